@@ -1,0 +1,37 @@
+# Every target sets up what it needs. PYTHON names the interpreter to build the environment with.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_SECONDS ?= 20
+RUN_DIR := run
+PYTEST_ARGS ?=
+
+.PHONY: help run test check bench recording clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml
+	@echo "setting up $(VENV) (a minute, the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; name one: make PYTHON=python3.12") if sys.version_info < (3, 10) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5 -e '.[dev]'
+	@touch $@
+
+run: $(VENV)/.installed ## meter this machine (or replay the bundled recording), seal, verify
+	@$(BIN)/python scripts/first_run.py --seconds $(RUN_SECONDS) --dir $(RUN_DIR)
+
+test: check ## lint, types and all tests
+	@$(BIN)/python -m pytest -n 4 $(PYTEST_ARGS)
+
+check: $(VENV)/.installed ## lint and types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
+
+bench: $(VENV)/.installed ## print the budgets of the design, figure beside budget
+	@$(BIN)/python -m tests.bench
+
+recording: $(VENV)/.installed ## make the bundled recording again, from the stand-in
+	@$(BIN)/python -m tests.support.record config/recordings/h100x2.jsonl
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) $(RUN_DIR) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

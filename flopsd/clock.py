@@ -1,0 +1,47 @@
+"""The only reader of time in flopsd.
+
+Durations come from CLOCK_BOOTTIME, which never steps and goes on through suspend; dates come from
+the wall clock, which may step and is therefore never subtracted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import datetime, timezone
+from typing import Protocol
+
+NS_PER_S = 1_000_000_000
+
+
+class Clock(Protocol):
+    """What flopsd asks of a clock; tests pass one that they step by hand."""
+
+    def boottime_ns(self) -> int:
+        """Nanoseconds since boot, suspend included."""
+
+    def wall_ns(self) -> int:
+        """Nanoseconds since the Unix epoch, UTC; may step."""
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait for `event` at most `seconds`; true if it is set."""
+
+
+class SystemClock:
+    """The clocks of this machine."""
+
+    def boottime_ns(self) -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+    def wall_ns(self) -> int:
+        return time.time_ns()
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        return event.wait(max(0.0, seconds))
+
+
+def rfc3339(wall_ns: int) -> str:
+    """Unix nanoseconds as RFC 3339 UTC with microseconds and `Z`."""
+    seconds, nanoseconds = divmod(wall_ns, NS_PER_S)
+    moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds // 1000:06d}Z"

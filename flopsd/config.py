@@ -1,0 +1,157 @@
+"""Reading of YAML and of the environment: settings and the peak table. Strict, every problem at once."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flopsd.core.peaks import PeakTable
+from flopsd.errors import ConfigError, PeakTableError
+from flopsd.settings import BY_KEY, SETTINGS, Settings, effective
+
+_LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_KEY_VARIABLES_THAT_ARE_NOT_SETTINGS = ("FLOPSD_CONFIG",)
+
+
+def config_dir() -> Path:
+    """The packaged config folder: inside an installed wheel, or beside the package in a checkout."""
+    here = Path(__file__).resolve().parent
+    packaged = here / "_config"
+    return packaged if packaged.is_dir() else here.parent / "config"
+
+
+def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str], config_file: str | None = None) -> Settings:
+    """The effective settings. `flags` are raw values by setting key.
+
+    The file is --config, else $FLOPSD_CONFIG, else $CONFIGURATION_DIRECTORY/flopsd.yaml (systemd), else
+    /etc/flopsd/flopsd.yaml, else none. Raises ConfigError holding every problem.
+    """
+    problems: list[str] = []
+    layers: list[tuple[str, Mapping[str, Any]]] = []
+    path = _config_path(config_file, environment)
+    if path is not None:
+        raw, problems = _settings_file(path)
+        layers.append((f"file {path}", raw))
+    variables = {s.variable: s.key for s in SETTINGS}
+    layers.append(("environment", {variables[n]: v for n, v in environment.items() if n in variables}))
+    for name in environment:
+        if name.startswith("FLOPSD_") and name not in variables and name not in _KEY_VARIABLES_THAT_ARE_NOT_SETTINGS:
+            close = difflib.get_close_matches(name, variables, n=1, cutoff=0.8)
+            if close:
+                problems.append(f"environment: {name} is not a setting; did you mean {close[0]}?")
+    layers.append(("command line", flags))
+    settings, more = effective(layers)
+    if problems or more:
+        raise ConfigError([*problems, *more], hint="correct these settings; `flopsd run --help` lists all of them")
+    return settings
+
+
+def settings_sha256(settings: Settings) -> str:
+    """SHA-256 over the effective settings, the key's location left out."""
+    shown = {name: value for name, value in asdict(settings).items() if name != "key"}
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
+
+
+def load_peaks(file: str | None = None) -> PeakTable:
+    """The packaged peak table, or the one in `file`. Raises PeakTableError."""
+    path = Path(file) if file is not None else config_dir() / "peaks.yaml"
+    try:
+        data = path.read_bytes()
+    except OSError as fault:
+        raise PeakTableError(f"cannot read the peak table {path}: {fault.strerror}") from fault
+    return parse_peaks(data, str(path))
+
+
+def parse_peaks(data: bytes, name: str) -> PeakTable:
+    """The peak table in `data`. Raises PeakTableError."""
+    document, problems = _read_yaml(data, name)
+    if problems or not isinstance(document, dict):
+        raise PeakTableError("; ".join(problems) or f"{name}: not a mapping")
+    return PeakTable.from_data(document, hashlib.sha256(data).hexdigest())
+
+
+def find_peaks(sha256: str, candidates: Sequence[Path] = ()) -> PeakTable:
+    """The peak table with this digest: a packaged one, old ones included, or one of `candidates`.
+
+    Raises PeakTableError when none has it.
+    """
+    for path in (*candidates, *_packaged_tables()):
+        if path.is_file() and hashlib.sha256(data := path.read_bytes()).hexdigest() == sha256:
+            return parse_peaks(data, str(path))
+    raise PeakTableError(
+        f"no peak table with SHA-256 {sha256} is here", hint="give --peaks the table that the run was metered with"
+    )
+
+
+def is_packaged(sha256: str) -> bool:
+    """Whether this flopsd carries the peak table with this digest."""
+    return any(hashlib.sha256(path.read_bytes()).hexdigest() == sha256 for path in _packaged_tables())
+
+
+def _packaged_tables() -> list[Path]:
+    return [config_dir() / "peaks.yaml", *sorted((config_dir() / "peaks").glob("*.yaml"))]
+
+
+def _config_path(config_file: str | None, environment: Mapping[str, str]) -> Path | None:
+    named = config_file or environment.get("FLOPSD_CONFIG")
+    if named:
+        if not Path(named).is_file():
+            raise ConfigError([f"{named}: no such file"], hint="give --config the path of a flopsd.yaml")
+        return Path(named)
+    folders = [environment.get("CONFIGURATION_DIRECTORY", "").split(":")[0], "/etc/flopsd"]
+    candidates = (Path(folder) / "flopsd.yaml" for folder in folders if folder)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _settings_file(path: Path) -> tuple[dict[str, Any], list[str]]:
+    try:
+        data = path.read_bytes()
+    except OSError as fault:
+        raise ConfigError([f"{path}: cannot be read: {fault.strerror}"]) from fault
+    document, problems = _read_yaml(data, str(path))
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        return {}, [*problems, f"{path}: expected settings such as 'interval_seconds: 1'"]
+    known: dict[str, Any] = {}
+    for key, value in document.items():
+        if key in BY_KEY:
+            known[key] = value
+            continue
+        close = difflib.get_close_matches(str(key), BY_KEY, n=1, cutoff=0.5)
+        problems.append(f"{path}: {key}: unknown setting" + (f"; did you mean {close[0]}?" if close else ""))
+    return known, problems
+
+
+def _read_yaml(data: bytes, name: str) -> tuple[Any, list[str]]:
+    """The document, and what is wrong with it: syntax, keys given twice."""
+    try:
+        node = yaml.compose(data, _LOADER)
+        if node is None:
+            return None, []
+        return yaml.load(data, _LOADER), list(_duplicate_keys(node, name))
+    except yaml.YAMLError as fault:
+        return None, [f"{name}: not YAML: {' '.join(str(fault).split())}"]
+
+
+def _duplicate_keys(node: Any, name: str) -> list[str]:
+    problems: list[str] = []
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            text, line = str(getattr(key, "value", key)), key.start_mark.line + 1
+            if text in seen:
+                problems.append(f"{name}: line {line}: {text} is given twice, first on line {seen[text]}")
+            seen.setdefault(text, line)
+            problems += _duplicate_keys(value, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            problems += _duplicate_keys(value, name)
+    return problems

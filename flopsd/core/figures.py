@@ -1,0 +1,161 @@
+"""From tallies to FLOP: low, measured and high, row by row. Pure and exact.
+
+The rounding is one-sided: low is rounded down and high up, so that no figure is narrower than it is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from flopsd.core.flop import ceil_div
+from flopsd.core.model import (
+    ESTIMATING,
+    NO_FIGURES,
+    PPM,
+    Evidence,
+    Figures,
+    Limits,
+    Pipe,
+    Precision,
+    Tally,
+)
+from flopsd.core.peaks import TENSOR_PIPES, Part, PeakTable
+
+UNDECLARED = "undeclared"
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """All that turns one device's cycles into FLOP. `part` is None for an unknown device."""
+
+    part: Part | None
+    limits: Limits | None
+    precision: Precision | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One disjoint share of a total. `pipe` is None where work is only bounded or counted whole."""
+
+    evidence: Evidence
+    pipe: Pipe | None
+    precision: str
+    sm_cycles: int
+    duration_ns: int
+    figures: Figures
+
+
+def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
+    """The rows of one tally; they are disjoint and their sum is its total."""
+    found = [
+        _active(evidence, pipe, cycles, tally, rating, table)
+        for (evidence, pipe), cycles in sorted(tally.active_sm_cycles.items())
+    ]
+    if Evidence.COUNT in tally.observed_ns:
+        flop, margin = tally.counted_flop, table.margin_ppm(Evidence.COUNT)
+        found.append(
+            Row(
+                Evidence.COUNT,
+                None,
+                UNDECLARED,
+                0,
+                tally.observed_ns[Evidence.COUNT],
+                Figures(_less(flop, margin), flop, _more(flop, margin)),
+            )
+        )
+    if Evidence.UTILIZATION in tally.observed_ns:
+        rate = _ceiling_rate(rating, table)
+        high = None if rate is None else tally.busy_sm_cycles * rate
+        found.append(
+            Row(
+                Evidence.UTILIZATION,
+                None,
+                precision_label(None, rating),
+                tally.busy_sm_cycles,
+                tally.observed_ns[Evidence.UTILIZATION],
+                Figures(0, None, high),
+            )
+        )
+    if tally.total_gap_ns:
+        found.append(
+            Row(
+                Evidence.GAP,
+                None,
+                precision_label(None, rating),
+                0,
+                tally.total_gap_ns,
+                Figures(0, None, gap_ceiling_flop(tally.total_gap_ns, rating, table)),
+            )
+        )
+    return found
+
+
+def total(tally: Tally, rating: Rating, table: PeakTable) -> Figures:
+    """The three figures of one tally."""
+    figures = sum_figures(row.figures for row in rows(tally, rating, table))
+    if figures.measured_flop is None and any(e in tally.observed_ns for e in ESTIMATING):
+        # Every pipe was read and every pipe was idle: that is a measured zero.
+        return Figures(figures.low_flop, 0, figures.high_flop)
+    return figures
+
+
+def sum_figures(parts: Iterable[Figures]) -> Figures:
+    """The sum; nothing measured plus nothing measured stays unmeasured, unbounded stays unbounded."""
+    whole = NO_FIGURES
+    for part in parts:
+        whole += part
+    return whole
+
+
+def gap_ceiling_flop(gap_ns: int, rating: Rating, table: PeakTable) -> int | None:
+    """What a device could have done at most in `gap_ns`, or None where no ceiling is known."""
+    rate = _ceiling_rate(rating, table)
+    if rate is None or rating.limits is None:
+        return None
+    return ceil_div(gap_ns * rating.limits.sm_count * rating.limits.sm_clock_max_mhz * rate, 1000)
+
+
+def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: Rating, table: PeakTable) -> Row:
+    label, duration_ns, margin = precision_label(pipe, rating), tally.observed_ns[evidence], table.margin_ppm(evidence)
+    if rating.part is None:
+        return Row(evidence, pipe, label, cycles, duration_ns, Figures(0, None, None))
+    rates = rating.part.rates(pipe, rating.precision)
+    low = _less(cycles * rates.low, margin) if rates.low is not None else 0
+    measured = cycles * rates.measured if rates.measured is not None else None
+    bound = rates.high if rates.high is not None else table.unrated_bound(rating.part, pipe)
+    high = _more(cycles * bound, margin) if bound is not None else None
+    return Row(evidence, pipe, label, cycles, duration_ns, Figures(low, measured, high))
+
+
+def ceiling_flop(tally: Tally, rating: Rating, table: PeakTable) -> int | None:
+    """The ceiling of everything that is only bounded or not observed at all; None where there is none."""
+    bounded = (
+        row.figures for row in rows(tally, rating, table) if row.evidence in (Evidence.UTILIZATION, Evidence.GAP)
+    )
+    return sum_figures(bounded).high_flop
+
+
+def _ceiling_rate(rating: Rating, table: PeakTable) -> int | None:
+    return table.ceiling_flop_per_cycle(rating.part, rating.precision) if rating.part is not None else None
+
+
+def precision_label(pipe: Pipe | None, rating: Rating) -> str:
+    """The format that a pipe's FLOP are counted in: fixed by the pipe, declared, or `undeclared`."""
+    if pipe is Pipe.TENSOR_IMMA:
+        return "int8"
+    if pipe is Pipe.TENSOR_DFMA:
+        return "fp64"
+    if pipe is not None and pipe not in TENSOR_PIPES:
+        return str(pipe.value)
+    if rating.part is None or rating.precision is None or not rating.part.declares(rating.precision):
+        return UNDECLARED
+    return rating.precision.label
+
+
+def _less(flop: int, margin_ppm: int) -> int:
+    return flop * (PPM - margin_ppm) // PPM
+
+
+def _more(flop: int, margin_ppm: int) -> int:
+    return ceil_div(flop * (PPM + margin_ppm), PPM)

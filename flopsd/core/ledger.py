@@ -1,0 +1,331 @@
+"""The ledger: a history and a peak table as an in-toto Statement, deterministically.
+
+`predicate` is a pure function of the journal, the table and the few facts of sealing, so a verifier
+runs it again on the journal and compares every field. Counts are decimal strings; there are no floats.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flopsd.core.figures import Rating, Row, gap_ceiling_flop, rows, sum_figures, total
+from flopsd.core.meter import CLOCK_TOLERANCE_PPM, max_sm_cycles
+from flopsd.core.model import (
+    ESTIMATING,
+    PPM,
+    UNDECLARED_PHASE,
+    Device,
+    DeviceUid,
+    Evidence,
+    Figures,
+    GapReason,
+    Tally,
+)
+from flopsd.core.peaks import PeakTable
+from flopsd.core.records import GapInterval, History, Incarnation
+from flopsd.errors import JournalDamagedError
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://flopsd.dev/attestations/compute-ledger/v1"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+MAX_LISTED_GAPS = 1000
+
+CLAIM = (
+    "This is what the daemon of the named key's holder read from the accelerators' driver, complete since its "
+    "first record, unaltered since the checkpoints that left the host, with the gaps listed here."
+)
+CLAIM_LIMIT = (
+    "It does not prove that the compute took place: whoever controls the host can present a false driver. "
+    "Figures are what the hardware executed, not what a regulation counts."
+)
+ASSUMPTIONS = (
+    "One fused multiply-add is 2 FLOP. Rates are dense: structured sparsity is not doubled.",
+    "measured = SM-cycles of an active pipe x dense FLOP per cycle of the pipe. It says nothing of gaps.",
+    "No counter separates FP16, BF16, TF32, FP8 and FP4. Where no format is declared, measured takes dense BF16, "
+    "low the slowest and high the fastest format of the pipe on that part.",
+    "low leaves out the FP32 pipe, which counts integer multiply-adds too, INT8 tensor work, and what is only bounded.",
+    "high adds the margins, and the most that the device can do for every interval only bounded or not observed.",
+    "utilization is the share of time in which any kernel ran: a ceiling, never an estimate.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFacts:
+    """What identifies a journal file."""
+
+    sha256: str
+    size_bytes: int
+    records: int
+    head_sha256: str  # chain hash of its last record
+
+
+@dataclass(frozen=True, slots=True)
+class SealFacts:
+    """What the journal cannot say: by whom and when the ledger was made."""
+
+    flopsd_version: str
+    sealed_at: str
+
+
+def rating_of(incarnation: Incarnation, uid: DeviceUid, table: PeakTable) -> Rating:
+    """How a device of an incarnation is rated: by the row that the journal names."""
+    entry = next(e for e in incarnation.devices.values() if e.device.uid == uid)
+    part = table.parts.get(entry.part_id) if entry.part_id is not None else None
+    limits = table.limits(entry.device, part) if part is not None else None
+    return Rating(part, limits, incarnation.precision)
+
+
+def figures_of(history: History, table: PeakTable) -> Figures:
+    """The run's executed FLOP: low, measured, high."""
+    if not any(incarnation.devices for incarnation in history.incarnations):
+        return Figures(0, None, None)  # nobody knows what accelerators there were
+    return sum_figures(
+        total(tally, rating_of(incarnation, uid, table), table)
+        for incarnation in history.incarnations
+        for uid, tally in incarnation.tallies.items()
+    )
+
+
+def statement(history: History, table: PeakTable, journal: JournalFacts, seal: SealFacts) -> dict[str, Any]:
+    """The in-toto Statement v1 whose subject is the journal. Raises LedgerError, JournalDamagedError."""
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": "journal.jsonl", "digest": {"sha256": journal.sha256}}],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": predicate(history, table, journal, seal),
+    }
+
+
+def encode(document: Mapping[str, Any]) -> bytes:
+    """The bytes that are signed: readable JSON, ASCII, no floats."""
+    return json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
+
+
+def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: SealFacts) -> dict[str, Any]:
+    """The predicate of design 5a, kind `node`."""
+    history.account()  # refuses a device that is counted twice at once
+    _refuse_impossible(history, table)
+    first, last = history.incarnations[0], history.incarnations[-1]
+    tallies = [(inc, uid, tally) for inc in history.incarnations for uid, tally in inc.tallies.items()]
+    return {
+        "kind": "node",
+        "replay": history.replay,
+        "run": {"id": history.run, **first.begin["context"]["run"]},
+        "node": {"name": history.node, **first.begin["context"]["node"]},
+        "attempts": sorted({str(inc.begin["context"]["attempt"]) for inc in history.incarnations}),
+        "incarnations": [_incarnation(inc) for inc in history.incarnations],
+        "devices": _devices(history, table),
+        "totals": {
+            "executed": _executed(history, table),
+            "guidelines": None,
+            "architecture": None,
+        },
+        "energyJoules": _energy(tally for _, _, tally in tallies),
+        "deviceSeconds": seconds(sum(tally.span_ns for _, _, tally in tallies)),
+        "wallSeconds": seconds(sum(inc.last_ns - inc.begin["ns"] for inc in history.incarnations)),
+        "coverage": _coverage(history, table),
+        "findings": [],
+        "reconciliation": [],
+        "evidence": [],
+        "method": {
+            "flopsdVersion": seal.flopsd_version,
+            "sealedAt": seal.sealed_at,
+            "peakTableSha256": table.sha256,
+            "configSha256": sorted({inc.begin["config_sha256"] for inc in history.incarnations}),
+            "margins": {e.value: {"ppm": m.ppm, "source": m.source} for e, m in table.margins.items()},
+            "assumptions": list(ASSUMPTIONS),
+            "journal": {
+                "sha256": journal.sha256,
+                "bytes": str(journal.size_bytes),
+                "records": str(journal.records),
+                "headSha256": journal.head_sha256,
+                "lastRecordAt": last.last_utc,
+            },
+        },
+        "claim": {"says": CLAIM, "doesNotSay": CLAIM_LIMIT},
+    }
+
+
+def seconds(duration_ns: int) -> str:
+    """Nanoseconds as exact decimal seconds."""
+    sign = "-" if duration_ns < 0 else ""
+    whole, rest = divmod(abs(duration_ns), 1_000_000_000)
+    return f"{sign}{whole}.{rest:09d}"
+
+
+def figures_json(figures: Figures) -> dict[str, str | None]:
+    """`{low, measured, high}` as decimal strings; null is what is not known."""
+    return {"low": str(figures.low_flop), "measured": _text(figures.measured_flop), "high": _text(figures.high_flop)}
+
+
+def _text(flop: int | None) -> str | None:
+    return None if flop is None else str(flop)
+
+
+def _incarnation(incarnation: Incarnation) -> dict[str, Any]:
+    begin, end = incarnation.begin, incarnation.end
+    return {
+        "number": incarnation.number,
+        "bootId": incarnation.boot_id,
+        "begunAt": begin["utc"],
+        "lastRecordAt": incarnation.last_utc,
+        "end": None if end is None else end["why"],
+        "childExitCode": None if end is None else end.get("child_exit_code"),
+        "attempt": begin["context"]["attempt"],
+        "flopsdVersion": begin["flopsd"],
+        "checkpoints": str(incarnation.checkpoints),
+        "recovered": begin["recovered"],
+        "precision": begin["precision"],
+        "sources": incarnation.sources,
+    }
+
+
+def _devices(history: History, table: PeakTable) -> list[dict[str, Any]]:
+    latest: dict[DeviceUid, tuple[Device, str, str | None]] = {}
+    work: dict[DeviceUid, list[tuple[str | None, Row]]] = {}
+    tallies: dict[DeviceUid, list[tuple[Tally, Rating]]] = {}
+    for incarnation in history.incarnations:
+        for entry in incarnation.devices.values():
+            uid = entry.device.uid
+            latest[uid] = (entry.device, entry.source, entry.part_id)
+            rating, tally = rating_of(incarnation, uid, table), incarnation.tallies[uid]
+            tallies.setdefault(uid, []).append((tally, rating))
+            by = rating.precision.declared_by if rating.precision is not None else None
+            work.setdefault(uid, []).extend((by, row) for row in rows(tally, rating, table))
+    listed = []
+    for uid, (device, source, part_id) in sorted(latest.items(), key=lambda item: (item[1][0].index, item[0])):
+        part = table.parts.get(part_id) if part_id is not None else None
+        listed.append(
+            {
+                "uuid": uid,
+                "index": device.index,
+                "source": source,
+                "vendor": device.vendor,
+                "model": device.model,
+                "serial": device.serial,
+                "pciBusId": device.pci_bus_id,
+                "pciDeviceId": None if device.pci_device_id is None else f"0x{device.pci_device_id:04x}",
+                "driver": device.driver,
+                "parent": device.parent,
+                "smCount": device.sm_count,
+                "smCountExpected": None if part is None else part.sm_count,
+                "smClockMaxMhz": device.sm_clock_max_mhz,
+                "peakRow": part_id,
+                "peakStatus": None if part is None else part.status,
+                "evidence": device.evidence.value,
+                "evidenceReason": device.evidence_reason,
+                "executed": figures_json(sum_figures(total(tally, rating, table) for tally, rating in tallies[uid])),
+                "energyJoules": _energy(tally for tally, _ in tallies[uid]),
+                "observedSeconds": seconds(sum(tally.total_observed_ns for tally, _ in tallies[uid])),
+                "gapSeconds": seconds(sum(tally.total_gap_ns for tally, _ in tallies[uid])),
+                "spanSeconds": seconds(sum(tally.span_ns for tally, _ in tallies[uid])),
+                "work": _work(work[uid]),
+            }
+        )
+    return listed
+
+
+def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
+    grouped: dict[tuple[str, str, str], list[tuple[str | None, Row]]] = {}
+    for by, row in work:
+        key = (row.evidence.value, "" if row.pipe is None else row.pipe.value, row.precision)
+        grouped.setdefault(key, []).append((by, row))
+    return [
+        {
+            "phase": UNDECLARED_PHASE,
+            "evidence": evidence,
+            "pipe": pipe or None,
+            "precision": precision,
+            "precisionDeclaredBy": next((by for by, _ in group if by), None) if precision != "undeclared" else None,
+            "smCycles": str(sum(row.sm_cycles for _, row in group)),
+            "seconds": seconds(sum(row.duration_ns for _, row in group)),
+            "flop": figures_json(sum_figures(row.figures for _, row in group)),
+        }
+        for (evidence, pipe, precision), group in sorted(grouped.items())
+    ]
+
+
+def _executed(history: History, table: PeakTable) -> dict[str, Any]:
+    by_evidence: dict[Evidence, Figures] = {}
+    for incarnation in history.incarnations:
+        for uid, tally in incarnation.tallies.items():
+            for row in rows(tally, rating_of(incarnation, uid, table), table):
+                by_evidence[row.evidence] = (
+                    by_evidence[row.evidence] + row.figures if row.evidence in by_evidence else row.figures
+                )
+    measured = any(
+        e in tally.observed_ns for i in history.incarnations for tally in i.tallies.values() for e in ESTIMATING
+    )
+    return {
+        **figures_json(figures_of(history, table)),
+        "method": "hardware counters"
+        if measured
+        else "no counter that estimates was read: high is a ceiling, not an estimate",
+        "marginPpm": {e.value: table.margin_ppm(e) for e in sorted(by_evidence) if e in table.margins},
+        "byEvidence": {e.value: figures_json(by_evidence[e]) for e in sorted(by_evidence)},
+    }
+
+
+def _energy(tallies: Iterable[Tally]) -> str | None:
+    known = [tally.energy_mj for tally in tallies if tally.energy_mj is not None]
+    return f"{sum(known) // 1000}.{sum(known) % 1000:03d}" if known else None
+
+
+def _coverage(history: History, table: PeakTable) -> dict[str, Any]:
+    tallies = [tally for inc in history.incarnations for tally in inc.tallies.values()]
+    by_reason: dict[GapReason, int] = {}
+    for tally in tallies:
+        for reason, gap_ns in tally.gap_ns.items():
+            by_reason[reason] = by_reason.get(reason, 0) + gap_ns
+    longest = sorted(history.gaps, key=lambda gap: gap.begin_ns - gap.end_ns)[:MAX_LISTED_GAPS]
+    listed = sorted(longest, key=lambda gap: (gap.incarnation, gap.begin_ns, gap.device))
+    return {
+        "observedSeconds": seconds(sum(tally.total_observed_ns for tally in tallies)),
+        "gapSeconds": seconds(sum(tally.total_gap_ns for tally in tallies)),
+        "spanSeconds": seconds(sum(tally.span_ns for tally in tallies)),
+        "observedPpm": _share_ppm(tallies),
+        "gapSecondsByReason": {reason.value: seconds(ns) for reason, ns in sorted(by_reason.items())},
+        "gaps": [_gap(history.incarnations[gap.incarnation - 1], gap, table) for gap in listed],
+        "gapsNotListed": str(len(history.gaps) - len(listed)),
+    }
+
+
+def _share_ppm(tallies: list[Tally]) -> str | None:
+    span_ns = sum(tally.span_ns for tally in tallies)
+    return str(sum(tally.total_observed_ns for tally in tallies) * PPM // span_ns) if span_ns else None
+
+
+def _gap(incarnation: Incarnation, gap: GapInterval, table: PeakTable) -> dict[str, Any]:
+    origin_ns = incarnation.begin["ns"]
+    return {
+        "device": gap.device,
+        "incarnation": gap.incarnation,
+        "reason": gap.reason.value,
+        "beginSeconds": seconds(gap.begin_ns - origin_ns),
+        "endSeconds": seconds(gap.end_ns - origin_ns),
+        "seconds": seconds(gap.end_ns - gap.begin_ns),
+        "ceiling": _text(gap_ceiling_flop(gap.end_ns - gap.begin_ns, rating_of(incarnation, gap.device, table), table)),
+    }
+
+
+def _refuse_impossible(history: History, table: PeakTable) -> None:
+    """No device was active for more cycles than it had, and rows and devices fit together."""
+    for incarnation in history.incarnations:
+        for entry in incarnation.devices.values():
+            if entry.part_id is not None and entry.part_id not in table.parts:
+                raise JournalDamagedError(
+                    f"the journal rates {entry.device.uid} by row {entry.part_id!r}, which the peak table does not have"
+                )
+            tally, rating = incarnation.tallies[entry.device.uid], rating_of(incarnation, entry.device.uid, table)
+            if rating.limits is None:
+                continue
+            for (evidence, pipe), cycles in tally.active_sm_cycles.items():
+                possible = max_sm_cycles(rating.limits, tally.observed_ns.get(evidence, 0))
+                # One extra cycle a reading for rounding; no run has more readings than milliseconds.
+                if cycles > possible + possible * CLOCK_TOLERANCE_PPM // PPM + tally.span_ns // 1_000_000 + 1:
+                    raise JournalDamagedError(
+                        f"device {entry.device.uid} was {pipe.value} for {cycles} cycles of {possible} possible ones"
+                    )

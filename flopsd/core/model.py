@@ -1,0 +1,223 @@
+"""The words of flopsd as types. All are frozen, all counts are ints, units are in the names.
+
+Start here: a `Reading` covers an interval of one device and says how it is known; the meter folds
+readings into a `Tally`, whose fields only grow; peaks turn a tally into `Figures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+DeviceUid = str
+
+PPM = 1_000_000
+UNDECLARED_PHASE = "undeclared"
+
+
+class Pipe(str, Enum):
+    """Pipes of a streaming multiprocessor, by DCGM's names."""
+
+    TENSOR = "tensor"  # tensor activity that no sub-pipe accounts for
+    TENSOR_HMMA = "tensor_hmma"  # FP16, BF16, TF32, and FP8/FP4 where the chip has them
+    TENSOR_IMMA = "tensor_imma"
+    TENSOR_DFMA = "tensor_dfma"
+    FP64 = "fp64"
+    FP32 = "fp32"  # the FMA pipe: integer multiply-adds are in it
+    FP16 = "fp16"
+
+
+class Evidence(str, Enum):
+    """How an interval is known, strongest first."""
+
+    CYCLES = "cycles"
+    ACTIVITY = "activity"
+    COUNT = "count"
+    UTILIZATION = "utilization"
+    GAP = "gap"
+
+
+ESTIMATING = (Evidence.CYCLES, Evidence.ACTIVITY, Evidence.COUNT)
+
+
+class GapReason(str, Enum):
+    """Why an interval was not observed. A closed set, so that it can be a metric label."""
+
+    STARTING = "starting"
+    STOPPING = "stopping"
+    DAEMON_DOWN = "daemon_down"
+    SOURCE_DOWN = "source_down"
+    SOURCE_SILENT = "source_silent"
+    DEVICE_MISSING = "device_missing"
+    DEVICE_LOST = "device_lost"
+    DRIVER_TIMEOUT = "driver_timeout"
+    DRIVER_ERROR = "driver_error"
+    NO_PERMISSION = "no_permission"
+    NOT_SUPPORTED = "not_supported"
+    NOT_A_NUMBER = "not_a_number"
+    OUT_OF_RANGE = "out_of_range"
+    COUNTER_FELL = "counter_fell"
+    UNKNOWN_DEVICE = "unknown_device"
+    OVERLAP = "overlap"
+    UNREAD = "unread"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One accelerator as its driver describes it. `sm_count` is None where it cannot be read."""
+
+    uid: DeviceUid
+    index: int
+    vendor: str
+    model: str
+    serial: str | None = None
+    pci_bus_id: str | None = None
+    pci_device_id: int | None = None  # upper 16 bits of the PCI id word
+    sm_count: int | None = None
+    sm_clock_max_mhz: int | None = None
+    parent: DeviceUid | None = None
+    driver: str | None = None
+    evidence: Evidence = Evidence.GAP  # the best this source expects to give for it
+    evidence_reason: str = ""  # why not a better one
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """What estimating counters saw: SM-cycles during which each pipe was active, summed over the SMs."""
+
+    evidence: Evidence
+    sm_cycles: Mapping[Pipe, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """FLOP as the vendor's own software counted them."""
+
+    flop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """A ceiling: SM-cycles, at most, during which anything at all ran."""
+
+    sm_cycles: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Nothing is known of the interval."""
+
+    reason: GapReason
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One interval [begin_ns, end_ns) of one device on the boot-time clock.
+
+    `counters` are absolute values at end_ns (such as energy_mj) that are journalled so that the
+    next incarnation can close a gap exactly.
+    """
+
+    device: DeviceUid
+    begin_ns: int
+    end_ns: int
+    work: Active | Counted | Busy | Gap
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What a device showed last; for display only, nothing is accounted from it. None is unknown."""
+
+    pipe_activity_ratio: Mapping[Pipe, float] = field(default_factory=dict)
+    utilization_ratio: float | None = None
+    sm_clock_mhz: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """All that one read of one source gave."""
+
+    readings: tuple[Reading, ...]
+    gauges: Mapping[DeviceUid, Gauges] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Declared number format of tensor work: shares of pipe-active cycles in parts per million."""
+
+    shares_ppm: tuple[tuple[str, int], ...]
+    declared_by: str
+
+    @property
+    def label(self) -> str:
+        """`bf16`, or `bf16:0.9,fp8:0.1` for a mix."""
+        if len(self.shares_ppm) == 1:
+            return self.shares_ppm[0][0]
+        return ",".join(f"{name}:{ppm / PPM:g}" for name, ppm in self.shares_ppm)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a device cannot exceed: the ceiling of any interval of it."""
+
+    sm_count: int
+    sm_clock_max_mhz: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Everything counted of one device in one incarnation and phase. Every field only grows."""
+
+    begin_ns: int
+    watermark_ns: int
+    active_sm_cycles: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
+    counted_flop: int = 0
+    busy_sm_cycles: int = 0
+    observed_ns: Mapping[Evidence, int] = field(default_factory=dict)
+    gap_ns: Mapping[GapReason, int] = field(default_factory=dict)
+    energy_mj: int | None = None  # None: no energy counter was ever read
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def span_ns(self) -> int:
+        """Device time covered, observed or not."""
+        return self.watermark_ns - self.begin_ns
+
+    @property
+    def total_observed_ns(self) -> int:
+        return sum(self.observed_ns.values())
+
+    @property
+    def total_gap_ns(self) -> int:
+        return sum(self.gap_ns.values())
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TallyKey:
+    """Whose tally: one device in one incarnation of one run on one node, in one phase."""
+
+    run: str
+    node: str
+    incarnation: int
+    device: DeviceUid
+    phase: str = UNDECLARED_PHASE
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The three figures of any total. `measured` is None where nothing estimating was read;
+    `high_flop` is None where no ceiling is known. Never one number."""
+
+    low_flop: int
+    measured_flop: int | None
+    high_flop: int | None
+
+    def __add__(self, other: Figures) -> Figures:
+        measured = [m for m in (self.measured_flop, other.measured_flop) if m is not None]
+        high = None if self.high_flop is None or other.high_flop is None else self.high_flop + other.high_flop
+        return Figures(self.low_flop + other.low_flop, sum(measured) if measured else None, high)
+
+
+NO_FIGURES = Figures(0, None, 0)

@@ -1,0 +1,255 @@
+"""The peak table: which device is which part, and what its pipes can do.
+
+Pure: `PeakTable.from_data` takes what config.py read from `config/peaks.yaml`. Devices are matched
+by their exact NVML name or by their exact PCI device id, never by a part of a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flopsd.core.model import PPM, Device, Evidence, Limits, Pipe, Precision
+from flopsd.errors import PeakTableError, UnknownDeviceError
+
+TENSOR_PIPES = (Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
+# Tensor formats that one counter cannot tell apart (DCGM#251, #252); the rest have counters of their own.
+HMMA_FORMATS = ("fp16", "bf16", "tf32", "fp8", "fp6", "fp4")
+_FORMAT_OF_VECTOR = {Pipe.FP64: "fp64", Pipe.FP32: "fp32", Pipe.FP16: "fp16"}
+MEASURED_FORMAT = "bf16"
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """How far a kind of evidence may be off, both ways, and who says so."""
+
+    ppm: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """FLOP per SM-cycle of an active pipe. None: the pipe's rate on this part is not known."""
+
+    low: int | None
+    measured: int | None
+    high: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One row of the table. Rates are dense FLOP per cycle and SM; clocks are MHz."""
+
+    id: str
+    vendor: str
+    names: tuple[str, ...]
+    pci_device_ids: tuple[int, ...]
+    sm_count: int | None
+    tensor_flop_per_cycle: Mapping[str, int]
+    disputed_tensor_flop_per_cycle: Mapping[str, int]  # what other sources say: only the upper figure uses it
+    vector_flop_per_cycle: Mapping[str, int]
+    tensor_ref_mhz: int | None
+    vector_ref_mhz: int | None
+    vector_clocked_tensor_formats: tuple[str, ...]
+    status: str
+    sources: tuple[str, ...]
+    gpm: bool | None
+
+    def rates(self, pipe: Pipe, precision: Precision | None) -> Rates:
+        """The three rates of one pipe; `precision` is the declared mix of tensor formats, if any."""
+        if pipe in _FORMAT_OF_VECTOR:
+            rate = self.vector_flop_per_cycle.get(_FORMAT_OF_VECTOR[pipe])
+            # The FP32 reading is the FMA pipe, integer work included: no lower bound of FLOP.
+            return Rates(0 if pipe is Pipe.FP32 else rate, rate, rate)
+        if pipe is Pipe.TENSOR_IMMA:
+            # The Guidelines count every operation alike and are silent on integers.
+            return Rates(0, self.tensor_flop_per_cycle.get("int8"), self._highest("int8"))
+        if pipe is Pipe.TENSOR_DFMA:
+            rate = self.tensor_flop_per_cycle.get("fp64")
+            return Rates(rate, rate, rate)
+        if self.declares(precision):
+            declared = self._mix(precision, self.tensor_flop_per_cycle)
+            return Rates(declared, declared, self._mix(precision, self._highest_rates()))
+        candidates = self.tensor_flop_per_cycle if pipe is Pipe.TENSOR else HMMA_FORMATS
+        formats = [name for name in candidates if name in self.tensor_flop_per_cycle]
+        if not formats:
+            return Rates(None, None, None)
+        dense = MEASURED_FORMAT if MEASURED_FORMAT in formats else "fp16"
+        return Rates(
+            min(self.tensor_flop_per_cycle[name] for name in formats),
+            self.tensor_flop_per_cycle.get(dense),
+            max(self._highest_rates()[name] for name in formats),
+        )
+
+    def declares(self, precision: Precision | None) -> bool:
+        """Whether a declaration fits this part: every format in it is one that the part has."""
+        return precision is not None and all(name in self.tensor_flop_per_cycle for name, _ in precision.shares_ppm)
+
+    def highest_tensor_rate(self, precision: Precision | None) -> int:
+        """FLOP per cycle of the declared mix, or of the fastest format where none is declared."""
+        if self.declares(precision):
+            return self._mix(precision, self._highest_rates())
+        return max(self._highest_rates().values(), default=0)
+
+    def _highest(self, name: str) -> int | None:
+        rates = [r[name] for r in (self.tensor_flop_per_cycle, self.disputed_tensor_flop_per_cycle) if name in r]
+        return max(rates, default=None)
+
+    def _highest_rates(self) -> dict[str, int]:
+        return {
+            name: max(rate, self.disputed_tensor_flop_per_cycle.get(name, 0))
+            for name, rate in self.tensor_flop_per_cycle.items()
+        }
+
+    @staticmethod
+    def _mix(precision: Precision | None, rates: Mapping[str, int]) -> int:
+        assert precision is not None
+        return sum(rates[name] * ppm for name, ppm in precision.shares_ppm) // PPM
+
+    def datasheet_flop_per_second(self, tensor_format: str) -> int | None:
+        """The dense datasheet peak, the denominator of MFU: SMs x rate x reference clock."""
+        at_vector = tensor_format in self.vector_clocked_tensor_formats
+        mhz = self.vector_ref_mhz if at_vector else self.tensor_ref_mhz
+        rate = self.tensor_flop_per_cycle.get(tensor_format)
+        if self.sm_count is None or mhz is None or rate is None:
+            return None
+        return self.sm_count * rate * mhz * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceType:
+    """What a SageMaker instance type holds. `count` is None where no source states it."""
+
+    name: str
+    accelerator: str
+    count: int | None
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeakTable:
+    """All rows, with the SHA-256 of the file they came from."""
+
+    sha256: str
+    parts: Mapping[str, Part]
+    margins: Mapping[Evidence, Margin]
+    cores_per_sm: Mapping[tuple[int, str], int]  # (NVML architecture, compute capability or "") -> cores
+    unrated_times_fp32: Mapping[str, int]  # format -> bound, as a multiple of the part's FP32 vector rate
+    instances: Mapping[str, InstanceType]
+
+    def unrated_bound(self, part: Part, pipe: Pipe) -> int | None:
+        """An upper bound for a pipe whose rate the part's row does not state; None where there is none."""
+        fp32 = part.vector_flop_per_cycle.get("fp32")
+        times = self.unrated_times_fp32.get("int8" if pipe is Pipe.TENSOR_IMMA else pipe.value.removeprefix("tensor_"))
+        return fp32 * times if fp32 is not None and times is not None else None
+
+    def ceiling_flop_per_cycle(self, part: Part, precision: Precision | None) -> int | None:
+        """FLOP per SM-cycle if every pipe ran at once: what nothing can exceed. None: not known."""
+        rates = [part.highest_tensor_rate(precision)]
+        for pipe, name in _FORMAT_OF_VECTOR.items():
+            rate = part.vector_flop_per_cycle.get(name, self.unrated_bound(part, pipe))
+            if rate is None:
+                return None
+            rates.append(rate)
+        return sum(rates)
+
+    def resolve(self, device: Device) -> Part:
+        """The row of a device.
+
+        Raises UnknownDeviceError when nothing matches exactly, or name and PCI id disagree.
+        """
+        by_name = {p.id for p in self.parts.values() if device.model in p.names}
+        by_pci = {p.id for p in self.parts.values() if device.pci_device_id in p.pci_device_ids}
+        found = by_name & by_pci or by_name or by_pci
+        if not found or (by_name and by_pci and not by_name & by_pci) or len(found) > 1:
+            pci = "no PCI id" if device.pci_device_id is None else f"PCI id 0x{device.pci_device_id:04x}"
+            what = "is not in the peak table" if not found else f"matches more than one row: {sorted(by_name | by_pci)}"
+            raise UnknownDeviceError(
+                f"device {device.index} ({device.uid}): {device.model!r} with {pci} {what}",
+                hint="add a row with its exact name to a copy of config/peaks.yaml and pass --peaks FILE; "
+                "until then its time is a gap without a ceiling and no total has an upper bound",
+            )
+        return self.parts[found.pop()]
+
+    def limits(self, device: Device, part: Part) -> Limits | None:
+        """What the device cannot exceed, or None where SMs or clock are unknown."""
+        sm_count = device.sm_count if device.sm_count is not None else part.sm_count
+        clocks = [c for c in (device.sm_clock_max_mhz, part.tensor_ref_mhz, part.vector_ref_mhz) if c]
+        if sm_count is None or not clocks:
+            return None
+        return Limits(sm_count, max(clocks))
+
+    def margin_ppm(self, evidence: Evidence) -> int:
+        return self.margins[evidence].ppm
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any], sha256: str) -> PeakTable:
+        """A table from the parsed YAML. Raises PeakTableError naming the row and the fault."""
+        try:
+            if data["schema"] != "flopsd-peaks/1":
+                raise PeakTableError(f"peak table has schema {data['schema']!r}, this flopsd reads 'flopsd-peaks/1'")
+            parts = [_part(row) for row in data["accelerators"]]
+            table = cls(
+                sha256=sha256,
+                parts={part.id: part for part in parts},
+                margins={Evidence(k): Margin(int(v["ppm"]), str(v["source"])) for k, v in data["margins"].items()},
+                cores_per_sm={
+                    (int(r["nvml_arch"]), str(r.get("compute_capability", ""))): int(r["cores"])
+                    for r in data["cores_per_sm"]
+                },
+                unrated_times_fp32={k: int(v["times_fp32"]) for k, v in data["unrated_pipe_bounds"].items()},
+                instances={
+                    name: InstanceType(name, row["accelerator"], row["count"], row.get("status", "published"))
+                    for name, row in data["sagemaker_instances"].items()
+                },
+            )
+        except (KeyError, TypeError, ValueError) as fault:
+            raise PeakTableError(
+                f"peak table is malformed: {fault!r}", hint="compare it with the packaged config/peaks.yaml"
+            ) from fault
+        _check(parts, table)
+        return table
+
+
+def _part(row: Mapping[str, Any]) -> Part:
+    rates = row.get("flop_per_cycle_per_sm", {})
+    clocks = row.get("clocks_mhz", {})
+    gpm = row.get("gpm")
+    return Part(
+        id=row["id"],
+        vendor=row["vendor"],
+        names=tuple(row.get("names", ())),
+        pci_device_ids=tuple(int(i, 16) for i in row.get("pci_device_ids", ())),
+        sm_count=row.get("sm_count"),
+        tensor_flop_per_cycle=dict(rates.get("tensor", {})),
+        disputed_tensor_flop_per_cycle=dict(row.get("disputed_flop_per_cycle_per_sm", {}).get("tensor", {})),
+        vector_flop_per_cycle=dict(rates.get("vector", {})),
+        tensor_ref_mhz=clocks.get("tensor_ref"),
+        vector_ref_mhz=clocks.get("vector_ref"),
+        vector_clocked_tensor_formats=tuple(row.get("tensor_formats_at_vector_ref", ())),
+        status=row["status"],
+        sources=tuple(row["sources"]),
+        gpm=gpm if isinstance(gpm, bool) else None,
+    )
+
+
+def _check(parts: list[Part], table: PeakTable) -> None:
+    seen: dict[str | int, str] = {}
+    for part in parts:
+        keys: list[str | int] = [part.id, *part.names, *part.pci_device_ids]
+        for key in keys:
+            if seen.setdefault(key, part.id) != part.id:
+                raise PeakTableError(f"peak table: {key!r} belongs to both {seen[key]!r} and {part.id!r}")
+        bad = [
+            v
+            for v in (*part.tensor_flop_per_cycle.values(), *part.vector_flop_per_cycle.values())
+            if isinstance(v, bool) or not isinstance(v, int) or v <= 0
+        ]
+        if bad:
+            raise PeakTableError(f"peak table: row {part.id!r} has rates that are no positive integers: {bad}")
+    if len(table.parts) != len(parts):
+        raise PeakTableError("peak table: two rows share an id")
+    for instance in table.instances.values():
+        if instance.accelerator not in table.parts:
+            raise PeakTableError(f"peak table: {instance.name} names the unknown accelerator {instance.accelerator!r}")

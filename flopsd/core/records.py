@@ -1,0 +1,333 @@
+"""The journal's records: what is written, and the history that reading them back gives.
+
+Records are plain JSON objects of ints and strings. All figures in them are running totals, so the
+last checkpoint of an incarnation says all that the incarnation counted; FLOP are not in them, they
+follow from the cycles and the peak table.
+
+    begin        one start of the daemon: run, node, boot, clocks, versions, settings
+    source       a source was opened: its versions and facts; a replay says so here
+    device       a device seen for the first time in this incarnation
+    checkpoint   running totals of every device, and the gaps since the checkpoint before
+    end          the incarnation stopped on purpose; a killed one has none
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flopsd.core.account import Account, Origin, grew_from, refuse_double_counting
+from flopsd.core.model import (
+    Device,
+    DeviceUid,
+    Evidence,
+    GapReason,
+    Pipe,
+    Precision,
+    Tally,
+    TallyKey,
+)
+from flopsd.errors import JournalDamagedError
+
+Record = Mapping[str, Any]
+FORMAT = "flopsd-journal/1"
+
+
+@dataclass(frozen=True, slots=True)
+class GapInterval:
+    """One stretch of one device that nobody observed, on the boot-time clock of its incarnation."""
+
+    incarnation: int
+    device: DeviceUid
+    begin_ns: int
+    end_ns: int
+    reason: GapReason
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEntry:
+    """A device as one incarnation saw it."""
+
+    device: Device
+    source: str
+    part_id: str | None
+    begin_ns: int
+
+
+@dataclass(slots=True)
+class Incarnation:
+    """One start of the daemon, as its records tell it."""
+
+    begin: Record
+    end: Record | None = None
+    last_ns: int = 0
+    last_utc: str = ""
+    checkpoints: int = 0
+    sources: dict[str, Record] = field(default_factory=dict)
+    devices: dict[int, DeviceEntry] = field(default_factory=dict)
+    tallies: dict[DeviceUid, Tally] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        return int(self.begin["incarnation"])
+
+    @property
+    def boot_id(self) -> str:
+        return str(self.begin["boot_id"])
+
+    @property
+    def precision(self) -> Precision | None:
+        declared = self.begin["precision"]
+        if declared is None:
+            return None
+        return Precision(tuple(sorted(declared["shares_ppm"].items())), declared["by"])
+
+
+@dataclass(slots=True)
+class History:
+    """A whole journal, read: the incarnations of one run on one node, and their gaps in order."""
+
+    incarnations: list[Incarnation] = field(default_factory=list)
+    gaps: list[GapInterval] = field(default_factory=list)
+    records: int = 0
+
+    @property
+    def run(self) -> str:
+        return str(self.incarnations[0].begin["run"])
+
+    @property
+    def node(self) -> str:
+        return str(self.incarnations[0].begin["node"])
+
+    @property
+    def replay(self) -> Record | None:
+        """What was replayed, if any of the readings came from a recording and not from hardware."""
+        found = (facts["replay"] for inc in self.incarnations for facts in inc.sources.values() if facts.get("replay"))
+        return next(found, None)
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.incarnations) and self.incarnations[-1].end is not None
+
+    def account(self) -> Account:
+        """Tallies by key. Raises LedgerError if a device is counted twice at the same time."""
+        account = Account(
+            {
+                TallyKey(self.run, self.node, inc.number, uid): tally
+                for inc in self.incarnations
+                for uid, tally in inc.tallies.items()
+            },
+            {
+                (self.run, self.node, inc.number): Origin(inc.boot_id, inc.begin["ns"], inc.begin["wall_ns"])
+                for inc in self.incarnations
+            },
+        )
+        refuse_double_counting(account)
+        return account
+
+
+def read_history(records: Iterable[Record]) -> History:
+    """The history that a journal tells.
+
+    Raises JournalDamagedError for records that no daemon of this format writes: unknown kinds,
+    totals that fall, time that is not conserved, gaps that do not add up.
+    """
+    history = History()
+    for record in records:
+        extend(history, record)
+    return history
+
+
+def extend(history: History, record: Record) -> None:
+    """Take one more record in. Raises JournalDamagedError as `read_history` does."""
+    line = history.records + 1
+    try:
+        _take(history, record)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as fault:
+        raise JournalDamagedError(f"journal line {line}: not a record of {FORMAT}: {fault!r}") from fault
+    except JournalDamagedError as fault:
+        raise JournalDamagedError(f"journal line {line}: {fault}") from fault
+    history.records = line
+
+
+def _take(history: History, record: Record) -> None:
+    kind = record["kind"]
+    if kind == "begin":
+        _begin(history, record)
+        return
+    if not history.incarnations:
+        raise JournalDamagedError("the first record is not a 'begin'")
+    incarnation = history.incarnations[-1]
+    if incarnation.end is not None:
+        raise JournalDamagedError(f"a {kind!r} record after the incarnation's end")
+    if record["incarnation"] != incarnation.number:
+        raise JournalDamagedError(
+            f"record of incarnation {record['incarnation']} within incarnation {incarnation.number}"
+        )
+    if kind == "source":
+        incarnation.sources[record["name"]] = record["facts"]
+    elif kind == "device":
+        entry = device_entry(record)
+        if record["index"] != len(incarnation.devices) or entry.device.uid in incarnation.tallies:
+            raise JournalDamagedError("device numbered out of order or named twice")
+        incarnation.devices[record["index"]] = entry
+        incarnation.tallies[entry.device.uid] = Tally(entry.begin_ns, entry.begin_ns, counters=record["counters"])
+    elif kind == "checkpoint":
+        _checkpoint(history, incarnation, record)
+    elif kind == "end":
+        incarnation.end = record
+        incarnation.last_ns, incarnation.last_utc = record["ns"], record["utc"]
+    else:
+        raise JournalDamagedError(f"unknown kind of record {kind!r}")
+
+
+def _begin(history: History, record: Record) -> None:
+    if record["format"] != FORMAT:
+        raise JournalDamagedError(f"format {record['format']!r}; this flopsd reads {FORMAT!r}")
+    if record["incarnation"] != len(history.incarnations) + 1:
+        raise JournalDamagedError(
+            f"incarnation {record['incarnation']} where {len(history.incarnations) + 1} comes next"
+        )
+    for name in ("run", "node"):
+        if history.incarnations and record[name] != history.incarnations[0].begin[name]:
+            raise JournalDamagedError(
+                f"{name} {record[name]!r} within the journal of {history.incarnations[0].begin[name]!r}"
+            )
+    history.incarnations.append(Incarnation(record, last_ns=record["ns"], last_utc=record["utc"]))
+
+
+def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> None:
+    grown: dict[tuple[int, GapReason], int] = {}
+    for entry in record["devices"]:
+        seen = incarnation.devices[entry["index"]]
+        before = incarnation.tallies[seen.device.uid]
+        after = tally_from_record(entry, before.begin_ns)
+        if not grew_from(before, after):
+            raise JournalDamagedError(f"totals of device {seen.device.uid} fell since the record before")
+        if after.total_observed_ns + after.total_gap_ns != after.span_ns:
+            raise JournalDamagedError(
+                f"time of device {seen.device.uid} does not add up: observed + gap is not its span"
+            )
+        for reason, gap_ns in after.gap_ns.items():
+            grown[(entry["index"], reason)] = gap_ns - before.gap_ns.get(reason, 0)
+        incarnation.tallies[seen.device.uid] = after
+    for index, begin_ns, end_ns, name in record["gaps"]:
+        reason = GapReason(name)
+        uid = incarnation.devices[index].device.uid
+        grown[(index, reason)] = grown.get((index, reason), 0) - (end_ns - begin_ns)
+        _append_gap(history.gaps, GapInterval(incarnation.number, uid, begin_ns, end_ns, reason))
+    if any(grown.values()):
+        raise JournalDamagedError("the listed gaps do not add up to the gap totals")
+    incarnation.checkpoints += 1
+    incarnation.last_ns, incarnation.last_utc = record["ns"], record["utc"]
+
+
+def _append_gap(gaps: list[GapInterval], gap: GapInterval) -> None:
+    """Append `gap`, or lengthen the last one of the same device and reason that it continues."""
+    if gap.begin_ns >= gap.end_ns:
+        raise JournalDamagedError("a gap that ends before it begins")
+    for at in range(len(gaps) - 1, max(-1, len(gaps) - 64), -1):
+        last = gaps[at]
+        if (last.incarnation, last.device) == (gap.incarnation, gap.device):
+            if last.reason is gap.reason and last.end_ns == gap.begin_ns:
+                gaps[at] = replace(last, end_ns=gap.end_ns)
+                return
+            break
+    gaps.append(gap)
+
+
+def tally_record(index: int, tally: Tally) -> dict[str, Any]:
+    """One device's running totals as JSON."""
+    active: dict[str, dict[str, int]] = {}
+    for (evidence, pipe), cycles in tally.active_sm_cycles.items():
+        active.setdefault(evidence.value, {})[pipe.value] = cycles
+    record: dict[str, Any] = {
+        "index": index,
+        "to_ns": tally.watermark_ns,
+        "observed_ns": {evidence.value: ns for evidence, ns in tally.observed_ns.items()},
+        "gap_ns": {reason.value: ns for reason, ns in tally.gap_ns.items()},
+    }
+    if active:
+        record["sm_cycles"] = active
+    if tally.busy_sm_cycles:
+        record["busy_sm_cycles"] = tally.busy_sm_cycles
+    if Evidence.COUNT in tally.observed_ns:
+        record["counted_flop"] = tally.counted_flop
+    if tally.energy_mj is not None:
+        record["energy_mj"] = tally.energy_mj
+    if tally.counters:
+        record["counters"] = dict(tally.counters)
+    return record
+
+
+def tally_from_record(record: Record, begin_ns: int) -> Tally:
+    """The inverse of `tally_record`. Raises KeyError, TypeError or ValueError on anything else."""
+    return Tally(
+        begin_ns=begin_ns,
+        watermark_ns=_count(record["to_ns"], signed=True),  # a gap that began before the boot lies below zero
+        active_sm_cycles={
+            (Evidence(evidence), Pipe(pipe)): _count(cycles)
+            for evidence, pipes in record.get("sm_cycles", {}).items()
+            for pipe, cycles in pipes.items()
+        },
+        counted_flop=_count(record.get("counted_flop", 0)),
+        busy_sm_cycles=_count(record.get("busy_sm_cycles", 0)),
+        observed_ns={Evidence(name): _count(ns) for name, ns in record["observed_ns"].items()},
+        gap_ns={GapReason(name): _count(ns) for name, ns in record["gap_ns"].items()},
+        energy_mj=None if "energy_mj" not in record else _count(record["energy_mj"]),
+        counters={name: _count(value) for name, value in record.get("counters", {}).items()},
+    )
+
+
+def _count(value: object, *, signed: bool = False) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or (value < 0 and not signed):
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+def device_record(incarnation: int, index: int, entry: DeviceEntry, counters: Mapping[str, int]) -> dict[str, Any]:
+    """A device as JSON, with the absolute counter values that its counting starts from."""
+    device = entry.device
+    return {
+        "kind": "device",
+        "incarnation": incarnation,
+        "index": index,
+        "source": entry.source,
+        "uid": device.uid,
+        "ordinal": device.index,
+        "vendor": device.vendor,
+        "model": device.model,
+        "serial": device.serial,
+        "pci_bus_id": device.pci_bus_id,
+        "pci_device_id": device.pci_device_id,
+        "sm_count": device.sm_count,
+        "sm_clock_max_mhz": device.sm_clock_max_mhz,
+        "parent": device.parent,
+        "driver": device.driver,
+        "evidence": device.evidence.value,
+        "evidence_reason": device.evidence_reason,
+        "part": entry.part_id,
+        "begin_ns": entry.begin_ns,
+        "counters": dict(counters),
+    }
+
+
+def device_entry(record: Record) -> DeviceEntry:
+    """The inverse of `device_record`."""
+    device = Device(
+        uid=record["uid"],
+        index=record["ordinal"],
+        vendor=record["vendor"],
+        model=record["model"],
+        serial=record["serial"],
+        pci_bus_id=record["pci_bus_id"],
+        pci_device_id=record["pci_device_id"],
+        sm_count=record["sm_count"],
+        sm_clock_max_mhz=record["sm_clock_max_mhz"],
+        parent=record["parent"],
+        driver=record["driver"],
+        evidence=Evidence(record["evidence"]),
+        evidence_reason=record["evidence_reason"],
+    )
+    return DeviceEntry(device, record["source"], record["part"], record["begin_ns"])

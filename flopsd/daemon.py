@@ -1,0 +1,154 @@
+"""The daemon: one pump thread a source -> inbox -> one writer -> journal and snapshot.
+
+A pump that hangs in a driver stalls nobody but itself: the writer notices the silence and accounts for
+it. Nothing here reads hardware, and no view of the snapshot can touch a total.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flopsd.clock import NS_PER_S, Clock
+from flopsd.core.model import GapReason
+from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.sources import PROBED, Source, SourceSettings, open_source, read_source
+from flopsd.writer import Message, Writer
+
+log = logging.getLogger("flopsd")
+REOPEN_SECONDS = 5.0
+FIRST_READ_SECONDS = 0.2  # GPM wants 100 ms between samples; nobody should wait a whole interval for a first figure
+FINAL_READ_SECONDS = 5.0
+
+
+class Pump(threading.Thread):
+    """Reads one source at fixed times and posts what it gave. Never raises, never exits before `stop`."""
+
+    def __init__(
+        self,
+        name: str,
+        opener: Callable[[], Source],
+        post: Callable[[Message], None],
+        clock: Clock,
+        interval_seconds: float,
+        stop: threading.Event,
+    ) -> None:
+        super().__init__(name=f"pump-{name}", daemon=True)
+        self.source_name = name
+        self.finished = threading.Event()
+        self._opener, self._post, self._clock = opener, post, clock
+        self._interval_ns, self._stop_event = round(interval_seconds * NS_PER_S), stop
+        self._source: Source | None = None
+
+    def run(self) -> None:
+        due_ns = self._clock.boottime_ns()
+        while True:
+            stopping = self._stop_event.is_set()
+            first = self._source is None
+            if self._source is not None or not stopping:
+                self._once()
+            if stopping:
+                break
+            # A tick that took too long is followed by the next regular one: no burst to catch up.
+            now_ns = self._clock.boottime_ns()
+            if self._source is None:
+                due_ns = now_ns + max(self._interval_ns, round(REOPEN_SECONDS * NS_PER_S))
+            elif first:
+                due_ns = now_ns + min(self._interval_ns, round(FIRST_READ_SECONDS * NS_PER_S))
+            else:
+                due_ns += self._interval_ns * max(1, -(-(now_ns - due_ns) // self._interval_ns))
+            self._clock.wait(self._stop_event, (due_ns - now_ns) / NS_PER_S)
+        if self._source is not None:
+            self._source.close()
+        self.finished.set()
+        self._post(Message(self.source_name, -1))  # wakes the writer; see Daemon.run
+
+    def _once(self) -> None:
+        """Open the source or read it, and post the outcome."""
+        began_ns = self._clock.boottime_ns()
+        opened: Mapping[str, Any] | None = None
+        try:
+            if self._source is None:
+                self._source = self._opener()
+                opened = self._source.describe()
+            sweep = read_source(self._source)
+        except SourceError as fault:
+            hint = f"; {fault.hint}" if fault.hint else ""
+            reason = GapReason.SOURCE_DOWN if isinstance(fault, SourceUnavailableError) else GapReason.DRIVER_ERROR
+            self._post(Message(self.source_name, self._clock.boottime_ns(), fault=f"{fault}{hint}", reason=reason))
+            return
+        ended_ns = self._clock.boottime_ns()
+        self._post(
+            Message(
+                self.source_name,
+                ended_ns,
+                tuple(self._source.devices()),
+                sweep,
+                read_seconds=(ended_ns - began_ns) / NS_PER_S,
+                opened=opened,
+            )
+        )
+
+
+class Daemon:
+    """Pumps and writer together. `run` returns when it was told to stop, with the reason."""
+
+    def __init__(
+        self, writer: Writer, sources: Mapping[str, Callable[[], Source]], clock: Clock, interval_seconds: float
+    ) -> None:
+        self.writer = writer
+        self._clock = clock
+        self._interval_seconds = interval_seconds
+        self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._stop = threading.Event()
+        self._why = ""
+        self._pumps = [
+            Pump(name, opener, self._inbox.put, clock, interval_seconds, self._stop) for name, opener in sources.items()
+        ]
+
+    def stop(self, why: str) -> None:
+        """Ask for the end. Safe in a signal handler and from any thread; the first reason counts."""
+        if not self._why:
+            self._why = why
+        self._inbox.put(None)
+
+    def run(self, each_tick: Callable[[], None]) -> str:
+        """Meter until stopped, then take the final readings. `each_tick` runs in this thread after each message."""
+        for pump in self._pumps:
+            pump.start()
+        while not self._why:
+            self._step(self._interval_seconds)
+            each_tick()
+        self._stop.set()
+        deadline_ns = self._clock.boottime_ns() + round(FINAL_READ_SECONDS * NS_PER_S)
+        while any(not pump.finished.is_set() for pump in self._pumps) or not self._inbox.empty():
+            left = (deadline_ns - self._clock.boottime_ns()) / NS_PER_S
+            if left <= 0:
+                log.error(
+                    "no final reading from %s: it hangs in its driver",
+                    ", ".join(pump.source_name for pump in self._pumps if not pump.finished.is_set()),
+                )
+                break
+            self._step(left)
+        return self._why
+
+    def _step(self, seconds: float) -> None:
+        try:
+            message = self._inbox.get(timeout=seconds)
+        except queue.Empty:
+            self.writer.tick()
+            return
+        if message is not None and message.at_ns >= 0:
+            self.writer.take(message)
+
+
+def openers(names: tuple[str, ...], settings: SourceSettings) -> dict[str, Callable[[], Source]]:
+    """How to open each named source. `probe` stands for the sources that find their hardware themselves.
+
+    A probed source that is already open is not opened twice.
+    """
+    wanted = PROBED if names == ("probe",) else names
+    return {name: lambda name=name: open_source(name, settings) for name in wanted}  # type: ignore[misc]

@@ -1,0 +1,75 @@
+"""The errors that flopsd raises; each says what to do about it.
+
+FlopsdError
+├── ConfigError          bad settings, all problems at once
+├── PeakTableError       the peak table cannot be used
+│   └── UnknownDeviceError   the table has no row for this device
+├── SourceError          a source failed
+│   └── SourceUnavailableError   it cannot be opened here
+├── JournalError         the journal cannot be used
+│   ├── JournalDamagedError  its hash chain is broken
+│   └── StateDirBusyError    another daemon owns the state folder
+├── SigningKeyError      a key cannot be read or made
+├── LedgerError          a ledger cannot be made from what is there
+└── NotVerifiedError     a ledger that must not be believed, with the first reason
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class FlopsdError(Exception):
+    """Base of all errors that flopsd raises on purpose. `hint` says what to do next."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(FlopsdError):
+    """One or more settings are wrong; `problems` holds every one of them."""
+
+    def __init__(self, problems: Sequence[str], *, hint: str = "") -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems), hint=hint)
+
+
+class PeakTableError(FlopsdError):
+    """The peak table is malformed or contradicts itself."""
+
+
+class UnknownDeviceError(PeakTableError):
+    """No row of the peak table matches a device. No peak is guessed for it."""
+
+
+class SourceError(FlopsdError):
+    """A source of readings failed."""
+
+
+class SourceUnavailableError(SourceError):
+    """A source cannot be opened on this machine."""
+
+
+class JournalError(FlopsdError):
+    """The journal cannot be written or read."""
+
+
+class JournalDamagedError(JournalError):
+    """A record of the journal is not the one that was written."""
+
+
+class StateDirBusyError(JournalError):
+    """Another daemon holds the lock on the state folder."""
+
+
+class SigningKeyError(FlopsdError):
+    """A key cannot be read, parsed or created."""
+
+
+class LedgerError(FlopsdError):
+    """A ledger cannot be built."""
+
+
+class NotVerifiedError(FlopsdError):
+    """A ledger is not what it claims to be; the message is the first reason."""

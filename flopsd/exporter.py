@@ -1,0 +1,255 @@
+"""Snapshot -> Prometheus. One collector that never raises for want of data and never touches a driver.
+
+Rows under one name are disjoint, so sum() over it is meaningful; the one exception, flopsd_run_flop,
+says so in its HELP. Totals are ints until here and exported as the nearest float.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from flopsd import __version__
+from flopsd.clock import NS_PER_S
+from flopsd.core.figures import precision_label
+from flopsd.core.flop import format_flop
+from flopsd.core.model import Device, Evidence, Pipe
+from flopsd.core.peaks import Part
+from flopsd.snapshot import DeviceState, Snapshot
+
+_GPU = ("gpu", "uuid")
+
+
+class SnapshotCollector(Collector):
+    """Families of one snapshot. Make one per scrape."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        snapshot = self._snapshot
+        yield from _flop(snapshot)
+        yield from _time_and_energy(snapshot.devices)
+        yield from _gauges(snapshot.devices)
+        yield from _run(snapshot)
+        yield from _sources(snapshot)
+
+
+def _flop(snapshot: Snapshot) -> Iterator[Metric]:
+    measured = CounterMetricFamily(
+        "flopsd_flop",
+        "Floating-point operations executed, as measured; a count, not a rate. Gaps and intervals that were "
+        "only bounded are not in it: see flopsd_flop_ceiling_total.",
+        labels=(*_GPU, "pipe", "precision", "evidence"),
+    )
+    ceiling = CounterMetricFamily(
+        "flopsd_flop_ceiling",
+        "The most that intervals can hold which were not measured (gaps, evidence utilization); a "
+        "ceiling, not an estimate. Absent for a device whose peak is unknown.",
+        labels=_GPU,
+    )
+    for state in snapshot.devices:
+        totals = _zeros(state)
+        bound: int | None = 0
+        for row in state.rows(snapshot.table):
+            if row.figures.measured_flop is None:
+                if row.evidence.value in ("utilization", "gap"):
+                    bound = None if bound is None or row.figures.high_flop is None else bound + row.figures.high_flop
+                continue
+            key = ("all" if row.pipe is None else row.pipe.value, row.precision, row.evidence.value)
+            totals[key] = totals.get(key, 0) + row.figures.measured_flop
+        gpu = _gpu(state)
+        for key, flop in totals.items():
+            measured.add_metric((*gpu, *key), float(flop))
+        if bound is not None:
+            ceiling.add_metric(gpu, float(bound))
+    yield measured
+    yield ceiling
+
+
+def _time_and_energy(devices: Iterable[DeviceState]) -> Iterator[Metric]:
+    energy = CounterMetricFamily("flopsd_energy_joules", "Energy by the device's own counter.", labels=_GPU)
+    observed = CounterMetricFamily(
+        "flopsd_observed_seconds",
+        "Device time that was observed, by evidence: activity is measured, utilization only bounded.",
+        labels=(*_GPU, "evidence"),
+    )
+    gaps = CounterMetricFamily("flopsd_gap_seconds", "Device time that nobody observed.", labels=(*_GPU, "reason"))
+    for state in devices:
+        gpu = _gpu(state)
+        energy_mj = state.energy_mj()
+        if energy_mj is not None:
+            energy.add_metric(gpu, energy_mj / 1000)
+        for evidence, ns in state.observed_ns_by_evidence().items():
+            observed.add_metric((*gpu, evidence.value), ns / NS_PER_S)
+        for reason, ns in state.gap_ns().items():
+            gaps.add_metric((*gpu, reason.value), ns / NS_PER_S)
+    yield energy
+    yield observed
+    yield gaps
+
+
+def _gauges(devices: Iterable[DeviceState]) -> Iterator[Metric]:
+    activity = GaugeMetricFamily(
+        "flopsd_pipe_activity_ratio",
+        "Share of the last interval's cycles in which the pipe was active.",
+        labels=(*_GPU, "pipe"),
+    )
+    utilization = GaugeMetricFamily(
+        "flopsd_utilization_ratio",
+        "Share of time in which any kernel ran, by the driver. Says nothing of how much was computed.",
+        labels=_GPU,
+    )
+    clock = GaugeMetricFamily("flopsd_sm_clock_hertz", "SM clock at the last reading.", labels=_GPU)
+    peak = GaugeMetricFamily(
+        "flopsd_peak_flop_per_second",
+        "Dense datasheet peak by format: the denominator of MFU.",
+        labels=(*_GPU, "precision"),
+    )
+    info = GaugeMetricFamily(
+        "flopsd_device_info",
+        "The device; always 1.",
+        labels=(*_GPU, "model", "source", "evidence", "peak_row", "pci_bus_id", "driver"),
+    )
+    for state in devices:
+        gpu, device, part = _gpu(state), state.device, state.rating.part
+        if state.gauges is not None:
+            for pipe, ratio in state.gauges.pipe_activity_ratio.items():
+                activity.add_metric((*gpu, pipe.value), ratio)
+            if state.gauges.utilization_ratio is not None:
+                utilization.add_metric(gpu, state.gauges.utilization_ratio)
+            if state.gauges.sm_clock_mhz is not None:
+                clock.add_metric(gpu, state.gauges.sm_clock_mhz * 1e6)
+        for name, flop_per_second in _peaks(part):
+            peak.add_metric((*gpu, name), float(flop_per_second))
+        info.add_metric(
+            (
+                *gpu,
+                device.model,
+                state.source,
+                device.evidence.value,
+                state.part_id or "unknown",
+                device.pci_bus_id or "",
+                device.driver or "",
+            ),
+            1,
+        )
+    yield from (activity, utilization, clock, peak, info)
+
+
+def _run(snapshot: Snapshot) -> Iterator[Metric]:
+    figures = snapshot.figures()
+    run = GaugeMetricFamily(
+        "flopsd_run_flop",
+        "Whole run, earlier incarnations included. low, measured and high are bounds of "
+        "ONE figure: never sum them. measured is absent while nothing was measured, high is +Inf "
+        "while no ceiling is known.",
+        labels=("basis", "bound"),
+    )
+    run.add_metric(("executed", "low"), float(figures.low_flop))
+    if figures.measured_flop is not None:
+        run.add_metric(("executed", "measured"), float(figures.measured_flop))
+    run.add_metric(("executed", "high"), float("inf") if figures.high_flop is None else float(figures.high_flop))
+    yield run
+    info = GaugeMetricFamily(
+        "flopsd_run_info",
+        'The run; always 1. replay="true": read from a recording, no hardware was metered.',
+        labels=("run_id", "node", "platform", "replay"),
+    )
+    info.add_metric((snapshot.run, snapshot.node, snapshot.platform, str(snapshot.replay).lower()), 1)
+    yield info
+    build = GaugeMetricFamily(
+        "flopsd_build_info", "This flopsd; always 1.", labels=("version", "python", "peaks_sha256")
+    )
+    build.add_metric((__version__, platform.python_version(), snapshot.table.sha256), 1)
+    yield build
+    incarnation = GaugeMetricFamily("flopsd_incarnation_number", "How often the daemon was started for this run.")
+    incarnation.add_metric((), snapshot.incarnation)
+    yield incarnation
+
+
+def _sources(snapshot: Snapshot) -> Iterator[Metric]:
+    up = GaugeMetricFamily("flopsd_source_up", "1 while the source answers.", labels=("source",))
+    errors = CounterMetricFamily(
+        "flopsd_source_errors", "Readings that became gaps, by reason.", labels=("source", "reason")
+    )
+    duration = GaugeMetricFamily(
+        "flopsd_source_read_duration_seconds", "Time that the last read took.", labels=("source",)
+    )
+    last = GaugeMetricFamily(
+        "flopsd_last_reading_timestamp_seconds",
+        "When the source last gave a reading that was no gap.",
+        labels=("source",),
+    )
+    for name, state in snapshot.sources.items():
+        up.add_metric((name,), float(state.up))
+        for reason, count in state.errors.items():
+            errors.add_metric((name, reason), count)
+        if state.read_seconds is not None:
+            duration.add_metric((name,), state.read_seconds)
+        if state.last_reading_wall_ns is not None:
+            last.add_metric((name,), state.last_reading_wall_ns / NS_PER_S)
+    yield from (up, errors, duration, last)
+    records = CounterMetricFamily("flopsd_journal_records", "Records in the journal.")
+    records.add_metric((), snapshot.journal_records)
+    yield records
+    append = GaugeMetricFamily("flopsd_journal_last_append_timestamp_seconds", "When a record was last made durable.")
+    if snapshot.journal_last_append_wall_ns is not None:
+        append.add_metric((), snapshot.journal_last_append_wall_ns / NS_PER_S)
+    yield append
+    writable = GaugeMetricFamily(
+        "flopsd_journal_writable", "0 while the journal cannot be written and totals are only in memory."
+    )
+    writable.add_metric((), float(not snapshot.journal_fault))
+    yield writable
+
+
+def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
+    """Every pipe that counters have covered, at a measured zero, so that increase() sees the first work."""
+    return {
+        (pipe.value, precision_label(pipe, rating), evidence.value): 0
+        for tally, rating in state.all_tallies()
+        if rating.part is not None
+        for evidence in tally.observed_ns
+        if evidence in (Evidence.CYCLES, Evidence.ACTIVITY)
+        for pipe in Pipe
+    }
+
+
+def _gpu(state: DeviceState) -> tuple[str, str]:
+    device: Device = state.device
+    return str(device.index), device.uid
+
+
+def _peaks(part: Part | None) -> list[tuple[str, int]]:
+    if part is None:
+        return []
+    named = ((name, part.datasheet_flop_per_second(name)) for name in part.tensor_flop_per_cycle)
+    return [(name, peak) for name, peak in named if peak is not None]
+
+
+def landing_page(snapshot: Snapshot) -> str:
+    """A short page for whoever opens the port in a browser."""
+    from html import escape  # only a person's visit needs it
+
+    figures = snapshot.figures()
+    replay = "<p><strong>REPLAY of a recording: no hardware is being metered.</strong></p>" if snapshot.replay else ""
+    rows = "".join(
+        f"<tr><td>{state.device.index}</td><td>{escape(state.device.model)}</td><td>{state.device.evidence.value}</td>"
+        f"<td>{format_flop(state.figures(snapshot.table).measured_flop)}</td></tr>"
+        for state in snapshot.devices
+    )
+    return (
+        "<!DOCTYPE html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        "<title>flopsd</title><style>body{font:16px/1.5 system-ui;margin:2rem;max-width:60rem}td,th{padding:0 1rem 0 0;"
+        f"text-align:left}}</style><h1>flopsd {__version__}</h1>{replay}"
+        f"<p>Run <code>{escape(snapshot.run)}</code> on <code>{escape(snapshot.node)}</code></p><ul>"
+        f"<li>measured: {format_flop(figures.measured_flop)}</li><li>at least: {format_flop(figures.low_flop)}</li>"
+        f"<li>at most: {format_flop(figures.high_flop)}</li></ul>"
+        f"<table><tr><th>GPU<th>model<th>evidence<th>measured</tr>{rows}</table>"
+        "<p><a href=/metrics>/metrics</a> &middot; <a href=/-/healthy>/-/healthy</a> &middot; "
+        "<a href=/-/ready>/-/ready</a></p></html>"
+    )

@@ -1,0 +1,79 @@
+"""The journal's lines: `{"h":"<64 hex>","r":<record>}`, each hash over the one before and the record.
+
+h = SHA-256(previous h as 32 raw bytes, zeros for the first || record bytes). Reading is strict: a line is
+either byte for byte what a daemon writes, or damage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
+
+from flopsd.core.envelope import parse_json
+from flopsd.errors import JournalDamagedError, NotVerifiedError
+
+GENESIS = bytes(32)
+MAX_LINE_BYTES = 4 * 1024 * 1024
+_FRAME = re.compile(rb'\{"h":"([0-9a-f]{64})","r":(\{.*\})\}\n', re.DOTALL)
+_FRAME_BEGIN = re.compile(rb'\{"h":"[0-9a-f]{64}","r":\{')
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One good line: the bytes of its record, its number from 1, its chain hash, and where it ends."""
+
+    body: bytes
+    number: int
+    head: bytes
+    end: int
+
+    def record(self) -> Mapping[str, Any]:
+        """The record, parsed strictly. Raises JournalDamagedError."""
+        try:
+            record = parse_json(self.body, f"journal line {self.number}")
+        except NotVerifiedError as fault:
+            raise JournalDamagedError(str(fault)) from fault
+        assert isinstance(record, dict)  # the frame lets only objects through
+        return record
+
+
+def frame(previous: bytes, record: Mapping[str, Any]) -> tuple[bytes, bytes]:
+    """The line for `record` behind `previous`, and its chain hash."""
+    body = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+    head = hashlib.sha256(previous + body).digest()
+    return b'{"h":"%s","r":%s}\n' % (head.hex().encode("ascii"), body), head
+
+
+def read_lines(file: IO[bytes], head: bytes = GENESIS) -> Iterator[Line]:
+    """Good lines from the beginning of `file`.
+
+    Raises JournalDamagedError, naming line and reason, at the first bad one.
+    """
+    end = 0
+    for number, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
+        body, head = _unframe(raw, head, number)
+        end += len(raw)
+        yield Line(body, number, head, end)
+
+
+def looks_like_records(data: bytes) -> bool:
+    """Whether framed records stand in `data`: behind damage they mean an altered file, not a torn one."""
+    return any(_FRAME_BEGIN.match(line) and line.endswith(b"}") for line in data.split(b"\n")[1:])
+
+
+def _unframe(raw: bytes, previous: bytes, number: int) -> tuple[bytes, bytes]:
+    if not raw.endswith(b"\n"):
+        raise JournalDamagedError(f"journal line {number}: no newline at its end: the file was cut or is being written")
+    match = _FRAME.fullmatch(raw)
+    if not match:
+        raise JournalDamagedError(f"journal line {number}: not a framed record")
+    head = hashlib.sha256(previous + match[2]).digest()
+    if head.hex().encode("ascii") != match[1]:
+        raise JournalDamagedError(
+            f"journal line {number}: its hash does not continue the chain: altered, moved or left out"
+        )
+    return match[2], head

@@ -1,0 +1,314 @@
+"""The journal: an append-only, hash-chained file of JSON Lines, and the pending file beside it.
+
+`journal.jsonl` gets a record at every checkpoint and is fsynced then. `pending.jsonl` continues the
+same chain with the totals after every reading, unsynced, and is emptied at each checkpoint: a killed
+daemon loses at most one sampling interval, a power cut at most one checkpoint interval. Both can be
+copied while they are written and read with `less`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flopsd.core.ledger import JournalFacts
+from flopsd.errors import JournalDamagedError, JournalError, StateDirBusyError
+from flopsd.framing import GENESIS, Line, frame, looks_like_records, read_lines
+
+JOURNAL_NAME, PENDING_NAME, LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What recovery cut from the end of a journal, or put aside whole."""
+
+    cut_bytes: int
+    cut_sha256: str
+    reason: str
+    kept_as: str | None  # name of the damaged file where it was put aside, not cut
+
+    def for_journal(self) -> dict[str, Any]:
+        return {
+            "cutBytes": str(self.cut_bytes),
+            "cutSha256": self.cut_sha256,
+            "reason": self.reason,
+            "keptAs": self.kept_as,
+        }
+
+
+class StateDir:
+    """The state folder, held by one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    @property
+    def journal(self) -> Path:
+        return self.path / JOURNAL_NAME
+
+    @property
+    def pending(self) -> Path:
+        return self.path / PENDING_NAME
+
+    def acquire(self) -> None:
+        """Create the folder (0700) and take its lock.
+
+        Raises StateDirBusyError naming the holder, JournalError where the folder cannot be used.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as fault:
+            raise JournalError(
+                f"cannot use the state folder {self.path}: {fault.strerror}",
+                hint="give --state-dir a folder on a writable disk",
+            ) from fault
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(lock, 200, 0).decode("ascii", "replace").strip()
+            os.close(lock)
+            raise StateDirBusyError(
+                f"the state folder {self.path} belongs to a running flopsd: {_describe(holder)}",
+                hint="stop that one, or give this one another --state-dir",
+            ) from None
+        try:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+        except OSError:
+            pass  # on a full disk the lock holds all the same, it only names nobody
+        self._lock = lock
+
+    def is_held(self) -> bool:
+        """Whether a daemon holds the folder now."""
+        try:
+            lock = os.open(self.path / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _describe(holder: str) -> str:
+    if not holder.isdigit():
+        return "process unknown"
+    import psutil  # only on this path: psutil costs a metering daemon a megabyte
+
+    try:
+        return f"process {holder} ({' '.join(psutil.Process(int(holder)).cmdline()[:6])})"
+    except psutil.Error:
+        return f"process {holder}"
+
+
+def read_journal(path: Path) -> Iterator[Line]:
+    """Good lines of a journal file. Raises JournalDamagedError at the first bad one, JournalError if unreadable."""
+    try:
+        with path.open("rb") as file:
+            yield from read_lines(file)
+    except OSError as fault:
+        raise JournalError(f"cannot read the journal {path}: {fault.strerror}") from fault
+
+
+def read_live(path: Path) -> Iterator[Line]:
+    """Good lines of a journal that may be growing: those before the first that is not whole."""
+    try:
+        yield from read_journal(path)
+    except JournalDamagedError:
+        pass  # the daemon is writing this line now, or died in it
+
+
+def newest_pending(path: Path, head: bytes) -> Mapping[str, Any] | None:
+    """The last good record of the pending file, if it continues the journal that ends with `head`."""
+    newest: Line | None = None
+    try:
+        with path.open("rb") as file:
+            for line in read_lines(file, head):
+                newest = line
+    except (OSError, JournalDamagedError):
+        pass  # torn in its last line, or older than the journal: what is good before it counts
+    return None if newest is None else newest.record()
+
+
+def journal_facts(path: Path) -> JournalFacts:
+    """Digest, size, records and head of a whole journal. Raises JournalDamagedError, JournalError."""
+    head, count, size = GENESIS, 0, 0
+    for line in read_journal(path):
+        head, count, size = line.head, count + 1, line.end
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return JournalFacts(digest.hexdigest(), size, count, head.hex())
+
+
+class Journal:
+    """The writer of one journal. One process, one descriptor; the caller holds the StateDir's lock."""
+
+    def __init__(self, state: StateDir) -> None:
+        self._state = state
+        self._fd = -1
+        self._pending_fd = -1
+        self._inode = 0
+        self._size = 0
+        self._head = self._pending_head = GENESIS
+        self._pending_size = 0
+        self.records = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size
+
+    @property
+    def head_sha256(self) -> str:
+        return self._head.hex()
+
+    def recover(self, put_aside_as: str) -> Recovery | None:
+        """Open for appending behind the longest good prefix and the newest pending record.
+
+        A torn tail is cut off. Where framed records follow the damage the file was altered, not torn:
+        it is renamed to `put_aside_as`, so that nothing of it is lost and nothing of it is believed.
+        Raises JournalError where the file cannot be opened.
+        """
+        recovery: Recovery | None = None
+        try:
+            self._open()
+            try:
+                for line in read_journal(self._state.journal):
+                    self._head, self._size, self.records = line.head, line.end, line.number
+            except JournalDamagedError as fault:
+                recovery = self._mend(str(fault), put_aside_as)
+            pending = newest_pending(self._state.pending, self._head)
+            if pending is not None:
+                self.append(pending)
+            else:
+                self._empty_pending()
+        except OSError as fault:
+            raise JournalError(
+                f"cannot open the journal {self._state.journal}: {fault.strerror}",
+                hint="the state folder must be writable and its disk not full",
+            ) from fault
+        return recovery
+
+    def read(self) -> Iterator[Mapping[str, Any]]:
+        """All records, from the first."""
+        return (line.record() for line in read_journal(self._state.journal))
+
+    def put_aside(self, name: str) -> None:
+        """Rename the file to `name` in the same folder and go on with an empty one."""
+        os.rename(self._state.journal, self._state.path / name)
+        os.close(self._fd)
+        self._fd, self._head, self._size, self.records = -1, GENESIS, 0, 0
+        self._open()
+        self._empty_pending()
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record and make it durable. Raises JournalError; then nothing of it stays in the file."""
+        line, head = frame(self._head, record)
+        try:
+            if self._fd < 0:
+                self._open()
+            self._check_place()
+            self._write(self._fd, line, self._size)
+            os.fsync(self._fd)
+        except OSError as fault:
+            self._take_back()
+            raise JournalError(
+                f"cannot write the journal {self._state.journal}: {fault.strerror}",
+                hint="metering goes on in memory and the write is tried again",
+            ) from fault
+        self._head, self._size, self.records = head, self._size + len(line), self.records + 1
+        try:
+            self._empty_pending()
+        except OSError:
+            pass  # what stays there no longer continues the chain and is ignored by every reader
+
+    def note(self, record: Mapping[str, Any]) -> None:
+        """Write the totals after a reading to the pending file, unsynced. Raises JournalError."""
+        line, head = frame(self._pending_head, record)
+        try:
+            self._write(self._pending_fd, line, self._pending_size)
+        except OSError as fault:
+            raise JournalError(f"cannot write {self._state.pending}: {fault.strerror}") from fault
+        self._pending_head, self._pending_size = head, self._pending_size + len(line)
+
+    def close(self) -> None:
+        for fd in (self._fd, self._pending_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._pending_fd = -1
+
+    def _open(self) -> None:
+        new = not self._state.journal.exists()
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._fd = os.open(self._state.journal, flags, 0o600)
+        self._inode = os.fstat(self._fd).st_ino
+        if self._pending_fd < 0:
+            self._pending_fd = os.open(self._state.pending, flags, 0o600)
+        if new:
+            folder = os.open(self._state.path, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _check_place(self) -> None:
+        try:
+            here = os.stat(self._state.journal)
+        except FileNotFoundError:
+            here = None
+        if here is None or here.st_ino != self._inode or here.st_size != self._size:
+            raise JournalError(
+                f"the journal {self._state.journal} was removed, replaced or changed by somebody else",
+                hint="evidence is lost: start anew with an empty --state-dir",
+            )
+
+    @staticmethod
+    def _write(fd: int, line: bytes, at: int) -> None:
+        """One write at a known place; half a line is never left behind."""
+        written = os.pwrite(fd, line, at)
+        if written != len(line):
+            os.ftruncate(fd, at)
+            raise OSError(28, "no space left on the device")
+
+    def _take_back(self) -> None:
+        """After a failed write or sync nothing is known of the page cache: cut, reopen at the next append."""
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError:
+            pass  # a read-only file system keeps what it has; the next append writes over it
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _empty_pending(self) -> None:
+        self._pending_head, self._pending_size = self._head, 0
+        if self._pending_fd >= 0:
+            os.ftruncate(self._pending_fd, 0)
+
+    def _mend(self, reason: str, put_aside_as: str) -> Recovery:
+        with self._state.journal.open("rb") as file:
+            file.seek(self._size)
+            tail = file.read()
+        digest = hashlib.sha256(tail).hexdigest()
+        if looks_like_records(tail):
+            self.put_aside(put_aside_as)
+            return Recovery(len(tail), digest, reason, put_aside_as)
+        os.ftruncate(self._fd, self._size)
+        os.fsync(self._fd)
+        return Recovery(len(tail), digest, reason, None)

@@ -1,0 +1,205 @@
+"""`flopsd exec`: runs the job, with the daemon as a second process beside it.
+
+The launcher does nothing but look after two children. The job has a process group of its own, gets the
+signals that the launcher gets, and its exit code is returned whatever happens to the metering. The daemon
+is started again when it dies, and told the job's exit code through a pipe when the job ends; should the
+launcher itself be killed, the pipe closes and the daemon seals on its own.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flopsd.clock import NS_PER_S, Clock
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.2, 30.0
+_WATCHED = {*FORWARDED, signal.SIGCHLD}
+Mask = Iterable[int]
+
+
+@dataclass(slots=True)
+class Launcher:
+    """One job and its daemon. `daemon_command` gets the flag that names its end of the pipe appended."""
+
+    daemon_command: Sequence[str]
+    seal_command: Sequence[str] | None  # closes a journal whose daemon could not seal it; None: no sealing
+    clock: Clock
+    stop_seconds: float
+    say: Callable[[str], None]
+    _daemon: subprocess.Popen[bytes] | None = None
+    _pipe: int = -1
+    _restart_ns: int | None = None
+    _backoff_seconds: float = FIRST_BACKOFF_SECONDS
+    _started_ns: int = 0
+    _reaped: dict[int, int] = field(default_factory=dict)
+
+    def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
+        """Run `command` to its end and return its exit code; 128 + N where signal N ended it.
+
+        127 and 126, as shells have it, where it cannot be started.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+        self._start_daemon(before)
+        try:
+            job = subprocess.Popen(command, env=dict(environment), preexec_fn=_unblock(before, group=True))
+        except OSError as fault:
+            self.say(f"cannot run {command[0]}: {fault.strerror}")
+            code = 127 if isinstance(fault, FileNotFoundError) else 126
+            self._finish(code)
+            return code
+        terminal = _give_terminal(job.pid)
+        status = self._look_after(job.pid, before)
+        if terminal:
+            _give_terminal(os.getpgrp())
+        code = status if status >= 0 else 128 - status
+        self._finish(code)
+        return code
+
+    def _look_after(self, job: int, mask: Mask) -> int:
+        """Forward signals and restart the daemon until the job ends; its exit code, negative for a signal."""
+        while job not in self._reaped:
+            received = self._wait_for_signal()
+            if received == signal.SIGCHLD:
+                self._reap()
+            elif received is not None:
+                _signal_group(job, received)
+            if self._daemon is not None and self._daemon.pid in self._reaped:
+                self._daemon_died()
+            if self._restart_ns is not None and self.clock.boottime_ns() >= self._restart_ns:
+                self._start_daemon(mask)
+        return self._reaped.pop(job)
+
+    def _wait_for_signal(self) -> int | None:
+        if self._restart_ns is None:
+            return int(signal.sigwait(_WATCHED))
+        left = max(0.0, (self._restart_ns - self.clock.boottime_ns()) / NS_PER_S)
+        found = signal.sigtimedwait(_WATCHED, left)
+        return None if found is None else found.si_signo
+
+    def _reap(self) -> None:
+        """All children that ended, orphans that were left to us included."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._reaped[pid] = os.waitstatus_to_exitcode(status)
+
+    def _start_daemon(self, mask: Mask) -> None:
+        self._restart_ns, self._started_ns = None, self.clock.boottime_ns()
+        read_end, write_end = os.pipe()
+        try:
+            self._daemon = subprocess.Popen(
+                [*self.daemon_command, "--lifeline", str(read_end)],
+                pass_fds=(read_end,),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=_unblock(mask),
+            )
+        except OSError as fault:
+            self.say(f"METERING IS OFF: the daemon cannot be started: {fault.strerror}; the job goes on")
+            os.close(write_end)
+            self._plan_restart()
+        else:
+            self._pipe = write_end
+        finally:
+            os.close(read_end)
+
+    def _daemon_died(self) -> None:
+        assert self._daemon is not None
+        code = self._reaped.pop(self._daemon.pid)
+        self._close_pipe()
+        self._daemon = None
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        self.say(f"METERING INTERRUPTED: the daemon ended with {how}; it is started again, the job goes on")
+        if self.clock.boottime_ns() - self._started_ns > LONGEST_BACKOFF_SECONDS * NS_PER_S:
+            self._backoff_seconds = FIRST_BACKOFF_SECONDS
+        self._plan_restart()
+
+    def _plan_restart(self) -> None:
+        self._restart_ns = self.clock.boottime_ns() + round(self._backoff_seconds * NS_PER_S)
+        self._backoff_seconds = min(self._backoff_seconds * 2, LONGEST_BACKOFF_SECONDS)
+
+    def _finish(self, code: int) -> None:
+        """Tell the daemon that the job ended; if it cannot seal in time, seal what it left in the journal."""
+        sealed = False
+        if self._daemon is not None:
+            try:
+                os.write(self._pipe, f"exit {code}\n".encode("ascii"))
+            except OSError:
+                pass  # it died just now; its journal is sealed below
+            self._close_pipe()
+            sealed = self._await_daemon(self._daemon.pid) == 0
+        if sealed or self.seal_command is None:
+            return
+        self.say("the daemon did not seal the ledger; sealing what its journal holds")
+        try:
+            done = subprocess.run(
+                self.seal_command,
+                stdin=subprocess.DEVNULL,
+                timeout=self.stop_seconds,
+                preexec_fn=_unblock(set()),
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as fault:
+            self.say(f"NOT SEALED: {fault}")
+            return
+        if done.returncode != 0:
+            self.say("NOT SEALED: see above; the journal is kept and `flopsd seal` can still seal it")
+
+    def _await_daemon(self, pid: int) -> int:
+        deadline_ns = self.clock.boottime_ns() + round(self.stop_seconds * NS_PER_S)
+        self._reap()
+        while pid not in self._reaped:
+            left = (deadline_ns - self.clock.boottime_ns()) / NS_PER_S
+            if left <= 0:
+                self.say(f"the daemon does not end within {self.stop_seconds:g} s and is killed")
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return -signal.SIGKILL
+            signal.sigtimedwait(_WATCHED, left)  # signals for a job that is over have nobody to go to
+            self._reap()
+        return self._reaped.pop(pid)
+
+    def _close_pipe(self) -> None:
+        if self._pipe >= 0:
+            os.close(self._pipe)
+            self._pipe = -1
+
+
+def _unblock(mask: Mask, *, group: bool = False) -> Callable[[], None]:
+    """What a child does before it becomes its program: have the signal mask that the launcher was started with."""
+
+    def prepare() -> None:
+        if group:
+            os.setpgid(0, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    return prepare
+
+
+def _signal_group(leader: int, number: int) -> None:
+    try:
+        os.killpg(leader, number)
+    except ProcessLookupError:
+        pass  # it ended meanwhile; its SIGCHLD is on the way
+
+
+def _give_terminal(group: int) -> bool:
+    """Make `group` the terminal's foreground group, so that the job reads the keyboard; false without a terminal."""
+    try:
+        if not os.isatty(0) or (os.tcgetpgrp(0) not in (os.getpgrp(), group) and group != os.getpgrp()):
+            return False
+        old = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+        os.tcsetpgrp(0, group)
+        signal.signal(signal.SIGTTOU, old)
+        return True
+    except OSError:
+        return False

@@ -1,0 +1,58 @@
+"""Texts for people about figures, ledgers and runs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flopsd.core.flop import format_flop
+from flopsd.core.model import Figures
+
+if TYPE_CHECKING:
+    from flopsd.seal import Sealed
+    from flopsd.verify import Verified
+
+
+def figures_text(figures: Figures) -> str:
+    """Three figures, never one."""
+    measured = "nothing was measured" if figures.measured_flop is None else format_flop(figures.measured_flop)
+    high = "no upper bound is known" if figures.high_flop is None else format_flop(figures.high_flop)
+    return f"  measured   {measured}\n  at least   {format_flop(figures.low_flop)}\n  at most    {high}\n"
+
+
+def sealed_text(sealed: Sealed) -> str:
+    """Where the ledger lies, what it says, and how to verify it."""
+    replay = "  REPLAY     of a recording: no hardware was metered, this is no evidence\n" if sealed.replay else ""
+    allow = " --allow-replay" if sealed.replay else ""
+    return (
+        f"sealed {sealed.ledger}\n{replay}{figures_text(sealed.figures)}"
+        f"  journal    {sealed.journal}\n  public key {sealed.public_key}\n"
+        f"verify it with:\n  flopsd verify {shlex.quote(str(sealed.ledger))}"
+        f" --key {shlex.quote(str(sealed.public_key))}{allow}\n"
+    )
+
+
+def verified_text(verified: Verified) -> str:
+    """What a verified ledger says, and what it does not."""
+    predicate: Mapping[str, Any] = verified.statement["predicate"]
+    executed, coverage = predicate["totals"]["executed"], predicate["coverage"]
+    figures = Figures(*(None if executed[k] is None else int(executed[k]) for k in ("low", "measured", "high")))  # type: ignore[arg-type]
+    share = "unknown" if coverage["observedPpm"] is None else f"{int(coverage['observedPpm']) / 10_000:.2f} %"
+    energy = "unknown" if predicate["energyJoules"] is None else f"{predicate['energyJoules']} J"
+    evidence = ", ".join(executed["byEvidence"]) or "none"
+    lines = [
+        f"VERIFIED: signed by {', '.join(k[:16] + '…' for k in verified.keyids)}, "
+        f"all totals recomputed from {verified.records} journal records",
+        *(["REPLAY: read from a recording, no hardware was metered. This is no evidence."] if verified.replay else []),
+        f"run {predicate['run']['id']} on {predicate['node']['name']}, {len(predicate['devices'])} devices, "
+        f"{len(predicate['incarnations'])} incarnations",
+        "executed FLOP:",
+        figures_text(figures).rstrip("\n"),
+        f"  evidence   {evidence}",
+        f"  coverage   {share} of {coverage['spanSeconds']} device seconds, {len(coverage['gaps'])} gaps listed",
+        f"  energy     {energy}",
+        f"It says: {predicate['claim']['says']}",
+        f"It does not say: {predicate['claim']['doesNotSay']}",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,333 @@
+"""Puts a daemon together from settings, runs it to its end, and seals. What `flopsd run` is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from flopsd.clock import NS_PER_S, Clock, rfc3339
+from flopsd.config import config_dir, load_peaks, settings_sha256
+from flopsd.context import Context, default_state_dir, find_context, new_run_id
+from flopsd.core.flop import format_flop
+from flopsd.core.peaks import PeakTable
+from flopsd.core.records import History, read_history
+from flopsd.daemon import Daemon
+from flopsd.errors import FlopsdError, JournalDamagedError, LedgerError
+from flopsd.journal import Journal, Recovery, StateDir
+from flopsd.settings import Settings, parse_listen
+from flopsd.snapshot import Snapshot
+from flopsd.sources import PROBED, Source, SourceSettings, open_source
+from flopsd.writer import Writer, WriterSettings
+
+if TYPE_CHECKING:
+    from flopsd.seal import Sealed
+
+log = logging.getLogger("flopsd")
+REBIND_SECONDS = 10
+PROGRESS_SECONDS = 5
+NEW_KEY = "no --key was given: made the Ed25519 key %s (mode 0600); whoever reads it can sign in your name"
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """Under `flopsd exec` the daemon starts without a source too, and ends with the pipe that the launcher holds."""
+
+    lifeline: int
+
+
+def state_dir(settings: Settings, environment: Mapping[str, str]) -> Path:
+    return Path(settings.state_dir) if settings.state_dir else default_state_dir(environment)
+
+
+def default_ledger(folder: Path, run: str) -> Path:
+    return folder / f"{run}.ledger.json"
+
+
+def run_daemon(
+    settings: Settings,
+    environment: Mapping[str, str],
+    clock: Clock,
+    out: IO[str],
+    err: IO[str],
+    supervision: Supervision | None = None,
+    progress: bool = False,
+) -> bool:
+    """Meter until told to stop, then seal. True if all went well, the seal included.
+
+    Raises FlopsdError when it cannot begin.
+    """
+    table = load_peaks(settings.peaks)
+    context = find_context(environment)
+    sources = _sources(settings, table, clock, supervised=supervision is not None)
+    folder = StateDir(state_dir(settings, environment))
+    folder.acquire()
+    journal = Journal(folder)
+    try:
+        run, history, recovery = _open_run(journal, settings, table, context, clock)
+        writer = Writer(
+            journal, table, _writer_settings(settings, tuple(sources)), context, clock, _emitter(settings, out, err)
+        )
+        writer.begin(run, history, recovery)
+        del history
+        daemon = Daemon(writer, sources, clock, settings.interval_seconds)
+        log.info("run %s, incarnation %d, journal %s", run, writer.snapshot.incarnation, folder.journal)
+        child_exit = _listen_for_the_end(daemon, settings, clock, supervision)
+        why = daemon.run(_Companions(writer, settings, clock, err if progress else None).each_tick)
+        durable = writer.close(why, child_exit())
+        sealed = not settings.seal or (durable and _seal(settings, folder.path, folder.journal, run, clock, err))
+    finally:
+        journal.close()
+        folder.release()
+    return durable and sealed
+
+
+def _sources(
+    settings: Settings, table: PeakTable, clock: Clock, *, supervised: bool
+) -> dict[str, Callable[[], Source]]:
+    """How to open each source. Unsupervised, they are opened here and now, so that a failure is an exit code."""
+    recording = settings.replay_file or str(config_dir() / "recordings" / "h100x2.jsonl")
+    source_settings = SourceSettings(clock, table, {"replay_file": recording})
+    names = PROBED if settings.sources == ("probe",) else settings.sources
+    openers: dict[str, Callable[[], Source]] = {}
+    for name in names:
+        openers[name] = _Opener(name, source_settings)
+        if not supervised:
+            openers[name] = _Opened(openers[name](), openers[name])
+    return openers
+
+
+@dataclass(slots=True)
+class _Opener:
+    """Opens one source by name, as often as it is asked."""
+
+    name: str
+    settings: SourceSettings
+
+    def __call__(self) -> Source:
+        return open_source(self.name, self.settings)
+
+
+@dataclass(slots=True)
+class _Opened:
+    """Gives an already open source once, and opens anew after that."""
+
+    source: Source | None
+    again: Callable[[], Source]
+
+    def __call__(self) -> Source:
+        source, self.source = self.source, None
+        return source if source is not None else self.again()
+
+
+def _writer_settings(settings: Settings, sources: tuple[str, ...]) -> WriterSettings:
+    return WriterSettings(
+        round(settings.interval_seconds * NS_PER_S),
+        round(settings.checkpoint_seconds * NS_PER_S),
+        settings_sha256(settings),
+        settings.precision,
+        sources,
+    )
+
+
+def _open_run(
+    journal: Journal, settings: Settings, table: PeakTable, context: Context, clock: Clock
+) -> tuple[str, History, Recovery | None]:
+    """Recover the journal and decide whose run it is: continued when it is this run's and not ended.
+
+    A journal of another run is renamed in the same folder, never overwritten.
+    """
+    now = rfc3339(clock.wall_ns())
+    stamp = now.replace(":", "").replace("-", "").replace(".", "")
+    recovery = journal.recover(f"damaged-{stamp}.journal.jsonl")
+    if recovery is not None:
+        log.error(
+            "the journal was damaged at its end (%s): %d bytes %s",
+            recovery.reason,
+            recovery.cut_bytes,
+            f"kept as {recovery.kept_as}" if recovery.kept_as else "were cut off",
+        )
+    try:
+        history = read_history(journal.read())
+    except JournalDamagedError as fault:
+        log.error("the journal cannot be continued and is put aside: %s", fault)
+        recovery = Recovery(journal.size_bytes, journal.head_sha256, str(fault), f"damaged-{stamp}.journal.jsonl")
+        journal.put_aside(f"damaged-{stamp}.journal.jsonl")
+        history = History()
+    wanted = settings.run_id or context.job_name
+    if history.incarnations:
+        same = history.run == wanted if wanted else not history.ended
+        if same and history.node == context.node and history.incarnations[-1].begin["peaks_sha256"] == table.sha256:
+            return history.run, history, recovery
+        kept = f"{history.run}-until-{stamp}.journal.jsonl"
+        log.warning("the state folder held the journal of run %s; it is kept as %s", history.run, kept)
+        journal.put_aside(kept)
+    return wanted or new_run_id(now), History(), recovery
+
+
+def _emitter(settings: Settings, out: IO[str], err: IO[str]) -> Callable[[str], None]:
+    stream = {"stdout": out, "stderr": err, "off": None}[settings.checkpoint_output]
+
+    def emit(line: str) -> None:
+        if stream is None:
+            return
+        try:
+            stream.write(line + "\n")
+            stream.flush()
+        except (OSError, ValueError):
+            log.warning("nobody reads the checkpoint lines")
+
+    return emit
+
+
+def _listen_for_the_end(
+    daemon: Daemon, settings: Settings, clock: Clock, supervision: Supervision | None
+) -> Callable[[], int | None]:
+    """Set up all that can end the run: signals, --duration, the launcher's pipe.
+
+    Gives a function that tells the job's exit code, if the launcher told it.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: daemon.stop(signal.Signals(received).name))
+    if settings.duration_seconds is not None:
+        threading.Thread(
+            target=_stop_after, args=(daemon, clock, settings.duration_seconds), name="duration", daemon=True
+        ).start()
+    told: list[int] = []
+    if supervision is not None:
+        threading.Thread(
+            target=_watch_lifeline, args=(supervision.lifeline, daemon, told), name="lifeline", daemon=True
+        ).start()
+    return lambda: told[0] if told else None
+
+
+def _stop_after(daemon: Daemon, clock: Clock, seconds: float) -> None:
+    clock.wait(threading.Event(), seconds)
+    daemon.stop("duration")
+
+
+def _watch_lifeline(lifeline: int, daemon: Daemon, told: list[int]) -> None:
+    with os.fdopen(lifeline, "r", encoding="ascii") as pipe:
+        line = pipe.readline().strip()
+    if line.startswith("exit "):
+        told.append(int(line.removeprefix("exit ")))
+        daemon.stop("job ended")
+    else:
+        daemon.stop("launcher gone")
+
+
+class _Companions:
+    """What goes on beside the metering: the web front, bound again where its port is taken, and progress."""
+
+    def __init__(self, writer: Writer, settings: Settings, clock: Clock, err: IO[str] | None) -> None:
+        self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
+        self._bound = settings.listen is None
+        self._next_bind_ns = self._begin_ns = clock.boottime_ns()
+        self._next_progress_ns = self._begin_ns + PROGRESS_SECONDS * NS_PER_S
+        self._complained = False
+        self.each_tick()
+
+    def each_tick(self) -> None:
+        now_ns = self._clock.boottime_ns()
+        if not self._bound and now_ns >= self._next_bind_ns:
+            self._bind()
+            self._next_bind_ns = now_ns + REBIND_SECONDS * NS_PER_S
+        if now_ns >= self._next_progress_ns and self._err is not None:
+            self._err.write(progress_line(self._writer.snapshot, (now_ns - self._begin_ns) // NS_PER_S) + "\n")
+            self._err.flush()
+            self._next_progress_ns = now_ns + PROGRESS_SECONDS * NS_PER_S
+
+    def _bind(self) -> None:
+        from flopsd.web import WebServer
+
+        assert self._settings.listen is not None
+        host, port = parse_listen(self._settings.listen)
+        try:
+            server = WebServer(host or "0.0.0.0", port, lambda: self._writer.snapshot)
+        except OSError as fault:
+            if not self._complained:
+                log.error(
+                    "cannot listen on %s: %s; metering goes on without /metrics and tries again every %d s",
+                    self._settings.listen,
+                    fault.strerror,
+                    REBIND_SECONDS,
+                )
+            self._complained = True
+            return
+        server.start()
+        self._bound = True
+        log.info("metrics at %s/metrics", server.url)
+
+
+def progress_line(snapshot: Snapshot, seconds: int) -> str:
+    """One line on how the run stands."""
+    figures, rate, coverage = snapshot.figures(), snapshot.rate_flop_per_s(), snapshot.coverage_ppm()
+    return "  ".join(
+        (
+            "REPLAY, no hardware:" if snapshot.replay else "flopsd:",
+            f"{seconds:4d} s",
+            f"measured {format_flop(figures.measured_flop)}",
+            f"at most {format_flop(figures.high_flop)}",
+            "rate unknown" if rate is None else format_flop(rate, "FLOP/s"),
+            "coverage unknown" if coverage is None else f"coverage {coverage / 10_000:.1f} %",
+        )
+    )
+
+
+def _seal(settings: Settings, folder: Path, journal: Path, run: str, clock: Clock, err: IO[str]) -> bool:
+    """Seal at the end; a failure is told and loses nothing."""
+    from flopsd.report import sealed_text
+    from flopsd.seal import ensure_key, seal_journal
+
+    ledger = Path(settings.ledger) if settings.ledger else default_ledger(folder, run)
+    try:
+        key, made = ensure_key(settings.key, folder)
+        if made:
+            log.warning(NEW_KEY, key)
+        sealed = seal_journal(journal, key, ledger, clock, settings.peaks)
+    except FlopsdError as fault:
+        log.error(
+            "NOT SEALED: %s; %s; the journal %s is whole: `flopsd seal` can still seal it", fault, fault.hint, journal
+        )
+        return False
+    err.write(sealed_text(sealed))
+    err.flush()
+    return True
+
+
+def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Clock) -> Sealed:
+    """Seal the journal of a daemon that is no longer running, the last pending totals included.
+
+    Raises StateDirBusyError while one runs, and what seal_journal raises.
+    """
+    from flopsd.seal import ensure_key, seal_journal
+
+    folder = StateDir(state_dir(settings, environment))
+    if not folder.journal.is_file():
+        raise LedgerError(
+            f"there is no journal in {folder.path}", hint="give --state-dir the folder that the daemon wrote to"
+        )
+    folder.acquire()
+    journal = Journal(folder)
+    try:
+        recovery = journal.recover("damaged.journal.jsonl")
+        if recovery is not None:
+            log.warning(
+                "the journal was damaged at its end (%s): %d bytes left out", recovery.reason, recovery.cut_bytes
+            )
+        first = next(iter(journal.read()), None)
+        if first is None:
+            raise LedgerError(f"the journal in {folder.path} holds no whole record")
+        ledger = Path(settings.ledger) if settings.ledger else default_ledger(folder.path, str(first["run"]))
+        key, made = ensure_key(settings.key, folder.path)
+        if made:
+            log.warning(NEW_KEY, key)
+        return seal_journal(folder.journal, key, ledger, clock, settings.peaks)
+    finally:
+        journal.close()
+        folder.release()

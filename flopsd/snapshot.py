@@ -1,0 +1,125 @@
+"""The immutable picture that the writer publishes after every reading; all views read nothing else.
+
+FLOP are computed by whoever looks: publishing costs the metering loop one reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from flopsd.clock import NS_PER_S
+from flopsd.core.figures import Rating, Row, rows, sum_figures, total
+from flopsd.core.model import Device, Evidence, Figures, GapReason, Gauges, Tally
+from flopsd.core.peaks import PeakTable
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """One source as the writer last heard of it. `reason` says why it is not up."""
+
+    up: bool = False
+    reason: str = "starting"
+    read_seconds: float | None = None
+    last_reading_wall_ns: int | None = None
+    errors: Mapping[str, int] = field(default_factory=dict)
+    replay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """One device: its tally in this incarnation, the finished ones of earlier incarnations, its gauges."""
+
+    device: Device
+    source: str
+    part_id: str | None
+    rating: Rating
+    tally: Tally
+    before: Tally  # the tally one reading ago, for the rate
+    earlier: tuple[tuple[Tally, Rating], ...] = ()
+    gauges: Gauges | None = None
+
+    def all_tallies(self) -> list[tuple[Tally, Rating]]:
+        return [*self.earlier, (self.tally, self.rating)]
+
+    def rows(self, table: PeakTable) -> list[Row]:
+        return [row for tally, rating in self.all_tallies() for row in rows(tally, rating, table)]
+
+    def figures(self, table: PeakTable) -> Figures:
+        return sum_figures(total(tally, rating, table) for tally, rating in self.all_tallies())
+
+    def observed_ns(self) -> int:
+        return sum(tally.total_observed_ns for tally, _ in self.all_tallies())
+
+    def span_ns(self) -> int:
+        return sum(tally.span_ns for tally, _ in self.all_tallies())
+
+    def gap_ns(self) -> dict[GapReason, int]:
+        return _sum(tally.gap_ns for tally, _ in self.all_tallies())
+
+    def observed_ns_by_evidence(self) -> dict[Evidence, int]:
+        return _sum(tally.observed_ns for tally, _ in self.all_tallies())
+
+    def energy_mj(self) -> int | None:
+        known = [tally.energy_mj for tally, _ in self.all_tallies() if tally.energy_mj is not None]
+        return sum(known) if known else None
+
+    def rate_flop_per_s(self, table: PeakTable) -> int | None:
+        """Measured FLOP/s over the last reading; None where it measured nothing."""
+        passed_ns = self.tally.watermark_ns - self.before.watermark_ns
+        if passed_ns <= 0 or self.tally.gap_ns != self.before.gap_ns:
+            return None
+        now, before = total(self.tally, self.rating, table), total(self.before, self.rating, table)
+        if now.measured_flop is None:
+            return None
+        return (now.measured_flop - (before.measured_flop or 0)) * NS_PER_S // passed_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that can be shown, at one moment."""
+
+    run: str
+    node: str
+    platform: str
+    incarnation: int
+    table: PeakTable
+    devices: tuple[DeviceState, ...]
+    sources: Mapping[str, SourceState]
+    journal_records: int
+    journal_last_append_wall_ns: int | None
+    journal_fault: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether at least one device has been read."""
+        return any(device.observed_ns() for device in self.devices)
+
+    @property
+    def replay(self) -> bool:
+        return any(source.replay for source in self.sources.values())
+
+    def figures(self) -> Figures:
+        """The run's figures. Without any device nobody knows a ceiling."""
+        if not self.devices:
+            return Figures(0, None, None)
+        return sum_figures(device.figures(self.table) for device in self.devices)
+
+    def rate_flop_per_s(self) -> int | None:
+        rates = [rate for device in self.devices if (rate := device.rate_flop_per_s(self.table)) is not None]
+        return sum(rates) if rates else None
+
+    def coverage_ppm(self) -> int | None:
+        span_ns = sum(device.span_ns() for device in self.devices)
+        return sum(device.observed_ns() for device in self.devices) * 1_000_000 // span_ns if span_ns else None
+
+
+def _sum(totals: Iterable[Mapping[K, int]]) -> dict[K, int]:
+    found: dict[K, int] = {}
+    for mapping in totals:
+        for key, value in mapping.items():
+            found[key] = found.get(key, 0) + value
+    return found

@@ -1,0 +1,112 @@
+"""Readings from a recording, in real time: no hardware, and the ledger, metrics and terminal say so.
+
+A recording is JSON Lines. The first line names devices and origin, the others hold readings with
+times relative to the beginning; at its end it starts over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flopsd.clock import Clock
+from flopsd.core.model import (
+    Active,
+    Busy,
+    Device,
+    DeviceUid,
+    Evidence,
+    Gap,
+    GapReason,
+    Gauges,
+    Pipe,
+    Reading,
+    Sweep,
+)
+from flopsd.errors import SourceUnavailableError
+from flopsd.sources import SourceSettings
+
+FORMAT = "flopsd-recording/1"
+
+
+def open_source(settings: SourceSettings) -> ReplaySource:
+    """The recording named in the settings, or the bundled one. Raises SourceUnavailableError."""
+    path = Path(str(settings.options["replay_file"]))
+    try:
+        data = path.read_bytes()
+    except OSError as fault:
+        raise SourceUnavailableError(f"cannot read the recording {path}: {fault.strerror}") from fault
+    try:
+        return ReplaySource(data, path.name, settings.clock)
+    except (ValueError, KeyError, TypeError, IndexError) as fault:
+        raise SourceUnavailableError(f"{path} is not a recording of {FORMAT}: {fault!r}") from fault
+
+
+class ReplaySource:
+    """A recording, played from now on."""
+
+    name = "replay"
+
+    def __init__(self, data: bytes, name: str, clock: Clock) -> None:
+        lines = [json.loads(line) for line in data.splitlines() if line]
+        header = lines[0]
+        if header["format"] != FORMAT:
+            raise ValueError(f"format {header['format']!r}")
+        self._facts = {"recording": name, "sha256": hashlib.sha256(data).hexdigest(), "origin": str(header["origin"])}
+        self._devices = [_device(row) for row in header["devices"]]
+        self._recorded = sorted(((int(row[2]), row) for row in lines[1:]), key=lambda item: item[0])
+        if not self._recorded:
+            raise ValueError("no readings")
+        self._length_ns = self._recorded[-1][0]
+        self._clock = clock
+        self._lap_ns = clock.boottime_ns()
+        self._next = 0
+
+    def devices(self) -> Sequence[Device]:
+        return self._devices
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"replay": self._facts}
+
+    def read(self) -> Sweep:
+        """All recorded readings that have come due."""
+        now_ns = self._clock.boottime_ns()
+        readings: list[Reading] = []
+        gauges: dict[DeviceUid, Gauges] = {}
+        while self._lap_ns + self._recorded[self._next][0] <= now_ns:
+            reading, shown = self._reading(self._recorded[self._next][1])
+            readings.append(reading)
+            gauges[reading.device] = shown
+            self._next += 1
+            if self._next == len(self._recorded):
+                self._next, self._lap_ns = 0, self._lap_ns + self._length_ns
+        return Sweep(tuple(readings), gauges)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _reading(self, row: Sequence[Any]) -> tuple[Reading, Gauges]:
+        """`[device, begin_ns, end_ns, {"activity"|"busy"|"gap": …, "gauges": …}]`; counters are not replayed."""
+        index, begin_ns, end_ns, told = row
+        shown = told.get("gauges", {})
+        gauges = Gauges(
+            {Pipe(name): ratio for name, ratio in shown.get("pipes", {}).items()},
+            shown.get("utilization"),
+            shown.get("sm_clock_mhz"),
+        )
+        return Reading(self._devices[index].uid, self._lap_ns + begin_ns, self._lap_ns + end_ns, _work(told)), gauges
+
+
+def _work(told: Mapping[str, Any]) -> Active | Busy | Gap:
+    if "activity" in told:
+        return Active(Evidence.ACTIVITY, {Pipe(name): int(cycles) for name, cycles in told["activity"].items()})
+    if "busy" in told:
+        return Busy(int(told["busy"]))
+    return Gap(GapReason(told["gap"]))
+
+
+def _device(row: Mapping[str, Any]) -> Device:
+    return Device(**{**row, "evidence": Evidence(row["evidence"])})

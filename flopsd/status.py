@@ -1,0 +1,180 @@
+"""How a run stands: read from a state folder (exact, daemon running or not) or from a daemon's /metrics."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flopsd.config import find_peaks
+from flopsd.context import default_state_dir
+from flopsd.core.figures import sum_figures, total
+from flopsd.core.flop import format_flop
+from flopsd.core.ledger import figures_json, figures_of, rating_of, seconds
+from flopsd.core.model import DeviceUid, Evidence
+from flopsd.core.peaks import PeakTable
+from flopsd.core.records import History, extend
+from flopsd.errors import FlopsdError, JournalError
+from flopsd.framing import GENESIS
+from flopsd.journal import StateDir, newest_pending, read_live
+
+_TIMEOUT_SECONDS = 5
+
+
+def from_state_dir(folder: str | None, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Facts of the run in a state folder. Raises JournalError where there is none."""
+    state = StateDir(Path(folder) if folder else default_state_dir(environment))
+    if not state.journal.is_file():
+        raise JournalError(f"there is no journal in {state.path}", hint="give --state-dir the folder of `flopsd run`")
+    history, head = History(), GENESIS
+    for line in read_live(state.journal):
+        extend(history, line.record())
+        head = line.head
+    if not history.incarnations:
+        raise JournalError(f"the journal in {state.path} holds no whole record yet")
+    table = find_peaks(str(history.incarnations[-1].begin["peaks_sha256"]))
+    before, before_ns = figures_of(history, table), history.incarnations[-1].last_ns
+    pending = newest_pending(state.pending, head)
+    if pending is not None:
+        extend(history, pending)
+    figures, passed_ns = figures_of(history, table), history.incarnations[-1].last_ns - before_ns
+    rate = None
+    if figures.measured_flop is not None and passed_ns > 0:
+        rate = (figures.measured_flop - (before.measured_flop or 0)) * 1_000_000_000 // passed_ns
+    last = history.incarnations[-1]
+    devices = _devices(history, table)
+    return {
+        "run": history.run,
+        "node": history.node,
+        "incarnation": last.number,
+        "daemon": "running" if state.is_held() else "not running",
+        "ended": None if last.end is None else last.end["why"],
+        "replay": history.replay is not None,
+        "lastRecordAt": last.last_utc,
+        "executed": figures_json(figures),
+        "measuredFlopPerSecond": None if rate is None else str(rate),
+        "observedSeconds": seconds(sum(t.total_observed_ns for i in history.incarnations for t in i.tallies.values())),
+        "spanSeconds": seconds(sum(t.span_ns for i in history.incarnations for t in i.tallies.values())),
+        "sources": sorted(last.sources),
+        "devices": devices,
+    }
+
+
+def _devices(history: History, table: PeakTable) -> list[dict[str, Any]]:
+    found: dict[DeviceUid, dict[str, Any]] = {}
+    for incarnation in history.incarnations:
+        for entry in incarnation.devices.values():
+            uid = entry.device.uid
+            tallies = [(i.tallies[uid], rating_of(i, uid, table)) for i in history.incarnations if uid in i.tallies]
+            seen = {e for tally, _ in tallies for e in tally.observed_ns}
+            found[uid] = {
+                "index": entry.device.index,
+                "uuid": uid,
+                "model": entry.device.model,
+                "evidence": sorted(e.value for e in seen) or [Evidence.GAP.value],
+                "evidenceReason": entry.device.evidence_reason,
+                "executed": figures_json(sum_figures(total(t, r, table) for t, r in tallies)),
+                "observedSeconds": seconds(sum(t.total_observed_ns for t, _ in tallies)),
+                "gapSeconds": seconds(sum(t.total_gap_ns for t, _ in tallies)),
+            }
+    return sorted(found.values(), key=lambda device: (device["index"], device["uuid"]))
+
+
+def from_url(url: str) -> dict[str, Any]:
+    """The same facts from a daemon's /metrics; floats there, so only as exact as Prometheus has them."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    try:
+        with urllib.request.urlopen(url.rstrip("/") + "/metrics", timeout=_TIMEOUT_SECONDS) as answer:
+            text = answer.read().decode("utf-8")
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    except (OSError, ValueError, urllib.error.URLError) as fault:
+        raise FlopsdError(
+            f"cannot read {url}: {fault}", hint="is the daemon running, and is this its --listen address?"
+        ) from fault
+
+    def rows(name: str) -> list[tuple[Mapping[str, str], float]]:
+        return [(sample.labels, sample.value) for sample in samples if sample.name == name]
+
+    bounds = {labels["bound"]: value for labels, value in rows("flopsd_run_flop")}
+    info = next((labels for labels, _ in rows("flopsd_run_info")), {})
+    by_uuid = {labels["uuid"]: labels for labels, _ in rows("flopsd_device_info")}
+    observed, gaps = _by_uuid(rows("flopsd_observed_seconds_total")), _by_uuid(rows("flopsd_gap_seconds_total"))
+    measured = _by_uuid(rows("flopsd_flop_total"))
+    return {
+        "run": info.get("run_id", ""),
+        "node": info.get("node", ""),
+        "incarnation": next((int(v) for _, v in rows("flopsd_incarnation_number")), 0),
+        "daemon": "running",
+        "ended": None,
+        "replay": info.get("replay") == "true",
+        "lastRecordAt": None,
+        "executed": {
+            bound: None if bounds.get(bound) in (None, float("inf")) else str(int(bounds[bound]))
+            for bound in ("low", "measured", "high")
+        },
+        "measuredFlopPerSecond": None,
+        "observedSeconds": f"{sum(observed.values()):.3f}",
+        "spanSeconds": f"{sum(observed.values()) + sum(gaps.values()):.3f}",
+        "sources": sorted(labels["source"] for labels, value in rows("flopsd_source_up") if value),
+        "devices": [
+            {
+                "index": int(labels["gpu"]),
+                "uuid": uuid,
+                "model": labels["model"],
+                "evidence": [labels["evidence"]],
+                "evidenceReason": "",
+                "executed": {"low": None, "measured": _whole(measured.get(uuid)), "high": None},
+                "observedSeconds": f"{observed.get(uuid, 0):.3f}",
+                "gapSeconds": f"{gaps.get(uuid, 0):.3f}",
+            }
+            for uuid, labels in sorted(by_uuid.items(), key=lambda item: int(item[1]["gpu"]))
+        ],
+    }
+
+
+def _by_uuid(rows: list[tuple[Mapping[str, str], float]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for labels, value in rows:
+        found[labels["uuid"]] = found.get(labels["uuid"], 0.0) + value
+    return found
+
+
+def _whole(value: float | None) -> str | None:
+    return None if value is None else str(int(value))
+
+
+def status_text(told: Mapping[str, Any]) -> str:
+    """The facts in a terminal of 80 columns."""
+    executed, rate = told["executed"], told["measuredFlopPerSecond"]
+    span = float(told["spanSeconds"])
+    coverage = (
+        "unknown" if not span else f"{100 * float(told['observedSeconds']) / span:.2f} % of {span:.1f} device seconds"
+    )
+    lines = [
+        *(["REPLAY of a recording: no hardware is metered"] if told["replay"] else []),
+        f"run        {told['run']} on {told['node']}, incarnation {told['incarnation']}, daemon {told['daemon']}"
+        + (f", ended: {told['ended']}" if told["ended"] else ""),
+        f"measured   {_shown(executed['measured'], 'nothing was measured')}",
+        f"at least   {_shown(executed['low'], 'unknown')}",
+        f"at most    {_shown(executed['high'], 'no upper bound is known')}",
+        f"rate       {'unknown' if rate is None else format_flop(int(rate), 'FLOP/s')}",
+        f"coverage   {coverage}",
+        f"sources    {', '.join(told['sources']) or 'none'}",
+        "",
+        f"{'GPU':>3}  {'model':<28} {'evidence':<12} {'measured':>15} {'gap s':>10}",
+    ]
+    for device in told["devices"]:
+        measured = device["executed"]["measured"]
+        shown = "ceiling only" if measured is None else format_flop(int(measured))
+        lines.append(
+            f"{device['index']:>3}  {device['model'][:28]:<28} {','.join(device['evidence'])[:12]:<12} "
+            f"{shown:>15} {float(device['gapSeconds']):>10.2f}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _shown(flop: str | None, otherwise: str) -> str:
+    return otherwise if flop is None else format_flop(int(flop))

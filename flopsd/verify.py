@@ -1,0 +1,136 @@
+"""Whether a ledger is to be believed: signatures, then every figure again from journal and peak table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flopsd.config import find_peaks
+from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope, parse_json
+from flopsd.core.ledger import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, JournalFacts, SealFacts, statement
+from flopsd.core.records import History, read_history
+from flopsd.errors import FlopsdError, NotVerifiedError
+from flopsd.journal import journal_facts, read_journal
+from flopsd.seal import journal_beside, one_peak_table, peaks_beside, verify_signatures
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import SSlibKey
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A ledger that may be believed, and on what grounds."""
+
+    statement: Mapping[str, Any]
+    keyids: tuple[str, ...]
+    records: int
+    replay: bool
+
+
+def verify_ledger(
+    ledger: Path,
+    keys: Sequence[SSlibKey],
+    *,
+    threshold: int = 1,
+    journal: Path | None = None,
+    peaks_file: str | None = None,
+    allow_replay: bool = False,
+) -> Verified:
+    """Verify `ledger` with public `keys`. Raises NotVerifiedError with the first reason not to believe it."""
+    envelope = parse_envelope(_read(ledger))
+    keyids = verify_signatures(envelope, keys, threshold)
+    signed = _statement(envelope)
+    exhibit = journal if journal is not None else journal_beside(ledger)
+    if not exhibit.is_file():
+        raise NotVerifiedError(
+            f"the signature is good, but the journal {exhibit} is not there: no total can be recomputed",
+            hint="lay the journal beside the ledger, or name it with --journal",
+        )
+    candidates = [peaks_beside(ledger), *([Path(peaks_file)] if peaks_file is not None else [])]
+    try:
+        facts = journal_facts(exhibit)
+        _compare_journal(signed, facts, exhibit)
+        history = read_history(line.record() for line in read_journal(exhibit))
+        _recompute(signed, history, facts, candidates)
+    except NotVerifiedError:
+        raise
+    except FlopsdError as fault:
+        raise NotVerifiedError(str(fault), hint=fault.hint) from fault
+    if history.replay is not None and not allow_replay:
+        raise NotVerifiedError(
+            f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
+            hint="a replay is no evidence; to check its arithmetic all the same, add --allow-replay",
+        )
+    return Verified(signed, tuple(sorted(keyids)), facts.records, history.replay is not None)
+
+
+def _read(ledger: Path) -> bytes:
+    try:
+        with ledger.open("rb") as file:
+            return file.read(MAX_ENVELOPE_BYTES + 1)
+    except OSError as fault:
+        raise NotVerifiedError(f"cannot read the ledger {ledger}: {fault.strerror}") from fault
+
+
+def _statement(envelope: Envelope) -> Mapping[str, Any]:
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise NotVerifiedError(f"the payload is of type {envelope.payload_type!r}, not {PAYLOAD_TYPE!r}")
+    signed = parse_json(envelope.payload, "the payload")
+    if not isinstance(signed, dict) or signed.get("_type") != STATEMENT_TYPE:
+        raise NotVerifiedError(f"the payload is no in-toto statement of type {STATEMENT_TYPE!r}")
+    if signed.get("predicateType") != PREDICATE_TYPE or not isinstance(signed.get("predicate"), dict):
+        raise NotVerifiedError(f"the statement is of type {signed.get('predicateType')!r}, not {PREDICATE_TYPE!r}")
+    return signed
+
+
+def _compare_journal(signed: Mapping[str, Any], facts: JournalFacts, exhibit: Path) -> None:
+    try:
+        digest = signed["subject"][0]["digest"]["sha256"]
+        sealed = signed["predicate"]["method"]["journal"]
+        count, head = int(sealed["records"]), sealed["headSha256"]
+    except (KeyError, TypeError, IndexError, ValueError) as fault:
+        raise NotVerifiedError(f"the statement does not name its journal: {fault!r}") from fault
+    if digest == facts.sha256:
+        return
+    if facts.records < count:
+        raise NotVerifiedError(f"{exhibit} is cut: {facts.records} records, {count} were sealed")
+    if facts.records > count:
+        raise NotVerifiedError(
+            f"{exhibit} goes on behind the sealed part: {facts.records} records, {count} were sealed"
+        )
+    raise NotVerifiedError(
+        f"{exhibit} is another journal than the sealed one: it ends in {facts.head_sha256[:16]}…, not {head[:16]}…"
+    )
+
+
+def _recompute(signed: Mapping[str, Any], history: History, facts: JournalFacts, candidates: Sequence[Path]) -> None:
+    """Build the statement again and hold it against the signed one, field by field."""
+    if not history.incarnations:
+        raise NotVerifiedError("the journal is empty")
+    method = signed["predicate"]["method"]
+    seal = SealFacts(str(method.get("flopsdVersion")), str(method.get("sealedAt")))
+    again = statement(history, find_peaks(one_peak_table(history), candidates), facts, seal)
+    difference = first_difference(again, signed, "statement")
+    if difference is not None:
+        raise NotVerifiedError(f"recomputed from the journal, the ledger says something else: {difference}")
+
+
+def first_difference(expected: Any, found: Any, path: str) -> str | None:
+    """Where two JSON values differ first, in words; None where they are equal."""
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        for key in [*expected, *(key for key in found if key not in expected)]:
+            if key not in expected or key not in found:
+                return f"{path}.{key} is {'missing' if key not in found else 'not what a daemon writes'}"
+            if (difference := first_difference(expected[key], found[key], f"{path}.{key}")) is not None:
+                return difference
+        return None
+    if isinstance(expected, list) and isinstance(found, list):
+        if len(expected) != len(found):
+            return f"{path} has {len(found)} entries instead of {len(expected)}"
+        pairs = enumerate(zip(expected, found, strict=True))
+        return next((d for i, (a, b) in pairs if (d := first_difference(a, b, f"{path}[{i}]")) is not None), None)
+    if type(expected) is not type(found) or expected != found:
+        return f"{path} is {found!r} instead of {expected!r}"
+    return None

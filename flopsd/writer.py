@@ -1,0 +1,399 @@
+"""The one writer: folds what sources send into tallies, journals them, publishes snapshots.
+
+Single-threaded on purpose: everything that changes a total happens here, in the order of arrival.
+The daemon calls it from one thread; tests drive it with a clock that they step by hand.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flopsd import __version__
+from flopsd.clock import NS_PER_S, Clock, rfc3339
+from flopsd.context import Context
+from flopsd.core.figures import Rating
+from flopsd.core.flop import format_flop
+from flopsd.core.ledger import rating_of
+from flopsd.core.meter import advance, new_gaps
+from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Precision, Reading, Sweep, Tally
+from flopsd.core.peaks import PeakTable
+from flopsd.core.records import FORMAT, DeviceEntry, History, Incarnation, device_record, tally_record
+from flopsd.errors import JournalError, UnknownDeviceError
+from flopsd.journal import Journal, Recovery
+from flopsd.snapshot import DeviceState, Snapshot, SourceState
+
+log = logging.getLogger("flopsd")
+STEP_TOLERANCE_NS = NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a pump sends: a sweep, or the reason why there is none."""
+
+    source: str
+    at_ns: int
+    devices: Sequence[Device] = ()
+    sweep: Sweep | None = None
+    fault: str = ""
+    reason: GapReason = GapReason.SOURCE_DOWN
+    read_seconds: float | None = None
+    opened: Mapping[str, Any] | None = None  # facts of a source that was just opened
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSettings:
+    """What the writer needs of the settings."""
+
+    interval_ns: int
+    checkpoint_ns: int
+    config_sha256: str
+    precision: Precision | None
+    sources: Sequence[str]
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One device of this incarnation."""
+
+    number: int
+    entry: DeviceEntry
+    rating: Rating
+    tally: Tally
+    state: DeviceState
+    gaps: list[tuple[int, int, GapReason]]  # since the last checkpoint
+    present: bool = False  # whether its source lists it now
+
+
+class Writer:
+    """All totals of one incarnation. Not thread-safe: one thread owns it; `snapshot` may be read by any."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        table: PeakTable,
+        settings: WriterSettings,
+        context: Context,
+        clock: Clock,
+        emit: Callable[[str], None],
+    ) -> None:
+        """`emit` gets one checkpoint line each time a checkpoint is durable."""
+        self._journal, self._table, self._settings = journal, table, settings
+        self._context, self._clock, self._emit = context, clock, emit
+        self._watched: dict[DeviceUid, _Watched] = {}
+        self._unwritten: list[Mapping[str, Any]] = []  # records that a full disk refused, oldest first
+        self._sources = {name: SourceState() for name in settings.sources}
+        self._heard_ns: dict[str, int] = {}
+        self._history = History()
+        self._incarnation, self._begin_ns, self._run = 0, 0, ""
+        self._offset_ns = 0
+        self._checkpointed_ns = 0
+        self._append_wall_ns: int | None = None
+        self._journal_fault = ""
+        self._closed = False
+        self.snapshot: Snapshot
+
+    def begin(self, run: str, history: History, recovery: Recovery | None) -> None:
+        """Start an incarnation behind `history`; what the last one left open becomes a gap."""
+        clock = self._clock
+        self._run, self._history, self._incarnation = run, history, len(history.incarnations) + 1
+        self._begin_ns = self._checkpointed_ns = clock.boottime_ns()
+        wall_ns = clock.wall_ns()
+        self._offset_ns = wall_ns - self._begin_ns
+        precision = self._settings.precision
+        self._append(
+            {
+                "kind": "begin",
+                "format": FORMAT,
+                "incarnation": self._incarnation,
+                "run": run,
+                "node": self._context.node,
+                "boot_id": self._context.boot_id,
+                "ns": self._begin_ns,
+                "wall_ns": wall_ns,
+                "utc": rfc3339(wall_ns),
+                "flopsd": __version__,
+                "peaks_sha256": self._table.sha256,
+                "config_sha256": self._settings.config_sha256,
+                "interval_ns": self._settings.interval_ns,
+                "context": self._context.for_journal(),
+                "precision": None
+                if precision is None
+                else {"shares_ppm": dict(precision.shares_ppm), "by": precision.declared_by},
+                "recovered": None if recovery is None else recovery.for_journal(),
+            }
+        )
+        before = history.incarnations[-1] if history.incarnations else None
+        if before is not None and before.end is None and before.boot_id == self._context.boot_id:
+            for entry in before.devices.values():
+                self._watch(entry.device, entry.source, before)
+        self._publish()
+
+    def take(self, message: Message) -> None:
+        """Fold one message in and make its totals survive a kill."""
+        name, state = message.source, self._sources.get(message.source, SourceState())
+        self._heard_ns[name] = message.at_ns
+        if message.opened is not None:
+            self._append(
+                {"kind": "source", "incarnation": self._incarnation, "name": name, "facts": dict(message.opened)}
+            )
+            state = replace(state, replay=bool(message.opened.get("replay")))
+        listed = {device.uid for device in message.devices}
+        for watched in self._watched.values():
+            if watched.entry.source == name:
+                watched.present = watched.entry.device.uid in listed
+        for device in message.devices:
+            if device.uid not in self._watched:
+                self._watch(device, name, self._history.incarnations[-1] if self._history.incarnations else None)
+        if message.sweep is None:
+            self._sources[name] = _failed(state, message)
+            for watched in self._of_source(name):
+                self._count(watched, _gap(watched, message.at_ns, message.reason))
+        else:
+            self._sources[name] = self._swept(state, message, message.sweep)
+        self.tick()
+
+    def tick(self) -> None:
+        """Account for silence, journal, publish. Called after every message and once an interval without one."""
+        now_ns = self._clock.boottime_ns()
+        self._fill(now_ns, 2 * self._settings.interval_ns + NS_PER_S // 2)
+        if now_ns - self._checkpointed_ns >= self._settings.checkpoint_ns:
+            self.checkpoint()
+        elif not self._unwritten:  # a pending record must not speak of a device that the journal lacks
+            try:
+                self._journal.note(self._record())
+            except JournalError as fault:
+                self._complain(fault)
+        self._publish()
+
+    def checkpoint(self) -> bool:
+        """Write the totals durably; true if they are. A checkpoint is told to nobody before that."""
+        self._checkpointed_ns = self._clock.boottime_ns()
+        self._watch_wall_clock()
+        if not self._append(self._record()):
+            return False
+        for watched in self._watched.values():
+            watched.gaps.clear()
+        self._publish()
+        self._emit(self._checkpoint_line())
+        return True
+
+    def close(self, why: str, child_exit_code: int | None = None) -> bool:
+        """Account for the time until now, write checkpoint and end; true if both are durable."""
+        if self._closed:
+            return True
+        self._fill(self._clock.boottime_ns(), 0, GapReason.STOPPING)
+        durable = self.checkpoint()
+        now_ns, wall_ns = self._clock.boottime_ns(), self._clock.wall_ns()
+        end = {
+            "kind": "end",
+            "incarnation": self._incarnation,
+            "ns": now_ns,
+            "utc": rfc3339(wall_ns),
+            "why": why,
+            "child_exit_code": child_exit_code,
+        }
+        self._closed = durable and self._append(end)
+        self._publish()
+        return self._closed
+
+    def _watch(self, device: Device, source: str, before: Incarnation | None) -> None:
+        """Take up a device where the last incarnation left it, else at this one's beginning."""
+        try:
+            part = self._table.resolve(device)
+        except UnknownDeviceError as fault:
+            log.error("%s; %s", fault, fault.hint)
+            part = None
+        limits = self._table.limits(device, part) if part is not None else None
+        if part is not None and device.sm_count is not None and part.sm_count not in (None, device.sm_count):
+            log.warning(
+                "device %d (%s): %d SMs read, %s expected of a %s; the count that was read is used",
+                device.index,
+                device.uid,
+                device.sm_count,
+                part.sm_count,
+                part.id,
+            )
+        if part is not None and self._settings.precision is not None and not part.declares(self._settings.precision):
+            log.warning(
+                "device %d: a %s has no %s tensor rate; its tensor work counts as undeclared",
+                device.index,
+                part.id,
+                self._settings.precision.label,
+            )
+        rating = Rating(part, limits, self._settings.precision)
+        begin_ns, counters = self._left_off(device.uid, before)
+        tally = Tally(begin_ns, begin_ns, counters=counters)
+        entry = DeviceEntry(device, source, None if part is None else part.id, begin_ns)
+        earlier = tuple(
+            (incarnation.tallies[device.uid], rating_of(incarnation, device.uid, self._table))
+            for incarnation in self._history.incarnations
+            if device.uid in incarnation.tallies
+        )
+        state = DeviceState(device, source, entry.part_id, rating, tally, tally, earlier)
+        watched = _Watched(len(self._watched), entry, rating, tally, state, [], True)
+        self._watched[device.uid] = watched
+        self._append(device_record(self._incarnation, watched.number, entry, counters))
+        if begin_ns < self._begin_ns:
+            self._count(watched, Reading(device.uid, begin_ns, self._begin_ns, Gap(GapReason.DAEMON_DOWN)))
+
+    def _left_off(self, uid: DeviceUid, before: Incarnation | None) -> tuple[int, Mapping[str, int]]:
+        """Where counting begins, and the absolute counters it goes on from.
+
+        After a death on the same boot: where the dead incarnation stood. After another boot only the
+        wall clock tells how long that was, and counters have begun anew. After a regular end, or for a
+        new device: at this incarnation's beginning.
+        """
+        if before is None or before.end is not None or uid not in before.tallies:
+            return self._begin_ns, {}
+        tally = before.tallies[uid]
+        if before.boot_id == self._context.boot_id:
+            return min(tally.watermark_ns, self._begin_ns), tally.counters
+        then_wall_ns = tally.watermark_ns - before.begin["ns"] + before.begin["wall_ns"]
+        return self._begin_ns - max(0, self._begin_ns + self._offset_ns - then_wall_ns), {}
+
+    def _swept(self, state: SourceState, message: Message, sweep: Sweep) -> SourceState:
+        errors = dict(state.errors)
+        for reading in sweep.readings:
+            watched = self._watched.get(reading.device)
+            if watched is None:
+                log.error("source %s sent a reading of %s, which it does not list", message.source, reading.device)
+                continue
+            if isinstance(reading.work, Gap) and reading.work.reason is not GapReason.STARTING:
+                errors[reading.work.reason.value] = errors.get(reading.work.reason.value, 0) + 1
+            self._count(watched, reading)
+        for uid, gauges in sweep.gauges.items():
+            if uid in self._watched:
+                watched = self._watched[uid]
+                watched.state = replace(watched.state, gauges=gauges)
+        read = any(not isinstance(reading.work, Gap) for reading in sweep.readings)
+        seen = self._clock.wall_ns() if read else state.last_reading_wall_ns
+        return replace(
+            state, up=True, reason="", errors=errors, read_seconds=message.read_seconds, last_reading_wall_ns=seen
+        )
+
+    def _count(self, watched: _Watched, reading: Reading) -> None:
+        before = watched.tally
+        watched.tally = advance(before, reading, watched.rating.limits)
+        for begin_ns, end_ns, reason in new_gaps(before, watched.tally, reading):
+            if watched.gaps and watched.gaps[-1][2] is reason and watched.gaps[-1][1] == begin_ns:
+                begin_ns = watched.gaps.pop()[0]
+            watched.gaps.append((begin_ns, end_ns, reason))
+        gauges = watched.state.gauges if not isinstance(reading.work, Gap) else None
+        watched.state = replace(watched.state, tally=watched.tally, before=before, gauges=gauges)
+
+    def _fill(self, now_ns: int, tolerance_ns: int, otherwise: GapReason = GapReason.SOURCE_SILENT) -> None:
+        """Turn silence of more than `tolerance_ns` into gaps, so that no time is left out."""
+        for name, state in self._sources.items():
+            if state.up and now_ns - self._heard_ns.get(name, now_ns) > tolerance_ns > 0:
+                self._sources[name] = replace(state, up=False, reason=GapReason.SOURCE_SILENT.value)
+        for watched in self._watched.values():
+            if now_ns - watched.tally.watermark_ns <= tolerance_ns:
+                continue
+            source = self._sources.get(watched.entry.source)
+            reason = otherwise
+            if source is None or not source.up:
+                reason = (
+                    GapReason.SOURCE_SILENT if source and source.reason == "source_silent" else GapReason.SOURCE_DOWN
+                )
+            elif not watched.present:
+                reason = GapReason.DEVICE_MISSING
+            self._count(watched, _gap(watched, now_ns, reason))
+
+    def _of_source(self, name: str) -> list[_Watched]:
+        return [watched for watched in self._watched.values() if watched.entry.source == name]
+
+    def _watch_wall_clock(self) -> None:
+        offset_ns = self._clock.wall_ns() - self._clock.boottime_ns()
+        if abs(offset_ns - self._offset_ns) > STEP_TOLERANCE_NS:
+            log.warning(
+                "the wall clock stepped by %.1f s; durations are not affected", (offset_ns - self._offset_ns) / NS_PER_S
+            )
+        self._offset_ns = offset_ns
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "kind": "checkpoint",
+            "incarnation": self._incarnation,
+            "ns": self._clock.boottime_ns(),
+            "utc": rfc3339(self._clock.wall_ns()),
+            "devices": [tally_record(watched.number, watched.tally) for watched in self._watched.values()],
+            "gaps": [
+                [watched.number, begin_ns, end_ns, reason.value]
+                for watched in self._watched.values()
+                for begin_ns, end_ns, reason in watched.gaps
+            ],
+        }
+
+    def _append(self, record: Mapping[str, Any]) -> bool:
+        """Append durably, behind whatever a full disk refused before. A later checkpoint holds all of an
+        earlier one but its gaps, so every refused record is kept and none is dropped."""
+        self._unwritten.append(record)
+        try:
+            while self._unwritten:
+                self._journal.append(self._unwritten[0])
+                self._unwritten.pop(0)
+        except JournalError as fault:
+            if record["kind"] == "checkpoint":
+                self._unwritten.remove(record)
+            self._complain(fault)
+            return False
+        if self._journal_fault:
+            log.warning("the journal is written again")
+        self._journal_fault, self._append_wall_ns = "", self._clock.wall_ns()
+        return True
+
+    def _complain(self, fault: JournalError) -> None:
+        if str(fault) != self._journal_fault:
+            log.error("%s; %s", fault, fault.hint or "metering goes on in memory")
+        self._journal_fault = str(fault)
+
+    def _publish(self) -> None:
+        self.snapshot = Snapshot(
+            run=self._run,
+            node=self._context.node,
+            platform=self._context.platform,
+            incarnation=self._incarnation,
+            table=self._table,
+            devices=tuple(watched.state for watched in self._watched.values()),
+            sources=dict(self._sources),
+            journal_records=self._journal.records,
+            journal_last_append_wall_ns=self._append_wall_ns,
+            journal_fault=self._journal_fault,
+        )
+
+    def _checkpoint_line(self) -> str:
+        """One line for the platform's log service, which keeps it out of the host's reach."""
+        figures, coverage = self.snapshot.figures(), self.snapshot.coverage_ppm()
+        told = {
+            "run": self._run,
+            "node": self._context.node,
+            "incarnation": self._incarnation,
+            "records": self._journal.records,
+            "bytes": self._journal.size_bytes,
+            "head": self._journal.head_sha256,
+            "low_flop": figures.low_flop,
+            "measured_flop": figures.measured_flop,
+            "high_flop": figures.high_flop,
+            "coverage_ppm": coverage,
+        }
+        return "flopsd-checkpoint " + " ".join(f"{k}={'unknown' if v is None else v}" for k, v in told.items())
+
+
+def _gap(watched: _Watched, until_ns: int, reason: GapReason) -> Reading:
+    return Reading(watched.entry.device.uid, watched.tally.watermark_ns, until_ns, Gap(reason))
+
+
+def _failed(state: SourceState, message: Message) -> SourceState:
+    if state.reason != message.fault:
+        log.error("source %s: %s", message.source, message.fault)
+    errors = {**state.errors, message.reason.value: state.errors.get(message.reason.value, 0) + 1}
+    return replace(state, up=False, reason=message.fault, errors=errors, read_seconds=message.read_seconds)
+
+
+def describe_rate(snapshot: Snapshot) -> str:
+    """The rate for people, or that nothing is being measured."""
+    rate = snapshot.rate_flop_per_s()
+    return "no measurement" if rate is None else format_flop(rate, "FLOP/s")

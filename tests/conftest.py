@@ -1,0 +1,33 @@
+"""Shared fixtures: the compiled stand-in, and the rule that a missing tool fails where tools are required."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from tests.support.scenario import compile_standin
+
+settings.register_profile("default", deadline=None, max_examples=100)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "default"))
+
+
+@pytest.fixture(scope="session")
+def standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a freshly compiled stand-in for libnvidia-ml.so.1."""
+    return compile_standin(tmp_path_factory.mktemp("standin")).parent
+
+
+@pytest.fixture(autouse=True)
+def _tools(request: pytest.FixtureRequest) -> None:
+    for marker in request.node.iter_markers("tool"):
+        for name in marker.args:
+            if shutil.which(name) is None:
+                message = f"{name} is not installed"
+                if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1":
+                    pytest.fail(message + ", and this run requires all tools")
+                pytest.skip(message)

@@ -1,0 +1,198 @@
+"""The NVML source through the real pynvml against the stand-in library, on a clock stepped by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pynvml
+import pytest
+
+from flopsd.clock import NS_PER_S
+from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe, Reading
+from flopsd.errors import SourceUnavailableError
+from flopsd.sources.nvml import NvmlSource
+from tests.support.scenario import Fault, Gpu, Scenario, Segment, a100, h100
+from tests.support.sim import SharedClock, simulated
+from tests.support.strategies import table
+
+BURSTS = (
+    Segment(950, hmma=0.62, fp32=0.11, fp64=0.01, util=97, watts=610),
+    Segment(50, hmma=0.91, imma=0.05, util=100),
+)
+
+Open = Callable[..., tuple[NvmlSource, SharedClock]]
+
+
+@pytest.fixture
+def open_sim(standin: Path, tmp_path: Path) -> Iterator[Open]:
+    with ExitStack() as stack:
+
+        def open_it(*gpus: Gpu, driver_from_ms: int = 0) -> tuple[NvmlSource, SharedClock]:
+            clock = SharedClock(tmp_path / "clock")
+            stack.enter_context(simulated(standin, tmp_path, Scenario(gpus, driver_from_ms), clock))
+            source = NvmlSource(pynvml, clock, table())
+            stack.callback(source.close)
+            return source, clock
+
+        yield open_it
+
+
+def read(source: NvmlSource, clock: SharedClock, ms: int) -> list[Reading]:
+    clock.advance(ms * 1_000_000)
+    return list(source.read().readings)
+
+
+def test_identity_is_read_from_the_device(open_sim: Open) -> None:
+    source, _ = open_sim(h100(BURSTS), a100(BURSTS))
+    hopper, ampere = source.devices()
+    assert hopper.uid == "GPU-5a4d0000-0000-4000-8000-000000000000"
+    assert (hopper.model, hopper.serial, hopper.pci_device_id) == ("NVIDIA H100 80GB HBM3", "1650000000", 0x2330)
+    assert (hopper.sm_count, hopper.sm_clock_max_mhz, hopper.driver) == (132, 1980, "595.91.07")
+    assert (hopper.evidence, hopper.evidence_reason) == (Evidence.ACTIVITY, "")
+    assert (ampere.sm_count, ampere.evidence) == (108, Evidence.UTILIZATION)
+    assert "no GPM on this GPU" in ampere.evidence_reason
+    assert source.describe() == {"driver": "595.91.07", "nvml": "13.595.91.07", "binding": None, "replay": None}
+
+
+def test_activity_is_exact_at_a_constant_clock(open_sim: Open) -> None:
+    gpu = h100(BURSTS)
+    source, clock = open_sim(gpu)
+    first = read(source, clock, 10)[0]
+    assert first.work == Gap(GapReason.STARTING)
+    counted = dict.fromkeys(Pipe, 0)
+    for ms in (1000, 137, 1003, 20_000, 481):
+        (reading,) = read(source, clock, ms)
+        assert isinstance(reading.work, Active)
+        for pipe, cycles in reading.work.sm_cycles.items():
+            counted[pipe] += cycles
+    for pipe in (Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA, Pipe.FP64, Pipe.FP32, Pipe.FP16):
+        true = gpu.sm_cycles(pipe, 10_000_000, 10_000_000 + 22_621_000_000, 132)
+        assert abs(counted[pipe] - true) <= 5 + true / 10**9  # five roundings, and the driver's double
+
+
+def test_readings_are_contiguous(open_sim: Open) -> None:
+    source, clock = open_sim(h100(BURSTS), a100(BURSTS))
+    end: dict[str, int] = {}
+    for ms in (5, 1000, 40, 1000, 3000):  # 40 ms is too short for GPM: the next reading covers it
+        for reading in read(source, clock, ms):
+            assert reading.begin_ns == end.get(reading.device, reading.begin_ns)
+            end[reading.device] = reading.end_ns
+
+
+def test_tensor_work_that_no_sub_pipe_owns_is_kept_apart(open_sim: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, clock = open_sim(h100((Segment(1000, hmma=0.4, imma=0.2),)))
+    original = pynvml.nvmlGpmMetricsGet
+
+    def without_imma(request: pynvml.c_nvmlGpmMetricsGet_t) -> pynvml.c_nvmlGpmMetricsGet_t:
+        original(request)
+        for at in range(request.numMetrics):
+            if request.metrics[at].metricId == 9:
+                request.metrics[at].nvmlReturn = pynvml.NVML_ERROR_NOT_SUPPORTED
+        return request
+
+    monkeypatch.setattr(pynvml, "nvmlGpmMetricsGet", without_imma)
+    read(source, clock, 10)
+    (reading,) = read(source, clock, 1000)
+    assert isinstance(reading.work, Active)
+    assert reading.work.sm_cycles[Pipe.TENSOR_IMMA] == 0
+    assert reading.work.sm_cycles[Pipe.TENSOR] == pytest.approx(0.2 * 1755e6 * 132, rel=1e-6)
+
+
+def test_utilization_is_a_ceiling_over_the_whole_interval(open_sim: Open) -> None:
+    gpu = a100((Segment(50, util=100, hmma=1.0, mhz=1410), Segment(950, util=0, mhz=1410)))
+    source, clock = open_sim(gpu)
+    start_ns = clock.boottime_ns()
+    read(source, clock, 400)
+    bound, begin_ns, end_ns = 0, None, 0
+    for _ in range(20):
+        for reading in read(source, clock, 1000):
+            assert isinstance(reading.work, Busy)
+            bound += reading.work.sm_cycles
+            begin_ns = reading.begin_ns if begin_ns is None else begin_ns
+            end_ns = reading.end_ns
+    assert begin_ns is not None
+    true = gpu.sm_cycles(Pipe.TENSOR_HMMA, begin_ns - start_ns, end_ns - start_ns, 108)
+    assert true <= bound <= true + (end_ns - begin_ns) * 0.02 * 1.41 * 108 + 0.2 * 1.41e9 * 108
+    assert clock.boottime_ns() - end_ns < 200_000_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "baseline_fails"),
+    [
+        ("gpu_lost", GapReason.DEVICE_LOST, True),
+        ("timeout", GapReason.DRIVER_TIMEOUT, True),
+        ("unknown", GapReason.DRIVER_ERROR, True),
+        ("no_permission", GapReason.NO_PERMISSION, True),
+        ("nan", GapReason.NOT_A_NUMBER, False),
+        ("range", GapReason.OUT_OF_RANGE, False),
+    ],
+)
+def test_a_fault_is_a_gap_with_its_reason_and_leaves_the_others_alone(
+    open_sim: Open, kind: str, reason: GapReason, baseline_fails: bool
+) -> None:
+    source, clock = open_sim(h100(BURSTS, (Fault(2500, 4500, kind),)), h100(BURSTS))
+    reasons: list[GapReason | None] = []
+    for _ in range(8):
+        hit, other = read(source, clock, 1000)
+        reasons.append(hit.work.reason if isinstance(hit.work, Gap) else None)
+        if clock.boottime_ns() > 1001 * NS_PER_S:
+            assert isinstance(other.work, Active)
+    # From the first failure to the first sample that can be a baseline again, then measured.
+    assert reasons == [
+        GapReason.STARTING,
+        None,
+        *[reason] * (3 if baseline_fails else 2),
+        *[None] * (3 + (not baseline_fails)),
+    ]
+
+
+def test_garbage_utilization_is_a_gap(open_sim: Open) -> None:
+    source, clock = open_sim(a100(BURSTS, (Fault(2500, 3500, "util_garbage"),)))
+    got = [read(source, clock, 1000)[0].work for _ in range(6)]
+    assert got[2] == Gap(GapReason.OUT_OF_RANGE)
+    assert isinstance(got[1], Busy)
+    assert isinstance(got[5], Busy)
+
+
+def test_energy_is_an_absolute_counter(open_sim: Open) -> None:
+    source, clock = open_sim(h100((Segment(1000, watts=700),), (Fault(2500, 3500, "backwards"),)))
+    energy = [read(source, clock, 1000)[0].counters["energy_mj"] for _ in range(4)]
+    assert energy == [5_700_000, 6_400_000, 4_100_000, 7_800_000]
+
+
+def test_an_unknown_part_gives_gaps_only(open_sim: Open) -> None:
+    source, clock = open_sim(h100(BURSTS, name="NVIDIA H20", pci=0x232910DE))
+    read(source, clock, 10)
+    (reading,) = read(source, clock, 1000)
+    assert isinstance(reading.work, Active)
+    assert set(reading.work.sm_cycles.values()) == {0}  # the meter has no limits for it and makes it a gap
+
+
+def test_mig_is_never_charged_the_whole_device(open_sim: Open) -> None:
+    source, clock = open_sim(h100(BURSTS, mig=True))
+    assert source.devices()[0].evidence is Evidence.GAP
+    assert read(source, clock, 1000)[0].work == Gap(GapReason.NOT_SUPPORTED)
+
+
+def test_a_late_driver_is_unavailable_first(open_sim: Open) -> None:
+    with pytest.raises(SourceUnavailableError, match="Driver Not Loaded") as caught:
+        open_sim(h100(BURSTS), driver_from_ms=5000)
+    assert "load the driver" in caught.value.hint
+
+
+def test_no_gpu_is_unavailable_with_a_hint(open_sim: Open) -> None:
+    with pytest.raises(SourceUnavailableError, match="shows no GPU") as caught:
+        open_sim()
+    assert "NVIDIA_VISIBLE_DEVICES" in caught.value.hint
+
+
+def test_a_gpu_lost_from_the_beginning_is_an_unknown_device(open_sim: Open) -> None:
+    source, clock = open_sim(h100(BURSTS, (Fault(0, 3000, "gpu_lost"),)), h100(BURSTS))
+    lost = source.devices()[0]
+    assert (lost.uid, lost.model) == ("nvml-index-0", "unidentified")
+    assert read(source, clock, 1000)[0].work == Gap(GapReason.DEVICE_LOST)
+    for _ in range(4):
+        read(source, clock, 1000)
+    assert source.devices()[0].uid.startswith("GPU-")

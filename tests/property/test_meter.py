@@ -1,0 +1,133 @@
+"""The laws of the meter and of the figures that follow from it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.account import grew_from
+from flopsd.core.figures import gap_ceiling_flop, rows, sum_figures, total
+from flopsd.core.meter import CLOCK_TOLERANCE_PPM, advance, max_sm_cycles, new_gaps
+from flopsd.core.model import Active, Counted, Evidence, Gap, GapReason, Pipe, Precision, Reading, Tally
+from flopsd.core.records import tally_from_record, tally_record
+from tests.support.strategies import LIMITS, rating, readings, run, sequences, table
+
+
+@given(sequences)
+def test_time_is_conserved(sequence: list[Reading]) -> None:
+    tally = run(sequence)
+    assert tally.total_observed_ns + tally.total_gap_ns == tally.watermark_ns - tally.begin_ns
+
+
+@given(sequences, readings())
+def test_every_field_only_grows(sequence: list[Reading], reading: Reading) -> None:
+    before = run(sequence)
+    assert grew_from(before, advance(before, reading, LIMITS))
+
+
+@given(sequences, st.data())
+def test_replaying_any_prefix_changes_nothing(sequence: list[Reading], data: st.DataObject) -> None:
+    tally = run(sequence)
+    prefix = sequence[: data.draw(st.integers(0, len(sequence)))]
+    assert run(prefix, tally) == tally
+
+
+@given(st.integers(2, 10**10), st.data())
+def test_splitting_a_reading_changes_no_total(duration_ns: int, data: st.DataObject) -> None:
+    cut_ns = data.draw(st.integers(1, duration_ns - 1))
+    first = data.draw(st.integers(0, max_sm_cycles(LIMITS, cut_ns) - 1))
+    second = data.draw(st.integers(0, max_sm_cycles(LIMITS, duration_ns - cut_ns) - 1))
+
+    def reading(begin_ns: int, end_ns: int, cycles: int) -> Reading:
+        return Reading("GPU-0", begin_ns, end_ns, Active(Evidence.CYCLES, {Pipe.TENSOR_HMMA: cycles}))
+
+    whole = run([reading(0, duration_ns, first + second)])
+    parts = run([reading(0, cut_ns, first), reading(cut_ns, duration_ns, second)])
+    assert whole == parts
+    assert total(whole, rating(), table()) == total(parts, rating(), table())
+
+
+@given(sequences)
+def test_no_pipe_is_active_beyond_what_the_device_has(sequence: list[Reading]) -> None:
+    tally = run(sequence)
+    for (evidence, _), cycles in tally.active_sm_cycles.items():
+        most = max_sm_cycles(LIMITS, tally.observed_ns[evidence])
+        assert cycles <= most + most * CLOCK_TOLERANCE_PPM // 1_000_000 + len(sequence)
+
+
+@given(st.integers(1, 10**12), st.sampled_from(list(Pipe)), st.sampled_from([Evidence.ACTIVITY, Evidence.CYCLES]))
+def test_an_impossible_reading_becomes_a_gap(duration_ns: int, pipe: Pipe, evidence: Evidence) -> None:
+    too_many = max_sm_cycles(LIMITS, 2 * duration_ns) + 2
+    tally = run([Reading("GPU-0", 0, duration_ns, Active(evidence, {pipe: too_many}))])
+    assert tally.gap_ns == {GapReason.OUT_OF_RANGE: tally.span_ns}
+    assert not tally.active_sm_cycles
+
+
+@given(sequences)
+def test_of_a_device_without_a_row_nothing_is_counted(sequence: list[Reading]) -> None:
+    tally = run(sequence, limits=None)
+    assert tally.total_observed_ns == 0
+    assert tally.total_gap_ns == tally.span_ns
+
+
+@given(sequences)
+def test_gap_intervals_add_up_to_the_gap_totals(sequence: list[Reading]) -> None:
+    tally, listed = Tally(0, 0), dict[GapReason, int]()
+    for reading in sequence:
+        after = advance(tally, reading, LIMITS)
+        position = tally.watermark_ns
+        for begin_ns, end_ns, reason in new_gaps(tally, after, reading):
+            assert position <= begin_ns < end_ns <= after.watermark_ns
+            position = end_ns
+            listed[reason] = listed.get(reason, 0) + end_ns - begin_ns
+        tally = after
+    assert listed == dict(tally.gap_ns)
+
+
+@given(sequences, st.sampled_from([None, Precision((("bf16", 1_000_000),), "config"),
+                                   Precision((("bf16", 900_000), ("fp8", 100_000)), "config")]))  # fmt: skip
+def test_low_measured_high_are_ordered_and_rows_add_up(sequence: list[Reading], precision: Precision | None) -> None:
+    tally = run(sequence)
+    figures = total(tally, rating(precision), table())
+    assert figures.high_flop is not None
+    assert 0 <= figures.low_flop <= figures.high_flop
+    if figures.measured_flop is not None:
+        assert figures.low_flop <= figures.measured_flop <= figures.high_flop
+    summed = sum_figures(row.figures for row in rows(tally, rating(precision), table()))
+    assert (summed.low_flop, summed.high_flop) == (figures.low_flop, figures.high_flop)
+    estimating = any(e in tally.observed_ns for e in (Evidence.ACTIVITY, Evidence.CYCLES, Evidence.COUNT))
+    assert (figures.measured_flop is not None) == estimating
+
+
+@given(st.integers(0, 10**15))
+def test_a_gaps_ceiling_is_peak_times_time(gap_ns: int) -> None:
+    flop_per_cycle = 8192 + 128 + 256 + 512  # fastest tensor format, FP64, FP32, FP16 at once
+    exact = Fraction(gap_ns * 132 * 1980 * flop_per_cycle, 1000)
+    ceiling = gap_ceiling_flop(gap_ns, rating(), table())
+    assert ceiling is not None
+    assert 0 <= ceiling - exact < 1
+
+
+@given(sequences)
+def test_a_tally_survives_its_record(sequence: list[Reading]) -> None:
+    tally = run(sequence)
+    assert tally_from_record(tally_record(0, tally), tally.begin_ns) == tally
+
+
+def test_energy_counts_across_a_gap_and_not_across_a_reset() -> None:
+    def at(begin_ns: int, end_ns: int, energy_mj: int) -> Reading:
+        return Reading("GPU-0", begin_ns, end_ns, Gap(GapReason.DAEMON_DOWN), {"energy_mj": energy_mj})
+
+    tally = run([at(0, 1, 500)])
+    assert tally.energy_mj == 0
+    tally = run([at(1, 2, 900)], tally)
+    assert tally.energy_mj == 400
+    tally = run([at(2, 3, 100)], tally)  # the driver was reloaded
+    assert tally.energy_mj == 400
+    assert run([at(3, 4, 150)], tally).energy_mj == 450
+
+
+def test_a_tally_without_any_counter_has_no_energy_rather_than_zero() -> None:
+    assert run([Reading("GPU-0", 0, 10, Counted(5))]).energy_mj is None

@@ -1,0 +1,326 @@
+/* A stand-in for libnvidia-ml.so.1 with simulated GPUs, for tests. C ABI of nvml.h 13.5.37.
+ *
+ * NVML_STANDIN_SCENARIO names a text file; time zero is an epoch on CLOCK_BOOTTIME in it, so that all
+ * processes and restarts see the same GPUs. NVML_STANDIN_CALLS names a file that counts calls.
+ * NVML_STANDIN_CLOCK names a file of two int64, boot time and wall time in ns, that replaces the clocks.
+ * What a GPU does is a periodic list of segments; all counters are exact integrals over it.
+ *
+ *   epoch_ns N | driver TEXT | driver_from_ms N        before that nvmlInit finds no driver
+ *   gpu uuid=… serial=… pci=HEX bus=… cores=N arch=N cc=N.N max_mhz=N gpm=0|1 mig=0|1
+ *   name TEXT
+ *   seg MS MHZ UTIL POWER_W ANY HMMA IMMA DFMA DMMA FP64 FP32 FP16      ratios 0..1
+ *   fault FROM_MS TO_MS gpu_lost|timeout|unknown|no_permission|hang|nan|range|util_garbage|backwards
+ *
+ * Compile with -DWITHOUT_GPM or -DWITHOUT_SAMPLES for a driver in which those symbols are missing.
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define MAX_GPUS 16
+#define MAX_SEGMENTS 256
+#define MAX_FAULTS 32
+#define RATIOS 8 /* any hmma imma dfma dmma fp64 fp32 fp16 */
+#define UTIL_PERIOD_NS 166666667LL
+#define UTIL_RING 120
+
+enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6,
+       DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15, UNKNOWN = 999 };
+enum { LOST, TIMED_OUT, UNKNOWN_ERROR, PERMISSION, HANG, NOT_A_NUMBER, RANGE, UTIL_GARBAGE, BACKWARDS };
+static const char *const FAULT_NAMES[] = {"gpu_lost", "timeout", "unknown", "no_permission", "hang",
+                                          "nan", "range", "util_garbage", "backwards"};
+
+typedef struct { long long ns; double mhz, util, watts, ratio[RATIOS]; } Segment;
+typedef struct { long long from_ns, to_ns; int kind; } Fault;
+typedef struct {
+    char uuid[96], serial[32], name[96], bus[32];
+    unsigned pci, cores, arch, cc_major, cc_minor, max_mhz, gpm, mig;
+    int segments, faults;
+    Segment segment[MAX_SEGMENTS];
+    Fault fault[MAX_FAULTS];
+    long long period_ns;
+} Gpu;
+typedef struct { long long ns; const Gpu *gpu; } Sample;
+typedef struct { unsigned long long timeStamp; union { double d; unsigned u; unsigned long long ull; } value; } UtilSample;
+typedef struct { unsigned id; int status; double value; char *text[3]; } Metric;
+typedef struct { unsigned version, count; Sample *first, *second; Metric metric[]; } Metrics;
+typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char bus_id[32]; } Pci;
+
+static Gpu gpus[MAX_GPUS];
+static int gpu_count, loaded;
+static long long epoch_ns, driver_from_ns;
+static char driver[64] = "595.91.07";
+static unsigned long long *calls;
+static const volatile long long *told_ns;
+
+static void *map_file(const char *path, size_t size) {
+    int fd = open(path, O_RDWR | O_CREAT, 0600);
+    void *page = MAP_FAILED;
+    if (fd >= 0 && !ftruncate(fd, (off_t)size)) page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (fd >= 0) close(fd);
+    return page == MAP_FAILED ? NULL : page;
+}
+
+static long long boot_ns(void) {
+    struct timespec t;
+    if (told_ns) return told_ns[0];
+    clock_gettime(CLOCK_BOOTTIME, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+
+static long long now_ns(void) { return boot_ns() - epoch_ns; }
+
+static void count_call(void) {
+    if (calls) __atomic_fetch_add(calls, 1, __ATOMIC_RELAXED);
+}
+
+static int fault_kind(const char *name) {
+    for (unsigned i = 0; i < sizeof FAULT_NAMES / sizeof *FAULT_NAMES; i++)
+        if (!strcmp(name, FAULT_NAMES[i])) return (int)i;
+    fprintf(stderr, "stand-in: unknown fault %s\n", name);
+    abort();
+}
+
+static void load(void) {
+    const char *path = getenv("NVML_STANDIN_SCENARIO"), *counter = getenv("NVML_STANDIN_CALLS");
+    const char *told = getenv("NVML_STANDIN_CLOCK");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    char line[1024];
+    gpu_count = 0;
+    while (file && fgets(line, sizeof line, file)) {
+        Gpu *gpu = gpu_count ? &gpus[gpu_count - 1] : NULL;
+        line[strcspn(line, "\n")] = 0;
+        if (!strncmp(line, "epoch_ns ", 9)) epoch_ns = atoll(line + 9);
+        else if (!strncmp(line, "driver ", 7)) snprintf(driver, sizeof driver, "%.63s", line + 7);
+        else if (!strncmp(line, "driver_from_ms ", 15)) driver_from_ns = atoll(line + 15) * 1000000;
+        else if (!strncmp(line, "gpu ", 4) && gpu_count < MAX_GPUS) {
+            gpu = &gpus[gpu_count++];
+            memset(gpu, 0, sizeof *gpu);
+            if (sscanf(line, "gpu uuid=%95s serial=%31s pci=%x bus=%31s cores=%u arch=%u cc=%u.%u max_mhz=%u gpm=%u mig=%u",
+                       gpu->uuid, gpu->serial, &gpu->pci, gpu->bus, &gpu->cores, &gpu->arch, &gpu->cc_major,
+                       &gpu->cc_minor, &gpu->max_mhz, &gpu->gpm, &gpu->mig) != 11) abort();
+        } else if (gpu && !strncmp(line, "name ", 5)) snprintf(gpu->name, sizeof gpu->name, "%.95s", line + 5);
+        else if (gpu && !strncmp(line, "seg ", 4) && gpu->segments < MAX_SEGMENTS) {
+            Segment *s = &gpu->segment[gpu->segments++];
+            double ms, *r = s->ratio;
+            if (sscanf(line, "seg %lf %lf %lf %lf %lf %lf %lf %lf %lf %lf %lf %lf", &ms, &s->mhz, &s->util, &s->watts,
+                       r, r + 1, r + 2, r + 3, r + 4, r + 5, r + 6, r + 7) != 12) abort();
+            s->ns = (long long)(ms * 1e6);
+            gpu->period_ns += s->ns;
+        } else if (gpu && !strncmp(line, "fault ", 6) && gpu->faults < MAX_FAULTS) {
+            long long from, to;
+            char kind[32];
+            if (sscanf(line, "fault %lld %lld %31s", &from, &to, kind) != 3) abort();
+            gpu->fault[gpu->faults++] = (Fault){from * 1000000, to * 1000000, fault_kind(kind)};
+        }
+    }
+    if (file) fclose(file);
+    if (counter && !calls) calls = map_file(counter, sizeof *calls);
+    told_ns = told ? map_file(told, 2 * sizeof *told_ns) : NULL;
+    loaded = 1;
+}
+
+/* Integral over [0, t) of a quantity of the segments: what < RATIOS ratio x MHz, -1 MHz, -2 watts, -3 busy. */
+static long double quantity(const Segment *s, int what) {
+    if (what == -1) return s->mhz;
+    if (what == -2) return s->watts;
+    if (what == -3) return s->util;
+    return (long double)s->ratio[what] * s->mhz;
+}
+
+static long double integral(const Gpu *gpu, int what, long long t) {
+    if (t <= 0 || !gpu->period_ns) return 0;
+    long double whole = 0, rest = 0;
+    long long left = t % gpu->period_ns;
+    for (int i = 0; i < gpu->segments; i++) {
+        const Segment *s = &gpu->segment[i];
+        long long part = left < s->ns ? left : s->ns;
+        whole += quantity(s, what) * s->ns;
+        rest += quantity(s, what) * part;
+        left -= part;
+    }
+    return whole * (t / gpu->period_ns) + rest;
+}
+
+static const Segment *segment_at(const Gpu *gpu, long long t) {
+    long long left = t < 0 ? 0 : t % gpu->period_ns;
+    for (int i = 0; i < gpu->segments; i++) {
+        if (left < gpu->segment[i].ns) return &gpu->segment[i];
+        left -= gpu->segment[i].ns;
+    }
+    return &gpu->segment[0];
+}
+
+static int has_fault(const Gpu *gpu, int kind) {
+    long long t = now_ns();
+    for (int i = 0; i < gpu->faults; i++)
+        if (gpu->fault[i].kind == kind && gpu->fault[i].from_ns <= t && t < gpu->fault[i].to_ns) return i + 1;
+    return 0;
+}
+
+/* What any call on this device answers now. A hang lasts to the fault's end. */
+static int answer(const Gpu *gpu) {
+    count_call();
+    if (!loaded) return UNINITIALIZED;
+    int at = has_fault(gpu, HANG);
+    if (at) {
+        long long until = gpu->fault[at - 1].to_ns + epoch_ns;
+        struct timespec t = {until / 1000000000LL, until % 1000000000LL};
+        clock_nanosleep(CLOCK_BOOTTIME, TIMER_ABSTIME, &t, NULL);
+    }
+    if (has_fault(gpu, LOST)) return GPU_IS_LOST;
+    if (has_fault(gpu, TIMED_OUT)) return TIMEOUT;
+    if (has_fault(gpu, UNKNOWN_ERROR)) return UNKNOWN;
+    if (has_fault(gpu, PERMISSION)) return NO_PERMISSION;
+    return OK;
+}
+#define ANSWER(gpu) do { int a_ = answer(gpu); if (a_) return a_; } while (0)
+
+static int put(char *to, unsigned size, const char *text) {
+    snprintf(to, size, "%s", text);
+    return OK;
+}
+
+EXPORT int nvmlInitWithFlags(unsigned flags) {
+    (void)flags;
+    load();
+    if (now_ns() < driver_from_ns) { loaded = 0; return DRIVER_NOT_LOADED; }
+    return OK;
+}
+EXPORT int nvmlShutdown(void) { loaded = 0; return OK; }
+EXPORT const char *nvmlErrorString(int code) { (void)code; return "stand-in error"; }
+EXPORT int nvmlSystemGetDriverVersion(char *to, unsigned size) { return put(to, size, driver); }
+EXPORT int nvmlSystemGetNVMLVersion(char *to, unsigned size) { return put(to, size, "13.595.91.07"); }
+EXPORT int nvmlDeviceGetCount_v2(unsigned *count) { *count = (unsigned)gpu_count; return loaded ? OK : UNINITIALIZED; }
+EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned index, Gpu **gpu) {
+    if (index >= (unsigned)gpu_count) return INVALID_ARGUMENT;
+    *gpu = &gpus[index];
+    return answer(*gpu);
+}
+EXPORT int nvmlDeviceGetHandleByUUID(const char *uuid, Gpu **gpu) {
+    for (int i = 0; i < gpu_count; i++)
+        if (!strcmp(gpus[i].uuid, uuid)) { *gpu = &gpus[i]; return answer(*gpu); }
+    return NOT_FOUND;
+}
+EXPORT int nvmlDeviceGetName(Gpu *gpu, char *to, unsigned size) { ANSWER(gpu); return put(to, size, gpu->name); }
+EXPORT int nvmlDeviceGetUUID(Gpu *gpu, char *to, unsigned size) { ANSWER(gpu); return put(to, size, gpu->uuid); }
+EXPORT int nvmlDeviceGetSerial(Gpu *gpu, char *to, unsigned size) { ANSWER(gpu); return put(to, size, gpu->serial); }
+EXPORT int nvmlDeviceGetPciInfo_v3(Gpu *gpu, Pci *pci) {
+    ANSWER(gpu);
+    memset(pci, 0, sizeof *pci);
+    pci->id = gpu->pci;
+    return put(pci->bus_id, sizeof pci->bus_id, gpu->bus);
+}
+EXPORT int nvmlDeviceGetNumGpuCores(Gpu *gpu, unsigned *cores) { ANSWER(gpu); *cores = gpu->cores; return OK; }
+EXPORT int nvmlDeviceGetArchitecture(Gpu *gpu, unsigned *arch) { ANSWER(gpu); *arch = gpu->arch; return OK; }
+EXPORT int nvmlDeviceGetCudaComputeCapability(Gpu *gpu, int *major, int *minor) {
+    ANSWER(gpu);
+    *major = (int)gpu->cc_major;
+    *minor = (int)gpu->cc_minor;
+    return OK;
+}
+EXPORT int nvmlDeviceGetMigMode(Gpu *gpu, unsigned *current, unsigned *pending) {
+    ANSWER(gpu);
+    *current = *pending = gpu->mig;
+    return OK;
+}
+EXPORT int nvmlDeviceGetMaxClockInfo(Gpu *gpu, unsigned type, unsigned *mhz) {
+    ANSWER(gpu);
+    if (type != 1) return NOT_SUPPORTED;
+    *mhz = gpu->max_mhz;
+    return OK;
+}
+EXPORT int nvmlDeviceGetClockInfo(Gpu *gpu, unsigned type, unsigned *mhz) {
+    ANSWER(gpu);
+    if (type != 1) return NOT_SUPPORTED;
+    *mhz = (unsigned)segment_at(gpu, now_ns())->mhz;
+    return OK;
+}
+EXPORT int nvmlDeviceGetTotalEnergyConsumption(Gpu *gpu, unsigned long long *mj) {
+    ANSWER(gpu);
+    /* 5000 J were used before the epoch; W x ns / 1e6 is mJ. A fault takes 3000 J away. */
+    *mj = 5000000ULL + (unsigned long long)(integral(gpu, -2, now_ns()) / 1e6L);
+    if (has_fault(gpu, BACKWARDS)) *mj -= 3000000ULL;
+    return OK;
+}
+EXPORT int nvmlDeviceGetUtilizationRates(Gpu *gpu, unsigned *rates) {
+    ANSWER(gpu);
+    long long t = now_ns();
+    rates[0] = (unsigned)((integral(gpu, -3, t) - integral(gpu, -3, t - UTIL_PERIOD_NS)) / UTIL_PERIOD_NS);
+    rates[1] = 0;
+    if (has_fault(gpu, UTIL_GARBAGE)) rates[0] = 4294967295u;
+    return OK;
+}
+
+#ifndef WITHOUT_SAMPLES
+EXPORT int nvmlDeviceGetSamples(Gpu *gpu, unsigned type, unsigned long long seen_us, unsigned *value_type,
+                                unsigned *count, UtilSample *samples) {
+    ANSWER(gpu);
+    if (type != 1) return NOT_SUPPORTED;
+    struct timespec wall;
+    clock_gettime(CLOCK_REALTIME, &wall);
+    long long boot = boot_ns(), wall_ns = told_ns ? told_ns[1] : wall.tv_sec * 1000000000LL + wall.tv_nsec;
+    long long offset = wall_ns - boot, newest = (boot - epoch_ns) / UTIL_PERIOD_NS;
+    unsigned given = 0;
+    *value_type = 1;
+    for (long long k = newest > UTIL_RING ? newest - UTIL_RING + 1 : 1; k <= newest; k++) {
+        long long t = k * UTIL_PERIOD_NS;
+        unsigned long long stamp = (unsigned long long)(t + epoch_ns + offset) / 1000;
+        if (stamp <= seen_us) continue;
+        if (samples && given < *count) {
+            samples[given].timeStamp = stamp;
+            samples[given].value.ull = 0;
+            samples[given].value.u = (unsigned)((integral(gpu, -3, t) - integral(gpu, -3, t - UTIL_PERIOD_NS)) / UTIL_PERIOD_NS);
+            if (has_fault(gpu, UTIL_GARBAGE)) samples[given].value.u = 4294967295u;
+        }
+        given++;
+    }
+    *count = samples && given > *count ? *count : given;
+    return given ? OK : NOT_FOUND;
+}
+#endif
+
+#ifndef WITHOUT_GPM
+EXPORT int nvmlGpmQueryDeviceSupport(Gpu *gpu, unsigned *support) {
+    ANSWER(gpu);
+    support[1] = gpu->gpm;
+    return support[0] == 1 ? OK : INVALID_ARGUMENT;
+}
+EXPORT int nvmlGpmSampleAlloc(Sample **sample) { *sample = calloc(1, sizeof **sample); return *sample ? OK : UNKNOWN; }
+EXPORT int nvmlGpmSampleFree(Sample *sample) { free(sample); return OK; }
+
+EXPORT int nvmlGpmSampleGet(Gpu *gpu, Sample *sample) {
+    ANSWER(gpu);
+    if (!gpu->gpm) return NOT_SUPPORTED;
+    sample->ns = now_ns();
+    sample->gpu = gpu;
+    return OK;
+}
+
+EXPORT int nvmlGpmMetricsGet(Metrics *metrics) {
+    static const int ID_OF_RATIO[RATIOS] = {5, 7, 9, 6, 8, 11, 12, 13};
+    const Gpu *gpu = metrics->second->gpu;
+    ANSWER(gpu);
+    if (metrics->version != 1) return INVALID_ARGUMENT;
+    long double cycles = integral(gpu, -1, metrics->second->ns) - integral(gpu, -1, metrics->first->ns);
+    for (unsigned i = 0; i < metrics->count; i++) {
+        Metric *m = &metrics->metric[i];
+        m->status = NOT_SUPPORTED;
+        for (int what = 0; what < RATIOS; what++) {
+            if ((int)m->id != ID_OF_RATIO[what]) continue;
+            m->status = OK;
+            m->value = cycles > 0 ? (double)(100 * (integral(gpu, what, metrics->second->ns) - integral(gpu, what, metrics->first->ns)) / cycles) : NAN;
+            if (has_fault(gpu, NOT_A_NUMBER)) m->value = NAN;
+            if (has_fault(gpu, RANGE)) m->value = 14073748835532800.0;
+        }
+    }
+    return OK;
+}
+#endif

@@ -1,0 +1,131 @@
+"""Scenarios for the stand-in NVML, and what is true of them in closed form, in exact fractions."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+from flopsd.clock import SystemClock
+from flopsd.core.model import Pipe
+
+SOURCE = Path(__file__).resolve().parent.parent / "standin" / "nvml.c"
+LIBRARY = "libnvidia-ml.so.1"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What a GPU does for `ms`: clock, utilisation in percent, watts, activity ratio by pipe."""
+
+    ms: int
+    mhz: int = 1755
+    util: int = 0
+    watts: int = 100
+    hmma: float = 0.0
+    imma: float = 0.0
+    dfma: float = 0.0
+    fp64: float = 0.0
+    fp32: float = 0.0
+    fp16: float = 0.0
+
+    def ratios(self) -> dict[Pipe, Fraction]:
+        return {
+            Pipe.TENSOR_HMMA: Fraction(str(self.hmma)),
+            Pipe.TENSOR_IMMA: Fraction(str(self.imma)),
+            Pipe.TENSOR_DFMA: Fraction(str(self.dfma)),
+            Pipe.FP64: Fraction(str(self.fp64)),
+            Pipe.FP32: Fraction(str(self.fp32)),
+            Pipe.FP16: Fraction(str(self.fp16)),
+        }
+
+    def line(self) -> str:
+        any_tensor = self.hmma + self.imma + self.dfma
+        values = (any_tensor, self.hmma, self.imma, self.dfma, 0, self.fp64, self.fp32, self.fp16)
+        return f"seg {self.ms} {self.mhz} {self.util} {self.watts} " + " ".join(f"{v:g}" for v in values)
+
+
+@dataclass(frozen=True)
+class Fault:
+    from_ms: int
+    to_ms: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One simulated GPU; its segments repeat for ever from the epoch on."""
+
+    name: str
+    pci: int
+    cores: int
+    arch: int
+    cc: str
+    max_mhz: int
+    gpm: bool
+    segments: tuple[Segment, ...]
+    faults: tuple[Fault, ...] = ()
+    mig: bool = False
+
+    def sm_cycles(self, pipe: Pipe, begin_ns: int, end_ns: int, sms: int) -> Fraction:
+        """Exact SM-cycles of a pipe in [begin_ns, end_ns) since the epoch."""
+        return self._until(pipe, end_ns, sms) - self._until(pipe, begin_ns, sms)
+
+    def _until(self, pipe: Pipe, ns: int, sms: int) -> Fraction:
+        period_ns = sum(s.ms for s in self.segments) * 1_000_000
+        laps, left = divmod(max(0, ns), period_ns)
+        total = Fraction(0)
+        for segment in self.segments:
+            rate = segment.ratios()[pipe] * segment.mhz * sms / 1000
+            part = min(left, segment.ms * 1_000_000)
+            total += rate * (laps * segment.ms * 1_000_000 + part)
+            left -= part
+        return total
+
+
+def h100(segments: tuple[Segment, ...], faults: tuple[Fault, ...] = (), **changed: object) -> Gpu:
+    facts = {"name": "NVIDIA H100 80GB HBM3", "pci": 0x233010DE, "cores": 132 * 128, "arch": 9, "cc": "9.0",
+             "max_mhz": 1980, "gpm": True, **changed}  # fmt: skip
+    return Gpu(segments=segments, faults=faults, **facts)  # type: ignore[arg-type]
+
+
+def a100(segments: tuple[Segment, ...], faults: tuple[Fault, ...] = ()) -> Gpu:
+    return Gpu("NVIDIA A100-SXM4-80GB", 0x20B210DE, 108 * 64, 7, "8.0", 1410, False, segments, faults)
+
+
+@dataclass
+class Scenario:
+    """GPUs on one time axis that begins at `epoch_ns` of CLOCK_BOOTTIME."""
+
+    gpus: tuple[Gpu, ...]
+    driver_from_ms: int = 0
+    epoch_ns: int = field(default_factory=lambda: SystemClock().boottime_ns())
+
+    def uuid(self, index: int) -> str:
+        return f"GPU-5a4d0000-0000-4000-8000-{index:012d}"
+
+    def write(self, path: Path) -> Path:
+        lines = [f"epoch_ns {self.epoch_ns}", "driver 595.91.07", f"driver_from_ms {self.driver_from_ms}"]
+        for index, gpu in enumerate(self.gpus):
+            lines += [
+                f"gpu uuid={self.uuid(index)} serial=165{index:07d} "
+                f"pci={gpu.pci:08X} bus=00000000:{16 + index:02X}:00.0 "
+                f"cores={gpu.cores} arch={gpu.arch} cc={gpu.cc} max_mhz={gpu.max_mhz} gpm={gpu.gpm:d} mig={gpu.mig:d}",
+                f"name {gpu.name}",
+                *(segment.line() for segment in gpu.segments),
+                *(f"fault {f.from_ms} {f.to_ms} {f.kind}" for f in gpu.faults),
+            ]
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+
+def compile_standin(folder: Path, *defines: str) -> Path:
+    """Compile the stand-in into `folder`; a dynamic loader that looks there first finds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / LIBRARY
+    subprocess.run(
+        ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden",
+         f"-Wl,-soname,{LIBRARY}", *(f"-D{d}" for d in defines), "-o", str(library), str(SOURCE), "-lm"],
+        check=True,
+    )  # fmt: skip
+    return library

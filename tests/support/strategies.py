@@ -1,0 +1,72 @@
+"""Hypothesis strategies for readings and tallies."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from hypothesis import strategies as st
+
+from flopsd.config import load_peaks
+from flopsd.core.figures import Rating
+from flopsd.core.meter import advance, max_sm_cycles
+from flopsd.core.model import (
+    Active,
+    Busy,
+    Counted,
+    Device,
+    Evidence,
+    Gap,
+    GapReason,
+    Limits,
+    Pipe,
+    Precision,
+    Reading,
+    Tally,
+)
+from flopsd.core.peaks import PeakTable
+
+H100 = Device("GPU-0", 0, "nvidia", "NVIDIA H100 80GB HBM3", sm_count=132, sm_clock_max_mhz=1980)
+LIMITS = Limits(132, 1980)
+
+
+@lru_cache(maxsize=1)
+def table() -> PeakTable:
+    return load_peaks()
+
+
+def rating(precision: Precision | None = None) -> Rating:
+    return Rating(table().parts["h100-sxm5-80gb"], LIMITS, precision)
+
+
+@st.composite
+def works(draw: st.DrawFn, duration_ns: int) -> Active | Busy | Counted | Gap:
+    most = max_sm_cycles(LIMITS, duration_ns)
+    cycles = st.integers(0, most)
+    kind = draw(st.sampled_from(["active", "busy", "gap", "counted"]))
+    if kind == "active":
+        evidence = draw(st.sampled_from([Evidence.ACTIVITY, Evidence.CYCLES]))
+        return Active(evidence, draw(st.dictionaries(st.sampled_from(list(Pipe)), cycles, max_size=4)))
+    if kind == "busy":
+        return Busy(draw(cycles))
+    if kind == "counted":
+        return Counted(draw(st.integers(0, 10**16)))
+    return Gap(draw(st.sampled_from(list(GapReason))))
+
+
+@st.composite
+def readings(draw: st.DrawFn, device: str = "GPU-0") -> Reading:
+    """Any reading: overlapping, repeated, late, with holes before it."""
+    begin_ns = draw(st.integers(0, 50)) * 100_000_000
+    duration_ns = draw(st.integers(1, 30)) * 100_000_000 + draw(st.integers(0, 3))
+    counters = draw(st.one_of(st.just({}), st.fixed_dictionaries({"energy_mj": st.integers(0, 10**9)})))
+    return Reading(device, begin_ns, begin_ns + duration_ns, draw(works(duration_ns)), counters)
+
+
+def run(sequence: list[Reading], start: Tally | None = None, limits: Limits | None = LIMITS) -> Tally:
+    tally = start if start is not None else Tally(0, 0)
+    for reading in sequence:
+        tally = advance(tally, reading, limits)
+    return tally
+
+
+sequences = st.lists(readings(), max_size=12)
