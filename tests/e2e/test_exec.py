@@ -1,0 +1,228 @@
+"""`flopsd exec`: the job comes first, whatever becomes of the metering."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import daemon_pid, environment, flopsd, predicate, started, wait_until
+from tests.support.scenario import Fault, Scenario, Segment, compile_standin, h100
+
+BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
+
+
+@pytest.fixture
+def env(standin: Path, tmp_path: Path) -> dict[str, str]:
+    return environment(standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"))
+
+
+def run(
+    tmp_path: Path, env: dict[str, str], *command: str, options: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    return flopsd("exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"),
+                  "--listen", "off", *options, "--", *command, env=env)  # fmt: skip
+
+
+METERED = ("sh", "-c", 'while ! grep -q activity "$0"/pending.jsonl 2>/dev/null; do sleep 0.05; done; eval "$1"')
+
+
+def metered(tmp_path: Path, then: str) -> tuple[str, ...]:
+    """A job that goes on until the daemon has measured something, and then does `then`."""
+    return (*METERED, str(tmp_path / "state"), then)
+
+
+@pytest.mark.parametrize(
+    ("then", "code"), [("exit 0", 0), ("exit 3", 3), ("kill -KILL $$", 137), ("kill -SEGV $$", 139)]
+)
+def test_the_jobs_exit_code_is_returned_and_the_ledger_sealed(
+    tmp_path: Path, env: dict[str, str], then: str, code: int
+) -> None:
+    done = run(tmp_path, env, *metered(tmp_path, then))
+    assert done.returncode == code, done.stderr
+    told = predicate(tmp_path / "ledger.json")
+    assert told["incarnations"][0]["childExitCode"] == code
+    assert told["incarnations"][0]["end"] == "job ended"
+    assert int(told["totals"]["executed"]["measured"]) > 0
+    assert "made the Ed25519 key" in done.stderr
+    assert "flopsd verify" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
+def test_signals_reach_the_jobs_whole_process_group(
+    tmp_path: Path, env: dict[str, str], number: signal.Signals
+) -> None:
+    """The job is a shell with a child of its own; both must get the signal, and the job decides the exit code."""
+    job = (
+        "import os, signal, sys, subprocess\n"
+        f"child = subprocess.Popen([sys.executable, '-c', "
+        f"\"import signal, sys; signal.signal({int(number)}, lambda *_: sys.exit(7)); print('up', flush=True); signal.pause()\"], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\n"
+        f"signal.signal({int(number)}, lambda *_: None)\n"
+        "sys.stderr.write('job is up\\n'); sys.stderr.flush()\n"
+        "signal.pause()\n"
+        "sys.exit(40 + child.wait())\n"
+    )
+    with started("exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen",
+                 "off", "--", sys.executable, "-c", job, env=env) as program:  # fmt: skip
+        program.wait_for("job is up")
+        os.kill(program.process.pid, number)
+        assert program.finish() == 47, program.text
+    assert predicate(tmp_path / "ledger.json")["incarnations"][0]["childExitCode"] == 47
+
+
+def test_a_command_that_cannot_run_is_127_or_126(tmp_path: Path, env: dict[str, str]) -> None:
+    assert run(tmp_path, env, "no-such-command-anywhere").returncode == 127
+    (tmp_path / "file").write_text("")
+    assert run(tmp_path, env, str(tmp_path / "file")).returncode == 126
+
+
+def test_the_jobs_own_output_is_untouched(tmp_path: Path, env: dict[str, str]) -> None:
+    done = run(tmp_path, env, "printf", r"a\0b\n", options=("--checkpoint-output", "stderr"))
+    assert done.stdout == "a\0b\n"
+    assert "flopsd-checkpoint run=" in done.stderr
+
+
+def test_without_a_driver_the_job_runs_and_the_ledger_says_nothing_measured(tmp_path: Path) -> None:
+    done = run(tmp_path, environment(None), "sh", "-c", "sleep 1; exit 5")
+    assert done.returncode == 5
+    assert "NVML Shared Library Not Found" in done.stderr
+    assert "nothing was measured" in done.stderr
+    executed = predicate(tmp_path / "ledger.json")["totals"]["executed"]
+    assert (executed["low"], executed["measured"], executed["high"]) == ("0", None, None)
+
+
+def test_a_driver_that_comes_late_is_taken_up(tmp_path: Path, standin: Path) -> None:
+    scenario = Scenario((h100(BUSY),), driver_from_ms=1500)
+    late = environment(standin, scenario.write(tmp_path / "scenario.txt"))
+    done = run(tmp_path, late, *metered(tmp_path, "exit 0"))
+    assert done.returncode == 0
+    assert "Driver Not Loaded" in done.stderr
+    told = predicate(tmp_path / "ledger.json")
+    assert int(told["totals"]["executed"]["measured"]) > 0
+    assert float(told["coverage"]["gapSecondsByReason"]["starting"]) > 1  # the whole wait is a gap
+
+
+@pytest.mark.parametrize("define", ["WITHOUT_GPM", "WITHOUT_SAMPLES"])
+def test_a_driver_without_the_symbols_still_meters_what_it_can(tmp_path: Path, define: str) -> None:
+    old = compile_standin(tmp_path / "old", define).parent
+    scenario = Scenario((h100(BUSY, gpm=define == "WITHOUT_SAMPLES"),)).write(tmp_path / "scenario.txt")
+    done = run(tmp_path, environment(old, scenario), "sleep", "3")
+    assert done.returncode == 0
+    told = predicate(tmp_path / "ledger.json")
+    assert list(told["totals"]["executed"]["byEvidence"])[-1] == ("utilization" if define == "WITHOUT_GPM" else "gap")
+    assert told["devices"][0]["evidence"] == ("utilization" if define == "WITHOUT_GPM" else "activity")
+
+
+def test_a_taken_port_is_loud_and_stops_nothing(tmp_path: Path, env: dict[str, str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run(tmp_path, env, *metered(tmp_path, "exit 3"), options=("--listen", address))
+    assert done.returncode == 3
+    assert f"cannot listen on {address}: Address already in use" in done.stderr
+    predicate(tmp_path / "ledger.json")
+
+
+def test_an_unreadable_key_is_loud_and_loses_nothing(tmp_path: Path, env: dict[str, str]) -> None:
+    done = run(tmp_path, env, *metered(tmp_path, "exit 3"), options=("--key", str(tmp_path / "missing.pem")))
+    assert done.returncode == 3
+    assert "NOT SEALED" in done.stderr
+    assert f"cannot read the key {tmp_path / 'missing.pem'}" in done.stderr
+    assert not (tmp_path / "ledger.json").exists()
+    later = flopsd("seal", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"))
+    assert later.returncode == 0, later.stderr
+    assert int(predicate(tmp_path / "ledger.json")["totals"]["executed"]["measured"]) > 0
+
+
+def test_a_state_folder_that_cannot_be_used_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:
+    (tmp_path / "file").write_text("")
+    done = flopsd(
+        "exec", "--state-dir", str(tmp_path / "file" / "x"), "--listen", "off", "--", "sh", "-c", "exit 3", env=env
+    )
+    assert done.returncode == 3
+    assert "cannot use the state folder" in done.stderr
+    assert "NOT SEALED" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_a_full_disk_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:
+    """A real file system of 64 kB that the job itself fills, and frees before its end."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=True)
+    try:
+        fill = (
+            f"while ! grep -q activity {small}/state/pending.jsonl; do sleep 0.05; done; "
+            f"cat /dev/zero > {small}/fill 2>/dev/null; sleep 3; rm {small}/fill; sleep 1; exit 3"
+        )
+        done = flopsd("exec", "--state-dir", str(small / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen",
+                      "off", "--checkpoint", "0.3", "--interval", "0.1", "--", "sh", "-c", fill, env=env)  # fmt: skip
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert done.returncode == 3, done.stderr
+    assert "o space left on" in done.stderr
+    assert "the journal is written again" in done.stderr
+    told = predicate(tmp_path / "ledger.json")
+    assert set(told["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping"}  # nothing of the full time is lost
+
+
+def test_a_killed_daemon_is_started_again_and_the_job_does_not_notice(tmp_path: Path, env: dict[str, str]) -> None:
+    with started("exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen",
+                 "off", "--", "sh", "-c", "trap 'exit 9' USR1; while :; do sleep 0.05; done", env=env) as program:  # fmt: skip
+        wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a first reading")
+        os.kill(daemon_pid(tmp_path / "state"), signal.SIGKILL)
+        program.wait_for("METERING INTERRUPTED: the daemon ended with signal 9")
+        program.wait_for("incarnation 2")
+        wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a reading of incarnation 2")
+        os.kill(program.process.pid, signal.SIGUSR1)
+        assert program.finish() == 9, program.text
+    told = predicate(tmp_path / "ledger.json")
+    assert [i["end"] for i in told["incarnations"]] == [None, "job ended"]
+    assert "daemon_down" in told["coverage"]["gapSecondsByReason"]
+
+
+def test_a_killed_launcher_leaves_a_sealed_ledger(tmp_path: Path, env: dict[str, str]) -> None:
+    with started("exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen",
+                 "off", "--", *metered(tmp_path, "sleep 600"), env=env) as program:  # fmt: skip
+        wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a first reading")
+        os.kill(program.process.pid, signal.SIGKILL)
+        wait_until((tmp_path / "ledger.json").exists, "the ledger of an orphaned daemon")
+    assert predicate(tmp_path / "ledger.json")["incarnations"][0]["end"] == "launcher gone"
+
+
+def test_a_daemon_that_hangs_in_its_driver_is_killed_and_its_journal_sealed(tmp_path: Path, standin: Path) -> None:
+    """The driver hangs for good: the writer accounts for the silence, and the end does not wait for the driver."""
+    scenario = Scenario((h100(BUSY, (Fault(3000, 10**9, "hang"),)),))
+    env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
+    done = run(tmp_path, env, "sleep", "7")
+    assert done.returncode == 0
+    assert "no final reading from nvml: it hangs in its driver" in done.stderr
+    told = predicate(tmp_path / "ledger.json")
+    assert float(told["coverage"]["gapSecondsByReason"]["source_silent"]) > 1
+
+
+def test_the_second_daemon_on_a_state_folder_refuses(tmp_path: Path, env: dict[str, str]) -> None:
+    state = str(tmp_path / "state")
+    with started("run", "--state-dir", state, "--listen", "off", env=env) as first:
+        first.wait_for("incarnation 1")
+        second = flopsd("run", "--state-dir", state, "--listen", "off", env=env)
+        assert second.returncode == 1
+        assert f"belongs to a running flopsd: process {first.process.pid}" in second.stderr
+        first.process.send_signal(signal.SIGTERM)
+        assert first.finish() == 0
+    assert json.loads(flopsd("status", "--state-dir", state, "--json").stdout)["ended"] == "SIGTERM"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,129 @@
+"""The real program as its users start it, with the stand-in where the dynamic loader looks first."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from flopsd.clock import NS_PER_S, SystemClock
+from tests.support.scenario import Scenario
+
+FLOPSD = (sys.executable, "-m", "flopsd")
+PATIENCE_SECONDS = 60
+
+
+def environment(standin: Path | None, scenario: Path | None = None, **more: str) -> dict[str, str]:
+    """This process's environment without settings of flopsd, with the stand-in or without any NVML."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("FLOPSD_", "NVML_STANDIN_"))}
+    if standin is not None:
+        clean["LD_LIBRARY_PATH"] = str(standin)
+    if scenario is not None:
+        clean["NVML_STANDIN_SCENARIO"] = str(scenario)
+    return {**clean, **more}
+
+
+def flopsd(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*FLOPSD, *arguments], env=dict(env) if env is not None else environment(None), capture_output=True, text=True,
+        timeout=PATIENCE_SECONDS * 3, check=False,
+    )  # fmt: skip
+
+
+class Program:
+    """A running flopsd whose stderr is followed line by line."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.said: list[str] = []
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """The first line of stderr, already said or yet to come, that matches; fails when the program ends or hangs."""
+        for line in self.said:
+            if match := re.search(pattern, line):
+                return match
+        assert self.process.stderr is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stderr, selectors.EVENT_READ)
+            while selector.select(PATIENCE_SECONDS):
+                line = self.process.stderr.readline()
+                if not line:
+                    break
+                self.said.append(line)
+                if match := re.search(pattern, line):
+                    return match
+        raise AssertionError(f"{pattern!r} was never said; it said:\n{''.join(self.said)}")
+
+    def finish(self) -> int:
+        """Wait for the end, keep what it said."""
+        out, err = self.process.communicate(timeout=PATIENCE_SECONDS * 3)
+        self.said += err.splitlines(keepends=True)
+        self.out = out
+        return self.process.returncode
+
+    @property
+    def text(self) -> str:
+        return "".join(self.said)
+
+
+@contextmanager
+def started(*arguments: str, env: Mapping[str, str]) -> Iterator[Program]:
+    """A flopsd process that does not outlive the test. Its stderr is unbuffered text."""
+    process = subprocess.Popen(
+        [*FLOPSD, *arguments], env=dict(env), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
+        start_new_session=True,
+    )  # fmt: skip
+    with process:
+        try:
+            yield Program(process)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def daemon_pid(state_dir: Path) -> int:
+    """The daemon that holds a state folder now."""
+    return int((state_dir / "lock").read_text())
+
+
+def wait_until(condition: Any, what: str) -> Any:
+    """Ask for a condition that no event announces, until it holds."""
+    clock = SystemClock()
+    deadline = clock.boottime_ns() + PATIENCE_SECONDS * NS_PER_S
+    pause = __import__("threading").Event()
+    while clock.boottime_ns() < deadline:
+        if found := condition():
+            return found
+        pause.wait(0.02)
+    raise AssertionError(f"never happened: {what}")
+
+
+def get(url: str) -> tuple[int, str, dict[str, str]]:
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE_SECONDS) as answer:
+            return answer.status, answer.read().decode(), dict(answer.headers)
+    except urllib.error.HTTPError as fault:
+        return fault.code, fault.read().decode(), dict(fault.headers)
+
+
+def predicate(ledger: Path) -> dict[str, Any]:
+    """The predicate of a ledger that `flopsd verify` accepts; fails with its reason otherwise."""
+    done = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--json", "--allow-replay")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)["predicate"]
+    return found
+
+
+def truth(scenario: Scenario, index: int, begin_ns: int, end_ns: int, sms: int, rates: Mapping[Any, int]) -> int:
+    """FLOP that a simulated GPU executed between two boot times, in closed form."""
+    gpu, zero = scenario.gpus[index], scenario.epoch_ns
+    return int(sum(gpu.sm_cycles(pipe, begin_ns - zero, end_ns - zero, sms) * rate for pipe, rate in rates.items()))

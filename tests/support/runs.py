@@ -1,0 +1,92 @@
+"""Whole runs without hardware or waiting: the real writer, journal and sealing on a clock stepped by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from flopsd.clock import NS_PER_S
+from flopsd.context import Context
+from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
+from flopsd.core.records import read_history
+from flopsd.journal import Journal, StateDir
+from flopsd.seal import Sealed, ensure_key, seal_journal
+from flopsd.testing import FakeClock
+from flopsd.writer import Message, Writer, WriterSettings
+from tests.support.strategies import table
+
+H100 = Device("GPU-h", 0, "nvidia", "NVIDIA H100 80GB HBM3", "165", "00000000:10:00.0", 0x2330, 132, 1980, None,
+              "595.91.07", Evidence.ACTIVITY, "")  # fmt: skip
+A100 = Device("GPU-a", 1, "nvidia", "NVIDIA A100-SXM4-80GB", "166", "00000000:11:00.0", 0x20B2, 108, 1410, None,
+              "595.91.07", Evidence.UTILIZATION, "no GPM on this GPU")  # fmt: skip
+STRANGER = replace(H100, uid="GPU-x", index=2, model="NVIDIA X9000", pci_device_id=0x9999)
+CONTEXT = Context("host", None, None, "node-0", None, (), None, "boot-1", "boot-1")
+
+
+class Run:
+    """One run on one state folder. Its H100 works, its A100 is only bounded, a stranger has no row."""
+
+    def __init__(self, folder: Path, *, devices: tuple[Device, ...] = (H100, A100), precision: Precision | None = None,
+                 context: Context = CONTEXT, replay: bool = False) -> None:  # fmt: skip
+        self.state, self.clock, self.devices, self.context = StateDir(folder), FakeClock(), devices, context
+        self.precision, self.replay = precision, replay
+        self.lines: list[str] = []
+        self.start()
+
+    def start(self) -> None:
+        self.state.acquire()
+        self.journal = Journal(self.state)
+        recovery = self.journal.recover("aside")
+        settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, self.precision, ("sim",))
+        self.writer = Writer(self.journal, table(), settings, self.context, self.clock, self.lines.append)
+        self.writer.begin("run-1", read_history(self.journal.read()), recovery)
+        told = {"recording": "r.jsonl", "sha256": "0" * 64, "origin": "test"} if self.replay else None
+        self.since_ns = self.clock.boottime_ns()
+        self.writer.take(Message("sim", self.since_ns, self.devices, Sweep(()), opened={"replay": told}))
+
+    def meter(self, seconds: int, fault: GapReason | None = None) -> None:
+        for _ in range(seconds):
+            self.clock.advance(NS_PER_S)
+            now_ns = self.clock.boottime_ns()
+            gauges = {H100.uid: Gauges({Pipe.TENSOR_HMMA: 0.5, Pipe.FP32: 0.1}, 1.0, 1500)}
+            sweep = Sweep(tuple(self._reading(device, now_ns, fault) for device in self.devices), gauges)
+            self.writer.take(Message("sim", now_ns, self.devices, sweep, read_seconds=0.001))
+            self.since_ns = now_ns
+
+    def _reading(self, device: Device, now_ns: int, fault: GapReason | None) -> Reading:
+        counters = {"energy_mj": now_ns // 2_000_000}
+        work: Active | Busy | Gap = Gap(fault) if fault is not None else Busy(60_000_000_000)
+        if fault is None and device is not A100:
+            cycles = 1500 * 132 * (now_ns - self.since_ns) // 1000
+            work = Active(
+                Evidence.ACTIVITY,
+                {Pipe.TENSOR_HMMA: cycles // 2, Pipe.TENSOR_IMMA: cycles // 50, Pipe.FP32: cycles // 10},
+            )
+        return Reading(device.uid, self.since_ns, now_ns, work, counters)
+
+    def kill(self) -> None:
+        """As kill -9 leaves it: no checkpoint, no end."""
+        self.journal.close()
+        self.state.release()
+
+    def finish(self, why: str = "test") -> None:
+        assert self.writer.close(why)
+        self.kill()
+
+    def seal(self, ledger: Path, key: str | None = None) -> Sealed:
+        uri, _ = ensure_key(key, self.state.path)
+        return seal_journal(self.state.journal, uri, ledger, self.clock)
+
+
+def sealed_run(folder: Path, **how: object) -> Sealed:
+    """A small sealed run with a fault, a kill and a second incarnation in it."""
+    run = Run(folder / "state", **how)  # type: ignore[arg-type]
+    run.meter(12)
+    run.meter(2, GapReason.DRIVER_TIMEOUT)
+    run.meter(3)
+    run.kill()
+    run.clock.advance(4 * NS_PER_S)
+    run.start()
+    run.meter(5)
+    run.finish()
+    return run.seal(folder / "out" / "ledger.json")

@@ -1,0 +1,113 @@
+"""The house rules that a reader relies on: imports run downwards, only clock.py reads time, only cli.py exits."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import flopsd
+
+ROOT = Path(flopsd.__file__).parent
+# A module may import those of lower floors, and `sources` never each other.
+FLOORS = (
+    ("errors", "__init__"),
+    ("core.model", "core.flop", "clock"),
+    ("core.meter", "core.peaks", "core.account", "core.envelope"),
+    ("core.figures", "core.records", "context", "settings"),
+    ("core.ledger", "snapshot", "framing"),
+    ("config", "journal", "sources"),
+    ("sources.nvml", "sources.replay", "writer", "exporter", "testing"),
+    ("daemon", "web", "seal", "launch"),
+    ("verify",),
+    ("report",),
+    ("service",),
+    ("status", "doctor"),
+    ("cli",),
+    ("__main__",),
+)
+FLOOR = {f"flopsd.{name}".removesuffix(".__init__"): floor for floor, names in enumerate(FLOORS) for name in names}
+PURE_IMPORTS = {
+    "__future__", "base64", "binascii", "collections", "dataclasses", "decimal", "enum", "flopsd", "json", "re", "typing",
+}  # fmt: skip
+TIME_READERS = {
+    "time",
+    "time_ns",
+    "monotonic",
+    "monotonic_ns",
+    "clock_gettime",
+    "clock_gettime_ns",
+    "perf_counter",
+    "now",
+}
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+        found[name] = ast.parse(path.read_text())
+    return found
+
+
+def imports(tree: ast.Module) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_imports_run_downwards() -> None:
+    for name, tree in modules().items():
+        if name == "flopsd.core":
+            continue
+        assert name in FLOOR, f"{name} has no floor: give it one in this test"
+        for imported in imports(tree):
+            if imported.startswith("flopsd") and imported != "flopsd":
+                assert FLOOR[imported] < FLOOR[name], f"{name} imports {imported}, which is not below it"
+
+
+def test_the_core_is_pure() -> None:
+    for name, tree in modules().items():
+        if name.startswith("flopsd.core"):
+            used = {imported.split(".")[0] for imported in imports(tree)}
+            assert used <= PURE_IMPORTS, f"{name} imports {sorted(used - PURE_IMPORTS)}"
+            inside = {imported for imported in imports(tree) if imported.startswith("flopsd.")}
+            assert all(i.startswith("flopsd.core") or i == "flopsd.errors" for i in inside), f"{name} imports {inside}"
+
+
+def test_only_the_clock_reads_time() -> None:
+    for name, tree in modules().items():
+        if name == "flopsd.clock":
+            continue
+        assert "time" not in imports(tree), f"{name} imports time"
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in ("time", "datetime")
+            ):
+                assert node.attr not in TIME_READERS, f"{name} line {node.lineno} reads a clock"
+
+
+def test_only_the_command_line_exits() -> None:
+    for name, tree in modules().items():
+        if name == "flopsd.cli":
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in ("exit", "_exit"):
+                raise AssertionError(f"{name} line {node.lineno} exits")
+            if isinstance(node, ast.Name) and node.id == "SystemExit":
+                raise AssertionError(f"{name} line {node.lineno} exits")
+
+
+def test_nothing_happens_at_import() -> None:
+    """At module level stand only definitions, imports and constants."""
+    allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.Expr, ast.If)
+    for name, tree in modules().items():
+        for node in tree.body:
+            assert isinstance(node, allowed), f"{name} line {node.lineno}"
+            if isinstance(node, ast.Expr):
+                assert isinstance(node.value, ast.Constant), f"{name} line {node.lineno} does something at import"
