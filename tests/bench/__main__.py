@@ -1,0 +1,186 @@
+"""`make bench`: the budgets of the design, one line each, figure beside budget. Prints, asserts nothing."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pynvml
+
+from flopsd.clock import NS_PER_S
+from flopsd.core.model import Active, Evidence, Gauges, Pipe, Reading, Sweep
+from flopsd.core.records import read_history
+from flopsd.journal import Journal, StateDir
+from flopsd.seal import ensure_key, load_public, seal_journal
+from flopsd.sources.nvml import NvmlSource
+from flopsd.testing import FakeClock
+from flopsd.verify import verify_ledger
+from flopsd.writer import Message, Writer, WriterSettings
+from tests.support.process import daemon_pid, environment, get, started
+from tests.support.runs import CONTEXT, H100
+from tests.support.scenario import Scenario, Segment, compile_standin, h100
+from tests.support.sim import SharedClock, simulated
+from tests.support.strategies import table
+
+SECONDS = 30
+BURSTS = (
+    Segment(50, hmma=0.9, fp32=0.1, util=100, watts=690),
+    Segment(450, util=0, watts=130),
+    Segment(500, hmma=0.5, util=100),
+)
+
+
+def say(what: str, figure: str, budget: str) -> None:
+    print(f"{what:<62} {figure:>26}   budget {budget}", flush=True)
+
+
+def running(standin: Path, folder: Path, gpus: int, scraped: bool) -> Iterator[None]:
+    """CPU, memory, first metric, driver calls and scrape time of a real daemon."""
+    calls = folder / "calls"
+    scenario = Scenario(tuple(h100(BURSTS) for _ in range(gpus))).write(folder / "scenario.txt")
+    env = environment(standin, scenario, NVML_STANDIN_CALLS=str(calls))
+    began = time.monotonic()
+    with started(
+        "run", "--state-dir", str(folder / "state"), "--listen", "127.0.0.1:0", "--no-seal", env=env
+    ) as program:
+        url = program.wait_for(r"metrics at (\S+)/metrics")[1]
+        assert "flopsd_run_flop" in get(f"{url}/metrics")[1]
+        first = time.monotonic() - began
+        pause = threading.Event()
+        pause.wait(3)
+        process = psutil.Process(daemon_pid(folder / "state"))
+        spent, made, since = process.cpu_times(), _count(calls), time.monotonic()
+        took: list[float] = []
+        while time.monotonic() - since < SECONDS:
+            if scraped:
+                asked = time.monotonic()
+                urllib.request.urlopen(f"{url}/metrics").read()
+                took.append(time.monotonic() - asked)
+            pause.wait(1)
+        now, passed = process.cpu_times(), time.monotonic() - since
+        cpu = 100 * (now.user + now.system - spent.user - spent.system) / passed
+        rss = process.memory_info().rss / 1e6
+        per_tick = (_count(calls) - made) / passed / gpus
+        what = f"{gpus} GPUs at 1 Hz" + (", scraped every second" if scraped else "")
+        say(f"daemon CPU, {what}", f"{cpu:.3f} % of a core", "0.2 %" if scraped else "0.1 %")
+        say(f"daemon RSS, {what}", f"{rss:.1f} MB", "32 MB")
+        if scraped:
+            many = []
+            for _ in range(300):
+                asked = time.monotonic()
+                urllib.request.urlopen(f"{url}/metrics").read()
+                many.append(1000 * (time.monotonic() - asked))
+            p99 = statistics.quantiles(many, n=100)[98]
+            say(f"one scrape, {gpus} GPUs, client's time incl. HTTP, p50 / p99", f"{statistics.median(many):.2f} / {p99:.2f} ms",
+                "3 ms" if gpus == 16 else "1.5 ms")  # fmt: skip
+        else:
+            say("first metric after start", f"{first:.2f} s", "0.5 s")
+            say("driver calls a device and tick", f"{per_tick:.2f}", "8")
+    yield
+
+
+def _count(calls: Path) -> int:
+    return int.from_bytes(calls.read_bytes(), "little")
+
+
+def integral_error(standin: Path, folder: Path) -> None:
+    clock = SharedClock(folder / "clock")
+    gpu = h100(BURSTS)
+    with simulated(standin, folder, Scenario((gpu,)), clock):
+        source = NvmlSource(pynvml, clock, table())
+        start = clock.boottime_ns()
+        clock.advance(NS_PER_S // 3)
+        source.read()
+        begin = clock.boottime_ns()
+        counted = 0
+        for _ in range(3600):
+            clock.advance(NS_PER_S)
+            for reading in source.read().readings:
+                assert isinstance(reading.work, Active)
+                counted += reading.work.sm_cycles[Pipe.TENSOR_HMMA]
+        source.close()
+    true = gpu.sm_cycles(Pipe.TENSOR_HMMA, begin - start, clock.boottime_ns() - start, 132)
+    say(
+        "integral against closed form, 1 h at 1 Hz, bursts of 50 ms",
+        f"{100 * float(counted / true - 1):+.9f} %",
+        "0.1 %",
+    )
+
+
+def week(folder: Path, days: int = 7, gpus: int = 8) -> None:
+    """A journal as a daemon with default settings writes it, and what sealing and verifying it cost."""
+    clock, state = FakeClock(), StateDir(folder / "week")
+    devices = tuple(_gpu(i) for i in range(gpus))
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    writer = Writer(
+        journal, table(), WriterSettings(NS_PER_S, 60 * NS_PER_S, "0" * 64, None, ("sim",)), CONTEXT, clock, len
+    )
+    writer.begin("week", read_history(journal.read()), None)
+    since = clock.boottime_ns()
+    writer.take(Message("sim", since, devices, Sweep(()), opened={"replay": None}))
+    for minute in range(days * 24 * 60):
+        clock.advance(60 * NS_PER_S)
+        now = clock.boottime_ns()
+        cycles = 1_500_000_000 * 132 * 60 + minute * 7919
+        did = Active(
+            Evidence.ACTIVITY,
+            {Pipe.TENSOR_HMMA: cycles // 2, Pipe.FP32: cycles // 10, Pipe.FP16: cycles // 99, Pipe.FP64: 17},
+        )
+        readings = tuple(Reading(d.uid, since, now, did, {"energy_mj": now // 1000}) for d in devices)
+        writer.take(Message("sim", now, devices, Sweep(readings, {devices[0].uid: Gauges()})))
+        since = now
+    writer.close("bench")
+    journal.close()
+    state.release()
+    size = state.journal.stat().st_size
+    say("journal, bytes a device and day", f"{size / days / gpus:,.0f} B", f"{50e6 / 56:,.0f} B")
+    say(f"journal, {days} days x {gpus} GPUs", f"{size / 1e6:.1f} MB", "50 MB")
+    key, _ = ensure_key(None, state.path)
+    sealed = [None]
+    seal_s = timed(lambda: sealed.__setitem__(0, seal_journal(state.journal, key, folder / "ledger.json", clock)))  # type: ignore[call-overload]
+    say(f"seal, {days} days x {gpus} GPUs", f"{seal_s:.2f} s", "2 s")
+    public = load_public(str(folder / "ledger.pub"))
+    verify_s = timed(lambda: verify_ledger(folder / "ledger.json", [public]))
+    say(f"verify with recomputation, {days} days x {gpus} GPUs", f"{verify_s:.2f} s", "5 s")
+
+
+def _gpu(index: int):  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    return replace(H100, uid=f"GPU-5a4d0000-0000-4000-8000-{index:012d}", index=index)
+
+
+def timed(work: Callable[[], object]) -> float:
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began
+
+
+def main() -> None:
+    cpu = next(
+        (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "unknown CPU"
+    )
+    print(f"{cpu}, {psutil.cpu_count()} cores, Python {platform.python_version()}; simulated GPUs (stand-in NVML)")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        standin = compile_standin(folder / "lib").parent
+        for gpus, scraped in ((8, False), (8, True), (16, True)):
+            place = folder / f"{gpus}{scraped}"
+            place.mkdir()
+            next(running(standin, place, gpus, scraped))
+        integral_error(standin, folder)
+        week(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

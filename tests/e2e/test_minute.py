@@ -1,0 +1,157 @@
+"""A minute of eight simulated GPUs through the real program, held against the scenario's closed form."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from flopsd.core.model import GapReason, Pipe
+from flopsd.core.records import History, read_history
+from flopsd.journal import read_journal
+from tests.support.process import daemon_pid, environment, flopsd, get, predicate, started, truth, wait_until
+from tests.support.scenario import Gpu, Scenario, Segment, a100, h100
+
+pytestmark = pytest.mark.minute
+
+MINUTE = 60
+H100_RATES = {Pipe.TENSOR_HMMA: 4096, Pipe.TENSOR_IMMA: 8192, Pipe.FP64: 128, Pipe.FP32: 256, Pipe.FP16: 512}
+A100_RATES = {Pipe.TENSOR_HMMA: 2048, Pipe.TENSOR_IMMA: 4096, Pipe.FP64: 64, Pipe.FP32: 128, Pipe.FP16: 512}
+
+
+def training(index: int) -> tuple[Segment, ...]:
+    """Three idle seconds, 54 of bursts down to 50 ms that differ from GPU to GPU, then idle again.
+
+    Idle edges make the closed form of the whole minute comparable, whenever daemon and job begin.
+    """
+    burst = 50 + 10 * index
+    step = (
+        Segment(burst, util=100, watts=690, hmma=0.93, fp32=0.05),
+        Segment(500 - burst, util=0, watts=140),
+        Segment(430, util=100, watts=610, hmma=0.48 + index / 100, fp32=0.11, fp16=0.02, fp64=0.001, imma=0.01),
+        Segment(70, util=3, watts=150, fp32=0.004),
+    )
+    return (Segment(3000), *step * 54, Segment(20_000))
+
+
+def intervals(history: History, uuid: str) -> list[tuple[int, int]]:
+    """What of a device was observed, by the journal: its spans less its gaps."""
+    found: list[tuple[int, int]] = []
+    for incarnation in history.incarnations:
+        for entry in incarnation.devices.values():
+            if entry.device.uid != uuid:
+                continue
+            position = entry.begin_ns
+            for gap in history.gaps:
+                if gap.device == uuid and gap.incarnation == incarnation.number:
+                    if gap.begin_ns > position:
+                        found.append((position, gap.begin_ns))
+                    position = gap.end_ns
+            end = incarnation.tallies[uuid].watermark_ns
+            if end > position:
+                found.append((position, end))
+    return found
+
+
+def metered(tmp_path: Path, scenario: Scenario, standin: Path, kills: int) -> tuple[Path, Scenario]:
+    env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
+    state, ledger = tmp_path / "state", tmp_path / "ledger.json"
+    with started("exec", "--state-dir", str(state), "--ledger", str(ledger), "--listen", "off", "--checkpoint", "15",
+                 "--", "sleep", str(MINUTE), env=env) as program:  # fmt: skip
+        for kill in range(kills):
+            wait_until(lambda at=15 + 20 * kill: _age_s(scenario) > at, "the moment to kill")
+            os.kill(daemon_pid(state), signal.SIGKILL)
+            program.wait_for(f"incarnation {kill + 2}")
+        assert program.finish() == 0, program.text
+    return ledger, scenario
+
+
+def _age_s(scenario: Scenario) -> float:
+    from flopsd.clock import SystemClock
+
+    return (SystemClock().boottime_ns() - scenario.epoch_ns) / 1e9
+
+
+def test_eight_h100_agree_with_the_closed_form(tmp_path: Path, standin: Path) -> None:
+    ledger, scenario = metered(tmp_path, Scenario(tuple(h100(training(i)) for i in range(8))), standin, kills=0)
+    executed = predicate(ledger)["totals"]["executed"]
+    end_ns = scenario.epoch_ns + 70 * 10**9
+    true = sum(truth(scenario, i, scenario.epoch_ns, end_ns, 132, H100_RATES) for i in range(8))
+    error = int(executed["measured"]) / true - 1
+    print(f"8 x H100 through exec: measured {executed['measured']} FLOP, closed form {true}, error {error:+.6%}")
+    assert abs(error) <= 0.001
+    assert int(executed["low"]) <= true <= int(executed["high"])
+
+
+def test_two_kills_leave_gaps_that_add_up_and_nothing_else(tmp_path: Path, standin: Path) -> None:
+    ledger, scenario = metered(tmp_path, Scenario(tuple(h100(training(i)) for i in range(8))), standin, kills=2)
+    told = predicate(ledger)
+    history = read_history(line.record() for line in read_journal(ledger.with_name("ledger.journal.jsonl")))
+    end_ns = scenario.epoch_ns + 70 * 10**9
+    true = sum(truth(scenario, i, scenario.epoch_ns, end_ns, 132, H100_RATES) for i in range(8))
+    seen = sum(truth(scenario, i, begin, end, 132, H100_RATES)
+               for i in range(8) for begin, end in intervals(history, scenario.uuid(i)))  # fmt: skip
+    executed = told["totals"]["executed"]
+    low, measured, high = (int(executed[k]) for k in ("low", "measured", "high"))
+    error = measured / seen - 1
+    gap_s = float(told["coverage"]["gapSecondsByReason"]["daemon_down"])
+    print(f"two kills: error of the measured part {error:+.6%}, {measured / true:.4%} of the truth measured, "
+          f"{gap_s:.3f} s of {told['coverage']['spanSeconds']} device seconds down")  # fmt: skip
+    assert abs(error) <= 0.001
+    assert low <= measured <= true <= high
+    assert len(told["incarnations"]) == 3
+    for device in told["devices"]:
+        spans = [t.span_ns for inc in history.incarnations for u, t in inc.tallies.items() if u == device["uuid"]]
+        gaps = sum(g.end_ns - g.begin_ns for g in history.gaps if g.device == device["uuid"])
+        observed = sum(end - begin for begin, end in intervals(history, device["uuid"]))
+        assert observed + gaps == sum(spans)
+        down = [g for g in history.gaps if g.device == device["uuid"] and g.reason is GapReason.DAEMON_DOWN]
+        assert len(down) == 2
+        # An interval of a second is lost at most, and the time that starting took.
+        assert all(g.end_ns - g.begin_ns < 4 * 10**9 for g in down)
+
+
+def test_eight_a100_are_only_bounded_and_say_so(tmp_path: Path, standin: Path) -> None:
+    gpus: tuple[Gpu, ...] = tuple(a100(training(i)) for i in range(8))
+    scenario = Scenario(tuple(Gpu(**{**_fields(g), "segments": tuple(_at(s, 1410) for s in g.segments)}) for g in gpus))
+    env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
+    state, ledger = tmp_path / "state", tmp_path / "ledger.json"
+    with started("exec", "--state-dir", str(state), "--ledger", str(ledger), "--listen", "127.0.0.1:0", "--",
+                 "sleep", str(MINUTE), env=env) as program:  # fmt: skip
+        url = program.wait_for(r"metrics at (\S+)/metrics")[1]
+        wait_until(lambda: get(f"{url}/-/ready")[0] == 200, "readiness")
+        wait_until(lambda: 'evidence="utilization"' in get(f"{url}/metrics")[1], "the evidence in the metrics")
+        page = get(f"{url}/metrics")[1]
+        by_url = flopsd("status", "--url", url)
+        assert program.finish() == 0, program.text
+    assert "flopsd_flop_total{" not in page
+    assert 'bound="measured"' not in page
+    assert 'flopsd_run_flop{basis="executed",bound="low"} 0.0' in page
+    assert "nothing was measured" in by_url.stdout
+    assert "utilization" in by_url.stdout
+    told = predicate(ledger)
+    executed = told["totals"]["executed"]
+    end_ns = scenario.epoch_ns + 70 * 10**9
+    true = sum(truth(scenario, i, scenario.epoch_ns, end_ns, 108, A100_RATES) for i in range(8))
+    print(f"8 x A100: at most {executed['high']} FLOP, truth {true}, {int(executed['high']) / true:.2f} times too high")
+    assert executed["measured"] is None
+    assert executed["low"] == "0"
+    assert int(executed["high"]) >= true
+    assert {device["evidence"] for device in told["devices"]} == {"utilization"}
+    assert "ceiling, not an estimate" in executed["method"]
+    status = flopsd("status", "--state-dir", str(state))
+    assert "nothing was measured" in status.stdout
+    assert status.stdout.count("utilization") == 8
+    assert "ceiling only" in status.stdout
+
+
+def _at(segment: Segment, mhz: int) -> Segment:
+    from dataclasses import replace
+
+    return replace(segment, mhz=mhz)
+
+
+def _fields(gpu: Gpu) -> dict[str, object]:
+    return {name: getattr(gpu, name) for name in gpu.__dataclass_fields__}

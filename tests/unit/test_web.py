@@ -1,0 +1,124 @@
+"""The HTTP front and the exposition behind it."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from flopsd import exporter
+from flopsd.core.model import GapReason
+from flopsd.web import MAX_CLIENTS, WebServer
+from tests.support.process import get
+from tests.support.runs import A100, H100, STRANGER, Run
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "state", devices=(H100, A100, STRANGER))
+
+
+@pytest.fixture
+def url(run: Run) -> Iterator[str]:
+    server = WebServer("127.0.0.1", 0, lambda: run.writer.snapshot)
+    server.start()
+    yield server.url
+    server.shutdown()
+    server.server_close()
+
+
+def test_paths(run: Run, url: str) -> None:
+    assert get(f"{url}/-/healthy")[:2] == (200, "flopsd is alive\n")
+    status, body, headers = get(f"{url}/-/ready")
+    assert (status, body, headers["Retry-After"]) == (503, "no device has been read yet\n", "1")
+    run.meter(1)
+    assert get(f"{url}/-/ready")[0] == 200
+    status, body, headers = get(f"{url}/metrics?name=x")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert headers["Cache-Control"] == "no-store"
+    assert get(f"{url}/nope")[0] == 404
+    assert get(f"{url}/metricsx")[0] == 404
+    page = get(url)[1]
+    assert "run-1" in page
+    assert "href=/metrics" in page
+    assert "<li>at most: unknown</li>" in page  # a stranger has no peak
+
+
+def test_head_has_headers_and_no_body(url: str) -> None:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+    for path, status in (("/metrics", 200), ("/-/ready", 503), ("/nope", 404)):
+        connection.request("HEAD", path)  # the same connection: a wrong length would break the next answer
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (status, b"")
+        assert int(answer.headers["Content-Length"]) > 0
+    connection.close()
+
+
+def test_openmetrics_is_answered_when_asked_for(url: str) -> None:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+    connection.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text;version=1.0.0"})
+    answer = connection.getresponse()
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert answer.read().endswith(b"# EOF\n")
+    connection.close()
+
+
+def test_other_methods_are_refused(url: str) -> None:
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)
+    connection.request("POST", "/metrics", b"x")
+    assert connection.getresponse().status == 501
+    connection.close()
+
+
+def test_silent_clients_do_not_keep_a_scrape_waiting(url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    silent = [socket.create_connection((host, int(port))) for _ in range(MAX_CLIENTS - 2)]
+    assert get(f"{url}/metrics")[0] == 200
+    for client in silent:
+        client.close()
+
+
+def test_a_fault_in_rendering_is_a_500_and_the_daemon_lives(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: object) -> object:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(exporter, "_run", broken)
+    assert get(f"{url}/metrics")[0] == 500
+    assert "cannot render the metrics" in caplog.text
+    monkeypatch.undo()
+    assert get(f"{url}/metrics")[0] == 200
+
+
+def test_the_exposition_is_the_golden_one(run: Run, url: str) -> None:
+    """Every family, with a fault and a second incarnation in it. Renew with FLOPSD_UPDATE_GOLDEN=1 and read the diff."""
+    run.meter(12)
+    run.meter(2, GapReason.DRIVER_TIMEOUT)
+    run.kill()
+    run.clock.advance(4 * 10**9)
+    run.start()
+    run.meter(3)
+    text = get(f"{url}/metrics")[1]
+    stable = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("flopsd_build_info{"))
+    golden = GOLDEN / "metrics.prom"
+    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
+        golden.write_text(stable)
+    assert stable == golden.read_text()
+    assert list(text_string_to_metric_families(text))
+
+
+@pytest.mark.tool("promtool")
+def test_promtool_finds_nothing_to_say() -> None:
+    text = (GOLDEN / "metrics.prom").read_bytes()
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
