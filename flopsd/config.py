@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,9 +42,9 @@ def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str], conf
     layers.append(("environment", {variables[n]: v for n, v in environment.items() if n in variables}))
     for name in environment:
         if name.startswith("FLOPSD_") and name not in variables and name not in _KEY_VARIABLES_THAT_ARE_NOT_SETTINGS:
-            close = difflib.get_close_matches(name, variables, n=1, cutoff=0.8)
+            close = _closest(name, variables, 0.8)
             if close:
-                problems.append(f"environment: {name} is not a setting; did you mean {close[0]}?")
+                problems.append(f"environment: {name} is not a setting; did you mean {close}?")
     layers.append(("command line", flags))
     settings, more = effective(layers)
     if problems or more:
@@ -125,9 +124,15 @@ def _settings_file(path: Path) -> tuple[dict[str, Any], list[str]]:
         if key in BY_KEY:
             known[key] = value
             continue
-        close = difflib.get_close_matches(str(key), BY_KEY, n=1, cutoff=0.5)
-        problems.append(f"{path}: {key}: unknown setting" + (f"; did you mean {close[0]}?" if close else ""))
+        close = _closest(str(key), BY_KEY, 0.5)
+        problems.append(f"{path}: {key}: unknown setting" + (f"; did you mean {close}?" if close else ""))
     return known, problems
+
+
+def _closest(name: str, known: Iterable[str], cutoff: float) -> str | None:
+    from difflib import get_close_matches  # only for a mistake
+
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
 def _read_yaml(data: bytes, name: str) -> tuple[Any, list[str]]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -40,7 +38,7 @@ def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Cont
     """The context of this process. `root` stands before every file that is read."""
     boot_id = _read(root / "proc/sys/kernel/random/boot_id") or "unknown"
     resources = _json(root / "opt/ml/input/config/resourceconfig.json")
-    host = socket.gethostname() or platform.node() or "unknown"
+    host = socket.gethostname() or "unknown"
     if environment.get("TRAINING_JOB_NAME") or resources:
         hosts = tuple(str(h) for h in resources.get("hosts", ()))
         node = str(resources.get("current_host", host))
@@ -74,7 +72,7 @@ def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Cont
 def new_run_id(utc: str) -> str:
     """A fresh name for a run that has none: its second of birth and eight random digits."""
     stamp = utc[:19].replace("-", "").replace(":", "")
-    return f"run-{stamp}Z-{secrets.token_hex(4)}"
+    return f"run-{stamp}Z-{os.urandom(4).hex()}"
 
 
 def default_state_dir(environment: Mapping[str, str]) -> Path:

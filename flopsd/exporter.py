@@ -1,4 +1,4 @@
-"""Snapshot -> Prometheus. One collector that never raises for want of data and never touches a driver.
+"""Snapshot -> Prometheus. Collectors that never raise for want of data and never touch a driver.
 
 Rows under one name are disjoint, so sum() over it is meaningful; the one exception, flopsd_run_flop,
 says so in its HELP. Totals are ints until here and exported as the nearest float.
@@ -10,13 +10,14 @@ import platform
 from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector, CollectorRegistry
 
 from flopsd import __version__
 from flopsd.clock import NS_PER_S
-from flopsd.core.figures import precision_label
+from flopsd.core.figures import precision_label, sum_figures
 from flopsd.core.flop import format_flop
-from flopsd.core.model import Device, Evidence, Pipe
+from flopsd.core.model import Device, Evidence, Figures, Pipe
 from flopsd.core.peaks import Part
 from flopsd.snapshot import DeviceState, Snapshot
 
@@ -24,7 +25,7 @@ _GPU = ("gpu", "uuid")
 
 
 class SnapshotCollector(Collector):
-    """Families of one snapshot. Make one per scrape."""
+    """What changes from reading to reading."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -34,8 +35,41 @@ class SnapshotCollector(Collector):
         yield from _flop(snapshot)
         yield from _time_and_energy(snapshot.devices)
         yield from _gauges(snapshot.devices)
-        yield from _run(snapshot)
         yield from _sources(snapshot)
+        yield from _journal(snapshot)
+
+
+class FactsCollector(Collector):
+    """What stays as it is for a whole incarnation, as long as no device or source joins."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        yield from _device_facts(self._snapshot.devices)
+        yield from _run_facts(self._snapshot)
+
+
+class Exposition:
+    """Renders snapshots. The facts, a third of the page, are rendered once and kept."""
+
+    def __init__(self) -> None:
+        self._facts: dict[tuple[object, ...], bytes] = {}
+
+    def render(self, snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
+        """The page and its content type, as the client's Accept header asks."""
+        encoder, content_type = choose_encoder(accept)
+        key = (content_type, snapshot.replay, *(state.device.uid for state in snapshot.devices))
+        if key not in self._facts:
+            self._facts = {k: v for k, v in self._facts.items() if k[1:] == key[1:]}
+            self._facts[key] = encoder(_registry(FactsCollector(snapshot))).removesuffix(b"# EOF\n")
+        return self._facts[key] + encoder(_registry(SnapshotCollector(snapshot))), content_type
+
+
+def _registry(collector: Collector) -> CollectorRegistry:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    return registry
 
 
 def _flop(snapshot: Snapshot) -> Iterator[Metric]:
@@ -51,10 +85,12 @@ def _flop(snapshot: Snapshot) -> Iterator[Metric]:
         "ceiling, not an estimate. Absent for a device whose peak is unknown.",
         labels=_GPU,
     )
+    figures = [] if snapshot.devices else [snapshot.figures()]
     for state in snapshot.devices:
-        totals = _zeros(state)
+        totals, rows = _zeros(state), state.rows(snapshot.table)
+        figures.append(state.figures(snapshot.table, rows))
         bound: int | None = 0
-        for row in state.rows(snapshot.table):
+        for row in rows:
             if row.figures.measured_flop is None:
                 if row.evidence.value in ("utilization", "gap"):
                     bound = None if bound is None or row.figures.high_flop is None else bound + row.figures.high_flop
@@ -68,6 +104,7 @@ def _flop(snapshot: Snapshot) -> Iterator[Metric]:
             ceiling.add_metric(gpu, float(bound))
     yield measured
     yield ceiling
+    yield _run_flop(sum_figures(figures))
 
 
 def _time_and_energy(devices: Iterable[DeviceState]) -> Iterator[Metric]:
@@ -104,6 +141,19 @@ def _gauges(devices: Iterable[DeviceState]) -> Iterator[Metric]:
         labels=_GPU,
     )
     clock = GaugeMetricFamily("flopsd_sm_clock_hertz", "SM clock at the last reading.", labels=_GPU)
+    for state in devices:
+        gpu = _gpu(state)
+        if state.gauges is not None:
+            for pipe, ratio in state.gauges.pipe_activity_ratio.items():
+                activity.add_metric((*gpu, pipe.value), ratio)
+            if state.gauges.utilization_ratio is not None:
+                utilization.add_metric(gpu, state.gauges.utilization_ratio)
+            if state.gauges.sm_clock_mhz is not None:
+                clock.add_metric(gpu, state.gauges.sm_clock_mhz * 1e6)
+    yield from (activity, utilization, clock)
+
+
+def _device_facts(devices: Iterable[DeviceState]) -> Iterator[Metric]:
     peak = GaugeMetricFamily(
         "flopsd_peak_flop_per_second",
         "Dense datasheet peak by format: the denominator of MFU.",
@@ -115,33 +165,15 @@ def _gauges(devices: Iterable[DeviceState]) -> Iterator[Metric]:
         labels=(*_GPU, "model", "source", "evidence", "peak_row", "pci_bus_id", "driver"),
     )
     for state in devices:
-        gpu, device, part = _gpu(state), state.device, state.rating.part
-        if state.gauges is not None:
-            for pipe, ratio in state.gauges.pipe_activity_ratio.items():
-                activity.add_metric((*gpu, pipe.value), ratio)
-            if state.gauges.utilization_ratio is not None:
-                utilization.add_metric(gpu, state.gauges.utilization_ratio)
-            if state.gauges.sm_clock_mhz is not None:
-                clock.add_metric(gpu, state.gauges.sm_clock_mhz * 1e6)
-        for name, flop_per_second in _peaks(part):
+        gpu, device = _gpu(state), state.device
+        for name, flop_per_second in _peaks(state.rating.part):
             peak.add_metric((*gpu, name), float(flop_per_second))
-        info.add_metric(
-            (
-                *gpu,
-                device.model,
-                state.source,
-                device.evidence.value,
-                state.part_id or "unknown",
-                device.pci_bus_id or "",
-                device.driver or "",
-            ),
-            1,
-        )
-    yield from (activity, utilization, clock, peak, info)
+        facts = (device.model, state.source, device.evidence.value, state.part_id or "unknown")
+        info.add_metric((*gpu, *facts, device.pci_bus_id or "", device.driver or ""), 1)
+    yield from (peak, info)
 
 
-def _run(snapshot: Snapshot) -> Iterator[Metric]:
-    figures = snapshot.figures()
+def _run_flop(figures: Figures) -> Metric:
     run = GaugeMetricFamily(
         "flopsd_run_flop",
         "Whole run, earlier incarnations included. low, measured and high are bounds of "
@@ -153,7 +185,10 @@ def _run(snapshot: Snapshot) -> Iterator[Metric]:
     if figures.measured_flop is not None:
         run.add_metric(("executed", "measured"), float(figures.measured_flop))
     run.add_metric(("executed", "high"), float("inf") if figures.high_flop is None else float(figures.high_flop))
-    yield run
+    return run
+
+
+def _run_facts(snapshot: Snapshot) -> Iterator[Metric]:
     info = GaugeMetricFamily(
         "flopsd_run_info",
         'The run; always 1. replay="true": read from a recording, no hardware was metered.',
@@ -193,6 +228,9 @@ def _sources(snapshot: Snapshot) -> Iterator[Metric]:
         if state.last_reading_wall_ns is not None:
             last.add_metric((name,), state.last_reading_wall_ns / NS_PER_S)
     yield from (up, errors, duration, last)
+
+
+def _journal(snapshot: Snapshot) -> Iterator[Metric]:
     records = CounterMetricFamily("flopsd_journal_records", "Records in the journal.")
     records.add_metric((), snapshot.journal_records)
     yield records

@@ -6,12 +6,12 @@ FLOP are computed by whoever looks: publishing costs the metering loop one refer
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from flopsd.clock import NS_PER_S
 from flopsd.core.figures import Rating, Row, rows, sum_figures, total
-from flopsd.core.model import Device, Evidence, Figures, GapReason, Gauges, Tally
+from flopsd.core.model import ESTIMATING, Device, Evidence, Figures, GapReason, Gauges, Tally
 from flopsd.core.peaks import PeakTable
 
 K = TypeVar("K")
@@ -48,8 +48,12 @@ class DeviceState:
     def rows(self, table: PeakTable) -> list[Row]:
         return [row for tally, rating in self.all_tallies() for row in rows(tally, rating, table)]
 
-    def figures(self, table: PeakTable) -> Figures:
-        return sum_figures(total(tally, rating, table) for tally, rating in self.all_tallies())
+    def figures(self, table: PeakTable, rows: Iterable[Row] | None = None) -> Figures:
+        """The device's figures; `rows` saves computing them again."""
+        figures = sum_figures(row.figures for row in (self.rows(table) if rows is None else rows))
+        if figures.measured_flop is None and any(e in ESTIMATING for e in self.observed_ns_by_evidence()):
+            return replace(figures, measured_flop=0)  # every pipe was read and was idle
+        return figures
 
     def observed_ns(self) -> int:
         return sum(tally.total_observed_ns for tally, _ in self.all_tallies())

@@ -16,7 +16,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
 from flopsd import __version__
-from flopsd.exporter import SnapshotCollector, landing_page
+from flopsd.exporter import Exposition, landing_page
 from flopsd.snapshot import Snapshot
 
 log = logging.getLogger("flopsd")
@@ -36,6 +36,7 @@ class WebServer(ThreadingMixIn, TCPServer):
         """Binds; raises OSError when the address is taken or not of this machine."""
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.snapshot = snapshot
+        self.exposition = Exposition()
         self._clients = threading.BoundedSemaphore(MAX_CLIENTS)
         super().__init__((host, port), _Handler)
 
@@ -93,14 +94,8 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
 
     def _metrics(self) -> None:
-        from prometheus_client import CollectorRegistry
-        from prometheus_client.exposition import choose_encoder
-
         try:
-            registry = CollectorRegistry(auto_describe=False)
-            registry.register(SnapshotCollector(self.server.snapshot()))
-            encoder, content_type = choose_encoder(self.headers.get("Accept", ""))
-            body = encoder(registry)
+            body, content_type = self.server.exposition.render(self.server.snapshot(), self.headers.get("Accept", ""))
         except Exception:
             log.exception("cannot render the metrics")
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"cannot render the metrics; see the log\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from flopsd.core.model import GapReason, Pipe
 from flopsd.core.records import History, read_history
 from flopsd.journal import read_journal
 from tests.support.process import daemon_pid, environment, flopsd, get, predicate, started, truth, wait_until
-from tests.support.scenario import Gpu, Scenario, Segment, a100, h100
+from tests.support.scenario import Scenario, Segment, a100, h100
 
 pytestmark = pytest.mark.minute
 
@@ -114,8 +115,8 @@ def test_two_kills_leave_gaps_that_add_up_and_nothing_else(tmp_path: Path, stand
 
 
 def test_eight_a100_are_only_bounded_and_say_so(tmp_path: Path, standin: Path) -> None:
-    gpus: tuple[Gpu, ...] = tuple(a100(training(i)) for i in range(8))
-    scenario = Scenario(tuple(Gpu(**{**_fields(g), "segments": tuple(_at(s, 1410) for s in g.segments)}) for g in gpus))
+    slower = [tuple(replace(segment, mhz=1410) for segment in training(i)) for i in range(8)]
+    scenario = Scenario(tuple(a100(segments) for segments in slower))
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
     state, ledger = tmp_path / "state", tmp_path / "ledger.json"
     with started("exec", "--state-dir", str(state), "--ledger", str(ledger), "--listen", "127.0.0.1:0", "--",
@@ -145,13 +146,3 @@ def test_eight_a100_are_only_bounded_and_say_so(tmp_path: Path, standin: Path) -
     assert "nothing was measured" in status.stdout
     assert status.stdout.count("utilization") == 8
     assert "ceiling only" in status.stdout
-
-
-def _at(segment: Segment, mhz: int) -> Segment:
-    from dataclasses import replace
-
-    return replace(segment, mhz=mhz)
-
-
-def _fields(gpu: Gpu) -> dict[str, object]:
-    return {name: getattr(gpu, name) for name in gpu.__dataclass_fields__}

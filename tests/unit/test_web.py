@@ -93,7 +93,7 @@ def test_a_fault_in_rendering_is_a_500_and_the_daemon_lives(
     def broken(_: object) -> object:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(exporter, "_run", broken)
+    monkeypatch.setattr(exporter, "_run_flop", broken)
     assert get(f"{url}/metrics")[0] == 500
     assert "cannot render the metrics" in caplog.text
     monkeypatch.undo()
