@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs COMMAND with a metering daemon beside it. Signals are forwarded to the command's "
         "process group and its exit code is returned (128 + N for signal N), whatever becomes of the metering.",
     )
-    _add_settings(execute, SETTINGS)
+    _add_settings(execute, [setting for setting in SETTINGS if setting.key != "duration_seconds"])
     execute.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments, after --")
     execute.set_defaults(run=_exec)
 

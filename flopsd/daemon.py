@@ -15,7 +15,7 @@ from typing import Any
 from flopsd.clock import NS_PER_S, Clock
 from flopsd.core.model import GapReason
 from flopsd.errors import SourceError, SourceUnavailableError
-from flopsd.sources import PROBED, Source, SourceSettings, open_source, read_source
+from flopsd.sources import Source, read_source
 from flopsd.writer import Message, Writer
 
 log = logging.getLogger("flopsd")
@@ -143,12 +143,3 @@ class Daemon:
             return
         if message is not None and message.at_ns >= 0:
             self.writer.take(message)
-
-
-def openers(names: tuple[str, ...], settings: SourceSettings) -> dict[str, Callable[[], Source]]:
-    """How to open each named source. `probe` stands for the sources that find their hardware themselves.
-
-    A probed source that is already open is not opened twice.
-    """
-    wanted = PROBED if names == ("probe",) else names
-    return {name: lambda name=name: open_source(name, settings) for name in wanted}  # type: ignore[misc]

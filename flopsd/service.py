@@ -65,6 +65,7 @@ def run_daemon(
     table = load_peaks(settings.peaks)
     context = find_context(environment)
     sources = _sources(settings, table, clock, supervised=supervision is not None)
+    ending = _Ending()  # from here on a signal is a regular end; before, there is nothing to lose
     folder = StateDir(state_dir(settings, environment))
     folder.acquire()
     journal = Journal(folder)
@@ -77,9 +78,9 @@ def run_daemon(
         del history
         daemon = Daemon(writer, sources, clock, settings.interval_seconds)
         log.info("run %s, incarnation %d, journal %s", run, writer.snapshot.incarnation, folder.journal)
-        child_exit = _listen_for_the_end(daemon, settings, clock, supervision)
+        ending.attach(daemon, settings, clock, supervision)
         why = daemon.run(_Companions(writer, settings, clock, err if progress else None).each_tick)
-        durable = writer.close(why, child_exit())
+        durable = writer.close(why, ending.child_exit_code)
         sealed = not settings.seal or (durable and _seal(settings, folder.path, folder.journal, run, clock, err))
     finally:
         journal.close()
@@ -185,40 +186,51 @@ def _emitter(settings: Settings, out: IO[str], err: IO[str]) -> Callable[[str], 
     return emit
 
 
-def _listen_for_the_end(
-    daemon: Daemon, settings: Settings, clock: Clock, supervision: Supervision | None
-) -> Callable[[], int | None]:
-    """Set up all that can end the run: signals, --duration, the launcher's pipe.
+class _Ending:
+    """Whatever can end a run: signals, --duration, the launcher's pipe. A signal that comes too early is kept."""
 
-    Gives a function that tells the job's exit code, if the launcher told it.
-    """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _: daemon.stop(signal.Signals(received).name))
-    if settings.duration_seconds is not None:
-        threading.Thread(
-            target=_stop_after, args=(daemon, clock, settings.duration_seconds), name="duration", daemon=True
-        ).start()
-    told: list[int] = []
-    if supervision is not None:
-        threading.Thread(
-            target=_watch_lifeline, args=(supervision.lifeline, daemon, told), name="lifeline", daemon=True
-        ).start()
-    return lambda: told[0] if told else None
+    def __init__(self) -> None:
+        self.child_exit_code: int | None = None
+        self._daemon: Daemon | None = None
+        self._early = ""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
 
+    def attach(self, daemon: Daemon, settings: Settings, clock: Clock, supervision: Supervision | None) -> None:
+        """Let what was asked for, and what is yet to be, stop `daemon`."""
+        self._daemon = daemon
+        if self._early:
+            daemon.stop(self._early)
+        if supervision is not None:  # under exec the job decides how long
+            self._start("lifeline", lambda: self._watch_lifeline(supervision.lifeline, daemon))
+        elif settings.duration_seconds is not None:
+            seconds = settings.duration_seconds
+            self._start("duration", lambda: self._stop_after(seconds, clock, daemon))
 
-def _stop_after(daemon: Daemon, clock: Clock, seconds: float) -> None:
-    clock.wait(threading.Event(), seconds)
-    daemon.stop("duration")
+    def _on_signal(self, number: int, _: object) -> None:
+        name = signal.Signals(number).name
+        if self._daemon is None:
+            self._early = self._early or name
+        else:
+            self._daemon.stop(name)
 
+    @staticmethod
+    def _start(name: str, work: Callable[[], None]) -> None:
+        threading.Thread(target=work, name=name, daemon=True).start()
 
-def _watch_lifeline(lifeline: int, daemon: Daemon, told: list[int]) -> None:
-    with os.fdopen(lifeline, "r", encoding="ascii") as pipe:
-        line = pipe.readline().strip()
-    if line.startswith("exit "):
-        told.append(int(line.removeprefix("exit ")))
-        daemon.stop("job ended")
-    else:
-        daemon.stop("launcher gone")
+    @staticmethod
+    def _stop_after(seconds: float, clock: Clock, daemon: Daemon) -> None:
+        clock.wait(threading.Event(), seconds)
+        daemon.stop("duration")
+
+    def _watch_lifeline(self, lifeline: int, daemon: Daemon) -> None:
+        with os.fdopen(lifeline, "r", encoding="ascii") as pipe:
+            line = pipe.readline().strip()
+        if line.startswith("exit "):
+            self.child_exit_code = int(line.removeprefix("exit "))
+            daemon.stop("job ended")
+        else:
+            daemon.stop("launcher gone")
 
 
 class _Companions:

@@ -15,7 +15,6 @@ from flopsd import __version__
 from flopsd.clock import NS_PER_S, Clock, rfc3339
 from flopsd.context import Context
 from flopsd.core.figures import Rating
-from flopsd.core.flop import format_flop
 from flopsd.core.ledger import rating_of
 from flopsd.core.meter import advance, new_gaps
 from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Precision, Reading, Sweep, Tally
@@ -391,9 +390,3 @@ def _failed(state: SourceState, message: Message) -> SourceState:
         log.error("source %s: %s", message.source, message.fault)
     errors = {**state.errors, message.reason.value: state.errors.get(message.reason.value, 0) + 1}
     return replace(state, up=False, reason=message.fault, errors=errors, read_seconds=message.read_seconds)
-
-
-def describe_rate(snapshot: Snapshot) -> str:
-    """The rate for people, or that nothing is being measured."""
-    rate = snapshot.rate_flop_per_s()
-    return "no measurement" if rate is None else format_flop(rate, "FLOP/s")

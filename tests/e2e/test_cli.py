@@ -1,0 +1,200 @@
+"""The other verbs as a user types them: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flopsd.context import find_context
+from tests.support.process import environment, flopsd, get, predicate, started, wait_until
+from tests.support.scenario import Fault, Scenario, Segment, a100, h100
+
+BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
+
+
+def test_a_replay_is_labelled_everywhere_and_is_no_evidence(tmp_path: Path) -> None:
+    state, ledger = tmp_path / "state", tmp_path / "ledger.json"
+    with started("run", "--source", "replay", "--state-dir", str(state), "--ledger", str(ledger), "--listen",
+                 "127.0.0.1:0", "--progress", env=environment(None)) as program:  # fmt: skip
+        url = program.wait_for(r"metrics at (\S+)/metrics")[1]
+        wait_until(lambda: get(f"{url}/-/ready")[0] == 200, "readiness")
+        assert 'replay="true"' in get(f"{url}/metrics")[1]
+        assert "REPLAY of a recording: no hardware is being metered" in get(url)[1]
+        assert "REPLAY of a recording" in flopsd("status", "--url", url).stdout
+        assert "REPLAY of a recording" in flopsd("status", "--state-dir", str(state)).stdout
+        program.wait_for("REPLAY, no hardware: +[0-9]+ s  measured")
+        program.process.send_signal(signal.SIGINT)
+        assert program.finish() == 0, program.text
+    assert "REPLAY     of a recording: no hardware was metered, this is no evidence" in program.text
+    key = str(ledger.with_suffix(".pub"))
+    refused = flopsd("verify", str(ledger), "--key", key)
+    assert refused.returncode == 3
+    assert (
+        "NOT VERIFIED: this ledger is a replay of the recording 'h100x2.jsonl': no hardware was metered"
+        in refused.stdout
+    )
+    accepted = flopsd("verify", str(ledger), "--key", key, "--allow-replay")
+    assert accepted.returncode == 0
+    assert "REPLAY: read from a recording" in accepted.stdout
+    told = predicate(ledger)
+    assert told["replay"]["origin"].startswith("simulation")
+    assert all(device["uuid"].startswith("REPLAY-") for device in told["devices"])
+
+
+def test_run_without_an_accelerator_is_exit_4_with_the_remedy(tmp_path: Path) -> None:
+    done = flopsd("run", "--state-dir", str(tmp_path / "state"))
+    assert done.returncode == 4
+    assert "NVML Shared Library Not Found" in done.stderr
+    assert "hint: install the NVIDIA driver" in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_an_unknown_source_is_exit_4_and_names_the_known(tmp_path: Path) -> None:
+    done = flopsd("run", "--source", "tpu", "--state-dir", str(tmp_path))
+    assert done.returncode == 4
+    assert "there is no source named 'tpu'" in done.stderr
+    assert "nvml, replay" in done.stderr
+
+
+def test_bad_settings_are_exit_2_all_at_once(tmp_path: Path) -> None:
+    done = flopsd("run", "--interval", "soon", "--listen", "x", "--state-dir", str(tmp_path))
+    assert done.returncode == 2
+    assert "--interval: 'soon'" in done.stderr
+    assert "--listen: 'x'" in done.stderr
+    assert flopsd("run", "--no-such-flag").returncode == 2
+    assert flopsd("exec", "--").returncode == 2
+    assert flopsd().returncode == 2
+
+
+def test_a_run_is_continued_after_a_kill_and_begun_anew_after_its_end(tmp_path: Path, standin: Path) -> None:
+    env = environment(standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"))
+    state = tmp_path / "state"
+    common = ("run", "--state-dir", str(state), "--listen", "off")
+    with started(*common, env=env) as program:
+        first = program.wait_for(r"run (\S+), incarnation 1,")[1]
+        wait_until(lambda: b"activity" in (state / "pending.jsonl").read_bytes(), "a reading")
+        program.process.kill()
+        program.process.wait()
+    with started(*common, env=env) as program:
+        assert program.wait_for(r"run (\S+), incarnation 2,")[1] == first
+        program.process.send_signal(signal.SIGTERM)
+        assert program.finish() == 0
+    with started(*common, env=env) as program:
+        assert program.wait_for(r"run (\S+), incarnation 1,")[1] != first
+        program.process.send_signal(signal.SIGTERM)
+        assert program.finish() == 0
+    assert len(list(state.glob(f"{first}-until-*.journal.jsonl"))) == 1  # nothing is overwritten
+    assert len(list(state.glob("*.ledger.json"))) == 2
+
+
+def test_seal_closes_what_a_killed_daemon_left(tmp_path: Path, standin: Path) -> None:
+    env = environment(standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"))
+    state = tmp_path / "state"
+    with started("run", "--state-dir", str(state), "--listen", "off", "--run-id", "spot", env=env) as program:
+        wait_until(
+            lambda: (state / "pending.jsonl").exists() and b"activity" in (state / "pending.jsonl").read_bytes(),
+            "a reading",
+        )
+        busy = flopsd("seal", "--state-dir", str(state))
+        assert busy.returncode == 1
+        assert "belongs to a running flopsd" in busy.stderr
+        program.process.kill()
+        program.process.wait()
+    done = flopsd("seal", "--state-dir", str(state))
+    assert done.returncode == 0, done.stderr
+    told = predicate(state / "spot.ledger.json")
+    assert told["incarnations"][0]["end"] is None
+    assert int(told["totals"]["executed"]["measured"]) > 0
+    assert flopsd("seal", "--state-dir", str(tmp_path / "nowhere")).returncode == 1
+
+
+def test_doctor_names_devices_evidence_and_remedies(tmp_path: Path, standin: Path) -> None:
+    gpus = (h100(BUSY), a100(BUSY), h100(BUSY, name="NVIDIA H20", pci=0x232910DE), h100(BUSY, mig=True))
+    env = environment(
+        standin, Scenario(gpus).write(tmp_path / "scenario.txt"), FLOPSD_STATE_DIR=str(tmp_path / "state")
+    )
+    done = flopsd("doctor", env=env)
+    assert done.returncode == 0
+    assert (
+        "ok    device 0: NVIDIA H100 80GB HBM3, row h100-sxm5-80gb (published), 132 SMs, evidence activity"
+        in done.stdout
+    )
+    assert (
+        "warn  device 1: NVIDIA A100-SXM4-80GB, row a100-sxm4-80gb (published), 108 SMs, evidence utilization"
+        in done.stdout
+    )
+    assert "no GPM on this GPU" in done.stdout
+    assert "fail  device 2" in done.stdout
+    assert "add a row with its exact name" in done.stdout
+    assert "MIG is on" in done.stdout
+    checks = json.loads(flopsd("doctor", "--json", env=env).stdout)
+    assert [c["meters"] for c in checks if c["name"].startswith("device")] == [True, True, False, False]
+    assert flopsd("doctor", env=environment(None)).returncode == 4
+
+
+def test_status_tells_a_lost_source(tmp_path: Path, standin: Path) -> None:
+    scenario = Scenario((h100(BUSY), h100(BUSY, (Fault(2000, 10**9, "gpu_lost"),))))
+    env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
+    with started("run", "--state-dir", str(tmp_path / "s"), "--listen", "127.0.0.1:0", "--no-seal", env=env) as program:
+        url = program.wait_for(r"metrics at (\S+)/metrics")[1]
+        wait_until(lambda: 'reason="device_lost"' in get(f"{url}/metrics")[1], "the loss in the metrics")
+        page = get(f"{url}/metrics")[1]
+        told = json.loads(flopsd("status", "--url", url, "--json").stdout)
+        exact = json.loads(flopsd("status", "--state-dir", str(tmp_path / "s"), "--json").stdout)
+        program.process.send_signal(signal.SIGTERM)
+        assert program.finish() == 0
+    assert 'flopsd_source_errors_total{reason="device_lost",source="nvml"}' in page
+    assert [float(d["gapSeconds"]) > 0 for d in told["devices"]] == [True, True]
+    assert float(told["devices"][1]["gapSeconds"]) > float(told["devices"][0]["gapSeconds"])
+    assert exact["daemon"] == "running"
+    assert flopsd("status", "--state-dir", str(tmp_path / "none")).returncode == 1
+    assert flopsd("status", "--url", url).returncode == 1
+
+
+def test_an_unknown_device_is_named_and_leaves_no_upper_bound(tmp_path: Path, standin: Path) -> None:
+    env = environment(
+        standin, Scenario((h100(BUSY, name="NVIDIA X9000", pci=0x999910DE),)).write(tmp_path / "scenario.txt")
+    )
+    done = flopsd("run", "--state-dir", str(tmp_path / "s"), "--ledger", str(tmp_path / "ledger.json"), "--listen", "off",
+                  "--duration", "1.5", env=env)  # fmt: skip
+    assert done.returncode == 0
+    assert "'NVIDIA X9000' with PCI id 0x9999 is not in the peak table" in done.stderr
+    assert "no upper bound is known" in done.stderr
+    executed = predicate(tmp_path / "ledger.json")["totals"]["executed"]
+    assert (executed["measured"], executed["high"]) == (None, None)
+
+
+@pytest.mark.parametrize("sample", [None, "rank"])
+def test_the_context_of_a_training_job(tmp_path: Path, sample: str | None) -> None:
+    (tmp_path / "proc/sys/kernel/random").mkdir(parents=True)
+    (tmp_path / "proc/sys/kernel/random/boot_id").write_text("boot-7\n")
+    variables = {"TRAINING_JOB_NAME": "job", "TRAINING_JOB_ARN": "arn:x"}
+    if sample:
+        config = tmp_path / "opt/ml/input/config"
+        config.mkdir(parents=True)
+        (config / "resourceconfig.json").write_text(
+            '{"current_host": "algo-2", "hosts": ["algo-1", "algo-2"], "current_instance_type": "ml.p5.48xlarge"}'
+        )
+    context = find_context(variables, tmp_path)
+    assert (context.platform, context.job_name, context.boot_id) == ("sagemaker-training", "job", "boot-7")
+    assert (context.rank, context.instance_type) == ((1, "ml.p5.48xlarge") if sample else (None, None))
+    assert find_context({"SLURM_JOB_ID": "9", "SLURM_NODEID": "3"}, tmp_path / "other").rank == 3
+    assert find_context({}, tmp_path / "other").platform == "host"
+
+
+def test_help_teaches_every_verb() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    narrow = {**os.environ, "COLUMNS": "100"}
+    shown = subprocess.run(
+        [sys.executable, "-m", "flopsd", "--help"], env=narrow, capture_output=True, text=True, check=True
+    )
+    assert shown.stdout in readme, "README's help block is not what `flopsd --help` prints"
+    for verb in ("run", "exec", "seal", "verify", "status", "doctor"):
+        assert flopsd(verb, "--help").returncode == 0
+    assert flopsd("--version").stdout == "flopsd 0.1.0\n"
