@@ -22,7 +22,7 @@ run: $(VENV)/.installed ## meter this machine (or replay the bundled recording),
 	@$(BIN)/python scripts/first_run.py --seconds $(RUN_SECONDS) --dir $(RUN_DIR)
 
 test: check ## lint, types and all tests
-	@$(BIN)/python -m pytest -n 4 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 5 --maxschedchunk=1 $(PYTEST_ARGS)
 
 check: $(VENV)/.installed ## lint and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy

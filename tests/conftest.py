@@ -31,3 +31,8 @@ def _tools(request: pytest.FixtureRequest) -> None:
                 if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1":
                     pytest.fail(message + ", and this run requires all tools")
                 pytest.skip(message)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The minute-long ones first: they wait more than they work, so workers take them side by side."""
+    items.sort(key=lambda item: item.get_closest_marker("minute") is None)

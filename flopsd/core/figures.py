@@ -128,14 +128,6 @@ def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: R
     return Row(evidence, pipe, label, cycles, duration_ns, Figures(low, measured, high))
 
 
-def ceiling_flop(tally: Tally, rating: Rating, table: PeakTable) -> int | None:
-    """The ceiling of everything that is only bounded or not observed at all; None where there is none."""
-    bounded = (
-        row.figures for row in rows(tally, rating, table) if row.evidence in (Evidence.UTILIZATION, Evidence.GAP)
-    )
-    return sum_figures(bounded).high_flop
-
-
 def _ceiling_rate(rating: Rating, table: PeakTable) -> int | None:
     return table.ceiling_flop_per_cycle(rating.part, rating.precision) if rating.part is not None else None
 

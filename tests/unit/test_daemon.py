@@ -1,0 +1,141 @@
+"""The threads around the writer: pumps that fail, hang or come late, and the last reading."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from flopsd.clock import NS_PER_S, SystemClock
+from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading, Sweep
+from flopsd.core.records import read_history
+from flopsd.daemon import Daemon
+from flopsd.errors import SourceUnavailableError
+from flopsd.journal import Journal, StateDir
+from flopsd.sources import Source
+from flopsd.testing import ScriptedSource
+from flopsd.writer import Writer, WriterSettings
+from tests.support.runs import CONTEXT, H100
+from tests.support.strategies import table
+
+INTERVAL_S = 0.1
+
+
+class Bench:
+    """A daemon over scripted sources on the real clock, stopped by what its script sees."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = SystemClock()
+        state = StateDir(folder)
+        state.acquire()
+        self.journal = Journal(state)
+        self.journal.recover("aside")
+        wanted = WriterSettings(round(INTERVAL_S * NS_PER_S), 3600 * NS_PER_S, "0" * 64, None, ("script",))
+        self.writer = Writer(self.journal, table(), wanted, CONTEXT, self.clock, lambda _: None)
+        self.writer.begin("run", read_history(self.journal.read()), None)
+        self.since_ns = self.clock.boottime_ns()
+        self.reads = 0
+
+    def sweep(self) -> Sweep:
+        now_ns = self.clock.boottime_ns()
+        reading = Reading(H100.uid, self.since_ns, now_ns, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1000}))
+        self.since_ns = now_ns
+        return Sweep((reading,))
+
+    def run(self, opener: object) -> str:
+        self.daemon = Daemon(self.writer, {"script": opener}, self.clock, INTERVAL_S)  # type: ignore[dict-item]
+        why = self.daemon.run(lambda: None)
+        assert self.writer.close(why)
+        return why
+
+
+def test_whatever_a_source_raises_is_a_gap_and_the_next_reading_counts(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+
+    def script() -> Sweep:
+        bench.reads += 1
+        if bench.reads == 2:
+            raise ZeroDivisionError("a plug-in's own fault")
+        if bench.reads == 5:
+            bench.daemon.stop("enough")
+        return bench.sweep()
+
+    source = ScriptedSource("script", [H100], script)
+    assert bench.run(lambda: source) == "enough"
+    assert source.closed
+    (state,) = bench.writer.snapshot.devices
+    # The reading behind the fault began before it: what of it is not yet told as a gap cannot be told apart.
+    assert set(state.tally.gap_ns) <= {
+        GapReason.DRIVER_ERROR,
+        GapReason.OVERLAP,
+        GapReason.STARTING,
+        GapReason.STOPPING,
+    }
+    assert state.tally.gap_ns[GapReason.DRIVER_ERROR] > 0
+    assert state.tally.active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)] >= 3000
+    assert bench.writer.snapshot.sources["script"].errors == {"driver_error": 1}
+
+
+def test_the_end_brings_one_more_reading(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+
+    def script() -> Sweep:
+        bench.reads += 1
+        if bench.reads == 2:
+            bench.daemon.stop("SIGTERM")
+        return bench.sweep()
+
+    bench.run(lambda: ScriptedSource("script", [H100], script))
+    assert bench.reads == 3
+
+
+def test_a_source_that_cannot_be_opened_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    tries: list[int] = []
+
+    def opener() -> Source:
+        tries.append(1)
+        if len(tries) == 1:
+            raise SourceUnavailableError("not yet", hint="wait")
+        return ScriptedSource("script", [H100], script)
+
+    def script() -> Sweep:
+        bench.daemon.stop("found")
+        return bench.sweep()
+
+    import flopsd.daemon
+
+    monkeypatch.setattr(flopsd.daemon, "REOPEN_SECONDS", 0.01)
+    assert bench.run(opener) == "found"
+    assert len(tries) == 2
+    assert bench.writer.snapshot.sources["script"].errors == {"source_down": 1}
+
+
+def test_a_hanging_source_holds_up_neither_the_writer_nor_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, hang = Bench(tmp_path), threading.Event()
+
+    def script() -> Sweep:
+        bench.reads += 1
+        if bench.reads == 2:
+            hang.wait()
+        return bench.sweep()
+
+    import flopsd.daemon
+
+    monkeypatch.setattr(flopsd.daemon, "FINAL_READ_SECONDS", 0.1)
+    opened = ScriptedSource("script", [H100], script)
+    bench.daemon = Daemon(bench.writer, {"script": lambda: opened}, bench.clock, INTERVAL_S)
+
+    def stop_when_told() -> None:
+        if not bench.writer.snapshot.sources["script"].up and bench.reads == 2:
+            bench.daemon.stop("told")
+
+    assert bench.daemon.run(stop_when_told) == "told"
+    assert bench.writer.close("told")
+    hang.set()
+    (state,) = bench.writer.snapshot.devices
+    assert state.tally.gap_ns[GapReason.SOURCE_SILENT] > 0
+    assert state.tally.total_observed_ns + state.tally.total_gap_ns == state.tally.span_ns
