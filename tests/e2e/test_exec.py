@@ -62,11 +62,10 @@ def test_signals_reach_the_jobs_whole_process_group(
     job = (
         "import os, signal, sys, subprocess\n"
         f"child = subprocess.Popen([sys.executable, '-c', "
-        f"\"import signal, sys; signal.signal({int(number)}, lambda *_: sys.exit(7)); print('up', flush=True); signal.pause()\"], stdout=subprocess.PIPE)\n"
+        f"\"import signal, sys, time; signal.signal({int(number)}, lambda *_: sys.exit(7)); print('up', flush=True); [time.sleep(0.02) for _ in iter(int, 1)]\"], stdout=subprocess.PIPE)\n"
         "child.stdout.readline()\n"
         f"signal.signal({int(number)}, lambda *_: None)\n"
         "sys.stderr.write('job is up\\n'); sys.stderr.flush()\n"
-        "signal.pause()\n"
         "sys.exit(40 + child.wait())\n"
     )
     with started("exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen",
