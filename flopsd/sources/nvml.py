@@ -202,8 +202,7 @@ class NvmlSource:
             limits = self._peaks.limits(device, self._peaks.resolve(device))
         except UnknownDeviceError:
             limits = None  # the daemon names it; here it only means that nothing can be computed
-        samples = (lib.nvmlGpmSampleAlloc(), lib.nvmlGpmSampleAlloc()) if gpm else None
-        return _Gpu(device, handle, limits, now_ns, gpm, usable, samples)
+        return _Gpu(device, handle, limits, now_ns, gpm, usable)
 
     def _best_evidence(self, handle: Any) -> tuple[bool, bool, str]:
         """Whether GPM works, whether anything does, and why it is not better."""
@@ -241,11 +240,16 @@ class NvmlSource:
         return gpu
 
     def _restart(self) -> None:
-        """All GPUs failed: perhaps the driver was reloaded, and NVML must be started again."""
+        """All GPUs failed: perhaps the driver was reloaded. NVML is started again, with sample buffers of its own."""
+        lib = self._lib
         try:
+            for gpu in self._gpus:
+                for sample in gpu.samples or ():
+                    lib.nvmlGpmSampleFree(sample)
+                gpu.samples = None
             self.close()
-            self._lib.nvmlInit()
-        except self._lib.NVMLError:
+            lib.nvmlInit()
+        except lib.NVMLError:
             pass  # still down; each GPU's gap says so, and the next read tries again
 
     def _failed(self, gpu: _Gpu, reason: GapReason) -> Reading:
@@ -266,7 +270,8 @@ class NvmlSource:
         before_ns = clock.boottime_ns()
         if gpu.clock_mhz is not None and before_ns - gpu.since_ns < _GPM_MIN_INTERVAL_NS:
             return None
-        assert gpu.samples is not None
+        if gpu.samples is None:
+            gpu.samples = (lib.nvmlGpmSampleAlloc(), lib.nvmlGpmSampleAlloc())
         baseline, spare = gpu.samples
         lib.nvmlGpmSampleGet(handle, spare)
         now_ns = (before_ns + clock.boottime_ns()) // 2

@@ -148,6 +148,12 @@ def test_a_fault_is_a_gap_with_its_reason_and_leaves_the_others_alone(
     ]
 
 
+def test_when_every_gpu_fails_nvml_is_started_again(open_sim: Open) -> None:
+    source, clock = open_sim(*[h100(BURSTS, (Fault(1500, 3500, "unknown"),))] * 2)
+    got = [[type(reading.work) for reading in read(source, clock, 1000)] for _ in range(6)]
+    assert got == [[Gap, Gap]] * 4 + [[Active, Active]] * 2
+
+
 def test_garbage_utilization_is_a_gap(open_sim: Open) -> None:
     source, clock = open_sim(a100(BURSTS, (Fault(2500, 3500, "util_garbage"),)))
     got = [read(source, clock, 1000)[0].work for _ in range(6)]
