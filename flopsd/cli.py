@@ -13,15 +13,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from flopsd import __version__
 from flopsd.clock import SystemClock
 from flopsd.errors import ConfigError, FlopsdError, NotVerifiedError, SourceUnavailableError
-from flopsd.settings import SETTINGS, Setting, Settings
+from flopsd.settings import BY_KEY, SETTINGS, Setting, Settings
 
 OK, FAILED, USAGE, NOT_VERIFIED, NO_SOURCE = 0, 1, 2, 3, 4
-SEAL_KEYS = ("state_dir", "key", "ledger", "peaks")
+SEAL_KEYS = ("state_dir", "run_id", "key", "ledger", "peaks")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -200,16 +200,11 @@ def _exec(arguments: argparse.Namespace) -> int:
     clock = SystemClock()
     # Fixed here, so that a daemon that is started again continues the same run.
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
-    flags = [part for s in SETTINGS if s.key != "run_id" for part in _as_flags(s, getattr(arguments, s.key, None))]
-    if arguments.config:
-        flags += ["--config", arguments.config]
-    me = [sys.executable, "-m", "flopsd"]
-    seal_flags = [
-        part for s in SETTINGS if s.key in SEAL_KEYS for part in _as_flags(s, getattr(arguments, s.key, None))
-    ]
+    config = ["--config", arguments.config] if arguments.config else []
+    me, run = [sys.executable, "-m", "flopsd"], ["--run-id", run_id, *config]
     launcher = Launcher(
-        daemon_command=[*me, "run", *flags, "--run-id", run_id],
-        seal_command=[*me, "seal", *seal_flags, *(["--config", arguments.config] if arguments.config else [])]
+        daemon_command=[*me, "run", *run, *_given(arguments, [s for s in SETTINGS if s.key != "run_id"])],
+        seal_command=[*me, "seal", *run, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"])]
         if settings.seal
         else None,
         clock=clock,
@@ -219,13 +214,16 @@ def _exec(arguments: argparse.Namespace) -> int:
     return launcher.run(command, os.environ)
 
 
-def _as_flags(setting: Setting, value: Any) -> list[str]:
-    if value is None:
-        return []
-    if setting.key == "seal":
-        return ["--no-seal"]
-    values = value if isinstance(value, list) else [value]
-    return [part for one in values for part in (setting.flag, str(one))]
+def _given(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[str]:
+    """The flags of `settings` that were given on the command line, to be given again."""
+    flags: list[str] = []
+    for setting in settings:
+        value = getattr(arguments, setting.key, None)
+        if setting.key == "seal" and value is not None:
+            flags.append("--no-seal")
+        elif value is not None:
+            flags += [part for one in (value if isinstance(value, list) else [value]) for part in (setting.flag, one)]
+    return flags
 
 
 def _seal(arguments: argparse.Namespace) -> int:

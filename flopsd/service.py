@@ -335,6 +335,11 @@ def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Cl
         first = next(iter(journal.read()), None)
         if first is None:
             raise LedgerError(f"the journal in {folder.path} holds no whole record")
+        if settings.run_id not in (None, first["run"]):
+            raise LedgerError(
+                f"the journal in {folder.path} is of run {first['run']!r}: nothing was metered of {settings.run_id!r}",
+                hint="leave --run-id out to seal the run that is there",
+            )
         ledger = Path(settings.ledger) if settings.ledger else default_ledger(folder.path, str(first["run"]))
         key, made = ensure_key(settings.key, folder.path)
         if made:

@@ -141,6 +141,18 @@ def test_an_unreadable_key_is_loud_and_loses_nothing(tmp_path: Path, env: dict[s
     assert int(predicate(tmp_path / "ledger.json")["totals"]["executed"]["measured"]) > 0
 
 
+def test_another_runs_journal_is_never_sealed_as_this_jobs(tmp_path: Path, env: dict[str, str]) -> None:
+    """The daemon cannot begin, and the folder still holds an earlier run: its figures are not this job's."""
+    assert run(tmp_path, env, *metered(tmp_path, "exit 0")).returncode == 0
+    (tmp_path / "ledger.json").unlink()
+    done = run(tmp_path, env, "sh", "-c", "exit 3", options=("--peaks", str(tmp_path / "none.yaml")))
+    assert done.returncode == 3
+    assert "cannot read the peak table" in done.stderr
+    assert "nothing was metered" in done.stderr
+    assert "NOT SEALED" in done.stderr
+    assert not (tmp_path / "ledger.json").exists()
+
+
 def test_a_state_folder_that_cannot_be_used_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "file").write_text("")
     done = flopsd(
