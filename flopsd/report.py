@@ -40,6 +40,8 @@ def verified_text(verified: Verified) -> str:
     figures = Figures(*(None if executed[k] is None else int(executed[k]) for k in ("low", "measured", "high")))  # type: ignore[arg-type]
     share = "unknown" if coverage["observedPpm"] is None else f"{int(coverage['observedPpm']) / 10_000:.2f} %"
     energy = "unknown" if predicate["energyJoules"] is None else f"{predicate['energyJoules']} J"
+    if predicate["energyJoules"] is not None and float(predicate["energyUncountedSeconds"]):
+        energy += f" counted; not counted in {predicate['energyUncountedSeconds']} device seconds"
     evidence = ", ".join(executed["byEvidence"]) or "none"
     lines = [
         f"VERIFIED: signed by {', '.join(k[:16] + '…' for k in verified.keyids)}, "

@@ -48,6 +48,8 @@ ASSUMPTIONS = (
     "low the slowest and high the fastest format of the pipe on that part.",
     "low leaves out the FP32 pipe, which counts integer multiply-adds too, INT8 tensor work, and what is only bounded.",
     "high adds the margins, and the most that the device can do for every interval only bounded or not observed.",
+    "A pipe whose rate the table does not state is not in measured; high holds a bound for it.",
+    "Energy is what the devices' counters counted; device seconds without such a counter are named beside it.",
     "utilization is the share of time in which any kernel ran: a ceiling, never an estimate.",
 )
 
@@ -124,6 +126,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
             "architecture": None,
         },
         "energyJoules": _energy(tally for _, _, tally in tallies),
+        "energyUncountedSeconds": _energy_uncounted(tally for _, _, tally in tallies),
         "deviceSeconds": seconds(sum(tally.span_ns for _, _, tally in tallies)),
         "wallSeconds": seconds(sum(inc.last_ns - inc.begin["ns"] for inc in history.incarnations)),
         "coverage": _coverage(history, table),
@@ -219,6 +222,7 @@ def _devices(history: History, table: PeakTable) -> list[dict[str, Any]]:
                 "evidenceReason": device.evidence_reason,
                 "executed": figures_json(sum_figures(total(tally, rating, table) for tally, rating in tallies[uid])),
                 "energyJoules": _energy(tally for tally, _ in tallies[uid]),
+                "energyUncountedSeconds": _energy_uncounted(tally for tally, _ in tallies[uid]),
                 "observedSeconds": seconds(sum(tally.total_observed_ns for tally, _ in tallies[uid])),
                 "gapSeconds": seconds(sum(tally.total_gap_ns for tally, _ in tallies[uid])),
                 "spanSeconds": seconds(sum(tally.span_ns for tally, _ in tallies[uid])),
@@ -272,6 +276,11 @@ def _executed(history: History, table: PeakTable) -> dict[str, Any]:
 def _energy(tallies: Iterable[Tally]) -> str | None:
     known = [tally.energy_mj for tally in tallies if tally.energy_mj is not None]
     return f"{sum(known) // 1000}.{sum(known) % 1000:03d}" if known else None
+
+
+def _energy_uncounted(tallies: Iterable[Tally]) -> str:
+    """Device time of which no counter told the energy, so that a partial sum is never taken for the whole."""
+    return seconds(sum(tally.span_ns for tally in tallies if tally.energy_mj is None))
 
 
 def _coverage(history: History, table: PeakTable) -> dict[str, Any]:

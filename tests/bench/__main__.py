@@ -15,7 +15,7 @@ import psutil
 import pynvml
 
 from flopsd.clock import NS_PER_S
-from flopsd.core.model import Active, Evidence, Gauges, Pipe, Reading, Sweep
+from flopsd.core.model import Active, Device, Evidence, Gauges, Pipe, Reading, Sweep
 from flopsd.core.records import read_history
 from flopsd.journal import Journal, StateDir
 from flopsd.seal import ensure_key, load_public, seal_journal
@@ -158,15 +158,14 @@ def week(folder: Path, days: int = 7, gpus: int = 8) -> None:
     say("journal, bytes a device and day", f"{size / days / gpus:,.0f} B", f"{50e6 / 56:,.0f} B")
     say(f"journal, {days} days x {gpus} GPUs", f"{size / 1e6:.1f} MB", "50 MB")
     key, _ = ensure_key(None, state.path)
-    sealed = [None]
-    seal_s = timed(lambda: sealed.__setitem__(0, seal_journal(state.journal, key, folder / "ledger.json", clock)))  # type: ignore[call-overload]
+    seal_s = timed(lambda: seal_journal(state.journal, key, folder / "ledger.json", clock))
     say(f"seal, {days} days x {gpus} GPUs", f"{seal_s:.2f} s", "2 s")
     public = load_public(str(folder / "ledger.pub"))
     verify_s = timed(lambda: verify_ledger(folder / "ledger.json", [public]))
     say(f"verify with recomputation, {days} days x {gpus} GPUs", f"{verify_s:.2f} s", "5 s")
 
 
-def _gpu(index: int):  # type: ignore[no-untyped-def]
+def _gpu(index: int) -> Device:
     from dataclasses import replace
 
     return replace(H100, uid=f"GPU-5a4d0000-0000-4000-8000-{index:012d}", index=index)

@@ -54,7 +54,7 @@ class Run:
             self.since_ns = now_ns
 
     def _reading(self, device: Device, now_ns: int, fault: GapReason | None) -> Reading:
-        counters = {"energy_mj": now_ns // 2_000_000}
+        counters = {} if device is STRANGER else {"energy_mj": now_ns // 2_000_000}
         work: Active | Busy | Gap = Gap(fault) if fault is not None else Busy(60_000_000_000)
         if fault is None and device is not A100:
             cycles = 1500 * 132 * (now_ns - self.since_ns) // 1000

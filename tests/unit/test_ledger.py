@@ -256,6 +256,9 @@ def test_of_a_stranger_nothing_is_said_and_no_upper_bound_given(tmp_path: Path) 
     assert (stranger["peakRow"], stranger["executed"]) == (None, {"low": "0", "measured": None, "high": None})
     assert [w["evidence"] for w in stranger["work"]] == ["gap"]
     assert "unknown_device" in predicate["coverage"]["gapSecondsByReason"]
+    # Its energy is unknown, not zero: the sum says how much device time it leaves out.
+    assert (stranger["energyJoules"], stranger["energyUncountedSeconds"]) == (None, "26.000000000")
+    assert (predicate["energyJoules"], predicate["energyUncountedSeconds"]) == ("12.500", "26.000000000")
 
 
 def test_without_any_device_nothing_is_known(tmp_path: Path) -> None:
