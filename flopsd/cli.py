@@ -127,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     place = status.add_mutually_exclusive_group()
     place.add_argument("--state-dir", metavar="DIR", help="the daemon's state folder (default: as for run)")
     place.add_argument("--url", metavar="URL", help="the daemon's address, such as http://127.0.0.1:10188")
+    status.add_argument("--peaks", metavar="FILE", help="the run's peak table, where it is not a packaged one")
     status.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     status.set_defaults(run=_status)
 
@@ -276,7 +277,9 @@ def _verify(arguments: argparse.Namespace) -> int:
 def _status(arguments: argparse.Namespace) -> int:
     from flopsd.status import from_state_dir, from_url, status_text
 
-    told = from_url(arguments.url) if arguments.url else from_state_dir(arguments.state_dir, os.environ)
+    told = (
+        from_url(arguments.url) if arguments.url else from_state_dir(arguments.state_dir, os.environ, arguments.peaks)
+    )
     print(json.dumps(told) if arguments.json else status_text(told), end="\n" if arguments.json else "")
     return OK
 

@@ -23,7 +23,7 @@ from flopsd.journal import StateDir, newest_pending, read_live
 _TIMEOUT_SECONDS = 5
 
 
-def from_state_dir(folder: str | None, environment: Mapping[str, str]) -> dict[str, Any]:
+def from_state_dir(folder: str | None, environment: Mapping[str, str], peaks_file: str | None = None) -> dict[str, Any]:
     """Facts of the run in a state folder. Raises JournalError where there is none."""
     state = StateDir(Path(folder) if folder else default_state_dir(environment))
     if not state.journal.is_file():
@@ -34,7 +34,7 @@ def from_state_dir(folder: str | None, environment: Mapping[str, str]) -> dict[s
         head = line.head
     if not history.incarnations:
         raise JournalError(f"the journal in {state.path} holds no whole record yet")
-    table = find_peaks(str(history.incarnations[-1].begin["peaks_sha256"]))
+    table = find_peaks(str(history.incarnations[-1].begin["peaks_sha256"]), [Path(peaks_file)] if peaks_file else [])
     before, before_ns = figures_of(history, table), history.incarnations[-1].last_ns
     pending = newest_pending(state.pending, head)
     if pending is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flopsd.config import config_dir
 from flopsd.context import find_context
 from tests.support.process import environment, flopsd, get, predicate, started, wait_until
 from tests.support.scenario import Fault, Scenario, Segment, a100, h100
@@ -155,6 +156,18 @@ def test_status_tells_a_lost_source(tmp_path: Path, standin: Path) -> None:
     assert exact["daemon"] == "running"
     assert flopsd("status", "--state-dir", str(tmp_path / "none")).returncode == 1
     assert flopsd("status", "--url", url).returncode == 1
+
+
+def test_status_takes_the_table_that_the_run_was_metered_with(tmp_path: Path) -> None:
+    custom, state = tmp_path / "mine.yaml", str(tmp_path / "s")
+    custom.write_text((config_dir() / "peaks.yaml").read_text() + "# ours\n")
+    done = flopsd("run", "--source", "replay", "--state-dir", state, "--listen", "off", "--duration", "1.5",
+                  "--peaks", str(custom))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    without = flopsd("status", "--state-dir", state)
+    assert without.returncode == 1
+    assert "hint: give --peaks the table" in without.stderr
+    assert "PFLOP" in flopsd("status", "--state-dir", state, "--peaks", str(custom)).stdout
 
 
 def test_an_unknown_device_is_named_and_leaves_no_upper_bound(tmp_path: Path, standin: Path) -> None:
