@@ -78,7 +78,9 @@ class Pump(threading.Thread):
         except SourceError as fault:
             hint = f"; {fault.hint}" if fault.hint else ""
             reason = GapReason.SOURCE_DOWN if isinstance(fault, SourceUnavailableError) else GapReason.DRIVER_ERROR
-            self._post(Message(self.source_name, self._clock.boottime_ns(), fault=f"{fault}{hint}", reason=reason))
+            absent = isinstance(fault, SourceUnavailableError) and fault.absent
+            at_ns = self._clock.boottime_ns()
+            self._post(Message(self.source_name, at_ns, fault=f"{fault}{hint}", reason=reason, absent=absent))
             return
         ended_ns = self._clock.boottime_ns()
         self._post(

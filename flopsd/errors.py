@@ -48,7 +48,11 @@ class SourceError(FlopsdError):
 
 
 class SourceUnavailableError(SourceError):
-    """A source cannot be opened on this machine."""
+    """A source cannot be opened on this machine. `absent`: nothing of its kind is here, which is no fault."""
+
+    def __init__(self, message: str, *, hint: str = "", absent: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.absent = absent
 
 
 class JournalError(FlopsdError):

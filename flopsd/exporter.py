@@ -115,6 +115,11 @@ def _time_and_energy(devices: Iterable[DeviceState]) -> Iterator[Metric]:
         labels=(*_GPU, "evidence"),
     )
     gaps = CounterMetricFamily("flopsd_gap_seconds", "Device time that nobody observed.", labels=(*_GPU, "reason"))
+    recovered = CounterMetricFamily(
+        "flopsd_recovered_seconds",
+        "Gap time whose work counters that ran on told afterwards: it is in flopsd_flop_total.",
+        labels=_GPU,
+    )
     for state in devices:
         gpu = _gpu(state)
         energy_mj = state.energy_mj()
@@ -124,9 +129,8 @@ def _time_and_energy(devices: Iterable[DeviceState]) -> Iterator[Metric]:
             observed.add_metric((*gpu, evidence.value), ns / NS_PER_S)
         for reason, ns in state.gap_ns().items():
             gaps.add_metric((*gpu, reason.value), ns / NS_PER_S)
-    yield energy
-    yield observed
-    yield gaps
+        recovered.add_metric(gpu, state.recovered_ns() / NS_PER_S)
+    yield from (energy, observed, gaps, recovered)
 
 
 def _gauges(devices: Iterable[DeviceState]) -> Iterator[Metric]:
@@ -220,6 +224,8 @@ def _sources(snapshot: Snapshot) -> Iterator[Metric]:
         labels=("source",),
     )
     for name, state in snapshot.sources.items():
+        if state.absent:
+            continue
         up.add_metric((name,), float(state.up))
         for reason, count in state.errors.items():
             errors.add_metric((name, reason), count)

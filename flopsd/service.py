@@ -18,7 +18,7 @@ from flopsd.core.flop import format_flop
 from flopsd.core.peaks import PeakTable
 from flopsd.core.records import History, read_history
 from flopsd.daemon import Daemon
-from flopsd.errors import FlopsdError, JournalDamagedError, LedgerError
+from flopsd.errors import FlopsdError, JournalDamagedError, LedgerError, SourceUnavailableError
 from flopsd.journal import Journal, Recovery, StateDir
 from flopsd.settings import Settings, parse_listen
 from flopsd.snapshot import Snapshot
@@ -64,18 +64,21 @@ def run_daemon(
     """
     table = load_peaks(settings.peaks)
     context = find_context(environment)
-    sources = _sources(settings, table, clock, supervised=supervision is not None)
+    origins: dict[str, str] = {}  # filled from the journal, before any source is read
+    sources = _sources(settings, table, clock, origins, supervised=supervision is not None)
     ending = _Ending()  # from here on a signal is a regular end; before, there is nothing to lose
     folder = StateDir(state_dir(settings, environment))
     folder.acquire()
     journal = Journal(folder)
     try:
-        run, history, recovery = _open_run(journal, settings, table, context, clock)
+        found = _recover(journal, clock)
+        origins.update(found.origins(context.boot_id))
+        run, history = _choose_run(journal, found, settings, table, context, clock)
         writer = Writer(
             journal, table, _writer_settings(settings, tuple(sources)), context, clock, _emitter(settings, out, err)
         )
-        writer.begin(run, history, recovery)
-        del history
+        writer.begin(run, history, found.recovery)
+        del history, found
         daemon = Daemon(writer, sources, clock, settings.interval_seconds)
         log.info("run %s, incarnation %d, journal %s", run, writer.snapshot.incarnation, folder.journal)
         ending.attach(daemon, settings, clock, supervision)
@@ -89,17 +92,30 @@ def run_daemon(
 
 
 def _sources(
-    settings: Settings, table: PeakTable, clock: Clock, *, supervised: bool
+    settings: Settings, table: PeakTable, clock: Clock, origins: Mapping[str, str], *, supervised: bool
 ) -> dict[str, Callable[[], Source]]:
-    """How to open each source. Unsupervised, they are opened here and now, so that a failure is an exit code."""
+    """How to open each source. Unsupervised, they are opened here and now, so that a failure is an exit code;
+    of those that are only probed for, one is enough."""
     recording = settings.replay_file or str(config_dir() / "recordings" / "h100x2.jsonl")
-    source_settings = SourceSettings(clock, table, {"replay_file": recording})
-    names = PROBED if settings.sources == ("probe",) else settings.sources
+    source_settings = SourceSettings(clock, table, {"replay_file": recording}, origins)
+    probed = settings.sources == ("probe",)
     openers: dict[str, Callable[[], Source]] = {}
-    for name in names:
+    absent: list[SourceUnavailableError] = []
+    for name in PROBED if probed else settings.sources:
         openers[name] = _Opener(name, source_settings)
-        if not supervised:
+        if supervised:
+            continue
+        try:
             openers[name] = _Opened(openers[name](), openers[name])
+        except SourceUnavailableError as fault:
+            if not (probed and fault.absent):
+                raise
+            absent.append(fault)
+    if not supervised and len(absent) == len(openers):
+        raise SourceUnavailableError(
+            "no accelerator is found here: " + "; ".join(map(str, absent)),
+            hint="; ".join(fault.hint for fault in absent if fault.hint),
+        )
     return openers
 
 
@@ -133,19 +149,33 @@ def _writer_settings(settings: Settings, sources: tuple[str, ...]) -> WriterSett
         settings_sha256(settings),
         settings.precision,
         sources,
+        settings.device_precision,
     )
 
 
-def _open_run(
-    journal: Journal, settings: Settings, table: PeakTable, context: Context, clock: Clock
-) -> tuple[str, History, Recovery | None]:
-    """Recover the journal and decide whose run it is: continued when it is this run's and not ended.
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the state folder held."""
 
-    A journal of another run is renamed in the same folder, never overwritten.
-    """
-    now = rfc3339(clock.wall_ns())
-    stamp = now.replace(":", "").replace("-", "").replace(".", "")
-    recovery = journal.recover(f"damaged-{stamp}.journal.jsonl")
+    history: History
+    recovery: Recovery | None
+
+    def origins(self, boot_id: str) -> dict[str, str]:
+        """By device, what its running counters were when they were last journalled on this boot."""
+        last = self.history.incarnations[-1:]
+        return {
+            uid: tally.totals.origin
+            for incarnation in last
+            if incarnation.boot_id == boot_id
+            for uid, tally in incarnation.tallies.items()
+            if tally.totals is not None
+        }
+
+
+def _recover(journal: Journal, clock: Clock) -> _Found:
+    """The longest valid prefix of the journal that is there; what is not valid is kept beside it."""
+    aside = f"damaged-{_stamp(clock)}.journal.jsonl"
+    recovery = journal.recover(aside)
     if recovery is not None:
         log.error(
             "the journal was damaged at its end (%s): %d bytes %s",
@@ -154,21 +184,34 @@ def _open_run(
             f"kept as {recovery.kept_as}" if recovery.kept_as else "were cut off",
         )
     try:
-        history = read_history(journal.read())
+        return _Found(read_history(journal.read()), recovery)
     except JournalDamagedError as fault:
         log.error("the journal cannot be continued and is put aside: %s", fault)
-        recovery = Recovery(journal.size_bytes, journal.head_sha256, str(fault), f"damaged-{stamp}.journal.jsonl")
-        journal.put_aside(f"damaged-{stamp}.journal.jsonl")
-        history = History()
-    wanted = settings.run_id or context.job_name
+        recovery = Recovery(journal.size_bytes, journal.head_sha256, str(fault), aside)
+        journal.put_aside(aside)
+        return _Found(History(), recovery)
+
+
+def _choose_run(
+    journal: Journal, found: _Found, settings: Settings, table: PeakTable, context: Context, clock: Clock
+) -> tuple[str, History]:
+    """Whose run it is: the journal's is continued when it is this run's and not ended.
+
+    A journal of another run is renamed in the same folder, never overwritten.
+    """
+    history, wanted = found.history, settings.run_id or context.job_name
     if history.incarnations:
         same = history.run == wanted if wanted else not history.ended
         if same and history.node == context.node and history.incarnations[-1].begin["peaks_sha256"] == table.sha256:
-            return history.run, history, recovery
-        kept = f"{history.run}-until-{stamp}.journal.jsonl"
+            return history.run, history
+        kept = f"{history.run}-until-{_stamp(clock)}.journal.jsonl"
         log.warning("the state folder held the journal of run %s; it is kept as %s", history.run, kept)
         journal.put_aside(kept)
-    return wanted or new_run_id(now), History(), recovery
+    return wanted or new_run_id(rfc3339(clock.wall_ns())), History()
+
+
+def _stamp(clock: Clock) -> str:
+    return rfc3339(clock.wall_ns()).replace(":", "").replace("-", "").replace(".", "")
 
 
 def _emitter(settings: Settings, out: IO[str], err: IO[str]) -> Callable[[str], None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flopsd.core.model import PPM, Precision
@@ -33,6 +33,7 @@ class Settings:
     ledger: str | None = None
     seal: bool = True
     precision: Precision | None = None
+    device_precision: Mapping[str, Precision] = field(default_factory=dict)
     peaks: str | None = None
     replay_file: str | None = None
     duration_seconds: float | None = None
@@ -148,6 +149,19 @@ def _precision(value: object) -> Precision | None:
     return Precision(tuple(sorted(ppm.items())), declared_by="config")
 
 
+def _device_precision(value: object) -> Mapping[str, Precision]:
+    """{GPU-…: bf16, "1": {bf16: 0.9, fp8: 0.1}} in YAML, `GPU-…=bf16;1=bf16:0.9,fp8:0.1` as text."""
+    if isinstance(value, str):
+        pieces = [piece.partition("=") for piece in value.split(";")]
+        if not all(separator for _, separator, _ in pieces):
+            raise ValueError("expected DEVICE=FORMAT, such as 0=bf16, several with ';' between them")
+        value = {name.strip(): declared.strip() for name, _, declared in pieces}
+    if not isinstance(value, Mapping):
+        raise ValueError("expected devices, by UUID or index, with a format each, such as {0: bf16}")
+    found = {str(name): _precision(declared) for name, declared in value.items()}
+    return {name: precision for name, precision in found.items() if precision is not None}
+
+
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "sources",
@@ -206,6 +220,13 @@ SETTINGS: tuple[Setting, ...] = (
         "declared number format of tensor work: bf16, or shares "
         "of tensor cycles such as bf16:0.9,fp8:0.1 (default: undeclared)",
         _precision,
+    ),
+    Setting(
+        "device_precision",
+        "--device-precision",
+        "DEVICE=FORMAT",
+        "the same for single devices, by UUID or index: 0=bf16;1=bf16:0.9,fp8:0.1 (default: --precision for all)",
+        _device_precision,
     ),
     Setting("peaks", "--peaks", "FILE", "peak table to use instead of the packaged one", _text),
     Setting("replay_file", "--replay-file", "FILE", "recording for --source replay (default: the bundled one)", _text),

@@ -27,6 +27,7 @@ class SourceState:
     last_reading_wall_ns: int | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
     replay: bool = False
+    absent: bool = False  # nothing of its kind is on this machine: not a fault, and not shown as one
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,12 @@ class DeviceState:
 
     def observed_ns(self) -> int:
         return sum(tally.total_observed_ns for tally, _ in self.all_tallies())
+
+    def unknown_ns(self) -> int:
+        return sum(tally.unknown_ns for tally, _ in self.all_tallies())
+
+    def recovered_ns(self) -> int:
+        return sum(tally.recovered_ns for tally, _ in self.all_tallies())
 
     def span_ns(self) -> int:
         return sum(tally.span_ns for tally, _ in self.all_tallies())
@@ -118,7 +125,8 @@ class Snapshot:
 
     def coverage_ppm(self) -> int | None:
         span_ns = sum(device.span_ns() for device in self.devices)
-        return sum(device.observed_ns() for device in self.devices) * 1_000_000 // span_ns if span_ns else None
+        unknown_ns = sum(device.unknown_ns() for device in self.devices)
+        return (span_ns - unknown_ns) * 1_000_000 // span_ns if span_ns else None
 
 
 def _sum(totals: Iterable[Mapping[K, int]]) -> dict[K, int]:

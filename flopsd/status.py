@@ -55,7 +55,9 @@ def from_state_dir(folder: str | None, environment: Mapping[str, str], peaks_fil
         "lastRecordAt": last.last_utc,
         "executed": figures_json(figures),
         "measuredFlopPerSecond": None if rate is None else str(rate),
-        "observedSeconds": seconds(sum(t.total_observed_ns for i in history.incarnations for t in i.tallies.values())),
+        "knownSeconds": seconds(
+            sum(t.span_ns - t.unknown_ns for i in history.incarnations for t in i.tallies.values())
+        ),
         "spanSeconds": seconds(sum(t.span_ns for i in history.incarnations for t in i.tallies.values())),
         "sources": sorted(last.sources),
         "devices": devices,
@@ -78,6 +80,7 @@ def _devices(history: History, table: PeakTable) -> list[dict[str, Any]]:
                 "executed": figures_json(sum_figures(total(t, r, table) for t, r in tallies)),
                 "observedSeconds": seconds(sum(t.total_observed_ns for t, _ in tallies)),
                 "gapSeconds": seconds(sum(t.total_gap_ns for t, _ in tallies)),
+                "recoveredSeconds": seconds(sum(t.recovered_ns for t, _ in tallies)),
             }
     return sorted(found.values(), key=lambda device: (device["index"], device["uuid"]))
 
@@ -101,7 +104,9 @@ def from_url(url: str) -> dict[str, Any]:
     bounds = {labels["bound"]: value for labels, value in rows("flopsd_run_flop")}
     info = next((labels for labels, _ in rows("flopsd_run_info")), {})
     by_uuid = {labels["uuid"]: labels for labels, _ in rows("flopsd_device_info")}
-    observed, gaps = _by_uuid(rows("flopsd_observed_seconds_total")), _by_uuid(rows("flopsd_gap_seconds_total"))
+    observed, gaps, recovered = (
+        _by_uuid(rows(f"flopsd_{name}_seconds_total")) for name in ("observed", "gap", "recovered")
+    )
     measured = _by_uuid(rows("flopsd_flop_total"))
     return {
         "run": info.get("run_id", ""),
@@ -116,7 +121,7 @@ def from_url(url: str) -> dict[str, Any]:
             for bound in ("low", "measured", "high")
         },
         "measuredFlopPerSecond": None,
-        "observedSeconds": f"{sum(observed.values()):.3f}",
+        "knownSeconds": f"{sum(observed.values()) + sum(recovered.values()):.3f}",
         "spanSeconds": f"{sum(observed.values()) + sum(gaps.values()):.3f}",
         "sources": sorted(labels["source"] for labels, value in rows("flopsd_source_up") if value),
         "devices": [
@@ -129,6 +134,7 @@ def from_url(url: str) -> dict[str, Any]:
                 "executed": {"low": None, "measured": _whole(measured.get(uuid)), "high": None},
                 "observedSeconds": f"{observed.get(uuid, 0):.3f}",
                 "gapSeconds": f"{gaps.get(uuid, 0):.3f}",
+                "recoveredSeconds": f"{recovered.get(uuid, 0):.3f}",
             }
             for uuid, labels in sorted(by_uuid.items(), key=lambda item: int(item[1]["gpu"]))
         ],
@@ -151,7 +157,7 @@ def status_text(told: Mapping[str, Any]) -> str:
     executed, rate = told["executed"], told["measuredFlopPerSecond"]
     span = float(told["spanSeconds"])
     coverage = (
-        "unknown" if not span else f"{100 * float(told['observedSeconds']) / span:.2f} % of {span:.1f} device seconds"
+        "unknown" if not span else f"{100 * float(told['knownSeconds']) / span:.2f} % of {span:.1f} device seconds"
     )
     lines = [
         *(["REPLAY of a recording: no hardware is metered"] if told["replay"] else []),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flopsd import __version__
@@ -19,9 +19,19 @@ from flopsd.core.ledger import rating_of
 from flopsd.core.meter import advance, new_gaps
 from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Precision, Reading, Sweep, Tally
 from flopsd.core.peaks import PeakTable
-from flopsd.core.records import FORMAT, DeviceEntry, History, Incarnation, device_record, tally_record
+from flopsd.core.records import (
+    FORMAT,
+    DeviceEntry,
+    History,
+    Incarnation,
+    device_record,
+    evidence_record,
+    precision_record,
+    tally_record,
+)
 from flopsd.errors import JournalError, UnknownDeviceError
 from flopsd.journal import Journal, Recovery
+from flopsd.roster import Roster
 from flopsd.snapshot import DeviceState, Snapshot, SourceState
 
 log = logging.getLogger("flopsd")
@@ -38,6 +48,7 @@ class Message:
     sweep: Sweep | None = None
     fault: str = ""
     reason: GapReason = GapReason.SOURCE_DOWN
+    absent: bool = False  # nothing of the source's kind is on this machine
     read_seconds: float | None = None
     opened: Mapping[str, Any] | None = None  # facts of a source that was just opened
 
@@ -49,8 +60,14 @@ class WriterSettings:
     interval_ns: int
     checkpoint_ns: int
     config_sha256: str
-    precision: Precision | None
+    precision: Precision | None  # declared for the run
     sources: Sequence[str]
+    device_precision: Mapping[str, Precision] = field(default_factory=dict)  # by UUID or index
+
+    def declared(self, device: Device) -> Precision | None:
+        """The number format declared for a device: its own, else the run's."""
+        by_index = self.device_precision.get(str(device.index), self.precision)
+        return self.device_precision.get(device.uid, by_index)
 
 
 @dataclass(slots=True)
@@ -63,7 +80,6 @@ class _Watched:
     tally: Tally
     state: DeviceState
     gaps: list[tuple[int, int, GapReason]]  # since the last checkpoint
-    present: bool = False  # whether its source lists it now
 
 
 class Writer:
@@ -85,6 +101,9 @@ class Writer:
         self._unwritten: list[Mapping[str, Any]] = []  # records that a full disk refused, oldest first
         self._sources = {name: SourceState() for name in settings.sources}
         self._heard_ns: dict[str, int] = {}
+        self._patience_ns: dict[str, int] = {}
+        self._roster = Roster(settings.sources)
+        self._told_nothing = False
         self._history = History()
         self._incarnation, self._begin_ns, self._run = 0, 0, ""
         self._offset_ns = 0
@@ -101,7 +120,6 @@ class Writer:
         self._begin_ns = self._checkpointed_ns = clock.boottime_ns()
         wall_ns = clock.wall_ns()
         self._offset_ns = wall_ns - self._begin_ns
-        precision = self._settings.precision
         self._append(
             {
                 "kind": "begin",
@@ -118,9 +136,7 @@ class Writer:
                 "config_sha256": self._settings.config_sha256,
                 "interval_ns": self._settings.interval_ns,
                 "context": self._context.for_journal(),
-                "precision": None
-                if precision is None
-                else {"shares_ppm": dict(precision.shares_ppm), "by": precision.declared_by},
+                "precision": precision_record(self._settings.precision),
                 "recovered": None if recovery is None else recovery.for_journal(),
             }
         )
@@ -139,25 +155,26 @@ class Writer:
                 {"kind": "source", "incarnation": self._incarnation, "name": name, "facts": dict(message.opened)}
             )
             state = replace(state, replay=bool(message.opened.get("replay")))
-        listed = {device.uid for device in message.devices}
-        for watched in self._watched.values():
-            if watched.entry.source == name:
-                watched.present = watched.entry.device.uid in listed
-        for device in message.devices:
-            if device.uid not in self._watched:
-                self._watch(device, name, self._history.incarnations[-1] if self._history.incarnations else None)
         if message.sweep is None:
-            self._sources[name] = _failed(state, message)
+            self._sources[name] = self._failed(state, message)
             for watched in self._of_source(name):
                 self._count(watched, _gap(watched, message.at_ns, message.reason))
+            if self._roster.down(name):
+                self._reassign()
         else:
+            if self._roster.offer(name, message.devices):
+                before = self._history.incarnations[-1] if self._history.incarnations else None
+                for device in message.devices:
+                    if device.uid not in self._watched:
+                        self._watch(device, name, before)
+                self._reassign()
             self._sources[name] = self._swept(state, message, message.sweep)
         self.tick()
 
     def tick(self) -> None:
         """Account for silence, journal, publish. Called after every message and once an interval without one."""
         now_ns = self._clock.boottime_ns()
-        self._fill(now_ns, 2 * self._settings.interval_ns + NS_PER_S // 2)
+        self._fill(now_ns, 2 * self._settings.interval_ns + NS_PER_S // 2, GapReason.SOURCE_SILENT)
         if now_ns - self._checkpointed_ns >= self._settings.checkpoint_ns:
             self.checkpoint()
         elif not self._unwritten:  # a pending record must not speak of a device that the journal lacks
@@ -183,7 +200,7 @@ class Writer:
         """Account for the time until now, write checkpoint and end; true if both are durable."""
         if self._closed:
             return True
-        self._fill(self._clock.boottime_ns(), 0, GapReason.STOPPING)
+        self._fill(self._clock.boottime_ns(), None, GapReason.STOPPING)
         durable = self.checkpoint()
         now_ns, wall_ns = self._clock.boottime_ns(), self._clock.wall_ns()
         end = {
@@ -215,43 +232,75 @@ class Writer:
                 part.sm_count,
                 part.id,
             )
-        if part is not None and self._settings.precision is not None and not part.declares(self._settings.precision):
+        precision = self._settings.declared(device)
+        if part is not None and precision is not None and not part.declares(precision):
             log.warning(
                 "device %d: a %s has no %s tensor rate; its tensor work counts as undeclared",
                 device.index,
                 part.id,
-                self._settings.precision.label,
+                precision.label,
             )
-        rating = Rating(part, limits, self._settings.precision)
-        begin_ns, counters = self._left_off(device.uid, before)
-        tally = Tally(begin_ns, begin_ns, counters=counters)
-        entry = DeviceEntry(device, source, None if part is None else part.id, begin_ns)
+        rating = Rating(part, limits, precision)
+        tally = self._left_off(device.uid, before)
+        entry = DeviceEntry(device, source, None if part is None else part.id, tally.begin_ns, precision)
         earlier = tuple(
             (incarnation.tallies[device.uid], rating_of(incarnation, device.uid, self._table))
             for incarnation in self._history.incarnations
             if device.uid in incarnation.tallies
         )
         state = DeviceState(device, source, entry.part_id, rating, tally, tally, earlier)
-        watched = _Watched(len(self._watched), entry, rating, tally, state, [], True)
+        watched = _Watched(len(self._watched), entry, rating, tally, state, [])
         self._watched[device.uid] = watched
-        self._append(device_record(self._incarnation, watched.number, entry, counters))
-        if begin_ns < self._begin_ns:
-            self._count(watched, Reading(device.uid, begin_ns, self._begin_ns, Gap(GapReason.DAEMON_DOWN)))
+        self._append(device_record(self._incarnation, watched.number, entry, tally))
+        if tally.begin_ns < self._begin_ns:
+            self._count(watched, Reading(device.uid, tally.begin_ns, self._begin_ns, Gap(GapReason.DAEMON_DOWN)))
 
-    def _left_off(self, uid: DeviceUid, before: Incarnation | None) -> tuple[int, Mapping[str, int]]:
-        """Where counting begins, and the absolute counters it goes on from.
+    def _reassign(self) -> None:
+        """Follow the roster: a device whose source or expected evidence changed says so in the journal."""
+        for uid, watched in self._watched.items():
+            best = self._roster.best(uid)
+            if best is None:
+                continue
+            source, device = best
+            entry, known = watched.entry, watched.entry.device
+            told = (source, device.evidence, device.evidence_reason, device.evidence_fix, device.shared)
+            if told == (entry.source, known.evidence, known.evidence_reason, known.evidence_fix, known.shared):
+                continue
+            log.info(
+                "device %d is read by %s, evidence %s%s",
+                device.index,
+                source,
+                device.evidence.value,
+                f": {device.evidence_reason}" if device.evidence_reason else "",
+            )
+            known = replace(
+                known,
+                evidence=device.evidence,
+                evidence_reason=device.evidence_reason,
+                evidence_fix=device.evidence_fix,
+                shared=device.shared,
+            )
+            watched.entry = replace(entry, source=source, device=known)
+            watched.state = replace(watched.state, source=source, device=known)
+            self._append(evidence_record(self._incarnation, watched.number, self._clock.boottime_ns(), watched.entry))
+
+    def _left_off(self, uid: DeviceUid, before: Incarnation | None) -> Tally:
+        """Where counting begins, with the absolute counters it goes on from.
 
         After a death on the same boot: where the dead incarnation stood. After another boot only the
         wall clock tells how long that was, and counters have begun anew. After a regular end, or for a
         new device: at this incarnation's beginning.
         """
+        begin_ns = self._begin_ns
         if before is None or before.end is not None or uid not in before.tallies:
-            return self._begin_ns, {}
+            return Tally(begin_ns, begin_ns)
         tally = before.tallies[uid]
         if before.boot_id == self._context.boot_id:
-            return min(tally.watermark_ns, self._begin_ns), tally.counters
+            begin_ns = min(tally.watermark_ns, begin_ns)
+            return Tally(begin_ns, begin_ns, counters=tally.counters, totals=tally.totals, totals_ns=tally.totals_ns)
         then_wall_ns = tally.watermark_ns - before.begin["ns"] + before.begin["wall_ns"]
-        return self._begin_ns - max(0, self._begin_ns + self._offset_ns - then_wall_ns), {}
+        begin_ns -= max(0, begin_ns + self._offset_ns - then_wall_ns)
+        return Tally(begin_ns, begin_ns)
 
     def _swept(self, state: SourceState, message: Message, sweep: Sweep) -> SourceState:
         errors = dict(state.errors)
@@ -260,17 +309,26 @@ class Writer:
             if watched is None:
                 log.error("source %s sent a reading of %s, which it does not list", message.source, reading.device)
                 continue
+            if watched.entry.source != message.source:
+                continue  # another source reads this device, and better
             if isinstance(reading.work, Gap) and reading.work.reason is not GapReason.STARTING:
                 errors[reading.work.reason.value] = errors.get(reading.work.reason.value, 0) + 1
             self._count(watched, reading)
         for uid, gauges in sweep.gauges.items():
-            if uid in self._watched:
-                watched = self._watched[uid]
+            watched = self._watched.get(uid)
+            if watched is not None and watched.entry.source == message.source:
                 watched.state = replace(watched.state, gauges=gauges)
+        self._patience_ns[message.source] = sweep.patience_ns
         read = any(not isinstance(reading.work, Gap) for reading in sweep.readings)
         seen = self._clock.wall_ns() if read else state.last_reading_wall_ns
         return replace(
-            state, up=True, reason="", errors=errors, read_seconds=message.read_seconds, last_reading_wall_ns=seen
+            state,
+            up=True,
+            absent=False,
+            reason="",
+            errors=errors,
+            read_seconds=message.read_seconds,
+            last_reading_wall_ns=seen,
         )
 
     def _count(self, watched: _Watched, reading: Reading) -> None:
@@ -283,13 +341,17 @@ class Writer:
         gauges = watched.state.gauges if not isinstance(reading.work, Gap) else None
         watched.state = replace(watched.state, tally=watched.tally, before=before, gauges=gauges)
 
-    def _fill(self, now_ns: int, tolerance_ns: int, otherwise: GapReason = GapReason.SOURCE_SILENT) -> None:
-        """Turn silence of more than `tolerance_ns` into gaps, so that no time is left out."""
+    def _fill(self, now_ns: int, tolerance_ns: int | None, otherwise: GapReason) -> None:
+        """Turn silence of more than `tolerance_ns` into gaps, or all of it, so that no time is left out."""
         for name, state in self._sources.items():
-            if state.up and now_ns - self._heard_ns.get(name, now_ns) > tolerance_ns > 0:
+            if state.up and tolerance_ns is not None and now_ns - self._heard_ns.get(name, now_ns) > tolerance_ns:
                 self._sources[name] = replace(state, up=False, reason=GapReason.SOURCE_SILENT.value)
+                if self._roster.down(name):
+                    self._reassign()
         for watched in self._watched.values():
-            if now_ns - watched.tally.watermark_ns <= tolerance_ns:
+            patience_ns = self._patience_ns.get(watched.entry.source, 0)
+            allowed_ns = 0 if tolerance_ns is None else tolerance_ns + patience_ns
+            if now_ns - watched.tally.watermark_ns <= allowed_ns:
                 continue
             source = self._sources.get(watched.entry.source)
             reason = otherwise
@@ -297,9 +359,30 @@ class Writer:
                 reason = (
                     GapReason.SOURCE_SILENT if source and source.reason == "source_silent" else GapReason.SOURCE_DOWN
                 )
-            elif not watched.present:
+            elif self._roster.best(watched.entry.device.uid) is None:
                 reason = GapReason.DEVICE_MISSING
             self._count(watched, _gap(watched, now_ns, reason))
+
+    def _failed(self, state: SourceState, message: Message) -> SourceState:
+        errors = dict(state.errors)
+        if not message.absent:
+            errors[message.reason.value] = errors.get(message.reason.value, 0) + 1
+        if state.reason != message.fault:
+            log.log(logging.INFO if message.absent else logging.ERROR, "source %s: %s", message.source, message.fault)
+        failed = replace(
+            state,
+            up=False,
+            absent=message.absent,
+            reason=message.fault,
+            errors=errors,
+            read_seconds=message.read_seconds,
+        )
+        others = [other for name, other in self._sources.items() if name != message.source]
+        if message.absent and not self._told_nothing and all(other.absent for other in others):
+            self._told_nothing = True
+            told = "; ".join(other.reason for other in (*others, failed))
+            log.error("NOTHING IS METERED: no accelerator is found here, and none is counted as zero: %s", told)
+        return failed
 
     def _of_source(self, name: str) -> list[_Watched]:
         return [watched for watched in self._watched.values() if watched.entry.source == name]
@@ -383,10 +466,3 @@ class Writer:
 
 def _gap(watched: _Watched, until_ns: int, reason: GapReason) -> Reading:
     return Reading(watched.entry.device.uid, watched.tally.watermark_ns, until_ns, Gap(reason))
-
-
-def _failed(state: SourceState, message: Message) -> SourceState:
-    if state.reason != message.fault:
-        log.error("source %s: %s", message.source, message.fault)
-    errors = {**state.errors, message.reason.value: state.errors.get(message.reason.value, 0) + 1}
-    return replace(state, up=False, reason=message.fault, errors=errors, read_seconds=message.read_seconds)

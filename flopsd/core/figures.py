@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from flopsd.core.flop import ceil_div
+from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import (
     ESTIMATING,
     NO_FIGURES,
     PPM,
+    ChipLimits,
     Evidence,
     Figures,
     Limits,
@@ -23,6 +25,7 @@ from flopsd.core.model import (
 from flopsd.core.peaks import TENSOR_PIPES, Part, PeakTable
 
 UNDECLARED = "undeclared"
+NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Rating:
     """All that turns one device's cycles into FLOP. `part` is None for an unknown device."""
 
     part: Part | None
-    limits: Limits | None
+    limits: Limits | ChipLimits | None
     precision: Precision | None
 
 
@@ -44,6 +47,7 @@ class Row:
     sm_cycles: int
     duration_ns: int
     figures: Figures
+    clock_doubt_flop: int = 0  # how much of the distance from measured, both ways, comes from the clock alone
 
 
 def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
@@ -52,6 +56,7 @@ def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
         _active(evidence, pipe, cycles, tally, rating, table)
         for (evidence, pipe), cycles in sorted(tally.active_sm_cycles.items())
     ]
+    found += [_unread(pipe, ns, rating, table) for pipe, ns in sorted(tally.unread_ns.items())]
     if Evidence.COUNT in tally.observed_ns:
         flop, margin = tally.counted_flop, table.margin_ppm(Evidence.COUNT)
         found.append(
@@ -77,15 +82,15 @@ def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
                 Figures(0, None, high),
             )
         )
-    if tally.total_gap_ns:
+    if tally.unknown_ns:
         found.append(
             Row(
                 Evidence.GAP,
                 None,
                 precision_label(None, rating),
                 0,
-                tally.total_gap_ns,
-                Figures(0, None, gap_ceiling_flop(tally.total_gap_ns, rating, table)),
+                tally.unknown_ns,
+                Figures(0, None, gap_ceiling_flop(tally.unknown_ns, rating, table)),
             )
         )
     return found
@@ -110,6 +115,8 @@ def sum_figures(parts: Iterable[Figures]) -> Figures:
 
 def gap_ceiling_flop(gap_ns: int, rating: Rating, table: PeakTable) -> int | None:
     """What a device could have done at most in `gap_ns`, or None where no ceiling is known."""
+    if isinstance(rating.limits, ChipLimits):
+        return ceil_div(gap_ns * rating.limits.flop_per_s, NS_PER_S)
     rate = _ceiling_rate(rating, table)
     if rate is None or rating.limits is None:
         return None
@@ -117,15 +124,27 @@ def gap_ceiling_flop(gap_ns: int, rating: Rating, table: PeakTable) -> int | Non
 
 
 def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: Rating, table: PeakTable) -> Row:
-    label, duration_ns, margin = precision_label(pipe, rating), tally.observed_ns[evidence], table.margin_ppm(evidence)
+    label, margin = precision_label(pipe, rating), table.margin_ppm(evidence)
+    duration_ns = tally.observed_ns[evidence] + (tally.recovered_ns if evidence is Evidence.CYCLES else 0)
     if rating.part is None:
         return Row(evidence, pipe, label, cycles, duration_ns, Figures(0, None, None))
+    doubt = tally.doubt_sm_cycles.get((evidence, pipe), 0)
     rates = rating.part.rates(pipe, rating.precision)
-    low = _less(cycles * rates.low, margin) if rates.low is not None else 0
+    low = _less(max(0, cycles - doubt) * rates.low, margin) if rates.low is not None else 0
     measured = cycles * rates.measured if rates.measured is not None else None
     bound = rates.high if rates.high is not None else table.unrated_bound(rating.part, pipe)
-    high = _more(cycles * bound, margin) if bound is not None else None
-    return Row(evidence, pipe, label, cycles, duration_ns, Figures(low, measured, high))
+    high = _more((cycles + doubt) * bound, margin) if bound is not None else None
+    return Row(evidence, pipe, label, cycles, duration_ns, Figures(low, measured, high), doubt * (rates.measured or 0))
+
+
+def _unread(pipe: Pipe, duration_ns: int, rating: Rating, table: PeakTable) -> Row:
+    """A pipe that was not read while the others were: it may have run all the time."""
+    high: int | None = None
+    if rating.part is not None and isinstance(rating.limits, Limits):
+        known = rating.part.rates(pipe, rating.precision).high
+        bound = known if known is not None else table.unrated_bound(rating.part, pipe)
+        high = max_sm_cycles(rating.limits, duration_ns) * bound if bound is not None else None
+    return Row(Evidence.GAP, pipe, precision_label(pipe, rating), 0, duration_ns, Figures(0, None, high))
 
 
 def _ceiling_rate(rating: Rating, table: PeakTable) -> int | None:

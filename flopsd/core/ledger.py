@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.figures import Rating, Row, gap_ceiling_flop, rows, sum_figures, total
-from flopsd.core.meter import CLOCK_TOLERANCE_PPM, max_sm_cycles
+from flopsd.core.meter import COUNTER_REFRESH_NS, max_plausible_sm_cycles
 from flopsd.core.model import (
     ESTIMATING,
     PPM,
@@ -22,6 +22,7 @@ from flopsd.core.model import (
     Evidence,
     Figures,
     GapReason,
+    Limits,
     Tally,
 )
 from flopsd.core.peaks import PeakTable
@@ -51,6 +52,9 @@ ASSUMPTIONS = (
     "A pipe whose rate the table does not state is not in measured; high holds a bound for it.",
     "Energy is what the devices' counters counted; device seconds without such a counter are named beside it.",
     "utilization is the share of time in which any kernel ran: a ceiling, never an estimate.",
+    "cycles are differences of counters that run on while nobody looks: recoveredSeconds of the gaps are counted by "
+    "them. The SM clock of activity is integrated from samples; clockUncertainty is how far off it may be in between.",
+    "count is what the vendor's software counted (executions x compiled operations), not a hardware counter.",
 )
 
 
@@ -77,7 +81,7 @@ def rating_of(incarnation: Incarnation, uid: DeviceUid, table: PeakTable) -> Rat
     entry = next(e for e in incarnation.devices.values() if e.device.uid == uid)
     part = table.parts.get(entry.part_id) if entry.part_id is not None else None
     limits = table.limits(entry.device, part) if part is not None else None
-    return Rating(part, limits, incarnation.precision)
+    return Rating(part, limits, entry.precision)
 
 
 def figures_of(history: History, table: PeakTable) -> Figures:
@@ -220,12 +224,15 @@ def _devices(history: History, table: PeakTable) -> list[dict[str, Any]]:
                 "peakStatus": None if part is None else part.status,
                 "evidence": device.evidence.value,
                 "evidenceReason": device.evidence_reason,
+                "sharedWith": device.shared,
                 "executed": figures_json(sum_figures(total(tally, rating, table) for tally, rating in tallies[uid])),
                 "energyJoules": _energy(tally for tally, _ in tallies[uid]),
                 "energyUncountedSeconds": _energy_uncounted(tally for tally, _ in tallies[uid]),
                 "observedSeconds": seconds(sum(tally.total_observed_ns for tally, _ in tallies[uid])),
                 "gapSeconds": seconds(sum(tally.total_gap_ns for tally, _ in tallies[uid])),
+                "recoveredSeconds": seconds(sum(tally.recovered_ns for tally, _ in tallies[uid])),
                 "spanSeconds": seconds(sum(tally.span_ns for tally, _ in tallies[uid])),
+                "counters": _counters(tallies[uid][-1][0]),
                 "work": _work(work[uid]),
             }
         )
@@ -247,9 +254,22 @@ def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
             "smCycles": str(sum(row.sm_cycles for _, row in group)),
             "seconds": seconds(sum(row.duration_ns for _, row in group)),
             "flop": figures_json(sum_figures(row.figures for _, row in group)),
+            "clockUncertainty": str(sum(row.clock_doubt_flop for _, row in group)),
         }
         for (evidence, pipe, precision), group in sorted(grouped.items())
     ]
+
+
+def _counters(tally: Tally) -> dict[str, Any] | None:
+    """The running counters that the `cycles` evidence is made of, as last read: their scale is in the origin."""
+    if tally.totals is None:
+        return None
+    totals = tally.totals
+    return {
+        "origin": totals.origin,
+        "elapsedSmCycles": str(totals.elapsed_sm_cycles),
+        "smCycles": {pipe.value: str(cycles) for pipe, cycles in sorted(totals.sm_cycles.items())},
+    }
 
 
 def _executed(history: History, table: PeakTable) -> dict[str, Any]:
@@ -294,6 +314,7 @@ def _coverage(history: History, table: PeakTable) -> dict[str, Any]:
     return {
         "observedSeconds": seconds(sum(tally.total_observed_ns for tally in tallies)),
         "gapSeconds": seconds(sum(tally.total_gap_ns for tally in tallies)),
+        "recoveredSeconds": seconds(sum(tally.recovered_ns for tally in tallies)),
         "spanSeconds": seconds(sum(tally.span_ns for tally in tallies)),
         "observedPpm": _share_ppm(tallies),
         "gapSecondsByReason": {reason.value: seconds(ns) for reason, ns in sorted(by_reason.items())},
@@ -304,7 +325,7 @@ def _coverage(history: History, table: PeakTable) -> dict[str, Any]:
 
 def _share_ppm(tallies: list[Tally]) -> str | None:
     span_ns = sum(tally.span_ns for tally in tallies)
-    return str(sum(tally.total_observed_ns for tally in tallies) * PPM // span_ns) if span_ns else None
+    return str((span_ns - sum(tally.unknown_ns for tally in tallies)) * PPM // span_ns) if span_ns else None
 
 
 def _gap(incarnation: Incarnation, gap: GapInterval, table: PeakTable) -> dict[str, Any]:
@@ -329,12 +350,19 @@ def _refuse_impossible(history: History, table: PeakTable) -> None:
                     f"the journal rates {entry.device.uid} by row {entry.part_id!r}, which the peak table does not have"
                 )
             tally, rating = incarnation.tallies[entry.device.uid], rating_of(incarnation, entry.device.uid, table)
-            if rating.limits is None:
+            if not isinstance(rating.limits, Limits):
                 continue
             for (evidence, pipe), cycles in tally.active_sm_cycles.items():
-                possible = max_sm_cycles(rating.limits, tally.observed_ns.get(evidence, 0))
+                known_ns = tally.observed_ns.get(evidence, 0)
+                if evidence is Evidence.CYCLES:
+                    known_ns += tally.recovered_ns + COUNTER_REFRESH_NS
                 # One extra cycle a reading for rounding; no run has more readings than milliseconds.
-                if cycles > possible + possible * CLOCK_TOLERANCE_PPM // PPM + tally.span_ns // 1_000_000 + 1:
+                possible = max_plausible_sm_cycles(rating.limits, known_ns) + tally.span_ns // 1_000_000
+                if cycles > possible:
                     raise JournalDamagedError(
                         f"device {entry.device.uid} was {pipe.value} for {cycles} cycles of {possible} possible ones"
                     )
+    for uid in {uid for incarnation in history.incarnations for uid in incarnation.tallies}:
+        tallies = [inc.tallies[uid] for inc in history.incarnations if uid in inc.tallies]
+        if sum(tally.recovered_ns for tally in tallies) > sum(tally.total_gap_ns for tally in tallies):
+            raise JournalDamagedError(f"device {uid}: more gap time was recovered than there was")

@@ -2,10 +2,11 @@
 
 Laws (tests/property/test_meter.py):
   - time is conserved: observed + gap = watermark - begin, always;
-  - every field only grows;
+  - every count only grows;
   - a reading that lies before the watermark changes nothing, so replays are harmless;
   - splitting a reading changes no total;
-  - no pipe is active for more cycles than the device has in the observed time.
+  - counters that run on lose nothing, however many readings of them are missed;
+  - no pipe is active for more cycles than the device has in the time that is known.
 """
 
 from __future__ import annotations
@@ -15,12 +16,31 @@ from dataclasses import replace
 from typing import TypeVar
 
 from flopsd.core.flop import ceil_div
-from flopsd.core.model import Active, Busy, Counted, Evidence, Gap, GapReason, Limits, Reading, Tally
+from flopsd.core.model import (
+    Active,
+    Busy,
+    ChipLimits,
+    Counted,
+    Evidence,
+    Gap,
+    GapReason,
+    Growth,
+    Limits,
+    Pipe,
+    Reading,
+    Tally,
+    Totals,
+)
 
 K = TypeVar("K")
 
 # The driver's clock readings are whole MHz, and a boost step can lie between two of them.
 CLOCK_TOLERANCE_PPM = 10_000
+# GPM counters are renewed each 100 ms (nvml.h), so what one reading misses of its interval the next one has.
+COUNTER_REFRESH_NS = 200_000_000
+# Neuron counts an execution when it completes: one longer than the reading's interval is counted in it whole.
+LONGEST_EXECUTION_NS = 60_000_000_000
+_SUB_PIPES = (Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
 
 
 def max_sm_cycles(limits: Limits, duration_ns: int) -> int:
@@ -28,51 +48,99 @@ def max_sm_cycles(limits: Limits, duration_ns: int) -> int:
     return ceil_div(limits.sm_count * limits.sm_clock_max_mhz * duration_ns, 1000)
 
 
-def advance(tally: Tally, reading: Reading, limits: Limits | None) -> Tally:
+def max_plausible_sm_cycles(limits: Limits, duration_ns: int) -> int:
+    """`max_sm_cycles` with the tolerance of the clock's reading."""
+    possible = max_sm_cycles(limits, duration_ns)
+    return possible + possible * CLOCK_TOLERANCE_PPM // 1_000_000 + 1
+
+
+def advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -> Tally:
     """`tally` after `reading`.
 
     `limits` is None for a device that the peak table does not know: its time becomes a gap.
-    A hole before the reading becomes a gap, a reading that overlaps the watermark is not counted
-    for the part that remains, since nobody knows how its work was spread.
+    A hole before the reading becomes a gap, unless counters ran on through it; a reading that overlaps
+    the watermark is not counted for the part that remains, since nobody knows how its work was spread.
     """
     if reading.end_ns <= tally.watermark_ns:
         return tally
-    if reading.begin_ns > tally.watermark_ns:
-        tally = _gap(tally, reading.begin_ns, _hole_reason(tally))
-    return _with_counters(_apply(tally, reading, limits), reading.counters)
+    if isinstance(reading.work, Growth):
+        after = _grow(tally, reading, reading.work, limits)
+    else:
+        if reading.begin_ns > tally.watermark_ns:
+            tally = _gap(tally, reading.begin_ns, _hole_reason(tally))
+        after = _apply(tally, reading, limits)
+        if reading.totals is None and not isinstance(reading.work, Gap):
+            after = replace(after, totals=None)  # this time is counted: totals would count it again
+    if reading.totals is not None:
+        after = replace(after, totals=reading.totals, totals_ns=reading.end_ns)
+    return _with_counters(after, reading.counters)
 
 
-def _apply(tally: Tally, reading: Reading, limits: Limits | None) -> Tally:
+def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLimits | None) -> Tally:
+    """Count what totals grew by since they were last read; all time in between is gap so far."""
+    now, before = reading.totals, tally.totals
+    if not isinstance(limits, Limits):
+        return _gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE)
+    if now is None or before is None or now.origin != before.origin:
+        return _gap(tally, reading.end_ns, _hole_reason(tally))
+    grown = _growth(before, now)
+    if grown is None or _energy_fell(tally, reading):
+        return _gap(tally, reading.end_ns, GapReason.COUNTER_FELL)
+    possible = max_plausible_sm_cycles(limits, reading.end_ns - tally.totals_ns + COUNTER_REFRESH_NS)
+    if any(cycles > possible for cycles in grown.values()):
+        return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
+    duration_ns = reading.end_ns - tally.watermark_ns
+    return replace(
+        tally,
+        watermark_ns=reading.end_ns,
+        observed_ns=_plus(tally.observed_ns, {Evidence.CYCLES: duration_ns}),
+        recovered_ns=tally.recovered_ns + tally.watermark_ns - tally.totals_ns,
+        active_sm_cycles=_plus(tally.active_sm_cycles, _of(Evidence.CYCLES, grown)),
+        unread_ns=_plus(tally.unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns)),
+    )
+
+
+def _growth(before: Totals, now: Totals) -> dict[Pipe, int] | None:
+    """Differences by pipe, what no tensor sub-pipe accounts for under TENSOR; None where a counter fell."""
+    if now.elapsed_sm_cycles < before.elapsed_sm_cycles or now.sm_cycles.keys() != before.sm_cycles.keys():
+        return None
+    grown = {pipe: cycles - before.sm_cycles[pipe] for pipe, cycles in now.sm_cycles.items()}
+    if any(cycles < 0 for cycles in grown.values()):
+        return None
+    if Pipe.TENSOR in grown:
+        grown[Pipe.TENSOR] = max(0, grown[Pipe.TENSOR] - sum(grown.get(pipe, 0) for pipe in _SUB_PIPES))
+    return grown
+
+
+def _energy_fell(tally: Tally, reading: Reading) -> bool:
+    """A driver reload or a GPU reset takes the energy counter back to zero, and the others with it."""
+    now, before = reading.counters.get("energy_mj"), tally.counters.get("energy_mj")
+    return now is not None and before is not None and now < before
+
+
+def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -> Tally:
     work = reading.work
     if isinstance(work, Gap):
         return _gap(tally, reading.end_ns, work.reason)
     if reading.begin_ns < tally.watermark_ns:
         return _gap(tally, reading.end_ns, GapReason.OVERLAP)
-    if limits is None:
-        return _gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE)
     duration_ns = reading.end_ns - reading.begin_ns
-    possible = max_sm_cycles(limits, duration_ns)
-    possible += possible * CLOCK_TOLERANCE_PPM // 1_000_000 + 1
+    if isinstance(work, Counted):
+        return _count(tally, reading.end_ns, duration_ns, work.flop, limits)
+    if not isinstance(limits, Limits):
+        return _gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE)
+    possible = max_plausible_sm_cycles(limits, duration_ns)
     if isinstance(work, Active):
-        if any(not 0 <= cycles <= possible for cycles in work.sm_cycles.values()):
+        amounts = (*work.sm_cycles.values(), *work.doubt_sm_cycles.values())
+        if any(not 0 <= cycles <= possible for cycles in amounts):
             return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
         return replace(
             tally,
             watermark_ns=reading.end_ns,
             observed_ns=_plus(tally.observed_ns, {work.evidence: duration_ns}),
-            active_sm_cycles=_plus(
-                tally.active_sm_cycles,
-                {(work.evidence, pipe): cycles for pipe, cycles in work.sm_cycles.items() if cycles},
-            ),
-        )
-    if isinstance(work, Counted):
-        if work.flop < 0:
-            return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-        return replace(
-            tally,
-            watermark_ns=reading.end_ns,
-            observed_ns=_plus(tally.observed_ns, {Evidence.COUNT: duration_ns}),
-            counted_flop=tally.counted_flop + work.flop,
+            active_sm_cycles=_plus(tally.active_sm_cycles, _of(work.evidence, work.sm_cycles)),
+            doubt_sm_cycles=_plus(tally.doubt_sm_cycles, _of(work.evidence, work.doubt_sm_cycles)),
+            unread_ns=_plus(tally.unread_ns, dict.fromkeys(work.unread, duration_ns)),
         )
     assert isinstance(work, Busy)
     if not 0 <= work.sm_cycles <= possible:
@@ -83,6 +151,26 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | None) -> Tally:
         observed_ns=_plus(tally.observed_ns, {Evidence.UTILIZATION: duration_ns}),
         busy_sm_cycles=tally.busy_sm_cycles + work.sm_cycles,
     )
+
+
+def _count(tally: Tally, end_ns: int, duration_ns: int, flop: int, limits: Limits | ChipLimits | None) -> Tally:
+    if limits is None:
+        return _gap(tally, end_ns, GapReason.UNKNOWN_DEVICE)
+    absurd = isinstance(limits, ChipLimits) and flop * 1_000_000_000 > limits.flop_per_s * (
+        duration_ns + LONGEST_EXECUTION_NS
+    )
+    if flop < 0 or absurd:
+        return _gap(tally, end_ns, GapReason.OUT_OF_RANGE)
+    return replace(
+        tally,
+        watermark_ns=end_ns,
+        observed_ns=_plus(tally.observed_ns, {Evidence.COUNT: duration_ns}),
+        counted_flop=tally.counted_flop + flop,
+    )
+
+
+def _of(evidence: Evidence, cycles: Mapping[Pipe, int]) -> dict[tuple[Evidence, Pipe], int]:
+    return {(evidence, pipe): n for pipe, n in cycles.items() if n}
 
 
 def _hole_reason(tally: Tally) -> GapReason:
@@ -113,6 +201,8 @@ def _with_counters(tally: Tally, absolute: Mapping[str, int]) -> Tally:
 
 
 def _plus(totals: Mapping[K, int], more: Mapping[K, int]) -> Mapping[K, int]:
+    if not more:
+        return totals
     grown = dict(totals)
     for key, value in more.items():
         grown[key] = grown.get(key, 0) + value
@@ -125,10 +215,11 @@ def new_gaps(before: Tally, after: Tally, reading: Reading) -> list[tuple[int, i
         return []
     found: list[tuple[int, int, GapReason]] = []
     from_ns = before.watermark_ns
-    if reading.begin_ns > from_ns:
-        found.append((from_ns, reading.begin_ns, _hole_reason(before)))
-        from_ns = reading.begin_ns
     grown = {r: ns - before.gap_ns.get(r, 0) for r, ns in after.gap_ns.items()}
-    grown[_hole_reason(before)] = grown.get(_hole_reason(before), 0) - (from_ns - before.watermark_ns)
+    if reading.begin_ns > from_ns and not isinstance(reading.work, Growth):
+        reason = _hole_reason(before)
+        found.append((from_ns, reading.begin_ns, reason))
+        grown[reason] -= reading.begin_ns - from_ns
+        from_ns = reading.begin_ns
     found += [(from_ns, after.watermark_ns, reason) for reason, ns in grown.items() if ns]
     return found

@@ -58,6 +58,11 @@ class GapReason(str, Enum):
     NOT_A_NUMBER = "not_a_number"
     OUT_OF_RANGE = "out_of_range"
     COUNTER_FELL = "counter_fell"
+    COUNTER_STALLED = "counter_stalled"
+    STREAMING_OFF = "streaming_off"  # another process switched the counters off
+    ZERO_AT_FULL_LOAD = "zero_at_full_load"  # counters say idle, power and utilisation say busy
+    STALE = "stale"  # what is read has not been renewed
+    UNCOUNTED_WORK = "uncounted_work"  # the core was busy and nothing was counted
     UNKNOWN_DEVICE = "unknown_device"
     OVERLAP = "overlap"
     UNREAD = "unread"
@@ -78,16 +83,44 @@ class Device:
     sm_clock_max_mhz: int | None = None
     parent: DeviceUid | None = None
     driver: str | None = None
-    evidence: Evidence = Evidence.GAP  # the best this source expects to give for it
+    evidence: Evidence = Evidence.GAP  # the best this source expects to give for it now
     evidence_reason: str = ""  # why not a better one
+    evidence_fix: str = ""  # what would give a better one
+    shared: str | None = None  # who else may use it, in words; None: nobody that is known of
 
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """What estimating counters saw: SM-cycles during which each pipe was active, summed over the SMs."""
+    """What estimating counters saw: SM-cycles during which each pipe was active, summed over the SMs.
+
+    `doubt_sm_cycles` is how far each may be off, both ways, since the SM clock between two readings of
+    it is not known. `unread` are pipes of which nothing was read: only their ceiling is known.
+    """
 
     evidence: Evidence
     sm_cycles: Mapping[Pipe, int]
+    doubt_sm_cycles: Mapping[Pipe, int] = field(default_factory=dict)
+    unread: tuple[Pipe, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Counters that run on while nobody looks: SM-cycles since some origin, such as the boot.
+
+    `origin` names the counters and their scale; only totals of the same origin can be subtracted.
+    TENSOR is any tensor activity here: what no sub-pipe accounts for follows from the differences.
+    """
+
+    origin: str
+    elapsed_sm_cycles: int
+    sm_cycles: Mapping[Pipe, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """The work is what `Reading.totals` grew by since they were last read, however long ago that was."""
+
+    unread: tuple[Pipe, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +148,16 @@ class Gap:
 class Reading:
     """One interval [begin_ns, end_ns) of one device on the boot-time clock.
 
-    `counters` are absolute values at end_ns (such as energy_mj) that are journalled so that the
-    next incarnation can close a gap exactly.
+    `counters` (such as energy_mj) and `totals` are absolute values at end_ns. They are journalled, so
+    that the next incarnation can close a gap exactly.
     """
 
     device: DeviceUid
     begin_ns: int
     end_ns: int
-    work: Active | Counted | Busy | Gap
+    work: Active | Growth | Counted | Busy | Gap
     counters: Mapping[str, int] = field(default_factory=dict)
+    totals: Totals | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +175,7 @@ class Sweep:
 
     readings: tuple[Reading, ...]
     gauges: Mapping[DeviceUid, Gauges] = field(default_factory=dict)
+    patience_ns: int = 0  # how much longer than the reading interval this source may rightly be silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,15 +195,22 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a device cannot exceed: the ceiling of any interval of it."""
+    """What a device with streaming multiprocessors cannot exceed: the ceiling of any interval of it."""
 
     sm_count: int
     sm_clock_max_mhz: int
 
 
 @dataclass(frozen=True, slots=True)
+class ChipLimits:
+    """What a chip cannot exceed whose peak is published whole, in its fastest format, sparsity included."""
+
+    flop_per_s: int
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
-    """Everything counted of one device in one incarnation and phase. Every field only grows."""
+    """Everything counted of one device in one incarnation and phase. Every count only grows."""
 
     begin_ns: int
     watermark_ns: int
@@ -177,8 +219,13 @@ class Tally:
     busy_sm_cycles: int = 0
     observed_ns: Mapping[Evidence, int] = field(default_factory=dict)
     gap_ns: Mapping[GapReason, int] = field(default_factory=dict)
+    recovered_ns: int = 0  # gap time whose work counters told afterwards
+    doubt_sm_cycles: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
+    unread_ns: Mapping[Pipe, int] = field(default_factory=dict)  # observed time in which this pipe was not read
     energy_mj: int | None = None  # None: no energy counter was ever read
     counters: Mapping[str, int] = field(default_factory=dict)
+    totals: Totals | None = None  # at totals_ns; all time since then is gap
+    totals_ns: int = 0
 
     @property
     def span_ns(self) -> int:
@@ -192,6 +239,12 @@ class Tally:
     @property
     def total_gap_ns(self) -> int:
         return sum(self.gap_ns.values())
+
+    @property
+    def unknown_ns(self) -> int:
+        """Gap time of which nothing was learned afterwards either. What an earlier tally left open can be
+        recovered in a later one, so there it is not below zero."""
+        return max(0, self.total_gap_ns - self.recovered_ns)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -7,10 +7,10 @@ by their exact NVML name or by their exact PCI device id, never by a part of a n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from flopsd.core.model import PPM, Device, Evidence, Limits, Pipe, Precision
+from flopsd.core.model import PPM, ChipLimits, Device, Evidence, Limits, Pipe, Precision
 from flopsd.errors import PeakTableError, UnknownDeviceError
 
 TENSOR_PIPES = (Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
@@ -55,6 +55,9 @@ class Part:
     status: str
     sources: tuple[str, ...]
     gpm: bool | None
+    chip_flop_per_s: Mapping[str, int] = field(default_factory=dict)  # dense peak of the whole chip, by format
+    chip_ceiling_flop_per_s: int | None = None  # its fastest format, sparsity included
+    cores_per_chip: int | None = None
 
     def rates(self, pipe: Pipe, precision: Precision | None) -> Rates:
         """The three rates of one pipe; `precision` is the declared mix of tensor formats, if any."""
@@ -108,7 +111,12 @@ class Part:
         return sum(rates[name] * ppm for name, ppm in precision.shares_ppm) // PPM
 
     def datasheet_flop_per_second(self, tensor_format: str) -> int | None:
-        """The dense datasheet peak, the denominator of MFU: SMs x rate x reference clock."""
+        """The dense datasheet peak, the denominator of MFU: the chip's, or SMs x rate x reference clock.
+
+        Hopper and Blackwell have two reference clocks: one of low-precision tensor work, one of the rest.
+        """
+        if tensor_format in self.chip_flop_per_s:
+            return self.chip_flop_per_s[tensor_format]
         at_vector = tensor_format in self.vector_clocked_tensor_formats
         mhz = self.vector_ref_mhz if at_vector else self.tensor_ref_mhz
         rate = self.tensor_flop_per_cycle.get(tensor_format)
@@ -172,8 +180,10 @@ class PeakTable:
             )
         return self.parts[found.pop()]
 
-    def limits(self, device: Device, part: Part) -> Limits | None:
+    def limits(self, device: Device, part: Part) -> Limits | ChipLimits | None:
         """What the device cannot exceed, or None where SMs or clock are unknown."""
+        if part.chip_ceiling_flop_per_s is not None:
+            return ChipLimits(part.chip_ceiling_flop_per_s)
         sm_count = device.sm_count if device.sm_count is not None else part.sm_count
         clocks = [c for c in (device.sm_clock_max_mhz, part.tensor_ref_mhz, part.vector_ref_mhz) if c]
         if sm_count is None or not clocks:
@@ -231,7 +241,19 @@ def _part(row: Mapping[str, Any]) -> Part:
         status=row["status"],
         sources=tuple(row["sources"]),
         gpm=gpm if isinstance(gpm, bool) else None,
+        chip_flop_per_s=_whole_flop(row.get("peak_dense_tflop_per_s_per_chip", {})),
+        chip_ceiling_flop_per_s=_chip_ceiling(row),
+        cores_per_chip=row.get("cores_per_chip"),
     )
+
+
+def _whole_flop(tflop_per_s: Mapping[str, float]) -> dict[str, int]:
+    return {name: round(value * 1000) * 1_000_000_000 for name, value in tflop_per_s.items()}
+
+
+def _chip_ceiling(row: Mapping[str, Any]) -> int | None:
+    dense, sparse = (row.get(f"peak_{kind}_tflop_per_s_per_chip", {}) for kind in ("dense", "sparse"))
+    return max((*_whole_flop(dense).values(), *_whole_flop(sparse).values()), default=None)
 
 
 def _check(parts: list[Part], table: PeakTable) -> None:

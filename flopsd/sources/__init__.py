@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from flopsd.clock import Clock
-from flopsd.core.model import Device, Sweep
+from flopsd.core.model import Device, DeviceUid, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
 
@@ -21,8 +21,9 @@ PROBED = ("nvml",)
 class Source(Protocol):
     """What flopsd asks of a source of readings. One thread calls it.
 
-    `devices` may grow between reads. `read` gives for every device one reading that begins where the
-    last one ended; a device that cannot be read gives a Gap with its reason, and never stops the others.
+    `devices` may change between reads, the evidence in them too. `read` gives for every device one reading
+    that begins where the last one ended, or none when there is nothing new yet; a device that cannot be
+    read gives a Gap with its reason, and never stops the others. `flopsd.testing.contract` checks all of it.
     """
 
     name: str
@@ -44,6 +45,9 @@ class SourceSettings:
     clock: Clock
     peaks: PeakTable
     options: Mapping[str, Any] = field(default_factory=dict)
+    origins: Mapping[DeviceUid, str] = field(
+        default_factory=dict
+    )  # of the totals last journalled on this boot; complete when `read` is called, not before
 
 
 Opener = Callable[[SourceSettings], Source]

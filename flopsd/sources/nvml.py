@@ -43,6 +43,7 @@ _PERCENT_MAX = 100.0
 _PERCENT_SLACK = 0.5  # rounding of the driver's double
 
 _NOT_SUPPORTED, _FUNCTION_NOT_FOUND, _NOT_FOUND = 3, 13, 6
+_DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND = 9, 12
 _REASONS: Mapping[int, GapReason] = {
     _NOT_SUPPORTED: GapReason.NOT_SUPPORTED,
     _FUNCTION_NOT_FOUND: GapReason.NOT_SUPPORTED,
@@ -91,7 +92,7 @@ def open_source(settings: SourceSettings) -> NvmlSource:
         import pynvml
     except ImportError as fault:
         raise SourceUnavailableError(
-            "the Python package nvidia-ml-py is not installed", hint="pip install 'flopsd[nvml]'"
+            "the Python package nvidia-ml-py is not installed", hint="pip install 'flopsd[nvml]'", absent=True
         ) from fault
     return NvmlSource(pynvml, settings.clock, settings.peaks)
 
@@ -112,7 +113,11 @@ class NvmlSource:
         try:
             lib.nvmlInit()
         except lib.NVMLError as fault:
-            raise SourceUnavailableError(f"NVML cannot be used: {fault}", hint=_HINTS.get(fault.value, "")) from fault
+            raise SourceUnavailableError(
+                f"NVML cannot be used: {fault}",
+                hint=_HINTS.get(fault.value, ""),
+                absent=fault.value in (_DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND),
+            ) from fault
         try:
             self._driver = str(lib.nvmlSystemGetDriverVersion())
             self._gpus = [self._open(index) for index in range(lib.nvmlDeviceGetCount())]
@@ -199,7 +204,8 @@ class NvmlSource:
             evidence_reason=why,
         )
         try:
-            limits = self._peaks.limits(device, self._peaks.resolve(device))
+            known = self._peaks.limits(device, self._peaks.resolve(device))
+            limits = known if isinstance(known, Limits) else None
         except UnknownDeviceError:
             limits = None  # the daemon names it; here it only means that nothing can be computed
         return _Gpu(device, handle, limits, now_ns, gpm, usable)

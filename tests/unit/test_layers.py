@@ -15,7 +15,7 @@ FLOORS = (
     ("core.meter", "core.peaks", "core.account", "core.envelope"),
     ("core.figures", "core.records", "context", "settings"),
     ("core.ledger", "snapshot", "framing"),
-    ("config", "journal", "sources"),
+    ("config", "journal", "sources", "roster"),
     ("sources.nvml", "sources.replay", "writer", "exporter", "testing"),
     ("daemon", "web", "seal", "launch"),
     ("verify",),

@@ -1,0 +1,60 @@
+"""Which source reads which device, where more than one can.
+
+An A100 is seen by NVML, which bounds it, and by a dcgm-exporter, which measures it. One of them counts:
+the one with the strongest evidence of those that answer, at equal strength the one named first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flopsd.core.model import Device, DeviceUid, Evidence
+
+_STRENGTH = {evidence: rank for rank, evidence in enumerate(Evidence)}
+
+
+class Roster:
+    """What each source offers, and whose offer is taken."""
+
+    def __init__(self, order: Sequence[str]) -> None:
+        self._order = {name: place for place, name in enumerate(order)}
+        self._offers: dict[str, tuple[Device, ...]] = {}
+        self._of_device: dict[DeviceUid, dict[str, Device]] = {}
+        self._down: set[str] = set()
+
+    def offer(self, source: str, devices: Sequence[Device]) -> bool:
+        """Take what a source lists now, in place of what it listed before; whether anything changed."""
+        was_down = source in self._down
+        self._down.discard(source)
+        offered = tuple(devices)
+        if not was_down and self._offers.get(source) == offered:
+            return False
+        for earlier in self._offers.get(source, ()):
+            self._of_device[earlier.uid].pop(source, None)
+        for device in offered:
+            self._of_device.setdefault(device.uid, {})[source] = device
+        self._offers[source] = offered
+        return True
+
+    def down(self, source: str) -> bool:
+        """The source does not answer: any other that offers its devices comes first; whether that is news."""
+        if source in self._down:
+            return False
+        self._down.add(source)
+        return True
+
+    def best(self, uid: DeviceUid) -> tuple[str, Device] | None:
+        """The source that a device is read from, with the device as it describes it; None: nobody lists it."""
+        offers = self._of_device.get(uid)
+        if not offers:
+            return None
+        if len(offers) == 1:
+            return next(iter(offers.items()))
+        return min(
+            offers.items(),
+            key=lambda offer: (
+                offer[0] in self._down,
+                _STRENGTH[offer[1].evidence],
+                self._order.get(offer[0], len(self._order)),
+            ),
+        )
