@@ -11,7 +11,7 @@ ROOT = Path(flopsd.__file__).parent
 # A module may import those of lower floors, and `sources` never each other.
 FLOORS = (
     ("errors", "__init__"),
-    ("core.model", "core.flop", "clock"),
+    ("core.model", "core.flop", "core.integral", "clock"),
     ("core.meter", "core.peaks", "core.account", "core.envelope"),
     ("core.figures", "core.records", "context", "settings"),
     ("core.ledger", "snapshot", "framing"),
@@ -27,7 +27,7 @@ FLOORS = (
 )
 FLOOR = {f"flopsd.{name}".removesuffix(".__init__"): floor for floor, names in enumerate(FLOORS) for name in names}
 PURE_IMPORTS = {
-    "__future__", "base64", "binascii", "collections", "dataclasses", "decimal", "enum", "flopsd", "json", "re", "typing",
+    "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "decimal", "enum", "flopsd", "json", "re", "typing",
 }  # fmt: skip
 TIME_READERS = {
     "time",

@@ -1,0 +1,44 @@
+"""The SM clock over an interval, from samples of it: cycles, and how far off they may be. Pure.
+
+Between two samples the clock went from one to the other at an unknown moment, or on the way: the middle
+is taken, and half the difference is the doubt. What it did and undid between two samples nobody knows.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ClockSample = tuple[int, int]  # boot time in ns, MHz
+
+
+@dataclass(frozen=True, slots=True)
+class Cycles:
+    """Cycles of one SM in an interval; true are `cycles` +- `doubt_cycles`."""
+
+    cycles: int
+    doubt_cycles: int
+
+
+def integrate(samples: Sequence[ClockSample], begin_ns: int, end_ns: int) -> Cycles | None:
+    """The clock's integral over [begin_ns, end_ns] from samples in order of time; None without any sample.
+
+    Before the first and after the last sample the clock is taken as they say.
+    """
+    if not samples or end_ns < begin_ns:
+        return None
+    times = [at_ns for at_ns, _ in samples]
+    first, last = max(0, bisect_right(times, begin_ns) - 1), min(len(samples), bisect_left(times, end_ns) + 1)
+    twice_khz_ns = twice_doubt = 0
+    at_ns, mhz = begin_ns, samples[first][1]
+    for (from_ns, from_mhz), (to_ns, to_mhz) in zip(samples[first:last], samples[first + 1 : last], strict=False):
+        part_ns = min(to_ns, end_ns) - max(from_ns, at_ns)
+        if from_ns > at_ns:  # before the first sample
+            twice_khz_ns += 2 * mhz * (from_ns - at_ns)
+        if part_ns > 0:
+            twice_khz_ns += (from_mhz + to_mhz) * part_ns
+            twice_doubt += abs(from_mhz - to_mhz) * part_ns
+        at_ns, mhz = max(at_ns, min(to_ns, end_ns)), to_mhz
+    twice_khz_ns += 2 * mhz * (end_ns - at_ns)
+    return Cycles(twice_khz_ns // 2000, -(-twice_doubt // 2000))
