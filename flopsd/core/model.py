@@ -59,6 +59,7 @@ class GapReason(str, Enum):
     OUT_OF_RANGE = "out_of_range"
     COUNTER_FELL = "counter_fell"
     COUNTER_STALLED = "counter_stalled"
+    CONTRADICTORY = "contradictory"  # two counters of one thing disagree
     STREAMING_OFF = "streaming_off"  # another process switched the counters off
     ZERO_AT_FULL_LOAD = "zero_at_full_load"  # counters say idle, power and utilisation say busy
     STALE = "stale"  # what is read has not been renewed

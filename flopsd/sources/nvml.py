@@ -1,89 +1,36 @@
-"""NVIDIA GPUs through NVML: identity, clocks, energy, GPM activity (Hopper and newer) or utilisation.
-
-Talks to the driver through the `pynvml` module of nvidia-ml-py. GPM percentages are cycle-weighted
-averages between two samples of our own choosing, so they miss nothing; with the SM clock integrated over
-the interval they give SM-cycles. GPUs without GPM give a ceiling from buffered utilisation samples.
-Sources: nvml.h 13.5.37; open-gpu-kernel-modules 595.45.04.
+"""NVIDIA GPUs through NVML: running cycle counters or percentages of GPM on Hopper and newer, MIG slices
+included; a ceiling from utilisation on everything else. One GPU's fault never reaches another.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from flopsd.clock import Clock
-from flopsd.core.meter import max_sm_cycles
-from flopsd.core.model import (
-    Active,
-    Busy,
-    Device,
-    Evidence,
-    Gap,
-    GapReason,
-    Gauges,
-    Limits,
-    Pipe,
-    Reading,
-    Sweep,
-)
-from flopsd.core.peaks import PeakTable
+from flopsd.clock import NS_PER_S
+from flopsd.core.model import Device, DeviceUid, Evidence, Gap, GapReason, Gauges, Limits, Reading, Sweep
 from flopsd.errors import SourceUnavailableError, UnknownDeviceError
+from flopsd.nvidia.activity import ActivityMeter
+from flopsd.nvidia.driver import (
+    DRIVER_NOT_LOADED,
+    LIBRARY_NOT_FOUND,
+    NO_PERMISSION,
+    NOT_OFFERED,
+    Driver,
+    UnusableError,
+    hint_of,
+    reason_of,
+)
+from flopsd.nvidia.gpm import Gpm
+from flopsd.nvidia.mig import PERMISSION_FIX, Slice, is_partitioned, slices
+from flopsd.nvidia.utilization import UtilizationMeter
 from flopsd.sources import SourceSettings
 
-# Ids are stable from nvidia-ml-py 11.525 to 13.615; names of newer ones are missing in older bindings.
-_ANY_TENSOR, _DFMA, _HMMA, _DMMA, _IMMA, _FP64, _FP32, _FP16 = 5, 6, 7, 8, 9, 11, 12, 13
-_METRICS = (_ANY_TENSOR, _DFMA, _HMMA, _DMMA, _IMMA, _FP64, _FP32, _FP16)
-_VECTOR_PIPES = ((_FP64, Pipe.FP64), (_FP32, Pipe.FP32), (_FP16, Pipe.FP16))
-_GPM_MIN_INTERVAL_NS = 100_000_000  # "should be greater than 100ms", nvml.h; a hard minimum on Hopper, DCGM#310
-_SAMPLE_PERIOD_MAX_NS = 1_000_000_000  # "between 1 second and 1/6 second, depending on the product", nvml.h
-_CLOCK_SM, _SAMPLES_UTILIZATION = 1, 1
-_PERCENT_MAX = 100.0
-_PERCENT_SLACK = 0.5  # rounding of the driver's double
-
-_NOT_SUPPORTED, _FUNCTION_NOT_FOUND, _NOT_FOUND = 3, 13, 6
-_DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND = 9, 12
-_REASONS: Mapping[int, GapReason] = {
-    _NOT_SUPPORTED: GapReason.NOT_SUPPORTED,
-    _FUNCTION_NOT_FOUND: GapReason.NOT_SUPPORTED,
-    4: GapReason.NO_PERMISSION,
-    10: GapReason.DRIVER_TIMEOUT,
-    15: GapReason.DEVICE_LOST,
-    16: GapReason.DEVICE_LOST,
-    28: GapReason.DEVICE_LOST,
-}
-_HINTS: Mapping[int, str] = {
-    9: "load the driver (nvidia-smi shows whether it is); in a container start it with the NVIDIA runtime",
-    4: "give this user access to /dev/nvidia*",
-    12: "install the NVIDIA driver; in a container use the NVIDIA runtime "
-    "with NVIDIA_DRIVER_CAPABILITIES=utility,compute",
-    18: "library and kernel module are of different versions: reboot or reload the driver",
-}
-
-
-class _UnusableError(Exception):
-    """A driver answer that cannot be a reading."""
-
-    def __init__(self, reason: GapReason) -> None:
-        super().__init__(reason.value)
-        self.reason = reason
-
-
-@dataclass(slots=True)
-class _Gpu:
-    """One GPU between reads. `since_ns` is where its next reading begins."""
-
-    device: Device
-    handle: Any
-    limits: Limits | None
-    since_ns: int
-    gpm: bool
-    usable: bool = True  # whether its mode lets this source read it at all
-    samples: tuple[Any, Any] | None = None  # baseline and spare GPM sample
-    clock_mhz: int | None = None  # at since_ns; None: no baseline
-    unread_reason: GapReason = GapReason.STARTING
-    utilization_seen_us: int = 0
+_LOOK_AGAIN_NS = 10 * NS_PER_S  # for slices that were made or removed
+_GPM_TRIES = 3
+_NO_GPM = "no GPM on this GPU (Hopper and newer have it): utilisation gives a ceiling, no measurement"
+_NO_GPM_FIX = "run a dcgm-exporter beside it: flopsd reads its tensor activity"
 
 
 def open_source(settings: SourceSettings) -> NvmlSource:
@@ -94,7 +41,32 @@ def open_source(settings: SourceSettings) -> NvmlSource:
         raise SourceUnavailableError(
             "the Python package nvidia-ml-py is not installed", hint="pip install 'flopsd[nvml]'", absent=True
         ) from fault
-    return NvmlSource(pynvml, settings.clock, settings.peaks)
+    return NvmlSource(pynvml, settings)
+
+
+@dataclass(slots=True)
+class _Unread:
+    """A device that cannot be read at all: its time is a gap."""
+
+    uid: DeviceUid
+    since_ns: int
+    reason: GapReason
+    evidence: tuple[Evidence, str, str]
+
+    def reading(self, now_ns: int, reason: GapReason) -> Reading:
+        since_ns, self.since_ns = self.since_ns, now_ns
+        return Reading(self.uid, since_ns, now_ns, Gap(reason))
+
+
+@dataclass(slots=True)
+class _Gpu:
+    """One device of this source. `handle` is the whole GPU's; None: it failed and is reached anew."""
+
+    device: Device
+    handle: Any
+    meter: ActivityMeter | UtilizationMeter | _Unread
+    part: Slice | None = None
+    refusals: int | None = 0  # of GPM, said to be supported, from the beginning on; None: it has sampled
 
 
 class NvmlSource:
@@ -102,30 +74,27 @@ class NvmlSource:
 
     name = "nvml"
 
-    def __init__(self, lib: Any, clock: Clock, peaks: PeakTable) -> None:
+    def __init__(self, lib: Any, settings: SourceSettings) -> None:
         """`lib` is the pynvml module. Raises SourceUnavailableError: no library, no driver, no GPU."""
-        self._lib, self._clock, self._peaks = lib, clock, peaks
-        self._request = lib.c_nvmlGpmMetricsGet_t()
-        self._request.version = 1
-        self._request.numMetrics = len(_METRICS)
-        for at, metric in enumerate(_METRICS):
-            self._request.metrics[at].metricId = metric
+        self._lib, self._clock, self._settings = lib, settings.clock, settings
+        self._driver = Driver(lib, settings.clock, settings.peaks)
+        self._looked_ns = settings.clock.boottime_ns()
+        self._gpus: list[_Gpu] = []
         try:
             lib.nvmlInit()
         except lib.NVMLError as fault:
             raise SourceUnavailableError(
                 f"NVML cannot be used: {fault}",
-                hint=_HINTS.get(fault.value, ""),
-                absent=fault.value in (_DRIVER_NOT_LOADED, _LIBRARY_NOT_FOUND),
+                hint=hint_of(fault),
+                absent=fault.value in (DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND),
             ) from fault
         try:
-            self._driver = str(lib.nvmlSystemGetDriverVersion())
-            self._gpus = [self._open(index) for index in range(lib.nvmlDeviceGetCount())]
+            self._driver.version = str(lib.nvmlSystemGetDriverVersion())
+            for index in range(lib.nvmlDeviceGetCount()):
+                self._gpus += self._open(index)
         except lib.NVMLError as fault:
             self.close()
-            raise SourceUnavailableError(
-                f"NVML does not list its devices: {fault}", hint=_HINTS.get(fault.value, "")
-            ) from fault
+            raise SourceUnavailableError(f"NVML does not list its devices: {fault}", hint=hint_of(fault)) from fault
         if not self._gpus:
             self.close()
             raise SourceUnavailableError(
@@ -139,27 +108,22 @@ class NvmlSource:
     def describe(self) -> Mapping[str, Any]:
         version = getattr(self._lib, "__version__", None)
         return {
-            "driver": self._driver,
-            "nvml": self._optional(self._lib.nvmlSystemGetNVMLVersion),
+            "driver": self._driver.version,
+            "nvml": self._driver.optional(self._lib.nvmlSystemGetNVMLVersion),
             "binding": None if version is None else str(version),
             "replay": None,
         }
 
     def read(self) -> Sweep:
         readings: list[Reading] = []
-        gauges: dict[str, Gauges] = {}
+        gauges: dict[DeviceUid, Gauges] = {}
+        self._look_again()
         for at, gpu in enumerate(self._gpus):
-            try:
-                if gpu.handle is None:
-                    gpu = self._gpus[at] = self._again(gpu)
-                reading = self._read(gpu, gauges)
-            except self._lib.NVMLError as fault:
-                reading = self._failed(gpu, _REASONS.get(fault.value, GapReason.DRIVER_ERROR))
-                gpu.handle = None
-            except _UnusableError as fault:
-                reading = self._failed(gpu, fault.reason)
+            reading, shown = self._read(at, gpu)
             if reading is not None:
                 readings.append(reading)
+            if shown is not None:
+                gauges[self._gpus[at].device.uid] = shown
         if all(gpu.handle is None for gpu in self._gpus):
             self._restart()
         return Sweep(tuple(readings), gauges)
@@ -170,242 +134,164 @@ class NvmlSource:
         except self._lib.NVMLError:
             pass  # the driver is gone already, there is nothing left to give back
 
-    def _open(self, index: int) -> _Gpu:
-        """The GPU at `index`; one that cannot even be identified is a device of which nothing is known."""
-        lib, now_ns = self._lib, self._clock.boottime_ns()
+    def _open(self, index: int) -> list[_Gpu]:
+        """The GPU at `index`, or its slices; of one that cannot even be identified nothing is known."""
+        driver = self._driver
         try:
-            handle = lib.nvmlDeviceGetHandleByIndex(index)
-            model, uid = str(lib.nvmlDeviceGetName(handle)), str(lib.nvmlDeviceGetUUID(handle))
-        except lib.NVMLError as fault:
-            device = Device(
-                f"nvml-index-{index}",
-                index,
-                "nvidia",
-                "unidentified",
-                driver=self._driver,
-                evidence_reason=f"cannot be identified: {fault}",
+            handle = self._lib.nvmlDeviceGetHandleByIndex(index)
+            device = driver.identify(index, handle)
+            if not is_partitioned(driver, handle):
+                return [self._metered(_Gpu(device, handle, self._whole(device, handle)))]
+            found = [self._sliced(one, handle) for one in slices(driver, device, handle)]
+            why = (
+                "MIG is on and no instance is visible: its compute instances are not made, or not given to this process"
             )
-            return _Gpu(device, None, None, now_ns, gpm=False)
-        pci = self._optional(lib.nvmlDeviceGetPciInfo, handle)
-        gpm, usable, why = self._best_evidence(handle)
-        evidence = Evidence.GAP if not usable else Evidence.ACTIVITY if gpm else Evidence.UTILIZATION
-        device = Device(
-            uid=uid,
-            index=index,
-            vendor="nvidia",
-            model=model,
-            serial=_text(self._optional(lib.nvmlDeviceGetSerial, handle)),
-            pci_bus_id=None if pci is None else _text(pci.busId),
-            pci_device_id=None if pci is None else pci.pciDeviceId >> 16,
-            sm_count=self._sm_count(handle),
-            sm_clock_max_mhz=self._optional(lib.nvmlDeviceGetMaxClockInfo, handle, _CLOCK_SM),
-            driver=self._driver,
-            evidence=evidence,
-            evidence_reason=why,
-        )
+            return found or [self._blank(device, handle, GapReason.NOT_SUPPORTED, why, PERMISSION_FIX)]
+        except self._lib.NVMLError as fault:
+            device = Device(f"nvml-index-{index}", index, "nvidia", "unidentified", driver=driver.version)
+            return [self._blank(device, None, reason_of(fault), f"cannot be identified: {fault}", hint_of(fault))]
+
+    def _blank(self, device: Device, handle: Any, reason: GapReason, why: str, fix: str) -> _Gpu:
+        meter = _Unread(device.uid, self._clock.boottime_ns(), reason, (Evidence.GAP, why, fix))
+        return self._metered(_Gpu(device, handle, meter))
+
+    def _whole(self, device: Device, handle: Any) -> ActivityMeter | UtilizationMeter:
+        why = (_NO_GPM, _NO_GPM_FIX)
         try:
-            known = self._peaks.limits(device, self._peaks.resolve(device))
-            limits = known if isinstance(known, Limits) else None
+            if self._lib.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
+                return self._activity(device, handle, None)
+        except self._lib.NVMLError as fault:
+            why = (f"GPM cannot be asked for ({fault}): utilisation gives a ceiling, no measurement", _NO_GPM_FIX)
+        return UtilizationMeter(self._driver, device, handle, self._limits(device), why)
+
+    def _sliced(self, one: Slice, parent: Any) -> _Gpu:
+        now_ns = self._clock.boottime_ns()
+        if one.partial or one.device.sm_count is None:
+            why = "its compute instances do not cover the GPU instance, so what its percentages are of is not known"
+            meter = _Unread(one.device.uid, now_ns, GapReason.NOT_SUPPORTED, (Evidence.GAP, why, ""))
+            return self._metered(_Gpu(one.device, parent, meter, one))
+        return self._metered(_Gpu(one.device, parent, self._activity(one.device, parent, one), one))
+
+    def _activity(self, device: Device, handle: Any, part: Slice | None) -> ActivityMeter:
+        limits = self._limits(device)
+        sm_count = limits.sm_count if limits is not None else 0
+        uid, origins = device.uid, self._settings.origins
+        return ActivityMeter(self._driver, self._gpm(handle, part), device, handle, sm_count, lambda: origins.get(uid))
+
+    def _gpm(self, handle: Any, part: Slice | None) -> Gpm:
+        lib = self._lib
+        if part is None:
+            return Gpm(lib, lambda sample: lib.nvmlGpmSampleGet(handle, sample))
+
+        def sample_slice(sample: Any) -> None:
+            try:
+                lib.nvmlGpmMigSampleGet(handle, part.gpu_instance, sample)
+            except lib.NVMLError as fault:
+                if fault.value != NO_PERMISSION:
+                    raise
+                lib.nvmlGpmSampleGet(part.handle, sample)  # a process may see its own instance without the capability
+
+        return Gpm(lib, sample_slice)
+
+    def _limits(self, device: Device) -> Limits | None:
+        try:
+            known = self._settings.peaks.limits(device, self._settings.peaks.resolve(device))
         except UnknownDeviceError:
-            limits = None  # the daemon names it; here it only means that nothing can be computed
-        return _Gpu(device, handle, limits, now_ns, gpm, usable)
+            return None  # the daemon names it; here it only means that nothing can be computed
+        return known if isinstance(known, Limits) else None
 
-    def _best_evidence(self, handle: Any) -> tuple[bool, bool, str]:
-        """Whether GPM works, whether anything does, and why it is not better."""
-        lib = self._lib
-        mode = self._optional(lib.nvmlDeviceGetMigMode, handle)
-        if mode is not None and mode[0] == 1:
-            return False, False, "MIG is on: slices are not metered yet, and a slice is never charged the whole device"
+    def _read(self, at: int, gpu: _Gpu) -> tuple[Reading | None, Gauges | None]:
         try:
-            if lib.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
-                return True, True, ""
-            return (
-                False,
-                True,
-                "no GPM on this GPU (Hopper and newer have it): utilisation gives a ceiling, no measurement",
-            )
-        except lib.NVMLError as fault:
-            return False, True, f"GPM cannot be asked for ({fault}): utilisation gives a ceiling, no measurement"
+            if gpu.handle is None:
+                gpu = self._again(at, gpu)
+            if isinstance(gpu.meter, _Unread):
+                return gpu.meter.reading(self._clock.boottime_ns(), gpu.meter.reason), None
+            reading, gauges = gpu.meter.read()
+            gpu.refusals = None
+            self._metered(gpu)
+            return reading, gauges
+        except self._lib.NVMLError as fault:
+            return self._failed(gpu, fault), None
+        except UnusableError as fault:
+            assert not isinstance(gpu.meter, _Unread)
+            return gpu.meter.fail(fault.reason, fault.totals), None
 
-    def _sm_count(self, handle: Any) -> int | None:
-        lib = self._lib
-        cores = self._optional(lib.nvmlDeviceGetNumGpuCores, handle)
-        arch = self._optional(lib.nvmlDeviceGetArchitecture, handle)
-        capability = self._optional(lib.nvmlDeviceGetCudaComputeCapability, handle)
-        if cores is None or arch is None:
-            return None
-        named = (arch, f"{capability[0]}.{capability[1]}") if capability is not None else (arch, "")
-        per_sm = self._peaks.cores_per_sm.get(named, self._peaks.cores_per_sm.get((arch, "")))
-        return cores // per_sm if per_sm and cores % per_sm == 0 else None
+    def _failed(self, gpu: _Gpu, fault: Any) -> Reading:
+        reason = reason_of(fault)
+        if isinstance(gpu.meter, _Unread):
+            gpu.handle = None
+            return gpu.meter.reading(self._clock.boottime_ns(), reason)
+        reading = gpu.meter.fail(reason)
+        if isinstance(gpu.meter, ActivityMeter):
+            gpu.refusals = None if gpu.refusals is None else gpu.refusals + 1
+            if gpu.part is not None and fault.value == NO_PERMISSION:
+                gpu.meter.evidence = (Evidence.GAP, "no permission to read this MIG slice's counters", PERMISSION_FIX)
+            elif gpu.part is None and gpu.refusals == _GPM_TRIES and fault.value in NOT_OFFERED:
+                # Seen on vGPU guests (dcgm-exporter#701): supported, by its word, and never a sample.
+                why = (f"GPM is said to be supported and refuses every sample ({fault})", _NO_GPM_FIX)
+                gpu.meter = UtilizationMeter(self._driver, gpu.device, gpu.handle, self._limits(gpu.device), why)
+                self._metered(gpu)
+                return reading
+            self._metered(gpu)
+        gpu.handle = None
+        return reading
 
-    def _again(self, gpu: _Gpu) -> _Gpu:
-        """A GPU that failed, reached anew; where it was never identified, opened anew."""
-        if gpu.device.model == "unidentified":
-            return self._open(gpu.device.index)
-        gpu.handle = self._lib.nvmlDeviceGetHandleByUUID(gpu.device.uid)
+    def _metered(self, gpu: _Gpu) -> _Gpu:
+        """`gpu` with the evidence that its meter can give now in its device."""
+        evidence, reason, fix = gpu.meter.evidence
+        device = gpu.device
+        if (device.evidence, device.evidence_reason, device.evidence_fix) != (evidence, reason, fix):
+            gpu.device = replace(device, evidence=evidence, evidence_reason=reason, evidence_fix=fix)
         return gpu
+
+    def _again(self, at: int, gpu: _Gpu) -> _Gpu:
+        """A GPU that failed, reached anew; where it was never identified, opened anew. Raises NVMLError."""
+        lib = self._lib
+        if gpu.device.model == "unidentified":
+            opened = self._open(gpu.device.index)
+            self._gpus[at : at + 1] = opened
+            return opened[0]
+        whole = gpu.device.uid if gpu.part is None else gpu.device.parent
+        handle = lib.nvmlDeviceGetHandleByUUID(whole)
+        if gpu.part is not None:
+            gpu.part = replace(gpu.part, handle=lib.nvmlDeviceGetHandleByUUID(gpu.device.uid))
+        if isinstance(gpu.meter, ActivityMeter):
+            gpu.meter.reach(handle, self._gpm(handle, gpu.part))
+        elif isinstance(gpu.meter, UtilizationMeter):
+            gpu.meter.reach(handle)
+        gpu.handle = handle
+        return gpu
+
+    def _look_again(self) -> None:
+        """Slices come and go while the daemon runs: a partitioned GPU is listed anew every few seconds."""
+        now_ns = self._clock.boottime_ns()
+        if now_ns - self._looked_ns < _LOOK_AGAIN_NS:
+            return
+        self._looked_ns = now_ns
+        partitioned = {
+            gpu.device.index: gpu.handle
+            for gpu in self._gpus
+            if gpu.handle is not None and (gpu.part is not None or isinstance(gpu.meter, _Unread))
+        }
+        for index, handle in partitioned.items():
+            known = {gpu.device.uid for gpu in self._gpus}
+            try:
+                found = slices(self._driver, self._driver.identify(index, handle), handle)
+            except self._lib.NVMLError:
+                continue  # its readings say what is wrong
+            present = {one.device.uid for one in found}
+            if not present:
+                continue
+            self._gpus = [gpu for gpu in self._gpus if gpu.device.index != index or gpu.device.uid in present]
+            self._gpus += [self._sliced(one, handle) for one in found if one.device.uid not in known]
 
     def _restart(self) -> None:
         """All GPUs failed: perhaps the driver was reloaded. NVML is started again, with sample buffers of its own."""
-        lib = self._lib
         try:
             for gpu in self._gpus:
-                for sample in gpu.samples or ():
-                    lib.nvmlGpmSampleFree(sample)
-                gpu.samples = None
+                if isinstance(gpu.meter, ActivityMeter):
+                    gpu.meter.release()
             self.close()
-            lib.nvmlInit()
-        except lib.NVMLError:
-            pass  # still down; each GPU's gap says so, and the next read tries again
-
-    def _failed(self, gpu: _Gpu, reason: GapReason) -> Reading:
-        now_ns = self._clock.boottime_ns()
-        reading = Reading(gpu.device.uid, gpu.since_ns, now_ns, Gap(reason))
-        gpu.since_ns, gpu.clock_mhz, gpu.unread_reason = now_ns, None, reason
-        return reading
-
-    def _read(self, gpu: _Gpu, gauges: dict[str, Gauges]) -> Reading | None:
-        if gpu.handle is None:
-            raise _UnusableError(GapReason.DEVICE_LOST)
-        if not gpu.usable:
-            raise _UnusableError(GapReason.NOT_SUPPORTED)
-        return self._read_activity(gpu, gauges) if gpu.gpm else self._read_utilization(gpu, gauges)
-
-    def _read_activity(self, gpu: _Gpu, gauges: dict[str, Gauges]) -> Reading | None:
-        lib, clock, handle = self._lib, self._clock, gpu.handle
-        before_ns = clock.boottime_ns()
-        if gpu.clock_mhz is not None and before_ns - gpu.since_ns < _GPM_MIN_INTERVAL_NS:
-            return None
-        if gpu.samples is None:
-            gpu.samples = (lib.nvmlGpmSampleAlloc(), lib.nvmlGpmSampleAlloc())
-        baseline, spare = gpu.samples
-        lib.nvmlGpmSampleGet(handle, spare)
-        now_ns = (before_ns + clock.boottime_ns()) // 2
-        clock_mhz = lib.nvmlDeviceGetClockInfo(handle, _CLOCK_SM)
-        counters = self._counters(handle)
-        last_mhz, since_ns = gpu.clock_mhz, gpu.since_ns
-        ratios: dict[Pipe, float] = {}
-        if last_mhz is not None:
-            ratios = self._ratios(baseline, spare)
-        gpu.samples, gpu.since_ns, gpu.clock_mhz = (spare, baseline), now_ns, clock_mhz
-        gauges[gpu.device.uid] = Gauges(ratios, self._utilization_ratio(handle), clock_mhz)
-        if last_mhz is None:
-            reason, gpu.unread_reason = gpu.unread_reason, GapReason.STARTING
-            return Reading(gpu.device.uid, since_ns, now_ns, Gap(reason), counters)
-        sm_count = gpu.limits.sm_count if gpu.limits is not None else 0
-        # Trapezoid over the two clock readings; MHz x ns / 1000 is cycles, times the SMs is SM-cycles.
-        sm_cycles = (last_mhz + clock_mhz) * (now_ns - since_ns) * sm_count / 2000
-        work = Active(Evidence.ACTIVITY, {pipe: round(ratio * sm_cycles) for pipe, ratio in ratios.items()})
-        return Reading(gpu.device.uid, since_ns, now_ns, work, counters)
-
-    def _ratios(self, baseline: Any, now: Any) -> dict[Pipe, float]:
-        """Activity ratios between two samples. Raises NVMLError, or _UnusableError for values that cannot be."""
-        request = self._request
-        request.sample1, request.sample2 = baseline, now
-        self._lib.nvmlGpmMetricsGet(request)
-        percent = {
-            metric: self._percent(request.metrics[at], optional=metric in (_DFMA, _HMMA, _DMMA, _IMMA))
-            for at, metric in enumerate(_METRICS)
-        }
-        hmma, imma = percent[_HMMA], percent[_IMMA]
-        dfma = max(percent[_DFMA], percent[_DMMA])  # how the two ids relate is documented nowhere: never both
-        ratios = {
-            Pipe.TENSOR: max(0.0, percent[_ANY_TENSOR] - hmma - imma - dfma) / 100,
-            Pipe.TENSOR_HMMA: hmma / 100,
-            Pipe.TENSOR_IMMA: imma / 100,
-            Pipe.TENSOR_DFMA: dfma / 100,
-        }
-        for metric, pipe in _VECTOR_PIPES:
-            ratios[pipe] = percent[metric] / 100
-        return ratios
-
-    def _percent(self, metric: Any, *, optional: bool) -> float:
-        """One percentage. A tensor sub-pipe that this chip does not split off stays in "any tensor"."""
-        code = metric.nvmlReturn
-        if code:
-            if optional and code in (_NOT_SUPPORTED, _FUNCTION_NOT_FOUND, _NOT_FOUND):
-                return 0.0
-            raise self._lib.NVMLError(code)
-        value = float(metric.value)
-        if math.isnan(value):
-            raise _UnusableError(GapReason.NOT_A_NUMBER)
-        if not 0.0 <= value <= _PERCENT_MAX + _PERCENT_SLACK:
-            raise _UnusableError(GapReason.OUT_OF_RANGE)
-        return min(value, _PERCENT_MAX)
-
-    def _read_utilization(self, gpu: _Gpu, gauges: dict[str, Gauges]) -> Reading | None:
-        """A ceiling from NVML's ring buffer of utilisation samples, which covers the whole interval.
-
-        The reading ends where the newest sample ends; what comes after it belongs to the next reading.
-        """
-        lib, clock, handle, uid = self._lib, self._clock, gpu.handle, gpu.device.uid
-        # CPU timestamps are wall-clock microseconds; only their distance from now is used.
-        offset_ns = clock.wall_ns() - clock.boottime_ns()
-        samples = self._samples(handle, gpu.utilization_seen_us)
-        clock_mhz = lib.nvmlDeviceGetClockInfo(handle, _CLOCK_SM)
-        counters = self._counters(handle)
-        now_ns, since_ns = clock.boottime_ns(), gpu.since_ns
-        newest_us = samples[-1][0] if samples else gpu.utilization_seen_us
-        first, gpu.utilization_seen_us = gpu.clock_mhz is None, newest_us
-        gauges[uid] = Gauges(
-            {}, samples[-1][1] / 100 if samples and samples[-1][1] <= _PERCENT_MAX else None, clock_mhz
-        )
-        if first:
-            gpu.since_ns, gpu.clock_mhz = now_ns, clock_mhz
-            reason, gpu.unread_reason = gpu.unread_reason, GapReason.STARTING
-            return Reading(uid, since_ns, now_ns, Gap(reason), counters)
-        if any(not 0 <= value <= _PERCENT_MAX for _, value in samples):
-            raise _UnusableError(GapReason.OUT_OF_RANGE)
-        end_ns = min(now_ns, newest_us * 1000 - offset_ns)
-        if not samples or end_ns <= since_ns:
-            if now_ns - since_ns < 3 * 1_000_000_000:
-                return None
-            raise _UnusableError(GapReason.NOT_SUPPORTED)  # the ring buffer stands still
-        gpu.since_ns, gpu.clock_mhz = end_ns, clock_mhz
-        return Reading(uid, since_ns, end_ns, Busy(self._ceiling(gpu, samples, since_ns, end_ns, offset_ns)), counters)
-
-    def _ceiling(
-        self, gpu: _Gpu, samples: Sequence[tuple[int, int]], since_ns: int, end_ns: int, offset_ns: int
-    ) -> int:
-        """SM-cycles at most: each sample stands for the time since the one before it, whole percents
-        rounded up, at the highest clock; time that no sample covers counts as fully busy."""
-        if gpu.limits is None:
-            return 0  # the meter makes it a gap: the device is not in the peak table
-        busy_percent_ns, covered_ns, begin_ns = 0, 0, since_ns
-        for stamp_us, percent in samples:
-            until_ns = min(stamp_us * 1000 - offset_ns, end_ns)
-            if until_ns > begin_ns:
-                stands_for_ns = min(until_ns - begin_ns, _SAMPLE_PERIOD_MAX_NS)
-                busy_percent_ns += min(percent + 1, 100) * stands_for_ns
-                covered_ns, begin_ns = covered_ns + stands_for_ns, until_ns
-        busy_percent_ns += 100 * (end_ns - since_ns - covered_ns)
-        return max_sm_cycles(gpu.limits, -(-busy_percent_ns // 100))
-
-    def _samples(self, handle: Any, seen_us: int) -> list[tuple[int, int]]:
-        """(timestamp in us, percent) newer than `seen_us`, oldest first."""
-        try:
-            _, samples = self._lib.nvmlDeviceGetSamples(handle, _SAMPLES_UTILIZATION, seen_us)
-        except self._lib.NVMLError as fault:
-            if fault.value == _NOT_FOUND:
-                return []
-            raise
-        return sorted((sample.timeStamp, sample.sampleValue.uiVal) for sample in samples if sample.timeStamp > seen_us)
-
-    def _utilization_ratio(self, handle: Any) -> float | None:
-        rates = self._optional(self._lib.nvmlDeviceGetUtilizationRates, handle)
-        return rates.gpu / 100 if rates is not None and 0 <= rates.gpu <= _PERCENT_MAX else None
-
-    def _counters(self, handle: Any) -> dict[str, int]:
-        energy_mj = self._optional(self._lib.nvmlDeviceGetTotalEnergyConsumption, handle)
-        return {} if energy_mj is None else {"energy_mj": int(energy_mj)}
-
-    def _optional(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        """A fact that some devices and drivers do not give: None then."""
-        try:
-            return call(*arguments)
+            self._lib.nvmlInit()
         except self._lib.NVMLError:
-            return None
-
-
-def _text(value: Any) -> str | None:
-    return value.decode("ascii", "replace") if isinstance(value, bytes) else value
+            pass  # still down; each GPU's gap says so, and the next read tries again

@@ -19,6 +19,7 @@ from flopsd.core.model import Active, Device, Evidence, Gauges, Pipe, Reading, S
 from flopsd.core.records import read_history
 from flopsd.journal import Journal, StateDir
 from flopsd.seal import ensure_key, load_public, seal_journal
+from flopsd.sources import SourceSettings
 from flopsd.sources.nvml import NvmlSource
 from flopsd.testing import FakeClock
 from flopsd.verify import verify_ledger
@@ -102,7 +103,7 @@ def integral_error(standin: Path, folder: Path) -> None:
     clock = SharedClock(folder / "clock")
     gpu = h100(BURSTS)
     with simulated(standin, folder, Scenario((gpu,)), clock):
-        source = NvmlSource(pynvml, clock, table())
+        source = NvmlSource(pynvml, SourceSettings(clock, table()))
         start = clock.boottime_ns()
         clock.advance(NS_PER_S // 3)
         source.read()

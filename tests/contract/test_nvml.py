@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
-
 import pynvml
 import pytest
 
@@ -13,30 +9,14 @@ from flopsd.clock import NS_PER_S
 from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe, Reading
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources.nvml import NvmlSource
-from tests.support.scenario import Fault, Gpu, Scenario, Segment, a100, h100
-from tests.support.sim import SharedClock, simulated
-from tests.support.strategies import table
+from tests.contract.conftest import Open
+from tests.support.scenario import Fault, Segment, a100, h100
+from tests.support.sim import SharedClock
 
 BURSTS = (
     Segment(950, hmma=0.62, fp32=0.11, fp64=0.01, util=97, watts=610),
     Segment(50, hmma=0.91, imma=0.05, util=100),
 )
-
-Open = Callable[..., tuple[NvmlSource, SharedClock]]
-
-
-@pytest.fixture
-def open_sim(standin: Path, tmp_path: Path) -> Iterator[Open]:
-    with ExitStack() as stack:
-
-        def open_it(*gpus: Gpu, driver_from_ms: int = 0) -> tuple[NvmlSource, SharedClock]:
-            clock = SharedClock(tmp_path / "clock")
-            stack.enter_context(simulated(standin, tmp_path, Scenario(gpus, driver_from_ms), clock))
-            source = NvmlSource(pynvml, clock, table())
-            stack.callback(source.close)
-            return source, clock
-
-        yield open_it
 
 
 def read(source: NvmlSource, clock: SharedClock, ms: int) -> list[Reading]:
@@ -50,7 +30,7 @@ def test_identity_is_read_from_the_device(open_sim: Open) -> None:
     assert hopper.uid == "GPU-5a4d0000-0000-4000-8000-000000000000"
     assert (hopper.model, hopper.serial, hopper.pci_device_id) == ("NVIDIA H100 80GB HBM3", "1650000000", 0x2330)
     assert (hopper.sm_count, hopper.sm_clock_max_mhz, hopper.driver) == (132, 1980, "595.91.07")
-    assert (hopper.evidence, hopper.evidence_reason) == (Evidence.ACTIVITY, "")
+    assert (hopper.evidence, hopper.evidence_reason) == (Evidence.ACTIVITY, "not read yet")
     assert (ampere.sm_count, ampere.evidence) == (108, Evidence.UTILIZATION)
     assert "no GPM on this GPU" in ampere.evidence_reason
     assert source.describe() == {"driver": "595.91.07", "nvml": "13.595.91.07", "binding": None, "replay": None}
@@ -174,12 +154,6 @@ def test_an_unknown_part_gives_gaps_only(open_sim: Open) -> None:
     (reading,) = read(source, clock, 1000)
     assert isinstance(reading.work, Active)
     assert set(reading.work.sm_cycles.values()) == {0}  # the meter has no limits for it and makes it a gap
-
-
-def test_mig_is_never_charged_the_whole_device(open_sim: Open) -> None:
-    source, clock = open_sim(h100(BURSTS, mig=True))
-    assert source.devices()[0].evidence is Evidence.GAP
-    assert read(source, clock, 1000)[0].work == Gap(GapReason.NOT_SUPPORTED)
 
 
 def test_a_late_driver_is_unavailable_first(open_sim: Open) -> None:

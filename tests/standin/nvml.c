@@ -9,7 +9,11 @@
  *   gpu uuid=… serial=… pci=HEX bus=… cores=N arch=N cc=N.N max_mhz=N gpm=0|1 mig=0|1
  *   name TEXT
  *   seg MS MHZ UTIL POWER_W ANY HMMA IMMA DFMA DMMA FP64 FP32 FP16      ratios 0..1
- *   fault FROM_MS TO_MS gpu_lost|timeout|unknown|no_permission|hang|nan|range|util_garbage|backwards
+ *   counters average|sum|quarter|delta|wrong           running cycle counters 248-260, and their scale; none without
+ *   clock_samples MS                                   period of buffered SM clock samples; none without
+ *   slice gi=N ci=N sms=N of=N/N uuid=…                a MIG device of the gpu before; its segs follow it
+ *   fault FROM_MS TO_MS gpu_lost|timeout|unknown|no_permission|hang|nan|range|util_garbage|backwards|
+ *                       streaming_off|stalled|zero|fell|contradict|unsampled
  *
  * Compile with -DWITHOUT_GPM or -DWITHOUT_SAMPLES for a driver in which those symbols are missing.
  */
@@ -33,13 +37,22 @@
 
 enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6,
        DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15, UNKNOWN = 999 };
-enum { LOST, TIMED_OUT, UNKNOWN_ERROR, PERMISSION, HANG, NOT_A_NUMBER, RANGE, UTIL_GARBAGE, BACKWARDS };
+enum { LOST, TIMED_OUT, UNKNOWN_ERROR, PERMISSION, HANG, NOT_A_NUMBER, RANGE, UTIL_GARBAGE, BACKWARDS,
+       STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED };
 static const char *const FAULT_NAMES[] = {"gpu_lost", "timeout", "unknown", "no_permission", "hang",
-                                          "nan", "range", "util_garbage", "backwards"};
+                                          "nan", "range", "util_garbage", "backwards",
+                                          "streaming_off", "stalled", "zero", "fell", "contradict", "unsampled"};
+enum { NO_COUNTERS, AVERAGE, SUM, QUARTER, DELTA, WRONG };
+static const char *const COUNTER_NAMES[] = {"none", "average", "sum", "quarter", "delta", "wrong"};
+#define COUNTERS_BEFORE_EPOCH 7.0e12L /* cycles of one SM that ran between boot and epoch */
 
 typedef struct { long long ns; double mhz, util, watts, ratio[RATIOS]; } Segment;
 typedef struct { long long from_ns, to_ns; int kind; } Fault;
-typedef struct {
+typedef struct Gpu {
+    struct Gpu *parent; /* of a slice */
+    unsigned gi, ci, sms, slices_ci, slices_gi;
+    int counters;
+    long long clock_sample_ns, streaming_since_ns; /* when streaming was switched on last */
     char uuid[96], serial[32], name[96], bus[32];
     unsigned pci, cores, arch, cc_major, cc_minor, max_mhz, gpm, mig;
     int segments, faults;
@@ -47,10 +60,11 @@ typedef struct {
     Fault fault[MAX_FAULTS];
     long long period_ns;
 } Gpu;
-typedef struct { long long ns; const Gpu *gpu; } Sample;
+typedef struct { long long ns; const Gpu *gpu; int blind; } Sample;
 typedef struct { unsigned long long timeStamp; union { double d; unsigned u; unsigned long long ull; } value; } UtilSample;
 typedef struct { unsigned id; int status; double value; char *text[3]; } Metric;
 typedef struct { unsigned version, count; Sample *first, *second; Metric metric[]; } Metrics;
+typedef struct { unsigned multiprocessors, shared[5], gpu_instance_slices, compute_instance_slices; unsigned long long mb; } Attributes;
 typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char bus_id[32]; } Pci;
 
 static Gpu gpus[MAX_GPUS];
@@ -103,10 +117,23 @@ static void load(void) {
         else if (!strncmp(line, "gpu ", 4) && gpu_count < MAX_GPUS) {
             gpu = &gpus[gpu_count++];
             memset(gpu, 0, sizeof *gpu);
+            gpu->streaming_since_ns = -1;
             if (sscanf(line, "gpu uuid=%95s serial=%31s pci=%x bus=%31s cores=%u arch=%u cc=%u.%u max_mhz=%u gpm=%u mig=%u",
                        gpu->uuid, gpu->serial, &gpu->pci, gpu->bus, &gpu->cores, &gpu->arch, &gpu->cc_major,
                        &gpu->cc_minor, &gpu->max_mhz, &gpu->gpm, &gpu->mig) != 11) abort();
-        } else if (gpu && !strncmp(line, "name ", 5)) snprintf(gpu->name, sizeof gpu->name, "%.95s", line + 5);
+        } else if (gpu && !strncmp(line, "slice ", 6) && gpu_count < MAX_GPUS) {
+            Gpu *parent = gpu->parent ? gpu->parent : gpu;
+            gpu = &gpus[gpu_count++];
+            *gpu = *parent;
+            gpu->parent = parent;
+            gpu->segments = gpu->faults = 0;
+            gpu->period_ns = 0;
+            if (sscanf(line, "slice gi=%u ci=%u sms=%u of=%u/%u uuid=%95s", &gpu->gi, &gpu->ci, &gpu->sms,
+                       &gpu->slices_ci, &gpu->slices_gi, gpu->uuid) != 6) abort();
+        } else if (gpu && !strncmp(line, "counters ", 9)) {
+            for (int i = 0; i < 6; i++) if (!strcmp(line + 9, COUNTER_NAMES[i])) gpu->counters = i;
+        } else if (gpu && !strncmp(line, "clock_samples ", 14)) gpu->clock_sample_ns = atoll(line + 14) * 1000000;
+        else if (gpu && !strncmp(line, "name ", 5)) snprintf(gpu->name, sizeof gpu->name, "%.95s", line + 5);
         else if (gpu && !strncmp(line, "seg ", 4) && gpu->segments < MAX_SEGMENTS) {
             Segment *s = &gpu->segment[gpu->segments++];
             double ms, *r = s->ratio;
@@ -198,11 +225,32 @@ EXPORT int nvmlShutdown(void) { loaded = 0; return OK; }
 EXPORT const char *nvmlErrorString(int code) { (void)code; return "stand-in error"; }
 EXPORT int nvmlSystemGetDriverVersion(char *to, unsigned size) { return put(to, size, driver); }
 EXPORT int nvmlSystemGetNVMLVersion(char *to, unsigned size) { return put(to, size, "13.595.91.07"); }
-EXPORT int nvmlDeviceGetCount_v2(unsigned *count) { *count = (unsigned)gpu_count; return loaded ? OK : UNINITIALIZED; }
+EXPORT int nvmlDeviceGetCount_v2(unsigned *count) {
+    *count = 0;
+    for (int i = 0; i < gpu_count; i++) *count += !gpus[i].parent;
+    return loaded ? OK : UNINITIALIZED;
+}
 EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned index, Gpu **gpu) {
-    if (index >= (unsigned)gpu_count) return INVALID_ARGUMENT;
-    *gpu = &gpus[index];
-    return answer(*gpu);
+    for (int i = 0; i < gpu_count; i++)
+        if (!gpus[i].parent && !index--) { *gpu = &gpus[i]; return answer(*gpu); }
+    return INVALID_ARGUMENT;
+}
+EXPORT int nvmlDeviceGetMaxMigDeviceCount(Gpu *gpu, unsigned *count) { ANSWER(gpu); *count = gpu->mig ? 7 : 0; return OK; }
+EXPORT int nvmlDeviceGetMigDeviceHandleByIndex(Gpu *gpu, unsigned index, Gpu **slice) {
+    ANSWER(gpu);
+    for (int i = 0; i < gpu_count; i++)
+        if (gpus[i].parent == gpu && !index--) { *slice = &gpus[i]; return OK; }
+    return NOT_FOUND;
+}
+EXPORT int nvmlDeviceGetGpuInstanceId(Gpu *gpu, unsigned *id) { ANSWER(gpu); *id = gpu->gi; return gpu->parent ? OK : INVALID_ARGUMENT; }
+EXPORT int nvmlDeviceGetAttributes_v2(Gpu *gpu, Attributes *attributes) {
+    ANSWER(gpu);
+    if (!gpu->parent) return INVALID_ARGUMENT;
+    memset(attributes, 0, sizeof *attributes);
+    attributes->multiprocessors = gpu->sms;
+    attributes->gpu_instance_slices = gpu->slices_gi;
+    attributes->compute_instance_slices = gpu->slices_ci;
+    return OK;
 }
 EXPORT int nvmlDeviceGetHandleByUUID(const char *uuid, Gpu **gpu) {
     for (int i = 0; i < gpu_count; i++)
@@ -250,8 +298,15 @@ EXPORT int nvmlDeviceGetTotalEnergyConsumption(Gpu *gpu, unsigned long long *mj)
     if (has_fault(gpu, BACKWARDS)) *mj -= 3000000ULL;
     return OK;
 }
+EXPORT int nvmlDeviceGetPowerUsage(Gpu *gpu, unsigned *mw) {
+    ANSWER(gpu);
+    *mw = (unsigned)(segment_at(gpu, now_ns())->watts * 1000);
+    return OK;
+}
+EXPORT int nvmlDeviceGetEnforcedPowerLimit(Gpu *gpu, unsigned *mw) { ANSWER(gpu); *mw = 700000; return OK; }
 EXPORT int nvmlDeviceGetUtilizationRates(Gpu *gpu, unsigned *rates) {
     ANSWER(gpu);
+    if (gpu->mig) return NOT_SUPPORTED;
     long long t = now_ns();
     rates[0] = (unsigned)((integral(gpu, -3, t) - integral(gpu, -3, t - UTIL_PERIOD_NS)) / UTIL_PERIOD_NS);
     rates[1] = 0;
@@ -263,22 +318,24 @@ EXPORT int nvmlDeviceGetUtilizationRates(Gpu *gpu, unsigned *rates) {
 EXPORT int nvmlDeviceGetSamples(Gpu *gpu, unsigned type, unsigned long long seen_us, unsigned *value_type,
                                 unsigned *count, UtilSample *samples) {
     ANSWER(gpu);
-    if (type != 1) return NOT_SUPPORTED;
+    long long period = type == 1 ? UTIL_PERIOD_NS : type == 5 ? gpu->clock_sample_ns : 0;
+    if (!period || (type == 1 && gpu->mig)) return NOT_SUPPORTED;
     struct timespec wall;
     clock_gettime(CLOCK_REALTIME, &wall);
     long long boot = boot_ns(), wall_ns = told_ns ? told_ns[1] : wall.tv_sec * 1000000000LL + wall.tv_nsec;
-    long long offset = wall_ns - boot, newest = (boot - epoch_ns) / UTIL_PERIOD_NS;
+    long long offset = wall_ns - boot, newest = (boot - epoch_ns) / period;
     unsigned given = 0;
     *value_type = 1;
     for (long long k = newest > UTIL_RING ? newest - UTIL_RING + 1 : 1; k <= newest; k++) {
-        long long t = k * UTIL_PERIOD_NS;
+        long long t = k * period;
         unsigned long long stamp = (unsigned long long)(t + epoch_ns + offset) / 1000;
         if (stamp <= seen_us) continue;
         if (samples && given < *count) {
             samples[given].timeStamp = stamp;
             samples[given].value.ull = 0;
-            samples[given].value.u = (unsigned)((integral(gpu, -3, t) - integral(gpu, -3, t - UTIL_PERIOD_NS)) / UTIL_PERIOD_NS);
-            if (has_fault(gpu, UTIL_GARBAGE)) samples[given].value.u = 4294967295u;
+            samples[given].value.u = type == 5 ? (unsigned)segment_at(gpu, t)->mhz
+                : (unsigned)((integral(gpu, -3, t) - integral(gpu, -3, t - period)) / period);
+            if (type == 1 && has_fault(gpu, UTIL_GARBAGE)) samples[given].value.u = 4294967295u;
         }
         given++;
     }
@@ -288,6 +345,17 @@ EXPORT int nvmlDeviceGetSamples(Gpu *gpu, unsigned type, unsigned long long seen
 #endif
 
 #ifndef WITHOUT_GPM
+static long long fault_from(const Gpu *gpu, int kind) {
+    int at = has_fault(gpu, kind);
+    return at ? gpu->fault[at - 1].from_ns : -1;
+}
+
+/* Streaming stays off from a fault's beginning until somebody switches it on. */
+static int streams(const Gpu *gpu) {
+    long long off = fault_from(gpu, STREAMING_OFF);
+    return off < 0 || gpu->streaming_since_ns >= off;
+}
+
 EXPORT int nvmlGpmQueryDeviceSupport(Gpu *gpu, unsigned *support) {
     ANSWER(gpu);
     support[1] = gpu->gpm;
@@ -298,25 +366,59 @@ EXPORT int nvmlGpmSampleFree(Sample *sample) { free(sample); return OK; }
 
 EXPORT int nvmlGpmSampleGet(Gpu *gpu, Sample *sample) {
     ANSWER(gpu);
-    if (!gpu->gpm) return NOT_SUPPORTED;
+    if (!gpu->gpm || has_fault(gpu, UNSAMPLED)) return NOT_SUPPORTED;
     sample->ns = now_ns();
     sample->gpu = gpu;
+    sample->blind = !streams(gpu->parent ? gpu->parent : gpu);
     return OK;
+}
+EXPORT int nvmlGpmMigSampleGet(Gpu *gpu, unsigned instance, Sample *sample) {
+    ANSWER(gpu);
+    for (int i = 0; i < gpu_count; i++)
+        if (gpus[i].parent == gpu && gpus[i].gi == instance) return nvmlGpmSampleGet(&gpus[i], sample);
+    return NOT_FOUND;
+}
+EXPORT int nvmlGpmQueryIfStreamingEnabled(Gpu *gpu, unsigned *state) { ANSWER(gpu); *state = (unsigned)streams(gpu); return OK; }
+EXPORT int nvmlGpmSetStreamingEnabled(Gpu *gpu, unsigned state) {
+    ANSWER(gpu);
+    if (state) gpu->streaming_since_ns = now_ns();
+    return OK;
+}
+
+/* A running counter at a sample, of the scale that the scenario says; `what` as in integral(). */
+static long double running(const Sample *sample, int what) {
+    const Gpu *gpu = sample->gpu;
+    unsigned sms = gpu->parent ? gpu->sms : gpu->cores / (gpu->arch == 7 ? 64 : 128);
+    long long t = sample->ns, stalled = fault_from(gpu, STALLED);
+    if (sample->blind) return 0;
+    if (stalled >= 0) t = stalled;
+    long double cycles = integral(gpu, what, t) / 1000 + COUNTERS_BEFORE_EPOCH * (what == -1 ? 1 : 0.25L);
+    if (has_fault(gpu, FELL)) cycles -= COUNTERS_BEFORE_EPOCH / 5;
+    if (has_fault(gpu, CONTRADICT) && what >= 0) cycles *= 1.5L;
+    if (gpu->counters == WRONG && what >= 0) cycles *= 0.37L;
+    return floorl(gpu->counters == SUM ? cycles * sms : gpu->counters == QUARTER ? cycles * sms * 4 : cycles);
 }
 
 EXPORT int nvmlGpmMetricsGet(Metrics *metrics) {
     static const int ID_OF_RATIO[RATIOS] = {5, 7, 9, 6, 8, 11, 12, 13};
-    const Gpu *gpu = metrics->second->gpu;
+    static const int ID_OF_COUNTER[RATIOS] = {250, 252, 253, 254, 251, 258, 259, 260};
+    const Sample *one = metrics->first, *two = metrics->second;
+    const Gpu *gpu = two->gpu;
     ANSWER(gpu);
     if (metrics->version != 1) return INVALID_ARGUMENT;
-    long double cycles = integral(gpu, -1, metrics->second->ns) - integral(gpu, -1, metrics->first->ns);
+    long double cycles = integral(gpu, -1, two->ns) - integral(gpu, -1, one->ns);
     for (unsigned i = 0; i < metrics->count; i++) {
         Metric *m = &metrics->metric[i];
         m->status = NOT_SUPPORTED;
-        for (int what = 0; what < RATIOS; what++) {
-            if ((int)m->id != ID_OF_RATIO[what]) continue;
-            m->status = OK;
-            m->value = cycles > 0 ? (double)(100 * (integral(gpu, what, metrics->second->ns) - integral(gpu, what, metrics->first->ns)) / cycles) : NAN;
+        for (int what = -1; what < RATIOS; what++) {
+            if (what >= 0 && (int)m->id == ID_OF_RATIO[what]) {
+                m->status = OK;
+                m->value = cycles > 0 ? (double)(100 * (integral(gpu, what, two->ns) - integral(gpu, what, one->ns)) / cycles) : NAN;
+                if (has_fault(gpu, ZERO) || one->blind || two->blind) m->value = 0;
+            } else if (gpu->counters != NO_COUNTERS && (int)m->id == (what < 0 ? 248 : ID_OF_COUNTER[what])) {
+                m->status = OK;
+                m->value = (double)(running(two, what) - (gpu->counters == DELTA ? running(one, what) : 0));
+            } else continue;
             if (has_fault(gpu, NOT_A_NUMBER)) m->value = NAN;
             if (has_fault(gpu, RANGE)) m->value = 14073748835532800.0;
         }

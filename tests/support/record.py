@@ -13,6 +13,7 @@ import pynvml
 
 from flopsd.config import load_peaks
 from flopsd.core.model import Active, Busy, Evidence, Gap, Gauges, Reading
+from flopsd.sources import SourceSettings
 from flopsd.sources.nvml import NvmlSource
 from flopsd.sources.replay import FORMAT
 from tests.support.scenario import Scenario, Segment, compile_standin, h100
@@ -42,7 +43,7 @@ def main(target: Path) -> None:
         clock = SharedClock(folder / "clock")
         scenario = Scenario((h100(training(620)), h100(training(640))))
         with simulated(standin, folder, scenario, clock):
-            source = NvmlSource(pynvml, clock, load_peaks())
+            source = NvmlSource(pynvml, SourceSettings(clock, load_peaks()))
             clock.advance(200_000_000)
             source.read()  # the baseline: its gap is no part of the recording
             begin_ns = clock.boottime_ns()

@@ -53,6 +53,18 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """A MIG device: its GPU and compute instance, SMs, compute slices of those of its GPU instance, and its load."""
+
+    gi: int
+    sms: int
+    segments: tuple[Segment, ...]
+    ci: int = 0
+    of: str = "1/1"
+    faults: tuple[Fault, ...] = ()
+
+
+@dataclass(frozen=True)
 class Gpu:
     """One simulated GPU; its segments repeat for ever from the epoch on."""
 
@@ -66,6 +78,9 @@ class Gpu:
     segments: tuple[Segment, ...]
     faults: tuple[Fault, ...] = ()
     mig: bool = False
+    counters: str = "none"  # running cycle counters, by scale: average, sum, quarter; delta and wrong are none
+    clock_samples_ms: int = 0
+    slices: tuple[Slice, ...] = ()
 
     def sm_cycles(self, pipe: Pipe, begin_ns: int, end_ns: int, sms: int) -> Fraction:
         """Exact SM-cycles of a pipe in [begin_ns, end_ns) since the epoch."""
@@ -112,11 +127,22 @@ class Scenario:
                 f"pci={gpu.pci:08X} bus=00000000:{16 + index:02X}:00.0 "
                 f"cores={gpu.cores} arch={gpu.arch} cc={gpu.cc} max_mhz={gpu.max_mhz} gpm={gpu.gpm:d} mig={gpu.mig:d}",
                 f"name {gpu.name}",
-                *(segment.line() for segment in gpu.segments),
-                *(f"fault {f.from_ms} {f.to_ms} {f.kind}" for f in gpu.faults),
+                f"counters {gpu.counters}",
+                f"clock_samples {gpu.clock_samples_ms}",
+                *_behaviour(gpu.segments, gpu.faults),
             ]
+            for part in gpu.slices:
+                uuid = f"MIG-5a4d0000-0000-4000-8000-{index:06d}{part.gi:03d}{part.ci:03d}"
+                lines += [
+                    f"slice gi={part.gi} ci={part.ci} sms={part.sms} of={part.of} uuid={uuid}",
+                    *_behaviour(part.segments, part.faults),
+                ]
         path.write_text("\n".join(lines) + "\n")
         return path
+
+
+def _behaviour(segments: tuple[Segment, ...], faults: tuple[Fault, ...]) -> list[str]:
+    return [*(segment.line() for segment in segments), *(f"fault {f.from_ms} {f.to_ms} {f.kind}" for f in faults)]
 
 
 def compile_standin(folder: Path, *defines: str) -> Path:

@@ -1,0 +1,1 @@
+"""NVIDIA's driver library and its counters, piece by piece; `flopsd.sources.nvml` puts them together."""

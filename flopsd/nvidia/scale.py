@@ -1,0 +1,120 @@
+"""What the running GPM counters count: a self-test of their scale against percentages and clock. Pure.
+
+NVIDIA documents the counters 248 to 260 as cycles since reboot, and not whether they are summed over the
+SMs or averaged, nor whether they are running totals at all. The device's own percentages of the same
+interval, which are documented, and the SM clock tell: the candidates lie a factor of four or more apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flopsd.core.model import Pipe, Totals
+
+ENOUGH_ACTIVITY_RATIO = 0.01  # below it, a percentage is too coarse to tell scales apart
+_RATIO_TOLERANCE = 0.05  # between a quotient of counters and the percentage of the same two samples
+_CLOCK_TOLERANCE = 0.25  # samples are up to 100 ms old (nvml.h), the interval is a second or less
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """SM-cycles = counter x times / per."""
+
+    times: int
+    per: int
+    words: str
+
+    def sm_cycles(self, counter: int) -> int:
+        return counter * self.times // self.per
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The outcome of the self-test."""
+
+    pipes: Scale
+    elapsed: Scale
+
+    @property
+    def origin(self) -> str:
+        """Names counters and scale; only totals of one origin are subtracted from each other."""
+        return f"GPM 248-260: pipes {self.pipes.words}, elapsed {self.elapsed.words}"
+
+    def totals(self, elapsed: int, counters: Mapping[Pipe, int]) -> Totals:
+        return Totals(
+            self.origin,
+            self.elapsed.sm_cycles(elapsed),
+            {pipe: self.pipes.sm_cycles(counter) for pipe, counter in counters.items()},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One interval, by counters and by what they are held against. `cycles` are those of one SM."""
+
+    elapsed_before: int
+    elapsed_after: int
+    active: Mapping[Pipe, int]  # differences of the counters
+    ratios: Mapping[Pipe, float]  # from the percentages; TENSOR is any tensor activity in both
+    cycles: int
+
+
+class SelfTestFailedError(Exception):
+    """The counters contradict the device's own percentages or clock; the text says how."""
+
+
+def scales(sm_count: int) -> tuple[Scale, ...]:
+    """The scales that the counters may have."""
+    return (
+        Scale(sm_count, 1, f"averaged over {sm_count} SMs"),
+        Scale(1, 1, "summed over the SMs"),
+        Scale(1, 4, "summed over the sub-partitions of the SMs"),
+    )
+
+
+def remembered(origin: str | None, sm_count: int) -> Calibration | None:
+    """The calibration that an origin names, where it was journalled before on this boot."""
+    candidates = scales(sm_count)
+    found = (Calibration(pipes, elapsed) for pipes in candidates for elapsed in candidates)
+    return next((calibration for calibration in found if calibration.origin == origin), None)
+
+
+def judge(trial: Trial, sm_count: int) -> Calibration | None:
+    """The scale that fits, or None while too little ran to tell. Raises SelfTestFailedError."""
+    telling = {pipe: ratio for pipe, ratio in trial.ratios.items() if ratio >= ENOUGH_ACTIVITY_RATIO}
+    if not telling:
+        return None
+    grown = trial.elapsed_after - trial.elapsed_before
+    elapsed = _fitting(trial.cycles * sm_count, grown, sm_count, _CLOCK_TOLERANCE)
+    if elapsed is None:
+        if _fitting(trial.cycles * sm_count, trial.elapsed_after, sm_count, _CLOCK_TOLERANCE) is not None:
+            raise SelfTestFailedError("the cycle counters are differences between samples, not running totals")
+        raise SelfTestFailedError(
+            f"SM_CYCLES_ELAPSED grew by {grown} while the SM clock ran {trial.cycles} cycles on {sm_count} SMs"
+        )
+    whole = elapsed.sm_cycles(grown)
+    found = {_fitting(ratio * whole, trial.active[pipe], sm_count, _RATIO_TOLERANCE) for pipe, ratio in telling.items()}
+    scale = found.pop()
+    if scale is None or found:
+        told = ", ".join(
+            f"{pipe.value} {trial.active[pipe] / grown:.4f} for {ratio:.4f}" for pipe, ratio in telling.items()
+        )
+        raise SelfTestFailedError(f"active over elapsed cycles is not what the percentages say: {told}")
+    return Calibration(scale, elapsed)
+
+
+def contradicts(calibration: Calibration, trial: Trial) -> bool:
+    """Whether counters that passed the self-test say another thing than the percentages in this interval."""
+    whole = calibration.elapsed.sm_cycles(trial.elapsed_after - trial.elapsed_before)
+    return any(
+        abs(calibration.pipes.sm_cycles(trial.active[pipe]) - ratio * whole) > _RATIO_TOLERANCE * whole
+        for pipe, ratio in trial.ratios.items()
+    )
+
+
+def _fitting(expected: float, counter: int, sm_count: int, tolerance: float) -> Scale | None:
+    return next(
+        (s for s in scales(sm_count) if abs(s.sm_cycles(counter) - expected) <= tolerance * expected),
+        None,
+    )

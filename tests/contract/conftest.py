@@ -1,0 +1,39 @@
+"""The NVML source on the stand-in, opened as often as a test wants, on one clock that it steps by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pynvml
+import pytest
+
+from flopsd.sources import SourceSettings
+from flopsd.sources.nvml import NvmlSource
+from tests.support.scenario import Gpu, Scenario
+from tests.support.sim import SharedClock, simulated
+from tests.support.strategies import table
+
+Open = Callable[..., tuple[NvmlSource, SharedClock]]
+
+
+@pytest.fixture
+def open_sim(standin: Path, tmp_path: Path) -> Iterator[Open]:
+    with ExitStack() as stack:
+
+        def open_it(
+            *gpus: Gpu,
+            driver_from_ms: int = 0,
+            again: SharedClock | None = None,
+            origins: Mapping[str, str] | None = None,
+        ) -> tuple[NvmlSource, SharedClock]:
+            """A new scenario; `again` opens the one that is there once more, as a restarted daemon does."""
+            clock = again or SharedClock(tmp_path / "clock")
+            if again is None:
+                stack.enter_context(simulated(standin, tmp_path, Scenario(gpus, driver_from_ms), clock))
+            source = NvmlSource(pynvml, SourceSettings(clock, table(), origins=origins or {}))
+            stack.callback(source.close)
+            return source, clock
+
+        yield open_it

@@ -1,0 +1,99 @@
+"""Blinding and lies: each is a gap with its own reason within two ticks, and no other device feels it."""
+
+from __future__ import annotations
+
+import pytest
+
+from flopsd.core.model import Evidence, GapReason, Pipe
+from tests.contract.conftest import Open
+from tests.support.fold import Fold
+from tests.support.scenario import Fault, Segment, h100
+
+HIT, OTHER = (f"GPU-5a4d0000-0000-4000-8000-{n:012d}" for n in range(2))
+# When these faults end, the simulated counters jump to where they would be: another lie, found as well.
+AFTERWARDS = {
+    "stalled": {GapReason.OUT_OF_RANGE},
+    "fell": {GapReason.CONTRADICTORY},
+    "contradict": {GapReason.COUNTER_FELL},
+}
+BUSY = (Segment(1000, hmma=0.6, fp32=0.1, util=100, watts=650),)
+LIES = [
+    ("streaming_off", GapReason.STREAMING_OFF),
+    ("stalled", GapReason.COUNTER_STALLED),
+    ("fell", GapReason.COUNTER_FELL),
+    ("contradict", GapReason.CONTRADICTORY),
+    ("range", GapReason.OUT_OF_RANGE),
+    ("nan", GapReason.NOT_A_NUMBER),
+    ("zero", GapReason.ZERO_AT_FULL_LOAD),
+    ("gpu_lost", GapReason.DEVICE_LOST),
+    ("timeout", GapReason.DRIVER_TIMEOUT),
+    ("unknown", GapReason.DRIVER_ERROR),
+    ("no_permission", GapReason.NO_PERMISSION),
+]
+
+
+@pytest.mark.parametrize(("kind", "reason"), LIES)
+def test_each_lie_is_a_gap_with_its_reason_within_two_ticks(open_sim: Open, kind: str, reason: GapReason) -> None:
+    hit, other = h100(BUSY, (Fault(6500, 9500, kind),), counters="average"), h100(BUSY, counters="average")
+    source, clock = open_sim(hit, other)
+    fold = Fold(source, clock).read(10).read(1000, 14)
+    reasons = fold.reasons(HIT)
+    assert reasons[:7] == [GapReason.STARTING, *[None] * 6]
+    assert reason in reasons[7:9]
+    assert set(reasons[7:]) <= {reason, None, *AFTERWARDS.get(kind, ())}
+    assert reasons[-1] is None  # it recovers by itself
+    assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 14]
+    counted = sum(n for (_, pipe), n in fold.tallies[OTHER].active_sm_cycles.items() if pipe is Pipe.TENSOR_HMMA)
+    assert counted == pytest.approx(0.6 * 14e9 * 1.755 * 132, rel=1e-6)
+    measured, high = fold.figures(HIT).measured_flop, fold.figures(HIT).high_flop
+    assert measured is not None
+    assert high is not None
+    true = 14.0e9 * 1.755 * 132 * (0.6 * 4096 + 0.1 * 256)
+    assert measured <= true * 1.3 if kind == "contradict" else measured <= true * 1.0001
+    assert high >= true
+
+
+def test_streaming_is_switched_on_again(open_sim: Open) -> None:
+    """The fault would last for an hour; the meter ends it at the first look, and the counters close the gap."""
+    source, clock = open_sim(h100(BUSY, (Fault(6500, 3_600_000, "streaming_off"),), counters="average"))
+    fold = Fold(source, clock).read(10).read(1000, 14)
+    assert fold.reasons(HIT).count(GapReason.STREAMING_OFF) == 2  # the read that found it off, and the new baseline
+    assert fold.tallies[HIT].recovered_ns == 2 * 10**9
+    assert fold.tallies[HIT].active_sm_cycles[(Evidence.CYCLES, Pipe.TENSOR_HMMA)] == pytest.approx(
+        0.6 * fold.tallies[HIT].observed_ns[Evidence.CYCLES] * 1.755 * 132 + 0.6 * 2e9 * 1.755 * 132, rel=1e-6
+    )
+
+
+def test_zero_is_believed_where_power_or_utilization_say_idle(open_sim: Open) -> None:
+    for waiting in (Segment(1000, util=100, watts=180), Segment(1000, util=3, watts=600)):
+        source, clock = open_sim(h100((waiting,)))
+        fold = Fold(source, clock).read(10).read(1000, 6)
+        assert fold.reasons(HIT) == [GapReason.STARTING, *[None] * 6]
+        assert fold.figures(HIT).measured_flop == 0
+        source.close()
+
+
+def test_what_stalled_or_fell_is_never_claimed_as_recovered(open_sim: Open) -> None:
+    for kind in ("stalled", "fell", "zero"):
+        source, clock = open_sim(h100(BUSY, (Fault(6500, 9500, kind),), counters="average"))
+        fold = Fold(source, clock).read(10).read(1000, 14)
+        assert fold.tallies[HIT].recovered_ns == 0
+        source.close()
+
+
+def test_gpm_that_says_supported_and_never_samples_becomes_a_ceiling(open_sim: Open) -> None:
+    source, clock = open_sim(h100(BUSY, (Fault(0, 3_600_000, "unsampled"),)))
+    fold = Fold(source, clock).read(1000, 8)
+    device = source.devices()[0]
+    assert device.evidence is Evidence.UTILIZATION
+    assert "supported and refuses every sample" in device.evidence_reason
+    assert fold.tallies[HIT].observed_ns[Evidence.UTILIZATION] > 2 * 10**9
+
+
+def test_counters_that_keep_contradicting_are_given_up_for_percentages(open_sim: Open) -> None:
+    source, clock = open_sim(h100(BUSY, (Fault(6500, 3_600_000, "contradict"),), counters="average"))
+    fold = Fold(source, clock).read(10).read(1000, 20)
+    device = source.devices()[0]
+    assert device.evidence is Evidence.ACTIVITY
+    assert "failed their self-test" in device.evidence_reason
+    assert fold.reasons(HIT)[-5:] == [None] * 5

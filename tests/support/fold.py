@@ -1,0 +1,58 @@
+"""Readings folded into tallies as the writer does it, without journal and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flopsd.core.figures import Rating, total
+from flopsd.core.meter import advance
+from flopsd.core.model import DeviceUid, Figures, Gap, GapReason, Precision, Tally
+from flopsd.core.records import tally_from_record, tally_record
+from flopsd.sources import Source
+from flopsd.testing import FakeClock
+from tests.support.strategies import table
+
+
+class Fold:
+    """The tallies of a source's devices. `die` is what kill -9 leaves: what was journalled, as it was."""
+
+    def __init__(self, source: Source, clock: FakeClock, tallies: Mapping[DeviceUid, Tally] | None = None) -> None:
+        self.source, self.clock = source, clock
+        self.tallies = dict(tallies or {})
+        self.gaps: list[dict[DeviceUid, GapReason | None]] = []
+
+    def read(self, ms: int, times: int = 1) -> Fold:
+        for _ in range(times):
+            self.clock.advance(ms * 1_000_000)
+            told: dict[DeviceUid, GapReason | None] = {}
+            sweep = self.source.read()
+            devices = {device.uid: device for device in self.source.devices()}
+            for reading in sweep.readings:
+                device = devices[reading.device]
+                limits = table().limits(device, table().resolve(device))
+                before = self.tallies.get(device.uid) or Tally(reading.begin_ns, reading.begin_ns)
+                self.tallies[device.uid] = after = advance(before, reading, limits)
+                grown = [r for r, ns in after.gap_ns.items() if ns > before.gap_ns.get(r, 0)]
+                told[device.uid] = reading.work.reason if isinstance(reading.work, Gap) else next(iter(grown), None)
+            self.gaps.append(told)
+        return self
+
+    def reasons(self, uid: DeviceUid) -> list[GapReason | None]:
+        return [told[uid] for told in self.gaps if uid in told]
+
+    def figures(self, uid: DeviceUid, precision: Precision | None = None) -> Figures:
+        device = next(device for device in self.source.devices() if device.uid == uid)
+        part = table().resolve(device)
+        return total(self.tallies[uid], Rating(part, table().limits(device, part), precision), table())
+
+    def journalled(self) -> dict[DeviceUid, Tally]:
+        """The tallies as they come back from the journal, to be gone on with."""
+        return {uid: tally_from_record(_copy(tally_record(0, t)), t.begin_ns) for uid, t in self.tallies.items()}
+
+
+def _copy(record: dict[str, Any]) -> dict[str, Any]:
+    import json
+
+    copied: dict[str, Any] = json.loads(json.dumps(record))
+    return copied
