@@ -70,7 +70,7 @@ def advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) 
             tally = _gap(tally, reading.begin_ns, _hole_reason(tally))
         after = _apply(tally, reading, limits)
         if reading.totals is None and not isinstance(reading.work, Gap):
-            after = replace(after, totals=None)  # this time is counted: totals would count it again
+            after = replace(after, totals=None, totals_ns=0)  # this time is counted: totals would count it again
     if reading.totals is not None:
         after = replace(after, totals=reading.totals, totals_ns=reading.end_ns)
     return _with_counters(after, reading.counters)

@@ -24,7 +24,7 @@ from flopsd.nvidia.driver import NOT_OFFERED, Driver, UnusableError
 from flopsd.nvidia.gpm import MIN_INTERVAL_NS, Gpm, Metrics, remainder
 from flopsd.nvidia.scale import Calibration, SelfTestFailedError, Trial, contradicts, judge, remembered
 
-_TRIAL_NS = 800_000_000  # counters are renewed each 100 ms: a shorter interval says too little of their rate
+_WINDOW_NS = 800_000_000  # counters are renewed each 100 ms: a shorter interval says too little of their rate
 _STALL_NS = 500_000_000
 _STRIKES = 3
 _VECTOR = (Pipe.FP64, Pipe.FP32, Pipe.FP16)
@@ -59,6 +59,7 @@ class ActivityMeter:
         self._buffered_clock = True
         self._last: Metrics | None = None
         self._last_ns = 0
+        self._window = (0, 0)  # elapsed counter and time at which the self-test's interval began
         self._calibration: Calibration | None = None
         self._strikes = 0
         self.evidence: tuple[Evidence, str, str] = (Evidence.ACTIVITY, "not read yet", "")
@@ -145,26 +146,28 @@ class ActivityMeter:
 
         Raises UnusableError for counters that lie: counting goes on from the new values.
         """
-        last, last_ns = self._last, self._last_ns
-        if last is None or last.elapsed is None or metrics.elapsed is None:
-            self._last, self._last_ns = metrics, now_ns
+        assert metrics.elapsed is not None
+        last, last_ns, self._last, self._last_ns = self._last, self._last_ns, metrics, now_ns
+        if last is None or last.elapsed is None or last.counters.keys() != metrics.counters.keys():
+            self._window = (metrics.elapsed, now_ns)
             return
-        grown = {pipe: metrics.counters[pipe] - last.counters.get(pipe, 0) for pipe in metrics.counters}
+        grown = {pipe: counter - last.counters[pipe] for pipe, counter in metrics.counters.items()}
         ratios = {pipe: ratio for pipe, ratio in metrics.ratios.items() if pipe in grown}
-        trial = Trial(last.elapsed, metrics.elapsed, grown, ratios, self._cycles(last_ns, now_ns).cycles)
+        elapsed, (before, window_ns) = metrics.elapsed - last.elapsed, self._window
+        window_cycles = self._cycles(window_ns, now_ns).cycles if self._calibration is None else 0
+        trial = Trial(elapsed, grown, ratios, before, metrics.elapsed, window_cycles)
         if self._calibration is not None:
-            self._last, self._last_ns = metrics, now_ns
             totals = self._totals(metrics)
-            if metrics.elapsed < last.elapsed or any(counter < 0 for counter in grown.values()):
+            if elapsed < 0 or any(counter < 0 for counter in grown.values()):
                 raise UnusableError(GapReason.COUNTER_FELL, totals)
-            if metrics.elapsed == last.elapsed and now_ns - last_ns >= _STALL_NS:
+            if elapsed == 0 and now_ns - last_ns >= _STALL_NS:
                 raise UnusableError(GapReason.COUNTER_STALLED, totals)
             if contradicts(self._calibration, trial):
                 self._strike("they contradict the percentages of the same samples")
                 raise UnusableError(GapReason.CONTRADICTORY, totals)
             self._strikes = 0
-        elif now_ns - last_ns >= _TRIAL_NS:
-            self._last, self._last_ns = metrics, now_ns
+        elif now_ns - window_ns >= _WINDOW_NS:
+            self._window = (metrics.elapsed, now_ns)
             try:
                 self._calibration = judge(trial, self._sm_count)
             except SelfTestFailedError as failed:
@@ -218,7 +221,9 @@ class ActivityMeter:
             self._clock += samples or []
         mhz = driver.sm_clock_mhz(self._handle)
         self._clock.append((now_ns, mhz))
-        needed_from_ns = min(self._since_ns, self._last_ns) if self._last is not None else self._since_ns
+        needed_from_ns = self._since_ns
+        if self._calibration is None and self._last is not None:
+            needed_from_ns = min(needed_from_ns, self._window[1])
         del self._clock[: max(0, bisect_right(self._clock, (needed_from_ns, math.inf)) - 1)]
         return mhz
 

@@ -14,7 +14,7 @@ from flopsd.core.model import Pipe, Totals
 
 ENOUGH_ACTIVITY_RATIO = 0.01  # below it, a percentage is too coarse to tell scales apart
 _RATIO_TOLERANCE = 0.05  # between a quotient of counters and the percentage of the same two samples
-_CLOCK_TOLERANCE = 0.25  # samples are up to 100 ms old (nvml.h), the interval is a second or less
+_CLOCK_TOLERANCE = 0.5  # polls of a clock that moves, counters up to 100 ms old (nvml.h)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +51,15 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One interval, by counters and by what they are held against. `cycles` are those of one SM."""
+    """One interval of two samples, by counters and by what they are held against; and a longer one for the
+    rate of the elapsed cycles, since counters are up to 100 ms old. `cycles` are those of one SM."""
 
-    elapsed_before: int
-    elapsed_after: int
+    elapsed: int  # difference of the counter
     active: Mapping[Pipe, int]  # differences of the counters
     ratios: Mapping[Pipe, float]  # from the percentages; TENSOR is any tensor activity in both
-    cycles: int
+    window_elapsed_before: int
+    window_elapsed_after: int
+    window_cycles: int
 
 
 class SelfTestFailedError(Exception):
@@ -85,20 +87,21 @@ def judge(trial: Trial, sm_count: int) -> Calibration | None:
     telling = {pipe: ratio for pipe, ratio in trial.ratios.items() if ratio >= ENOUGH_ACTIVITY_RATIO}
     if not telling:
         return None
-    grown = trial.elapsed_after - trial.elapsed_before
-    elapsed = _fitting(trial.cycles * sm_count, grown, sm_count, _CLOCK_TOLERANCE)
+    grown = trial.window_elapsed_after - trial.window_elapsed_before
+    expected = trial.window_cycles * sm_count
+    elapsed = _fitting(expected, grown, sm_count, _CLOCK_TOLERANCE)
     if elapsed is None:
-        if _fitting(trial.cycles * sm_count, trial.elapsed_after, sm_count, _CLOCK_TOLERANCE) is not None:
+        if _fitting(expected, trial.window_elapsed_after, sm_count, _CLOCK_TOLERANCE) is not None:
             raise SelfTestFailedError("the cycle counters are differences between samples, not running totals")
         raise SelfTestFailedError(
-            f"SM_CYCLES_ELAPSED grew by {grown} while the SM clock ran {trial.cycles} cycles on {sm_count} SMs"
+            f"SM_CYCLES_ELAPSED grew by {grown} while the SM clock ran {trial.window_cycles} cycles on {sm_count} SMs"
         )
-    whole = elapsed.sm_cycles(grown)
+    whole = elapsed.sm_cycles(trial.elapsed)
     found = {_fitting(ratio * whole, trial.active[pipe], sm_count, _RATIO_TOLERANCE) for pipe, ratio in telling.items()}
     scale = found.pop()
     if scale is None or found:
         told = ", ".join(
-            f"{pipe.value} {trial.active[pipe] / grown:.4f} for {ratio:.4f}" for pipe, ratio in telling.items()
+            f"{pipe.value} {trial.active[pipe] / trial.elapsed:.4f} for {ratio:.4f}" for pipe, ratio in telling.items()
         )
         raise SelfTestFailedError(f"active over elapsed cycles is not what the percentages say: {told}")
     return Calibration(scale, elapsed)
@@ -106,7 +109,7 @@ def judge(trial: Trial, sm_count: int) -> Calibration | None:
 
 def contradicts(calibration: Calibration, trial: Trial) -> bool:
     """Whether counters that passed the self-test say another thing than the percentages in this interval."""
-    whole = calibration.elapsed.sm_cycles(trial.elapsed_after - trial.elapsed_before)
+    whole = calibration.elapsed.sm_cycles(trial.elapsed)
     return any(
         abs(calibration.pipes.sm_cycles(trial.active[pipe]) - ratio * whole) > _RATIO_TOLERANCE * whole
         for pipe, ratio in trial.ratios.items()

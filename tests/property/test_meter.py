@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 from flopsd.core.account import grew_from
 from flopsd.core.figures import gap_ceiling_flop, rows, sum_figures, total
 from flopsd.core.meter import CLOCK_TOLERANCE_PPM, advance, max_sm_cycles, new_gaps
-from flopsd.core.model import Active, Counted, Evidence, Gap, GapReason, Pipe, Precision, Reading, Tally
+from flopsd.core.model import (
+    Active,
+    Counted,
+    Evidence,
+    Gap,
+    GapReason,
+    Growth,
+    Pipe,
+    Precision,
+    Reading,
+    Tally,
+    Totals,
+)
 from flopsd.core.records import tally_from_record, tally_record
 from tests.support.strategies import LIMITS, rating, readings, run, sequences, table
 
@@ -114,6 +126,87 @@ def test_a_gaps_ceiling_is_peak_times_time(gap_ns: int) -> None:
 def test_a_tally_survives_its_record(sequence: list[Reading]) -> None:
     tally = run(sequence)
     assert tally_from_record(tally_record(0, tally), tally.begin_ns) == tally
+
+
+@given(sequences)
+def test_no_more_time_is_recovered_than_was_missed(sequence: list[Reading]) -> None:
+    tally = run(sequence)
+    assert 0 <= tally.recovered_ns <= tally.total_gap_ns
+    assert tally.unknown_ns == tally.total_gap_ns - tally.recovered_ns
+
+
+GROWTH = st.lists(
+    st.tuples(st.integers(1, 3_000_000_000), st.integers(0, 1000), st.integers(0, 1000), st.sampled_from(["read", "lost", "fault", "death"])),
+    min_size=2, max_size=20,
+)  # fmt: skip
+
+
+@given(GROWTH)
+def test_running_counters_lose_nothing_whatever_is_missed(steps: list[tuple[int, int, int, str]]) -> None:
+    """Steps of (duration, tensor and HMMA activity in permille, what became of the reading at its end)."""
+    now_ns, tensor, hmma = 0, 0, 0
+    tally = advance(
+        Tally(0, 0),
+        Reading("GPU-0", 0, 1, Gap(GapReason.STARTING), {}, Totals("o", 0, {Pipe.TENSOR: 0, Pipe.TENSOR_HMMA: 0})),
+        LIMITS,
+    )
+    counted: dict[Pipe, int] = {}
+    gaps = recovered = 0
+    for duration_ns, any_permille, hmma_permille, fate in [*steps, (1, 0, 0, "read")]:
+        begin_ns, now_ns = max(1, now_ns), max(1, now_ns) + duration_ns
+        possible = max_sm_cycles(LIMITS, duration_ns)
+        hmma += possible * min(any_permille, hmma_permille) // 1000
+        tensor += max(possible * any_permille // 1000, possible * min(any_permille, hmma_permille) // 1000)
+        totals = Totals("o", 10**12 + now_ns, {Pipe.TENSOR: tensor, Pipe.TENSOR_HMMA: hmma})
+        if fate == "read":
+            tally = advance(tally, Reading("GPU-0", begin_ns, now_ns, Growth(), {}, totals), LIMITS)
+        elif fate == "fault":
+            tally = advance(tally, Reading("GPU-0", begin_ns, now_ns, Gap(GapReason.DRIVER_TIMEOUT)), LIMITS)
+        elif fate == "death":  # the next incarnation goes on where the journal ends
+            for (_, pipe), cycles in tally.active_sm_cycles.items():
+                counted[pipe] = counted.get(pipe, 0) + cycles
+            gaps, recovered = gaps + tally.total_gap_ns, recovered + tally.recovered_ns
+            start = tally_from_record(tally_record(0, tally), tally.begin_ns)
+            tally = Tally(start.watermark_ns, start.watermark_ns, totals=start.totals, totals_ns=start.totals_ns)
+    for (_, pipe), cycles in tally.active_sm_cycles.items():
+        counted[pipe] = counted.get(pipe, 0) + cycles
+    assert counted.get(Pipe.TENSOR_HMMA, 0) == hmma
+    assert counted.get(Pipe.TENSOR, 0) == tensor - hmma
+    assert (
+        gaps + tally.total_gap_ns == recovered + tally.recovered_ns + 1
+    )  # all but the moment before the first reading
+
+
+def test_totals_are_not_counted_twice_after_percentages() -> None:
+    first = Totals("o", 10, {Pipe.TENSOR_HMMA: 5})
+    tally = run([Reading("GPU-0", 0, 10, Gap(GapReason.STARTING), {}, first)])
+    tally = run([Reading("GPU-0", 10, 20, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 100}))], tally)
+    assert tally.totals is None
+    tally = run([Reading("GPU-0", 20, 30, Growth(), {}, Totals("o", 300, {Pipe.TENSOR_HMMA: 200}))], tally)
+    assert sum(tally.active_sm_cycles.values()) == 100
+    assert tally.gap_ns[GapReason.UNREAD] == 10
+
+
+def test_counters_of_another_origin_or_after_a_reset_are_never_subtracted() -> None:
+    def at(begin_ns: int, totals: Totals, energy_mj: int) -> Reading:
+        return Reading("GPU-0", begin_ns, begin_ns + 10, Growth(), {"energy_mj": energy_mj}, totals)
+
+    tally = run([at(0, Totals("average", 10, {Pipe.FP32: 5}), 100), at(10, Totals("sum", 1000, {Pipe.FP32: 900}), 110)])
+    assert not tally.active_sm_cycles
+    tally = run([at(20, Totals("sum", 2000, {Pipe.FP32: 1900}), 7)], tally)  # the energy says: the driver was reloaded
+    assert tally.gap_ns[GapReason.COUNTER_FELL] == 10
+    assert run([at(30, Totals("sum", 2001, {Pipe.FP32: 1901}), 8)], tally).active_sm_cycles == {
+        (Evidence.CYCLES, Pipe.FP32): 1
+    }
+
+
+def test_a_pipe_that_was_not_read_raises_only_the_upper_figure() -> None:
+    seen = run([Reading("GPU-0", 0, 10**9, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**9}))])
+    blind = run([Reading("GPU-0", 0, 10**9, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**9}, {}, (Pipe.FP32,)))])
+    one, other = total(seen, rating(), table()), total(blind, rating(), table())
+    assert (one.low_flop, one.measured_flop) == (other.low_flop, other.measured_flop)
+    assert one.high_flop is not None
+    assert other.high_flop == one.high_flop + max_sm_cycles(LIMITS, 10**9) * 256
 
 
 def test_energy_counts_across_a_gap_and_not_across_a_reset() -> None:

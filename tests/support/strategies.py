@@ -17,11 +17,13 @@ from flopsd.core.model import (
     Evidence,
     Gap,
     GapReason,
+    Growth,
     Limits,
     Pipe,
     Precision,
     Reading,
     Tally,
+    Totals,
 )
 from flopsd.core.peaks import PeakTable
 
@@ -44,8 +46,10 @@ def works(draw: st.DrawFn, duration_ns: int) -> Active | Busy | Counted | Gap:
     cycles = st.integers(0, most)
     kind = draw(st.sampled_from(["active", "busy", "gap", "counted"]))
     if kind == "active":
-        evidence = draw(st.sampled_from([Evidence.ACTIVITY, Evidence.CYCLES]))
-        return Active(evidence, draw(st.dictionaries(st.sampled_from(list(Pipe)), cycles, max_size=4)))
+        pipes = draw(st.dictionaries(st.sampled_from(list(Pipe)), cycles, max_size=4))
+        doubt = {pipe: draw(st.integers(0, n // 10)) for pipe, n in pipes.items() if n}
+        unread = draw(st.sets(st.sampled_from([Pipe.FP64, Pipe.FP32, Pipe.FP16]))) - pipes.keys()
+        return Active(Evidence.ACTIVITY, pipes, doubt, tuple(unread))
     if kind == "busy":
         return Busy(draw(cycles))
     if kind == "counted":
@@ -59,7 +63,19 @@ def readings(draw: st.DrawFn, device: str = "GPU-0") -> Reading:
     begin_ns = draw(st.integers(0, 50)) * 100_000_000
     duration_ns = draw(st.integers(1, 30)) * 100_000_000 + draw(st.integers(0, 3))
     counters = draw(st.one_of(st.just({}), st.fixed_dictionaries({"energy_mj": st.integers(0, 10**9)})))
-    return Reading(device, begin_ns, begin_ns + duration_ns, draw(works(duration_ns)), counters)
+    end_ns, totals = begin_ns + duration_ns, draw(st.one_of(st.none(), running_totals()))
+    work: Active | Growth | Busy | Counted | Gap = draw(works(duration_ns))
+    if totals is not None and draw(st.booleans()):
+        work = Growth()
+    return Reading(device, begin_ns, end_ns, work, counters, totals)
+
+
+@st.composite
+def running_totals(draw: st.DrawFn) -> Totals:
+    """Any totals: of one of two origins, falling or growing beyond measure against others."""
+    elapsed = draw(st.integers(0, 10**13))
+    pipes = {pipe: draw(st.integers(0, elapsed)) for pipe in (Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.FP32)}
+    return Totals(draw(st.sampled_from(["average", "sum"])), elapsed, pipes)
 
 
 def run(sequence: list[Reading], start: Tally | None = None, limits: Limits | None = LIMITS) -> Tally:
