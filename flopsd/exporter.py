@@ -18,7 +18,6 @@ from flopsd.clock import NS_PER_S
 from flopsd.core.figures import precision_label, sum_figures
 from flopsd.core.flop import format_flop
 from flopsd.core.model import Device, Evidence, Figures, Pipe
-from flopsd.core.peaks import Part
 from flopsd.snapshot import DeviceState, Snapshot
 
 _GPU = ("gpu", "uuid")
@@ -160,8 +159,13 @@ def _gauges(devices: Iterable[DeviceState]) -> Iterator[Metric]:
 def _device_facts(devices: Iterable[DeviceState]) -> Iterator[Metric]:
     peak = GaugeMetricFamily(
         "flopsd_peak_flop_per_second",
-        "Dense datasheet peak by format: the denominator of MFU.",
-        labels=(*_GPU, "precision"),
+        "Dense datasheet peak by pipe and format: the denominator of MFU.",
+        labels=(*_GPU, "pipe", "precision"),
+    )
+    shared = GaugeMetricFamily(
+        "flopsd_device_shared",
+        "1 where the device is known to be used by others too: its FLOP are not all this job's.",
+        labels=_GPU,
     )
     info = GaugeMetricFamily(
         "flopsd_device_info",
@@ -170,11 +174,14 @@ def _device_facts(devices: Iterable[DeviceState]) -> Iterator[Metric]:
     )
     for state in devices:
         gpu, device = _gpu(state), state.device
-        for name, flop_per_second in _peaks(state.rating.part):
-            peak.add_metric((*gpu, name), float(flop_per_second))
+        slice_sm_count = device.sm_count if device.parent is not None else None
+        part = state.rating.part
+        for pipe, name, flop_per_second in part.datasheet_peaks(slice_sm_count) if part is not None else ():
+            peak.add_metric((*gpu, "all" if pipe is None else pipe.value, name), float(flop_per_second))
+        shared.add_metric(gpu, float(device.shared is not None))
         facts = (device.model, state.source, device.evidence.value, state.part_id or "unknown")
         info.add_metric((*gpu, *facts, device.pci_bus_id or "", device.driver or ""), 1)
-    yield from (peak, info)
+    yield from (peak, info, shared)
 
 
 def _run_flop(figures: Figures) -> Metric:
@@ -266,13 +273,6 @@ def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
 def _gpu(state: DeviceState) -> tuple[str, str]:
     device: Device = state.device
     return str(device.index), device.uid
-
-
-def _peaks(part: Part | None) -> list[tuple[str, int]]:
-    if part is None:
-        return []
-    named = ((name, part.datasheet_flop_per_second(name)) for name in part.tensor_flop_per_cycle)
-    return [(name, peak) for name, peak in named if peak is not None]
 
 
 def landing_page(snapshot: Snapshot) -> str:

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from flopsd.clock import NS_PER_S, Clock, rfc3339
+from flopsd.clock import NS_PER_S, Clock
 from flopsd.config import config_dir, load_peaks, settings_sha256
-from flopsd.context import Context, default_state_dir, find_context, new_run_id
+from flopsd.context import default_state_dir, find_context
 from flopsd.core.flop import format_flop
 from flopsd.core.peaks import PeakTable
-from flopsd.core.records import History, read_history
 from flopsd.daemon import Daemon
-from flopsd.errors import FlopsdError, JournalDamagedError, LedgerError, SourceUnavailableError
-from flopsd.journal import Journal, Recovery, StateDir
+from flopsd.errors import FlopsdError, LedgerError, SourceUnavailableError
+from flopsd.journal import Journal, StateDir
+from flopsd.runs import choose_run, recover
 from flopsd.settings import Settings, parse_listen
 from flopsd.snapshot import Snapshot
 from flopsd.sources import PROBED, Source, SourceSettings, open_source
@@ -71,9 +71,9 @@ def run_daemon(
     folder.acquire()
     journal = Journal(folder)
     try:
-        found = _recover(journal, clock)
+        found = recover(journal, clock)
         origins.update(found.origins(context.boot_id))
-        run, history = _choose_run(journal, found, settings, table, context, clock)
+        run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
         writer = Writer(
             journal, table, _writer_settings(settings, tuple(sources)), context, clock, _emitter(settings, out, err)
         )
@@ -151,67 +151,6 @@ def _writer_settings(settings: Settings, sources: tuple[str, ...]) -> WriterSett
         sources,
         settings.device_precision,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What the state folder held."""
-
-    history: History
-    recovery: Recovery | None
-
-    def origins(self, boot_id: str) -> dict[str, str]:
-        """By device, what its running counters were when they were last journalled on this boot."""
-        last = self.history.incarnations[-1:]
-        return {
-            uid: tally.totals.origin
-            for incarnation in last
-            if incarnation.boot_id == boot_id
-            for uid, tally in incarnation.tallies.items()
-            if tally.totals is not None
-        }
-
-
-def _recover(journal: Journal, clock: Clock) -> _Found:
-    """The longest valid prefix of the journal that is there; what is not valid is kept beside it."""
-    aside = f"damaged-{_stamp(clock)}.journal.jsonl"
-    recovery = journal.recover(aside)
-    if recovery is not None:
-        log.error(
-            "the journal was damaged at its end (%s): %d bytes %s",
-            recovery.reason,
-            recovery.cut_bytes,
-            f"kept as {recovery.kept_as}" if recovery.kept_as else "were cut off",
-        )
-    try:
-        return _Found(read_history(journal.read()), recovery)
-    except JournalDamagedError as fault:
-        log.error("the journal cannot be continued and is put aside: %s", fault)
-        recovery = Recovery(journal.size_bytes, journal.head_sha256, str(fault), aside)
-        journal.put_aside(aside)
-        return _Found(History(), recovery)
-
-
-def _choose_run(
-    journal: Journal, found: _Found, settings: Settings, table: PeakTable, context: Context, clock: Clock
-) -> tuple[str, History]:
-    """Whose run it is: the journal's is continued when it is this run's and not ended.
-
-    A journal of another run is renamed in the same folder, never overwritten.
-    """
-    history, wanted = found.history, settings.run_id or context.job_name
-    if history.incarnations:
-        same = history.run == wanted if wanted else not history.ended
-        if same and history.node == context.node and history.incarnations[-1].begin["peaks_sha256"] == table.sha256:
-            return history.run, history
-        kept = f"{history.run}-until-{_stamp(clock)}.journal.jsonl"
-        log.warning("the state folder held the journal of run %s; it is kept as %s", history.run, kept)
-        journal.put_aside(kept)
-    return wanted or new_run_id(rfc3339(clock.wall_ns())), History()
-
-
-def _stamp(clock: Clock) -> str:
-    return rfc3339(clock.wall_ns()).replace(":", "").replace("-", "").replace(".", "")
 
 
 def _emitter(settings: Settings, out: IO[str], err: IO[str]) -> Callable[[str], None]:

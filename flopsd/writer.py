@@ -14,25 +14,16 @@ from typing import Any
 from flopsd import __version__
 from flopsd.clock import NS_PER_S, Clock, rfc3339
 from flopsd.context import Context
-from flopsd.core.figures import Rating
+from flopsd.core.codec import DeviceEntry, device_record, evidence_record, precision_record, tally_record
 from flopsd.core.ledger import rating_of
-from flopsd.core.meter import advance, new_gaps
-from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Precision, Reading, Sweep, Tally
+from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Precision, Sweep, Tally
 from flopsd.core.peaks import PeakTable
-from flopsd.core.records import (
-    FORMAT,
-    DeviceEntry,
-    History,
-    Incarnation,
-    device_record,
-    evidence_record,
-    precision_record,
-    tally_record,
-)
-from flopsd.errors import JournalError, UnknownDeviceError
+from flopsd.core.records import FORMAT, History, Incarnation
 from flopsd.journal import Journal, Recovery
+from flopsd.outbox import Outbox
 from flopsd.roster import Roster
 from flopsd.snapshot import DeviceState, Snapshot, SourceState
+from flopsd.watched import Watched, rate
 
 log = logging.getLogger("flopsd")
 STEP_TOLERANCE_NS = NS_PER_S
@@ -70,18 +61,6 @@ class WriterSettings:
         return self.device_precision.get(device.uid, by_index)
 
 
-@dataclass(slots=True)
-class _Watched:
-    """One device of this incarnation."""
-
-    number: int
-    entry: DeviceEntry
-    rating: Rating
-    tally: Tally
-    state: DeviceState
-    gaps: list[tuple[int, int, GapReason]]  # since the last checkpoint
-
-
 class Writer:
     """All totals of one incarnation. Not thread-safe: one thread owns it; `snapshot` may be read by any."""
 
@@ -96,9 +75,9 @@ class Writer:
     ) -> None:
         """`emit` gets one checkpoint line each time a checkpoint is durable."""
         self._journal, self._table, self._settings = journal, table, settings
+        self._outbox = Outbox(journal, clock)
         self._context, self._clock, self._emit = context, clock, emit
-        self._watched: dict[DeviceUid, _Watched] = {}
-        self._unwritten: list[Mapping[str, Any]] = []  # records that a full disk refused, oldest first
+        self._watched: dict[DeviceUid, Watched] = {}
         self._sources = {name: SourceState() for name in settings.sources}
         self._heard_ns: dict[str, int] = {}
         self._patience_ns: dict[str, int] = {}
@@ -108,8 +87,6 @@ class Writer:
         self._incarnation, self._begin_ns, self._run = 0, 0, ""
         self._offset_ns = 0
         self._checkpointed_ns = 0
-        self._append_wall_ns: int | None = None
-        self._journal_fault = ""
         self._closed = False
         self.snapshot: Snapshot
 
@@ -120,7 +97,7 @@ class Writer:
         self._begin_ns = self._checkpointed_ns = clock.boottime_ns()
         wall_ns = clock.wall_ns()
         self._offset_ns = wall_ns - self._begin_ns
-        self._append(
+        self._outbox.append(
             {
                 "kind": "begin",
                 "format": FORMAT,
@@ -151,14 +128,14 @@ class Writer:
         name, state = message.source, self._sources.get(message.source, SourceState())
         self._heard_ns[name] = message.at_ns
         if message.opened is not None:
-            self._append(
+            self._outbox.append(
                 {"kind": "source", "incarnation": self._incarnation, "name": name, "facts": dict(message.opened)}
             )
             state = replace(state, replay=bool(message.opened.get("replay")))
         if message.sweep is None:
             self._sources[name] = self._failed(state, message)
             for watched in self._of_source(name):
-                self._count(watched, _gap(watched, message.at_ns, message.reason))
+                watched.count(watched.gap(message.at_ns, message.reason))
             if self._roster.down(name):
                 self._reassign()
         else:
@@ -177,18 +154,15 @@ class Writer:
         self._fill(now_ns, 2 * self._settings.interval_ns + NS_PER_S // 2, GapReason.SOURCE_SILENT)
         if now_ns - self._checkpointed_ns >= self._settings.checkpoint_ns:
             self.checkpoint()
-        elif not self._unwritten:  # a pending record must not speak of a device that the journal lacks
-            try:
-                self._journal.note(self._record())
-            except JournalError as fault:
-                self._complain(fault)
+        else:
+            self._outbox.note(self._record)
         self._publish()
 
     def checkpoint(self) -> bool:
         """Write the totals durably; true if they are. A checkpoint is told to nobody before that."""
         self._checkpointed_ns = self._clock.boottime_ns()
         self._watch_wall_clock()
-        if not self._append(self._record()):
+        if not self._outbox.append(self._record()):
             return False
         for watched in self._watched.values():
             watched.gaps.clear()
@@ -211,49 +185,26 @@ class Writer:
             "why": why,
             "child_exit_code": child_exit_code,
         }
-        self._closed = durable and self._append(end)
+        self._closed = durable and self._outbox.append(end)
         self._publish()
         return self._closed
 
     def _watch(self, device: Device, source: str, before: Incarnation | None) -> None:
         """Take up a device where the last incarnation left it, else at this one's beginning."""
-        try:
-            part = self._table.resolve(device)
-        except UnknownDeviceError as fault:
-            log.error("%s; %s", fault, fault.hint)
-            part = None
-        limits = self._table.limits(device, part) if part is not None else None
-        if part is not None and device.sm_count is not None and part.sm_count not in (None, device.sm_count):
-            log.warning(
-                "device %d (%s): %d SMs read, %s expected of a %s; the count that was read is used",
-                device.index,
-                device.uid,
-                device.sm_count,
-                part.sm_count,
-                part.id,
-            )
-        precision = self._settings.declared(device)
-        if part is not None and precision is not None and not part.declares(precision):
-            log.warning(
-                "device %d: a %s has no %s tensor rate; its tensor work counts as undeclared",
-                device.index,
-                part.id,
-                precision.label,
-            )
-        rating = Rating(part, limits, precision)
+        rating = rate(device, self._table, self._settings.declared(device))
         tally = self._left_off(device.uid, before)
-        entry = DeviceEntry(device, source, None if part is None else part.id, tally.begin_ns, precision)
+        part_id = None if rating.part is None else rating.part.id
+        entry = DeviceEntry(device, source, part_id, tally.begin_ns, rating.precision)
         earlier = tuple(
             (incarnation.tallies[device.uid], rating_of(incarnation, device.uid, self._table))
             for incarnation in self._history.incarnations
             if device.uid in incarnation.tallies
         )
-        state = DeviceState(device, source, entry.part_id, rating, tally, tally, earlier)
-        watched = _Watched(len(self._watched), entry, rating, tally, state, [])
-        self._watched[device.uid] = watched
-        self._append(device_record(self._incarnation, watched.number, entry, tally))
+        state = DeviceState(device, source, part_id, rating, tally, tally, earlier)
+        watched = self._watched[device.uid] = Watched(len(self._watched), entry, state)
+        self._outbox.append(device_record(self._incarnation, watched.number, entry, tally))
         if tally.begin_ns < self._begin_ns:
-            self._count(watched, Reading(device.uid, tally.begin_ns, self._begin_ns, Gap(GapReason.DAEMON_DOWN)))
+            watched.count(watched.gap(self._begin_ns, GapReason.DAEMON_DOWN))
 
     def _reassign(self) -> None:
         """Follow the roster: a device whose source or expected evidence changed says so in the journal."""
@@ -262,27 +213,12 @@ class Writer:
             if best is None:
                 continue
             source, device = best
-            entry, known = watched.entry, watched.entry.device
-            told = (source, device.evidence, device.evidence_reason, device.evidence_fix, device.shared)
-            if told == (entry.source, known.evidence, known.evidence_reason, known.evidence_fix, known.shared):
+            if watched.is_read_by(source, device):
                 continue
-            log.info(
-                "device %d is read by %s, evidence %s%s",
-                device.index,
-                source,
-                device.evidence.value,
-                f": {device.evidence_reason}" if device.evidence_reason else "",
+            watched.read_by(source, device)
+            self._outbox.append(
+                evidence_record(self._incarnation, watched.number, self._clock.boottime_ns(), watched.entry)
             )
-            known = replace(
-                known,
-                evidence=device.evidence,
-                evidence_reason=device.evidence_reason,
-                evidence_fix=device.evidence_fix,
-                shared=device.shared,
-            )
-            watched.entry = replace(entry, source=source, device=known)
-            watched.state = replace(watched.state, source=source, device=known)
-            self._append(evidence_record(self._incarnation, watched.number, self._clock.boottime_ns(), watched.entry))
 
     def _left_off(self, uid: DeviceUid, before: Incarnation | None) -> Tally:
         """Where counting begins, with the absolute counters it goes on from.
@@ -313,7 +249,7 @@ class Writer:
                 continue  # another source reads this device, and better
             if isinstance(reading.work, Gap) and reading.work.reason is not GapReason.STARTING:
                 errors[reading.work.reason.value] = errors.get(reading.work.reason.value, 0) + 1
-            self._count(watched, reading)
+            watched.count(reading)
         for uid, gauges in sweep.gauges.items():
             watched = self._watched.get(uid)
             if watched is not None and watched.entry.source == message.source:
@@ -331,16 +267,6 @@ class Writer:
             last_reading_wall_ns=seen,
         )
 
-    def _count(self, watched: _Watched, reading: Reading) -> None:
-        before = watched.tally
-        watched.tally = advance(before, reading, watched.rating.limits)
-        for begin_ns, end_ns, reason in new_gaps(before, watched.tally, reading):
-            if watched.gaps and watched.gaps[-1][2] is reason and watched.gaps[-1][1] == begin_ns:
-                begin_ns = watched.gaps.pop()[0]
-            watched.gaps.append((begin_ns, end_ns, reason))
-        gauges = watched.state.gauges if not isinstance(reading.work, Gap) else None
-        watched.state = replace(watched.state, tally=watched.tally, before=before, gauges=gauges)
-
     def _fill(self, now_ns: int, tolerance_ns: int | None, otherwise: GapReason) -> None:
         """Turn silence of more than `tolerance_ns` into gaps, or all of it, so that no time is left out."""
         for name, state in self._sources.items():
@@ -351,7 +277,7 @@ class Writer:
         for watched in self._watched.values():
             patience_ns = self._patience_ns.get(watched.entry.source, 0)
             allowed_ns = 0 if tolerance_ns is None else tolerance_ns + patience_ns
-            if now_ns - watched.tally.watermark_ns <= allowed_ns:
+            if now_ns - watched.state.tally.watermark_ns <= allowed_ns:
                 continue
             source = self._sources.get(watched.entry.source)
             reason = otherwise
@@ -361,7 +287,7 @@ class Writer:
                 )
             elif self._roster.best(watched.entry.device.uid) is None:
                 reason = GapReason.DEVICE_MISSING
-            self._count(watched, _gap(watched, now_ns, reason))
+            watched.count(watched.gap(now_ns, reason))
 
     def _failed(self, state: SourceState, message: Message) -> SourceState:
         errors = dict(state.errors)
@@ -384,7 +310,7 @@ class Writer:
             log.error("NOTHING IS METERED: no accelerator is found here, and none is counted as zero: %s", told)
         return failed
 
-    def _of_source(self, name: str) -> list[_Watched]:
+    def _of_source(self, name: str) -> list[Watched]:
         return [watched for watched in self._watched.values() if watched.entry.source == name]
 
     def _watch_wall_clock(self) -> None:
@@ -401,36 +327,13 @@ class Writer:
             "incarnation": self._incarnation,
             "ns": self._clock.boottime_ns(),
             "utc": rfc3339(self._clock.wall_ns()),
-            "devices": [tally_record(watched.number, watched.tally) for watched in self._watched.values()],
+            "devices": [tally_record(watched.number, watched.state.tally) for watched in self._watched.values()],
             "gaps": [
                 [watched.number, begin_ns, end_ns, reason.value]
                 for watched in self._watched.values()
                 for begin_ns, end_ns, reason in watched.gaps
             ],
         }
-
-    def _append(self, record: Mapping[str, Any]) -> bool:
-        """Append durably, behind whatever a full disk refused before. A later checkpoint holds all of an
-        earlier one but its gaps, so every refused record is kept and none is dropped."""
-        self._unwritten.append(record)
-        try:
-            while self._unwritten:
-                self._journal.append(self._unwritten[0])
-                self._unwritten.pop(0)
-        except JournalError as fault:
-            if record["kind"] == "checkpoint":
-                self._unwritten.remove(record)
-            self._complain(fault)
-            return False
-        if self._journal_fault:
-            log.warning("the journal is written again")
-        self._journal_fault, self._append_wall_ns = "", self._clock.wall_ns()
-        return True
-
-    def _complain(self, fault: JournalError) -> None:
-        if str(fault) != self._journal_fault:
-            log.error("%s; %s", fault, fault.hint or "metering goes on in memory")
-        self._journal_fault = str(fault)
 
     def _publish(self) -> None:
         self.snapshot = Snapshot(
@@ -442,8 +345,8 @@ class Writer:
             devices=tuple(watched.state for watched in self._watched.values()),
             sources=dict(self._sources),
             journal_records=self._journal.records,
-            journal_last_append_wall_ns=self._append_wall_ns,
-            journal_fault=self._journal_fault,
+            journal_last_append_wall_ns=self._outbox.last_append_wall_ns,
+            journal_fault=self._outbox.fault,
         )
 
     def _checkpoint_line(self) -> str:
@@ -462,7 +365,3 @@ class Writer:
             "coverage_ppm": coverage,
         }
         return "flopsd-checkpoint " + " ".join(f"{k}={'unknown' if v is None else v}" for k, v in told.items())
-
-
-def _gap(watched: _Watched, until_ns: int, reason: GapReason) -> Reading:
-    return Reading(watched.entry.device.uid, watched.tally.watermark_ns, until_ns, Gap(reason))

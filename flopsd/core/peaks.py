@@ -17,6 +17,12 @@ TENSOR_PIPES = (Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFM
 # Tensor formats that one counter cannot tell apart (DCGM#251, #252); the rest have counters of their own.
 HMMA_FORMATS = ("fp16", "bf16", "tf32", "fp8", "fp6", "fp4")
 _FORMAT_OF_VECTOR = {Pipe.FP64: "fp64", Pipe.FP32: "fp32", Pipe.FP16: "fp16"}
+INTEGER_FORMATS = ("int8", "int4")  # one counter for both
+_TENSOR_PIPE = {
+    **dict.fromkeys(HMMA_FORMATS, Pipe.TENSOR_HMMA),
+    **dict.fromkeys(INTEGER_FORMATS, Pipe.TENSOR_IMMA),
+    "fp64": Pipe.TENSOR_DFMA,
+}
 MEASURED_FORMAT = "bf16"
 
 
@@ -67,7 +73,7 @@ class Part:
             return Rates(0 if pipe is Pipe.FP32 else rate, rate, rate)
         if pipe is Pipe.TENSOR_IMMA:
             # The Guidelines count every operation alike and are silent on integers.
-            return Rates(0, self.tensor_flop_per_cycle.get("int8"), self._highest("int8"))
+            return Rates(0, self.tensor_flop_per_cycle.get("int8"), self._highest(*INTEGER_FORMATS))
         if pipe is Pipe.TENSOR_DFMA:
             rate = self.tensor_flop_per_cycle.get("fp64")
             return Rates(rate, rate, rate)
@@ -95,9 +101,9 @@ class Part:
             return self._mix(precision, self._highest_rates())
         return max(self._highest_rates().values(), default=0)
 
-    def _highest(self, name: str) -> int | None:
-        rates = [r[name] for r in (self.tensor_flop_per_cycle, self.disputed_tensor_flop_per_cycle) if name in r]
-        return max(rates, default=None)
+    def _highest(self, *names: str) -> int | None:
+        tables = (self.tensor_flop_per_cycle, self.disputed_tensor_flop_per_cycle)
+        return max((rates[name] for rates in tables for name in names if name in rates), default=None)
 
     def _highest_rates(self) -> dict[str, int]:
         return {
@@ -110,19 +116,26 @@ class Part:
         assert precision is not None
         return sum(rates[name] * ppm for name, ppm in precision.shares_ppm) // PPM
 
-    def datasheet_flop_per_second(self, tensor_format: str) -> int | None:
-        """The dense datasheet peak, the denominator of MFU: the chip's, or SMs x rate x reference clock.
+    def datasheet_peaks(self, slice_sm_count: int | None = None) -> list[tuple[Pipe | None, str, int]]:
+        """Dense datasheet peaks, the denominators of MFU: (pipe, format, FLOP/s); pipe is None for a whole chip.
 
-        Hopper and Blackwell have two reference clocks: one of low-precision tensor work, one of the rest.
+        SMs x rate x reference clock. Hopper and Blackwell have two of those: one for low-precision tensor
+        work, a higher one for FP64 and the vector pipes. The maximum clock is neither peak's. A MIG slice
+        has the peak of its own SMs.
         """
-        if tensor_format in self.chip_flop_per_s:
-            return self.chip_flop_per_s[tensor_format]
-        at_vector = tensor_format in self.vector_clocked_tensor_formats
-        mhz = self.vector_ref_mhz if at_vector else self.tensor_ref_mhz
-        rate = self.tensor_flop_per_cycle.get(tensor_format)
-        if self.sm_count is None or mhz is None or rate is None:
-            return None
-        return self.sm_count * rate * mhz * 1_000_000
+        found: list[tuple[Pipe | None, str, int]] = [(None, name, peak) for name, peak in self.chip_flop_per_s.items()]
+        sm_count = slice_sm_count if slice_sm_count is not None else self.sm_count
+        if sm_count is None:
+            return found
+        for name, rate in self.tensor_flop_per_cycle.items():
+            mhz = self.vector_ref_mhz if name in self.vector_clocked_tensor_formats else self.tensor_ref_mhz
+            if mhz is not None:
+                found.append((_TENSOR_PIPE[name], name, sm_count * rate * mhz * 1_000_000))
+        for pipe, name in _FORMAT_OF_VECTOR.items():
+            if name in self.vector_flop_per_cycle and self.vector_ref_mhz is not None:
+                rate = self.vector_flop_per_cycle[name]
+                found.append((pipe, name, sm_count * rate * self.vector_ref_mhz * 1_000_000))
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,25 +14,19 @@ follow from the cycles and the peak table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from flopsd.core.account import Account, Origin, grew_from, refuse_double_counting
+from flopsd.core.codec import DeviceEntry, Record, device_entry, tally_from_record, told_evidence
 from flopsd.core.model import (
-    Device,
     DeviceUid,
-    Evidence,
     GapReason,
-    Pipe,
-    Precision,
     Tally,
     TallyKey,
-    Totals,
 )
 from flopsd.errors import JournalDamagedError
 
-Record = Mapping[str, Any]
 FORMAT = "flopsd-journal/1"
 
 
@@ -45,17 +39,6 @@ class GapInterval:
     begin_ns: int
     end_ns: int
     reason: GapReason
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceEntry:
-    """A device as one incarnation saw it."""
-
-    device: Device
-    source: str
-    part_id: str | None
-    begin_ns: int
-    precision: Precision | None = None  # declared for this device, else for the run
 
 
 @dataclass(slots=True)
@@ -171,7 +154,7 @@ def _take(history: History, record: Record) -> None:
         incarnation.tallies[entry.device.uid] = tally_from_record(record, entry.begin_ns)
     elif kind == "evidence":
         seen = incarnation.devices[record["index"]]
-        changed = replace(seen.device, **_told_evidence(record))
+        changed = replace(seen.device, **told_evidence(record))
         incarnation.devices[record["index"]] = replace(seen, device=changed, source=record["source"])
     elif kind == "checkpoint":
         _checkpoint(history, incarnation, record)
@@ -235,165 +218,3 @@ def _append_gap(gaps: list[GapInterval], gap: GapInterval) -> None:
                 return
             break
     gaps.append(gap)
-
-
-def tally_record(index: int, tally: Tally) -> dict[str, Any]:
-    """One device's running totals as JSON."""
-    record: dict[str, Any] = {
-        "index": index,
-        "to_ns": tally.watermark_ns,
-        "observed_ns": {evidence.value: ns for evidence, ns in tally.observed_ns.items()},
-        "gap_ns": {reason.value: ns for reason, ns in tally.gap_ns.items()},
-    }
-    if tally.active_sm_cycles:
-        record["sm_cycles"] = _by_evidence(tally.active_sm_cycles)
-    if tally.busy_sm_cycles:
-        record["busy_sm_cycles"] = tally.busy_sm_cycles
-    if Evidence.COUNT in tally.observed_ns:
-        record["counted_flop"] = tally.counted_flop
-    if tally.recovered_ns:
-        record["recovered_ns"] = tally.recovered_ns
-    if tally.unread_ns:
-        record["unread_ns"] = {pipe.value: ns for pipe, ns in tally.unread_ns.items()}
-    if tally.doubt_sm_cycles:
-        record["doubt_sm_cycles"] = _by_evidence(tally.doubt_sm_cycles)
-    if tally.totals is not None:
-        record["totals"] = {
-            "origin": tally.totals.origin,
-            "ns": tally.totals_ns,
-            "elapsed": tally.totals.elapsed_sm_cycles,
-            "sm_cycles": {pipe.value: cycles for pipe, cycles in tally.totals.sm_cycles.items()},
-        }
-    if tally.energy_mj is not None:
-        record["energy_mj"] = tally.energy_mj
-    if tally.counters:
-        record["counters"] = dict(tally.counters)
-    return record
-
-
-def tally_from_record(record: Record, begin_ns: int) -> Tally:
-    """The inverse of `tally_record`. Raises KeyError, TypeError or ValueError on anything else."""
-    return Tally(
-        begin_ns=begin_ns,
-        watermark_ns=_count(record["to_ns"], signed=True),  # a gap that began before the boot lies below zero
-        active_sm_cycles=_from_evidence(record.get("sm_cycles", {})),
-        counted_flop=_count(record.get("counted_flop", 0)),
-        busy_sm_cycles=_count(record.get("busy_sm_cycles", 0)),
-        observed_ns={Evidence(name): _count(ns) for name, ns in record["observed_ns"].items()},
-        gap_ns={GapReason(name): _count(ns) for name, ns in record["gap_ns"].items()},
-        recovered_ns=_count(record.get("recovered_ns", 0)),
-        doubt_sm_cycles=_from_evidence(record.get("doubt_sm_cycles", {})),
-        unread_ns={Pipe(name): _count(ns) for name, ns in record.get("unread_ns", {}).items()},
-        energy_mj=None if "energy_mj" not in record else _count(record["energy_mj"]),
-        counters={name: _count(value) for name, value in record.get("counters", {}).items()},
-        totals=_totals(record["totals"]) if "totals" in record else None,
-        totals_ns=_count(record["totals"]["ns"], signed=True) if "totals" in record else 0,
-    )
-
-
-def _by_evidence(cycles: Mapping[tuple[Evidence, Pipe], int]) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = {}
-    for (evidence, pipe), amount in cycles.items():
-        found.setdefault(evidence.value, {})[pipe.value] = amount
-    return found
-
-
-def _from_evidence(record: Record) -> dict[tuple[Evidence, Pipe], int]:
-    return {
-        (Evidence(evidence), Pipe(pipe)): _count(cycles)
-        for evidence, pipes in record.items()
-        for pipe, cycles in pipes.items()
-    }
-
-
-def _totals(record: Record) -> Totals:
-    cycles = {Pipe(pipe): _count(amount) for pipe, amount in record["sm_cycles"].items()}
-    return Totals(str(record["origin"]), _count(record["elapsed"]), cycles)
-
-
-def _count(value: object, *, signed: bool = False) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or (value < 0 and not signed):
-        raise ValueError(f"{value!r} is not a count")
-    return value
-
-
-def device_record(incarnation: int, index: int, entry: DeviceEntry, start: Tally) -> dict[str, Any]:
-    """A device as JSON, with the absolute counter values in `start` that its counting goes on from."""
-    device = entry.device
-    return {
-        **tally_record(index, start),
-        "kind": "device",
-        "incarnation": incarnation,
-        "uid": device.uid,
-        "ordinal": device.index,
-        "vendor": device.vendor,
-        "model": device.model,
-        "serial": device.serial,
-        "pci_bus_id": device.pci_bus_id,
-        "pci_device_id": device.pci_device_id,
-        "sm_count": device.sm_count,
-        "sm_clock_max_mhz": device.sm_clock_max_mhz,
-        "parent": device.parent,
-        "driver": device.driver,
-        "part": entry.part_id,
-        "precision": precision_record(entry.precision),
-        **_evidence(entry),
-    }
-
-
-def evidence_record(incarnation: int, index: int, ns: int, entry: DeviceEntry) -> dict[str, Any]:
-    """What changed of a device, as JSON."""
-    return {"kind": "evidence", "incarnation": incarnation, "index": index, "ns": ns, **_evidence(entry)}
-
-
-def _evidence(entry: DeviceEntry) -> dict[str, Any]:
-    device = entry.device
-    return {
-        "source": entry.source,
-        "evidence": device.evidence.value,
-        "evidence_reason": device.evidence_reason,
-        "evidence_fix": device.evidence_fix,
-        "shared": device.shared,
-    }
-
-
-def _told_evidence(record: Record) -> dict[str, Any]:
-    return {
-        "evidence": Evidence(record["evidence"]),
-        "evidence_reason": record["evidence_reason"],
-        "evidence_fix": record["evidence_fix"],
-        "shared": record["shared"],
-    }
-
-
-def device_entry(record: Record) -> DeviceEntry:
-    """The inverse of `device_record`."""
-    device = Device(
-        uid=record["uid"],
-        index=record["ordinal"],
-        vendor=record["vendor"],
-        model=record["model"],
-        serial=record["serial"],
-        pci_bus_id=record["pci_bus_id"],
-        pci_device_id=record["pci_device_id"],
-        sm_count=record["sm_count"],
-        sm_clock_max_mhz=record["sm_clock_max_mhz"],
-        parent=record["parent"],
-        driver=record["driver"],
-        **_told_evidence(record),
-    )
-    begin_ns = _count(record["to_ns"], signed=True)
-    return DeviceEntry(device, record["source"], record["part"], begin_ns, _precision(record["precision"]))
-
-
-def precision_record(precision: Precision | None) -> dict[str, Any] | None:
-    """A declaration as JSON: shares in parts per million, and whose it is."""
-    if precision is None:
-        return None
-    return {"shares_ppm": dict(precision.shares_ppm), "by": precision.declared_by}
-
-
-def _precision(record: Record | None) -> Precision | None:
-    if record is None:
-        return None
-    return Precision(tuple(sorted(record["shares_ppm"].items())), record["by"])

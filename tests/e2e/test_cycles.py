@@ -7,8 +7,9 @@ import signal
 from fractions import Fraction
 from pathlib import Path
 
+from flopsd.core.codec import Record
 from flopsd.core.model import Evidence, GapReason, Pipe, Totals
-from flopsd.core.records import Record, read_history
+from flopsd.core.records import read_history
 from flopsd.journal import read_journal, read_live
 from tests.support.process import daemon_pid, environment, predicate, started, wait_until
 from tests.support.scenario import Scenario, Segment, h100

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.account import grew_from
+from flopsd.core.codec import tally_from_record, tally_record
 from flopsd.core.figures import gap_ceiling_flop, rows, sum_figures, total
 from flopsd.core.meter import CLOCK_TOLERANCE_PPM, advance, max_sm_cycles, new_gaps
 from flopsd.core.model import (
@@ -23,7 +24,6 @@ from flopsd.core.model import (
     Tally,
     Totals,
 )
-from flopsd.core.records import tally_from_record, tally_record
 from tests.support.strategies import LIMITS, rating, readings, run, sequences, table
 
 

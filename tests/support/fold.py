@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flopsd.core.codec import tally_from_record, tally_record
 from flopsd.core.figures import Rating, total
 from flopsd.core.meter import advance
 from flopsd.core.model import DeviceUid, Figures, Gap, GapReason, Precision, Tally
-from flopsd.core.records import tally_from_record, tally_record
 from flopsd.sources import Source
 from flopsd.testing import FakeClock
 from tests.support.strategies import table

@@ -86,6 +86,15 @@ def test_all_instance_types_resolve() -> None:
         assert instance.count is not None or instance.status == "unverified"
 
 
+def test_hopper_has_two_reference_clocks() -> None:
+    peaks = {(pipe, name): peak for pipe, name, peak in table().parts["h100-sxm5-80gb"].datasheet_peaks()}
+    assert peaks[(Pipe.TENSOR_HMMA, "bf16")] == 132 * 4096 * 1_830_000_000
+    assert peaks[(Pipe.TENSOR_DFMA, "fp64")] == 132 * 256 * 1_980_000_000
+    assert peaks[(Pipe.FP32, "fp32")] == 132 * 256 * 1_980_000_000
+    assert 1 - peaks[(Pipe.TENSOR_HMMA, "bf16")] / (132 * 4096 * 1_980_000_000) == pytest.approx(0.0758, abs=1e-4)
+    assert table().parts["trainium2"].datasheet_peaks()[0] == (None, "bf16", 667 * 10**12)
+
+
 def test_rates_of_an_undeclared_format_are_a_range() -> None:
     h100 = table().parts["h100-sxm5-80gb"]
     rates = h100.rates(Pipe.TENSOR_HMMA, None)

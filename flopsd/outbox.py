@@ -1,0 +1,56 @@
+"""Between the writer and the journal: what a full disk refuses is kept, in order, and written later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flopsd.clock import Clock
+from flopsd.errors import JournalError
+from flopsd.journal import Journal
+
+log = logging.getLogger("flopsd")
+
+
+class Outbox:
+    """Appends to the journal. `fault` is why it cannot be written now, empty when it can."""
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        self._journal, self._clock = journal, clock
+        self._unwritten: list[Mapping[str, Any]] = []  # oldest first
+        self.last_append_wall_ns: int | None = None
+        self.fault = ""
+
+    def append(self, record: Mapping[str, Any]) -> bool:
+        """Append durably, behind whatever was refused before. A later checkpoint holds all of an earlier
+        one but its gaps, so every refused record is kept and none is dropped."""
+        self._unwritten.append(record)
+        try:
+            while self._unwritten:
+                self._journal.append(self._unwritten[0])
+                self._unwritten.pop(0)
+        except JournalError as fault:
+            if record["kind"] == "checkpoint":
+                self._unwritten.remove(record)
+            self._complain(fault)
+            return False
+        if self.fault:
+            log.warning("the journal is written again")
+        self.fault, self.last_append_wall_ns = "", self._clock.wall_ns()
+        return True
+
+    def note(self, record: Callable[[], Mapping[str, Any]]) -> None:
+        """Make the totals up to now survive a kill, if not a power loss. A pending record must not speak of
+        a device that the journal lacks, so there is none while something is unwritten."""
+        if self._unwritten:
+            return
+        try:
+            self._journal.note(record())
+        except JournalError as fault:
+            self._complain(fault)
+
+    def _complain(self, fault: JournalError) -> None:
+        if str(fault) != self.fault:
+            log.error("%s; %s", fault, fault.hint or "metering goes on in memory")
+        self.fault = str(fault)
