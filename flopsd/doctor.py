@@ -16,8 +16,9 @@ from flopsd.config import load_peaks, load_settings
 from flopsd.core.model import Evidence
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import FlopsdError, SourceUnavailableError, UnknownDeviceError
+from flopsd.parse import parse_listen
 from flopsd.service import state_dir
-from flopsd.settings import Settings, parse_listen
+from flopsd.settings import Settings
 from flopsd.sources import PROBED, SourceSettings, open_source
 
 _ENOUGH_BYTES = 100_000_000

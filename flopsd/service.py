@@ -19,8 +19,9 @@ from flopsd.core.peaks import PeakTable
 from flopsd.daemon import Daemon
 from flopsd.errors import FlopsdError, LedgerError, SourceUnavailableError
 from flopsd.journal import Journal, StateDir
+from flopsd.parse import parse_listen
 from flopsd.runs import choose_run, recover
-from flopsd.settings import Settings, parse_listen
+from flopsd.settings import Settings
 from flopsd.snapshot import Snapshot
 from flopsd.sources import PROBED, Source, SourceSettings, open_source
 from flopsd.writer import Writer, WriterSettings
@@ -96,8 +97,7 @@ def _sources(
 ) -> dict[str, Callable[[], Source]]:
     """How to open each source. Unsupervised, they are opened here and now, so that a failure is an exit code;
     of those that are only probed for, one is enough."""
-    recording = settings.replay_file or str(config_dir() / "recordings" / "h100x2.jsonl")
-    source_settings = SourceSettings(clock, table, {"replay_file": recording}, origins)
+    source_settings = SourceSettings(clock, table, source_options(settings), origins)
     probed = settings.sources == ("probe",)
     openers: dict[str, Callable[[], Source]] = {}
     absent: list[SourceUnavailableError] = []
@@ -117,6 +117,16 @@ def _sources(
             hint="; ".join(fault.hint for fault in absent if fault.hint),
         )
     return openers
+
+
+def source_options(settings: Settings) -> dict[str, object]:
+    """What sources may know of the settings, by their keys; None is a source's own default."""
+    return {
+        "replay_file": settings.replay_file or str(config_dir() / "recordings" / "h100x2.jsonl"),
+        "dcgm_url": settings.dcgm_url,
+        "dcgm_interval_seconds": settings.dcgm_interval_seconds,
+        "neuron_monitor": settings.neuron_monitor,
+    }
 
 
 @dataclass(slots=True)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from flopsd.config import config_dir, load_settings, settings_sha256
 from flopsd.core.model import Precision
 from flopsd.errors import ConfigError
-from flopsd.settings import BY_KEY, SETTINGS, Settings, parse_listen
+from flopsd.parse import parse_listen
+from flopsd.settings import BY_KEY, SETTINGS, Settings
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
