@@ -22,7 +22,7 @@ class Spec:
     format: str | None
     size: int  # matrix edge; MiB of one buffer; layers of the transformer
     seconds: float
-    variant: str = ""  # of training: plain, checkpointing, lora, lora+checkpointing
+    variant: str = ""  # of training: plain, lora, lora+ckpt, or ckpt for activation checkpointing
     setting: str = ""  # clock:MHZ or power:PERCENT, applied around the load where that is permitted
 
     @property

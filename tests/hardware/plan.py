@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from tests.hardware.flop import Shape
 from tests.hardware.loads import Spec
 
 GEMM_FORMATS = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8")
-VARIANTS = ("plain", "checkpointing", "lora", "lora+checkpointing")
+VARIANTS = ("plain", "ckpt", "lora", "lora+ckpt")
 LARGE = 8192
 RAGGED = 4112  # a multiple of 16, as FP8 and INT8 demand, that fills no tile of 128
 SETTINGS = ("clock:1830", "clock:1980", "power:60")  # D.6, question 4
@@ -55,3 +57,6 @@ def _others(memory_seconds: float, training_seconds: float) -> tuple[Spec, ...]:
         *(Spec("training", "bf16", TRANSFORMER.layers, training_seconds, variant) for variant in VARIANTS),
         *(Spec("gemm", "bf16", LARGE, 10, setting=setting) for setting in SETTINGS),
     )
+
+
+PLANS: Mapping[str, Callable[[], tuple[Spec, ...]]] = {"quick": quick, "full": full, "simulated": simulated}

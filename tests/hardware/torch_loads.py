@@ -121,7 +121,7 @@ def _sparse(torch: Any, spec: Spec, device: str, _shape: Shape) -> Work:
 def _training(torch: Any, spec: Spec, device: str, shape: Shape) -> Work:
     from torch.utils.flop_counter import FlopCounterMode
 
-    how = {"checkpointing": "checkpointing" in spec.variant, "lora": "lora" in spec.variant}
+    how = {"checkpointing": "ckpt" in spec.variant, "lora": "lora" in spec.variant}
     step = training_step(torch, shape, device, **how)
     with FlopCounterMode(display=False) as counter:
         step()

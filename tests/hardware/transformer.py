@@ -6,6 +6,7 @@ products: fused kernels recompute within themselves and skip masked blocks, and 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -36,8 +37,7 @@ def training_step(torch: Any, shape: Shape, device: str, *, checkpointing: bool,
 
 class _Model:
     def __init__(self, torch: Any, shape: Shape, device: str, *, checkpointing: bool, lora: bool) -> None:
-        import torch.utils.checkpoint  # not loaded by `import torch` in every version
-
+        importlib.import_module("torch.utils.checkpoint")  # `import torch` does not load it in every version
         self._torch, self._shape, self._checkpointing = torch, shape, checkpointing
         self.trained: list[Any] = []
 
