@@ -166,16 +166,16 @@ def _comparable(runs: Sequence[Document]) -> Iterator[tuple[Document, Document]]
 
 def _questions(runs: Sequence[Document]) -> Iterator[str]:
     for number, (question, asked, _) in enumerate(QUESTIONS, start=1):
-        yield f"\n{number}. **{question}**\n   Asked by: {asked}.\n"
+        yield f"\n{number}. **{question}**\n   - Asked by: {asked}.\n"
         if not runs:
-            yield "   Not answered here: no run on hardware has been made.\n"
+            yield "   - Not answered here: no run on hardware has been made.\n"
         for run in runs:
             told = next((q for q in run["questions"] if q["number"] == number), None)
             where = f"{run['device']['name']}, {run['date'] or 'date not given'}"
             if told is None or told["answer"] is None:
-                yield f"   Not answered here ({where}): {told['not_answered'] if told else 'not asked'}.\n"
+                yield f"   - Not answered here ({where}): {told['not_answered'] if told else 'not asked'}.\n"
             else:
-                yield f"   {where}: {told['answer']}.\n"
+                yield f"   - {where}: {told['answer']}.\n"
 
 
 def _ratio(ratio: float | None) -> str:

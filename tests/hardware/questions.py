@@ -94,11 +94,18 @@ def scale(document: Facts, _: Mapping[str, str]) -> str:
 
 
 def absolute(document: Facts, _: Mapping[str, str]) -> str:
-    kinds = [g[1] for r in done(document) if (g := grown(r["raw"]["whole"], 248)) is not None]
+    measured = [r for r in document["loads"] if r["status"] == "done"]
+    kinds = [g[1] for r in measured if (g := grown(r["raw"]["whole"], 248)) is not None]
     if not kinds:
         raise _no_cycles(document)
+    first = measured[0]
+    at_first = first["raw"]["whole"]["cycles_ab"]["248"]["value"] if first["raw"]["whole"] else None
+    stood = ""
+    if set(kinds) == {"absolute"} and at_first and first["clock_mhz"]:
+        seconds = at_first / first["clock_mhz"]["mean"] / 1e6
+        stood = f"; it stood at {at_first:.4g} before the first load, {seconds:.0f} s of that load's SM clock"
     seen = " and ".join(f"{kind} in {kinds.count(kind)} loads" for kind in sorted(set(kinds)))
-    return f"SM_CYCLES_ELAPSED: {seen}. Process exit, persistence mode and reset were not tried"
+    return f"SM_CYCLES_ELAPSED: {seen}{stood}. Process exit, persistence mode and reset were not tried"
 
 
 def formats(document: Facts, _: Mapping[str, str]) -> str:
