@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty folder for results and state")
     parser.add_argument("--date", metavar="YYYY-MM-DD", help="the day of the run, for the results")
     parser.add_argument("--commit", metavar="SHA", help="of flopsd (default: asked of git)")
-    parser.add_argument("--full", action="store_true", help="half an hour instead of about five minutes")
+    parser.add_argument("--full", action="store_true", help="planned for half an hour instead of five minutes")
     parser.add_argument("--only", default="", metavar="REGEX", help="only loads whose name matches")
     parser.add_argument("--interval", type=float, metavar="SECONDS", help="between flopsd's readings (default: 1)")
     parser.add_argument("--simulated", action="store_true", help="no GPU: prove the suite on the stand-in driver")

@@ -37,14 +37,15 @@ _NOTHING = """
 _RUN = """
 ## How to run it
 
-    make hardware HARDWARE_PYTHON=python3          # about five minutes; --full in HARDWARE_ARGS takes half an hour
+    make hardware HARDWARE_PYTHON=python3
     python3 -m tests.hardware.accuracy docs/accuracy/*.json -o docs/accuracy.md
 
-The first needs an NVIDIA GPU and an interpreter with PyTorch, nvidia-ml-py, pyyaml and prometheus-client; it names
-what is missing and how to carry it there. Clocks and power limits are left as they are unless HARDWARE_ARGS has
---change-settings. Put its `results.json` into `docs/accuracy/` under a name of its own before the second. Without a
-GPU, `python3 -m tests.hardware --simulated --out DIR` proves the suite on a simulated driver; that is no measurement
-of flopsd's accuracy and gets no row on this page.
+The first is planned for five minutes; `HARDWARE_ARGS=--full` for half an hour, of which `--only REGEX` takes a part.
+It needs an NVIDIA GPU that has nothing else to do, and an interpreter with PyTorch, nvidia-ml-py, pyyaml and
+prometheus-client; it names what is missing and how to carry it there. Clocks and power limits are left as they are
+unless HARDWARE_ARGS has `--change-settings`. Put its `results.json` into `docs/accuracy/` under a name of its own
+before the second. Without a GPU, `python3 -m tests.hardware --simulated --out DIR` proves the suite on a simulated
+driver; that says nothing about flopsd's accuracy, and its results do not belong into `docs/accuracy/`.
 """
 
 

@@ -1,4 +1,4 @@
-"""Which loads are run. `quick` takes about five minutes, `full` about half an hour."""
+"""Which loads are run. `quick` is planned for five minutes, `full` for half an hour."""
 
 from __future__ import annotations
 

@@ -153,7 +153,9 @@ def intervals(document: Facts, _: Mapping[str, str]) -> str:
     seen = []
     for spacing in longest[0]["raw"]["spacings"]:
         metric = spacing["any_tensor"]
-        value = f"{metric['value']:.2f} %" if metric["value"] is not None else f"status {metric['status']}"
+        value = f"status {metric['status']}"
+        if metric["status"] == _OK:
+            value = "not a number" if metric["value"] is None else f"{metric['value']:.2f} %"
         seen.append(f"{spacing['ms']:.0f} ms {value}")
     daemon = document["daemon"]
     busy = 100 * daemon["cpu_seconds"] / daemon["wall_seconds"]

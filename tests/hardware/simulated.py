@@ -19,7 +19,7 @@ from tests.hardware.loads import Done, MissedError, Spec
 from tests.support.scenario import LIBRARY, Gpu, Scenario, Segment, compile_standin, h100
 
 IDLE_MS = 1000
-EARLY_NS, LATE_NS = 500_000_000, 350_000_000  # a bracket is opened this long before the slot, and not later than that
+EARLY_NS, LATE_NS = 500_000_000, 400_000_000  # a bracket is opened this long before the slot, and not later than that
 SMS = 132
 PART = "h100-sxm5-80gb"
 RATIO = 0.9

@@ -23,8 +23,8 @@ from tests.hardware.raw import Gpu, GpuError
 from tests.hardware.results import SCHEMA, save
 from tests.hardware.runner import Bench, measure
 
-SIMULATED_INTERVAL_SECONDS = 0.2
 SETTLE_NS = 300_000_000  # GPM counters are renewed each 100 ms (nvml.h)
+SIMULATED_SETTLE_NS = 100_000_000
 
 
 class SuiteError(Exception):
@@ -134,7 +134,7 @@ def _torch(clock: SystemClock) -> Machine:
     torch.cuda.init()
     uuid = getattr(torch.cuda.get_device_properties(0), "uuid", None)
     return Machine(
-        None if uuid is None else f"GPU-{uuid}",
+        None if uuid is None else "GPU-" + str(uuid).removeprefix("GPU-"),
         lambda spec: TorchLoad(spec, "cuda:0", clock),
         {"torch": str(torch.__version__), "cuda": torch.version.cuda},
         SETTLE_NS,
@@ -145,7 +145,7 @@ def _simulated(options: Options, clock: SystemClock) -> Machine:
     from tests.hardware.simulated import PART, Simulation
 
     simulation = Simulation(options.specs, options.out, clock, load_peaks().parts[PART])
-    return Machine(simulation.uid, simulation.load, {"torch": None, "cuda": None}, 0)
+    return Machine(simulation.uid, simulation.load, {"torch": None, "cuda": None}, SIMULATED_SETTLE_NS)
 
 
 def _commit() -> str | None:

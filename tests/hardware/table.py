@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hardware.results import Document
 
 WIDTH = 100
-_COLUMNS = f"{'load':<30}{'true':>10}{'metered':>10}{'ratio':>8} {'in':<3} {'pipe':<12}{'alone':>8}{'MHz':>6} evidence"
+_COLUMNS = f"{'load':<29}{'true':>10}{'metered':>10}{'ratio':>8} {'in':<3} {'pipe':<12}{'alone':>8}{'MHz':>6} evidence"
 
 
 def header(document: Document) -> list[str]:
@@ -19,19 +19,23 @@ def header(document: Document) -> list[str]:
         lines.append(f"{document['origin'].upper()}: no figure here is about hardware")
     return [
         line[:WIDTH]
-        for line in (*lines, "FLOP; ratio: all pipes; alone: the pipe named; in: low <= true <= high", _COLUMNS)
+        for line in (
+            *lines,
+            "FLOP; ratio: metered of all pipes / true; alone: of the pipe named; in: low <= true <= high",
+            _COLUMNS,
+        )
     ]
 
 
 def row(result: Document) -> str:
     """One load on one line."""
     if result["status"] != "done":
-        return f"{result['name']:<30}{result['status']}: {result['reason']}"[:WIDTH]
+        return f"{result['name']:<29}{result['status']}: {result['reason']}"[:WIDTH]
     metered, main, clock = result["metered"], result["main"], result["clock_mhz"]
     evidence = ",".join([*metered["observed_seconds"], *(["gap"] if metered["gap_seconds"] else [])])
     inside = {True: "yes", False: "NO", None: "?"}[result["inside"]]
     text = (
-        f"{result['name']:<30}{scientific(result['true_flop']):>10}{scientific(metered['declared']['measured']):>10}"
+        f"{result['name']:<29}{scientific(result['true_flop']):>10}{scientific(metered['declared']['measured']):>10}"
         f"{_ratio(result['ratio']):>8} {inside:<3} {main['pipe'] if main else '-':<12}{_ratio(main and main['ratio']):>8}"
         f"{'-' if clock is None else round(clock['mean']):>6} {evidence}"
     )
@@ -44,4 +48,4 @@ def scientific(flop: str | None) -> str:
 
 
 def _ratio(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.4f}"
+    return "-" if ratio is None else f"{ratio:.4f}" if ratio < 100 else f"{ratio:.1e}"
