@@ -5,8 +5,12 @@ BIN := $(VENV)/bin
 RUN_SECONDS ?= 20
 RUN_DIR := run
 PYTEST_ARGS ?=
+# The interpreter that has PyTorch; the suite says what else it lacks and how to carry that there.
+HARDWARE_PYTHON ?= python3
+HARDWARE_DIR ?= $(RUN_DIR)/hardware-$(shell date -u +%Y%m%dT%H%M%SZ)
+HARDWARE_ARGS ?=
 
-.PHONY: help run test check bench recording clean
+.PHONY: help run test check bench hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -29,6 +33,9 @@ check: $(VENV)/.installed ## lint and types
 
 bench: $(VENV)/.installed ## print the budgets of the design, figure beside budget
 	@$(BIN)/python -m tests.bench
+
+hardware: ## true against metered FLOP on this NVIDIA GPU; changes no setting of it
+	@$(HARDWARE_PYTHON) -m tests.hardware --date "$$(date -u +%F)" --out "$(HARDWARE_DIR)" $(HARDWARE_ARGS)
 
 recording: $(VENV)/.installed ## make the bundled recording again, from the stand-in
 	@$(BIN)/python -m tests.support.record config/recordings/h100x2.jsonl

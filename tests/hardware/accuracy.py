@@ -1,0 +1,200 @@
+"""`python -m tests.hardware.accuracy RESULTS.json... -o docs/accuracy.md`: the page, and nothing but what was measured.
+
+The same files give the same bytes, in whatever order they are named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from flopsd.core.flop import ceil_div
+from tests.hardware.plan import GEMM_FORMATS
+from tests.hardware.questions import QUESTIONS
+from tests.hardware.results import Document, ResultsError, read
+from tests.hardware.table import scientific
+
+STEP_PPM = 10_000  # proposed margins are whole percents, rounded up
+LONG_SECONDS = 10  # shorter loads are mostly edges
+LARGE = 2048  # smaller products do not fill their tiles: what is executed is more than 2MNK
+PPM = 1_000_000
+
+_TOP = """# Accuracy
+
+<!-- Made by `python -m tests.hardware.accuracy`; do not edit. -->
+
+How far what flopsd meters is from what a load is known to execute. `make hardware` runs products, a small
+transformer, memory traffic and idle time whose FLOP follow from their shapes, with flopsd beside them as a
+process of its own. Only runs on hardware give figures here.
+"""
+_NOTHING = """
+**No run on hardware has been made yet. There is no accuracy figure for flopsd**, and the margins in
+`config/peaks.yaml` are not calibrated by it.
+"""
+_RUN = """
+## How to run it
+
+    make hardware HARDWARE_PYTHON=python3
+    python3 -m tests.hardware.accuracy docs/accuracy/*.json -o docs/accuracy.md
+
+The first is planned for five minutes; `HARDWARE_ARGS=--full` for half an hour, of which `--only REGEX` takes a part.
+It needs an NVIDIA GPU that has nothing else to do, and an interpreter with PyTorch, nvidia-ml-py, pyyaml and
+prometheus-client; it names what is missing and how to carry it there. Clocks and power limits are left as they are
+unless HARDWARE_ARGS has `--change-settings`. Put its `results.json` into `docs/accuracy/` under a name of its own
+before the second. Without a GPU, `python3 -m tests.hardware --simulated --out DIR` proves the suite on a simulated
+driver; that says nothing about flopsd's accuracy, and its results do not belong into `docs/accuracy/`.
+"""
+
+
+def page(documents: Sequence[Document]) -> str:
+    """The page for these results, in any order; without any it says that there are none."""
+    runs = sorted(documents, key=lambda d: (d["origin"], d["date"] or "", d["device"]["name"], str(d["loads"])))
+    real = [run for run in runs if run["origin"] == "hardware"]
+    parts = [_TOP]
+    if not real:
+        parts += [_NOTHING, _would_measure()]
+    else:
+        parts += ["\n## By format\n", *_by_format(real), "\n## Margins\n", *_margins(real)]
+    for run in runs:
+        parts += _one_run(run)
+    parts += ["\n## Open questions\n", *_questions(real), _RUN]
+    return "".join(parts)
+
+
+def _would_measure() -> str:
+    return f"""
+## What a run would measure
+
+- Products in {", ".join(GEMM_FORMATS)} and 2:4-sparse BF16, of several sizes and
+  durations: 2MNK FLOP each, MNK where half of the values are zero.
+- A small transformer trained plainly, with activation checkpointing, with LoRA and with both: FLOP in closed form,
+  beside PyTorch's own FlopCounterMode.
+- Copies, additions and idle time: what is metered where hardware computes little or nothing.
+- For each: true and metered FLOP, their ratio, the pipe that moved, SM clock, evidence, and whether the truth lies
+  between flopsd's lower and upper figure.
+"""
+
+
+def _one_run(run: Document) -> Iterator[str]:
+    device, versions = run["device"], run["versions"]
+    yield f"\n## {device['name']}, {run['date'] or 'date not given'}\n\n"
+    if run["origin"] != "hardware":
+        yield f"**{run['origin'].upper()}: no hardware was measured. Nothing below says anything about accuracy.**\n\n"
+    yield (
+        f"Driver {device['driver']}, torch {versions['torch'] or 'none'}, CUDA {versions['cuda'] or 'none'}, "
+        f"flopsd {versions['flopsd']} at {run['commit'] or 'an unknown commit'}, peak table {run['peaks_sha256'][:12]}, "
+        f"reading every {run['daemon']['interval_seconds']:g} s, "
+        f"settings {'changed for some loads' if run['settings']['changed'] else 'left as they were'}.\n\n"
+    )
+    yield "| load | true FLOP | metered | ratio | pipe | that pipe alone | true within low..high | SM MHz | evidence |\n"
+    yield "|---|---:|---:|---:|---|---:|---|---:|---|\n"
+    for load in run["loads"]:
+        if load["status"] == "done":
+            yield _row(load)
+    for load in run["loads"]:
+        if load["status"] != "done":
+            yield f"\n{load['name']}: {load['status']}, {load['reason']}\n"
+
+
+def _row(load: Document) -> str:
+    main, clock, declared = load["main"], load["clock_mhz"], load["metered"]["declared"]
+    cells = (
+        load["name"],
+        scientific(load["true_flop"]),
+        scientific(declared["measured"]),
+        _ratio(load["ratio"]),
+        main["pipe"] if main else "none",
+        _ratio(main["ratio"] if main else None),
+        {True: "yes", False: "**no**", None: "no upper figure"}[load["inside"]],
+        "unknown" if clock is None else f"{clock['mean']:.0f}",
+        ", ".join([*load["metered"]["observed_seconds"], *(["gap"] if load["metered"]["gap_seconds"] else [])]),
+    )
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _by_format(runs: Sequence[Document]) -> Iterator[str]:
+    """Long, large loads only, by device and evidence: the spread of one pipe against the truth."""
+    found: dict[tuple[str, str, str, str], list[float]] = {}
+    for run, load in _comparable(runs):
+        key = (run["device"]["name"], load["kind"], load["format"], load["main"]["evidence"])
+        found.setdefault(key, []).append(load["main"]["ratio"])
+    if not found:
+        yield "\nNo load was long and large enough to be compared.\n"
+        return
+    yield f"\nThe main pipe's metered FLOP over the true ones, loads of {LONG_SECONDS} s and more, {LARGE} and larger, without gaps.\n\n"
+    yield "| device | load | format | evidence | loads | least | most |\n|---|---|---|---|---:|---:|---:|\n"
+    for key, ratios in sorted(found.items()):
+        yield f"| {' | '.join(key)} | {len(ratios)} | {min(ratios):.4f} | {max(ratios):.4f} |\n"
+
+
+def _margins(runs: Sequence[Document]) -> Iterator[str]:
+    worst: dict[str, tuple[Fraction, str]] = {}
+    counted: dict[str, int] = {}
+    for run, load in _comparable(runs):
+        # The FMA pipe holds integer work too, and rates are dense: neither says how well cycles tell FLOP.
+        if load["format"] == "fp32" or load["kind"] == "sparse":
+            continue
+        evidence, ratio = load["main"]["evidence"], Fraction(load["main"]["ratio"])
+        off = abs(1 / ratio - 1) if ratio else Fraction(1)
+        counted[evidence] = counted.get(evidence, 0) + 1
+        worst[evidence] = max(
+            worst.get(evidence, (Fraction(0), "")), (off, f"{load['name']} on {run['device']['name']}")
+        )
+    if not worst:
+        yield "\nNo load gives a margin.\n"
+        return
+    yield (
+        "\nThe smallest margin, in whole percents, within which every long, large product and training run here lies\n"
+        "(FP32 and sparse products excepted). A proposal for `config/peaks.yaml`, for these parts, drivers and loads only.\n\n"
+    )
+    yield "| evidence | proposed ppm | loads | farthest off |\n|---|---:|---:|---|\n"
+    for evidence, (off, name) in sorted(worst.items()):
+        ppm = max(1, ceil_div(ceil_div(off.numerator * PPM, off.denominator), STEP_PPM)) * STEP_PPM
+        yield f"| {evidence} | {ppm} | {counted[evidence]} | {name}, {float(off):.2%} |\n"
+
+
+def _comparable(runs: Sequence[Document]) -> Iterator[tuple[Document, Document]]:
+    for run in runs:
+        for load in run["loads"]:
+            long = load["status"] == "done" and load["seconds_asked"] >= LONG_SECONDS and not load["setting"]
+            large = load["kind"] == "training" or (load["kind"] in ("gemm", "sparse") and load["size"] >= LARGE)
+            if long and large and load["main"] is not None and not load["metered"]["gap_seconds"]:
+                yield run, load
+
+
+def _questions(runs: Sequence[Document]) -> Iterator[str]:
+    for number, (question, asked, _) in enumerate(QUESTIONS, start=1):
+        yield f"\n{number}. **{question}**\n   - Asked by: {asked}.\n"
+        if not runs:
+            yield "   - Not answered here: no run on hardware has been made.\n"
+        for run in runs:
+            told = next((q for q in run["questions"] if q["number"] == number), None)
+            where = f"{run['device']['name']}, {run['date'] or 'date not given'}"
+            if told is None or told["answer"] is None:
+                yield f"   - Not answered here ({where}): {told['not_answered'] if told else 'not asked'}.\n"
+            else:
+                yield f"   - {where}: {told['answer']}.\n"
+
+
+def _ratio(ratio: float | None) -> str:
+    return "none" if ratio is None else f"{ratio:.4f}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.hardware.accuracy", description=__doc__)
+    parser.add_argument("results", nargs="*", type=Path, metavar="RESULTS.json")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.output.write_text(page([read(path) for path in arguments.results]))
+    except ResultsError as fault:
+        print(f"accuracy: {fault}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""One load after another, each bracketed by two marks of flopsd and by raw samples of the suite's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from threading import Event
+from typing import Any
+
+from flopsd.clock import Clock
+from flopsd.core.peaks import PeakTable
+from flopsd.core.records import DeviceEntry
+from tests.hardware.figures import metered
+from tests.hardware.knobs import Knobs
+from tests.hardware.loads import Done, Load, MissedError, Spec, UnavailableError
+from tests.hardware.meter import Mark, Meter
+from tests.hardware.raw import ANY_TENSOR, Gpu, Sampled, Watch, mean_mhz
+
+ATTEMPTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """All that measuring a load takes. `settle_ns`: how long a counter may lag behind the work."""
+
+    meter: Meter
+    gpu: Gpu
+    entry: DeviceEntry
+    table: PeakTable
+    clock: Clock
+    knobs: Knobs
+    settle_ns: int
+
+
+def measure(bench: Bench, load: Load) -> dict[str, Any]:
+    """The result of one load; what it raises is in it, and the next load can run. Raises MeterError."""
+    facts = described(load.spec)
+    try:
+        with bench.knobs.applied(load.spec.setting):
+            for _ in range(ATTEMPTS):
+                load.prepare()
+                try:
+                    return {**facts, "status": "done", "reason": None, **_bracketed(bench, load)}
+                except MissedError as fault:
+                    facts["reason"] = str(fault)
+                finally:
+                    load.release()
+                    bench.gpu.free()
+        return {**facts, "status": "failed"}
+    except UnavailableError as fault:
+        return {**facts, "status": "unavailable", "reason": str(fault)}
+    except RuntimeError as fault:  # what PyTorch raises for a fault of the device
+        return {**facts, "status": "failed", "reason": f"{type(fault).__name__}: {str(fault)[:200]}"}
+
+
+def described(spec: Spec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "kind": spec.kind,
+        "format": spec.format,
+        "size": spec.size,
+        "variant": spec.variant,
+        "setting": spec.setting,
+        "seconds_asked": spec.seconds,
+        "reason": None,
+    }
+
+
+def _bracketed(bench: Bench, load: Load) -> dict[str, Any]:
+    gpu, meter = bench.gpu, bench.meter
+    earlier = gpu.sample()
+    before = meter.mark(gpu.uid, bench.clock.boottime_ns() + bench.settle_ns)
+    stop, watch = Event(), Watch()
+    begin = gpu.sample()
+    thread = gpu.watch(stop, watch)
+    try:
+        done = load.run()
+    finally:
+        stop.set()
+        thread.join()
+    if done.begin_ns < before.tally.watermark_ns:
+        raise MissedError(f"{load.spec.name}: it began before flopsd's totals were taken")
+    after = meter.mark(gpu.uid, done.end_ns + bench.settle_ns)
+    return {
+        **_compared(bench, load.spec, done, before, after),
+        **_watched(watch),
+        "raw": _raw(gpu, earlier, begin, gpu.sample(), watch),
+    }
+
+
+def _compared(bench: Bench, spec: Spec, done: Done, before: Mark, after: Mark) -> dict[str, Any]:
+    told = metered(before, after, bench.entry, bench.table, spec.format)
+    declared = {name: None if text is None else int(text) for name, text in told["declared"].items()}
+    measured, high = declared["measured"], declared["high"]
+    first = told["pipes"][0] if told["pipes"] else None
+    comparable = bool(done.flop) and measured is not None
+    main = None
+    if comparable and first is not None and first["flop"] is not None:
+        main = {"pipe": first["pipe"], "evidence": first["evidence"], "ratio": int(first["flop"]) / done.flop}
+    return {
+        "begin_ns": done.begin_ns,
+        "end_ns": done.end_ns,
+        "steps": done.steps,
+        "flop_per_step": str(done.flop_per_step),
+        "counted_flop_per_step": None if done.counted_flop_per_step is None else str(done.counted_flop_per_step),
+        "true_flop": str(done.flop),
+        "metered": told,
+        "ratio": measured / done.flop if comparable and measured is not None else None,
+        "main": main,
+        "inside": None if high is None else (declared["low"] or 0) <= done.flop <= high,
+    }
+
+
+def _watched(watch: Watch) -> dict[str, Any]:
+    mhz, mean = [clock for _, clock in watch.clock], mean_mhz(watch)
+    return {
+        "clock_mhz": None if mean is None else {"mean": mean, "min": min(mhz), "max": max(mhz), "readings": len(mhz)},
+        "power_watts": sum(watch.power_mw) / len(watch.power_mw) / 1000 if watch.power_mw else None,
+        "event_reasons": watch.reasons,
+        "watch_fault": watch.fault or None,
+    }
+
+
+def _raw(gpu: Gpu, earlier: Sampled, begin: Sampled, end: Sampled, watch: Watch) -> dict[str, Any]:
+    inner = watch.samples
+    return {
+        "whole": gpu.triple(earlier, begin, end),
+        "steady": gpu.triple(begin, inner[0], inner[-1]) if len(inner) > 1 else None,
+        "spacings": [
+            {"ms": (b[0] - a[0]) / 1e6, "any_tensor": gpu.metrics(a, b, (ANY_TENSOR,))[str(ANY_TENSOR)]}
+            for a, b in pairwise(inner)
+        ],
+    }
