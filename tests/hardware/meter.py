@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from flopsd.clock import NS_PER_S, Clock
+from flopsd.core.codec import DeviceEntry, device_entry, tally_from_record
 from flopsd.core.model import Tally
-from flopsd.core.records import DeviceEntry, device_entry, tally_from_record
 from flopsd.framing import GENESIS
 from flopsd.journal import JOURNAL_NAME, PENDING_NAME, newest_pending, read_live
 

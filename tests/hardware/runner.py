@@ -8,8 +8,8 @@ from threading import Event
 from typing import Any
 
 from flopsd.clock import Clock
+from flopsd.core.codec import DeviceEntry
 from flopsd.core.peaks import PeakTable
-from flopsd.core.records import DeviceEntry
 from tests.hardware.figures import metered
 from tests.hardware.knobs import Knobs
 from tests.hardware.loads import Done, Load, MissedError, Spec, UnavailableError

@@ -13,7 +13,7 @@ from typing import Any
 from flopsd import __version__
 from flopsd.clock import NS_PER_S, SystemClock
 from flopsd.config import load_peaks
-from flopsd.core.records import DeviceEntry
+from flopsd.core.codec import DeviceEntry
 from tests.hardware import preflight, privileges, table
 from tests.hardware.knobs import Knobs
 from tests.hardware.loads import Load, Spec
