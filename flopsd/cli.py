@@ -21,6 +21,7 @@ from flopsd.errors import ConfigError, FlopsdError, NotVerifiedError, SourceUnav
 from flopsd.settings import BY_KEY, SETTINGS, Setting, Settings
 
 OK, FAILED, USAGE, NOT_VERIFIED, NO_SOURCE = 0, 1, 2, 3, 4
+_DOCTORS = ("sources", "state_dir", "listen", "peaks", "dcgm_url", "dcgm_interval_seconds", "neuron_monitor")
 SEAL_KEYS = ("state_dir", "run_id", "key", "ledger", "peaks")
 
 
@@ -134,8 +135,10 @@ def _parser() -> argparse.ArgumentParser:
     doctor = verbs.add_parser(
         "doctor",
         help="what works here, what does not, what to do",
-        description="Exit 0: a source can meter here. Exit 4: none can.",
+        description="For each device the evidence it would give, why not a better one, and what to do for it. "
+        "Exit 0: a source can meter here. Exit 4: none can.",
     )
+    _add_settings(doctor, [setting for setting in SETTINGS if setting.key in _DOCTORS])
     doctor.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -173,8 +176,11 @@ def _add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) 
 def _settings(arguments: argparse.Namespace) -> Settings:
     from flopsd.config import load_settings
 
-    flags = {s.key: getattr(arguments, s.key) for s in SETTINGS if getattr(arguments, s.key, None) is not None}
-    return load_settings(flags, os.environ, arguments.config)
+    return load_settings(_flags(arguments), os.environ, arguments.config)
+
+
+def _flags(arguments: argparse.Namespace) -> dict[str, object]:
+    return {s.key: getattr(arguments, s.key) for s in SETTINGS if getattr(arguments, s.key, None) is not None}
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -287,7 +293,7 @@ def _status(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from flopsd.doctor import can_meter, doctor_text, examine
 
-    checks = examine(os.environ, SystemClock())
+    checks = examine(_settings(arguments), os.environ, SystemClock())
     if arguments.json:
         print(json.dumps([check.as_dict() for check in checks]))
     else:

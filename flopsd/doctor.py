@@ -12,35 +12,39 @@ from importlib.util import find_spec
 from typing import Any
 
 from flopsd.clock import Clock
-from flopsd.config import load_peaks, load_settings
-from flopsd.core.model import Evidence
+from flopsd.config import load_peaks
+from flopsd.context import find_context
+from flopsd.core.model import ESTIMATING, Device, Evidence
 from flopsd.core.peaks import PeakTable
-from flopsd.errors import FlopsdError, SourceUnavailableError, UnknownDeviceError
+from flopsd.errors import FlopsdError, UnknownDeviceError
 from flopsd.parse import parse_listen
-from flopsd.service import state_dir
+from flopsd.service import source_options, state_dir
 from flopsd.settings import Settings
-from flopsd.sources import PROBED, SourceSettings, open_source
+from flopsd.sources import PROBED, SourceSettings
+from flopsd.survey import Surveyed, survey
 
 _ENOUGH_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding. `state` is ok, warn or fail; `meters` says that a device can be metered."""
+    """One finding. `state` is ok, warn, fail, or none for what is not here and need not be; `meters` says that
+    a device can be metered. A device's check says its evidence, and why it is not a better one."""
 
     name: str
     state: str
     detail: str
     fix: str = ""
     meters: bool = False
+    evidence: str = ""
+    why: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def examine(environment: Mapping[str, str], clock: Clock) -> list[Check]:
-    """All checks. Raises ConfigError only where the settings cannot be read at all."""
-    settings = load_settings({}, environment)
+def examine(settings: Settings, environment: Mapping[str, str], clock: Clock) -> list[Check]:
+    """All checks. Never raises for what it finds."""
     checks = [Check("python", "ok", f"{sys.version_info.major}.{sys.version_info.minor} at {sys.executable}")]
     checks += [_package("sealing", "securesystemslib", "seal"), _package("NVIDIA binding", "pynvml", "nvml")]
     checks += [_state(settings, environment), _port(settings)]
@@ -49,9 +53,12 @@ def examine(environment: Mapping[str, str], clock: Clock) -> list[Check]:
     except FlopsdError as fault:
         return [*checks, Check("peak table", "fail", str(fault), fault.hint)]
     checks.append(Check("peak table", "ok", f"{len(table.parts)} parts, SHA-256 {table.sha256[:16]}…"))
-    for name in PROBED:
-        checks += _source(name, SourceSettings(clock, table), table)
-    return checks
+    names = PROBED if settings.sources == ("probe",) else settings.sources
+    found = survey(names, SourceSettings(clock, table, source_options(settings)), clock)
+    checks += [_source(one) for one in found.sources]
+    checks += [_device(device, source, table) for device, source in found.devices]
+    instance_type = find_context(environment).instance_type
+    return [*checks, *_instance(instance_type, [device for device, _ in found.devices], table)]
 
 
 def can_meter(checks: list[Check]) -> bool:
@@ -63,6 +70,8 @@ def doctor_text(checks: list[Check]) -> str:
     lines = []
     for check in checks:
         lines.append(f"{check.state:<5} {check.name}: {check.detail}")
+        if check.why:
+            lines.append(f"      why not better: {check.why}")
         if check.fix:
             lines.append(f"      -> {check.fix}")
     lines.append(
@@ -112,33 +121,48 @@ def _port(settings: Settings) -> Check:
     return Check("metrics address", "ok", f"{settings.listen} is free")
 
 
-def _source(name: str, settings: SourceSettings, table: PeakTable) -> list[Check]:
+def _source(one: Surveyed) -> Check:
+    if one.fault:
+        return Check(f"source {one.name}", "none" if one.absent else "fail", one.fault, one.hint)
+    return Check(f"source {one.name}", "ok", one.facts or "answers")
+
+
+def _device(device: Device, source: str, table: PeakTable) -> Check:
+    name = f"device {device.index}"
     try:
-        source = open_source(name, settings)
-    except SourceUnavailableError as fault:
-        return [Check(f"source {name}", "fail", str(fault), fault.hint)]
-    try:
-        facts = ", ".join(f"{k} {v}" for k, v in source.describe().items() if v)
-        checks = [Check(f"source {name}", "ok", facts)]
-        for device in source.devices():
-            label = f"device {device.index}"
-            try:
-                part = table.resolve(device)
-            except UnknownDeviceError as fault:
-                checks.append(Check(label, "fail", str(fault), fault.hint))
-                continue
-            sms = "SMs unknown" if device.sm_count is None else f"{device.sm_count} SMs"
-            detail = f"{device.model}, row {part.id} ({part.status}), {sms}, evidence {device.evidence.value}"
-            better = device.evidence is Evidence.ACTIVITY
-            checks.append(
-                Check(
-                    label,
-                    "ok" if better else "warn",
-                    detail,
-                    device.evidence_reason,
-                    meters=device.evidence is not Evidence.GAP,
-                )
-            )
-        return checks
-    finally:
-        source.close()
+        part = table.resolve(device)
+    except UnknownDeviceError as fault:
+        return Check(name, "fail", str(fault), fault.hint)
+    measured = device.evidence in ESTIMATING
+    margin = f", margin {table.margin_ppm(device.evidence) / 10_000:g} %" if measured else ""
+    words = {Evidence.UTILIZATION: "only a ceiling", Evidence.GAP: "nothing"}
+    gives = words.get(device.evidence, "a measurement")
+    detail = (
+        f"{device.model} ({device.uid}), row {part.id} ({part.status})"
+        + ("" if device.sm_count is None else f", {device.sm_count} SMs")
+        + ("" if device.parent is None else f", a slice of {device.parent}")
+        + f": evidence {device.evidence.value} by {source}, {gives}{margin}"
+        + ("" if device.shared is None else f"; SHARED with {device.shared}")
+    )
+    return Check(
+        name,
+        "ok" if measured else "warn",
+        detail,
+        device.evidence_fix,
+        meters=device.evidence is not Evidence.GAP,
+        evidence=device.evidence.value,
+        why=device.evidence_reason,
+    )
+
+
+def _instance(instance_type: str | None, devices: list[Device], table: PeakTable) -> list[Check]:
+    """Whether the instance type's accelerators are all here, where the platform tells the type."""
+    known = table.instances.get(instance_type or "")
+    if known is None:
+        return []
+    here = len({device.parent or device.uid for device in devices})
+    expected = f"{'?' if known.count is None else known.count} x {known.accelerator}"
+    if known.count in (None, here):
+        return [Check("instance type", "ok", f"{known.name} has {expected}, {here} seen")]
+    fix = "give the daemon all devices, or --devices job if only some of them are this job's"
+    return [Check("instance type", "warn", f"{known.name} has {expected}, {here} seen", fix)]

@@ -116,26 +116,36 @@ def test_seal_closes_what_a_killed_daemon_left(tmp_path: Path, standin: Path) ->
 
 
 def test_doctor_names_devices_evidence_and_remedies(tmp_path: Path, standin: Path) -> None:
-    gpus = (h100(BUSY), a100(BUSY), h100(BUSY, name="NVIDIA H20", pci=0x232910DE), h100(BUSY, mig=True))
-    env = environment(
-        standin, Scenario(gpus).write(tmp_path / "scenario.txt"), FLOPSD_STATE_DIR=str(tmp_path / "state")
-    )
+    stranger = h100(BUSY, name="NVIDIA H20", pci=0x232910DE)
+    scenario = Scenario((h100(BUSY, counters="sum"), h100(BUSY), a100(BUSY), stranger, h100(BUSY, mig=True)))
+    env = environment(standin, scenario.write(tmp_path / "scenario.txt"), FLOPSD_STATE_DIR=str(tmp_path / "state"))
     done = flopsd("doctor", env=env)
     assert done.returncode == 0
-    assert (
-        "ok    device 0: NVIDIA H100 80GB HBM3, row h100-sxm5-80gb (published), 132 SMs, evidence activity"
-        in done.stdout
+    lines = done.stdout.splitlines()
+
+    def told(number: int) -> list[str]:
+        """The lines about one device: what it gives, why not better, what to do."""
+        at = next(n for n, line in enumerate(lines) if f"device {number}:" in line)
+        return [lines[at], *(line for line in lines[at + 1 : at + 3] if line.startswith("      "))]
+
+    assert told(0)[0] == (
+        f"ok    device 0: NVIDIA H100 80GB HBM3 ({scenario.uuid(0)}), row h100-sxm5-80gb (published), 132 SMs: "
+        "evidence cycles by nvml, a measurement, margin 5 %"
     )
-    assert (
-        "warn  device 1: NVIDIA A100-SXM4-80GB, row a100-sxm4-80gb (published), 108 SMs, evidence utilization"
-        in done.stdout
-    )
-    assert "no GPM on this GPU" in done.stdout
-    assert "fail  device 2" in done.stdout
-    assert "add a row with its exact name" in done.stdout
-    assert "MIG is on" in done.stdout
+    assert told(1)[0].startswith("ok    device 1")
+    assert "evidence activity by nvml" in told(1)[0]
+    assert "no running cycle counters" in told(1)[1]
+    assert "R595 or newer" in told(1)[2]
+    assert told(2)[0].startswith("warn  device 2: NVIDIA A100-SXM4-80GB")
+    assert "evidence utilization by nvml, only a ceiling" in told(2)[0]
+    assert "no GPM on this GPU" in told(2)[1]
+    assert "dcgm-exporter" in told(2)[2]
+    assert "add a row with its exact name" in told(3)[1]
+    assert "evidence gap by nvml, nothing" in told(4)[0]
+    assert "no instance is visible" in told(4)[1]
+    assert "NVIDIA_MIG_MONITOR_DEVICES=all" in told(4)[2]
     checks = json.loads(flopsd("doctor", "--json", env=env).stdout)
-    assert [c["meters"] for c in checks if c["name"].startswith("device")] == [True, True, False, False]
+    assert [c["meters"] for c in checks if c["name"].startswith("device")] == [True, True, True, False, False]
     assert flopsd("doctor", env=environment(None)).returncode == 4
 
 

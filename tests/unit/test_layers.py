@@ -24,7 +24,8 @@ FLOORS = (
     ("verify",),
     ("report",),
     ("service",),
-    ("status", "doctor"),
+    ("status", "survey"),
+    ("doctor",),
     ("cli",),
     ("__main__",),
 )
