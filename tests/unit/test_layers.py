@@ -11,11 +11,15 @@ ROOT = Path(flopsd.__file__).parent
 # A module may import those of lower floors, and `sources` never each other.
 FLOORS = (
     ("errors", "__init__"),
-    ("core.model", "core.flop", "core.integral", "clock"),
-    ("core.meter", "core.peaks", "core.account", "core.envelope"),
-    ("core.figures", "core.records", "context", "settings"),
+    ("core.model", "core.flop", "core.integral", "clock", "ownership"),
+    ("ownership.rule", "core.meter", "core.peaks", "core.account", "core.envelope"),
+    ("ownership.matching", "core.figures", "core.records", "context", "settings"),
+    ("ownership.nvml", "ownership.podresources", "ownership.asking", "ownership.rejoin"),
+    ("ownership.visible", "ownership.kubernetes", "ownership.hpc", "ownership.processes"),
     ("core.ledger", "snapshot", "framing"),
     ("config", "journal", "sources", "roster"),
+    ("ownership.source",),
+    ("ownership.opening",),
     ("sources.nvml", "sources.replay", "writer", "exporter", "testing"),
     ("daemon", "web", "seal", "launch"),
     ("verify",),
