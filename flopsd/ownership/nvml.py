@@ -67,11 +67,16 @@ def _pynvml() -> Any:
 
 
 def _pids(lib: Any, handle: Any) -> frozenset[int]:
-    pids = {process.pid for process in lib.nvmlDeviceGetComputeRunningProcesses(handle)}
-    for more in (lib.nvmlDeviceGetGraphicsRunningProcesses, lib.nvmlDeviceGetMPSComputeRunningProcesses):
+    pids = _running(lib, "Compute", handle)
+    for kind in ("Graphics", "MPSCompute"):
         try:
-            pids |= {process.pid for process in more(handle)}
+            pids |= _running(lib, kind, handle)
         except lib.NVMLError as fault:
             if fault.value not in (_NOT_SUPPORTED, _FUNCTION_NOT_FOUND):
                 raise
-    return frozenset(pids)
+    return pids
+
+
+def _running(lib: Any, kind: str, handle: Any) -> frozenset[int]:
+    """The versioned call: for the plain one pynvml raises what is no NVMLError where the driver lacks it."""
+    return frozenset(int(process.pid) for process in getattr(lib, f"nvmlDeviceGet{kind}RunningProcesses_v3")(handle))

@@ -92,8 +92,8 @@ def translate(host_pid: int, host_proc: Path) -> int | None:
     """The id here of a process that the host knows as `host_pid`; 0 if it is not in this pid namespace;
     None where the host's /proc does not tell.
 
-    NSpid lists a process's ids from the namespace of the mounted /proc inwards. The start time tells ours
-    from a process of a sibling container that has the same number there.
+    NSpid lists a process's ids from the namespace of the mounted /proc inwards. A process of a sibling
+    container may have the same number there, so the two must be one process in all else that is readable.
     """
     try:
         depth = len(_ns_pids(host_proc / "self"))
@@ -101,11 +101,11 @@ def translate(host_pid: int, host_proc: Path) -> int | None:
         if len(ids) < depth:
             return 0
         here = ids[depth - 1]
-        began_ticks = _start_ticks(host_proc / str(host_pid))
+        there = _identity(host_proc / str(host_pid))
     except (OSError, ValueError, IndexError):
         return None
     try:
-        return here if _start_ticks(Path("/proc") / str(here)) == began_ticks else 0
+        return here if _identity(Path("/proc") / str(here)) == there else 0
     except (OSError, ValueError, IndexError):
         return 0
 
@@ -117,10 +117,18 @@ def _ns_pids(process: Path) -> list[int]:
     raise ValueError("this kernel has no NSpid")
 
 
-def _start_ticks(process: Path) -> int:
-    """Field 22 of /proc/PID/stat; the name in field 2 may hold blanks and parentheses."""
+def _identity(process: Path) -> tuple[int, str, str]:
+    """Start in clock ticks, cgroup as this container sees it, and pid namespace, which not everybody may read.
+
+    The start is field 22 of /proc/PID/stat; the name in field 2 may hold blanks and parentheses.
+    """
     text = (process / "stat").read_text(encoding="utf-8", errors="replace")
-    return int(text.rpartition(")")[2].split()[19])
+    try:
+        namespace = str((process / "ns/pid").readlink())
+    except PermissionError:
+        namespace = ""
+    cgroup = (process / "cgroup").read_text(encoding="utf-8", errors="replace")
+    return int(text.rpartition(")")[2].split()[19]), cgroup, namespace
 
 
 class ProcessRule:

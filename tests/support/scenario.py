@@ -53,6 +53,15 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Process:
+    """A process that the driver lists on a GPU, by the id that the driver gives it."""
+
+    from_ms: int
+    to_ms: int
+    pid: int
+
+
+@dataclass(frozen=True)
 class Gpu:
     """One simulated GPU; its segments repeat for ever from the epoch on."""
 
@@ -66,6 +75,7 @@ class Gpu:
     segments: tuple[Segment, ...]
     faults: tuple[Fault, ...] = ()
     mig: bool = False
+    processes: tuple[Process, ...] = ()
 
     def sm_cycles(self, pipe: Pipe, begin_ns: int, end_ns: int, sms: int) -> Fraction:
         """Exact SM-cycles of a pipe in [begin_ns, end_ns) since the epoch."""
@@ -114,6 +124,7 @@ class Scenario:
                 f"name {gpu.name}",
                 *(segment.line() for segment in gpu.segments),
                 *(f"fault {f.from_ms} {f.to_ms} {f.kind}" for f in gpu.faults),
+                *(f"process {p.from_ms} {p.to_ms} {p.pid}" for p in gpu.processes),
             ]
         path.write_text("\n".join(lines) + "\n")
         return path
