@@ -6,6 +6,7 @@ FlopsdError
 │   └── UnknownDeviceError   the table has no row for this device
 ├── SourceError          a source failed
 │   └── SourceUnavailableError   it cannot be opened here
+├── OwnershipError       nobody tells whose device it is
 ├── JournalError         the journal cannot be used
 │   ├── JournalDamagedError  its hash chain is broken
 │   └── StateDirBusyError    another daemon owns the state folder
@@ -53,6 +54,10 @@ class SourceUnavailableError(SourceError):
     def __init__(self, message: str, *, hint: str = "", absent: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.absent = absent
+
+
+class OwnershipError(FlopsdError):
+    """What tells whose a device is does not answer, or its answer cannot be used."""
 
 
 class JournalError(FlopsdError):

@@ -14,6 +14,7 @@
  *   slice gi=N ci=N sms=N of=N/N uuid=…                a MIG device of the gpu before; its segs follow it
  *   fault FROM_MS TO_MS gpu_lost|timeout|unknown|no_permission|hang|nan|range|util_garbage|backwards|
  *                       streaming_off|stalled|zero|fell|contradict|unsampled
+ *   process FROM_MS TO_MS PID                            runs on the GPU above, as the driver lists it
  *
  * Compile with -DWITHOUT_GPM or -DWITHOUT_SAMPLES for a driver in which those symbols are missing.
  */
@@ -31,6 +32,7 @@
 #define MAX_GPUS 16
 #define MAX_SEGMENTS 256
 #define MAX_FAULTS 32
+#define MAX_PROCESSES 32
 #define RATIOS 8 /* any hmma imma dfma dmma fp64 fp32 fp16 */
 #define UTIL_PERIOD_NS 166666667LL
 #define UTIL_RING 120
@@ -48,6 +50,7 @@ static const char *const COUNTER_NAMES[] = {"none", "average", "sum", "quarter",
 
 typedef struct { long long ns; double mhz, util, watts, ratio[RATIOS]; } Segment;
 typedef struct { long long from_ns, to_ns; int kind; } Fault;
+typedef struct { long long from_ns, to_ns; unsigned pid; } Process;
 typedef struct Gpu {
     struct Gpu *parent; /* of a slice */
     unsigned gi, ci, sms, slices_ci, slices_gi;
@@ -59,6 +62,7 @@ typedef struct Gpu {
     Segment segment[MAX_SEGMENTS];
     Fault fault[MAX_FAULTS];
     long long period_ns;
+    struct { int count; Process list[MAX_PROCESSES]; } processes;
 } Gpu;
 typedef struct { long long ns; const Gpu *gpu; int blind; } Sample;
 typedef struct { unsigned long long timeStamp; union { double d; unsigned u; unsigned long long ull; } value; } UtilSample;
@@ -141,6 +145,11 @@ static void load(void) {
                        r, r + 1, r + 2, r + 3, r + 4, r + 5, r + 6, r + 7) != 12) abort();
             s->ns = (long long)(ms * 1e6);
             gpu->period_ns += s->ns;
+        } else if (gpu && !strncmp(line, "process ", 8) && gpu->processes.count < MAX_PROCESSES) {
+            Process *p = &gpu->processes.list[gpu->processes.count++];
+            if (sscanf(line, "process %lld %lld %u", &p->from_ns, &p->to_ns, &p->pid) != 3) abort();
+            p->from_ns *= 1000000;
+            p->to_ns *= 1000000;
         } else if (gpu && !strncmp(line, "fault ", 6) && gpu->faults < MAX_FAULTS) {
             long long from, to;
             char kind[32];
@@ -426,3 +435,20 @@ EXPORT int nvmlGpmMetricsGet(Metrics *metrics) {
     return OK;
 }
 #endif
+
+typedef struct { unsigned pid; unsigned long long bytes; unsigned gpu_instance, compute_instance; } ProcessInfo;
+
+EXPORT int nvmlDeviceGetComputeRunningProcesses_v3(Gpu *gpu, unsigned *count, ProcessInfo *found) {
+    ANSWER(gpu);
+    long long t = now_ns();
+    unsigned running = 0;
+    for (int i = 0; i < gpu->processes.count; i++) {
+        const Process *p = &gpu->processes.list[i];
+        if (t < p->from_ns || t >= p->to_ns) continue;
+        if (found && running < *count) found[running] = (ProcessInfo){p->pid, 1ULL << 30, 0xFFFFFFFFu, 0xFFFFFFFFu};
+        running++;
+    }
+    int fits = found ? running <= *count : running == 0;
+    *count = running;
+    return fits ? OK : 7; /* INSUFFICIENT_SIZE */
+}

@@ -65,6 +65,15 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Process:
+    """A process that the driver lists on a GPU, by the id that the driver gives it."""
+
+    from_ms: int
+    to_ms: int
+    pid: int
+
+
+@dataclass(frozen=True)
 class Gpu:
     """One simulated GPU; its segments repeat for ever from the epoch on."""
 
@@ -81,6 +90,7 @@ class Gpu:
     counters: str = "none"  # running cycle counters, by scale: average, sum, quarter; delta and wrong are none
     clock_samples_ms: int = 0
     slices: tuple[Slice, ...] = ()
+    processes: tuple[Process, ...] = ()
 
     def sm_cycles(self, pipe: Pipe, begin_ns: int, end_ns: int, sms: int) -> Fraction:
         """Exact SM-cycles of a pipe in [begin_ns, end_ns) since the epoch."""
@@ -130,6 +140,7 @@ class Scenario:
                 f"counters {gpu.counters}",
                 f"clock_samples {gpu.clock_samples_ms}",
                 *_behaviour(gpu.segments, gpu.faults),
+                *(f"process {p.from_ms} {p.to_ms} {p.pid}" for p in gpu.processes),
             ]
             for part in gpu.slices:
                 uuid = f"MIG-5a4d0000-0000-4000-8000-{index:06d}{part.gi:03d}{part.ci:03d}"

@@ -1,0 +1,146 @@
+"""The kubelet's answer to "which pod has which devices": PodResourcesLister.List, v1, over its unix socket.
+
+Source: k8s.io/kubelet/pkg/apis/podresources/v1/api.proto. Only the fields that are needed are declared;
+protobuf skips the others.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flopsd.errors import OwnershipError
+
+SOCKET = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
+DEADLINE_SECONDS = 2.0
+_METHOD = "/v1.PodResourcesLister/List"
+_RESPONSE_BYTES_MAX = 16 << 20  # what the kubelet's own client takes
+_MOUNT = "mount /var/lib/kubelet/pod-resources of the node into the container as a read-only hostPath volume"
+_STRING, _MESSAGE, _OPTIONAL, _REPEATED = 9, 11, 1, 3  # of descriptor.proto
+# message -> (field, number, label, type or message)
+_MESSAGES: dict[str, tuple[tuple[str, int, int, int | str], ...]] = {
+    "ListPodResourcesRequest": (),
+    "ListPodResourcesResponse": (("pod_resources", 1, _REPEATED, "PodResources"),),
+    "PodResources": (
+        ("name", 1, _OPTIONAL, _STRING),
+        ("namespace", 2, _OPTIONAL, _STRING),
+        ("containers", 3, _REPEATED, "ContainerResources"),
+    ),
+    "ContainerResources": (
+        ("name", 1, _OPTIONAL, _STRING),
+        ("devices", 2, _REPEATED, "ContainerDevices"),
+        ("dynamic_resources", 5, _REPEATED, "DynamicResource"),
+    ),
+    "ContainerDevices": (("resource_name", 1, _OPTIONAL, _STRING), ("device_ids", 2, _REPEATED, _STRING)),
+    "DynamicResource": (("claim_name", 2, _OPTIONAL, _STRING),),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PodDevices:
+    """What the kubelet gave to one pod, over all its containers."""
+
+    namespace: str
+    name: str
+    ids: tuple[tuple[str, str], ...]  # (resource, device id)
+    claims: int = 0  # dynamic resource claims, whose devices have no UUIDs here
+
+
+def message_classes() -> dict[str, Any]:
+    """The protobuf classes of the API, in a pool of their own. Raises ImportError without protobuf."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+    file = descriptor_pb2.FileDescriptorProto(name="podresources/v1/api.proto", package="v1", syntax="proto3")
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field, number, label, kind in fields:
+            added = message.field.add(name=field, number=number, label=label)
+            added.type = kind if isinstance(kind, int) else _MESSAGE
+            if isinstance(kind, str):
+                added.type_name = f".v1.{kind}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"v1.{name}")) for name in _MESSAGES}
+
+
+class PodResources:
+    """Asks one kubelet. Each question has a connection of its own, so that a restarted kubelet is found again."""
+
+    def __init__(self, path: Path = SOCKET, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        """Raises OwnershipError without grpcio."""
+        try:
+            import grpc
+
+            self._messages = message_classes()
+        except ImportError as fault:
+            raise OwnershipError(
+                f"the kubelet cannot be asked: {fault}", hint="pip install 'flopsd[kubernetes]'"
+            ) from fault
+        self._grpc: Any = grpc
+        self.path, self._deadline_seconds = path, deadline_seconds
+
+    def list(self) -> tuple[PodDevices, ...]:
+        """All pods of this node. Raises OwnershipError within the deadline, saying what is wrong with the socket."""
+        self._check_socket()
+        grpc = self._grpc
+        options = (
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.default_authority", "localhost"),
+            ("grpc.max_receive_message_length", _RESPONSE_BYTES_MAX),
+        )
+        with grpc.insecure_channel(f"unix:{self.path}", options=options) as channel:
+            call = channel.unary_unary(
+                _METHOD,
+                request_serializer=self._messages["ListPodResourcesRequest"].SerializeToString,
+                response_deserializer=self._messages["ListPodResourcesResponse"].FromString,
+            )
+            try:
+                answer = call(self._messages["ListPodResourcesRequest"](), timeout=self._deadline_seconds)
+            except grpc.RpcError as fault:
+                raise self._refused(fault) from fault
+        return tuple(_pod(pod) for pod in answer.pod_resources)
+
+    def _check_socket(self) -> None:
+        """Connect once without gRPC, whose errors do not tell an absent socket from a forbidden one."""
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(self._deadline_seconds)
+                probe.connect(str(self.path))
+        except OSError as fault:
+            hints = {
+                errno.ENOENT: _MOUNT,
+                errno.EACCES: "run as root, or as a user that may write to the socket",
+                errno.EPERM: "run as root, or as a user that may write to the socket",
+                errno.ECONNREFUSED: "nobody listens there: is the kubelet running, and is its folder mounted, "
+                "not the socket alone, which goes stale when the kubelet restarts?",
+            }
+            raise OwnershipError(
+                f"the kubelet's socket {self.path} cannot be used: {fault.strerror or fault}",
+                hint=hints.get(fault.errno or 0, _MOUNT),
+            ) from fault
+
+    def _refused(self, fault: Any) -> OwnershipError:
+        code = fault.code()
+        if code is self._grpc.StatusCode.DEADLINE_EXCEEDED:
+            return OwnershipError(
+                f"the kubelet does not answer on {self.path} within {self._deadline_seconds:g} s",
+                hint="see whether the kubelet of this node is healthy",
+            )
+        hint = ""
+        if code is self._grpc.StatusCode.UNIMPLEMENTED:
+            hint = "the kubelet is older than 1.20 and has no pod-resources v1"
+        return OwnershipError(f"the kubelet refused on {self.path}: {code.name}: {fault.details()}", hint=hint)
+
+
+def _pod(pod: Any) -> PodDevices:
+    ids = tuple(
+        (str(devices.resource_name), str(device_id))
+        for container in pod.containers
+        for devices in container.devices
+        for device_id in devices.device_ids
+    )
+    claims = sum(len(container.dynamic_resources) for container in pod.containers)
+    return PodDevices(str(pod.namespace), str(pod.name), ids, claims)

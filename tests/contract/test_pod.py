@@ -1,0 +1,242 @@
+"""A pod's devices by a kubelet's pod-resources service: gRPC over a unix socket, in this process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.clock import NS_PER_S, SystemClock
+from flopsd.core.model import Device
+from flopsd.errors import OwnershipError, SourceUnavailableError
+from flopsd.ownership.kubernetes import Pod, PodRule, this_pod
+from flopsd.ownership.podresources import PodResources
+from flopsd.ownership.rule import Judgement
+from flopsd.ownership.source import OwnedSource
+from flopsd.testing import FakeClock
+from tests.support.kubelet import Kubelet, answer, kubelet, require
+from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Scripted, Told
+
+TRAIN, OTHER, THIRD = ("ml", "train-0"), ("ml", "other-0"), ("kube-system", "train-0")
+GPU, MIG = "nvidia.com/gpu", "nvidia.com/mig-1g.10gb"
+A, B, C, D = (device.uid for device in GPUS)
+
+
+@pytest.fixture(autouse=True)
+def _grpc() -> None:
+    require("grpc")
+    require("google.protobuf")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Kubelet]:
+    with kubelet(tmp_path / "kubelet.sock") as service:
+        yield service
+
+
+def rule(node: Kubelet, pod: tuple[str, str] = TRAIN, cores: int | None = None, seconds: float = 20.0) -> PodRule:
+    return PodRule(PodResources(node.path, seconds), Pod(*pod), Told(), cores)
+
+
+def mine(judgement: Judgement) -> list[str]:
+    return [uid for uid, verdict in judgement.verdicts.items() if verdict.mine]
+
+
+def shared(judgement: Judgement, devices: tuple[Device, ...]) -> list[str | None]:
+    return [judgement.verdicts[device.uid].shared for device in devices]
+
+
+def test_all_containers_of_the_pod_count_and_no_other_pod(node: Kubelet) -> None:
+    node.reply = answer(
+        {
+            TRAIN: {"trainer": {GPU: (B,)}, "sidecar": {}, "loader": {GPU: (D,), "vpc.amazonaws.com/efa": ("efa0",)}},
+            OTHER: {"main": {GPU: (A,)}},
+            THIRD: {"main": {GPU: (C,)}},  # same name, other namespace
+        }
+    )
+    judgement = rule(node).judge(GPUS)
+    assert mine(judgement) == [B, D]
+    assert judgement.unmatched == ()
+    assert shared(judgement, (GPUS[1], GPUS[3])) == [None, None]
+    assert mine(rule(node, THIRD).judge(GPUS)) == [C]
+
+
+def test_replicas_are_shared_and_with_whom_is_counted(node: Kubelet) -> None:
+    node.reply = answer(
+        {
+            TRAIN: {"trainer": {"nvidia.com/gpu.shared": (f"{A}::2", f"{A}::3", f"{B}::0")}},
+            OTHER: {"a": {"nvidia.com/gpu.shared": (f"{A}::0",)}, "b": {"nvidia.com/gpu.shared": (f"{A}::1",)}},
+            THIRD: {"a": {"nvidia.com/gpu.shared": (f"{A}::4",)}},
+        }
+    )
+    judgement = rule(node).judge(GPUS)
+    assert mine(judgement) == [A, B]
+    assert shared(judgement, GPUS[:2]) == ["a time-slicing replica and 2 other pods", "a time-slicing replica"]
+
+
+def test_slices_and_what_a_node_calls_them(node: Kubelet) -> None:
+    devices = (*GPUS, *SLICES)
+    node.reply = answer(
+        {
+            TRAIN: {
+                "trainer": {MIG: (SLICES[1].uid,), GPU: ("nvidia2", "nvidia3/vgpu1")},
+                "x": {MIG: ("nvidia0/gi5",)},
+            },
+            OTHER: {"main": {MIG: (SLICES[0].uid, f"{SLICES[2].uid}::7")}},
+        }
+    )
+    judgement = rule(node).judge(devices)
+    assert mine(judgement) == [C, D, SLICES[1].uid, SLICES[2].uid]
+    assert shared(judgement, (GPUS[3], SLICES[1], SLICES[2])) == ["a time-slicing replica", None, "1 other pod"]
+
+
+def test_neuron_chips_and_cores(node: Kubelet) -> None:
+    node.reply = answer(
+        {
+            TRAIN: {"trainer": {"aws.amazon.com/neurondevice": ("1",), "aws.amazon.com/neuroncore": ("8", "9", "15")}},
+            OTHER: {"main": {"aws.amazon.com/neuroncore": ("10", "0")}},
+        }
+    )
+    judgement = rule(node, cores=4).judge(CHIPS)
+    assert mine(judgement) == [CHIPS[1].uid, CHIPS[2].uid, CHIPS[3].uid]
+    assert shared(judgement, CHIPS[1:]) == [None, "1 other pod", None]
+    assert {verdict.mine for verdict in rule(node).judge(CHIPS).verdicts.values()} == {None}
+
+
+def test_a_device_that_is_not_here_is_told_and_a_lost_one_may_be_it(node: Kubelet) -> None:
+    node.reply = answer({TRAIN: {"trainer": {GPU: (B, D)}}})
+    judgement = rule(node).judge((*GPUS[:3], LOST))
+    assert mine(judgement) == [B]
+    assert judgement.unmatched == (D,)
+    assert judgement.verdicts[LOST.uid].mine is None
+
+
+def test_a_pod_without_devices_is_an_error_that_names_the_cause(node: Kubelet) -> None:
+    node.reply = answer({TRAIN: {"trainer": {}}, OTHER: {"main": {GPU: (A,)}}})
+    with pytest.raises(OwnershipError, match="gave no accelerator to pod ml/train-0"):
+        rule(node).judge(GPUS)
+    node.reply = answer({TRAIN: {"trainer": {}}}, {TRAIN: "gpus"})
+    with pytest.raises(OwnershipError, match="dynamic resource allocation") as caught:
+        rule(node).judge(GPUS)
+    assert "by UUID" in caught.value.hint
+    with pytest.raises(OwnershipError, match="lists no pod ml/gone among its 1") as caught:
+        rule(node, ("ml", "gone")).judge(GPUS)
+    assert "downward API" in caught.value.hint
+
+
+def test_an_absent_socket_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OwnershipError, match="cannot be used: No such file or directory") as caught:
+        PodResources(tmp_path / "kubelet.sock").list()
+    assert "hostPath" in caught.value.hint
+
+
+def test_a_socket_that_nobody_listens_on_is_named(tmp_path: Path) -> None:
+    with kubelet(tmp_path / "kubelet.sock"):
+        os.link(tmp_path / "kubelet.sock", tmp_path / "stale.sock")
+    with pytest.raises(OwnershipError, match="Connection refused") as caught:
+        PodResources(tmp_path / "stale.sock").list()
+    assert "stale" in caught.value.hint
+
+
+FORBIDDEN = """
+import os, sys
+from pathlib import Path
+from flopsd.errors import OwnershipError
+from flopsd.ownership.podresources import PodResources
+kubelet = PodResources(Path(sys.argv[1]))
+if os.geteuid() == 0:
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    kubelet.list()
+except OwnershipError as fault:
+    print(fault, "|", fault.hint)
+"""
+
+
+def test_a_forbidden_socket_is_named(node: Kubelet) -> None:
+    """In a process of its own that is not root, since root may connect to any socket."""
+    node.path.chmod(0)
+    done = subprocess.run([sys.executable, "-c", FORBIDDEN, str(node.path)], capture_output=True, text=True, check=True)
+    assert "Permission denied | run as root" in done.stdout
+    assert node.asked == 0
+
+
+def test_a_kubelet_that_hangs_is_given_up_at_the_deadline(node: Kubelet) -> None:
+    node.hold = threading.Event()
+    clock = SystemClock()
+    began_ns = clock.boottime_ns()
+    with pytest.raises(OwnershipError, match=r"does not answer on .* within 0\.3 s"):
+        rule(node, seconds=0.3).judge(GPUS)
+    assert node.asked == 1
+    assert clock.boottime_ns() - began_ns >= 0.3 * NS_PER_S
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "hint"),
+    [("UNIMPLEMENTED", "unknown service v1.PodResourcesLister", "older than 1.20"), ("RESOURCE_EXHAUSTED", "busy", "")],
+)
+def test_a_refusal_is_told_in_the_kubelets_words(node: Kubelet, code: str, details: str, hint: str) -> None:
+    grpc = require("grpc")
+
+    def fail(context: Any) -> None:
+        context.abort(getattr(grpc.StatusCode, code), details)
+
+    node.fail = fail
+    with pytest.raises(OwnershipError, match=f"{code}: {details}") as caught:
+        rule(node).judge(GPUS)
+    assert hint in caught.value.hint
+    assert bool(hint) is bool(caught.value.hint)
+
+
+def test_garbage_instead_of_an_answer_is_an_error(node: Kubelet) -> None:
+    node.reply = b"\xff\xff\xff"
+    with pytest.raises(OwnershipError, match="the kubelet refused"):
+        rule(node).judge(GPUS)
+
+
+def test_a_kubelet_that_restarts_is_found_again(tmp_path: Path) -> None:
+    path, clock = tmp_path / "kubelet.sock", FakeClock()
+    told = answer({TRAIN: {"trainer": {GPU: (B,)}}})
+    with kubelet(path) as first:
+        first.reply = told
+        source = OwnedSource(Scripted(clock), rule(first), clock, grace_seconds=30)
+    path.unlink(missing_ok=True)
+    clock.advance(10 * NS_PER_S)
+    assert [reading.device for reading in source.read().readings] == [B]
+    assert "kubelet.sock cannot be used" in source.devices()[0].evidence_reason
+    with kubelet(path) as second:
+        second.reply = told
+        clock.advance(10 * NS_PER_S)
+        source.read()
+        assert second.asked == 1
+    assert source.devices()[0].evidence_reason == ""
+    assert source.describe()["devices"] == "the devices of pod ml/train-0, as the kubelet lists them: 1 of 4"
+
+
+def test_an_absent_kubelet_opens_nothing(tmp_path: Path) -> None:
+    clock = FakeClock()
+    source = Scripted(clock)
+    with pytest.raises(SourceUnavailableError, match="whose the devices are cannot be told") as caught:
+        OwnedSource(source, PodRule(PodResources(tmp_path / "no.sock"), Pod(*TRAIN), Told()), clock)
+    assert "hostPath" in caught.value.hint
+    assert source.closed
+
+
+def test_which_pod_this_is(tmp_path: Path) -> None:
+    nowhere = tmp_path / "namespace"
+    assert this_pod({"POD_NAME": "p", "POD_NAMESPACE": "n", "HOSTNAME": "h"}, nowhere) == Pod("n", "p")
+    assert this_pod({"POD_NAMESPACE": "n", "HOSTNAME": "h"}, nowhere) == Pod("n", "h")
+    with pytest.raises(OwnershipError, match="the namespace of this pod") as caught:
+        this_pod({"HOSTNAME": "h"}, nowhere)
+    assert "metadata.namespace" in caught.value.hint
+    nowhere.write_text("ml\n")
+    assert this_pod({"HOSTNAME": "h"}, nowhere) == Pod("ml", "h")
+    with pytest.raises(OwnershipError, match="the name of this pod"):
+        this_pod({}, nowhere)

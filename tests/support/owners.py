@@ -1,0 +1,70 @@
+"""Devices and what NVML knows of them, for tests of ownership."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from flopsd.core.model import Device, Evidence, Gap, GapReason, Reading, Sweep
+from flopsd.testing import FakeClock
+
+GPUS = tuple(
+    Device(uid, index, "nvidia", "NVIDIA H100 80GB HBM3", evidence=Evidence.ACTIVITY)
+    for index, uid in enumerate(
+        (
+            "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6",
+            "GPU-8932f9aa-0000-4106-c12f-20bd9faed9f6",
+            "GPU-604ac76c-d9cf-fef3-62e9-d92044ab6e52",
+            "GPU-fef8089b-4820-abfc-e83e-94318197576e",
+        )
+    )
+)
+SLICES = tuple(
+    Device(f"MIG-2ce7a541-c516-5dbc-a76e-26cc100d9b5{at}", 10 + at, "nvidia", "NVIDIA H100 MIG", parent=GPUS[0].uid)
+    for at in range(3)
+)
+CHIPS = tuple(Device(f"neuron-{index}", index, "aws", "trainium2") for index in range(4))
+LOST = Device("nvml-index-3", 3, "nvidia", "unidentified")
+
+
+@dataclass(frozen=True)
+class Told:
+    """A lookup that knows what it was told: GPU instances 1, 2, 5 on the first GPU, by default."""
+
+    instances: Mapping[str, int] = field(
+        default_factory=lambda: {part.uid: gi for part, gi in zip(SLICES, (1, 2, 5), strict=True)}
+    )
+    indices: Mapping[str, int] = field(default_factory=dict)
+    running: Mapping[str, frozenset[int]] = field(default_factory=dict)
+
+    def index(self, uid: str) -> int | None:
+        return self.indices.get(uid)
+
+    def gpu_instance(self, uid: str) -> int | None:
+        return self.instances.get(uid)
+
+    def processes(self, uid: str) -> frozenset[int] | None:
+        return self.running.get(uid)
+
+
+class Scripted:
+    """A source of `devices` that gives one gap of a second each read, or what `make` makes of it."""
+
+    name = "scripted"
+
+    def __init__(self, clock: FakeClock, devices: tuple[Device, ...] = GPUS) -> None:
+        self.clock, self.listed, self.closed = clock, devices, False
+        self.template = Reading("", 0, 0, Gap(GapReason.STARTING))
+
+    def devices(self) -> tuple[Device, ...]:
+        return self.listed
+
+    def read(self) -> Sweep:
+        now_ns = self.clock.boottime_ns()
+        return Sweep(tuple(replace(self.template, device=d.uid, end_ns=now_ns) for d in self.listed))
+
+    def describe(self) -> Mapping[str, object]:
+        return {"replay": None}
+
+    def close(self) -> None:
+        self.closed = True
