@@ -140,8 +140,9 @@ class FollowedGpu:
         page, limits, begin_ns, end_ns = collection.page, self._limits, self._since_ns, collection.at_ns
         cycles = self._cycles(begin_ns, end_ns)
         expected = expect(page, limits, self._scale, cycles is not None, self._hopper)
-        self._tell(expected)
         unread, self._unread = self._unread, None
+        clock_follows = unread is not None and (Field.SM_CLOCK in page.values or self._more_clocks is not None)
+        self._tell(expect(page, limits, self._scale, cycles is not None or clock_follows, self._hopper))
         counters = {"energy_mj": int(page.values[Field.ENERGY])} if Field.ENERGY in page.values else {}
         if limits is None or page.slices:
             return self._until(end_ns, Gap(expected.gap or GapReason.UNKNOWN_DEVICE), counters)

@@ -79,10 +79,11 @@ def expect(page: GpuPage, limits: Limits | None, scale: Scale | None, clock_know
     if percent is not None:
         if not 0 <= percent <= 100:
             return _none(GapReason.OUT_OF_RANGE, "GPU utilisation is no percentage")
+        no_clock = "" if Field.SM_CLOCK in page.values else "add DCGM_FI_DEV_SM_CLOCK to the exporter's CSV"
         return Expected(
             Evidence.UTILIZATION,
-            why_no_tensor or "no SM clock: activity without it is no measurement",
-            _tensor_fix(page) if why_no_tensor else "add DCGM_FI_DEV_SM_CLOCK to the exporter's CSV",
+            why_no_tensor or "the SM clock of the interval is not known: activity without it is no measurement",
+            _tensor_fix(page) if why_no_tensor else no_clock,
         )
     blank = [page.blanks[f] for f in (*_TENSOR_FIELDS, Field.GPU_UTIL, Field.SM_CLOCK) if f in page.blanks]
     reason = GapReason.NOT_A_NUMBER if blank else GapReason.NOT_SUPPORTED

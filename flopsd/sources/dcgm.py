@@ -67,7 +67,8 @@ class DcgmSource:
         self._interval_ns = round(interval_seconds * NS_PER_S)
         self._origins: Mapping[DeviceUid, str] = origins if origins is not None else {}
         self._clock_samples = clock_samples
-        self._body, self._pages = b"", dict[DeviceUid, GpuPage]()
+        self._body: bytes | None = None
+        self._pages: Mapping[DeviceUid, GpuPage] = {}
         if urlsplit(url).scheme not in ("http", "https"):
             raise SourceUnavailableError(f"{url!r} is no address of an exporter", hint=f"such as {DEFAULT_URL}")
         # A proxy of the environment is for the world outside; the exporter is on this machine or beside it.
