@@ -150,6 +150,8 @@ class FollowedGpu:
             running: Totals | None = totals(page, self._scale, limits.sm_count)
             stalled = before is not None and _elapsed(before.page) == _elapsed(page)
             gap = expected.gap or (GapReason.COUNTER_STALLED if stalled else None)
+            if stalled and expected.gap is None:
+                self._tell(Expected(Evidence.GAP, "the cycle counters 1084-1096 stand still"))
             grown = Growth(unread_counters(page)) if gap is None else Gap(gap)
             return self._until(end_ns, grown, counters, running)
         if unread is not None or expected.gap is not None:

@@ -100,6 +100,8 @@ class GpuPage:
 
     def changed_from(self, earlier: GpuPage) -> set[str]:
         """The series whose values are others than on an earlier page."""
+        if self is earlier:
+            return set()
         return {
             name for name in self.shown.keys() | earlier.shown.keys() if self.shown.get(name) != earlier.shown.get(name)
         }

@@ -530,6 +530,7 @@ def test_counters_that_stand_still_are_a_gap(exporter: Exporter) -> None:
         bench.collects(hopper.page(second), model=H100_NAME)
     (reading,) = bench.read()
     assert reading.work == Gap(GapReason.COUNTER_STALLED)
+    assert device_of(bench)[:2] == (Evidence.GAP, "the cycle counters 1084-1096 stand still")
     assert bench.tally.recovered_ns == 0
 
 
