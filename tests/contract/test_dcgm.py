@@ -17,6 +17,7 @@ from flopsd.core.model import (
     GapReason,
     Pipe,
 )
+from flopsd.dcgm_text import Field, parse_page
 from flopsd.errors import SourceUnavailableError
 from flopsd.roster import Roster
 from flopsd.sources import SourceSettings
@@ -151,6 +152,7 @@ def test_mig_is_never_charged_the_whole_device(exporter: Exporter) -> None:
         return gpu({CLOCK: 1318, ENERGY: energy, UTIL: 100}) + "".join(rows)
 
     exporter.shows(sliced(1))
+    assert Field.TENSOR not in parse_page(sliced(1))[A100_UID].values
     bench = Bench(exporter)
     (device,) = bench.source.devices()
     assert device.evidence is Evidence.GAP

@@ -84,8 +84,9 @@ def test_cycle_counters_count_once_their_scale_is_settled(exporter: Exporter, pe
     assert bench.tally.unread_ns.keys() == {Pipe.FP64, Pipe.FP32, Pipe.FP16}  # of the one Active: no ratios there
 
 
-def test_counters_that_do_not_fit_the_tensor_ratio_are_not_used(exporter: Exporter) -> None:
-    hopper = Hopper(per_cycle=1, mma_per_cycle=132)
+@pytest.mark.parametrize("times", [2, 132])
+def test_counters_that_do_not_fit_the_tensor_ratio_are_not_used(exporter: Exporter, times: int) -> None:
+    hopper = Hopper(per_cycle=1, mma_per_cycle=times)
     exporter.shows(gpu(hopper.page(0), model=H100_NAME))
     bench = Bench(exporter)
     bench.limits = H100
@@ -94,6 +95,20 @@ def test_counters_that_do_not_fit_the_tensor_ratio_are_not_used(exporter: Export
     bench.read()
     assert set(bench.tally.observed_ns) == {Evidence.ACTIVITY}
     assert "not settled" in device_of(bench)[1]
+
+
+def test_no_scale_is_settled_over_time_that_is_partly_a_gap(exporter: Exporter) -> None:
+    """What the counters grew by in 132 s is no "sum over SMs" of the one second that the reading covers."""
+    hopper = Hopper(per_cycle=1)
+    exporter.shows(gpu(hopper.page(0), model=H100_NAME))
+    bench = Bench(exporter, interval_s=60)
+    bench.limits = H100
+    bench.collects(hopper.page(60), after_s=60, model=H100_NAME)
+    bench.collects(hopper.page(192), after_s=132, model=H100_NAME)
+    (reading,) = bench.read()
+    assert isinstance(reading.work, Active)
+    assert reading.totals is None
+    assert bench.tally.gap_ns[GapReason.STALE] == 131 * NS_PER_S
 
 
 def test_a_scale_that_was_settled_before_closes_the_gap_of_a_restart(exporter: Exporter) -> None:
