@@ -1,0 +1,287 @@
+"""What the DCGM source reads out of a page: real captures, and pages that a real HTTP server shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flopsd.core.meter import max_sm_cycles
+from flopsd.core.model import (
+    Active,
+    Busy,
+    Evidence,
+    Gap,
+    GapReason,
+    Pipe,
+)
+from flopsd.dcgm.text import Field, parse_page
+from flopsd.errors import SourceUnavailableError
+from flopsd.roster import Roster
+from flopsd.sources import SourceSettings
+from flopsd.sources.dcgm import DcgmSource, open_source
+from flopsd.testing import FakeClock
+from tests.support.dcgm import A100, BUSY, Bench, device_of
+from tests.support.exporter import (
+    A100_UID,
+    CLOCK,
+    DFMA,
+    ENERGY,
+    FP16,
+    FP32,
+    FP64,
+    HMMA,
+    IMMA,
+    LIMIT,
+    POWER,
+    TENSOR,
+    UTIL,
+    Exporter,
+    exporting,
+    gpu,
+)
+from tests.support.strategies import table
+
+SAMPLES = Path(__file__).resolve().parent.parent / "samples"
+
+
+@pytest.fixture
+def exporter() -> Iterator[Exporter]:
+    with exporting(gpu(BUSY)) as one:
+        yield one
+
+
+def test_the_t4_capture(exporter: Exporter) -> None:
+    exporter.shows((SAMPLES / "dcgm_exporter_t4_loaded_real.prom").read_text())
+    source = DcgmSource(FakeClock(), table(), exporter.url)
+    (t4,) = source.devices()
+    assert (t4.uid, t4.model, t4.index) == ("GPU-6d5c0ac5-74d7-3130-46f1-e93ed57f469a", "Tesla T4", 0)
+    assert (t4.pci_bus_id, t4.driver, t4.vendor) == ("00000000:37:00.0", "590.48.01", "nvidia")
+    assert t4.evidence is Evidence.ACTIVITY
+    assert t4.evidence_reason == "cycle counters come with Hopper"
+    assert "1006, 1007, 1008" in t4.evidence_fix
+    gauges = source.read().gauges[t4.uid]
+    assert gauges.pipe_activity_ratio == {Pipe.TENSOR: 0.005822}
+    assert (gauges.utilization_ratio, gauges.sm_clock_mhz) == (0.91, 660)
+    told = source.describe()
+    assert (told["hostname"], told["driver"], told["interval_ms"]) == ("cp-bm14r7", "590.48.01", 30_000)
+    assert told["fields"].split()[0] == "DCGM_FI_DEV_GPU_UTIL"
+    assert told["replay"] is None
+
+
+def test_the_label_variants_capture(exporter: Exporter) -> None:
+    exporter.shows((SAMPLES / "dcgm_exporter_labels_variants_real_excerpt.prom").read_text())
+    ada, l40s, mig = DcgmSource(FakeClock(), table(), exporter.url).devices()
+    assert (ada.model, ada.evidence, ada.shared) == ("NVIDIA RTX 4000 Ada Generation", Evidence.GAP, None)
+    assert "the peak table does not know" in ada.evidence_reason
+    # Only a tensor ratio there, no clock, no utilisation.
+    assert (l40s.model, l40s.evidence) == ("NVIDIA L40S", Evidence.GAP)
+    assert "neither SM clock nor utilisation" in l40s.evidence_reason
+    assert (mig.model, mig.evidence, mig.pci_bus_id) == ("NVIDIA A800-SXM4-80GB", Evidence.GAP, None)
+    assert "MIG is on (2g.20gb)" in mig.evidence_reason
+
+
+def test_sub_pipes_take_their_part_of_any_tensor(exporter: Exporter) -> None:
+    bench = Bench(exporter)
+    split = {TENSOR: 0.6, HMMA: 0.4, IMMA: 0.1, DFMA: 0.05, FP64: 0.01, FP32: 0.2, FP16: 0.0, CLOCK: 1410}
+    bench.collects(split)
+    bench.collects(split)
+    (reading,) = bench.read()
+    assert isinstance(reading.work, Active)
+    cycles = 1410 * 108 * 30_000_000
+    assert reading.work.sm_cycles == {
+        Pipe.TENSOR: round(0.05 * cycles), Pipe.TENSOR_HMMA: round(0.4 * cycles), Pipe.TENSOR_IMMA: round(0.1 * cycles),
+        Pipe.TENSOR_DFMA: round(0.05 * cycles), Pipe.FP64: round(0.01 * cycles), Pipe.FP32: round(0.2 * cycles),
+        Pipe.FP16: 0,
+    }  # fmt: skip
+    assert reading.work.unread == ()
+
+
+def test_the_names_of_dcgm_4_6_and_old_labels_are_the_same_fields(exporter: Exporter) -> None:
+    renamed = {
+        "DCGM_FI_PROF_TENSOR_UTIL_RATIO": 0.6, "DCGM_FI_PROF_HMMA_UTIL_RATIO": 0.5, "DCGM_FI_PROF_FP32_UTIL_RATIO": 0.1,
+        "DCGM_FI_DEV_GPU_UTIL_RATIO": 0.88, "DCGM_FI_DEV_BOARD_POWER_WATTS": 300, CLOCK: 1410,
+    }  # fmt: skip
+    exporter.shows(gpu(renamed).replace("UUID=", "uuid=").replace("Hostname=", "hostname="))
+    source = DcgmSource(FakeClock(), table(), exporter.url)
+    (device,) = source.devices()
+    assert (device.uid, device.evidence) == (A100_UID, Evidence.ACTIVITY)
+    gauges = source.read().gauges[A100_UID]
+    assert gauges.pipe_activity_ratio[Pipe.TENSOR_HMMA] == 0.5
+    assert gauges.pipe_activity_ratio[Pipe.FP32] == 0.1
+    assert gauges.utilization_ratio == pytest.approx(0.88)
+    assert source.describe()["hostname"] == "node-7"
+
+
+def test_several_containers_on_one_gpu_are_one_gpu_and_said_to_share_it(exporter: Exporter) -> None:
+    def shared(energy: int) -> str:
+        return "".join(
+            gpu({**BUSY, ENERGY: energy}, more=f',namespace="ml",pod="{pod}",container="train"') for pod in ("a", "b")
+        )
+
+    exporter.shows(shared(1))
+    bench = Bench(exporter)
+    (device,) = bench.source.devices()
+    assert device.shared == "2 containers: ml/a/train, ml/b/train"
+    for energy in (2, 3):
+        for _ in range(29):
+            bench.read()
+        exporter.shows(shared(energy))
+        bench.read()
+    (reading,) = bench.read()
+    assert isinstance(reading.work, Active)
+    assert reading.work.sm_cycles[Pipe.TENSOR] == round(0.93 * 1230e6 * 30 * 108)
+    exporter.shows(gpu({**BUSY, ENERGY: 3}))
+    bench.read()
+    assert bench.source.devices()[0].shared is None
+
+
+def test_a_gpu_whose_series_contradict_each_other_has_no_such_value(exporter: Exporter) -> None:
+    exporter.shows(gpu(BUSY) + gpu({TENSOR: 0.5}, more=',pod="other"'))
+    (device,) = DcgmSource(FakeClock(), table(), exporter.url).devices()
+    assert device.evidence is Evidence.UTILIZATION
+    assert "given twice, with different values" in device.evidence_reason
+
+
+def test_mig_is_never_charged_the_whole_device(exporter: Exporter) -> None:
+    def sliced(energy: int) -> str:
+        slices = ((1, "3g.20gb"), (2, "3g.20gb"))
+        rows = [gpu({TENSOR: 0.95}, more=f',GPU_I_PROFILE="{name}",GPU_I_ID="{at}"') for at, name in slices]
+        return gpu({CLOCK: 1318, ENERGY: energy, UTIL: 100}) + "".join(rows)
+
+    exporter.shows(sliced(1))
+    assert Field.TENSOR not in parse_page(sliced(1))[A100_UID].values
+    bench = Bench(exporter)
+    (device,) = bench.source.devices()
+    assert device.evidence is Evidence.GAP
+    assert "MIG is on (3g.20gb, 3g.20gb)" in device.evidence_reason
+    bench.read()
+    exporter.shows(sliced(2))
+    bench.read()
+    exporter.shows(sliced(3))
+    assert [reading.work for reading in bench.read() + bench.read()] == [Gap(GapReason.NOT_SUPPORTED)] * 2
+
+
+@pytest.mark.parametrize(
+    ("values", "evidence", "reason", "fix"),
+    [
+        ({UTIL: 50, CLOCK: 1410}, Evidence.UTILIZATION, "(field 1004) is not exported", "4.1.1 loses it on L40S"),
+        ({UTIL: 50, TENSOR: 140737488355331.0}, Evidence.UTILIZATION, "is not permitted", "SYS_ADMIN"),
+        ({UTIL: 50, TENSOR: 140737488355330.0}, Evidence.UTILIZATION, "is not supported", "nothing better"),
+        ({UTIL: 50, TENSOR: 1.40737488355328e16}, Evidence.UTILIZATION, "is blank", "profile --resume"),
+        ({UTIL: 50, TENSOR: "NaN"}, Evidence.UTILIZATION, "is not a number", ""),
+        ({UTIL: 50, TENSOR: 0.5}, Evidence.UTILIZATION, "SM clock of the interval is not known", "DCGM_FI_DEV_SM_CLOCK"),
+        ({UTIL: 50, TENSOR: 0.5, CLOCK: 2147483632}, Evidence.UTILIZATION, "SM clock of", ""),
+        ({UTIL: 50, TENSOR: 0.5, CLOCK: 9223372036854775794}, Evidence.UTILIZATION, "SM clock of", ""),
+        ({TENSOR: 0.5, CLOCK: 1410}, Evidence.ACTIVITY, "cycle counters come with Hopper", "1013-1015"),
+        ({TENSOR: 1.006, CLOCK: 1410}, Evidence.GAP, "field 1004 is no ratio", ""),
+        ({TENSOR: -0.1, CLOCK: 1410}, Evidence.GAP, "field 1004 is no ratio", ""),
+        ({UTIL: 808334905}, Evidence.GAP, "no percentage", ""),
+        ({ENERGY: 5}, Evidence.GAP, "is not exported", "1.1 loses"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_said_with_what_would_help(
+    exporter: Exporter, values: Mapping[str, object], evidence: Evidence, reason: str, fix: str
+) -> None:
+    exporter.shows(gpu(values))
+    bench = Bench(exporter)
+    at_first = device_of(bench)
+    bench.collects(values)
+    bench.collects(values)
+    (reading,) = bench.read()
+    told = device_of(bench)
+    assert told == at_first
+    assert told[0] is evidence
+    assert reason in told[1]
+    assert fix in told[2]
+    kinds = {Evidence.GAP: Gap, Evidence.UTILIZATION: Busy, Evidence.ACTIVITY: Active}
+    assert isinstance(reading.work, kinds[evidence])
+
+
+def test_one_utilisation_sample_bounds_one_second_and_no_more(exporter: Exporter) -> None:
+    bench = Bench(exporter)
+    for _ in range(2):
+        bench.collects({UTIL: 9})
+    (reading,) = bench.read()
+    # 10 % of a second, and 29 of which the sample says nothing.
+    assert reading.work == Busy(max_sm_cycles(A100, 29_100_000_000))
+    for _ in range(2):
+        bench.collects({UTIL: 9}, after_s=1)
+    (reading,) = bench.read()
+    assert reading.work == Busy(max_sm_cycles(A100, 100_000_000))
+
+
+def test_zero_activity_at_full_load_is_a_gap(exporter: Exporter) -> None:
+    stuck = {TENSOR: 0.0, FP32: 0.0, CLOCK: 1410, UTIL: 100, POWER: 300, LIMIT: 400}
+    bench = Bench(exporter)
+    bench.collects(stuck)
+    bench.collects(stuck)
+    (reading,) = bench.read()
+    assert reading.work == Gap(GapReason.ZERO_AT_FULL_LOAD)
+    assert "Xid 31" in device_of(bench)[2]
+    for true in ({FP32: 0.2}, {UTIL: 80}, {POWER: 150}, {LIMIT: "NaN"}):
+        bench.collects({**stuck, **true})
+        (reading,) = bench.read()
+        assert isinstance(reading.work, Active)
+
+
+def test_energy_beyond_every_smaller_blank_is_energy(exporter: Exporter) -> None:
+    bench = Bench(exporter)
+    bench.energy = 150_000_000_000_000  # above the blanks of 32 bits and of floating point
+    bench.collects(BUSY)
+    bench.collects(BUSY)
+    bench.read()
+    assert bench.tally.energy_mj == 9_000_000
+    exporter.shows(gpu({**BUSY, ENERGY: 9223372036854775793}))
+    bench.read()
+    (reading,) = bench.read()
+    assert reading.counters == {}
+
+
+def test_the_exporters_a100_is_the_one_that_nvml_lists(exporter: Exporter) -> None:
+    roster = Roster(("nvml", "dcgm"))
+    bench = Bench(exporter)
+    (device,) = bench.source.devices()
+    roster.offer("nvml", [replace(device, evidence=Evidence.UTILIZATION)])
+    roster.offer("dcgm", [device])
+    best = roster.best(A100_UID)
+    assert best is not None
+    assert best[0] == "dcgm"
+
+
+def test_nothing_listens_is_absence_with_the_remedy() -> None:
+    with exporting("") as gone:
+        url = gone.url
+    with pytest.raises(SourceUnavailableError, match="Connection refused") as caught:
+        open_source(SourceSettings(FakeClock(), table(), {"dcgm_url": url, "dcgm_interval_seconds": None}))
+    assert caught.value.absent
+    assert "--cap-add SYS_ADMIN" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("status", "page", "says"),
+    [(404, "", "answers 404"), (200, "<html>a web shop</html>", "shows no GPU"), (200, "", "shows no GPU")],
+)
+def test_something_else_that_answers_is_no_absence(exporter: Exporter, status: int, page: str, says: str) -> None:
+    exporter.status = status
+    exporter.shows(page)
+    with pytest.raises(SourceUnavailableError, match=says) as caught:
+        open_source(SourceSettings(FakeClock(), table(), {"dcgm_url": exporter.url}))
+    assert not caught.value.absent
+    assert "see whether it runs" in caught.value.hint
+
+
+def test_an_endless_page_is_cut_off(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flopsd.sources.dcgm._PAGE_BYTES_MAX", 100)
+    with pytest.raises(SourceUnavailableError, match="more than 100 bytes"):
+        DcgmSource(FakeClock(), table(), exporter.url)
+
+
+def test_only_http_is_asked_and_no_password_is_told(exporter: Exporter) -> None:
+    with pytest.raises(SourceUnavailableError, match="no address of an exporter"):
+        DcgmSource(FakeClock(), table(), "file:///etc/passwd")
+    source = DcgmSource(FakeClock(), table(), exporter.url)
+    source._url = "http://me:secret@node:9400/metrics"
+    assert source.describe()["url"] == "http://node:9400/metrics"

@@ -1,0 +1,146 @@
+"""The cycle counters 1084-1096 of DCGM 4.6, whose scale no source states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from flopsd.clock import NS_PER_S
+from flopsd.core.meter import advance
+from flopsd.core.model import (
+    Active,
+    Evidence,
+    Gap,
+    GapReason,
+    Growth,
+    Pipe,
+    Reading,
+    Tally,
+)
+from flopsd.sources.dcgm import DcgmSource
+from tests.support.dcgm import BUSY, H100, H100_NAME, Bench, device_of
+from tests.support.exporter import (
+    A100_UID,
+    CLOCK,
+    ELAPSED,
+    MMA,
+    TENSOR,
+    UTIL,
+    Exporter,
+    exporting,
+    gpu,
+)
+from tests.support.strategies import table
+
+
+@pytest.fixture
+def exporter() -> Iterator[Exporter]:
+    with exporting(gpu(BUSY)) as one:
+        yield one
+
+
+class Hopper:
+    """Counters of an H100 at a constant load, in one of the scales that they may have."""
+
+    def __init__(self, per_cycle: int, mma_per_cycle: int | None = None) -> None:
+        self.per_cycle, self.mma_per_cycle = per_cycle, mma_per_cycle or per_cycle
+
+    def page(self, second: int, ratio: float = 0.5, **more: object) -> dict[str, object]:
+        cycles = 10**12 + 1500 * 1_000_000 * second
+        kinds = {"HMMA": 0.9, "IMMA": 0.02, "DMMA": 0.0, "DFMA": 0.0, "FP64": 0.0, "FP32": 0.25, "FP16": 0.0}
+        return {
+            TENSOR: ratio, CLOCK: 1500, UTIL: 100, ELAPSED: cycles * self.per_cycle,
+            MMA: cycles * self.mma_per_cycle // 2,
+            **{f"DCGM_FI_PROF_{k}_CYCLES_ACTIVE_TOTAL": int(cycles * self.per_cycle * share / 2)
+               for k, share in kinds.items()}, **more,
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("per_cycle", "named"), [(1, "per SM"), (132, "sum over SMs"), (528, "sum over SM sub-partitions")]
+)
+def test_cycle_counters_count_once_their_scale_is_settled(exporter: Exporter, per_cycle: int, named: str) -> None:
+    hopper = Hopper(per_cycle)
+    exporter.shows(gpu(hopper.page(0), model=H100_NAME))
+    bench = Bench(exporter)
+    bench.limits = H100
+    works: list[object] = []
+    for second in (30, 60, 90, 120):
+        works += [r.work for r in bench.collects(hopper.page(second), model=H100_NAME) if not isinstance(r.work, Gap)]
+        if second == 60:
+            assert "not settled" in device_of(bench)[1]
+    works += [reading.work for reading in bench.read()]
+    assert [type(work) for work in works] == [Active, Growth, Growth]
+    assert device_of(bench) == (Evidence.CYCLES, "", "")
+    assert bench.tally.totals is not None
+    assert bench.tally.totals.origin == f"dcgm 1084-1096, {named}"
+    assert bench.tally.active_sm_cycles[(Evidence.CYCLES, Pipe.TENSOR_HMMA)] == pytest.approx(
+        0.45 * 1500e6 * 132 * 60, rel=1e-9
+    )
+    assert bench.tally.active_sm_cycles[(Evidence.CYCLES, Pipe.TENSOR)] == pytest.approx(
+        0.04 * 1500e6 * 132 * 60, rel=1e-9
+    )
+    assert bench.tally.unread_ns.keys() == {Pipe.FP64, Pipe.FP32, Pipe.FP16}  # of the one Active: no ratios there
+
+
+@pytest.mark.parametrize("times", [2, 132])
+def test_counters_that_do_not_fit_the_tensor_ratio_are_not_used(exporter: Exporter, times: int) -> None:
+    hopper = Hopper(per_cycle=1, mma_per_cycle=times)
+    exporter.shows(gpu(hopper.page(0), model=H100_NAME))
+    bench = Bench(exporter)
+    bench.limits = H100
+    for second in (30, 60, 90):
+        bench.collects(hopper.page(second), model=H100_NAME)
+    bench.read()
+    assert set(bench.tally.observed_ns) == {Evidence.ACTIVITY}
+    assert "not settled" in device_of(bench)[1]
+
+
+def test_no_scale_is_settled_over_time_that_is_partly_a_gap(exporter: Exporter) -> None:
+    """What the counters grew by in 132 s is no "sum over SMs" of the one second that the reading covers."""
+    hopper = Hopper(per_cycle=1)
+    exporter.shows(gpu(hopper.page(0), model=H100_NAME))
+    bench = Bench(exporter, interval_s=60)
+    bench.limits = H100
+    bench.collects(hopper.page(60), after_s=60, model=H100_NAME)
+    bench.collects(hopper.page(192), after_s=132, model=H100_NAME)
+    (reading,) = bench.read()
+    assert isinstance(reading.work, Active)
+    assert reading.totals is None
+    assert bench.tally.gap_ns[GapReason.STALE] == 131 * NS_PER_S
+
+
+def test_a_scale_that_was_settled_before_closes_the_gap_of_a_restart(exporter: Exporter) -> None:
+    hopper = Hopper(132)
+    exporter.shows(gpu(hopper.page(0), model=H100_NAME))
+    bench = Bench(exporter)
+    bench.limits = H100
+    for second in (30, 60, 90):
+        bench.collects(hopper.page(second), model=H100_NAME)
+    bench.read()
+    tally = bench.tally
+    assert tally.totals is not None
+    bench.clock.advance(299 * NS_PER_S)  # the daemon was killed, and is back
+    bench.source = DcgmSource(bench.clock, table(), exporter.url, origins={A100_UID: tally.totals.origin})
+    begin_ns, now_ns = tally.watermark_ns, bench.clock.boottime_ns()
+    bench.tally = Tally(begin_ns, begin_ns, totals=tally.totals, totals_ns=tally.totals_ns)
+    bench.tally = advance(bench.tally, Reading(A100_UID, begin_ns, now_ns, Gap(GapReason.DAEMON_DOWN)), H100)
+    bench.collects(hopper.page(90 + 330), model=H100_NAME)
+    bench.read()
+    assert bench.tally.unknown_ns == 0
+    assert bench.tally.recovered_ns == 329 * NS_PER_S
+    assert bench.tally.active_sm_cycles[(Evidence.CYCLES, Pipe.FP32)] == pytest.approx(0.125 * 1500e6 * 132 * 330)
+
+
+def test_counters_that_stand_still_are_a_gap(exporter: Exporter) -> None:
+    hopper = Hopper(132)
+    exporter.shows(gpu(hopper.page(0), model=H100_NAME))
+    bench = Bench(exporter)
+    bench.limits = H100
+    for second in (30, 60, 90, 90):
+        bench.collects(hopper.page(second), model=H100_NAME)
+    (reading,) = bench.read()
+    assert reading.work == Gap(GapReason.COUNTER_STALLED)
+    assert device_of(bench)[:2] == (Evidence.GAP, "the cycle counters 1084-1096 stand still")
+    assert bench.tally.recovered_ns == 0

@@ -1,0 +1,190 @@
+"""Which time a collection of dcgm-exporter covers, and what is a gap: on a clock stepped by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from flopsd.clock import NS_PER_S
+from flopsd.core.model import (
+    Active,
+    Evidence,
+    Gap,
+    GapReason,
+    Pipe,
+    Tally,
+)
+from flopsd.errors import SourceError
+from tests.support.dcgm import BUSY, Bench, device_of
+from tests.support.exporter import (
+    A100_UID,
+    CLOCK,
+    ENERGY,
+    TENSOR,
+    Exporter,
+    exporting,
+    gpu,
+)
+
+
+@pytest.fixture
+def exporter() -> Iterator[Exporter]:
+    with exporting(gpu(BUSY)) as one:
+        yield one
+
+
+def test_a_constant_load_is_counted_exactly(exporter: Exporter) -> None:
+    """Golden: 0.93 x 108 SMs x 1230 MHz x 2048 FLOP x 90 s."""
+    bench = Bench(exporter)
+    for _ in range(4):
+        bench.collects(BUSY)
+    bench.read()
+    begin_to_first_s, counted_s = 30, 90
+    assert bench.tally.gap_ns == {GapReason.STARTING: begin_to_first_s * NS_PER_S}
+    assert bench.tally.observed_ns == {Evidence.ACTIVITY: counted_s * NS_PER_S}
+    assert bench.tally.active_sm_cycles == {(Evidence.ACTIVITY, Pipe.TENSOR): 93 * 108 * 12_300_000 * counted_s}
+    assert bench.tally.doubt_sm_cycles == {}
+    assert bench.figures().measured_flop == 93 * 108 * 12_300_000 * 2048 * counted_s
+    assert bench.tally.unread_ns == dict.fromkeys((Pipe.FP64, Pipe.FP32, Pipe.FP16), counted_s * NS_PER_S)
+    assert bench.tally.energy_mj == 27_000_000
+
+
+def test_a_clock_that_moved_is_doubt_and_samples_beside_remove_it(exporter: Exporter) -> None:
+    bench = Bench(exporter)
+    bench.collects(BUSY)
+    bench.collects({**BUSY, CLOCK: 1410})
+    (reading,) = bench.read()
+    assert isinstance(reading.work, Active)
+    assert reading.work.sm_cycles[Pipe.TENSOR] == round(0.93 * 1320e6 * 30 * 108)
+    assert reading.work.doubt_sm_cycles[Pipe.TENSOR] == round(0.93 * 90e6 * 30 * 108)
+    bench.read()
+
+    def nvml(uid: str) -> list[tuple[int, int]]:
+        assert uid == A100_UID
+        return [(bench.clock.boottime_ns() - ago * NS_PER_S, 1410 if ago < 10 else 1230) for ago in range(100, 0, -1)]
+
+    with exporting(gpu({**BUSY, CLOCK: 1230})) as other:
+        bench = Bench(other, clock_samples=nvml)
+        bench.collects({**BUSY, CLOCK: 1230})
+        bench.collects({**BUSY, CLOCK: 1410})
+        (reading,) = bench.read()
+    assert isinstance(reading.work, Active)
+    # Known to the second now: 21 of 30 s at the low clock, and one step within a second.
+    assert reading.work.doubt_sm_cycles[Pipe.TENSOR] <= 0.93 * 90e6 * 1.1 * 108
+    assert abs(reading.work.sm_cycles[Pipe.TENSOR] / (0.93e6 * 108) - (21 * 1230 + 9 * 1410)) < 200
+
+
+def test_a_page_caught_while_it_is_renewed_is_one_collection(exporter: Exporter) -> None:
+    bench = Bench(exporter)
+    bench.collects(BUSY)
+    for _ in range(29):
+        bench.read()
+    exporter.shows(gpu({**BUSY, ENERGY: bench.energy + 1}))  # the activity is still the last collection's
+    assert bench.read() == []
+    exporter.shows(gpu({**BUSY, TENSOR: 0.25, ENERGY: bench.energy + 1}))
+    assert bench.read() == []
+    (reading,) = bench.read()
+    assert reading.end_ns - reading.begin_ns == 30 * NS_PER_S
+    assert isinstance(reading.work, Active)
+    assert reading.work.sm_cycles[Pipe.TENSOR] == round(0.25 * 1230e6 * 30 * 108)
+
+
+def test_an_exporter_that_collects_faster_than_told_is_followed(exporter: Exporter) -> None:
+    bench = Bench(exporter)  # told 30 s, it is one
+    for _ in range(20):
+        bench.collects(BUSY, after_s=1)
+    assert bench.tally.observed_ns == {Evidence.ACTIVITY: 18 * NS_PER_S}
+
+
+def test_an_exporter_that_collects_slower_than_told_is_a_gap_and_named(exporter: Exporter) -> None:
+    bench = Bench(exporter, interval_s=5)  # it is thirty
+    bench.collects(BUSY)
+    bench.collects(BUSY)
+    evidence, reason, fix = device_of(bench)
+    assert (evidence, reason) == (
+        Evidence.GAP,
+        "the exporter has not renewed its values for two collection intervals",
+    )
+    assert "DCGM_EXPORTER_INTERVAL" in fix
+    bench.read()
+    # What was stale for 29 s has an average of unknown length: only the last second is taken for it.
+    # Its clock was read 30 s ago, so it bounds and does not measure.
+    assert bench.tally.observed_ns == {Evidence.UTILIZATION: 1 * NS_PER_S}
+
+
+def test_a_skipped_collection_leaves_a_gap_before_the_next(exporter: Exporter) -> None:
+    bench = Bench(exporter)
+    bench.collects(BUSY)
+    bench.read()
+    late = bench.collects(BUSY, after_s=54) + bench.read()
+    told = [(reading.work, (reading.end_ns - reading.begin_ns) // NS_PER_S) for reading in late]
+    assert told[0] == (Gap(GapReason.STALE), 25)
+    ((work, seconds),) = told[1:]
+    assert isinstance(work, Active)
+    assert seconds == 30
+
+
+def test_values_that_are_not_renewed_are_stale_until_they_are(exporter: Exporter) -> None:
+    bench = Bench(exporter)
+    bench.collects(BUSY)
+    bench.collects(BUSY)
+    bench.read()
+    told = [(second, reading.work) for second in range(2, 70) for reading in bench.read()]
+    assert told == [(second, Gap(GapReason.STALE)) for second in range(62, 70)]
+    assert device_of(bench)[0] is Evidence.GAP
+    bench.collects(BUSY, after_s=1)
+    bench.read()
+    assert device_of(bench)[0] is Evidence.ACTIVITY
+
+
+def test_a_scrape_that_fails_between_two_collections_loses_nothing(exporter: Exporter) -> None:
+    bench = Bench(exporter)
+    bench.collects(BUSY)
+    bench.collects(BUSY)
+    exporter.status = 503
+    for _ in range(5):
+        bench.read()
+    exporter.status = 200
+    for _ in range(24):
+        bench.read()
+    bench.collects(BUSY, after_s=1)
+    bench.read()
+    assert bench.tally.observed_ns == {Evidence.ACTIVITY: 60 * NS_PER_S}
+
+
+def test_an_exporter_that_ends_is_a_fault_and_counts_again_when_it_is_back(exporter: Exporter) -> None:
+    bench = Bench(exporter)
+    bench.collects(BUSY)
+    bench.collects(BUSY)
+    exporter.status = 503
+    bench.read(5)
+    with pytest.raises(SourceError, match="answers 503"):
+        bench.read()
+    exporter.status = 200
+    bench.tally = Tally(bench.clock.boottime_ns(), bench.clock.boottime_ns())  # the daemon has told this time as a gap
+    bench.collects(BUSY)
+    bench.collects(BUSY)
+    bench.read()
+    assert bench.tally.gap_ns == {GapReason.SOURCE_DOWN: 30 * NS_PER_S}
+    assert bench.tally.observed_ns == {Evidence.ACTIVITY: 30 * NS_PER_S}
+
+
+def test_an_exporter_that_shows_no_gpu_any_more_is_a_fault(exporter: Exporter) -> None:
+    bench = Bench(exporter)
+    exporter.shows("# nothing: an unknown field in its CSV\n")
+    with pytest.raises(SourceError, match="shows no GPU") as caught:
+        bench.read(6)
+    assert "CSV" in caught.value.hint
+
+
+def test_a_gpu_that_leaves_the_page_is_no_longer_listed(exporter: Exporter) -> None:
+    both = gpu(BUSY) + gpu(BUSY, uid="GPU-b", index=1)
+    exporter.shows(both)
+    bench = Bench(exporter)
+    exporter.shows(gpu(BUSY))
+    bench.read()
+    assert [device.uid for device in bench.source.devices()] == [A100_UID]
+    exporter.shows(both)
+    bench.read()
+    assert [device.index for device in bench.source.devices()] == [0, 1]
