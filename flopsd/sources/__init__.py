@@ -13,7 +13,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
 
 GROUP = "flopsd.sources"
-BUILT_IN = ("nvml", "replay")
+BUILT_IN = ("neuron", "nvml", "replay")
 # Tried in this order by --source probe. A replay is never found by probing: it is no hardware.
 PROBED = ("nvml",)
 
