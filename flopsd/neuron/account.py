@@ -94,17 +94,15 @@ def account(document: Document, chips: int, cores_per_chip: int, before: Runtime
 def period_ns(document: Document, before: Runtimes) -> int:
     """The time that a document covers: the shortest period of the runtimes that were there before.
 
-    A runtime that is new has a short first period and did nothing before it. Without any older one the
-    document's other periods tell, else the one that was asked for.
+    A runtime that is new has a short first period and did nothing before it. Without any runtime the system's
+    group tells, else the period that was asked for.
     """
     usable = [runtime for runtime in document.runtimes if not runtime.error]
     older = [runtime.period_seconds for runtime in usable if runtime.key in before]
     if older:
         return round(min(older) * NS_PER_S)
-    others = [runtime.period_seconds for runtime in usable]
-    if document.system_period_seconds is not None:
-        others.append(document.system_period_seconds)
-    return round(max(others, default=Fraction(PERIOD_SECONDS)) * NS_PER_S)
+    idle = document.system_period_seconds or Fraction(PERIOD_SECONDS)
+    return round(max((runtime.period_seconds for runtime in usable), default=idle) * NS_PER_S)
 
 
 def _all(why: dict[int, GapReason], chips: frozenset[int], reason: GapReason) -> None:
