@@ -29,7 +29,7 @@ _HARDWARE_FACTS = (
     "neuroncore_per_device_count",
     "logical_neuroncore_config",
 )
-_ABSURD_EXPONENT = 30  # 10^30 FLOP/s; beyond it a number would only cost memory
+_ABSURD_EXPONENT = 30  # beyond 10^30, or below its inverse, an exact number would only cost memory
 _LONGEST_NUMBER = 64
 _IDENTIFIER = re.compile(r"\b(?:i|ami|subnet|vpc|eni)-[0-9a-f]{8,17}\b")
 
@@ -144,10 +144,10 @@ def _number(value: object) -> Fraction | GapReason | None:
     if isinstance(value, Decimal):
         if not value.is_finite():
             return GapReason.NOT_A_NUMBER
-        if not value:
-            return Fraction(0)  # whatever exponent it carries
-        if abs(value.adjusted()) > _ABSURD_EXPONENT:
+        if (value.is_signed() and value) or (value and value.adjusted() > _ABSURD_EXPONENT):
             return GapReason.OUT_OF_RANGE
+        if not value or value.adjusted() < -_ABSURD_EXPONENT:
+            return Fraction(0)
     return Fraction(value) if 0 <= value < 10**_ABSURD_EXPONENT else GapReason.OUT_OF_RANGE
 
 
