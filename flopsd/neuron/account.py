@@ -48,6 +48,8 @@ def account(document: Document, chips: int, cores_per_chip: int, before: Runtime
     why: dict[int, GapReason] = {}
     runtimes: dict[str, frozenset[int]] = {}
     everywhere = frozenset(range(chips))
+    if document.hardware_error and not document.runtimes:
+        _all(why, everywhere, GapReason.DRIVER_ERROR)  # it did not see that there is none, it could not see
     for runtime in document.runtimes:
         used = set(before.get(runtime.key, ())) | runtimes.get(runtime.key, frozenset())
         if runtime.error:

@@ -36,11 +36,18 @@ class Chip:
         if (self.device.evidence, self.device.evidence_reason) != (evidence, reason):
             self.device = replace(self.device, evidence=evidence, evidence_reason=reason, evidence_fix=fix)
 
-    def read_total(self) -> bool:
-        """Read the sysfs total; false where it cannot be read, and then what was read before stays."""
-        total = self.node.flop_total_after(self.flop_total) if self.node is not None else None
+    def read_total(self, *, worked: bool = False) -> bool:
+        """Read the sysfs total; false where it cannot be read, and then what was read before stays.
+
+        `worked`: work was counted since the last time, so that a live total must have moved.
+        """
+        before = self.flop_total
+        total = self.node.flop_total_after(before) if self.node is not None else None
         if total is None:
             return False
+        if worked and before is not None:
+            self.moved += total > before
+            self.stood += total == before
         self.flop_total = total
         if self.flop_begin is None:
             self.flop_begin = total

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,18 @@ from flopsd.neuron.chips import Chip, chips_of_document, chips_of_sysfs
 from flopsd.neuron.process import Ended, Garbled, Item, MonitorProcess
 from flopsd.neuron.stream import Document, scrub
 from flopsd.neuron.sysfs import Tree
+from flopsd.neuron.totals import expect_growth, read_growth, sysfs_facts
 from flopsd.sources import SourceSettings
 
 INSTALLED = "/opt/aws/neuron/bin/neuron-monitor"
 FIRST_DOCUMENT_SECONDS = 10.0  # it asks the instance metadata service before it prints
-SILENT_NS = 10 * PERIOD_SECONDS * NS_PER_S  # longer than this without a line: it hangs
+STARTUP_NS = 60 * NS_PER_S
+SILENT_NS = 10 * PERIOD_SECONDS * NS_PER_S  # longer than this without another line: it hangs
 _FIRST_LINES = 5
 _JITTER = 10  # a document may come late by a tenth of its period without leaving a hole
 _BACKOFF_NS, _BACKOFF_MAX_NS = NS_PER_S, 64 * NS_PER_S
 _INSTALL = "install aws-neuronx-tools; in a container mount /opt/aws/neuron and give it /dev/neuron*"
 _UPDATE_TOOLS = "update aws-neuronx-tools"
-_UPDATE_DRIVER = f"update aws-neuronx-dkms to 2.30.2 or newer, or {_INSTALL}"
 
 
 def open_source(settings: SourceSettings) -> NeuronSource:
@@ -71,15 +73,16 @@ class NeuronSource:
         self._runtimes: Runtimes = {}
         self._rate_field: str | None = None
         self._facts: Mapping[str, str | int] = {}
-        self._identified = False
+        self._identified = self._sees_none = False
         self._garbled = self._restarts = 0
         self._monitor: MonitorProcess | None = None
         self._down_reason, self._backoff_ns, self._restart_ns = GapReason.SOURCE_DOWN, _BACKOFF_NS, 0
         self._opened_ns = self._heard_ns = clock.boottime_ns()
         self._begun_ns: int | None = None
         self._fault = ""
+        self._silent_after_ns = STARTUP_NS
         if monitor is None:
-            self._expect_sysfs()
+            self._count_totals("no neuron-monitor")
             return
         try:
             self._open(monitor)
@@ -91,20 +94,12 @@ class NeuronSource:
         return [chip.device for chip in self._chips]
 
     def describe(self) -> Mapping[str, Any]:
-        live = {chip.sysfs_live for chip in self._chips if chip.flop_total is not None}
         return {
             "neuron_monitor": self._path,
             "neuron_monitor_version": self._monitor.version if self._monitor is not None else None,
             "counted_from": self._rate_field if self._path is not None else "sysfs flop_count",
             **self._facts,
-            "driver": self._tree.driver,
-            "sysfs_flop_count": None
-            if not live
-            else "not seen"
-            if None in live
-            else "live"
-            if all(live)
-            else "at exit",
+            **sysfs_facts(self._chips, self._tree),
             "garbled_lines": self._garbled,
             "restarts": self._restarts,
             "replay": None,
@@ -118,15 +113,14 @@ class NeuronSource:
         readings: list[Reading] = []
         gauges: dict[DeviceUid, Gauges] = {}
         if self._path is None:
-            readings = [self._read_total(chip, now_ns) for chip in self._chips]
-            return Sweep(tuple(readings))
+            return Sweep(tuple(read_growth(chip, now_ns) for chip in self._chips))
         for item in self._drain():
             readings += self._take(item, gauges)
         if self._monitor is None:
             readings += self._gap(now_ns, self._down_reason)
             if now_ns >= self._restart_ns:
                 self._restart(now_ns)
-        elif now_ns - self._heard_ns > SILENT_NS:
+        elif now_ns - self._heard_ns > self._silent_after_ns:
             self._end(now_ns, GapReason.SOURCE_SILENT, "neuron-monitor printed nothing and was killed")
             readings += self._gap(now_ns, GapReason.SOURCE_SILENT)
         return Sweep(tuple(self._with_totals(readings)), gauges, patience_ns=SILENT_NS)
@@ -147,12 +141,23 @@ class NeuronSource:
                 break
             for item in self._drain():
                 self._take(item, {})
+        if self._sees_none and self._chips:
+            self.close()
+            self._count_totals("neuron-monitor is shown no device")
         if not self._chips:
+            why = "shows no Neuron device" if self._identified else f"tells nothing in {FIRST_DOCUMENT_SECONDS:g} s"
             raise SourceUnavailableError(
-                self._fault or "neuron-monitor shows no Neuron device",
+                self._fault or f"neuron-monitor {why}",
                 hint="load the driver (aws-neuronx-dkms); in a container give it /dev/neuron*",
                 absent=not any(Path("/dev").glob("neuron[0-9]*")),
             )
+
+    def _count_totals(self, why: str) -> None:
+        """Go by sysfs alone: its totals cover the chips of the host, also for a sidecar that is given none."""
+        self._path = None
+        self._chips = chips_of_sysfs(self._tree, self._clock.boottime_ns())
+        for chip in self._chips:
+            expect_growth(chip, self._tree, why, _INSTALL)
 
     def _drain(self) -> list[Item]:
         """What came, each item with the time at which its period ended.
@@ -184,12 +189,13 @@ class NeuronSource:
         except SourceUnavailableError as fault:
             self._end(now_ns, GapReason.SOURCE_DOWN, str(fault))
             return
-        self._restarts, self._heard_ns = self._restarts + 1, now_ns
+        self._restarts += 1
+        self._heard_ns, self._silent_after_ns = now_ns, STARTUP_NS
 
     # --- its documents
 
     def _take(self, item: Item, gauges: dict[DeviceUid, Gauges]) -> list[Reading]:
-        self._heard_ns = item.at_ns
+        self._heard_ns, self._silent_after_ns = item.at_ns, SILENT_NS
         if isinstance(item.what, Ended):
             self._end(item.at_ns, GapReason.SOURCE_DOWN, item.what.fault)
             return self._gap(item.at_ns, GapReason.SOURCE_DOWN)
@@ -216,7 +222,8 @@ class NeuronSource:
         if self._identified:
             return
         found = chips_of_document(document, self._tree, self._peaks, self._opened_ns)
-        self._identified = bool(found) or document.device_count == 0
+        self._sees_none = document.device_count == 0
+        self._identified = bool(found) or self._sees_none
         if document.hardware_error:
             self._fault = f"neuron-monitor: {scrub(document.hardware_error)}"
         if found:
@@ -250,49 +257,12 @@ class NeuronSource:
             chip.since_ns = max(chip.since_ns, until_ns)
         return readings
 
-    # --- sysfs
-
     def _with_totals(self, readings: list[Reading]) -> list[Reading]:
         """The readings, the last one of each chip with its sysfs totals."""
         last = {reading.device: at for at, reading in enumerate(readings)}
-        counted = {r.device for r in readings if isinstance(r.work, Counted) and r.work.flop}
+        worked = {r.device for r in readings if isinstance(r.work, Counted) and r.work.flop}
         for chip in self._chips:
-            at, before = last.get(chip.device.uid), chip.flop_total
-            if at is None or not chip.read_total():
-                continue
-            if before is not None and chip.device.uid in counted:
-                chip.moved += chip.flop_total != before
-                chip.stood += chip.flop_total == before
-            reading = readings[at]
-            readings[at] = Reading(reading.device, reading.begin_ns, reading.end_ns, reading.work, chip.counters)
+            at = last.get(chip.device.uid)
+            if at is not None and chip.read_total(worked=chip.device.uid in worked):
+                readings[at] = replace(readings[at], counters=chip.counters)
         return readings
-
-    def _expect_sysfs(self) -> None:
-        """Without neuron-monitor: what the driver's own totals can give."""
-        driver = f"driver {self._tree.driver}" if self._tree.driver else "a driver of unknown version"
-        self._chips = chips_of_sysfs(self._tree, self._clock.boottime_ns())
-        for chip in self._chips:
-            if chip.node is None or not chip.node.totals:
-                chip.expect(Evidence.GAP, f"no neuron-monitor, and {chip.node and chip.node.why_none}", _INSTALL)
-            elif not self._tree.live:
-                why = f"no neuron-monitor, and {driver} moves its flop_count only when a process exits"
-                chip.expect(Evidence.GAP, why, _UPDATE_DRIVER)
-            else:
-                chip.expect(Evidence.COUNT, "no neuron-monitor: counted from the driver's flop_count", _INSTALL)
-
-    def _read_total(self, chip: Chip, now_ns: int) -> Reading:
-        """What a chip's total grew by. One that cannot be read is a gap whose FLOP the next total still holds."""
-        before, since_ns = chip.flop_total, chip.since_ns
-        chip.since_ns = now_ns
-        if chip.device.evidence is not Evidence.COUNT:
-            return Reading(chip.device.uid, since_ns, now_ns, Gap(GapReason.NOT_SUPPORTED))
-        work: Counted | Gap
-        if not chip.read_total():
-            work = Gap(GapReason.DRIVER_ERROR)
-        elif before is None or chip.flop_total is None:
-            work = Gap(GapReason.STARTING)
-        elif chip.flop_total < before:
-            work = Gap(GapReason.COUNTER_FELL)
-        else:
-            work = Counted(chip.flop_total - before)
-        return Reading(chip.device.uid, since_ns, now_ns, work, chip.counters)

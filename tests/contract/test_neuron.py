@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,7 +19,9 @@ from flopsd.clock import NS_PER_S
 from flopsd.core.meter import advance
 from flopsd.core.model import Counted, Evidence, Gap, GapReason, Reading, Tally
 from flopsd.errors import SourceUnavailableError, UnknownDeviceError
+from flopsd.neuron.sysfs import Tree
 from flopsd.sources import SourceSettings, open_source
+from flopsd.sources.neuron import NeuronSource
 from flopsd.testing import FakeClock
 from tests.support.neuron import INF2_FLOP, MONITOR, SAMPLES, Led, Sysfs, alive, counters, idle, inf2, sample
 from tests.support.process import wait_until
@@ -80,11 +83,15 @@ def counting(lead: Lead, first: dict[str, object], **options: str) -> Led:
     return led
 
 
-def test_only_the_groups_that_are_needed_are_asked_for_once_a_second(lead: Lead) -> None:
-    led = counting(lead, inf2())
-    # The stand-in prints what the config asks for, and takes "1.0s" for 5 s as the original does.
-    assert isinstance(led.after(1, doc=inf2())[0].work, Counted)
-    assert not list(Path(os.environ.get("TMPDIR", "/tmp")).glob("flopsd-neuron-*.json"))
+def test_it_is_asked_each_second_for_what_is_needed_and_the_request_is_removed(
+    lead: Lead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    counting(lead, inf2())
+    understood = json.loads((tmp_path / "understood").read_text())  # "1.0s" would have been understood as 5 s
+    assert understood == [1, ["neuroncore_counters"], ["neuron_hw_counters"]]
+    assert not list((tmp_path / "tmp").iterdir())
 
 
 def test_logical_cores_of_the_guides_trn2_are_added_up_on_their_chip(lead: Lead) -> None:
@@ -140,6 +147,40 @@ def test_idle_is_a_measured_zero(lead: Lead) -> None:
     (reading,) = led.after(1, doc=document)
     assert reading.work == Counted(0)
     assert led.source.devices()[0].model == "trainium"
+
+
+def test_a_monitor_that_cannot_see_says_nothing_of_idleness(lead: Lead) -> None:
+    document = sample("idle_no_runtime.json")
+    led = counting(lead, document)
+    document["neuron_hardware_info"]["error"] = "driver does not answer"
+    assert led.after(1, doc=document)[0].work == Gap(GapReason.DRIVER_ERROR)
+
+
+def none_seen() -> dict[str, object]:
+    """What a container without /dev/neuron* is told."""
+    return {**idle(inf2()), "neuron_hardware_info": {"neuron_device_count": 0, "error": ""}}
+
+
+def test_a_monitor_that_is_shown_no_device_is_absent(lead: Lead) -> None:
+    with pytest.raises(SourceUnavailableError, match="shows no Neuron device") as caught:
+        lead().open(none_seen())
+    assert caught.value.absent
+
+
+def test_a_sidecar_without_devices_counts_by_sysfs_and_never_a_false_zero(lead: Lead, tmp_path: Path) -> None:
+    sysfs = Sysfs(tmp_path)
+    sysfs.work(0, 40, 0)
+    led = lead(**sysfs.options)
+    led.send(doc=none_seen())
+    led.source = NeuronSource(led.clock, table(), Tree(str(sysfs.root), str(sysfs.module)), str(MONITOR))
+    assert led.source.read().readings[0].work == Gap(GapReason.STARTING)
+    sysfs.work(0, 45, 0)
+    led.clock.advance(NS_PER_S)
+    assert led.source.read().readings[0].work == Counted(5)
+    (chip,) = led.source.devices()
+    assert chip.evidence_reason == "neuron-monitor is shown no device: counted from the driver's flop_count"
+    assert chip.shared is not None
+    assert not alive(led.pids()[0])
 
 
 def two_runtimes(at: int) -> dict[str, object]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,9 @@ def test_live_totals_are_counted_by_their_growth(tmp_path: Path) -> None:
     assert works(source, clock) == [Gap(GapReason.STARTING)] * 2
     sysfs.work(0, 10**15 + 7, 6)
     assert works(source, clock) == [Counted(8), Counted(0)]
+    told = source.describe()
+    assert told["counted_from"] == "sysfs flop_count"
+    assert told["power_percent"] == "0: 0.86/25.00/18.86; 1: 0.86/25.00/18.86"
     assert source.read().readings[0].counters["neuron_sysfs_flop_total"] == 10**15 + 13
 
 
@@ -123,10 +128,21 @@ def test_power_is_read_where_firmware_tells_it(tmp_path: Path) -> None:
     assert chip.power() is None
 
 
-def test_a_torn_read_is_read_again(tmp_path: Path) -> None:
-    """A FIFO in the counter's place: the first read finds it torn, the second whole."""
+@pytest.mark.parametrize(("second", "total"), [(2**33 + 1, 2**33 + 1), (6, 6)])
+def test_a_total_that_seems_to_fall_is_read_again(tmp_path: Path, second: int, total: int) -> None:
+    """Pipes in the counters' places give another value each time that they are opened."""
     sysfs = Sysfs(tmp_path)
     (chip,) = Tree(**moved_options(sysfs)).chips
-    values = iter([5, 2**33 + 1])
-    chip.flop_total = lambda: next(values)  # type: ignore[method-assign]
-    assert chip.flop_total_after(2**33) == 2**33 + 1
+    for pipe in chip.totals:
+        pipe.unlink()
+        os.mkfifo(pipe)
+
+    def tell() -> None:
+        for value in (5, second):
+            for pipe, text in zip(chip.totals, (value, 0), strict=True):
+                pipe.write_text(str(text))  # waits until it is read
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    assert chip.flop_total_after(2**33) == total
+    teller.join()

@@ -14,7 +14,7 @@ FLOORS = (
     ("core.model", "core.flop", "core.integral", "clock"),
     ("core.meter", "core.peaks", "core.account", "core.envelope", "neuron", "neuron.stream", "neuron.sysfs"),
     ("core.figures", "core.records", "context", "settings", "neuron.account", "neuron.process", "neuron.chips"),
-    ("core.ledger", "snapshot", "framing"),
+    ("core.ledger", "snapshot", "framing", "neuron.totals"),
     ("config", "journal", "sources", "roster"),
     ("sources.neuron", "sources.nvml", "sources.replay", "writer", "exporter", "testing"),
     ("daemon", "web", "seal", "launch"),
