@@ -107,6 +107,20 @@ def period_ns(document: Document, before: Runtimes) -> int:
     return round(max((runtime.period_seconds for runtime in usable), default=idle) * NS_PER_S)
 
 
+def period_ends(came: Sequence[tuple[int, Document | None]], before: Runtimes) -> list[int]:
+    """When the period of each line ended, from when it came. None: a line that is no document.
+
+    Lines that lay in the pipe while this process was held up are stamped too late, and all at once: a line
+    cannot have come later than the period of the next one began.
+    """
+    ends: list[int] = []
+    latest_ns = came[-1][0] if came else 0
+    for at_ns, document in reversed(came):
+        ends.append(min(at_ns, latest_ns))
+        latest_ns = ends[-1] - (period_ns(document, before) if document is not None else 0)
+    return ends[::-1]
+
+
 def _all(why: dict[int, GapReason], chips: frozenset[int], reason: GapReason) -> None:
     for chip in chips:
         why.setdefault(chip, reason)

@@ -18,7 +18,7 @@ from flopsd.clock import NS_PER_S, Clock
 from flopsd.core.model import Counted, Device, DeviceUid, Evidence, Gap, GapReason, Gauges, Reading, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceUnavailableError
-from flopsd.neuron.account import PERIOD_SECONDS, Account, Runtimes, account, period_ns
+from flopsd.neuron.account import PERIOD_SECONDS, Account, Runtimes, account, period_ends
 from flopsd.neuron.chips import Chip, chips_of_document, chips_of_sysfs
 from flopsd.neuron.process import Ended, Garbled, Item, MonitorProcess
 from flopsd.neuron.stream import Document, scrub
@@ -160,19 +160,11 @@ class NeuronSource:
             expect_growth(chip, self._tree, why, _INSTALL)
 
     def _drain(self) -> list[Item]:
-        """What came, each item with the time at which its period ended.
-
-        Lines that lay in the pipe while this process was held up are stamped too late, and all at once: a line
-        cannot have come later than the next one's period began.
-        """
+        """What came, each item with the time at which its period ended."""
         items = self._monitor.drain() if self._monitor is not None else []
-        ends, end_ns = [], None
-        for item in reversed(items):
-            end_ns = item.at_ns if end_ns is None else min(item.at_ns, end_ns)
-            ends.append(end_ns)
-            if isinstance(item.what, Document):
-                end_ns -= period_ns(item.what, self._runtimes)
-        return [Item(ends.pop(), item.what) for item in items]
+        told = [(item.at_ns, item.what if isinstance(item.what, Document) else None) for item in items]
+        ends = period_ends(told, self._runtimes)
+        return [Item(end_ns, item.what) for end_ns, item in zip(ends, items, strict=True)]
 
     def _end(self, now_ns: int, reason: GapReason, fault: str) -> None:
         if self._monitor is not None:

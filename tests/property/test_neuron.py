@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.model import Counted, Gap, GapReason
-from flopsd.neuron.account import account
+from flopsd.neuron.account import account, period_ends
 from flopsd.neuron.stream import DocumentError, parse, scrub
 
 CHIPS, PER_CHIP = 3, 2
@@ -99,6 +99,25 @@ def test_a_new_runtimes_short_first_period_leaves_no_hole_beside_an_older_one() 
     document = parse(line({**group, "period": 1.0}, {**group, "period": 0.25}))
     assert account(document, 1, 1, {"0/": frozenset({0})}).period_ns == 10**9
     assert account(document, 1, 1, {"0/": frozenset({0}), "1/": frozenset()}).period_ns == 250_000_000
+
+
+SECOND = parse(line({"period": 1, "neuroncores_in_use": {}}))
+
+
+def test_lines_that_came_all_at_once_are_set_a_period_apart() -> None:
+    s = 10**9
+    assert period_ends([(9 * s, SECOND), (9 * s, SECOND), (9 * s, SECOND)], {}) == [7 * s, 8 * s, 9 * s]
+    assert period_ends([(9 * s, SECOND), (9 * s, None), (9 * s, SECOND)], {}) == [8 * s, 8 * s, 9 * s]
+    assert period_ends([(6 * s, SECOND), (7 * s, SECOND), (9 * s, SECOND)], {}) == [6 * s, 7 * s, 9 * s]
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**11), st.sampled_from([SECOND, None])), max_size=8))
+def test_a_period_ends_no_later_than_its_line_came_and_lines_keep_their_order(found: list[tuple[int, Any]]) -> None:
+    came = sorted(found, key=lambda item: item[0])
+    ends = period_ends(came, {})
+    assert ends == sorted(ends)
+    assert all(end_ns <= at_ns for end_ns, (at_ns, _) in zip(ends, came, strict=True))
+    assert not came or ends[-1] == came[-1][0]
 
 
 def test_a_runtime_that_was_never_seen_at_work_may_have_worked_anywhere() -> None:

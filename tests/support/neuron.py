@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from flopsd.clock import NS_PER_S
-from flopsd.core.model import Reading, Sweep
+from flopsd.core.model import Counted, Reading, Sweep
 from flopsd.sources import SourceSettings
 from flopsd.sources.neuron import NeuronSource, open_source
 from flopsd.testing import FakeClock
@@ -99,12 +99,28 @@ class Led:
         os.close(self._steps)
 
 
+Lead = Callable[..., Led]
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs; one that nobody has waited for yet is dead."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def flop(reading: Reading) -> int:
+    assert isinstance(reading.work, Counted), reading
+    return reading.work.flop
+
+
+def counting(lead: Lead, first: dict[str, object], **options: str) -> Led:
+    """A stand-in whose next document is counted."""
+    led = lead(**options)
+    led.open(first)
+    led.after(1, doc=idle(first))
+    return led
 
 
 class Sysfs:
