@@ -13,9 +13,9 @@ from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
 
 GROUP = "flopsd.sources"
-BUILT_IN = ("nvml", "dcgm", "replay")
+BUILT_IN = ("nvml", "dcgm", "neuron", "replay")
 # Tried in this order by --source probe. A replay is never found by probing: it is no hardware.
-PROBED = ("nvml",)
+PROBED = ("nvml", "dcgm", "neuron")
 
 
 class Source(Protocol):

@@ -1,4 +1,4 @@
-"""The NVML source on the stand-in, opened as often as a test wants, on one clock that it steps by hand."""
+"""Single sources, opened as often as a test wants, on a clock that it steps by hand."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml import NvmlSource
+from tests.support.neuron import Lead, Led
 from tests.support.scenario import Gpu, Scenario
 from tests.support.sim import SharedClock, simulated
 from tests.support.strategies import table
@@ -37,3 +38,16 @@ def open_sim(standin: Path, tmp_path: Path) -> Iterator[Open]:
             return source, clock
 
         yield open_it
+
+
+@pytest.fixture
+def lead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lead]:
+    monkeypatch.setenv("NEURON_STANDIN", str(tmp_path))
+    with ExitStack() as stack:
+
+        def led_by(**options: str) -> Led:
+            led = Led(tmp_path, **options)
+            stack.callback(led.close)
+            return led
+
+        yield led_by

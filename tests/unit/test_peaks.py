@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
 import yaml
 
-from flopsd.config import config_dir, load_peaks, parse_peaks
+from flopsd.config import config_dir, find_peaks, load_peaks, parse_peaks
 from flopsd.core.model import Device, Evidence, Pipe, Precision
 from flopsd.errors import PeakTableError, UnknownDeviceError
 from tests.support.strategies import table
@@ -58,6 +59,10 @@ def test_every_row_says_how_it_is_known() -> None:
         ("NVIDIA L4", "l4"),
         ("NVIDIA H100 80GB HBM3", "h100-sxm5-80gb"),
         ("Tesla T4", "t4"),
+        ("inferentia2", "inferentia2"),
+        ("Trainium1", "trainium1"),
+        ("trainium2", "trainium2"),
+        ("Trainium3", "trainium3"),
     ],
 )
 def test_each_name_finds_its_own_row(model: str, row: str) -> None:
@@ -152,3 +157,12 @@ def test_a_bad_table_is_refused_with_its_fault(change: tuple[str, str], told: st
 def test_a_missing_table_is_named() -> None:
     with pytest.raises(PeakTableError, match="cannot read the peak table /nowhere"):
         load_peaks("/nowhere")
+
+
+def test_ledgers_of_earlier_tables_still_find_them() -> None:
+    older = list((config_dir() / "peaks").glob("*.yaml"))
+    assert older
+    for file in older:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        assert digest != table().sha256
+        assert find_peaks(digest).sha256 == digest

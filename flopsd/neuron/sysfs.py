@@ -1,0 +1,128 @@
+"""The Neuron driver's sysfs tree: who a chip is, and the FLOP totals of its cores.
+
+Driver 2.31.7 moved nodes about, so `flop_count` is looked for by name under each chip, never at a fixed path.
+A total grows since the driver was loaded; root's write or a reset takes it back to zero. Up to driver 2.30.1
+it moves only when the process that did the work exits.
+Sources: aws-neuron-driver 2.24.7.0 (neuron_sysfs_metrics.c); release notes of driver 2.30.2 and 2.31.7.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = "/sys/devices/virtual/neuron_device"
+MODULE = "/sys/module/neuron"
+LIVE_SINCE = (2, 30, 2)
+_CHIP = re.compile(r"neuron(\d+)")
+_SERIAL = re.compile(r"[0-9a-fA-F]{4,32}")
+_NUMBER = re.compile(r"\d{1,20}")  # 64 bits
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """Board power in percent of the chip's limit, over the minute that ended at `epoch_seconds` (Unix time)."""
+
+    epoch_seconds: int
+    percent: tuple[str, str, str]  # lowest, highest, mean, as printed
+
+
+class ChipNode:
+    """One chip's part of the tree."""
+
+    def __init__(self, path: Path, index: int) -> None:
+        self.index = index
+        self._path = path
+        self.serial = _serial(_text(path / "info" / "serial_number"))
+        self.device_name = _text(path / "info" / "architecture" / "device_name")
+        self.architecture = _text(path / "info" / "architecture" / "arch_type")
+        self.totals, self.why_none = _find_totals(path)
+
+    def flop_total(self) -> int | None:
+        """FLOP of all cores since the driver was loaded; None where not every core can be read."""
+        read = [_count(path) for path in self.totals]
+        known = [value for value in read if value is not None]
+        return sum(known) if known and len(known) == len(read) else None
+
+    def flop_total_after(self, before: int | None) -> int | None:
+        """`flop_total`, read twice where it seems to have fallen: a torn read is discarded, a reset stays."""
+        now = self.flop_total()
+        if before is not None and (now is None or now < before):
+            again = self.flop_total()
+            return again if again is not None else now
+        return now
+
+    def power(self) -> Power | None:
+        """The last minute's power, where firmware tells it."""
+        fields = (_text(self._path / "stats" / "power" / "utilization") or "").split(",")
+        if len(fields) != 5 or fields[0] != "POWER_STATUS_VALID" or not fields[1].isdigit():
+            return None
+        return Power(int(fields[1]), (fields[2], fields[3], fields[4]))
+
+
+class Tree:
+    """The tree of this machine: all chips of the host, whoever uses them. Empty where the driver is not loaded."""
+
+    def __init__(self, root: str | None = None, module: str | None = None) -> None:
+        self.driver = _text(Path(module or MODULE) / "version")
+        self.chips: Sequence[ChipNode] = _chips(Path(root or ROOT))
+
+    @property
+    def live(self) -> bool:
+        """Whether this driver's totals move while a process runs."""
+        return _version(self.driver) >= LIVE_SINCE
+
+
+def _version(text: str | None) -> tuple[int, ...]:
+    match = re.match(r"\d+(?:\.\d+)*", text or "")
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
+
+
+def _chips(root: Path) -> list[ChipNode]:
+    try:
+        names = [(match, entry) for entry in root.iterdir() if (match := _CHIP.fullmatch(entry.name))]
+    except OSError:
+        return []
+    return sorted((ChipNode(entry, int(match[1])) for match, entry in names), key=lambda chip: chip.index)
+
+
+def _find_totals(chip: Path) -> tuple[tuple[Path, ...], str]:
+    """The files that hold FLOP totals below `chip`, or why there are none.
+
+    Sums are made only of nodes of one shape: where a tree showed totals of cores and of the chip, adding them
+    up would count everything twice, and which one to take is not ours to guess.
+    """
+    found: list[Path] = []
+    for folder, names, files in os.walk(chip):  # links are not followed: `subsystem` and `device` lead back
+        if "flop_count" in files:
+            found.append(Path(folder) / "flop_count")
+        if "flop_count" in names:
+            names.remove("flop_count")
+            found.append(Path(folder) / "flop_count" / "total")
+    shapes = {re.sub(r"\d+", "#", str(path.relative_to(chip))) for path in found}
+    if not found:
+        return (), "this driver shows no flop_count"
+    if len(shapes) > 1:
+        return (), f"this driver shows flop_count in {len(shapes)} kinds of places"
+    return tuple(sorted(found)), ""
+
+
+def _text(path: Path) -> str | None:
+    """A file's text without the line end; None where it cannot be read or is empty."""
+    try:
+        return path.read_text("ascii", "replace").strip() or None
+    except OSError:
+        return None
+
+
+def _count(path: Path) -> int | None:
+    text = _text(path)
+    return int(text) if text is not None and _NUMBER.fullmatch(text) else None
+
+
+def _serial(text: str | None) -> str | None:
+    """A serial number that names one chip: not empty, not the driver's zeros."""
+    return text.lower() if text and _SERIAL.fullmatch(text) and int(text, 16) else None

@@ -1,0 +1,287 @@
+"""The Neuron source through a real child process that prints captured documents, on a clock stepped by hand."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from flopsd.clock import NS_PER_S
+from flopsd.core.model import Counted, Evidence, Gap, GapReason
+from flopsd.errors import SourceUnavailableError, UnknownDeviceError
+from flopsd.neuron.sysfs import Tree
+from flopsd.sources import SourceSettings, open_source
+from flopsd.sources.neuron import NeuronSource
+from tests.support.neuron import (
+    INF2_FLOP,
+    MONITOR,
+    SAMPLES,
+    Lead,
+    Sysfs,
+    alive,
+    counters,
+    counting,
+    flop,
+    idle,
+    inf2,
+    sample,
+)
+from tests.support.strategies import table
+
+SECOND = 1.000665759  # the period in the inf2 capture
+
+
+def test_a_real_capture_gives_executions_times_the_graphs_flop(lead: Lead) -> None:
+    led = lead()
+    source = led.open(inf2())
+    (chip,) = source.devices()
+    assert (chip.uid, chip.index, chip.vendor, chip.model) == ("neuron0", 0, "aws", "inferentia2")
+    assert chip.evidence is Evidence.COUNT
+    assert table().resolve(chip).id == "inferentia2"
+    begin_ns = led.clock.boottime_ns() + 1  # the first document ended a nanosecond after the opening
+    (reading,) = led.after(SECOND, doc=inf2())
+    print(f"counted {flop(reading)}, executions say {INF2_FLOP}, ratio {flop(reading) / INF2_FLOP:.9f}")
+    assert flop(reading) == 876_173_407_187
+    assert flop(reading) == pytest.approx(INF2_FLOP, rel=1e-7)
+    assert (reading.begin_ns, reading.end_ns) == (begin_ns, led.clock.boottime_ns())
+
+
+def test_work_before_the_first_read_is_not_counted(lead: Lead) -> None:
+    led = lead()
+    led.send(doc=inf2())
+    source = open_source("neuron", SourceSettings(led.clock, table(), {"neuron_monitor": str(MONITOR)}))
+    led.source = source  # type: ignore[assignment]
+    led.clock.advance(NS_PER_S // 10)
+    assert source.read().readings == ()
+    assert led.after(SECOND - 0.1, doc=inf2())[0].work == Gap(GapReason.STARTING)
+    assert flop(led.after(SECOND, doc=inf2())[0]) == 876_173_407_187
+
+
+def test_logical_cores_of_the_guides_trn2_are_added_up_on_their_chip(lead: Lead) -> None:
+    trn2 = sample("trn2_lnc2_awsdocs_example.json")
+    led = counting(lead, trn2)
+    readings = led.after(1.000113182, doc=trn2)
+    assert len(readings) == 16
+    assert flop(readings[0]) == round((1234567891011 + 1234567891021) * 1.000113182)
+    assert {flop(reading) for reading in readings[1:]} == {0}  # not among the cores in use
+    told = led.source.describe()
+    assert (told["logical_neuroncore_config"], told["counted_from"]) == (2, "flops")
+    assert table().resolve(led.source.devices()[15]).id == "trainium2"
+    assert not any(word in json.dumps(told) for word in ("i-00112233", "ami-", "subnet-", "My_Instance"))
+
+
+def test_core_numbers_beyond_the_first_chip_belong_to_the_next(lead: Lead) -> None:
+    trn2 = sample("trn2_lnc2_awsdocs_example.json")
+    led = counting(lead, trn2)
+    counters(trn2)["neuroncores_in_use"] = {"4": {"flops": 10**12, "neuroncore_utilization": 1}, "63": {"flops": 7}}
+    counters(trn2)["period"] = 1
+    readings = led.after(1, doc=trn2)
+    assert {at: flop(reading) for at, reading in enumerate(readings) if flop(reading)} == {1: 10**12, 15: 7}
+    counters(trn2)["neuroncores_in_use"]["64"] = {"flops": 0}
+    assert {reading.work for reading in led.after(1, doc=trn2)} == {Gap(GapReason.OUT_OF_RANGE)}
+
+
+def test_tools_that_tell_no_flops_are_a_stated_absence_not_zero(lead: Lead) -> None:
+    lines = (SAMPLES / "neuron_monitor_trn1_2xlarge_old_wandb.stream.jsonl").read_text().splitlines()
+    led = lead()
+    led.open(json.loads(lines[0]))
+    led.after(1, doc=json.loads(lines[1]))
+    (reading,) = led.after(1, doc=json.loads(lines[2]))
+    assert reading.work == Gap(GapReason.NOT_SUPPORTED)
+    (chip,) = led.source.devices()
+    assert (chip.evidence, chip.evidence_reason) == (Evidence.GAP, "this neuron-monitor tells no flops")
+    assert chip.evidence_fix == "update aws-neuronx-tools"
+    # These tools name no chip either: its instance type does, exactly.
+    assert chip.model == "trainium1"
+    assert table().resolve(chip).id == "trainium1"
+
+
+def test_an_instance_that_the_table_does_not_know_stays_unknown(lead: Lead) -> None:
+    led = lead()
+    led.open(sample("inf1_in_containers_real_trimmed.json"))
+    assert led.source.devices()[0].model == "unknown Neuron device"
+    with pytest.raises(UnknownDeviceError):
+        table().resolve(led.source.devices()[0])
+
+
+def test_idle_is_a_measured_zero(lead: Lead) -> None:
+    document = sample("idle_no_runtime.json")
+    led = counting(lead, document)
+    (reading,) = led.after(1, doc=document)
+    assert reading.work == Counted(0)
+    assert led.source.devices()[0].model == "trainium"
+
+
+def test_a_monitor_that_cannot_see_says_nothing_of_idleness(lead: Lead) -> None:
+    document = sample("idle_no_runtime.json")
+    led = counting(lead, document)
+    document["neuron_hardware_info"]["error"] = "driver does not answer"
+    assert led.after(1, doc=document)[0].work == Gap(GapReason.DRIVER_ERROR)
+
+
+def none_seen() -> dict[str, object]:
+    """What a container without /dev/neuron* is told."""
+    return {**idle(inf2()), "neuron_hardware_info": {"neuron_device_count": 0, "error": ""}}
+
+
+def test_a_monitor_that_is_shown_no_device_is_absent(lead: Lead) -> None:
+    with pytest.raises(SourceUnavailableError, match="shows no Neuron device") as caught:
+        lead().open(none_seen())
+    assert caught.value.absent
+
+
+def test_a_sidecar_without_devices_counts_by_sysfs_and_never_a_false_zero(lead: Lead, tmp_path: Path) -> None:
+    sysfs = Sysfs(tmp_path)
+    sysfs.work(0, 40, 0)
+    led = lead(**sysfs.options)
+    led.send(doc=none_seen())
+    led.source = NeuronSource(led.clock, table(), Tree(str(sysfs.root), str(sysfs.module)), str(MONITOR))
+    assert led.source.read().readings[0].work == Gap(GapReason.STARTING)
+    sysfs.work(0, 45, 0)
+    led.clock.advance(NS_PER_S)
+    assert led.source.read().readings[0].work == Counted(5)
+    (chip,) = led.source.devices()
+    assert chip.evidence_reason == "neuron-monitor is shown no device: counted from the driver's flop_count"
+    assert chip.shared is not None
+    assert not alive(led.pids()[0])
+
+
+def two_runtimes(at: int) -> dict[str, object]:
+    """Two processes with a core each, both listing both cores, as pantheonneuron saw them."""
+    first, second = json.loads((SAMPLES / "neuron_two_runtimes_same_device_utilisation.json").read_text())[at]
+    document = inf2(period=1)
+    document["neuron_runtime_data"].append(copy.deepcopy(document["neuron_runtime_data"][0]))
+    document["neuron_runtime_data"][1]["pid"] = 2200
+    for runtime, (mine, other, percent) in enumerate((("0", "1", first), ("1", "0", second))):
+        counters(document, runtime)["neuroncores_in_use"] = {
+            mine: {"effective_flops": round(percent * 10**10), "neuroncore_utilization": percent},
+            other: {"effective_flops": 0, "neuroncore_utilization": 0},
+        }
+    return document
+
+
+def test_a_core_is_the_sum_over_all_runtimes(lead: Lead) -> None:
+    led = counting(lead, two_runtimes(0))
+    counted = []
+    for at in range(10):
+        led.clock.advance(NS_PER_S)
+        led.send(doc=two_runtimes(at))
+        sweep = led.sweep()
+        counted.append(flop(sweep.readings[0]))
+    assert counted == [round(p * 10**10) for p in (0, 0, 107.8, 199.0, 199.6, 199.4, 165.0, 100.0, 91.8, 0)]
+    led.clock.advance(NS_PER_S)
+    led.send(doc=two_runtimes(2))
+    assert led.sweep().gauges["neuron0"].utilization_ratio == pytest.approx((0.99 + 0.088) / 2)
+
+
+def test_rates_are_integrated_over_their_own_periods_not_averaged(lead: Lead) -> None:
+    lines = (SAMPLES / "neuron_effective_flops_trn1_8192cubed_series.csv").read_text().splitlines()
+    rows = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    rates = [round(float(row["effective_tflops"]) * 10**12) for row in rows]
+    document = idle(sample("trn1_2xlarge_old_wandb.stream.jsonl"))
+    led = counting(lead, document)
+    counted = 0
+    for rate, row in zip(rates, rows, strict=True):
+        busy = copy.deepcopy(inf2(period=5))
+        busy["neuron_hardware_info"] = document["neuron_hardware_info"]
+        counters(busy)["neuroncores_in_use"]["0"] = {
+            "effective_flops": rate, "neuroncore_utilization": float(row["neuroncore_utilization_pct"]),
+        }  # fmt: skip
+        counted += flop(led.after(5, doc=busy)[0])
+    true = sum(rate * 5 for rate in rates)
+    kernel = 71.93e12 * 30  # its own analytic rate, for as long as it ran
+    averaged = sum(rates) / len(rates) * 30  # the first and the last period are partly busy
+    print(f"integrated {counted / 1e12:.1f}, kernel {kernel / 1e12:.1f}, averaged {averaged / 1e12:.1f} TFLOP")
+    assert counted == true
+    assert counted == pytest.approx(kernel, rel=0.005)
+    assert averaged < 0.87 * kernel
+
+
+@pytest.mark.parametrize(
+    ("group", "reason"),
+    [
+        ({"error": "cannot open device"}, GapReason.DRIVER_ERROR),
+        ({"period": 0}, GapReason.DRIVER_ERROR),
+        ({"period": None}, GapReason.DRIVER_ERROR),
+        ({"neuroncores_in_use": None}, GapReason.DRIVER_ERROR),
+        ({"neuroncores_in_use": {"first": {"effective_flops": 1}}}, GapReason.DRIVER_ERROR),
+        ({"neuroncores_in_use": {"0": {"effective_flops": "many"}}}, GapReason.NOT_A_NUMBER),
+        ({"neuroncores_in_use": {"0": {"effective_flops": True}}}, GapReason.NOT_A_NUMBER),
+        ({"neuroncores_in_use": {"0": {"effective_flops": float("nan")}}}, GapReason.NOT_A_NUMBER),
+        ({"neuroncores_in_use": {"0": {"effective_flops": -1}}}, GapReason.OUT_OF_RANGE),
+        ({"neuroncores_in_use": {"0": {"effective_flops": 1e300}}}, GapReason.OUT_OF_RANGE),
+        ({"neuroncores_in_use": {"0": {"effective_flops": 1}, "1": {}}}, GapReason.NOT_SUPPORTED),
+        ({"neuroncores_in_use": {"0": {"effective_flops": 0, "neuroncore_utilization": 89.4}}},
+         GapReason.UNCOUNTED_WORK),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_believed_is_a_gap_of_one_period(
+    lead: Lead, group: dict[str, object], reason: GapReason
+) -> None:
+    led = counting(lead, inf2())
+    assert led.after(1, doc=inf2(**group))[0].work == Gap(reason)
+    assert flop(led.after(SECOND, doc=inf2())[0]) == 876_173_407_187
+
+
+def test_a_runtimes_own_fault_is_not_made_up_for_by_another(lead: Lead) -> None:
+    led = counting(lead, two_runtimes(3))
+    document = two_runtimes(3)
+    document["neuron_runtime_data"][1]["error"] = "timed out"  # type: ignore[index]
+    assert led.after(1, doc=document)[0].work == Gap(GapReason.DRIVER_ERROR)
+
+
+def test_a_runtime_that_is_gone_takes_its_last_work_with_it(lead: Lead) -> None:
+    led = counting(lead, two_runtimes(3))
+    led.after(1, doc=two_runtimes(3))
+    gone = two_runtimes(3)
+    del gone["neuron_runtime_data"][1]  # type: ignore[attr-defined]
+    assert led.after(1, doc=gone)[0].work == Gap(GapReason.UNREAD)
+    assert flop(led.after(1, doc=gone)[0]) == 996_000_000_000
+
+
+def test_sysfs_names_the_chip_and_its_total_goes_along(lead: Lead, tmp_path: Path) -> None:
+    sysfs = Sysfs(tmp_path)
+    sysfs.work(0, 5000, 7000)
+    led = counting(lead, inf2(), **sysfs.options)
+    (chip,) = led.source.devices()
+    assert (chip.uid, chip.serial, chip.driver) == ("NEURON-000000a1b2c3d400", "000000a1b2c3d400", "2.30.2.0")
+    (first,) = led.after(SECOND, doc=inf2())
+    assert first.counters["neuron_sysfs_flop_begin"] == first.counters["neuron_sysfs_flop_total"] == 12_000
+    sysfs.work(0, 5000 + INF2_FLOP, 7000)
+    (second,) = led.after(SECOND, doc=inf2())
+    grown = second.counters["neuron_sysfs_flop_total"] - first.counters["neuron_sysfs_flop_total"]
+    assert flop(second) / grown == pytest.approx(1, rel=1e-7)
+    sysfs.work(0, 5000 + 2 * INF2_FLOP, 7000)
+    (third,) = led.after(SECOND, doc=inf2())
+    assert third.counters["neuron_sysfs_live"] == 1
+    assert led.source.describe()["sysfs_flop_count"] == "live"
+
+
+def test_totals_that_stand_still_while_work_is_counted_move_at_exit(lead: Lead, tmp_path: Path) -> None:
+    sysfs = Sysfs(tmp_path, driver="2.24.7.0")
+    led = counting(lead, inf2(), **sysfs.options)
+    led.after(SECOND, doc=inf2())
+    (reading,) = led.after(SECOND, doc=inf2())
+    assert reading.counters["neuron_sysfs_live"] == 0
+    assert led.source.describe()["sysfs_flop_count"] == "at exit"
+
+
+def test_sysfs_of_another_number_of_chips_names_none_of_them(lead: Lead, tmp_path: Path) -> None:
+    led = counting(lead, inf2(), **Sysfs(tmp_path, chips=2).options)
+    assert [chip.uid for chip in led.source.devices()] == ["neuron0"]
+    assert led.after(SECOND, doc=inf2())[0].counters == {}
+
+
+def test_chips_that_sysfs_shows_are_gaps_while_the_monitor_fails(lead: Lead, tmp_path: Path) -> None:
+    sysfs, led = Sysfs(tmp_path), lead(**Sysfs(tmp_path / "tree").options)
+    led.send(exit=1)
+    led.source = open_source("neuron", SourceSettings(led.clock, table(), {"neuron_monitor": str(MONITOR),
+                                                                           **sysfs.options}))  # type: ignore[assignment] # fmt: skip
+    led.clock.advance(NS_PER_S)
+    (reading,) = led.source.read().readings
+    assert (reading.device, reading.work) == ("NEURON-000000a1b2c3d400", Gap(GapReason.SOURCE_DOWN))
+    led.after(SECOND, doc=inf2())
+    assert flop(led.after(SECOND, doc=inf2())[0]) == 876_173_407_187

@@ -1,0 +1,187 @@
+"""neuron-monitor's life as our child: what it prints badly, late or never, how it dies, and that it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from flopsd.clock import NS_PER_S
+from flopsd.core.meter import advance
+from flopsd.core.model import Gap, GapReason, Reading, Tally
+from flopsd.errors import SourceUnavailableError
+from flopsd.sources import SourceSettings, open_source
+from flopsd.testing import FakeClock
+from tests.support.neuron import (
+    MONITOR,
+    Lead,
+    Led,
+    alive,
+    counting,
+    flop,
+    inf2,
+)
+from tests.support.process import wait_until
+from tests.support.strategies import table
+
+SECOND = 1.000665759  # the period in the inf2 capture
+
+
+def test_it_is_asked_each_second_for_what_is_needed_and_the_request_is_removed(
+    lead: Lead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    counting(lead, inf2())
+    understood = json.loads((tmp_path / "understood").read_text())  # "1.0s" would have been understood as 5 s
+    assert understood == [1, ["neuroncore_counters"], ["neuron_hw_counters"]]
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("garbage", [{"raw": "{"}, {"raw": "[]"}, {"raw": "neuron-monitor 2.1"}, {"raw": '{"a": 1}'},
+                                     {"raw": "[" * 100_000}, {"raw": "9" * 10_000}, {"huge": 8_000_001}])  # fmt: skip
+def test_a_line_that_is_no_document_costs_its_period(lead: Lead, garbage: dict[str, object]) -> None:
+    led = counting(lead, inf2())
+    (bad,) = led.after(1, **garbage)
+    (good,) = led.after(SECOND, doc=inf2())
+    assert bad.work == Gap(GapReason.DRIVER_ERROR)
+    assert flop(good) == 876_173_407_187
+    assert good.begin_ns == bad.end_ns
+    assert led.source.describe()["garbled_lines"] == 1
+
+
+def test_time_that_no_period_covers_is_a_hole(lead: Lead) -> None:
+    led = counting(lead, inf2())
+    (late,) = led.after(4, doc=inf2())
+    assert late.end_ns - late.begin_ns == 1_000_665_759
+    (jittered,) = led.after(1.09, doc=inf2())
+    assert jittered.begin_ns == late.end_ns
+
+
+def test_lines_that_came_late_all_at_once_keep_their_periods(lead: Lead) -> None:
+    led = counting(lead, inf2())
+    led.after(SECOND, doc=inf2())
+    before_ns = led.clock.boottime_ns()
+    led.clock.advance(3 * 1_000_665_759)
+    for _ in range(3):
+        led.send(doc=inf2())
+    read: list[Reading] = []
+    while len(read) < 3:
+        read += led.sweep().readings
+    assert sum(map(flop, read)) == 3 * 876_173_407_187
+    tally = Tally(before_ns, before_ns)
+    limits = table().limits(led.source.devices()[0], table().parts["inferentia2"])
+    for reading in read:
+        tally = advance(tally, reading, limits)
+    assert tally.counted_flop == 3 * 876_173_407_187
+
+
+def test_a_dead_monitor_is_a_gap_and_is_started_again_ever_more_rarely(lead: Lead) -> None:
+    led = counting(lead, inf2())
+    end_ns = led.clock.boottime_ns()
+    led.clock.advance(NS_PER_S // 2)
+    led.send(stderr="no such device i-0011223344556677a")
+    led.send(exit=3)
+    died = list(led.sweep().readings)
+    assert [reading.work for reading in died] == [Gap(GapReason.SOURCE_DOWN)]
+    assert (died[0].begin_ns, died[0].end_ns) == (end_ns, end_ns + NS_PER_S // 2)
+    assert led.source.read().readings == ()  # no time has passed, and it is too early
+    assert len(led.pids()) == 1
+    led.clock.advance(NS_PER_S)
+    assert led.sweep().readings[0].work == Gap(GapReason.SOURCE_DOWN)
+    wait_until(lambda: len(led.pids()) == 2, "a second start")
+    led.clock.advance(NS_PER_S)
+    led.send(exit=3)
+    led.sweep()
+    led.clock.advance(NS_PER_S)
+    led.sweep()
+    assert len(led.pids()) == 2  # two seconds this time
+    led.clock.advance(NS_PER_S)
+    led.sweep()
+    wait_until(lambda: len(led.pids()) == 3, "a third start")
+    assert flop(led.after(SECOND, doc=inf2())[0]) == 876_173_407_187
+    assert led.source.describe()["restarts"] == 2
+
+
+def test_a_line_cut_off_by_death_is_no_document(lead: Lead) -> None:
+    led = counting(lead, inf2())
+    led.clock.advance(NS_PER_S)
+    led.send(cut=json.dumps(inf2()))
+    assert {reading.work for reading in led.sweep().readings} == {Gap(GapReason.DRIVER_ERROR)}
+    wait_until(lambda: led.source.read() and not alive(led.pids()[0]), "its end")
+    assert led.source.describe()["garbled_lines"] == 1
+
+
+def test_a_monitor_that_hangs_is_killed_and_started_again(lead: Lead) -> None:
+    led = counting(lead, inf2())
+    led.hang()
+    led.clock.advance(9 * NS_PER_S)
+    assert led.source.read().readings == ()
+    led.clock.advance(2 * NS_PER_S)
+    assert led.source.read().readings[0].work == Gap(GapReason.SOURCE_SILENT)
+    wait_until(lambda: not alive(led.pids()[0]), "its end")
+    led.clock.advance(NS_PER_S)
+    led.sweep()
+    assert flop(led.after(SECOND, doc=inf2())[0]) == 876_173_407_187
+
+
+def test_close_leaves_no_process_and_no_file(lead: Lead) -> None:
+    led = counting(lead, inf2())
+    led.hang()
+    led.source.close()
+    led.source.close()
+    assert not alive(led.pids()[0])
+
+
+def test_a_monitor_that_fails_at_once_is_unavailable_with_its_words(lead: Lead, tmp_path: Path) -> None:
+    led = lead()
+    led.send(stderr="driver not found on i-0011223344556677a")
+    led.send(exit=1)
+    with pytest.raises(SourceUnavailableError, match="ended with exit code 1") as caught:
+        open_source("neuron", SourceSettings(led.clock, table(), {"neuron_monitor": str(MONITOR),
+                                                                  "neuron_sysfs": str(tmp_path)}))  # fmt: skip
+    assert "i-0011" not in str(caught.value)
+    assert "aws-neuronx-dkms" in caught.value.hint
+
+
+def test_a_machine_without_neuron_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SourceUnavailableError, match="no Neuron device") as caught:
+        open_source("neuron", SourceSettings(FakeClock(), table(), {"neuron_sysfs": str(tmp_path)}))
+    assert caught.value.absent
+    assert "aws-neuronx-tools" in caught.value.hint
+
+
+def test_a_named_monitor_that_is_not_there_is_no_absence(tmp_path: Path) -> None:
+    with pytest.raises(SourceUnavailableError, match="no executable") as caught:
+        open_source("neuron", SourceSettings(FakeClock(), table(), {"neuron_monitor": str(tmp_path / "x")}))
+    assert not caught.value.absent
+
+
+def test_a_killed_parent_takes_even_a_hanging_monitor_with_it(tmp_path: Path) -> None:
+    led = Led(tmp_path)
+    led.send(doc=inf2())
+    program = (
+        "import sys, threading; from flopsd.clock import SystemClock; from flopsd.neuron.process import MonitorProcess;"
+        "monitor = MonitorProcess(sys.argv[1], SystemClock()); monitor.wait(60);"
+        "print('heard', flush=True); threading.Event().wait()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(MONITOR)],
+        env={**os.environ, "NEURON_STANDIN": str(tmp_path)},
+        stdout=subprocess.PIPE,
+    ) as parent:
+        try:
+            assert parent.stdout is not None
+            assert parent.stdout.readline() == b"heard\n"
+            led.hang()
+            assert alive(led.pids()[0])
+        finally:
+            parent.kill()
+            led.close()
+    wait_until(lambda: not alive(led.pids()[0]), "the end of the orphan")
