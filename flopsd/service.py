@@ -13,12 +13,13 @@ from typing import IO, TYPE_CHECKING
 
 from flopsd.clock import NS_PER_S, Clock
 from flopsd.config import config_dir, load_peaks, settings_sha256
-from flopsd.context import default_state_dir, find_context
+from flopsd.context import Context, default_state_dir, find_context
 from flopsd.core.flop import format_flop
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon import Daemon
 from flopsd.errors import FlopsdError, LedgerError, SourceUnavailableError
 from flopsd.journal import Journal, StateDir
+from flopsd.ownership.opening import Job, own_if_asked
 from flopsd.parse import parse_listen
 from flopsd.runs import choose_run, recover
 from flopsd.settings import Settings
@@ -66,7 +67,10 @@ def run_daemon(
     table = load_peaks(settings.peaks)
     context = find_context(environment)
     origins: dict[str, str] = {}  # filled from the journal, before any source is read
-    sources = _sources(settings, table, clock, origins, supervised=supervision is not None)
+    root_pid = os.getppid() if supervision is not None else None  # the launcher, whose child the job is
+    job = Job(environment, context.job_name, root_pid, _cores_per_chip(context, table))
+    open_all = _Opening(settings, SourceSettings(clock, table, source_options(settings), origins), job)
+    sources = _sources(open_all, supervised=supervision is not None)
     ending = _Ending()  # from here on a signal is a regular end; before, there is nothing to lose
     folder = StateDir(state_dir(settings, environment))
     folder.acquire()
@@ -92,17 +96,14 @@ def run_daemon(
     return durable and sealed
 
 
-def _sources(
-    settings: Settings, table: PeakTable, clock: Clock, origins: Mapping[str, str], *, supervised: bool
-) -> dict[str, Callable[[], Source]]:
+def _sources(opening: _Opening, *, supervised: bool) -> dict[str, Callable[[], Source]]:
     """How to open each source. Unsupervised, they are opened here and now, so that a failure is an exit code;
     of those that are only probed for, one is enough."""
-    source_settings = SourceSettings(clock, table, source_options(settings), origins)
-    probed = settings.sources == ("probe",)
+    probed = opening.settings.sources == ("probe",)
     openers: dict[str, Callable[[], Source]] = {}
     absent: list[SourceUnavailableError] = []
-    for name in PROBED if probed else settings.sources:
-        openers[name] = _Opener(name, source_settings)
+    for name in PROBED if probed else opening.settings.sources:
+        openers[name] = _Opener(name, opening)
         if supervised:
             continue
         try:
@@ -119,6 +120,11 @@ def _sources(
     return openers
 
 
+def _cores_per_chip(context: Context, table: PeakTable) -> int | None:
+    known = table.instances.get(context.instance_type or "")
+    return None if known is None else table.parts[known.accelerator].cores_per_chip
+
+
 def source_options(settings: Settings) -> dict[str, object]:
     """What sources may know of the settings, by their keys; None is a source's own default."""
     return {
@@ -129,15 +135,27 @@ def source_options(settings: Settings) -> dict[str, object]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """What every source is opened with."""
+
+    settings: Settings
+    source: SourceSettings
+    job: Job
+
+
 @dataclass(slots=True)
 class _Opener:
-    """Opens one source by name, as often as it is asked."""
+    """Opens one source by name, as often as it is asked, with this job's devices only."""
 
     name: str
-    settings: SourceSettings
+    opening: _Opening
 
     def __call__(self) -> Source:
-        return open_source(self.name, self.settings)
+        source = open_source(self.name, self.opening.source)
+        if self.name == "replay":
+            return source  # its devices are nobody's
+        return own_if_asked(source, self.opening.settings.devices, self.opening.job, self.opening.source.clock)
 
 
 @dataclass(slots=True)

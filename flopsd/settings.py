@@ -12,6 +12,7 @@ from typing import Any
 
 from flopsd import parse
 from flopsd.core.model import Precision
+from flopsd.ownership import DevicesSetting, parse_devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Settings:
     seal: bool = True
     precision: Precision | None = None
     device_precision: Mapping[str, Precision] = field(default_factory=dict)
+    devices: DevicesSetting = field(default_factory=DevicesSetting)
     peaks: str | None = None
     replay_file: str | None = None
     dcgm_url: str | None = None
@@ -120,6 +122,14 @@ SETTINGS: tuple[Setting, ...] = (
         "DEVICE=FORMAT",
         "the same for single devices, by UUID or index: 0=bf16;1=bf16:0.9,fp8:0.1 (default: --precision for all)",
         parse.device_precision,
+    ),
+    Setting(
+        "devices",
+        "--devices",
+        "WHICH",
+        "all (default), visible (CUDA_VISIBLE_DEVICES), pod (the kubelet's word), job or job:ID (the scheduler's "
+        "job-mapping folder), processes (those of the job under exec), or UUIDs and indices",
+        parse_devices,
     ),
     Setting("peaks", "--peaks", "FILE", "peak table to use instead of the packaged one", parse.text),
     Setting(

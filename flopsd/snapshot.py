@@ -65,8 +65,8 @@ class DeviceState:
     def recovered_ns(self) -> int:
         return sum(tally.recovered_ns for tally, _ in self.all_tallies())
 
-    def span_ns(self) -> int:
-        return sum(tally.span_ns for tally, _ in self.all_tallies())
+    def job_ns(self) -> int:
+        return sum(tally.job_ns for tally, _ in self.all_tallies())
 
     def gap_ns(self) -> dict[GapReason, int]:
         return _sum(tally.gap_ns for tally, _ in self.all_tallies())
@@ -124,9 +124,9 @@ class Snapshot:
         return sum(rates) if rates else None
 
     def coverage_ppm(self) -> int | None:
-        span_ns = sum(device.span_ns() for device in self.devices)
+        job_ns = sum(device.job_ns() for device in self.devices)
         unknown_ns = sum(device.unknown_ns() for device in self.devices)
-        return (span_ns - unknown_ns) * 1_000_000 // span_ns if span_ns else None
+        return (job_ns - unknown_ns) * 1_000_000 // job_ns if job_ns else None
 
 
 def _sum(totals: Iterable[Mapping[K, int]]) -> dict[K, int]:

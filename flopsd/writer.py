@@ -81,6 +81,7 @@ class Writer:
         self._sources = {name: SourceState() for name in settings.sources}
         self._heard_ns: dict[str, int] = {}
         self._patience_ns: dict[str, int] = {}
+        self._not_ours: dict[str, frozenset[DeviceUid]] = {}
         self._roster = Roster(settings.sources)
         self._told_nothing = False
         self._history = History()
@@ -143,7 +144,8 @@ class Writer:
                 before = self._history.incarnations[-1] if self._history.incarnations else None
                 for device in message.devices:
                     if device.uid not in self._watched:
-                        self._watch(device, name, before)
+                        others = device.uid in self._not_ours.get(name, ())
+                        self._watch(device, name, before, since_ns=message.at_ns if others else None)
                 self._reassign()
             self._sources[name] = self._swept(state, message, message.sweep)
         self.tick()
@@ -189,10 +191,11 @@ class Writer:
         self._publish()
         return self._closed
 
-    def _watch(self, device: Device, source: str, before: Incarnation | None) -> None:
-        """Take up a device where the last incarnation left it, else at this one's beginning."""
+    def _watch(self, device: Device, source: str, before: Incarnation | None, since_ns: int | None = None) -> None:
+        """Take up a device where the last incarnation left it, else at this one's beginning; one that was
+        another job's until now, at `since_ns`."""
         rating = rate(device, self._table, self._settings.declared(device))
-        tally = self._left_off(device.uid, before)
+        tally = self._left_off(device.uid, before) if since_ns is None else Tally(since_ns, since_ns)
         part_id = None if rating.part is None else rating.part.id
         entry = DeviceEntry(device, source, part_id, tally.begin_ns, rating.precision)
         earlier = tuple(
@@ -255,6 +258,7 @@ class Writer:
             if watched is not None and watched.entry.source == message.source:
                 watched.state = replace(watched.state, gauges=gauges)
         self._patience_ns[message.source] = sweep.patience_ns
+        self._not_ours[message.source] = sweep.not_ours
         read = any(not isinstance(reading.work, Gap) for reading in sweep.readings)
         seen = self._clock.wall_ns() if read else state.last_reading_wall_ns
         return replace(
@@ -286,7 +290,8 @@ class Writer:
                     GapReason.SOURCE_SILENT if source and source.reason == "source_silent" else GapReason.SOURCE_DOWN
                 )
             elif self._roster.best(watched.entry.device.uid) is None:
-                reason = GapReason.DEVICE_MISSING
+                others = watched.entry.device.uid in self._not_ours.get(watched.entry.source, ())
+                reason = GapReason.NOT_OURS if others else GapReason.DEVICE_MISSING
             watched.count(watched.gap(now_ns, reason))
 
     def _failed(self, state: SourceState, message: Message) -> SourceState:

@@ -324,12 +324,13 @@ def _coverage(history: History, table: PeakTable) -> dict[str, Any]:
 
 
 def _share_ppm(tallies: list[Tally]) -> str | None:
-    span_ns = sum(tally.span_ns for tally in tallies)
-    return str((span_ns - sum(tally.unknown_ns for tally in tallies)) * PPM // span_ns) if span_ns else None
+    job_ns = sum(tally.job_ns for tally in tallies)
+    return str((job_ns - sum(tally.unknown_ns for tally in tallies)) * PPM // job_ns) if job_ns else None
 
 
 def _gap(incarnation: Incarnation, gap: GapInterval, table: PeakTable) -> dict[str, Any]:
     origin_ns = incarnation.begin["ns"]
+    ceiling = gap_ceiling_flop(gap.end_ns - gap.begin_ns, rating_of(incarnation, gap.device, table), table)
     return {
         "device": gap.device,
         "incarnation": gap.incarnation,
@@ -337,7 +338,7 @@ def _gap(incarnation: Incarnation, gap: GapInterval, table: PeakTable) -> dict[s
         "beginSeconds": seconds(gap.begin_ns - origin_ns),
         "endSeconds": seconds(gap.end_ns - origin_ns),
         "seconds": seconds(gap.end_ns - gap.begin_ns),
-        "ceiling": _text(gap_ceiling_flop(gap.end_ns - gap.begin_ns, rating_of(incarnation, gap.device, table), table)),
+        "ceiling": _text(0 if gap.reason is GapReason.NOT_OURS else ceiling),
     }
 
 

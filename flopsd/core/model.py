@@ -51,6 +51,7 @@ class GapReason(str, Enum):
     SOURCE_SILENT = "source_silent"
     DEVICE_MISSING = "device_missing"
     DEVICE_LOST = "device_lost"
+    NOT_OURS = "not_ours"  # it was another job's: nothing of this one is missing
     DRIVER_TIMEOUT = "driver_timeout"
     DRIVER_ERROR = "driver_error"
     NO_PERMISSION = "no_permission"
@@ -177,6 +178,7 @@ class Sweep:
     readings: tuple[Reading, ...]
     gauges: Mapping[DeviceUid, Gauges] = field(default_factory=dict)
     patience_ns: int = 0  # how much longer than the reading interval this source may rightly be silent
+    not_ours: frozenset[DeviceUid] = frozenset()  # devices that are here and another job's
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +247,12 @@ class Tally:
     def unknown_ns(self) -> int:
         """Gap time of which nothing was learned afterwards either. What an earlier tally left open can be
         recovered in a later one, so there it is not below zero."""
-        return max(0, self.total_gap_ns - self.recovered_ns)
+        return max(0, self.total_gap_ns - self.gap_ns.get(GapReason.NOT_OURS, 0) - self.recovered_ns)
+
+    @property
+    def job_ns(self) -> int:
+        """Device time that was this job's: what coverage is the known share of."""
+        return self.span_ns - self.gap_ns.get(GapReason.NOT_OURS, 0)
 
 
 @dataclass(frozen=True, slots=True, order=True)

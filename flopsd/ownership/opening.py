@@ -31,6 +31,13 @@ class Job:
     cores_per_chip: int | None = None  # of the AWS chips here
 
 
+def own_if_asked(source: Source, setting: DevicesSetting, job: Job, clock: Clock) -> Source:
+    """`source` as it is where all devices are measured and nothing tells who else uses them, else `own` of it."""
+    if setting.whose is Whose.ALL and job.root_pid is None:
+        return source
+    return own(source, setting, job, clock)
+
+
 def own(source: Source, setting: DevicesSetting, job: Job, clock: Clock, lookup: Lookup | None = None) -> OwnedSource:
     """`source` with this job's devices only. Takes it over, and closes it on failure.
 

@@ -1,8 +1,8 @@
 """A source of which only this job's devices and readings are shown.
 
 Whose a device is, is asked again each ten seconds, so what happens within ten seconds of a change may be
-counted to the wrong side. A device that stops being this job's is no longer listed: the writer then makes
-its further time a gap, DEVICE_MISSING, whose ceiling is the whole device. That is never too little.
+counted to the wrong side. A device that stops being this job's is no longer listed, and named in
+`Sweep.not_ours`: its further time is nothing of this job's, in the total's upper figure neither.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ class OwnedSource:
                 self._rejoin.joined(reading.device)
         readings = tuple(self._rejoin.corrected(reading) for reading in sweep.readings if self._counts(reading.device))
         gauges = {uid: gauges for uid, gauges in sweep.gauges.items() if self._counts(uid)}
-        return replace(sweep, readings=readings, gauges=gauges)
+        others = frozenset(device.uid for device in self._source.devices() if not self._counts(device.uid))
+        return replace(sweep, readings=readings, gauges=gauges, not_ours=sweep.not_ours | others)
 
     def sharing(self, device: Device) -> str | None:
         """Who else uses a device, in words; None: nobody that is known of."""
