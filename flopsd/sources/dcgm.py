@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 from flopsd.clock import NS_PER_S, Clock
 from flopsd.core.model import Device, DeviceUid, Gauges, Reading, Sweep
 from flopsd.core.peaks import PeakTable
-from flopsd.dcgm.gpu import ClockSamples, FollowedGpu
+from flopsd.dcgm.gpu import FollowedGpu
 from flopsd.dcgm.text import FIELD_OF_NAME, GpuPage, parse_page
 from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.nvidia.clocks import SmClocks, open_clocks
 from flopsd.sources import SourceSettings
 
 DEFAULT_URL = "http://127.0.0.1:9400/metrics"
@@ -37,13 +38,11 @@ _SEE_WHETHER = (
 
 def open_source(settings: SourceSettings) -> DcgmSource:
     """The exporter named in the settings. Raises SourceUnavailableError: none there, or something else is."""
-    url, seconds = settings.options.get("dcgm_url"), settings.options.get("dcgm_interval_seconds")
+    url, told = settings.options.get("dcgm_url"), settings.options.get("dcgm_interval_seconds")
+    seconds = DEFAULT_INTERVAL_SECONDS if told is None else float(told)
+    clocks = open_clocks(settings.clock, settings.peaks, round(4 * seconds * NS_PER_S))
     return DcgmSource(
-        settings.clock,
-        settings.peaks,
-        DEFAULT_URL if url is None else str(url),
-        DEFAULT_INTERVAL_SECONDS if seconds is None else float(seconds),
-        settings.origins,
+        settings.clock, settings.peaks, DEFAULT_URL if url is None else str(url), seconds, settings.origins, clocks
     )
 
 
@@ -59,14 +58,14 @@ class DcgmSource:
         url: str = DEFAULT_URL,
         interval_seconds: float = DEFAULT_INTERVAL_SECONDS,
         origins: Mapping[DeviceUid, str] | None = None,
-        clock_samples: ClockSamples | None = None,
+        clocks: SmClocks | None = None,
     ) -> None:
-        """`interval_seconds` is how often the exporter collects. `clock_samples` gives more samples of a device's
-        SM clock, such as those that another source reads each second. Raises SourceUnavailableError."""
+        """`interval_seconds` is how often the exporter collects. `clocks` are the SM clocks by NVML beside it: the
+        exporter has one sample a collection, they have one a second or more. Raises SourceUnavailableError."""
         self._clock, self._peaks, self._url = clock, peaks, url
         self._interval_ns = round(interval_seconds * NS_PER_S)
         self._origins: Mapping[DeviceUid, str] = origins if origins is not None else {}
-        self._clock_samples = clock_samples
+        self._clocks = clocks
         self._body: bytes | None = None
         self._pages: Mapping[DeviceUid, GpuPage] = {}
         if urlsplit(url).scheme not in ("http", "https"):
@@ -115,6 +114,8 @@ class DcgmSource:
         lag_ns, self._heard_ns = now_ns - self._heard_ns, now_ns
         readings: list[Reading] = []
         gauges: dict[DeviceUid, Gauges] = {}
+        if self._clocks is not None:
+            self._clocks.poll(pages)
         for at, (uid, page) in enumerate(pages.items()):
             if uid not in self._gpus:
                 self._gpus[uid] = self._new(page, at, now_ns)
@@ -124,10 +125,12 @@ class DcgmSource:
         return Sweep(tuple(readings), gauges, patience_ns)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        if self._clocks is not None:
+            self._clocks.close()
 
     def _new(self, page: GpuPage, at: int, now_ns: int) -> FollowedGpu:
-        return FollowedGpu(page, at, now_ns, self._interval_ns, self._peaks, self._clock_samples)
+        more_clocks = None if self._clocks is None else self._clocks.of
+        return FollowedGpu(page, at, now_ns, self._interval_ns, self._peaks, more_clocks)
 
     def _scrape(self) -> Mapping[DeviceUid, GpuPage]:
         """The page as it is now. Raises SourceError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from flopsd.core.model import (
     Tally,
 )
 from flopsd.errors import SourceError
+from flopsd.nvidia.clocks import open_clocks
 from tests.support.dcgm import BUSY, Bench, device_of
 from tests.support.exporter import (
     A100_UID,
@@ -26,6 +28,9 @@ from tests.support.exporter import (
     exporting,
     gpu,
 )
+from tests.support.scenario import Scenario, Segment, a100
+from tests.support.sim import SharedClock, simulated
+from tests.support.strategies import table
 
 
 @pytest.fixture
@@ -60,19 +65,22 @@ def test_a_clock_that_moved_is_doubt_and_samples_beside_remove_it(exporter: Expo
     assert reading.work.doubt_sm_cycles[Pipe.TENSOR] == round(0.93 * 90e6 * 30 * 108)
     bench.read()
 
-    def nvml(uid: str) -> list[tuple[int, int]]:
-        assert uid == A100_UID
-        return [(bench.clock.boottime_ns() - ago * NS_PER_S, 1410 if ago < 10 else 1230) for ago in range(100, 0, -1)]
 
-    with exporting(gpu({**BUSY, CLOCK: 1230})) as other:
-        bench = Bench(other, clock_samples=nvml)
+def test_nvmls_clock_beside_it_is_known_to_the_second(standin: Path, tmp_path: Path) -> None:
+    """The exporter shows the clock twice a minute; the driver beside it was at 1230 MHz for 21 of the 30 s."""
+    clock = SharedClock(tmp_path / "clock")
+    steps = (Segment(21_000, mhz=1230), Segment(9_000, mhz=1410))
+    with simulated(standin, tmp_path, Scenario((a100(steps),)), clock), exporting(gpu({**BUSY, CLOCK: 1230})) as other:
+        clocks = open_clocks(clock, table(), 120 * NS_PER_S)
+        assert clocks is not None
+        bench = Bench(other, clock=clock, clocks=clocks)
         bench.collects({**BUSY, CLOCK: 1230})
         bench.collects({**BUSY, CLOCK: 1410})
         (reading,) = bench.read()
+        bench.source.close()
     assert isinstance(reading.work, Active)
-    # Known to the second now: 21 of 30 s at the low clock, and one step within a second.
-    assert reading.work.doubt_sm_cycles[Pipe.TENSOR] <= 0.93 * 90e6 * 1.1 * 108
-    assert abs(reading.work.sm_cycles[Pipe.TENSOR] / (0.93e6 * 108) - (21 * 1230 + 9 * 1410)) < 200
+    assert reading.work.doubt_sm_cycles[Pipe.TENSOR] <= 0.93 * 90e6 * 3.1 * 108  # two steps, each within a second
+    assert abs(reading.work.sm_cycles[Pipe.TENSOR] / (0.93e6 * 108) - (21 * 1230 + 9 * 1410)) < 400
 
 
 def test_a_page_caught_while_it_is_renewed_is_one_collection(exporter: Exporter) -> None:

@@ -1,18 +1,17 @@
-"""The real program reading a dcgm-exporter at its usual address, held against what that exporter shows."""
+"""The real program reading a dcgm-exporter, alone and beside NVML, held against what that exporter shows."""
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
-
-import pytest
 
 from flopsd.clock import NS_PER_S, SystemClock
 from flopsd.core.records import read_history
 from flopsd.journal import read_journal
 from tests.support.exporter import CLOCK, ENERGY, FP16, FP32, FP64, TENSOR, UTIL, Exporter, gpu
-from tests.support.process import environment, flopsd, predicate, started
+from tests.support.process import environment, flopsd, get, predicate, started, wait_until
+from tests.support.scenario import Scenario, Segment, a100
 
-USUAL_PORT = 9400
 SECONDS = 8
 FLOP_PER_SECOND = 50 * 108 * 14_100_000 * 2048  # 0.50 x 108 SMs x 1410 MHz x bf16
 
@@ -25,17 +24,13 @@ def page() -> str:
 
 def test_an_a100_is_measured_and_sealed(tmp_path: Path) -> None:
     state, ledger = tmp_path / "state", tmp_path / "ledger.json"
-    try:
-        exporter = Exporter(USUAL_PORT)
-    except OSError as fault:
-        pytest.skip(f"port {USUAL_PORT} is taken here: {fault}")
-    try:
-        exporter.page = page
-        with started("run", "--source", "dcgm", "--state-dir", str(state), "--ledger", str(ledger), "--listen", "off",
-                     "--precision", "bf16", "--duration", str(SECONDS), env=environment(None)) as program:  # fmt: skip
-            assert program.finish() == 0, program.text
-    finally:
-        exporter.stop()
+    exporter = Exporter(0)
+    exporter.page = page
+    with started("run", "--source", "dcgm", "--dcgm-url", exporter.url, "--dcgm-interval", "1", "--state-dir", str(state),
+                 "--ledger", str(ledger), "--listen", "off", "--precision", "bf16", "--duration", str(SECONDS),
+                 env=environment(None)) as program:  # fmt: skip
+        assert program.finish() == 0, program.text
+    exporter.stop()
     told = predicate(ledger)
     (device,) = told["devices"]
     history = read_history(line.record() for line in read_journal(ledger.with_name("ledger.journal.jsonl")))
@@ -51,12 +46,45 @@ def test_an_a100_is_measured_and_sealed(tmp_path: Path) -> None:
     assert set(told["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping"}
 
 
+def test_one_gpu_by_two_sources_is_counted_once_and_by_the_better(tmp_path: Path, standin: Path) -> None:
+    """NVML bounds an A100, the exporter measures it; when the exporter goes, NVML's ceiling is what is left."""
+    scenario = Scenario((a100((Segment(1000, mhz=1410, util=97, watts=400),)),))
+    ledger, exporter = tmp_path / "ledger.json", Exporter(0)
+    exporter.page = page
+    env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
+    with started("run", "--dcgm-url", exporter.url, "--dcgm-interval", "1", "--state-dir", str(tmp_path / "state"),
+                 "--ledger", str(ledger), "--listen", "127.0.0.1:0", env=env) as program:  # fmt: skip
+        url = program.wait_for(r"metrics at (\S+)/metrics")[1]
+        wait_until(lambda: _observed(url, "activity") > 3, "three seconds by the exporter")
+        exporter.stop()
+        before = _observed(url, "utilization")
+        wait_until(lambda: _observed(url, "utilization") > before + 2, "two seconds by NVML")
+        program.process.terminate()
+        assert program.finish() == 0, program.text
+    told = predicate(ledger)
+    (device,) = told["devices"]
+    assert device["source"] == "nvml"
+    assert {row["evidence"] for row in device["work"] if row["flop"]["measured"]} == {"activity"}
+    assert float(device["observedSeconds"]) + float(device["gapSeconds"]) == float(device["spanSeconds"])
+    assert "device 0 is read by dcgm, evidence activity" in program.text
+    assert "device 0 is read by nvml, evidence utilization" in program.text
+    true = FLOP_PER_SECOND * float(device["spanSeconds"])
+    assert int(device["executed"]["measured"]) < true < int(device["executed"]["high"])
+
+
 def test_no_exporter_is_exit_4_with_how_to_start_one(tmp_path: Path) -> None:
-    try:
-        Exporter(USUAL_PORT).stop()
-    except OSError as fault:
-        pytest.skip(f"port {USUAL_PORT} is taken here: {fault}")
-    done = flopsd("run", "--source", "dcgm", "--state-dir", str(tmp_path / "state"))
+    with socket.socket() as taken:  # bound, so nobody else gets it, and not listening
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/metrics"
+        done = flopsd("run", "--source", "dcgm", "--dcgm-url", url, "--state-dir", str(tmp_path / "state"))
     assert done.returncode == 4
     assert "Connection refused" in done.stderr
     assert "--cap-add SYS_ADMIN" in done.stderr
+
+
+def _observed(url: str, evidence: str) -> float:
+    lines = get(f"{url}/metrics")[1].splitlines()
+    told = [
+        line for line in lines if line.startswith("flopsd_observed_seconds_total{") and f'evidence="{evidence}"' in line
+    ]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in told)

@@ -72,7 +72,7 @@ typedef struct { unsigned multiprocessors, shared[5], gpu_instance_slices, compu
 typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char bus_id[32]; } Pci;
 
 static Gpu gpus[MAX_GPUS];
-static int gpu_count, loaded;
+static int gpu_count, loaded, users;
 static long long epoch_ns, driver_from_ns;
 static char driver[64] = "595.91.07";
 static unsigned long long *calls;
@@ -226,11 +226,16 @@ static int put(char *to, unsigned size, const char *text) {
 
 EXPORT int nvmlInitWithFlags(unsigned flags) {
     (void)flags;
-    load();
+    if (!users) load(); /* later starts only count, as NVML's do */
     if (now_ns() < driver_from_ns) { loaded = 0; return DRIVER_NOT_LOADED; }
+    users++;
     return OK;
 }
-EXPORT int nvmlShutdown(void) { loaded = 0; return OK; }
+EXPORT int nvmlShutdown(void) {
+    if (!users) return UNINITIALIZED;
+    if (!--users) loaded = 0;
+    return OK;
+}
 EXPORT const char *nvmlErrorString(int code) { (void)code; return "stand-in error"; }
 EXPORT int nvmlSystemGetDriverVersion(char *to, unsigned size) { return put(to, size, driver); }
 EXPORT int nvmlSystemGetNVMLVersion(char *to, unsigned size) { return put(to, size, "13.595.91.07"); }

@@ -37,8 +37,10 @@ BF16 = Precision((("bf16", 1_000_000),), "test")
 class Bench:
     """A source on a clock stepped by hand, with a meter behind it that checks what every reading must be."""
 
-    def __init__(self, exporter: Exporter, interval_s: float = 30, **how: object) -> None:
-        self.exporter, self.clock, self.energy = exporter, FakeClock(), 1_000_000
+    def __init__(
+        self, exporter: Exporter, interval_s: float = 30, clock: FakeClock | None = None, **how: object
+    ) -> None:
+        self.exporter, self.clock, self.energy = exporter, clock or FakeClock(), 1_000_000
         self.source = DcgmSource(self.clock, table(), exporter.url, interval_s, **how)  # type: ignore[arg-type]
         self.tally = Tally(self.clock.boottime_ns(), self.clock.boottime_ns())
         self.limits: Limits | None = A100

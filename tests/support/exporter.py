@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-A100_UID = "GPU-a1000000-0000-4000-8000-000000000000"
+A100_UID = "GPU-5a4d0000-0000-4000-8000-000000000000"  # the first GPU of the NVML stand-in: one and the same device
 TENSOR, CLOCK, UTIL = "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "DCGM_FI_DEV_SM_CLOCK", "DCGM_FI_DEV_GPU_UTIL"
 HMMA, IMMA, DFMA = (f"DCGM_FI_PROF_PIPE_TENSOR_{kind}_ACTIVE" for kind in ("HMMA", "IMMA", "DFMA"))
 FP64, FP32, FP16 = (f"DCGM_FI_PROF_PIPE_{kind}_ACTIVE" for kind in ("FP64", "FP32", "FP16"))

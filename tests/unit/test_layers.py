@@ -28,7 +28,7 @@ FLOORS = (
     ("ownership.nvml", "ownership.podresources", "ownership.asking", "ownership.rejoin", "neuron.totals"),
     ("ownership.visible", "ownership.kubernetes", "ownership.hpc", "ownership.processes"),
     ("config", "journal", "sources", "roster", "nvidia", "nvidia.driver", "nvidia.scale", "dcgm.work"),
-    ("ownership.source", "nvidia.gpm", "nvidia.mig", "nvidia.utilization"),
+    ("ownership.source", "nvidia.clocks", "nvidia.gpm", "nvidia.mig", "nvidia.utilization"),
     ("ownership.opening", "nvidia.activity", "dcgm.gpu"),
     (
         "sources.nvml",
