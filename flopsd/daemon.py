@@ -76,9 +76,9 @@ class Pump(threading.Thread):
                 opened = self._source.describe()
             sweep = read_source(self._source)
         except SourceError as fault:
-            hint = f"; {fault.hint}" if fault.hint else ""
             reason = GapReason.SOURCE_DOWN if isinstance(fault, SourceUnavailableError) else GapReason.DRIVER_ERROR
             absent = isinstance(fault, SourceUnavailableError) and fault.absent
+            hint = f"; {fault.hint}" if fault.hint and not absent else ""
             at_ns = self._clock.boottime_ns()
             self._post(Message(self.source_name, at_ns, fault=f"{fault}{hint}", reason=reason, absent=absent))
             return

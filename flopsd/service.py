@@ -115,7 +115,7 @@ def _sources(opening: _Opening, *, supervised: bool) -> dict[str, Callable[[], S
     if not supervised and len(absent) == len(openers):
         raise SourceUnavailableError(
             "no accelerator is found here: " + "; ".join(map(str, absent)),
-            hint="; ".join(fault.hint for fault in absent if fault.hint),
+            hint=f"{absent[0].hint}; `flopsd doctor` says more, `flopsd run --source replay` shows how it would look",
         )
     return openers
 
@@ -152,10 +152,16 @@ class _Opener:
     opening: _Opening
 
     def __call__(self) -> Source:
-        source = open_source(self.name, self.opening.source)
+        settings = self.opening.settings
+        try:
+            source = open_source(self.name, self.opening.source)
+        except SourceUnavailableError as fault:
+            # What was asked for by name and is not here is a fault; what was only probed for is not.
+            fault.absent = fault.absent and settings.sources == ("probe",)
+            raise
         if self.name == "replay":
             return source  # its devices are nobody's
-        return own_if_asked(source, self.opening.settings.devices, self.opening.job, self.opening.source.clock)
+        return own_if_asked(source, settings.devices, self.opening.job, self.opening.source.clock)
 
 
 @dataclass(slots=True)

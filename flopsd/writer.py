@@ -299,7 +299,7 @@ class Writer:
         if not message.absent:
             errors[message.reason.value] = errors.get(message.reason.value, 0) + 1
         if state.reason != message.fault:
-            log.log(logging.INFO if message.absent else logging.ERROR, "source %s: %s", message.source, message.fault)
+            log.log(logging.DEBUG if message.absent else logging.ERROR, "source %s: %s", message.source, message.fault)
         failed = replace(
             state,
             up=False,
@@ -312,7 +312,9 @@ class Writer:
         if message.absent and not self._told_nothing and all(other.absent for other in others):
             self._told_nothing = True
             told = "; ".join(other.reason for other in (*others, failed))
-            log.error("NOTHING IS METERED: no accelerator is found here, and none is counted as zero: %s", told)
+            log.error(
+                "NOTHING IS METERED: no accelerator is found here: %s; `flopsd doctor` says what to do about each", told
+            )
         return failed
 
     def _of_source(self, name: str) -> list[Watched]:

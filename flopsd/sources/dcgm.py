@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,9 +26,8 @@ DEFAULT_INTERVAL_SECONDS = 30.0
 _TIMEOUT_SECONDS, _PAGE_BYTES_MAX = 2.0, 16 * 1024 * 1024
 _FORGIVEN_NS = 5 * NS_PER_S  # a scrape that fails between two collections misses nothing
 _START_IT = (
-    "start one: docker run --gpus all --cap-add SYS_ADMIN -p 9400:9400 nvcr.io/nvidia/k8s/dcgm-exporter:TAG "
-    "(SYS_ADMIN is for A100 and older), with DCGM_FI_PROF_PIPE_TENSOR_ACTIVE, DCGM_FI_DEV_SM_CLOCK, and if they "
-    "are known to it 1006-1008 and 1013-1015 in its CSV"
+    "start NVIDIA's dcgm-exporter (with the capability SYS_ADMIN on A100 and older), or give --dcgm-url its address; "
+    "its CSV must list DCGM_FI_PROF_PIPE_TENSOR_ACTIVE and DCGM_FI_DEV_SM_CLOCK, better also 1006-1008 and 1013-1015"
 )
 _SEE_WHETHER = (
     "see whether it runs, and its log; it must answer with series DCGM_FI_... that carry a UUID "
@@ -40,9 +39,13 @@ def open_source(settings: SourceSettings) -> DcgmSource:
     """The exporter named in the settings. Raises SourceUnavailableError: none there, or something else is."""
     url, told = settings.options.get("dcgm_url"), settings.options.get("dcgm_interval_seconds")
     seconds = DEFAULT_INTERVAL_SECONDS if told is None else float(told)
-    clocks = open_clocks(settings.clock, settings.peaks, round(4 * seconds * NS_PER_S))
     return DcgmSource(
-        settings.clock, settings.peaks, DEFAULT_URL if url is None else str(url), seconds, settings.origins, clocks
+        settings.clock,
+        settings.peaks,
+        DEFAULT_URL if url is None else str(url),
+        seconds,
+        settings.origins,
+        lambda: open_clocks(settings.clock, settings.peaks, round(4 * seconds * NS_PER_S)),
     )
 
 
@@ -58,14 +61,13 @@ class DcgmSource:
         url: str = DEFAULT_URL,
         interval_seconds: float = DEFAULT_INTERVAL_SECONDS,
         origins: Mapping[DeviceUid, str] | None = None,
-        clocks: SmClocks | None = None,
+        clocks: Callable[[], SmClocks | None] = lambda: None,
     ) -> None:
-        """`interval_seconds` is how often the exporter collects. `clocks` are the SM clocks by NVML beside it: the
+        """`interval_seconds` is how often the exporter collects. `clocks` opens the SM clocks by NVML beside it: the
         exporter has one sample a collection, they have one a second or more. Raises SourceUnavailableError."""
         self._clock, self._peaks, self._url = clock, peaks, url
         self._interval_ns = round(interval_seconds * NS_PER_S)
         self._origins: Mapping[DeviceUid, str] = origins if origins is not None else {}
-        self._clocks = clocks
         self._body: bytes | None = None
         self._pages: Mapping[DeviceUid, GpuPage] = {}
         if urlsplit(url).scheme not in ("http", "https"):
@@ -78,6 +80,7 @@ class DcgmSource:
             absent = isinstance(_root(fault), ConnectionRefusedError)
             hint = _START_IT if absent else fault.hint
             raise SourceUnavailableError(str(fault), hint=hint, absent=absent) from fault
+        self._clocks = clocks()
         self._heard_ns = clock.boottime_ns()
         self._gpus = {uid: self._new(page, at, self._heard_ns) for at, (uid, page) in enumerate(pages.items())}
 

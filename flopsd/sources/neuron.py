@@ -33,7 +33,10 @@ SILENT_NS = 10 * PERIOD_SECONDS * NS_PER_S  # longer than this without another l
 _FIRST_LINES = 5
 _JITTER = 10  # a document may come late by a tenth of its period without leaving a hole
 _BACKOFF_NS, _BACKOFF_MAX_NS = NS_PER_S, 64 * NS_PER_S
-_INSTALL = "install aws-neuronx-tools; in a container mount /opt/aws/neuron and give it /dev/neuron*"
+_INSTALL = (
+    "on Trainium and Inferentia install aws-neuronx-tools; "
+    "in a container mount /opt/aws/neuron and give it /dev/neuron*"
+)
 _UPDATE_TOOLS = "update aws-neuronx-tools"
 
 

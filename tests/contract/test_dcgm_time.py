@@ -71,9 +71,7 @@ def test_nvmls_clock_beside_it_is_known_to_the_second(standin: Path, tmp_path: P
     clock = SharedClock(tmp_path / "clock")
     steps = (Segment(21_000, mhz=1230), Segment(9_000, mhz=1410))
     with simulated(standin, tmp_path, Scenario((a100(steps),)), clock), exporting(gpu({**BUSY, CLOCK: 1230})) as other:
-        clocks = open_clocks(clock, table(), 120 * NS_PER_S)
-        assert clocks is not None
-        bench = Bench(other, clock=clock, clocks=clocks)
+        bench = Bench(other, clock=clock, clocks=lambda: open_clocks(clock, table(), 120 * NS_PER_S))
         bench.collects({**BUSY, CLOCK: 1230})
         bench.collects({**BUSY, CLOCK: 1410})
         (reading,) = bench.read()

@@ -21,6 +21,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,7 @@ typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; c
 
 static Gpu gpus[MAX_GPUS];
 static int gpu_count, loaded, users;
+static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
 static long long epoch_ns, driver_from_ns;
 static char driver[64] = "595.91.07";
 static unsigned long long *calls;
@@ -226,15 +228,19 @@ static int put(char *to, unsigned size, const char *text) {
 
 EXPORT int nvmlInitWithFlags(unsigned flags) {
     (void)flags;
+    pthread_mutex_lock(&starting);
     if (!users) load(); /* later starts only count, as NVML's do */
-    if (now_ns() < driver_from_ns) { loaded = 0; return DRIVER_NOT_LOADED; }
-    users++;
-    return OK;
+    int absent = now_ns() < driver_from_ns;
+    if (absent) loaded = 0; else users++;
+    pthread_mutex_unlock(&starting);
+    return absent ? DRIVER_NOT_LOADED : OK;
 }
 EXPORT int nvmlShutdown(void) {
-    if (!users) return UNINITIALIZED;
-    if (!--users) loaded = 0;
-    return OK;
+    pthread_mutex_lock(&starting);
+    int running = users > 0;
+    if (running && !--users) loaded = 0;
+    pthread_mutex_unlock(&starting);
+    return running ? OK : UNINITIALIZED;
 }
 EXPORT const char *nvmlErrorString(int code) { (void)code; return "stand-in error"; }
 EXPORT int nvmlSystemGetDriverVersion(char *to, unsigned size) { return put(to, size, driver); }
