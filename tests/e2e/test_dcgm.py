@@ -79,7 +79,7 @@ def test_no_exporter_is_exit_4_with_how_to_start_one(tmp_path: Path) -> None:
         done = flopsd("run", "--source", "dcgm", "--dcgm-url", url, "--state-dir", str(tmp_path / "state"))
     assert done.returncode == 4
     assert "Connection refused" in done.stderr
-    assert "--cap-add SYS_ADMIN" in done.stderr
+    assert "the capability SYS_ADMIN" in done.stderr
 
 
 def _observed(url: str, evidence: str) -> float:
