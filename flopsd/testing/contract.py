@@ -123,8 +123,9 @@ class SourceContract:
 
     def test_reading_twice_at_one_moment_changes_nothing(self) -> None:
         """Two instances beside each other, one read twice each time: they must tell the same."""
-        with self._opened() as (once, clock), self._opened(clock) as (twice, _):
-            opened_ns = clock.boottime_ns()
+        clock = self.clock()
+        opened_ns = clock.boottime_ns()
+        with self._opened(clock) as (once, _), self._opened(clock) as (twice, _):
             single: list[Read] = []
             double: list[Read] = []
             for _ in range(self.reads):
@@ -146,8 +147,9 @@ class SourceContract:
             _require("twice", problems)
 
     def test_one_fault_is_a_gap_of_one_device(self) -> None:
-        with self._opened() as (source, clock):
-            opened_ns = clock.boottime_ns()
+        clock = self.clock()
+        opened_ns = clock.boottime_ns()
+        with self._opened(clock) as (source, _):
             before = [self._step(source, clock) for _ in range(self.reads)]
             well = {reading.device for reading in _readings(before) if not isinstance(reading.work, Gap)}
             broken = self.break_one(source)
