@@ -146,11 +146,14 @@ def _registered() -> list[EntryPoint]:
 
 def _any_plug_in() -> bool:
     """Whether any distribution seems to register a source; cheaper than to ask which."""
-    return any(
-        f"[{GROUP}]" in file.read_text(encoding="utf-8", errors="replace")
-        for folder in sys.path
-        for file in Path(folder).glob("*-info/entry_points.txt")
-    )
+    for folder in sys.path:
+        for file in Path(folder).glob("*-info/entry_points.txt"):
+            try:
+                if f"[{GROUP}]" in file.read_text(encoding="utf-8", errors="replace"):
+                    return True
+            except OSError:
+                continue  # not readable, or gone again while pip works
+    return False
 
 
 def _origin(point: EntryPoint) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -56,11 +57,24 @@ def wheel(source: Path, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    folder = tmp_path_factory.mktemp("plugin")
+def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Installed:
+    """Made once, however many workers of xdist ask for it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "plugin"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = Installed(folder, folder / "venv" / "bin" / "python", folder / "rocm")
+        if not (folder / "whole").exists():
+            install(found)
+            (folder / "whole").touch()
+    return found
+
+
+def install(found: Installed) -> None:
+    folder = found.folder
     wheels: Sequence[Path] = (wheel(ROOT, folder / "flopsd"), wheel(EXAMPLE, folder / "flopsd-amd"))
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
-    found = Installed(folder, folder / "venv" / "bin" / "python", folder / "rocm")
     code, said = found.run(
         found.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheels[0], f"{wheels[1]}[test]",
         cwd=folder,
@@ -71,7 +85,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     code, said = found.run(found.python, "-c", compile_it, found.rocm, cwd=EXAMPLE / "tests",
                            env={"PYTHONDONTWRITEBYTECODE": "1"})  # fmt: skip
     assert code == 0, said
-    return found
 
 
 def test_the_plug_ins_own_tests_pass_against_the_wheels(installed: Installed) -> None:

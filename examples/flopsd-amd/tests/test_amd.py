@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
+import yaml
 from conftest import Gpu, Simulation
 
 from flopsd.clock import NS_PER_S
-from flopsd.config import load_peaks
+from flopsd.config import config_dir, load_peaks
 from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Busy, DeviceUid, Evidence, Gap, GapReason, Limits, Reading
 from flopsd.errors import SourceUnavailableError
@@ -178,6 +180,21 @@ def test_energy_is_an_absolute_counter(simulation: Simulation) -> None:
     source = opened(simulation)
     energy = [read(source, simulation, 1000)[0].counters["energy_mj"] for _ in range(3)]
     assert [later - earlier for earlier, later in itertools.pairwise(energy)] == pytest.approx([750_000] * 2, abs=2)
+
+
+def test_the_row_reproduces_the_published_peaks_and_fits_the_table(simulation: Simulation, tmp_path: Path) -> None:
+    row = (Path(__file__).parents[1] / "mi300x.yaml").read_text()
+    packaged = (config_dir() / "peaks.yaml").read_text()
+    (tmp_path / "peaks.yaml").write_text(packaged.replace("\naccelerators:\n", f"\naccelerators:\n{row}"))
+    table = load_peaks(str(tmp_path / "peaks.yaml"))
+    part = table.resolve(opened(simulation).devices()[0])
+    assert part.id == "mi300x"
+    assert table.limits(opened(simulation).devices()[0], part) == MI300X
+    (told,) = yaml.safe_load(row)
+    rates = told["flop_per_cycle_per_sm"]
+    for name, tflop_per_s in told["datasheet_dense_tflop_per_s"].items():
+        pipe, number_format = name.split(".")
+        assert round(rates[pipe][number_format] * 304 * 2100 / 10**6, 1) == tflop_per_s, name
 
 
 def test_no_driver_is_unavailable_with_a_hint(simulation: Simulation) -> None:
