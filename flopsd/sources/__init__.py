@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from flopsd.clock import Clock
 from flopsd.core.model import Device, DeviceUid, Sweep
@@ -16,6 +16,8 @@ from flopsd.errors import SourceError, SourceUnavailableError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+T = TypeVar("T")
 
 GROUP = "flopsd.sources"
 BUILT_IN = ("nvml", "replay")
@@ -166,8 +168,16 @@ def _uninstall(points: Sequence[EntryPoint]) -> str:
 
 def read_source(source: Source) -> Sweep:
     """One read. Whatever the plug-in raises comes out as SourceError."""
+    sweep: Any = ask(source, source.read)
+    if not isinstance(sweep, Sweep):
+        raise SourceError(f"source {source.name!r} failed: read() gave {type(sweep).__name__}, not a Sweep")
+    return sweep
+
+
+def ask(source: Source, call: Callable[[], T]) -> T:
+    """What one call to a source gives. Whatever the plug-in raises comes out as SourceError."""
     try:
-        return source.read()
+        return call()
     except SourceError:
         raise
     except Exception as fault:
