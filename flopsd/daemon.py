@@ -15,7 +15,7 @@ from typing import Any
 from flopsd.clock import NS_PER_S, Clock
 from flopsd.core.model import GapReason
 from flopsd.errors import SourceError, SourceUnavailableError
-from flopsd.sources import Source, read_source
+from flopsd.sources import Source, ask, read_source
 from flopsd.writer import Message, Writer
 
 log = logging.getLogger("flopsd")
@@ -42,6 +42,7 @@ class Pump(threading.Thread):
         self._opener, self._post, self._clock = opener, post, clock
         self._interval_ns, self._stop_event = round(interval_seconds * NS_PER_S), stop
         self._source: Source | None = None
+        self._described = False  # whether the writer knows what the open source says of itself
 
     def run(self) -> None:
         due_ns = self._clock.boottime_ns()
@@ -62,7 +63,10 @@ class Pump(threading.Thread):
                 due_ns += self._interval_ns * max(1, -(-(now_ns - due_ns) // self._interval_ns))
             self._clock.wait(self._stop_event, (due_ns - now_ns) / NS_PER_S)
         if self._source is not None:
-            self._source.close()
+            try:
+                ask(self._source, self._source.close)
+            except SourceError as fault:
+                log.warning("%s", fault)  # all that it read is posted already
         self.finished.set()
         self._post(Message(self.source_name, -1))  # wakes the writer; see Daemon.run
 
@@ -72,9 +76,11 @@ class Pump(threading.Thread):
         opened: Mapping[str, Any] | None = None
         try:
             if self._source is None:
-                self._source = self._opener()
-                opened = self._source.describe()
+                self._source, self._described = self._opener(), False
+            if not self._described:
+                opened = ask(self._source, self._source.describe)
             sweep = read_source(self._source)
+            devices = tuple(ask(self._source, self._source.devices))
         except SourceError as fault:
             reason = GapReason.SOURCE_DOWN if isinstance(fault, SourceUnavailableError) else GapReason.DRIVER_ERROR
             absent = isinstance(fault, SourceUnavailableError) and fault.absent
@@ -82,12 +88,12 @@ class Pump(threading.Thread):
             at_ns = self._clock.boottime_ns()
             self._post(Message(self.source_name, at_ns, fault=f"{fault}{hint}", reason=reason, absent=absent))
             return
-        ended_ns = self._clock.boottime_ns()
+        ended_ns, self._described = self._clock.boottime_ns(), True
         self._post(
             Message(
                 self.source_name,
                 ended_ns,
-                tuple(self._source.devices()),
+                devices,
                 sweep,
                 read_seconds=(ended_ns - began_ns) / NS_PER_S,
                 opened=opened,

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from flopsd.clock import Clock
 from flopsd.core.model import Device, DeviceUid, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+T = TypeVar("T")
 
 GROUP = "flopsd.sources"
 BUILT_IN = ("nvml", "dcgm", "neuron", "replay")
@@ -56,35 +63,121 @@ Opener = Callable[[SourceSettings], Source]
 def open_source(name: str, settings: SourceSettings) -> Source:
     """Open a built-in source, or the one that a plug-in registers in the entry-point group `flopsd.sources`.
 
-    Raises SourceUnavailableError: not registered, its library is missing, nothing to read here.
+    Raises SourceUnavailableError: not registered or by two, its library is missing, nothing to read here. A
+    plug-in's own fault names the distribution it came with.
     """
+    origin, opener = _opener(name)
     try:
-        return _opener(name)(settings)
+        source = opener(settings)
     except SourceUnavailableError:
         raise
     except Exception as fault:
-        raise SourceUnavailableError(f"source {name!r} cannot be opened: {fault!r}") from fault
+        raise SourceUnavailableError(f"source {name!r}{origin} cannot be opened: {fault!r}") from fault
+    if origin:
+        _check(name, origin, source)
+    return source
 
 
-def _opener(name: str) -> Opener:
+def _opener(name: str) -> tuple[str, Opener]:
+    """How to open a source, and where a plug-in came from, in words; empty for a built-in one."""
+    points = _registered() if name not in BUILT_IN or _any_plug_in() else []
+    found = [point for point in points if point.name == name]
+    origins = [_origin(point) for point in found]
     if name in BUILT_IN:
+        if found:
+            raise SourceUnavailableError(
+                f"the name {name!r} is a built-in source's, and a plug-in{' and'.join(origins)} registers it too",
+                hint=_uninstall(found) + ", or ask its authors for another name",
+            )
         built_in: Opener = import_module(f"flopsd.sources.{name}").open_source
-        return built_in
+        return "", built_in
+    if not found:
+        known = sorted({*BUILT_IN, *(point.name for point in points)})
+        raise SourceUnavailableError(f"there is no source named {name!r}", hint=f"sources here: {', '.join(known)}")
+    if len(found) > 1:
+        raise SourceUnavailableError(
+            f"the source {name!r} is registered more than once:{' and'.join(origins)}",
+            hint=_uninstall(found) + ": only one can be meant",
+        )
+    return origins[0], _load(found[0], origins[0])
+
+
+def _load(point: EntryPoint, origin: str) -> Opener:
+    import inspect
+
+    try:
+        opener = point.load()
+    except Exception as fault:
+        raise SourceUnavailableError(
+            f"source {point.name!r}{origin} cannot be loaded: {fault!r}",
+            hint="install it again with what it needs, or ask its authors",
+        ) from fault
+    try:
+        inspect.signature(opener).bind(None)
+    except (TypeError, ValueError) as fault:
+        raise SourceUnavailableError(
+            f"source {point.name!r}{origin}: {point.value} cannot be called with one argument, its SourceSettings: "
+            f"{fault}",
+            hint="it was made for another version of flopsd; ask its authors",
+        ) from fault
+    checked: Opener = opener
+    return checked
+
+
+def _check(name: str, origin: str, source: Any) -> None:
+    """That what a plug-in opened is a source of that name: later it would be too late to say so clearly."""
+    missing = [what for what in ("devices", "read", "describe", "close") if not callable(getattr(source, what, None))]
+    if missing:
+        raise SourceUnavailableError(
+            f"source {name!r}{origin} gave {type(source).__name__}, which is no source: "
+            f"{', '.join(missing)} cannot be called",
+            hint="flopsd.sources.Source says what is asked of it; ask its authors",
+        )
+    if getattr(source, "name", None) != name:
+        raise SourceUnavailableError(
+            f"source {name!r}{origin} calls itself {getattr(source, 'name', None)!r}",
+            hint="its name and its entry point's must be the same; ask its authors",
+        )
+
+
+def _registered() -> list[EntryPoint]:
     from importlib.metadata import entry_points  # loaded only for plug-ins: it costs two megabytes
 
-    points = {point.name: point for point in entry_points(group=GROUP)}
-    if name not in points:
-        raise SourceUnavailableError(
-            f"there is no source named {name!r}", hint=f"sources here: {', '.join((*BUILT_IN, *sorted(points)))}"
-        )
-    plugged_in: Opener = points[name].load()
-    return plugged_in
+    return list(entry_points(group=GROUP))
+
+
+def _any_plug_in() -> bool:
+    """Whether any distribution seems to register a source; cheaper than to ask which."""
+    for folder in sys.path:
+        for file in Path(folder).glob("*-info/entry_points.txt"):
+            try:
+                if f"[{GROUP}]" in file.read_text(encoding="utf-8", errors="replace"):
+                    return True
+            except OSError:
+                continue  # not readable, or gone again while pip works
+    return False
+
+
+def _origin(point: EntryPoint) -> str:
+    return " of an unnamed distribution" if point.dist is None else f" of {point.dist.name} {point.dist.version}"
+
+
+def _uninstall(points: Sequence[EntryPoint]) -> str:
+    return "pip uninstall " + " or ".join(sorted({point.dist.name for point in points if point.dist is not None}))
 
 
 def read_source(source: Source) -> Sweep:
     """One read. Whatever the plug-in raises comes out as SourceError."""
+    sweep: Any = ask(source, source.read)
+    if not isinstance(sweep, Sweep):
+        raise SourceError(f"source {source.name!r} failed: read() gave {type(sweep).__name__}, not a Sweep")
+    return sweep
+
+
+def ask(source: Source, call: Callable[[], T]) -> T:
+    """What one call to a source gives. Whatever the plug-in raises comes out as SourceError."""
     try:
-        return source.read()
+        return call()
     except SourceError:
         raise
     except Exception as fault:

@@ -26,7 +26,7 @@ from flopsd.core.model import (
     Reading,
     Sweep,
 )
-from flopsd.errors import SourceUnavailableError
+from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import SourceSettings
 
 FORMAT = "flopsd-recording/1"
@@ -38,11 +38,17 @@ def open_source(settings: SourceSettings) -> ReplaySource:
     try:
         data = path.read_bytes()
     except OSError as fault:
-        raise SourceUnavailableError(f"cannot read the recording {path}: {fault.strerror}") from fault
+        raise SourceUnavailableError(
+            f"cannot read the recording {path}: {fault.strerror}",
+            hint="leave --replay-file out to play the bundled recording",
+        ) from fault
     try:
         return ReplaySource(data, path.name, settings.clock)
     except (ValueError, KeyError, TypeError, IndexError) as fault:
-        raise SourceUnavailableError(f"{path} is not a recording of {FORMAT}: {fault!r}") from fault
+        raise SourceUnavailableError(
+            f"{path} is not a recording of {FORMAT}: {fault!r}",
+            hint="`flopsd` bundles one: leave --replay-file out",
+        ) from fault
 
 
 class ReplaySource:
@@ -64,6 +70,7 @@ class ReplaySource:
         self._clock = clock
         self._lap_ns = clock.boottime_ns()
         self._next = 0
+        self._closed = False
 
     def devices(self) -> Sequence[Device]:
         return self._devices
@@ -73,6 +80,8 @@ class ReplaySource:
 
     def read(self) -> Sweep:
         """All recorded readings that have come due."""
+        if self._closed:
+            raise SourceError("the replay is closed")
         now_ns = self._clock.boottime_ns()
         readings: list[Reading] = []
         gauges: dict[DeviceUid, Gauges] = {}
@@ -86,7 +95,7 @@ class ReplaySource:
         return Sweep(tuple(readings), gauges)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        self._closed = True
 
     def _reading(self, row: Sequence[Any]) -> tuple[Reading, Gauges]:
         """`[device, begin_ns, end_ns, {"activity"|"busy"|"gap": …, "gauges": …}]`; counters are not replayed."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flopsd.clock import NS_PER_S, SystemClock
-from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading, Sweep
+from flopsd.core.model import Active, Device, Evidence, GapReason, Pipe, Reading, Sweep
 from flopsd.core.records import read_history
 from flopsd.daemon import Daemon
-from flopsd.errors import SourceUnavailableError
+from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.journal import Journal, StateDir
-from flopsd.sources import Source
+from flopsd.sources import Source, read_source
 from flopsd.testing import ScriptedSource
 from flopsd.writer import Writer, WriterSettings
 from tests.support.runs import CONTEXT, H100
@@ -45,7 +47,8 @@ class Bench:
 
     def run(self, opener: object) -> str:
         self.daemon = Daemon(self.writer, {"script": opener}, self.clock, INTERVAL_S)  # type: ignore[dict-item]
-        why = self.daemon.run(lambda: None)
+        ticks = iter(range(100))
+        why = self.daemon.run(lambda: None if next(ticks, None) is not None else self.daemon.stop("nothing came"))
         assert self.writer.close(why)
         return why
 
@@ -139,3 +142,62 @@ def test_a_hanging_source_holds_up_neither_the_writer_nor_the_end(
     (state,) = bench.writer.snapshot.devices
     assert state.tally.gap_ns[GapReason.SOURCE_SILENT] > 0
     assert state.tally.total_observed_ns + state.tally.total_gap_ns == state.tally.span_ns
+
+
+class Clumsy(ScriptedSource):
+    """Fails in one of its calls, at the first or each time."""
+
+    def __init__(self, bench: Bench, call: str, times: int) -> None:
+        super().__init__("script", [H100], bench.sweep)
+        self.bench, self.call, self.left = bench, call, times
+
+    def fail(self, call: str) -> None:
+        if call == self.call and self.left > 0:
+            self.left -= 1
+            raise RuntimeError(f"a plug-in's own fault in {call}")
+
+    def describe(self) -> Mapping[str, Any]:
+        self.fail("describe")
+        return {"driver": "7", "replay": None}
+
+    def read(self) -> Sweep:
+        self.bench.reads += 1
+        if self.bench.reads == 3:
+            self.bench.daemon.stop("enough")
+        self.fail("read")
+        return super().read()
+
+    def devices(self) -> Sequence[Device]:
+        self.fail("devices")
+        return super().devices()
+
+    def close(self) -> None:
+        self.fail("close")
+        super().close()
+
+
+@pytest.mark.parametrize("call", ["describe", "read", "devices"])
+def test_a_source_that_fails_in_any_call_is_asked_again_and_its_facts_are_kept(tmp_path: Path, call: str) -> None:
+    bench = Bench(tmp_path)
+    assert bench.run(lambda: Clumsy(bench, call, 1)) == "enough"
+    assert bench.writer.snapshot.sources["script"].errors == {"driver_error": 1}
+    facts = [record["facts"] for record in bench.journal.read() if record["kind"] == "source"]
+    assert facts == [{"driver": "7", "replay": None}]
+    (state,) = bench.writer.snapshot.devices
+    assert state.tally.total_observed_ns > 0
+
+
+def test_a_source_that_cannot_be_closed_holds_up_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(tmp_path)
+    assert bench.run(lambda: Clumsy(bench, "close", 9)) == "enough"
+    (state,) = bench.writer.snapshot.devices
+    assert set(state.tally.gap_ns) <= {GapReason.STARTING, GapReason.STOPPING}
+    assert [record.message for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == [
+        """source 'script' failed: RuntimeError("a plug-in's own fault in close")"""
+    ]
+
+
+def test_what_is_no_sweep_is_a_fault_of_the_source() -> None:
+    source = ScriptedSource("script", [H100], lambda: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(SourceError, match="gave NoneType, not a Sweep"):
+        read_source(source)

@@ -1,4 +1,4 @@
-"""For authors of source plug-ins, and for our own tests: a clock that is stepped by hand, a scripted source."""
+"""A clock that is stepped by hand, and a scripted source."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from flopsd.clock import NS_PER_S
 from flopsd.core.model import Device, Sweep
+from flopsd.errors import SourceError
 
 
 class FakeClock:
@@ -49,6 +50,8 @@ class ScriptedSource:
         return self._devices
 
     def read(self) -> Sweep:
+        if self.closed:
+            raise SourceError(f"source {self.name!r} is closed")
         return self._script()
 
     def describe(self) -> Mapping[str, Any]:

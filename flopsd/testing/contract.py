@@ -1,0 +1,278 @@
+"""The contract that every source keeps, as tests that a plug-in's author runs on it.
+
+With pytest:
+
+    from flopsd.testing import SourceContract
+
+    class TestMine(SourceContract):
+        name = "mine"
+
+Without: `violations(TestMine())` gives every broken clause, in words.
+"""
+
+from __future__ import annotations
+
+import threading
+import unittest
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+
+import flopsd.testing.rules as rules
+from flopsd.clock import Clock
+from flopsd.config import load_peaks
+from flopsd.core.model import DeviceUid, Evidence, Gap, Reading
+from flopsd.core.peaks import PeakTable
+from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.sources import Source, SourceSettings, open_source
+from flopsd.testing.fakes import FakeClock
+from flopsd.testing.imports import import_effects
+from flopsd.testing.rules import Observation, Read
+
+_LEFTOVER_SECONDS = 5.0
+
+
+class ContractViolation(AssertionError):
+    """A source breaks a clause of the contract; the message says where."""
+
+    def __init__(self, clause: str, problems: Sequence[str]) -> None:
+        self.clause, self.problems = clause, tuple(problems)
+        super().__init__(f"{clause}: " + "; ".join(problems))
+
+
+class SourceContract:
+    """Subclass it in a test module, name the source, and pytest collects a test for each clause.
+
+    Every test opens the source anew. What it is given is the attributes and hooks below: override those
+    that differ. A test of a hook that is not overridden is skipped.
+    """
+
+    name: str = ""
+    """The name in the entry-point group `flopsd.sources`, by which it is opened."""
+    best_evidence: Evidence = Evidence.CYCLES
+    """The strongest evidence this source can ever give: a device with a weaker one must say why."""
+    options: Mapping[str, Any] = {}
+    """`SourceSettings.options`."""
+    interval_seconds: float = 1.0
+    reads: int = 5
+    """In so many reads, an interval apart, every device must have told something."""
+    module: str = ""
+    """What is imported for the source; empty: the module that defines it."""
+
+    def clock(self) -> Clock:
+        """The clock that the source is given. A SystemClock makes the tests wait for real, as hardware needs."""
+        return FakeClock()
+
+    def peaks(self) -> PeakTable:
+        return load_peaks()
+
+    def open(self, settings: SourceSettings) -> Source:
+        """The source, on hardware or a simulation of it. By default it is opened by its name."""
+        return open_source(self.name, settings)
+
+    def open_nothing(self, settings: SourceSettings) -> Source:  # noqa: ARG002, an override uses it
+        """Open it where there is nothing to read."""
+        raise unittest.SkipTest("open_nothing is not overridden")
+
+    def break_one(self, source: Source) -> DeviceUid:  # noqa: ARG002, an override uses it
+        """Let one of at least two devices fail from now on; which."""
+        raise unittest.SkipTest("break_one is not overridden")
+
+    def test_the_name_is_the_entry_points(self) -> None:
+        with self._opened() as (source, _):
+            found = source.name
+            problems = []
+            if not isinstance(found, str) or not found:
+                problems.append(f"name is {found!r}, which is no text")
+            elif found != self.name:
+                problems.append(f"name is {found!r}, it is opened as {self.name!r}")
+            _require("name", problems)
+
+    def test_devices_are_described(self) -> None:
+        with self._opened() as (source, clock):
+            _require("devices", rules.identities(source.devices(), self.best_evidence))
+            for read in self._observe(source, clock).reads:
+                _require("devices", rules.identities(read.after, self.best_evidence))
+
+    def test_readings_name_listed_devices(self) -> None:
+        self._check("membership", rules.membership)
+
+    def test_intervals_are_contiguous_and_never_in_the_future(self) -> None:
+        self._check("intervals", rules.intervals)
+
+    def test_no_work_exceeds_the_device(self) -> None:
+        self._check("work", rules.works)
+
+    def test_unread_pipes_are_not_counted(self) -> None:
+        self._check("unread", rules.unread)
+
+    def test_totals_only_grow(self) -> None:
+        self._check("totals", rules.totals)
+
+    def test_counters_are_counts(self) -> None:
+        self._check("counters", rules.counters)
+
+    def test_every_device_is_read_as_promised(self) -> None:
+        self._check("coverage", rules.coverage)
+
+    def test_the_description_fits_the_ledger(self) -> None:
+        with self._opened() as (source, _):
+            _require("describe", rules.description(source.describe()))
+
+    def test_reading_twice_at_one_moment_changes_nothing(self) -> None:
+        """Two instances beside each other, one read twice each time: they must tell the same."""
+        clock = self.clock()
+        opened_ns = clock.boottime_ns()
+        with self._opened(clock) as (once, _), self._opened(clock) as (twice, _):
+            single: list[Read] = []
+            double: list[Read] = []
+            for _ in range(self.reads):
+                self._wait(clock)
+                single.append(self._read(once, clock))
+                double += [self._read(twice, clock), self._read(twice, clock)]
+            problems = list(rules.intervals(Observation(opened_ns, tuple(double))))
+            alone, pair = (rules.work_done(_readings(reads)) for reads in (single, double))
+            for uid, (begin_ns, end_ns, sums) in alone.items():
+                other = pair.get(uid)
+                if other is None:
+                    problems.append(f"{uid}: tells nothing when it is read twice")
+                elif other[:2] == (begin_ns, end_ns):  # always so on a clock that is stepped by hand
+                    problems += [
+                        f"{uid}: {what} is {other[2][what]} when read twice, {sums[what]} when read once"
+                        for what in sorted(sums | other[2])
+                        if abs(sums[what] - other[2][what]) > len(double)  # each reading is rounded
+                    ]
+            _require("twice", problems)
+
+    def test_one_fault_is_a_gap_of_one_device(self) -> None:
+        clock = self.clock()
+        opened_ns = clock.boottime_ns()
+        with self._opened(clock) as (source, _):
+            before = [self._step(source, clock) for _ in range(self.reads)]
+            well = {reading.device for reading in _readings(before) if not isinstance(reading.work, Gap)}
+            broken = self.break_one(source)
+            after = [self._step(source, clock) for _ in range(self.reads)]
+            problems = list(rules.intervals(Observation(opened_ns, (*before, *after))))
+            gaps = {reading.device for reading in _readings(after) if isinstance(reading.work, Gap)}
+            told = {reading.device for reading in _readings(after) if not isinstance(reading.work, Gap)}
+            if broken not in gaps:
+                problems.append(f"{broken} failed and has no gap: missing is never zero")
+            others = well - {broken}
+            if not others:
+                problems.append("no other device gave anything before: a second device is needed to see this")
+            problems += [f"{uid} has a gap, and it was {broken} that failed" for uid in sorted(others & gaps)]
+            problems += [f"{uid} tells nothing since {broken} failed" for uid in sorted(others - told - gaps)]
+            _require("fault", problems)
+
+    def test_a_closed_source_says_so(self) -> None:
+        clock, problems = self.clock(), []
+        source = self.open(self._settings(clock))
+        self._step(source, clock)
+        source.close()
+        try:
+            source.close()
+        except Exception as fault:  # noqa: BLE001, any is reported
+            problems.append(f"close() a second time raised {fault!r}")
+        try:
+            source.read()
+            problems.append("read() after close() gives readings, SourceError is expected")
+        except SourceError:
+            pass  # as it should be
+        except Exception as fault:  # noqa: BLE001, any is reported
+            problems.append(f"read() after close() raised {fault!r}, SourceError is expected")
+        _require("close", problems)
+
+    def test_nothing_there_is_unavailable_with_a_hint(self) -> None:
+        settings = self._settings(self.clock())
+        problems = []
+        try:
+            self.open_nothing(settings).close()
+            problems.append("it opens where nothing is there")
+        except unittest.SkipTest:
+            raise
+        except SourceUnavailableError as fault:
+            if not fault.hint.strip():
+                problems.append(f"no hint what to do about: {fault}")
+        except Exception as fault:  # noqa: BLE001, any is reported
+            problems.append(f"raised {fault!r}, SourceUnavailableError is expected")
+        _require("nothing there", problems)
+
+    def test_nothing_is_left_behind(self) -> None:
+        threads, children = set(threading.enumerate()), set(psutil.Process().children(recursive=True))
+        with self._opened() as (source, clock):
+            self._step(source, clock)
+        left = [thread for thread in threading.enumerate() if thread not in threads]
+        for thread in left:
+            thread.join(_LEFTOVER_SECONDS)
+        problems = [f"the thread {thread.name!r} outlives close()" for thread in left if thread.is_alive()]
+        started = [child for child in psutil.Process().children(recursive=True) if child not in children]
+        _, alive = psutil.wait_procs(started, timeout=_LEFTOVER_SECONDS)
+        problems += [f"the child process {child.pid} outlives close()" for child in alive]
+        _require("left behind", problems)
+
+    def test_import_does_nothing(self) -> None:
+        with self._opened() as (source, _):
+            module = self.module or type(source).__module__
+        _require("import", import_effects(module))
+
+    def _settings(self, clock: Clock) -> SourceSettings:
+        return SourceSettings(clock, self.peaks(), dict(self.options))
+
+    @contextmanager
+    def _opened(self, clock: Clock | None = None) -> Iterator[tuple[Source, Clock]]:
+        clock = clock if clock is not None else self.clock()
+        source = self.open(self._settings(clock))
+        try:
+            yield source, clock
+        finally:
+            source.close()
+
+    def _check(self, clause: str, rule: Any) -> None:
+        clock = self.clock()
+        opened_ns = clock.boottime_ns()
+        with self._opened(clock) as (source, _):
+            _require(clause, rule(self._observe(source, clock, opened_ns)))
+
+    def _observe(self, source: Source, clock: Clock, opened_ns: int = 0) -> Observation:
+        return Observation(opened_ns, tuple(self._step(source, clock) for _ in range(self.reads)))
+
+    def _step(self, source: Source, clock: Clock) -> Read:
+        self._wait(clock)
+        return self._read(source, clock)
+
+    def _wait(self, clock: Clock) -> None:
+        clock.wait(threading.Event(), self.interval_seconds)
+
+    def _read(self, source: Source, clock: Clock) -> Read:
+        before = tuple(source.devices())
+        sweep = source.read()
+        return Read(clock.boottime_ns(), before, tuple(source.devices()), sweep)
+
+
+def violations(contract: SourceContract) -> tuple[str, ...]:
+    """Every clause that a source breaks, in words; for use without a test runner."""
+    found: list[str] = []
+    for name in dir(contract):
+        if not name.startswith("test_"):
+            continue
+        try:
+            getattr(contract, name)()
+        except unittest.SkipTest:
+            continue
+        except ContractViolation as broken:
+            found.append(str(broken))
+        except Exception as fault:  # noqa: BLE001, any is reported
+            found.append(f"{name}: raised {fault!r}")
+    return tuple(found)
+
+
+def _require(clause: str, problems: Iterable[str]) -> None:
+    found = list(problems)
+    if found:
+        raise ContractViolation(clause, found)
+
+
+def _readings(reads: Iterable[Read]) -> list[Reading]:
+    return [reading for read in reads for reading in read.sweep.readings]

@@ -1,0 +1,172 @@
+"""A plug-in by others, as its user has it: both wheels in a fresh environment, the source found by its name."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flopsd.clock import NS_PER_S
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "flopsd-amd"
+RUN_SECONDS = "2.5"
+CONTRACT = """
+from flopsd.core.model import Evidence
+from flopsd.testing import SourceContract, violations
+from conftest import Simulation, Gpu
+import os, pathlib
+class Amd(SourceContract):
+    name = "amd"
+    best_evidence = Evidence.UTILIZATION
+    def clock(self):
+        return Simulation(pathlib.Path(os.environ["AMDSMI_STANDIN"]), Gpu(), Gpu())
+print(violations(Amd()))
+"""
+
+
+@dataclass(frozen=True)
+class Installed:
+    """The environment with both wheels, and the stand-in for AMD's library."""
+
+    folder: Path
+    python: Path
+    rocm: Path
+
+    def run(self, *command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> tuple[int, str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("FLOPSD_", "PYTHON", "ROCM_", "AMDSMI_"))}
+        done = subprocess.run(
+            [str(word) for word in command], cwd=cwd, env={**clean, **(env or {})}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
+
+def wheel(source: Path, folder: Path) -> Path:
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Installed:
+    """Made once, however many workers of xdist ask for it."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "plugin"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = Installed(folder, folder / "venv" / "bin" / "python", folder / "rocm")
+        if not (folder / "whole").exists():
+            install(found)
+            (folder / "whole").touch()
+    return found
+
+
+def install(found: Installed) -> None:
+    folder = found.folder
+    wheels: Sequence[Path] = (wheel(ROOT, folder / "flopsd"), wheel(EXAMPLE, folder / "flopsd-amd"))
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+    code, said = found.run(
+        found.python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheels[0], f"{wheels[1]}[test]",
+        cwd=folder,
+    )  # fmt: skip
+    assert code == 0, said
+    found.rocm.mkdir()
+    compile_it = "import sys, pathlib; from conftest import compile_standin; compile_standin(pathlib.Path(sys.argv[1]))"
+    code, said = found.run(found.python, "-c", compile_it, found.rocm, cwd=EXAMPLE / "tests",
+                           env={"PYTHONDONTWRITEBYTECODE": "1"})  # fmt: skip
+    assert code == 0, said
+
+
+def test_the_plug_ins_own_tests_pass_against_the_wheels(installed: Installed) -> None:
+    code, said = installed.run(
+        installed.python, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", EXAMPLE / "tests",
+        cwd=installed.folder,
+    )  # fmt: skip
+    assert code == 0, said
+    assert "passed" in said
+    assert "skipped" not in said
+
+
+def test_the_contract_holds_without_pytest(installed: Installed, tmp_path: Path) -> None:
+    env = {
+        "PYTHONPATH": str(EXAMPLE / "tests"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "ROCM_PATH": str(installed.rocm),
+        "AMDSMI_STANDIN": str(tmp_path / "gpus.txt"),
+    }
+    code, said = installed.run(installed.python, "-c", CONTRACT, cwd=tmp_path, env=env)
+    assert (code, said.strip()) == (0, "()")
+
+
+def test_flopsd_runs_on_the_plug_in_by_its_name(installed: Installed, tmp_path: Path) -> None:
+    """The command of the plug-in's README makes the peak table; the daemon runs in real time."""
+    busy = "gpu 5aff74a1-0000-1000-8000-00000000000{} 74a1 304 2100 1000 1000 750 SPX 0 full AMD Instinct MI300X OAM\n"
+    (tmp_path / "gpus.txt").write_text("driver 1\n" + busy.format(0) + busy.format(1))
+    env = {"ROCM_PATH": str(installed.rocm), "AMDSMI_STANDIN": str(tmp_path / "gpus.txt"),
+           "PATH": f"{installed.python.parent}:{os.environ['PATH']}"}  # fmt: skip
+    readme = (EXAMPLE / "README.md").read_text()
+    (sed,) = [line.strip() for line in readme.splitlines() if line.startswith("    sed ")]
+    (tmp_path / "mi300x.yaml").write_text((EXAMPLE / "mi300x.yaml").read_text())
+    code, said = installed.run("sh", "-c", sed, cwd=tmp_path, env=env)
+    assert code == 0, said
+    run = ["flopsd", "run", "--source", "amd", "--peaks", "peaks-amd.yaml", "--state-dir", "s", "--listen", "off",
+           "--interval", "0.5", "--duration", RUN_SECONDS, "--no-seal"]  # fmt: skip
+    code, said = installed.run(*run, cwd=tmp_path, env=env)
+    assert code == 0, said
+    code, said = installed.run("flopsd", "status", "--state-dir", "s", "--json", "--peaks", "peaks-amd.yaml",
+                               cwd=tmp_path, env=env)  # fmt: skip
+    assert code == 0, said
+    status = json.loads(said)
+    assert status["executed"]["measured"] is None
+    assert status["executed"]["low"] == "0"
+    for device in status["devices"]:
+        assert device["evidence"] == ["utilization"]
+        span_ns = sum(round(float(device[part]) * NS_PER_S) for part in ("observedSeconds", "gapSeconds"))
+        # Always busy, so the ceiling is the whole time at the peak of all pipes: FP8, FP64, FP32 and four times that.
+        at_most = 304 * 2100 * span_ns * (4096 + 128 + 256 + 4 * 256) // 1000
+        assert float(device["observedSeconds"]) > 1
+        assert int(device["executed"]["high"]) == pytest.approx(at_most, rel=1e-6)
+
+
+def test_without_amds_library_flopsd_says_what_is_missing(installed: Installed, tmp_path: Path) -> None:
+    code, said = installed.run(
+        installed.python.parent / "flopsd", "run", "--source", "amd", "--listen", "off", "--state-dir", "s", "--no-seal",
+        cwd=tmp_path, env={"ROCM_PATH": str(tmp_path / "nowhere")},
+    )  # fmt: skip
+    assert code == 4, said
+    assert "the Python module amdsmi cannot use libamd_smi.so" in said
+    assert "install amd-smi-lib" in said
+
+
+def test_every_snippet_of_the_plug_in_page_runs(installed: Installed, tmp_path: Path) -> None:
+    """Files are written as they are named above them, then the commands are run as they stand."""
+    page = (ROOT / "docs" / "plugins.md").read_text()
+    blocks = re.findall(r"(?:^`([^`\n]+)`:\n\n)?^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert page.count("```") == 2 * len(blocks)
+    project, card = tmp_path / "project", tmp_path / "cards" / "card0"
+    for name, kind, text in blocks:
+        assert name or kind == "sh", f"this block is neither a named file nor commands:\n{text}"
+        if name:
+            (project / name).parent.mkdir(parents=True, exist_ok=True)
+            (project / name).write_text(text)
+    card.mkdir(parents=True)
+    for name, value in {"serial": "A7", "model": "Acme One", "units": "64", "max_mhz": "1000", "busy_ns": "0"}.items():
+        (card / name).write_text(value + "\n")
+    commands = "".join(text for _, kind, text in blocks if kind == "sh")
+    env = {"PATH": f"{installed.python.parent}:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1",
+           "ACME_ROOT": str(card.parent), "FLOPSD_LISTEN": "off"}  # fmt: skip
+    code, said = installed.run("sh", "-exc", commands, cwd=project, env=env)
+    assert code == 0, said
+    assert re.search(r"^\d+ passed in", said, re.MULTILINE), said
+    assert "keeps the contract" in said
+    assert "Acme One" in said
