@@ -281,11 +281,11 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from flopsd.config import load_settings
     from flopsd.status import from_state_dir, from_url, status_text
 
-    told = (
-        from_url(arguments.url) if arguments.url else from_state_dir(arguments.state_dir, os.environ, arguments.peaks)
-    )
+    settings = load_settings(_flags(arguments), os.environ)
+    told = from_url(arguments.url) if arguments.url else from_state_dir(settings.state_dir, os.environ, settings.peaks)
     print(json.dumps(told) if arguments.json else status_text(told), end="\n" if arguments.json else "")
     return OK
 

@@ -260,16 +260,17 @@ def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
     ]
 
 
-def _counters(tally: Tally) -> dict[str, Any] | None:
-    """The running counters that the `cycles` evidence is made of, as last read: their scale is in the origin."""
-    if tally.totals is None:
-        return None
-    totals = tally.totals
-    return {
-        "origin": totals.origin,
-        "elapsedSmCycles": str(totals.elapsed_sm_cycles),
-        "smCycles": {pipe.value: str(cycles) for pipe, cycles in sorted(totals.sm_cycles.items())},
-    }
+def _counters(tally: Tally) -> dict[str, Any]:
+    """Absolute counters as last read, for whoever checks them against another source; the running ones that the
+    `cycles` evidence is made of say their scale in the origin."""
+    found: dict[str, Any] = {name: str(value) for name, value in sorted(tally.counters.items())}
+    if tally.totals is not None:
+        found["running"] = {
+            "origin": tally.totals.origin,
+            "elapsedSmCycles": str(tally.totals.elapsed_sm_cycles),
+            "smCycles": {pipe.value: str(cycles) for pipe, cycles in sorted(tally.totals.sm_cycles.items())},
+        }
+    return found
 
 
 def _executed(history: History, table: PeakTable) -> dict[str, Any]:
@@ -280,17 +281,24 @@ def _executed(history: History, table: PeakTable) -> dict[str, Any]:
                 by_evidence[row.evidence] = (
                     by_evidence[row.evidence] + row.figures if row.evidence in by_evidence else row.figures
                 )
-    measured = any(
-        e in tally.observed_ns for i in history.incarnations for tally in i.tallies.values() for e in ESTIMATING
-    )
+    seen = {e for i in history.incarnations for tally in i.tallies.values() for e in tally.observed_ns}
     return {
         **figures_json(figures_of(history, table)),
-        "method": "hardware counters"
-        if measured
-        else "no counter that estimates was read: high is a ceiling, not an estimate",
+        "method": _method(seen),
         "marginPpm": {e.value: table.margin_ppm(e) for e in sorted(by_evidence) if e in table.margins},
         "byEvidence": {e.value: figures_json(by_evidence[e]) for e in sorted(by_evidence)},
     }
+
+
+def _method(seen: set[Evidence]) -> str:
+    """Where the measured figure comes from, in words."""
+    words = {
+        Evidence.CYCLES: "hardware cycle counters",
+        Evidence.ACTIVITY: "hardware activity percentages and the SM clock",
+        Evidence.COUNT: "the vendor's software count (executions x compiled operations)",
+    }
+    told = [words[evidence] for evidence in ESTIMATING if evidence in seen]
+    return "; ".join(told) or "no counter that estimates was read: high is a ceiling, not an estimate"
 
 
 def _energy(tallies: Iterable[Tally]) -> str | None:

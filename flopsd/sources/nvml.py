@@ -10,7 +10,7 @@ from typing import Any
 
 from flopsd.clock import NS_PER_S
 from flopsd.core.model import Device, DeviceUid, Evidence, Gap, GapReason, Gauges, Limits, Reading, Sweep
-from flopsd.errors import SourceUnavailableError, UnknownDeviceError
+from flopsd.errors import SourceError, SourceUnavailableError, UnknownDeviceError
 from flopsd.nvidia.activity import ActivityMeter
 from flopsd.nvidia.driver import (
     DRIVER_NOT_LOADED,
@@ -80,6 +80,7 @@ class NvmlSource:
         self._driver = Driver(lib, settings.clock, settings.peaks)
         self._looked_ns = settings.clock.boottime_ns()
         self._gpus: list[_Gpu] = []
+        self._closed = False
         try:
             lib.nvmlInit()
         except lib.NVMLError as fault:
@@ -115,6 +116,8 @@ class NvmlSource:
         }
 
     def read(self) -> Sweep:
+        if self._closed:
+            raise SourceError("the NVML source is closed")
         readings: list[Reading] = []
         gauges: dict[DeviceUid, Gauges] = {}
         self._look_again()
@@ -129,6 +132,11 @@ class NvmlSource:
         return Sweep(tuple(readings), gauges)
 
     def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._shut_down()
+
+    def _shut_down(self) -> None:
         try:
             self._lib.nvmlShutdown()
         except self._lib.NVMLError:
@@ -291,7 +299,7 @@ class NvmlSource:
             for gpu in self._gpus:
                 if isinstance(gpu.meter, ActivityMeter):
                     gpu.meter.release()
-            self.close()
+            self._shut_down()
             self._lib.nvmlInit()
         except self._lib.NVMLError:
             pass  # still down; each GPU's gap says so, and the next read tries again

@@ -257,7 +257,7 @@ def test_nothing_listens_is_absence_with_the_remedy() -> None:
     with pytest.raises(SourceUnavailableError, match="Connection refused") as caught:
         open_source(SourceSettings(FakeClock(), table(), {"dcgm_url": url, "dcgm_interval_seconds": None}))
     assert caught.value.absent
-    assert "--cap-add SYS_ADMIN" in caught.value.hint
+    assert "the capability SYS_ADMIN" in caught.value.hint
 
 
 @pytest.mark.parametrize(

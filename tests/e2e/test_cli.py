@@ -60,7 +60,7 @@ def test_an_unknown_source_is_exit_4_and_names_the_known(tmp_path: Path) -> None
     done = flopsd("run", "--source", "tpu", "--state-dir", str(tmp_path))
     assert done.returncode == 4
     assert "there is no source named 'tpu'" in done.stderr
-    assert "sources here: nvml, " in done.stderr
+    assert "sources here: dcgm, neuron, nvml, replay" in done.stderr
 
 
 def test_bad_settings_are_exit_2_all_at_once(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_an_unknown_name_lists_the_known_ones(install: Install) -> None:
     install("good-two", GOOD)
     fault = refused("nosuch")
     assert str(fault) == "there is no source named 'nosuch'"
-    assert fault.hint == "sources here: extra, nvml, replay"
+    assert fault.hint == "sources here: dcgm, extra, neuron, nvml, replay"
 
 
 @pytest.mark.parametrize(
