@@ -19,7 +19,7 @@ from flopsd.sources import Source, ask, read_source
 from flopsd.writer import Message, Writer
 
 log = logging.getLogger("flopsd")
-REOPEN_SECONDS = 5.0
+REOPEN_SECONDS, REOPEN_SECONDS_MAX = 5.0, 60.0  # doubled each time that nothing of its kind is here
 FIRST_READ_SECONDS = 0.2  # GPM wants 100 ms between samples; nobody should wait a whole interval for a first figure
 FINAL_READ_SECONDS = 5.0
 
@@ -42,6 +42,7 @@ class Pump(threading.Thread):
         self._opener, self._post, self._clock = opener, post, clock
         self._interval_ns, self._stop_event = round(interval_seconds * NS_PER_S), stop
         self._source: Source | None = None
+        self._reopen_seconds, self._absent = REOPEN_SECONDS, False
         self._described = False  # whether the writer knows what the open source says of itself
 
     def run(self) -> None:
@@ -56,7 +57,9 @@ class Pump(threading.Thread):
             # A tick that took too long is followed by the next regular one: no burst to catch up.
             now_ns = self._clock.boottime_ns()
             if self._source is None:
-                due_ns = now_ns + max(self._interval_ns, round(REOPEN_SECONDS * NS_PER_S))
+                due_ns = now_ns + max(self._interval_ns, round(self._reopen_seconds * NS_PER_S))
+                longer = min(2 * self._reopen_seconds, REOPEN_SECONDS_MAX)
+                self._reopen_seconds = longer if self._absent else REOPEN_SECONDS
             elif first:
                 due_ns = now_ns + min(self._interval_ns, round(FIRST_READ_SECONDS * NS_PER_S))
             else:
@@ -83,7 +86,7 @@ class Pump(threading.Thread):
             devices = tuple(ask(self._source, self._source.devices))
         except SourceError as fault:
             reason = GapReason.SOURCE_DOWN if isinstance(fault, SourceUnavailableError) else GapReason.DRIVER_ERROR
-            absent = isinstance(fault, SourceUnavailableError) and fault.absent
+            absent = self._absent = isinstance(fault, SourceUnavailableError) and fault.absent
             hint = f"; {fault.hint}" if fault.hint and not absent else ""
             at_ns = self._clock.boottime_ns()
             self._post(Message(self.source_name, at_ns, fault=f"{fault}{hint}", reason=reason, absent=absent))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from flopsd.core.codec import DeviceEntry
 from flopsd.core.figures import Rating
 from flopsd.core.meter import advance, new_gaps
-from flopsd.core.model import Device, Gap, GapReason, Precision, Reading
+from flopsd.core.model import Device, Gap, GapReason, Gauges, Precision, Reading
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import UnknownDeviceError
 from flopsd.snapshot import DeviceState
@@ -25,15 +25,16 @@ class Watched:
     state: DeviceState
     gaps: list[tuple[int, int, GapReason]] = field(default_factory=list)  # since the last checkpoint
 
-    def count(self, reading: Reading) -> None:
-        """Fold one reading into the tally, and keep the gaps that it makes."""
+    def count(self, reading: Reading, gauges: Gauges | None = None) -> None:
+        """Fold one reading into the tally, and keep the gaps that it makes; `gauges` are what the device shows now."""
         before = self.state.tally
         after = advance(before, reading, self.state.rating.limits)
         for begin_ns, end_ns, reason in new_gaps(before, after, reading):
             if self.gaps and self.gaps[-1][2] is reason and self.gaps[-1][1] == begin_ns:
                 begin_ns = self.gaps.pop()[0]
             self.gaps.append((begin_ns, end_ns, reason))
-        gauges = self.state.gauges if not isinstance(reading.work, Gap) else None
+        if gauges is None and not isinstance(reading.work, Gap):
+            gauges = self.state.gauges
         self.state = replace(self.state, tally=after, before=before, gauges=gauges)
 
     def gap(self, until_ns: int, reason: GapReason) -> Reading:

@@ -252,11 +252,7 @@ class Writer:
                 continue  # another source reads this device, and better
             if isinstance(reading.work, Gap) and reading.work.reason is not GapReason.STARTING:
                 errors[reading.work.reason.value] = errors.get(reading.work.reason.value, 0) + 1
-            watched.count(reading)
-        for uid, gauges in sweep.gauges.items():
-            watched = self._watched.get(uid)
-            if watched is not None and watched.entry.source == message.source:
-                watched.state = replace(watched.state, gauges=gauges)
+            watched.count(reading, sweep.gauges.get(reading.device))
         self._patience_ns[message.source] = sweep.patience_ns
         self._not_ours[message.source] = sweep.not_ours
         read = any(not isinstance(reading.work, Gap) for reading in sweep.readings)

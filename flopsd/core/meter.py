@@ -64,16 +64,13 @@ def advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) 
     if reading.end_ns <= tally.watermark_ns:
         return tally
     if isinstance(reading.work, Growth):
-        after = _grow(tally, reading, reading.work, limits)
-    else:
-        if reading.begin_ns > tally.watermark_ns:
-            tally = _gap(tally, reading.begin_ns, _hole_reason(tally))
-        after = _apply(tally, reading, limits)
-        if reading.totals is None and not isinstance(reading.work, Gap):
-            after = replace(after, totals=None, totals_ns=0)  # this time is counted: totals would count it again
-    if reading.totals is not None:
-        after = replace(after, totals=reading.totals, totals_ns=reading.end_ns)
-    return _with_counters(after, reading.counters)
+        return _with_absolutes(_grow(tally, reading, reading.work, limits), reading)
+    if reading.begin_ns > tally.watermark_ns:
+        tally = _gap(tally, reading.begin_ns, _hole_reason(tally))
+    after = _with_absolutes(_apply(tally, reading, limits), reading)
+    if reading.totals is None and after.totals is not None and not isinstance(reading.work, Gap):
+        after = replace(after, totals=None, totals_ns=0)  # this time is counted: totals would count it again
+    return after
 
 
 def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLimits | None) -> Tally:
@@ -186,18 +183,22 @@ def _gap(tally: Tally, until_ns: int, reason: GapReason) -> Tally:
     )
 
 
-def _with_counters(tally: Tally, absolute: Mapping[str, int]) -> Tally:
+def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
     """New absolute counter values, and the energy that passed since the last ones.
 
     A counter that fell has been reset by a driver reload: what it lost is unknown, so nothing is
     added and counting goes on from the new value.
     """
-    if not absolute:
+    absolute, totals, totals_ns = reading.counters, tally.totals, tally.totals_ns
+    if reading.totals is not None:
+        totals, totals_ns = reading.totals, reading.end_ns
+    elif not absolute:
         return tally
     energy_mj, now, before = tally.energy_mj, absolute.get("energy_mj"), tally.counters.get("energy_mj")
     if now is not None:
         energy_mj = (energy_mj or 0) + (now - before if before is not None and now >= before else 0)
-    return replace(tally, counters={**tally.counters, **absolute}, energy_mj=energy_mj)
+    counters = {**tally.counters, **absolute}
+    return replace(tally, counters=counters, energy_mj=energy_mj, totals=totals, totals_ns=totals_ns)
 
 
 def _plus(totals: Mapping[K, int], more: Mapping[K, int]) -> Mapping[K, int]:

@@ -7,6 +7,7 @@ interval (NVIDIA/open-gpu-kernel-modules#1122). Sources: nvml.h 13.5.37; open-gp
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,10 @@ _PERCENTAGES = (_ANY_TENSOR, _DFMA, _HMMA, _DMMA, _IMMA, _FP64, _FP32, _FP16)
 _COUNTERS = (_ELAPSED, _MMA_C, _DMMA_C, _HMMA_C, _IMMA_C, _DFMA_C, _FP64_C, _FP32_C, _FP16_C)
 _VECTOR_PIPES = ((_FP64, _FP64_C, Pipe.FP64), (_FP32, _FP32_C, Pipe.FP32), (_FP16, _FP16_C, Pipe.FP16))
 _UNKNOWN_ID = (2, 25)  # invalid argument, argument version mismatch
+_NOT_HAD = frozenset((*NOT_OFFERED, *_UNKNOWN_ID))
+# nvmlGpmMetric_t: id, return code, value, three pointers; the array follows version, count and two samples. Read
+# as raw memory, since ctypes takes a microsecond for a field.
+_METRIC, _METRICS_AT = "Iid24x", 24
 _PERCENT_SLACK = 0.5  # rounding of the driver's double
 MIN_INTERVAL_NS = 100_000_000  # "should be greater than 100ms", nvml.h; a hard minimum on Hopper, DCGM#310
 
@@ -53,6 +58,7 @@ class Gpm:
         for at, metric in enumerate(metrics):
             request.metrics[at].metricId = metric
         self._request, self._metrics = request, metrics
+        self._answers = struct.Struct("=" + _METRIC * len(metrics))
 
     def sample(self) -> None:
         """Take the newest sample; `metrics` is about it and the one that was kept before. Raises NVMLError."""
@@ -83,20 +89,23 @@ class Gpm:
                 raise
             self._ask(_PERCENTAGES)  # an old driver refuses ids that it does not know
             return self.metrics()
-        values = {metric: self._value(request.metrics[at]) for at, metric in enumerate(self._metrics)}
+        told = self._answers.unpack_from(request, _METRICS_AT)
+        values = {
+            metric: self._value(code, value)
+            for metric, code, value in zip(told[::3], told[1::3], told[2::3], strict=True)
+        }
         ratios, unread = self._ratios(values)
         elapsed = values.get(_ELAPSED)
         if elapsed is None and len(self._metrics) > len(_PERCENTAGES):
             self._ask(_PERCENTAGES)  # they will not come while this driver runs
         return Metrics(ratios, unread, None if elapsed is None else int(elapsed), _counters(values))
 
-    def _value(self, metric: Any) -> float | None:
+    def _value(self, code: int, value: float) -> float | None:
         """One value; None where this chip or driver does not have it."""
-        if metric.nvmlReturn in (*NOT_OFFERED, *_UNKNOWN_ID):
-            return None
-        if metric.nvmlReturn:
-            raise self._lib.NVMLError(metric.nvmlReturn)
-        value = float(metric.value)
+        if code:
+            if code in _NOT_HAD:
+                return None
+            raise self._lib.NVMLError(code)
         if math.isnan(value):
             raise UnusableError(GapReason.NOT_A_NUMBER)
         if value < 0:

@@ -45,7 +45,7 @@ def say(what: str, figure: str, budget: str) -> None:
 def running(standin: Path, folder: Path, gpus: int, scraped: bool) -> Iterator[None]:
     """CPU, memory, first metric, driver calls and scrape time of a real daemon."""
     calls = folder / "calls"
-    scenario = Scenario(tuple(h100(BURSTS) for _ in range(gpus))).write(folder / "scenario.txt")
+    scenario = Scenario(tuple(h100(BURSTS, counters="average") for _ in range(gpus))).write(folder / "scenario.txt")
     env = environment(standin, scenario, NVML_STANDIN_CALLS=str(calls))
     began = time.monotonic()
     with started(
