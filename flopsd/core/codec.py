@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,12 +43,9 @@ def tally_record(index: int, tally: Tally) -> dict[str, Any]:
     if tally.doubt_sm_cycles:
         record["doubt_sm_cycles"] = _by_evidence(tally.doubt_sm_cycles)
     if tally.totals is not None:
-        record["totals"] = {
-            "origin": tally.totals.origin,
-            "ns": tally.totals_ns,
-            "elapsed": tally.totals.elapsed_sm_cycles,
-            "sm_cycles": {pipe.value: cycles for pipe, cycles in tally.totals.sm_cycles.items()},
-        }
+        # A list, since it is the longest part of the journal: origin, when, elapsed, then each pipe in Pipe's order.
+        counters = [tally.totals.sm_cycles.get(pipe) for pipe in Pipe]
+        record["totals"] = [tally.totals.origin, tally.totals_ns, tally.totals.elapsed_sm_cycles, *counters]
     if tally.energy_mj is not None:
         record["energy_mj"] = tally.energy_mj
     if tally.counters:
@@ -72,7 +69,7 @@ def tally_from_record(record: Record, begin_ns: int) -> Tally:
         energy_mj=None if "energy_mj" not in record else _count(record["energy_mj"]),
         counters={name: _count(value) for name, value in record.get("counters", {}).items()},
         totals=_totals(record["totals"]) if "totals" in record else None,
-        totals_ns=_count(record["totals"]["ns"], signed=True) if "totals" in record else 0,
+        totals_ns=_count(record["totals"][1], signed=True) if "totals" in record else 0,
     )
 
 
@@ -91,9 +88,10 @@ def _from_evidence(record: Record) -> dict[tuple[Evidence, Pipe], int]:
     }
 
 
-def _totals(record: Record) -> Totals:
-    cycles = {Pipe(pipe): _count(amount) for pipe, amount in record["sm_cycles"].items()}
-    return Totals(str(record["origin"]), _count(record["elapsed"]), cycles)
+def _totals(record: Sequence[Any]) -> Totals:
+    origin, _, elapsed, *counters = record
+    cycles = {pipe: _count(amount) for pipe, amount in zip(Pipe, counters, strict=True) if amount is not None}
+    return Totals(str(origin), _count(elapsed), cycles)
 
 
 def _count(value: object, *, signed: bool = False) -> int:

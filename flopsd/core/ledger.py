@@ -53,7 +53,8 @@ ASSUMPTIONS = (
     "Energy is what the devices' counters counted; device seconds without such a counter are named beside it.",
     "utilization is the share of time in which any kernel ran: a ceiling, never an estimate.",
     "cycles are differences of counters that run on while nobody looks: recoveredSeconds of the gaps are counted by "
-    "them. The SM clock of activity is integrated from samples; clockUncertainty is how far off it may be in between.",
+    "them. Their origin says their scale as the self-test found it: SM-cycles = counter x N.",
+    "The SM clock of activity is integrated from samples; clockUncertainty is how far off it may be in between.",
     "count is what the vendor's software counted (executions x compiled operations), not a hardware counter.",
 )
 

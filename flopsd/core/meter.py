@@ -68,8 +68,10 @@ def advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) 
     if reading.begin_ns > tally.watermark_ns:
         tally = _gap(tally, reading.begin_ns, _hole_reason(tally))
     after = _with_absolutes(_apply(tally, reading, limits), reading)
-    if reading.totals is None and after.totals is not None and not isinstance(reading.work, Gap):
-        after = replace(after, totals=None, totals_ns=0)  # this time is counted: totals would count it again
+    # Totals would count this time again, or another job's work as this one's.
+    settled = not isinstance(reading.work, Gap) or reading.work.reason is GapReason.NOT_OURS
+    if settled and reading.totals is None and after.totals is not None:
+        after = replace(after, totals=None, totals_ns=0)
     return after
 
 

@@ -19,11 +19,14 @@ _CLOCK_TOLERANCE = 0.5  # polls of a clock that moves, counters up to 100 ms old
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """SM-cycles = counter x times / per."""
+    """SM-cycles = counter x times / per. As many times as there are SMs: the counter is averaged over them; once:
+    summed; a quarter: summed over their sub-partitions."""
 
     times: int
-    per: int
-    words: str
+    per: int = 1
+
+    def __str__(self) -> str:
+        return str(self.times) if self.per == 1 else f"{self.times}/{self.per}"
 
     def sm_cycles(self, counter: int) -> int:
         return counter * self.times // self.per
@@ -38,8 +41,8 @@ class Calibration:
 
     @property
     def origin(self) -> str:
-        """Names counters and scale; only totals of one origin are subtracted from each other."""
-        return f"GPM 248-260: pipes {self.pipes.words}, elapsed {self.elapsed.words}"
+        """Names counters and scale: SM-cycles = counter x times / per. Only totals of one origin are subtracted."""
+        return f"GPM pipes x{self.pipes}, elapsed x{self.elapsed}"
 
     def totals(self, elapsed: int, counters: Mapping[Pipe, int]) -> Totals:
         return Totals(
@@ -68,11 +71,7 @@ class SelfTestFailedError(Exception):
 
 def scales(sm_count: int) -> tuple[Scale, ...]:
     """The scales that the counters may have."""
-    return (
-        Scale(sm_count, 1, f"averaged over {sm_count} SMs"),
-        Scale(1, 1, "summed over the SMs"),
-        Scale(1, 4, "summed over the sub-partitions of the SMs"),
-    )
+    return Scale(sm_count), Scale(1), Scale(1, 4)
 
 
 def remembered(origin: str | None, sm_count: int) -> Calibration | None:

@@ -6,156 +6,54 @@ one owner on a machine.
 
 from __future__ import annotations
 
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import socket
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from flopsd.clock import NS_PER_S, Clock
-from flopsd.core.model import Device, DeviceUid, Gauges, Reading, Sweep
-from flopsd.core.peaks import PeakTable
-from flopsd.dcgm.gpu import FollowedGpu
-from flopsd.dcgm.text import FIELD_OF_NAME, GpuPage, parse_page
-from flopsd.errors import SourceError, SourceUnavailableError
-from flopsd.nvidia.clocks import SmClocks, open_clocks
+from flopsd.clock import NS_PER_S
+from flopsd.dcgm import DEFAULT_INTERVAL_SECONDS
+from flopsd.errors import SourceUnavailableError
 from flopsd.sources import SourceSettings
 
+if TYPE_CHECKING:
+    from flopsd.dcgm.source import DcgmSource
+
 DEFAULT_URL = "http://127.0.0.1:9400/metrics"
-DEFAULT_INTERVAL_SECONDS = 30.0
-_TIMEOUT_SECONDS, _PAGE_BYTES_MAX = 2.0, 16 * 1024 * 1024
-_FORGIVEN_NS = 5 * NS_PER_S  # a scrape that fails between two collections misses nothing
+_CONNECT_SECONDS = 2.0
 _START_IT = (
     "start NVIDIA's dcgm-exporter (with the capability SYS_ADMIN on A100 and older), or give --dcgm-url its address; "
     "its CSV must list DCGM_FI_PROF_PIPE_TENSOR_ACTIVE and DCGM_FI_DEV_SM_CLOCK, better also 1006-1008 and 1013-1015"
-)
-_SEE_WHETHER = (
-    "see whether it runs, and its log; it must answer with series DCGM_FI_... that carry a UUID "
-    "(a CSV that names a field unknown to it makes it answer with none)"
 )
 
 
 def open_source(settings: SourceSettings) -> DcgmSource:
     """The exporter named in the settings. Raises SourceUnavailableError: none there, or something else is."""
-    url, told = settings.options.get("dcgm_url"), settings.options.get("dcgm_interval_seconds")
-    seconds = DEFAULT_INTERVAL_SECONDS if told is None else float(told)
+    told_url, told_seconds = settings.options.get("dcgm_url"), settings.options.get("dcgm_interval_seconds")
+    url = DEFAULT_URL if told_url is None else str(told_url)
+    seconds = DEFAULT_INTERVAL_SECONDS if told_seconds is None else float(told_seconds)
+    _require_listener(url)
+    from flopsd.dcgm.source import DcgmSource  # a machine without an exporter does not pay for it
+    from flopsd.nvidia.clocks import open_clocks
+
     return DcgmSource(
         settings.clock,
         settings.peaks,
-        DEFAULT_URL if url is None else str(url),
+        url,
         seconds,
         settings.origins,
         lambda: open_clocks(settings.clock, settings.peaks, round(4 * seconds * NS_PER_S)),
     )
 
 
-class DcgmSource:
-    """All GPUs on one exporter's page."""
-
-    name = "dcgm"
-
-    def __init__(
-        self,
-        clock: Clock,
-        peaks: PeakTable,
-        url: str = DEFAULT_URL,
-        interval_seconds: float = DEFAULT_INTERVAL_SECONDS,
-        origins: Mapping[DeviceUid, str] | None = None,
-        clocks: Callable[[], SmClocks | None] = lambda: None,
-    ) -> None:
-        """`interval_seconds` is how often the exporter collects. `clocks` opens the SM clocks by NVML beside it: the
-        exporter has one sample a collection, they have one a second or more. Raises SourceUnavailableError."""
-        self._clock, self._peaks, self._url = clock, peaks, url
-        self._interval_ns = round(interval_seconds * NS_PER_S)
-        self._origins: Mapping[DeviceUid, str] = origins if origins is not None else {}
-        self._body: bytes | None = None
-        self._pages: Mapping[DeviceUid, GpuPage] = {}
-        if urlsplit(url).scheme not in ("http", "https"):
-            raise SourceUnavailableError(f"{url!r} is no address of an exporter", hint=f"such as {DEFAULT_URL}")
-        # A proxy of the environment is for the world outside; the exporter is on this machine or beside it.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            pages = self._scrape()
-        except SourceError as fault:
-            absent = isinstance(_root(fault), ConnectionRefusedError)
-            hint = _START_IT if absent else fault.hint
-            raise SourceUnavailableError(str(fault), hint=hint, absent=absent) from fault
-        self._clocks = clocks()
-        self._heard_ns = clock.boottime_ns()
-        self._gpus = {uid: self._new(page, at, self._heard_ns) for at, (uid, page) in enumerate(pages.items())}
-
-    def devices(self) -> Sequence[Device]:
-        return [gpu.device for uid, gpu in self._gpus.items() if uid in self._pages]
-
-    def describe(self) -> Mapping[str, Any]:
-        first = next(iter(self._pages.values()))
-        found = {name for page in self._pages.values() for name in page.shown if name in FIELD_OF_NAME}
-        address = urlsplit(self._url)
-        return {
-            "url": address._replace(netloc=address.netloc.rpartition("@")[2]).geturl(),  # no password in a ledger
-            "hostname": first.label("Hostname", "hostname"),
-            "driver": first.label("DCGM_FI_DRIVER_VERSION", "DCGM_FI_SYSTEM_DRIVER_VERSION"),
-            "interval_ms": self._interval_ns // 1_000_000,
-            "fields": " ".join(sorted(found)),
-            "replay": None,
-        }
-
-    def read(self) -> Sweep:
-        """What became known since the last read. Raises SourceError where the exporter has not answered for
-        longer than 5 s or half its collection interval."""
-        before_ns, patience_ns = self._clock.boottime_ns(), 2 * self._interval_ns + 2 * NS_PER_S
-        try:
-            pages = self._scrape()
-        except SourceError:
-            now_ns = self._clock.boottime_ns()
-            if now_ns - self._heard_ns <= min(_FORGIVEN_NS, self._interval_ns // 2):
-                return Sweep((), {}, patience_ns)
-            for gpu in self._gpus.values():
-                gpu.interrupt(now_ns)
-            raise
-        now_ns = (before_ns + self._clock.boottime_ns()) // 2
-        lag_ns, self._heard_ns = now_ns - self._heard_ns, now_ns
-        readings: list[Reading] = []
-        gauges: dict[DeviceUid, Gauges] = {}
-        if self._clocks is not None:
-            self._clocks.poll(pages)
-        for at, (uid, page) in enumerate(pages.items()):
-            if uid not in self._gpus:
-                self._gpus[uid] = self._new(page, at, now_ns)
-            gpu = self._gpus[uid]
-            readings += gpu.follow(page, now_ns, lag_ns, self._origins.get(uid))
-            gauges[uid] = gpu.gauges()
-        return Sweep(tuple(readings), gauges, patience_ns)
-
-    def close(self) -> None:
-        if self._clocks is not None:
-            self._clocks.close()
-
-    def _new(self, page: GpuPage, at: int, now_ns: int) -> FollowedGpu:
-        more_clocks = None if self._clocks is None else self._clocks.of
-        return FollowedGpu(page, at, now_ns, self._interval_ns, self._peaks, more_clocks)
-
-    def _scrape(self) -> Mapping[DeviceUid, GpuPage]:
-        """The page as it is now. Raises SourceError."""
-        try:
-            with self._opener.open(self._url, timeout=_TIMEOUT_SECONDS) as answer:
-                body = answer.read(_PAGE_BYTES_MAX + 1)
-        except urllib.error.HTTPError as fault:
-            fault.close()
-            raise SourceError(f"{self._url} answers {fault.code} {fault.reason}", hint=_SEE_WHETHER) from fault
-        except Exception as fault:  # http.client has errors of its own beside OSError and ValueError
-            raise SourceError(f"no answer from {self._url}: {_root(fault)}", hint=_SEE_WHETHER) from fault
-        if len(body) > _PAGE_BYTES_MAX:
-            raise SourceError(f"{self._url} answers with more than {_PAGE_BYTES_MAX} bytes", hint=_SEE_WHETHER)
-        if body != self._body:
-            pages = parse_page(body.decode("utf-8", "replace"))
-            if not pages:
-                raise SourceError(f"{self._url} shows no GPU as a dcgm-exporter does", hint=_SEE_WHETHER)
-            self._body, self._pages = body, pages
-        return self._pages
-
-
-def _root(fault: BaseException) -> BaseException:
-    """What is behind a chain of errors; urllib puts it into `reason`."""
-    inner = fault.__cause__ or getattr(fault, "reason", None)
-    return _root(inner) if isinstance(inner, BaseException) else fault
+def _require_listener(url: str) -> None:
+    """Raises SourceUnavailableError: absent where the address is right and nobody listens."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or parts.hostname is None:
+        raise SourceUnavailableError(f"{url!r} is no address of an exporter", hint=f"such as {DEFAULT_URL}")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
+    except ConnectionRefusedError as fault:
+        raise SourceUnavailableError(f"no answer from {url}: {fault}", hint=_START_IT, absent=True) from fault
+    except OSError as fault:
+        raise SourceUnavailableError(f"no answer from {url}: {fault}", hint=_START_IT) from fault

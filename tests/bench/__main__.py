@@ -15,7 +15,7 @@ import psutil
 import pynvml
 
 from flopsd.clock import NS_PER_S
-from flopsd.core.model import Active, Device, Evidence, Gauges, Pipe, Reading, Sweep
+from flopsd.core.model import Active, Device, Gauges, Growth, Pipe, Reading, Sweep, Totals
 from flopsd.core.records import read_history
 from flopsd.journal import Journal, StateDir
 from flopsd.seal import ensure_key, load_public, seal_journal
@@ -30,6 +30,7 @@ from tests.support.scenario import Scenario, Segment, compile_standin, h100
 from tests.support.sim import SharedClock, simulated
 from tests.support.strategies import table
 
+ORIGIN = "GPM pipes x132, elapsed x132"
 SECONDS = 30
 BURSTS = (
     Segment(50, hmma=0.9, fp32=0.1, util=100, watts=690),
@@ -138,18 +139,18 @@ def week(folder: Path, days: int = 7, gpus: int = 8) -> None:
         clock,
         lambda _: None,
     )
+    # Running counters of all pipes: the fullest records that there are.
     writer.begin("week", read_history(journal.read()), None)
     since = clock.boottime_ns()
     writer.take(Message("sim", since, devices, Sweep(()), opened={"replay": None}))
     for minute in range(days * 24 * 60):
         clock.advance(60 * NS_PER_S)
         now = clock.boottime_ns()
-        cycles = 1_500_000_000 * 132 * 60 + minute * 7919
-        did = Active(
-            Evidence.ACTIVITY,
-            {Pipe.TENSOR_HMMA: cycles // 2, Pipe.FP32: cycles // 10, Pipe.FP16: cycles // 99, Pipe.FP64: 17},
-        )
-        readings = tuple(Reading(d.uid, since, now, did, {"energy_mj": now // 1000}) for d in devices)
+        cycles = (1_500_000_000 * 132 * 60 + 7919) * (minute + 40_000)
+        shares = {Pipe.TENSOR: 2, Pipe.TENSOR_HMMA: 2, Pipe.TENSOR_IMMA: 997, Pipe.TENSOR_DFMA: 10**9, Pipe.FP64: 10**6,
+                  Pipe.FP32: 10, Pipe.FP16: 99}  # fmt: skip
+        totals = Totals(ORIGIN, cycles, {pipe: cycles // share for pipe, share in shares.items()})
+        readings = tuple(Reading(d.uid, since, now, Growth(), {"energy_mj": now // 1000}, totals) for d in devices)
         writer.take(Message("sim", now, devices, Sweep(readings, {devices[0].uid: Gauges()})))
         since = now
     writer.close("bench")

@@ -17,11 +17,12 @@ from flopsd.core.model import (
     GapReason,
     Pipe,
 )
+from flopsd.dcgm.source import DcgmSource
 from flopsd.dcgm.text import Field, parse_page
 from flopsd.errors import SourceUnavailableError
 from flopsd.roster import Roster
 from flopsd.sources import SourceSettings
-from flopsd.sources.dcgm import DcgmSource, open_source
+from flopsd.sources.dcgm import open_source
 from flopsd.testing import FakeClock
 from tests.support.dcgm import A100, BUSY, Bench, device_of
 from tests.support.exporter import (
@@ -274,14 +275,14 @@ def test_something_else_that_answers_is_no_absence(exporter: Exporter, status: i
 
 
 def test_an_endless_page_is_cut_off(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flopsd.sources.dcgm._PAGE_BYTES_MAX", 100)
+    monkeypatch.setattr("flopsd.dcgm.source._PAGE_BYTES_MAX", 100)
     with pytest.raises(SourceUnavailableError, match="more than 100 bytes"):
         DcgmSource(FakeClock(), table(), exporter.url)
 
 
 def test_only_http_is_asked_and_no_password_is_told(exporter: Exporter) -> None:
     with pytest.raises(SourceUnavailableError, match="no address of an exporter"):
-        DcgmSource(FakeClock(), table(), "file:///etc/passwd")
+        open_source(SourceSettings(FakeClock(), table(), {"dcgm_url": "file:///etc/passwd"}))
     source = DcgmSource(FakeClock(), table(), exporter.url)
     source._url = "http://me:secret@node:9400/metrics"
     assert source.describe()["url"] == "http://node:9400/metrics"

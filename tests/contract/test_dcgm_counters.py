@@ -18,7 +18,7 @@ from flopsd.core.model import (
     Reading,
     Tally,
 )
-from flopsd.sources.dcgm import DcgmSource
+from flopsd.dcgm.source import DcgmSource
 from tests.support.dcgm import BUSY, H100, H100_NAME, Bench, device_of
 from tests.support.exporter import (
     A100_UID,

@@ -12,9 +12,9 @@ import pytest
 from flopsd.clock import NS_PER_S
 from flopsd.core.model import Counted, Evidence, Gap, GapReason
 from flopsd.errors import SourceUnavailableError, UnknownDeviceError
+from flopsd.neuron.source import NeuronSource
 from flopsd.neuron.sysfs import Tree
 from flopsd.sources import SourceSettings, open_source
-from flopsd.sources.neuron import NeuronSource
 from tests.support.neuron import (
     INF2_FLOP,
     MONITOR,

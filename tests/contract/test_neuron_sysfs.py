@@ -10,9 +10,10 @@ import pytest
 
 from flopsd.clock import NS_PER_S
 from flopsd.core.model import Counted, Evidence, Gap, GapReason
+from flopsd.neuron.source import NeuronSource
 from flopsd.neuron.sysfs import Power, Tree
 from flopsd.sources import SourceSettings
-from flopsd.sources.neuron import NeuronSource, open_source
+from flopsd.sources.neuron import open_source
 from flopsd.testing import FakeClock
 from tests.support.neuron import Sysfs
 from tests.support.strategies import table

@@ -30,10 +30,10 @@ def test_the_scale_is_found_and_named(open_sim: Open, scale: str) -> None:
     fold = Fold(source, clock).read(10).read(1000, 3)
     device = source.devices()[0]
     assert (device.evidence, device.evidence_reason) == (Evidence.CYCLES, "")
-    words = {"average": "averaged over 132 SMs", "sum": "summed over the SMs", "quarter": "sub-partitions"}[scale]
+    factor = {"average": "132", "sum": "1", "quarter": "1/4"}[scale]
     totals = fold.tallies[UID].totals
     assert totals is not None
-    assert words in totals.origin
+    assert totals.origin == f"GPM pipes x{factor}, elapsed x{factor}"
     fold.read(777, 20)
     for pipe in PIPES:
         counted = sum(n for (_, p), n in fold.tallies[UID].active_sm_cycles.items() if p is pipe)

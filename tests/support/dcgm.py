@@ -15,7 +15,7 @@ from flopsd.core.model import (
     Reading,
     Tally,
 )
-from flopsd.sources.dcgm import DcgmSource
+from flopsd.dcgm.source import DcgmSource
 from flopsd.testing import FakeClock
 from tests.support.exporter import (
     A100_UID,

@@ -11,8 +11,9 @@ from typing import Any
 
 from flopsd.clock import NS_PER_S
 from flopsd.core.model import Counted, Reading, Sweep
+from flopsd.neuron.source import NeuronSource
 from flopsd.sources import SourceSettings
-from flopsd.sources.neuron import NeuronSource, open_source
+from flopsd.sources.neuron import open_source
 from flopsd.testing import FakeClock
 from tests.support.process import wait_until
 from tests.support.strategies import table

@@ -29,7 +29,8 @@ FLOORS = (
     ("ownership.visible", "ownership.kubernetes", "ownership.hpc", "ownership.processes"),
     ("config", "journal", "sources", "roster", "nvidia", "nvidia.driver", "nvidia.scale", "dcgm.work"),
     ("ownership.source", "nvidia.clocks", "nvidia.gpm", "nvidia.mig", "nvidia.utilization"),
-    ("ownership.opening", "nvidia.activity", "dcgm.gpu"),
+    ("ownership.opening", "nvidia.activity", "dcgm.gpu", "neuron.source"),
+    ("dcgm.source",),
     (
         "sources.nvml",
         "sources.dcgm",
