@@ -46,8 +46,9 @@ class WebServer(ThreadingMixIn, TCPServer):
         host = host.decode() if isinstance(host, bytes | bytearray) else str(host)
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-    def start(self) -> None:
-        threading.Thread(target=self.serve_forever, name="web", daemon=True).start()
+    def start(self, poll_seconds: float = 3600.0) -> None:
+        """Serve in a thread of its own, which wakes for clients only: `shutdown` is noticed after `poll_seconds`."""
+        threading.Thread(target=self.serve_forever, args=(poll_seconds,), name="web", daemon=True).start()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._clients.acquire(blocking=False):

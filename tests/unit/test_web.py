@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture
 def url(run: Run) -> Iterator[str]:
     server = WebServer("127.0.0.1", 0, lambda: run.writer.snapshot)
-    server.start()
+    server.start(poll_seconds=0.05)
     yield server.url
     server.shutdown()
     server.server_close()
