@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import pytest
 import yaml
 
-from flopsd.config import config_dir, find_peaks, load_peaks, parse_peaks
+from flopsd.config import config_dir, load_peaks, parse_peaks
 from flopsd.core.model import Device, Evidence, Pipe, Precision
 from flopsd.errors import PeakTableError, UnknownDeviceError
 from tests.support.strategies import table
@@ -157,12 +156,3 @@ def test_a_bad_table_is_refused_with_its_fault(change: tuple[str, str], told: st
 def test_a_missing_table_is_named() -> None:
     with pytest.raises(PeakTableError, match="cannot read the peak table /nowhere"):
         load_peaks("/nowhere")
-
-
-def test_ledgers_of_earlier_tables_still_find_them() -> None:
-    older = list((config_dir() / "peaks").glob("*.yaml"))
-    assert older
-    for file in older:
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        assert digest != table().sha256
-        assert find_peaks(digest).sha256 == digest
