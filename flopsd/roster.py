@@ -21,6 +21,7 @@ class Roster:
         self._offers: dict[str, tuple[Device, ...]] = {}
         self._of_device: dict[DeviceUid, dict[str, Device]] = {}
         self._down: set[str] = set()
+        self._parents: set[DeviceUid] = set()
 
     def offer(self, source: str, devices: Sequence[Device]) -> bool:
         """Take what a source lists now, in place of what it listed before; whether anything changed."""
@@ -34,7 +35,12 @@ class Roster:
         for device in offered:
             self._of_device.setdefault(device.uid, {})[source] = device
         self._offers[source] = offered
+        self._parents = {device.parent for offers in self._offers.values() for device in offers if device.parent}
         return True
+
+    def is_in_slices(self, uid: DeviceUid) -> bool:
+        """Whether MIG slices of the device are offered: they are read, and the whole never beside them."""
+        return uid in self._parents
 
     def down(self, source: str) -> bool:
         """The source does not answer: any other that offers its devices comes first; whether that is news."""
@@ -44,9 +50,10 @@ class Roster:
         return True
 
     def best(self, uid: DeviceUid) -> tuple[str, Device] | None:
-        """The source that a device is read from, with the device as it describes it; None: nobody lists it."""
+        """The source that a device is read from, with the device as it describes it; None: nobody lists it, or
+        its slices are read."""
         offers = self._of_device.get(uid)
-        if not offers:
+        if not offers or uid in self._parents:
             return None
         if len(offers) == 1:
             return next(iter(offers.items()))

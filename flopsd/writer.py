@@ -143,7 +143,7 @@ class Writer:
             if self._roster.offer(name, message.devices):
                 before = self._history.incarnations[-1] if self._history.incarnations else None
                 for device in message.devices:
-                    if device.uid not in self._watched:
+                    if device.uid not in self._watched and not self._roster.is_in_slices(device.uid):
                         others = device.uid in self._not_ours.get(name, ())
                         self._watch(device, name, before, since_ns=message.at_ns if others else None)
                 self._reassign()
@@ -245,11 +245,14 @@ class Writer:
         errors = dict(state.errors)
         for reading in sweep.readings:
             watched = self._watched.get(reading.device)
+            if watched is None and self._roster.is_in_slices(reading.device):
+                continue
             if watched is None:
                 log.error("source %s sent a reading of %s, which it does not list", message.source, reading.device)
                 continue
-            if watched.entry.source != message.source:
-                continue  # another source reads this device, and better
+            best = self._roster.best(reading.device)
+            if best is None or best[0] != message.source:
+                continue  # another source reads this device, and better, or its slices are read
             if isinstance(reading.work, Gap) and reading.work.reason is not GapReason.STARTING:
                 errors[reading.work.reason.value] = errors.get(reading.work.reason.value, 0) + 1
             watched.count(reading, sweep.gauges.get(reading.device))
@@ -286,8 +289,7 @@ class Writer:
                     GapReason.SOURCE_SILENT if source and source.reason == "source_silent" else GapReason.SOURCE_DOWN
                 )
             elif self._roster.best(watched.entry.device.uid) is None:
-                others = watched.entry.device.uid in self._not_ours.get(watched.entry.source, ())
-                reason = GapReason.NOT_OURS if others else GapReason.DEVICE_MISSING
+                reason = self._why_unlisted(watched.entry)
             watched.count(watched.gap(now_ns, reason))
 
     def _failed(self, state: SourceState, message: Message) -> SourceState:
@@ -312,6 +314,12 @@ class Writer:
                 "NOTHING IS METERED: no accelerator is found here: %s; `flopsd doctor` says what to do about each", told
             )
         return failed
+
+    def _why_unlisted(self, entry: DeviceEntry) -> GapReason:
+        if self._roster.is_in_slices(entry.device.uid):
+            return GapReason.IN_SLICES
+        others = entry.device.uid in self._not_ours.get(entry.source, ())
+        return GapReason.NOT_OURS if others else GapReason.DEVICE_MISSING
 
     def _of_source(self, name: str) -> list[Watched]:
         return [watched for watched in self._watched.values() if watched.entry.source == name]

@@ -14,6 +14,7 @@ from typing import Any
 from flopsd.core.figures import Rating, Row, gap_ceiling_flop, rows, sum_figures, total
 from flopsd.core.meter import COUNTER_REFRESH_NS, max_plausible_sm_cycles
 from flopsd.core.model import (
+    ACCOUNTED_ELSEWHERE,
     ESTIMATING,
     PPM,
     UNDECLARED_PHASE,
@@ -347,7 +348,7 @@ def _gap(incarnation: Incarnation, gap: GapInterval, table: PeakTable) -> dict[s
         "beginSeconds": seconds(gap.begin_ns - origin_ns),
         "endSeconds": seconds(gap.end_ns - origin_ns),
         "seconds": seconds(gap.end_ns - gap.begin_ns),
-        "ceiling": _text(0 if gap.reason is GapReason.NOT_OURS else ceiling),
+        "ceiling": _text(0 if gap.reason in ACCOUNTED_ELSEWHERE else ceiling),
     }
 
 

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from flopsd.core.flop import ceil_div
 from flopsd.core.model import (
+    ACCOUNTED_ELSEWHERE,
     Active,
     Busy,
     ChipLimits,
@@ -68,8 +69,8 @@ def advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) 
     if reading.begin_ns > tally.watermark_ns:
         tally = _gap(tally, reading.begin_ns, _hole_reason(tally))
     after = _with_absolutes(_apply(tally, reading, limits), reading)
-    # Totals would count this time again, or another job's work as this one's.
-    settled = not isinstance(reading.work, Gap) or reading.work.reason is GapReason.NOT_OURS
+    # Totals would count this time again, or another's work as this one's.
+    settled = not isinstance(reading.work, Gap) or reading.work.reason in ACCOUNTED_ELSEWHERE
     if settled and reading.totals is None and after.totals is not None:
         after = replace(after, totals=None, totals_ns=0)
     return after

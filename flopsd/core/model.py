@@ -52,6 +52,7 @@ class GapReason(str, Enum):
     DEVICE_MISSING = "device_missing"
     DEVICE_LOST = "device_lost"
     NOT_OURS = "not_ours"  # it was another job's: nothing of this one is missing
+    IN_SLICES = "in_slices"  # its MIG slices are metered in its place
     DRIVER_TIMEOUT = "driver_timeout"
     DRIVER_ERROR = "driver_error"
     NO_PERMISSION = "no_permission"
@@ -68,6 +69,10 @@ class GapReason(str, Enum):
     UNKNOWN_DEVICE = "unknown_device"
     OVERLAP = "overlap"
     UNREAD = "unread"
+
+
+# Nothing is missing in such time: it has no ceiling and costs no coverage.
+ACCOUNTED_ELSEWHERE = (GapReason.NOT_OURS, GapReason.IN_SLICES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,12 +252,17 @@ class Tally:
     def unknown_ns(self) -> int:
         """Gap time of which nothing was learned afterwards either. What an earlier tally left open can be
         recovered in a later one, so there it is not below zero."""
-        return max(0, self.total_gap_ns - self.gap_ns.get(GapReason.NOT_OURS, 0) - self.recovered_ns)
+        return max(0, self.total_gap_ns - self.elsewhere_ns - self.recovered_ns)
 
     @property
     def job_ns(self) -> int:
         """Device time that was this job's: what coverage is the known share of."""
-        return self.span_ns - self.gap_ns.get(GapReason.NOT_OURS, 0)
+        return self.span_ns - self.elsewhere_ns
+
+    @property
+    def elsewhere_ns(self) -> int:
+        """Device time that others account for."""
+        return sum(self.gap_ns.get(reason, 0) for reason in ACCOUNTED_ELSEWHERE)
 
 
 @dataclass(frozen=True, slots=True, order=True)

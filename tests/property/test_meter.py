@@ -132,7 +132,7 @@ def test_a_tally_survives_its_record(sequence: list[Reading]) -> None:
 def test_no_more_time_is_recovered_than_was_missed(sequence: list[Reading]) -> None:
     tally = run(sequence)
     assert 0 <= tally.recovered_ns <= tally.total_gap_ns
-    assert tally.unknown_ns == tally.total_gap_ns - tally.gap_ns.get(GapReason.NOT_OURS, 0) - tally.recovered_ns
+    assert tally.unknown_ns == tally.total_gap_ns - tally.elsewhere_ns - tally.recovered_ns
 
 
 GROWTH = st.lists(

@@ -1,0 +1,107 @@
+"""Which source reads which device, alone and through the real writer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.clock import NS_PER_S
+from flopsd.core.model import Busy, Device, Evidence, Gap, GapReason, Reading, Sweep
+from flopsd.core.records import read_history
+from flopsd.journal import Journal, StateDir
+from flopsd.roster import Roster
+from flopsd.testing import FakeClock
+from flopsd.writer import Message, Writer, WriterSettings
+from tests.support.runs import A100, CONTEXT, H100
+from tests.support.strategies import table
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(list(Evidence)), st.booleans()), max_size=12)
+)
+def test_the_strongest_offer_of_those_that_answer_is_taken(told: list[tuple[str, Evidence, bool]]) -> None:
+    roster, offers, down = Roster(("a", "b")), dict[str, Evidence](), set[str]()
+    for source, evidence, answers in told:
+        if answers:
+            roster.offer(source, [replace(H100, evidence=evidence)])
+            offers[source] = evidence
+            down.discard(source)
+        else:
+            roster.down(source)
+            down.add(source)
+    best = roster.best(H100.uid)
+    assert (best is None) == (not offers)
+    if best is not None:
+        answering = {name for name in offers if name not in down} or set(offers)
+        assert best[0] in answering
+        assert list(Evidence).index(offers[best[0]]) == min(list(Evidence).index(offers[name]) for name in answering)
+
+
+def test_what_a_source_lists_no_more_is_nobodys() -> None:
+    roster = Roster(("nvml",))
+    assert roster.offer("nvml", [H100, A100])
+    assert not roster.offer("nvml", [H100, A100])
+    assert roster.offer("nvml", [H100])
+    assert roster.best(A100.uid) is None
+
+
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_a_gpu_whose_slices_are_read_is_never_beside_them(tmp_path: Path, whole_first: bool) -> None:
+    """An exporter lists the whole GPU, NVML its slices: whichever comes first, the whole has neither work nor ceiling."""
+    whole = replace(A100, evidence=Evidence.UTILIZATION)
+    slices = [replace(whole, uid=f"MIG-{n}", parent=whole.uid, sm_count=42) for n in (1, 2)]
+    clock, state = FakeClock(), StateDir(tmp_path / "state")
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("nvml", "dcgm"))
+    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
+    writer.begin("run", read_history(journal.read()), None)
+
+    def tell(source: str, devices: list[Device]) -> None:
+        now_ns = clock.boottime_ns()
+        readings = tuple(Reading(d.uid, now_ns - NS_PER_S, now_ns, Busy(1000)) for d in devices)
+        writer.take(Message(source, now_ns, tuple(devices), Sweep(readings), opened={"replay": None}))
+
+    for _ in range(5):
+        clock.advance(NS_PER_S)
+        for source, devices in (("dcgm", [whole]), ("nvml", slices))[:: 1 if whole_first else -1]:
+            tell(source, devices)
+    assert writer.close("test")
+    journal.close()
+    state.release()
+    states = {state.device.uid: state for state in writer.snapshot.devices}
+    assert set(states) == {"MIG-1", "MIG-2"} | ({whole.uid} if whole_first else set())
+    if whole_first:  # it was met before its slices were
+        tally = states[whole.uid].tally
+        assert tally.unknown_ns == 0
+        assert tally.gap_ns[GapReason.IN_SLICES] > 3 * NS_PER_S
+        assert tally.busy_sm_cycles <= 1000
+    assert all(states[one.uid].tally.busy_sm_cycles == 5000 for one in slices)
+
+
+def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(tmp_path: Path) -> None:
+    clock, state = FakeClock(), StateDir(tmp_path / "state")
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("nvml", "dcgm"))
+    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
+    writer.begin("run", read_history(journal.read()), None)
+    for evidence, work in ((Evidence.ACTIVITY, Gap(GapReason.STALE)), (Evidence.UTILIZATION, Busy(10))):
+        clock.advance(NS_PER_S)
+        now_ns = clock.boottime_ns()
+        reading = Reading(A100.uid, now_ns - NS_PER_S, now_ns, work)
+        source = "dcgm" if evidence is Evidence.ACTIVITY else "nvml"
+        device = replace(A100, evidence=evidence)
+        writer.take(Message(source, now_ns, (device,), Sweep((reading,)), opened={"replay": None}))
+    (shown,) = writer.snapshot.devices
+    assert shown.source == "dcgm"
+    assert shown.tally.busy_sm_cycles == 0
+    assert shown.tally.gap_ns == {GapReason.STALE: NS_PER_S}
+    journal.close()
+    state.release()
