@@ -56,13 +56,13 @@ class Nvml(SourceContract):
     def clock(self) -> Clock:
         return self.shared
 
-
-class TestNvml(Nvml):
-    gpus = (h100(LOAD), a100(A100_LOAD))
-
     def open_nothing(self, settings: SourceSettings) -> Source:
         Scenario((), epoch_ns=self.shared.boottime_ns()).write(self.folder / "scenario.txt")
         return self.open(settings)
+
+
+class TestNvml(Nvml):
+    gpus = (h100(LOAD), a100(A100_LOAD))
 
 
 class TestNvmlCycles(Nvml):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from decimal import Decimal
 from pathlib import Path
 
 from flopsd.clock import NS_PER_S, SystemClock
@@ -65,7 +66,7 @@ def test_one_gpu_by_two_sources_is_counted_once_and_by_the_better(tmp_path: Path
     (device,) = told["devices"]
     assert device["source"] == "nvml"
     assert {row["evidence"] for row in device["work"] if row["flop"]["measured"]} == {"activity"}
-    assert float(device["observedSeconds"]) + float(device["gapSeconds"]) == float(device["spanSeconds"])
+    assert Decimal(device["observedSeconds"]) + Decimal(device["gapSeconds"]) == Decimal(device["spanSeconds"])
     assert "device 0 is read by dcgm, evidence activity" in program.text
     assert "device 0 is read by nvml, evidence utilization" in program.text
     true = FLOP_PER_SECOND * float(device["spanSeconds"])
