@@ -125,7 +125,7 @@ class ActivityMeter:
             if self._last is None and not calibrated:
                 self._calibration = remembered(self._origin(), self._sm_count)
                 calibrated = self._calibration is not None
-            self._examine(metrics, now_ns)
+            self._examine(metrics, since_ns, now_ns)
         totals = self._totals(metrics)
         if totals is not None and calibrated:
             self.evidence = (Evidence.CYCLES, "", "")
@@ -141,7 +141,7 @@ class ActivityMeter:
             metrics.unread,
         ), totals
 
-    def _examine(self, metrics: Metrics, now_ns: int) -> None:
+    def _examine(self, metrics: Metrics, since_ns: int, now_ns: int) -> None:
         """Hold running counters against their last values and the percentages; prove their scale once.
 
         Raises UnusableError for counters that lie: counting goes on from the new values.
@@ -151,10 +151,11 @@ class ActivityMeter:
         if last is None or last.elapsed is None or last.counters.keys() != metrics.counters.keys():
             self._window = (metrics.elapsed, now_ns)
             return
+        same_interval = last_ns == since_ns  # not so after a fault: then the percentages are of a part of it
         grown = {pipe: counter - last.counters[pipe] for pipe, counter in metrics.counters.items()}
         ratios = {pipe: ratio for pipe, ratio in metrics.ratios.items() if pipe in grown}
         elapsed, (before, window_ns) = metrics.elapsed - last.elapsed, self._window
-        window_cycles = self._cycles(window_ns, now_ns).cycles if self._calibration is None else 0
+        window_cycles = self._cycles(window_ns, now_ns).cycles if self._calibration is None and same_interval else 0
         trial = Trial(elapsed, grown, ratios, before, metrics.elapsed, window_cycles)
         if self._calibration is not None:
             totals = self._totals(metrics)
@@ -162,10 +163,12 @@ class ActivityMeter:
                 raise UnusableError(GapReason.COUNTER_FELL, totals)
             if elapsed == 0 and now_ns - last_ns >= _STALL_NS:
                 raise UnusableError(GapReason.COUNTER_STALLED, totals)
-            if contradicts(self._calibration, trial):
+            if same_interval and contradicts(self._calibration, trial):
                 self._strike("they contradict the percentages of the same samples")
                 raise UnusableError(GapReason.CONTRADICTORY, totals)
             self._strikes = 0
+        elif not same_interval:
+            self._window = (metrics.elapsed, now_ns)
         elif now_ns - window_ns >= _WINDOW_NS:
             self._window = (metrics.elapsed, now_ns)
             try:

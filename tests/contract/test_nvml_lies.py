@@ -53,6 +53,19 @@ def test_each_lie_is_a_gap_with_its_reason_within_two_ticks(open_sim: Open, kind
     assert high >= true
 
 
+@pytest.mark.parametrize("kind", ["timeout", "nan", "streaming_off", "zero"])
+def test_after_a_fault_a_load_that_changed_meanwhile_is_no_contradiction(open_sim: Open, kind: str) -> None:
+    """Counters grew over the whole fault, the percentages after it are of its last second alone."""
+    load = (Segment(7000, hmma=0.9, util=100, watts=650), Segment(7000, hmma=0.1, util=100, watts=650))
+    source, clock = open_sim(h100(load, (Fault(4500, 7800, kind),), counters="average"))
+    fold = Fold(source, clock).read(10).read(1000, 20)
+    assert GapReason.CONTRADICTORY not in fold.reasons(HIT)
+    assert fold.reasons(HIT)[-9:] == [None] * 9
+    if kind != "zero":  # what was never readable was still counted
+        counted = sum(n for (_, pipe), n in fold.tallies[HIT].active_sm_cycles.items() if pipe is Pipe.TENSOR_HMMA)
+        assert counted == pytest.approx((0.9 * (7 - 0.01) + 0.1 * 7 + 0.9 * 6.01) * 1e9 * 1.755 * 132, rel=1e-3)
+
+
 def test_streaming_is_switched_on_again(open_sim: Open) -> None:
     """The fault would last for an hour; the meter ends it at the first look, and the counters close the gap."""
     source, clock = open_sim(h100(BUSY, (Fault(6500, 3_600_000, "streaming_off"),), counters="average"))
