@@ -28,18 +28,18 @@ from flopsd.core.peaks import PeakTable
 from flopsd.dcgm.text import Field, GpuPage
 from flopsd.dcgm.work import (
     Expected,
-    Scale,
     active,
+    calibrate,
+    calibration_of,
     ceiling,
     expect,
     has_counters,
     ratios,
-    scale_of,
-    settle_scale,
     totals,
     unread_counters,
 )
 from flopsd.errors import UnknownDeviceError
+from flopsd.nvidia.scale import Calibration
 
 _SAMPLE_SLACK_NS = 2_000_000_000  # how far the first and last sample of the clock may be from the interval's ends
 _CLOCK_GARBAGE_TIMES = 2
@@ -75,7 +75,7 @@ class FollowedGpu:
         self._pending: _Collection | None = None  # recognised, but perhaps not yet all there
         self._last: _Collection | None = None
         self._clocks: list[ClockSample] = []
-        self._scale: Scale | None = None
+        self._calibration: Calibration | None = None
         self.device = _device(page, at)
         self._limits, self._hopper = _limits(self.device, peaks)
         clock_known = bool(page.values.get(Field.SM_CLOCK)) or more_clocks is not None
@@ -88,7 +88,8 @@ class FollowedGpu:
         values change a second time before that; what changes for the first time then belongs to it.
         """
         changed, self._page = page.changed_from(self._page), page
-        self._scale = self._scale or scale_of(origin)
+        if self._calibration is None and self._limits is not None:
+            self._calibration = calibration_of(origin, self._limits.sm_count)
         self.device = replace(self.device, shared=_shared(page))
         pending, self._pending = self._pending, None
         if changed:
@@ -130,7 +131,7 @@ class FollowedGpu:
         if mhz and self._limits and 0 < mhz <= _CLOCK_GARBAGE_TIMES * self._limits.sm_clock_max_mhz:
             self._clocks.append((end_ns, round(mhz)))
         late: list[Reading] = []
-        if self._unread is None and not (self._scale is not None and has_counters(page)):
+        if self._unread is None and not (self._calibration is not None and has_counters(page)):
             longest_ns = self._interval_ns * 3 // 2 + collection.lag_ns
             if end_ns - self._since_ns > longest_ns:
                 late = self._until(end_ns - self._interval_ns, Gap(GapReason.STALE))
@@ -139,15 +140,15 @@ class FollowedGpu:
     def _judge(self, before: _Collection | None, collection: _Collection) -> list[Reading]:
         page, limits, begin_ns, end_ns = collection.page, self._limits, self._since_ns, collection.at_ns
         cycles = self._cycles(begin_ns, end_ns)
-        expected = expect(page, limits, self._scale, cycles is not None, self._hopper)
+        expected = expect(page, limits, self._calibration, cycles is not None, self._hopper)
         unread, self._unread = self._unread, None
         clock_follows = unread is not None and (Field.SM_CLOCK in page.values or self._more_clocks is not None)
-        self._tell(expect(page, limits, self._scale, cycles is not None or clock_follows, self._hopper))
+        self._tell(expect(page, limits, self._calibration, cycles is not None or clock_follows, self._hopper))
         counters = {"energy_mj": int(page.values[Field.ENERGY])} if Field.ENERGY in page.values else {}
         if limits is None or page.slices:
             return self._until(end_ns, Gap(expected.gap or GapReason.UNKNOWN_DEVICE), counters)
-        if self._scale is not None and has_counters(page):
-            running: Totals | None = totals(page, self._scale, limits.sm_count)
+        if self._calibration is not None and has_counters(page):
+            running: Totals | None = totals(page, self._calibration)
             stalled = before is not None and _elapsed(before.page) == _elapsed(page)
             gap = expected.gap or (GapReason.COUNTER_STALLED if stalled else None)
             if stalled and expected.gap is None:
@@ -162,8 +163,8 @@ class FollowedGpu:
             return self._until(end_ns, ceiling(percent, limits, end_ns - begin_ns), counters)
         running = None
         if before is not None and before.at_ns == begin_ns:
-            self._scale = _settled(before, collection, cycles, limits)
-            running = totals(page, self._scale, limits.sm_count) if self._scale is not None else None
+            self._calibration = _settled(before, collection, cycles, limits)
+            running = totals(page, self._calibration) if self._calibration is not None else None
         return self._until(end_ns, active(page, cycles, limits.sm_count), counters, running)
 
     def _cycles(self, begin_ns: int, end_ns: int) -> Cycles | None:
@@ -199,13 +200,11 @@ class FollowedGpu:
         )
 
 
-def _settled(before: _Collection, now: _Collection, cycles: Cycles, limits: Limits) -> Scale | None:
+def _settled(before: _Collection, now: _Collection, cycles: Cycles, limits: Limits) -> Calibration | None:
     """The counters' scale by a self-test over one collection, where they are there."""
     if not (has_counters(before.page) and has_counters(now.page)):
         return None
-    # The scales are a factor of four apart at least: half the interval is slack that cannot confuse them.
-    slack = min(0.5, (before.lag_ns + now.lag_ns) / (now.at_ns - before.at_ns))
-    return settle_scale(before.page.values, now.page.values, cycles, slack, limits.sm_count)
+    return calibrate(before.page.values, now.page.values, cycles, limits.sm_count)
 
 
 def _elapsed(page: GpuPage) -> float | None:

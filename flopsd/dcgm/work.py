@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 
 from flopsd.core.flop import ceil_div
 from flopsd.core.integral import Cycles
 from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Active, Busy, Evidence, GapReason, Limits, Pipe, Totals
 from flopsd.dcgm.text import NOT_PERMITTED, Field, GpuPage
+from flopsd.nvidia.scale import Calibration, SelfTestFailedError, Trial, judge, remembered
 
 RATIO_MAX = 1.005  # rounding of what is an average of averages
 VECTOR_PIPES = ((Field.FP64, Pipe.FP64), (Field.FP32, Pipe.FP32), (Field.FP16, Pipe.FP16))
@@ -26,20 +26,7 @@ _COUNTERS = (
 )
 _UTILIZATION_STANDS_FOR_NS = 1_000_000_000  # "between 1 second and 1/6 second, depending on the product", nvml.h
 _FULL_LOAD_PERCENT, _FULL_LOAD_POWER_SHARE = 90, 0.5
-_SELF_TEST_MIN_RATIO, _SELF_TEST_RATIO_SLACK, _SELF_TEST_CLOCK_SLACK = 0.05, 0.02, 0.1
-_ORIGIN = "dcgm 1084-1096"
-
-
-class Scale(str, Enum):
-    """Over what the counters 1084-1096 are summed, which no source states."""
-
-    PER_SM = "per SM"
-    SMS = "sum over SMs"
-    SUB_PARTITIONS = "sum over SM sub-partitions"
-
-    def per_sm_cycle(self, sm_count: int) -> int:
-        """What the counter of elapsed cycles grows by in one cycle of the SM clock."""
-        return {Scale.PER_SM: 1, Scale.SMS: sm_count, Scale.SUB_PARTITIONS: 4 * sm_count}[self]
+_COUNTERS_NAME = "DCGM 1084-1096"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +39,9 @@ class Expected:
     gap: GapReason | None = None
 
 
-def expect(page: GpuPage, limits: Limits | None, scale: Scale | None, clock_known: bool, hopper: bool) -> Expected:
+def expect(
+    page: GpuPage, limits: Limits | None, calibration: Calibration | None, clock_known: bool, hopper: bool
+) -> Expected:
     """The best evidence for a GPU, why it is not better and what would make it so."""
     if page.slices:
         profiles = ", ".join(sorted(page.slices.values()))
@@ -61,7 +50,7 @@ def expect(page: GpuPage, limits: Limits | None, scale: Scale | None, clock_know
     if limits is None:
         return _none(GapReason.UNKNOWN_DEVICE, "the peak table does not know this device, or not its SM count")
     garbage = [f for f in _RATIOS if f in page.values and not 0 <= page.values[f] <= RATIO_MAX]
-    counted = scale is not None and has_counters(page)
+    counted = calibration is not None and has_counters(page)
     if garbage and not counted:
         return _none(GapReason.OUT_OF_RANGE, f"field {garbage[0].value} is no ratio")
     if zero_at_full_load(page):
@@ -187,23 +176,19 @@ def has_counters(page: GpuPage) -> bool:
     return Field.CYCLES_ELAPSED in page.values and Field.CYCLES_MMA in page.values
 
 
-def totals(page: GpuPage, scale: Scale, sm_count: int) -> Totals:
+def totals(page: GpuPage, calibration: Calibration) -> Totals:
     """The counters in SM-cycles. Text gives them whole, the parser to 53 bits: differences are off by 1e-16 of
     the total at most, and none of them falls by it."""
-    factor = scale.per_sm_cycle(sm_count)
-
-    def in_sm_cycles(value: float) -> int:
-        return int(value) * sm_count // factor
-
-    found = {pipe: in_sm_cycles(page.values[f]) for f, pipe in _COUNTERS if f in page.values}
-    found[Pipe.TENSOR] = in_sm_cycles(page.values[Field.CYCLES_MMA])
+    counted = {pipe: int(page.values[f]) for f, pipe in _COUNTERS if f in page.values}
+    counted[Pipe.TENSOR] = int(page.values[Field.CYCLES_MMA])
     # How DMMA and DFMA relate is documented nowhere: never both. What this leaves out stays under TENSOR.
     double = [page.values[f] for f in (Field.CYCLES_DMMA, Field.CYCLES_DFMA) if f in page.values]
     if double:
-        found[Pipe.TENSOR_DFMA] = in_sm_cycles(max(double))
-    missing = sorted(pipe.value for pipe in Pipe if pipe not in found)
-    origin = f"{_ORIGIN}, {scale.value}" + (f", without {' '.join(missing)}" if missing else "")
-    return Totals(origin, in_sm_cycles(page.values[Field.CYCLES_ELAPSED]), found)
+        counted[Pipe.TENSOR_DFMA] = int(max(double))
+    found = calibration.totals(int(page.values[Field.CYCLES_ELAPSED]), counted)
+    missing = sorted(pipe.value for pipe in Pipe if pipe not in counted)
+    # A changed set of pipes is a new beginning, and not counters that fell.
+    return replace(found, origin=f"{found.origin}, without {' '.join(missing)}") if missing else found
 
 
 def unread_counters(page: GpuPage) -> tuple[Pipe, ...]:
@@ -212,28 +197,25 @@ def unread_counters(page: GpuPage) -> tuple[Pipe, ...]:
     return tuple(pipe for f, pipe in _COUNTERS if pipe in vector and f not in page.values)
 
 
-def scale_of(origin: str | None) -> Scale | None:
-    """The scale that an origin made here names."""
-    parts = origin.split(", ") if origin else []
-    named = parts[1] if len(parts) > 1 and parts[0] == _ORIGIN else None
-    return next((scale for scale in Scale if scale.value == named), None)
+def calibration_of(origin: str | None, sm_count: int) -> Calibration | None:
+    """The calibration that an origin made here names."""
+    return remembered(origin, sm_count, _COUNTERS_NAME)
 
 
-def settle_scale(
-    before: Mapping[Field, float], now: Mapping[Field, float], cycles: Cycles, slack_share: float, sm_count: int
-) -> Scale | None:
-    """The scale that fits both the tensor ratio and the SM clock over one collection; None: none, or not told by it.
-
-    `cycles` are those of one SM in the interval, whose length is known to `slack_share` of itself.
-    """
-    elapsed = now[Field.CYCLES_ELAPSED] - before[Field.CYCLES_ELAPSED]
-    mma = now[Field.CYCLES_MMA] - before[Field.CYCLES_MMA]
+def calibrate(
+    before: Mapping[Field, float], now: Mapping[Field, float], cycles: Cycles, sm_count: int
+) -> Calibration | None:
+    """The scale of the counters by the self-test that NVML's have too, over one collection whose SM clock ran
+    `cycles`; None: none fits, or too little ran to tell."""
+    elapsed = int(now[Field.CYCLES_ELAPSED]), int(before[Field.CYCLES_ELAPSED])
+    grown = int(now[Field.CYCLES_MMA]) - int(before[Field.CYCLES_MMA])
     ratio = now.get(Field.TENSOR, 0.0)
-    if elapsed <= 0 or not _SELF_TEST_MIN_RATIO <= ratio <= RATIO_MAX:
+    if elapsed[0] <= elapsed[1] or ratio > RATIO_MAX:
         return None
-    if abs(mma / elapsed - ratio) > _SELF_TEST_RATIO_SLACK:
+    trial = Trial(
+        elapsed[0] - elapsed[1], {Pipe.TENSOR: grown}, {Pipe.TENSOR: ratio}, elapsed[1], elapsed[0], cycles.cycles
+    )
+    try:
+        return judge(trial, sm_count, _COUNTERS_NAME)
+    except SelfTestFailedError:
         return None
-    low = (cycles.cycles - cycles.doubt_cycles) * (1 - slack_share) * (1 - _SELF_TEST_CLOCK_SLACK)
-    high = (cycles.cycles + cycles.doubt_cycles) * (1 + slack_share) * (1 + _SELF_TEST_CLOCK_SLACK)
-    fitting = [s for s in Scale if low <= elapsed / s.per_sm_cycle(sm_count) <= high]
-    return fitting[0] if len(fitting) == 1 else None

@@ -38,11 +38,12 @@ class Calibration:
 
     pipes: Scale
     elapsed: Scale
+    counters: str = "GPM"
 
     @property
     def origin(self) -> str:
         """Names counters and scale: SM-cycles = counter x times / per. Only totals of one origin are subtracted."""
-        return f"GPM pipes x{self.pipes}, elapsed x{self.elapsed}"
+        return f"{self.counters} pipes x{self.pipes}, elapsed x{self.elapsed}"
 
     def totals(self, elapsed: int, counters: Mapping[Pipe, int]) -> Totals:
         return Totals(
@@ -74,14 +75,14 @@ def scales(sm_count: int) -> tuple[Scale, ...]:
     return Scale(sm_count), Scale(1), Scale(1, 4)
 
 
-def remembered(origin: str | None, sm_count: int) -> Calibration | None:
+def remembered(origin: str | None, sm_count: int, counters: str = "GPM") -> Calibration | None:
     """The calibration that an origin names, where it was journalled before on this boot."""
     candidates = scales(sm_count)
-    found = (Calibration(pipes, elapsed) for pipes in candidates for elapsed in candidates)
-    return next((calibration for calibration in found if calibration.origin == origin), None)
+    found = (Calibration(pipes, elapsed, counters) for pipes in candidates for elapsed in candidates)
+    return next((one for one in found if origin == one.origin or (origin or "").startswith(one.origin + ",")), None)
 
 
-def judge(trial: Trial, sm_count: int) -> Calibration | None:
+def judge(trial: Trial, sm_count: int, counters: str = "GPM") -> Calibration | None:
     """The scale that fits, or None while too little ran to tell. Raises SelfTestFailedError."""
     telling = {pipe: ratio for pipe, ratio in trial.ratios.items() if ratio >= ENOUGH_ACTIVITY_RATIO}
     if not telling:
@@ -103,7 +104,7 @@ def judge(trial: Trial, sm_count: int) -> Calibration | None:
             f"{pipe.value} {trial.active[pipe] / trial.elapsed:.4f} for {ratio:.4f}" for pipe, ratio in telling.items()
         )
         raise SelfTestFailedError(f"active over elapsed cycles is not what the percentages say: {told}")
-    return Calibration(scale, elapsed)
+    return Calibration(scale, elapsed, counters)
 
 
 def contradicts(calibration: Calibration, trial: Trial) -> bool:

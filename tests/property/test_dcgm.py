@@ -54,7 +54,14 @@ def pages(draw: st.DrawFn) -> dict[str, str]:
 @given(
     st.lists(st.tuples(pages(), st.sampled_from([1, 2, 20, 30, 40, 95])), min_size=2, max_size=6),
     st.sampled_from(sorted(MODELS)),
-    st.sampled_from([None, "dcgm 1084-1096, sum over SMs", "dcgm 1084-1096, per SM, without fp16", "nonsense"]),
+    st.sampled_from(
+        [
+            None,
+            "DCGM 1084-1096 pipes x1, elapsed x1",
+            "DCGM 1084-1096 pipes x132, elapsed x132, without fp16",
+            "nonsense",
+        ]
+    ),
 )
 def test_every_page_gives_a_stated_gap_or_numbers_of_its_fields(
     steps: list[tuple[dict[str, str], int]], model: str, origin: str | None

@@ -27,8 +27,8 @@ FLOORS = (
     ),
     ("ownership.nvml", "ownership.podresources", "ownership.asking", "ownership.rejoin", "neuron.totals"),
     ("ownership.visible", "ownership.kubernetes", "ownership.hpc", "ownership.processes"),
-    ("config", "journal", "sources", "roster", "nvidia", "nvidia.driver", "nvidia.scale", "dcgm.work"),
-    ("ownership.source", "nvidia.clocks", "nvidia.gpm", "nvidia.mig", "nvidia.utilization"),
+    ("config", "journal", "sources", "roster", "nvidia", "nvidia.driver", "nvidia.scale"),
+    ("dcgm.work", "ownership.source", "nvidia.clocks", "nvidia.gpm", "nvidia.mig", "nvidia.utilization"),
     ("ownership.opening", "nvidia.activity", "dcgm.gpu", "neuron.source"),
     ("dcgm.source",),
     (
