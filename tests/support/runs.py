@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,9 @@ class Run:
     """One run on one state folder. Its H100 works, its A100 is only bounded, a stranger has no row."""
 
     def __init__(self, folder: Path, *, devices: tuple[Device, ...] = (H100, A100), precision: Precision | None = None,
-                 context: Context = CONTEXT, replay: bool = False) -> None:  # fmt: skip
+                 context: Context = CONTEXT, replay: bool = False,
+                 device_precision: Mapping[str, Precision] | None = None) -> None:  # fmt: skip
+        self.device_precision = device_precision or {}
         self.state, self.clock, self.devices, self.context = StateDir(folder), FakeClock(), devices, context
         self.precision, self.replay = precision, replay
         self.lines: list[str] = []
@@ -37,7 +40,7 @@ class Run:
         self.state.acquire()
         self.journal = Journal(self.state)
         recovery = self.journal.recover("aside")
-        settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, self.precision, ("sim",))
+        settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, self.precision, ("sim",), self.device_precision)
         self.writer = Writer(self.journal, table(), settings, self.context, self.clock, self.lines.append)
         self.writer.begin("run-1", read_history(self.journal.read()), recovery)
         told = {"recording": "r.jsonl", "sha256": "0" * 64, "origin": "test"} if self.replay else None
