@@ -310,7 +310,8 @@ def progress_line(snapshot: Snapshot, seconds: int) -> str:
 def _seal(settings: Settings, folder: Path, journal: Path, run: str, clock: Clock, err: IO[str]) -> bool:
     """Seal at the end; a failure is told and loses nothing."""
     from flopsd.report import sealed_text
-    from flopsd.seal import ensure_key, seal_journal
+    from flopsd.seal import seal_journal
+    from flopsd.signing.keys import ensure_key
 
     ledger = Path(settings.ledger) if settings.ledger else default_ledger(folder, run)
     try:
@@ -333,7 +334,8 @@ def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Cl
 
     Raises StateDirBusyError while one runs, and what seal_journal raises.
     """
-    from flopsd.seal import ensure_key, seal_journal
+    from flopsd.seal import seal_journal
+    from flopsd.signing.keys import ensure_key
 
     folder = StateDir(state_dir(settings, environment))
     if not folder.journal.is_file():

@@ -13,7 +13,8 @@ from flopsd.core.ledger import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, Jou
 from flopsd.core.records import History, read_history
 from flopsd.errors import FlopsdError, NotVerifiedError
 from flopsd.journal import journal_facts, read_journal
-from flopsd.seal import journal_beside, one_peak_table, peaks_beside, verify_signatures
+from flopsd.seal import journal_beside, one_peak_table, peaks_beside
+from flopsd.signing.dsse import verify_signatures
 
 if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey

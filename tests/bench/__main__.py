@@ -18,7 +18,8 @@ from flopsd.clock import NS_PER_S
 from flopsd.core.model import Active, Device, Gauges, Growth, Pipe, Reading, Sweep, Totals
 from flopsd.core.records import read_history
 from flopsd.journal import Journal, StateDir
-from flopsd.seal import ensure_key, load_public, seal_journal
+from flopsd.seal import seal_journal
+from flopsd.signing.keys import ensure_key, load_public
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml import NvmlSource
 from flopsd.testing import FakeClock

@@ -11,7 +11,8 @@ from flopsd.context import Context
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
 from flopsd.core.records import read_history
 from flopsd.journal import Journal, StateDir
-from flopsd.seal import Sealed, ensure_key, seal_journal
+from flopsd.seal import Sealed, seal_journal
+from flopsd.signing.keys import ensure_key
 from flopsd.testing import FakeClock
 from flopsd.writer import Message, Writer, WriterSettings
 from tests.support.strategies import table

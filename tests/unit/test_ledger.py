@@ -20,7 +20,9 @@ from flopsd.core.ledger import PAYLOAD_TYPE, encode
 from flopsd.core.model import GapReason, Precision
 from flopsd.errors import LedgerError, NotVerifiedError, SigningKeyError
 from flopsd.framing import GENESIS, frame
-from flopsd.seal import Sealed, ensure_key, load_public, load_signer, seal_journal, sign
+from flopsd.seal import Sealed, seal_journal
+from flopsd.signing.dsse import sign
+from flopsd.signing.keys import ensure_key, load_public, load_signer
 from flopsd.testing import FakeClock
 from flopsd.verify import verify_ledger
 from tests.support.runs import H100, STRANGER, Run, sealed_run
@@ -361,7 +363,7 @@ def test_an_unwritable_place_is_told_and_loses_nothing(tmp_path: Path) -> None:
 def test_the_dsse_specifications_own_encoding() -> None:
     """PAE of protocol.md v1.0.2's example."""
     from flopsd.core.envelope import Envelope
-    from flopsd.seal import pae
+    from flopsd.signing.dsse import pae
 
     assert pae(Envelope(b"hello world", "http://example.com/HelloWorld", ())) == (
         b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"

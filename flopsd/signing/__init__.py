@@ -1,0 +1,1 @@
+"""Keys and signatures. Needs the extra `seal`; nothing here is loaded while metering."""

@@ -1,0 +1,63 @@
+"""`status` and `doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import TYPE_CHECKING
+
+from flopsd.clock import SystemClock
+from flopsd.settings import SETTINGS
+from flopsd.verbs import NO_SOURCE, OK, add_settings, flags_of, settings_of
+
+if TYPE_CHECKING:
+    from flopsd.verbs import Verbs
+
+_DOCTORS = ("sources", "state_dir", "listen", "peaks", "dcgm_url", "dcgm_interval_seconds", "neuron_monitor")
+
+
+def add(verbs: Verbs) -> None:
+    """The verbs of this module."""
+    status = verbs.add_parser(
+        "status",
+        help="totals, rate, coverage and sources of a run",
+        description="Reads a running daemon's state folder, or its /metrics.",
+    )
+    place = status.add_mutually_exclusive_group()
+    place.add_argument("--state-dir", metavar="DIR", help="the daemon's state folder (default: as for run)")
+    place.add_argument("--url", metavar="URL", help="the daemon's address, such as http://127.0.0.1:10188")
+    status.add_argument("--peaks", metavar="FILE", help="the run's peak table, where it is not a packaged one")
+    status.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    status.set_defaults(run=_status)
+
+    doctor = verbs.add_parser(
+        "doctor",
+        help="what works here, what does not, what to do",
+        description="For each device the evidence it would give, why not a better one, and what to do for it. "
+        "Exit 0: a source can meter here. Exit 4: none can.",
+    )
+    add_settings(doctor, [setting for setting in SETTINGS if setting.key in _DOCTORS])
+    doctor.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    doctor.set_defaults(run=_doctor)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from flopsd.config import load_settings
+    from flopsd.status import from_state_dir, from_url, status_text
+
+    settings = load_settings(flags_of(arguments), os.environ)
+    told = from_url(arguments.url) if arguments.url else from_state_dir(settings.state_dir, os.environ, settings.peaks)
+    print(json.dumps(told) if arguments.json else status_text(told), end="\n" if arguments.json else "")
+    return OK
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from flopsd.doctor import can_meter, doctor_text, examine
+
+    checks = examine(settings_of(arguments), os.environ, SystemClock())
+    if arguments.json:
+        print(json.dumps([check.as_dict() for check in checks]))
+    else:
+        print(doctor_text(checks), end="")
+    return OK if can_meter(checks) else NO_SOURCE

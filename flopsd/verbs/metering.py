@@ -1,0 +1,92 @@
+"""`run` and `exec`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flopsd.clock import SystemClock
+from flopsd.errors import ConfigError
+from flopsd.settings import BY_KEY, SETTINGS, Setting
+from flopsd.verbs import FAILED, OK, SEAL_KEYS, add_settings, settings_of
+
+if TYPE_CHECKING:
+    from flopsd.verbs import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """The verbs of this module."""
+    run = verbs.add_parser(
+        "run",
+        help="meter in the foreground until SIGTERM or SIGINT, then seal",
+        description="Meters in the foreground; SIGTERM or SIGINT takes the final reading, seals and exits 0.",
+    )
+    add_settings(run, SETTINGS)
+    run.add_argument("--progress", action="store_true", help="show how it stands on stderr, terminal or not")
+    run.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
+    run.set_defaults(run=_run)
+
+    execute = verbs.add_parser(
+        "exec",
+        help="run a command, meter it, return its exit code, seal",
+        usage="flopsd exec [options] -- COMMAND [ARG ...]",
+        description="Runs COMMAND with a metering daemon beside it. Signals are forwarded to the command's "
+        "process group and its exit code is returned (128 + N for signal N), whatever becomes of the metering.",
+    )
+    add_settings(execute, [setting for setting in SETTINGS if setting.key != "duration_seconds"])
+    execute.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments, after --")
+    execute.set_defaults(run=_exec)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from flopsd.service import Supervision, run_daemon
+
+    progress = arguments.progress or sys.stderr.isatty()
+    supervision = None if arguments.lifeline is None else Supervision(arguments.lifeline)
+    return (
+        OK
+        if run_daemon(settings_of(arguments), os.environ, SystemClock(), sys.stdout, sys.stderr, supervision, progress)
+        else FAILED
+    )
+
+
+def _exec(arguments: argparse.Namespace) -> int:
+    from flopsd.clock import rfc3339
+    from flopsd.context import find_context, new_run_id
+    from flopsd.launch import Launcher
+
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        raise ConfigError(["exec: no command given"], hint="flopsd exec [options] -- python train.py")
+    settings = settings_of(arguments)
+    clock = SystemClock()
+    # Fixed here, so that a daemon that is started again continues the same run.
+    run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
+    config = ["--config", arguments.config] if arguments.config else []
+    me, run = [sys.executable, "-m", "flopsd"], ["--run-id", run_id, *config]
+    launcher = Launcher(
+        daemon_command=[*me, "run", *run, *_given(arguments, [s for s in SETTINGS if s.key != "run_id"])],
+        seal_command=[*me, "seal", *run, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"])]
+        if settings.seal
+        else None,
+        clock=clock,
+        stop_seconds=settings.stop_seconds,
+        say=logging.getLogger("flopsd").error,
+    )
+    return launcher.run(command, os.environ)
+
+
+def _given(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[str]:
+    """The flags of `settings` that were given on the command line, to be given again."""
+    flags: list[str] = []
+    for setting in settings:
+        value = getattr(arguments, setting.key, None)
+        if setting.key == "seal" and value is not None:
+            flags.append("--no-seal")
+        elif value is not None:
+            flags += [part for one in (value if isinstance(value, list) else [value]) for part in (setting.flag, one)]
+    return flags
