@@ -43,6 +43,7 @@ def verified_text(verified: Verified) -> str:
     if predicate["energyJoules"] is not None and float(predicate["energyUncountedSeconds"]):
         energy += f" counted; not counted in {predicate['energyUncountedSeconds']} device seconds"
     evidence = ", ".join(executed["byEvidence"]) or "none"
+    clock = format_flop(int(executed["clockUncertainty"])) if int(executed["clockUncertainty"]) else ""
     lines = [
         f"VERIFIED: signed by {', '.join(k[:16] + '…' for k in verified.keyids)}, "
         f"all totals recomputed from {verified.records} journal records",
@@ -52,6 +53,7 @@ def verified_text(verified: Verified) -> str:
         "executed FLOP:",
         figures_text(figures).rstrip("\n"),
         f"  evidence   {evidence}",
+        *([f"  of that    {clock} either way from the SM clock between its samples"] if clock else []),
         f"  coverage   {share} of {coverage['spanSeconds']} device seconds, {len(coverage['gaps'])} gaps listed",
         f"  energy     {energy}",
         f"It says: {predicate['claim']['says']}",

@@ -277,9 +277,11 @@ def _counters(tally: Tally) -> dict[str, Any]:
 
 def _executed(history: History, table: PeakTable) -> dict[str, Any]:
     by_evidence: dict[Evidence, Figures] = {}
+    clock_doubt_flop = 0
     for incarnation in history.incarnations:
         for uid, tally in incarnation.tallies.items():
             for row in rows(tally, rating_of(incarnation, uid, table), table):
+                clock_doubt_flop += row.clock_doubt_flop
                 by_evidence[row.evidence] = (
                     by_evidence[row.evidence] + row.figures if row.evidence in by_evidence else row.figures
                 )
@@ -288,6 +290,7 @@ def _executed(history: History, table: PeakTable) -> dict[str, Any]:
         **figures_json(figures_of(history, table)),
         "method": _method(seen),
         "marginPpm": {e.value: table.margin_ppm(e) for e in sorted(by_evidence) if e in table.margins},
+        "clockUncertainty": str(clock_doubt_flop),
         "byEvidence": {e.value: figures_json(by_evidence[e]) for e in sorted(by_evidence)},
     }
 
