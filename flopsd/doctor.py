@@ -17,8 +17,9 @@ from flopsd.context import find_context
 from flopsd.core.model import ESTIMATING, Device, Evidence
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import FlopsdError, UnknownDeviceError
+from flopsd.ownership.opening import Job
 from flopsd.parse import parse_listen
-from flopsd.service import source_options, state_dir
+from flopsd.service import Opening, cores_per_chip, source_options, state_dir
 from flopsd.settings import Settings
 from flopsd.sources import PROBED, SourceSettings
 from flopsd.survey import Surveyed, survey
@@ -54,11 +55,13 @@ def examine(settings: Settings, environment: Mapping[str, str], clock: Clock) ->
         return [*checks, Check("peak table", "fail", str(fault), fault.hint)]
     checks.append(Check("peak table", "ok", f"{len(table.parts)} parts, SHA-256 {table.sha256[:16]}…"))
     names = PROBED if settings.sources == ("probe",) else settings.sources
-    found = survey(names, SourceSettings(clock, table, source_options(settings)), clock)
+    context = find_context(environment)
+    job = Job(environment, context.job_name, None, cores_per_chip(context, table))
+    opening = Opening(settings, SourceSettings(clock, table, source_options(settings)), job)
+    found = survey(names, opening.open, clock)
     checks += [_source(one) for one in found.sources]
     checks += [_device(device, source, table) for device, source in found.devices]
-    instance_type = find_context(environment).instance_type
-    return [*checks, *_instance(instance_type, [device for device, _ in found.devices], table)]
+    return [*checks, *_instance(context.instance_type, [device for device, _ in found.devices], table)]
 
 
 def can_meter(checks: list[Check]) -> bool:

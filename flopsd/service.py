@@ -68,8 +68,8 @@ def run_daemon(
     context = find_context(environment)
     origins: dict[str, str] = {}  # filled from the journal, before any source is read
     root_pid = os.getppid() if supervision is not None else None  # the launcher, whose child the job is
-    job = Job(environment, context.job_name, root_pid, _cores_per_chip(context, table))
-    open_all = _Opening(settings, SourceSettings(clock, table, source_options(settings), origins), job)
+    job = Job(environment, context.job_name, root_pid, cores_per_chip(context, table))
+    open_all = Opening(settings, SourceSettings(clock, table, source_options(settings), origins), job)
     sources = _sources(open_all, supervised=supervision is not None)
     ending = _Ending()  # from here on a signal is a regular end; before, there is nothing to lose
     folder = StateDir(state_dir(settings, environment))
@@ -96,7 +96,7 @@ def run_daemon(
     return durable and sealed
 
 
-def _sources(opening: _Opening, *, supervised: bool) -> dict[str, Callable[[], Source]]:
+def _sources(opening: Opening, *, supervised: bool) -> dict[str, Callable[[], Source]]:
     """How to open each source. Unsupervised, they are opened here and now, so that a failure is an exit code;
     of those that are only probed for, one is enough."""
     probed = opening.settings.sources == ("probe",)
@@ -120,7 +120,7 @@ def _sources(opening: _Opening, *, supervised: bool) -> dict[str, Callable[[], S
     return openers
 
 
-def _cores_per_chip(context: Context, table: PeakTable) -> int | None:
+def cores_per_chip(context: Context, table: PeakTable) -> int | None:
     known = table.instances.get(context.instance_type or "")
     return None if known is None else table.parts[known.accelerator].cores_per_chip
 
@@ -136,32 +136,35 @@ def source_options(settings: Settings) -> dict[str, object]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Opening:
+class Opening:
     """What every source is opened with."""
 
     settings: Settings
     source: SourceSettings
     job: Job
 
+    def open(self, name: str) -> Source:
+        """A source by name, with this job's devices only. Raises SourceUnavailableError."""
+        try:
+            source = open_source(name, self.source)
+        except SourceUnavailableError as fault:
+            # What was asked for by name and is not here is a fault; what was only probed for is not.
+            fault.absent = fault.absent and self.settings.sources == ("probe",)
+            raise
+        if name == "replay":
+            return source  # its devices are nobody's
+        return own_if_asked(source, self.settings.devices, self.job, self.source.clock)
+
 
 @dataclass(slots=True)
 class _Opener:
-    """Opens one source by name, as often as it is asked, with this job's devices only."""
+    """Opens one source by name, as often as it is asked."""
 
     name: str
-    opening: _Opening
+    opening: Opening
 
     def __call__(self) -> Source:
-        settings = self.opening.settings
-        try:
-            source = open_source(self.name, self.opening.source)
-        except SourceUnavailableError as fault:
-            # What was asked for by name and is not here is a fault; what was only probed for is not.
-            fault.absent = fault.absent and settings.sources == ("probe",)
-            raise
-        if self.name == "replay":
-            return source  # its devices are nobody's
-        return own_if_asked(source, settings.devices, self.opening.job, self.opening.source.clock)
+        return self.opening.open(self.name)
 
 
 @dataclass(slots=True)

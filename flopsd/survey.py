@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flopsd.clock import Clock
 from flopsd.core.model import Device, DeviceUid
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.roster import Roster
-from flopsd.sources import Source, SourceSettings, open_source, read_source
+from flopsd.sources import Source, read_source
 
 # The scale of running counters takes two intervals, the longer one of 0.8 s, and work on the device.
 _PAUSES_SECONDS = (0.2, 1.0, 0.2)
@@ -35,13 +35,13 @@ class Survey:
     devices: tuple[tuple[Device, str], ...]
 
 
-def survey(names: Sequence[str], settings: SourceSettings, clock: Clock) -> Survey:
-    """Ask all sources at once. Never raises for a source's fault."""
+def survey(names: Sequence[str], opener: Callable[[str], Source], clock: Clock) -> Survey:
+    """Ask all sources at once, each opened by its name. Never raises for a source's fault."""
     opened: dict[str, Source] = {}
     told: list[Surveyed] = []
     for name in names:
         try:
-            opened[name] = open_source(name, settings)
+            opened[name] = opener(name)
         except SourceUnavailableError as fault:
             told.append(Surveyed(name, fault=str(fault), hint=fault.hint, absent=fault.absent))
     roster = Roster(names)
