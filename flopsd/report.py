@@ -69,6 +69,6 @@ def _attached(found: Sequence[Finding]) -> list[str]:
     for finding in found:
         lines.append(f"  {finding.type}: {finding.verdict.value}: {finding.words}")
         if finding.verdict is not Verdict.ABSENT:
-            lines.append(f"    {'it proves' if finding.verdict is Verdict.HOLDS else 'would prove'}: {finding.proves}")
-            lines.append(f"    it does not: {finding.limits}")
+            lines.append(f"    {'proves' if finding.verdict is Verdict.HOLDS else 'claims'}: {finding.proves}")
+            lines.append(f"    limits: {finding.limits}")
     return lines

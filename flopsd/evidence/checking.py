@@ -15,7 +15,7 @@ from flopsd.evidence.trust import Trust
 
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z")
 _MEMBERS = {"type", "collectedAt", "state", "reason", "data", "proves", "limits"}
-_UNKNOWN = "This verifier does not know this kind: nothing follows from it."
+_UNKNOWN = ("Nothing that this verifier knows of.", "A newer flopsd may know this kind.")
 MAX_ITEMS = 64
 
 
@@ -53,7 +53,7 @@ def findings(items: Sequence[Mapping[str, Any]], grounds: Grounds) -> tuple[Find
     found = []
     for item in items:
         module = modules.get(item["type"])
-        proves, limits = (_UNKNOWN, "") if module is None else (module.KIND.proves, module.KIND.limits)
+        proves, limits = _UNKNOWN if module is None else (module.KIND.proves, module.KIND.limits)
         if item["state"] == "absent":
             verdict, words = Verdict.ABSENT, str(item["reason"])
         elif module is None:

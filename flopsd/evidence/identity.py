@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.config import config_dir
@@ -59,11 +60,11 @@ def check(data: Mapping[str, Any], grounds: Grounds) -> tuple[Verdict, str]:
     return Verdict.HOLDS, f"instance {instance}, {kind}, account {account}, {place}, launched {launched}"
 
 
-def pinned(region: str) -> tuple[Certificate, ...]:
-    """The certificates of `config/certificates/aws-instance-identity/REGION[_DATE].pem`."""
+def pinned(region: str, folder: Path | None = None) -> tuple[Certificate, ...]:
+    """The certificates of `REGION.pem` and `REGION_DATE.pem` in `config/certificates/aws-instance-identity`."""
     from flopsd.evidence.trust import load_certificates
 
-    folder = config_dir() / "certificates" / "aws-instance-identity"
+    folder = folder or config_dir() / "certificates" / "aws-instance-identity"
     files = [path for path in sorted(folder.glob("*.pem")) if path.stem.split("_")[0] == region]
     return tuple(certificate for path in files for certificate in load_certificates(path))
 

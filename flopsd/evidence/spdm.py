@@ -80,22 +80,25 @@ def _report(lib: Any, index: int, nonce: bytes) -> dict[str, str]:
 
 def check(data: Mapping[str, Any], grounds: Grounds) -> tuple[Verdict, str]:
     """Every report against NVIDIA's pinned root and this journal's head."""
-    reports = data.get("reports")
+    (root,) = load_certificates(config_dir() / "certificates" / "nvidia" / "verifier_device_root.pem")
+    identities = verify_reports(data.get("reports"), nonce_of(grounds.head_sha256), root)
+    return Verdict.HOLDS, "signed by " + ", ".join(identities)
+
+
+def verify_reports(reports: object, nonce: bytes, root: Certificate) -> list[str]:
+    """The identities of the GPUs, each another one. Raises EvidenceError."""
     if not isinstance(reports, list) or not 0 < len(reports) <= MAX_GPUS:
         raise EvidenceError("it holds no list of reports")
-    (root,) = load_certificates(config_dir() / "certificates" / "nvidia" / "verifier_device_root.pem")
-    identities: dict[str, str] = {}
+    uuids: dict[str, str] = {}
     for one in reports:
         if not isinstance(one, dict):
             raise EvidenceError("a report is no object")
         uuid = text_of(one, "uuid")
-        identity = verify_report(
-            bytes_of(one, "certificateChain"), bytes_of(one, "report"), nonce_of(grounds.head_sha256), root
-        )
-        if identity in identities:
-            raise EvidenceError(f"{uuid} and {identities[identity]} are answered for by one and the same GPU")
-        identities[identity] = uuid
-    return Verdict.HOLDS, "signed by " + ", ".join(sorted(identities))
+        identity = verify_report(bytes_of(one, "certificateChain"), bytes_of(one, "report"), nonce, root)
+        if identity in uuids:
+            raise EvidenceError(f"{uuid} and {uuids[identity]} are answered for by one and the same GPU")
+        uuids[identity] = uuid
+    return list(uuids)
 
 
 def verify_report(chain_pem: bytes, report: bytes, nonce: bytes, root: Certificate) -> str:
@@ -123,7 +126,7 @@ def verify_report(chain_pem: bytes, report: bytes, nonce: bytes, root: Certifica
 
 def _chain(pem: bytes, root: Certificate) -> tuple[Certificate, ...]:
     """Leaf first; each signed by the next, which may sign; the last is the pinned root."""
-    from cryptography.exceptions import InvalidSignature
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.x509 import BasicConstraints, ExtensionNotFound
 
     chain = parse_certificates(pem, "its chain")
@@ -133,7 +136,7 @@ def _chain(pem: bytes, root: Certificate) -> tuple[Certificate, ...]:
         try:
             certificate.verify_directly_issued_by(issuer)
             may_sign = issuer.extensions.get_extension_for_class(BasicConstraints).value.ca
-        except (ValueError, TypeError, InvalidSignature, ExtensionNotFound) as fault:
+        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, ExtensionNotFound) as fault:
             raise EvidenceError("its chain does not hold: a certificate is not of the next one's key") from fault
         if not may_sign:
             raise EvidenceError("its chain does not hold: a certificate was issued by one that may not")

@@ -31,7 +31,14 @@ def serving(answer: Callable[[BaseHTTPRequestHandler, bytes], Answer]) -> Iterat
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_PUT = do_POST = _any
+        def do_GET(self) -> None:
+            self._any()
+
+        def do_PUT(self) -> None:
+            self._any()
+
+        def do_POST(self) -> None:
+            self._any()
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""
