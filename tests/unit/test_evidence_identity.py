@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,13 @@ def test_a_pinned_certificate_decides() -> None:
     verdict, words = identity.check(item(), grounds(ATTACKER, PINNED))
     assert verdict is Verdict.HOLDS
     assert words == "instance i-0abc, p5.48xlarge, account 123456789012, us-east-1, launched 2026-11-25T08:00:00Z"
+    # Whoever lacks the extra is told so, and never that it holds.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "asn1crypto", None)
+        assert identity.check(item(message=FORGED), grounds(PINNED)) == (
+            Verdict.NOT_CHECKED,
+            "this needs the extra: pip install 'flopsd[evidence]'",
+        )
     for forged in (
         item(message=FORGED),
         item(DOCUMENT.replace(b"p5.48", b"p4d.2")),

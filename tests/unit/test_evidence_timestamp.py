@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -245,3 +246,14 @@ def test_the_envelope_keeps_what_stands_beside_a_signature() -> None:
     assert (envelope.timestamps(0), envelope.timestamps(1)) == ((b"\x00\x01\x02",), ())
     assert encode_envelope(envelope.payload, "text/plain", list(envelope.signatures), envelope.extensions) == data
     assert replace(envelope, extensions=()).timestamps(0) == ()
+
+
+@pytest.mark.tool("openssl")
+def test_without_the_extra_nothing_is_stamped_or_checked_and_both_say_so(
+    tmp_path: Path, authority: Authority, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust, stamped = load_trust(tsa_files=[str(authority.root)]), seal(tmp_path / "a", url)
+    monkeypatch.setitem(sys.modules, "rfc3161_client", None)
+    assert "NONE: timestamps need the extra 'timestamp' (pip install" in seal(tmp_path / "b", url).timestamp
+    (told,) = stamps(stamped, trust)
+    assert (told.verdict, told.words) == (Verdict.NOT_CHECKED, "this needs the extra: pip install 'flopsd[timestamp]'")
