@@ -11,6 +11,7 @@ FlopsdError
 │   ├── JournalDamagedError  its hash chain is broken
 │   └── StateDirBusyError    another daemon owns the state folder
 ├── SigningKeyError      a key cannot be read or made
+├── EvidenceError        a piece of evidence is not to be had, or does not hold
 ├── LedgerError          a ledger cannot be made from what is there
 └── NotVerifiedError     a ledger that must not be believed, with the first reason
 """
@@ -74,6 +75,10 @@ class StateDirBusyError(JournalError):
 
 class SigningKeyError(FlopsdError):
     """A key cannot be read, parsed or created."""
+
+
+class EvidenceError(FlopsdError):
+    """A piece of evidence cannot be had, or is not what it claims to be."""
 
 
 class LedgerError(FlopsdError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flopsd.core.flop import format_flop
 from flopsd.core.model import Figures
+from flopsd.evidence.item import Finding, Verdict
 
 if TYPE_CHECKING:
     from flopsd.seal import Sealed
@@ -25,9 +26,10 @@ def sealed_text(sealed: Sealed) -> str:
     """Where the ledger lies, what it says, and how to verify it."""
     replay = "  REPLAY     of a recording: no hardware was metered, this is no evidence\n" if sealed.replay else ""
     allow = " --allow-replay" if sealed.replay else ""
+    stamped = f"  timestamp  {sealed.timestamp}\n" if sealed.timestamp else ""
     return (
         f"sealed {sealed.ledger}\n{replay}{figures_text(sealed.figures)}"
-        f"  journal    {sealed.journal}\n  public key {sealed.public_key}\n"
+        f"  journal    {sealed.journal}\n  public key {sealed.public_key}\n{stamped}"
         f"verify it with:\n  flopsd verify {shlex.quote(str(sealed.ledger))}"
         f" --key {shlex.quote(str(sealed.public_key))}{allow}\n"
     )
@@ -56,7 +58,19 @@ def verified_text(verified: Verified) -> str:
         *([f"  of that    {clock} either way from the SM clock between its samples"] if clock else []),
         f"  coverage   {share} of {coverage['spanSeconds']} device seconds, {len(coverage['gaps'])} gaps listed",
         f"  energy     {energy}",
+        *_attached(verified.evidence),
         f"It says: {predicate['claim']['says']}",
         f"It does not say: {predicate['claim']['doesNotSay']}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _attached(found: Sequence[Finding]) -> list[str]:
+    """Each piece of attached evidence: what came of it, what it proves and what not."""
+    lines = ["attached evidence:"] if found else []
+    for finding in found:
+        lines.append(f"  {finding.type}: {finding.verdict.value}: {finding.words}")
+        if finding.verdict is not Verdict.ABSENT:
+            lines.append(f"    {'proves' if finding.verdict is Verdict.HOLDS else 'claims'}: {finding.proves}")
+            lines.append(f"    limits: {finding.limits}")
+    return lines

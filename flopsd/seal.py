@@ -12,6 +12,8 @@ from flopsd.core.ledger import SealFacts, encode, figures_of, statement
 from flopsd.core.model import Figures
 from flopsd.core.records import History, read_history
 from flopsd.errors import LedgerError
+from flopsd.evidence import Wanted
+from flopsd.evidence.collecting import collect, stamp
 from flopsd.files import replace_file
 from flopsd.journal import journal_facts, read_journal
 from flopsd.signing.dsse import sign
@@ -27,6 +29,7 @@ class Sealed:
     public_key: Path
     figures: Figures
     replay: bool
+    timestamp: str = ""  # when it was stamped or why not; empty: nobody was asked
 
 
 def journal_beside(ledger: Path) -> Path:
@@ -43,10 +46,18 @@ def peaks_beside(ledger: Path) -> Path:
     return ledger.with_name(f"{ledger.stem}.peaks.yaml")
 
 
-def seal_journal(journal: Path, key_uri: str, ledger: Path, clock: Clock, peaks_file: str | None = None) -> Sealed:
+def seal_journal(
+    journal: Path,
+    key_uri: str,
+    ledger: Path,
+    clock: Clock,
+    peaks_file: str | None = None,
+    wanted: Wanted | None = None,
+) -> Sealed:
     """Seal `journal` into `ledger`, with journal and public key beside it; the ledger appears last, whole.
 
     `peaks_file` is the peak table of the run where that is not a packaged one; it is then laid beside too.
+    `wanted` is the evidence to collect, in bounded time; None: none is named, not even as absent.
     Raises LedgerError, JournalError, SigningKeyError, PeakTableError.
     """
     key = load_signer(key_uri)
@@ -63,8 +74,11 @@ def seal_journal(journal: Path, key_uri: str, ledger: Path, clock: Clock, peaks_
         table = find_peaks(sha256, [Path(peaks_file)] if peaks_file else [])
         if peaks_file is not None and not is_packaged(sha256):
             replace_file(peaks_beside(ledger), Path(peaks_file).read_bytes())
-        document = statement(history, table, facts, SealFacts(__version__, rfc3339(clock.wall_ns())))
-        data = sign(encode(document), key)
+        evidence = () if wanted is None else collect(wanted, history, facts.head_sha256, clock)
+        seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence)
+        data, timestamp = sign(encode(statement(history, table, facts, seal)), key), ""
+        if wanted is not None:
+            data, timestamp = stamp(data, wanted, clock)
         replace_file(public_key_beside(ledger), key.public_pem)
         replace_file(ledger, data)
     except OSError as fault:
@@ -72,7 +86,8 @@ def seal_journal(journal: Path, key_uri: str, ledger: Path, clock: Clock, peaks_
             f"cannot write the ledger {ledger}: {fault.strerror}",
             hint="the journal is kept; run `flopsd seal` again with another --ledger",
         ) from fault
-    return Sealed(ledger, exhibit, public_key_beside(ledger), figures_of(history, table), history.replay is not None)
+    figures, replay = figures_of(history, table), history.replay is not None
+    return Sealed(ledger, exhibit, public_key_beside(ledger), figures, replay, timestamp)
 
 
 def one_peak_table(history: History) -> str:

@@ -18,6 +18,7 @@ from flopsd.core.flop import format_flop
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon import Daemon
 from flopsd.errors import FlopsdError, LedgerError, SourceUnavailableError
+from flopsd.evidence import Wanted
 from flopsd.journal import Journal, StateDir
 from flopsd.ownership.opening import Job, own_if_asked
 from flopsd.parse import parse_listen
@@ -89,7 +90,9 @@ def run_daemon(
         ending.attach(daemon, settings, clock, supervision)
         why = daemon.run(_Companions(writer, settings, clock, err if progress else None).each_tick)
         durable = writer.close(why, ending.child_exit_code)
-        sealed = not settings.seal or (durable and _seal(settings, folder.path, folder.journal, run, clock, err))
+        sealed = not settings.seal or (
+            durable and _seal(settings, folder.path, folder.journal, run, clock, err, environment)
+        )
     finally:
         journal.close()
         folder.release()
@@ -310,7 +313,15 @@ def progress_line(snapshot: Snapshot, seconds: int) -> str:
     )
 
 
-def _seal(settings: Settings, folder: Path, journal: Path, run: str, clock: Clock, err: IO[str]) -> bool:
+def _seal(
+    settings: Settings,
+    folder: Path,
+    journal: Path,
+    run: str,
+    clock: Clock,
+    err: IO[str],
+    environment: Mapping[str, str],
+) -> bool:
     """Seal at the end; a failure is told and loses nothing."""
     from flopsd.report import sealed_text
     from flopsd.seal import seal_journal
@@ -321,7 +332,8 @@ def _seal(settings: Settings, folder: Path, journal: Path, run: str, clock: Cloc
         key, made = ensure_key(settings.key, folder)
         if made:
             log.warning(NEW_KEY, key)
-        sealed = seal_journal(journal, key, ledger, clock, settings.peaks)
+        wanted = Wanted(settings.evidence, settings.timestamp_url, environment)
+        sealed = seal_journal(journal, key, ledger, clock, settings.peaks, wanted)
     except FlopsdError as fault:
         log.error(
             "NOT SEALED: %s; %s; the journal %s is whole: `flopsd seal` can still seal it", fault, fault.hint, journal
@@ -365,7 +377,8 @@ def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Cl
         key, made = ensure_key(settings.key, folder.path)
         if made:
             log.warning(NEW_KEY, key)
-        return seal_journal(folder.journal, key, ledger, clock, settings.peaks)
+        wanted = Wanted(settings.evidence, settings.timestamp_url, environment)
+        return seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted)
     finally:
         journal.close()
         folder.release()

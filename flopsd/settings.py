@@ -12,6 +12,7 @@ from typing import Any
 
 from flopsd import parse
 from flopsd.core.model import Precision
+from flopsd.evidence import KINDS, parse_kinds
 from flopsd.ownership import DevicesSetting, parse_devices
 
 
@@ -39,6 +40,8 @@ class Settings:
     neuron_monitor: str | None = None
     duration_seconds: float | None = None
     stop_seconds: float = 60.0
+    evidence: tuple[str, ...] = KINDS
+    timestamp_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,20 @@ SETTINGS: tuple[Setting, ...] = (
         "SECONDS",
         "time that final reading and sealing may take under exec (default: 60)",
         parse.seconds(1, 600),
+    ),
+    Setting(
+        "evidence",
+        "--evidence",
+        "KINDS",
+        f"evidence to put into the ledger: off, or some of {', '.join(KINDS)} (default: all of them)",
+        parse_kinds,
+    ),
+    Setting(
+        "timestamp_url",
+        "--timestamp-url",
+        "URL",
+        "RFC 3161 timestamp authority that is asked to stamp the seal (default: none)",
+        parse.url,
     ),
 )
 BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}

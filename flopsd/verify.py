@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,9 @@ from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope, p
 from flopsd.core.ledger import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, JournalFacts, SealFacts, statement
 from flopsd.core.records import History, read_history
 from flopsd.errors import FlopsdError, NotVerifiedError
+from flopsd.evidence.checking import Stamped, findings, signed_items, timestamp_findings
+from flopsd.evidence.item import Finding, Grounds, Verdict
+from flopsd.evidence.trust import Trust
 from flopsd.journal import journal_facts, read_journal
 from flopsd.seal import journal_beside, one_peak_table, peaks_beside
 from flopsd.signing.dsse import verify_signatures
@@ -28,6 +31,7 @@ class Verified:
     keyids: tuple[str, ...]
     records: int
     replay: bool
+    evidence: tuple[Finding, ...] = ()
 
 
 def verify_ledger(
@@ -38,8 +42,12 @@ def verify_ledger(
     journal: Path | None = None,
     peaks_file: str | None = None,
     allow_replay: bool = False,
+    trust: Trust | None = None,
 ) -> Verified:
-    """Verify `ledger` with public `keys`. Raises NotVerifiedError with the first reason not to believe it."""
+    """Verify `ledger` with public `keys`; `trust` are the certificates to hold its evidence against.
+
+    Raises NotVerifiedError with the first reason not to believe it.
+    """
     envelope = parse_envelope(_read(ledger))
     keyids = verify_signatures(envelope, keys, threshold)
     signed = _statement(envelope)
@@ -64,7 +72,8 @@ def verify_ledger(
             f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
             hint="a replay is no evidence; to check its arithmetic all the same, add --allow-replay",
         )
-    return Verified(signed, tuple(sorted(keyids)), facts.records, history.replay is not None)
+    evidence = _evidence(signed, envelope, keys, trust or Trust(), history, facts)
+    return Verified(signed, tuple(sorted(keyids)), facts.records, history.replay is not None, evidence)
 
 
 def _read(ledger: Path) -> bytes:
@@ -111,11 +120,39 @@ def _recompute(signed: Mapping[str, Any], history: History, facts: JournalFacts,
     if not history.incarnations:
         raise NotVerifiedError("the journal is empty")
     method = signed["predicate"]["method"]
-    seal = SealFacts(str(method.get("flopsdVersion")), str(method.get("sealedAt")))
+    evidence = signed_items(signed["predicate"])  # what they say is checked on its own
+    seal = SealFacts(str(method.get("flopsdVersion")), str(method.get("sealedAt")), evidence)
     again = statement(history, find_peaks(one_peak_table(history), candidates), facts, seal)
     difference = first_difference(again, signed, "statement")
     if difference is not None:
         raise NotVerifiedError(f"recomputed from the journal, the ledger says something else: {difference}")
+
+
+def _evidence(
+    signed: Mapping[str, Any],
+    envelope: Envelope,
+    keys: Sequence[SSlibKey],
+    trust: Trust,
+    history: History,
+    facts: JournalFacts,
+) -> tuple[Finding, ...]:
+    """What the evidence is worth. Raises NotVerifiedError where a piece is not what it claims."""
+    predicate = signed["predicate"]
+    stamped = []
+    for index, signature in enumerate(envelope.signatures):
+        try:
+            verify_signatures(replace(envelope, signatures=(signature,)), keys, 1)
+        except NotVerifiedError:
+            continue  # a time of bytes that nobody trusted signed says nothing of the ledger
+        stamped.append(Stamped(signature[1], envelope.timestamps(index)))
+    found = (
+        *findings(predicate["evidence"], Grounds(history, facts.head_sha256, trust.aws_certificates)),
+        *timestamp_findings(stamped, trust, str(predicate["method"]["sealedAt"])),
+    )
+    bad = next((finding for finding in found if finding.verdict is Verdict.FAILED), None)
+    if bad is not None:
+        raise NotVerifiedError(f"the evidence {bad.type} does not hold: {bad.words}")
+    return found
 
 
 def first_difference(expected: Any, found: Any, path: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -15,11 +16,24 @@ MAX_ENVELOPE_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """A DSSE v1 envelope, decoded. `signatures` hold (keyid hint, signature bytes)."""
+    """A DSSE v1 envelope, decoded. `signatures` hold (keyid hint, signature bytes); `extensions` hold what else
+    stands in the object of each signature, unsigned as it is.
+    """
 
     payload: bytes
     payload_type: str
     signatures: tuple[tuple[str, bytes], ...]
+    extensions: tuple[Mapping[str, Any], ...] = ()
+
+    def timestamps(self, index: int) -> tuple[bytes, ...]:
+        """RFC 3161 responses beside a signature. Raises NotVerifiedError where they are not base64."""
+        listed = self.extensions[index].get("timestamps") if index < len(self.extensions) else None
+        tokens = [
+            one.get("token")
+            for one in (listed if isinstance(listed, list) else [])
+            if isinstance(one, dict) and one.get("type") == "rfc3161"
+        ]
+        return tuple(_base64(token if isinstance(token, str) else "*", "a timestamp") for token in tokens)
 
 
 def parse_json(data: bytes, what: str) -> Any:
@@ -69,13 +83,14 @@ def parse_envelope(data: bytes) -> Envelope:
         raise NotVerifiedError("the ledger is not a DSSE envelope: it needs payload and payloadType as text")
     if not isinstance(signatures, list) or not signatures:
         raise NotVerifiedError("the ledger is not signed: it has no signatures")
-    found = []
+    found, extensions = [], []
     for signature in signatures:
         if not isinstance(signature, dict) or not isinstance(signature.get("sig"), str):
             raise NotVerifiedError("the ledger has a signature without 'sig'")
         keyid = signature.get("keyid") or ""
         found.append((keyid if isinstance(keyid, str) else "", _base64(signature["sig"], "a signature")))
-    return Envelope(_base64(document["payload"], "the payload"), payload_type, tuple(found))
+        extensions.append({name: value for name, value in signature.items() if name not in ("keyid", "sig")})
+    return Envelope(_base64(document["payload"], "the payload"), payload_type, tuple(found), tuple(extensions))
 
 
 def _base64(text: str, what: str) -> bytes:
@@ -87,15 +102,22 @@ def _base64(text: str, what: str) -> bytes:
         raise NotVerifiedError(f"{what} is not base64") from fault
 
 
-def encode_envelope(payload: bytes, payload_type: str, signatures: list[tuple[str, bytes]]) -> bytes:
-    """The envelope file for a payload and its (keyid, signature) pairs."""
+def encode_envelope(
+    payload: bytes,
+    payload_type: str,
+    signatures: list[tuple[str, bytes]],
+    extensions: Sequence[Mapping[str, Any]] = (),
+) -> bytes:
+    """The envelope file for a payload and its (keyid, signature) pairs, with what else stands beside each."""
+    beside = [*extensions, *({} for _ in signatures[len(extensions) :])]
     return (
         json.dumps(
             {
                 "payload": base64.b64encode(payload).decode("ascii"),
                 "payloadType": payload_type,
                 "signatures": [
-                    {"keyid": keyid, "sig": base64.b64encode(sig).decode("ascii")} for keyid, sig in signatures
+                    {"keyid": keyid, "sig": base64.b64encode(sig).decode("ascii"), **more}
+                    for (keyid, sig), more in zip(signatures, beside, strict=True)
                 ],
             },
             indent=1,

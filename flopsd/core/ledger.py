@@ -76,6 +76,7 @@ class SealFacts:
 
     flopsd_version: str
     sealed_at: str
+    evidence: tuple[Mapping[str, Any], ...] = ()  # collected at the seal; a verifier takes the signed one
 
 
 def rating_of(incarnation: Incarnation, uid: DeviceUid, table: PeakTable) -> Rating:
@@ -138,7 +139,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "coverage": _coverage(history, table),
         "findings": [],
         "reconciliation": [],
-        "evidence": [],
+        "evidence": [dict(item) for item in seal.evidence],
         "method": {
             "flopsdVersion": seal.flopsd_version,
             "sealedAt": seal.sealed_at,

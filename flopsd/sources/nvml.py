@@ -23,6 +23,7 @@ from flopsd.nvidia.driver import (
     reason_of,
 )
 from flopsd.nvidia.gpm import Gpm
+from flopsd.nvidia.library import loaded_library
 from flopsd.nvidia.mig import PERMISSION_FIX, Slice, is_partitioned, slices
 from flopsd.nvidia.utilization import UtilizationMeter
 from flopsd.sources import SourceSettings
@@ -108,10 +109,13 @@ class NvmlSource:
 
     def describe(self) -> Mapping[str, Any]:
         version = getattr(self._lib, "__version__", None)
+        library, library_sha256 = loaded_library()
         return {
             "driver": self._driver.version,
             "nvml": self._driver.optional(self._lib.nvmlSystemGetNVMLVersion),
             "binding": None if version is None else str(version),
+            "library": library,
+            "library_sha256": library_sha256,
             "replay": None,
         }
 

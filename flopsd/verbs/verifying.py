@@ -35,11 +35,26 @@ def add(verbs: Verbs) -> None:
     verify.add_argument(
         "--allow-replay", action="store_true", help="accept a replay of a recording, which is no evidence"
     )
+    verify.add_argument(
+        "--aws-certificate",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="AWS's certificate of the region, to check the instance identity document with; repeatable",
+    )
+    verify.add_argument(
+        "--tsa-certificate",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="root of a timestamp authority, with the rest of its chain where tokens leave it out; repeatable",
+    )
     verify.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     verify.set_defaults(run=_verify)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from flopsd.evidence.trust import load_trust
     from flopsd.report import verified_text
     from flopsd.signing.keys import load_public
     from flopsd.verify import verify_ledger
@@ -52,6 +67,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             journal=None if arguments.journal is None else Path(arguments.journal),
             peaks_file=arguments.peaks,
             allow_replay=arguments.allow_replay,
+            trust=load_trust(arguments.aws_certificate, arguments.tsa_certificate),
         )
     except NotVerifiedError as fault:
         if arguments.json:
@@ -69,6 +85,7 @@ def _verify(arguments: argparse.Namespace) -> int:
                     "keyids": verified.keyids,
                     "records": verified.records,
                     "replay": verified.replay,
+                    "evidence": [finding.as_json() for finding in verified.evidence],
                     "predicate": verified.statement["predicate"],
                 }
             )

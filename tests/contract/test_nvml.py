@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 import pynvml
 import pytest
 
@@ -10,7 +13,7 @@ from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe, Read
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources.nvml import NvmlSource
 from tests.contract.conftest import Open
-from tests.support.scenario import Fault, Segment, a100, h100
+from tests.support.scenario import LIBRARY, Fault, Segment, a100, h100
 from tests.support.sim import SharedClock
 
 BURSTS = (
@@ -33,7 +36,11 @@ def test_identity_is_read_from_the_device(open_sim: Open) -> None:
     assert (hopper.evidence, hopper.evidence_reason) == (Evidence.ACTIVITY, "not read yet")
     assert (ampere.sm_count, ampere.evidence) == (108, Evidence.UTILIZATION)
     assert "no GPM on this GPU" in ampere.evidence_reason
-    assert source.describe() == {"driver": "595.91.07", "nvml": "13.595.91.07", "binding": None, "replay": None}
+    told = dict(source.describe())
+    library = Path(told.pop("library"))
+    assert library.name == LIBRARY
+    assert told.pop("library_sha256") == hashlib.sha256(library.read_bytes()).hexdigest()
+    assert told == {"driver": "595.91.07", "nvml": "13.595.91.07", "binding": None, "replay": None}
 
 
 def test_activity_is_exact_at_a_constant_clock(open_sim: Open) -> None:

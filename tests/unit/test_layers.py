@@ -11,7 +11,7 @@ ROOT = Path(flopsd.__file__).parent
 # A module may import those of lower floors, and `sources` never each other.
 FLOORS = (
     ("errors", "__init__"),
-    ("core.model", "core.flop", "core.integral", "clock", "ownership"),
+    ("core.model", "core.flop", "core.integral", "clock", "ownership", "evidence"),
     ("core.meter", "core.peaks", "core.account", "core.envelope", "core.codec", "ownership.rule", "neuron"),
     ("core.figures", "core.records", "context", "parse", "ownership.matching", "neuron.stream", "neuron.sysfs"),
     (
@@ -27,7 +27,7 @@ FLOORS = (
     ),
     ("ownership.nvml", "ownership.podresources", "ownership.asking", "ownership.rejoin", "neuron.totals"),
     ("ownership.visible", "ownership.kubernetes", "ownership.hpc", "ownership.processes"),
-    ("config", "journal", "sources", "roster", "nvidia", "nvidia.driver", "nvidia.scale"),
+    ("config", "journal", "sources", "roster", "nvidia", "nvidia.driver", "nvidia.library", "nvidia.scale"),
     ("dcgm.work", "ownership.source", "nvidia.clocks", "nvidia.gpm", "nvidia.mig", "nvidia.utilization"),
     ("ownership.opening", "nvidia.activity", "dcgm.gpu", "neuron.source"),
     ("dcgm.source",),
@@ -46,6 +46,12 @@ FLOORS = (
     ),
     ("writer",),
     ("daemon", "web", "launch", "testing.contract", "signing", "files"),
+    ("evidence.item", "evidence.reading", "evidence.bounded", "evidence.web"),
+    ("evidence.trust", "evidence.pkcs7"),
+    ("evidence.identity", "evidence.spdm", "evidence.library", "evidence.package", "evidence.sagemaker"),
+    ("evidence.timestamp",),
+    ("evidence.collecting",),
+    ("evidence.checking",),
     ("signing.keys",),
     ("signing.dsse",),
     ("seal",),

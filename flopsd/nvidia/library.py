@@ -1,0 +1,40 @@
+"""Which file the driver's library in this process came from, and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+NAME = "libnvidia-ml.so"
+_DELETED = " (deleted)"
+_MAPS = Path("/proc/self/maps")
+_CHUNK_BYTES = 1 << 20
+
+
+def loaded_library(maps: Path = _MAPS) -> tuple[str | None, str | None]:
+    """Path of the loaded library, and SHA-256 of its file; None: not known.
+
+    Of a file that was replaced since it was loaded the digest is not known: the path leads to another one.
+    """
+    try:
+        lines = maps.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None, None
+    columns = (line.split(maxsplit=5) for line in lines)
+    paths = (column[5] for column in columns if len(column) == 6)
+    path = next((path for path in paths if path.rsplit("/", 1)[-1].startswith(NAME)), None)
+    if path is None:
+        return None, None
+    shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return shown, None if path.endswith(_DELETED) else _sha256(path)
+
+
+def _sha256(path: str) -> str | None:
+    whole = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                whole.update(chunk)
+    except OSError:
+        return None
+    return whole.hexdigest()
