@@ -13,6 +13,7 @@ from flopsd.roster import Roster
 from flopsd.sources import Source, read_source
 
 # The scale of running counters takes two intervals, the longer one of 0.8 s, and work on the device.
+_UNSHOWN = ("library", "library_sha256")  # for the ledger, and too long for a line
 _PAUSES_SECONDS = (0.2, 1.0, 0.2)
 
 
@@ -60,7 +61,9 @@ def survey(names: Sequence[str], opener: Callable[[str], Source], clock: Clock) 
             if name in broken:
                 told.append(Surveyed(name, fault=str(broken[name]), hint=broken[name].hint))
                 continue
-            facts = ", ".join(f"{key} {value}" for key, value in source.describe().items() if value)
+            facts = ", ".join(
+                f"{key} {value}" for key, value in source.describe().items() if value and key not in _UNSHOWN
+            )
             told.append(Surveyed(name, facts=facts))
             devices = source.devices()
             roster.offer(name, devices)
