@@ -28,6 +28,7 @@ class Verified:
     keyids: tuple[str, ...]
     records: int
     replay: bool
+    payload: bytes  # the bytes that are signed
 
 
 def verify_ledger(
@@ -40,7 +41,7 @@ def verify_ledger(
     allow_replay: bool = False,
 ) -> Verified:
     """Verify `ledger` with public `keys`. Raises NotVerifiedError with the first reason not to believe it."""
-    envelope = parse_envelope(_read(ledger))
+    envelope = parse_envelope(read_ledger(ledger))
     keyids = verify_signatures(envelope, keys, threshold)
     signed = _statement(envelope)
     exhibit = journal if journal is not None else journal_beside(ledger)
@@ -64,10 +65,11 @@ def verify_ledger(
             f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
             hint="a replay is no evidence; to check its arithmetic all the same, add --allow-replay",
         )
-    return Verified(signed, tuple(sorted(keyids)), facts.records, history.replay is not None)
+    return Verified(signed, tuple(sorted(keyids)), facts.records, history.replay is not None, envelope.payload)
 
 
-def _read(ledger: Path) -> bytes:
+def read_ledger(ledger: Path) -> bytes:
+    """The bytes of a ledger file, one more than allowed at most. Raises NotVerifiedError."""
     try:
         with ledger.open("rb") as file:
             return file.read(MAX_ENVELOPE_BYTES + 1)
