@@ -22,12 +22,9 @@ from flopsd.signing.uri import as_text, attributes
 TIMEOUT_SECONDS = 2
 MAX_ATTEMPTS = 2
 _ARN = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):[0-9]{12}:(?:key|alias)/.+")
-_HINTS = {
-    "AccessDeniedException": {
-        "GetPublicKey": "grant kms:GetPublicKey, or give the public key: awskms:KEY?public=PATH",
-        "Sign": "grant kms:Sign on this key",
-    },
-    "NotFoundException": {"": "check the key's name, the account and the region"},
+_DENIED = {
+    "GetPublicKey": "grant kms:GetPublicKey, or give the public key: awskms:KEY?public=PATH",
+    "Sign": "grant kms:Sign on this key",
 }
 
 
@@ -78,7 +75,7 @@ def _ask_public(client: Any, key_id: str) -> PublicKey:
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
     answer = _ask(client, "GetPublicKey", KeyId=key_id)
-    where = f"the KMS key {key_id} ({answer.get('KeySpec')})"
+    where = f"the KMS key {key_id}"
     if answer.get("KeyUsage") != "SIGN_VERIFY":
         raise SigningKeyError(
             f"{where} is for {answer.get('KeyUsage')}", hint="create it with key usage SIGN_VERIFY, ECC_NIST_P256"
@@ -87,7 +84,8 @@ def _ask_public(client: Any, key_id: str) -> PublicKey:
         public = load_der_public_key(answer["PublicKey"])
     except (ValueError, UnsupportedAlgorithm) as fault:
         raise SigningKeyError(
-            f"{where} is of a kind that is not supported here", hint="create it with key spec ECC_NIST_P256"
+            f"{where} ({answer.get('KeySpec')}) is of a kind that is not supported here",
+            hint="create it with key spec ECC_NIST_P256",
         ) from fault
     # By the curve of the key itself: what KMS lists as signing algorithms is the same for secp256k1.
     found = usable(public, where)
@@ -135,10 +133,9 @@ def _ask(client: Any, operation: str, **arguments: Any) -> Mapping[str, Any]:
         answer: Mapping[str, Any] = call(**arguments)
     except ClientError as fault:
         error = fault.response.get("Error", {})
-        hints = _HINTS.get(str(error.get("Code")), {})
+        code, said = str(error.get("Code")), " ".join(str(error.get("Message")).split())[:300]
         raise SigningKeyError(
-            f"AWS KMS refuses {operation} with {arguments['KeyId']}: {error.get('Code')}: {error.get('Message')}",
-            hint=hints.get(operation) or hints.get("", "the key must be enabled, and of the kind ECC_NIST_P256"),
+            f"AWS KMS refuses {operation} with {arguments['KeyId']}: {code}: {said}", hint=_hint(operation, code)
         ) from fault
     except BotoCoreError as fault:
         raise SigningKeyError(
@@ -146,3 +143,13 @@ def _ask(client: Any, operation: str, **arguments: Any) -> Mapping[str, Any]:
             hint="check credentials, region and network, and the VPC endpoint for KMS where there is no internet",
         ) from fault
     return answer
+
+
+def _hint(operation: str, code: str) -> str:
+    if "AccessDenied" in code or code == "403":
+        return _DENIED[operation]
+    if code == "NotFoundException":
+        return "check the key's name, the account and the region"
+    if code in ("ThrottlingException", "KMSInternalException", "DependencyTimeoutException"):
+        return "try again: nothing is wrong with the key"
+    return "the key must be enabled, and of the kind ECC_NIST_P256, SIGN_VERIFY"
