@@ -54,7 +54,8 @@ def load_pem(path: Path, environment: Mapping[str, str]) -> PemKey:
             f"{path} holds a {labels[0].lower()}, not a private key", hint="signing needs the private key"
         )
     secret = None
-    encrypted = b"ENCRYPTED" in data  # PKCS#8 says so in its label, OpenSSL's older form in a header
+    # PKCS#8 says so in its label, OpenSSL's older form in a header.
+    encrypted = labels == ["ENCRYPTED PRIVATE KEY"] or b"Proc-Type: 4,ENCRYPTED" in data
     if encrypted:
         secret = passphrase(environment)
         if secret is None:

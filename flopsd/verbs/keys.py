@@ -122,6 +122,7 @@ def _facts(half: PublicKey) -> dict[str, str]:
 
 def _countersign(arguments: argparse.Namespace) -> int:
     from flopsd.countersign import countersign
+    from flopsd.seal import journal_beside
     from flopsd.signing.keys import load_public, load_signer
     from flopsd.verify import verify_ledger
 
@@ -141,13 +142,17 @@ def _countersign(arguments: argparse.Namespace) -> int:
         print(json.dumps({**facts, "keyId": key.public.keyid, "verifiedWith": verified.keyids}))
         return OK
     said = "signed" if done.added else "was already signed, and nothing was added,"
+    keyids = {*verified.keyids, key.public.keyid}
+    journal = arguments.journal or (str(journal_beside(ledger)) if arguments.output else None)
+    again = [word for file in arguments.trust for word in ("--key", file)]
+    again += ["--key", "YOUR-PUBLIC-KEY", "--threshold", str(len(keyids))]
+    again += ["--journal", journal] if journal else []
+    again += ["--allow-replay"] if verified.replay else []
     print(
         f"{done.ledger} {said} by {key.describe()}\n"
         f"  key id     {key.public.keyid}\n"
         f"  verified   with {', '.join(verified.keyids)}\n"
         f"  signatures {done.signatures}\n"
-        f"verify it with the public keys of both:\n  flopsd verify {shlex.quote(str(done.ledger))}"
-        + "".join(f" --key {shlex.quote(file)}" for file in arguments.trust)
-        + f" --key YOUR-PUBLIC-KEY --threshold {arguments.threshold + 1}"
+        f"verify it with all public keys:\n  {shlex.join(['flopsd', 'verify', str(done.ledger), *again])}"
     )
     return OK

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from flopsd.signing.dsse import good_signature, sign, verify_signatures
 from flopsd.signing.keys import ensure_key, load_public, load_signer
 from flopsd.signing.pem import make_pem, write_new
 from flopsd.signing.public import parse_public
+from flopsd.signing.secrets import passphrase
 from tests.support.process import environment, flopsd
 
 SECRET = "correct horse: battery \N{LATIN SMALL LETTER U WITH DIAERESIS}"
@@ -82,13 +84,16 @@ def test_a_key_that_openssl_encrypted_signs_with_its_passphrase_only(
 def test_passphrases_that_cannot_be_meant(encrypted: Path, tmp_path: Path) -> None:
     (tmp_path / "two").write_text(f"{SECRET}\nand more\n")
     (tmp_path / "none").write_text("\n")
-    (tmp_path / "long").write_text("x" * 5000)
+    (tmp_path / "long").write_text("x" * 1024)
     (tmp_path / "bytes").write_bytes(b"\xff\xfe")
     for name in ("two", "none", "long"):
         with pytest.raises(SigningKeyError, match="as its one line"):
             load_signer(str(encrypted), {PASSPHRASE_FILE: str(tmp_path / name)})
     with pytest.raises(SigningKeyError, match="not UTF-8"):
         load_signer(str(encrypted), {PASSPHRASE_FILE: str(tmp_path / "bytes")})
+    for bad, reason in (("\udcff", "is not UTF-8"), ("x" * 1024, "more than 1023 bytes")):
+        with pytest.raises(SigningKeyError, match=f"{PASSPHRASE} {reason}|{PASSPHRASE} has {reason}"):
+            load_signer(str(encrypted), {PASSPHRASE: bad})
     with pytest.raises(SigningKeyError, match="No such file"):
         load_signer(str(encrypted), {PASSPHRASE_FILE: str(tmp_path / "missing")})
     with pytest.raises(SigningKeyError, match="are both set"):
@@ -263,3 +268,41 @@ def test_a_key_that_is_there_is_never_lost(tmp_path: Path) -> None:
         make_pem(tmp_path / "link.pem")
     assert Path(uri).read_bytes() == before
     assert ensure_key(None, tmp_path) == (uri, False)
+
+
+@pytest.mark.parametrize("line_end", ["", "\n", "\r\n"])
+def test_the_longest_passphrase_encrypts_and_decrypts(tmp_path: Path, line_end: str) -> None:
+    (tmp_path / "secret").write_text("x" * 1023 + line_end, newline="")
+    secret = passphrase({PASSPHRASE_FILE: str(tmp_path / "secret")})
+    assert secret == passphrase({PASSPHRASE: "x" * 1023}) == b"x" * 1023
+    key = make_pem(tmp_path / "key.pem", "ed25519", secret)
+    assert load_signer(str(key.path), {PASSPHRASE: "x" * 1023}).public == key.public
+
+
+@pytest.mark.parametrize(
+    ("package", "uri", "extra"),
+    [
+        ("botocore.session", "awskms:alias/x", "kms"),
+        ("pkcs11", "pkcs11:object=x?module-path=/x", "hsm"),
+        ("cryptography", "key.pem", "seal"),
+    ],
+)
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, package: str, uri: str, extra: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as Python marks what cannot be imported
+    with pytest.raises(SigningKeyError, match=f"the extra '{extra}'") as caught:
+        load_signer(uri, {})
+    assert caught.value.hint == f"pip install 'flopsd[{extra}]'"
+
+
+def test_a_key_file_brings_in_nothing_of_the_other_kinds(tmp_path: Path) -> None:
+    """Of ours, that is: securesystemslib.signer tries to import the packages of all its signers."""
+    key = make_pem(tmp_path / "key.pem")
+    code = (
+        "import sys; from flopsd.signing.keys import load_signer; from flopsd.signing.dsse import sign\n"
+        "sign(b'x', load_signer(sys.argv[1]))\n"
+        "print(sorted(m for m in sys.modules if m.startswith('flopsd.signing.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, key.path], capture_output=True, text=True, check=True)
+    assert "flopsd.signing.pem" in done.stdout
+    assert "flopsd.signing.kms" not in done.stdout
+    assert "flopsd.signing.hsm" not in done.stdout
