@@ -16,7 +16,10 @@ from flopsd.errors import ConfigError, PeakTableError
 from flopsd.settings import BY_KEY, SETTINGS, Settings, effective
 
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_KEY_VARIABLES_THAT_ARE_NOT_SETTINGS = ("FLOPSD_CONFIG",)
+PASSPHRASE, PASSPHRASE_FILE = "FLOPSD_KEY_PASSPHRASE", "FLOPSD_KEY_PASSPHRASE_FILE"
+PKCS11_PIN = "FLOPSD_PKCS11_PIN"
+SECRETS = (PASSPHRASE, PKCS11_PIN)  # for flopsd alone: a job that it starts gets its environment without them
+_KEY_VARIABLES_THAT_ARE_NOT_SETTINGS = ("FLOPSD_CONFIG", PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN)
 
 
 def config_dir() -> Path:
@@ -42,7 +45,7 @@ def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str], conf
     layers.append(("environment", {variables[n]: v for n, v in environment.items() if n in variables}))
     for name in environment:
         if name.startswith("FLOPSD_") and name not in variables and name not in _KEY_VARIABLES_THAT_ARE_NOT_SETTINGS:
-            close = _closest(name, variables, 0.8)
+            close = _closest(name, (*variables, *_KEY_VARIABLES_THAT_ARE_NOT_SETTINGS), 0.8)
             if close:
                 problems.append(f"environment: {name} is not a setting; did you mean {close}?")
     layers.append(("command line", flags))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from flopsd.files import replace_file
 from flopsd.journal import journal_facts, read_journal
 from flopsd.signing.dsse import sign
 from flopsd.signing.keys import load_signer
+
+log = logging.getLogger("flopsd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ def seal_journal(
     Raises LedgerError, JournalError, SigningKeyError, PeakTableError.
     """
     key = load_signer(key_uri)
+    log.info("sealing with %s, key id %s", key.describe(), key.public.keyid)
     ledger = ledger.absolute()
     try:
         ledger.parent.mkdir(parents=True, exist_ok=True)

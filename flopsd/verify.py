@@ -31,6 +31,7 @@ class Verified:
     keyids: tuple[str, ...]
     records: int
     replay: bool
+    payload: bytes  # the bytes that are signed
     evidence: tuple[Finding, ...] = ()
 
 
@@ -48,7 +49,7 @@ def verify_ledger(
 
     Raises NotVerifiedError with the first reason not to believe it.
     """
-    envelope = parse_envelope(_read(ledger))
+    envelope = parse_envelope(read_ledger(ledger))
     keyids = verify_signatures(envelope, keys, threshold)
     signed = _statement(envelope)
     exhibit = journal if journal is not None else journal_beside(ledger)
@@ -73,10 +74,13 @@ def verify_ledger(
             hint="a replay is no evidence; to check its arithmetic all the same, add --allow-replay",
         )
     evidence = _evidence(signed, envelope, keys, trust or Trust(), history, facts)
-    return Verified(signed, tuple(sorted(keyids)), facts.records, history.replay is not None, evidence)
+    return Verified(
+        signed, tuple(sorted(keyids)), facts.records, history.replay is not None, envelope.payload, evidence
+    )
 
 
-def _read(ledger: Path) -> bytes:
+def read_ledger(ledger: Path) -> bytes:
+    """The bytes of a ledger file, one more than allowed at most. Raises NotVerifiedError."""
     try:
         with ledger.open("rb") as file:
             return file.read(MAX_ENVELOPE_BYTES + 1)

@@ -1,77 +1,41 @@
-"""Keys: private ones by URI, public ones from PEM files, of the kinds that others can verify too.
+"""Private keys by URI. What a scheme needs is imported only when a key of it is used.
 
-The keyid is the hex SHA-256 of the SPKI DER and only a hint: trust follows from public keys, never from it.
+file:PATH, PATH    a PEM file, Ed25519 or P-256, encrypted or not
+awskms:KEY         AWS KMS, P-256: key id, ARN or alias                   (extra `kms`)
+pkcs11:...         an HSM, smart card or other token, P-256, as RFC 7512   (extra `hsm`)
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from flopsd.errors import SigningKeyError
+from flopsd.signing.base import SigningKey
+from flopsd.signing.pem import load_pem, make_pem
+from flopsd.signing.public import load_public
+from flopsd.signing.uri import FORMS, scheme_of
 
-if TYPE_CHECKING:
-    from securesystemslib.signer import CryptoSigner, SSlibKey
+__all__ = ["DEFAULT_KEY_NAME", "SigningKey", "ensure_key", "load_public", "load_signer"]
 
 DEFAULT_KEY_NAME = "flopsd-key.pem"
 
 
-@dataclass(frozen=True, slots=True)
-class SigningKey:
-    """A private key that can sign, and its public half as PEM."""
+def load_signer(uri: str, environment: Mapping[str, str] = os.environ) -> SigningKey:
+    """The private key of a key URI, with its secrets from `environment`. Raises SigningKeyError."""
+    scheme, rest = scheme_of(uri)
+    if scheme == "file":
+        return load_pem(Path(rest), environment)
+    if scheme == "awskms":
+        from flopsd.signing.kms import load_kms
 
-    signer: CryptoSigner
-    public_pem: bytes
+        return load_kms(rest, environment)
+    if scheme == "pkcs11":
+        from flopsd.signing.hsm import load_token_key
 
-
-def load_signer(uri: str) -> SigningKey:
-    """The private key of a key URI: `file:PATH` or a path, PEM, Ed25519 or P-256, not encrypted.
-
-    Raises SigningKeyError.
-    """
-    _need_extra()
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-    from securesystemslib.signer import CryptoSigner
-
-    path = _key_path(uri)
-    try:
-        private: Any = load_pem_private_key(path.read_bytes(), password=None)
-    except OSError as fault:
-        raise SigningKeyError(
-            f"cannot read the key {path}: {fault.strerror}", hint="give --key a readable PEM file"
-        ) from fault
-    except (ValueError, TypeError) as fault:
-        raise SigningKeyError(
-            f"{path} is not an unencrypted PEM private key",
-            hint="make one: openssl genpkey -algorithm ed25519 -out key.pem",
-        ) from fault
-    public = private.public_key()
-    pem: bytes = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    return SigningKey(CryptoSigner(private, _public(public, str(path))), pem)
-
-
-def load_public(file: str) -> SSlibKey:
-    """The public key in a PEM file. Raises SigningKeyError."""
-    _need_extra()
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    path = Path(file)
-    try:
-        data = path.read_bytes()
-        public: Any = load_pem_public_key(data)
-    except OSError as fault:
-        raise SigningKeyError(f"cannot read the public key {path}: {fault.strerror}") from fault
-    except (ValueError, TypeError) as fault:
-        what = (
-            "holds a private key; give the verifier the public one"
-            if b"PRIVATE KEY" in data
-            else "is not a PEM public key"
-        )
-        raise SigningKeyError(f"{path} {what}") from fault
-    return _public(public, str(path))
+        return load_token_key(rest, environment)
+    raise SigningKeyError(f"keys of the kind {scheme!r} are not supported by this flopsd", hint=f"use {FORMS}")
 
 
 def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:
@@ -84,54 +48,5 @@ def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:
     path = state_dir / DEFAULT_KEY_NAME
     if path.exists():
         return str(path), False
-    _need_extra()
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-
-    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as fault:
-        path.unlink(missing_ok=True)
-        raise SigningKeyError(f"cannot make a key at {path}: {fault.strerror}") from fault
+    make_pem(path)
     return str(path), True
-
-
-def _public(public: Any, where: str) -> SSlibKey:
-    """A key of a kind that others can verify too, with the digest of its SPKI DER as keyid."""
-    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-    from securesystemslib.signer import SSlibKey
-
-    curve = public.curve if isinstance(public, EllipticCurvePublicKey) else None
-    if not isinstance(public, Ed25519PublicKey) and not isinstance(curve, SECP256R1):
-        raise SigningKeyError(
-            f"{where} is neither an Ed25519 nor a P-256 key",
-            hint="make one: openssl genpkey -algorithm ed25519 -out key.pem",
-        )
-    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return SSlibKey.from_crypto(public, keyid=hashlib.sha256(der).hexdigest())
-
-
-def _key_path(uri: str) -> Path:
-    scheme, colon, rest = uri.partition(":")
-    if not colon or "/" in scheme:
-        return Path(uri)
-    if scheme == "file":
-        return Path(rest)
-    raise SigningKeyError(f"keys of the kind {scheme!r} are not supported by this flopsd", hint="use file:PATH")
-
-
-def _need_extra() -> None:
-    try:
-        import cryptography  # noqa: F401
-        import securesystemslib  # noqa: F401
-    except ImportError as fault:
-        raise SigningKeyError(
-            "sealing and verifying need the packages of the extra 'seal'", hint="pip install 'flopsd[seal]'"
-        ) from fault

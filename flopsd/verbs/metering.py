@@ -56,6 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _exec(arguments: argparse.Namespace) -> int:
     from flopsd.clock import rfc3339
+    from flopsd.config import SECRETS
     from flopsd.context import find_context, new_run_id
     from flopsd.launch import Launcher
 
@@ -77,7 +78,7 @@ def _exec(arguments: argparse.Namespace) -> int:
         stop_seconds=settings.stop_seconds,
         say=logging.getLogger("flopsd").error,
     )
-    return launcher.run(command, os.environ)
+    return launcher.run(command, {name: value for name, value in os.environ.items() if name not in SECRETS})
 
 
 def _given(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[str]:

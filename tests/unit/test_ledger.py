@@ -293,7 +293,7 @@ def test_nothing_is_sealed_with_a_key_that_others_cannot_verify(tmp_path: Path) 
     with pytest.raises(SigningKeyError, match="cannot read the key"):
         load_signer(str(tmp_path / "missing.pem"))
     (tmp_path / "text.pem").write_text("no key")
-    with pytest.raises(SigningKeyError, match="not an unencrypted PEM private key"):
+    with pytest.raises(SigningKeyError, match="is not a PEM private key that can be read here"):
         load_signer(f"file:{tmp_path / 'text.pem'}")
     with pytest.raises(SigningKeyError, match="'gcpkms' are not supported"):
         load_signer("gcpkms:projects/x")

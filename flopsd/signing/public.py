@@ -1,0 +1,127 @@
+"""Public keys: Ed25519 and P-256 only, which every verifier knows.
+
+The keyid is the hex SHA-256 of the SPKI DER and only a hint: trust follows from public keys, never from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flopsd.errors import SigningKeyError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import SSlibKey
+
+MAX_PEM_BYTES = 64 * 1024
+_BLOCK = re.compile(rb"^-----BEGIN ([A-Z0-9 ]+)-----", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """A public key of a kind that signs ledgers. `type` is `ed25519` or `p256`, `pem` its SubjectPublicKeyInfo."""
+
+    key: SSlibKey
+    type: str
+    pem: bytes
+
+
+def load_public(file: str) -> SSlibKey:
+    """The public key in a PEM file. Raises SigningKeyError."""
+    return read_public(file).key
+
+
+def read_public(file: str) -> PublicKey:
+    """The one public key that a PEM file holds. Raises SigningKeyError."""
+    return parse_public(read_pem(Path(file), "public key"), file)
+
+
+def parse_public(data: bytes, where: str) -> PublicKey:
+    """The one public key in PEM `data`, which `where` names in errors. Raises SigningKeyError."""
+    need_extra()
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    labels = pem_labels(data)
+    if any(label.endswith("PRIVATE KEY") for label in labels):
+        raise SigningKeyError(
+            f"{where} holds a private key; give the verifier the public one",
+            hint="`flopsd key show` prints the public key of a private one",
+        )
+    if any(label.endswith("CERTIFICATE") for label in labels):
+        raise SigningKeyError(
+            f"{where} holds a certificate, not a public key",
+            hint=f"nobody checks its issuer here; to trust its key: openssl x509 -in {where} -pubkey -noout",
+        )
+    if len(labels) > 1:
+        raise SigningKeyError(f"{where} holds {len(labels)} keys", hint="put each public key into a file of its own")
+    try:
+        public: Any = load_pem_public_key(data)
+    except UnsupportedAlgorithm as fault:
+        raise _unusable(where) from fault
+    except (ValueError, TypeError) as fault:
+        raise SigningKeyError(
+            f"{where} is not a PEM public key", hint="it must begin with -----BEGIN PUBLIC KEY-----"
+        ) from fault
+    return usable(public, where)
+
+
+def usable(public: Any, where: str) -> PublicKey:
+    """A key of pyca/cryptography as a key that signs ledgers. Raises SigningKeyError for every other kind or curve."""
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    from securesystemslib.signer import SSlibKey
+
+    curve = public.curve if isinstance(public, EllipticCurvePublicKey) else None
+    if not isinstance(public, Ed25519PublicKey) and not isinstance(curve, SECP256R1):
+        raise _unusable(where, "" if curve is None else f" but one on the curve {curve.name}")
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    key = SSlibKey.from_crypto(public, keyid=hashlib.sha256(der).hexdigest())
+    return PublicKey(key, "ed25519" if curve is None else "p256", pem)
+
+
+def read_pem(path: Path, what: str) -> bytes:
+    """The bytes of a file that is small enough to be a key. Raises SigningKeyError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_PEM_BYTES + 1)
+    except OSError as fault:
+        raise SigningKeyError(
+            f"cannot read the {what} {path}: {fault.strerror}", hint="give the path of a readable PEM file"
+        ) from fault
+    if len(data) > MAX_PEM_BYTES:
+        raise SigningKeyError(f"{path} has more than {MAX_PEM_BYTES} bytes: it is no {what}")
+    return data
+
+
+def pem_labels(data: bytes) -> list[str]:
+    """What the PEM blocks in `data` call themselves."""
+    return [label.decode("ascii") for label in _BLOCK.findall(data)]
+
+
+def is_public(data: bytes) -> bool:
+    """Whether PEM `data` is that of public keys, or means to be."""
+    labels = pem_labels(data)
+    return bool(labels) and not any(label.endswith("PRIVATE KEY") for label in labels)
+
+
+def need_extra() -> None:
+    """Raises SigningKeyError where the packages of the extra `seal` are missing."""
+    try:
+        import cryptography  # noqa: F401
+        import securesystemslib  # noqa: F401
+    except ImportError as fault:
+        raise SigningKeyError(
+            "sealing and verifying need the packages of the extra 'seal'", hint="pip install 'flopsd[seal]'"
+        ) from fault
+
+
+def _unusable(where: str, but: str = "") -> SigningKeyError:
+    return SigningKeyError(
+        f"{where} is neither an Ed25519 nor a P-256 key{but}", hint="make one: flopsd key new key.pem"
+    )

@@ -1,0 +1,161 @@
+"""Keys in PKCS#11 tokens, on a real module: SoftHSM2."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from flopsd.config import PKCS11_PIN
+from flopsd.errors import LedgerError, SigningKeyError
+from flopsd.signing.dsse import good_signature, sign
+from flopsd.signing.keys import load_public, load_signer
+from flopsd.signing.pem import make_pem
+from tests.support.process import environment, flopsd
+from tests.support.runs import Run
+from tests.support.softhsm import PIN, Tokens, module_path
+
+pytestmark = [pytest.mark.tool("softhsm2-util"), pytest.mark.tool("pkcs11-tool")]
+GOOD = {PKCS11_PIN: PIN}
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+    """All tokens and keys, made before this process loads the module, which reads its configuration once."""
+    tokens = Tokens.new(tmp_path_factory.mktemp("softhsm"))
+    tokens.initialise("flopsd")
+    tokens.initialise("my; second")
+    for label, id_hex, kind in (
+        ("ledger", "01", "EC:prime256v1"),
+        ("other", "0203", "EC:prime256v1"),
+        ("p384", "04", "EC:secp384r1"),
+        ("k1", "05", "EC:secp256k1"),
+        ("rsa", "06", "rsa:2048"),
+        ("twin", "07", "EC:prime256v1"),
+        ("twin", "08", "EC:prime256v1"),
+        ("lonely", "09", "EC:prime256v1"),
+    ):
+        tokens.new_key("flopsd", label, id_hex, kind)
+    tokens.tool("flopsd", "--delete-object", "--type", "pubkey", "--id", "09")
+    tokens.new_key("my; second", "only", "01")
+    return tokens
+
+
+@pytest.fixture
+def tokens(made: Tokens, monkeypatch: pytest.MonkeyPatch) -> Tokens:
+    monkeypatch.setenv("SOFTHSM2_CONF", made.environment["SOFTHSM2_CONF"])
+    monkeypatch.setenv("PYKCS11LIB", module_path())
+    return made
+
+
+def load(path: str, query: str = "", **variables: str):  # type: ignore[no-untyped-def]
+    return load_signer(f"pkcs11:{path}?module-path={module_path()}{query}", {**GOOD, **variables})
+
+
+@pytest.mark.usefixtures("tokens")
+def test_a_key_signs_by_label_by_id_and_as_the_only_one() -> None:
+    message = os.urandom(1_000_000)
+    by_label, by_id = load("token=flopsd;object=ledger"), load("token=flopsd;id=%01")
+    assert by_label.public == by_id.public
+    for key in (
+        by_label,
+        load("token=flopsd;id=%02%03"),
+        load("token=my%3B%20second"),
+        load("object=only;token=my%3b second;type=private"),
+    ):
+        assert key.half.type == "p256"
+        for _ in range(20):  # r and s have leading zeros now and then
+            signature = key.sign(message)
+            assert good_signature(key.public, message, signature)
+        assert not good_signature(key.public, message[1:], signature)
+    assert by_label.describe() == f"the P-256 key 'ledger' on token 'flopsd' of {module_path()}"
+
+
+@pytest.mark.usefixtures("tokens")
+def test_where_module_and_pin_come_from(tmp_path: Path) -> None:
+    uri, lib = "pkcs11:token=flopsd;object=ledger", {"PYKCS11LIB": module_path()}
+    (tmp_path / "a pin").write_text(PIN + "\n")
+    public = load_signer(uri, {**lib, **GOOD}).public
+    for source in (f"file:{tmp_path}/a%20pin", f"file://{tmp_path}/a%20pin"):
+        key = load_signer(f"{uri}?pin-source={source}", {**lib, PKCS11_PIN: "wrong"})  # what the URI names comes first
+        assert key.public == public
+        assert PIN not in repr(key) + key.describe()
+    for wrong, variables, reason in (
+        (uri, GOOD, "no module is named"),
+        (uri, lib, "the token 'flopsd' wants a PIN, and none is given"),
+        (uri, {**lib, PKCS11_PIN: "1234"}, "the PIN is wrong"),
+        (uri, {**GOOD, "PYKCS11LIB": "/nowhere/lib.so"}, "PKCS#11: PKCS11Error: .*/nowhere/lib.so"),
+        (uri, {**GOOD, "PYKCS11LIB": "/etc/passwd"}, "PKCS#11: PKCS11Error: "),
+        (f"{uri}?pin-value={PIN}", {**lib, **GOOD}, "a PIN in the URI can be read by every user"),
+        (f"{uri}?pin-source=%7Ccat%20/pin", lib, "is not supported"),
+        (f"{uri}?pin-source=file:{tmp_path}/none", lib, "cannot read the PIN"),
+        (f"{uri};slot-id=1", {**lib, **GOOD}, "'slot-id' is not known here"),
+        (f"{uri};object=x", {**lib, **GOOD}, "'object' is given twice"),
+        (f"{uri};type=cert", {**lib, **GOOD}, "type=private"),
+        ("pkcs11:token=%ff", {**lib, **GOOD}, "'token' is not UTF-8"),
+    ):
+        with pytest.raises(SigningKeyError, match=reason) as caught:
+            load_signer(wrong, variables)
+        assert PIN not in f"{caught.value} {caught.value.hint}"
+        assert caught.value.hint or "twice" in reason or "UTF-8" in reason or "cannot read" in reason
+
+
+@pytest.mark.usefixtures("tokens")
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("token=flopsd;object=p384", "is no P-256 key"),
+        ("token=flopsd;object=k1", "is no P-256 key"),
+        ("token=flopsd;object=rsa", "is no P-256 key"),
+        ("token=flopsd;object=twin", "2 private keys fit"),
+        ("token=flopsd", "8 private keys fit the P-256 key .the only one. on token 'flopsd'"),
+        ("token=flopsd;object=none", "no private keys fit"),
+        ("token=flopsd;id=%99", "no private keys fit the P-256 key id 99"),
+        ("object=ledger", "2 tokens of .* fit the key URI; there are: .*token=flopsd;serial="),
+        ("token=nowhere;object=ledger", "no tokens of .* fit the key URI; there are: .*token=flopsd"),
+        ("token=flopsd;serial=0;object=ledger", "no tokens of"),
+        ("token=flopsd;object=lonely", "has no public keys for"),
+    ],
+)
+def test_what_fits_no_key_or_no_good_one(path: str, reason: str) -> None:
+    with pytest.raises(SigningKeyError, match=reason) as caught:
+        load(path)
+    assert caught.value.hint
+
+
+@pytest.mark.usefixtures("tokens")
+def test_a_token_without_its_public_key_is_given_one(tmp_path: Path) -> None:
+    (tmp_path / "other.pub").write_bytes(load("token=flopsd;object=other").public_pem)
+    (tmp_path / "ed.pub").write_bytes(make_pem(tmp_path / "ed.pem").public_pem)
+    assert sign(b"payload", load("token=flopsd;object=other", f"&public={tmp_path}/other.pub"))
+    with pytest.raises(LedgerError, match="does not verify with its public key"):
+        sign(b"payload", load("token=flopsd;object=lonely", f"&public={tmp_path}/other.pub"))
+    with pytest.raises(SigningKeyError, match="keys in tokens are P-256"):
+        load("token=flopsd;object=lonely", f"&public={tmp_path}/ed.pub")
+
+
+def test_a_token_seals_and_countersigns_through_the_command_line(tokens: Tokens, tmp_path: Path) -> None:
+    run = Run(tmp_path / "state")
+    run.meter(3)
+    run.finish()
+    env = {**environment(None), **tokens.environment, "PYKCS11LIB": module_path(), PKCS11_PIN: PIN}
+    ledger, public = tmp_path / "ledger.json", tmp_path / "ledger.pub"
+    done = flopsd("seal", "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger), "--key",
+                  "pkcs11:token=flopsd;object=ledger", env=env)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert flopsd("verify", str(ledger), "--key", str(public)).returncode == 0
+    assert load_public(str(public)).keyid == load("token=flopsd;object=ledger").public.keyid
+    done = flopsd("countersign", str(ledger), "--trust", str(public), "--key", "pkcs11:token=my%3B%20second", env=env)
+    assert done.returncode == 0, done.stderr
+    shown = flopsd("key", "show", "pkcs11:token=my%3B%20second", env=env).stdout
+    (tmp_path / "second.pub").write_text(shown[shown.index("-----BEGIN") :])
+    done = flopsd(
+        "verify", str(ledger), "--key", str(public), "--key", str(tmp_path / "second.pub"), "--threshold", "2"
+    )
+    assert done.returncode == 0, done.stdout
+    wrong = flopsd("seal", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "no.json"), "--key",
+                   "pkcs11:token=flopsd;object=ledger", env={**env, PKCS11_PIN: "0000"})  # fmt: skip
+    assert wrong.returncode == 1
+    assert "the PIN is wrong for the P-256 key 'ledger' on token 'flopsd'" in wrong.stderr
+    assert not (tmp_path / "no.json").exists()

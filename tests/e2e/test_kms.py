@@ -1,0 +1,241 @@
+"""Keys in AWS KMS, through botocore and HTTP, on moto's KMS."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from flopsd.clock import NS_PER_S, SystemClock
+from flopsd.errors import LedgerError, SigningKeyError
+from flopsd.signing.dsse import good_signature, sign
+from flopsd.signing.keys import load_public, load_signer
+from flopsd.signing.pem import make_pem
+from flopsd.verify import verify_ledger
+from tests.support.kms import REGION, Kms, kms_server
+from tests.support.process import environment, flopsd
+from tests.support.runs import sealed_run
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Kms]:
+    with kms_server() as kms:
+        yield kms
+
+
+@pytest.fixture
+def kms(server: Kms, monkeypatch: pytest.MonkeyPatch) -> Kms:
+    _use(monkeypatch, server.environment)
+    return server
+
+
+def _use(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_key_signs_by_id_by_arn_and_by_alias(kms: Kms) -> None:
+    arn = kms.new_key(alias="flopsd")
+    account = arn.split(":")[4]
+    names = (arn.rpartition("/")[2], arn, "alias/flopsd", f"arn:aws:kms:{REGION}:{account}:alias/flopsd")
+    keys = [load_signer(f"awskms:{name}") for name in names]
+    message = os.urandom(1_000_000)  # RAW signing ends at 4096 bytes
+    for key, name in zip(keys, names, strict=True):
+        assert key.public == keys[0].public
+        assert key.half.type == "p256"
+        signature = key.sign(message)
+        assert good_signature(keys[0].public, message, signature)
+        assert not good_signature(keys[0].public, message + b"!", signature)
+        assert key.describe() == f"the P-256 key {name} in AWS KMS, region {REGION}"
+
+
+def test_the_region_is_the_one_of_the_arn(kms: Kms, monkeypatch: pytest.MonkeyPatch) -> None:
+    arn = kms.new_key()
+    monkeypatch.delenv("AWS_REGION")
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    assert REGION in load_signer(f"awskms:{arn}").describe()
+    with pytest.raises(SigningKeyError, match="the AWS region of the KMS key alias/x is not known") as caught:
+        load_signer("awskms:alias/x")
+    assert "AWS_REGION" in caught.value.hint
+    monkeypatch.setenv("AWS_REGION", REGION)  # what SageMaker sets; botocore reads AWS_DEFAULT_REGION alone
+    assert REGION in load_signer(f"awskms:{arn.rpartition('/')[2]}").describe()
+
+
+@pytest.mark.parametrize(
+    ("spec", "usage", "reason"),
+    [
+        ("ECC_SECG_P256K1", "SIGN_VERIFY", "is neither an Ed25519 nor a P-256 key but .*secp256k1"),
+        ("ECC_NIST_P384", "SIGN_VERIFY", "but one on the curve secp384r1"),
+        ("ECC_NIST_P521", "SIGN_VERIFY", "but one on the curve secp521r1"),
+        ("RSA_2048", "SIGN_VERIFY", "neither an Ed25519 nor a P-256 key"),
+        ("RSA_2048", "ENCRYPT_DECRYPT", "is for ENCRYPT_DECRYPT"),
+    ],
+)
+def test_other_kinds_of_keys_are_refused(kms: Kms, spec: str, usage: str, reason: str) -> None:
+    with pytest.raises(SigningKeyError, match=reason):
+        load_signer(f"awskms:{kms.new_key(spec, usage=usage)}")
+
+
+@pytest.mark.usefixtures("kms")
+def test_what_kms_refuses_is_told_with_its_own_word(tmp_path: Path) -> None:
+    with pytest.raises(
+        SigningKeyError, match="AWS KMS refuses GetPublicKey with alias/none: NotFoundException"
+    ) as caught:
+        load_signer("awskms:alias/none")
+    assert "region" in caught.value.hint
+    for uri, reason in (
+        ("awskms:", "names no key"),
+        ("awskms:///alias/x", "names no key"),
+        ("awskms:alias/x?pubic=y", "'pubic' is not known here"),
+        ("awskms:alias/x?public=a&public=b", "'public' is given twice"),
+        (f"awskms:alias/x?public={tmp_path}/none", "cannot read the public key"),
+    ):
+        with pytest.raises(SigningKeyError, match=reason):
+            load_signer(uri)
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        ("AccessDeniedException", "grant kms:Sign"),
+        ("DisabledException", "must be enabled"),
+        ("KMSInvalidStateException", "must be enabled"),
+        ("ThrottlingException", "try again"),
+    ],
+)
+def test_refusals_in_the_form_that_aws_documents(
+    kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, hint: str
+) -> None:
+    """moto never says these, or says them in XML."""
+    key = load_signer(f"awskms:{kms.new_key()}")
+    (tmp_path / "k.pub").write_bytes(key.public_pem)
+    asked = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.headers["X-Amz-Target"])
+            body = json.dumps({"__type": code, "message": "no\nway"}).encode()
+            self.send_response(400)
+            self.send_header("Content-Type", "application/x-amz-json-1.1")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", f"http://127.0.0.1:{server.server_port}")
+        with pytest.raises(SigningKeyError, match=f"AWS KMS refuses Sign with alias/x: {code}: no way") as caught:
+            load_signer(f"awskms:alias/x?public={tmp_path}/k.pub").sign(b"x")
+        server.shutdown()
+    assert hint in caught.value.hint
+    assert asked == ["TrentService.Sign"] * (2 if code == "ThrottlingException" else 1)
+
+
+def test_the_public_key_of_another_key_is_found_out_before_anything_is_sealed(kms: Kms, tmp_path: Path) -> None:
+    (tmp_path / "other.pub").write_bytes(make_pem(tmp_path / "other.pem", "p256").public_pem)
+    (tmp_path / "ed.pub").write_bytes(make_pem(tmp_path / "ed.pem").public_pem)
+    for arn in (kms.new_key(), kms.new_key("ECC_SECG_P256K1")):  # both sign with ECDSA_SHA_256
+        key = load_signer(f"awskms:{arn}?public={tmp_path}/other.pub")
+        with pytest.raises(LedgerError, match="does not verify with its public key") as caught:
+            sign(b"payload", key)
+        assert "it is the one of another key" in caught.value.hint
+    with pytest.raises(SigningKeyError, match="keys in AWS KMS are P-256"):
+        load_signer(f"awskms:alias/x?public={tmp_path}/ed.pub")
+
+
+def test_who_may_only_sign_gives_the_public_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with kms_server() as strict:
+        _use(monkeypatch, strict.environment)
+        arn = strict.new_key()
+        (tmp_path / "a key.pub").write_bytes(load_signer(f"awskms:{arn}").public_pem)
+        _use(monkeypatch, {**strict.environment, **strict.user("kms:Sign")})
+        with pytest.raises(SigningKeyError, match="AWS KMS refuses GetPublicKey .*AccessDenied") as caught:
+            load_signer(f"awskms:{arn}")
+        assert "?public=PATH" in caught.value.hint
+        sign(b"payload", load_signer(f"awskms:{arn}?public={tmp_path}/a%20key.pub"))
+
+
+def test_who_may_not_sign_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    with kms_server() as strict:
+        arn = strict.new_key()
+        _use(monkeypatch, {**strict.environment, **strict.user("kms:GetPublicKey")})
+        with pytest.raises(SigningKeyError, match="AWS KMS refuses Sign .*AccessDenied") as caught:
+            sign(b"payload", load_signer(f"awskms:{arn}"))
+        assert caught.value.hint == "grant kms:Sign on this key"
+
+
+def test_a_kms_that_never_answers_does_not_use_up_the_end_of_a_job(kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    (tmp_path / "k.pub").write_bytes(load_signer(f"awskms:{kms.new_key(alias='silent')}").public_pem)
+    clock = SystemClock()
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:  # connects, and says nothing
+        monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        for step, uri in (
+            ("GetPublicKey", "awskms:alias/silent"),
+            ("Sign", f"awskms:alias/silent?public={tmp_path}/k.pub"),
+        ):
+            begin_ns = clock.boottime_ns()
+            with pytest.raises(SigningKeyError, match=f"AWS KMS does not answer {step}: Read timeout"):
+                load_signer(uri).sign(b"x")
+            print(f"{step} against a KMS that never answers: {(clock.boottime_ns() - begin_ns) / NS_PER_S:.1f} s")
+    begin_ns = clock.boottime_ns()
+    with pytest.raises(SigningKeyError, match="does not answer GetPublicKey: Could not connect"):
+        load_signer("awskms:alias/silent")
+    print(f"GetPublicKey against a closed port: {(clock.boottime_ns() - begin_ns) / NS_PER_S:.1f} s")
+
+
+@pytest.mark.usefixtures("kms")
+def test_without_credentials_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(SigningKeyError, match="Unable to locate credentials|Partial credentials") as caught:
+        load_signer("awskms:alias/x")
+    assert "credentials" in caught.value.hint
+    monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", "no url")
+    with pytest.raises(SigningKeyError, match="AWS KMS cannot be asked: Invalid endpoint"):
+        load_signer("awskms:alias/x")
+
+
+def test_a_run_is_sealed_by_kms_in_its_own_process_and_verified_without_it(kms: Kms, tmp_path: Path) -> None:
+    kms.new_key(alias="run")
+    env = {**environment(None), **kms.environment}
+    ledger = tmp_path / "ledger.json"
+    done = flopsd("run", "--source", "replay", "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger), "--listen",
+                  "off", "--duration", "1.5", "--key", "awskms:alias/run", env=env)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"sealing with the P-256 key alias/run in AWS KMS, region {REGION}, key id" in done.stderr
+    checked = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--allow-replay")
+    assert checked.returncode == 0, checked.stdout
+    shown = flopsd("key", "show", "awskms:alias/run", "--json", env=env)
+    assert json.loads(shown.stdout)["publicKey"] == ledger.with_suffix(".pub").read_text()
+    # A second party of flesh and blood countersigns what KMS has signed, and the other way round.
+    sealed = sealed_run(tmp_path / "by hand")
+    done = flopsd(
+        "countersign", str(sealed.ledger), "--trust", str(sealed.public_key), "--key", "awskms:alias/run", env=env
+    )
+    assert done.returncode == 0, done.stderr
+    both = [load_public(str(sealed.public_key)), load_public(str(ledger.with_suffix(".pub")))]
+    assert len(verify_ledger(sealed.ledger, both, threshold=2).keyids) == 2
+
+
+def test_when_kms_is_away_the_journal_is_kept_and_sealed_later(kms: Kms, tmp_path: Path) -> None:
+    kms.new_key(alias="later")
+    state, ledger = str(tmp_path / "state"), tmp_path / "ledger.json"
+    away = {**environment(None), **kms.environment, "AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:9"}
+    done = flopsd("run", "--source", "replay", "--state-dir", state, "--listen", "off", "--duration", "1.5", "--key",
+                  "awskms:alias/later", env=away)  # fmt: skip
+    assert done.returncode == 1
+    assert "NOT SEALED: AWS KMS does not answer GetPublicKey" in done.stderr
+    done = flopsd("seal", "--state-dir", state, "--key", "awskms:alias/later", "--ledger", str(ledger),
+                  env={**away, **kms.environment})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--allow-replay").returncode == 0
