@@ -40,7 +40,7 @@ def verify_ledger(
     allow_replay: bool = False,
 ) -> Verified:
     """Verify `ledger` with public `keys`. Raises NotVerifiedError with the first reason not to believe it."""
-    envelope = parse_envelope(_read(ledger))
+    envelope = parse_envelope(read_ledger(ledger))
     keyids = verify_signatures(envelope, keys, threshold)
     signed = _statement(envelope)
     exhibit = journal if journal is not None else journal_beside(ledger)
@@ -67,7 +67,8 @@ def verify_ledger(
     return Verified(signed, tuple(sorted(keyids)), facts.records, history.replay is not None)
 
 
-def _read(ledger: Path) -> bytes:
+def read_ledger(ledger: Path) -> bytes:
+    """The file's bytes, one more than a ledger may have at most. Raises NotVerifiedError."""
     try:
         with ledger.open("rb") as file:
             return file.read(MAX_ENVELOPE_BYTES + 1)
