@@ -18,7 +18,7 @@ from securesystemslib.dsse import Envelope as TheirEnvelope
 from securesystemslib.exceptions import VerificationError
 
 from flopsd.core.envelope import encode_envelope, parse_envelope
-from flopsd.core.ledger import PAYLOAD_TYPE
+from flopsd.core.ledger import PAYLOAD_TYPE, encode
 from flopsd.seal import Sealed
 from flopsd.signing.dsse import sign
 from flopsd.signing.keys import load_public, load_signer
@@ -217,3 +217,18 @@ def test_of_two_signatures_each_has_its_bundle_and_its_step(tmp_path: Path) -> N
     done = shell(told.stdout, first.ledger.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("Signature Verified Successfully") == 2
+
+
+@pytest.mark.tool("openssl", "jq")
+def test_a_ledger_without_a_journal_is_explained_without_one(tmp_path: Path) -> None:
+    """A job's ledger is over other ledgers: what remains to be checked outside is its signature."""
+    key = load_signer(str(make_key("p256", tmp_path / "key.pem")))
+    document = {"_type": "https://in-toto.io/Statement/v1", "subject": [], "predicate": {"kind": "job", "totals": {"executed": {"low": "7"}}}}  # fmt: skip
+    (tmp_path / "job.json").write_bytes(sign(encode(document), key))
+    told = flopsd("verify", str(tmp_path / "job.json"), "--key", str(tmp_path / "key.pub"), "--explain")
+    assert told.returncode == 3
+    assert "sha256sum -c" not in told.stdout
+    done = shell(told.stdout, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Signature Verified Successfully" in done.stdout
+    assert '"low": "7"' in done.stdout
