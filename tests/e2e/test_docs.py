@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.recipe import CHAIN, DIGEST, FIGURES, PAYLOAD, SIGNATURE
 from flopsd.seal import Sealed
 from tests.support.foreign import shell
+from tests.support.independent import payload_of, records_of
 from tests.support.process import flopsd
 from tests.support.runs import sealed_run
+from tests.support.story import PEAKS, VECTORS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RECEIVED, FORMAT = (DOCS / "you-received-a-ledger.md").read_text(), (DOCS / "ledger-format.md").read_text()
@@ -106,3 +110,45 @@ def test_links_of_the_pages_lead_somewhere() -> None:
                 assert target[1:] in headings, target
             elif not target.startswith("http"):
                 assert (DOCS / target).exists(), target
+
+
+def _members(found: Any, but: tuple[str, ...]) -> set[str]:
+    """Names of members anywhere in a JSON value; below those in `but` names are data."""
+    if isinstance(found, list):
+        return {name for value in found for name in _members(value, but)}
+    if not isinstance(found, dict):
+        return set()
+    return set(found) | {n for name, value in found.items() if name not in but for n in _members(value, but)}
+
+
+def test_the_format_page_names_every_member_and_every_word() -> None:
+    blocks = [text for _, text in BLOCK.findall(FORMAT)]
+    words = set(re.findall(r"\w+", " ".join([*re.findall(r"`([^`]+)`", BLOCK.sub("", FORMAT)), *blocks])))
+    payload_maps = ("sources", "margins", "marginPpm", "byEvidence", "gapSecondsByReason", "counters", "shares_ppm")
+    record_maps = (
+        "facts",
+        "counters",
+        "shares_ppm",
+        "sm_cycles",
+        "doubt_sm_cycles",
+        "observed_ns",
+        "gap_ns",
+        "unread_ns",
+    )
+    named: set[str] = {e.value for e in Evidence} | {p.value for p in Pipe} | {r.value for r in GapReason}
+    for case in (VECTORS / "valid").iterdir():
+        named |= _members(payload_of(case / "ledger.json"), payload_maps)
+        records, _ = records_of(case / "ledger.journal.jsonl")
+        named |= _members(records, record_maps) | {record["kind"] for record in records}
+    assert len(named) > 150
+    assert sorted(named - words) == []
+
+
+@pytest.mark.parametrize("case", ["valid/activity-and-gaps", "valid/two-signatures", "valid/replay", "invalid/one-key-twice", "invalid/cut-journal"])  # fmt: skip
+def test_the_command_in_a_vectors_readme_gives_the_verdict(case: str, tmp_path: Path) -> None:
+    shutil.copytree(VECTORS / case, tmp_path / case)
+    shutil.copy(PEAKS, tmp_path)
+    (command,) = re.findall(r"^    (flopsd verify .*)$", (tmp_path / case / "README.md").read_text(), re.MULTILINE)
+    done = shell(command, tmp_path / case)
+    assert done.returncode == (0 if case.startswith("valid") else 3), done.stdout + done.stderr
+    assert done.stdout.startswith("VERIFIED" if case.startswith("valid") else "NOT VERIFIED")
