@@ -49,7 +49,14 @@ def add(verbs: Verbs) -> None:
         metavar="FILE",
         help="root of a timestamp authority, with the rest of its chain where tokens leave it out; repeatable",
     )
-    verify.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    told = verify.add_mutually_exclusive_group()
+    told.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    told.add_argument(
+        "--explain",
+        action="store_true",
+        help="how to check this ledger without flopsd, as a shell script on stdout, whatever the verdict; "
+        "the verdict goes to stderr",
+    )
     verify.set_defaults(run=_verify)
 
 
@@ -59,6 +66,13 @@ def _verify(arguments: argparse.Namespace) -> int:
     from flopsd.signing.keys import load_public
     from flopsd.verify import verify_ledger
 
+    verdict = sys.stdout
+    if arguments.explain:
+        from flopsd.recipe import recipe
+
+        journal = None if arguments.journal is None else Path(arguments.journal)
+        print(recipe(Path(arguments.ledger), arguments.key, journal), end="", flush=True)
+        verdict = sys.stderr
     try:
         verified = verify_ledger(
             Path(arguments.ledger),
@@ -73,7 +87,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps({"verified": False, "reason": str(fault), "hint": fault.hint}))
         else:
-            print(f"NOT VERIFIED: {fault}")
+            print(f"NOT VERIFIED: {fault}", file=verdict)
             if fault.hint:
                 print(f"flopsd: hint: {fault.hint}", file=sys.stderr)
         return NOT_VERIFIED
@@ -91,5 +105,5 @@ def _verify(arguments: argparse.Namespace) -> int:
             )
         )
     else:
-        print(verified_text(verified), end="")
+        print(verified_text(verified), end="", file=verdict)
     return OK

@@ -24,6 +24,7 @@ def test_the_wheel_holds_the_configuration_and_nothing_else(wheel: Path) -> None
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in ("peaks.yaml", "flopsd.yaml", "recordings/h100x2.jsonl"):
         assert f"flopsd/_config/{wanted}" in names
+    assert "flopsd/schema/ledger-v1.schema.json" in names
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
 
 

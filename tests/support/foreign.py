@@ -1,0 +1,47 @@
+"""Verifiers that know nothing of flopsd: cosign, and a POSIX shell for recipes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from flopsd.core.ledger import PREDICATE_TYPE
+
+EMPTY_ROOT = (
+    '{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1", "tlogs": [],'
+    ' "certificateAuthorities": [], "ctlogs": [], "timestampAuthorities": []}\n'
+)
+
+
+def cosign_envelope(
+    ledger: Path, key: Path, blob: Path, kind: str = PREDICATE_TYPE
+) -> subprocess.CompletedProcess[str]:
+    """cosign on a DSSE envelope as it lies there."""
+    return _cosign(key, blob, kind, "--signature", str(ledger))
+
+
+def cosign_bundle(bundle: Path, key: Path, blob: Path, kind: str = PREDICATE_TYPE) -> subprocess.CompletedProcess[str]:
+    """cosign on a Sigstore bundle, offline: the root of trust that it asks for is an empty one."""
+    root = bundle.with_name("empty-root.json")
+    root.write_text(EMPTY_ROOT)
+    return _cosign(key, blob, kind, "--new-bundle-format", "--bundle", str(bundle), "--trusted-root", str(root))
+
+
+def _cosign(key: Path, blob: Path, kind: str, *how: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["cosign", "verify-blob-attestation", "--key", str(key), *how, "--type", kind, "--insecure-ignore-tlog=true", str(blob)],
+        capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+
+
+def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run `script` by sh in `folder`; `flopsd` there is the one under test."""
+    commands = folder / ".bin"
+    commands.mkdir(exist_ok=True)
+    (commands / "flopsd").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m flopsd "$@"\n')
+    (commands / "flopsd").chmod(0o755)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("FLOPSD_")}
+    env |= {"PATH": f"{commands}:{env['PATH']}", "LC_ALL": "C.UTF-8", "TMPDIR": str(folder)}
+    return subprocess.run(["sh"], input=script, cwd=folder, env=env, capture_output=True, text=True, timeout=180, check=False)  # fmt: skip

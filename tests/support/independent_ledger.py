@@ -1,0 +1,143 @@
+"""The second implementation, continued: from records and peak table to the parts of the predicate that hold figures."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.independent import ELSEWHERE, M, Rated, add, records_of, said, seconds
+
+J = dict[str, Any]
+
+
+def recompute(journal: Path, peaks: Path) -> J:
+    """What the page says of a journal, by the names of the predicate's fields."""
+    records, head = records_of(journal)
+    table = yaml.safe_load(peaks.read_bytes())
+    begins: list[J] = []
+    rated: list[dict[int, Rated]] = []
+    gaps: list[list[Any]] = []  # incarnation, index, begin, end, reason
+    last_ns: list[int] = []
+    for record in records:
+        kind = record["kind"]
+        if kind == "begin":
+            begins.append(record)
+            rated.append({})
+            last_ns.append(record["ns"])
+        elif kind == "device":
+            rated[-1][record["index"]] = Rated(record, table)
+        elif kind == "checkpoint":
+            for tally in record["devices"]:
+                rated[-1][tally["index"]].tally = tally
+            for gap in record["gaps"]:
+                _take(gaps, [len(begins), *gap])
+        if kind in ("checkpoint", "end"):
+            last_ns[-1] = record["ns"]
+    everything = [device for incarnation in rated for device in incarnation.values()]
+    spans = sum(device.span for device in everything)
+    job = spans - sum(device.gap_ns(*ELSEWHERE) for device in everything)
+    longest = sorted(gaps, key=lambda gap: gap[2] - gap[3])[:1000]
+    listed = sorted(longest, key=lambda gap: (gap[0], gap[2], rated[gap[0] - 1][gap[1]].record["uid"]))
+    by_evidence: dict[str, list[Any]] = {}
+    for device in everything:
+        for row in device.rows():
+            by_evidence.setdefault(row["key"][0], []).append(row["figures"])
+    return {
+        "executed": said(add(device.total() for device in everything)) if everything else said((0, None, None)),
+        "clockUncertainty": str(sum(row["doubt"] for device in everything for row in device.rows())),
+        "byEvidence": {evidence: said(add(figures)) for evidence, figures in by_evidence.items()},
+        "devices": _devices(everything),
+        "deviceSeconds": seconds(spans),
+        "wallSeconds": seconds(sum(last_ns) - sum(begin["ns"] for begin in begins)),
+        "energyJoules": _energy(everything),
+        "observedPpm": str((job - sum(device.unknown for device in everything)) * M // job) if job else None,
+        "gaps": [_gap(rated[gap[0] - 1][gap[1]], begins[gap[0] - 1], gap) for gap in listed],
+        "gapsNotListed": str(len(gaps) - len(listed)),
+        "peakTableSha256": hashlib.sha256(peaks.read_bytes()).hexdigest(),
+        "journal": {
+            "sha256": hashlib.sha256(journal.read_bytes()).hexdigest(),
+            "records": str(len(records)),
+            "headSha256": head,
+        },
+    }
+
+
+def stated(statement: J) -> J:
+    """The same parts of a sealed statement."""
+    predicate = statement["predicate"]
+    executed, coverage, method = predicate["totals"]["executed"], predicate["coverage"], predicate["method"]
+    of_device = ("executed", "energyJoules", "observedSeconds", "gapSeconds", "recoveredSeconds", "spanSeconds")
+    of_row = ("evidence", "pipe", "precision", "smCycles", "seconds", "flop", "clockUncertainty")
+    return {
+        "executed": {name: executed[name] for name in ("low", "measured", "high")},
+        "clockUncertainty": executed["clockUncertainty"],
+        "byEvidence": executed["byEvidence"],
+        "devices": {
+            device["uuid"]: {
+                **{name: device[name] for name in of_device},
+                "work": [{name: row[name] for name in of_row} for row in device["work"]],
+            }
+            for device in predicate["devices"]
+        },
+        **{name: predicate[name] for name in ("deviceSeconds", "wallSeconds", "energyJoules")},
+        **{name: coverage[name] for name in ("observedPpm", "gaps", "gapsNotListed")},
+        "peakTableSha256": method["peakTableSha256"],
+        "journal": {name: method["journal"][name] for name in ("sha256", "records", "headSha256")},
+    }
+
+
+def _take(gaps: list[list[Any]], gap: list[Any]) -> None:
+    for last in reversed(gaps[-63:]):
+        if last[:2] == gap[:2]:
+            if last[4] == gap[4] and last[3] == gap[2]:
+                last[3] = gap[3]
+                return
+            break
+    gaps.append(gap)
+
+
+def _gap(device: Rated, begin: J, gap: list[Any]) -> J:
+    incarnation, _, begin_ns, end_ns, reason = gap
+    ceiling = 0 if reason in ELSEWHERE else device.ceiling(end_ns - begin_ns)
+    return {
+        "device": device.record["uid"], "incarnation": incarnation, "reason": reason,
+        "beginSeconds": seconds(begin_ns - begin["ns"]), "endSeconds": seconds(end_ns - begin["ns"]),
+        "seconds": seconds(end_ns - begin_ns), "ceiling": None if ceiling is None else str(ceiling),
+    }  # fmt: skip
+
+
+def _energy(devices: list[Rated]) -> str | None:
+    known = [device.tally["energy_mj"] for device in devices if "energy_mj" in device.tally]
+    return f"{sum(known) // 1000}.{sum(known) % 1000:03d}" if known else None
+
+
+def _devices(everything: list[Rated]) -> J:
+    found: J = {}
+    for uid in {device.record["uid"] for device in everything}:
+        same = [device for device in everything if device.record["uid"] == uid]
+        rows: dict[tuple[str, str, str], list[J]] = {}
+        for device in same:
+            for row in device.rows():
+                rows.setdefault(row["key"], []).append(row)
+        found[uid] = {
+            "executed": said(add(device.total() for device in same)),
+            "energyJoules": _energy(same),
+            "observedSeconds": seconds(sum(sum(d.tally["observed_ns"].values()) for d in same)),
+            "gapSeconds": seconds(sum(d.gap_ns() for d in same)),
+            "recoveredSeconds": seconds(sum(d.tally.get("recovered_ns", 0) for d in same)),
+            "spanSeconds": seconds(sum(d.span for d in same)),
+            "work": [
+                {
+                    "evidence": key[0], "pipe": key[1] or None, "precision": key[2],
+                    "smCycles": str(sum(row["cycles"] for row in rows[key])),
+                    "seconds": seconds(sum(row["ns"] for row in rows[key])),
+                    "flop": said(add(row["figures"] for row in rows[key])),
+                    "clockUncertainty": str(sum(row["doubt"] for row in rows[key])),
+                }
+                for key in sorted(rows)
+            ],
+        }  # fmt: skip
+    return found

@@ -1,0 +1,141 @@
+"""The journals of the test vectors: what each run did."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from flopsd.core.model import Busy, Counted, GapReason, Growth, Pipe, Precision
+from tests.support.story import (
+    A10G,
+    A100,
+    CONTEXT,
+    CYCLES_H100,
+    H100,
+    HALF_KNOWN,
+    STRANGER,
+    TRAINIUM,
+    Story,
+    active,
+    gap,
+)
+
+BF16 = Precision((("bf16", 1_000_000),), "config")
+MIX = Precision((("bf16", 900_001), ("fp8", 99_999)), "config")
+TRAINING = active(132, 1755, {Pipe.TENSOR_HMMA: 481_113, Pipe.TENSOR_IMMA: 20_000, Pipe.FP32: 99_999, Pipe.FP64: 7})
+BUSY = lambda _: Busy(113_000_000_007)  # noqa: E731  (a plan's entry, like the others)
+
+
+def activity(folder: Path) -> bytes:
+    """Two GPUs, one of them only bounded; a fault, a kill, a second incarnation."""
+    story = Story(folder, (H100, A100))
+    story.during(7, {H100: TRAINING, A100: BUSY})
+    story.during(2, {H100: gap(GapReason.DRIVER_TIMEOUT), A100: BUSY})
+    story.during(3, {H100: TRAINING, A100: BUSY})
+    story.kill(for_seconds=4)
+    story.start()
+    story.during(3, {H100: TRAINING, A100: BUSY})
+    return story.finish()
+
+
+def cycles(folder: Path) -> bytes:
+    """Counters that run on: killed for five seconds, and nothing is lost of them; then a driver error of one second."""
+    story = Story(folder, (CYCLES_H100,), precision=BF16)
+    story.during(6, {CYCLES_H100: lambda _: Growth()})
+    story.kill(for_seconds=5)
+    story.start()
+    story.during(2, {CYCLES_H100: lambda _: Growth((Pipe.FP16,))})
+    story.during(1, {CYCLES_H100: gap(GapReason.DRIVER_ERROR)})
+    story.during(2, {CYCLES_H100: lambda _: Growth()})
+    return story.finish()
+
+
+def declared(folder: Path) -> bytes:
+    """A declared mix of formats, a declaration for one device, a clock in doubt, pipes unread, rates disputed and unknown."""
+    story = Story(folder, (H100, A10G, HALF_KNOWN), precision=MIX, device_precision={"2": BF16})
+    shares = {Pipe.TENSOR: 30_001, Pipe.TENSOR_HMMA: 400_000, Pipe.TENSOR_DFMA: 999, Pipe.FP16: 12_345}
+    story.during(
+        5,
+        {
+            H100: active(132, 1411, shares, doubt=21_001, unread=(Pipe.FP64, Pipe.FP32)),
+            A10G: active(80, 1233, {Pipe.TENSOR_HMMA: 250_000, Pipe.TENSOR_IMMA: 1}, doubt=3),
+            HALF_KNOWN: active(7, 907, {Pipe.TENSOR_IMMA: 5000, Pipe.FP64: 333, Pipe.FP32: 1}, unread=(Pipe.FP16,)),
+        },
+    )
+    return story.finish()
+
+
+def neuron(folder: Path) -> bytes:
+    """A chip whose work its vendor's software counts; its ceiling is that of the whole chip."""
+    story = Story(folder, (TRAINIUM,))
+    story.during(4, {TRAINIUM: lambda _: Counted(60_000_000_000_001)})
+    story.during(1, {TRAINIUM: gap(GapReason.STALE)})
+    return story.finish()
+
+
+def stranger(folder: Path) -> bytes:
+    """A GPU that the table does not know: no total has an upper bound."""
+    story = Story(folder, (H100, STRANGER))
+    story.during(3, {H100: TRAINING, STRANGER: TRAINING})
+    return story.finish()
+
+
+def nothing(folder: Path) -> bytes:
+    """No accelerator was found: low is zero, the others are not known."""
+    story = Story(folder, ())
+    story.during(2, {})
+    return story.finish()
+
+
+def replayed(folder: Path) -> bytes:
+    story = Story(folder, (H100,), replay=True)
+    story.during(3, {H100: TRAINING})
+    return story.finish()
+
+
+def rebooted(folder: Path) -> bytes:
+    """Killed, and the machine booted again: the gap between begins below zero on the new boot's clock."""
+    story = Story(folder, (H100,))
+    story.during(3, {H100: TRAINING})
+    story.kill(for_seconds=95)
+    story.reboot(replace(CONTEXT, boot_id="00000000-0000-4000-8000-00000000b002", attempt="1"))
+    story.start()
+    story.during(3, {H100: TRAINING})
+    return story.finish()
+
+
+def elsewhere(folder: Path) -> bytes:
+    """Time that was another job's, and time that slices account for: no ceiling, no loss of coverage."""
+    story = Story(folder, (H100, A100))
+    story.during(2, {H100: gap(GapReason.NOT_OURS), A100: BUSY})
+    story.during(2, {H100: TRAINING, A100: gap(GapReason.IN_SLICES)})
+    return story.finish()
+
+
+def torn(folder: Path) -> bytes:
+    """A power cut left half a line: the next incarnation cut it off and says so; a source got better meanwhile."""
+    story = Story(folder, (A100,))
+    story.during(6, {A100: BUSY})
+    story.kill(for_seconds=2)
+    with story.state.journal.open("ab") as file:
+        file.write(b'{"h":"00')
+    story.state.pending.write_bytes(b"")
+    story.start()
+    better = replace(A100, evidence=H100.evidence, evidence_reason="", evidence_fix="")
+    story.devices = (better,)
+    story.during(3, {better: active(108, 1400, {Pipe.TENSOR_HMMA: 300_003})})
+    return story.finish()
+
+
+def small(folder: Path) -> bytes:
+    """The run that the invalid vectors are made of."""
+    story = Story(folder, (H100,))
+    story.during(6, {H100: TRAINING})
+    return story.finish()
+
+
+def smaller(folder: Path) -> bytes:
+    """Another run, with as many records."""
+    story = Story(folder, (H100,), run="another")
+    story.during(6, {H100: active(132, 1000, {Pipe.TENSOR_HMMA: 1000})})
+    return story.finish()

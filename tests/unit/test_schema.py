@@ -1,0 +1,171 @@
+"""The JSON Schema: it takes what is sealed and what may be added, and nothing that lacks a field or bends a count."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from flopsd.core.ledger import PREDICATE_TYPE, STATEMENT_TYPE
+from flopsd.core.model import Evidence, GapReason, Pipe, Precision
+from tests.support.independent import payload_of
+from tests.support.runs import H100, STRANGER, sealed_run
+from tests.support.story import VECTORS
+
+SCHEMA = json.loads((Path(__file__).resolve().parents[2] / "flopsd" / "schema" / "ledger-v1.schema.json").read_bytes())
+# Texts that may look like counts.
+TEXTS = ("serial", "attempt", "attempts", "id", "name")
+
+
+@lru_cache(maxsize=1)
+def validator() -> Draft202012Validator:
+    Draft202012Validator.check_schema(SCHEMA)
+    return Draft202012Validator(SCHEMA)
+
+
+def accepts(document: Any) -> bool:
+    return validator().is_valid(document)
+
+
+@lru_cache(maxsize=32)
+def _payload(case: Path) -> dict[str, Any]:
+    return payload_of(case / "ledger.json")
+
+
+def payload(case: str) -> dict[str, Any]:
+    return copy.deepcopy(_payload(VECTORS / "valid" / case))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"replay": True},
+        {"devices": (H100, STRANGER)},
+        {"devices": ()},
+        {"precision": Precision((("bf16", 900_000), ("fp8", 100_000)), "config")},
+    ],
+    ids=["gaps", "replay", "stranger", "nothing", "declared"],
+)
+def test_what_is_sealed_with_the_packaged_table_is_accepted(tmp_path: Path, how: dict[str, Any]) -> None:
+    faults = list(validator().iter_errors(payload_of(sealed_run(tmp_path, **how).ledger)))
+    assert not faults, faults[0].message[:300]
+
+
+def test_the_names_are_the_codes_own() -> None:
+    definitions = SCHEMA["$defs"]
+    assert definitions["evidenceName"]["enum"] == [e.value for e in Evidence]
+    assert definitions["pipe"]["enum"] == [p.value for p in Pipe]
+    assert definitions["gapReason"]["enum"] == [r.value for r in GapReason]
+    assert SCHEMA["properties"]["_type"]["const"] == STATEMENT_TYPE
+    assert SCHEMA["properties"]["predicateType"]["const"] == PREDICATE_TYPE
+
+
+def objects(found: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths of all objects with fixed members; maps by evidence, reason, source and counter have none."""
+    if isinstance(found, dict):
+        maps = (
+            "byEvidence",
+            "marginPpm",
+            "gapSecondsByReason",
+            "counters",
+            "smCycles",
+            "margins",
+            "sources",
+            "digest",
+            "shares_ppm",
+        )
+        if not path or (path[-1] not in maps and "sources" not in path):
+            yield path
+        for name, value in found.items():
+            yield from objects(value, (*path, name))
+    elif isinstance(found, list):
+        for at, value in enumerate(found):
+            yield from objects(value, (*path, at))
+
+
+def leaves(found: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if isinstance(found, dict | list):
+        for at, value in found.items() if isinstance(found, dict) else enumerate(found):
+            yield from leaves(value, (*path, at))
+    else:
+        yield path
+
+
+def at(document: Any, path: tuple[Any, ...]) -> Any:
+    for step in path:
+        document = document[step]
+    return document
+
+
+@pytest.mark.parametrize("case", ["activity-and-gaps", "cycles-recovered", "recovered-tail", "replay"])
+def test_no_member_may_be_missing_and_any_may_be_added(case: str) -> None:
+    document, removed = payload(case), 0
+    for path in list(objects(document)):
+        there = at(document, path)
+        there["memberOfALaterVersion"] = {"x": [1]}
+        assert accepts(document), f"{path} takes no further member"
+        del there["memberOfALaterVersion"]
+        for name in list(there):
+            value = there.pop(name)
+            assert not accepts(document), f"{path} may lack {name}"
+            there[name] = value
+            removed += 1
+    assert removed > 80
+    assert accepts(document)
+
+
+@pytest.mark.parametrize("case", ["activity-and-gaps", "cycles-recovered", "neuron-count"])
+def test_no_count_may_be_bent(case: str) -> None:
+    document, bent = payload(case), 0
+    for path in list(leaves(document)):
+        there, value = at(document, path[:-1]), at(document, path)
+        name = next((step for step in reversed(path) if isinstance(step, str)), "")
+        if not isinstance(value, str) or name in TEXTS or not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value):
+            continue
+        for other in (
+            value + "\n",
+            "0" + value,
+            "+" + value,
+            value + " ",
+            float(value),
+            int(float(value)),
+            True,
+            "\u0661",
+            "1e3",
+            "NaN",
+        ):
+            there[path[-1]] = other
+            assert not accepts(document), f"{path} may be {other!r}"
+        there[path[-1]] = value
+        bent += 1
+    assert bent > 40
+    print(f"{case}: {bent} counts and durations, each bent in ten ways")
+
+
+def test_where_it_may_grow() -> None:
+    """Typed evidence, findings, and ledgers made of ledgers, whose own members are not this schema's."""
+    node = payload("activity-and-gaps")
+    node["predicate"]["evidence"] = [{"type": "ec2-instance-identity", "document": "e30="}]
+    node["predicate"]["findings"] = [{"rule": "x", "state": "below"}]
+    node["predicate"]["totals"]["guidelines"] = {"low": "1", "measured": None, "high": None}
+    assert accepts(node)
+    node["predicate"]["evidence"] = ["text"]
+    assert not accepts(node)
+    job = payload("activity-and-gaps")
+    predicate = job["predicate"]
+    job["predicate"] = {
+        "kind": "job", "nodes": [], "claim": predicate["claim"],
+        "totals": {"executed": {"low": "0", "measured": None, "high": None}},
+        "method": {"flopsdVersion": "0.2.0", "sealedAt": predicate["method"]["sealedAt"]},
+    }  # fmt: skip
+    assert accepts(job)
+    job["predicate"]["kind"] = "rumour"
+    assert not accepts(job)
