@@ -12,6 +12,7 @@ FlopsdError
 │   └── StateDirBusyError    another daemon owns the state folder
 ├── SigningKeyError      a key cannot be read or made
 ├── LedgerError          a ledger cannot be made from what is there
+├── StorageError         a copy of a ledger is not where it should be
 └── NotVerifiedError     a ledger that must not be believed, with the first reason
 """
 
@@ -78,6 +79,10 @@ class SigningKeyError(FlopsdError):
 
 class LedgerError(FlopsdError):
     """A ledger cannot be built."""
+
+
+class StorageError(FlopsdError):
+    """A sealed ledger could not be copied to another place."""
 
 
 class NotVerifiedError(FlopsdError):

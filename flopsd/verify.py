@@ -12,8 +12,9 @@ from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope, p
 from flopsd.core.ledger import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, JournalFacts, SealFacts, statement
 from flopsd.core.records import History, read_history
 from flopsd.errors import FlopsdError, NotVerifiedError
-from flopsd.journal import journal_facts, read_journal
-from flopsd.seal import journal_beside, one_peak_table, peaks_beside
+from flopsd.placing import journal_beside, peaks_beside
+from flopsd.prefix import sealed_part, sealed_records
+from flopsd.seal import one_peak_table
 from flopsd.signing.dsse import verify_signatures
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Verified:
     keyids: tuple[str, ...]
     records: int
     replay: bool
+    unsealed_records: int = 0  # of the journal beside it, behind the sealed part: no part of the claim
 
 
 def verify_ledger(
@@ -51,9 +53,10 @@ def verify_ledger(
         )
     candidates = [peaks_beside(ledger), *([Path(peaks_file)] if peaks_file is not None else [])]
     try:
-        facts = journal_facts(exhibit)
+        size_bytes = _sealed_bytes(signed)
+        facts, further = sealed_part(exhibit, size_bytes)
         _compare_journal(signed, facts, exhibit)
-        history = read_history(line.record() for line in read_journal(exhibit))
+        history = read_history(sealed_records(exhibit, size_bytes))
         _recompute(signed, history, facts, candidates)
     except NotVerifiedError:
         raise
@@ -64,7 +67,7 @@ def verify_ledger(
             f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
             hint="a replay is no evidence; to check its arithmetic all the same, add --allow-replay",
         )
-    return Verified(signed, tuple(sorted(keyids)), facts.records, history.replay is not None)
+    return Verified(signed, tuple(sorted(keyids)), facts.records, history.replay is not None, further)
 
 
 def _read(ledger: Path) -> bytes:
@@ -86,6 +89,17 @@ def _statement(envelope: Envelope) -> Mapping[str, Any]:
     return signed
 
 
+def _sealed_bytes(signed: Mapping[str, Any]) -> int:
+    """How much of the journal was sealed; it may have grown since, which changes nothing that was signed."""
+    try:
+        size_bytes = int(signed["predicate"]["method"]["journal"]["bytes"])
+    except (KeyError, TypeError, ValueError) as fault:
+        raise NotVerifiedError(f"the statement does not name its journal: {fault!r}") from fault
+    if size_bytes < 0:
+        raise NotVerifiedError(f"the statement names a journal of {size_bytes} bytes")
+    return size_bytes
+
+
 def _compare_journal(signed: Mapping[str, Any], facts: JournalFacts, exhibit: Path) -> None:
     try:
         digest = signed["subject"][0]["digest"]["sha256"]
@@ -97,10 +111,6 @@ def _compare_journal(signed: Mapping[str, Any], facts: JournalFacts, exhibit: Pa
         return
     if facts.records < count:
         raise NotVerifiedError(f"{exhibit} is cut: {facts.records} records, {count} were sealed")
-    if facts.records > count:
-        raise NotVerifiedError(
-            f"{exhibit} goes on behind the sealed part: {facts.records} records, {count} were sealed"
-        )
     raise NotVerifiedError(
         f"{exhibit} is another journal than the sealed one: it ends in {facts.head_sha256[:16]}…, not {head[:16]}…"
     )

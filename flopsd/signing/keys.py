@@ -89,15 +89,20 @@ def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # a rolling seal may be killed at any moment
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file:
             file.write(pem)
             file.flush()
             os.fsync(file.fileno())
+        os.link(temporary, path)
+    except FileExistsError:
+        return str(path), False  # another sealer was faster
     except OSError as fault:
-        path.unlink(missing_ok=True)
         raise SigningKeyError(f"cannot make a key at {path}: {fault.strerror}") from fault
+    finally:
+        temporary.unlink(missing_ok=True)
     return str(path), True
 
 

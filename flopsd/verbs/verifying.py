@@ -68,6 +68,7 @@ def _verify(arguments: argparse.Namespace) -> int:
                     "verified": True,
                     "keyids": verified.keyids,
                     "records": verified.records,
+                    "unsealed_records": verified.unsealed_records,
                     "replay": verified.replay,
                     "predicate": verified.statement["predicate"],
                 }
