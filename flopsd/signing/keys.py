@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,9 +90,9 @@ def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # a rolling seal may be killed at any moment
+    temporary: str | None = None  # linked when it is whole: a rolling seal may be killed at any moment
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=state_dir)  # mode 0600
         with os.fdopen(fd, "wb") as file:
             file.write(pem)
             file.flush()
@@ -102,7 +103,8 @@ def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:
     except OSError as fault:
         raise SigningKeyError(f"cannot make a key at {path}: {fault.strerror}") from fault
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            os.unlink(temporary)
     return str(path), True
 
 
