@@ -52,7 +52,7 @@ def upload(objects: Mapping[S3Place, bytes], clock: Clock) -> None:
 
 
 def _asked(place: S3Place, data: bytes, clock: Clock) -> dict[str, Any]:
-    asked: dict[str, Any] = {"ChecksumSHA256": _sha256(data)}
+    asked: dict[str, Any] = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _sha256(data)}
     if place.lock_mode is not None:
         now = datetime.fromtimestamp(clock.wall_ns() // NS_PER_S, tz=timezone.utc)
         asked["ObjectLockMode"] = place.lock_mode.upper()
