@@ -5,6 +5,7 @@ A journal grows while it is sealed, so what is sealed is named by its size, and 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -39,10 +40,18 @@ def read_durable(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
     except OSError as fault:
         raise JournalError(f"cannot read the journal {path}: {fault.strerror}") from fault
     return data
+
+
+def _sync(fd: int) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as fault:
+        if fault.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):  # nothing there can be lost by a power cut
+            raise
 
 
 def longest_prefix(data: bytes) -> Prefix:

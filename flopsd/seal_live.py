@@ -44,6 +44,11 @@ def _seal(journal: Path, folder: Path, settings: Settings, clock: Clock, lock: P
     first = next((line.record() for line in read_live(journal)), None)
     if first is None:
         raise LedgerError(f"{journal} holds no whole record: there is nothing to seal")
+    if settings.run_id not in (None, first.get("run")):
+        raise LedgerError(
+            f"{journal} is of run {first.get('run')!r}, not of {settings.run_id!r}",
+            hint="leave --run-id out to seal the run that is there",
+        )
     ledger = local_ledger(settings, folder, str(first.get("run")), str(first.get("node")))
     key, made = ensure_key(settings.key, folder)
     if made:

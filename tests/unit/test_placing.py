@@ -142,6 +142,8 @@ def test_a_lone_journal_is_sealed_anywhere_without_its_torn_end(
     assert believed(sealed.ledger) == data.count(b"\n")
     assert "8 bytes at the end of" in caplog.text
     assert copy.read_bytes() == data + b'{"h":"00'
+    with pytest.raises(LedgerError, match="is of run 'run-1', not of 'other'"):
+        seal_file(copy, Settings(run_id="other"), FakeClock())
     (elsewhere / "empty.jsonl").write_bytes(b"")
     with pytest.raises(LedgerError, match="holds no whole record"):
         seal_file(elsewhere / "empty.jsonl", Settings(), FakeClock())

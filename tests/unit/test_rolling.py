@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from flopsd.clock import NS_PER_S
 from flopsd.rolling import CHILD_SECONDS, RollingSeals
 from flopsd.testing import FakeClock
+from tests.support.process import wait_until
 
 
 def seals(
@@ -113,7 +114,7 @@ def test_there_are_never_two_and_one_that_hangs_is_killed_with_all_it_started(
     assert "NO ROLLING SEAL: it took more than 120 s and was killed" in caplog.text
     with pytest.raises(ProcessLookupError):
         os.kill(leader, 0)
-    assert not _runs(grandchild)
+    wait_until(lambda: not _runs(grandchild), "the end of what the child had started")
 
 
 def _runs(pid: int) -> bool:
