@@ -116,6 +116,7 @@ class Daemon:
         self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._why = ""
+        self.stopped_ns: int | None = None  # when the end was asked for
         self._pumps = [
             Pump(name, opener, self._inbox.put, clock, interval_seconds, self._stop) for name, opener in sources.items()
         ]
@@ -123,7 +124,7 @@ class Daemon:
     def stop(self, why: str) -> None:
         """Ask for the end. Safe in a signal handler and from any thread; the first reason counts."""
         if not self._why:
-            self._why = why
+            self._why, self.stopped_ns = why, self._clock.boottime_ns()
         self._inbox.put(None)
 
     def run(self, each_tick: Callable[[], None]) -> str:

@@ -13,6 +13,7 @@ FlopsdError
 ├── SigningKeyError      a key cannot be read or made
 ├── EvidenceError        a piece of evidence is not to be had, or does not hold
 ├── LedgerError          a ledger cannot be made from what is there
+├── StorageError         a copy of a ledger is not where it should be
 └── NotVerifiedError     a ledger that must not be believed, with the first reason
 """
 
@@ -83,6 +84,10 @@ class EvidenceError(FlopsdError):
 
 class LedgerError(FlopsdError):
     """A ledger cannot be built."""
+
+
+class StorageError(FlopsdError):
+    """A sealed ledger could not be copied to another place."""
 
 
 class NotVerifiedError(FlopsdError):

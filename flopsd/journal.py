@@ -20,7 +20,7 @@ from flopsd.core.ledger import JournalFacts
 from flopsd.errors import JournalDamagedError, JournalError, StateDirBusyError
 from flopsd.framing import GENESIS, Line, frame, looks_like_records, read_lines
 
-JOURNAL_NAME, PENDING_NAME, LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock"
+JOURNAL_NAME, PENDING_NAME, LOCK_NAME, SEAL_LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock", "seal.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,11 @@ class StateDir:
     @property
     def pending(self) -> Path:
         return self.path / PENDING_NAME
+
+    @property
+    def seal_lock(self) -> Path:
+        """What sealers of this folder take turns by; the daemon's own lock is another."""
+        return self.path / SEAL_LOCK_NAME
 
     def acquire(self) -> None:
         """Create the folder (0700) and take its lock.

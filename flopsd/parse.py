@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from flopsd.core.model import PPM, Precision
+from flopsd.places import parse_place
 
 _LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]*):(?P<port>[0-9]{1,5})")
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -39,6 +40,30 @@ def seconds(low: float, high: float) -> Callable[[object], float]:
         return number
 
     return parse
+
+
+def seconds_or_off(low: float, high: float) -> Callable[[object], float | None]:
+    """Seconds; None for `off`, 0, and YAML's `off`, which is false there."""
+    number = seconds(low, high)
+
+    def parse(value: object) -> float | None:
+        return None if value in ("off", "0", 0) else number(value)
+
+    return parse
+
+
+def place(value: object) -> str:
+    """A path, or the address of an S3 object."""
+    parse_place(text(value))
+    return text(value)
+
+
+def places(value: object) -> tuple[str, ...]:
+    """A list of places in YAML and on the command line; as text they stand with blanks in between."""
+    found = value.split() if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or len(set(map(str, found))) != len(found):
+        raise ValueError("expected a list of places, each once, such as [s3://bucket/key.json]")
+    return tuple(place(one) for one in found)
 
 
 def sources(value: object) -> tuple[str, ...]:

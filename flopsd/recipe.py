@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flopsd.core.envelope import Envelope, parse_envelope, parse_json
 from flopsd.errors import NotVerifiedError, SigningKeyError
-from flopsd.seal import journal_beside
+from flopsd.placing import journal_beside
 from flopsd.signing.bundle import signature_by
 from flopsd.signing.keys import load_public
 from flopsd.verify import read_ledger
@@ -25,10 +25,11 @@ jq -r ".signatures[$signature].sig" "$ledger" | base64 -d >sig.bin
 openssl pkeyutl -verify -pubin -inkey "$key" -rawin -in pae.bin -sigfile sig.bin
 """
 DIGEST = """\
-echo "$(jq -r '.subject[0].digest.sha256' payload.json)  $journal" | sha256sum -c -
+head -c "$(jq -r .predicate.method.journal.bytes payload.json)" "$journal" >sealed.jsonl
+echo "$(jq -r '.subject[0].digest.sha256' payload.json)  sealed.jsonl" | sha256sum -c -
 """
 CHAIN = """\
-python3 - "$journal" <<'END'
+python3 - sealed.jsonl <<'END'
 import hashlib, json, re, sys
 head, count = bytes(32), 0
 for line in open(sys.argv[1], "rb"):

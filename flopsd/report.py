@@ -26,9 +26,10 @@ def sealed_text(sealed: Sealed) -> str:
     """Where the ledger lies, what it says, and how to verify it."""
     replay = "  REPLAY     of a recording: no hardware was metered, this is no evidence\n" if sealed.replay else ""
     allow = " --allow-replay" if sealed.replay else ""
+    going_on = "" if sealed.ended else "  ROLLING    the run has no end yet: these are the figures so far\n"
     stamped = f"  timestamp  {sealed.timestamp}\n" if sealed.timestamp else ""
     return (
-        f"sealed {sealed.ledger}\n{replay}{figures_text(sealed.figures)}"
+        f"sealed {sealed.ledger}\n{replay}{going_on}{figures_text(sealed.figures)}"
         f"  journal    {sealed.journal}\n  public key {sealed.public_key}\n{stamped}"
         f"verify it with:\n  flopsd verify {shlex.quote(str(sealed.ledger))}"
         f" --key {shlex.quote(str(sealed.public_key))}{allow}\n"
@@ -50,6 +51,7 @@ def verified_text(verified: Verified) -> str:
         f"VERIFIED: signed by {', '.join(k[:16] + '…' for k in verified.keyids)}, "
         f"all totals recomputed from {verified.records} journal records",
         *(["REPLAY: read from a recording, no hardware was metered. This is no evidence."] if verified.replay else []),
+        *_rolling(verified),
         f"run {predicate['run']['id']} on {predicate['node']['name']}, {len(predicate['devices'])} devices, "
         f"{len(predicate['incarnations'])} incarnations",
         "executed FLOP:",
@@ -73,4 +75,21 @@ def _attached(found: Sequence[Finding]) -> list[str]:
         if finding.verdict is not Verdict.ABSENT:
             lines.append(f"    {'proves' if finding.verdict is Verdict.HOLDS else 'claims'}: {finding.proves}")
             lines.append(f"    limits: {finding.limits}")
+    return lines
+
+
+def _rolling(verified: Verified) -> list[str]:
+    """What to know of a ledger that was sealed before its run's end, or whose journal goes on."""
+    predicate = verified.statement["predicate"]
+    lines = []
+    if predicate["incarnations"][-1]["end"] is None:
+        lines.append(
+            "ROLLING: sealed while the run went on, or after it was killed. It speaks of the time up to "
+            f"{predicate['method']['journal']['lastRecordAt']} only, and later work is not in it."
+        )
+    if verified.unsealed_records:
+        lines.append(
+            f"The journal beside it goes on: {verified.unsealed_records} records are not sealed, "
+            "and nothing is said of them."
+        )
     return lines

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -17,11 +17,14 @@ from flopsd.context import Context, default_state_dir, find_context
 from flopsd.core.flop import format_flop
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon import Daemon
+from flopsd.delivery import copy_places, copy_seconds, local_ledger
 from flopsd.errors import FlopsdError, LedgerError, SourceUnavailableError
 from flopsd.evidence import Wanted
 from flopsd.journal import Journal, StateDir
 from flopsd.ownership.opening import Job, own_if_asked
 from flopsd.parse import parse_listen
+from flopsd.places import S3Place
+from flopsd.rolling import RollingSeals
 from flopsd.runs import choose_run, recover
 from flopsd.settings import Settings
 from flopsd.snapshot import Snapshot
@@ -30,6 +33,7 @@ from flopsd.writer import Writer, WriterSettings
 
 if TYPE_CHECKING:
     from flopsd.seal import Sealed
+    from flopsd.storage.copies import Copy
 
 log = logging.getLogger("flopsd")
 REBIND_SECONDS = 10
@@ -48,10 +52,6 @@ def state_dir(settings: Settings, environment: Mapping[str, str]) -> Path:
     return Path(settings.state_dir) if settings.state_dir else default_state_dir(environment)
 
 
-def default_ledger(folder: Path, run: str) -> Path:
-    return folder / f"{run}.ledger.json"
-
-
 def run_daemon(
     settings: Settings,
     environment: Mapping[str, str],
@@ -60,9 +60,12 @@ def run_daemon(
     err: IO[str],
     supervision: Supervision | None = None,
     progress: bool = False,
+    seal_command: Sequence[str] = (),
 ) -> bool:
-    """Meter until told to stop, then seal. True if all went well, the seal included.
+    """Meter until told to stop, then seal. True if all went well, the seal included. Under supervision a sealed
+    ledger that could not be copied is well too: sealing it once more would not help.
 
+    `seal_command` makes a rolling seal, in a process of its own; without one there is none.
     Raises FlopsdError when it cannot begin.
     """
     table = load_peaks(settings.peaks)
@@ -80,23 +83,48 @@ def run_daemon(
         found = recover(journal, clock)
         origins.update(found.origins(context.boot_id))
         run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
-        writer = Writer(
-            journal, table, _writer_settings(settings, tuple(sources)), context, clock, _emitter(settings, out, err)
-        )
+        rolling = _rolling(settings, seal_command, clock, resumed=bool(history.incarnations))
+        emit = _emitter(settings, out, err, rolling)
+        writer = Writer(journal, table, _writer_settings(settings, tuple(sources)), context, clock, emit)
         writer.begin(run, history, found.recovery)
         del history, found
         daemon = Daemon(writer, sources, clock, settings.interval_seconds)
+        _tell_missing_extra(settings)
         log.info("run %s, incarnation %d, journal %s", run, writer.snapshot.incarnation, folder.journal)
         ending.attach(daemon, settings, clock, supervision)
-        why = daemon.run(_Companions(writer, settings, clock, err if progress else None).each_tick)
+        try:
+            why = daemon.run(_Companions(writer, settings, clock, err if progress else None, rolling).each_tick)
+        finally:
+            if rolling is not None:
+                rolling.stop()
         durable = writer.close(why, ending.child_exit_code)
-        sealed = not settings.seal or (
-            durable and _seal(settings, folder.path, folder.journal, run, clock, err, environment)
-        )
+        sealed = copied = not settings.seal
+        if settings.seal and durable:
+            last = _seal(settings, folder, run, context.node, clock, err, environment)
+            sealed = last is not None
+            copied = last is not None and _copy(settings, last, clock, daemon.stopped_ns, err)
     finally:
         journal.close()
         folder.release()
-    return durable and sealed
+    return durable and sealed and (copied or supervision is not None)
+
+
+def _tell_missing_extra(settings: Settings) -> None:
+    """Now, since at the end of a run of weeks it is late to hear of it."""
+    if settings.seal and any(isinstance(place, S3Place) for place in copy_places(settings, "run", "node")):
+        from flopsd.storage.s3 import NEEDS_EXTRA, is_installed
+
+        if not is_installed():
+            log.error("the ledger will not be copied: %s; %s", *NEEDS_EXTRA)
+
+
+def _rolling(settings: Settings, command: Sequence[str], clock: Clock, *, resumed: bool) -> RollingSeals | None:
+    every = settings.seal_every_seconds
+    if not settings.seal or not command or every is None:
+        return None
+    # A reading may be late for a checkpoint by as much as an interval.
+    between = min(settings.checkpoint_seconds, every) + settings.interval_seconds
+    return RollingSeals(command, every, between, clock, overdue=resumed)
 
 
 def _sources(opening: Opening, *, supervised: bool) -> dict[str, Callable[[], Source]]:
@@ -185,7 +213,8 @@ class _Opened:
 def _writer_settings(settings: Settings, sources: tuple[str, ...]) -> WriterSettings:
     return WriterSettings(
         round(settings.interval_seconds * NS_PER_S),
-        round(settings.checkpoint_seconds * NS_PER_S),
+        # Only what is in the journal is sealed, so checkpoints come as often as rolling seals at least.
+        round(min(settings.checkpoint_seconds, settings.seal_every_seconds or 3600) * NS_PER_S),
         settings_sha256(settings),
         settings.precision,
         sources,
@@ -193,10 +222,12 @@ def _writer_settings(settings: Settings, sources: tuple[str, ...]) -> WriterSett
     )
 
 
-def _emitter(settings: Settings, out: IO[str], err: IO[str]) -> Callable[[str], None]:
+def _emitter(settings: Settings, out: IO[str], err: IO[str], rolling: RollingSeals | None) -> Callable[[str], None]:
     stream = {"stdout": out, "stderr": err, "off": None}[settings.checkpoint_output]
 
     def emit(line: str) -> None:
+        if rolling is not None:
+            rolling.checkpointed()
         if stream is None:
             return
         try:
@@ -256,9 +287,12 @@ class _Ending:
 
 
 class _Companions:
-    """What goes on beside the metering: the web front, bound again where its port is taken, and progress."""
+    """What goes on beside the metering: the web front, bound again where its port is taken, progress, rolling seals."""
 
-    def __init__(self, writer: Writer, settings: Settings, clock: Clock, err: IO[str] | None) -> None:
+    def __init__(
+        self, writer: Writer, settings: Settings, clock: Clock, err: IO[str] | None, rolling: RollingSeals | None
+    ) -> None:
+        self._rolling = rolling
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None
         self._next_bind_ns = self._begin_ns = clock.boottime_ns()
@@ -267,6 +301,8 @@ class _Companions:
         self.each_tick()
 
     def each_tick(self) -> None:
+        if self._rolling is not None:
+            self._rolling.each_tick()
         now_ns = self._clock.boottime_ns()
         if not self._bound and now_ns >= self._next_bind_ns:
             self._bind()
@@ -315,33 +351,61 @@ def progress_line(snapshot: Snapshot, seconds: int) -> str:
 
 def _seal(
     settings: Settings,
-    folder: Path,
-    journal: Path,
+    folder: StateDir,
     run: str,
+    node: str,
     clock: Clock,
     err: IO[str],
     environment: Mapping[str, str],
-) -> bool:
+) -> Sealed | None:
     """Seal at the end; a failure is told and loses nothing."""
     from flopsd.report import sealed_text
     from flopsd.seal import seal_journal
     from flopsd.signing.keys import ensure_key
 
-    ledger = Path(settings.ledger) if settings.ledger else default_ledger(folder, run)
+    ledger = local_ledger(settings, folder.path, run, node)
     try:
-        key, made = ensure_key(settings.key, folder)
+        key, made = ensure_key(settings.key, folder.path)
         if made:
             log.warning(NEW_KEY, key)
         wanted = Wanted(settings.evidence, settings.timestamp_url, environment)
-        sealed = seal_journal(journal, key, ledger, clock, settings.peaks, wanted)
+        sealed = seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted, lock=folder.seal_lock)
     except FlopsdError as fault:
         log.error(
-            "NOT SEALED: %s; %s; the journal %s is whole: `flopsd seal` can still seal it", fault, fault.hint, journal
+            "NOT SEALED: %s; %s; the journal %s is whole: `flopsd seal` can still seal it",
+            fault,
+            fault.hint,
+            folder.journal,
         )
-        return False
+        return None
     err.write(sealed_text(sealed))
     err.flush()
-    return True
+    return sealed
+
+
+def _copy(settings: Settings, sealed: Sealed, clock: Clock, stopped_ns: int | None, err: IO[str]) -> bool:
+    """Copy a sealed ledger within the time that stopping may take; true if a copy is at every place."""
+    now_ns = clock.boottime_ns()
+    copies = copy_sealed(settings, sealed, clock, (now_ns - (stopped_ns or now_ns)) / NS_PER_S)
+    for copy in copies:
+        if copy.fault is None:
+            err.write(f"  copied to  {copy.place}\n")
+        else:
+            log.error("NOT COPIED to %s: %s; the ledger is whole at %s", copy.place, copy.fault, sealed.ledger)
+    err.flush()
+    return all(copy.fault is None for copy in copies)
+
+
+def copy_sealed(
+    settings: Settings, sealed: Sealed, clock: Clock, used_seconds: float, *, rolling: bool = False
+) -> list[Copy]:
+    """Copy a sealed ledger to where the settings say; `used_seconds` of the time for stopping are over."""
+    places = copy_places(settings, sealed.run, sealed.node)
+    if not places:
+        return []
+    from flopsd.storage.copies import copy_ledger
+
+    return copy_ledger(sealed.ledger, places, clock, copy_seconds(settings, used_seconds), rolling=rolling)
 
 
 def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Clock) -> Sealed:
@@ -373,12 +437,12 @@ def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Cl
                 f"the journal in {folder.path} is of run {first['run']!r}: nothing was metered of {settings.run_id!r}",
                 hint="leave --run-id out to seal the run that is there",
             )
-        ledger = Path(settings.ledger) if settings.ledger else default_ledger(folder.path, str(first["run"]))
+        ledger = local_ledger(settings, folder.path, str(first["run"]), str(first["node"]))
         key, made = ensure_key(settings.key, folder.path)
         if made:
             log.warning(NEW_KEY, key)
         wanted = Wanted(settings.evidence, settings.timestamp_url, environment)
-        return seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted)
+        return seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted, lock=folder.seal_lock)
     finally:
         journal.close()
         folder.release()

@@ -29,7 +29,9 @@ class Settings:
     run_id: str | None = None
     key: str | None = None
     ledger: str | None = None
+    ledger_copies: tuple[str, ...] = ()
     seal: bool = True
+    seal_every_seconds: float | None = 900.0
     precision: Precision | None = None
     device_precision: Mapping[str, Precision] = field(default_factory=dict)
     devices: DevicesSetting = field(default_factory=DevicesSetting)
@@ -109,8 +111,31 @@ SETTINGS: tuple[Setting, ...] = (
         "private key that signs: a PEM file, Ed25519 or P-256 (default: DIR/flopsd-key.pem, made when missing)",
         parse.text,
     ),
-    Setting("ledger", "--ledger", "FILE", "where the sealed ledger goes (default: DIR/RUN-ID.ledger.json)", parse.text),
+    Setting(
+        "ledger",
+        "--ledger",
+        "FILE",
+        "where the sealed ledger goes: a path, or s3://BUCKET/KEY (default: DIR/RUN-ID.ledger.json)",
+        parse.place,
+    ),
+    Setting(
+        "ledger_copies",
+        "--ledger-copy",
+        "PLACE",
+        "where to copy ledger, journal and public key too: a path, or "
+        "s3://BUCKET/KEY[?lock=governance|compliance&days=N][&overwrite=never][&rolling=off]; "
+        "{run} and {node} stand for their names",
+        parse.places,
+        repeatable=True,
+    ),
     Setting("seal", "--seal", "BOOL", "whether to seal a ledger at the end (default: true)", parse.flag),
+    Setting(
+        "seal_every_seconds",
+        "--seal-every",
+        "SECONDS",
+        "time between rolling seals of the run so far, or 'off' (default: 900)",
+        parse.seconds_or_off(1, 86400),
+    ),
     Setting(
         "precision",
         "--precision",
@@ -170,7 +195,7 @@ SETTINGS: tuple[Setting, ...] = (
         "stop_seconds",
         "--stop-within",
         "SECONDS",
-        "time that final reading and sealing may take under exec (default: 60)",
+        "time that final reading, sealing and copying may take (default: 60)",
         parse.seconds(1, 600),
     ),
     Setting(

@@ -15,8 +15,9 @@ from flopsd.errors import FlopsdError, NotVerifiedError
 from flopsd.evidence.checking import Stamped, findings, signed_items, timestamp_findings
 from flopsd.evidence.item import Finding, Grounds, Verdict
 from flopsd.evidence.trust import Trust
-from flopsd.journal import journal_facts, read_journal
-from flopsd.seal import journal_beside, one_peak_table, peaks_beside
+from flopsd.placing import journal_beside, peaks_beside
+from flopsd.prefix import sealed_part, sealed_records
+from flopsd.seal import one_peak_table
 from flopsd.signing.dsse import verify_signatures
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Verified:
     replay: bool
     payload: bytes  # the bytes that are signed
     evidence: tuple[Finding, ...] = ()
+    unsealed_records: int = 0  # of the journal beside it, behind the sealed part: no part of the claim
 
 
 def verify_ledger(
@@ -60,9 +62,10 @@ def verify_ledger(
         )
     candidates = [peaks_beside(ledger), *([Path(peaks_file)] if peaks_file is not None else [])]
     try:
-        facts = journal_facts(exhibit)
+        size_bytes = _sealed_bytes(signed)
+        facts, further = sealed_part(exhibit, size_bytes)
         _compare_journal(signed, facts, exhibit)
-        history = read_history(line.record() for line in read_journal(exhibit))
+        history = read_history(sealed_records(exhibit, size_bytes))
         _recompute(signed, history, facts, candidates)
     except NotVerifiedError:
         raise
@@ -74,9 +77,8 @@ def verify_ledger(
             hint="a replay is no evidence; to check its arithmetic all the same, add --allow-replay",
         )
     evidence = _evidence(signed, envelope, keys, trust or Trust(), history, facts)
-    return Verified(
-        signed, tuple(sorted(keyids)), facts.records, history.replay is not None, envelope.payload, evidence
-    )
+    replay = history.replay is not None
+    return Verified(signed, tuple(sorted(keyids)), facts.records, replay, envelope.payload, evidence, further)
 
 
 def read_ledger(ledger: Path) -> bytes:
@@ -99,6 +101,17 @@ def _statement(envelope: Envelope) -> Mapping[str, Any]:
     return signed
 
 
+def _sealed_bytes(signed: Mapping[str, Any]) -> int:
+    """How much of the journal was sealed; it may have grown since, which changes nothing that was signed."""
+    try:
+        size_bytes = int(signed["predicate"]["method"]["journal"]["bytes"])
+    except (KeyError, TypeError, ValueError) as fault:
+        raise NotVerifiedError(f"the statement does not name its journal: {fault!r}") from fault
+    if size_bytes < 0:
+        raise NotVerifiedError(f"the statement names a journal of {size_bytes} bytes")
+    return size_bytes
+
+
 def _compare_journal(signed: Mapping[str, Any], facts: JournalFacts, exhibit: Path) -> None:
     try:
         digest = signed["subject"][0]["digest"]["sha256"]
@@ -110,10 +123,6 @@ def _compare_journal(signed: Mapping[str, Any], facts: JournalFacts, exhibit: Pa
         return
     if facts.records < count:
         raise NotVerifiedError(f"{exhibit} is cut: {facts.records} records, {count} were sealed")
-    if facts.records > count:
-        raise NotVerifiedError(
-            f"{exhibit} goes on behind the sealed part: {facts.records} records, {count} were sealed"
-        )
     raise NotVerifiedError(
         f"{exhibit} is another journal than the sealed one: it ends in {facts.head_sha256[:16]}…, not {head[:16]}…"
     )

@@ -48,5 +48,10 @@ def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:
     path = state_dir / DEFAULT_KEY_NAME
     if path.exists():
         return str(path), False
-    make_pem(path)
+    try:
+        make_pem(path)
+    except SigningKeyError:
+        if path.exists():
+            return str(path), False  # another sealer was faster
+        raise
     return str(path), True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,23 +92,25 @@ def make_pem(path: Path, kind: str = "ed25519", secret: bytes | None = None) -> 
 
 
 def write_new(path: Path, data: bytes, mode: int) -> None:
-    """A file that was not there before, durably, or none at all. Raises SigningKeyError."""
+    """A file that was not there before, durably and whole, or none at all. Raises SigningKeyError."""
+    temporary: str | None = None  # linked when it is whole: a sealer may be killed at any moment
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    except FileExistsError as fault:
-        raise SigningKeyError(f"{path} is already there, and no key is ever overwritten") from fault
-    except OSError as fault:
-        raise SigningKeyError(f"cannot make {path}: {fault.strerror}") from fault
-    try:
+        fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        os.link(temporary, path)
         folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+    except FileExistsError as fault:
+        raise SigningKeyError(f"{path} is already there, and no key is ever overwritten") from fault
     except OSError as fault:
-        path.unlink(missing_ok=True)
-        raise SigningKeyError(f"cannot write {path}: {fault.strerror}") from fault
+        raise SigningKeyError(f"cannot make {path}: {fault.strerror}") from fault
+    finally:
+        if temporary is not None:
+            os.unlink(temporary)

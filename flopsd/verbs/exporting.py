@@ -34,7 +34,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from flopsd.core.envelope import parse_envelope
     from flopsd.errors import LedgerError
     from flopsd.files import replace_file
-    from flopsd.seal import public_key_beside
+    from flopsd.placing import public_key_beside
     from flopsd.signing.bundle import sigstore_bundle
     from flopsd.signing.keys import load_public
     from flopsd.verify import read_ledger

@@ -122,7 +122,7 @@ def _facts(half: PublicKey) -> dict[str, str]:
 
 def _countersign(arguments: argparse.Namespace) -> int:
     from flopsd.countersign import countersign
-    from flopsd.seal import journal_beside
+    from flopsd.placing import journal_beside
     from flopsd.signing.keys import load_public, load_signer
     from flopsd.verify import verify_ledger
 

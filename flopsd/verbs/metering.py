@@ -17,6 +17,8 @@ from flopsd.verbs import FAILED, OK, SEAL_KEYS, add_settings, settings_of
 if TYPE_CHECKING:
     from flopsd.verbs import Verbs
 
+ME = (sys.executable, "-m", "flopsd")
+
 
 def add(verbs: Verbs) -> None:
     """The verbs of this module."""
@@ -47,11 +49,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
     progress = arguments.progress or sys.stderr.isatty()
     supervision = None if arguments.lifeline is None else Supervision(arguments.lifeline)
-    return (
-        OK
-        if run_daemon(settings_of(arguments), os.environ, SystemClock(), sys.stdout, sys.stderr, supervision, progress)
-        else FAILED
-    )
+    config = ["--config", arguments.config] if arguments.config else []
+    seal = [*ME, "seal", "--rolling", *config, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
+    settings, clock = settings_of(arguments), SystemClock()
+    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, supervision, progress, seal)
+    return OK if well else FAILED
 
 
 def _exec(arguments: argparse.Namespace) -> int:
@@ -68,10 +70,10 @@ def _exec(arguments: argparse.Namespace) -> int:
     # Fixed here, so that a daemon that is started again continues the same run.
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
     config = ["--config", arguments.config] if arguments.config else []
-    me, run = [sys.executable, "-m", "flopsd"], ["--run-id", run_id, *config]
+    run = ["--run-id", run_id, *config]
     launcher = Launcher(
-        daemon_command=[*me, "run", *run, *_given(arguments, [s for s in SETTINGS if s.key != "run_id"])],
-        seal_command=[*me, "seal", *run, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"])]
+        daemon_command=[*ME, "run", *run, *_given(arguments, [s for s in SETTINGS if s.key != "run_id"])],
+        seal_command=[*ME, "seal", *run, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"])]
         if settings.seal
         else None,
         clock=clock,

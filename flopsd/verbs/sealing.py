@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flopsd.clock import SystemClock
+from flopsd.clock import NS_PER_S, SystemClock
 from flopsd.settings import SETTINGS
 from flopsd.verbs import OK, SEAL_KEYS, add_settings, settings_of
 
 if TYPE_CHECKING:
     from flopsd.verbs import Verbs
+
+ROLLING_NICENESS = 10
 
 
 def add(verbs: Verbs) -> None:
@@ -19,15 +22,43 @@ def add(verbs: Verbs) -> None:
     seal = verbs.add_parser(
         "seal",
         help="seal the journal of a state folder into a ledger",
-        description="Seals what the journal of a stopped or killed daemon holds.",
+        description="Seals what the journal of a stopped or killed daemon holds, or any journal file.",
     )
     add_settings(seal, [setting for setting in SETTINGS if setting.key in SEAL_KEYS])
+    which = seal.add_mutually_exclusive_group()
+    which.add_argument(
+        "--journal",
+        metavar="FILE",
+        help="seal this journal file, live or copied, beside it; a torn last record is left out",
+    )
+    which.add_argument(
+        "--rolling", action="store_true", help="seal the state so far of a daemon that is running, as it does itself"
+    )
     seal.set_defaults(run=_seal)
 
 
 def _seal(arguments: argparse.Namespace) -> int:
+    clock = SystemClock()
+    begun_ns = clock.boottime_ns()
+    if arguments.rolling:
+        os.nice(ROLLING_NICENESS)  # before anything heavy is loaded: the job has the processors
     from flopsd.report import sealed_text
-    from flopsd.service import seal_state_dir
+    from flopsd.seal_live import seal_file, seal_rolling
+    from flopsd.service import copy_sealed, seal_state_dir
+    from flopsd.storage.copies import refuse_failed
 
-    print(sealed_text(seal_state_dir(settings_of(arguments), os.environ, SystemClock())), end="")
+    settings = settings_of(arguments)
+    if arguments.journal is not None:
+        sealed = seal_file(Path(arguments.journal), settings, clock)
+    elif arguments.rolling:
+        sealed = seal_rolling(settings, os.environ, clock)
+    else:
+        sealed = seal_state_dir(settings, os.environ, clock)
+    print(sealed_text(sealed), end="", flush=True)
+    used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
+    copies = copy_sealed(settings, sealed, clock, used_seconds, rolling=arguments.rolling)
+    for copy in copies:
+        if copy.fault is None:
+            print(f"  copied to  {copy.place}")
+    refuse_failed(sealed.ledger, copies)
     return OK

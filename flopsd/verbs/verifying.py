@@ -98,6 +98,7 @@ def _verify(arguments: argparse.Namespace) -> int:
                     "verified": True,
                     "keyids": verified.keyids,
                     "records": verified.records,
+                    "unsealed_records": verified.unsealed_records,
                     "replay": verified.replay,
                     "evidence": [finding.as_json() for finding in verified.evidence],
                     "predicate": verified.statement["predicate"],

@@ -148,8 +148,8 @@ def _cut_journal(sealed: Sealed) -> None:
         (None, "claim"),
         (_wrong_key, "Signature Verification Failure"),
         (lambda s: spoil_payload(s.ledger), "Signature Verification Failure"),
-        (_edit_journal, "ledger.journal.jsonl: FAILED"),
-        (_cut_journal, "ledger.journal.jsonl: FAILED"),
+        (_edit_journal, "sealed.jsonl: FAILED"),
+        (_cut_journal, "sealed.jsonl: FAILED"),
     ],
 )
 def test_the_recipe_that_verify_explains_decides_alike(
@@ -166,7 +166,7 @@ def test_the_recipe_that_verify_explains_decides_alike(
     assert last_said in done.stdout
     if spoil is None:
         assert "Signature Verified Successfully" in done.stdout
-        assert "ledger.journal.jsonl: OK" in done.stdout
+        assert "sealed.jsonl: OK" in done.stdout
         assert "an unbroken chain, and the head that was sealed" in done.stdout
         assert str(sealed.figures.measured_flop) in done.stdout
 

@@ -6,9 +6,10 @@ import base64
 import json
 
 from flopsd.core.ledger import encode
+from flopsd.framing import frame
 from tests.support import vector_runs as runs
 from tests.support.story import tell
-from tests.support.vectors import FIRST, P256, SECOND, Case, signed, statement_of
+from tests.support.vectors import FIRST, P256, SECOND, Case, parsed, signed, statement_of
 
 
 def _case(name: str, what: str, journal: bytes, *, allow_replay: bool = False) -> Case:
@@ -79,6 +80,12 @@ def valid() -> list[Case]:
             small,
             keys=(FIRST, P256),
             threshold=2,
+        ),
+        Case(
+            "journal-goes-on",
+            "A record was put behind the sealed ones, well chained: sealed while the run went on. Nothing is said of it.",
+            signed(payload),
+            small + frame(parsed(small)[-1].head, {"kind": "end", "incarnation": 1})[0],
         ),
         Case(
             "liberal-envelope",

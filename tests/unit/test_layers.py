@@ -12,6 +12,7 @@ ROOT = Path(flopsd.__file__).parent
 FLOORS = (
     ("errors", "__init__"),
     ("core.model", "core.flop", "core.integral", "clock", "ownership", "evidence"),
+    ("places",),
     ("core.meter", "core.peaks", "core.account", "core.envelope", "core.codec", "ownership.rule", "neuron"),
     ("core.figures", "core.records", "context", "parse", "ownership.matching", "neuron.stream", "neuron.sysfs"),
     (
@@ -45,7 +46,10 @@ FLOORS = (
         "testing.rules",
     ),
     ("writer",),
-    ("daemon", "web", "launch", "testing.contract", "signing", "files"),
+    ("daemon", "web", "launch", "testing.contract", "signing", "files", "prefix", "rolling", "delivery"),
+    ("placing", "storage"),
+    ("storage.s3",),
+    ("storage.copies",),
     ("signing.public", "signing.uri", "signing.secrets"),
     ("signing.base",),
     ("signing.pem", "signing.kms", "signing.hsm", "signing.dsse"),
@@ -62,6 +66,7 @@ FLOORS = (
     ("countersign",),
     ("report", "recipe"),
     ("service",),
+    ("seal_live",),
     ("status", "survey"),
     ("doctor",),
     ("verbs",),

@@ -1,0 +1,91 @@
+"""Where a ledger can lie: a path here, or an object of S3 with what is asked of the store."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+LOCK_MODES = ("governance", "compliance")
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_UNKNOWN_NAME = re.compile(r"\{(?!run\}|node\})[^}]*\}")
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]")
+_MAX_DAYS = 36500
+
+
+@dataclass(frozen=True, slots=True)
+class S3Place:
+    """An object of S3. `lock_mode` locks it for `lock_days`; without `overwrite` none that is there is replaced."""
+
+    bucket: str
+    key: str
+    lock_mode: str | None = None
+    lock_days: int = 0
+    overwrite: bool = True
+    rolling: bool = True
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+    def beside(self, name: str) -> S3Place:
+        """The object called `name` in the same folder."""
+        return replace(self, key=str(PurePosixPath(self.key).with_name(name)))
+
+    def for_rolling(self) -> S3Place:
+        """Where a rolling ledger goes: a name of its own, replaced each time, so that it is never locked."""
+        key = PurePosixPath(self.key)
+        name = f"{key.stem}.rolling{key.suffix}"
+        return S3Place(self.bucket, str(key.with_name(name)), rolling=self.rolling)
+
+
+def is_remote(place: str) -> bool:
+    return "://" in place
+
+
+def parse_place(text: str) -> Path | S3Place:
+    """A place as its setting names it. Raises ValueError."""
+    if unknown := _UNKNOWN_NAME.search(text):
+        raise ValueError(f"{unknown[0]} stands for nothing; known: {{run}}, {{node}}")
+    if not is_remote(text):
+        return Path(text)
+    scheme, _, rest = text.partition("://")
+    if scheme != "s3":
+        raise ValueError(f"{scheme}:// is not known; expected a path or s3://BUCKET/KEY")
+    address, _, query = rest.partition("?")
+    bucket, _, key = address.partition("/")
+    if not _BUCKET.fullmatch(bucket):
+        raise ValueError(f"{bucket!r} is not the name of a bucket; expected s3://BUCKET/KEY")
+    if not key or key.endswith("/") or "//" in key or len(key) > 900 or not PurePosixPath(key).suffix:
+        raise ValueError("expected s3://BUCKET/KEY with the key of a file, such as s3://bucket/folder/ledger.json")
+    return _with_options(S3Place(bucket, key), query)
+
+
+def _with_options(place: S3Place, query: str) -> S3Place:
+    given: dict[str, str] = {}
+    for option in filter(None, query.split("&")):
+        name, _, value = option.partition("=")
+        if name in given:
+            raise ValueError(f"{name} is given twice")
+        given[name] = value
+    mode, days = given.pop("lock", None), given.pop("days", None)
+    overwrite, rolling = given.pop("overwrite", None), given.pop("rolling", None)
+    if given:
+        raise ValueError(f"{next(iter(given))!r} is not an option; known: lock, days, overwrite, rolling")
+    if mode not in (None, *LOCK_MODES):
+        raise ValueError(f"lock={mode} is not known; expected lock=governance or lock=compliance")
+    if (mode is None) != (days is None):
+        raise ValueError("lock and days go together, such as lock=governance&days=365")
+    if days is not None and not (days.isascii() and days.isdigit() and 1 <= int(days[:9]) <= _MAX_DAYS):
+        raise ValueError(f"days={days}: expected a whole number from 1 to {_MAX_DAYS}")
+    if overwrite not in (None, "never"):
+        raise ValueError(f"overwrite={overwrite} is not known; expected overwrite=never")
+    if rolling not in (None, "off"):
+        raise ValueError(f"rolling={rolling} is not known; expected rolling=off")
+    return replace(
+        place, lock_mode=mode, lock_days=int(days or 0), overwrite=overwrite is None, rolling=rolling is None
+    )
+
+
+def named(text: str, run: str, node: str) -> str:
+    """`text` with the names of run and node in it, fit for a file's name."""
+    return text.replace("{run}", _UNFIT.sub("-", run)).replace("{node}", _UNFIT.sub("-", node))

@@ -1,0 +1,89 @@
+"""Carries a sealed ledger and the files beside it to other places, each in a thread of its own, within a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flopsd.clock import NS_PER_S, Clock
+from flopsd.errors import FlopsdError, StorageError
+from flopsd.places import S3Place
+from flopsd.placing import Exhibits, journal_beside, peaks_beside, place, public_key_beside
+from flopsd.storage import s3
+
+
+@dataclass(slots=True)
+class Copy:
+    """One place and what became of it: `fault` is why nothing is there, None that it is."""
+
+    place: Path | S3Place
+    fault: str | None
+
+
+def copy_ledger(
+    ledger: Path, places: Sequence[Path | S3Place], clock: Clock, seconds: float, *, rolling: bool = False
+) -> list[Copy]:
+    """Copy what lies at `ledger` to `places` within `seconds`; never raises for one of them.
+
+    A rolling ledger has a name of its own in S3, without a lock, and none where rolling=off was asked for.
+    """
+    wanted = [p for p in places if not (rolling and isinstance(p, S3Place) and not p.rolling)]
+    if not wanted:
+        return []
+    try:
+        exhibits = _read(ledger)
+    except OSError as fault:
+        return [Copy(p, f"cannot read {ledger}: {fault.strerror}") for p in wanted]
+    copies = [Copy(p, f"not done within {seconds:.0f} s") for p in wanted]
+    threads = [
+        # Not joined at exit: a store that hangs must not hold up a job that has to end.
+        threading.Thread(target=_copy, args=(copy, exhibits, clock, rolling), daemon=True)
+        for copy in copies
+    ]
+    deadline_ns = clock.boottime_ns() + round(seconds * NS_PER_S)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, (deadline_ns - clock.boottime_ns()) / NS_PER_S))
+    return [Copy(copy.place, copy.fault) for copy in copies]  # as it stands now, whatever a late thread does
+
+
+def _copy(copy: Copy, exhibits: Exhibits, clock: Clock, rolling: bool) -> None:
+    try:
+        if isinstance(copy.place, Path):
+            place(copy.place.absolute(), exhibits, clock, only_longer=rolling)
+        else:
+            s3.upload(_objects(copy.place.for_rolling() if rolling else copy.place, exhibits), clock)
+        copy.fault = None
+    except FlopsdError as fault:
+        copy.fault = f"{fault}; {fault.hint}" if fault.hint else str(fault)
+    except OSError as fault:
+        copy.fault = str(fault.strerror or fault)
+
+
+def _objects(ledger: S3Place, exhibits: Exhibits) -> dict[S3Place, bytes]:
+    """The files of a ledger by their objects; itself last, so that what it needs is there when it appears."""
+    here = Path(ledger.key)
+    files = {journal_beside(here): exhibits.journal, public_key_beside(here): exhibits.public_key}
+    if exhibits.peaks is not None:
+        files[peaks_beside(here)] = exhibits.peaks
+    return {ledger.beside(path.name): data for path, data in files.items()} | {ledger: exhibits.ledger}
+
+
+def _read(ledger: Path) -> Exhibits:
+    peaks = peaks_beside(ledger)
+    return Exhibits(
+        ledger.read_bytes(),
+        journal_beside(ledger).read_bytes(),
+        public_key_beside(ledger).read_bytes(),
+        peaks.read_bytes() if peaks.exists() else None,
+    )
+
+
+def refuse_failed(ledger: Path, copies: Sequence[Copy]) -> None:
+    """Raises StorageError naming every place that has no copy, and why."""
+    failed = [f"NOT COPIED to {copy.place}: {copy.fault}" for copy in copies if copy.fault is not None]
+    if failed:
+        raise StorageError("\n".join(failed), hint=f"the ledger is whole at {ledger}; `flopsd seal` copies it again")

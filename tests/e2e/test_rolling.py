@@ -1,0 +1,215 @@
+"""Rolling seals with the real program: what is left when everything is killed at once, and what metering pays."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flopsd.core.records import read_history
+from flopsd.journal import read_live
+from flopsd.signing.keys import load_public
+from flopsd.verify import verify_ledger
+from tests.support.process import Program, daemon_pid, environment, flopsd, predicate, started, wait_until
+from tests.support.scenario import Scenario, Segment, h100
+
+BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
+# Not libcrypto, which hashlib itself uses for the journal's chain.
+SIGNING = ("cryptography", "securesystemslib", "libssl", "boto", "_rust", "_cffi")
+
+
+@pytest.fixture
+def env(standin: Path, tmp_path: Path) -> dict[str, str]:
+    return environment(standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"))
+
+
+def arguments(tmp_path: Path, *more: str) -> tuple[str, ...]:
+    return ("--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "out" / "ledger.json"), "--listen", "off",
+            "--interval", "0.2", "--seal-every", "1", *more)  # fmt: skip
+
+
+def replaced(ledger: Path, times: int) -> None:
+    """Wait until a ledger was put in place that often."""
+    seen = set[int]()
+
+    def look() -> bool:
+        if ledger.exists():
+            seen.add(ledger.stat().st_ino)
+        return len(seen) >= times
+
+    wait_until(look, f"{times} rolling seals")
+
+
+def kill_all(program: Program) -> None:
+    """As the end of a container: launcher, daemon, job and sealing child, none of them asked."""
+    family = [psutil.Process(program.process.pid), *psutil.Process(program.process.pid).children(recursive=True)]
+    for process in family:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            pass
+    program.process.wait()
+    psutil.wait_procs(family)
+
+
+def last_seconds(journal: Path) -> tuple[float, str]:
+    history = read_history(line.record() for line in read_live(journal))
+    return history.incarnations[-1].last_ns / 1e9, history.incarnations[-1].last_utc
+
+
+def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: dict[str, str]) -> None:
+    state, ledger = tmp_path / "state", tmp_path / "out" / "ledger.json"
+    with started("exec", *arguments(tmp_path), "--", "sleep", "600", env=env) as program:
+        replaced(ledger, 3)
+        kill_all(program)
+    told = predicate(ledger)
+    assert told["incarnations"][-1]["end"] is None
+    assert int(told["totals"]["executed"]["measured"]) > 0
+    sealed, lasting = last_seconds(ledger.with_name("ledger.journal.jsonl")), last_seconds(state / "journal.jsonl")
+    print(
+        f"killed: the ledger reaches to {sealed[1]}, the journal to {lasting[1]}: {lasting[0] - sealed[0]:.2f} s unsealed"
+    )
+    assert lasting[0] - sealed[0] < 10  # one second, and what two busy processors need to seal
+    text = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub"))).stdout
+    assert (
+        f"ROLLING: sealed while the run went on, or after it was killed. It speaks of the time up to {sealed[1]}"
+        in text
+    )
+
+    alone = tmp_path / "elsewhere" / "saved.jsonl"
+    alone.parent.mkdir()
+    shutil.copy(state / "journal.jsonl", alone)
+    lone = flopsd("seal", "--journal", str(alone), "--ledger", str(alone.with_name("l.json")))
+    assert lone.returncode == 0, lone.stderr
+    assert "ROLLING    the run has no end yet" in lone.stdout
+    assert predicate(alone.with_name("l.json"))["method"]["journal"]["lastRecordAt"] == lasting[1]
+
+    rest = flopsd("seal", "--state-dir", str(state), "--ledger", str(ledger))
+    assert rest.returncode == 0, rest.stderr
+    closed = predicate(ledger)
+    assert closed["method"]["journal"]["lastRecordAt"] >= lasting[1]  # with the pending totals
+    assert int(closed["totals"]["executed"]["measured"]) >= int(told["totals"]["executed"]["measured"])
+
+
+def test_verifiers_that_race_with_rolling_seals_and_a_final_seal_in_the_end(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    ledger, done = tmp_path / "out" / "ledger.json", threading.Event()
+    counted, longer, refused = 0, 0, []
+
+    def look() -> None:
+        nonlocal counted, longer
+        key = [load_public(str(ledger.with_suffix(".pub")))]
+        while not done.is_set():
+            try:
+                longer += verify_ledger(ledger, key).unsealed_records > 0
+            except Exception as fault:  # noqa: BLE001 - whatever it is, it is what this test looks for
+                refused.append(repr(fault))
+            counted += 1
+
+    with started("exec", *arguments(tmp_path), "--", "sleep", "600", env=env) as program:
+        wait_until(ledger.exists, "a first rolling seal")
+        looker = threading.Thread(target=look)
+        looker.start()
+        replaced(ledger, 5)
+        for _ in range(3):
+            predicate(ledger)  # by the program too
+        job = next(p for p in psutil.Process(program.process.pid).children() if p.name() == "sleep")
+        job.kill()
+        assert program.finish() == 137, program.text
+        done.set()
+        looker.join()
+    print(f"{counted} verifies while the ledger was replaced, {len(refused)} refused, {longer} found a longer journal")
+    assert refused == []
+    assert counted >= 30
+    told = predicate(ledger)
+    assert told["incarnations"][-1]["end"] == "job ended"
+    assert not list(ledger.parent.glob("*until*"))
+    assert "ROLLING" not in flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub"))).stdout
+
+
+def test_the_daemon_carries_nothing_that_signs(tmp_path: Path, env: dict[str, str]) -> None:
+    state, ledger = tmp_path / "state", tmp_path / "out" / "ledger.json"
+    with started("run", *arguments(tmp_path), env=env) as program:
+        wait_until(ledger.exists, "a first rolling seal")
+        process = psutil.Process(daemon_pid(state))
+        before = process.memory_info().rss
+        replaced(ledger, 6)
+        maps = Path(f"/proc/{process.pid}/maps").read_text()
+        after = process.memory_info().rss
+        nice = [child.nice() for child in process.children()]
+        print(
+            f"RSS of the daemon: {before >> 10} kB after one rolling seal, {after >> 10} kB after five more; children's niceness {nice}"
+        )
+        program.process.send_signal(signal.SIGTERM)
+        assert program.finish() == 0, program.text
+    assert "python" in maps
+    assert [name for name in SIGNING if name in maps] == []
+    assert after - before < 2 << 20
+
+
+def test_a_missing_key_is_told_once_and_the_next_seal_succeeds(tmp_path: Path, env: dict[str, str]) -> None:
+    ledger, key = tmp_path / "out" / "ledger.json", tmp_path / "late.pem"
+    with started("run", *arguments(tmp_path, "--key", str(key)), env=env) as program:
+        program.wait_for(
+            f"NO ROLLING SEAL: cannot read the key {key}: No such file or directory; hint: .*metering goes on"
+        )
+        at = last_seconds(tmp_path / "state" / "journal.jsonl")[0]
+        wait_until(lambda: last_seconds(tmp_path / "state" / "journal.jsonl")[0] > at + 3, "three seconds of metering")
+        subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(key)], check=True)
+        program.wait_for("rolling seals succeed again")
+        predicate(ledger)
+        program.process.send_signal(signal.SIGTERM)
+        assert program.finish() == 0, program.text
+    assert program.text.count("NO ROLLING SEAL") == 1
+    assert list(predicate(ledger)["coverage"]["gapSecondsByReason"]) in (["starting"], ["starting", "stopping"])
+
+
+def test_a_full_disk_under_the_ledger_is_told_and_leaves_the_older_one(tmp_path: Path, env: dict[str, str]) -> None:
+    small, ledger = tmp_path / "out", tmp_path / "out" / "ledger.json"
+    small.mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True, check=False
+    ).returncode:
+        (pytest.fail if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1" else pytest.skip)(
+            "no right to mount a small tmpfs"
+        )
+    try:
+        with started("run", *arguments(tmp_path), env=env) as program:
+            wait_until(ledger.exists, "a first rolling seal")
+            with (small / "fill").open("wb", buffering=0) as fill:
+                try:
+                    while True:
+                        fill.write(bytes(4096))
+                except OSError:
+                    pass
+            program.wait_for("NO ROLLING SEAL: cannot write the ledger .*No space left on device")
+            predicate(ledger)
+            (small / "fill").unlink()
+            program.wait_for("rolling seals succeed again")
+            predicate(ledger)
+            program.process.send_signal(signal.SIGTERM)
+            assert program.finish() == 0, program.text
+        told = predicate(ledger)
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    assert told["incarnations"][-1]["end"] == "SIGTERM"
+    assert set(told["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping"}
+
+
+def test_off_is_off(tmp_path: Path, env: dict[str, str]) -> None:
+    """No seal but the last one, however many checkpoints there are."""
+    journal, ledger = tmp_path / "state" / "journal.jsonl", tmp_path / "out" / "ledger.json"
+    off = ("--seal-every", "off", "--checkpoint", "0.2", "--checkpoint-output", "off")
+    with started("run", *arguments(tmp_path), *off, env=env) as program:
+        wait_until(lambda: journal.exists() and journal.read_bytes().count(b'"checkpoint"') > 15, "checkpoints")
+        assert not ledger.exists()
+        program.process.send_signal(signal.SIGTERM)
+        assert program.finish() == 0, program.text
+    predicate(ledger)

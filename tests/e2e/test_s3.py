@@ -1,0 +1,253 @@
+"""Copies in S3 through real HTTP: what is stored, what is locked, and what a store that fails or hangs costs."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from flopsd.clock import NS_PER_S, SystemClock
+from flopsd.config import config_dir
+from tests.support.process import environment, flopsd, predicate, started, wait_until
+from tests.support.runs import Run
+from tests.support.s3 import Store, serving
+
+ENDS = (".json", ".journal.jsonl", ".pub")
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    with serving() as found:
+        yield found
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """The state folder of a run that ended and was not sealed."""
+    run = Run(tmp_path / "state")
+    run.meter(12)
+    run.finish()
+    return tmp_path / "state"
+
+
+def seal(state: Path, store: Store, *more: str) -> subprocess.CompletedProcess[str]:
+    return flopsd("seal", "--state-dir", str(state), *more, env=environment(None, None, **store.variables))
+
+
+def fetched(store: Store, bucket: str, stem: str, folder: Path) -> Path:
+    """The ledger as somebody else finds it: nothing but what the bucket holds."""
+    folder.mkdir(exist_ok=True)
+    for key in store.keys(bucket):
+        if key.startswith(f"{stem}."):
+            (folder / Path(key).name).write_bytes(store.get(bucket, key))
+    return folder / f"{Path(stem).name}.json"
+
+
+def test_a_run_into_s3_only_leaves_all_there_and_a_copy_here(tmp_path: Path, store: Store) -> None:
+    bucket, state, table = store.bucket("only"), tmp_path / "state", tmp_path / "mine.yaml"
+    table.write_text((config_dir() / "peaks.yaml").read_text() + "# ours\n")
+    done = flopsd("run", "--source", "replay", "--state-dir", str(state), "--listen", "off", "--duration", "1.5",
+                  "--peaks", str(table), "--run-id", "job", "--ledger", f"s3://{bucket}/runs/{{run}}/algo-1.json",
+                  env=environment(None, None, **store.variables))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"copied to  s3://{bucket}/runs/job/algo-1.json" in done.stderr
+    assert store.keys(bucket) == [f"runs/job/algo-1{end}" for end in sorted((*ENDS, ".peaks.yaml"))]
+    assert predicate(fetched(store, bucket, "runs/job/algo-1", tmp_path / "far")) == predicate(
+        state / "job.ledger.json"
+    )
+
+
+def test_object_lock_holds_every_object_for_as_long_as_asked(tmp_path: Path, state: Path, store: Store) -> None:
+    bucket, other = store.bucket("locked", lock=True), tmp_path / "mnt" / "ledger.json"
+    done = seal(state, store, "--ledger", str(tmp_path / "ledger.json"), "--ledger-copy", str(other), "--ledger-copy",
+                f"s3://{bucket}/a/ledger.json?lock=governance&days=30&overwrite=never")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("copied to") == 2
+    assert other.read_bytes() == (tmp_path / "ledger.json").read_bytes()
+    predicate(other)
+    soon = datetime.fromtimestamp(SystemClock().wall_ns() // NS_PER_S, tz=timezone.utc)
+    client = store.client()
+    for end in ENDS:
+        head = client.head_object(Bucket=bucket, Key=f"a/ledger{end}")
+        held = head["ObjectLockRetainUntilDate"] - soon
+        assert head["ObjectLockMode"] == "GOVERNANCE"
+        assert timedelta(days=29, hours=23) < held <= timedelta(days=30)
+        with pytest.raises(client.exceptions.ClientError, match="AccessDenied"):
+            client.delete_object(Bucket=bucket, Key=f"a/ledger{end}", VersionId=head["VersionId"])
+    print(f"locked: {head['ObjectLockMode']} until {head['ObjectLockRetainUntilDate']:%Y-%m-%d}, deletion refused")
+
+
+def test_what_is_there_is_not_overwritten_and_nothing_here_is_lost(tmp_path: Path, state: Path, store: Store) -> None:
+    bucket, ledger = store.bucket("never"), tmp_path / "ledger.json"
+    store.client().put_object(Bucket=bucket, Key="l.journal.jsonl", Body=b"another run's")
+    never, free = f"s3://{bucket}/l.json?overwrite=never", f"s3://{bucket}/m.json"
+    done = seal(state, store, "--ledger", str(ledger), "--ledger-copy", never, "--ledger-copy", free)
+    assert done.returncode == 1
+    assert f"NOT COPIED to s3://{bucket}/l.json: s3://{bucket}/l.journal.jsonl is there already" in done.stderr
+    assert f"hint: the ledger is whole at {ledger}" in done.stderr
+    assert f"copied to  {free}" in done.stdout
+    assert store.get(bucket, "l.journal.jsonl") == b"another run's"
+    assert store.keys(bucket) == ["l.journal.jsonl", *(f"m{end}" for end in sorted(ENDS))]
+    predicate(ledger)
+    # The same journal and key may come again: their bytes are the same. The ledger has another time of sealing.
+    good = f"s3://{bucket}/n.json?overwrite=never"
+    assert seal(state, store, "--ledger", str(ledger), "--ledger-copy", good).returncode == 0
+    again = seal(state, store, "--ledger", str(ledger), "--ledger-copy", good)
+    assert again.returncode == 1
+    assert f"s3://{bucket}/n.json is there already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("s3://no-such-bucket/l.json", "NoSuchBucket"),
+        ("s3://plain/l.json?lock=compliance&days=1", "s3://plain/l.journal.jsonl: InvalidRequest"),
+    ],
+)
+def test_a_store_that_refuses_is_quoted(tmp_path: Path, state: Path, store: Store, place: str, reason: str) -> None:
+    if "plain" in place:
+        store.bucket("plain")
+    done = seal(state, store, "--ledger", str(tmp_path / "ledger.json"), "--ledger-copy", place)
+    assert done.returncode == 1
+    assert reason in done.stderr
+    predicate(tmp_path / "ledger.json")
+
+
+def test_without_credentials_or_packages_the_reason_is_told(tmp_path: Path, state: Path, store: Store) -> None:
+    place = ("--ledger", str(tmp_path / "ledger.json"), "--ledger-copy", "s3://bucket/l.json")
+    nobody = {name: value for name, value in store.variables.items() if "KEY" not in name}
+    done = flopsd("seal", "--state-dir", str(state), *place, env=environment(None, None, HOME=str(tmp_path), **nobody))
+    assert done.returncode == 1
+    assert "Unable to locate credentials" in done.stderr
+    lacking = "import sys; sys.modules['boto3'] = None; from flopsd.cli import main; main(sys.argv[1:])"
+    for verb in (("seal",), ("run", "--source", "replay", "--listen", "off", "--duration", "0.5")):
+        without = subprocess.run([sys.executable, "-c", lacking, *verb, "--state-dir", str(state), *place],
+                                 env=environment(None, None, **store.variables), capture_output=True, text=True, check=False)  # fmt: skip
+        assert without.returncode == 1
+        assert "copying to S3 needs the packages of the extra 's3'; pip install 'flopsd[s3]'" in without.stderr
+    assert without.stderr.index("will not be copied") < without.stderr.index("sealed ")  # said when it begins
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """A store that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_store_that_hangs_is_given_up_within_the_stop_window(tmp_path: Path, state: Path) -> None:
+    clock = SystemClock()
+    with silent() as url:
+        mute = Store(url)
+        for window, reason in (("6", "not done within [34] s"), ("60", "Read timeout on endpoint URL")):
+            ledger, begun_ns = tmp_path / f"{window}.json", clock.boottime_ns()
+            done = seal(state, mute, "--ledger", str(ledger), "--stop-within", window,
+                        *(part for n in range(3) for part in ("--ledger-copy", f"s3://bucket/{n}.json")))  # fmt: skip
+            took = (clock.boottime_ns() - begun_ns) / NS_PER_S
+            print(f"three hanging stores, --stop-within {window}: gave up after {took:.1f} s")
+            assert done.returncode == 1
+            assert done.stderr.count("NOT COPIED") == 3
+            assert re.search(reason, done.stderr), done.stderr
+            predicate(ledger)
+        refused = Store("http://127.0.0.1:9")
+        assert (
+            "Could not connect to the endpoint URL"
+            in seal(state, refused, "--ledger", str(tmp_path / "r.json"), "--ledger-copy", "s3://bucket/l.json").stderr
+        )
+
+
+def test_under_exec_a_hanging_store_costs_neither_exit_code_nor_ledger(tmp_path: Path) -> None:
+    """The launcher would say so if it had to kill the daemon, and seal again if it took this for no seal."""
+    ledger = tmp_path / "ledger.json"
+    with silent() as url:
+        done = flopsd("exec", "--source", "replay", "--state-dir", str(tmp_path / "state"), "--listen", "off", "--ledger",
+                      str(ledger), "--ledger-copy", "s3://bucket/l.json", "--stop-within", "8", "--", "sh", "-c",
+                      "sleep 1; exit 5", env=environment(None, None, **Store(url).variables))  # fmt: skip
+    assert done.returncode == 5
+    assert "NOT COPIED to s3://bucket/l.json: not done within" in done.stderr
+    assert "does not end within" not in done.stderr
+    assert "did not seal" not in done.stderr
+    assert predicate(ledger)["incarnations"][0]["end"] == "job ended"
+
+
+class LosesAnAnswer(http.server.BaseHTTPRequestHandler):
+    """A stand-in for a bad line before moto: it hands everything on, and drops the answer to the first upload."""
+
+    behind, dropped = "", threading.Event()
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self._hand_on(body)
+
+    def do_HEAD(self) -> None:
+        self._hand_on(None)
+
+    def _hand_on(self, body: bytes | None) -> None:
+        line = http.client.HTTPConnection(self.behind.removeprefix("http://"))
+        line.request(self.command, self.path, body, dict(self.headers.items()))
+        answer = line.getresponse()
+        data = answer.read()
+        line.close()
+        if self.command == "PUT" and not self.dropped.is_set():
+            self.dropped.set()
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
+                self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_an_upload_whose_answer_was_lost_is_no_conflict(tmp_path: Path, state: Path, store: Store) -> None:
+    bucket = store.bucket("lost")
+    LosesAnAnswer.behind = store.url
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), LosesAnAnswer) as line:
+        threading.Thread(target=line.serve_forever).start()
+        done = seal(state, Store(f"http://127.0.0.1:{line.server_port}"), "--ledger", str(tmp_path / "ledger.json"),
+                    "--ledger-copy", f"s3://{bucket}/l.json?overwrite=never")  # fmt: skip
+        line.shutdown()
+    assert LosesAnAnswer.dropped.is_set()
+    assert done.returncode == 0, done.stderr
+    predicate(fetched(store, bucket, "l", tmp_path / "far"))
+
+
+def test_rolling_ledgers_have_a_name_of_their_own_and_no_lock(tmp_path: Path, store: Store) -> None:
+    bucket, ledger = store.bucket("rolling", lock=True), tmp_path / "ledger.json"
+    copies = (f"s3://{bucket}/a.json?lock=compliance&days=1&overwrite=never", f"s3://{bucket}/b.json?rolling=off")
+    with started("exec", "--source", "replay", "--state-dir", str(tmp_path / "state"), "--listen", "off", "--ledger",
+                 str(ledger), "--seal-every", "1", "--ledger-copy", copies[0], "--ledger-copy", copies[1], "--", "sleep",
+                 "600", env=environment(None, None, **store.variables)) as program:  # fmt: skip
+        versions: set[str] = set()
+
+        def replaced() -> bool:
+            if "a.rolling.json" in store.keys(bucket):
+                versions.add(store.client().head_object(Bucket=bucket, Key="a.rolling.json")["VersionId"])
+            return len(versions) >= 3
+
+        wait_until(replaced, "three rolling ledgers in the bucket")
+        assert store.keys(bucket) == [f"a.rolling{end}" for end in sorted(ENDS)]
+        assert "ObjectLockMode" not in store.client().head_object(Bucket=bucket, Key="a.rolling.json")
+        assert predicate(fetched(store, bucket, "a.rolling", tmp_path / "far"))["incarnations"][-1]["end"] is None
+        program.process.terminate()
+        assert program.finish() == 143, program.text
+    assert {f"{stem}{end}" for stem in ("a", "b") for end in ENDS} < set(store.keys(bucket))
+    assert store.client().head_object(Bucket=bucket, Key="a.json")["ObjectLockMode"] == "COMPLIANCE"
+    for stem in ("a", "b"):
+        assert predicate(fetched(store, bucket, stem, tmp_path / "end"))["incarnations"][-1]["end"] == "job ended"
+    assert json.loads(store.get(bucket, "a.json")) == json.loads(ledger.read_bytes())
