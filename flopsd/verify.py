@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flopsd.config import find_peaks
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope, parse_json
 from flopsd.core.ledger import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, JournalFacts, SealFacts, statement
+from flopsd.core.peaks import PeakTable
 from flopsd.core.records import History, read_history
 from flopsd.errors import FlopsdError, NotVerifiedError
 from flopsd.journal import journal_facts, read_journal
@@ -28,6 +31,29 @@ class Verified:
     keyids: tuple[str, ...]
     records: int
     replay: bool
+    history: History
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A statement whose signatures are good. Whether its figures are is not known yet."""
+
+    statement: Mapping[str, Any]
+    keyids: tuple[str, ...]
+    payload_sha256: str
+
+    @property
+    def kind(self) -> str:
+        """`node`, `job` or `lineage`."""
+        return str(self.statement["predicate"].get("kind"))
+
+
+def open_ledger(ledger: Path, keys: Sequence[SSlibKey], threshold: int = 1) -> Opened:
+    """Check the signatures of `ledger`. Raises NotVerifiedError."""
+    envelope = parse_envelope(_read(ledger))
+    keyids = verify_signatures(envelope, keys, threshold)
+    digest = hashlib.sha256(envelope.payload).hexdigest()
+    return Opened(_statement(envelope), tuple(sorted(keyids)), digest)
 
 
 def verify_ledger(
@@ -40,9 +66,23 @@ def verify_ledger(
     allow_replay: bool = False,
 ) -> Verified:
     """Verify `ledger` with public `keys`. Raises NotVerifiedError with the first reason not to believe it."""
-    envelope = parse_envelope(_read(ledger))
-    keyids = verify_signatures(envelope, keys, threshold)
-    signed = _statement(envelope)
+    opened = open_ledger(ledger, keys, threshold)
+    return verify_opened(opened, ledger, journal=journal, peaks_file=peaks_file, allow_replay=allow_replay)
+
+
+def verify_opened(
+    opened: Opened,
+    ledger: Path,
+    *,
+    journal: Path | None = None,
+    peaks_file: str | None = None,
+    allow_replay: bool = False,
+    find_table: Callable[[str, Sequence[Path]], PeakTable] = find_peaks,
+) -> Verified:
+    """Recompute a node ledger whose signatures are good. Raises NotVerifiedError."""
+    signed = opened.statement
+    if opened.kind != "node":
+        raise NotVerifiedError(f"this is a ledger of kind {opened.kind!r}, not a node's: it has no journal")
     exhibit = journal if journal is not None else journal_beside(ledger)
     if not exhibit.is_file():
         raise NotVerifiedError(
@@ -54,7 +94,9 @@ def verify_ledger(
         facts = journal_facts(exhibit)
         _compare_journal(signed, facts, exhibit)
         history = read_history(line.record() for line in read_journal(exhibit))
-        _recompute(signed, history, facts, candidates)
+        if not history.incarnations:
+            raise NotVerifiedError("the journal is empty")
+        _recompute(signed, history, facts, find_table(one_peak_table(history), candidates))
     except NotVerifiedError:
         raise
     except FlopsdError as fault:
@@ -64,7 +106,7 @@ def verify_ledger(
             f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
             hint="a replay is no evidence; to check its arithmetic all the same, add --allow-replay",
         )
-    return Verified(signed, tuple(sorted(keyids)), facts.records, history.replay is not None)
+    return Verified(signed, opened.keyids, facts.records, history.replay is not None, history)
 
 
 def _read(ledger: Path) -> bytes:
@@ -106,16 +148,20 @@ def _compare_journal(signed: Mapping[str, Any], facts: JournalFacts, exhibit: Pa
     )
 
 
-def _recompute(signed: Mapping[str, Any], history: History, facts: JournalFacts, candidates: Sequence[Path]) -> None:
+def _recompute(signed: Mapping[str, Any], history: History, facts: JournalFacts, table: PeakTable) -> None:
     """Build the statement again and hold it against the signed one, field by field."""
-    if not history.incarnations:
-        raise NotVerifiedError("the journal is empty")
     method = signed["predicate"]["method"]
     seal = SealFacts(str(method.get("flopsdVersion")), str(method.get("sealedAt")))
-    again = statement(history, find_peaks(one_peak_table(history), candidates), facts, seal)
+    refuse_difference(statement(history, table, facts, seal), signed, "the journal")
+
+
+def refuse_difference(again: Mapping[str, Any], signed: Mapping[str, Any], source: str) -> None:
+    """Raises NotVerifiedError where the signed statement is not what `source` gives again."""
+    if json.dumps(again) == json.dumps(signed):  # alike to the order of its fields: the usual case, and the quick one
+        return
     difference = first_difference(again, signed, "statement")
     if difference is not None:
-        raise NotVerifiedError(f"recomputed from the journal, the ledger says something else: {difference}")
+        raise NotVerifiedError(f"recomputed from {source}, the ledger says something else: {difference}")
 
 
 def first_difference(expected: Any, found: Any, path: str) -> str | None:

@@ -13,6 +13,7 @@ from flopsd.verbs import NOT_VERIFIED, OK, positive
 
 if TYPE_CHECKING:
     from flopsd.verbs import Verbs
+    from flopsd.verify import Opened
 
 
 def add(verbs: Verbs) -> None:
@@ -35,6 +36,13 @@ def add(verbs: Verbs) -> None:
     verify.add_argument(
         "--allow-replay", action="store_true", help="accept a replay of a recording, which is no evidence"
     )
+    verify.add_argument(
+        "--children",
+        action="append",
+        default=[],
+        metavar="LEDGER",
+        help="of a merged ledger: its children, a folder, archive or s3:// that holds them; repeatable",
+    )
     verify.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     verify.set_defaults(run=_verify)
 
@@ -42,13 +50,16 @@ def add(verbs: Verbs) -> None:
 def _verify(arguments: argparse.Namespace) -> int:
     from flopsd.report import verified_text
     from flopsd.signing.keys import load_public
-    from flopsd.verify import verify_ledger
+    from flopsd.verify import open_ledger, verify_opened
 
     try:
-        verified = verify_ledger(
+        keys = [load_public(file) for file in arguments.key]
+        opened = open_ledger(Path(arguments.ledger), keys, arguments.threshold)
+        if opened.kind in ("job", "lineage"):
+            return _verify_merged(opened, arguments)
+        verified = verify_opened(
+            opened,
             Path(arguments.ledger),
-            [load_public(file) for file in arguments.key],
-            threshold=arguments.threshold,
             journal=None if arguments.journal is None else Path(arguments.journal),
             peaks_file=arguments.peaks,
             allow_replay=arguments.allow_replay,
@@ -75,4 +86,35 @@ def _verify(arguments: argparse.Namespace) -> int:
         )
     else:
         print(verified_text(verified), end="")
+    return OK
+
+
+def _verify_merged(opened: Opened, arguments: argparse.Namespace) -> int:
+    """Raises NotVerifiedError."""
+    from dataclasses import asdict
+
+    from flopsd.merge.checking import verify_merged
+    from flopsd.merge.report import verified_merge_text
+
+    verified = verify_merged(
+        opened,
+        children=arguments.children,
+        allow_replay=arguments.allow_replay,
+        peaks_file=arguments.peaks,
+        note=lambda words: print(f"flopsd: {words}", file=sys.stderr),
+    )
+    if arguments.json:
+        print(
+            json.dumps(
+                {
+                    "verified": True,
+                    "keyids": verified.keyids,
+                    "replay": verified.replay,
+                    "children": None if verified.children is None else asdict(verified.children),
+                    "predicate": verified.statement["predicate"],
+                }
+            )
+        )
+    else:
+        print(verified_merge_text(verified), end="")
     return OK
