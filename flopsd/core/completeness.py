@@ -67,7 +67,7 @@ class RollCall:
     def answer(self, entry: Mapping[str, Any], label: str) -> None:
         """A node ledger is there. Raises LedgerError where it cannot be of this job."""
         node, rank = entry["node"], entry["rank"]
-        if self._roster and self._rank_of.get(node) != rank:
+        if self._roster and (node not in self._rank_of or self._rank_of[node] != rank):
             raise LedgerError(
                 f"{label} is of node {node!r} with rank {rank}, which the job's roster does not have"
                 if node not in self._rank_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -121,7 +121,7 @@ class _Store:
                 raise LedgerError(
                     f"{self.name}/{key} has {answer['ContentLength']} bytes, more than the {most} allowed"
                 )
-            with answer["Body"] as body, path.open("wb") as file:
+            with closing(answer["Body"]) as body, path.open("wb") as file:
                 for chunk in body.iter_chunks(_CHUNK):
                     file.write(chunk)
 
