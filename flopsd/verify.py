@@ -41,6 +41,7 @@ class Opened:
     statement: Mapping[str, Any]
     keyids: tuple[str, ...]
     payload_sha256: str
+    envelope: Envelope
 
     @property
     def kind(self) -> str:
@@ -53,7 +54,7 @@ def open_ledger(ledger: Path, keys: Sequence[SSlibKey], threshold: int = 1) -> O
     envelope = parse_envelope(_read(ledger))
     keyids = verify_signatures(envelope, keys, threshold)
     digest = hashlib.sha256(envelope.payload).hexdigest()
-    return Opened(_statement(envelope), tuple(sorted(keyids)), digest)
+    return Opened(_statement(envelope), tuple(sorted(keyids)), digest, envelope)
 
 
 def verify_ledger(

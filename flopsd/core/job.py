@@ -110,6 +110,7 @@ class Merging:
     def predicate(self, nodes: Any, children: Any) -> dict[str, Any]:
         """The predicate around lists of node summaries and of children. Raises LedgerError as `completeness`."""
         facts, completeness = self.facts, self.completeness()
+        sums = self.sums.for_ledger(whole=completeness.complete is True)
         job = facts.kind == JOB
         return {
             "kind": facts.kind,
@@ -123,7 +124,8 @@ class Merging:
             "ledgerCount": str(self.ledgers),
             "begunAt": self._begun,
             "lastRecordAt": self._last,
-            **self.sums.for_ledger(whole=completeness.complete is True),
+            **sums,
+            "totals": {**sums["totals"], "guidelines": None, "architecture": None},
             "findings": [],
             "reconciliation": [],
             "evidence": [],

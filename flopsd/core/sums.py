@@ -61,8 +61,6 @@ class Sums:
                     "method": _BETWEEN_METHODS.join(sorted(self.methods)),
                     "byEvidence": {name: figures_json(self.by_evidence[name]) for name in sorted(self.by_evidence)},
                 },
-                "guidelines": None,
-                "architecture": None,
             },
             "energyJoules": None if self.energy_mj is None else f"{self.energy_mj // 1000}.{self.energy_mj % 1000:03d}",
             **{name: seconds(self.times_ns.get(name, 0)) for name in TIMES},

@@ -8,6 +8,9 @@ from flopsd.core.job import KINDS, merged_again
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.verify import Opened, refuse_difference
 
+# What the fields of a ledger can make arithmetic do when whoever holds its key wrote what no flopsd writes.
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError)
+
 
 def add_up_again(opened: Opened, *, allow_replay: bool = False) -> None:
     """Add the children in a merged ledger up again. Raises NotVerifiedError with the first reason against it."""
@@ -25,8 +28,8 @@ def add_up_again(opened: Opened, *, allow_replay: bool = False) -> None:
         again = merged_again(predicate, entries)
     except LedgerError as fault:
         raise NotVerifiedError(f"its children cannot be in one ledger: {fault}") from fault
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as fault:
-        raise NotVerifiedError(f"this is not what `flopsd merge` writes: {fault!r}") from fault
+    except MALFORMED as fault:
+        raise NotVerifiedError(f"this is not what `flopsd merge` writes: {fault!r:.200}") from fault
     refuse_difference(again, opened.statement, "its children's entries")
     if predicate["replay"] is not None and not allow_replay:
         raise NotVerifiedError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,7 @@ from flopsd.core.children import Entry, job_entry
 from flopsd.core.envelope import parse_envelope, parse_json
 from flopsd.core.job import JOB
 from flopsd.errors import FlopsdError, NotVerifiedError
-from flopsd.merge.adding import add_up_again
+from flopsd.merge.adding import MALFORMED, add_up_again
 from flopsd.merge.children import NODE, Tables, entry_again
 from flopsd.merge.inputs import find_ledgers
 from flopsd.merge.places import Found, Note
@@ -73,13 +73,13 @@ def _look_at(entries: Sequence[Entry], arguments: Sequence[str], tables: Tables,
     strangers: dict[tuple[str, str | None], tuple[str, str]] = {}
     with TemporaryDirectory(prefix="flopsd-verify-") as temporary:
         for found in find_ledgers(arguments, Path(temporary), note):
-            statement, digest = _read(found)
-            entry = by_digest.get(digest)
+            opened = _read(found)
+            entry = by_digest.get(opened.payload_sha256)
             if entry is None:
-                strangers[_whose(statement)] = found.label, digest
+                strangers[_whose(opened.statement)] = found.label, opened.payload_sha256
                 continue
-            seen.add(digest)
-            recomputed += _again(entry, statement, found, tables)
+            seen.add(opened.payload_sha256)
+            recomputed += _again(entry, opened, found, tables)
     for entry in entries:
         stranger = strangers.get((entry["run"], entry["node"]))
         if entry["sha256"] not in seen and stranger is not None:
@@ -93,16 +93,17 @@ def _look_at(entries: Sequence[Entry], arguments: Sequence[str], tables: Tables,
     return ChildrenSeen(len(seen), recomputed, missing, others)
 
 
-def _read(found: Found) -> tuple[Mapping[str, Any], str]:
-    """The statement in a file, and its digest. Its signatures do not matter: the merged ledger's covers the digest."""
+def _read(found: Found) -> Opened:
+    """The statement in a file. Its signatures do not matter: that of the merged ledger covers its digest."""
     try:
-        payload = parse_envelope(found.path.read_bytes()).payload
-        statement = parse_json(payload, "the payload")
+        envelope = parse_envelope(found.path.read_bytes())
+        statement = parse_json(envelope.payload, "the payload")
     except NotVerifiedError as fault:
         raise NotVerifiedError(f"{found.label}: {fault}", hint="this file was damaged or changed") from fault
     except OSError as fault:
         raise NotVerifiedError(f"cannot read {found.label}: {fault.strerror}") from fault
-    return statement if isinstance(statement, dict) else {}, sha256(payload).hexdigest()
+    digest = sha256(envelope.payload).hexdigest()
+    return Opened(statement if isinstance(statement, dict) else {}, (), digest, envelope)
 
 
 def _whose(statement: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -115,13 +116,13 @@ def _whose(statement: Mapping[str, Any]) -> tuple[str, str | None]:
     return str(run.get("id")) if isinstance(run, dict) else "", None if name is None else str(name)
 
 
-def _again(entry: Entry, statement: Mapping[str, Any], found: Found, tables: Tables) -> bool:
+def _again(entry: Entry, opened: Opened, found: Found, tables: Tables) -> bool:
     """Make a child's entry again, if what it is made of is here. Raises NotVerifiedError where it is another."""
-    opened = Opened(statement, tuple(entry["keyids"]), entry["sha256"])
+    opened = replace(opened, keyids=tuple(entry["keyids"]))
     try:
         if opened.kind == JOB:
             add_up_again(opened, allow_replay=True)
-            again = job_entry(statement["predicate"], entry["sha256"], entry["keyids"])
+            again = job_entry(opened.statement["predicate"], entry["sha256"], entry["keyids"])
         elif opened.kind == NODE and found.has_journal:
             again = entry_again(opened, found.path, tables, allow_replay=True)
             if "completeness" in entry:
@@ -131,4 +132,6 @@ def _again(entry: Entry, statement: Mapping[str, Any], found: Found, tables: Tab
         refuse_difference(again, entry, "the child")
     except FlopsdError as fault:
         raise NotVerifiedError(f"{found.label}: {found.told(str(fault))}", hint=found.told(fault.hint)) from fault
+    except MALFORMED as fault:
+        raise NotVerifiedError(f"{found.label}: this is not what flopsd writes: {fault!r:.200}") from fault
     return True

@@ -15,7 +15,7 @@ from flopsd.core.job import JOB, LINEAGE
 from flopsd.core.ledger import PREDICATE_TYPE
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import FlopsdError, LedgerError, NotVerifiedError
-from flopsd.merge.adding import add_up_again
+from flopsd.merge.adding import MALFORMED, add_up_again
 from flopsd.merge.places import Found
 from flopsd.verify import Opened, open_ledger, verify_opened
 
@@ -67,6 +67,8 @@ class ChildReader:
                 return None
             kind = NotVerifiedError if isinstance(fault, NotVerifiedError) else LedgerError
             raise kind(f"{found.label}: {found.told(str(fault))}", hint=found.told(fault.hint)) from fault
+        except MALFORMED as fault:
+            raise NotVerifiedError(f"{found.label}: this is not what flopsd writes: {fault!r:.200}") from fault
 
     def _child(self, opened: Opened, found: Found) -> Child:
         kind, predicate = opened.kind, opened.statement["predicate"]

@@ -366,3 +366,19 @@ def test_merging_twice_gives_the_same_bytes_and_another_time_another_date(nodes:
     later = FakeClock()
     later.advance(10**9)
     assert nodes.merge(one, clock=later).ledger.read_bytes() != first
+
+
+def test_a_child_with_fields_that_no_daemon_writes_is_refused_by_name(nodes: Nodes) -> None:
+    """Whoever holds a trusted key can sign any field; it must not end in a traceback, here or in the sum."""
+    run = Run(nodes.folder / "s", devices=gpus("algo-1"), context=replace(sagemaker(0), rank=2**40), run_id="train-7")
+    run.meter(1)
+    run.finish()
+    ledger = run.seal(nodes.folder / "l" / "ledger.json", nodes.key).ledger
+    with pytest.raises(LedgerError, match="l/ledger.json: 1099511627776 is not a rank"):
+        nodes.merge(ledger)
+    job = nodes.merge(nodes.ledger(sagemaker(0, ("algo-1",))), ledger=nodes.folder / "job.json").ledger
+    document = payload(job)
+    document["predicate"]["children"][0]["periods"] = []
+    job.write_bytes(sign(encode(document), load_signer(nodes.key)))
+    with pytest.raises(NotVerifiedError, match="job.json: this is not what `flopsd merge` writes|job.json: "):
+        nodes.merge(job, kind="lineage", lineage="m")

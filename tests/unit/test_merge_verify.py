@@ -257,7 +257,7 @@ def test_a_job_is_in_a_lineage_once(nodes: Nodes) -> None:
     more.append(nodes.ledger(sagemaker(0, ("algo-1",), job="a", boot="b2"), "second", devices=gpus("z"), later=50))
     both = nodes.merge(*more, ledger=nodes.folder / "both.json").ledger
     for given in ([nodes.folder / "a.json", both], [both, nodes.folder / "a.json"]):
-        with pytest.raises(LedgerError, match="the same ledger is there twice: .*a.json and .*both.json"):
+        with pytest.raises(LedgerError, match="the same ledger is there twice: .*/(a|both).json and .*/(a|both).json"):
             nodes.merge(*given, kind="lineage", lineage="m")
     overlapping = nodes.ledger(sagemaker(0, ("algo-1",), job="a", boot="b3"), "third", devices=gpus("y"), later=2)
     with pytest.raises(LedgerError, match="job 'a' is there twice at the same time"):
@@ -269,7 +269,7 @@ def test_a_device_is_in_one_job_of_a_lineage_at_a_time(nodes: Nodes) -> None:
     for name in ("a", "b"):
         node = nodes.ledger(sagemaker(0, ("algo-1",), job=name, boot=name), name, devices=gpus("shared"))
         jobs.append(nodes.merge(node, ledger=nodes.folder / f"{name}.json").ledger)
-    with pytest.raises(LedgerError, match="device GPU-shared-0 is counted twice at the same time: by .*a.json and .*b"):
+    with pytest.raises(LedgerError, match="device GPU-shared-0 is counted twice at the same time: by .*/[ab].json and .*/[ab].json"):
         nodes.merge(*jobs, kind="lineage", lineage="m")
 
 
