@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,11 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
             digest = sign_statement(merged_statement(subject, predicate), key, request.ledger, temporary)
         public_key = public_key_beside(request.ledger)
         replace_file(public_key, key.public_pem)
+    except sqlite3.Error as fault:
+        raise LedgerError(
+            f"cannot keep the children in the temporary folder: {fault}",
+            hint="let TMPDIR name a folder on a disk with room",
+        ) from fault
     except OSError as fault:
         raise LedgerError(
             f"cannot write the ledger {request.ledger}: {fault.strerror or fault}",

@@ -6,11 +6,9 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 
 from flopsd.core.children import Entry, sort_key
 from flopsd.core.claims import Claim, Claimed
-from flopsd.errors import LedgerError
 
 CACHE_KIB = 4096
 _SCHEMA = """
@@ -21,7 +19,7 @@ _ORDER = "child.run, child.rank, child.node, child.sha256, child.label"
 
 
 class Spool:
-    """A table on disk that is gone with its folder. Raises LedgerError where the disk does not hold it."""
+    """A table on disk that is gone with its folder. Raises sqlite3.Error where the disk does not hold it."""
 
     def __init__(self, folder: Path) -> None:
         self._base = sqlite3.connect(folder / "children.sqlite", isolation_level=None)
@@ -34,13 +32,8 @@ class Spool:
     def __enter__(self) -> Spool:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, _: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._base.close()
-        if isinstance(fault, sqlite3.Error):
-            raise LedgerError(
-                f"cannot keep the children in the temporary folder: {fault}",
-                hint="let TMPDIR name a folder on a disk with room",
-            ) from fault
 
     def add(self, entry: Entry, label: str, claims: Iterable[Claim]) -> None:
         """Keep a child, what it claims, and how messages name it."""

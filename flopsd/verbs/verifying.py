@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flopsd.errors import NotVerifiedError
+from flopsd.errors import ConfigError, NotVerifiedError
 from flopsd.verbs import NOT_VERIFIED, OK, positive
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         opened = open_ledger(Path(arguments.ledger), keys, arguments.threshold)
         if opened.kind in ("job", "lineage"):
             return _verify_merged(opened, arguments)
+        if arguments.children:
+            raise ConfigError([f"verify: --children is for merged ledgers, and {arguments.ledger} is a node's"])
         verified = verify_opened(
             opened,
             Path(arguments.ledger),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.support.jobs import Nodes, gpus, sagemaker
-from tests.support.process import flopsd
+from tests.support.process import FLOPSD, environment, flopsd
 
 
 @pytest.fixture
@@ -78,3 +79,17 @@ def test_exit_codes_and_words_of_what_is_refused(nodes: Nodes) -> None:
     assert flopsd("merge", str(one), str(two), *common).returncode == 3
     seen = flopsd("verify", str(two), "--key", str(nodes.public), "--json")
     assert (seen.returncode, json.loads(seen.stdout)["verified"]) == (3, False)
+    assert flopsd("verify", str(one), "--key", str(nodes.public), "--children", str(two)).returncode == 2
+
+
+def test_a_temporary_folder_without_room_is_told(nodes: Nodes) -> None:
+    one, out = nodes.ledger(sagemaker(0, ("algo-1",))), nodes.folder / "job.json"
+    command = ["merge", str(one), "--trust", str(nodes.public), "--key", nodes.key, "--ledger", str(out)]
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *FLOPSD, *command],  # no file may be longer than 4 KiB
+        env=environment(None), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "flopsd: cannot keep the children in the temporary folder: " in done.stderr
+    assert "TMPDIR" in done.stderr
+    assert not out.exists()

@@ -269,7 +269,9 @@ def test_a_device_is_in_one_job_of_a_lineage_at_a_time(nodes: Nodes) -> None:
     for name in ("a", "b"):
         node = nodes.ledger(sagemaker(0, ("algo-1",), job=name, boot=name), name, devices=gpus("shared"))
         jobs.append(nodes.merge(node, ledger=nodes.folder / f"{name}.json").ledger)
-    with pytest.raises(LedgerError, match="device GPU-shared-0 is counted twice at the same time: by .*/[ab].json and .*/[ab].json"):
+    with pytest.raises(
+        LedgerError, match="device GPU-shared-0 is counted twice at the same time: by .*/[ab].json and .*/[ab].json"
+    ):
         nodes.merge(*jobs, kind="lineage", lineage="m")
 
 
