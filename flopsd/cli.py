@@ -11,7 +11,19 @@ from typing import NoReturn
 
 from flopsd import __version__
 from flopsd.errors import ConfigError, FlopsdError, NotVerifiedError, SourceUnavailableError
-from flopsd.verbs import FAILED, NO_SOURCE, NOT_VERIFIED, USAGE, exporting, keys, looking, metering, sealing, verifying
+from flopsd.verbs import (
+    FAILED,
+    NO_SOURCE,
+    NOT_VERIFIED,
+    USAGE,
+    exporting,
+    keys,
+    looking,
+    merging,
+    metering,
+    sealing,
+    verifying,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -59,6 +71,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"flopsd {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    for module in (metering, sealing, verifying, keys, exporting, looking):
+    for module in (metering, sealing, verifying, merging, keys, exporting, looking):
         module.add(verbs)
     return parser

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flopsd.config import find_peaks
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope, parse_json
 from flopsd.core.ledger import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, JournalFacts, SealFacts, statement
+from flopsd.core.peaks import PeakTable
 from flopsd.core.records import History, read_history
 from flopsd.errors import FlopsdError, NotVerifiedError
 from flopsd.evidence.checking import Stamped, findings, signed_items, timestamp_findings
@@ -33,8 +36,33 @@ class Verified:
     records: int
     replay: bool
     payload: bytes  # the bytes that are signed
+    history: History
     evidence: tuple[Finding, ...] = ()
     unsealed_records: int = 0  # of the journal beside it, behind the sealed part: no part of the claim
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A statement whose signatures are good. Whether its figures are is not known yet."""
+
+    statement: Mapping[str, Any]
+    keyids: tuple[str, ...]
+    payload_sha256: str
+    envelope: Envelope
+    keys: tuple[SSlibKey, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """`node`, `job` or `lineage`."""
+        return str(self.statement["predicate"].get("kind"))
+
+
+def open_ledger(ledger: Path, keys: Sequence[SSlibKey], threshold: int = 1) -> Opened:
+    """Check the signatures of `ledger`. Raises NotVerifiedError."""
+    envelope = parse_envelope(read_ledger(ledger))
+    keyids = verify_signatures(envelope, keys, threshold)
+    digest = hashlib.sha256(envelope.payload).hexdigest()
+    return Opened(_statement(envelope), tuple(sorted(keyids)), digest, envelope, tuple(keys))
 
 
 def verify_ledger(
@@ -51,9 +79,24 @@ def verify_ledger(
 
     Raises NotVerifiedError with the first reason not to believe it.
     """
-    envelope = parse_envelope(read_ledger(ledger))
-    keyids = verify_signatures(envelope, keys, threshold)
-    signed = _statement(envelope)
+    opened = open_ledger(ledger, keys, threshold)
+    return verify_opened(opened, ledger, journal=journal, peaks_file=peaks_file, allow_replay=allow_replay, trust=trust)
+
+
+def verify_opened(
+    opened: Opened,
+    ledger: Path,
+    *,
+    journal: Path | None = None,
+    peaks_file: str | None = None,
+    allow_replay: bool = False,
+    trust: Trust | None = None,
+    find_table: Callable[[str, Sequence[Path]], PeakTable] = find_peaks,
+) -> Verified:
+    """Recompute a node ledger whose signatures are good. Raises NotVerifiedError."""
+    signed = opened.statement
+    if opened.kind != "node":
+        raise NotVerifiedError(f"this is a ledger of kind {opened.kind!r}, not a node's: it has no journal")
     exhibit = journal if journal is not None else journal_beside(ledger)
     if not exhibit.is_file():
         raise NotVerifiedError(
@@ -66,7 +109,9 @@ def verify_ledger(
         facts, further = sealed_part(exhibit, size_bytes)
         _compare_journal(signed, facts, exhibit)
         history = read_history(sealed_records(exhibit, size_bytes))
-        _recompute(signed, history, facts, candidates)
+        if not history.incarnations:
+            raise NotVerifiedError("the journal is empty")
+        _recompute(signed, history, facts, find_table(one_peak_table(history), candidates))
     except NotVerifiedError:
         raise
     except FlopsdError as fault:
@@ -76,9 +121,9 @@ def verify_ledger(
             f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
             hint="a replay is no evidence; to check its arithmetic all the same, add --allow-replay",
         )
-    evidence = _evidence(signed, envelope, keys, trust or Trust(), history, facts)
+    evidence = _evidence(signed, opened.envelope, opened.keys, trust or Trust(), history, facts)
     replay = history.replay is not None
-    return Verified(signed, tuple(sorted(keyids)), facts.records, replay, envelope.payload, evidence, further)
+    return Verified(signed, opened.keyids, facts.records, replay, opened.envelope.payload, history, evidence, further)
 
 
 def read_ledger(ledger: Path) -> bytes:
@@ -128,17 +173,20 @@ def _compare_journal(signed: Mapping[str, Any], facts: JournalFacts, exhibit: Pa
     )
 
 
-def _recompute(signed: Mapping[str, Any], history: History, facts: JournalFacts, candidates: Sequence[Path]) -> None:
+def _recompute(signed: Mapping[str, Any], history: History, facts: JournalFacts, table: PeakTable) -> None:
     """Build the statement again and hold it against the signed one, field by field."""
-    if not history.incarnations:
-        raise NotVerifiedError("the journal is empty")
     method = signed["predicate"]["method"]
-    evidence = signed_items(signed["predicate"])  # what they say is checked on its own
-    seal = SealFacts(str(method.get("flopsdVersion")), str(method.get("sealedAt")), evidence)
-    again = statement(history, find_peaks(one_peak_table(history), candidates), facts, seal)
+    seal = SealFacts(str(method.get("flopsdVersion")), str(method.get("sealedAt")), signed_items(signed["predicate"]))
+    refuse_difference(statement(history, table, facts, seal), signed, "the journal")
+
+
+def refuse_difference(again: Mapping[str, Any], signed: Mapping[str, Any], source: str) -> None:
+    """Raises NotVerifiedError where the signed statement is not what `source` gives again."""
+    if json.dumps(again) == json.dumps(signed):  # alike to the order of its fields: the usual case, and the quick one
+        return
     difference = first_difference(again, signed, "statement")
     if difference is not None:
-        raise NotVerifiedError(f"recomputed from the journal, the ledger says something else: {difference}")
+        raise NotVerifiedError(f"recomputed from {source}, the ledger says something else: {difference}")
 
 
 def _evidence(

@@ -98,7 +98,12 @@ def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
 
 def total(tally: Tally, rating: Rating, table: PeakTable) -> Figures:
     """The three figures of one tally."""
-    figures = sum_figures(row.figures for row in rows(tally, rating, table))
+    return total_of(rows(tally, rating, table), tally)
+
+
+def total_of(found: Iterable[Row], tally: Tally) -> Figures:
+    """The three figures of one tally whose rows are at hand."""
+    figures = sum_figures(row.figures for row in found)
     if figures.measured_flop is None and any(e in tally.observed_ns for e in ESTIMATING):
         # Every pipe was read and every pipe was idle: that is a measured zero.
         return Figures(figures.low_flop, 0, figures.high_flop)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.figures import Rating, Row, gap_ceiling_flop, rows, sum_figures, total
+from flopsd.core.figures import Rating, Row, gap_ceiling_flop, rows, sum_figures, total, total_of
 from flopsd.core.meter import COUNTER_REFRESH_NS, max_plausible_sm_cycles
 from flopsd.core.model import (
     ACCOUNTED_ELSEWHERE,
@@ -79,6 +79,16 @@ class SealFacts:
     evidence: tuple[Mapping[str, Any], ...] = ()  # collected at the seal; a verifier takes the signed one
 
 
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """One tally with what follows from it, so that it follows once."""
+
+    tally: Tally
+    rating: Rating
+    rows: list[Row]
+    figures: Figures
+
+
 def rating_of(incarnation: Incarnation, uid: DeviceUid, table: PeakTable) -> Rating:
     """How a device of an incarnation is rated: by the row that the journal names."""
     entry = next(e for e in incarnation.devices.values() if e.device.uid == uid)
@@ -89,13 +99,16 @@ def rating_of(incarnation: Incarnation, uid: DeviceUid, table: PeakTable) -> Rat
 
 def figures_of(history: History, table: PeakTable) -> Figures:
     """The run's executed FLOP: low, measured, high."""
-    if not any(incarnation.devices for incarnation in history.incarnations):
-        return Figures(0, None, None)  # nobody knows what accelerators there were
-    return sum_figures(
+    return _whole(
         total(tally, rating_of(incarnation, uid, table), table)
         for incarnation in history.incarnations
         for uid, tally in incarnation.tallies.items()
     )
+
+
+def _whole(parts: Iterable[Figures]) -> Figures:
+    known = list(parts)
+    return sum_figures(known) if known else Figures(0, None, None)  # nobody knows what accelerators there were
 
 
 def statement(history: History, table: PeakTable, journal: JournalFacts, seal: SealFacts) -> dict[str, Any]:
@@ -118,7 +131,13 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
     history.account()  # refuses a device that is counted twice at once
     _refuse_impossible(history, table)
     first, last = history.incarnations[0], history.incarnations[-1]
-    tallies = [(inc, uid, tally) for inc in history.incarnations for uid, tally in inc.tallies.items()]
+    rated: dict[DeviceUid, list[Rated]] = {}
+    for incarnation in history.incarnations:
+        for uid, tally in incarnation.tallies.items():
+            rating = rating_of(incarnation, uid, table)
+            found = rows(tally, rating, table)
+            rated.setdefault(uid, []).append(Rated(tally, rating, found, total_of(found, tally)))
+    tallies = [one.tally for several in rated.values() for one in several]
     return {
         "kind": "node",
         "replay": history.replay,
@@ -126,15 +145,15 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "node": {"name": history.node, **first.begin["context"]["node"]},
         "attempts": sorted({str(inc.begin["context"]["attempt"]) for inc in history.incarnations}),
         "incarnations": [_incarnation(inc) for inc in history.incarnations],
-        "devices": _devices(history, table),
+        "devices": _devices(history, table, rated),
         "totals": {
-            "executed": _executed(history, table),
+            "executed": _executed(table, [one for several in rated.values() for one in several]),
             "guidelines": None,
             "architecture": None,
         },
-        "energyJoules": _energy(tally for _, _, tally in tallies),
-        "energyUncountedSeconds": _energy_uncounted(tally for _, _, tally in tallies),
-        "deviceSeconds": seconds(sum(tally.span_ns for _, _, tally in tallies)),
+        "energyJoules": _energy(tallies),
+        "energyUncountedSeconds": _energy_uncounted(tallies),
+        "deviceSeconds": seconds(sum(tally.span_ns for tally in tallies)),
         "wallSeconds": seconds(sum(inc.last_ns - inc.begin["ns"] for inc in history.incarnations)),
         "coverage": _coverage(history, table),
         "findings": [],
@@ -193,21 +212,16 @@ def _incarnation(incarnation: Incarnation) -> dict[str, Any]:
     }
 
 
-def _devices(history: History, table: PeakTable) -> list[dict[str, Any]]:
+def _devices(history: History, table: PeakTable, rated: Mapping[DeviceUid, list[Rated]]) -> list[dict[str, Any]]:
     latest: dict[DeviceUid, tuple[Device, str, str | None]] = {}
-    work: dict[DeviceUid, list[tuple[str | None, Row]]] = {}
-    tallies: dict[DeviceUid, list[tuple[Tally, Rating]]] = {}
     for incarnation in history.incarnations:
         for entry in incarnation.devices.values():
-            uid = entry.device.uid
-            latest[uid] = (entry.device, entry.source, entry.part_id)
-            rating, tally = rating_of(incarnation, uid, table), incarnation.tallies[uid]
-            tallies.setdefault(uid, []).append((tally, rating))
-            by = rating.precision.declared_by if rating.precision is not None else None
-            work.setdefault(uid, []).extend((by, row) for row in rows(tally, rating, table))
+            latest[entry.device.uid] = (entry.device, entry.source, entry.part_id)
     listed = []
     for uid, (device, source, part_id) in sorted(latest.items(), key=lambda item: (item[1][0].index, item[0])):
         part = table.parts.get(part_id) if part_id is not None else None
+        tallies = [one.tally for one in rated[uid]]
+        work = [(_declarer(one.rating), row) for one in rated[uid] for row in one.rows]
         listed.append(
             {
                 "uuid": uid,
@@ -228,18 +242,22 @@ def _devices(history: History, table: PeakTable) -> list[dict[str, Any]]:
                 "evidence": device.evidence.value,
                 "evidenceReason": device.evidence_reason,
                 "sharedWith": device.shared,
-                "executed": figures_json(sum_figures(total(tally, rating, table) for tally, rating in tallies[uid])),
-                "energyJoules": _energy(tally for tally, _ in tallies[uid]),
-                "energyUncountedSeconds": _energy_uncounted(tally for tally, _ in tallies[uid]),
-                "observedSeconds": seconds(sum(tally.total_observed_ns for tally, _ in tallies[uid])),
-                "gapSeconds": seconds(sum(tally.total_gap_ns for tally, _ in tallies[uid])),
-                "recoveredSeconds": seconds(sum(tally.recovered_ns for tally, _ in tallies[uid])),
-                "spanSeconds": seconds(sum(tally.span_ns for tally, _ in tallies[uid])),
-                "counters": _counters(tallies[uid][-1][0]),
-                "work": _work(work[uid]),
+                "executed": figures_json(sum_figures(one.figures for one in rated[uid])),
+                "energyJoules": _energy(tallies),
+                "energyUncountedSeconds": _energy_uncounted(tallies),
+                "observedSeconds": seconds(sum(tally.total_observed_ns for tally in tallies)),
+                "gapSeconds": seconds(sum(tally.total_gap_ns for tally in tallies)),
+                "recoveredSeconds": seconds(sum(tally.recovered_ns for tally in tallies)),
+                "spanSeconds": seconds(sum(tally.span_ns for tally in tallies)),
+                "counters": _counters(tallies[-1]),
+                "work": _work(work),
             }
         )
     return listed
+
+
+def _declarer(rating: Rating) -> str | None:
+    return rating.precision.declared_by if rating.precision is not None else None
 
 
 def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
@@ -276,19 +294,15 @@ def _counters(tally: Tally) -> dict[str, Any]:
     return found
 
 
-def _executed(history: History, table: PeakTable) -> dict[str, Any]:
+def _executed(table: PeakTable, rated: list[Rated]) -> dict[str, Any]:
     by_evidence: dict[Evidence, Figures] = {}
-    clock_doubt_flop = 0
-    for incarnation in history.incarnations:
-        for uid, tally in incarnation.tallies.items():
-            for row in rows(tally, rating_of(incarnation, uid, table), table):
-                clock_doubt_flop += row.clock_doubt_flop
-                by_evidence[row.evidence] = (
-                    by_evidence[row.evidence] + row.figures if row.evidence in by_evidence else row.figures
-                )
-    seen = {e for i in history.incarnations for tally in i.tallies.values() for e in tally.observed_ns}
+    clock_doubt_flop = sum(row.clock_doubt_flop for one in rated for row in one.rows)
+    for row in (row for one in rated for row in one.rows):
+        known = by_evidence.get(row.evidence)
+        by_evidence[row.evidence] = row.figures if known is None else known + row.figures
+    seen = {evidence for one in rated for evidence in one.tally.observed_ns}
     return {
-        **figures_json(figures_of(history, table)),
+        **figures_json(_whole(one.figures for one in rated)),
         "method": _method(seen),
         "marginPpm": {e.value: table.margin_ppm(e) for e in sorted(by_evidence) if e in table.margins},
         "clockUncertainty": str(clock_doubt_flop),

@@ -39,13 +39,13 @@ def load_certificates(path: Path) -> tuple[Certificate, ...]:
 
 def parse_certificates(data: bytes, what: str) -> tuple[Certificate, ...]:
     """Raises EvidenceError."""
-    from cryptography.x509 import load_der_x509_certificate, load_pem_x509_certificates
+    from cryptography.x509 import InvalidVersion, load_der_x509_certificate, load_pem_x509_certificates
 
     try:
         if b"-----BEGIN" in data:
             return tuple(load_pem_x509_certificates(data))
         return (load_der_x509_certificate(data),)
-    except ValueError as fault:
+    except (ValueError, InvalidVersion) as fault:
         raise EvidenceError(
             f"{what} holds no X.509 certificate", hint="give a certificate as PEM, or a single one as DER"
         ) from fault

@@ -29,7 +29,11 @@ def sign(payload: bytes, key: SigningKey) -> bytes:
 
 def fresh_signature(envelope: Envelope, key: SigningKey) -> bytes:
     """A signature of `key` over the payload, which verifies. Raises SigningKeyError, LedgerError."""
-    message = pae(envelope)
+    return sign_message(pae(envelope), key)
+
+
+def sign_message(message: bytes, key: SigningKey) -> bytes:
+    """A signature of `key` over `message`, which verifies. Raises SigningKeyError, LedgerError."""
     signature = key.sign(message)
     if not good_signature(key.public, message, signature):
         raise LedgerError(

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flopsd.errors import NotVerifiedError
+from flopsd.errors import ConfigError, NotVerifiedError
 from flopsd.verbs import NOT_VERIFIED, OK, positive
 
 if TYPE_CHECKING:
     from flopsd.verbs import Verbs
+    from flopsd.verify import Opened
 
 
 def add(verbs: Verbs) -> None:
@@ -49,6 +50,13 @@ def add(verbs: Verbs) -> None:
         metavar="FILE",
         help="root of a timestamp authority, with the rest of its chain where tokens leave it out; repeatable",
     )
+    verify.add_argument(
+        "--children",
+        action="append",
+        default=[],
+        metavar="LEDGER",
+        help="of a merged ledger: its children, a folder, archive or s3:// that holds them; repeatable",
+    )
     told = verify.add_mutually_exclusive_group()
     told.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     told.add_argument(
@@ -64,7 +72,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from flopsd.evidence.trust import load_trust
     from flopsd.report import verified_text
     from flopsd.signing.keys import load_public
-    from flopsd.verify import verify_ledger
+    from flopsd.verify import open_ledger, verify_opened
 
     verdict = sys.stdout
     if arguments.explain:
@@ -74,10 +82,15 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(recipe(Path(arguments.ledger), arguments.key, journal), end="", flush=True)
         verdict = sys.stderr
     try:
-        verified = verify_ledger(
+        keys = [load_public(file) for file in arguments.key]
+        opened = open_ledger(Path(arguments.ledger), keys, arguments.threshold)
+        if opened.kind in ("job", "lineage"):
+            return _verify_merged(opened, arguments)
+        if arguments.children:
+            raise ConfigError([f"verify: --children is for merged ledgers, and {arguments.ledger} is a node's"])
+        verified = verify_opened(
+            opened,
             Path(arguments.ledger),
-            [load_public(file) for file in arguments.key],
-            threshold=arguments.threshold,
             journal=None if arguments.journal is None else Path(arguments.journal),
             peaks_file=arguments.peaks,
             allow_replay=arguments.allow_replay,
@@ -107,4 +120,35 @@ def _verify(arguments: argparse.Namespace) -> int:
         )
     else:
         print(verified_text(verified), end="", file=verdict)
+    return OK
+
+
+def _verify_merged(opened: Opened, arguments: argparse.Namespace) -> int:
+    """Raises NotVerifiedError."""
+    from dataclasses import asdict
+
+    from flopsd.merge.checking import verify_merged
+    from flopsd.merge.report import verified_merge_text
+
+    verified = verify_merged(
+        opened,
+        children=arguments.children,
+        allow_replay=arguments.allow_replay,
+        peaks_file=arguments.peaks,
+        note=lambda words: print(f"flopsd: {words}", file=sys.stderr),
+    )
+    if arguments.json:
+        print(
+            json.dumps(
+                {
+                    "verified": True,
+                    "keyids": verified.keyids,
+                    "replay": verified.replay,
+                    "children": None if verified.children is None else asdict(verified.children),
+                    "predicate": verified.statement["predicate"],
+                }
+            )
+        )
+    else:
+        print(verified_merge_text(verified), end="")
     return OK

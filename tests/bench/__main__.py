@@ -15,18 +15,19 @@ import psutil
 import pynvml
 
 from flopsd.clock import NS_PER_S
-from flopsd.core.model import Active, Device, Gauges, Growth, Pipe, Reading, Sweep, Totals
-from flopsd.core.records import read_history
-from flopsd.journal import Journal, StateDir
+from flopsd.core.model import Active, Pipe
+from flopsd.journal import StateDir
 from flopsd.seal import seal_journal
 from flopsd.signing.keys import ensure_key, load_public
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml import NvmlSource
 from flopsd.testing import FakeClock
 from flopsd.verify import verify_ledger
-from flopsd.writer import Message, Writer, WriterSettings
+from tests.bench.journals import fill
+from tests.bench.journals import gpus as gpu_devices
+from tests.bench.merge import merge
 from tests.support.process import daemon_pid, environment, get, started
-from tests.support.runs import CONTEXT, H100
+from tests.support.runs import CONTEXT
 from tests.support.scenario import Scenario, Segment, compile_standin, h100
 from tests.support.sim import SharedClock, simulated
 from tests.support.strategies import table
@@ -128,35 +129,7 @@ def integral_error(standin: Path, folder: Path) -> None:
 def week(folder: Path, days: int = 7, gpus: int = 8) -> None:
     """A journal as a daemon with default settings writes it, and what sealing and verifying it cost."""
     clock, state = FakeClock(), StateDir(folder / "week")
-    devices = tuple(_gpu(i) for i in range(gpus))
-    state.acquire()
-    journal = Journal(state)
-    journal.recover("aside")
-    writer = Writer(
-        journal,
-        table(),
-        WriterSettings(NS_PER_S, 60 * NS_PER_S, "0" * 64, None, ("sim",)),
-        CONTEXT,
-        clock,
-        lambda _: None,
-    )
-    # Running counters of all pipes: the fullest records that there are.
-    writer.begin("week", read_history(journal.read()), None)
-    since = clock.boottime_ns()
-    writer.take(Message("sim", since, devices, Sweep(()), opened={"replay": None}))
-    for minute in range(days * 24 * 60):
-        clock.advance(60 * NS_PER_S)
-        now = clock.boottime_ns()
-        cycles = (1_500_000_000 * 132 * 60 + 7919) * (minute + 40_000)
-        shares = {Pipe.TENSOR: 2, Pipe.TENSOR_HMMA: 2, Pipe.TENSOR_IMMA: 997, Pipe.TENSOR_DFMA: 10**9, Pipe.FP64: 10**6,
-                  Pipe.FP32: 10, Pipe.FP16: 99}  # fmt: skip
-        totals = Totals(ORIGIN, cycles, {pipe: cycles // share for pipe, share in shares.items()})
-        readings = tuple(Reading(d.uid, since, now, Growth(), {"energy_mj": now // 1000}, totals) for d in devices)
-        writer.take(Message("sim", now, devices, Sweep(readings, {devices[0].uid: Gauges()})))
-        since = now
-    writer.close("bench")
-    journal.close()
-    state.release()
+    fill(state, clock, gpu_devices(gpus), days * 24 * 60, CONTEXT, "week")
     size = state.journal.stat().st_size
     say("journal, bytes a device and day", f"{size / days / gpus:,.0f} B", f"{50e6 / 56:,.0f} B")
     say(f"journal, {days} days x {gpus} GPUs", f"{size / 1e6:.1f} MB", "50 MB")
@@ -166,12 +139,6 @@ def week(folder: Path, days: int = 7, gpus: int = 8) -> None:
     public = load_public(str(folder / "ledger.pub"))
     verify_s = timed(lambda: verify_ledger(folder / "ledger.json", [public]))
     say(f"verify with recomputation, {days} days x {gpus} GPUs", f"{verify_s:.2f} s", "5 s")
-
-
-def _gpu(index: int) -> Device:
-    from dataclasses import replace
-
-    return replace(H100, uid=f"GPU-5a4d0000-0000-4000-8000-{index:012d}", index=index)
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -193,6 +160,8 @@ def main() -> None:
             next(running(standin, place, gpus, scraped))
         integral_error(standin, folder)
         week(folder)
+        (folder / "merge").mkdir()
+        merge(folder / "merge", say)
 
 
 if __name__ == "__main__":

@@ -218,6 +218,6 @@ def test_help_teaches_every_verb() -> None:
         [sys.executable, "-m", "flopsd", "--help"], env=narrow, capture_output=True, text=True, check=True
     )
     assert shown.stdout in readme, "README's help block is not what `flopsd --help` prints"
-    for verb in ("run", "exec", "seal", "verify", "key", "countersign", "export", "status", "doctor"):
+    for verb in ("run", "exec", "seal", "verify", "merge", "key", "countersign", "export", "status", "doctor"):
         assert flopsd(verb, "--help").returncode == 0
     assert flopsd("--version").stdout == "flopsd 0.1.0\n"

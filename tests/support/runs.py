@@ -30,9 +30,10 @@ class Run:
 
     def __init__(self, folder: Path, *, devices: tuple[Device, ...] = (H100, A100), precision: Precision | None = None,
                  context: Context = CONTEXT, replay: bool = False,
-                 device_precision: Mapping[str, Precision] | None = None) -> None:  # fmt: skip
-        self.device_precision = device_precision or {}
-        self.state, self.clock, self.devices, self.context = StateDir(folder), FakeClock(), devices, context
+                 device_precision: Mapping[str, Precision] | None = None, run_id: str = "run-1",
+                 clock: FakeClock | None = None) -> None:  # fmt: skip
+        self.device_precision, self.run_id = device_precision or {}, run_id
+        self.state, self.clock, self.devices, self.context = StateDir(folder), clock or FakeClock(), devices, context
         self.precision, self.replay = precision, replay
         self.lines: list[str] = []
         self.start()
@@ -43,7 +44,7 @@ class Run:
         recovery = self.journal.recover("aside")
         settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, self.precision, ("sim",), self.device_precision)
         self.writer = Writer(self.journal, table(), settings, self.context, self.clock, self.lines.append)
-        self.writer.begin("run-1", read_history(self.journal.read()), recovery)
+        self.writer.begin(self.run_id, read_history(self.journal.read()), recovery)
         told = {"recording": "r.jsonl", "sha256": "0" * 64, "origin": "test"} if self.replay else None
         self.since_ns = self.clock.boottime_ns()
         self.writer.take(Message("sim", self.since_ns, self.devices, Sweep(()), opened={"replay": told}))

@@ -1,0 +1,38 @@
+"""Whether a merged ledger is the sum of the children that it names."""
+
+from __future__ import annotations
+
+from flopsd.core.children import sort_key
+from flopsd.core.claims import Claimed, claims_of, refuse_double
+from flopsd.core.job import KINDS, merged_again
+from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.verify import Opened, refuse_difference
+
+# What the fields of a ledger can make arithmetic do when whoever holds its key wrote what no flopsd writes.
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError)
+
+
+def add_up_again(opened: Opened, *, allow_replay: bool = False) -> None:
+    """Add the children in a merged ledger up again. Raises NotVerifiedError with the first reason against it."""
+    predicate = opened.statement["predicate"]
+    try:
+        if predicate["kind"] not in KINDS:
+            raise NotVerifiedError(f"this is a ledger of kind {predicate['kind']!r}, not a merged one")
+        entries = predicate["children"]
+        if entries != sorted(entries, key=sort_key):
+            raise NotVerifiedError("the children do not stand in their order")
+        claims = [
+            Claimed(claim, number, entry["name"]) for number, entry in enumerate(entries) for claim in claims_of(entry)
+        ]
+        refuse_double(sorted(claims, key=lambda claimed: (claimed.claim.what, claimed.claim.key, claimed.child)))
+        again = merged_again(predicate, entries)
+    except LedgerError as fault:
+        raise NotVerifiedError(f"its children cannot be in one ledger: {fault}") from fault
+    except MALFORMED as fault:
+        raise NotVerifiedError(f"this is not what `flopsd merge` writes: {fault!r:.200}") from fault
+    refuse_difference(again, opened.statement, "its children's entries")
+    if predicate["replay"] is not None and not allow_replay:
+        raise NotVerifiedError(
+            f"{predicate['replay']['children']} of its {len(entries)} children are replays: no hardware was metered",
+            hint="a replay is no evidence; to check the arithmetic all the same, add --allow-replay",
+        )

@@ -1,0 +1,98 @@
+"""Ledgers in a `.tar.gz`, as SageMaker packs /opt/ml/output/data and /opt/ml/model.
+
+The archive is read as a stream. Of its members only ledgers, journals and peak tables are kept, under names of
+our own in a private temporary folder: no name in an archive ever becomes a path.
+"""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from flopsd.errors import LedgerError
+from flopsd.merge.places import LEDGER_ENDING, OWN_ENDING, Found, Note, in_folder, most_bytes
+
+MAX_UNPACKED_BYTES = 64 * 1024**3
+_CHUNK = 1 << 20
+
+
+def in_archive(archive: Path, shown: str, temporary: Path, note: Note) -> Iterator[Found]:
+    """The ledgers in `archive`, unpacked below `temporary`.
+
+    Raises LedgerError for one that is not whole or not safe.
+    """
+    try:
+        folders = _unpack(archive, shown, temporary, note)
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as fault:
+        raise LedgerError(
+            f"{shown} is not a whole .tar.gz: {fault}", hint="fetch it again, or unpack it and name the folder"
+        ) from fault
+    except OSError as fault:
+        raise LedgerError(
+            f"cannot unpack {shown}: {fault.strerror or fault}", hint="let TMPDIR name a folder on a disk with room"
+        ) from fault
+    for inside, folder in sorted(folders.items()):
+        yield from in_folder(folder, f"{shown}:{inside}/" if inside else f"{shown}:", note)
+
+
+def _unpack(archive: Path, shown: str, temporary: Path, note: Note) -> dict[str, Path]:
+    """Folders by the names that they have in the archive."""
+    folders: dict[str, Path] = {}
+    left = MAX_UNPACKED_BYTES
+    # Not mode "r|gz": that one takes a cut file for a short one.
+    with gzip.open(archive, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as members:
+        for member in members:
+            name = _safe_name(member, shown)
+            most = most_bytes(name.name)
+            if most is None or member.isdir():
+                continue
+            if not member.isfile():
+                raise LedgerError(
+                    f"{shown} holds {member.name!r} as a link or device", hint="unpack it and name the folder"
+                )
+            if member.size > most:
+                if not name.name.endswith(LEDGER_ENDING) or name.name.endswith(OWN_ENDING):
+                    raise LedgerError(
+                        f"{member.name!r} in {shown} has {member.size} bytes, more than the {most} allowed"
+                    )
+                note(f"{member.name!r} in {shown} is too big for a ledger and was passed over")
+                continue
+            left -= member.size
+            if left < 0:
+                raise LedgerError(
+                    f"{shown} holds more than {MAX_UNPACKED_BYTES} bytes of ledgers and journals",
+                    hint="unpack it and name the folder",
+                )
+            inside = "" if name.parent == PurePosixPath(".") else str(name.parent)
+            if inside not in folders:
+                folders[inside] = temporary / f"{len(folders):06d}"
+                folders[inside].mkdir()
+            source = members.extractfile(member)
+            assert source is not None  # it is a regular file
+            try:
+                with (folders[inside] / name.name).open("xb") as kept:
+                    _copy(source, kept)
+            except FileExistsError:
+                raise LedgerError(f"{shown} holds {member.name!r} twice") from None
+        while stream.read(_CHUNK):  # to the end, where the checksum is
+            pass
+    return folders
+
+
+def _safe_name(member: tarfile.TarInfo, shown: str) -> PurePosixPath:
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts or "\0" in member.name:
+        raise LedgerError(
+            f"{shown} holds the name {member.name!r}, which leads out of it",
+            hint="no packer of training outputs makes such an archive: do not trust it",
+        )
+    return name
+
+
+def _copy(source: IO[bytes], kept: IO[bytes]) -> None:
+    while chunk := source.read(_CHUNK):
+        kept.write(chunk)

@@ -1,0 +1,54 @@
+"""The ledgers that arguments name: files, folders, globs, archives and S3, one after the other."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from flopsd.errors import LedgerError
+from flopsd.merge.archive import in_archive
+from flopsd.merge.places import ARCHIVE_ENDINGS, Found, Note, in_folder
+from flopsd.merge.s3 import SCHEME, in_s3
+
+
+def find_ledgers(arguments: Sequence[str], temporary: Path, note: Note, but: Path | None = None) -> Iterator[Found]:
+    """Every ledger that `arguments` name, `but` left out. What had to be fetched or unpacked is on disk below
+    `temporary` until the next one is asked for.
+
+    Raises LedgerError for an argument that names nothing, and for what cannot be read.
+    """
+    for argument in arguments:
+        if argument.startswith(SCHEME):
+            found = in_s3(argument, temporary, note)
+        else:
+            found = (one for path in _paths(argument) for one in _at(path, temporary, note, but))
+        nothing = True
+        for one in found:
+            nothing = False
+            yield one
+        if nothing:
+            raise LedgerError(
+                f"there is no ledger in {argument}", hint="a ledger is a signed .json file with its journal beside it"
+            )
+
+
+def _paths(argument: str) -> list[str]:
+    if Path(argument).exists():
+        return [argument]
+    matches = sorted(glob.glob(argument, recursive=True)) if glob.has_magic(argument) else []
+    if not matches:
+        raise LedgerError(f"there is no file, folder or match of {argument!r}")
+    return matches
+
+
+def _at(argument: str, temporary: Path, note: Note, but: Path | None) -> Iterator[Found]:
+    path = Path(argument)
+    if path.is_dir():
+        yield from in_folder(path, f"{path}/", note, but)
+    elif path.name.endswith(ARCHIVE_ENDINGS):
+        with TemporaryDirectory(dir=temporary) as folder:
+            yield from in_archive(path, argument, Path(folder), note)
+    elif path.resolve() != but:
+        yield Found(path, "" if path.parent == Path(".") else f"{path.parent}/", asked=True)

@@ -1,0 +1,97 @@
+"""Texts for people about merged ledgers."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from flopsd.core.completeness import MAX_TOLD
+from flopsd.core.model import Figures
+from flopsd.merge.checking import ChildrenSeen, VerifiedMerge
+from flopsd.merge.merging import Merged
+from flopsd.report import figures_text
+
+
+def merged_text(merged: Merged) -> str:
+    """What was merged, what it comes to, what is missing, and how to verify it."""
+    allow = " --allow-replay" if merged.predicate["replay"] is not None else ""
+    return "\n".join(
+        [
+            f"merged {merged.ledger}",
+            *_figures(merged.predicate),
+            f"  public key {merged.public_key}",
+            "verify it with:",
+            f"  flopsd verify {shlex.quote(str(merged.ledger))} --key {shlex.quote(str(merged.public_key))}{allow}",
+            "",
+        ]
+    )
+
+
+def verified_merge_text(verified: VerifiedMerge) -> str:
+    """What a verified merged ledger says, and what it does not."""
+    predicate = verified.statement["predicate"]
+    return "\n".join(
+        [
+            f"VERIFIED: signed by {', '.join(k[:16] + '…' for k in verified.keyids)}, "
+            f"all totals added up again from the entries of {predicate['ledgerCount']} ledgers",
+            *_children(verified.children, predicate),
+            *_figures(predicate),
+            f"It says: {predicate['claim']['says']}",
+            f"It does not say: {predicate['claim']['doesNotSay']}",
+            "",
+        ]
+    )
+
+
+def _figures(predicate: Mapping[str, Any]) -> list[str]:
+    executed, coverage = predicate["totals"]["executed"], predicate["coverage"]
+    figures = Figures(*(None if executed[k] is None else int(executed[k]) for k in ("low", "measured", "high")))  # type: ignore[arg-type]
+    share = "unknown" if coverage["observedPpm"] is None else f"{int(coverage['observedPpm']) / 10_000:.2f} %"
+    energy = "unknown" if predicate["energyJoules"] is None else f"{predicate['energyJoules']} J"
+    if predicate["energyJoules"] is not None and float(predicate["energyUncountedSeconds"]):
+        energy += f" counted; not counted in {predicate['energyUncountedSeconds']} device seconds"
+    replay = predicate["replay"]
+    return [
+        *([f"REPLAY: {replay['children']} children are of recordings. This is no evidence."] if replay else []),
+        _what(predicate),
+        *_completeness(predicate["completeness"]),
+        "executed FLOP:",
+        figures_text(figures).rstrip("\n"),
+        f"  evidence   {', '.join(executed['byEvidence']) or 'none'}",
+        f"  coverage   {share} of {coverage['spanSeconds']} device seconds",
+        f"  energy     {energy}",
+    ]
+
+
+def _what(predicate: Mapping[str, Any]) -> str:
+    ledgers = f"{predicate['ledgerCount']} ledgers, {predicate['begunAt']} to {predicate['lastRecordAt']}"
+    if predicate["lineage"] is not None:
+        runs = len(predicate["lineage"]["runs"])
+        return f"lineage {predicate['lineage']['name']}: {runs} jobs, {ledgers}"
+    nodes, attempts = predicate["completeness"]["nodes"], len(predicate["attempts"])
+    return f"job {predicate['run']['id']}: {nodes} nodes, {attempts} attempt ids, {ledgers}"
+
+
+def _completeness(told: Mapping[str, Any]) -> list[str]:
+    word = {True: "COMPLETE", False: "INCOMPLETE", None: "COMPLETENESS UNKNOWN"}[told["complete"]]
+    more = len(told["missing"]) - MAX_TOLD
+    return [
+        f"{word}: {told['says']}",
+        *(f"  missing    {words}" for words in told["missing"][:MAX_TOLD]),
+        *([f"  missing    and {more} more"] if more > 0 else []),
+    ]
+
+
+def _children(seen: ChildrenSeen | None, predicate: Mapping[str, Any]) -> list[str]:
+    if seen is None:
+        return ["children   not looked at: name where they lie with --children"]
+    lines = [
+        f"children   {seen.given} of {predicate['ledgerCount']} given and unchanged, "
+        f"{seen.recomputed} of them recomputed"
+    ]
+    lines += [f"  not given  {name}" for name in seen.missing[:MAX_TOLD]]
+    if len(seen.missing) > MAX_TOLD:
+        lines.append(f"  not given  and {len(seen.missing) - MAX_TOLD} more")
+    lines += [f"  no part    {label}" for label in seen.others[:MAX_TOLD]]
+    return lines

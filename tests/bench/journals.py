@@ -1,0 +1,50 @@
+"""Journals as a daemon with default settings writes them, of any length, without waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from flopsd.clock import NS_PER_S
+from flopsd.context import Context
+from flopsd.core.model import Device, Gauges, Growth, Pipe, Reading, Sweep, Totals
+from flopsd.core.records import read_history
+from flopsd.journal import Journal, StateDir
+from flopsd.testing import FakeClock
+from flopsd.writer import Message, Writer, WriterSettings
+from tests.support.runs import H100
+from tests.support.strategies import table
+
+ORIGIN = "GPM pipes x132, elapsed x132"
+# Running counters of all pipes: the fullest records that there are.
+SHARES = {Pipe.TENSOR: 2, Pipe.TENSOR_HMMA: 2, Pipe.TENSOR_IMMA: 997, Pipe.TENSOR_DFMA: 10**9, Pipe.FP64: 10**6,
+          Pipe.FP32: 10, Pipe.FP16: 99}  # fmt: skip
+
+
+def gpus(count: int) -> tuple[Device, ...]:
+    return tuple(replace(H100, uid=f"GPU-5a4d0000-0000-4000-8000-{index:012d}", index=index) for index in range(count))
+
+
+def fill(
+    state: StateDir, clock: FakeClock, devices: Sequence[Device], minutes: int, context: Context, run: str
+) -> None:
+    """A finished run with a checkpoint every minute."""
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    settings = WriterSettings(NS_PER_S, 60 * NS_PER_S, "0" * 64, None, ("sim",))
+    writer = Writer(journal, table(), settings, context, clock, lambda _: None)
+    writer.begin(run, read_history(journal.read()), None)
+    since = clock.boottime_ns()
+    writer.take(Message("sim", since, tuple(devices), Sweep(()), opened={"replay": None}))
+    for minute in range(minutes):
+        clock.advance(60 * NS_PER_S)
+        now = clock.boottime_ns()
+        cycles = (1_500_000_000 * 132 * 60 + 7919) * (minute + 40_000)
+        totals = Totals(ORIGIN, cycles, {pipe: cycles // share for pipe, share in SHARES.items()})
+        readings = tuple(Reading(d.uid, since, now, Growth(), {"energy_mj": now // 1000}, totals) for d in devices)
+        writer.take(Message("sim", now, tuple(devices), Sweep(readings, {devices[0].uid: Gauges()})))
+        since = now
+    writer.close("bench")
+    journal.close()
+    state.release()

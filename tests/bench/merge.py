@@ -1,0 +1,96 @@
+"""Merging at scale: ledgers a second and peak memory of the real program, by number and length of ledgers.
+
+One run of eight GPUs is metered; every node's journal is that one with names, rank and devices of its own, framed,
+sealed and signed anew, so that each ledger is another one and is verified whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from flopsd.core.ledger import JournalFacts, SealFacts, encode, statement
+from flopsd.core.records import read_history
+from flopsd.framing import GENESIS, frame
+from flopsd.journal import StateDir, read_journal
+from flopsd.signing.dsse import sign
+from flopsd.signing.keys import ensure_key, load_signer
+from flopsd.testing import FakeClock
+from tests.bench.journals import fill, gpus
+from tests.support.jobs import slurm
+from tests.support.process import FLOPSD, environment
+from tests.support.strategies import table
+
+Say = Callable[[str, str, str], None]
+COUNTS = (100, 1_000, 10_000)
+MINUTES = 10
+
+
+def merge(folder: Path, say: Say) -> None:
+    """The figures of the design's budget, then what a longer journal costs."""
+    _one(folder / "short", COUNTS[1], 1, say, "500 /s")
+    for count in COUNTS:
+        _one(folder / f"{count}", count, MINUTES, say, "500 /s; RSS does not grow")
+    _one(folder / "day", 20, 24 * 60, say, "none: 1440 records are added up again")
+
+
+def _one(folder: Path, count: int, minutes: int, say: Say, budget: str) -> None:
+    folder.mkdir()
+    key = _ledgers(folder, count, minutes)
+    out = folder / "job.json"
+    command = [*FLOPSD, "merge", str(folder / "nodes"), "--trust", str(folder / "key.pub"), "--key", key]
+    command += ["--ledger", str(out), "--nodes", str(count)]
+    process = subprocess.Popen(command, env=environment(None), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    told = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, told
+    assert "COMPLETE" in told
+    cpu = used.ru_utime + used.ru_stime
+    what = f"merge of {count:,} ledgers, 8 GPUs, {minutes} min of records"
+    say(f"{what}: rate, RSS", f"{count / cpu:,.0f} /s of CPU, {used.ru_maxrss / 1024:.1f} MB", budget)
+    say(f"{what}: job ledger", f"{out.stat().st_size / count:,.0f} B a node", "64 MiB in all")
+
+
+def _ledgers(folder: Path, count: int, minutes: int) -> str:
+    """Write `count` node ledgers of one job; gives the key that signed them."""
+    state = StateDir(folder / "state")
+    clock = FakeClock()
+    fill(state, clock, gpus(8), minutes, slurm(0, job="bench"), "bench")
+    key, _ = ensure_key(None, state.path)
+    signer = load_signer(key)
+    (folder / "key.pub").write_bytes(signer.public_pem)
+    records = [line.record() for line in read_journal(state.journal)]
+    for rank in range(count):
+        place = folder / "nodes" / f"{rank // 100:03d}" / f"{rank:05d}"
+        place.mkdir(parents=True)
+        lines, head = [], GENESIS
+        mine = list(_renamed(records, rank))
+        for record in mine:
+            line, head = frame(head, record)
+            lines.append(line)
+        journal = b"".join(lines)
+        facts = JournalFacts(hashlib.sha256(journal).hexdigest(), len(journal), len(lines), head.hex())
+        document = statement(read_history(mine), table(), facts, SealFacts("bench", "2026-09-21T14:13:20.000000Z"))
+        (place / "ledger.journal.jsonl").write_bytes(journal)
+        (place / "ledger.json").write_bytes(sign(encode(document), signer))
+    return key
+
+
+def _renamed(records: list[Any], rank: int) -> Iterator[dict[str, Any]]:
+    for record in records:
+        if record["kind"] == "begin":
+            other: dict[str, Any] = json.loads(json.dumps(record))
+            other.update(node=f"node-{rank}", boot_id=f"boot-{rank}")
+            other["context"]["node"]["rank"] = rank
+            yield other
+        elif record["kind"] == "device":
+            yield {**record, "uid": f"GPU-{rank:08x}{record['uid'][12:]}"}
+        else:
+            yield dict(record)

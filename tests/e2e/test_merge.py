@@ -1,0 +1,95 @@
+"""The command line merges a SageMaker-like job of two nodes, and verifies what came out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.jobs import Nodes, gpus, sagemaker
+from tests.support.process import FLOPSD, environment, flopsd
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Nodes:
+    return Nodes(tmp_path)
+
+
+def test_two_nodes_become_a_job_and_two_jobs_a_lineage(nodes: Nodes) -> None:
+    for rank in (0, 1):
+        nodes.ledger(sagemaker(rank))
+    archive = nodes.folder / "output.tar.gz"
+    with tarfile.open(archive, "w:gz") as packed:
+        packed.add(nodes.folder / "ledgers", arcname=".")
+    job = nodes.folder / "job.json"
+    common = ("--trust", str(nodes.public), "--key", nodes.key)
+    done = flopsd("merge", str(archive), *common, "--ledger", str(job))
+    assert done.returncode == 0, done.stderr
+    assert "job train-7: 2 nodes" in done.stdout
+    assert "COMPLETE" in done.stdout
+
+    public = str(job.with_suffix(".pub"))
+    seen = flopsd("verify", str(job), "--key", public, "--children", str(nodes.folder / "ledgers"))
+    assert seen.returncode == 0, seen.stdout
+    assert "children   2 of 2 given and unchanged, 2 of them recomputed" in seen.stdout
+    assert "measured   8.860 PFLOP" in seen.stdout
+    facts = json.loads(flopsd("verify", str(job), "--key", public, "--children", str(archive), "--json").stdout)
+    assert (facts["verified"], facts["children"]["given"], facts["predicate"]["kind"]) == (True, 2, "job")
+
+    small = nodes.ledger(sagemaker(0, ("algo-1",), job="tune", boot="b"), "tune", devices=gpus("tune"))
+    out = nodes.folder / "lineage.json"
+    done = flopsd(
+        "merge",
+        str(job),
+        str(small),
+        *common,
+        "--kind",
+        "lineage",
+        "--lineage",
+        "model-1",
+        "--ledger",
+        str(out),
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["predicate"]["lineage"] == {"name": "model-1", "runs": ["train-7", "tune"]}
+    assert flopsd("verify", str(out), "--key", str(out.with_suffix(".pub"))).returncode == 0
+
+
+def test_exit_codes_and_words_of_what_is_refused(nodes: Nodes) -> None:
+    one, two = (nodes.ledger(sagemaker(rank)) for rank in (0, 1))
+    out = nodes.folder / "job.json"
+    common = ("--trust", str(nodes.public), "--key", nodes.key, "--ledger", str(out))
+    done = flopsd("merge", str(one), *common)
+    assert done.returncode == 1
+    assert "flopsd: the job is not whole: rank 1 (algo-2): no ledger" in done.stderr
+    assert "--allow-incomplete" in done.stderr
+    assert not out.exists()
+    done = flopsd("merge", str(one), *common, "--allow-incomplete")
+    assert done.returncode == 0
+    assert "INCOMPLETE" in done.stdout
+    assert "no upper bound is known" in done.stdout
+    assert flopsd("merge", str(one), *common, "--kind", "lineage").returncode == 2
+    assert flopsd("merge", str(one), str(two), *common, "--nodes", "0").returncode == 2
+    two.write_bytes(two.read_bytes().replace(b'"sig": "', b'"sig": "AA'))
+    assert flopsd("merge", str(one), str(two), *common).returncode == 3
+    seen = flopsd("verify", str(two), "--key", str(nodes.public), "--json")
+    assert (seen.returncode, json.loads(seen.stdout)["verified"]) == (3, False)
+    assert flopsd("verify", str(one), "--key", str(nodes.public), "--children", str(two)).returncode == 2
+
+
+def test_a_temporary_folder_without_room_is_told(nodes: Nodes) -> None:
+    one, out = nodes.ledger(sagemaker(0, ("algo-1",))), nodes.folder / "job.json"
+    command = ["merge", str(one), "--trust", str(nodes.public), "--key", nodes.key, "--ledger", str(out)]
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 4; exec "$@"', "bash", *FLOPSD, *command],  # no file may be longer than 4 KiB
+        env=environment(None), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "flopsd: cannot keep the children in the temporary folder: " in done.stderr
+    assert "TMPDIR" in done.stderr
+    assert not out.exists()

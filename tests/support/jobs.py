@@ -1,0 +1,78 @@
+"""Jobs of several nodes without hardware: each node's ledger from the real writer, journal and sealing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from flopsd.clock import NS_PER_S
+from flopsd.context import Context
+from flopsd.core.model import Device
+from flopsd.merge.merging import Merged, MergeRequest, merge_ledgers
+from flopsd.signing.keys import ensure_key, load_signer
+from flopsd.testing import FakeClock
+from tests.support.runs import H100, Run
+
+HOSTS = ("algo-1", "algo-2")
+JOB = "train-7"
+
+
+def sagemaker(rank: int, hosts: Sequence[str] = HOSTS, *, job: str = JOB, boot: str = "") -> Context:
+    """What a training container of SageMaker finds about itself. The boot stands for the attempt."""
+    boot = boot or f"boot-{hosts[rank]}"
+    arn = f"arn:aws:sagemaker:eu-west-1:1:training-job/{job}"
+    return Context("sagemaker-training", job, arn, hosts[rank], rank, tuple(hosts), "ml.p5.48xlarge", boot, boot)
+
+
+def slurm(rank: int, *, job: str = "slurm-9", attempt: str = "0") -> Context:
+    """A node of a Slurm job, which is told its rank and no roster."""
+    return Context("slurm", job, None, f"node-{rank}", rank, (), None, f"boot-{rank}", attempt)
+
+
+def plain(node: str) -> Context:
+    """A host that is told nothing."""
+    return Context("host", None, None, node, None, (), None, f"boot-{node}", f"boot-{node}")
+
+
+def gpus(node: str, count: int = 2) -> tuple[Device, ...]:
+    """The H100s of a node, named after it."""
+    return tuple(replace(H100, uid=f"GPU-{node}-{index}", index=index) for index in range(count))
+
+
+class Nodes:
+    """A folder with one signing key, in which ledgers of nodes are made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.key, _ = ensure_key(None, folder)
+        self.public = folder / "trusted.pub"
+        self.public.write_bytes(load_signer(self.key).public_pem)
+
+    def ledger(self, context: Context, name: str = "", *, seconds: int = 5, devices: tuple[Device, ...] | None = None,
+               run_id: str | None = None, later: int = 0, key: str | None = None, replay: bool = False) -> Path:  # fmt: skip
+        """A sealed ledger of one node, begun `later` seconds after the others, with its journal beside it."""
+        name = name or context.node
+        clock = FakeClock()
+        clock.advance(later * NS_PER_S)
+        run = Run(
+            self.folder / "state" / name, devices=gpus(context.node) if devices is None else devices, context=context,
+            replay=replay, run_id=run_id or context.job_name or "run-1", clock=clock,
+        )  # fmt: skip
+        run.meter(seconds)
+        run.finish()
+        return run.seal(self.folder / "ledgers" / name / "ledger.json", key or self.key).ledger
+
+    def merge(self, *arguments: Path | str, clock: FakeClock | None = None, **how: object) -> Merged:
+        """Merge into `job.json`; what a person would be told goes to `notes`."""
+        self.notes: list[str] = []
+        out = how.pop("ledger", self.folder / "out" / "job.json")
+        request = MergeRequest(
+            [str(a) for a in arguments],
+            how.pop("trust", [str(self.public)]),  # type: ignore[arg-type]
+            self.key,
+            Path(str(out)),
+            **how,  # type: ignore[arg-type]
+        )
+        return merge_ledgers(request, clock or FakeClock(), self.notes.append)

@@ -1,0 +1,266 @@
+"""Where ledgers lie: folders, globs, SageMaker's archives, S3. Nothing is passed over unseen."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from flopsd.core.envelope import encode_envelope
+from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.merge import archive as archive_module
+from flopsd.merge import places
+from tests.support.jobs import Nodes, sagemaker
+
+BUCKET = "training"
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Nodes:
+    made = Nodes(tmp_path)
+    for rank in (0, 1):
+        made.ledger(sagemaker(rank))
+    return made
+
+
+@pytest.fixture
+def want(nodes: Nodes) -> bytes:
+    """What merging both files gives; every other way to name them must give the same bytes."""
+    return nodes.merge(*sorted((nodes.folder / "ledgers").rglob("ledger.json"))).ledger.read_bytes()
+
+
+def pack(folder: Path, target: Path) -> Path:
+    """As SageMaker packs /opt/ml/output/data."""
+    with tarfile.open(target, "w:gz") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.add(path, arcname=str(path.relative_to(folder)), recursive=False)
+    return target
+
+
+def test_a_folder_a_glob_and_an_archive_are_the_same_ledgers(
+    nodes: Nodes, want: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledgers = nodes.folder / "ledgers"
+    assert nodes.merge(ledgers).ledger.read_bytes() == want
+    assert nodes.merge(f"{ledgers}/*/ledger.json").ledger.read_bytes() == want
+    assert nodes.merge(f"{ledgers}/**/*.json").ledger.read_bytes() == want
+    assert nodes.merge(pack(ledgers, nodes.folder / "output.tar.gz")).ledger.read_bytes() == want
+    monkeypatch.chdir(ledgers / "algo-1")
+    assert nodes.merge("ledger.json", "../algo-2").ledger.read_bytes() == want
+
+
+def test_what_is_no_ledger_is_passed_over_and_told(nodes: Nodes, want: bytes) -> None:
+    ledgers = nodes.folder / "ledgers"
+    (ledgers / "config.json").write_text('{"hidden_size": 4096}')
+    (ledgers / ".ledger.json.77").write_text("half of a")
+    statement = encode_envelope(b'{"predicateType": "https://slsa.dev/provenance/v1"}', "text/plain", [("", b"x")])
+    (ledgers / "provenance.json").write_bytes(statement)
+    pack(ledgers / "algo-1", ledgers / "old.tar.gz")
+    assert nodes.merge(ledgers).ledger.read_bytes() == want
+    assert nodes.notes == [
+        f"{ledgers}/ holds 1 archives, which were not opened; name those that hold ledgers",
+        "1 signed statements that are no ledgers of flopsd were passed over",
+    ]
+    with pytest.raises(NotVerifiedError, match="provenance.json: "):
+        nodes.merge(ledgers / "provenance.json")
+
+
+def test_a_folder_that_holds_the_output_can_be_merged_again(nodes: Nodes, want: bytes) -> None:
+    out = nodes.folder / "ledgers" / "job.ledger.json"
+    for _ in range(2):
+        assert nodes.merge(nodes.folder / "ledgers", ledger=out).ledger.read_bytes() == want
+    with pytest.raises(LedgerError, match="job.ledger.json: this is a ledger of kind 'job'"):
+        nodes.merge(nodes.folder / "ledgers")
+
+
+def test_a_damaged_ledger_in_a_folder_is_not_passed_over(nodes: Nodes) -> None:
+    ledger = nodes.folder / "ledgers" / "algo-2" / "ledger.json"
+    ledger.write_bytes(b"")
+    with pytest.raises(NotVerifiedError, match="algo-2/ledger.json: the ledger is not JSON"):
+        nodes.merge(nodes.folder / "ledgers")
+
+
+def test_a_journal_without_its_ledger_is_a_node_left_out(nodes: Nodes) -> None:
+    (nodes.folder / "ledgers" / "algo-2" / "ledger.json").unlink()
+    with pytest.raises(LedgerError, match="the journal .*algo-2/ledger.journal.jsonl has no ledger beside it"):
+        nodes.merge(nodes.folder / "ledgers", allow_incomplete=True)
+
+
+def test_arguments_that_name_nothing_are_told(nodes: Nodes, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for argument, reason in (
+        (tmp_path / "nowhere", "no file, folder or match of '.*nowhere'"),
+        (f"{tmp_path}/*.nothing", "no file, folder or match"),
+        (tmp_path / "empty", "there is no ledger in .*empty"),
+        ("s3://", "names no bucket"),
+    ):
+        with pytest.raises(LedgerError, match=reason):
+            nodes.merge(nodes.folder / "ledgers", argument)
+
+
+# Archives
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = "") -> None:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    info.size = len(data) if kind == tarfile.REGTYPE else 0
+    archive.addfile(info, io.BytesIO(data))
+
+
+def twice(archive: tarfile.TarFile, name: str) -> None:
+    add(archive, "a.json")
+    add(archive, name)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda a: add(a, "/etc/ledger.json"), "holds the name '/etc/ledger.json', which leads out of it"),
+        (lambda a: add(a, "../../ledger.json"), "holds the name '../../ledger.json', which leads out of it"),
+        (lambda a: add(a, "a/../../x.txt"), "which leads out of it"),
+        (lambda a: add(a, "a.json", kind=tarfile.SYMTYPE, link="/etc/passwd"), "'a.json' as a link or device"),
+        (lambda a: add(a, "a.json", kind=tarfile.LNKTYPE, link="b.json"), "'a.json' as a link or device"),
+        (lambda a: add(a, "a.journal.jsonl", kind=tarfile.FIFOTYPE), "as a link or device"),
+        (lambda a: twice(a, "a.json"), "holds 'a.json' twice"),
+        (lambda a: twice(a, "./a.json"), "holds './a.json' twice"),
+        (lambda a: add(a, "a.txt"), "there is no ledger in"),
+    ],
+)  # fmt: skip
+def test_an_archive_that_is_not_safe_is_refused(
+    nodes: Nodes, make: Callable[[tarfile.TarFile], object], reason: str
+) -> None:
+    path = nodes.folder / "output.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        make(archive)
+    before = set(nodes.folder.parent.rglob("*"))
+    with pytest.raises(LedgerError, match=reason):
+        nodes.merge(path)
+    assert set(nodes.folder.parent.rglob("*")) - before == {nodes.folder / "out"}
+
+
+def test_a_link_in_a_model_archive_that_is_no_ledger_is_no_matter(nodes: Nodes, want: bytes) -> None:
+    path = nodes.folder / "model.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        add(archive, "weights.bin", kind=tarfile.SYMTYPE, link="/elsewhere")
+        for file in sorted((nodes.folder / "ledgers").rglob("*.json*")):
+            archive.add(file, arcname=f"./flopsd/{file.parent.name}/{file.name}")
+    assert nodes.merge(path).ledger.read_bytes() == want
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.999])
+def test_a_cut_archive_is_refused(nodes: Nodes, part: float) -> None:
+    whole = pack(nodes.folder / "ledgers", nodes.folder / "whole.tar.gz").read_bytes()
+    cut = nodes.folder / "cut.tar.gz"
+    cut.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(LedgerError, match="is not a whole .tar.gz"):
+        nodes.merge(cut)
+
+
+def test_an_altered_archive_is_refused(nodes: Nodes) -> None:
+    path = pack(nodes.folder / "ledgers", nodes.folder / "output.tar.gz")
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1  # within the checksum
+    path.write_bytes(bytes(data))
+    with pytest.raises(LedgerError, match="is not a whole .tar.gz"):
+        nodes.merge(path)
+    path.write_text("no archive")
+    with pytest.raises(LedgerError, match="is not a whole .tar.gz"):
+        nodes.merge(path)
+
+
+def test_members_are_capped(nodes: Nodes, want: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "MAX_ENVELOPE_BYTES", 100_000)
+    with tarfile.open(path := nodes.folder / "output.tar.gz", "w:gz") as archive:
+        for file in sorted((nodes.folder / "ledgers").rglob("*.json*")):
+            archive.add(file, arcname=f"{file.parent.name}/{file.name}")
+        add(archive, "tokenizer.json", b" " * 100_001)
+    assert nodes.merge(path).ledger.read_bytes() == want
+    assert nodes.notes == [f"'tokenizer.json' in {path} is too big for a ledger and was passed over"]
+    with tarfile.open(path, "w:gz") as archive:
+        add(archive, "x.ledger.json", b" " * 100_001)
+    with pytest.raises(LedgerError, match="'x.ledger.json' in .* has 100001 bytes, more than the 100000 allowed"):
+        nodes.merge(path)
+    monkeypatch.setattr(archive_module, "MAX_UNPACKED_BYTES", 10_000)
+    with pytest.raises(LedgerError, match="holds more than 10000 bytes of ledgers and journals"):
+        nodes.merge(pack(nodes.folder / "ledgers", nodes.folder / "big.tar.gz"))
+
+
+def test_messages_name_the_place_in_the_archive(nodes: Nodes) -> None:
+    (nodes.folder / "ledgers" / "algo-2" / "ledger.journal.jsonl").unlink()
+    path = pack(nodes.folder / "ledgers", nodes.folder / "output.tar.gz")
+    with pytest.raises(NotVerifiedError) as caught:
+        nodes.merge(path)
+    assert str(caught.value).startswith(
+        f"{path}:algo-2/ledger.json: the signature is good, but the journal {path}:algo-2/"
+    )
+
+
+def test_nothing_is_left_in_the_temporary_folder(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    nodes.merge(pack(nodes.folder / "ledgers", nodes.folder / "output.tar.gz"))
+    with pytest.raises(LedgerError):
+        nodes.merge(pack(nodes.folder / "ledgers" / "algo-1", nodes.folder / "half.tar.gz"))
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+# S3
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    with mock_aws():
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        yield client
+
+
+def upload(client: object, folder: Path, prefix: str) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            client.put_object(Bucket=BUCKET, Key=prefix + str(path.relative_to(folder)), Body=path.read_bytes())  # type: ignore[attr-defined]
+
+
+def test_a_prefix_is_the_same_ledgers(nodes: Nodes, want: bytes, bucket: object) -> None:
+    ledgers = nodes.folder / "ledgers"
+    (ledgers / "config.json").write_text(json.dumps({"a": 1}))
+    (ledgers / "old.tar.gz").write_bytes(gzip.compress(b""))
+    upload(bucket, ledgers, "jobs/train-7/")
+    assert nodes.merge(f"s3://{BUCKET}/jobs/train-7/").ledger.read_bytes() == want
+    assert nodes.notes == [
+        f"s3://{BUCKET}/jobs/train-7/ holds 1 archives, which were not opened; name those that hold ledgers"
+    ]
+    (nodes.folder / "packed").mkdir()
+    pack(nodes.folder / "ledgers", nodes.folder / "packed" / "output.tar.gz")
+    upload(bucket, nodes.folder / "packed", "out/")
+    assert nodes.merge(f"s3://{BUCKET}/out/output.tar.gz").ledger.read_bytes() == want
+
+
+def test_what_s3_lacks_is_told_by_its_name(nodes: Nodes, bucket: object) -> None:
+    upload(bucket, nodes.folder / "ledgers", "")
+    bucket.delete_object(Bucket=BUCKET, Key="algo-2/ledger.journal.jsonl")  # type: ignore[attr-defined]
+    with pytest.raises(
+        NotVerifiedError, match=f"^s3://{BUCKET}/algo-2/ledger.json: .* the journal s3://{BUCKET}/algo-2/"
+    ):
+        nodes.merge(f"s3://{BUCKET}")
+    bucket.delete_object(Bucket=BUCKET, Key="algo-1/ledger.json")  # type: ignore[attr-defined]
+    with pytest.raises(LedgerError, match=f"the journal s3://{BUCKET}/algo-1/ledger.journal.jsonl has no ledger"):
+        nodes.merge(f"s3://{BUCKET}/algo-1/")
+    for url, reason in (
+        (f"s3://{BUCKET}/none/", "there is nothing under s3://training/none/"),
+        ("s3://no-such-bucket/x", "cannot read s3://no-such-bucket/x: .*NoSuchBucket"),
+        (f"s3://{BUCKET}/no.tar.gz", "cannot read s3://training/no.tar.gz: .*NoSuchKey"),
+    ):
+        with pytest.raises(LedgerError, match=reason):
+            nodes.merge(url)
