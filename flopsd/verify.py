@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flopsd.anchors import Anchored, hold_anchors
 from flopsd.config import find_peaks
-from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope, parse_json
+from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, is_digest, parse_count, parse_envelope, parse_json
 from flopsd.core.ledger import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, JournalFacts, SealFacts, statement
-from flopsd.core.records import History, read_history
+from flopsd.core.peaks import PeakTable
+from flopsd.core.records import History, extend
 from flopsd.errors import FlopsdError, NotVerifiedError
+from flopsd.framing import GENESIS
 from flopsd.journal import journal_facts, read_journal
 from flopsd.seal import journal_beside, one_peak_table, peaks_beside
 from flopsd.signing.dsse import verify_signatures
@@ -28,6 +31,20 @@ class Verified:
     keyids: tuple[str, ...]
     records: int
     replay: bool
+    anchored: Anchored | None = None  # None: not asked for
+
+
+# What a journal may make the arithmetic do when whoever holds the key wrote records that no daemon writes.
+_NO_RECORDS_OF_OURS = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    ArithmeticError,
+    StopIteration,
+    RecursionError,
+)
 
 
 def verify_ledger(
@@ -38,8 +55,12 @@ def verify_ledger(
     journal: Path | None = None,
     peaks_file: str | None = None,
     allow_replay: bool = False,
+    anchors: Sequence[Path] = (),
 ) -> Verified:
-    """Verify `ledger` with public `keys`. Raises NotVerifiedError with the first reason not to believe it."""
+    """Verify `ledger` with public `keys`, and hold it against the logs in `anchors`.
+
+    Raises NotVerifiedError with the first reason not to believe it.
+    """
     envelope = parse_envelope(_read(ledger))
     keyids = verify_signatures(envelope, keys, threshold)
     signed = _statement(envelope)
@@ -50,21 +71,27 @@ def verify_ledger(
             hint="lay the journal beside the ledger, or name it with --journal",
         )
     candidates = [peaks_beside(ledger), *([Path(peaks_file)] if peaks_file is not None else [])]
+    anchored = None
     try:
-        facts = journal_facts(exhibit)
-        _compare_journal(signed, facts, exhibit)
-        history = read_history(line.record() for line in read_journal(exhibit))
-        _recompute(signed, history, facts, candidates)
+        sealed = _sealed_journal(signed)
+        facts = journal_facts(exhibit, at_most_bytes=sealed.size_bytes)
+        _compare_journal(sealed, facts, exhibit)
+        history = _history(exhibit, facts)
+        table = _recompute(signed, history, facts, candidates)
+        if history.replay is not None and not allow_replay:
+            raise NotVerifiedError(
+                f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
+                hint="a replay is no evidence; to check its arithmetic all the same, add --allow-replay",
+            )
+        if anchors:
+            anchored = hold_anchors(anchors, exhibit, facts, history, table)
     except NotVerifiedError:
         raise
     except FlopsdError as fault:
         raise NotVerifiedError(str(fault), hint=fault.hint) from fault
-    if history.replay is not None and not allow_replay:
-        raise NotVerifiedError(
-            f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
-            hint="a replay is no evidence; to check its arithmetic all the same, add --allow-replay",
-        )
-    return Verified(signed, tuple(sorted(keyids)), facts.records, history.replay is not None)
+    except _NO_RECORDS_OF_OURS as fault:
+        raise NotVerifiedError(f"the journal is none that a daemon writes: {fault!r:.200}") from fault
+    return Verified(signed, tuple(sorted(keyids)), facts.records, history.replay is not None, anchored)
 
 
 def _read(ledger: Path) -> bytes:
@@ -86,36 +113,63 @@ def _statement(envelope: Envelope) -> Mapping[str, Any]:
     return signed
 
 
-def _compare_journal(signed: Mapping[str, Any], facts: JournalFacts, exhibit: Path) -> None:
+def _sealed_journal(signed: Mapping[str, Any]) -> JournalFacts:
+    """The journal that the statement names. The fields that all else hangs on are checked by hand, text by text."""
     try:
-        digest = signed["subject"][0]["digest"]["sha256"]
-        sealed = signed["predicate"]["method"]["journal"]
-        count, head = int(sealed["records"]), sealed["headSha256"]
+        digest, sealed = signed["subject"][0]["digest"]["sha256"], signed["predicate"]["method"]["journal"]
+        head, count, size = sealed["headSha256"], parse_count(sealed["records"]), parse_count(sealed["bytes"])
+        executed = signed["predicate"]["totals"]["executed"]
+        parse_count(executed["low"])
+        for name in ("measured", "high"):
+            if executed[name] is not None:
+                parse_count(executed[name])
     except (KeyError, TypeError, IndexError, ValueError) as fault:
-        raise NotVerifiedError(f"the statement does not name its journal: {fault!r}") from fault
-    if digest == facts.sha256:
+        raise NotVerifiedError(f"the statement does not name its journal and totals: {fault!r:.200}") from fault
+    if not is_digest(digest) or not is_digest(head) or sealed.get("sha256") != digest:
+        raise NotVerifiedError("the statement does not name its journal by SHA-256 digests that agree")
+    return JournalFacts(digest, size, count, head)
+
+
+def _compare_journal(sealed: JournalFacts, facts: JournalFacts, exhibit: Path) -> None:
+    if sealed == facts:
         return
-    if facts.records < count:
-        raise NotVerifiedError(f"{exhibit} is cut: {facts.records} records, {count} were sealed")
-    if facts.records > count:
+    if facts.records < sealed.records:
+        raise NotVerifiedError(f"{exhibit} is cut: {facts.records} records, {sealed.records} were sealed")
+    if facts.records > sealed.records or facts.size_bytes > sealed.size_bytes:
         raise NotVerifiedError(
-            f"{exhibit} goes on behind the sealed part: {facts.records} records, {count} were sealed"
+            f"{exhibit} goes on behind the sealed part: {sealed.records} records of {sealed.size_bytes} bytes"
         )
     raise NotVerifiedError(
-        f"{exhibit} is another journal than the sealed one: it ends in {facts.head_sha256[:16]}…, not {head[:16]}…"
+        f"{exhibit} is another journal than the sealed one: "
+        f"it ends in {facts.head_sha256[:16]}…, not {sealed.head_sha256[:16]}…"
     )
 
 
-def _recompute(signed: Mapping[str, Any], history: History, facts: JournalFacts, candidates: Sequence[Path]) -> None:
-    """Build the statement again and hold it against the signed one, field by field."""
+def _history(exhibit: Path, facts: JournalFacts) -> History:
+    """The history of the very bytes that `facts` are of."""
+    history, head = History(), GENESIS
+    for line in read_journal(exhibit):
+        extend(history, line.record())
+        head = line.head
+    if (head.hex(), history.records) != (facts.head_sha256, facts.records):
+        raise NotVerifiedError(f"{exhibit} was changed while it was verified")
+    return history
+
+
+def _recompute(
+    signed: Mapping[str, Any], history: History, facts: JournalFacts, candidates: Sequence[Path]
+) -> PeakTable:
+    """Build the statement again and hold it against the signed one, field by field; the peak table that it took."""
     if not history.incarnations:
         raise NotVerifiedError("the journal is empty")
-    method = signed["predicate"]["method"]
+    method, table = signed["predicate"]["method"], find_peaks(one_peak_table(history), candidates)
     seal = SealFacts(str(method.get("flopsdVersion")), str(method.get("sealedAt")))
-    again = statement(history, find_peaks(one_peak_table(history), candidates), facts, seal)
-    difference = first_difference(again, signed, "statement")
+    difference = first_difference(statement(history, table, facts, seal), signed, "statement")
     if difference is not None:
         raise NotVerifiedError(f"recomputed from the journal, the ledger says something else: {difference}")
+    if (signed["predicate"]["run"]["id"], signed["predicate"]["node"]["name"]) != (history.run, history.node):
+        raise NotVerifiedError("the ledger is in the name of another run or node than its journal")
+    return table
 
 
 def first_difference(expected: Any, found: Any, path: str) -> str | None:
@@ -133,5 +187,5 @@ def first_difference(expected: Any, found: Any, path: str) -> str | None:
         pairs = enumerate(zip(expected, found, strict=True))
         return next((d for i, (a, b) in pairs if (d := first_difference(a, b, f"{path}[{i}]")) is not None), None)
     if type(expected) is not type(found) or expected != found:
-        return f"{path} is {found!r} instead of {expected!r}"
+        return f"{path} is {found!r:.200} instead of {expected!r:.200}"
     return None

@@ -35,12 +35,20 @@ def add(verbs: Verbs) -> None:
     verify.add_argument(
         "--allow-replay", action="store_true", help="accept a replay of a recording, which is no evidence"
     )
+    verify.add_argument(
+        "--anchors",
+        action="append",
+        default=[],
+        metavar="LOGFILE",
+        help="log with the daemon's checkpoint lines, as CloudWatch Logs, S3 or a container runtime gives it, also "
+        "gzipped: each line must lie on the journal's chain; repeatable",
+    )
     verify.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     verify.set_defaults(run=_verify)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from flopsd.report import verified_text
+    from flopsd.report import one_line, verified_text
     from flopsd.signing.keys import load_public
     from flopsd.verify import verify_ledger
 
@@ -52,12 +60,13 @@ def _verify(arguments: argparse.Namespace) -> int:
             journal=None if arguments.journal is None else Path(arguments.journal),
             peaks_file=arguments.peaks,
             allow_replay=arguments.allow_replay,
+            anchors=[Path(file) for file in arguments.anchors],
         )
     except NotVerifiedError as fault:
         if arguments.json:
             print(json.dumps({"verified": False, "reason": str(fault), "hint": fault.hint}))
         else:
-            print(f"NOT VERIFIED: {fault}")
+            print(f"NOT VERIFIED: {one_line(fault)}")
             if fault.hint:
                 print(f"flopsd: hint: {fault.hint}", file=sys.stderr)
         return NOT_VERIFIED
@@ -69,6 +78,7 @@ def _verify(arguments: argparse.Namespace) -> int:
                     "keyids": verified.keyids,
                     "records": verified.records,
                     "replay": verified.replay,
+                    "anchors": None if verified.anchored is None else verified.anchored.for_json(),
                     "predicate": verified.statement["predicate"],
                 }
             )
