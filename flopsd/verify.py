@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from flopsd.anchors import Anchored, hold_anchors
 from flopsd.config import find_peaks
-from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, is_digest, parse_count, parse_envelope, parse_json
+from flopsd.core.envelope import (
+    MAX_ENVELOPE_BYTES,
+    Envelope,
+    is_digest,
+    is_timestamp,
+    parse_count,
+    parse_envelope,
+    parse_json,
+)
 from flopsd.core.ledger import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, JournalFacts, SealFacts, statement
 from flopsd.core.peaks import PeakTable
 from flopsd.core.records import History, extend
@@ -127,6 +135,8 @@ def _sealed_journal(signed: Mapping[str, Any]) -> JournalFacts:
         raise NotVerifiedError(f"the statement does not name its journal and totals: {fault!r:.200}") from fault
     if not is_digest(digest) or not is_digest(head) or sealed.get("sha256") != digest:
         raise NotVerifiedError("the statement does not name its journal by SHA-256 digests that agree")
+    if not is_timestamp(signed["predicate"]["method"].get("sealedAt")):
+        raise NotVerifiedError("the statement does not say in UTC when it was sealed")
     return JournalFacts(digest, size, count, head)
 
 
@@ -167,8 +177,6 @@ def _recompute(
     difference = first_difference(statement(history, table, facts, seal), signed, "statement")
     if difference is not None:
         raise NotVerifiedError(f"recomputed from the journal, the ledger says something else: {difference}")
-    if (signed["predicate"]["run"]["id"], signed["predicate"]["node"]["name"]) != (history.run, history.node):
-        raise NotVerifiedError("the ledger is in the name of another run or node than its journal")
     return table
 
 

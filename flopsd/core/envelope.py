@@ -15,6 +15,7 @@ MAX_ENVELOPE_BYTES = 64 * 1024 * 1024
 MAX_VALUES = 4_000_000  # objects, lists and members of one JSON text: what a reader must hold at once
 MAX_SIGNATURES = 100
 _COUNT = re.compile(r"0|[1-9][0-9]{0,39}", re.ASCII)
+_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -37,6 +38,11 @@ def parse_count(text: object) -> int:
 def is_digest(text: object) -> bool:
     """Whether it is a SHA-256 as it is written in a ledger: 64 lower-case hex digits."""
     return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+
+
+def is_timestamp(text: object) -> bool:
+    """Whether it is a time as it is written in a ledger: RFC 3339, UTC with `Z`."""
+    return isinstance(text, str) and _TIMESTAMP.fullmatch(text) is not None
 
 
 def parse_json(data: bytes, what: str) -> Any:
