@@ -174,6 +174,7 @@ class Journal:
         self._head = self._pending_head = GENESIS
         self._pending_size = 0
         self._cut_first = False
+        self._owed: Mapping[str, Any] | None = None  # the newest pending record, where the disk was full at recovery
         self.records = 0
 
     @property
@@ -200,10 +201,14 @@ class Journal:
             except JournalDamagedError as fault:
                 recovery = self._mend(str(fault), put_aside_as)
             pending = newest_pending(self._state.pending, self._head)
-            if pending is not None:
-                self.append(pending)
-            else:
+            if pending is None:
                 self._empty_pending()
+            else:
+                self._owed = pending
+                try:
+                    self._append_owed()
+                except JournalError:
+                    pass  # it is written before the next record; until then it stays in the pending file
         except OSError as fault:
             raise JournalError(
                 f"cannot open the journal {self._state.journal}: {fault.strerror}",
@@ -212,8 +217,10 @@ class Journal:
         return recovery
 
     def read(self) -> Iterator[Mapping[str, Any]]:
-        """All records, from the first."""
-        return (line.record() for line in read_journal(self._state.journal))
+        """All records, from the first; one that a full disk refused at recovery included."""
+        yield from (line.record() for line in read_journal(self._state.journal))
+        if self._owed is not None:
+            yield self._owed
 
     def put_aside(self, name: str) -> str:
         """Rename the file to `name` in the same folder, or to that with a number, and go on with an empty one.
@@ -223,13 +230,22 @@ class Journal:
         path = self._unused(name)
         os.rename(self._state.journal, path)
         os.close(self._fd)
-        self._fd, self._head, self._size, self.records = -1, GENESIS, 0, 0
+        self._fd, self._head, self._size, self.records, self._owed = -1, GENESIS, 0, 0, None
         self._open()
         self._empty_pending()
         return path.name
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record and make it durable. Raises JournalError; then nothing of it stays in the file."""
+        self._append_owed()
+        self._append(record)
+
+    def _append_owed(self) -> None:
+        if self._owed is not None:
+            self._append(self._owed)
+            self._owed = None
+
+    def _append(self, record: Mapping[str, Any]) -> None:
         line, head = frame(self._head, record)
         try:
             if self._fd < 0:

@@ -30,9 +30,9 @@ class Run:
 
     def __init__(self, folder: Path, *, devices: tuple[Device, ...] = (H100, A100), precision: Precision | None = None,
                  context: Context = CONTEXT, replay: bool = False,
-                 device_precision: Mapping[str, Precision] | None = None) -> None:  # fmt: skip
+                 device_precision: Mapping[str, Precision] | None = None, clock: FakeClock | None = None) -> None:  # fmt: skip
         self.device_precision = device_precision or {}
-        self.state, self.clock, self.devices, self.context = StateDir(folder), FakeClock(), devices, context
+        self.state, self.clock, self.devices, self.context = StateDir(folder), clock or FakeClock(), devices, context
         self.precision, self.replay = precision, replay
         self.lines: list[str] = []
         self.start()
