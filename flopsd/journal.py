@@ -8,6 +8,7 @@ copied while they are written and read with `less`.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -314,7 +315,7 @@ class Journal:
         written = os.pwrite(fd, line, at)
         if written != len(line):
             os.ftruncate(fd, at)
-            raise OSError(28, "no space left on the device")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _take_back(self) -> None:
         """After a failed write or sync nothing is known of the page cache: cut, reopen at the next append."""

@@ -13,9 +13,10 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ from flopsd.core.records import read_history
 from flopsd.errors import JournalError
 from flopsd.framing import GENESIS, frame, read_lines
 from flopsd.journal import Journal, Recovery, StateDir, newest_pending, read_live
+from flopsd.outbox import Outbox
 from flopsd.seal import seal_journal
 from flopsd.signing.keys import ensure_key, load_public
 from flopsd.testing import FakeClock
@@ -269,6 +271,26 @@ def test_a_full_disk_at_recovery_keeps_the_newest_totals(left: Left, place: Plac
     assert [line.record() for line in read_live(place.state.journal)][-2:] == [newest, {"kind": "next"}]
     assert place.state.pending.read_bytes() == b""
     writer.close()
+
+
+class FullDisk(Journal):
+    """A journal without room, neither in its own file nor in the pending one."""
+
+    def append(self, _: Mapping[str, Any]) -> None:
+        raise JournalError("cannot write the journal")
+
+    def note(self, _: Mapping[str, Any]) -> None:
+        raise JournalError("cannot write the pending file")
+
+
+def test_a_full_disk_is_told_once_of_each_file(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """Both fail by turns ten times a second; the log is not flooded with it."""
+    outbox = Outbox(FullDisk(place.state), FakeClock())
+    for _ in range(50):
+        assert not outbox.append({"kind": "checkpoint"})
+        outbox.note(dict)
+    assert len(caplog.records) == 2
+    assert outbox.fault == "cannot write the pending file"
 
 
 def test_a_frame_is_what_it_reads_as() -> None:
