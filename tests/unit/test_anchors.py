@@ -21,6 +21,7 @@ from flopsd.report import verified_text
 from flopsd.seal import Sealed
 from flopsd.signing.keys import load_public
 from flopsd.verify import Verified, verify_ledger
+from tests.support.process import flopsd
 from tests.support.runs import A100, CONTEXT, H100, Run
 
 NOISE = ["2026-11-25 step 10 loss=1.25", '{"level":"info","msg":"saved \\"x\\""}', '[INFO] épüché 5" pipe', "", "{"]
@@ -344,3 +345,27 @@ def test_what_only_earlier_incarnations_saw_is_told_in_checkpoint_lines(run: Run
     assert H100.uid not in {device.uid for device in run.devices}
     log.write_text(without)
     assert anchored(sealed, log).anchors == 1
+
+
+def test_the_verb_takes_logs_and_gives_facts_and_exit_codes(run: Run, sealed: Sealed, tmp_path: Path) -> None:
+    verb = ("verify", str(sealed.ledger), "--key", str(sealed.public_key))
+    (tmp_path / "a.log").write_text("\n".join(run.lines[:2]))
+    (tmp_path / "b.json").write_text(EXPORTS["get-log-events"](run.lines[2:]))
+    logs = ("--anchors", str(tmp_path / "a.log"), "--anchors", str(tmp_path / "b.json"))
+    good = flopsd(*verb, *logs, "--json")
+    assert good.returncode == 0
+    told = json.loads(good.stdout)["anchors"]
+    assert (told["anchors"], told["first"]["where"], told["first"]["ingestedAt"]) == (
+        len(run.lines),
+        "a.log line 1",
+        None,
+    )
+    assert json.loads(flopsd(*verb, "--json").stdout)["anchors"] is None
+    (tmp_path / "a.log").write_text("flopsd-checkpoint run=\x1b[2Jx node=y\n")
+    bad = flopsd(*verb, "--anchors", str(tmp_path / "a.log"))
+    assert bad.returncode == 3
+    assert bad.stdout.startswith(
+        "NOT VERIFIED: no checkpoint line of run 'run-1' on node 'node-0' is in a.log; 1 of others"
+    )
+    assert "\x1b" not in bad.stdout + bad.stderr
+    assert "hint: give the log that the daemon's output went to" in bad.stderr

@@ -23,7 +23,7 @@ import pytest
 from flopsd.clock import NS_PER_S
 from flopsd.core.records import read_history
 from flopsd.errors import JournalError
-from flopsd.framing import GENESIS, frame, read_lines
+from flopsd.framing import read_lines
 from flopsd.journal import Journal, Recovery, StateDir, newest_pending, read_live
 from flopsd.outbox import Outbox
 from flopsd.seal import seal_journal
@@ -291,9 +291,3 @@ def test_a_full_disk_is_told_once_of_each_file(place: Place, caplog: pytest.LogC
         outbox.note(dict)
     assert len(caplog.records) == 2
     assert outbox.fault == "cannot write the pending file"
-
-
-def test_a_frame_is_what_it_reads_as() -> None:
-    line, head = frame(GENESIS, {"n": 1})
-    assert [found.framed() for found in read_lines(io.BytesIO(line))] == [line]
-    assert len(head) == 32
