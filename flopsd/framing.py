@@ -18,8 +18,8 @@ from flopsd.errors import JournalDamagedError, NotVerifiedError
 
 GENESIS = bytes(32)
 MAX_LINE_BYTES = 4 * 1024 * 1024
+_RECORD_BEGIN, _RECORD_END = b'{"h":"', b"}}\n"
 _FRAME = re.compile(rb'\{"h":"([0-9a-f]{64})","r":(\{.*\})\}\n', re.DOTALL)
-_FRAME_BEGIN = re.compile(rb'\{"h":"[0-9a-f]{64}","r":\{')
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,18 @@ class Line:
     head: bytes
     end: int
 
+    def framed(self) -> bytes:
+        """The line as it stands in the file: its frame has one spelling only."""
+        return b'{"h":"%s","r":%s}\n' % (self.head.hex().encode("ascii"), self.body)
+
     def record(self) -> Mapping[str, Any]:
         """The record, parsed strictly. Raises JournalDamagedError."""
         try:
             record = parse_json(self.body, f"journal line {self.number}")
         except NotVerifiedError as fault:
             raise JournalDamagedError(str(fault)) from fault
-        assert isinstance(record, dict)  # the frame lets only objects through
+        if not isinstance(record, dict):  # the frame lets only objects through
+            raise JournalDamagedError(f"journal line {self.number}: not a record")
         return record
 
 
@@ -45,7 +50,7 @@ def frame(previous: bytes, record: Mapping[str, Any]) -> tuple[bytes, bytes]:
     """The line for `record` behind `previous`, and its chain hash."""
     body = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
     head = hashlib.sha256(previous + body).digest()
-    return b'{"h":"%s","r":%s}\n' % (head.hex().encode("ascii"), body), head
+    return Line(body, 0, head, 0).framed(), head
 
 
 def read_lines(file: IO[bytes], head: bytes = GENESIS) -> Iterator[Line]:
@@ -60,9 +65,20 @@ def read_lines(file: IO[bytes], head: bytes = GENESIS) -> Iterator[Line]:
         yield Line(body, number, head, end)
 
 
-def looks_like_records(data: bytes) -> bool:
-    """Whether framed records stand in `data`: behind damage they mean an altered file, not a torn one."""
-    return any(_FRAME_BEGIN.match(line) and line.endswith(b"}") for line in data.split(b"\n")[1:])
+def looks_like_records(file: IO[bytes]) -> bool:
+    """Whether a whole line that was once a record stands in the rest of `file`.
+
+    A crash tears the last line off or leaves blocks of NULs; a whole line that does not fit was altered.
+    """
+    begins, before = True, b""
+    while piece := file.readline(MAX_LINE_BYTES):
+        ends = piece.endswith(b"\n")
+        if begins:
+            before = piece[: len(_RECORD_BEGIN)]
+        if ends and (before == _RECORD_BEGIN or piece.endswith(_RECORD_END)):
+            return True
+        begins = ends
+    return False
 
 
 def _unframe(raw: bytes, previous: bytes, number: int) -> tuple[bytes, bytes]:

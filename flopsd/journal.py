@@ -8,13 +8,14 @@ copied while they are written and read with `less`.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from flopsd.core.ledger import JournalFacts
 from flopsd.errors import JournalDamagedError, JournalError, StateDirBusyError
@@ -25,12 +26,12 @@ JOURNAL_NAME, PENDING_NAME, LOCK_NAME, SEAL_LOCK_NAME = "journal.jsonl", "pendin
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What recovery cut from the end of a journal, or put aside whole."""
+    """What recovery cut from the end of a journal."""
 
     cut_bytes: int
     cut_sha256: str
     reason: str
-    kept_as: str | None  # name of the damaged file where it was put aside, not cut
+    kept_as: str | None  # name of the file that it was put aside in; None for what a crash tore
 
     def for_journal(self) -> dict[str, Any]:
         return {
@@ -147,18 +148,23 @@ def newest_pending(path: Path, head: bytes) -> Mapping[str, Any] | None:
                 newest = line
     except (OSError, JournalDamagedError):
         pass  # torn in its last line, or older than the journal: what is good before it counts
-    return None if newest is None else newest.record()
+    try:
+        return None if newest is None else newest.record()
+    except JournalDamagedError:
+        return None  # chained, and no record all the same: no daemon wrote it
 
 
-def journal_facts(path: Path) -> JournalFacts:
-    """Digest, size, records and head of a whole journal. Raises JournalDamagedError, JournalError."""
-    head, count, size = GENESIS, 0, 0
+def journal_facts(path: Path, at_most_bytes: int | None = None) -> JournalFacts:
+    """Digest, size, records and head of a whole journal; reading ends in the line that goes beyond `at_most_bytes`.
+
+    Raises JournalDamagedError, JournalError.
+    """
+    head, count, size, digest = GENESIS, 0, 0, hashlib.sha256()
     for line in read_journal(path):
         head, count, size = line.head, count + 1, line.end
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+        digest.update(line.framed())
+        if at_most_bytes is not None and size > at_most_bytes:
+            break
     return JournalFacts(digest.hexdigest(), size, count, head.hex())
 
 
@@ -173,6 +179,8 @@ class Journal:
         self._size = 0
         self._head = self._pending_head = GENESIS
         self._pending_size = 0
+        self._cut_first = False
+        self._owed: Mapping[str, Any] | None = None  # the newest pending record, where the disk was full at recovery
         self.records = 0
 
     @property
@@ -186,8 +194,8 @@ class Journal:
     def recover(self, put_aside_as: str) -> Recovery | None:
         """Open for appending behind the longest good prefix and the newest pending record.
 
-        A torn tail is cut off. Where framed records follow the damage the file was altered, not torn:
-        it is renamed to `put_aside_as`, so that nothing of it is lost and nothing of it is believed.
+        A torn tail is cut off. Where whole lines are damaged the file was altered, not torn: all from there on
+        is put aside as `put_aside_as`, so that nothing of it is lost and nothing of it is believed.
         Raises JournalError where the file cannot be opened.
         """
         recovery: Recovery | None = None
@@ -199,10 +207,14 @@ class Journal:
             except JournalDamagedError as fault:
                 recovery = self._mend(str(fault), put_aside_as)
             pending = newest_pending(self._state.pending, self._head)
-            if pending is not None:
-                self.append(pending)
-            else:
+            if pending is None:
                 self._empty_pending()
+            else:
+                self._owed = pending
+                try:
+                    self._append_owed()
+                except JournalError:
+                    pass  # it is written before the next record; until then it stays in the pending file
         except OSError as fault:
             raise JournalError(
                 f"cannot open the journal {self._state.journal}: {fault.strerror}",
@@ -211,23 +223,42 @@ class Journal:
         return recovery
 
     def read(self) -> Iterator[Mapping[str, Any]]:
-        """All records, from the first."""
-        return (line.record() for line in read_journal(self._state.journal))
+        """All records, from the first; one that a full disk refused at recovery included."""
+        yield from (line.record() for line in read_journal(self._state.journal))
+        if self._owed is not None:
+            yield self._owed
 
-    def put_aside(self, name: str) -> None:
-        """Rename the file to `name` in the same folder and go on with an empty one."""
-        os.rename(self._state.journal, self._state.path / name)
+    def put_aside(self, name: str) -> str:
+        """Rename the file to `name` in the same folder, or to that with a number, and go on with an empty one.
+
+        The name that it got.
+        """
+        path = self._unused(name)
+        os.rename(self._state.journal, path)
         os.close(self._fd)
-        self._fd, self._head, self._size, self.records = -1, GENESIS, 0, 0
+        self._fd, self._head, self._size, self.records, self._owed = -1, GENESIS, 0, 0, None
         self._open()
         self._empty_pending()
+        return path.name
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record and make it durable. Raises JournalError; then nothing of it stays in the file."""
+        self._append_owed()
+        self._append(record)
+
+    def _append_owed(self) -> None:
+        if self._owed is not None:
+            self._append(self._owed)
+            self._owed = None
+
+    def _append(self, record: Mapping[str, Any]) -> None:
         line, head = frame(self._head, record)
         try:
             if self._fd < 0:
                 self._open()
+            if self._cut_first and os.fstat(self._fd).st_size > self._size:
+                os.ftruncate(self._fd, self._size)
+            self._cut_first = False
             self._check_place()
             self._write(self._fd, line, self._size)
             os.fsync(self._fd)
@@ -289,14 +320,14 @@ class Journal:
         written = os.pwrite(fd, line, at)
         if written != len(line):
             os.ftruncate(fd, at)
-            raise OSError(28, "no space left on the device")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _take_back(self) -> None:
         """After a failed write or sync nothing is known of the page cache: cut, reopen at the next append."""
         try:
             os.ftruncate(self._fd, self._size)
         except OSError:
-            pass  # a read-only file system keeps what it has; the next append writes over it
+            self._cut_first = True  # a file system that became read-only keeps what it has until it can be written
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -309,11 +340,32 @@ class Journal:
     def _mend(self, reason: str, put_aside_as: str) -> Recovery:
         with self._state.journal.open("rb") as file:
             file.seek(self._size)
-            tail = file.read()
-        digest = hashlib.sha256(tail).hexdigest()
-        if looks_like_records(tail):
-            self.put_aside(put_aside_as)
-            return Recovery(len(tail), digest, reason, put_aside_as)
+            altered = looks_like_records(file)
+            aside = self._unused(put_aside_as) if altered else None
+            file.seek(self._size)
+            digest, count = _copy(file, aside)
         os.ftruncate(self._fd, self._size)
         os.fsync(self._fd)
-        return Recovery(len(tail), digest, reason, None)
+        return Recovery(count, digest, reason, None if aside is None else aside.name)
+
+    def _unused(self, name: str) -> Path:
+        """A path in the state folder that nothing is at: evidence is never written over."""
+        path, number = self._state.path / name, 1
+        while path.exists():
+            path, number = self._state.path / f"{number}-{name}", number + 1
+        return path
+
+
+def _copy(file: IO[bytes], to: Path | None) -> tuple[str, int]:
+    """Digest and size of the rest of `file`, which is copied to a new file first and durably where one is named."""
+    digest, count = hashlib.sha256(), 0
+    with open(os.devnull if to is None else to, "wb" if to is None else "xb") as copy:
+        if to is not None:
+            os.fchmod(copy.fileno(), 0o600)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            count += copy.write(chunk)
+        copy.flush()
+        if to is not None:
+            os.fsync(copy.fileno())
+    return digest.hexdigest(), count

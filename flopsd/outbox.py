@@ -21,6 +21,7 @@ class Outbox:
         self._unwritten: list[Mapping[str, Any]] = []  # oldest first
         self.last_append_wall_ns: int | None = None
         self.fault = ""
+        self._told: set[str] = set()  # since the journal was last written: journal and pending file fail by turns
 
     def append(self, record: Mapping[str, Any]) -> bool:
         """Append durably, behind whatever was refused before. A later checkpoint holds all of an earlier
@@ -37,6 +38,7 @@ class Outbox:
             return False
         if self.fault:
             log.warning("the journal is written again")
+        self._told.clear()
         self.fault, self.last_append_wall_ns = "", self._clock.wall_ns()
         return True
 
@@ -51,6 +53,7 @@ class Outbox:
             self._complain(fault)
 
     def _complain(self, fault: JournalError) -> None:
-        if str(fault) != self.fault:
+        if str(fault) not in self._told:
             log.error("%s; %s", fault, fault.hint or "metering goes on in memory")
+        self._told.add(str(fault))
         self.fault = str(fault)

@@ -64,7 +64,7 @@ def longest_prefix(data: bytes) -> Prefix:
         for line in read_lines(io.BytesIO(data)):
             head, count, size = line.head, line.number, line.end
     except JournalDamagedError as fault:
-        if looks_like_records(data[size:]):
+        if looks_like_records(io.BytesIO(data[size:])):
             raise
         reason = str(fault)
     whole = data[:size]

@@ -11,6 +11,8 @@ from flopsd.core.model import Figures
 from flopsd.evidence.item import Finding, Verdict
 
 if TYPE_CHECKING:
+    from flopsd.anchors import Anchored
+    from flopsd.logfile import Anchor
     from flopsd.seal import Sealed
     from flopsd.verify import Verified
 
@@ -52,8 +54,8 @@ def verified_text(verified: Verified) -> str:
         f"all totals recomputed from {verified.records} journal records",
         *(["REPLAY: read from a recording, no hardware was metered. This is no evidence."] if verified.replay else []),
         *_rolling(verified),
-        f"run {predicate['run']['id']} on {predicate['node']['name']}, {len(predicate['devices'])} devices, "
-        f"{len(predicate['incarnations'])} incarnations",
+        f"run {one_line(predicate['run']['id'])} on {one_line(predicate['node']['name'])}, "
+        f"{len(predicate['devices'])} devices, {len(predicate['incarnations'])} incarnations",
         "executed FLOP:",
         figures_text(figures).rstrip("\n"),
         f"  evidence   {evidence}",
@@ -61,6 +63,7 @@ def verified_text(verified: Verified) -> str:
         f"  coverage   {share} of {coverage['spanSeconds']} device seconds, {len(coverage['gaps'])} gaps listed",
         f"  energy     {energy}",
         *_attached(verified.evidence),
+        *([] if verified.anchored is None else anchored_lines(verified.anchored)),
         f"It says: {predicate['claim']['says']}",
         f"It does not say: {predicate['claim']['doesNotSay']}",
     ]
@@ -71,10 +74,12 @@ def _attached(found: Sequence[Finding]) -> list[str]:
     """Each piece of attached evidence: what came of it, what it proves and what not."""
     lines = ["attached evidence:"] if found else []
     for finding in found:
-        lines.append(f"  {finding.type}: {finding.verdict.value}: {finding.words}")
+        lines.append(f"  {one_line(finding.type)}: {finding.verdict.value}: {one_line(finding.words)}")
         if finding.verdict is not Verdict.ABSENT:
-            lines.append(f"    {'proves' if finding.verdict is Verdict.HOLDS else 'claims'}: {finding.proves}")
-            lines.append(f"    limits: {finding.limits}")
+            lines.append(
+                f"    {'proves' if finding.verdict is Verdict.HOLDS else 'claims'}: {one_line(finding.proves)}"
+            )
+            lines.append(f"    limits: {one_line(finding.limits)}")
     return lines
 
 
@@ -93,3 +98,37 @@ def _rolling(verified: Verified) -> list[str]:
             "and nothing is said of them."
         )
     return lines
+
+
+def one_line(text: object) -> str:
+    """Text from a ledger or a log as one printable line: it must not move a terminal's cursor or look like ours."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(text))
+
+
+def anchored_lines(anchored: Anchored) -> list[str]:
+    """What checkpoint lines that left the host say of the journal, and what they leave open."""
+    first, last, passed = anchored.first, anchored.last, anchored.passed
+    lines = [
+        f"  anchors    {anchored.anchors} checkpoints in {anchored.lines} lines of the log, all on the journal's chain",
+        f"             first: record {first.records}, {_taken(first)} ({one_line(first.where)})",
+        f"             last:  record {last.records}, {_taken(last)} ({one_line(last.where)})",
+        f"             the journal up to record {last.records} is unaltered since then, if the log is: get it from its "
+        "service yourself",
+        f"             {anchored.behind} records behind the last anchor are held by nothing off this host",
+    ]
+    if anchored.lag_ms is not None:
+        least, most = (ms / 1000 for ms in anchored.lag_ms)
+        lines.append(f"             taken {least:.1f} to {most:.1f} s after the time that the journal gives the record")
+    if passed.unreadable:
+        lines.append(f"             {passed.unreadable} more lines of this run are torn or garbled and anchor nothing")
+    return lines
+
+
+def _taken(anchor: Anchor) -> str:
+    from flopsd.anchors import ingested_at
+
+    if (at := ingested_at(anchor)) is not None:
+        return f"taken by the log service at {at}"
+    if anchor.line_time is not None:
+        return f"at {one_line(anchor.line_time)} by the clock of whoever wrote the line: the log has no ingestion times"
+    return "at no time that the log tells"

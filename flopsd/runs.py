@@ -49,9 +49,8 @@ def recover(journal: Journal, clock: Clock) -> Found:
         return Found(read_history(journal.read()), recovery)
     except JournalDamagedError as fault:
         log.error("the journal cannot be continued and is put aside: %s", fault)
-        recovery = Recovery(journal.size_bytes, journal.head_sha256, str(fault), aside)
-        journal.put_aside(aside)
-        return Found(History(), recovery)
+        size, head = journal.size_bytes, journal.head_sha256
+        return Found(History(), Recovery(size, head, str(fault), journal.put_aside(aside)))
 
 
 def choose_run(
@@ -67,8 +66,8 @@ def choose_run(
         if same and history.node == node and history.incarnations[-1].begin["peaks_sha256"] == table.sha256:
             return history.run, history
         kept = f"{history.run}-until-{_stamp(clock)}.journal.jsonl"
+        kept = journal.put_aside(kept)
         log.warning("the state folder held the journal of run %s; it is kept as %s", history.run, kept)
-        journal.put_aside(kept)
     return wanted or new_run_id(rfc3339(clock.wall_ns())), History()
 
 

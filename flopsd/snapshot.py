@@ -103,6 +103,7 @@ class Snapshot:
     journal_records: int
     journal_last_append_wall_ns: int | None
     journal_fault: str
+    earlier: tuple[tuple[Tally, Rating], ...] = ()  # of devices that only earlier incarnations saw
 
     @property
     def ready(self) -> bool:
@@ -115,17 +116,18 @@ class Snapshot:
 
     def figures(self) -> Figures:
         """The run's figures. Without any device nobody knows a ceiling."""
-        if not self.devices:
+        if not self.devices and not self.earlier:
             return Figures(0, None, None)
-        return sum_figures(device.figures(self.table) for device in self.devices)
+        gone = [total(tally, rating, self.table) for tally, rating in self.earlier]
+        return sum_figures([*gone, *(device.figures(self.table) for device in self.devices)])
 
     def rate_flop_per_s(self) -> int | None:
         rates = [rate for device in self.devices if (rate := device.rate_flop_per_s(self.table)) is not None]
         return sum(rates) if rates else None
 
     def coverage_ppm(self) -> int | None:
-        job_ns = sum(device.job_ns() for device in self.devices)
-        unknown_ns = sum(device.unknown_ns() for device in self.devices)
+        job_ns = sum(device.job_ns() for device in self.devices) + sum(t.job_ns for t, _ in self.earlier)
+        unknown_ns = sum(device.unknown_ns() for device in self.devices) + sum(t.unknown_ns for t, _ in self.earlier)
         return (job_ns - unknown_ns) * 1_000_000 // job_ns if job_ns else None
 
 

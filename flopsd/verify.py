@@ -9,17 +9,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flopsd.anchors import Anchored, hold_anchors
 from flopsd.config import find_peaks
-from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope, parse_json
+from flopsd.core.envelope import (
+    MAX_ENVELOPE_BYTES,
+    Envelope,
+    is_digest,
+    is_timestamp,
+    parse_count,
+    parse_envelope,
+    parse_json,
+)
 from flopsd.core.ledger import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, JournalFacts, SealFacts, statement
 from flopsd.core.peaks import PeakTable
-from flopsd.core.records import History, read_history
+from flopsd.core.records import History, extend
 from flopsd.errors import FlopsdError, NotVerifiedError
 from flopsd.evidence.checking import Stamped, findings, signed_items, timestamp_findings
 from flopsd.evidence.item import Finding, Grounds, Verdict
 from flopsd.evidence.trust import Trust
+from flopsd.framing import GENESIS
+from flopsd.journal import read_journal
 from flopsd.placing import journal_beside, peaks_beside
-from flopsd.prefix import sealed_part, sealed_records
+from flopsd.prefix import sealed_part
 from flopsd.seal import one_peak_table
 from flopsd.signing.dsse import verify_signatures
 
@@ -39,6 +50,20 @@ class Verified:
     history: History
     evidence: tuple[Finding, ...] = ()
     unsealed_records: int = 0  # of the journal beside it, behind the sealed part: no part of the claim
+    anchored: Anchored | None = None  # None: not asked for
+
+
+# What a journal may make the arithmetic do when whoever holds the key wrote records that no daemon writes.
+_NO_RECORDS_OF_OURS = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    ArithmeticError,
+    StopIteration,
+    RecursionError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +99,22 @@ def verify_ledger(
     peaks_file: str | None = None,
     allow_replay: bool = False,
     trust: Trust | None = None,
+    anchors: Sequence[Path] = (),
 ) -> Verified:
-    """Verify `ledger` with public `keys`; `trust` are the certificates to hold its evidence against.
+    """Verify `ledger` with public `keys`; `trust` are the certificates to hold its evidence against, `anchors`
+    the logs to hold its journal against.
 
     Raises NotVerifiedError with the first reason not to believe it.
     """
-    opened = open_ledger(ledger, keys, threshold)
-    return verify_opened(opened, ledger, journal=journal, peaks_file=peaks_file, allow_replay=allow_replay, trust=trust)
+    return verify_opened(
+        open_ledger(ledger, keys, threshold),
+        ledger,
+        journal=journal,
+        peaks_file=peaks_file,
+        allow_replay=allow_replay,
+        trust=trust,
+        anchors=anchors,
+    )
 
 
 def verify_opened(
@@ -91,12 +125,13 @@ def verify_opened(
     peaks_file: str | None = None,
     allow_replay: bool = False,
     trust: Trust | None = None,
+    anchors: Sequence[Path] = (),
     find_table: Callable[[str, Sequence[Path]], PeakTable] = find_peaks,
 ) -> Verified:
     """Recompute a node ledger whose signatures are good. Raises NotVerifiedError."""
     signed = opened.statement
     if opened.kind != "node":
-        raise NotVerifiedError(f"this is a ledger of kind {opened.kind!r}, not a node's: it has no journal")
+        raise NotVerifiedError(f"this is a ledger of kind {opened.kind!r:.60}, not a node's: it has no journal")
     exhibit = journal if journal is not None else journal_beside(ledger)
     if not exhibit.is_file():
         raise NotVerifiedError(
@@ -104,26 +139,38 @@ def verify_opened(
             hint="lay the journal beside the ledger, or name it with --journal",
         )
     candidates = [peaks_beside(ledger), *([Path(peaks_file)] if peaks_file is not None else [])]
+    anchored = None
     try:
-        size_bytes = _sealed_bytes(signed)
-        facts, further = sealed_part(exhibit, size_bytes)
-        _compare_journal(signed, facts, exhibit)
-        history = read_history(sealed_records(exhibit, size_bytes))
-        if not history.incarnations:
-            raise NotVerifiedError("the journal is empty")
-        _recompute(signed, history, facts, find_table(one_peak_table(history), candidates))
+        sealed = _sealed_journal(signed)
+        facts, further = sealed_part(exhibit, sealed.size_bytes)
+        _compare_journal(sealed, facts, exhibit)
+        history = _history(exhibit, facts)
+        table = find_table(one_peak_table(history), candidates)
+        _recompute(signed, history, facts, table)
+        if history.replay is not None and not allow_replay:
+            raise NotVerifiedError(
+                f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
+                hint="a replay is no evidence; to check its arithmetic all the same, add --allow-replay",
+            )
+        evidence = _evidence(signed, opened.envelope, opened.keys, trust or Trust(), history, facts)
+        anchored = hold_anchors(anchors, exhibit, facts, history, table) if anchors else None
     except NotVerifiedError:
         raise
     except FlopsdError as fault:
         raise NotVerifiedError(str(fault), hint=fault.hint) from fault
-    if history.replay is not None and not allow_replay:
-        raise NotVerifiedError(
-            f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
-            hint="a replay is no evidence; to check its arithmetic all the same, add --allow-replay",
-        )
-    evidence = _evidence(signed, opened.envelope, opened.keys, trust or Trust(), history, facts)
-    replay = history.replay is not None
-    return Verified(signed, opened.keyids, facts.records, replay, opened.envelope.payload, history, evidence, further)
+    except _NO_RECORDS_OF_OURS as fault:
+        raise NotVerifiedError(f"the journal is none that a daemon writes: {fault!r:.200}") from fault
+    return Verified(
+        signed,
+        opened.keyids,
+        facts.records,
+        history.replay is not None,
+        opened.envelope.payload,
+        history,
+        evidence,
+        further,
+        anchored,
+    )
 
 
 def read_ledger(ledger: Path) -> bytes:
@@ -146,31 +193,51 @@ def _statement(envelope: Envelope) -> Mapping[str, Any]:
     return signed
 
 
-def _sealed_bytes(signed: Mapping[str, Any]) -> int:
-    """How much of the journal was sealed; it may have grown since, which changes nothing that was signed."""
+def _sealed_journal(signed: Mapping[str, Any]) -> JournalFacts:
+    """The journal that the statement names. The fields that all else hangs on are checked by hand, text by text."""
     try:
-        size_bytes = int(signed["predicate"]["method"]["journal"]["bytes"])
-    except (KeyError, TypeError, ValueError) as fault:
-        raise NotVerifiedError(f"the statement does not name its journal: {fault!r}") from fault
-    if size_bytes < 0:
-        raise NotVerifiedError(f"the statement names a journal of {size_bytes} bytes")
-    return size_bytes
-
-
-def _compare_journal(signed: Mapping[str, Any], facts: JournalFacts, exhibit: Path) -> None:
-    try:
-        digest = signed["subject"][0]["digest"]["sha256"]
-        sealed = signed["predicate"]["method"]["journal"]
-        count, head = int(sealed["records"]), sealed["headSha256"]
+        digest, sealed = signed["subject"][0]["digest"]["sha256"], signed["predicate"]["method"]["journal"]
+        head, count, size = sealed["headSha256"], parse_count(sealed["records"]), parse_count(sealed["bytes"])
+        executed = signed["predicate"]["totals"]["executed"]
+        parse_count(executed["low"])
+        for name in ("measured", "high"):
+            if executed[name] is not None:
+                parse_count(executed[name])
     except (KeyError, TypeError, IndexError, ValueError) as fault:
-        raise NotVerifiedError(f"the statement does not name its journal: {fault!r}") from fault
-    if digest == facts.sha256:
+        raise NotVerifiedError(f"the statement does not name its journal and totals: {fault!r:.200}") from fault
+    if not is_digest(digest) or not is_digest(head) or sealed.get("sha256") != digest:
+        raise NotVerifiedError("the statement does not name its journal by SHA-256 digests that agree")
+    if not is_timestamp(signed["predicate"]["method"].get("sealedAt")):
+        raise NotVerifiedError("the statement does not say in UTC when it was sealed")
+    return JournalFacts(digest, size, count, head)
+
+
+def _compare_journal(sealed: JournalFacts, facts: JournalFacts, exhibit: Path) -> None:
+    if sealed == facts:
         return
-    if facts.records < count:
-        raise NotVerifiedError(f"{exhibit} is cut: {facts.records} records, {count} were sealed")
+    if facts.records < sealed.records:
+        raise NotVerifiedError(f"{exhibit} is cut: {facts.records} records, {sealed.records} were sealed")
+    if facts.head_sha256 == sealed.head_sha256:
+        raise NotVerifiedError(f"the statement misnames its journal, which is on the sealed chain: {facts}")
     raise NotVerifiedError(
-        f"{exhibit} is another journal than the sealed one: it ends in {facts.head_sha256[:16]}…, not {head[:16]}…"
+        f"{exhibit} is another journal than the sealed one: "
+        f"it ends in {facts.head_sha256[:16]}…, not {sealed.head_sha256[:16]}…"
     )
+
+
+def _history(exhibit: Path, facts: JournalFacts) -> History:
+    """The history of the very bytes that `facts` are of."""
+    history, head = History(), GENESIS
+    for line in read_journal(exhibit):
+        if line.number > facts.records:
+            break
+        extend(history, line.record())
+        head = line.head
+    if (head.hex(), history.records) != (facts.head_sha256, facts.records):
+        raise NotVerifiedError(f"{exhibit} was changed while it was verified")
+    if not history.incarnations:
+        raise NotVerifiedError("the journal is empty")
+    return history
 
 
 def _recompute(signed: Mapping[str, Any], history: History, facts: JournalFacts, table: PeakTable) -> None:
@@ -231,5 +298,5 @@ def first_difference(expected: Any, found: Any, path: str) -> str | None:
         pairs = enumerate(zip(expected, found, strict=True))
         return next((d for i, (a, b) in pairs if (d := first_difference(a, b, f"{path}[{i}]")) is not None), None)
     if type(expected) is not type(found) or expected != found:
-        return f"{path} is {found!r} instead of {expected!r}"
+        return f"{path} is {found!r:.200} instead of {expected!r:.200}"
     return None

@@ -15,6 +15,7 @@ from flopsd import __version__
 from flopsd.clock import NS_PER_S, Clock, rfc3339
 from flopsd.context import Context
 from flopsd.core.codec import DeviceEntry, device_record, evidence_record, precision_record, tally_record
+from flopsd.core.figures import Rating
 from flopsd.core.ledger import rating_of
 from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Precision, Sweep, Tally
 from flopsd.core.peaks import PeakTable
@@ -85,6 +86,7 @@ class Writer:
         self._roster = Roster(settings.sources)
         self._told_nothing = False
         self._history = History()
+        self._gone: tuple[tuple[Tally, Rating], ...] = ()
         self._incarnation, self._begin_ns, self._run = 0, 0, ""
         self._offset_ns = 0
         self._checkpointed_ns = 0
@@ -118,6 +120,7 @@ class Writer:
                 "recovered": None if recovery is None else recovery.for_journal(),
             }
         )
+        self._find_gone()
         before = history.incarnations[-1] if history.incarnations else None
         if before is not None and before.end is None and before.boot_id == self._context.boot_id:
             for entry in before.devices.values():
@@ -205,6 +208,7 @@ class Writer:
         )
         state = DeviceState(device, source, part_id, rating, tally, tally, earlier)
         watched = self._watched[device.uid] = Watched(len(self._watched), entry, state)
+        self._find_gone()
         self._outbox.append(device_record(self._incarnation, watched.number, entry, tally))
         if tally.begin_ns < self._begin_ns:
             watched.count(watched.gap(self._begin_ns, GapReason.DAEMON_DOWN))
@@ -358,6 +362,16 @@ class Writer:
             journal_records=self._journal.records,
             journal_last_append_wall_ns=self._outbox.last_append_wall_ns,
             journal_fault=self._outbox.fault,
+            earlier=self._gone,
+        )
+
+    def _find_gone(self) -> None:
+        """What earlier incarnations counted of devices that this one has not seen: it is the run's all the same."""
+        self._gone = tuple(
+            (tally, rating_of(incarnation, uid, self._table))
+            for incarnation in self._history.incarnations
+            for uid, tally in incarnation.tallies.items()
+            if uid not in self._watched
         )
 
     def _checkpoint_line(self) -> str:

@@ -57,19 +57,19 @@ def tally_from_record(record: Record, begin_ns: int) -> Tally:
     """The inverse of `tally_record`. Raises KeyError, TypeError or ValueError on anything else."""
     return Tally(
         begin_ns=begin_ns,
-        watermark_ns=_count(record["to_ns"], signed=True),  # a gap that began before the boot lies below zero
+        watermark_ns=count(record["to_ns"], signed=True),  # a gap that began before the boot lies below zero
         active_sm_cycles=_from_evidence(record.get("sm_cycles", {})),
-        counted_flop=_count(record.get("counted_flop", 0)),
-        busy_sm_cycles=_count(record.get("busy_sm_cycles", 0)),
-        observed_ns={Evidence(name): _count(ns) for name, ns in record["observed_ns"].items()},
-        gap_ns={GapReason(name): _count(ns) for name, ns in record["gap_ns"].items()},
-        recovered_ns=_count(record.get("recovered_ns", 0)),
+        counted_flop=count(record.get("counted_flop", 0)),
+        busy_sm_cycles=count(record.get("busy_sm_cycles", 0)),
+        observed_ns={Evidence(name): count(ns) for name, ns in record["observed_ns"].items()},
+        gap_ns={GapReason(name): count(ns) for name, ns in record["gap_ns"].items()},
+        recovered_ns=count(record.get("recovered_ns", 0)),
         doubt_sm_cycles=_from_evidence(record.get("doubt_sm_cycles", {})),
-        unread_ns={Pipe(name): _count(ns) for name, ns in record.get("unread_ns", {}).items()},
-        energy_mj=None if "energy_mj" not in record else _count(record["energy_mj"]),
-        counters={name: _count(value) for name, value in record.get("counters", {}).items()},
+        unread_ns={Pipe(name): count(ns) for name, ns in record.get("unread_ns", {}).items()},
+        energy_mj=None if "energy_mj" not in record else count(record["energy_mj"]),
+        counters={name: count(value) for name, value in record.get("counters", {}).items()},
         totals=_totals(record["totals"]) if "totals" in record else None,
-        totals_ns=_count(record["totals"][1], signed=True) if "totals" in record else 0,
+        totals_ns=count(record["totals"][1], signed=True) if "totals" in record else 0,
     )
 
 
@@ -82,7 +82,7 @@ def _by_evidence(cycles: Mapping[tuple[Evidence, Pipe], int]) -> dict[str, dict[
 
 def _from_evidence(record: Record) -> dict[tuple[Evidence, Pipe], int]:
     return {
-        (Evidence(evidence), Pipe(pipe)): _count(cycles)
+        (Evidence(evidence), Pipe(pipe)): count(cycles)
         for evidence, pipes in record.items()
         for pipe, cycles in pipes.items()
     }
@@ -90,13 +90,14 @@ def _from_evidence(record: Record) -> dict[tuple[Evidence, Pipe], int]:
 
 def _totals(record: Sequence[Any]) -> Totals:
     origin, _, elapsed, *counters = record
-    cycles = {pipe: _count(amount) for pipe, amount in zip(Pipe, counters, strict=True) if amount is not None}
-    return Totals(str(origin), _count(elapsed), cycles)
+    cycles = {pipe: count(amount) for pipe, amount in zip(Pipe, counters, strict=True) if amount is not None}
+    return Totals(str(origin), count(elapsed), cycles)
 
 
-def _count(value: object, *, signed: bool = False) -> int:
+def count(value: object, *, signed: bool = False) -> int:
+    """`value`, if it is a whole number, and not below zero unless `signed`. Raises ValueError."""
     if isinstance(value, bool) or not isinstance(value, int) or (value < 0 and not signed):
-        raise ValueError(f"{value!r} is not a count")
+        raise ValueError(f"{value!r:.80} is not a count")
     return value
 
 
@@ -143,30 +144,46 @@ def _evidence(entry: DeviceEntry) -> dict[str, Any]:
 def told_evidence(record: Record) -> dict[str, Any]:
     return {
         "evidence": Evidence(record["evidence"]),
-        "evidence_reason": record["evidence_reason"],
-        "evidence_fix": record["evidence_fix"],
-        "shared": record["shared"],
+        "evidence_reason": text(record["evidence_reason"]),
+        "evidence_fix": text(record["evidence_fix"]),
+        "shared": _text_or_none(record["shared"]),
     }
+
+
+def text(value: object) -> str:
+    """`value`, if it is text. Raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.80} is not text")
+    return value
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else text(value)
+
+
+def _count_or_none(value: object) -> int | None:
+    return None if value is None else count(value)
 
 
 def device_entry(record: Record) -> DeviceEntry:
     """The inverse of `device_record`."""
     device = Device(
-        uid=record["uid"],
-        index=record["ordinal"],
-        vendor=record["vendor"],
-        model=record["model"],
-        serial=record["serial"],
-        pci_bus_id=record["pci_bus_id"],
-        pci_device_id=record["pci_device_id"],
-        sm_count=record["sm_count"],
-        sm_clock_max_mhz=record["sm_clock_max_mhz"],
-        parent=record["parent"],
-        driver=record["driver"],
+        uid=text(record["uid"]),
+        index=count(record["ordinal"]),
+        vendor=text(record["vendor"]),
+        model=text(record["model"]),
+        serial=_text_or_none(record["serial"]),
+        pci_bus_id=_text_or_none(record["pci_bus_id"]),
+        pci_device_id=_count_or_none(record["pci_device_id"]),
+        sm_count=_count_or_none(record["sm_count"]),
+        sm_clock_max_mhz=_count_or_none(record["sm_clock_max_mhz"]),
+        parent=_text_or_none(record["parent"]),
+        driver=_text_or_none(record["driver"]),
         **told_evidence(record),
     )
-    begin_ns = _count(record["to_ns"], signed=True)
-    return DeviceEntry(device, record["source"], record["part"], begin_ns, _precision(record["precision"]))
+    begin_ns = count(record["to_ns"], signed=True)
+    part_id, precision = _text_or_none(record["part"]), _precision(record["precision"])
+    return DeviceEntry(device, text(record["source"]), part_id, begin_ns, precision)
 
 
 def precision_record(precision: Precision | None) -> dict[str, Any] | None:
@@ -179,4 +196,5 @@ def precision_record(precision: Precision | None) -> dict[str, Any] | None:
 def _precision(record: Record | None) -> Precision | None:
     if record is None:
         return None
-    return Precision(tuple(sorted(record["shares_ppm"].items())), record["by"])
+    shares = tuple(sorted((text(name), count(ppm)) for name, ppm in record["shares_ppm"].items()))
+    return Precision(shares, text(record["by"]))

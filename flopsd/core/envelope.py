@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -12,6 +13,11 @@ from typing import Any, NoReturn
 from flopsd.errors import NotVerifiedError
 
 MAX_ENVELOPE_BYTES = 64 * 1024 * 1024
+MAX_VALUES = 4_000_000  # objects, lists and members of one JSON text: what a reader must hold at once
+MAX_SIGNATURES = 100
+_COUNT = re.compile(r"0|[1-9][0-9]{0,39}", re.ASCII)
+_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +42,31 @@ class Envelope:
         return tuple(_base64(token if isinstance(token, str) else "*", "a timestamp") for token in tokens)
 
 
+def parse_count(text: object) -> int:
+    """A count as it is written in a ledger. Raises ValueError for anything but decimal text of at most 40 digits."""
+    if not isinstance(text, str) or not _COUNT.fullmatch(text):
+        raise ValueError(f"{str(text)[:60]!r} is not a count")
+    return int(text)
+
+
+def is_digest(text: object) -> bool:
+    """Whether it is a SHA-256 as it is written in a ledger: 64 lower-case hex digits."""
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+
+
+def is_timestamp(text: object) -> bool:
+    """Whether it is a time as it is written in a ledger: RFC 3339, UTC with `Z`."""
+    return isinstance(text, str) and _TIMESTAMP.fullmatch(text) is not None
+
+
 def parse_json(data: bytes, what: str) -> Any:
     """JSON that no two readers can read differently.
 
-    Raises NotVerifiedError for duplicate keys, floats, NaN, huge integers, lone surrogates, non-UTF-8.
+    Raises NotVerifiedError for duplicate keys, floats, NaN, huge integers, lone surrogates, non-UTF-8, and for
+    what would take more memory than it is worth.
     """
+    if sum(map(data.count, (b"{", b"[", b","))) > MAX_VALUES:
+        raise NotVerifiedError(f"{what} has more than {MAX_VALUES} parts")
 
     def refuse(text: str) -> NoReturn:
         raise NotVerifiedError(f"{what} holds the number {text[:40]!r}, which is no whole number of at most 40 digits")
@@ -51,8 +77,9 @@ def parse_json(data: bytes, what: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            keys = [key for key, _ in pairs]
-            raise NotVerifiedError(f"{what} names {next(k for k in keys if keys.count(k) > 1)!r} twice")
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            raise NotVerifiedError(f"{what} names {twice[:80]!r} twice")
         return found
 
     try:
@@ -83,6 +110,8 @@ def parse_envelope(data: bytes) -> Envelope:
         raise NotVerifiedError("the ledger is not a DSSE envelope: it needs payload and payloadType as text")
     if not isinstance(signatures, list) or not signatures:
         raise NotVerifiedError("the ledger is not signed: it has no signatures")
+    if len(signatures) > MAX_SIGNATURES:
+        raise NotVerifiedError(f"the ledger has {len(signatures)} signatures, more than {MAX_SIGNATURES}")
     found, extensions = [], []
     for signature in signatures:
         if not isinstance(signature, dict) or not isinstance(signature.get("sig"), str):

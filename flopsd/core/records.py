@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from flopsd.core.account import Account, Origin, grew_from, refuse_double_counting
-from flopsd.core.codec import DeviceEntry, Record, device_entry, tally_from_record, told_evidence
+from flopsd.core.codec import DeviceEntry, Record, count, device_entry, tally_from_record, text, told_evidence
 from flopsd.core.model import (
     DeviceUid,
     GapReason,
@@ -132,6 +132,7 @@ def extend(history: History, record: Record) -> None:
 
 def _take(history: History, record: Record) -> None:
     kind = record["kind"]
+    count(record["incarnation"])
     if kind == "begin":
         _begin(history, record)
         return
@@ -145,7 +146,7 @@ def _take(history: History, record: Record) -> None:
             f"record of incarnation {record['incarnation']} within incarnation {incarnation.number}"
         )
     if kind == "source":
-        incarnation.sources[record["name"]] = record["facts"]
+        incarnation.sources[text(record["name"])] = dict(record["facts"])
     elif kind == "device":
         entry = device_entry(record)
         if record["index"] != len(incarnation.devices) or entry.device.uid in incarnation.tallies:
@@ -160,7 +161,7 @@ def _take(history: History, record: Record) -> None:
         _checkpoint(history, incarnation, record)
     elif kind == "end":
         incarnation.end = record
-        incarnation.last_ns, incarnation.last_utc = record["ns"], record["utc"]
+        incarnation.last_ns, incarnation.last_utc = count(record["ns"]), text(record["utc"])
     else:
         raise JournalDamagedError(f"unknown kind of record {kind!r}")
 
@@ -172,7 +173,14 @@ def _begin(history: History, record: Record) -> None:
         raise JournalDamagedError(
             f"incarnation {record['incarnation']} where {len(history.incarnations) + 1} comes next"
         )
+    for name in ("boot_id", "utc", "flopsd", "peaks_sha256", "config_sha256"):
+        text(record[name])
+    for name in ("ns", "wall_ns"):
+        count(record[name])
     for name in ("run", "node"):
+        text(record[name])
+        if {"id", "name"} & dict(record["context"][name]).keys():
+            raise JournalDamagedError(f"the context of the {name} names it anew")
         if history.incarnations and record[name] != history.incarnations[0].begin[name]:
             raise JournalDamagedError(
                 f"{name} {record[name]!r} within the journal of {history.incarnations[0].begin[name]!r}"
@@ -203,7 +211,7 @@ def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> N
     if any(grown.values()):
         raise JournalDamagedError("the listed gaps do not add up to the gap totals")
     incarnation.checkpoints += 1
-    incarnation.last_ns, incarnation.last_utc = record["ns"], record["utc"]
+    incarnation.last_ns, incarnation.last_utc = count(record["ns"]), text(record["utc"])
 
 
 def _append_gap(gaps: list[GapInterval], gap: GapInterval) -> None:

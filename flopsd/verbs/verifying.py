@@ -51,6 +51,14 @@ def add(verbs: Verbs) -> None:
         help="root of a timestamp authority, with the rest of its chain where tokens leave it out; repeatable",
     )
     verify.add_argument(
+        "--anchors",
+        action="append",
+        default=[],
+        metavar="LOGFILE",
+        help="log with the daemon's checkpoint lines, as CloudWatch Logs, S3 or a container runtime gives it, also "
+        "gzipped: each line must lie on the journal's chain; repeatable",
+    )
+    verify.add_argument(
         "--children",
         action="append",
         default=[],
@@ -70,7 +78,7 @@ def add(verbs: Verbs) -> None:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from flopsd.evidence.trust import load_trust
-    from flopsd.report import verified_text
+    from flopsd.report import one_line, verified_text
     from flopsd.signing.keys import load_public
     from flopsd.verify import open_ledger, verify_opened
 
@@ -95,12 +103,13 @@ def _verify(arguments: argparse.Namespace) -> int:
             peaks_file=arguments.peaks,
             allow_replay=arguments.allow_replay,
             trust=load_trust(arguments.aws_certificate, arguments.tsa_certificate),
+            anchors=[Path(file) for file in arguments.anchors],
         )
     except NotVerifiedError as fault:
         if arguments.json:
             print(json.dumps({"verified": False, "reason": str(fault), "hint": fault.hint}))
         else:
-            print(f"NOT VERIFIED: {fault}", file=verdict)
+            print(f"NOT VERIFIED: {one_line(fault)}", file=verdict)
             if fault.hint:
                 print(f"flopsd: hint: {fault.hint}", file=sys.stderr)
         return NOT_VERIFIED
@@ -114,6 +123,7 @@ def _verify(arguments: argparse.Namespace) -> int:
                     "unsealed_records": verified.unsealed_records,
                     "replay": verified.replay,
                     "evidence": [finding.as_json() for finding in verified.evidence],
+                    "anchors": None if verified.anchored is None else verified.anchored.for_json(),
                     "predicate": verified.statement["predicate"],
                 }
             )

@@ -76,7 +76,7 @@ def test_cut_at_every_byte_the_longest_good_prefix_survives(state: StateDir) -> 
         assert read(state) == [{"n": n} for n in range(kept + 1)]
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 700, b'{"h":"', b"\xff\xfe garbage", b"\n", b"{}\n", b'{"h":"00","r":{}}\n'])
+@pytest.mark.parametrize("tail", [b"\0" * 700, b'{"h":"', b"\xff\xfe garbage", b"\n", b"{}\n", b'{"h":"00","r":{}}'])
 def test_a_torn_tail_is_cut_and_told(state: StateDir, tail: bytes) -> None:
     records = write(state, 3)
     with state.journal.open("ab") as file:
@@ -90,22 +90,24 @@ def test_a_torn_tail_is_cut_and_told(state: StateDir, tail: bytes) -> None:
     journal.close()
 
 
-def test_records_behind_damage_mean_alteration_and_are_put_aside(state: StateDir) -> None:
+def test_whole_lines_that_are_damaged_mean_alteration_and_are_put_aside(state: StateDir) -> None:
+    """What is before them is kept: its chain is good, and what left the host before still lies on it."""
     write(state, 5)
     lines = state.journal.read_bytes().splitlines(keepends=True)
     lines[2] = lines[2].replace(b'"n":2', b'"n":7')
-    altered = b"".join(lines)
-    state.journal.write_bytes(altered)
-    journal = Journal(state)
-    recovery = journal.recover("aside.jsonl")
-    assert recovery is not None
-    assert recovery.kept_as == "aside.jsonl"
-    assert "line 3" in recovery.reason
-    assert (state.path / "aside.jsonl").read_bytes() == altered
-    assert journal.records == 0
-    journal.append({"n": 0})
-    journal.close()
-    assert read(state) == [{"n": 0}]
+    for turn, kept_as in enumerate(("aside.jsonl", "1-aside.jsonl", "2-aside.jsonl")):
+        state.journal.write_bytes(b"".join(lines))
+        journal = Journal(state)
+        recovery = journal.recover("aside.jsonl")
+        assert recovery is not None
+        assert (recovery.kept_as, recovery.cut_bytes) == (kept_as, len(b"".join(lines[2:])))
+        assert "line 3" in recovery.reason
+        assert (state.path / kept_as).read_bytes() == b"".join(lines[2:])
+        assert (state.path / kept_as).stat().st_mode & 0o777 == 0o600
+        assert journal.records == 2
+        journal.append({"turn": turn})
+        journal.close()
+        assert read(state) == [{"n": 0}, {"n": 1}, {"turn": turn}]
 
 
 @settings(max_examples=300)

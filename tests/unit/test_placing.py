@@ -90,7 +90,7 @@ def test_another_keys_ledger_is_kept_whole(tmp_path: Path) -> None:
 def test_a_journal_begun_anew_does_not_take_the_place_of_what_was_sealed(tmp_path: Path) -> None:
     """The journal is damaged in its middle, put aside, and the same run begun again with a shorter one."""
     run, ledger = Run(tmp_path / "state"), tmp_path / "ledger.json"
-    run.meter(45)
+    run.meter(95)
     rolling(run, ledger)
     run.kill()
     before, data = believed(ledger), bytearray(run.state.journal.read_bytes())

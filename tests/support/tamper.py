@@ -1,0 +1,308 @@
+"""What an adversary does to a ledger and its journal, with and without the key: edits drawn from a seeded generator."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flopsd.clock import NS_PER_S
+from flopsd.core.envelope import parse_envelope
+from flopsd.core.ledger import encode
+from flopsd.framing import GENESIS, Line, frame
+from flopsd.seal import seal_journal
+from flopsd.signing.dsse import sign
+from flopsd.signing.keys import SigningKey, load_signer
+from tests.support.runs import H100, Run
+
+
+class Pair(NamedTuple):
+    """The two files that an auditor is given."""
+
+    ledger: bytes
+    journal: bytes
+
+
+@dataclass(frozen=True)
+class Material:
+    """A sealed run, the log of its daemon, and other pairs that the same key signed."""
+
+    honest: Pair
+    others: tuple[Pair, ...]  # older, smaller, of another run
+    log: Path  # of the honest run's checkpoint lines
+    anchored_bytes: int  # how much of the honest journal its last line holds
+    public_key: Path
+    key: SigningKey
+
+
+def material(folder: Path) -> Material:
+    run = Run(folder / "state", devices=(H100,))
+    run.meter(22)
+    run.finish()
+    sealed = run.seal(folder / "ledger.json")
+    key = str(run.state.path / "flopsd-key.pem")
+    lines = sealed.journal.read_bytes().splitlines(keepends=True)
+    (folder / "older.jsonl").write_bytes(b"".join(lines[:4]))
+    older = seal_journal(folder / "older.jsonl", key, folder / "older.json", run.clock)
+    others = [older]
+    for name, seconds in (("smaller", 3), ("other", 12)):
+        show = Run(folder / name, devices=(H100,))
+        show.clock.advance(NS_PER_S)
+        show.meter(seconds)
+        show.finish()
+        others.append(show.seal(folder / f"{name}.json", key))
+    log = folder / "daemon.log"
+    log.write_text("\n".join(run.lines) + "\n")
+    held = int(run.lines[-1].split(" bytes=")[1].split(" ")[0])
+    pairs = [Pair(s.ledger.read_bytes(), s.journal.read_bytes()) for s in (sealed, *others)]
+    return Material(pairs[0], tuple(pairs[1:]), log, held, sealed.public_key, load_signer(key))
+
+
+def reason_class(reason: str) -> str:
+    """A reason without its numbers, names and values, to count by."""
+    reason = re.sub(r"(/\S*/|\b)ledger\.journal\.jsonl", "the journal file", reason)
+    reason = re.sub(r"'(?:[^'\\]|\\.)*'|\"[^\"]*\"|[0-9a-f]{16,64}…?", "…", reason)
+    return re.sub(r"\d+", "#", reason)[:70]
+
+
+# Edits without the key. Each gives a pair that may equal the honest one only by chance.
+
+
+def _bytes(edit: Callable[[random.Random, bytes], bytes]) -> Callable[[random.Random, Pair, Material], Pair]:
+    def edit_one(rng: random.Random, pair: Pair, _: Material) -> Pair:
+        if rng.random() < 0.5:
+            return pair._replace(ledger=edit(rng, pair.ledger))
+        return pair._replace(journal=edit(rng, pair.journal))
+
+    return edit_one
+
+
+def _flip(rng: random.Random, data: bytes) -> bytes:
+    at = rng.randrange(len(data) or 1)
+    return data[:at] + bytes([b ^ rng.randrange(1, 256) for b in data[at : at + 1]]) + data[at + 1 :]
+
+
+def _cut(rng: random.Random, data: bytes) -> bytes:
+    begin, end = sorted(rng.randrange(len(data) + 1) for _ in range(2))
+    return rng.choice([data[:begin], data[end:], data[:begin] + data[end:]])
+
+
+def _splice(rng: random.Random, data: bytes) -> bytes:
+    begin, end = sorted(rng.randrange(len(data) + 1) for _ in range(2))
+    at = rng.randrange(len(data) + 1)
+    return data[:at] + data[begin:end] + data[at:]
+
+
+def _append(rng: random.Random, data: bytes) -> bytes:
+    tail = rng.choice([b"\0" * rng.randrange(1, 600), rng.randbytes(rng.randrange(1, 99)), b"{}", b"\n", b"x\n", b"]"])
+    return data + tail if rng.random() < 0.8 else tail + data
+
+
+def _respell(rng: random.Random, data: bytes) -> bytes:
+    return rng.choice(
+        [
+            b"\xef\xbb\xbf" + data,
+            data.replace(b"\n", b"\r\n"),
+            data.replace(b"\n", b"\n\n"),
+            data.replace(b'":', b'" : '),
+            data.replace(b"\n", b" \n"),
+            b"\n\t " + data,
+            data + b" \t\n",
+            data.replace(b"{", b"{\x0b", 1),
+            data.decode("utf-8", "replace").encode("utf-16"),
+            data.upper(),
+        ]
+    )
+
+
+def _lines(rng: random.Random, pair: Pair, material: Material) -> Pair:
+    lines = pair.journal.splitlines(keepends=True) or [b"\n"]
+    other = rng.choice(material.others).journal.splitlines(keepends=True)
+    at, to = rng.randrange(len(lines)), rng.randrange(len(lines))
+    kind = rng.randrange(6)
+    if kind == 0:
+        lines[at], lines[to] = lines[to], lines[at]
+    elif kind == 1:
+        del lines[at]
+    elif kind == 2:
+        lines.insert(to, lines[at])
+    elif kind == 3:
+        lines[at] = rng.choice(other)
+    elif kind == 4:
+        lines = lines[: at + 1] + other[at + 1 :]
+    else:
+        record = lines[at].replace(b'"r":{', b'"r":{"kind":"begin",', 1)
+        lines[at] = rng.choice([record, lines[at].replace(b'{"h":', b'{"h":"' + b"0" * 64 + b'","h":', 1)])
+    return pair._replace(journal=b"".join(lines))
+
+
+def _replay(rng: random.Random, pair: Pair, material: Material) -> Pair:
+    """A file of another pair that the same key signed, or both of them."""
+    other, kind = rng.choice(material.others), rng.randrange(3)
+    return (
+        other
+        if kind == 0
+        else pair._replace(**{("ledger", "journal")[kind - 1]: getattr(other, ("ledger", "journal")[kind - 1])})
+    )
+
+
+def _envelope(rng: random.Random, pair: Pair, material: Material) -> Pair:
+    """Members of the envelope exchanged, doubled, spelt in another way, or taken from another ledger."""
+    try:
+        document: dict[str, Any] = json.loads(pair.ledger)
+        signature, text = document["signatures"][0], document["payload"]
+        other = json.loads(rng.choice(material.others).ledger)
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return pair
+    kind = rng.randrange(14)
+    if kind == 0:
+        document["signatures"] = other["signatures"]
+    elif kind == 1:
+        document["payload"] = other["payload"]
+    elif kind == 2:
+        document["signatures"] = [*document["signatures"], *other["signatures"]]
+    elif kind == 3:
+        document["signatures"] = document["signatures"] * rng.randrange(150)
+    elif kind == 4:
+        signature["keyid"] = rng.choice(["", "x", None, 7, "0" * 64, "\x1b[2J"])
+    elif kind == 5:
+        document["payload"] = rng.choice(
+            [
+                text.replace("+", "-").replace("/", "_"),
+                text.rstrip("="),
+                text + "=",
+                text[:-4],
+                "\n".join(text),
+                text + "\n",
+                " " + text,
+            ]
+        )
+    elif kind == 6:
+        document["payloadType"] = rng.choice(["application/vnd.in-toto+json\n", "text/plain", "", None, 5])
+    elif kind == 7:
+        signature["sig"] = rng.choice(
+            [
+                "",
+                "AA==",
+                signature["sig"][:-4],
+                base64.b64encode(rng.randbytes(64)).decode(),
+                "A" * 10_000,
+                None,
+                [],
+                signature["sig"] + "\n",
+            ]
+        )
+    elif kind == 8:
+        document["extension"] = {"any": [1, {"deep": None}]}
+    elif kind == 9:
+        payload = bytearray(base64.b64decode(text[: len(text) // 4 * 4].rstrip("=") + "==="))
+        digits = [i for i, b in enumerate(payload) if 48 <= b < 58]
+        payload[rng.choice(digits)] = rng.randrange(48, 58)
+        document["payload"] = base64.b64encode(payload).decode()
+    elif kind == 10:
+        document = dict(reversed(document.items()))
+    dumped = json.dumps(document, indent=rng.choice([None, 0, 3, "\t"]), sort_keys=rng.random() < 0.3).encode()
+    if kind == 11:
+        dumped = dumped.rstrip(b"}\n ") + rng.choice(
+            [
+                b',"payload":"e30="}',
+                b',"signatures":[]}',
+                b',"x":NaN}',
+                b',"x":1e9}',
+                b',"x":"\\udc00"}',
+                b',"x":' + b"9" * 5000 + b"}",
+            ]
+        )
+    elif kind == 12:
+        dumped = dumped.replace(b'"payload"', b'"\\u0070ayload"')
+    elif kind == 13:
+        dumped = dumped[:-1] + b',"x":' + b"[" * rng.randrange(100, 100_000)
+    return pair._replace(ledger=dumped)  # fmt: skip
+
+
+EDITS: tuple[Callable[[random.Random, Pair, Material], Pair], ...] = (
+    _bytes(_flip), _bytes(_cut), _bytes(_splice), _bytes(_append), _bytes(_respell), _lines, _replay, _envelope, _envelope,
+)  # fmt: skip
+
+
+def edited(rng: random.Random, material: Material) -> Pair:
+    """One to three edits of the honest pair."""
+    pair = material.honest
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        pair = rng.choice(EDITS)(rng, pair, material)
+    return pair
+
+
+# Edits by whoever holds the key: a journal of its own making, and a ledger that is signed over it.
+
+ODD: tuple[Any, ...] = (
+    None, True, False, 0, -1, 10**39, "", "x", "\x1b[2J\r\nVERIFIED", "1", [], {}, [[]], {"": {}}, "gap", "activity", [1, 2, 3],
+    {"id": "other-run", "name": "other-node"}, "\u202e",
+)  # fmt: skip
+
+
+def _mutate(rng: random.Random, value: Any) -> Any:
+    """`value` with something in it changed, removed, added or exchanged for what does not belong there."""
+    if rng.random() < 0.25 or not isinstance(value, dict | list) or not value:
+        return rng.choice(ODD)
+    if isinstance(value, dict):
+        key = rng.choice(sorted(value))
+        kind = rng.randrange(8)
+        if kind == 0:
+            return {k: v for k, v in value.items() if k != key}
+        if kind == 1:
+            return {**value, rng.choice(["", "extra", "kind", "devices", "replay"]): rng.choice(ODD)}
+        return {**value, key: _mutate(rng, value[key])}
+    at = rng.randrange(len(value))
+    return value[:at] + [_mutate(rng, value[at])] * rng.choice([0, 1, 1, 1, 2]) + value[at + 1 :]
+
+
+def forged(rng: random.Random, material: Material) -> Pair:
+    """The whole chain written anew around changed records, and signed with the right key, with fitting digests."""
+    import hashlib
+
+    lines = [json.loads(raw)["r"] for raw in material.honest.journal.splitlines()]
+    at, kind = rng.randrange(len(lines)), rng.randrange(10)
+    if kind == 0:
+        lines.insert(rng.randrange(len(lines) + 1), lines[at])
+    elif kind == 1:
+        del lines[at]
+    else:
+        changed = _mutate(rng, lines[at])
+        lines[at] = changed if isinstance(changed, dict) else {"kind": changed}
+    journal, head = b"", GENESIS
+    for number, record in enumerate(lines):
+        line, after = frame(head, record)
+        if kind == 2 and number == at:  # what only a lenient reader takes for a record
+            raw = rng.choice(
+                [
+                    b'{"kind":"end","kind":"begin"}',
+                    b'{"x":' + b"[" * 900 + b"]" * 900 + b"}",
+                    b'{"x":1.0}',
+                    b'{"x":NaN}',
+                    b'{"x":"\\ud800"}',
+                    b'{"x":"\xff"}',
+                    b"{}}{}",
+                    b'{"x":' + b"9" * 5000 + b"}",
+                ]
+            )
+            after = hashlib.sha256(head + raw).digest()
+            line = Line(raw, 0, after, 0).framed()
+        journal, head = journal + line, after
+    statement = json.loads(parse_envelope(material.honest.ledger).payload)
+    digest = hashlib.sha256(journal).hexdigest()
+    facts = {"sha256": digest, "bytes": str(len(journal)), "records": str(len(lines)), "headSha256": head.hex()}
+    statement["subject"][0]["digest"]["sha256"] = digest
+    statement["predicate"]["method"]["journal"].update(facts)
+    return Pair(sign(encode(statement), material.key), journal)  # fmt: skip
+
+
+def misspoken(rng: random.Random, material: Material) -> Pair:
+    """The honest journal under a statement that was changed before it was signed."""
+    statement = _mutate(rng, json.loads(parse_envelope(material.honest.ledger).payload))
+    return material.honest._replace(ledger=sign(encode(statement), material.key))
