@@ -5,7 +5,7 @@ The rounding is one-sided: low is rounded down and high up, so that no figure is
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from flopsd.core.flop import ceil_div
@@ -25,6 +25,7 @@ from flopsd.core.model import (
 from flopsd.core.peaks import TENSOR_PIPES, Part, PeakTable
 
 UNDECLARED = "undeclared"
+_FIXED_FORMAT: Mapping[Pipe, str] = {Pipe.TENSOR_IMMA: "int8", Pipe.TENSOR_DFMA: "fp64"}
 NS_PER_S = 1_000_000_000
 
 
@@ -156,14 +157,15 @@ def _ceiling_rate(rating: Rating, table: PeakTable) -> int | None:
     return table.ceiling_flop_per_cycle(rating.part, rating.precision) if rating.part is not None else None
 
 
+def takes_a_declaration(pipe: Pipe | None) -> bool:
+    """Whether a declaration says the format of a pipe's work; other pipes have their own."""
+    return pipe is None or (pipe in TENSOR_PIPES and pipe not in _FIXED_FORMAT)
+
+
 def precision_label(pipe: Pipe | None, rating: Rating) -> str:
     """The format that a pipe's FLOP are counted in: fixed by the pipe, declared, or `undeclared`."""
-    if pipe is Pipe.TENSOR_IMMA:
-        return "int8"
-    if pipe is Pipe.TENSOR_DFMA:
-        return "fp64"
-    if pipe is not None and pipe not in TENSOR_PIPES:
-        return str(pipe.value)
+    if pipe is not None and not takes_a_declaration(pipe):
+        return _FIXED_FORMAT.get(pipe, pipe.value)
     if rating.part is None or rating.precision is None or not rating.part.declares(rating.precision):
         return UNDECLARED
     return rating.precision.label

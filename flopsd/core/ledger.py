@@ -11,7 +11,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.figures import Rating, Row, gap_ceiling_flop, rows, sum_figures, total, total_of
+from flopsd.core.figures import (
+    UNDECLARED,
+    Rating,
+    Row,
+    gap_ceiling_flop,
+    rows,
+    sum_figures,
+    takes_a_declaration,
+    total,
+    total_of,
+)
 from flopsd.core.meter import COUNTER_REFRESH_NS, max_plausible_sm_cycles
 from flopsd.core.model import (
     ACCOUNTED_ELSEWHERE,
@@ -221,7 +231,7 @@ def _devices(history: History, table: PeakTable, rated: Mapping[DeviceUid, list[
     for uid, (device, source, part_id) in sorted(latest.items(), key=lambda item: (item[1][0].index, item[0])):
         part = table.parts.get(part_id) if part_id is not None else None
         tallies = [one.tally for one in rated[uid]]
-        work = [(_declarer(one.rating), row) for one in rated[uid] for row in one.rows]
+        work = [(_declarer(one.rating, row), row) for one in rated[uid] for row in one.rows]
         listed.append(
             {
                 "uuid": uid,
@@ -256,8 +266,11 @@ def _devices(history: History, table: PeakTable, rated: Mapping[DeviceUid, list[
     return listed
 
 
-def _declarer(rating: Rating) -> str | None:
-    return rating.precision.declared_by if rating.precision is not None else None
+def _declarer(rating: Rating, row: Row) -> str | None:
+    """Who said the format that a row is counted in, where anybody did."""
+    if rating.precision is None or row.precision == UNDECLARED or not takes_a_declaration(row.pipe):
+        return None
+    return rating.precision.declared_by
 
 
 def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
@@ -271,7 +284,7 @@ def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
             "evidence": evidence,
             "pipe": pipe or None,
             "precision": precision,
-            "precisionDeclaredBy": next((by for by, _ in group if by), None) if precision != "undeclared" else None,
+            "precisionDeclaredBy": next((by for by, _ in group if by), None),
             "smCycles": str(sum(row.sm_cycles for _, row in group)),
             "seconds": seconds(sum(row.duration_ns for _, row in group)),
             "flop": figures_json(sum_figures(row.figures for _, row in group)),

@@ -283,6 +283,7 @@ def test_a_declared_format_narrows_the_interval(tmp_path: Path) -> None:
     assert [(r["precision"], r["precisionDeclaredBy"]) for r in rows if r["pipe"] == "tensor_hmma"] == [
         ("bf16", "config")
     ]
+    assert [(r["precision"], r["precisionDeclaredBy"]) for r in rows if r["pipe"] == "fp32"] == [("fp32", None)]
 
 
 def test_nothing_is_sealed_with_a_key_that_others_cannot_verify(tmp_path: Path) -> None:
