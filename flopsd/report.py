@@ -51,16 +51,17 @@ def verified_text(verified: Verified) -> str:
     clock = format_flop(int(executed["clockUncertainty"])) if int(executed["clockUncertainty"]) else ""
     lines = [
         f"VERIFIED: signed by {', '.join(k[:16] + '…' for k in verified.keyids)}, "
-        f"all totals recomputed from {verified.records} journal records",
+        f"all totals recomputed from {counted(verified.records, 'journal record')}",
         *(["REPLAY: read from a recording, no hardware was metered. This is no evidence."] if verified.replay else []),
         *_rolling(verified),
         f"run {one_line(predicate['run']['id'])} on {one_line(predicate['node']['name'])}, "
-        f"{len(predicate['devices'])} devices, {len(predicate['incarnations'])} incarnations",
+        f"{counted(len(predicate['devices']), 'device')}, {counted(len(predicate['incarnations']), 'incarnation')}",
         "executed FLOP:",
         figures_text(figures).rstrip("\n"),
         f"  evidence   {evidence}",
         *([f"  of that    {clock} either way from the SM clock between its samples"] if clock else []),
-        f"  coverage   {share} of {coverage['spanSeconds']} device seconds, {len(coverage['gaps'])} gaps listed",
+        f"  coverage   {share} of {coverage['spanSeconds']} device seconds, "
+        f"{counted(len(coverage['gaps']), 'gap')} listed",
         f"  energy     {energy}",
         *_attached(verified.evidence),
         *([] if verified.anchored is None else anchored_lines(verified.anchored)),
@@ -94,10 +95,15 @@ def _rolling(verified: Verified) -> list[str]:
         )
     if verified.unsealed_records:
         lines.append(
-            f"The journal beside it goes on: {verified.unsealed_records} records are not sealed, "
-            "and nothing is said of them."
+            f"The journal beside it goes on: {counted(verified.unsealed_records, 'record')} not sealed, "
+            "of which nothing is said."
         )
     return lines
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 device`, `2 devices`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def one_line(text: object) -> str:
@@ -109,18 +115,21 @@ def anchored_lines(anchored: Anchored) -> list[str]:
     """What checkpoint lines that left the host say of the journal, and what they leave open."""
     first, last, passed = anchored.first, anchored.last, anchored.passed
     lines = [
-        f"  anchors    {anchored.anchors} checkpoints in {anchored.lines} lines of the log, all on the journal's chain",
+        f"  anchors    {counted(anchored.anchors, 'checkpoint')} in {counted(anchored.lines, 'line')} of the log, all "
+        "on the journal's chain",
         f"             first: record {first.records}, {_taken(first)} ({one_line(first.where)})",
         f"             last:  record {last.records}, {_taken(last)} ({one_line(last.where)})",
         f"             the journal up to record {last.records} is unaltered since then, if the log is: get it from its "
         "service yourself",
-        f"             {anchored.behind} records behind the last anchor are held by nothing off this host",
+        f"             behind the last anchor nothing off this host holds {counted(anchored.behind, 'record')}",
     ]
     if anchored.lag_ms is not None:
         least, most = (ms / 1000 for ms in anchored.lag_ms)
         lines.append(f"             taken {least:.1f} to {most:.1f} s after the time that the journal gives the record")
     if passed.unreadable:
-        lines.append(f"             {passed.unreadable} more lines of this run are torn or garbled and anchor nothing")
+        lines.append(
+            f"             torn or garbled, so no anchor: {counted(passed.unreadable, 'more line')} of this run"
+        )
     return lines
 
 
