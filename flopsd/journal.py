@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from flopsd.core.ledger import JournalFacts
 from flopsd.errors import JournalDamagedError, JournalError, StateDirBusyError
 from flopsd.framing import GENESIS, Line, frame, looks_like_records, read_lines
 
@@ -152,20 +151,6 @@ def newest_pending(path: Path, head: bytes) -> Mapping[str, Any] | None:
         return None if newest is None else newest.record()
     except JournalDamagedError:
         return None  # chained, and no record all the same: no daemon wrote it
-
-
-def journal_facts(path: Path, at_most_bytes: int | None = None) -> JournalFacts:
-    """Digest, size, records and head of a whole journal; reading ends in the line that goes beyond `at_most_bytes`.
-
-    Raises JournalDamagedError, JournalError.
-    """
-    head, count, size, digest = GENESIS, 0, 0, hashlib.sha256()
-    for line in read_journal(path):
-        head, count, size = line.head, count + 1, line.end
-        digest.update(line.framed())
-        if at_most_bytes is not None and size > at_most_bytes:
-            break
-    return JournalFacts(digest.hexdigest(), size, count, head.hex())
 
 
 class Journal:

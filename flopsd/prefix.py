@@ -11,7 +11,6 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
 from flopsd.core.codec import Record
@@ -89,8 +88,3 @@ def sealed_part(path: Path, size_bytes: int) -> tuple[JournalFacts, int]:
             digest.update(chunk)
             left -= len(chunk)
     return JournalFacts(digest.hexdigest(), size_bytes - left, count, head.hex()), further
-
-
-def sealed_records(path: Path, size_bytes: int) -> Iterator[Record]:
-    """The records within the first `size_bytes` of a journal."""
-    return (line.record() for line in takewhile(lambda line: line.end <= size_bytes, read_journal(path)))

@@ -24,7 +24,7 @@ from flopsd.clock import NS_PER_S
 from flopsd.core.records import read_history
 from flopsd.errors import JournalError
 from flopsd.framing import read_lines
-from flopsd.journal import Journal, Recovery, StateDir, newest_pending, read_live
+from flopsd.journal import Journal, Recovery, StateDir, newest_pending, read_journal, read_live
 from flopsd.outbox import Outbox
 from flopsd.seal import seal_journal
 from flopsd.signing.keys import ensure_key, load_public
@@ -178,13 +178,11 @@ def test_a_pending_file_cut_or_flipped_at_every_byte(left: Left, place: Place) -
 def test_ten_gigabytes_of_garbage_are_refused_at_their_first_line_and_put_by_in_little_memory(place: Place) -> None:
     import tracemalloc
 
-    from flopsd.journal import journal_facts
-
     with place.state.journal.open("wb") as file:
         file.truncate(10 << 30)  # NULs that take no room
     tracemalloc.start()
     with pytest.raises(JournalError, match="journal line 1: no newline at its end"):
-        journal_facts(place.state.journal)
+        list(read_journal(place.state.journal))
     assert tracemalloc.get_traced_memory()[1] < 20e6
     with place.state.journal.open("wb") as file:
         file.write(b'{"h":"' + b"0" * 64 + b'","r":{}}\n')

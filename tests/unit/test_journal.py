@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from flopsd.errors import JournalDamagedError, JournalError, StateDirBusyError
 from flopsd.framing import GENESIS, frame
-from flopsd.journal import Journal, StateDir, journal_facts, newest_pending, read_journal
+from flopsd.journal import Journal, StateDir, newest_pending, read_journal
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ def test_moved_missing_and_foreign_lines_break_the_chain(state: StateDir, tmp_pa
         lines[2] = other.journal.read_bytes().splitlines(keepends=True)[2]
     state.journal.write_bytes(b"".join(lines))
     with pytest.raises(JournalDamagedError, match="does not continue the chain"):
-        journal_facts(state.journal)
+        list(read_journal(state.journal))
 
 
 def test_the_newest_pending_record_is_appended_at_recovery(state: StateDir) -> None:
