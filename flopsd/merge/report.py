@@ -10,7 +10,7 @@ from flopsd.core.completeness import MAX_TOLD
 from flopsd.core.model import Figures
 from flopsd.merge.checking import ChildrenSeen, VerifiedMerge
 from flopsd.merge.merging import Merged
-from flopsd.report import figures_text
+from flopsd.report import counted, figures_text, one_line
 
 
 def merged_text(merged: Merged) -> str:
@@ -34,7 +34,7 @@ def verified_merge_text(verified: VerifiedMerge) -> str:
     return "\n".join(
         [
             f"VERIFIED: signed by {', '.join(k[:16] + '…' for k in verified.keyids)}, "
-            f"all totals added up again from the entries of {predicate['ledgerCount']} ledgers",
+            f"all totals added up again from the entries of {counted(int(predicate['ledgerCount']), 'ledger')}",
             *_children(verified.children, predicate),
             *_figures(predicate),
             f"It says: {predicate['claim']['says']}",
@@ -58,19 +58,21 @@ def _figures(predicate: Mapping[str, Any]) -> list[str]:
         *_completeness(predicate["completeness"]),
         "executed FLOP:",
         figures_text(figures).rstrip("\n"),
-        f"  evidence   {', '.join(executed['byEvidence']) or 'none'}",
+        f"  evidence   {one_line(', '.join(executed['byEvidence'])) or 'none'}",
         f"  coverage   {share} of {coverage['spanSeconds']} device seconds",
         f"  energy     {energy}",
     ]
 
 
 def _what(predicate: Mapping[str, Any]) -> str:
-    ledgers = f"{predicate['ledgerCount']} ledgers, {predicate['begunAt']} to {predicate['lastRecordAt']}"
+    ledgers = counted(int(predicate["ledgerCount"]), "ledger")
+    ledgers += one_line(f", {predicate['begunAt']} to {predicate['lastRecordAt']}")
     if predicate["lineage"] is not None:
-        runs = len(predicate["lineage"]["runs"])
-        return f"lineage {predicate['lineage']['name']}: {runs} jobs, {ledgers}"
-    nodes, attempts = predicate["completeness"]["nodes"], len(predicate["attempts"])
-    return f"job {predicate['run']['id']}: {nodes} nodes, {attempts} attempt ids, {ledgers}"
+        runs = counted(len(predicate["lineage"]["runs"]), "job")
+        return f"lineage {one_line(predicate['lineage']['name'])}: {runs}, {ledgers}"
+    nodes = counted(int(predicate["completeness"]["nodes"]), "node")
+    attempts = counted(len(predicate["attempts"]), "attempt id")
+    return f"job {one_line(predicate['run']['id'])}: {nodes}, {attempts}, {ledgers}"
 
 
 def _completeness(told: Mapping[str, Any]) -> list[str]:
@@ -78,7 +80,7 @@ def _completeness(told: Mapping[str, Any]) -> list[str]:
     more = len(told["missing"]) - MAX_TOLD
     return [
         f"{word}: {told['says']}",
-        *(f"  missing    {words}" for words in told["missing"][:MAX_TOLD]),
+        *(f"  missing    {one_line(words)}" for words in told["missing"][:MAX_TOLD]),
         *([f"  missing    and {more} more"] if more > 0 else []),
     ]
 
@@ -90,8 +92,8 @@ def _children(seen: ChildrenSeen | None, predicate: Mapping[str, Any]) -> list[s
         f"children   {seen.given} of {predicate['ledgerCount']} given and unchanged, "
         f"{seen.recomputed} of them recomputed"
     ]
-    lines += [f"  not given  {name}" for name in seen.missing[:MAX_TOLD]]
+    lines += [f"  not given  {one_line(name)}" for name in seen.missing[:MAX_TOLD]]
     if len(seen.missing) > MAX_TOLD:
         lines.append(f"  not given  and {len(seen.missing) - MAX_TOLD} more")
-    lines += [f"  no part    {label}" for label in seen.others[:MAX_TOLD]]
+    lines += [f"  no part    {one_line(label)}" for label in seen.others[:MAX_TOLD]]
     return lines

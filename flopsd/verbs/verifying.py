@@ -134,12 +134,23 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _verify_merged(opened: Opened, arguments: argparse.Namespace) -> int:
-    """Raises NotVerifiedError."""
+    """Raises NotVerifiedError, and ConfigError for what can only be held against a node's ledger."""
     from dataclasses import asdict
 
     from flopsd.merge.checking import verify_merged
     from flopsd.merge.report import verified_merge_text
 
+    for given, option in (
+        (arguments.journal, "--journal"),
+        (arguments.anchors, "--anchors"),
+        (arguments.aws_certificate, "--aws-certificate"),
+        (arguments.tsa_certificate, "--tsa-certificate"),
+    ):
+        if given:  # ignoring it would let the verdict say more than was looked at
+            raise ConfigError(
+                [f"verify: {option} is for a node's ledger, and {arguments.ledger} is a {opened.kind}'s"],
+                hint="verify the ledgers of its nodes with it, one by one",
+            )
     verified = verify_merged(
         opened,
         children=arguments.children,

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from flopsd.cli import main
+from flopsd.merge.checking import VerifiedMerge
+from flopsd.merge.report import verified_merge_text
 from tests.support.independent import payload_of
 from tests.support.story import PEAKS
 from tests.support.vectors_merged import MERGED, all_merged, write_merged
@@ -58,3 +60,25 @@ def test_the_merged_vectors_are_what_this_flopsd_writes() -> None:
     assert sorted(map(str, made)) == sorted(map(str, there))
     for path, data in made.items():
         assert there[path] == data, f"{path} is not what this flopsd writes"
+
+
+@pytest.mark.parametrize("option", ["--journal", "--anchors", "--aws-certificate", "--tsa-certificate"])
+def test_what_only_a_nodes_ledger_can_be_held_against_is_refused(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ignored, it would let VERIFIED say more than was looked at."""
+    case = MERGED / "job"
+    command = ["verify", str(case / "ledger.json"), "--key", str(case / "ledger.pub"), option, str(case / "README.md")]
+    assert leaves(command) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"{option} is for a node's ledger" in told.err
+
+
+def test_text_of_a_merged_ledger_stays_on_its_line() -> None:
+    statement = payload_of(MERGED / "job-with-a-hole" / "ledger.json")
+    predicate = statement["predicate"]
+    predicate["run"]["id"] = predicate["completeness"]["missing"][0] = "x\nVERIFIED\x1b[2J"
+    lines = verified_merge_text(VerifiedMerge(statement, ("0" * 64,), False, None)).splitlines()
+    assert sum(line.startswith("VERIFIED") for line in lines) == 1
+    assert sum("x\\x0aVERIFIED\\x1b[2J" in line for line in lines) == 2
