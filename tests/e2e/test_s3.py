@@ -46,9 +46,10 @@ def seal(state: Path, store: Store, *more: str) -> subprocess.CompletedProcess[s
 
 
 def fetched(store: Store, bucket: str, stem: str, folder: Path) -> Path:
-    """The ledger as somebody else finds it: nothing but what the bucket holds."""
+    """The ledger as somebody else finds it: nothing but what the bucket holds. The ledger first: the next rolling
+    seal may put a longer journal there meanwhile, which holds the sealed part too."""
     folder.mkdir(exist_ok=True)
-    for key in store.keys(bucket):
+    for key in sorted(store.keys(bucket), key=lambda key: not key.endswith(".json")):
         if key.startswith(f"{stem}."):
             (folder / Path(key).name).write_bytes(store.get(bucket, key))
     return folder / f"{Path(stem).name}.json"
