@@ -13,7 +13,16 @@ FLOORS = (
     ("errors", "__init__"),
     ("core.model", "core.flop", "core.integral", "clock", "ownership", "evidence"),
     ("places",),
-    ("core.meter", "core.peaks", "core.account", "core.envelope", "core.codec", "ownership.rule", "neuron"),
+    (
+        "core.meter",
+        "core.peaks",
+        "core.account",
+        "core.envelope",
+        "core.codec",
+        "core.declared",
+        "ownership.rule",
+        "neuron",
+    ),
     ("core.figures", "core.records", "context", "parse", "ownership.matching", "neuron.stream", "neuron.sysfs"),
     (
         "core.ledger",
@@ -93,7 +102,8 @@ FLOORS = (
 )
 FLOOR = {f"flopsd.{name}".removesuffix(".__init__"): floor for floor, names in enumerate(FLOORS) for name in names}
 PURE_IMPORTS = {
-    "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "decimal", "enum", "flopsd", "json", "re", "typing",
+    "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "decimal", "enum", "flopsd", "fractions", "json",
+    "math", "re", "typing",
 }  # fmt: skip
 TIME_READERS = {
     "time",
