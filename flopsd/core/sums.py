@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flopsd.core.ledger import figures_json, seconds
+from flopsd.core.figures import figures_json
 from flopsd.core.model import NO_FIGURES, PPM, Figures
+from flopsd.core.rated import seconds
 from flopsd.core.records import History
 
 TIMES = ("deviceSeconds", "nodeSeconds", "energyUncountedSeconds")

@@ -11,7 +11,7 @@ from flopsd.core.children import sort_key
 from flopsd.core.claims import DEVICE, Claim, Claimed, refuse_double
 from flopsd.core.completeness import RollCall
 from flopsd.core.job import MergeFacts, Merging
-from flopsd.core.ledger import seconds
+from flopsd.core.rated import seconds
 from flopsd.core.model import Figures
 from flopsd.core.sums import COVERAGE_TIMES, TIMES, Sums, nanoseconds, sums_told
 from flopsd.errors import LedgerError
