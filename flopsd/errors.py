@@ -14,6 +14,7 @@ FlopsdError
 ├── EvidenceError        a piece of evidence is not to be had, or does not hold
 ├── LedgerError          a ledger cannot be made from what is there
 ├── StorageError         a copy of a ledger is not where it should be
+├── ListenError          the socket for training processes cannot be had
 └── NotVerifiedError     a ledger that must not be believed, with the first reason
 """
 
@@ -88,6 +89,10 @@ class LedgerError(FlopsdError):
 
 class StorageError(FlopsdError):
     """A sealed ledger could not be copied to another place."""
+
+
+class ListenError(FlopsdError):
+    """The daemon cannot listen for training processes."""
 
 
 class NotVerifiedError(FlopsdError):

@@ -27,6 +27,20 @@ def text(value: object) -> str:
     return value
 
 
+def text_or_off(value: object) -> str:
+    """Text; `off` too where YAML reads it as false."""
+    return "off" if value is False else text(value)
+
+
+def uids(value: object) -> tuple[int, ...]:
+    """Numbers of users: a list in YAML, `1000,1001` as text."""
+    found = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    found = [found] if isinstance(found, int) else found
+    if not isinstance(found, list | tuple) or any(isinstance(one, bool) or not str(one).isdecimal() for one in found):
+        raise ValueError("expected numbers of users, such as 1000,1001; `id -u NAME` tells one")
+    return tuple(sorted({int(one) for one in found}))
+
+
 def seconds(low: float, high: float) -> Callable[[object], float]:
     def parse(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float | str):

@@ -16,11 +16,14 @@ from flopsd.config import config_dir, load_peaks, settings_sha256
 from flopsd.context import Context, default_state_dir, find_context
 from flopsd.core.flop import format_flop
 from flopsd.core.peaks import PeakTable
+from flopsd.core.sessions import Event
 from flopsd.daemon import Daemon
 from flopsd.delivery import copy_places, copy_seconds, local_ledger
-from flopsd.errors import FlopsdError, LedgerError, SourceUnavailableError
+from flopsd.errors import FlopsdError, LedgerError, ListenError, SourceUnavailableError
 from flopsd.evidence import Wanted
 from flopsd.journal import Journal, StateDir
+from flopsd.listening import Listener
+from flopsd.meeting import SOCKET_NAME, socket_path
 from flopsd.ownership.opening import Job, own_if_asked
 from flopsd.parse import parse_listen
 from flopsd.places import S3Place
@@ -70,6 +73,7 @@ def run_daemon(
     """
     table = load_peaks(settings.peaks)
     context = find_context(environment)
+    client_socket = socket_path(settings.client_socket, state_dir(settings, environment))
     origins: dict[str, str] = {}  # filled from the journal, before any source is read
     root_pid = os.getppid() if supervision is not None else None  # the launcher, whose child the job is
     job = Job(environment, context.job_name, root_pid, cores_per_chip(context, table))
@@ -89,12 +93,18 @@ def run_daemon(
         writer.begin(run, history, found.recovery)
         del history, found
         daemon = Daemon(writer, sources, clock, settings.interval_seconds)
+        if client_socket is not None and settings.client_socket is None and client_socket.name != SOCKET_NAME:
+            log.warning(
+                "the path of %s is too long for a socket in it: training processes meet it elsewhere", folder.path
+            )
+        ear = _Ear(client_socket, settings.client_uids, _unheard, clock)
         _tell_missing_extra(settings)
         log.info("run %s, incarnation %d, journal %s", run, writer.snapshot.incarnation, folder.journal)
         ending.attach(daemon, settings, clock, supervision)
         try:
-            why = daemon.run(_Companions(writer, settings, clock, err if progress else None, rolling).each_tick)
+            why = daemon.run(_Companions(writer, settings, clock, err if progress else None, rolling, ear).each_tick)
         finally:
+            ear.stop()
             if rolling is not None:
                 rolling.stop()
         durable = writer.close(why, ending.child_exit_code)
@@ -107,6 +117,10 @@ def run_daemon(
         journal.close()
         folder.release()
     return durable and sealed and (copied or supervision is not None)
+
+
+def _unheard(event: Event) -> None:
+    log.debug("%s", event)
 
 
 def _tell_missing_extra(settings: Settings) -> None:
@@ -286,13 +300,52 @@ class _Ending:
             daemon.stop("launcher gone")
 
 
+class _Ear:
+    """The listener for training processes, opened again and again where its socket cannot be had."""
+
+    def __init__(self, path: Path | None, uids: Sequence[int], post: Callable[[Event], None], clock: Clock) -> None:
+        """None listens to nobody."""
+        self._path, self._uids, self._post, self._clock = path, uids, post, clock
+        self._listener: Listener | None = None
+        self._next_ns, self._complained = clock.boottime_ns(), False
+
+    def each_tick(self) -> None:
+        if self._path is None or self._listener is not None or self._clock.boottime_ns() < self._next_ns:
+            return
+        listener = Listener(self._path, self._uids, self._post, self._clock)
+        try:
+            listener.start()
+        except ListenError as fault:
+            if not self._complained:
+                log.error(
+                    "%s%s; metering goes on without declarations and tries again every %d s",
+                    fault,
+                    f"; {fault.hint}" if fault.hint else "",
+                    REBIND_SECONDS,
+                )
+            self._complained, self._next_ns = True, self._clock.boottime_ns() + REBIND_SECONDS * NS_PER_S
+            return
+        self._listener = listener
+        log.info("training processes are heard at %s", self._path)
+
+    def stop(self) -> None:
+        if self._listener is not None:
+            self._listener.stop()
+
+
 class _Companions:
     """What goes on beside the metering: the web front, bound again where its port is taken, progress, rolling seals."""
 
     def __init__(
-        self, writer: Writer, settings: Settings, clock: Clock, err: IO[str] | None, rolling: RollingSeals | None
+        self,
+        writer: Writer,
+        settings: Settings,
+        clock: Clock,
+        err: IO[str] | None,
+        rolling: RollingSeals | None,
+        ear: _Ear,
     ) -> None:
-        self._rolling = rolling
+        self._rolling, self._ear = rolling, ear
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None
         self._next_bind_ns = self._begin_ns = clock.boottime_ns()
@@ -303,6 +356,7 @@ class _Companions:
     def each_tick(self) -> None:
         if self._rolling is not None:
             self._rolling.each_tick()
+        self._ear.each_tick()
         now_ns = self._clock.boottime_ns()
         if not self._bound and now_ns >= self._next_bind_ns:
             self._bind()

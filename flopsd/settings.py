@@ -44,6 +44,8 @@ class Settings:
     stop_seconds: float = 60.0
     evidence: tuple[str, ...] = KINDS
     timestamp_url: str | None = None
+    client_socket: str | None = None
+    client_uids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +213,20 @@ SETTINGS: tuple[Setting, ...] = (
         "URL",
         "RFC 3161 timestamp authority that is asked to stamp the seal (default: none)",
         parse.url,
+    ),
+    Setting(
+        "client_socket",
+        "--client-socket",
+        "PATH",
+        "Unix socket where training processes declare phases and facts, or 'off' (default: DIR/client.sock)",
+        parse.text_or_off,
+    ),
+    Setting(
+        "client_uids",
+        "--client-uids",
+        "UIDS",
+        "numbers of the users whose processes may do so, beside root and flopsd's own: 1000,1001 (default: none)",
+        parse.uids,
     ),
 )
 BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}

@@ -10,7 +10,7 @@ from typing import Any
 
 from flopsd.config import find_peaks
 from flopsd.context import default_state_dir
-from flopsd.core.figures import sum_figures, total
+from flopsd.core.figures import figures_json, sum_figures, total
 from flopsd.core.flop import format_flop
 from flopsd.core.ledger import figures_of
 from flopsd.core.model import DeviceUid, Evidence

@@ -261,7 +261,12 @@ def _share_ppm(tallies: list[Tally]) -> str | None:
 
 def _gap(incarnation: Incarnation, gap: GapInterval, table: PeakTable) -> dict[str, Any]:
     origin_ns = incarnation.begin["ns"]
-    ceiling = gap_ceiling_flop(gap.end_ns - gap.begin_ns, rating_of(incarnation, gap.device, table), table)
+    elsewhere = gap.reason in ACCOUNTED_ELSEWHERE
+    most = (
+        0
+        if elsewhere
+        else gap_ceiling_flop(gap.end_ns - gap.begin_ns, rating_of(incarnation, gap.device, table), table)
+    )
     return {
         "device": gap.device,
         "incarnation": gap.incarnation,
@@ -269,7 +274,7 @@ def _gap(incarnation: Incarnation, gap: GapInterval, table: PeakTable) -> dict[s
         "beginSeconds": seconds(gap.begin_ns - origin_ns),
         "endSeconds": seconds(gap.end_ns - origin_ns),
         "seconds": seconds(gap.end_ns - gap.begin_ns),
-        "ceiling": _text(0 if gap.reason in ACCOUNTED_ELSEWHERE else ceiling),
+        "ceiling": None if most is None else str(most),
     }
 
 

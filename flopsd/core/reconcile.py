@@ -57,15 +57,12 @@ class Ratio:
 
     def for_ledger(self) -> dict[str, Any]:
         warning = self.warning
+        ratio = {"low": self.low_ppm, "measured": self.measured_ppm, "high": self.high_ppm}
         return {
             "name": self.name,
             "of": self.of,
             "to": self.to,
-            "ratioPpm": {
-                "low": _text(self.low_ppm),
-                "measured": _text(self.measured_ppm),
-                "high": _text(self.high_ppm),
-            },
+            "ratioPpm": {name: None if ppm is None else str(ppm) for name, ppm in ratio.items()},
             "marginPpm": str(MARGIN_PPM),
             "within": self.within,
             "warning": warning,
@@ -118,13 +115,7 @@ def reconcile(found: Meaning) -> tuple[Ratio, ...]:
 def _ratio(name: str, of: str, to: str, one: Figures, other: Figures) -> Ratio:
     low = one.low_flop * PPM // other.high_flop if other.high_flop else None
     high = -(-one.high_flop * PPM // other.low_flop) if other.low_flop and one.high_flop is not None else None
-    measured = (
-        one.measured_flop * PPM // other.measured_flop
-        if other.measured_flop and one.measured_flop is not None
-        else None
-    )
+    measured: int | None = None
+    if one.measured_flop is not None and other.measured_flop:
+        measured = one.measured_flop * PPM // other.measured_flop
     return Ratio(name, of, to, low, measured, high)
-
-
-def _text(value: int | None) -> str | None:
-    return None if value is None else str(value)
