@@ -19,7 +19,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.errors import FlopsdError, UnknownDeviceError
 from flopsd.ownership.opening import Job
 from flopsd.parse import parse_listen
-from flopsd.service import Opening, cores_per_chip, source_options, state_dir
+from flopsd.opening import Opening, cores_per_chip, source_options
 from flopsd.settings import Settings
 from flopsd.sources import PROBED, SourceSettings
 from flopsd.survey import Surveyed, survey

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,12 @@ from flopsd.clock import Clock, rfc3339
 from flopsd.config import find_peaks, is_packaged
 from flopsd.core.ledger import SealFacts, encode, figures_of, statement
 from flopsd.core.model import Figures
+from flopsd.core.policy import Policy
 from flopsd.core.records import History, read_history
 from flopsd.errors import JournalDamagedError, LedgerError
 from flopsd.evidence import Wanted
 from flopsd.evidence.collecting import collect, stamp
+from flopsd.policies import find_policy
 from flopsd.placing import Exhibits, journal_beside, place, public_key_beside, turn
 from flopsd.prefix import longest_prefix, read_durable
 from flopsd.signing.dsse import sign
@@ -45,6 +48,7 @@ def seal_journal(
     clock: Clock,
     peaks_file: str | None = None,
     wanted: Wanted | None = None,
+    policy_files: Sequence[str] = (),
     *,
     live: bool = False,
     rolling: bool = False,
@@ -70,7 +74,8 @@ def seal_journal(
     sha256 = one_peak_table(history)
     table = find_peaks(sha256, [Path(peaks_file)] if peaks_file else [])
     evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
-    seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence)
+    policies = policies_of(history, [Path(file) for file in policy_files])
+    seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, policies)
     data, timestamp = sign(encode(statement(history, table, sealed.facts, seal)), key), ""
     if wanted is not None:
         data, timestamp = stamp(data, wanted, clock)
@@ -94,6 +99,11 @@ def seal_journal(
         history.node,
         timestamp,
     )
+
+
+def policies_of(history: History, candidates: Sequence[Path] = ()) -> tuple[Policy, ...]:
+    """The policies that the last incarnation was told to judge by. Raises PolicyError where one is not here."""
+    return tuple(find_policy(sha256, candidates) for sha256 in history.policy_sha256)
 
 
 def one_peak_table(history: History) -> str:

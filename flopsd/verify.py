@@ -22,6 +22,7 @@ from flopsd.core.envelope import (
 )
 from flopsd.core.ledger import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, JournalFacts, SealFacts, statement
 from flopsd.core.peaks import PeakTable
+from flopsd.core.policy import Policy
 from flopsd.core.records import History, extend
 from flopsd.errors import FlopsdError, NotVerifiedError
 from flopsd.evidence.checking import Stamped, findings, signed_items, timestamp_findings
@@ -31,7 +32,7 @@ from flopsd.framing import GENESIS
 from flopsd.journal import read_journal
 from flopsd.placing import journal_beside, peaks_beside
 from flopsd.prefix import sealed_part
-from flopsd.seal import one_peak_table
+from flopsd.seal import one_peak_table, policies_of
 from flopsd.signing.dsse import verify_signatures
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def verify_ledger(
     allow_replay: bool = False,
     trust: Trust | None = None,
     anchors: Sequence[Path] = (),
+    policy_files: Sequence[Path] = (),
 ) -> Verified:
     """Verify `ledger` with public `keys`; `trust` are the certificates to hold its evidence against, `anchors`
     the logs to hold its journal against.
@@ -114,6 +116,7 @@ def verify_ledger(
         allow_replay=allow_replay,
         trust=trust,
         anchors=anchors,
+        policy_files=policy_files,
     )
 
 
@@ -126,6 +129,7 @@ def verify_opened(
     allow_replay: bool = False,
     trust: Trust | None = None,
     anchors: Sequence[Path] = (),
+    policy_files: Sequence[Path] = (),
     find_table: Callable[[str, Sequence[Path]], PeakTable] = find_peaks,
 ) -> Verified:
     """Recompute a node ledger whose signatures are good. Raises NotVerifiedError."""
@@ -146,7 +150,7 @@ def verify_opened(
         _compare_journal(sealed, facts, exhibit)
         history = _history(exhibit, facts)
         table = find_table(one_peak_table(history), candidates)
-        _recompute(signed, history, facts, table)
+        _recompute(signed, history, facts, table, policies_of(history, policy_files))
         if history.replay is not None and not allow_replay:
             raise NotVerifiedError(
                 f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
@@ -240,10 +244,13 @@ def _history(exhibit: Path, facts: JournalFacts) -> History:
     return history
 
 
-def _recompute(signed: Mapping[str, Any], history: History, facts: JournalFacts, table: PeakTable) -> None:
+def _recompute(
+    signed: Mapping[str, Any], history: History, facts: JournalFacts, table: PeakTable, policies: tuple[Policy, ...]
+) -> None:
     """Build the statement again and hold it against the signed one, field by field."""
     method = signed["predicate"]["method"]
-    seal = SealFacts(str(method.get("flopsdVersion")), str(method.get("sealedAt")), signed_items(signed["predicate"]))
+    version, sealed_at = str(method.get("flopsdVersion")), str(method.get("sealedAt"))
+    seal = SealFacts(version, sealed_at, signed_items(signed["predicate"]), policies)
     refuse_difference(statement(history, table, facts, seal), signed, "the journal")
 
 

@@ -94,6 +94,11 @@ class History:
         return declared_from(self.incarnations[-1].begin.get("declared"))
 
     @property
+    def policy_sha256(self) -> list[str]:
+        """The policies that the last incarnation judges by."""
+        return [text(policy["sha256"]) for policy in self.incarnations[-1].begin.get("policies", ())]
+
+    @property
     def run(self) -> str:
         return str(self.incarnations[0].begin["run"])
 
