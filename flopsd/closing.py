@@ -46,8 +46,8 @@ def seal_at_end(
         key, made = ensure_key(settings.key, folder.path)
         if made:
             log.warning(NEW_KEY, key)
-        wanted = Wanted(settings.evidence, settings.timestamp_url, environment)
-        sealed = seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted, settings.policies, lock=folder.seal_lock)
+        wanted, lock = Wanted(settings.evidence, settings.timestamp_url, environment), folder.seal_lock
+        sealed = seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted, settings.policies, lock=lock)
     except FlopsdError as fault:
         log.error(
             "NOT SEALED: %s; %s; the journal %s is whole: `flopsd seal` can still seal it",
@@ -119,8 +119,8 @@ def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Cl
         key, made = ensure_key(settings.key, folder.path)
         if made:
             log.warning(NEW_KEY, key)
-        wanted = Wanted(settings.evidence, settings.timestamp_url, environment)
-        return seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted, settings.policies, lock=folder.seal_lock)
+        wanted, lock = Wanted(settings.evidence, settings.timestamp_url, environment), folder.seal_lock
+        return seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted, settings.policies, lock=lock)
     finally:
         journal.close()
         folder.release()

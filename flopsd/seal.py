@@ -17,8 +17,8 @@ from flopsd.core.records import History, read_history
 from flopsd.errors import JournalDamagedError, LedgerError
 from flopsd.evidence import Wanted
 from flopsd.evidence.collecting import collect, stamp
-from flopsd.policies import find_policy
 from flopsd.placing import Exhibits, journal_beside, place, public_key_beside, turn
+from flopsd.policies import find_policy
 from flopsd.prefix import longest_prefix, read_durable
 from flopsd.signing.dsse import sign
 from flopsd.signing.keys import load_signer

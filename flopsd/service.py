@@ -75,7 +75,9 @@ def run_daemon(
         run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
         rolling = _rolling(settings, seal_command, clock, resumed=bool(history.incarnations))
         emit = _emitter(settings, out, err, rolling)
-        writer = Writer(journal, table, _writer_settings(settings, tuple(sources), declared, policies), context, clock, emit)
+        writer = Writer(
+            journal, table, _writer_settings(settings, tuple(sources), declared, policies), context, clock, emit
+        )
         writer.begin(run, history, found.recovery)
         del history, found
         daemon = Daemon(writer, sources, clock, settings.interval_seconds)
