@@ -9,19 +9,18 @@ from pathlib import Path
 
 from flopsd import __version__
 from flopsd.clock import Clock, rfc3339
-from flopsd.config import find_peaks, is_packaged
+from flopsd.config import is_packaged
 from flopsd.core.ledger import SealFacts, encode, figures_of, statement
 from flopsd.core.model import Figures
-from flopsd.core.policy import Policy
 from flopsd.core.records import History, read_history
 from flopsd.errors import JournalDamagedError, LedgerError
 from flopsd.evidence import Wanted
 from flopsd.evidence.collecting import collect, stamp
 from flopsd.placing import Exhibits, journal_beside, place, public_key_beside, turn
-from flopsd.policies import find_policy
 from flopsd.prefix import longest_prefix, read_durable
 from flopsd.signing.dsse import sign
 from flopsd.signing.keys import load_signer
+from flopsd.tables import Tables
 
 log = logging.getLogger("flopsd")
 
@@ -72,9 +71,9 @@ def seal_journal(
     if not history.incarnations:
         raise LedgerError(f"the journal {journal} is empty: there is nothing to seal")
     sha256 = one_peak_table(history)
-    table = find_peaks(sha256, [Path(peaks_file)] if peaks_file else [])
+    tables = Tables(peaks_file, policy_files)
+    table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
     evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
-    policies = policies_of(history, [Path(file) for file in policy_files])
     seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, policies)
     data, timestamp = sign(encode(statement(history, table, sealed.facts, seal)), key), ""
     if wanted is not None:
@@ -99,11 +98,6 @@ def seal_journal(
         history.node,
         timestamp,
     )
-
-
-def policies_of(history: History, candidates: Sequence[Path] = ()) -> tuple[Policy, ...]:
-    """The policies that the last incarnation was told to judge by. Raises PolicyError where one is not here."""
-    return tuple(find_policy(sha256, candidates) for sha256 in history.policy_sha256)
 
 
 def one_peak_table(history: History) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.anchors import Anchored, hold_anchors
-from flopsd.config import find_peaks
 from flopsd.core.envelope import (
     MAX_ENVELOPE_BYTES,
     Envelope,
@@ -32,8 +31,9 @@ from flopsd.framing import GENESIS
 from flopsd.journal import read_journal
 from flopsd.placing import journal_beside, peaks_beside
 from flopsd.prefix import sealed_part
-from flopsd.seal import one_peak_table, policies_of
+from flopsd.seal import one_peak_table
 from flopsd.signing.dsse import verify_signatures
+from flopsd.tables import Tables
 
 if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey
@@ -97,11 +97,10 @@ def verify_ledger(
     *,
     threshold: int = 1,
     journal: Path | None = None,
-    peaks_file: str | None = None,
+    tables: Tables | None = None,
     allow_replay: bool = False,
     trust: Trust | None = None,
     anchors: Sequence[Path] = (),
-    policy_files: Sequence[Path] = (),
 ) -> Verified:
     """Verify `ledger` with public `keys`; `trust` are the certificates to hold its evidence against, `anchors`
     the logs to hold its journal against.
@@ -112,11 +111,10 @@ def verify_ledger(
         open_ledger(ledger, keys, threshold),
         ledger,
         journal=journal,
-        peaks_file=peaks_file,
+        tables=tables,
         allow_replay=allow_replay,
         trust=trust,
         anchors=anchors,
-        policy_files=policy_files,
     )
 
 
@@ -125,12 +123,10 @@ def verify_opened(
     ledger: Path,
     *,
     journal: Path | None = None,
-    peaks_file: str | None = None,
+    tables: Tables | None = None,
     allow_replay: bool = False,
     trust: Trust | None = None,
     anchors: Sequence[Path] = (),
-    policy_files: Sequence[Path] = (),
-    find_table: Callable[[str, Sequence[Path]], PeakTable] = find_peaks,
 ) -> Verified:
     """Recompute a node ledger whose signatures are good. Raises NotVerifiedError."""
     signed = opened.statement
@@ -142,15 +138,15 @@ def verify_opened(
             f"the signature is good, but the journal {exhibit} is not there: no total can be recomputed",
             hint="lay the journal beside the ledger, or name it with --journal",
         )
-    candidates = [peaks_beside(ledger), *([Path(peaks_file)] if peaks_file is not None else [])]
+    tables = tables or Tables()
     anchored = None
     try:
         sealed = _sealed_journal(signed)
         facts, further = sealed_part(exhibit, sealed.size_bytes)
         _compare_journal(sealed, facts, exhibit)
         history = _history(exhibit, facts)
-        table = find_table(one_peak_table(history), candidates)
-        _recompute(signed, history, facts, table, policies_of(history, policy_files))
+        table = tables.peaks(one_peak_table(history), [peaks_beside(ledger)])
+        _recompute(signed, history, facts, table, tables.policies(history.policy_sha256))
         if history.replay is not None and not allow_replay:
             raise NotVerifiedError(
                 f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",

@@ -17,6 +17,7 @@ from flopsd.context import Context
 from flopsd.core.codec import DeviceEntry, device_record, evidence_record, precision_record, tally_record
 from flopsd.core.declared import NOTHING_DECLARED, Declared
 from flopsd.core.figures import Rating
+from flopsd.core.meaning import NOTHING_TOLD, told
 from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Precision, Sweep, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy import Policy
@@ -98,6 +99,7 @@ class Writer:
         self._offset_ns = 0
         self._checkpointed_ns = 0
         self._closed = False
+        self._told = NOTHING_TOLD
         self.snapshot: Snapshot
 
     def begin(self, run: str, history: History, recovery: Recovery | None) -> None:
@@ -105,6 +107,7 @@ class Writer:
         clock = self._clock
         self._run, self._history, self._incarnation = run, history, len(history.incarnations) + 1
         self._sessions = Sessions(self._settings.run_declared, history.sessions, clock.boottime_ns)
+        self._told = told(self._settings.run_declared, list(history.sessions.values()))
         self._begin_ns = self._checkpointed_ns = clock.boottime_ns()
         wall_ns = clock.wall_ns()
         self._offset_ns = wall_ns - self._begin_ns
@@ -186,6 +189,7 @@ class Writer:
         for watched in self._watched.values():
             watched.gaps.clear()
         self._sessions.settled()
+        self._told = told(self._settings.run_declared, list(self._sessions.known.values()))
         self._publish()
         self._emit(self._checkpoint_line())
         return True
@@ -226,7 +230,7 @@ class Writer:
         self._find_gone()
         self._outbox.append(device_record(self._incarnation, watched.number, entry, tally))
         if tally.begin_ns < self._begin_ns:
-            watched.count(watched.gap(self._begin_ns, GapReason.DAEMON_DOWN))
+            watched.count(watched.gap(self._begin_ns, GapReason.DAEMON_DOWN), self._sessions.in_force)
 
     def _reassign(self) -> None:
         """Follow the roster: a device whose source or expected evidence changed says so in the journal."""
@@ -380,6 +384,9 @@ class Writer:
             journal_last_append_wall_ns=self._outbox.last_append_wall_ns,
             journal_fault=self._outbox.fault,
             earlier=self._gone,
+            told=self._told,
+            policies=tuple(self._settings.policies),
+            is_whole=len(self._context.roster) <= 1,
         )
 
     def _find_gone(self) -> None:

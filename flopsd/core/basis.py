@@ -8,28 +8,20 @@ from typing import Any
 from flopsd.core.declared import Base, Declared, Method
 from flopsd.core.figures import figures_json
 from flopsd.core.guidelines import Guidelines
-from flopsd.core.meaning import MARGIN_PPM, Architecture, Meaning
+from flopsd.core.meaning import Architecture, Meaning
 from flopsd.core.model import Figures
 from flopsd.core.policy import Case, Policy, findings
 from flopsd.core.records import Session
 
-UPDATES = (
-    "Executed training work less the recomputation of activations (Guidelines C(2025) 5045, annex A.1). Evaluation is "
-    "taken out. What no process declared, and generated data, count in high only; cumulative counts generated data."
-)
-COUNTED = (
-    "Counted from the model's shape and the tokens that its processes say passed through it: no hardware was asked."
-)
-
 
 def declared_for_ledger(found: Meaning, declared: Declared, sessions: Iterable[Session]) -> dict[str, Any]:
     """What was declared and by whom; a declaration is no measurement."""
-    told = declared.for_journal()
-    base = told["base"]
+    settings, agreed = declared.for_journal(), found.told
+    base = settings["base"]
     return {
-        "phase": told["phase"],
-        "method": None if found.method is None else found.method.value,
-        "recomputation": None if found.recomputation is None else found.recomputation.value,
+        "phase": settings["phase"],
+        "method": None if agreed.method is None else agreed.method.value,
+        "recomputation": None if agreed.recomputation is None else agreed.recomputation.value,
         "base": None if base is None else {**base, "declaredBy": "config"},
         "sessions": [
             {
@@ -47,21 +39,16 @@ def declared_for_ledger(found: Meaning, declared: Declared, sessions: Iterable[S
 
 
 def guidelines_for_ledger(found: Meaning) -> dict[str, Any]:
-    share = found.required
+    share = found.told.required
     return {
-        **counted_for_ledger(found.guidelines),
+        **found.guidelines.for_ledger(),
         "requiredPpm": {
             "low": str(share.low_ppm),
             "stated": None if share.stated_ppm is None else str(share.stated_ppm),
             "high": str(share.high_ppm),
         },
         "from": share.source,
-        "method": UPDATES,
     }
-
-
-def counted_for_ledger(counted: Guidelines) -> dict[str, Any]:
-    return {**figures_json(counted.updates), "cumulative": figures_json(counted.cumulative)}
 
 
 def architecture_for_ledger(found: Architecture | None) -> dict[str, Any] | None:
@@ -69,22 +56,12 @@ def architecture_for_ledger(found: Architecture | None) -> dict[str, Any] | None
         return None
     trainable = found.parameters_trainable
     return {
-        "low": str(found.required.low),
-        "computed": str(found.required.computed),
-        "high": str(found.required.high),
-        "executed": {
-            "low": str(found.executed.low),
-            "computed": str(found.executed.computed),
-            "high": str(found.executed.high),
-        },
-        "method": COUNTED,
+        **found.counted.for_ledger(),
         "parameters": {
             "total": str(found.parameters_total),
             "active": str(found.parameters_active),
             "trainable": None if trainable is None else str(trainable),
         },
-        "tokens": str(found.tokens),
-        "marginPpm": str(MARGIN_PPM),
         "assumptions": list(found.assumptions),
     }
 

@@ -20,7 +20,7 @@ from flopsd.core.basis import (
     policies_for_ledger,
 )
 from flopsd.core.figures import by_phase, figures_json, gap_ceiling_flop, rows, sum_figures, total, total_of
-from flopsd.core.meaning import Meaning, meaning
+from flopsd.core.meaning import Meaning, meaning, told
 from flopsd.core.meter import COUNTER_REFRESH_NS, max_plausible_sm_cycles
 from flopsd.core.model import (
     ACCOUNTED_ELSEWHERE,
@@ -139,8 +139,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
     found = meaning(
         (by_phase(one.tally, one.rows) for one in everything),
         _whole(one.figures for one in everything),
-        history.declared,
-        sessions,
+        told(history.declared, sessions),
     )
     roster = first.begin["context"]["node"]["roster"]
     return {
@@ -155,8 +154,8 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "totals": {
             "executed": _executed(table, everything, found),
             "guidelines": guidelines_for_ledger(found),
-            "architecture": architecture_for_ledger(found.architecture),
-            "architectureAbsent": found.absent or None,
+            "architecture": architecture_for_ledger(found.told.architecture),
+            "architectureAbsent": found.told.absent or None,
         },
         "energyJoules": energy_joules(tallies),
         "energyUncountedSeconds": energy_uncounted(tallies),
@@ -164,9 +163,9 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "wallSeconds": seconds(sum(inc.last_ns - inc.begin["ns"] for inc in history.incarnations)),
         "coverage": _coverage(history, table),
         "findings": findings_for_ledger(
-            seal.policies, found.guidelines, found.method, history.declared.base, whole=len(roster) <= 1
+            seal.policies, found.guidelines, found.told.method, found.told.base, whole=len(roster) <= 1
         ),
-        "reconciliation": [ratio.for_ledger() for ratio in reconcile(found)],
+        "reconciliation": _reconciliation(found),
         "evidence": [dict(item) for item in seal.evidence],
         "method": {
             "flopsdVersion": seal.flopsd_version,
@@ -204,6 +203,13 @@ def _incarnation(incarnation: Incarnation) -> dict[str, Any]:
         "precision": begin["precision"],
         "sources": incarnation.sources,
     }
+
+
+def _reconciliation(found: Meaning) -> list[dict[str, Any]]:
+    architecture = found.told.architecture
+    counted = None if architecture is None else architecture.counted
+    ratios = reconcile(found.by_phase, found.guidelines.updates, counted, found.told.framework_flop)
+    return [ratio.for_ledger() for ratio in ratios]
 
 
 def _executed(table: PeakTable, rated: list[Rated], found: Meaning) -> dict[str, Any]:

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.architecture import Bounds, flop, forward_flop, parameters, read_model, training_from
-from flopsd.core.declared import Declared, Method, Phase, Recomputation
+from flopsd.core.counted import Counted, add_bounds
+from flopsd.core.declared import Base, Declared, Method, Phase, Recomputation
 from flopsd.core.guidelines import Guidelines, Required, guidelines, required_share
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
 from flopsd.core.records import Session
 from flopsd.errors import ArchitectureError
 
-# Guidelines, para 120: an estimate is good where the truth is within 30 % of it.
-MARGIN_PPM = 300_000
 _MODEL_FACTS = (
     "model_config",
     "parameters_total",
@@ -35,36 +34,53 @@ NO_PROCESS = "no training process declared its model and its tokens"
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """FLOP counted from model and tokens. `required` is of training; `executed` of all that the processes did."""
+    """FLOP counted from model and tokens; `training_executed` is the training's part of what was executed."""
 
-    required: Bounds
+    counted: Counted
     training_executed: Bounds
-    executed: Bounds
     parameters_total: int
     parameters_active: int
     parameters_trainable: int | None
-    tokens: int
     assumptions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
-    """The bases of one run. `absent` says why there is no architecture basis."""
+class Told:
+    """What follows from declarations alone. `absent` says why there is no architecture basis."""
 
-    by_phase: Mapping[str, Figures]
-    executed: Figures
-    required: Required
-    guidelines: Guidelines
-    architecture: Architecture | None
-    absent: str
     method: Method | None
     recomputation: Recomputation | None
+    base: Base | None
+    required: Required
+    architecture: Architecture | None
+    absent: str
     framework_flop: int | None
 
 
-def meaning(
-    parts: Iterable[Mapping[str, Figures]], executed: Figures, declared: Declared, sessions: Sequence[Session]
-) -> Meaning:
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """The bases of one run, and what they rest on."""
+
+    by_phase: Mapping[str, Figures]
+    executed: Figures
+    guidelines: Guidelines
+    told: Told
+
+
+def told(declared: Declared, sessions: Sequence[Session]) -> Told:
+    """What settings and training processes declare, taken together; settings have the last word."""
+    method = declared.method or _agreed(sessions, "method", Method)
+    recomputation = declared.recomputation or _agreed(sessions, "recomputation", Recomputation)
+    found, absent = _architecture(sessions, method, recomputation)
+    share = required_share(method, recomputation) if found is None else _share_of(found, method, recomputation)
+    counts = [counters.get("framework_flop", 0) for session in sessions for counters in session.work.values()]
+    return Told(method, recomputation, declared.base, share, found, absent, max(counts, default=0) or None)
+
+
+NOTHING_TOLD = Told(None, None, None, required_share(None, None), None, NO_PROCESS, None)
+
+
+def meaning(parts: Iterable[Mapping[str, Figures]], executed: Figures, what: Told) -> Meaning:
     """The meaning of figures by phase, one mapping a tally; their sum is `executed`."""
     by_phase: dict[str, Figures] = {}
     for part in parts:
@@ -72,23 +88,7 @@ def meaning(
             by_phase[phase] = by_phase.get(phase, NO_FIGURES) + figures
     if not by_phase:  # no device was ever seen: nobody knows what ran
         by_phase = {UNDECLARED_PHASE: executed}
-    method = declared.method or _agreed(sessions, "method", Method)
-    recomputation = declared.recomputation or _agreed(sessions, "recomputation", Recomputation)
-    found, absent = _architecture(sessions, method, recomputation)
-    share = required_share(method, recomputation) if found is None else _share_of(found, method, recomputation)
-    counts = [s.work.get(phase, {}).get("framework_flop") for s in sessions for phase in s.work]
-    framework = [count for count in counts if count]
-    return Meaning(
-        by_phase,
-        executed,
-        share,
-        guidelines(by_phase, share),
-        found,
-        absent,
-        method,
-        recomputation,
-        max(framework) if framework else None,
-    )
+    return Meaning(by_phase, executed, guidelines(by_phase, what.required), what)
 
 
 def _agreed(sessions: Sequence[Session], fact: str, kind: Any) -> Any:
@@ -122,13 +122,11 @@ def _architecture(
     whole = found[0]
     for more in found[1:]:
         whole = Architecture(
-            _sum(whole.required, more.required),
-            _sum(whole.training_executed, more.training_executed),
-            _sum(whole.executed, more.executed),
+            whole.counted + more.counted,
+            add_bounds(whole.training_executed, more.training_executed),
             max(whole.parameters_total, more.parameters_total),
             max(whole.parameters_active, more.parameters_active),
             None,
-            whole.tokens + more.tokens,
             tuple(dict.fromkeys((*whole.assumptions, *more.assumptions))),
         )
     return whole, ""
@@ -145,28 +143,22 @@ def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -
     executed = trained_executed
     for phase, counters in work.items():
         if phase != Phase.TRAIN.value and counters.get("tokens"):
-            executed = _sum(executed, forward_flop(model, counters, training))
+            executed = add_bounds(executed, forward_flop(model, counters, training))
     sizes = parameters(model)
     return Architecture(
-        required,
+        Counted(required, executed, train.get("tokens", 0)),
         trained_executed,
-        executed,
         sizes.total,
         sizes.active,
         facts.get("parameters_trainable"),
-        train.get("tokens", 0),
         assumptions,
     )
-
-
-def _sum(one: Bounds, other: Bounds) -> Bounds:
-    return Bounds(one.low + other.low, one.computed + other.computed, one.high + other.high)
 
 
 def _share_of(found: Architecture, method: Method | None, recomputation: Recomputation | None) -> Required:
     """The share by the model's own arithmetic, where its training was counted and its recomputation is known."""
     known = required_share(method, recomputation)
-    needed, did = found.required, found.training_executed
+    needed, did = found.counted.required, found.training_executed
     pairs = ((needed.low, did.low), (needed.computed, did.computed), (needed.high, did.high))
     if known.stated_ppm is None or not all(whole for _, whole in pairs):
         return known

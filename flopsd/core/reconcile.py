@@ -6,11 +6,13 @@ alerted on; it never changes a figure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flopsd.core.counted import Counted
 from flopsd.core.declared import Phase
-from flopsd.core.meaning import MARGIN_PPM, Meaning
+from flopsd.core.guidelines import MARGIN_PPM
 from flopsd.core.model import NO_FIGURES, PPM, Figures
 
 MORE_EXECUTED = "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
@@ -70,14 +72,18 @@ class Ratio:
         }
 
 
-def reconcile(found: Meaning) -> tuple[Ratio, ...]:
+def reconcile(
+    by_phase: Mapping[str, Figures],
+    updates: Figures,
+    architecture: Counted | None,
+    framework_flop: int | None = None,
+) -> tuple[Ratio, ...]:
     """The bases of a run against each other; none where there is only one."""
-    architecture = found.architecture
     if architecture is None:
         return ()
     declared = NO_FIGURES
     for phase in Phase:
-        declared += found.by_phase.get(phase.value, NO_FIGURES)
+        declared += by_phase.get(phase.value, NO_FIGURES)
     needed, all_of_it = architecture.required, architecture.executed
     ratios = [
         _ratio(
@@ -91,12 +97,12 @@ def reconcile(found: Meaning) -> tuple[Ratio, ...]:
             "guidelines/architecture",
             "guidelines, directly contributing to parameter updates",
             "architecture, required for training",
-            found.guidelines.updates,
+            updates,
             Figures(needed.low, needed.computed, needed.high),
         ),
     ]
-    if found.framework_flop and needed.computed:
-        ppm = found.framework_flop * PPM // needed.computed
+    if framework_flop and needed.computed:
+        ppm = framework_flop * PPM // needed.computed
         ratios.append(
             Ratio(
                 "framework/architecture",

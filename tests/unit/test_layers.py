@@ -14,7 +14,7 @@ FLOORS = (
     ("core.model", "core.flop", "core.integral", "clock", "ownership", "evidence"),
     ("places", "core.declared", "core.strict"),
     ("core.phases", "core.rules", "core.architecture"),
-    ("core.conditions", "core.guidelines"),
+    ("core.conditions",),
     ("core.policy",),
     (
         "core.meter",
@@ -35,6 +35,8 @@ FLOORS = (
         "neuron.stream",
         "neuron.sysfs",
     ),
+    ("core.guidelines", "core.together"),
+    ("core.counted",),
     (
         "core.meaning",
         "core.rated",
@@ -57,7 +59,7 @@ FLOORS = (
     ("ownership.visible", "ownership.kubernetes", "ownership.hpc", "ownership.processes"),
     ("config", "journal", "logfile", "sources", "roster", "nvidia", "nvidia.driver", "nvidia.library", "nvidia.scale"),
     ("policies", "dcgm.work", "ownership.source", "nvidia.clocks", "nvidia.gpm", "nvidia.mig", "nvidia.utilization"),
-    ("ownership.opening", "nvidia.activity", "dcgm.gpu", "neuron.source"),
+    ("tables", "ownership.opening", "nvidia.activity", "dcgm.gpu", "neuron.source"),
     ("dcgm.source",),
     (
         "sources.nvml",

@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from flopsd.core.envelope import parse_envelope
 from flopsd.errors import NotVerifiedError
 from flopsd.signing.keys import load_public
+from flopsd.tables import Tables
 from flopsd.verify import Verified, verify_ledger
 from tests.support.story import PEAKS, VECTORS
 from tests.support.vectors import all_cases, write
@@ -32,7 +33,7 @@ def judge(case: Path, peaks: Path = PEAKS) -> Verified:
     how = told(case)
     return verify_ledger(
         case / "ledger.json", [load_public(str(case / name)) for name in how["keys"]], threshold=how["threshold"],
-        peaks_file=str(peaks), allow_replay=how["allowReplay"],
+        tables=Tables(str(peaks)), allow_replay=how["allowReplay"],
     )  # fmt: skip
 
 
