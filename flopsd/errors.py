@@ -106,7 +106,3 @@ class ListenError(FlopsdError):
 
 class NotVerifiedError(FlopsdError):
     """A ledger is not what it claims to be; the message is the first reason."""
-
-
-class ArchitectureError(FlopsdError):
-    """stub"""
