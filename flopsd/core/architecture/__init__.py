@@ -10,7 +10,7 @@ from flopsd.core.architecture.counting import Parameters, adapters, parameters
 from flopsd.core.architecture.flop import flop, forward_flop
 from flopsd.core.architecture.model import Model
 from flopsd.core.architecture.pairs import causal_pairs, window_pairs
-from flopsd.core.architecture.reading import FAMILIES, bare_model, model_from, read_model
+from flopsd.core.architecture.reading import FAMILIES, bare_model, read_model
 from flopsd.core.architecture.training import Lora, Training, training_from
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "causal_pairs",
     "flop",
     "forward_flop",
-    "model_from",
     "parameters",
     "read_model",
     "training_from",

@@ -80,8 +80,9 @@ class Fields:
         return count
 
     def optional(self, name: str, default: int | None = None) -> int | None:
-        """A size that may be null; `default` is what a missing field means."""
-        return self.number(name) if self.get(name, default) is not None and name in self._config else default
+        """A size that may be null or 0, which is none; `default` is what a missing field means."""
+        value = self.get(name, default)
+        return None if value is None else self.number(name, default, at_least=0) or None
 
     def flag(self, name: str, default: bool) -> bool:
         value = self.get(name, default)

@@ -106,7 +106,6 @@ class _Case:
 
         sums = walk(self.model, self.rows[Level.COMPUTED], pairs, self.trained(Level.LOW))
         sums = self._with_surplus(sums, Level.LOW)
-        # Non-reentrant checkpointing stops as soon as it has what the backward pass needs.
         again = sums.layers - sums.spare if self.training.recomputation is Recomputation.FULL else 0
         return max(sums.total + again, self.required(Level.LOW).total)
 
@@ -125,7 +124,8 @@ class _Case:
         deep = sums
         if recomputation in (Recomputation.FULL, Recomputation.SELECTIVE):
             deep = self._with_surplus(self.walk(Level.COMPUTED, self.trained(Level.COMPUTED), True), Level.COMPUTED)
-        again = {Recomputation.FULL: deep.layers, Recomputation.SELECTIVE: deep.layers_attention}
+        # Non-reentrant checkpointing, the default of transformers 5, stops once it has what the backward pass needs.
+        again = {Recomputation.FULL: deep.layers - deep.spare, Recomputation.SELECTIVE: deep.layers_attention}
         return {
             "linear_forward": sums.linear,
             "adapter_forward": sums.adapter,

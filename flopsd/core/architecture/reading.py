@@ -18,12 +18,15 @@ FAMILIES = (*STYLES, "gemma3", "gpt2", "gpt_neox", "bert", "roberta", "t5", "bar
 
 def read_model(config: Mapping[str, Any]) -> Model:
     """The model that a Hugging Face config.json describes. A field that it leaves out has the default of
-    transformers' class, as in transformers.
+    transformers' class, as in transformers. A mapping with `parameters_total` and no `model_type`, such as declared
+    facts without a configuration, is a model of which only that number is known: 6PD with wide bounds.
 
     Raises ArchitectureError naming the family or the field, and what to do: an unknown family is never guessed,
     and an unknown field is never ignored.
     """
     family = config.get("model_type")
+    if family is None and config.get("parameters_total") is not None:
+        return bare_model(config["parameters_total"])
     notes: tuple[str, ...] = ()
     if config.get("auto_map"):
         notes = ("the configuration names code of its own (auto_map): counted is the family's own architecture",)
@@ -53,15 +56,6 @@ def bare_model(parameters_total: int) -> Model:
     if parameters_total < 1:
         raise ArchitectureError("parameters_total is 0", hint="count the parameters before they are sharded or packed")
     return Model("bare", bare=parameters_total)
-
-
-def model_from(facts: Mapping[str, Any]) -> Model | None:
-    """The model of the declared facts: its configuration, else its number of parameters, else nothing."""
-    if facts.get("model_config") is not None:
-        return read_model(facts["model_config"])
-    if facts.get("parameters_total") is not None:
-        return bare_model(facts["parameters_total"])
-    return None
 
 
 def _with_notes(model: Model, notes: tuple[str, ...]) -> Model:
