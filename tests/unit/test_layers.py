@@ -10,7 +10,7 @@ import flopsd
 ROOT = Path(flopsd.__file__).parent
 # A module may import those of lower floors, and `sources` never each other.
 FLOORS = (
-    ("errors", "__init__"),
+    ("errors", "__init__", "core.rounding", "core.guidelines_estimate"),
     ("core.model", "core.flop", "core.integral", "clock", "ownership", "evidence"),
     ("places",),
     (
@@ -47,7 +47,7 @@ FLOORS = (
         "neuron.chips",
     ),
     ("core.sums", "core.completeness", "core.policy"),
-    ("core.children",),
+    ("core.children", "core.forecast"),
     ("core.claims", "core.job"),
     ("ownership.nvml", "ownership.podresources", "ownership.asking", "ownership.rejoin", "neuron.totals"),
     ("ownership.visible", "ownership.kubernetes", "ownership.hpc", "ownership.processes"),
