@@ -46,8 +46,10 @@ def test_every_threshold_of_the_packaged_policy_stands_in_its_file() -> None:
     (policy,) = load_policies()
     assert policy.sha256 == hashlib.sha256(PACKAGED.read_bytes()).hexdigest()
     assert policy.margin_ppm == 300_000
-    thresholds = {rule.id: rule.threshold and (rule.threshold.flop, rule.threshold.of_base) for rule in policy.rules}
-    texts = {key: None if value is None else tuple(str(v) for v in value) for key, value in thresholds.items()}
+    texts = {
+        rule.id: None if rule.threshold is None else (str(rule.threshold.flop), str(rule.threshold.of_base))
+        for rule in policy.rules
+    }
     e23, e25 = str(10**23), str(10**25)
     assert texts == {
         "gpai-indicative": (e23, "None"),
@@ -58,6 +60,11 @@ def test_every_threshold_of_the_packaged_policy_stands_in_its_file() -> None:
         "modification-systemic": None,
         "base-not-gpai": (e23, "None"),
         "base-and-modification-systemic": (e25, "None"),
+    }
+    assert {rule.id for rule in policy.rules if rule.notify} == {
+        "systemic-presumption",
+        "modification-systemic",
+        "base-and-modification-systemic",
     }
 
 
