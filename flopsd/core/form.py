@@ -186,12 +186,14 @@ def _energy(predicate: Mapping[str, Any], rules: FormRules) -> Line:
         return Line(name, NOT_APPLICABLE, NOT_APPLICABLE, "no energy counter of an accelerator could be read")
     mwh = Fraction(predicate["energyJoules"]) / JOULES_PER_MWH
     uncounted = Fraction(predicate["energyUncountedSeconds"])
+    whole = not uncounted and (predicate.get("completeness") or {"complete": True})["complete"] is True
     # What is missing makes it a lower bound, and a lower bound is rounded down.
-    text = f"{plain(mwh, rules.energy_figures, Towards.DOWN if uncounted else Towards.NEAREST)} MWh"
+    text = f"{plain(mwh, rules.energy_figures, Towards.NEAREST if whole else Towards.DOWN)} MWh"
     note = "accelerators only: hosts, network and cooling are not in it"
     if uncounted:
-        text = f"at least {text}"
         note += f"; {plain(uncounted / DAY_S, rules.energy_figures)} device days had no energy counter"
+    if not whole:
+        text = f"at least {text}"
     return Line(name, text, text, note)
 
 

@@ -39,15 +39,15 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
 
 def energy_methodology(predicate: Mapping[str, Any]) -> str:
     """How the energy was measured and what its boundary is, or what is missing."""
-    boundary = (
-        "The boundary is the accelerators' boards; hosts, storage, network, cooling and conversion are not in it."
-    )
     if predicate["energyJoules"] is None:
         return (
             "Missing: no energy counter of an accelerator could be read, and none is estimated. Needed is an "
             "accelerator and driver with an energy counter, or a figure from whoever provides the hardware."
         )
-    sentences = ["Sum of the accelerators' own energy counters, as differences between readings.", boundary]
+    sentences = [
+        "Sum of the accelerators' own energy counters, as differences between readings.",
+        "The boundary is the accelerators, as their counters draw it: hosts, storage, network and cooling are outside.",
+    ]
     uncounted, whole = Fraction(predicate["energyUncountedSeconds"]), Fraction(predicate["deviceSeconds"])
     if uncounted:
         share = f" ({percent(uncounted, whole, Towards.UP)} of device time)" if whole else ""
@@ -75,7 +75,7 @@ def notification(predicate: Mapping[str, Any], policy: Policy, method: str) -> s
     for found in above:
         parts.append(f"Requirement met: {found['title']} ({found['citation']}).")
         parts.append(_amount(found, policy.form))
-    return "\n".join([*parts, f"Approach: {method}", policy.notice])
+    return "\n".join([*parts, f"Approach: {method}"])
 
 
 def _amount(found: Mapping[str, Any], rules: FormRules) -> str:

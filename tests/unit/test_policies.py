@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,23 @@ def test_every_threshold_of_the_packaged_policy_stands_in_its_file() -> None:
         "modification-systemic",
         "base-and-modification-systemic",
     }
+
+
+def test_the_page_on_thresholds_has_every_rule_with_its_threshold() -> None:
+    page = (config_dir().parent / "docs" / "thresholds.md").read_text()
+    rows = {
+        line.split("`")[1]: line.split("|")[3]
+        for line in page.splitlines()
+        if re.match(r"\| `[a-z-]+` \|.*\|.*\|", line)
+    }
+    (policy,) = load_policies()
+    assert [
+        name for name in rows if name not in ("below", "above", "indeterminate", "known", "estimated", "unknown")
+    ] == [rule.id for rule in policy.rules]
+    written = {rule["id"]: rule.get("threshold", {}) for rule in data()["rules"]}
+    for name, threshold in written.items():
+        for value in threshold.values():
+            assert f"> {value}" in rows[name], name
 
 
 def test_another_regime_is_another_file(tmp_path: Path) -> None:
