@@ -83,6 +83,7 @@ class Rule:
     or_else: str | None
     derived: tuple[str, ...]
     assumes: str
+    notify: bool  # whether the regulator is notified when it is above
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ def _rule(raw: object, position: int, sources: set[str], problems: list[str]) ->
     name = raw.get("id") if isinstance(raw, Mapping) else None
     entry = Entry(raw, f"rule {name if isinstance(name, str) and name else position}", problems)
     entry.only(
-        *("id", "title", "quantity", "threshold", "when", "or_else", "derived", "assumes"),
+        *("id", "title", "quantity", "threshold", "when", "or_else", "derived", "assumes", "notify"),
         *("citation", "consequence", "since", "status", "sources"),
     )
     derived = entry.get("derived")
@@ -176,10 +177,13 @@ def _rule(raw: object, position: int, sources: set[str], problems: list[str]) ->
         or_else=entry.name("or_else") if entry.has("or_else") else None,
         derived=tuple(str(item) for item in derived) if isinstance(derived, list) else (),
         assumes=entry.text("assumes", ""),
+        notify=entry.flag("notify") is True,
     )
 
 
 def _conditions(when: Entry) -> Conditions:
+    if when.raw is None:
+        return Conditions()
     when.only("modification", "method", "base.kind", "base.systemic", "base.flop")
     flop = when.entry("base.flop")
     if when.has("base.flop"):
