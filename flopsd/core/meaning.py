@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.architecture import Bounds, flop, forward_flop, parameters, read_model, training_from
+from flopsd.core.architecture import Bounds, bare_model, flop, forward_flop, parameters, read_model, training_from
 from flopsd.core.counted import Counted, add_bounds
 from flopsd.core.declared import Base, Declared, Method, Phase, Recomputation
 from flopsd.core.guidelines import Guidelines, Required, guidelines, required_share
@@ -133,7 +133,9 @@ def _architecture(
 
 
 def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> Architecture:
-    model, training = read_model(facts.get("model_config") or facts), training_from(facts)
+    config = facts.get("model_config")
+    model = read_model(config) if config is not None else bare_model(facts.get("parameters_total", 0))
+    training = training_from(facts)
     nothing = Bounds(0, 0, 0)
     train, required, trained_executed = work.get(Phase.TRAIN.value, {}), nothing, nothing
     assumptions: tuple[str, ...] = ()

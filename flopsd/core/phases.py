@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from flopsd.core.declared import Phase
+from flopsd.core.declared import Phase, precision_from
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Precision, Tally
 
 K = TypeVar("K", bound=Hashable)
@@ -42,8 +42,8 @@ def split_bucket(name: str) -> tuple[str, Precision | None]:
     for piece in label.split(","):
         fmt, _, share = piece.partition(":")
         shares[fmt] = round(float(share) * PPM) if share else PPM
-    precision = Precision(tuple(sorted(shares.items())), PROCESS)
-    if precision.label != label or sum(shares.values()) != PPM:
+    precision = precision_from(shares, PROCESS)
+    if precision.label != label:
         raise ValueError(f"{name!r:.80} is no bucket of a phase")
     return Phase(phase).value, precision
 

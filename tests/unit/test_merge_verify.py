@@ -103,7 +103,6 @@ def _sum(predicate: dict[str, Any]) -> None:
 
 def _child_sum(predicate: dict[str, Any]) -> None:
     predicate["children"][0]["totals"]["executed"]["low"] = "1"
-    policies = Tables().policies(policy["sha256"] for policy in predicate["method"]["policies"])
 
 
 def _twice(predicate: dict[str, Any]) -> None:
@@ -168,9 +167,8 @@ def test_an_entry_that_its_child_does_not_give_is_found(nodes: Nodes) -> None:
     ledger = two(nodes)
     predicate = payload(ledger)["predicate"]
     predicate["children"][0]["totals"]["executed"]["low"] = "1"
-    ledger.write_bytes(
-        sign(encode(merged_again(predicate, predicate["children"], policies)), load_signer(nodes.key))
-    )
+    policies = Tables().policies(policy["sha256"] for policy in predicate["method"]["policies"])
+    ledger.write_bytes(sign(encode(merged_again(predicate, predicate["children"], policies)), load_signer(nodes.key)))
     verify(nodes, ledger)
     with pytest.raises(
         NotVerifiedError, match="algo-1/ledger.json: recomputed from the child, .*low is '1' instead of"
