@@ -49,7 +49,7 @@ def size_of(parameter: Any) -> int | None:
     state = getattr(parameter, "quant_state", None)
     shape = getattr(state, "shape", None)
     if shape is not None:
-        return prod(shape)
+        return int(prod(shape))
     elements = int(parameter.numel())
     if elements == 0:
         whole = getattr(parameter, "ds_numel", None)
