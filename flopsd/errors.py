@@ -4,6 +4,7 @@ FlopsdError
 ├── ConfigError          bad settings, all problems at once
 ├── PeakTableError       the peak table cannot be used
 │   └── UnknownDeviceError   the table has no row for this device
+├── PolicyError          a policy cannot be used, all problems at once
 ├── SourceError          a source failed
 │   └── SourceUnavailableError   it cannot be opened here
 ├── OwnershipError       nobody tells whose device it is
@@ -13,6 +14,7 @@ FlopsdError
 ├── SigningKeyError      a key cannot be read or made
 ├── EvidenceError        a piece of evidence is not to be had, or does not hold
 ├── LedgerError          a ledger cannot be made from what is there
+├── ArchitectureError    a model's FLOP cannot be computed from what is declared of it
 ├── StorageError         a copy of a ledger is not where it should be
 ├── ListenError          the socket for training processes cannot be had
 └── NotVerifiedError     a ledger that must not be believed, with the first reason
@@ -45,6 +47,14 @@ class PeakTableError(FlopsdError):
 
 class UnknownDeviceError(PeakTableError):
     """No row of the peak table matches a device. No peak is guessed for it."""
+
+
+class PolicyError(FlopsdError):
+    """A policy file is malformed or contradicts itself; `problems` holds every fault."""
+
+    def __init__(self, problems: Sequence[str], *, hint: str = "") -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems), hint=hint)
 
 
 class SourceError(FlopsdError):
@@ -85,6 +95,10 @@ class EvidenceError(FlopsdError):
 
 class LedgerError(FlopsdError):
     """A ledger cannot be built."""
+
+
+class ArchitectureError(FlopsdError):
+    """A model or the work on it is not described well enough to compute its FLOP. The message names the field."""
 
 
 class StorageError(FlopsdError):

@@ -10,11 +10,12 @@ from typing import Any
 
 from flopsd.config import find_peaks
 from flopsd.context import default_state_dir
-from flopsd.core.figures import sum_figures, total
+from flopsd.core.figures import figures_json, sum_figures, total
 from flopsd.core.flop import format_flop
-from flopsd.core.ledger import figures_json, figures_of, rating_of, seconds
+from flopsd.core.ledger import figures_of
 from flopsd.core.model import DeviceUid, Evidence
 from flopsd.core.peaks import PeakTable
+from flopsd.core.rated import rating_of, seconds
 from flopsd.core.records import History, extend
 from flopsd.errors import FlopsdError, JournalError
 from flopsd.framing import GENESIS

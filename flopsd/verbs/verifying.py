@@ -34,6 +34,13 @@ def add(verbs: Verbs) -> None:
         "--peaks", metavar="FILE", help="the peak table, where it is neither packaged nor beside the ledger"
     )
     verify.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a policy that the ledger was judged by, where it is not a packaged one; repeatable",
+    )
+    verify.add_argument(
         "--allow-replay", action="store_true", help="accept a replay of a recording, which is no evidence"
     )
     verify.add_argument(
@@ -80,6 +87,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from flopsd.evidence.trust import load_trust
     from flopsd.report import one_line, verified_text
     from flopsd.signing.keys import load_public
+    from flopsd.tables import Tables
     from flopsd.verify import open_ledger, verify_opened
 
     verdict = sys.stdout
@@ -100,7 +108,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             opened,
             Path(arguments.ledger),
             journal=None if arguments.journal is None else Path(arguments.journal),
-            peaks_file=arguments.peaks,
+            tables=Tables(arguments.peaks, arguments.policy),
             allow_replay=arguments.allow_replay,
             trust=load_trust(arguments.aws_certificate, arguments.tsa_certificate),
             anchors=[Path(file) for file in arguments.anchors],
@@ -139,6 +147,7 @@ def _verify_merged(opened: Opened, arguments: argparse.Namespace) -> int:
 
     from flopsd.merge.checking import verify_merged
     from flopsd.merge.report import verified_merge_text
+    from flopsd.tables import Tables
 
     for given, option in (
         (arguments.journal, "--journal"),
@@ -155,7 +164,7 @@ def _verify_merged(opened: Opened, arguments: argparse.Namespace) -> int:
         opened,
         children=arguments.children,
         allow_replay=arguments.allow_replay,
-        peaks_file=arguments.peaks,
+        tables=Tables(arguments.peaks, arguments.policy),
         note=lambda words: print(f"flopsd: {words}", file=sys.stderr),
     )
     if arguments.json:

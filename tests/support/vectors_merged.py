@@ -102,7 +102,7 @@ def merged(kind: str, children: Sequence[Child], declared_nodes: int | None = No
         "completeness": {"declaredNodes": None if declared_nodes is None else str(declared_nodes)},
         "method": {"flopsdVersion": VERSION, "sealedAt": SEALED_AT},
     }
-    return merged_again(facts, sorted((child.entry for child in children), key=sort_key))
+    return merged_again(facts, sorted((child.entry for child in children), key=sort_key), ())
 
 
 def handed(children: Sequence[Child]) -> dict[str, bytes]:
