@@ -46,24 +46,19 @@ def count_parameters(model: Any) -> LiveParameters | None:
 
 def size_of(parameter: Any) -> int | None:
     """Elements of one parameter before it was packed or sharded; None where it does not tell."""
-    state = getattr(parameter, "quant_state", None)
-    shape = getattr(state, "shape", None)
+    shape = getattr(getattr(parameter, "quant_state", None), "shape", None)
     if shape is not None:
-        return prod(shape)
+        return int(prod(shape))
     elements = int(parameter.numel())
     if elements == 0:
-        whole = getattr(parameter, "ds_numel", None)
+        # A parameter that is truly empty keeps its shape; what a shard leaves behind is flat.
+        whole = getattr(parameter, "ds_numel", None if len(parameter.shape) == 1 else 0)
         if whole is None:
-            return 0 if 0 in tuple(getattr(parameter, "shape", ())) and _declared_empty(parameter) else None
+            return None
         elements = int(whole)
     if getattr(parameter, "bnb_quantized", False) and type(parameter).__name__ == "Params4bit":
-        return elements * 2 * int(parameter.element_size())
+        elements *= 2 * int(parameter.element_size())
     return elements
-
-
-def _declared_empty(parameter: Any) -> bool:
-    """Whether an empty parameter has a shape of more than one dimension: one that nobody flattened to shard it."""
-    return len(parameter.shape) > 1
 
 
 def _countable(model: Any) -> bool:
