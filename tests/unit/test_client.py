@@ -154,8 +154,21 @@ def test_what_cannot_be_told_is_bounded(path: Path) -> None:
         client.close(0.01)
 
 
-def test_phases_that_change_in_a_hurry_end_where_they_ended(ear: Ear, client: Client) -> None:
+def test_a_process_that_names_no_phase_has_no_say_in_it(ear: Ear, client: Client) -> None:
+    client.count("train", tokens=1)
+    client.close()
+    assert [type(event) for event in ear.all()] == [SessionOpened, WorkCounted, SessionClosed]
+
+
+def test_a_block_at_the_beginning_leaves_the_phase_undeclared(ear: Ear, client: Client) -> None:
+    with client.phase("evaluate"):
+        ear.wait_for(PhaseChanged(client.session, "evaluate"))
     ear.wait_for(PhaseChanged(client.session, "undeclared"))
+
+
+def test_phases_that_change_in_a_hurry_end_where_they_ended(ear: Ear, client: Client) -> None:
+    client.set_phase("other")
+    ear.wait_for(PhaseChanged(client.session, "other"))
     for _ in range(500):
         client.set_phase("train")
         client.set_phase("evaluate")
@@ -287,7 +300,8 @@ def test_the_client_carries_nothing_of_the_daemon_along() -> None:
 
 def test_counters_are_told_as_they_stand_not_as_they_grew(ear: Ear, client: Client) -> None:
     client.count("train", tokens=10)
-    ear.wait_for(PhaseChanged(client.session, "undeclared"))
+    client.set_phase("train")
+    ear.wait_for(PhaseChanged(client.session, "train"))
     client.count("train", tokens=10)
     client.count("train", tokens=10)
     client.close()
