@@ -32,7 +32,6 @@ from typing import Any
 from flopsd import __version__
 from flopsd.clock import NS_PER_S, Clock, SystemClock
 from flopsd.core.declared import COUNTERS, Phase, facts_from, phase_from
-from flopsd.core.model import UNDECLARED_PHASE
 from flopsd.core.sessions import MAX_LINE_BYTES, PROTOCOL, Conversation, FactsDeclared, RefusedError
 from flopsd.meeting import meeting_places
 
@@ -72,7 +71,7 @@ class Client:
         self._lock = threading.RLock()  # reentrant: a signal handler may call while its thread is in here
         self._facts: dict[str, Any] = {}
         self._untold_facts: set[str] = set()
-        self._phase = UNDECLARED_PHASE
+        self._phase: str | None = None  # until it names one, this process has no say in the phase
         self._transitions: deque[str] = deque(maxlen=MAX_TRANSITIONS)
         self._work: dict[str, dict[str, int]] = {}
         self._untold_work = False
@@ -226,7 +225,8 @@ class Client:
         with self._lock:
             self._untold_facts = set(self._facts)
             self._transitions.clear()
-            self._transitions.append(self._phase)
+            if self._phase is not None:
+                self._transitions.append(self._phase)
             self._untold_work = bool(self._work)
         self._work_told_ns = -NS_PER_S * 3600
         self._backoff_seconds = BACKOFF_SECONDS

@@ -9,6 +9,7 @@ from typing import Any
 
 from flopsd.core.declared import Method, Recomputation
 from flopsd.integrations.counting import sliding_window
+from flopsd.integrations.parameters import count_parameters
 
 # Long, and no architecture.
 _LEFT_OUT = ("id2label", "label2id", "task_specific_params", "quantization_config", "transformers_version")
@@ -19,11 +20,11 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
     """Facts by name. `arguments` are TrainingArguments, or None."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config: Any = getattr(base, "config", None)
-    total, trainable = count_parameters(model)
+    counted = count_parameters(model)
     facts: dict[str, Any] = {
-        "parameters_total": total,
-        "parameters_trainable": trainable,
-        "method": method(model, base, total, trainable),
+        "parameters_total": None if counted is None else counted.total,
+        "parameters_trainable": None if counted is None else counted.trainable,
+        "method": method(model, base),
         "lora": lora(model),
         "recomputation": recomputation(model, arguments),
         "precision": precision(base, arguments),
@@ -56,17 +57,7 @@ def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def count_parameters(model: Any) -> tuple[int, int]:
-    """All and trainable parameters."""
-    total = trainable = 0
-    for parameter in model.parameters():
-        size = int(getattr(parameter, "ds_numel", parameter.numel()))  # DeepSpeed leaves empty ones behind
-        total += size
-        trainable += size if parameter.requires_grad else 0
-    return total, trainable
-
-
-def method(model: Any, base: Any, total: int, trainable: int) -> Method | None:
+def method(model: Any, base: Any) -> Method | None:
     """How the weights are trained, as far as the model shows it. None: all of them, of a model that was loaded from
     nowhere, so that it may be pretraining."""
     if any(hasattr(module, "lora_A") for module in model.modules()):
@@ -74,7 +65,7 @@ def method(model: Any, base: Any, total: int, trainable: int) -> Method | None:
             getattr(base, name, False) for name in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit")
         )
         return Method.QLORA if quantized else Method.LORA
-    if trainable < total:
+    if not all(parameter.requires_grad for parameter in model.parameters()):
         return Method.PARTIAL
     return Method.FULL if getattr(getattr(base, "config", None), "_name_or_path", None) else None
 

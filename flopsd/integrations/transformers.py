@@ -58,6 +58,7 @@ class FlopsdCallback(TrainerCallback):
         self._counter = ForwardCounter(self.client, self._phase_of)
         self._training = self._in_step = self._predicting = False
         self._flop_told = 0
+        self._method: str | None = None
         self._seen: Callable[[], Any] = lambda: None
         self._pid = os.getpid()
         at_exit = weakref.WeakMethod(self._at_exit)  # a model must not live until then only for this
@@ -74,6 +75,8 @@ class FlopsdCallback(TrainerCallback):
         self._counter.settle()
         self._flop_told = int(state.total_flos)  # of the attempt before, after a resume
         self._training = True
+        if self._method is None and getattr(args, "process_index", 0) == 0:
+            log.warning("flopsd: say FlopsdCallback(method='pretraining'), or 'full' where weights are loaded later")
         self.client.set_phase("train")
 
     @_guarded
@@ -120,7 +123,9 @@ class FlopsdCallback(TrainerCallback):
             return
         facts = describe(model, arguments)
         facts["packing"] = getattr(arguments, "packing", None)
-        self.client.declare(**{**facts, **{name: value for name, value in self._facts.items() if value is not None}})
+        facts.update({name: value for name, value in self._facts.items() if value is not None})
+        self._method = facts["method"]
+        self.client.declare(**facts)
         self._seen = weakref.ref(model)
         if not self._counter.counts(model) and self._is_first_of_its_group(arguments, model):
             self._attach(arguments, model)
