@@ -73,7 +73,7 @@ def load_peaks(file: str | None = None) -> PeakTable:
 
 def parse_peaks(data: bytes, name: str) -> PeakTable:
     """The peak table in `data`. Raises PeakTableError."""
-    document, problems = _read_yaml(data, name)
+    document, problems = read_yaml(data, name)
     if problems or not isinstance(document, dict):
         raise PeakTableError("; ".join(problems) or f"{name}: not a mapping")
     return PeakTable.from_data(document, hashlib.sha256(data).hexdigest())
@@ -117,7 +117,7 @@ def _settings_file(path: Path) -> tuple[dict[str, Any], list[str]]:
         data = path.read_bytes()
     except OSError as fault:
         raise ConfigError([f"{path}: cannot be read: {fault.strerror}"]) from fault
-    document, problems = _read_yaml(data, str(path))
+    document, problems = read_yaml(data, str(path))
     if document is None:
         document = {}
     if not isinstance(document, dict):
@@ -138,8 +138,8 @@ def _closest(name: str, known: Iterable[str], cutoff: float) -> str | None:
     return next(iter(get_close_matches(name, list(known), n=1, cutoff=cutoff)), None)
 
 
-def _read_yaml(data: bytes, name: str) -> tuple[Any, list[str]]:
-    """The document, and what is wrong with it: syntax, keys given twice."""
+def read_yaml(data: bytes, name: str) -> tuple[Any, list[str]]:
+    """The document, None if empty, and what is wrong with it: syntax, keys given twice."""
     try:
         node = yaml.compose(data, _LOADER)
         if node is None:

@@ -4,6 +4,7 @@ FlopsdError
 ├── ConfigError          bad settings, all problems at once
 ├── PeakTableError       the peak table cannot be used
 │   └── UnknownDeviceError   the table has no row for this device
+├── PolicyError          a policy cannot be used, all problems at once
 ├── SourceError          a source failed
 │   └── SourceUnavailableError   it cannot be opened here
 ├── OwnershipError       nobody tells whose device it is
@@ -44,6 +45,14 @@ class PeakTableError(FlopsdError):
 
 class UnknownDeviceError(PeakTableError):
     """No row of the peak table matches a device. No peak is guessed for it."""
+
+
+class PolicyError(FlopsdError):
+    """A policy file is malformed or contradicts itself; `problems` holds every fault."""
+
+    def __init__(self, problems: Sequence[str], *, hint: str = "") -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems), hint=hint)
 
 
 class SourceError(FlopsdError):

@@ -10,7 +10,7 @@ import flopsd
 ROOT = Path(flopsd.__file__).parent
 # A module may import those of lower floors, and `sources` never each other.
 FLOORS = (
-    ("errors", "__init__"),
+    ("errors", "__init__", "core.rounding", "core.guidelines_estimate"),
     ("core.model", "core.flop", "core.integral", "clock", "ownership", "evidence"),
     ("places",),
     (
@@ -20,11 +20,22 @@ FLOORS = (
         "core.envelope",
         "core.codec",
         "core.declared",
+        "core.strict",
         "ownership.rule",
         "neuron",
     ),
-    ("core.figures", "core.records", "context", "parse", "ownership.matching", "neuron.stream", "neuron.sysfs"),
     (
+        "core.rules",
+        "core.figures",
+        "core.records",
+        "context",
+        "parse",
+        "ownership.matching",
+        "neuron.stream",
+        "neuron.sysfs",
+    ),
+    (
+        "core.conditions",
         "core.ledger",
         "snapshot",
         "framing",
@@ -35,13 +46,13 @@ FLOORS = (
         "neuron.process",
         "neuron.chips",
     ),
-    ("core.sums", "core.completeness"),
-    ("core.children",),
+    ("core.sums", "core.completeness", "core.policy"),
+    ("core.children", "core.forecast"),
     ("core.claims", "core.job"),
     ("ownership.nvml", "ownership.podresources", "ownership.asking", "ownership.rejoin", "neuron.totals"),
     ("ownership.visible", "ownership.kubernetes", "ownership.hpc", "ownership.processes"),
     ("config", "journal", "logfile", "sources", "roster", "nvidia", "nvidia.driver", "nvidia.library", "nvidia.scale"),
-    ("dcgm.work", "ownership.source", "nvidia.clocks", "nvidia.gpm", "nvidia.mig", "nvidia.utilization"),
+    ("policies", "dcgm.work", "ownership.source", "nvidia.clocks", "nvidia.gpm", "nvidia.mig", "nvidia.utilization"),
     ("ownership.opening", "nvidia.activity", "dcgm.gpu", "neuron.source"),
     ("dcgm.source",),
     (

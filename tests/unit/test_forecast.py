@@ -1,0 +1,41 @@
+"""When a threshold is crossed at today's rate: held against going second by second."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.forecast import Crossing, Rate, crossing
+from flopsd.core.model import Figures
+from flopsd.core.policy import Limit
+
+THIRD = Limit(Fraction(10**23, 3), Fraction(10**23, 3))
+small = st.integers(0, 40)
+
+
+def test_a_month_of_a_cluster() -> None:
+    rate = Rate(10**16, 2 * 10**16)
+    assert crossing(THIRD, Figures(0, 0, 0), rate) == Crossing(1_666_667, 3_333_334)
+    assert crossing(THIRD, Figures(10**23, None, None), rate) == Crossing(0, 0)
+
+
+def test_never_and_unknown_are_told_apart() -> None:
+    idle = Rate(0, 0)
+    assert crossing(THIRD, Figures(0, 0, 0), idle) == Crossing(None, None)
+    assert crossing(THIRD, Figures(0, 0, None), idle) == Crossing(0, None), "it may have been crossed already"
+    assert crossing(THIRD, Figures(0, 0, 0), Rate(0, None)) == Crossing(0, None)
+    assert crossing(None, Figures(0, 0, 0), idle) is None
+
+
+@given(st.tuples(small, small), st.integers(0, 90), st.integers(0, 90), st.tuples(small, small))
+def test_the_first_second_at_which_it_is_so(figures: tuple[int, int], a: int, b: int, rates: tuple[int, int]) -> None:
+    low, high = sorted(figures)
+    slow, fast = sorted(rates)
+    limit = Limit(Fraction(min(a, b), 3), Fraction(max(a, b), 3))
+    told = crossing(limit, Figures(low, None, high), Rate(slow, fast))
+    seconds = range(200)
+    may = next((s for s in seconds if high + fast * s > limit.low), None)
+    must = next((s for s in seconds if low + slow * s > limit.high), None)
+    assert told == Crossing(may, must)
