@@ -80,7 +80,8 @@ def _content(predicate: Told, kind: str, found: Sequence[Finding]) -> Content:
         method=_method(predicate),
         items=items_of(predicate, found),
         claims=claim.text("says"),
-        does_not_claim=(claim.text("doesNotSay"), *((_ADVICE,) if rules or others else ())),
+        does_not_claim=claim.text("doesNotSay"),
+        advice=_ADVICE if rules or others else "",
     )
 
 

@@ -157,9 +157,15 @@ def height_of(value: int, top: int) -> float:
     return round(HEIGHT - HEIGHT * (value / top), 1) if top > 0 else float(HEIGHT)
 
 
+def round_number(value: int) -> str:
+    """A number of one or two digits and a power of ten, no digit more."""
+    digits = len(str(value).rstrip("0")) or 1
+    return scientific(value, digits=digits)
+
+
 def height_marks(top: int) -> tuple[Mark, ...]:
     """Lines across the course, in per cent of its height."""
-    return tuple(Mark(round(100 * height_of(v, top) / HEIGHT, 2), f"{scientific(v)} FLOP") for v in linear_ticks(top))
+    return tuple(Mark(round(100 * height_of(v, top) / HEIGHT, 2), f"{round_number(v)} FLOP") for v in linear_ticks(top))
 
 
 def path(points: Sequence[tuple[float, float]]) -> str:

@@ -60,7 +60,7 @@ def coverage_of(predicate: Told) -> Coverage:
     told = predicate.object("coverage")
     share = told.maybe_count("observedPpm")
     gaps = list(told.objects("gaps"))
-    begins = _begins(predicate)
+    begins, limits = _begins(predicate), _limits(predicate)
     longest = sorted(gaps, key=lambda gap: -gap.decimal("seconds"))[:MAX_GAPS]
     recovered = told.decimal("recoveredSeconds")
     members = (("Device time", "spanSeconds"), ("Read", "observedSeconds"), ("Gaps", "gapSeconds"))
@@ -74,7 +74,8 @@ def coverage_of(predicate: Told) -> Coverage:
         reasons=_reasons(told),
         gaps=tuple(_gap(gap, begins) for gap in longest),
         gaps_left_out=len(gaps) - len(longest) + (told.maybe_count("gapsNotListed") or 0),
-        strips=_strips(predicate, gaps, begins),
+        strips=_strips(predicate, gaps, begins, limits),
+        span="" if limits is None else f"{moment(limits[0])} to {moment(limits[1])}",
     )
 
 
@@ -144,9 +145,10 @@ def _limits(predicate: Told) -> tuple[int, int] | None:
     return min(begin for begin, _ in times), max(end for _, end in times)
 
 
-def _strips(predicate: Told, gaps: Sequence[Told], begins: Mapping[int, int]) -> tuple[Strip, ...]:
+def _strips(
+    predicate: Told, gaps: Sequence[Told], begins: Mapping[int, int], limits: tuple[int, int] | None
+) -> tuple[Strip, ...]:
     """One for each of the first devices: what is missing of it. Time accounted elsewhere is not missing."""
-    limits = _limits(predicate)
     if limits is None or limits[0] >= limits[1]:
         return ()
     missing: dict[str, list[tuple[int, int]]] = {}

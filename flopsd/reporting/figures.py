@@ -6,7 +6,17 @@ from collections.abc import Iterator, Mapping
 
 from flopsd.core.model import PPM
 from flopsd.reporting.model import Basis, Comparison, Fact, Share
-from flopsd.reporting.numbers import DOWN, NO_UPPER_BOUND, UP, Interval, flop, grouped, interval, percent
+from flopsd.reporting.numbers import (
+    DOWN,
+    NO_UPPER_BOUND,
+    NOTHING_MEASURED,
+    UP,
+    Interval,
+    flop,
+    grouped,
+    interval,
+    percent,
+)
 from flopsd.reporting.reading import Told
 
 EXECUTED = (
@@ -21,6 +31,7 @@ ARCHITECTURE = (
     "What follows from the model and the tokens that the training declared: a calculation beside the measurement, "
     "not a measurement."
 )
+NO_SINGLE = "no single figure"
 EVIDENCE = {
     "cycles": "differences of hardware cycle counters that run on while nobody looks",
     "activity": "hardware activity percentages times the clock",
@@ -52,7 +63,8 @@ def _executed(totals: Told) -> Basis:
         facts += [Fact("Margin", ", ".join(known))] if known else []
     if doubt := told.maybe_count("clockUncertainty"):
         facts.append(Fact("Of that, from the clock", f"± {flop(doubt).text} FLOP", exact=flop(doubt).exact))
-    return Basis("executed", "Executed", EXECUTED, "measured", interval(told.figures()), "", tuple(facts))
+    shown = interval(told.figures())
+    return Basis("executed", "Executed", EXECUTED, "measured", shown, "", NOTHING_MEASURED, tuple(facts))
 
 
 def _guidelines(totals: Told) -> Basis:
@@ -66,6 +78,7 @@ def _guidelines(totals: Told) -> Basis:
             None,
             "Not stated: this ledger does not say how much of the executed compute the Guidelines count. "
             "It is not more than was executed.",
+            NO_SINGLE,
         )
     facts = [Fact("Taken from", told.text("from"))] if "from" in told else []
     facts += [Fact("How", told.text("method"))] if "method" in told else []
@@ -80,9 +93,8 @@ def _guidelines(totals: Told) -> Basis:
     if "cumulative" in told:
         further = (("Cumulative: all that counts towards the model", interval(told.figures("cumulative"))),)
     shown, assumptions = interval(told.figures()), told.texts("assumptions")
-    return Basis(
-        "guidelines", "Guidelines", GUIDELINES, "measured", shown, "", tuple(facts), further, assumptions
-    )  # fmt: skip
+    name, title, middle = "guidelines", "Guidelines", "measured"
+    return Basis(name, title, GUIDELINES, middle, shown, "", NO_SINGLE, tuple(facts), further, assumptions)
 
 
 def _architecture(totals: Told) -> Basis:
@@ -95,6 +107,7 @@ def _architecture(totals: Told) -> Basis:
             "computed",
             None,
             "Not declared: neither model nor tokens were given, so there is nothing to hold against the counters.",
+            NO_SINGLE,
         )
     facts = [Fact("How", told.text("method"))] if "method" in told else []
     parameters = told.maybe_object("parameters")
@@ -111,9 +124,8 @@ def _architecture(totals: Told) -> Basis:
         again = interval(told.figures("executed", "computed"))
         further = (("With recomputation, as the hardware executes it", again),)
     shown, assumptions = interval(told.figures(middle="computed")), told.texts("assumptions")
-    return Basis(
-        "architecture", "Architecture", ARCHITECTURE, "computed", shown, "", tuple(facts), further, assumptions
-    )  # fmt: skip
+    name, title, middle = "architecture", "Architecture", "computed"
+    return Basis(name, title, ARCHITECTURE, middle, shown, "", NO_SINGLE, tuple(facts), further, assumptions)
 
 
 def comparisons_of(predicate: Told) -> tuple[Comparison, ...]:
@@ -139,9 +151,12 @@ def _ratio(told: Told | None) -> str:
     if told is None:
         return "not known"
     low, measured, high = (told.maybe_count(name) for name in ("low", "measured", "high"))
-    ends = f"{'0' if low is None else _times(low, DOWN)} to {'?' if high is None else _times(high, UP)}"
     if high is None:
-        ends = f"at least {_times(low or 0, DOWN)}; {NO_UPPER_BOUND}"
+        ends = NO_UPPER_BOUND if not low else f"at least {_times(low, DOWN)}; {NO_UPPER_BOUND}"
+    else:
+        ends = f"{_times(low or 0, DOWN)} to {_times(high, UP)}"
+    if low is None and high is None:
+        return "not known" if measured is None else _times(measured, None)
     return ends if measured is None else f"{_times(measured, None)} ({ends})"
 
 

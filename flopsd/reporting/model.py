@@ -74,6 +74,8 @@ class Rule:
     citation: str
     consequence: str
     since: str
+    assumes: str
+    reading: bool  # a reading of the text that the text does not spell out
     chart: RuleChart | None
 
 
@@ -96,6 +98,7 @@ class Basis:
     middle: str  # what its middle figure is called: measured, computed
     value: Interval | None
     absent: str
+    no_middle: str  # what stands in place of a middle figure that is not there
     facts: tuple[Fact, ...] = ()
     further: tuple[tuple[str, Interval], ...] = ()
     assumptions: tuple[str, ...] = ()
@@ -145,6 +148,7 @@ class Coverage:
     gaps: tuple[Gap, ...]
     gaps_left_out: int
     strips: tuple[Strip, ...]
+    span: str  # from when to when the strips go
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +267,8 @@ class Content:
     method: Method
     items: tuple[Item, ...]
     claims: str
-    does_not_claim: tuple[str, ...]
+    does_not_claim: str
+    advice: str  # what a verdict is not; empty where there is none
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ DOWN, NEAREST, UP = ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_CEILING
 SIGNIFICANT = 3
 TIMES = "\N{MULTIPLICATION SIGN}"
 NO_UPPER_BOUND = "no upper bound is known"
+NO_MEASURED = "no measured figure"
 NOTHING_MEASURED = "nothing was measured"
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 _JOULES_PER_WH = 3600
@@ -90,6 +91,12 @@ def percent(ppm: int, rounding: str = NEAREST) -> str:
     shown = value.quantize(step, rounding=rounding)
     text = f"{shown:f}"
     return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
+
+
+def times(ppm: int, rounding: str = NEAREST) -> str:
+    """Parts per million as a multiple, with three digits."""
+    number = Context(prec=SIGNIFICANT, rounding=rounding).divide(Decimal(ppm), Decimal(1_000_000))
+    return f"{number:f} times" if number < 10**6 else f"{scientific(ppm // 1_000_000, rounding)} times"
 
 
 def duration(seconds: Fraction) -> Amount:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from flopsd.reporting.model import Basis, Content, Fact, Form, Member, Report, Rule, Share
-from flopsd.reporting.numbers import NO_UPPER_BOUND, NOTHING_MEASURED, Interval
+from flopsd.reporting.model import Basis, Content, Fact, Form, Member, Report, Rule, Share, State
+from flopsd.reporting.numbers import NO_MEASURED, NO_UPPER_BOUND, NOTHING_MEASURED, Interval
 
 COLUMNS = 80
 MAX_SHOWN = 16  # rows of a table; the HTML report has more of them
@@ -62,8 +62,12 @@ def _content(content: Content) -> Iterator[str]:
         yield from _rule(rule)
     if content.other_rules:
         yield ""
+        yield "Rules that do not apply:"
         for rule in content.other_rules:
-            yield from _wrapped(f"{rule.word.upper()}: {rule.title}. {rule.why}")
+            yield from _wrapped(f"{rule.title}: {rule.why}", "  ")
+    if content.advice:
+        yield ""
+        yield from _wrapped(content.advice)
     if content.completeness is not None and content.completeness.missing:
         yield from _title("Missing")
         for words in content.completeness.missing:
@@ -106,8 +110,7 @@ def _content(content: Content) -> Iterator[str]:
             yield from _fact(item.name, f"{item.state}: {item.says}")
     yield from _title("What it says, and what not")
     yield from _wrapped(content.claims)
-    for words in content.does_not_claim:
-        yield from _wrapped(words)
+    yield from _wrapped(content.does_not_claim)
 
 
 def _rule(rule: Rule) -> Iterator[str]:
@@ -115,12 +118,19 @@ def _rule(rule: Rule) -> Iterator[str]:
     if rule.threshold is not None:
         yield from _fact("  threshold", f"{rule.threshold.text} FLOP")
     if rule.value is not None:
-        yield from _interval("  ", rule.value, "measured")
+        yield from _interval("  ", rule.value, "measured", NO_MEASURED)
     if rule.share:
         yield from _fact("  share of it", rule.share)
-    yield from _fact("  of", rule.quantity)
-    for name, words in (("  why", rule.why), ("  source", rule.citation), ("  what follows", rule.consequence)):
-        if words and not (name == "  what follows" and rule.word == "Below"):
+    yield from _fact("  figures are of", rule.quantity)
+    follows = "" if rule.state is State.BELOW else rule.consequence
+    named = (
+        ("  why", rule.why),
+        ("  assumes", rule.assumes),
+        ("  what follows" if rule.state is State.ABOVE else "  if it is above", follows),
+        ("  source", rule.citation + (", as flopsd reads it" if rule.reading else "")),
+    )
+    for name, words in named:
+        if words:
             yield from _fact(name, words)
 
 
@@ -129,15 +139,15 @@ def _basis(basis: Basis) -> Iterator[str]:
     if basis.value is None:
         yield from _wrapped(basis.absent, "  ")
     else:
-        yield from _interval("  ", basis.value, basis.middle)
+        yield from _interval("  ", basis.value, basis.middle, basis.no_middle)
         for name, value in basis.further:
             yield from _wrapped(f"{name}:", "  ")
-            yield from _interval("    ", value, basis.middle)
+            yield from _interval("    ", value, basis.middle, basis.no_middle)
     yield from _facts(basis.facts, "  ")
 
 
-def _interval(indent: str, value: Interval, middle: str) -> Iterator[str]:
-    measured = NOTHING_MEASURED if value.measured is None else f"{value.measured.text} FLOP"
+def _interval(indent: str, value: Interval, middle: str, absent: str) -> Iterator[str]:
+    measured = absent if value.measured is None else f"{value.measured.text} FLOP"
     high = NO_UPPER_BOUND if value.high is None else f"{value.high.text} FLOP"
     yield from _fact(f"{indent}{middle}", measured)
     yield from _fact(f"{indent}at least", f"{value.low.text} FLOP")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from flopsd.core.model import Figures
+from flopsd.core.model import PPM, Figures
 from flopsd.errors import LedgerError
 from flopsd.report import counted
 from flopsd.reporting.charts import Axis, RuleChart, anchor_at, axis_of, width_of
 from flopsd.reporting.model import Answer, Rule, State
 from flopsd.reporting.numbers import (
     DOWN,
+    NO_MEASURED,
     NO_UPPER_BOUND,
     NOTHING_MEASURED,
     UP,
@@ -20,6 +21,7 @@ from flopsd.reporting.numbers import (
     fraction,
     interval,
     percent,
+    times,
 )
 from flopsd.reporting.reading import Told
 
@@ -37,6 +39,7 @@ _WORDS = {
     State.NOT_APPLICABLE: "Does not apply",
 }
 _ORDER = (State.ABOVE, State.INDETERMINATE, State.UNDECIDED, State.BELOW, State.NOT_APPLICABLE)
+_TOLD = 2  # rules that the answer tells one by one
 _COMPARED = ("below", "above", "indeterminate")
 
 
@@ -57,51 +60,56 @@ def rules_of(predicate: Told) -> tuple[tuple[Rule, ...], tuple[Rule, ...], Axis 
 def answer_of(rules: Sequence[Rule], others: Sequence[Rule], executed: Interval | None) -> Answer:
     """The headline: the gravest state of any rule decides it."""
     if not rules and not others:
-        return Answer(
-            State.NONE,
-            "No policy was applied",
-            (
-                "This ledger holds no verdict: its figures were not held against any threshold.",
-                *(() if executed is None else (f"Executed compute: {_words_of(executed)}.",)),
-            ),
-        )
+        figures = () if executed is None else (f"Executed compute: {_words_of(executed, NOTHING_MEASURED)}.",)
+        says = "This ledger holds no verdict: its figures were not held against any threshold."
+        return Answer(State.NONE, "No policy was applied", (says, *figures))
     if not rules:
-        return Answer(State.NOT_APPLICABLE, "No rule applies", tuple(rule.why for rule in others[:1] if rule.why))
+        return Answer(State.NOT_APPLICABLE, "No rule applies", _reasons(others))
     state = rules[0].state
     gravest = [rule for rule in rules if rule.state is state]
+    number = _number(len(gravest), len(rules))
     headline = {
-        State.ABOVE: f"Above {_number(gravest, rules)}",
-        State.INDETERMINATE: f"Cannot be told for {_number(gravest, rules)}",
-        State.UNDECIDED: f"Not decided for {_number(gravest, rules)}",
-        State.BELOW: f"Below {_all(rules)}",
+        State.ABOVE: f"Above {number}",
+        State.INDETERMINATE: f"Cannot be told for {number}",
+        State.UNDECIDED: f"Not decided for {number}: not enough was declared",
+        State.BELOW: f"Below {number}",
     }[state]
-    return Answer(state, headline, tuple(_lead(rule) for rule in gravest[:2]) + _rest(rules, gravest))
+    lead = _reasons(gravest) if state is State.UNDECIDED else tuple(_lead(rule) for rule in gravest[:_TOLD])
+    return Answer(state, headline, lead + _rest(rules, gravest))
 
 
 def _lead(rule: Rule) -> str:
-    share = f" That is {rule.share} of the threshold." if rule.share else ""
+    share = f" Share of the threshold: {rule.share}." if rule.share else ""
     return f"{rule.title}: {rule.says}{share}"
+
+
+def _reasons(rules: Sequence[Rule]) -> tuple[str, ...]:
+    """Why, each reason once."""
+    return tuple(dict.fromkeys(_sentence(rule.why) for rule in rules if rule.why))[:_TOLD]
 
 
 def _rest(rules: Sequence[Rule], gravest: Sequence[Rule]) -> tuple[str, ...]:
     """What the other rules come to, so that the headline hides none."""
     told = []
+    hidden = len(gravest) - _TOLD
+    if hidden > 0 and gravest[0].state is not State.UNDECIDED:
+        told.append(f"The same holds for {counted(hidden, 'further rule')}.")
     for state in _ORDER:
         count = sum(1 for rule in rules if rule.state is state and rule not in gravest)
         if count:
             told.append(f"{counted(count, 'further rule')}: {_WORDS[state].lower()}.")
-    hidden = len(gravest) - 2
-    return ((f"The same holds for {counted(hidden, 'further rule')}.",) if hidden > 0 else ()) + tuple(told)
+    return tuple(told)
 
 
-def _number(some: Sequence[Rule], rules: Sequence[Rule]) -> str:
-    if len(rules) == 1:
-        return "the threshold that applies"
-    return f"{len(some)} of {len(rules)} thresholds"
+def _number(some: int, rules: int) -> str:
+    if some < rules:
+        return f"{some} of {rules} thresholds"
+    return {1: "the threshold that applies", 2: "both thresholds"}.get(rules, f"all {rules} thresholds")
 
 
-def _all(rules: Sequence[Rule]) -> str:
-    return "the one threshold that applies" if len(rules) == 1 else f"all {len(rules)} thresholds that apply"
+def _sentence(words: str) -> str:
+    """With a capital letter, and a full stop where there is no end."""
+    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
 
 
 def _rule(finding: Told, axis: Axis | None) -> Rule:
@@ -111,26 +119,30 @@ def _rule(finding: Told, axis: Axis | None) -> Rule:
     value = None if "value" not in finding else finding.figures("value")
     low, high = _threshold(finding)
     state = _state(applies, compared)
-    quantity = finding.maybe_text("quantity") or ""
+    title = finding.maybe_text("title") or finding.text("rule")
+    title = title[:1].upper() + title[1:]
+    quantities = (finding.maybe_text("quantity") or "").split(" or ")
     shown = None if low is None or high is None else _shown(low, high)
     share = _share(finding)
     return Rule(
-        title=finding.maybe_text("title") or finding.text("rule"),
+        title=title,
         name=f"{finding.text('policy')}/{finding.text('rule')}",
         state=state,
         word=_WORDS[state],
-        says=_says(state, compared, value, high),
+        says=_says(state, value, low, high),
         why=finding.maybe_text("why") or "",
-        quantity=QUANTITIES.get(quantity, quantity),
+        quantity=", or ".join(QUANTITIES.get(quantity, quantity) for quantity in quantities),
         value=None if value is None else interval(value),
         threshold=shown,
         share=share,
         citation=finding.maybe_text("citation") or "",
         consequence=finding.maybe_text("consequence") or "",
         since=finding.maybe_text("since") or "",
+        assumes=finding.maybe_text("assumes") or "",
+        reading=finding.maybe_text("status") == "interpretation",
         chart=None
         if axis is None or value is None or low is None or high is None or state is State.NOT_APPLICABLE
-        else chart_of(axis, value, low, high, finding.maybe_text("title") or finding.text("rule"), share),
+        else chart_of(axis, value, low, high, title, share),
     )
 
 
@@ -144,24 +156,35 @@ def _state(applies: bool | None, compared: str | None) -> State:
     return State(compared)
 
 
-def _says(state: State, compared: str | None, value: Figures | None, high: Fraction | None) -> str:
-    if state is State.UNDECIDED:
-        told = {
-            "above": "it would be above, if the rule applies",
-            "indeterminate": "it could not be told, if the rule applies",
-        }.get(compared or "", "there is nothing to compare")
-        return f"whether the rule applies was not declared; {told}."
+def _says(state: State, value: Figures | None, low: Fraction | None, high: Fraction | None) -> str:
+    """What came of it. The figures of a rule may have no measured one where something was, since the compute of a
+    base model may be in them."""
     if state is State.NOT_APPLICABLE:
-        return "the rule does not apply."
+        return "The rule does not apply."
+    if state is State.UNDECIDED:
+        return f"It is not known whether the rule applies. {_stand(value, low, high)}"
     if state is State.ABOVE:
-        return "even the lower end of the interval is above the threshold."
+        return "Even the lower end of the interval is above the threshold."
     if state is State.BELOW:
-        return "even the upper end of the interval is below the threshold."
+        return "Even the upper end of the interval does not exceed the threshold."
+    if low is None or high is None:
+        return "The threshold is not known."
     if value is not None and value.high_flop is None:
-        return f"{NO_UPPER_BOUND}, and the lower end is not above the threshold."
-    if high is not None and value is not None and value.measured_flop is None:
-        return f"{NOTHING_MEASURED}, and only the upper end exceeds the threshold."
-    return "the threshold lies within the interval."
+        return "No upper bound is known, and the lower end does not exceed the threshold."
+    return "The threshold lies between the lower and the upper end."
+
+
+def _stand(value: Figures | None, low: Fraction | None, high: Fraction | None) -> str:
+    """How figures and threshold stand to each other, whatever it means."""
+    if value is None or low is None or high is None:
+        return "Its threshold is not known either."
+    if value.low_flop > high:
+        return "The figures exceed its threshold."
+    if value.high_flop is None:
+        return "The figures have no upper bound."
+    return (
+        "The figures do not exceed its threshold." if value.high_flop <= low else "The figures lie about its threshold."
+    )
 
 
 def _threshold(finding: Told) -> tuple[Fraction | None, Fraction | None]:
@@ -175,22 +198,23 @@ def _shown(low: Fraction, high: Fraction) -> Amount:
 
 
 def _share(finding: Told) -> str:
-    """`19.5 % (8.5 % to 41 %)`; what is not known is said."""
+    """In per cent, or in times where it is more than twofold; what is not known is said."""
     told = finding.maybe_object("sharePpm")
     if told is None:
         return ""
     low, measured, high = (told.maybe_count(name) for name in ("low", "measured", "high"))
     if low is None and high is None:
         return ""
-    upper = NO_UPPER_BOUND if high is None else percent(high, UP)
-    ends = f"at most {upper}" if not low and high is not None else f"{percent(low or 0, DOWN)} to {upper}"
+    show = times if max(low or 0, measured or 0) >= 2 * PPM else percent
     if high is None:
-        ends = f"at least {percent(low or 0, DOWN)}; {upper}"
-    return ends if not measured else f"{percent(measured)} ({ends})"
+        ends = f"at least {show(low or 0, DOWN)}; {NO_UPPER_BOUND}" if low else NO_UPPER_BOUND
+    else:
+        ends = f"{show(low, DOWN)} to {show(high, UP)}" if low else f"at most {show(high, UP)}"
+    return ends if not measured else f"{show(measured)} ({ends})"
 
 
-def _words_of(value: Interval) -> str:
-    middle = NOTHING_MEASURED if value.measured is None else f"measured {value.measured.text} FLOP"
+def _words_of(value: Interval, absent: str) -> str:
+    middle = absent if value.measured is None else f"measured {value.measured.text} FLOP"
     return f"{middle}, {value.ends}"
 
 
@@ -205,7 +229,7 @@ def chart_of(axis: Axis, value: Figures, low: Fraction, high: Fraction, title: s
     begin = axis.at(value.low_flop)
     end = 100.0 if value.high_flop is None else axis.at(value.high_flop)
     shown, wall = interval(value), axis.at(low)
-    words = _words_of(shown)
+    words = _words_of(shown, NO_MEASURED)
     return RuleChart(
         bar_from=begin if value.low_flop > 0 else 0.0,
         bar_width=width_of(begin if value.low_flop > 0 else 0.0, end),
