@@ -47,7 +47,7 @@ class RuleChart:
     bar_from: float
     bar_width: float
     from_zero: bool
-    unbounded: bool
+    open_from: float | None  # from where on it has no upper end
     measured: float | None
     threshold_from: float
     threshold_to: float

@@ -52,6 +52,7 @@ REASONS = {
     "overlap": "the time was already accounted for",
     "unread": "a pipe was not read",
 }
+ONLY_HERE = "This is of the ledgers that are here: what others would add is not in it."
 _ELSEWHERE = {reason.value for reason in ACCOUNTED_ELSEWHERE}
 Spans = Sequence[tuple[int, int]]
 
@@ -69,7 +70,7 @@ def coverage_of(predicate: Told) -> Coverage:
         facts.append(timed("Of the gaps, counted afterwards by counters that ran on", recovered))
     return Coverage(
         observed="not known" if share is None else percent(share, DOWN),
-        says=_says(share),
+        says=_says(share) + ("" if whole_told(predicate) else f" {ONLY_HERE}"),
         facts=tuple(facts),
         reasons=_reasons(told),
         gaps=tuple(_gap(gap, begins) for gap in longest),
@@ -83,6 +84,12 @@ def timed(name: str, seconds: Fraction) -> Fact:
     """A time as a fact, exact beside."""
     shown = duration(seconds)
     return Fact(name, shown.text, exact=shown.exact)
+
+
+def whole_told(predicate: Told) -> bool:
+    """Whether nothing is known to be missing, or might be: a node's ledger is whole by itself."""
+    told = predicate.maybe_object("completeness")
+    return told is None or told.flag("complete") is True
 
 
 def _says(share: int | None) -> str:

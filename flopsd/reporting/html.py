@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 from flopsd.errors import LedgerError
 from flopsd.reporting.model import Checked, Report
+from flopsd.reporting.numbers import TIMES
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -45,6 +48,15 @@ def _style(report: Report) -> str:
     return sheet.replace('"RUNNING-HEADER"', css_string(page_line(report)))
 
 
+def _glued(value: object) -> object:
+    """Numbers whose parts stay on one line: no break before a power of ten, a per cent sign or a unit."""
+    if type(value) is not str:  # not the style sheet, which is markup
+        return value
+    for part in (f" {TIMES} ", " %", " FLOP"):
+        value = value.replace(part, part.replace(" ", NO_BREAK))
+    return value
+
+
 def _environment() -> Environment:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -56,6 +68,7 @@ def _environment() -> Environment:
         loader=PackageLoader("flopsd", "report_templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_glued,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

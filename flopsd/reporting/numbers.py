@@ -12,6 +12,8 @@ DOWN, NEAREST, UP = ROUND_FLOOR, ROUND_HALF_EVEN, ROUND_CEILING
 SIGNIFICANT = 3
 TIMES = "\N{MULTIPLICATION SIGN}"
 NO_UPPER_BOUND = "no upper bound is known"
+GROUP = "\N{NARROW NO-BREAK SPACE}"
+TIMES_WORD = " times"
 NO_MEASURED = "no measured figure"
 NOTHING_MEASURED = "nothing was measured"
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -96,7 +98,8 @@ def percent(ppm: int, rounding: str = NEAREST) -> str:
 def times(ppm: int, rounding: str = NEAREST) -> str:
     """Parts per million as a multiple, with three digits."""
     number = Context(prec=SIGNIFICANT, rounding=rounding).divide(Decimal(ppm), Decimal(1_000_000))
-    return f"{number:f} times" if number < 10**6 else f"{scientific(ppm // 1_000_000, rounding)} times"
+    text = f"{number:f}" if number < 10**6 else scientific(ppm // 1_000_000, rounding)
+    return text + TIMES_WORD
 
 
 def duration(seconds: Fraction) -> Amount:
@@ -120,7 +123,7 @@ def energy(joules: Fraction) -> Amount:
 
 def grouped(value: int) -> str:
     """`1 234 567`, with spaces that do not break."""
-    return f"{value:,}".replace(",", "\u202f")
+    return f"{value:,}".replace(",", GROUP)
 
 
 def _short(value: Fraction) -> str:

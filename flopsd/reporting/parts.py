@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from flopsd.core.completeness import MAX_TOLD
 from flopsd.evidence.item import Finding
 from flopsd.report import counted
+from flopsd.reporting.coverage import ONLY_HERE, whole_told
 from flopsd.reporting.figures import EVIDENCE
 from flopsd.reporting.model import Completeness, Device, Fact, Item, Member
 from flopsd.reporting.numbers import DOWN, duration, energy, interval, percent
@@ -92,6 +93,8 @@ def energy_of(predicate: Told) -> tuple[Fact, ...]:
                 exact=duration(uncounted).exact,
             )
         )
+    if not whole_told(predicate):
+        facts.append(Fact("Only in part", ONLY_HERE))
     return (*facts, Fact("Boundary", ENERGY_BOUNDARY))
 
 

@@ -43,7 +43,7 @@ class Told:
         """One printable line."""
         value = self._needed(name)
         if not isinstance(value, str):
-            raise self._fault(name, "a text")
+            raise self.fault(name, "a text")
         return line(value)
 
     def maybe_text(self, name: str) -> str | None:
@@ -53,13 +53,13 @@ class Told:
         """A list of texts; empty where there is none."""
         found = self._list(name)
         if not all(isinstance(value, str) for value in found):
-            raise self._fault(name, "a list of texts")
+            raise self.fault(name, "a list of texts")
         return tuple(line(value) for value in found)
 
     def flag(self, name: str) -> bool | None:
         value = self.raw(name)
         if value is not None and not isinstance(value, bool):
-            raise self._fault(name, "true, false or null")
+            raise self.fault(name, "true, false or null")
         return value
 
     def count(self, name: str) -> int:
@@ -68,7 +68,7 @@ class Told:
         try:
             return value if isinstance(value, int) and not isinstance(value, bool) else parse_count(value)
         except ValueError:
-            raise self._fault(name, "a count") from None
+            raise self.fault(name, "a count") from None
 
     def maybe_count(self, name: str) -> int | None:
         return self.count(name) if name in self else None
@@ -80,9 +80,9 @@ class Told:
         try:
             found = Fraction(parse_count(above), parse_count(below or "1"))
         except (ValueError, ZeroDivisionError):
-            raise self._fault(name, "a fraction") from None
+            raise self.fault(name, "a fraction") from None
         if found <= 0:
-            raise self._fault(name, "a fraction above zero")
+            raise self.fault(name, "a fraction above zero")
         return found
 
     def decimal(self, name: str) -> Fraction:
@@ -90,7 +90,7 @@ class Told:
         value = self._needed(name)
         match = _DECIMAL.fullmatch(value) if isinstance(value, str) else None
         if match is None:
-            raise self._fault(name, "a number with decimals in a text")
+            raise self.fault(name, "a number with decimals in a text")
         amount = Fraction(int(match[2] + match[3]), 10 ** len(match[3]))
         return -amount if match[1] else amount
 
@@ -101,12 +101,12 @@ class Told:
         """A time in UTC, in nanoseconds since the Unix epoch."""
         value = self._needed(name)
         if not is_timestamp(value):
-            raise self._fault(name, "a time in UTC")
+            raise self.fault(name, "a time in UTC")
         whole, _, rest = value[:-1].partition(".")
         try:
             moment = datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
         except ValueError:
-            raise self._fault(name, "a time in UTC") from None
+            raise self.fault(name, "a time in UTC") from None
         return (moment - _EPOCH) // timedelta(seconds=1) * NS_PER_S + int(rest.ljust(9, "0") or "0")
 
     def figures(self, name: str | None = None, middle: str = "measured") -> Figures:
@@ -135,7 +135,7 @@ class Told:
     def _list(self, name: str) -> list[Any]:
         value = self.raw(name)
         if value is not None and not isinstance(value, list):
-            raise self._fault(name, "a list")
+            raise self.fault(name, "a list")
         return value or []
 
     def _needed(self, name: str) -> Any:
@@ -144,7 +144,8 @@ class Told:
             raise LedgerError(f"{self.path} has no {line(name)}", hint=_HINT)
         return value
 
-    def _fault(self, name: str, wanted: str) -> LedgerError:
+    def fault(self, name: str, wanted: str) -> LedgerError:
+        """The error that says that a member is not as a ledger has it."""
         return LedgerError(f"{self.path}.{line(name)} is not {wanted}", hint=_HINT)
 
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from flopsd.reporting.model import Basis, Content, Fact, Form, Member, Report, Rule, Share, State
-from flopsd.reporting.numbers import NO_MEASURED, NO_UPPER_BOUND, NOTHING_MEASURED, Interval
+from flopsd.reporting.numbers import GROUP, NO_MEASURED, NO_UPPER_BOUND, NOTHING_MEASURED, Interval
 
 COLUMNS = 80
 MAX_SHOWN = 16  # rows of a table; the HTML report has more of them
@@ -21,12 +21,12 @@ def report_text(report: Report) -> str:
         lines += _content(report.content)
     for words, command in report.proof.commands[: 1 if report.content is None else 2]:
         lines += ["", *_wrapped(f"{words}:"), f"  {command}"]
-    return "\n".join(lines) + "\n"
+    return _joined(lines)
 
 
 def form_text(form: Form) -> str:
     """The Form's figures alone."""
-    return "\n".join([*_facts(form.rows), *(line for note in form.notes for line in _wrapped(note))]) + "\n"
+    return _joined([*_facts(form.rows), *(line for note in form.notes for line in _wrapped(note))])
 
 
 def form_report(report: Report) -> str:
@@ -35,7 +35,12 @@ def form_report(report: Report) -> str:
     if report.content is not None:
         form = report.content.form
         lines += ["", NO_FORM] if form is None else ["", *form_text(form).splitlines()]
-    return "\n".join(lines) + "\n"
+    return _joined(lines)
+
+
+def _joined(lines: Iterable[str]) -> str:
+    """Lines are wrapped by now, so the spaces within numbers may be plain ones."""
+    return "\n".join(lines).replace(GROUP, " ") + "\n"
 
 
 def _head(report: Report) -> Iterator[str]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from flopsd.core.model import PPM, Figures
-from flopsd.errors import LedgerError
 from flopsd.report import counted
 from flopsd.reporting.charts import Axis, RuleChart, anchor_at, axis_of, width_of
 from flopsd.reporting.model import Answer, Rule, State
@@ -15,6 +14,7 @@ from flopsd.reporting.numbers import (
     NO_MEASURED,
     NO_UPPER_BOUND,
     NOTHING_MEASURED,
+    TIMES_WORD,
     UP,
     Amount,
     Interval,
@@ -39,6 +39,7 @@ _WORDS = {
     State.NOT_APPLICABLE: "Does not apply",
 }
 _ORDER = (State.ABOVE, State.INDETERMINATE, State.UNDECIDED, State.BELOW, State.NOT_APPLICABLE)
+_REASONS = 3
 _TOLD = 2  # rules that the answer tells one by one
 _COMPARED = ("below", "above", "indeterminate")
 
@@ -85,7 +86,8 @@ def _lead(rule: Rule) -> str:
 
 def _reasons(rules: Sequence[Rule]) -> tuple[str, ...]:
     """Why, each reason once."""
-    return tuple(dict.fromkeys(_sentence(rule.why) for rule in rules if rule.why))[:_TOLD]
+    parts = (part for rule in rules for part in rule.why.split("; ") if part)
+    return tuple(dict.fromkeys(map(_sentence, parts)))[:_REASONS]
 
 
 def _rest(rules: Sequence[Rule], gravest: Sequence[Rule]) -> tuple[str, ...]:
@@ -115,7 +117,7 @@ def _sentence(words: str) -> str:
 def _rule(finding: Told, axis: Axis | None) -> Rule:
     applies, compared = finding.flag("applies"), finding.maybe_text("state")
     if compared is not None and compared not in _COMPARED:
-        raise LedgerError(f"{finding.path}.state is {compared!r}, not one of {', '.join(_COMPARED)}")
+        raise finding.fault("state", f"one of {', '.join(_COMPARED)}")
     value = None if "value" not in finding else finding.figures("value")
     low, high = _threshold(finding)
     state = _state(applies, compared)
@@ -182,9 +184,9 @@ def _stand(value: Figures | None, low: Fraction | None, high: Fraction | None) -
         return "The figures exceed its threshold."
     if value.high_flop is None:
         return "The figures have no upper bound."
-    return (
-        "The figures do not exceed its threshold." if value.high_flop <= low else "The figures lie about its threshold."
-    )
+    if value.high_flop <= low:
+        return "The figures do not exceed its threshold."
+    return "Its threshold lies between their lower and upper end."
 
 
 def _threshold(finding: Told) -> tuple[Fraction | None, Fraction | None]:
@@ -209,7 +211,7 @@ def _share(finding: Told) -> str:
     if high is None:
         ends = f"at least {show(low or 0, DOWN)}; {NO_UPPER_BOUND}" if low else NO_UPPER_BOUND
     else:
-        ends = f"{show(low, DOWN)} to {show(high, UP)}" if low else f"at most {show(high, UP)}"
+        ends = f"{show(low, DOWN).removesuffix(TIMES_WORD)} to {show(high, UP)}" if low else f"at most {show(high, UP)}"
     return ends if not measured else f"{show(measured)} ({ends})"
 
 
@@ -226,15 +228,16 @@ def _numbers(finding: Told) -> list[int | Fraction]:
 
 def chart_of(axis: Axis, value: Figures, low: Fraction, high: Fraction, title: str, share: str) -> RuleChart:
     """The drawing of one rule, and the same in words for whoever cannot see it."""
-    begin = axis.at(value.low_flop)
-    end = 100.0 if value.high_flop is None else axis.at(value.high_flop)
     shown, wall = interval(value), axis.at(low)
+    begin = axis.at(value.low_flop) if value.low_flop > 0 else 0.0
+    known = axis.at(value.measured_flop or value.low_flop)  # up to where the bar is solid if it has no upper end
+    end = known if value.high_flop is None else axis.at(value.high_flop)
     words = _words_of(shown, NO_MEASURED)
     return RuleChart(
-        bar_from=begin if value.low_flop > 0 else 0.0,
-        bar_width=width_of(begin if value.low_flop > 0 else 0.0, end),
+        bar_from=begin,
+        bar_width=width_of(begin, end),
         from_zero=value.low_flop == 0,
-        unbounded=value.high_flop is None,
+        open_from=None if value.high_flop is not None else end,
         measured=None if not value.measured_flop else axis.at(value.measured_flop),
         threshold_from=wall,
         threshold_to=axis.at(high),
