@@ -10,7 +10,7 @@ import flopsd
 ROOT = Path(flopsd.__file__).parent
 # A module may import those of lower floors, and `sources` never each other.
 FLOORS = (
-    ("errors", "__init__", "core.rounding", "core.guidelines_estimate"),
+    ("errors", "__init__", "core.rounding", "core.guidelines_estimate", "core.times"),
     ("core.model", "core.flop", "core.integral", "clock", "ownership", "evidence"),
     ("places",),
     (
@@ -36,6 +36,7 @@ FLOORS = (
     ),
     (
         "core.conditions",
+        "core.form_words",
         "core.ledger",
         "snapshot",
         "framing",
@@ -46,7 +47,7 @@ FLOORS = (
         "neuron.process",
         "neuron.chips",
     ),
-    ("core.sums", "core.completeness", "core.policy"),
+    ("core.sums", "core.completeness", "core.policy", "core.form"),
     ("core.children", "core.forecast"),
     ("core.claims", "core.job"),
     ("ownership.nvml", "ownership.podresources", "ownership.asking", "ownership.rejoin", "neuron.totals"),

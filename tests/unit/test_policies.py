@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,10 @@ def test_every_threshold_of_the_packaged_policy_stands_in_its_file() -> None:
     (policy,) = load_policies()
     assert policy.sha256 == hashlib.sha256(PACKAGED.read_bytes()).hexdigest()
     assert policy.margin_ppm == 300_000
-    thresholds = {rule.id: rule.threshold and (rule.threshold.flop, rule.threshold.of_base) for rule in policy.rules}
-    texts = {key: None if value is None else tuple(str(v) for v in value) for key, value in thresholds.items()}
+    texts = {
+        rule.id: None if rule.threshold is None else (str(rule.threshold.flop), str(rule.threshold.of_base))
+        for rule in policy.rules
+    }
     e23, e25 = str(10**23), str(10**25)
     assert texts == {
         "gpai-indicative": (e23, "None"),
@@ -59,6 +62,28 @@ def test_every_threshold_of_the_packaged_policy_stands_in_its_file() -> None:
         "base-not-gpai": (e23, "None"),
         "base-and-modification-systemic": (e25, "None"),
     }
+    assert {rule.id for rule in policy.rules if rule.notify} == {
+        "systemic-presumption",
+        "modification-systemic",
+        "base-and-modification-systemic",
+    }
+
+
+def test_the_page_on_thresholds_has_every_rule_with_its_threshold() -> None:
+    page = (config_dir().parent / "docs" / "thresholds.md").read_text()
+    rows = {
+        line.split("`")[1]: line.split("|")[3]
+        for line in page.splitlines()
+        if re.match(r"\| `[a-z-]+` \|.*\|.*\|", line)
+    }
+    (policy,) = load_policies()
+    assert [
+        name for name in rows if name not in ("below", "above", "indeterminate", "known", "estimated", "unknown")
+    ] == [rule.id for rule in policy.rules]
+    written = {rule["id"]: rule.get("threshold", {}) for rule in data()["rules"]}
+    for name, threshold in written.items():
+        for value in threshold.values():
+            assert f"> {value}" in rows[name], name
 
 
 def test_another_regime_is_another_file(tmp_path: Path) -> None:

@@ -1,0 +1,216 @@
+"""The figures of the Model Documentation Form and of a notification, from a ledger's predicate. Pure.
+
+The Form belongs to the Transparency chapter of the Code of Practice (10 July 2025); how it rounds is in the policy.
+What was not measured is said in bounds, never as a figure. Names in it come from the ledger: whoever shows them
+treats them as a stranger's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from flopsd.core.form_words import compute_methodology, energy_methodology, notification, percent
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Figures
+from flopsd.core.rounding import Towards, magnitude, plain, scientific
+from flopsd.core.rules import FormRules, Policy
+from flopsd.core.times import span_seconds
+from flopsd.errors import PolicyError
+
+DAY_S = 86_400
+MONTH_DAYS = Fraction(365, 12)
+JOULES_PER_MWH = 3_600_000_000
+NOT_KNOWN = "not known"
+NOT_APPLICABLE = "N/A"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One field: what goes to the AI Office, what to national authorities on their request, and what to know of it."""
+
+    field: str
+    ai_office: str
+    national: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The Form's lines that a ledger can tell, and the notification's text, which only systemic risk asks for."""
+
+    lines: tuple[Line, ...]
+    notification: str | None
+
+
+def form(predicate: Mapping[str, Any], policy: Policy) -> Form:
+    """What the ledger with this predicate says in the Form's words.
+
+    Raises PolicyError if the policy has no form; KeyError, TypeError, ValueError for what is no predicate.
+    """
+    if policy.form is None:
+        raise PolicyError([f"policy {policy.id} tells no form"], hint="take the packaged eu-ai-act policy")
+    rules = policy.form
+    method = compute_methodology(predicate)
+    lines = (
+        _size(predicate, rules),
+        _wall_clock(predicate, rules),
+        _hardware_days(predicate, rules),
+        *_compute(predicate, rules),
+        Line("Measurement methodology, compute", method, "", "in the absence of a delegated act under Article 53(5)"),
+        _energy(predicate, rules),
+        Line("Measurement methodology, energy", energy_methodology(predicate), "same"),
+        _dependencies(predicate),
+    )
+    return Form(lines, notification(predicate, policy, method))
+
+
+def figure_text(figures: Figures, significant: int) -> tuple[str, str]:
+    """The figure for the Form, and its bounds beside it, rounded outward."""
+    low = scientific(figures.low_flop, significant, Towards.DOWN)
+    bounds = f"at least {low} FLOP; no upper bound is known"
+    if figures.high_flop is not None:
+        bounds = f"between {low} and {scientific(figures.high_flop, significant, Towards.UP)} FLOP"
+    if figures.measured_flop is None:
+        return f"not measured: {bounds}", ""
+    return f"{scientific(figures.measured_flop, significant)} FLOP", bounds
+
+
+def order_of_magnitude(figures: Figures) -> str:
+    """`10^22`; without a measured figure the orders that it lies between."""
+    if figures.measured_flop is not None:
+        return _power(figures.measured_flop)
+    if figures.high_flop is None:
+        return NOT_KNOWN if figures.low_flop == 0 else f"{_power(figures.low_flop)} or more"
+    low, high = _power(figures.low_flop), _power(figures.high_flop)
+    return low if low == high else f"{low} to {high}"
+
+
+def band(days: Fraction, months: tuple[int, ...]) -> str:
+    """The band of training time: `less than 1 month`, `1 to 3 months`, … A month is a twelfth of 365 days."""
+    edges = [edge * MONTH_DAYS for edge in months]
+    place = sum(days >= edge for edge in edges[:-1]) + (days > edges[-1])
+    if place == 0:
+        return f"less than {months[0]} month{'s' if months[0] != 1 else ''}"
+    if place == len(months):
+        return f"more than {months[-1]} months"
+    return f"{months[place - 1]} to {months[place]} months"
+
+
+def _size(predicate: Mapping[str, Any], rules: FormRules) -> Line:
+    architecture = predicate["totals"].get("architecture")
+    total = architecture["parameters"]["total"] if architecture else None
+    if total is None:
+        return Line("Total model size", NOT_KNOWN, NOT_KNOWN, "nobody declared the model's architecture")
+    text = f"{scientific(int(total), rules.parameters_figures)} parameters"
+    return Line("Total model size", text, text, "counted from the declared architecture")
+
+
+def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> Line:
+    if predicate["kind"] == "node":
+        seconds, about = Fraction(predicate["wallSeconds"]), ""
+        note = "time in which the meter ran"
+    else:
+        seconds, about = Fraction(span_seconds(predicate["begunAt"], predicate["lastRecordAt"])), "at most "
+        note = "from the first record to the last of all ledgers, pauses included"
+    days = seconds / DAY_S
+    text = f"{about}{plain(days, rules.hardware_days_figures)} days"
+    return Line("Training time, wall clock", text, about + band(days, rules.bands_months), note)
+
+
+def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> Line:
+    coverage = predicate["coverage"]
+    elsewhere = [Fraction(coverage["gapSecondsByReason"].get(reason.value, 0)) for reason in ACCOUNTED_ELSEWHERE]
+    job_seconds = Fraction(coverage["spanSeconds"]) - sum(elsewhere)
+    by_model: dict[str, Fraction] = {}
+    for device in predicate.get("devices", ()):
+        by_model[device["model"]] = by_model.get(device["model"], Fraction(0)) + Fraction(device["spanSeconds"])
+    note = "device time of the job, idle time included"
+    if predicate["kind"] == "node" and not by_model:
+        return Line("Training time, hardware", NOT_KNOWN, "", "no accelerator was seen")
+    if not by_model:
+        by_model = {"accelerator": job_seconds}
+        note += "; the node ledgers tell their models"
+    elif len(by_model) == 1:
+        by_model = dict.fromkeys(by_model, job_seconds)
+    elif sum(by_model.values()) != job_seconds:
+        note += "; at most, since some of it was another job's or its slices'"
+    if any(device["parent"] for device in predicate.get("devices", ())):
+        note += "; a MIG slice counts as a device"
+    days = [f"{plain(s / DAY_S, rules.hardware_days_figures)} {model} days" for model, s in sorted(by_model.items())]
+    return Line("Training time, hardware", ", ".join(days), "", note)
+
+
+def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[Line]:
+    name = "Amount of computation used for training"
+    guidelines = predicate["totals"].get("guidelines")
+    unseen = _unseen(predicate["coverage"]["observedPpm"])
+    if guidelines is None:
+        return [
+            _flop_line(
+                name,
+                _figures(predicate["totals"]["executed"]),
+                rules,
+                f"all that the devices executed: recomputation and diagnostic work are not taken out{unseen}",
+            )
+        ]
+    return [
+        _flop_line(name, _figures(guidelines), rules, f"compute directly contributing to parameter updates{unseen}"),
+        _flop_line(
+            f"{name}, cumulative",
+            _figures(guidelines["cumulative"]),
+            rules,
+            f"what the test of systemic risk is about{unseen}",
+        ),
+    ]
+
+
+def _unseen(observed_ppm: str | None) -> str:
+    """A measured figure says nothing of time that nobody observed, so the figure must not go without this."""
+    missing_ppm = PPM - int(observed_ppm or 0)
+    if not missing_ppm:
+        return ""
+    share = percent(Fraction(missing_ppm), Fraction(PPM), Towards.UP)
+    return f"; {share} of device time was not observed and is not in the figure"
+
+
+def _flop_line(name: str, figures: Figures, rules: FormRules, what: str) -> Line:
+    text, bounds = figure_text(figures, rules.flop_figures)
+    return Line(name, text, order_of_magnitude(figures), f"{bounds}; {what}" if bounds else what)
+
+
+def _energy(predicate: Mapping[str, Any], rules: FormRules) -> Line:
+    name = "Energy used for training"
+    if predicate["energyJoules"] is None:
+        return Line(name, NOT_APPLICABLE, NOT_APPLICABLE, "no energy counter of an accelerator could be read")
+    mwh = Fraction(predicate["energyJoules"]) / JOULES_PER_MWH
+    uncounted = Fraction(predicate["energyUncountedSeconds"])
+    whole = not uncounted and (predicate.get("completeness") or {"complete": True})["complete"] is True
+    # What is missing makes it a lower bound, and a lower bound is rounded down.
+    text = f"{plain(mwh, rules.energy_figures, Towards.NEAREST if whole else Towards.DOWN)} MWh"
+    note = "accelerators only: hosts, network and cooling are not in it"
+    if uncounted:
+        note += f"; {plain(uncounted / DAY_S, rules.energy_figures)} device days had no energy counter"
+    if not whole:
+        text = f"at least {text}"
+    return Line(name, text, text, note)
+
+
+def _dependencies(predicate: Mapping[str, Any]) -> Line:
+    declared = predicate.get("declared") or {}
+    base, method = declared.get("base"), declared.get("method")
+    if base is not None:
+        return Line("Model dependencies", base["name"] or "a base model whose name is not declared", "", "as declared")
+    if method == "pretraining":
+        return Line("Model dependencies", NOT_APPLICABLE, "", "declared as trained from the start")
+    return Line("Model dependencies", NOT_KNOWN, "", "no base model is declared")
+
+
+def _figures(told: Mapping[str, Any]) -> Figures:
+    low, measured, high = (told[name] for name in ("low", "measured", "high"))
+    return Figures(int(low), None if measured is None else int(measured), None if high is None else int(high))
+
+
+def _power(flop: int) -> str:
+    return f"10^{magnitude(flop)} FLOP" if flop else "0 FLOP"

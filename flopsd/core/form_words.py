@@ -1,0 +1,133 @@
+"""The free texts of the Form and of a notification, some hundred words each, built from a ledger's facts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from flopsd.core.model import PPM
+from flopsd.core.rounding import Towards, scientific
+from flopsd.core.rules import FormRules, Policy
+
+_QUANTITIES = {
+    "updates": "compute directly contributing to parameter updates",
+    "cumulative": "cumulative training compute",
+    "base+updates": "compute directly contributing to parameter updates, with the base model's compute",
+    "base+cumulative": "cumulative training compute, with the base model's compute",
+}
+
+
+def compute_methodology(predicate: Mapping[str, Any]) -> str:
+    """How the compute was measured: evidence, coverage, what was taken out, and how uncertain it is."""
+    executed, guidelines = predicate["totals"]["executed"], predicate["totals"].get("guidelines")
+    sentences = [
+        f"Measured with flopsd {predicate['method']['flopsdVersion']} from {executed['method']}.",
+        "Every number format counts alike; a fused multiply-add is two operations; rates are dense.",
+        _coverage(predicate["coverage"]),
+    ]
+    if guidelines is None:
+        sentences.append(
+            "Nothing was declared by which recomputation of activations or diagnostic work could be taken out, so that "
+            "the figure is everything that the devices executed."
+        )
+    else:
+        sentences.append(_sentence(f"Taken from {guidelines['from']}: {guidelines['method']}"))
+    sentences += [*_reservations(predicate), _uncertainty(guidelines or executed)]
+    return " ".join(sentences)
+
+
+def energy_methodology(predicate: Mapping[str, Any]) -> str:
+    """How the energy was measured and what its boundary is, or what is missing."""
+    if predicate["energyJoules"] is None:
+        return (
+            "Missing: no energy counter of an accelerator could be read, and none is estimated. Needed is an "
+            "accelerator and driver with an energy counter, or a figure from whoever provides the hardware."
+        )
+    sentences = [
+        "Sum of the accelerators' own energy counters, as differences between readings.",
+        "The boundary is the accelerators, as their counters draw it: hosts, storage, network and cooling are outside.",
+    ]
+    uncounted, whole = Fraction(predicate["energyUncountedSeconds"]), Fraction(predicate["deviceSeconds"])
+    if uncounted:
+        share = f" ({percent(uncounted, whole, Towards.UP)} of device time)" if whole else ""
+        sentences.append(f"Some device time had no such counter{share}: the figure is a lower bound.")
+    return " ".join([*sentences, *_reservations(predicate)])
+
+
+def notification(predicate: Mapping[str, Any], policy: Policy, method: str) -> str | None:
+    """What a notification under Article 52(1) says of compute (Guidelines, paragraph 31).
+
+    None unless a rule that asks for one applies and is certainly crossed.
+    """
+    notifying = {rule.id for rule in policy.rules if rule.notify}
+    above = [
+        found
+        for found in predicate["findings"]
+        if found["policy"] == policy.id
+        and found["rule"] in notifying
+        and found["applies"] is True
+        and found["state"] == "above"
+    ]
+    if not above or policy.form is None:
+        return None
+    parts = ["Information for a notification under Article 52(1) of Regulation (EU) 2024/1689."]
+    for found in above:
+        parts.append(f"Requirement met: {found['title']} ({found['citation']}).")
+        parts.append(_amount(found, policy.form))
+    return "\n".join([*parts, f"Approach: {method}"])
+
+
+def _amount(found: Mapping[str, Any], rules: FormRules) -> str:
+    value, figures = found["value"], rules.notification_figures
+    low = scientific(int(value["low"]), figures, Towards.DOWN)
+    high = None if value["high"] is None else scientific(int(value["high"]), figures, Towards.UP)
+    bounds = f"at least {low} FLOP" if high is None else f"between {low} and {high} FLOP"
+    amount = bounds
+    if value["measured"] is not None:
+        amount = f"{scientific(int(value['measured']), figures)} FLOP ({bounds})"
+    return f"Amount: {amount}; {_QUANTITIES.get(found['quantity'], found['quantity'])}."
+
+
+def _coverage(coverage: Mapping[str, Any]) -> str:
+    observed = coverage["observedPpm"]
+    if observed is None:
+        return "No device time was observed."
+    unseen = "What was not observed is in the upper end only, by what the devices can do at most."
+    return (
+        f"Of the devices' time {percent(Fraction(int(observed)), Fraction(PPM), Towards.DOWN)} was observed. {unseen}"
+    )
+
+
+def _reservations(predicate: Mapping[str, Any]) -> list[str]:
+    found = []
+    if predicate.get("replay") is not None:
+        found.append("This is a replayed recording and no measurement of a machine.")
+    completeness = predicate.get("completeness")
+    if completeness is not None and completeness["complete"] is not True:
+        found.append(_sentence(f"The account is not known to be whole: {completeness['says']}"))
+    return found
+
+
+def _uncertainty(told: Mapping[str, Any]) -> str:
+    if told["measured"] is None:
+        return "No estimate is given, since nothing that was read gives one: only bounds are."
+    if told["high"] is None:
+        return "No upper bound is known."
+    measured = int(told["measured"])
+    if measured == 0:
+        return "Lower and upper end are given beside the estimate."
+    down = percent(Fraction(measured - int(told["low"])), Fraction(measured), Towards.UP)
+    up = percent(Fraction(int(told["high"]) - measured), Fraction(measured), Towards.UP)
+    return f"The true value may be {down} lower or {up} higher than the estimate."
+
+
+def percent(part: Fraction, whole: Fraction, towards: Towards) -> str:
+    """With one decimal, rounded so that nothing looks better than it is."""
+    tenths = 1000 * part / whole
+    digits = tenths.numerator // tenths.denominator if towards is Towards.DOWN else -(-tenths // 1)
+    return f"{digits // 10}.{digits % 10} %"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."

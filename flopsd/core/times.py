@@ -1,0 +1,30 @@
+"""Times in ledgers, as text: how far two of them lie apart. Pure, so without a calendar of the platform's."""
+
+from __future__ import annotations
+
+import re
+
+_RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d+)?Z", re.ASCII)
+
+
+def span_seconds(begin: str, end: str) -> int:
+    """Seconds from one RFC 3339 time in UTC to another, fractions cut off; 0 if the clock went back between them.
+
+    Raises ValueError for other text.
+    """
+    return max(0, _seconds(end) - _seconds(begin))
+
+
+def _seconds(text: str) -> int:
+    found = _RFC3339.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r:.60} is no time in UTC such as 2026-11-02T10:00:00Z")
+    year, month, day, hour, minute, second = (int(part) for part in found.groups())
+    return _days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second
+
+
+def _days(year: int, month: int, day: int) -> int:
+    """Days in the Gregorian calendar since 1 March of year 0: with years that begin in March the leap day is last."""
+    shifted = year - (month < 3)
+    of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
+    return 365 * shifted + shifted // 4 - shifted // 100 + shifted // 400 + of_year
