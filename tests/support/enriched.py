@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.declared import Base, Method
-from flopsd.core.ledger import figures_json
+from flopsd.core.figures import figures_json
 from flopsd.core.model import PPM, Figures
 from flopsd.core.policy import Case, findings
 from flopsd.policies import load_policies

@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -172,7 +172,7 @@ def _statement(name: str) -> Any:
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
-        *(("everything", wrong) for wrong in (None, "x", -1, [], {}, True, "9" * 41)),
+        *(("everything", wrong) for wrong in cast("tuple[Any, ...]", (None, "x", -1, [], {}, True, "9" * 41))),
         ("incomplete-job", {}),
         ("lineage-above", None),
     ],
