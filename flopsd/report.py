@@ -140,9 +140,9 @@ def _rolling(verified: Verified) -> list[str]:
     return lines
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 device`, `2 devices`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def counted(count: int, noun: str, several: str = "") -> str:
+    """`1 device`, `2 devices`; `several` is the plural where it is not the noun with an s."""
+    return f"{count} {noun if count == 1 else several or noun + 's'}"
 
 
 def one_line(text: object) -> str:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from flopsd.core.ledger import PREDICATE_TYPE, STATEMENT_TYPE
 from flopsd.core.declared import Method, Phase
+from flopsd.core.ledger import PREDICATE_TYPE, STATEMENT_TYPE
 from flopsd.core.model import UNDECLARED_PHASE, Evidence, GapReason, Pipe, Precision
 from tests.support.independent import payload_of
 from tests.support.jobs import Nodes, sagemaker

@@ -70,6 +70,7 @@ class _Case:
             self.notes.append("where the adapters are is not declared: gradients are taken to reach all layers")
         self.ambiguous = False
         self.surplus = 0  # adapter parameters that the process counts and the names do not explain
+        self.fewer = False  # or the other way round: some layers have none, perhaps all but the last
         if self.detailed:
             self._match_adapters()
         self.kernel = self.pairs.kernel
@@ -86,7 +87,7 @@ class _Case:
     def trained(self, level: Level) -> Trained:
         """Which weights have gradients, at this level of what is not declared."""
         lora = self.training.lora
-        if self.detailed:
+        if self.detailed and not (self.fewer and level is Level.LOW):
             ambiguous = {Level.LOW: False, Level.COMPUTED: self.ambiguous, Level.HIGH: True}[level]
             return Trained(lora=lora, ambiguous=ambiguous)
         if self.method in (Method.FULL, Method.PRETRAINING):
@@ -184,7 +185,7 @@ class _Case:
         self.ambiguous = plain != more and counted == more
         if counted is not None and counted not in (plain, more):
             self.notes.append(f"the process trains {counted} parameters, the named adapters have {plain}")
-            self.surplus = max(0, counted - plain)
+            self.surplus, self.fewer = max(0, counted - plain), counted < plain
 
     def _with_surplus(self, sums: Sums, level: Level) -> Sums:
         """Weights that are trained, and of which only the number is known: at most 2 FLOP a token each way."""
