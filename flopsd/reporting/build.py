@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flopsd.core.rules import Policy
 from flopsd.errors import LedgerError
 from flopsd.evidence.item import Finding
 from flopsd.reporting.coverage import course_of, coverage_of, moment, timed
@@ -24,9 +25,13 @@ _ADVICE = (
 )
 
 
-def report_of(document: Document, check: Check, made: str, found: Sequence[Finding] = ()) -> Report:
-    """`found` is what verifying said of the attached evidence. Raises LedgerError where the ledger is not as flopsd
-    writes one."""
+def report_of(
+    document: Document, check: Check, made: str, found: Sequence[Finding] = (), policy: Policy | None = None
+) -> Report:
+    """`found` is what verifying said of the attached evidence, `policy` the one whose form is to be filled.
+
+    Raises LedgerError where the ledger is not as flopsd writes one.
+    """
     predicate = document.predicate
     kind = predicate.text("kind")
     if kind not in _KINDS:
@@ -41,7 +46,7 @@ def report_of(document: Document, check: Check, made: str, found: Sequence[Findi
         flags=flags_of(predicate),
         check=check,
         proof=proof_of(document),
-        content=None if check.state is Checked.REFUSED else _content(predicate, kind, found),
+        content=None if check.state is Checked.REFUSED else _content(predicate, kind, found, policy),
     )
 
 
@@ -49,7 +54,7 @@ def _subject(predicate: Told, kind: str) -> str:
     return predicate.object("lineage").text("name") if kind == "lineage" else predicate.object("run").text("id")
 
 
-def _content(predicate: Told, kind: str, found: Sequence[Finding]) -> Content:
+def _content(predicate: Told, kind: str, found: Sequence[Finding], policy: Policy | None) -> Content:
     rules, others, axis = rules_of(predicate)
     bases = bases_of(predicate)
     devices, devices_left_out = devices_of(predicate)
@@ -76,7 +81,7 @@ def _content(predicate: Told, kind: str, found: Sequence[Finding]) -> Content:
         devices_left_out=devices_left_out,
         energy=energy_of(predicate),
         declared=declared_of(predicate),
-        form=form_of(predicate),
+        form=form_of(predicate, policy),
         method=_method(predicate),
         items=items_of(predicate, found),
         claims=claim.text("says"),

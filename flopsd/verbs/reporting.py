@@ -12,6 +12,7 @@ from flopsd.verbs import NOT_VERIFIED, OK
 from flopsd.verbs.verifying import add_grounds, judge
 
 if TYPE_CHECKING:
+    from flopsd.core.rules import Policy
     from flopsd.evidence.item import Finding
     from flopsd.reporting.model import Check, Report
     from flopsd.reporting.proof import Document
@@ -53,8 +54,23 @@ def _report(arguments: argparse.Namespace) -> int:
     document = read_document(Path(arguments.ledger), tuple(arguments.key), arguments.journal)
     check, found = _check(arguments, document)
     made = f"{rfc3339(SystemClock().wall_ns())[:16].replace('T', ' ')} UTC"
-    _write(arguments, _shown(arguments, document, report_of(document, check, made, found)))
+    _write(arguments, _shown(arguments, document, report_of(document, check, made, found, _form_policy(document))))
     return NOT_VERIFIED if check.state is Checked.REFUSED else OK
+
+
+def _form_policy(document: Document) -> Policy | None:
+    """The policy that the ledger was judged by, where it is here and has a form; else a packaged one that has."""
+    from flopsd.errors import PolicyError
+    from flopsd.policies import find_policy, load_policies
+
+    for told in document.predicate.object("method").objects("policies"):
+        try:
+            policy = find_policy(told.text("sha256"))
+        except PolicyError:
+            continue
+        if policy.form is not None:
+            return policy
+    return next((policy for policy in load_policies() if policy.form is not None), None)
 
 
 def _check(arguments: argparse.Namespace, document: Document) -> tuple[Check, tuple[Finding, ...]]:
