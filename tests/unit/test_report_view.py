@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -181,17 +181,6 @@ def _statement(name: str) -> Any:
     return SCENES[name]()
 
 
-<<<<<<< HEAD
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [
-        *(("everything", wrong) for wrong in cast("tuple[Any, ...]", (None, "x", -1, [], {}, True, "9" * 41))),
-        ("incomplete-job", {}),
-        ("lineage-above", None),
-    ],
-    ids=repr,
-)
-=======
 ANYTHING: tuple[Any, ...] = (None, "x", -1, [], {}, True, "9" * 41, "1e999999999")
 WRONG: list[tuple[str, Any]] = [
     *(("everything", wrong) for wrong in ANYTHING),
@@ -201,7 +190,6 @@ WRONG: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("name", "wrong"), WRONG, ids=repr)
->>>>>>> part4-report
 def test_whatever_stands_in_a_ledger_it_is_reported_or_refused_by_its_place(name: str, wrong: Any) -> None:
     """Nobody may have verified it: any member can be anything."""
     statement, refusals = copy.deepcopy(_statement(name)), 0
