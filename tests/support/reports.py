@@ -28,7 +28,9 @@ def report(statement: Any, check: Check | None = None) -> Report:
     """Not verified, unless `check` says otherwise."""
     read = document(statement)
     policy = next(policy for policy in load_policies() if policy.form is not None)
-    return report_of(read, check or not_checked(read), MADE, policy=policy)
+    return report_of(
+        read, check or not_checked(read), MADE, policy=policy, course=statement["predicate"].get("timeline", ())
+    )
 
 
 def scene(name: str) -> Report:
