@@ -158,6 +158,8 @@ class _Case:
             notes.append("selective recomputation is taken to be that of attention; all layers at the high end")
         if self.kernel is Kernel.EITHER:
             notes.append("which attention kernel ran is not known: it is taken to skip what is masked, unless padded")
+        if self.model.heads:
+            notes.append("the head is taken to be computed for every token, masked ones of the loss too")
         if training.packing:
             notes.append("rows hold several documents of unknown length: attention at least each token with itself")
         return tuple(notes)
