@@ -24,6 +24,6 @@ def form_of(predicate: Told, policy: Policy | None) -> Form | None:
         raise LedgerError(f"predicate gives no figures for the Form: {line(repr(fault)[:200])}", hint=HINT) from fault
     return Form(
         tuple(FormLine(line(f.field), line(f.ai_office), line(f.national), line(f.note)) for f in found.lines),
-        None if found.notification is None else line(found.notification),
+        tuple(line(words) for words in (found.notification or "").splitlines()),
         policy.title,
     )

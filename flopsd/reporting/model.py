@@ -230,7 +230,7 @@ class Form:
     """The figures for the Model Documentation Form, and a notification's text where a rule asks for one."""
 
     lines: tuple[FormLine, ...]
-    notification: str | None
+    notification: tuple[str, ...]  # its lines; none where no notification is due
     policy: str
 
 

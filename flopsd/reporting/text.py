@@ -32,9 +32,10 @@ def _form(form: Form) -> Iterator[str]:
             yield from _fact("  to national", one.national)
         if one.note:
             yield from _fact("  note", one.note)
-    if form.notification is not None:
+    if form.notification:
         yield from ("", "Text for a notification:")
-        yield from _wrapped(form.notification, "  ")
+        for words in form.notification:
+            yield from _wrapped(words, "  ")
 
 
 def form_report(report: Report) -> str:

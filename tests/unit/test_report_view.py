@@ -143,8 +143,9 @@ def test_the_form_is_filled_and_a_notification_only_where_one_is_due() -> None:
     assert [one.ai_office for one in node.lines if one.field == "Amount of computation used for training"] == [
         "1.3x10^20 FLOP"
     ]
-    assert node.notification is None
-    assert lineage.notification is not None
+    assert node.notification == ()
+    assert len(lineage.notification) == 4
+    assert "\\x0a" not in report_text(scene("lineage-above"))
     assert "Text for a notification:" in report_text(scene("lineage-above"))
 
 
