@@ -13,13 +13,14 @@ import yaml
 
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import ConfigError, PeakTableError
+from flopsd.meeting import VARIABLE as SOCKET_VARIABLE
 from flopsd.settings import BY_KEY, SETTINGS, Settings, effective
 
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PASSPHRASE, PASSPHRASE_FILE = "FLOPSD_KEY_PASSPHRASE", "FLOPSD_KEY_PASSPHRASE_FILE"
 PKCS11_PIN = "FLOPSD_PKCS11_PIN"
 SECRETS = (PASSPHRASE, PKCS11_PIN)  # for flopsd alone: a job that it starts gets its environment without them
-_KEY_VARIABLES_THAT_ARE_NOT_SETTINGS = ("FLOPSD_CONFIG", PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN)
+_KEY_VARIABLES_THAT_ARE_NOT_SETTINGS = ("FLOPSD_CONFIG", PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN, SOCKET_VARIABLE)
 
 
 def config_dir() -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 
 from flopsd.clock import NS_PER_S, Clock
 from flopsd.core.model import GapReason
+from flopsd.core.sessions import Event
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source, ask, read_source
 from flopsd.writer import Message, Writer
@@ -113,7 +114,7 @@ class Daemon:
         self.writer = writer
         self._clock = clock
         self._interval_seconds = interval_seconds
-        self._inbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Message | Event | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._why = ""
         self.stopped_ns: int | None = None  # when the end was asked for
@@ -126,6 +127,10 @@ class Daemon:
         if not self._why:
             self._why, self.stopped_ns = why, self._clock.boottime_ns()
         self._inbox.put(None)
+
+    def hear(self, event: Event) -> None:
+        """What a training process declares. Safe from any thread."""
+        self._inbox.put(event)
 
     def run(self, each_tick: Callable[[], None]) -> str:
         """Meter until stopped, then take the final readings. `each_tick` runs in this thread after each message."""
@@ -153,5 +158,8 @@ class Daemon:
         except queue.Empty:
             self.writer.tick()
             return
-        if message is not None and message.at_ns >= 0:
-            self.writer.take(message)
+        if isinstance(message, Message):
+            if message.at_ns >= 0:
+                self.writer.take(message)
+        elif message is not None:
+            self.writer.hear(message)

@@ -12,14 +12,15 @@ from importlib.util import find_spec
 from typing import Any
 
 from flopsd.clock import Clock
+from flopsd.closing import state_dir
 from flopsd.config import load_peaks
 from flopsd.context import find_context
 from flopsd.core.model import ESTIMATING, Device, Evidence
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import FlopsdError, UnknownDeviceError
+from flopsd.opening import Opening, cores_per_chip, source_options
 from flopsd.ownership.opening import Job
 from flopsd.parse import parse_listen
-from flopsd.service import Opening, cores_per_chip, source_options, state_dir
 from flopsd.settings import Settings
 from flopsd.sources import PROBED, SourceSettings
 from flopsd.survey import Surveyed, survey

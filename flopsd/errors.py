@@ -14,7 +14,9 @@ FlopsdError
 ├── SigningKeyError      a key cannot be read or made
 ├── EvidenceError        a piece of evidence is not to be had, or does not hold
 ├── LedgerError          a ledger cannot be made from what is there
+├── ArchitectureError    a model's FLOP cannot be computed from what is declared of it
 ├── StorageError         a copy of a ledger is not where it should be
+├── ListenError          the socket for training processes cannot be had
 └── NotVerifiedError     a ledger that must not be believed, with the first reason
 """
 
@@ -95,8 +97,16 @@ class LedgerError(FlopsdError):
     """A ledger cannot be built."""
 
 
+class ArchitectureError(FlopsdError):
+    """A model or the work on it is not described well enough to compute its FLOP. The message names the field."""
+
+
 class StorageError(FlopsdError):
     """A sealed ledger could not be copied to another place."""
+
+
+class ListenError(FlopsdError):
+    """The daemon cannot listen for training processes."""
 
 
 class NotVerifiedError(FlopsdError):

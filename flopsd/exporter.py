@@ -15,9 +15,11 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from flopsd import __version__
 from flopsd.clock import NS_PER_S
-from flopsd.core.figures import precision_label, sum_figures
+from flopsd.core.figures import precision_label
 from flopsd.core.flop import format_flop
-from flopsd.core.model import Device, Evidence, Figures, Pipe
+from flopsd.core.meaning import Meaning
+from flopsd.core.model import Device, Evidence, Pipe
+from flopsd.core.policy import State
 from flopsd.snapshot import DeviceState, Snapshot
 
 _GPU = ("gpu", "uuid")
@@ -84,10 +86,8 @@ def _flop(snapshot: Snapshot) -> Iterator[Metric]:
         "ceiling, not an estimate. Absent for a device whose peak is unknown.",
         labels=_GPU,
     )
-    figures = [] if snapshot.devices else [snapshot.figures()]
     for state in snapshot.devices:
         totals, rows = _zeros(state), state.rows(snapshot.table)
-        figures.append(state.figures(snapshot.table, rows))
         bound: int | None = 0
         for row in rows:
             if row.figures.measured_flop is None:
@@ -103,7 +103,9 @@ def _flop(snapshot: Snapshot) -> Iterator[Metric]:
             ceiling.add_metric(gpu, float(bound))
     yield measured
     yield ceiling
-    yield _run_flop(sum_figures(figures))
+    found = snapshot.meaning()
+    yield _run_flop(found)
+    yield from _thresholds(snapshot, found)
 
 
 def _time_and_energy(devices: Iterable[DeviceState]) -> Iterator[Metric]:
@@ -184,19 +186,53 @@ def _device_facts(devices: Iterable[DeviceState]) -> Iterator[Metric]:
     yield from (peak, info, shared)
 
 
-def _run_flop(figures: Figures) -> Metric:
+def _run_flop(found: Meaning) -> Metric:
     run = GaugeMetricFamily(
         "flopsd_run_flop",
         "Whole run, earlier incarnations included. low, measured and high are bounds of "
         "ONE figure: never sum them. measured is absent while nothing was measured, high is +Inf "
-        "while no ceiling is known.",
+        "while no ceiling is known. guidelines: what contributes to parameter updates; guidelines_cumulative: "
+        "generated data too; architecture: counted from model and tokens, absent while no process declares them.",
         labels=("basis", "bound"),
     )
-    run.add_metric(("executed", "low"), float(figures.low_flop))
-    if figures.measured_flop is not None:
-        run.add_metric(("executed", "measured"), float(figures.measured_flop))
-    run.add_metric(("executed", "high"), float("inf") if figures.high_flop is None else float(figures.high_flop))
+    counted = found.guidelines
+    bases = {"executed": found.executed, "guidelines": counted.updates, "guidelines_cumulative": counted.cumulative}
+    for basis, figures in bases.items():
+        run.add_metric((basis, "low"), float(figures.low_flop))
+        if figures.measured_flop is not None:
+            run.add_metric((basis, "measured"), float(figures.measured_flop))
+        run.add_metric((basis, "high"), float("inf") if figures.high_flop is None else float(figures.high_flop))
+    if found.told.architecture is not None:
+        required = found.told.architecture.counted.required
+        run.add_metric(("architecture", "low"), float(required.low))
+        run.add_metric(("architecture", "computed"), float(required.computed))
+        run.add_metric(("architecture", "high"), float(required.high))
     return run
+
+
+def _thresholds(snapshot: Snapshot, found: Meaning) -> Iterator[Metric]:
+    threshold = GaugeMetricFamily(
+        "flopsd_threshold_flop",
+        "Threshold of a policy's rule that applies to this run; low and high differ where the base model's compute is "
+        "an estimate.",
+        labels=("policy", "rule", "bound"),
+    )
+    verdict = GaugeMetricFamily(
+        "flopsd_verdict",
+        "1 for the state of a rule: below and above are certain, indeterminate is not known. Rules that do not apply "
+        "are absent. Indicative, no legal advice.",
+        labels=("policy", "rule", "state"),
+    )
+    for finding in snapshot.findings(found):
+        if finding.state is None:
+            continue
+        name = (finding.policy, finding.rule.id)
+        for state in State:
+            verdict.add_metric((*name, state.value), float(finding.state is state))
+        if finding.limit is not None:
+            threshold.add_metric((*name, "low"), float(finding.limit.low))
+            threshold.add_metric((*name, "high"), float(finding.limit.high))
+    yield from (threshold, verdict)
 
 
 def _run_facts(snapshot: Snapshot) -> Iterator[Metric]:

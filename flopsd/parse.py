@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from enum import Enum
 
+from flopsd.core.flop import parse_flop
 from flopsd.core.model import PPM, Precision
 from flopsd.places import parse_place
 
@@ -25,6 +27,20 @@ def text(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("expected text")
     return value
+
+
+def text_or_off(value: object) -> str:
+    """Text; `off` too where YAML reads it as false."""
+    return "off" if value is False else text(value)
+
+
+def uids(value: object) -> tuple[int, ...]:
+    """Numbers of users: a list in YAML, `1000,1001` as text."""
+    found = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    found = [found] if isinstance(found, int) else found
+    if not isinstance(found, list | tuple) or any(isinstance(one, bool) or not str(one).isdecimal() for one in found):
+        raise ValueError("expected numbers of users, such as 1000,1001; `id -u NAME` tells one")
+    return tuple(sorted({int(one) for one in found}))
 
 
 def seconds(low: float, high: float) -> Callable[[object], float]:
@@ -95,6 +111,40 @@ def run_id(value: object) -> str:
     if not isinstance(value, str) or not _RUN_ID.fullmatch(value):
         raise ValueError("expected at most 128 letters, digits, '.', '_' or '-', beginning with a letter or digit")
     return value
+
+
+def one_of(kind: type[Enum]) -> Callable[[object], str | None]:
+    """One of an enumeration's values; None for `undeclared`."""
+
+    def parse(value: object) -> str | None:
+        if value is None or value == "undeclared":
+            return None
+        known = [member.value for member in kind]
+        if value not in known:
+            raise ValueError(f"expected one of {', '.join(known)}, or undeclared")
+        return str(value)
+
+    return parse
+
+
+def flop_or_unknown(value: object) -> int | str | None:
+    """An exact FLOP count, or `unknown`, which is an assertion; None for `undeclared`."""
+    if value in ("unknown", None):
+        return "unknown" if value == "unknown" else None
+    if value == "undeclared":
+        return None
+    found = parse_flop(value)
+    if not 0 < found < 10**40:
+        raise ValueError("expected a positive number of FLOP below 1e40, or unknown")
+    return found
+
+
+def files(value: object) -> tuple[str, ...]:
+    """A list of paths in YAML and on the command line; as text they stand with blanks in between."""
+    found = value.split() if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or not all(isinstance(one, str) and one for one in found):
+        raise ValueError("expected a list of files, such as [/etc/flopsd/policy.yaml]")
+    return tuple(found)
 
 
 def output(value: object) -> str:

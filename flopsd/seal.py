@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flopsd import __version__
 from flopsd.clock import Clock, rfc3339
-from flopsd.config import find_peaks, is_packaged
+from flopsd.config import is_packaged
 from flopsd.core.ledger import SealFacts, encode, figures_of, statement
 from flopsd.core.model import Figures
 from flopsd.core.records import History, read_history
@@ -19,6 +20,7 @@ from flopsd.placing import Exhibits, journal_beside, place, public_key_beside, t
 from flopsd.prefix import longest_prefix, read_durable
 from flopsd.signing.dsse import sign
 from flopsd.signing.keys import load_signer
+from flopsd.tables import Tables
 
 log = logging.getLogger("flopsd")
 
@@ -45,6 +47,7 @@ def seal_journal(
     clock: Clock,
     peaks_file: str | None = None,
     wanted: Wanted | None = None,
+    policy_files: Sequence[str] = (),
     *,
     live: bool = False,
     rolling: bool = False,
@@ -68,9 +71,10 @@ def seal_journal(
     if not history.incarnations:
         raise LedgerError(f"the journal {journal} is empty: there is nothing to seal")
     sha256 = one_peak_table(history)
-    table = find_peaks(sha256, [Path(peaks_file)] if peaks_file else [])
+    tables = Tables(peaks_file, policy_files)
+    table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
     evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
-    seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence)
+    seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, policies)
     data, timestamp = sign(encode(statement(history, table, sealed.facts, seal)), key), ""
     if wanted is not None:
         data, timestamp = stamp(data, wanted, clock)

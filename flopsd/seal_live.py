@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flopsd.clock import Clock
+from flopsd.closing import NEW_KEY, state_dir
 from flopsd.delivery import local_ledger
 from flopsd.errors import LedgerError
 from flopsd.journal import StateDir, read_live
 from flopsd.prefix import longest_prefix, read_durable
 from flopsd.seal import Sealed, seal_journal
-from flopsd.service import NEW_KEY, state_dir
 from flopsd.settings import Settings
 from flopsd.signing.keys import ensure_key
 
@@ -54,4 +54,6 @@ def _seal(journal: Path, folder: Path, settings: Settings, clock: Clock, lock: P
     if made:
         log.warning(NEW_KEY, key)
     rolling = lock is not None
-    return seal_journal(journal, key, ledger, clock, settings.peaks, live=True, rolling=rolling, lock=lock)
+    return seal_journal(
+        journal, key, ledger, clock, settings.peaks, None, settings.policies, live=True, rolling=rolling, lock=lock
+    )

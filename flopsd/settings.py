@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flopsd import parse
+from flopsd.core.declared import Base, Declared, Method, Phase, Recomputation
 from flopsd.core.model import Precision
+from flopsd.errors import ConfigError
 from flopsd.evidence import KINDS, parse_kinds
 from flopsd.ownership import DevicesSetting, parse_devices
 
@@ -44,6 +46,16 @@ class Settings:
     stop_seconds: float = 60.0
     evidence: tuple[str, ...] = KINDS
     timestamp_url: str | None = None
+    phase: str | None = None
+    method: str | None = None
+    recomputation: str | None = None
+    base_model: str | None = None
+    base_flop: int | str | None = None  # "unknown": asserted neither known nor estimable
+    base_flop_method: str | None = None
+    base_systemic: bool | None = None
+    policies: tuple[str, ...] = ()
+    client_socket: str | None = None
+    client_uids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +224,76 @@ SETTINGS: tuple[Setting, ...] = (
         "RFC 3161 timestamp authority that is asked to stamp the seal (default: none)",
         parse.url,
     ),
+    Setting(
+        "phase",
+        "--phase",
+        "PHASE",
+        "declares what the whole job does where no training process says otherwise: train, evaluate, generate or other "
+        "(default: undeclared)",
+        parse.one_of(Phase),
+    ),
+    Setting(
+        "method",
+        "--method",
+        "METHOD",
+        "declares how weights are trained: pretraining, full, partial, lora or qlora (default: what the training "
+        "process declares)",
+        parse.one_of(Method),
+    ),
+    Setting(
+        "recomputation",
+        "--recomputation",
+        "HOW",
+        "declares activation checkpointing: none, full or selective (default: what the training process declares)",
+        parse.one_of(Recomputation),
+    ),
+    Setting("base_model", "--base-model", "NAME", "name of the model that is modified", parse.text),
+    Setting(
+        "base_flop",
+        "--base-flop",
+        "FLOP",
+        "training compute of that model, such as 7.2e23; 'unknown' asserts that it is neither known nor can be "
+        "estimated (default: undeclared)",
+        parse.flop_or_unknown,
+    ),
+    Setting(
+        "base_flop_method",
+        "--base-flop-method",
+        "TEXT",
+        "makes it an estimate, and says how it was made, such as '6 x 8e9 x 15e12 from the model card'",
+        parse.text,
+    ),
+    Setting(
+        "base_systemic",
+        "--base-systemic",
+        "BOOL",
+        "whether the base model is one of systemic risk (default: undeclared)",
+        parse.flag,
+    ),
+    Setting(
+        "policies",
+        "--policy",
+        "FILE",
+        "a policy to hold the run against beside the packaged EU AI Act, or in its place by its id",
+        parse.files,
+        repeatable=True,
+    ),
+    Setting(
+        "client_socket",
+        "--client-socket",
+        "PATH",
+        "Unix socket where training processes declare phases and facts, or 'off' (default: DIR/client.sock)",
+        parse.text_or_off,
+    ),
+    Setting(
+        "client_uids",
+        "--client-uids",
+        "UIDS",
+        "numbers of the users whose processes may do so, beside root and flopsd's own: 1000,1001 (default: none)",
+        parse.uids,
+    ),
 )
+DECLARING = ("phase", "method", "recomputation", "base_model", "base_flop", "base_flop_method", "base_systemic")
 BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}
 
 
@@ -231,3 +312,28 @@ def effective(
                 name = where or (BY_KEY[key].flag if layer == "command line" else BY_KEY[key].variable)
                 problems.append(f"{layer}: {name}: {value!r}: {fault}")
     return Settings(**values), problems
+
+
+def declared_of(settings: Settings) -> Declared:
+    """What the settings declare of the run. Raises ConfigError where they contradict each other."""
+    told = (settings.base_model, settings.base_flop, settings.base_flop_method, settings.base_systemic)
+    problems = []
+    if settings.base_flop_method is not None and not isinstance(settings.base_flop, int):
+        problems.append("--base-flop-method says how --base-flop was estimated: give that number too")
+    if settings.base_flop is None and any(value is not None for value in told):
+        problems.append("--base-model and --base-systemic describe a base model: say its compute with --base-flop")
+    if settings.method == Method.PRETRAINING.value and settings.base_flop is not None:
+        problems.append("--method pretraining has no base model: leave the --base settings out, or name another method")
+    if problems:
+        raise ConfigError(problems, hint="docs/thresholds.md tells how a base model is declared")
+    base = None
+    if settings.base_flop is not None:
+        flop = settings.base_flop if isinstance(settings.base_flop, int) else None
+        kind = "unknown" if flop is None else "known" if settings.base_flop_method is None else "estimated"
+        base = Base(settings.base_model, kind, flop, settings.base_flop_method, settings.base_systemic)
+    return Declared(
+        None if settings.phase is None else Phase(settings.phase),
+        None if settings.method is None else Method(settings.method),
+        None if settings.recomputation is None else Recomputation(settings.recomputation),
+        base,
+    )

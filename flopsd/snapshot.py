@@ -10,9 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from flopsd.clock import NS_PER_S
-from flopsd.core.figures import Rating, Row, rows, sum_figures, total
+from flopsd.core.figures import Rating, Row, by_phase, rows, sum_figures, total, total_of
+from flopsd.core.meaning import NOTHING_TOLD, Meaning, Told, meaning
 from flopsd.core.model import ESTIMATING, Device, Evidence, Figures, GapReason, Gauges, Tally
 from flopsd.core.peaks import PeakTable
+from flopsd.core.policy import Case, Finding, Policy, findings
 
 K = TypeVar("K")
 
@@ -104,6 +106,9 @@ class Snapshot:
     journal_last_append_wall_ns: int | None
     journal_fault: str
     earlier: tuple[tuple[Tally, Rating], ...] = ()  # of devices that only earlier incarnations saw
+    told: Told = NOTHING_TOLD
+    policies: tuple[Policy, ...] = ()
+    is_whole: bool = True  # false: the job has other nodes too
 
     @property
     def ready(self) -> bool:
@@ -120,6 +125,19 @@ class Snapshot:
             return Figures(0, None, None)
         gone = [total(tally, rating, self.table) for tally, rating in self.earlier]
         return sum_figures([*gone, *(device.figures(self.table) for device in self.devices)])
+
+    def meaning(self) -> Meaning:
+        """The bases of the run so far."""
+        parts = [*self.earlier, *(part for device in self.devices for part in device.all_tallies())]
+        found = [(tally, rows(tally, rating, self.table)) for tally, rating in parts]
+        executed = sum_figures(total_of(its, tally) for tally, its in found) if found else Figures(0, None, None)
+        return meaning((by_phase(tally, its) for tally, its in found), executed, self.told)
+
+    def findings(self, found: Meaning) -> tuple[Finding, ...]:
+        """The run so far against every policy's thresholds."""
+        counted, told = found.guidelines, self.told
+        case = Case(counted.updates, counted.cumulative, told.method, told.base, self.is_whole)
+        return tuple(finding for policy in self.policies for finding in findings(policy, case))
 
     def rate_flop_per_s(self) -> int | None:
         rates = [rate for device in self.devices if (rate := device.rate_flop_per_s(self.table)) is not None]

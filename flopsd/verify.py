@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.anchors import Anchored, hold_anchors
-from flopsd.config import find_peaks
 from flopsd.core.envelope import (
     MAX_ENVELOPE_BYTES,
     Envelope,
@@ -22,6 +21,7 @@ from flopsd.core.envelope import (
 )
 from flopsd.core.ledger import PAYLOAD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, JournalFacts, SealFacts, statement
 from flopsd.core.peaks import PeakTable
+from flopsd.core.policy import Policy
 from flopsd.core.records import History, extend
 from flopsd.errors import FlopsdError, NotVerifiedError
 from flopsd.evidence.checking import Stamped, findings, signed_items, timestamp_findings
@@ -33,6 +33,7 @@ from flopsd.placing import journal_beside, peaks_beside
 from flopsd.prefix import sealed_part
 from flopsd.seal import one_peak_table
 from flopsd.signing.dsse import verify_signatures
+from flopsd.tables import Tables
 
 if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey
@@ -96,7 +97,7 @@ def verify_ledger(
     *,
     threshold: int = 1,
     journal: Path | None = None,
-    peaks_file: str | None = None,
+    tables: Tables | None = None,
     allow_replay: bool = False,
     trust: Trust | None = None,
     anchors: Sequence[Path] = (),
@@ -110,7 +111,7 @@ def verify_ledger(
         open_ledger(ledger, keys, threshold),
         ledger,
         journal=journal,
-        peaks_file=peaks_file,
+        tables=tables,
         allow_replay=allow_replay,
         trust=trust,
         anchors=anchors,
@@ -122,11 +123,10 @@ def verify_opened(
     ledger: Path,
     *,
     journal: Path | None = None,
-    peaks_file: str | None = None,
+    tables: Tables | None = None,
     allow_replay: bool = False,
     trust: Trust | None = None,
     anchors: Sequence[Path] = (),
-    find_table: Callable[[str, Sequence[Path]], PeakTable] = find_peaks,
 ) -> Verified:
     """Recompute a node ledger whose signatures are good. Raises NotVerifiedError."""
     signed = opened.statement
@@ -138,15 +138,15 @@ def verify_opened(
             f"the signature is good, but the journal {exhibit} is not there: no total can be recomputed",
             hint="lay the journal beside the ledger, or name it with --journal",
         )
-    candidates = [peaks_beside(ledger), *([Path(peaks_file)] if peaks_file is not None else [])]
+    tables = tables or Tables()
     anchored = None
     try:
         sealed = _sealed_journal(signed)
         facts, further = sealed_part(exhibit, sealed.size_bytes)
         _compare_journal(sealed, facts, exhibit)
         history = _history(exhibit, facts)
-        table = find_table(one_peak_table(history), candidates)
-        _recompute(signed, history, facts, table)
+        table = tables.peaks(one_peak_table(history), [peaks_beside(ledger)])
+        _recompute(signed, history, facts, table, tables.policies(history.policy_sha256))
         if history.replay is not None and not allow_replay:
             raise NotVerifiedError(
                 f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
@@ -241,10 +241,13 @@ def _history(exhibit: Path, facts: JournalFacts) -> History:
     return history
 
 
-def _recompute(signed: Mapping[str, Any], history: History, facts: JournalFacts, table: PeakTable) -> None:
+def _recompute(
+    signed: Mapping[str, Any], history: History, facts: JournalFacts, table: PeakTable, policies: tuple[Policy, ...]
+) -> None:
     """Build the statement again and hold it against the signed one, field by field."""
     method = signed["predicate"]["method"]
-    seal = SealFacts(str(method.get("flopsdVersion")), str(method.get("sealedAt")), signed_items(signed["predicate"]))
+    version, sealed_at = str(method.get("flopsdVersion")), str(method.get("sealedAt"))
+    seal = SealFacts(version, sealed_at, signed_items(signed["predicate"]), policies)
     refuse_difference(statement(history, table, facts, seal), signed, "the journal")
 
 

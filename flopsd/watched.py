@@ -10,6 +10,7 @@ from flopsd.core.figures import Rating
 from flopsd.core.meter import advance, new_gaps
 from flopsd.core.model import Device, Gap, GapReason, Gauges, Precision, Reading
 from flopsd.core.peaks import PeakTable
+from flopsd.core.phases import InForce
 from flopsd.errors import UnknownDeviceError
 from flopsd.snapshot import DeviceState
 
@@ -25,10 +26,10 @@ class Watched:
     state: DeviceState
     gaps: list[tuple[int, int, GapReason]] = field(default_factory=list)  # since the last checkpoint
 
-    def count(self, reading: Reading, gauges: Gauges | None = None) -> None:
+    def count(self, reading: Reading, in_force: InForce, gauges: Gauges | None = None) -> None:
         """Fold one reading into the tally, and keep the gaps that it makes; `gauges` are what the device shows now."""
         before = self.state.tally
-        after = advance(before, reading, self.state.rating.limits)
+        after = advance(before, reading, self.state.rating.limits, in_force)
         for begin_ns, end_ns, reason in new_gaps(before, after, reading):
             if self.gaps and self.gaps[-1][2] is reason and self.gaps[-1][1] == begin_ns:
                 begin_ns = self.gaps.pop()[0]

@@ -15,14 +15,19 @@ from flopsd import __version__
 from flopsd.clock import NS_PER_S, Clock, rfc3339
 from flopsd.context import Context
 from flopsd.core.codec import DeviceEntry, device_record, evidence_record, precision_record, tally_record
+from flopsd.core.declared import NOTHING_DECLARED, Declared
 from flopsd.core.figures import Rating
-from flopsd.core.ledger import rating_of
+from flopsd.core.meaning import NOTHING_TOLD, told
 from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Precision, Sweep, Tally
 from flopsd.core.peaks import PeakTable
+from flopsd.core.policy import Policy
+from flopsd.core.rated import rating_of
 from flopsd.core.records import FORMAT, History, Incarnation
+from flopsd.core.sessions import Event
 from flopsd.journal import Journal, Recovery
 from flopsd.outbox import Outbox
 from flopsd.roster import Roster
+from flopsd.sessions import Sessions
 from flopsd.snapshot import DeviceState, Snapshot, SourceState
 from flopsd.watched import Watched, rate
 
@@ -55,6 +60,8 @@ class WriterSettings:
     precision: Precision | None  # declared for the run
     sources: Sequence[str]
     device_precision: Mapping[str, Precision] = field(default_factory=dict)  # by UUID or index
+    run_declared: Declared = NOTHING_DECLARED
+    policies: Sequence[Policy] = ()
 
     def declared(self, device: Device) -> Precision | None:
         """The number format declared for a device: its own, else the run's."""
@@ -86,17 +93,21 @@ class Writer:
         self._roster = Roster(settings.sources)
         self._told_nothing = False
         self._history = History()
+        self._sessions = Sessions(settings.run_declared, {}, clock.boottime_ns)
         self._gone: tuple[tuple[Tally, Rating], ...] = ()
         self._incarnation, self._begin_ns, self._run = 0, 0, ""
         self._offset_ns = 0
         self._checkpointed_ns = 0
         self._closed = False
+        self._told = NOTHING_TOLD
         self.snapshot: Snapshot
 
     def begin(self, run: str, history: History, recovery: Recovery | None) -> None:
         """Start an incarnation behind `history`; what the last one left open becomes a gap."""
         clock = self._clock
         self._run, self._history, self._incarnation = run, history, len(history.incarnations) + 1
+        self._sessions = Sessions(self._settings.run_declared, history.sessions, clock.boottime_ns)
+        self._told = told(self._settings.run_declared, list(history.sessions.values()))
         self._begin_ns = self._checkpointed_ns = clock.boottime_ns()
         wall_ns = clock.wall_ns()
         self._offset_ns = wall_ns - self._begin_ns
@@ -118,6 +129,8 @@ class Writer:
                 "context": self._context.for_journal(),
                 "precision": precision_record(self._settings.precision),
                 "recovered": None if recovery is None else recovery.for_journal(),
+                "declared": self._settings.run_declared.for_journal(),
+                "policies": [{"id": policy.id, "sha256": policy.sha256} for policy in self._settings.policies],
             }
         )
         self._find_gone()
@@ -139,7 +152,7 @@ class Writer:
         if message.sweep is None:
             self._sources[name] = self._failed(state, message)
             for watched in self._of_source(name):
-                watched.count(watched.gap(message.at_ns, message.reason))
+                watched.count(watched.gap(message.at_ns, message.reason), self._sessions.in_force)
             if self._roster.down(name):
                 self._reassign()
         else:
@@ -152,6 +165,10 @@ class Writer:
                 self._reassign()
             self._sources[name] = self._swept(state, message, message.sweep)
         self.tick()
+
+    def hear(self, event: Event) -> None:
+        """Take in what a training process declares."""
+        self._sessions.hear(event)
 
     def tick(self) -> None:
         """Account for silence, journal, publish. Called after every message and once an interval without one."""
@@ -171,6 +188,8 @@ class Writer:
             return False
         for watched in self._watched.values():
             watched.gaps.clear()
+        self._sessions.settled()
+        self._told = told(self._settings.run_declared, list(self._sessions.known.values()))
         self._publish()
         self._emit(self._checkpoint_line())
         return True
@@ -211,7 +230,7 @@ class Writer:
         self._find_gone()
         self._outbox.append(device_record(self._incarnation, watched.number, entry, tally))
         if tally.begin_ns < self._begin_ns:
-            watched.count(watched.gap(self._begin_ns, GapReason.DAEMON_DOWN))
+            watched.count(watched.gap(self._begin_ns, GapReason.DAEMON_DOWN), self._sessions.in_force)
 
     def _reassign(self) -> None:
         """Follow the roster: a device whose source or expected evidence changed says so in the journal."""
@@ -259,7 +278,7 @@ class Writer:
                 continue  # another source reads this device, and better, or its slices are read
             if isinstance(reading.work, Gap) and reading.work.reason is not GapReason.STARTING:
                 errors[reading.work.reason.value] = errors.get(reading.work.reason.value, 0) + 1
-            watched.count(reading, sweep.gauges.get(reading.device))
+            watched.count(reading, self._sessions.in_force, sweep.gauges.get(reading.device))
         self._patience_ns[message.source] = sweep.patience_ns
         self._not_ours[message.source] = sweep.not_ours
         read = any(not isinstance(reading.work, Gap) for reading in sweep.readings)
@@ -294,7 +313,7 @@ class Writer:
                 )
             elif self._roster.best(watched.entry.device.uid) is None:
                 reason = self._why_unlisted(watched.entry)
-            watched.count(watched.gap(now_ns, reason))
+            watched.count(watched.gap(now_ns, reason), self._sessions.in_force)
 
     def _failed(self, state: SourceState, message: Message) -> SourceState:
         errors = dict(state.errors)
@@ -337,6 +356,7 @@ class Writer:
         self._offset_ns = offset_ns
 
     def _record(self) -> dict[str, Any]:
+        told = self._sessions.for_journal()
         return {
             "kind": "checkpoint",
             "incarnation": self._incarnation,
@@ -348,6 +368,7 @@ class Writer:
                 for watched in self._watched.values()
                 for begin_ns, end_ns, reason in watched.gaps
             ],
+            **({"sessions": told} if told else {}),
         }
 
     def _publish(self) -> None:
@@ -363,6 +384,9 @@ class Writer:
             journal_last_append_wall_ns=self._outbox.last_append_wall_ns,
             journal_fault=self._outbox.fault,
             earlier=self._gone,
+            told=self._told,
+            policies=tuple(self._settings.policies),
+            is_whole=len(self._context.roster) <= 1,
         )
 
     def _find_gone(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from pathlib import Path
@@ -27,10 +28,18 @@ def _tools(request: pytest.FixtureRequest) -> None:
     for marker in request.node.iter_markers("tool"):
         for name in marker.args:
             if shutil.which(name) is None:
-                message = f"{name} is not installed"
-                if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1":
-                    pytest.fail(message + ", and this run requires all tools")
-                pytest.skip(message)
+                _missing(name)
+    for marker in request.node.iter_markers("training"):
+        for name in ("torch", *marker.args):
+            if importlib.util.find_spec(name) is None:
+                _missing(name)
+
+
+def _missing(name: str) -> None:
+    message = f"{name} is not installed"
+    if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1":
+        pytest.fail(message + ", and this run requires all tools")
+    pytest.skip(message)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.model import Device, Evidence, GapReason, Pipe, Precision, Tally, Totals
+from flopsd.core.phases import split_bucket
 
 Record = Mapping[str, Any]
 
@@ -50,6 +51,14 @@ def tally_record(index: int, tally: Tally) -> dict[str, Any]:
         record["energy_mj"] = tally.energy_mj
     if tally.counters:
         record["counters"] = dict(tally.counters)
+    if tally.phases:
+        record["phases"] = {name: _share_record(share) for name, share in tally.phases.items()}
+    return record
+
+
+def _share_record(share: Tally) -> dict[str, Any]:
+    record = tally_record(0, share)
+    del record["index"]
     return record
 
 
@@ -70,7 +79,15 @@ def tally_from_record(record: Record, begin_ns: int) -> Tally:
         counters={name: count(value) for name, value in record.get("counters", {}).items()},
         totals=_totals(record["totals"]) if "totals" in record else None,
         totals_ns=count(record["totals"][1], signed=True) if "totals" in record else 0,
+        phases={name: _share_from(name, share) for name, share in record.get("phases", {}).items()},
     )
+
+
+def _share_from(name: str, record: Record) -> Tally:
+    split_bucket(name)
+    if {"phases", "totals", "counters", "index"} & record.keys():
+        raise ValueError(f"the share of phase {name!r:.80} has what no share has")
+    return tally_from_record(record, 0)
 
 
 def _by_evidence(cycles: Mapping[tuple[Evidence, Pipe], int]) -> dict[str, dict[str, int]]:

@@ -81,6 +81,68 @@ class Base:
     systemic: bool | None
 
 
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What the settings of a run declare. None: not declared."""
+
+    phase: Phase | None = None  # what the whole job does where no process says otherwise
+    method: Method | None = None
+    recomputation: Recomputation | None = None
+    base: Base | None = None
+
+    def for_journal(self) -> dict[str, Any]:
+        """As the journal's `begin` has it; FLOP are text there, as in ledgers."""
+        base = self.base
+        return {
+            "phase": None if self.phase is None else self.phase.value,
+            "method": None if self.method is None else self.method.value,
+            "recomputation": None if self.recomputation is None else self.recomputation.value,
+            "base": None
+            if base is None
+            else {
+                "name": base.name,
+                "kind": base.kind,
+                "flop": None if base.flop is None else str(base.flop),
+                "method": base.method,
+                "systemic": base.systemic,
+            },
+        }
+
+
+NOTHING_DECLARED = Declared()
+
+
+def declared_from(raw: Mapping[str, Any] | None) -> Declared:
+    """The inverse of `Declared.for_journal`. Raises KeyError, TypeError or ValueError on anything else."""
+    if raw is None:
+        return NOTHING_DECLARED
+    phase, method, recomputation = raw["phase"], raw["method"], raw["recomputation"]
+    return Declared(
+        None if phase is None else Phase(phase),
+        None if method is None else Method(method),
+        None if recomputation is None else Recomputation(recomputation),
+        base_from(raw["base"]),
+    )
+
+
+def base_from(raw: Mapping[str, Any] | None) -> Base | None:
+    """A base model as journal and ledger have it. Raises KeyError, TypeError or ValueError on anything else."""
+    if raw is None:
+        return None
+    name, kind, flop, method, systemic = (raw[key] for key in ("name", "kind", "flop", "method", "systemic"))
+    told = (flop is None) == (kind == "unknown") and (method is not None) == (kind == "estimated")
+    if kind not in ("known", "estimated", "unknown") or not told:
+        raise ValueError(f"{raw!r:.200} is no base model")
+    if flop is not None and not (isinstance(flop, str) and re.fullmatch("0|[1-9][0-9]{0,59}", flop)):
+        raise ValueError(f"{flop!r:.80} is no count")
+    if not (systemic is None or isinstance(systemic, bool)):
+        raise ValueError(f"{systemic!r:.80} does not say whether the base model is of systemic risk")
+    for words in (name, method):
+        if words is not None:
+            _text(words)
+    return Base(name, kind, None if flop is None else int(flop), method, systemic)
+
+
 def facts_from(raw: object) -> dict[str, Any]:
     """The facts that a process declares, checked: a closed set, small. Raises ValueError naming the fact."""
     if not isinstance(raw, Mapping):

@@ -6,7 +6,7 @@ The rounding is one-sided: low is rounded down and high up, so that no figure is
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flopsd.core.flop import ceil_div
 from flopsd.core.meter import max_sm_cycles
@@ -14,6 +14,7 @@ from flopsd.core.model import (
     ESTIMATING,
     NO_FIGURES,
     PPM,
+    UNDECLARED_PHASE,
     ChipLimits,
     Evidence,
     Figures,
@@ -23,6 +24,7 @@ from flopsd.core.model import (
     Tally,
 )
 from flopsd.core.peaks import TENSOR_PIPES, Part, PeakTable
+from flopsd.core.phases import remainder, split_bucket
 
 UNDECLARED = "undeclared"
 _FIXED_FORMAT: Mapping[Pipe, str] = {Pipe.TENSOR_IMMA: "int8", Pipe.TENSOR_DFMA: "fp64"}
@@ -49,10 +51,38 @@ class Row:
     duration_ns: int
     figures: Figures
     clock_doubt_flop: int = 0  # how much of the distance from measured, both ways, comes from the clock alone
+    phase: str = UNDECLARED_PHASE
+    declared_by: str | None = None  # who said the format, where a process did
 
 
 def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
-    """The rows of one tally; they are disjoint and their sum is its total."""
+    """The rows of one tally, by phase; they are disjoint and their sum is its total."""
+    if not tally.phases:
+        return _rows(tally, rating, table)
+    found = []
+    for name, share in sorted(tally.phases.items()):
+        phase, precision = split_bucket(name)
+        told = replace(rating, precision=rating.precision or precision)
+        by = None if told.precision is None else told.precision.declared_by
+        found += [replace(row, phase=phase, declared_by=by) for row in _rows(share, told, table)]
+    return [*found, *_rows(remainder(tally), rating, table)]
+
+
+def by_phase(tally: Tally, found: Iterable[Row]) -> dict[str, Figures]:
+    """The figures of one tally by phase; `found` are its rows."""
+    figures: dict[str, Figures] = {}
+    for row in found:
+        figures[row.phase] = figures.get(row.phase, NO_FIGURES) + row.figures
+    left = remainder(tally) if tally.phases else tally
+    for name, share in (*tally.phases.items(), (UNDECLARED_PHASE, left)):
+        phase = name.partition("@")[0]
+        known = figures.get(phase, NO_FIGURES)
+        if known.measured_flop is None and any(evidence in share.observed_ns for evidence in ESTIMATING):
+            figures[phase] = replace(known, measured_flop=0)  # read, and idle
+    return figures
+
+
+def _rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
     found = [
         _active(evidence, pipe, cycles, tally, rating, table)
         for (evidence, pipe), cycles in sorted(tally.active_sm_cycles.items())
@@ -131,7 +161,7 @@ def gap_ceiling_flop(gap_ns: int, rating: Rating, table: PeakTable) -> int | Non
 
 def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: Rating, table: PeakTable) -> Row:
     label, margin = precision_label(pipe, rating), table.margin_ppm(evidence)
-    duration_ns = tally.observed_ns[evidence] + (tally.recovered_ns if evidence is Evidence.CYCLES else 0)
+    duration_ns = tally.observed_ns.get(evidence, 0) + (tally.recovered_ns if evidence is Evidence.CYCLES else 0)
     if rating.part is None:
         return Row(evidence, pipe, label, cycles, duration_ns, Figures(0, None, None))
     doubt = tally.doubt_sm_cycles.get((evidence, pipe), 0)
@@ -177,3 +207,13 @@ def _less(flop: int, margin_ppm: int) -> int:
 
 def _more(flop: int, margin_ppm: int) -> int:
     return ceil_div(flop * (PPM + margin_ppm), PPM)
+
+
+def figures_json(figures: Figures) -> dict[str, str | None]:
+    """`{low, measured, high}` as decimal strings; null is what is not known."""
+    measured, high = figures.measured_flop, figures.high_flop
+    return {
+        "low": str(figures.low_flop),
+        "measured": None if measured is None else str(measured),
+        "high": None if high is None else str(high),
+    }

@@ -10,9 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flopsd.core.basis import findings_for_ledger, policies_for_ledger
 from flopsd.core.completeness import NOT_WHOLE, UNTOLD, WHOLE, Completeness, RollCall
 from flopsd.core.ledger import CLAIM_LIMIT, PREDICATE_TYPE, STATEMENT_TYPE
+from flopsd.core.policy import Policy
+from flopsd.core.reconcile import reconcile
 from flopsd.core.sums import Sums, sums_told, whole_number
+from flopsd.core.together import Together
 from flopsd.errors import LedgerError
 
 JOB, LINEAGE = "job", "lineage"
@@ -43,6 +47,7 @@ class MergeFacts:
     declared_nodes: int | None
     flopsd_version: str
     sealed_at: str
+    policies: tuple[Policy, ...] = ()
 
 
 class Merging:
@@ -59,6 +64,7 @@ class Merging:
         self._tables: set[str] = set()
         self._begun = self._last = ""
         self._node: NodeSummary | None = None
+        self._together = Together()
         self._jobs_missing: list[str] = []
         self._untold_job = False
 
@@ -73,6 +79,7 @@ class Merging:
         sums = sums_told(entry)
         self.sums += sums
         self.ledgers += 1
+        self._together.add(entry["declared"])
         self.replays += bool(entry["replay"])
         self._runs.add(entry["run"])
         self._versions.update(entry["flopsdVersions"])
@@ -110,7 +117,9 @@ class Merging:
     def predicate(self, nodes: Any, children: Any) -> dict[str, Any]:
         """The predicate around lists of node summaries and of children. Raises LedgerError as `completeness`."""
         facts, completeness = self.facts, self.completeness()
-        sums = self.sums.for_ledger(whole=completeness.complete is True)
+        whole, told = completeness.complete is True, self._together
+        sums, counted = self.sums.for_ledger(whole=whole), self.sums.counted_guidelines(whole=whole)
+        architecture = None if sums["totals"]["architecture"] is None else self.sums.counted
         job = facts.kind == JOB
         return {
             "kind": facts.kind,
@@ -124,16 +133,17 @@ class Merging:
             "ledgerCount": str(self.ledgers),
             "begunAt": self._begun,
             "lastRecordAt": self._last,
+            "declared": told.for_ledger(),
             **sums,
-            "totals": {**sums["totals"], "guidelines": None, "architecture": None},
-            "findings": [],
-            "reconciliation": [],
+            "findings": findings_for_ledger(facts.policies, counted, told.method, told.base, whole=whole),
+            "reconciliation": [r.for_ledger() for r in reconcile(self.sums.by_phase, counted.updates, architecture)],
             "evidence": [],
             "method": {
                 "flopsdVersion": facts.flopsd_version,
                 "sealedAt": facts.sealed_at,
                 "flopsdVersions": sorted(self._versions),
                 "peakTableSha256": sorted(self._tables),
+                "policies": policies_for_ledger(facts.policies),
                 "assumptions": list(ASSUMPTIONS),
             },
             "claim": {"says": CLAIM, "doesNotSay": CLAIM_LIMIT + ("" if job else LINEAGE_LIMIT)},
@@ -187,8 +197,10 @@ def merged_statement(subject: Any, predicate: Mapping[str, Any]) -> dict[str, An
     return {"_type": STATEMENT_TYPE, "subject": subject, "predicateType": PREDICATE_TYPE, "predicate": predicate}
 
 
-def merged_again(predicate: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The statement that the children in a merged predicate give.
+def merged_again(
+    predicate: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], policies: tuple[Policy, ...]
+) -> dict[str, Any]:
+    """The statement that the children in a merged predicate give; `policies` are those that it names.
 
     Raises LedgerError for what cannot be merged, KeyError, TypeError, ValueError, AttributeError for what is no
     merged predicate.
@@ -202,6 +214,7 @@ def merged_again(predicate: Mapping[str, Any], entries: Sequence[Mapping[str, An
         None if told is None else whole_number(told),
         str(predicate["method"]["flopsdVersion"]),
         str(predicate["method"]["sealedAt"]),
+        policies,
     )
     merging = Merging(facts)
     finished = [merging.add(entry, entry["name"]) for entry in entries]

@@ -7,28 +7,25 @@ runs it again on the journal and compares every field. Counts are decimal string
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.figures import (
-    UNDECLARED,
-    Rating,
-    Row,
-    gap_ceiling_flop,
-    rows,
-    sum_figures,
-    takes_a_declaration,
-    total,
-    total_of,
+from flopsd.core.basis import (
+    architecture_for_ledger,
+    by_phase_for_ledger,
+    declared_for_ledger,
+    findings_for_ledger,
+    guidelines_for_ledger,
+    policies_for_ledger,
 )
+from flopsd.core.figures import by_phase, figures_json, gap_ceiling_flop, rows, sum_figures, total, total_of
+from flopsd.core.meaning import Meaning, meaning, told
 from flopsd.core.meter import COUNTER_REFRESH_NS, max_plausible_sm_cycles
 from flopsd.core.model import (
     ACCOUNTED_ELSEWHERE,
     ESTIMATING,
     PPM,
-    UNDECLARED_PHASE,
-    Device,
     DeviceUid,
     Evidence,
     Figures,
@@ -37,6 +34,9 @@ from flopsd.core.model import (
     Tally,
 )
 from flopsd.core.peaks import PeakTable
+from flopsd.core.policy import Policy
+from flopsd.core.rated import Rated, devices_for_ledger, energy_joules, energy_uncounted, rating_of, seconds
+from flopsd.core.reconcile import reconcile
 from flopsd.core.records import GapInterval, History, Incarnation
 from flopsd.errors import JournalDamagedError
 
@@ -51,13 +51,16 @@ CLAIM = (
 )
 CLAIM_LIMIT = (
     "It does not prove that the compute took place: whoever controls the host can present a false driver. "
-    "Figures are what the hardware executed, not what a regulation counts."
+    "totals.executed is what the hardware executed, not what a regulation counts; what a regulation counts rests on "
+    "declarations, which nobody measured. Findings are no legal advice."
 )
 ASSUMPTIONS = (
     "One fused multiply-add is 2 FLOP. Rates are dense: structured sparsity is not doubled.",
     "measured = SM-cycles of an active pipe x dense FLOP per cycle of the pipe. It says nothing of gaps.",
     "No counter separates FP16, BF16, TF32, FP8 and FP4. Where no format is declared, measured takes dense BF16, "
     "low the slowest and high the fastest format of the pipe on that part.",
+    "A reading belongs to a declared phase only where that phase was in force for all of the reading's time; a change "
+    "takes effect when the daemon hears of it.",
     "low leaves out the FP32 pipe, which counts integer multiply-adds too, INT8 tensor work, and what is only bounded.",
     "high adds the margins, and the most that the device can do for every interval only bounded or not observed.",
     "A pipe whose rate the table does not state is not in measured; high holds a bound for it.",
@@ -87,24 +90,7 @@ class SealFacts:
     flopsd_version: str
     sealed_at: str
     evidence: tuple[Mapping[str, Any], ...] = ()  # collected at the seal; a verifier takes the signed one
-
-
-@dataclass(frozen=True, slots=True)
-class Rated:
-    """One tally with what follows from it, so that it follows once."""
-
-    tally: Tally
-    rating: Rating
-    rows: list[Row]
-    figures: Figures
-
-
-def rating_of(incarnation: Incarnation, uid: DeviceUid, table: PeakTable) -> Rating:
-    """How a device of an incarnation is rated: by the row that the journal names."""
-    entry = next(e for e in incarnation.devices.values() if e.device.uid == uid)
-    part = table.parts.get(entry.part_id) if entry.part_id is not None else None
-    limits = table.limits(entry.device, part) if part is not None else None
-    return Rating(part, limits, entry.precision)
+    policies: tuple[Policy, ...] = ()  # those that the journal names, by their SHA-256
 
 
 def figures_of(history: History, table: PeakTable) -> Figures:
@@ -114,6 +100,27 @@ def figures_of(history: History, table: PeakTable) -> Figures:
         for incarnation in history.incarnations
         for uid, tally in incarnation.tallies.items()
     )
+
+
+def meaning_of(history: History, table: PeakTable) -> Meaning:
+    """What the run's figures mean so far."""
+    return _meaning(history, list(_rated(history, table)))
+
+
+def _meaning(history: History, everything: Sequence[Rated]) -> Meaning:
+    return meaning(
+        (by_phase(one.tally, one.rows) for one in everything),
+        _whole(one.figures for one in everything),
+        told(history.declared, list(history.sessions.values())),
+    )
+
+
+def _rated(history: History, table: PeakTable) -> Iterator[Rated]:
+    for incarnation in history.incarnations:
+        for uid, tally in incarnation.tallies.items():
+            rating = rating_of(incarnation, uid, table)
+            its_rows = rows(tally, rating, table)
+            yield Rated(uid, tally, rating, its_rows, total_of(its_rows, tally))
 
 
 def _whole(parts: Iterable[Figures]) -> Figures:
@@ -141,13 +148,12 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
     history.account()  # refuses a device that is counted twice at once
     _refuse_impossible(history, table)
     first, last = history.incarnations[0], history.incarnations[-1]
-    rated: dict[DeviceUid, list[Rated]] = {}
-    for incarnation in history.incarnations:
-        for uid, tally in incarnation.tallies.items():
-            rating = rating_of(incarnation, uid, table)
-            found = rows(tally, rating, table)
-            rated.setdefault(uid, []).append(Rated(tally, rating, found, total_of(found, tally)))
-    tallies = [one.tally for several in rated.values() for one in several]
+    everything, rated = list(_rated(history, table)), dict[DeviceUid, list[Rated]]()
+    for one in everything:
+        rated.setdefault(one.uid, []).append(one)
+    tallies = [one.tally for one in everything]
+    found = _meaning(history, everything)
+    roster = first.begin["context"]["node"]["roster"]
     return {
         "kind": "node",
         "replay": history.replay,
@@ -155,24 +161,29 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "node": {"name": history.node, **first.begin["context"]["node"]},
         "attempts": sorted({str(inc.begin["context"]["attempt"]) for inc in history.incarnations}),
         "incarnations": [_incarnation(inc) for inc in history.incarnations],
-        "devices": _devices(history, table, rated),
+        "devices": devices_for_ledger(history, table, rated),
+        "declared": declared_for_ledger(found, history.declared, history.sessions.values()),
         "totals": {
-            "executed": _executed(table, [one for several in rated.values() for one in several]),
-            "guidelines": None,
-            "architecture": None,
+            "executed": _executed(table, everything, found),
+            "guidelines": guidelines_for_ledger(found),
+            "architecture": architecture_for_ledger(found.told.architecture),
+            "architectureAbsent": found.told.absent or None,
         },
-        "energyJoules": _energy(tallies),
-        "energyUncountedSeconds": _energy_uncounted(tallies),
+        "energyJoules": energy_joules(tallies),
+        "energyUncountedSeconds": energy_uncounted(tallies),
         "deviceSeconds": seconds(sum(tally.span_ns for tally in tallies)),
         "wallSeconds": seconds(sum(inc.last_ns - inc.begin["ns"] for inc in history.incarnations)),
         "coverage": _coverage(history, table),
-        "findings": [],
-        "reconciliation": [],
+        "findings": findings_for_ledger(
+            seal.policies, found.guidelines, found.told.method, found.told.base, whole=len(roster) <= 1
+        ),
+        "reconciliation": _reconciliation(found),
         "evidence": [dict(item) for item in seal.evidence],
         "method": {
             "flopsdVersion": seal.flopsd_version,
             "sealedAt": seal.sealed_at,
             "peakTableSha256": table.sha256,
+            "policies": policies_for_ledger(seal.policies),
             "configSha256": sorted({inc.begin["config_sha256"] for inc in history.incarnations}),
             "margins": {e.value: {"ppm": m.ppm, "source": m.source} for e, m in table.margins.items()},
             "assumptions": list(ASSUMPTIONS),
@@ -186,22 +197,6 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         },
         "claim": {"says": CLAIM, "doesNotSay": CLAIM_LIMIT},
     }
-
-
-def seconds(duration_ns: int) -> str:
-    """Nanoseconds as exact decimal seconds."""
-    sign = "-" if duration_ns < 0 else ""
-    whole, rest = divmod(abs(duration_ns), 1_000_000_000)
-    return f"{sign}{whole}.{rest:09d}"
-
-
-def figures_json(figures: Figures) -> dict[str, str | None]:
-    """`{low, measured, high}` as decimal strings; null is what is not known."""
-    return {"low": str(figures.low_flop), "measured": _text(figures.measured_flop), "high": _text(figures.high_flop)}
-
-
-def _text(flop: int | None) -> str | None:
-    return None if flop is None else str(flop)
 
 
 def _incarnation(incarnation: Incarnation) -> dict[str, Any]:
@@ -222,92 +217,14 @@ def _incarnation(incarnation: Incarnation) -> dict[str, Any]:
     }
 
 
-def _devices(history: History, table: PeakTable, rated: Mapping[DeviceUid, list[Rated]]) -> list[dict[str, Any]]:
-    latest: dict[DeviceUid, tuple[Device, str, str | None]] = {}
-    for incarnation in history.incarnations:
-        for entry in incarnation.devices.values():
-            latest[entry.device.uid] = (entry.device, entry.source, entry.part_id)
-    listed = []
-    for uid, (device, source, part_id) in sorted(latest.items(), key=lambda item: (item[1][0].index, item[0])):
-        part = table.parts.get(part_id) if part_id is not None else None
-        tallies = [one.tally for one in rated[uid]]
-        work = [(_declarer(one.rating, row), row) for one in rated[uid] for row in one.rows]
-        listed.append(
-            {
-                "uuid": uid,
-                "index": device.index,
-                "source": source,
-                "vendor": device.vendor,
-                "model": device.model,
-                "serial": device.serial,
-                "pciBusId": device.pci_bus_id,
-                "pciDeviceId": None if device.pci_device_id is None else f"0x{device.pci_device_id:04x}",
-                "driver": device.driver,
-                "parent": device.parent,
-                "smCount": device.sm_count,
-                "smCountExpected": None if part is None else part.sm_count,
-                "smClockMaxMhz": device.sm_clock_max_mhz,
-                "peakRow": part_id,
-                "peakStatus": None if part is None else part.status,
-                "evidence": device.evidence.value,
-                "evidenceReason": device.evidence_reason,
-                "sharedWith": device.shared,
-                "executed": figures_json(sum_figures(one.figures for one in rated[uid])),
-                "energyJoules": _energy(tallies),
-                "energyUncountedSeconds": _energy_uncounted(tallies),
-                "observedSeconds": seconds(sum(tally.total_observed_ns for tally in tallies)),
-                "gapSeconds": seconds(sum(tally.total_gap_ns for tally in tallies)),
-                "recoveredSeconds": seconds(sum(tally.recovered_ns for tally in tallies)),
-                "spanSeconds": seconds(sum(tally.span_ns for tally in tallies)),
-                "counters": _counters(tallies[-1]),
-                "work": _work(work),
-            }
-        )
-    return listed
+def _reconciliation(found: Meaning) -> list[dict[str, Any]]:
+    architecture = found.told.architecture
+    counted = None if architecture is None else architecture.counted
+    ratios = reconcile(found.by_phase, found.guidelines.updates, counted, found.told.framework_flop)
+    return [ratio.for_ledger() for ratio in ratios]
 
 
-def _declarer(rating: Rating, row: Row) -> str | None:
-    """Who said the format that a row is counted in, where anybody did."""
-    if rating.precision is None or row.precision == UNDECLARED or not takes_a_declaration(row.pipe):
-        return None
-    return rating.precision.declared_by
-
-
-def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
-    grouped: dict[tuple[str, str, str], list[tuple[str | None, Row]]] = {}
-    for by, row in work:
-        key = (row.evidence.value, "" if row.pipe is None else row.pipe.value, row.precision)
-        grouped.setdefault(key, []).append((by, row))
-    return [
-        {
-            "phase": UNDECLARED_PHASE,
-            "evidence": evidence,
-            "pipe": pipe or None,
-            "precision": precision,
-            "precisionDeclaredBy": next((by for by, _ in group if by), None),
-            "smCycles": str(sum(row.sm_cycles for _, row in group)),
-            "seconds": seconds(sum(row.duration_ns for _, row in group)),
-            "flop": figures_json(sum_figures(row.figures for _, row in group)),
-            "clockUncertainty": str(sum(row.clock_doubt_flop for _, row in group)),
-        }
-        for (evidence, pipe, precision), group in sorted(grouped.items())
-    ]
-
-
-def _counters(tally: Tally) -> dict[str, Any]:
-    """Absolute counters as last read, for whoever checks them against another source; the running ones that the
-    `cycles` evidence is made of say their scale in the origin."""
-    found: dict[str, Any] = {name: str(value) for name, value in sorted(tally.counters.items())}
-    if tally.totals is not None:
-        found["running"] = {
-            "origin": tally.totals.origin,
-            "elapsedSmCycles": str(tally.totals.elapsed_sm_cycles),
-            "smCycles": {pipe.value: str(cycles) for pipe, cycles in sorted(tally.totals.sm_cycles.items())},
-        }
-    return found
-
-
-def _executed(table: PeakTable, rated: list[Rated]) -> dict[str, Any]:
+def _executed(table: PeakTable, rated: list[Rated], found: Meaning) -> dict[str, Any]:
     by_evidence: dict[Evidence, Figures] = {}
     clock_doubt_flop = sum(row.clock_doubt_flop for one in rated for row in one.rows)
     for row in (row for one in rated for row in one.rows):
@@ -315,11 +232,12 @@ def _executed(table: PeakTable, rated: list[Rated]) -> dict[str, Any]:
         by_evidence[row.evidence] = row.figures if known is None else known + row.figures
     seen = {evidence for one in rated for evidence in one.tally.observed_ns}
     return {
-        **figures_json(_whole(one.figures for one in rated)),
+        **figures_json(found.executed),
         "method": _method(seen),
         "marginPpm": {e.value: table.margin_ppm(e) for e in sorted(by_evidence) if e in table.margins},
         "clockUncertainty": str(clock_doubt_flop),
         "byEvidence": {e.value: figures_json(by_evidence[e]) for e in sorted(by_evidence)},
+        "byPhase": by_phase_for_ledger(found.by_phase),
     }
 
 
@@ -332,16 +250,6 @@ def _method(seen: set[Evidence]) -> str:
     }
     told = [words[evidence] for evidence in ESTIMATING if evidence in seen]
     return "; ".join(told) or "no counter that estimates was read: high is a ceiling, not an estimate"
-
-
-def _energy(tallies: Iterable[Tally]) -> str | None:
-    known = [tally.energy_mj for tally in tallies if tally.energy_mj is not None]
-    return f"{sum(known) // 1000}.{sum(known) % 1000:03d}" if known else None
-
-
-def _energy_uncounted(tallies: Iterable[Tally]) -> str:
-    """Device time of which no counter told the energy, so that a partial sum is never taken for the whole."""
-    return seconds(sum(tally.span_ns for tally in tallies if tally.energy_mj is None))
 
 
 def _coverage(history: History, table: PeakTable) -> dict[str, Any]:
@@ -371,7 +279,12 @@ def _share_ppm(tallies: list[Tally]) -> str | None:
 
 def _gap(incarnation: Incarnation, gap: GapInterval, table: PeakTable) -> dict[str, Any]:
     origin_ns = incarnation.begin["ns"]
-    ceiling = gap_ceiling_flop(gap.end_ns - gap.begin_ns, rating_of(incarnation, gap.device, table), table)
+    elsewhere = gap.reason in ACCOUNTED_ELSEWHERE
+    most = (
+        0
+        if elsewhere
+        else gap_ceiling_flop(gap.end_ns - gap.begin_ns, rating_of(incarnation, gap.device, table), table)
+    )
     return {
         "device": gap.device,
         "incarnation": gap.incarnation,
@@ -379,7 +292,7 @@ def _gap(incarnation: Incarnation, gap: GapInterval, table: PeakTable) -> dict[s
         "beginSeconds": seconds(gap.begin_ns - origin_ns),
         "endSeconds": seconds(gap.end_ns - origin_ns),
         "seconds": seconds(gap.end_ns - gap.begin_ns),
-        "ceiling": _text(0 if gap.reason in ACCOUNTED_ELSEWHERE else ceiling),
+        "ceiling": None if most is None else str(most),
     }
 
 

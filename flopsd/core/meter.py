@@ -6,6 +6,7 @@ Laws (tests/property/test_meter.py):
   - a reading that lies before the watermark changes nothing, so replays are harmless;
   - splitting a reading changes no total;
   - counters that run on lose nothing, however many readings of them are missed;
+  - what a phase accounts for is part of the whole, and grows as it does;
   - no pipe is active for more cycles than the device has in the time that is known.
 """
 
@@ -18,6 +19,7 @@ from typing import TypeVar
 from flopsd.core.flop import ceil_div
 from flopsd.core.model import (
     ACCOUNTED_ELSEWHERE,
+    UNDECLARED_PHASE,
     Active,
     Busy,
     ChipLimits,
@@ -32,6 +34,7 @@ from flopsd.core.model import (
     Tally,
     Totals,
 )
+from flopsd.core.phases import NOBODY, InForce, with_share
 
 K = TypeVar("K")
 
@@ -55,8 +58,8 @@ def max_plausible_sm_cycles(limits: Limits, duration_ns: int) -> int:
     return possible + possible * CLOCK_TOLERANCE_PPM // 1_000_000 + 1
 
 
-def advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -> Tally:
-    """`tally` after `reading`.
+def advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None, in_force: InForce = NOBODY) -> Tally:
+    """`tally` after `reading`. `in_force` is the phase that was declared, and since when.
 
     `limits` is None for a device that the peak table does not know: its time becomes a gap.
     A hole before the reading becomes a gap, unless counters ran on through it; a reading that overlaps
@@ -64,6 +67,16 @@ def advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) 
     """
     if reading.end_ns <= tally.watermark_ns:
         return tally
+    after = _advance(tally, reading, limits)
+    tells_since_ns = tally.watermark_ns
+    if isinstance(reading.work, Growth) and tally.totals is not None:
+        tells_since_ns = min(tells_since_ns, tally.totals_ns)
+    if in_force.bucket == UNDECLARED_PHASE or tells_since_ns < in_force.since_ns:
+        return after
+    return with_share(after, tally, in_force.bucket)
+
+
+def _advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -> Tally:
     if isinstance(reading.work, Growth):
         return _with_absolutes(_grow(tally, reading, reading.work, limits), reading)
     if reading.begin_ns > tally.watermark_ns:

@@ -234,6 +234,7 @@ class Tally:
     counters: Mapping[str, int] = field(default_factory=dict)
     totals: Totals | None = None  # at totals_ns; all time since then is gap
     totals_ns: int = 0
+    phases: Mapping[str, Tally] = field(default_factory=dict)  # declared shares of all this; see core/phases.py
 
     @property
     def span_ns(self) -> int:

@@ -8,7 +8,8 @@ follow from the cycles and the peak table.
     source       a source was opened: its versions and facts; a replay says so here
     device       a device seen for the first time in this incarnation
     evidence     a device's source, its expected evidence or the reason for it changed
-    checkpoint   running totals of every device, and the gaps since the checkpoint before
+    checkpoint   running totals of every device, the gaps since the checkpoint before, and what training
+                 processes declared since then
     end          the incarnation stopped on purpose; a killed one has none
 """
 
@@ -16,15 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from flopsd.core.account import Account, Origin, grew_from, refuse_double_counting
 from flopsd.core.codec import DeviceEntry, Record, count, device_entry, tally_from_record, text, told_evidence
+from flopsd.core.declared import Declared, declared_from, facts_from, work_from
 from flopsd.core.model import (
     DeviceUid,
     GapReason,
     Tally,
     TallyKey,
 )
+from flopsd.core.phases import remainder
 from flopsd.errors import JournalDamagedError
 
 FORMAT = "flopsd-journal/1"
@@ -39,6 +43,18 @@ class GapInterval:
     begin_ns: int
     end_ns: int
     reason: GapReason
+
+
+@dataclass(slots=True)
+class Session:
+    """A training process that declared something. Its counters are absolute, so they outlive a restart of either."""
+
+    id: str
+    pid: int
+    uid: int
+    client: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    work: dict[str, dict[str, int]] = field(default_factory=dict)  # counters by phase
 
 
 @dataclass(slots=True)
@@ -70,6 +86,17 @@ class History:
     incarnations: list[Incarnation] = field(default_factory=list)
     gaps: list[GapInterval] = field(default_factory=list)
     records: int = 0
+    sessions: dict[str, Session] = field(default_factory=dict)
+
+    @property
+    def declared(self) -> Declared:
+        """What the settings of the last incarnation declare of the run."""
+        return declared_from(self.incarnations[-1].begin.get("declared"))
+
+    @property
+    def policy_sha256(self) -> list[str]:
+        """The policies that the last incarnation judges by."""
+        return [text(policy["sha256"]) for policy in self.incarnations[-1].begin.get("policies", ())]
 
     @property
     def run(self) -> str:
@@ -177,6 +204,7 @@ def _begin(history: History, record: Record) -> None:
         text(record[name])
     for name in ("ns", "wall_ns"):
         count(record[name])
+    declared_from(record.get("declared"))
     for name in ("run", "node"):
         text(record[name])
         if {"id", "name"} & dict(record["context"][name]).keys():
@@ -200,6 +228,9 @@ def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> N
             raise JournalDamagedError(
                 f"time of device {seen.device.uid} does not add up: observed + gap is not its span"
             )
+        remainder(after)
+        if any(share.total_observed_ns + share.total_gap_ns != share.span_ns for share in after.phases.values()):
+            raise JournalDamagedError(f"time of a phase of device {seen.device.uid} does not add up")
         for reason, gap_ns in after.gap_ns.items():
             grown[(entry["index"], reason)] = gap_ns - before.gap_ns.get(reason, 0)
         incarnation.tallies[seen.device.uid] = after
@@ -210,8 +241,25 @@ def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> N
         _append_gap(history.gaps, GapInterval(incarnation.number, uid, begin_ns, end_ns, reason))
     if any(grown.values()):
         raise JournalDamagedError("the listed gaps do not add up to the gap totals")
+    for told in record.get("sessions", ()):
+        _session(history, told)
     incarnation.checkpoints += 1
     incarnation.last_ns, incarnation.last_utc = count(record["ns"]), text(record["utc"])
+
+
+def _session(history: History, told: Record) -> None:
+    name = text(told["id"])
+    told_by = (count(told["pid"]), count(told["uid"]), text(told["client"]))
+    session = history.sessions.setdefault(name, Session(name, *told_by))
+    if (session.pid, session.uid, session.client) != told_by:
+        raise JournalDamagedError(f"session {name!r:.60} is of two processes")
+    if "facts" in told:
+        session.facts = facts_from(told["facts"])
+    for phase, counters in work_from(told.get("work", {})).items():
+        known = session.work.setdefault(phase, {})
+        if any(value < known.get(counter, 0) for counter, value in counters.items()):
+            raise JournalDamagedError(f"the counters of session {name!r:.60} fell")
+        known.update(counters)
 
 
 def _append_gap(gaps: list[GapInterval], gap: GapInterval) -> None:

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flopsd.core.ledger import figures_json, seconds
+from flopsd.core.counted import Counted, counted_told
+from flopsd.core.figures import figures_json
+from flopsd.core.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.model import NO_FIGURES, PPM, Figures
+from flopsd.core.rated import seconds
 from flopsd.core.records import History
 
 TIMES = ("deviceSeconds", "nodeSeconds", "energyUncountedSeconds")
@@ -24,6 +27,7 @@ _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]*)\.([0-9]+)")
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 _MAX_DIGITS = 60
 _BETWEEN_METHODS = "; "
+_ABSENT = "not every ledger has an architecture basis, or one is missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,31 +40,42 @@ class Sums:
     energy_mj: int | None = None
     times_ns: Mapping[str, int] = field(default_factory=dict)
     gap_ns_by_reason: Mapping[str, int] = field(default_factory=dict)
+    by_phase: Mapping[str, Figures] = field(default_factory=dict)
+    guidelines: Guidelines = NOTHING_COUNTED
+    counted: Counted | None = None  # the architecture basis of those ledgers that have one
+    uncounted: int = 0  # ledgers that have none
 
     def __add__(self, other: Sums) -> Sums:
-        by_evidence = dict(self.by_evidence)
-        for name, figures in other.by_evidence.items():
-            by_evidence[name] = by_evidence[name] + figures if name in by_evidence else figures
+        both = [counted for counted in (self.counted, other.counted) if counted is not None]
         energies = [mj for mj in (self.energy_mj, other.energy_mj) if mj is not None]
         return Sums(
             self.executed + other.executed,
-            by_evidence,
+            _all_added(self.by_evidence, other.by_evidence),
             self.methods | other.methods,
             sum(energies) if energies else None,
             _added(self.times_ns, other.times_ns),
             _added(self.gap_ns_by_reason, other.gap_ns_by_reason),
+            _all_added(self.by_phase, other.by_phase),
+            self.guidelines + other.guidelines,
+            both[0] + both[1] if len(both) == 2 else both[0] if both else None,
+            self.uncounted + other.uncounted,
         )
 
     def for_ledger(self, *, whole: bool = True) -> dict[str, Any]:
         """As a ledger says it. Of what is not whole no upper bound is known."""
-        figures = self.executed if whole else Figures(self.executed.low_flop, self.executed.measured_flop, None)
+        figures = self.executed if whole else unbounded(self.executed)
+        counted = self.counted if whole and not self.uncounted else None
         return {
             "totals": {
                 "executed": {
                     **figures_json(figures),
                     "method": _BETWEEN_METHODS.join(sorted(self.methods)),
                     "byEvidence": {name: figures_json(self.by_evidence[name]) for name in sorted(self.by_evidence)},
+                    "byPhase": {name: figures_json(self.by_phase[name]) for name in sorted(self.by_phase)},
                 },
+                "guidelines": self.counted_guidelines(whole=whole).for_ledger(),
+                "architecture": None if counted is None else counted.for_ledger(),
+                "architectureAbsent": None if counted is not None else _ABSENT,
             },
             "energyJoules": None if self.energy_mj is None else f"{self.energy_mj // 1000}.{self.energy_mj % 1000:03d}",
             **{name: seconds(self.times_ns.get(name, 0)) for name in TIMES},
@@ -71,6 +86,11 @@ class Sums:
             },
         }
 
+    def counted_guidelines(self, *, whole: bool) -> Guidelines:
+        """Of what is not whole no upper bound is known."""
+        known = self.guidelines
+        return known if whole else Guidelines(unbounded(known.updates), unbounded(known.cumulative))
+
     def _observed_ppm(self) -> str | None:
         job_ns = self.times_ns.get("jobSeconds", 0)
         return str((job_ns - self.times_ns.get("unknownSeconds", 0)) * PPM // job_ns) if job_ns else None
@@ -78,7 +98,8 @@ class Sums:
 
 def sums_told(ledger: Mapping[str, Any]) -> Sums:
     """The inverse of `for_ledger`. Raises KeyError, TypeError, ValueError, AttributeError on anything else."""
-    executed, coverage = ledger["totals"]["executed"], ledger["coverage"]
+    totals, coverage = ledger["totals"], ledger["coverage"]
+    executed, guidelines, architecture = totals["executed"], totals["guidelines"], totals["architecture"]
     return Sums(
         _figures(executed),
         {str(name): _figures(figures) for name, figures in executed["byEvidence"].items()},
@@ -89,6 +110,10 @@ def sums_told(ledger: Mapping[str, Any]) -> Sums:
             **{name: nanoseconds(coverage[name]) for name in COVERAGE_TIMES},
         },
         {str(name): nanoseconds(text) for name, text in coverage["gapSecondsByReason"].items()},
+        {str(name): _figures(figures) for name, figures in executed["byPhase"].items()},
+        Guidelines(_figures(guidelines), _figures(guidelines["cumulative"])),
+        None if architecture is None else counted_told(architecture),
+        int(architecture is None),
     )
 
 
@@ -133,6 +158,14 @@ def _figures(told: Mapping[str, Any]) -> Figures:
     if low is None:
         raise ValueError("low is never null")
     return Figures(low, measured, high)
+
+
+def unbounded(figures: Figures) -> Figures:
+    return Figures(figures.low_flop, figures.measured_flop, None)
+
+
+def _all_added(one: Mapping[str, Figures], other: Mapping[str, Figures]) -> dict[str, Figures]:
+    return {name: one.get(name, NO_FIGURES) + other.get(name, NO_FIGURES) for name in {**one, **other}}
 
 
 def _added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:

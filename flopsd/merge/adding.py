@@ -5,14 +5,15 @@ from __future__ import annotations
 from flopsd.core.children import sort_key
 from flopsd.core.claims import Claimed, claims_of, refuse_double
 from flopsd.core.job import KINDS, merged_again
-from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.errors import LedgerError, NotVerifiedError, PolicyError
+from flopsd.tables import Tables
 from flopsd.verify import Opened, refuse_difference
 
 # What the fields of a ledger can make arithmetic do when whoever holds its key wrote what no flopsd writes.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError)
 
 
-def add_up_again(opened: Opened, *, allow_replay: bool = False) -> None:
+def add_up_again(opened: Opened, tables: Tables, *, allow_replay: bool = False) -> None:
     """Add the children in a merged ledger up again. Raises NotVerifiedError with the first reason against it."""
     predicate = opened.statement["predicate"]
     try:
@@ -25,7 +26,10 @@ def add_up_again(opened: Opened, *, allow_replay: bool = False) -> None:
             Claimed(claim, number, entry["name"]) for number, entry in enumerate(entries) for claim in claims_of(entry)
         ]
         refuse_double(sorted(claims, key=lambda claimed: (claimed.claim.what, claimed.claim.key, claimed.child)))
-        again = merged_again(predicate, entries)
+        policies = tables.policies(str(policy["sha256"]) for policy in predicate["method"]["policies"])
+        again = merged_again(predicate, entries, policies)
+    except PolicyError as fault:
+        raise NotVerifiedError(str(fault), hint=fault.hint) from fault
     except LedgerError as fault:
         raise NotVerifiedError(f"its children cannot be in one ledger: {fault}") from fault
     except MALFORMED as fault:

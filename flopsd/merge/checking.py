@@ -14,9 +14,10 @@ from flopsd.core.envelope import parse_envelope, parse_json
 from flopsd.core.job import JOB
 from flopsd.errors import FlopsdError, NotVerifiedError
 from flopsd.merge.adding import MALFORMED, add_up_again
-from flopsd.merge.children import NODE, Tables, entry_again
+from flopsd.merge.children import NODE, entry_again
 from flopsd.merge.inputs import find_ledgers
 from flopsd.merge.places import Found, Note
+from flopsd.tables import Tables
 from flopsd.verify import Opened, refuse_difference
 
 
@@ -46,19 +47,20 @@ def verify_merged(
     *,
     children: Sequence[str] = (),
     allow_replay: bool = False,
-    peaks_file: str | None = None,
+    tables: Tables | None = None,
     note: Note = lambda _: None,
 ) -> VerifiedMerge:
     """Add a merged ledger up again, and hold it against those of its children that `children` name.
 
     Raises NotVerifiedError with the first reason not to believe it.
     """
-    add_up_again(opened, allow_replay=allow_replay)
+    tables = tables or Tables()
+    add_up_again(opened, tables, allow_replay=allow_replay)
     predicate = opened.statement["predicate"]
     seen = None
     if children:
         try:
-            seen = _look_at(predicate["children"], children, Tables(peaks_file), note)
+            seen = _look_at(predicate["children"], children, tables, note)
         except NotVerifiedError:
             raise
         except FlopsdError as fault:
@@ -121,7 +123,7 @@ def _again(entry: Entry, opened: Opened, found: Found, tables: Tables) -> bool:
     opened = replace(opened, keyids=tuple(entry["keyids"]))
     try:
         if opened.kind == JOB:
-            add_up_again(opened, allow_replay=True)
+            add_up_again(opened, tables, allow_replay=True)
             again = job_entry(opened.statement["predicate"], entry["sha256"], entry["keyids"])
         elif opened.kind == NODE and found.has_journal:
             again = entry_again(opened, found.path, tables, allow_replay=True)

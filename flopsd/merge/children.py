@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.config import find_peaks
 from flopsd.core.children import Entry, job_entry, node_entry
 from flopsd.core.claims import Claim, claims_of, device_claims, ledger_claim
 from flopsd.core.envelope import parse_envelope, parse_json
 from flopsd.core.job import JOB, LINEAGE
 from flopsd.core.ledger import PREDICATE_TYPE
-from flopsd.core.peaks import PeakTable
 from flopsd.errors import FlopsdError, LedgerError, NotVerifiedError
 from flopsd.merge.adding import MALFORMED, add_up_again
 from flopsd.merge.places import Found
+from flopsd.tables import Tables
 from flopsd.verify import Opened, open_ledger, verify_opened
 
 if TYPE_CHECKING:
@@ -33,20 +32,6 @@ class Child:
     claims: list[Claim]
     run: Mapping[str, Any]
     roster: tuple[str, ...]
-
-
-class Tables:
-    """Peak tables by digest, each parsed once."""
-
-    def __init__(self, peaks_file: str | None) -> None:
-        self._more = () if peaks_file is None else (Path(peaks_file),)
-        self._known: dict[str, PeakTable] = {}
-
-    def find(self, sha256: str, candidates: Sequence[Path] = ()) -> PeakTable:
-        """As `find_peaks`. Raises PeakTableError."""
-        if sha256 not in self._known:
-            self._known[sha256] = find_peaks(sha256, [*candidates, *self._more])
-        return self._known[sha256]
 
 
 class ChildReader:
@@ -73,7 +58,7 @@ class ChildReader:
     def _child(self, opened: Opened, found: Found) -> Child:
         kind, predicate = opened.kind, opened.statement["predicate"]
         if kind == JOB and self._kind == LINEAGE:
-            add_up_again(opened, allow_replay=self._allow_replay)
+            add_up_again(opened, self._tables, allow_replay=self._allow_replay)
             entry = job_entry(predicate, opened.payload_sha256, opened.keyids)
             return Child(entry, [*claims_of(entry), *_claims_below(predicate)], predicate["run"], ())
         if kind != NODE:
@@ -92,7 +77,7 @@ class ChildReader:
 
 def entry_again(opened: Opened, ledger: Path, tables: Tables, *, allow_replay: bool) -> Entry:
     """The entry of a node ledger, from its journal. Raises NotVerifiedError, LedgerError."""
-    verified = verify_opened(opened, ledger, allow_replay=allow_replay, find_table=tables.find)
+    verified = verify_opened(opened, ledger, allow_replay=allow_replay, tables=tables)
     return node_entry(verified.statement["predicate"], verified.history, opened.payload_sha256, opened.keyids)
 
 

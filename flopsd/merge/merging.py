@@ -17,13 +17,15 @@ from flopsd.core.completeness import Completeness
 from flopsd.core.job import JOB, MergeFacts, Merging, merged_statement, subject_of
 from flopsd.errors import LedgerError
 from flopsd.files import replace_file
-from flopsd.merge.children import Child, ChildReader, Tables
+from flopsd.merge.children import Child, ChildReader
 from flopsd.merge.inputs import find_ledgers
 from flopsd.merge.places import Note
 from flopsd.merge.spool import Spool
 from flopsd.merge.writing import Lines, sign_statement
 from flopsd.placing import public_key_beside
+from flopsd.policies import load_policies
 from flopsd.signing.keys import load_public, load_signer
+from flopsd.tables import Tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class MergeRequest:
     allow_incomplete: bool = False
     allow_replay: bool = False
     peaks_file: str | None = None
+    policy_files: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,9 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
     """
     key = load_signer(request.key_uri)
     trust = [load_public(file) for file in request.trust]
-    reader = ChildReader(request.kind, trust, Tables(request.peaks_file), allow_replay=request.allow_replay)
+    reader = ChildReader(
+        request.kind, trust, Tables(request.peaks_file, request.policy_files), allow_replay=request.allow_replay
+    )
     try:
         request.ledger.absolute().parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix="flopsd-merge-") as name, Spool(Path(name)) as spool:
@@ -79,6 +84,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
                     request.nodes,
                     __version__,
                     rfc3339(clock.wall_ns()),
+                    load_policies(request.policy_files),
                 )
             )
             _add_up(merging, spool, temporary / "nodes")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flopsd.core.rules import Policy
 from flopsd.errors import LedgerError
@@ -25,10 +26,19 @@ _ADVICE = (
 )
 
 
+Course = Sequence[Mapping[str, Any]]
+
+
 def report_of(
-    document: Document, check: Check, made: str, found: Sequence[Finding] = (), policy: Policy | None = None
+    document: Document,
+    check: Check,
+    made: str,
+    found: Sequence[Finding] = (),
+    policy: Policy | None = None,
+    course: Course = (),
 ) -> Report:
-    """`found` is what verifying said of the attached evidence, `policy` the one whose form is to be filled.
+    """`found` is what verifying said of the attached evidence, `policy` the one whose form is to be filled, `course`
+    the points of the verified journal.
 
     Raises LedgerError where the ledger is not as flopsd writes one.
     """
@@ -46,7 +56,7 @@ def report_of(
         flags=flags_of(predicate),
         check=check,
         proof=proof_of(document),
-        content=None if check.state is Checked.REFUSED else _content(predicate, kind, found, policy),
+        content=None if check.state is Checked.REFUSED else _content(predicate, kind, found, policy, course),
     )
 
 
@@ -54,7 +64,7 @@ def _subject(predicate: Told, kind: str) -> str:
     return predicate.object("lineage").text("name") if kind == "lineage" else predicate.object("run").text("id")
 
 
-def _content(predicate: Told, kind: str, found: Sequence[Finding], policy: Policy | None) -> Content:
+def _content(predicate: Told, kind: str, found: Sequence[Finding], policy: Policy | None, course: Course) -> Content:
     rules, others, axis = rules_of(predicate)
     bases = bases_of(predicate)
     devices, devices_left_out = devices_of(predicate)
@@ -71,7 +81,7 @@ def _content(predicate: Told, kind: str, found: Sequence[Finding], policy: Polic
         comparisons=comparisons_of(predicate),
         evidence=evidence_of(predicate),
         phases=phases_of(predicate),
-        course=course_of(predicate),
+        course=course_of(predicate, course),
         coverage=coverage_of(predicate),
         completeness=completeness_of(predicate),
         nodes=nodes,

@@ -67,6 +67,13 @@ def add(verbs: Verbs) -> None:
         "--peaks", metavar="FILE", help="the peak table, where it is neither packaged nor beside the ledger"
     )
     counter.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a policy that the ledger was judged by, where it is not a packaged one; repeatable",
+    )
+    counter.add_argument(
         "--allow-replay", action="store_true", help="sign a replay of a recording, which is no evidence"
     )
     counter.add_argument(
@@ -124,6 +131,7 @@ def _countersign(arguments: argparse.Namespace) -> int:
     from flopsd.countersign import countersign
     from flopsd.placing import journal_beside
     from flopsd.signing.keys import load_public, load_signer
+    from flopsd.tables import Tables
     from flopsd.verify import verify_ledger
 
     ledger = Path(arguments.ledger)
@@ -132,7 +140,7 @@ def _countersign(arguments: argparse.Namespace) -> int:
         [load_public(file) for file in arguments.trust],
         threshold=arguments.threshold,
         journal=None if arguments.journal is None else Path(arguments.journal),
-        peaks_file=arguments.peaks,
+        tables=Tables(arguments.peaks, arguments.policy),
         allow_replay=arguments.allow_replay,
     )
     key = load_signer(arguments.key)

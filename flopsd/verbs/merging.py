@@ -49,6 +49,13 @@ def add(verbs: Verbs) -> None:
         "--allow-replay", action="store_true", help="accept replays of recordings, which are no evidence"
     )
     merge.add_argument("--peaks", metavar="FILE", help="a peak table that is neither packaged nor beside its ledger")
+    merge.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a policy to hold the sum against beside the packaged EU AI Act, or in its place by its id; repeatable",
+    )
     merge.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     merge.set_defaults(run=_merge)
 
@@ -73,6 +80,7 @@ def _merge(arguments: argparse.Namespace) -> int:
         arguments.allow_incomplete,
         arguments.allow_replay,
         arguments.peaks,
+        arguments.policy,
     )
     merged = merge_ledgers(request, SystemClock(), lambda words: print(f"flopsd: {words}", file=sys.stderr))
     if arguments.json:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flopsd.clock import SystemClock
@@ -59,8 +60,9 @@ def _run(arguments: argparse.Namespace) -> int:
 def _exec(arguments: argparse.Namespace) -> int:
     from flopsd.clock import rfc3339
     from flopsd.config import SECRETS
-    from flopsd.context import find_context, new_run_id
+    from flopsd.context import default_state_dir, find_context, new_run_id
     from flopsd.launch import Launcher
+    from flopsd.meeting import VARIABLE, socket_path
 
     command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
     if not command:
@@ -80,7 +82,11 @@ def _exec(arguments: argparse.Namespace) -> int:
         stop_seconds=settings.stop_seconds,
         say=logging.getLogger("flopsd").error,
     )
-    return launcher.run(command, {name: value for name, value in os.environ.items() if name not in SECRETS})
+    environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    socket = socket_path(settings.client_socket, Path(settings.state_dir or default_state_dir(os.environ)))
+    if socket is not None:
+        environment[VARIABLE] = str(socket)
+    return launcher.run(command, environment)
 
 
 def _given(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[str]:

@@ -42,9 +42,9 @@ def _seal(arguments: argparse.Namespace) -> int:
     begun_ns = clock.boottime_ns()
     if arguments.rolling:
         os.nice(ROLLING_NICENESS)  # before anything heavy is loaded: the job has the processors
+    from flopsd.closing import copy_sealed, seal_state_dir
     from flopsd.report import sealed_text
     from flopsd.seal_live import seal_file, seal_rolling
-    from flopsd.service import copy_sealed, seal_state_dir
     from flopsd.storage.copies import refuse_failed
 
     settings = settings_of(arguments)

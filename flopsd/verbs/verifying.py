@@ -56,6 +56,13 @@ def add_grounds(parser: argparse.ArgumentParser, *, needed: bool = True) -> None
         "--peaks", metavar="FILE", help="the peak table, where it is neither packaged nor beside the ledger"
     )
     parser.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a policy that the ledger was judged by, where it is not a packaged one; repeatable",
+    )
+    parser.add_argument(
         "--allow-replay", action="store_true", help="accept a replay of a recording, which is no evidence"
     )
     parser.add_argument(
@@ -96,6 +103,7 @@ def judge(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
     """
     from flopsd.evidence.trust import load_trust
     from flopsd.signing.keys import load_public
+    from flopsd.tables import Tables
     from flopsd.verify import open_ledger, verify_opened
 
     keys = [load_public(file) for file in arguments.key]
@@ -108,7 +116,7 @@ def judge(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
         opened,
         Path(arguments.ledger),
         journal=None if arguments.journal is None else Path(arguments.journal),
-        peaks_file=arguments.peaks,
+        tables=Tables(arguments.peaks, arguments.policy),
         allow_replay=arguments.allow_replay,
         trust=load_trust(arguments.aws_certificate, arguments.tsa_certificate),
         anchors=[Path(file) for file in arguments.anchors],
@@ -117,6 +125,7 @@ def judge(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
 
 def _judge_merged(opened: Opened, arguments: argparse.Namespace) -> VerifiedMerge:
     from flopsd.merge.checking import verify_merged
+    from flopsd.tables import Tables
 
     for given, option in (
         (arguments.journal, "--journal"),
@@ -133,7 +142,7 @@ def _judge_merged(opened: Opened, arguments: argparse.Namespace) -> VerifiedMerg
         opened,
         children=arguments.children,
         allow_replay=arguments.allow_replay,
-        peaks_file=arguments.peaks,
+        tables=Tables(arguments.peaks, arguments.policy),
         note=lambda words: print(f"flopsd: {words}", file=sys.stderr),
     )
 

@@ -50,7 +50,7 @@ def test_the_core_alone_imports_everything_and_names_missing_extras(wheel: Path,
     assert "pip install 'flopsd[seal]'" in doctor.stdout
     assert "pip install 'flopsd[nvml]'" in doctor.stdout
     ledger = ROOT / "tests" / "vectors" / "valid" / "activity-and-gaps" / "ledger.json"
-    report = [venv / "bin" / "flopsd", "report", ledger]
+    report = [str(venv / "bin" / "flopsd"), "report", str(ledger)]
     told = subprocess.run(report, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (told.returncode, "NOT VERIFIED" in told.stdout) == (0, True), told.stderr
     page = subprocess.run([*report, "--format", "html"], cwd=tmp_path, capture_output=True, text=True, check=False)

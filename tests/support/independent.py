@@ -137,6 +137,25 @@ class Rated:
         names = sorted(self.shares)
         return names[0] if len(names) == 1 else ",".join(f"{f}:{self.shares[f] / M:g}" for f in names)
 
+    def parts(self) -> list[tuple[str, J, J | None]]:
+        """Phase, share of the tally, declared format; what no phase accounts for last."""
+        left, found = dict(self.tally), []
+        for bucket, share in sorted(self.tally.get("phases", {}).items()):
+            phase, _, label = bucket.partition("@")
+            pairs = [piece.partition(":") for piece in label.split(",") if piece]
+            told = {name: round(float(ppm) * M) if ppm else M for name, _, ppm in pairs}
+            found.append((phase, share, told))
+            left = {name: _less(left[name], share.get(name)) for name in left if name not in ("phases", "totals")}
+        return [*found, ("undeclared", left, None)]
+
+    def under(self, told: J | None) -> Rated:
+        """The same device with a format that a process declared, where the run's own settings declare none."""
+        return (
+            self
+            if not told or self.record["precision"]
+            else Rated({**self.record, "precision": {"shares_ppm": told}}, self.table)
+        )
+
     @property
     def span(self) -> int:
         return int(self.tally["to_ns"] - self.record["to_ns"])
@@ -146,22 +165,44 @@ class Rated:
 
     @property
     def unknown(self) -> int:
-        return max(0, self.gap_ns() - self.gap_ns(*ELSEWHERE) - int(self.tally.get("recovered_ns", 0)))
+        return unknown_of(self.tally)
 
     def rows(self) -> list[J]:
-        """All rows as [evidence, pipe, precision, cycles, seconds, figures, uncertainty], in no order."""
-        tally, found = self.tally, []
+        """All rows as [phase, evidence, pipe, precision, cycles, seconds, figures, uncertainty], in no order."""
+        return [row for phase, part, told in self.parts() for row in self.under(told)._rows(phase, part)]
+
+    def by_phase(self) -> dict[str, Figures]:
+        found: dict[str, list[Figures]] = {}
+        for row in self.rows():
+            found.setdefault(row["key"][0], []).append(row["figures"])
+        sums = {phase: add(figures) for phase, figures in found.items()}
+        for phase, part, _ in self.parts():
+            low, measured, high = sums.get(phase, (0, None, 0))
+            if measured is None and any(part["observed_ns"].get(e) for e in ESTIMATING):
+                sums[phase] = (low, 0, high)
+        return sums
+
+    def _rows(self, phase: str, tally: J) -> list[J]:
+        found: list[J] = []
 
         def row(evidence: str, pipe: str | None, cycles: int, ns: int, figures: Figures, doubt: int = 0) -> None:
             label = "undeclared" if evidence == "count" else self.label(pipe)
             found.append(
-                {"key": (evidence, pipe or "", label), "cycles": cycles, "ns": ns, "figures": figures, "doubt": doubt}
+                {
+                    "key": (phase, evidence, pipe or "", label),
+                    "cycles": cycles,
+                    "ns": ns,
+                    "figures": figures,
+                    "doubt": doubt,
+                }
             )
 
         for evidence, pipes in tally.get("sm_cycles", {}).items():
             m = self.table["margins"][evidence]["ppm"]
-            ns = tally["observed_ns"][evidence] + (tally.get("recovered_ns", 0) if evidence == "cycles" else 0)
+            ns = tally["observed_ns"].get(evidence, 0) + (tally.get("recovered_ns", 0) if evidence == "cycles" else 0)
             for pipe, c in pipes.items():
+                if not c and phase == "undeclared" and self.tally.get("phases"):
+                    continue  # all of it is in a phase
                 d = tally.get("doubt_sm_cycles", {}).get(evidence, {}).get(pipe, 0)
                 low, measured, _ = self.rates(pipe)
                 bound = self.bound(pipe)
@@ -174,18 +215,20 @@ class Rated:
                     )
                 row(evidence, pipe, c, ns, figures, d * (measured or 0) if self.row is not None else 0)
         for pipe, ns in tally.get("unread_ns", {}).items():
+            if not ns:
+                continue
             bound = self.bound(pipe)
             known = self.sms_mhz is not None and bound is not None
             row("gap", pipe, 0, ns, (0, None, ceil(self.sms_mhz * ns, 1000) * bound if known else None))  # type: ignore[operator]
-        observed = tally["observed_ns"]
+        observed = {evidence: ns for evidence, ns in tally["observed_ns"].items() if ns}
         if "count" in observed:
             c, m = tally.get("counted_flop", 0), self.table["margins"]["count"]["ppm"]
             row("count", None, 0, observed["count"], (c * (M - m) // M, c, ceil(c * (M + m), M)))
         if "utilization" in observed:
             busy, rate = tally.get("busy_sm_cycles", 0), self.ceiling_rate()
             row("utilization", None, busy, observed["utilization"], (0, None, None if rate is None else busy * rate))
-        if self.unknown:
-            row("gap", None, 0, self.unknown, (0, None, self.ceiling(self.unknown)))
+        if unknown := unknown_of(tally):
+            row("gap", None, 0, unknown, (0, None, self.ceiling(unknown)))
         return found
 
     def total(self) -> Figures:
@@ -193,3 +236,14 @@ class Rated:
         if measured is None and any(e in self.tally["observed_ns"] for e in ESTIMATING):
             measured = 0
         return low, measured, high
+
+
+def unknown_of(tally: J) -> int:
+    gaps: dict[str, int] = tally["gap_ns"]
+    return max(0, sum(gaps.values()) - sum(gaps.get(r, 0) for r in ELSEWHERE) - int(tally.get("recovered_ns", 0)))
+
+
+def _less(whole: Any, part: Any) -> Any:
+    if not isinstance(whole, dict):
+        return whole - (part or 0)
+    return {name: _less(amount, (part or {}).get(name)) for name, amount in whole.items()}

@@ -44,8 +44,18 @@ def recompute(journal: Path, peaks: Path) -> J:
     by_evidence: dict[str, list[Any]] = {}
     for device in everything:
         for row in device.rows():
-            by_evidence.setdefault(row["key"][0], []).append(row["figures"])
+            by_evidence.setdefault(row["key"][1], []).append(row["figures"])
+    by_phase: dict[str, list[Any]] = {}
+    for device in everything:
+        for phase, figures in device.by_phase().items():
+            by_phase.setdefault(phase, []).append(figures)
+    phases = {phase: add(figures) for phase, figures in by_phase.items()}
+    settings = begins[-1].get("declared") or {}
+    # With a model and its tokens the share follows from the model's terms, which this implementation does not know.
+    told = any("work" in s for r in records for s in r.get("sessions", ()))
     return {
+        "byPhase": {phase: said(figures) for phase, figures in phases.items()},
+        "guidelines": guidelines(phases, settings) if everything and not told else None,
         "executed": said(add(device.total() for device in everything)) if everything else said((0, None, None)),
         "clockUncertainty": str(sum(row["doubt"] for device in everything for row in device.rows())),
         "byEvidence": {evidence: said(add(figures)) for evidence, figures in by_evidence.items()},
@@ -69,12 +79,15 @@ def stated(statement: J) -> J:
     """The same parts of a sealed statement."""
     predicate = statement["predicate"]
     executed, coverage, method = predicate["totals"]["executed"], predicate["coverage"], predicate["method"]
+    told = any(session["work"] for session in predicate["declared"]["sessions"])
     of_device = ("executed", "energyJoules", "observedSeconds", "gapSeconds", "recoveredSeconds", "spanSeconds")
-    of_row = ("evidence", "pipe", "precision", "smCycles", "seconds", "flop", "clockUncertainty")
+    of_row = ("phase", "evidence", "pipe", "precision", "smCycles", "seconds", "flop", "clockUncertainty")
     return {
         "executed": {name: executed[name] for name in ("low", "measured", "high")},
         "clockUncertainty": executed["clockUncertainty"],
         "byEvidence": executed["byEvidence"],
+        "byPhase": executed["byPhase"] if predicate["devices"] else {},
+        "guidelines": _counted(predicate) if predicate["devices"] and not told else None,
         "devices": {
             device["uuid"]: {
                 **{name: device[name] for name in of_device},
@@ -118,7 +131,7 @@ def _devices(everything: list[Rated]) -> J:
     found: J = {}
     for uid in {device.record["uid"] for device in everything}:
         same = [device for device in everything if device.record["uid"] == uid]
-        rows: dict[tuple[str, str, str], list[J]] = {}
+        rows: dict[tuple[str, str, str, str], list[J]] = {}
         for device in same:
             for row in device.rows():
                 rows.setdefault(row["key"], []).append(row)
@@ -131,7 +144,7 @@ def _devices(everything: list[Rated]) -> J:
             "spanSeconds": seconds(sum(d.span for d in same)),
             "work": [
                 {
-                    "evidence": key[0], "pipe": key[1] or None, "precision": key[2],
+                    "phase": key[0], "evidence": key[1], "pipe": key[2] or None, "precision": key[3],
                     "smCycles": str(sum(row["cycles"] for row in rows[key])),
                     "seconds": seconds(sum(row["ns"] for row in rows[key])),
                     "flop": said(add(row["figures"] for row in rows[key])),
@@ -141,3 +154,34 @@ def _devices(everything: list[Rated]) -> J:
             ],
         }  # fmt: skip
     return found
+
+
+def _counted(predicate: J) -> J:
+    told = predicate["totals"]["guidelines"]
+    names = ("low", "measured", "high")
+    return {**{n: told[n] for n in names}, "cumulative": told["cumulative"], "requiredPpm": told["requiredPpm"]}
+
+
+def guidelines(phases: dict[str, Any], settings: J) -> J:
+    """Training less recomputation; what may count is in high; no process told of a model."""
+    method, how = settings.get("method"), settings.get("recomputation")
+    stated: int | None = None
+    least = 666_666
+    if how == "none":
+        least, stated = 857_142, M
+    elif how == "full":
+        stated = {"pretraining": 750_000, "full": 750_000, "lora": 666_667, "qlora": 666_667}.get(str(method))
+    low, measured, high = phases.get("train", (0, None, 0))
+    generated = phases.get("generate", (0, None, 0))
+    highs = [high, *(phases[p][2] for p in ("generate", "other", "undeclared") if p in phases)]
+    counts = None if measured is None or stated is None else measured * stated // M
+    most = None if None in highs else sum(highs)
+    low = low * least // M
+    both = counts
+    if generated[1] is not None:
+        both = None if "train" in phases and counts is None else (counts or 0) + generated[1]
+    return {
+        **said((low, counts, most)),
+        "cumulative": said((low + generated[0], both, most)),
+        "requiredPpm": {"low": str(least), "stated": None if stated is None else str(stated), "high": str(M)},
+    }

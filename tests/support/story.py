@@ -11,6 +11,7 @@ from typing import Any
 from flopsd.clock import NS_PER_S
 from flopsd.config import load_peaks
 from flopsd.context import Context
+from flopsd.core.declared import NOTHING_DECLARED, Declared
 from flopsd.core.model import (
     Active,
     Busy,
@@ -27,14 +28,18 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.core.peaks import PeakTable
+from flopsd.core.policy import Policy
 from flopsd.core.records import read_history
+from flopsd.core.sessions import Event
 from flopsd.framing import GENESIS, frame
 from flopsd.journal import Journal, StateDir, read_journal
+from flopsd.policies import parse_policy
 from flopsd.testing import FakeClock
 from flopsd.writer import Message, Writer, WriterSettings
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors"
 PEAKS = VECTORS / "peaks.yaml"
+POLICY = VECTORS / "policy.yaml"
 VERSION = "0.1.0"  # what the vectors say made them, whatever this flopsd is
 
 H100 = Device("GPU-00000000-0000-4000-8000-000000000001", 0, "nvidia", "NVIDIA H100 80GB HBM3", "1650000000001",
@@ -68,9 +73,12 @@ class Story:
 
     def __init__(self, folder: Path, devices: Sequence[Device], *, precision: Precision | None = None,
                  device_precision: Mapping[str, Precision] | None = None, replay: bool = False,
-                 context: Context = CONTEXT, run: str = "vector") -> None:  # fmt: skip
+                 context: Context = CONTEXT, run: str = "vector", declared: Declared = NOTHING_DECLARED,
+                 policies: tuple[Policy, ...] = ()) -> None:  # fmt: skip
         self.state, self.clock, self.devices, self.context, self.run = (StateDir(folder), FakeClock(), tuple(devices), context, run)  # fmt: skip
-        self.settings = WriterSettings(NS_PER_S, 5 * NS_PER_S, "c0" * 32, precision, ("told",), device_precision or {})
+        self.settings = WriterSettings(
+            NS_PER_S, 5 * NS_PER_S, "c0" * 32, precision, ("told",), device_precision or {}, declared, policies
+        )
         self.told = {"recording": "vector.jsonl", "sha256": "d1" * 32, "origin": "test vector"} if replay else None
         self.start()
 
@@ -90,6 +98,11 @@ class Story:
             readings = tuple(self._readings(plan, second))
             self.writer.take(Message("told", second.end_ns, self.devices, Sweep(readings), read_seconds=0.001))
             self.since_ns = second.end_ns
+
+    def says(self, *events: Event) -> None:
+        """What training processes declare, now."""
+        for event in events:
+            self.writer.hear(event)
 
     def _readings(self, plan: Plan, second: Second) -> list[Reading]:
         found = []
@@ -139,6 +152,11 @@ def chain(records: Sequence[Mapping[str, Any]]) -> bytes:
         line, head = frame(head, record)
         lines.append(line)
     return b"".join(lines)
+
+
+def policy() -> Policy:
+    """The policy of the vectors, never changed."""
+    return parse_policy(POLICY.read_bytes(), str(POLICY))
 
 
 def table() -> PeakTable:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from flopsd.core.declared import Base, Declared, Method, Phase, Recomputation
 from flopsd.core.model import Busy, Counted, GapReason, Growth, Pipe, Precision
+from flopsd.core.sessions import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
 from tests.support.story import (
     A10G,
     A100,
@@ -18,8 +20,14 @@ from tests.support.story import (
     Story,
     active,
     gap,
+    policy,
 )
 
+TINY = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 176,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512,
+    "tie_word_embeddings": False,
+}  # fmt: skip
 BF16 = Precision((("bf16", 1_000_000),), "config")
 MIX = Precision((("bf16", 900_001), ("fp8", 99_999)), "config")
 TRAINING = active(132, 1755, {Pipe.TENSOR_HMMA: 481_113, Pipe.TENSOR_IMMA: 20_000, Pipe.FP32: 99_999, Pipe.FP64: 7})
@@ -62,6 +70,58 @@ def declared(folder: Path) -> bytes:
             HALF_KNOWN: active(7, 907, {Pipe.TENSOR_IMMA: 5000, Pipe.FP64: 333, Pipe.FP32: 1}, unread=(Pipe.FP16,)),
         },
     )
+    return story.finish()
+
+
+def phases(folder: Path) -> bytes:
+    """Two processes of one fine-tune: late once, evaluating, generating; a kill in between, and both come back."""
+    base = Base("a base model", "known", 7 * 10**13, None, False)
+    story = Story(folder, (H100, A100), declared=Declared(base=base), policies=(policy(),))
+    first, second = "f1" * 16, "5e" * 16
+    facts = {
+        "model_config": TINY, "method": "lora", "lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]},
+        "recomputation": "full", "precision": "bf16", "attention": "eager", "world_size": 2,
+    }  # fmt: skip
+    for session in (first, second):
+        story.says(SessionOpened(session, 4711, 1000, "0.1.0"), FactsDeclared(session, facts))
+    story.during(2, {H100: TRAINING, A100: BUSY})
+    story.says(PhaseChanged(first, "train"))
+    story.during(1, {H100: TRAINING, A100: BUSY})
+    story.says(PhaseChanged(second, "train"))  # a second in which only one of them trained is train's, as told by one
+    story.during(5, {H100: TRAINING, A100: BUSY})
+    for session, tokens in ((first, 8192), (second, 4096)):
+        story.says(WorkCounted(session, {"train": work(tokens, steps=4)}))
+    story.kill(for_seconds=2)
+    story.start()
+    for session in (first, second):
+        story.says(SessionOpened(session, 4711, 1000, "0.1.0"), PhaseChanged(session, "train"))
+    story.during(3, {H100: TRAINING, A100: BUSY})
+    story.says(PhaseChanged(first, "evaluate"))
+    story.during(1, {H100: TRAINING, A100: BUSY})  # they differ: nobody's
+    story.says(PhaseChanged(second, "evaluate"))
+    story.during(2, {H100: TRAINING, A100: BUSY})
+    for session in (first, second):
+        story.says(PhaseChanged(session, "generate"))
+    story.during(2, {H100: TRAINING, A100: BUSY})
+    for session, tokens in ((first, 16384), (second, 12288)):
+        story.says(WorkCounted(session, {"train": work(tokens, steps=8), "evaluate": work(2048)}))
+        story.says(SessionClosed(session, clean=True))
+    return story.finish()
+
+
+def work(tokens: int, steps: int = 0) -> dict[str, int]:
+    """Sequences of 64 tokens."""
+    return {
+        "steps": steps, "forward_passes": tokens // 256, "sequences": tokens // 64, "tokens": tokens,
+        "square_pairs": tokens * 64,
+    }  # fmt: skip
+
+
+def settings(folder: Path) -> bytes:
+    """What settings alone declare."""
+    told = Declared(Phase.TRAIN, Method.FULL, Recomputation.FULL, Base(None, "unknown", None, None, True))
+    story = Story(folder, (H100,), declared=told, policies=(policy(),))
+    story.during(5, {H100: TRAINING})
     return story.finish()
 
 

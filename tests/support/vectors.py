@@ -24,7 +24,7 @@ from flopsd.core.ledger import PAYLOAD_TYPE, JournalFacts, SealFacts, encode, st
 from flopsd.core.records import read_history
 from flopsd.framing import GENESIS, Line, read_lines
 from flopsd.signing.dsse import pae
-from tests.support.story import VECTORS, VERSION, table
+from tests.support.story import VECTORS, VERSION, policy, table
 
 SEALED_AT = "2026-09-21T15:00:00.000000Z"
 
@@ -111,7 +111,7 @@ class Case:
         must = "Must be accepted." if self.reason is None else f"Must be refused. flopsd's reason:\n\n    {self.reason}"
         return (
             f"# {self.name}\n\n{self.what}\n\n{must}\n\n"
-            f"    flopsd verify ledger.json {keys} --peaks ../../peaks.yaml{options}\n"
+            f"    flopsd verify ledger.json {keys} --peaks ../../peaks.yaml --policy ../../policy.yaml{options}\n"
         )
 
 
@@ -132,7 +132,8 @@ def facts_of(journal: bytes) -> JournalFacts:
 def statement_of(journal: bytes) -> dict[str, Any]:
     """What flopsd says of a journal."""
     history = read_history(line.record() for line in parsed(journal))
-    return statement(history, table(), facts_of(journal), SealFacts(VERSION, SEALED_AT))
+    judged = (policy(),) if history.policy_sha256 else ()
+    return statement(history, table(), facts_of(journal), SealFacts(VERSION, SEALED_AT, policies=judged))
 
 
 def claimed(journal: bytes, said: dict[str, Any]) -> dict[str, Any]:

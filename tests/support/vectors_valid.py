@@ -40,6 +40,19 @@ def valid() -> list[Case]:
             "the declared format, and rates of four pipes.",
             tell(runs.declared),
         ),
+        _case(
+            "declared-phases",
+            "A fine-tune of a declared base model. Two training processes name phases, formats, their model and tokens; one "
+            "is late, so a second is nobody's; the daemon is killed once and the processes' counters go on. Three bases, "
+            "their reconciliation and the findings of `policy.yaml` follow.",
+            tell(runs.phases),
+        ),
+        _case(
+            "declared-by-settings",
+            "No process says anything; the settings declare the whole job to be training with full activation "
+            "checkpointing, and that the base model's compute can be neither known nor estimated.",
+            tell(runs.settings),
+        ),
         _case("neuron-count", "A Trainium chip: the vendor's software counts, the ceiling is the whole chip's.", tell(runs.neuron)),
         _case(
             "unknown-device",

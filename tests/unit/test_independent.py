@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flopsd.core.declared import Declared, Method, Phase, Recomputation
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Precision
+from flopsd.core.sessions import FactsDeclared, PhaseChanged, SessionOpened
 from tests.support import independent, independent_ledger
 from tests.support.independent import payload_of
 from tests.support.independent_ledger import recompute, stated
@@ -17,6 +19,7 @@ from tests.support.story import A10G, A100, H100, HALF_KNOWN, PEAKS, VECTORS, Se
 from tests.support.vectors import statement_of
 
 VALID = sorted((VECTORS / "valid").iterdir())
+SESSION = "5e55" * 8
 SMS = {H100: 132 * 1980, A100: 108 * 1410, A10G: 80 * 1710, HALF_KNOWN: 7 * 1003}
 
 
@@ -38,12 +41,13 @@ def test_it_knows_nothing_of_flopsd() -> None:
 
 
 @st.composite
-def doings(draw: st.DrawFn) -> list[tuple[int, int, int, int, bool]]:
-    """Some seconds of a device: kind of work, two amounts in ppm, doubt, whether the daemon is killed behind it."""
+def doings(draw: st.DrawFn) -> list[tuple[int, int, int, int, bool, str | None]]:
+    """Some seconds of a device: kind of work, two amounts in ppm, doubt, whether the daemon is killed behind it, the
+    phase that a process names."""
     ppm = st.integers(0, 900_000)
-    return draw(
-        st.lists(st.tuples(st.integers(0, 3), ppm, ppm, st.integers(0, 1000), st.booleans()), min_size=1, max_size=8)
-    )
+    phase = st.sampled_from([None, "undeclared", "train", "evaluate", "generate", "other"])
+    second = st.tuples(st.integers(0, 3), ppm, ppm, st.integers(0, 1000), st.booleans(), phase)
+    return draw(st.lists(second, min_size=1, max_size=8))
 
 
 @settings(max_examples=40)
@@ -51,19 +55,33 @@ def doings(draw: st.DrawFn) -> list[tuple[int, int, int, int, bool]]:
     plan=doings(),
     device=st.sampled_from([H100, A100, A10G, HALF_KNOWN]),
     shares=st.one_of(st.none(), st.integers(1, 999_999)),
+    formats=st.sampled_from([None, "bf16", "tf32", {"bf16": 900_000, "tf32": 100_000}]),
+    declared=st.builds(
+        Declared,
+        st.none() | st.sampled_from(Phase),
+        st.none() | st.sampled_from(Method),
+        st.none() | st.sampled_from(Recomputation),
+    ),
 )
 def test_it_computes_the_figures_of_any_run(
-    plan: list[tuple[int, int, int, int, bool]],
+    plan: list[tuple[int, int, int, int, bool, str | None]],
     device: Device,
     shares: int | None,
+    formats: object,
+    declared: Declared,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     cycles = SMS[device] * 10**6
     precision = None if shares is None else Precision((("bf16", shares), ("tf32", 1_000_000 - shares)), "config")
 
     def story(folder: Path) -> bytes:
-        told = Story(folder, (device,), precision=precision)
-        for kind, one, other, doubt, killed in plan:
+        told = Story(folder, (device,), precision=precision, declared=declared)
+        for kind, one, other, doubt, killed, phase in plan:
+            if phase is not None:
+                told.says(SessionOpened(SESSION, 1, 2, "0.1.0"))
+                told.says(PhaseChanged(SESSION, phase))
+                if formats is not None:
+                    told.says(FactsDeclared(SESSION, {"precision": formats}))
 
             def work(
                 _: Second, kind: int = kind, one: int = one, other: int = other, doubt: int = doubt

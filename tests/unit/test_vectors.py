@@ -15,8 +15,9 @@ from jsonschema import Draft202012Validator
 from flopsd.core.envelope import parse_envelope
 from flopsd.errors import NotVerifiedError
 from flopsd.signing.keys import load_public
+from flopsd.tables import Tables
 from flopsd.verify import Verified, verify_ledger
-from tests.support.story import PEAKS, VECTORS
+from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.support.vectors import all_cases, write
 
 SCHEMA = Path(__file__).resolve().parents[2] / "flopsd" / "schema" / "ledger-v1.schema.json"
@@ -28,11 +29,11 @@ def told(case: Path) -> dict[str, Any]:
     return found
 
 
-def judge(case: Path, peaks: Path = PEAKS) -> Verified:
+def judge(case: Path, peaks: Path = PEAKS, policy: Path = POLICY) -> Verified:
     how = told(case)
     return verify_ledger(
         case / "ledger.json", [load_public(str(case / name)) for name in how["keys"]], threshold=how["threshold"],
-        peaks_file=str(peaks), allow_replay=how["allowReplay"],
+        tables=Tables(str(peaks), [str(policy)] if policy.exists() else []), allow_replay=how["allowReplay"],
     )  # fmt: skip
 
 
@@ -40,7 +41,7 @@ def judge_releases(releases: Path) -> list[str]:
     """Every golden ledger of every release, the oldest first; NotVerifiedError where one is no longer believed."""
     found = sorted(path.parent for path in releases.glob("*/*/expected.json"))
     for case in found:
-        judge(case, case.parent / "peaks.yaml")
+        judge(case, case.parent / "peaks.yaml", case.parent / "policy.yaml")
     return [f"{case.parent.name}/{case.name}" for case in found]
 
 

@@ -1,0 +1,126 @@
+"""The end of a run: its journal sealed, its ledger copied, by the settings. Also of a run that ended long ago."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from flopsd.clock import NS_PER_S, Clock
+from flopsd.context import default_state_dir
+from flopsd.delivery import copy_places, copy_seconds, local_ledger
+from flopsd.errors import FlopsdError, LedgerError
+from flopsd.evidence import Wanted
+from flopsd.journal import Journal, StateDir
+from flopsd.settings import Settings
+
+if TYPE_CHECKING:
+    from flopsd.seal import Sealed
+    from flopsd.storage.copies import Copy
+
+log = logging.getLogger("flopsd")
+NEW_KEY = "no --key was given: made the Ed25519 key %s (mode 0600); whoever reads it can sign in your name"
+
+
+def state_dir(settings: Settings, environment: Mapping[str, str]) -> Path:
+    return Path(settings.state_dir) if settings.state_dir else default_state_dir(environment)
+
+
+def seal_at_end(
+    settings: Settings,
+    folder: StateDir,
+    run: str,
+    node: str,
+    clock: Clock,
+    err: IO[str],
+    environment: Mapping[str, str],
+) -> Sealed | None:
+    """Seal at the end; a failure is told and loses nothing."""
+    from flopsd.report import sealed_text
+    from flopsd.seal import seal_journal
+    from flopsd.signing.keys import ensure_key
+
+    ledger = local_ledger(settings, folder.path, run, node)
+    try:
+        key, made = ensure_key(settings.key, folder.path)
+        if made:
+            log.warning(NEW_KEY, key)
+        wanted, lock = Wanted(settings.evidence, settings.timestamp_url, environment), folder.seal_lock
+        sealed = seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted, settings.policies, lock=lock)
+    except FlopsdError as fault:
+        log.error(
+            "NOT SEALED: %s; %s; the journal %s is whole: `flopsd seal` can still seal it",
+            fault,
+            fault.hint,
+            folder.journal,
+        )
+        return None
+    err.write(sealed_text(sealed))
+    err.flush()
+    return sealed
+
+
+def copy_at_end(settings: Settings, sealed: Sealed, clock: Clock, stopped_ns: int | None, err: IO[str]) -> bool:
+    """Copy a sealed ledger within the time that stopping may take; true if a copy is at every place."""
+    now_ns = clock.boottime_ns()
+    copies = copy_sealed(settings, sealed, clock, (now_ns - (stopped_ns or now_ns)) / NS_PER_S)
+    for copy in copies:
+        if copy.fault is None:
+            err.write(f"  copied to  {copy.place}\n")
+        else:
+            log.error("NOT COPIED to %s: %s; the ledger is whole at %s", copy.place, copy.fault, sealed.ledger)
+    err.flush()
+    return all(copy.fault is None for copy in copies)
+
+
+def copy_sealed(
+    settings: Settings, sealed: Sealed, clock: Clock, used_seconds: float, *, rolling: bool = False
+) -> list[Copy]:
+    """Copy a sealed ledger to where the settings say; `used_seconds` of the time for stopping are over."""
+    places = copy_places(settings, sealed.run, sealed.node)
+    if not places:
+        return []
+    from flopsd.storage.copies import copy_ledger
+
+    return copy_ledger(sealed.ledger, places, clock, copy_seconds(settings, used_seconds), rolling=rolling)
+
+
+def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Clock) -> Sealed:
+    """Seal the journal of a daemon that is no longer running, the last pending totals included.
+
+    Raises StateDirBusyError while one runs, and what seal_journal raises.
+    """
+    from flopsd.seal import seal_journal
+    from flopsd.signing.keys import ensure_key
+
+    folder = StateDir(state_dir(settings, environment))
+    if not folder.journal.is_file():
+        raise LedgerError(
+            f"there is no journal in {folder.path}", hint="give --state-dir the folder that the daemon wrote to"
+        )
+    folder.acquire()
+    journal = Journal(folder)
+    try:
+        recovery = journal.recover("damaged.journal.jsonl")
+        if recovery is not None:
+            log.warning(
+                "the journal was damaged at its end (%s): %d bytes left out", recovery.reason, recovery.cut_bytes
+            )
+        first = next(iter(journal.read()), None)
+        if first is None:
+            raise LedgerError(f"the journal in {folder.path} holds no whole record")
+        if settings.run_id not in (None, first["run"]):
+            raise LedgerError(
+                f"the journal in {folder.path} is of run {first['run']!r}: nothing was metered of {settings.run_id!r}",
+                hint="leave --run-id out to seal the run that is there",
+            )
+        ledger = local_ledger(settings, folder.path, str(first["run"]), str(first["node"]))
+        key, made = ensure_key(settings.key, folder.path)
+        if made:
+            log.warning(NEW_KEY, key)
+        wanted, lock = Wanted(settings.evidence, settings.timestamp_url, environment), folder.seal_lock
+        return seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted, settings.policies, lock=lock)
+    finally:
+        journal.close()
+        folder.release()

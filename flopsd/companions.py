@@ -1,0 +1,126 @@
+"""What goes on beside the metering: the web front, the ear for training processes, progress, rolling seals."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
+
+from flopsd.clock import NS_PER_S, Clock
+from flopsd.core.flop import format_flop
+from flopsd.core.sessions import Event
+from flopsd.errors import ListenError
+from flopsd.listening import Listener
+from flopsd.parse import parse_listen
+from flopsd.rolling import RollingSeals
+from flopsd.settings import Settings
+from flopsd.snapshot import Snapshot
+from flopsd.writer import Writer
+
+log = logging.getLogger("flopsd")
+REBIND_SECONDS = 10
+PROGRESS_SECONDS = 5
+
+
+class Ear:
+    """The listener for training processes, opened again and again where its socket cannot be had."""
+
+    def __init__(self, path: Path | None, uids: Sequence[int], post: Callable[[Event], None], clock: Clock) -> None:
+        """None listens to nobody."""
+        self._path, self._uids, self._post, self._clock = path, uids, post, clock
+        self._listener: Listener | None = None
+        self._next_ns, self._complained = clock.boottime_ns(), False
+
+    def each_tick(self) -> None:
+        if self._path is None or self._listener is not None or self._clock.boottime_ns() < self._next_ns:
+            return
+        listener = Listener(self._path, self._uids, self._post, self._clock)
+        try:
+            listener.start()
+        except ListenError as fault:
+            if not self._complained:
+                log.error(
+                    "%s%s; metering goes on without declarations and tries again every %d s",
+                    fault,
+                    f"; {fault.hint}" if fault.hint else "",
+                    REBIND_SECONDS,
+                )
+            self._complained, self._next_ns = True, self._clock.boottime_ns() + REBIND_SECONDS * NS_PER_S
+            return
+        self._listener = listener
+        log.info("training processes are heard at %s", self._path)
+
+    def stop(self) -> None:
+        if self._listener is not None:
+            self._listener.stop()
+
+
+class Companions:
+    """What goes on beside the metering: the web front, bound again where its port is taken, progress, rolling seals."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        settings: Settings,
+        clock: Clock,
+        err: IO[str] | None,
+        rolling: RollingSeals | None,
+        ear: Ear,
+    ) -> None:
+        self._rolling, self._ear = rolling, ear
+        self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
+        self._bound = settings.listen is None
+        self._next_bind_ns = self._begin_ns = clock.boottime_ns()
+        self._next_progress_ns = self._begin_ns + PROGRESS_SECONDS * NS_PER_S
+        self._complained = False
+        self.each_tick()
+
+    def each_tick(self) -> None:
+        if self._rolling is not None:
+            self._rolling.each_tick()
+        self._ear.each_tick()
+        now_ns = self._clock.boottime_ns()
+        if not self._bound and now_ns >= self._next_bind_ns:
+            self._bind()
+            self._next_bind_ns = now_ns + REBIND_SECONDS * NS_PER_S
+        if now_ns >= self._next_progress_ns and self._err is not None:
+            self._err.write(progress_line(self._writer.snapshot, (now_ns - self._begin_ns) // NS_PER_S) + "\n")
+            self._err.flush()
+            self._next_progress_ns = now_ns + PROGRESS_SECONDS * NS_PER_S
+
+    def _bind(self) -> None:
+        from flopsd.web import WebServer
+
+        assert self._settings.listen is not None
+        host, port = parse_listen(self._settings.listen)
+        try:
+            server = WebServer(host or "0.0.0.0", port, lambda: self._writer.snapshot)
+        except OSError as fault:
+            if not self._complained:
+                log.error(
+                    "cannot listen on %s: %s; metering goes on without /metrics and tries again every %d s",
+                    self._settings.listen,
+                    fault.strerror,
+                    REBIND_SECONDS,
+                )
+            self._complained = True
+            return
+        server.start()
+        self._bound = True
+        log.info("metrics at %s/metrics", server.url)
+
+
+def progress_line(snapshot: Snapshot, seconds: int) -> str:
+    """One line on how the run stands."""
+    figures, rate, coverage = snapshot.figures(), snapshot.rate_flop_per_s(), snapshot.coverage_ppm()
+    return "  ".join(
+        (
+            "REPLAY, no hardware:" if snapshot.replay else "flopsd:",
+            f"{seconds:4d} s",
+            f"measured {format_flop(figures.measured_flop)}",
+            f"at most {format_flop(figures.high_flop)}",
+            "rate unknown" if rate is None else format_flop(rate, "FLOP/s"),
+            "coverage unknown" if coverage is None else f"coverage {coverage / 10_000:.1f} %",
+        )
+    )

@@ -1,0 +1,33 @@
+"""The architecture basis: exact parameter counts and FLOP from a model's config.json and the work on it. Pure.
+
+`read_model` → `parameters`; with counters and `training_from` → `flop`. Start with flop.py: the conventions are there.
+"""
+
+from __future__ import annotations
+
+from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
+from flopsd.core.architecture.counting import Parameters, adapters, parameters
+from flopsd.core.architecture.flop import flop, forward_flop
+from flopsd.core.architecture.model import Model
+from flopsd.core.architecture.pairs import causal_pairs, window_pairs
+from flopsd.core.architecture.reading import FAMILIES, bare_model, read_model
+from flopsd.core.architecture.training import Lora, Training, training_from
+
+__all__ = [
+    "FAMILIES",
+    "ArchitectureFlop",
+    "Bounds",
+    "Lora",
+    "Model",
+    "Parameters",
+    "Training",
+    "adapters",
+    "bare_model",
+    "causal_pairs",
+    "flop",
+    "forward_flop",
+    "parameters",
+    "read_model",
+    "training_from",
+    "window_pairs",
+]

@@ -1,0 +1,134 @@
+"""GPT-2, GPT-NeoX, BERT and RoBERTa."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flopsd.core.architecture.fields import Fields
+from flopsd.core.architecture.heads import Head, causal_heads, encoder_classifiers, head_of
+from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
+
+
+def read_gpt2(config: Mapping[str, Any]) -> Model:
+    """GPT-2: learned positions, one matrix for q, k and v, biases everywhere."""
+    fields = Fields("gpt2", config)
+    hidden, layers = fields.number("n_embd", 768), fields.layers("n_layer", 12)
+    heads, vocabulary = fields.number("n_head", 12), fields.number("vocab_size", 50257)
+    positions = fields.number("n_positions", 1024)
+    size = fields.optional("n_inner") or 4 * hidden
+    tied = fields.flag("tie_word_embeddings", True)
+    if hidden % heads:
+        raise fields.wrong("n_head", heads)
+    blocks = []
+    for index in range(layers):
+        path = f"transformer.h.{index}"
+        attention = Attention(
+            Mask.CAUSAL, heads, hidden // heads, (Linear(f"{path}.attn.c_attn", hidden, 3 * hidden, True),), ("qkv",),
+            Linear(f"{path}.attn.c_proj", hidden, hidden, True),
+        )  # fmt: skip
+        mlp = Mlp((Linear(f"{path}.mlp.c_fc", hidden, size, True),), Linear(f"{path}.mlp.c_proj", size, hidden, True))
+        blocks.append(Block(path, (attention, mlp), others=4 * hidden))
+    head, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "LMHeadModel")
+    fields.finish(_GPT2)
+    tables = (
+        Embedding("transformer.wte", vocabulary, hidden),
+        Embedding("transformer.wpe", positions, hidden),
+    )
+    return Model("gpt2", tables, blocks=tuple(blocks), heads=head, others=2 * hidden + others, max_positions=positions)
+
+
+_GPT2 = (
+    "n_ctx",
+    "summary_activation",
+    "summary_first_dropout",
+    "summary_proj_to_labels",
+    "summary_type",
+    "summary_use_proj",
+)
+
+
+def read_gpt_neox(config: Mapping[str, Any]) -> Model:
+    """GPT-NeoX (Pythia too): one matrix for q, k and v; attention and MLP may read the same input."""
+    fields = Fields("gpt_neox", config)
+    hidden, layers = fields.number("hidden_size"), fields.layers()
+    heads, vocabulary = fields.number("num_attention_heads"), fields.number("vocab_size")
+    size, bias = fields.number("intermediate_size"), fields.flag("attention_bias", True)
+    parallel = fields.flag("use_parallel_residual", True)
+    tied = fields.flag("tie_word_embeddings", False)
+    if hidden % heads:
+        raise fields.wrong("num_attention_heads", heads)
+    blocks = []
+    for index in range(layers):
+        path = f"gpt_neox.layers.{index}"
+        attention = Attention(
+            Mask.CAUSAL, heads, hidden // heads,
+            (Linear(f"{path}.attention.query_key_value", hidden, 3 * hidden, bias),), ("qkv",),
+            Linear(f"{path}.attention.dense", hidden, hidden, bias),
+        )  # fmt: skip
+        mlp = Mlp(
+            (Linear(f"{path}.mlp.dense_h_to_4h", hidden, size, True),),
+            Linear(f"{path}.mlp.dense_4h_to_h", size, hidden, True),
+        )
+        blocks.append(Block(path, (attention, mlp), others=4 * hidden, parallel=parallel))
+    head, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM")
+    maximum = fields.optional("max_position_embeddings")
+    fields.finish(("is_decoder",))
+    return Model(
+        "gpt_neox", (Embedding("gpt_neox.embed_in", vocabulary, hidden),), blocks=tuple(blocks), heads=head,
+        others=2 * hidden + others, max_positions=maximum,
+    )  # fmt: skip
+
+
+def read_bert(family: str, config: Mapping[str, Any]) -> Model:
+    """BERT and RoBERTa: encoders, norms behind each part, a language head with a transform of its own."""
+    fields = Fields(family, config)
+    hidden, layers = fields.number("hidden_size", 768), fields.layers("num_hidden_layers", 12)
+    heads, vocabulary = fields.number("num_attention_heads", 12), fields.number("vocab_size", 30522)
+    size, positions = fields.number("intermediate_size", 3072), fields.number("max_position_embeddings", 512)
+    types = fields.number("type_vocab_size", 2)
+    tied = fields.flag("tie_word_embeddings", True)
+    fields.only("is_decoder", False)
+    fields.only("position_embedding_type", "absolute", None)
+    if hidden % heads:
+        raise fields.wrong("num_attention_heads", heads)
+    blocks = []
+    for index in range(layers):
+        path = f"{family}.encoder.layer.{index}"
+        names = ("query", "key", "value")
+        attention = Attention(
+            Mask.FULL, heads, hidden // heads,
+            tuple(Linear(f"{path}.attention.self.{name}", hidden, hidden, True) for name in names), ("q", "k", "v"),
+            Linear(f"{path}.attention.output.dense", hidden, hidden, True),
+        )  # fmt: skip
+        mlp = Mlp(
+            (Linear(f"{path}.intermediate.dense", hidden, size, True),),
+            Linear(f"{path}.output.dense", size, hidden, True),
+        )
+        blocks.append(Block(path, (attention, mlp), others=4 * hidden, spare_tail=False))
+    head, others = head_of(fields, _bert_heads(fields, family, hidden, vocabulary, tied), "ForMaskedLM")
+    fields.finish(("directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
+                   "pooler_size_per_head", "pooler_type"))  # fmt: skip
+    at = f"{family}.embeddings"
+    tables = (
+        Embedding(f"{at}.word_embeddings", vocabulary, hidden),
+        Embedding(f"{at}.position_embeddings", positions, hidden),
+        Embedding(f"{at}.token_type_embeddings", types, hidden),
+    )
+    return Model(family, tables, blocks=tuple(blocks), heads=head, others=2 * hidden + others, max_positions=positions)
+
+
+def _bert_heads(fields: Fields, family: str, hidden: int, vocabulary: int, tied: bool) -> dict[str, Head]:
+    bert = family == "bert"
+    first = "cls.predictions.transform.dense" if bert else "lm_head.dense"
+    decoder = "cls.predictions.decoder" if bert else "lm_head.decoder"
+    language: Head = lambda: (  # noqa: E731
+        (Linear(first, hidden, hidden, True), Linear(decoder, hidden, vocabulary, True, tied=tied)),
+        2 * hidden,
+    )
+    pooler = Linear(f"{family}.pooler.dense", hidden, hidden, True, stream=Stream.SEQUENCES)
+    found = encoder_classifiers(fields, hidden, pooler)
+    if not bert:  # RoBERTa's classifier has a first matrix of its own in place of the pooler
+        own = Linear("classifier.dense", hidden, hidden, True, stream=Stream.SEQUENCES)
+        found["ForSequenceClassification"] = encoder_classifiers(fields, hidden, own)["ForSequenceClassification"]
+    return {**found, "ForMaskedLM": language}

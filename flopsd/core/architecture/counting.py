@@ -1,0 +1,53 @@
+"""How many parameters a model has, and its adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flopsd.core.architecture.model import Attention, Model
+from flopsd.core.architecture.training import Lora, Trained
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Exact counts; tied weights once. `embedding`: tables of tokens and positions. `head`: what the head adds to
+    them. `active`: what a token goes through of a mixture of experts; else the total."""
+
+    total: int
+    embedding: int
+    head: int
+    active: int
+
+
+def parameters(model: Model) -> Parameters:
+    """The parameters of the base model, adapters left out."""
+    if model.bare is not None:
+        return Parameters(model.bare, 0, 0, model.bare)
+    embedding = sum(table.parameters for table in model.embeddings)
+    others = model.others + sum(
+        block.others + sum(part.others for part in block.parts if isinstance(part, Attention)) for block in model.blocks
+    )
+    linears = model.linears()
+    total = embedding + others + sum(linear.parameters for linear in linears)
+    return Parameters(
+        total=total,
+        embedding=embedding,
+        head=sum(linear.parameters for linear in model.heads),
+        active=total - sum(linear.idle for linear in linears),
+    )
+
+
+def adapters(model: Model, lora: Lora, *, ambiguous: bool = False) -> int:
+    """Trainable parameters as PEFT counts them: r(in + out) of each adapter, and copies of modules_to_save.
+
+    `ambiguous`: adapters also on routers and on each expert, as in transformers before 5.
+    """
+    trained = Trained(lora=lora, ambiguous=ambiguous)
+    heads = set(map(id, model.heads))
+    count = sum(table.parameters for table in model.embeddings if trained.embedding(table))
+    for linear in model.linears():
+        rank = trained.rank(linear, id(linear) in heads)
+        count += rank * (linear.inputs + linear.outputs) * linear.held
+        if trained.weight(linear):
+            count += linear.weights + (linear.outputs * linear.held if linear.bias else 0)
+    return count

@@ -1,0 +1,244 @@
+"""The architecture basis: FLOP from a model, the counters of the work on it, and how it was trained.
+
+Conventions. One multiply-add is 2 FLOP, in every number format. Counted are matrix products, as in 6PD: norms,
+softmax, activations, look-ups and the optimizer are not, and the assumptions say so.
+
+`required` is forward and backward pass without anything computed a second time, which is what the Guidelines' annex
+A.1 counts. Its low end takes the pairs that the result needs (the causal half, documents apart where rows are packed)
+and leaves padding out; `computed` takes what the declared attention kernel computes, padding included; its high end
+takes the full square. `executed` adds what is computed again: the layers under activation checkpointing, and the
+scores in the backward pass of flash kernels. Counters are sums, so gradient accumulation and epochs are in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flopsd.core.architecture.bare import bare_flop, bare_forward
+from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
+from flopsd.core.architecture.counting import adapters, parameters
+from flopsd.core.architecture.model import Attention, Model, Stream
+from flopsd.core.architecture.pairs import Kernel, Level, Pairs, side_from
+from flopsd.core.architecture.passes import Sums, walk
+from flopsd.core.architecture.training import Trained, Training, check_names
+from flopsd.core.declared import Method, Recomputation
+from flopsd.core.flop import ceil_div
+from flopsd.errors import ArchitectureError
+
+NOT_COUNTED = "matrix products only: norms, softmax, activations and the optimizer are not counted"
+
+
+def flop(model: Model, work: Mapping[str, int], training: Training) -> ArchitectureFlop:
+    """FLOP of training with the counters of one phase (COUNTERS of core/declared.py).
+
+    Raises ArchitectureError where the work has no tokens, contradicts itself, or names modules that are not there.
+    """
+    if model.bare is not None:
+        return bare_flop(model.bare, work, training)
+    case = _Case(model, work, training)
+    low, computed, high = (case.required(level) for level in Level)
+    terms = case.terms(computed)
+    required = case.scaled(Bounds(low.total, computed.total, high.total))
+    executed = case.scaled(Bounds(case.executed_low(low), sum(terms.values()), case.executed_high(high)))
+    return ArchitectureFlop(required, executed, terms, case.assumptions())
+
+
+def forward_flop(model: Model, work: Mapping[str, int], training: Training) -> Bounds:
+    """FLOP of forward passes alone, such as evaluation, or generation: with a cache, each token passes once."""
+    if model.bare is not None:
+        return bare_forward(model.bare, work)
+    case = _Case(model, work, training, cached=True)
+    low, computed, high = (case.walk(level, case.frozen(level)).forward for level in Level)
+    return case.scaled(Bounds(low, computed, high))
+
+
+class _Case:
+    """One model, one work, one training: a walk for each level of what is not known."""
+
+    def __init__(self, model: Model, work: Mapping[str, int], training: Training, *, cached: bool = False) -> None:
+        self.model, self.training = model, training
+        self.pairs, self.rows = _resolve(model, work, training, cached)
+        self.parameters = parameters(model)
+        if training.lora is not None:
+            check_names(model, training.lora)
+        self.notes: list[str] = []
+        self.method = self._method()
+        adapted = self.method in (Method.LORA, Method.QLORA)
+        self.detailed = adapted and training.lora is not None and training.lora.target_modules is not None
+        self.undetailed = adapted and not self.detailed
+        if self.undetailed:
+            self.notes.append("where the adapters are is not declared: gradients are taken to reach all layers")
+        self.ambiguous = False
+        self.surplus = 0  # adapter parameters that the process counts and the names do not explain
+        self.fewer = False  # or the other way round: some layers have none, perhaps all but the last
+        if self.detailed:
+            self._match_adapters()
+        self.kernel = self.pairs.kernel
+
+    def required(self, level: Level) -> Sums:
+        return self._with_surplus(self.walk(level, self.trained(level), self._inputs(level)), level)
+
+    def walk(self, level: Level, trained: Trained, input_gradients: bool = False) -> Sums:
+        def pairs(part: Attention) -> int:
+            return self.pairs.of(part.mask, part.window, part.stream, level)
+
+        return walk(self.model, self.rows[level], pairs, trained, input_gradients=input_gradients)
+
+    def trained(self, level: Level) -> Trained:
+        """Which weights have gradients, at this level of what is not declared."""
+        lora = self.training.lora
+        if self.detailed and not (self.fewer and level is Level.LOW):
+            ambiguous = {Level.LOW: False, Level.COMPUTED: self.ambiguous, Level.HIGH: True}[level]
+            return Trained(lora=lora, ambiguous=ambiguous)
+        if self.method in (Method.FULL, Method.PRETRAINING):
+            return Trained(everything=True)
+        if level is Level.LOW:
+            return Trained()  # perhaps only the last layer: no backward pass worth the name
+        if self.undetailed and level is Level.COMPUTED:
+            return Trained(lora=lora)
+        return Trained(everything=True)
+
+    def frozen(self, level: Level) -> Trained:
+        """As trained, for a forward pass: adapters are in it."""
+        trained = self.trained(level)
+        return Trained() if trained.everything else trained
+
+    def executed_low(self, required: Sums) -> int:
+        def pairs(part: Attention) -> int:
+            return self.pairs.executed_low(part.mask, part.window, part.stream)
+
+        sums = walk(self.model, self.rows[Level.COMPUTED], pairs, self.trained(Level.LOW))
+        sums = self._with_surplus(sums, Level.LOW)
+        again = sums.layers - sums.spare if self.training.recomputation is Recomputation.FULL else 0
+        return max(sums.total + again, required.total)
+
+    def executed_high(self, required: Sums) -> int:
+        again = 0 if self.training.recomputation is Recomputation.NONE else required.layers
+        return required.total + again + (0 if self.kernel is Kernel.SQUARE else required.scores)
+
+    def terms(self, sums: Sums) -> dict[str, int]:
+        """The parts of executed.computed; those before `input_gradients` are required.computed."""
+        recomputation = self.training.recomputation
+        # Checkpointed layers need an input with a gradient, so frozen embeddings are made to pass one.
+        deep = sums
+        if recomputation in (Recomputation.FULL, Recomputation.SELECTIVE):
+            deep = self._with_surplus(self.walk(Level.COMPUTED, self.trained(Level.COMPUTED), True), Level.COMPUTED)
+        # Non-reentrant checkpointing, the default of transformers 5, stops once it has what the backward pass needs.
+        again = {Recomputation.FULL: deep.layers - deep.spare, Recomputation.SELECTIVE: deep.layers_attention}
+        return {
+            "linear_forward": sums.linear,
+            "adapter_forward": sums.adapter,
+            "attention_forward": sums.attention,
+            "activation_gradients": sums.activation_gradients,
+            "weight_gradients": sums.weight_gradients,
+            "input_gradients": deep.total - sums.total,
+            "recomputed_layers": again.get(recomputation, 0) if recomputation else 0,
+            "recomputed_scores": 0 if self.kernel is Kernel.SQUARE else deep.scores,
+        }
+
+    def scaled(self, bounds: Bounds) -> Bounds:
+        """Widened where the process counted another number of parameters than the configuration has."""
+        ours, theirs = self.parameters.total, self.training.total
+        explained = {ours}
+        if self.training.lora is not None:
+            extra = {adapters(self.model, self.training.lora, ambiguous=some) for some in (False, True)}
+            explained |= {ours + count for count in extra | {self.training.trainable or 0}}
+        if theirs is None or theirs in explained or theirs == 0:
+            return bounds
+        self.notes.append(f"the process counts {theirs} parameters and the configuration has {ours}: bounds widened")
+        return Bounds(
+            bounds.low * min(theirs, ours) // ours, bounds.computed, ceil_div(bounds.high * max(theirs, ours), ours)
+        )
+
+    def assumptions(self) -> tuple[str, ...]:
+        training, notes = self.training, [NOT_COUNTED, *self.model.notes, *dict.fromkeys(self.notes)]
+        if training.recomputation is None:
+            notes.append("recomputation is not declared: executed has none at its low end, all layers at its high end")
+        if training.recomputation is Recomputation.SELECTIVE:
+            notes.append("selective recomputation is taken to be that of attention; all layers at the high end")
+        if self.kernel is Kernel.EITHER:
+            notes.append("which attention kernel ran is not known: it is taken to skip what is masked, unless padded")
+        if training.packing:
+            notes.append("rows hold several documents of unknown length: attention at least each token with itself")
+        return tuple(notes)
+
+    def _inputs(self, level: Level) -> bool:
+        return level is Level.HIGH or (level is Level.COMPUTED and self.undetailed)
+
+    def _method(self) -> Method | None:
+        method, trainable = self.training.method, self.training.trainable
+        if method is None:
+            self.notes.append("the method is not declared: full at the high end, forward passes alone at the low end")
+        if method is Method.FULL and trainable is not None and trainable < self.parameters.total:
+            self.notes.append(f"full, with {trainable} of {self.parameters.total} parameters trained: taken as partial")
+            return Method.PARTIAL
+        if method is Method.PARTIAL:
+            self.notes.append("which weights are frozen is not declared: gradients reach all layers in computed")
+        return method
+
+    def _match_adapters(self) -> None:
+        lora, counted = self.training.lora, self.training.trainable
+        assert lora is not None
+        plain, more = (adapters(self.model, lora, ambiguous=some) for some in (False, True))
+        if plain != more:
+            self.notes.append("whether experts and routers have adapters depends on the version of transformers")
+        self.ambiguous = plain != more and counted == more
+        if counted is not None and counted not in (plain, more):
+            self.notes.append(f"the process trains {counted} parameters, the named adapters have {plain}")
+            self.surplus, self.fewer = max(0, counted - plain), counted < plain
+
+    def _with_surplus(self, sums: Sums, level: Level) -> Sums:
+        """Weights that are trained, and of which only the number is known: at most 2 FLOP a token each way."""
+        tokens, trainable = max(self.rows[level].values()), self.training.trainable
+        if self.method is Method.PARTIAL and trainable is not None and level is not Level.LOW:
+            active = trainable if level is Level.HIGH else trainable * self.parameters.active // self.parameters.total
+            sums.weight_gradients = min(sums.weight_gradients, 2 * tokens * active)
+        undetailed = self.method in (Method.LORA, Method.QLORA) and not self.detailed
+        if undetailed and level is Level.COMPUTED:
+            self.notes.append("where the adapters are is not declared: gradients are taken to reach all layers")
+        extra = (
+            self.surplus if level is Level.HIGH else (trainable or 0) if undetailed and level is Level.COMPUTED else 0
+        )
+        sums.adapter += 2 * tokens * extra
+        sums.activation_gradients += 2 * tokens * extra
+        sums.weight_gradients += 2 * tokens * extra
+        return sums
+
+
+def _resolve(
+    model: Model, work: Mapping[str, int], training: Training, cached: bool
+) -> tuple[Pairs, dict[Level, dict[Stream, int]]]:
+    """Rows of every stream at every level, and the pairs."""
+    if "tokens" not in work:
+        raise ArchitectureError("the work has no tokens", hint="declare the tokens that passed through the model")
+    source = side_from(work, "", model.max_positions, cached=cached)
+    sides = {Stream.TOKENS: source}
+    two_sided = any(block.stream is Stream.TARGET for block in model.blocks)
+    if two_sided:
+        if "target_tokens" not in work or "cross_pairs" not in work:
+            raise ArchitectureError(
+                f"{model.family}: the work has no target_tokens or no cross_pairs",
+                hint="an encoder-decoder's counters tell both sides apart: tokens are the encoder's",
+            )
+        sides[Stream.TARGET] = side_from(work, "target_", model.max_positions, cached=cached)
+    images = model.images
+    most = source.tokens // images.tokens if images else 0
+    if images:
+        side = side_from({"tokens": most * images.patches, "square_pairs": most * images.patches**2}, "", None)
+        sides[Stream.PATCHES] = side
+    pairs = Pairs(
+        sides, work.get("cross_pairs", 0), Kernel.of(training.attention), training.packing,
+        work.get("window_pairs"), training.window,
+    )  # fmt: skip
+    rows = {}
+    for level in Level:
+        count = most if level is Level.HIGH else 0
+        sequences = work.get("sequences")
+        rows[level] = {
+            Stream.TOKENS: source.tokens - (source.padding if level is Level.LOW else 0),
+            Stream.TARGET: sides[Stream.TARGET].tokens if two_sided else 0,
+            Stream.SEQUENCES: sequences if sequences is not None else (source.tokens if level is Level.HIGH else 0),
+            Stream.PATCHES: count * images.patches if images else 0,
+            Stream.SOFT: count * images.tokens if images else 0,
+        }
+    return pairs, rows

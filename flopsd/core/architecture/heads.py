@@ -1,0 +1,57 @@
+"""What a model ends in, told by the class that `architectures` names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flopsd.core.architecture.fields import Fields
+from flopsd.core.architecture.model import Linear, Stream
+from flopsd.errors import ArchitectureError
+
+Head = Callable[[], tuple[tuple[Linear, ...], int]]  # its matrices, and parameters without a product
+
+
+def head_of(fields: Fields, heads: Mapping[str, Head], default: str) -> tuple[tuple[Linear, ...], int]:
+    """The head whose class name has one of these endings; `default` where the configuration names no class."""
+    named = fields.sequence("architectures")
+    name = str(named[0]) if named else default
+    for ending in sorted(heads, key=len, reverse=True):
+        if name.endswith(ending):
+            return heads[ending]()
+    raise ArchitectureError(
+        f"{fields.family}: flopsd does not know the head of {name:.80}; it knows those ending in {', '.join(heads)}",
+        hint="declare parameters_total instead of the configuration: 6PD with wide bounds",
+    )
+
+
+def causal_heads(fields: Fields, hidden: int, vocabulary: int, tied: bool, *, prefix: str = "") -> dict[str, Head]:
+    """Heads of decoders: the language model's (a product with every token), a classifier's, none."""
+    language = Linear(f"{prefix}lm_head", hidden, vocabulary, tied=tied)
+    return {
+        "ForCausalLM": lambda: ((language,), 0),
+        "LMHeadModel": lambda: ((language,), 0),
+        "ForConditionalGeneration": lambda: ((language,), 0),
+        "ForSequenceClassification": lambda: ((Linear("score", hidden, labels(fields)),), 0),
+        "Model": lambda: ((), 0),
+    }
+
+
+def labels(fields: Fields) -> int:
+    """How many classes a classifier tells apart: transformers' default is 2."""
+    named: Any = fields.get("id2label")
+    return len(named) if isinstance(named, Mapping) and named else fields.number("num_labels", 2)
+
+
+def encoder_classifiers(fields: Fields, hidden: int, pooler: Linear | None) -> dict[str, Head]:
+    """Classifiers on an encoder. With a pooler they read one row a sequence, else every token."""
+    pooled = (pooler,) if pooler else ()
+    return {
+        "ForSequenceClassification": lambda: (
+            (*pooled, Linear("classifier", hidden, labels(fields), bias=True, stream=Stream.SEQUENCES)),
+            0,
+        ),
+        "ForTokenClassification": lambda: ((Linear("classifier", hidden, labels(fields), bias=True),), 0),
+        "ForQuestionAnswering": lambda: ((Linear("qa_outputs", hidden, labels(fields), bias=True),), 0),
+        "Model": lambda: (pooled, 0),
+    }

@@ -1,0 +1,162 @@
+"""A model as the matrix products that a token goes through, in the order of the forward pass.
+
+Norms, biases and positions hold parameters and no matrix product: they are counted, and cost no FLOP here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Stream(str, Enum):
+    """What a matrix is multiplied by: one row for each of these."""
+
+    TOKENS = "tokens"
+    TARGET = "target_tokens"  # a decoder's, beside an encoder
+    SEQUENCES = "sequences"  # one row a sequence, such as a pooler
+    PATCHES = "patches"  # of images
+    SOFT = "soft_tokens"  # that an image becomes
+
+
+class Mask(str, Enum):
+    """Which pairs of positions a layer's attention needs."""
+
+    CAUSAL = "causal"
+    WINDOW = "window"  # causal, and no further back than a window
+    FULL = "full"
+    CROSS = "cross"  # each position of a decoder with each of its encoder
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """A matrix of weights. Of `held` like it (the experts) a row of the stream goes through `used`.
+
+    `adaptable`: whether PEFT puts an adapter on it when it is named. None: that depends on the version of
+    transformers, since what was a module for each expert became one parameter for all.
+    """
+
+    path: str
+    inputs: int
+    outputs: int
+    bias: bool = False
+    held: int = 1
+    used: int = 1
+    tied: bool = False  # its weights are those of an embedding
+    stream: Stream = Stream.TOKENS
+    adaptable: bool | None = True
+
+    @property
+    def weights(self) -> int:
+        """Elements of its matrices, tied or not."""
+        return self.inputs * self.outputs * self.held
+
+    @property
+    def parameters(self) -> int:
+        """What it adds to the model's parameters."""
+        return (0 if self.tied else self.weights) + (self.outputs * self.held if self.bias else 0)
+
+    @property
+    def idle(self) -> int:
+        """Parameters that a given token does not go through."""
+        return self.parameters * (self.held - self.used) // self.held
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Scores and their product with the values. `feeds` says which of q, k and v each projection makes."""
+
+    mask: Mask
+    heads: int
+    head_dim: int
+    projections: tuple[Linear, ...]
+    feeds: tuple[str, ...]
+    output: Linear
+    window: int | None = None
+    others: int = 0  # parameters without a product: norms of q and k, sinks, relative positions
+    stream: Stream = Stream.TOKENS
+
+    @property
+    def width(self) -> int:
+        return self.heads * self.head_dim
+
+
+@dataclass(frozen=True, slots=True)
+class Mlp:
+    """Matrices that read the block's input, then one that reads what came of them."""
+
+    inner: tuple[Linear, ...]
+    down: Linear
+    router: tuple[Linear, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One layer: what activation checkpointing keeps the input of and computes again.
+
+    `parallel`: its parts all read the block's input. `spare_tail`: nothing of the backward pass needs the output
+    of its last product.
+    """
+
+    path: str
+    parts: tuple[Attention | Mlp, ...]
+    others: int = 0
+    parallel: bool = False
+    spare_tail: bool = True
+    stream: Stream = Stream.TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A table that rows are looked up in: parameters, and no product."""
+
+    path: str
+    rows: int
+    width: int
+    stream: Stream = Stream.TOKENS
+
+    @property
+    def parameters(self) -> int:
+        return self.rows * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """How many patches an image has, and how many tokens stand for it. No counter tells how many images there were."""
+
+    patches: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model whose every matrix is known; or, with `bare`, one of which only the number of parameters is.
+
+    `notes` are sentences for the assumptions of whatever is computed from it.
+    """
+
+    family: str
+    embeddings: tuple[Embedding, ...] = ()
+    stem: tuple[Linear, ...] = ()  # products before the blocks, such as an image's
+    blocks: tuple[Block, ...] = ()
+    heads: tuple[Linear, ...] = ()
+    others: int = 0
+    max_positions: int | None = None
+    images: Images | None = None
+    bare: int | None = None
+    notes: tuple[str, ...] = ()
+
+    def linears(self) -> tuple[Linear, ...]:
+        """Every matrix, in the order of the forward pass."""
+        found = list(self.stem)
+        for block in self.blocks:
+            for part in block.parts:
+                found += linears_of(part)
+        return (*found, *self.heads)
+
+
+def linears_of(part: Attention | Mlp) -> tuple[Linear, ...]:
+    """The matrices of one part, in order."""
+    if isinstance(part, Attention):
+        return (*part.projections, part.output)
+    return (*part.router, *part.inner, part.down)

@@ -1,0 +1,161 @@
+"""How many pairs of positions attention works on, from the counters of a process's work.
+
+Of a sequence of s tokens the full square is s x s pairs; the causal half, each position with itself and those before
+it, is s(s + 1)/2; a window of w leaves min(i, w) for the i-th. Which of them a kernel computes is the kernel's
+affair: `eager` computes the whole square and masks it, flash kernels skip what is masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from math import isqrt
+
+from flopsd.core.architecture.model import Mask, Stream
+from flopsd.core.flop import ceil_div
+from flopsd.errors import ArchitectureError
+
+
+def causal_pairs(s: int) -> int:
+    """Pairs of a causal sequence of s tokens."""
+    return s * (s + 1) // 2
+
+
+def window_pairs(s: int, w: int) -> int:
+    """Pairs of a causal sequence of s tokens in which each sees at most w, itself included."""
+    return causal_pairs(s) if s <= w else causal_pairs(w) + (s - w) * w
+
+
+class Kernel(Enum):
+    """What an attention kernel computes of a masked square."""
+
+    SQUARE = "square"
+    SKIPS = "skips"
+    EITHER = "either"  # PyTorch's own choice: it skips, unless it is handed a mask
+
+    @classmethod
+    def of(cls, attention: str | None) -> Kernel:
+        if attention == "eager":
+            return cls.SQUARE
+        skips = attention is not None and any(word in attention for word in ("flash", "flex"))
+        return cls.SKIPS if skips else cls.EITHER
+
+
+class Level(Enum):
+    LOW = "low"
+    COMPUTED = "computed"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Tokens of one stack, in sequences whose squares add up to between `square_low` and `square_high`."""
+
+    tokens: int
+    padding: int
+    sequences: int | None
+    square_low: int
+    square_high: int
+
+    def least(self, window: int | None, packing: bool) -> int:
+        """Causal pairs of the real tokens, at least, within a window if there is one."""
+        real = self.tokens - self.padding
+        if packing:
+            return real  # nobody knows how short the documents are; each token sees itself
+        # A convex sum is least when all sequences are alike.
+        alike = self._alike(real, lambda s: causal_pairs(s) if window is None else window_pairs(s, window))
+        if window is not None:
+            return alike
+        lost = self.padding * isqrt(self.square_high)  # a padding position takes at most its row with it
+        return max(alike, (self.square_low + self.tokens) // 2 - lost)
+
+    def least_square(self, packing: bool) -> int:
+        """Pairs of a mask that hides nothing, of the real tokens, at least."""
+        real = self.tokens - self.padding
+        if packing:
+            return real
+        lost = 2 * self.padding * isqrt(self.square_high)
+        return max(self._alike(real, lambda s: s * s), self.square_low - lost)
+
+    def _alike(self, tokens: int, pairs: Callable[[int], int]) -> int:
+        count = min(self.sequences if self.sequences is not None else tokens, tokens)
+        if count == 0:
+            return 0
+        each, more = divmod(tokens, count)
+        return (count - more) * pairs(each) + more * pairs(each + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The pairs of each mask at each level."""
+
+    sides: Mapping[Stream, Side]
+    cross: int
+    kernel: Kernel
+    packing: bool
+    window_pairs: int | None
+    window: int | None  # that window_pairs were counted with
+
+    def of(self, mask: Mask, window: int | None, stream: Stream, level: Level) -> int:
+        """Pairs of one layer. LOW: what the result needs, without padding; COMPUTED: what the kernel is taken to
+        compute; HIGH: the full square."""
+        if mask is Mask.CROSS:
+            return self.cross
+        side = self.sides[stream]
+        if level is Level.HIGH:
+            return side.square_high
+        if stream is Stream.PATCHES:
+            return 0  # no counter tells of images: they are in the upper bound only
+        if mask is Mask.FULL:
+            return side.least_square(self.packing) if level is Level.LOW else side.square_low
+        masked = side.padding or self.packing
+        if level is Level.COMPUTED and (self.kernel is Kernel.SQUARE or (self.kernel is Kernel.EITHER and masked)):
+            return side.square_low
+        if mask is Mask.WINDOW and window is not None:
+            return self._windowed(side, window, level)
+        return side.least(None, self.packing) if level is Level.LOW else (side.square_low + side.tokens) // 2
+
+    def executed_low(self, mask: Mask, window: int | None, stream: Stream) -> int:
+        """What was computed at least: a kernel that masks a square has computed it."""
+        if self.kernel is Kernel.SQUARE and mask is not Mask.CROSS and stream is not Stream.PATCHES:
+            return self.sides[stream].square_low
+        return self.of(mask, window, stream, Level.LOW)
+
+    def _windowed(self, side: Side, window: int, level: Level) -> int:
+        counted = self.window_pairs if self.window == window else None
+        if level is Level.COMPUTED:
+            most = min((side.square_low + side.tokens) // 2, side.tokens * window)
+            return most if counted is None else min(counted, side.square_high)
+        least = side.least(window, self.packing)
+        if counted is None or self.packing:
+            return least
+        return max(least, counted - side.padding * window)
+
+
+def side_from(work: Mapping[str, int], prefix: str, max_positions: int | None, *, cached: bool = False) -> Side:
+    """One stack's tokens. Raises ArchitectureError where the counters contradict each other.
+
+    `cached`: positions of earlier passes may be attended to, so a token can have more pairs than there are tokens,
+    and its sequence may have begun in another phase.
+    """
+    tokens, square = work.get(f"{prefix}tokens", 0), work.get(f"{prefix}square_pairs")
+    padding = 0 if prefix else work.get("padding_tokens", 0)
+    sequences = None if cached else work.get("sequences") or None
+    if padding > tokens:
+        raise _contradiction(f"{padding} padding_tokens of {tokens} tokens")
+    least = ceil_div(tokens**2, sequences) if sequences else tokens
+    if sequences is not None and sequences > tokens > 0:
+        raise _contradiction(f"{sequences} sequences of {tokens} {prefix}tokens")
+    if square is None:
+        return Side(tokens, padding, sequences, least, max(least, tokens * min(tokens, max_positions or tokens)))
+    if square < least or (square > tokens**2 and not cached):
+        raise _contradiction(f"{square} {prefix}square_pairs of {tokens} {prefix}tokens in {sequences} sequences")
+    return Side(tokens, padding, sequences, square, square)
+
+
+def _contradiction(what: str) -> ArchitectureError:
+    return ArchitectureError(
+        f"the counters of the work contradict each other: {what}",
+        hint="square_pairs are summed over the same sequences as tokens: s tokens have s x s",
+    )

@@ -1,0 +1,126 @@
+"""One walk through a model: the FLOP of its forward pass, and of the gradients that the trained weights ask for.
+
+A product y = xW of n rows costs 2 n in out FLOP forward. Backward it costs as much again for the gradient of W, where
+W is trained, and as much again for the gradient of x, where anything before it is trained. So frozen layers above a
+trained one still pass gradients on, and those below the first trained one cost nothing backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from flopsd.core.architecture.model import Attention, Block, Linear, Mlp, Model, Stream
+from flopsd.core.architecture.training import Trained
+
+PairsOf = Callable[[Attention], int]
+
+
+@dataclass(slots=True)
+class Sums:
+    """FLOP of a walk. `layers` is the forward pass of the blocks that have a backward pass, `spare` the last
+    product of each where nothing needs its output again; `scores` what flash kernels compute a second time."""
+
+    linear: int = 0
+    adapter: int = 0
+    attention: int = 0
+    activation_gradients: int = 0
+    weight_gradients: int = 0
+    layers: int = 0
+    layers_attention: int = 0
+    spare: int = 0
+    scores: int = 0
+
+    @property
+    def forward(self) -> int:
+        return self.linear + self.adapter + self.attention
+
+    @property
+    def total(self) -> int:
+        return self.forward + self.activation_gradients + self.weight_gradients
+
+
+def walk(
+    model: Model, rows: Mapping[Stream, int], pairs: PairsOf, trained: Trained, *, input_gradients: bool = False
+) -> Sums:
+    """FLOP of all passes of `rows` through the model. `input_gradients`: gradients go down to the embeddings'
+    output though they are frozen, as checkpointing with adapters has it."""
+    return _Walk(model, rows, pairs, trained, input_gradients).sums
+
+
+class _Walk:
+    def __init__(
+        self, model: Model, rows: Mapping[Stream, int], pairs: PairsOf, trained: Trained, input_gradients: bool
+    ) -> None:
+        self._rows, self._pairs, self._trained = rows, pairs, trained
+        self.sums, self._last, self._in_head = Sums(), 0, False
+        self._graded = dict.fromkeys(Stream, input_gradients)
+        for table in model.embeddings:
+            if trained.embedding(table) and table.stream is not Stream.PATCHES:
+                self._graded[table.stream] = True
+        for linear in model.stem:
+            source = Stream.PATCHES if linear.stream is Stream.SOFT else linear.stream
+            out = self._linear(linear, self._graded[source])
+            self._graded[linear.stream] = self._graded[linear.stream] or out
+        if model.embeddings and any(table.stream is Stream.TOKENS for table in model.embeddings):
+            shared = self._graded[Stream.TOKENS]  # a decoder beside an encoder reads the same table
+            self._graded[Stream.TARGET] = self._graded[Stream.TARGET] or shared
+        for block in model.blocks:
+            self._block(block)
+        self._in_head = True
+        if model.heads:
+            source = Stream.TARGET if model.heads[-1].stream is Stream.TARGET else Stream.TOKENS
+            graded = self._graded[source]
+            for linear in model.heads:
+                graded = self._linear(linear, graded)
+
+    def _block(self, block: Block) -> None:
+        sums, stream = self.sums, block.stream
+        forward, attention = sums.forward, sums.attention
+        begin = graded = self._graded[stream]
+        for part in block.parts:
+            source = begin if block.parallel else graded
+            out = self._attention(part, source) if isinstance(part, Attention) else self._mlp(part, source)
+            graded = graded or out
+        self._graded[stream] = graded
+        if graded:
+            sums.layers += sums.forward - forward
+            sums.layers_attention += sums.attention - attention
+            sums.spare += self._last if block.spare_tail else 0
+
+    def _attention(self, part: Attention, source: bool) -> bool:
+        graded = {}
+        for linear, feeds in zip(part.projections, part.feeds, strict=True):
+            out = self._linear(linear, source if linear.stream is part.stream else self._graded[linear.stream])
+            graded.update(dict.fromkeys(feeds, out))
+        product = 2 * self._pairs(part) * part.width  # queries with keys; scores with values cost the same
+        sums = self.sums
+        sums.attention += 2 * product
+        scores = graded["q"] or graded["k"]
+        # Gradients of queries and keys; then of the scores, and of the values.
+        sums.activation_gradients += product * (graded["q"] + graded["k"] + scores + graded["v"])
+        out = scores or graded["v"]
+        sums.scores += product if out else 0
+        return self._linear(part.output, out)
+
+    def _mlp(self, part: Mlp, source: bool) -> bool:
+        routed = [self._linear(linear, source) for linear in part.router]
+        inner = [self._linear(linear, source) for linear in part.inner]
+        return self._linear(part.down, any(inner)) or any(routed)
+
+    def _linear(self, linear: Linear, source: bool) -> bool:
+        """Count one product; whether what comes out of it has a gradient."""
+        sums, each = self.sums, 2 * self._rows[linear.stream] * linear.used
+        product = each * linear.inputs * linear.outputs
+        weight, rank = self._trained.weight(linear), self._trained.rank(linear, self._in_head)
+        sums.linear += product
+        sums.activation_gradients += product if source else 0
+        sums.weight_gradients += product if weight else 0
+        self._last = product
+        if rank:
+            into, out_of = each * linear.inputs * rank, each * rank * linear.outputs
+            sums.adapter += into + out_of
+            sums.activation_gradients += out_of + (into if source else 0)
+            sums.weight_gradients += into + out_of
+            self._last = out_of
+        return source or weight or rank > 0

@@ -1,0 +1,113 @@
+"""A tally's share by declared phase. Pure.
+
+A phase is declared by the training process, a count is read from hardware: a reading belongs to a phase only
+where that phase was in force for all the time that the reading tells of. What is left over is undeclared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from flopsd.core.declared import Phase, precision_from
+from flopsd.core.model import PPM, UNDECLARED_PHASE, Precision, Tally
+
+K = TypeVar("K", bound=Hashable)
+PROCESS = "process"
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """The bucket that readings belong to which begin at `since_ns` or later, on the boot-time clock."""
+
+    bucket: str
+    since_ns: int
+
+
+NOBODY = InForce(UNDECLARED_PHASE, 0)
+
+
+def bucket(phase: str, precision: Precision | None) -> str:
+    """`train`, or `train@bf16` where the process also says the number format of its tensor work."""
+    return phase if precision is None else f"{phase}@{precision.label}"
+
+
+def split_bucket(name: str) -> tuple[str, Precision | None]:
+    """The inverse of `bucket`. Raises ValueError."""
+    phase, at, label = name.partition("@")
+    if not at:
+        return Phase(phase).value, None
+    shares = {}
+    for piece in label.split(","):
+        fmt, _, share = piece.partition(":")
+        shares[fmt] = round(float(share) * PPM) if share else PPM
+    precision = precision_from(shares, PROCESS)
+    if precision.label != label:
+        raise ValueError(f"{name!r:.80} is no bucket of a phase")
+    return Phase(phase).value, precision
+
+
+def with_share(after: Tally, before: Tally, name: str) -> Tally:
+    """`after` with all that it grew by since `before` in the bucket `name` too."""
+    grown = _difference(after, before)
+    known = after.phases.get(name)
+    share = grown if known is None else _sum(known, grown)
+    return replace(after, phases={**after.phases, name: share})
+
+
+def remainder(tally: Tally) -> Tally:
+    """What no phase accounts for. Raises ValueError where phases account for more than there is."""
+    left = replace(tally, phases={}, counters={}, totals=None, totals_ns=0)
+    for share in tally.phases.values():
+        left = _difference(left, share)
+    return left
+
+
+def _difference(whole: Tally, part: Tally) -> Tally:
+    energy_mj = None if whole.energy_mj is None else whole.energy_mj - (part.energy_mj or 0)
+    difference = Tally(
+        0,
+        whole.span_ns - part.span_ns,
+        _less(whole.active_sm_cycles, part.active_sm_cycles),
+        whole.counted_flop - part.counted_flop,
+        whole.busy_sm_cycles - part.busy_sm_cycles,
+        _less(whole.observed_ns, part.observed_ns),
+        _less(whole.gap_ns, part.gap_ns),
+        whole.recovered_ns - part.recovered_ns,
+        _less(whole.doubt_sm_cycles, part.doubt_sm_cycles),
+        _less(whole.unread_ns, part.unread_ns),
+        energy_mj,
+    )
+    amounts = (difference.span_ns, difference.counted_flop, difference.busy_sm_cycles, difference.recovered_ns)
+    if min(*amounts, energy_mj or 0) < 0:
+        raise ValueError("a phase accounts for more than there is")
+    return difference
+
+
+def _sum(one: Tally, other: Tally) -> Tally:
+    energies = [mj for mj in (one.energy_mj, other.energy_mj) if mj is not None]
+    return Tally(
+        0,
+        one.span_ns + other.span_ns,
+        _plus(one.active_sm_cycles, other.active_sm_cycles),
+        one.counted_flop + other.counted_flop,
+        one.busy_sm_cycles + other.busy_sm_cycles,
+        _plus(one.observed_ns, other.observed_ns),
+        _plus(one.gap_ns, other.gap_ns),
+        one.recovered_ns + other.recovered_ns,
+        _plus(one.doubt_sm_cycles, other.doubt_sm_cycles),
+        _plus(one.unread_ns, other.unread_ns),
+        sum(energies) if energies else None,
+    )
+
+
+def _less(whole: Mapping[K, int], part: Mapping[K, int]) -> dict[K, int]:
+    if any(amount > whole.get(key, 0) for key, amount in part.items()):
+        raise ValueError("a phase accounts for more than there is")
+    left = {key: amount - part.get(key, 0) for key, amount in whole.items()}
+    return {key: amount for key, amount in left.items() if amount}
+
+
+def _plus(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:
+    return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}

@@ -1,0 +1,221 @@
+"""Counts what passes through a PyTorch model of the Hugging Face kind, by hooks on its forward pass.
+
+    counter = ForwardCounter(client)
+    counter.attach(model)
+
+Only shapes are looked at, which costs no synchronisation with the device. What is in the tensors, such as padding,
+is added up on the device and read by `settle`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from flopsd.client import Client
+
+log = logging.getLogger("flopsd.client")
+UNSETTLED = ""  # of a phase that is known later only
+PhaseOf = Callable[[Any, bool], str]
+
+
+def usual_phase(model: Any, generating: bool) -> str:  # noqa: ARG001 - as every PhaseOf is called
+    """Training has gradients, evaluation runs a model that was set to `eval()`; of anything else nothing is known."""
+    if torch.is_grad_enabled() and model.training:
+        return "train"
+    return "other" if model.training else "evaluate"
+
+
+class ForwardCounter:
+    """The work of one model's forward passes, told to `client`."""
+
+    def __init__(self, client: Client, phase_of: PhaseOf = usual_phase) -> None:
+        """`phase_of` gets the model and whether it generates, and gives a phase, or UNSETTLED."""
+        self.client, self._phase_of = client, phase_of
+        self._model: Callable[[], Any] = _nothing  # weak, so that it is freed when its owner lets it go
+        self.told_documents = False  # a row's documents were seen, not only its length
+        self._window: int | None = None
+        self._flash = self._encodes = False
+        self._handles: list[Any] = []
+        self._unsettled: dict[str, int] = defaultdict(int)
+        self._on_device: dict[tuple[str, str, Any], Any] = {}  # phase, counter, device: a sum that is there
+        self._inside = threading.local()
+        self._failed = False
+
+    def attach(self, model: Any, *, compiled: bool = False) -> None:
+        """Count the passes of `model` from now on, and no other's. `compiled`: it will be, by torch.compile."""
+        self.detach()
+        self._model = weakref.ref(model)
+        config = getattr(model, "config", None)
+        self._window = sliding_window(config)
+        self._encodes = bool(getattr(config, "is_encoder_decoder", False))
+        self._flash = (getattr(config, "_attn_implementation", None) or "").startswith(("flash", "flex"))
+        enter, leave = self._enter, self._leave
+        if compiled:  # its graph ends before each of them and begins anew behind
+            enter, leave = torch.compiler.disable(enter), torch.compiler.disable(leave)
+        # PEFT's forward passes go around the hooks of the model within, its generation around its own.
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        for one in {id(each): each for each in (model, inner)}.values():
+            self._handles.append(one.register_forward_pre_hook(_Hook(enter), with_kwargs=True))
+            self._handles.append(one.register_forward_hook(_Hook(leave), with_kwargs=True, always_call=True))
+
+    def detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._model = _nothing
+
+    def counts(self, model: Any) -> bool:
+        return self._model() is model
+
+    def settle(self, phase: str = "other") -> None:
+        """Tell the client what lies on the device; what was unsettled is of `phase`. Waits for the device."""
+        pending, self._on_device = self._on_device, {}
+        unsettled, self._unsettled = self._unsettled, defaultdict(int)
+        for (of, counter, _), value in pending.items():
+            self.client.count(of or phase, **{counter: int(value.item())})
+        if unsettled:
+            self.client.count(phase, **unsettled)
+
+    def settle_phase(self, phase: str) -> None:
+        """What was unsettled is of `phase`; the device is not asked."""
+        unsettled, self._unsettled = self._unsettled, defaultdict(int)
+        if unsettled:
+            self.client.count(phase, **unsettled)
+        for of, counter, device in list(self._on_device):
+            if of == UNSETTLED:
+                self._defer(phase, counter, device, self._on_device.pop((of, counter, device)))
+
+    def _enter(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        depth = getattr(self._inside, "depth", 0)
+        self._inside.depth = depth + 1
+        if depth or self._failed:
+            return
+        try:
+            self._count(model, arguments, named)
+        except Exception:
+            self._failed = True
+            log.exception("flopsd does not count this model's forward passes any more")
+
+    def _leave(self, *_: object) -> None:
+        self._inside.depth = max(0, getattr(self._inside, "depth", 1) - 1)
+
+    def _count(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        past = _past_length(named.get("past_key_values"))
+        phase = self._phase_of(model, past is not None)
+        ids = _first(named, "input_ids", "inputs_embeds")
+        if ids is None and arguments and isinstance(arguments[0], torch.Tensor):
+            ids = arguments[0]
+        found = {"forward_passes": 1}
+        if self._encodes:
+            found |= self._encoder_decoder(ids, named, past or 0)
+        elif ids is not None and ids.dim() >= 2:
+            found |= self._decoder(phase, ids.shape[0], ids.shape[1], past or 0, named)
+        mask = named.get("attention_mask")
+        if not past and isinstance(mask, torch.Tensor) and mask.dim() == 2 and found.get("tokens") == mask.numel():
+            self._add(phase, "padding_tokens", mask.device, lambda: (mask == 0).sum())
+        if phase == UNSETTLED:
+            for name, value in found.items():
+                self._unsettled[name] += value
+        else:
+            self.client.count(phase, **found)
+
+    def _decoder(self, phase: str, rows: int, length: int, past: int, named: Mapping[str, Any]) -> dict[str, int]:
+        window = self._window
+        found = {"tokens": rows * length}
+        positions: Any = named.get("position_ids")
+        if self._flash and rows == 1 and not past and _are_positions(positions, length):
+            # Documents one behind the other, each attending to itself only: a position is its number within one.
+            self.told_documents = True
+            self._add(phase, "sequences", positions.device, lambda: (positions == 0).sum())
+            self._add(phase, "square_pairs", positions.device, lambda: (2 * positions + 1).sum())
+            if window is not None:
+                self._add(phase, "window_pairs", positions.device, lambda: (positions + 1).clamp(max=window).sum())
+            return found
+        whole = past + length
+        found["sequences"] = 0 if past else rows
+        found["square_pairs"] = rows * (whole * whole - past * past)
+        if window is not None:
+            found["window_pairs"] = rows * (_window_pairs(whole, window) - _window_pairs(past, window))
+        return found
+
+    def _encoder_decoder(self, ids: Any, named: Mapping[str, Any], past: int) -> dict[str, int]:
+        source = ids if ids is not None else _first(dict(enumerate(named.get("encoder_outputs") or ())), 0)
+        target = _first(named, "decoder_input_ids", "decoder_inputs_embeds", "labels")
+        if source is None or target is None:
+            return {}
+        rows, encoded, length = target.shape[0], source.shape[1], target.shape[1]
+        whole = past + length
+        found = {
+            "target_tokens": rows * length,
+            "target_square_pairs": rows * (whole * whole - past * past),
+            "cross_pairs": rows * length * encoded,
+        }
+        if not past:
+            found |= {"sequences": rows, "tokens": rows * encoded, "square_pairs": rows * encoded * encoded}
+        return found
+
+    def _add(self, phase: str, counter: str, device: Any, work: Callable[[], Any]) -> None:
+        # A sum that was made in inference mode could not be added to outside of it.
+        with torch.inference_mode(False), torch.no_grad():
+            self._defer(phase, counter, device, work())
+
+    def _defer(self, phase: str, counter: str, device: Any, value: Any) -> None:
+        key = (phase, counter, device)
+        with torch.no_grad():
+            self._on_device[key] = self._on_device[key] + value if key in self._on_device else value
+
+
+def _nothing() -> None:
+    return None
+
+
+class _Hook:
+    """A hook that stays behind when its model is copied or pickled: the copy is not counted."""
+
+    def __init__(self, call: Callable[..., None] | None = None) -> None:
+        self._call = call
+
+    def __call__(self, *arguments: object) -> None:
+        if self._call is not None:
+            self._call(*arguments)
+
+    def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:
+        return _Hook, ()
+
+
+def sliding_window(config: Any) -> int | None:
+    """The causal window of those layers that have one, by the names that Hugging Face's configurations use."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    window = getattr(text, "sliding_window", None)
+    if getattr(text, "use_sliding_window", True) is False or isinstance(window, bool) or not isinstance(window, int):
+        return None
+    return window if window > 0 else None
+
+
+def _window_pairs(length: int, window: int) -> int:
+    within = min(length, window)
+    return within * (within + 1) // 2 + (length - within) * window
+
+
+def _past_length(cache: Any) -> int | None:
+    """Positions that a key-value cache holds already; None without one."""
+    if cache is None:
+        return None
+    if hasattr(cache, "get_seq_length"):
+        return int(cache.get_seq_length())
+    return int(cache[0][0].shape[-2])
+
+
+def _first(named: Mapping[Any, Any], *names: Any) -> Any:
+    return next((named[name] for name in names if isinstance(named.get(name), torch.Tensor)), None)
+
+
+def _are_positions(positions: Any, length: int) -> bool:
+    return isinstance(positions, torch.Tensor) and tuple(positions.shape) == (1, length)

@@ -1,0 +1,29 @@
+"""A daemon that only listens, as a process that can be killed: `python -m tests.support.ear SOCKET` prints events."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from flopsd.clock import SystemClock
+from flopsd.core.sessions import Event
+from flopsd.listening import Listener
+
+
+def main() -> None:
+    """Listen until stdin ends."""
+
+    def post(event: Event) -> None:
+        print(json.dumps({"event": type(event).__name__, **asdict(event)}), flush=True)
+
+    listener = Listener(Path(sys.argv[1]), (), post, SystemClock())
+    listener.start()
+    print("listening", flush=True)
+    sys.stdin.read()
+    listener.stop()
+
+
+if __name__ == "__main__":
+    main()

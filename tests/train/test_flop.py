@@ -1,0 +1,48 @@
+"""The architecture basis against real models of transformers under PyTorch's own FLOP counter."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.train.families import FAMILIES, step
+from tests.train.table import CASES
+
+pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.mark.parametrize(("method", "recomputation"), CASES)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_product_is_counted_once(name: str, method: str, recomputation: str) -> None:
+    found = step(name, method, recomputation)
+    bounds = found.ours.executed
+    print(f"{name}, {method}, recomputation {recomputation}: {bounds.computed} / {found.counted} = {found.ratio:.6f}")
+    assert bounds.computed == found.counted
+    assert bounds.low <= found.counted <= bounds.high
+    assert sum(found.ours.terms.values()) == bounds.computed
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_reentrant_checkpointing_computes_the_whole_layer_again_and_stays_within_the_bounds(method: str) -> None:
+    found = step("llama", method, "full", reentrant=True)
+    assert found.ours.executed.computed < found.counted <= found.ours.executed.high
+
+
+def test_images_are_within_the_upper_bound() -> None:
+    """Of a batch as full of images as it can be; nothing counts them, so they are in no other figure."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from flopsd.core.architecture import flop, read_model, training_from
+    from tests.train.families import build, config_of
+
+    model = build("gemma3")
+    ids = torch.full((1, 16), 3)  # four images of four tokens
+    with FlopCounterMode(display=False) as counter:
+        model(
+            input_ids=ids, pixel_values=torch.zeros(4, 3, 16, 16), token_type_ids=torch.ones_like(ids), labels=ids
+        ).loss.backward()
+    work = {"tokens": 16, "sequences": 1, "square_pairs": 256}
+    facts = {"method": "full", "recomputation": "none", "attention": "eager"}
+    ours = flop(read_model(config_of(model)), work, training_from(facts)).executed
+    assert ours.computed < counter.get_total_flops() <= ours.high
+    assert ours.high < 1.1 * counter.get_total_flops()

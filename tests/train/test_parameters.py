@@ -1,0 +1,110 @@
+"""Parameter counts against real models: from the configuration, and of live, adapted, packed and sharded ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flopsd.core.architecture import Lora, adapters, parameters, read_model
+from flopsd.integrations.parameters import LiveParameters, count_parameters, size_of
+from tests.train.families import FAMILIES, RANK, adapt, build, config_of
+
+pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_configuration_tells_every_parameter(name: str) -> None:
+    model = build(name)
+    assert parameters(read_model(config_of(model))).total == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_adapters_are_counted_as_peft_counts_them(name: str) -> None:
+    model, targets = build(name), FAMILIES[name][2]
+    config, base = config_of(model), sum(p.numel() for p in model.parameters())
+    adapted = adapt(model, targets)
+    trainable, total = adapted.get_nb_trainable_parameters()
+    assert adapters(read_model(config), Lora(RANK, tuple(targets))) == trainable
+    assert count_parameters(adapted) == LiveParameters(total=total, trainable=trainable, base=base)
+
+
+def test_modules_to_save_are_copies() -> None:
+    model = build("llama")
+    config, base = config_of(model), sum(p.numel() for p in model.parameters())
+    adapted = adapt(model, ["q_proj"], modules_to_save=["lm_head", "embed_tokens"])
+    trainable, total = adapted.get_nb_trainable_parameters()
+    assert adapters(read_model(config), Lora(RANK, ("q_proj",), ("lm_head", "embed_tokens"))) == trainable
+    assert count_parameters(adapted) == LiveParameters(total, trainable, base)
+
+
+def test_tied_weights_count_once() -> None:
+    model = build("qwen2")
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    found = count_parameters(model)
+    assert found is not None
+    assert found.total == found.trainable == found.base == parameters(read_model(config_of(model))).total
+
+
+@pytest.mark.parametrize("storage", ["uint8", "bfloat16", "float32"])
+@pytest.mark.training("bitsandbytes")
+def test_four_bit_weights_count_as_what_they_were(storage: str) -> None:
+    import bitsandbytes
+    import torch
+
+    layer = bitsandbytes.nn.Linear4bit(64, 48, bias=False, quant_storage=getattr(torch, storage))
+    assert size_of(layer.weight) == 64 * 48  # not packed yet
+    layer = layer.to("cpu")
+    assert layer.weight.numel() < 64 * 48
+    assert size_of(layer.weight) == 64 * 48
+    layer.weight.quant_state = None  # as where another process packed it
+    assert size_of(layer.weight) == 64 * 48
+
+
+@pytest.mark.training("bitsandbytes")
+def test_a_quantized_model_has_the_parameters_of_the_model() -> None:
+    import bitsandbytes
+    import torch
+
+    model = build("llama")
+    before = count_parameters(model)
+    assert before is not None
+    for block in model.model.layers:
+        old = block.mlp.down_proj
+        block.mlp.down_proj = bitsandbytes.nn.Linear4bit(
+            old.in_features, old.out_features, quant_storage=torch.bfloat16
+        ).to("cpu")
+    found = count_parameters(model)
+    assert found is not None
+    assert sum(p.numel() for p in model.parameters()) < before.total
+    assert found.total == before.total
+
+
+def _sharded(model: Any) -> Any:
+    """As DeepSpeed ZeRO-3 leaves a model on each rank: empty tensors with their true size beside."""
+    import torch
+
+    for parameter in model.parameters():
+        parameter.ds_numel, parameter.ds_shape = parameter.numel(), parameter.shape
+        parameter.data = torch.empty(0, dtype=parameter.dtype)
+    return model
+
+
+def test_sharded_weights_count_whole() -> None:
+    model = build("llama")
+    before = count_parameters(model)
+    assert count_parameters(_sharded(model)) == before
+
+
+def test_an_empty_parameter_that_does_not_tell_makes_the_count_unknown() -> None:
+    import torch
+
+    model = build("llama")
+    model.lm_head.weight.data = torch.empty(0)
+    assert count_parameters(model) is None
+
+
+def test_a_quantization_that_keeps_weights_in_buffers_is_not_counted() -> None:
+    model = build("llama")
+    model.config.quantization_config = {"quant_method": "gptq", "bits": 4}
+    assert count_parameters(model) is None

@@ -1,0 +1,310 @@
+"""The client in a training process: what it tells arrives, and whom it meets changes nothing for the training."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.client import MAX_TRANSITIONS, Client, connect
+from flopsd.core.sessions import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
+from tests.support.ears import Daemon, Ear, deaf, foreign, work_of
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "client.sock"
+
+
+@pytest.fixture
+def ear(path: Path) -> Iterator[Ear]:
+    ear = Ear(path)
+    yield ear
+    ear.listener.stop()
+
+
+@pytest.fixture
+def client(path: Path) -> Iterator[Client]:
+    client = connect(path)
+    yield client
+    client.close()
+
+
+def test_what_is_told_arrives(ear: Ear, client: Client) -> None:
+    client.declare(method="lora", lora={"r": 8, "target_modules": ["v_proj", "q_proj"]}, model_name=None)
+    client.set_phase("train")
+    ear.wait_for(PhaseChanged(client.session, "train"))
+    with client.phase("evaluate"):
+        ear.wait_for(PhaseChanged(client.session, "evaluate"))
+        with client.phase("generate"):
+            ear.wait_for(PhaseChanged(client.session, "generate"))
+        ear.wait_for(PhaseChanged(client.session, "evaluate"))
+    ear.wait_for(PhaseChanged(client.session, "train"))
+    client.count("train", tokens=100, steps=1)
+    client.count("train", tokens=11)
+    client.count("evaluate", tokens=5)
+    client.declare(method="qlora")
+    client.close()
+    events = ear.all()
+    assert FactsDeclared(client.session, {"method": "qlora"}) in events
+    assert work_of(events) == {"train": {"tokens": 111, "steps": 1}, "evaluate": {"tokens": 5}}
+    assert events[-1] == SessionClosed(client.session, clean=True)
+
+
+def test_the_facts_arrive_as_they_are_kept(ear: Ear, client: Client) -> None:
+    client.declare(model_config={"rope_theta": 1e4, "layers": [1, 2], "ünicode": "ß"})
+    client.close()
+    assert (
+        FactsDeclared(client.session, {"model_config": {"rope_theta": "10000.0", "layers": [1, 2], "ünicode": "ß"}})
+        in ear.all()
+    )
+
+
+def test_a_phase_is_left_when_its_block_raises(ear: Ear, client: Client) -> None:
+    client.set_phase("train")
+    with pytest.raises(KeyError), client.phase("evaluate"):
+        raise KeyError
+    ear.wait_for(PhaseChanged(client.session, "train"))
+
+
+def test_a_daemon_that_was_killed_and_started_again_is_told_everything_once(path: Path, client: Client) -> None:
+    first = Daemon(path)
+    client.declare(method="full")
+    client.set_phase("train")
+    client.count("train", tokens=100)
+    opened = first.next("SessionOpened")
+    assert first.next("WorkCounted")["work"] == {"train": {"tokens": 100}}
+    first.kill()
+    client.count("train", tokens=20)
+    client.set_phase("evaluate")
+    second = Daemon(path)
+    assert second.next("SessionOpened") == opened
+    assert second.next("FactsDeclared")["facts"] == {"method": "full"}
+    assert second.next("PhaseChanged")["phase"] == "evaluate"
+    assert second.next("WorkCounted")["work"] == {"train": {"tokens": 120}}
+    client.close()
+    assert second.next("SessionClosed")["clean"] is True
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda c: c.set_phase("training"), "'training' is no phase"),
+        (lambda c: c.set_phase(["train"]), "is no phase"),
+        (lambda c: c.declare(colour="red"), "'colour' is no fact"),
+        (lambda c: c.declare(method="magic"), "method"),
+        (lambda c: c.declare(model_config={str(n): n for n in range(401)}), "more than 400 entries"),
+        (lambda c: c.declare(model_config={"x": object()}), "object is not JSON"),
+        (lambda c: c.declare(model_config={"x": "\ud800"}), "surrogate"),
+        (lambda c: c.declare(model_config={str(n) * 60: "x" * 200 for n in range(400)}), "more than 65536 bytes"),
+        (lambda c: c.declare(parameters_total=10**50), "is no count"),
+        (lambda c: c.count("train", tokens=-1), "never taken back"),
+        (lambda c: c.count("train", tokens=1.5), "float"),
+        (lambda c: c.count("train", coffee=1), "a counter steps"),
+        (lambda c: c.count("undeclared", tokens=1), "a phase is"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_logged_once_and_left_out(
+    ear: Ear, client: Client, caplog: pytest.LogCaptureFixture, call: Any, told: str
+) -> None:
+    with caplog.at_level(logging.WARNING, "flopsd.client"):
+        call(client)
+        call(client)
+    assert [told in record.getMessage() for record in caplog.records] == [True]
+    client.close()
+    assert {type(event) for event in ear.all()} <= {SessionOpened, PhaseChanged, SessionClosed}
+
+
+def test_a_daemon_of_another_version_is_told_of_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with foreign(path), caplog.at_level(logging.WARNING, "flopsd.client"):
+        other = connect(path)
+        other.count("train", tokens=1)
+        other.close()
+    assert [record.getMessage() for record in caplog.records if "only 2" in record.getMessage()] == [
+        "flopsd's daemon does not listen to this process: protocol 1 is not spoken here, only 2"
+    ]
+
+
+def test_without_a_daemon_nothing_is_said(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "flopsd.client"):
+        client.set_phase("train")
+        client.count("train", tokens=1)
+        client.close()
+    assert not caplog.records
+
+
+def test_what_cannot_be_told_is_bounded(path: Path) -> None:
+    with deaf(path):
+        client = connect(path)
+        for _ in range(1000):
+            client.set_phase("train")
+            client.set_phase("evaluate")
+            client.count("train", tokens=1)
+        assert len(client._transitions) == MAX_TRANSITIONS
+        assert client._wake.qsize() <= 1
+        client.close(0.01)
+
+
+def test_a_process_that_names_no_phase_has_no_say_in_it(ear: Ear, client: Client) -> None:
+    client.count("train", tokens=1)
+    client.close()
+    assert [type(event) for event in ear.all()] == [SessionOpened, WorkCounted, SessionClosed]
+
+
+def test_a_block_at_the_beginning_leaves_the_phase_undeclared(ear: Ear, client: Client) -> None:
+    with client.phase("evaluate"):
+        ear.wait_for(PhaseChanged(client.session, "evaluate"))
+    ear.wait_for(PhaseChanged(client.session, "undeclared"))
+
+
+def test_phases_that_change_in_a_hurry_end_where_they_ended(ear: Ear, client: Client) -> None:
+    client.set_phase("other")
+    ear.wait_for(PhaseChanged(client.session, "other"))
+    for _ in range(500):
+        client.set_phase("train")
+        client.set_phase("evaluate")
+    client.set_phase("other")
+    client.close()
+    phases = [event.phase for event in ear.all() if isinstance(event, PhaseChanged)]
+    assert phases[-1] == "other"
+
+
+def test_threads_lose_no_count(ear: Ear, client: Client) -> None:
+    def work() -> None:
+        for _ in range(2000):
+            client.count("train", tokens=1)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client.close()
+    assert work_of(ear.all()) == {"train": {"tokens": 16000}}
+
+
+def test_a_signal_handler_may_call_while_its_thread_is_inside(ear: Ear, client: Client) -> None:
+    rang = []
+
+    def ring(*_: object) -> None:
+        rang.append(1)
+        client.set_phase("evaluate" if len(rang) % 2 else "train")
+        client.count("evaluate", tokens=1)
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+    try:
+        counted = 0
+        while len(rang) < 300:
+            client.count("train", tokens=1)
+            client.set_phase("other")
+            counted += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    client.close()
+    assert work_of(ear.all()) == {"train": {"tokens": counted}, "evaluate": {"tokens": len(rang)}}
+
+
+TRAINING = """
+import os, sys
+import flopsd.client
+client = flopsd.client.connect()
+client.set_phase("train")
+client.count("train", tokens=1000, steps=1)
+if "fork" in sys.argv:
+    child = os.fork()
+    if child == 0:
+        client.set_phase("evaluate")
+        client.count("train", tokens=5)
+        client.declare(method="full")
+        client.close()
+        assert client._socket is None or client._socket.fileno() == -1
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+if "raise" in sys.argv:
+    raise RuntimeError("the training's own")
+sys.exit(7)
+"""
+
+
+def trained(path: Path, *how: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A training process that ends at once, without a word to its client."""
+    return subprocess.run(
+        [sys.executable, "-c", TRAINING, *how], env={**os.environ, "FLOPSD_SOCKET": str(path), **environment},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("how", ["end", "fork", "raise"])
+def test_what_is_untold_at_the_end_is_told_then(ear: Ear, path: Path, how: str) -> None:
+    done = trained(path, how)
+    assert done.returncode == (1 if how == "raise" else 7), done.stderr
+    events = ear.all()
+    assert work_of(events) == {"train": {"tokens": 1000, "steps": 1}}
+    assert isinstance(events[-1], SessionClosed)
+    assert events[-1].clean
+    assert len({event.session for event in events}) == 1
+    assert not [event for event in events if isinstance(event, FactsDeclared)]
+
+
+def test_whom_it_meets_changes_nothing_for_the_training(path: Path, tmp_path: Path) -> None:
+    for place in (path, tmp_path / ("x" * 200), tmp_path, Path("/dev/null")):
+        done = trained(place)
+        assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
+    with deaf(path):
+        done = trained(path)
+        assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
+    path.unlink()
+    with foreign(path):
+        done = trained(path)
+        assert (done.returncode, done.stdout) == (7, "")
+        assert done.stderr.count("\n") == 1
+        assert "only 2" in done.stderr
+
+
+def test_a_thread_that_cannot_be_started_is_no_fault_of_the_trainings(path: Path) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = threading.Thread.start
+    threading.Thread.start = refuse  # type: ignore[method-assign, assignment]
+    try:
+        client = connect(path)
+    finally:
+        threading.Thread.start = before  # type: ignore[method-assign]
+    client.count("train", tokens=1)
+    client.close()
+
+
+def test_the_client_carries_nothing_of_the_daemon_along() -> None:
+    """A training process imports the standard library and a few words only."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys, flopsd.client; print(*sorted(m for m in sys.modules if m.startswith('flopsd')));"
+         "print({'yaml', 'psutil', 'prometheus_client', 'torch'} & set(sys.modules))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    ours, foreign_modules = done.stdout.splitlines()
+    assert foreign_modules == "set()"
+    assert len(ours.split()) <= 12, ours
+
+
+def test_counters_are_told_as_they_stand_not_as_they_grew(ear: Ear, client: Client) -> None:
+    client.count("train", tokens=10)
+    client.set_phase("train")
+    ear.wait_for(PhaseChanged(client.session, "train"))
+    client.count("train", tokens=10)
+    client.count("train", tokens=10)
+    client.close()
+    told = [event.work["train"]["tokens"] for event in ear.all() if isinstance(event, WorkCounted)]
+    assert told == sorted(told)
+    assert told[-1] == 30
