@@ -251,6 +251,21 @@ def test_layers_below_the_first_trained_one_have_no_backward_pass() -> None:
     assert found.required.computed < 0.6 * everywhere.required.computed
 
 
+def test_fewer_adapters_than_named_may_be_on_the_last_layers_only() -> None:
+    """PEFT's layers_to_transform: the process tells the modules' names and how many parameters it trains."""
+    work = {"tokens": 1000, "sequences": 1, "square_pairs": 10**6}
+    facts: dict[str, Any] = {
+        "method": "lora", "recomputation": "none", "attention": "eager",
+        "lora": {"r": 8, "target_modules": ["down_proj"]},
+    }  # fmt: skip
+    some = computed(LLAMA_8B, work, **facts, parameters_trainable=8 * (14336 + 4096))
+    facts["lora"] = {"r": 8, "target_modules": ["layers.31.mlp.down_proj"]}
+    top = computed(LLAMA_8B, work, **facts)
+    assert some.required.low <= top.required.low
+    assert top.required.high <= some.required.high
+    assert any("the named adapters have" in note for note in some.assumptions)
+
+
 def test_an_adapter_on_experts_depends_on_the_version_and_is_bounded_until_the_process_counts() -> None:
     config = {**PUBLISHED["Qwen3 30B A3B"][0]}
     model, lora = read_model(config), Lora(8, ("q_proj", "down_proj"))
