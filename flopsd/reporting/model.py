@@ -109,6 +109,7 @@ class Comparison:
     """Two bases held against each other."""
 
     name: str
+    between: str  # what is divided by what
     ratio: str
     margin: str
     word: str

@@ -95,7 +95,8 @@ def _content(content: Content) -> Iterator[str]:
         yield from _title("Reconciliation")
         for one in content.comparisons:
             yield from _fact(one.name, f"{one.ratio}, margin {one.margin or 'none'}: {one.word.lower()}")
-            yield from _wrapped(" ".join(filter(None, (one.warning, one.says))), " " * _LABEL)
+            for words in (one.between, one.warning, one.says):
+                yield from _wrapped(words, " " * _LABEL)
     yield from _title("How it is known")
     yield from _shares(content.evidence)
     if content.phases:

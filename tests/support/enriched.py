@@ -60,6 +60,17 @@ def bounded() -> J:
     return statement_of(tell(story))
 
 
+def plain(statement: J) -> J:
+    """The same statement as a ledger of before policies, phases and declarations was."""
+    statement = copy.deepcopy(statement)
+    predicate = statement["predicate"]
+    predicate.pop("declared", None)
+    predicate["method"].pop("policies", None)
+    predicate["totals"]["executed"].pop("byPhase", None)
+    predicate["totals"] |= {"guidelines": None, "architecture": None}
+    return {**statement, "predicate": {**predicate, "findings": [], "reconciliation": []}}
+
+
 def larger(statement: J, flop: int, time: int) -> J:
     """The same statement with counts and times so many times as large."""
     statement = copy.deepcopy(statement)
@@ -211,7 +222,8 @@ def with_phases(statement: J) -> J:
 
 
 def with_course(statement: J) -> J:
-    """The run's growth: nothing is measured in gaps, and the ceiling goes on."""
+    """The run's growth beside the statement, as it is read from a journal: nothing is measured in gaps, and the
+    ceiling goes on."""
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
     starts = predicate["incarnations"]
@@ -233,8 +245,7 @@ def with_course(statement: J) -> J:
                 "coveragePpm": str(min(PPM, seen_ppm)),
             }
         )
-    predicate["timeline"] = points
-    return statement
+    return {**statement, "course": points}
 
 
 def _blind(predicate: Mapping[str, Any]) -> list[tuple[datetime, datetime]]:
@@ -317,12 +328,14 @@ def replay() -> J:
 
 
 def incomplete_job() -> J:
-    return with_policy(larger(vector("merged/job-with-a-hole"), 10_000_000, 50_000), Method.FULL, LLAMA, whole=False)
+    statement = with_guidelines(larger(vector("merged/job-with-a-hole"), 10_000_000, 50_000), 750_000, 1_000_000)
+    return with_policy(statement, Method.FULL, LLAMA, whole=False)
 
 
 def lineage_above() -> J:
     """A model trained from nothing, past both thresholds."""
-    return with_policy(larger(vector("merged/lineage"), 20_000_000_000, 1_000_000), Method.PRETRAINING, None)
+    statement = with_guidelines(larger(vector("merged/lineage"), 20_000_000_000, 1_000_000), 750_000, 1_000_000)
+    return with_policy(statement, Method.PRETRAINING, None)
 
 
 SCENES = {

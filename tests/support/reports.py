@@ -25,12 +25,10 @@ def document(statement: Any) -> Document:
 
 
 def report(statement: Any, check: Check | None = None) -> Report:
-    """Not verified, unless `check` says otherwise."""
-    read = document(statement)
+    """Not verified, unless `check` says otherwise. A `course` beside the statement is drawn."""
+    read = document({name: value for name, value in statement.items() if name != "course"})
     policy = next(policy for policy in load_policies() if policy.form is not None)
-    return report_of(
-        read, check or not_checked(read), MADE, policy=policy, course=statement["predicate"].get("timeline", ())
-    )
+    return report_of(read, check or not_checked(read), MADE, policy=policy, course=statement.get("course", ()))
 
 
 def scene(name: str) -> Report:
