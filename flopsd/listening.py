@@ -112,6 +112,8 @@ class Listener:
         self._wake_write.send(b"x")
         self._thread.join()
         self._thread = None
+        for one in (self._wake_read, self._wake_write):
+            one.close()
 
     def _bind(self) -> socket.socket:
         try:
@@ -168,8 +170,7 @@ class Listener:
             if self.path.stat().st_ino == self._inode:
                 self.path.unlink()
         self._selector.close()
-        for one in (self._socket, self._wake_read, self._wake_write):
-            one.close()
+        self._socket.close()
 
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._patience()):
