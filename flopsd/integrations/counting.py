@@ -107,7 +107,7 @@ class ForwardCounter:
         self._inside.depth = max(0, getattr(self._inside, "depth", 1) - 1)
 
     def _count(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        past = _past_length(named.get("past_key_values"))
+        past = _past_length(named.get("past_key_values", named.get("cache")))  # its name before transformers 5 and now
         phase = self._phase_of(model, past is not None)
         ids = _first(named, "input_ids", "inputs_embeds")
         if ids is None and arguments and isinstance(arguments[0], torch.Tensor):
@@ -146,7 +146,7 @@ class ForwardCounter:
         return found
 
     def _encoder_decoder(self, ids: Any, named: Mapping[str, Any], past: int) -> dict[str, int]:
-        source = ids if ids is not None else _first(dict(enumerate(named.get("encoder_outputs") or ())), 0)
+        source: Any = ids if ids is not None else (named.get("encoder_outputs") or (None,))[0]
         target = _first(named, "decoder_input_ids", "decoder_inputs_embeds", "labels")
         if source is None or target is None:
             return {}

@@ -64,6 +64,7 @@ def larger(statement: J, flop: int, time: int) -> J:
     """The same statement with counts and times so many times as large."""
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
+    predicate["findings"] = []  # of figures that are no longer so
     begun = min(one["begunAt"] for one in [predicate, *predicate.get("incarnations", [])] if "begunAt" in one)
     _grow(predicate, flop, time, _moment(begun))
     return statement
@@ -83,6 +84,8 @@ def _grow(found: Any, flop: int, time: int, begun: datetime) -> None:
             found[name] = _times(value, time)
         elif name == "gapSecondsByReason":
             found[name] = {reason: _times(seconds, time) for reason, seconds in value.items()}
+        elif name in ("threshold", "sharePpm", "ratioPpm", "requiredPpm", "findings"):
+            continue  # of other kinds; findings are made anew
         elif name in _TIMES:
             found[name] = _text(begun + (_moment(value) - begun) * time)
         else:

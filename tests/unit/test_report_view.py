@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -136,6 +136,19 @@ def test_declarations_stand_with_who_made_them() -> None:
     assert work["Phase train"] == "4000 steps, 2048000 sequences, 4194304000 tokens, 0 padding tokens"
 
 
+def test_the_form_is_filled_and_a_notification_only_where_one_is_due() -> None:
+    node, lineage = content("everything").form, content("lineage-above").form
+    assert node is not None
+    assert lineage is not None
+    assert [one.ai_office for one in node.lines if one.field == "Amount of computation used for training"] == [
+        "1.3x10^20 FLOP"
+    ]
+    assert node.notification == ()
+    assert len(lineage.notification) == 4
+    assert "\\x0a" not in report_text(scene("lineage-above"))
+    assert "Text for a notification:" in report_text(scene("lineage-above"))
+
+
 def test_the_course_ends_where_the_totals_are() -> None:
     made = content("everything")
     assert made.course is not None
@@ -169,15 +182,15 @@ def _statement(name: str) -> Any:
     return SCENES[name]()
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [
-        *(("everything", wrong) for wrong in cast("tuple[Any, ...]", (None, "x", -1, [], {}, True, "9" * 41))),
-        ("incomplete-job", {}),
-        ("lineage-above", None),
-    ],
-    ids=repr,
-)
+ANYTHING: tuple[Any, ...] = (None, "x", -1, [], {}, True, "9" * 41, "1e999999999")
+WRONG: list[tuple[str, Any]] = [
+    *(("everything", wrong) for wrong in ANYTHING),
+    ("incomplete-job", {}),
+    ("lineage-above", None),
+]
+
+
+@pytest.mark.parametrize(("name", "wrong"), WRONG, ids=repr)
 def test_whatever_stands_in_a_ledger_it_is_reported_or_refused_by_its_place(name: str, wrong: Any) -> None:
     """Nobody may have verified it: any member can be anything."""
     statement, refusals = copy.deepcopy(_statement(name)), 0
