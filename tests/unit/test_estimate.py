@@ -13,7 +13,7 @@ import pytest
 
 from flopsd.cli import main
 from flopsd.core.architecture import flop, read_model, training_from
-from tests.unit.test_architecture import LLAMA_8B
+from tests.support.architectures import LLAMA_8B
 
 BASE = ("--base-flop", "7.2e23", "--base-flop-method", "6PD of its card", "--base-systemic", "false")
 
