@@ -37,7 +37,8 @@ def test_the_core_alone_imports_everything_and_names_missing_extras(wheel: Path,
     walk = (
         "import pkgutil, importlib, flopsd\n"
         "for m in pkgutil.walk_packages(flopsd.__path__, 'flopsd.'):\n"
-        "    if m.name != 'flopsd.__main__': importlib.import_module(m.name)\n"
+        "    if m.name == 'flopsd.__main__' or m.name.startswith('flopsd.integrations.'): continue\n"
+        "    importlib.import_module(m.name)\n"
         "from flopsd.config import load_peaks, config_dir; load_peaks(); print(config_dir())"
     )
     done = subprocess.run([python, "-c", walk], cwd=tmp_path, capture_output=True, text=True, check=False)
