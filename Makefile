@@ -2,6 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# dev,train also trains small models with PyTorch in the tests: gigabytes, where pip finds no CPU build.
+EXTRAS ?= dev
+comma := ,
+INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 RUN_SECONDS ?= 20
 RUN_DIR := run
 PYTEST_ARGS ?=
@@ -15,29 +19,29 @@ HARDWARE_ARGS ?=
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
 
-$(VENV)/.installed: pyproject.toml
+$(INSTALLED): pyproject.toml
 	@echo "setting up $(VENV) (a minute, the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; name one: make PYTHON=python3.12") if sys.version_info < (3, 10) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5 -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --retries 5 -e '.[$(EXTRAS)]'
 	@touch $@
 
-run: $(VENV)/.installed ## meter this machine (or replay the bundled recording), seal, verify
+run: $(INSTALLED) ## meter this machine (or replay the bundled recording), seal, verify
 	@$(BIN)/python scripts/first_run.py --seconds $(RUN_SECONDS) --dir $(RUN_DIR)
 
 test: check ## lint, types and all tests
 	@$(BIN)/python -m pytest -n 5 --maxschedchunk=1 $(PYTEST_ARGS)
 
-check: $(VENV)/.installed ## lint and types
+check: $(INSTALLED) ## lint and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
 
-bench: $(VENV)/.installed ## print the budgets of the design, figure beside budget
+bench: $(INSTALLED) ## print the budgets of the design, figure beside budget
 	@$(BIN)/python -m tests.bench
 
 hardware: ## true against metered FLOP on this NVIDIA GPU; changes no setting of it
 	@$(HARDWARE_PYTHON) -m tests.hardware --date "$$(date -u +%F)" --out "$(HARDWARE_DIR)" $(HARDWARE_ARGS)
 
-recording: $(VENV)/.installed ## make the bundled recording again, from the stand-in
+recording: $(INSTALLED) ## make the bundled recording again, from the stand-in
 	@$(BIN)/python -m tests.support.record config/recordings/h100x2.jsonl
 
 clean: ## remove what the targets made

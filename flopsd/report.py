@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from flopsd.core.flop import format_flop
@@ -63,12 +64,50 @@ def verified_text(verified: Verified) -> str:
         f"  coverage   {share} of {coverage['spanSeconds']} device seconds, "
         f"{counted(len(coverage['gaps']), 'gap')} listed",
         f"  energy     {energy}",
+        *meaning_lines(predicate),
         *_attached(verified.evidence),
         *([] if verified.anchored is None else anchored_lines(verified.anchored)),
         f"It says: {predicate['claim']['says']}",
         f"It does not say: {predicate['claim']['doesNotSay']}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def meaning_lines(predicate: Mapping[str, Any]) -> list[str]:
+    """The other bases and the findings, short; `flopsd report` tells them whole."""
+    totals = predicate["totals"]
+    guidelines, architecture = totals["guidelines"], totals["architecture"]
+    resting = f" ({one_line(guidelines['from'])})" if "from" in guidelines else ""
+    lines = [f"  guidelines {_interval(guidelines)}: what contributes to parameter updates{resting}"]
+    if architecture is not None:
+        shown = " to ".join(format_flop(int(architecture[name])) for name in ("low", "high"))
+        lines.append(f"  by model   {format_flop(int(architecture['computed']))}, {shown}: from its shape and tokens")
+    warned = [ratio for ratio in predicate["reconciliation"] if ratio["warning"] is not None]
+    lines += [f"  WARNING    {one_line(ratio['name'])}: {one_line(ratio['warning'])}" for ratio in warned]
+    for finding in predicate["findings"]:
+        if finding["state"] is not None:
+            sure = "" if finding["applies"] else " (if it applies)"
+            lines.append(f"  {finding['state'].upper():<13} {one_line(finding['title'])}{sure}: {_share(finding)}")
+    return lines
+
+
+def _interval(figures: Mapping[str, Any]) -> str:
+    low, measured, high = (None if figures[k] is None else int(figures[k]) for k in ("low", "measured", "high"))
+    most = "no upper bound" if high is None else format_flop(high)
+    point = "no point figure" if measured is None else format_flop(measured)
+    return f"{point}, {format_flop(low)} to {most}"
+
+
+def _share(finding: Mapping[str, Any]) -> str:
+    high = finding["sharePpm"]["high"]
+    if high is None:
+        return one_line(finding["why"])
+    return f"at most {share_text(int(high))} of the threshold"
+
+
+def share_text(ppm: int) -> str:
+    """A share in percent with three digits; a millionth is the least that is told."""
+    return f"{Decimal(ppm) / 10_000:.4f} %" if ppm < 10_000 else f"{Decimal(ppm) / 10_000:.1f} %"
 
 
 def _attached(found: Sequence[Finding]) -> list[str]:
@@ -101,9 +140,9 @@ def _rolling(verified: Verified) -> list[str]:
     return lines
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 device`, `2 devices`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def counted(count: int, noun: str, several: str = "") -> str:
+    """`1 device`, `2 devices`; `several` is the plural where it is not the noun with an s."""
+    return f"{count} {noun if count == 1 else several or noun + 's'}"
 
 
 def one_line(text: object) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flopsd.config import find_peaks
 from flopsd.context import default_state_dir
 from flopsd.core.figures import figures_json, sum_figures, total
 from flopsd.core.flop import format_flop
@@ -20,11 +20,16 @@ from flopsd.core.records import History, extend
 from flopsd.errors import FlopsdError, JournalError
 from flopsd.framing import GENESIS
 from flopsd.journal import StateDir, newest_pending, read_live
+from flopsd.outlook import thresholds
+from flopsd.report import share_text
+from flopsd.tables import Tables
 
 _TIMEOUT_SECONDS = 5
 
 
-def from_state_dir(folder: str | None, environment: Mapping[str, str], peaks_file: str | None = None) -> dict[str, Any]:
+def from_state_dir(
+    folder: str | None, environment: Mapping[str, str], peaks_file: str | None = None, policy_files: Sequence[str] = ()
+) -> dict[str, Any]:
     """Facts of the run in a state folder. Raises JournalError where there is none."""
     state = StateDir(Path(folder) if folder else default_state_dir(environment))
     if not state.journal.is_file():
@@ -35,7 +40,8 @@ def from_state_dir(folder: str | None, environment: Mapping[str, str], peaks_fil
         head = line.head
     if not history.incarnations:
         raise JournalError(f"the journal in {state.path} holds no whole record yet")
-    table = find_peaks(str(history.incarnations[-1].begin["peaks_sha256"]), [Path(peaks_file)] if peaks_file else [])
+    tables = Tables(peaks_file, policy_files)
+    table = tables.peaks(str(history.incarnations[-1].begin["peaks_sha256"]))
     before, before_ns = figures_of(history, table), history.incarnations[-1].last_ns
     pending = newest_pending(state.pending, head)
     if pending is not None:
@@ -46,6 +52,7 @@ def from_state_dir(folder: str | None, environment: Mapping[str, str], peaks_fil
         rate = (figures.measured_flop - (before.measured_flop or 0)) * 1_000_000_000 // passed_ns
     last = history.incarnations[-1]
     devices = _devices(history, table)
+    found, outlook = thresholds(history, table, tables.policies(history.policy_sha256))
     return {
         "run": history.run,
         "node": history.node,
@@ -55,6 +62,8 @@ def from_state_dir(folder: str | None, environment: Mapping[str, str], peaks_fil
         "replay": history.replay is not None,
         "lastRecordAt": last.last_utc,
         "executed": figures_json(figures),
+        "guidelines": found.guidelines.for_ledger(),
+        "thresholds": outlook,
         "measuredFlopPerSecond": None if rate is None else str(rate),
         "knownSeconds": seconds(
             sum(t.span_ns - t.unknown_ns for i in history.incarnations for t in i.tallies.values())
@@ -102,7 +111,7 @@ def from_url(url: str) -> dict[str, Any]:
     def rows(name: str) -> list[tuple[Mapping[str, str], float]]:
         return [(sample.labels, sample.value) for sample in samples if sample.name == name]
 
-    bounds = {labels["bound"]: value for labels, value in rows("flopsd_run_flop")}
+    bounds = {(labels["basis"], labels["bound"]): value for labels, value in rows("flopsd_run_flop")}
     info = next((labels for labels, _ in rows("flopsd_run_info")), {})
     by_uuid = {labels["uuid"]: labels for labels, _ in rows("flopsd_device_info")}
     observed, gaps, recovered = (
@@ -117,10 +126,9 @@ def from_url(url: str) -> dict[str, Any]:
         "ended": None,
         "replay": info.get("replay") == "true",
         "lastRecordAt": None,
-        "executed": {
-            bound: None if bounds.get(bound) in (None, float("inf")) else str(int(bounds[bound]))
-            for bound in ("low", "measured", "high")
-        },
+        "executed": _bounds(bounds, "executed"),
+        "guidelines": {**_bounds(bounds, "guidelines"), "cumulative": _bounds(bounds, "guidelines_cumulative")},
+        "thresholds": _thresholds(rows("flopsd_verdict"), rows("flopsd_threshold_flop"), bounds),
         "measuredFlopPerSecond": None,
         "knownSeconds": f"{sum(observed.values()) + sum(recovered.values()):.3f}",
         "spanSeconds": f"{sum(observed.values()) + sum(gaps.values()):.3f}",
@@ -140,6 +148,39 @@ def from_url(url: str) -> dict[str, Any]:
             for uuid, labels in sorted(by_uuid.items(), key=lambda item: int(item[1]["gpu"]))
         ],
     }
+
+
+def _bounds(told: Mapping[tuple[str, str], float], basis: str) -> dict[str, str | None]:
+    known = {bound: told.get((basis, bound), float("inf")) for bound in ("low", "measured", "high")}
+    return {bound: None if value == float("inf") else str(int(value)) for bound, value in known.items()}
+
+
+def _thresholds(
+    verdicts: list[tuple[Mapping[str, str], float]],
+    limits: list[tuple[Mapping[str, str], float]],
+    bounds: Mapping[tuple[str, str], float],
+) -> list[dict[str, Any]]:
+    """State and share by rule; what the metrics do not carry, such as titles and forecasts, is left out."""
+    flop = {(row["policy"], row["rule"], row["bound"]): value for row, value in limits}
+    high = bounds.get(("guidelines_cumulative", "high"), float("inf"))
+    found = []
+    for row, value in verdicts:
+        if value:
+            limit = flop.get((row["policy"], row["rule"], "low"))
+            most = None if not limit or high == float("inf") else str(math.ceil(high / limit * 1e6))
+            found.append(
+                {
+                    "policy": row["policy"],
+                    "rule": row["rule"],
+                    "title": row["rule"],
+                    "applies": None,
+                    "state": row["state"],
+                    "why": "",
+                    "sharePpm": {"low": None, "measured": None, "high": most},
+                    "crossing": None,
+                }
+            )
+    return found
 
 
 def _by_uuid(rows: list[tuple[Mapping[str, str], float]]) -> dict[str, float]:
@@ -167,6 +208,8 @@ def status_text(told: Mapping[str, Any]) -> str:
         f"measured   {_shown(executed['measured'], 'nothing was measured')}",
         f"at least   {_shown(executed['low'], 'unknown')}",
         f"at most    {_shown(executed['high'], 'no upper bound is known')}",
+        f"guidelines {_counted(told['guidelines'])}",
+        *threshold_lines(told["thresholds"]),
         f"rate       {'unknown' if rate is None else format_flop(int(rate), 'FLOP/s')}",
         f"coverage   {coverage}",
         f"sources    {', '.join(told['sources']) or 'none'}",
@@ -181,6 +224,41 @@ def status_text(told: Mapping[str, Any]) -> str:
             f"{shown:>15} {float(device['gapSeconds']):>10.2f}"
         )
     return "\n".join(lines) + "\n"
+
+
+def _counted(guidelines: Mapping[str, Any]) -> str:
+    """What counts as training compute: an interval, and a point where declarations make one."""
+    point = "" if guidelines["measured"] is None else f"{format_flop(int(guidelines['measured']))}, "
+    high = _shown(guidelines["high"], "no known bound")
+    return f"{point}{format_flop(int(guidelines['low'] or 0))} to {high}"
+
+
+def threshold_lines(told: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line a rule: its state, the most that the run can be of it, when it would be crossed at the mean rate."""
+    lines = []
+    for one in told:
+        high, when = one["sharePpm"]["high"], one["crossing"]
+        share = "no upper bound" if high is None else f"at most {share_text(int(high))}"
+        crossing = "" if when is None or one["state"] == "above" else f", {_when(when)}"
+        lines.append(f"threshold  {one['rule']}: {str(one['state']).upper()}, {share}{crossing}")
+    return lines
+
+
+def _when(crossing: Mapping[str, str | None]) -> str:
+    earliest, latest = crossing["earliestSeconds"], crossing["latestSeconds"]
+    if earliest is None:
+        return "not crossed at this rate"
+    until = "" if latest is None else f" to {_days(latest)}"
+    return (
+        f"crossed in {_days(earliest)}{until} at this rate"
+        if latest
+        else f"crossed in {_days(earliest)} at the earliest"
+    )
+
+
+def _days(seconds_text: str) -> str:
+    days = int(seconds_text) // 86_400
+    return f"{days} days" if days < 3650 else f"{days // 365} years" if days < 3_650_000 else "over 10 000 years"
 
 
 def _shown(flop: str | None, otherwise: str) -> str:

@@ -88,7 +88,7 @@ def open_ledger(ledger: Path, keys: Sequence[SSlibKey], threshold: int = 1) -> O
     envelope = parse_envelope(read_ledger(ledger))
     keyids = verify_signatures(envelope, keys, threshold)
     digest = hashlib.sha256(envelope.payload).hexdigest()
-    return Opened(_statement(envelope), tuple(sorted(keyids)), digest, envelope, tuple(keys))
+    return Opened(statement_in(envelope), tuple(sorted(keyids)), digest, envelope, tuple(keys))
 
 
 def verify_ledger(
@@ -182,7 +182,8 @@ def read_ledger(ledger: Path) -> bytes:
         raise NotVerifiedError(f"cannot read the ledger {ledger}: {fault.strerror}") from fault
 
 
-def _statement(envelope: Envelope) -> Mapping[str, Any]:
+def statement_in(envelope: Envelope) -> Mapping[str, Any]:
+    """The statement in an envelope, whoever signed it. Raises NotVerifiedError where it is none of ours."""
     if envelope.payload_type != PAYLOAD_TYPE:
         raise NotVerifiedError(f"the payload is of type {envelope.payload_type!r}, not {PAYLOAD_TYPE!r}")
     signed = parse_json(envelope.payload, "the payload")

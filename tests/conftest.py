@@ -30,7 +30,7 @@ def _tools(request: pytest.FixtureRequest) -> None:
             if shutil.which(name) is None:
                 _missing(name)
     for marker in request.node.iter_markers("training"):
-        for name in ("torch", "transformers", "peft", *marker.args):
+        for name in ("torch", *marker.args):
             if importlib.util.find_spec(name) is None:
                 _missing(name)
 

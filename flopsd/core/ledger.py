@@ -7,7 +7,7 @@ runs it again on the journal and compares every field. Counts are decimal string
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,27 @@ def figures_of(history: History, table: PeakTable) -> Figures:
     )
 
 
+def meaning_of(history: History, table: PeakTable) -> Meaning:
+    """What the run's figures mean so far."""
+    return _meaning(history, list(_rated(history, table)))
+
+
+def _meaning(history: History, everything: Sequence[Rated]) -> Meaning:
+    return meaning(
+        (by_phase(one.tally, one.rows) for one in everything),
+        _whole(one.figures for one in everything),
+        told(history.declared, list(history.sessions.values())),
+    )
+
+
+def _rated(history: History, table: PeakTable) -> Iterator[Rated]:
+    for incarnation in history.incarnations:
+        for uid, tally in incarnation.tallies.items():
+            rating = rating_of(incarnation, uid, table)
+            its_rows = rows(tally, rating, table)
+            yield Rated(uid, tally, rating, its_rows, total_of(its_rows, tally))
+
+
 def _whole(parts: Iterable[Figures]) -> Figures:
     known = list(parts)
     return sum_figures(known) if known else Figures(0, None, None)  # nobody knows what accelerators there were
@@ -127,20 +148,11 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
     history.account()  # refuses a device that is counted twice at once
     _refuse_impossible(history, table)
     first, last = history.incarnations[0], history.incarnations[-1]
-    rated: dict[DeviceUid, list[Rated]] = {}
-    for incarnation in history.incarnations:
-        for uid, tally in incarnation.tallies.items():
-            rating = rating_of(incarnation, uid, table)
-            its_rows = rows(tally, rating, table)
-            rated.setdefault(uid, []).append(Rated(tally, rating, its_rows, total_of(its_rows, tally)))
-    everything = [one for several in rated.values() for one in several]
+    everything, rated = list(_rated(history, table)), dict[DeviceUid, list[Rated]]()
+    for one in everything:
+        rated.setdefault(one.uid, []).append(one)
     tallies = [one.tally for one in everything]
-    sessions = list(history.sessions.values())
-    found = meaning(
-        (by_phase(one.tally, one.rows) for one in everything),
-        _whole(one.figures for one in everything),
-        told(history.declared, sessions),
-    )
+    found = _meaning(history, everything)
     roster = first.begin["context"]["node"]["roster"]
     return {
         "kind": "node",
@@ -150,7 +162,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "attempts": sorted({str(inc.begin["context"]["attempt"]) for inc in history.incarnations}),
         "incarnations": [_incarnation(inc) for inc in history.incarnations],
         "devices": devices_for_ledger(history, table, rated),
-        "declared": declared_for_ledger(found, history.declared, sessions),
+        "declared": declared_for_ledger(found, history.declared, history.sessions.values()),
         "totals": {
             "executed": _executed(table, everything, found),
             "guidelines": guidelines_for_ledger(found),

@@ -16,6 +16,7 @@ from flopsd.core.records import History, Incarnation
 class Rated:
     """One tally with what follows from it, so that it follows once."""
 
+    uid: DeviceUid
     tally: Tally
     rating: Rating
     rows: list[Row]

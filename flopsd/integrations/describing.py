@@ -35,7 +35,7 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
         ),
     }
     if hasattr(config, "to_dict"):
-        facts["model_config"] = architecture_of(config.to_dict())
+        facts["model_config"] = architecture_of({**config.to_dict(), **_head(base, config)})
         facts["model_name"] = getattr(config, "_name_or_path", None) or None
         facts["model_revision"] = getattr(config, "_commit_hash", None)
         facts["window"] = sliding_window(config)
@@ -46,6 +46,13 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
         facts["local_rank"] = getattr(arguments, "local_process_index", None)
         facts["world_size"] = getattr(arguments, "world_size", None)
     return facts
+
+
+def _head(base: Any, config: Any) -> dict[str, Any]:
+    """What the model ends in: its own class, which need not be the one that its configuration was saved with."""
+    if not type(base).__module__.startswith("transformers."):
+        return {}
+    return {"architectures": [type(base).__name__], "num_labels": getattr(config, "num_labels", None)}
 
 
 def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:

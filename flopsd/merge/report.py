@@ -10,7 +10,7 @@ from flopsd.core.completeness import MAX_TOLD
 from flopsd.core.model import Figures
 from flopsd.merge.checking import ChildrenSeen, VerifiedMerge
 from flopsd.merge.merging import Merged
-from flopsd.report import counted, figures_text, one_line
+from flopsd.report import counted, figures_text, meaning_lines, one_line
 
 
 def merged_text(merged: Merged) -> str:
@@ -61,6 +61,7 @@ def _figures(predicate: Mapping[str, Any]) -> list[str]:
         f"  evidence   {one_line(', '.join(executed['byEvidence'])) or 'none'}",
         f"  coverage   {share} of {coverage['spanSeconds']} device seconds",
         f"  energy     {energy}",
+        *meaning_lines(predicate),
     ]
 
 

@@ -28,6 +28,14 @@ def add(verbs: Verbs) -> None:
     place.add_argument("--state-dir", metavar="DIR", help="the daemon's state folder (default: as for run)")
     place.add_argument("--url", metavar="URL", help="the daemon's address, such as http://127.0.0.1:10188")
     status.add_argument("--peaks", metavar="FILE", help="the run's peak table, where it is not a packaged one")
+    status.add_argument(
+        "--policy",
+        action="append",
+        metavar="FILE",
+        dest="policies",
+        default=argparse.SUPPRESS,
+        help="a policy that the run is held against, where it is not a packaged one; repeatable",
+    )
     status.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     status.set_defaults(run=_status)
 
@@ -47,7 +55,10 @@ def _status(arguments: argparse.Namespace) -> int:
     from flopsd.status import from_state_dir, from_url, status_text
 
     settings = load_settings(flags_of(arguments), os.environ)
-    told = from_url(arguments.url) if arguments.url else from_state_dir(settings.state_dir, os.environ, settings.peaks)
+    if arguments.url:
+        told = from_url(arguments.url)
+    else:
+        told = from_state_dir(settings.state_dir, os.environ, settings.peaks, settings.policies)
     print(json.dumps(told) if arguments.json else status_text(told), end="\n" if arguments.json else "")
     return OK
 

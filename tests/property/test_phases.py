@@ -132,7 +132,9 @@ def test_the_guidelines_basis_never_says_more_than_is_known(
     executed = {}
     for phase, (one, two, three, is_measured, bounded) in told.items():
         low, measured, high = sorted((one, two, three))
-        executed[phase] = Figures(low, measured if is_measured else None, high if bounded else None)
+        executed[phase] = Figures(
+            low if is_measured else 0, measured if is_measured else None, high if bounded else None
+        )
     found = guidelines(executed, required_share(method, recomputation))
     for figures in (found.updates, found.cumulative):
         assert figures.high_flop is None or figures.low_flop <= figures.high_flop

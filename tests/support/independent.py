@@ -239,7 +239,7 @@ class Rated:
 
 
 def unknown_of(tally: J) -> int:
-    gaps = tally["gap_ns"]
+    gaps: dict[str, int] = tally["gap_ns"]
     return max(0, sum(gaps.values()) - sum(gaps.get(r, 0) for r in ELSEWHERE) - int(tally.get("recovered_ns", 0)))
 
 

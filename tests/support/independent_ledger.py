@@ -51,9 +51,11 @@ def recompute(journal: Path, peaks: Path) -> J:
             by_phase.setdefault(phase, []).append(figures)
     phases = {phase: add(figures) for phase, figures in by_phase.items()}
     settings = begins[-1].get("declared") or {}
+    # With a model and its tokens the share follows from the model's terms, which this implementation does not know.
+    told = any("work" in s for r in records for s in r.get("sessions", ()))
     return {
         "byPhase": {phase: said(figures) for phase, figures in phases.items()},
-        "guidelines": guidelines(phases, settings) if everything else None,
+        "guidelines": guidelines(phases, settings) if everything and not told else None,
         "executed": said(add(device.total() for device in everything)) if everything else said((0, None, None)),
         "clockUncertainty": str(sum(row["doubt"] for device in everything for row in device.rows())),
         "byEvidence": {evidence: said(add(figures)) for evidence, figures in by_evidence.items()},
@@ -77,6 +79,7 @@ def stated(statement: J) -> J:
     """The same parts of a sealed statement."""
     predicate = statement["predicate"]
     executed, coverage, method = predicate["totals"]["executed"], predicate["coverage"], predicate["method"]
+    told = any(session["work"] for session in predicate["declared"]["sessions"])
     of_device = ("executed", "energyJoules", "observedSeconds", "gapSeconds", "recoveredSeconds", "spanSeconds")
     of_row = ("phase", "evidence", "pipe", "precision", "smCycles", "seconds", "flop", "clockUncertainty")
     return {
@@ -84,7 +87,7 @@ def stated(statement: J) -> J:
         "clockUncertainty": executed["clockUncertainty"],
         "byEvidence": executed["byEvidence"],
         "byPhase": executed["byPhase"] if predicate["devices"] else {},
-        "guidelines": _counted(predicate) if predicate["devices"] else None,
+        "guidelines": _counted(predicate) if predicate["devices"] and not told else None,
         "devices": {
             device["uuid"]: {
                 **{name: device[name] for name in of_device},

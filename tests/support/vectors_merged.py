@@ -16,7 +16,7 @@ from flopsd.core.children import Entry, job_entry, node_entry, sort_key
 from flopsd.core.job import merged_again
 from flopsd.core.ledger import encode
 from flopsd.core.records import read_history
-from tests.support.story import A100, CONTEXT, H100, VECTORS, VERSION, Story, tell
+from tests.support.story import A100, CONTEXT, H100, VECTORS, VERSION, Story, policy, tell
 from tests.support.vector_runs import BUSY, TRAINING
 from tests.support.vectors import FIRST, SEALED_AT, SECOND, parsed, signed, statement_of
 
@@ -49,7 +49,7 @@ class MergedCase:
             "children": bool(self.children),
             "onlyWithChildren": self.needs_children,
         }
-        command = "flopsd verify ledger.json --key ledger.pub --peaks ../../peaks.yaml"
+        command = "flopsd verify ledger.json --key ledger.pub --peaks ../../peaks.yaml --policy ../../policy.yaml"
         command += " --children children" if self.children else ""
         readme = f"# {self.name}\n\n{self.what}\n\n{must}\n\n    {command}\n"
         return {
@@ -102,7 +102,7 @@ def merged(kind: str, children: Sequence[Child], declared_nodes: int | None = No
         "completeness": {"declaredNodes": None if declared_nodes is None else str(declared_nodes)},
         "method": {"flopsdVersion": VERSION, "sealedAt": SEALED_AT},
     }
-    return merged_again(facts, sorted((child.entry for child in children), key=sort_key), ())
+    return merged_again(facts, sorted((child.entry for child in children), key=sort_key), (policy(),))
 
 
 def handed(children: Sequence[Child]) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ import pytest
 from tests.train.families import FAMILIES, step
 from tests.train.table import CASES
 
-pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.mark.parametrize(("method", "recomputation"), CASES)

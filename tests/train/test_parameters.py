@@ -10,7 +10,7 @@ from flopsd.core.architecture import Lora, adapters, parameters, read_model
 from flopsd.integrations.parameters import LiveParameters, count_parameters, size_of
 from tests.train.families import FAMILIES, RANK, adapt, build, config_of
 
-pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

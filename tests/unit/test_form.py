@@ -177,6 +177,14 @@ def test_no_notification_without_certainty_of_systemic_risk(value: Figures, meth
     assert form(judged(value, value, method, base), ACT).notification is None
 
 
+def test_no_notification_by_a_rule_that_may_not_apply() -> None:
+    big = Figures(2 * 10**25, None, None)
+    ledger = judged(big, big, Method.PRETRAINING, None)
+    for found in ledger["findings"]:
+        found["applies"] = None
+    assert form(ledger, ACT).notification is None
+
+
 def test_a_policy_without_a_form() -> None:
     with pytest.raises(PolicyError, match="made-up tells no form"):
         form(node(), parse_policy(MADE_UP.encode(), "made-up.yaml"))

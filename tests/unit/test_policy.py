@@ -95,8 +95,12 @@ def test_an_estimate_of_the_base_model_is_an_interval() -> None:
     over = finding("modification-third", fine_tune(figures(39 * 10**22 + 1), base))
     assert over.state is ABOVE
     assert over.for_ledger()["threshold"] == {"low": str(21 * 10**22), "high": str(39 * 10**22)}
-    together = finding("base-and-modification-systemic", fine_tune(figures(10), base))
+    together = finding("base-and-modification-systemic", fine_tune(Figures(10, 10, 10), base))
     assert together.value == Figures(63 * 10**22 + 10, None, 117 * 10**22 + 10), "an estimate is never a measurement"
+    exact = finding("base-and-modification-systemic", fine_tune(Figures(10, 10, 10), KNOWN))
+    assert exact.value.measured_flop == 9 * 10**23 + 10
+    tiny = finding("base-not-gpai", fine_tune(Figures(1, 1, 1), replace(base, flop=11)))
+    assert tiny.value == Figures(8, None, 16), "7.7 to 14.3, outward"
 
 
 def test_whether_an_estimated_base_is_one_can_be_open() -> None:
@@ -108,6 +112,15 @@ def test_whether_an_estimated_base_is_one_can_be_open() -> None:
     assert (high.applies, high.state) == (None, OPEN)
     assert "if the rule applies" in high.why
     assert finding("base-not-gpai", fine_tune(figures(10**18), base)).applies is None
+    derived = finding("modification-systemic", fine_tune(figures(10**24), replace(base, systemic=True)))
+    assert (derived.applies, derived.state) == (None, OPEN), "not surer than what it rests on"
+
+
+def test_a_base_of_exactly_the_threshold_is_not_above_it() -> None:
+    case = fine_tune(figures(1), replace(KNOWN, flop=10**23))
+    assert (finding("modification-third", case).applies, finding("base-not-gpai", case).applies) == (False, True)
+    case = fine_tune(figures(1), replace(KNOWN, flop=10**23 + 1))
+    assert (finding("modification-third", case).applies, finding("base-not-gpai", case).applies) == (True, False)
 
 
 def test_what_is_not_declared_is_never_skipped() -> None:
@@ -120,6 +133,7 @@ def test_what_is_not_declared_is_never_skipped() -> None:
             assert (found.applies, found.state) == (None, OPEN), rule.id
             assert "not declared" in found.why
     assert finding("gpai-indicative", fine_tune(figures(1), None)).applies is False
+    assert finding("modification-third", fine_tune(figures(1), None)).quantity == "updates or cumulative"
 
 
 def test_pretraining_leaves_out_what_is_about_modifications() -> None:
@@ -149,6 +163,12 @@ def test_an_unknown_base_whose_risk_nobody_tells(value: int, state: State) -> No
         assert found.for_ledger()["threshold"] == {"low": f"{10**23}/3", "high": f"{10**25}/3"}
     derived = finding("modification-systemic", fine_tune(figures(value), LOST))
     assert (derived.applies, derived.state) == (None, BELOW if state is BELOW else OPEN)
+
+
+def test_an_undeclared_method_leaves_a_fallback_its_own_threshold() -> None:
+    found = finding("unknown-base-systemic", fine_tune(figures(1), replace(LOST, systemic=True), None))
+    assert (found.applies, found.state) == (None, BELOW)
+    assert found.for_ledger()["threshold"] == {"low": f"{10**25}/3", "high": f"{10**25}/3"}
 
 
 def test_the_fallback_needs_the_assertion_that_nothing_is_known() -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from flopsd.core.declared import Method, Phase
 from flopsd.core.ledger import PREDICATE_TYPE, STATEMENT_TYPE
-from flopsd.core.model import Evidence, GapReason, Pipe, Precision
+from flopsd.core.model import UNDECLARED_PHASE, Evidence, GapReason, Pipe, Precision
 from tests.support.independent import payload_of
 from tests.support.jobs import Nodes, sagemaker
 from tests.support.runs import H100, STRANGER, sealed_run
@@ -64,6 +65,8 @@ def test_the_names_are_the_codes_own() -> None:
     definitions = SCHEMA["$defs"]
     assert definitions["evidenceName"]["enum"] == [e.value for e in Evidence]
     assert definitions["pipe"]["enum"] == [p.value for p in Pipe]
+    assert definitions["phase"]["enum"] == [*(p.value for p in Phase), UNDECLARED_PHASE]
+    assert definitions["methodName"]["enum"] == [*(m.value for m in Method), None]
     assert definitions["gapReason"]["enum"] == [r.value for r in GapReason]
     assert SCHEMA["properties"]["_type"]["const"] == STATEMENT_TYPE
     assert SCHEMA["properties"]["predicateType"]["const"] == PREDICATE_TYPE
@@ -82,8 +85,11 @@ def objects(found: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
             "sources",
             "digest",
             "shares_ppm",
+            "byPhase",
+            "facts",
+            "work",
         )
-        if not path or (path[-1] not in maps and "sources" not in path):
+        if not path or (path[-1] not in maps and not {"sources", "facts"} & set(path) and path[-2:-1] != ("work",)):
             yield path
         for name, value in found.items():
             yield from objects(value, (*path, name))
@@ -106,7 +112,9 @@ def at(document: Any, path: tuple[Any, ...]) -> Any:
     return document
 
 
-@pytest.mark.parametrize("case", ["activity-and-gaps", "cycles-recovered", "recovered-tail", "replay"])
+@pytest.mark.parametrize(
+    "case", ["activity-and-gaps", "cycles-recovered", "recovered-tail", "replay", "declared-phases"]
+)
 def test_no_member_may_be_missing_and_any_may_be_added(case: str) -> None:
     document, removed = payload(case), 0
     for path in list(objects(document)):
@@ -123,7 +131,7 @@ def test_no_member_may_be_missing_and_any_may_be_added(case: str) -> None:
     assert accepts(document)
 
 
-@pytest.mark.parametrize("case", ["activity-and-gaps", "cycles-recovered", "neuron-count"])
+@pytest.mark.parametrize("case", ["activity-and-gaps", "cycles-recovered", "neuron-count", "declared-phases"])
 def test_no_count_may_be_bent(case: str) -> None:
     document, bent = payload(case), 0
     for path in list(leaves(document)):
@@ -190,11 +198,9 @@ def test_a_ledger_of_ledgers_has_its_own_shape(tmp_path: Path, kind: str) -> Non
 
 
 def test_where_it_may_grow() -> None:
-    """Typed evidence and findings."""
+    """Typed evidence."""
     node = payload("activity-and-gaps")
     node["predicate"]["evidence"] = [{"type": "ec2-instance-identity", "document": "e30="}]
-    node["predicate"]["findings"] = [{"rule": "x", "state": "below"}]
-    node["predicate"]["totals"]["guidelines"] = {"low": "1", "measured": None, "high": None}
     assert accepts(node)
     node["predicate"]["evidence"] = ["text"]
     assert not accepts(node)

@@ -12,7 +12,7 @@ from flopsd.cli import main
 from flopsd.merge.checking import VerifiedMerge
 from flopsd.merge.report import verified_merge_text
 from tests.support.independent import payload_of
-from tests.support.story import PEAKS
+from tests.support.story import PEAKS, POLICY
 from tests.support.vectors_merged import MERGED, all_merged, write_merged
 from tests.unit.test_vectors import validator
 
@@ -30,7 +30,7 @@ def leaves(command: list[str]) -> int:
 def test_each_merged_vector_is_judged_as_it_says(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads((case / "expected.json").read_bytes())
     children = ["--children", str(case / "children")] if told["children"] else []
-    command = ["verify", str(case / "ledger.json"), "--key", str(case / "ledger.pub"), "--peaks", str(PEAKS), "--json"]  # fmt: skip
+    command = ["verify", str(case / "ledger.json"), "--key", str(case / "ledger.pub"), "--peaks", str(PEAKS), "--policy", str(POLICY), "--json"]  # fmt: skip
     code = leaves([*command, *children])
     answer = json.loads(capsys.readouterr().out)
     assert (code == 0, answer["verified"]) == (told["verdict"] == "accept",) * 2, answer.get("reason")

@@ -36,16 +36,18 @@ def flop(model: Model, work: Mapping[str, int], training: Training) -> Architect
     if model.bare is not None:
         return bare_flop(model.bare, work, training)
     case = _Case(model, work, training)
-    required = case.scaled(Bounds(*(case.required(level).total for level in Level)))
-    executed = case.scaled(Bounds(case.executed_low(), case.executed_computed(), case.executed_high()))
-    return ArchitectureFlop(required, executed, case.terms(), case.assumptions())
+    low, computed, high = (case.required(level) for level in Level)
+    terms = case.terms(computed)
+    required = case.scaled(Bounds(low.total, computed.total, high.total))
+    executed = case.scaled(Bounds(case.executed_low(low), sum(terms.values()), case.executed_high(high)))
+    return ArchitectureFlop(required, executed, terms, case.assumptions())
 
 
 def forward_flop(model: Model, work: Mapping[str, int], training: Training) -> Bounds:
     """FLOP of forward passes alone, such as evaluation, or generation: with a cache, each token passes once."""
     if model.bare is not None:
         return bare_forward(model.bare, work)
-    case = _Case(model, work, training)
+    case = _Case(model, work, training, cached=True)
     low, computed, high = (case.walk(level, case.frozen(level)).forward for level in Level)
     return case.scaled(Bounds(low, computed, high))
 
@@ -53,9 +55,9 @@ def forward_flop(model: Model, work: Mapping[str, int], training: Training) -> B
 class _Case:
     """One model, one work, one training: a walk for each level of what is not known."""
 
-    def __init__(self, model: Model, work: Mapping[str, int], training: Training) -> None:
+    def __init__(self, model: Model, work: Mapping[str, int], training: Training, *, cached: bool = False) -> None:
         self.model, self.training = model, training
-        self.pairs, self.rows = _resolve(model, work, training)
+        self.pairs, self.rows = _resolve(model, work, training, cached)
         self.parameters = parameters(model)
         if training.lora is not None:
             check_names(model, training.lora)
@@ -63,11 +65,12 @@ class _Case:
         self.method = self._method()
         adapted = self.method in (Method.LORA, Method.QLORA)
         self.detailed = adapted and training.lora is not None and training.lora.target_modules is not None
-        self.undetailed = adapted and not self.detailed
+        self.undetailed = adapted and not self.detailed  # adapters, and nobody says where
         if self.undetailed:
             self.notes.append("where the adapters are is not declared: gradients are taken to reach all layers")
         self.ambiguous = False
         self.surplus = 0  # adapter parameters that the process counts and the names do not explain
+        self.fewer = False  # or the other way round: some layers have none, perhaps all but the last
         if self.detailed:
             self._match_adapters()
         self.kernel = self.pairs.kernel
@@ -84,7 +87,7 @@ class _Case:
     def trained(self, level: Level) -> Trained:
         """Which weights have gradients, at this level of what is not declared."""
         lora = self.training.lora
-        if self.detailed:
+        if self.detailed and not (self.fewer and level is Level.LOW):
             ambiguous = {Level.LOW: False, Level.COMPUTED: self.ambiguous, Level.HIGH: True}[level]
             return Trained(lora=lora, ambiguous=ambiguous)
         if self.method in (Method.FULL, Method.PRETRAINING):
@@ -100,26 +103,22 @@ class _Case:
         trained = self.trained(level)
         return Trained() if trained.everything else trained
 
-    def executed_low(self) -> int:
+    def executed_low(self, required: Sums) -> int:
         def pairs(part: Attention) -> int:
             return self.pairs.executed_low(part.mask, part.window, part.stream)
 
         sums = walk(self.model, self.rows[Level.COMPUTED], pairs, self.trained(Level.LOW))
         sums = self._with_surplus(sums, Level.LOW)
         again = sums.layers - sums.spare if self.training.recomputation is Recomputation.FULL else 0
-        return max(sums.total + again, self.required(Level.LOW).total)
+        return max(sums.total + again, required.total)
 
-    def executed_computed(self) -> int:
-        return sum(self.terms().values())
+    def executed_high(self, required: Sums) -> int:
+        again = 0 if self.training.recomputation is Recomputation.NONE else required.layers
+        return required.total + again + (0 if self.kernel is Kernel.SQUARE else required.scores)
 
-    def executed_high(self) -> int:
-        sums = self.required(Level.HIGH)
-        again = 0 if self.training.recomputation is Recomputation.NONE else sums.layers
-        return sums.total + again + (0 if self.kernel is Kernel.SQUARE else sums.scores)
-
-    def terms(self) -> dict[str, int]:
+    def terms(self, sums: Sums) -> dict[str, int]:
         """The parts of executed.computed; those before `input_gradients` are required.computed."""
-        sums, recomputation = self.required(Level.COMPUTED), self.training.recomputation
+        recomputation = self.training.recomputation
         # Checkpointed layers need an input with a gradient, so frozen embeddings are made to pass one.
         deep = sums
         if recomputation in (Recomputation.FULL, Recomputation.SELECTIVE):
@@ -159,6 +158,8 @@ class _Case:
             notes.append("selective recomputation is taken to be that of attention; all layers at the high end")
         if self.kernel is Kernel.EITHER:
             notes.append("which attention kernel ran is not known: it is taken to skip what is masked, unless padded")
+        if self.model.heads:
+            notes.append("the head is taken to be computed for every token, masked ones of the loss too")
         if training.packing:
             notes.append("rows hold several documents of unknown length: attention at least each token with itself")
         return tuple(notes)
@@ -186,7 +187,7 @@ class _Case:
         self.ambiguous = plain != more and counted == more
         if counted is not None and counted not in (plain, more):
             self.notes.append(f"the process trains {counted} parameters, the named adapters have {plain}")
-            self.surplus = max(0, counted - plain)
+            self.surplus, self.fewer = max(0, counted - plain), counted < plain
 
     def _with_surplus(self, sums: Sums, level: Level) -> Sums:
         """Weights that are trained, and of which only the number is known: at most 2 FLOP a token each way."""
@@ -194,23 +195,21 @@ class _Case:
         if self.method is Method.PARTIAL and trainable is not None and level is not Level.LOW:
             active = trainable if level is Level.HIGH else trainable * self.parameters.active // self.parameters.total
             sums.weight_gradients = min(sums.weight_gradients, 2 * tokens * active)
-        undetailed = self.method in (Method.LORA, Method.QLORA) and not self.detailed
-        if undetailed and level is Level.COMPUTED:
-            self.notes.append("where the adapters are is not declared: gradients are taken to reach all layers")
-        extra = (
-            self.surplus if level is Level.HIGH else (trainable or 0) if undetailed and level is Level.COMPUTED else 0
-        )
+        known = trainable or 0 if self.undetailed else 0
+        extra = {Level.LOW: 0, Level.COMPUTED: known, Level.HIGH: known + self.surplus}[level]
         sums.adapter += 2 * tokens * extra
         sums.activation_gradients += 2 * tokens * extra
         sums.weight_gradients += 2 * tokens * extra
         return sums
 
 
-def _resolve(model: Model, work: Mapping[str, int], training: Training) -> tuple[Pairs, dict[Level, dict[Stream, int]]]:
+def _resolve(
+    model: Model, work: Mapping[str, int], training: Training, cached: bool
+) -> tuple[Pairs, dict[Level, dict[Stream, int]]]:
     """Rows of every stream at every level, and the pairs."""
     if "tokens" not in work:
         raise ArchitectureError("the work has no tokens", hint="declare the tokens that passed through the model")
-    source = side_from(work, "", model.max_positions)
+    source = side_from(work, "", model.max_positions, cached=cached)
     sides = {Stream.TOKENS: source}
     two_sided = any(block.stream is Stream.TARGET for block in model.blocks)
     if two_sided:
@@ -219,7 +218,7 @@ def _resolve(model: Model, work: Mapping[str, int], training: Training) -> tuple
                 f"{model.family}: the work has no target_tokens or no cross_pairs",
                 hint="an encoder-decoder's counters tell both sides apart: tokens are the encoder's",
             )
-        sides[Stream.TARGET] = side_from(work, "target_", model.max_positions)
+        sides[Stream.TARGET] = side_from(work, "target_", model.max_positions, cached=cached)
     images = model.images
     most = source.tokens // images.tokens if images else 0
     if images:
@@ -232,7 +231,7 @@ def _resolve(model: Model, work: Mapping[str, int], training: Training) -> tuple
     rows = {}
     for level in Level:
         count = most if level is Level.HIGH else 0
-        sequences = source.sequences
+        sequences = work.get("sequences")
         rows[level] = {
             Stream.TOKENS: source.tokens - (source.padding if level is Level.LOW else 0),
             Stream.TARGET: sides[Stream.TARGET].tokens if two_sided else 0,

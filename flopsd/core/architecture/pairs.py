@@ -38,7 +38,8 @@ class Kernel(Enum):
     def of(cls, attention: str | None) -> Kernel:
         if attention == "eager":
             return cls.SQUARE
-        return cls.SKIPS if attention is not None and attention.startswith(("flash", "flex")) else cls.EITHER
+        skips = attention is not None and any(word in attention for word in ("flash", "flex"))
+        return cls.SKIPS if skips else cls.EITHER
 
 
 class Level(Enum):
@@ -132,19 +133,23 @@ class Pairs:
         return max(least, counted - side.padding * window)
 
 
-def side_from(work: Mapping[str, int], prefix: str, max_positions: int | None) -> Side:
-    """One stack's tokens. Raises ArchitectureError where the counters contradict each other."""
+def side_from(work: Mapping[str, int], prefix: str, max_positions: int | None, *, cached: bool = False) -> Side:
+    """One stack's tokens. Raises ArchitectureError where the counters contradict each other.
+
+    `cached`: positions of earlier passes may be attended to, so a token can have more pairs than there are tokens,
+    and its sequence may have begun in another phase.
+    """
     tokens, square = work.get(f"{prefix}tokens", 0), work.get(f"{prefix}square_pairs")
     padding = 0 if prefix else work.get("padding_tokens", 0)
-    sequences = work.get("sequences")
+    sequences = None if cached else work.get("sequences") or None
     if padding > tokens:
         raise _contradiction(f"{padding} padding_tokens of {tokens} tokens")
-    if sequences is not None and tokens and not 0 < sequences <= tokens:
-        raise _contradiction(f"{sequences} sequences of {tokens} {prefix}tokens")
     least = ceil_div(tokens**2, sequences) if sequences else tokens
+    if sequences is not None and sequences > tokens > 0:
+        raise _contradiction(f"{sequences} sequences of {tokens} {prefix}tokens")
     if square is None:
         return Side(tokens, padding, sequences, least, max(least, tokens * min(tokens, max_positions or tokens)))
-    if not least <= square <= tokens**2:
+    if square < least or (square > tokens**2 and not cached):
         raise _contradiction(f"{square} {prefix}square_pairs of {tokens} {prefix}tokens in {sequences} sequences")
     return Side(tokens, padding, sequences, square, square)
 

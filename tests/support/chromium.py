@@ -1,0 +1,124 @@
+"""Chromium without a screen, driven through its debugging pipe: no port, no client library, no network."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import select
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
+)  # fmt: skip
+PATIENCE_SECONDS = 60
+FREE = 20
+J = dict[str, Any]
+
+
+class Page:
+    """One page, and all that it said and asked for."""
+
+    def __init__(self, write: int, read: int) -> None:
+        self._write, self._read, self._buffer, self._last, self._session = write, read, b"", 0, ""
+        self.events: list[J] = []
+        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.ask(f"{domain}.enable")
+
+    def ask(self, method: str, **parameters: Any) -> J:
+        """The answer to one command; events on the way are kept."""
+        self._last += 1
+        message: J = {"id": self._last, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._write, json.dumps(message).encode() + b"\0")
+        while True:
+            told = self._next()
+            if told.get("id") == self._last:
+                assert "error" not in told, f"{method}: {told['error']}"
+                found: J = told["result"]
+                return found
+
+    def load(self, file: Path) -> None:
+        """Go there, and wait until all of it is there."""
+        before = len(self.events)
+        self.ask("Page.navigate", url=file.as_uri())
+        while not any(event["method"] == "Page.loadEventFired" for event in self.events[before:]):
+            self._next()
+
+    def look(self, width: int, *, dark: bool = False) -> None:
+        """As wide as that, in this scheme."""
+        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.ask("Emulation.setEmulatedMedia", features=[scheme])
+
+    def evaluate(self, expression: str) -> Any:
+        told = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        assert "exceptionDetails" not in told, told["exceptionDetails"]
+        return told["result"].get("value")
+
+    def picture(self) -> bytes:
+        """PNG of the whole page."""
+        told = self.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=self._whole())
+        return base64.b64decode(told["data"])
+
+    def pdf(self) -> bytes:
+        told = self.ask("Page.printToPDF", preferCSSPageSize=True, printBackground=True)
+        return base64.b64decode(told["data"])
+
+    def _whole(self) -> J:
+        size = self.ask("Page.getLayoutMetrics")["cssContentSize"]
+        return {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+
+    def _next(self) -> J:
+        while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._read], [], [], PATIENCE_SECONDS)
+            assert ready, "chromium says nothing"
+            data = os.read(self._read, 1 << 20)
+            assert data, "chromium is gone"
+            self._buffer += data
+        text, _, self._buffer = self._buffer.partition(b"\0")
+        told: J = json.loads(text)
+        if "method" in told:
+            self.events.append(told)
+        return told
+
+
+@contextmanager
+def chromium() -> Iterator[Page]:
+    """A fresh Chromium that no host name resolves for. Commands go to its descriptor 3, answers come from 4."""
+    to_read, to_write = _pipe()
+    from_read, from_write = _pipe()
+    with TemporaryDirectory(prefix="chromium-") as profile:
+        # bash puts the ends where Chromium looks for them: its own descriptors are all below FREE.
+        command = ["bash", "-c", f'exec "$@" 3<&{to_read} 4>&{from_write}', "bash", "chromium", *FLAGS,
+                   "--remote-debugging-pipe", f"--user-data-dir={profile}"]  # fmt: skip
+        process = subprocess.Popen(command, pass_fds=(to_read, from_write), stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL, env={**os.environ, "HOME": profile})  # fmt: skip
+        os.close(to_read)
+        os.close(from_write)
+        try:
+            yield Page(to_write, from_read)
+        finally:
+            os.close(to_write)  # it ends when its pipe does
+            os.close(from_read)
+            process.terminate()
+            process.wait(PATIENCE_SECONDS)
+
+
+def _pipe() -> tuple[int, int]:
+    """A pipe whose descriptors are FREE and above."""
+    read, write = os.pipe()
+    high = fcntl.fcntl(read, fcntl.F_DUPFD_CLOEXEC, FREE), fcntl.fcntl(write, fcntl.F_DUPFD_CLOEXEC, FREE)
+    os.close(read)
+    os.close(write)
+    return high

@@ -1,0 +1,348 @@
+"""Statements of real ledgers with the members that a policy, a declaration and a course add to them.
+
+The base is always a statement that flopsd made; counts and times of it are made larger, so that they look like a
+training run, and findings are those of the packaged policy.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from flopsd.core.declared import Base, Method
+from flopsd.core.figures import figures_json
+from flopsd.core.model import PPM, Figures
+from flopsd.core.policy import Case, findings
+from flopsd.policies import load_policies
+from tests.support.independent import payload_of
+from tests.support.story import A100, VECTORS, Story, tell
+from tests.support.vector_runs import BUSY
+from tests.support.vectors import statement_of
+
+J = dict[str, Any]
+_FLOP = ("low", "measured", "high", "ceiling", "clockUncertainty", "smCycles", "computed")
+_SECONDS = ("wallSeconds", "beginSeconds", "endSeconds", "seconds", "energyJoules")
+_TIMES = ("begunAt", "lastRecordAt")
+_POINTS = 60
+
+CONFIG = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 128256}
+FACTS: J = {
+    "model_name": "meta-llama/Llama-3.1-8B",
+    "model_config": CONFIG,
+    "parameters_total": 8030261248,
+    "parameters_trainable": 3407872,
+    "method": "lora",
+    "lora": {"r": 8, "target_modules": ["q_proj", "v_proj"]},
+    "recomputation": "full",
+    "attention": "flash_attention_2",
+    "precision": "bf16",
+    "world_size": 2,
+    "framework": "transformers 4.57.0",
+}
+LLAMA = Base("meta-llama/Llama-3.1-8B", "estimated", 722_723_512_320 * 10**12, "6PD from the model card", False)
+
+
+def vector(case: str) -> J:
+    return payload_of(VECTORS / case / "ledger.json")
+
+
+def bounded() -> J:
+    """A real run of one A100 without DCGM: an upper bound and nothing else."""
+
+    def story(folder: Path) -> bytes:
+        told = Story(folder, (A100,))
+        told.during(9, {A100: BUSY})
+        return told.finish()
+
+    return statement_of(tell(story))
+
+
+def plain(statement: J) -> J:
+    """The same statement as a ledger of before policies, phases and declarations was."""
+    statement = copy.deepcopy(statement)
+    predicate = statement["predicate"]
+    predicate.pop("declared", None)
+    predicate["method"].pop("policies", None)
+    predicate["totals"]["executed"].pop("byPhase", None)
+    predicate["totals"] |= {"guidelines": None, "architecture": None}
+    return {**statement, "predicate": {**predicate, "findings": [], "reconciliation": []}}
+
+
+def larger(statement: J, flop: int, time: int) -> J:
+    """The same statement with counts and times so many times as large."""
+    statement = copy.deepcopy(statement)
+    predicate = statement["predicate"]
+    predicate["findings"] = []  # of figures that are no longer so
+    begun = min(one["begunAt"] for one in [predicate, *predicate.get("incarnations", [])] if "begunAt" in one)
+    _grow(predicate, flop, time, _moment(begun))
+    return statement
+
+
+def _grow(found: Any, flop: int, time: int, begun: datetime) -> None:
+    if isinstance(found, list):
+        for value in found:
+            _grow(value, flop, time, begun)
+        return
+    if not isinstance(found, dict):
+        return
+    for name, value in found.items():
+        if isinstance(value, str) and name in _FLOP:
+            found[name] = str(int(value) * flop)
+        elif isinstance(value, str) and (name in _SECONDS or (name.endswith("Seconds") and name != "wallSeconds")):
+            found[name] = _times(value, time)
+        elif name == "gapSecondsByReason":
+            found[name] = {reason: _times(seconds, time) for reason, seconds in value.items()}
+        elif name in ("threshold", "sharePpm", "ratioPpm", "requiredPpm", "findings"):
+            continue  # of other kinds; findings are made anew
+        elif name in _TIMES:
+            found[name] = _text(begun + (_moment(value) - begun) * time)
+        else:
+            _grow(value, flop, time, begun)
+
+
+def with_policy(statement: J, method: Method | None, base: Base | None, *, whole: bool = True) -> J:
+    """Findings of the packaged policy on the guidelines' figures, or on the executed ones where there are none."""
+    statement = copy.deepcopy(statement)
+    predicate = statement["predicate"]
+    told = predicate["totals"]["guidelines"] or predicate["totals"]["executed"]
+    case = Case(_figures(told), _figures(told.get("cumulative") or told), method, base, whole)
+    policies = load_policies()
+    predicate["findings"] = [finding.for_ledger() for policy in policies for finding in findings(policy, case)]
+    predicate["method"]["policies"] = [{"id": policy.id, "sha256": policy.sha256} for policy in policies]
+    return statement
+
+
+def with_guidelines(statement: J, low_ppm: int, high_ppm: int) -> J:
+    """Of the executed compute between so much and so much counts."""
+    statement = copy.deepcopy(statement)
+    executed = _figures(statement["predicate"]["totals"]["executed"])
+    stated = (low_ppm + high_ppm) // 2
+    counted = Figures(
+        executed.low_flop * low_ppm // PPM,
+        None if executed.measured_flop is None else executed.measured_flop * stated // PPM,
+        None if executed.high_flop is None else -(-executed.high_flop * high_ppm // PPM),
+    )
+    statement["predicate"]["totals"]["guidelines"] = {
+        **figures_json(counted),
+        "cumulative": figures_json(counted),
+        "requiredPpm": {"low": str(low_ppm), "stated": str(stated), "high": str(high_ppm)},
+        "from": "executed compute of the phases that count",
+        "method": "executed compute times the share that is required: recomputation of activations taken out",
+        "assumptions": ["Recomputation was declared full: of 8 units executed 6 are required, of LoRA's 6 units 4."],
+    }
+    return statement
+
+
+def with_architecture(statement: J) -> J:
+    """A calculation that lies within the margin of what was measured."""
+    statement = copy.deepcopy(statement)
+    predicate = statement["predicate"]
+    measured = int(predicate["totals"]["executed"]["measured"])
+    executed = {"low": str(measured * 80 // 100), "computed": str(measured * 96 // 100), "high": str(measured * 125 // 100)}  # fmt: skip
+    required = {name: str(int(value) * 2 // 3) for name, value in executed.items()}
+    predicate["totals"]["architecture"] = {
+        **required,
+        "executed": executed,
+        "method": "matrix products of the declared layers, attention over the declared pairs, LoRA's weight gradients",
+        "parameters": {"total": "8030261248", "active": "8030261248", "trainable": "3407872"},
+        "tokens": "4194304000",
+        "marginPpm": "300000",
+        "assumptions": ["The backward pass of frozen weights needs no weight gradient."],
+    }
+    predicate["reconciliation"] = [
+        {
+            "name": "executed/architecture",
+            "of": "executed, measured",
+            "to": "architecture, executed",
+            "ratioPpm": {"low": "353846", "measured": "1041666", "high": "9187500"},
+            "marginPpm": "300000",
+            "within": True,
+            "warning": None,
+            "says": "the counters saw 1.042 times what the model and its tokens need with recomputation",
+        },
+        {
+            "name": "executed/framework",
+            "of": "executed, measured",
+            "to": "the framework's own count",
+            "ratioPpm": {"low": None, "measured": "2710000", "high": None},
+            "marginPpm": "300000",
+            "within": False,
+            "warning": "FRAMEWORK_COUNT_FAR_OFF",
+            "says": "the framework's count takes packed 4-bit weights for whole ones",
+        },
+    ]
+    return statement
+
+
+def with_declarations(statement: J, *, declared: Mapping[str, Any] | None = None, sessions: int = 2) -> J:
+    statement = copy.deepcopy(statement)
+    work = {"train": {"steps": "4000", "sequences": "1024000", "tokens": "2097152000", "padding_tokens": "0"}}
+    statement["predicate"]["declared"] = {
+        "phase": None,
+        "method": "lora",
+        "recomputation": None,
+        "base": {
+            "name": LLAMA.name,
+            "kind": LLAMA.kind,
+            "flop": str(LLAMA.flop),
+            "method": LLAMA.method,
+            "systemic": LLAMA.systemic,
+            "declaredBy": "config",
+        },
+        "sessions": [
+            {
+                "id": f"s{rank}",
+                "facts": {**FACTS, "rank": rank, "local_rank": rank},
+                "work": work if rank == 0 else {**work, "evaluate": {"tokens": "1048576"}},
+                "process": {"pid": 4711 + rank, "uid": 1000},
+            }
+            for rank in range(sessions)
+        ],
+        **(declared or {}),
+    }
+    return statement
+
+
+def with_phases(statement: J) -> J:
+    """Nine tenths in training, the rest undeclared."""
+    statement = copy.deepcopy(statement)
+    executed = statement["predicate"]["totals"]["executed"]
+    whole = _figures(executed)
+    part = _share(whole, 900_000)
+    rest = Figures(
+        whole.low_flop - part.low_flop,
+        None if whole.measured_flop is None or part.measured_flop is None else whole.measured_flop - part.measured_flop,
+        None if whole.high_flop is None or part.high_flop is None else whole.high_flop - part.high_flop,
+    )
+    executed["byPhase"] = {"train": figures_json(part), "undeclared": figures_json(rest)}
+    return statement
+
+
+def with_course(statement: J) -> J:
+    """The run's growth beside the statement, as it is read from a journal: nothing is measured in gaps, and the
+    ceiling goes on."""
+    statement = copy.deepcopy(statement)
+    predicate = statement["predicate"]
+    starts = predicate["incarnations"]
+    begin, end = _moment(starts[0]["begunAt"]), _moment(starts[-1]["lastRecordAt"])
+    whole, points = _figures(predicate["totals"]["executed"]), []
+    blind = _blind(predicate)
+    for number in range(_POINTS + 1):
+        at = begin + (end - begin) * number / _POINTS
+        seen_ppm = round(PPM * _seen(begin, at, blind) / max(1e-9, _seen(begin, end, blind)))
+        past_ppm = PPM * number // _POINTS
+        grown, ceiling = _share(whole, min(PPM, seen_ppm)), _share(whole, past_ppm).high_flop
+        figures = Figures(grown.low_flop, grown.measured_flop, ceiling)
+        points.append(
+            {
+                "at": _text(at),
+                "seconds": f"{(at - begin).total_seconds():.9f}",
+                "executed": figures_json(figures),
+                "phases": {"undeclared": figures_json(figures)["measured"]},
+                "coveragePpm": str(min(PPM, seen_ppm)),
+            }
+        )
+    return {**statement, "course": points}
+
+
+def _blind(predicate: Mapping[str, Any]) -> list[tuple[datetime, datetime]]:
+    begins = {one["number"]: _moment(one["begunAt"]) for one in predicate["incarnations"]}
+    return [
+        (
+            begins[gap["incarnation"]] + timedelta(seconds=float(gap["beginSeconds"])),
+            begins[gap["incarnation"]] + timedelta(seconds=float(gap["endSeconds"])),
+        )
+        for gap in predicate["coverage"]["gaps"]
+    ]
+
+
+def _seen(begin: datetime, at: datetime, blind: list[tuple[datetime, datetime]]) -> float:
+    """Seconds of [begin, at) that are in no gap; gaps of several devices at one time count once."""
+    gone, since = 0.0, begin
+    for first, last in sorted(blind):
+        first, last = max(first, since), min(last, at)
+        if first < last:
+            gone += (last - first).total_seconds()
+            since = last
+    return (at - begin).total_seconds() - gone
+
+
+def _share(whole: Figures, ppm: int) -> Figures:
+    return Figures(
+        whole.low_flop * ppm // PPM,
+        None if whole.measured_flop is None else whole.measured_flop * ppm // PPM,
+        None if whole.high_flop is None else -(-whole.high_flop * ppm // PPM),
+    )
+
+
+def _figures(told: Mapping[str, Any]) -> Figures:
+    low, measured, high = (None if told[name] is None else int(told[name]) for name in ("low", "measured", "high"))
+    assert low is not None
+    return Figures(low, measured, high)
+
+
+def _times(seconds: str, factor: int) -> str:
+    whole, _, rest = seconds.partition(".")
+    ticks = int(whole + rest) * factor
+    sign, digits = ("-" if ticks < 0 else ""), str(abs(ticks)).rjust(len(rest) + 1, "0")
+    return f"{sign}{digits[: -len(rest)]}.{digits[-len(rest) :]}"
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def _text(at: datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def everything() -> J:
+    """A node's ledger with every member that a ledger can have."""
+    statement = larger(vector("valid/activity-and-gaps"), 30_000, 30_000)
+    statement = with_declarations(with_architecture(with_guidelines(with_phases(statement), 600_000, 733_334)))
+    return with_course(with_policy(statement, Method.LORA, LLAMA))
+
+
+def nothing_measured() -> J:
+    """An A100 that is only bounded, its base model's compute asserted to be unknown."""
+    statement = larger(bounded(), 30_000_000, 30_000)
+    base = Base("a base model", "unknown", None, None, None)
+    told = {"base": {"name": base.name, "kind": "unknown", "flop": None, "method": None, "systemic": None, "declaredBy": "config"}}  # fmt: skip
+    statement = with_declarations(statement, declared={"method": "full", **told}, sessions=0)
+    return with_course(with_policy(statement, Method.FULL, base))
+
+
+def no_upper_bound() -> J:
+    """A device that the table does not know, and nothing declared: a policy was applied, and knows nothing."""
+    statement = with_declarations(
+        vector("valid/unknown-device"), declared={"method": None, "base": None, "sessions": []}
+    )
+    return with_course(with_policy(statement, None, None))
+
+
+def replay() -> J:
+    return with_course(vector("valid/replay"))
+
+
+def incomplete_job() -> J:
+    statement = with_guidelines(larger(vector("merged/job-with-a-hole"), 10_000_000, 50_000), 750_000, 1_000_000)
+    return with_policy(statement, Method.FULL, LLAMA, whole=False)
+
+
+def lineage_above() -> J:
+    """A model trained from nothing, past both thresholds."""
+    statement = with_guidelines(larger(vector("merged/lineage"), 20_000_000_000, 1_000_000), 750_000, 1_000_000)
+    return with_policy(statement, Method.PRETRAINING, None)
+
+
+SCENES = {
+    "everything": everything,
+    "nothing-measured": nothing_measured,
+    "no-upper-bound": no_upper_bound,
+    "replay": replay,
+    "incomplete-job": incomplete_job,
+    "lineage-above": lineage_above,
+}

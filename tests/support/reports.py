@@ -1,0 +1,35 @@
+"""Reports of statements, as the command makes them of ledgers."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Any
+
+from flopsd.core.ledger import encode
+from flopsd.policies import load_policies
+from flopsd.reporting.build import report_of
+from flopsd.reporting.model import Check, Report
+from flopsd.reporting.proof import Document, not_checked
+from tests.support.enriched import SCENES
+
+MADE = "2026-11-25 16:45 UTC"
+KEYID = "83cf0602b340d2394dc5ac754675d6494ab184390d66c268b30edc753ba4f91b"
+ESCAPES = ("\x1b[31m", "<script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>", "line\nbreak", "{{ 7 * 7 }}")
+
+
+def document(statement: Any) -> Document:
+    payload = encode(statement)
+    return Document(
+        "ledger.json", "ledger.journal.jsonl", statement, sha256(payload).hexdigest(), len(payload), (KEYID,)
+    )
+
+
+def report(statement: Any, check: Check | None = None) -> Report:
+    """Not verified, unless `check` says otherwise. A `course` beside the statement is drawn."""
+    read = document({name: value for name, value in statement.items() if name != "course"})
+    policy = next(policy for policy in load_policies() if policy.form is not None)
+    return report_of(read, check or not_checked(read), MADE, policy=policy, course=statement.get("course", ()))
+
+
+def scene(name: str) -> Report:
+    return report(SCENES[name]())

@@ -1,0 +1,70 @@
+"""A real fine-tune, small: what the end-to-end test runs under `flopsd exec`. Prints what PyTorch's own counter saw.
+
+python -m tests.train.finetune FOLDER METHOD      METHOD: full or lora
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def model_of(method: str) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM, set_seed
+
+    set_seed(0)
+    config = LlamaConfig(
+        vocab_size=512, hidden_size=128, intermediate_size=352, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256, attn_implementation="eager", use_cache=False,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    if method == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        model.enable_input_require_grads()
+        return get_peft_model(model, LoraConfig(r=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    return model
+
+
+def rows(count: int, length: int = 64) -> list[dict[str, Any]]:
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    found = []
+    for _ in range(count):
+        ids = torch.randint(1, 512, (length,), generator=generator)
+        found.append({"input_ids": ids, "labels": ids, "attention_mask": torch.ones(length, dtype=torch.long)})
+    return found
+
+
+def main(folder: Path, method: str) -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import Trainer, TrainingArguments
+
+    from flopsd.integrations.transformers import FlopsdCallback
+
+    torch.set_num_threads(1)
+    arguments = TrainingArguments(
+        str(folder), per_device_train_batch_size=4, per_device_eval_batch_size=8, gradient_accumulation_steps=2,
+        max_steps=24, eval_strategy="steps", eval_steps=8, logging_steps=8, save_strategy="no", report_to=[], use_cpu=True,
+        disable_tqdm=True, gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False},
+    )  # fmt: skip
+    told = None if method == "lora" else method  # that nothing was pretrained before does not show in a model
+    trainer = Trainer(
+        model_of(method),
+        arguments,
+        train_dataset=rows(96),
+        eval_dataset=rows(160),
+        callbacks=[FlopsdCallback(method=told)],
+    )
+    counter = FlopCounterMode(display=False)
+    with counter:
+        trainer.train()
+    print(json.dumps({"flopCounter": counter.get_total_flops(), "steps": trainer.state.global_step}), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

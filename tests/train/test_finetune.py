@@ -1,0 +1,79 @@
+"""A real fine-tune on the CPU under `flopsd exec`: phases, three bases and their reconciliation in a verified ledger."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.process import environment, predicate, started
+from tests.support.scenario import Scenario, Segment, h100
+
+pytestmark = pytest.mark.training("transformers", "peft", "accelerate")
+LOAD = (Segment(1000, mhz=1755, util=100, watts=500, hmma=0.4, fp32=0.05),)
+
+
+def finetune(tmp_path: Path, standin: Path, method: str, *options: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The predicate of the run, and what the script printed."""
+    scenario = Scenario((h100(LOAD),)).write(tmp_path / "scenario.txt")
+    ledger = tmp_path / "ledger.json"
+    arguments = (
+        "exec", "--source", "nvml", "--state-dir", str(tmp_path / "state"), "--run-id", "finetune", "--listen", "off",
+        "--interval", "0.1", "--checkpoint", "1", "--checkpoint-output", "stderr", "--ledger", str(ledger), *options,
+        "--", sys.executable, "-m", "tests.train.finetune", str(tmp_path / "out"), method,
+    )  # fmt: skip
+    with started(*arguments, env=environment(standin, scenario, HF_HUB_OFFLINE="1")) as program:
+        code = program.finish()
+    assert code == 0, program.text
+    printed = json.loads(next(line for line in program.out.splitlines() if line.startswith('{"flopCounter"')))
+    return predicate(ledger), printed
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, method: str) -> None:
+    told, printed = finetune(tmp_path, standin, method, "--base-flop", "1e15", "--base-model", "a tiny model")
+    totals, declared = told["totals"], told["declared"]
+    by_phase = totals["executed"]["byPhase"]
+    for phase in ("train", "evaluate"):
+        assert int(by_phase[phase]["measured"]) > 0, by_phase
+    assert (declared["method"], declared["recomputation"]) == (method, "full")
+    (session,) = declared["sessions"]
+    assert session["work"]["train"]["steps"] == str(printed["steps"]) == "24"
+    assert session["work"]["train"]["tokens"] == str(24 * 2 * 4 * 64)
+    assert session["work"]["evaluate"]["tokens"] == str(3 * 160 * 64)
+    architecture = totals["architecture"]
+    ratio = int(architecture["executed"]["computed"]) / printed["flopCounter"]
+    assert 0.98 <= ratio <= 1.02, (architecture, printed)
+    guidelines = totals["guidelines"]
+    low, measured, high = (int(guidelines[name]) for name in ("low", "measured", "high"))
+    assert 0 < low <= measured < int(by_phase["train"]["measured"])  # recomputation is taken out
+    assert measured <= high <= int(totals["executed"]["high"])
+    share = int(guidelines["requiredPpm"]["stated"]) / 10**6
+    # What the three bases say of each other is named: the simulated GPU does far more than this model needs.
+    named = {ratio["name"]: ratio["warning"] for ratio in told["reconciliation"]}
+    assert named["executed/architecture"] == "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
+    assert named["guidelines/architecture"] == "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
+    states = {finding["rule"]: (finding["applies"], finding["state"]) for finding in told["findings"]}
+    assert states["base-not-gpai"] == (True, "below")
+    print(
+        f"\n{method}: PyTorch counted {printed['flopCounter']}, ours / theirs {ratio:.4f}; required "
+        f"{architecture['computed']} of them, {share:.3f} of the training; phases "
+        + ", ".join(
+            f"{phase} {int(figures['measured']):.3e}" for phase, figures in by_phase.items() if figures["measured"]
+        )
+    )
+
+
+def test_without_a_daemon_the_script_runs_as_ever(tmp_path: Path) -> None:
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.train.finetune", str(tmp_path / "out"), "full"],
+        env=environment(None, HF_HUB_OFFLINE="1", FLOPSD_SOCKET=str(tmp_path / "nobody.sock")),
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert '"steps": 24' in done.stdout
