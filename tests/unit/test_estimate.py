@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 
 from flopsd.cli import main
 from flopsd.core.architecture import flop, read_model, training_from
-from tests.unit.test_architecture import LLAMA_8B
+from tests.support.architectures import LLAMA_8B
 
 BASE = ("--base-flop", "7.2e23", "--base-flop-method", "6PD of its card", "--base-systemic", "false")
 
@@ -58,6 +60,15 @@ def test_three_ways_beside_each_other(capsys: pytest.CaptureFixture[str], config
     assert third["state"] == "below"
     assert int(third["value"]["high"]) == -(-ours.required.high * 13 // 10)
     assert third["value"]["measured"] is None
+
+
+def test_the_page_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
+    command = re.search(r"^    flopsd estimate config.json ((?:.*\\\n)*.*)\n", page, re.MULTILINE)
+    assert command is not None
+    assert run(config, *shlex.split(command[1].replace("\\\n", " "))) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert line in page
 
 
 def test_far_above_and_astride(capsys: pytest.CaptureFixture[str], config: str) -> None:
