@@ -118,6 +118,11 @@ class Listener:
     def _bind(self) -> socket.socket:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.path.parent.stat().st_uid not in (0, os.geteuid()):
+                raise ListenError(
+                    f"{self.path.parent} belongs to another user, who could put a socket of their own there",
+                    hint="name a --client-socket in a folder of your own",
+                )
             self._clear_path()
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError as fault:
