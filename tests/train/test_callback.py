@@ -280,6 +280,21 @@ def test_a_whole_compiled_graph_is_left_alone(tmp_path: Path, path: Path, caplog
     assert told.work["train"]["steps"] == 2
 
 
+def test_a_fact_that_cannot_be_found_takes_no_other_with_it(
+    tmp_path: Path, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import Trainer
+
+    model = llama()
+    model.config.sliding_window = "far"
+    model.config.to_dict = lambda: 1 / 0
+    with told_to(path, method="full") as (callback, told), caplog.at_level(logging.ERROR, "flopsd.client"):
+        Trainer(model, arguments(tmp_path, max_steps=2), train_dataset=rows(), callbacks=[callback]).train()
+    assert "cannot tell model_config of this model" in caplog.text
+    assert told.facts["attention"] == "eager"
+    assert told.work["train"]["tokens"] == 2 * 2 * LENGTH
+
+
 def test_a_daemon_killed_in_the_middle_loses_nothing(tmp_path: Path, path: Path) -> None:
     from transformers import Trainer, TrainerCallback
 
