@@ -14,6 +14,7 @@ from flopsd.verbs import OK, add_settings, positive, settings_of
 
 if TYPE_CHECKING:
     from flopsd.core.architecture import Model
+    from flopsd.estimate import Mfu
     from flopsd.verbs import Verbs
 
 _SETTINGS = ("recomputation", "base_model", "base_flop", "base_flop_method", "base_systemic", "policies", "peaks")
@@ -55,9 +56,11 @@ def add(verbs: Verbs) -> None:
     estimate.add_argument("--count", type=positive, default=1, metavar="N", help="how many of them")
     estimate.add_argument("--devices-per-instance", type=positive, metavar="N", help="where no source tells it")
     estimate.add_argument("--format", default="bf16", metavar="NAME", help="number format of the peak (default: bf16)")
-    estimate.add_argument(
+    share = estimate.add_mutually_exclusive_group()
+    share.add_argument(
         "--mfu", type=_interval, metavar="LOW..HIGH", help=f"share of the peak (default: {DEFAULT_MFU}, assumed)"
     )
+    share.add_argument("--mfu-from", metavar="LEDGER", help="take the share that an earlier run had, by its ledger")
     add_settings(estimate, [setting for setting in SETTINGS if setting.key in _SETTINGS])
     estimate.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     estimate.set_defaults(run=_estimate)
@@ -67,7 +70,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
     from flopsd.config import load_peaks
     from flopsd.core.architecture import Lora, Training
     from flopsd.errors import ConfigError
-    from flopsd.estimate import Mfu, Plan, as_dict, estimate, hardware_from, methods_of, work_from_lengths
+    from flopsd.estimate import Plan, as_dict, estimate, hardware_from, methods_of, work_from_lengths
     from flopsd.estimate_text import estimate_text
     from flopsd.policies import load_policies
     from flopsd.settings import declared_of
@@ -91,8 +94,6 @@ def _estimate(arguments: argparse.Namespace) -> int:
     if arguments.on is not None:
         table = load_peaks(settings.peaks)
         hardware = hardware_from(table, arguments.on, arguments.count, arguments.devices_per_instance, arguments.format)
-    low, high = arguments.mfu or _interval(DEFAULT_MFU)
-    source = "assumed: nobody measured it" if arguments.mfu is None else "as given"
     plan = Plan(
         model,
         work_from_lengths(arguments.tokens * arguments.epochs, arguments.sequence_length, arguments.target_length),
@@ -105,7 +106,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
         ),
         methods,
         hardware,
-        Mfu(low, high, source),
+        _mfu(arguments, settings.peaks),
         declared.base,
         load_policies(settings.policies),
         tuple(assumed),
@@ -113,6 +114,18 @@ def _estimate(arguments: argparse.Namespace) -> int:
     found = estimate(plan)
     print(json.dumps(as_dict(found)) if arguments.json else estimate_text(found), end="\n" if arguments.json else "")
     return OK
+
+
+def _mfu(arguments: argparse.Namespace, peaks_file: str | None) -> Mfu:
+    """As given, as a ledger measured it, or assumed: and it says which."""
+    from flopsd.config import load_peaks
+    from flopsd.estimate import Mfu
+    from flopsd.estimate_measured import mfu_of
+
+    if arguments.mfu_from is not None:
+        return mfu_of(Path(arguments.mfu_from), load_peaks(peaks_file), arguments.format)
+    low, high = arguments.mfu or _interval(DEFAULT_MFU)
+    return Mfu(low, high, "assumed: nobody measured it" if arguments.mfu is None else "as given")
 
 
 def _model(arguments: argparse.Namespace) -> Model:
