@@ -38,14 +38,16 @@ class ThresholdWatch:
         if passed <= self._told.get(key, 0):
             return
         self._told[key] = passed
+        name, source = finding.rule.id, finding.rule.citation
         if finding.state is State.ABOVE:
-            log.warning(
-                "ABOVE THE THRESHOLD of %s (%s): %s", finding.rule.id, finding.rule.citation, _consequence(finding)
-            )
+            consequence = " ".join(finding.rule.consequence.split())
+            log.warning("ABOVE THE THRESHOLD of %s (%s): %s", name, source, consequence)
             return
+        known = "measured" if seen == measured else "certain"
         log.warning(
-            "%.1f %% of the threshold of %s (%s) is reached; `flopsd status` tells when it would be crossed",
+            "%.1f %% of the threshold of %s (%s) is %s; `flopsd status` tells when it would be crossed",
             seen * 100 / PPM,
-            finding.rule.id,
-            finding.rule.citation,
+            name,
+            source,
+            known,
         )

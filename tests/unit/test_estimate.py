@@ -136,27 +136,8 @@ def test_a_file_that_is_no_configuration(capsys: pytest.CaptureFixture[str], tmp
 def test_the_mfu_of_an_earlier_run_is_its_ledgers(capsys: pytest.CaptureFixture[str]) -> None:
     vectors = Path(__file__).resolve().parents[1] / "vectors" / "valid"
     ledger = vectors / "declared-by-settings" / "ledger.json"
-    command = [
-        "estimate",
-        "--parameters",
-        "8e9",
-        "--tokens",
-        "1e9",
-        "--sequence-length",
-        "2048",
-        "--on",
-        "ml.p5.48xlarge",
-    ]
-    found = facts([*command, "--mfu-from", str(ledger)], capsys)
+    command = ["--parameters", "8e9", "--tokens", "1e9", "--sequence-length", "2048", "--on", "ml.p5.48xlarge"]
+    found = told(capsys, *command, "--mfu-from", str(ledger))
     assert "measured, by the ledger ledger.json, not verified here" in json.dumps(found)
-    with pytest.raises(SystemExit) as left:
-        main([*command, "--mfu-from", str(vectors / "activity-and-gaps" / "ledger.json")])
-    assert left.value.code == 1
+    assert run(*command, "--mfu-from", str(vectors / "activity-and-gaps" / "ledger.json")) == 1
     assert "--phase train" in capsys.readouterr().err
-
-
-def facts(command: list[str], capsys: pytest.CaptureFixture[str]) -> Any:
-    with pytest.raises(SystemExit) as left:
-        main([*command, "--json"])
-    assert not left.value.code
-    return json.loads(capsys.readouterr().out)
