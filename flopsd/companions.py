@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +16,7 @@ from flopsd.listening import Listener
 from flopsd.parse import parse_listen
 from flopsd.rolling import RollingSeals
 from flopsd.settings import Settings
-from flopsd.snapshot import Snapshot
+from flopsd.snapshot import Keeping, Snapshot
 from flopsd.threshold_watch import ThresholdWatch
 from flopsd.writer import Writer
 
@@ -97,7 +98,7 @@ class Companions:
         assert self._settings.listen is not None
         host, port = parse_listen(self._settings.listen)
         try:
-            server = WebServer(host or "0.0.0.0", port, lambda: self._writer.snapshot)
+            server = WebServer(host or "0.0.0.0", port, self._shown)
         except OSError as fault:
             if not self._complained:
                 log.error(
@@ -111,6 +112,11 @@ class Companions:
         server.start()
         self._bound = True
         log.info("metrics at %s/metrics", server.url)
+
+    def _shown(self) -> Snapshot:
+        """The newest snapshot with what only the moment of looking tells. Called by the web front's threads."""
+        keeping = Keeping(self._clock.wall_ns()) if self._rolling is None else self._rolling.keeping()
+        return replace(self._writer.snapshot, keeping=keeping)
 
 
 def progress_line(snapshot: Snapshot, seconds: int) -> str:
