@@ -37,7 +37,7 @@ class WebServer(ThreadingMixIn, TCPServer):
     def __init__(
         self, host: str, port: int, snapshot: Callable[[], Snapshot], more: Callable[[], Iterable[Metric]] = tuple
     ) -> None:
-        """`more`: metrics beside the snapshot's. Binds; raises OSError when the address is taken or not of this machine."""
+        """`more`: further metrics. Binds; raises OSError when the address is taken or not of this machine."""
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.snapshot, self.more = snapshot, more
         self.exposition = Exposition()

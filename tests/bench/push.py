@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import threading
@@ -33,26 +34,28 @@ def _one(standin: Path, folder: Path, kind: str, say: Callable[[str, str, str], 
     state, ledger = folder / "state", folder / "ledger.json"
     flags = ("--state-dir", str(state), "--ledger", str(ledger), "--listen", "off", "--seal-every", "off",
              "--checkpoint-output", "off", "--push-every", "1")  # fmt: skip
-    with _receiver(kind) as receivers:
-        with started("run", *flags, *receivers, env=environment(standin, scenario)) as program:
-            wait_until(lambda: (state / "lock").exists() and (state / "lock").read_text(), "the daemon is there")
-            pause = threading.Event()
-            pause.wait(4)
-            daemon = psutil.Process(daemon_pid(state))
-            pusher = daemon.children()
-            spent, since = _cpu_ns(daemon.pid), time.monotonic()
-            spent_pushing = sum(_cpu_ns(child.pid) for child in pusher)
-            pause.wait(seconds)
-            passed = time.monotonic() - since
-            cpu = (_cpu_ns(daemon.pid) - spent) / 1e7 / passed
-            cpu_pushing = (sum(_cpu_ns(child.pid) for child in pusher) - spent_pushing) / 1e7 / passed
-            rss = daemon.memory_info().rss / 1e6
-            rss_pushing = sum(child.memory_info().rss for child in pusher) / 1e6
-            asked = time.monotonic()
-            program.process.send_signal(signal.SIGTERM)
-            assert program.finish() == 0, program.text
-            ended = time.monotonic() - asked
-    predicate = json.loads(__import__("base64").b64decode(json.loads(ledger.read_bytes())["payload"]))["predicate"]
+    with (
+        _receiver(kind) as receivers,
+        started("run", *flags, *receivers, env=environment(standin, scenario)) as program,
+    ):
+        wait_until(lambda: (state / "lock").exists() and (state / "lock").read_text(), "the daemon is there")
+        pause = threading.Event()
+        pause.wait(4)
+        daemon = psutil.Process(daemon_pid(state))
+        pusher = daemon.children()
+        spent, since = _cpu_ns(daemon.pid), time.monotonic()
+        spent_pushing = sum(_cpu_ns(child.pid) for child in pusher)
+        pause.wait(seconds)
+        passed = time.monotonic() - since
+        cpu = (_cpu_ns(daemon.pid) - spent) / 1e7 / passed
+        cpu_pushing = (sum(_cpu_ns(child.pid) for child in pusher) - spent_pushing) / 1e7 / passed
+        rss = daemon.memory_info().rss / 1e6
+        rss_pushing = sum(child.memory_info().rss for child in pusher) / 1e6
+        asked = time.monotonic()
+        program.process.send_signal(signal.SIGTERM)
+        assert program.finish() == 0, program.text
+        ended = time.monotonic() - asked
+    predicate = json.loads(base64.b64decode(json.loads(ledger.read_bytes())["payload"]))["predicate"]
     gaps = predicate["coverage"]["gapSecondsByReason"]
     what = f"pushed every second to {kind}, {GPUS} GPUs"
     say(f"daemon CPU / RSS, {what}", f"{cpu:.3f} % / {rss:.1f} MB", "as nobody")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.process import Program, daemon_pid, environment, get, predicate, started, wait_until
+from tests.support.process import daemon_pid, environment, get, predicate, started, wait_until
 from tests.support.receivers import prometheus, pushgateway, query, victoriametrics
 from tests.support.scenario import Scenario, Segment, a100, h100
 
