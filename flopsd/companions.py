@@ -80,14 +80,17 @@ class Companions:
         self._next_bind_ns = self._begin_ns = clock.boottime_ns()
         self._next_progress_ns = self._begin_ns + PROGRESS_SECONDS * NS_PER_S
         self._complained = False
-        self.each_tick()
+        self._look_after_all()
 
     def each_tick(self) -> None:
+        self._look_after_all()
+        if self._feed is not None:
+            self._feed.each_tick()  # not before the first message: what it loads and starts would delay metering
+
+    def _look_after_all(self) -> None:
         if self._rolling is not None:
             self._rolling.each_tick()
         self._ear.each_tick()
-        if self._feed is not None:
-            self._feed.each_tick()
         now_ns = self._clock.boottime_ns()
         if not self._bound and now_ns >= self._next_bind_ns:
             self._bind()

@@ -139,10 +139,14 @@ def _feed(settings: Settings, command: Sequence[str], writer: Writer, clock: Clo
     """Nothing of it is loaded unless something is pushed."""
     if not settings.pushes or not command:
         return None
-    from flopsd.exporter import Exposition
 
-    exposition = Exposition()
-    return Feed(command, settings.push_every_seconds, lambda: exposition.render(writer.snapshot, "")[0], clock)
+    def render() -> bytes:
+        from flopsd.exporter import Exposition
+
+        # Two pages in a row share nothing that is worth keeping: the daemon is short of memory, not of time.
+        return Exposition().render(writer.snapshot, "")[0]
+
+    return Feed(command, settings.push_every_seconds, render, clock)
 
 
 def _seconds_left(settings: Settings, clock: Clock, stopped_ns: int | None) -> float:

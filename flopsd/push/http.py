@@ -55,9 +55,10 @@ class Http:
         ):
             opener.add_handler(handler)
         # The socket's own time limit begins anew with each byte, so a receiver that drips would hold us for ever.
-        over = threading.Timer(seconds, lambda: _cut(sockets))
-        over.daemon = True
-        over.start()
+        late = threading.Event()
+        timer = threading.Timer(seconds, _cut, (sockets, late))
+        timer.daemon = True
+        timer.start()
         try:
             request = urllib.request.Request(url, data=body, headers=given, method=method)
             with opener.open(request, timeout=seconds) as answer:
@@ -66,9 +67,9 @@ class Http:
             with fault:
                 raise _refused(fault, seconds) from None
         except (OSError, http.client.HTTPException) as fault:
-            raise _unreachable(fault, seconds, over) from fault
+            raise _unreachable(fault, seconds, late.is_set()) from fault
         finally:
-            over.cancel()
+            timer.cancel()
 
     def _authorization(self) -> dict[str, str]:
         """Read anew each time: files with tokens are renewed by who put them there."""
@@ -124,7 +125,8 @@ def _keeping(kind: type[http.client.HTTPConnection], sockets: list[socket.socket
     return Connection
 
 
-def _cut(sockets: list[socket.socket]) -> None:
+def _cut(sockets: list[socket.socket], late: threading.Event) -> None:
+    late.set()
     for one in sockets:
         try:
             socket.socket.shutdown(one, socket.SHUT_RDWR)  # not TLS's, which would say goodbye first
@@ -149,9 +151,9 @@ def _refused(fault: urllib.error.HTTPError, seconds: float) -> PushError:
     )
 
 
-def _unreachable(fault: Exception, seconds: float, over: threading.Timer) -> PushError:
+def _unreachable(fault: Exception, seconds: float, late: bool) -> PushError:
     why = fault.reason if isinstance(fault, urllib.error.URLError) else fault
-    if isinstance(why, TimeoutError) or over.finished.is_set():
+    if late or isinstance(why, TimeoutError):
         return PushError(f"no answer within {seconds:.3g} s", reason="timeout")
     text = (why.strerror if isinstance(why, OSError) and why.strerror else str(why)) or type(why).__name__
     return PushError(text, reason="unreachable")
