@@ -39,10 +39,10 @@ class Lane:
         self, name: str, open_sender: Callable[[], Sender], clock: Clock, told: Callable[[PushState], None]
     ) -> None:
         self.name = name
-        self._open, self._clock, self._told = open_sender, clock, told
+        self._clock, self._told = clock, told
         self._queue: deque[Any] = deque()
         self._changed = threading.Condition()
-        self._hurry, self._last_given = threading.Event(), False
+        self._hurry = threading.Event()
         self._deadline_ns: int | None = None
         self._successes, self._failures, self._dropped = 0, Counter[str](), 0
         self._last_success_wall_ns: int | None = None
@@ -67,6 +67,11 @@ class Lane:
             self._last_success_wall_ns,
         )
 
+    @property
+    def well(self) -> bool:
+        """Whether everything that was offered went through, once it is done."""
+        return self._sender is not None and self.done.is_set() and not self._queue
+
     def offer(self, parsed: Parsed, states: Sequence[PushState]) -> None:
         """Take one page up, in place of the oldest where there are too many."""
         if self._sender is None:
@@ -84,7 +89,7 @@ class Lane:
         with self._changed:
             self._deadline_ns = deadline_ns
             self._hurry.set()
-            if self._sender is None or self._last_given:
+            if self._sender is None:
                 self.done.set()
             self._changed.notify()
 
@@ -114,7 +119,7 @@ class Lane:
                 backoff_seconds = min(2 * backoff_seconds, LONGEST_BACKOFF_SECONDS)
             self._told(self.state)
         if self._queue:
-            log.error("%s never got the last %d page(s): %s", self.name, len(self._queue), self._complaint)
+            log.error("%s never got the last of it (%d in the queue): %s", self.name, len(self._queue), self._complaint)
             self._dropped += len(self._queue)
         self._told(self.state)
         self.done.set()

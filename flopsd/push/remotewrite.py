@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cramjam import snappy
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
 from flopsd.errors import PushError
 from flopsd.push.http import Http, Signer
 from flopsd.push.lanes import KEPT_PAGES
@@ -39,8 +36,11 @@ class RemoteWrite:
     keeps = KEPT_PAGES
 
     def __init__(self, target: Target, http: Http) -> None:
+        """Raises ImportError without the extra."""
+        from cramjam import snappy
+
         self._target, self._http, self._zeros = target, http, Zeros()
-        self._request = write_request()
+        self._request, self._compress = write_request(), snappy.compress_raw
 
     def encode(self, parsed: Parsed) -> bytes:
         request, zeros = self._request(), self._zeros.of(parsed)
@@ -58,7 +58,7 @@ class RemoteWrite:
                 if key_of(sample.name, sample.labels) in zeros:
                     series.samples.add(value=0.0, timestamp=at_ms - 1)
                 series.samples.add(value=sample.value, timestamp=at_ms)
-        return bytes(snappy.compress_raw(request.SerializeToString()))
+        return bytes(self._compress(request.SerializeToString()))
 
     def send(self, body: bytes, seconds: float) -> None:
         """Raises PushError."""
@@ -66,7 +66,9 @@ class RemoteWrite:
 
 
 def write_request() -> Any:
-    """The protobuf class of a request, in a pool of its own."""
+    """The protobuf class of a request, in a pool of its own. Raises ImportError without protobuf."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
     file = descriptor_pb2.FileDescriptorProto(name="remote.proto", package="prometheus", syntax="proto3")
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from flopsd.clock import NS_PER_S, Clock
 from flopsd.errors import PushError
@@ -21,7 +21,10 @@ from flopsd.push.targets import Target
 log = logging.getLogger("flopsd")
 END_SECONDS = 10.0
 SCRAPE_SECONDS = 5.0
-NEEDS_EXTRA = "pushing by OTLP or remote write needs the packages of the extra 'push'", "pip install 'flopsd[push]'"
+NEEDS_EXTRA = (
+    "pushing by OTLP or remote write needs the packages of the extra 'push', signing for AWS those of 'kms'",
+    "pip install 'flopsd[push]'",
+)
 
 
 class Pusher:
@@ -53,7 +56,7 @@ class Pusher:
             lane.finish(deadline_ns)
         for lane in self._lanes:
             self._clock.wait(lane.done, (deadline_ns - self._clock.boottime_ns()) / NS_PER_S)
-        return all(lane.done.is_set() and not lane.state.waiting for lane in self._lanes)
+        return all(lane.well for lane in self._lanes)
 
     def _told(self, state: PushState) -> None:
         if not self._tell:
@@ -120,27 +123,21 @@ def _scrape(url: str, clock: Clock) -> Page:
     return Page(text, clock.wall_ns())
 
 
-class _Opener:
-    def __init__(self, target: Target, environment: Mapping[str, str]) -> None:
-        self._target, self._environment = target, environment
-
-    def __call__(self) -> Sender:
-        target = self._target
+def _opener(target: Target, environment: Mapping[str, str]) -> Callable[[], Sender]:
+    def open_sender() -> Sender:
         if target.kind == "pushgateway":
             from flopsd.push.gateway import Gateway
 
-            return Gateway(target, Http(target, self._environment))
+            return Gateway(target, Http(target, environment))
         try:
             if target.kind == "otlp":
                 from flopsd.push.otlp import Otlp
 
-                return Otlp(target, Http(target, self._environment))
+                return Otlp(target, Http(target, environment))
             from flopsd.push.remotewrite import RemoteWrite, signer
 
-            return RemoteWrite(target, Http(target, self._environment, signer(target)))
+            return RemoteWrite(target, Http(target, environment, signer(target)))
         except ImportError as fault:
             raise PushError(NEEDS_EXTRA[0], reason="not_possible", final=True, hint=NEEDS_EXTRA[1]) from fault
 
-
-def _opener(target: Target, environment: Mapping[str, str]) -> _Opener:
-    return _Opener(target, environment)
+    return open_sender

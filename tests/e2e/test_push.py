@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.process import daemon_pid, environment, get, predicate, started, wait_until
-from tests.support.receivers import prometheus, pushgateway, query, victoriametrics
+from tests.support.receivers import prometheus, pushgateway, query, receiving, victoriametrics
 from tests.support.scenario import Scenario, Segment, a100, h100
 
 BUSY = (Segment(700, hmma=0.5, fp32=0.1, util=100, watts=500), Segment(300, util=0, watts=120))
@@ -91,3 +91,62 @@ def _told(url: str, job: str, total: int) -> None:
     assert last == pytest.approx(total, rel=1e-12)
     if job != "gw":
         assert increase == pytest.approx(total, rel=1e-12)
+
+
+@pytest.mark.tool("promtool")
+def test_a_refusing_receiver_changes_nothing_and_no_secret_gets_out(tmp_path: Path, standin: Path) -> None:
+    env = environment(
+        standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"), FLOPSD_PUSH_AUTH="Bearer s3cr3t"
+    )
+    state, ledger = tmp_path / "state", tmp_path / "ledger.json"
+    with receiving() as receiver:
+        receiver.status = 403
+        flags = ("--push", f"remotewrite+{receiver.url}/w#auth=env", "--push", f"pushgateway+{receiver.url}")
+        with started(
+            "exec", "--state-dir", str(state), "--ledger", str(ledger), "--listen", "127.0.0.1:0", "--push-every", "1", *flags,
+            "--", "sh", "-c", "env; while [ ! -e $0 ]; do sleep 0.1; done; exit 7", str(tmp_path / "go"), env=env,
+        ) as program:  # fmt: skip
+            url = program.wait_for(r"metrics at (\S+)/metrics")[1]
+            failed = f'flopsd_push_failures_total{{reason="refused",target="remotewrite+{receiver.url}/w"}}'
+            wait_until(
+                lambda: (page := get(f"{url}/metrics")[1]).count(failed) and f"{failed} 0.0" not in page, "failures"
+            )
+            page = get(f"{url}/metrics")[1]
+            (tmp_path / "go").touch()
+            assert program.finish() == 7, program.text
+        requests = list(receiver.requests)
+    checked = subprocess.run(["promtool", "check", "metrics"], input=page, text=True, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    assert {(path.split("/")[1], headers.get("Authorization")) for _, path, headers, _ in requests} == {
+        ("w", "Bearer s3cr3t"),
+        ("metrics", None),  # it did not ask for it
+    }
+    assert "FLOPSD_PUSH_AUTH" not in program.out
+    kept = b"".join(path.read_bytes() for path in [*state.rglob("*"), ledger] if path.is_file())
+    assert "s3cr3t" not in program.text + program.out + page
+    assert b"s3cr3t" not in kept
+    assert program.text.count(f"NOT PUSHED to remotewrite+{receiver.url}/w: HTTP 403: told  [31mwhy not") == 1
+    assert int(predicate(ledger)["totals"]["executed"]["measured"]) > 0
+
+
+def test_without_the_extra_the_gateway_is_still_pushed_to_and_the_remedy_told(tmp_path: Path, standin: Path) -> None:
+    """And what pushes alone, beside a daemon that knows nothing of it."""
+    (tmp_path / "cramjam.py").write_text("raise ImportError('not here')\n")
+    env = environment(
+        standin,
+        Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"),
+        PYTHONPATH=os.pathsep.join((str(tmp_path), os.getcwd())),
+    )
+    with receiving() as receiver, started("run", "--state-dir", str(tmp_path / "s"), "--listen", "127.0.0.1:0", "--no-seal", env=env) as daemon:  # fmt: skip
+        url = daemon.wait_for(r"metrics at (\S+)/metrics")[1]
+        flags = ("--push", f"remotewrite+{receiver.url}/w", "--push", f"pushgateway+{receiver.url}/base#job=alone")
+        with started("push", "--url", url, "--push-every", "1", *flags, env=env) as pusher:
+            pusher.wait_for(r"NOT PUSHED to remotewrite.*the extra 'push'.*; pip install 'flopsd\[push\]'")
+            wait_until(lambda: len(receiver.requests) >= 2, "two pushes")
+            before = len(receiver.requests)
+            pusher.process.send_signal(signal.SIGTERM)
+            assert pusher.finish() == 1, pusher.text  # one receiver got nothing
+        assert len(receiver.requests) > before
+        method, path, _, body = receiver.requests[-1]
+    assert (method, path.split("/node/")[0]) == ("PUT", "/base/metrics/job/alone")
+    assert b"flopsd_push_successes_total" in body

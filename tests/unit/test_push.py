@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from flopsd.push.lanes import Lane, Sender
 from flopsd.push.otlp import Otlp
 from flopsd.push.pages import Parsed, parse_page
 from flopsd.push.remotewrite import RemoteWrite, signer, write_request
-from flopsd.push.states import PushState, parse_state
+from flopsd.push.states import REASONS, PushState, metrics, parse_state
 from flopsd.push.targets import Target, parse_target
 from flopsd.testing import FakeClock
 from tests.support.process import wait_until
@@ -86,6 +87,17 @@ def test_settings_take_several_receivers_once_each() -> None:
     with pytest.raises(ConfigError, match="did you mean FLOPSD_PUSH_EVERY"):
         load_settings({}, {"FLOPSD_PUSH_EVER": "1"})
     assert "FLOPSD_PUSH_AUTH" in SECRETS
+
+
+def test_the_page_of_documentation_shows_addresses_and_metrics_that_are_so() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "push.md").read_text()
+    addresses = re.findall(r"(?:pushgateway|otlp|remotewrite)\+http[^\s'`]+", text)
+    for name, value in {"#auth=FILE&tenant=ID": "#auth=f&tenant=t", "sigv4=REGION": "sigv4=eu-west-1"}.items():
+        addresses = [address.replace(name, value) for address in addresses]
+    assert len([parse_target(address) for address in addresses]) >= 9
+    shown = {sample.name for family in metrics([PushState("x", last_success_wall_ns=1)]) for sample in family.samples}
+    assert set(re.findall(r"flopsd_push_[a-z_]+", text)) == shown
+    assert all(f"`{reason}`" in text for reason in REASONS)
 
 
 @given(
