@@ -148,8 +148,9 @@ class Lane:
         return None
 
     def _failed(self, fault: PushError) -> None:
-        self._failures[fault.reason] += 1
-        self._dropped += fault.final
+        with self._changed:
+            self._failures[fault.reason] += 1
+            self._dropped += fault.final
         if str(fault) != self._complaint:
             log.error(
                 "NOT PUSHED to %s: %s%s; metering goes on",
