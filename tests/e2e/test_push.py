@@ -46,9 +46,9 @@ def test_what_is_pushed_through_a_kill_adds_up_to_the_ledger(tmp_path: Path, sta
             wait_until(lambda: all(_points(url, job) >= 6 for job, url in where.items()), "six pushes")
             (pusher,) = psutil.Process(daemon_pid(state)).children()
             os.kill(daemon_pid(state), signal.SIGKILL)
+            program.wait_for("incarnation 2")
             psutil.wait_procs([pusher], timeout=30)
             assert not pusher.is_running()  # it would push older pages over its successor's
-            program.wait_for("incarnation 2")
             wait_until(lambda: all(_points(url, job) >= 13 for job, url in where.items()), "thirteen pushes in all")
             os.kill(program.process.pid, signal.SIGTERM)
             program.finish()
