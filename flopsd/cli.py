@@ -22,6 +22,7 @@ from flopsd.verbs import (
     looking,
     merging,
     metering,
+    pushing,
     reporting,
     sealing,
     verifying,
@@ -73,6 +74,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"flopsd {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    for module in (metering, sealing, verifying, reporting, merging, keys, exporting, estimating, looking):
+    for module in (metering, sealing, verifying, reporting, merging, keys, exporting, estimating, pushing, looking):
         module.add(verbs)
     return parser

@@ -19,8 +19,20 @@ from flopsd.settings import BY_KEY, SETTINGS, Settings, effective
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PASSPHRASE, PASSPHRASE_FILE = "FLOPSD_KEY_PASSPHRASE", "FLOPSD_KEY_PASSPHRASE_FILE"
 PKCS11_PIN = "FLOPSD_PKCS11_PIN"
-SECRETS = (PASSPHRASE, PKCS11_PIN)  # for flopsd alone: a job that it starts gets its environment without them
-_KEY_VARIABLES_THAT_ARE_NOT_SETTINGS = ("FLOPSD_CONFIG", PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN, SOCKET_VARIABLE)
+PUSH_AUTH = "FLOPSD_PUSH_AUTH"
+SECRETS = (
+    PASSPHRASE,
+    PKCS11_PIN,
+    PUSH_AUTH,
+)  # for flopsd alone: a job that it starts gets its environment without them
+_KEY_VARIABLES_THAT_ARE_NOT_SETTINGS = (
+    "FLOPSD_CONFIG",
+    PASSPHRASE,
+    PASSPHRASE_FILE,
+    PKCS11_PIN,
+    PUSH_AUTH,
+    SOCKET_VARIABLE,
+)
 
 
 def config_dir() -> Path:

@@ -28,8 +28,8 @@ _GPU = ("gpu", "uuid")
 class SnapshotCollector(Collector):
     """What changes from reading to reading."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+    def __init__(self, snapshot: Snapshot, more: Iterable[Metric] = ()) -> None:
+        self._snapshot, self._more = snapshot, more
 
     def collect(self) -> Iterator[Metric]:
         snapshot = self._snapshot
@@ -38,6 +38,7 @@ class SnapshotCollector(Collector):
         yield from _gauges(snapshot.devices)
         yield from _sources(snapshot)
         yield from _journal(snapshot)
+        yield from self._more
 
 
 class FactsCollector(Collector):
@@ -57,14 +58,14 @@ class Exposition:
     def __init__(self) -> None:
         self._facts: dict[tuple[object, ...], bytes] = {}
 
-    def render(self, snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
-        """The page and its content type, as the client's Accept header asks."""
+    def render(self, snapshot: Snapshot, accept: str, more: Iterable[Metric] = ()) -> tuple[bytes, str]:
+        """The page, with `more` below, and its content type, as the client's Accept header asks."""
         encoder, content_type = choose_encoder(accept)
         key = (content_type, snapshot.replay, *(state.device.uid for state in snapshot.devices))
         if key not in self._facts:
             self._facts = {k: v for k, v in self._facts.items() if k[1:] == key[1:]}
             self._facts[key] = encoder(_registry(FactsCollector(snapshot))).removesuffix(b"# EOF\n")
-        return self._facts[key] + encoder(_registry(SnapshotCollector(snapshot))), content_type
+        return self._facts[key] + encoder(_registry(SnapshotCollector(snapshot, more))), content_type
 
 
 def _registry(collector: Collector) -> CollectorRegistry:

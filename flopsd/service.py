@@ -18,13 +18,14 @@ from flopsd.context import find_context
 from flopsd.core.declared import Declared
 from flopsd.core.policy import Policy
 from flopsd.daemon import Daemon
-from flopsd.delivery import copy_places
+from flopsd.delivery import RESERVE_SECONDS, copy_places
 from flopsd.journal import Journal, StateDir
 from flopsd.meeting import SOCKET_NAME, socket_path
 from flopsd.opening import Opening, cores_per_chip, open_sources, source_options
 from flopsd.ownership.opening import Job
 from flopsd.places import S3Place
 from flopsd.policies import load_policies
+from flopsd.push.feeding import LAST_PUSH_SECONDS, Feed
 from flopsd.rolling import RollingSeals
 from flopsd.runs import choose_run, recover
 from flopsd.settings import Settings, declared_of
@@ -50,11 +51,13 @@ def run_daemon(
     supervision: Supervision | None = None,
     progress: bool = False,
     seal_command: Sequence[str] = (),
+    push_command: Sequence[str] = (),
 ) -> bool:
     """Meter until told to stop, then seal. True if all went well, the seal included. Under supervision a sealed
     ledger that could not be copied is well too: sealing it once more would not help.
 
-    `seal_command` makes a rolling seal, in a process of its own; without one there is none.
+    `seal_command` makes a rolling seal, in a process of its own; without one there is none. `push_command` likewise
+    pushes the metrics that come through its stdin.
     Raises FlopsdError when it cannot begin.
     """
     table, policies, declared = load_peaks(settings.peaks), load_policies(settings.policies), declared_of(settings)
@@ -86,21 +89,28 @@ def run_daemon(
                 "the path of %s is too long for a socket in it: training processes meet it elsewhere", folder.path
             )
         ear = Ear(client_socket, settings.client_uids, daemon.hear, clock)
+        feed = _feed(settings, push_command, writer, clock)
         _tell_missing_extra(settings)
         log.info("run %s, incarnation %d, journal %s", run, writer.snapshot.incarnation, folder.journal)
         ending.attach(daemon, settings, clock, supervision)
         try:
-            why = daemon.run(Companions(writer, settings, clock, err if progress else None, rolling, ear).each_tick)
+            why = daemon.run(
+                Companions(writer, settings, clock, err if progress else None, rolling, ear, feed).each_tick
+            )
         finally:
             ear.stop()
             if rolling is not None:
                 rolling.stop()
         durable = writer.close(why, ending.child_exit_code)
+        if feed is not None:
+            feed.finish()  # it is pushed while we seal
         sealed = copied = not settings.seal
         if settings.seal and durable:
             last = seal_at_end(settings, folder, run, context.node, clock, err, environment)
             sealed = last is not None
             copied = last is not None and copy_at_end(settings, last, clock, daemon.stopped_ns, err)
+        if feed is not None:
+            feed.end(_seconds_left(settings, clock, daemon.stopped_ns))
     finally:
         journal.close()
         folder.release()
@@ -123,6 +133,27 @@ def _rolling(settings: Settings, command: Sequence[str], clock: Clock, *, resume
     # A reading may be late for a checkpoint by as much as an interval.
     between = min(settings.checkpoint_seconds, every) + settings.interval_seconds
     return RollingSeals(command, every, between, clock, overdue=resumed)
+
+
+def _feed(settings: Settings, command: Sequence[str], writer: Writer, clock: Clock) -> Feed | None:
+    """Nothing of it is loaded unless something is pushed."""
+    if not settings.pushes or not command:
+        return None
+
+    def render() -> bytes:
+        from flopsd.exporter import Exposition
+
+        # Two pages in a row share nothing that is worth keeping: the daemon is short of memory, not of time.
+        return Exposition().render(writer.snapshot, "")[0]
+
+    return Feed(command, settings.push_every_seconds, render, clock)
+
+
+def _seconds_left(settings: Settings, clock: Clock, stopped_ns: int | None) -> float:
+    """Of the time that stopping may take; the pusher gives up by itself before."""
+    now_ns = clock.boottime_ns()
+    used_seconds = (now_ns - (stopped_ns or now_ns)) / NS_PER_S
+    return min(LAST_PUSH_SECONDS, max(0.0, settings.stop_seconds - used_seconds - RESERVE_SECONDS))
 
 
 def _writer_settings(

@@ -28,6 +28,8 @@ class Settings:
     checkpoint_output: str = "stdout"
     state_dir: str | None = None
     listen: str | None = "127.0.0.1:10188"
+    pushes: tuple[str, ...] = ()
+    push_every_seconds: float = 15.0
     run_id: str | None = None
     key: str | None = None
     ledger: str | None = None
@@ -108,6 +110,19 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "listen", "--listen", "HOST:PORT", "where /metrics is served, or 'off' (default: 127.0.0.1:10188)", parse.listen
+    ),
+    Setting(
+        "pushes",
+        "--push",
+        "RECEIVER",
+        "where metrics are pushed to too: pushgateway+http://HOST:PORT, otlp+http://HOST:PORT/PATH or "
+        "remotewrite+http://HOST:PORT/PATH (https as well), behind it "
+        "#auth=FILE&ca=FILE&job=NAME&sigv4=REGION&tenant=ID",
+        parse.pushes,
+        repeatable=True,
+    ),
+    Setting(
+        "push_every_seconds", "--push-every", "SECONDS", "time between pushes (default: 15)", parse.seconds(1, 3600)
     ),
     Setting(
         "run_id",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from flopsd.clock import SystemClock
 from flopsd.errors import ConfigError
 from flopsd.settings import BY_KEY, SETTINGS, Setting
-from flopsd.verbs import FAILED, OK, SEAL_KEYS, add_settings, settings_of
+from flopsd.verbs import FAILED, OK, PUSH_KEYS, SEAL_KEYS, add_settings, settings_of
 
 if TYPE_CHECKING:
     from flopsd.verbs import Verbs
@@ -52,8 +52,9 @@ def _run(arguments: argparse.Namespace) -> int:
     supervision = None if arguments.lifeline is None else Supervision(arguments.lifeline)
     config = ["--config", arguments.config] if arguments.config else []
     seal = [*ME, "seal", "--rolling", *config, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
+    push = [*ME, "push", "--fed", *config, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
     settings, clock = settings_of(arguments), SystemClock()
-    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, supervision, progress, seal)
+    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, supervision, progress, seal, push)
     return OK if well else FAILED
 
 
