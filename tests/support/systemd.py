@@ -103,7 +103,8 @@ def systemd(tmp_path: Path, extra: Path, *units: Path) -> Iterator[Systemd]:
         inside.run("ip", "link", "set", "lo", "up")
         yield inside
     finally:
-        os.killpg(outer.pid, signal.SIGKILL)
+        if outer.poll() is None:
+            os.killpg(outer.pid, signal.SIGKILL)
         outer.wait()
 
 
