@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,17 +38,23 @@ def cluster(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield running
 
 
+def exec_ledgers(cluster: Slurm, name: str) -> dict[str, Path]:
+    """The ledgers of `flopsd exec` by node, in the folders that flopsd chose by itself."""
+    found = cluster.run("find", f"/var/lib/flopsd/{name}", "-name", "*.ledger.*").stdout.split()
+    out = cluster.folder / "out" / name
+    for path in map(Path, found):
+        (out / path.parent.name).mkdir(parents=True, exist_ok=True)
+        cluster.run("cp", str(path), str(out / path.parent.name / path.name))
+    return {path.parent.name: path for path in out.glob("*/*.ledger.json")}
+
+
 def ledger(folder: Path) -> Path:
     (found,) = wait_until(lambda: list(folder.glob("*.ledger.json")), f"a ledger in {folder}")
     return Path(found)
 
 
-def key_of(folder: Path) -> str:
-    return str(next(folder.glob("*.ledger.pub")))
-
-
 def test_prolog_and_epilog_meter_each_job_by_itself(cluster: Slurm) -> None:
-    work = f"""
+    work = """
         from flopsd.client import connect
         import os
         one = connect(); one.declare(method="lora"); one.close(30)
@@ -72,3 +77,66 @@ def test_prolog_and_epilog_meter_each_job_by_itself(cluster: Slurm) -> None:
         assert told["incarnations"][0]["end"] == "SIGTERM"
         assert '"lora"' in ledger(folder).with_suffix(".journal.jsonl").read_text()
     wait_until(lambda: cluster.states() == ["idle", "idle"], "no node is drained")
+
+
+def test_a_daemon_that_dies_is_started_again_and_the_job_has_one_ledger(cluster: Slurm) -> None:
+    before = set((cluster.folder / "jobs" / "n1").glob("*"))
+    kill = (
+        f"d={cluster.folder}/jobs/n1/$SLURM_JOB_ID; until grep -q activity $d/pending.jsonl; do sleep 0.05; done; "
+        'kill -KILL $(cat $d/lock); until grep -q "incarnation 2" $d/flopsd.log; do sleep 0.05; done'
+    )
+    cluster.run("srun", "-N1", "-w", "n1", "--gres=gpu:2", "sh", "-c", kill)
+    (folder,) = set((cluster.folder / "jobs" / "n1").glob("*")) - before
+    told = predicate(ledger(folder))
+    assert [one["end"] for one in told["incarnations"]] == [None, "SIGTERM"]
+    assert len(told["devices"]) == 2
+
+
+@pytest.mark.parametrize("broken", ["FLOPSD=/no/such/command", "if then fi", "exit 3", "STATE=/proc/none"])
+def test_a_job_runs_and_its_node_stays_whatever_is_broken(cluster: Slurm, broken: str) -> None:
+    (cluster.folder / "broken").write_text(f"{broken}\n")
+    conf = cluster.folder / "job.conf"
+    cluster.run("sh", "-c", f"(cat {conf}; cat {cluster.folder}/broken) >/etc/flopsd/slurm-job.conf")
+    try:
+        assert cluster.run("srun", "-N1", "--gres=gpu:1", "echo", "ran").stdout == "ran\n"
+        wait_until(lambda: cluster.states() == ["idle", "idle"], "no node is drained")
+    finally:
+        cluster.run("cp", str(conf), "/etc/flopsd/slurm-job.conf")
+
+
+def test_a_job_without_gpus_is_not_metered(cluster: Slurm) -> None:
+    before = set((cluster.folder / "jobs").glob("*/*"))
+    cluster.run("srun", "-N1", "true")
+    wait_until(lambda: cluster.states() == ["idle", "idle"], "the job is over")
+    assert set((cluster.folder / "jobs").glob("*/*")) == before
+
+
+def test_exec_under_srun_meters_each_node_once_and_the_nodes_add_up(cluster: Slurm, tmp_path: Path) -> None:
+    """Two tasks a node, of which one meters; without a GPU by Slurm's word, so that the prolog stays out of it."""
+    key = str(tmp_path / "key.pem")
+    assert flopsd("key", "new", key).returncode == 0
+    job = "while ! grep -qs activity /var/lib/flopsd/slurm-$SLURM_JOB_ID/$SLURMD_NODENAME/pending.jsonl; do sleep 0.05; done; echo $SLURM_JOB_ID $FLOPSD_SOCKET"
+    done = cluster.run(
+        "srun", "-N2", "--ntasks-per-node=2", str(cluster.folder / "flopsd"), "exec", "--listen", "off", "--interval", "0.2",
+        "--key", key, "--", "sh", "-c", job,
+    )  # fmt: skip
+    assert done.stderr.count("its devices are metered by task 0") == 2, done.stderr
+    lines = sorted(done.stdout.split("\n"))
+    name = f"slurm-{done.stdout.split()[0]}"
+    for node in NODES:
+        said = [line for line in lines if line.endswith(f"/var/lib/flopsd/{name}/{node}/client.sock")]
+        assert len(said) == 2, "both tasks reach the node's daemon"
+    found = exec_ledgers(cluster, name)
+    assert sorted(found) == list(NODES)
+    each = [int(predicate(found[node])["totals"]["executed"]["measured"]) for node in NODES]
+    public = str(found["n1"].with_suffix(".pub"))
+    merged = tmp_path / "job.json"
+    merge = ("merge", "--trust", public, "--key", key, "--ledger", str(merged))
+    assert flopsd(*merge, "--nodes", "2", *map(str, found.values())).returncode == 0
+    assert int(predicate(merged)["totals"]["executed"]["measured"]) == sum(each)
+    refused = flopsd(*merge, "--nodes", "2", str(found["n1"]))
+    assert refused.returncode == 1
+    assert "rank 1" in refused.stderr
+    refused = flopsd(*merge, str(found["n2"]))
+    assert refused.returncode == 1
+    assert "rank 0" in refused.stderr

@@ -129,7 +129,7 @@ def test_every_line_that_hardens_has_its_reason() -> None:
 
 
 @pytest.mark.tool("unshare", "nsenter", "ip", "systemctl")
-def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_path: Path, env: dict[str, str]) -> None:
+def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_path: Path) -> None:
     """With everything that the unit forbids forbidden: dynamic user, system calls, devices, file system."""
     extra = tmp_path / "extra"
     (extra / "nvml").mkdir(parents=True)
