@@ -17,6 +17,7 @@ from flopsd.verbs import (
     NOT_VERIFIED,
     USAGE,
     configuring,
+    estimating,
     exporting,
     keys,
     looking,
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"flopsd {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    for module in (metering, sealing, verifying, reporting, merging, keys, exporting, looking, configuring):
+    for module in (metering, sealing, verifying, reporting, merging, keys, exporting, estimating, looking, configuring):
         module.add(verbs)
     parser.set_defaults(parser=lambda: parser)  # for what describes it: completions, the manual page
     return parser
