@@ -16,6 +16,7 @@ from flopsd.verbs import (
     NO_SOURCE,
     NOT_VERIFIED,
     USAGE,
+    configuring,
     estimating,
     exporting,
     keys,
@@ -74,6 +75,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"flopsd {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    for module in (metering, sealing, verifying, reporting, merging, keys, exporting, estimating, pushing, looking):
+    for module in (
+        metering,
+        sealing,
+        verifying,
+        reporting,
+        merging,
+        keys,
+        exporting,
+        estimating,
+        pushing,
+        looking,
+        configuring,
+    ):
         module.add(verbs)
+    parser.set_defaults(parser=lambda: parser)  # for what describes it: completions, the manual page
     return parser

@@ -17,6 +17,7 @@ FlopsdError
 ├── ArchitectureError    a model's FLOP cannot be computed from what is declared of it
 ├── StorageError         a copy of a ledger is not where it should be
 ├── PushError            metrics could not be pushed
+├── MissingExtraError    a package of an extra is not installed
 ├── ListenError          the socket for training processes cannot be had
 └── NotVerifiedError     a ledger that must not be believed, with the first reason
 """
@@ -120,3 +121,10 @@ class ListenError(FlopsdError):
 
 class NotVerifiedError(FlopsdError):
     """A ledger is not what it claims to be; the message is the first reason."""
+
+
+class MissingExtraError(FlopsdError):
+    """What was asked for needs the packages of an extra that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} need the packages of the extra '{extra}'", hint=f"pip install 'flopsd[{extra}]'")

@@ -113,7 +113,8 @@ def flag(value: object) -> bool:
 
 
 def listen(value: object) -> str | None:
-    if value is None or value == "off":
+    """HOST:PORT; None for `off`, which YAML reads as false."""
+    if value is None or value is False or value == "off":
         return None
     parse_listen(text(value))
     return text(value)
@@ -160,6 +161,8 @@ def files(value: object) -> tuple[str, ...]:
 
 
 def output(value: object) -> str:
+    """`off` too where YAML reads it as false."""
+    value = "off" if value is False else value
     if value not in ("stdout", "stderr", "off"):
         raise ValueError("expected stdout, stderr or off")
     return str(value)

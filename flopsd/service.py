@@ -8,11 +8,12 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from flopsd.clock import NS_PER_S, Clock
 from flopsd.closing import copy_at_end, seal_at_end, state_dir
-from flopsd.companions import Companions, Ear
+from flopsd.companions import Companions, Ear, progress_line
 from flopsd.config import load_peaks, settings_sha256
 from flopsd.context import find_context
 from flopsd.core.declared import Declared
@@ -21,6 +22,7 @@ from flopsd.daemon import Daemon
 from flopsd.delivery import RESERVE_SECONDS, copy_places
 from flopsd.journal import Journal, StateDir
 from flopsd.meeting import SOCKET_NAME, socket_path
+from flopsd.notify import Notifier
 from flopsd.opening import Opening, cores_per_chip, open_sources, source_options
 from flopsd.ownership.opening import Job
 from flopsd.places import S3Place
@@ -62,7 +64,7 @@ def run_daemon(
     """
     table, policies, declared = load_peaks(settings.peaks), load_policies(settings.policies), declared_of(settings)
     context = find_context(environment)
-    client_socket = socket_path(settings.client_socket, state_dir(settings, environment))
+    client_socket = socket_path(settings.client_socket, _meeting_folder(settings, environment, supervision))
     origins: dict[str, str] = {}  # filled from the journal, before any source is read
     root_pid = os.getppid() if supervision is not None else None  # the launcher, whose child the job is
     job = Job(environment, context.job_name, root_pid, cores_per_chip(context, table))
@@ -83,7 +85,9 @@ def run_daemon(
         )
         writer.begin(run, history, found.recovery)
         del history, found
-        daemon = Daemon(writer, sources, clock, settings.interval_seconds)
+        # Under exec the manager's main process is the launcher, and may be the job's own concern.
+        notifier = Notifier(environment if supervision is None else {}, clock)
+        daemon = Daemon(writer, sources, clock, settings.interval_seconds, notifier.ping_seconds)
         if client_socket is not None and settings.client_socket is None and client_socket.name != SOCKET_NAME:
             log.warning(
                 "the path of %s is too long for a socket in it: training processes meet it elsewhere", folder.path
@@ -93,10 +97,19 @@ def run_daemon(
         _tell_missing_extra(settings)
         log.info("run %s, incarnation %d, journal %s", run, writer.snapshot.incarnation, folder.journal)
         ending.attach(daemon, settings, clock, supervision)
+        companions = Companions(writer, settings, clock, err if progress else None, rolling, ear, feed)
+        begin_ns = clock.boottime_ns()
+
+        def each_tick() -> None:
+            companions.each_tick()
+            seen = writer.snapshot
+            notifier.each_tick(seen.ready, lambda: progress_line(seen, (clock.boottime_ns() - begin_ns) // NS_PER_S))
+            if daemon.stopped_ns is not None:
+                notifier.stopping()
+
         try:
-            why = daemon.run(
-                Companions(writer, settings, clock, err if progress else None, rolling, ear, feed).each_tick
-            )
+            why = daemon.run(each_tick)
+            notifier.stopping()
         finally:
             ear.stop()
             if rolling is not None:
@@ -115,6 +128,13 @@ def run_daemon(
         journal.close()
         folder.release()
     return durable and sealed and (copied or supervision is not None)
+
+
+def _meeting_folder(settings: Settings, environment: Mapping[str, str], supervision: Supervision | None) -> Path:
+    """Where the socket for training processes lies: a service's own folder in /run, which other users can enter, else
+    the state folder. Under exec it is the launcher that tells the job, and knows the state folder only."""
+    told = environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    return Path(told) if told and supervision is None else state_dir(settings, environment)
 
 
 def _tell_missing_extra(settings: Settings) -> None:
