@@ -29,10 +29,21 @@ def _tools(request: pytest.FixtureRequest) -> None:
         for name in marker.args:
             if shutil.which(name) is None:
                 _missing(name)
+    for marker in request.node.iter_markers("package"):
+        for name in marker.args:
+            if not _is_importable(name):
+                _missing(f"the Python package {name}")
     for marker in request.node.iter_markers("training"):
         for name in ("torch", *marker.args):
             if importlib.util.find_spec(name) is None:
                 _missing(name)
+
+
+def _is_importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # a parent of it
+        return False
 
 
 def _missing(name: str) -> None:
