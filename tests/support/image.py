@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("buildah", "podman", "runc", "mmdebstrap", "ip")
-PACKAGES = ("base-files", "ca-certificates", "coreutils", "dash", "libc-bin", "python3", "python3-venv")
+PACKAGES = ("base-files", "ca-certificates", "coreutils", "dash", "libc-bin", "libstdc++6", "python3", "python3-venv")
 BASE = "localhost/base"
 IMAGE = "localhost/flopsd"
 # What configuring Debian's package would have made, and Debian's pip cannot do without.
@@ -103,8 +103,16 @@ class Engine:
         )
         try:
             yield
+        except BaseException:
+            print(self.said(name))
+            raise
         finally:
             self.podman("rm", "--force", "--time", "0", "--ignore", name)
+
+    def said(self, name: str) -> str:
+        """What a container wrote to stdout and stderr."""
+        command = self.podman_command("logs", name)
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
 
     def exit_code(self, name: str) -> int:
         return int(self.podman("inspect", "--format", "{{.State.ExitCode}}", name))
