@@ -16,6 +16,7 @@ from flopsd.parse import parse_listen
 from flopsd.rolling import RollingSeals
 from flopsd.settings import Settings
 from flopsd.snapshot import Snapshot
+from flopsd.threshold_watch import ThresholdWatch
 from flopsd.writer import Writer
 
 log = logging.getLogger("flopsd")
@@ -68,7 +69,7 @@ class Companions:
         rolling: RollingSeals | None,
         ear: Ear,
     ) -> None:
-        self._rolling, self._ear = rolling, ear
+        self._rolling, self._ear, self._watch = rolling, ear, ThresholdWatch(clock)
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None
         self._next_bind_ns = self._begin_ns = clock.boottime_ns()
@@ -80,6 +81,7 @@ class Companions:
         if self._rolling is not None:
             self._rolling.each_tick()
         self._ear.each_tick()
+        self._watch.each_tick(self._writer.snapshot)
         now_ns = self._clock.boottime_ns()
         if not self._bound and now_ns >= self._next_bind_ns:
             self._bind()

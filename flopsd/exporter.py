@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from flopsd import __version__
 from flopsd.clock import NS_PER_S
-from flopsd.core.figures import precision_label
+from flopsd.core.figures import Row, precision_label
 from flopsd.core.flop import format_flop
 from flopsd.core.meaning import Meaning
 from flopsd.core.model import Device, Evidence, Pipe
@@ -86,8 +86,11 @@ def _flop(snapshot: Snapshot) -> Iterator[Metric]:
         "ceiling, not an estimate. Absent for a device whose peak is unknown.",
         labels=_GPU,
     )
+    rated, by_device = snapshot.rated(), dict[str | None, list[Row]]()
+    for uid, _, its in rated:
+        by_device.setdefault(uid, []).extend(its)
     for state in snapshot.devices:
-        totals, rows = _zeros(state), state.rows(snapshot.table)
+        totals, rows = _zeros(state), by_device.get(state.device.uid, [])
         bound: int | None = 0
         for row in rows:
             if row.figures.measured_flop is None:
@@ -103,7 +106,7 @@ def _flop(snapshot: Snapshot) -> Iterator[Metric]:
             ceiling.add_metric(gpu, float(bound))
     yield measured
     yield ceiling
-    found = snapshot.meaning()
+    found = snapshot.meaning(rated)
     yield _run_flop(found)
     yield from _thresholds(snapshot, found)
 

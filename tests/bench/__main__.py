@@ -23,6 +23,7 @@ from flopsd.sources import SourceSettings
 from flopsd.sources.nvml import NvmlSource
 from flopsd.testing import FakeClock
 from flopsd.verify import verify_ledger
+from tests.bench.client import client
 from tests.bench.journals import fill
 from tests.bench.journals import gpus as gpu_devices
 from tests.bench.merge import merge
@@ -160,6 +161,8 @@ def main() -> None:
             next(running(standin, place, gpus, scraped))
         integral_error(standin, folder)
         week(folder)
+        (folder / "client").mkdir()
+        client(folder / "client", say)
         (folder / "merge").mkdir()
         merge(folder / "merge", say)
 

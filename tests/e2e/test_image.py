@@ -8,6 +8,7 @@ import re
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,7 @@ print(json.dumps(found))
 TRAINER = """
 import errno, os, sys
 from pathlib import Path
+from typing import Any
 from flopsd.client import connect
 try:
     Path("/run/flopsd/client.sock").unlink()
@@ -168,7 +170,7 @@ def check_sidecar(built: Engine, cable: Network, folder: Path, standin: Path) ->
         node.reply = answer(gpus)
         bucket = store.bucket("your-bucket")
         told = {**variables(container, fields), "JOB_COMPLETION_INDEX": "1", **store.variables}
-        options = ["--network", cable.option, *rights(container), *mounts, *mounted_driver(standin, written)]
+        options = ["--network", cable.option, *rights(container), *limits(container), *mounts, *mounted_driver(standin, written)]
         options += [part for name, value in told.items() for part in ("-e", f"{name}={value}")]
         with built.running(*options, name="sidecar", command=container["args"]):
             url = f"http://{cable.there}:{container['ports'][0]['containerPort']}"
@@ -209,10 +211,9 @@ def place(folder: Path, name: str) -> Path:
     return made
 
 
-def rights(container: dict[str, object]) -> list[str]:
+def rights(container: dict[str, Any]) -> list[str]:
     """The security context as options of podman."""
     context = container["securityContext"]
-    assert isinstance(context, dict)
     assert context["readOnlyRootFilesystem"] is True
     assert context["capabilities"] == {"drop": ["ALL"]}
     return [
@@ -223,6 +224,13 @@ def rights(container: dict[str, object]) -> list[str]:
         "--security-opt",
         "no-new-privileges",
     ]
+
+
+def limits(container: dict[str, Any]) -> list[str]:
+    """Its resources: what needs more memory is killed, and what needs more time of a CPU waits."""
+    given = container["resources"]["limits"]
+    memory, cpu = given["memory"].removesuffix("Mi"), int(given["cpu"].removesuffix("m")) / 1000
+    return ["--memory", f"{memory}m", "--memory-swap", f"{memory}m", "--cpus", str(cpu)]
 
 
 def answers(url: str) -> bool:

@@ -47,7 +47,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "all": ALL,
     "mig": {**ALL, **MIG},
     "kms, no runtime class": {
-        "key": {"uri": "awskms:///1234abcd-12ab-34cd-56ef-1234567890ab"},
+        "key": {"uri": "awskms:alias/flopsd"},
         "gpu": {"runtimeClassName": ""},
         "image": {"digest": "sha256:" + 64 * "0"},
         "imagePullSecrets": [{"name": "pull"}],

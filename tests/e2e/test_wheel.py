@@ -25,6 +25,7 @@ def test_the_wheel_holds_the_configuration_and_nothing_else(wheel: Path) -> None
     for wanted in ("peaks.yaml", "flopsd.yaml", "recordings/h100x2.jsonl"):
         assert f"flopsd/_config/{wanted}" in names
     assert "flopsd/schema/ledger-v1.schema.json" in names
+    assert {"flopsd/report_templates/report.html", "flopsd/report_templates/report.css"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
 
 
@@ -36,7 +37,8 @@ def test_the_core_alone_imports_everything_and_names_missing_extras(wheel: Path,
     walk = (
         "import pkgutil, importlib, flopsd\n"
         "for m in pkgutil.walk_packages(flopsd.__path__, 'flopsd.'):\n"
-        "    if m.name != 'flopsd.__main__': importlib.import_module(m.name)\n"
+        "    if m.name == 'flopsd.__main__' or m.name.startswith('flopsd.integrations.'): continue\n"
+        "    importlib.import_module(m.name)\n"
         "from flopsd.config import load_peaks, config_dir; load_peaks(); print(config_dir())"
     )
     done = subprocess.run([python, "-c", walk], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -48,6 +50,13 @@ def test_the_core_alone_imports_everything_and_names_missing_extras(wheel: Path,
     assert doctor.returncode == 4
     assert "pip install 'flopsd[seal]'" in doctor.stdout
     assert "pip install 'flopsd[nvml]'" in doctor.stdout
+    ledger = ROOT / "tests" / "vectors" / "valid" / "activity-and-gaps" / "ledger.json"
+    report = [str(venv / "bin" / "flopsd"), "report", str(ledger)]
+    told = subprocess.run(report, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (told.returncode, "NOT VERIFIED" in told.stdout) == (0, True), told.stderr
+    page = subprocess.run([*report, "--format", "html"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert page.returncode == 1
+    assert "pip install 'flopsd[report]'" in page.stderr
     replay: list[str | Path] = [
         venv / "bin" / "flopsd",
         "run",
