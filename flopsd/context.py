@@ -1,4 +1,4 @@
-"""Where flopsd runs: SageMaker training job, HyperPod, Slurm, plain host. Asks files and variables only."""
+"""Where flopsd runs: SageMaker training job, HyperPod, Slurm, Kubernetes, plain host. Asks files and variables only."""
 
 from __future__ import annotations
 
@@ -58,6 +58,8 @@ def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Cont
         )
     if environment.get("SLURM_JOB_ID"):
         return _slurm(environment, host, boot_id)
+    if environment.get("KUBERNETES_SERVICE_HOST") and environment.get("POD_NAME"):
+        return _pod(environment, boot_id)
     return Context("host", None, None, host, None, (), None, boot_id, boot_id)
 
 
@@ -99,6 +101,28 @@ def metered_by_task(environment: Mapping[str, str]) -> int | None:
     if not environment.get("SLURM_JOB_ID") or not local.isdigit() or tasks_have_own_gpus(environment):
         return None
     return int(local) or None
+
+
+def _pod(environment: Mapping[str, str], boot_id: str) -> Context:
+    """Of a pod, as the downward API tells it: docs/kubernetes.md.
+
+    Names of jobs come again when a job is deleted, so part of its UID is in the name here. A pod of an indexed job
+    has its index for a rank, and keeps its name when it is replaced. The attempts of a pod have no number of their own.
+    """
+    name, uid, index = (environment.get(key, "") for key in ("JOB_NAME", "JOB_UID", "JOB_COMPLETION_INDEX"))
+    rank = int(index) if index.isascii() and index.isdigit() else None
+    indexed = f"{name}-{rank}" if name and rank is not None else None
+    return Context(
+        "kubernetes",
+        (f"{name}-{uid[:8]}" if uid else name) or None,
+        None,
+        indexed or environment.get("NODE_NAME") or environment["POD_NAME"],
+        rank,
+        (),
+        environment.get("INSTANCE_TYPE") or None,
+        boot_id,
+        environment.get("FLOPSD_ATTEMPT_ID") or boot_id,
+    )
 
 
 def new_run_id(utc: str) -> str:

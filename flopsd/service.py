@@ -69,7 +69,7 @@ def run_daemon(
     root_pid = os.getppid() if supervision is not None else None  # the launcher, whose child the job is
     job = Job(environment, context.job_name, root_pid, cores_per_chip(context, table))
     open_all = Opening(settings, SourceSettings(clock, table, source_options(settings), origins), job)
-    sources = open_sources(open_all, supervised=supervision is not None)
+    sources = open_sources(open_all, later=supervision is not None or settings.wait_for_source)
     ending = _Ending()  # from here on a signal is a regular end; before, there is nothing to lose
     folder = StateDir(state_dir(settings, environment))
     folder.acquire()

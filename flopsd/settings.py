@@ -58,6 +58,7 @@ class Settings:
     policies: tuple[str, ...] = ()
     client_socket: str | None = None
     client_uids: tuple[int, ...] = ()
+    wait_for_source: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +307,14 @@ SETTINGS: tuple[Setting, ...] = (
         "UIDS",
         "numbers of the users whose processes may do so, beside root and flopsd's own: 1000,1001 (default: none)",
         parse.uids,
+    ),
+    Setting(
+        "wait_for_source",
+        "--wait-for-source",
+        "BOOL",
+        "whether to start without an accelerator and look for one again and again, in place of exit code 4; under exec "
+        "it is always so (default: false)",
+        parse.flag,
     ),
 )
 DECLARING = ("phase", "method", "recomputation", "base_model", "base_flop", "base_flop_method", "base_systemic")
