@@ -192,13 +192,13 @@ def check_sidecar(built: Engine, cable: Network, folder: Path, standin: Path) ->
             wait_until(lambda: flop(url) > 0, "FLOP are counted")
             built.podman("stop", "--time", str(spec["terminationGracePeriodSeconds"]), "sidecar")
             assert built.exit_code("sidecar") == 0, built.said("sidecar")
-        stem = "flopsd/llama-finetune-0b1f5c1e/llama-finetune-1"
+        stem = "flopsd/llama-finetune-0b1f5c1e/llama-finetune-1-abcde"
         assert store.keys(bucket) == [f"{stem}{end}" for end in (".journal.jsonl", ".json", ".pub")]
         far = place(folder, "far")
         for key in store.keys(bucket):
             (far / Path(key).name).write_bytes(store.get(bucket, key))
     assert node.asked > 0
-    found = predicate(far / "llama-finetune-1.json")
+    found = predicate(far / "llama-finetune-1-abcde.json")
     assert [device["uuid"] for device in found["devices"]] == [scenario.uuid(1)]
     assert (found["node"]["name"], found["node"]["rank"], found["run"]["platform"]) == (
         "llama-finetune-1",
@@ -206,7 +206,7 @@ def check_sidecar(built: Engine, cable: Network, folder: Path, standin: Path) ->
         "kubernetes",
     )
     assert "lora" in json.dumps(found)
-    (key,) = ((far / "llama-finetune-1.pub").read_text(),)
+    (key,) = ((far / "llama-finetune-1-abcde.pub").read_text(),)
     assert key == call("openssl", "pkey", "-in", folder / "flopsd-key" / "key.pem", "-pubout")
     print(f"sidecar: 1 of 2 GPUs is the pod's, declared by a trainer in another container, "
           f"{int(found['totals']['executed']['measured']):.3e} FLOP sealed into S3 before the end")  # fmt: skip

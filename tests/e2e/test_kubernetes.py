@@ -39,7 +39,10 @@ from tests.support.kubernetes import (
 )
 
 pytestmark = pytest.mark.package(*PACKAGES)
-HERE = {"key": {"secretName": "flopsd-key"}, "ledgerCopy": {"node": "s3://your-bucket/flopsd/nodes/{node}.json"}}
+HERE = {
+    "key": {"secretName": "flopsd-key"},
+    "ledgerCopy": {"node": "s3://your-bucket/flopsd/nodes/{node}/$(POD_NAME).json"},
+}
 ALL = {"podMonitor": {"enabled": True}, "networkPolicy": {"enabled": True}, **HERE}
 MIG = {"gpu": {"migMonitor": True, "visibility": "volume-mounts"}}
 VALUES: dict[str, dict[str, Any]] = {

@@ -106,6 +106,7 @@ def variables(container: Document, fields: Mapping[str, str]) -> dict[str, str]:
             made[entry["name"]] = fields.get(path, "")
         else:
             made[entry["name"]] = re.sub(r"\$\((\w+)\)", lambda name: made.get(name[1], name[0]), entry["value"])
+    assert "$(" not in str(made), "a variable is made of one that comes after it"
     return made
 
 
