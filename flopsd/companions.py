@@ -1,8 +1,10 @@
-"""What goes on beside the metering: the web front, the ear for training processes, progress, rolling seals."""
+"""What goes on beside the metering: the web front, the ear for training processes, progress, rolling seals,
+metric lines."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
@@ -12,6 +14,7 @@ from flopsd.core.flop import format_flop
 from flopsd.core.sessions import Event
 from flopsd.errors import ListenError
 from flopsd.listening import Listener
+from flopsd.metricline import MetricLines
 from flopsd.parse import parse_listen
 from flopsd.rolling import RollingSeals
 from flopsd.settings import Settings
@@ -67,8 +70,10 @@ class Companions:
         err: IO[str] | None,
         rolling: RollingSeals | None,
         ear: Ear,
+        lines: MetricLines | None,
+        near_the_end: threading.Event,
     ) -> None:
-        self._rolling, self._ear = rolling, ear
+        self._rolling, self._ear, self._lines, self._near_the_end = rolling, ear, lines, near_the_end
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None
         self._next_bind_ns = self._begin_ns = clock.boottime_ns()
@@ -78,7 +83,11 @@ class Companions:
 
     def each_tick(self) -> None:
         if self._rolling is not None:
+            if self._near_the_end.is_set() and self._rolling.hurry():
+                self._writer.checkpoint()
             self._rolling.each_tick()
+        if self._lines is not None:
+            self._lines.each_tick(self._writer.snapshot)
         self._ear.each_tick()
         now_ns = self._clock.boottime_ns()
         if not self._bound and now_ns >= self._next_bind_ns:

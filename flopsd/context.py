@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+SAGEMAKER = "sagemaker-training"
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -39,20 +41,8 @@ def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Cont
     boot_id = _read(root / "proc/sys/kernel/random/boot_id") or "unknown"
     resources = _json(root / "opt/ml/input/config/resourceconfig.json")
     host = socket.gethostname() or "unknown"
-    if environment.get("TRAINING_JOB_NAME") or resources:
-        hosts = tuple(str(h) for h in resources.get("hosts", ()))
-        node = str(resources.get("current_host", host))
-        return Context(
-            "sagemaker-training",
-            environment.get("TRAINING_JOB_NAME"),
-            environment.get("TRAINING_JOB_ARN"),
-            node,
-            hosts.index(node) if node in hosts else None,
-            hosts,
-            resources.get("current_instance_type"),
-            boot_id,
-            environment.get("FLOPSD_ATTEMPT_ID") or boot_id,
-        )
+    if environment.get("TRAINING_JOB_NAME") or environment.get("TRAINING_JOB_ARN") or resources:
+        return _sagemaker(environment, resources, host, boot_id)
     if environment.get("SLURM_JOB_ID"):
         rank = environment.get("SLURM_NODEID", "")
         return Context(
@@ -67,6 +57,34 @@ def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Cont
             environment.get("SLURM_RESTART_COUNT", "0"),
         )
     return Context("host", None, None, host, None, (), None, boot_id, boot_id)
+
+
+def _sagemaker(environment: Mapping[str, str], resources: Mapping[str, Any], host: str, boot_id: str) -> Context:
+    """A training job. A second attempt has the same name on another machine, so the boot tells attempts apart."""
+    groups = [group for group in _list(resources, "instance_groups") if isinstance(group, dict)]
+    hosts = tuple(map(str, _list(resources, "hosts"))) or tuple(
+        str(name) for group in groups for name in _list(group, "hosts")
+    )
+    node = str(resources.get("current_host", host))
+    here = (group.get("instance_type") for group in groups if node in _list(group, "hosts"))
+    instance_type = resources.get("current_instance_type") or next(here, None)
+    arn = environment.get("TRAINING_JOB_ARN")
+    return Context(
+        SAGEMAKER,
+        environment.get("TRAINING_JOB_NAME") or (arn.rpartition("/")[2] if arn else None) or None,
+        arn,
+        node,
+        hosts.index(node) if node in hosts else None,
+        hosts,
+        instance_type if isinstance(instance_type, str) else None,
+        boot_id,
+        environment.get("FLOPSD_ATTEMPT_ID") or boot_id,
+    )
+
+
+def _list(mapping: Mapping[str, Any], key: str) -> list[Any]:
+    found = mapping.get(key)
+    return found if isinstance(found, list) else []
 
 
 def new_run_id(utc: str) -> str:

@@ -86,6 +86,7 @@ class Writer:
         self._outbox = Outbox(journal, clock)
         self._context, self._clock, self._emit = context, clock, emit
         self._watched: dict[DeviceUid, Watched] = {}
+        self._parted: set[DeviceUid] = set()  # of a machine that is gone: watched until this incarnation began
         self._sources = {name: SourceState() for name in settings.sources}
         self._heard_ns: dict[str, int] = {}
         self._patience_ns: dict[str, int] = {}
@@ -159,6 +160,7 @@ class Writer:
             if self._roster.offer(name, message.devices):
                 before = self._history.incarnations[-1] if self._history.incarnations else None
                 for device in message.devices:
+                    self._parted.discard(device.uid)
                     if device.uid not in self._watched and not self._roster.is_in_slices(device.uid):
                         others = device.uid in self._not_ours.get(name, ())
                         self._watch(device, name, before, since_ns=message.at_ns if others else None)
@@ -184,6 +186,7 @@ class Writer:
         """Write the totals durably; true if they are. A checkpoint is told to nobody before that."""
         self._checkpointed_ns = self._clock.boottime_ns()
         self._watch_wall_clock()
+        self._part()
         if not self._outbox.append(self._record()):
             return False
         for watched in self._watched.values():
@@ -246,6 +249,16 @@ class Writer:
                 evidence_record(self._incarnation, watched.number, self._clock.boottime_ns(), watched.entry)
             )
 
+    def _part(self) -> None:
+        """What a killed incarnation on another boot watched, and no source lists here, did something until then that
+        no record tells: between its last record and this incarnation it is a gap, and nothing after that."""
+        last = {uid: one for one in self._history.incarnations for uid in one.tallies}
+        for uid, incarnation in last.items():
+            if incarnation.end is None and incarnation.boot_id != self._context.boot_id and uid not in self._watched:
+                entry = next(entry for entry in incarnation.devices.values() if entry.device.uid == uid)
+                self._parted.add(uid)
+                self._watch(entry.device, entry.source, incarnation)
+
     def _left_off(self, uid: DeviceUid, before: Incarnation | None) -> Tally:
         """Where counting begins, with the absolute counters it goes on from.
 
@@ -300,7 +313,9 @@ class Writer:
                 self._sources[name] = replace(state, up=False, reason=GapReason.SOURCE_SILENT.value)
                 if self._roster.down(name):
                     self._reassign()
-        for watched in self._watched.values():
+        for uid, watched in self._watched.items():
+            if uid in self._parted:
+                continue
             patience_ns = self._patience_ns.get(watched.entry.source, 0)
             allowed_ns = 0 if tolerance_ns is None else tolerance_ns + patience_ns
             if now_ns - watched.state.tally.watermark_ns <= allowed_ns:
@@ -345,7 +360,8 @@ class Writer:
         return GapReason.NOT_OURS if others else GapReason.DEVICE_MISSING
 
     def _of_source(self, name: str) -> list[Watched]:
-        return [watched for watched in self._watched.values() if watched.entry.source == name]
+        found = ((uid, watched) for uid, watched in self._watched.items() if watched.entry.source == name)
+        return [watched for uid, watched in found if uid not in self._parted]
 
     def _watch_wall_clock(self) -> None:
         offset_ns = self._clock.wall_ns() - self._clock.boottime_ns()

@@ -81,6 +81,7 @@ def _exec(arguments: argparse.Namespace) -> int:
         clock=clock,
         stop_seconds=settings.stop_seconds,
         say=logging.getLogger("flopsd").error,
+        window_seconds=settings.stop_window_seconds,
     )
     environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
     socket = socket_path(settings.client_socket, Path(settings.state_dir or default_state_dir(os.environ)))
