@@ -21,6 +21,7 @@ from flopsd.verbs import (
     looking,
     merging,
     metering,
+    platform,
     reporting,
     sealing,
     verifying,
@@ -72,6 +73,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"flopsd {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    for module in (metering, sealing, verifying, reporting, merging, keys, exporting, looking):
+    for module in (metering, sealing, verifying, reporting, merging, keys, exporting, looking, platform):
         module.add(verbs)
     return parser

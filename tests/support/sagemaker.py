@@ -86,7 +86,10 @@ class Job:
             if host in group["hosts"]:
                 told |= {"current_group_name": group["instance_group_name"]}
                 told |= {"current_instance_type": group["instance_type"]}
-        config = {"resourceconfig": told, "hyperparameters": {k: json.dumps(v) for k, v in self.hyperparameters.items()}}
+        config = {
+            "resourceconfig": told,
+            "hyperparameters": {k: json.dumps(v) for k, v in self.hyperparameters.items()},
+        }
         config["inputdataconfig"] = json.loads((SAMPLES / "inputdataconfig_awsdocs.json").read_text())
         if self.checkpoints:
             config["checkpointconfig"] = {"LocalPath": "/opt/ml/checkpoints", "S3Uri": "s3://bucket/checkpoints"}
@@ -218,9 +221,10 @@ class Container:
         return child
 
     def metered(self) -> None:
-        """Wait until something was measured."""
+        """Wait until the job is at work and something of it was measured."""
         pending = self.machine.state / "pending.jsonl"
-        wait_until(lambda: pending.exists() and b"activity" in pending.read_bytes(), f"a reading\n{self.stderr}")
+        wait_until(lambda: pending.exists() and b"activity" in pending.read_bytes(), "a reading")
+        wait_until(lambda: "training\n" in self.stdout, "a job at work")
 
     def stop(self, within_seconds: float) -> int:
         """As `docker stop -t`: SIGTERM to process 1, and SIGKILL to it when the time is over."""
