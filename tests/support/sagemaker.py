@@ -151,6 +151,21 @@ class Machine:
     def state(self) -> Path:
         return self.folder / "lib/flopsd"
 
+    def lay_model_trainer(self, command: str) -> tuple[str, ...]:
+        """What ModelTrainer uploads for `command`, laid where the platform puts it; the entrypoint that it requests."""
+        samples, drivers = SAMPLES / "model_trainer", self.ml / "input/data/sm_drivers"
+        for folder in ("scripts", "common"):
+            (drivers / folder).mkdir(parents=True)
+            (drivers / folder / "__init__.py").touch()
+        (self.ml / "input/data/code").mkdir()
+        for name, where in (("environment.py", "scripts"), ("utils.py", "common")):
+            shutil.copy(samples / f"{name}.txt", drivers / where / name)
+        for name in ("sm_train.sh", "sourcecode.json", "distributed.json"):
+            text = (samples / name).read_text()
+            (drivers / name).write_text(text.replace("flopsd exec -- torchrun --nproc_per_node=8 train.py", command))
+        script = "/opt/ml/input/data/sm_drivers/sm_train.sh"
+        return ("/bin/bash", "-c", f"chmod +x {script} && {script}")
+
     def failure(self) -> str | None:
         path = self.ml / "output/failure"
         return path.read_text() if path.exists() else None
@@ -165,8 +180,8 @@ class Machine:
         clean = environment(self.job.standin, self.folder / "scenario.txt")
         arn = f"arn:aws:sagemaker:eu-west-1:123456789012:training-job/{JOB}"
         variables = {
-            **{k: v for k, v in clean.items() if k in ("PATH", "LANG", "LD_LIBRARY_PATH", "NVML_STANDIN_SCENARIO")},
-            "HOME": "/root", "TRAINING_JOB_NAME": JOB, "TRAINING_JOB_ARN": arn, "PYTHONPATH": str(ROOT),
+            **{k: v for k, v in clean.items() if k in ("LANG", "LD_LIBRARY_PATH", "NVML_STANDIN_SCENARIO")},
+            "PATH": f"{Path(sys.executable).parent}:{clean['PATH']}", "HOME": "/root", "TRAINING_JOB_NAME": JOB, "TRAINING_JOB_ARN": arn, "PYTHONPATH": str(ROOT),
             "AWS_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "true", **self.job.environment,
         }  # fmt: skip
         out, err = (self.folder / name for name in ("stdout", "stderr"))
