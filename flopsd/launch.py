@@ -19,6 +19,7 @@ from flopsd.clock import NS_PER_S, Clock
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.2, 30.0
 RESERVE_SECONDS, POLL_SECONDS = 20.0, 0.2
+SHORTEST_WINDOW_SECONDS = 10.0  # what `docker stop` gives where nobody says otherwise
 _WATCHED = {*FORWARDED, signal.SIGCHLD}
 Mask = Iterable[int]
 
@@ -88,13 +89,9 @@ class Launcher:
         """
         if self._stop_ns is None:
             return False
-        window = self.stop_seconds if self.window_seconds is None else self.window_seconds - self._reserve_seconds
-        return self.clock.boottime_ns() < self._stop_ns + round(window * NS_PER_S) and _group_lives(job)
-
-    @property
-    def _reserve_seconds(self) -> float:
-        """What final reading and sealing get of the window, however long the job takes."""
-        return 0.0 if self.window_seconds is None else min(RESERVE_SECONDS, self.window_seconds / 3)
+        window = SHORTEST_WINDOW_SECONDS if self.window_seconds is None else self.window_seconds
+        until_ns = self._stop_ns + round((window - _reserve_seconds(window)) * NS_PER_S)
+        return self.clock.boottime_ns() < until_ns and _group_lives(job)
 
     def _seconds_left(self, keep: float = 0.0) -> float:
         """The time that a step of stopping may take, `keep` of the window left over; there is always a second."""
@@ -191,7 +188,7 @@ class Launcher:
             self.say("NOT SEALED: see above; the journal is kept and `flopsd seal` can still seal it")
 
     def _await_daemon(self, pid: int) -> int:
-        seconds = self._seconds_left(keep=self._reserve_seconds / 2)
+        seconds = self._seconds_left(keep=_reserve_seconds(self.window_seconds or 0) / 2)
         deadline_ns = self.clock.boottime_ns() + round(seconds * NS_PER_S)
         self._reap()
         while pid not in self._reaped:
@@ -227,6 +224,11 @@ def _signal_group(leader: int, number: int) -> None:
         os.killpg(leader, number)
     except ProcessLookupError:
         pass  # it ended meanwhile; its SIGCHLD is on the way
+
+
+def _reserve_seconds(window: float) -> float:
+    """What final reading and sealing get of the window, however long the job takes."""
+    return min(RESERVE_SECONDS, window / 3)
 
 
 def _group_lives(leader: int) -> bool:

@@ -93,9 +93,10 @@ class Job:
         config["inputdataconfig"] = json.loads((SAMPLES / "inputdataconfig_awsdocs.json").read_text())
         if self.checkpoints:
             config["checkpointconfig"] = {"LocalPath": "/opt/ml/checkpoints", "S3Uri": "s3://bucket/checkpoints"}
-            shutil.copytree(self.bucket, machine.ml / "checkpoints") if self.bucket.exists() else (
-                (machine.ml / "checkpoints").mkdir()
-            )
+            self.bucket.mkdir(exist_ok=True)
+            shutil.copytree(self.bucket, machine.ml / "checkpoints")
+            files = (path for path in (machine.ml / "checkpoints").rglob("*") if path.is_file())
+            machine.restored.update((path, path.stat().st_mtime_ns) for path in files)
         for name, document in config.items():
             (machine.ml / "input/config" / f"{name}.json").write_text(json.dumps(document))
         if self.script is not None:
@@ -132,6 +133,7 @@ class Machine:
     folder: Path
     host: str
     job: Job
+    restored: dict[Path, int] = field(default_factory=dict)  # when what came from S3 was changed last
 
     @property
     def ml(self) -> Path:
@@ -171,8 +173,13 @@ class Machine:
         return path.read_text() if path.exists() else None
 
     def sync(self) -> None:
-        """What the platform does all the while: the checkpoint folder goes to S3; nothing is deleted there."""
-        shutil.copytree(self.ml / "checkpoints", self.job.bucket, dirs_exist_ok=True)
+        """What the platform does all the while: what changes in the checkpoint folder goes to S3; nothing is deleted
+        there. What was restored of other hosts' stays as it is."""
+        for path in (self.ml / "checkpoints").rglob("*"):
+            if path.is_file() and self.restored.get(path) != path.stat().st_mtime_ns:
+                there = self.job.bucket / path.relative_to(self.ml / "checkpoints")
+                there.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(path, there)
 
     @contextmanager
     def container(self, *entrypoint: str) -> Iterator[Container]:
