@@ -101,6 +101,11 @@ class Client:
             self._transitions.append(name)
         self._stir()
 
+    @property
+    def current_phase(self) -> str | None:
+        """What was named last; None before anything was."""
+        return self._phase
+
     @contextmanager
     def phase(self, phase: str | None) -> Iterator[None]:
         """Be in a phase for the length of a block, then in the one before again. Blocks nest."""

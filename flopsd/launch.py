@@ -52,8 +52,7 @@ class Launcher:
         try:
             job = subprocess.Popen(command, env=dict(environment), preexec_fn=_unblock(before, group=True))
         except OSError as fault:
-            self.say(f"cannot run {command[0]}: {fault.strerror}")
-            code = 127 if isinstance(fault, FileNotFoundError) else 126
+            code = cannot_run(command, fault, self.say)
             self._finish(code)
             return code
         terminal = _give_terminal(job.pid)
@@ -206,6 +205,12 @@ class Launcher:
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
+
+
+def cannot_run(command: Sequence[str], fault: OSError, say: Callable[[str], None]) -> int:
+    """Say why the command does not run; the exit code that shells have for it."""
+    say(f"cannot run {command[0]}: {fault.strerror}")
+    return 127 if isinstance(fault, FileNotFoundError) else 126
 
 
 def _unblock(mask: Mask, *, group: bool = False) -> Callable[[], None]:

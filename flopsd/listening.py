@@ -112,10 +112,17 @@ class Listener:
         self._wake_write.send(b"x")
         self._thread.join()
         self._thread = None
+        for one in (self._wake_read, self._wake_write):
+            one.close()
 
     def _bind(self) -> socket.socket:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.path.parent.stat().st_uid not in (0, os.geteuid()):
+                raise ListenError(
+                    f"{self.path.parent} belongs to another user, who could put a socket of their own there",
+                    hint="name a --client-socket in a folder of your own",
+                )
             self._clear_path()
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError as fault:
@@ -168,8 +175,7 @@ class Listener:
             if self.path.stat().st_ino == self._inode:
                 self.path.unlink()
         self._selector.close()
-        for one in (self._socket, self._wake_read, self._wake_write):
-            one.close()
+        self._socket.close()
 
     def _turn(self) -> None:
         for key, _ in self._selector.select(self._patience()):

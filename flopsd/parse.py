@@ -9,6 +9,7 @@ from enum import Enum
 from flopsd.core.flop import parse_flop
 from flopsd.core.model import PPM, Precision
 from flopsd.places import parse_place
+from flopsd.push.targets import parse_target
 
 _LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]*):(?P<port>[0-9]{1,5})")
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -88,6 +89,17 @@ def places(value: object) -> tuple[str, ...]:
     return tuple(place(one) for one in found)
 
 
+def pushes(value: object) -> tuple[str, ...]:
+    """A list of receivers in YAML and on the command line; as text they stand with blanks in between."""
+    found = value.split() if isinstance(value, str) else value
+    if not isinstance(found, list | tuple):
+        raise ValueError("expected a list of receivers, such as [pushgateway+http://127.0.0.1:9091]")
+    names = [parse_target(text(one)).name for one in found]
+    if len(set(names)) != len(names):
+        raise ValueError("a receiver is named twice")
+    return tuple(str(one) for one in found)
+
+
 def sources(value: object) -> tuple[str, ...]:
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not names or not all(isinstance(n, str) and n for n in names):
@@ -107,7 +119,8 @@ def flag(value: object) -> bool:
 
 
 def listen(value: object) -> str | None:
-    if value is None or value == "off":
+    """HOST:PORT; None for `off`, which YAML reads as false."""
+    if value is None or value is False or value == "off":
         return None
     parse_listen(text(value))
     return text(value)
@@ -154,6 +167,8 @@ def files(value: object) -> tuple[str, ...]:
 
 
 def output(value: object) -> str:
+    """`off` too where YAML reads it as false."""
+    value = "off" if value is False else value
     if value not in ("stdout", "stderr", "off"):
         raise ValueError("expected stdout, stderr or off")
     return str(value)

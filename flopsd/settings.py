@@ -28,6 +28,8 @@ class Settings:
     checkpoint_output: str = "stdout"
     state_dir: str | None = None
     listen: str | None = "127.0.0.1:10188"
+    pushes: tuple[str, ...] = ()
+    push_every_seconds: float = 15.0
     run_id: str | None = None
     key: str | None = None
     ledger: str | None = None
@@ -58,6 +60,7 @@ class Settings:
     client_uids: tuple[int, ...] = ()
     metric_line_seconds: float | None = None  # 0: none
     stop_window_seconds: float | None = None
+    wait_for_source: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,19 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "listen", "--listen", "HOST:PORT", "where /metrics is served, or 'off' (default: 127.0.0.1:10188)", parse.listen
+    ),
+    Setting(
+        "pushes",
+        "--push",
+        "RECEIVER",
+        "where metrics are pushed to too: pushgateway+http://HOST:PORT, otlp+http://HOST:PORT/PATH or "
+        "remotewrite+http://HOST:PORT/PATH (https as well), behind it "
+        "#auth=FILE&ca=FILE&job=NAME&sigv4=REGION&tenant=ID",
+        parse.pushes,
+        repeatable=True,
+    ),
+    Setting(
+        "push_every_seconds", "--push-every", "SECONDS", "time between pushes (default: 15)", parse.seconds(1, 3600)
     ),
     Setting(
         "run_id",
@@ -308,6 +324,14 @@ SETTINGS: tuple[Setting, ...] = (
         "under exec, the time from SIGTERM until the platform kills (default: 120 in a SageMaker training job, else "
         "not known)",
         parse.seconds(1, 86400),
+    ),
+    Setting(
+        "wait_for_source",
+        "--wait-for-source",
+        "BOOL",
+        "whether to start without an accelerator and look for one again and again, in place of exit code 4; under exec "
+        "it is always so (default: false)",
+        parse.flag,
     ),
 )
 DECLARING = ("phase", "method", "recomputation", "base_model", "base_flop", "base_flop_method", "base_systemic")

@@ -12,7 +12,7 @@ from typing import TypeVar
 from flopsd.clock import NS_PER_S
 from flopsd.core.figures import Rating, Row, by_phase, rows, sum_figures, total, total_of
 from flopsd.core.meaning import NOTHING_TOLD, Meaning, Told, meaning
-from flopsd.core.model import ESTIMATING, Device, Evidence, Figures, GapReason, Gauges, Tally
+from flopsd.core.model import ESTIMATING, Device, DeviceUid, Evidence, Figures, GapReason, Gauges, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy import Case, Finding, Policy, findings
 
@@ -126,10 +126,15 @@ class Snapshot:
         gone = [total(tally, rating, self.table) for tally, rating in self.earlier]
         return sum_figures([*gone, *(device.figures(self.table) for device in self.devices)])
 
-    def meaning(self) -> Meaning:
-        """The bases of the run so far."""
-        parts = [*self.earlier, *(part for device in self.devices for part in device.all_tallies())]
-        found = [(tally, rows(tally, rating, self.table)) for tally, rating in parts]
+    def rated(self) -> list[tuple[DeviceUid | None, Tally, list[Row]]]:
+        """Every tally with its rows; no device for those that only earlier incarnations saw."""
+        parts: list[tuple[DeviceUid | None, Tally, Rating]] = [(None, *part) for part in self.earlier]
+        parts += [(state.device.uid, *part) for state in self.devices for part in state.all_tallies()]
+        return [(uid, tally, rows(tally, rating, self.table)) for uid, tally, rating in parts]
+
+    def meaning(self, rated: Iterable[tuple[DeviceUid | None, Tally, list[Row]]] | None = None) -> Meaning:
+        """The bases of the run so far; `rated` saves computing the rows again."""
+        found = [(tally, its) for _, tally, its in (self.rated() if rated is None else rated)]
         executed = sum_figures(total_of(its, tally) for tally, its in found) if found else Figures(0, None, None)
         return meaning((by_phase(tally, its) for tally, its in found), executed, self.told)
 

@@ -32,7 +32,8 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
             "the figure is everything that the devices executed."
         )
     else:
-        sentences.append(_sentence(f"Taken from {guidelines['from']}: {guidelines['method']}"))
+        source = f"Taken from {guidelines['from']}: " if "from" in guidelines else ""  # a sum has several
+        sentences.append(_sentence(f"{source}{guidelines['method']}"))
     sentences += [*_reservations(predicate), _uncertainty(guidelines or executed)]
     return " ".join(sentences)
 

@@ -71,8 +71,11 @@ def told(declared: Declared, sessions: Sequence[Session]) -> Told:
     """What settings and training processes declare, taken together; settings have the last word."""
     method = declared.method or _agreed(sessions, "method", Method)
     recomputation = declared.recomputation or _agreed(sessions, "recomputation", Recomputation)
-    found, absent = _architecture(sessions, method, recomputation)
-    share = required_share(method, recomputation) if found is None else _share_of(found, method, recomputation)
+    counted_as = method or _all_weights(sessions)
+    found, absent = _architecture(sessions, counted_as, recomputation)
+    share = required_share(counted_as, recomputation)
+    if found is not None:
+        share = _share_of(found, share)
     counts = [counters.get("framework_flop", 0) for session in sessions for counters in session.work.values()]
     return Told(method, recomputation, declared.base, share, found, absent, max(counts, default=0) or None)
 
@@ -95,6 +98,12 @@ def _agreed(sessions: Sequence[Session], fact: str, kind: Any) -> Any:
     """What every process that speaks of it says; None where they differ or none does."""
     told = {session.facts[fact] for session in sessions if fact in session.facts}
     return kind(told.pop()) if len(told) == 1 else None
+
+
+def _all_weights(sessions: Sequence[Session]) -> Method | None:
+    """Whether every process trains all weights: that costs the same in pretraining and in fine-tuning."""
+    sizes = [(s.facts.get("parameters_total"), s.facts.get("parameters_trainable")) for s in sessions if s.work]
+    return Method.FULL if sizes and all(total and total == trainable for total, trainable in sizes) else None
 
 
 def _architecture(
@@ -157,9 +166,8 @@ def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -
     )
 
 
-def _share_of(found: Architecture, method: Method | None, recomputation: Recomputation | None) -> Required:
+def _share_of(found: Architecture, known: Required) -> Required:
     """The share by the model's own arithmetic, where its training was counted and its recomputation is known."""
-    known = required_share(method, recomputation)
     needed, did = found.counted.required, found.training_executed
     pairs = ((needed.low, did.low), (needed.computed, did.computed), (needed.high, did.high))
     if known.stated_ppm is None or not all(whole for _, whole in pairs):

@@ -25,19 +25,15 @@ UNSETTLED = ""  # of a phase that is known later only
 PhaseOf = Callable[[Any, bool], str]
 
 
-def usual_phase(model: Any, generating: bool) -> str:  # noqa: ARG001 - as every PhaseOf is called
-    """Training has gradients, evaluation runs a model that was set to `eval()`; of anything else nothing is known."""
-    if torch.is_grad_enabled() and model.training:
-        return "train"
-    return "other" if model.training else "evaluate"
-
-
 class ForwardCounter:
     """The work of one model's forward passes, told to `client`."""
 
-    def __init__(self, client: Client, phase_of: PhaseOf = usual_phase) -> None:
-        """`phase_of` gets the model and whether it generates, and gives a phase, or UNSETTLED."""
-        self.client, self._phase_of = client, phase_of
+    def __init__(self, client: Client, phase_of: PhaseOf | None = None) -> None:
+        """`phase_of` gets the model and whether it generates, and gives a phase, or UNSETTLED.
+
+        Without one, what has gradients is training, and all else of the phase that the client is in.
+        """
+        self.client, self._phase_of = client, phase_of or self._usual_phase
         self._model: Callable[[], Any] = _nothing  # weak, so that it is freed when its owner lets it go
         self.told_documents = False  # a row's documents were seen, not only its length
         self._window: int | None = None
@@ -107,7 +103,7 @@ class ForwardCounter:
         self._inside.depth = max(0, getattr(self._inside, "depth", 1) - 1)
 
     def _count(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
-        past = _past_length(named.get("past_key_values"))
+        past = _past_length(named.get("past_key_values", named.get("cache")))  # its name before transformers 5 and now
         phase = self._phase_of(model, past is not None)
         ids = _first(named, "input_ids", "inputs_embeds")
         if ids is None and arguments and isinstance(arguments[0], torch.Tensor):
@@ -125,6 +121,12 @@ class ForwardCounter:
                 self._unsettled[name] += value
         else:
             self.client.count(phase, **found)
+
+    def _usual_phase(self, model: Any, generating: bool) -> str:  # noqa: ARG002 - as every PhaseOf is called
+        if torch.is_grad_enabled() and model.training:
+            return "train"
+        named = self.client.current_phase
+        return named if named in ("evaluate", "generate") else "other"
 
     def _decoder(self, phase: str, rows: int, length: int, past: int, named: Mapping[str, Any]) -> dict[str, int]:
         window = self._window
@@ -146,7 +148,7 @@ class ForwardCounter:
         return found
 
     def _encoder_decoder(self, ids: Any, named: Mapping[str, Any], past: int) -> dict[str, int]:
-        source = ids if ids is not None else _first(dict(enumerate(named.get("encoder_outputs") or ())), 0)
+        source: Any = ids if ids is not None else (named.get("encoder_outputs") or (None,))[0]
         target = _first(named, "decoder_input_ids", "decoder_inputs_embeds", "labels")
         if source is None or target is None:
             return {}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flopsd.core.declared import Method, Recomputation
 from flopsd.integrations.counting import sliding_window
 from flopsd.integrations.parameters import count_parameters
 
+log = logging.getLogger("flopsd.client")
 # Long, and no architecture.
 _LEFT_OUT = ("id2label", "label2id", "task_specific_params", "quantization_config", "transformers_version")
 _FRAMEWORKS = ("transformers", "torch", "accelerate", "peft", "trl", "deepspeed", "bitsandbytes")
@@ -20,32 +22,63 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
     """Facts by name. `arguments` are TrainingArguments, or None."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config: Any = getattr(base, "config", None)
-    counted = count_parameters(model)
-    facts: dict[str, Any] = {
-        "parameters_total": None if counted is None else counted.total,
-        "parameters_trainable": None if counted is None else counted.trainable,
-        "method": method(model, base),
-        "lora": lora(model),
-        "recomputation": recomputation(model, arguments),
-        "precision": precision(base, arguments),
-        "framework": ", ".join(
-            f"{name} {sys.modules[name].__version__}"
-            for name in _FRAMEWORKS
-            if hasattr(sys.modules.get(name), "__version__")
-        ),
+    finders: dict[str, Callable[[], Any]] = {
+        "parameters_total": lambda: _counted(model, "total"),
+        "parameters_trainable": lambda: _counted(model, "trainable"),
+        "method": lambda: method(model, base),
+        "lora": lambda: lora(model),
+        "recomputation": lambda: recomputation(model, arguments),
+        "precision": lambda: precision(base, arguments),
+        "framework": frameworks,
     }
     if hasattr(config, "to_dict"):
-        facts["model_config"] = architecture_of(config.to_dict())
-        facts["model_name"] = getattr(config, "_name_or_path", None) or None
-        facts["model_revision"] = getattr(config, "_commit_hash", None)
-        facts["window"] = sliding_window(config)
-        attention = getattr(config, "_attn_implementation", None)
-        facts["attention"] = re.sub("[^a-z0-9_]", "_", attention.lower())[:40] if attention else None
+        finders |= {
+            "model_config": lambda: architecture_of({**config.to_dict(), **_head(base, config)}),
+            "model_name": lambda: getattr(config, "_name_or_path", None) or None,
+            "model_revision": lambda: getattr(config, "_commit_hash", None),
+            "window": lambda: sliding_window(config),
+            "attention": lambda: attention(config),
+        }
     if arguments is not None:
-        facts["rank"] = getattr(arguments, "process_index", None)
-        facts["local_rank"] = getattr(arguments, "local_process_index", None)
-        facts["world_size"] = getattr(arguments, "world_size", None)
+        finders |= {
+            "rank": lambda: getattr(arguments, "process_index", None),
+            "local_rank": lambda: getattr(arguments, "local_process_index", None),
+            "world_size": lambda: getattr(arguments, "world_size", None),
+        }
+    facts: dict[str, Any] = {}
+    for name, find in finders.items():
+        try:
+            facts[name] = find()
+        except Exception:  # of a model that is built otherwise: the other facts are not lost with this one
+            log.exception("flopsd cannot tell %s of this model", name)
     return facts
+
+
+def frameworks() -> str:
+    """Those that are loaded, with their versions."""
+    return ", ".join(
+        f"{name} {sys.modules[name].__version__}"
+        for name in _FRAMEWORKS
+        if hasattr(sys.modules.get(name), "__version__")
+    )
+
+
+def attention(config: Any) -> str | None:
+    """The kernel, as transformers names it."""
+    name = getattr(config, "_attn_implementation", None)
+    return re.sub("[^a-z0-9_]", "_", name.lower())[:40] if name else None
+
+
+def _counted(model: Any, which: str) -> int | None:
+    counted = count_parameters(model)
+    return None if counted is None else int(getattr(counted, which))
+
+
+def _head(base: Any, config: Any) -> dict[str, Any]:
+    """What the model ends in: its own class, which need not be the one that its configuration was saved with."""
+    if not type(base).__module__.startswith("transformers."):
+        return {}
+    return {"architectures": [type(base).__name__], "num_labels": getattr(config, "num_labels", None)}
 
 
 def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:

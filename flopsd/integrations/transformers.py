@@ -59,6 +59,7 @@ class FlopsdCallback(TrainerCallback):
         self._training = self._in_step = self._predicting = False
         self._flop_told = 0
         self._method: str | None = None
+        self._left_alone = False
         self._seen: Callable[[], Any] = lambda: None
         self._pid = os.getpid()
         at_exit = weakref.WeakMethod(self._at_exit)  # a model must not live until then only for this
@@ -121,22 +122,24 @@ class FlopsdCallback(TrainerCallback):
         """Describe and count the Trainer's model, when it is another one or was prepared for training."""
         if model is None or (self._seen() is model and not again):
             return
+        self._seen = weakref.ref(model)
+        self._attach(arguments, model)
         facts = describe(model, arguments)
         facts["packing"] = getattr(arguments, "packing", None)
         facts.update({name: value for name, value in self._facts.items() if value is not None})
-        self._method = facts["method"]
+        self._method = facts.get("method")
         self.client.declare(**facts)
-        self._seen = weakref.ref(model)
-        if not self._counter.counts(model) and self._is_first_of_its_group(arguments, model):
-            self._attach(arguments, model)
 
     def _attach(self, arguments: Any, model: Any) -> None:
         compiled = bool(getattr(arguments, "torch_compile", False))
         whole = os.environ.get("ACCELERATE_DYNAMO_USE_FULLGRAPH", "").lower() in ("1", "true", "yes")
         if getattr(model, "_compiled_call_impl", None) is not None or (compiled and whole):
-            log.warning("flopsd does not count tokens: a hook would break this model's compiled graph")
-            return
-        self._counter.attach(model, compiled=compiled)
+            self._counter.detach()
+            if not self._left_alone:
+                log.warning("flopsd does not count tokens: a hook would break this model's compiled graph")
+            self._left_alone = True
+        elif not self._counter.counts(model) and self._is_first_of_its_group(arguments, model):
+            self._counter.attach(model, compiled=compiled)
 
     @staticmethod
     def _is_first_of_its_group(arguments: Any, model: Any) -> bool:

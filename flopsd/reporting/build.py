@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from flopsd.core.rules import Policy
 from flopsd.errors import LedgerError
 from flopsd.evidence.item import Finding
 from flopsd.reporting.coverage import course_of, coverage_of, moment, timed
@@ -24,9 +26,22 @@ _ADVICE = (
 )
 
 
-def report_of(document: Document, check: Check, made: str, found: Sequence[Finding] = ()) -> Report:
-    """`found` is what verifying said of the attached evidence. Raises LedgerError where the ledger is not as flopsd
-    writes one."""
+Course = Sequence[Mapping[str, Any]]
+
+
+def report_of(
+    document: Document,
+    check: Check,
+    made: str,
+    found: Sequence[Finding] = (),
+    policy: Policy | None = None,
+    course: Course = (),
+) -> Report:
+    """`found` is what verifying said of the attached evidence, `policy` the one whose form is to be filled, `course`
+    the points of the verified journal.
+
+    Raises LedgerError where the ledger is not as flopsd writes one.
+    """
     predicate = document.predicate
     kind = predicate.text("kind")
     if kind not in _KINDS:
@@ -41,7 +56,7 @@ def report_of(document: Document, check: Check, made: str, found: Sequence[Findi
         flags=flags_of(predicate),
         check=check,
         proof=proof_of(document),
-        content=None if check.state is Checked.REFUSED else _content(predicate, kind, found),
+        content=None if check.state is Checked.REFUSED else _content(predicate, kind, found, policy, course),
     )
 
 
@@ -49,7 +64,7 @@ def _subject(predicate: Told, kind: str) -> str:
     return predicate.object("lineage").text("name") if kind == "lineage" else predicate.object("run").text("id")
 
 
-def _content(predicate: Told, kind: str, found: Sequence[Finding]) -> Content:
+def _content(predicate: Told, kind: str, found: Sequence[Finding], policy: Policy | None, course: Course) -> Content:
     rules, others, axis = rules_of(predicate)
     bases = bases_of(predicate)
     devices, devices_left_out = devices_of(predicate)
@@ -66,7 +81,7 @@ def _content(predicate: Told, kind: str, found: Sequence[Finding]) -> Content:
         comparisons=comparisons_of(predicate),
         evidence=evidence_of(predicate),
         phases=phases_of(predicate),
-        course=course_of(predicate),
+        course=course_of(predicate, course),
         coverage=coverage_of(predicate),
         completeness=completeness_of(predicate),
         nodes=nodes,
@@ -76,7 +91,7 @@ def _content(predicate: Told, kind: str, found: Sequence[Finding]) -> Content:
         devices_left_out=devices_left_out,
         energy=energy_of(predicate),
         declared=declared_of(predicate),
-        form=form_of(predicate),
+        form=form_of(predicate, policy),
         method=_method(predicate),
         items=items_of(predicate, found),
         claims=claim.text("says"),

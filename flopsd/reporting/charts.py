@@ -119,7 +119,7 @@ def width_of(begin: float, end: float) -> float:
 
 def anchor_at(at: float) -> str:
     """How a label at `at` stays within the drawing."""
-    return "start" if at < 18 else "end" if at > 82 else "middle"
+    return "start" if at < 40 else "end" if at > 60 else "middle"
 
 
 def bands(spans: Iterable[tuple[int, int]], begin: int, end: int) -> tuple[Band, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 from flopsd.clock import NS_PER_S, rfc3339
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, Figures
@@ -175,9 +176,10 @@ def _strips(
     return tuple(strips)
 
 
-def course_of(predicate: Told) -> Course | None:
-    """Cumulative compute over time; None where the ledger has no course."""
-    points = [(told.moment_ns("at"), told.figures("executed")) for told in predicate.objects("timeline")]
+def course_of(predicate: Told, course: Sequence[Mapping[str, Any]]) -> Course | None:
+    """Cumulative compute over time; None without points, which only a journal gives."""
+    told = [Told(point, f"course[{at}]") for at, point in enumerate(course)]
+    points = [(point.moment_ns("at"), point.figures("executed")) for point in told]
     if len(points) < 2:
         return None
     points.sort(key=lambda point: point[0])  # the wall clock may have stepped

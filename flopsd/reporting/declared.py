@@ -43,11 +43,22 @@ def declared_of(predicate: Told) -> Declared:
     if told is None:
         return Declared((), (), (), 0, told=False)
     sessions = list(told.objects("sessions"))
-    job = [
-        Fact(_NAMES[name], told.maybe_text(name) or NOT_DECLARED, _BY_JOB if name in told else "")
-        for name in ("phase", "method", "recomputation")
-    ]
+    names = ("phase", "method", "recomputation") if "sessions" in told else ("method",)
+    job = [Fact(_NAMES[name], told.maybe_text(name) or NOT_DECLARED, _who(told, sessions, name)) for name in names]
+    if "conflict" in told:
+        job.append(Fact("Conflict", told.text("conflict")))
     return Declared((*job, *_base(told)), _processes(sessions), _work(sessions), len(sessions), told=True)
+
+
+def _who(told: Told, sessions: list[Told], name: str) -> str:
+    """Who said what the ledger takes for declared: the configuration has the last word, and processes must agree."""
+    if name not in told:
+        return ""
+    if "sessions" not in told:
+        return "the ledgers it is made of"
+    facts = [facts for session in sessions if (facts := session.maybe_object("facts")) is not None and name in facts]
+    agreed = bool(facts) and all(one.raw(name) == told.raw(name) for one in facts)
+    return "the training processes; the configuration may say so too" if agreed else _BY_JOB
 
 
 def _base(told: Told) -> list[Fact]:

@@ -139,6 +139,7 @@ def _comparison(told: Told) -> Comparison:
     margin = told.maybe_count("marginPpm")
     return Comparison(
         told.text("name"),
+        " / ".join(told.text(name) for name in ("of", "to") if name in told),
         _ratio(told.maybe_object("ratioPpm")),
         "" if margin is None else f"± {percent(margin)}",
         word,

@@ -109,6 +109,7 @@ class Comparison:
     """Two bases held against each other."""
 
     name: str
+    between: str  # what is divided by what
     ratio: str
     margin: str
     word: str
@@ -216,11 +217,22 @@ class Declared:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """The figures for the Model Documentation Form: question, answer, remark."""
+class FormLine:
+    """One field: what goes to the AI Office, what to national authorities, and what to know of it."""
 
-    rows: tuple[Fact, ...]
-    notes: tuple[str, ...] = ()
+    field: str
+    ai_office: str
+    national: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The figures for the Model Documentation Form, and a notification's text where a rule asks for one."""
+
+    lines: tuple[FormLine, ...]
+    notification: tuple[str, ...]  # its lines; none where no notification is due
+    policy: str
 
 
 @dataclass(frozen=True, slots=True)

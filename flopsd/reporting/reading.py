@@ -25,11 +25,16 @@ class Told:
 
     def __init__(self, value: Any, path: str) -> None:
         if not isinstance(value, Mapping):
-            raise LedgerError(f"{path} is not an object", hint=_HINT)
+            raise LedgerError(f"{path} is not an object", hint=HINT)
         self._members, self.path = value, path
 
     def __contains__(self, name: str) -> bool:
         return self._members.get(name) is not None
+
+    @property
+    def mapping(self) -> Mapping[str, Any]:
+        """All of it, for code that reads it by itself."""
+        return self._members
 
     def names(self) -> tuple[str, ...]:
         """The names as they stand: to look up with, not to show."""
@@ -141,15 +146,15 @@ class Told:
     def _needed(self, name: str) -> Any:
         value = self.raw(name)
         if value is None:
-            raise LedgerError(f"{self.path} has no {line(name)}", hint=_HINT)
+            raise LedgerError(f"{self.path} has no {line(name)}", hint=HINT)
         return value
 
     def fault(self, name: str, wanted: str) -> LedgerError:
         """The error that says that a member is not as a ledger has it."""
-        return LedgerError(f"{self.path}.{line(name)} is not {wanted}", hint=_HINT)
+        return LedgerError(f"{self.path}.{line(name)} is not {wanted}", hint=HINT)
 
 
-_HINT = "this is not what flopsd writes: ask whoever gave you the ledger, and verify it with --key"
+HINT = "this is not what flopsd writes: ask whoever gave you the ledger, and verify it with --key"
 
 
 def line(text: object) -> str:

@@ -24,9 +24,18 @@ def report_text(report: Report) -> str:
     return _joined(lines)
 
 
-def form_text(form: Form) -> str:
-    """The Form's figures alone."""
-    return _joined([*_facts(form.rows), *(line for note in form.notes for line in _wrapped(note))])
+def _form(form: Form) -> Iterator[str]:
+    for one in form.lines:
+        yield from _wrapped(f"{one.field}:")
+        yield from _fact("  to the AI Office", one.ai_office)
+        if one.national:
+            yield from _fact("  to national", one.national)
+        if one.note:
+            yield from _fact("  note", one.note)
+    if form.notification:
+        yield from ("", "Text for a notification:")
+        for words in form.notification:
+            yield from _wrapped(words, "  ")
 
 
 def form_report(report: Report) -> str:
@@ -34,7 +43,7 @@ def form_report(report: Report) -> str:
     lines = list(_head(report))
     if report.content is not None:
         form = report.content.form
-        lines += ["", NO_FORM] if form is None else ["", *form_text(form).splitlines()]
+        lines += ["", NO_FORM] if form is None else ["", *_form(form)]
     return _joined(lines)
 
 
@@ -86,7 +95,8 @@ def _content(content: Content) -> Iterator[str]:
         yield from _title("Reconciliation")
         for one in content.comparisons:
             yield from _fact(one.name, f"{one.ratio}, margin {one.margin or 'none'}: {one.word.lower()}")
-            yield from _wrapped(" ".join(filter(None, (one.warning, one.says))), " " * _LABEL)
+            for words in (one.between, one.warning, one.says):
+                yield from _wrapped(words, " " * _LABEL)
     yield from _title("How it is known")
     yield from _shares(content.evidence)
     if content.phases:
@@ -106,7 +116,7 @@ def _content(content: Content) -> Iterator[str]:
     yield from _declared(content)
     if content.form is not None:
         yield from _title("Model Documentation Form")
-        yield from form_text(content.form).splitlines()
+        yield from _form(content.form)
     yield from _title("Method")
     yield from _facts(content.method.facts)
     if content.items:

@@ -22,6 +22,8 @@ SEAL_KEYS = (
     "state_dir", "run_id", "key", "ledger", "ledger_copies", "peaks", "stop_seconds", "evidence", "timestamp_url"
 )  # fmt: skip
 
+PUSH_KEYS = ("pushes", "push_every_seconds")
+
 
 def positive(text: str) -> int:
     number = int(text)

@@ -6,16 +6,19 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flopsd.verbs import NOT_VERIFIED, OK
 from flopsd.verbs.verifying import add_grounds, judge
 
 if TYPE_CHECKING:
+    from flopsd.core.rules import Policy
     from flopsd.evidence.item import Finding
+    from flopsd.merge.checking import VerifiedMerge
     from flopsd.reporting.model import Check, Report
     from flopsd.reporting.proof import Document
     from flopsd.verbs import Verbs
+    from flopsd.verify import Verified
 
 
 def add(verbs: Verbs) -> None:
@@ -51,27 +54,61 @@ def _report(arguments: argparse.Namespace) -> int:
 
     _refuse_idle_grounds(arguments)
     document = read_document(Path(arguments.ledger), tuple(arguments.key), arguments.journal)
-    check, found = _check(arguments, document)
+    check, found, course = _check(arguments, document)
     made = f"{rfc3339(SystemClock().wall_ns())[:16].replace('T', ' ')} UTC"
-    _write(arguments, _shown(arguments, document, report_of(document, check, made, found)))
+    report = report_of(document, check, made, found, _form_policy(document), course)
+    _write(arguments, _shown(arguments, document, report))
     return NOT_VERIFIED if check.state is Checked.REFUSED else OK
 
 
-def _check(arguments: argparse.Namespace, document: Document) -> tuple[Check, tuple[Finding, ...]]:
-    """Whether the ledger holds, where the reader gave a key."""
+def _form_policy(document: Document) -> Policy | None:
+    """The policy that the ledger was judged by, where it is here and has a form; else a packaged one that has."""
+    from flopsd.errors import PolicyError
+    from flopsd.policies import find_policy, load_policies
+
+    for told in document.predicate.object("method").objects("policies"):
+        try:
+            policy = find_policy(told.text("sha256"))
+        except PolicyError:
+            continue
+        if policy.form is not None:
+            return policy
+    return next((policy for policy in load_policies() if policy.form is not None), None)
+
+
+def _check(
+    arguments: argparse.Namespace, document: Document
+) -> tuple[Check, tuple[Finding, ...], list[dict[str, Any]]]:
+    """Whether the ledger holds, where the reader gave a key; then its evidence, and its course from the journal."""
     from flopsd.errors import NotVerifiedError
     from flopsd.reporting.checking import refused, verified
     from flopsd.reporting.proof import not_checked
 
     if not arguments.key:
-        return not_checked(document), ()
+        return not_checked(document), (), []
     try:
         found = judge(arguments)
         if found.statement != document.statement:
             raise NotVerifiedError(f"{arguments.ledger} was changed while it was verified")
     except NotVerifiedError as fault:
-        return refused(fault), ()
-    return verified(found)
+        return refused(fault), (), []
+    return *verified(found), _course(arguments, found)
+
+
+def _course(arguments: argparse.Namespace, found: Verified | VerifiedMerge) -> list[dict[str, Any]]:
+    """How the run's compute grew. Only a node's ledger has a journal."""
+    from flopsd.course import course
+    from flopsd.placing import journal_beside, peaks_beside
+    from flopsd.seal import one_peak_table
+    from flopsd.tables import Tables
+    from flopsd.verify import Verified
+
+    if not isinstance(found, Verified):
+        return []
+    ledger = Path(arguments.ledger)
+    journal = journal_beside(ledger) if arguments.journal is None else Path(arguments.journal)
+    table = Tables(arguments.peaks).peaks(one_peak_table(found.history), [peaks_beside(ledger)])
+    return course(journal, found.records, table)
 
 
 def _refuse_idle_grounds(arguments: argparse.Namespace) -> None:

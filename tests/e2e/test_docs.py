@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flopsd.core.declared import COUNTERS, Phase
 from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.recipe import CHAIN, DIGEST, FIGURES, PAYLOAD, SIGNATURE
 from flopsd.seal import Sealed
@@ -16,7 +17,7 @@ from tests.support.foreign import shell
 from tests.support.independent import payload_of, records_of
 from tests.support.process import flopsd
 from tests.support.runs import sealed_run
-from tests.support.story import PEAKS, VECTORS
+from tests.support.story import PEAKS, POLICY, VECTORS
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RECEIVED, FORMAT = (DOCS / "you-received-a-ledger.md").read_text(), (DOCS / "ledger-format.md").read_text()
@@ -124,7 +125,9 @@ def _members(found: Any, but: tuple[str, ...]) -> set[str]:
 def test_the_format_page_names_every_member_and_every_word() -> None:
     blocks = [text for _, text in BLOCK.findall(FORMAT)]
     words = set(re.findall(r"\w+", " ".join([*re.findall(r"`([^`]+)`", BLOCK.sub("", FORMAT)), *blocks])))
-    payload_maps = ("sources", "margins", "marginPpm", "byEvidence", "gapSecondsByReason", "counters", "shares_ppm")
+    payload_maps = (
+        "sources", "margins", "marginPpm", "byEvidence", "byPhase", "gapSecondsByReason", "counters", "shares_ppm", "facts",
+    )  # fmt: skip
     record_maps = (
         "facts",
         "counters",
@@ -134,12 +137,14 @@ def test_the_format_page_names_every_member_and_every_word() -> None:
         "observed_ns",
         "gap_ns",
         "unread_ns",
+        "phases",
     )
     named: set[str] = {e.value for e in Evidence} | {p.value for p in Pipe} | {r.value for r in GapReason}
     for case in (VECTORS / "valid").iterdir():
         named |= _members(payload_of(case / "ledger.json"), payload_maps)
         records, _ = records_of(case / "ledger.journal.jsonl")
         named |= _members(records, record_maps) | {record["kind"] for record in records}
+    named -= {*COUNTERS, *(phase.value for phase in Phase)}  # training-process.md has these
     assert len(named) > 150
     assert sorted(named - words) == []
 
@@ -148,6 +153,7 @@ def test_the_format_page_names_every_member_and_every_word() -> None:
 def test_the_command_in_a_vectors_readme_gives_the_verdict(case: str, tmp_path: Path) -> None:
     shutil.copytree(VECTORS / case, tmp_path / case)
     shutil.copy(PEAKS, tmp_path)
+    shutil.copy(POLICY, tmp_path)
     (command,) = re.findall(r"^    (flopsd verify .*)$", (tmp_path / case / "README.md").read_text(), re.MULTILINE)
     done = shell(command, tmp_path / case)
     assert done.returncode == (0 if case.startswith("valid") else 3), done.stdout + done.stderr

@@ -205,6 +205,35 @@ def test_a_killed_daemon_is_started_again_and_the_job_does_not_notice(tmp_path: 
     assert "daemon_down" in told["coverage"]["gapSecondsByReason"]
 
 
+def test_the_job_finds_the_daemon_and_what_it_declares_is_sealed(tmp_path: Path, env: dict[str, str]) -> None:
+    job = tmp_path / "job.py"
+    job.write_text(
+        "import flopsd.client\n"
+        "client = flopsd.client.connect()\n"
+        "client.declare(method='lora')\n"
+        "client.set_phase('train')\n"
+        "client.count('train', tokens=4096)\n"
+    )
+    done = run(tmp_path, env, *metered(tmp_path, f"{sys.executable} {job}"))
+    assert done.returncode == 0, done.stderr
+    [session] = predicate(tmp_path / "ledger.json")["declared"]["sessions"]
+    assert session["facts"] == {"method": "lora"}
+    assert session["work"] == {"train": {"tokens": "4096"}}
+
+
+def test_a_state_folder_too_deep_for_a_socket_is_told_of_and_the_job_finds_the_daemon(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    state = tmp_path / ("deep" * 20) / ("deeper" * 10)
+    with started("exec", "--state-dir", str(state), "--listen", "off", "--no-seal", "--", sys.executable, "-c",
+                 "import flopsd.client as c, threading; k = c.connect(); k.count('train', tokens=1); threading.Event().wait(600)",
+                 env=env) as program:  # fmt: skip
+        program.wait_for("too long for a socket")
+        wait_until(
+            lambda: b'"tokens":1' in _read(state / "pending.jsonl") + _read(state / "journal.jsonl"), "the count"
+        )
+
+
 def test_a_killed_launcher_leaves_a_sealed_ledger(tmp_path: Path, env: dict[str, str]) -> None:
     with started("exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen",
                  "off", "--", *metered(tmp_path, "sleep 600"), env=env) as program:  # fmt: skip

@@ -63,12 +63,14 @@ class Daemon:
 
     def next(self, kind: str) -> dict[str, Any]:
         """The next event of a kind."""
+        while (found := self.next_event())["event"] != kind:
+            pass
+        return found
+
+    def next_event(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            found: dict[str, Any] = json.loads(line)
-            if found["event"] == kind:
-                return found
-        raise AssertionError(f"no {kind} was heard")
+        found: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return found
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)

@@ -60,10 +60,22 @@ def bounded() -> J:
     return statement_of(tell(story))
 
 
+def plain(statement: J) -> J:
+    """The same statement as a ledger of before policies, phases and declarations was."""
+    statement = copy.deepcopy(statement)
+    predicate = statement["predicate"]
+    predicate.pop("declared", None)
+    predicate["method"].pop("policies", None)
+    predicate["totals"]["executed"].pop("byPhase", None)
+    predicate["totals"] |= {"guidelines": None, "architecture": None}
+    return {**statement, "predicate": {**predicate, "findings": [], "reconciliation": []}}
+
+
 def larger(statement: J, flop: int, time: int) -> J:
     """The same statement with counts and times so many times as large."""
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
+    predicate["findings"] = []  # of figures that are no longer so
     begun = min(one["begunAt"] for one in [predicate, *predicate.get("incarnations", [])] if "begunAt" in one)
     _grow(predicate, flop, time, _moment(begun))
     return statement
@@ -83,6 +95,8 @@ def _grow(found: Any, flop: int, time: int, begun: datetime) -> None:
             found[name] = _times(value, time)
         elif name == "gapSecondsByReason":
             found[name] = {reason: _times(seconds, time) for reason, seconds in value.items()}
+        elif name in ("threshold", "sharePpm", "ratioPpm", "requiredPpm", "findings"):
+            continue  # of other kinds; findings are made anew
         elif name in _TIMES:
             found[name] = _text(begun + (_moment(value) - begun) * time)
         else:
@@ -208,7 +222,8 @@ def with_phases(statement: J) -> J:
 
 
 def with_course(statement: J) -> J:
-    """The run's growth: nothing is measured in gaps, and the ceiling goes on."""
+    """The run's growth beside the statement, as it is read from a journal: nothing is measured in gaps, and the
+    ceiling goes on."""
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
     starts = predicate["incarnations"]
@@ -230,8 +245,7 @@ def with_course(statement: J) -> J:
                 "coveragePpm": str(min(PPM, seen_ppm)),
             }
         )
-    predicate["timeline"] = points
-    return statement
+    return {**statement, "course": points}
 
 
 def _blind(predicate: Mapping[str, Any]) -> list[tuple[datetime, datetime]]:
@@ -314,12 +328,14 @@ def replay() -> J:
 
 
 def incomplete_job() -> J:
-    return with_policy(larger(vector("merged/job-with-a-hole"), 10_000_000, 50_000), Method.FULL, LLAMA, whole=False)
+    statement = with_guidelines(larger(vector("merged/job-with-a-hole"), 10_000_000, 50_000), 750_000, 1_000_000)
+    return with_policy(statement, Method.FULL, LLAMA, whole=False)
 
 
 def lineage_above() -> J:
     """A model trained from nothing, past both thresholds."""
-    return with_policy(larger(vector("merged/lineage"), 20_000_000_000, 1_000_000), Method.PRETRAINING, None)
+    statement = with_guidelines(larger(vector("merged/lineage"), 20_000_000_000, 1_000_000), 750_000, 1_000_000)
+    return with_policy(statement, Method.PRETRAINING, None)
 
 
 SCENES = {

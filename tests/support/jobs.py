@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flopsd.clock import NS_PER_S
 from flopsd.context import Context
+from flopsd.core.declared import NOTHING_DECLARED, Declared
 from flopsd.core.model import Device
 from flopsd.merge.merging import Merged, MergeRequest, merge_ledgers
 from flopsd.signing.keys import ensure_key, load_signer
@@ -51,14 +52,15 @@ class Nodes:
         self.public.write_bytes(load_signer(self.key).public_pem)
 
     def ledger(self, context: Context, name: str = "", *, seconds: int = 5, devices: tuple[Device, ...] | None = None,
-               run_id: str | None = None, later: int = 0, key: str | None = None, replay: bool = False) -> Path:  # fmt: skip
+               run_id: str | None = None, later: int = 0, key: str | None = None, replay: bool = False,
+               declared: Declared = NOTHING_DECLARED) -> Path:  # fmt: skip
         """A sealed ledger of one node, begun `later` seconds after the others, with its journal beside it."""
         name = name or context.node
         clock = FakeClock()
         clock.advance(later * NS_PER_S)
         run = Run(
             self.folder / "state" / name, devices=gpus(context.node) if devices is None else devices, context=context,
-            replay=replay, run_id=run_id or context.job_name or "run-1", clock=clock,
+            replay=replay, run_id=run_id or context.job_name or "run-1", clock=clock, declared=declared,
         )  # fmt: skip
         run.meter(seconds)
         run.finish()

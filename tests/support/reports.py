@@ -6,6 +6,7 @@ from hashlib import sha256
 from typing import Any
 
 from flopsd.core.ledger import encode
+from flopsd.policies import load_policies
 from flopsd.reporting.build import report_of
 from flopsd.reporting.model import Check, Report
 from flopsd.reporting.proof import Document, not_checked
@@ -24,9 +25,10 @@ def document(statement: Any) -> Document:
 
 
 def report(statement: Any, check: Check | None = None) -> Report:
-    """Not verified, unless `check` says otherwise."""
-    read = document(statement)
-    return report_of(read, check or not_checked(read), MADE)
+    """Not verified, unless `check` says otherwise. A `course` beside the statement is drawn."""
+    read = document({name: value for name, value in statement.items() if name != "course"})
+    policy = next(policy for policy in load_policies() if policy.form is not None)
+    return report_of(read, check or not_checked(read), MADE, policy=policy, course=statement.get("course", ()))
 
 
 def scene(name: str) -> Report:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from flopsd.clock import NS_PER_S
 from flopsd.context import Context
+from flopsd.core.declared import NOTHING_DECLARED, Declared
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
+from flopsd.core.policy import Policy
 from flopsd.core.records import read_history
 from flopsd.journal import Journal, StateDir
 from flopsd.seal import Sealed, seal_journal
@@ -31,10 +33,11 @@ class Run:
     def __init__(self, folder: Path, *, devices: tuple[Device, ...] = (H100, A100), precision: Precision | None = None,
                  context: Context = CONTEXT, replay: bool = False,
                  device_precision: Mapping[str, Precision] | None = None, run_id: str = "run-1",
-                 clock: FakeClock | None = None) -> None:  # fmt: skip
+                 clock: FakeClock | None = None, declared: Declared = NOTHING_DECLARED,
+                 policies: tuple[Policy, ...] = ()) -> None:  # fmt: skip
         self.device_precision, self.run_id = device_precision or {}, run_id
         self.state, self.clock, self.devices, self.context = StateDir(folder), clock or FakeClock(), devices, context
-        self.precision, self.replay = precision, replay
+        self.precision, self.replay, self.declared, self.policies = precision, replay, declared, policies
         self.lines: list[str] = []
         self.start()
 
@@ -42,7 +45,9 @@ class Run:
         self.state.acquire()
         self.journal = Journal(self.state)
         recovery = self.journal.recover("aside")
-        settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, self.precision, ("sim",), self.device_precision)
+        settings = WriterSettings(
+            NS_PER_S, 10 * NS_PER_S, "0" * 64, self.precision, ("sim",), self.device_precision, self.declared, self.policies
+        )  # fmt: skip
         self.writer = Writer(self.journal, table(), settings, self.context, self.clock, self.lines.append)
         self.writer.begin(self.run_id, read_history(self.journal.read()), recovery)
         told = {"recording": "r.jsonl", "sha256": "0" * 64, "origin": "test"} if self.replay else None

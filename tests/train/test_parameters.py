@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
 from flopsd.core.architecture import Lora, adapters, parameters, read_model
+from flopsd.core.declared import facts_from
 from flopsd.integrations.parameters import LiveParameters, count_parameters, size_of
 from tests.train.families import FAMILIES, RANK, adapt, build, config_of
 
@@ -17,6 +21,19 @@ pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwa
 def test_the_configuration_tells_every_parameter(name: str) -> None:
     model = build(name)
     assert parameters(read_model(config_of(model))).total == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "bert", "roberta", "gpt2"])
+def test_a_classifier_is_counted_by_its_own_class_and_not_by_that_of_its_configuration(name: str) -> None:
+    import transformers
+
+    from flopsd.integrations.describing import describe
+
+    config = transformers.AutoConfig.for_model(name, **FAMILIES[name][1])
+    config.architectures, config.num_labels = ["SomethingForCausalLM"], 5
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    facts = facts_from({key: value for key, value in describe(model, None).items() if value is not None})
+    assert parameters(read_model(facts["model_config"])).total == facts["parameters_total"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -88,6 +105,17 @@ def _sharded(model: Any) -> Any:
         parameter.ds_numel, parameter.ds_shape = parameter.numel(), parameter.shape
         parameter.data = torch.empty(0, dtype=parameter.dtype)
     return model
+
+
+def test_weights_sharded_by_deepspeed_count_whole() -> None:
+    """The real ZeRO-3, where DeepSpeed is: it is built from source, so no extra asks for it."""
+    pytest.importorskip("deepspeed")
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.train.zero3"],
+        env=environment, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert "elements 0, counted whole: True" in found.stdout, found.stderr[-2000:]
 
 
 def test_sharded_weights_count_whole() -> None:

@@ -304,6 +304,14 @@ def test_what_a_dead_daemon_left_is_replaced_and_a_live_ones_is_not(tmp_path: Pa
     assert path.read_text() == "mine"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder another's")
+def test_a_folder_of_another_user_is_no_place_to_listen(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", NOBODY, NOBODY)
+    with pytest.raises(ListenError, match="belongs to another user"):
+        Ear(tmp_path / "theirs" / "client.sock")
+
+
 def test_stopping_hears_what_was_sent_before_and_leaves_anothers_socket(tmp_path: Path) -> None:
     ear = Ear(tmp_path / "client.sock")
     peer = Peer(ear.listener.path)

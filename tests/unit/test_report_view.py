@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -16,11 +16,11 @@ from flopsd.reporting.checking import NO_FIGURES, refused
 from flopsd.reporting.model import Content, State
 from flopsd.reporting.text import COLUMNS, report_text
 from tests.support import enriched
-from tests.support.enriched import SCENES, vector, with_policy
+from tests.support.enriched import SCENES, plain, vector, with_policy
 from tests.support.reports import report, scene
 from tests.support.story import VECTORS
 
-OLD = sorted(
+CASES = sorted(
     str(path.parent.relative_to(VECTORS))
     for path in [*VECTORS.glob("valid/*/ledger.json"), *VECTORS.glob("merged/*/ledger.json")]
     if json.loads((path.parent / "expected.json").read_bytes())["verdict"] == "accept"
@@ -33,10 +33,22 @@ def content(name: str) -> Content:
     return found
 
 
-@pytest.mark.parametrize("case", OLD)
-def test_a_ledger_of_today_is_reported_without_a_verdict(case: str) -> None:
-    """No findings, no declarations, no course: each is said, and none is zero."""
+@pytest.mark.parametrize("case", CASES)
+def test_every_published_ledger_is_reported(case: str) -> None:
     made = report(vector(case))
+    assert made.content is not None
+    assert made.content.form is not None
+    text = report_text(made)
+    assert "NOT VERIFIED" in text
+    assert max(map(len, text.splitlines())) <= COLUMNS
+    names = [fact.name for fact in made.content.declared.job]
+    assert names[0] == ("Phase" if made.kind == "node" else "Training method")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_ledger_of_before_is_reported_without_a_verdict(case: str) -> None:
+    """No findings, no declarations, no course: each is said, and none is zero."""
+    made = report(plain(vector(case)))
     assert made.content is not None
     assert made.content.answer.headline == "No policy was applied"
     assert not made.content.declared.told
@@ -132,8 +144,26 @@ def test_declarations_stand_with_who_made_them() -> None:
     assert facts["LoRA"].value == "r = 8 on q_proj, v_proj"
     assert facts["LoRA"].by == "2 training processes"
     assert facts["Phase"].value == "not declared"
+    assert [fact.by for fact in declared.job if fact.name == "Training method"] == [
+        "the training processes; the configuration may say so too"
+    ]
+    only_config = content("nothing-measured").declared.job
+    assert [fact.by for fact in only_config if fact.name == "Training method"] == ["the job's configuration"]
     work = {fact.name: fact.value.replace("\u202f", "") for fact in declared.work}
     assert work["Phase train"] == "4000 steps, 2048000 sequences, 4194304000 tokens, 0 padding tokens"
+
+
+def test_the_form_is_filled_and_a_notification_only_where_one_is_due() -> None:
+    node, lineage = content("everything").form, content("lineage-above").form
+    assert node is not None
+    assert lineage is not None
+    assert [one.ai_office for one in node.lines if one.field == "Amount of computation used for training"] == [
+        "1.3x10^20 FLOP"
+    ]
+    assert node.notification == ()
+    assert len(lineage.notification) == 4
+    assert "\\x0a" not in report_text(scene("lineage-above"))
+    assert "Text for a notification:" in report_text(scene("lineage-above"))
 
 
 def test_the_course_ends_where_the_totals_are() -> None:
@@ -169,15 +199,15 @@ def _statement(name: str) -> Any:
     return SCENES[name]()
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong"),
-    [
-        *(("everything", wrong) for wrong in cast("tuple[Any, ...]", (None, "x", -1, [], {}, True, "9" * 41))),
-        ("incomplete-job", {}),
-        ("lineage-above", None),
-    ],
-    ids=repr,
-)
+ANYTHING: tuple[Any, ...] = (None, "x", -1, [], {}, True, "9" * 41, "1e999999999")
+WRONG: list[tuple[str, Any]] = [
+    *(("everything", wrong) for wrong in ANYTHING),
+    ("incomplete-job", {}),
+    ("lineage-above", None),
+]
+
+
+@pytest.mark.parametrize(("name", "wrong"), WRONG, ids=repr)
 def test_whatever_stands_in_a_ledger_it_is_reported_or_refused_by_its_place(name: str, wrong: Any) -> None:
     """Nobody may have verified it: any member can be anything."""
     statement, refusals = copy.deepcopy(_statement(name)), 0

@@ -65,11 +65,12 @@ class _Case:
         self.method = self._method()
         adapted = self.method in (Method.LORA, Method.QLORA)
         self.detailed = adapted and training.lora is not None and training.lora.target_modules is not None
-        self.undetailed = adapted and not self.detailed
+        self.undetailed = adapted and not self.detailed  # adapters, and nobody says where
         if self.undetailed:
             self.notes.append("where the adapters are is not declared: gradients are taken to reach all layers")
         self.ambiguous = False
         self.surplus = 0  # adapter parameters that the process counts and the names do not explain
+        self.fewer = False  # or the other way round: some layers have none, perhaps all but the last
         if self.detailed:
             self._match_adapters()
         self.kernel = self.pairs.kernel
@@ -86,7 +87,7 @@ class _Case:
     def trained(self, level: Level) -> Trained:
         """Which weights have gradients, at this level of what is not declared."""
         lora = self.training.lora
-        if self.detailed:
+        if self.detailed and not (self.fewer and level is Level.LOW):
             ambiguous = {Level.LOW: False, Level.COMPUTED: self.ambiguous, Level.HIGH: True}[level]
             return Trained(lora=lora, ambiguous=ambiguous)
         if self.method in (Method.FULL, Method.PRETRAINING):
@@ -157,6 +158,8 @@ class _Case:
             notes.append("selective recomputation is taken to be that of attention; all layers at the high end")
         if self.kernel is Kernel.EITHER:
             notes.append("which attention kernel ran is not known: it is taken to skip what is masked, unless padded")
+        if self.model.heads:
+            notes.append("the head is taken to be computed for every token, masked ones of the loss too")
         if training.packing:
             notes.append("rows hold several documents of unknown length: attention at least each token with itself")
         return tuple(notes)
@@ -184,7 +187,7 @@ class _Case:
         self.ambiguous = plain != more and counted == more
         if counted is not None and counted not in (plain, more):
             self.notes.append(f"the process trains {counted} parameters, the named adapters have {plain}")
-            self.surplus = max(0, counted - plain)
+            self.surplus, self.fewer = max(0, counted - plain), counted < plain
 
     def _with_surplus(self, sums: Sums, level: Level) -> Sums:
         """Weights that are trained, and of which only the number is known: at most 2 FLOP a token each way."""
@@ -192,12 +195,8 @@ class _Case:
         if self.method is Method.PARTIAL and trainable is not None and level is not Level.LOW:
             active = trainable if level is Level.HIGH else trainable * self.parameters.active // self.parameters.total
             sums.weight_gradients = min(sums.weight_gradients, 2 * tokens * active)
-        undetailed = self.method in (Method.LORA, Method.QLORA) and not self.detailed
-        if undetailed and level is Level.COMPUTED:
-            self.notes.append("where the adapters are is not declared: gradients are taken to reach all layers")
-        extra = (
-            self.surplus if level is Level.HIGH else (trainable or 0) if undetailed and level is Level.COMPUTED else 0
-        )
+        known = trainable or 0 if self.undetailed else 0
+        extra = {Level.LOW: 0, Level.COMPUTED: known, Level.HIGH: known + self.surplus}[level]
         sums.adapter += 2 * tokens * extra
         sums.activation_gradients += 2 * tokens * extra
         sums.weight_gradients += 2 * tokens * extra

@@ -1,0 +1,87 @@
+"""An estimate for a terminal: one table, a column for each way to train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from flopsd.core.architecture import Bounds
+from flopsd.core.flop import format_flop
+from flopsd.core.policy import Finding
+from flopsd.estimate import Estimate, Option
+from flopsd.report import counted, one_line, share_text
+
+
+def estimate_text(found: Estimate) -> str:
+    """The table, what was assumed, and what it is not."""
+    plan, sizes = found.plan, found.parameters
+    mixture = f", {sizes.active:,} of them for a token" if sizes.active != sizes.total else ""
+    lines = [f"{one_line(plan.model.family)}: {sizes.total:,} parameters{mixture}", _work(plan.work)]
+    if plan.hardware is not None:
+        hardware = plan.hardware
+        peak = format_flop(hardware.peak_flop_per_s, "FLOP/s")
+        lines.append(f"{hardware.devices} x {hardware.part}: {peak} dense {hardware.number_format} in all")
+        mfu = f"{float(plan.mfu.low):.0%} to {float(plan.mfu.high):.0%}"
+        lines.append(f"MFU {mfu}, {one_line(plan.mfu.source)}")
+    lines += ["", *_table(found.options)]
+    notes = dict.fromkeys(note for option in found.options for note in option.flop.assumptions)
+    lines += ["", "assumed:", *(f"  {one_line(note)}" for note in (*plan.assumed, *notes))]
+    for policy in plan.policies:
+        off = f"an estimate may be off by {share_text(policy.margin_ppm)} both ways, and is held against it so"
+        lines.append(f"{one_line(policy.id)}: {off}. {one_line(policy.notice)}")
+    return "\n".join(lines) + "\n"
+
+
+def _work(work: Mapping[str, int]) -> str:
+    words = f"{work['tokens']:,} tokens"
+    if "sequences" in work:
+        words += f" in {counted(work['sequences'], 'sequence')}"
+    if "target_tokens" in work:
+        words += f", {work['target_tokens']:,} target tokens"
+    return words
+
+
+def _table(options: Sequence[Option]) -> list[str]:
+    rows: list[list[str]] = [["", *(option.method.value for option in options)]]
+    rows.append(["trainable parameters", *(_trainable(option.trainable) for option in options)])
+    for name in ("required", "executed"):
+        bounds = [option.flop.required if name == "required" else option.flop.executed for option in options]
+        rows.append([f"{name} FLOP", *(format_flop(each.computed) for each in bounds)])
+        rows.append(["  at least", *(format_flop(each.low) for each in bounds)])
+        rows.append(["  at most", *(format_flop(each.high) for each in bounds)])
+    if all(option.hours is not None for option in options):
+        rows.append(["hours", *(_hours(option.hours) for option in options)])
+    told: dict[str, list[Finding]] = {}
+    for option in options:
+        for finding in option.findings:
+            told.setdefault(f"{finding.policy} {finding.rule.id}", []).append(finding)
+    for title, found in told.items():
+        if any(one.applies is not False for one in found):
+            rows.append([one_line(title), *(_verdict(one) for one in found)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    reasons = dict.fromkeys(
+        f"  {one_line(one.rule.id)}: {one_line(one.why)}"
+        for found in told.values()
+        for one in found
+        if one.state is not None and one.state.value == "indeterminate"
+    )
+    return [*lines, *(["", "indeterminate:", *reasons] if reasons else [])]
+
+
+def _verdict(finding: Finding) -> str:
+    if finding.state is None:
+        return "does not apply"
+    _, _, high = finding.share_ppm
+    share = "" if high is None else f", at most {share_text(high)}"
+    return f"{finding.state.value}{share}"
+
+
+def _trainable(bounds: Bounds | None) -> str:
+    if bounds is None:
+        return "unknown"
+    return f"{bounds.low:,}" if bounds.low == bounds.high else f"{bounds.low:,} to {bounds.high:,}"
+
+
+def _hours(hours: tuple[Fraction, Fraction] | None) -> str:
+    return "unknown" if hours is None else f"{float(hours[0]):.3g} to {float(hours[1]):.3g}"

@@ -1,0 +1,397 @@
+"""The Trainer's callback with real Trainers, on the CPU, over a real socket."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.client import connect
+from flopsd.core.architecture import flop, read_model, training_from
+from tests.support.ears import Daemon, Ear, deaf, work_of
+from tests.support.process import wait_until
+from tests.train.trainers import LENGTH, REAL, ROWS, arguments, llama, rows, told_to
+
+pytestmark = [pytest.mark.training("accelerate"), pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "client.sock"
+
+
+def passed(rows_: int, passes: int, **more: int) -> dict[str, int]:
+    """The counters of `rows_` padded rows in so many forward passes."""
+    return {
+        "forward_passes": passes, "sequences": rows_, "tokens": rows_ * LENGTH, "square_pairs": rows_ * LENGTH**2,
+        "padding_tokens": rows_ * (LENGTH - REAL), **more,
+    }  # fmt: skip
+
+
+def test_training_and_evaluation_are_counted_apart(tmp_path: Path, path: Path) -> None:
+    from transformers import Trainer
+
+    options = arguments(tmp_path, gradient_accumulation_steps=2, eval_strategy="steps", eval_steps=2)
+    with told_to(path, method="pretraining") as (callback, told):
+        trainer = Trainer(llama(), options, train_dataset=rows(), eval_dataset=rows(8), callbacks=[callback])
+        trainer.train()
+        wait_until(lambda: not callback.client._transitions, "the phases so far are told")
+        trainer.evaluate()
+        trainer.predict(rows(4))
+    flos = int(trainer.state.total_flos)
+    assert told.work == {
+        "train": passed(ROWS, 8, steps=4, framework_flop=flos),
+        "evaluate": passed(8 + 8 + 8 + 4, 2 + 2 + 2 + 1),
+    }
+    once = ["evaluate", "train"]
+    assert told.phases == ["other", "train", *once, *once, "other", "evaluate", "other", "evaluate", "other"]
+    facts = told.facts
+    assert facts["model_config"]["model_type"] == "llama"
+    assert {name: facts[name] for name in ("method", "recomputation", "attention", "rank", "world_size")} == {
+        "method": "pretraining", "recomputation": "none", "attention": "eager", "rank": 0, "world_size": 1,
+    }  # fmt: skip
+    assert "torch" in facts["framework"]
+    assert "precision" not in facts  # float32: no format of tensor work
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_what_is_told_is_enough_for_the_flop_that_pytorch_counts(
+    tmp_path: Path, path: Path, adapted: bool, checkpointing: bool
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import Trainer
+
+    model = llama()
+    if adapted:
+        model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+    options = arguments(tmp_path, gradient_checkpointing=checkpointing)
+    with told_to(path, method=None if adapted else "full") as (callback, told):
+        trainer = Trainer(model, options, train_dataset=rows(), callbacks=[callback])
+        with FlopCounterMode(display=False) as counter:
+            trainer.train()
+    facts = told.facts
+    assert facts["method"] == ("lora" if adapted else "full")
+    assert facts["recomputation"] == ("full" if checkpointing else "none")
+    assert facts.get("lora") == ({"r": 4, "target_modules": ["q_proj", "v_proj"]} if adapted else None)
+    ours = flop(read_model(facts["model_config"]), told.work["train"], training_from(facts)).executed
+    print(f"executed {ours.computed}, PyTorch counts {counter.get_total_flops()}")
+    assert ours.computed == counter.get_total_flops()
+
+
+def test_only_what_this_process_did_is_counted_after_a_resume(tmp_path: Path, path: Path) -> None:
+    from transformers import Trainer
+
+    whole = arguments(tmp_path, save_strategy="steps", save_steps=5, max_steps=8)
+    Trainer(llama(), whole, train_dataset=rows()).train()
+    with told_to(path) as (callback, told):
+        trainer = Trainer(llama(), whole, train_dataset=rows(), callbacks=[callback])
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
+    flos = int(trainer.state.total_flos) * 3 // 8
+    assert told.work == {"train": passed(6, 3, steps=3, framework_flop=flos)}
+    assert "method" not in told.facts  # built from a configuration: it may be anything
+
+
+def test_of_weights_that_were_loaded_and_partly_frozen_it_is_told(tmp_path: Path, path: Path) -> None:
+    from transformers import LlamaForCausalLM, Trainer
+
+    llama().save_pretrained(tmp_path / "base")
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "base")
+    with told_to(path) as (callback, told):
+        Trainer(model, arguments(tmp_path), train_dataset=rows(), callbacks=[callback])
+    assert told.facts["method"] == "full"
+    path.unlink(missing_ok=True)
+    model.model.embed_tokens.weight.requires_grad = False
+    with told_to(path) as (callback, told):
+        Trainer(model, arguments(tmp_path), train_dataset=rows(), callbacks=[callback])
+    assert told.facts["method"] == "partial"
+    assert told.facts["model_name"] == str(tmp_path / "base")
+    assert told.facts["parameters_total"] - told.facts["parameters_trainable"] == 64 * 32
+
+
+def test_a_trainer_that_gets_the_callback_late_is_told_of_too(tmp_path: Path, path: Path) -> None:
+    from transformers import Trainer
+
+    with told_to(path) as (callback, told):
+        trainer = Trainer(llama(), arguments(tmp_path), train_dataset=rows())
+        trainer.add_callback(callback)
+        trainer.train()
+        trainer.train()  # once more: the same model is not counted twice
+    assert told.work["train"]["tokens"] == 2 * ROWS * LENGTH
+
+
+def test_windows_are_counted_where_a_model_has_them(tmp_path: Path, path: Path) -> None:
+    from transformers import MistralConfig, MistralForCausalLM, Trainer
+
+    from tests.train.trainers import LLAMA
+
+    model = MistralForCausalLM(MistralConfig(**LLAMA, sliding_window=4, attn_implementation="eager"))
+    with told_to(path) as (callback, told):
+        Trainer(model, arguments(tmp_path), train_dataset=rows(), callbacks=[callback]).train()
+    assert told.facts["window"] == 4
+    assert told.work["train"]["window_pairs"] == ROWS * (1 + 2 + 3 + 4 * (LENGTH - 3))
+
+
+def test_encoder_and_decoder_are_counted_apart(tmp_path: Path, path: Path) -> None:
+    import torch
+    from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, T5Config, T5ForConditionalGeneration
+
+    config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0)
+    data = [{**row, "labels": torch.ones(5, dtype=torch.long)} for row in rows()]
+    options = Seq2SeqTrainingArguments(
+        str(tmp_path), per_device_train_batch_size=2, per_device_eval_batch_size=4, max_steps=4, use_cpu=True,
+        predict_with_generate=True, generation_max_length=4, report_to=[], save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    with told_to(path, method="full") as (callback, told):
+        trainer = Seq2SeqTrainer(
+            T5ForConditionalGeneration(config), options, train_dataset=data, eval_dataset=data[:4], callbacks=[callback]
+        )
+        trainer.train()
+        trainer.predict(data[:4])
+    train = told.work["train"]
+    assert (train["tokens"], train["padding_tokens"]) == (8 * LENGTH, 8 * (LENGTH - REAL))
+    assert (train["target_tokens"], train["target_square_pairs"]) == (8 * 5, 8 * 25)
+    assert (train["square_pairs"], train["cross_pairs"]) == (8 * LENGTH**2, 8 * 5 * LENGTH)
+    # Generated first, token by token, then once more for the loss.
+    assert told.work["evaluate"]["tokens"] == 2 * 4 * LENGTH
+    assert told.work["evaluate"]["target_tokens"] >= 4 * 5 + 4
+
+
+def test_generation_token_by_token_counts_as_one_pass_over_all_of_them(path: Path) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from flopsd.integrations.counting import ForwardCounter
+
+    model = get_peft_model(llama(), LoraConfig(r=4, target_modules=["q_proj"]))
+    ear, client = Ear(path), connect(path)
+    counter = ForwardCounter(client, lambda _, generating: "generate" if generating else "other")
+    counter.attach(model)
+    ids = torch.full((2, 5), 3)
+    model.generate(input_ids=ids, max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    model(input_ids=ids)
+    counter.settle()
+    client.close()
+    work = work_of(ear.all())
+    assert work["generate"]["tokens"] == 2 * (5 + 3)  # of the last new token nothing is asked
+    assert (work["generate"]["sequences"], work["generate"]["square_pairs"]) == (2, 2 * (5 + 3) ** 2)
+    assert work["other"]["tokens"] == 2 * 5  # one pass through adapters and base counts once
+
+
+def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_apart(path: Path) -> None:
+    """A flash kernel's rows, without the kernel: only a GPU has it."""
+    import torch
+
+    from flopsd.integrations.counting import ForwardCounter
+
+    class Config:
+        _attn_implementation, sliding_window, is_encoder_decoder = "flash_attention_2", 3, False
+
+    class Model(torch.nn.Module):
+        config = Config()
+
+        def forward(self, **_: Any) -> None:
+            pass
+
+    model = Model()
+    ear, client = Ear(path), connect(path)
+    counter = ForwardCounter(client)
+    counter.attach(model)
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 0, 1, 2]])
+    with torch.inference_mode():
+        model(input_ids=torch.ones_like(positions), position_ids=positions.clone())
+    model(input_ids=torch.ones_like(positions), position_ids=positions)
+    counter.settle()
+    client.close()
+    assert counter.told_documents
+    assert work_of(ear.all()) == {
+        "train": {
+            "forward_passes": 1, "tokens": 9, "sequences": 3, "square_pairs": 16 + 4 + 9,
+            "window_pairs": (1 + 2 + 3 + 3) + (1 + 2) + (1 + 2 + 3),
+        },
+        "other": {
+            "forward_passes": 1, "tokens": 9, "sequences": 3, "square_pairs": 16 + 4 + 9,
+            "window_pairs": (1 + 2 + 3 + 3) + (1 + 2) + (1 + 2 + 3),
+        },
+    }  # fmt: skip
+
+
+def test_a_model_that_is_copied_or_pickled_is_not_counted_in_its_copy(tmp_path: Path, path: Path) -> None:
+    from transformers import Trainer
+
+    with told_to(path) as (callback, told):
+        trainer = Trainer(llama(), arguments(tmp_path), train_dataset=rows(), callbacks=[callback])
+        twin, other = copy.deepcopy(trainer.model), pickle.loads(pickle.dumps(trainer.model))
+        for model in (twin, other):
+            model(input_ids=rows(1)[0]["input_ids"][None])
+        trainer.train()
+    assert told.work["train"]["tokens"] == ROWS * LENGTH
+    assert told.work.keys() == {"train"}
+
+
+def test_a_model_of_ones_own_is_counted_without_a_configuration(tmp_path: Path, path: Path) -> None:
+    import torch
+    from transformers import Trainer
+
+    class Bigram(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Embedding(64, 64)
+
+        def forward(self, input_ids: Any, labels: Any) -> dict[str, Any]:
+            logits = self.table(input_ids)
+            return {"loss": torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
+
+    with told_to(path, method="pretraining") as (callback, told):
+        Trainer(Bigram(), arguments(tmp_path), train_dataset=rows(), callbacks=[callback]).train()
+    assert told.work["train"]["tokens"] == ROWS * LENGTH
+    assert told.facts["parameters_total"] == 64 * 64
+    assert "model_config" not in told.facts
+    assert "recomputation" not in told.facts
+
+
+def test_a_compiled_model_is_counted(tmp_path: Path, path: Path) -> None:
+    from transformers import Trainer
+
+    options = arguments(tmp_path, torch_compile=True, torch_compile_backend="eager", max_steps=3)
+    with told_to(path) as (callback, told):
+        Trainer(llama("sdpa"), options, train_dataset=rows(), callbacks=[callback]).train()
+    assert told.work["train"]["tokens"] == 3 * 2 * LENGTH
+
+
+def test_a_whole_compiled_graph_is_left_alone(tmp_path: Path, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from transformers import Trainer
+
+    model = llama("sdpa")
+    model.compile(backend="eager", fullgraph=True)
+    with told_to(path) as (callback, told), caplog.at_level(logging.WARNING, "flopsd.client"):
+        Trainer(model, arguments(tmp_path, max_steps=2), train_dataset=rows(), callbacks=[callback]).train()
+    assert "does not count tokens" in caplog.text
+    assert "tokens" not in told.work["train"]
+    assert told.work["train"]["steps"] == 2
+
+
+def test_a_fact_that_cannot_be_found_takes_no_other_with_it(
+    tmp_path: Path, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import Trainer
+
+    model = llama()
+    model.config.sliding_window = "far"
+    model.config.to_dict = lambda: 1 / 0
+    with told_to(path, method="full") as (callback, told), caplog.at_level(logging.ERROR, "flopsd.client"):
+        Trainer(model, arguments(tmp_path, max_steps=2), train_dataset=rows(), callbacks=[callback]).train()
+    assert "cannot tell model_config of this model" in caplog.text
+    assert told.facts["attention"] == "eager"
+    assert told.work["train"]["tokens"] == 2 * 2 * LENGTH
+
+
+def test_a_daemon_killed_in_the_middle_loses_nothing(tmp_path: Path, path: Path) -> None:
+    from transformers import Trainer, TrainerCallback
+
+    from flopsd.integrations.transformers import FlopsdCallback
+
+    daemons = [Daemon(path)]
+    callback = FlopsdCallback(client=connect(path))
+
+    class Killer(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            if state.global_step == 2:
+                daemons[-1].next("SessionOpened")
+                daemons[-1].kill()
+            if state.global_step == 5:
+                daemons.append(Daemon(path))
+
+    trainer = Trainer(llama(), arguments(tmp_path), train_dataset=rows(), callbacks=[callback, Killer()])
+    trainer.train()
+    callback.client.close(30)
+    last: dict[str, Any] = {}
+    while (event := daemons[-1].next_event())["event"] != "SessionClosed":
+        last = event["work"] if event["event"] == "WorkCounted" else last
+    daemons[-1].close()
+    assert last == {"train": passed(ROWS, 8, steps=8, framework_flop=int(trainer.state.total_flos))}
+
+
+def test_whom_the_callback_meets_changes_no_weight(tmp_path: Path, path: Path) -> None:
+    import torch
+    from transformers import Trainer, set_seed
+
+    from flopsd.integrations.transformers import FlopsdCallback
+
+    def weights(callbacks: list[Any]) -> Any:
+        set_seed(1)
+        trainer = Trainer(llama(), arguments(tmp_path, max_steps=3), train_dataset=rows(), callbacks=callbacks)
+        trainer.train()
+        for callback in callbacks:
+            callback.client.close(0)
+        return torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()])
+
+    without = weights([])
+    assert torch.equal(without, weights([FlopsdCallback(client=connect(path))]))
+    with deaf(path):
+        assert torch.equal(without, weights([FlopsdCallback(client=connect(path))]))
+
+
+def test_what_fails_in_the_callback_is_logged_once_and_the_training_goes_on(
+    tmp_path: Path, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import Trainer
+
+    from flopsd.integrations.transformers import FlopsdCallback
+
+    model = llama()
+    callback = FlopsdCallback(client=connect(path))
+    trainer = Trainer(model, arguments(tmp_path), train_dataset=rows(), callbacks=[callback])
+    del callback.client, callback._counter.client
+    with caplog.at_level(logging.ERROR, "flopsd.client"):
+        assert trainer.train().global_step == 8
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == len(set(told))
+    assert any("on_step_end; the training goes on" in message for message in told)
+    assert any("does not count this model's forward passes" in message for message in told)
+
+
+def test_each_rank_counts_its_own_batches(tmp_path: Path, path: Path) -> None:
+    ear = Ear(path)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pathlib import Path\nfrom transformers import Trainer\n"
+        "from flopsd.integrations.transformers import FlopsdCallback\n"
+        "from tests.train.trainers import arguments, llama, rows\n"
+        f"options = arguments(Path({str(tmp_path)!r}), ddp_backend='gloo')\n"
+        "Trainer(llama(), options, train_dataset=rows(), callbacks=[FlopsdCallback()]).train()\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2"}
+    usual = {**os.environ, "FLOPSD_SOCKET": str(path), "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1", **rendezvous}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(script)], env={**usual, "RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in "01"
+    ]  # fmt: skip
+    for process in started:
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    from tests.train.trainers import Told
+
+    events = ear.all()
+    ranks = {}
+    for session in {event.session for event in events}:
+        mine = [event for event in events if event.session == session]
+        ranks[Told(mine).facts["rank"]] = work_of(mine)["train"]
+    assert ranks.keys() == {0, 1}
+    assert ranks[0].pop("framework_flop") > 0  # the sum of both, told by one
+    assert ranks[0] == ranks[1] == passed(ROWS // 2, 4, steps=4)

@@ -1,0 +1,66 @@
+"""The examples as their readers run them, and what the daemon hears of each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.ears import Ear
+from tests.train.trainers import Told
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "training"
+WORK = {
+    "plain_pytorch.py": {
+        "train": {"steps": 20, "forward_passes": 20, "sequences": 80, "tokens": 80 * 32},
+        "evaluate": {"forward_passes": 2, "sequences": 8, "tokens": 8 * 32},
+    },
+    "accelerate_loop.py": {
+        "train": {"steps": 8, "forward_passes": 16, "sequences": 64, "tokens": 64 * 32, "square_pairs": 64 * 32**2},
+        "evaluate": {"forward_passes": 1, "sequences": 4, "tokens": 4 * 32, "square_pairs": 4 * 32**2},
+    },
+    "lightning_module.py": {
+        "train": {"steps": 8, "forward_passes": 8, "sequences": 32, "tokens": 32 * 32, "square_pairs": 32 * 32**2},
+        # Lightning tries two batches before it begins.
+        "evaluate": {"forward_passes": 10, "sequences": 40, "tokens": 40 * 32, "square_pairs": 40 * 32**2},
+    },
+    "trainer.py": {
+        "train": {"steps": 8, "forward_passes": 8, "sequences": 32, "tokens": 32 * 32, "square_pairs": 32 * 32**2},
+        "evaluate": {"forward_passes": 4, "sequences": 32, "tokens": 32 * 32, "square_pairs": 32 * 32**2},
+    },
+}  # fmt: skip
+
+
+def run(name: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    usual = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd(), **environment}
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / name)], env=usual, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.mark.training("accelerate", "lightning")
+@pytest.mark.parametrize("name", WORK)
+def test_each_example_tells_what_it_did(tmp_path: Path, name: str) -> None:
+    ear = Ear(tmp_path / "client.sock")
+    done = run(name, FLOPSD_SOCKET=str(ear.listener.path))
+    assert done.returncode == 0, done.stderr
+    told = Told(ear.all())
+    work = told.work
+    work["train"].pop("framework_flop", None)
+    assert work == WORK[name]
+    assert told.facts["method"] == "pretraining"
+    assert {"train", "evaluate"} <= set(told.phases)
+
+
+def test_every_example_is_tried() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == WORK.keys()
+
+
+@pytest.mark.training
+def test_an_example_runs_without_a_daemon(tmp_path: Path) -> None:
+    done = run("plain_pytorch.py", FLOPSD_SOCKET=str(tmp_path / "nobody.sock"))
+    assert done.returncode == 0
+    assert "flopsd" not in done.stderr

@@ -1,0 +1,105 @@
+"""The callback in TRL's trainers, on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.train.trainers import llama, told_to
+
+pytestmark = [pytest.mark.training("trl", "datasets"), pytest.mark.filterwarnings("ignore")]
+
+
+def tokenizer() -> Any:
+    """Words w0 to w59, made here: no hub is asked."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, **{f"w{number}": number + 4 for number in range(60)}}
+    made = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+def options(config: Any, folder: Path, **more: Any) -> Any:
+    usual = {
+        "output_dir": str(folder), "per_device_train_batch_size": 2, "max_steps": 2, "report_to": [], "use_cpu": True,
+        "bf16": False, "save_strategy": "no", "disable_tqdm": True, "logging_strategy": "no",
+    }  # fmt: skip
+    return config(**{**usual, **more})
+
+
+def test_supervised_fine_tuning_with_adapters(tmp_path: Path) -> None:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
+
+    text = Dataset.from_list([{"text": " ".join(f"w{number}" for number in range(9))} for _ in range(8)])
+    with told_to(tmp_path / "client.sock") as (callback, told):
+        SFTTrainer(
+            llama(), options(SFTConfig, tmp_path, max_length=32, gradient_checkpointing=True), train_dataset=text,
+            eval_dataset=text, processing_class=tokenizer(), callbacks=[callback],
+            peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
+        ).train()  # fmt: skip
+    assert told.work["train"]["tokens"] == 2 * 2 * (9 + 1)  # the end of each text is a token
+    assert told.work["train"]["steps"] == 2
+    facts = told.facts
+    assert facts["method"] == "lora"
+    assert facts["lora"] == {"r": 4, "target_modules": ["q_proj", "v_proj"]}
+    assert facts["recomputation"] == "full"
+    assert facts["packing"] is False
+    assert "trl" in facts["framework"]
+
+
+def test_packed_rows_are_told_of(tmp_path: Path) -> None:
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    text = Dataset.from_list([{"text": " ".join(f"w{number}" for number in range(9))} for _ in range(16)])
+    with told_to(tmp_path / "client.sock", method="full") as (callback, told):
+        SFTTrainer(
+            llama(), options(SFTConfig, tmp_path, max_length=20, packing=True, packing_strategy="wrapped"),
+            train_dataset=text, processing_class=tokenizer(), callbacks=[callback],
+        ).train()  # fmt: skip
+    assert told.facts["packing"] is True
+    assert told.work["train"]["tokens"] == 2 * 2 * 20
+
+
+def test_rollouts_are_generation_and_not_training(tmp_path: Path) -> None:
+    from datasets import Dataset
+    from trl import GRPOConfig, GRPOTrainer
+
+    prompts = Dataset.from_list([{"prompt": "w1 w2 w3"} for _ in range(8)])
+    config = options(
+        GRPOConfig, tmp_path, num_generations=2, max_completion_length=4, beta=0.0, num_iterations=1,
+        gradient_accumulation_steps=1, steps_per_generation=1,
+    )  # fmt: skip
+    with told_to(tmp_path / "client.sock", method="full") as (callback, told):
+        GRPOTrainer(
+            llama(), reward_funcs=lambda completions, **_: [float(len(text)) for text in completions], args=config,
+            train_dataset=prompts, processing_class=tokenizer(), callbacks=[callback],
+        ).train()  # fmt: skip
+    assert told.work["train"]["steps"] == 2
+    assert told.work["generate"]["sequences"] == 2 * 2
+    assert told.work["generate"]["tokens"] >= 2 * 2 * 3
+    assert 0 < told.work["train"]["forward_passes"] < told.work["generate"]["forward_passes"]
+    assert {"train", "generate"} <= set(told.phases)
+    assert "evaluate" not in told.phases
+
+
+def test_preferences_count_both_answers(tmp_path: Path) -> None:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    pairs = Dataset.from_list([{"prompt": "w1 w2", "chosen": "w3 w4", "rejected": "w5 w6"} for _ in range(8)])
+    with told_to(tmp_path / "client.sock", method="full") as (callback, told):
+        DPOTrainer(
+            llama(), ref_model=llama(), args=options(DPOConfig, tmp_path, max_length=32), train_dataset=pairs,
+            processing_class=tokenizer(), callbacks=[callback],
+        ).train()  # fmt: skip
+    assert told.work["train"]["sequences"] == 2 * 2 * 2
+    assert told.work["train"]["tokens"] % (2 * 2 * 2) == 0

@@ -1,0 +1,78 @@
+"""Tiny models and real Trainers on the CPU, and what their callback told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flopsd.client import connect
+from flopsd.core.sessions import Event, FactsDeclared, PhaseChanged
+from tests.support.ears import Ear, work_of
+
+VOCABULARY, LENGTH, REAL, ROWS = 64, 12, 10, 16
+LLAMA = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0,
+}  # fmt: skip
+
+
+def llama(attention: str = "eager", **config: Any) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(LlamaConfig(**LLAMA, **config, attn_implementation=attention))
+
+
+def rows(count: int = ROWS) -> list[dict[str, Any]]:
+    """Rows of LENGTH tokens, of which REAL are real."""
+    import torch
+
+    ids = torch.tensor([1 + number % (VOCABULARY - 1) for number in range(REAL)] + [0] * (LENGTH - REAL))
+    mask = (torch.arange(LENGTH) < REAL).long()
+    return [{"input_ids": ids, "attention_mask": mask, "labels": ids} for _ in range(count)]
+
+
+def arguments(folder: Path, **more: Any) -> Any:
+    from transformers import TrainingArguments
+
+    usual = {
+        "per_device_train_batch_size": 2, "per_device_eval_batch_size": 4, "num_train_epochs": 1, "report_to": [],
+        "disable_tqdm": True, "use_cpu": True, "save_strategy": "no", "logging_strategy": "no",
+    }  # fmt: skip
+    return TrainingArguments(str(folder), **{**usual, **more})
+
+
+@dataclass
+class Told:
+    """What a session told, when it is over."""
+
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {n: v for event in self.events if isinstance(event, FactsDeclared) for n, v in event.facts.items()}
+
+    @property
+    def work(self) -> dict[str, dict[str, int]]:
+        return work_of(self.events)
+
+    @property
+    def phases(self) -> list[str]:
+        return [event.phase for event in self.events if isinstance(event, PhaseChanged)]
+
+
+@contextmanager
+def told_to(path: Path, **options: Any) -> Iterator[tuple[Any, Told]]:
+    """A callback whose daemon listens here; what it told is there when the block is left."""
+    from flopsd.integrations.transformers import FlopsdCallback
+
+    ear, told = Ear(path), Told()
+    callback = FlopsdCallback(client=connect(path), **options)
+    try:
+        yield callback, told
+    finally:
+        callback.client.close()
+        told.events += ear.all()
+    assert callback.failed == set()

@@ -1,0 +1,143 @@
+"""`flopsd estimate` as a user types it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.cli import main
+from flopsd.core.architecture import flop, read_model, training_from
+from tests.support.architectures import LLAMA_8B
+
+BASE = ("--base-flop", "7.2e23", "--base-flop-method", "6PD of its card", "--base-systemic", "false")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
+    return str(tmp_path)
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(["estimate", *arguments])
+    return int(caught.value.code or 0)
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert run(*arguments, "--json") == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out, parse_float=pytest.fail)
+    return found
+
+
+def test_three_ways_beside_each_other(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    found = told(
+        capsys, config, "--tokens", "1e9", "--epochs", "3", "--sequence-length", "4096", "--recomputation", "full",
+        "--on", "ml.p5.48xlarge", "--count", "2", *BASE,
+    )  # fmt: skip
+    assert [option["method"] for option in found["options"]] == ["full", "lora", "qlora"]
+    whole, rest = divmod(3 * 10**9, 4096)
+    work = {"tokens": 3 * 10**9, "sequences": whole + 1, "square_pairs": whole * 4096**2 + rest**2}
+    assert found["work"] == {name: str(value) for name, value in work.items()}
+    full, lora, qlora = found["options"]
+    ours = flop(read_model(LLAMA_8B), work, training_from({"method": "full", "recomputation": "full"}))
+    assert full["required"]["computed"] == str(ours.required.computed)
+    assert full["executed"]["high"] == str(ours.executed.high)
+    assert int(lora["required"]["high"]) < int(full["required"]["low"])
+    assert lora["required"] == qlora["required"]
+    assert found["hardware"]["devices"] == "16"
+    peak = int(found["hardware"]["peakFlopPerSecond"])
+    hours = Fraction(ours.required.low, peak * 3600) / Fraction(1, 2)
+    assert abs(Fraction(full["hours"]["low"]) - hours) <= Fraction(1, 2000)
+    assert found["mfu"] == {"low": "0.300", "high": "0.500", "source": "assumed: nobody measured it"}
+    third = next(finding for finding in full["findings"] if finding["rule"] == "modification-third")
+    assert third["state"] == "below"
+    assert int(third["value"]["high"]) == -(-ours.required.high * 13 // 10)
+    assert third["value"]["measured"] is None
+
+
+def test_the_page_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
+    command = re.search(r"^    flopsd estimate config.json ((?:.*\\\n)*.*)\n", page, re.MULTILINE)
+    assert command is not None
+    assert run(config, *shlex.split(command[1].replace("\\\n", " "))) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert line in page
+
+
+def test_far_above_and_astride(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    for tokens, state in (("1e10", "below"), ("5.5e12", "indeterminate"), ("1e14", "above")):
+        found = told(capsys, config, "--tokens", tokens, "--sequence-length", "4096", "--method", "full",
+                     "--recomputation", "none", *BASE)  # fmt: skip
+        third = next(f for f in found["options"][0]["findings"] if f["rule"] == "modification-third")
+        assert third["state"] == state
+
+
+def test_the_text_says_what_is_assumed(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    assert run(config, "--tokens", "1e9", "--on", "h100-sxm5-80gb", "--mfu", "0.4") == 0
+    text = capsys.readouterr().out
+    for words in (
+        "llama: 8,030,261,248 parameters",
+        "MFU 40% to 40%, as given",
+        "adapters of rank 16 on all-linear",
+        "the length of the sequences is not given: up to 131072 tokens",
+        "recomputation is not declared",
+        "modification-third: the base model is not declared",
+        "no legal advice",
+    ):
+        assert words in text
+
+
+def test_a_size_alone_is_6pd(capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys, "--parameters", "7e9", "--tokens", "1e9", "--sequence-length", "2048")
+    full, lora, _ = found["options"]
+    assert full["required"]["computed"] == str(42 * 10**18)
+    assert lora["required"]["computed"] == str(28 * 10**18)
+    assert found["assumed"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--parameters", "7e9", "--tokens", "1e9"], 2, "--sequence-length"),
+        (["CONFIG", "--tokens", "1e9", "--on", "ml.p99.large"], 1, "ml.p99.large"),
+        (["CONFIG", "--tokens", "1e9", "--on", "h100-sxm5-80gb", "--format", "fp5"], 1, "fp5"),
+        (["CONFIG", "--tokens", "1e9", "--lora-targets", "c_attn"], 1, "c_attn"),
+        (["/nowhere/config.json", "--tokens", "1e9"], 1, "/nowhere/config.json"),
+        (["CONFIG", "--tokens", "0.5"], 2, "0.5"),
+        (["CONFIG", "--tokens", "1e9", "--mfu", "0.5..0.3"], 2, "0.3..0.5"),
+        (["CONFIG", "--tokens", "1e9", "--base-model", "x"], 2, "--base-flop"),
+        (["--tokens", "1e9"], 2, "CONFIG"),
+    ],
+)
+def test_what_cannot_be_estimated_is_named(
+    capsys: pytest.CaptureFixture[str], config: str, arguments: list[str], code: int, words: str
+) -> None:
+    assert run(*(config if word == "CONFIG" else word for word in arguments)) == code
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": "rwkv"}', "[" * 100_000, " " * (2 << 20)])
+def test_a_file_that_is_no_configuration(capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str) -> None:
+    file = tmp_path / "some.json"
+    file.write_text(content)
+    assert run(str(file), "--tokens", "1e9") == 1
+    said = capsys.readouterr().err
+    assert "hint: " in said
+    assert "Traceback" not in said
+
+
+def test_the_mfu_of_an_earlier_run_is_its_ledgers(capsys: pytest.CaptureFixture[str]) -> None:
+    vectors = Path(__file__).resolve().parents[1] / "vectors" / "valid"
+    ledger = vectors / "declared-by-settings" / "ledger.json"
+    command = ["--parameters", "8e9", "--tokens", "1e9", "--sequence-length", "2048", "--on", "ml.p5.48xlarge"]
+    found = told(capsys, *command, "--mfu-from", str(ledger))
+    assert "measured, by the ledger ledger.json, not verified here" in json.dumps(found)
+    assert run(*command, "--mfu-from", str(vectors / "activity-and-gaps" / "ledger.json")) == 1
+    assert "--phase train" in capsys.readouterr().err
