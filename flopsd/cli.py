@@ -23,6 +23,7 @@ from flopsd.verbs import (
     looking,
     merging,
     metering,
+    platform,
     pushing,
     reporting,
     sealing,
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         estimating,
         pushing,
         looking,
+        platform,
         configuring,
     ):
         module.add(verbs)

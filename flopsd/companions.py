@@ -1,8 +1,10 @@
-"""What goes on beside the metering: web front, ear for training processes, progress, rolling seals, pushing."""
+"""What goes on beside the metering: web front, ear for training processes, progress, rolling seals, pushing, metric
+lines."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -12,6 +14,7 @@ from flopsd.core.flop import format_flop
 from flopsd.core.sessions import Event
 from flopsd.errors import ListenError
 from flopsd.listening import Listener
+from flopsd.metricline import MetricLines
 from flopsd.parse import parse_listen
 from flopsd.push.feeding import Feed
 from flopsd.push.states import metrics
@@ -73,9 +76,12 @@ class Companions:
         err: IO[str] | None,
         rolling: RollingSeals | None,
         ear: Ear,
-        feed: Feed | None = None,
+        feed: Feed | None,
+        lines: MetricLines | None,
+        near_the_end: threading.Event,
     ) -> None:
         self._rolling, self._ear, self._feed, self._watch = rolling, ear, feed, ThresholdWatch(clock)
+        self._lines, self._near_the_end = lines, near_the_end
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None
         self._next_bind_ns = self._begin_ns = clock.boottime_ns()
@@ -90,7 +96,11 @@ class Companions:
 
     def _look_after_all(self) -> None:
         if self._rolling is not None:
+            if self._near_the_end.is_set() and self._rolling.hurry():
+                self._writer.checkpoint()
             self._rolling.each_tick()
+        if self._lines is not None:
+            self._lines.each_tick(self._writer.snapshot)
         self._ear.each_tick()
         self._watch.each_tick(self._writer.snapshot)
         now_ns = self._clock.boottime_ns()

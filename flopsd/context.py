@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+SAGEMAKER = "sagemaker-training"
 _ONE_TASK = re.compile(r"1(\(x\d+\))?", re.ASCII)
 
 
@@ -42,25 +43,36 @@ def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Cont
     boot_id = _read(root / "proc/sys/kernel/random/boot_id") or "unknown"
     resources = _json(root / "opt/ml/input/config/resourceconfig.json")
     host = socket.gethostname() or "unknown"
-    if environment.get("TRAINING_JOB_NAME") or resources:
-        hosts = tuple(str(h) for h in resources.get("hosts", ()))
-        node = str(resources.get("current_host", host))
-        return Context(
-            "sagemaker-training",
-            environment.get("TRAINING_JOB_NAME"),
-            environment.get("TRAINING_JOB_ARN"),
-            node,
-            hosts.index(node) if node in hosts else None,
-            hosts,
-            resources.get("current_instance_type"),
-            boot_id,
-            environment.get("FLOPSD_ATTEMPT_ID") or boot_id,
-        )
+    if environment.get("TRAINING_JOB_NAME") or environment.get("TRAINING_JOB_ARN") or resources:
+        return _sagemaker(environment, resources, host, boot_id)
     if environment.get("SLURM_JOB_ID"):
         return _slurm(environment, host, boot_id)
     if environment.get("KUBERNETES_SERVICE_HOST") and environment.get("POD_NAME"):
         return _pod(environment, boot_id)
     return Context("host", None, None, host, None, (), None, boot_id, boot_id)
+
+
+def _sagemaker(environment: Mapping[str, str], resources: Mapping[str, Any], host: str, boot_id: str) -> Context:
+    """A training job. A second attempt has the same name on another machine, so the boot tells attempts apart."""
+    groups = [group for group in _list(resources, "instance_groups") if isinstance(group, dict)]
+    hosts = tuple(map(str, _list(resources, "hosts"))) or tuple(
+        str(name) for group in groups for name in _list(group, "hosts")
+    )
+    node = str(resources.get("current_host", host))
+    here = (group.get("instance_type") for group in groups if node in _list(group, "hosts"))
+    instance_type = resources.get("current_instance_type") or next(here, None)
+    arn = environment.get("TRAINING_JOB_ARN")
+    return Context(
+        SAGEMAKER,
+        environment.get("TRAINING_JOB_NAME") or (arn.rpartition("/")[2] if arn else None) or None,
+        arn,
+        node,
+        hosts.index(node) if node in hosts else None,
+        hosts,
+        instance_type if isinstance(instance_type, str) else None,
+        boot_id,
+        environment.get("FLOPSD_ATTEMPT_ID") or boot_id,
+    )
 
 
 def _slurm(environment: Mapping[str, str], host: str, boot_id: str) -> Context:
@@ -123,6 +135,11 @@ def _pod(environment: Mapping[str, str], boot_id: str) -> Context:
         boot_id,
         environment.get("FLOPSD_ATTEMPT_ID") or boot_id,
     )
+
+
+def _list(mapping: Mapping[str, Any], key: str) -> list[Any]:
+    found = mapping.get(key)
+    return found if isinstance(found, list) else []
 
 
 def new_run_id(utc: str) -> str:

@@ -12,11 +12,13 @@ from urllib.parse import urlsplit, urlunsplit
 import yaml
 
 from flopsd.config import COMMAND_LINE, ENVIRONMENT, SECRETS, Layers, load_peaks, read_layers, settings_of_layers
+from flopsd.context import Context
 from flopsd.core.model import Precision
 from flopsd.errors import ConfigError, FlopsdError
 from flopsd.meeting import socket_path
 from flopsd.ownership import DevicesSetting
 from flopsd.policies import load_policies
+from flopsd.sagemaker import with_defaults
 from flopsd.settings import BY_KEY, SETTINGS, Setting, Settings, declared_of
 
 HIDDEN = "HIDDEN"
@@ -27,8 +29,8 @@ _PIN = re.compile(r"((?:^|[?&;])pin-value=)[^&;]+")
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """One setting. `value` is what YAML holds of it, None where it was not set; `origin` is flag, variable, file or
-    default, `where` its name."""
+    """One setting. `value` is what YAML holds of it, None where it was not set; `origin` is flag, variable, file,
+    platform or default, `where` its name."""
 
     setting: Setting
     value: Any
@@ -39,12 +41,16 @@ class InForce:
         return {"value": self.value, "from": self.origin, "where": self.where}
 
 
-def in_force(layers: Layers) -> list[InForce]:
-    """Every setting. Raises ConfigError holding every problem."""
+def in_force(layers: Layers, context: Context) -> list[InForce]:
+    """Every setting, as it is on the platform of `context`. Raises ConfigError holding every problem."""
     settings, found = settings_of_layers(layers), []
+    here = with_defaults(settings, context)
     for setting in SETTINGS:
+        value = getattr(here, setting.key)
         origin, where = _origin(setting, layers)
-        found.append(InForce(setting, _plain(setting, getattr(settings, setting.key)), origin, where))
+        if value != getattr(settings, setting.key):
+            origin, where = "platform", context.platform
+        found.append(InForce(setting, _plain(setting, value), origin, where))
     return found
 
 
@@ -120,6 +126,8 @@ def _plain(setting: Setting, value: Any) -> Any:
         return {name: _plain(setting, one) for name, one in value.items()}
     if isinstance(value, tuple):
         return [_plain(setting, one) for one in value]
+    if isinstance(value, float) and _means_off(setting, value):
+        return "off"
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
     return without_secrets(value) if isinstance(value, str) else value

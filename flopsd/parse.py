@@ -69,6 +69,12 @@ def seconds_or_off(low: float, high: float) -> Callable[[object], float | None]:
     return parse
 
 
+def seconds_or_zero(low: float, high: float) -> Callable[[object], float]:
+    """Seconds; zero for `off`, where None stands for what the platform decides."""
+    number = seconds_or_off(low, high)
+    return lambda value: number(value) or 0.0
+
+
 def place(value: object) -> str:
     """A path, or the address of an S3 object."""
     parse_place(text(value))

@@ -15,19 +15,22 @@ from flopsd.clock import NS_PER_S, Clock
 from flopsd.closing import copy_at_end, seal_at_end, state_dir
 from flopsd.companions import Companions, Ear, progress_line
 from flopsd.config import load_peaks, settings_sha256
-from flopsd.context import find_context
+from flopsd.context import Context, find_context
 from flopsd.core.declared import Declared
+from flopsd.core.peaks import PeakTable
 from flopsd.core.policy import Policy
 from flopsd.daemon import Daemon
-from flopsd.delivery import RESERVE_SECONDS, copy_places
-from flopsd.journal import Journal, StateDir
+from flopsd.delivery import RESERVE_SECONDS, copy_places, local_ledger
+from flopsd.journal import Journal, Recovery, StateDir
 from flopsd.meeting import SOCKET_NAME, socket_path
+from flopsd.metricline import MetricLines
 from flopsd.notify import Notifier
 from flopsd.opening import Opening, cores_per_chip, open_sources, source_options
 from flopsd.ownership.opening import Job
 from flopsd.places import S3Place
 from flopsd.policies import load_policies
 from flopsd.push.feeding import LAST_PUSH_SECONDS, Feed
+from flopsd.restoring import restore
 from flopsd.rolling import RollingSeals
 from flopsd.runs import choose_run, recover
 from flopsd.settings import Settings, declared_of
@@ -75,6 +78,7 @@ def run_daemon(
     folder.acquire()
     journal = Journal(folder)
     try:
+        restored = _restore(settings, folder, context, table)
         found = recover(journal, clock)
         origins.update(found.origins(context.boot_id))
         run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
@@ -83,7 +87,7 @@ def run_daemon(
         writer = Writer(
             journal, table, _writer_settings(settings, tuple(sources), declared, policies), context, clock, emit
         )
-        writer.begin(run, history, found.recovery)
+        writer.begin(run, history, found.recovery or restored)
         del history, found
         # Under exec the manager's main process is the launcher, and may be the job's own concern.
         notifier = Notifier(environment if supervision is None else {}, clock)
@@ -94,10 +98,13 @@ def run_daemon(
             )
         ear = Ear(client_socket, settings.client_uids, daemon.hear, clock)
         feed = _feed(settings, push_command, writer, clock)
+        every = settings.metric_line_seconds
+        lines = MetricLines(out, every, writer.snapshot, clock) if every else None
         _tell_missing_extra(settings)
         log.info("run %s, incarnation %d, journal %s", run, writer.snapshot.incarnation, folder.journal)
         ending.attach(daemon, settings, clock, supervision)
-        companions = Companions(writer, settings, clock, err if progress else None, rolling, ear, feed)
+        shown = err if progress else None
+        companions = Companions(writer, settings, clock, shown, rolling, ear, feed, lines, ending.near)
         begin_ns = clock.boottime_ns()
 
         def each_tick() -> None:
@@ -115,6 +122,8 @@ def run_daemon(
             if rolling is not None:
                 rolling.stop()
         durable = writer.close(why, ending.child_exit_code)
+        if lines is not None:
+            lines.tell(writer.snapshot)
         if feed is not None:
             feed.finish()  # it is pushed while we seal
         sealed = copied = not settings.seal
@@ -128,6 +137,16 @@ def run_daemon(
         journal.close()
         folder.release()
     return durable and sealed and (copied or supervision is not None)
+
+
+def _restore(settings: Settings, folder: StateDir, context: Context, table: PeakTable) -> Recovery | None:
+    """What an earlier attempt of this run saved, where its ledgers were copied to a folder that outlives machines."""
+    run = settings.run_id or context.job_name
+    if run is None:
+        return None
+    places = [place for place in copy_places(settings, run, context.node) if isinstance(place, Path)]
+    ledger = local_ledger(settings, folder.path, run, context.node)
+    return restore(folder, places, ledger, run, context.node, table.sha256) if places else None
 
 
 def _meeting_folder(settings: Settings, environment: Mapping[str, str], supervision: Supervision | None) -> Path:
@@ -210,10 +229,14 @@ def _emitter(settings: Settings, out: IO[str], err: IO[str], rolling: RollingSea
 
 
 class _Ending:
-    """Whatever can end a run: signals, --duration, the launcher's pipe. A signal that comes too early is kept."""
+    """Whatever can end a run: signals, --duration, the launcher's pipe. A signal that comes too early is kept.
+
+    `near`: the job was asked to stop, and all may be killed soon.
+    """
 
     def __init__(self) -> None:
         self.child_exit_code: int | None = None
+        self.near = threading.Event()
         self._daemon: Daemon | None = None
         self._early = ""
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -248,9 +271,10 @@ class _Ending:
 
     def _watch_lifeline(self, lifeline: int, daemon: Daemon) -> None:
         with os.fdopen(lifeline, "r", encoding="ascii") as pipe:
-            line = pipe.readline().strip()
-        if line.startswith("exit "):
-            self.child_exit_code = int(line.removeprefix("exit "))
-            daemon.stop("job ended")
-        else:
-            daemon.stop("launcher gone")
+            for line in pipe:
+                if line.startswith("exit "):
+                    self.child_exit_code = int(line.removeprefix("exit "))
+                    daemon.stop("job ended")
+                    return
+                self.near.set()
+        daemon.stop("launcher gone")

@@ -58,6 +58,8 @@ class Settings:
     policies: tuple[str, ...] = ()
     client_socket: str | None = None
     client_uids: tuple[int, ...] = ()
+    metric_line_seconds: float | None = None  # 0: none
+    stop_window_seconds: float | None = None
     wait_for_source: bool = False
 
 
@@ -307,6 +309,21 @@ SETTINGS: tuple[Setting, ...] = (
         "UIDS",
         "numbers of the users whose processes may do so, beside root and flopsd's own: 1000,1001 (default: none)",
         parse.uids,
+    ),
+    Setting(
+        "metric_line_seconds",
+        "--metric-line",
+        "SECONDS",
+        "time between metric lines on stdout, or 'off' (default: 60 in a SageMaker training job, else off)",
+        parse.seconds_or_zero(1, 3600),
+    ),
+    Setting(
+        "stop_window_seconds",
+        "--stop-window",
+        "SECONDS",
+        "under exec, the time from SIGTERM until the platform kills (default: 120 in a SageMaker training job, else "
+        "not known)",
+        parse.seconds(1, 86400),
     ),
     Setting(
         "wait_for_source",

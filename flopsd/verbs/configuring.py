@@ -30,7 +30,7 @@ def add(verbs: Verbs) -> None:
         "show",
         help="every setting in force, and where it came from",
         description="Prints every setting as `flopsd run` with the same flags would have it, as a settings file, with "
-        "the flag, variable or file that it came from. Secrets are not shown.",
+        "the flag, variable, file or platform that it came from. Secrets are not shown.",
     )
     add_settings(show, SETTINGS)
     show.add_argument("--json", action="store_true", help="facts as JSON on stdout")
@@ -66,10 +66,11 @@ def add(verbs: Verbs) -> None:
 
 def _show(arguments: argparse.Namespace) -> int:
     from flopsd.config import SECRETS, read_layers
+    from flopsd.context import find_context
     from flopsd.inforce import as_yaml, in_force
 
     layers = read_layers(flags_of(arguments), os.environ, arguments.config)
-    found = in_force(layers)
+    found = in_force(layers, find_context(os.environ))
     if arguments.json:
         told = {
             "file": None if layers.file is None else str(layers.file),

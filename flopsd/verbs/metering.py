@@ -89,6 +89,7 @@ def _exec(arguments: argparse.Namespace) -> int:
         clock=clock,
         stop_seconds=settings.stop_seconds,
         say=logging.getLogger("flopsd").error,
+        window_seconds=settings.stop_window_seconds,
     )
     return launcher.run(command, environment)
 

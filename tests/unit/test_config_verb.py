@@ -47,6 +47,11 @@ base_systemic: false
 policies: [/srv/policy.yaml]
 client_socket: off
 client_uids: [1000, 1001]
+wait_for_source: true
+pushes: ["pushgateway+http://localhost:9091#auth=/srv/auth"]
+push_every_seconds: 30
+metric_line_seconds: off
+stop_window_seconds: 30
 """
 SECRETS = ("12345678", "hunter2")
 
@@ -73,6 +78,17 @@ def test_off_means_off_in_yaml_for_every_setting_that_can_be(tmp_path: Path) -> 
     file.write_text("".join(f"{key}: off\n" for key in keys))
     settings = load_settings({}, {}, str(file))
     assert [getattr(settings, key) for key in keys] == [None, "off", None, (), "off"]
+
+
+def test_what_a_platform_decides_is_shown_as_that() -> None:
+    """Two variables are what makes a training job here; there is no checkpoint folder on this machine."""
+    here = environment(None, TRAINING_JOB_NAME="tune-1", FLOPSD_STOP_WINDOW="30")
+    told = json.loads(flopsd("config", "show", "--json", env=here).stdout)["settings"]
+    assert told["ledger"] == {
+        "value": "/opt/ml/output/data/flopsd/{node}.json", "from": "platform", "where": "sagemaker-training"
+    }  # fmt: skip
+    assert (told["metric_line_seconds"]["value"], told["metric_line_seconds"]["from"]) == (60, "platform")
+    assert (told["stop_window_seconds"]["value"], told["stop_window_seconds"]["from"]) == (30, "variable")
 
 
 def test_defaults_are_shown_as_what_they_are(tmp_path: Path) -> None:
