@@ -14,15 +14,15 @@ from flopsd.settings import Settings
 from flopsd.sources import PROBED, Source, SourceSettings, open_source
 
 
-def open_sources(opening: Opening, *, supervised: bool) -> dict[str, Callable[[], Source]]:
-    """How to open each source. Unsupervised, they are opened here and now, so that a failure is an exit code;
-    of those that are only probed for, one is enough."""
+def open_sources(opening: Opening, *, later: bool) -> dict[str, Callable[[], Source]]:
+    """How to open each source. Unless that is left for `later`, they are opened here and now, so that a failure is
+    an exit code; of those that are only probed for, one is enough."""
     probed = opening.settings.sources == ("probe",)
     openers: dict[str, Callable[[], Source]] = {}
     absent: list[SourceUnavailableError] = []
     for name in PROBED if probed else opening.settings.sources:
         openers[name] = _Opener(name, opening)
-        if supervised:
+        if later:
             continue
         try:
             openers[name] = _Opened(openers[name](), openers[name])
@@ -30,7 +30,7 @@ def open_sources(opening: Opening, *, supervised: bool) -> dict[str, Callable[[]
             if not (probed and fault.absent):
                 raise
             absent.append(fault)
-    if not supervised and len(absent) == len(openers):
+    if not later and len(absent) == len(openers):
         raise SourceUnavailableError(
             "no accelerator is found here: " + "; ".join(map(str, absent)),
             hint=f"{absent[0].hint}; `flopsd doctor` says more, `flopsd run --source replay` shows how it would look",

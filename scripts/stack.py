@@ -67,7 +67,9 @@ class Stack:
         """Start it and wait until `ready` answers. Raises RuntimeError with the end of its log."""
         log = self._folder / f"{name}.log"
         with log.open("wb") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
+            process = subprocess.Popen(
+                command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True
+            )
         self._programs.append((name, process, log))
         for _ in range(START_SECONDS * 10):
             if self.stop.is_set() or answers(ready):
@@ -121,7 +123,9 @@ def graph(prometheus: str, expression: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--source", default="replay", help="what flopsd meters (default: replay, the bundled recording)")
+    parser.add_argument(
+        "--source", default="replay", help="what flopsd meters (default: replay, the bundled recording)"
+    )
     arguments = parser.parse_args()
     tools = {"prometheus": shutil.which("prometheus"),
              "alertmanager": shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")}  # fmt: skip

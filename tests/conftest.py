@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import settings
 
 from tests.support.scenario import compile_standin
 
+BESIDE_PYTHON = str(Path(sys.executable).parent)  # where pip puts the tools that it installs
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "default"))
@@ -27,12 +29,23 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _tools(request: pytest.FixtureRequest) -> None:
     for marker in request.node.iter_markers("tool"):
         for name in marker.args:
-            if shutil.which(name) is None:
+            if shutil.which(name) is None and shutil.which(name, path=BESIDE_PYTHON) is None:
                 _missing(name)
+    for marker in request.node.iter_markers("package"):
+        for name in marker.args:
+            if not _is_importable(name):
+                _missing(f"the Python package {name}")
     for marker in request.node.iter_markers("training"):
         for name in ("torch", *marker.args):
             if importlib.util.find_spec(name) is None:
                 _missing(name)
+
+
+def _is_importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # a parent of it
+        return False
 
 
 def _missing(name: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SERVE = (
-    "import sys; from moto.server import ThreadedMotoServer; server = ThreadedMotoServer('127.0.0.1', 0, verbose=False);"
+    "import sys; from moto.server import ThreadedMotoServer; server = ThreadedMotoServer(sys.argv[1], 0, verbose=False);"
     "server.start(); print(server.get_host_and_port()[1], flush=True); sys.stdin.read(); server.stop()"
 )
 
@@ -51,9 +51,9 @@ class Store:
 
 
 @contextmanager
-def serving() -> Iterator[Store]:
+def serving(host: str = "127.0.0.1") -> Iterator[Store]:
     with subprocess.Popen(
-        [sys.executable, "-c", SERVE],
+        [sys.executable, "-c", SERVE, host],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -61,6 +61,6 @@ def serving() -> Iterator[Store]:
     ) as process:
         try:
             assert process.stdout is not None
-            yield Store(f"http://127.0.0.1:{int(process.stdout.readline())}")
+            yield Store(f"http://{host}:{int(process.stdout.readline())}")
         finally:
             process.kill()

@@ -1,0 +1,290 @@
+"""Manifests and chart: what API servers take, what Helm makes, what flopsd itself says to the settings in them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flopsd.cli import main
+from flopsd.config import load_settings
+from flopsd.context import find_context
+from flopsd.delivery import copy_places
+from flopsd.ownership import Whose
+from flopsd.settings import SETTINGS, Settings
+from tests.support.kubernetes import (
+    CHART,
+    MANIFESTS,
+    PACKAGES,
+    ROOT,
+    TRAINING_CHART,
+    complaints,
+    containers,
+    documents,
+    flopsd_of,
+    manifest,
+    of_kind,
+    pod_of,
+    render,
+    training_chart,
+    variables,
+    without_helm,
+)
+
+pytestmark = pytest.mark.package(*PACKAGES)
+HERE = {
+    "key": {"secretName": "flopsd-key"},
+    "ledgerCopy": {"node": "s3://your-bucket/flopsd/nodes/{node}/$(POD_NAME).json"},
+}
+ALL = {"podMonitor": {"enabled": True}, "networkPolicy": {"enabled": True}, **HERE}
+MIG = {"gpu": {"migMonitor": True, "visibility": "volume-mounts"}}
+VALUES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "all": ALL,
+    "mig": {**ALL, **MIG},
+    "kms, no runtime class": {
+        "key": {"uri": "awskms:alias/flopsd"},
+        "gpu": {"runtimeClassName": ""},
+        "image": {"digest": "sha256:" + 64 * "0"},
+        "imagePullSecrets": [{"name": "pull"}],
+        "listen": "[::]:9999",
+        "settings": {"precision": "bf16:0.9,fp8:0.1", "seal-every": 300, "base-systemic": False},
+        "daemonset": {"podAnnotations": {"prometheus.io/scrape": "true"}, "priorityClassName": "", "nodeSelector": {},
+                      "tolerations": [], "env": [{"name": "AWS_REGION", "value": "eu-central-1"}]},
+        "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::111122223333:role/flopsd"}},
+    },
+}  # fmt: skip
+SIDECARS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "whole nodes": {"sidecar": {"devices": "all", "clientUids": [1000, 1001], "instanceType": "ml.p5.48xlarge"}},
+    "mig": MIG,
+    "PyTorchJob": {"sidecar": {"jobLabels": {"name": "training.kubeflow.org/job-name", "uid": ""},
+                               "indexLabel": "training.kubeflow.org/replica-index"}},
+}  # fmt: skip
+FIELDS = {
+    "metadata.name": "llama-finetune-1-abcde",
+    "metadata.namespace": "ml",
+    "spec.nodeName": "ip-10-0-0-7.ec2.internal",
+    "metadata.labels['batch.kubernetes.io/job-name']": "llama-finetune",
+    "metadata.labels['batch.kubernetes.io/controller-uid']": "0b1f5c1e-9a52-4d0e-8f1a-6a2f5a4f0c11",
+    "metadata.labels['training.kubeflow.org/job-name']": "llama-finetune",
+    "metadata.labels['training.kubeflow.org/replica-index']": "1",
+}
+
+
+def job_of(folder: Path, values: dict[str, Any], namespace: str = "ml") -> dict[str, Any]:
+    chart = training_chart(folder)
+    given: dict[str, Any] = yaml.safe_load((TRAINING_CHART / "values.yaml").read_text())
+    given["flopsd"].update(values)
+    return of_kind("Job", render(given, chart, namespace))
+
+
+def every_pod(tmp_path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Everything here that runs flopsd: the manifests, and the chart's renderings."""
+    found = [(path.name, manifest(path.name)) for path in sorted(MANIFESTS.glob("*.yaml"))]
+    found += [(f"chart, {name}", document) for name, values in VALUES.items() for document in render(values)]
+    found += [(f"training chart, {name}", job_of(tmp_path / str(number), values))
+              for number, (name, values) in enumerate(SIDECARS.items())]  # fmt: skip
+    return [(name, document) for name, document in found if document["kind"] in ("DaemonSet", "Job")]
+
+
+def test_every_manifest_is_what_the_api_servers_know() -> None:
+    names = sorted(path.name for path in MANIFESTS.glob("*.yaml"))
+    assert names == ["daemonset.yaml", "job-with-sidecar.yaml", "networkpolicy.yaml", "podmonitor.yaml"]
+    for name in names:
+        assert complaints(manifest(name)) == [], name
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("daemonset.yaml", ("spec", "template", "spec", "containers", 0, "readinessProbe")),
+        ("job-with-sidecar.yaml", ("spec", "template", "spec", "initContainers", 0, "securityContext")),
+        ("networkpolicy.yaml", ("spec",)),
+        ("podmonitor.yaml", ("spec", "podMetricsEndpoints", 0)),
+    ],
+)
+def test_a_misspelt_field_is_found(name: str, path: Sequence[str | int]) -> None:
+    spoilt = deepcopy(manifest(name))
+    inner: Any = spoilt
+    for step in path:
+        inner = inner[step]
+    inner["intervall"] = "15s"
+    assert complaints(spoilt) != []
+
+
+def test_the_chart_is_clean_and_all_that_it_makes_is_known(tmp_path: Path) -> None:
+    helm = importlib.import_module("helm_python")
+    for name, values in VALUES.items():
+        report = helm.lint(str(CHART), values, strict=True)
+        assert report["errors"] == []
+        assert [m for m in report["messages"] if m["severity"] > 1] == [], name  # 1: an icon is recommended
+        for document in render(values):
+            assert complaints(document) == [], name
+    for number, (name, values) in enumerate(SIDECARS.items()):
+        assert complaints(job_of(tmp_path / str(number), values)) == [], name
+
+
+def test_chart_and_manifests_say_the_same(tmp_path: Path) -> None:
+    """Of two ways to the same cluster neither is forgotten."""
+    made = [without_helm(document) for document in render(ALL)]
+    for name in ("daemonset.yaml", "podmonitor.yaml", "networkpolicy.yaml"):
+        wanted = manifest(name)
+        assert _sorted_env(of_kind(wanted["kind"], made)) == _sorted_env(wanted), name
+    job = without_helm(job_of(tmp_path / "training", {}))
+    assert _sorted_env(job) == _sorted_env(manifest("job-with-sidecar.yaml"))
+
+
+def _sorted_env(document: dict[str, Any]) -> dict[str, Any]:
+    """The order of variables and volumes says nothing, but that of a variable made of others: `variables` sees to that."""
+    copy = deepcopy(document)
+    if "template" in copy["spec"]:
+        pod_of(copy)["spec"]["volumes"].sort(key=lambda one: one["name"])
+        for container in containers(copy):
+            container["env"].sort(key=lambda one: one["name"])
+            container["volumeMounts"].sort(key=lambda one: one["name"])
+    return copy
+
+
+def test_flopsd_takes_every_setting_in_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And what comes out is what the manifest is for."""
+    pods = every_pod(tmp_path)
+    assert len(pods) == 2 + len(VALUES) + len(SIDECARS)
+    for name, document in pods:
+        container = flopsd_of(document)
+        told = {**variables(container, FIELDS), **({"JOB_COMPLETION_INDEX": "1"} if document["kind"] == "Job" else {})}
+        settings, context = _settings(container, told), find_context(told, tmp_path)
+        assert settings.wait_for_source, name
+        assert settings.listen is not None
+        assert settings.listen.endswith(f":{container['ports'][0]['containerPort']}")
+        grace = pod_of(document)["spec"]["terminationGracePeriodSeconds"]
+        assert settings.stop_seconds + 10 <= grace, f"{name}: sealing would be killed"
+        assert context.platform == "kubernetes"
+        mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert settings.state_dir in mounts
+        if settings.key is not None and not settings.key.startswith("awskms:"):
+            assert str(Path(settings.key).parent) in mounts
+        if document["kind"] == "Job":
+            _check_sidecar(settings, document, mounts, told)
+            assert (context.job_name, context.rank) == (
+                told["JOB_NAME"] + ("-0b1f5c1e" if "JOB_UID" in told else ""),
+                1,
+            )
+            assert context.node == "llama-finetune-1"
+        else:
+            assert (settings.devices.whose, settings.client_socket) == (Whose.ALL, "off")
+            assert (settings.run_id, context.node) == (FIELDS["spec.nodeName"], FIELDS["spec.nodeName"])
+        for place in copy_places(settings, context.job_name or "run", context.node):
+            assert context.node in str(place)
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "--no-such-flag"])
+    assert "--no-such-flag" in capsys.readouterr().err
+
+
+def _settings(container: dict[str, Any], told: dict[str, str]) -> Settings:
+    assert container["args"] == ["run"]  # every setting is a variable, so that one list of names serves all
+    known = {setting.variable for setting in SETTINGS}
+    assert [key for key in told if key.startswith("FLOPSD_") and key not in known] == []
+    return load_settings({}, told)
+
+
+def _check_sidecar(settings: Settings, document: dict[str, Any], mounts: set[str], told: dict[str, str]) -> None:
+    pod = settings.devices.whose is Whose.POD
+    assert pod == ("/var/lib/kubelet/pod-resources" in mounts)
+    assert pod or settings.devices.whose is Whose.ALL
+    assert {"POD_NAME", "POD_NAMESPACE"} <= told.keys()
+    spec = pod_of(document)["spec"]
+    assert spec["initContainers"][0]["restartPolicy"] == "Always"
+    (trainer,) = spec["containers"]
+    assert {"name": "FLOPSD_SOCKET", "value": settings.client_socket} in trainer["env"]
+    (socket,) = [mount for mount in trainer["volumeMounts"] if mount["name"] == "flopsd-socket"]
+    assert socket == {
+        "name": "flopsd-socket",
+        "mountPath": str(Path(str(settings.client_socket)).parent),
+        "readOnly": True,
+    }
+
+
+def test_what_the_container_may_and_may_not(tmp_path: Path) -> None:
+    for name, document in every_pod(tmp_path):
+        container, spec = flopsd_of(document), pod_of(document)["spec"]
+        context, mig = container["securityContext"], "NVIDIA_MIG_MONITOR_DEVICES" in str(container["env"])
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"] == {"drop": ["ALL"], **({"add": ["SYS_ADMIN"]} if mig else {})}, name
+        assert context["allowPrivilegeEscalation"] is mig  # an API server refuses false beside SYS_ADMIN
+        assert "privileged" not in context
+        root = context["runAsUser"] == 0
+        assert root is (context.get("runAsNonRoot") is not True)
+        needs_root = mig or any(
+            volume.get("hostPath", {}).get("path", "/dev/null") != "/dev/null" for volume in spec["volumes"]
+        )
+        assert root is needs_root, f"{name}: root where nothing of the host needs it"
+        for volume in spec["volumes"]:
+            if "secret" in volume:
+                assert volume["secret"]["defaultMode"] == (0o400 if root else 0o444)
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        # No GPU is taken from anybody, and a Guaranteed pod stays one.
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert container["resources"]["limits"].keys() == {"cpu", "memory"}
+        # A restart is a gap, and a probe that fails would keep the training from starting.
+        assert not {"livenessProbe", "startupProbe"} & container.keys()
+        assert ("readinessProbe" in container) is (document["kind"] == "DaemonSet")
+
+
+def test_the_monitor_finds_both_and_no_policy_cuts_ranks_off() -> None:
+    (expression,) = manifest("podmonitor.yaml")["spec"]["selector"]["matchExpressions"]
+    (endpoint,) = manifest("podmonitor.yaml")["spec"]["podMetricsEndpoints"]
+    policy = manifest("networkpolicy.yaml")["spec"]["podSelector"]["matchLabels"]
+    for name in ("daemonset.yaml", "job-with-sidecar.yaml"):
+        labels = pod_of(manifest(name))["metadata"]["labels"]
+        assert labels[expression["key"]] in expression["values"]
+        assert endpoint["port"] in [port["name"] for port in flopsd_of(manifest(name))["ports"]]
+        assert (policy.items() <= labels.items()) is (name == "daemonset.yaml")
+
+
+def test_values_are_refused_by_name() -> None:
+    helm = importlib.import_module("helm_python")
+    for wrong, named in (
+        ({"deamonset": {}}, "deamonset"),
+        ({"settings": {"precison": "bf16"}}, "precison"),
+        ({"settings": {"state-dir": "/x"}}, "state-dir"),  # the chart's own
+        ({"sidecar": {"devices": "visible"}}, "devices"),
+        ({"listen": "10188"}, "listen"),
+        ({"key": {"uri": "s3://x"}}, "uri"),
+        ({"daemonset": {"terminationGracePeriodSeconds": 65}}, "10 s longer"),
+    ):
+        with pytest.raises(helm.HelmError, match=named):
+            render(wrong)
+
+
+def test_the_schema_has_every_setting_and_the_values_have_every_key() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    flags = {setting.flag.removeprefix("--") for setting in SETTINGS}
+    chart = (CHART / "templates" / "_helpers.tpl").read_text() + (CHART / "templates" / "_sidecar.tpl").read_text()
+    chart += (CHART / "templates" / "daemonset.yaml").read_text()
+    own = {name.lower().replace("_", "-") for name in re.findall(r"name: FLOPSD_([A-Z_]+)$", chart, re.MULTILINE)}
+    own -= {"socket"}  # the trainer's
+    assert set(schema["properties"]["settings"]["properties"]) == flags - own - {"duration"}
+    assert set(schema["properties"]) - {"enabled", "global"} == set(values)
+    for name, below in schema["properties"].items():
+        if isinstance(values.get(name), dict) and name != "settings":
+            assert set(below["properties"]) == set(values[name]), name
+
+
+def test_versions_go_together() -> None:
+    (chart,) = documents((CHART / "Chart.yaml").read_text())
+    (version,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert {chart["version"], chart["appVersion"]} == {version}
+    assert f"ARG VERSION={version}\n" in (ROOT / "Containerfile").read_text()
+    (needed,) = documents((TRAINING_CHART / "Chart.yaml").read_text())[0]["dependencies"]
+    assert needed["version"] == version
+    for name in ("daemonset.yaml", "job-with-sidecar.yaml"):
+        assert flopsd_of(manifest(name))["image"] == f"flopsd:{version}"

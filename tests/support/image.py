@@ -1,0 +1,171 @@
+"""The container image, built and run without a Docker engine: Debian's buildah, podman and runc on a base of Debian's.
+
+The base holds Debian's Python as Debian's packages have it, unpacked; no registry is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ("buildah", "podman", "runc", "mmdebstrap", "ip")
+PACKAGES = ("base-files", "ca-certificates", "coreutils", "dash", "libc-bin", "libstdc++6", "python3", "python3-venv")
+BASE = "localhost/base"
+IMAGE = "localhost/flopsd"
+# What configuring Debian's package would have made, and Debian's pip cannot do without.
+BASE_FILE = """FROM scratch
+ADD base.tar /
+RUN cat /usr/share/ca-certificates/mozilla/*.crt >/etc/ssl/certs/ca-certificates.crt
+"""
+# The sandbox of a builder may have lower limits than buildah wants to set.
+LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
+DEBIAN_PYTHON = "3.13"  # trixie's
+
+
+def call(*command: str | Path, env: Mapping[str, str] | None = None, check: bool = True) -> str:
+    done = subprocess.run([str(part) for part in command], env=env, capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Engine:
+    """buildah and podman on a store of their own."""
+
+    folder: Path
+
+    def _store(self) -> tuple[str, ...]:
+        return ("--root", f"{self.folder}/store", "--runroot", f"{self.folder}/run", "--storage-driver", "overlay")
+
+    def podman_command(self, *arguments: str | Path) -> list[str]:
+        options = ("--runtime", "runc", "--cgroup-manager", "cgroupfs")
+        return ["podman", *self._store(), *options, *map(str, arguments)]
+
+    def podman(self, *arguments: str | Path, check: bool = True) -> str:
+        quiet = {**os.environ, "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
+        return call(*self.podman_command(*arguments), env=quiet, check=check)
+
+    def build(self, *arguments: str | Path) -> None:
+        call("buildah", *self._store(), "build", "--quiet", "--isolation", "chroot", *LIMITS, *arguments)
+
+    def build_image(self) -> None:
+        """BASE, and IMAGE of the Containerfile on it, out of wheels that were fetched before."""
+        self._make_base()
+        wheels = self.folder / "wheels"
+        self._fetch_wheels(wheels)
+        given = {"BASE": BASE, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "REVISION": "tests"}
+        arguments = [part for name, value in given.items() for part in ("--build-arg", f"{name}={value}")]
+        self.build(
+            *arguments, "--volume", f"{wheels}:/wheels:ro", "--file", ROOT / "Containerfile", "--tag", IMAGE, ROOT
+        )
+
+    def _make_base(self) -> None:
+        leave_out = ("man", "doc", "locale")
+        options = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in leave_out]
+        packages = ",".join(PACKAGES)
+        call("mmdebstrap", "--quiet", "--variant=extract", f"--include={packages}", *options, "trixie",
+             self.folder / "base.tar")  # fmt: skip
+        (self.folder / "Base").write_text(BASE_FILE)
+        self.build("--file", self.folder / "Base", "--tag", BASE, self.folder)
+        (self.folder / "base.tar").unlink()
+
+    def _fetch_wheels(self, folder: Path) -> None:
+        """What the Containerfile's EXTRAS and the build of flopsd itself need, for the base's Python."""
+        extras = default_of("EXTRAS")
+        pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+        call(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT)
+        (ours,) = folder.glob("flopsd-*.whl")
+        call(*pip, "download", "--only-binary=:all:", "--python-version", DEBIAN_PYTHON, "--dest", folder,
+             f"flopsd[{extras}] @ {ours.as_uri()}", "hatchling")  # fmt: skip
+        ours.unlink()  # the image builds its own
+
+    def inspect(self, image: str = IMAGE) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.podman("image", "inspect", image))[0]
+        return found
+
+    @contextmanager
+    def running(
+        self, *arguments: str | Path, name: str, image: str = IMAGE, command: Sequence[str] = ()
+    ) -> Iterator[None]:
+        """A container in the background, with a read-only root and nothing that may be written but its volumes."""
+        self.podman(
+            "run", "--detach", "--name", name, "--read-only", "--read-only-tmpfs=false", *arguments, image, *command
+        )
+        try:
+            yield
+        except BaseException:
+            print(self.said(name))
+            raise
+        finally:
+            self.podman("rm", "--force", "--time", "0", "--ignore", name)
+
+    def said(self, name: str) -> str:
+        """What a container wrote to stdout and stderr."""
+        command = self.podman_command("logs", name)
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
+
+    def exit_code(self, name: str) -> int:
+        return int(self.podman("inspect", "--format", "{{.State.ExitCode}}", name))
+
+
+def default_of(name: str) -> str:
+    """The default of one of the Containerfile's arguments."""
+    (found,) = [line.partition("=")[2] for line in (ROOT / "Containerfile").read_text().splitlines()
+                if line.startswith(f"ARG {name}=")]  # fmt: skip
+    return found
+
+
+@contextmanager
+def engine() -> Iterator[Engine]:
+    """A fresh store, and none of it left after."""
+    folder = Path(tempfile.mkdtemp(prefix="flopsd-image-"))
+    made = Engine(folder)
+    try:
+        yield made
+    finally:
+        made.podman("rm", "--all", "--force", "--time", "0", check=False)
+        call("umount", "--lazy", folder / "store" / "overlay", check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network namespace with one cable to this one."""
+
+    name: str
+    here: str
+    there: str
+
+    @property
+    def option(self) -> str:
+        return f"ns:/run/netns/{self.name}"
+
+
+@contextmanager
+def network() -> Iterator[Network]:
+    """For one container: from here it is another host."""
+    pid = os.getpid()
+    net = f"10.{64 + pid % 64}.{pid // 64 % 256}"
+    made = Network(f"flopsd-{pid}", f"{net}.1", f"{net}.2")
+    cable = f"fd{pid}"
+    call("ip", "netns", "add", made.name)
+    try:
+        call("ip", "link", "add", cable, "type", "veth", "peer", "name", "eth0", "netns", made.name)
+        call("ip", "address", "add", f"{made.here}/30", "dev", cable)
+        call("ip", "-n", made.name, "address", "add", f"{made.there}/30", "dev", "eth0")
+        call("ip", "link", "set", cable, "up")
+        for link in ("eth0", "lo"):
+            call("ip", "-n", made.name, "link", "set", link, "up")
+        yield made
+    finally:
+        call("ip", "netns", "delete", made.name)

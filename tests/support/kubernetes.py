@@ -1,0 +1,129 @@
+"""Manifests and the chart as a cluster takes them: rendered by Helm, held against the API's schemas, started as a kubelet would.
+
+Helm and the schemas are Python packages: `pytest.mark.package` names what a test needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+MANIFESTS = ROOT / "config" / "kubernetes"
+CHART = ROOT / "config" / "helm" / "flopsd"
+TRAINING_CHART = ROOT / "tests" / "support" / "training-chart"
+PACKAGES = ("helm_python", "kubernetes_validate", "cloudcoil.models.prometheus_operator")
+VERSIONS = ("1.29", "1.33", "1.37")  # the first with native sidecars, the first where they are stable, the newest known
+Document = dict[str, Any]
+
+
+def documents(text: str) -> list[Document]:
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+def manifest(name: str) -> Document:
+    (document,) = documents((MANIFESTS / name).read_text())
+    return document
+
+
+def render(values: Mapping[str, Any] | None = None, chart: Path = CHART, namespace: str = "flopsd") -> list[Document]:
+    """What Helm makes of a chart. Raises helm_python's HelmError."""
+    helm = importlib.import_module("helm_python")
+    with helm.Chart.load(chart) as loaded:
+        loaded.validate_schema(dict(values or {}))
+        made = loaded.render(values=dict(values or {}), name="flopsd", namespace=namespace)
+    return [document for name, text in sorted(made.items()) if name.endswith(".yaml") for document in documents(text)]
+
+
+def training_chart(folder: Path) -> Path:
+    """A chart with a training job that depends on ours, as its owner has it after `helm dependency build`."""
+    shutil.copytree(TRAINING_CHART, folder)
+    shutil.copytree(CHART, folder / "charts" / "flopsd")
+    return folder
+
+
+def of_kind(kind: str, among: Sequence[Document]) -> Document:
+    (found,) = [document for document in among if document["kind"] == kind]
+    return found
+
+
+def complaints(document: Document) -> list[str]:
+    """What the API servers of VERSIONS would refuse, unknown fields included; of CRDs what the operator's models do not know."""
+    if document["apiVersion"].startswith("monitoring.coreos.com/"):
+        return _complaints_of_operator(document)
+    validate = importlib.import_module("kubernetes_validate")
+    found = []
+    for version in VERSIONS:
+        try:
+            validate.validate(document, version, strict=True)
+        except validate.ValidationError as fault:
+            found.append(f"{version}: {'/'.join(map(str, fault.path))}: {fault.message}")
+    return found
+
+
+def _complaints_of_operator(document: Document) -> list[str]:
+    """The models drop what they do not know, so that what comes back is compared with what went in."""
+    models = importlib.import_module("cloudcoil.models.prometheus_operator.v1")
+    try:
+        model = getattr(models, document["kind"]).model_validate(document)
+    except ValueError as fault:
+        return [str(fault)]
+    again = model.model_dump(by_alias=True, exclude_unset=True, mode="json")
+    return [] if again == document else [f"unknown fields: {document} became {again}"]
+
+
+def pod_of(document: Document) -> Document:
+    template: Document = document["spec"]["template"]
+    return template
+
+
+def containers(document: Document) -> Iterator[Document]:
+    spec = pod_of(document)["spec"]
+    yield from spec.get("initContainers", ())
+    yield from spec["containers"]
+
+
+def flopsd_of(document: Document) -> Document:
+    (found,) = [container for container in containers(document) if container["name"] == "flopsd"]
+    return found
+
+
+def variables(container: Document, fields: Mapping[str, str]) -> dict[str, str]:
+    """The container's environment as a kubelet makes it; `fields` are what the downward API tells of the pod."""
+    made: dict[str, str] = {"KUBERNETES_SERVICE_HOST": "10.100.0.1"}
+    for entry in container["env"]:
+        assert entry["name"] not in made, f"{entry['name']} is there twice"
+        if "valueFrom" in entry:
+            path = entry["valueFrom"]["fieldRef"]["fieldPath"]
+            assert path in fields or path.startswith("metadata.labels["), f"{path}: the downward API has none"
+            made[entry["name"]] = fields.get(path, "")
+        else:
+            made[entry["name"]] = re.sub(r"\$\((\w+)\)", lambda name: made.get(name[1], name[0]), entry["value"])
+    assert "$(" not in str(made), "a variable is made of one that comes after it"
+    return made
+
+
+def without_helm(document: Document) -> Document:
+    """As somebody would write it by hand: without the labels of releases, and pull policy and account by default."""
+    plain = deepcopy(document)
+    _drop(plain, ("helm.sh/chart", "app.kubernetes.io/managed-by", "app.kubernetes.io/version", "app.kubernetes.io/instance",
+                  "imagePullPolicy", "serviceAccountName"))  # fmt: skip
+    return plain
+
+
+def _drop(value: Any, names: Sequence[str]) -> None:
+    if isinstance(value, dict):
+        for name in names:
+            value.pop(name, None)
+        for inner in value.values():
+            _drop(inner, names)
+    elif isinstance(value, list):
+        for inner in value:
+            _drop(inner, names)
