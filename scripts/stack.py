@@ -1,4 +1,4 @@
-"""`make stack`: flopsd on the bundled recording, Prometheus with the rules, Alertmanager, and where to look. Ctrl-C ends it.
+"""`make stack`: flopsd on the bundled recording, Prometheus with the rules, Alertmanager, where to look; until Ctrl-C.
 
 Everything lies in a folder that goes away with it, and listens on free ports of this machine only.
 """
@@ -56,7 +56,7 @@ class Webhook(BaseHTTPRequestHandler):
 
 
 class Stack:
-    """Programs that run beside each other. Each has a session of its own, so that Ctrl-C is this script's to pass on."""
+    """Programs that run beside each other. Each has its own session, so that Ctrl-C is this script's to pass on."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -123,9 +123,7 @@ def graph(prometheus: str, expression: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--source", default="replay", help="what flopsd meters (default: replay, the bundled recording)"
-    )
+    parser.add_argument("--source", default="replay", help="what flopsd meters (default: replay)")
     arguments = parser.parse_args()
     tools = {"prometheus": shutil.which("prometheus"),
              "alertmanager": shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")}  # fmt: skip

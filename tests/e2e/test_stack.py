@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.e2e.test_prometheus import query
-from tests.support.process import Program, environment, get, wait_until
+from tests.support.process import environment, get, wait_until
 from tests.support.prometheus import ALERTS, RULES, rules
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -27,37 +27,32 @@ COMPOSE = ROOT / "config" / "compose"
 def test_the_stack_comes_up_shows_data_and_goes_down(tmp_path: Path) -> None:
     env = environment(None, TMPDIR=str(tmp_path), PYTHONPATH=str(ROOT))
     command = [sys.executable, "-u", str(ROOT / "scripts" / "stack.py")]
-    told, tells = os.pipe()
-    process = subprocess.Popen(command, env=env, stdout=tells, stderr=tells, start_new_session=True, text=True)
-    os.close(tells)
-    process.stderr = os.fdopen(told)
-    program = Program(process)
-    try:
-        meter = program.wait_for(r"^flopsd +(http\S+)").group(1)
-        prometheus = program.wait_for(r"^Prometheus +(http\S+)").group(1)
-        alertmanager = program.wait_for(r"^Alertmanager +(http\S+)").group(1)
-        program.wait_for("Ctrl-C stops")
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) >= 3
-        assert get(f"{meter}/-/ready")[0] == 200
-        assert wait_until(lambda: query(prometheus, "run:flopsd_flop:rate5m > 0"), "a graph has data")
-        assert query(prometheus, 'run:flopsd_run_flop:sum{basis="executed",bound="measured"} > 0')
-        loaded = json.loads(get(f"{prometheus}/api/v1/rules")[1])["data"]["groups"]
-        assert sum(len(group["rules"]) for group in loaded) == len(rules(RULES)) + len(rules(ALERTS))
-        unwell = [(r["name"], r["lastError"]) for g in loaded for r in g["rules"] if r["health"] == "err"]
-        assert not unwell
-        known = json.loads(get(f"{prometheus}/api/v1/alertmanagers")[1])["data"]["activeAlertmanagers"]
-        assert [one["url"] for one in known] == [f"{alertmanager}/api/v2/alerts"]
-        for url in re.findall(r"http://\S+/graph\S+", program.text):
-            assert get(url)[0] == 200
-        os.kill(process.pid, signal.SIGINT)
-        program.wait_for("nothing is left behind")
-        assert process.wait(30) == 0
-    finally:
-        if process.poll() is None:
+    said: list[str] = []
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                          text=True) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            while not said or not said[-1].startswith("Ctrl-C"):  # it gives up by itself where something does not start
+                said.append(process.stdout.readline())
+                assert said[-1], "".join(said)
+            found = dict(re.findall(r"^(\w+) +(http\S+)", "".join(said), re.M))
+            meter, prometheus, alertmanager = found["flopsd"], found["Prometheus"], found["Alertmanager"]
+            children = psutil.Process(process.pid).children(recursive=True)
+            assert len(children) >= 3
+            assert get(f"{meter}/-/ready")[0] == 200
+            assert wait_until(lambda: query(prometheus, "run:flopsd_flop:rate5m > 0"), "a graph has data")
+            assert query(prometheus, 'run:flopsd_run_flop:sum{basis="executed",bound="measured"} > 0')
+            loaded = json.loads(get(f"{prometheus}/api/v1/rules")[1])["data"]["groups"]
+            assert sum(len(group["rules"]) for group in loaded) == len(rules(RULES)) + len(rules(ALERTS))
+            assert not [(r["name"], r["lastError"]) for g in loaded for r in g["rules"] if r["health"] == "err"]
+            known = json.loads(get(f"{prometheus}/api/v1/alertmanagers")[1])["data"]["activeAlertmanagers"]
+            assert [one["url"] for one in known] == [f"{alertmanager}/api/v2/alerts"]
+            assert all(get(url)[0] == 200 for url in re.findall(r"http://\S+/graph\S+", "".join(said)))
+            os.kill(process.pid, signal.SIGINT)
+            assert process.stdout.read().endswith("stopped, nothing is left behind\n")
+            assert process.wait(30) == 0
+        finally:
             process.terminate()
-            process.wait(60)
-        process.stderr.close()
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert list(tmp_path.iterdir()) == []
 
