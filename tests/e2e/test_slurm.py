@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from tests.support.scenario import Scenario, Segment, h100
 from tests.support.slurm import NODES, ROOT, Slurm, python, slurm
 
 SCRIPT = ROOT / "slurm" / "flopsd-job"
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and Slurm's daemons need root")
 BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
 CLUSTER = pytest.mark.tool("slurmctld", "slurmd", "srun", "unshare", "nsenter", "ip", "setsid", "pgrep")
 
@@ -62,6 +64,7 @@ def ledger(folder: Path) -> Path:
 
 
 @CLUSTER
+@AS_ROOT
 def test_prolog_and_epilog_meter_each_job_by_itself(cluster: Slurm) -> None:
     work = """
         from flopsd.client import connect
@@ -89,6 +92,7 @@ def test_prolog_and_epilog_meter_each_job_by_itself(cluster: Slurm) -> None:
 
 
 @CLUSTER
+@AS_ROOT
 def test_a_daemon_that_dies_is_started_again_and_the_job_has_one_ledger(cluster: Slurm) -> None:
     before = set((cluster.folder / "jobs" / "n1").glob("*"))
     kill = (
@@ -104,6 +108,7 @@ def test_a_daemon_that_dies_is_started_again_and_the_job_has_one_ledger(cluster:
 
 @pytest.mark.parametrize("broken", ["FLOPSD=/no/such/command", "if then fi", "exit 3", "STATE=/proc/none"])
 @CLUSTER
+@AS_ROOT
 def test_a_job_runs_and_its_node_stays_whatever_is_broken(cluster: Slurm, broken: str) -> None:
     (cluster.folder / "broken").write_text(f"{broken}\n")
     conf = cluster.folder / "job.conf"
@@ -116,6 +121,7 @@ def test_a_job_runs_and_its_node_stays_whatever_is_broken(cluster: Slurm, broken
 
 
 @CLUSTER
+@AS_ROOT
 def test_a_job_without_gpus_is_not_metered(cluster: Slurm) -> None:
     before = set((cluster.folder / "jobs").glob("*/*"))
     cluster.run("srun", "-N1", "true")
@@ -124,6 +130,7 @@ def test_a_job_without_gpus_is_not_metered(cluster: Slurm) -> None:
 
 
 @CLUSTER
+@AS_ROOT
 def test_exec_under_srun_meters_each_node_once_and_the_nodes_add_up(cluster: Slurm, tmp_path: Path) -> None:
     """Two tasks a node, of which one meters; without a GPU by Slurm's word, so that the prolog stays out of it."""
     key = str(tmp_path / "key.pem")

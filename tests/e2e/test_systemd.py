@@ -128,6 +128,7 @@ def test_every_line_that_hardens_has_its_reason() -> None:
             assert since <= 8, line
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 @pytest.mark.tool("unshare", "nsenter", "ip", "systemctl")
 def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_path: Path) -> None:
     """With everything that the unit forbids forbidden: dynamic user, system calls, devices, file system."""
