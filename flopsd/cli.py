@@ -16,12 +16,15 @@ from flopsd.verbs import (
     NO_SOURCE,
     NOT_VERIFIED,
     USAGE,
+    configuring,
     estimating,
     exporting,
     keys,
     looking,
     merging,
     metering,
+    platform,
+    pushing,
     reporting,
     sealing,
     verifying,
@@ -73,6 +76,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"flopsd {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    for module in (metering, sealing, verifying, reporting, merging, keys, exporting, estimating, looking):
+    for module in (
+        metering,
+        sealing,
+        verifying,
+        reporting,
+        merging,
+        keys,
+        exporting,
+        estimating,
+        pushing,
+        looking,
+        platform,
+        configuring,
+    ):
         module.add(verbs)
+    parser.set_defaults(parser=lambda: parser)  # for what describes it: completions, the manual page
     return parser

@@ -1,23 +1,31 @@
-"""What goes on beside the metering: the web front, the ear for training processes, progress, rolling seals."""
+"""What goes on beside the metering: web front, ear for training processes, progress, rolling seals, pushing, metric
+lines."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from flopsd.clock import NS_PER_S, Clock
 from flopsd.core.flop import format_flop
 from flopsd.core.sessions import Event
 from flopsd.errors import ListenError
 from flopsd.listening import Listener
+from flopsd.metricline import MetricLines
 from flopsd.parse import parse_listen
+from flopsd.push.feeding import Feed
+from flopsd.push.states import metrics
 from flopsd.rolling import RollingSeals
 from flopsd.settings import Settings
 from flopsd.snapshot import Snapshot
 from flopsd.threshold_watch import ThresholdWatch
 from flopsd.writer import Writer
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
 
 log = logging.getLogger("flopsd")
 REBIND_SECONDS = 10
@@ -68,18 +76,31 @@ class Companions:
         err: IO[str] | None,
         rolling: RollingSeals | None,
         ear: Ear,
+        feed: Feed | None,
+        lines: MetricLines | None,
+        near_the_end: threading.Event,
     ) -> None:
-        self._rolling, self._ear, self._watch = rolling, ear, ThresholdWatch(clock)
+        self._rolling, self._ear, self._feed, self._watch = rolling, ear, feed, ThresholdWatch(clock)
+        self._lines, self._near_the_end = lines, near_the_end
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None
         self._next_bind_ns = self._begin_ns = clock.boottime_ns()
         self._next_progress_ns = self._begin_ns + PROGRESS_SECONDS * NS_PER_S
         self._complained = False
-        self.each_tick()
+        self._look_after_all()
 
     def each_tick(self) -> None:
+        self._look_after_all()
+        if self._feed is not None:
+            self._feed.each_tick()  # not before the first message: what it loads and starts would delay metering
+
+    def _look_after_all(self) -> None:
         if self._rolling is not None:
+            if self._near_the_end.is_set() and self._rolling.hurry():
+                self._writer.checkpoint()
             self._rolling.each_tick()
+        if self._lines is not None:
+            self._lines.each_tick(self._writer.snapshot)
         self._ear.each_tick()
         self._watch.each_tick(self._writer.snapshot)
         now_ns = self._clock.boottime_ns()
@@ -97,7 +118,7 @@ class Companions:
         assert self._settings.listen is not None
         host, port = parse_listen(self._settings.listen)
         try:
-            server = WebServer(host or "0.0.0.0", port, lambda: self._writer.snapshot)
+            server = WebServer(host or "0.0.0.0", port, lambda: self._writer.snapshot, self._more)
         except OSError as fault:
             if not self._complained:
                 log.error(
@@ -111,6 +132,9 @@ class Companions:
         server.start()
         self._bound = True
         log.info("metrics at %s/metrics", server.url)
+
+    def _more(self) -> Iterable[Metric]:
+        return () if self._feed is None else metrics(self._feed.states)
 
 
 def progress_line(snapshot: Snapshot, seconds: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,21 @@ from flopsd.settings import BY_KEY, SETTINGS, Settings, effective
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PASSPHRASE, PASSPHRASE_FILE = "FLOPSD_KEY_PASSPHRASE", "FLOPSD_KEY_PASSPHRASE_FILE"
 PKCS11_PIN = "FLOPSD_PKCS11_PIN"
-SECRETS = (PASSPHRASE, PKCS11_PIN)  # for flopsd alone: a job that it starts gets its environment without them
-_KEY_VARIABLES_THAT_ARE_NOT_SETTINGS = ("FLOPSD_CONFIG", PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN, SOCKET_VARIABLE)
+PUSH_AUTH = "FLOPSD_PUSH_AUTH"
+SECRETS = (
+    PASSPHRASE,
+    PKCS11_PIN,
+    PUSH_AUTH,
+)  # for flopsd alone: a job that it starts gets its environment without them
+_KEY_VARIABLES_THAT_ARE_NOT_SETTINGS = (
+    "FLOPSD_CONFIG",
+    PASSPHRASE,
+    PASSPHRASE_FILE,
+    PKCS11_PIN,
+    PUSH_AUTH,
+    SOCKET_VARIABLE,
+)
+ENVIRONMENT, COMMAND_LINE = "environment", "command line"
 
 
 def config_dir() -> Path:
@@ -30,12 +43,36 @@ def config_dir() -> Path:
     return packaged if packaged.is_dir() else here.parent / "config"
 
 
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """What was given, raw values by setting key, the strongest last; and what is wrong with it so far."""
+
+    file: Path | None
+    given: list[tuple[str, Mapping[str, Any]]]
+    problems: list[str]
+
+
 def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str], config_file: str | None = None) -> Settings:
     """The effective settings. `flags` are raw values by setting key.
 
     The file is --config, else $FLOPSD_CONFIG, else $CONFIGURATION_DIRECTORY/flopsd.yaml (systemd), else
     /etc/flopsd/flopsd.yaml, else none. Raises ConfigError holding every problem.
     """
+    return settings_of_layers(read_layers(flags, environment, config_file))
+
+
+def settings_of_layers(layers: Layers) -> Settings:
+    """Raises ConfigError holding every problem."""
+    settings, more = effective(layers.given)
+    if layers.problems or more:
+        raise ConfigError(
+            [*layers.problems, *more], hint="correct these settings; `flopsd run --help` lists all of them"
+        )
+    return settings
+
+
+def read_layers(flags: Mapping[str, Any], environment: Mapping[str, str], config_file: str | None = None) -> Layers:
+    """File, environment and flags. Raises ConfigError where the file cannot be read."""
     problems: list[str] = []
     layers: list[tuple[str, Mapping[str, Any]]] = []
     path = _config_path(config_file, environment)
@@ -43,17 +80,14 @@ def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str], conf
         raw, problems = _settings_file(path)
         layers.append((f"file {path}", raw))
     variables = {s.variable: s.key for s in SETTINGS}
-    layers.append(("environment", {variables[n]: v for n, v in environment.items() if n in variables}))
+    layers.append((ENVIRONMENT, {variables[n]: v for n, v in environment.items() if n in variables}))
     for name in environment:
         if name.startswith("FLOPSD_") and name not in variables and name not in _KEY_VARIABLES_THAT_ARE_NOT_SETTINGS:
             close = _closest(name, (*variables, *_KEY_VARIABLES_THAT_ARE_NOT_SETTINGS), 0.8)
             if close:
                 problems.append(f"environment: {name} is not a setting; did you mean {close}?")
-    layers.append(("command line", flags))
-    settings, more = effective(layers)
-    if problems or more:
-        raise ConfigError([*problems, *more], hint="correct these settings; `flopsd run --help` lists all of them")
-    return settings
+    layers.append((COMMAND_LINE, flags))
+    return Layers(path, layers, problems)
 
 
 def settings_sha256(settings: Settings) -> str:

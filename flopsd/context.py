@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+SAGEMAKER = "sagemaker-training"
+_ONE_TASK = re.compile(r"1(\(x\d+\))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,36 +43,76 @@ def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Cont
     boot_id = _read(root / "proc/sys/kernel/random/boot_id") or "unknown"
     resources = _json(root / "opt/ml/input/config/resourceconfig.json")
     host = socket.gethostname() or "unknown"
-    if environment.get("TRAINING_JOB_NAME") or resources:
-        hosts = tuple(str(h) for h in resources.get("hosts", ()))
-        node = str(resources.get("current_host", host))
-        return Context(
-            "sagemaker-training",
-            environment.get("TRAINING_JOB_NAME"),
-            environment.get("TRAINING_JOB_ARN"),
-            node,
-            hosts.index(node) if node in hosts else None,
-            hosts,
-            resources.get("current_instance_type"),
-            boot_id,
-            environment.get("FLOPSD_ATTEMPT_ID") or boot_id,
-        )
+    if environment.get("TRAINING_JOB_NAME") or environment.get("TRAINING_JOB_ARN") or resources:
+        return _sagemaker(environment, resources, host, boot_id)
     if environment.get("SLURM_JOB_ID"):
-        rank = environment.get("SLURM_NODEID", "")
-        return Context(
-            "slurm",
-            f"slurm-{environment['SLURM_JOB_ID']}",
-            None,
-            environment.get("SLURMD_NODENAME", host),
-            int(rank) if rank.isdigit() else None,
-            (),
-            None,
-            boot_id,
-            environment.get("SLURM_RESTART_COUNT", "0"),
-        )
+        return _slurm(environment, host, boot_id)
     if environment.get("KUBERNETES_SERVICE_HOST") and environment.get("POD_NAME"):
         return _pod(environment, boot_id)
     return Context("host", None, None, host, None, (), None, boot_id, boot_id)
+
+
+def _sagemaker(environment: Mapping[str, str], resources: Mapping[str, Any], host: str, boot_id: str) -> Context:
+    """A training job. A second attempt has the same name on another machine, so the boot tells attempts apart."""
+    groups = [group for group in _list(resources, "instance_groups") if isinstance(group, dict)]
+    hosts = tuple(map(str, _list(resources, "hosts"))) or tuple(
+        str(name) for group in groups for name in _list(group, "hosts")
+    )
+    node = str(resources.get("current_host", host))
+    here = (group.get("instance_type") for group in groups if node in _list(group, "hosts"))
+    instance_type = resources.get("current_instance_type") or next(here, None)
+    arn = environment.get("TRAINING_JOB_ARN")
+    return Context(
+        SAGEMAKER,
+        environment.get("TRAINING_JOB_NAME") or (arn.rpartition("/")[2] if arn else None) or None,
+        arn,
+        node,
+        hosts.index(node) if node in hosts else None,
+        hosts,
+        instance_type if isinstance(instance_type, str) else None,
+        boot_id,
+        environment.get("FLOPSD_ATTEMPT_ID") or boot_id,
+    )
+
+
+def _slurm(environment: Mapping[str, str], host: str, boot_id: str) -> Context:
+    """A node of a Slurm job. Slurm tells ranks; its rosters change when a job is requeued, so none is taken."""
+    rank = environment.get("SLURM_PROCID" if tasks_have_own_gpus(environment) else "SLURM_NODEID", "")
+    return Context(
+        "slurm",
+        f"slurm-{environment['SLURM_JOB_ID']}",
+        None,
+        _slurm_node(environment, host),
+        int(rank) if rank.isdigit() else None,
+        (),
+        None,
+        boot_id,
+        environment.get("SLURM_RESTART_COUNT", "0"),
+    )
+
+
+def _slurm_node(environment: Mapping[str, str], host: str) -> str:
+    node = environment.get("SLURMD_NODENAME", host)
+    return f"{node}-task{environment.get('SLURM_LOCALID')}" if tasks_have_own_gpus(environment) else node
+
+
+def tasks_have_own_gpus(environment: Mapping[str, str]) -> bool:
+    """Whether Slurm binds GPUs to the single tasks of a node, so that one task may not see those of the others. Each
+    task is then metered like a node of its own."""
+    per_node = environment.get("SLURM_STEP_TASKS_PER_NODE", "1")
+    if not environment.get("SLURM_LOCALID") or _ONE_TASK.fullmatch(per_node):
+        return False
+    bound = environment.get("SLURM_GPU_BIND", "none")
+    a_task = environment.get("SLURM_GPUS_PER_TASK") or "gres/gpu" in environment.get("SLURM_TRES_PER_TASK", "")
+    return bool(a_task) or not bound.endswith("none")
+
+
+def metered_by_task(environment: Mapping[str, str]) -> int | None:
+    """The number on this node of a Slurm task whose devices another task of the node meters; None where it is none."""
+    local = environment.get("SLURM_LOCALID", "")
+    if not environment.get("SLURM_JOB_ID") or not local.isdigit() or tasks_have_own_gpus(environment):
+        return None
+    return int(local) or None
 
 
 def _pod(environment: Mapping[str, str], boot_id: str) -> Context:
@@ -93,6 +137,11 @@ def _pod(environment: Mapping[str, str], boot_id: str) -> Context:
     )
 
 
+def _list(mapping: Mapping[str, Any], key: str) -> list[Any]:
+    found = mapping.get(key)
+    return found if isinstance(found, list) else []
+
+
 def new_run_id(utc: str) -> str:
     """A fresh name for a run that has none: its second of birth and eight random digits."""
     stamp = utc[:19].replace("-", "").replace(":", "")
@@ -100,14 +149,17 @@ def new_run_id(utc: str) -> str:
 
 
 def default_state_dir(environment: Mapping[str, str]) -> Path:
-    """$STATE_DIRECTORY (systemd), /var/lib/flopsd as root, else the user's state folder."""
+    """$STATE_DIRECTORY (systemd), /var/lib/flopsd as root, else the user's state folder; in a Slurm job a folder in
+    it for the job and node, since many nodes share a home."""
     given = environment.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given)
-    if os.geteuid() == 0:
-        return Path("/var/lib/flopsd")
     home = environment.get("XDG_STATE_HOME") or str(Path(environment.get("HOME", "/")) / ".local/state")
-    return Path(home) / "flopsd"
+    folder = Path("/var/lib/flopsd") if os.geteuid() == 0 else Path(home) / "flopsd"
+    if environment.get("SLURM_JOB_ID"):
+        node = _slurm_node(environment, socket.gethostname() or "unknown")
+        return folder / f"slurm-{environment['SLURM_JOB_ID']}" / node
+    return folder
 
 
 def _read(path: Path) -> str | None:

@@ -109,11 +109,17 @@ class Daemon:
     """Pumps and writer together. `run` returns when it was told to stop, with the reason."""
 
     def __init__(
-        self, writer: Writer, sources: Mapping[str, Callable[[], Source]], clock: Clock, interval_seconds: float
+        self,
+        writer: Writer,
+        sources: Mapping[str, Callable[[], Source]],
+        clock: Clock,
+        interval_seconds: float,
+        tick_seconds: float | None = None,
     ) -> None:
+        """`tick_seconds`: the longest time between two ticks, where that is to be less than the interval."""
         self.writer = writer
         self._clock = clock
-        self._interval_seconds = interval_seconds
+        self._tick_seconds = min(interval_seconds, tick_seconds or interval_seconds)
         self._inbox: queue.SimpleQueue[Message | Event | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._why = ""
@@ -137,7 +143,7 @@ class Daemon:
         for pump in self._pumps:
             pump.start()
         while not self._why:
-            self._step(self._interval_seconds)
+            self._step(self._tick_seconds)
             each_tick()
         self._stop.set()
         deadline_ns = self._clock.boottime_ns() + round(FINAL_READ_SECONDS * NS_PER_S)

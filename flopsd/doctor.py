@@ -17,11 +17,15 @@ from flopsd.config import load_peaks
 from flopsd.context import find_context
 from flopsd.core.model import ESTIMATING, Device, Evidence
 from flopsd.core.peaks import PeakTable
+from flopsd.delivery import copy_places
 from flopsd.errors import FlopsdError, UnknownDeviceError
 from flopsd.opening import Opening, cores_per_chip, source_options
+from flopsd.ownership import Whose
 from flopsd.ownership.opening import Job
 from flopsd.parse import parse_listen
+from flopsd.places import S3Place
 from flopsd.settings import Settings
+from flopsd.signing.uri import scheme_of
 from flopsd.sources import PROBED, SourceSettings
 from flopsd.survey import Surveyed, survey
 
@@ -49,7 +53,7 @@ def examine(settings: Settings, environment: Mapping[str, str], clock: Clock) ->
     """All checks. Never raises for what it finds."""
     checks = [Check("python", "ok", f"{sys.version_info.major}.{sys.version_info.minor} at {sys.executable}")]
     checks += [_package("sealing", "securesystemslib", "seal"), _package("NVIDIA binding", "pynvml", "nvml")]
-    checks += [_state(settings, environment), _port(settings)]
+    checks += [*_asked_for(settings), _state(settings, environment), _port(settings)]
     try:
         table = load_peaks(settings.peaks)
     except FlopsdError as fault:
@@ -90,6 +94,24 @@ def _package(name: str, module: str, extra: str) -> Check:
     if find_spec(module) is None:
         return Check(name, "fail", f"the package for it is not installed ({module})", f"pip install 'flopsd[{extra}]'")
     return Check(name, "ok", f"{module} is installed")
+
+
+def _asked_for(settings: Settings) -> list[Check]:
+    """The packages that single settings need: at the end of a run it is late to hear that one is missing."""
+    scheme, _ = scheme_of(settings.key or "")
+    needs = (
+        (
+            any(isinstance(place, S3Place) for place in copy_places(settings, "run", "node")),
+            "copies to S3",
+            "boto3",
+            "s3",
+        ),
+        (scheme == "awskms", "key in AWS KMS", "botocore", "kms"),
+        (scheme == "pkcs11", "key in a PKCS#11 token", "pkcs11", "hsm"),
+        (settings.timestamp_url is not None, "timestamps", "rfc3161_client", "timestamp"),
+        (settings.devices.whose is Whose.POD, "devices of the pod", "grpc", "kubernetes"),
+    )
+    return [_package(name, module, extra) for is_asked, name, module, extra in needs if is_asked]
 
 
 def _state(settings: Settings, environment: Mapping[str, str]) -> Check:

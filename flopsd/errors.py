@@ -16,6 +16,8 @@ FlopsdError
 ├── LedgerError          a ledger cannot be made from what is there
 ├── ArchitectureError    a model's FLOP cannot be computed from what is declared of it
 ├── StorageError         a copy of a ledger is not where it should be
+├── PushError            metrics could not be pushed
+├── MissingExtraError    a package of an extra is not installed
 ├── ListenError          the socket for training processes cannot be had
 └── NotVerifiedError     a ledger that must not be believed, with the first reason
 """
@@ -105,9 +107,24 @@ class StorageError(FlopsdError):
     """A sealed ledger could not be copied to another place."""
 
 
+class PushError(FlopsdError):
+    """A receiver did not take metrics. `reason` is one of few words; `final`: the same request will not be taken."""
+
+    def __init__(self, message: str, *, reason: str, final: bool = False, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason, self.final = reason, final
+
+
 class ListenError(FlopsdError):
     """The daemon cannot listen for training processes."""
 
 
 class NotVerifiedError(FlopsdError):
     """A ledger is not what it claims to be; the message is the first reason."""
+
+
+class MissingExtraError(FlopsdError):
+    """What was asked for needs the packages of an extra that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} need the packages of the extra '{extra}'", hint=f"pip install 'flopsd[{extra}]'")

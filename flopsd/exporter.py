@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from flopsd import __version__
 from flopsd.clock import NS_PER_S
-from flopsd.core.figures import Row, precision_label
+from flopsd.core.figures import Row, gap_ceiling_flop, precision_label
 from flopsd.core.flop import format_flop
 from flopsd.core.meaning import Meaning
 from flopsd.core.model import Device, Evidence, Pipe
@@ -28,8 +28,8 @@ _GPU = ("gpu", "uuid")
 class SnapshotCollector(Collector):
     """What changes from reading to reading."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+    def __init__(self, snapshot: Snapshot, more: Iterable[Metric] = ()) -> None:
+        self._snapshot, self._more = snapshot, more
 
     def collect(self) -> Iterator[Metric]:
         snapshot = self._snapshot
@@ -38,6 +38,7 @@ class SnapshotCollector(Collector):
         yield from _gauges(snapshot.devices)
         yield from _sources(snapshot)
         yield from _journal(snapshot)
+        yield from self._more
 
 
 class FactsCollector(Collector):
@@ -57,14 +58,14 @@ class Exposition:
     def __init__(self) -> None:
         self._facts: dict[tuple[object, ...], bytes] = {}
 
-    def render(self, snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
-        """The page and its content type, as the client's Accept header asks."""
+    def render(self, snapshot: Snapshot, accept: str, more: Iterable[Metric] = ()) -> tuple[bytes, str]:
+        """The page, with `more` below, and its content type, as the client's Accept header asks."""
         encoder, content_type = choose_encoder(accept)
         key = (content_type, snapshot.replay, *(state.device.uid for state in snapshot.devices))
         if key not in self._facts:
             self._facts = {k: v for k, v in self._facts.items() if k[1:] == key[1:]}
             self._facts[key] = encoder(_registry(FactsCollector(snapshot))).removesuffix(b"# EOF\n")
-        return self._facts[key] + encoder(_registry(SnapshotCollector(snapshot))), content_type
+        return self._facts[key] + encoder(_registry(SnapshotCollector(snapshot, more))), content_type
 
 
 def _registry(collector: Collector) -> CollectorRegistry:
@@ -82,8 +83,9 @@ def _flop(snapshot: Snapshot) -> Iterator[Metric]:
     )
     ceiling = CounterMetricFamily(
         "flopsd_flop_ceiling",
-        "The most that intervals can hold which were not measured (gaps, evidence utilization); a "
-        "ceiling, not an estimate. Absent for a device whose peak is unknown.",
+        "The most that intervals can hold which were not measured as they passed (gaps, evidence utilization); a "
+        "ceiling, not an estimate. What counters told of a gap afterwards is in flopsd_flop_total and stays in here: a "
+        "counter cannot fall. Absent for a device whose peak is unknown.",
         labels=_GPU,
     )
     rated, by_device = snapshot.rated(), dict[str | None, list[Row]]()
@@ -94,11 +96,15 @@ def _flop(snapshot: Snapshot) -> Iterator[Metric]:
         bound: int | None = 0
         for row in rows:
             if row.figures.measured_flop is None:
-                if row.evidence.value in ("utilization", "gap"):
+                if row.evidence is Evidence.UTILIZATION or (row.evidence is Evidence.GAP and row.pipe is not None):
                     bound = None if bound is None or row.figures.high_flop is None else bound + row.figures.high_flop
                 continue
             key = ("all" if row.pipe is None else row.pipe.value, row.precision, row.evidence.value)
             totals[key] = totals.get(key, 0) + row.figures.measured_flop
+        for tally, rating in state.all_tallies():
+            if gap_ns := tally.total_gap_ns - tally.elsewhere_ns:
+                most = gap_ceiling_flop(gap_ns, rating, snapshot.table)
+                bound = None if bound is None or most is None else bound + most
         gpu = _gpu(state)
         for key, flop in totals.items():
             measured.add_metric((*gpu, *key), float(flop))

@@ -18,6 +18,8 @@ from flopsd.clock import NS_PER_S, Clock
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.2, 30.0
+RESERVE_SECONDS, POLL_SECONDS = 20.0, 0.2
+SHORTEST_WINDOW_SECONDS = 10.0  # what `docker stop` gives where nobody says otherwise
 _WATCHED = {*FORWARDED, signal.SIGCHLD}
 Mask = Iterable[int]
 
@@ -31,12 +33,14 @@ class Launcher:
     clock: Clock
     stop_seconds: float
     say: Callable[[str], None]
+    window_seconds: float | None = None  # from SIGTERM until the platform kills; None: not known
     _daemon: subprocess.Popen[bytes] | None = None
     _pipe: int = -1
     _restart_ns: int | None = None
     _backoff_seconds: float = FIRST_BACKOFF_SECONDS
     _started_ns: int = 0
     _reaped: dict[int, int] = field(default_factory=dict)
+    _stop_ns: int | None = None  # when the job was told to end
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
         """Run `command` to its end and return its exit code; 128 + N where signal N ended it.
@@ -48,8 +52,7 @@ class Launcher:
         try:
             job = subprocess.Popen(command, env=dict(environment), preexec_fn=_unblock(before, group=True))
         except OSError as fault:
-            self.say(f"cannot run {command[0]}: {fault.strerror}")
-            code = 127 if isinstance(fault, FileNotFoundError) else 126
+            code = cannot_run(command, fault, self.say)
             self._finish(code)
             return code
         terminal = _give_terminal(job.pid)
@@ -62,11 +65,14 @@ class Launcher:
 
     def _look_after(self, job: int, mask: Mask) -> int:
         """Forward signals and restart the daemon until the job ends; its exit code, negative for a signal."""
-        while job not in self._reaped:
-            received = self._wait_for_signal()
+        while job not in self._reaped or self._is_saving(job):
+            received = self._wait_for_signal(POLL_SECONDS if job in self._reaped else None)
             if received == signal.SIGCHLD:
                 self._reap()
             elif received is not None:
+                if received == signal.SIGTERM and self._stop_ns is None:
+                    self._stop_ns = self.clock.boottime_ns()
+                    self._tell("stopping")
                 _signal_group(job, received)
             if self._daemon is not None and self._daemon.pid in self._reaped:
                 self._daemon_died()
@@ -74,12 +80,39 @@ class Launcher:
                 self._start_daemon(mask)
         return self._reaped.pop(job)
 
-    def _wait_for_signal(self) -> int | None:
-        if self._restart_ns is None:
+    def _is_saving(self, job: int) -> bool:
+        """Whether a job that was told to end left processes of its group behind, and there is time to wait for them.
+
+        A wrapper such as SageMaker's `train` dies of SIGTERM at once, while the script that it started saves its
+        state; that one would be killed with us where we are process 1.
+        """
+        if self._stop_ns is None:
+            return False
+        window = SHORTEST_WINDOW_SECONDS if self.window_seconds is None else self.window_seconds
+        until_ns = self._stop_ns + round((window - _reserve_seconds(window)) * NS_PER_S)
+        return self.clock.boottime_ns() < until_ns and _group_lives(job)
+
+    def _seconds_left(self, keep: float = 0.0) -> float:
+        """The time that a step of stopping may take, `keep` of the window left over; there is always a second."""
+        if self._stop_ns is None or self.window_seconds is None:
+            return self.stop_seconds
+        gone = (self.clock.boottime_ns() - self._stop_ns) / NS_PER_S
+        return min(self.stop_seconds, max(1.0, self.window_seconds - keep - gone))
+
+    def _wait_for_signal(self, at_most: float | None) -> int | None:
+        if self._restart_ns is not None:
+            left = max(0.0, (self._restart_ns - self.clock.boottime_ns()) / NS_PER_S)
+            at_most = left if at_most is None else min(left, at_most)
+        if at_most is None:
             return int(signal.sigwait(_WATCHED))
-        left = max(0.0, (self._restart_ns - self.clock.boottime_ns()) / NS_PER_S)
-        found = signal.sigtimedwait(_WATCHED, left)
+        found = signal.sigtimedwait(_WATCHED, at_most)
         return None if found is None else found.si_signo
+
+    def _tell(self, word: str) -> None:
+        try:
+            os.write(self._pipe, f"{word}\n".encode("ascii"))
+        except OSError:
+            pass  # it died just now, or there is none: a new one is told, and a journal is sealed without it
 
     def _reap(self) -> None:
         """All children that ended, orphans that were left to us included."""
@@ -109,6 +142,8 @@ class Launcher:
             self._plan_restart()
         else:
             self._pipe = write_end
+            if self._stop_ns is not None:
+                self._tell("stopping")
         finally:
             os.close(read_end)
 
@@ -131,10 +166,7 @@ class Launcher:
         """Tell the daemon that the job ended; if it cannot seal in time, seal what it left in the journal."""
         sealed = False
         if self._daemon is not None:
-            try:
-                os.write(self._pipe, f"exit {code}\n".encode("ascii"))
-            except OSError:
-                pass  # it died just now; its journal is sealed below
+            self._tell(f"exit {code}")
             self._close_pipe()
             sealed = self._await_daemon(self._daemon.pid) == 0
         if sealed or self.seal_command is None:
@@ -144,7 +176,7 @@ class Launcher:
             done = subprocess.run(
                 self.seal_command,
                 stdin=subprocess.DEVNULL,
-                timeout=self.stop_seconds,
+                timeout=self._seconds_left(),
                 preexec_fn=_unblock(set()),
                 check=False,
             )
@@ -155,12 +187,13 @@ class Launcher:
             self.say("NOT SEALED: see above; the journal is kept and `flopsd seal` can still seal it")
 
     def _await_daemon(self, pid: int) -> int:
-        deadline_ns = self.clock.boottime_ns() + round(self.stop_seconds * NS_PER_S)
+        seconds = self._seconds_left(keep=_reserve_seconds(self.window_seconds or 0) / 2)
+        deadline_ns = self.clock.boottime_ns() + round(seconds * NS_PER_S)
         self._reap()
         while pid not in self._reaped:
             left = (deadline_ns - self.clock.boottime_ns()) / NS_PER_S
             if left <= 0:
-                self.say(f"the daemon does not end within {self.stop_seconds:g} s and is killed")
+                self.say(f"the daemon does not end within {seconds:g} s and is killed")
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 return -signal.SIGKILL
@@ -172,6 +205,12 @@ class Launcher:
         if self._pipe >= 0:
             os.close(self._pipe)
             self._pipe = -1
+
+
+def cannot_run(command: Sequence[str], fault: OSError, say: Callable[[str], None]) -> int:
+    """Say why the command does not run; the exit code that shells have for it."""
+    say(f"cannot run {command[0]}: {fault.strerror}")
+    return 127 if isinstance(fault, FileNotFoundError) else 126
 
 
 def _unblock(mask: Mask, *, group: bool = False) -> Callable[[], None]:
@@ -190,6 +229,21 @@ def _signal_group(leader: int, number: int) -> None:
         os.killpg(leader, number)
     except ProcessLookupError:
         pass  # it ended meanwhile; its SIGCHLD is on the way
+
+
+def _reserve_seconds(window: float) -> float:
+    """What final reading and sealing get of the window, however long the job takes."""
+    return min(RESERVE_SECONDS, window / 3)
+
+
+def _group_lives(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # of another user, and alive
+    return True
 
 
 def _give_terminal(group: int) -> bool:

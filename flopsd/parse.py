@@ -9,6 +9,7 @@ from enum import Enum
 from flopsd.core.flop import parse_flop
 from flopsd.core.model import PPM, Precision
 from flopsd.places import parse_place
+from flopsd.push.targets import parse_target
 
 _LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]*):(?P<port>[0-9]{1,5})")
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -68,6 +69,12 @@ def seconds_or_off(low: float, high: float) -> Callable[[object], float | None]:
     return parse
 
 
+def seconds_or_zero(low: float, high: float) -> Callable[[object], float]:
+    """Seconds; zero for `off`, where None stands for what the platform decides."""
+    number = seconds_or_off(low, high)
+    return lambda value: number(value) or 0.0
+
+
 def place(value: object) -> str:
     """A path, or the address of an S3 object."""
     parse_place(text(value))
@@ -80,6 +87,17 @@ def places(value: object) -> tuple[str, ...]:
     if not isinstance(found, list | tuple) or len(set(map(str, found))) != len(found):
         raise ValueError("expected a list of places, each once, such as [s3://bucket/key.json]")
     return tuple(place(one) for one in found)
+
+
+def pushes(value: object) -> tuple[str, ...]:
+    """A list of receivers in YAML and on the command line; as text they stand with blanks in between."""
+    found = value.split() if isinstance(value, str) else value
+    if not isinstance(found, list | tuple):
+        raise ValueError("expected a list of receivers, such as [pushgateway+http://127.0.0.1:9091]")
+    names = [parse_target(text(one)).name for one in found]
+    if len(set(names)) != len(names):
+        raise ValueError("a receiver is named twice")
+    return tuple(str(one) for one in found)
 
 
 def sources(value: object) -> tuple[str, ...]:
@@ -101,7 +119,8 @@ def flag(value: object) -> bool:
 
 
 def listen(value: object) -> str | None:
-    if value is None or value == "off":
+    """HOST:PORT; None for `off`, which YAML reads as false."""
+    if value is None or value is False or value == "off":
         return None
     parse_listen(text(value))
     return text(value)
@@ -148,6 +167,8 @@ def files(value: object) -> tuple[str, ...]:
 
 
 def output(value: object) -> str:
+    """`off` too where YAML reads it as false."""
+    value = "off" if value is False else value
     if value not in ("stdout", "stderr", "off"):
         raise ValueError("expected stdout, stderr or off")
     return str(value)

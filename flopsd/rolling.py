@@ -17,6 +17,7 @@ from flopsd.clock import NS_PER_S, Clock
 log = logging.getLogger("flopsd")
 CHILD_SECONDS = 120.0
 RETRY_SECONDS = 300.0
+HURRY_SECONDS = 10.0
 MAX_TOLD_BYTES = 8192
 
 
@@ -51,6 +52,13 @@ class RollingSeals:
             self._look_after(self._child, now_ns)
         elif self._fresh and now_ns + self._slack_ns >= self._due_ns:
             self._start(now_ns)
+
+    def hurry(self) -> bool:
+        """Say that all may be killed soon: seal now, then often. True if one is due and wants a checkpoint."""
+        now_ns, hurry_ns = self._clock.boottime_ns(), round(HURRY_SECONDS * NS_PER_S)
+        if self._every_ns > hurry_ns:
+            self._every_ns, self._slack_ns, self._due_ns = hurry_ns, 0, now_ns
+        return self._child is None and now_ns >= self._due_ns
 
     def stop(self) -> None:
         """Kill the child, if there is one: whoever asks is about to seal the whole."""

@@ -8,23 +8,29 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from flopsd.clock import NS_PER_S, Clock
 from flopsd.closing import copy_at_end, seal_at_end, state_dir
-from flopsd.companions import Companions, Ear
+from flopsd.companions import Companions, Ear, progress_line
 from flopsd.config import load_peaks, settings_sha256
-from flopsd.context import find_context
+from flopsd.context import Context, find_context
 from flopsd.core.declared import Declared
+from flopsd.core.peaks import PeakTable
 from flopsd.core.policy import Policy
 from flopsd.daemon import Daemon
-from flopsd.delivery import copy_places
-from flopsd.journal import Journal, StateDir
+from flopsd.delivery import RESERVE_SECONDS, copy_places, local_ledger
+from flopsd.journal import Journal, Recovery, StateDir
 from flopsd.meeting import SOCKET_NAME, socket_path
+from flopsd.metricline import MetricLines
+from flopsd.notify import Notifier
 from flopsd.opening import Opening, cores_per_chip, open_sources, source_options
 from flopsd.ownership.opening import Job
 from flopsd.places import S3Place
 from flopsd.policies import load_policies
+from flopsd.push.feeding import LAST_PUSH_SECONDS, Feed
+from flopsd.restoring import restore
 from flopsd.rolling import RollingSeals
 from flopsd.runs import choose_run, recover
 from flopsd.settings import Settings, declared_of
@@ -50,16 +56,18 @@ def run_daemon(
     supervision: Supervision | None = None,
     progress: bool = False,
     seal_command: Sequence[str] = (),
+    push_command: Sequence[str] = (),
 ) -> bool:
     """Meter until told to stop, then seal. True if all went well, the seal included. Under supervision a sealed
     ledger that could not be copied is well too: sealing it once more would not help.
 
-    `seal_command` makes a rolling seal, in a process of its own; without one there is none.
+    `seal_command` makes a rolling seal, in a process of its own; without one there is none. `push_command` likewise
+    pushes the metrics that come through its stdin.
     Raises FlopsdError when it cannot begin.
     """
     table, policies, declared = load_peaks(settings.peaks), load_policies(settings.policies), declared_of(settings)
     context = find_context(environment)
-    client_socket = socket_path(settings.client_socket, state_dir(settings, environment))
+    client_socket = socket_path(settings.client_socket, _meeting_folder(settings, environment, supervision))
     origins: dict[str, str] = {}  # filled from the journal, before any source is read
     root_pid = os.getppid() if supervision is not None else None  # the launcher, whose child the job is
     job = Job(environment, context.job_name, root_pid, cores_per_chip(context, table))
@@ -70,6 +78,7 @@ def run_daemon(
     folder.acquire()
     journal = Journal(folder)
     try:
+        restored = _restore(settings, folder, context, table)
         found = recover(journal, clock)
         origins.update(found.origins(context.boot_id))
         run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
@@ -78,33 +87,73 @@ def run_daemon(
         writer = Writer(
             journal, table, _writer_settings(settings, tuple(sources), declared, policies), context, clock, emit
         )
-        writer.begin(run, history, found.recovery)
+        writer.begin(run, history, found.recovery or restored)
         del history, found
-        daemon = Daemon(writer, sources, clock, settings.interval_seconds)
+        # Under exec the manager's main process is the launcher, and may be the job's own concern.
+        notifier = Notifier(environment if supervision is None else {}, clock)
+        daemon = Daemon(writer, sources, clock, settings.interval_seconds, notifier.ping_seconds)
         if client_socket is not None and settings.client_socket is None and client_socket.name != SOCKET_NAME:
             log.warning(
                 "the path of %s is too long for a socket in it: training processes meet it elsewhere", folder.path
             )
         ear = Ear(client_socket, settings.client_uids, daemon.hear, clock)
+        feed = _feed(settings, push_command, writer, clock)
+        every = settings.metric_line_seconds
+        lines = MetricLines(out, every, writer.snapshot, clock) if every else None
         _tell_missing_extra(settings)
         log.info("run %s, incarnation %d, journal %s", run, writer.snapshot.incarnation, folder.journal)
         ending.attach(daemon, settings, clock, supervision)
+        shown = err if progress else None
+        companions = Companions(writer, settings, clock, shown, rolling, ear, feed, lines, ending.near)
+        begin_ns = clock.boottime_ns()
+
+        def each_tick() -> None:
+            companions.each_tick()
+            seen = writer.snapshot
+            notifier.each_tick(seen.ready, lambda: progress_line(seen, (clock.boottime_ns() - begin_ns) // NS_PER_S))
+            if daemon.stopped_ns is not None:
+                notifier.stopping()
+
         try:
-            why = daemon.run(Companions(writer, settings, clock, err if progress else None, rolling, ear).each_tick)
+            why = daemon.run(each_tick)
+            notifier.stopping()
         finally:
             ear.stop()
             if rolling is not None:
                 rolling.stop()
         durable = writer.close(why, ending.child_exit_code)
+        if lines is not None:
+            lines.tell(writer.snapshot)
+        if feed is not None:
+            feed.finish()  # it is pushed while we seal
         sealed = copied = not settings.seal
         if settings.seal and durable:
             last = seal_at_end(settings, folder, run, context.node, clock, err, environment)
             sealed = last is not None
             copied = last is not None and copy_at_end(settings, last, clock, daemon.stopped_ns, err)
+        if feed is not None:
+            feed.end(_seconds_left(settings, clock, daemon.stopped_ns))
     finally:
         journal.close()
         folder.release()
     return durable and sealed and (copied or supervision is not None)
+
+
+def _restore(settings: Settings, folder: StateDir, context: Context, table: PeakTable) -> Recovery | None:
+    """What an earlier attempt of this run saved, where its ledgers were copied to a folder that outlives machines."""
+    run = settings.run_id or context.job_name
+    if run is None:
+        return None
+    places = [place for place in copy_places(settings, run, context.node) if isinstance(place, Path)]
+    ledger = local_ledger(settings, folder.path, run, context.node)
+    return restore(folder, places, ledger, run, context.node, table.sha256) if places else None
+
+
+def _meeting_folder(settings: Settings, environment: Mapping[str, str], supervision: Supervision | None) -> Path:
+    """Where the socket for training processes lies: a service's own folder in /run, which other users can enter, else
+    the state folder. Under exec it is the launcher that tells the job, and knows the state folder only."""
+    told = environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    return Path(told) if told and supervision is None else state_dir(settings, environment)
 
 
 def _tell_missing_extra(settings: Settings) -> None:
@@ -123,6 +172,27 @@ def _rolling(settings: Settings, command: Sequence[str], clock: Clock, *, resume
     # A reading may be late for a checkpoint by as much as an interval.
     between = min(settings.checkpoint_seconds, every) + settings.interval_seconds
     return RollingSeals(command, every, between, clock, overdue=resumed)
+
+
+def _feed(settings: Settings, command: Sequence[str], writer: Writer, clock: Clock) -> Feed | None:
+    """Nothing of it is loaded unless something is pushed."""
+    if not settings.pushes or not command:
+        return None
+
+    def render() -> bytes:
+        from flopsd.exporter import Exposition
+
+        # Two pages in a row share nothing that is worth keeping: the daemon is short of memory, not of time.
+        return Exposition().render(writer.snapshot, "")[0]
+
+    return Feed(command, settings.push_every_seconds, render, clock)
+
+
+def _seconds_left(settings: Settings, clock: Clock, stopped_ns: int | None) -> float:
+    """Of the time that stopping may take; the pusher gives up by itself before."""
+    now_ns = clock.boottime_ns()
+    used_seconds = (now_ns - (stopped_ns or now_ns)) / NS_PER_S
+    return min(LAST_PUSH_SECONDS, max(0.0, settings.stop_seconds - used_seconds - RESERVE_SECONDS))
 
 
 def _writer_settings(
@@ -159,10 +229,14 @@ def _emitter(settings: Settings, out: IO[str], err: IO[str], rolling: RollingSea
 
 
 class _Ending:
-    """Whatever can end a run: signals, --duration, the launcher's pipe. A signal that comes too early is kept."""
+    """Whatever can end a run: signals, --duration, the launcher's pipe. A signal that comes too early is kept.
+
+    `near`: the job was asked to stop, and all may be killed soon.
+    """
 
     def __init__(self) -> None:
         self.child_exit_code: int | None = None
+        self.near = threading.Event()
         self._daemon: Daemon | None = None
         self._early = ""
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -197,9 +271,10 @@ class _Ending:
 
     def _watch_lifeline(self, lifeline: int, daemon: Daemon) -> None:
         with os.fdopen(lifeline, "r", encoding="ascii") as pipe:
-            line = pipe.readline().strip()
-        if line.startswith("exit "):
-            self.child_exit_code = int(line.removeprefix("exit "))
-            daemon.stop("job ended")
-        else:
-            daemon.stop("launcher gone")
+            for line in pipe:
+                if line.startswith("exit "):
+                    self.child_exit_code = int(line.removeprefix("exit "))
+                    daemon.stop("job ended")
+                    return
+                self.near.set()
+        daemon.stop("launcher gone")

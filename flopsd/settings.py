@@ -28,6 +28,8 @@ class Settings:
     checkpoint_output: str = "stdout"
     state_dir: str | None = None
     listen: str | None = "127.0.0.1:10188"
+    pushes: tuple[str, ...] = ()
+    push_every_seconds: float = 15.0
     run_id: str | None = None
     key: str | None = None
     ledger: str | None = None
@@ -56,6 +58,8 @@ class Settings:
     policies: tuple[str, ...] = ()
     client_socket: str | None = None
     client_uids: tuple[int, ...] = ()
+    metric_line_seconds: float | None = None  # 0: none
+    stop_window_seconds: float | None = None
     wait_for_source: bool = False
 
 
@@ -109,6 +113,19 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "listen", "--listen", "HOST:PORT", "where /metrics is served, or 'off' (default: 127.0.0.1:10188)", parse.listen
+    ),
+    Setting(
+        "pushes",
+        "--push",
+        "RECEIVER",
+        "where metrics are pushed to too: pushgateway+http://HOST:PORT, otlp+http://HOST:PORT/PATH or "
+        "remotewrite+http://HOST:PORT/PATH (https as well), behind it "
+        "#auth=FILE&ca=FILE&job=NAME&sigv4=REGION&tenant=ID",
+        parse.pushes,
+        repeatable=True,
+    ),
+    Setting(
+        "push_every_seconds", "--push-every", "SECONDS", "time between pushes (default: 15)", parse.seconds(1, 3600)
     ),
     Setting(
         "run_id",
@@ -292,6 +309,21 @@ SETTINGS: tuple[Setting, ...] = (
         "UIDS",
         "numbers of the users whose processes may do so, beside root and flopsd's own: 1000,1001 (default: none)",
         parse.uids,
+    ),
+    Setting(
+        "metric_line_seconds",
+        "--metric-line",
+        "SECONDS",
+        "time between metric lines on stdout, or 'off' (default: 60 in a SageMaker training job, else off)",
+        parse.seconds_or_zero(1, 3600),
+    ),
+    Setting(
+        "stop_window_seconds",
+        "--stop-window",
+        "SECONDS",
+        "under exec, the time from SIGTERM until the platform kills (default: 120 in a SageMaker training job, else "
+        "not known)",
+        parse.seconds(1, 86400),
     ),
     Setting(
         "wait_for_source",

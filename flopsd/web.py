@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
+
+from prometheus_client import Metric
 
 from flopsd import __version__
 from flopsd.exporter import Exposition, landing_page
@@ -32,10 +34,12 @@ class WebServer(ThreadingMixIn, TCPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, host: str, port: int, snapshot: Callable[[], Snapshot]) -> None:
-        """Binds; raises OSError when the address is taken or not of this machine."""
+    def __init__(
+        self, host: str, port: int, snapshot: Callable[[], Snapshot], more: Callable[[], Iterable[Metric]] = tuple
+    ) -> None:
+        """`more`: further metrics. Binds; raises OSError when the address is taken or not of this machine."""
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.snapshot = snapshot
+        self.snapshot, self.more = snapshot, more
         self.exposition = Exposition()
         self._clients = threading.BoundedSemaphore(MAX_CLIENTS)
         super().__init__((host, port), _Handler)
@@ -96,7 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _metrics(self) -> None:
         try:
-            body, content_type = self.server.exposition.render(self.server.snapshot(), self.headers.get("Accept", ""))
+            accept = self.headers.get("Accept", "")
+            body, content_type = self.server.exposition.render(self.server.snapshot(), accept, self.server.more())
         except Exception:
             log.exception("cannot render the metrics")
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"cannot render the metrics; see the log\n")

@@ -86,6 +86,7 @@ class Writer:
         self._outbox = Outbox(journal, clock)
         self._context, self._clock, self._emit = context, clock, emit
         self._watched: dict[DeviceUid, Watched] = {}
+        self._parted: set[DeviceUid] = set()  # of a machine that is gone: watched until this incarnation began
         self._sources = {name: SourceState() for name in settings.sources}
         self._heard_ns: dict[str, int] = {}
         self._patience_ns: dict[str, int] = {}
@@ -93,6 +94,7 @@ class Writer:
         self._roster = Roster(settings.sources)
         self._told_nothing = False
         self._history = History()
+        self._last: dict[DeviceUid, Incarnation] = {}  # the last incarnation that watched a device
         self._sessions = Sessions(settings.run_declared, {}, clock.boottime_ns)
         self._gone: tuple[tuple[Tally, Rating], ...] = ()
         self._incarnation, self._begin_ns, self._run = 0, 0, ""
@@ -134,10 +136,8 @@ class Writer:
             }
         )
         self._find_gone()
-        before = history.incarnations[-1] if history.incarnations else None
-        if before is not None and before.end is None and before.boot_id == self._context.boot_id:
-            for entry in before.devices.values():
-                self._watch(entry.device, entry.source, before)
+        self._last = {uid: incarnation for incarnation in history.incarnations for uid in incarnation.tallies}
+        self._go_on(same_boot=True)
         self._publish()
 
     def take(self, message: Message) -> None:
@@ -157,11 +157,11 @@ class Writer:
                 self._reassign()
         else:
             if self._roster.offer(name, message.devices):
-                before = self._history.incarnations[-1] if self._history.incarnations else None
                 for device in message.devices:
+                    self._parted.discard(device.uid)
                     if device.uid not in self._watched and not self._roster.is_in_slices(device.uid):
                         others = device.uid in self._not_ours.get(name, ())
-                        self._watch(device, name, before, since_ns=message.at_ns if others else None)
+                        self._watch(device, name, since_ns=message.at_ns if others else None)
                 self._reassign()
             self._sources[name] = self._swept(state, message, message.sweep)
         self.tick()
@@ -184,6 +184,7 @@ class Writer:
         """Write the totals durably; true if they are. A checkpoint is told to nobody before that."""
         self._checkpointed_ns = self._clock.boottime_ns()
         self._watch_wall_clock()
+        self._go_on(same_boot=False)
         if not self._outbox.append(self._record()):
             return False
         for watched in self._watched.values():
@@ -213,11 +214,11 @@ class Writer:
         self._publish()
         return self._closed
 
-    def _watch(self, device: Device, source: str, before: Incarnation | None, since_ns: int | None = None) -> None:
-        """Take up a device where the last incarnation left it, else at this one's beginning; one that was
+    def _watch(self, device: Device, source: str, since_ns: int | None = None) -> None:
+        """Take up a device where its last incarnation left it, else at this one's beginning; one that was
         another job's until now, at `since_ns`."""
         rating = rate(device, self._table, self._settings.declared(device))
-        tally = self._left_off(device.uid, before) if since_ns is None else Tally(since_ns, since_ns)
+        tally = self._left_off(device.uid) if since_ns is None else Tally(since_ns, since_ns)
         part_id = None if rating.part is None else rating.part.id
         entry = DeviceEntry(device, source, part_id, tally.begin_ns, rating.precision)
         earlier = tuple(
@@ -246,15 +247,26 @@ class Writer:
                 evidence_record(self._incarnation, watched.number, self._clock.boottime_ns(), watched.entry)
             )
 
-    def _left_off(self, uid: DeviceUid, before: Incarnation | None) -> Tally:
+    def _go_on(self, *, same_boot: bool) -> None:
+        """Take up what killed incarnations watched. What one on another boot watched, and no source lists here, did
+        something after its last record that none tells: until this incarnation began it is a gap, and no longer."""
+        for uid, last in self._last.items():
+            if uid in self._watched or last.end is not None or (last.boot_id == self._context.boot_id) != same_boot:
+                continue
+            entry = next(entry for entry in last.devices.values() if entry.device.uid == uid)
+            if not same_boot:
+                self._parted.add(uid)
+            self._watch(entry.device, entry.source)
+
+    def _left_off(self, uid: DeviceUid) -> Tally:
         """Where counting begins, with the absolute counters it goes on from.
 
         After a death on the same boot: where the dead incarnation stood. After another boot only the
         wall clock tells how long that was, and counters have begun anew. After a regular end, or for a
         new device: at this incarnation's beginning.
         """
-        begin_ns = self._begin_ns
-        if before is None or before.end is not None or uid not in before.tallies:
+        begin_ns, before = self._begin_ns, self._last.get(uid)
+        if before is None or before.end is not None:
             return Tally(begin_ns, begin_ns)
         tally = before.tallies[uid]
         if before.boot_id == self._context.boot_id:
@@ -300,7 +312,9 @@ class Writer:
                 self._sources[name] = replace(state, up=False, reason=GapReason.SOURCE_SILENT.value)
                 if self._roster.down(name):
                     self._reassign()
-        for watched in self._watched.values():
+        for uid, watched in self._watched.items():
+            if uid in self._parted:
+                continue
             patience_ns = self._patience_ns.get(watched.entry.source, 0)
             allowed_ns = 0 if tolerance_ns is None else tolerance_ns + patience_ns
             if now_ns - watched.state.tally.watermark_ns <= allowed_ns:
@@ -345,7 +359,8 @@ class Writer:
         return GapReason.NOT_OURS if others else GapReason.DEVICE_MISSING
 
     def _of_source(self, name: str) -> list[Watched]:
-        return [watched for watched in self._watched.values() if watched.entry.source == name]
+        found = ((uid, watched) for uid, watched in self._watched.items() if watched.entry.source == name)
+        return [watched for uid, watched in found if uid not in self._parted]
 
     def _watch_wall_clock(self) -> None:
         offset_ns = self._clock.wall_ns() - self._clock.boottime_ns()

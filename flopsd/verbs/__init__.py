@@ -22,6 +22,8 @@ SEAL_KEYS = (
     "state_dir", "run_id", "key", "ledger", "ledger_copies", "peaks", "stop_seconds", "evidence", "timestamp_url"
 )  # fmt: skip
 
+PUSH_KEYS = ("pushes", "push_every_seconds")
+
 
 def positive(text: str) -> int:
     number = int(text)
@@ -54,8 +56,10 @@ def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
     from flopsd.config import load_settings
+    from flopsd.context import find_context
+    from flopsd.sagemaker import with_defaults
 
-    return load_settings(flags_of(arguments), os.environ, arguments.config)
+    return with_defaults(load_settings(flags_of(arguments), os.environ, arguments.config), find_context(os.environ))
 
 
 def flags_of(arguments: argparse.Namespace) -> dict[str, object]:

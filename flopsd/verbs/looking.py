@@ -14,7 +14,10 @@ from flopsd.verbs import NO_SOURCE, OK, add_settings, flags_of, settings_of
 if TYPE_CHECKING:
     from flopsd.verbs import Verbs
 
-_DOCTORS = ("sources", "devices", "state_dir", "listen", "peaks", "dcgm_url", "dcgm_interval_seconds", "neuron_monitor")
+_DOCTORS = (
+    "sources", "devices", "state_dir", "listen", "peaks", "dcgm_url", "dcgm_interval_seconds", "neuron_monitor", "key",
+    "ledger", "ledger_copies", "timestamp_url",
+)  # fmt: skip
 
 
 def add(verbs: Verbs) -> None:

@@ -6,14 +6,14 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flopsd.clock import SystemClock
 from flopsd.errors import ConfigError
 from flopsd.settings import BY_KEY, SETTINGS, Setting
-from flopsd.verbs import FAILED, OK, SEAL_KEYS, add_settings, settings_of
+from flopsd.verbs import FAILED, OK, PUSH_KEYS, SEAL_KEYS, add_settings, settings_of
 
 if TYPE_CHECKING:
     from flopsd.verbs import Verbs
@@ -52,15 +52,16 @@ def _run(arguments: argparse.Namespace) -> int:
     supervision = None if arguments.lifeline is None else Supervision(arguments.lifeline)
     config = ["--config", arguments.config] if arguments.config else []
     seal = [*ME, "seal", "--rolling", *config, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
+    push = [*ME, "push", "--fed", *config, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
     settings, clock = settings_of(arguments), SystemClock()
-    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, supervision, progress, seal)
+    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, supervision, progress, seal, push)
     return OK if well else FAILED
 
 
 def _exec(arguments: argparse.Namespace) -> int:
     from flopsd.clock import rfc3339
     from flopsd.config import SECRETS
-    from flopsd.context import default_state_dir, find_context, new_run_id
+    from flopsd.context import default_state_dir, find_context, metered_by_task, new_run_id
     from flopsd.launch import Launcher
     from flopsd.meeting import VARIABLE, socket_path
 
@@ -68,6 +69,13 @@ def _exec(arguments: argparse.Namespace) -> int:
     if not command:
         raise ConfigError(["exec: no command given"], hint="flopsd exec [options] -- python train.py")
     settings = settings_of(arguments)
+    environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    socket = socket_path(settings.client_socket, Path(settings.state_dir or default_state_dir(os.environ)))
+    if socket is not None:
+        environment[VARIABLE] = str(socket)
+    task = metered_by_task(os.environ)
+    if task is not None:
+        return _become(command, environment, task)
     clock = SystemClock()
     # Fixed here, so that a daemon that is started again continues the same run.
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
@@ -81,12 +89,21 @@ def _exec(arguments: argparse.Namespace) -> int:
         clock=clock,
         stop_seconds=settings.stop_seconds,
         say=logging.getLogger("flopsd").error,
+        window_seconds=settings.stop_window_seconds,
     )
-    environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
-    socket = socket_path(settings.client_socket, Path(settings.state_dir or default_state_dir(os.environ)))
-    if socket is not None:
-        environment[VARIABLE] = str(socket)
     return launcher.run(command, environment)
+
+
+def _become(command: Sequence[str], environment: Mapping[str, str], task: int) -> int:
+    """Be the command, in a Slurm task beside the one that meters the node: two meters would count each device twice."""
+    from flopsd.launch import cannot_run
+
+    log = logging.getLogger("flopsd")
+    log.info("task %d of this node: its devices are metered by task 0 of the node", task)
+    try:
+        os.execvpe(command[0], list(command), environment)
+    except OSError as fault:
+        return cannot_run(command, fault, log.error)
 
 
 def _given(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[str]:

@@ -27,6 +27,7 @@ from tests.bench.client import client
 from tests.bench.journals import fill
 from tests.bench.journals import gpus as gpu_devices
 from tests.bench.merge import merge
+from tests.bench.push import push
 from tests.support.process import daemon_pid, environment, get, started
 from tests.support.runs import CONTEXT
 from tests.support.scenario import Scenario, Segment, compile_standin, h100
@@ -159,6 +160,8 @@ def main() -> None:
             place = folder / f"{gpus}{scraped}"
             place.mkdir()
             next(running(standin, place, gpus, scraped))
+        (folder / "push").mkdir()
+        push(standin, folder / "push", say)
         integral_error(standin, folder)
         week(folder)
         (folder / "client").mkdir()

@@ -1,23 +1,81 @@
-"""What is installed: the wheel alone, in a fresh environment, without and with its extras."""
+"""What is installed: sdist and wheel, in fresh environments of each Python, without and with extras."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.support.process import environment
+
 ROOT = Path(__file__).parents[2]
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+CORE = {"flopsd", "prometheus_client", "psutil", "pyyaml"}
+CORE_BYTES_MAX = 5_000_000  # beyond the interpreter: the budget of the design
+WALK = (
+    "import pkgutil, importlib, flopsd\n"
+    "for m in pkgutil.walk_packages(flopsd.__path__, 'flopsd.'):\n"
+    "    if m.name == 'flopsd.__main__' or m.name.startswith('flopsd.integrations.'): continue\n"
+    "    importlib.import_module(m.name)\n"
+    "from flopsd.config import load_peaks, config_dir; load_peaks(); print(config_dir())"
+)
+SIZES = (
+    "import importlib.metadata as m\n"
+    "for d in m.distributions():\n"
+    "    size = sum(p.stat().st_size for f in d.files or () if (p := f.locate()).is_file() and p.suffix != '.pyc')\n"
+    "    print(d.name.lower().replace('-', '_'), size)"
+)
+
+
+def interpreter(version: str) -> str | None:
+    """A Python of this version on this machine: on PATH, pyenv's, or ours."""
+    if sys.version_info[:2] == tuple(map(int, version.split("."))):
+        return sys.executable
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for found in (*sorted(pyenv.glob(f"{version}.*/bin/python")), shutil.which(f"python{version}")):
+        if found is not None and subprocess.run([found, "-c", "import venv, ensurepip"], check=False).returncode == 0:
+            return str(found)
+    return None
+
+
+class Installed:
+    """A fresh environment."""
+
+    def __init__(self, folder: Path, python: str, *packages: str) -> None:
+        self.folder = folder
+        self.bin = folder / "venv" / "bin"
+        subprocess.run([python, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "install", "--quiet",
+             "--disable-pip-version-check", "--no-compile", *packages],
+            check=True,
+        )  # fmt: skip
+
+    def run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.bin / program, *arguments], cwd=self.folder, capture_output=True, text=True, check=False,
+            env=environment(None),
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the sdist, and of the wheel that was built from it and not from the checkout."""
     folder = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)],
+    subprocess.run([sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)],
                    check=True, capture_output=True)  # fmt: skip
-    return next(folder.glob("*.whl"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Path:
+    return next(dist.glob("*.whl"))
 
 
 def test_the_wheel_holds_the_configuration_and_nothing_else(wheel: Path) -> None:
@@ -29,52 +87,59 @@ def test_the_wheel_holds_the_configuration_and_nothing_else(wheel: Path) -> None
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
 
 
+def test_the_sdist_holds_what_its_tests_need(dist: Path) -> None:
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for wanted in ("systemd/flopsd.service", "slurm/flopsd-job", "docs/host.md", "config/flopsd.yaml", "Makefile",
+                   "tests/conftest.py", "examples/flopsd-amd/pyproject.toml", "LICENSE"):  # fmt: skip
+        assert wanted in names
+
+
 def test_the_core_alone_imports_everything_and_names_missing_extras(wheel: Path, tmp_path: Path) -> None:
-    venv = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-    python = venv / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel)], check=True)
-    walk = (
-        "import pkgutil, importlib, flopsd\n"
-        "for m in pkgutil.walk_packages(flopsd.__path__, 'flopsd.'):\n"
-        "    if m.name == 'flopsd.__main__' or m.name.startswith('flopsd.integrations.'): continue\n"
-        "    importlib.import_module(m.name)\n"
-        "from flopsd.config import load_peaks, config_dir; load_peaks(); print(config_dir())"
-    )
-    done = subprocess.run([python, "-c", walk], cwd=tmp_path, capture_output=True, text=True, check=False)
+    core = Installed(tmp_path, sys.executable, str(wheel))
+    done = core.run("python", "-c", WALK)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("flopsd/_config")
-    doctor = subprocess.run(
-        [venv / "bin" / "flopsd", "doctor"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    doctor = core.run("flopsd", "doctor", "--key", "awskms:alias/flopsd", "--ledger-copy", "s3://bucket/key.json",
+                      "--timestamp-url", "http://localhost/tsr", "--devices", "pod")  # fmt: skip
     assert doctor.returncode == 4
-    assert "pip install 'flopsd[seal]'" in doctor.stdout
-    assert "pip install 'flopsd[nvml]'" in doctor.stdout
-    ledger = ROOT / "tests" / "vectors" / "valid" / "activity-and-gaps" / "ledger.json"
-    report = [str(venv / "bin" / "flopsd"), "report", str(ledger)]
-    told = subprocess.run(report, cwd=tmp_path, capture_output=True, text=True, check=False)
+    for extra in ("seal", "nvml", "kms", "s3", "timestamp", "kubernetes"):
+        assert f"pip install 'flopsd[{extra}]'" in doctor.stdout, extra
+    report = ("report", str(ROOT / "tests" / "vectors" / "valid" / "activity-and-gaps" / "ledger.json"))
+    told = core.run("flopsd", *report)
     assert (told.returncode, "NOT VERIFIED" in told.stdout) == (0, True), told.stderr
-    page = subprocess.run([*report, "--format", "html"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    page = core.run("flopsd", *report, "--format", "html")
     assert page.returncode == 1
     assert "pip install 'flopsd[report]'" in page.stderr
-    replay: list[str | Path] = [
-        venv / "bin" / "flopsd",
-        "run",
-        "--source",
-        "replay",
-        "--listen",
-        "off",
-        "--duration",
-        "1.5",
-        "--state-dir",
-        "s",
-    ]
-    unsealed = subprocess.run(replay, cwd=tmp_path, capture_output=True, text=True, check=False)
+    hsm = core.run("flopsd", "doctor", "--key", "pkcs11:token=box;object=key")
+    assert "pip install 'flopsd[hsm]'" in hsm.stdout
+    assert "flopsd[s3]" not in hsm.stdout, "what nobody asked for is not missing"
+    for verb in (("completion", "bash"), ("man",)):
+        shell = core.run("flopsd", *verb)
+        assert (shell.returncode, "pip install 'flopsd[shell]'" in shell.stderr) == (1, True)
+    replay = ("run", "--source", "replay", "--listen", "off", "--duration", "1.5", "--state-dir", "s")
+    unsealed = core.run("flopsd", *replay)
     assert unsealed.returncode == 1
     assert "NOT SEALED: sealing and verifying need the packages of the extra 'seal'" in unsealed.stderr
-    assert subprocess.run([*replay, "--no-seal"], cwd=tmp_path, capture_output=True, check=False).returncode == 0
-    sizes = "import importlib.metadata as m; print(sorted(d.name.lower() for d in m.distributions()))"
-    names = subprocess.run([python, "-c", sizes], capture_output=True, text=True, check=True).stdout
-    installed = set(eval(names)) - {"pip", "setuptools"}
-    assert installed == {"flopsd", "prometheus-client", "prometheus_client", "psutil", "pyyaml"} & installed
-    assert len(installed) == 4
+    assert core.run("flopsd", *replay, "--no-seal").returncode == 0
+    lines = (line.split() for line in core.run("python", "-c", SIZES).stdout.splitlines())
+    sizes = {name: int(size) for name, size in lines}
+    assert set(sizes) == CORE
+    dependencies = sum(sizes.values()) - sizes["flopsd"]
+    print(f"core: dependencies {dependencies / 1e6:.1f} MB, flopsd {sizes['flopsd'] / 1e6:.1f} MB")
+    assert dependencies <= CORE_BYTES_MAX
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_it_meters_seals_and_verifies_on_each_python(wheel: Path, tmp_path: Path, version: str) -> None:
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"there is no Python {version} here")
+    installed = Installed(tmp_path, python, f"{wheel}[seal,shell]")
+    done = installed.run("flopsd", "run", "--source", "replay", "--listen", "off", "--duration", "1", "--interval", "0.2",
+                         "--state-dir", "s", "--ledger", "l.json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    verified = installed.run("flopsd", "verify", "l.json", "--key", "l.pub", "--allow-replay")
+    assert verified.returncode == 0, verified.stderr
+    assert "_flopsd" in installed.run("flopsd", "completion", "zsh").stdout
+    assert installed.run("flopsd", "man").stdout.startswith(".TH")

@@ -1,0 +1,71 @@
+"""Where metrics are pushed to: `KIND+http(s)://HOST/PATH#OPTIONS`. Parsed here, by daemon and pusher alike."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlsplit
+
+KINDS = ("pushgateway", "otlp", "remotewrite")
+FROM_ENVIRONMENT = "env"
+_OPTIONS = ("auth", "ca", "job", "sigv4", "tenant")
+_JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
+_TENANT = re.compile(r"[A-Za-z0-9!._*'()|-]{1,150}")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One receiver. `url` is where requests go; `name` is what logs and labels say: no query, never a secret."""
+
+    kind: str
+    url: str
+    name: str
+    job: str = "flopsd"
+    auth: str | None = None  # a file with the Authorization, or `env`
+    ca: str | None = None  # a file with the certificates that are trusted
+    sigv4: str | None = None  # the AWS region that requests are signed for
+    tenant: str | None = None  # X-Scope-OrgID of Mimir, Cortex and Thanos
+
+
+def parse_target(text: str) -> Target:
+    """Raises ValueError saying what is expected."""
+    address, _, rest = text.partition("#")
+    kind, plus, url = address.partition("+")
+    if not plus or kind not in KINDS:
+        raise ValueError(f"expected KIND+http(s)://HOST/PATH with KIND one of {', '.join(KINDS)}")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
+        raise ValueError(f"expected an address such as {kind}+http://127.0.0.1:9091")
+    if parts.port == 0:  # reading the port checks it
+        raise ValueError("port 0 is nobody's")
+    if "@" in parts.netloc:
+        raise ValueError(
+            "credentials do not belong in an address, which logs and process lists show: "
+            "put them into a file and add #auth=FILE"
+        )
+    if kind != "pushgateway" and parts.path in ("", "/"):
+        path = {"otlp": "/api/v1/otlp/v1/metrics or /v1/metrics", "remotewrite": "/api/v1/write"}[kind]
+        raise ValueError(f"the path is missing: Prometheus has {path}")
+    if kind == "pushgateway" and parts.query:
+        raise ValueError("a Pushgateway's address has no query")
+    options = _options(rest)
+    if "sigv4" in options and (kind != "remotewrite" or "auth" in options):
+        raise ValueError("sigv4 goes with remotewrite, and without auth")
+    name = f"{kind}+{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+    return Target(kind, url.rstrip("/") if kind == "pushgateway" else url, name, **options)
+
+
+def _options(text: str) -> dict[str, str]:
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True) if text else []
+    except ValueError:
+        raise ValueError("expected options such as #auth=FILE&job=NAME behind the address") from None
+    found = dict(pairs)
+    unknown = [name for name in found if name not in _OPTIONS]
+    if unknown or len(found) != len(pairs) or not all(found.values()):
+        raise ValueError(f"behind # stand some of {', '.join(_OPTIONS)}, each once and with a value")
+    for name, pattern in (("job", _JOB), ("sigv4", _REGION), ("tenant", _TENANT)):
+        if name in found and not pattern.fullmatch(found[name]):
+            raise ValueError(f"{name}={found[name]}: this is no {'AWS region' if name == 'sigv4' else name}")
+    return found

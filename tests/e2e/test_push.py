@@ -1,0 +1,156 @@
+"""Metrics pushed to the real Pushgateway and the real Prometheus, through the death of the daemon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.process import daemon_pid, environment, get, predicate, started, wait_until
+from tests.support.receivers import prometheus, pushgateway, query, receiving, victoriametrics
+from tests.support.scenario import Scenario, Segment, a100, h100
+
+BUSY = (Segment(700, hmma=0.5, fp32=0.1, util=100, watts=500), Segment(300, util=0, watts=120))
+FLOP = "flopsd_flop_total"
+# The pusher's own counts begin anew with it.
+FALLS = ("flopsd_push_successes_total", "flopsd_push_failures_total")
+
+
+@pytest.mark.minute
+@pytest.mark.tool("prometheus", "prometheus-pushgateway", "promtool", "victoria-metrics")
+def test_what_is_pushed_through_a_kill_adds_up_to_the_ledger(tmp_path: Path, standin: Path) -> None:
+    scenario = Scenario((h100(BUSY, counters="average"), a100(BUSY)))
+    env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
+    state, ledger = tmp_path / "state", tmp_path / "ledger.json"
+    with (
+        pushgateway() as gateway,
+        prometheus(tmp_path / "prometheus", gateway.removeprefix("http://")) as prom,
+        victoriametrics(tmp_path / "victoria") as victoria,
+    ):
+        where = {"gw": prom, "rw": prom, "otlp": victoria}
+        receivers = (
+            f"pushgateway+{gateway}#job=gw",
+            f"otlp+{victoria}/opentelemetry/v1/metrics#job=otlp",
+            f"remotewrite+{prom}/api/v1/write#job=rw",
+        )
+        flags = [flag for receiver in receivers for flag in ("--push", receiver)]
+        with started(
+            "exec", "--state-dir", str(state), "--ledger", str(ledger), "--listen", "off", "--push-every", "1",
+            "--run-id", "pushed", *flags, "--", "sleep", "600", env=env,
+        ) as program:  # fmt: skip
+            program.wait_for("incarnation 1")
+            wait_until(lambda: all(_points(url, job) >= 6 for job, url in where.items()), "six pushes")
+            (pusher,) = psutil.Process(daemon_pid(state)).children()
+            os.kill(daemon_pid(state), signal.SIGKILL)
+            program.wait_for("incarnation 2")
+            psutil.wait_procs([pusher], timeout=30)
+            assert not pusher.is_running()  # it would push older pages over its successor's
+            wait_until(lambda: all(_points(url, job) >= 13 for job, url in where.items()), "thirteen pushes in all")
+            os.kill(program.process.pid, signal.SIGTERM)
+            program.finish()
+        total = int(predicate(ledger)["totals"]["executed"]["measured"])
+        for job, url in where.items():
+            wait_until(lambda j=job, u=url: _last(u, j) == pytest.approx(total, rel=1e-12), f"the last page of {job}")
+            _told(url, job, total)
+        page = get(f"{gateway}/metrics")[1]
+    checked = subprocess.run(["promtool", "check", "metrics"], input=page, text=True, capture_output=True, check=False)
+    print(f"promtool check metrics on the gateway's page: {checked.returncode} {checked.stdout}{checked.stderr}")
+    ours = [line for line in (checked.stdout + checked.stderr).splitlines() if "flopsd" in line]
+    assert ours == []
+    assert "NOT PUSHED" not in program.text
+
+
+def _points(url: str, job: str) -> int:
+    series = query(url, f'{FLOP}{{job="{job}"}}[10m]')
+    return max((len(one["values"]) for one in series), default=0)
+
+
+def _last(url: str, job: str) -> float:
+    return sum(float(one["values"][-1][1]) for one in query(url, f'{FLOP}{{job="{job}"}}[10m]'))
+
+
+def _told(url: str, job: str, total: int) -> None:
+    """What increase() makes of the whole, against the ledger."""
+    series = query(url, f'{{__name__=~"flopsd_.+_total",job="{job}"}}[10m]')
+    for one in series:
+        if one["metric"]["__name__"] in FALLS:
+            continue
+        values = [float(value) for _, value in one["values"]]
+        assert values == sorted(values), one["metric"]
+        assert (one["metric"]["run_id"], one["metric"]["node"] != "") == ("pushed", True)
+    flop = [one for one in series if one["metric"]["__name__"] == FLOP]
+    first, last = (sum(float(one["values"][at][1]) for one in flop) for at in (0, -1))
+    end = max(one["values"][-1][0] for one in flop)
+    increase = float(query(url, f'sum(increase({FLOP}{{job="{job}"}}[10m]))', end)[0]["value"][1])
+    resets = query(url, f'sum(resets({FLOP}{{job="{job}"}}[10m]))', end)[0]["value"][1]
+    print(
+        f"{job}: {len(series)} counter series, {len(flop)} of FLOP, {resets} resets; first {first:.17g}, last {last:.17g}, "
+        f"increase() {increase:.17g}, ledger {total}: {increase / total - 1:+.3g}"
+    )
+    assert resets == "0"
+    assert last == pytest.approx(total, rel=1e-12)
+    if job != "gw":
+        assert increase == pytest.approx(total, rel=1e-12)
+
+
+@pytest.mark.tool("promtool")
+def test_a_refusing_receiver_changes_nothing_and_no_secret_gets_out(tmp_path: Path, standin: Path) -> None:
+    env = environment(
+        standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"), FLOPSD_PUSH_AUTH="Bearer s3cr3t"
+    )
+    state, ledger = tmp_path / "state", tmp_path / "ledger.json"
+    with receiving() as receiver:
+        receiver.status = 403
+        flags = ("--push", f"remotewrite+{receiver.url}/w#auth=env", "--push", f"pushgateway+{receiver.url}")
+        with started(
+            "exec", "--state-dir", str(state), "--ledger", str(ledger), "--listen", "127.0.0.1:0", "--push-every", "1", *flags,
+            "--", "sh", "-c", "env; while [ ! -e $0 ]; do sleep 0.1; done; exit 7", str(tmp_path / "go"), env=env,
+        ) as program:  # fmt: skip
+            url = program.wait_for(r"metrics at (\S+)/metrics")[1]
+            failed = f'flopsd_push_failures_total{{reason="refused",target="remotewrite+{receiver.url}/w"}}'
+            wait_until(
+                lambda: (page := get(f"{url}/metrics")[1]).count(failed) and f"{failed} 0.0" not in page, "failures"
+            )
+            page = get(f"{url}/metrics")[1]
+            (tmp_path / "go").touch()
+            assert program.finish() == 7, program.text
+        requests = list(receiver.requests)
+    checked = subprocess.run(["promtool", "check", "metrics"], input=page, text=True, capture_output=True, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    assert {(path.split("/")[1], headers.get("Authorization")) for _, path, headers, _ in requests} == {
+        ("w", "Bearer s3cr3t"),
+        ("metrics", None),  # it did not ask for it
+    }
+    assert "FLOPSD_PUSH_AUTH" not in program.out
+    kept = b"".join(path.read_bytes() for path in [*state.rglob("*"), ledger] if path.is_file())
+    assert "s3cr3t" not in program.text + program.out + page
+    assert b"s3cr3t" not in kept
+    assert program.text.count(f"NOT PUSHED to remotewrite+{receiver.url}/w: HTTP 403: told  [31mwhy not") == 1
+    assert int(predicate(ledger)["totals"]["executed"]["measured"]) > 0
+
+
+def test_without_the_extra_the_gateway_is_still_pushed_to_and_the_remedy_told(tmp_path: Path, standin: Path) -> None:
+    """And what pushes alone, beside a daemon that knows nothing of it."""
+    (tmp_path / "cramjam.py").write_text("raise ImportError('not here')\n")
+    env = environment(
+        standin,
+        Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"),
+        PYTHONPATH=os.pathsep.join((str(tmp_path), os.getcwd())),
+    )
+    with receiving() as receiver, started("run", "--state-dir", str(tmp_path / "s"), "--listen", "127.0.0.1:0", "--no-seal", env=env) as daemon:  # fmt: skip
+        url = daemon.wait_for(r"metrics at (\S+)/metrics")[1]
+        flags = ("--push", f"remotewrite+{receiver.url}/w", "--push", f"pushgateway+{receiver.url}/base#job=alone")
+        with started("push", "--url", url, "--push-every", "1", *flags, env=env) as pusher:
+            pusher.wait_for(r"NOT PUSHED to remotewrite.*the extra 'push'.*; pip install 'flopsd\[push\]'")
+            wait_until(lambda: len(receiver.requests) >= 2, "two pushes")
+            before = len(receiver.requests)
+            pusher.process.send_signal(signal.SIGTERM)
+            assert pusher.finish() == 1, pusher.text  # one receiver got nothing
+        assert len(receiver.requests) > before
+        method, path, _, body = receiver.requests[-1]
+    assert (method, path.split("/node/")[0]) == ("PUT", "/base/metrics/job/alone")
+    assert b"flopsd_push_successes_total" in body

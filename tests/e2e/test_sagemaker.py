@@ -1,0 +1,332 @@
+"""A training job as SageMaker runs it: the real toolkit runs a script, flopsd is process 1 of its container."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.metricline import metric_definitions
+from tests.support.process import PATIENCE_SECONDS, flopsd, predicate, wait_until
+from tests.support.sagemaker import FLOPSD, JOB, SAMPLES, TRAIN, Job, Machine, entrypoint
+from tests.support.scenario import Scenario, Segment, h100
+
+pytestmark = [pytest.mark.tool("unshare", "ip", "hostname")]
+BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
+SCRIPT = Path(__file__).resolve().parents[1] / "support" / "train_script.py"
+HOMOGENEOUS = json.loads((SAMPLES / "resourceconfig_homogeneous_awsdocs.json").read_text())
+ONE = {**HOMOGENEOUS, "hosts": ["algo-1"]}
+
+BOUNDS = ("low", "measured", "high")
+Make = Callable[..., Job]
+
+
+def scenario() -> Scenario:
+    return Scenario((h100(BUSY),))
+
+
+@pytest.fixture
+def make(tmp_path: Path, standin: Path) -> Make:
+    """A job of one host whose script the toolkit runs, in a mode."""
+    if importlib.util.find_spec("sagemaker_training") is None:
+        (pytest.fail if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1" else pytest.skip)("no sagemaker-training")
+    if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True, check=False).returncode:
+        (pytest.fail if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1" else pytest.skip)("no right to make namespaces")
+
+    def made(mode: str, name: str = "job", *, checkpoints: bool = False, patience: float = 0, **variables: str) -> Job:
+        hyperparameters = {"mode": mode, "patience": patience, "sagemaker_program": SCRIPT.name,
+                           "sagemaker_submit_directory": "/opt/ml/code"}  # fmt: skip
+        return Job(tmp_path / name, standin, ONE, hyperparameters, variables, SCRIPT, checkpoints)
+
+    return made
+
+
+@pytest.mark.parametrize("mode", ["succeed", "exit", "crash", "segfault"])
+def test_exit_code_and_failure_file_are_the_scripts_own_and_the_ledger_lies_where_it_is_kept(
+    make: Make, mode: str
+) -> None:
+    """The same job with and without flopsd before it: the platform sees the same end."""
+    alone = make(mode, "alone").machine("algo-1", scenario())
+    without = alone.run(TRAIN)
+    machine = make(mode).machine("algo-1", scenario())
+    done = machine.run(*entrypoint(TRAIN))
+    assert done.code == without.code, done.stderr
+    assert (done.code == 0) == (mode == "succeed")
+    assert machine.failure() == alone.failure()
+    assert (machine.failure() is None) == (mode == "succeed")
+    assert (machine.ml / "output/success").exists() == (alone.ml / "output/success").exists() == (mode == "succeed")
+    told = predicate(machine.ledger)
+    assert told["run"] == {"id": JOB, "jobName": JOB, "platform": "sagemaker-training",
+                           "jobArn": f"arn:aws:sagemaker:eu-west-1:123456789012:training-job/{JOB}"}  # fmt: skip
+    assert told["node"] == {"name": "algo-1", "rank": 0, "roster": ["algo-1"], "instanceType": None}
+    assert told["incarnations"][0]["childExitCode"] == done.code
+    assert int(told["totals"]["executed"]["measured"]) > 0
+    kept = sorted(
+        str(path.relative_to(machine.ml / "output")) for path in (machine.ml / "output").rglob("*") if path.is_file()
+    )
+    end = "success" if mode == "succeed" else "failure"
+    assert kept == [
+        "data/flopsd/algo-1.journal.jsonl",
+        "data/flopsd/algo-1.json",
+        "data/flopsd/algo-1.pub",
+        "data/metrics.json",
+        end,
+    ]
+
+
+def test_the_metric_line_is_what_the_metric_definitions_find(make: Make) -> None:
+    machine = make("stop", FLOPSD_METRIC_LINE="1").machine("algo-1", scenario())
+    with machine.container(*entrypoint(TRAIN)) as container:
+        container.metered()
+        wait_until(lambda: container.stdout.count("flopsd: measured_flop=") >= 2, "two metric lines")
+        container.stop(PATIENCE_SECONDS)
+    printed = json.loads(flopsd("sagemaker", "metric-definitions").stdout)
+    assert printed == metric_definitions()
+    found = {one["Name"]: re.findall(one["Regex"], container.stdout) for one in printed}
+    lines = [line for line in container.stdout.splitlines() if line.startswith("flopsd: ")]
+    executed = predicate(machine.ledger)["totals"]["executed"]
+    for bound in ("measured", "low", "high"):
+        values = [int(value) for value in found[f"flopsd:{bound}_flop"]]
+        assert len(values) == len([line for line in lines if f"{bound}_flop=unknown" not in line])
+        assert values == sorted(values)
+        assert str(values[-1]) == executed[bound]  # the last line is the ledger's figure
+    assert all(0 < float(value) <= 100 for value in found["flopsd:coverage_percent"])
+    true_rate = 1755 * 10**6 * 132 * 4096 // 2  # half of the tensor cycles of an H100 at 1755 MHz
+    assert any(abs(int(value) - true_rate) < true_rate / 2 for value in found["flopsd:rate_flop_per_second"])
+
+
+def test_a_script_that_saves_its_state_on_sigterm_has_the_time_for_it(make: Make) -> None:
+    """The toolkit dies of SIGTERM at once, its script does not: process 1 must not end under it."""
+    machine = make("stop", patience=2, FLOPSD_STOP_WINDOW="30").machine("algo-1", scenario())
+    with machine.container(*entrypoint(TRAIN)) as container:
+        container.metered()
+        assert container.stop(30) == 143, container.stderr  # what the toolkit ended with
+    assert (machine.ml / "model/algo-1.bin").read_text() == "saved in time"
+    told = predicate(machine.ledger)
+    assert told["incarnations"][0]["childExitCode"] == 143
+    assert float(told["wallSeconds"]) > 2  # metered to the end of the saving
+
+
+def test_of_a_script_that_does_not_stop_the_account_is_closed_within_the_window(make: Make) -> None:
+    """The toolkit is gone and what it started is deaf: the last third of the window belongs to the ledger."""
+    machine = make("deaf", FLOPSD_STOP_WINDOW="6").machine("algo-1", scenario())
+    with machine.container(*entrypoint(TRAIN)) as container:
+        container.metered()
+        assert container.stop(PATIENCE_SECONDS) == 143, container.stderr
+    assert predicate(machine.ledger)["incarnations"][-1]["end"] == "job ended"
+
+
+def test_a_job_that_does_not_stop_is_killed_and_leaves_a_ledger(make: Make) -> None:
+    """SIGTERM, and SIGKILL when the window is over: rolling seals since SIGTERM lie where they are kept."""
+    machine = make("", checkpoints=True).machine("algo-1", scenario())
+    with machine.container(
+        *entrypoint("sh", "-c", "trap '' TERM; echo training; while :; do sleep 1; done")
+    ) as container:
+        container.metered()
+        assert not machine.ledger.exists()  # the first rolling seal would come in a quarter of an hour
+        container.first().send_signal(signal.SIGTERM)
+        wait_until(machine.saved.exists, "a seal since the end is near")
+        container.kill()
+        assert container.code == 137
+    for ledger in (machine.ledger, machine.saved):
+        told = predicate(ledger)
+        assert told["incarnations"][-1]["end"] is None
+        assert int(told["totals"]["executed"]["measured"]) > 0
+
+
+@pytest.mark.parametrize("notice", [True, False])
+def test_after_a_spot_stop_the_account_goes_on_on_a_new_machine(make: Make, notice: bool) -> None:
+    """Two attempts under one name: other boot, other GPUs, only the checkpoint folder in common."""
+    job = make("stop", checkpoints=True, FLOPSD_SEAL_EVERY="1", FLOPSD_INTERVAL="0.2")
+    first = job.machine("algo-1", scenario(), 1)
+    command = (TRAIN,) if notice else ("sh", "-c", "echo training; exec sleep 600")
+    with first.container(*entrypoint(*command)) as container:
+        container.metered()
+        if notice:
+            container.stop(PATIENCE_SECONDS)
+        else:
+            wait_until(first.saved.exists, "a rolling ledger in the checkpoint folder")
+            container.kill()
+    first.sync()
+    saved = predicate(first.saved)
+    assert (saved["incarnations"][0]["end"] == "job ended") == notice
+
+    job.hyperparameters = {**job.hyperparameters, "mode": "succeed"}
+    second = job.machine("algo-1", scenario(), 2, cards="0ther000")
+    done = second.run(*entrypoint(TRAIN))
+    assert done.code == 0, done.stderr
+    assert "this run continues it" in done.stderr
+    told = predicate(second.ledger)
+    assert [one["number"] for one in told["incarnations"]] == [1, 2]
+    assert len(told["attempts"]) == len({one["bootId"] for one in told["incarnations"]}) == 2
+    assert told["incarnations"][1]["recovered"]["reason"].startswith("restored from algo-1.json: ")
+    mine = {device["uuid"]: device for device in told["devices"]}
+    before = {device["uuid"]: device for device in saved["devices"]}
+    assert len(mine) == 2
+    for uid, device in before.items():  # neither lost nor counted twice
+        assert mine[uid]["executed"]["measured"] == device["executed"]["measured"]
+    gaps = [gap for gap in told["coverage"]["gaps"] if gap["reason"] == "daemon_down"]
+    if notice:
+        assert not gaps
+    else:  # what it did after the last record that was saved has a ceiling, and is not measured
+        (gap,) = gaps
+        assert gap["device"] in before
+        assert gap["incarnation"] == 2
+        assert int(gap["ceiling"]) > 0
+        assert float(gap["endSeconds"]) == 0
+    executed, earlier = told["totals"]["executed"], saved["totals"]["executed"]
+    assert int(executed["measured"]) > int(earlier["measured"]) > 0
+    assert int(executed["high"]) > int(earlier["high"]) + sum(int(gap["ceiling"]) for gap in gaps)
+
+    trust = ("--trust", str(second.ledger.with_suffix(".pub")), "--trust", str(first.saved.with_suffix(".pub")))
+    out = second.folder / "job.json"
+    common = (*trust, "--key", str(second.state / "flopsd-key.pem"), "--ledger", str(out), "--json")
+    merged = flopsd("merge", str(job.pack([second])), *common)
+    assert merged.returncode == 0, merged.stderr
+    total = json.loads(merged.stdout)["predicate"]["totals"]["executed"]
+    assert [total[bound] for bound in BOUNDS] == [executed[bound] for bound in BOUNDS]
+    twice = flopsd("merge", str(second.ledger), str(first.saved), *common)
+    assert twice.returncode == 1
+    assert "node 'algo-1' is there twice at the same time" in twice.stderr
+
+
+def test_process_1_reaps_orphans_and_their_zombies(make: Make) -> None:
+    job = make("succeed")
+    machine = job.machine("algo-1", scenario())
+    orphans = "(setsid sleep 0.1 &); (setsid sleep 0.1 &); echo training"
+    orphan = f"{orphans}; while [ ! -e /opt/ml/model/go ]; do sleep 0.05; done; exit 5"
+    with machine.container(*entrypoint("sh", "-c", orphan)) as container:
+        container.metered()
+        first = container.first()
+        # A zombie keeps its name. They are children of process 1 as soon as the shells that started them are gone.
+        wait_until(lambda: not [p for p in first.children() if p.name() == "sleep"], "orphans that are gone")
+        (machine.ml / "model/go").touch()
+        assert container.wait() == 5
+    predicate(machine.ledger)
+
+
+FOUR: dict[str, Any] = {
+    "current_host": "algo-1",
+    "hosts": ["algo-1", "algo-2", "algo-3", "algo-4"],
+    "network_interface_name": "eth0",
+    "instance_groups": [
+        {"instance_group_name": "train1", "instance_type": "ml.p5.48xlarge", "hosts": ["algo-1", "algo-2"]},
+        {"instance_group_name": "train2", "instance_type": "ml.p5.4xlarge", "hosts": ["algo-3", "algo-4"]},
+    ],
+}
+LONE = {**FOUR, "hosts": ["algo-1"], "instance_groups": [{**FOUR["instance_groups"][0], "hosts": ["algo-1"]}]}
+
+
+def test_a_model_trainer_command_fails_as_it_does_alone(make: Make) -> None:
+    """Bash is process 1 and flopsd a command of the script that the SDK made."""
+    code = 9
+    work = f"sh -c 'while [ -d /var/lib/flopsd ] && ! grep -q activity /var/lib/flopsd/pending.jsonl; do sleep 0.05; done; exit {code}'"
+    job, other = make("", "alone"), make("")
+    job.resources = other.resources = LONE
+    alone, machine = (one.machine("algo-1", scenario()) for one in (job, other))
+    without = alone.run(*alone.lay_model_trainer(work))
+    metered = f"{' '.join(FLOPSD)} exec -- {work.replace('[ -d /var/lib/flopsd ] && ', '')}"
+    done = machine.run(*machine.lay_model_trainer(metered))
+    assert done.code == without.code == code, done.stderr
+    assert machine.failure() == alone.failure()
+    assert "Training Execution failed" in str(machine.failure())
+    told = predicate(machine.ledger)
+    assert told["incarnations"][0]["childExitCode"] == code
+    assert int(told["totals"]["executed"]["measured"]) > 0
+
+
+def test_four_hosts_of_two_instance_groups_become_one_job_and_a_missing_one_is_named(
+    make: Make, tmp_path: Path
+) -> None:
+    """Four containers at a time, one archive of all, one key that all of them were given as an input channel."""
+    work = "echo training; while [ ! -e /opt/ml/model/go ]; do sleep 0.1; done"
+    key, job = tmp_path / "key.pem", make("", checkpoints=False, FLOPSD_KEY="/opt/ml/input/data/train/key.pem")
+    job.resources = FOUR
+    assert flopsd("key", "new", str(key)).returncode == 0
+    with ExitStack() as running:
+        machines = [job.machine(host, scenario(), cards=f"{rank:08x}") for rank, host in enumerate(job.hosts)]
+        containers = []
+        for machine in machines:
+            shutil.copy(key, machine.ml / "input/data/train/key.pem")
+            command = machine.lay_model_trainer(f"{' '.join(FLOPSD)} exec -- sh -c '{work}'")
+            containers.append(running.enter_context(machine.container(*command)))
+        for container in containers:
+            container.metered()
+        for machine in machines:
+            (machine.ml / "model/go").touch()
+        assert [container.wait() for container in containers] == [0, 0, 0, 0], containers[0].stderr
+    nodes = [predicate(machine.ledger) for machine in machines]
+    assert [(told["node"]["rank"], told["node"]["instanceType"]) for told in nodes] == [
+        (0, "ml.p5.48xlarge"), (1, "ml.p5.48xlarge"), (2, "ml.p5.4xlarge"), (3, "ml.p5.4xlarge")
+    ]  # fmt: skip
+    public, out = str(machines[0].ledger.with_suffix(".pub")), tmp_path / "job.json"
+    common = ("--trust", public, "--key", str(key), "--ledger", str(out), "--json")
+    merged = flopsd("merge", str(job.pack(machines)), *common)
+    assert merged.returncode == 0, merged.stderr
+    told = json.loads(merged.stdout)["predicate"]
+    assert (told["completeness"]["complete"], told["ledgerCount"], told["roster"]) == (True, "4", job.hosts)
+    for bound in BOUNDS:
+        total = sum(int(node["totals"]["executed"][bound]) for node in nodes)
+        assert int(told["totals"]["executed"][bound]) == total > 0
+    assert flopsd("verify", str(out), "--key", str(out.with_suffix(".pub"))).returncode == 0
+    three = flopsd("merge", str(job.pack([machines[0], machines[1], machines[3]])), *common)
+    assert three.returncode == 1
+    assert "rank 2 (algo-3): no ledger" in three.stderr
+
+
+def test_two_hosts_and_two_attempts_each_become_the_jobs_total(make: Make, tmp_path: Path) -> None:
+    """Killed without notice, begun again on two new machines out of one bucket; one key for all."""
+    key = tmp_path / "key.pem"
+    assert flopsd("key", "new", str(key)).returncode == 0
+    job = make("", checkpoints=True, FLOPSD_KEY="/opt/ml/model/key.pem", FLOPSD_SEAL_EVERY="1", FLOPSD_INTERVAL="0.2")
+    job.resources = {**HOMOGENEOUS, "hosts": ["algo-1", "algo-2"]}
+    attempts: list[list[Machine]] = []
+    for attempt in (1, 2):
+        machines = [job.machine(host, scenario(), attempt, cards=f"{attempt}{host[-1]:>07}") for host in job.hosts]
+        attempts.append(machines)
+        with ExitStack() as running:
+            for machine in machines:
+                shutil.copy(key, machine.ml / "model/key.pem")
+            command = entrypoint("sh", "-c", "echo training; exec sleep 600")
+            containers = [running.enter_context(machine.container(*command)) for machine in machines]
+            for container in containers:
+                container.metered()
+            if attempt == 1:
+                for machine in machines:
+                    wait_until(machine.saved.exists, "a rolling ledger in the checkpoint folder")
+            for container in containers:
+                if attempt == 1:
+                    container.kill()
+                else:
+                    assert container.stop(PATIENCE_SECONDS) == 143, container.stderr
+        for machine in machines:
+            machine.sync()
+    nodes = [predicate(machine.ledger) for machine in attempts[1]]
+    for before, told in zip((predicate(machine.saved) for machine in attempts[0]), nodes, strict=True):
+        assert len(told["attempts"]) == 2
+        assert before["attempts"][0] in told["attempts"]
+        earlier = {device["uuid"]: device["executed"]["measured"] for device in before["devices"]}
+        assert earlier.items() <= {device["uuid"]: device["executed"]["measured"] for device in told["devices"]}.items()
+    common = ("--trust", f"{key}.pub", "--key", str(key), "--ledger", str(tmp_path / "job.json"), "--json")
+    merged = flopsd("merge", str(job.pack(attempts[1])), *common)
+    assert merged.returncode == 0, merged.stderr
+    told = json.loads(merged.stdout)["predicate"]
+    assert (told["completeness"]["complete"], len(told["attempts"]), told["incarnationCount"]) == (True, 4, "4")
+    for bound in BOUNDS:
+        assert (
+            int(told["totals"]["executed"][bound]) == sum(int(node["totals"]["executed"][bound]) for node in nodes) > 0
+        )
+    # From the bucket alone, as where the output was lost: the same, since each host's last state lies there.
+    saved = flopsd("merge", str(job.bucket / "flopsd" / JOB / "algo-*[0-9].json"), *common)
+    assert saved.returncode == 0, saved.stderr
+    assert json.loads(saved.stdout)["predicate"]["totals"] == told["totals"]

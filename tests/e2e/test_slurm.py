@@ -1,0 +1,142 @@
+"""Jobs under the real Slurm: metered by prolog and epilog, and by `flopsd exec` under srun; merged over nodes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import environment, flopsd, predicate, wait_until
+from tests.support.scenario import Scenario, Segment, h100
+from tests.support.slurm import NODES, ROOT, Slurm, python, slurm
+
+SCRIPT = ROOT / "slurm" / "flopsd-job"
+BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
+pytestmark = pytest.mark.tool("slurmctld", "slurmd", "srun", "unshare", "nsenter", "ip", "setsid", "pgrep")
+
+
+@pytest.fixture(scope="module")
+def cluster(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    folder = tmp_path_factory.mktemp("slurm")
+    folder.chmod(0o755)
+    script = shutil.copy(SCRIPT, folder / "flopsd-job")
+    for node in NODES:
+        scenario = Scenario((h100(BUSY), h100(BUSY))).write(folder / f"{node}.txt")
+        scenario.write_text(scenario.read_text().replace("uuid=GPU-", f"uuid=GPU-{node}-"))
+    (folder / "flopsd").write_text(
+        f"#!/bin/sh\nLD_LIBRARY_PATH={standin} NVML_STANDIN_SCENARIO={folder}/$SLURMD_NODENAME.txt PYTHONPATH={ROOT} "
+        f'exec {python()} -m flopsd "$@"\n'
+    )
+    (folder / "flopsd").chmod(0o755)
+    conf = (
+        f"FLOPSD={folder}/flopsd\nSTATE={folder}/jobs/$SLURMD_NODENAME\nSOCKETS=/run/jobs-$SLURMD_NODENAME\n"
+        "FLOPSD_LISTEN=off FLOPSD_INTERVAL=0.2\nexport FLOPSD_LISTEN FLOPSD_INTERVAL\n"
+    )
+    with slurm(folder, Path(script), conf, environment(None)) as running:
+        yield running
+
+
+def exec_ledgers(cluster: Slurm, name: str) -> dict[str, Path]:
+    """The ledgers of `flopsd exec` by node, in the folders that flopsd chose by itself."""
+    found = cluster.run("find", f"/var/lib/flopsd/{name}", "-name", "*.ledger.*").stdout.split()
+    out = cluster.folder / "out" / name
+    for path in map(Path, found):
+        (out / path.parent.name).mkdir(parents=True, exist_ok=True)
+        cluster.run("cp", str(path), str(out / path.parent.name / path.name))
+    return {path.parent.name: path for path in out.glob("*/*.ledger.json")}
+
+
+def ledger(folder: Path) -> Path:
+    (found,) = wait_until(lambda: list(folder.glob("*.ledger.json")), f"a ledger in {folder}")
+    return Path(found)
+
+
+def test_prolog_and_epilog_meter_each_job_by_itself(cluster: Slurm) -> None:
+    work = """
+        from flopsd.client import connect
+        import os
+        one = connect(); one.declare(method="lora"); one.close(30)
+        print(os.environ["SLURM_NODEID"], os.environ["FLOPSD_SOCKET"])
+    """
+    program = cluster.folder / "work.py"
+    program.write_text("\n".join(line.strip() for line in work.splitlines()))
+    done = cluster.run(
+        "srun", "-N2", "--gres=gpu:1", "--ntasks-per-node=1", python(), str(program), PYTHONPATH=str(ROOT)
+    )
+    assert len(done.stdout.split()) == 4
+    job = next(path.name for path in (cluster.folder / "jobs" / "n1").iterdir())
+    for rank, node in enumerate(NODES):
+        folder = cluster.folder / "jobs" / node / job
+        told = predicate(ledger(folder))
+        assert (told["run"]["id"], told["run"]["platform"]) == (f"slurm-{job}", "slurm")
+        assert (told["node"]["name"], told["node"]["rank"]) == (node, rank)
+        (uuid,) = [device["uuid"] for device in told["devices"]]
+        assert uuid.startswith(f"GPU-{node}-"), "of two GPUs one is the job's"
+        assert told["incarnations"][0]["end"] == "SIGTERM"
+        assert '"lora"' in ledger(folder).with_suffix(".journal.jsonl").read_text()
+    wait_until(lambda: cluster.states() == ["idle", "idle"], "no node is drained")
+
+
+def test_a_daemon_that_dies_is_started_again_and_the_job_has_one_ledger(cluster: Slurm) -> None:
+    before = set((cluster.folder / "jobs" / "n1").glob("*"))
+    kill = (
+        f"d={cluster.folder}/jobs/n1/$SLURM_JOB_ID; until grep -q activity $d/pending.jsonl; do sleep 0.05; done; "
+        'kill -KILL $(cat $d/lock); until grep -q "incarnation 2" $d/flopsd.log; do sleep 0.05; done'
+    )
+    cluster.run("srun", "-N1", "-w", "n1", "--gres=gpu:2", "sh", "-c", kill)
+    (folder,) = set((cluster.folder / "jobs" / "n1").glob("*")) - before
+    told = predicate(ledger(folder))
+    assert [one["end"] for one in told["incarnations"]] == [None, "SIGTERM"]
+    assert len(told["devices"]) == 2
+
+
+@pytest.mark.parametrize("broken", ["FLOPSD=/no/such/command", "if then fi", "exit 3", "STATE=/proc/none"])
+def test_a_job_runs_and_its_node_stays_whatever_is_broken(cluster: Slurm, broken: str) -> None:
+    (cluster.folder / "broken").write_text(f"{broken}\n")
+    conf = cluster.folder / "job.conf"
+    cluster.run("sh", "-c", f"(cat {conf}; cat {cluster.folder}/broken) >/etc/flopsd/slurm-job.conf")
+    try:
+        assert cluster.run("srun", "-N1", "--gres=gpu:1", "echo", "ran").stdout == "ran\n"
+        wait_until(lambda: cluster.states() == ["idle", "idle"], "no node is drained")
+    finally:
+        cluster.run("cp", str(conf), "/etc/flopsd/slurm-job.conf")
+
+
+def test_a_job_without_gpus_is_not_metered(cluster: Slurm) -> None:
+    before = set((cluster.folder / "jobs").glob("*/*"))
+    cluster.run("srun", "-N1", "true")
+    wait_until(lambda: cluster.states() == ["idle", "idle"], "the job is over")
+    assert set((cluster.folder / "jobs").glob("*/*")) == before
+
+
+def test_exec_under_srun_meters_each_node_once_and_the_nodes_add_up(cluster: Slurm, tmp_path: Path) -> None:
+    """Two tasks a node, of which one meters; without a GPU by Slurm's word, so that the prolog stays out of it."""
+    key = str(tmp_path / "key.pem")
+    assert flopsd("key", "new", key).returncode == 0
+    job = "while ! grep -qs activity /var/lib/flopsd/slurm-$SLURM_JOB_ID/$SLURMD_NODENAME/pending.jsonl; do sleep 0.05; done; echo $SLURM_JOB_ID $FLOPSD_SOCKET"
+    done = cluster.run(
+        "srun", "-N2", "--ntasks-per-node=2", str(cluster.folder / "flopsd"), "exec", "--listen", "off", "--interval", "0.2",
+        "--key", key, "--", "sh", "-c", job,
+    )  # fmt: skip
+    assert done.stderr.count("its devices are metered by task 0") == 2, done.stderr
+    lines = sorted(done.stdout.split("\n"))
+    name = f"slurm-{done.stdout.split()[0]}"
+    for node in NODES:
+        said = [line for line in lines if line.endswith(f"/var/lib/flopsd/{name}/{node}/client.sock")]
+        assert len(said) == 2, "both tasks reach the node's daemon"
+    found = exec_ledgers(cluster, name)
+    assert sorted(found) == list(NODES)
+    each = [int(predicate(found[node])["totals"]["executed"]["measured"]) for node in NODES]
+    public = str(found["n1"].with_suffix(".pub"))
+    merged = tmp_path / "job.json"
+    merge = ("merge", "--trust", public, "--key", key, "--ledger", str(merged))
+    assert flopsd(*merge, "--nodes", "2", *map(str, found.values())).returncode == 0
+    assert int(predicate(merged)["totals"]["executed"]["measured"]) == sum(each)
+    refused = flopsd(*merge, "--nodes", "2", str(found["n1"]))
+    assert refused.returncode == 1
+    assert "rank 1" in refused.stderr
+    refused = flopsd(*merge, str(found["n2"]))
+    assert refused.returncode == 1
+    assert "rank 0" in refused.stderr

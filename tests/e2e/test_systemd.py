@@ -1,0 +1,170 @@
+"""systemd/flopsd.service: under the real systemd, and what it is told by the real `flopsd run`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.process import PATIENCE_SECONDS, environment, predicate, started, wait_until
+from tests.support.scenario import Scenario, Segment, h100
+from tests.support.systemd import ROOT, systemd
+
+UNIT = ROOT / "systemd" / "flopsd.service"
+BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
+
+
+@pytest.fixture
+def env(standin: Path, tmp_path: Path) -> dict[str, str]:
+    return environment(standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"))
+
+
+def test_it_tells_ready_status_alive_and_stopping_in_this_order(tmp_path: Path, env: dict[str, str]) -> None:
+    place = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(place))
+        manager.settimeout(PATIENCE_SECONDS)
+        told = {**env, "NOTIFY_SOCKET": str(place), "WATCHDOG_USEC": "900000"}
+        with started("run", "--state-dir", str(tmp_path / "state"), "--listen", "off", "--interval", "20",
+                     env=told) as program:  # fmt: skip
+            heard: list[str] = []
+            # The pings come every 0.3 s although nothing is read for 20 s.
+            while sum("WATCHDOG=1" in one for one in heard) < 4:
+                heard.append(manager.recv(4096).decode())
+            program.process.send_signal(signal.SIGTERM)
+            while "STOPPING=1" not in heard[-1]:
+                heard.append(manager.recv(4096).decode())
+            assert program.finish() == 0, program.text
+    assert heard[0] == "READY=1"
+    assert re.fullmatch(r"STATUS=flopsd: .* measured [\d.]+ [A-Z]?FLOP .* coverage .*", heard[1]), heard[1]
+    assert set(heard[2:-1]) == {"WATCHDOG=1"}
+
+
+def test_a_manager_with_an_abstract_name_hears_too(tmp_path: Path, env: dict[str, str]) -> None:
+    name = f"flopsd-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0{name}")
+        manager.settimeout(PATIENCE_SECONDS)
+        with started("run", "--state-dir", str(tmp_path / "state"), "--listen", "off",
+                     env={**env, "NOTIFY_SOCKET": f"@{name}"}) as program:  # fmt: skip
+            assert manager.recv(4096) == b"READY=1"
+            program.process.send_signal(signal.SIGTERM)
+            assert program.finish() == 0
+
+
+@pytest.mark.parametrize("broken", ["deaf", "full", "nonsense"])
+def test_it_meters_all_the_same_when_the_manager_does_not_hear(
+    tmp_path: Path, env: dict[str, str], broken: str
+) -> None:
+    place = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        if broken == "deaf":
+            place.write_text("no socket")
+        elif broken == "full":
+            manager.bind(str(place))
+            _fill(place)
+        address = "vsock:2:1" if broken == "nonsense" else str(place)
+        with started("run", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"),
+                     "--listen", "off", "--duration", "1", "--interval", "0.2",
+                     env={**env, "NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"}) as program:  # fmt: skip
+            assert program.finish() == 0, program.text
+    assert int(predicate(tmp_path / "ledger.json")["totals"]["executed"]["measured"]) > 0
+    complaints = program.text.count("does not hear at $NOTIFY_SOCKET")
+    assert complaints == (0 if broken == "nonsense" else 1), program.text
+
+
+def _fill(place: Path) -> None:
+    """Until a new sender finds no room: one alone only fills its own buffer."""
+    for _ in range(1_000_000):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+            try:
+                sender.sendto(b"x", str(place))
+            except BlockingIOError:
+                return
+    raise AssertionError("it never was full")
+
+
+def test_under_exec_the_manager_hears_of_the_job_only(tmp_path: Path, env: dict[str, str]) -> None:
+    """The service is the job's: what the daemon said would be taken for the job's word, or be thrown away."""
+    place = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(place))
+        manager.setblocking(False)
+        with started("exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"),
+                     "--listen", "off", "--", "sh", "-c",
+                     f'while ! grep -q activity "{tmp_path}"/state/pending.jsonl; do sleep 0.05; done; echo "$NOTIFY_SOCKET"',
+                     env={**env, "NOTIFY_SOCKET": str(place)}) as program:  # fmt: skip
+            assert program.finish() == 0, program.text
+        assert str(place) in program.out
+        with pytest.raises(BlockingIOError):
+            manager.recv(4096)
+
+
+@pytest.mark.tool("systemd-analyze")
+def test_the_score_is_the_one_that_the_page_states() -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNIT)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    score = re.search(r"Overall exposure level for flopsd.service: ([\d.]+) (\w+)", done.stdout)
+    assert score is not None, done.stdout
+    assert f"{score[1]} ({score[2]})" in (ROOT / "docs" / "host.md").read_text()
+
+
+def test_every_line_that_hardens_has_its_reason() -> None:
+    """A comment stands above each group of lines, and each group is short enough to be one thing."""
+    since = 0
+    for line in UNIT.read_text().splitlines():
+        if line.startswith(("#", "[")) or not line:
+            since = 0
+        else:
+            since += 1
+            assert since <= 8, line
+
+
+@pytest.mark.tool("unshare", "nsenter", "ip", "systemctl")
+def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_path: Path) -> None:
+    """With everything that the unit forbids forbidden: dynamic user, system calls, devices, file system."""
+    extra = tmp_path / "extra"
+    (extra / "nvml").mkdir(parents=True)
+    for file in standin.iterdir():
+        shutil.copy(file, extra / "nvml")
+    Scenario((h100(BUSY),)).write(extra / "nvml" / "scenario.txt")
+    with systemd(tmp_path, extra, UNIT) as inside:
+        inside.shell(
+            "mkdir -p /etc/systemd/system/flopsd.service.d; cat >/etc/systemd/system/flopsd.service.d/test.conf <<'X'\n"
+            "[Service]\nEnvironment=PATH=/opt/bin:/usr/bin:/bin LD_LIBRARY_PATH=/opt/nvml\n"
+            "Environment=NVML_STANDIN_SCENARIO=/opt/nvml/scenario.txt\nWatchdogSec=2\nRestartSec=0\nX\n"
+            "printf 'interval_seconds: 0.2\\nclient_uids: [65534]\\nlisten: 127.0.0.1:10188\\n' >/etc/flopsd/flopsd.yaml\n"
+            "systemctl daemon-reload; systemctl start flopsd"
+        )
+        assert inside.shown("flopsd", "ActiveState") == "active"
+        wait_until(lambda: "measured" in inside.shown("flopsd", "StatusText"), "the status tells the totals")
+        pid = inside.shown("flopsd", "MainPID")
+        status = inside.shell(f"cat /proc/{pid}/status")
+        assert re.search(r"^Uid:\s6\d{4}\s", status, re.MULTILINE), "systemd's dynamic users are 61184 to 65519"
+        assert re.search(r"^CapBnd:\s0+$", status, re.MULTILINE)
+        assert re.search(r"^Seccomp:\s2$", status, re.MULTILINE)
+        assert inside.shell("stat -c %a /var/lib/private/flopsd /run/flopsd").split() == ["700", "755"]
+        inside.shell(
+            "setpriv --reuid 65534 --clear-groups /opt/bin/python -c 'from flopsd.client import connect\n"
+            'one = connect(); one.declare(method="lora"); one.close(30)\''
+        )
+        assert "flopsd_flop_total" in inside.shell("curl -s http://127.0.0.1:10188/metrics")
+        inside.shell(f"kill -STOP {pid}")
+        wait_until(lambda: inside.shown("flopsd", "MainPID") not in (pid, "0"), "the watchdog has it started again")
+        wait_until(lambda: inside.shown("flopsd", "ActiveState") == "active", "it is ready again")
+        inside.shell("systemctl stop flopsd")
+        assert inside.shown("flopsd", "Result") == "success", inside.log()
+        inside.shell("cp /var/lib/flopsd/*.ledger.* /opt/out/")
+    (ledger,) = (tmp_path / "out").glob("*.ledger.json")
+    told = predicate(ledger)
+    assert [one["end"] for one in told["incarnations"]] == [None, "SIGTERM"]
+    assert int(told["totals"]["executed"]["measured"]) > 0
+    assert '"lora"' in ledger.with_suffix(".journal.jsonl").read_text(), "another user's process was heard"
