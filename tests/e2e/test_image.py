@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import stat
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.image import BASE, IMAGE, ROOT, TOOLS, Engine, Network, call, default_of, engine, network
 from tests.support.kubelet import answer, kubelet
-from tests.support.kubernetes import flopsd_of, manifest, pod_of, variables
-from tests.support.process import get, predicate, wait_until
-from tests.support.s3 import serving
-from tests.support.scenario import LIBRARY, Scenario, Segment, h100
+from tests.support.kubernetes import PACKAGES, manifest, of_kind, render, training_chart
+from tests.support.pods import Pod, answers, flop, mounted_driver
+from tests.support.process import predicate, wait_until
+from tests.support.s3 import Store, serving
+from tests.support.scenario import Scenario, Segment, h100
 
+BUCKET = "your-bucket"
+FIELDS = {
+    "metadata.name": "llama-finetune-1-abcde",
+    "metadata.namespace": "ml",
+    "metadata.labels['batch.kubernetes.io/job-name']": "llama-finetune",
+    "metadata.labels['batch.kubernetes.io/controller-uid']": "0b1f5c1e-9a52-4d0e-8f1a-6a2f5a4f0c11",
+}
 USER = 65532
 BUSY = (Segment(700, hmma=0.5, util=100, watts=500), Segment(300, util=0, watts=120))
 COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "as", "ld", "cpp", "make", "rustc", "cargo", "go")
@@ -41,6 +49,13 @@ for folder in os.get_exec_path():
 found["own"] = sorted(os.listdir("/opt/flopsd/bin"))
 print(json.dumps(found))
 """
+WRITE = """
+for path in ("/tmp/x", "/opt/flopsd/x"):
+    try:
+        open(path, "w")
+    except OSError as fault:
+        print(fault.errno)
+"""
 # What a training process does, in a container of its own, by the client that is in the image too.
 TRAINER = """
 import errno, os, sys
@@ -60,13 +75,6 @@ client.close(20)
 """
 
 
-def mounted_driver(standin: Path, scenario: Path) -> tuple[str, ...]:
-    """What the NVIDIA runtime does: the driver's library where the loader looks; and the stand-in's scenario."""
-    machine = os.uname().machine
-    return ("-v", f"{standin / LIBRARY}:/usr/lib/{machine}-linux-gnu/{LIBRARY}:ro", "-v", f"{scenario}:/scenario.txt:ro",
-            "-e", "NVML_STANDIN_SCENARIO=/scenario.txt")  # fmt: skip
-
-
 def modes(folder: Path) -> dict[str, str]:
     return {
         path.name: f"{stat.filemode(what.st_mode)} {what.st_uid}:{what.st_gid}"
@@ -75,14 +83,20 @@ def modes(folder: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.tool(*TOOLS, "cc")
-def test_the_image_and_the_sidecar_that_a_manifest_makes_of_it(tmp_path: Path, standin: Path) -> None:
+@pytest.mark.minute
+@pytest.mark.package(*PACKAGES)
+@pytest.mark.tool(*TOOLS, "cc", "openssl")
+def test_the_image_and_what_the_manifests_make_of_it(tmp_path: Path, standin: Path) -> None:
     """One test, since building takes longer than all the rest."""
     with engine() as built, network() as cable:
         built.build_image()
         check_contents(built)
         check_run(built, cable, tmp_path / "run", standin)
-        check_sidecar(built, cable, tmp_path / "pod", standin)
+        with serving(cable.here) as store:
+            store.bucket(BUCKET)
+            check_sidecar(built, cable, tmp_path / "pod", standin, store)
+            check_sidecar_without_root(built, cable, tmp_path / "whole", standin, store)
+            check_node(built, cable, tmp_path / "node", standin, store)
 
 
 def check_contents(built: Engine) -> None:
@@ -124,10 +138,9 @@ def check_run(built: Engine, cable: Network, folder: Path, standin: Path) -> Non
         assert re.search(r"^CapEff:\t0+$", status, re.MULTILINE)
         assert re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE)
         (resident,) = re.findall(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
-        refused = built.podman("exec", "run", "/opt/flopsd/bin/python", "-c", "open('/tmp/x', 'w')", check=False)
-        assert refused == ""
+        assert built.podman("exec", "run", "/opt/flopsd/bin/python", "-c", WRITE) == f"{errno.EROFS}\n" * 2
         shown = json.loads(built.podman("exec", "run", "flopsd", "status", "--state-dir", "/var/lib/flopsd", "--json"))
-        assert shown
+        assert shown["run"] == "boxed"
         last = flop(url)
         built.podman("stop", "--time", "60", "run")
         assert built.exit_code("run") == 0, built.said("run")
@@ -145,111 +158,76 @@ def check_run(built: Engine, cable: Network, folder: Path, standin: Path) -> Non
     print("\n".join(f"  {mode}  {name}" for name, mode in there.items()))
 
 
-def check_sidecar(built: Engine, cable: Network, folder: Path, standin: Path) -> None:
-    """The container of job-with-sidecar.yaml with its own variables, mounts and rights; the kubelet gave the pod one GPU."""
-    job = manifest("job-with-sidecar.yaml")
-    container, spec = flopsd_of(job), pod_of(job)["spec"]
+def check_sidecar(built: Engine, cable: Network, folder: Path, standin: Path, store: Store) -> None:
+    """The container of job-with-sidecar.yaml; the kubelet gave its pod one GPU of two."""
+    pod = Pod(manifest("job-with-sidecar.yaml"), folder, FIELDS)
     scenario = Scenario((h100(BUSY, counters="sum"), h100(BUSY, counters="sum")))
-    written = scenario.write(place(folder, "scenario") / "scenario.txt")
-    fields = {
-        "metadata.name": "llama-finetune-1-abcde",
-        "metadata.namespace": "ml",
-        "metadata.labels['batch.kubernetes.io/job-name']": "llama-finetune",
-        "metadata.labels['batch.kubernetes.io/controller-uid']": "0b1f5c1e-9a52-4d0e-8f1a-6a2f5a4f0c11",
-    }
-    call("openssl", "genpkey", "-algorithm", "ed25519", "-out", place(folder, "flopsd-key") / "key.pem")
-    (folder / "flopsd-key" / "key.pem").chmod(0o400)
-    for name in ("flopsd-state", "flopsd-socket"):
-        place(folder, name).chmod(0o777)  # as a kubelet makes an emptyDir
-    mounts = [part for mount in container["volumeMounts"]
-              for part in ("-v", f"{place(folder, mount['name'])}:{mount['mountPath']}"
-                           + (":ro" if mount.get("readOnly") else ""))]  # fmt: skip
-    gpus = {("ml", "llama-finetune-1-abcde"): {"flopsd": {}, "trainer": {"nvidia.com/gpu": (scenario.uuid(1),)}},
+    gpus = {("ml", FIELDS["metadata.name"]): {"flopsd": {}, "trainer": {"nvidia.com/gpu": (scenario.uuid(1),)}},
             ("other", "pod"): {"main": {"nvidia.com/gpu": (scenario.uuid(0),)}}}  # fmt: skip
-    with kubelet(folder / "flopsd-pod-resources" / "kubelet.sock") as node, serving(cable.here) as store:
+    driver = mounted_driver(standin, scenario.write(pod.volume("flopsd-state").parent / "scenario.txt"))
+    with kubelet(pod.volume("flopsd-pod-resources") / "kubelet.sock") as node:
         node.reply = answer(gpus)
-        bucket = store.bucket("your-bucket")
-        told = {**variables(container, fields), "JOB_COMPLETION_INDEX": "1", **store.variables}
-        options = [
-            "--network",
-            cable.option,
-            *rights(container),
-            *limits(container),
-            *mounts,
-            *mounted_driver(standin, written),
-        ]
-        options += [part for name, value in told.items() for part in ("-e", f"{name}={value}")]
-        with built.running(*options, name="sidecar", command=container["args"]):
-            url = f"http://{cable.there}:{container['ports'][0]['containerPort']}"
-            wait_until(lambda: answers(f"{url}/-/ready"), "the sidecar is ready")
-            (trainer,) = spec["containers"]
-            (mount,) = trainer["volumeMounts"]
-            socket = {entry["name"]: entry["value"] for entry in trainer["env"]}
-            built.podman("run", "--rm", "--network", "none", "--user", "0", "--read-only",
-                         "-v", f"{place(folder, mount['name'])}:{mount['mountPath']}:ro",
-                         *(part for name, value in socket.items() for part in ("-e", f"{name}={value}")),
-                         "--entrypoint", "/opt/flopsd/bin/python", IMAGE, "-c", TRAINER)  # fmt: skip
+        with pod.running(built, cable, driver, {"JOB_COMPLETION_INDEX": "1", **store.variables}) as url:
+            pod.train(built, TRAINER)
             wait_until(lambda: flop(url) > 0, "FLOP are counted")
-            built.podman("stop", "--time", str(spec["terminationGracePeriodSeconds"]), "sidecar")
-            assert built.exit_code("sidecar") == 0, built.said("sidecar")
-        stem = "flopsd/llama-finetune-0b1f5c1e/llama-finetune-1-abcde"
-        assert store.keys(bucket) == [f"{stem}{end}" for end in (".journal.jsonl", ".json", ".pub")]
-        far = place(folder, "far")
-        for key in store.keys(bucket):
-            (far / Path(key).name).write_bytes(store.get(bucket, key))
     assert node.asked > 0
-    found = predicate(far / "llama-finetune-1-abcde.json")
+    found = predicate(fetched(store, "flopsd/llama-finetune-0b1f5c1e/llama-finetune-1-abcde", folder / "far"))
     assert [device["uuid"] for device in found["devices"]] == [scenario.uuid(1)]
-    assert (found["node"]["name"], found["node"]["rank"], found["run"]["platform"]) == (
-        "llama-finetune-1",
-        1,
-        "kubernetes",
-    )
-    assert "lora" in json.dumps(found)
-    (key,) = ((far / "llama-finetune-1-abcde.pub").read_text(),)
-    assert key == call("openssl", "pkey", "-in", folder / "flopsd-key" / "key.pem", "-pubout")
+    identity = (found["node"]["name"], found["node"]["rank"], found["run"]["platform"])
+    assert identity == ("llama-finetune-1", 1, "kubernetes")
+    (session,) = found["declared"]["sessions"]
+    assert (session["facts"]["method"], session["work"]["train"]["tokens"]) == ("lora", "4096")
+    key = (folder / "far" / "llama-finetune-1-abcde.pub").read_text()
+    assert key == call("openssl", "pkey", "-in", pod.volume("flopsd-key") / "key.pem", "-pubout")
     print(f"sidecar: 1 of 2 GPUs is the pod's, declared by a trainer in another container, "
           f"{int(found['totals']['executed']['measured']):.3e} FLOP sealed into S3 before the end")  # fmt: skip
 
 
-def place(folder: Path, name: str) -> Path:
-    made = folder / name
-    made.mkdir(parents=True, exist_ok=True)
-    return made
+def check_sidecar_without_root(built: Engine, cable: Network, folder: Path, standin: Path, store: Store) -> None:
+    """The chart's for whole nodes: the image's own user on an emptyDir, a Secret that is root's, nothing of the host."""
+    chart = training_chart(folder / "chart")
+    own = {"sidecar": {"devices": "all"}, "daemonset": {"enabled": False}, "key": {"secretName": "flopsd-key"},
+           "ledgerCopy": {"sidecar": "s3://your-bucket/whole/{run}/$(POD_NAME).json"}}  # fmt: skip
+    pod = Pod(of_kind("Job", render({"flopsd": own}, chart)), folder, FIELDS)
+    assert pod.container["securityContext"]["runAsUser"] == USER
+    scenario = Scenario((h100(BUSY, counters="sum"), h100(BUSY, counters="sum"))).write(folder / "scenario.txt")
+    with pod.running(built, cable, mounted_driver(standin, scenario), store.variables) as url:
+        pod.train(built, TRAINER)
+        wait_until(lambda: flop(url) > 0, "FLOP are counted")
+    found = predicate(fetched(store, "whole/llama-finetune-0b1f5c1e/llama-finetune-1-abcde", folder / "far"))
+    assert len(found["devices"]) == 2
+    assert len(found["declared"]["sessions"]) == 1
+    print(f"sidecar without root: user {USER} on an emptyDir, both GPUs of the node, ledger in S3")
 
 
-def rights(container: dict[str, Any]) -> list[str]:
-    """The security context as options of podman."""
-    context = container["securityContext"]
-    assert context["readOnlyRootFilesystem"] is True
-    assert context["capabilities"] == {"drop": ["ALL"]}
-    return [
-        "--user",
-        f"{context['runAsUser']}:{context['runAsGroup']}",
-        "--cap-drop",
-        "all",
-        "--security-opt",
-        "no-new-privileges",
-    ]
+def check_node(built: Engine, cable: Network, folder: Path, standin: Path, store: Store) -> None:
+    """The DaemonSet's, twice on one node's folder: the second pod goes on with the run of the first."""
+    scenario = Scenario((h100(BUSY, counters="sum"),))
+    driver = mounted_driver(standin, scenario.write(place(folder) / "scenario.txt"))
+    ends: list[int] = []
+    for name in ("flopsd-aaaaa", "flopsd-bbbbb"):
+        pod = Pod(manifest("daemonset.yaml"), folder, {**FIELDS, "metadata.name": name, "spec.nodeName": "ip-10-0-0-7"})
+        with pod.running(built, cable, driver, store.variables) as url:
+            wait_until(lambda url=url: flop(url) > (ends[-1] if ends else 0), "FLOP are counted")
+        found = predicate(fetched(store, f"flopsd/nodes/ip-10-0-0-7/{name}", folder / name))
+        ends.append(int(found["totals"]["executed"]["measured"]))
+    assert (found["run"]["id"], found["node"]["name"], len(found["incarnations"])) == ("ip-10-0-0-7", "ip-10-0-0-7", 2)
+    assert ends[1] > ends[0] > 0
+    print(f"DaemonSet: two pods one after the other are one run of the node, {ends[0]:.3e} and then {ends[1]:.3e} FLOP")
 
 
-def limits(container: dict[str, Any]) -> list[str]:
-    """Its resources: what needs more memory is killed, and what needs more time of a CPU waits."""
-    given = container["resources"]["limits"]
-    memory, cpu = given["memory"].removesuffix("Mi"), int(given["cpu"].removesuffix("m")) / 1000
-    return ["--memory", f"{memory}m", "--memory-swap", f"{memory}m", "--cpus", str(cpu)]
+def fetched(store: Store, stem: str, folder: Path) -> Path:
+    """A ledger as somebody else finds it: nothing but what the bucket holds under its name."""
+    keys = [key for key in store.keys(BUCKET) if key.startswith(stem)]
+    assert keys == [f"{stem}{end}" for end in (".journal.jsonl", ".json", ".pub")]
+    for key in keys:
+        (place(folder) / Path(key).name).write_bytes(store.get(BUCKET, key))
+    return folder / f"{Path(stem).name}.json"
 
 
-def answers(url: str) -> bool:
-    try:
-        return get(url)[0] == 200
-    except OSError:
-        return False
-
-
-def flop(url: str) -> float:
-    return sum(float(line.rpartition(" ")[2]) for line in get(f"{url}/metrics")[1].splitlines()
-               if line.startswith("flopsd_flop_total{"))  # fmt: skip
+def place(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @pytest.mark.tool("hadolint")

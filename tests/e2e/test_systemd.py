@@ -128,6 +128,7 @@ def test_every_line_that_hardens_has_its_reason() -> None:
             assert since <= 8, line
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 @pytest.mark.tool("unshare", "nsenter", "ip", "systemctl")
 def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_path: Path) -> None:
     """With everything that the unit forbids forbidden: dynamic user, system calls, devices, file system."""
@@ -140,7 +141,9 @@ def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_pat
         inside.shell(
             "mkdir -p /etc/systemd/system/flopsd.service.d; cat >/etc/systemd/system/flopsd.service.d/test.conf <<'X'\n"
             "[Service]\nEnvironment=PATH=/opt/bin:/usr/bin:/bin LD_LIBRARY_PATH=/opt/nvml\n"
-            "Environment=NVML_STANDIN_SCENARIO=/opt/nvml/scenario.txt\nWatchdogSec=2\nRestartSec=0\nX\n"
+            "Environment=NVML_STANDIN_SCENARIO=/opt/nvml/scenario.txt\nWatchdogSec=2\nRestartSec=0\n"
+            "LoadCredential=key.pem:/etc/flopsd/key.pem\nEnvironment=FLOPSD_KEY=%d/key.pem\nX\n"
+            "/opt/bin/flopsd key new /etc/flopsd/key.pem\n"
             "printf 'interval_seconds: 0.2\\nclient_uids: [65534]\\nlisten: 127.0.0.1:10188\\n' >/etc/flopsd/flopsd.yaml\n"
             "systemctl daemon-reload; systemctl start flopsd"
         )
@@ -156,14 +159,16 @@ def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_pat
             "setpriv --reuid 65534 --clear-groups /opt/bin/python -c 'from flopsd.client import connect\n"
             'one = connect(); one.declare(method="lora"); one.close(30)\''
         )
+        inside.shell("until grep -qs lora /var/lib/flopsd/*.jsonl; do sleep 0.05; done")
         assert "flopsd_flop_total" in inside.shell("curl -s http://127.0.0.1:10188/metrics")
         inside.shell(f"kill -STOP {pid}")
         wait_until(lambda: inside.shown("flopsd", "MainPID") not in (pid, "0"), "the watchdog has it started again")
         wait_until(lambda: inside.shown("flopsd", "ActiveState") == "active", "it is ready again")
         inside.shell("systemctl stop flopsd")
         assert inside.shown("flopsd", "Result") == "success", inside.log()
-        inside.shell("cp /var/lib/flopsd/*.ledger.* /opt/out/")
+        inside.shell("cp /var/lib/flopsd/*.ledger.* /etc/flopsd/key.pem.pub /opt/out/")
     (ledger,) = (tmp_path / "out").glob("*.ledger.json")
+    assert ledger.with_suffix(".pub").read_bytes() == (tmp_path / "out" / "key.pem.pub").read_bytes()
     told = predicate(ledger)
     assert [one["end"] for one in told["incarnations"]] == [None, "SIGTERM"]
     assert int(told["totals"]["executed"]["measured"]) > 0

@@ -83,6 +83,8 @@ def test_the_wheel_holds_the_configuration_and_nothing_else(wheel: Path) -> None
     for wanted in ("peaks.yaml", "flopsd.yaml", "recordings/h100x2.jsonl"):
         assert f"flopsd/_config/{wanted}" in names
     assert "flopsd/schema/ledger-v1.schema.json" in names
+    shared = {name.partition(".data/data/")[2] for name in names}
+    assert {"share/flopsd/flopsd.service", "share/flopsd/flopsd-job"} <= shared
     assert {"flopsd/report_templates/report.html", "flopsd/report_templates/report.css"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +61,10 @@ class Engine:
 
     def build_image(self) -> None:
         """BASE, and IMAGE of the Containerfile on it, out of wheels that were fetched before."""
-        self._make_base()
         wheels = self.folder / "wheels"
-        self._fetch_wheels(wheels)
+        with ThreadPoolExecutor() as pool:  # both wait for the network
+            for work in (pool.submit(self._make_base), pool.submit(self._fetch_wheels, wheels)):
+                work.result()
         given = {"BASE": BASE, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "REVISION": "tests"}
         arguments = [part for name, value in given.items() for part in ("--build-arg", f"{name}={value}")]
         self.build(

@@ -113,7 +113,7 @@ def slurm(folder: Path, script: Path, job_conf: str, env: dict[str, str]) -> Ite
     env = {**env, "SLURM_CONF": str(folder / "slurm.conf")}
     with (folder / "boot.log").open("wb") as said:
         outer = subprocess.Popen(
-            ["unshare", "--mount", "--net", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", str(boot)],
+            ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", str(boot)],
             stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, env=env,
         )  # fmt: skip
     try:

@@ -47,6 +47,8 @@ X
 printf '#!/bin/sh\\nexec /opt/bin/python -m flopsd "$@"\\n' >/opt/bin/flopsd
 chmod 755 /opt/bin/flopsd /opt/bin/python
 printf '[Unit]\\nDefaultDependencies=no\\n' >/etc/systemd/system/test.target
+# As a boot leaves it: what is mounted for a service, its credentials say, is then seen by it.
+mount --make-rshared /
 export container=test
 exec {systemd} --system --unit=test.target --show-status=no
 """
@@ -93,7 +95,7 @@ def systemd(tmp_path: Path, extra: Path, *units: Path) -> Iterator[Systemd]:
     boot.write_text(_BOOT.format(unit=" ".join(shlex.quote(str(unit)) for unit in units), **quoted))
     with log.open("wb") as said:
         outer = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--cgroup", "--net", "--kill-child", "sh",
+            ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--uts", "--ipc", "--cgroup", "--net", "--kill-child", "sh",
              str(boot)], stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
         )  # fmt: skip
     try:

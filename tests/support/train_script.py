@@ -28,7 +28,7 @@ def metered() -> bool:
     """Whether a meter beside this process has measured something; without one there is nothing to wait for."""
     state = Path("/var/lib/flopsd")
     pending = state / "pending.jsonl"
-    return "FLOPSD_CLIENT_SOCKET" not in os.environ or (pending.exists() and b"activity" in pending.read_bytes())
+    return "FLOPSD_SOCKET" not in os.environ or (pending.exists() and b"activity" in pending.read_bytes())
 
 
 if mode == "stop":
