@@ -334,12 +334,15 @@ def _keeping(keeping: Keeping) -> Iterator[Metric]:
 
 
 def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
-    """Every pipe that counters have covered, at a measured zero, so that increase() sees the first work."""
+    """Every pipe that counters have covered, at a measured zero, so that increase() sees the first work.
+
+    A running counter that was read once tells a zero already: what it counted since.
+    """
     return {
         (pipe.value, precision_label(pipe, rating), evidence.value): 0
         for tally, rating in state.all_tallies()
         if rating.part is not None
-        for evidence in tally.observed_ns
+        for evidence in (*tally.observed_ns, *(() if tally.totals is None else (Evidence.CYCLES,)))
         if evidence in (Evidence.CYCLES, Evidence.ACTIVITY)
         for pipe in Pipe
     }

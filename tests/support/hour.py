@@ -150,13 +150,18 @@ def answers(url: str) -> bool:
         return False
 
 
+def stored(folder: Path, text: str) -> Path:
+    """Blocks of OpenMetrics with times."""
+    (folder / "told.om").write_text(text)
+    command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(folder / "told.om"), str(folder / "blocks")]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / "blocks"
+
+
 def record(folder: Path) -> tuple[Path, int, int]:
     """Blocks of the hour, and its first and last second."""
     text, first, last = pages(folder)
-    (folder / "hour.om").write_text(text)
-    blocks = folder / "blocks"
-    run = ["promtool", "tsdb", "create-blocks-from"]
-    subprocess.run([*run, "openmetrics", str(folder / "hour.om"), str(blocks)], check=True, capture_output=True)
+    blocks, run = stored(folder, text), ["promtool", "tsdb", "create-blocks-from"]
     for level in levels():
         file = folder / "level.yml"
         file.write_text(yaml.safe_dump({"groups": [{"name": "level", "rules": level}]}))
