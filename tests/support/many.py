@@ -1,0 +1,76 @@
+"""Many nodes in one process, each metered by the real writer from the bundled recording and served by the real front.
+
+`python -m tests.support.many FOLDER COUNT` prints one JSON line a node and serves until its stdin ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from flopsd.clock import NS_PER_S
+from flopsd.config import load_peaks
+from flopsd.context import Context
+from flopsd.core.model import Precision
+from flopsd.core.peaks import PeakTable
+from flopsd.core.records import History
+from flopsd.journal import Journal, StateDir
+from flopsd.snapshot import Snapshot
+from flopsd.sources.replay import ReplaySource
+from flopsd.testing import FakeClock
+from flopsd.web import WebServer
+from flopsd.writer import Message, Writer, WriterSettings
+
+RECORDING = Path(__file__).resolve().parents[2] / "config" / "recordings" / "h100x2.jsonl"
+NODES_A_RUN = 50
+BF16 = Precision((("bf16", 1_000_000),), "settings")
+
+
+def metered(folder: Path, number: int, recording: bytes, table: PeakTable) -> Snapshot:
+    """What node `number` shows after some seconds of the recording: each its own devices, every seventh another time."""
+    clock, state = FakeClock(), StateDir(folder / str(number))
+    source = ReplaySource(recording, RECORDING.name, clock)
+    devices = [replace(device, uid=f"{device.uid}-{number}") for device in source.devices()]
+    renamed = dict(zip((device.uid for device in source.devices()), (device.uid for device in devices), strict=True))
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    settings = WriterSettings(NS_PER_S, 3600 * NS_PER_S, "0" * 64, BF16, ("told",))
+    node = Context("host", None, None, f"node-{number}", None, (), None, "boot", "boot")
+    writer = Writer(journal, table, settings, node, clock, lambda _: None)
+    writer.begin(f"run-{number // NODES_A_RUN}", History(), None)
+    for _ in range(5 + number % 7):
+        clock.advance(NS_PER_S)
+        sweep = source.read()
+        readings = tuple(replace(reading, device=renamed[reading.device]) for reading in sweep.readings)
+        gauges = {renamed[uid]: its for uid, its in sweep.gauges.items()}
+        told = replace(sweep, readings=readings, gauges=gauges)
+        # Without the mark of a replay, which the sums of a fleet leave out.
+        writer.take(Message("told", clock.boottime_ns(), devices, told, read_seconds=0.001))
+    journal.close()
+    state.release()
+    return writer.snapshot
+
+
+def main(folder: Path, count: int) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a listener and a connection each
+    recording, table = RECORDING.read_bytes(), load_peaks()
+    for number in range(count):
+        shown = metered(folder, number, recording, table)
+        server = WebServer("127.0.0.1", 0, lambda shown=shown: shown)  # type: ignore[misc]
+        server.start()
+        figures = shown.figures()
+        told = {"target": server.url.removeprefix("http://"), "run": shown.run, "low": figures.low_flop,
+                "measured": figures.measured_flop, "high": figures.high_flop}  # fmt: skip
+        print(json.dumps(told), flush=True)
+    sys.stdin.read()
+    os._exit(0)  # hundreds of threads that wait for clients have nothing to say
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
