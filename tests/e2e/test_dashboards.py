@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.support import hour
+from tests.support import hour, picture
 from tests.support.process import get
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -118,3 +118,15 @@ def test_a_dashboard_is_as_grafana_wants_it(name: str) -> None:
             assert not re.search(r"rate\([^)]*\[\d", target["expr"]), "a rate by a fixed interval"
             used = set(re.findall(r"\$(\w+)", target["expr"])) - {"__rate_interval"}
             assert used <= set(variables), used
+
+
+@pytest.mark.tool("prometheus", "promtool")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_picture_has_every_panel(name: str, recorded: tuple[str, int, int]) -> None:
+    url, first, last = recorded
+    told = json.loads((GRAFANA / f"{name}.json").read_text())
+    html = picture.page(told, lambda expression: asked(url, expression, first + 60, last), (first, last))
+    assert html.count("<section") == len(panels(name))
+    assert all(panel["title"] in html for panel in panels(name))
+    assert "nan" not in html
+    assert (ROOT / "docs" / "images" / f"{name}.png").is_file()
