@@ -9,12 +9,13 @@ INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 RUN_SECONDS ?= 20
 RUN_DIR := run
 PYTEST_ARGS ?=
+STACK_ARGS ?=
 # The interpreter that has PyTorch; the suite says what else it lacks and how to carry that there.
 HARDWARE_PYTHON ?= python3
 HARDWARE_DIR ?= $(RUN_DIR)/hardware-$(shell date -u +%Y%m%dT%H%M%SZ)
 HARDWARE_ARGS ?=
 
-.PHONY: help run test check bench hardware recording clean
+.PHONY: help run stack test check bench hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -28,6 +29,9 @@ $(INSTALLED): pyproject.toml
 
 run: $(INSTALLED) ## meter this machine (or replay the bundled recording), seal, verify
 	@$(BIN)/python scripts/first_run.py --seconds $(RUN_SECONDS) --dir $(RUN_DIR)
+
+stack: $(INSTALLED) ## flopsd on the recording, Prometheus and Alertmanager: graphs to look at, until Ctrl-C
+	@$(BIN)/python scripts/stack.py $(STACK_ARGS)
 
 test: check ## lint, types and all tests
 	@$(BIN)/python -m pytest -n 5 --maxschedchunk=1 $(PYTEST_ARGS)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from flopsd.push.feeding import Feed
 from flopsd.push.states import metrics
 from flopsd.rolling import RollingSeals
 from flopsd.settings import Settings
-from flopsd.snapshot import Snapshot
+from flopsd.snapshot import Keeping, Snapshot
 from flopsd.threshold_watch import ThresholdWatch
 from flopsd.writer import Writer
 
@@ -118,7 +119,7 @@ class Companions:
         assert self._settings.listen is not None
         host, port = parse_listen(self._settings.listen)
         try:
-            server = WebServer(host or "0.0.0.0", port, lambda: self._writer.snapshot, self._more)
+            server = WebServer(host or "0.0.0.0", port, self._shown, self._more)
         except OSError as fault:
             if not self._complained:
                 log.error(
@@ -132,6 +133,11 @@ class Companions:
         server.start()
         self._bound = True
         log.info("metrics at %s/metrics", server.url)
+
+    def _shown(self) -> Snapshot:
+        """The newest snapshot with what only the moment of looking tells. Called by the web front's threads."""
+        keeping = Keeping(self._clock.wall_ns()) if self._rolling is None else self._rolling.keeping()
+        return replace(self._writer.snapshot, keeping=keeping)
 
     def _more(self) -> Iterable[Metric]:
         return () if self._feed is None else metrics(self._feed.states)

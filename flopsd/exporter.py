@@ -18,9 +18,9 @@ from flopsd.clock import NS_PER_S
 from flopsd.core.figures import Row, gap_ceiling_flop, precision_label
 from flopsd.core.flop import format_flop
 from flopsd.core.meaning import Meaning
-from flopsd.core.model import Device, Evidence, Pipe
+from flopsd.core.model import PPM, Device, Evidence, Pipe
 from flopsd.core.policy import State
-from flopsd.snapshot import DeviceState, Snapshot
+from flopsd.snapshot import DeviceState, Keeping, Snapshot
 
 _GPU = ("gpu", "uuid")
 
@@ -38,6 +38,8 @@ class SnapshotCollector(Collector):
         yield from _gauges(snapshot.devices)
         yield from _sources(snapshot)
         yield from _journal(snapshot)
+        if snapshot.keeping is not None:
+            yield from _keeping(snapshot.keeping)
         yield from self._more
 
 
@@ -232,6 +234,12 @@ def _thresholds(snapshot: Snapshot, found: Meaning) -> Iterator[Metric]:
         "are absent. Indicative, no legal advice.",
         labels=("policy", "rule", "state"),
     )
+    share = GaugeMetricFamily(
+        "flopsd_threshold_share_ratio",
+        "What this daemon's account is of a threshold: low is certain, high a ceiling and no estimate, measured absent "
+        "where either is only bounded. Never sum bounds. quantity: base+ has the base model's compute in it.",
+        labels=("policy", "rule", "quantity", "bound"),
+    )
     for finding in snapshot.findings(found):
         if finding.state is None:
             continue
@@ -241,7 +249,10 @@ def _thresholds(snapshot: Snapshot, found: Meaning) -> Iterator[Metric]:
         if finding.limit is not None:
             threshold.add_metric((*name, "low"), float(finding.limit.low))
             threshold.add_metric((*name, "high"), float(finding.limit.high))
-    yield from (threshold, verdict)
+        for bound, ppm in zip(("low", "measured", "high"), finding.share_ppm, strict=True):
+            if ppm is not None:
+                share.add_metric((*name, finding.quantity, bound), ppm / PPM)
+    yield from (threshold, verdict, share)
 
 
 def _run_facts(snapshot: Snapshot) -> Iterator[Metric]:
@@ -303,13 +314,35 @@ def _journal(snapshot: Snapshot) -> Iterator[Metric]:
     yield writable
 
 
+def _keeping(keeping: Keeping) -> Iterator[Metric]:
+    clock = GaugeMetricFamily("flopsd_time_seconds", "The host's wall clock at the scrape.")
+    clock.add_metric((), keeping.wall_ns / NS_PER_S)
+    yield clock
+    if keeping.seal_every_ns is None:
+        return
+    every = GaugeMetricFamily("flopsd_ledger_seal_interval_seconds", "Time between rolling seals; absent without.")
+    every.add_metric((), keeping.seal_every_ns / NS_PER_S)
+    last = GaugeMetricFamily(
+        "flopsd_ledger_last_seal_timestamp_seconds",
+        "When this daemon last sealed the ledger and copied it to every place asked for; absent before the first time.",
+    )
+    if keeping.last_seal_wall_ns is not None:
+        last.add_metric((), keeping.last_seal_wall_ns / NS_PER_S)
+    failures = CounterMetricFamily("flopsd_ledger_seal_failures", "Rolling seals that were not made or not copied.")
+    failures.add_metric((), keeping.seal_failures)
+    yield from (every, last, failures)
+
+
 def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
-    """Every pipe that counters have covered, at a measured zero, so that increase() sees the first work."""
+    """Every pipe that counters have covered, at a measured zero, so that increase() sees the first work.
+
+    A running counter that was read once tells a zero already: what it counted since.
+    """
     return {
         (pipe.value, precision_label(pipe, rating), evidence.value): 0
         for tally, rating in state.all_tallies()
         if rating.part is not None
-        for evidence in tally.observed_ns
+        for evidence in (*tally.observed_ns, *(() if tally.totals is None else (Evidence.CYCLES,)))
         if evidence in (Evidence.CYCLES, Evidence.ACTIVITY)
         for pipe in Pipe
     }

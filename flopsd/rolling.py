@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Sequence
 
 from flopsd.clock import NS_PER_S, Clock
+from flopsd.snapshot import Keeping
 
 log = logging.getLogger("flopsd")
 CHILD_SECONDS = 120.0
@@ -36,6 +37,12 @@ class RollingSeals:
         self._started_ns = 0
         self._fresh = False  # a checkpoint is durable that no child has seen
         self._told = ""
+        self._last_seal_wall_ns: int | None = None
+        self._failures = 0
+
+    def keeping(self) -> Keeping:
+        """How sealing stands now. Safe from any thread."""
+        return Keeping(self._clock.wall_ns(), self._every_ns, self._last_seal_wall_ns, self._failures)
 
     def checkpointed(self) -> None:
         """Say that a checkpoint is durable."""
@@ -94,7 +101,7 @@ class RollingSeals:
             log.warning("%s", told)
         if self._told:
             log.warning("rolling seals succeed again")
-        self._told = ""
+        self._told, self._last_seal_wall_ns = "", self._clock.wall_ns()
 
     def _kill(self, child: subprocess.Popen[bytes]) -> None:
         try:
@@ -108,7 +115,7 @@ class RollingSeals:
 
     def _failed(self, why: str) -> None:
         retry_ns = self._started_ns + min(self._every_ns, round(RETRY_SECONDS * NS_PER_S))
-        self._due_ns = min(self._due_ns, retry_ns)
+        self._due_ns, self._failures = min(self._due_ns, retry_ns), self._failures + 1
         if why != self._told:
             log.error("NO ROLLING SEAL: %s; metering goes on, and sealing is tried again", why)
         self._told = why

@@ -33,6 +33,16 @@ class SourceState:
 
 
 @dataclass(frozen=True, slots=True)
+class Keeping:
+    """What only the moment of looking tells: the host's wall clock, and how the rolling seals stand."""
+
+    wall_ns: int
+    seal_every_ns: int | None = None  # None: there are no rolling seals
+    last_seal_wall_ns: int | None = None  # sealed and copied, by this daemon
+    seal_failures: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceState:
     """One device: its tally in this incarnation, the finished ones of earlier incarnations, its gauges."""
 
@@ -109,6 +119,7 @@ class Snapshot:
     told: Told = NOTHING_TOLD
     policies: tuple[Policy, ...] = ()
     is_whole: bool = True  # false: the job has other nodes too
+    keeping: Keeping | None = None
 
     @property
     def ready(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import urllib.parse
 from collections.abc import Iterator
@@ -15,17 +14,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.free import free_port
 from tests.support.process import daemon_pid, environment, get, started, wait_until
 from tests.support.scenario import Fault, Scenario, Segment, a100, h100
 
 BUSY = (Segment(700, hmma=0.5, fp32=0.1, util=100, watts=500), Segment(300, util=0, watts=120))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -178,3 +178,19 @@ def test_the_end_does_not_wait_for_a_child() -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     rolling.stop()
+
+
+def test_what_is_shown_of_sealing_is_what_became_of_it() -> None:
+    clock = FakeClock()
+    rolling = seals(clock, *python("raise SystemExit(1)"))
+    due(rolling, clock)
+    run_out(rolling)
+    assert (rolling.keeping().last_seal_wall_ns, rolling.keeping().seal_failures) == (None, 1)
+    rolling = seals(clock, *python("pass"))
+    due(rolling, clock)
+    sealed_ns = clock.wall_ns()
+    run_out(rolling)
+    clock.advance(5 * NS_PER_S)
+    told = rolling.keeping()
+    assert (told.wall_ns, told.last_seal_wall_ns, told.seal_failures) == (sealed_ns + 5 * NS_PER_S, sealed_ns, 0)
+    assert told.seal_every_ns == 10 * NS_PER_S

@@ -7,13 +7,16 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from flopsd import exporter
+from flopsd.clock import NS_PER_S
 from flopsd.core.model import GapReason
+from flopsd.snapshot import Keeping, Snapshot
 from flopsd.web import MAX_CLIENTS, WebServer
 from tests.support.process import get
 from tests.support.runs import A100, H100, STRANGER, Run
@@ -28,7 +31,11 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def url(run: Run) -> Iterator[str]:
-    server = WebServer("127.0.0.1", 0, lambda: run.writer.snapshot)
+    def shown() -> Snapshot:
+        now_ns = run.clock.wall_ns()
+        return replace(run.writer.snapshot, keeping=Keeping(now_ns, 900 * NS_PER_S, now_ns - 60 * NS_PER_S, 1))
+
+    server = WebServer("127.0.0.1", 0, shown)
     server.start(poll_seconds=0.05)
     yield server.url
     server.shutdown()

@@ -1,0 +1,176 @@
+"""A real Prometheus that holds an hour of flopsd: two nodes of a run, told by the real writer on a fake clock and shown by
+the real exporter every fifteen seconds. Promtool puts the pages into blocks, and the recording rules' results behind them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flopsd.clock import NS_PER_S
+from flopsd.core.declared import Declared, Method, Phase, Recomputation
+from flopsd.core.model import Active, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
+from flopsd.core.sessions import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
+from flopsd.exporter import Exposition
+from flopsd.policies import load_policies
+from flopsd.snapshot import Keeping
+from flopsd.writer import Message
+from tests.support.free import free_port
+from tests.support.process import get, wait_until
+from tests.support.prometheus import RULES, rules
+from tests.support.story import CONTEXT, Story
+from tests.support.story import H100 as STORY_H100
+
+HOUR, SCRAPE = 3600, 15
+OPENMETRICS = "application/openmetrics-text;version=1.0.0"
+BF16 = Precision((("bf16", 1_000_000),), "settings")
+SM_CYCLES_PER_US = 132 * 1755  # of a whole H100
+MODEL = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096, "intermediate_size": 14336,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+class Node(Story):
+    """One node of the run. Its two GPUs train in steps, and pause; the second is blinded for a while."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.number = number
+        devices = [replace(STORY_H100, uid=f"GPU-{number}{gpu}", index=gpu) for gpu in range(2)]
+        super().__init__(
+            folder, devices, precision=BF16, context=replace(CONTEXT, node=f"node-{number}", rank=number), run="made-hour",
+            declared=Declared(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE), policies=load_policies(),
+        )  # fmt: skip
+        self.seconds = 0
+
+    def work(self, device: Device) -> Active | Gap:
+        """Idle for one minute of twelve; the load of each GPU is a little its own."""
+        if self.number == 1 and device.index == 1 and 1500 <= self.seconds < 1860:
+            return Gap(GapReason.DRIVER_TIMEOUT)
+        busy = (
+            0
+            if self.seconds % 720 < 60
+            else 520_000 - 25_000 * (2 * self.number + device.index) + self.seconds % 97 * 400
+        )
+        cycles = SM_CYCLES_PER_US * 1_000_000
+        return Active(
+            Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: cycles * busy // 1_000_000, Pipe.FP32: cycles * busy // 9_000_000}
+        )
+
+    def second(self) -> None:
+        self.clock.advance(NS_PER_S)
+        self.seconds += 1
+        now_ns = self.clock.boottime_ns()
+        readings, gauges = [], {}
+        for device in self.devices:
+            work = self.work(device)
+            load = 0.0 if isinstance(work, Gap) else work.sm_cycles[Pipe.TENSOR_HMMA] / SM_CYCLES_PER_US / 1e6
+            energy = {} if isinstance(work, Gap) else {"energy_mj": now_ns * 600 // 1_000_000}
+            readings.append(Reading(device.uid, self.since_ns, now_ns, work, energy))
+            gauges[device.uid] = Gauges({Pipe.TENSOR_HMMA: load}, min(1.0, 2 * load), 1755)
+        self.writer.take(Message("told", now_ns, self.devices, Sweep(tuple(readings), gauges), read_seconds=0.001))
+        self.since_ns = now_ns
+
+    def trained(self) -> None:
+        """The training process tells its tokens, in proportion to the seconds."""
+        session, tokens = f"{self.number:032x}", self.seconds * 12_000 // 512 * 512
+        if self.seconds == SCRAPE:
+            self.says(SessionOpened(session, 4711, 1000, "0.1.0"), PhaseChanged(session, "train"))
+            self.says(FactsDeclared(session, {"model_config": MODEL, "method": "pretraining", "recomputation": "none"}))
+        counted = {"steps": self.seconds, "forward_passes": tokens // 512, "sequences": tokens // 512, "tokens": tokens}
+        self.says(WorkCounted(session, {"train": {**counted, "square_pairs": tokens * 512}}))
+
+
+def pages(folder: Path) -> tuple[str, int, int]:
+    """The hour as OpenMetrics with times, and its first and last second of the wall clock."""
+    nodes, told = [Node(folder / f"n{n}", n) for n in range(2)], list[str]()
+    first = nodes[0].clock.wall_ns() // NS_PER_S
+    for node in nodes:
+        exposition = Exposition()
+        at = f'job="flopsd",instance="node-{node.number}:10188",lineage="made-model"'
+        for _ in range(HOUR // SCRAPE):
+            for _ in range(SCRAPE):
+                node.second()
+            node.trained()
+            wall_ns = node.clock.wall_ns()
+            keeping = Keeping(wall_ns, 900 * NS_PER_S, wall_ns - node.seconds % 900 * NS_PER_S, 0)
+            page = exposition.render(replace(node.writer.snapshot, keeping=keeping), OPENMETRICS)[0].decode()
+            told += stamped(page + "up 1.0\n", at, wall_ns // NS_PER_S)
+    return "".join(told) + "# EOF\n", first, nodes[0].clock.wall_ns() // NS_PER_S
+
+
+def stamped(page: str, labels: str, seconds: int) -> Iterator[str]:
+    """The samples of a page, with the target's labels and a time: what Prometheus makes of a scrape."""
+    for line in page.splitlines():
+        if line and not line.startswith("#"):
+            name, rest, value = re.fullmatch(r"([a-z_]+)(?:\{(.*)\})? (\S+)", line).groups()  # type: ignore[union-attr]
+            yield f"{name}{{{labels}{',' + rest if rest else ''}}} {value} {seconds}\n"
+
+
+def levels() -> list[list[dict[str, Any]]]:
+    """The recording rules in an order in which each rests on earlier lists only."""
+    left, found, done = rules(RULES), list[list[dict[str, Any]]](), set[str]()
+    names = {str(rule["record"]) for rule in left}
+    while left:
+        ready = [r for r in left if not {n for n in names if n in r["expr"] and n != r["record"]} - done]
+        found.append(ready)
+        done |= {str(rule["record"]) for rule in ready}
+        left = [rule for rule in left if rule not in ready]
+    return found
+
+
+@contextmanager
+def served(blocks: Path) -> Iterator[str]:
+    """The address of a Prometheus over these blocks, which scrapes nothing."""
+    config, port = blocks.parent / "empty.yml", free_port()
+    config.write_text("scrape_configs: []\n")
+    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={blocks}", "--log.level=error",
+               "--storage.tsdb.retention.time=100y", f"--web.listen-address=127.0.0.1:{port}"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until(lambda: answers(f"{url}/-/ready"), "Prometheus is ready")
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def answers(url: str) -> bool:
+    try:
+        return get(url)[0] == 200
+    except OSError:
+        return False
+
+
+def stored(folder: Path, text: str) -> Path:
+    """Blocks of OpenMetrics with times."""
+    (folder / "told.om").write_text(text)
+    command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(folder / "told.om"), str(folder / "blocks")]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder / "blocks"
+
+
+def record(folder: Path) -> tuple[Path, int, int]:
+    """Blocks of the hour, and its first and last second."""
+    text, first, last = pages(folder)
+    blocks, run = stored(folder, text), ["promtool", "tsdb", "create-blocks-from"]
+    for level in levels():
+        file = folder / "level.yml"
+        file.write_text(yaml.safe_dump({"groups": [{"name": "level", "rules": level}]}))
+        with served(blocks) as url:
+            span = [
+                f"--start={first + SCRAPE}",
+                f"--end={last + SCRAPE}",
+                f"--eval-interval={SCRAPE}s",
+                f"--output-dir={blocks}",
+            ]
+            subprocess.run([*run, "rules", f"--url={url}", *span, str(file)], check=True, capture_output=True)
+    return blocks, first, last

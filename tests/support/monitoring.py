@@ -1,0 +1,110 @@
+"""A real Prometheus and a real Alertmanager, and a webhook that keeps what the latter brings."""
+
+from __future__ import annotations
+
+import json
+import queue
+import re
+import subprocess
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.support.free import free_port
+from tests.support.hour import answers
+from tests.support.process import wait_until
+from tests.support.prometheus import ALERTS, RULES
+
+J = dict[str, Any]
+
+
+def hurried(folder: Path, window: str) -> list[str]:
+    """Copies of the rule files whose ranges are all `window` and whose alerts wait for a second only."""
+    found = []
+    for path in (RULES, ALERTS):
+        text = re.sub(r"\[\d+[mhd]\]", f"[{window}]", path.read_text())
+        copy = folder / path.name
+        copy.write_text(re.sub(r"\bfor: \d+[mh]", "for: 1s", text))
+        found.append(str(copy))
+    return found
+
+
+@contextmanager
+def running(command: Sequence[str], url: str) -> Iterator[str]:
+    """A program that answers at `url` + /-/ready, until the end of the block."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: answers(f"{url}/-/ready"), f"{command[0]} is ready")
+            yield url
+        finally:
+            process.kill()
+
+
+@contextmanager
+def prometheus(
+    folder: Path, targets: Sequence[J], *, rules: Sequence[str] = (), alertmanager: str = "", every: str = "1s"
+) -> Iterator[str]:
+    """Scrapes the static configs `targets` and evaluates rules as often."""
+    folder.mkdir(exist_ok=True)
+    port = free_port()
+    told: J = {
+        "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
+        "rule_files": list(rules),
+        "scrape_configs": [{"job_name": "flopsd", "static_configs": list(targets)}],
+    }
+    if alertmanager:
+        peers = [{"targets": [alertmanager.removeprefix("http://")]}]
+        told["alerting"] = {"alertmanagers": [{"static_configs": peers}]}
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(told))
+    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
+               f"--web.listen-address=127.0.0.1:{port}", "--log.level=error", "--rules.alert.resend-delay=1s"]  # fmt: skip
+    with running(command, f"http://127.0.0.1:{port}") as url:
+        yield url
+
+
+@contextmanager
+def alertmanager(folder: Path, webhook: str) -> Iterator[str]:
+    """Brings every alert to `webhook` at once, resolved ones too."""
+    port = free_port()
+    route = {
+        "receiver": "hook",
+        "group_by": ["..."],
+        "group_wait": "0s",
+        "group_interval": "1s",
+        "repeat_interval": "1h",
+    }
+    hook = {"name": "hook", "webhook_configs": [{"url": webhook}]}
+    (folder / "alertmanager.yml").write_text(yaml.safe_dump({"route": route, "receivers": [hook]}))
+    command = ["prometheus-alertmanager", f"--config.file={folder}/alertmanager.yml", f"--storage.path={folder}/alerts",
+               f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]  # fmt: skip
+    with running(command, f"http://127.0.0.1:{port}") as url:
+        yield url
+
+
+@contextmanager
+def webhook() -> Iterator[tuple[str, queue.SimpleQueue[J]]]:
+    """Its address, and the alerts in the order in which they came."""
+    alerts: queue.SimpleQueue[J] = queue.SimpleQueue()
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            for alert in json.loads(self.rfile.read(int(self.headers["Content-Length"])))["alerts"]:
+                alerts.put(alert)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/", alerts
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,113 @@
+"""The rule files, and `promtool test rules` over worlds of series that one healthy node is the beginning of."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FOLDER = Path(__file__).resolve().parent.parent.parent / "config" / "prometheus"
+RULES, ALERTS = FOLDER / "flopsd.rules.yml", FOLDER / "flopsd.alerts.yml"
+World = dict[str, str]
+
+
+def rules(path: Path) -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+
+
+def healthy(
+    instance: str = "a", run: str = "r1", node: str = "n1", gpu: str = "G0", *, job: str = "flopsd", more: str = "",
+    replay: str = "false",
+) -> World:  # fmt: skip
+    """What one node shows, once a minute from time 0: 1e15 FLOP/s in BF16 at half its peak, 600 W, all declared."""
+    at = f'job="{job}",instance="{instance}"{more}'
+    device = f'{at},gpu="0",uuid="{gpu}"'
+    share = f'{at},policy="p",rule="third",quantity="updates"'
+    bounds = {"low": "0+57e15x120", "measured": "0+60e15x120", "high": "0+63e15x120"}
+    shares = {"low": "0.01+0x120", "measured": "0.02+0x120", "high": "0.03+0x120"}
+    return {
+        f"up{{{at}}}": "1x120",
+        f'flopsd_run_info{{{at},run_id="{run}",node="{node}",platform="host",replay="{replay}"}}': "1x120",
+        f'flopsd_device_info{{{device},evidence="activity"}}': "1x120",
+        f'flopsd_source_up{{{at},source="nvml"}}': "1x120",
+        f'flopsd_source_errors_total{{{at},source="nvml",reason="stale"}}': "2x120",
+        f'flopsd_flop_total{{{device},pipe="tensor_hmma",precision="bf16",evidence="activity"}}': "0+60e15x120",
+        f'flopsd_flop_total{{{device},pipe="tensor",precision="undeclared",evidence="activity"}}': "0x120",
+        f'flopsd_peak_flop_per_second{{{device},pipe="tensor_hmma",precision="bf16"}}': "2e15x120",
+        f'flopsd_observed_seconds_total{{{device},evidence="activity"}}': "0+60x120",
+        f'flopsd_gap_seconds_total{{{device},reason="starting"}}': "0x120",
+        f'flopsd_gap_seconds_total{{{device},reason="not_ours"}}': "0+60x120",
+        f"flopsd_recovered_seconds_total{{{device}}}": "0x120",
+        f"flopsd_energy_joules_total{{{device}}}": "0+36000x120",
+        **{f'flopsd_run_flop{{{at},basis="{basis}",bound="{bound}"}}': values
+           for basis in ("executed", "guidelines") for bound, values in bounds.items()},
+        f'flopsd_run_flop{{{at},basis="architecture",bound="computed"}}': "0+24e15x120",
+        **{f'flopsd_threshold_share_ratio{{{share},bound="{bound}"}}': values for bound, values in shares.items()},
+        f"flopsd_journal_writable{{{at}}}": "1x120",
+        f"flopsd_journal_last_append_timestamp_seconds{{{at}}}": "0+60x120",
+        f"flopsd_time_seconds{{{at}}}": "0+60x120",
+        f"flopsd_ledger_seal_interval_seconds{{{at}}}": "900x120",
+        f"flopsd_ledger_last_seal_timestamp_seconds{{{at}}}": "0+60x120",
+        f"flopsd_ledger_seal_failures_total{{{at}}}": "0x120",
+        f"flopsd_incarnation_number{{{at}}}": "1x120",
+    }  # fmt: skip
+
+
+def changed(world: World, changes: Mapping[str, str | None]) -> World:
+    """The world with other values for each series that begins with a key and holds its `|`-separated rest; None: gone.
+
+    A key that no series matches is a new series.
+    """
+    found = dict(world)
+    for key, values in changes.items():
+        parts = key.split("|")
+        hits = [name for name in world if name.startswith(parts[0]) and all(part in name for part in parts[1:])]
+        assert hits or "|" not in key, f"no series of this world is {key}"
+        for name in hits or [key]:
+            if values is None:
+                del found[name]
+            else:
+                found[name] = values
+    return found
+
+
+@dataclass(frozen=True)
+class Case:
+    """Expressions over a world, and what each gives at a minute: labels without a name, and value."""
+
+    name: str
+    world: World
+    minute: int
+    expected: Mapping[str, Sequence[tuple[Mapping[str, str], float]]]
+
+
+def promtool_says(folder: Path, cases: Sequence[Case]) -> subprocess.CompletedProcess[str]:
+    """Run `promtool test rules` over the committed rule files."""
+    tests = [
+        {
+            "name": case.name,
+            "interval": "1m",
+            "input_series": [{"series": name, "values": values} for name, values in case.world.items()],
+            "promql_expr_test": [
+                {
+                    "expr": expression,
+                    "eval_time": f"{case.minute}m",
+                    "exp_samples": [
+                        {"labels": "{" + ",".join(f"{k}={json.dumps(v)}" for k, v in labels.items()) + "}", "value": value}
+                        for labels, value in samples
+                    ],
+                }
+                for expression, samples in case.expected.items()
+            ],
+        }
+        for case in cases
+    ]  # fmt: skip
+    file = folder / "test.yml"
+    told = {"rule_files": [str(RULES), str(ALERTS)], "evaluation_interval": "1m", "tests": tests}
+    file.write_text(yaml.safe_dump(told, sort_keys=False, width=10_000))
+    return subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)

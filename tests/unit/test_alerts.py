@@ -1,0 +1,155 @@
+"""Every alert fires when it should and is silent otherwise, by the real promtool; each leads to its section of the runbook."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from flopsd.core.model import GapReason
+from tests.support.prometheus import ALERTS, FOLDER, RULES, Case, changed, healthy, promtool_says, rules
+
+RUNBOOK = FOLDER.parent.parent / "docs" / "runbook.md"
+REACHED = "flopsd_threshold_share_ratio|"
+# What happens to a healthy node -> the alerts that fire, and no others.
+FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
+    "the daemon is gone": ({"up": "1x60 0x60"}, {"FlopsdDown"}),
+    "its only source is down": ({"flopsd_source_up": "1x60 0x60"}, {"FlopsdMeterBlind"}),
+    "no device is found": ({"flopsd_device_info": None}, {"FlopsdMeterBlind"}),
+    "a GPU is blinded": (
+        {"flopsd_observed_seconds_total": "0+60x80 4800x40", "flopsd_gap_seconds_total|starting": "0x80 0+60x40"},
+        {"FlopsdDeviceBlind", "FlopsdCoverageFalling"},
+    ),
+    "a GPU is blinded for a minute, and long ago": (
+        {"flopsd_observed_seconds_total": "0+60x10 600 660+60x110", "flopsd_gap_seconds_total|starting": "0x10 60x110"},
+        set(),
+    ),
+    "two per cent of the time are lost": (
+        {"flopsd_observed_seconds_total": "0+58.8x120", "flopsd_gap_seconds_total|starting": "0+1.2x120"},
+        {"FlopsdCoverageFalling"},
+    ),
+    "lost time is recovered": (
+        {"flopsd_observed_seconds_total": "0+58.8x120", "flopsd_gap_seconds_total|starting": "0+1.2x120",
+         "flopsd_recovered_seconds_total": "0+1.2x120"},
+        set(),
+    ),
+    "a counter falls now and then": (
+        {"flopsd_source_errors_total|": "2x95 3x25"}, {"FlopsdCountersImplausible"},
+    ),
+    "a counter lies for the first time": (
+        {'flopsd_source_errors_total{job="flopsd",instance="a",source="nvml",reason="counter_fell"}': "_x90 1x30"},
+        {"FlopsdCountersImplausible"},
+    ),
+    "a driver error is no lie": (
+        {'flopsd_source_errors_total{job="flopsd",instance="a",source="nvml",reason="driver_error"}': "_x90 1x30"},
+        set(),
+    ),
+    "utilisation alone": (
+        {"flopsd_observed_seconds_total": None,
+         'flopsd_observed_seconds_total{job="flopsd",instance="a",gpu="0",uuid="G0",evidence="utilization"}': "0+60x120"},
+        {"FlopsdNotMeasured"},
+    ),
+    "it is started again and again": ({"flopsd_incarnation_number": "1x70 2x5 3x5 4x40"}, {"FlopsdRestarting"}),
+    "it was started again once": ({"flopsd_incarnation_number": "1x70 2x50"}, set()),
+    "its clock is late": (
+        {"flopsd_time_seconds": "-30+60x120", "flopsd_ledger_last_seal": "-30+60x120",
+         "flopsd_journal_last_append": "-30+60x120"},
+        {"FlopsdClockSkew"},
+    ),
+    "its clock is early": (
+        {"flopsd_time_seconds": "30+60x120", "flopsd_ledger_last_seal": "30+60x120",
+         "flopsd_journal_last_append": "30+60x120"},
+        {"FlopsdClockSkew"},
+    ),
+    "tensor work in no declared format": (
+        {'flopsd_flop_total|precision="undeclared"': "0+60e15x120"}, {"FlopsdPrecisionUndeclared"},
+    ),
+    "no phases": ({'flopsd_run_flop|guidelines|"measured"': None}, {"FlopsdPhasesUndeclared"}),
+    "half": ({f'{REACHED}"low"': "0.5x120", f'{REACHED}"measured"': "0.6x120", f'{REACHED}"high"': "0.9x120"},
+             {"FlopsdThreshold50"}),
+    "just below half, whatever the ceiling is": (
+        {f'{REACHED}"measured"': "0.49x120", f'{REACHED}"high"': "1x120"}, set()),
+    "four fifths": ({f'{REACHED}"measured"': "0.8x120", f'{REACHED}"high"': "0.9x120"}, {"FlopsdThreshold80"}),
+    "95 %": ({f'{REACHED}"measured"': "0.95x120", f'{REACHED}"high"': "1x120"}, {"FlopsdThreshold95"}),
+    "nothing measured, a half certain": (
+        {f'{REACHED}"measured"': None, f'{REACHED}"low"': "0.5x120", f'{REACHED}"high"': "1x120"}, {"FlopsdThreshold50"}),
+    "only the ceiling is above": ({f'{REACHED}"high"': "7x120"}, {"FlopsdThresholdNotExcluded"}),
+    "above for certain": (
+        {f'{REACHED}"low"': "1.1x120", f'{REACHED}"measured"': "1.2x120", f'{REACHED}"high"': "1.3x120"},
+        {"FlopsdThreshold95"}),
+    # 5e-5 a minute are 1.0 in 14 days.
+    "crossing within 14 days": (
+        {f'{REACHED}"measured"': "0.01+0.00005x120", f'{REACHED}"high"': "0.1x120"}, {"FlopsdThresholdCrossingForecast"}),
+    "crossing in three weeks": ({f'{REACHED}"measured"': "0.01+0.000035x120", f'{REACHED}"high"': "0.1x120"}, set()),
+    "only the ceiling will cross": ({f'{REACHED}"high"': "0.01+0.001x120"}, set()),
+    "the disk is full": ({"flopsd_journal_writable": "1x90 0x30"}, {"FlopsdJournalNotWritable"}),
+    "the journal stands still": ({"flopsd_journal_last_append": "0+60x90 5400x30"}, {"FlopsdJournalNotAdvancing"}),
+    "no seal for an hour": (
+        {"flopsd_ledger_last_seal": "0+60x50 3000x70"}, {"FlopsdLedgerNotSealed"}),
+    "no seal for half an hour": ({"flopsd_ledger_last_seal": "0+60x70 4200x50"}, set()),
+    "never sealed, and every attempt failed": (
+        {"flopsd_ledger_last_seal": None, "flopsd_ledger_seal_failures": "0x20 1x100"}, {"FlopsdLedgerNotSealed"}),
+    "never sealed, not yet due": ({"flopsd_ledger_last_seal": None}, set()),
+    "no rolling seals": (
+        {"flopsd_ledger_last_seal": None, "flopsd_ledger_seal_failures": None, "flopsd_ledger_seal_interval": None}, set()),
+    "a copy was refused": ({"flopsd_ledger_seal_failures": "0x80 1x40"}, {"FlopsdLedgerNotCopied"}),
+}  # fmt: skip
+MINUTE = 100
+
+
+def fires(names: set[str]) -> dict[str, list[tuple[dict[str, str], float]]]:
+    return {'count by (alertname) (ALERTS{alertstate="firing"})': [({"alertname": name}, 1) for name in sorted(names)]}
+
+
+@pytest.mark.tool("promtool")
+def test_every_alert_fires_and_is_silent(tmp_path: Path) -> None:
+    gone = {**healthy(), **{k: v.replace("x120", "x80") for k, v in healthy("b", node="n2", gpu="G1").items()}}
+    replay = changed(
+        healthy(replay="true"),
+        {f'{REACHED}"measured"': "0.9x120", 'flopsd_run_flop|guidelines|"measured"': None,
+         'flopsd_flop_total|precision="undeclared"': "0+60e15x120"},
+    )  # fmt: skip
+    cases = [
+        Case("all is well", healthy(), MINUTE, fires(set())),
+        *(Case(n, changed(healthy(), changes), MINUTE, fires(names)) for n, (changes, names) in FIRING.items()),
+        Case("a recording", replay, MINUTE, fires({"FlopsdReplayInProduction"})),
+        Case("a node of two is gone", gone, MINUTE, fires({"FlopsdNodeMissing"})),
+        Case(
+            "the whole run has ended", {k: v.replace("x120", "x40") for k, v in healthy().items()}, MINUTE, fires(set())
+        ),
+    ]
+    fired = set().union(*(names for _, names in FIRING.values())) | {"FlopsdReplayInProduction", "FlopsdNodeMissing"}
+    assert fired == {str(rule["alert"]) for rule in rules(ALERTS)}, "an alert without a test"
+    done = promtool_says(tmp_path, cases)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_alert_has_a_section_in_the_runbook_and_each_section_an_alert() -> None:
+    found = {str(rule["alert"]): rule for rule in rules(ALERTS)}
+    sections = dict(re.findall(r"^## (Flopsd\w+)\n(.*?)(?=^## |\Z)", RUNBOOK.read_text(), re.M | re.S))
+    assert set(sections) == set(found)
+    for name, rule in found.items():
+        assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{name.lower()}"
+        assert set(rule["annotations"]) == {"summary", "description", "action", "runbook_url"}
+        assert rule["labels"]["severity"] in {"info", "warning", "critical"}
+        for what in ("It means:", "Check:", "Do:"):
+            assert what in sections[name], f"{name} does not say {what}"
+
+
+def test_the_runbook_knows_every_reason_of_a_gap_and_the_alert_every_lie() -> None:
+    text = RUNBOOK.read_text()
+    assert {reason.value for reason in GapReason} == set(re.findall(r"^\| `(\w+)` \|", text, re.M))
+    expression = next(str(rule["expr"]) for rule in rules(ALERTS) if rule["alert"] == "FlopsdCountersImplausible")
+    for listed in re.findall(r'reason=~"([^"]+)"', expression):
+        assert set(listed.split("|")) <= {reason.value for reason in GapReason}
+
+
+@pytest.mark.tool("promtool")
+@pytest.mark.parametrize("what", [("rules", str(RULES), str(ALERTS)), ("config", str(FOLDER / "prometheus.yml"))])
+def test_promtool_finds_nothing_to_say(what: tuple[str, ...]) -> None:
+    done = subprocess.run(["promtool", "check", *what], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not re.search(r"warn|fail|duplicate|error", done.stdout, re.I), done.stdout

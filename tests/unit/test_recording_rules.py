@@ -1,0 +1,136 @@
+"""Every recording rule by the real promtool: two nodes of a run, one of them scraped twice, a run before, a recording."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.prometheus import RULES, Case, World, changed, healthy, promtool_says, rules
+
+OF_M = ',lineage="m"'
+
+
+def ends(world: World, minute: int) -> World:
+    """The target vanishes: its last sample is at `minute`."""
+    return {name: values.replace("x120", f"x{minute}") for name, values in world.items()}
+
+
+def fleet() -> World:
+    """At 1e15 FLOP/s each: r0 until minute 50, then r1 on two nodes, and a recording."""
+    return {
+        **ends(healthy("old", "r0", "n0", "G9", more=OF_M), 50),
+        **healthy("a", "r1", "n1", "G0", more=OF_M),
+        **healthy("a", "r1", "n1", "G0", more=OF_M, job="flopsd-again"),
+        **changed(
+            healthy("b", "r1", "n2", "G1", more=OF_M), {'flopsd_run_flop|executed|"high"': " ".join(["Inf"] * 121)}
+        ),
+        **healthy("c", "r2", "n3", "G2", more=OF_M, replay="true"),
+    }
+
+
+def of(name: str, **labels: str) -> str:
+    return f"{name}{{{','.join(f'{k}={json.dumps(v)}' for k, v in labels.items())}}}"
+
+
+R1 = {"lineage": "m", "run_id": "r1", "replay": "false"}
+N1 = {**R1, "node": "n1"}
+G0 = {**N1, "gpu": "0", "uuid": "G0"}
+SHARE = {"policy": "p", "rule": "third", "quantity": "updates"}
+SECONDS = 100 * 60
+EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
+    of("device:flopsd_flop:rate5m", uuid="G0"): [(G0, 1e15)],
+    of("device:flopsd_power_watts:rate5m", uuid="G0"): [(G0, 600)],
+    of("device:flopsd_energy_joules:max", uuid="G0"): [(G0, 600 * SECONDS)],
+    of("device:flopsd_job_seconds:sum", uuid="G0"): [(G0, SECONDS)],
+    of("device:flopsd_known_seconds:sum", uuid="G0"): [(G0, SECONDS)],
+    of("device:flopsd_coverage:ratio5m", uuid="G0"): [(G0, 1)],
+    of("device:flopsd_hfu:ratio5m", uuid="G0"): [(G0, 0.5)],
+    of("device:flopsd_peak_bf16:max", uuid="G0"): [(G0, 2e15)],
+    of("node:flopsd_run_info:max", run_id="r1", node="n1"): [(N1, 1)],
+    of("run:flopsd_nodes:count", run_id="r1"): [(R1, 2)],
+    of("run:flopsd_nodes_missing:count1h", run_id="r1"): [(R1, 0)],
+    of("node:flopsd_run_flop:max", node="n1", basis="executed", bound="measured"): [
+        ({**N1, "basis": "executed", "bound": "measured"}, 1e15 * SECONDS)],
+    of("run:flopsd_run_flop:sum", run_id="r1", basis="executed"): [
+        ({**R1, "basis": "executed", "bound": "low"}, 2 * 0.95e15 * SECONDS),
+        ({**R1, "basis": "executed", "bound": "measured"}, 2e15 * SECONDS),
+        ({**R1, "basis": "executed", "bound": "high"}, float("inf"))],
+    of("run:flopsd_flop:rate5m", run_id="r1"): [(R1, 2e15)],
+    of("run:flopsd_power_watts:rate5m", run_id="r1"): [(R1, 1200)],
+    of("run:flopsd_energy_joules:sum", run_id="r1"): [(R1, 1200 * SECONDS)],
+    of("run:flopsd_flop_per_joule:ratio5m", run_id="r1"): [(R1, round(1e15 / 600))],
+    of("run:flopsd_coverage:ratio", run_id="r1"): [(R1, 1)],
+    of("run:flopsd_coverage:ratio1h", run_id="r1"): [(R1, 1)],
+    of("run:flopsd_hfu:ratio5m", run_id="r1"): [(R1, 0.5)],
+    of("run:flopsd_mfu_bf16:ratio10m", run_id="r1"): [(R1, 0.2)],
+    of("node:flopsd_threshold_share:max", node="n1", bound="measured"): [({**N1, **SHARE, "bound": "measured"}, 0.02)],
+    of("run:flopsd_threshold_share:ratio", run_id="r1"): [
+        ({**R1, **SHARE, "bound": "low"}, 0.02), ({**R1, **SHARE, "bound": "measured"}, 0.04)],
+    of("run:flopsd_threshold_reached:ratio", run_id="r1"): [({**R1, **SHARE, "bound": "measured"}, 0.04)],
+    of("lineage:flopsd_node_flop:last", run_id="r0", basis="executed", bound="measured"): [
+        ({"lineage": "m", "run_id": "r0", "node": "n0", "basis": "executed", "bound": "measured"}, 1e15 * 50 * 60)],
+    # The ended run, and the two nodes of the other once each; not the recording.
+    of("lineage:flopsd_run_flop:sum", basis="guidelines", bound="measured"): [
+        ({"lineage": "m", "basis": "guidelines", "bound": "measured"}, 1e15 * (50 * 60 + 2 * SECONDS))],
+    "fleet:flopsd_flop:rate5m": [({}, 2e15)],
+    "fleet:flopsd_power_watts:rate5m": [({}, 1200)],
+    "fleet:flopsd_devices:count": [({}, 2)],
+    "fleet:flopsd_coverage:ratio1h": [({}, 1)],
+}  # fmt: skip
+
+
+def rounded(expected: Mapping[str, Sequence[tuple[Mapping[str, str], float]]]) -> dict[str, Any]:
+    """promtool compares to the last bit: large figures are held to a FLOP, shares to a thousandth."""
+    return {
+        f"round({expression}, {1 if any(value > 1e9 for _, value in samples) else 0.001})": samples
+        for expression, samples in expected.items()
+    }
+
+
+@pytest.mark.tool("promtool")
+def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None:
+    told = str(list(EXPECTED))
+    assert all(str(rule["record"]) in told for rule in rules(RULES)), "a rule without a test"
+    missing = {**healthy("a", "r1", "n1", "G0"), **ends(healthy("b", "r1", "n2", "G1"), 60)}
+    only_one = {"run_id": "r1", "replay": "false", "basis": "executed"}
+    unsure = changed(healthy(), {'flopsd_flop_total|precision="undeclared"': "0+60e15x120"})
+    unmeasured = changed(healthy(), {'flopsd_threshold_share_ratio|"measured"': None})
+    with_base = changed(
+        {**healthy("a", "r1", "n1", "G0"), **healthy("b", "r1", "n2", "G1")}, {"flopsd_threshold_share": None}
+    )
+    with_base |= {
+        f'flopsd_threshold_share_ratio{{job="flopsd",instance="{i}",policy="p",rule="r",quantity="base+updates",bound="{b}"}}':
+        f"{share}x120" for i, share in (("a", 0.3), ("b", 0.4)) for b in ("low", "measured")
+    }  # fmt: skip
+    moved = {
+        **ends(healthy("old", "r1", "algo-1", "G0", more=OF_M), 50),
+        **changed(
+            {name: f"_x55 {values}" for name, values in healthy("new", "r1", "algo-1", "G1", more=OF_M).items()},
+            {'flopsd_run_flop|executed|"measured"': "_x55 3600e15+60e15x70"},
+        ),
+    }
+    total = {"lineage": "m", "basis": "executed", "bound": "measured"}
+    cases = [
+        Case("the fleet", fleet(), 100, EXPECTED),
+        Case("a node is missing: no upper end", missing, 100, {
+            of("run:flopsd_run_flop:sum", basis="executed"): [
+                ({**only_one, "bound": "low"}, 0.95e15 * SECONDS), ({**only_one, "bound": "measured"}, 1e15 * SECONDS)],
+            "run:flopsd_nodes_missing:count1h": [({"run_id": "r1", "replay": "false"}, 1)]}),
+        Case("no share of a guessed peak", unsure, 100, {
+            "device:flopsd_hfu:ratio5m": [], "run:flopsd_hfu:ratio5m": [], "fleet:flopsd_flop:rate5m": [({}, 2e15)]}),
+        Case("nothing measured: what is certain, and it says so", unmeasured, 100, {
+            "run:flopsd_threshold_reached:ratio": [({"run_id": "r1", "replay": "false", **SHARE, "bound": "low"}, 0.01)]}),
+        Case("a base model is counted once, and is then a lower end", with_base, 100, {
+            "run:flopsd_threshold_share:ratio": [({"run_id": "r1", "replay": "false", "policy": "p", "rule": "r",
+                                                   "quantity": "base+updates", "bound": "low"}, 0.4)]}),
+        Case("a run that goes on on another machine", moved, 100, {
+            of("lineage:flopsd_run_flop:sum", basis="executed", bound="measured"): [
+                (total, 3600e15 + 60e15 * 45)]}),
+    ]  # fmt: skip
+    done = promtool_says(tmp_path, [replace(case, expected=rounded(case.expected)) for case in cases])
+    assert done.returncode == 0, done.stdout + done.stderr
