@@ -66,7 +66,7 @@ class _Peer:
         pid, uid, _ = _CREDENTIALS.unpack(
             connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
-        self.talk = Conversation(pid, uid)
+        self.talk = Conversation(pid or None, uid)  # the kernel says 0 of another namespace
         self.buffer = bytearray()
         self.hello_by_ns = now_ns + HELLO_SECONDS * NS_PER_S
         self.messages, self.bytes = _Allowance(MESSAGES_A_SECOND, now_ns), _Allowance(BYTES_A_SECOND, now_ns)

@@ -50,7 +50,7 @@ class Session:
     """A training process that declared something. Its counters are absolute, so they outlive a restart of either."""
 
     id: str
-    pid: int
+    pid: int | None  # None: of a namespace that the daemon cannot see
     uid: int
     client: str
     facts: dict[str, Any] = field(default_factory=dict)
@@ -249,7 +249,8 @@ def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> N
 
 def _session(history: History, told: Record) -> None:
     name = text(told["id"])
-    told_by = (count(told["pid"]), count(told["uid"]), text(told["client"]))
+    pid = told["pid"]
+    told_by = (None if pid is None else count(pid), count(told["uid"]), text(told["client"]))
     session = history.sessions.setdefault(name, Session(name, *told_by))
     if (session.pid, session.uid, session.client) != told_by:
         raise JournalDamagedError(f"session {name!r:.60} is of two processes")

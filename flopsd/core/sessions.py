@@ -31,11 +31,11 @@ _FIELDS: Mapping[str, frozenset[str]] = {
 class SessionOpened:
     """A process is there. The same `session` comes again when it lost the connection, and is the same process then.
 
-    `pid` and `uid` are the kernel's word; `pid` is 0 for a process in a namespace that the daemon cannot see.
+    `pid` and `uid` are the kernel's word; `pid` is None for a process in a namespace that the daemon cannot see.
     """
 
     session: str
-    pid: int
+    pid: int | None
     uid: int
     client: str
 
@@ -86,7 +86,7 @@ class RefusedError(ValueError):
 class Conversation:
     """One connection: lines in, events out."""
 
-    def __init__(self, pid: int, uid: int) -> None:
+    def __init__(self, pid: int | None, uid: int) -> None:
         """Of a process as the kernel names it."""
         self.pid, self.uid = pid, uid
         self.session: str | None = None
