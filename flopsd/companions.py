@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -19,9 +18,9 @@ from flopsd.metricline import MetricLines
 from flopsd.parse import parse_listen
 from flopsd.push.feeding import Feed
 from flopsd.push.states import metrics
-from flopsd.rolling import RollingSeals
+from flopsd.rolling import RollingSeals, shown
 from flopsd.settings import Settings
-from flopsd.snapshot import Keeping, Snapshot
+from flopsd.snapshot import Snapshot
 from flopsd.threshold_watch import ThresholdWatch
 from flopsd.writer import Writer
 
@@ -135,9 +134,7 @@ class Companions:
         log.info("metrics at %s/metrics", server.url)
 
     def _shown(self) -> Snapshot:
-        """The newest snapshot with what only the moment of looking tells. Called by the web front's threads."""
-        keeping = Keeping(self._clock.wall_ns()) if self._rolling is None else self._rolling.keeping()
-        return replace(self._writer.snapshot, keeping=keeping)
+        return shown(self._writer.snapshot, self._rolling, self._clock)
 
     def _more(self) -> Iterable[Metric]:
         return () if self._feed is None else metrics(self._feed.states)

@@ -11,9 +11,10 @@ import os
 import signal
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 
 from flopsd.clock import NS_PER_S, Clock
-from flopsd.snapshot import Keeping
+from flopsd.snapshot import Keeping, Snapshot
 
 log = logging.getLogger("flopsd")
 CHILD_SECONDS = 120.0
@@ -119,6 +120,11 @@ class RollingSeals:
         if why != self._told:
             log.error("NO ROLLING SEAL: %s; metering goes on, and sealing is tried again", why)
         self._told = why
+
+
+def shown(snapshot: Snapshot, rolling: RollingSeals | None, clock: Clock) -> Snapshot:
+    """The snapshot with what only the moment of looking tells. Safe from any thread."""
+    return replace(snapshot, keeping=Keeping(clock.wall_ns()) if rolling is None else rolling.keeping())
 
 
 def _told(child: subprocess.Popen[bytes]) -> str:

@@ -31,7 +31,7 @@ from flopsd.places import S3Place
 from flopsd.policies import load_policies
 from flopsd.push.feeding import LAST_PUSH_SECONDS, Feed
 from flopsd.restoring import restore
-from flopsd.rolling import RollingSeals
+from flopsd.rolling import RollingSeals, shown
 from flopsd.runs import choose_run, recover
 from flopsd.settings import Settings, declared_of
 from flopsd.sources import SourceSettings
@@ -97,7 +97,7 @@ def run_daemon(
                 "the path of %s is too long for a socket in it: training processes meet it elsewhere", folder.path
             )
         ear = Ear(client_socket, settings.client_uids, daemon.hear, clock)
-        feed = _feed(settings, push_command, writer, clock)
+        feed = _feed(settings, push_command, writer, rolling, clock)
         every = settings.metric_line_seconds
         lines = MetricLines(out, every, writer.snapshot, clock) if every else None
         _tell_missing_extra(settings)
@@ -174,7 +174,9 @@ def _rolling(settings: Settings, command: Sequence[str], clock: Clock, *, resume
     return RollingSeals(command, every, between, clock, overdue=resumed)
 
 
-def _feed(settings: Settings, command: Sequence[str], writer: Writer, clock: Clock) -> Feed | None:
+def _feed(
+    settings: Settings, command: Sequence[str], writer: Writer, rolling: RollingSeals | None, clock: Clock
+) -> Feed | None:
     """Nothing of it is loaded unless something is pushed."""
     if not settings.pushes or not command:
         return None
@@ -183,7 +185,7 @@ def _feed(settings: Settings, command: Sequence[str], writer: Writer, clock: Clo
         from flopsd.exporter import Exposition
 
         # Two pages in a row share nothing that is worth keeping: the daemon is short of memory, not of time.
-        return Exposition().render(writer.snapshot, "")[0]
+        return Exposition().render(shown(writer.snapshot, rolling, clock), "")[0]
 
     return Feed(command, settings.push_every_seconds, render, clock)
 
