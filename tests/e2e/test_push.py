@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -114,6 +115,9 @@ def test_a_refusing_receiver_changes_nothing_and_no_secret_gets_out(tmp_path: Pa
             failed = f'flopsd_push_failures_total{{reason="refused",target="remotewrite+{receiver.url}/w"}}'
             wait_until(
                 lambda: (page := get(f"{url}/metrics")[1]).count(failed) and f"{failed} 0.0" not in page, "failures"
+            )
+            wait_until(
+                lambda: re.search(r"flopsd_flop_total\{[^}]*\} [1-9]", get(f"{url}/metrics")[1]), "measured work"
             )
             page = get(f"{url}/metrics")[1]
             (tmp_path / "go").touch()
