@@ -34,7 +34,7 @@ stack: $(INSTALLED) ## flopsd on the recording, Prometheus and Alertmanager: gra
 	@$(BIN)/python scripts/stack.py $(STACK_ARGS)
 
 test: check ## lint, types and all tests
-	@$(BIN)/python -m pytest -n 5 --maxschedchunk=1 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 5 --dist loadgroup $(PYTEST_ARGS)
 
 check: $(INSTALLED) ## lint and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy

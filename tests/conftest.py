@@ -56,5 +56,9 @@ def _missing(name: str) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The minute-long ones first: they wait more than they work, so workers take them side by side."""
+    """The minute-long ones first: they wait more than they work, so workers take them side by side. Those that train
+    stay with one worker: loading PyTorch and what is around it takes each process ten seconds."""
+    for item in items:
+        if item.get_closest_marker("training") is not None:
+            item.add_marker(pytest.mark.xdist_group("training"))
     items.sort(key=lambda item: item.get_closest_marker("minute") is None)

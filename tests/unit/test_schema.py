@@ -131,10 +131,16 @@ def test_no_member_may_be_missing_and_any_may_be_added(case: str) -> None:
     assert accepts(document)
 
 
+# Of the largest ledger only what the others do not have.
+ITS_OWN = ("declared", "totals", "findings", "reconciliation")
+
+
 @pytest.mark.parametrize("case", ["activity-and-gaps", "cycles-recovered", "neuron-count", "declared-phases"])
 def test_no_count_may_be_bent(case: str) -> None:
     document, bent = payload(case), 0
     for path in list(leaves(document)):
+        if case == "declared-phases" and not set(path[1:2]) & set(ITS_OWN):
+            continue
         there, value = at(document, path[:-1]), at(document, path)
         name = next((step for step in reversed(path) if isinstance(step, str)), "")
         if not isinstance(value, str) or name in TEXTS or not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value):

@@ -12,6 +12,7 @@ import pytest
 from flopsd.core.envelope import parse_envelope
 from flopsd.errors import NotVerifiedError
 from flopsd.signing.keys import load_public
+from flopsd.tables import Tables
 from flopsd.verify import verify_ledger
 from tests.support.tamper import Material, Pair, edited, forged, material, misspoken, reason_class
 
@@ -28,7 +29,7 @@ class Campaign:
 
     def __init__(self, sealed: Material, folder: Path) -> None:
         self.sealed, self.ledger, self.journal = sealed, folder / "ledger.json", folder / "ledger.journal.jsonl"
-        self.keys = [load_public(str(sealed.public_key))]
+        self.keys, self.tables = [load_public(str(sealed.public_key))], Tables()
         self.payload = parse_envelope(sealed.honest.ledger).payload
         self.older = parse_envelope(sealed.others[0].ledger).payload  # an earlier seal of the very same journal
         self.edits, self.same, self.harmless, self.behind, self.reasons = 0, 0, 0, 0, Counter[str]()
@@ -46,7 +47,7 @@ class Campaign:
                     path.write_bytes(data)
             last = pair
             try:
-                verify_ledger(self.ledger, self.keys, anchors=[self.sealed.log])
+                verify_ledger(self.ledger, self.keys, anchors=[self.sealed.log], tables=self.tables)
             except NotVerifiedError as fault:
                 assert pair != self.sealed.honest, f"the honest pair is refused: {fault}"
                 self.reasons[reason_class(str(fault))] += 1
