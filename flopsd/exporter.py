@@ -23,6 +23,8 @@ from flopsd.core.policy import State
 from flopsd.snapshot import DeviceState, Snapshot
 
 _GPU = ("gpu", "uuid")
+# prometheus-client answers whatever version is asked for, and writes the shape of this one.
+_OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
 class SnapshotCollector(Collector):
@@ -59,12 +61,21 @@ class Exposition:
 
     def render(self, snapshot: Snapshot, accept: str) -> tuple[bytes, str]:
         """The page and its content type, as the client's Accept header asks."""
-        encoder, content_type = choose_encoder(accept)
+        encoder, content_type = choose_encoder(_OPENMETRICS if _takes_openmetrics(accept) else "")
         key = (content_type, snapshot.replay, *(state.device.uid for state in snapshot.devices))
         if key not in self._facts:
             self._facts = {k: v for k, v in self._facts.items() if k[1:] == key[1:]}
             self._facts[key] = encoder(_registry(FactsCollector(snapshot))).removesuffix(b"# EOF\n")
         return self._facts[key] + encoder(_registry(SnapshotCollector(snapshot))), content_type
+
+
+def _takes_openmetrics(accept: str) -> bool:
+    """Whether OpenMetrics is accepted; who accepts several is Prometheus, which prefers it."""
+    for part in accept.lower().split(","):
+        kind, *options = (piece.strip() for piece in part.split(";"))
+        if kind == "application/openmetrics-text":
+            return not any(option.startswith("q=") and not option[2:].strip("0.") for option in options)
+    return False
 
 
 def _registry(collector: Collector) -> CollectorRegistry:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from flopsd.clock import SystemClock
 from flopsd.errors import ConfigError
-from flopsd.settings import BY_KEY, SETTINGS, Setting
+from flopsd.settings import BY_KEY, SETTINGS, Setting, Settings
 from flopsd.verbs import FAILED, OK, SEAL_KEYS, add_settings, settings_of
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def _run(arguments: argparse.Namespace) -> int:
     config = ["--config", arguments.config] if arguments.config else []
     seal = [*ME, "seal", "--rolling", *config, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
     settings, clock = settings_of(arguments), SystemClock()
+    _check_web(settings)
     well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, supervision, progress, seal)
     return OK if well else FAILED
 
@@ -68,6 +69,7 @@ def _exec(arguments: argparse.Namespace) -> int:
     if not command:
         raise ConfigError(["exec: no command given"], hint="flopsd exec [options] -- python train.py")
     settings = settings_of(arguments)
+    _check_web(settings)
     clock = SystemClock()
     # Fixed here, so that a daemon that is started again continues the same run.
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
@@ -87,6 +89,14 @@ def _exec(arguments: argparse.Namespace) -> int:
     if socket is not None:
         environment[VARIABLE] = str(socket)
     return launcher.run(command, environment)
+
+
+def _check_web(settings: Settings) -> None:
+    """Raises ConfigError where the web configuration cannot be used: now, not when the first client comes."""
+    if settings.web_config is not None and settings.listen is not None:
+        from flopsd.web.access import Access
+
+        Access(Path(settings.web_config))
 
 
 def _given(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[str]:

@@ -1,0 +1,53 @@
+"""What stands at which path. Nothing here talks to a driver: all of it is the newest snapshot."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+
+from flopsd.exporter import Exposition, landing_page
+from flopsd.snapshot import Snapshot
+from flopsd.web.answer import TEXT, Answer, compressed
+from flopsd.web.request import Request
+
+log = logging.getLogger("flopsd")
+HTML = "text/html; charset=utf-8"
+
+
+class Pages:
+    """/metrics, /-/healthy, /-/ready and the page at /; 404 elsewhere."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot, self._exposition = snapshot, Exposition()
+        self._at: dict[str, Callable[[Request], Answer]] = {
+            "/": self._page,
+            "/metrics": self._metrics,
+            "/-/healthy": lambda _: Answer(HTTPStatus.OK, TEXT, b"flopsd is alive\n"),
+            "/-/ready": self._ready,
+        }
+
+    def answer(self, request: Request) -> Answer:
+        """Never raises: a view that breaks is a 500 of that view."""
+        page = self._at.get(request.path)
+        if page is None:
+            return Answer(HTTPStatus.NOT_FOUND, TEXT, b"not found; try /, /metrics, /-/healthy or /-/ready\n")
+        try:
+            return page(request)
+        except Exception:
+            log.exception("cannot render %s", request.path)
+            return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"this view cannot be rendered; see the log\n")
+
+    def _ready(self, _: Request) -> Answer:
+        if self._snapshot().ready:
+            return Answer(HTTPStatus.OK, TEXT, b"flopsd is metering\n")
+        late = (("Retry-After", "1"),)
+        return Answer(HTTPStatus.SERVICE_UNAVAILABLE, TEXT, b"no device has been read yet\n", late)
+
+    def _metrics(self, request: Request) -> Answer:
+        body, content_type = self._exposition.render(self._snapshot(), request.headers.get("accept", ""))
+        body, headers = compressed(body, request.headers.get("accept-encoding", ""))
+        return Answer(HTTPStatus.OK, content_type, body, headers)
+
+    def _page(self, _: Request) -> Answer:
+        return Answer(HTTPStatus.OK, HTML, landing_page(self._snapshot()).encode())
