@@ -204,7 +204,7 @@ class WebServer:
             del self._at_work[connection]
             if goes_on and not connection.cut:
                 if connection.served and not connection.buffer:
-                    connection.since_ns = self._clock.boottime_ns()
+                    connection.since_ns = connection.turn_ns
                 self._wait_for(connection)
             else:
                 connection.sock.close()
