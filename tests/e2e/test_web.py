@@ -56,7 +56,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, standin: Path) -> Iterator[
                  "--web-config-file", str(file), env=env) as program:  # fmt: skip
         url = program.wait_for(r"metrics at (https://\S+)/metrics")[1]
         found = Daemon(url, authority, folder / "calls")
-        wait_until(lambda: b'flopsd_source_up{source="nvml"} 1' in found.curl("/metrics"), "the driver was read")
+        wait_until(lambda: b"flopsd_source_read_duration_seconds{" in found.curl("/metrics"), "the driver was read")
         yield found
 
 
