@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
@@ -23,6 +24,7 @@ class Pages:
         self._at: dict[str, Callable[[Request], Answer]] = {
             "/": self._page,
             "/metrics": self._metrics,
+            "/api/status": self._status,
             "/-/healthy": lambda _: Answer(HTTPStatus.OK, TEXT, b"flopsd is alive\n"),
             "/-/ready": self._ready,
         }
@@ -48,6 +50,13 @@ class Pages:
         body, content_type = self._exposition.render(self._snapshot(), request.headers.get("accept", ""))
         body, headers = compressed(body, request.headers.get("accept-encoding", ""))
         return Answer(HTTPStatus.OK, content_type, body, headers)
+
+    def _status(self, request: Request) -> Answer:
+        from flopsd.facts import facts_of  # only who looks needs it
+
+        told = json.dumps(facts_of(self._snapshot())).encode("utf-8")
+        body, headers = compressed(told, request.headers.get("accept-encoding", ""))
+        return Answer(HTTPStatus.OK, "application/json", body, headers)
 
     def _page(self, _: Request) -> Answer:
         return Answer(HTTPStatus.OK, HTML, landing_page(self._snapshot()).encode())
