@@ -7,7 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from flopsd.core.flop import format_flop
-from flopsd.report import one_line, share_text
+from flopsd.report import counted, one_line, share_text
 
 _WIDTH = 80
 _INDENT = 11
@@ -110,16 +110,22 @@ def threshold_lines(told: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def crossing_text(crossing: Mapping[str, str | None]) -> str:
+    """When a threshold is crossed; an upper end that is not known may be beyond it already."""
     earliest, latest = crossing["earliestSeconds"], crossing["latestSeconds"]
     if earliest is None:
         return "not crossed at this rate"
+    if int(earliest) == 0:
+        return "may be crossed already" + ("" if latest is None else f", certainly in {_time(latest)} at this rate")
     if latest is None:
-        return f"crossed in {_days(earliest)} at the earliest"
-    return f"crossed in {_days(earliest)} to {_days(latest)} at this rate"
+        return f"crossed in {_time(earliest)} at the earliest"
+    return f"crossed in {_time(earliest)} to {_time(latest)} at this rate"
 
 
-def _days(seconds_text: str) -> str:
-    days = int(seconds_text) // 86_400
+def _time(seconds_text: str) -> str:
+    hours = int(seconds_text) // 3600
+    days = hours // 24
+    if days < 2:
+        return counted(hours, "hour") if hours else "less than an hour"
     return f"{days} days" if days < 3650 else f"{days // 365} years" if days < 3_650_000 else "over 10 000 years"
 
 

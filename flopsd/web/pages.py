@@ -6,14 +6,19 @@ import json
 import logging
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-from flopsd.exporter import Exposition, landing_page
+from flopsd.exporter import Exposition
 from flopsd.snapshot import Snapshot
 from flopsd.web.answer import TEXT, Answer, compressed
 from flopsd.web.request import Request
 
 log = logging.getLogger("flopsd")
 HTML = "text/html; charset=utf-8"
+_SAFE = (("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"), ("Referrer-Policy", "no-referrer"))
+
+if TYPE_CHECKING:
+    from flopsd.page.status import Assets
 
 
 class Pages:
@@ -21,6 +26,7 @@ class Pages:
 
     def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
         self._snapshot, self._exposition = snapshot, Exposition()
+        self._assets: Assets | None = None
         self._at: dict[str, Callable[[Request], Answer]] = {
             "/": self._page,
             "/metrics": self._metrics,
@@ -58,5 +64,13 @@ class Pages:
         body, headers = compressed(told, request.headers.get("accept-encoding", ""))
         return Answer(HTTPStatus.OK, "application/json", body, headers)
 
-    def _page(self, _: Request) -> Answer:
-        return Answer(HTTPStatus.OK, HTML, landing_page(self._snapshot()).encode())
+    def _page(self, request: Request) -> Answer:
+        from flopsd.facts import facts_of
+        from flopsd.page.status import Assets, status_page
+
+        if self._assets is None:
+            self._assets = Assets()
+        page = status_page(facts_of(self._snapshot()), self._assets).encode("utf-8")
+        body, headers = compressed(page, request.headers.get("accept-encoding", ""))
+        safe = (("Content-Security-Policy", self._assets.policy), *_SAFE)
+        return Answer(HTTPStatus.OK, HTML, body, (*headers, *safe))
