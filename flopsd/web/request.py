@@ -30,6 +30,11 @@ class RefusedRequest(Exception):
         self.status, self.headers = status, headers
 
 
+def has_request(buffer: bytearray) -> bool:
+    """Whether `take_request` would take one, or refuse it."""
+    return _END in buffer
+
+
 def take_request(buffer: bytearray) -> Request | None:
     """The first whole request of `buffer`, taken out of it; None while there is none. Raises RefusedRequest."""
     while buffer[:2] == b"\r\n":  # between two requests

@@ -9,6 +9,7 @@ See docs/adr/0005-own-http-front.md.
 from __future__ import annotations
 
 import logging
+import select
 import selectors
 import socket
 import ssl
@@ -23,7 +24,7 @@ from flopsd.snapshot import Snapshot
 from flopsd.web.access import Access
 from flopsd.web.answer import TEXT, Answer, encoded, refusal
 from flopsd.web.pages import Pages
-from flopsd.web.request import MAX_HEAD_BYTES, RefusedRequest, Request, take_request
+from flopsd.web.request import MAX_HEAD_BYTES, RefusedRequest, Request, has_request, take_request
 
 log = logging.getLogger("flopsd")
 MAX_CONNECTIONS = 128
@@ -33,6 +34,7 @@ TURN_SECONDS = 10  # for a first request from the connection on, and for any one
 KEEP_SECONDS = 150  # between two requests of one connection: longer than scrapes are usually apart
 _MAX_DISCARDED = 16 << 20
 _CHUNK = 16_384
+_SEND_BYTES = 131_072  # an answer goes into the kernel's hands whole, so that who reads slowly holds no thread
 
 
 class Connection:
@@ -136,6 +138,7 @@ class WebServer:
                 return
             sock.settimeout(TURN_SECONDS)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
             self._wait_for(Connection(sock, self._clock.boottime_ns(), self._access.tls))
 
     def _wait_for(self, connection: Connection) -> None:
@@ -205,7 +208,10 @@ class WebServer:
             if goes_on and not connection.cut:
                 if connection.served and not connection.buffer:
                     connection.since_ns = connection.turn_ns
-                self._wait_for(connection)
+                if has_request(connection.buffer) or _pending(connection.sock):
+                    self._ready.insert(0, connection)  # behind all others
+                else:
+                    self._wait_for(connection)
             else:
                 connection.sock.close()
 
@@ -245,31 +251,30 @@ class WebServer:
             log.debug("a client's certificate has none of the allowed names")
             return False
         # What it asks may be here already; else it waits without a thread.
-        return self._listen_to(connection) if encrypted.pending() else True
+        return self._listen_to(connection) if _pending(encrypted) else True
 
     def _listen_to(self, connection: Connection) -> bool:
-        """Take in what is there, answer what is whole. Whether the connection goes on."""
-        data = connection.sock.recv(_CHUNK)
-        if not data:
-            return False
-        while True:
-            connection.buffer += data
-            try:
-                while (request := take_request(connection.buffer)) is not None:
-                    connection.sock.sendall(self._answer(request))
-                    connection.served = True
-                    if not request.keeps:
-                        return False
-            except RefusedRequest as refused:
-                connection.sock.sendall(encoded(refusal(refused.status, *refused.headers), "GET", {}, keeps=False))
-                self._discard(connection)
-                return False
-            more = connection.sock.pending() if isinstance(connection.sock, ssl.SSLSocket) else 0
-            if not more or len(connection.buffer) > MAX_HEAD_BYTES:
-                return True
-            data = connection.sock.recv(more)
+        """Take in what is there and answer one request, if it is whole. Whether the connection goes on."""
+        if not has_request(connection.buffer):
+            data = connection.sock.recv(_CHUNK)
             if not data:
                 return False
+            connection.buffer += data
+            while (more := _pending(connection.sock)) and len(connection.buffer) < MAX_HEAD_BYTES:
+                connection.buffer += connection.sock.recv(more)
+        try:
+            request = take_request(connection.buffer)
+        except RefusedRequest as refused:
+            connection.sock.sendall(encoded(refusal(refused.status, *refused.headers), "GET", {}, keeps=False))
+            self._discard(connection)
+            return False
+        if request is None:
+            return True
+        if not _takes_more(connection.sock):
+            return False
+        connection.sock.sendall(self._answer(request))
+        connection.served = True
+        return request.keeps
 
     def _answer(self, request: Request) -> bytes:
         try:
@@ -290,3 +295,15 @@ class WebServer:
         left = _MAX_DISCARDED
         while left > 0 and (data := connection.sock.recv(_CHUNK)):
             left -= len(data)
+
+
+def _takes_more(sock: socket.socket) -> bool:
+    """Whether the client has read most of what it was sent: who asks on and on without reading is left."""
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def _pending(sock: socket.socket) -> int:
+    """Bytes that were decrypted and not yet read: nothing but a look tells of them."""
+    return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
