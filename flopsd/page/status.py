@@ -66,9 +66,9 @@ def status_page(facts: Mapping[str, Any], assets: Assets) -> str:
 
 
 def _live(facts: Mapping[str, Any]) -> list[Html]:
-    words = "A recording is replayed: no hardware is being metered, and nothing here is evidence."
+    words = "of a recording: no hardware is being metered, and nothing here is evidence."
     replay = h(
-        "aside", icon("grave"), h("span", h("strong", "REPLAY"), words), cls="everywhere", aria_label="Recording"
+        "aside", icon("grave"), h("span", h("strong", "REPLAY"), " ", words), cls="everywhere", aria_label="Recording"
     )
     return [
         *([replay] if facts["replay"] else []),

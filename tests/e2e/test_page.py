@@ -210,10 +210,10 @@ AXE = """axe.run(document, {resultTypes: ['violations']}).then(r => r.violations
 @pytest.fixture(scope="module")
 def axe_source() -> str:
     """The source of axe-core, which .ci/run gets from npm."""
-    named = os.environ.get("FLOPSD_AXE", "")
+    named = os.environ.get("AXE_CORE", "")
     if named:
         return Path(named).read_text(encoding="utf-8")
-    message = "FLOPSD_AXE does not name an axe.min.js; `npm install axe-core` gets one"
+    message = "AXE_CORE does not name an axe.min.js; `npm install axe-core` gets one"
     if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1":
         pytest.fail(message)
     pytest.skip(message)
