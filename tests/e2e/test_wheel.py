@@ -26,6 +26,7 @@ def test_the_wheel_holds_the_configuration_and_nothing_else(wheel: Path) -> None
         assert f"flopsd/_config/{wanted}" in names
     assert "flopsd/schema/ledger-v1.schema.json" in names
     assert {"flopsd/report_templates/report.html", "flopsd/report_templates/report.css"} <= set(names)
+    assert {"flopsd/page/status.css", "flopsd/page/status.js"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
 
 
@@ -69,6 +70,11 @@ def test_the_core_alone_imports_everything_and_names_missing_extras(wheel: Path,
         "--state-dir",
         "s",
     ]
+    users = tmp_path / "web.yml"
+    users.write_text("basic_auth_users: {alice: $2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG}")
+    served = [*(part for part in replay if part not in ("--listen", "off")), "--web-config-file", str(users)]
+    refused = subprocess.run(served, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (refused.returncode, "pip install 'flopsd[web]'" in refused.stderr) == (2, True), refused.stderr
     unsealed = subprocess.run(replay, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert unsealed.returncode == 1
     assert "NOT SEALED: sealing and verifying need the packages of the extra 'seal'" in unsealed.stderr
