@@ -15,7 +15,7 @@ HARDWARE_PYTHON ?= python3
 HARDWARE_DIR ?= $(RUN_DIR)/hardware-$(shell date -u +%Y%m%dT%H%M%SZ)
 HARDWARE_ARGS ?=
 
-.PHONY: help run stack test check bench hardware recording clean
+.PHONY: help run stack test check docs bench hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: check ## lint, types and all tests
 
 check: $(INSTALLED) ## lint and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
+
+docs: $(INSTALLED) ## make docs/metrics.md again, from the exporter
+	@$(BIN)/python -m scripts.metrics_docs
 
 bench: $(INSTALLED) ## print the budgets of the design, figure beside budget
 	@$(BIN)/python -m tests.bench

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 from flopsd.clock import NS_PER_S, Clock
 from flopsd.core.flop import format_flop
 from flopsd.core.sessions import Event
-from flopsd.errors import ListenError
+from flopsd.errors import ConfigError, ListenError
 from flopsd.listening import Listener
 from flopsd.metricline import MetricLines
 from flopsd.parse import parse_listen
@@ -113,18 +113,21 @@ class Companions:
             self._next_progress_ns = now_ns + PROGRESS_SECONDS * NS_PER_S
 
     def _bind(self) -> None:
-        from flopsd.web import WebServer
+        from flopsd.web.access import Access
+        from flopsd.web.server import WebServer
 
         assert self._settings.listen is not None
         host, port = parse_listen(self._settings.listen)
+        file = self._settings.web_config
         try:
-            server = WebServer(host or "0.0.0.0", port, self._shown, self._more)
-        except OSError as fault:
+            access = Access(None if file is None else Path(file))
+            server = WebServer(host or "0.0.0.0", port, self._shown, access, self._clock, self._more)
+        except (OSError, ConfigError) as fault:
             if not self._complained:
                 log.error(
                     "cannot listen on %s: %s; metering goes on without /metrics and tries again every %d s",
                     self._settings.listen,
-                    fault.strerror,
+                    fault.strerror if isinstance(fault, OSError) else "; ".join(fault.problems),
                     REBIND_SECONDS,
                 )
             self._complained = True

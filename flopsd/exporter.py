@@ -16,13 +16,14 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from flopsd import __version__
 from flopsd.clock import NS_PER_S
 from flopsd.core.figures import Row, gap_ceiling_flop, precision_label
-from flopsd.core.flop import format_flop
 from flopsd.core.meaning import Meaning
 from flopsd.core.model import PPM, Device, Evidence, Pipe
 from flopsd.core.policy import State
 from flopsd.snapshot import DeviceState, Keeping, Snapshot
 
 _GPU = ("gpu", "uuid")
+# prometheus-client answers whatever version is asked for, and writes the shape of this one.
+_OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
 class SnapshotCollector(Collector):
@@ -62,12 +63,21 @@ class Exposition:
 
     def render(self, snapshot: Snapshot, accept: str, more: Iterable[Metric] = ()) -> tuple[bytes, str]:
         """The page, with `more` below, and its content type, as the client's Accept header asks."""
-        encoder, content_type = choose_encoder(accept)
+        encoder, content_type = choose_encoder(_OPENMETRICS if _takes_openmetrics(accept) else "")
         key = (content_type, snapshot.replay, *(state.device.uid for state in snapshot.devices))
         if key not in self._facts:
             self._facts = {k: v for k, v in self._facts.items() if k[1:] == key[1:]}
             self._facts[key] = encoder(_registry(FactsCollector(snapshot))).removesuffix(b"# EOF\n")
         return self._facts[key] + encoder(_registry(SnapshotCollector(snapshot, more))), content_type
+
+
+def _takes_openmetrics(accept: str) -> bool:
+    """Whether OpenMetrics is accepted; who accepts several is Prometheus, which prefers it."""
+    for part in accept.lower().split(","):
+        kind, *options = (piece.strip() for piece in part.split(";"))
+        if kind == "application/openmetrics-text":
+            return not any(option.startswith("q=") and not option[2:].strip("0.") for option in options)
+    return False
 
 
 def _registry(collector: Collector) -> CollectorRegistry:
@@ -351,27 +361,3 @@ def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
 def _gpu(state: DeviceState) -> tuple[str, str]:
     device: Device = state.device
     return str(device.index), device.uid
-
-
-def landing_page(snapshot: Snapshot) -> str:
-    """A short page for whoever opens the port in a browser."""
-    from html import escape  # only a person's visit needs it
-
-    figures = snapshot.figures()
-    replay = "<p><strong>REPLAY of a recording: no hardware is being metered.</strong></p>" if snapshot.replay else ""
-    rows = "".join(
-        f"<tr><td>{state.device.index}</td><td>{escape(state.device.model)}</td><td>{state.device.evidence.value}</td>"
-        f"<td>{format_flop(state.figures(snapshot.table).measured_flop)}</td></tr>"
-        for state in snapshot.devices
-    )
-    return (
-        "<!DOCTYPE html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        "<title>flopsd</title><style>body{font:16px/1.5 system-ui;margin:2rem;max-width:60rem}td,th{padding:0 1rem 0 0;"
-        f"text-align:left}}</style><h1>flopsd {__version__}</h1>{replay}"
-        f"<p>Run <code>{escape(snapshot.run)}</code> on <code>{escape(snapshot.node)}</code></p><ul>"
-        f"<li>measured: {format_flop(figures.measured_flop)}</li><li>at least: {format_flop(figures.low_flop)}</li>"
-        f"<li>at most: {format_flop(figures.high_flop)}</li></ul>"
-        f"<table><tr><th>GPU<th>model<th>evidence<th>measured</tr>{rows}</table>"
-        "<p><a href=/metrics>/metrics</a> &middot; <a href=/-/healthy>/-/healthy</a> &middot; "
-        "<a href=/-/ready>/-/ready</a></p></html>"
-    )

@@ -28,6 +28,7 @@ class Settings:
     checkpoint_output: str = "stdout"
     state_dir: str | None = None
     listen: str | None = "127.0.0.1:10188"
+    web_config: str | None = None
     pushes: tuple[str, ...] = ()
     push_every_seconds: float = 15.0
     run_id: str | None = None
@@ -113,6 +114,14 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "listen", "--listen", "HOST:PORT", "where /metrics is served, or 'off' (default: 127.0.0.1:10188)", parse.listen
+    ),
+    Setting(
+        "web_config",
+        "--web-config-file",
+        "FILE",
+        "TLS, client certificates, users and headers of that address, in the format of Prometheus's exporter-toolkit "
+        "(default: none, in clear and for everybody)",
+        parse.text,
     ),
     Setting(
         "pushes",

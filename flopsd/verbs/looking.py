@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 from flopsd.clock import SystemClock
 from flopsd.settings import SETTINGS
@@ -25,11 +26,16 @@ def add(verbs: Verbs) -> None:
     status = verbs.add_parser(
         "status",
         help="totals, rate, coverage and sources of a run",
-        description="Reads a running daemon's state folder, or its /metrics.",
+        description="Reads a running daemon's state folder, or asks the daemon itself, which also tells what its "
+        "devices do at this moment and why a source is down.",
     )
     place = status.add_mutually_exclusive_group()
     place.add_argument("--state-dir", metavar="DIR", help="the daemon's state folder (default: as for run)")
-    place.add_argument("--url", metavar="URL", help="the daemon's address, such as http://127.0.0.1:10188")
+    place.add_argument(
+        "--url",
+        metavar="URL",
+        help="the daemon's address, such as http://127.0.0.1:10188 or https://USER:PASSWORD@HOST:PORT",
+    )
     status.add_argument("--peaks", metavar="FILE", help="the run's peak table, where it is not a packaged one")
     status.add_argument(
         "--policy",
@@ -39,7 +45,16 @@ def add(verbs: Verbs) -> None:
         default=argparse.SUPPRESS,
         help="a policy that the run is held against, where it is not a packaged one; repeatable",
     )
-    status.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    shape = status.add_mutually_exclusive_group()
+    shape.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    shape.add_argument(
+        "--watch",
+        nargs="?",
+        type=_seconds,
+        const=2.0,
+        metavar="SECONDS",
+        help="show them again every so often (default: 2), until Ctrl-C",
+    )
     status.set_defaults(run=_status)
 
     doctor = verbs.add_parser(
@@ -53,16 +68,31 @@ def add(verbs: Verbs) -> None:
     doctor.set_defaults(run=_doctor)
 
 
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0.1 <= number <= 86_400:
+        raise argparse.ArgumentTypeError("must be between 0.1 and 86400 seconds")
+    return number
+
+
 def _status(arguments: argparse.Namespace) -> int:
     from flopsd.config import load_settings
-    from flopsd.status import from_state_dir, from_url, status_text
+    from flopsd.status import from_state_dir, from_url
+    from flopsd.status_text import status_text
 
     settings = load_settings(flags_of(arguments), os.environ)
-    if arguments.url:
-        told = from_url(arguments.url)
-    else:
-        told = from_state_dir(settings.state_dir, os.environ, settings.peaks, settings.policies)
-    print(json.dumps(told) if arguments.json else status_text(told), end="\n" if arguments.json else "")
+
+    def read() -> dict[str, Any]:
+        if arguments.url:
+            return from_url(arguments.url)
+        return from_state_dir(settings.state_dir, os.environ, settings.peaks, settings.policies)
+
+    if arguments.watch is not None:
+        from flopsd.watch import watch
+
+        watch(lambda: status_text(read()), arguments.watch, SystemClock(), sys.stdout, os.environ.get("TERM", ""))
+        return OK
+    print(json.dumps(read()) if arguments.json else status_text(read()), end="\n" if arguments.json else "")
     return OK
 
 

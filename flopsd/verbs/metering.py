@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from flopsd.clock import SystemClock
 from flopsd.errors import ConfigError
-from flopsd.settings import BY_KEY, SETTINGS, Setting
+from flopsd.settings import BY_KEY, SETTINGS, Setting, Settings
 from flopsd.verbs import FAILED, OK, PUSH_KEYS, SEAL_KEYS, add_settings, settings_of
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def _run(arguments: argparse.Namespace) -> int:
     seal = [*ME, "seal", "--rolling", *config, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
     push = [*ME, "push", "--fed", *config, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
     settings, clock = settings_of(arguments), SystemClock()
+    _check_web(settings)
     well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, supervision, progress, seal, push)
     return OK if well else FAILED
 
@@ -69,6 +70,7 @@ def _exec(arguments: argparse.Namespace) -> int:
     if not command:
         raise ConfigError(["exec: no command given"], hint="flopsd exec [options] -- python train.py")
     settings = settings_of(arguments)
+    _check_web(settings)
     environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
     socket = socket_path(settings.client_socket, Path(settings.state_dir or default_state_dir(os.environ)))
     if socket is not None:
@@ -104,6 +106,14 @@ def _become(command: Sequence[str], environment: Mapping[str, str], task: int) -
         os.execvpe(command[0], list(command), environment)
     except OSError as fault:
         return cannot_run(command, fault, log.error)
+
+
+def _check_web(settings: Settings) -> None:
+    """Raises ConfigError where the web configuration cannot be used: now, not when the first client comes."""
+    if settings.web_config is not None and settings.listen is not None:
+        from flopsd.web.access import Access
+
+        Access(Path(settings.web_config))
 
 
 def _given(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[str]:

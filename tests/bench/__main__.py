@@ -24,6 +24,7 @@ from flopsd.sources.nvml import NvmlSource
 from flopsd.testing import FakeClock
 from flopsd.verify import verify_ledger
 from tests.bench.client import client
+from tests.bench.clients import clients
 from tests.bench.journals import fill
 from tests.bench.journals import gpus as gpu_devices
 from tests.bench.merge import merge
@@ -162,6 +163,8 @@ def main() -> None:
             next(running(standin, place, gpus, scraped))
         (folder / "push").mkdir()
         push(standin, folder / "push", say)
+        (folder / "clients").mkdir()
+        clients(standin, folder / "clients", say)
         integral_error(standin, folder)
         week(folder)
         (folder / "client").mkdir()

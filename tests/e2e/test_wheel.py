@@ -86,6 +86,7 @@ def test_the_wheel_holds_the_configuration_and_nothing_else(wheel: Path) -> None
     shared = {name.partition(".data/data/")[2] for name in names}
     assert {"share/flopsd/flopsd.service", "share/flopsd/flopsd-job"} <= shared
     assert {"flopsd/report_templates/report.html", "flopsd/report_templates/report.css"} <= set(names)
+    assert {"flopsd/page/status.css", "flopsd/page/status.js"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
 
 
@@ -120,6 +121,11 @@ def test_the_core_alone_imports_everything_and_names_missing_extras(wheel: Path,
         shell = core.run("flopsd", *verb)
         assert (shell.returncode, "pip install 'flopsd[shell]'" in shell.stderr) == (1, True)
     replay = ("run", "--source", "replay", "--listen", "off", "--duration", "1.5", "--state-dir", "s")
+    users = tmp_path / "web.yml"
+    users.write_text("basic_auth_users: {alice: $2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG}")
+    served = [*(part for part in replay if part not in ("--listen", "off")), "--web-config-file", str(users)]
+    refused = core.run("flopsd", *served)
+    assert (refused.returncode, "pip install 'flopsd[web]'" in refused.stderr) == (2, True), refused.stderr
     unsealed = core.run("flopsd", *replay)
     assert unsealed.returncode == 1
     assert "NOT SEALED: sealing and verifying need the packages of the extra 'seal'" in unsealed.stderr

@@ -16,7 +16,7 @@ from typing import Any
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )  # fmt: skip
 PATIENCE_SECONDS = 60
 FREE = 20
@@ -48,10 +48,10 @@ class Page:
                 found: J = told["result"]
                 return found
 
-    def load(self, file: Path) -> None:
-        """Go there, and wait until all of it is there."""
+    def load(self, where: Path | str) -> None:
+        """Go to a file or an address, and wait until all of it is there."""
         before = len(self.events)
-        self.ask("Page.navigate", url=file.as_uri())
+        self.ask("Page.navigate", url=where if isinstance(where, str) else where.as_uri())
         while not any(event["method"] == "Page.loadEventFired" for event in self.events[before:]):
             self._next()
 
@@ -62,7 +62,7 @@ class Page:
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
 
     def evaluate(self, expression: str) -> Any:
-        told = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        told = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in told, told["exceptionDetails"]
         return told["result"].get("value")
 

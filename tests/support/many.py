@@ -22,7 +22,7 @@ from flopsd.journal import Journal, StateDir
 from flopsd.snapshot import Snapshot
 from flopsd.sources.replay import ReplaySource
 from flopsd.testing import FakeClock
-from flopsd.web import WebServer
+from flopsd.web.server import WebServer
 from flopsd.writer import Message, Writer, WriterSettings
 
 RECORDING = Path(__file__).resolve().parents[2] / "config" / "recordings" / "h100x2.jsonl"
@@ -62,7 +62,7 @@ def main(folder: Path, count: int) -> None:
     recording, table = RECORDING.read_bytes(), load_peaks()
     for number in range(count):
         shown = metered(folder, number, recording, table)
-        server = WebServer("127.0.0.1", 0, lambda shown=shown: shown)  # type: ignore[misc]
+        server = WebServer("127.0.0.1", 0, lambda shown=shown: shown)
         server.start()
         figures = shown.figures()
         told = {"target": server.url.removeprefix("http://"), "run": shown.run, "low": figures.low_flop,

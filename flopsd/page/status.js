@@ -1,0 +1,59 @@
+'use strict';
+// Asks for this page again and takes over what changed, node by node: focus, selection and the reader's place stay.
+(() => {
+  const EVERY_MS = 2000;
+  const live = document.getElementById('live');
+  let paused = false, timer = 0, last = Date.now(), told = '';
+  const time = when => new Date(when).toISOString().slice(11, 19) + ' UTC';
+
+  function take(mine, theirs) {
+    if (mine.nodeType !== theirs.nodeType || mine.nodeName !== theirs.nodeName) { mine.replaceWith(theirs); return; }
+    if (mine.nodeType !== Node.ELEMENT_NODE) {
+      if (mine.nodeValue !== theirs.nodeValue) mine.nodeValue = theirs.nodeValue;
+      return;
+    }
+    if (mine.id === 'pause' || mine.id === 'freshness') return;
+    for (const {name} of [...mine.attributes]) if (!theirs.hasAttribute(name) && name !== 'open') mine.removeAttribute(name);
+    for (const {name, value} of theirs.attributes) if (mine.getAttribute(name) !== value) mine.setAttribute(name, value);
+    const [old, fresh] = [[...mine.childNodes], [...theirs.childNodes]];
+    fresh.forEach((node, at) => at < old.length ? take(old[at], node) : mine.append(node));
+    old.slice(fresh.length).forEach(node => node.remove());
+  }
+
+  function say(words) {
+    // Said only when it is something else: a reader aloud is not to hear the time every two seconds.
+    if (words !== told) document.getElementById('freshness').textContent = told = words;
+  }
+
+  async function renew() {
+    clearTimeout(timer);
+    if (paused || document.hidden) return;
+    try {
+      const answer = await fetch(location.origin + location.pathname, {cache: 'no-store', signal: AbortSignal.timeout(5000)});
+      if (!answer.ok) throw new Error(answer.status);
+      const page = new DOMParser().parseFromString(await answer.text(), 'text/html');
+      const theirs = page.getElementById('live');
+      if (!theirs) throw new Error('no figures');
+      if (paused) return;
+      take(live, document.adoptNode(theirs));
+      document.title = page.title;
+      document.body.classList.remove('stale');
+      last = Date.now();
+      say('Live: renewed every 2 seconds.');
+    } catch {
+      document.body.classList.add('stale');
+      say('No answer since ' + time(last) + '. The figures are from then.');
+    }
+    timer = setTimeout(renew, EVERY_MS);
+  }
+
+  document.addEventListener('click', event => {
+    if (event.target.id !== 'pause') return;
+    paused = !paused;
+    event.target.textContent = paused ? 'Go on' : 'Pause';
+    if (paused) say('Paused at ' + time(last) + '.'); else renew();
+  });
+  document.addEventListener('visibilitychange', renew);
+  document.getElementById('pause').hidden = false;
+  renew();
+})();

@@ -1,0 +1,1 @@
+"""The HTTP front: `server` keeps connections, `request` reads them, `pages` answers, `access` says who may ask."""

@@ -1,0 +1,120 @@
+"""`flopsd status --watch` in a real pseudo-terminal: it follows, it fits, and the terminal is as it was."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import termios
+from pathlib import Path
+
+import pytest
+
+from flopsd.web.server import WebServer
+from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, flopsd
+from tests.support.runs import Run
+
+ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
+
+
+class Terminal:
+    """80 columns, and what a program writes into them."""
+
+    def __init__(self, *arguments: str, rows: int = 24, term: str = "xterm") -> None:
+        self.outer, inner = pty.openpty()
+        fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 80, 0, 0))
+        self.before = termios.tcgetattr(inner)
+        self.process = subprocess.Popen([*FLOPSD, *arguments], stdin=inner, stdout=inner, stderr=inner, start_new_session=True,
+                                        env=environment(None, TERM=term), preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))  # fmt: skip
+        self.inner, self.text = inner, ""
+
+    def wait_for(self, pattern: str, after: int = 0) -> int:
+        """Where it ends in what was written."""
+        while not (found := re.compile(pattern, re.DOTALL).search(self.text, after)):
+            assert len(self.text) < 200_000, f"{pattern!r} never came: {self.text[-3000:]!r}"
+            ready, _, _ = select.select([self.outer], [], [], PATIENCE_SECONDS)
+            assert ready, f"{pattern!r} never came: {self.text!r}"
+            self.text += os.read(self.outer, 65536).decode()
+        return found.end()
+
+    def leave(self, key: bytes = b"\x03") -> int:
+        os.write(self.outer, key)
+        self.wait_for(re.escape(LEAVE))
+        code = self.process.wait(PATIENCE_SECONDS)
+        assert termios.tcgetattr(self.inner) == self.before
+        os.close(self.inner)
+        os.close(self.outer)
+        return code
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    run = Run(tmp_path / "state")
+    run.meter(3)
+    return run
+
+
+def lines_of(frame: str) -> list[str]:
+    return [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line) for line in re.split(r"\r\n|\x1b\[H", frame)]
+
+
+def test_it_follows_a_state_folder_and_leaves_the_terminal_as_it_was(tmp_path: Path, run: Run) -> None:
+    terminal = Terminal("status", "--watch", "0.2", "--state-dir", str(tmp_path / "state"))
+    begin = terminal.wait_for(re.escape(ENTER))
+    first = terminal.wait_for(r"1\.329 PFLOP.*?\x1b\[J", begin)
+    run.meter(3)
+    second = terminal.wait_for(r"2\.658 PFLOP.*?\x1b\[J", first)
+    assert max(map(len, lines_of(terminal.text[:second]))) <= 80
+    assert not re.findall(r"\x1b\[[0-9;]*m", terminal.text), "no colour"
+    assert terminal.leave() == 0
+    assert terminal.text.count(ENTER) == terminal.text.count(LEAVE) == 1
+    assert terminal.text.endswith("\x1b[?25h" + LEAVE), (
+        "the cursor is back, and nothing comes after the screen was left"
+    )
+
+
+def test_it_follows_a_daemon_and_says_when_it_is_gone(run: Run) -> None:
+    server = WebServer("127.0.0.1", 0, lambda: run.writer.snapshot)
+    server.start()
+    terminal = Terminal("status", "--watch", "0.2", "--url", server.url, rows=10)
+    terminal.wait_for(r"1\.329 PFLOP.*more lines\x1b\[K\x1b\[J")
+    server.stop()
+    terminal.wait_for(r"cannot read http://127")
+    assert terminal.leave() == 0
+
+
+@pytest.mark.usefixtures("run")
+def test_it_is_suspended_and_goes_on(tmp_path: Path) -> None:
+    terminal = Terminal("status", "--watch", "0.2", "--state-dir", str(tmp_path / "state"))
+    at = terminal.wait_for(re.escape(ENTER) + ".*PFLOP")
+    os.write(terminal.outer, b"\x1a")
+    at = terminal.wait_for(re.escape(LEAVE), at)
+    os.waitpid(terminal.process.pid, os.WUNTRACED)
+    terminal.process.send_signal(signal.SIGCONT)
+    terminal.wait_for(re.escape(ENTER) + ".*PFLOP", at)
+    assert terminal.leave() == 0
+
+
+@pytest.mark.usefixtures("run")
+def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
+    command = [*FLOPSD, "status", "--watch", "0.2", "--state-dir", str(tmp_path / "state")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(None)) as process:
+        assert process.stdout is not None
+        seen = [process.stdout.readline() for _ in range(40)]
+        process.send_signal(signal.SIGTERM)
+        rest = process.stdout.read()
+        assert process.wait(PATIENCE_SECONDS) == 0
+    assert "\x1b" not in "".join(seen) + rest
+    assert sum(line.startswith("measured") for line in seen) >= 2
+
+
+def test_what_cannot_be_read_at_all_is_an_error(tmp_path: Path) -> None:
+    done = flopsd("status", "--watch", "--state-dir", str(tmp_path))
+    assert done.returncode == 1
+    assert "there is no journal" in done.stderr
+    assert flopsd("status", "--watch", "0").returncode == 2
