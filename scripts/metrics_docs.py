@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from flopsd.config import load_peaks
 from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.core.policy import State
 from flopsd.exporter import FactsCollector, SnapshotCollector
-from flopsd.snapshot import Snapshot
+from flopsd.push.states import PushState, metrics
+from flopsd.snapshot import Keeping, Snapshot
 from flopsd.web.server import KEEP_SECONDS, MAX_CONNECTIONS, TURN_SECONDS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
@@ -33,6 +35,8 @@ LABELS = {
     "bound": "`low`, `measured` (`computed` for `architecture`), `high`",
     "policy": "id of the policy",
     "rule": "id of the rule in it",
+    "quantity": "what of the run is compared: `updates`, `cumulative`, or with the base model's compute",
+    "target": "the receiver that is pushed to",
     "state": words(State),
     "source": "name of the source, such as `nvml`",
     "model": "the device's name by its driver",
@@ -111,7 +115,11 @@ Taken: `cert_file`, `key_file`, `client_ca_file`, `client_auth_type` (those thre
 def families() -> list[Metric]:
     """Every family, of a run without any device: what exists does not depend on what is there."""
     empty = Snapshot("", "", "", 1, load_peaks(), (), {}, 0, None, "")
-    return [*SnapshotCollector(empty).collect(), *FactsCollector(empty).collect()]
+    served = replace(empty, keeping=Keeping(0, 1, 0))  # rolling seals too
+    return [
+        *SnapshotCollector(served, metrics((PushState("receiver", last_success_wall_ns=1),))).collect(),
+        *FactsCollector(served).collect(),
+    ]
 
 
 def page() -> str:

@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from flopsd.clock import NS_PER_S
@@ -56,13 +57,17 @@ def metered(folder: Path, number: int, recording: bytes, table: PeakTable) -> Sn
     return writer.snapshot
 
 
+def _same(shown: Snapshot) -> Snapshot:
+    return shown
+
+
 def main(folder: Path, count: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a listener and a connection each
     recording, table = RECORDING.read_bytes(), load_peaks()
     for number in range(count):
         shown = metered(folder, number, recording, table)
-        server = WebServer("127.0.0.1", 0, lambda shown=shown: shown)
+        server = WebServer("127.0.0.1", 0, partial(_same, shown))
         server.start()
         figures = shown.figures()
         told = {"target": server.url.removeprefix("http://"), "run": shown.run, "low": figures.low_flop,
