@@ -28,6 +28,7 @@ from tests.bench.clients import clients
 from tests.bench.journals import fill
 from tests.bench.journals import gpus as gpu_devices
 from tests.bench.merge import merge
+from tests.bench.peer import peer
 from tests.bench.push import push
 from tests.support.process import daemon_pid, environment, get, started
 from tests.support.runs import CONTEXT
@@ -161,6 +162,8 @@ def main() -> None:
             place = folder / f"{gpus}{scraped}"
             place.mkdir()
             next(running(standin, place, gpus, scraped))
+        (folder / "peer").mkdir()
+        peer(standin, folder / "peer", say)
         (folder / "push").mkdir()
         push(standin, folder / "push", say)
         (folder / "clients").mkdir()
