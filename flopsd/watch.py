@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,13 +41,21 @@ def watch(read: Callable[[], str], every_seconds: float, clock: Clock, out: IO[s
 
 def _picture(text: str, changed: threading.Event) -> str:
     """The text over what was there, cut to the terminal, which may have been made larger or smaller."""
-    columns, height = shutil.get_terminal_size()
+    columns, height = _size()
     lines = text.rstrip("\n").split("\n")
     if len(lines) > height:
         lines = [*lines[: height - 1], f"… {len(lines) - height + 1} more lines"]
     begin = _ENTER if changed.is_set() else ""
     changed.clear()
     return begin + _HOME + "\n".join(line[:columns] + _REST_OF_LINE for line in lines) + _REST_OF_SCREEN
+
+
+def _size() -> tuple[int, int]:
+    """Of the terminal as it is now: $COLUMNS and $LINES tell of an earlier one."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno())
+    except (OSError, ValueError):
+        return shutil.get_terminal_size()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import selectors
+import select
 import signal
 import subprocess
 import sys
@@ -45,29 +45,35 @@ class Program:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.said: list[str] = []
+        self._rest = b""  # read, and no whole line yet
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """The first line of stderr, already said or yet to come, that matches; fails when the program ends or hangs."""
         for line in self.said:
             if match := re.search(pattern, line):
                 return match
+        while (said := self._next_line()) is not None:
+            if match := re.search(pattern, said):
+                return match
+        raise AssertionError(f"{pattern!r} was never said; it said:\n{self.text}")
+
+    def _next_line(self) -> str | None:
+        """Read past Python's own buffer, which would hide lines from select; None at the end or after too long."""
         assert self.process.stderr is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stderr, selectors.EVENT_READ)
-            while selector.select(PATIENCE_SECONDS):
-                line = self.process.stderr.readline()
-                if not line:
-                    break
-                self.said.append(line)
-                if match := re.search(pattern, line):
-                    return match
-        raise AssertionError(f"{pattern!r} was never said; it said:\n{''.join(self.said)}")
+        fd = self.process.stderr.fileno()
+        while b"\n" not in self._rest:
+            if not select.select([fd], [], [], PATIENCE_SECONDS)[0] or not (data := os.read(fd, 1 << 16)):
+                return None
+            self._rest += data
+        raw, _, self._rest = self._rest.partition(b"\n")
+        self.said.append(raw.decode() + "\n")
+        return self.said[-1]
 
     def finish(self) -> int:
         """Wait for the end, keep what it said."""
         out, err = self.process.communicate(timeout=PATIENCE_SECONDS * 3)
-        self.said += err.splitlines(keepends=True)
-        self.out = out
+        self.said += (self._rest.decode() + err).splitlines(keepends=True)
+        self._rest, self.out = b"", out
         return self.process.returncode
 
     @property
