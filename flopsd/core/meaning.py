@@ -29,6 +29,7 @@ _MODEL_FACTS = (
     "packing",
     "window",
 )
+_NO_MODEL = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError)
 NO_PROCESS = "no training process declared its model and its tokens"
 
 
@@ -128,6 +129,8 @@ def _architecture(
         found = [_of_model(facts, work) for facts, work in groups.values()]
     except ArchitectureError as fault:
         return None, str(fault)
+    except _NO_MODEL as fault:  # a process may declare anything, and must not stop the metering with it
+        return None, f"what a process declared of its model is not of the types that flopsd knows: {fault!r:.100}"
     whole = found[0]
     for more in found[1:]:
         whole = Architecture(

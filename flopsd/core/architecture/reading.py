@@ -25,6 +25,8 @@ def read_model(config: Mapping[str, Any]) -> Model:
     and an unknown field is never ignored.
     """
     family = config.get("model_type")
+    if family is not None and not isinstance(family, str):
+        raise ArchitectureError(f"model_type is {family!r:.60}, not a name", hint="give a model's config.json")
     if family is None and config.get("parameters_total") is not None:
         return bare_model(config["parameters_total"])
     notes: tuple[str, ...] = ()
