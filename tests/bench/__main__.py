@@ -170,10 +170,10 @@ def main() -> None:
         clients(standin, folder / "clients", say)
         integral_error(standin, folder)
         week(folder)
-        (folder / "client").mkdir()
-        client(folder / "client", say)
         (folder / "merge").mkdir()
         merge(folder / "merge", say)
+        (folder / "client").mkdir()
+        client(folder / "client", say)  # last: it loads PyTorch, whose memory a child begins with
 
 
 if __name__ == "__main__":
