@@ -84,10 +84,17 @@ def meaning_lines(predicate: Mapping[str, Any]) -> list[str]:
         lines.append(f"  by model   {format_flop(int(architecture['computed']))}, {shown}: from its shape and tokens")
     warned = [ratio for ratio in predicate["reconciliation"] if ratio["warning"] is not None]
     lines += [f"  WARNING    {one_line(ratio['name'])}: {one_line(ratio['warning'])}" for ratio in warned]
-    for finding in predicate["findings"]:
-        if finding["state"] is not None:
+    judged = [finding for finding in predicate["findings"] if finding["state"] is not None]
+    undeclared = [one for one in judged if one["applies"] is None and one["state"] == "indeterminate"]
+    for finding in judged:
+        if finding not in undeclared:
             sure = "" if finding["applies"] else " (if it applies)"
             lines.append(f"  {finding['state'].upper():<13} {one_line(finding['title'])}{sure}: {_share(finding)}")
+    if undeclared:
+        lines.append(
+            f"  INDETERMINATE {counted(len(undeclared), 'threshold')}: too little is declared of the training and its "
+            "base model (docs/thresholds.md)"
+        )
     return lines
 
 

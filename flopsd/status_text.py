@@ -100,8 +100,14 @@ def _counted(guidelines: Mapping[str, Any]) -> str:
 
 def threshold_lines(told: Sequence[Mapping[str, Any]]) -> list[str]:
     """Each rule: its state, the most that the run can be of it, when it would be crossed at the mean rate."""
-    lines = []
+    lines: list[str] = []
+    undeclared = [one for one in told if one["applies"] is None and one["state"] == "indeterminate"]
+    if undeclared:
+        what = f"{counted(len(undeclared), 'rule')}: INDETERMINATE, too little is declared (docs/thresholds.md)"
+        lines += _fact("threshold", what)
     for one in told:
+        if one in undeclared:
+            continue
         high, when = one["sharePpm"]["high"], one["crossing"]
         share = "no upper bound" if high is None else f"at most {share_text(int(high))}"
         crossing = "" if when is None or one["state"] == "above" else f", {crossing_text(when)}"
