@@ -176,5 +176,5 @@ def _share_of(found: Architecture, known: Required) -> Required:
     if known.stated_ppm is None or not all(whole for _, whole in pairs):
         return known
     shares = [min(PPM, part * PPM // whole) for part, whole in pairs]
-    # What the terms leave out, such as the optimizer, is executed and not recomputed: the share has no upper end below 1.
+    # What the terms leave out, such as the optimizer, is executed and not recomputed: no upper end below 1 is certain.
     return Required(min(known.stated_ppm, *shares), shares[1], PPM, f"{known.source}; by the model's own terms")
