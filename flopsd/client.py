@@ -79,7 +79,7 @@ class Client:
         self._complaints: set[str] = set()
         self._socket: socket.socket | None = None
         self._backoff_seconds = BACKOFF_SECONDS
-        self._closing = threading.Event()
+        self._closing, self._leaving = threading.Event(), False
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is reentrant, unlike Event.set
         self._awake = True
         self._thread = threading.Thread(target=self._run, name="flopsd-client", daemon=True)
@@ -155,8 +155,9 @@ class Client:
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Tell what is untold and take leave, within `seconds`. Done at the interpreter's exit by itself."""
-        if os.getpid() != self._pid:
+        if os.getpid() != self._pid or self._leaving:
             return
+        self._leaving = True  # a signal handler may call while its thread is in here, and Event.set is not reentrant
         atexit.unregister(self.close)
         self._closing.set()
         self._wake.put(None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import queue
 import shutil
 import signal
 import socket
@@ -61,7 +62,11 @@ class Stack:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._programs: list[tuple[str, subprocess.Popen[bytes], Path]] = []
-        self.stop = threading.Event()
+        self._told: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def stop(self) -> None:
+        """For a signal handler, which may put into a SimpleQueue and must not set an Event."""
+        self._told.put(None)
 
     def start(self, name: str, command: list[str], ready: str) -> None:
         """Start it and wait until `ready` answers. Raises RuntimeError with the end of its log."""
@@ -72,16 +77,24 @@ class Stack:
             )
         self._programs.append((name, process, log))
         for _ in range(START_SECONDS * 10):
-            if self.stop.is_set() or answers(ready):
+            if answers(ready) or self.stops_within(0.1):
                 return
             self._check()
-            self.stop.wait(0.1)
         raise RuntimeError(f"{name} does not answer at {ready}:\n{log.read_text()[-2000:]}")
 
     def wait(self) -> None:
         """Until it is told to stop. Raises RuntimeError where a program ends by itself."""
-        while not self.stop.wait(1):
+        while not self.stops_within(1):
             self._check()
+
+    def stops_within(self, seconds: float) -> bool:
+        """Whether it was told to stop, or is within `seconds`."""
+        try:
+            self._told.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        self.stop()  # for who asks next
+        return True
 
     def end(self) -> None:
         for _, process, _ in reversed(self._programs):
@@ -148,7 +161,7 @@ def up(folder: Path, source: str, tools: dict[str, str]) -> int:
     }
     stack = Stack(folder)
     for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, lambda *_: stack.stop.set())
+        signal.signal(signum, lambda *_: stack.stop())
     try:
         stack.start(
             "flopsd",
@@ -169,7 +182,7 @@ def up(folder: Path, source: str, tools: dict[str, str]) -> int:
              f"--web.listen-address=127.0.0.1:{prometheus}"],
             f"{urls['prometheus']}/-/ready",
         )  # fmt: skip
-        if not stack.stop.is_set():
+        if not stack.stops_within(0):
             tell(urls, source)
         stack.wait()
     except RuntimeError as fault:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,6 +16,7 @@ from flopsd.push.lanes import Lane, Sender
 from flopsd.push.pages import parse_page
 from flopsd.push.states import PushState
 from flopsd.push.targets import Target
+from flopsd.signals import awaited
 
 log = logging.getLogger("flopsd")
 END_SECONDS = 10.0
@@ -93,24 +93,21 @@ def run_scraping(
     url: str, every_seconds: float, targets: Sequence[Target], environment: Mapping[str, str], clock: Clock
 ) -> bool:
     """Push what `url` shows every so often, until SIGTERM or SIGINT. True if the last page went through."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    pusher, complaint = Pusher(targets, environment, clock, tell=False), ""
-    due_ns = clock.boottime_ns()
-    while True:
-        stopping = stop.is_set()
-        try:
-            pusher.offer(_scrape(url, clock))
-            complaint = ""
-        except (OSError, ValueError) as fault:
-            if str(fault) != complaint:
-                log.error("cannot read %s: %s; it is tried again", url, fault)
-            complaint = str(fault)
-        if stopping:
-            return pusher.finish() and not complaint
-        due_ns = max(due_ns + round(every_seconds * NS_PER_S), clock.boottime_ns())
-        clock.wait(stop, (due_ns - clock.boottime_ns()) / NS_PER_S)
+    with awaited(signal.SIGTERM, signal.SIGINT) as wait:  # before the lanes' threads start
+        pusher, complaint, stopping = Pusher(targets, environment, clock, tell=False), "", False
+        due_ns = clock.boottime_ns()
+        while True:
+            try:
+                pusher.offer(_scrape(url, clock))
+                complaint = ""
+            except (OSError, ValueError) as fault:
+                if str(fault) != complaint:
+                    log.error("cannot read %s: %s; it is tried again", url, fault)
+                complaint = str(fault)
+            if stopping:
+                return pusher.finish() and not complaint
+            due_ns = max(due_ns + round(every_seconds * NS_PER_S), clock.boottime_ns())
+            stopping = wait((due_ns - clock.boottime_ns()) / NS_PER_S) is not None
 
 
 def _scrape(url: str, clock: Clock) -> Page:
