@@ -236,6 +236,7 @@ def of_fleet() -> Any:
             "Measured FLOP/s.",
             RATE,
             (f"run:flopsd_flop:rate5m{{{metered}}}", "{{run_id}}"),
+            width=24,
             stacked=True,
         ),
         lines(
@@ -253,9 +254,14 @@ def of_fleet() -> Any:
             log=True,
         ),
         shares(
-            "Share of thresholds",
+            "Share of thresholds by run",
             "What is measured or certain, never a ceiling. Indicative, no legal advice.",
             (f"run:flopsd_threshold_reached:ratio{{{metered}}}", "{{run_id}} {{rule}} ({{bound}})"),
+        ),
+        shares(
+            "Share of thresholds by lineage",
+            "All runs of a lineage together, ended ones too: what is measured or certain, never a ceiling.",
+            ("lineage:flopsd_threshold_share:ratio", "{{lineage}} {{rule}} ({{bound}})"),
         ),
         heat(
             "Coverage by run",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.model import GapReason
-from tests.support.prometheus import ALERTS, FOLDER, RULES, Case, changed, healthy, promtool_says, rules
+from tests.support.prometheus import ALERTS, FOLDER, RULES, Case, World, changed, healthy, promtool_says, rules
 
 RUNBOOK = FOLDER.parent.parent / "docs" / "runbook.md"
 REACHED = "flopsd_threshold_share_ratio|"
@@ -112,7 +112,31 @@ def test_every_alert_fires_and_is_silent(tmp_path: Path) -> None:
         {f'{REACHED}"measured"': "0.9x120", 'flopsd_run_flop|guidelines|"measured"': None,
          'flopsd_flop_total|precision="undeclared"': "0+60e15x120"},
     )  # fmt: skip
+    six: World = {}
+    for number in range(6):
+        one = healthy(f"i{number}", f"r{number}", f"n{number}", f"G{number}", more=',lineage="m"')
+        one = changed(one, {f'{REACHED}"measured"': "0.17x120", f'{REACHED}"high"': "0.9x120"})
+        six |= {name: values.replace("x120", f"x{20 * number + 10}") for name, values in one.items()}
+    two = {
+        **healthy("a", "r0", "n0", "G0", more=',lineage="m"'),
+        **changed(
+            healthy("b", "r1", "n1", "G1", more=',lineage="m"'),
+            {f'{REACHED}"measured"': "0.01+0.00005x120", f'{REACHED}"high"': "0.1x120"},
+        ),
+    }
     cases = [
+        Case("six runs below one after the other, their lineage above", six, MINUTE + 5, fires({"FlopsdThreshold95"})),
+        Case(
+            "a lineage crosses within 14 days, and a run of it",
+            two,
+            MINUTE,
+            {
+                'count by (run_id) (ALERTS{alertstate="firing", alertname="FlopsdThresholdCrossingForecast"})': [
+                    ({}, 1),
+                    ({"run_id": "r1"}, 1),
+                ]
+            },
+        ),
         Case("all is well", healthy(), MINUTE, fires(set())),
         *(Case(n, changed(healthy(), changes), MINUTE, fires(names)) for n, (changes, names) in FIRING.items()),
         Case("a recording", replay, MINUTE, fires({"FlopsdReplayInProduction"})),

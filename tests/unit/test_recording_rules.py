@@ -77,6 +77,11 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
     # The ended run, and the two nodes of the other once each; not the recording.
     of("lineage:flopsd_run_flop:sum", basis="guidelines", bound="measured"): [
         ({"lineage": "m", "basis": "guidelines", "bound": "measured"}, 1e15 * (50 * 60 + 2 * SECONDS))],
+    of("lineage:flopsd_node_threshold_share:last", run_id="r0", bound="measured"): [
+        ({"lineage": "m", "run_id": "r0", "node": "n0", **SHARE, "bound": "measured"}, 0.02)],
+    of("lineage:flopsd_threshold_share:ratio"): [
+        ({"lineage": "m", **SHARE, "bound": "low"}, 0.03), ({"lineage": "m", **SHARE, "bound": "measured"}, 0.06)],
+    of("lineage:flopsd_threshold_reached:ratio"): [({"lineage": "m", **SHARE, "bound": "measured"}, 0.06)],
     "fleet:flopsd_flop:rate5m": [({}, 2e15)],
     "fleet:flopsd_power_watts:rate5m": [({}, 1200)],
     "fleet:flopsd_devices:count": [({}, 2)],
@@ -107,6 +112,13 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
         f'flopsd_threshold_share_ratio{{job="flopsd",instance="{i}",policy="p",rule="r",quantity="base+updates",bound="{b}"}}':
         f"{share}x120" for i, share in (("a", 0.3), ("b", 0.4)) for b in ("low", "measured")
     }  # fmt: skip
+    half_known = {
+        **changed(healthy("a", "r1", "n1", "G0"), {'flopsd_threshold_share_ratio|"low"': "0.015x120"}),
+        **changed(healthy("b", "r1", "n2", "G1"), {
+            'flopsd_threshold_share_ratio|"measured"': None, 'flopsd_threshold_share_ratio|"low"': "0.03x120"}),
+    }  # fmt: skip
+    alone = healthy("a", "r1", "n1", "G0", more=OF_M)
+    over = {name: values.replace("x120", "x60") for name, values in fleet().items()}
     moved = {
         **ends(healthy("old", "r1", "algo-1", "G0", more=OF_M), 50),
         **changed(
@@ -125,6 +137,14 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
             "device:flopsd_hfu:ratio5m": [], "run:flopsd_hfu:ratio5m": [], "fleet:flopsd_flop:rate5m": [({}, 2e15)]}),
         Case("nothing measured: what is certain, and it says so", unmeasured, 100, {
             "run:flopsd_threshold_reached:ratio": [({"run_id": "r1", "replay": "false", **SHARE, "bound": "low"}, 0.01)]}),
+        Case("a node tells only what is certain, and that is more", half_known, 100, {
+            "run:flopsd_threshold_reached:ratio": [
+                ({"run_id": "r1", "replay": "false", **SHARE, "bound": "low"}, 0.045)]}),
+        Case("a lineage of one run says no more than the run", alone, 100, {"lineage:flopsd_threshold_reached:ratio": []}),
+        Case("a lineage whose runs have all ended", over, 100, {
+            "lineage:flopsd_threshold_reached:ratio": [],
+            of("lineage:flopsd_threshold_share:ratio", bound="measured"): [
+                ({"lineage": "m", **SHARE, "bound": "measured"}, 0.06)]}),
         Case("a base model is counted once, and is then a lower end", with_base, 100, {
             "run:flopsd_threshold_share:ratio": [({"run_id": "r1", "replay": "false", "policy": "p", "rule": "r",
                                                    "quantity": "base+updates", "bound": "low"}, 0.4)]}),
