@@ -12,8 +12,9 @@ from flopsd.context import default_state_dir
 from flopsd.delivery import copy_places, copy_seconds, local_ledger
 from flopsd.errors import FlopsdError, LedgerError
 from flopsd.evidence import Wanted
-from flopsd.journal import Journal, StateDir
+from flopsd.journal import Journal
 from flopsd.settings import Settings
+from flopsd.state_dir import StateDir
 
 if TYPE_CHECKING:
     from flopsd.seal import Sealed

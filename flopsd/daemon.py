@@ -16,8 +16,9 @@ from flopsd.clock import NS_PER_S, Clock
 from flopsd.core.model import GapReason
 from flopsd.core.sessions import Event
 from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.hearing import Message
 from flopsd.sources import Source, ask, read_source
-from flopsd.writer import Message, Writer
+from flopsd.writer import Writer
 
 log = logging.getLogger("flopsd")
 REOPEN_SECONDS, REOPEN_SECONDS_MAX = 5.0, 60.0  # doubled each time that nothing of its kind is here

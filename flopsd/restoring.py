@@ -21,8 +21,9 @@ from flopsd.core.records import History, read_history
 from flopsd.errors import FlopsdError, JournalDamagedError
 from flopsd.files import replace_file
 from flopsd.framing import GENESIS, Line, read_lines
-from flopsd.journal import Recovery, StateDir
+from flopsd.journal import Recovery
 from flopsd.placing import journal_beside, peaks_beside, public_key_beside
+from flopsd.state_dir import StateDir
 
 log = logging.getLogger("flopsd")
 

@@ -10,11 +10,12 @@ from flopsd.clock import Clock
 from flopsd.closing import NEW_KEY, state_dir
 from flopsd.delivery import local_ledger
 from flopsd.errors import LedgerError
-from flopsd.journal import StateDir, read_live
+from flopsd.journal import read_live
 from flopsd.prefix import longest_prefix, read_durable
 from flopsd.seal import Sealed, seal_journal
 from flopsd.settings import Settings
 from flopsd.signing.keys import ensure_key
+from flopsd.state_dir import StateDir
 
 log = logging.getLogger("flopsd")
 

@@ -21,7 +21,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.core.policy import Policy
 from flopsd.daemon import Daemon
 from flopsd.delivery import RESERVE_SECONDS, copy_places, local_ledger
-from flopsd.journal import Journal, Recovery, StateDir
+from flopsd.journal import Journal, Recovery
 from flopsd.meeting import SOCKET_NAME, socket_path
 from flopsd.metricline import MetricLines
 from flopsd.notify import Notifier
@@ -35,6 +35,7 @@ from flopsd.rolling import RollingSeals, shown
 from flopsd.runs import choose_run, recover
 from flopsd.settings import Settings, declared_of
 from flopsd.sources import SourceSettings
+from flopsd.state_dir import StateDir
 from flopsd.writer import Writer, WriterSettings
 
 log = logging.getLogger("flopsd")

@@ -18,7 +18,8 @@ from flopsd.core.records import History, extend
 from flopsd.errors import FlopsdError, JournalError
 from flopsd.facts import SCHEMA, facts_in
 from flopsd.framing import GENESIS
-from flopsd.journal import StateDir, newest_pending, read_live
+from flopsd.journal import newest_pending, read_live
+from flopsd.state_dir import StateDir
 from flopsd.tables import Tables
 
 _TIMEOUT_SECONDS = 5

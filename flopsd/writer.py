@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from flopsd import __version__
@@ -16,38 +16,22 @@ from flopsd.clock import NS_PER_S, Clock, rfc3339
 from flopsd.context import Context
 from flopsd.core.codec import DeviceEntry, device_record, evidence_record, precision_record, tally_record
 from flopsd.core.declared import NOTHING_DECLARED, Declared
-from flopsd.core.figures import Rating
 from flopsd.core.meaning import NOTHING_TOLD, told
-from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Precision, Sweep, Tally
+from flopsd.core.model import Device, DeviceUid, GapReason, Precision, Reading, Sweep, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy import Policy
-from flopsd.core.rated import rating_of
-from flopsd.core.records import FORMAT, History, Incarnation
+from flopsd.core.records import FORMAT, History
 from flopsd.core.sessions import Event
+from flopsd.hearing import Hearing, Message
 from flopsd.journal import Journal, Recovery
 from flopsd.outbox import Outbox
-from flopsd.roster import Roster
+from flopsd.past import Counted, Past
 from flopsd.sessions import Sessions
-from flopsd.snapshot import DeviceState, Snapshot, SourceState
+from flopsd.snapshot import DeviceState, Snapshot
 from flopsd.watched import Watched, rate
 
 log = logging.getLogger("flopsd")
 STEP_TOLERANCE_NS = NS_PER_S
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What a pump sends: a sweep, or the reason why there is none."""
-
-    source: str
-    at_ns: int
-    devices: Sequence[Device] = ()
-    sweep: Sweep | None = None
-    fault: str = ""
-    reason: GapReason = GapReason.SOURCE_DOWN
-    absent: bool = False  # nothing of the source's kind is on this machine
-    read_seconds: float | None = None
-    opened: Mapping[str, Any] | None = None  # facts of a source that was just opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +71,10 @@ class Writer:
         self._context, self._clock, self._emit = context, clock, emit
         self._watched: dict[DeviceUid, Watched] = {}
         self._parted: set[DeviceUid] = set()  # of a machine that is gone: watched until this incarnation began
-        self._sources = {name: SourceState() for name in settings.sources}
-        self._heard_ns: dict[str, int] = {}
-        self._patience_ns: dict[str, int] = {}
-        self._not_ours: dict[str, frozenset[DeviceUid]] = {}
-        self._roster = Roster(settings.sources)
-        self._told_nothing = False
-        self._history = History()
-        self._last: dict[DeviceUid, Incarnation] = {}  # the last incarnation that watched a device
+        self._hearing = Hearing(settings.sources, clock)
+        self._past = Past(History(), table, context.boot_id, 0, 0)
         self._sessions = Sessions(settings.run_declared, {}, clock.boottime_ns)
-        self._gone: tuple[tuple[Tally, Rating], ...] = ()
+        self._gone: Counted = ()
         self._incarnation, self._begin_ns, self._run = 0, 0, ""
         self._offset_ns = 0
         self._checkpointed_ns = 0
@@ -107,7 +85,7 @@ class Writer:
     def begin(self, run: str, history: History, recovery: Recovery | None) -> None:
         """Start an incarnation behind `history`; what the last one left open becomes a gap."""
         clock = self._clock
-        self._run, self._history, self._incarnation = run, history, len(history.incarnations) + 1
+        self._run, self._incarnation = run, len(history.incarnations) + 1
         self._sessions = Sessions(self._settings.run_declared, history.sessions, clock.boottime_ns)
         self._told = told(self._settings.run_declared, list(history.sessions.values()))
         self._begin_ns = self._checkpointed_ns = clock.boottime_ns()
@@ -135,35 +113,35 @@ class Writer:
                 "policies": [{"id": policy.id, "sha256": policy.sha256} for policy in self._settings.policies],
             }
         )
-        self._find_gone()
-        self._last = {uid: incarnation for incarnation in history.incarnations for uid in incarnation.tallies}
+        self._past = Past(history, self._table, self._context.boot_id, self._begin_ns, self._offset_ns)
+        self._gone = self._past.without(self._watched)
         self._go_on(same_boot=True)
         self._publish()
 
     def take(self, message: Message) -> None:
         """Fold one message in and make its totals survive a kill."""
-        name, state = message.source, self._sources.get(message.source, SourceState())
-        self._heard_ns[name] = message.at_ns
+        name, hearing = message.source, self._hearing
+        hearing.heard(message)
         if message.opened is not None:
             self._outbox.append(
                 {"kind": "source", "incarnation": self._incarnation, "name": name, "facts": dict(message.opened)}
             )
-            state = replace(state, replay=bool(message.opened.get("replay")))
         if message.sweep is None:
-            self._sources[name] = self._failed(state, message)
+            reassign = hearing.failed(message)
             for watched in self._of_source(name):
                 watched.count(watched.gap(message.at_ns, message.reason), self._sessions.in_force)
-            if self._roster.down(name):
+            if reassign:
                 self._reassign()
         else:
-            if self._roster.offer(name, message.devices):
+            if hearing.roster.offer(name, message.devices):
                 for device in message.devices:
                     self._parted.discard(device.uid)
-                    if device.uid not in self._watched and not self._roster.is_in_slices(device.uid):
-                        others = device.uid in self._not_ours.get(name, ())
-                        self._watch(device, name, since_ns=message.at_ns if others else None)
+                    if device.uid not in self._watched and not hearing.roster.is_in_slices(device.uid):
+                        self._watch(
+                            device, name, since_ns=message.at_ns if hearing.is_anothers(device.uid, name) else None
+                        )
                 self._reassign()
-            self._sources[name] = self._swept(state, message, message.sweep)
+            hearing.swept(message, message.sweep, self._count(name, message.sweep))
         self.tick()
 
     def hear(self, event: Event) -> None:
@@ -218,17 +196,12 @@ class Writer:
         """Take up a device where its last incarnation left it, else at this one's beginning; one that was
         another job's until now, at `since_ns`."""
         rating = rate(device, self._table, self._settings.declared(device))
-        tally = self._left_off(device.uid) if since_ns is None else Tally(since_ns, since_ns)
+        tally = self._past.left_off(device.uid) if since_ns is None else Tally(since_ns, since_ns)
         part_id = None if rating.part is None else rating.part.id
         entry = DeviceEntry(device, source, part_id, tally.begin_ns, rating.precision)
-        earlier = tuple(
-            (incarnation.tallies[device.uid], rating_of(incarnation, device.uid, self._table))
-            for incarnation in self._history.incarnations
-            if device.uid in incarnation.tallies
-        )
-        state = DeviceState(device, source, part_id, rating, tally, tally, earlier)
+        state = DeviceState(device, source, part_id, rating, tally, tally, self._past.of(device.uid))
         watched = self._watched[device.uid] = Watched(len(self._watched), entry, state)
-        self._find_gone()
+        self._gone = self._past.without(self._watched)
         self._outbox.append(device_record(self._incarnation, watched.number, entry, tally))
         if tally.begin_ns < self._begin_ns:
             watched.count(watched.gap(self._begin_ns, GapReason.DAEMON_DOWN), self._sessions.in_force)
@@ -236,7 +209,7 @@ class Writer:
     def _reassign(self) -> None:
         """Follow the roster: a device whose source or expected evidence changed says so in the journal."""
         for uid, watched in self._watched.items():
-            best = self._roster.best(uid)
+            best = self._hearing.roster.best(uid)
             if best is None:
                 continue
             source, device = best
@@ -250,113 +223,39 @@ class Writer:
     def _go_on(self, *, same_boot: bool) -> None:
         """Take up what killed incarnations watched. What one on another boot watched, and no source lists here, did
         something after its last record that none tells: until this incarnation began it is a gap, and no longer."""
-        for uid, last in self._last.items():
-            if uid in self._watched or last.end is not None or (last.boot_id == self._context.boot_id) != same_boot:
+        for uid, entry in self._past.left_open(same_boot=same_boot):
+            if uid in self._watched:
                 continue
-            entry = next(entry for entry in last.devices.values() if entry.device.uid == uid)
             if not same_boot:
                 self._parted.add(uid)
             self._watch(entry.device, entry.source)
 
-    def _left_off(self, uid: DeviceUid) -> Tally:
-        """Where counting begins, with the absolute counters it goes on from.
-
-        After a death on the same boot: where the dead incarnation stood. After another boot only the
-        wall clock tells how long that was, and counters have begun anew. After a regular end, or for a
-        new device: at this incarnation's beginning.
-        """
-        begin_ns, before = self._begin_ns, self._last.get(uid)
-        if before is None or before.end is not None:
-            return Tally(begin_ns, begin_ns)
-        tally = before.tallies[uid]
-        if before.boot_id == self._context.boot_id:
-            begin_ns = min(tally.watermark_ns, begin_ns)
-            return Tally(begin_ns, begin_ns, counters=tally.counters, totals=tally.totals, totals_ns=tally.totals_ns)
-        then_wall_ns = tally.watermark_ns - before.begin["ns"] + before.begin["wall_ns"]
-        begin_ns -= max(0, begin_ns + self._offset_ns - then_wall_ns)
-        return Tally(begin_ns, begin_ns)
-
-    def _swept(self, state: SourceState, message: Message, sweep: Sweep) -> SourceState:
-        errors = dict(state.errors)
+    def _count(self, source: str, sweep: Sweep) -> list[Reading]:
+        """Fold a sweep's readings in; those that were: another source may read a device better, or its slices are."""
+        counted = []
         for reading in sweep.readings:
             watched = self._watched.get(reading.device)
-            if watched is None and self._roster.is_in_slices(reading.device):
-                continue
             if watched is None:
-                log.error("source %s sent a reading of %s, which it does not list", message.source, reading.device)
+                if not self._hearing.roster.is_in_slices(reading.device):
+                    log.error("source %s sent a reading of %s, which it does not list", source, reading.device)
                 continue
-            best = self._roster.best(reading.device)
-            if best is None or best[0] != message.source:
-                continue  # another source reads this device, and better, or its slices are read
-            if isinstance(reading.work, Gap) and reading.work.reason is not GapReason.STARTING:
-                errors[reading.work.reason.value] = errors.get(reading.work.reason.value, 0) + 1
-            watched.count(reading, self._sessions.in_force, sweep.gauges.get(reading.device))
-        self._patience_ns[message.source] = sweep.patience_ns
-        self._not_ours[message.source] = sweep.not_ours
-        read = any(not isinstance(reading.work, Gap) for reading in sweep.readings)
-        seen = self._clock.wall_ns() if read else state.last_reading_wall_ns
-        return replace(
-            state,
-            up=True,
-            absent=False,
-            reason="",
-            errors=errors,
-            read_seconds=message.read_seconds,
-            last_reading_wall_ns=seen,
-        )
+            best = self._hearing.roster.best(reading.device)
+            if best is not None and best[0] == source:
+                watched.count(reading, self._sessions.in_force, sweep.gauges.get(reading.device))
+                counted.append(reading)
+        return counted
 
     def _fill(self, now_ns: int, tolerance_ns: int | None, otherwise: GapReason) -> None:
         """Turn silence of more than `tolerance_ns` into gaps, or all of it, so that no time is left out."""
-        for name, state in self._sources.items():
-            if state.up and tolerance_ns is not None and now_ns - self._heard_ns.get(name, now_ns) > tolerance_ns:
-                self._sources[name] = replace(state, up=False, reason=GapReason.SOURCE_SILENT.value)
-                if self._roster.down(name):
-                    self._reassign()
+        if tolerance_ns is not None and self._hearing.fell_silent(now_ns, tolerance_ns):
+            self._reassign()
         for uid, watched in self._watched.items():
             if uid in self._parted:
                 continue
-            patience_ns = self._patience_ns.get(watched.entry.source, 0)
-            allowed_ns = 0 if tolerance_ns is None else tolerance_ns + patience_ns
-            if now_ns - watched.state.tally.watermark_ns <= allowed_ns:
-                continue
-            source = self._sources.get(watched.entry.source)
-            reason = otherwise
-            if source is None or not source.up:
-                reason = (
-                    GapReason.SOURCE_SILENT if source and source.reason == "source_silent" else GapReason.SOURCE_DOWN
-                )
-            elif self._roster.best(watched.entry.device.uid) is None:
-                reason = self._why_unlisted(watched.entry)
-            watched.count(watched.gap(now_ns, reason), self._sessions.in_force)
-
-    def _failed(self, state: SourceState, message: Message) -> SourceState:
-        errors = dict(state.errors)
-        if not message.absent:
-            errors[message.reason.value] = errors.get(message.reason.value, 0) + 1
-        if state.reason != message.fault:
-            log.log(logging.DEBUG if message.absent else logging.ERROR, "source %s: %s", message.source, message.fault)
-        failed = replace(
-            state,
-            up=False,
-            absent=message.absent,
-            reason=message.fault,
-            errors=errors,
-            read_seconds=message.read_seconds,
-        )
-        others = [other for name, other in self._sources.items() if name != message.source]
-        if message.absent and not self._told_nothing and all(other.absent for other in others):
-            self._told_nothing = True
-            told = "; ".join(other.reason for other in (*others, failed))
-            log.error(
-                "NOTHING IS METERED: no accelerator is found here: %s; `flopsd doctor` says what to do about each", told
-            )
-        return failed
-
-    def _why_unlisted(self, entry: DeviceEntry) -> GapReason:
-        if self._roster.is_in_slices(entry.device.uid):
-            return GapReason.IN_SLICES
-        others = entry.device.uid in self._not_ours.get(entry.source, ())
-        return GapReason.NOT_OURS if others else GapReason.DEVICE_MISSING
+            allowed_ns = 0 if tolerance_ns is None else tolerance_ns + self._hearing.patience_ns(watched.entry.source)
+            if now_ns - watched.state.tally.watermark_ns > allowed_ns:
+                reason = self._hearing.why_unread(watched.entry, otherwise)
+                watched.count(watched.gap(now_ns, reason), self._sessions.in_force)
 
     def _of_source(self, name: str) -> list[Watched]:
         found = ((uid, watched) for uid, watched in self._watched.items() if watched.entry.source == name)
@@ -394,7 +293,7 @@ class Writer:
             incarnation=self._incarnation,
             table=self._table,
             devices=tuple(watched.state for watched in self._watched.values()),
-            sources=dict(self._sources),
+            sources=dict(self._hearing.states),
             journal_records=self._journal.records,
             journal_last_append_wall_ns=self._outbox.last_append_wall_ns,
             journal_fault=self._outbox.fault,
@@ -402,15 +301,6 @@ class Writer:
             told=self._told,
             policies=tuple(self._settings.policies),
             is_whole=len(self._context.roster) <= 1,
-        )
-
-    def _find_gone(self) -> None:
-        """What earlier incarnations counted of devices that this one has not seen: it is the run's all the same."""
-        self._gone = tuple(
-            (tally, rating_of(incarnation, uid, self._table))
-            for incarnation in self._history.incarnations
-            for uid, tally in incarnation.tallies.items()
-            if uid not in self._watched
         )
 
     def _checkpoint_line(self) -> str:

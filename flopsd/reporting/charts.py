@@ -143,10 +143,10 @@ def bands(spans: Iterable[tuple[int, int]], begin: int, end: int) -> tuple[Band,
 
 
 def linear_ticks(top: int) -> tuple[int, ...]:
-    """Round steps from zero to about `top`: at most five."""
+    """Zero and at most five round steps towards `top`."""
     if top <= 0:
         return (0,)
-    raw = max(1, top // 4)
+    raw = max(top // 4, -(-top // 5))  # the second is more for a handful only
     size = 10 ** (len(str(raw)) - 1)
     step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= raw)
     return tuple(range(0, top + 1, step))

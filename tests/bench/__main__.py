@@ -16,11 +16,11 @@ import pynvml
 
 from flopsd.clock import NS_PER_S
 from flopsd.core.model import Active, Pipe
-from flopsd.journal import StateDir
 from flopsd.seal import seal_journal
 from flopsd.signing.keys import ensure_key, load_public
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml import NvmlSource
+from flopsd.state_dir import StateDir
 from flopsd.testing import FakeClock
 from flopsd.verify import verify_ledger
 from tests.bench.client import client

@@ -9,9 +9,11 @@ from flopsd.clock import NS_PER_S
 from flopsd.context import Context
 from flopsd.core.model import Device, Gauges, Growth, Pipe, Reading, Sweep, Totals
 from flopsd.core.records import read_history
-from flopsd.journal import Journal, StateDir
+from flopsd.hearing import Message
+from flopsd.journal import Journal
+from flopsd.state_dir import StateDir
 from flopsd.testing import FakeClock
-from flopsd.writer import Message, Writer, WriterSettings
+from flopsd.writer import Writer, WriterSettings
 from tests.support.runs import H100
 from tests.support.strategies import table
 

@@ -17,9 +17,10 @@ from typing import Any
 from flopsd.core.ledger import JournalFacts, SealFacts, encode, statement
 from flopsd.core.records import read_history
 from flopsd.framing import GENESIS, frame
-from flopsd.journal import StateDir, read_journal
+from flopsd.journal import read_journal
 from flopsd.signing.dsse import sign
 from flopsd.signing.keys import ensure_key, load_signer
+from flopsd.state_dir import StateDir
 from flopsd.testing import FakeClock
 from tests.bench.journals import fill, gpus
 from tests.support.jobs import slurm

@@ -19,7 +19,8 @@ from flopsd.clock import NS_PER_S, Clock
 from flopsd.core.codec import DeviceEntry, device_entry, tally_from_record
 from flopsd.core.model import Tally
 from flopsd.framing import GENESIS
-from flopsd.journal import JOURNAL_NAME, PENDING_NAME, newest_pending, read_live
+from flopsd.journal import newest_pending, read_live
+from flopsd.state_dir import JOURNAL_NAME, PENDING_NAME
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUN_ID = "hardware"

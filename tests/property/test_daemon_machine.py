@@ -20,10 +20,12 @@ from flopsd.core.ledger import figures_of
 from flopsd.core.model import Active, Device, Evidence, Figures, Gap, GapReason, Pipe, Reading, Sweep
 from flopsd.core.records import History, read_history
 from flopsd.errors import JournalError
-from flopsd.journal import Journal, StateDir
+from flopsd.hearing import Message
+from flopsd.journal import Journal
 from flopsd.snapshot import DeviceState, Snapshot
+from flopsd.state_dir import StateDir
 from flopsd.testing import FakeClock
-from flopsd.writer import Message, Writer, WriterSettings
+from flopsd.writer import Writer, WriterSettings
 from tests.support.strategies import table
 
 DEVICES = tuple(

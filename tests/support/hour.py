@@ -18,9 +18,9 @@ from flopsd.core.declared import Declared, Method, Phase, Recomputation
 from flopsd.core.model import Active, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
 from flopsd.core.sessions import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.exporter import Exposition
+from flopsd.hearing import Message
 from flopsd.policies import load_policies
 from flopsd.snapshot import Keeping
-from flopsd.writer import Message
 from tests.support.free import free_port
 from tests.support.process import get, wait_until
 from tests.support.prometheus import RULES, rules

@@ -19,12 +19,14 @@ from flopsd.context import Context
 from flopsd.core.model import Precision
 from flopsd.core.peaks import PeakTable
 from flopsd.core.records import History
-from flopsd.journal import Journal, StateDir
+from flopsd.hearing import Message
+from flopsd.journal import Journal
 from flopsd.snapshot import Snapshot
 from flopsd.sources.replay import ReplaySource
+from flopsd.state_dir import StateDir
 from flopsd.testing import FakeClock
 from flopsd.web.server import WebServer
-from flopsd.writer import Message, Writer, WriterSettings
+from flopsd.writer import Writer, WriterSettings
 
 RECORDING = Path(__file__).resolve().parents[2] / "config" / "recordings" / "h100x2.jsonl"
 NODES_A_RUN = 50

@@ -12,11 +12,13 @@ from flopsd.core.declared import NOTHING_DECLARED, Declared
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
 from flopsd.core.policy import Policy
 from flopsd.core.records import read_history
-from flopsd.journal import Journal, StateDir
+from flopsd.hearing import Message
+from flopsd.journal import Journal
 from flopsd.seal import Sealed, seal_journal
 from flopsd.signing.keys import ensure_key
+from flopsd.state_dir import StateDir
 from flopsd.testing import FakeClock
-from flopsd.writer import Message, Writer, WriterSettings
+from flopsd.writer import Writer, WriterSettings
 from tests.support.strategies import table
 
 H100 = Device("GPU-h", 0, "nvidia", "NVIDIA H100 80GB HBM3", "165", "00000000:10:00.0", 0x2330, 132, 1980, None,

@@ -32,10 +32,12 @@ from flopsd.core.policy import Policy
 from flopsd.core.records import read_history
 from flopsd.core.sessions import Event
 from flopsd.framing import GENESIS, frame
-from flopsd.journal import Journal, StateDir, read_journal
+from flopsd.hearing import Message
+from flopsd.journal import Journal, read_journal
 from flopsd.policies import parse_policy
+from flopsd.state_dir import StateDir
 from flopsd.testing import FakeClock
-from flopsd.writer import Message, Writer, WriterSettings
+from flopsd.writer import Writer, WriterSettings
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors"
 PEAKS = VECTORS / "peaks.yaml"

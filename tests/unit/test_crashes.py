@@ -24,10 +24,11 @@ from flopsd.clock import NS_PER_S
 from flopsd.core.records import read_history
 from flopsd.errors import JournalError
 from flopsd.framing import read_lines
-from flopsd.journal import Journal, Recovery, StateDir, newest_pending, read_journal, read_live
+from flopsd.journal import Journal, Recovery, newest_pending, read_journal, read_live
 from flopsd.outbox import Outbox
 from flopsd.seal import seal_journal
 from flopsd.signing.keys import ensure_key, load_public
+from flopsd.state_dir import StateDir
 from flopsd.testing import FakeClock
 from flopsd.verify import verify_ledger
 from tests.support.runs import H100, Run

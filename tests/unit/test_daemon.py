@@ -14,8 +14,9 @@ from flopsd.core.model import Active, Device, Evidence, GapReason, Pipe, Reading
 from flopsd.core.records import read_history
 from flopsd.daemon import Daemon
 from flopsd.errors import SourceError, SourceUnavailableError
-from flopsd.journal import Journal, StateDir
+from flopsd.journal import Journal
 from flopsd.sources import Source, read_source
+from flopsd.state_dir import StateDir
 from flopsd.testing import ScriptedSource
 from flopsd.writer import Writer, WriterSettings
 from tests.support.runs import CONTEXT, H100

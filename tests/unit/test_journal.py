@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from flopsd.errors import JournalDamagedError, JournalError, StateDirBusyError
 from flopsd.framing import GENESIS, frame
-from flopsd.journal import Journal, StateDir, newest_pending, read_journal
+from flopsd.journal import Journal, newest_pending, read_journal
+from flopsd.state_dir import StateDir
 
 
 @pytest.fixture

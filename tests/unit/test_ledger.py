@@ -328,7 +328,8 @@ def test_a_key_is_made_once_private_to_its_owner(tmp_path: Path) -> None:
 def test_a_custom_peak_table_goes_along(tmp_path: Path) -> None:
     from flopsd.config import config_dir, load_peaks
     from flopsd.core.records import read_history
-    from flopsd.journal import Journal, StateDir
+    from flopsd.journal import Journal
+    from flopsd.state_dir import StateDir
     from flopsd.writer import Writer, WriterSettings
     from tests.support.runs import CONTEXT
 

@@ -13,11 +13,12 @@ from flopsd.clock import NS_PER_S
 from flopsd.context import Context
 from flopsd.core.ledger import figures_of
 from flopsd.core.records import History, read_history
-from flopsd.journal import Recovery, StateDir, read_journal
+from flopsd.journal import Recovery, read_journal
 from flopsd.merge.merging import MergeRequest, merge_ledgers
 from flopsd.placing import journal_beside
 from flopsd.restoring import restore
 from flopsd.signing.keys import ensure_key, load_public
+from flopsd.state_dir import StateDir
 from flopsd.testing import FakeClock
 from flopsd.verify import verify_ledger
 from tests.support.runs import A100, H100, Run

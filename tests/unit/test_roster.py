@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from flopsd.clock import NS_PER_S
 from flopsd.core.model import Busy, Device, Evidence, Gap, GapReason, Reading, Sweep
 from flopsd.core.records import read_history
-from flopsd.journal import Journal, StateDir
+from flopsd.hearing import Message
+from flopsd.journal import Journal
 from flopsd.roster import Roster
+from flopsd.state_dir import StateDir
 from flopsd.testing import FakeClock
-from flopsd.writer import Message, Writer, WriterSettings
+from flopsd.writer import Writer, WriterSettings
 from tests.support.runs import A100, CONTEXT, H100
 from tests.support.strategies import table
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from flopsd import exporter
+from flopsd import families
 from flopsd.clock import NS_PER_S
 from flopsd.core.model import GapReason
 from flopsd.snapshot import Keeping, Snapshot
@@ -91,7 +91,7 @@ def test_a_fault_in_rendering_is_a_500_and_the_daemon_lives(
     def broken(_: object) -> object:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(exporter, "_run_flop", broken)
+    monkeypatch.setattr(families, "flop", broken)
     assert get(f"{url}/metrics")[0] == 500
     assert "cannot render /metrics" in caplog.text
     monkeypatch.undo()

@@ -1,0 +1,91 @@
+"""The state folder: where what lies, and who holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from flopsd.errors import JournalError, StateDirBusyError
+
+JOURNAL_NAME, PENDING_NAME, LOCK_NAME, SEAL_LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock", "seal.lock"
+
+
+class StateDir:
+    """The state folder, held by one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    @property
+    def journal(self) -> Path:
+        return self.path / JOURNAL_NAME
+
+    @property
+    def pending(self) -> Path:
+        return self.path / PENDING_NAME
+
+    @property
+    def seal_lock(self) -> Path:
+        """What sealers of this folder take turns by; the daemon's own lock is another."""
+        return self.path / SEAL_LOCK_NAME
+
+    def acquire(self) -> None:
+        """Create the folder (0700) and take its lock.
+
+        Raises StateDirBusyError naming the holder, JournalError where the folder cannot be used.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as fault:
+            raise JournalError(
+                f"cannot use the state folder {self.path}: {fault.strerror}",
+                hint="give --state-dir a folder on a writable disk",
+            ) from fault
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(lock, 200, 0).decode("ascii", "replace").strip()
+            os.close(lock)
+            raise StateDirBusyError(
+                f"the state folder {self.path} belongs to a running flopsd: {_describe(holder)}",
+                hint="stop that one, or give this one another --state-dir",
+            ) from None
+        try:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
+        except OSError:
+            pass  # on a full disk the lock holds all the same, it only names nobody
+        self._lock = lock
+
+    def is_held(self) -> bool:
+        """Whether a daemon holds the folder now."""
+        try:
+            lock = os.open(self.path / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _describe(holder: str) -> str:
+    if not holder.isdigit():
+        return "process unknown"
+    import psutil  # only on this path: psutil costs a metering daemon a megabyte
+
+    try:
+        return f"process {holder} ({' '.join(psutil.Process(int(holder)).cmdline()[:6])})"
+    except psutil.Error:
+        return f"process {holder}"
