@@ -16,7 +16,19 @@ ONLY_BY = {
     "flopsd.service": ("flopsd.verbs",),
 }
 DRIVERS = ("flopsd.nvidia", "flopsd.dcgm", "flopsd.neuron", "flopsd.sources")
-NOT_FOR_DRIVERS = ("ledger", "journal", "writer", "seal", "verify", "signing", "snapshot", "daemon")
+NOT_FOR_DRIVERS = (
+    "ledger",
+    "journal",
+    "state_dir",
+    "writer",
+    "hearing",
+    "past",
+    "seal",
+    "verify",
+    "signing",
+    "snapshot",
+    "daemon",
+)
 PURE_IMPORTS = {
     "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "decimal", "enum", "flopsd", "fractions", "json",
     "math", "re", "typing",
