@@ -24,8 +24,8 @@ class SnapshotCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         snapshot = self._snapshot
         yield from families.flop(snapshot)
-        yield from families.time_and_energy(snapshot.devices)
-        yield from families.gauges(snapshot.devices)
+        yield from families.time_and_energy(snapshot)
+        yield from families.gauges(snapshot)
         yield from families.sources(snapshot)
         yield from families.journal(snapshot)
         if snapshot.keeping is not None:
@@ -40,7 +40,7 @@ class FactsCollector(Collector):
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        yield from families.device_facts(self._snapshot.devices)
+        yield from families.device_facts(self._snapshot)
         yield from families.run_facts(self._snapshot)
 
 
@@ -53,7 +53,8 @@ class Exposition:
     def render(self, snapshot: Snapshot, accept: str, more: Iterable[Metric] = ()) -> tuple[bytes, str]:
         """The page, with `more` below, and its content type, as the client's Accept header asks."""
         encoder, content_type = choose_encoder(_OPENMETRICS if _takes_openmetrics(accept) else "")
-        key = (content_type, snapshot.replay, *(state.device.uid for state in snapshot.devices))
+        told = ((state.device, state.source, state.part_id) for state in snapshot.devices)
+        key = (content_type, snapshot.replay, *told)
         if key not in self._facts:
             self._facts = {k: v for k, v in self._facts.items() if k[1:] == key[1:]}
             self._facts[key] = encoder(_registry(FactsCollector(snapshot))).removesuffix(b"# EOF\n")

@@ -7,15 +7,16 @@ says so in its HELP. Totals are ints until here and exported as the nearest floa
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from flopsd import __version__
 from flopsd.clock import NS_PER_S
+from flopsd.core.children import lasting_name
 from flopsd.core.figures import Row, gap_ceiling_flop, precision_label
 from flopsd.core.meaning import Meaning
-from flopsd.core.model import PPM, Device, Evidence, Pipe
+from flopsd.core.model import PPM, Evidence, Pipe
 from flopsd.core.policy import State
 from flopsd.snapshot import DeviceState, Keeping, Snapshot
 
@@ -53,7 +54,7 @@ def flop(snapshot: Snapshot) -> Iterator[Metric]:
             if gap_ns := tally.total_gap_ns - tally.elsewhere_ns:
                 most = gap_ceiling_flop(gap_ns, rating, snapshot.table)
                 bound = None if bound is None or most is None else bound + most
-        gpu = _gpu(state)
+        gpu = _gpu(snapshot, state)
         for key, flop in totals.items():
             measured.add_metric((*gpu, *key), float(flop))
         if bound is not None:
@@ -65,7 +66,7 @@ def flop(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _thresholds(snapshot, found)
 
 
-def time_and_energy(devices: Iterable[DeviceState]) -> Iterator[Metric]:
+def time_and_energy(snapshot: Snapshot) -> Iterator[Metric]:
     energy = CounterMetricFamily("flopsd_energy_joules", "Energy by the device's own counter.", labels=_GPU)
     observed = CounterMetricFamily(
         "flopsd_observed_seconds",
@@ -78,8 +79,8 @@ def time_and_energy(devices: Iterable[DeviceState]) -> Iterator[Metric]:
         "Gap time whose work counters that ran on told afterwards: it is in flopsd_flop_total.",
         labels=_GPU,
     )
-    for state in devices:
-        gpu = _gpu(state)
+    for state in snapshot.devices:
+        gpu = _gpu(snapshot, state)
         energy_mj = state.energy_mj()
         if energy_mj is not None:
             energy.add_metric(gpu, energy_mj / 1000)
@@ -91,7 +92,7 @@ def time_and_energy(devices: Iterable[DeviceState]) -> Iterator[Metric]:
     yield from (energy, observed, gaps, recovered)
 
 
-def gauges(devices: Iterable[DeviceState]) -> Iterator[Metric]:
+def gauges(snapshot: Snapshot) -> Iterator[Metric]:
     activity = GaugeMetricFamily(
         "flopsd_pipe_activity_ratio",
         "Share of the last interval's cycles in which the pipe was active.",
@@ -103,8 +104,8 @@ def gauges(devices: Iterable[DeviceState]) -> Iterator[Metric]:
         labels=_GPU,
     )
     clock = GaugeMetricFamily("flopsd_sm_clock_hertz", "SM clock at the last reading.", labels=_GPU)
-    for state in devices:
-        gpu = _gpu(state)
+    for state in snapshot.devices:
+        gpu = _gpu(snapshot, state)
         if state.gauges is not None:
             for pipe, ratio in state.gauges.pipe_activity_ratio.items():
                 activity.add_metric((*gpu, pipe.value), ratio)
@@ -115,7 +116,7 @@ def gauges(devices: Iterable[DeviceState]) -> Iterator[Metric]:
     yield from (activity, utilization, clock)
 
 
-def device_facts(devices: Iterable[DeviceState]) -> Iterator[Metric]:
+def device_facts(snapshot: Snapshot) -> Iterator[Metric]:
     peak = GaugeMetricFamily(
         "flopsd_peak_flop_per_second",
         "Dense datasheet peak by pipe and format: the denominator of MFU.",
@@ -131,8 +132,8 @@ def device_facts(devices: Iterable[DeviceState]) -> Iterator[Metric]:
         "The device; always 1.",
         labels=(*_GPU, "model", "source", "evidence", "peak_row", "pci_bus_id", "driver"),
     )
-    for state in devices:
-        gpu, device = _gpu(state), state.device
+    for state in snapshot.devices:
+        gpu, device = _gpu(snapshot, state), state.device
         slice_sm_count = device.sm_count if device.parent is not None else None
         part = state.rating.part
         for pipe, name, flop_per_second in part.datasheet_peaks(slice_sm_count) if part is not None else ():
@@ -294,6 +295,5 @@ def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
     }
 
 
-def _gpu(state: DeviceState) -> tuple[str, str]:
-    device: Device = state.device
-    return str(device.index), device.uid
+def _gpu(snapshot: Snapshot, state: DeviceState) -> tuple[str, str]:
+    return str(state.device.index), lasting_name(state.device, snapshot.node)

@@ -121,7 +121,7 @@ def _device_times(incarnation: Incarnation, history: History) -> list[dict[str, 
         at_ns = tally.begin_ns
         for begin_ns, end_ns in (*sorted(elsewhere.get(uid, [])), (tally.watermark_ns, tally.watermark_ns)):
             if at_ns < begin_ns:
-                name = _lasting_name(devices[uid], str(incarnation.begin["node"]))
+                name = lasting_name(devices[uid], str(incarnation.begin["node"]))
                 together.setdefault((at_ns, begin_ns), []).append(name)
             at_ns = max(at_ns, end_ns)
     return [
@@ -135,7 +135,7 @@ def _device_times(incarnation: Incarnation, history: History) -> list[dict[str, 
     ]
 
 
-def _lasting_name(device: Device, node: str) -> str:
+def lasting_name(device: Device, node: str) -> str:
     """A device's name among all machines: `neuron0` is one on every machine, a UUID or serial is not."""
     if device.serial is not None or _HEX_RUN.search(device.uid):
         return device.uid

@@ -37,7 +37,7 @@ class Otlp:
         request, zeros = self._request(), self._zeros.of(parsed)
         resource = request.resource_metrics.add()
         # Prometheus makes `job` and `instance` of these two; other receivers do not.
-        _label(resource.resource, {"service.name": self._target.job, "service.instance.id": parsed.node})
+        _label(resource.resource, {"service.name": self._target.job, "service.instance.id": parsed.instance})
         scope = resource.scope_metrics.add()
         scope.scope.name, scope.scope.version = "flopsd", __version__
         for family in parsed.families:

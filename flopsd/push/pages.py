@@ -25,6 +25,11 @@ class Parsed:
     node: str
     wall_ns: int
 
+    @property
+    def instance(self) -> str:
+        """Of one daemon's account, as `job` and `instance` have to be: the next run on a node is another."""
+        return f"{self.node}/{self.run_id}"
+
 
 def parse_page(page: Page) -> Parsed:
     """Raises PushError for a page that is not flopsd's."""

@@ -45,7 +45,7 @@ class RemoteWrite:
     def encode(self, parsed: Parsed) -> bytes:
         request, zeros = self._request(), self._zeros.of(parsed)
         added = {
-            "job": self._target.job, "instance": parsed.node, "run_id": parsed.run_id, "node": parsed.node
+            "job": self._target.job, "instance": parsed.instance, "run_id": parsed.run_id, "node": parsed.node
         }  # fmt: skip
         at_ms = parsed.wall_ns // _NS_PER_MS
         for family in parsed.families:

@@ -43,6 +43,9 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
         {'flopsd_source_errors_total{job="flopsd",instance="a",source="nvml",reason="counter_fell"}': "_x90 1x30"},
         {"FlopsdCountersImplausible"},
     ),
+    "it was away for half an hour": (
+        {"flopsd_source_errors_total|": "2x60 _x30 2x30", "flopsd_run_info": "1x60 _x30 1x30"}, set(),
+    ),
     "a driver error is no lie": (
         {'flopsd_source_errors_total{job="flopsd",instance="a",source="nvml",reason="driver_error"}': "_x90 1x30"},
         set(),
@@ -53,6 +56,8 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
         {"FlopsdNotMeasured"},
     ),
     "it is started again and again": ({"flopsd_incarnation_number": "1x70 2x5 3x5 4x40"}, {"FlopsdRestarting"}),
+    "another run began at the same place": ({"flopsd_incarnation_number": "6x70 1x50"}, set()),
+    "started again before each scrape": ({"flopsd_incarnation_number": "1x70 5x50"}, {"FlopsdRestarting"}),
     "it was started again once": ({"flopsd_incarnation_number": "1x70 2x50"}, set()),
     "its clock is late": (
         {"flopsd_time_seconds": "-30+60x120", "flopsd_ledger_last_seal": "-30+60x120",
@@ -63,6 +68,11 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
         {"flopsd_time_seconds": "30+60x120", "flopsd_ledger_last_seal": "30+60x120",
          "flopsd_journal_last_append": "30+60x120"},
         {"FlopsdClockSkew"},
+    ),
+    "it is pushed, so its time is as old as the push": (
+        {"flopsd_time_seconds": "-30+60x120", "flopsd_ledger_last_seal": "-30+60x120",
+         "flopsd_journal_last_append": "-30+60x120", 'push_time_seconds{job="flopsd",instance="a"}': "-30+60x120"},
+        set(),
     ),
     "tensor work in no declared format": (
         {'flopsd_flop_total|precision="undeclared"': "0+60e15x120"}, {"FlopsdPrecisionUndeclared"},
@@ -92,7 +102,9 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
     "no seal for half an hour": ({"flopsd_ledger_last_seal": "0+60x70 4200x50"}, set()),
     "never sealed, and every attempt failed": (
         {"flopsd_ledger_last_seal": None, "flopsd_ledger_seal_failures": "0x20 1x100"}, {"FlopsdLedgerNotSealed"}),
-    "never sealed, not yet due": ({"flopsd_ledger_last_seal": None}, set()),
+    "never sealed, and no attempt either": ({"flopsd_ledger_last_seal": None}, {"FlopsdLedgerNotSealed"}),
+    "never sealed, not yet due": (
+        {"flopsd_ledger_last_seal": None, "flopsd_incarnation_number": "1x60 2x60"}, set()),
     "no rolling seals": (
         {"flopsd_ledger_last_seal": None, "flopsd_ledger_seal_failures": None, "flopsd_ledger_seal_interval": None}, set()),
     "a copy was refused": ({"flopsd_ledger_seal_failures": "0x80 1x40"}, {"FlopsdLedgerNotCopied"}),
@@ -124,7 +136,47 @@ def test_every_alert_fires_and_is_silent(tmp_path: Path) -> None:
             {f'{REACHED}"measured"': "0.01+0.00005x120", f'{REACHED}"high"': "0.1x120"},
         ),
     }
+    pair = {**healthy("a", "r1", "n1", "G0"), **healthy("b", "r1", "n2", "G1")}
+    halves = changed(pair, {f'{REACHED}"measured"': "0.48x120", f'{REACHED}"high"': "0.49x120"})
+    one_ended = {name: values.replace("x120", "x50") if '"b"' in name else values for name, values in halves.items()}
+    wide = changed(pair, {f'{REACHED}"high"': "0.9x120"})
+    back = {
+        name: values.replace("x120", "x100")
+        + (" _x120 " if '"b"' in name else " " + values.split("x")[0].split("+")[0] + "x120 ")
+        + values.split("x")[0].split("+")[0]
+        + "x200"
+        for name, values in pair.items()
+        if name.startswith(("flopsd_threshold_share", "flopsd_run_info", "flopsd_run_flop"))
+    }
+    joined = {
+        **healthy("a", "r0", "n0", "G0", more=',lineage="m"'),
+        **healthy("b", "r1", "n1", "G1", more=',lineage="m"'),
+        **changed(
+            healthy("c", "r2", "n2", "G2", more=',lineage="m"'),
+            {
+                f'{REACHED}"measured"': "_x60 0.4x60",
+                f'{REACHED}"low"': "_x60 0.3x60",
+                f'{REACHED}"high"': "_x60 0.45x60",
+            },
+        ),
+    }
+    twice = {**healthy("a", "r1", "n1", "G0"), **healthy("b", "r2", "n2", "G0")}
     cases = [
+        Case(
+            "two halves, and one node has ended", one_ended, MINUTE, fires({"FlopsdNodeMissing", "FlopsdThreshold95"})
+        ),
+        Case("the ceilings of two nodes", wide, MINUTE, fires({"FlopsdThresholdNotExcluded"})),
+        Case(
+            "a node is back after two hours",
+            back,
+            400,
+            {
+                'ALERTS{alertname="FlopsdThresholdCrossingForecast"}': [],
+                "count(run:flopsd_threshold_reached:ratio)": [({}, 1)],
+            },
+        ),
+        Case("a run with a share joins a lineage", joined, MINUTE, fires(set())),
+        Case("a GPU in two accounts", twice, MINUTE, fires({"FlopsdDeviceTwice"})),
         Case("six runs below one after the other, their lineage above", six, MINUTE + 5, fires({"FlopsdThreshold95"})),
         Case(
             "a lineage crosses within 14 days, and a run of it",
@@ -145,7 +197,11 @@ def test_every_alert_fires_and_is_silent(tmp_path: Path) -> None:
             "the whole run has ended", {k: v.replace("x120", "x40") for k, v in healthy().items()}, MINUTE, fires(set())
         ),
     ]
-    fired = set().union(*(names for _, names in FIRING.values())) | {"FlopsdReplayInProduction", "FlopsdNodeMissing"}
+    fired = set().union(*(names for _, names in FIRING.values())) | {
+        "FlopsdReplayInProduction",
+        "FlopsdNodeMissing",
+        "FlopsdDeviceTwice",
+    }
     assert fired == {str(rule["alert"]) for rule in rules(ALERTS)}, "an alert without a test"
     done = promtool_says(tmp_path, cases)
     assert done.returncode == 0, done.stdout + done.stderr

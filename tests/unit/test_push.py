@@ -147,8 +147,8 @@ def test_otlp_and_remote_write_tell_the_same_with_run_node_and_job(run: Run) -> 
         for series in written.timeseries:
             labels = {label.name: label.value for label in series.labels}
             assert list(labels) == sorted(labels)
-            name, node = labels.pop("__name__"), labels.pop("instance")
-            assert (labels["run_id"], labels["node"], labels["job"]) == ("run-1", node, "j")
+            name, instance = labels.pop("__name__"), labels.pop("instance")
+            assert (labels["job"], instance) == ("j", f"{labels['node']}/run-1")
             by_remote |= {(name, tuple(sorted(labels.items())), s.timestamp, s.value) for s in series.samples}
         assert by_otlp == by_remote
         assert len(by_otlp) > 30

@@ -20,6 +20,10 @@ def ends(world: World, minute: int) -> World:
     return {name: values.replace("x120", f"x{minute}") for name, values in world.items()}
 
 
+def longer(world: World, minutes: int) -> World:
+    return {name: values.replace("x120", f"x{minutes}") for name, values in world.items()}
+
+
 def fleet() -> World:
     """At 1e15 FLOP/s each: r0 until minute 50, then r1 on two nodes, and a recording."""
     return {
@@ -56,6 +60,9 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
     of("run:flopsd_nodes_missing:count1h", run_id="r1"): [(R1, 0)],
     of("node:flopsd_run_flop:max", node="n1", basis="executed", bound="measured"): [
         ({**N1, "basis": "executed", "bound": "measured"}, 1e15 * SECONDS)],
+    of("node:flopsd_run_flop:last", node="n1", basis="executed", bound="measured"): [
+        ({**N1, "basis": "executed", "bound": "measured"}, 1e15 * SECONDS)],
+    of("run:flopsd_nodes_gone:count"): [],
     of("run:flopsd_run_flop:sum", run_id="r1", basis="executed"): [
         ({**R1, "basis": "executed", "bound": "low"}, 2 * 0.95e15 * SECONDS),
         ({**R1, "basis": "executed", "bound": "measured"}, 2e15 * SECONDS),
@@ -69,7 +76,11 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
     of("run:flopsd_hfu:ratio5m", run_id="r1"): [(R1, 0.5)],
     of("run:flopsd_mfu_bf16:ratio10m", run_id="r1"): [(R1, 0.2)],
     of("node:flopsd_threshold_share:max", node="n1", bound="measured"): [({**N1, **SHARE, "bound": "measured"}, 0.02)],
+    of("node:flopsd_threshold_share:last", node="n1", bound="measured"): [({**N1, **SHARE, "bound": "measured"}, 0.02)],
     of("run:flopsd_threshold_share:ratio", run_id="r1"): [
+        ({**R1, **SHARE, "bound": "low"}, 0.02), ({**R1, **SHARE, "bound": "measured"}, 0.04),
+        ({**R1, **SHARE, "bound": "high"}, 0.06)],
+    of("run:flopsd_threshold_forecast:ratio14d", run_id="r1"): [
         ({**R1, **SHARE, "bound": "low"}, 0.02), ({**R1, **SHARE, "bound": "measured"}, 0.04)],
     of("run:flopsd_threshold_reached:ratio", run_id="r1"): [({**R1, **SHARE, "bound": "measured"}, 0.04)],
     of("lineage:flopsd_node_flop:last", run_id="r0", basis="executed", bound="measured"): [
@@ -82,6 +93,9 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
     of("lineage:flopsd_threshold_share:ratio"): [
         ({"lineage": "m", **SHARE, "bound": "low"}, 0.03), ({"lineage": "m", **SHARE, "bound": "measured"}, 0.06)],
     of("lineage:flopsd_threshold_reached:ratio"): [({"lineage": "m", **SHARE, "bound": "measured"}, 0.06)],
+    of("lineage:flopsd_node_threshold_flop:last"): [],
+    of("lineage:flopsd_threshold_forecast:ratio14d"): [
+        ({"lineage": "m", **SHARE, "bound": "low"}, 0.03), ({"lineage": "m", **SHARE, "bound": "measured"}, 0.06)],
     "fleet:flopsd_flop:rate5m": [({}, 2e15)],
     "fleet:flopsd_power_watts:rate5m": [({}, 1200)],
     "fleet:flopsd_devices:count": [({}, 2)],
@@ -103,6 +117,20 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
     assert all(str(rule["record"]) in told for rule in rules(RULES)), "a rule without a test"
     missing = {**healthy("a", "r1", "n1", "G0"), **ends(healthy("b", "r1", "n2", "G1"), 60)}
     only_one = {"run_id": "r1", "replay": "false", "basis": "executed"}
+    alone_r1 = {"run_id": "r1", "replay": "false", **SHARE}
+    no_end = {
+        **healthy("a", "r1", "n1", "G0"),
+        **changed(healthy("b", "r1", "n2", "G1"), {'flopsd_threshold_share_ratio|"high"': None}),
+    }
+
+    def limits(*flop: str) -> World:
+        two = {**healthy("a", "r1", "n1", "G0", more=OF_M), **healthy("b", "r2", "n2", "G1", more=OF_M)}
+        return two | {
+            f'flopsd_threshold_flop{{job="flopsd",instance="{at}"{OF_M},policy="p",rule="third",bound="low"}}': f"{one}x120"
+            for at, one in zip("ab", flop, strict=True)
+        }
+
+    thirds, same = limits("2e24", "3e24"), limits("2e24", "2e24")
     unsure = changed(healthy(), {'flopsd_flop_total|precision="undeclared"': "0+60e15x120"})
     unmeasured = changed(healthy(), {'flopsd_threshold_share_ratio|"measured"': None})
     with_base = changed(
@@ -129,10 +157,26 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
     total = {"lineage": "m", "basis": "executed", "bound": "measured"}
     cases = [
         Case("the fleet", fleet(), 100, EXPECTED),
-        Case("a node is missing: no upper end", missing, 100, {
+        Case("a node is gone: what it counted stays, and no upper end is told", missing, 100, {
             of("run:flopsd_run_flop:sum", basis="executed"): [
-                ({**only_one, "bound": "low"}, 0.95e15 * SECONDS), ({**only_one, "bound": "measured"}, 1e15 * SECONDS)],
-            "run:flopsd_nodes_missing:count1h": [({"run_id": "r1", "replay": "false"}, 1)]}),
+                ({**only_one, "bound": "low"}, 0.95e15 * (SECONDS + 60 * 60)),
+                ({**only_one, "bound": "measured"}, 1e15 * (SECONDS + 60 * 60))],
+            "run:flopsd_threshold_share:ratio": [({**alone_r1, "bound": "low"}, 0.02), ({**alone_r1, "bound": "measured"}, 0.04)],
+            "run:flopsd_nodes_missing:count1h": [({"run_id": "r1", "replay": "false"}, 1)],
+            "run:flopsd_nodes_gone:count": [({"run_id": "r1", "replay": "false"}, 1)]}),
+        Case("long gone: still none", longer(missing, 400), 350, {
+            of("run:flopsd_run_flop:sum", basis="executed", bound="high"): [],
+            "run:flopsd_nodes_missing:count1h": [({"run_id": "r1", "replay": "false"}, 0)],
+            "run:flopsd_nodes_gone:count": [({"run_id": "r1", "replay": "false"}, 1)]}),
+        Case("a node without an upper end: the run has none", no_end, 100, {
+            "run:flopsd_threshold_share:ratio": [({**alone_r1, "bound": "low"}, 0.02), ({**alone_r1, "bound": "measured"}, 0.04)]}),
+        Case("thirds of two base models do not add up", thirds, 100, {
+            "lineage:flopsd_threshold_share:ratio": [], "lineage:flopsd_threshold_reached:ratio": []}),
+        Case("the same threshold for both", same, 100, {
+            of("lineage:flopsd_threshold_share:ratio", bound="measured"): [
+                ({"lineage": "m", **SHARE, "bound": "measured"}, 0.04)],
+            of("lineage:flopsd_node_threshold_flop:last", run_id="r1"): [
+                ({"lineage": "m", "run_id": "r1", "node": "n1", "policy": "p", "rule": "third", "bound": "low"}, 2e24)]}),
         Case("no share of a guessed peak", unsure, 100, {
             "device:flopsd_hfu:ratio5m": [], "run:flopsd_hfu:ratio5m": [], "fleet:flopsd_flop:rate5m": [({}, 2e15)]}),
         Case("nothing measured: what is certain, and it says so", unmeasured, 100, {
