@@ -156,5 +156,5 @@ def test_without_the_extra_the_gateway_is_still_pushed_to_and_the_remedy_told(tm
             assert pusher.finish() == 1, pusher.text  # one receiver got nothing
         assert len(receiver.requests) > before
         method, path, _, body = receiver.requests[-1]
-    assert (method, path.split("/node/")[0]) == ("PUT", "/base/metrics/job/alone")
+    assert (method, path.split("/instance")[0]) == ("PUT", "/base/metrics/job/alone")
     assert b"flopsd_push_successes_total" in body
