@@ -31,7 +31,7 @@ def main() -> int:
     ).returncode  # fmt: skip
     if code:
         return code
-    print("\nVerifying it, offline:", flush=True)
+    print(f"\n(flopsd is {Path(sys.executable).parent / 'flopsd'} here.) Verifying it, offline:", flush=True)
     return subprocess.run(
         [*flopsd, "verify", str(ledger), "--key", str(folder / "ledger.pub"), *(["--allow-replay"] if replay else [])],
         check=False,

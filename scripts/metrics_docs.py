@@ -102,7 +102,8 @@ http_server_config:
 
 The file, the certificates and the authority are read again for each handshake and each request, so a renewed certificate or a withdrawn
 password counts at once. A file that became wrong admits nobody until it is mended, and the log says what is wrong. TLS is switched on or
-off by a restart only. A wrong file at the start is exit code 2.
+off, and the last user taken out, by a restart only. Who guesses passwords on many connections costs no user who was let in before the way in; a
+new one may be told to come again (503). A wrong file at the start is exit code 2.
 
 Taken: `cert_file`, `key_file`, `client_ca_file`, `client_auth_type` (those three), `client_allowed_sans`, `min_version` and `max_version`
 (TLS12, TLS13), `cipher_suites`, `prefer_server_cipher_suites`, `headers`, `basic_auth_users`. Refused by name, with what to do instead: inline

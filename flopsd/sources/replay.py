@@ -52,7 +52,7 @@ def open_source(settings: SourceSettings) -> ReplaySource:
 
 
 class ReplaySource:
-    """A recording, played from now on."""
+    """A recording, played from the first read on."""
 
     name = "replay"
 
@@ -68,7 +68,7 @@ class ReplaySource:
             raise ValueError("no readings")
         self._length_ns = self._recorded[-1][0]
         self._clock = clock
-        self._lap_ns = clock.boottime_ns()
+        self._lap_ns: int | None = None
         self._next = 0
         self._closed = False
 
@@ -83,21 +83,23 @@ class ReplaySource:
         if self._closed:
             raise SourceError("the replay is closed")
         now_ns = self._clock.boottime_ns()
+        lap_ns = now_ns if self._lap_ns is None else self._lap_ns
         readings: list[Reading] = []
         gauges: dict[DeviceUid, Gauges] = {}
-        while self._lap_ns + self._recorded[self._next][0] <= now_ns:
-            reading, shown = self._reading(self._recorded[self._next][1])
+        while lap_ns + self._recorded[self._next][0] <= now_ns:
+            reading, shown = self._reading(self._recorded[self._next][1], lap_ns)
             readings.append(reading)
             gauges[reading.device] = shown
             self._next += 1
             if self._next == len(self._recorded):
-                self._next, self._lap_ns = 0, self._lap_ns + self._length_ns
+                self._next, lap_ns = 0, lap_ns + self._length_ns
+        self._lap_ns = lap_ns
         return Sweep(tuple(readings), gauges)
 
     def close(self) -> None:
         self._closed = True
 
-    def _reading(self, row: Sequence[Any]) -> tuple[Reading, Gauges]:
+    def _reading(self, row: Sequence[Any], lap_ns: int) -> tuple[Reading, Gauges]:
         """`[device, begin_ns, end_ns, {"activity"|"busy"|"gap": …, "gauges": …}]`; counters are not replayed."""
         index, begin_ns, end_ns, told = row
         shown = told.get("gauges", {})
@@ -106,7 +108,7 @@ class ReplaySource:
             shown.get("utilization"),
             shown.get("sm_clock_mhz"),
         )
-        return Reading(self._devices[index].uid, self._lap_ns + begin_ns, self._lap_ns + end_ns, _work(told)), gauges
+        return Reading(self._devices[index].uid, lap_ns + begin_ns, lap_ns + end_ns, _work(told)), gauges
 
 
 def _work(told: Mapping[str, Any]) -> Active | Busy | Gap:

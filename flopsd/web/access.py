@@ -20,7 +20,12 @@ from flopsd.web.config import HINT, Tls, WebConfig, parse_web_config
 
 log = logging.getLogger("flopsd")
 _CACHED = 100
+_CHECKS_AT_ONCE = 4  # one at work and three that wait: who guesses on many connections must not hold them all
 _BCRYPT_BYTES = 72  # what bcrypt looks at; its libraries differ in whether they say so
+
+
+class BusyError(Exception):
+    """Too many passwords are being checked: ask again."""
 
 
 class Access:
@@ -56,6 +61,8 @@ class Access:
                 config = parse_web_config(data, self._path)
                 if self._read is not None and (config.tls is not None) != self.tls:
                     raise ConfigError([f"{self._path}: TLS cannot be switched on or off without a restart"], hint=HINT)
+                if self._config.users and not config.users:  # an emptied file is no decision to let everybody in
+                    raise ConfigError([f"{self._path}: the last user cannot be taken out without a restart"], hint=HINT)
                 self._config, self._read, self._loaded = config, data, ()
             return self._config
 
@@ -80,7 +87,10 @@ class Access:
         return any(isinstance(name, tuple) and name[1] in tls.client_allowed_sans for name in names)
 
     def admits(self, config: WebConfig, authorization: str) -> bool:
-        """Whether the Authorization header names a user and the user's password; true where nobody has to."""
+        """Whether the Authorization header names a user and the user's password; true where nobody has to.
+
+        Raises BusyError.
+        """
         return not config.users or self._checks.hold(config, authorization)
 
     def complain(self, fault: ConfigError) -> None:
@@ -91,14 +101,20 @@ class Access:
 
 
 class PasswordChecks:
-    """bcrypt is slow on purpose (50 ms at cost 10): answers are kept, under a key that does not tell the password."""
+    """bcrypt is slow on purpose (50 ms at cost 10): answers are kept, under a key that does not tell the password.
+
+    What is right is kept apart from what is wrong, so that no number of guesses costs a user the kept answer.
+    """
 
     def __init__(self) -> None:
         self._secret = os.urandom(32)
-        self._known: dict[bytes, bool] = {}
+        self._right: dict[bytes, None] = {}
+        self._wrong: dict[bytes, None] = {}
         self._one_at_a_time = threading.Lock()
+        self._turns = threading.BoundedSemaphore(_CHECKS_AT_ONCE)
 
     def hold(self, config: WebConfig, authorization: str) -> bool:
+        """Whether they do. Raises BusyError."""
         found = _credentials(authorization)
         if found is None:
             return False
@@ -108,14 +124,23 @@ class PasswordChecks:
         against = next(iter(config.users.values())) if hashed is None else hashed
         parts = b"".join(hashlib.sha256(part).digest() for part in (user.encode(), against.encode(), password))
         key = hmac.digest(self._secret, parts, "sha256")
-        if key not in self._known:
-            with self._one_at_a_time:
-                right = _matches(password, against)
-                while len(self._known) >= _CACHED:
-                    self._known.pop(next(iter(self._known)))
-                self._known[key] = right
-                return right and hashed is not None
-        return self._known.get(key, False) and hashed is not None
+        if key not in self._right and key not in self._wrong:
+            if not self._turns.acquire(blocking=False):
+                raise BusyError
+            try:
+                with self._one_at_a_time:
+                    return self._check(key, password, against) and hashed is not None
+            finally:
+                self._turns.release()
+        return key in self._right and hashed is not None
+
+    def _check(self, key: bytes, password: bytes, against: str) -> bool:
+        right = _matches(password, against)
+        answers = self._right if right else self._wrong
+        while len(answers) >= _CACHED:
+            answers.pop(next(iter(answers)))
+        answers[key] = None
+        return right
 
 
 def _matches(password: bytes, hashed: str) -> bool:

@@ -23,7 +23,7 @@ from prometheus_client import Metric
 from flopsd.clock import NS_PER_S, Clock, SystemClock
 from flopsd.errors import ConfigError
 from flopsd.snapshot import Snapshot
-from flopsd.web.access import Access
+from flopsd.web.access import Access, BusyError
 from flopsd.web.answer import TEXT, Answer, encoded, refusal
 from flopsd.web.pages import Pages
 from flopsd.web.request import MAX_HEAD_BYTES, RefusedRequest, Request, has_request, take_request
@@ -285,7 +285,12 @@ class WebServer:
             self._access.complain(fault)
             broken = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"the web configuration is wrong; see the log\n")
             return encoded(broken, request.method, {}, keeps=False)
-        if self._access.admits(config, request.headers.get("authorization", "")):
+        try:
+            admitted = self._access.admits(config, request.headers.get("authorization", ""))
+        except BusyError:
+            answer = refusal(HTTPStatus.SERVICE_UNAVAILABLE, ("Retry-After", "1"))
+            return encoded(answer, request.method, config.headers, keeps=False)
+        if admitted:
             answer = self._pages.answer(request)
         else:
             answer = refusal(HTTPStatus.UNAUTHORIZED, ("WWW-Authenticate", 'Basic realm="flopsd", charset="UTF-8"'))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import queue
 import ssl
 import subprocess
 import threading
@@ -15,10 +16,12 @@ import bcrypt
 import pytest
 from cryptography import x509
 
+import flopsd.web.access as access_module
 from flopsd.errors import ConfigError
-from flopsd.web.access import Access
+from flopsd.web.access import Access, BusyError
 from flopsd.web.server import WebServer
 from tests.support.certificates import Authority
+from tests.support.process import PATIENCE_SECONDS
 from tests.support.runs import Run
 
 PASSWORD = "pässword: with a colon"
@@ -133,14 +136,21 @@ def test_the_file_is_followed(authority: Authority, tmp_path: Path, caplog: pyte
         file.write_text(f"{tls}basic_auth_users: {{alice: {HASH}}}\n")
         assert ask(port, authority).status == 401
         assert ask(port, authority, login=f"alice:{PASSWORD}").status == 200
-        for broken in ("basic_auth_users: {alice: secret}", "", "tls_server_config: {cert_file: nope, key_file: nope}"):
+        for broken in (
+            "basic_auth_users: {alice: secret}",
+            "",
+            "tls_server_config: {cert_file: nope, key_file: nope}",
+            tls,
+        ):
             file.write_text(broken)
             with pytest.raises((OSError, http.client.HTTPException)):  # nobody gets in, not even as before
                 ask(port, authority, login=f"alice:{PASSWORD}")
-        file.write_text(tls)
-        assert ask(port, authority).status == 200
+        file.write_text(f"{tls}basic_auth_users: {{bob: {HASH}}}\n")
+        assert ask(port, authority, login=f"bob:{PASSWORD}").status == 200
+        assert ask(port, authority, login=f"alice:{PASSWORD}").status == 401
     assert "expected the bcrypt hash" in caplog.text
     assert "TLS cannot be switched on or off" in caplog.text
+    assert "the last user cannot be taken out without a restart" in caplog.text
 
 
 def test_a_kept_connection_is_asked_again_for_each_request(authority: Authority, tmp_path: Path) -> None:
@@ -172,15 +182,22 @@ def test_certificates_that_cannot_be_used_are_an_error_at_the_start(authority: A
         Access(written(authority, text))
 
 
+def header(word: str) -> str:
+    return "Basic " + base64.b64encode(f"alice:{word}".encode()).decode()
+
+
 def test_guesses_side_by_side_are_all_wrong(authority: Authority) -> None:
     access = Access(written(authority, f"basic_auth_users: {{alice: {HASH}, bob: {HASH}}}"))
-    found: list[tuple[bool, bool]] = []
+    found: list[tuple[bool | None, bool]] = []
 
     def guess(number: int) -> None:
         right = number % 8 == 0
-        word = PASSWORD if right else f"guess {number}"
-        login = base64.b64encode(f"alice:{word}".encode()).decode()
-        found.append((access.admits(access.config(), f"Basic {login}"), right))
+        admitted: bool | None
+        try:
+            admitted = access.admits(access.config(), header(PASSWORD if right else f"guess {number}"))
+        except BusyError:
+            admitted = None
+        found.append((admitted, right))
 
     threads = [threading.Thread(target=guess, args=(number,)) for number in range(256)]
     for thread in threads:
@@ -188,4 +205,50 @@ def test_guesses_side_by_side_are_all_wrong(authority: Authority) -> None:
     for thread in threads:
         thread.join()
     assert len(found) == 256
-    assert all(admitted == right for admitted, right in found)
+    assert all(admitted in (right, None) for admitted, right in found)
+
+
+def test_no_number_of_guesses_keeps_a_user_out(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither those that were checked, nor those that wait to be."""
+    access = Access(written(authority, f"basic_auth_users: {{alice: {HASH}}}"))
+    assert access.admits(access.config(), header(PASSWORD))
+    checked = threading.Semaphore(0)
+    hold = threading.Event()
+    monkeypatch.setattr(access_module, "_matches", lambda *_: False)
+    assert not any(access.admits(access.config(), header(f"guess {number}")) for number in range(300))
+
+    def slow(*_: object) -> bool:
+        checked.release()
+        return not hold.wait(PATIENCE_SECONDS)
+
+    monkeypatch.setattr(access_module, "_matches", slow)
+    outcomes: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def guess(number: int) -> None:
+        try:
+            outcomes.put(str(access.admits(access.config(), header(f"slow {number}"))))
+        except BusyError:
+            outcomes.put("busy")
+
+    threads = [threading.Thread(target=guess, args=(number,)) for number in range(40)]
+    for thread in threads:
+        thread.start()
+    assert checked.acquire(timeout=PATIENCE_SECONDS)
+    assert {outcomes.get(timeout=PATIENCE_SECONDS) for _ in range(40 - 4)} == {"busy"}
+    assert access.admits(access.config(), header(PASSWORD))
+    hold.set()
+    assert [outcomes.get(timeout=PATIENCE_SECONDS) for _ in range(4)] == ["False"] * 4
+    for thread in threads:
+        thread.join()
+
+
+def test_who_has_to_wait_for_a_check_is_told_to_ask_again(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> bool:
+        raise BusyError
+
+    with serving(written(authority, f"basic_auth_users: {{alice: {HASH}}}"), tmp_path) as port:
+        monkeypatch.setattr(Access, "admits", busy)
+        answer = ask(port, login=f"alice:{PASSWORD}")
+    assert (answer.status, answer.headers["Retry-After"], answer.headers["Connection"]) == (503, "1", "close")
