@@ -106,6 +106,12 @@ def total(bound: str, basis: str = "executed") -> str:
     return f'run:flopsd_run_flop:sum{{{RUN}, basis="{basis}", bound="{bound}"}}'
 
 
+def once(what: str, counter: str) -> str:
+    """A counter's rate by reason over the fleet: what is scraped twice once, and no recordings."""
+    info = 'on (job, instance) group_left (run_id, node) flopsd_run_info{replay="false"}'
+    return f"sum by (reason) (max by (run_id, node, {what}, reason) (rate({counter}[$__rate_interval]) * {info}))"
+
+
 def of_run() -> Any:
     replay = ValueMap(
         options={
@@ -143,12 +149,12 @@ def of_run() -> Any:
             stacked=True,
         ),
         lines(
-            "Total and thresholds",
-            "Three bounds of one figure, and the thresholds that apply or may apply. " + LINK,
+            "What counts, and thresholds",
+            "Three bounds of what the Guidelines count of the run, and the thresholds that apply or may apply. " + LINK,
             FLOP,
-            (total("low"), "at least"),
-            (total("measured"), "measured"),
-            (total("high"), "at most"),
+            (total("low", "guidelines"), "at least"),
+            (total("measured", "guidelines"), "measured"),
+            (total("high", "guidelines"), "at most"),
             (f"max by (rule, bound) (flopsd_threshold_flop * {JOIN})", "threshold {{rule}} ({{bound}})"),
             log=True,
         ),
@@ -248,7 +254,7 @@ def of_fleet() -> Any:
         ),
         lines(
             "Totals by lineage",
-            "What the Guidelines count, over all runs with the same label lineage, ended ones too. Bounds apart.",
+            "What the Guidelines count, over all runs with the same label lineage, ended ones too: at least, and measured.",
             FLOP,
             ('lineage:flopsd_run_flop:sum{basis="guidelines_cumulative"}', "{{lineage}}: {{bound}}"),
             log=True,
@@ -279,14 +285,14 @@ def of_fleet() -> Any:
             "Gaps by reason",
             "Devices that nobody saw.",
             "none",
-            ("sum by (reason) (rate(flopsd_gap_seconds_total[$__rate_interval]))", "{{reason}}"),
+            (once("uuid", 'flopsd_gap_seconds_total{reason!~"not_ours|in_slices"}'), "{{reason}}"),
             stacked=True,
         ),
         lines(
             "Readings refused",
             "A second, by reason.",
             "none",
-            ("sum by (reason) (rate(flopsd_source_errors_total[$__rate_interval]))", "{{reason}}"),
+            (once("source", "flopsd_source_errors_total"), "{{reason}}"),
         ),
         lines(
             "Sealed and durable",
