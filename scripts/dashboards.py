@@ -254,7 +254,7 @@ def of_fleet() -> Any:
         ),
         lines(
             "Totals by lineage",
-            "What the Guidelines count, over all runs with the same label lineage, ended ones too: at least, and measured.",
+            "What the Guidelines count of all runs with the same label lineage, ended ones too: at least, measured.",
             FLOP,
             ('lineage:flopsd_run_flop:sum{basis="guidelines_cumulative"}', "{{lineage}}: {{bound}}"),
             log=True,

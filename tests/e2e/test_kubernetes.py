@@ -221,7 +221,7 @@ def test_what_the_container_may_and_may_not(tmp_path: Path) -> None:
         assert context["allowPrivilegeEscalation"] is mig  # an API server refuses false beside SYS_ADMIN
         assert "privileged" not in context
         root = context["runAsUser"] == 0
-        assert root is (context.get("runAsNonRoot") is not True)
+        assert context["runAsNonRoot"] is not root  # said either way: the pod may say true for all
         needs_root = mig or any(
             volume.get("hostPath", {}).get("path", "/dev/null") != "/dev/null" for volume in spec["volumes"]
         )
@@ -236,6 +236,36 @@ def test_what_the_container_may_and_may_not(tmp_path: Path) -> None:
         # A restart is a gap, and a probe that fails would keep the training from starting.
         assert not {"livenessProbe", "startupProbe"} & container.keys()
         assert ("readinessProbe" in container) is (document["kind"] == "DaemonSet")
+
+
+def test_odd_values_arrive_as_they_are(tmp_path: Path) -> None:
+    web = {"name": "web", "secret": {"secretName": "w"}}
+    told = {
+        "key": {"secretName": "123"},
+        "gpu": {"runtimeClassName": "true"},
+        "serviceAccount": {"name": "0"},
+        "settings": {"timestamp-url": "http://tsa/$(POD_NAME)", "web-config-file": "/etc/flopsd/web/web.yml"},
+        "extraVolumes": [web],
+        "extraVolumeMounts": [{"name": "web", "mountPath": "/etc/flopsd/web"}],
+    }
+    host = {"priorityClassName": "null", "stateHostPath": "/var/lib/a #b",
+            "resources": {"requests": {"cpu": 0.5, "memory": "524288Ki"}, "limits": {"cpu": 0.5, "memory": "1e9"}}}  # fmt: skip
+    document = of_kind("DaemonSet", render({**told, "daemonset": host}))
+    spec, container = pod_of(document)["spec"], flopsd_of(document)
+    assert not complaints(document)
+    assert (spec["priorityClassName"], spec["runtimeClassName"], spec["serviceAccountName"]) == ("null", "true", "0")
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert volumes["flopsd-state"]["hostPath"]["path"] == "/var/lib/a #b"
+    assert volumes["flopsd-key"]["secret"]["secretName"] == "123"
+    assert volumes["web"] == web
+    assert {"name": "web", "mountPath": "/etc/flopsd/web"} in container["volumeMounts"]
+    names = [variable["name"] for variable in container["env"]]
+    assert names.index("POD_NAME") < names.index("FLOPSD_TIMESTAMP_URL"), (
+        "$(POD_NAME) is filled in by what stands before"
+    )
+    assert container["readinessProbe"].get("tcpSocket") == {"port": "flopsd"}, "a probe knows no password"
+    job = job_of(tmp_path / "chart", {"sidecar": {"clientUids": [1000710000, 1000000]}})
+    assert variables(flopsd_of(job), FIELDS)["FLOPSD_CLIENT_UIDS"] == "1000710000,1000000"
 
 
 def test_the_monitor_finds_both_and_no_policy_cuts_ranks_off() -> None:
@@ -258,6 +288,8 @@ def test_values_are_refused_by_name() -> None:
         ({"sidecar": {"devices": "visible"}}, "devices"),
         ({"listen": "10188"}, "listen"),
         ({"key": {"uri": "s3://x"}}, "uri"),
+        ({"daemonset": {"resources": {"limits": {"memory": "5ki"}}}}, "memory"),
+        ({"daemonset": {"resources": {"limits": {"memory": "."}}}}, "memory"),
         ({"daemonset": {"terminationGracePeriodSeconds": 65}}, "10 s longer"),
     ):
         with pytest.raises(helm.HelmError, match=named):

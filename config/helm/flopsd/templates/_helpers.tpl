@@ -25,14 +25,14 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{/* What both forms tell flopsd. */}}
 {{- define "flopsd.commonEnv" -}}
-{{- range $flag, $value := .Values.settings }}
-- name: FLOPSD_{{ $flag | replace "-" "_" | upper }}
-  value: {{ $value | toString | quote }}
-{{- end }}
 - name: POD_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: POD_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+{{- range $flag, $value := .Values.settings }}
+- name: FLOPSD_{{ $flag | replace "-" "_" | upper }}
+  value: {{ $value | toString | quote }}
+{{- end }}
 {{- if eq .Values.gpu.visibility "env" }}
 - name: NVIDIA_VISIBLE_DEVICES
   value: all
@@ -66,6 +66,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{/* {root: context, asRoot: whether it needs root's files}. SYS_ADMIN is for the MIG monitor alone. */}}
 {{- define "flopsd.securityContext" -}}
 {{- if or .asRoot .root.Values.gpu.migMonitor }}
+runAsNonRoot: false
 runAsUser: 0
 runAsGroup: 0
 {{- else }}
@@ -99,6 +100,9 @@ seccompProfile: {type: RuntimeDefault}
 - name: flopsd-gpus
   mountPath: /var/run/nvidia-container-devices/all
 {{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* {root: context, asRoot: as above}. Files of a Secret are root's: another user reads what everybody may. */}}
@@ -106,11 +110,14 @@ seccompProfile: {type: RuntimeDefault}
 {{- if .root.Values.key.secretName }}
 - name: flopsd-key
   secret:
-    secretName: {{ .root.Values.key.secretName }}
+    secretName: {{ .root.Values.key.secretName | quote }}
     defaultMode: {{ ternary "0400" "0444" (or .asRoot .root.Values.gpu.migMonitor) }}
 {{- end }}
 {{- if eq .root.Values.gpu.visibility "volume-mounts" }}
 - name: flopsd-gpus
   hostPath: {path: /dev/null}
+{{- end }}
+{{- with .root.Values.extraVolumes }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}

@@ -44,7 +44,9 @@ flopsd/meter: sidecar
       value: /run/flopsd/client.sock
     {{- if .clientUids }}
     - name: FLOPSD_CLIENT_UIDS
-      value: {{ join "," .clientUids | quote }}
+      {{- $uids := list }}
+      {{- range .clientUids }}{{ $uids = append $uids (int64 . | toString) }}{{ end }}
+      value: {{ join "," $uids | quote }}
     {{- end }}
     {{- with $.Values.ledgerCopy.sidecar }}
     - name: FLOPSD_LEDGER_COPY
