@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from flopsd.core.peaks import PeakTable
 from flopsd.errors import ConfigError, PeakTableError
 from flopsd.meeting import VARIABLE as SOCKET_VARIABLE
 from flopsd.settings import BY_KEY, SETTINGS, Settings, effective
+
+log = logging.getLogger("flopsd")
 
 _LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PASSPHRASE, PASSPHRASE_FILE = "FLOPSD_KEY_PASSPHRASE", "FLOPSD_KEY_PASSPHRASE_FILE"
@@ -120,7 +123,11 @@ def find_peaks(sha256: str, candidates: Sequence[Path] = ()) -> PeakTable:
     Raises PeakTableError when none has it.
     """
     for path in (*candidates, *_packaged_tables()):
-        if path.is_file() and hashlib.sha256(data := path.read_bytes()).hexdigest() == sha256:
+        try:
+            data = path.read_bytes() if path.is_file() else b""
+        except OSError as fault:
+            raise PeakTableError(f"{path}: cannot be read: {fault.strerror}") from fault
+        if hashlib.sha256(data).hexdigest() == sha256:
             return parse_peaks(data, str(path))
     raise PeakTableError(
         f"no peak table with SHA-256 {sha256} is here", hint="give --peaks the table that the run was metered with"
@@ -139,12 +146,21 @@ def _packaged_tables() -> list[Path]:
 def _config_path(config_file: str | None, environment: Mapping[str, str]) -> Path | None:
     named = config_file or environment.get("FLOPSD_CONFIG")
     if named:
-        if not Path(named).is_file():
+        if not _is_file(Path(named)):
             raise ConfigError([f"{named}: no such file"], hint="give --config the path of a flopsd.yaml")
         return Path(named)
     folders = [environment.get("CONFIGURATION_DIRECTORY", "").split(":")[0], "/etc/flopsd"]
     candidates = (Path(folder) / "flopsd.yaml" for folder in folders if folder)
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if _is_file(path)), None)
+
+
+def _is_file(path: Path) -> bool:
+    """False too for what this user may not even look at: it is another's, and no reason not to run a job."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        log.warning("%s: not looked at: this user may not enter its folder", path)
+        return False
 
 
 def _settings_file(path: Path) -> tuple[dict[str, Any], list[str]]:
@@ -179,12 +195,20 @@ def read_yaml(data: bytes, name: str) -> tuple[Any, list[str]]:
         node = yaml.compose(data, _LOADER)
         if node is None:
             return None, []
-        return yaml.load(data, _LOADER), list(_duplicate_keys(node, name))
-    except yaml.YAMLError as fault:
+        problems = _duplicate_keys(node, name, set(), set())
+        return yaml.load(data, _LOADER), problems
+    except (yaml.YAMLError, ValueError, RecursionError) as fault:  # ValueError: no such day, too many digits
         return None, [f"{name}: not YAML: {' '.join(str(fault).split())}"]
 
 
-def _duplicate_keys(node: Any, name: str) -> list[str]:
+def _duplicate_keys(node: Any, name: str, known: set[int], within: set[int]) -> list[str]:
+    """Each node once, however often an alias names it. Raises ValueError for one that is part of itself."""
+    if id(node) in within:
+        raise ValueError(f"line {node.start_mark.line + 1}: an alias names what it is part of")
+    if id(node) in known:
+        return []
+    known.add(id(node))
+    within = {*within, id(node)}
     problems: list[str] = []
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
@@ -193,8 +217,8 @@ def _duplicate_keys(node: Any, name: str) -> list[str]:
             if text in seen:
                 problems.append(f"{name}: line {line}: {text} is given twice, first on line {seen[text]}")
             seen.setdefault(text, line)
-            problems += _duplicate_keys(value, name)
+            problems += _duplicate_keys(value, name, known, within)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            problems += _duplicate_keys(value, name)
+            problems += _duplicate_keys(value, name, known, within)
     return problems

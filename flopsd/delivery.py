@@ -11,7 +11,7 @@ RESERVE_SECONDS, LEAST_SECONDS = 2.0, 1.0
 
 
 def default_ledger(folder: Path, run: str) -> Path:
-    return folder / f"{run}.ledger.json"
+    return folder / named("{run}.ledger.json", run, "")  # a journal from elsewhere may name its run anything
 
 
 def local_ledger(settings: Settings, folder: Path, run: str, node: str) -> Path:

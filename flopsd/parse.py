@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum
+from urllib.parse import urlsplit
 
 from flopsd.core.flop import parse_flop
 from flopsd.core.model import PPM, Precision
@@ -194,7 +195,7 @@ def precision(value: object) -> Precision | None:
             raise ValueError(f"{name!r} is not a number format; known: {', '.join(_FORMATS)}")
         try:
             ppm[str(name)] = round(float(str(share)) * PPM)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise ValueError(f"the share of {name} is not a number") from None
     if any(p <= 0 for p in ppm.values()) or sum(ppm.values()) != PPM:
         raise ValueError("shares must be positive and add up to 1")
@@ -218,4 +219,8 @@ def url(value: object) -> str:
     """An http or https address."""
     if not isinstance(value, str) or not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
         raise ValueError("expected a URL such as http://127.0.0.1:9400/metrics")
+    try:
+        urlsplit(value).port  # noqa: B018  # reading it checks it
+    except ValueError as fault:
+        raise ValueError(f"expected a URL such as http://127.0.0.1:9400/metrics: {fault}") from None
     return value

@@ -34,22 +34,24 @@ class Exhibits:
 
 def journal_beside(ledger: Path) -> Path:
     """Where the journal of a ledger lies: the ledger's stem with `.journal.jsonl`."""
-    return ledger.with_name(f"{ledger.stem}.journal.jsonl")
+    return ledger.parent / f"{ledger.stem}.journal.jsonl"
 
 
 def public_key_beside(ledger: Path) -> Path:
-    return ledger.with_name(f"{ledger.stem}.pub")
+    return ledger.parent / f"{ledger.stem}.pub"
 
 
 def peaks_beside(ledger: Path) -> Path:
     """Where the peak table of a ledger lies when it is not a packaged one."""
-    return ledger.with_name(f"{ledger.stem}.peaks.yaml")
+    return ledger.parent / f"{ledger.stem}.peaks.yaml"
 
 
 def place(ledger: Path, exhibits: Exhibits, clock: Clock, *, only_longer: bool = False) -> None:
     """Write the files of `ledger`, itself last. What stands there and is no earlier state of them is kept under
     another name. Raises LedgerError where what stands there covers more, or with `only_longer` as much; OSError.
     """
+    if ledger.is_dir():
+        raise LedgerError(f"{ledger} is a folder", hint=f"--ledger names a file, such as {ledger / 'ledger.json'}")
     ledger.parent.mkdir(parents=True, exist_ok=True)
     _sweep(ledger)
     beside = _read(journal_beside(ledger))

@@ -12,6 +12,7 @@ from pathlib import Path
 from flopsd.core.envelope import Envelope, parse_envelope, parse_json
 from flopsd.errors import NotVerifiedError, SigningKeyError
 from flopsd.placing import journal_beside
+from flopsd.report import one_line
 from flopsd.signing.bundle import signature_by
 from flopsd.signing.keys import load_public
 from flopsd.verify import read_ledger
@@ -52,7 +53,8 @@ def recipe(ledger: Path, key_files: Sequence[str], journal: Path | None = None) 
     envelope = _envelope(ledger)
     beside = journal if journal is not None else journal_beside(ledger)
     lines = [
-        f"# How to check {ledger.name} without flopsd, in a folder of its own: openssl 3, jq, sha256sum, python3.\n"
+        f"# How to check {one_line(ledger.name)} without flopsd, in a folder of its own: "
+        "openssl 3, jq, sha256sum, python3.\n"
         "set -eu\n"
         f"ledger={_quoted(ledger)}\njournal={_quoted(beside)}\n"
         'cd "$(mktemp -d)"\n',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import ssl
 import urllib.error
@@ -57,8 +58,10 @@ def from_url(url: str) -> dict[str, Any]:
             urllib.request.Request(address, headers=headers), timeout=_TIMEOUT_SECONDS
         ) as answer:
             told = json.loads(answer.read(_MAX_BYTES))
-    except (OSError, ValueError, urllib.error.URLError) as fault:
-        raise FlopsdError(f"cannot read {shown}: {fault}", hint=_hint(fault)) from fault
+    except (OSError, ValueError, http.client.HTTPException) as fault:
+        why = fault.reason if type(fault) is urllib.error.URLError else fault
+        told = why.strerror if isinstance(why, OSError) and why.strerror else why
+        raise FlopsdError(f"cannot read {shown}: {told}", hint=_hint(fault)) from fault
     if not isinstance(told, dict) or told.get("schema") != SCHEMA:
         raise FlopsdError(f"{shown} is not this version's flopsd", hint="use the daemon's own version of flopsd")
     return told

@@ -8,6 +8,7 @@ from pathlib import Path
 from flopsd.config import find_peaks
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy import Policy
+from flopsd.errors import ConfigError
 from flopsd.policies import find_policy
 
 
@@ -15,8 +16,12 @@ class Tables:
     """Packaged ones, old ones included, and those in the files that a user names."""
 
     def __init__(self, peaks_file: str | None = None, policy_files: Sequence[str] = ()) -> None:
+        """Raises ConfigError for a named file that is not there."""
         self._peaks_files = () if peaks_file is None else (Path(peaks_file),)
         self._policy_files = tuple(Path(file) for file in policy_files)
+        missing = [str(path) for path in (*self._peaks_files, *self._policy_files) if not path.is_file()]
+        if missing:
+            raise ConfigError([f"{path}: no such file" for path in missing], hint="give --peaks and --policy files")
         self._peaks: dict[str, PeakTable] = {}
         self._policies: dict[str, Policy] = {}
 

@@ -131,7 +131,10 @@ def verify_opened(
     """Recompute a node ledger whose signatures are good. Raises NotVerifiedError."""
     signed = opened.statement
     if opened.kind != "node":
-        raise NotVerifiedError(f"this is a ledger of kind {opened.kind!r:.60}, not a node's: it has no journal")
+        raise NotVerifiedError(
+            f"this is a ledger of kind {opened.kind!r:.60}, not a node's: it has no journal",
+            hint="only ledgers of nodes are countersigned and exported with their journal",
+        )
     exhibit = journal if journal is not None else journal_beside(ledger)
     if not exhibit.is_file():
         raise NotVerifiedError(

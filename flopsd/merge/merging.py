@@ -14,8 +14,9 @@ from flopsd import __version__
 from flopsd.clock import Clock, rfc3339
 from flopsd.core.claims import refuse_double
 from flopsd.core.completeness import Completeness
-from flopsd.core.job import JOB, MergeFacts, Merging, merged_statement, subject_of
-from flopsd.errors import LedgerError
+from flopsd.core.envelope import parse_envelope
+from flopsd.core.job import JOB, LINEAGE, MergeFacts, Merging, merged_statement, subject_of
+from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.files import replace_file
 from flopsd.merge.children import Child, ChildReader
 from flopsd.merge.inputs import find_ledgers
@@ -26,6 +27,7 @@ from flopsd.placing import public_key_beside
 from flopsd.policies import load_policies
 from flopsd.signing.keys import load_public, load_signer
 from flopsd.tables import Tables
+from flopsd.verify import read_ledger, statement_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
     Raises LedgerError, NotVerifiedError, SigningKeyError.
     """
     key = load_signer(request.key_uri)
+    _refuse_overwriting(request.ledger, key.public_pem)
     trust = [load_public(file) for file in request.trust]
     reader = ChildReader(
         request.kind, trust, Tables(request.peaks_file, request.policy_files), allow_replay=request.allow_replay
@@ -109,6 +112,27 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
         ) from fault
     told = {name: value for name, value in predicate.items() if name not in ("nodes", "children")}
     return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, told)
+
+
+def _refuse_overwriting(ledger: Path, public_pem: bytes) -> None:
+    """Only what merging put there is replaced: a node's ledger or another's key is evidence."""
+    beside, hint = public_key_beside(ledger), "nothing was changed; give --ledger another name"
+    if ledger.is_dir():
+        raise LedgerError(f"{ledger} is a folder", hint=f"--ledger names a file, such as {ledger / 'job.json'}")
+    if beside == ledger:
+        raise LedgerError(f"{ledger} would be the ledger and its public key at once", hint="let its name end in .json")
+    if ledger.exists() and not _is_merged(ledger):
+        raise LedgerError(f"{ledger} is there, and is no merged ledger", hint=hint)
+    if beside.exists() and beside.read_bytes() != public_pem:
+        raise LedgerError(f"{beside} is there, and is the public key of another", hint=hint)
+
+
+def _is_merged(ledger: Path) -> bool:
+    try:
+        told = statement_in(parse_envelope(read_ledger(ledger)))["predicate"]
+    except NotVerifiedError:
+        return False
+    return told.get("kind") in (JOB, LINEAGE)
 
 
 def _take_in(request: MergeRequest, reader: ChildReader, spool: Spool, temporary: Path, note: Note) -> Child:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import logging
 import os
 import signal
@@ -100,7 +101,7 @@ def run_scraping(
             try:
                 pusher.offer(_scrape(url, clock))
                 complaint = ""
-            except (OSError, ValueError) as fault:
+            except (OSError, ValueError, http.client.HTTPException) as fault:
                 if str(fault) != complaint:
                     log.error("cannot read %s: %s; it is tried again", url, fault)
                 complaint = str(fault)

@@ -58,7 +58,7 @@ def parse_target(text: str) -> Target:
 
 def _options(text: str) -> dict[str, str]:
     try:
-        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True) if text else []
+        pairs = parse_qsl(text.replace("+", "%2B"), keep_blank_values=True, strict_parsing=True) if text else []
     except ValueError:
         raise ValueError("expected options such as #auth=FILE&job=NAME behind the address") from None
     found = dict(pairs)

@@ -35,6 +35,8 @@ def as_text(found: dict[str, bytes], name: str, what: str) -> str | None:
     """One attribute as text; None where it is not given. Raises SigningKeyError."""
     if name not in found:
         return None
+    if b"\0" in found[name]:
+        raise SigningKeyError(f"{what}: {name!r} holds a zero byte")
     try:
         return found[name].decode("utf-8")
     except UnicodeDecodeError as fault:

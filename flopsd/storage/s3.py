@@ -47,7 +47,7 @@ def upload(objects: Mapping[S3Place, bytes], clock: Clock) -> None:
                 _refuse_another(client, place, data)
     except ClientError as fault:
         raise StorageError(f"{place}: {_code(fault)}: {fault.response.get('Error', {}).get('Message')}") from fault
-    except BotoCoreError as fault:
+    except (BotoCoreError, ValueError) as fault:  # ValueError: AWS_ENDPOINT_URL_S3 is no URL
         raise StorageError(f"{place or 'S3'}: {fault}") from fault
 
 

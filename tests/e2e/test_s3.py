@@ -151,7 +151,7 @@ def test_a_store_that_hangs_is_given_up_within_the_stop_window(tmp_path: Path, s
     clock = SystemClock()
     with silent() as url:
         mute = Store(url)
-        for window, reason in (("6", "not done within [34] s"), ("60", "Read timeout on endpoint URL")):
+        for window, reason in (("6", "not done within [1-4] s"), ("60", "Read timeout on endpoint URL")):
             ledger, begun_ns = tmp_path / f"{window}.json", clock.boottime_ns()
             done = seal(state, mute, "--ledger", str(ledger), "--stop-within", window,
                         *(part for n in range(3) for part in ("--ledger-copy", f"s3://bucket/{n}.json")))  # fmt: skip

@@ -349,6 +349,25 @@ def test_a_device_that_was_another_jobs_meanwhile_is_not_counted_twice(nodes: No
     assert lineage.predicate["lineage"]["runs"] == ["a", "b"]
 
 
+def test_only_what_an_earlier_merge_made_is_written_over(nodes: Nodes) -> None:
+    one, two = nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1))
+    job = nodes.merge(one, two).ledger
+    assert nodes.merge(one, two, ledger=job).ledger == job
+    trusted = nodes.folder / "trusted.pub"
+    trusted.write_bytes(b"somebody's key")
+    (nodes.folder / "own").mkdir()
+    for ledger, why in (
+        (one, "is no merged ledger"),
+        (nodes.folder / "trusted.json", "the public key of another"),
+        (nodes.folder / "job.pub", "its public key at once"),
+        (nodes.folder / "own", "is a folder"),
+    ):
+        before = {path: path.read_bytes() for path in nodes.folder.rglob("*") if path.is_file()}
+        with pytest.raises(LedgerError, match=why):
+            nodes.merge(one, two, ledger=ledger)
+        assert {path: path.read_bytes() for path in nodes.folder.rglob("*") if path.is_file()} == before
+
+
 def test_only_trusted_keys_are_named(nodes: Nodes) -> None:
     one = nodes.ledger(sagemaker(0, ("algo-1",)))
     keyid = load_public(str(nodes.public)).keyid

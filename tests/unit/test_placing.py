@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.clock import NS_PER_S
+from flopsd.delivery import default_ledger
 from flopsd.errors import JournalDamagedError, LedgerError, SigningKeyError
 from flopsd.placing import journal_beside, turn
 from flopsd.seal import Sealed, seal_journal
@@ -147,6 +148,23 @@ def test_a_lone_journal_is_sealed_anywhere_without_its_torn_end(
     (elsewhere / "empty.jsonl").write_bytes(b"")
     with pytest.raises(LedgerError, match="holds no whole record"):
         seal_file(elsewhere / "empty.jsonl", Settings(), FakeClock())
+
+
+@pytest.mark.parametrize("name", [".", "/", "folder"])
+def test_a_folder_is_never_renamed_to_make_room_for_a_ledger(tmp_path: Path, name: str) -> None:
+    run = Run(tmp_path / "state")
+    run.meter(3)
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(LedgerError, match="is a folder"):
+        rolling(run, Path(name) if name != "folder" else tmp_path / name)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_run_that_is_named_like_a_path_stays_in_its_folder(tmp_path: Path) -> None:
+    for run in ("../../etc/x", "/etc/x", "a/b"):
+        assert default_ledger(tmp_path, run).parent == tmp_path
+    assert default_ledger(tmp_path, "run-1").name == "run-1.ledger.json"
 
 
 def test_what_killed_sealers_left_is_swept_up(tmp_path: Path) -> None:

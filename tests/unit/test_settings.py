@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.config import config_dir, load_settings, settings_sha256
+from flopsd.config import config_dir, load_settings, read_yaml, settings_sha256
 from flopsd.core.model import Precision
 from flopsd.errors import ConfigError
 from flopsd.parse import parse_listen
@@ -68,6 +68,37 @@ def test_no_bytes_make_anything_but_settings_or_a_config_error(
         assert isinstance(load_settings({}, {}, str(file)), Settings)
     except ConfigError as fault:
         assert fault.problems
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("run_id: &a [*a]", "an alias names what it is part of"), ("run_id: 2001-99-99", "not YAML"),
+     ("precision: {bf16: .inf}", "is not a number"), ("dcgm_url: 'http://['", "expected a URL")],
+)  # fmt: skip
+def test_odd_values_are_told_and_never_a_fault_of_ours(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "flopsd.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, {}, str(file))
+    assert problem in str(caught.value)
+
+
+def test_aliases_of_aliases_cost_no_time() -> None:
+    """Each names the one before ten times: read one by one they would be 10^40."""
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 41))]
+    document, problems = read_yaml("\n".join(lines).encode(), "file")
+    assert (len(document), problems) == (41, [])
+
+
+def test_a_folder_of_settings_that_this_user_may_not_enter_stops_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(_: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert load_settings({}, {"CONFIGURATION_DIRECTORY": str(tmp_path)}) == Settings()
+    assert "may not enter" in caplog.text
 
 
 def test_precision_may_be_a_mix() -> None:
