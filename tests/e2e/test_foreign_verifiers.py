@@ -184,6 +184,15 @@ def test_the_recipe_is_given_where_nothing_can_be_read(tmp_path: Path) -> None:
     assert both.returncode == 2
 
 
+def test_the_recipe_runs_nothing_that_a_name_says(tmp_path: Path) -> None:
+    ledger = tmp_path / "led\ntouch pwned\nger.json"
+    ledger.write_bytes(b"\xff")
+    make_key("ed25519", tmp_path / "key.pem")
+    told = flopsd("verify", str(ledger), "--key", str(tmp_path / "key.pub"), "--explain")
+    shell(told.stdout, tmp_path)
+    assert not (tmp_path / "pwned").exists()
+
+
 def test_a_key_that_signed_nothing_gets_no_bundle(sealed: Sealed) -> None:
     other = sealed.ledger.with_name("other.pub")
     done = flopsd("export", str(sealed.ledger), "--key", str(other))

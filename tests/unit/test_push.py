@@ -54,6 +54,7 @@ def test_an_address_says_all() -> None:
         "remotewrite+https://aps.example:8443/w/a/api/v1/remote_write", "tune", ca="/ca.pem", sigv4="eu-west-1",
     )  # fmt: skip
     assert parse_target("pushgateway+http://gw:9091/").url == "http://gw:9091"
+    assert parse_target("pushgateway+http://gw:9091#auth=/run/a+b%20c").auth == "/run/a+b c"
 
 
 @pytest.mark.parametrize(
