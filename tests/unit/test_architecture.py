@@ -54,3 +54,36 @@ def test_what_could_change_the_counts_is_refused_by_name(config: dict[str, Any],
     with pytest.raises(ArchitectureError, match=names) as caught:
         read_model(config)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"model_type": "albert"}, "shared"),
+        ({"model_type": "zamba2"}, "shared"),
+        ({"model_type": "own_universal", "num_loops": 4}, "loop"),
+        ({"model_type": "xlnet"}, "several streams"),
+        ({"model_type": "whisper"}, "frames"),
+        ({"model_type": "wav2vec2"}, "frames"),
+        ({"model_type": "convnext"}, "pixels"),
+        ({"model_type": "qwen2_5_vl"}, "patches"),
+        ({"model_type": "own_seeing", "vision_config": {}}, "patches"),
+        ({**LLAMA_8B, "num_loops": 4}, "loop"),
+        ({"model_type": "gemma3", "text_config": {**LLAMA_8B}, "vision_config": {}, "new": 1}, "patches"),
+    ],
+)
+def test_no_hint_leads_to_6pd_where_a_weight_is_used_more_than_once_a_token(config: dict[str, Any], why: str) -> None:
+    """ALBERT of 12 layers executes 4.2 times what the size alone allows at most."""
+    with pytest.raises(ArchitectureError) as caught:
+        read_model({**config, "text_config": {"model_type": "gemma3_text"}} if "text_config" in config else config)
+    assert why in caught.value.hint
+    assert "no upper bound" in caught.value.hint
+    assert "parameters_total" not in caught.value.hint
+
+
+@pytest.mark.parametrize("config", [{"model_type": "deepseek_v3"}, {**LLAMA_8B, "kv_lora_rank": 512}])
+def test_a_hint_to_6pd_says_on_what_condition(config: dict[str, Any]) -> None:
+    with pytest.raises(ArchitectureError) as caught:
+        read_model(config)
+    assert "each weight at most once a token" in caught.value.hint
+    assert "--parameters" in caught.value.hint

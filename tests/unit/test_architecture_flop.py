@@ -213,6 +213,7 @@ def test_a_model_of_which_only_the_size_is_known() -> None:
     work = {"tokens": 10**6, "sequences": 500, "square_pairs": 500 * 2000**2}
     full = flop(model, work, training_from({"method": "full", "recomputation": "none"}))
     assert full.required.computed == 6 * 7 * 10**9 * 10**6
+    assert any("each weight is used at most once a token" in note for note in full.assumptions)
     exact = computed({**LLAMA_8B}, work, method="full", recomputation="none").required
     bare = flop(read_model({"parameters_total": 8_030_261_248}), work, training_from({"method": "full"})).required
     assert bare.low < exact.low < exact.high < bare.high

@@ -206,7 +206,7 @@ def _windows(fields: Fields, style: Style, layers: int) -> list[int | None]:
             raise ArchitectureError(
                 f"{fields.family}: layer_types does not name full_attention or sliding_attention for each of "
                 f"{layers} layers",
-                hint="flopsd models no other kind of layer: declare parameters_total instead of the configuration",
+                hint=f"flopsd models no other kind of layer; {fields.instead()}",
             )
         return [size if kind == "sliding_attention" else None for kind in types]
     if style.window == "by_layer":

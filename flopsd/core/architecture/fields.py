@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flopsd.core.architecture.reuse import instead
 from flopsd.errors import ArchitectureError
 
 MAX_SIZE = 10**9
@@ -104,8 +105,12 @@ class Fields:
         if value not in allowed:
             raise ArchitectureError(
                 f"{self.family}: {name} is {value!r:.60}, which flopsd does not model",
-                hint="declare parameters_total instead of the configuration: 6PD with wide bounds",
+                hint=self.instead(),
             )
+
+    def instead(self) -> str:
+        """What to do about a configuration that flopsd does not model."""
+        return instead(self.family, self._config)
 
     def wrong(self, name: str, value: object) -> ArchitectureError:
         return ArchitectureError(f"{self.family}: {name} is {value!r:.60}, which cannot be", hint="check config.json")
@@ -119,6 +124,5 @@ class Fields:
             raise ArchitectureError(
                 f"{self.family}: flopsd does not know {', '.join(name[:60] for name in unknown[:8])}: "
                 "it may change the counts",
-                hint="leave the field out if it changes no shape, or declare parameters_total instead of the "
-                "configuration: 6PD with wide bounds",
+                hint=f"leave the field out if it changes no shape; else {self.instead()}",
             )
