@@ -13,6 +13,7 @@ from flopsd.core.flop import ceil_div
 from flopsd.core.model import PPM, Figures
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy import Case, Finding, Policy, findings
+from flopsd.core.rounding import Towards, divided
 from flopsd.errors import UnknownDeviceError
 
 
@@ -172,7 +173,7 @@ def as_dict(found: Estimate) -> dict[str, Any]:
             "format": hardware.number_format,
             "peakFlopPerSecond": str(hardware.peak_flop_per_s),
         },
-        "mfu": {"low": _decimal(plan.mfu.low), "high": _decimal(plan.mfu.high), "source": plan.mfu.source},
+        "mfu": {**_ends(plan.mfu.low, plan.mfu.high), "source": plan.mfu.source},
         "assumed": list(plan.assumed),
         "options": [_option_dict(option) for option in found.options],
     }
@@ -186,9 +187,7 @@ def _option_dict(option: Option) -> dict[str, Any]:
         "executed": _bounds(option.flop.executed),
         "terms": {name: str(value) for name, value in option.flop.terms.items()},
         "assumptions": list(option.flop.assumptions),
-        "hours": None
-        if option.hours is None
-        else {"low": _decimal(option.hours[0]), "high": _decimal(option.hours[1])},
+        "hours": None if option.hours is None else _ends(*option.hours),
         "findings": [finding.for_ledger() for finding in option.findings],
     }
 
@@ -197,9 +196,13 @@ def _bounds(bounds: Bounds) -> dict[str, str]:
     return {"low": str(bounds.low), "computed": str(bounds.computed), "high": str(bounds.high)}
 
 
-def _decimal(number: Fraction) -> str:
-    """Three decimals, rounded half up, exactly."""
-    thousandths = int(number * 1000 + Fraction(1, 2))
+def _ends(low: Fraction, high: Fraction) -> dict[str, str]:
+    return {"low": _decimal(low, Towards.DOWN), "high": _decimal(high, Towards.UP)}
+
+
+def _decimal(number: Fraction, towards: Towards) -> str:
+    """Three decimals."""
+    thousandths = divided(1000 * number.numerator, number.denominator, towards)
     return f"{thousandths // 1000}.{thousandths % 1000:03}"
 
 
