@@ -16,6 +16,8 @@ from flopsd.core.policy import Case, Finding, Policy, findings
 from flopsd.core.rounding import Towards, divided
 from flopsd.errors import UnknownDeviceError
 
+ALONE = "no data is generated for it and its lineage has no earlier training: cumulative compute is that of its updates"
+
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
@@ -49,7 +51,7 @@ class Plan:
     mfu: Mfu
     base: Base | None
     policies: tuple[Policy, ...]
-    assumed: tuple[str, ...] = ()  # what the user left open and was filled in, in words
+    assumed: tuple[str, ...] = (ALONE,)  # what the user left open and was filled in, in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def _case(plan: Plan, method: Method, found: ArchitectureFlop, policy: Policy) -
     low, high = found.required.low, found.required.high
     margin = policy.margin_ppm
     figures = Figures(low * (PPM - margin) // PPM, None, ceil_div(high * (PPM + margin), PPM))
-    return Case(figures, figures, method, plan.base if method is not Method.PRETRAINING else None)
+    return Case(figures, figures, method, plan.base)
 
 
 def _trainable(plan: Plan, training: Training) -> Bounds | None:

@@ -12,6 +12,8 @@ from flopsd.core.rounding import Towards, divided, plain
 from flopsd.estimate import Estimate, Option
 from flopsd.report import at_least, at_most, counted, one_line, share_text
 
+_READING = " *"
+
 
 def estimate_text(found: Estimate) -> str:
     """The table, what was assumed, and what it is not."""
@@ -59,7 +61,8 @@ def _table(options: Sequence[Option]) -> list[str]:
             told.setdefault(f"{finding.policy} {finding.rule.id}", []).append(finding)
     for title, found in told.items():
         if any(one.applies is not False for one in found):
-            rows.append([one_line(title), *(_verdict(one) for one in found)])
+            mark = _READING if any(one.rule.status == "interpretation" for one in found) else ""
+            rows.append([one_line(title) + mark, *(_verdict(one) for one in found)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     reasons = dict.fromkeys(
@@ -68,6 +71,8 @@ def _table(options: Sequence[Option]) -> list[str]:
         for one in found
         if one.state is not None and one.state.value == "indeterminate"
     )
+    if any(row[0].endswith(_READING) for row in rows):
+        lines.append(f"{_READING.strip()} as flopsd reads it: the text does not spell it out")
     return [*lines, *(["", "indeterminate:", *reasons] if reasons else [])]
 
 

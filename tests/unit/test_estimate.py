@@ -13,6 +13,7 @@ import pytest
 
 from flopsd.cli import main
 from flopsd.core.architecture import flop, read_model, training_from
+from flopsd.estimate import ALONE
 from tests.support.architectures import LLAMA_8B
 
 BASE = ("--base-flop", "7.2e23", "--base-flop-method", "6PD of its card", "--base-systemic", "false")
@@ -99,7 +100,22 @@ def test_a_size_alone_is_6pd(capsys: pytest.CaptureFixture[str]) -> None:
     full, lora, _ = found["options"]
     assert full["required"]["computed"] == str(42 * 10**18)
     assert lora["required"]["computed"] == str(28 * 10**18)
-    assert found["assumed"] == []
+    assert found["assumed"] == [ALONE]
+
+
+def test_what_is_left_out_of_cumulative_compute_is_said(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    found = told(capsys, config, "--tokens", "1e9", "--sequence-length", "4096", *BASE)
+    rules = [one for one in found["options"][0]["findings"] if "cumulative" in one["quantity"]]
+    assert rules
+    assert ALONE in found["assumed"]
+
+
+def test_a_rule_that_is_read_and_not_written_is_marked(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    assert run(config, "--tokens", "1e9", "--sequence-length", "4096", *BASE) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("eu-ai-act base-and-modification-systemic * ") for line in lines)
+    assert not any(line.startswith("eu-ai-act modification-third *") for line in lines)
+    assert "* as flopsd reads it: the text does not spell it out" in lines
 
 
 @pytest.mark.parametrize(
@@ -113,6 +129,7 @@ def test_a_size_alone_is_6pd(capsys: pytest.CaptureFixture[str]) -> None:
         (["CONFIG", "--tokens", "0.5"], 2, "0.5"),
         (["CONFIG", "--tokens", "1e9", "--mfu", "0.5..0.3"], 2, "0.3..0.5"),
         (["CONFIG", "--tokens", "1e9", "--base-model", "x"], 2, "--base-flop"),
+        (["CONFIG", "--tokens", "1e9", "--method", "pretraining", *BASE], 2, "has no base model"),
         (["--tokens", "1e9"], 2, "CONFIG"),
     ],
 )
