@@ -9,9 +9,9 @@ from typing import Any
 
 from flopsd.core.architecture import ArchitectureFlop, Bounds, Model, Parameters, Training, adapters, flop, parameters
 from flopsd.core.declared import Base, Method
-from flopsd.core.flop import ceil_div
+from flopsd.core.flop import ceil_div, format_flop
 from flopsd.core.model import PPM, Figures
-from flopsd.core.peaks import PeakTable
+from flopsd.core.peaks import Part, PeakTable
 from flopsd.core.policy import Case, Finding, Policy, findings
 from flopsd.core.rounding import Towards, divided
 from flopsd.errors import UnknownDeviceError
@@ -28,6 +28,8 @@ class Hardware:
     devices: int
     number_format: str
     peak_flop_per_s: int
+    disputed_peak_flop_per_s: int  # what other sources say; else the same
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +96,37 @@ def hardware_from(table: PeakTable, name: str, count: int, devices: int | None, 
         raise UnknownDeviceError(
             f"no source tells how many accelerators {name} has", hint="say it with --devices-per-instance"
         )
-    peaks = {of: peak for _, of, peak in part.datasheet_peaks()}
-    if number_format not in peaks:
+    peak = peak_flop_per_s(part, number_format)
+    if peak is None:
+        known = dict.fromkeys(of for _, of, _ in part.datasheet_peaks())
         raise UnknownDeviceError(
             f"the peak table has no datasheet peak of {part.id} in {number_format}",
-            hint=f"it has {', '.join(peaks) or 'none'}: choose with --format",
+            hint=f"it has {', '.join(known) or 'none'}: choose with --format",
         )
-    return Hardware(name, part.id, count * each, number_format, count * each * peaks[number_format])
+    doubts = []
+    rates = f"the rates of {part.id} are {part.status}"
+    if peak[1] > peak[0]:
+        doubts.append(f"{rates}: the fewest hours are by {format_flop(peak[1], 'FLOP/s')} each, as others have it")
+    elif part.status != "published":
+        doubts.append(rates)
+    if instance is not None and devices is None and instance.status != "published":
+        doubts.append(f"that {name} has {each} is {instance.status}")
+    devices_in_all = count * each
+    return Hardware(
+        name, part.id, devices_in_all, number_format, devices_in_all * peak[0], devices_in_all * peak[1], tuple(doubts)
+    )
+
+
+def peak_flop_per_s(part: Part, number_format: str, slice_sm_count: int | None = None) -> tuple[int, int] | None:
+    """The dense datasheet peak of a device, or of a MIG slice of so many SMs: as the table has it, and the highest
+    that a disputed rate gives. None where the table has no peak in that format."""
+    disputed = replace(
+        part, tensor_flop_per_cycle={**part.tensor_flop_per_cycle, **part.disputed_tensor_flop_per_cycle}
+    )
+    found = [{of: peak for _, of, peak in one.datasheet_peaks(slice_sm_count)} for one in (part, disputed)]
+    if number_format not in found[0]:
+        return None
+    return found[0][number_format], max(one[number_format] for one in found)
 
 
 def work_from_lengths(tokens: int, length: int | None, target: int | None) -> dict[str, int]:
@@ -128,8 +154,11 @@ def _option(plan: Plan, method: Method) -> Option:
     found = flop(plan.model, plan.work, training)
     hours = None
     if plan.hardware is not None:
-        per_hour = 3600 * plan.hardware.peak_flop_per_s
-        hours = (found.required.low / (per_hour * plan.mfu.high), found.required.high / (per_hour * plan.mfu.low))
+        fastest, surest = plan.hardware.disputed_peak_flop_per_s, plan.hardware.peak_flop_per_s
+        hours = (
+            found.required.low / (3600 * fastest * plan.mfu.high),
+            found.required.high / (3600 * surest * plan.mfu.low),
+        )
     verdicts = [one for policy in plan.policies for one in findings(policy, _case(plan, method, found, policy))]
     return Option(method, _trainable(plan, training), found, hours, tuple(verdicts))
 
@@ -174,6 +203,7 @@ def as_dict(found: Estimate) -> dict[str, Any]:
             "devices": str(hardware.devices),
             "format": hardware.number_format,
             "peakFlopPerSecond": str(hardware.peak_flop_per_s),
+            "doubts": list(hardware.doubts),
         },
         "mfu": {**_ends(plan.mfu.low, plan.mfu.high), "source": plan.mfu.source},
         "assumed": list(plan.assumed),

@@ -24,6 +24,7 @@ def estimate_text(found: Estimate) -> str:
         hardware = plan.hardware
         peak = format_flop(hardware.peak_flop_per_s, "FLOP/s")
         lines.append(f"{hardware.devices} x {hardware.part}: {peak} dense {hardware.number_format} in all")
+        lines += [f"DOUBT: {one_line(doubt)}" for doubt in hardware.doubts]
         low, high = _percent(plan.mfu.low, Towards.DOWN), _percent(plan.mfu.high, Towards.UP)
         lines.append(f"MFU {low} to {high}, {one_line(plan.mfu.source)}")
     lines += ["", *_table(found.options)]

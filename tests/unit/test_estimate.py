@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shlex
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,11 @@ from typing import Any
 import pytest
 
 from flopsd.cli import main
+from flopsd.config import load_peaks
 from flopsd.core.architecture import flop, read_model, training_from
+from flopsd.errors import LedgerError
 from flopsd.estimate import ALONE
+from flopsd.estimate_measured import mfu_of
 from tests.support.architectures import LLAMA_8B
 
 BASE = ("--base-flop", "7.2e23", "--base-flop-method", "6PD of its card", "--base-systemic", "false")
@@ -158,3 +163,68 @@ def test_the_mfu_of_an_earlier_run_is_its_ledgers(capsys: pytest.CaptureFixture[
     assert "measured, by the ledger ledger.json, not verified here" in json.dumps(found)
     assert run(*command, "--mfu-from", str(vectors / "activity-and-gaps" / "ledger.json")) == 1
     assert "--phase train" in capsys.readouterr().err
+
+
+def test_doubt_about_a_peak_is_said_and_a_disputed_one_widens_the_hours(
+    capsys: pytest.CaptureFixture[str], config: str
+) -> None:
+    work = (config, "--tokens", "1e9", "--sequence-length", "4096", "--method", "full", "--mfu", "0.5")
+    a10g = told(capsys, *work, "--on", "a10g")
+    assert a10g["hardware"]["doubts"] == [
+        "the rates of a10g are disputed: the fewest hours are by 140.083 TFLOP/s each, as others have it"
+    ]
+    hours, needed = a10g["options"][0]["hours"], a10g["options"][0]["required"]
+    peak = int(a10g["hardware"]["peakFlopPerSecond"])
+    assert Fraction(hours["low"]) <= Fraction(int(needed["low"]), 3600 * 2 * peak) * 2
+    assert Fraction(hours["high"]) >= Fraction(int(needed["high"]), 3600 * peak) * 2
+    assert told(capsys, *work, "--on", "b300")["hardware"]["doubts"] == ["the rates of b300 are unverified"]
+    assert told(capsys, *work, "--on", "h100-sxm5-80gb")["hardware"]["doubts"] == []
+    assert (
+        told(capsys, *work, "--on", "ml.g7e.8xlarge")["hardware"]["doubts"][-1]
+        == "that ml.g7e.8xlarge has 1 is unverified"
+    )
+    assert run(*work, "--on", "b300") == 0
+    assert "DOUBT: the rates of b300 are unverified" in capsys.readouterr().out
+
+
+def ledger_of(path: Path, devices: list[dict[str, Any]], gaps: list[dict[str, str]], by_reason: dict[str, str]) -> Path:
+    """What of a ledger tells its MFU: 989 TFLOP trained, exactly."""
+    predicate = {
+        "kind": "node", "replay": None, "devices": devices,
+        "totals": {"guidelines": {"low": str(989 * 10**12), "high": str(989 * 10**12)}},
+        "coverage": {"gapSecondsByReason": by_reason, "gaps": gaps},
+    }  # fmt: skip
+    payload = base64.b64encode(json.dumps({"predicate": predicate}).encode()).decode()
+    signature = {"keyid": "0" * 64, "sig": base64.b64encode(bytes(64)).decode()}
+    envelope = {"payloadType": "application/vnd.in-toto+json", "payload": payload, "signatures": [signature]}
+    path.write_text(json.dumps(envelope))
+    return path
+
+
+def test_the_time_of_other_jobs_is_no_part_of_a_measured_mfu(tmp_path: Path) -> None:
+    table = load_peaks(None)
+    h100 = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": 132, "spanSeconds": "10.0"}
+    other = {**h100, "uuid": "b", "peakRow": "a100-sxm4-80gb", "smCount": 108, "spanSeconds": "6.0"}
+    gap = {"device": "a", "reason": "not_ours", "seconds": "8.0"}
+    ours = mfu_of(ledger_of(tmp_path / "ours", [{**h100, "spanSeconds": "2.0"}], [], {}), table, "bf16")
+    shared = mfu_of(ledger_of(tmp_path / "shared", [h100], [gap], {"not_ours": "8.0"}), table, "bf16")
+    assert shared.low == shared.high == ours.low == ours.high > Fraction(49, 100)
+    unlisted = mfu_of(ledger_of(tmp_path / "unlisted", [h100, other], [], {"not_ours": "6.0"}), table, "bf16")
+    for device in ("a", "b"):  # nobody knows which of the two it was
+        gap = {"device": device, "reason": "not_ours", "seconds": "6.0"}
+        one = mfu_of(ledger_of(tmp_path / device, [h100, other], [gap], {"not_ours": "6.0"}), table, "bf16")
+        assert unlisted.low <= one.low <= one.high <= unlisted.high
+
+
+def test_a_slice_is_held_against_the_peak_of_its_own_sms(tmp_path: Path) -> None:
+    table = load_peaks(None)
+    whole = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": 132, "spanSeconds": "14.0"}
+    one = {**whole, "uuid": "m", "parent": "a", "smCount": 66}
+    gap = {"device": "a", "reason": "in_slices", "seconds": "14.0"}
+    found = mfu_of(ledger_of(tmp_path / "mig", [whole, one], [gap], {"in_slices": "14.0"}), table, "bf16")
+    half = mfu_of(ledger_of(tmp_path / "half", [{**whole, "spanSeconds": "7.0"}], [], {}), table, "bf16")
+    assert found == replace(half, source=found.source)
+    with pytest.raises(LedgerError, match="how many SMs"):
+        mfu_of(
+            ledger_of(tmp_path / "dark", [whole, {**one, "smCount": None}], [gap], {"in_slices": "14.0"}), table, "bf16"
+        )
