@@ -20,6 +20,15 @@ def test_published_models_have_their_published_parameters(name: str) -> None:
     assert (found.total, found.active) == (total, active)
 
 
+@pytest.mark.parametrize(("family", "heads"), [("mistral", 8), ("mixtral", 8), ("qwen2", 32), ("llama", 32)])
+def test_grouped_heads_that_are_left_out_are_those_of_the_family(family: str, heads: int) -> None:
+    mixture = {"num_local_experts": 4, "num_experts_per_tok": 2} if family == "mixtral" else {}
+    whole = {**LLAMA_8B, **mixture, "model_type": family, "num_key_value_heads": heads}
+    assert read_model({**whole, "num_key_value_heads": None}) == read_model({**whole, "num_key_value_heads": 32})
+    del whole["num_key_value_heads"]
+    assert read_model(whole) == read_model({**whole, "num_key_value_heads": heads})
+
+
 @given(st.integers(0, 80), st.integers(1, 80))
 def test_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
     assert causal_pairs(s) == sum(1 for q in range(s) for k in range(s) if k <= q)
@@ -46,6 +55,7 @@ def test_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
         ({"model_type": "bert", "position_embedding_type": "relative_key"}, "position_embedding_type"),
         ({"model_type": "bart", "encoder_layerdrop": 0.1}, "encoder_layerdrop"),
         ({"model_type": "gemma3", "text_config": {}}, "vision_config"),
+        ({"model_type": "gemma3", "text_config": {}, "vision_config": {}}, "vision_use_head"),
         ({**LLAMA_8B, "model_type": "gemma", "use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ({"parameters_total": 0}, "parameters_total"),
     ],

@@ -99,9 +99,10 @@ class Fields:
             raise self.wrong(name, value)
         return value
 
-    def only(self, name: str, *allowed: object) -> None:
-        """Refuse a field that has another value than these: flopsd does not model it."""
-        value = self.get(name, allowed[0])
+    def only(self, name: str, *allowed: object, missing: object = None) -> None:
+        """Refuse a field that has another value than these, or that is `missing` and means that: flopsd does not model
+        it."""
+        value = self.get(name, allowed[0] if missing is None else missing)
         if value not in allowed:
             raise ArchitectureError(
                 f"{self.family}: {name} is {value!r:.60}, which flopsd does not model",
