@@ -27,7 +27,7 @@ def parse_flop(value: object) -> int:
     number = Decimal(value)
     whole = int(number)
     if number != whole:
-        raise ValueError(f"{value!r} is not a whole number of FLOP")
+        raise ValueError(f"{value!r} is not a whole number")
     return whole
 
 

@@ -93,8 +93,13 @@ def _estimate(arguments: argparse.Namespace) -> int:
             ["--sequence-length is missing: nothing else bounds the attention of this model"],
             hint="give the tokens of a row; of documents in packed rows add --packing",
         )
-    if arguments.sequence_length is None:
-        assumed.append(f"the length of the sequences is not given: up to {model.max_positions} tokens")
+    if arguments.target_length is not None and not (model.two_sided or model.bare is not None):
+        raise ConfigError(
+            [f"--target-length is of an encoder-decoder, and {model.family} is none"],
+            hint="leave it out: --sequence-length is all tokens of a row",
+        )
+    if arguments.target_length is not None and arguments.sequence_length is None:
+        raise ConfigError(["--target-length is given without --sequence-length"], hint="give both: a target a sequence")
     hardware = None
     if arguments.on is not None:
         table = load_peaks(settings.peaks)

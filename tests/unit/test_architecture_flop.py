@@ -245,6 +245,14 @@ def test_generation_with_a_cache_pays_for_the_positions_before() -> None:
     assert sum(parts) == whole
 
 
+def test_lengths_that_only_the_models_positions_bound_are_said() -> None:
+    counted = {"tokens": 10**6, "sequences": 10, "square_pairs": 10**11}
+    said = "at most 131072 tokens, the model's positions"
+    assert not any(said in note for note in computed(LLAMA_8B, counted, method="full").assumptions)
+    assert any(said in note for note in computed(LLAMA_8B, {"tokens": 10**6}, method="full").assumptions)
+    assert not any(said in note for note in computed(LLAMA_8B, {"tokens": 1000}, method="full").assumptions)
+
+
 def test_a_process_that_counts_other_parameters_widens_the_bounds() -> None:
     work = {"tokens": 1000, "sequences": 1, "square_pairs": 10**6}
     facts: dict[str, Any] = {"method": "full", "recomputation": "none"}

@@ -65,8 +65,8 @@ class Fields:
         """A size. A missing one has the default of transformers' own class, since a config.json may leave it out."""
         value = self.get(name)
         if value is None:
-            value = default
-        if value == REQUIRED or value is None:
+            value = None if default == REQUIRED else default
+        if value is None:
             raise ArchitectureError(
                 f"{self.family}: the configuration has no {name}", hint="give the whole config.json of the model"
             )
