@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 
 from flopsd.clock import NS_PER_S, Clock
 from flopsd.core.flop import format_flop
+from flopsd.core.rounding import Towards
 from flopsd.core.sessions import Event
 from flopsd.errors import ConfigError, ListenError
 from flopsd.listening import Listener
@@ -18,6 +19,7 @@ from flopsd.metricline import MetricLines
 from flopsd.parse import parse_listen
 from flopsd.push.feeding import Feed
 from flopsd.push.states import metrics
+from flopsd.report import share_text
 from flopsd.rolling import RollingSeals, shown
 from flopsd.settings import Settings
 from flopsd.snapshot import Snapshot
@@ -151,8 +153,8 @@ def progress_line(snapshot: Snapshot, seconds: int) -> str:
             "REPLAY, no hardware:" if snapshot.replay else "flopsd:",
             f"{seconds:4d} s",
             f"measured {format_flop(figures.measured_flop)}",
-            f"at most {format_flop(figures.high_flop)}",
+            f"at most {format_flop(figures.high_flop, towards=Towards.UP)}",
             "rate unknown" if rate is None else format_flop(rate, "FLOP/s"),
-            "coverage unknown" if coverage is None else f"coverage {coverage / 10_000:.1f} %",
+            "coverage unknown" if coverage is None else f"coverage {share_text(coverage, Towards.DOWN)}",
         )
     )

@@ -9,11 +9,14 @@ from typing import Any
 
 from flopsd.core.architecture import ArchitectureFlop, Bounds, Model, Parameters, Training, adapters, flop, parameters
 from flopsd.core.declared import Base, Method
-from flopsd.core.flop import ceil_div
+from flopsd.core.flop import ceil_div, format_flop
 from flopsd.core.model import PPM, Figures
-from flopsd.core.peaks import PeakTable
+from flopsd.core.peaks import Part, PeakTable
 from flopsd.core.policy import Case, Finding, Policy, findings
+from flopsd.core.rounding import Towards, divided
 from flopsd.errors import UnknownDeviceError
+
+ALONE = "no data is generated for it and its lineage has no earlier training: cumulative compute is that of its updates"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,8 @@ class Hardware:
     devices: int
     number_format: str
     peak_flop_per_s: int
+    disputed_peak_flop_per_s: int  # what other sources say; else the same
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class Plan:
     mfu: Mfu
     base: Base | None
     policies: tuple[Policy, ...]
-    assumed: tuple[str, ...] = ()  # what the user left open and was filled in, in words
+    assumed: tuple[str, ...] = (ALONE,)  # what the user left open and was filled in, in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +96,37 @@ def hardware_from(table: PeakTable, name: str, count: int, devices: int | None, 
         raise UnknownDeviceError(
             f"no source tells how many accelerators {name} has", hint="say it with --devices-per-instance"
         )
-    peaks = {of: peak for _, of, peak in part.datasheet_peaks()}
-    if number_format not in peaks:
+    peak = peak_flop_per_s(part, number_format)
+    if peak is None:
+        known = dict.fromkeys(of for _, of, _ in part.datasheet_peaks())
         raise UnknownDeviceError(
             f"the peak table has no datasheet peak of {part.id} in {number_format}",
-            hint=f"it has {', '.join(peaks) or 'none'}: choose with --format",
+            hint=f"it has {', '.join(known) or 'none'}: choose with --format",
         )
-    return Hardware(name, part.id, count * each, number_format, count * each * peaks[number_format])
+    doubts = []
+    rates = f"the rates of {part.id} are {part.status}"
+    if peak[1] > peak[0]:
+        doubts.append(f"{rates}: the fewest hours are by {format_flop(peak[1], 'FLOP/s')} each, as others have it")
+    elif part.status != "published":
+        doubts.append(rates)
+    if instance is not None and devices is None and instance.status != "published":
+        doubts.append(f"that {name} has {each} is {instance.status}")
+    devices_in_all = count * each
+    return Hardware(
+        name, part.id, devices_in_all, number_format, devices_in_all * peak[0], devices_in_all * peak[1], tuple(doubts)
+    )
+
+
+def peak_flop_per_s(part: Part, number_format: str, slice_sm_count: int | None = None) -> tuple[int, int] | None:
+    """The dense datasheet peak of a device, or of a MIG slice of so many SMs: as the table has it, and the highest
+    that a disputed rate gives. None where the table has no peak in that format."""
+    disputed = replace(
+        part, tensor_flop_per_cycle={**part.tensor_flop_per_cycle, **part.disputed_tensor_flop_per_cycle}
+    )
+    found = [{of: peak for _, of, peak in one.datasheet_peaks(slice_sm_count)} for one in (part, disputed)]
+    if number_format not in found[0]:
+        return None
+    return found[0][number_format], max(one[number_format] for one in found)
 
 
 def work_from_lengths(tokens: int, length: int | None, target: int | None) -> dict[str, int]:
@@ -125,8 +154,11 @@ def _option(plan: Plan, method: Method) -> Option:
     found = flop(plan.model, plan.work, training)
     hours = None
     if plan.hardware is not None:
-        per_hour = 3600 * plan.hardware.peak_flop_per_s
-        hours = (found.required.low / (per_hour * plan.mfu.high), found.required.high / (per_hour * plan.mfu.low))
+        fastest, surest = plan.hardware.disputed_peak_flop_per_s, plan.hardware.peak_flop_per_s
+        hours = (
+            found.required.low / (3600 * fastest * plan.mfu.high),
+            found.required.high / (3600 * surest * plan.mfu.low),
+        )
     verdicts = [one for policy in plan.policies for one in findings(policy, _case(plan, method, found, policy))]
     return Option(method, _trainable(plan, training), found, hours, tuple(verdicts))
 
@@ -136,7 +168,7 @@ def _case(plan: Plan, method: Method, found: ArchitectureFlop, policy: Policy) -
     low, high = found.required.low, found.required.high
     margin = policy.margin_ppm
     figures = Figures(low * (PPM - margin) // PPM, None, ceil_div(high * (PPM + margin), PPM))
-    return Case(figures, figures, method, plan.base if method is not Method.PRETRAINING else None)
+    return Case(figures, figures, method, plan.base)
 
 
 def _trainable(plan: Plan, training: Training) -> Bounds | None:
@@ -171,8 +203,9 @@ def as_dict(found: Estimate) -> dict[str, Any]:
             "devices": str(hardware.devices),
             "format": hardware.number_format,
             "peakFlopPerSecond": str(hardware.peak_flop_per_s),
+            "doubts": list(hardware.doubts),
         },
-        "mfu": {"low": _decimal(plan.mfu.low), "high": _decimal(plan.mfu.high), "source": plan.mfu.source},
+        "mfu": {**_ends(plan.mfu.low, plan.mfu.high), "source": plan.mfu.source},
         "assumed": list(plan.assumed),
         "options": [_option_dict(option) for option in found.options],
     }
@@ -186,9 +219,7 @@ def _option_dict(option: Option) -> dict[str, Any]:
         "executed": _bounds(option.flop.executed),
         "terms": {name: str(value) for name, value in option.flop.terms.items()},
         "assumptions": list(option.flop.assumptions),
-        "hours": None
-        if option.hours is None
-        else {"low": _decimal(option.hours[0]), "high": _decimal(option.hours[1])},
+        "hours": None if option.hours is None else _ends(*option.hours),
         "findings": [finding.for_ledger() for finding in option.findings],
     }
 
@@ -197,9 +228,13 @@ def _bounds(bounds: Bounds) -> dict[str, str]:
     return {"low": str(bounds.low), "computed": str(bounds.computed), "high": str(bounds.high)}
 
 
-def _decimal(number: Fraction) -> str:
-    """Three decimals, rounded half up, exactly."""
-    thousandths = int(number * 1000 + Fraction(1, 2))
+def _ends(low: Fraction, high: Fraction) -> dict[str, str]:
+    return {"low": _decimal(low, Towards.DOWN), "high": _decimal(high, Towards.UP)}
+
+
+def _decimal(number: Fraction, towards: Towards) -> str:
+    """Three decimals."""
+    thousandths = divided(1000 * number.numerator, number.denominator, towards)
     return f"{thousandths // 1000}.{thousandths % 1000:03}"
 
 

@@ -8,8 +8,11 @@ from fractions import Fraction
 from flopsd.core.architecture import Bounds
 from flopsd.core.flop import format_flop
 from flopsd.core.policy import Finding
+from flopsd.core.rounding import Towards, divided, plain
 from flopsd.estimate import Estimate, Option
-from flopsd.report import counted, one_line, share_text
+from flopsd.report import at_least, at_most, counted, one_line, share_text
+
+_READING = " *"
 
 
 def estimate_text(found: Estimate) -> str:
@@ -21,13 +24,15 @@ def estimate_text(found: Estimate) -> str:
         hardware = plan.hardware
         peak = format_flop(hardware.peak_flop_per_s, "FLOP/s")
         lines.append(f"{hardware.devices} x {hardware.part}: {peak} dense {hardware.number_format} in all")
-        mfu = f"{float(plan.mfu.low):.0%} to {float(plan.mfu.high):.0%}"
-        lines.append(f"MFU {mfu}, {one_line(plan.mfu.source)}")
+        lines += [f"DOUBT: {one_line(doubt)}" for doubt in hardware.doubts]
+        low, high = _percent(plan.mfu.low, Towards.DOWN), _percent(plan.mfu.high, Towards.UP)
+        lines.append(f"MFU {low} to {high}, {one_line(plan.mfu.source)}")
     lines += ["", *_table(found.options)]
     notes = dict.fromkeys(note for option in found.options for note in option.flop.assumptions)
     lines += ["", "assumed:", *(f"  {one_line(note)}" for note in (*plan.assumed, *notes))]
     for policy in plan.policies:
-        off = f"an estimate may be off by {share_text(policy.margin_ppm)} both ways, and is held against it so"
+        margin = share_text(policy.margin_ppm, Towards.UP)
+        off = f"an estimate may be off by {margin} both ways, and is held against it so"
         lines.append(f"{one_line(policy.id)}: {off}. {one_line(policy.notice)}")
     return "\n".join(lines) + "\n"
 
@@ -47,8 +52,8 @@ def _table(options: Sequence[Option]) -> list[str]:
     for name in ("required", "executed"):
         bounds = [option.flop.required if name == "required" else option.flop.executed for option in options]
         rows.append([f"{name} FLOP", *(format_flop(each.computed) for each in bounds)])
-        rows.append(["  at least", *(format_flop(each.low) for each in bounds)])
-        rows.append(["  at most", *(format_flop(each.high) for each in bounds)])
+        rows.append(["  at least", *(at_least(each.low) for each in bounds)])
+        rows.append(["  at most", *(at_most(each.high) for each in bounds)])
     if all(option.hours is not None for option in options):
         rows.append(["hours", *(_hours(option.hours) for option in options)])
     told: dict[str, list[Finding]] = {}
@@ -57,7 +62,8 @@ def _table(options: Sequence[Option]) -> list[str]:
             told.setdefault(f"{finding.policy} {finding.rule.id}", []).append(finding)
     for title, found in told.items():
         if any(one.applies is not False for one in found):
-            rows.append([one_line(title), *(_verdict(one) for one in found)])
+            mark = _READING if any(one.rule.status == "interpretation" for one in found) else ""
+            rows.append([one_line(title) + mark, *(_verdict(one) for one in found)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     reasons = dict.fromkeys(
@@ -66,6 +72,8 @@ def _table(options: Sequence[Option]) -> list[str]:
         for one in found
         if one.state is not None and one.state.value == "indeterminate"
     )
+    if any(row[0].endswith(_READING) for row in rows):
+        lines.append(f"{_READING.strip()} as flopsd reads it: the text does not spell it out")
     return [*lines, *(["", "indeterminate:", *reasons] if reasons else [])]
 
 
@@ -73,7 +81,7 @@ def _verdict(finding: Finding) -> str:
     if finding.state is None:
         return "does not apply"
     _, _, high = finding.share_ppm
-    share = "" if high is None else f", at most {share_text(high)}"
+    share = "" if high is None else f", at most {share_text(high, Towards.UP)}"
     return f"{finding.state.value}{share}"
 
 
@@ -84,4 +92,9 @@ def _trainable(bounds: Bounds | None) -> str:
 
 
 def _hours(hours: tuple[Fraction, Fraction] | None) -> str:
-    return "unknown" if hours is None else f"{float(hours[0]):.3g} to {float(hours[1]):.3g}"
+    return "unknown" if hours is None else f"{plain(hours[0], 3, Towards.DOWN)} to {plain(hours[1], 3, Towards.UP)}"
+
+
+def _percent(share: Fraction, towards: Towards) -> str:
+    tenths = divided(1000 * share.numerator, share.denominator, towards)
+    return f"{tenths // 10}%" if tenths % 10 == 0 else f"{tenths // 10}.{tenths % 10}%"

@@ -70,7 +70,9 @@ def facts_in(
     case = Case(
         found.guidelines.updates, found.guidelines.cumulative, found.told.method, found.told.base, len(roster) <= 1
     )
-    rates = mean_rates(_before_last(history, table), found.guidelines, _passed_ns(list(last.tallies.values())))
+    rates = None  # of a run that has ended nothing goes on
+    if last.end is None:
+        rates = mean_rates(_before_last(history, table), found.guidelines, _passed_ns(list(last.tallies.values())))
     return {
         "schema": SCHEMA,
         "flopsd": __version__,

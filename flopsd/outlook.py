@@ -35,11 +35,20 @@ def mean_rates(before: Guidelines, now: Guidelines, passed_ns: int) -> Rates | N
 
 
 def _crossing(finding: Finding, rates: Rates | None) -> dict[str, str | None] | None:
-    mine = None if rates is None else rates["cumulative" in finding.quantity]
-    when = None if mine is None else crossing(finding.limit, finding.value, mine)
+    when = None if rates is None else crossing(finding.limit, finding.value, _rate_of(finding, rates))
     if when is None:
         return None
     return {"earliestSeconds": _text(when.earliest_s), "latestSeconds": _text(when.latest_s)}
+
+
+def _rate_of(finding: Finding, rates: Rates) -> Rate:
+    """The rate of what the rule counts; of all that it may count, where which it is is not known."""
+    mine = [rates["cumulative" in quantity] for quantity in finding.quantity.split(" or ")]
+    highs = [rate.high_flop_per_s for rate in mine]
+    return Rate(
+        min(rate.low_flop_per_s for rate in mine),
+        None if None in highs else max(high for high in highs if high is not None),
+    )
 
 
 def _rate(before: Figures, now: Figures, passed_ns: int) -> Rate:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from flopsd.core.flop import format_flop
 from flopsd.core.model import Figures
+from flopsd.core.rounding import Towards, divided
 from flopsd.evidence.item import Finding, Verdict
 
 if TYPE_CHECKING:
@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 def figures_text(figures: Figures) -> str:
     """Three figures, never one."""
     measured = "nothing was measured" if figures.measured_flop is None else format_flop(figures.measured_flop)
-    high = "no upper bound is known" if figures.high_flop is None else format_flop(figures.high_flop)
-    return f"  measured   {measured}\n  at least   {format_flop(figures.low_flop)}\n  at most    {high}\n"
+    high = "no upper bound is known" if figures.high_flop is None else at_most(figures.high_flop)
+    return f"  measured   {measured}\n  at least   {at_least(figures.low_flop)}\n  at most    {high}\n"
+
+
+def at_least(flop: int) -> str:
+    return format_flop(flop, towards=Towards.DOWN)
+
+
+def at_most(flop: int) -> str:
+    return format_flop(flop, towards=Towards.UP)
 
 
 def sealed_text(sealed: Sealed) -> str:
@@ -44,12 +52,12 @@ def verified_text(verified: Verified) -> str:
     predicate: Mapping[str, Any] = verified.statement["predicate"]
     executed, coverage = predicate["totals"]["executed"], predicate["coverage"]
     figures = Figures(*(None if executed[k] is None else int(executed[k]) for k in ("low", "measured", "high")))  # type: ignore[arg-type]
-    share = "unknown" if coverage["observedPpm"] is None else f"{int(coverage['observedPpm']) / 10_000:.2f} %"
+    share = "unknown" if coverage["observedPpm"] is None else coverage_share(int(coverage["observedPpm"]))
     energy = "unknown" if predicate["energyJoules"] is None else f"{predicate['energyJoules']} J"
     if predicate["energyJoules"] is not None and float(predicate["energyUncountedSeconds"]):
         energy += f" counted; not counted in {predicate['energyUncountedSeconds']} device seconds"
     evidence = ", ".join(executed["byEvidence"]) or "none"
-    clock = format_flop(int(executed["clockUncertainty"])) if int(executed["clockUncertainty"]) else ""
+    clock = at_most(int(executed["clockUncertainty"])) if int(executed["clockUncertainty"]) else ""
     lines = [
         f"VERIFIED: signed by {', '.join(k[:16] + '…' for k in verified.keyids)}, "
         f"all totals recomputed from {counted(verified.records, 'journal record')}",
@@ -80,7 +88,7 @@ def meaning_lines(predicate: Mapping[str, Any]) -> list[str]:
     resting = f" ({one_line(guidelines['from'])})" if "from" in guidelines else ""
     lines = [f"  guidelines {_interval(guidelines)}: what contributes to parameter updates{resting}"]
     if architecture is not None:
-        shown = " to ".join(format_flop(int(architecture[name])) for name in ("low", "high"))
+        shown = f"{at_least(int(architecture['low']))} to {at_most(int(architecture['high']))}"
         lines.append(f"  by model   {format_flop(int(architecture['computed']))}, {shown}: from its shape and tokens")
     warned = [ratio for ratio in predicate["reconciliation"] if ratio["warning"] is not None]
     lines += [f"  WARNING    {one_line(ratio['name'])}: {one_line(ratio['warning'])}" for ratio in warned]
@@ -100,21 +108,29 @@ def meaning_lines(predicate: Mapping[str, Any]) -> list[str]:
 
 def _interval(figures: Mapping[str, Any]) -> str:
     low, measured, high = (None if figures[k] is None else int(figures[k]) for k in ("low", "measured", "high"))
-    most = "no upper bound" if high is None else format_flop(high)
+    most = "no upper bound" if high is None else at_most(high)
     point = "no point figure" if measured is None else format_flop(measured)
-    return f"{point}, {format_flop(low)} to {most}"
+    return f"{point}, {at_least(low or 0)} to {most}"
 
 
 def _share(finding: Mapping[str, Any]) -> str:
     high = finding["sharePpm"]["high"]
     if high is None:
         return one_line(finding["why"])
-    return f"at most {share_text(int(high))} of the threshold"
+    return f"at most {share_text(int(high), Towards.UP)} of the threshold"
 
 
-def share_text(ppm: int) -> str:
-    """A share in percent with three digits; a millionth is the least that is told."""
-    return f"{Decimal(ppm) / 10_000:.4f} %" if ppm < 10_000 else f"{Decimal(ppm) / 10_000:.1f} %"
+def share_text(ppm: int, towards: Towards) -> str:
+    """A share in percent, below one to the millionth, else to a tenth of a percent."""
+    if ppm < 10_000:
+        return f"0.{ppm:04} %"
+    tenths = divided(ppm, 1000, towards)
+    return f"{tenths // 10}.{tenths % 10} %"
+
+
+def coverage_share(ppm: int) -> str:
+    """How much is known, in percent, rounded down: nothing is called whole that is not."""
+    return f"{ppm // 10_000}.{ppm % 10_000 // 100:02} %"
 
 
 def _attached(found: Sequence[Finding]) -> list[str]:

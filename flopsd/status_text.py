@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from textwrap import wrap
 from typing import Any
 
 from flopsd.core.flop import format_flop
-from flopsd.report import counted, one_line, share_text
+from flopsd.core.model import PPM
+from flopsd.core.rounding import Towards, divided
+from flopsd.report import at_least, at_most, counted, coverage_share, one_line, share_text
 
 _WIDTH = 80
 _INDENT = 11
+_YEAR_S = 31_556_952  # of the Gregorian calendar, on average
 
 
 def status_text(told: Mapping[str, Any]) -> str:
@@ -24,9 +28,9 @@ def status_text(told: Mapping[str, Any]) -> str:
             f"{one_line(told['run'])} on {one_line(told['node'])}, incarnation {told['incarnation']}, "
             f"daemon {told['daemon']}{ended}",
         ),
-        *_fact("measured", _shown(executed["measured"], "nothing was measured")),
-        *_fact("at least", _shown(executed["low"], "unknown")),
-        *_fact("at most", _shown(executed["high"], "no upper bound is known")),
+        *_fact("measured", _shown(executed["measured"], "nothing was measured", Towards.NEAREST)),
+        *_fact("at least", _shown(executed["low"], "unknown", Towards.DOWN)),
+        *_fact("at most", _shown(executed["high"], "no upper bound is known", Towards.UP)),
         *_fact("guidelines", _counted(told["guidelines"])),
         *threshold_lines(told["thresholds"]),
         *_fact("rate", "unknown" if rate is None else format_flop(int(rate), "FLOP/s")),
@@ -50,8 +54,10 @@ def status_text(told: Mapping[str, Any]) -> str:
 
 
 def coverage_text(told: Mapping[str, Any]) -> str:
-    span = float(told["spanSeconds"])
-    return "unknown" if not span else f"{100 * float(told['knownSeconds']) / span:.2f} % of {span:.1f} device seconds"
+    span = Fraction(told["spanSeconds"])
+    if not span:
+        return "unknown"
+    return f"{coverage_share(int(Fraction(told['knownSeconds']) * PPM / span))} of {float(span):.1f} device seconds"
 
 
 def gaps_text(devices: Sequence[Mapping[str, Any]]) -> str:
@@ -94,8 +100,8 @@ def _fact(name: str, text: str) -> list[str]:
 def _counted(guidelines: Mapping[str, Any]) -> str:
     """What counts as training compute: an interval, and a point where declarations make one."""
     point = "" if guidelines["measured"] is None else f"{format_flop(int(guidelines['measured']))}, "
-    high = _shown(guidelines["high"], "no known bound")
-    return f"{point}{format_flop(int(guidelines['low'] or 0))} to {high}"
+    high = "no known bound" if guidelines["high"] is None else at_most(int(guidelines["high"]))
+    return f"{point}{at_least(int(guidelines['low'] or 0))} to {high}"
 
 
 def threshold_lines(told: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -109,7 +115,7 @@ def threshold_lines(told: Sequence[Mapping[str, Any]]) -> list[str]:
         if one in undeclared:
             continue
         high, when = one["sharePpm"]["high"], one["crossing"]
-        share = "no upper bound" if high is None else f"at most {share_text(int(high))}"
+        share = "no upper bound" if high is None else f"at most {share_text(int(high), Towards.UP)}"
         crossing = "" if when is None or one["state"] == "above" else f", {crossing_text(when)}"
         lines += _fact("threshold", f"{one_line(one['rule'])}: {str(one['state']).upper()}, {share}{crossing}")
     return lines
@@ -121,19 +127,24 @@ def crossing_text(crossing: Mapping[str, str | None]) -> str:
     if earliest is None:
         return "not crossed at this rate"
     if int(earliest) == 0:
-        return "may be crossed already" + ("" if latest is None else f", certainly in {_time(latest)} at this rate")
+        return "may be crossed already" + (
+            "" if latest is None else f", certainly in {_time(latest, Towards.UP)} at this rate"
+        )
     if latest is None:
-        return f"crossed in {_time(earliest)} at the earliest"
-    return f"crossed in {_time(earliest)} to {_time(latest)} at this rate"
+        return f"crossed in {_time(earliest, Towards.DOWN)} at the earliest"
+    return f"crossed in {_time(earliest, Towards.DOWN)} to {_time(latest, Towards.UP)} at this rate"
 
 
-def _time(seconds_text: str) -> str:
-    hours = int(seconds_text) // 3600
-    days = hours // 24
-    if days < 2:
+def _time(seconds_text: str, towards: Towards) -> str:
+    seconds = int(seconds_text)
+    if seconds < 172_800:
+        hours = divided(seconds, 3600, towards)
         return counted(hours, "hour") if hours else "less than an hour"
-    return f"{days} days" if days < 3650 else f"{days // 365} years" if days < 3_650_000 else "over 10 000 years"
+    if seconds < 10 * _YEAR_S:
+        return f"{divided(seconds, 86_400, towards)} days"
+    years = divided(seconds, _YEAR_S, towards)
+    return f"{years} years" if years <= 10_000 else "over 10 000 years"
 
 
-def _shown(flop: str | None, otherwise: str) -> str:
-    return otherwise if flop is None else format_flop(int(flop))
+def _shown(flop: str | None, otherwise: str, towards: Towards) -> str:
+    return otherwise if flop is None else format_flop(int(flop), towards=towards)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 
 from flopsd.clock import NS_PER_S, Clock
-from flopsd.core.model import PPM
 from flopsd.core.policy import Finding, State
+from flopsd.core.rounding import Towards
+from flopsd.report import share_text
 from flopsd.snapshot import Snapshot
 
 log = logging.getLogger("flopsd")
@@ -45,8 +46,8 @@ class ThresholdWatch:
             return
         known = "measured" if seen == measured else "certain"
         log.warning(
-            "%.1f %% of the threshold of %s (%s) is %s; `flopsd status` tells when it would be crossed",
-            seen * 100 / PPM,
+            "%s of the threshold of %s (%s) is %s; `flopsd status` tells when it would be crossed",
+            share_text(seen, Towards.DOWN),
             name,
             source,
             known,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
+from flopsd.core.rounding import Towards, divided
+
 _NUMBER = re.compile(r"[0-9]{1,60}(?:\.[0-9]{1,60})?(?:[eE]\+?[0-9]{1,2})?", re.ASCII)
 _PREFIXES = (("R", 27), ("Y", 24), ("Z", 21), ("E", 18), ("P", 15), ("T", 12), ("G", 9), ("M", 6), ("k", 3))
 
@@ -25,12 +27,12 @@ def parse_flop(value: object) -> int:
     number = Decimal(value)
     whole = int(number)
     if number != whole:
-        raise ValueError(f"{value!r} is not a whole number of FLOP")
+        raise ValueError(f"{value!r} is not a whole number")
     return whole
 
 
-def format_flop(flop: int | None, unit: str = "FLOP") -> str:
-    """A count for people with three decimals and an SI prefix, rounded half to even.
+def format_flop(flop: int | None, unit: str = "FLOP", towards: Towards = Towards.NEAREST) -> str:
+    """A count for people with three decimals and an SI prefix. A lower end is rounded down, an upper end up.
 
     `None` is shown as "unknown": a missing figure never looks like zero.
     """
@@ -38,7 +40,8 @@ def format_flop(flop: int | None, unit: str = "FLOP") -> str:
         return "unknown"
     for prefix, exponent in _PREFIXES:
         if flop >= 10**exponent:
-            return f"{Decimal(flop) / 10**exponent:.3f} {prefix}{unit}"
+            whole, part = divmod(divided(flop, 10 ** (exponent - 3), towards), 1000)
+            return f"{whole}.{part:03} {prefix}{unit}"
     return f"{flop} {unit}"
 
 

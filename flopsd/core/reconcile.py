@@ -13,7 +13,7 @@ from typing import Any
 from flopsd.core.counted import Counted
 from flopsd.core.declared import Phase
 from flopsd.core.guidelines import MARGIN_PPM
-from flopsd.core.model import NO_FIGURES, PPM, Figures
+from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
 
 MORE_EXECUTED = "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
 LESS_EXECUTED = "LESS_EXECUTED_THAN_THE_MODEL_NEEDS"
@@ -22,8 +22,9 @@ FRAMEWORK_DIFFERS = "FRAMEWORK_COUNT_DIFFERS"
 _WORDS = {
     MORE_EXECUTED: "The counters saw more than the model and its tokens need: other work on the devices, recomputation "
     "that was not declared, a wrong number format, or tokens that were not counted.",
-    LESS_EXECUTED: "The counters saw less than the model and its tokens need: devices or time that were not metered, "
-    "a wrong model or number format, or tokens counted twice (tensor, pipeline or context parallel ranks).",
+    LESS_EXECUTED: "The counters saw less in declared phases than the model and its tokens need: work that no phase "
+    "was declared of, as at a phase's edges (the upper end has it), devices or time that were not metered, a wrong "
+    "model or number format, or tokens counted twice (tensor, pipeline or context parallel ranks).",
     NOT_COMPARABLE: "One of the two has no point figure: only bounds are known.",
     FRAMEWORK_DIFFERS: "The training framework's own count is its estimate (6 x parameters x tokens in the Trainer), "
     "blind to frozen weights, attention and recomputation.",
@@ -84,13 +85,14 @@ def reconcile(
     declared = NO_FIGURES
     for phase in Phase:
         declared += by_phase.get(phase.value, NO_FIGURES)
+    most = (declared + by_phase.get(UNDECLARED_PHASE, NO_FIGURES)).high_flop  # what was not declared may be of them
     needed, all_of_it = architecture.required, architecture.executed
     ratios = [
         _ratio(
             "executed/architecture",
-            "executed in declared phases",
+            "executed in declared phases, and at most what was not declared too",
             "architecture, with recomputation, evaluation and generation",
-            declared,
+            Figures(declared.low_flop, declared.measured_flop, most),
             Figures(all_of_it.low, all_of_it.computed, all_of_it.high),
         ),
         _ratio(

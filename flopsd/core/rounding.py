@@ -14,6 +14,13 @@ class Towards(Enum):
     UP = "up"
 
 
+def divided(numerator: int, denominator: int, towards: Towards) -> int:
+    """The quotient of two ints as a whole number."""
+    if towards is Towards.NEAREST:
+        return round(Fraction(numerator, denominator))
+    return numerator // denominator if towards is Towards.DOWN else -(-numerator // denominator)
+
+
 def significant(number: Fraction | int, figures: int, towards: Towards = Towards.NEAREST) -> tuple[int, int]:
     """`(digits, exponent)` with number ~ digits x 10^exponent and `figures` digits; (0, 0) for zero.
 
@@ -26,11 +33,7 @@ def significant(number: Fraction | int, figures: int, towards: Towards = Towards
         return 0, 0
     exponent = magnitude(exact) - figures + 1
     scaled = exact / Fraction(10) ** exponent
-    digits = {
-        Towards.NEAREST: round(scaled),
-        Towards.DOWN: scaled.numerator // scaled.denominator,
-        Towards.UP: -(-scaled.numerator // scaled.denominator),
-    }[towards]
+    digits = divided(scaled.numerator, scaled.denominator, towards)
     if digits == 10**figures:
         return 10 ** (figures - 1), exponent + 1
     return digits, exponent

@@ -10,7 +10,7 @@ from flopsd.core.completeness import MAX_TOLD
 from flopsd.core.model import Figures
 from flopsd.merge.checking import ChildrenSeen, VerifiedMerge
 from flopsd.merge.merging import Merged
-from flopsd.report import counted, figures_text, meaning_lines, one_line
+from flopsd.report import counted, coverage_share, figures_text, meaning_lines, one_line
 
 
 def merged_text(merged: Merged) -> str:
@@ -47,7 +47,7 @@ def verified_merge_text(verified: VerifiedMerge) -> str:
 def _figures(predicate: Mapping[str, Any]) -> list[str]:
     executed, coverage = predicate["totals"]["executed"], predicate["coverage"]
     figures = Figures(*(None if executed[k] is None else int(executed[k]) for k in ("low", "measured", "high")))  # type: ignore[arg-type]
-    share = "unknown" if coverage["observedPpm"] is None else f"{int(coverage['observedPpm']) / 10_000:.2f} %"
+    share = "unknown" if coverage["observedPpm"] is None else coverage_share(int(coverage["observedPpm"]))
     energy = "unknown" if predicate["energyJoules"] is None else f"{predicate['energyJoules']} J"
     if predicate["energyJoules"] is not None and float(predicate["energyUncountedSeconds"]):
         energy += f" counted; not counted in {predicate['energyUncountedSeconds']} device seconds"

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.clock import NS_PER_S, rfc3339
-from flopsd.core.model import ACCOUNTED_ELSEWHERE, Figures
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, Evidence, Figures
 from flopsd.report import counted
 from flopsd.reporting.charts import (
     WIDTH,
@@ -53,6 +53,10 @@ REASONS = {
     "overlap": "the time was already accounted for",
     "unread": "a pipe was not read",
 }
+CEILINGS = (
+    "Where only utilization was read, how much was done is not known: such work counts in the upper figure alone."
+)
+_UTILIZATION = Evidence.UTILIZATION.value
 ONLY_HERE = "This is of the ledgers that are here: what others would add is not in it."
 _ELSEWHERE = {reason.value for reason in ACCOUNTED_ELSEWHERE}
 Spans = Sequence[tuple[int, int]]
@@ -67,11 +71,14 @@ def coverage_of(predicate: Told) -> Coverage:
     recovered = told.decimal("recoveredSeconds")
     members = (("Device time", "spanSeconds"), ("Read", "observedSeconds"), ("Gaps", "gapSeconds"))
     facts = [timed(name, told.decimal(member)) for name, member in members]
+    ceiling_only = _ceiling_only(predicate)
+    if ceiling_only:
+        facts.append(timed("Read as busy or not, so that only a ceiling is known", ceiling_only))
     if recovered:
         facts.append(timed("Of the gaps, counted afterwards by counters that ran on", recovered))
     return Coverage(
         observed="not known" if share is None else percent(share, DOWN),
-        says=_says(share) + ("" if whole_told(predicate) else f" {ONLY_HERE}"),
+        says=_says(share, _UTILIZATION in _evidence(predicate)) + ("" if whole_told(predicate) else f" {ONLY_HERE}"),
         facts=tuple(facts),
         reasons=_reasons(told),
         gaps=tuple(_gap(gap, begins) for gap in longest),
@@ -93,15 +100,27 @@ def whole_told(predicate: Told) -> bool:
     return told is None or told.flag("complete") is True
 
 
-def _says(share: int | None) -> str:
+def _says(share: int | None, ceilings: bool) -> str:
     if share is None:
         return "No device time belonged to this job, so there is nothing to cover."
-    if share == 1_000_000:
-        return "All device time of the job is accounted for by readings."
-    return (
-        "Share of the job's device time whose work is known. The rest counts with the most that the devices can do "
-        "in the upper figure, and with nothing in the others."
+    words = (
+        "All device time of the job is accounted for by readings."
+        if share == 1_000_000
+        else "Share of the job's device time that readings account for. The rest counts with the most that the devices "
+        "can do in the upper figure, and with nothing in the others."
     )
+    return f"{words} {CEILINGS}" if ceilings else words
+
+
+def _evidence(predicate: Told) -> Sequence[str]:
+    found = predicate.object("totals").object("executed").maybe_object("byEvidence")
+    return () if found is None else tuple(found.names())
+
+
+def _ceiling_only(predicate: Told) -> Fraction:
+    """Device time of which only utilization was read, where the ledger lists its devices."""
+    rows = [row for device in predicate.objects("devices") for row in device.objects("work")]
+    return sum((row.decimal("seconds") for row in rows if row.text("evidence") == _UTILIZATION), Fraction(0))
 
 
 def _reasons(told: Told) -> tuple[Share, ...]:

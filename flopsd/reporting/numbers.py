@@ -98,7 +98,7 @@ def percent(ppm: int, rounding: str = NEAREST) -> str:
 def times(ppm: int, rounding: str = NEAREST) -> str:
     """Parts per million as a multiple, with three digits."""
     number = Context(prec=SIGNIFICANT, rounding=rounding).divide(Decimal(ppm), Decimal(1_000_000))
-    text = f"{number:f}" if number < 10**6 else scientific(ppm // 1_000_000, rounding)
+    text = f"{number:f}" if number < 10**6 else scientific(Fraction(ppm, 1_000_000), rounding)
     return text + TIMES_WORD
 
 

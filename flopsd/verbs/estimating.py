@@ -70,7 +70,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
     from flopsd.config import load_peaks
     from flopsd.core.architecture import Lora, Training
     from flopsd.errors import ConfigError
-    from flopsd.estimate import Plan, as_dict, estimate, hardware_from, methods_of, work_from_lengths
+    from flopsd.estimate import ALONE, Plan, as_dict, estimate, hardware_from, methods_of, work_from_lengths
     from flopsd.estimate_text import estimate_text
     from flopsd.policies import load_policies
     from flopsd.settings import declared_of
@@ -78,7 +78,12 @@ def _estimate(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     declared = declared_of(settings)
     methods = methods_of(arguments.methods)
-    model, assumed = _model(arguments), []
+    if Method.PRETRAINING in methods and declared.base is not None:
+        raise ConfigError(
+            ["--method pretraining has no base model: leave the --base settings out, or name another method"],
+            hint="docs/thresholds.md tells how a base model is declared",
+        )
+    model, assumed = _model(arguments), [ALONE]
     targets = arguments.lora_targets or DEFAULT_TARGETS
     rank = arguments.lora_rank or DEFAULT_RANK
     if model.bare is None and (arguments.lora_targets is None or arguments.lora_rank is None):
@@ -88,8 +93,13 @@ def _estimate(arguments: argparse.Namespace) -> int:
             ["--sequence-length is missing: nothing else bounds the attention of this model"],
             hint="give the tokens of a row; of documents in packed rows add --packing",
         )
-    if arguments.sequence_length is None:
-        assumed.append(f"the length of the sequences is not given: up to {model.max_positions} tokens")
+    if arguments.target_length is not None and not (model.two_sided or model.bare is not None):
+        raise ConfigError(
+            [f"--target-length is of an encoder-decoder, and {model.family} is none"],
+            hint="leave it out: --sequence-length is all tokens of a row",
+        )
+    if arguments.target_length is not None and arguments.sequence_length is None:
+        raise ConfigError(["--target-length is given without --sequence-length"], hint="give both: a target a sequence")
     hardware = None
     if arguments.on is not None:
         table = load_peaks(settings.peaks)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from flopsd.core.architecture import Lora, adapters, parameters, read_model
+from flopsd.core.architecture import FAMILIES as ARCHITECTURES
+from flopsd.core.architecture import Lora, Model, adapters, parameters, read_model
 from flopsd.core.declared import facts_from
+from flopsd.errors import ArchitectureError
 from flopsd.integrations.parameters import LiveParameters, count_parameters, size_of
 from tests.train.families import FAMILIES, RANK, adapt, build, config_of
 
+_WITHIN = ("text_config", "vision_config")
 pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
 
 
@@ -21,6 +26,77 @@ pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwa
 def test_the_configuration_tells_every_parameter(name: str) -> None:
     model = build(name)
     assert parameters(read_model(config_of(model))).total == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_a_field_that_is_left_out_has_the_default_of_the_class(family: str) -> None:
+    """Every field of every family, one at a time, beside the configuration that transformers makes of the rest."""
+    import transformers
+
+    small = next(config for name, (_, config, _) in FAMILIES.items() if name.split(",")[0] == family)
+    windowed = {"use_sliding_window": True, "num_hidden_layers": 30} if family in ("qwen2", "qwen3") else {}
+    headless = {"vision_config": {"vision_use_head": False}} if family == "gemma3" else {}
+    compared = 0
+    for sizes in (headless, small, windowed):
+        whole = transformers.AutoConfig.for_model(family, **sizes).to_dict()
+        bare = {name: value for name, value in whole.items() if name != "layer_types"}
+        for left in [without(config, path) for config in (whole, bare) for path in paths_of(config)]:
+            both = read_both(left)
+            if both is None:
+                continue
+            ours, theirs = both
+            assert ours == theirs, left
+            assert parameters(ours).total == parameters(theirs).total, left
+            compared += 1
+    assert compared > 60
+
+
+@pytest.mark.parametrize("family", ARCHITECTURES)
+def test_the_configuration_of_the_class_itself_tells_every_parameter(family: str) -> None:
+    import torch
+    import transformers
+
+    kind = next(kind for name, (kind, _, _) in FAMILIES.items() if name.split(",")[0] == family)
+    layers = {"num_layers": 2} if family == "t5" else {"n_layer": 2} if family == "gpt2" else {"num_hidden_layers": 2}
+    vision = {"num_hidden_layers": 2, "vision_use_head": False}
+    text = (
+        {"text_config": layers, "vision_config": vision} if family == "gemma3" else {} if family == "bart" else layers
+    )
+    config = transformers.AutoConfig.for_model(family, **text)
+    with torch.device("meta"):
+        model = getattr(transformers, kind).from_config(config)
+    model.tie_weights()
+    assert parameters(read_model(config_of(model))).total == sum(p.numel() for p in model.parameters())
+
+
+def paths_of(config: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Every field but the model's type, those of the configurations within too."""
+    inner = [(name, *path) for name in _WITHIN if name in config for path in paths_of(config[name])]
+    return [(name,) for name in config if name not in ("model_type", *_WITHIN)] + inner
+
+
+def without(config: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    first, *rest = path
+    if rest:
+        return {**config, first: without(config[first], tuple(rest))}
+    return {name: value for name, value in config.items() if name != first}
+
+
+def read_both(left: dict[str, Any]) -> tuple[Model, Model] | None:
+    """Of what is left and of what transformers makes of it; None where either refuses it. Positions are left out:
+    without theirs nothing bounds a sequence here, since rotary ones do not end one."""
+    import transformers
+
+    try:
+        filled = transformers.AutoConfig.for_model(**left).to_dict()
+    except Exception:  # noqa: BLE001 (each version refuses with its own error)
+        return None
+    try:
+        ours, theirs = (replace(read_model(config), max_positions=None) for config in (left, filled))
+    except ArchitectureError as fault:
+        assert re.search("has no|is missing|cannot be|vision_use_head", str(fault)), fault
+        return None
+    return ours, theirs
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "bert", "roberta", "gpt2"])

@@ -213,6 +213,7 @@ def test_a_model_of_which_only_the_size_is_known() -> None:
     work = {"tokens": 10**6, "sequences": 500, "square_pairs": 500 * 2000**2}
     full = flop(model, work, training_from({"method": "full", "recomputation": "none"}))
     assert full.required.computed == 6 * 7 * 10**9 * 10**6
+    assert any("each weight is used at most once a token" in note for note in full.assumptions)
     exact = computed({**LLAMA_8B}, work, method="full", recomputation="none").required
     bare = flop(read_model({"parameters_total": 8_030_261_248}), work, training_from({"method": "full"})).required
     assert bare.low < exact.low < exact.high < bare.high
@@ -242,6 +243,14 @@ def test_generation_with_a_cache_pays_for_the_positions_before() -> None:
     prompt, steps = work_of([100]), {"tokens": 20, "sequences": 0, "square_pairs": 120**2 - 100**2}
     parts = [forward_flop(model, work, training).computed for work in (prompt, steps)]
     assert sum(parts) == whole
+
+
+def test_lengths_that_only_the_models_positions_bound_are_said() -> None:
+    counted = {"tokens": 10**6, "sequences": 10, "square_pairs": 10**11}
+    said = "at most 131072 tokens, the model's positions"
+    assert not any(said in note for note in computed(LLAMA_8B, counted, method="full").assumptions)
+    assert any(said in note for note in computed(LLAMA_8B, {"tokens": 10**6}, method="full").assumptions)
+    assert not any(said in note for note in computed(LLAMA_8B, {"tokens": 1000}, method="full").assumptions)
 
 
 def test_a_process_that_counts_other_parameters_widens_the_bounds() -> None:

@@ -78,6 +78,16 @@ def test_a_source_that_is_down_says_why(tmp_path: Path) -> None:
     run.kill()
 
 
+def test_no_crossing_is_forecast_of_a_run_that_has_ended(tmp_path: Path) -> None:
+    run = story(tmp_path, stranger=False)
+    going_on = from_state_dir(str(tmp_path), {})["thresholds"]
+    assert any(one["crossing"] is not None for one in going_on)
+    run.finish()
+    ended = from_state_dir(str(tmp_path), {})
+    assert ended["ended"]
+    assert [one["crossing"] for one in ended["thresholds"]] == [None] * len(going_on)
+
+
 @pytest.mark.parametrize("escape", ESCAPES)
 def test_nothing_of_a_daemon_moves_the_terminal(tmp_path: Path, escape: str) -> None:
     run = story(tmp_path, stranger=False)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.flop import ceil_div, format_flop, parse_flop
+from flopsd.core.rounding import Towards
 
 
 @pytest.mark.parametrize(("text", "flop"), [("1e25", 10**25), ("989.4e12", 989_400_000_000_000), ("0", 0), (7, 7)])
@@ -27,6 +30,17 @@ def test_everything_else_is_refused(value: object) -> None:
 )  # fmt: skip
 def test_for_people(flop: int | None, text: str) -> None:
     assert format_flop(flop) == text
+
+
+@given(st.integers(0, 10**40))
+def test_a_bound_is_rounded_so_that_it_still_holds(flop: int) -> None:
+    scale = {prefix: Fraction(1000) ** at for at, prefix in enumerate(("", *"kMGTPEZYR"))}
+
+    def value(towards: Towards) -> Fraction:
+        number, unit = format_flop(flop, towards=towards).split()
+        return Fraction(number) * scale[unit.removesuffix("FLOP")]
+
+    assert value(Towards.DOWN) <= flop <= value(Towards.UP)
 
 
 @given(st.integers(), st.integers(1))

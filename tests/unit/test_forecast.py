@@ -7,9 +7,12 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flopsd.core.declared import Base, Method
 from flopsd.core.forecast import Crossing, Rate, crossing
 from flopsd.core.model import Figures
-from flopsd.core.policy import Limit
+from flopsd.core.policy import Case, Limit, findings
+from flopsd.outlook import outlook
+from flopsd.policies import load_policies
 
 THIRD = Limit(Fraction(10**23, 3), Fraction(10**23, 3))
 small = st.integers(0, 40)
@@ -39,3 +42,18 @@ def test_the_first_second_at_which_it_is_so(figures: tuple[int, int], a: int, b:
     may = next((s for s in seconds if high + fast * s > limit.low), None)
     must = next((s for s in seconds if low + slow * s > limit.high), None)
     assert told == Crossing(may, must)
+
+
+def test_where_either_account_may_count_a_crossing_is_certain_once_the_slower_has_crossed() -> None:
+    base = Base("x", "known", 6 * 10**23, None, None)
+    updates, cumulative = Figures(10**20, None, 2 * 10**20), Figures(5 * 10**20, None, 6 * 10**20)
+    (policy,) = load_policies()
+    slow, fast = Rate(10**15, 2 * 10**15), Rate(5 * 10**15, 6 * 10**15)
+    told = outlook(findings(policy, Case(updates, cumulative, Method.FULL, base)), (slow, fast))
+    rule = next(one for one in told if one["quantity"] == "updates or cumulative" and one["threshold"] is not None)
+    limit = Fraction(rule["threshold"]["high"])
+    slower = crossing(Limit(limit, limit), updates, slow)
+    faster = crossing(Limit(limit, limit), cumulative, fast)
+    assert slower is not None
+    assert faster is not None
+    assert rule["crossing"] == {"earliestSeconds": str(faster.earliest_s), "latestSeconds": str(slower.latest_s)}

@@ -137,3 +137,9 @@ def test_steps_are_round_and_few(top: int) -> None:
     assert len(ticks) <= 6
     assert all(tick <= top for tick in ticks)
     assert all(len(round_number(tick)) < 12 for tick in ticks)
+
+
+@given(st.integers(10**12, 10**20))
+def test_a_multiple_beyond_a_million_is_rounded_outward_too(ppm: int) -> None:
+    low, high = (value(times(ppm, rounding).removesuffix(" times")) for rounding in (DOWN, UP))
+    assert low * 10**6 <= ppm <= high * 10**6

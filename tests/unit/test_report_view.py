@@ -77,6 +77,18 @@ def test_nothing_measured_is_said_and_not_zero() -> None:
     assert "measured              0" not in text
 
 
+def test_time_of_which_only_utilization_was_read_is_split_off() -> None:
+    made = report(vector("valid/activity-and-gaps")).content
+    assert made is not None
+    assert "how much was done is not known" in made.coverage.says
+    name = "Read as busy or not, so that only a ceiling is known"
+    assert [fact.value for fact in made.coverage.facts if fact.name == name] == ["15 s"]
+    measured = report(vector("valid/declared-by-settings")).content
+    assert measured is not None
+    assert "how much was done" not in measured.coverage.says
+    assert not any(fact.name == name for fact in measured.coverage.facts)
+
+
 def test_no_upper_bound_is_said_everywhere() -> None:
     made = content("no-upper-bound")
     assert made.bases[0].value is not None

@@ -1,7 +1,8 @@
 """FLOP where only numbers of parameters are known: the Guidelines' 6PD (annex A.2.2), with honest bounds.
 
 6PD holds for large dense models. What it leaves out, the bounds allow for: attention, whose cost the parameters do
-not tell; embeddings that are only looked up; mixtures of experts, of which a token uses a part.
+not tell; embeddings that are only looked up; mixtures of experts, of which a token uses a part. Weights that are used
+several times a token, such as ALBERT's shared layers, they do not allow for: that there are none is an assumption.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ MOST_LAYERS = 200
 ASSUMED = (
     "only the number of parameters is known: 6PD, which leaves attention out of computed",
     f"at least 1/{LEAST_ACTIVE} of the parameters is used for a token; at most {MOST_LAYERS} layers",
+    "each weight is used at most once a token, which shared layers, convolutions, image and audio towers do not keep",
 )
 
 

@@ -80,11 +80,14 @@ def read_gpt_neox(config: Mapping[str, Any]) -> Model:
     )  # fmt: skip
 
 
+_VOCABULARY = {"bert": 30522, "roberta": 50265}  # of transformers' classes; the other defaults are the same
+
+
 def read_bert(family: str, config: Mapping[str, Any]) -> Model:
     """BERT and RoBERTa: encoders, norms behind each part, a language head with a transform of its own."""
     fields = Fields(family, config)
     hidden, layers = fields.number("hidden_size", 768), fields.layers("num_hidden_layers", 12)
-    heads, vocabulary = fields.number("num_attention_heads", 12), fields.number("vocab_size", 30522)
+    heads, vocabulary = fields.number("num_attention_heads", 12), fields.number("vocab_size", _VOCABULARY[family])
     size, positions = fields.number("intermediate_size", 3072), fields.number("max_position_embeddings", 512)
     types = fields.number("type_vocab_size", 2)
     tied = fields.flag("tie_word_embeddings", True)

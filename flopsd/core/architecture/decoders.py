@@ -17,7 +17,11 @@ from flopsd.errors import ArchitectureError
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What tells one family from the next. `None` for a bias: the configuration says, with this field's name."""
+    """What tells one family from the next. Text for a bias: the configuration says, with this field's name.
+
+    What a config.json leaves out has the default of the family's class, here as in transformers 5.24 (each
+    `configuration_<family>.py`); `tests/train` holds every field against the class.
+    """
 
     qkv_bias: bool | str = False
     out_bias: bool | str = False
@@ -31,7 +35,8 @@ class Style:
     pattern: int = 2  # every so many layers one sees all
     head_dim: int | None = None
     heads_default: int = -1  # where a published config.json leaves it out
-    kv_default: int | None = None
+    kv_default: int | None = None  # None: as many as heads, which is what null means in each
+    full_before: int = 28  # qwen: the layers before the first with a window
     vocabulary_default: int = -1
     experts: str = "none"  # none, mixtral, qwen, gpt_oss
     sinks: bool = False
@@ -41,25 +46,26 @@ class Style:
 _WINDOWLESS = ("max_window_layers",)
 STYLES: Mapping[str, Style] = {
     "llama": Style(qkv_bias="attention_bias", out_bias="attention_bias", mlp_bias="mlp_bias"),
-    "mistral": Style(window="always", window_default=4096),
-    "mixtral": Style(window="always", experts="mixtral"),
-    "qwen2": Style(qkv_bias=True, window="qwen", window_default=4096, irrelevant=_WINDOWLESS),
+    "mistral": Style(window="always", window_default=4096, kv_default=8),
+    "mixtral": Style(window="always", experts="mixtral", kv_default=8),
+    "qwen2": Style(qkv_bias=True, window="qwen", window_default=4096, kv_default=32, irrelevant=_WINDOWLESS),
     "qwen3": Style(
         qkv_bias="attention_bias", out_bias="attention_bias", qk_norm=True, window="qwen", window_default=4096,
-        head_dim=128, irrelevant=_WINDOWLESS,
+        head_dim=128, kv_default=32, irrelevant=_WINDOWLESS,
     ),
-    "qwen2_moe": Style(qkv_bias="qkv_bias", window="qwen", window_default=4096, experts="qwen2",
+    "qwen2_moe": Style(qkv_bias="qkv_bias", window="qwen", window_default=4096, experts="qwen2", kv_default=16,
                        irrelevant=_WINDOWLESS),
     "qwen3_moe": Style(qkv_bias="attention_bias", out_bias="attention_bias", qk_norm=True, window="qwen",
-                       window_default=4096, experts="qwen3", irrelevant=_WINDOWLESS),
-    "gemma": Style(qkv_bias="attention_bias", out_bias="attention_bias", tied=True, head_dim=256),
+                       window_default=4096, experts="qwen3", kv_default=4, irrelevant=_WINDOWLESS),
+    "gemma": Style(qkv_bias="attention_bias", out_bias="attention_bias", tied=True, head_dim=256, kv_default=16),
     "gemma2": Style(qkv_bias="attention_bias", out_bias="attention_bias", tied=True, head_dim=256, norms=4,
                     window="by_layer", window_default=4096, heads_default=8, kv_default=4, vocabulary_default=256_000),
     "gemma3_text": Style(qkv_bias="attention_bias", out_bias="attention_bias", tied=True, head_dim=256, norms=4,
                          qk_norm=True, window="by_layer", window_default=4096, pattern=6, heads_default=8,
                          kv_default=4, vocabulary_default=262_208),
     "gpt_oss": Style(qkv_bias=True, out_bias=True, window="by_layer", window_default=128, head_dim=64,
-                     experts="gpt_oss", sinks=True, irrelevant=("experts_per_token", "initial_context_length")),
+                     experts="gpt_oss", kv_default=8, sinks=True,
+                     irrelevant=("experts_per_token", "initial_context_length")),
     "phi3": Style(window="always", fused=True),
 }  # fmt: skip
 
@@ -99,7 +105,8 @@ class _Attention:
     def __init__(self, fields: Fields, style: Style, hidden: int) -> None:
         self.hidden, self.style = hidden, style
         self.heads = fields.number("num_attention_heads", style.heads_default)
-        self.kv_heads = fields.number("num_key_value_heads", style.kv_default or self.heads)
+        grouped = fields.get("num_key_value_heads", style.kv_default) is not None
+        self.kv_heads = fields.number("num_key_value_heads", style.kv_default) if grouped else self.heads
         fallback = style.head_dim or (hidden // self.heads if hidden % self.heads == 0 else None)
         self.head_dim = fields.number("head_dim", fallback)
         self.bias, self.out_bias = _bias(fields, style.qkv_bias), _bias(fields, style.out_bias)
@@ -199,14 +206,16 @@ def _windows(fields: Fields, style: Style, layers: int) -> list[int | None]:
     if style.window == "qwen" and not fields.flag("use_sliding_window", False):
         size = None
     types = fields.sequence("layer_types")
-    first = fields.number("max_window_layers", layers, at_least=0) if fields.family in ("qwen2", "qwen3") else 0
+    first = (
+        fields.number("max_window_layers", style.full_before, at_least=0) if fields.family in ("qwen2", "qwen3") else 0
+    )
     pattern = fields.number("sliding_window_pattern", fields.number("_sliding_window_pattern", style.pattern))
     if types is not None:
         if len(types) != layers or set(types) - {"full_attention", "sliding_attention"}:
             raise ArchitectureError(
                 f"{fields.family}: layer_types does not name full_attention or sliding_attention for each of "
                 f"{layers} layers",
-                hint="flopsd models no other kind of layer: declare parameters_total instead of the configuration",
+                hint=f"flopsd models no other kind of layer; {fields.instead()}",
             )
         return [size if kind == "sliding_attention" else None for kind in types]
     if style.window == "by_layer":

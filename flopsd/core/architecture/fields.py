@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flopsd.core.architecture.reuse import instead
 from flopsd.errors import ArchitectureError
 
 MAX_SIZE = 10**9
@@ -64,8 +65,8 @@ class Fields:
         """A size. A missing one has the default of transformers' own class, since a config.json may leave it out."""
         value = self.get(name)
         if value is None:
-            value = default
-        if value == REQUIRED or value is None:
+            value = None if default == REQUIRED else default
+        if value is None:
             raise ArchitectureError(
                 f"{self.family}: the configuration has no {name}", hint="give the whole config.json of the model"
             )
@@ -98,14 +99,19 @@ class Fields:
             raise self.wrong(name, value)
         return value
 
-    def only(self, name: str, *allowed: object) -> None:
-        """Refuse a field that has another value than these: flopsd does not model it."""
-        value = self.get(name, allowed[0])
+    def only(self, name: str, *allowed: object, missing: object = None) -> None:
+        """Refuse a field that has another value than these, or that is `missing` and means that: flopsd does not model
+        it."""
+        value = self.get(name, allowed[0] if missing is None else missing)
         if value not in allowed:
             raise ArchitectureError(
                 f"{self.family}: {name} is {value!r:.60}, which flopsd does not model",
-                hint="declare parameters_total instead of the configuration: 6PD with wide bounds",
+                hint=self.instead(),
             )
+
+    def instead(self) -> str:
+        """What to do about a configuration that flopsd does not model."""
+        return instead(self.family, self._config)
 
     def wrong(self, name: str, value: object) -> ArchitectureError:
         return ArchitectureError(f"{self.family}: {name} is {value!r:.60}, which cannot be", hint="check config.json")
@@ -119,6 +125,5 @@ class Fields:
             raise ArchitectureError(
                 f"{self.family}: flopsd does not know {', '.join(name[:60] for name in unknown[:8])}: "
                 "it may change the counts",
-                hint="leave the field out if it changes no shape, or declare parameters_total instead of the "
-                "configuration: 6PD with wide bounds",
+                hint=f"leave the field out if it changes no shape; else {self.instead()}",
             )

@@ -61,7 +61,7 @@ class _Case:
         self.parameters = parameters(model)
         if training.lora is not None:
             check_names(model, training.lora)
-        self.notes: list[str] = []
+        self.notes: list[str] = _lengths(model, work)
         self.method = self._method()
         adapted = self.method in (Method.LORA, Method.QLORA)
         self.detailed = adapted and training.lora is not None and training.lora.target_modules is not None
@@ -203,6 +203,17 @@ class _Case:
         return sums
 
 
+def _lengths(model: Model, work: Mapping[str, int]) -> list[str]:
+    """What bounds the pairs of sequences whose lengths nobody counted, in words."""
+    most, sides = model.max_positions, ("", "target_")
+    unknown = [
+        side for side in sides if f"{side}square_pairs" not in work and work.get(f"{side}tokens", 0) > (most or 0)
+    ]
+    if most is None or not unknown:
+        return []
+    return [f"no counter tells the length of the sequences: taken to be at most {most} tokens, the model's positions"]
+
+
 def _resolve(
     model: Model, work: Mapping[str, int], training: Training, cached: bool
 ) -> tuple[Pairs, dict[Level, dict[Stream, int]]]:
@@ -211,8 +222,7 @@ def _resolve(
         raise ArchitectureError("the work has no tokens", hint="declare the tokens that passed through the model")
     source = side_from(work, "", model.max_positions, cached=cached)
     sides = {Stream.TOKENS: source}
-    two_sided = any(block.stream is Stream.TARGET for block in model.blocks)
-    if two_sided:
+    if model.two_sided:
         if "target_tokens" not in work or "cross_pairs" not in work:
             raise ArchitectureError(
                 f"{model.family}: the work has no target_tokens or no cross_pairs",
@@ -234,7 +244,7 @@ def _resolve(
         sequences = work.get("sequences")
         rows[level] = {
             Stream.TOKENS: source.tokens - (source.padding if level is Level.LOW else 0),
-            Stream.TARGET: sides[Stream.TARGET].tokens if two_sided else 0,
+            Stream.TARGET: sides[Stream.TARGET].tokens if model.two_sided else 0,
             Stream.SEQUENCES: sequences if sequences is not None else (source.tokens if level is Level.HIGH else 0),
             Stream.PATCHES: count * images.patches if images else 0,
             Stream.SOFT: count * images.tokens if images else 0,

@@ -21,7 +21,7 @@ def head_of(fields: Fields, heads: Mapping[str, Head], default: str) -> tuple[tu
             return heads[ending]()
     raise ArchitectureError(
         f"{fields.family}: flopsd does not know the head of {name:.80}; it knows those ending in {', '.join(heads)}",
-        hint="declare parameters_total instead of the configuration: 6PD with wide bounds",
+        hint=fields.instead(),
     )
 
 

@@ -64,7 +64,7 @@ class _Tower:
         size, heads = fields.number("intermediate_size", 3072), fields.number("num_attention_heads", 12)
         image, patch = fields.number("image_size", 224), fields.number("patch_size", 16)
         channels = fields.number("num_channels", 3)
-        fields.only("vision_use_head", False)
+        fields.only("vision_use_head", False, missing=True)
         fields.finish()
         if width % heads or image < patch:
             raise fields.wrong("num_attention_heads", heads)

@@ -146,6 +146,11 @@ class Model:
     bare: int | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def two_sided(self) -> bool:
+        """Whether it is a decoder beside an encoder."""
+        return any(block.stream is Stream.TARGET for block in self.blocks)
+
     def linears(self) -> tuple[Linear, ...]:
         """Every matrix, in the order of the forward pass."""
         found = list(self.stem)

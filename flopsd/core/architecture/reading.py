@@ -11,6 +11,7 @@ from flopsd.core.architecture.decoders import STYLES, read_decoder
 from flopsd.core.architecture.encdec import read_bart, read_t5
 from flopsd.core.architecture.images import read_gemma3
 from flopsd.core.architecture.model import Model
+from flopsd.core.architecture.reuse import instead
 from flopsd.errors import ArchitectureError
 
 FAMILIES = (*STYLES, "gemma3", "gpt2", "gpt_neox", "bert", "roberta", "t5", "bart")
@@ -47,7 +48,7 @@ def read_model(config: Mapping[str, Any]) -> Model:
         if reader is None:
             raise ArchitectureError(
                 f"model_type is {family!r:.60}; flopsd knows {', '.join(FAMILIES)}",
-                hint="declare parameters_total instead of the configuration: 6PD with wide bounds",
+                hint=instead(family, config),
             )
         model = reader(config)
     return _with_notes(model, notes)
