@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 
+from flopsd.clock import NS_PER_S, wall_ns_of
 from flopsd.core.codec import DeviceEntry
 from flopsd.core.figures import Rating
 from flopsd.core.model import DeviceUid, Tally
@@ -33,8 +34,8 @@ class Past:
         """Where counting begins, with the absolute counters it goes on from.
 
         After a death on the same boot: where the dead incarnation stood. After another boot only the
-        wall clock tells how long that was, and counters have begun anew. After a regular end, or for a
-        new device: at this incarnation's beginning.
+        wall clock tells how long that was, and counters have begun anew; where it fell, what is known
+        is the time since the boot. After a regular end, or for a new device: at this incarnation's beginning.
         """
         begin_ns, before = self._begin_ns, self._last.get(uid)
         if before is None or before.end is not None:
@@ -43,9 +44,32 @@ class Past:
         if before.boot_id == self._boot_id:
             begin_ns = min(tally.watermark_ns, begin_ns)
             return Tally(begin_ns, begin_ns, counters=tally.counters, totals=tally.totals, totals_ns=tally.totals_ns)
-        then_wall_ns = tally.watermark_ns - before.begin["ns"] + before.begin["wall_ns"]
-        begin_ns -= max(0, begin_ns + self._offset_ns - then_wall_ns)
+        passed_ns = self._passed_ns(before)
+        begin_ns = 0 if passed_ns < 0 else begin_ns - passed_ns - (before.last_ns - tally.watermark_ns)
         return Tally(begin_ns, begin_ns)
+
+    def not_known(self) -> str:
+        """What nobody can know of the time before this incarnation, in words; empty: nothing is missing."""
+        open_since = {last.number: last for last in self._last.values() if last.end is None}
+        fell_ns = [
+            -passed_ns
+            for last in open_since.values()
+            if last.boot_id != self._boot_id and (passed_ns := self._passed_ns(last)) < 0
+        ]
+        if not fell_ns:
+            return ""
+        return (
+            f"the wall clock stands {max(fell_ns) / NS_PER_S:.1f} s before the last record of another boot: how long "
+            "nobody metered is not known, the gap tells of the time since this boot only"
+        )
+
+    def _passed_ns(self, before: Incarnation) -> int:
+        """By the wall clock, from the last record of an incarnation on another boot to this one's beginning."""
+        try:
+            then_ns = wall_ns_of(before.last_utc)
+        except ValueError:
+            then_ns = before.begin["wall_ns"] + before.last_ns - before.begin["ns"]
+        return self._begin_ns + self._offset_ns - then_ns
 
     def of(self, uid: DeviceUid) -> Counted:
         """What was counted of a device, an incarnation each."""

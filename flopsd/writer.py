@@ -23,7 +23,7 @@ from flopsd.core.policy import Policy
 from flopsd.core.records import FORMAT, History
 from flopsd.core.sessions import Event
 from flopsd.hearing import Hearing, Message
-from flopsd.journal import Journal, Recovery
+from flopsd.journal import Journal, Recovery, also
 from flopsd.outbox import Outbox
 from flopsd.past import Counted, Past
 from flopsd.sessions import Sessions
@@ -91,6 +91,10 @@ class Writer:
         self._begin_ns = self._checkpointed_ns = clock.boottime_ns()
         wall_ns = clock.wall_ns()
         self._offset_ns = wall_ns - self._begin_ns
+        self._past = Past(history, self._table, self._context.boot_id, self._begin_ns, self._offset_ns)
+        if not_known := self._past.not_known():
+            log.warning("%s", not_known)
+            recovery = also(recovery, not_known)
         self._outbox.append(
             {
                 "kind": "begin",
@@ -113,7 +117,6 @@ class Writer:
                 "policies": [{"id": policy.id, "sha256": policy.sha256} for policy in self._settings.policies],
             }
         )
-        self._past = Past(history, self._table, self._context.boot_id, self._begin_ns, self._offset_ns)
         self._gone = self._past.without(self._watched)
         self._go_on(same_boot=True)
         self._publish()
