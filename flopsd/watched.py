@@ -15,6 +15,7 @@ from flopsd.errors import UnknownDeviceError
 from flopsd.snapshot import DeviceState
 
 log = logging.getLogger("flopsd")
+_IDENTITY = ("model", "serial", "pci_bus_id", "pci_device_id", "sm_count", "sm_clock_max_mhz", "driver")
 
 
 @dataclass(slots=True)
@@ -52,6 +53,23 @@ class Watched:
             known.evidence_fix,
             known.shared,
         )
+
+    def identified_by(self, told: Device, table: PeakTable, precision: Precision | None) -> bool:
+        """Rate it by what `told` says of it, where nobody could before; whether that is news.
+
+        Until then all its time was a gap without a ceiling, so that no total falls.
+        """
+        if self.state.rating.part is not None:
+            return False
+        try:
+            part = table.resolve(told)
+        except UnknownDeviceError:
+            return False
+        device = replace(self.entry.device, **{name: getattr(told, name) for name in _IDENTITY})
+        log.info("device %d (%s) is known now: %s", device.index, device.uid, device.model)
+        self.entry = replace(self.entry, device=device, part_id=part.id, precision=precision)
+        self.state = replace(self.state, device=device, part_id=part.id, rating=rate(device, table, precision))
+        return True
 
     def read_by(self, source: str, told: Device) -> None:
         """Follow a change of source or of expected evidence."""

@@ -139,6 +139,7 @@ class Writer:
             if hearing.roster.offer(name, message.devices):
                 for device in message.devices:
                     self._parted.discard(device.uid)
+                    self._identify(device.uid, device)
                     if device.uid not in self._watched and not hearing.roster.is_in_slices(device.uid):
                         self._watch(
                             device, name, since_ns=message.at_ns if hearing.is_anothers(device.uid, name) else None
@@ -208,6 +209,15 @@ class Writer:
         self._outbox.append(device_record(self._incarnation, watched.number, entry, tally))
         if tally.begin_ns < self._begin_ns:
             watched.count(watched.gap(self._begin_ns, GapReason.DAEMON_DOWN), self._sessions.in_force)
+
+    def _identify(self, uid: DeviceUid, told: Device) -> None:
+        """Let `told` say what a watched device is, where that was not known; the journal says so too."""
+        watched = self._watched.get(uid)
+        if watched is not None and watched.identified_by(told, self._table, self._settings.declared(told)):
+            now_ns = self._clock.boottime_ns()
+            self._outbox.append(
+                evidence_record(self._incarnation, watched.number, now_ns, watched.entry, identified=True)
+            )
 
     def _reassign(self) -> None:
         """Follow the roster: a device whose source or expected evidence changed says so in the journal."""
