@@ -43,6 +43,11 @@ class Watched:
         """A reading that says that nothing is known since the last one."""
         return Reading(self.entry.device.uid, self.state.tally.watermark_ns, until_ns, Gap(reason))
 
+    def count_gap(self, until_ns: int, reason: GapReason, in_force: InForce) -> None:
+        """Nothing is known of the time up to `until_ns`, where that is not accounted for yet."""
+        if until_ns > self.state.tally.watermark_ns:
+            self.count(self.gap(until_ns, reason), in_force)
+
     def is_read_by(self, source: str, device: Device) -> bool:
         """Whether it is read by `source` already, with the evidence that `device` tells."""
         known = self.entry.device

@@ -61,3 +61,20 @@ def test_downtime_that_no_clock_tells_is_not_silently_none(tmp_path: Path, caplo
     told = second.begin["recovered"]["reason"]
     assert told in caplog.text
     assert told.startswith("the wall clock stands 40.0 s before the last record of another boot")
+
+
+def test_a_card_of_a_machine_that_is_gone_is_not_missed_on_the_next_one(tmp_path: Path) -> None:
+    """It is accounted for until the new machine began, also after that one's own daemon was killed."""
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(60)
+    run.devices = (replace(H100, uid="GPU-new"),)
+    reboot(run, wall_seconds=60)
+    run.meter(60)
+    run.kill()
+    run.clock.advance(NS_PER_S)
+    run.start()
+    run.meter(60)
+    assert [state.device.uid for state in run.writer.snapshot.devices] == ["GPU-new"]
+    first, second, third = sealed(run, tmp_path)
+    assert [incarnation.tallies["GPU-h"].span_ns for incarnation in (first, second)] == [60 * NS_PER_S] * 2
+    assert "GPU-h" not in third.tallies
