@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from flopsd.core.codec import DeviceEntry
 from flopsd.core.figures import Rating
 from flopsd.core.meter import advance, new_gaps
-from flopsd.core.model import Device, Gap, GapReason, Gauges, Precision, Reading
+from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Precision, Reading
 from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import InForce
 from flopsd.errors import UnknownDeviceError
 from flopsd.snapshot import DeviceState
 
 log = logging.getLogger("flopsd")
+_ENERGY = "energy_mj"
 _IDENTITY = ("model", "serial", "pci_bus_id", "pci_device_id", "sm_count", "sm_clock_max_mhz", "driver")
 
 
@@ -26,10 +27,11 @@ class Watched:
     entry: DeviceEntry
     state: DeviceState
     gaps: list[tuple[int, int, GapReason]] = field(default_factory=list)  # since the last checkpoint
+    energy_from: str = ""  # the source that told its energy last
 
     def count(self, reading: Reading, in_force: InForce, gauges: Gauges | None = None) -> None:
         """Fold one reading into the tally, and keep the gaps that it makes; `gauges` are what the device shows now."""
-        before = self.state.tally
+        before, reading = self.state.tally, self._without_older_energy(reading)
         after = advance(before, reading, self.state.rating.limits, in_force)
         for begin_ns, end_ns, reason in new_gaps(before, after, reading):
             if self.gaps and self.gaps[-1][2] is reason and self.gaps[-1][1] == begin_ns:
@@ -38,6 +40,17 @@ class Watched:
         if gauges is None and not isinstance(reading.work, Gap):
             gauges = self.state.gauges
         self.state = replace(self.state, tally=after, before=before, gauges=gauges)
+
+    def _without_older_energy(self, reading: Reading) -> Reading:
+        """Two sources tell of one energy counter: what another one than before told first may be older than what is
+        known. It did not fall, and nothing may be counted from it again."""
+        told, known = reading.counters.get(_ENERGY), self.state.tally.counters.get(_ENERGY)
+        if told is None:
+            return reading
+        changed, self.energy_from = self.energy_from not in ("", self.entry.source), self.entry.source
+        if not changed or known is None or told >= known or isinstance(reading.work, Growth):
+            return reading  # running counters need to see that it fell
+        return replace(reading, counters={name: n for name, n in reading.counters.items() if name != _ENERGY})
 
     def gap(self, until_ns: int, reason: GapReason) -> Reading:
         """A reading that says that nothing is known since the last one."""

@@ -155,3 +155,35 @@ def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(tmp_path: Path) -
     assert shown.tally.gap_ns == {GapReason.STALE: NS_PER_S}
     journal.close()
     state.release()
+
+
+def test_an_older_energy_value_of_another_source_is_not_counted_again(tmp_path: Path) -> None:
+    """NVML bounds it at 1000 and 1700 mJ, an exporter measures it from a page that still says 1100, and dies."""
+    clock, state = FakeClock(), StateDir(tmp_path / "state")
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("nvml", "dcgm"))
+    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
+    writer.begin("run", read_history(journal.read()), None)
+    better = replace(A100, evidence=Evidence.ACTIVITY)
+
+    def tell(source: str, device: Device, energy_mj: int) -> None:
+        clock.advance(NS_PER_S)
+        now_ns = clock.boottime_ns()
+        work: Active | Busy = Busy(10) if source == "nvml" else Active(Evidence.ACTIVITY, {Pipe.FP32: 5})
+        reading = Reading(device.uid, now_ns - NS_PER_S, now_ns, work, {"energy_mj": energy_mj})
+        writer.take(Message(source, now_ns, (device,), Sweep((reading,))))
+
+    tell("nvml", A100, 1000)
+    tell("nvml", A100, 1700)
+    tell("dcgm", better, 1100)
+    writer.take(Message("dcgm", clock.boottime_ns(), fault="no answer"))
+    tell("nvml", A100, 3100)
+    (shown,) = writer.snapshot.devices
+    assert shown.tally.energy_mj == 2100
+    tell("nvml", A100, 100)  # its own value that falls is a driver's reload, as ever
+    tell("nvml", A100, 150)
+    assert writer.snapshot.devices[0].tally.energy_mj == 2150
+    journal.close()
+    state.release()
