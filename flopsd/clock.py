@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Protocol
 
 NS_PER_S = 1_000_000_000
@@ -45,3 +45,9 @@ def rfc3339(wall_ns: int) -> str:
     seconds, nanoseconds = divmod(wall_ns, NS_PER_S)
     moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds // 1000:06d}Z"
+
+
+def wall_ns_of(text: str) -> int:
+    """The inverse of `rfc3339`, to the microsecond below. Raises ValueError."""
+    moment = datetime.fromisoformat(text.removesuffix("Z") + "+00:00")
+    return (moment - datetime.fromtimestamp(0, tz=timezone.utc)) // timedelta(microseconds=1) * 1000

@@ -12,6 +12,7 @@ from flopsd.core.codec import DeviceEntry
 from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Reading, Sweep
 from flopsd.roster import Roster
 from flopsd.snapshot import SourceState
+from flopsd.succession import Change, changes
 
 log = logging.getLogger("flopsd")
 
@@ -41,6 +42,7 @@ class Hearing:
         self._heard_ns: dict[str, int] = {}
         self._patience_ns: dict[str, int] = {}
         self._not_ours: dict[str, frozenset[DeviceUid]] = {}
+        self._renamed: set[DeviceUid] = set()
         self._told_nothing = False
 
     def heard(self, message: Message) -> None:
@@ -49,6 +51,12 @@ class Hearing:
         if message.opened is not None:
             state = self._state(message.source)
             self.states[message.source] = replace(state, replay=bool(message.opened.get("replay")))
+
+    def changes(self, message: Message, sweep: Sweep) -> list[Change]:
+        """What the message lists in others' place, before the roster hears of it."""
+        self._renamed |= sweep.renamed.keys()
+        others = sweep.not_ours | self._not_ours.get(message.source, frozenset())
+        return changes(self.roster.offered(message.source), message.devices, sweep.renamed, others)
 
     def failed(self, message: Message) -> bool:
         """There is no sweep."""
@@ -105,16 +113,26 @@ class Hearing:
         """Whether the device was another job's when `source` last looked."""
         return uid in self._not_ours.get(source, ())
 
+    def elsewhere(self, entry: DeviceEntry) -> GapReason | None:
+        """Why nothing of a device's time is missing though it is not read, as far as was last told; None: it is."""
+        uid, parent = entry.device.uid, entry.device.parent
+        if self.roster.is_in_slices(uid):
+            return GapReason.IN_SLICES
+        if self.roster.best(uid) is not None or self.is_anothers(uid, entry.source):
+            return None
+        gpu_is_read = parent is not None and (self.roster.is_in_slices(parent) or self.roster.best(parent) is not None)
+        return GapReason.REPLACED if gpu_is_read or uid in self._renamed else None
+
     def why_unread(self, entry: DeviceEntry, otherwise: GapReason) -> GapReason:
         """Why nobody tells of a device; `otherwise` where its source is up and lists it."""
+        if (reason := self.elsewhere(entry)) is not None:
+            return reason
         uid, state = entry.device.uid, self.states.get(entry.source)
         if state is None or not state.up:
             silent = state is not None and state.reason == GapReason.SOURCE_SILENT.value
             return GapReason.SOURCE_SILENT if silent else GapReason.SOURCE_DOWN
         if self.roster.best(uid) is not None:
             return otherwise
-        if self.roster.is_in_slices(uid):
-            return GapReason.IN_SLICES
         return GapReason.NOT_OURS if self.is_anothers(uid, entry.source) else GapReason.DEVICE_MISSING
 
     def _state(self, name: str) -> SourceState:

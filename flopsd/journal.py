@@ -12,7 +12,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +23,7 @@ from flopsd.state_dir import StateDir
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What recovery cut from the end of a journal."""
+    """What recovery cut from the end of a journal, and what else it could not tell of the time before."""
 
     cut_bytes: int
     cut_sha256: str
@@ -37,6 +37,13 @@ class Recovery:
             "reason": self.reason,
             "keptAs": self.kept_as,
         }
+
+
+def also(recovery: Recovery | None, reason: str) -> Recovery:
+    """`recovery` with one thing more to say; where nothing was cut, that alone."""
+    if recovery is None:
+        return Recovery(0, hashlib.sha256(b"").hexdigest(), reason, None)
+    return replace(recovery, reason=f"{recovery.reason}; {reason}")
 
 
 def read_journal(path: Path) -> Iterator[Line]:

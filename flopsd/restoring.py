@@ -21,7 +21,7 @@ from flopsd.core.records import History, read_history
 from flopsd.errors import FlopsdError, JournalDamagedError
 from flopsd.files import replace_file
 from flopsd.framing import GENESIS, Line, read_lines
-from flopsd.journal import Recovery
+from flopsd.journal import Recovery, also
 from flopsd.placing import journal_beside, peaks_beside, public_key_beside
 from flopsd.state_dir import StateDir
 
@@ -67,7 +67,7 @@ def restore(
     folder.journal.chmod(0o600)
     told = f"restored from {newest.ledger.name}: {newest.history.records} records, {_seal_told(newest)}"
     log.info("%s; this run continues it", told)
-    return Recovery(0, hashlib.sha256(b"").hexdigest(), told, None)
+    return also(None, told)
 
 
 def _saved(place: Path) -> Iterator[Saved]:

@@ -38,6 +38,10 @@ class Roster:
         self._parents = {device.parent for offers in self._offers.values() for device in offers if device.parent}
         return True
 
+    def offered(self, source: str) -> tuple[Device, ...]:
+        """What the source listed last."""
+        return self._offers.get(source, ())
+
     def is_in_slices(self, uid: DeviceUid) -> bool:
         """Whether MIG slices of the device are offered: they are read, and the whole never beside them."""
         return uid in self._parents

@@ -23,11 +23,12 @@ from flopsd.core.policy import Policy
 from flopsd.core.records import FORMAT, History
 from flopsd.core.sessions import Event
 from flopsd.hearing import Hearing, Message
-from flopsd.journal import Journal, Recovery
-from flopsd.outbox import Outbox
+from flopsd.journal import Journal, Recovery, also
+from flopsd.outbox import Outbox, checkpoint_line
 from flopsd.past import Counted, Past
 from flopsd.sessions import Sessions
 from flopsd.snapshot import DeviceState, Snapshot
+from flopsd.succession import Change, hand_over
 from flopsd.watched import Watched, rate
 
 log = logging.getLogger("flopsd")
@@ -91,6 +92,10 @@ class Writer:
         self._begin_ns = self._checkpointed_ns = clock.boottime_ns()
         wall_ns = clock.wall_ns()
         self._offset_ns = wall_ns - self._begin_ns
+        self._past = Past(history, self._table, self._context.boot_id, self._begin_ns, self._offset_ns)
+        if not_known := self._past.not_known():
+            log.warning("%s", not_known)
+            recovery = also(recovery, not_known)
         self._outbox.append(
             {
                 "kind": "begin",
@@ -113,7 +118,6 @@ class Writer:
                 "policies": [{"id": policy.id, "sha256": policy.sha256} for policy in self._settings.policies],
             }
         )
-        self._past = Past(history, self._table, self._context.boot_id, self._begin_ns, self._offset_ns)
         self._gone = self._past.without(self._watched)
         self._go_on(same_boot=True)
         self._publish()
@@ -129,17 +133,15 @@ class Writer:
         if message.sweep is None:
             reassign = hearing.failed(message)
             for watched in self._of_source(name):
-                watched.count(watched.gap(message.at_ns, message.reason), self._sessions.in_force)
+                watched.count_gap(
+                    message.at_ns, hearing.elsewhere(watched.entry) or message.reason, self._sessions.in_force
+                )
             if reassign:
                 self._reassign()
         else:
+            changes = hearing.changes(message, message.sweep)
             if hearing.roster.offer(name, message.devices):
-                for device in message.devices:
-                    self._parted.discard(device.uid)
-                    if device.uid not in self._watched and not hearing.roster.is_in_slices(device.uid):
-                        self._watch(
-                            device, name, since_ns=message.at_ns if hearing.is_anothers(device.uid, name) else None
-                        )
+                self._take_up(message, message.sweep, changes)
                 self._reassign()
             hearing.swept(message, message.sweep, self._count(name, message.sweep))
         self.tick()
@@ -170,7 +172,7 @@ class Writer:
         self._sessions.settled()
         self._told = told(self._settings.run_declared, list(self._sessions.known.values()))
         self._publish()
-        self._emit(self._checkpoint_line())
+        self._emit(checkpoint_line(self.snapshot, self._journal))
         return True
 
     def close(self, why: str, child_exit_code: int | None = None) -> bool:
@@ -192,11 +194,34 @@ class Writer:
         self._publish()
         return self._closed
 
-    def _watch(self, device: Device, source: str, since_ns: int | None = None) -> None:
-        """Take up a device where its last incarnation left it, else at this one's beginning; one that was
-        another job's until now, at `since_ns`."""
+    def _take_up(self, message: Message, sweep: Sweep, changes: Sequence[Change]) -> None:
+        """Follow what a source lists now."""
+        hearing, in_force = self._hearing, self._sessions.in_force
+        for uid, device in sweep.renamed.items():
+            if uid not in self._parted:
+                self._identify(uid, device)
+        since_ns = hand_over(changes, self._watched, sweep, message.at_ns, hearing.elsewhere, in_force)
+        for device in message.devices:
+            self._parted.discard(device.uid)
+            self._identify(device.uid, device)
+            if device.uid in self._watched or hearing.roster.is_in_slices(device.uid):
+                continue
+            if device.uid in since_ns:
+                self._watch(device, message.source, since_ns[device.uid], GapReason.REPLACED)
+            elif hearing.is_anothers(device.uid, message.source):
+                self._watch(device, message.source, message.at_ns)
+            else:
+                self._watch(device, message.source)
+
+    def _watch(
+        self, device: Device, source: str, since_ns: int | None = None, before: GapReason = GapReason.NOT_OURS
+    ) -> None:
+        """Take up a device where its last incarnation left it, else at this one's beginning; one whose time was
+        another's until `since_ns`, as `before` says, then."""
         rating = rate(device, self._table, self._settings.declared(device))
-        tally = self._past.left_off(device.uid) if since_ns is None else Tally(since_ns, since_ns)
+        tally = self._past.left_off(device.uid)
+        if since_ns is not None and tally.begin_ns == self._begin_ns:
+            tally = Tally(since_ns, since_ns)
         part_id = None if rating.part is None else rating.part.id
         entry = DeviceEntry(device, source, part_id, tally.begin_ns, rating.precision)
         state = DeviceState(device, source, part_id, rating, tally, tally, self._past.of(device.uid))
@@ -204,7 +229,18 @@ class Writer:
         self._gone = self._past.without(self._watched)
         self._outbox.append(device_record(self._incarnation, watched.number, entry, tally))
         if tally.begin_ns < self._begin_ns:
-            watched.count(watched.gap(self._begin_ns, GapReason.DAEMON_DOWN), self._sessions.in_force)
+            watched.count_gap(self._begin_ns, GapReason.DAEMON_DOWN, self._sessions.in_force)
+        if since_ns is not None:
+            watched.count_gap(since_ns, before, self._sessions.in_force)
+
+    def _identify(self, uid: DeviceUid, told: Device) -> None:
+        """Let `told` say what a watched device is, where that was not known; the journal says so too."""
+        watched = self._watched.get(uid)
+        if watched is not None and watched.identified_by(told, self._table, self._settings.declared(told)):
+            now_ns = self._clock.boottime_ns()
+            self._outbox.append(
+                evidence_record(self._incarnation, watched.number, now_ns, watched.entry, identified=True)
+            )
 
     def _reassign(self) -> None:
         """Follow the roster: a device whose source or expected evidence changed says so in the journal."""
@@ -254,8 +290,7 @@ class Writer:
                 continue
             allowed_ns = 0 if tolerance_ns is None else tolerance_ns + self._hearing.patience_ns(watched.entry.source)
             if now_ns - watched.state.tally.watermark_ns > allowed_ns:
-                reason = self._hearing.why_unread(watched.entry, otherwise)
-                watched.count(watched.gap(now_ns, reason), self._sessions.in_force)
+                watched.count_gap(now_ns, self._hearing.why_unread(watched.entry, otherwise), self._sessions.in_force)
 
     def _of_source(self, name: str) -> list[Watched]:
         found = ((uid, watched) for uid, watched in self._watched.items() if watched.entry.source == name)
@@ -302,20 +337,3 @@ class Writer:
             policies=tuple(self._settings.policies),
             is_whole=len(self._context.roster) <= 1,
         )
-
-    def _checkpoint_line(self) -> str:
-        """One line for the platform's log service, which keeps it out of the host's reach."""
-        figures, coverage = self.snapshot.figures(), self.snapshot.coverage_ppm()
-        told = {
-            "run": self._run,
-            "node": self._context.node,
-            "incarnation": self._incarnation,
-            "records": self._journal.records,
-            "bytes": self._journal.size_bytes,
-            "head": self._journal.head_sha256,
-            "low_flop": figures.low_flop,
-            "measured_flop": figures.measured_flop,
-            "high_flop": figures.high_flop,
-            "coverage_ppm": coverage,
-        }
-        return "flopsd-checkpoint " + " ".join(f"{k}={'unknown' if v is None else v}" for k, v in told.items())

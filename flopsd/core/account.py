@@ -71,6 +71,8 @@ def _overlap(account: Account, one: tuple[TallyKey, Tally], other: tuple[TallyKe
     a, b = (account.origins[(k.run, k.node, k.incarnation)] for k, _ in (one, other))
     if a.boot_id == b.boot_id:
         shift_a = shift_b = 0
+    elif (one[0].run, one[0].node) == (other[0].run, other[0].node):
+        return False  # one journal's chain says which came first; the wall clock may have stepped between them
     else:  # different boots have only the wall clock in common
         shift_a, shift_b = a.wall_ns - a.boottime_ns, b.wall_ns - b.boottime_ns
     begin = max(one[1].begin_ns + shift_a, other[1].begin_ns + shift_b)

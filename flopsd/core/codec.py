@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flopsd.core.model import Device, Evidence, GapReason, Pipe, Precision, Tally, Totals
@@ -128,23 +128,33 @@ def device_record(incarnation: int, index: int, entry: DeviceEntry, start: Tally
         "uid": device.uid,
         "ordinal": device.index,
         "vendor": device.vendor,
+        "parent": device.parent,
+        **_identity(entry),
+        **_evidence(entry),
+    }
+
+
+def evidence_record(
+    incarnation: int, index: int, ns: int, entry: DeviceEntry, *, identified: bool = False
+) -> dict[str, Any]:
+    """What changed of a device, as JSON; `identified`: what it is was not known before."""
+    changed = {"kind": "evidence", "incarnation": incarnation, "index": index, "ns": ns, **_evidence(entry)}
+    return {**changed, "identity": _identity(entry)} if identified else changed
+
+
+def _identity(entry: DeviceEntry) -> dict[str, Any]:
+    device = entry.device
+    return {
         "model": device.model,
         "serial": device.serial,
         "pci_bus_id": device.pci_bus_id,
         "pci_device_id": device.pci_device_id,
         "sm_count": device.sm_count,
         "sm_clock_max_mhz": device.sm_clock_max_mhz,
-        "parent": device.parent,
         "driver": device.driver,
         "part": entry.part_id,
         "precision": precision_record(entry.precision),
-        **_evidence(entry),
     }
-
-
-def evidence_record(incarnation: int, index: int, ns: int, entry: DeviceEntry) -> dict[str, Any]:
-    """What changed of a device, as JSON."""
-    return {"kind": "evidence", "incarnation": incarnation, "index": index, "ns": ns, **_evidence(entry)}
 
 
 def _evidence(entry: DeviceEntry) -> dict[str, Any]:
@@ -188,19 +198,35 @@ def device_entry(record: Record) -> DeviceEntry:
         uid=text(record["uid"]),
         index=count(record["ordinal"]),
         vendor=text(record["vendor"]),
-        model=text(record["model"]),
-        serial=_text_or_none(record["serial"]),
-        pci_bus_id=_text_or_none(record["pci_bus_id"]),
-        pci_device_id=_count_or_none(record["pci_device_id"]),
-        sm_count=_count_or_none(record["sm_count"]),
-        sm_clock_max_mhz=_count_or_none(record["sm_clock_max_mhz"]),
         parent=_text_or_none(record["parent"]),
-        driver=_text_or_none(record["driver"]),
+        **_told_identity(record),
         **told_evidence(record),
     )
     begin_ns = count(record["to_ns"], signed=True)
     part_id, precision = _text_or_none(record["part"]), _precision(record["precision"])
     return DeviceEntry(device, text(record["source"]), part_id, begin_ns, precision)
+
+
+def identified(entry: DeviceEntry, record: Record) -> DeviceEntry:
+    """`entry` as an `identity` describes it. Raises ValueError where it is rated already, and as `device_entry`."""
+    if entry.part_id is not None:
+        raise ValueError(f"device {entry.device.uid} is identified twice")
+    device = replace(entry.device, **_told_identity(record))
+    return replace(
+        entry, device=device, part_id=_text_or_none(record["part"]), precision=_precision(record["precision"])
+    )
+
+
+def _told_identity(record: Record) -> dict[str, Any]:
+    return {
+        "model": text(record["model"]),
+        "serial": _text_or_none(record["serial"]),
+        "pci_bus_id": _text_or_none(record["pci_bus_id"]),
+        "pci_device_id": _count_or_none(record["pci_device_id"]),
+        "sm_count": _count_or_none(record["sm_count"]),
+        "sm_clock_max_mhz": _count_or_none(record["sm_clock_max_mhz"]),
+        "driver": _text_or_none(record["driver"]),
+    }
 
 
 def precision_record(precision: Precision | None) -> dict[str, Any] | None:

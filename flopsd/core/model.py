@@ -53,6 +53,7 @@ class GapReason(str, Enum):
     DEVICE_LOST = "device_lost"
     NOT_OURS = "not_ours"  # it was another job's: nothing of this one is missing
     IN_SLICES = "in_slices"  # its MIG slices are metered in its place
+    REPLACED = "replaced"  # others are metered in its place: other slices of its GPU, or itself by its name
     DRIVER_TIMEOUT = "driver_timeout"
     DRIVER_ERROR = "driver_error"
     NO_PERMISSION = "no_permission"
@@ -72,7 +73,7 @@ class GapReason(str, Enum):
 
 
 # Nothing is missing in such time: it has no ceiling and costs no coverage.
-ACCOUNTED_ELSEWHERE = (GapReason.NOT_OURS, GapReason.IN_SLICES)
+ACCOUNTED_ELSEWHERE = (GapReason.NOT_OURS, GapReason.IN_SLICES, GapReason.REPLACED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,8 @@ class Sweep:
     gauges: Mapping[DeviceUid, Gauges] = field(default_factory=dict)
     patience_ns: int = 0  # how much longer than the reading interval this source may rightly be silent
     not_ours: frozenset[DeviceUid] = frozenset()  # devices that are here and another job's
+    # What was, or would be, listed under a name of the source's own making, and what it turned out to be.
+    renamed: Mapping[DeviceUid, Device] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

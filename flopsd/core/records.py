@@ -7,7 +7,7 @@ follow from the cycles and the peak table.
     begin        one start of the daemon: run, node, boot, clocks, versions, settings
     source       a source was opened: its versions and facts; a replay says so here
     device       a device seen for the first time in this incarnation
-    evidence     a device's source, its expected evidence or the reason for it changed
+    evidence     a device's source, its expected evidence or the reason for it changed; or what it is was learned
     checkpoint   running totals of every device, the gaps since the checkpoint before, and what training
                  processes declared since then
     end          the incarnation stopped on purpose; a killed one has none
@@ -20,7 +20,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flopsd.core.account import Account, Origin, grew_from, refuse_double_counting
-from flopsd.core.codec import DeviceEntry, Record, count, device_entry, tally_from_record, text, told_evidence
+from flopsd.core.codec import (
+    DeviceEntry,
+    Record,
+    count,
+    device_entry,
+    identified,
+    tally_from_record,
+    text,
+    told_evidence,
+)
 from flopsd.core.declared import Declared, declared_from, facts_from, work_from
 from flopsd.core.model import (
     DeviceUid,
@@ -182,6 +191,8 @@ def _take(history: History, record: Record) -> None:
         incarnation.tallies[entry.device.uid] = tally_from_record(record, entry.begin_ns)
     elif kind == "evidence":
         seen = incarnation.devices[record["index"]]
+        if "identity" in record:
+            seen = identified(seen, record["identity"])
         changed = replace(seen.device, **told_evidence(record))
         incarnation.devices[record["index"]] = replace(seen, device=changed, source=record["source"])
     elif kind == "checkpoint":

@@ -37,6 +37,7 @@ class NeuronSource:
         """Raises SourceUnavailableError: neuron-monitor does not run, or shows no device."""
         self._clock, self._peaks, self._tree, self._path = clock, peaks, tree, monitor
         self._chips: list[Chip] = []
+        self._renamed: dict[DeviceUid, Device] = {}  # chips of sysfs, by neuron-monitor's names
         self._cores_per_chip: int | None = None
         self._runtimes: Runtimes = {}
         self._rate_field: str | None = None
@@ -91,7 +92,7 @@ class NeuronSource:
         elif now_ns - self._heard_ns > self._silent_after_ns:
             self._end(now_ns, GapReason.SOURCE_SILENT, "neuron-monitor printed nothing and was killed")
             readings += self._gap(now_ns, GapReason.SOURCE_SILENT)
-        return Sweep(tuple(self._with_totals(readings)), gauges, patience_ns=SILENT_NS)
+        return Sweep(tuple(self._with_totals(readings)), gauges, patience_ns=SILENT_NS, renamed=self._renamed)
 
     def close(self) -> None:
         if self._monitor is not None:
@@ -190,6 +191,12 @@ class NeuronSource:
             since_ns = {chip.device.uid: chip.since_ns for chip in self._chips}
             for chip in found:
                 chip.since_ns = since_ns.get(chip.device.uid, chip.since_ns)
+            # Which of them is which nobody says; they are alike, and none of the old ones is metered beside the new.
+            self._renamed = {
+                chip.device.uid: found[min(place, len(found) - 1)].device
+                for place, chip in enumerate(self._chips)
+                if chip.device.uid not in {one.device.uid for one in found}
+            }
             self._chips = found
         instance = {"instance_type": document.instance_type} if document.instance_type else {}
         self._facts = {**document.facts, **instance}

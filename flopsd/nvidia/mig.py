@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flopsd.core.model import Device
-from flopsd.nvidia.driver import NOT_FOUND, Driver
+from flopsd.nvidia.driver import NOT_FOUND, NOT_OFFERED, Driver
 
 PERMISSION_FIX = (
     "give the daemon the MIG monitor capability: /proc/driver/nvidia/capabilities/mig/monitor readable, "
@@ -29,9 +29,13 @@ class Slice:
 
 
 def is_partitioned(driver: Driver, handle: Any) -> bool:
-    """Whether MIG is on. False where the GPU knows no MIG."""
-    mode = driver.optional(driver.lib.nvmlDeviceGetMigMode, handle)
-    return mode is not None and mode[0] == 1
+    """Whether MIG is on. False where the GPU knows no MIG. Raises NVMLError: it may be either."""
+    try:
+        return bool(driver.lib.nvmlDeviceGetMigMode(handle)[0] == 1)
+    except driver.lib.NVMLError as fault:
+        if fault.value in NOT_OFFERED:
+            return False
+        raise
 
 
 def slices(driver: Driver, parent: Device, handle: Any) -> list[Slice]:

@@ -36,6 +36,7 @@ REASONS = {
     "device_lost": "the driver had lost the device",
     "not_ours": "the device was another job's: nothing of this one is missing",
     "in_slices": "its MIG slices are metered in its place: nothing is missing",
+    "replaced": "others are metered in its place, such as new slices of its GPU: nothing is missing",
     "driver_timeout": "the driver did not answer in time",
     "driver_error": "the driver answered with an error",
     "no_permission": "reading the counters was not permitted",

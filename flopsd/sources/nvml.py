@@ -5,11 +5,11 @@ included; a ceiling from utilisation on everything else. One GPU's fault never r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from flopsd.clock import NS_PER_S
-from flopsd.core.model import Device, DeviceUid, Evidence, Gap, GapReason, Gauges, Limits, Reading, Sweep
+from flopsd.core.model import Device, DeviceUid, Evidence, GapReason, Gauges, Limits, Reading, Sweep
 from flopsd.errors import SourceError, SourceUnavailableError, UnknownDeviceError
 from flopsd.nvidia.activity import ActivityMeter
 from flopsd.nvidia.driver import (
@@ -24,12 +24,14 @@ from flopsd.nvidia.driver import (
 )
 from flopsd.nvidia.gpm import Gpm
 from flopsd.nvidia.library import loaded_library
+from flopsd.nvidia.metered import Gpu, Unread
 from flopsd.nvidia.mig import PERMISSION_FIX, Slice, is_partitioned, slices
 from flopsd.nvidia.utilization import UtilizationMeter
 from flopsd.sources import SourceSettings
 
-_LOOK_AGAIN_NS = 10 * NS_PER_S  # for slices that were made or removed
+_LOOK_AGAIN_NS = 10 * NS_PER_S  # for MIG that was switched, and slices that were made or removed
 _GPM_TRIES = 3
+_UNIDENTIFIED = "unidentified"
 _NO_GPM = "no GPM on this GPU (Hopper and newer have it): utilisation gives a ceiling, no measurement"
 _NO_GPM_FIX = "run a dcgm-exporter beside it: flopsd reads its tensor activity"
 
@@ -45,29 +47,9 @@ def open_source(settings: SourceSettings) -> NvmlSource:
     return NvmlSource(pynvml, settings)
 
 
-@dataclass(slots=True)
-class _Unread:
-    """A device that cannot be read at all: its time is a gap."""
-
-    uid: DeviceUid
-    since_ns: int
-    reason: GapReason
-    evidence: tuple[Evidence, str, str]
-
-    def reading(self, now_ns: int, reason: GapReason) -> Reading:
-        since_ns, self.since_ns = self.since_ns, now_ns
-        return Reading(self.uid, since_ns, now_ns, Gap(reason))
-
-
-@dataclass(slots=True)
-class _Gpu:
-    """One device of this source. `handle` is the whole GPU's; None: it failed and is reached anew."""
-
-    device: Device
-    handle: Any
-    meter: ActivityMeter | UtilizationMeter | _Unread
-    part: Slice | None = None
-    refusals: int | None = 0  # of GPM, said to be supported, from the beginning on; None: it has sampled
+def _placeholder(index: int) -> DeviceUid:
+    """What a GPU is called that cannot be identified."""
+    return f"nvml-index-{index}"
 
 
 class NvmlSource:
@@ -80,7 +62,8 @@ class NvmlSource:
         self._lib, self._clock, self._settings = lib, settings.clock, settings
         self._driver = Driver(lib, settings.clock, settings.peaks)
         self._looked_ns = settings.clock.boottime_ns()
-        self._gpus: list[_Gpu] = []
+        self._gpus: list[Gpu] = []
+        self._renamed: dict[DeviceUid, Device] = {}
         self._closed = False
         try:
             lib.nvmlInit()
@@ -128,12 +111,15 @@ class NvmlSource:
         for at, gpu in enumerate(self._gpus):
             reading, shown = self._read(at, gpu)
             if reading is not None:
+                gpu = self._gpus[at]
+                if gpu.since_ns is not None:
+                    reading, gpu.since_ns = replace(reading, begin_ns=gpu.since_ns), None
                 readings.append(reading)
             if shown is not None:
                 gauges[self._gpus[at].device.uid] = shown
         if all(gpu.handle is None for gpu in self._gpus):
             self._restart()
-        return Sweep(tuple(readings), gauges)
+        return Sweep(tuple(readings), gauges, renamed=dict(self._renamed))
 
     def close(self) -> None:
         if not self._closed:
@@ -146,26 +132,35 @@ class NvmlSource:
         except self._lib.NVMLError:
             pass  # the driver is gone already, there is nothing left to give back
 
-    def _open(self, index: int) -> list[_Gpu]:
+    def _open(self, index: int) -> list[Gpu]:
         """The GPU at `index`, or its slices; of one that cannot even be identified nothing is known."""
-        driver = self._driver
         try:
-            handle = self._lib.nvmlDeviceGetHandleByIndex(index)
-            device = driver.identify(index, handle)
-            if not is_partitioned(driver, handle):
-                return [self._metered(_Gpu(device, handle, self._whole(device, handle)))]
-            found = [self._sliced(one, handle) for one in slices(driver, device, handle)]
-            why = (
-                "MIG is on and no instance is visible: its compute instances are not made, or not given to this process"
-            )
-            return found or [self._blank(device, handle, GapReason.NOT_SUPPORTED, why, PERMISSION_FIX)]
+            return self._reach(index)
         except self._lib.NVMLError as fault:
-            device = Device(f"nvml-index-{index}", index, "nvidia", "unidentified", driver=driver.version)
+            device = Device(_placeholder(index), index, "nvidia", _UNIDENTIFIED, driver=self._driver.version)
             return [self._blank(device, None, reason_of(fault), f"cannot be identified: {fault}", hint_of(fault))]
 
-    def _blank(self, device: Device, handle: Any, reason: GapReason, why: str, fix: str) -> _Gpu:
-        meter = _Unread(device.uid, self._clock.boottime_ns(), reason, (Evidence.GAP, why, fix))
-        return self._metered(_Gpu(device, handle, meter))
+    def _reach(self, index: int) -> list[Gpu]:
+        """The GPU at `index`, or its slices. Raises NVMLError."""
+        handle = self._lib.nvmlDeviceGetHandleByIndex(index)
+        device = self._driver.identify(index, handle)
+        found = self._slices(device, handle, {}) if is_partitioned(self._driver, handle) else []
+        self._renamed[_placeholder(index)] = device
+        return found or [self._metered(Gpu(device, handle, self._whole(device, handle)))]
+
+    def _slices(self, device: Device, handle: Any, known: Mapping[DeviceUid, Gpu]) -> list[Gpu]:
+        """What is metered of a partitioned GPU; those that are `known` as they are. Raises NVMLError."""
+        found = [known.get(one.device.uid) or self._sliced(one, handle) for one in slices(self._driver, device, handle)]
+        if found:
+            return found
+        if device.uid in known and known[device.uid].is_partitioned:
+            return [known[device.uid]]
+        why = "MIG is on and no instance is visible: its compute instances are not made, or not given to this process"
+        return [self._blank(device, handle, GapReason.NOT_SUPPORTED, why, PERMISSION_FIX)]
+
+    def _blank(self, device: Device, handle: Any, reason: GapReason, why: str, fix: str) -> Gpu:
+        meter = Unread(device.uid, self._clock.boottime_ns(), reason, (Evidence.GAP, why, fix))
+        return self._metered(Gpu(device, handle, meter))
 
     def _whole(self, device: Device, handle: Any) -> ActivityMeter | UtilizationMeter:
         why = (_NO_GPM, _NO_GPM_FIX)
@@ -176,13 +171,13 @@ class NvmlSource:
             why = (f"GPM cannot be asked for ({fault}): utilisation gives a ceiling, no measurement", _NO_GPM_FIX)
         return UtilizationMeter(self._driver, device, handle, self._limits(device), why)
 
-    def _sliced(self, one: Slice, parent: Any) -> _Gpu:
+    def _sliced(self, one: Slice, parent: Any) -> Gpu:
         now_ns = self._clock.boottime_ns()
         if one.partial or one.device.sm_count is None:
             why = "its compute instances do not cover the GPU instance, so what its percentages are of is not known"
-            meter = _Unread(one.device.uid, now_ns, GapReason.NOT_SUPPORTED, (Evidence.GAP, why, ""))
-            return self._metered(_Gpu(one.device, parent, meter, one))
-        return self._metered(_Gpu(one.device, parent, self._activity(one.device, parent, one), one))
+            meter = Unread(one.device.uid, now_ns, GapReason.NOT_SUPPORTED, (Evidence.GAP, why, ""))
+            return self._metered(Gpu(one.device, parent, meter, one))
+        return self._metered(Gpu(one.device, parent, self._activity(one.device, parent, one), one))
 
     def _activity(self, device: Device, handle: Any, part: Slice | None) -> ActivityMeter:
         limits = self._limits(device)
@@ -212,11 +207,11 @@ class NvmlSource:
             return None  # the daemon names it; here it only means that nothing can be computed
         return known if isinstance(known, Limits) else None
 
-    def _read(self, at: int, gpu: _Gpu) -> tuple[Reading | None, Gauges | None]:
+    def _read(self, at: int, gpu: Gpu) -> tuple[Reading | None, Gauges | None]:
         try:
             if gpu.handle is None:
                 gpu = self._again(at, gpu)
-            if isinstance(gpu.meter, _Unread):
+            if isinstance(gpu.meter, Unread):
                 return gpu.meter.reading(self._clock.boottime_ns(), gpu.meter.reason), None
             reading, gauges = gpu.meter.read()
             gpu.refusals = None
@@ -225,12 +220,12 @@ class NvmlSource:
         except self._lib.NVMLError as fault:
             return self._failed(gpu, fault), None
         except UnusableError as fault:
-            assert not isinstance(gpu.meter, _Unread)
+            assert not isinstance(gpu.meter, Unread)
             return gpu.meter.fail(fault.reason, fault.totals), None
 
-    def _failed(self, gpu: _Gpu, fault: Any) -> Reading:
+    def _failed(self, gpu: Gpu, fault: Any) -> Reading:
         reason = reason_of(fault)
-        if isinstance(gpu.meter, _Unread):
+        if isinstance(gpu.meter, Unread):
             gpu.handle = None
             return gpu.meter.reading(self._clock.boottime_ns(), reason)
         reading = gpu.meter.fail(reason)
@@ -248,7 +243,7 @@ class NvmlSource:
         gpu.handle = None
         return reading
 
-    def _metered(self, gpu: _Gpu) -> _Gpu:
+    def _metered(self, gpu: Gpu) -> Gpu:
         """`gpu` with the evidence that its meter can give now in its device."""
         evidence, reason, fix = gpu.meter.evidence
         device = gpu.device
@@ -256,11 +251,11 @@ class NvmlSource:
             gpu.device = replace(device, evidence=evidence, evidence_reason=reason, evidence_fix=fix)
         return gpu
 
-    def _again(self, at: int, gpu: _Gpu) -> _Gpu:
+    def _again(self, at: int, gpu: Gpu) -> Gpu:
         """A GPU that failed, reached anew; where it was never identified, opened anew. Raises NVMLError."""
         lib = self._lib
-        if gpu.device.model == "unidentified":
-            opened = self._open(gpu.device.index)
+        if gpu.device.model == _UNIDENTIFIED:
+            opened = self._reach(gpu.device.index)
             self._gpus[at : at + 1] = opened
             return opened[0]
         whole = gpu.device.uid if gpu.part is None else gpu.device.parent
@@ -275,27 +270,39 @@ class NvmlSource:
         return gpu
 
     def _look_again(self) -> None:
-        """Slices come and go while the daemon runs: a partitioned GPU is listed anew every few seconds."""
-        now_ns = self._clock.boottime_ns()
-        if now_ns - self._looked_ns < _LOOK_AGAIN_NS:
+        """MIG is switched and slices come and go while the daemon runs: each GPU is asked anew every few seconds."""
+        now_ns, looked_ns = self._clock.boottime_ns(), self._looked_ns
+        if now_ns - looked_ns < _LOOK_AGAIN_NS:
             return
         self._looked_ns = now_ns
-        partitioned = {
-            gpu.device.index: gpu.handle
-            for gpu in self._gpus
-            if gpu.handle is not None and (gpu.part is not None or isinstance(gpu.meter, _Unread))
-        }
-        for index, handle in partitioned.items():
-            known = {gpu.device.uid for gpu in self._gpus}
+        for uid in dict.fromkeys(gpu.whole for gpu in self._gpus if gpu.device.model != _UNIDENTIFIED):
+            known = {gpu.device.uid: gpu for gpu in self._gpus if gpu.whole == uid}
             try:
-                found = slices(self._driver, self._driver.identify(index, handle), handle)
+                standing = self._standing(uid, known, looked_ns)
             except self._lib.NVMLError:
                 continue  # its readings say what is wrong
-            present = {one.device.uid for one in found}
-            if not present:
-                continue
-            self._gpus = [gpu for gpu in self._gpus if gpu.device.index != index or gpu.device.uid in present]
-            self._gpus += [self._sliced(one, handle) for one in found if one.device.uid not in known]
+            at = next(at for at, gpu in enumerate(self._gpus) if gpu.whole == uid)
+            for gpu in known.values():
+                if isinstance(gpu.meter, ActivityMeter) and gpu not in standing:
+                    self._driver.optional(gpu.meter.release)
+            self._gpus = [gpu for gpu in self._gpus if gpu.whole != uid]
+            self._gpus[at:at] = standing
+
+    def _standing(self, uid: DeviceUid, known: Mapping[DeviceUid, Gpu], looked_ns: int) -> Sequence[Gpu]:
+        """What is to be metered of a GPU now, where until now it was what is `known`. Raises NVMLError."""
+        first = next(iter(known.values()))
+        handle = self._lib.nvmlDeviceGetHandleByUUID(uid) if first.handle is None else first.handle
+        on, was_on = is_partitioned(self._driver, handle), first.is_partitioned
+        if not on and not was_on:
+            return list(known.values())
+        device = self._driver.identify(first.device.index, handle)
+        if not on:
+            return [self._metered(Gpu(device, handle, self._whole(device, handle)))]
+        standing = self._slices(device, handle, known)
+        for gpu in standing:
+            if gpu.part is not None and gpu.device.uid not in known:
+                gpu.since_ns = looked_ns
+        return standing
 
     def _restart(self) -> None:
         """All GPUs failed: perhaps the driver was reloaded. NVML is started again, with sample buffers of its own."""

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from flopsd.clock import NS_PER_S
-from flopsd.core.model import Counted, Evidence, Gap, GapReason
+from flopsd.core.model import Counted, Evidence, Gap, GapReason, Sweep
 from flopsd.errors import SourceUnavailableError, UnknownDeviceError
+from flopsd.hearing import Message
+from flopsd.neuron import source as neuron
 from flopsd.neuron.source import NeuronSource
 from flopsd.neuron.sysfs import Tree
 from flopsd.sources import SourceSettings, open_source
@@ -29,6 +31,7 @@ from tests.support.neuron import (
     inf2,
     sample,
 )
+from tests.support.runs import Run
 from tests.support.strategies import table
 
 SECOND = 1.000665759  # the period in the inf2 capture
@@ -273,6 +276,36 @@ def test_sysfs_of_another_number_of_chips_names_none_of_them(lead: Lead, tmp_pat
     led = counting(lead, inf2(), **Sysfs(tmp_path, chips=2).options)
     assert [chip.uid for chip in led.source.devices()] == ["neuron0"]
     assert led.after(SECOND, doc=inf2())[0].counters == {}
+
+
+def test_chips_that_the_monitor_counts_otherwise_are_not_missed_beside_them(
+    lead: Lead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was slow to start, so that sysfs named four chips at first; it shows one of them to this container."""
+    monkeypatch.setattr(neuron, "FIRST_DOCUMENT_SECONDS", 0.2)
+    sysfs = Sysfs(tmp_path / "tree", chips=4)
+    led = lead(**sysfs.options)
+    settings = SourceSettings(led.clock, table(), {"neuron_monitor": str(MONITOR), **sysfs.options})
+    source = led.source = open_source("neuron", settings)  # type: ignore[assignment]
+    run = Run(tmp_path / "state", devices=(), clock=led.clock)
+
+    def post(sweep: Sweep) -> None:
+        run.writer.take(Message("sim", led.clock.boottime_ns(), tuple(source.devices()), sweep))
+
+    post(source.read())
+    assert len(run.writer.snapshot.devices) == 4
+    for at in range(24):
+        led.clock.advance(NS_PER_S)
+        if at > 3:
+            led.send(doc=inf2())
+        post(led.sweep() if at > 3 else source.read())
+    *old, one = run.writer.snapshot.devices
+    assert one.device.uid == "neuron0"
+    assert one.tally.span_ns > 23 * NS_PER_S
+    assert [state.tally.job_ns for state in old] == [0] * 4
+    assert (run.writer.snapshot.coverage_ppm() or 0) > 750_000
+    run.finish()
+    run.seal(tmp_path / "out" / "ledger.json")
 
 
 def test_chips_that_sysfs_shows_are_gaps_while_the_monitor_fails(lead: Lead, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import pytest
 from flopsd.clock import NS_PER_S
 from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe, Reading
 from flopsd.errors import SourceUnavailableError
+from flopsd.hearing import Message
 from flopsd.sources.nvml import NvmlSource
 from tests.contract.conftest import Open
+from tests.support.runs import Run
 from tests.support.scenario import LIBRARY, Fault, Segment, a100, h100
 from tests.support.sim import SharedClock
 
@@ -183,3 +185,35 @@ def test_a_gpu_lost_from_the_beginning_is_an_unknown_device(open_sim: Open) -> N
     for _ in range(4):
         read(source, clock, 1000)
     assert source.devices()[0].uid.startswith("GPU-")
+
+
+def test_a_gpu_that_could_not_be_named_at_first_is_metered_once_under_its_name(open_sim: Open, tmp_path: Path) -> None:
+    """The driver gives up for five seconds: what is known of them is the ceiling of the GPU that it turned out to be."""
+    source, clock = open_sim(h100(BURSTS, (Fault(0, 5000, "timeout"),)))
+    run = Run(tmp_path / "state", devices=(), clock=clock)
+
+    def meter(seconds: int) -> None:
+        for _ in range(seconds):
+            clock.advance(NS_PER_S)
+            sweep = source.read()
+            run.writer.take(Message("sim", clock.boottime_ns(), tuple(source.devices()), sweep))
+
+    meter(4)
+    assert run.writer.snapshot.figures().high_flop is None  # nobody knows yet what it can do
+    meter(296)
+    nameless, named = run.writer.snapshot.devices
+    assert (nameless.device.uid, nameless.device.model) == ("nvml-index-0", named.device.model)
+    assert nameless.tally.gap_ns == {GapReason.DRIVER_TIMEOUT: 4 * NS_PER_S, GapReason.REPLACED: 295 * NS_PER_S}
+    assert nameless.tally.job_ns + named.tally.job_ns == 300 * NS_PER_S
+    figures, coverage = run.writer.snapshot.figures(), run.writer.snapshot.coverage_ppm() or 0
+    assert figures.high_flop is not None
+    assert coverage > 980_000
+    run.kill()
+    run.start()
+    source.close()
+    source, _ = open_sim(again=clock)
+    meter(5)
+    assert [state.device.uid for state in run.writer.snapshot.devices] == [named.device.uid]  # the name is done with
+    assert (run.writer.snapshot.coverage_ppm() or 0) > coverage - 5000
+    run.finish()
+    run.seal(tmp_path / "out" / "ledger.json")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from flopsd.clock import NS_PER_S
 from flopsd.core.model import Evidence, Gap, GapReason, Pipe
+from flopsd.hearing import Message
+from flopsd.snapshot import DeviceState
 from tests.contract.conftest import Open
 from tests.support.fold import Fold
+from tests.support.runs import Run
 from tests.support.scenario import Fault, Gpu, Segment, Slice, h100
 
 PARENT = "GPU-5a4d0000-0000-4000-8000-000000000000"
@@ -108,3 +113,77 @@ def test_published_mig_example_of_the_dcgm_guide(open_sim: Open) -> None:
         assert measured is not None
         print(f"{device.uid}: {measured / 10e12:.2f} TFLOP/s, published 108.1: {measured / 10 / 108.1e12 - 1:+.3%}")
         assert measured / 10 == pytest.approx(108.1e12, rel=0.002)
+
+
+FOREVER = 10**9
+
+
+def metered(open_sim: Open, folder: Path, gpu: Gpu, seconds: int) -> tuple[Run, dict[str, DeviceState]]:
+    """The GPU through source and writer, read each second; what was metered, by the UUID without its common part."""
+    source, clock = open_sim(gpu)
+    run = Run(folder / "state", devices=(), clock=clock)
+    for _ in range(seconds):
+        clock.advance(NS_PER_S)
+        sweep = source.read()
+        run.writer.take(Message("sim", clock.boottime_ns(), tuple(source.devices()), sweep))
+    shown = {state.device.uid.replace("5a4d0000-0000-4000-8000-", ""): state for state in run.writer.snapshot.devices}
+    run.finish()
+    run.seal(folder / "out" / "ledger.json")
+    return run, shown
+
+
+def unknown_seconds(run: Run) -> float:
+    return sum(state.unknown_ns() for state in run.writer.snapshot.devices) / NS_PER_S
+
+
+def test_mig_that_is_switched_off_leaves_the_whole_gpu_metered(open_sim: Open, tmp_path: Path) -> None:
+    gpu = replace(mig(Slice(1, 16, BUSY)), faults=(Fault(50_000, FOREVER, "mig_flip"),))
+    run, shown = metered(open_sim, tmp_path, gpu, 150)
+    truth = float(gpu.sm_cycles(Pipe.TENSOR_HMMA, 52 * NS_PER_S, 150 * NS_PER_S, 132)) * 4096
+    whole, part = shown["GPU-000000000000"], shown["MIG-000000001000"]
+    figures = run.writer.snapshot.figures()
+    assert figures.high_flop is not None
+    assert (figures.measured_flop or 0) > truth
+    assert part.tally.gap_ns[GapReason.REPLACED] >= 98 * NS_PER_S
+    assert part.tally.job_ns + whole.tally.job_ns == 150 * NS_PER_S  # without a hole, without an overlap
+    assert unknown_seconds(run) < 4
+
+
+def test_mig_that_is_switched_on_leaves_the_slices_metered(open_sim: Open, tmp_path: Path) -> None:
+    parts = (Slice(1, 60, BUSY), Slice(2, 60, BUSY))
+    gpu = replace(mig(*parts), mig=False, faults=(Fault(50_000, FOREVER, "mig_flip"),))
+    run, shown = metered(open_sim, tmp_path, gpu, 100)
+    whole = shown.pop("GPU-000000000000").tally
+    assert whole.gap_ns[GapReason.IN_SLICES] >= 40 * NS_PER_S
+    assert len(shown) == 2
+    for state in shown.values():
+        assert whole.job_ns + state.tally.job_ns == 100 * NS_PER_S
+        assert state.tally.total_observed_ns >= 39 * NS_PER_S
+    assert unknown_seconds(run) < 5
+
+
+def test_other_slices_of_a_gpu_go_on_where_the_old_ones_ended(open_sim: Open, tmp_path: Path) -> None:
+    old = tuple(Slice(n, 16, BUSY, faults=(Fault(50_000, FOREVER, "gone"),)) for n in range(1, 8))
+    new = Slice(8, 132, BUSY, faults=(Fault(0, 50_000, "gone"),))
+    run, shown = metered(open_sim, tmp_path, mig(*old, new), 100)
+    last = shown.pop("MIG-000000008000").tally
+    assert [state.tally.job_ns + last.job_ns for state in shown.values()] == [100 * NS_PER_S] * 7
+    assert (run.writer.snapshot.coverage_ppm() or 0) > 980_000 - 100_000  # ten seconds until it is looked again
+    most = 100 * 132 * 1.98e9 * (8192 + 128 + 256 + 512)
+    assert (run.writer.snapshot.figures().high_flop or 0) < most
+
+
+def test_a_slice_made_beside_others_is_a_gap_until_it_is_seen(open_sim: Open, tmp_path: Path) -> None:
+    later = Slice(2, 60, BUSY, faults=(Fault(0, 13_500, "gone"),))
+    _, shown = metered(open_sim, tmp_path, mig(Slice(1, 60, BUSY), later), 30)
+    tally = shown["MIG-000000002000"].tally
+    assert shown["MIG-000000001000"].tally.span_ns == 30 * NS_PER_S
+    assert tally.span_ns == 20 * NS_PER_S  # from the last look that did not show it
+    assert tally.gap_ns == {GapReason.STARTING: 10 * NS_PER_S}
+
+
+def test_a_mode_that_cannot_be_asked_for_changes_nothing(open_sim: Open, tmp_path: Path) -> None:
+    gpu = replace(mig(Slice(1, 60, BUSY)), faults=(Fault(8_500, 12_500, "unknown"),))
+    _, shown = metered(open_sim, tmp_path, gpu, 30)
+    assert list(shown) == ["MIG-000000001000"]
+    assert shown["MIG-000000001000"].tally.total_observed_ns >= 23 * NS_PER_S

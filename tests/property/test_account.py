@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.account import Account, Origin, merge
+from flopsd.core.account import Account, Origin, merge, refuse_double_counting
 from flopsd.core.model import Active, Evidence, Pipe, Reading, TallyKey
 from flopsd.errors import LedgerError
 from tests.support.strategies import readings, run
@@ -61,6 +61,21 @@ def test_boots_are_compared_by_the_wall_clock() -> None:
     merge(_account("a", 0, 10), _account("b", 5, 20, boot="other", wall_s=100))
     with pytest.raises(LedgerError, match="counted twice"):
         merge(_account("a", 0, 10), _account("b", 5, 20, boot="other", wall_s=0))
+
+
+def test_the_incarnations_of_one_journal_are_ordered_by_its_chain_and_not_by_a_clock_that_steps() -> None:
+    tally = run([Reading("GPU-0", 0, 10**10, Active(Evidence.ACTIVITY, {Pipe.FP32: 5}))])
+
+    def twice(boot: str, node: str = "n") -> Account:
+        return Account(
+            {TallyKey("run", "n", 1, "GPU-0"): tally, TallyKey("run", node, 2, "GPU-0"): tally},
+            {("run", "n", 1): Origin("boot", 0, 0), ("run", node, 2): Origin(boot, 0, 5 * 10**9)},
+        )
+
+    refuse_double_counting(twice("other"))
+    for account in (twice("boot"), twice("other", node="m")):
+        with pytest.raises(LedgerError, match="counted twice"):
+            refuse_double_counting(account)
 
 
 def test_two_histories_of_one_counter_are_refused() -> None:

@@ -41,10 +41,11 @@
 enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6,
        DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15, UNKNOWN = 999 };
 enum { LOST, TIMED_OUT, UNKNOWN_ERROR, PERMISSION, HANG, NOT_A_NUMBER, RANGE, UTIL_GARBAGE, BACKWARDS,
-       STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED };
+       STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED, MIG_FLIP, GONE };
 static const char *const FAULT_NAMES[] = {"gpu_lost", "timeout", "unknown", "no_permission", "hang",
                                           "nan", "range", "util_garbage", "backwards",
-                                          "streaming_off", "stalled", "zero", "fell", "contradict", "unsampled"};
+                                          "streaming_off", "stalled", "zero", "fell", "contradict", "unsampled",
+                                          "mig_flip", "gone"};
 enum { NO_COUNTERS, AVERAGE, SUM, QUARTER, DELTA, WRONG };
 static const char *const COUNTER_NAMES[] = {"none", "average", "sum", "quarter", "delta", "wrong"};
 #define COUNTERS_BEFORE_EPOCH 7.0e12L /* cycles of one SM that ran between boot and epoch */
@@ -203,6 +204,10 @@ static int has_fault(const Gpu *gpu, int kind) {
     return 0;
 }
 
+/* MIG is switched for as long as the fault lasts; a slice can be gone by itself. */
+static unsigned mig_now(const Gpu *gpu) { return has_fault(gpu, MIG_FLIP) ? !gpu->mig : gpu->mig; }
+static int is_there(const Gpu *gpu) { return !gpu->parent || (mig_now(gpu->parent) && !has_fault(gpu, GONE)); }
+
 /* What any call on this device answers now. A hang lasts to the fault's end. */
 static int answer(const Gpu *gpu) {
     count_call();
@@ -255,11 +260,11 @@ EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned index, Gpu **gpu) {
         if (!gpus[i].parent && !index--) { *gpu = &gpus[i]; return answer(*gpu); }
     return INVALID_ARGUMENT;
 }
-EXPORT int nvmlDeviceGetMaxMigDeviceCount(Gpu *gpu, unsigned *count) { ANSWER(gpu); *count = gpu->mig ? 7 : 0; return OK; }
+EXPORT int nvmlDeviceGetMaxMigDeviceCount(Gpu *gpu, unsigned *count) { ANSWER(gpu); *count = mig_now(gpu) ? 7 : 0; return OK; }
 EXPORT int nvmlDeviceGetMigDeviceHandleByIndex(Gpu *gpu, unsigned index, Gpu **slice) {
     ANSWER(gpu);
     for (int i = 0; i < gpu_count; i++)
-        if (gpus[i].parent == gpu && !index--) { *slice = &gpus[i]; return OK; }
+        if (gpus[i].parent == gpu && is_there(&gpus[i]) && !index--) { *slice = &gpus[i]; return OK; }
     return NOT_FOUND;
 }
 EXPORT int nvmlDeviceGetGpuInstanceId(Gpu *gpu, unsigned *id) { ANSWER(gpu); *id = gpu->gi; return gpu->parent ? OK : INVALID_ARGUMENT; }
@@ -274,7 +279,7 @@ EXPORT int nvmlDeviceGetAttributes_v2(Gpu *gpu, Attributes *attributes) {
 }
 EXPORT int nvmlDeviceGetHandleByUUID(const char *uuid, Gpu **gpu) {
     for (int i = 0; i < gpu_count; i++)
-        if (!strcmp(gpus[i].uuid, uuid)) { *gpu = &gpus[i]; return answer(*gpu); }
+        if (!strcmp(gpus[i].uuid, uuid) && is_there(&gpus[i])) { *gpu = &gpus[i]; return answer(*gpu); }
     return NOT_FOUND;
 }
 EXPORT int nvmlDeviceGetName(Gpu *gpu, char *to, unsigned size) { ANSWER(gpu); return put(to, size, gpu->name); }
@@ -296,7 +301,7 @@ EXPORT int nvmlDeviceGetCudaComputeCapability(Gpu *gpu, int *major, int *minor) 
 }
 EXPORT int nvmlDeviceGetMigMode(Gpu *gpu, unsigned *current, unsigned *pending) {
     ANSWER(gpu);
-    *current = *pending = gpu->mig;
+    *current = *pending = mig_now(gpu);
     return OK;
 }
 EXPORT int nvmlDeviceGetMaxClockInfo(Gpu *gpu, unsigned type, unsigned *mhz) {
@@ -326,7 +331,7 @@ EXPORT int nvmlDeviceGetPowerUsage(Gpu *gpu, unsigned *mw) {
 EXPORT int nvmlDeviceGetEnforcedPowerLimit(Gpu *gpu, unsigned *mw) { ANSWER(gpu); *mw = 700000; return OK; }
 EXPORT int nvmlDeviceGetUtilizationRates(Gpu *gpu, unsigned *rates) {
     ANSWER(gpu);
-    if (gpu->mig) return NOT_SUPPORTED;
+    if (mig_now(gpu)) return NOT_SUPPORTED;
     long long t = now_ns();
     rates[0] = (unsigned)((integral(gpu, -3, t) - integral(gpu, -3, t - UTIL_PERIOD_NS)) / UTIL_PERIOD_NS);
     rates[1] = 0;
@@ -339,7 +344,7 @@ EXPORT int nvmlDeviceGetSamples(Gpu *gpu, unsigned type, unsigned long long seen
                                 unsigned *count, UtilSample *samples) {
     ANSWER(gpu);
     long long period = type == 1 ? UTIL_PERIOD_NS : type == 5 ? gpu->clock_sample_ns : 0;
-    if (!period || (type == 1 && gpu->mig)) return NOT_SUPPORTED;
+    if (!period || (type == 1 && mig_now(gpu))) return NOT_SUPPORTED;
     struct timespec wall;
     clock_gettime(CLOCK_REALTIME, &wall);
     long long boot = boot_ns(), wall_ns = told_ns ? told_ns[1] : wall.tv_sec * 1000000000LL + wall.tv_nsec;
@@ -395,7 +400,7 @@ EXPORT int nvmlGpmSampleGet(Gpu *gpu, Sample *sample) {
 EXPORT int nvmlGpmMigSampleGet(Gpu *gpu, unsigned instance, Sample *sample) {
     ANSWER(gpu);
     for (int i = 0; i < gpu_count; i++)
-        if (gpus[i].parent == gpu && gpus[i].gi == instance) return nvmlGpmSampleGet(&gpus[i], sample);
+        if (gpus[i].parent == gpu && gpus[i].gi == instance && is_there(&gpus[i])) return nvmlGpmSampleGet(&gpus[i], sample);
     return NOT_FOUND;
 }
 EXPORT int nvmlGpmQueryIfStreamingEnabled(Gpu *gpu, unsigned *state) { ANSWER(gpu); *state = (unsigned)streams(gpu); return OK; }

@@ -18,7 +18,7 @@ TENSOR_PIPES = ("tensor", "tensor_hmma", "tensor_imma", "tensor_dfma")
 VECTOR_PIPES = ("fp64", "fp32", "fp16")
 HMMA = ("fp16", "bf16", "tf32", "fp8", "fp6", "fp4")
 ESTIMATING = ("cycles", "activity", "count")
-ELSEWHERE = ("not_ours", "in_slices")
+ELSEWHERE = ("not_ours", "in_slices", "replaced")
 Figures = tuple[int, int | None, int | None]
 J = dict[str, Any]
 

@@ -29,6 +29,10 @@ def recompute(journal: Path, peaks: Path) -> J:
             last_ns.append(record["ns"])
         elif kind == "device":
             rated[-1][record["index"]] = Rated(record, table)
+        elif kind == "evidence" and "identity" in record:
+            before = rated[-1][record["index"]]
+            known = rated[-1][record["index"]] = Rated({**before.record, **record["identity"]}, table)
+            known.tally = before.tally
         elif kind == "checkpoint":
             for tally in record["devices"]:
                 rated[-1][tally["index"]].tally = tally

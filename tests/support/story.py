@@ -81,6 +81,7 @@ class Story:
         self.settings = WriterSettings(
             NS_PER_S, 5 * NS_PER_S, "c0" * 32, precision, ("told",), device_precision or {}, declared, policies
         )
+        self.renamed: Mapping[str, Device] = {}
         self.told = {"recording": "vector.jsonl", "sha256": "d1" * 32, "origin": "test vector"} if replay else None
         self.start()
 
@@ -98,7 +99,9 @@ class Story:
             self.clock.advance(NS_PER_S)
             second = Second(self.since_ns, self.clock.boottime_ns())
             readings = tuple(self._readings(plan, second))
-            self.writer.take(Message("told", second.end_ns, self.devices, Sweep(readings), read_seconds=0.001))
+            self.writer.take(
+                Message("told", second.end_ns, self.devices, Sweep(readings, renamed=self.renamed), read_seconds=0.001)
+            )
             self.since_ns = second.end_ns
 
     def says(self, *events: Event) -> None:

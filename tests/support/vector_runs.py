@@ -172,6 +172,19 @@ def elsewhere(folder: Path) -> bytes:
     return story.finish()
 
 
+def named_late(folder: Path) -> bytes:
+    """One GPU is listed without its model until another source says it; one under a place, until its driver answers."""
+    nameless = replace(
+        A10G, model="unidentified", pci_device_id=None, serial=None, sm_count=None, sm_clock_max_mhz=None
+    )
+    place = replace(nameless, uid="nvml-index-0", index=0)
+    story = Story(folder, (place, nameless))
+    story.during(2, {place: gap(GapReason.DRIVER_TIMEOUT), nameless: gap(GapReason.UNKNOWN_DEVICE)})
+    story.devices, story.renamed = (H100, A10G), {place.uid: H100}
+    story.during(6, {H100: TRAINING, A10G: active(80, 1233, {Pipe.TENSOR_HMMA: 250_000})})
+    return story.finish()
+
+
 def torn(folder: Path) -> bytes:
     """A power cut left half a line: the next incarnation cut it off and says so; a source got better meanwhile."""
     story = Story(folder, (A100,))

@@ -80,6 +80,12 @@ def valid() -> list[Case]:
             tell(runs.elsewhere),
         ),
         _case(
+            "named-late",
+            "What two devices are is learned late: one is rated anew, for all of its incarnation; one was listed under the "
+            "name of its place, whose time is accounted elsewhere from then on.",
+            tell(runs.named_late),
+        ),
+        _case(
             "recovered-tail",
             "A power cut tore the journal's last line; the next incarnation says what it cut off. The device's evidence "
             "became better meanwhile.",

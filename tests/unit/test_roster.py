@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.clock import NS_PER_S
-from flopsd.core.model import Busy, Device, Evidence, Gap, GapReason, Reading, Sweep
+from flopsd.core.codec import DeviceEntry, evidence_record, identified
+from flopsd.core.ledger import figures_of
+from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Reading, Sweep
 from flopsd.core.records import read_history
 from flopsd.hearing import Message
 from flopsd.journal import Journal
@@ -86,6 +88,52 @@ def test_a_gpu_whose_slices_are_read_is_never_beside_them(tmp_path: Path, whole_
     assert all(states[one.uid].tally.busy_sm_cycles == 5000 for one in slices)
 
 
+@pytest.mark.parametrize("nameless_first", [True, False])
+def test_who_a_device_is_does_not_depend_on_who_lists_it_first(tmp_path: Path, nameless_first: bool) -> None:
+    """An older exporter names no model: what it lists first is unknown until another source says what it is."""
+    nameless = replace(H100, model="unidentified", pci_device_id=None, serial=None, sm_count=None,
+                       sm_clock_max_mhz=None, evidence=Evidence.GAP)  # fmt: skip
+    clock, state = FakeClock(), StateDir(tmp_path / "state")
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("nvml", "dcgm"))
+    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
+    writer.begin("run", read_history(journal.read()), None)
+    told: dict[str, tuple[Device, Active | Gap]] = {
+        "dcgm": (nameless, Gap(GapReason.UNKNOWN_DEVICE)),
+        "nvml": (H100, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**11})),
+    }
+    for _ in range(30):
+        clock.advance(NS_PER_S)
+        now_ns = clock.boottime_ns()
+        for source in sorted(told, reverse=not nameless_first):
+            device, work = told[source]
+            reading = Reading(device.uid, now_ns - NS_PER_S, now_ns, work)
+            writer.take(Message(source, now_ns, (device,), Sweep((reading,))))
+    assert writer.close("test")
+    (shown,) = writer.snapshot.devices
+    assert shown.device.serial == H100.serial
+    assert shown.tally.observed_ns == {Evidence.ACTIVITY: (30 - nameless_first) * NS_PER_S}
+    figures = writer.snapshot.figures()
+    assert figures.high_flop is not None  # a second without a name is bounded by what the device is known to be
+    history = read_history(journal.read())
+    assert figures_of(history, table()) == figures
+    (entry,) = history.incarnations[0].devices.values()
+    assert entry == DeviceEntry(shown.device, "nvml", "h100-sxm5-80gb", shown.tally.begin_ns)
+    journal.close()
+    state.release()
+
+
+def test_a_device_is_not_identified_twice() -> None:
+    entry = DeviceEntry(replace(H100, model="unidentified"), "nvml", None, 0)
+    known = replace(entry, device=H100, part_id="h100-sxm5-80gb")
+    record = evidence_record(1, 0, 5, known, identified=True)
+    assert identified(entry, record["identity"]) == known
+    with pytest.raises(ValueError, match="GPU-h is identified twice"):
+        identified(known, record["identity"])
+
+
 def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(tmp_path: Path) -> None:
     clock, state = FakeClock(), StateDir(tmp_path / "state")
     state.acquire()
@@ -105,5 +153,37 @@ def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(tmp_path: Path) -
     assert shown.source == "dcgm"
     assert shown.tally.busy_sm_cycles == 0
     assert shown.tally.gap_ns == {GapReason.STALE: NS_PER_S}
+    journal.close()
+    state.release()
+
+
+def test_an_older_energy_value_of_another_source_is_not_counted_again(tmp_path: Path) -> None:
+    """NVML bounds it at 1000 and 1700 mJ, an exporter measures it from a page that still says 1100, and dies."""
+    clock, state = FakeClock(), StateDir(tmp_path / "state")
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("nvml", "dcgm"))
+    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
+    writer.begin("run", read_history(journal.read()), None)
+    better = replace(A100, evidence=Evidence.ACTIVITY)
+
+    def tell(source: str, device: Device, energy_mj: int) -> None:
+        clock.advance(NS_PER_S)
+        now_ns = clock.boottime_ns()
+        work: Active | Busy = Busy(10) if source == "nvml" else Active(Evidence.ACTIVITY, {Pipe.FP32: 5})
+        reading = Reading(device.uid, now_ns - NS_PER_S, now_ns, work, {"energy_mj": energy_mj})
+        writer.take(Message(source, now_ns, (device,), Sweep((reading,))))
+
+    tell("nvml", A100, 1000)
+    tell("nvml", A100, 1700)
+    tell("dcgm", better, 1100)
+    writer.take(Message("dcgm", clock.boottime_ns(), fault="no answer"))
+    tell("nvml", A100, 3100)
+    (shown,) = writer.snapshot.devices
+    assert shown.tally.energy_mj == 2100
+    tell("nvml", A100, 100)  # its own value that falls is a driver's reload, as ever
+    tell("nvml", A100, 150)
+    assert writer.snapshot.devices[0].tally.energy_mj == 2150
     journal.close()
     state.release()
