@@ -201,4 +201,4 @@ def test_a_source_that_cannot_be_closed_holds_up_nothing(tmp_path: Path, caplog:
 def test_what_is_no_sweep_is_a_fault_of_the_source() -> None:
     source = ScriptedSource("script", [H100], lambda: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(SourceError, match="gave NoneType, not a Sweep"):
-        read_source(source)
+        read_source(source, SystemClock())
