@@ -85,8 +85,8 @@ def remembered(origin: str | None, sm_count: int, counters: str = "GPM") -> Cali
 def judge(trial: Trial, sm_count: int, counters: str = "GPM") -> Calibration | None:
     """The scale that fits, or None while too little ran to tell. Raises SelfTestFailedError."""
     telling = {pipe: ratio for pipe, ratio in trial.ratios.items() if ratio >= ENOUGH_ACTIVITY_RATIO}
-    if not telling:
-        return None
+    if not telling or not trial.elapsed or not trial.window_cycles:
+        return None  # a counter that was not renewed yet, or a clock that was not read: any scale would fit zero
     grown = trial.window_elapsed_after - trial.window_elapsed_before
     expected = trial.window_cycles * sm_count
     elapsed = _fitting(expected, grown, sm_count, _CLOCK_TOLERANCE)
