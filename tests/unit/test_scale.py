@@ -30,3 +30,8 @@ def test_a_clock_that_stood_still_tells_nothing() -> None:
 def test_counters_that_contradict_the_percentages_fail() -> None:
     with pytest.raises(SelfTestFailedError, match=r"tensor 0\.3000 for 0\.5000"):
         judge(replace(SOUND, active={Pipe.TENSOR: 300}), SMS)
+
+
+def test_counters_that_are_differences_are_told_even_where_two_of_them_are_alike() -> None:
+    with pytest.raises(SelfTestFailedError, match="differences between samples"):
+        judge(replace(SOUND, elapsed=0, window_elapsed_before=2000), SMS)
