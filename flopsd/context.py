@@ -40,7 +40,8 @@ class Context:
 
 def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Context:
     """The context of this process. `root` stands before every file that is read."""
-    boot_id = _read(root / "proc/sys/kernel/random/boot_id") or "unknown"
+    # Where it cannot be read, no two starts may look like one boot: what ran in between would be taken for this job's.
+    boot_id = _read(root / "proc/sys/kernel/random/boot_id") or f"unknown-{os.urandom(16).hex()}"
     resources = _json(root / "opt/ml/input/config/resourceconfig.json")
     host = socket.gethostname() or "unknown"
     if environment.get("TRAINING_JOB_NAME") or environment.get("TRAINING_JOB_ARN") or resources:

@@ -17,7 +17,8 @@ from flopsd.core.model import GapReason
 from flopsd.core.sessions import Event
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.hearing import Message
-from flopsd.sources import Source, ask, read_source
+from flopsd.sources import Source, close_source, devices_of, facts_of, read_source
+from flopsd.sources.seam import shown
 from flopsd.writer import Writer
 
 log = logging.getLogger("flopsd")
@@ -68,12 +69,13 @@ class Pump(threading.Thread):
                 due_ns += self._interval_ns * max(1, -(-(now_ns - due_ns) // self._interval_ns))
             self._clock.wait(self._stop_event, (due_ns - now_ns) / NS_PER_S)
         if self._source is not None:
-            try:
-                ask(self._source, self._source.close)
-            except SourceError as fault:
-                log.warning("%s", fault)  # all that it read is posted already
+            close_source(self._source)
         self.finished.set()
         self._post(Message(self.source_name, -1))  # wakes the writer; see Daemon.run
+
+    def describe_again(self) -> None:
+        """The writer did not take what the source says of itself. Safe from any thread."""
+        self._described = False
 
     def _once(self) -> None:
         """Open the source or read it, and post the outcome."""
@@ -83,17 +85,15 @@ class Pump(threading.Thread):
             if self._source is None:
                 self._source, self._described = self._opener(), False
             if not self._described:
-                opened = ask(self._source, self._source.describe)
-            sweep = read_source(self._source)
-            devices = tuple(ask(self._source, self._source.devices))
-        except SourceError as fault:
-            reason = GapReason.SOURCE_DOWN if isinstance(fault, SourceUnavailableError) else GapReason.DRIVER_ERROR
-            absent = self._absent = isinstance(fault, SourceUnavailableError) and fault.absent
-            hint = f"; {fault.hint}" if fault.hint and not absent else ""
-            at_ns = self._clock.boottime_ns()
-            self._post(Message(self.source_name, at_ns, fault=f"{fault}{hint}", reason=reason, absent=absent))
+                opened = facts_of(self._source)
+            sweep = read_source(self._source, self._clock)
+            devices = devices_of(self._source)
+        except BaseException as fault:  # noqa: BLE001, whatever it is: if this thread ended, nobody would ask again
+            self._post(self._outage(fault))
             return
-        ended_ns, self._described = self._clock.boottime_ns(), True
+        ended_ns = self._clock.boottime_ns()
+        if opened is not None:
+            self._described = True
         self._post(
             Message(
                 self.source_name,
@@ -103,6 +103,20 @@ class Pump(threading.Thread):
                 read_seconds=(ended_ns - began_ns) / NS_PER_S,
                 opened=opened,
             )
+        )
+
+    def _outage(self, fault: BaseException) -> Message:
+        down = self._source is None or isinstance(fault, SourceUnavailableError)
+        absent = self._absent = isinstance(fault, SourceUnavailableError) and bool(fault.absent)
+        words = f"source {self.source_name!r} failed: {shown(fault, 1000)}"
+        if isinstance(fault, SourceError):
+            words = f"{fault}; {fault.hint}" if fault.hint and not absent else str(fault)
+        return Message(
+            self.source_name,
+            self._clock.boottime_ns(),
+            fault=words.encode("utf-8", "backslashreplace").decode("utf-8"),  # pages and metrics show it
+            reason=GapReason.SOURCE_DOWN if down else GapReason.DRIVER_ERROR,
+            absent=absent,
         )
 
 
@@ -124,6 +138,7 @@ class Daemon:
         self._inbox: queue.SimpleQueue[Message | Event | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._why = ""
+        self._told: dict[str, str] = {}  # the last fault of each kind
         self.stopped_ns: int | None = None  # when the end was asked for
         self._pumps = [
             Pump(name, opener, self._inbox.put, clock, interval_seconds, self._stop) for name, opener in sources.items()
@@ -145,7 +160,7 @@ class Daemon:
             pump.start()
         while not self._why:
             self._step(self._tick_seconds)
-            each_tick()
+            self._attempt("what is shown", each_tick)
         self._stop.set()
         deadline_ns = self._clock.boottime_ns() + round(FINAL_READ_SECONDS * NS_PER_S)
         while any(not pump.finished.is_set() for pump in self._pumps) or not self._inbox.empty():
@@ -163,10 +178,34 @@ class Daemon:
         try:
             message = self._inbox.get(timeout=seconds)
         except queue.Empty:
-            self.writer.tick()
+            self._attempt("an account of the time that passed", self.writer.tick)
             return
         if isinstance(message, Message):
             if message.at_ns >= 0:
-                self.writer.take(message)
+                self._take(message)
         elif message is not None:
-            self.writer.hear(message)
+            self._attempt("what a training process declares", lambda: self.writer.hear(message))
+
+    def _take(self, message: Message) -> None:
+        """Fold a message in. One that cannot be is an outage of its source: the others are metered on."""
+        fault = self._attempt(f"what source {message.source!r} sent", lambda: self.writer.take(message))
+        if not fault:
+            return
+        for pump in self._pumps:
+            if pump.source_name == message.source and message.opened is not None:
+                pump.describe_again()  # no reading without what says whether it is a replay
+        outage = Message(message.source, message.at_ns, fault=fault, reason=GapReason.DRIVER_ERROR)
+        self._attempt(f"the outage of source {message.source!r}", lambda: self.writer.take(outage))
+
+    def _attempt(self, what: str, call: Callable[[], None]) -> str:
+        """The fault of `call`, in words; empty where there is none. Metering goes on, whatever it is."""
+        try:
+            call()
+        except Exception as fault:  # nobody else would account for the time of the other devices
+            words = f"metering goes on without {what}: {shown(fault, 1000)}"
+            if self._told.get(what) != words:
+                log.error("%s", words, exc_info=fault)
+            self._told[what] = words
+            return words
+        self._told.pop(what, None)
+        return ""

@@ -10,6 +10,7 @@ FlopsdError
 ├── OwnershipError       nobody tells whose device it is
 ├── JournalError         the journal cannot be used
 │   ├── JournalDamagedError  its hash chain is broken
+│   ├── UnreadableRecordError   a record could not be read back, and is not written
 │   └── StateDirBusyError    another daemon owns the state folder
 ├── SigningKeyError      a key cannot be read or made
 ├── EvidenceError        a piece of evidence is not to be had, or does not hold
@@ -81,6 +82,10 @@ class JournalError(FlopsdError):
 
 class JournalDamagedError(JournalError):
     """A record of the journal is not the one that was written."""
+
+
+class UnreadableRecordError(JournalError):
+    """A record that no reader of the journal would take. It is not written: all that is behind it would be lost."""
 
 
 class StateDirBusyError(JournalError):

@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from flopsd.core.envelope import parse_json
-from flopsd.errors import JournalDamagedError, NotVerifiedError
+from flopsd.errors import JournalDamagedError, NotVerifiedError, UnreadableRecordError
 
 GENESIS = bytes(32)
 MAX_LINE_BYTES = 4 * 1024 * 1024
 _RECORD_BEGIN, _RECORD_END = b'{"h":"', b"}}\n"
 _FRAME = re.compile(rb'\{"h":"([0-9a-f]{64})","r":(\{.*\})\}\n', re.DOTALL)
+# What a record that cannot be read back has in it: a fraction, half a character, a number of too many digits. One
+# pattern for all would be slower by far: each of these begins with a byte that is looked for at once.
+_FRACTION, _EXPONENT, _ESCAPE = re.compile(rb"\.[0-9]+[,}\]]"), re.compile(rb"e[-+][0-9]+[,}\]]"), b"\\u"
+_ZEROS, _MANY_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +51,32 @@ class Line:
 
 
 def frame(previous: bytes, record: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """The line for `record` behind `previous`, and its chain hash."""
-    body = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+    """The line for `record` behind `previous`, and its chain hash.
+
+    Raises UnreadableRecordError for what `read_lines` and `Line.record` would not take.
+    """
+    try:
+        text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as fault:
+        raise _unreadable(record, fault) from fault
+    body = text.encode("ascii")
     head = hashlib.sha256(previous + body).digest()
-    return Line(body, 0, head, 0).framed(), head
+    line = Line(body, 0, head, 0)
+    framed = line.framed()
+    if len(framed) > MAX_LINE_BYTES:
+        raise _unreadable(record, f"it has {len(framed)} bytes, more than the {MAX_LINE_BYTES} of a line")
+    # To read each line back would cost more than to write it; nearly all show at a glance that they can be read.
+    if _ESCAPE in body or _FRACTION.search(body) or _EXPONENT.search(body) or _MANY_DIGITS in body.translate(_ZEROS):
+        try:
+            line.record()
+        except JournalDamagedError as fault:
+            raise _unreadable(record, fault) from fault
+    return framed, head
+
+
+def _unreadable(record: Mapping[str, Any], why: object) -> UnreadableRecordError:
+    kind = record.get("kind") if isinstance(record, Mapping) else None
+    return UnreadableRecordError(f"a record of the kind {kind!r} cannot be journalled, nobody could read it: {why}")
 
 
 def read_lines(file: IO[bytes], head: bytes = GENESIS) -> Iterator[Line]:

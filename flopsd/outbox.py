@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flopsd.clock import Clock
-from flopsd.errors import JournalError
+from flopsd.errors import JournalError, UnreadableRecordError
+from flopsd.framing import GENESIS, frame
 from flopsd.journal import Journal
 from flopsd.snapshot import Snapshot
 
@@ -26,7 +27,17 @@ class Outbox:
 
     def append(self, record: Mapping[str, Any]) -> bool:
         """Append durably, behind whatever was refused before. A later checkpoint holds all of an earlier
-        one but its gaps, so every refused record is kept and none is dropped."""
+        one but its gaps, so every refused record is kept and none is dropped.
+
+        Raises UnreadableRecordError for a record that can never be written, unless the next checkpoint says it again.
+        """
+        try:
+            frame(GENESIS, record)  # kept for later, it would hold up all that come behind it
+        except UnreadableRecordError as fault:
+            self._complain(fault)
+            if record["kind"] != "checkpoint":
+                raise
+            return False
         self._unwritten.append(record)
         try:
             while self._unwritten:

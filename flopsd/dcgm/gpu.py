@@ -120,7 +120,7 @@ class FollowedGpu:
         return Gauges(
             {} if self._page.slices else ratios(self._page),
             percent / 100 if percent is not None and usable else None,
-            round(mhz) if mhz else None,
+            _mhz(mhz),
         )
 
     def _count(self, collection: _Collection) -> list[Reading]:
@@ -219,10 +219,15 @@ def _device(page: GpuPage, at: int) -> Device:
         vendor="nvidia",
         model=page.label("modelName") or "unidentified",
         pci_bus_id=page.label("pci_bus_id"),
-        sm_clock_max_mhz=round(mhz) if mhz else None,
+        sm_clock_max_mhz=_mhz(mhz),
         driver=page.label("DCGM_FI_DRIVER_VERSION", "DCGM_FI_SYSTEM_DRIVER_VERSION"),
         shared=_shared(page),
     )
+
+
+def _mhz(told: float | None) -> int | None:
+    """A clock; zero and below are none."""
+    return max(0, round(told or 0)) or None
 
 
 def _limits(device: Device, peaks: PeakTable) -> tuple[Limits | None, bool]:

@@ -132,7 +132,7 @@ def parse_page(text: str) -> dict[str, GpuPage]:
 
     found: dict[str, GpuPage] = {}
     series: dict[str, dict[str, set[float | None]]] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):  # no other character ends a line: a label may hold U+2028
         if not line.startswith(PREFIX):
             continue  # comments too: without them the parser renames no counter
         try:

@@ -17,6 +17,7 @@ from typing import Any
 
 from flopsd.core.model import GapReason
 from flopsd.errors import SourceError
+from flopsd.sources.seam import is_text, is_whole
 
 RATE_FIELDS = ("effective_flops", "flops")  # in this order: the first that is there
 # The facts of neuron_hardware_info that name no machine and no account.
@@ -99,7 +100,7 @@ def parse(line: bytes) -> Document:
         cores_per_device=_whole(hardware.get("neuroncore_per_device_count")) or None,
         instance_type=_word(instance.get("instance_type")),
         hardware_error=str(hardware.get("error") or ""),
-        facts={k: hardware[k] for k in _HARDWARE_FACTS if isinstance(hardware.get(k), str | int)},
+        facts={k: hardware[k] for k in _HARDWARE_FACTS if is_text(hardware.get(k)) or is_whole(hardware.get(k))},
     )
 
 

@@ -85,8 +85,8 @@ def remembered(origin: str | None, sm_count: int, counters: str = "GPM") -> Cali
 def judge(trial: Trial, sm_count: int, counters: str = "GPM") -> Calibration | None:
     """The scale that fits, or None while too little ran to tell. Raises SelfTestFailedError."""
     telling = {pipe: ratio for pipe, ratio in trial.ratios.items() if ratio >= ENOUGH_ACTIVITY_RATIO}
-    if not telling:
-        return None
+    if not telling or not trial.window_cycles:
+        return None  # any scale would fit a clock that stood still
     grown = trial.window_elapsed_after - trial.window_elapsed_before
     expected = trial.window_cycles * sm_count
     elapsed = _fitting(expected, grown, sm_count, _CLOCK_TOLERANCE)
@@ -96,6 +96,8 @@ def judge(trial: Trial, sm_count: int, counters: str = "GPM") -> Calibration | N
         raise SelfTestFailedError(
             f"SM_CYCLES_ELAPSED grew by {grown} while the SM clock ran {trial.window_cycles} cycles on {sm_count} SMs"
         )
+    if not trial.elapsed:
+        return None  # counters that were not renewed between these two samples: any scale would fit zero
     whole = elapsed.sm_cycles(trial.elapsed)
     found = {_fitting(ratio * whole, trial.active[pipe], sm_count, _RATIO_TOLERANCE) for pipe, ratio in telling.items()}
     scale = found.pop()

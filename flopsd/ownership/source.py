@@ -18,7 +18,7 @@ from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.ownership.asking import Asker
 from flopsd.ownership.rejoin import Rejoin
 from flopsd.ownership.rule import Judgement, Rule, Verdict
-from flopsd.sources import Source
+from flopsd.sources import Source, close_source, devices_of
 
 log = logging.getLogger("flopsd")
 ASK_AGAIN_NS = 10 * NS_PER_S
@@ -62,7 +62,7 @@ class OwnedSource:
         try:
             self._begin()
         except BaseException:
-            source.close()
+            close_source(source)
             raise
 
     def devices(self) -> Sequence[Device]:
@@ -101,7 +101,7 @@ class OwnedSource:
         self._source.close()
 
     def _begin(self) -> None:
-        devices = self._source.devices()
+        devices = devices_of(self._source)
         self._ask(devices)
         answer = self._asker.take(OPEN_SECONDS)
         if answer is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,12 +14,14 @@ from flopsd.clock import Clock
 from flopsd.core.model import Device, DeviceUid, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.sources.seam import check_devices, check_facts, check_sweep
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 T = TypeVar("T")
 
+log = logging.getLogger("flopsd")
 GROUP = "flopsd.sources"
 BUILT_IN = ("nvml", "dcgm", "neuron", "replay")
 # Tried in this order by --source probe. A replay is never found by probing: it is no hardware.
@@ -69,9 +72,9 @@ def open_source(name: str, settings: SourceSettings) -> Source:
     origin, opener = _opener(name)
     try:
         source = opener(settings)
-    except SourceUnavailableError:
+    except (SourceUnavailableError, KeyboardInterrupt):
         raise
-    except Exception as fault:
+    except BaseException as fault:
         raise SourceUnavailableError(f"source {name!r}{origin} cannot be opened: {fault!r}") from fault
     if origin:
         _check(name, origin, source)
@@ -107,7 +110,9 @@ def _load(point: EntryPoint, origin: str) -> Opener:
 
     try:
         opener = point.load()
-    except Exception as fault:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as fault:
         raise SourceUnavailableError(
             f"source {point.name!r}{origin} cannot be loaded: {fault!r}",
             hint="install it again with what it needs, or ask its authors",
@@ -166,19 +171,61 @@ def _uninstall(points: Sequence[EntryPoint]) -> str:
     return "pip uninstall " + " or ".join(sorted({point.dist.name for point in points if point.dist is not None}))
 
 
-def read_source(source: Source) -> Sweep:
-    """One read. Whatever the plug-in raises comes out as SourceError."""
-    sweep: Any = ask(source, source.read)
-    if not isinstance(sweep, Sweep):
-        raise SourceError(f"source {source.name!r} failed: read() gave {type(sweep).__name__}, not a Sweep")
-    return sweep
+def read_source(source: Source, clock: Clock) -> Sweep:
+    """One read, checked: see `seam`. Raises SourceError."""
+
+    def read() -> Sweep:
+        sweep = source.read()
+        return _fit(source, sweep, lambda: check_sweep(sweep, clock.boottime_ns()))
+
+    return ask(source, read)
+
+
+def devices_of(source: Source) -> tuple[Device, ...]:
+    """The devices that are listed now, checked. Raises SourceError."""
+
+    def devices() -> tuple[Device, ...]:
+        listed = tuple(source.devices())
+        return _fit(source, listed, lambda: check_devices(listed))
+
+    return ask(source, devices)
+
+
+def facts_of(source: Source) -> Mapping[str, Any]:
+    """What the source says of itself, checked. Raises SourceError."""
+
+    def facts() -> Mapping[str, Any]:
+        told = source.describe()
+        return _fit(source, told, lambda: check_facts(told))
+
+    return ask(source, facts)
+
+
+def close_source(source: Source) -> None:
+    """Close it. A fault in that is said and no more: all that it read is told already."""
+    try:
+        ask(source, source.close)
+    except SourceError as fault:
+        log.warning("%s", fault)
 
 
 def ask(source: Source, call: Callable[[], T]) -> T:
-    """What one call to a source gives. Whatever the plug-in raises comes out as SourceError."""
+    """What one call to a source gives. What the plug-in raises, an exit and a panic too, comes out as SourceError."""
     try:
         return call()
-    except SourceError:
+    except (SourceError, KeyboardInterrupt):
         raise
-    except Exception as fault:
+    except BaseException as fault:
         raise SourceError(f"source {source.name!r} failed: {fault!r}") from fault
+
+
+def _fit(source: Source, told: T, check: Callable[[], None]) -> T:
+    try:
+        check()
+    except ValueError as fault:
+        raise SourceError(
+            f"source {source.name!r}: {fault}",
+            hint="nothing of this is counted; it is a fault of the source, and its authors see it in "
+            "flopsd.testing.SourceContract",
+        ) from fault
+    return told

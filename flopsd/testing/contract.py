@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import threading
 import unittest
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import psutil
@@ -26,7 +27,7 @@ from flopsd.config import load_peaks
 from flopsd.core.model import DeviceUid, Evidence, Gap, Reading
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
-from flopsd.sources import Source, SourceSettings, open_source
+from flopsd.sources import Source, SourceSettings, devices_of, facts_of, open_source, read_source
 from flopsd.testing.fakes import FakeClock
 from flopsd.testing.imports import import_effects
 from flopsd.testing.rules import Observation, Read
@@ -120,6 +121,19 @@ class SourceContract:
     def test_the_description_fits_the_ledger(self) -> None:
         with self._opened() as (source, _):
             _require("describe", rules.description(source.describe()))
+
+    def test_the_daemon_refuses_nothing_that_it_gives(self) -> None:
+        """What it refuses is an outage of the source, however sound the rest is."""
+        problems: list[str] = []
+        with self._opened() as (source, clock):
+            each: list[Callable[[Source], object]] = [partial(read_source, clock=clock), devices_of]
+            for ask in (facts_of, *each * self.reads):
+                self._wait(clock)
+                try:
+                    ask(source)
+                except SourceError as fault:
+                    problems.append(str(fault))
+        _require("daemon", dict.fromkeys(problems))
 
     def test_reading_twice_at_one_moment_changes_nothing(self) -> None:
         """Two instances beside each other, one read twice each time: they must tell the same."""

@@ -24,6 +24,7 @@ from flopsd.core.model import (
     Sweep,
     Totals,
 )
+from flopsd.sources.seam import is_count, unfit_facts
 
 STRENGTH = {evidence: rank for rank, evidence in enumerate(Evidence)}
 
@@ -52,11 +53,6 @@ class Observation:
         for read in self.reads:
             for reading in read.sweep.readings:
                 yield read, reading
-
-
-def is_count(value: Any) -> bool:
-    """A non-negative int, and no bool."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def identities(devices: Iterable[Device], best: Evidence) -> Iterator[str]:
@@ -215,12 +211,9 @@ def coverage(observation: Observation) -> Iterator[str]:
 
 
 def description(facts: Any) -> Iterator[str]:
-    if not isinstance(facts, Mapping):
-        yield f"describe() gave {type(facts).__name__}, not a mapping"
-        return
-    if "replay" not in facts:
+    yield from unfit_facts(facts)
+    if isinstance(facts, Mapping) and "replay" not in facts:
         yield "describe() has no 'replay': None says that this is hardware"
-    yield from _plain("describe()", facts)
 
 
 def work_done(readings: Iterable[Reading]) -> dict[DeviceUid, tuple[int, int, Counter[str]]]:
@@ -276,16 +269,3 @@ def _cycles(where: str, amounts: Mapping[Any, Any], possible: int | None) -> Ite
 
 def _name(what: Any) -> str:
     return what.value if isinstance(what, Pipe) else str(what)
-
-
-def _plain(where: str, value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                yield f"{where} has the key {key!r}, which is no text"
-            yield from _plain(f"{where}[{key!r}]", inner)
-    elif isinstance(value, (list, tuple)):
-        for at, inner in enumerate(value):
-            yield from _plain(f"{where}[{at}]", inner)
-    elif isinstance(value, bool) or not (value is None or isinstance(value, (str, int))):
-        yield f"{where} is {value!r}: the ledger takes text, ints and None"

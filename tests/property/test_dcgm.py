@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from flopsd.clock import NS_PER_S
 from flopsd.core.meter import advance
-from flopsd.core.model import Active, Busy, Evidence, Gap, Growth, Limits, Pipe, Reading, Tally
+from flopsd.core.model import Active, Busy, Evidence, Gap, Growth, Limits, Pipe, Reading, Sweep, Tally
 from flopsd.dcgm.gpu import FollowedGpu
 from flopsd.dcgm.text import COUNTERS, FIELD_OF_NAME, Field, parse_page, why_blank
+from flopsd.sources.seam import check_devices, check_sweep
 from tests.support.exporter import A100_UID, gpu
 from tests.support.strategies import table
 
@@ -76,10 +77,12 @@ def test_every_page_gives_a_stated_gap_or_numbers_of_its_fields(
         for second in range(seconds):
             now_ns += NS_PER_S
             shown = page if second == seconds - 1 else followed._page
-            for reading in followed.follow(shown, now_ns, NS_PER_S, origin):
+            readings = followed.follow(shown, now_ns, NS_PER_S, origin)
+            check_sweep(Sweep(tuple(readings), {A100_UID: followed.gauges()}), now_ns)
+            check_devices((followed.device,))
+            for reading in readings:
                 check(reading, tally, now_ns, followed)
                 tally = advance(tally, reading, limits)
-        followed.gauges()
     assert tally.total_observed_ns + tally.total_gap_ns == tally.span_ns
 
 
@@ -126,3 +129,20 @@ def test_a_bad_line_costs_only_itself(text: str, mark: str) -> None:
     line = ("DCGM_FI_X" + text[:20] + mark + text[20:]).replace("\n", " ").replace("\r", " ")
     good = gpu({"DCGM_FI_DEV_SM_CLOCK": 1230})
     assert parse_page(f"{line}\n{good}")[A100_UID].values == {Field.SM_CLOCK: 1230.0}
+
+
+@pytest.mark.parametrize("clock", ["-1", "0", "0.4"])
+def test_a_clock_that_is_none_is_unknown(clock: str) -> None:
+    page = parse_page(gpu({"DCGM_FI_DEV_MAX_SM_CLOCK": clock, "DCGM_FI_DEV_SM_CLOCK": clock}))[A100_UID]
+    followed = FollowedGpu(page, 0, 10**12, 30 * NS_PER_S, table(), None)
+    assert followed.device.sm_clock_max_mhz is None
+    assert followed.gauges().sm_clock_mhz is None
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_only_a_newline_ends_a_line(end: str) -> None:
+    """Other characters that Python takes for line ends may stand in a label."""
+    line = 'DCGM_FI_DEV_SM_CLOCK{UUID="GPU-%d",modelName="a\u2028b\x85c\x0bd\x0ce\x1cf"} 1230' + end
+    found = parse_page(line % 1 + line % 2)
+    assert [page.values for page in found.values()] == [{Field.SM_CLOCK: 1230.0}] * 2
+    assert found["GPU-1"].label("modelName") == "a\u2028b\x85c\x0bd\x0ce\x1cf"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from flopsd.core.model import Counted, Gap, GapReason
 from flopsd.neuron.account import account, period_ends
 from flopsd.neuron.stream import DocumentError, parse, scrub
+from flopsd.sources.seam import check_facts
 
 CHIPS, PER_CHIP = 3, 2
 cores = st.fixed_dictionaries(
@@ -129,3 +130,14 @@ def test_a_runtime_that_was_never_seen_at_work_may_have_worked_anywhere() -> Non
 def test_ids_of_machines_and_networks_are_scrubbed() -> None:
     said = "on i-0011223344556677a (ami-0ceecbb0f30a902a6, subnet-112233ee): inf-2"
     assert scrub(said) == "on (id) ((id), (id)): inf-2"
+
+
+@given(st.dictionaries(st.sampled_from(["neuron_device_type", "neuron_device_version", "neuron_device_memory_size"]),
+                       JSON | st.integers(10**20, 10**60) | st.just("\ud800")))  # fmt: skip
+def test_what_the_hardware_is_said_to_be_fits_the_ledger_or_is_left_out(hardware: dict[str, Any]) -> None:
+    line = json.dumps({"neuron_runtime_data": [], "neuron_hardware_info": hardware}).encode()
+    facts = parse(line).facts
+    check_facts(facts)
+    assert all(
+        facts.get(name) == value for name, value in hardware.items() if isinstance(value, str) and value.isascii()
+    )

@@ -43,3 +43,16 @@ def test_a_requeued_job_is_another_attempt(tmp_path: Path) -> None:
 def test_outside_slurm_no_task_is_left_to_another(tmp_path: Path) -> None:
     assert metered_by_task({"SLURM_LOCALID": "1"}) is None
     assert find_context({"SLURM_LOCALID": "1"}, tmp_path).platform == "host"
+
+
+def test_starts_whose_boot_cannot_be_read_are_taken_for_different_boots(tmp_path: Path) -> None:
+    """Taken for one, what the counters ran in between would be this job's, on another machine too."""
+    first, second = find_context({}, tmp_path), find_context({}, tmp_path)
+    assert first.boot_id.startswith("unknown-")
+    assert first.boot_id != second.boot_id
+    told = tmp_path / "proc/sys/kernel/random/boot_id"
+    told.parent.mkdir(parents=True)
+    told.write_text("\n")
+    assert find_context({}, tmp_path).boot_id.startswith("unknown-")
+    told.write_text("6c3e\n")
+    assert find_context({}, tmp_path).boot_id == "6c3e"

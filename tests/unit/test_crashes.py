@@ -22,7 +22,7 @@ import pytest
 
 from flopsd.clock import NS_PER_S
 from flopsd.core.records import read_history
-from flopsd.errors import JournalError
+from flopsd.errors import JournalError, UnreadableRecordError
 from flopsd.framing import read_lines
 from flopsd.journal import Journal, Recovery, newest_pending, read_journal, read_live
 from flopsd.outbox import Outbox
@@ -290,3 +290,19 @@ def test_a_full_disk_is_told_once_of_each_file(place: Place, caplog: pytest.LogC
         outbox.note(dict)
     assert len(caplog.records) == 2
     assert outbox.fault == "cannot write the pending file"
+
+
+def test_a_record_that_can_never_be_read_back_holds_up_none_behind_it(place: Place) -> None:
+    journal = Journal(place.state)
+    journal.recover("aside")
+    outbox = Outbox(journal, FakeClock())
+    assert outbox.append({"kind": "begin"})
+    with pytest.raises(UnreadableRecordError):
+        outbox.append({"kind": "source", "facts": {"x": 1.5}})
+    assert not outbox.append({"kind": "checkpoint", "devices": 10**41})  # the next one says it again
+    assert "a record of the kind 'checkpoint'" in outbox.fault
+    outbox.note(lambda: {"kind": "checkpoint", "devices": 10**41})
+    assert outbox.append({"kind": "end"})
+    assert outbox.fault == ""
+    assert [line.record()["kind"] for line in read_live(place.state.journal)] == ["begin", "end"]
+    journal.close()

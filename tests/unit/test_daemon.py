@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,4 +201,79 @@ def test_a_source_that_cannot_be_closed_holds_up_nothing(tmp_path: Path, caplog:
 def test_what_is_no_sweep_is_a_fault_of_the_source() -> None:
     source = ScriptedSource("script", [H100], lambda: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(SourceError, match="gave NoneType, not a Sweep"):
-        read_source(source)
+        read_source(source, SystemClock())
+
+
+class Panic(BaseException):
+    """As libraries in Rust raise it."""
+
+
+class Leaves(ScriptedSource):
+    """Raises what a test says, in the call that it says, until the third read."""
+
+    def __init__(self, bench: Bench, call: str, fault: BaseException) -> None:
+        super().__init__("script", [H100], bench.sweep)
+        self.bench, self.call, self.fault = bench, call, fault
+
+    def _leave(self, call: str) -> None:
+        if call == self.call and self.bench.reads < 3:
+            raise self.fault
+
+    def describe(self) -> Mapping[str, Any]:
+        self.bench.reads += self.call == "describe"
+        self._leave("describe")
+        return super().describe()
+
+    def read(self) -> Sweep:
+        self.bench.reads += self.call != "describe"
+        self._leave("read")
+        return super().read()
+
+    def devices(self) -> Iterator[Device]:  # type: ignore[override]
+        self._leave("devices")
+        yield from super().devices()
+        self.bench.daemon.stop("enough")
+
+
+@pytest.mark.parametrize("call", ["describe", "read", "devices"])
+@pytest.mark.parametrize("fault", [SystemExit(3), Panic("index out of bounds"), KeyboardInterrupt()])
+def test_no_exit_or_panic_of_a_source_ends_its_readings(tmp_path: Path, call: str, fault: BaseException) -> None:
+    bench = Bench(tmp_path)
+    assert bench.run(lambda: Leaves(bench, call, fault)) == "enough"
+    (state,) = bench.writer.snapshot.devices
+    assert state.tally.total_observed_ns > 0
+    assert bench.writer.snapshot.sources["script"].errors == {"driver_error": 2}
+
+
+@pytest.mark.parametrize("fault", [SystemExit(3), Panic(), ZeroDivisionError()])
+def test_whatever_opening_raises_it_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    bench = Bench(tmp_path)
+    left = [fault]
+
+    def opener() -> Source:
+        if left:
+            raise left.pop()
+        return ScriptedSource("script", [H100], script)
+
+    def script() -> Sweep:
+        bench.daemon.stop("found")
+        return bench.sweep()
+
+    monkeypatch.setattr("flopsd.daemon.REOPEN_SECONDS", 0.01)
+    assert bench.run(opener) == "found"
+    assert bench.writer.snapshot.sources["script"].errors == {"source_down": 1}
+
+
+def test_a_fault_with_half_a_character_in_its_text_can_be_shown(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+
+    def script() -> Sweep:
+        bench.reads += 1
+        if bench.reads == 3:
+            bench.daemon.stop("enough")
+        raise SourceError("no card \ud800")
+
+    bench.run(lambda: ScriptedSource("script", [H100], script))
+    assert bench.writer.snapshot.sources["script"].reason == r"no card \ud800"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flopsd.errors import JournalDamagedError, JournalError, StateDirBusyError
-from flopsd.framing import GENESIS, frame
+from flopsd.core.envelope import parse_json
+from flopsd.errors import (
+    JournalDamagedError,
+    JournalError,
+    NotVerifiedError,
+    StateDirBusyError,
+    UnreadableRecordError,
+)
+from flopsd.framing import GENESIS, MAX_LINE_BYTES, frame, read_lines
 from flopsd.journal import Journal, newest_pending, read_journal
 from flopsd.state_dir import StateDir
 
@@ -57,6 +66,46 @@ def test_the_chain_is_what_the_format_says() -> None:
     body = b'{"a":2,"b":1}'
     assert head == hashlib.sha256(bytes(32) + body).digest()
     assert first == b'{"h":"' + head.hex().encode() + b'","r":' + body + b"}\n"
+
+
+values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.integers(10**38, 10**42),
+        st.integers(-(10**42), -(10**38)),
+        st.floats(),
+        st.text(),
+        st.sampled_from(["\ud800", "\udc00", "😀", "1.5]", "1e+16,", "7" * 60, '"', "\\u0041", b"x"]),
+    ),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.one_of(st.text(), st.integers()), inner)),
+)
+
+
+@settings(max_examples=500)
+@given(values)
+def test_what_is_framed_is_read_back_and_what_is_not_could_not_be(value: object) -> None:
+    record = {"kind": "any", "value": value}
+    try:
+        text = json.dumps(record, sort_keys=True, allow_nan=False)
+        told = parse_json(text.encode("ascii"), "the record")
+    except (TypeError, ValueError, NotVerifiedError):
+        with pytest.raises(UnreadableRecordError, match="of the kind 'any' cannot be journalled"):
+            frame(GENESIS, record)
+        return
+    framed, head = frame(GENESIS, record)
+    (line,) = read_lines(io.BytesIO(framed))
+    assert line.head == head
+    assert line.record() == told
+
+
+def test_a_line_that_no_reader_takes_whole_is_not_written() -> None:
+    spare = MAX_LINE_BYTES - len(frame(GENESIS, {"x": ""})[0])
+    framed, _ = frame(GENESIS, {"x": "y" * spare})
+    assert len(list(read_lines(io.BytesIO(framed)))) == 1
+    with pytest.raises(UnreadableRecordError, match="more than the 4194304 of a line"):
+        frame(GENESIS, {"x": "y" * (spare + 1)})
 
 
 def test_cut_at_every_byte_the_longest_good_prefix_survives(state: StateDir) -> None:

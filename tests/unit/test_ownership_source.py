@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from flopsd.core.model import (
     Tally,
     Totals,
 )
-from flopsd.errors import SourceUnavailableError
+from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.ownership import parse_devices
 from flopsd.ownership.hpc import JobRule
 from flopsd.ownership.matching import NamedRule
@@ -264,3 +265,15 @@ def test_what_a_rule_lacks_is_named(node: Node, setting: str, environment: dict[
 def test_the_job_is_the_schedulers_or_the_platforms(node: Node, make: Callable[[Path], Job]) -> None:
     node.note(gpu3="4711")
     assert uids(own(node.source, parse_devices("job"), make(node.folder), node.clock, Told())) == [D]
+
+
+@pytest.mark.parametrize("listed", [lambda: None, lambda: 1 / 0, lambda: (1 / 0 for _ in "x"), lambda: ["GPU-0"]])
+def test_a_source_whose_devices_cannot_be_listed_is_a_source_that_failed(
+    node: Node, monkeypatch: pytest.MonkeyPatch, listed: Callable[[], Any]
+) -> None:
+    closed: list[bool] = []
+    monkeypatch.setattr(node.source, "devices", listed)
+    monkeypatch.setattr(node.source, "close", lambda: closed.append(True))
+    with pytest.raises(SourceError, match="^source 'scripted'"):
+        node.open(AllRule())
+    assert closed

@@ -1,0 +1,254 @@
+"""What may pass from a source into the daemon: only what the journal can hold and the meter can add up. Pure.
+
+A source may be anybody's code. What is refused here is an outage of that source; let in, it would end the metering of
+the others, or stand in the journal of the whole run and make it unsealable. Each check raises ValueError naming the
+device and the field. It runs at every reading, so it is written for speed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from math import inf
+from typing import Any
+
+from flopsd.core.model import (
+    Active,
+    Busy,
+    Counted,
+    Device,
+    Evidence,
+    Gap,
+    GapReason,
+    Gauges,
+    Growth,
+    Pipe,
+    Reading,
+    Sweep,
+    Totals,
+)
+
+# The ledger's counts have 40 digits; so many cycles or FLOP in each reading of a run of years still add up to fewer.
+MOST = 10**24
+MOST_OF_A_DEVICE = 2**32  # SMs, MHz, ids: what a field of a driver can hold
+MOST_CHARACTERS = 10_000  # a device's whole description must fit into one line of the journal
+MOST_FACTS_BYTES = 256 * 1024
+AHEAD_NS = 10_000_000  # of a source that is told the end of an interval by another clock of the machine
+_DEEPEST_FACT = 8
+_TEXTS = ("vendor", "model", "evidence_reason", "evidence_fix")
+_TEXTS_OR_NONE = ("serial", "pci_bus_id", "parent", "driver", "shared")
+_COUNTS_OR_NONE = ("sm_count", "sm_clock_max_mhz")  # of which zero would be a ceiling of nothing
+_ESTIMATED = (Evidence.CYCLES, Evidence.ACTIVITY)
+
+
+def is_count(value: object, most: int = MOST) -> bool:
+    """A non-negative int of at most `most`, and no bool."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def is_text(value: object) -> bool:
+    """Text that every reader of a ledger reads: not too long, without halves of characters."""
+    if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
+        return False
+    if value.isascii():
+        return True
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def unfit_facts(facts: object) -> Iterator[str]:
+    """What of `describe()` the ledger cannot hold, in words."""
+    if not isinstance(facts, Mapping):
+        yield f"describe() gave {type(facts).__name__}, not a mapping"
+        return
+    found = list(_unfit("describe()", facts, _DEEPEST_FACT))
+    yield from found
+    if not isinstance(facts.get("replay"), Mapping | None):
+        yield f"describe()['replay'] is {shown(facts['replay'])}: it is None, or a mapping of the recording"
+    if not found and len(json.dumps(facts, default=dict)) > MOST_FACTS_BYTES:
+        yield f"describe() gave more than {MOST_FACTS_BYTES} bytes"
+
+
+def check_facts(facts: object) -> None:
+    """Raises ValueError for what `describe()` must not give."""
+    for problem in unfit_facts(facts):
+        raise ValueError(problem)
+
+
+def check_devices(devices: Sequence[object]) -> None:
+    """Raises ValueError for what `devices()` must not list."""
+    uids = set()
+    for device in devices:
+        if not isinstance(device, Device):
+            raise ValueError(f"devices() lists {shown(device)}, which is no Device")
+        uid = device.uid
+        if not is_text(uid) or not uid:
+            raise _refusal("a device", "uid", uid, "text")
+        uids.add(uid)
+        for name in _TEXTS:
+            if not is_text(getattr(device, name)):
+                raise _refusal(uid, name, getattr(device, name), "text")
+        for name in _TEXTS_OR_NONE:
+            text = getattr(device, name)
+            if text is not None and not is_text(text):
+                raise _refusal(uid, name, text, "text or None")
+        for name in _COUNTS_OR_NONE:
+            count = getattr(device, name)
+            if count is not None and (count == 0 or not is_count(count, MOST_OF_A_DEVICE)):
+                raise _refusal(uid, name, count, "a whole number above 0, or None where it is not known")
+        if not is_count(device.index, MOST_OF_A_DEVICE):
+            raise _refusal(uid, "index", device.index, "a whole number")
+        if device.pci_device_id is not None and not is_count(device.pci_device_id, MOST_OF_A_DEVICE):
+            raise _refusal(uid, "pci_device_id", device.pci_device_id, "a whole number or None")
+        if not isinstance(device.evidence, Evidence):
+            raise _refusal(uid, "evidence", device.evidence, "an Evidence")
+    if len(uids) != len(devices):
+        raise ValueError("devices() lists two devices of one uid")
+
+
+def check_sweep(sweep: object, now_ns: int) -> None:
+    """Raises ValueError for what `read()` must not give at `now_ns`, a moment after it."""
+    if not isinstance(sweep, Sweep):
+        raise ValueError(f"read() gave {type(sweep).__name__}, not a Sweep")
+    readings: Any = sweep.readings
+    if not isinstance(readings, tuple | list):
+        raise _refusal("the sweep", "readings", readings, "a tuple")
+    for reading in readings:
+        _check_reading(reading, now_ns)
+    _require_mapping("the sweep", "gauges", sweep.gauges)
+    for uid, gauges in sweep.gauges.items():
+        if not is_text(uid):
+            raise _refusal("the sweep", "gauges", uid, "by the uids of devices")
+        _check_gauges(uid, gauges)
+    if not is_count(sweep.patience_ns):
+        raise _refusal("the sweep", "patience_ns", sweep.patience_ns, "a whole number")
+    others: Any = sweep.not_ours
+    if not isinstance(others, frozenset | set) or not all(map(is_text, others)):
+        raise _refusal("the sweep", "not_ours", others, "a set of uids")
+
+
+def _check_reading(reading: object, now_ns: int) -> None:
+    if not isinstance(reading, Reading):
+        raise ValueError(f"the sweep holds {shown(reading)}, which is no Reading")
+    uid, begin_ns, end_ns, work = reading.device, reading.begin_ns, reading.end_ns, reading.work
+    if not is_text(uid):
+        raise _refusal("a reading", "device", uid, "the uid of a device")
+    if not is_count(begin_ns):
+        raise _refusal(uid, "begin_ns", begin_ns, "a whole number")
+    if not is_count(end_ns) or end_ns <= begin_ns:
+        raise _refusal(uid, "end_ns", end_ns, f"a whole number above its begin_ns, {begin_ns}")
+    if end_ns > now_ns + AHEAD_NS:
+        raise _refusal(uid, "end_ns", end_ns, f"not in the future: it is {now_ns} now")
+    if isinstance(work, Active):
+        if work.evidence not in _ESTIMATED:
+            raise _refusal(uid, "work.evidence", work.evidence, "Evidence.CYCLES or Evidence.ACTIVITY")
+        _check_cycles(uid, "work.sm_cycles", work.sm_cycles)
+        _check_cycles(uid, "work.doubt_sm_cycles", work.doubt_sm_cycles)
+        _check_unread(uid, work.unread)
+    elif isinstance(work, Growth):
+        _check_unread(uid, work.unread)
+    elif isinstance(work, Gap):
+        if not isinstance(work.reason, GapReason):
+            raise _refusal(uid, "work.reason", work.reason, "a GapReason")
+    elif isinstance(work, Busy):
+        if not is_count(work.sm_cycles):
+            raise _refusal(uid, "work.sm_cycles", work.sm_cycles, "a whole number")
+    elif not isinstance(work, Counted):
+        raise _refusal(uid, "work", work, "Active, Growth, Counted, Busy or Gap")
+    elif not is_count(work.flop):
+        raise _refusal(uid, "work.flop", work.flop, "a whole number")
+    _require_mapping(uid, "counters", reading.counters)
+    for name, value in reading.counters.items():
+        if not is_text(name):
+            raise _refusal(uid, "counters", name, "by their names")
+        if not is_count(value):
+            raise _refusal(uid, f"counters[{name!r}]", value, "a whole number")
+    if reading.totals is not None:
+        _check_totals(uid, reading.totals)
+
+
+def _check_totals(uid: str, totals: object) -> None:
+    if not isinstance(totals, Totals):
+        raise _refusal(uid, "totals", totals, "a Totals or None")
+    if not is_text(totals.origin) or not totals.origin:
+        raise _refusal(uid, "totals.origin", totals.origin, "text")
+    if not is_count(totals.elapsed_sm_cycles):
+        raise _refusal(uid, "totals.elapsed_sm_cycles", totals.elapsed_sm_cycles, "a whole number")
+    _check_cycles(uid, "totals.sm_cycles", totals.sm_cycles)
+
+
+def _check_cycles(uid: str, what: str, cycles: Mapping[Any, Any]) -> None:
+    _require_mapping(uid, what, cycles)
+    for pipe, amount in cycles.items():
+        if type(pipe) is Pipe and type(amount) is int and 0 <= amount <= MOST:
+            continue  # as nearly always, without a call: these are most of what a sweep holds
+        if not isinstance(pipe, Pipe):
+            raise _refusal(uid, what, pipe, "by Pipe")
+        if not is_count(amount):
+            raise _refusal(uid, f"{what}[{pipe.value}]", amount, "a whole number")
+
+
+def _check_unread(uid: str, unread: object) -> None:
+    if not isinstance(unread, tuple) or not all(isinstance(pipe, Pipe) for pipe in unread):
+        raise _refusal(uid, "work.unread", unread, "a tuple of Pipe")
+
+
+def _check_gauges(uid: str, gauges: object) -> None:
+    if not isinstance(gauges, Gauges):
+        raise _refusal(uid, "gauges", gauges, "a Gauges")
+    _require_mapping(uid, "pipe_activity_ratio", gauges.pipe_activity_ratio)
+    for pipe, ratio in gauges.pipe_activity_ratio.items():
+        if type(pipe) is Pipe and type(ratio) is float and 0 <= ratio < inf:
+            continue
+        if not isinstance(pipe, Pipe):
+            raise _refusal(uid, "pipe_activity_ratio", pipe, "by Pipe")
+        if not _is_finite(ratio):
+            raise _refusal(uid, f"pipe_activity_ratio[{pipe.value}]", ratio, "a finite number")
+    for name in ("utilization_ratio", "sm_clock_mhz"):
+        value = getattr(gauges, name)
+        if value is not None and not _is_finite(value):
+            raise _refusal(uid, name, value, "a finite number or None")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float | int) and 0 <= value < inf
+
+
+def _require_mapping(uid: str, what: str, value: object) -> None:
+    if not isinstance(value, dict) and not isinstance(value, Mapping):  # the first is what it is, and quick
+        raise _refusal(uid, what, value, "a mapping")
+
+
+def _unfit(where: str, value: object, depth: int) -> Iterator[str]:
+    if depth < 0:
+        yield f"{where} is nested too deeply"
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not is_text(key):
+                yield f"{where} has the key {shown(key)}, which is no text"
+            yield from _unfit(f"{where}[{shown(key)}]", inner, depth - 1)
+    elif isinstance(value, list | tuple):
+        for at, inner in enumerate(value):
+            yield from _unfit(f"{where}[{at}]", inner, depth - 1)
+    elif value is not None and not is_text(value) and not is_whole(value):
+        yield f"{where} is {shown(value)}: the ledger takes text, ints and None"
+
+
+def is_whole(value: object) -> bool:
+    """An int that a ledger can hold, negative ones too, and no bool."""
+    return isinstance(value, int) and not isinstance(value, bool) and -MOST <= value <= MOST
+
+
+def _refusal(uid: str, what: str, value: object, expected: str) -> ValueError:
+    return ValueError(f"{uid}: {what} is {shown(value)}, expected {expected}")
+
+
+def shown(value: object, most: int = 60) -> str:
+    """`value` for a message, whatever it is: a long int and a stranger's object cannot always be shown."""
+    try:
+        return repr(value)[:most]
+    except Exception:  # noqa: BLE001, a stranger's __repr__
+        return f"a {type(value).__name__}"
