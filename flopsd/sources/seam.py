@@ -128,6 +128,11 @@ def check_sweep(sweep: object, now_ns: int) -> None:
     others: Any = sweep.not_ours
     if not isinstance(others, frozenset | set) or not all(map(is_text, others)):
         raise _refusal("the sweep", "not_ours", others, "a set of uids")
+    if sweep.renamed:
+        _require_mapping("the sweep", "renamed", sweep.renamed)
+        if not all(map(is_text, sweep.renamed)):
+            raise _refusal("the sweep", "renamed", sweep.renamed, "by the uids of devices")
+        check_devices(tuple(sweep.renamed.values()))
 
 
 def _check_reading(reading: object, now_ns: int) -> None:
