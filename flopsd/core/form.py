@@ -99,12 +99,13 @@ def band(days: Fraction, months: tuple[int, ...]) -> str:
 
 
 def _size(predicate: Mapping[str, Any], rules: FormRules) -> Line:
-    architecture = predicate["totals"].get("architecture")
-    total = architecture["parameters"]["total"] if architecture else None
-    if total is None:
-        return Line("Total model size", NOT_KNOWN, NOT_KNOWN, "nobody declared the model's architecture")
-    text = f"{scientific(int(total), rules.parameters_figures)} parameters"
-    return Line("Total model size", text, text, "counted from the declared architecture")
+    name, architecture = "Total model size", predicate["totals"].get("architecture")
+    if predicate["kind"] != "node":  # ledgers add up FLOP, never the parameters of one model
+        return Line(name, NOT_KNOWN, NOT_KNOWN, "the node ledgers tell it, where a model was declared")
+    if architecture is None:
+        return Line(name, NOT_KNOWN, NOT_KNOWN, "nobody declared the model's architecture")
+    text = f"{scientific(int(architecture['parameters']['total']), rules.parameters_figures)} parameters"
+    return Line(name, text, text, "counted from the declared architecture")
 
 
 def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> Line:

@@ -6,11 +6,14 @@ import copy
 import json
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flopsd.cli import main
 from flopsd.core.declared import Base, Method
+from flopsd.core.ledger import encode
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.reporting.checking import NO_FIGURES, refused
 from flopsd.reporting.model import Content, State
@@ -19,6 +22,8 @@ from tests.support import enriched
 from tests.support.enriched import SCENES, plain, vector, with_policy
 from tests.support.reports import report, scene
 from tests.support.story import VECTORS
+from tests.support.vectors import signed
+from tests.support.vectors_merged import of_one_node
 
 CASES = sorted(
     str(path.parent.relative_to(VECTORS))
@@ -232,3 +237,18 @@ def test_an_unknown_state_is_not_taken_for_a_verdict() -> None:
     statement["predicate"]["findings"][2]["state"] = "fine"
     with pytest.raises(LedgerError, match="state is not one of"):
         report(statement)
+
+
+@pytest.mark.parametrize("shape", [[], ["--format", "form"], ["--format", "html"], ["--json"]], ids=str)
+def test_a_merged_ledger_whose_children_declared_a_model_is_reported_in_every_format(
+    shape: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    statement = of_one_node("declared-phases")
+    assert statement["predicate"]["totals"]["architecture"] is not None
+    ledger = tmp_path / "job.json"
+    ledger.write_bytes(signed(encode(statement)))
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(ledger), *shape])
+    told = capsys.readouterr()
+    assert (ended.value.code, told.err) == (0, "")
+    assert "the node ledgers tell it" in told.out or shape == ["--json"]
