@@ -200,12 +200,13 @@ def _energy(predicate: Mapping[str, Any], rules: FormRules) -> Line:
 
 def _dependencies(predicate: Mapping[str, Any]) -> Line:
     declared = predicate.get("declared") or {}
-    base, method = declared.get("base"), declared.get("method")
+    base, method, conflict = declared.get("base"), declared.get("method"), declared.get("conflict")
     if base is not None:
-        return Line("Model dependencies", base["name"] or "a base model whose name is not declared", "", "as declared")
-    if method == "pretraining":
+        name = base["name"] or "a base model whose name is not declared"
+        return Line("Model dependencies", name, "", f"as declared; {conflict}" if conflict else "as declared")
+    if method == "pretraining" and not conflict:
         return Line("Model dependencies", NOT_APPLICABLE, "", "declared as trained from the start")
-    return Line("Model dependencies", NOT_KNOWN, "", "no base model is declared")
+    return Line("Model dependencies", NOT_KNOWN, "", conflict or "no base model is declared")
 
 
 def _figures(told: Mapping[str, Any]) -> Figures:

@@ -135,7 +135,9 @@ class Merging:
             "lastRecordAt": self._last,
             "declared": told.for_ledger(),
             **sums,
-            "findings": findings_for_ledger(facts.policies, counted, told.method, told.base, whole=whole),
+            "findings": findings_for_ledger(
+                facts.policies, counted, told.method, told.base, whole=whole, conflict=told.conflict
+            ),
             "reconciliation": [r.for_ledger() for r in reconcile(self.sums.by_phase, counted.updates, architecture)],
             "evidence": [],
             "method": {

@@ -152,6 +152,16 @@ def test_a_base_model_of_a_pretraining_is_a_contradiction() -> None:
     assert "one of the two is not so" in found.why
 
 
+def test_different_base_models_leave_open_what_applies_and_say_so() -> None:
+    words = "the ledgers declare different base models, so none is taken"
+    for method in (Method.FULL, Method.PRETRAINING):
+        case = Case(figures(1), figures(2), method, None, conflict=words)
+        found = finding("modification-third", case)
+        assert (found.applies, found.state, found.why) == (None, OPEN, words)
+        assert found.quantity == "updates or cumulative", "the base model may carry systemic risk"
+    assert finding("gpai-indicative", Case(figures(1), figures(1), Method.PRETRAINING, conflict=words)).applies is None
+
+
 @pytest.mark.parametrize(
     ("value", "state"), [(10**23 // 3, BELOW), (10**24, OPEN), (10**25 // 3, OPEN), (10**25 // 3 + 1, ABOVE)]
 )
