@@ -10,6 +10,7 @@ from flopsd.core.model import PPM
 from flopsd.core.rounding import Towards, scientific
 from flopsd.core.rules import FormRules, Policy
 
+READING = "This is flopsd's reading and not the text's."
 _QUANTITIES = {
     "updates": "compute directly contributing to parameter updates",
     "cumulative": "cumulative training compute",
@@ -74,7 +75,8 @@ def notification(predicate: Mapping[str, Any], policy: Policy, method: str) -> s
         return None
     parts = ["Information for a notification under Article 52(1) of Regulation (EU) 2024/1689."]
     for found in above:
-        parts.append(f"Requirement met: {found['title']} ({found['citation']}).")
+        reading = f" {READING}" if found["status"] == "interpretation" else ""
+        parts.append(f"Requirement met: {found['title']} ({found['citation']}).{reading}")
         parts.append(_amount(found, policy.form))
     return "\n".join([*parts, f"Approach: {method}"])
 

@@ -170,6 +170,17 @@ def test_a_notification_only_for_systemic_risk() -> None:
     assert "Amount: at least 2.0x10^25 FLOP; cumulative" in unmeasured
 
 
+def test_what_flopsd_reads_into_the_text_is_notified_as_that() -> None:
+    small, base = Figures(10**24, 10**24, 10**24), Base("b", "known", 95 * 10**23, None, False)
+    told = form(judged(small, small, Method.FULL, base), ACT).notification
+    assert told is not None
+    assert "This is flopsd's reading and not the text's." in told
+    pretrained = Figures(2 * 10**25, None, None)
+    of_the_text = form(judged(pretrained, pretrained, Method.PRETRAINING, None), ACT).notification
+    assert of_the_text is not None
+    assert "flopsd's reading" not in of_the_text
+
+
 @pytest.mark.parametrize(
     ("value", "method", "base"),
     [
@@ -177,6 +188,7 @@ def test_a_notification_only_for_systemic_risk() -> None:
         (Figures(10**24, 10**25, 10**26), Method.PRETRAINING, None),  # indeterminate
         (Figures(10**24, 10**24, 10**24), Method.FULL, Base("b", "known", 9 * 10**23, None, False)),  # a modifier
         (Figures(10**26, 10**26, 10**26), Method.FULL, None),  # nobody says of what
+        (Figures(1, 2 * 10**15, 10**16), Method.FULL, Base("b", "known", 3 * 10**25, None, False)),  # the base alone is
     ],
 )
 def test_no_notification_without_certainty_of_systemic_risk(value: Figures, method: Method, base: Base | None) -> None:

@@ -214,6 +214,16 @@ def test_a_small_tune_of_a_model_with_systemic_risk_is_below() -> None:
     assert states == {"modification-third": BELOW, "modification-systemic": BELOW}
 
 
+def test_a_small_tune_of_a_base_above_the_threshold_without_systemic_risk_is_below() -> None:
+    """The base model alone is above 10^25: no rule takes that for its modifier's."""
+    case = fine_tune(Figures(1, 2 * 10**15, 10**16), replace(SYSTEMIC, systemic=False))
+    assert {f.rule.id: f.state for f in findings(ACT, case) if f.applies} == {"modification-third": BELOW}
+    together = finding("base-and-modification-systemic", case)
+    assert (together.applies, together.why) == (False, "the base model's compute is above 1e25 FLOP")
+    at = replace(SYSTEMIC, systemic=False, flop=10**25)
+    assert finding("base-and-modification-systemic", fine_tune(figures(1), at)).state is ABOVE
+
+
 def test_shares_of_a_threshold() -> None:
     base = replace(LOST, systemic=False)
     value = Figures(10**22, 2 * 10**22, 4 * 10**22)

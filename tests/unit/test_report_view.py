@@ -15,6 +15,7 @@ from flopsd.cli import main
 from flopsd.core.declared import Base, Method
 from flopsd.core.ledger import encode
 from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.report import meaning_lines
 from flopsd.reporting.checking import NO_FIGURES, refused
 from flopsd.reporting.model import Content, State
 from flopsd.reporting.text import COLUMNS, report_text
@@ -119,6 +120,19 @@ def test_the_answer_is_the_gravest_of_all_rules() -> None:
     assert [rule.state for rule in made.rules] == [State.INDETERMINATE, State.BELOW]
     assert made.answer.headline == "Cannot be told for 1 of 2 thresholds"
     assert made.answer.says[-1] == "1 further rule: below."
+
+
+def test_a_reading_of_the_text_that_is_above_says_that_it_is_one() -> None:
+    base = Base("b", "known", 10**25 - 1, None, False)
+    counted = enriched.with_guidelines(vector("valid/activity-and-gaps"), 10**6, 10**6)
+    above = with_policy(counted, Method.FULL, base)
+    made = report(above).content
+    assert made is not None
+    assert [(rule.name, rule.reading) for rule in made.rules if rule.state is State.ABOVE] == [
+        ("eu-ai-act/base-and-modification-systemic", True)
+    ]
+    assert "flopsd's reading and not the text's" in made.answer.says[0]
+    assert "(flopsd's reading, not the text's)" in "".join(meaning_lines(above["predicate"]))
 
 
 def test_a_rule_that_may_not_apply_is_not_decided_even_far_above() -> None:
