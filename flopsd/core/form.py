@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.form_words import compute_methodology, energy_methodology, notification, percent
+from flopsd.core.form_words import compute_methodology, energy_methodology, notification, percent, without_base
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Figures
 from flopsd.core.rounding import Towards, magnitude, plain, scientific
 from flopsd.core.rules import FormRules, Policy
@@ -146,23 +146,25 @@ def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> Line:
 def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[Line]:
     name = "Amount of computation used for training"
     guidelines = predicate["totals"].get("guidelines")
-    unseen = _unseen(predicate["coverage"]["observedPpm"])
+    beside = _unseen(predicate["coverage"]["observedPpm"])
+    if without := without_base(predicate):
+        beside = f"; {without}{beside}"
     if guidelines is None:
         return [
             _flop_line(
                 name,
                 _figures(predicate["totals"]["executed"]),
                 rules,
-                f"all that the devices executed: recomputation and diagnostic work are not taken out{unseen}",
+                f"all that the devices executed: recomputation and diagnostic work are not taken out{beside}",
             )
         ]
     return [
-        _flop_line(name, _figures(guidelines), rules, f"compute directly contributing to parameter updates{unseen}"),
+        _flop_line(name, _figures(guidelines), rules, f"compute directly contributing to parameter updates{beside}"),
         _flop_line(
             f"{name}, cumulative",
             _figures(guidelines["cumulative"]),
             rules,
-            f"what the test of systemic risk is about{unseen}",
+            f"what the test of systemic risk is about{beside}",
         ),
     ]
 

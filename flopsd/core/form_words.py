@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+from flopsd.core.declared import Method
 from flopsd.core.model import PPM
 from flopsd.core.rounding import Towards, scientific
 from flopsd.core.rules import FormRules, Policy
@@ -17,6 +18,7 @@ _QUANTITIES = {
     "base+updates": "compute directly contributing to parameter updates, with the base model's compute",
     "base+cumulative": "cumulative training compute, with the base model's compute",
 }
+_DECLARED_BASE = "the base model's part of it is declared and not measured"
 
 
 def compute_methodology(predicate: Mapping[str, Any]) -> str:
@@ -77,19 +79,30 @@ def notification(predicate: Mapping[str, Any], policy: Policy, method: str) -> s
     for found in above:
         reading = f" {READING}" if found["status"] == "interpretation" else ""
         parts.append(f"Requirement met: {found['title']} ({found['citation']}).{reading}")
-        parts.append(_amount(found, policy.form))
+        parts.append(_amount(found, policy.form, without_base(predicate)))
     return "\n".join([*parts, f"Approach: {method}"])
 
 
-def _amount(found: Mapping[str, Any], rules: FormRules) -> str:
-    value, figures = found["value"], rules.notification_figures
+def without_base(predicate: Mapping[str, Any]) -> str:
+    """That a base model's compute is not in what was metered; empty where the model is trained from the start."""
+    declared = predicate.get("declared") or {}
+    method, base = declared.get("method"), declared.get("base")
+    if method == Method.PRETRAINING.value and base is None and not declared.get("conflict"):
+        return ""
+    if method in (None, Method.PRETRAINING.value) or base is None:
+        return "a base model's compute, if there is one, is not in it"
+    return "of the modification; the base model's compute is not in it"
+
+
+def _amount(found: Mapping[str, Any], rules: FormRules, without: str) -> str:
+    value, figures, quantity = found["value"], rules.notification_figures, found["quantity"]
     low = scientific(int(value["low"]), figures, Towards.DOWN)
     high = None if value["high"] is None else scientific(int(value["high"]), figures, Towards.UP)
-    bounds = f"at least {low} FLOP" if high is None else f"between {low} and {high} FLOP"
-    amount = bounds
+    amount = f"at least {low} FLOP" if high is None else f"between {low} and {high} FLOP"
     if value["measured"] is not None:
-        amount = f"{scientific(int(value['measured']), figures)} FLOP ({bounds})"
-    return f"Amount: {amount}; {_QUANTITIES.get(found['quantity'], found['quantity'])}."
+        amount = f"{scientific(int(value['measured']), figures)} FLOP ({amount})"
+    of_base = _DECLARED_BASE if quantity.startswith("base+") else without
+    return "; ".join(filter(None, (f"Amount: {amount}", _QUANTITIES.get(quantity, quantity), of_base))) + "."
 
 
 def _coverage(coverage: Mapping[str, Any]) -> str:

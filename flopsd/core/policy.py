@@ -184,12 +184,9 @@ def _value(quantity: Quantity, case: Case, margin_ppm: int) -> Figures:
     if quantity in (Quantity.UPDATES, Quantity.CUMULATIVE):
         return plain
     low, high = base_bounds(case.base, margin_ppm)
-    measured = None
-    if low == high and plain.measured_flop is not None:
-        measured = plain.measured_flop + int(low)
     return Figures(
         plain.low_flop + int(low),
-        measured,
+        None,  # the base model's part is declared, and nobody measured it
         None if high is None or plain.high_flop is None else plain.high_flop + _ceil(high),
     )
 

@@ -170,11 +170,45 @@ def test_a_notification_only_for_systemic_risk() -> None:
     assert "Amount: at least 2.0x10^25 FLOP; cumulative" in unmeasured
 
 
+@pytest.mark.parametrize(
+    ("method", "base", "words"),
+    [
+        (
+            Method.LORA,
+            Base("b", "known", 10**24, None, True),
+            "of the modification; the base model's compute is not in it",
+        ),
+        (Method.LORA, None, "a base model's compute, if there is one, is not in it"),
+        (Method.PRETRAINING, None, ""),
+    ],
+)
+def test_what_the_base_model_took_is_in_no_figure_and_that_is_said(
+    method: Method, base: Base | None, words: str
+) -> None:
+    big = Figures(2 * 10**25, 2 * 10**25, 2 * 10**25)
+    made = form(judged(big, big, method, base), ACT)
+    for name in ("Amount of computation used for training", "Amount of computation used for training, cumulative"):
+        assert (words in lines(made)[name].note) is True
+        assert ("base model" in lines(made)[name].note) is bool(words)
+    assert (made.notification is None) is (method is Method.LORA and base is None)
+    if made.notification is not None:
+        assert f"cumulative training compute{'; ' if words else ''}{words}." in made.notification
+
+
+def test_nobody_says_whether_there_is_a_base_model() -> None:
+    note = lines(form(node(), ACT))["Amount of computation used for training, cumulative"].note
+    assert "a base model's compute, if there is one, is not in it" in note
+
+
 def test_what_flopsd_reads_into_the_text_is_notified_as_that() -> None:
     small, base = Figures(10**24, 10**24, 10**24), Base("b", "known", 95 * 10**23, None, False)
     told = form(judged(small, small, Method.FULL, base), ACT).notification
     assert told is not None
     assert "This is flopsd's reading and not the text's." in told
+    assert (
+        "Amount: between 1.0x10^25 and 1.1x10^25 FLOP; cumulative training compute, with the base model's compute; the "
+        "base model's part of it is declared and not measured." in told
+    )
     pretrained = Figures(2 * 10**25, None, None)
     of_the_text = form(judged(pretrained, pretrained, Method.PRETRAINING, None), ACT).notification
     assert of_the_text is not None

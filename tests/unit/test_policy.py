@@ -98,7 +98,7 @@ def test_an_estimate_of_the_base_model_is_an_interval() -> None:
     together = finding("base-and-modification-systemic", fine_tune(Figures(10, 10, 10), base))
     assert together.value == Figures(63 * 10**22 + 10, None, 117 * 10**22 + 10), "an estimate is never a measurement"
     exact = finding("base-and-modification-systemic", fine_tune(Figures(10, 10, 10), KNOWN))
-    assert exact.value.measured_flop == 9 * 10**23 + 10
+    assert exact.value == Figures(9 * 10**23 + 10, None, 9 * 10**23 + 10), "and nor is what somebody declares as known"
     tiny = finding("base-not-gpai", fine_tune(Figures(1, 1, 1), replace(base, flop=11)))
     assert tiny.value == Figures(8, None, 16), "7.7 to 14.3, outward"
 
