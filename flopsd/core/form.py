@@ -12,8 +12,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.form_words import compute_methodology, energy_methodology, notification, percent, without_base
-from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Figures
+from flopsd.core.form_words import (
+    compute_methodology,
+    energy_methodology,
+    job_seconds,
+    notification,
+    percent,
+    unmeasured,
+    without_base,
+)
+from flopsd.core.model import Figures
 from flopsd.core.rounding import Towards, magnitude, plain, scientific
 from flopsd.core.rules import FormRules, Policy
 from flopsd.core.times import span_seconds
@@ -121,9 +129,7 @@ def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> Line:
 
 
 def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> Line:
-    coverage = predicate["coverage"]
-    elsewhere = [Fraction(coverage["gapSecondsByReason"].get(reason.value, 0)) for reason in ACCOUNTED_ELSEWHERE]
-    job_seconds = Fraction(coverage["spanSeconds"]) - sum(elsewhere)
+    whole_s = job_seconds(predicate["coverage"])
     by_model: dict[str, Fraction] = {}
     for device in predicate.get("devices", ()):
         by_model[device["model"]] = by_model.get(device["model"], Fraction(0)) + Fraction(device["spanSeconds"])
@@ -131,11 +137,11 @@ def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> Line:
     if predicate["kind"] == "node" and not by_model:
         return Line("Training time, hardware", NOT_KNOWN, "", "no accelerator was seen")
     if not by_model:
-        by_model = {"accelerator": job_seconds}
+        by_model = {"accelerator": whole_s}
         note += "; the node ledgers tell their models"
     elif len(by_model) == 1:
-        by_model = dict.fromkeys(by_model, job_seconds)
-    elif sum(by_model.values()) != job_seconds:
+        by_model = dict.fromkeys(by_model, whole_s)
+    elif sum(by_model.values()) != whole_s:
         note += "; at most, since some of it was another job's or its slices'"
     if any(device["parent"] for device in predicate.get("devices", ())):
         note += "; a MIG slice counts as a device"
@@ -145,37 +151,35 @@ def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> Line:
 
 def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[Line]:
     name = "Amount of computation used for training"
-    guidelines = predicate["totals"].get("guidelines")
-    beside = _unseen(predicate["coverage"]["observedPpm"])
-    if without := without_base(predicate):
-        beside = f"; {without}{beside}"
+    guidelines, executed = predicate["totals"].get("guidelines"), predicate["totals"]["executed"]
     if guidelines is None:
-        return [
-            _flop_line(
-                name,
-                _figures(predicate["totals"]["executed"]),
-                rules,
-                f"all that the devices executed: recomputation and diagnostic work are not taken out{beside}",
-            )
+        what = "all that the devices executed: recomputation and diagnostic work are not taken out"
+        told = [(name, executed, what)]
+    else:
+        cumulative = guidelines["cumulative"]
+        told = [
+            (name, guidelines, "compute directly contributing to parameter updates"),
+            (f"{name}, cumulative", cumulative, "what the test of systemic risk is about"),
         ]
+    without = without_base(predicate)
+    beside = f"; {without}" if without else ""
     return [
-        _flop_line(name, _figures(guidelines), rules, f"compute directly contributing to parameter updates{beside}"),
-        _flop_line(
-            f"{name}, cumulative",
-            _figures(guidelines["cumulative"]),
-            rules,
-            f"what the test of systemic risk is about{beside}",
-        ),
+        _flop_line(line, _figures(figures), rules, f"{what}{beside}{_unseen(predicate, figures)}")
+        for line, figures, what in told
     ]
 
 
-def _unseen(observed_ppm: str | None) -> str:
-    """A measured figure says nothing of time that nobody observed, so the figure must not go without this."""
-    missing_ppm = PPM - int(observed_ppm or 0)
-    if not missing_ppm:
+def _unseen(predicate: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    """A measured figure says nothing of time that was not measured, so the figure must not go without this."""
+    if predicate["coverage"]["observedPpm"] is None:
+        return "; no device time was observed"
+    missing = min(Fraction(1), sum(unmeasured(predicate)))
+    if not missing:
         return ""
-    share = percent(Fraction(missing_ppm), Fraction(PPM), Towards.UP)
-    return f"; {share} of device time was not observed and is not in the figure"
+    share = f"; {percent(missing, Fraction(1), Towards.UP)} of device time was not measured"
+    if figures["measured"] is not None:
+        return f"{share} and is not in the figure"
+    return share if figures["high"] is None else f"{share} and is in the upper end only"
 
 
 def _flop_line(name: str, figures: Figures, rules: FormRules, what: str) -> Line:

@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.declared import Method
-from flopsd.core.model import PPM
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Evidence
 from flopsd.core.rounding import Towards, scientific
 from flopsd.core.rules import FormRules, Policy
 
@@ -27,7 +27,7 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
     sentences = [
         f"Measured with flopsd {predicate['method']['flopsdVersion']} from {executed['method']}.",
         "Every number format counts alike; a fused multiply-add is two operations; rates are dense.",
-        _coverage(predicate["coverage"]),
+        *_coverage(predicate, (guidelines or executed)["high"]),
     ]
     if guidelines is None:
         sentences.append(
@@ -105,14 +105,35 @@ def _amount(found: Mapping[str, Any], rules: FormRules, without: str) -> str:
     return "; ".join(filter(None, (f"Amount: {amount}", _QUANTITIES.get(quantity, quantity), of_base))) + "."
 
 
-def _coverage(coverage: Mapping[str, Any]) -> str:
-    observed = coverage["observedPpm"]
-    if observed is None:
-        return "No device time was observed."
-    unseen = "What was not observed is in the upper end only, by what the devices can do at most."
-    return (
-        f"Of the devices' time {percent(Fraction(int(observed)), Fraction(PPM), Towards.DOWN)} was observed. {unseen}"
-    )
+def job_seconds(coverage: Mapping[str, Any]) -> Fraction:
+    """Device time that was this job's."""
+    elsewhere = [Fraction(coverage["gapSecondsByReason"].get(reason.value, 0)) for reason in ACCOUNTED_ELSEWHERE]
+    return Fraction(coverage["spanSeconds"]) - sum(elsewhere)
+
+
+def unmeasured(predicate: Mapping[str, Any]) -> tuple[Fraction, Fraction]:
+    """The shares of the job's device time that nothing was read of, and that only a ceiling was read of."""
+    coverage = predicate["coverage"]
+    if coverage["observedPpm"] is None:
+        return Fraction(0), Fraction(0)
+    if predicate["kind"] == "node":
+        rows = [row for device in predicate["devices"] for row in device["work"]]
+        bounded = sum(Fraction(row["seconds"]) for row in rows if row["evidence"] == Evidence.UTILIZATION.value)
+    else:
+        bounded = Fraction(coverage["boundedSeconds"])
+    return 1 - Fraction(int(coverage["observedPpm"]), PPM), Fraction(bounded) / job_seconds(coverage)
+
+
+def _coverage(predicate: Mapping[str, Any], high: str | None) -> list[str]:
+    if predicate["coverage"]["observedPpm"] is None:
+        return ["No device time was observed."]
+    unseen, bounded = unmeasured(predicate)
+    observed = f"Of the devices' time {percent(1 - unseen, Fraction(1), Towards.DOWN)} was observed"
+    if bounded:
+        observed += f", {percent(bounded, Fraction(1), Towards.UP)} by a ceiling alone"
+    if high is None or not unseen + bounded:
+        return [f"{observed}."]
+    return [f"{observed}.", "What was not measured is in the upper end only, by what the devices can do at most."]
 
 
 def _reservations(predicate: Mapping[str, Any]) -> list[str]:
