@@ -117,15 +117,20 @@ def _size(predicate: Mapping[str, Any], rules: FormRules) -> Line:
 
 
 def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> Line:
+    name, figures = "Training time, wall clock", rules.hardware_days_figures
     if predicate["kind"] == "node":
-        seconds, about = Fraction(predicate["wallSeconds"]), ""
-        note = "time in which the meter ran"
-    else:
-        seconds, about = Fraction(span_seconds(predicate["begunAt"], predicate["lastRecordAt"])), "at most "
-        note = "from the first record to the last of all ledgers, pauses included"
-    days = seconds / DAY_S
-    text = f"{about}{plain(days, rules.hardware_days_figures)} days"
-    return Line("Training time, wall clock", text, about + band(days, rules.bands_months), note)
+        days = Fraction(predicate["wallSeconds"]) / DAY_S
+        return Line(name, f"{plain(days, figures)} days", band(days, rules.bands_months), "time in which the meter ran")
+    note = "from the first record to the last of all ledgers, pauses included"
+    days = Fraction(span_seconds(predicate["begunAt"], predicate["lastRecordAt"]) + 1, DAY_S)  # it cuts off fractions
+    national = band(days, rules.bands_months)
+    if days >= rules.bands_months[0] * MONTH_DAYS:
+        national += ", pauses included"
+    if _whole(predicate):
+        return Line(name, f"at most {plain(days, figures, Towards.UP)} days", national, note)
+    # Whoever is missing may have run for longer, so this is no bound either way.
+    text = f"{plain(days, figures)} days, of the ledgers that are here"
+    return Line(name, text, f"{national}, of the ledgers that are here", note)
 
 
 def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> Line:
@@ -133,20 +138,29 @@ def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> Line:
     by_model: dict[str, Fraction] = {}
     for device in predicate.get("devices", ()):
         by_model[device["model"]] = by_model.get(device["model"], Fraction(0)) + Fraction(device["spanSeconds"])
-    note = "device time of the job, idle time included"
+    note, about, towards = "device time of the job, idle time included", "", Towards.NEAREST
     if predicate["kind"] == "node" and not by_model:
         return Line("Training time, hardware", NOT_KNOWN, "", "no accelerator was seen")
     if not by_model:
         by_model = {"accelerator": whole_s}
         note += "; the node ledgers tell their models"
+        if not _whole(predicate):
+            about, towards = "at least ", Towards.DOWN
     elif len(by_model) == 1:
         by_model = dict.fromkeys(by_model, whole_s)
     elif sum(by_model.values()) != whole_s:
-        note += "; at most, since some of it was another job's or its slices'"
+        about, towards = "at most ", Towards.UP
+        note += "; some of it was another job's or its slices'"
     if any(device["parent"] for device in predicate.get("devices", ())):
         note += "; a MIG slice counts as a device"
-    days = [f"{plain(s / DAY_S, rules.hardware_days_figures)} {model} days" for model, s in sorted(by_model.items())]
+    figures = rules.hardware_days_figures
+    days = [f"{about}{plain(s / DAY_S, figures, towards)} {model} days" for model, s in sorted(by_model.items())]
     return Line("Training time, hardware", ", ".join(days), "", note)
+
+
+def _whole(predicate: Mapping[str, Any]) -> bool:
+    """Whether nothing is known to be missing, or might be: a node's ledger is whole by itself."""
+    return (predicate.get("completeness") or {"complete": True})["complete"] is True
 
 
 def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[Line]:
@@ -193,7 +207,7 @@ def _energy(predicate: Mapping[str, Any], rules: FormRules) -> Line:
         return Line(name, NOT_APPLICABLE, NOT_APPLICABLE, "no energy counter of an accelerator could be read")
     mwh = Fraction(predicate["energyJoules"]) / JOULES_PER_MWH
     uncounted = Fraction(predicate["energyUncountedSeconds"])
-    whole = not uncounted and (predicate.get("completeness") or {"complete": True})["complete"] is True
+    whole = not uncounted and _whole(predicate)
     # What is missing makes it a lower bound, and a lower bound is rounded down.
     text = f"{plain(mwh, rules.energy_figures, Towards.NEAREST if whole else Towards.DOWN)} MWh"
     note = "accelerators only: hosts, network and cooling are not in it"

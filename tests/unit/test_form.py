@@ -101,9 +101,35 @@ def test_a_node_in_the_words_of_the_form() -> None:
 
 def test_a_job_in_the_words_of_the_form() -> None:
     found = lines(form(executed_only(predicate(VECTORS / "merged" / "job" / "ledger.json")), ACT))
-    assert found["Training time, wall clock"].ai_office == "at most 0.000046 days"
+    wall = found["Training time, wall clock"]
+    assert (wall.ai_office, wall.national) == ("at most 0.000058 days", "less than 1 month"), "4 s and what is cut off"
     assert "50.0 % of device time was not measured" in found["Amount of computation used for training"].note
     assert "accelerator days" in found["Training time, hardware"].ai_office
+
+
+def test_an_upper_end_is_rounded_up_and_what_is_not_whole_has_none() -> None:
+    """125 107 s are 1.448 days; device time of ledgers that are here is a lower bound of all."""
+    job = predicate(VECTORS / "merged" / "job" / "ledger.json")
+    job |= {"begunAt": "2026-01-01T00:00:00Z", "lastRecordAt": "2026-01-02T10:45:06.9Z"}
+    job["coverage"] |= {"spanSeconds": "250560.0", "gapSecondsByReason": {}}  # 2.9 days
+    found = lines(form(job, ACT))
+    assert found["Training time, wall clock"].ai_office == "at most 1.5 days"
+    assert found["Training time, hardware"].ai_office == "2.9 accelerator days"
+    job["coverage"]["spanSeconds"] = "258336.0"  # 2.99 days
+    job["completeness"]["complete"] = None
+    found = lines(form(job, ACT))
+    assert found["Training time, wall clock"].ai_office == "1.4 days, of the ledgers that are here"
+    assert found["Training time, wall clock"].national == "less than 1 month, of the ledgers that are here"
+    assert found["Training time, hardware"].ai_office == "at least 2.9 accelerator days"
+    job |= {"lastRecordAt": "2026-02-12T00:00:00Z", "completeness": {"complete": True}}
+    assert lines(form(job, ACT))["Training time, wall clock"].national == "1 to 3 months, pauses included"
+
+
+def test_device_time_that_was_partly_anothers_is_an_upper_end() -> None:
+    ledger = node()
+    ledger["coverage"]["gapSecondsByReason"]["not_ours"] = "1.000000000"
+    told = lines(form(ledger, ACT))["Training time, hardware"].ai_office
+    assert told == "at most 0.00022 NVIDIA A100-SXM4-80GB days, at most 0.00022 NVIDIA H100 80GB HBM3 days"
 
 
 def test_what_cannot_be_measured_is_no_figure() -> None:
