@@ -22,7 +22,7 @@ from flopsd.core.form_words import (
     without_base,
 )
 from flopsd.core.model import Figures
-from flopsd.core.rounding import Towards, magnitude, plain, scientific
+from flopsd.core.rounding import Towards, magnitude, plain, scientific, significant
 from flopsd.core.rules import FormRules, Policy
 from flopsd.core.times import span_seconds
 from flopsd.errors import PolicyError
@@ -74,25 +74,32 @@ def form(predicate: Mapping[str, Any], policy: Policy) -> Form:
     return Form(lines, notification(predicate, policy, method))
 
 
-def figure_text(figures: Figures, significant: int) -> tuple[str, str]:
+def figure_text(figures: Figures, digits: int) -> tuple[str, str]:
     """The figure for the Form, and its bounds beside it, rounded outward."""
-    low = scientific(figures.low_flop, significant, Towards.DOWN)
+    low = scientific(figures.low_flop, digits, Towards.DOWN)
     bounds = f"at least {low} FLOP; no upper bound is known"
     if figures.high_flop is not None:
-        bounds = f"between {low} and {scientific(figures.high_flop, significant, Towards.UP)} FLOP"
+        bounds = f"between {low} and {scientific(figures.high_flop, digits, Towards.UP)} FLOP"
     if figures.measured_flop is None:
         return f"not measured: {bounds}", ""
-    return f"{scientific(figures.measured_flop, significant)} FLOP", bounds
+    return f"{scientific(figures.measured_flop, digits)} FLOP", bounds
 
 
-def order_of_magnitude(figures: Figures) -> str:
-    """`10^22`; without a measured figure the orders that it lies between."""
-    if figures.measured_flop is not None:
-        return _power(figures.measured_flop)
-    if figures.high_flop is None:
-        return NOT_KNOWN if figures.low_flop == 0 else f"{_power(figures.low_flop)} or more"
-    low, high = _power(figures.low_flop), _power(figures.high_flop)
-    return low if low == high else f"{low} to {high}"
+def order_of_magnitude(figures: Figures, digits: int) -> str:
+    """`10^22` of the figures as rounded for the AI Office; in parentheses the orders that it may have else.
+
+    Without a measured figure it is these alone.
+    """
+    low = _power(figures.low_flop, digits, Towards.DOWN)
+    if figures.high_flop is not None:
+        high = _power(figures.high_flop, digits, Towards.UP)
+        orders = low if low == high else f"{low} to {high}"
+    else:
+        orders = f"{low} or more" if figures.low_flop else NOT_KNOWN
+    if figures.measured_flop is None:
+        return orders
+    point = _power(figures.measured_flop, digits, Towards.NEAREST)
+    return point if orders == point else f"{point} ({'bounds ' if orders == NOT_KNOWN else ''}{orders})"
 
 
 def band(days: Fraction, months: tuple[int, ...]) -> str:
@@ -198,7 +205,7 @@ def _unseen(predicate: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
 
 def _flop_line(name: str, figures: Figures, rules: FormRules, what: str) -> Line:
     text, bounds = figure_text(figures, rules.flop_figures)
-    return Line(name, text, order_of_magnitude(figures), f"{bounds}; {what}" if bounds else what)
+    return Line(name, text, order_of_magnitude(figures, rules.flop_figures), f"{bounds}; {what}" if bounds else what)
 
 
 def _energy(predicate: Mapping[str, Any], rules: FormRules) -> Line:
@@ -234,5 +241,6 @@ def _figures(told: Mapping[str, Any]) -> Figures:
     return Figures(int(low), None if measured is None else int(measured), None if high is None else int(high))
 
 
-def _power(flop: int) -> str:
-    return f"10^{magnitude(flop)} FLOP" if flop else "0 FLOP"
+def _power(flop: int, figures: int, towards: Towards) -> str:
+    digits, exponent = significant(flop, figures, towards)
+    return f"10^{exponent + magnitude(digits)} FLOP" if digits else "0 FLOP"

@@ -83,7 +83,7 @@ def test_every_published_ledger_has_a_form(path: Path) -> None:
 def test_a_node_in_the_words_of_the_form() -> None:
     found = lines(form(executed_only(node()), ACT))
     compute = found["Amount of computation used for training"]
-    assert (compute.ai_office, compute.national) == ("6.5x10^15 FLOP", "10^15 FLOP")
+    assert (compute.ai_office, compute.national) == ("6.5x10^15 FLOP", "10^15 FLOP (10^15 FLOP to 10^16 FLOP)")
     assert compute.note.startswith("between 2.8x10^15 and 4.8x10^16 FLOP; "), "4.78 is rounded up"
     assert "65.8 % of device time was not measured and is not in the figure" in compute.note, "10 s + 15 s of 38 s"
     assert "not taken out" in compute.note
@@ -272,7 +272,12 @@ def test_a_policy_without_a_form() -> None:
 @pytest.mark.parametrize(
     ("figures", "text"),
     [
-        (Figures(10**22, 10**23 - 1, 10**24), "10^22 FLOP"),
+        (Figures(96 * 10**21, 996 * 10**20, 997 * 10**20), "10^23 FLOP (10^22 FLOP to 10^23 FLOP)"),  # 1.0x10^23
+        (Figures(10**22, 10**22, 10**22 + 1), "10^22 FLOP"),
+        (Figures(10**22, 3 * 10**22, 10**24), "10^22 FLOP (10^22 FLOP to 10^24 FLOP)"),
+        (Figures(10**22, 10**22, None), "10^22 FLOP (10^22 FLOP or more)"),
+        (Figures(0, 10**22, None), "10^22 FLOP (bounds not known)"),
+        (Figures(10**22, None, 996 * 10**20), "10^22 FLOP to 10^23 FLOP"),
         (Figures(10**22, None, 10**24), "10^22 FLOP to 10^24 FLOP"),
         (Figures(2 * 10**22, None, 9 * 10**22), "10^22 FLOP"),
         (Figures(10**22, None, None), "10^22 FLOP or more"),
@@ -281,7 +286,7 @@ def test_a_policy_without_a_form() -> None:
     ],
 )
 def test_orders_of_magnitude(figures: Figures, text: str) -> None:
-    assert order_of_magnitude(figures) == text
+    assert order_of_magnitude(figures, 2) == text
 
 
 def test_bands_of_training_time() -> None:
