@@ -7,7 +7,8 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.declared import Method
-from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Evidence
+from flopsd.core.figures import UNDECLARED
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Evidence, Pipe
 from flopsd.core.rounding import Towards, scientific
 from flopsd.core.rules import FormRules, Policy
 
@@ -18,6 +19,7 @@ _QUANTITIES = {
     "base+updates": "compute directly contributing to parameter updates, with the base model's compute",
     "base+cumulative": "cumulative training compute, with the base model's compute",
 }
+_TENSOR = (Pipe.TENSOR.value, Pipe.TENSOR_HMMA.value)  # their format follows from nothing but a declaration
 _DECLARED_BASE = "the base model's part of it is declared and not measured"
 
 
@@ -27,6 +29,7 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
     sentences = [
         f"Measured with flopsd {predicate['method']['flopsdVersion']} from {executed['method']}.",
         "Every number format counts alike; a fused multiply-add is two operations; rates are dense.",
+        *_assumed_format(predicate),
         *_coverage(predicate, (guidelines or executed)["high"]),
     ]
     if guidelines is None:
@@ -103,6 +106,19 @@ def _amount(found: Mapping[str, Any], rules: FormRules, without: str) -> str:
         amount = f"{scientific(int(value['measured']), figures)} FLOP ({amount})"
     of_base = _DECLARED_BASE if quantity.startswith("base+") else without
     return "; ".join(filter(None, (f"Amount: {amount}", _QUANTITIES.get(quantity, quantity), of_base))) + "."
+
+
+def _assumed_format(predicate: Mapping[str, Any]) -> list[str]:
+    """No counter tells FP16 from BF16 from FP8, so a figure of undeclared tensor work rests on an assumption."""
+    assumed = (
+        "the estimate takes dense BF16, the lower end the slowest and the upper end the fastest format of the part."
+    )
+    if predicate["kind"] != "node":
+        return [f"Where a node's ledger has tensor work whose number format nobody declared, {assumed}"]
+    rows = [row for device in predicate["devices"] for row in device["work"]]
+    if any(row["pipe"] in _TENSOR and row["precision"] == UNDECLARED and int(row["smCycles"]) for row in rows):
+        return [f"Nobody declared the number format of some tensor work: of that {assumed}"]
+    return []
 
 
 def job_seconds(coverage: Mapping[str, Any]) -> Fraction:

@@ -107,6 +107,17 @@ def test_a_job_in_the_words_of_the_form() -> None:
     assert "accelerator days" in found["Training time, hardware"].ai_office
 
 
+def test_a_number_format_that_is_assumed_is_said() -> None:
+    def method(ledger: dict[str, Any]) -> str:
+        return lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
+
+    assumed = "Nobody declared the number format of some tensor work: of that the estimate takes dense BF16"
+    assert assumed in method(node("activity-and-gaps"))
+    assert "number format of" not in method(node("cycles-recovered")), "BF16 is declared"
+    assert "number format of" not in method(node("neuron-count")), "counted whole"
+    assert "whose number format nobody declared" in method(predicate(VECTORS / "merged" / "job" / "ledger.json"))
+
+
 def test_an_upper_end_is_rounded_up_and_what_is_not_whole_has_none() -> None:
     """125 107 s are 1.448 days; device time of ledgers that are here is a lower bound of all."""
     job = predicate(VECTORS / "merged" / "job" / "ledger.json")
