@@ -58,8 +58,7 @@ def _answers(
         found += [
             _base_kind(when.base_kinds, base) if when.base_kinds else None,
             None if when.base_systemic is None else _systemic(when.base_systemic, base),
-            None if when.base_above_flop is None else _base_flop(when.base_above_flop, True, base, margin_ppm),
-            None if when.base_not_above_flop is None else _base_flop(when.base_not_above_flop, False, base, margin_ppm),
+            _base_flop(when, base, margin_ppm),
         ]
     return [answer for answer in found if answer is not None]
 
@@ -100,13 +99,21 @@ def _systemic(wanted: bool, base: Base) -> _Answer:
     return base.systemic is wanted, f"the base model carries {'' if base.systemic else 'no '}systemic risk"
 
 
-def _base_flop(limit: int, above: bool, base: Base, margin_ppm: int) -> _Answer:
+def _base_flop(when: Conditions, base: Base, margin_ppm: int) -> _Answer | None:
+    above = when.base_above_flop is not None
+    limit = when.base_above_flop if above else when.base_not_above_flop
+    if limit is None:
+        return None
     low, high = base_bounds(base, margin_ppm)
     if low > limit:
         return above, f"the base model's compute is above {_short(limit)} FLOP"
-    if high is not None and high <= limit:
-        return not above, f"the base model's compute is not above {_short(limit)} FLOP"
-    return None, f"whether the base model's compute is above {_short(limit)} FLOP is not known"
+    if when.systemic_is_above and base.systemic:
+        return above, f"the base model carries systemic risk, so it counts as above {_short(limit)} FLOP"
+    if high is None or high > limit:
+        return None, f"whether the base model's compute is above {_short(limit)} FLOP is not known"
+    if when.systemic_is_above and base.systemic is None:
+        return None, _SYSTEMIC_OPEN
+    return not above, f"the base model's compute is not above {_short(limit)} FLOP"
 
 
 def _short(flop: int) -> str:

@@ -112,8 +112,26 @@ def test_whether_an_estimated_base_is_one_can_be_open() -> None:
     assert (high.applies, high.state) == (None, OPEN)
     assert "if the rule applies" in high.why
     assert finding("base-not-gpai", fine_tune(figures(10**18), base)).applies is None
-    derived = finding("modification-systemic", fine_tune(figures(10**24), replace(base, systemic=True)))
-    assert (derived.applies, derived.state) == (None, OPEN), "not surer than what it rests on"
+
+
+def test_a_base_with_systemic_risk_is_a_general_purpose_model_whatever_its_compute() -> None:
+    small = replace(SMALL, flop=9 * 10**22, systemic=True)
+    case = fine_tune(figures(4 * 10**24), small)
+    for rule in ("modification-third", "modification-systemic"):
+        assert (finding(rule, case).applies, finding(rule, case).state) == (True, ABOVE)
+    assert finding("modification-third", case).quantity == "cumulative"
+    other = finding("base-not-gpai", case)
+    assert (other.applies, other.state) == (False, None)
+    assert "carries systemic risk, so it counts as above 1e23 FLOP" in other.why
+
+
+def test_a_small_base_whose_risk_nobody_tells_leaves_open_which_rule_is_for_it() -> None:
+    case = fine_tune(figures(4 * 10**24), replace(SMALL, systemic=None))
+    for rule in ("modification-third", "base-not-gpai"):
+        found = finding(rule, case)
+        assert (found.applies, found.state) == (None, OPEN)
+        assert "whether the base model carries systemic risk is not declared" in found.why
+    assert finding("modification-third", fine_tune(figures(1), replace(SMALL, systemic=None))).state is BELOW
 
 
 def test_a_base_of_exactly_the_threshold_is_not_above_it() -> None:
