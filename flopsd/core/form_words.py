@@ -8,6 +8,7 @@ from typing import Any
 
 from flopsd.core.declared import Method
 from flopsd.core.figures import UNDECLARED
+from flopsd.core.ledger import NOTHING_ESTIMATES
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Evidence, Pipe
 from flopsd.core.rounding import Towards, scientific
 from flopsd.core.rules import FormRules, Policy
@@ -27,7 +28,7 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
     """How the compute was measured: evidence, coverage, what was taken out, and how uncertain it is."""
     executed, guidelines = predicate["totals"]["executed"], predicate["totals"].get("guidelines")
     sentences = [
-        f"Measured with flopsd {predicate['method']['flopsdVersion']} from {executed['method']}.",
+        _measured_from(f"flopsd {predicate['method']['flopsdVersion']}", executed["method"]),
         "Every number format counts alike; a fused multiply-add is two operations; rates are dense.",
         *_assumed_format(predicate),
         *_coverage(predicate, (guidelines or executed)["high"]),
@@ -40,7 +41,7 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
     else:
         source = f"Taken from {guidelines['from']}: " if "from" in guidelines else ""  # a sum has several
         sentences.append(_sentence(f"{source}{guidelines['method']}"))
-    sentences += [*_reservations(predicate), _uncertainty(guidelines or executed)]
+    sentences += [*_reservations(predicate), _uncertainty(guidelines or executed, executed)]
     return " ".join(sentences)
 
 
@@ -108,6 +109,15 @@ def _amount(found: Mapping[str, Any], rules: FormRules, without: str) -> str:
     return "; ".join(filter(None, (f"Amount: {amount}", _QUANTITIES.get(quantity, quantity), of_base))) + "."
 
 
+def _measured_from(flopsd: str, method: str) -> str:
+    parts = method.split("; ")  # a sum has those of all its ledgers
+    known = [part for part in parts if part != NOTHING_ESTIMATES]
+    if not known:
+        return f"Metered with {flopsd}, which read no counter that gives an estimate: the upper end is a ceiling."
+    some = "; on some nodes no counter that gives an estimate was read" if len(known) < len(parts) else ""
+    return f"Measured with {flopsd} from {'; '.join(known)}{some}."
+
+
 def _assumed_format(predicate: Mapping[str, Any]) -> list[str]:
     """No counter tells FP16 from BF16 from FP8, so a figure of undeclared tensor work rests on an assumption."""
     assumed = (
@@ -162,9 +172,14 @@ def _reservations(predicate: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _uncertainty(told: Mapping[str, Any]) -> str:
+def _uncertainty(told: Mapping[str, Any], executed: Mapping[str, Any]) -> str:
     if told["measured"] is None:
-        return "No estimate is given, since nothing that was read gives one: only bounds are."
+        why = (
+            "nothing that was read gives one"
+            if executed["measured"] is None
+            else "what was measured and declared leaves it open"
+        )
+        return f"No estimate is given, since {why}: only bounds are."
     if told["high"] is None:
         return "No upper bound is known."
     measured = int(told["measured"])

@@ -156,6 +156,26 @@ def test_what_cannot_be_measured_is_no_figure() -> None:
     assert "no upper bound is known" in unbounded.note
 
 
+def test_the_methodology_reads_well_where_nothing_was_measured() -> None:
+    ledger = node("no-device")
+    told = lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
+    assert told.startswith("Metered with flopsd 0.1.0, which read no counter that gives an estimate: ")
+    assert "nothing that was read gives one: only bounds are." in told
+    job = predicate(VECTORS / "merged" / "job" / "ledger.json")
+    job["totals"]["executed"]["method"] += f"; {ledger['totals']['executed']['method']}"
+    told = lines(form(job, ACT))["Measurement methodology, compute"].ai_office
+    assert "the SM clock; on some nodes no counter that gives an estimate was read. Every" in told
+    assert "since what was measured and declared leaves it open" in told, "of which nobody declared what it was for"
+
+
+def test_what_is_only_bounded_says_where_unmeasured_time_is() -> None:
+    note = lines(form(node(), ACT))["Amount of computation used for training"].note
+    assert "65.8 % of device time was not measured and is in the upper end only" in note
+    unbounded = lines(form(node("unknown-device"), ACT))["Amount of computation used for training"]
+    assert "upper end" not in unbounded.note
+    assert "no device time was observed" in lines(form(node("no-device"), ACT))[unbounded.field].note
+
+
 def test_energy_that_nobody_counted_leaves_a_lower_bound() -> None:
     """8.6 J are 2.39e-9 MWh: to the nearest where all is counted, down where some is missing."""
     ledger = node() | {"energyJoules": "8.600"}
