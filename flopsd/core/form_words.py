@@ -7,11 +7,12 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.declared import Method
-from flopsd.core.figures import UNDECLARED
+from flopsd.core.figures import NS_PER_S, UNDECLARED
 from flopsd.core.ledger import NOTHING_ESTIMATES
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Evidence, Pipe
 from flopsd.core.rounding import Towards, scientific
 from flopsd.core.rules import FormRules, Policy
+from flopsd.core.sums import nanoseconds
 
 READING = "This is flopsd's reading and not the text's."
 _QUANTITIES = {
@@ -144,10 +145,12 @@ def unmeasured(predicate: Mapping[str, Any]) -> tuple[Fraction, Fraction]:
         return Fraction(0), Fraction(0)
     if predicate["kind"] == "node":
         rows = [row for device in predicate["devices"] for row in device["work"]]
-        bounded = sum(Fraction(row["seconds"]) for row in rows if row["evidence"] == Evidence.UTILIZATION.value)
+        bounded = [row["seconds"] for row in rows if row["evidence"] == Evidence.UTILIZATION.value]
     else:
-        bounded = Fraction(coverage["boundedSeconds"])
-    return 1 - Fraction(int(coverage["observedPpm"]), PPM), Fraction(bounded) / job_seconds(coverage)
+        bounded = [coverage["boundedSeconds"]]
+    # Read strictly: to a Fraction a stranger's 1e999999999 is a number too, and a very long one.
+    bounded_s = Fraction(sum(map(nanoseconds, bounded)), NS_PER_S)
+    return 1 - Fraction(int(coverage["observedPpm"]), PPM), bounded_s / job_seconds(coverage)
 
 
 def _coverage(predicate: Mapping[str, Any], high: str | None) -> list[str]:
