@@ -122,7 +122,8 @@ def _measured_from(flopsd: str, method: str) -> str:
 def _assumed_format(predicate: Mapping[str, Any]) -> list[str]:
     """No counter tells FP16 from BF16 from FP8, so a figure of undeclared tensor work rests on an assumption."""
     assumed = (
-        "the estimate takes dense BF16, the lower end the slowest and the upper end the fastest format of the part."
+        "the estimate takes dense BF16 (FP16 on a part without it), the lower end the slowest and the upper end the "
+        "fastest format of the part."
     )
     if predicate["kind"] != "node":
         return [f"Where a node's ledger has tensor work whose number format nobody declared, {assumed}"]

@@ -111,7 +111,7 @@ def test_a_number_format_that_is_assumed_is_said() -> None:
     def method(ledger: dict[str, Any]) -> str:
         return lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
 
-    assumed = "Nobody declared the number format of some tensor work: of that the estimate takes dense BF16"
+    assumed = "Nobody declared the number format of some tensor work: of that the estimate takes dense BF16 (FP16 on a part without it)"
     assert assumed in method(node("activity-and-gaps"))
     assert "number format of" not in method(node("cycles-recovered")), "BF16 is declared"
     assert "number format of" not in method(node("neuron-count")), "counted whole"
