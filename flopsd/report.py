@@ -97,6 +97,8 @@ def meaning_lines(predicate: Mapping[str, Any]) -> list[str]:
     for finding in judged:
         if finding not in undeclared:
             sure = "" if finding["applies"] else " (if it applies)"
+            if finding["state"] == "above" and finding["status"] == "interpretation":
+                sure += " (flopsd's reading, not the text's)"
             lines.append(f"  {finding['state'].upper():<13} {one_line(finding['title'])}{sure}: {_share(finding)}")
     if undeclared:
         lines.append(

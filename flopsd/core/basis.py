@@ -67,10 +67,16 @@ def architecture_for_ledger(found: Architecture | None) -> dict[str, Any] | None
 
 
 def findings_for_ledger(
-    policies: Sequence[Policy], counted: Guidelines, method: Method | None, base: Base | None, *, whole: bool
+    policies: Sequence[Policy],
+    counted: Guidelines,
+    method: Method | None,
+    base: Base | None,
+    *,
+    whole: bool,
+    conflict: str = "",
 ) -> list[dict[str, Any]]:
     """The findings of all policies, in their order."""
-    case = Case(counted.updates, counted.cumulative, method, base, whole)
+    case = Case(counted.updates, counted.cumulative, method, base, whole, conflict)
     return [finding.for_ledger() for policy in policies for finding in findings(policy, case)]
 
 

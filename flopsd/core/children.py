@@ -81,7 +81,8 @@ def job_entry(predicate: Mapping[str, Any], sha256: str, keyids: Iterable[str]) 
 
 def _declared(predicate: Mapping[str, Any]) -> dict[str, Any]:
     """What decides which thresholds apply to the whole."""
-    return {name: predicate["declared"][name] for name in ("method", "base")}
+    names = ("method", "base") if predicate["kind"] == "node" else ("method", "base", "conflict")
+    return {name: predicate["declared"][name] for name in names}
 
 
 def wall_span(period: Mapping[str, Any]) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from flopsd.core.rules import Conditions
 
 NOT_DECLARED = "the base model is not declared"
 NO_METHOD = "the method is not declared, so whether a base model was modified is not known"
+CONTRADICTION = "pretraining is declared and so is a base model: one of the two is not so"
 _SYSTEMIC_OPEN = "whether the base model carries systemic risk is not declared"
 _Answer = tuple[bool | None, str]
 
@@ -28,10 +29,13 @@ def base_bounds(base: Base | None, margin_ppm: int) -> tuple[Fraction, Fraction 
 
 
 def applies_to(
-    when: Conditions, method: Method | None, base: Base | None, margin_ppm: int
+    when: Conditions, method: Method | None, base: Base | None, margin_ppm: int, conflict: str = ""
 ) -> tuple[bool | None, str, bool]:
-    """Whether the rule applies, why, and whether only the base model's systemic risk is open."""
-    answers = [answer for answer in _answers(when, method, base, margin_ppm) if answer is not None]
+    """Whether the rule applies, why, and whether only the base model's systemic risk is open.
+
+    `conflict` says what contradicts what of the base model, where something does.
+    """
+    answers = _answers(when, method, base, margin_ppm, conflict)
     no = [words for holds, words in answers if holds is False]
     if no:
         return False, no[0], False
@@ -41,23 +45,35 @@ def applies_to(
     return True, "; ".join(dict.fromkeys(words for _, words in answers)) or "applies to every account", False
 
 
-def _answers(when: Conditions, method: Method | None, base: Base | None, margin_ppm: int) -> list[_Answer | None]:
-    return [
-        None if when.modification is None else _modification(when.modification, method, base),
+def _answers(
+    when: Conditions, method: Method | None, base: Base | None, margin_ppm: int, conflict: str
+) -> list[_Answer]:
+    found: list[_Answer | None] = [
+        None if when.modification is None else _modification(when.modification, method, base, conflict),
         _method(when.methods, method) if when.methods else None,
-        _base_kind(when.base_kinds, base) if when.base_kinds else None,
-        None if when.base_systemic is None else _systemic(when.base_systemic, base),
-        None if when.base_above_flop is None else _base_flop(when.base_above_flop, True, base, margin_ppm),
-        None if when.base_not_above_flop is None else _base_flop(when.base_not_above_flop, False, base, margin_ppm),
     ]
+    if base is None:
+        found.append((None, conflict or NOT_DECLARED) if _asks_of_base(when) else None)
+    else:
+        found += [
+            _base_kind(when.base_kinds, base) if when.base_kinds else None,
+            None if when.base_systemic is None else _systemic(when.base_systemic, base),
+            _base_flop(when, base, margin_ppm),
+        ]
+    return [answer for answer in found if answer is not None]
 
 
-def _modification(wanted: bool, method: Method | None, base: Base | None) -> _Answer:
+def _asks_of_base(when: Conditions) -> bool:
+    asked = (when.base_systemic, when.base_above_flop, when.base_not_above_flop)
+    return bool(when.base_kinds) or any(one is not None for one in asked)
+
+
+def _modification(wanted: bool, method: Method | None, base: Base | None, conflict: str) -> _Answer:
     if method is None:
         return None, NO_METHOD
     if method is Method.PRETRAINING:
-        if base is not None:
-            return None, "pretraining is declared and so is a base model: one of the two is not so"
+        if base is not None or conflict:
+            return None, conflict or CONTRADICTION
         return not wanted, "a model trained from the start: no base model"
     return wanted, "a base model was modified"
 
@@ -68,9 +84,7 @@ def _method(wanted: Sequence[Method], method: Method | None) -> _Answer:
     return method in wanted, f"the method is {method.value}"
 
 
-def _base_kind(wanted: Sequence[str], base: Base | None) -> _Answer:
-    if base is None:
-        return None, NOT_DECLARED
+def _base_kind(wanted: Sequence[str], base: Base) -> _Answer:
     words = {
         "known": "the base model's compute is declared as known",
         "estimated": "the base model's compute is declared as an estimate",
@@ -79,23 +93,27 @@ def _base_kind(wanted: Sequence[str], base: Base | None) -> _Answer:
     return base.kind in wanted, words.get(base.kind, f"the base model's compute is declared as {base.kind}")
 
 
-def _systemic(wanted: bool, base: Base | None) -> _Answer:
-    if base is None:
-        return None, NOT_DECLARED
+def _systemic(wanted: bool, base: Base) -> _Answer:
     if base.systemic is None:
         return None, _SYSTEMIC_OPEN
     return base.systemic is wanted, f"the base model carries {'' if base.systemic else 'no '}systemic risk"
 
 
-def _base_flop(limit: int, above: bool, base: Base | None, margin_ppm: int) -> _Answer:
-    if base is None:
-        return None, NOT_DECLARED
+def _base_flop(when: Conditions, base: Base, margin_ppm: int) -> _Answer | None:
+    above = when.base_above_flop is not None
+    limit = when.base_above_flop if above else when.base_not_above_flop
+    if limit is None:
+        return None
     low, high = base_bounds(base, margin_ppm)
     if low > limit:
         return above, f"the base model's compute is above {_short(limit)} FLOP"
-    if high is not None and high <= limit:
-        return not above, f"the base model's compute is not above {_short(limit)} FLOP"
-    return None, f"whether the base model's compute is above {_short(limit)} FLOP is not known"
+    if when.systemic_is_above and base.systemic:
+        return above, f"the base model carries systemic risk, so it counts as above {_short(limit)} FLOP"
+    if high is None or high > limit:
+        return None, f"whether the base model's compute is above {_short(limit)} FLOP is not known"
+    if when.systemic_is_above and base.systemic is None:
+        return None, _SYSTEMIC_OPEN
+    return not above, f"the base model's compute is not above {_short(limit)} FLOP"
 
 
 def _short(flop: int) -> str:

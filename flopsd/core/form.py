@@ -12,9 +12,17 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.form_words import compute_methodology, energy_methodology, notification, percent
-from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Figures
-from flopsd.core.rounding import Towards, magnitude, plain, scientific
+from flopsd.core.form_words import (
+    compute_methodology,
+    energy_methodology,
+    job_seconds,
+    notification,
+    percent,
+    unmeasured,
+    without_base,
+)
+from flopsd.core.model import Figures
+from flopsd.core.rounding import Towards, magnitude, plain, scientific, significant
 from flopsd.core.rules import FormRules, Policy
 from flopsd.core.times import span_seconds
 from flopsd.errors import PolicyError
@@ -66,25 +74,32 @@ def form(predicate: Mapping[str, Any], policy: Policy) -> Form:
     return Form(lines, notification(predicate, policy, method))
 
 
-def figure_text(figures: Figures, significant: int) -> tuple[str, str]:
+def figure_text(figures: Figures, digits: int) -> tuple[str, str]:
     """The figure for the Form, and its bounds beside it, rounded outward."""
-    low = scientific(figures.low_flop, significant, Towards.DOWN)
+    low = scientific(figures.low_flop, digits, Towards.DOWN)
     bounds = f"at least {low} FLOP; no upper bound is known"
     if figures.high_flop is not None:
-        bounds = f"between {low} and {scientific(figures.high_flop, significant, Towards.UP)} FLOP"
+        bounds = f"between {low} and {scientific(figures.high_flop, digits, Towards.UP)} FLOP"
     if figures.measured_flop is None:
         return f"not measured: {bounds}", ""
-    return f"{scientific(figures.measured_flop, significant)} FLOP", bounds
+    return f"{scientific(figures.measured_flop, digits)} FLOP", bounds
 
 
-def order_of_magnitude(figures: Figures) -> str:
-    """`10^22`; without a measured figure the orders that it lies between."""
-    if figures.measured_flop is not None:
-        return _power(figures.measured_flop)
-    if figures.high_flop is None:
-        return NOT_KNOWN if figures.low_flop == 0 else f"{_power(figures.low_flop)} or more"
-    low, high = _power(figures.low_flop), _power(figures.high_flop)
-    return low if low == high else f"{low} to {high}"
+def order_of_magnitude(figures: Figures, digits: int) -> str:
+    """`10^22` of the figures as rounded for the AI Office; in parentheses the orders that it may have else.
+
+    Without a measured figure it is these alone.
+    """
+    low = _power(figures.low_flop, digits, Towards.DOWN)
+    if figures.high_flop is not None:
+        high = _power(figures.high_flop, digits, Towards.UP)
+        orders = low if low == high else f"{low} to {high}"
+    else:
+        orders = f"{low} or more" if figures.low_flop else NOT_KNOWN
+    if figures.measured_flop is None:
+        return orders
+    point = _power(figures.measured_flop, digits, Towards.NEAREST)
+    return point if orders == point else f"{point} ({'bounds ' if orders == NOT_KNOWN else ''}{orders})"
 
 
 def band(days: Fraction, months: tuple[int, ...]) -> str:
@@ -99,85 +114,98 @@ def band(days: Fraction, months: tuple[int, ...]) -> str:
 
 
 def _size(predicate: Mapping[str, Any], rules: FormRules) -> Line:
-    architecture = predicate["totals"].get("architecture")
-    total = architecture["parameters"]["total"] if architecture else None
-    if total is None:
-        return Line("Total model size", NOT_KNOWN, NOT_KNOWN, "nobody declared the model's architecture")
-    text = f"{scientific(int(total), rules.parameters_figures)} parameters"
-    return Line("Total model size", text, text, "counted from the declared architecture")
+    name, architecture = "Total model size", predicate["totals"].get("architecture")
+    if predicate["kind"] != "node":  # ledgers add up FLOP, never the parameters of one model
+        return Line(name, NOT_KNOWN, NOT_KNOWN, "the node ledgers tell it, where a model was declared")
+    if architecture is None:
+        return Line(name, NOT_KNOWN, NOT_KNOWN, "nobody declared the model's architecture")
+    text = f"{scientific(int(architecture['parameters']['total']), rules.parameters_figures)} parameters"
+    return Line(name, text, text, "counted from the declared architecture")
 
 
 def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> Line:
+    name, figures = "Training time, wall clock", rules.hardware_days_figures
     if predicate["kind"] == "node":
-        seconds, about = Fraction(predicate["wallSeconds"]), ""
-        note = "time in which the meter ran"
-    else:
-        seconds, about = Fraction(span_seconds(predicate["begunAt"], predicate["lastRecordAt"])), "at most "
-        note = "from the first record to the last of all ledgers, pauses included"
-    days = seconds / DAY_S
-    text = f"{about}{plain(days, rules.hardware_days_figures)} days"
-    return Line("Training time, wall clock", text, about + band(days, rules.bands_months), note)
+        days = Fraction(predicate["wallSeconds"]) / DAY_S
+        return Line(name, f"{plain(days, figures)} days", band(days, rules.bands_months), "time in which the meter ran")
+    note = "from the first record to the last of all ledgers, pauses included"
+    days = Fraction(span_seconds(predicate["begunAt"], predicate["lastRecordAt"]) + 1, DAY_S)  # it cuts off fractions
+    national = band(days, rules.bands_months)
+    if days >= rules.bands_months[0] * MONTH_DAYS:
+        national += ", pauses included"
+    if _whole(predicate):
+        return Line(name, f"at most {plain(days, figures, Towards.UP)} days", national, note)
+    # Whoever is missing may have run for longer, so this is no bound either way.
+    text = f"{plain(days, figures)} days, of the ledgers that are here"
+    return Line(name, text, f"{national}, of the ledgers that are here", note)
 
 
 def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> Line:
-    coverage = predicate["coverage"]
-    elsewhere = [Fraction(coverage["gapSecondsByReason"].get(reason.value, 0)) for reason in ACCOUNTED_ELSEWHERE]
-    job_seconds = Fraction(coverage["spanSeconds"]) - sum(elsewhere)
+    whole_s = job_seconds(predicate["coverage"])
     by_model: dict[str, Fraction] = {}
     for device in predicate.get("devices", ()):
         by_model[device["model"]] = by_model.get(device["model"], Fraction(0)) + Fraction(device["spanSeconds"])
-    note = "device time of the job, idle time included"
+    note, about, towards = "device time of the job, idle time included", "", Towards.NEAREST
     if predicate["kind"] == "node" and not by_model:
         return Line("Training time, hardware", NOT_KNOWN, "", "no accelerator was seen")
     if not by_model:
-        by_model = {"accelerator": job_seconds}
+        by_model = {"accelerator": whole_s}
         note += "; the node ledgers tell their models"
+        if not _whole(predicate):
+            about, towards = "at least ", Towards.DOWN
     elif len(by_model) == 1:
-        by_model = dict.fromkeys(by_model, job_seconds)
-    elif sum(by_model.values()) != job_seconds:
-        note += "; at most, since some of it was another job's or its slices'"
+        by_model = dict.fromkeys(by_model, whole_s)
+    elif sum(by_model.values()) != whole_s:
+        about, towards = "at most ", Towards.UP
+        note += "; some of it was another job's or its slices'"
     if any(device["parent"] for device in predicate.get("devices", ())):
         note += "; a MIG slice counts as a device"
-    days = [f"{plain(s / DAY_S, rules.hardware_days_figures)} {model} days" for model, s in sorted(by_model.items())]
+    figures = rules.hardware_days_figures
+    days = [f"{about}{plain(s / DAY_S, figures, towards)} {model} days" for model, s in sorted(by_model.items())]
     return Line("Training time, hardware", ", ".join(days), "", note)
+
+
+def _whole(predicate: Mapping[str, Any]) -> bool:
+    """Whether nothing is known to be missing, or might be: a node's ledger is whole by itself."""
+    return (predicate.get("completeness") or {"complete": True})["complete"] is True
 
 
 def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[Line]:
     name = "Amount of computation used for training"
-    guidelines = predicate["totals"].get("guidelines")
-    unseen = _unseen(predicate["coverage"]["observedPpm"])
+    guidelines, executed = predicate["totals"].get("guidelines"), predicate["totals"]["executed"]
     if guidelines is None:
-        return [
-            _flop_line(
-                name,
-                _figures(predicate["totals"]["executed"]),
-                rules,
-                f"all that the devices executed: recomputation and diagnostic work are not taken out{unseen}",
-            )
+        what = "all that the devices executed: recomputation and diagnostic work are not taken out"
+        told = [(name, executed, what)]
+    else:
+        cumulative = guidelines["cumulative"]
+        told = [
+            (name, guidelines, "compute directly contributing to parameter updates"),
+            (f"{name}, cumulative", cumulative, "what the test of systemic risk is about"),
         ]
+    without = without_base(predicate)
+    beside = f"; {without}" if without else ""
     return [
-        _flop_line(name, _figures(guidelines), rules, f"compute directly contributing to parameter updates{unseen}"),
-        _flop_line(
-            f"{name}, cumulative",
-            _figures(guidelines["cumulative"]),
-            rules,
-            f"what the test of systemic risk is about{unseen}",
-        ),
+        _flop_line(line, _figures(figures), rules, f"{what}{beside}{_unseen(predicate, figures)}")
+        for line, figures, what in told
     ]
 
 
-def _unseen(observed_ppm: str | None) -> str:
-    """A measured figure says nothing of time that nobody observed, so the figure must not go without this."""
-    missing_ppm = PPM - int(observed_ppm or 0)
-    if not missing_ppm:
+def _unseen(predicate: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    """A measured figure says nothing of time that was not measured, so the figure must not go without this."""
+    if predicate["coverage"]["observedPpm"] is None:
+        return "; no device time was observed"
+    missing = min(Fraction(1), sum(unmeasured(predicate)))
+    if not missing:
         return ""
-    share = percent(Fraction(missing_ppm), Fraction(PPM), Towards.UP)
-    return f"; {share} of device time was not observed and is not in the figure"
+    share = f"; {percent(missing, Fraction(1), Towards.UP)} of device time was not measured"
+    if figures["measured"] is not None:
+        return f"{share} and is not in the figure"
+    return share if figures["high"] is None else f"{share} and is in the upper end only"
 
 
 def _flop_line(name: str, figures: Figures, rules: FormRules, what: str) -> Line:
     text, bounds = figure_text(figures, rules.flop_figures)
-    return Line(name, text, order_of_magnitude(figures), f"{bounds}; {what}" if bounds else what)
+    return Line(name, text, order_of_magnitude(figures, rules.flop_figures), f"{bounds}; {what}" if bounds else what)
 
 
 def _energy(predicate: Mapping[str, Any], rules: FormRules) -> Line:
@@ -186,7 +214,7 @@ def _energy(predicate: Mapping[str, Any], rules: FormRules) -> Line:
         return Line(name, NOT_APPLICABLE, NOT_APPLICABLE, "no energy counter of an accelerator could be read")
     mwh = Fraction(predicate["energyJoules"]) / JOULES_PER_MWH
     uncounted = Fraction(predicate["energyUncountedSeconds"])
-    whole = not uncounted and (predicate.get("completeness") or {"complete": True})["complete"] is True
+    whole = not uncounted and _whole(predicate)
     # What is missing makes it a lower bound, and a lower bound is rounded down.
     text = f"{plain(mwh, rules.energy_figures, Towards.NEAREST if whole else Towards.DOWN)} MWh"
     note = "accelerators only: hosts, network and cooling are not in it"
@@ -199,12 +227,13 @@ def _energy(predicate: Mapping[str, Any], rules: FormRules) -> Line:
 
 def _dependencies(predicate: Mapping[str, Any]) -> Line:
     declared = predicate.get("declared") or {}
-    base, method = declared.get("base"), declared.get("method")
+    base, method, conflict = declared.get("base"), declared.get("method"), declared.get("conflict")
     if base is not None:
-        return Line("Model dependencies", base["name"] or "a base model whose name is not declared", "", "as declared")
-    if method == "pretraining":
+        name = base["name"] or "a base model whose name is not declared"
+        return Line("Model dependencies", name, "", f"as declared; {conflict}" if conflict else "as declared")
+    if method == "pretraining" and not conflict:
         return Line("Model dependencies", NOT_APPLICABLE, "", "declared as trained from the start")
-    return Line("Model dependencies", NOT_KNOWN, "", "no base model is declared")
+    return Line("Model dependencies", NOT_KNOWN, "", conflict or "no base model is declared")
 
 
 def _figures(told: Mapping[str, Any]) -> Figures:
@@ -212,5 +241,6 @@ def _figures(told: Mapping[str, Any]) -> Figures:
     return Figures(int(low), None if measured is None else int(measured), None if high is None else int(high))
 
 
-def _power(flop: int) -> str:
-    return f"10^{magnitude(flop)} FLOP" if flop else "0 FLOP"
+def _power(flop: int, figures: int, towards: Towards) -> str:
+    digits, exponent = significant(flop, figures, towards)
+    return f"10^{exponent + magnitude(digits)} FLOP" if digits else "0 FLOP"

@@ -7,7 +7,7 @@ declared, never measured, so without a declaration the figure is an interval and
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flopsd.core.declared import Method, Phase, Recomputation
@@ -25,7 +25,8 @@ LEAST_WITHOUT_CHECKPOINTS_PPM = 857_142
 MARGIN_PPM = 300_000
 METHOD = (
     "Executed training work less the recomputation of activations (Guidelines C(2025) 5045, annex A.1). Evaluation is "
-    "taken out. What no process declared, and generated data, count in high only; cumulative counts generated data."
+    "taken out. What no process declared, and generated data, count in high only; cumulative counts generated data. "
+    "There is no measured figure where what may count beside it was measured at more than 30 % of it (paragraph 120)."
 )
 _STATED = {
     (Recomputation.NONE, None): PPM,
@@ -57,7 +58,13 @@ class Guidelines:
         return {**figures_json(self.updates), "cumulative": figures_json(self.cumulative), "method": METHOD}
 
     def __add__(self, other: Guidelines) -> Guidelines:
-        return Guidelines(self.updates + other.updates, self.cumulative + other.cumulative)
+        """A part that may count and has no measured figure leaves the sum none: of executed work it is left out."""
+        return Guidelines(_both(self.updates, other.updates), _both(self.cumulative, other.cumulative))
+
+
+def _both(one: Figures, other: Figures) -> Figures:
+    unmeasured = any(part.measured_flop is None and part.high_flop != 0 for part in (one, other))
+    return replace(one + other, measured_flop=None) if unmeasured else one + other
 
 
 NOTHING_COUNTED = Guidelines(NO_FIGURES, NO_FIGURES)
@@ -81,7 +88,8 @@ def guidelines(by_phase: Mapping[str, Figures], required: Required) -> Guideline
     """The basis of work whose executed figures by phase are `by_phase`.
 
     Declared training counts, less recomputation; declared evaluation does not; all else may count and may not,
-    so it is in the upper bound only. Generated data count for the cumulative figure.
+    so it is in the upper bound only. Generated data count for the cumulative figure. What may count and was measured at
+    more than the margin of an estimate leaves no measured figure: without it that could be far too low.
     """
     train = by_phase.get(Phase.TRAIN.value, NO_FIGURES)
     generated = by_phase.get(Phase.GENERATE.value, NO_FIGURES)
@@ -92,8 +100,19 @@ def guidelines(by_phase: Mapping[str, Figures], required: Required) -> Guideline
     measured: int | None = None
     if train.measured_flop is not None and required.stated_ppm is not None:
         measured = train.measured_flop * required.stated_ppm // PPM
-    updates = Figures(train.low_flop * required.low_ppm // PPM, measured, high)
     both: int | None = measured
     if generated.measured_flop is not None:
         both = None if measured is None and Phase.TRAIN.value in by_phase else (measured or 0) + generated.measured_flop
-    return Guidelines(updates, Figures(updates.low_flop + generated.low_flop, both, high))
+    elif generated.high_flop != 0:
+        both = None
+    beside = sum(figures.measured_flop or 0 for figures in perhaps)
+    low = train.low_flop * required.low_ppm // PPM
+    return Guidelines(
+        Figures(low, _point(measured, beside), high),
+        Figures(low + generated.low_flop, _point(both, beside), high),
+    )
+
+
+def _point(measured: int | None, beside: int) -> int | None:
+    """The measured figure, unless `beside` it so much was measured that may count too that it is no estimate."""
+    return None if measured is None or beside * PPM > measured * MARGIN_PPM else measured

@@ -29,6 +29,7 @@ CLAIM = (
 LINEAGE_LIMIT = " Which jobs belong to the lineage is declared by whoever merged them: no ledger can tell of others."
 ASSUMPTIONS = (
     "Sums are exact. What no child measured stays null; high is null as soon as one child's is, or one is missing.",
+    "Of totals.guidelines measured is null as soon as one child's is, unless nothing of that child can count.",
     "What a missing ledger would say has no ceiling here, since nobody told what devices that node had.",
     "Energy is the sum of what was counted; energyUncountedSeconds is the device time of which no counter told it.",
     "A device's name is a UUID or serial; where it has neither it is taken together with its node's name.",
@@ -135,7 +136,9 @@ class Merging:
             "lastRecordAt": self._last,
             "declared": told.for_ledger(),
             **sums,
-            "findings": findings_for_ledger(facts.policies, counted, told.method, told.base, whole=whole),
+            "findings": findings_for_ledger(
+                facts.policies, counted, told.method, told.base, whole=whole, conflict=told.conflict
+            ),
             "reconciliation": [r.for_ledger() for r in reconcile(self.sums.by_phase, counted.updates, architecture)],
             "evidence": [],
             "method": {

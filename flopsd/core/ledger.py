@@ -44,6 +44,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://flopsd.dev/attestations/compute-ledger/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 MAX_LISTED_GAPS = 1000
+NOTHING_ESTIMATES = "no counter that estimates was read: high is a ceiling, not an estimate"
 
 CLAIM = (
     "This is what the daemon of the named key's holder read from the accelerators' driver, complete since its "
@@ -249,7 +250,7 @@ def _method(seen: set[Evidence]) -> str:
         Evidence.COUNT: "the vendor's software count (executions x compiled operations)",
     }
     told = [words[evidence] for evidence in ESTIMATING if evidence in seen]
-    return "; ".join(told) or "no counter that estimates was read: high is a ceiling, not an estimate"
+    return "; ".join(told) or NOTHING_ESTIMATES
 
 
 def _coverage(history: History, table: PeakTable) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class State(str, Enum):
 class Case:
     """The account of one lineage and what is declared of it.
 
-    `whole` is False where something is missing from the account, so that its upper end is none.
+    `whole` is False where something is missing from the account, so that its upper end is none. `conflict` says what
+    contradicts what of the base model, where something does: then a `base` of None is no undeclared one.
     """
 
     updates: Figures
@@ -41,6 +42,7 @@ class Case:
     method: Method | None = None
     base: Base | None = None
     whole: bool = True
+    conflict: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def findings(policy: Policy, case: Case) -> tuple[Finding, ...]:
 def _compared(policy: Policy, rule: Rule, case: Case) -> Finding:
     assert rule.quantities is not None
     assert rule.threshold is not None
-    applies, why, only_systemic_open = applies_to(rule.when, case.method, case.base, policy.margin_ppm)
+    applies, why, only_systemic_open = applies_to(rule.when, case.method, case.base, policy.margin_ppm, case.conflict)
     rules = [rule]
     if rule.or_else is not None and applies is None and only_systemic_open:
         rules.append(policy.rule(rule.or_else))
@@ -143,7 +145,7 @@ def _compared(policy: Policy, rule: Rule, case: Case) -> Finding:
 
 def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) -> Finding:
     """The result of the rules that this one is derived from, where its own conditions hold too."""
-    applies, why, _ = applies_to(rule.when, case.method, case.base, policy.margin_ppm)
+    applies, why, _ = applies_to(rule.when, case.method, case.base, policy.margin_ppm, case.conflict)
     sources = [found[other] for other in rule.derived if found[other].applies is not False]
     first = sources[0] if sources else found[rule.derived[0]]
     if applies is not False and not sources:
@@ -162,7 +164,7 @@ def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) 
 def _quantities(rules: Sequence[Rule], case: Case) -> list[Quantity]:
     """Those that the rules may mean, without repeats: which one can depend on the base model."""
     found: list[Quantity] = []
-    no_base = False if case.method is Method.PRETRAINING else None
+    no_base = False if case.method is Method.PRETRAINING and not case.conflict else None
     systemic = case.base.systemic if case.base is not None else no_base
     for rule in rules:
         assert rule.quantities is not None
@@ -182,12 +184,9 @@ def _value(quantity: Quantity, case: Case, margin_ppm: int) -> Figures:
     if quantity in (Quantity.UPDATES, Quantity.CUMULATIVE):
         return plain
     low, high = base_bounds(case.base, margin_ppm)
-    measured = None
-    if low == high and plain.measured_flop is not None:
-        measured = plain.measured_flop + int(low)
     return Figures(
         plain.low_flop + int(low),
-        measured,
+        None,  # the base model's part is declared, and nobody measured it
         None if high is None or plain.high_flop is None else plain.high_flop + _ceil(high),
     )
 

@@ -51,6 +51,7 @@ class Conditions:
     base_systemic: bool | None = None
     base_above_flop: int | None = None
     base_not_above_flop: int | None = None
+    systemic_is_above: bool = False  # a base model with systemic risk counts as above, whatever its compute
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +188,11 @@ def _conditions(when: Entry) -> Conditions:
     when.only("modification", "method", "base.kind", "base.systemic", "base.flop")
     flop = when.entry("base.flop")
     if when.has("base.flop"):
-        flop.only("above", "not_above")
-        if not isinstance(flop.raw, Mapping) or len(flop.raw) != 1:
+        flop.only("above", "not_above", "systemic")
+        if flop.has("above") == flop.has("not_above"):
             when.wrong("base.flop", "expected one of above, not_above")
+        if flop.has("systemic"):
+            flop.one_of("systemic", ("above",))
     return Conditions(
         modification=when.flag("modification"),
         methods=tuple(Method(name) for name in when.some_of("method", [method.value for method in Method])),
@@ -197,6 +200,7 @@ def _conditions(when: Entry) -> Conditions:
         base_systemic=when.flag("base.systemic"),
         base_above_flop=flop.flop("above"),
         base_not_above_flop=flop.flop("not_above"),
+        systemic_is_above=flop.has("systemic"),
     )
 
 

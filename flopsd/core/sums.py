@@ -10,7 +10,7 @@ from typing import Any
 from flopsd.core.counted import Counted, counted_told
 from flopsd.core.figures import figures_json
 from flopsd.core.guidelines import NOTHING_COUNTED, Guidelines
-from flopsd.core.model import NO_FIGURES, PPM, Figures
+from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
 from flopsd.core.rated import seconds
 from flopsd.core.records import History
 
@@ -22,6 +22,7 @@ COVERAGE_TIMES = (
     "spanSeconds",
     "jobSeconds",
     "unknownSeconds",
+    "boundedSeconds",
 )
 _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]*)\.([0-9]+)")
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
@@ -128,6 +129,7 @@ def node_sums(predicate: Mapping[str, Any], history: History) -> Sums:
                 **predicate["coverage"],
                 "jobSeconds": seconds(sum(tally.job_ns for tally in tallies)),
                 "unknownSeconds": seconds(sum(tally.unknown_ns for tally in tallies)),
+                "boundedSeconds": seconds(sum(tally.observed_ns.get(Evidence.UTILIZATION, 0) for tally in tallies)),
             },
         }
     )

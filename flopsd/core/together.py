@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from flopsd.core.conditions import CONTRADICTION
 from flopsd.core.declared import Base, Method, base_from
 
-CONFLICT = "the ledgers declare different base models, so none is taken"
+DIFFERENT = "the ledgers declare different base models, so none is taken"
+_AND = "; "
 
 
 @dataclass(slots=True)
@@ -17,6 +19,7 @@ class Together:
 
     _methods: set[str | None] = field(default_factory=set)
     _bases: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    _differ: bool = False  # those of one child do already
 
     def add(self, declared: Mapping[str, Any]) -> None:
         """One child's. Raises KeyError, TypeError or ValueError where it is none."""
@@ -24,10 +27,11 @@ class Together:
         self._methods.add(None if method is None else Method(method).value)
         if (parsed := base_from(base)) is not None:
             self._bases[repr(parsed)] = base
+        self._differ = self._differ or DIFFERENT in (declared.get("conflict") or "").split(_AND)
 
     @property
     def method(self) -> Method | None:
-        """Of the whole. Whose pretraining is in the account has no base; all else is a modification if it is known."""
+        """Of the whole. Where the pretraining is in the account it is that; all else is a modification if known."""
         if Method.PRETRAINING.value in self._methods:
             return Method.PRETRAINING
         if None in self._methods or not self._methods:
@@ -40,15 +44,21 @@ class Together:
         return base_from(self._base)
 
     @property
+    def conflict(self) -> str:
+        """What the children say of the base model that cannot all be so; empty: nothing."""
+        differ = self._differ or len(self._bases) > 1
+        found = [DIFFERENT] if differ else []
+        if (differ or self._bases) and self.method is Method.PRETRAINING:
+            found.append(CONTRADICTION)
+        return _AND.join(found)
+
+    @property
     def _base(self) -> Mapping[str, Any] | None:
-        if self.method is Method.PRETRAINING or len(self._bases) != 1:
-            return None
-        return next(iter(self._bases.values()))
+        return next(iter(self._bases.values())) if len(self._bases) == 1 and not self._differ else None
 
     def for_ledger(self) -> dict[str, Any]:
-        conflict = len(self._bases) > 1 and self.method is not Method.PRETRAINING
         return {
             "method": None if self.method is None else self.method.value,
             "base": None if self._base is None else dict(self._base),
-            "conflict": CONFLICT if conflict else None,
+            "conflict": self.conflict or None,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
+from flopsd.core.form_words import READING
 from flopsd.core.model import PPM, Figures
 from flopsd.report import counted
 from flopsd.reporting.charts import Axis, RuleChart, anchor_at, axis_of, width_of
@@ -125,13 +126,13 @@ def _rule(finding: Told, axis: Axis | None) -> Rule:
     title = title[:1].upper() + title[1:]
     quantities = (finding.maybe_text("quantity") or "").split(" or ")
     shown = None if low is None or high is None else _shown(low, high)
-    share = _share(finding)
+    share, reading = _share(finding), finding.maybe_text("status") == "interpretation"
     return Rule(
         title=title,
         name=f"{finding.text('policy')}/{finding.text('rule')}",
         state=state,
         word=_WORDS[state],
-        says=_says(state, value, low, high),
+        says=_says(state, value, low, high) + (f" {READING}" if reading and state is State.ABOVE else ""),
         why=finding.maybe_text("why") or "",
         quantity=", or ".join(QUANTITIES.get(quantity, quantity) for quantity in quantities),
         value=None if value is None else interval(value),
@@ -141,7 +142,7 @@ def _rule(finding: Told, axis: Axis | None) -> Rule:
         consequence=finding.maybe_text("consequence") or "",
         since=finding.maybe_text("since") or "",
         assumes=finding.maybe_text("assumes") or "",
-        reading=finding.maybe_text("status") == "interpretation",
+        reading=reading,
         chart=None
         if axis is None or value is None or low is None or high is None or state is State.NOT_APPLICABLE
         else chart_of(axis, value, low, high, title, share),

@@ -16,7 +16,7 @@ from tests.support.chromium import Page, chromium
 from tests.support.enriched import SCENES
 from tests.support.process import flopsd
 from tests.support.reports import report, scene
-from tests.support.story import PEAKS, VECTORS
+from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.unit.test_report_html import hostile
 
 ACTIVITY = VECTORS / "valid" / "activity-and-gaps"
@@ -91,7 +91,7 @@ def test_merged_ledgers_are_verified_and_reported() -> None:
     folder = VECTORS / "merged" / "job-with-a-hole"
     done = flopsd(
         "report", str(folder / "ledger.json"), "--key", str(folder / "ledger.pub"), "--children", str(folder / "children"),
-        "--peaks", str(PEAKS),
+        "--peaks", str(PEAKS), "--policy", str(POLICY),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all sums added up again" in done.stdout

@@ -13,7 +13,7 @@ from flopsd.core.children import sort_key
 from flopsd.core.claims import DEVICE, Claim, Claimed, refuse_double
 from flopsd.core.completeness import RollCall
 from flopsd.core.counted import Counted
-from flopsd.core.guidelines import Guidelines
+from flopsd.core.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.job import MergeFacts, Merging
 from flopsd.core.model import Figures
 from flopsd.core.rated import seconds
@@ -65,6 +65,29 @@ def test_what_is_unknown_of_one_is_unknown_or_left_out_of_both(a: Sums, b: Sums)
     assert (both.high_flop is None) == (a.executed.high_flop is None or b.executed.high_flop is None)
     assert (both.measured_flop is None) == (a.executed.measured_flop is None and b.executed.measured_flop is None)
     assert ((a + b).energy_mj is None) == (a.energy_mj is None and b.energy_mj is None)
+
+
+counted = st.builds(Guidelines, figures, figures) | st.just(NOTHING_COUNTED)
+
+
+@given(counted, counted, counted)
+def test_what_counts_adds_up_in_any_order_and_grouping_and_nothing_counts_nothing(
+    a: Guidelines, b: Guidelines, c: Guidelines
+) -> None:
+    assert a + b == b + a
+    assert (a + b) + c == a + (b + c)
+    assert a + NOTHING_COUNTED == a == NOTHING_COUNTED + a
+
+
+@given(counted, counted)
+def test_a_ledger_that_may_count_and_has_no_measured_figure_leaves_the_sum_none(a: Guidelines, b: Guidelines) -> None:
+    both = (a + b).updates
+    parts = (a.updates, b.updates)
+    if any(part.measured_flop is None and part.high_flop != 0 for part in parts):
+        assert both.measured_flop is None
+    else:
+        known = [part.measured_flop for part in parts if part.measured_flop is not None]
+        assert both.measured_flop == (sum(known) if known else None)
 
 
 @given(st.integers(-(10**20), 10**20))

@@ -184,6 +184,10 @@ def guidelines(phases: dict[str, Any], settings: J) -> J:
     both = counts
     if generated[1] is not None:
         both = None if "train" in phases and counts is None else (counts or 0) + generated[1]
+    elif generated[2] != 0:
+        both = None
+    beside = sum(phases[p][1] or 0 for p in ("other", "undeclared") if p in phases)
+    counts, both = (None if m is None or beside * M > m * 300_000 else m for m in (counts, both))
     return {
         **said((low, counts, most)),
         "cumulative": said((low + generated[0], both, most)),

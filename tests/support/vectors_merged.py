@@ -90,6 +90,24 @@ def node(rank: int, seconds: int = 4) -> Child:
     return Child(entry, {f"{name}.json": signed(payload), f"{name}.journal.jsonl": journal})
 
 
+def of_one_node(vector: str) -> dict[str, Any]:
+    """The statement of a job whose only node is the valid vector of that name."""
+    folder = VECTORS / "valid" / vector
+    payload = base64.b64decode(json.loads((folder / "ledger.json").read_bytes())["payload"])
+    history = read_history(line.record() for line in parsed((folder / "ledger.journal.jsonl").read_bytes()))
+    predicate = json.loads(payload)["predicate"]
+    entry = node_entry(predicate, history, hashlib.sha256(payload).hexdigest(), [FIRST.keyid])
+    facts = {
+        "kind": "job",
+        "run": predicate["run"],
+        "roster": [],
+        "lineage": None,
+        "completeness": {"declaredNodes": "1"},
+        "method": {"flopsdVersion": VERSION, "sealedAt": SEALED_AT},
+    }
+    return merged_again(facts, [entry], (policy(),))
+
+
 def merged(kind: str, children: Sequence[Child], declared_nodes: int | None = None) -> dict[str, Any]:
     """The statement that merging gives."""
     job = kind == "job"

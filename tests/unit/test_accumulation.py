@@ -144,13 +144,47 @@ def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(tmp_path: 
     assert told["base"] is None
     assert "different base models" in told["conflict"]
     assert findings(split)["third"]["applies"] is None
+    assert findings(split)["third"]["why"] == told["conflict"], "and not that none is declared"
 
 
-def test_a_lineage_that_holds_the_pretraining_has_no_base(tmp_path: Path) -> None:
+def test_base_models_that_differ_within_a_job_differ_in_its_lineage_too(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    bases = [Base(name, "known", flop, None, False) for name, flop in (("m", 10**24), ("n", 10**25))]
+    tunes = [Declared(Phase.TRAIN, Method.LORA, Recomputation.FULL, base) for base in bases]
+    ledgers = [nodes.ledger(sagemaker(rank), declared=tunes[rank]) for rank in (0, 1)]
+    split = nodes.merge(*ledgers, ledger=tmp_path / "split.json").ledger
+    lineage = nodes.merge(
+        split, job(nodes, "sft", 100, tunes[0]), kind="lineage", lineage="m", ledger=tmp_path / "l.json"
+    ).ledger
+    told = payload_of(lineage)["predicate"]["declared"]
+    assert told["base"] is None, "the one job that agrees with itself does not decide it"
+    assert "different base models" in told["conflict"]
+
+
+def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(tmp_path: Path) -> None:
     nodes = Nodes(tmp_path)
     own = Declared(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE)
-    base = Declared(Phase.TRAIN, Method.LORA, None, Base("our own", "known", 10**15, None, False))
-    jobs = [job(nodes, "pretraining", 0, own), job(nodes, "sft", 100, base)]
+    risky = Base("theirs", "known", 38 * 10**24, None, True)
+    jobs = [job(nodes, "pretraining", 0, own), job(nodes, "sft", 100, Declared(Phase.TRAIN, Method.LORA, None, risky))]
+    rules = policy(tmp_path, 10**30)
+    lineage = nodes.merge(
+        *jobs, kind="lineage", lineage="m", ledger=tmp_path / "l.json", policy_files=[str(rules)]
+    ).ledger
+    predicate = payload_of(lineage)["predicate"]
+    told = predicate["declared"]
+    assert (told["method"], told["base"]["flop"]) == ("pretraining", str(38 * 10**24))
+    assert told["conflict"] == "pretraining is declared and so is a base model: one of the two is not so"
+    assert findings(lineage)["third"]["applies"] is None
+    by_act = {found["rule"]: found for found in predicate["findings"] if found["policy"] == "eu-ai-act"}
+    assert by_act["modification-systemic"]["applies"] is None
+    assert told["conflict"] in by_act["modification-systemic"]["why"]
+    assert told["conflict"] in by_act["gpai-indicative"]["why"]
+
+
+def test_a_lineage_of_the_pretraining_alone_and_its_own_tunes_has_no_base(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    own = Declared(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE)
+    jobs = [job(nodes, "pretraining", 0, own), job(nodes, "sft", 100, TRAINS)]
     rules = policy(tmp_path, 10**30)
     lineage = nodes.merge(
         *jobs, kind="lineage", lineage="m", ledger=tmp_path / "l.json", policy_files=[str(rules)]

@@ -83,9 +83,9 @@ def test_every_published_ledger_has_a_form(path: Path) -> None:
 def test_a_node_in_the_words_of_the_form() -> None:
     found = lines(form(executed_only(node()), ACT))
     compute = found["Amount of computation used for training"]
-    assert (compute.ai_office, compute.national) == ("6.5x10^15 FLOP", "10^15 FLOP")
+    assert (compute.ai_office, compute.national) == ("6.5x10^15 FLOP", "10^15 FLOP (10^15 FLOP to 10^16 FLOP)")
     assert compute.note.startswith("between 2.8x10^15 and 4.8x10^16 FLOP; "), "4.78 is rounded up"
-    assert "26.4 % of device time was not observed and is not in the figure" in compute.note
+    assert "65.8 % of device time was not measured and is not in the figure" in compute.note, "10 s + 15 s of 38 s"
     assert "not taken out" in compute.note
     wall = found["Training time, wall clock"]
     assert (wall.ai_office, wall.national) == ("0.00017 days", "less than 1 month")
@@ -93,16 +93,54 @@ def test_a_node_in_the_words_of_the_form() -> None:
     energy = found["Energy used for training"]
     assert energy.ai_office == "7.0x10^-9 MWh"
     assert "accelerators only" in energy.note
-    assert "73.6 % was observed" in found["Measurement methodology, compute"].ai_office, "rounded down: 73.68"
+    methodology = found["Measurement methodology, compute"].ai_office
+    assert "73.6 % was observed, 39.5 % by a ceiling alone. What was not measured" in methodology, "73.68 and 39.47"
     assert found["Total model size"].ai_office == "not known"
     assert found["Model dependencies"].ai_office == "not known"
 
 
 def test_a_job_in_the_words_of_the_form() -> None:
     found = lines(form(executed_only(predicate(VECTORS / "merged" / "job" / "ledger.json")), ACT))
-    assert found["Training time, wall clock"].ai_office == "at most 0.000046 days"
-    assert "not observed" not in found["Amount of computation used for training"].note
+    wall = found["Training time, wall clock"]
+    assert (wall.ai_office, wall.national) == ("at most 0.000058 days", "less than 1 month"), "4 s and what is cut off"
+    assert "50.0 % of device time was not measured" in found["Amount of computation used for training"].note
     assert "accelerator days" in found["Training time, hardware"].ai_office
+
+
+def test_a_number_format_that_is_assumed_is_said() -> None:
+    def method(ledger: dict[str, Any]) -> str:
+        return lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
+
+    assumed = "Nobody declared the number format of some tensor work: of that the estimate takes dense BF16 (FP16 on a part without it)"
+    assert assumed in method(node("activity-and-gaps"))
+    assert "number format of" not in method(node("cycles-recovered")), "BF16 is declared"
+    assert "number format of" not in method(node("neuron-count")), "counted whole"
+    assert "whose number format nobody declared" in method(predicate(VECTORS / "merged" / "job" / "ledger.json"))
+
+
+def test_an_upper_end_is_rounded_up_and_what_is_not_whole_has_none() -> None:
+    """125 107 s are 1.448 days; device time of ledgers that are here is a lower bound of all."""
+    job = predicate(VECTORS / "merged" / "job" / "ledger.json")
+    job |= {"begunAt": "2026-01-01T00:00:00Z", "lastRecordAt": "2026-01-02T10:45:06.9Z"}
+    job["coverage"] |= {"spanSeconds": "250560.0", "gapSecondsByReason": {}}  # 2.9 days
+    found = lines(form(job, ACT))
+    assert found["Training time, wall clock"].ai_office == "at most 1.5 days"
+    assert found["Training time, hardware"].ai_office == "2.9 accelerator days"
+    job["coverage"]["spanSeconds"] = "258336.0"  # 2.99 days
+    job["completeness"]["complete"] = None
+    found = lines(form(job, ACT))
+    assert found["Training time, wall clock"].ai_office == "1.4 days, of the ledgers that are here"
+    assert found["Training time, wall clock"].national == "less than 1 month, of the ledgers that are here"
+    assert found["Training time, hardware"].ai_office == "at least 2.9 accelerator days"
+    job |= {"lastRecordAt": "2026-02-12T00:00:00Z", "completeness": {"complete": True}}
+    assert lines(form(job, ACT))["Training time, wall clock"].national == "1 to 3 months, pauses included"
+
+
+def test_device_time_that_was_partly_anothers_is_an_upper_end() -> None:
+    ledger = node()
+    ledger["coverage"]["gapSecondsByReason"]["not_ours"] = "1.000000000"
+    told = lines(form(ledger, ACT))["Training time, hardware"].ai_office
+    assert told == "at most 0.00022 NVIDIA A100-SXM4-80GB days, at most 0.00022 NVIDIA H100 80GB HBM3 days"
 
 
 def test_what_cannot_be_measured_is_no_figure() -> None:
@@ -116,6 +154,26 @@ def test_what_cannot_be_measured_is_no_figure() -> None:
     unbounded = lines(form(executed_only(node("unknown-device")), ACT))["Amount of computation used for training"]
     assert unbounded.note.startswith("at least ")
     assert "no upper bound is known" in unbounded.note
+
+
+def test_the_methodology_reads_well_where_nothing_was_measured() -> None:
+    ledger = node("no-device")
+    told = lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
+    assert told.startswith("Metered with flopsd 0.1.0, which read no counter that gives an estimate: ")
+    assert "nothing that was read gives one: only bounds are." in told
+    job = predicate(VECTORS / "merged" / "job" / "ledger.json")
+    job["totals"]["executed"]["method"] += f"; {ledger['totals']['executed']['method']}"
+    told = lines(form(job, ACT))["Measurement methodology, compute"].ai_office
+    assert "the SM clock; on some nodes no counter that gives an estimate was read. Every" in told
+    assert "since what was measured and declared leaves it open" in told, "of which nobody declared what it was for"
+
+
+def test_what_is_only_bounded_says_where_unmeasured_time_is() -> None:
+    note = lines(form(node(), ACT))["Amount of computation used for training"].note
+    assert "65.8 % of device time was not measured and is in the upper end only" in note
+    unbounded = lines(form(node("unknown-device"), ACT))["Amount of computation used for training"]
+    assert "upper end" not in unbounded.note
+    assert "no device time was observed" in lines(form(node("no-device"), ACT))[unbounded.field].note
 
 
 def test_energy_that_nobody_counted_leaves_a_lower_bound() -> None:
@@ -171,12 +229,58 @@ def test_a_notification_only_for_systemic_risk() -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "base", "words"),
+    [
+        (
+            Method.LORA,
+            Base("b", "known", 10**24, None, True),
+            "of the modification; the base model's compute is not in it",
+        ),
+        (Method.LORA, None, "a base model's compute, if there is one, is not in it"),
+        (Method.PRETRAINING, None, ""),
+    ],
+)
+def test_what_the_base_model_took_is_in_no_figure_and_that_is_said(
+    method: Method, base: Base | None, words: str
+) -> None:
+    big = Figures(2 * 10**25, 2 * 10**25, 2 * 10**25)
+    made = form(judged(big, big, method, base), ACT)
+    for name in ("Amount of computation used for training", "Amount of computation used for training, cumulative"):
+        assert (words in lines(made)[name].note) is True
+        assert ("base model" in lines(made)[name].note) is bool(words)
+    assert (made.notification is None) is (method is Method.LORA and base is None)
+    if made.notification is not None:
+        assert f"cumulative training compute{'; ' if words else ''}{words}." in made.notification
+
+
+def test_nobody_says_whether_there_is_a_base_model() -> None:
+    note = lines(form(node(), ACT))["Amount of computation used for training, cumulative"].note
+    assert "a base model's compute, if there is one, is not in it" in note
+
+
+def test_what_flopsd_reads_into_the_text_is_notified_as_that() -> None:
+    small, base = Figures(10**24, 10**24, 10**24), Base("b", "known", 95 * 10**23, None, False)
+    told = form(judged(small, small, Method.FULL, base), ACT).notification
+    assert told is not None
+    assert "This is flopsd's reading and not the text's." in told
+    assert (
+        "Amount: between 1.0x10^25 and 1.1x10^25 FLOP; cumulative training compute, with the base model's compute; the "
+        "base model's part of it is declared and not measured." in told
+    )
+    pretrained = Figures(2 * 10**25, None, None)
+    of_the_text = form(judged(pretrained, pretrained, Method.PRETRAINING, None), ACT).notification
+    assert of_the_text is not None
+    assert "flopsd's reading" not in of_the_text
+
+
+@pytest.mark.parametrize(
     ("value", "method", "base"),
     [
         (Figures(10**24, 10**24, 10**24), Method.PRETRAINING, None),  # a provider, and no more
         (Figures(10**24, 10**25, 10**26), Method.PRETRAINING, None),  # indeterminate
         (Figures(10**24, 10**24, 10**24), Method.FULL, Base("b", "known", 9 * 10**23, None, False)),  # a modifier
         (Figures(10**26, 10**26, 10**26), Method.FULL, None),  # nobody says of what
+        (Figures(1, 2 * 10**15, 10**16), Method.FULL, Base("b", "known", 3 * 10**25, None, False)),  # the base alone is
     ],
 )
 def test_no_notification_without_certainty_of_systemic_risk(value: Figures, method: Method, base: Base | None) -> None:
@@ -199,7 +303,12 @@ def test_a_policy_without_a_form() -> None:
 @pytest.mark.parametrize(
     ("figures", "text"),
     [
-        (Figures(10**22, 10**23 - 1, 10**24), "10^22 FLOP"),
+        (Figures(96 * 10**21, 996 * 10**20, 997 * 10**20), "10^23 FLOP (10^22 FLOP to 10^23 FLOP)"),  # 1.0x10^23
+        (Figures(10**22, 10**22, 10**22 + 1), "10^22 FLOP"),
+        (Figures(10**22, 3 * 10**22, 10**24), "10^22 FLOP (10^22 FLOP to 10^24 FLOP)"),
+        (Figures(10**22, 10**22, None), "10^22 FLOP (10^22 FLOP or more)"),
+        (Figures(0, 10**22, None), "10^22 FLOP (bounds not known)"),
+        (Figures(10**22, None, 996 * 10**20), "10^22 FLOP to 10^23 FLOP"),
         (Figures(10**22, None, 10**24), "10^22 FLOP to 10^24 FLOP"),
         (Figures(2 * 10**22, None, 9 * 10**22), "10^22 FLOP"),
         (Figures(10**22, None, None), "10^22 FLOP or more"),
@@ -208,7 +317,7 @@ def test_a_policy_without_a_form() -> None:
     ],
 )
 def test_orders_of_magnitude(figures: Figures, text: str) -> None:
-    assert order_of_magnitude(figures) == text
+    assert order_of_magnitude(figures, 2) == text
 
 
 def test_bands_of_training_time() -> None:

@@ -147,6 +147,16 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("a method", lambda r: r.update(when={"method": ["lora", "dora"]}), "method: expected a list out of pretraining"),
     ("a flag", lambda r: r.update(when={"modification": "yes"}), "modification: expected true or false"),
     ("two bounds", lambda r: r.update(when={"base.flop": {}}), "expected one of above, not_above"),
+    (
+        "systemic and no bound",
+        lambda r: r.update(when={"base.flop": {"systemic": "above"}}),
+        "base.flop: expected one of above, not_above",
+    ),
+    (
+        "systemic below",
+        lambda r: r.update(when={"base.flop": {"above": "1e23", "systemic": "below"}}),
+        "systemic: expected one of above, not 'below'",
+    ),
     ("no source", lambda r: r.update(sources=[]), "every claim names its source"),
     ("a source", lambda r: r.update(sources=[{"of": "blog", "at": "1", "says": "x"}]), "'blog' is not one of"),
     ("ours", lambda r: r.update(sources=[{"of": "flopsd", "at": "1", "says": "x"}]), "is an interpretation"),

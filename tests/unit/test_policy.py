@@ -98,7 +98,7 @@ def test_an_estimate_of_the_base_model_is_an_interval() -> None:
     together = finding("base-and-modification-systemic", fine_tune(Figures(10, 10, 10), base))
     assert together.value == Figures(63 * 10**22 + 10, None, 117 * 10**22 + 10), "an estimate is never a measurement"
     exact = finding("base-and-modification-systemic", fine_tune(Figures(10, 10, 10), KNOWN))
-    assert exact.value.measured_flop == 9 * 10**23 + 10
+    assert exact.value == Figures(9 * 10**23 + 10, None, 9 * 10**23 + 10), "and nor is what somebody declares as known"
     tiny = finding("base-not-gpai", fine_tune(Figures(1, 1, 1), replace(base, flop=11)))
     assert tiny.value == Figures(8, None, 16), "7.7 to 14.3, outward"
 
@@ -112,8 +112,26 @@ def test_whether_an_estimated_base_is_one_can_be_open() -> None:
     assert (high.applies, high.state) == (None, OPEN)
     assert "if the rule applies" in high.why
     assert finding("base-not-gpai", fine_tune(figures(10**18), base)).applies is None
-    derived = finding("modification-systemic", fine_tune(figures(10**24), replace(base, systemic=True)))
-    assert (derived.applies, derived.state) == (None, OPEN), "not surer than what it rests on"
+
+
+def test_a_base_with_systemic_risk_is_a_general_purpose_model_whatever_its_compute() -> None:
+    small = replace(SMALL, flop=9 * 10**22, systemic=True)
+    case = fine_tune(figures(4 * 10**24), small)
+    for rule in ("modification-third", "modification-systemic"):
+        assert (finding(rule, case).applies, finding(rule, case).state) == (True, ABOVE)
+    assert finding("modification-third", case).quantity == "cumulative"
+    other = finding("base-not-gpai", case)
+    assert (other.applies, other.state) == (False, None)
+    assert "carries systemic risk, so it counts as above 1e23 FLOP" in other.why
+
+
+def test_a_small_base_whose_risk_nobody_tells_leaves_open_which_rule_is_for_it() -> None:
+    case = fine_tune(figures(4 * 10**24), replace(SMALL, systemic=None))
+    for rule in ("modification-third", "base-not-gpai"):
+        found = finding(rule, case)
+        assert (found.applies, found.state) == (None, OPEN)
+        assert "whether the base model carries systemic risk is not declared" in found.why
+    assert finding("modification-third", fine_tune(figures(1), replace(SMALL, systemic=None))).state is BELOW
 
 
 def test_a_base_of_exactly_the_threshold_is_not_above_it() -> None:
@@ -150,6 +168,16 @@ def test_a_base_model_of_a_pretraining_is_a_contradiction() -> None:
     found = finding("gpai-indicative", fine_tune(figures(10**24), KNOWN, Method.PRETRAINING))
     assert (found.applies, found.state) == (None, OPEN)
     assert "one of the two is not so" in found.why
+
+
+def test_different_base_models_leave_open_what_applies_and_say_so() -> None:
+    words = "the ledgers declare different base models, so none is taken"
+    for method in (Method.FULL, Method.PRETRAINING):
+        case = Case(figures(1), figures(2), method, None, conflict=words)
+        found = finding("modification-third", case)
+        assert (found.applies, found.state, found.why) == (None, OPEN, words)
+        assert found.quantity == "updates or cumulative", "the base model may carry systemic risk"
+    assert finding("gpai-indicative", Case(figures(1), figures(1), Method.PRETRAINING, conflict=words)).applies is None
 
 
 @pytest.mark.parametrize(
@@ -202,6 +230,16 @@ def test_a_small_tune_of_a_model_with_systemic_risk_is_below() -> None:
     """The base model alone is above 10^25: that says nothing of its modifier."""
     states = {f.rule.id: f.state for f in findings(ACT, fine_tune(figures(10**20), SYSTEMIC)) if f.applies}
     assert states == {"modification-third": BELOW, "modification-systemic": BELOW}
+
+
+def test_a_small_tune_of_a_base_above_the_threshold_without_systemic_risk_is_below() -> None:
+    """The base model alone is above 10^25: no rule takes that for its modifier's."""
+    case = fine_tune(Figures(1, 2 * 10**15, 10**16), replace(SYSTEMIC, systemic=False))
+    assert {f.rule.id: f.state for f in findings(ACT, case) if f.applies} == {"modification-third": BELOW}
+    together = finding("base-and-modification-systemic", case)
+    assert (together.applies, together.why) == (False, "the base model's compute is above 1e25 FLOP")
+    at = replace(SYSTEMIC, systemic=False, flop=10**25)
+    assert finding("base-and-modification-systemic", fine_tune(figures(1), at)).state is ABOVE
 
 
 def test_shares_of_a_threshold() -> None:

@@ -6,12 +6,16 @@ import copy
 import json
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flopsd.cli import main
 from flopsd.core.declared import Base, Method
+from flopsd.core.ledger import encode
 from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.report import meaning_lines
 from flopsd.reporting.checking import NO_FIGURES, refused
 from flopsd.reporting.model import Content, State
 from flopsd.reporting.text import COLUMNS, report_text
@@ -19,6 +23,8 @@ from tests.support import enriched
 from tests.support.enriched import SCENES, plain, vector, with_policy
 from tests.support.reports import report, scene
 from tests.support.story import VECTORS
+from tests.support.vectors import signed
+from tests.support.vectors_merged import of_one_node
 
 CASES = sorted(
     str(path.parent.relative_to(VECTORS))
@@ -126,6 +132,19 @@ def test_the_answer_is_the_gravest_of_all_rules() -> None:
     assert [rule.state for rule in made.rules] == [State.INDETERMINATE, State.BELOW]
     assert made.answer.headline == "Cannot be told for 1 of 2 thresholds"
     assert made.answer.says[-1] == "1 further rule: below."
+
+
+def test_a_reading_of_the_text_that_is_above_says_that_it_is_one() -> None:
+    base = Base("b", "known", 10**25 - 1, None, False)
+    counted = enriched.with_guidelines(vector("valid/activity-and-gaps"), 10**6, 10**6)
+    above = with_policy(counted, Method.FULL, base)
+    made = report(above).content
+    assert made is not None
+    assert [(rule.name, rule.reading) for rule in made.rules if rule.state is State.ABOVE] == [
+        ("eu-ai-act/base-and-modification-systemic", True)
+    ]
+    assert "flopsd's reading and not the text's" in made.answer.says[0]
+    assert "(flopsd's reading, not the text's)" in "".join(meaning_lines(above["predicate"]))
 
 
 def test_a_rule_that_may_not_apply_is_not_decided_even_far_above() -> None:
@@ -244,3 +263,18 @@ def test_an_unknown_state_is_not_taken_for_a_verdict() -> None:
     statement["predicate"]["findings"][2]["state"] = "fine"
     with pytest.raises(LedgerError, match="state is not one of"):
         report(statement)
+
+
+@pytest.mark.parametrize("shape", [[], ["--format", "form"], ["--format", "html"], ["--json"]], ids=str)
+def test_a_merged_ledger_whose_children_declared_a_model_is_reported_in_every_format(
+    shape: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    statement = of_one_node("declared-phases")
+    assert statement["predicate"]["totals"]["architecture"] is not None
+    ledger = tmp_path / "job.json"
+    ledger.write_bytes(signed(encode(statement)))
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(ledger), *shape])
+    told = capsys.readouterr()
+    assert (ended.value.code, told.err) == (0, "")
+    assert "the node ledgers tell it" in told.out or shape == ["--json"]

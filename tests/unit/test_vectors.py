@@ -113,6 +113,7 @@ def test_the_ledgers_of_every_release_verify_for_ever(tmp_path: Path) -> None:
     # The rule itself, on what a release would add.
     shutil.copytree(VECTORS / "valid", tmp_path / "0.9.9")
     shutil.copy(PEAKS, tmp_path / "0.9.9")
+    shutil.copy(POLICY, tmp_path / "0.9.9")
     assert len(judge_releases(tmp_path)) == len(list((VECTORS / "valid").iterdir()))
     (tmp_path / "0.9.9" / "p256" / "ledger.journal.jsonl").write_bytes(b"")
     with pytest.raises(NotVerifiedError, match="is cut"):
