@@ -42,7 +42,14 @@ class Past:
         tally = before.tallies[uid]
         if before.boot_id == self._boot_id:
             begin_ns = min(tally.watermark_ns, begin_ns)
-            return Tally(begin_ns, begin_ns, counters=tally.counters, totals=tally.totals, totals_ns=tally.totals_ns)
+            return Tally(
+                begin_ns,
+                begin_ns,
+                energy_at_ns=tally.energy_at_ns,
+                counters=tally.counters,
+                totals=tally.totals,
+                totals_ns=tally.totals_ns,
+            )
         then_wall_ns = tally.watermark_ns - before.begin["ns"] + before.begin["wall_ns"]
         begin_ns -= max(0, begin_ns + self._offset_ns - then_wall_ns)
         return Tally(begin_ns, begin_ns)

@@ -64,7 +64,7 @@ ASSUMPTIONS = (
     "low leaves out the FP32 pipe, which counts integer multiply-adds too, INT8 tensor work, and what is only bounded.",
     "high adds the margins, and the most that the device can do for every interval only bounded or not observed.",
     "A pipe whose rate the table does not state is not in measured; high holds a bound for it.",
-    "Energy is what the devices' counters counted; device seconds without such a counter are named beside it.",
+    "Energy is what the devices' counters counted; device seconds of which none told it are named beside it.",
     "utilization is the share of time in which any kernel ran: a ceiling, never an estimate.",
     "cycles are differences of counters that run on while nobody looks: recoveredSeconds of the gaps are counted by "
     "them. Their origin says their scale as the self-test found it: SM-cycles = counter x N.",
@@ -321,3 +321,5 @@ def _refuse_impossible(history: History, table: PeakTable) -> None:
         tallies = [inc.tallies[uid] for inc in history.incarnations if uid in inc.tallies]
         if sum(tally.recovered_ns for tally in tallies) > sum(tally.total_gap_ns for tally in tallies):
             raise JournalDamagedError(f"device {uid}: more gap time was recovered than there was")
+        if sum(tally.energy_ns for tally in tallies) > sum(tally.job_ns for tally in tallies):
+            raise JournalDamagedError(f"device {uid}: energy was counted for more time than there was")

@@ -73,6 +73,8 @@ def advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None, 
         tells_since_ns = min(tells_since_ns, tally.totals_ns)
     if in_force.bucket == UNDECLARED_PHASE or tells_since_ns < in_force.since_ns:
         return after
+    if tally.energy_at_ns < in_force.since_ns:  # the energy is of time before the phase too
+        tally = replace(tally, energy_mj=after.energy_mj, energy_ns=after.energy_ns)
     return with_share(after, tally, in_force.bucket)
 
 
@@ -81,9 +83,13 @@ def _advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None)
         return _with_absolutes(_grow(tally, reading, reading.work, limits), reading)
     if reading.begin_ns > tally.watermark_ns:
         tally = _gap(tally, reading.begin_ns, _hole_reason(tally))
+    elsewhere = isinstance(reading.work, Gap) and reading.work.reason in ACCOUNTED_ELSEWHERE
+    if elsewhere and "energy_mj" in tally.counters:  # what it grew by until its next reading is another's
+        kept = {name: value for name, value in tally.counters.items() if name != "energy_mj"}
+        tally = replace(tally, counters=kept, energy_at_ns=0)
     after = _with_absolutes(_apply(tally, reading, limits), reading)
     # Totals would count this time again, or another's work as this one's.
-    settled = not isinstance(reading.work, Gap) or reading.work.reason in ACCOUNTED_ELSEWHERE
+    settled = elsewhere or not isinstance(reading.work, Gap)
     if settled and reading.totals is None and after.totals is not None:
         after = replace(after, totals=None, totals_ns=0)
     return after
@@ -200,21 +206,23 @@ def _gap(tally: Tally, until_ns: int, reason: GapReason) -> Tally:
 
 
 def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
-    """New absolute counter values, and the energy that passed since the last ones.
+    """New absolute counter values, the energy that passed since the last ones, and the time that it is of.
 
     A counter that fell has been reset by a driver reload: what it lost is unknown, so nothing is
     added and counting goes on from the new value.
     """
-    absolute, totals, totals_ns = reading.counters, tally.totals, tally.totals_ns
     if reading.totals is not None:
-        totals, totals_ns = reading.totals, reading.end_ns
-    elif not absolute:
+        tally = replace(tally, totals=reading.totals, totals_ns=reading.end_ns)
+    if not reading.counters:
         return tally
-    energy_mj, now, before = tally.energy_mj, absolute.get("energy_mj"), tally.counters.get("energy_mj")
-    if now is not None:
-        energy_mj = (energy_mj or 0) + (now - before if before is not None and now >= before else 0)
-    counters = {**tally.counters, **absolute}
-    return replace(tally, counters=counters, energy_mj=energy_mj, totals=totals, totals_ns=totals_ns)
+    now, before = reading.counters.get("energy_mj"), tally.counters.get("energy_mj")
+    after = replace(tally, counters={**tally.counters, **reading.counters})
+    if now is None:
+        return after
+    if before is not None and now >= before and reading.end_ns > tally.energy_at_ns:
+        energy_mj = (tally.energy_mj or 0) + now - before
+        after = replace(after, energy_mj=energy_mj, energy_ns=tally.energy_ns + reading.end_ns - tally.energy_at_ns)
+    return replace(after, energy_at_ns=reading.end_ns)
 
 
 def _plus(totals: Mapping[K, int], more: Mapping[K, int]) -> Mapping[K, int]:

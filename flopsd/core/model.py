@@ -230,7 +230,9 @@ class Tally:
     recovered_ns: int = 0  # gap time whose work counters told afterwards
     doubt_sm_cycles: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
     unread_ns: Mapping[Pipe, int] = field(default_factory=dict)  # observed time in which this pipe was not read
-    energy_mj: int | None = None  # None: no energy counter was ever read
+    energy_mj: int | None = None  # None: no energy was ever counted
+    energy_ns: int = 0  # time whose energy is in energy_mj
+    energy_at_ns: int = 0  # when the energy in `counters` was read, if there is one
     counters: Mapping[str, int] = field(default_factory=dict)
     totals: Totals | None = None  # at totals_ns; all time since then is gap
     totals_ns: int = 0

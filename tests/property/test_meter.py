@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from flopsd.core.model import (
     Tally,
     Totals,
 )
+from flopsd.core.rated import energy_joules, energy_uncounted, seconds
 from tests.support.strategies import LIMITS, rating, readings, run, sequences, table
 
 
@@ -217,12 +219,50 @@ def test_energy_counts_across_a_gap_and_not_across_a_reset() -> None:
         return Reading("GPU-0", begin_ns, end_ns, Gap(GapReason.DAEMON_DOWN), {"energy_mj": energy_mj})
 
     tally = run([at(0, 1, 500)])
-    assert tally.energy_mj == 0
+    assert tally.energy_mj is None  # where counting begins
     tally = run([at(1, 2, 900)], tally)
-    assert tally.energy_mj == 400
-    tally = run([at(2, 3, 100)], tally)  # the driver was reloaded
-    assert tally.energy_mj == 400
-    assert run([at(3, 4, 150)], tally).energy_mj == 450
+    assert (tally.energy_mj, tally.energy_ns) == (400, 1)
+    tally = run([at(2, 4, 100)], tally)  # the driver was reloaded
+    assert (tally.energy_mj, tally.energy_ns) == (400, 1)
+    tally = run([at(4, 8, 150)], tally)
+    assert (tally.energy_mj, tally.energy_ns) == (450, 5)
+    tally = run([Reading("GPU-0", 8, 16, Gap(GapReason.DEVICE_LOST)), at(20, 32, 250)], tally)
+    assert (tally.energy_mj, tally.energy_ns) == (550, 29)
+
+
+HOUR_NS = 3600 * 10**9
+BUSY = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1000})
+
+
+@pytest.mark.parametrize(
+    ("told", "joules", "uncounted_hours"),
+    [
+        ([(BUSY, 5_000_000), (BUSY, None), (BUSY, None)], None, 3),  # read once: nothing is known
+        ([(BUSY, 0), (BUSY, 7000), (BUSY, None)], "7.000", 2),
+        ([(BUSY, 0), (BUSY, 7000), (Gap(GapReason.DEVICE_LOST), None)], "7.000", 2),
+        ([(BUSY, 0), (Gap(GapReason.DEVICE_LOST), None), (BUSY, 7000)], "7.000", 1),  # it ran through the gap
+        ([(BUSY, 9000), (BUSY, 100), (BUSY, 7100)], "7.000", 2),  # reset: what it lost is not known
+        ([(BUSY, 0), (Gap(GapReason.NOT_OURS), None), (BUSY, 900_000), (BUSY, 907_000)], "7.000", 2),
+        ([(BUSY, 0), (Gap(GapReason.IN_SLICES), 900_000), (BUSY, 907_000)], "7.000", 1),
+    ],
+)
+def test_the_time_whose_energy_no_counter_told_is_named(
+    told: list[tuple[Active | Gap, int | None]], joules: str | None, uncounted_hours: int
+) -> None:
+    tally = run(
+        [
+            Reading("GPU-0", at * HOUR_NS, (at + 1) * HOUR_NS, work, {} if energy is None else {"energy_mj": energy})
+            for at, (work, energy) in enumerate(told)
+        ]
+    )
+    assert (energy_joules([tally]), energy_uncounted([tally])) == (joules, seconds(uncounted_hours * HOUR_NS))
+
+
+@given(sequences)
+def test_energy_is_never_of_more_time_than_was_the_jobs(sequence: list[Reading]) -> None:
+    tally = run(sequence)
+    assert 0 <= tally.energy_ns <= tally.job_ns
+    assert (tally.energy_ns == 0) == (tally.energy_mj is None)
 
 
 def test_a_tally_without_any_counter_has_no_energy_rather_than_zero() -> None:
