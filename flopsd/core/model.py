@@ -188,7 +188,7 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Declared number format of tensor work: shares of pipe-active cycles in parts per million."""
+    """Declared number format of tensor work: shares of pipe-active cycles, parts per million of all tensor work."""
 
     shares_ppm: tuple[tuple[str, int], ...]
     declared_by: str
@@ -198,7 +198,8 @@ class Precision:
         """`bf16`, or `bf16:0.9,fp8:0.1` for a mix."""
         if len(self.shares_ppm) == 1:
             return self.shares_ppm[0][0]
-        return ",".join(f"{name}:{ppm / PPM:g}" for name, ppm in self.shares_ppm)
+        whole = sum(ppm for _, ppm in self.shares_ppm)
+        return ",".join(f"{name}:{ppm / whole:g}" for name, ppm in self.shares_ppm)
 
 
 @dataclass(frozen=True, slots=True)
