@@ -44,6 +44,9 @@ CLOCK_TOLERANCE_PPM = 10_000
 COUNTER_REFRESH_NS = 200_000_000
 # Neuron counts an execution when it completes: one longer than the reading's interval is counted in it whole.
 LONGEST_EXECUTION_NS = 60_000_000_000
+# HMMA is the tensor work that is neither DMMA nor IMMA (DCGM#252): sub-pipes are parts of any tensor activity, and their
+# sum is not more. Of all cycles; fields can be read one after another (DCGM#169), so as wide as the self-test's tolerance.
+SUB_PIPES_TOLERANCE_PPM = 50_000
 _SUB_PIPES = (Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
 
 
@@ -108,6 +111,8 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
     possible = max_plausible_sm_cycles(limits, reading.end_ns - tally.totals_ns + COUNTER_REFRESH_NS)
     if any(cycles > possible for cycles in grown.values()):
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
+    if _sub_pipes_exceed(before, now):
+        return _gap(tally, reading.end_ns, GapReason.CONTRADICTORY)
     duration_ns = reading.end_ns - tally.watermark_ns
     return replace(
         tally,
@@ -129,6 +134,15 @@ def _growth(before: Totals, now: Totals) -> dict[Pipe, int] | None:
     if Pipe.TENSOR in grown:
         grown[Pipe.TENSOR] = max(0, grown[Pipe.TENSOR] - sum(grown.get(pipe, 0) for pipe in _SUB_PIPES))
     return grown
+
+
+def _sub_pipes_exceed(before: Totals, now: Totals) -> bool:
+    """Whether the tensor sub-pipes grew by more than any tensor activity did."""
+    if Pipe.TENSOR not in now.sm_cycles:
+        return False
+    grown = {pipe: cycles - before.sm_cycles[pipe] for pipe, cycles in now.sm_cycles.items()}
+    beyond = sum(grown.get(pipe, 0) for pipe in _SUB_PIPES) - grown[Pipe.TENSOR]
+    return beyond * 1_000_000 > (now.elapsed_sm_cycles - before.elapsed_sm_cycles) * SUB_PIPES_TOLERANCE_PPM
 
 
 def _energy_fell(tally: Tally, reading: Reading) -> bool:

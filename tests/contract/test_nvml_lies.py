@@ -24,6 +24,7 @@ LIES = [
     ("contradict", GapReason.CONTRADICTORY),
     ("range", GapReason.OUT_OF_RANGE),
     ("nan", GapReason.NOT_A_NUMBER),
+    ("infinite", GapReason.NOT_A_NUMBER),
     ("zero", GapReason.ZERO_AT_FULL_LOAD),
     ("gpu_lost", GapReason.DEVICE_LOST),
     ("timeout", GapReason.DRIVER_TIMEOUT),
@@ -51,6 +52,18 @@ def test_each_lie_is_a_gap_with_its_reason_within_two_ticks(open_sim: Open, kind
     true = 14.0e9 * 1.755 * 132 * (0.6 * 4096 + 0.1 * 256)
     assert measured <= true * 1.3 if kind == "contradict" else measured <= true * 1.0001
     assert high >= true
+
+
+@pytest.mark.parametrize("counters", ["none", "average"])
+def test_parts_of_the_tensor_activity_that_are_more_than_all_of_it_are_a_contradiction(
+    open_sim: Open, counters: str
+) -> None:
+    lie = Segment(1000, hmma=0.3, imma=0.2, dfma=0.2, any_tensor=0.5, util=100, watts=650)
+    near = Segment(1000, hmma=0.3, imma=0.22, any_tensor=0.5, util=100, watts=650)
+    source, clock = open_sim(h100((lie,), counters=counters), h100((near,), counters=counters))
+    fold = Fold(source, clock).read(10).read(1000, 6)
+    assert fold.reasons(HIT) == [GapReason.STARTING, *[GapReason.CONTRADICTORY] * 6]
+    assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 6]
 
 
 @pytest.mark.parametrize("kind", ["timeout", "nan", "streaming_off", "zero"])

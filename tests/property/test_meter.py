@@ -267,3 +267,15 @@ def test_energy_is_never_of_more_time_than_was_the_jobs(sequence: list[Reading])
 
 def test_a_tally_without_any_counter_has_no_energy_rather_than_zero() -> None:
     assert run([Reading("GPU-0", 0, 10, Counted(5))]).energy_mj is None
+
+
+@pytest.mark.parametrize(("sub_pipes", "counted"), [(50, True), (60, True), (61, False)])
+def test_running_counters_whose_parts_outgrow_the_whole_count_nothing(sub_pipes: int, counted: bool) -> None:
+    def at(begin_ns: int, any_tensor: int, hmma: int, imma: int) -> Reading:
+        pipes = {Pipe.TENSOR: any_tensor, Pipe.TENSOR_HMMA: hmma, Pipe.TENSOR_IMMA: imma}
+        return Reading("GPU-0", begin_ns, begin_ns + 10, Growth(), {}, Totals("o", 20 * begin_ns, pipes))
+
+    tally = run([at(0, 7, 1, 2), at(10, 7 + 50, 1 + sub_pipes - 20, 2 + 20)])
+    assert sum(tally.active_sm_cycles.values()) == (sub_pipes if counted else 0)
+    assert tally.gap_ns.get(GapReason.CONTRADICTORY, 0) == (0 if counted else 10)
+    assert run([at(20, 70, 45, 25)], tally).total_observed_ns > tally.total_observed_ns  # it goes on from there
