@@ -21,7 +21,7 @@ from flopsd.core.basis import (
 )
 from flopsd.core.figures import by_phase, figures_json, gap_ceiling_flop, rows, sum_figures, total, total_of
 from flopsd.core.meaning import Meaning, meaning, told
-from flopsd.core.meter import COUNTER_REFRESH_NS, max_plausible_sm_cycles
+from flopsd.core.meter import COUNTER_REFRESH_NS, max_counted_flop, max_plausible_sm_cycles
 from flopsd.core.model import (
     ACCOUNTED_ELSEWHERE,
     ESTIMATING,
@@ -297,7 +297,7 @@ def _gap(incarnation: Incarnation, gap: GapInterval, table: PeakTable) -> dict[s
 
 
 def _refuse_impossible(history: History, table: PeakTable) -> None:
-    """No device was active for more cycles than it had, and rows and devices fit together."""
+    """No device was active for more cycles than it had or did more than it can, and rows and devices fit together."""
     for incarnation in history.incarnations:
         for entry in incarnation.devices.values():
             if entry.part_id is not None and entry.part_id not in table.parts:
@@ -305,6 +305,11 @@ def _refuse_impossible(history: History, table: PeakTable) -> None:
                     f"the journal rates {entry.device.uid} by row {entry.part_id!r}, which the peak table does not have"
                 )
             tally, rating = incarnation.tallies[entry.device.uid], rating_of(incarnation, entry.device.uid, table)
+            most = max_counted_flop(rating.limits, tally.job_ns)
+            if most is not None and tally.counted_flop > most:
+                raise JournalDamagedError(
+                    f"of device {entry.device.uid} {tally.counted_flop} FLOP were counted of {most} possible ones"
+                )
             if not isinstance(rating.limits, Limits):
                 continue
             for (evidence, pipe), cycles in tally.active_sm_cycles.items():

@@ -7,7 +7,8 @@ Laws (tests/property/test_meter.py):
   - splitting a reading changes no total;
   - counters that run on lose nothing, however many readings of them are missed;
   - what a phase accounts for is part of the whole, and grows as it does;
-  - no pipe is active for more cycles than the device has in the time that is known.
+  - no pipe is active for more cycles than the device has in the time that is known;
+  - no more is counted than the device can do in the job's time and one longest execution before it.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ CLOCK_TOLERANCE_PPM = 10_000
 COUNTER_REFRESH_NS = 200_000_000
 # Neuron counts an execution when it completes: one longer than the reading's interval is counted in it whole.
 LONGEST_EXECUTION_NS = 60_000_000_000
-# HMMA is the tensor work that is neither DMMA nor IMMA (DCGM#252): sub-pipes are parts of any tensor activity, and their
-# sum is not more. Of all cycles; fields can be read one after another (DCGM#169), so as wide as the self-test's tolerance.
+# HMMA is the tensor work that is neither DMMA nor IMMA (DCGM#252), so sub-pipes are parts of any tensor activity. Some
+# are read one after another (DCGM#169): as much of all cycles as the self-test lets a counter be off its percentage.
 SUB_PIPES_TOLERANCE_PPM = 50_000
 _SUB_PIPES = (Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
 
@@ -59,6 +60,16 @@ def max_plausible_sm_cycles(limits: Limits, duration_ns: int) -> int:
     """`max_sm_cycles` with the tolerance of the clock's reading."""
     possible = max_sm_cycles(limits, duration_ns)
     return possible + possible * CLOCK_TOLERANCE_PPM // 1_000_000 + 1
+
+
+def max_counted_flop(limits: Limits | ChipLimits | None, duration_ns: int) -> int | None:
+    """FLOP that can be counted of `duration_ns`, with what one execution did before; None: not known."""
+    possible_ns = duration_ns + LONGEST_EXECUTION_NS
+    if isinstance(limits, ChipLimits):
+        return limits.flop_per_s * possible_ns // 1_000_000_000
+    if limits is None or limits.flop_per_cycle is None:
+        return None
+    return max_sm_cycles(limits, possible_ns) * limits.flop_per_cycle
 
 
 def advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None, in_force: InForce = NOBODY) -> Tally:
@@ -187,12 +198,10 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
 
 
 def _count(tally: Tally, end_ns: int, duration_ns: int, flop: int, limits: Limits | ChipLimits | None) -> Tally:
-    if limits is None:
+    at_once, in_all = (max_counted_flop(limits, ns) for ns in (duration_ns, tally.job_ns + duration_ns))
+    if at_once is None or in_all is None:
         return _gap(tally, end_ns, GapReason.UNKNOWN_DEVICE)
-    absurd = isinstance(limits, ChipLimits) and flop * 1_000_000_000 > limits.flop_per_s * (
-        duration_ns + LONGEST_EXECUTION_NS
-    )
-    if flop < 0 or absurd:
+    if not 0 <= flop <= at_once or tally.counted_flop + flop > in_all:
         return _gap(tally, end_ns, GapReason.OUT_OF_RANGE)
     return replace(
         tally,

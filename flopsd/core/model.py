@@ -208,6 +208,7 @@ class Limits:
 
     sm_count: int
     sm_clock_max_mhz: int
+    flop_per_cycle: int | None = None  # of an SM with every pipe at its fastest, dense; None: not known
 
 
 @dataclass(frozen=True, slots=True)

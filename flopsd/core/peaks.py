@@ -204,7 +204,7 @@ class PeakTable:
         clocks = [c for c in (device.sm_clock_max_mhz, part.tensor_ref_mhz, part.vector_ref_mhz) if c]
         if sm_count is None or not clocks:
             return None
-        return Limits(sm_count, max(clocks))
+        return Limits(sm_count, max(clocks), self.ceiling_flop_per_cycle(part, None))
 
     def margin_ppm(self, evidence: Evidence) -> int:
         return self.margins[evidence].ppm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -11,14 +12,23 @@ from hypothesis import strategies as st
 from flopsd.core.account import grew_from
 from flopsd.core.codec import tally_from_record, tally_record
 from flopsd.core.figures import gap_ceiling_flop, rows, sum_figures, total
-from flopsd.core.meter import CLOCK_TOLERANCE_PPM, COUNTER_REFRESH_NS, advance, max_sm_cycles, new_gaps
+from flopsd.core.meter import (
+    CLOCK_TOLERANCE_PPM,
+    COUNTER_REFRESH_NS,
+    advance,
+    max_counted_flop,
+    max_sm_cycles,
+    new_gaps,
+)
 from flopsd.core.model import (
     Active,
+    ChipLimits,
     Counted,
     Evidence,
     Gap,
     GapReason,
     Growth,
+    Limits,
     Pipe,
     Precision,
     Reading,
@@ -279,3 +289,43 @@ def test_running_counters_whose_parts_outgrow_the_whole_count_nothing(sub_pipes:
     assert sum(tally.active_sm_cycles.values()) == (sub_pipes if counted else 0)
     assert tally.gap_ns.get(GapReason.CONTRADICTORY, 0) == (0 if counted else 10)
     assert run([at(20, 70, 45, 25)], tally).total_observed_ns > tally.total_observed_ns  # it goes on from there
+
+
+CHIP = ChipLimits(10**12)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 100), st.integers(0, 200), st.booleans()), max_size=20),
+    st.sampled_from([CHIP, LIMITS]),
+)
+def test_no_more_is_counted_than_the_device_can_do(
+    steps: list[tuple[int, int, bool]], limits: ChipLimits | Limits
+) -> None:
+    """Steps of (seconds, FLOP in hundredths of what a minute can hold, whether it was another's)."""
+    tally, minute = Tally(0, 0), max_counted_flop(limits, 0)
+    assert minute is not None
+    for seconds_, share, others in steps:
+        end_ns = tally.watermark_ns + seconds_ * 10**9
+        work = Gap(GapReason.NOT_OURS) if others else Counted(minute * share // 100)
+        tally = advance(tally, Reading("NC", tally.watermark_ns, end_ns, work), limits)
+        most = max_counted_flop(limits, tally.job_ns)
+        assert most is not None
+        assert tally.counted_flop <= most
+
+
+def test_one_long_execution_is_counted_whole_and_the_next_is_not_given_its_time_again() -> None:
+    tally = Tally(0, 0)
+    for second in range(100):
+        reading = Reading("NC", second * 10**9, (second + 1) * 10**9, Counted(50 * 10**12))
+        tally = advance(tally, reading, CHIP)
+    assert tally.counted_flop == 150 * 10**12  # of 160 that 100 s and one execution of 60 s can hold
+    assert tally.gap_ns == {GapReason.OUT_OF_RANGE: 97 * 10**9}
+
+
+def test_where_no_peak_tells_what_can_be_counted_nothing_is() -> None:
+    reading = Reading("GPU-0", 0, 10**9, Counted(5))
+    assert advance(Tally(0, 0), reading, Limits(132, 1980)).gap_ns == {GapReason.UNKNOWN_DEVICE: 10**9}
+    assert advance(Tally(0, 0), reading, LIMITS).counted_flop == 5
+    assert advance(Tally(0, 0), replace(reading, work=Counted(10**18)), LIMITS).gap_ns == {
+        GapReason.OUT_OF_RANGE: 10**9
+    }
