@@ -38,7 +38,7 @@ def test_rates_times_clocks_give_every_datasheet_figure() -> None:
             computed = row["flop_per_cycle_per_sm"][pipe][fmt] * row["sm_count"] * mhz / 1e6
             assert computed == pytest.approx(tflops, rel=0.013), (row["id"], name)
             checked += 1
-    assert checked == 132
+    assert checked == 133
 
 
 def test_every_row_says_how_it_is_known() -> None:
@@ -183,3 +183,10 @@ def test_a_counter_is_rated_by_the_declared_formats_that_it_counts(
     tensor = part.rates(Pipe.TENSOR, mix)
     exact = sum(part.tensor_flop_per_cycle[name] * ppm for name, ppm in mix.shares_ppm) / 10**6
     assert (tensor.low, tensor.high) == (math.floor(exact), math.ceil(exact))
+
+
+@pytest.mark.parametrize(("row", "int4"), [("t4", 4096), ("a10g", 4096), ("l4", 4096), ("l40s", 4096), ("a100-pcie", 8192)])  # fmt: skip
+def test_integers_are_bounded_by_the_fastest_that_the_part_has(row: str, int4: int) -> None:
+    part = table().parts[row]
+    assert part.rates(Pipe.TENSOR_IMMA, None).high == int4
+    assert part.highest_tensor_rate(None) == int4
