@@ -18,7 +18,7 @@ from flopsd.core.meaning import meaning
 from flopsd.core.model import ESTIMATING, Device, DeviceUid, Evidence, Figures, GapReason, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy import Case, Policy, findings
-from flopsd.core.rated import rating_of, seconds
+from flopsd.core.rated import energy_uncounted, rating_of, seconds
 from flopsd.core.records import History
 from flopsd.outlook import NOTHING_BEFORE, NS_PER_S, mean_rates, outlook
 from flopsd.snapshot import DeviceState, Snapshot, SourceState
@@ -160,6 +160,7 @@ def _device(device: Device, figures: Figures, tallies: Sequence[Tally]) -> Facts
         "gaps": {reason.value: seconds(ns) for reason, ns in gaps.items()},
         "recoveredSeconds": seconds(sum(t.recovered_ns for t in tallies)),
         "energyMillijoules": str(sum(energies)) if energies else None,
+        "energyUncountedSeconds": energy_uncounted(tallies),
     }
 
 

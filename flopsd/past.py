@@ -47,7 +47,14 @@ class Past:
         tally = before.tallies[uid]
         if before.boot_id == self._boot_id:
             begin_ns = min(tally.watermark_ns, begin_ns)
-            return Tally(begin_ns, begin_ns, counters=tally.counters, totals=tally.totals, totals_ns=tally.totals_ns)
+            return Tally(
+                begin_ns,
+                begin_ns,
+                energy_at_ns=tally.energy_at_ns,
+                counters=tally.counters,
+                totals=tally.totals,
+                totals_ns=tally.totals_ns,
+            )
         passed_ns = self._passed_ns(before)
         begin_ns = 0 if passed_ns < 0 else begin_ns - passed_ns - (before.last_ns - tally.watermark_ns)
         return Tally(begin_ns, begin_ns)

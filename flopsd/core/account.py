@@ -103,6 +103,7 @@ def grew_from(before: Tally, after: Tally) -> bool:
         and before.counted_flop <= after.counted_flop
         and before.busy_sm_cycles <= after.busy_sm_cycles
         and (before.energy_mj is None or (after.energy_mj is not None and before.energy_mj <= after.energy_mj))
+        and before.energy_ns <= after.energy_ns
         and _grew(before.active_sm_cycles, after.active_sm_cycles)
         and _grew(before.observed_ns, after.observed_ns)
         and _grew(before.gap_ns, after.gap_ns)

@@ -49,8 +49,12 @@ def tally_record(index: int, tally: Tally) -> dict[str, Any]:
         record["totals"] = [tally.totals.origin, tally.totals_ns, tally.totals.elapsed_sm_cycles, *counters]
     if tally.energy_mj is not None:
         record["energy_mj"] = tally.energy_mj
+    if tally.energy_ns:
+        record["energy_ns"] = tally.energy_ns
     if tally.counters:
         record["counters"] = dict(tally.counters)
+    if "energy_mj" in tally.counters and tally.energy_at_ns != tally.watermark_ns:
+        record["energy_at_ns"] = tally.energy_at_ns
     if tally.phases:
         record["phases"] = {name: _share_record(share) for name, share in tally.phases.items()}
     return record
@@ -64,6 +68,7 @@ def _share_record(share: Tally) -> dict[str, Any]:
 
 def tally_from_record(record: Record, begin_ns: int) -> Tally:
     """The inverse of `tally_record`. Raises KeyError, TypeError or ValueError on anything else."""
+    counters = {name: count(value) for name, value in record.get("counters", {}).items()}
     return Tally(
         begin_ns=begin_ns,
         watermark_ns=count(record["to_ns"], signed=True),  # a gap that began before the boot lies below zero
@@ -76,7 +81,9 @@ def tally_from_record(record: Record, begin_ns: int) -> Tally:
         doubt_sm_cycles=_from_evidence(record.get("doubt_sm_cycles", {})),
         unread_ns={Pipe(name): count(ns) for name, ns in record.get("unread_ns", {}).items()},
         energy_mj=None if "energy_mj" not in record else count(record["energy_mj"]),
-        counters={name: count(value) for name, value in record.get("counters", {}).items()},
+        energy_ns=count(record.get("energy_ns", 0)),
+        energy_at_ns=count(record.get("energy_at_ns", record["to_ns"]), signed=True) if "energy_mj" in counters else 0,
+        counters=counters,
         totals=_totals(record["totals"]) if "totals" in record else None,
         totals_ns=count(record["totals"][1], signed=True) if "totals" in record else 0,
         phases={name: _share_from(name, share) for name, share in record.get("phases", {}).items()},
@@ -85,7 +92,7 @@ def tally_from_record(record: Record, begin_ns: int) -> Tally:
 
 def _share_from(name: str, record: Record) -> Tally:
     split_bucket(name)
-    if {"phases", "totals", "counters", "index"} & record.keys():
+    if {"phases", "totals", "counters", "energy_at_ns", "index"} & record.keys():
         raise ValueError(f"the share of phase {name!r:.80} has what no share has")
     return tally_from_record(record, 0)
 

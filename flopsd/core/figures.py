@@ -196,9 +196,8 @@ def precision_label(pipe: Pipe | None, rating: Rating) -> str:
     """The format that a pipe's FLOP are counted in: fixed by the pipe, declared, or `undeclared`."""
     if pipe is not None and not takes_a_declaration(pipe):
         return _FIXED_FORMAT.get(pipe, pipe.value)
-    if rating.part is None or rating.precision is None or not rating.part.declares(rating.precision):
-        return UNDECLARED
-    return rating.precision.label
+    declared = None if rating.part is None else rating.part.declared(pipe, rating.precision)
+    return UNDECLARED if declared is None else declared.label
 
 
 def _less(flop: int, margin_ppm: int) -> int:

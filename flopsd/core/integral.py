@@ -13,6 +13,11 @@ from dataclasses import dataclass
 ClockSample = tuple[int, int]  # boot time in ns, MHz
 
 
+def is_clock(mhz: float, max_mhz: int | None) -> bool:
+    """Whether a sample can be a clock: not zero, and not beyond twice the maximum, which no boost reaches."""
+    return mhz > 0 and (max_mhz is None or mhz <= 2 * max_mhz)
+
+
 @dataclass(frozen=True, slots=True)
 class Cycles:
     """Cycles of one SM in an interval; true are `cycles` +- `doubt_cycles`."""

@@ -21,7 +21,7 @@ from flopsd.core.basis import (
 )
 from flopsd.core.figures import by_phase, figures_json, gap_ceiling_flop, rows, sum_figures, total, total_of
 from flopsd.core.meaning import Meaning, meaning, told
-from flopsd.core.meter import COUNTER_REFRESH_NS, max_plausible_sm_cycles
+from flopsd.core.meter import COUNTER_REFRESH_NS, max_counted_flop, max_plausible_sm_cycles
 from flopsd.core.model import (
     ACCOUNTED_ELSEWHERE,
     ESTIMATING,
@@ -65,7 +65,7 @@ ASSUMPTIONS = (
     "low leaves out the FP32 pipe, which counts integer multiply-adds too, INT8 tensor work, and what is only bounded.",
     "high adds the margins, and the most that the device can do for every interval only bounded or not observed.",
     "A pipe whose rate the table does not state is not in measured; high holds a bound for it.",
-    "Energy is what the devices' counters counted; device seconds without such a counter are named beside it.",
+    "Energy is what the devices' counters counted; device seconds of which none told it are named beside it.",
     "utilization is the share of time in which any kernel ran: a ceiling, never an estimate.",
     "cycles are differences of counters that run on while nobody looks: recoveredSeconds of the gaps are counted by "
     "them. Their origin says their scale as the self-test found it: SM-cycles = counter x N.",
@@ -298,7 +298,7 @@ def _gap(incarnation: Incarnation, gap: GapInterval, table: PeakTable) -> dict[s
 
 
 def _refuse_impossible(history: History, table: PeakTable) -> None:
-    """No device was active for more cycles than it had, and rows and devices fit together."""
+    """No device was active for more cycles than it had or did more than it can, and rows and devices fit together."""
     for incarnation in history.incarnations:
         for entry in incarnation.devices.values():
             if entry.part_id is not None and entry.part_id not in table.parts:
@@ -306,6 +306,11 @@ def _refuse_impossible(history: History, table: PeakTable) -> None:
                     f"the journal rates {entry.device.uid} by row {entry.part_id!r}, which the peak table does not have"
                 )
             tally, rating = incarnation.tallies[entry.device.uid], rating_of(incarnation, entry.device.uid, table)
+            most = max_counted_flop(rating.limits, tally.job_ns)
+            if most is not None and tally.counted_flop > most:
+                raise JournalDamagedError(
+                    f"of device {entry.device.uid} {tally.counted_flop} FLOP were counted of {most} possible ones"
+                )
             if not isinstance(rating.limits, Limits):
                 continue
             for (evidence, pipe), cycles in tally.active_sm_cycles.items():
@@ -322,3 +327,5 @@ def _refuse_impossible(history: History, table: PeakTable) -> None:
         tallies = [inc.tallies[uid] for inc in history.incarnations if uid in inc.tallies]
         if sum(tally.recovered_ns for tally in tallies) > sum(tally.total_gap_ns for tally in tallies):
             raise JournalDamagedError(f"device {uid}: more gap time was recovered than there was")
+        if sum(tally.energy_ns for tally in tallies) > sum(tally.job_ns for tally in tallies):
+            raise JournalDamagedError(f"device {uid}: energy was counted for more time than there was")

@@ -7,7 +7,8 @@ Laws (tests/property/test_meter.py):
   - splitting a reading changes no total;
   - counters that run on lose nothing, however many readings of them are missed;
   - what a phase accounts for is part of the whole, and grows as it does;
-  - no pipe is active for more cycles than the device has in the time that is known.
+  - no pipe is active for more cycles than the device has in the time that is known;
+  - no more is counted than the device can do in the job's time and one longest execution before it.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ CLOCK_TOLERANCE_PPM = 10_000
 COUNTER_REFRESH_NS = 200_000_000
 # Neuron counts an execution when it completes: one longer than the reading's interval is counted in it whole.
 LONGEST_EXECUTION_NS = 60_000_000_000
+# HMMA is the tensor work that is neither DMMA nor IMMA (DCGM#252), so sub-pipes are parts of any tensor activity. Some
+# are read one after another (DCGM#169): as much of all cycles as the self-test lets a counter be off its percentage.
+SUB_PIPES_TOLERANCE_PPM = 50_000
 _SUB_PIPES = (Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
 
 
@@ -56,6 +60,16 @@ def max_plausible_sm_cycles(limits: Limits, duration_ns: int) -> int:
     """`max_sm_cycles` with the tolerance of the clock's reading."""
     possible = max_sm_cycles(limits, duration_ns)
     return possible + possible * CLOCK_TOLERANCE_PPM // 1_000_000 + 1
+
+
+def max_counted_flop(limits: Limits | ChipLimits | None, duration_ns: int) -> int | None:
+    """FLOP that can be counted of `duration_ns`, with what one execution did before; None: not known."""
+    possible_ns = duration_ns + LONGEST_EXECUTION_NS
+    if isinstance(limits, ChipLimits):
+        return limits.flop_per_s * possible_ns // 1_000_000_000
+    if limits is None or limits.flop_per_cycle is None:
+        return None
+    return max_sm_cycles(limits, possible_ns) * limits.flop_per_cycle
 
 
 def advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None, in_force: InForce = NOBODY) -> Tally:
@@ -73,6 +87,8 @@ def advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None, 
         tells_since_ns = min(tells_since_ns, tally.totals_ns)
     if in_force.bucket == UNDECLARED_PHASE or tells_since_ns < in_force.since_ns:
         return after
+    if tally.energy_at_ns < in_force.since_ns:  # the energy is of time before the phase too
+        tally = replace(tally, energy_mj=after.energy_mj, energy_ns=after.energy_ns)
     return with_share(after, tally, in_force.bucket)
 
 
@@ -81,9 +97,13 @@ def _advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None)
         return _with_absolutes(_grow(tally, reading, reading.work, limits), reading)
     if reading.begin_ns > tally.watermark_ns:
         tally = _gap(tally, reading.begin_ns, _hole_reason(tally))
+    elsewhere = isinstance(reading.work, Gap) and reading.work.reason in ACCOUNTED_ELSEWHERE
+    if elsewhere and "energy_mj" in tally.counters:  # what it grew by until its next reading is another's
+        kept = {name: value for name, value in tally.counters.items() if name != "energy_mj"}
+        tally = replace(tally, counters=kept, energy_at_ns=0)
     after = _with_absolutes(_apply(tally, reading, limits), reading)
     # Totals would count this time again, or another's work as this one's.
-    settled = not isinstance(reading.work, Gap) or reading.work.reason in ACCOUNTED_ELSEWHERE
+    settled = elsewhere or not isinstance(reading.work, Gap)
     if settled and reading.totals is None and after.totals is not None:
         after = replace(after, totals=None, totals_ns=0)
     return after
@@ -102,6 +122,8 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
     possible = max_plausible_sm_cycles(limits, reading.end_ns - tally.totals_ns + COUNTER_REFRESH_NS)
     if any(cycles > possible for cycles in grown.values()):
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
+    if _sub_pipes_exceed(before, now):
+        return _gap(tally, reading.end_ns, GapReason.CONTRADICTORY)
     duration_ns = reading.end_ns - tally.watermark_ns
     return replace(
         tally,
@@ -123,6 +145,15 @@ def _growth(before: Totals, now: Totals) -> dict[Pipe, int] | None:
     if Pipe.TENSOR in grown:
         grown[Pipe.TENSOR] = max(0, grown[Pipe.TENSOR] - sum(grown.get(pipe, 0) for pipe in _SUB_PIPES))
     return grown
+
+
+def _sub_pipes_exceed(before: Totals, now: Totals) -> bool:
+    """Whether the tensor sub-pipes grew by more than any tensor activity did."""
+    if Pipe.TENSOR not in now.sm_cycles:
+        return False
+    grown = {pipe: cycles - before.sm_cycles[pipe] for pipe, cycles in now.sm_cycles.items()}
+    beyond = sum(grown.get(pipe, 0) for pipe in _SUB_PIPES) - grown[Pipe.TENSOR]
+    return beyond * 1_000_000 > (now.elapsed_sm_cycles - before.elapsed_sm_cycles) * SUB_PIPES_TOLERANCE_PPM
 
 
 def _energy_fell(tally: Tally, reading: Reading) -> bool:
@@ -167,12 +198,10 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
 
 
 def _count(tally: Tally, end_ns: int, duration_ns: int, flop: int, limits: Limits | ChipLimits | None) -> Tally:
-    if limits is None:
+    at_once, in_all = (max_counted_flop(limits, ns) for ns in (duration_ns, tally.job_ns + duration_ns))
+    if at_once is None or in_all is None:
         return _gap(tally, end_ns, GapReason.UNKNOWN_DEVICE)
-    absurd = isinstance(limits, ChipLimits) and flop * 1_000_000_000 > limits.flop_per_s * (
-        duration_ns + LONGEST_EXECUTION_NS
-    )
-    if flop < 0 or absurd:
+    if not 0 <= flop <= at_once or tally.counted_flop + flop > in_all:
         return _gap(tally, end_ns, GapReason.OUT_OF_RANGE)
     return replace(
         tally,
@@ -200,21 +229,23 @@ def _gap(tally: Tally, until_ns: int, reason: GapReason) -> Tally:
 
 
 def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
-    """New absolute counter values, and the energy that passed since the last ones.
+    """New absolute counter values, the energy that passed since the last ones, and the time that it is of.
 
     A counter that fell has been reset by a driver reload: what it lost is unknown, so nothing is
     added and counting goes on from the new value.
     """
-    absolute, totals, totals_ns = reading.counters, tally.totals, tally.totals_ns
     if reading.totals is not None:
-        totals, totals_ns = reading.totals, reading.end_ns
-    elif not absolute:
+        tally = replace(tally, totals=reading.totals, totals_ns=reading.end_ns)
+    if not reading.counters:
         return tally
-    energy_mj, now, before = tally.energy_mj, absolute.get("energy_mj"), tally.counters.get("energy_mj")
-    if now is not None:
-        energy_mj = (energy_mj or 0) + (now - before if before is not None and now >= before else 0)
-    counters = {**tally.counters, **absolute}
-    return replace(tally, counters=counters, energy_mj=energy_mj, totals=totals, totals_ns=totals_ns)
+    now, before = reading.counters.get("energy_mj"), tally.counters.get("energy_mj")
+    after = replace(tally, counters={**tally.counters, **reading.counters})
+    if now is None:
+        return after
+    if before is not None and now >= before and reading.end_ns > tally.energy_at_ns:
+        energy_mj = (tally.energy_mj or 0) + now - before
+        after = replace(after, energy_mj=energy_mj, energy_ns=tally.energy_ns + reading.end_ns - tally.energy_at_ns)
+    return replace(after, energy_at_ns=reading.end_ns)
 
 
 def _plus(totals: Mapping[K, int], more: Mapping[K, int]) -> Mapping[K, int]:

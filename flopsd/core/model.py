@@ -191,7 +191,7 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Declared number format of tensor work: shares of pipe-active cycles in parts per million."""
+    """Declared number format of tensor work: shares of pipe-active cycles, parts per million of all tensor work."""
 
     shares_ppm: tuple[tuple[str, int], ...]
     declared_by: str
@@ -201,7 +201,8 @@ class Precision:
         """`bf16`, or `bf16:0.9,fp8:0.1` for a mix."""
         if len(self.shares_ppm) == 1:
             return self.shares_ppm[0][0]
-        return ",".join(f"{name}:{ppm / PPM:g}" for name, ppm in self.shares_ppm)
+        whole = sum(ppm for _, ppm in self.shares_ppm)
+        return ",".join(f"{name}:{ppm / whole:g}" for name, ppm in self.shares_ppm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,7 @@ class Limits:
 
     sm_count: int
     sm_clock_max_mhz: int
+    flop_per_cycle: int | None = None  # of an SM with every pipe at its fastest, dense; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,9 @@ class Tally:
     recovered_ns: int = 0  # gap time whose work counters told afterwards
     doubt_sm_cycles: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
     unread_ns: Mapping[Pipe, int] = field(default_factory=dict)  # observed time in which this pipe was not read
-    energy_mj: int | None = None  # None: no energy counter was ever read
+    energy_mj: int | None = None  # None: no energy was ever counted
+    energy_ns: int = 0  # time whose energy is in energy_mj
+    energy_at_ns: int = 0  # when the energy in `counters` was read, if there is one
     counters: Mapping[str, int] = field(default_factory=dict)
     totals: Totals | None = None  # at totals_ns; all time since then is gap
     totals_ns: int = 0

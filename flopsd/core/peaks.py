@@ -7,10 +7,10 @@ by their exact NVML name or by their exact PCI device id, never by a part of a n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flopsd.core.model import PPM, ChipLimits, Device, Evidence, Limits, Pipe, Precision
+from flopsd.core.model import ChipLimits, Device, Evidence, Limits, Pipe, Precision
 from flopsd.errors import PeakTableError, UnknownDeviceError
 
 TENSOR_PIPES = (Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
@@ -77,9 +77,10 @@ class Part:
         if pipe is Pipe.TENSOR_DFMA:
             rate = self.tensor_flop_per_cycle.get("fp64")
             return Rates(rate, rate, rate)
-        if self.declares(precision):
-            declared = self._mix(precision, self.tensor_flop_per_cycle)
-            return Rates(declared, declared, self._mix(precision, self._highest_rates()))
+        told = self.declared(pipe, precision)
+        if told is not None:
+            declared = _mix(told, self.tensor_flop_per_cycle)
+            return Rates(declared, declared, -_mix(told, {n: -rate for n, rate in self._highest_rates().items()}))
         candidates = self.tensor_flop_per_cycle if pipe is Pipe.TENSOR else HMMA_FORMATS
         formats = [name for name in candidates if name in self.tensor_flop_per_cycle]
         if not formats:
@@ -95,11 +96,18 @@ class Part:
         """Whether a declaration fits this part: every format in it is one that the part has."""
         return precision is not None and all(name in self.tensor_flop_per_cycle for name, _ in precision.shares_ppm)
 
+    def declared(self, pipe: Pipe | None, precision: Precision | None) -> Precision | None:
+        """What a declaration says of a pipe's work, or of all tensor work: the shares of the formats that are counted
+        there. None: nothing, since it does not fit this part or names none of them."""
+        if precision is None or not self.declares(precision):
+            return None
+        counted = HMMA_FORMATS if pipe is Pipe.TENSOR_HMMA else tuple(self.tensor_flop_per_cycle)
+        shares = tuple((name, ppm) for name, ppm in precision.shares_ppm if ppm and name in counted)
+        return replace(precision, shares_ppm=shares) if shares else None
+
     def highest_tensor_rate(self, precision: Precision | None) -> int:
         """FLOP per cycle of the declared mix, or of the fastest format where none is declared."""
-        if self.declares(precision):
-            return self._mix(precision, self._highest_rates())
-        return max(self._highest_rates().values(), default=0)
+        return self.rates(Pipe.TENSOR, precision).high or 0
 
     def _highest(self, *names: str) -> int | None:
         tables = (self.tensor_flop_per_cycle, self.disputed_tensor_flop_per_cycle)
@@ -110,11 +118,6 @@ class Part:
             name: max(rate, self.disputed_tensor_flop_per_cycle.get(name, 0))
             for name, rate in self.tensor_flop_per_cycle.items()
         }
-
-    @staticmethod
-    def _mix(precision: Precision | None, rates: Mapping[str, int]) -> int:
-        assert precision is not None
-        return sum(rates[name] * ppm for name, ppm in precision.shares_ppm) // PPM
 
     def datasheet_peaks(self, slice_sm_count: int | None = None) -> list[tuple[Pipe | None, str, int]]:
         """Dense datasheet peaks, the denominators of MFU: (pipe, format, FLOP/s); pipe is None for a whole chip.
@@ -201,7 +204,7 @@ class PeakTable:
         clocks = [c for c in (device.sm_clock_max_mhz, part.tensor_ref_mhz, part.vector_ref_mhz) if c]
         if sm_count is None or not clocks:
             return None
-        return Limits(sm_count, max(clocks))
+        return Limits(sm_count, max(clocks), self.ceiling_flop_per_cycle(part, None))
 
     def margin_ppm(self, evidence: Evidence) -> int:
         return self.margins[evidence].ppm
@@ -233,6 +236,12 @@ class PeakTable:
             ) from fault
         _check(parts, table)
         return table
+
+
+def _mix(precision: Precision, rates: Mapping[str, int]) -> int:
+    """The mean rate of the declared formats, rounded down."""
+    whole = sum(ppm for _, ppm in precision.shares_ppm)
+    return sum(rates[name] * ppm for name, ppm in precision.shares_ppm) // whole
 
 
 def _part(row: Mapping[str, Any]) -> Part:

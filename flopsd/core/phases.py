@@ -58,7 +58,7 @@ def with_share(after: Tally, before: Tally, name: str) -> Tally:
 
 def remainder(tally: Tally) -> Tally:
     """What no phase accounts for. Raises ValueError where phases account for more than there is."""
-    left = replace(tally, phases={}, counters={}, totals=None, totals_ns=0)
+    left = replace(tally, phases={}, counters={}, energy_at_ns=0, totals=None, totals_ns=0)
     for share in tally.phases.values():
         left = _difference(left, share)
     return left
@@ -78,9 +78,10 @@ def _difference(whole: Tally, part: Tally) -> Tally:
         _less(whole.doubt_sm_cycles, part.doubt_sm_cycles),
         _less(whole.unread_ns, part.unread_ns),
         energy_mj,
+        whole.energy_ns - part.energy_ns,
     )
     amounts = (difference.span_ns, difference.counted_flop, difference.busy_sm_cycles, difference.recovered_ns)
-    if min(*amounts, energy_mj or 0) < 0:
+    if min(*amounts, energy_mj or 0, difference.energy_ns) < 0:
         raise ValueError("a phase accounts for more than there is")
     return difference
 
@@ -99,6 +100,7 @@ def _sum(one: Tally, other: Tally) -> Tally:
         _plus(one.doubt_sm_cycles, other.doubt_sm_cycles),
         _plus(one.unread_ns, other.unread_ns),
         sum(energies) if energies else None,
+        one.energy_ns + other.energy_ns,
     )
 
 

@@ -131,5 +131,8 @@ def energy_joules(tallies: Iterable[Tally]) -> str | None:
 
 
 def energy_uncounted(tallies: Iterable[Tally]) -> str:
-    """Device time of which no counter told the energy, so that a partial sum is never taken for the whole."""
-    return seconds(sum(tally.span_ns for tally in tallies if tally.energy_mj is None))
+    """The job's device time of which no counter told the energy, so that a partial sum is never taken for the whole.
+
+    A tally's energy can be of time that an earlier one left open, so only the sum is not below zero.
+    """
+    return seconds(max(0, sum(tally.job_ns - tally.energy_ns for tally in tallies)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from flopsd.core.integral import ClockSample, Cycles, integrate
+from flopsd.core.integral import ClockSample, Cycles, integrate, is_clock
 from flopsd.core.model import (
     Active,
     Busy,
@@ -42,7 +42,6 @@ from flopsd.errors import UnknownDeviceError
 from flopsd.nvidia.scale import Calibration
 
 _SAMPLE_SLACK_NS = 2_000_000_000  # how far the first and last sample of the clock may be from the interval's ends
-_CLOCK_GARBAGE_TIMES = 2
 _STALE = Expected(
     Evidence.GAP,
     "the exporter has not renewed its values for two collection intervals",
@@ -128,7 +127,7 @@ class FollowedGpu:
         before, self._last = self._last, collection
         end_ns, page = collection.at_ns, collection.page
         mhz = page.values.get(Field.SM_CLOCK)
-        if mhz and self._limits and 0 < mhz <= _CLOCK_GARBAGE_TIMES * self._limits.sm_clock_max_mhz:
+        if mhz is not None and self._limits and is_clock(mhz, self._limits.sm_clock_max_mhz):
             self._clocks.append((end_ns, round(mhz)))
         late: list[Reading] = []
         if self._unread is None and not (self._calibration is not None and has_counters(page)):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from flopsd.core.flop import ceil_div
 from flopsd.core.integral import Cycles
-from flopsd.core.meter import max_sm_cycles
-from flopsd.core.model import Active, Busy, Evidence, GapReason, Limits, Pipe, Totals
+from flopsd.core.meter import SUB_PIPES_TOLERANCE_PPM, max_sm_cycles
+from flopsd.core.model import PPM, Active, Busy, Evidence, GapReason, Limits, Pipe, Totals
 from flopsd.dcgm.text import NOT_PERMITTED, Field, GpuPage
 from flopsd.nvidia.scale import Calibration, SelfTestFailedError, Trial, judge, remembered
 
@@ -53,6 +53,10 @@ def expect(
     counted = calibration is not None and has_counters(page)
     if garbage and not counted:
         return _none(GapReason.OUT_OF_RANGE, f"field {garbage[0].value} is no ratio")
+    if not counted and _sub_pipes_exceed(page):
+        return _none(
+            GapReason.CONTRADICTORY, "the fields 1013-1015 tell of more tensor activity than there is by field 1004"
+        )
     if zero_at_full_load(page):
         return _none(
             GapReason.ZERO_AT_FULL_LOAD,
@@ -79,6 +83,12 @@ def expect(
     if NOT_PERMITTED in blank:
         reason = GapReason.NO_PERMISSION
     return _none(reason, why_no_tensor or "neither SM clock nor utilisation is exported", _tensor_fix(page))
+
+
+def _sub_pipes_exceed(page: GpuPage) -> bool:
+    """Whether parts of the tensor activity are more than all of it."""
+    parts = sum(page.values.get(f, 0.0) for f, _ in SUB_PIPES)
+    return parts > page.values.get(Field.TENSOR, 1.0) + SUB_PIPES_TOLERANCE_PPM / PPM
 
 
 def _none(gap: GapReason, reason: str, fix: str = "") -> Expected:

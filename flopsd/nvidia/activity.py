@@ -51,6 +51,7 @@ class ActivityMeter:
         """`handle` is the whole device's: clock, energy and streaming are. `origin` is what the journal has."""
         self._driver, self._gpm, self._handle = driver, gpm, handle
         self._uid, self._sm_count, self._origin = device.uid, sm_count, origin
+        self._max_mhz = device.sm_clock_max_mhz
         self._is_slice = device.parent is not None
         self._since_ns = driver.clock.boottime_ns()
         self._kept = False  # whether there is a sample to compare with
@@ -130,8 +131,11 @@ class ActivityMeter:
         if totals is not None and calibrated:
             self.evidence = (Evidence.CYCLES, "", "")
             return Growth(tuple(pipe for pipe in _VECTOR if pipe not in totals.sm_cycles)), totals
-        cycles = self._cycles(since_ns, now_ns)
-        ratios = remainder(metrics.ratios)
+        cycles, ratios = self._cycles(since_ns, now_ns), remainder(metrics.ratios)
+        if cycles is None:
+            if any(ratios.values()):  # activity without a clock is no measurement; without activity no clock is needed
+                raise UnusableError(GapReason.OUT_OF_RANGE, totals)
+            cycles = Cycles(0, 0)
         return Active(
             Evidence.ACTIVITY,
             {pipe: round(ratio * cycles.cycles * self._sm_count) for pipe, ratio in ratios.items()},
@@ -155,8 +159,8 @@ class ActivityMeter:
         grown = {pipe: counter - last.counters[pipe] for pipe, counter in metrics.counters.items()}
         ratios = {pipe: ratio for pipe, ratio in metrics.ratios.items() if pipe in grown}
         elapsed, (before, window_ns) = metrics.elapsed - last.elapsed, self._window
-        window_cycles = self._cycles(window_ns, now_ns).cycles if self._calibration is None and same_interval else 0
-        trial = Trial(elapsed, grown, ratios, before, metrics.elapsed, window_cycles)
+        window = self._cycles(window_ns, now_ns) if self._calibration is None and same_interval else None
+        trial = Trial(elapsed, grown, ratios, before, metrics.elapsed, 0 if window is None else window.cycles)
         if self._calibration is not None:
             totals = self._totals(metrics)
             if elapsed < 0 or any(counter < 0 for counter in grown.values()):
@@ -167,7 +171,7 @@ class ActivityMeter:
                 self._strike("they contradict the percentages of the same samples")
                 raise UnusableError(GapReason.CONTRADICTORY, totals)
             self._strikes = 0
-        elif not same_interval:
+        elif window is None:
             self._window = (metrics.elapsed, now_ns)
         elif now_ns - window_ns >= _WINDOW_NS:
             self._window = (metrics.elapsed, now_ns)
@@ -214,23 +218,27 @@ class ActivityMeter:
             self._driver.optional(lib.nvmlGpmSetStreamingEnabled, self._handle, 1)
             raise UnusableError(GapReason.STREAMING_OFF)
 
-    def _follow_clock(self, now_ns: int) -> int:
-        """Add what is known of the SM clock up to now: buffered samples where the driver has them, and a poll."""
+    def _follow_clock(self, now_ns: int) -> int | None:
+        """Add what is known of the SM clock up to now: buffered samples where the driver has them, and a poll.
+
+        None where the poll told what cannot be a clock.
+        """
         driver = self._driver
         since_ns = self._clock[-1][0] if self._clock else now_ns
         if self._buffered_clock and self.evidence[0] is not Evidence.CYCLES:
-            samples = driver.sm_clock_samples(self._handle, since_ns)
+            samples = driver.sm_clock_samples(self._handle, since_ns, self._max_mhz)
             self._buffered_clock = samples is not None
             self._clock += samples or []
-        mhz = driver.sm_clock_mhz(self._handle)
-        self._clock.append((now_ns, mhz))
+        mhz = driver.sm_clock_mhz(self._handle, self._max_mhz)
+        if mhz is not None:
+            self._clock.append((now_ns, mhz))
         needed_from_ns = self._since_ns
         if self._calibration is None and self._last is not None:
             needed_from_ns = min(needed_from_ns, self._window[1])
         del self._clock[: max(0, bisect_right(self._clock, (needed_from_ns, math.inf)) - 1)]
         return mhz
 
-    def _cycles(self, since_ns: int, now_ns: int) -> Cycles:
-        cycles = integrate(self._clock, since_ns, now_ns)
-        assert cycles is not None  # the last read polled it
-        return cycles
+    def _cycles(self, since_ns: int, now_ns: int) -> Cycles | None:
+        """Cycles of one SM between two reads; None where either did not learn the clock."""
+        known = {at_ns for at_ns, _ in self._clock}
+        return integrate(self._clock, since_ns, now_ns) if {since_ns, now_ns} <= known else None

@@ -19,7 +19,7 @@ class SmClocks:
         """`lib` is the pynvml module; samples older than `keep_ns` are forgotten."""
         self._lib, self._clock, self._keep_ns = lib, clock, keep_ns
         self._driver = Driver(lib, clock, peaks)
-        self._handles: dict[DeviceUid, Any] = {}
+        self._handles: dict[DeviceUid, tuple[Any, int | None]] = {}  # with the maximum clock
         self._samples: dict[DeviceUid, list[ClockSample]] = {}
         self._open = False
 
@@ -52,14 +52,17 @@ class SmClocks:
             self._driver.optional(self._lib.nvmlShutdown)
 
     def _poll(self, uid: DeviceUid) -> None:
-        handle = self._handles.get(uid)
-        if handle is None:
-            handle = self._handles[uid] = self._lib.nvmlDeviceGetHandleByUUID(uid)
+        if uid not in self._handles:
+            found = self._lib.nvmlDeviceGetHandleByUUID(uid)
+            self._handles[uid] = found, self._driver.sm_clock_max_mhz(found)
+        handle, max_mhz = self._handles[uid]
         kept = self._samples.setdefault(uid, [])
         now_ns = self._clock.boottime_ns()
         since_ns = kept[-1][0] if kept else now_ns
-        kept += self._driver.sm_clock_samples(handle, since_ns) or []
-        kept.append((now_ns, self._driver.sm_clock_mhz(handle)))
+        kept += self._driver.sm_clock_samples(handle, since_ns, max_mhz) or []
+        mhz = self._driver.sm_clock_mhz(handle, max_mhz)
+        if mhz is not None:
+            kept.append((now_ns, mhz))
         first = next((at for at, (ns, _) in enumerate(kept) if ns >= now_ns - self._keep_ns), 0)
         del kept[:first]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flopsd.clock import Clock
-from flopsd.core.integral import ClockSample
+from flopsd.core.integral import ClockSample, is_clock
 from flopsd.core.model import Device, GapReason, Totals
 from flopsd.core.peaks import PeakTable
 
@@ -88,7 +88,7 @@ class Driver:
             pci_bus_id=None if pci is None else text(pci.busId),
             pci_device_id=None if pci is None else pci.pciDeviceId >> 16,
             sm_count=self._sm_count(handle),
-            sm_clock_max_mhz=self.optional(lib.nvmlDeviceGetMaxClockInfo, handle, _CLOCK_SM),
+            sm_clock_max_mhz=self.sm_clock_max_mhz(handle),
             driver=self.version,
         )
 
@@ -103,13 +103,20 @@ class Driver:
         per_sm = self.peaks.cores_per_sm.get(named, self.peaks.cores_per_sm.get((arch, "")))
         return cores // per_sm if per_sm and cores % per_sm == 0 else None
 
-    def sm_clock_mhz(self, handle: Any) -> int:
-        return int(self.lib.nvmlDeviceGetClockInfo(handle, _CLOCK_SM))
+    def sm_clock_max_mhz(self, handle: Any) -> int | None:
+        found: int | None = self.optional(self.lib.nvmlDeviceGetMaxClockInfo, handle, _CLOCK_SM)
+        return found
 
-    def sm_clock_samples(self, handle: Any, after_ns: int) -> list[ClockSample] | None:
+    def sm_clock_mhz(self, handle: Any, max_mhz: int | None) -> int | None:
+        """The SM clock now; None where what is told cannot be one."""
+        mhz = int(self.lib.nvmlDeviceGetClockInfo(handle, _CLOCK_SM))
+        return mhz if is_clock(mhz, max_mhz) else None
+
+    def sm_clock_samples(self, handle: Any, after_ns: int, max_mhz: int | None) -> list[ClockSample] | None:
         """The driver's buffered SM clock samples since a boot time, oldest first; None: it keeps none."""
         try:
-            return [(at_ns, int(value.uiVal)) for at_ns, value in self._samples(handle, _SAMPLES_CLOCK, after_ns)]
+            samples = self._samples(handle, _SAMPLES_CLOCK, after_ns)
+            return [(at_ns, int(mhz.uiVal)) for at_ns, mhz in samples if is_clock(mhz.uiVal, max_mhz)]
         except self.lib.NVMLError as fault:
             if fault.value in NOT_OFFERED:
                 return None

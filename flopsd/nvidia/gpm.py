@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.model import GapReason, Pipe
+from flopsd.core.meter import SUB_PIPES_TOLERANCE_PPM
+from flopsd.core.model import PPM, GapReason, Pipe
 from flopsd.nvidia.driver import NOT_OFFERED, PERCENT_MAX, UnusableError
 
 # Ids are stable from nvidia-ml-py 11.525 to 13.615; names of newer ones are missing in older bindings.
@@ -106,7 +107,7 @@ class Gpm:
             if code in _NOT_HAD:
                 return None
             raise self._lib.NVMLError(code)
-        if math.isnan(value):
+        if not math.isfinite(value):
             raise UnusableError(GapReason.NOT_A_NUMBER)
         if value < 0:
             raise UnusableError(GapReason.OUT_OF_RANGE)
@@ -131,14 +132,19 @@ class Gpm:
             # How the two ids relate is documented nowhere: never both.
             Pipe.TENSOR_DFMA: max(percent.get(_DFMA, 0.0), percent.get(_DMMA, 0.0)),
         }
+        if _sub_pipes(ratios) > ratios[Pipe.TENSOR] + SUB_PIPES_TOLERANCE_PPM / PPM:
+            raise UnusableError(GapReason.CONTRADICTORY)
         ratios.update({pipe: percent[metric] for metric, _, pipe in _VECTOR_PIPES if metric in percent})
         return ratios, tuple(pipe for metric, _, pipe in _VECTOR_PIPES if metric not in percent)
 
 
 def remainder(ratios: Mapping[Pipe, float]) -> dict[Pipe, float]:
     """The same ratios, disjoint: TENSOR is what no sub-pipe accounts for."""
-    sub = ratios[Pipe.TENSOR_HMMA] + ratios[Pipe.TENSOR_IMMA] + ratios[Pipe.TENSOR_DFMA]
-    return {**ratios, Pipe.TENSOR: max(0.0, ratios[Pipe.TENSOR] - sub)}
+    return {**ratios, Pipe.TENSOR: max(0.0, ratios[Pipe.TENSOR] - _sub_pipes(ratios))}
+
+
+def _sub_pipes(ratios: Mapping[Pipe, float]) -> float:
+    return ratios[Pipe.TENSOR_HMMA] + ratios[Pipe.TENSOR_IMMA] + ratios[Pipe.TENSOR_DFMA]
 
 
 def _counters(values: Mapping[int, float | None]) -> dict[Pipe, int]:

@@ -22,6 +22,7 @@ class UtilizationMeter:
     ) -> None:
         """`why` says why there is nothing better, and what to do for it. Without limits all is the meter's gap."""
         self._driver, self._handle, self._uid, self._limits = driver, handle, device.uid, limits
+        self._max_mhz = device.sm_clock_max_mhz
         self._since_ns = driver.clock.boottime_ns()
         self._seen_ns = 0
         self._begun = False
@@ -43,7 +44,7 @@ class UtilizationMeter:
         """The interval up to the newest sample; none without a new one. Raises NVMLError, UnusableError."""
         driver, handle = self._driver, self._handle
         samples = driver.utilization_samples(handle, self._seen_ns)
-        mhz = driver.sm_clock_mhz(handle)
+        mhz = driver.sm_clock_mhz(handle, self._max_mhz)
         counters = driver.counters(handle)
         now_ns, since_ns = driver.clock.boottime_ns(), self._since_ns
         if samples:

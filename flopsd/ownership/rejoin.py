@@ -10,7 +10,7 @@ _ENERGY = "energy_mj"
 
 
 class Rejoin:
-    """Corrects the readings of devices that come and go. An absence is a gap and adds no energy."""
+    """Corrects the readings of devices that come and go. An absence is a gap, and its energy is not counted."""
 
     def __init__(self) -> None:
         self._fresh: set[DeviceUid] = set()
@@ -36,6 +36,6 @@ class Rejoin:
         if before_mj is not None and energy_mj < before_mj:
             self._not_ours_mj.pop(uid, None)  # the counter began anew
         elif before_mj is not None and fresh:
-            self._not_ours_mj[uid] = self._not_ours_mj.get(uid, 0) + energy_mj - before_mj
+            self._not_ours_mj[uid] = energy_mj  # from zero: a counter that fell tells nothing of the time before
         left_mj = energy_mj - self._not_ours_mj.get(uid, 0)
         return replace(reading, counters={**reading.counters, _ENERGY: left_mj})

@@ -82,14 +82,14 @@ def energy_of(predicate: Told) -> tuple[Fact, ...]:
     if joules is None:
         return (
             Fact("Energy", "not counted: no device told it"),
-            Fact("Device time without an energy counter", duration(uncounted).text, exact=duration(uncounted).exact),
+            Fact("Device time whose energy is not known", duration(uncounted).text, exact=duration(uncounted).exact),
         )
     facts = [Fact("Energy", energy(joules).text, exact=energy(joules).exact)]
     if uncounted:
         facts.append(
             Fact(
                 "Not in it",
-                f"{duration(uncounted).text} of device time without an energy counter: the whole is more than this",
+                f"{duration(uncounted).text} of device time whose energy no counter told: the whole is more than this",
                 exact=duration(uncounted).exact,
             )
         )

@@ -28,7 +28,7 @@ from tests.support.exporter import (
     exporting,
     gpu,
 )
-from tests.support.scenario import Scenario, Segment, a100
+from tests.support.scenario import Fault, Scenario, Segment, a100
 from tests.support.sim import SharedClock, simulated
 from tests.support.strategies import table
 
@@ -79,6 +79,20 @@ def test_nvmls_clock_beside_it_is_known_to_the_second(standin: Path, tmp_path: P
     assert isinstance(reading.work, Active)
     assert reading.work.doubt_sm_cycles[Pipe.TENSOR] <= 0.93 * 90e6 * 3.1 * 108  # two steps, each within a second
     assert abs(reading.work.sm_cycles[Pipe.TENSOR] / (0.93e6 * 108) - (21 * 1230 + 9 * 1410)) < 400
+
+
+@pytest.mark.parametrize("kind", ["clock_zero", "clock_garbage"])
+def test_what_nvml_beside_it_tells_and_cannot_be_a_clock_is_none(standin: Path, tmp_path: Path, kind: str) -> None:
+    clock = SharedClock(tmp_path / "clock")
+    busy = a100((Segment(1000, mhz=1230),), (Fault(5000, 25_000, kind),))
+    with simulated(standin, tmp_path, Scenario((busy,)), clock), exporting(gpu(BUSY)) as other:
+        bench = Bench(other, clock=clock, clocks=lambda: open_clocks(clock, table(), 120 * NS_PER_S))
+        bench.collects(BUSY)
+        bench.collects(BUSY)
+        (reading,) = bench.read()
+        bench.source.close()
+    assert isinstance(reading.work, Active)
+    assert reading.work.sm_cycles[Pipe.TENSOR] == round(0.93 * 1230e6 * 30 * 108)
 
 
 def test_a_page_caught_while_it_is_renewed_is_one_collection(exporter: Exporter) -> None:

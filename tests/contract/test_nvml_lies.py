@@ -24,6 +24,7 @@ LIES = [
     ("contradict", GapReason.CONTRADICTORY),
     ("range", GapReason.OUT_OF_RANGE),
     ("nan", GapReason.NOT_A_NUMBER),
+    ("infinite", GapReason.NOT_A_NUMBER),
     ("zero", GapReason.ZERO_AT_FULL_LOAD),
     ("gpu_lost", GapReason.DEVICE_LOST),
     ("timeout", GapReason.DRIVER_TIMEOUT),
@@ -51,6 +52,42 @@ def test_each_lie_is_a_gap_with_its_reason_within_two_ticks(open_sim: Open, kind
     true = 14.0e9 * 1.755 * 132 * (0.6 * 4096 + 0.1 * 256)
     assert measured <= true * 1.3 if kind == "contradict" else measured <= true * 1.0001
     assert high >= true
+
+
+@pytest.mark.parametrize("kind", ["clock_zero", "clock_garbage"])
+def test_a_clock_that_cannot_be_one_makes_a_gap_of_what_needs_it(open_sim: Open, kind: str) -> None:
+    fault = (Fault(6500, 9500, kind),)
+    idle = h100((Segment(1000, util=0, watts=80),), fault)
+    source, clock = open_sim(h100(BUSY, fault), h100(BUSY, fault, counters="average"), idle)
+    fold = Fold(source, clock).read(10).read(1000, 14)
+    out = [GapReason.OUT_OF_RANGE] * 4  # three reads without a clock, and one that began without
+    assert fold.reasons(HIT) == [GapReason.STARTING, *[None] * 6, *out, *[None] * 4]
+    assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 14]  # counters of cycles need none
+    assert fold.reasons(source.devices()[2].uid) == [GapReason.STARTING, *[None] * 14]  # nor does what was idle
+    counted = fold.tallies[HIT].active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)]
+    assert counted == pytest.approx(0.6 * 10e9 * 1.755 * 132, rel=1e-6)
+    assert fold.figures(source.devices()[2].uid).measured_flop == 0
+
+
+def test_the_scale_of_counters_is_not_proven_by_a_clock_that_cannot_be_one(open_sim: Open) -> None:
+    source, clock = open_sim(h100(BUSY, (Fault(0, 6500, "clock_zero"),), counters="average"))
+    fold = Fold(source, clock).read(10).read(1000, 6)
+    assert source.devices()[0].evidence is Evidence.ACTIVITY
+    assert "failed" not in source.devices()[0].evidence_reason
+    fold.read(1000, 8)
+    assert source.devices()[0].evidence is Evidence.CYCLES
+
+
+@pytest.mark.parametrize("counters", ["none", "average"])
+def test_parts_of_the_tensor_activity_that_are_more_than_all_of_it_are_a_contradiction(
+    open_sim: Open, counters: str
+) -> None:
+    lie = Segment(1000, hmma=0.3, imma=0.2, dfma=0.2, any_tensor=0.5, util=100, watts=650)
+    near = Segment(1000, hmma=0.3, imma=0.22, any_tensor=0.5, util=100, watts=650)
+    source, clock = open_sim(h100((lie,), counters=counters), h100((near,), counters=counters))
+    fold = Fold(source, clock).read(10).read(1000, 6)
+    assert fold.reasons(HIT) == [GapReason.STARTING, *[GapReason.CONTRADICTORY] * 6]
+    assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 6]
 
 
 @pytest.mark.parametrize("kind", ["timeout", "nan", "streaming_off", "zero"])

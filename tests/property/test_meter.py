@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.account import grew_from
 from flopsd.core.codec import tally_from_record, tally_record
 from flopsd.core.figures import gap_ceiling_flop, rows, sum_figures, total
-from flopsd.core.meter import CLOCK_TOLERANCE_PPM, COUNTER_REFRESH_NS, advance, max_sm_cycles, new_gaps
+from flopsd.core.meter import (
+    CLOCK_TOLERANCE_PPM,
+    COUNTER_REFRESH_NS,
+    advance,
+    max_counted_flop,
+    max_sm_cycles,
+    new_gaps,
+)
 from flopsd.core.model import (
     Active,
+    ChipLimits,
     Counted,
     Evidence,
     Gap,
     GapReason,
     Growth,
+    Limits,
     Pipe,
     Precision,
     Reading,
     Tally,
     Totals,
 )
+from flopsd.core.rated import energy_joules, energy_uncounted, seconds
 from tests.support.strategies import LIMITS, rating, readings, run, sequences, table
 
 
@@ -217,13 +229,103 @@ def test_energy_counts_across_a_gap_and_not_across_a_reset() -> None:
         return Reading("GPU-0", begin_ns, end_ns, Gap(GapReason.DAEMON_DOWN), {"energy_mj": energy_mj})
 
     tally = run([at(0, 1, 500)])
-    assert tally.energy_mj == 0
+    assert tally.energy_mj is None  # where counting begins
     tally = run([at(1, 2, 900)], tally)
-    assert tally.energy_mj == 400
-    tally = run([at(2, 3, 100)], tally)  # the driver was reloaded
-    assert tally.energy_mj == 400
-    assert run([at(3, 4, 150)], tally).energy_mj == 450
+    assert (tally.energy_mj, tally.energy_ns) == (400, 1)
+    tally = run([at(2, 4, 100)], tally)  # the driver was reloaded
+    assert (tally.energy_mj, tally.energy_ns) == (400, 1)
+    tally = run([at(4, 8, 150)], tally)
+    assert (tally.energy_mj, tally.energy_ns) == (450, 5)
+    tally = run([Reading("GPU-0", 8, 16, Gap(GapReason.DEVICE_LOST)), at(20, 32, 250)], tally)
+    assert (tally.energy_mj, tally.energy_ns) == (550, 29)
+
+
+HOUR_NS = 3600 * 10**9
+BUSY = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1000})
+
+
+@pytest.mark.parametrize(
+    ("told", "joules", "uncounted_hours"),
+    [
+        ([(BUSY, 5_000_000), (BUSY, None), (BUSY, None)], None, 3),  # read once: nothing is known
+        ([(BUSY, 0), (BUSY, 7000), (BUSY, None)], "7.000", 2),
+        ([(BUSY, 0), (BUSY, 7000), (Gap(GapReason.DEVICE_LOST), None)], "7.000", 2),
+        ([(BUSY, 0), (Gap(GapReason.DEVICE_LOST), None), (BUSY, 7000)], "7.000", 1),  # it ran through the gap
+        ([(BUSY, 9000), (BUSY, 100), (BUSY, 7100)], "7.000", 2),  # reset: what it lost is not known
+        ([(BUSY, 0), (Gap(GapReason.NOT_OURS), None), (BUSY, 900_000), (BUSY, 907_000)], "7.000", 2),
+        ([(BUSY, 0), (Gap(GapReason.IN_SLICES), 900_000), (BUSY, 907_000)], "7.000", 1),
+    ],
+)
+def test_the_time_whose_energy_no_counter_told_is_named(
+    told: list[tuple[Active | Gap, int | None]], joules: str | None, uncounted_hours: int
+) -> None:
+    tally = run(
+        [
+            Reading("GPU-0", at * HOUR_NS, (at + 1) * HOUR_NS, work, {} if energy is None else {"energy_mj": energy})
+            for at, (work, energy) in enumerate(told)
+        ]
+    )
+    assert (energy_joules([tally]), energy_uncounted([tally])) == (joules, seconds(uncounted_hours * HOUR_NS))
+
+
+@given(sequences)
+def test_energy_is_never_of_more_time_than_was_the_jobs(sequence: list[Reading]) -> None:
+    tally = run(sequence)
+    assert 0 <= tally.energy_ns <= tally.job_ns
+    assert (tally.energy_ns == 0) == (tally.energy_mj is None)
 
 
 def test_a_tally_without_any_counter_has_no_energy_rather_than_zero() -> None:
     assert run([Reading("GPU-0", 0, 10, Counted(5))]).energy_mj is None
+
+
+@pytest.mark.parametrize(("sub_pipes", "counted"), [(50, True), (60, True), (61, False)])
+def test_running_counters_whose_parts_outgrow_the_whole_count_nothing(sub_pipes: int, counted: bool) -> None:
+    def at(begin_ns: int, any_tensor: int, hmma: int, imma: int) -> Reading:
+        pipes = {Pipe.TENSOR: any_tensor, Pipe.TENSOR_HMMA: hmma, Pipe.TENSOR_IMMA: imma}
+        return Reading("GPU-0", begin_ns, begin_ns + 10, Growth(), {}, Totals("o", 20 * begin_ns, pipes))
+
+    tally = run([at(0, 7, 1, 2), at(10, 7 + 50, 1 + sub_pipes - 20, 2 + 20)])
+    assert sum(tally.active_sm_cycles.values()) == (sub_pipes if counted else 0)
+    assert tally.gap_ns.get(GapReason.CONTRADICTORY, 0) == (0 if counted else 10)
+    assert run([at(20, 70, 45, 25)], tally).total_observed_ns > tally.total_observed_ns  # it goes on from there
+
+
+CHIP = ChipLimits(10**12)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 100), st.integers(0, 200), st.booleans()), max_size=20),
+    st.sampled_from([CHIP, LIMITS]),
+)
+def test_no_more_is_counted_than_the_device_can_do(
+    steps: list[tuple[int, int, bool]], limits: ChipLimits | Limits
+) -> None:
+    """Steps of (seconds, FLOP in hundredths of what a minute can hold, whether it was another's)."""
+    tally, minute = Tally(0, 0), max_counted_flop(limits, 0)
+    assert minute is not None
+    for seconds_, share, others in steps:
+        end_ns = tally.watermark_ns + seconds_ * 10**9
+        work = Gap(GapReason.NOT_OURS) if others else Counted(minute * share // 100)
+        tally = advance(tally, Reading("NC", tally.watermark_ns, end_ns, work), limits)
+        most = max_counted_flop(limits, tally.job_ns)
+        assert most is not None
+        assert tally.counted_flop <= most
+
+
+def test_one_long_execution_is_counted_whole_and_the_next_is_not_given_its_time_again() -> None:
+    tally = Tally(0, 0)
+    for second in range(100):
+        reading = Reading("NC", second * 10**9, (second + 1) * 10**9, Counted(50 * 10**12))
+        tally = advance(tally, reading, CHIP)
+    assert tally.counted_flop == 150 * 10**12  # of 160 that 100 s and one execution of 60 s can hold
+    assert tally.gap_ns == {GapReason.OUT_OF_RANGE: 97 * 10**9}
+
+
+def test_where_no_peak_tells_what_can_be_counted_nothing_is() -> None:
+    reading = Reading("GPU-0", 0, 10**9, Counted(5))
+    assert advance(Tally(0, 0), reading, Limits(132, 1980)).gap_ns == {GapReason.UNKNOWN_DEVICE: 10**9}
+    assert advance(Tally(0, 0), reading, LIMITS).counted_flop == 5
+    assert advance(Tally(0, 0), replace(reading, work=Counted(10**18)), LIMITS).gap_ns == {
+        GapReason.OUT_OF_RANGE: 10**9
+    }

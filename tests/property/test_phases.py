@@ -57,6 +57,18 @@ def test_shares_add_up_to_the_whole_time_conserved_in_each(sequence: list[tuple[
     assert sum(part.counted_flop for part in parts) == tally.counted_flop
     energies = [part.energy_mj for part in parts if part.energy_mj is not None]
     assert sum(energies) == (tally.energy_mj or 0)
+    assert sum(part.energy_ns for part in parts) == tally.energy_ns
+
+
+def test_energy_that_a_counter_tells_of_time_before_the_phase_is_not_the_phases() -> None:
+    half = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**6})
+    tally, train = Tally(0, 0), InForce("train", 20)
+    for begin_ns, energy_mj, in_force in ((0, 100, NOBODY), (10, None, NOBODY), (20, 180, train), (30, 187, train)):
+        counters = {} if energy_mj is None else {"energy_mj": energy_mj}
+        tally = advance(tally, Reading("GPU-0", begin_ns, begin_ns + 10, half, counters), LIMITS, in_force)
+    share = tally.phases["train"]
+    assert (share.energy_mj, share.energy_ns, share.span_ns) == (7, 10, 20)
+    assert (tally.energy_mj, tally.energy_ns) == (87, 30)
 
 
 @given(told)

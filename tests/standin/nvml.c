@@ -13,7 +13,7 @@
  *   clock_samples MS                                   period of buffered SM clock samples; none without
  *   slice gi=N ci=N sms=N of=N/N uuid=…                a MIG device of the gpu before; its segs follow it
  *   fault FROM_MS TO_MS gpu_lost|timeout|unknown|no_permission|hang|nan|range|util_garbage|backwards|
- *                       streaming_off|stalled|zero|fell|contradict|unsampled
+ *                       streaming_off|stalled|zero|fell|contradict|unsampled|infinite|clock_zero|clock_garbage
  *   process FROM_MS TO_MS PID                            runs on the GPU above, as the driver lists it
  *
  * Compile with -DWITHOUT_GPM or -DWITHOUT_SAMPLES for a driver in which those symbols are missing.
@@ -41,11 +41,11 @@
 enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6,
        DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15, UNKNOWN = 999 };
 enum { LOST, TIMED_OUT, UNKNOWN_ERROR, PERMISSION, HANG, NOT_A_NUMBER, RANGE, UTIL_GARBAGE, BACKWARDS,
-       STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED, MIG_FLIP, GONE };
+       STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED, MIG_FLIP, GONE, INFINITE, CLOCK_ZERO, CLOCK_GARBAGE };
 static const char *const FAULT_NAMES[] = {"gpu_lost", "timeout", "unknown", "no_permission", "hang",
                                           "nan", "range", "util_garbage", "backwards",
                                           "streaming_off", "stalled", "zero", "fell", "contradict", "unsampled",
-                                          "mig_flip", "gone"};
+                                          "mig_flip", "gone", "infinite", "clock_zero", "clock_garbage"};
 enum { NO_COUNTERS, AVERAGE, SUM, QUARTER, DELTA, WRONG };
 static const char *const COUNTER_NAMES[] = {"none", "average", "sum", "quarter", "delta", "wrong"};
 #define COUNTERS_BEFORE_EPOCH 7.0e12L /* cycles of one SM that ran between boot and epoch */
@@ -314,6 +314,8 @@ EXPORT int nvmlDeviceGetClockInfo(Gpu *gpu, unsigned type, unsigned *mhz) {
     ANSWER(gpu);
     if (type != 1) return NOT_SUPPORTED;
     *mhz = (unsigned)segment_at(gpu, now_ns())->mhz;
+    if (has_fault(gpu, CLOCK_ZERO)) *mhz = 0;
+    if (has_fault(gpu, CLOCK_GARBAGE)) *mhz = 176000;
     return OK;
 }
 EXPORT int nvmlDeviceGetTotalEnergyConsumption(Gpu *gpu, unsigned long long *mj) {
@@ -445,6 +447,7 @@ EXPORT int nvmlGpmMetricsGet(Metrics *metrics) {
                 m->value = (double)(running(two, what) - (gpu->counters == DELTA ? running(one, what) : 0));
             } else continue;
             if (has_fault(gpu, NOT_A_NUMBER)) m->value = NAN;
+            if (has_fault(gpu, INFINITE) && m->id >= 248) m->value = INFINITY;
             if (has_fault(gpu, RANGE)) m->value = 14073748835532800.0;
         }
     }

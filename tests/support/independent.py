@@ -87,9 +87,10 @@ class Rated:
         sms = record["sm_count"] if record["sm_count"] is not None else (self.row or {}).get("sm_count")
         self.sms_mhz = sms * max(known) if self.row and not peaks and sms is not None and known else None
 
-    def mix(self, rates: J) -> int:
-        assert self.shares is not None
-        return int(sum(rates[f] * ppm for f, ppm in self.shares.items()) // M)
+    def told(self, pipe: str | None) -> J | None:
+        """Of a declaration that fits, the shares of the formats that the pipe counts, where there are any."""
+        shares = {f: ppm for f, ppm in (self.shares or {}).items() if ppm and (pipe != "tensor_hmma" or f in HMMA)}
+        return shares or None
 
     def rates(self, pipe: str) -> tuple[int | None, int | None, int | None]:
         if pipe in VECTOR_PIPES:
@@ -99,8 +100,10 @@ class Rated:
             return 0, self.tensor.get("int8"), max(self.integers, default=None)
         if pipe == "tensor_dfma":
             return (self.tensor.get("fp64"),) * 3
-        if self.shares:
-            return self.mix(self.tensor), self.mix(self.tensor), self.mix(self.tops)
+        if told := self.told(pipe):
+            top = ceil(sum(self.tops[f] * ppm for f, ppm in told.items()), sum(told.values()))
+            rate = sum(self.tensor[f] * ppm for f, ppm in told.items()) // sum(told.values())
+            return rate, rate, top
         formats = [f for f in self.tensor if pipe == "tensor" or f in HMMA]
         if not formats:
             return None, None, None
@@ -119,7 +122,7 @@ class Rated:
         vectors: list[Any] = [self.vector.get(pipe, self.bound(pipe)) for pipe in VECTOR_PIPES]
         if self.row is None or None in vectors:
             return None
-        return int(sum(vectors)) + (self.mix(self.tops) if self.shares else max(self.tops.values(), default=0))
+        return int(sum(vectors)) + (self.rates("tensor")[2] or 0)
 
     def ceiling(self, ns: int) -> int | None:
         if self.chip_flop_per_s is not None:
@@ -132,10 +135,11 @@ class Rated:
             return "int8" if pipe == "tensor_imma" else "fp64"
         if pipe in VECTOR_PIPES:
             return str(pipe)
-        if not self.shares:
+        told = self.told(pipe)
+        if told is None:
             return "undeclared"
-        names = sorted(self.shares)
-        return names[0] if len(names) == 1 else ",".join(f"{f}:{self.shares[f] / M:g}" for f in names)
+        names, whole = sorted(told), sum(told.values())
+        return names[0] if len(names) == 1 else ",".join(f"{f}:{told[f] / whole:g}" for f in names)
 
     def parts(self) -> list[tuple[str, J, J | None]]:
         """Phase, share of the tally, declared format; what no phase accounts for last."""

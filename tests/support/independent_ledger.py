@@ -67,6 +67,7 @@ def recompute(journal: Path, peaks: Path) -> J:
         "deviceSeconds": seconds(spans),
         "wallSeconds": seconds(sum(last_ns) - sum(begin["ns"] for begin in begins)),
         "energyJoules": _energy(everything),
+        "energyUncountedSeconds": _uncounted(everything),
         "observedPpm": str((job - sum(device.unknown for device in everything)) * M // job) if job else None,
         "gaps": [_gap(rated[gap[0] - 1][gap[1]], begins[gap[0] - 1], gap) for gap in listed],
         "gapsNotListed": str(len(gaps) - len(listed)),
@@ -84,7 +85,8 @@ def stated(statement: J) -> J:
     predicate = statement["predicate"]
     executed, coverage, method = predicate["totals"]["executed"], predicate["coverage"], predicate["method"]
     told = any(session["work"] for session in predicate["declared"]["sessions"])
-    of_device = ("executed", "energyJoules", "observedSeconds", "gapSeconds", "recoveredSeconds", "spanSeconds")
+    energy = ("energyJoules", "energyUncountedSeconds")
+    of_device = ("executed", *energy, "observedSeconds", "gapSeconds", "recoveredSeconds", "spanSeconds")
     of_row = ("phase", "evidence", "pipe", "precision", "smCycles", "seconds", "flop", "clockUncertainty")
     return {
         "executed": {name: executed[name] for name in ("low", "measured", "high")},
@@ -99,7 +101,7 @@ def stated(statement: J) -> J:
             }
             for device in predicate["devices"]
         },
-        **{name: predicate[name] for name in ("deviceSeconds", "wallSeconds", "energyJoules")},
+        **{name: predicate[name] for name in ("deviceSeconds", "wallSeconds", *energy)},
         **{name: coverage[name] for name in ("observedPpm", "gaps", "gapsNotListed")},
         "peakTableSha256": method["peakTableSha256"],
         "journal": {name: method["journal"][name] for name in ("sha256", "records", "headSha256")},
@@ -131,6 +133,11 @@ def _energy(devices: list[Rated]) -> str | None:
     return f"{sum(known) // 1000}.{sum(known) % 1000:03d}" if known else None
 
 
+def _uncounted(devices: list[Rated]) -> str:
+    job = sum(device.span - device.gap_ns(*ELSEWHERE) for device in devices)
+    return seconds(max(0, job - sum(device.tally.get("energy_ns", 0) for device in devices)))
+
+
 def _devices(everything: list[Rated]) -> J:
     found: J = {}
     for uid in {device.record["uid"] for device in everything}:
@@ -142,6 +149,7 @@ def _devices(everything: list[Rated]) -> J:
         found[uid] = {
             "executed": said(add(device.total() for device in same)),
             "energyJoules": _energy(same),
+            "energyUncountedSeconds": _uncounted(same),
             "observedSeconds": seconds(sum(sum(d.tally["observed_ns"].values()) for d in same)),
             "gapSeconds": seconds(sum(d.gap_ns() for d in same)),
             "recoveredSeconds": seconds(sum(d.tally.get("recovered_ns", 0) for d in same)),

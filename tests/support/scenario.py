@@ -28,6 +28,7 @@ class Segment:
     fp64: float = 0.0
     fp32: float = 0.0
     fp16: float = 0.0
+    any_tensor: float | None = None  # None: what the tensor pipes are together
 
     def ratios(self) -> dict[Pipe, Fraction]:
         return {
@@ -40,7 +41,7 @@ class Segment:
         }
 
     def line(self) -> str:
-        any_tensor = self.hmma + self.imma + self.dfma
+        any_tensor = self.hmma + self.imma + self.dfma if self.any_tensor is None else self.any_tensor
         values = (any_tensor, self.hmma, self.imma, self.dfma, 0, self.fp64, self.fp32, self.fp16)
         return f"seg {self.ms} {self.mhz} {self.util} {self.watts} " + " ".join(f"{v:g}" for v in values)
 

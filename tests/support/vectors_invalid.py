@@ -190,6 +190,10 @@ def _laws() -> list[Case]:
     return [
         law("impossible-cycles", "More cycles of a pipe than the device has in the time.",
             lambda r: device(r, 11)["sm_cycles"]["activity"].update(tensor_hmma=10**16), "was tensor_hmma for 10000000000000000 cycles of"),
+        law("impossible-count", "More FLOP are counted than the device can do in the time.",
+            lambda r: device(r, 11).update(counted_flop=10**19), "10000000000000000000 FLOP were counted of"),
+        law("energy-of-too-much-time", "Energy is counted of more time than there was.",
+            lambda r: device(r, 11).update(energy_ns=10**18), "energy was counted for more time than there was"),
         law("totals-that-fall", "A total is lower than in the record before.",
             lambda r: device(r)["sm_cycles"]["activity"].update(tensor_hmma=1), "fell since the record before"),
         law("time-that-does-not-add-up", "Observed and gap time together are not the span.",

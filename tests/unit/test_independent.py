@@ -55,7 +55,16 @@ def doings(draw: st.DrawFn) -> list[tuple[int, int, int, int, bool, str | None]]
     plan=doings(),
     device=st.sampled_from([H100, A100, A10G, HALF_KNOWN]),
     shares=st.one_of(st.none(), st.integers(1, 999_999)),
-    formats=st.sampled_from([None, "bf16", "tf32", {"bf16": 900_000, "tf32": 100_000}]),
+    formats=st.sampled_from(
+        [
+            None,
+            "bf16",
+            "tf32",
+            {"bf16": 900_000, "tf32": 100_000},
+            {"bf16": 333_333, "int8": 600_001, "tf32": 66_666},
+            "int8",
+        ]
+    ),
     declared=st.builds(
         Declared,
         st.none() | st.sampled_from(Phase),

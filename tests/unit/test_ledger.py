@@ -261,7 +261,10 @@ def test_of_a_stranger_nothing_is_said_and_no_upper_bound_given(tmp_path: Path) 
     assert "unknown_device" in predicate["coverage"]["gapSecondsByReason"]
     # Its energy is unknown, not zero: the sum says how much device time it leaves out.
     assert (stranger["energyJoules"], stranger["energyUncountedSeconds"]) == (None, "26.000000000")
-    assert (predicate["energyJoules"], predicate["energyUncountedSeconds"]) == ("12.500", "26.000000000")
+    assert (predicate["energyJoules"], predicate["energyUncountedSeconds"]) == (
+        "12.500",
+        "27.000000000",
+    )  # and the first second
 
 
 def test_without_any_device_nothing_is_known(tmp_path: Path) -> None:

@@ -228,6 +228,7 @@ def test_what_others_did_meanwhile_is_not_this_jobs(node: Node, away: bool) -> N
         assert mine == 40
         assert counted == tally.energy_mj == 1000 * 38  # each beginning is a reading that counts nothing yet
         assert tally.gap_ns == {GapReason.DEVICE_MISSING: 22 * NS_PER_S}
+        assert tally.energy_ns == 38 * NS_PER_S  # and none of the 20 seconds in which it was another's
     else:
         assert counted == tally.energy_mj == 1000 * 59
     assert tally.span_ns == 60 * NS_PER_S

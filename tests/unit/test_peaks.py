@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import astuple
 from typing import Any
 
 import pytest
 import yaml
 
 from flopsd.config import config_dir, load_peaks, parse_peaks
+from flopsd.core.declared import precision_from
+from flopsd.core.figures import Rating, precision_label
 from flopsd.core.model import Device, Evidence, Pipe, Precision
 from flopsd.errors import PeakTableError, UnknownDeviceError
 from tests.support.strategies import table
@@ -34,7 +38,7 @@ def test_rates_times_clocks_give_every_datasheet_figure() -> None:
             computed = row["flop_per_cycle_per_sm"][pipe][fmt] * row["sm_count"] * mhz / 1e6
             assert computed == pytest.approx(tflops, rel=0.013), (row["id"], name)
             checked += 1
-    assert checked == 132
+    assert checked == 133
 
 
 def test_every_row_says_how_it_is_known() -> None:
@@ -104,7 +108,7 @@ def test_rates_of_an_undeclared_format_are_a_range() -> None:
     rates = h100.rates(Pipe.TENSOR_HMMA, None)
     assert (rates.low, rates.measured, rates.high) == (2048, 4096, 8192)
     declared = h100.rates(Pipe.TENSOR_HMMA, Precision((("bf16", 900_000), ("fp8", 100_000)), "config"))
-    assert (declared.low, declared.measured, declared.high) == (4505, 4505, 4505)
+    assert (declared.low, declared.measured, declared.high) == (4505, 4505, 4506)  # 4505.6
     assert h100.rates(Pipe.TENSOR_IMMA, None).low == 0
     assert h100.rates(Pipe.FP32, None).low == 0
     assert table().ceiling_flop_per_cycle(h100, None) == 8192 + 128 + 256 + 512
@@ -156,3 +160,33 @@ def test_a_bad_table_is_refused_with_its_fault(change: tuple[str, str], told: st
 def test_a_missing_table_is_named() -> None:
     with pytest.raises(PeakTableError, match="cannot read the peak table /nowhere"):
         load_peaks("/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("shares", "hmma", "label"),
+    [
+        ({"bf16": 500_000, "fp64": 500_000}, (4096, 4096, 4096), "bf16"),
+        ({"bf16": 900_000, "int8": 100_000}, (4096, 4096, 4096), "bf16"),
+        ({"bf16": 300_000, "fp8": 100_000, "fp64": 600_000}, (5120, 5120, 5120), "bf16:0.75,fp8:0.25"),
+        ({"bf16": 900_001, "fp8": 99_999}, (4505, 4505, 4506), "bf16:0.900001,fp8:0.099999"),
+        ({"int8": 1_000_000}, (2048, 4096, 8192), "undeclared"),
+    ],
+)
+def test_a_counter_is_rated_by_the_declared_formats_that_it_counts(
+    shares: dict[str, int], hmma: tuple[int, int, int], label: str
+) -> None:
+    part, mix = table().parts["h100-sxm5-80gb"], precision_from(shares, "config")
+    assert astuple(part.rates(Pipe.TENSOR_HMMA, mix)) == hmma
+    assert precision_label(Pipe.TENSOR_HMMA, Rating(part, None, mix)) == label
+    whole = Rating(part, None, mix)
+    assert precision_label(Pipe.TENSOR, whole) == precision_label(None, whole) == mix.label  # any format is in these
+    tensor = part.rates(Pipe.TENSOR, mix)
+    exact = sum(part.tensor_flop_per_cycle[name] * ppm for name, ppm in mix.shares_ppm) / 10**6
+    assert (tensor.low, tensor.high) == (math.floor(exact), math.ceil(exact))
+
+
+@pytest.mark.parametrize(("row", "int4"), [("t4", 4096), ("a10g", 4096), ("l4", 4096), ("l40s", 4096), ("a100-pcie", 8192)])  # fmt: skip
+def test_integers_are_bounded_by_the_fastest_that_the_part_has(row: str, int4: int) -> None:
+    part = table().parts[row]
+    assert part.rates(Pipe.TENSOR_IMMA, None).high == int4
+    assert part.highest_tensor_rate(None) == int4
