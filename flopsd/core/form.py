@@ -219,7 +219,7 @@ def _energy(predicate: Mapping[str, Any], rules: FormRules) -> Line:
     text = f"{plain(mwh, rules.energy_figures, Towards.NEAREST if whole else Towards.DOWN)} MWh"
     note = "accelerators only: hosts, network and cooling are not in it"
     if uncounted:
-        note += f"; {plain(uncounted / DAY_S, rules.energy_figures)} device days had no energy counter"
+        note += f"; {plain(uncounted / DAY_S, rules.energy_figures)} device days whose energy no counter told"
     if not whole:
         text = f"at least {text}"
     return Line(name, text, text, note)

@@ -60,7 +60,7 @@ def energy_methodology(predicate: Mapping[str, Any]) -> str:
     uncounted, whole = Fraction(predicate["energyUncountedSeconds"]), Fraction(predicate["deviceSeconds"])
     if uncounted:
         share = f" ({percent(uncounted, whole, Towards.UP)} of device time)" if whole else ""
-        sentences.append(f"Some device time had no such counter{share}: the figure is a lower bound.")
+        sentences.append(f"Of some device time no counter told the energy{share}: the figure is a lower bound.")
     return " ".join([*sentences, *_reservations(predicate)])
 
 

@@ -235,7 +235,8 @@ def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
     added and counting goes on from the new value.
     """
     if reading.totals is not None:
-        tally = replace(tally, totals=reading.totals, totals_ns=reading.end_ns)
+        own = replace(reading.totals, sm_cycles=dict(reading.totals.sm_cycles))  # a source may fill its mapping anew
+        tally = replace(tally, totals=own, totals_ns=reading.end_ns)
     if not reading.counters:
         return tally
     now, before = reading.counters.get("energy_mj"), tally.counters.get("energy_mj")

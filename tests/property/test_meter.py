@@ -329,3 +329,12 @@ def test_where_no_peak_tells_what_can_be_counted_nothing_is() -> None:
     assert advance(Tally(0, 0), replace(reading, work=Counted(10**18)), LIMITS).gap_ns == {
         GapReason.OUT_OF_RANGE: 10**9
     }
+
+
+def test_a_mapping_that_a_source_fills_anew_is_not_the_tallys() -> None:
+    mapping = {Pipe.TENSOR_HMMA: 100}
+    first = Reading("GPU-0", 0, 10**9, Gap(GapReason.STARTING), totals=Totals("boot", 1000, mapping))
+    tally = run([first])
+    mapping[Pipe.TENSOR_HMMA] = 700
+    tally = run([Reading("GPU-0", 10**9, 2 * 10**9, Growth(), totals=Totals("boot", 2000, mapping))], tally)
+    assert tally.active_sm_cycles == {(Evidence.CYCLES, Pipe.TENSOR_HMMA): 600}

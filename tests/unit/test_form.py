@@ -183,7 +183,7 @@ def test_energy_that_nobody_counted_leaves_a_lower_bound() -> None:
     ledger["energyUncountedSeconds"] = "9.500000000"
     energy = lines(form(ledger, ACT))
     assert energy["Energy used for training"].ai_office == "at least 2.3x10^-9 MWh"
-    assert "had no energy counter" in energy["Energy used for training"].note
+    assert "device days whose energy no counter told" in energy["Energy used for training"].note
     assert "(25.0 % of device time)" in energy["Measurement methodology, energy"].ai_office
     assert "a lower bound" in energy["Measurement methodology, energy"].ai_office
     job = predicate(VECTORS / "merged" / "job" / "ledger.json") | {"energyUncountedSeconds": "0.000000000"}
