@@ -40,6 +40,7 @@ def node_entry(predicate: Mapping[str, Any], history: History, sha256: str, keyi
         "lastRecordAt": max(str(incarnation["lastRecordAt"]) for incarnation in predicate["incarnations"]),
         "periods": [_period(incarnation) for incarnation in history.incarnations],
         "deviceTimes": [time for incarnation in history.incarnations for time in _device_times(incarnation, history)],
+        "ended": history.ended,
         "declared": _declared(predicate),
         **node_sums(predicate, history).for_ledger(),
     }
@@ -73,6 +74,7 @@ def job_entry(predicate: Mapping[str, Any], sha256: str, keyids: Iterable[str]) 
             }
         ],
         "deviceTimes": [],
+        "ended": None,
         "completeness": {name: predicate["completeness"][name] for name in ("complete", "missing")},
         "declared": _declared(predicate),
         **sums_told(predicate).for_ledger(),

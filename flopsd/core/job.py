@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.basis import findings_for_ledger, policies_for_ledger
-from flopsd.core.completeness import NOT_WHOLE, UNTOLD, WHOLE, Completeness, RollCall
+from flopsd.core.completeness import ENDLESS, WHOLE, Completeness, RollCall
 from flopsd.core.ledger import CLAIM_LIMIT, PREDICATE_TYPE, STATEMENT_TYPE
 from flopsd.core.policy import Policy
 from flopsd.core.reconcile import reconcile
@@ -27,6 +27,10 @@ CLAIM = (
     "recomputed node ledgers from their journals, and found no ledger, node, rank or device in it twice at one time."
 )
 LINEAGE_LIMIT = " Which jobs belong to the lineage is declared by whoever merged them: no ledger can tell of others."
+ENDLESS_JOB = (
+    "Not every node of the jobs named here has an end: the figures are the sum of what is here, "
+    "and of the whole no upper bound is known."
+)
 ASSUMPTIONS = (
     "Sums are exact. What no child measured stays null; high is null as soon as one child's is, or one is missing.",
     "What a missing ledger would say has no ceiling here, since nobody told what devices that node had.",
@@ -66,6 +70,7 @@ class Merging:
         self._node: NodeSummary | None = None
         self._together = Together()
         self._jobs_missing: list[str] = []
+        self._wholes: set[bool | None] = set()  # what the jobs of a lineage are
         self._untold_job = False
 
     def add(self, entry: Mapping[str, Any], label: str) -> dict[str, Any] | None:
@@ -88,7 +93,8 @@ class Merging:
         self._last = max(self._last, entry["lastRecordAt"])
         if self.facts.kind == LINEAGE:
             told = entry["completeness"]
-            self._untold_job = self._untold_job or told["complete"] is None
+            self._wholes.add(told["complete"])
+            self._untold_job = self._untold_job or (told["complete"] is None and not told["missing"])
             self._jobs_missing += [f"job {entry['run']}: {words}" for words in told["missing"]]
             return None
         self.incarnations += len(entry["periods"])
@@ -111,8 +117,8 @@ class Merging:
         """Raises LedgerError for more nodes than were declared."""
         if self.facts.kind == JOB:
             return self._roll.result()
-        complete = False if self._jobs_missing else None if self._untold_job else True
-        return Completeness(complete, tuple(self._jobs_missing), None, 0, None)
+        complete = False if False in self._wholes else True if self._wholes == {True} else None
+        return Completeness(complete, tuple(self._jobs_missing), None, 0, None, untold=self._untold_job)
 
     def predicate(self, nodes: Any, children: Any) -> dict[str, Any]:
         """The predicate around lists of node summaries and of children. Raises LedgerError as `completeness`."""
@@ -224,5 +230,5 @@ def merged_again(
 
 def _jobs_told(completeness: Completeness) -> dict[str, Any]:
     told = completeness.for_ledger()
-    words = {WHOLE: "Every job named here is whole.", NOT_WHOLE: NOT_WHOLE, UNTOLD: UNTOLD}
-    return {**told, "nodes": None, "says": words[told["says"]]}
+    words = {WHOLE: "Every job named here is whole.", ENDLESS: ENDLESS_JOB}
+    return {**told, "nodes": None, "says": words.get(told["says"], told["says"])}

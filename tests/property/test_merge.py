@@ -114,7 +114,7 @@ def entry(rank: int, attempt: str, told: Sums) -> dict[str, Any]:
     return {
         "name": f"n{rank}/{attempt}", "sha256": f"{rank}{attempt}", "kind": "node", "keyids": [], "run": "r",
         "node": f"n{rank}", "rank": rank, "instanceType": None, "replay": False, "flopsdVersions": ["1"],
-        "peakTableSha256": ["t"], "begunAt": "a", "lastRecordAt": "b", "periods": [period], "deviceTimes": [],
+        "peakTableSha256": ["t"], "begunAt": "a", "lastRecordAt": "b", "periods": [period], "deviceTimes": [], "ended": True,
         "declared": {"method": None, "base": None},
         **told.for_ledger(),
     }  # fmt: skip
@@ -153,3 +153,7 @@ def test_a_job_is_whole_exactly_when_every_node_has_every_attempt(size: int, see
     whole = len(seen) == size * len(attempts)
     assert roll.result().complete is whole
     assert bool(roll.result().missing) is not whole
+    rank, attempt = min(seen)
+    roll.answer({**entry(rank, attempt, Sums()), "ended": False}, "x")
+    assert roll.result().complete is (None if whole else False)
+    assert roll.result().missing[-1].startswith(f"rank {rank} (n{rank}): no end in ledger")
