@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.basis import findings_for_ledger, policies_for_ledger
+from flopsd.core.children import refuse_bent
 from flopsd.core.completeness import ENDLESS, WHOLE, Completeness, RollCall
+from flopsd.core.counts import whole_number
 from flopsd.core.ledger import CLAIM_LIMIT, PREDICATE_TYPE, STATEMENT_TYPE
 from flopsd.core.policy import Policy
 from flopsd.core.reconcile import reconcile
-from flopsd.core.sums import Sums, sums_told, whole_number
+from flopsd.core.sums import Sums, sums_told
 from flopsd.core.together import Together
 from flopsd.errors import LedgerError
 
@@ -82,6 +84,7 @@ class Merging:
         if self.facts.run is not None and entry["run"] != self.facts.run["id"]:
             raise LedgerError(f"{label} is of run {entry['run']!r}, not of {self.facts.run['id']!r}")
         sums = sums_told(entry)
+        refuse_bent(entry, sums)
         self.sums += sums
         self.ledgers += 1
         self._together.add(entry["declared"])
