@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from flopsd.errors import LedgerError
 from flopsd.merge.archive import in_archive
-from flopsd.merge.places import ARCHIVE_ENDINGS, Found, Note, in_folder
+from flopsd.merge.places import ARCHIVE_ENDINGS, Found, Note, final_of, in_folder, is_earlier_state
 from flopsd.merge.s3 import SCHEME, in_s3
 
 
@@ -19,11 +19,16 @@ def find_ledgers(arguments: Sequence[str], temporary: Path, note: Note, but: Pat
 
     Raises LedgerError for an argument that names nothing, and for what cannot be read.
     """
+    named = {Path(argument) for argument in arguments}
     for argument in arguments:
         if argument.startswith(SCHEME):
             found = in_s3(argument, temporary, note)
         else:
-            found = (one for path in _paths(argument) for one in _at(path, temporary, note, but))
+            paths = _paths(argument)
+            kept = list(_without_earlier(paths, named | {Path(path) for path in paths}, note))
+            if paths and not kept:
+                continue
+            found = (one for path in kept for one in _at(path, temporary, note, but))
         nothing = True
         for one in found:
             nothing = False
@@ -41,6 +46,16 @@ def _paths(argument: str) -> list[str]:
     if not matches:
         raise LedgerError(f"there is no file, folder or match of {argument!r}")
     return matches
+
+
+def _without_earlier(paths: list[str], named: set[Path], note: Note) -> Iterator[str]:
+    """As a shell names all files of a folder: rolling ledgers go where the one that the run ended with is named too."""
+    for path in paths:
+        final = final_of(Path(path).name)
+        if final is not None and Path(path).with_name(final) in named and is_earlier_state(Path(path)):
+            note(f"{path} is an earlier state of the ledger beside it, and was passed over")
+        else:
+            yield path
 
 
 def _at(argument: str, temporary: Path, note: Note, but: Path | None) -> Iterator[Found]:

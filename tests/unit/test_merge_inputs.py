@@ -17,7 +17,9 @@ from flopsd.core.envelope import encode_envelope
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.merge import archive as archive_module
 from flopsd.merge import places
+from flopsd.seal import seal_journal
 from tests.support.jobs import Nodes, sagemaker
+from tests.support.runs import Run
 
 BUCKET = "training"
 
@@ -103,6 +105,46 @@ def test_arguments_that_name_nothing_are_told(nodes: Nodes, tmp_path: Path) -> N
     ):
         with pytest.raises(LedgerError, match=reason):
             nodes.merge(nodes.folder / "ledgers", argument)
+
+
+def with_rolling(nodes: Nodes, *, later: bool = False) -> Path:
+    """A node's ledger with the rolling one of its run beside it, as stores have them."""
+    folder = nodes.folder / "store"
+    run = Run(nodes.folder / "rolling", context=sagemaker(0, ("algo-1",)), run_id="train-7")
+    run.meter(10)
+    rolling, final = folder / "algo-1.rolling.json", folder / "algo-1.json"
+    for ledger in (final, rolling) if later else (rolling, final):
+        seal_journal(run.state.journal, nodes.key, ledger, run.clock, live=True)
+        run.meter(10)
+    return folder
+
+
+def test_a_rolling_ledger_is_passed_over_where_its_run_went_on(nodes: Nodes, bucket: object) -> None:
+    folder = with_rolling(nodes)
+    want = nodes.merge(folder / "algo-1.json").ledger.read_bytes()
+    for given in (
+        [folder],
+        sorted(folder.glob("*.json")),
+        [f"{folder}/*.json"],
+        [pack(folder, nodes.folder / "o.tar.gz")],
+    ):
+        assert nodes.merge(*given).ledger.read_bytes() == want
+        assert any("passed over" in words for words in nodes.notes)
+    upload(bucket, folder, "run/")
+    assert nodes.merge(f"s3://{BUCKET}/run/").ledger.read_bytes() == want
+    assert nodes.notes == [
+        f"s3://{BUCKET}/run/ holds 1 rolling ledgers whose runs went on to the ledger beside them; passed over"
+    ]
+    alone = nodes.merge(folder / "algo-1.rolling.json", trust=[str(nodes.public)])
+    assert (alone.ledgers, nodes.notes) == (1, [])
+
+
+def test_a_rolling_ledger_that_tells_of_more_is_not_passed_over(nodes: Nodes, bucket: object) -> None:
+    folder = with_rolling(nodes, later=True)
+    upload(bucket, folder, "run/")
+    for given in ([folder], sorted(folder.glob("*.json")), [f"s3://{BUCKET}/run/"]):
+        with pytest.raises(LedgerError, match="node 'algo-1' is there twice at the same time"):
+            nodes.merge(*given)
 
 
 # Archives
