@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flopsd.errors import LedgerError
 from flopsd.merge.archive import in_archive
-from flopsd.merge.places import ARCHIVE_ENDINGS, Found, Note, final_of, in_folder, is_earlier_state
+from flopsd.merge.places import ARCHIVE_ENDINGS, Found, Note, final_of, in_folder, is_at, is_earlier_state
 from flopsd.merge.s3 import SCHEME, in_s3
 
 
@@ -30,9 +31,12 @@ def find_ledgers(arguments: Sequence[str], temporary: Path, note: Note, but: Pat
                 continue
             found = (one for path in kept for one in _at(path, temporary, note, but))
         nothing = True
-        for one in found:
-            nothing = False
-            yield one
+        try:
+            for one in found:
+                nothing = False
+                yield one
+        except OSError as fault:
+            raise LedgerError(f"cannot read {fault.filename or argument}: {fault.strerror or fault}") from fault
         if nothing:
             raise LedgerError(
                 f"there is no ledger in {argument}", hint="a ledger is a signed .json file with its journal beside it"
@@ -40,7 +44,7 @@ def find_ledgers(arguments: Sequence[str], temporary: Path, note: Note, but: Pat
 
 
 def _paths(argument: str) -> list[str]:
-    if Path(argument).exists():
+    if os.path.exists(argument):
         return [argument]
     matches = sorted(glob.glob(argument, recursive=True)) if glob.has_magic(argument) else []
     if not matches:
@@ -65,5 +69,5 @@ def _at(argument: str, temporary: Path, note: Note, but: Path | None) -> Iterato
     elif path.name.endswith(ARCHIVE_ENDINGS):
         with TemporaryDirectory(dir=temporary) as folder:
             yield from in_archive(path, argument, Path(folder), note)
-    elif path.resolve() != but:
+    elif but is None or not is_at(path, but):
         yield Found(path, "" if path.parent == Path(".") else f"{path.parent}/", asked=True)

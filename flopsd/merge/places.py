@@ -57,6 +57,11 @@ def most_bytes(name: str) -> int | None:
     return None
 
 
+def is_at(path: Path, place: Path) -> bool:
+    """Whether a path leads to a resolved place. One that leads in a circle leads nowhere."""
+    return os.path.realpath(path) == str(place)
+
+
 def final_of(name: str) -> str | None:
     """The name of the ledger that its run ends with, for the name of a rolling one as stores have it."""
     return name.removesuffix(ROLLING_ENDING) + LEDGER_ENDING if name.endswith(ROLLING_ENDING) else None
@@ -104,7 +109,7 @@ def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> 
         for name in sorted(names):
             archives += name.endswith(ARCHIVE_ENDINGS)
             path = below / name
-            if not name.endswith(LEDGER_ENDING) or name.startswith(".") or (but and path.resolve() == but):
+            if not name.endswith(LEDGER_ENDING) or name.startswith(".") or (but and is_at(path, but)):
                 continue
             if is_earlier_state(path):
                 rolling += 1

@@ -149,10 +149,11 @@ class _Store:
 
         try:
             yield
-        except (BotoCoreError, ClientError) as fault:
+        except (BotoCoreError, ClientError, ValueError) as fault:  # the last for an endpoint that is no URL
             raise LedgerError(
                 f"cannot read {self.name}/{key}: {fault}",
-                hint="the role needs s3:ListBucket and s3:GetObject; the region comes from AWS_REGION or the profile",
+                hint="the role needs s3:ListBucket and s3:GetObject; the region comes from AWS_REGION or the profile, "
+                "an endpoint such as https://minio:9000 from AWS_ENDPOINT_URL_S3",
             ) from fault
         except OSError as fault:
             raise LedgerError(
