@@ -260,6 +260,25 @@ def test_a_journal_of_impossible_times_or_another_context_cannot_be_sealed(
         run.seal(tmp_path / "ledger.json")
 
 
+@pytest.mark.parametrize("edit", [{"policies": [{}]}, {"policies": 7}, {"recovered": "x", "precision": None}])
+def test_odd_members_in_a_journal_are_told_and_are_no_crash(tmp_path: Path, edit: dict[str, Any]) -> None:
+    run = Run(tmp_path / "state")
+    run.meter(2)
+    run.finish()
+    head, lines = GENESIS, list[bytes]()
+    for raw in run.state.journal.read_bytes().splitlines():
+        record = json.loads(raw)["r"]
+        if record["kind"] == "begin":
+            record.update(edit)
+            if record["precision"] is None:
+                del record["precision"]
+        line, head = frame(head, record)
+        lines.append(line)
+    run.state.journal.write_bytes(b"".join(lines))
+    with pytest.raises(JournalDamagedError, match="is not what flopsd writes: "):
+        run.seal(tmp_path / "ledger.json")
+
+
 def test_a_reading_of_a_time_that_has_not_come_is_a_gap_and_spoils_no_journal(tmp_path: Path) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(2)
