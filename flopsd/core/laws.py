@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from flopsd.core.codec import count, text
@@ -12,6 +13,7 @@ from flopsd.errors import JournalDamagedError
 # How far a reading may end behind the moment at which it is taken in: a source that tells the times of its
 # readings itself has a clock of its own.
 LEAD_NS = 1_000_000_000
+_ABSOLUTE = {"counters", "energy_at_ns", "totals", "totals_ns"}  # what counting goes on from
 _CONTEXT, _RUN, _NODE = (
     {"run", "node", "attempt"},
     {"platform", "jobName", "jobArn"},
@@ -22,10 +24,9 @@ _CONTEXT, _RUN, _NODE = (
 def refuse_counted(start: Tally, since_ns: int | None) -> None:
     """A device's first record tells from where counting goes on, and counts nothing. `since_ns` is when the
     incarnation began, None where an earlier one watched the device. Raises JournalDamagedError."""
-    nothing = Tally(
-        start.begin_ns, start.begin_ns, counters=start.counters, totals=start.totals, totals_ns=start.totals_ns
-    )
-    if start != nothing:
+    nothing = Tally(start.begin_ns, start.begin_ns)
+    amounts = (one.name for one in fields(Tally) if one.name not in _ABSOLUTE)
+    if any(getattr(start, name) != getattr(nothing, name) for name in amounts):
         raise JournalDamagedError("something of a device is counted before its first reading")
     if since_ns is not None and start.begin_ns < since_ns:
         raise JournalDamagedError("a device is watched before any incarnation was there to do so")
