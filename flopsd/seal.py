@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,10 +73,14 @@ def seal_journal(
         raise LedgerError(f"the journal {journal} is empty: there is nothing to seal")
     sha256 = one_peak_table(history)
     tables = Tables(peaks_file, policy_files)
-    table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
+    with _as_flopsd_writes_it(journal):
+        table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
+        figures = figures_of(history, table)
     evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
     seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, policies)
-    data, timestamp = sign(encode(statement(history, table, sealed.facts, seal)), key), ""
+    with _as_flopsd_writes_it(journal):
+        payload = encode(statement(history, table, sealed.facts, seal))
+    data, timestamp = sign(payload, key), ""
     if wanted is not None:
         data, timestamp = stamp(data, wanted, clock)
     try:
@@ -91,13 +96,22 @@ def seal_journal(
         ledger,
         journal_beside(ledger),
         public_key_beside(ledger),
-        figures_of(history, table),
+        figures,
         history.replay is not None,
         history.ended,
         history.run,
         history.node,
         timestamp,
     )
+
+
+@contextmanager
+def _as_flopsd_writes_it(journal: Path) -> Iterator[None]:
+    """What no daemon wrote can break the arithmetic, however well it is chained. Raises JournalDamagedError."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as fault:
+        raise JournalDamagedError(f"the journal {journal} is not what flopsd writes: {fault!r:.200}") from fault
 
 
 def one_peak_table(history: History) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from flopsd.core.codec import DeviceEntry
 from flopsd.core.figures import Rating
+from flopsd.core.laws import LEAD_NS
 from flopsd.core.meter import advance, new_gaps
 from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Precision, Reading
 from flopsd.core.peaks import PeakTable
@@ -60,6 +61,14 @@ class Watched:
         """Nothing is known of the time up to `until_ns`, where that is not accounted for yet."""
         if until_ns > self.state.tally.watermark_ns:
             self.count(self.gap(until_ns, reason), in_force)
+
+    def in_time(self, reading: Reading, now_ns: int) -> Reading:
+        """The reading, or a gap until now where it tells of time that has not come."""
+        if reading.end_ns <= now_ns + LEAD_NS:
+            return reading
+        ahead_ns = reading.end_ns - now_ns
+        log.error("a reading of %s from %s ends %d ns from now: a gap", reading.device, self.entry.source, ahead_ns)
+        return self.gap(now_ns, GapReason.OUT_OF_RANGE)
 
     def is_read_by(self, source: str, device: Device) -> bool:
         """Whether it is read by `source` already, with the evidence that `device` tells."""

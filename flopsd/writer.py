@@ -268,7 +268,7 @@ class Writer:
 
     def _count(self, source: str, sweep: Sweep) -> list[Reading]:
         """Fold a sweep's readings in; those that were: another source may read a device better, or its slices are."""
-        counted = []
+        counted, now_ns = [], self._clock.boottime_ns()
         for reading in sweep.readings:
             watched = self._watched.get(reading.device)
             if watched is None:
@@ -277,6 +277,7 @@ class Writer:
                 continue
             best = self._hearing.roster.best(reading.device)
             if best is not None and best[0] == source:
+                reading = watched.in_time(reading, now_ns)
                 watched.count(reading, self._sessions.in_force, sweep.gauges.get(reading.device))
                 counted.append(reading)
         return counted

@@ -6,13 +6,19 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from flopsd.core.counts import whole_number
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, Device
 from flopsd.core.records import History, Incarnation
-from flopsd.core.sums import node_sums, sums_told, whole_number
+from flopsd.core.sums import Sums, node_sums, sums_told
 from flopsd.errors import LedgerError
 
 Entry = dict[str, Any]
 MAX_RANK = 2**31
+_MEMBERS = {
+    "name", "sha256", "kind", "keyids", "run", "node", "rank", "instanceType", "replay", "flopsdVersions",
+    "peakTableSha256", "begunAt", "lastRecordAt", "periods", "deviceTimes", "ended", "declared",
+}  # fmt: skip
+_DIGEST = re.compile("[0-9a-f]{64}")
 _HEX_RUN = re.compile("[0-9a-fA-F]{8}")
 
 
@@ -40,6 +46,7 @@ def node_entry(predicate: Mapping[str, Any], history: History, sha256: str, keyi
         "lastRecordAt": max(str(incarnation["lastRecordAt"]) for incarnation in predicate["incarnations"]),
         "periods": [_period(incarnation) for incarnation in history.incarnations],
         "deviceTimes": [time for incarnation in history.incarnations for time in _device_times(incarnation, history)],
+        "ended": history.ended,
         "declared": _declared(predicate),
         **node_sums(predicate, history).for_ledger(),
     }
@@ -73,10 +80,27 @@ def job_entry(predicate: Mapping[str, Any], sha256: str, keyids: Iterable[str]) 
             }
         ],
         "deviceTimes": [],
+        "ended": None,
         "completeness": {name: predicate["completeness"][name] for name in ("complete", "missing")},
         "declared": _declared(predicate),
         **sums_told(predicate).for_ledger(),
     }
+
+
+def refuse_bent(entry: Mapping[str, Any], sums: Sums) -> None:
+    """Raises KeyError, TypeError, ValueError for an entry that the two above do not make. `sums` are the entry's."""
+    known, job = sums.for_ledger(), entry["kind"] == "job"
+    if entry.keys() - {"completeness"} != _MEMBERS | known.keys() or entry["kind"] not in ("node", "job"):
+        raise ValueError("a child's entry has not the members of one")
+    if any(entry[name] != told for name, told in known.items()):
+        raise ValueError("the sums of a child are not told as flopsd tells them")
+    keyids, digests = entry["keyids"], (entry["sha256"], *entry["keyids"], *entry["peakTableSha256"])
+    if not all(_DIGEST.fullmatch(digest) for digest in digests):
+        raise ValueError("what names a child, its keys or its peak table is not a SHA-256")
+    if not keyids or keyids != sorted(set(keyids)):
+        raise ValueError("nobody is said to have signed a child, or somebody twice")
+    if entry["name"] != f"{entry['run' if job else 'node']}/{entry['sha256'][:16]}":
+        raise ValueError(f"a child's name is {entry['name']!r:.80}, which does not follow from its digest")
 
 
 def _declared(predicate: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,8 +111,8 @@ def _declared(predicate: Mapping[str, Any]) -> dict[str, Any]:
 
 def wall_span(period: Mapping[str, Any]) -> tuple[int, int]:
     """A period on the wall clock, in ns since the Unix epoch."""
-    offset = whole_number(period["wallOffsetNs"])
-    return whole_number(period["beginNs"]) + offset, whole_number(period["endNs"]) + offset
+    begin, end, offset = (whole_number(period[name], signed=True) for name in ("beginNs", "endNs", "wallOffsetNs"))
+    return begin + offset, end + offset
 
 
 def sort_key(entry: Mapping[str, Any]) -> tuple[str, int, str, str]:

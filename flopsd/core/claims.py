@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.sums import whole_number
+from flopsd.core.counts import whole_number
 from flopsd.errors import LedgerError
 
 LEDGER, NODE, RANK, RUN, DEVICE = range(5)  # the order in which they are told
@@ -121,9 +121,6 @@ def _double(one: Claimed, other: Claimed) -> LedgerError:
 
 
 def _claim(what: int, key: str, times: Mapping[str, Any], period: Mapping[str, Any]) -> Claim:
-    offset, begin, end = (
-        whole_number(period["wallOffsetNs"]),
-        whole_number(times["beginNs"]),
-        whole_number(times["endNs"]),
-    )
+    told = (period["wallOffsetNs"], times["beginNs"], times["endNs"])
+    offset, begin, end = (whole_number(ns, signed=True) for ns in told)
     return Claim(what, str(key), str(period["bootId"]), begin, end, offset)

@@ -1,7 +1,8 @@
 """Whether a job's ledgers are all there, as far as the ledgers themselves can tell. Pure.
 
 The roster is what the platform told every node; where it told none, whoever merges may declare how many nodes
-the job had. Without either nobody can tell that a node is missing, and then no upper bound is known.
+the job had. Without either nobody can tell that a node is missing, and then no upper bound is known. Nor is one
+known where a ledger has no end: nobody can tell how long that node went on, or with what.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ MAX_TOLD = 20
 
 WHOLE = "A ledger of every node and attempt that the ledgers know of is here."
 NOT_WHOLE = "Ledgers are missing: the figures are the sum of what is here, and of the whole no upper bound is known."
+ENDLESS = (
+    "A ledger of every node and attempt is here, but not each has an end: "
+    "the figures are the sum of what is here, and of the whole no upper bound is known."
+)
 UNTOLD = (
     "No ledger says how many nodes the job had, so a missing one would go unseen: "
     "the figures are the sum of what is here, and of the whole no upper bound is known."
@@ -24,13 +29,15 @@ UNTOLD = (
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """`complete` is None where nobody can tell. `missing` says in words what is, by rank."""
+    """`complete` is None where nobody can tell. `missing` says in words what is, or may be. `untold`: how much there
+    should be is not known."""
 
     complete: bool | None
     missing: tuple[str, ...]
     expected_nodes: int | None
     nodes: int
     declared_nodes: int | None
+    untold: bool = False
 
     def for_ledger(self) -> dict[str, Any]:
         return {
@@ -39,14 +46,39 @@ class Completeness:
             "expectedNodes": None if self.expected_nodes is None else str(self.expected_nodes),
             "declaredNodes": None if self.declared_nodes is None else str(self.declared_nodes),
             "nodes": str(self.nodes),
-            "says": WHOLE if self.complete else UNTOLD if self.complete is None else NOT_WHOLE,
+            "says": self._says,
         }
+
+    @property
+    def _says(self) -> str:
+        if self.complete is not None:
+            return WHOLE if self.complete else NOT_WHOLE
+        return UNTOLD if self.untold else ENDLESS
 
     @property
     def told(self) -> str:
         """What is missing, for a message of bearable length."""
         more = len(self.missing) - MAX_TOLD
         return "; ".join(self.missing[:MAX_TOLD]) + (f"; and {more} more" if more > 0 else "")
+
+
+def completeness_of_lone(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a job of one node, as a lineage's entry has it."""
+    endless = _endless(entry)
+    return {"complete": None if endless else True, "missing": endless}
+
+
+def _endless(entry: Mapping[str, Any]) -> list[str]:
+    """What is not known of a node whose last incarnation has no end. Earlier ones were taken up by the next, which
+    accounts for the time in between."""
+    if entry["ended"] is True:
+        return []
+    who = _who(entry["rank"], entry["node"])
+    return [f"{who}: no end in ledger {entry['name']}, and what it did after {entry['lastRecordAt']} is not known"]
+
+
+def _who(rank: int | None, node: str) -> str:
+    return f"node {node}" if rank is None else f"rank {rank} ({node})"
 
 
 class RollCall:
@@ -58,6 +90,7 @@ class RollCall:
         self._seen: dict[tuple[int | None, str], set[str]] = {}  # attempts by rank and node
         self._attempts: dict[str, str] = {}  # every attempt's name, held once
         self._named = True
+        self._endless: list[str] = []
         if self._roster and declared_nodes not in (None, len(self._roster)):
             raise LedgerError(
                 f"the ledgers name a roster of {len(self._roster)} nodes, not of {declared_nodes}",
@@ -79,6 +112,7 @@ class RollCall:
                 f"{label} has rank {rank}: the job had more than {self._declared} nodes",
                 hint="give --nodes the number of nodes that the job had",
             )
+        self._endless += _endless(entry)
         attempts = self._seen.setdefault((rank, node), set())
         for period in entry["periods"]:
             attempts.add(self._attempts.setdefault(period["attempt"], period["attempt"]))
@@ -96,10 +130,11 @@ class RollCall:
             names[slot] = min(node, names.get(slot, node))
         missing = self._absent(slots, ranked)
         if not missing:
-            missing = self._absent_attempts(slots, names, ranked)
+            missing = self._absent_attempts(slots, names)
         expected = len(self._roster) or self._declared
-        complete = False if missing else None if expected is None else True
-        return Completeness(complete, tuple(missing), expected, len(slots), self._declared)
+        complete = False if missing else None if expected is None or self._endless else True
+        told = (*missing, *self._endless)
+        return Completeness(complete, told, expected, len(slots), self._declared, untold=expected is None)
 
     def _absent(self, slots: Mapping[int | str, object], ranked: bool) -> list[str]:
         if self._roster:
@@ -118,13 +153,11 @@ class RollCall:
             )
         return [f"{self._declared - len(slots)} of {self._declared} nodes: no ledger, and none here says of which rank"]
 
-    def _absent_attempts(
-        self, slots: Mapping[int | str, set[str]], names: Mapping[int | str, str], ranked: bool
-    ) -> list[str]:
+    def _absent_attempts(self, slots: Mapping[int | str, set[str]], names: Mapping[int | str, str]) -> list[str]:
         missing = []
         most = max((len(attempts) for attempts in slots.values()), default=0)
         for slot in sorted(slots, key=lambda slot: (str(type(slot)), slot)):
-            who = f"rank {slot} ({names[slot]})" if ranked else f"node {slot}"
+            who = _who(slot if isinstance(slot, int) else None, names[slot])
             if self._named:
                 absent = sorted(set(self._attempts) - slots[slot])
                 missing += [f"{who}: no ledger of attempt {attempt!r}" for attempt in absent]

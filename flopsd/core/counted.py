@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.architecture import Bounds
+from flopsd.core.counts import whole_number
 from flopsd.core.guidelines import MARGIN_PPM
 
 COUNTED = "Counted from the model's shape and the tokens that its processes declare. No hardware was asked."
@@ -44,8 +45,8 @@ def bounds_json(bounds: Bounds) -> dict[str, str]:
 
 def counted_told(told: Mapping[str, Any]) -> Counted:
     """The inverse of `Counted.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
-    return Counted(_bounds(told), _bounds(told["executed"]), int(told["tokens"]))
+    return Counted(_bounds(told), _bounds(told["executed"]), whole_number(told["tokens"]))
 
 
 def _bounds(told: Mapping[str, Any]) -> Bounds:
-    return Bounds(int(told["low"]), int(told["computed"]), int(told["high"]))
+    return Bounds(*(whole_number(told[name]) for name in ("low", "computed", "high")))

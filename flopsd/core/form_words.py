@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
+from flopsd.core.counts import nanoseconds
 from flopsd.core.declared import Method
 from flopsd.core.figures import NS_PER_S, UNDECLARED
 from flopsd.core.ledger import NOTHING_ESTIMATES
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Evidence, Pipe
 from flopsd.core.rounding import Towards, scientific
 from flopsd.core.rules import FormRules, Policy
-from flopsd.core.sums import nanoseconds
 
 READING = "This is flopsd's reading and not the text's."
 _QUANTITIES = {

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.basis import findings_for_ledger, policies_for_ledger
-from flopsd.core.completeness import NOT_WHOLE, UNTOLD, WHOLE, Completeness, RollCall
+from flopsd.core.children import refuse_bent
+from flopsd.core.completeness import ENDLESS, WHOLE, Completeness, RollCall
+from flopsd.core.counts import whole_number
 from flopsd.core.ledger import CLAIM_LIMIT, PREDICATE_TYPE, STATEMENT_TYPE
 from flopsd.core.policy import Policy
 from flopsd.core.reconcile import reconcile
-from flopsd.core.sums import Sums, sums_told, whole_number
+from flopsd.core.sums import Sums, sums_told
 from flopsd.core.together import Together
 from flopsd.errors import LedgerError
 
@@ -27,6 +29,10 @@ CLAIM = (
     "recomputed node ledgers from their journals, and found no ledger, node, rank or device in it twice at one time."
 )
 LINEAGE_LIMIT = " Which jobs belong to the lineage is declared by whoever merged them: no ledger can tell of others."
+ENDLESS_JOB = (
+    "Not every node of the jobs named here has an end: the figures are the sum of what is here, "
+    "and of the whole no upper bound is known."
+)
 ASSUMPTIONS = (
     "Sums are exact. What no child measured stays null; high is null as soon as one child's is, or one is missing.",
     "Of totals.guidelines measured is null as soon as one child's is, unless nothing of that child can count.",
@@ -67,6 +73,7 @@ class Merging:
         self._node: NodeSummary | None = None
         self._together = Together()
         self._jobs_missing: list[str] = []
+        self._wholes: set[bool | None] = set()  # what the jobs of a lineage are
         self._untold_job = False
 
     def add(self, entry: Mapping[str, Any], label: str) -> dict[str, Any] | None:
@@ -78,6 +85,7 @@ class Merging:
         if self.facts.run is not None and entry["run"] != self.facts.run["id"]:
             raise LedgerError(f"{label} is of run {entry['run']!r}, not of {self.facts.run['id']!r}")
         sums = sums_told(entry)
+        refuse_bent(entry, sums)
         self.sums += sums
         self.ledgers += 1
         self._together.add(entry["declared"])
@@ -89,7 +97,8 @@ class Merging:
         self._last = max(self._last, entry["lastRecordAt"])
         if self.facts.kind == LINEAGE:
             told = entry["completeness"]
-            self._untold_job = self._untold_job or told["complete"] is None
+            self._wholes.add(told["complete"])
+            self._untold_job = self._untold_job or (told["complete"] is None and not told["missing"])
             self._jobs_missing += [f"job {entry['run']}: {words}" for words in told["missing"]]
             return None
         self.incarnations += len(entry["periods"])
@@ -112,8 +121,8 @@ class Merging:
         """Raises LedgerError for more nodes than were declared."""
         if self.facts.kind == JOB:
             return self._roll.result()
-        complete = False if self._jobs_missing else None if self._untold_job else True
-        return Completeness(complete, tuple(self._jobs_missing), None, 0, None)
+        complete = False if False in self._wholes else True if self._wholes == {True} else None
+        return Completeness(complete, tuple(self._jobs_missing), None, 0, None, untold=self._untold_job)
 
     def predicate(self, nodes: Any, children: Any) -> dict[str, Any]:
         """The predicate around lists of node summaries and of children. Raises LedgerError as `completeness`."""
@@ -227,5 +236,5 @@ def merged_again(
 
 def _jobs_told(completeness: Completeness) -> dict[str, Any]:
     told = completeness.for_ledger()
-    words = {WHOLE: "Every job named here is whole.", NOT_WHOLE: NOT_WHOLE, UNTOLD: UNTOLD}
-    return {**told, "nodes": None, "says": words[told["says"]]}
+    words = {WHOLE: "Every job named here is whole.", ENDLESS: ENDLESS_JOB}
+    return {**told, "nodes": None, "says": words.get(told["says"], told["says"])}

@@ -31,12 +31,8 @@ from flopsd.core.codec import (
     told_evidence,
 )
 from flopsd.core.declared import Declared, declared_from, facts_from, work_from
-from flopsd.core.model import (
-    DeviceUid,
-    GapReason,
-    Tally,
-    TallyKey,
-)
+from flopsd.core.laws import refuse_context, refuse_counted, refuse_time
+from flopsd.core.model import DeviceUid, GapReason, Tally, TallyKey
 from flopsd.core.phases import remainder
 from flopsd.errors import JournalDamagedError
 
@@ -188,16 +184,21 @@ def _take(history: History, record: Record) -> None:
         if record["index"] != len(incarnation.devices) or entry.device.uid in incarnation.tallies:
             raise JournalDamagedError("device numbered out of order or named twice")
         incarnation.devices[record["index"]] = entry
-        incarnation.tallies[entry.device.uid] = tally_from_record(record, entry.begin_ns)
+        start = tally_from_record(record, entry.begin_ns)
+        known = any(entry.device.uid in earlier.tallies for earlier in history.incarnations[:-1])
+        refuse_counted(start, None if known else incarnation.begin["ns"])
+        incarnation.tallies[entry.device.uid] = start
     elif kind == "evidence":
         seen = incarnation.devices[record["index"]]
         if "identity" in record:
             seen = identified(seen, record["identity"])
         changed = replace(seen.device, **told_evidence(record))
         incarnation.devices[record["index"]] = replace(seen, device=changed, source=record["source"])
+        refuse_time(incarnation.last_ns, count(record["ns"]))
     elif kind == "checkpoint":
         _checkpoint(history, incarnation, record)
     elif kind == "end":
+        refuse_time(incarnation.last_ns, count(record["ns"]))
         incarnation.end = record
         incarnation.last_ns, incarnation.last_utc = count(record["ns"]), text(record["utc"])
     else:
@@ -216,10 +217,9 @@ def _begin(history: History, record: Record) -> None:
     for name in ("ns", "wall_ns"):
         count(record[name])
     declared_from(record.get("declared"))
+    refuse_context(record["context"])
     for name in ("run", "node"):
         text(record[name])
-        if {"id", "name"} & dict(record["context"][name]).keys():
-            raise JournalDamagedError(f"the context of the {name} names it anew")
         if history.incarnations and record[name] != history.incarnations[0].begin[name]:
             raise JournalDamagedError(
                 f"{name} {record[name]!r} within the journal of {history.incarnations[0].begin[name]!r}"
@@ -254,6 +254,7 @@ def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> N
         raise JournalDamagedError("the listed gaps do not add up to the gap totals")
     for told in record.get("sessions", ()):
         _session(history, told)
+    refuse_time(incarnation.last_ns, count(record["ns"]), *incarnation.tallies.values())
     incarnation.checkpoints += 1
     incarnation.last_ns, incarnation.last_utc = count(record["ns"]), text(record["utc"])
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from flopsd.core.counted import Counted, counted_told
+from flopsd.core.counts import millijoules, nanoseconds, whole_number
 from flopsd.core.figures import figures_json
 from flopsd.core.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
@@ -24,9 +24,6 @@ COVERAGE_TIMES = (
     "unknownSeconds",
     "boundedSeconds",
 )
-_DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]*)\.([0-9]+)")
-_WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
-_MAX_DIGITS = 60
 _BETWEEN_METHODS = "; "
 _ABSENT = "not every ledger has an architecture basis, or one is missing"
 
@@ -105,7 +102,7 @@ def sums_told(ledger: Mapping[str, Any]) -> Sums:
         _figures(executed),
         {str(name): _figures(figures) for name, figures in executed["byEvidence"].items()},
         frozenset(part for part in executed["method"].split(_BETWEEN_METHODS) if part),
-        None if ledger["energyJoules"] is None else _scaled(ledger["energyJoules"], 3),
+        None if ledger["energyJoules"] is None else millijoules(ledger["energyJoules"]),
         {
             **{name: nanoseconds(ledger[name]) for name in TIMES},
             **{name: nanoseconds(coverage[name]) for name in COVERAGE_TIMES},
@@ -133,26 +130,6 @@ def node_sums(predicate: Mapping[str, Any], history: History) -> Sums:
             },
         }
     )
-
-
-def whole_number(text: Any) -> int:
-    """A count as ledgers write it. Raises TypeError or ValueError on anything else."""
-    if len(text) > _MAX_DIGITS or not _WHOLE.fullmatch(text):
-        raise ValueError(f"{text[:80]!r} is not a whole number")
-    return int(text)
-
-
-def nanoseconds(text: Any) -> int:
-    """The inverse of `seconds`. Raises TypeError or ValueError on anything else."""
-    return _scaled(text, 9)
-
-
-def _scaled(text: Any, decimals: int) -> int:
-    match = _DECIMAL.fullmatch(text) if len(text) <= _MAX_DIGITS else None
-    if match is None or len(match[3]) != decimals:
-        raise ValueError(f"{text[:80]!r} is not a number with {decimals} decimals")
-    amount: int = int(match[2]) * 10**decimals + int(match[3])
-    return -amount if match[1] else amount
 
 
 def _figures(told: Mapping[str, Any]) -> Figures:

@@ -91,7 +91,14 @@ def _stamp(signature: bytes, token: bytes, trust: Trust, sealed_at: str) -> Find
             continue
         words = f"the signature existed at {moment}, says {root}; the ledger says that it was sealed at {sealed_at}"
         return _told(Verdict.HOLDS, words)
-    return _told(Verdict.FAILED, "; ".join(faults))
+    try:
+        signers = timestamp.signers_of(token)
+    except EvidenceError as fault:
+        return _told(Verdict.FAILED, "; ".join({*faults, str(fault)}))
+    if any({one.subject, one.issuer} & signers for chain in trust.tsa_chains for one in chain):
+        return _told(Verdict.FAILED, "; ".join(faults))
+    named = ", ".join(sorted(name.rfc4514_string() for name in signers)) or "nobody"
+    return _told(Verdict.NOT_CHECKED, f"no certificate was given of its authority, which it names as {named:.300}")
 
 
 def _told(verdict: Verdict, words: str) -> Finding:

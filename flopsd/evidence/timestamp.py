@@ -16,7 +16,7 @@ from flopsd.evidence.item import Kind
 from flopsd.evidence.web import ask
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
+    from cryptography.x509 import Certificate, Name
 
 KIND = Kind(
     TIMESTAMP,
@@ -84,6 +84,24 @@ def verify(token: bytes, message: bytes, chain: Sequence[Certificate]) -> tuple[
         words = str(fault).split("ErrorStack")[0].rstrip(": ")
         raise EvidenceError(f"it does not hold against {_name(roots)}: {words}") from fault
     return _time(response), _name(roots)
+
+
+def signers_of(token: bytes) -> set[Name]:
+    """Whom a token names as its signer's issuers, as far up as its own certificates lead. Nothing of it is verified.
+
+    Raises EvidenceError.
+    """
+    from cryptography.x509 import load_der_x509_certificate
+
+    told = _decode(token).signed_data
+    try:
+        certificates = [load_der_x509_certificate(bytes(one)) for one in told.certificates]
+        names = {info.issuer for info in told.signer_infos}
+        for _ in certificates:  # each round leads up by one at least, or no further
+            names |= {one.issuer for one in certificates if one.subject in names}
+    except ValueError as fault:
+        raise EvidenceError(f"it names its signer in no way that can be read: {fault!s:.200}") from fault
+    return names
 
 
 def _lib() -> Any:

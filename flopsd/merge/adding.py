@@ -20,6 +20,8 @@ def add_up_again(opened: Opened, tables: Tables, *, allow_replay: bool = False) 
         if predicate["kind"] not in KINDS:
             raise NotVerifiedError(f"this is a ledger of kind {predicate['kind']!r}, not a merged one")
         entries = predicate["children"]
+        if not entries:
+            raise NotVerifiedError("it names no ledger that it was made of")
         if entries != sorted(entries, key=sort_key):
             raise NotVerifiedError("the children do not stand in their order")
         claims = [

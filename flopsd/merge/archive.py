@@ -11,13 +11,19 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, cast
 
 from flopsd.errors import LedgerError
 from flopsd.merge.places import LEDGER_ENDING, OWN_ENDING, Found, Note, in_folder, most_bytes
 
 MAX_UNPACKED_BYTES = 64 * 1024**3
+MAX_HEADER_BYTES = 4 * 1024**2  # of one member; they lie in memory
 _CHUNK = 1 << 20
+# tarfile parses what the headers say without asking whether it can be so.
+_NO_ARCHIVE = (
+    tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, TypeError, LookupError, AttributeError,
+    ArithmeticError, RecursionError,
+)  # fmt: skip
 
 
 def in_archive(archive: Path, shown: str, temporary: Path, note: Note) -> Iterator[Found]:
@@ -27,9 +33,9 @@ def in_archive(archive: Path, shown: str, temporary: Path, note: Note) -> Iterat
     """
     try:
         folders = _unpack(archive, shown, temporary, note)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as fault:
+    except _NO_ARCHIVE as fault:
         raise LedgerError(
-            f"{shown} is not a whole .tar.gz: {fault}", hint="fetch it again, or unpack it and name the folder"
+            f"{shown} is not a whole .tar.gz: {fault!s:.200}", hint="fetch it again, or unpack it and name the folder"
         ) from fault
     except OSError as fault:
         raise LedgerError(
@@ -44,8 +50,16 @@ def _unpack(archive: Path, shown: str, temporary: Path, note: Note) -> dict[str,
     folders: dict[str, Path] = {}
     left = MAX_UNPACKED_BYTES
     # Not mode "r|gz": that one takes a cut file for a short one.
-    with gzip.open(archive, "rb") as stream, tarfile.open(fileobj=stream, mode="r|") as members:
-        for member in members:
+    with gzip.open(archive, "rb") as stream:
+        bounded = _Bounded(stream)
+        # Any: what it keeps of the members is in no stub. There is nothing to close but the stream.
+        members: Any = tarfile.open(fileobj=cast("IO[bytes]", bounded), mode="r|")  # noqa: SIM115
+        while (member := members.next()) is not None:
+            members.members.clear()  # tarfile keeps all that it met
+            members.pax_headers.clear()
+            if member.size < 0:
+                raise tarfile.ReadError(f"{member.name!r:.200} has a size below zero")
+            bounded.left = member.size + MAX_HEADER_BYTES
             name = _safe_name(member, shown)
             most = most_bytes(name.name)
             if most is None or member.isdir():
@@ -81,6 +95,24 @@ def _unpack(archive: Path, shown: str, temporary: Path, note: Note) -> dict[str,
         while stream.read(_CHUNK):  # to the end, where the checksum is
             pass
     return folders
+
+
+class _Bounded:
+    """What tarfile reads from. It believes the sizes in headers, skips to the end of a member behind that of the file,
+    and holds headers in memory: `left` is what it may read until the next member is there."""
+
+    def __init__(self, stream: gzip.GzipFile) -> None:
+        self._stream, self._ended, self.left = stream, False, MAX_HEADER_BYTES
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        if not data and self._ended:
+            raise EOFError("it ends within a member")
+        self._ended = not data
+        self.left -= len(data)
+        if self.left < 0:
+            raise tarfile.ReadError(f"a member has more than {MAX_HEADER_BYTES} bytes of headers")
+        return data
 
 
 def _safe_name(member: tarfile.TarInfo, shown: str) -> PurePosixPath:

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from flopsd.core.children import Entry, job_entry
+from flopsd.core.completeness import completeness_of_lone
 from flopsd.core.envelope import parse_envelope, parse_json
 from flopsd.core.job import JOB
 from flopsd.errors import FlopsdError, NotVerifiedError
@@ -128,7 +129,7 @@ def _again(entry: Entry, opened: Opened, found: Found, tables: Tables) -> bool:
         elif opened.kind == NODE and found.has_journal:
             again = entry_again(opened, found.path, tables, allow_replay=True)
             if "completeness" in entry:
-                again["completeness"] = {"complete": True, "missing": []}
+                again["completeness"] = completeness_of_lone(again)
         else:
             return False
         refuse_difference(again, entry, "the child")

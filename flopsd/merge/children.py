@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopsd.core.children import Entry, job_entry, node_entry
 from flopsd.core.claims import Claim, claims_of, device_claims, ledger_claim
+from flopsd.core.completeness import completeness_of_lone
 from flopsd.core.envelope import parse_envelope, parse_json
 from flopsd.core.job import JOB, LINEAGE
 from flopsd.core.ledger import PREDICATE_TYPE
@@ -71,7 +72,7 @@ class ChildReader:
         entry = entry_again(opened, found.path, self._tables, allow_replay=self._allow_replay)
         if self._kind == LINEAGE:
             _refuse_part_of_job(entry, predicate)
-            entry["completeness"] = {"complete": True, "missing": []}
+            entry["completeness"] = completeness_of_lone(entry)
         return Child(entry, list(claims_of(entry)), predicate["run"], tuple(predicate["node"]["roster"]))
 
 

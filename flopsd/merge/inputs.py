@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flopsd.errors import LedgerError
 from flopsd.merge.archive import in_archive
-from flopsd.merge.places import ARCHIVE_ENDINGS, Found, Note, in_folder
+from flopsd.merge.places import ARCHIVE_ENDINGS, Found, Note, final_of, in_folder, is_at, is_earlier_state
 from flopsd.merge.s3 import SCHEME, in_s3
 
 
@@ -19,15 +20,23 @@ def find_ledgers(arguments: Sequence[str], temporary: Path, note: Note, but: Pat
 
     Raises LedgerError for an argument that names nothing, and for what cannot be read.
     """
+    named = {Path(argument) for argument in arguments}
     for argument in arguments:
         if argument.startswith(SCHEME):
             found = in_s3(argument, temporary, note)
         else:
-            found = (one for path in _paths(argument) for one in _at(path, temporary, note, but))
+            paths = _paths(argument)
+            kept = list(_without_earlier(paths, named | {Path(path) for path in paths}, note))
+            if paths and not kept:
+                continue
+            found = (one for path in kept for one in _at(path, temporary, note, but))
         nothing = True
-        for one in found:
-            nothing = False
-            yield one
+        try:
+            for one in found:
+                nothing = False
+                yield one
+        except OSError as fault:
+            raise LedgerError(f"cannot read {fault.filename or argument}: {fault.strerror or fault}") from fault
         if nothing:
             raise LedgerError(
                 f"there is no ledger in {argument}", hint="a ledger is a signed .json file with its journal beside it"
@@ -35,12 +44,22 @@ def find_ledgers(arguments: Sequence[str], temporary: Path, note: Note, but: Pat
 
 
 def _paths(argument: str) -> list[str]:
-    if Path(argument).exists():
+    if os.path.exists(argument):
         return [argument]
     matches = sorted(glob.glob(argument, recursive=True)) if glob.has_magic(argument) else []
     if not matches:
         raise LedgerError(f"there is no file, folder or match of {argument!r}")
     return matches
+
+
+def _without_earlier(paths: list[str], named: set[Path], note: Note) -> Iterator[str]:
+    """As a shell names all files of a folder: rolling ledgers go where the one that the run ended with is named too."""
+    for path in paths:
+        final = final_of(Path(path).name)
+        if final is not None and Path(path).with_name(final) in named and is_earlier_state(Path(path)):
+            note(f"{path} is an earlier state of the ledger beside it, and was passed over")
+        else:
+            yield path
 
 
 def _at(argument: str, temporary: Path, note: Note, but: Path | None) -> Iterator[Found]:
@@ -50,5 +69,5 @@ def _at(argument: str, temporary: Path, note: Note, but: Path | None) -> Iterato
     elif path.name.endswith(ARCHIVE_ENDINGS):
         with TemporaryDirectory(dir=temporary) as folder:
             yield from in_archive(path, argument, Path(folder), note)
-    elif path.resolve() != but:
+    elif but is None or not is_at(path, but):
         yield Found(path, "" if path.parent == Path(".") else f"{path.parent}/", asked=True)

@@ -140,7 +140,10 @@ def _take_in(request: MergeRequest, reader: ChildReader, spool: Spool, temporary
     first: tuple[Child, str] | None = None
     others = 0
     for found in find_ledgers(request.arguments, temporary, note, but=request.ledger.resolve()):
-        child = reader.read(found)
+        try:
+            child = reader.read(found)
+        except OSError as fault:
+            raise LedgerError(f"cannot read {found.label}: {fault.strerror or fault}") from fault
         if child is None:
             others += 1
             continue

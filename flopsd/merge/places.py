@@ -11,6 +11,7 @@ from flopsd.core.envelope import MAX_ENVELOPE_BYTES
 from flopsd.errors import LedgerError
 
 JOURNAL_ENDING, PEAKS_ENDING, LEDGER_ENDING, OWN_ENDING = ".journal.jsonl", ".peaks.yaml", ".json", ".ledger.json"
+ROLLING_ENDING = ".rolling.json"
 MAX_JOURNAL_BYTES = 2 * 1024**3
 MAX_PEAKS_BYTES = 16 * 1024**2
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz")
@@ -56,12 +57,49 @@ def most_bytes(name: str) -> int | None:
     return None
 
 
+def is_at(path: Path, place: Path) -> bool:
+    """Whether a path leads to a resolved place. One that leads in a circle leads nowhere."""
+    return os.path.realpath(path) == str(place)
+
+
+def final_of(name: str) -> str | None:
+    """The name of the ledger that its run ends with, for the name of a rolling one as stores have it."""
+    return name.removesuffix(ROLLING_ENDING) + LEDGER_ENDING if name.endswith(ROLLING_ENDING) else None
+
+
+def is_earlier_state(ledger: Path) -> bool:
+    """Whether a rolling ledger lies beside the one that its run ended with, whose journal goes on from its own."""
+    final = final_of(ledger.name)
+    if final is None or not ledger.with_name(final).is_file():
+        return False
+    later = ledger.with_name(final.removesuffix(LEDGER_ENDING) + JOURNAL_ENDING)
+    try:
+        return begins_with(later, ledger.with_name(ledger.stem + JOURNAL_ENDING))
+    except OSError:
+        return False
+
+
+def begins_with(later: Path, earlier: Path) -> bool:
+    """Whether a journal begins with all of an earlier one. Raises OSError."""
+    with later.open("rb") as one, earlier.open("rb") as other:
+        while chunk := other.read(_CHUNK):
+            if one.read(len(chunk)) != chunk:
+                return False
+    return True
+
+
+def told_passed_over(rolling: int, shown: str, note: Note) -> None:
+    """Say how many rolling ledgers were left out."""
+    if rolling:
+        note(f"{shown} holds {rolling} rolling ledgers whose runs went on to the ledger beside them; passed over")
+
+
 def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> Iterator[Found]:
     """The ledgers in a folder and its folders, in order, without `but`. Links to folders are not followed.
 
     Raises LedgerError for a journal whose ledger is not beside it: a node that would be left out unseen.
     """
-    archives = 0
+    archives = rolling = 0
     for place, folders, names in os.walk(folder, onerror=_unreadable):
         folders.sort()
         below = Path(place)
@@ -71,10 +109,14 @@ def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> 
         for name in sorted(names):
             archives += name.endswith(ARCHIVE_ENDINGS)
             path = below / name
-            if not name.endswith(LEDGER_ENDING) or name.startswith(".") or (but and path.resolve() == but):
+            if not name.endswith(LEDGER_ENDING) or name.startswith(".") or (but and is_at(path, but)):
+                continue
+            if is_earlier_state(path):
+                rolling += 1
                 continue
             if f"{path.stem}{JOURNAL_ENDING}" in here or says_it_is_a_ledger(path):
                 yield Found(path, label, asked=False)
+    told_passed_over(rolling, shown, note)
     if archives:
         note(f"{shown} holds {archives} archives, which were not opened; name those that hold ledgers")
 

@@ -17,8 +17,11 @@ from flopsd.merge.places import (
     PEAKS_ENDING,
     Found,
     Note,
+    final_of,
+    is_earlier_state,
     most_bytes,
     says_it_is_a_ledger,
+    told_passed_over,
 )
 
 SCHEME = "s3://"
@@ -46,7 +49,7 @@ def in_s3(url: str, temporary: Path, note: Note) -> Iterator[Found]:
 
 
 def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[Found]:
-    archives = listed = 0
+    archives = listed = rolling = 0
     journals: set[str] = set()
     for key, size in store.keys(prefix):
         listed += 1
@@ -68,6 +71,9 @@ def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[
                 for ending in (JOURNAL_ENDING, PEAKS_ENDING):
                     part = ledger.with_name(ledger.stem + ending)
                     store.fetch(stem + ending, part, most_bytes(part.name), needed=False)
+                if _went_on(store, folder, ledger):
+                    rolling += 1
+                    continue
                 yield Found(ledger, f"{store.name}/{folder}/" if folder else f"{store.name}/", False)
     lone = min(journals, default="")
     if lone:
@@ -75,10 +81,22 @@ def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[
             f"the journal {store.name}/{lone}{JOURNAL_ENDING} has no ledger beside it",
             hint="seal it (`flopsd seal`), or take it away if it is of another job",
         )
+    told_passed_over(rolling, f"{store.name}/{prefix}", note)
     if archives:
         note(f"{store.name}/{prefix} holds {archives} archives, which were not opened; name those that hold ledgers")
     if not listed:
         raise LedgerError(f"there is nothing under {store.name}/{prefix}")
+
+
+def _went_on(store: _Store, folder: str, ledger: Path) -> bool:
+    """Whether a rolling ledger's run went on to the one beside it."""
+    final = final_of(ledger.name)
+    if final is None:
+        return False
+    for name in (final, final.removesuffix(LEDGER_ENDING) + JOURNAL_ENDING):
+        key = f"{folder}/{name}" if folder else name
+        store.fetch(key, ledger.with_name(name), most_bytes(name), needed=False)
+    return is_earlier_state(ledger)
 
 
 class _Store:
@@ -131,10 +149,11 @@ class _Store:
 
         try:
             yield
-        except (BotoCoreError, ClientError) as fault:
+        except (BotoCoreError, ClientError, ValueError) as fault:  # the last for an endpoint that is no URL
             raise LedgerError(
                 f"cannot read {self.name}/{key}: {fault}",
-                hint="the role needs s3:ListBucket and s3:GetObject; the region comes from AWS_REGION or the profile",
+                hint="the role needs s3:ListBucket and s3:GetObject; the region comes from AWS_REGION or the profile, "
+                "an endpoint such as https://minio:9000 from AWS_ENDPOINT_URL_S3",
             ) from fault
         except OSError as fault:
             raise LedgerError(

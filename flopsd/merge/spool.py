@@ -37,7 +37,8 @@ class Spool:
 
     def add(self, entry: Entry, label: str, claims: Iterable[Claim]) -> None:
         """Keep a child, what it claims, and how messages name it."""
-        row = (*sort_key(entry), label, json.dumps(entry, separators=(",", ":")))
+        shown = label.encode(errors="backslashreplace").decode()  # a file's name need not be text
+        row = (*sort_key(entry), shown, json.dumps(entry, separators=(",", ":")))
         self._base.execute("INSERT INTO child VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
         self.count += 1
         self._base.executemany(

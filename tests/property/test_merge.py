@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,12 +13,13 @@ from flopsd.core.architecture import Bounds
 from flopsd.core.children import sort_key
 from flopsd.core.claims import DEVICE, Claim, Claimed, refuse_double
 from flopsd.core.completeness import RollCall
-from flopsd.core.counted import Counted
+from flopsd.core.counted import Counted, counted_told
+from flopsd.core.counts import nanoseconds, whole_number
 from flopsd.core.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.job import MergeFacts, Merging
 from flopsd.core.model import Figures
 from flopsd.core.rated import seconds
-from flopsd.core.sums import COVERAGE_TIMES, TIMES, Sums, nanoseconds, sums_told
+from flopsd.core.sums import COVERAGE_TIMES, TIMES, Sums, sums_told
 from flopsd.errors import LedgerError
 
 flop = st.integers(0, 10**26)
@@ -59,6 +61,16 @@ def test_a_sum_is_told_and_read_back_exactly(a: Sums) -> None:
     assert sums_told(a.for_ledger(whole=False)).executed.high_flop is None
 
 
+@given(bounds, flop)
+def test_an_architecture_basis_is_never_below_zero(given_bounds: Bounds, amount: int) -> None:
+    told = Counted(given_bounds, given_bounds, 1).for_ledger()
+    for where in (told, told["executed"]):
+        before, where["low"] = where["low"], str(-amount - 1)
+        with pytest.raises(ValueError, match="is not a count"):
+            counted_told(told)
+        where["low"] = before
+
+
 @given(sums(), sums())
 def test_what_is_unknown_of_one_is_unknown_or_left_out_of_both(a: Sums, b: Sums) -> None:
     both = (a + b).executed
@@ -90,9 +102,20 @@ def test_a_ledger_that_may_count_and_has_no_measured_figure_leaves_the_sum_none(
         assert both.measured_flop == (sum(known) if known else None)
 
 
-@given(st.integers(-(10**20), 10**20))
-def test_seconds_are_read_back_exactly(ns: int) -> None:
+@given(st.integers(0, 10**20))
+def test_seconds_are_read_back_exactly_and_never_below_zero(ns: int) -> None:
     assert nanoseconds(seconds(ns)) == ns
+    with pytest.raises(ValueError, match="is not an amount"):
+        nanoseconds(seconds(-ns - 1))
+
+
+@given(st.integers(0, 10**20))
+def test_only_a_time_on_a_clock_may_lie_below_zero(amount: int) -> None:
+    assert whole_number(str(amount)) == whole_number(str(amount), signed=True) == amount
+    assert whole_number(str(-amount), signed=True) == -amount
+    for text in (str(-amount - 1), f"0{amount}", f"{amount}\n", f"+{amount}", "-0", ""):
+        with pytest.raises(ValueError, match="is not a count"):
+            whole_number(text)
 
 
 @st.composite
@@ -134,10 +157,11 @@ def entry(rank: int, attempt: str, told: Sums) -> dict[str, Any]:
         "endNs": "1",
         "wallOffsetNs": "0",
     }
+    sha256 = f"{rank}{attempt}".ljust(64, "0")
     return {
-        "name": f"n{rank}/{attempt}", "sha256": f"{rank}{attempt}", "kind": "node", "keyids": [], "run": "r",
+        "name": f"n{rank}/{sha256[:16]}", "sha256": sha256, "kind": "node", "keyids": ["0" * 64], "run": "r",
         "node": f"n{rank}", "rank": rank, "instanceType": None, "replay": False, "flopsdVersions": ["1"],
-        "peakTableSha256": ["t"], "begunAt": "a", "lastRecordAt": "b", "periods": [period], "deviceTimes": [],
+        "peakTableSha256": ["1" * 64], "begunAt": "a", "lastRecordAt": "b", "periods": [period], "deviceTimes": [], "ended": True,
         "declared": {"method": None, "base": None},
         **told.for_ledger(),
     }  # fmt: skip
@@ -176,3 +200,7 @@ def test_a_job_is_whole_exactly_when_every_node_has_every_attempt(size: int, see
     whole = len(seen) == size * len(attempts)
     assert roll.result().complete is whole
     assert bool(roll.result().missing) is not whole
+    rank, attempt = min(seen)
+    roll.answer({**entry(rank, attempt, Sums()), "ended": False}, "x")
+    assert roll.result().complete is (None if whole else False)
+    assert roll.result().missing[-1].startswith(f"rank {rank} (n{rank}): no end in ledger")

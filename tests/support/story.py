@@ -137,6 +137,12 @@ class Story:
         self.kill()
         return self.state.journal.read_bytes()
 
+    def so_far(self) -> bytes:
+        """The journal up to a checkpoint of a run that goes on."""
+        assert self.writer.checkpoint()
+        self.kill()
+        return self.state.journal.read_bytes()
+
 
 def tell(story: Callable[[Path], bytes]) -> bytes:
     """The journal of a story, as `VERSION` would have written it."""

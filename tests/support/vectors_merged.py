@@ -69,8 +69,8 @@ class Child:
     files: dict[str, bytes]
 
 
-def node(rank: int, seconds: int = 4) -> Child:
-    """A node of the job: an H100 that works and an A100 that is only bounded."""
+def node(rank: int, seconds: int = 4, *, ended: bool = True) -> Child:
+    """A node of the job: an H100 that works and an A100 that is only bounded. Without an end: the run so far."""
     context = replace(
         CONTEXT, node=HOSTS[rank], rank=rank, roster=HOSTS, boot_id=f"00000000-0000-4000-8000-00000000b00{rank}"
     )  # fmt: skip
@@ -79,7 +79,7 @@ def node(rank: int, seconds: int = 4) -> Child:
     def story(folder: Path) -> bytes:
         told = Story(folder, gpus, context=context)
         told.during(seconds, {gpus[0]: TRAINING, gpus[1]: BUSY})
-        return told.finish()
+        return told.finish() if ended else told.so_far()
 
     journal = tell(story)
     payload = encode(statement_of(journal))
@@ -141,6 +141,7 @@ def all_merged() -> list[MergedCase]:
     payload = encode(job)
     entry = job_entry(json.loads(payload)["predicate"], hashlib.sha256(payload).hexdigest(), [FIRST.keyid])
     again = node(1, seconds=5)
+    endless = [nodes[0], node(1, ended=False)]
     counted = json.loads(nodes[1].files["node-1/ledger.json"])
     other = json.loads(signed(b"", SECOND))["signatures"][0]
     counted["signatures"].append({**other, "sig": _signature(nodes[1].files["node-1/ledger.json"])})
@@ -162,6 +163,12 @@ def all_merged() -> list[MergedCase]:
             signed(encode(merged("job", nodes[:1]))),
             handed(nodes[:1]),
         ),
+        MergedCase(
+            "job-without-an-end",
+            "A rolling ledger of one node: nobody knows how long it went on, so `complete` is null and no total has an upper bound.",
+            signed(encode(merged("job", endless))),
+            handed(endless),
+        ),
         MergedCase("lineage", "A model made by one job.", signed(encode(merged("lineage", [Child(entry, {})])))),
         MergedCase(
             "sum-bent",
@@ -169,6 +176,12 @@ def all_merged() -> list[MergedCase]:
             bent(job, lambda p: p["totals"]["executed"].update(high=str(int(high) + 1))),
             reason="recomputed from its children's entries, the ledger says something else: "
             f"statement.predicate.totals.executed.high is '{int(high) + 1}'",
+        ),
+        MergedCase(
+            "amount-below-zero",
+            "A child's entry takes work out of the sum.",
+            bent(job, lambda p: p["children"][1]["totals"]["executed"].update(low="-1")),
+            reason="'-1' is not a count",
         ),
         MergedCase(
             "hole-left-out",

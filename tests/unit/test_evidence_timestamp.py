@@ -166,11 +166,26 @@ def test_a_stamp_of_other_bytes_is_not_verified(tmp_path: Path, authority: Autho
         edit(sealed, change)
         with pytest.raises(NotVerifiedError, match=reason):
             stamps(sealed, trust)
+
+
+@pytest.mark.tool("openssl")
+def test_a_stamp_of_an_authority_that_was_not_named_is_not_checked_and_spoils_no_other(
+    tmp_path: Path, authority: Authority, url: str
+) -> None:
     stranger = Authority(tmp_path / "stranger", "CN=stranger")
-    with pytest.raises(
-        NotVerifiedError, match="the evidence rfc3161 does not hold: it does not hold against CN=stranger"
-    ):
-        stamps(seal(tmp_path / "x", url), load_trust(tsa_files=[str(stranger.root)]))
+    sealed = seal(tmp_path / "x", url)
+    (told,) = stamps(sealed, load_trust(tsa_files=[str(stranger.root)]))
+    assert told.verdict is Verdict.NOT_CHECKED
+    assert told.words.startswith("no certificate was given of its authority, which it names as CN=flopsd test root")
+    (signature,) = json.loads(sealed.ledger.read_bytes())["signatures"]
+    second = {"type": "rfc3161", "token": encoded(stranger, base64.b64decode(signature["sig"]))}
+    edit(sealed, lambda s: s[0]["timestamps"].append(second))
+    both = [str(authority.root), str(stranger.root)]
+    for named, verdicts in ((both[:1], ["HOLDS", "NOT_CHECKED"]), (both, ["HOLDS", "HOLDS"])):
+        assert [one.verdict.name for one in stamps(sealed, load_trust(tsa_files=named))] == verdicts
+    namesake = Authority(tmp_path / "namesake", "CN=stranger")
+    with pytest.raises(NotVerifiedError, match="the evidence rfc3161 does not hold: it does not hold against CN="):
+        stamps(sealed, load_trust(tsa_files=[both[0], str(namesake.root)]))
 
 
 def encoded(authority: Authority, message: bytes) -> str:

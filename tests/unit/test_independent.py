@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,17 @@ from hypothesis import strategies as st
 from flopsd.core.declared import Declared, Method, Phase, Recomputation
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Precision
 from flopsd.core.sessions import FactsDeclared, PhaseChanged, SessionOpened
-from tests.support import independent, independent_ledger
+from tests.support import independent, independent_ledger, independent_merged
 from tests.support.independent import payload_of
 from tests.support.independent_ledger import recompute, stated
 from tests.support.story import A10G, A100, H100, HALF_KNOWN, PEAKS, VECTORS, Second, Story, chain, tell
 from tests.support.vectors import statement_of
 
+MERGED = [
+    folder
+    for folder in sorted((VECTORS / "merged").iterdir())
+    if json.loads((folder / "expected.json").read_bytes())["verdict"] == "accept"
+]
 VALID = sorted((VECTORS / "valid").iterdir())
 SESSION = "5e55" * 8
 SMS = {H100: 132 * 1980, A100: 108 * 1410, A10G: 80 * 1710, HALF_KNOWN: 7 * 1003}
@@ -32,8 +38,30 @@ def test_it_computes_the_figures_of_every_valid_vector(case: Path, tmp_path: Pat
     assert recompute(sealed, PEAKS) == stated(said)
 
 
+@pytest.mark.parametrize("case", MERGED, ids=lambda path: path.name)
+def test_it_adds_up_every_valid_merged_vector(case: Path) -> None:
+    predicate = payload_of(case / "ledger.json")["predicate"]
+    assert independent_merged.merged_again(predicate) == independent_merged.stated(predicate)
+
+
+@pytest.mark.parametrize("case", VALID, ids=lambda path: path.name)
+def test_no_valid_journal_breaks_its_laws_of_time(case: Path) -> None:
+    records, _ = independent.records_of(case / "ledger.journal.jsonl")
+    sealed = int(payload_of(case / "ledger.json")["predicate"]["method"]["journal"]["records"])
+    assert independent_merged.laws_broken(records[:sealed]) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [("counted-before-the-first-reading", 12), ("time-that-has-not-come", 13), ("time-that-runs-backwards", 13)],
+)
+def test_it_finds_which_law_of_time_a_journal_breaks(name: str, law: int) -> None:
+    records, _ = independent.records_of(VECTORS / "invalid" / name / "ledger.journal.jsonl")
+    assert independent_merged.laws_broken(records) == {law}
+
+
 def test_it_knows_nothing_of_flopsd() -> None:
-    for module in (independent, independent_ledger):
+    for module in (independent, independent_ledger, independent_merged):
         for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text())):
             if isinstance(node, ast.ImportFrom | ast.Import):
                 names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]

@@ -15,11 +15,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, g
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from flopsd.clock import NS_PER_S
 from flopsd.core.envelope import encode_envelope, parse_envelope
+from flopsd.core.laws import LEAD_NS
 from flopsd.core.ledger import PAYLOAD_TYPE, encode
-from flopsd.core.model import GapReason, Precision
-from flopsd.errors import LedgerError, NotVerifiedError, SigningKeyError
+from flopsd.core.model import Active, Evidence, GapReason, Pipe, Precision, Reading, Sweep
+from flopsd.errors import JournalDamagedError, LedgerError, NotVerifiedError, SigningKeyError
 from flopsd.framing import GENESIS, frame
+from flopsd.hearing import Message
 from flopsd.seal import Sealed, seal_journal
 from flopsd.signing.dsse import sign
 from flopsd.signing.keys import ensure_key, load_public, load_signer
@@ -202,6 +205,8 @@ def test_a_lie_with_the_right_key_is_found_by_recomputing(copy: Sealed, sealed: 
         (lambda r: r["devices"][0]["sm_cycles"]["activity"].update(tensor_hmma=10**18), "of .* possible ones"),
         (lambda r: r["devices"][0].update(to_ns="x"), "is not a count"),
         (lambda r: r.update(kind="rumour"), "unknown kind"),
+        (lambda r: r.update(ns=5), "time runs backwards, by \\d+ ns since the record before"),
+        (lambda r: r.update(ns=r["devices"][0]["to_ns"] - LEAD_NS - 1), "until after its record was written"),
     ],
 )  # fmt: skip
 def test_a_journal_that_no_daemon_writes_cannot_be_sealed(
@@ -221,6 +226,72 @@ def test_a_journal_that_no_daemon_writes_cannot_be_sealed(
     run.state.journal.write_bytes(b"".join(lines))
     with pytest.raises(Exception, match=reason):
         run.seal(tmp_path / "ledger.json")
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit", "reason"),
+    [
+        ("device", lambda r: r["observed_ns"].update(activity=10**9), "is counted before its first reading"),
+        ("device", lambda r: r.update(sm_cycles={"activity": {"tensor": 1}}), "is counted before its first reading"),
+        ("device", lambda r: r.update(energy_mj=1), "is counted before its first reading"),
+        ("device", lambda r: r.update(to_ns=r["to_ns"] - 1), "watched before any incarnation was there"),
+        ("end", lambda r: r.update(ns=5), "time runs backwards"),
+        ("begin", lambda r: r["context"]["run"].pop("jobName"), "the context has not the members of one"),
+        ("begin", lambda r: r["context"]["node"].update(roster=[["x"]]), "is not text"),
+        ("begin", lambda r: r["context"]["node"].update(roster="x"), "a roster is a list"),
+        ("begin", lambda r: r["context"]["node"].update(rank=-1), "is not a count"),
+    ],
+)
+def test_a_journal_of_impossible_times_or_another_context_cannot_be_sealed(
+    tmp_path: Path, kind: str, edit: Callable[[dict[str, Any]], object], reason: str
+) -> None:
+    run = Run(tmp_path / "state")
+    run.meter(2)
+    run.finish()
+    head, lines = GENESIS, list[bytes]()
+    for raw in run.state.journal.read_bytes().splitlines():
+        record = json.loads(raw)["r"]
+        if record["kind"] == kind:
+            edit(record)
+        line, head = frame(head, record)
+        lines.append(line)
+    run.state.journal.write_bytes(b"".join(lines))
+    with pytest.raises(JournalDamagedError, match=reason):
+        run.seal(tmp_path / "ledger.json")
+
+
+@pytest.mark.parametrize("edit", [{"policies": [{}]}, {"policies": 7}, {"recovered": "x", "precision": None}])
+def test_odd_members_in_a_journal_are_told_and_are_no_crash(tmp_path: Path, edit: dict[str, Any]) -> None:
+    run = Run(tmp_path / "state")
+    run.meter(2)
+    run.finish()
+    head, lines = GENESIS, list[bytes]()
+    for raw in run.state.journal.read_bytes().splitlines():
+        record = json.loads(raw)["r"]
+        if record["kind"] == "begin":
+            record.update(edit)
+            if record["precision"] is None:
+                del record["precision"]
+        line, head = frame(head, record)
+        lines.append(line)
+    run.state.journal.write_bytes(b"".join(lines))
+    with pytest.raises(JournalDamagedError, match="is not what flopsd writes: "):
+        run.seal(tmp_path / "ledger.json")
+
+
+def test_a_reading_of_a_time_that_has_not_come_is_a_gap_and_spoils_no_journal(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state", devices=(H100,))
+    run.meter(2)
+    run.clock.advance(NS_PER_S)
+    now_ns = run.clock.boottime_ns()
+    work = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1})
+    ahead = Reading(H100.uid, run.since_ns, now_ns + 3600 * NS_PER_S, work)
+    run.writer.take(Message("sim", now_ns, run.devices, Sweep((ahead,))))
+    run.since_ns = now_ns
+    run.meter(2)
+    run.finish()
+    told = payload(run.seal(tmp_path / "ledger.json").ledger)["predicate"]["coverage"]
+    assert (told["gapSecondsByReason"], told["observedSeconds"]) == ({"out_of_range": "1.000000000"}, "4.000000000")
 
 
 def test_a_thousand_random_bytes_never_pass_with_another_payload(copy: Sealed) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.ledger import PAYLOAD_TYPE, encode
 from flopsd.core.model import GapReason
 from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.seal import seal_journal
 from flopsd.signing.dsse import sign
 from flopsd.signing.keys import ensure_key, load_public, load_signer
 from flopsd.testing import FakeClock
@@ -302,6 +304,67 @@ def test_where_no_ledger_tells_how_many_nodes_there_were_nobody_knows_a_maximum(
     assert nodes.merge(*ranked).completeness.complete is None
     with pytest.raises(LedgerError, match="rank 2: no ledger; rank 3: no ledger"):
         nodes.merge(*ranked, nodes=4)
+
+
+def killed(nodes: Nodes, rank: int, hosts: tuple[str, ...] = ("algo-1", "algo-2"), **how: object) -> tuple[Run, Path]:
+    """A node killed ten seconds after its last rolling ledger, which is all that is left of it."""
+    folder = nodes.folder / "state" / f"killed-{rank}"
+    run = Run(folder, devices=gpus(hosts[rank]), context=sagemaker(rank, hosts), run_id="train-7", **how)  # type: ignore[arg-type]
+    run.meter(10)
+    out = nodes.folder / "ledgers" / f"killed-{rank}" / "ledger.json"
+    ledger = seal_journal(run.state.journal, nodes.key, out, run.clock, live=True, rolling=True).ledger
+    run.meter(10)
+    run.kill()
+    return run, ledger
+
+
+def test_how_long_a_killed_node_went_on_nobody_knows_so_there_is_no_maximum(nodes: Nodes) -> None:
+    ledgers = [nodes.ledger(sagemaker(0)), killed(nodes, 1)[1]]
+    merged = nodes.merge(*ledgers)
+    assert merged.completeness.complete is None
+    (words,) = merged.completeness.missing
+    assert re.fullmatch(
+        r"rank 1 \(algo-2\): no end in ledger algo-2/\w{16}, and what it did after 2\S+ is not known", words
+    )
+    executed = merged.predicate["totals"]["executed"]
+    assert executed["high"] is None
+    assert executed["low"] == str(sum(int(predicate(one)["totals"]["executed"]["low"]) for one in ledgers))
+    assert "below" not in {finding["state"] for finding in merged.predicate["findings"]}
+    assert "not each has an end" in merged.predicate["completeness"]["says"]
+    lineage = nodes.merge(merged.ledger, kind="lineage", lineage="m", ledger=nodes.folder / "l.json")
+    assert (lineage.completeness.complete, lineage.predicate["totals"]["executed"]["high"]) == (None, None)
+    assert lineage.completeness.missing == (f"job train-7: {words}",)
+    assert "Not every node of the jobs named here has an end" in lineage.predicate["completeness"]["says"]
+
+
+def test_a_lone_node_without_an_end_makes_no_whole_lineage(nodes: Nodes) -> None:
+    _, ledger = killed(nodes, 0, ("algo-1",))
+    merged = nodes.merge(ledger, kind="lineage", lineage="m")
+    assert (merged.completeness.complete, merged.predicate["totals"]["executed"]["high"]) == (None, None)
+
+
+def test_a_killed_attempt_that_a_later_one_takes_up_has_a_maximum(nodes: Nodes) -> None:
+    """On whatever machine: its journal goes on with a gap that has a ceiling."""
+    run, _ = killed(nodes, 1)
+    run.context = replace(run.context, boot_id="boot-of-another-machine", attempt="boot-of-another-machine")
+    run.clock.advance(300 * 10**9)
+    run.start()
+    run.meter(5)
+    run.finish()
+    two = run.seal(nodes.folder / "late" / "ledger.json", nodes.key).ledger
+    first = nodes.ledger(sagemaker(0))
+    again = nodes.ledger(sagemaker(0, boot="b"), "again", devices=gpus("again"), later=400)
+    merged = nodes.merge(first, again, two)
+    assert merged.completeness.complete is True
+    assert predicate(two)["coverage"]["gapSecondsByReason"] == {"daemon_down": "600.000000000"}
+    assert merged.predicate["totals"]["executed"]["high"] is not None
+
+
+def test_a_killed_attempt_that_a_later_one_knows_nothing_of_has_none(nodes: Nodes) -> None:
+    hosts = ("algo-1",)
+    _, ledger = killed(nodes, 0, hosts)
+    merged = nodes.merge(ledger, nodes.ledger(sagemaker(0, hosts, boot="b"), "again", devices=gpus("b"), later=300))
+    assert (merged.completeness.complete, merged.predicate["totals"]["executed"]["high"]) == (None, None)
 
 
 def test_restarts_of_one_job_are_added_up(nodes: Nodes) -> None:

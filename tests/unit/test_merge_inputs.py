@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -16,8 +18,11 @@ from moto import mock_aws
 from flopsd.core.envelope import encode_envelope
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.merge import archive as archive_module
-from flopsd.merge import places
+from flopsd.merge import inputs, places
+from flopsd.merge.children import ChildReader
+from flopsd.seal import seal_journal
 from tests.support.jobs import Nodes, sagemaker
+from tests.support.runs import Run
 
 BUCKET = "training"
 
@@ -93,9 +98,34 @@ def test_a_journal_without_its_ledger_is_a_node_left_out(nodes: Nodes) -> None:
         nodes.merge(nodes.folder / "ledgers", allow_incomplete=True)
 
 
+def test_names_that_are_no_text_are_names_all_the_same(nodes: Nodes, want: bytes) -> None:
+    ledgers = nodes.folder / "ledgers"
+    (ledgers / "algo-2").rename(ledgers / os.fsdecode(b"algo-2\xff"))
+    assert nodes.merge(ledgers).ledger.read_bytes() == want
+
+
+def test_what_cannot_be_read_is_named_and_not_the_output(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    circle = nodes.folder / "ledgers" / "x.json"
+    circle.symlink_to("x.json")
+    with pytest.raises(LedgerError, match="cannot read .*x.json: Too many levels of symbolic links"):
+        nodes.merge(nodes.folder / "ledgers")
+    circle.unlink()
+
+    def fails(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(ChildReader, "read", fails)
+    with pytest.raises(LedgerError, match="cannot read .*algo-1/ledger.json: Input/output error"):
+        nodes.merge(nodes.folder / "ledgers")
+    monkeypatch.setattr(inputs, "in_folder", fails)
+    with pytest.raises(LedgerError, match="cannot read .*ledgers: Input/output error"):
+        nodes.merge(nodes.folder / "ledgers")
+
+
 def test_arguments_that_name_nothing_are_told(nodes: Nodes, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for argument, reason in (
+        (tmp_path / ("n" * 300), "no file, folder or match of"),
         (tmp_path / "nowhere", "no file, folder or match of '.*nowhere'"),
         (f"{tmp_path}/*.nothing", "no file, folder or match"),
         (tmp_path / "empty", "there is no ledger in .*empty"),
@@ -103,6 +133,46 @@ def test_arguments_that_name_nothing_are_told(nodes: Nodes, tmp_path: Path) -> N
     ):
         with pytest.raises(LedgerError, match=reason):
             nodes.merge(nodes.folder / "ledgers", argument)
+
+
+def with_rolling(nodes: Nodes, *, later: bool = False) -> Path:
+    """A node's ledger with the rolling one of its run beside it, as stores have them."""
+    folder = nodes.folder / "store"
+    run = Run(nodes.folder / "rolling", context=sagemaker(0, ("algo-1",)), run_id="train-7")
+    run.meter(10)
+    rolling, final = folder / "algo-1.rolling.json", folder / "algo-1.json"
+    for ledger in (final, rolling) if later else (rolling, final):
+        seal_journal(run.state.journal, nodes.key, ledger, run.clock, live=True)
+        run.meter(10)
+    return folder
+
+
+def test_a_rolling_ledger_is_passed_over_where_its_run_went_on(nodes: Nodes, bucket: object) -> None:
+    folder = with_rolling(nodes)
+    want = nodes.merge(folder / "algo-1.json").ledger.read_bytes()
+    for given in (
+        [folder],
+        sorted(folder.glob("*.json")),
+        [f"{folder}/*.json"],
+        [pack(folder, nodes.folder / "o.tar.gz")],
+    ):
+        assert nodes.merge(*given).ledger.read_bytes() == want
+        assert any("passed over" in words for words in nodes.notes)
+    upload(bucket, folder, "run/")
+    assert nodes.merge(f"s3://{BUCKET}/run/").ledger.read_bytes() == want
+    assert nodes.notes == [
+        f"s3://{BUCKET}/run/ holds 1 rolling ledgers whose runs went on to the ledger beside them; passed over"
+    ]
+    alone = nodes.merge(folder / "algo-1.rolling.json", trust=[str(nodes.public)])
+    assert (alone.ledgers, nodes.notes) == (1, [])
+
+
+def test_a_rolling_ledger_that_tells_of_more_is_not_passed_over(nodes: Nodes, bucket: object) -> None:
+    folder = with_rolling(nodes, later=True)
+    upload(bucket, folder, "run/")
+    for given in ([folder], sorted(folder.glob("*.json")), [f"s3://{BUCKET}/run/"]):
+        with pytest.raises(LedgerError, match="node 'algo-1' is there twice at the same time"):
+            nodes.merge(*given)
 
 
 # Archives
@@ -144,6 +214,73 @@ def test_an_archive_that_is_not_safe_is_refused(
     with pytest.raises(LedgerError, match=reason):
         nodes.merge(path)
     assert set(nodes.folder.parent.rglob("*")) - before == {nodes.folder / "out"}
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A header alone, whatever size it claims."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (header("x.txt", 2**63), "it ends within a member"),
+        (header("x.txt", -1), "has a size below zero"),
+        (header("././@LongLink", 2**63, tarfile.GNUTYPE_LONGNAME), "it ends within a member"),
+        (header("x", 2**30, tarfile.XHDTYPE) + bytes(5 * 2**20), "more than 4194304 bytes of headers"),
+        (header("x", 512, tarfile.XHDTYPE) * 3 * 1000, "is not a whole .tar.gz"),
+    ],
+    ids=["endless member", "negative member", "endless name", "headers that fill memory", "headers of headers"],
+)
+def test_an_archive_is_not_believed_in_its_sizes(
+    nodes: Nodes, data: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it claims costs no more than what it has: no read of more than is left of a file's bounds."""
+    path, read = nodes.folder / "output.tar.gz", 0
+    path.write_bytes(gzip.compress(data + bytes(1024)))
+    true_read = gzip.GzipFile.read
+
+    def counted(file: gzip.GzipFile, size: int | None = -1) -> bytes:
+        nonlocal read
+        read += 1
+        assert read < 10_000, "it reads on behind the end"
+        return true_read(file, size)
+
+    monkeypatch.setattr(gzip.GzipFile, "read", counted)
+    with pytest.raises(LedgerError, match=reason):
+        nodes.merge(path)
+
+
+@pytest.mark.parametrize("name", ["GNU.sparse.map", "GNU.sparse.size", "GNU.sparse.major"])
+def test_an_archive_with_headers_that_make_no_sense_is_refused(nodes: Nodes, name: str) -> None:
+    path = nodes.folder / "output.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("notes.txt")
+        info.size, info.pax_headers = 5, {name: "1" if name.endswith("major") else "a,b", "GNU.sparse.minor": "0"}
+        archive.addfile(info, io.BytesIO(b"a\nb\nc"))
+    with pytest.raises(LedgerError, match="is not a whole .tar.gz: "):
+        nodes.merge(path)
+
+
+def test_members_passed_over_are_not_kept_in_memory(nodes: Nodes, want: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+
+    def next_of(members: Any) -> Any:
+        kept.append(len(members.members))
+        return true_next(members)
+
+    true_next = tarfile.TarFile.next
+    monkeypatch.setattr(tarfile.TarFile, "next", next_of)
+    path = nodes.folder / "model.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for number in range(50):
+            add(archive, f"shard-{number}.bin")
+        for file in sorted((nodes.folder / "ledgers").rglob("*.json*")):
+            archive.add(file, arcname=f"{file.parent.name}/{file.name}")
+    assert nodes.merge(path).ledger.read_bytes() == want
+    assert max(kept) <= 1
 
 
 def test_a_link_in_a_model_archive_that_is_no_ledger_is_no_matter(nodes: Nodes, want: bytes) -> None:
@@ -257,6 +394,11 @@ def test_what_s3_lacks_is_told_by_its_name(nodes: Nodes, bucket: object) -> None
     bucket.delete_object(Bucket=BUCKET, Key="algo-1/ledger.json")  # type: ignore[attr-defined]
     with pytest.raises(LedgerError, match=f"the journal s3://{BUCKET}/algo-1/ledger.journal.jsonl has no ledger"):
         nodes.merge(f"s3://{BUCKET}/algo-1/")
+    with pytest.MonkeyPatch.context() as set_to:
+        set_to.setenv("AWS_ENDPOINT_URL_S3", "minio:9000")
+        with pytest.raises(LedgerError, match="cannot read s3://training/: Invalid endpoint: minio:9000") as caught:
+            nodes.merge(f"s3://{BUCKET}")
+        assert "AWS_ENDPOINT_URL_S3" in str(caught.value.hint)
     for url, reason in (
         (f"s3://{BUCKET}/none/", "there is nothing under s3://training/none/"),
         ("s3://no-such-bucket/x", "cannot read s3://no-such-bucket/x: .*NoSuchBucket"),

@@ -47,7 +47,7 @@ def test_each_merged_vector_is_judged_as_it_says(case: Path, capsys: pytest.Capt
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_schema_takes_every_merged_vector(case: Path) -> None:
     faults = [f"{f.json_path}: {f.message[:200]}" for f in validator().iter_errors(payload_of(case / "ledger.json"))]
-    assert not faults
+    assert bool(faults) is (case.name == "amount-below-zero"), faults
 
 
 def test_the_merged_vectors_are_what_this_flopsd_writes() -> None:
