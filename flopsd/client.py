@@ -73,6 +73,8 @@ class Client:
         self._untold_facts: set[str] = set()
         self._phase: str | None = None  # until it names one, this process has no say in the phase
         self._transitions: deque[str] = deque(maxlen=MAX_TRANSITIONS)
+        self._added: deque[tuple[str, dict[str, int]]] = deque()
+        self._adding = False
         self._work: dict[str, dict[str, int]] = {}
         self._untold_work = False
         self._work_told_ns = 0
@@ -147,11 +149,24 @@ class Client:
         except (ValueError, TypeError) as fault:
             self._complain(f"not counted: {fault}")
             return
+        self._added.append((Phase(phase).value, added))
+        self._add_up()
+
+    def _add_up(self) -> None:
+        """Take in what was counted. A signal handler that counts meanwhile leaves it to who is at it."""
         with self._lock:
-            mine = self._work.setdefault(Phase(phase).value, {})
-            for name, value in added.items():
-                mine[name] = mine.get(name, 0) + value
-            self._untold_work = True
+            if self._adding:
+                return
+            self._adding = True
+            try:
+                while self._added:
+                    phase, added = self._added.popleft()
+                    mine = self._work.setdefault(phase, {})
+                    for name, value in added.items():
+                        mine[name] = mine.get(name, 0) + value
+                    self._untold_work = True
+            finally:
+                self._adding = False
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Tell what is untold and take leave, within `seconds`. Done at the interpreter's exit by itself."""
@@ -228,6 +243,7 @@ class Client:
         answer = self._answer(told)
         if answer.get("flopsd") != PROTOCOL or answer.get("ok") is not True:
             raise _RefusedByDaemonError(str(answer.get("error", answer))[:400])
+        self._add_up()
         with self._lock:
             self._untold_facts = set(self._facts)
             self._transitions.clear()
@@ -276,6 +292,7 @@ class Client:
 
     def _tell(self, told: socket.socket, *, everything: bool) -> None:
         now_ns = self._clock.boottime_ns()
+        self._add_up()
         with self._lock:
             facts = {name: self._facts[name] for name in self._untold_facts}
             self._untold_facts.clear()

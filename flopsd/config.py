@@ -197,7 +197,8 @@ def read_yaml(data: bytes, name: str) -> tuple[Any, list[str]]:
             return None, []
         problems = _duplicate_keys(node, name, set(), set())
         return yaml.load(data, _LOADER), problems
-    except (yaml.YAMLError, ValueError, RecursionError) as fault:  # ValueError: no such day, too many digits
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as fault:
+        # The library lets some of these through: no such day, too many digits, `!!bool x`, `!!timestamp x`.
         return None, [f"{name}: not YAML: {' '.join(str(fault).split())}"]
 
 

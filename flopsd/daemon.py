@@ -165,13 +165,13 @@ class Daemon:
         deadline_ns = self._clock.boottime_ns() + round(FINAL_READ_SECONDS * NS_PER_S)
         while any(not pump.finished.is_set() for pump in self._pumps) or not self._inbox.empty():
             left = (deadline_ns - self._clock.boottime_ns()) / NS_PER_S
-            if left <= 0:
+            if left <= 0 and self._inbox.empty():  # what was read is taken in, however long the disk took
                 log.error(
                     "no final reading from %s: it hangs in its driver",
                     ", ".join(pump.source_name for pump in self._pumps if not pump.finished.is_set()),
                 )
                 break
-            self._step(left)
+            self._step(max(0.0, left))
         return self._why
 
     def _step(self, seconds: float) -> None:

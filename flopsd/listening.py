@@ -96,13 +96,19 @@ class Listener:
         self._socket = self._bind()
         self._inode = self.path.stat().st_ino
         self._connects = _Allowance(CONNECTS_A_SECOND, self._clock.boottime_ns())
-        self._selector = selectors.DefaultSelector()
-        self._wake_read, self._wake_write = socket.socketpair()
-        for one in (self._socket, self._wake_read):
-            one.setblocking(False)
-            self._selector.register(one, selectors.EVENT_READ)
-        self._thread = threading.Thread(target=self._serve, name="listener", daemon=True)
-        self._thread.start()
+        try:
+            self._selector = selectors.DefaultSelector()
+            self._wake_read, self._wake_write = socket.socketpair()
+            for one in (self._socket, self._wake_read):
+                one.setblocking(False)
+                self._selector.register(one, selectors.EVENT_READ)
+            thread = threading.Thread(target=self._serve, name="listener", daemon=True)
+            thread.start()
+        except (OSError, RuntimeError) as fault:  # no descriptors left, or no threads
+            self._socket.close()
+            self.path.unlink(missing_ok=True)
+            raise ListenError(f"cannot listen on {self.path}: {fault}") from fault
+        self._thread = thread
 
     def stop(self) -> None:
         """Close every session and take the socket away. What was sent before is posted before."""

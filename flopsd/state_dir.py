@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from pathlib import Path
 
 from flopsd.errors import JournalError, StateDirBusyError
 
 JOURNAL_NAME, PENDING_NAME, LOCK_NAME, SEAL_LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock", "seal.lock"
+LOOKS, LOOK_SECONDS = 5, 0.02
 
 
 class StateDir:
@@ -44,15 +46,13 @@ class StateDir:
                 f"cannot use the state folder {self.path}: {fault.strerror}",
                 hint="give --state-dir a folder on a writable disk",
             ) from fault
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(lock):
             holder = os.pread(lock, 200, 0).decode("ascii", "replace").strip()
             os.close(lock)
             raise StateDirBusyError(
                 f"the state folder {self.path} belongs to a running flopsd: {_describe(holder)}",
                 hint="stop that one, or give this one another --state-dir",
-            ) from None
+            )
         try:
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
@@ -78,6 +78,17 @@ class StateDir:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+
+def _locked(lock: int) -> bool:
+    """Whether the lock is ours: who only looks whether the folder is held has it for a moment too."""
+    for _ in range(LOOKS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            threading.Event().wait(LOOK_SECONDS)
+    return False
 
 
 def _describe(holder: str) -> str:

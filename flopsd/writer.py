@@ -144,16 +144,20 @@ class Writer:
                 self._take_up(message, message.sweep, changes)
                 self._reassign()
             hearing.swept(message, message.sweep, self._count(name, message.sweep))
-        self.tick()
+        self._tick(message.at_ns)  # those behind it may wait since then: a slow disk must not make gaps of them
 
     def hear(self, event: Event) -> None:
         """Take in what a training process declares."""
         self._sessions.hear(event)
 
     def tick(self) -> None:
-        """Account for silence, journal, publish. Called after every message and once an interval without one."""
+        """Account for silence, journal, publish. Called once an interval in which no message came."""
+        self._tick(self._clock.boottime_ns())
+
+    def _tick(self, heard_ns: int) -> None:
+        """The same, with silence up to `heard_ns`."""
         now_ns = self._clock.boottime_ns()
-        self._fill(now_ns, 2 * self._settings.interval_ns + NS_PER_S // 2, GapReason.SOURCE_SILENT)
+        self._fill(min(heard_ns, now_ns), 2 * self._settings.interval_ns + NS_PER_S // 2, GapReason.SOURCE_SILENT)
         if now_ns - self._checkpointed_ns >= self._settings.checkpoint_ns:
             self.checkpoint()
         else:

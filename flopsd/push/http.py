@@ -44,7 +44,7 @@ class Http:
             given["X-Scope-OrgID"] = self._target.tenant
         if self._sign is not None:
             given.update(self._sign(method, url, given, body))
-        sockets: list[socket.socket] = []
+        sockets = _Sockets()
         opener = urllib.request.OpenerDirector()
         for handler in (
             urllib.request.ProxyHandler(),
@@ -55,8 +55,7 @@ class Http:
         ):
             opener.add_handler(handler)
         # The socket's own time limit begins anew with each byte, so a receiver that drips would hold us for ever.
-        late = threading.Event()
-        timer = threading.Timer(seconds, _cut, (sockets, late))
+        timer = threading.Timer(seconds, sockets.cut)
         timer.daemon = True
         timer.start()
         try:
@@ -67,7 +66,7 @@ class Http:
             with fault:
                 raise _refused(fault, seconds) from None
         except (OSError, http.client.HTTPException) as fault:
-            raise _unreachable(fault, seconds, late.is_set()) from fault
+            raise _unreachable(fault, seconds, sockets.late.is_set()) from fault
         finally:
             timer.cancel()
 
@@ -96,8 +95,26 @@ class Http:
         return {"Authorization": f"{scheme.capitalize()} {secret}"}
 
 
+class _Sockets:
+    """Those of one request, which can be cut from another thread, one that is made after that too."""
+
+    def __init__(self) -> None:
+        self.late = threading.Event()
+        self._all: list[socket.socket] = []
+
+    def keep(self, one: socket.socket) -> None:
+        self._all.append(one)
+        if self.late.is_set():
+            _shut(one)
+
+    def cut(self) -> None:
+        self.late.set()
+        for one in list(self._all):
+            _shut(one)
+
+
 class _Plain(urllib.request.HTTPHandler):
-    def __init__(self, sockets: list[socket.socket]) -> None:
+    def __init__(self, sockets: _Sockets) -> None:
         super().__init__()
         self._sockets = sockets
 
@@ -106,7 +123,7 @@ class _Plain(urllib.request.HTTPHandler):
 
 
 class _Secure(urllib.request.HTTPSHandler):
-    def __init__(self, sockets: list[socket.socket], context: ssl.SSLContext | None) -> None:
+    def __init__(self, sockets: _Sockets, context: ssl.SSLContext | None) -> None:
         super().__init__(context=context)
         self._sockets, self._tls = sockets, context
 
@@ -114,24 +131,22 @@ class _Secure(urllib.request.HTTPSHandler):
         return self.do_open(_keeping(http.client.HTTPSConnection, self._sockets), request, context=self._tls)
 
 
-def _keeping(kind: type[http.client.HTTPConnection], sockets: list[socket.socket]) -> Any:
+def _keeping(kind: type[http.client.HTTPConnection], sockets: _Sockets) -> Any:
     """The connections of `kind`, whose sockets are kept: the connection itself forgets its own once it is answered."""
 
     class Connection(kind):  # type: ignore[valid-type, misc]
         def connect(self) -> None:
             super().connect()
-            sockets.append(self.sock)
+            sockets.keep(self.sock)
 
     return Connection
 
 
-def _cut(sockets: list[socket.socket], late: threading.Event) -> None:
-    late.set()
-    for one in sockets:
-        try:
-            socket.socket.shutdown(one, socket.SHUT_RDWR)  # not TLS's, which would say goodbye first
-        except OSError:
-            pass  # it is closed already
+def _shut(one: socket.socket) -> None:
+    try:
+        socket.socket.shutdown(one, socket.SHUT_RDWR)  # not TLS's, which would say goodbye first
+    except OSError:
+        pass  # it is closed already
 
 
 def _refused(fault: urllib.error.HTTPError, seconds: float) -> PushError:

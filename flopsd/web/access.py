@@ -39,7 +39,7 @@ class Access:
         self._path, self._lock, self._complained = path, threading.Lock(), ""
         self._read: bytes | None = None
         self._config = WebConfig()
-        self._loaded: tuple[bytes, ...] = ()
+        self._loaded: tuple[Tls, tuple[bytes, ...]] | None = None
         self._context: ssl.SSLContext | None = None
         self._checks = PasswordChecks()
         self.tls = False
@@ -63,7 +63,7 @@ class Access:
                     raise ConfigError([f"{self._path}: TLS cannot be switched on or off without a restart"], hint=HINT)
                 if self._config.users and not config.users:  # an emptied file is no decision to let everybody in
                     raise ConfigError([f"{self._path}: the last user cannot be taken out without a restart"], hint=HINT)
-                self._config, self._read, self._loaded = config, data, ()
+                self._config, self._read = config, data
             return self._config
 
     def context(self) -> ssl.SSLContext:
@@ -71,7 +71,10 @@ class Access:
         tls = self.config().tls
         assert tls is not None
         files = [tls.cert_file, tls.key_file, *([tls.client_ca_file] if tls.client_ca_file is not None else [])]
-        found = tuple(_bytes_of(file) for file in files)
+        found = (
+            tls,
+            tuple(_bytes_of(file) for file in files),
+        )  # both: a file read anew may ask otherwise of the same ones
         with self._lock:
             if self._context is None or found != self._loaded:
                 self._context, self._loaded = _context(tls, self._path), found

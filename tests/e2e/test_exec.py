@@ -98,7 +98,7 @@ def test_without_a_driver_the_job_runs_and_the_ledger_says_nothing_measured(tmp_
 
 
 def test_a_driver_that_comes_late_is_taken_up(tmp_path: Path, standin: Path) -> None:
-    scenario = Scenario((h100(BUSY),), driver_from_ms=1500)
+    scenario = Scenario((h100(BUSY),), driver_from_ms=4500)
     late = environment(standin, scenario.write(tmp_path / "scenario.txt"))
     done = run(tmp_path, late, *metered(tmp_path, "exit 0"))
     assert done.returncode == 0

@@ -83,15 +83,16 @@ def test_whatever_a_source_raises_is_a_gap_and_the_next_reading_counts(tmp_path:
 
 def test_the_end_brings_one_more_reading(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
+    after_the_end: list[bool] = []
 
     def script() -> Sweep:
-        bench.reads += 1
-        if bench.reads == 2:
+        after_the_end.append(bench.daemon.stopped_ns is not None)
+        if len(after_the_end) == 2:
             bench.daemon.stop("SIGTERM")
         return bench.sweep()
 
     bench.run(lambda: ScriptedSource("script", [H100], script))
-    assert bench.reads == 3
+    assert after_the_end[:3] == [False, False, True]
 
 
 def test_a_source_that_cannot_be_opened_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,14 @@ def test_another_authoritys_root_vouches_for_nothing() -> None:
         timestamp.verify((FOLDER / "test_tsa/response.tsr").read_bytes(), b"hello", leaf)
 
 
+def test_a_token_that_the_library_stumbles_over_does_not_hold() -> None:
+    name = "test_tsa/response.tsr"
+    raw = bytearray((FOLDER / name).read_bytes())
+    raw[296] ^= 1  # the version of a certificate
+    with pytest.raises(EvidenceError, match="does not hold against"):
+        timestamp.verify(bytes(raw), b"hello", chain_of(name))
+
+
 @given(st.data())
 def test_no_changed_response_names_another_time(data: st.DataObject) -> None:
     name = "test_tsa/response.tsr"

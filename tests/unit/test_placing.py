@@ -48,13 +48,15 @@ def test_no_verifier_ever_finds_files_that_do_not_fit(tmp_path: Path) -> None:
             seen.append(found.records)
             behind.append(found.unsealed_records)
 
-    lookers = [threading.Thread(target=look) for _ in range(2)]
+    lookers = [threading.Thread(target=look, daemon=True) for _ in range(2)]
     for looker in lookers:
         looker.start()
-    for _ in range(60):
-        run.meter(11)
-        rolling(run, ledger)
-    done.set()
+    try:
+        for _ in range(60):
+            run.meter(11)
+            rolling(run, ledger)
+    finally:
+        done.set()
     for looker in lookers:
         looker.join()
     print(

@@ -14,6 +14,9 @@ JOB = {"JOB_NAME": "llama", "JOB_UID": "0b1f5c1e-9a52-4d0e-8f1a-6a2f5a4f0c11"}
 
 
 def test_a_pod_of_an_indexed_job_keeps_its_name_when_it_is_replaced(tmp_path: Path) -> None:
+    boot_id = tmp_path / "proc/sys/kernel/random/boot_id"
+    boot_id.parent.mkdir(parents=True)
+    boot_id.write_text("b-1\n")
     first = find_context({**INSIDE, **JOB, "JOB_COMPLETION_INDEX": "3"}, tmp_path)
     again = find_context({**INSIDE, **JOB, "JOB_COMPLETION_INDEX": "3", "POD_NAME": "llama-3-other"}, tmp_path)
     assert (first.platform, first.job_name, first.node, first.rank) == ("kubernetes", "llama-0b1f5c1e", "llama-3", 3)

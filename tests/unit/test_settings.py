@@ -73,6 +73,7 @@ def test_no_bytes_make_anything_but_settings_or_a_config_error(
 @pytest.mark.parametrize(
     ("text", "problem"),
     [("run_id: &a [*a]", "an alias names what it is part of"), ("run_id: 2001-99-99", "not YAML"),
+     ("sources: !!bool x", "not YAML"), ("sources: !!timestamp x", "not YAML"),
      ("precision: {bf16: .inf}", "is not a number"), ("dcgm_url: 'http://['", "expected a URL")],
 )  # fmt: skip
 def test_odd_values_are_told_and_never_a_fault_of_ours(tmp_path: Path, text: str, problem: str) -> None:
