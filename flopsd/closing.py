@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from flopsd.evidence import Wanted
 from flopsd.journal import Journal
 from flopsd.settings import Settings
 from flopsd.state_dir import StateDir
+from flopsd.streams import say
 
 if TYPE_CHECKING:
     from flopsd.seal import Sealed
@@ -28,16 +29,21 @@ def state_dir(settings: Settings, environment: Mapping[str, str]) -> Path:
     return Path(settings.state_dir) if settings.state_dir else default_state_dir(environment)
 
 
-def seal_at_end(
+def close(
     settings: Settings,
     folder: StateDir,
     run: str,
     node: str,
     clock: Clock,
+    stopped_ns: int,
     err: IO[str],
     environment: Mapping[str, str],
-) -> Sealed | None:
-    """Seal at the end; a failure is told and loses nothing."""
+) -> tuple[bool, bool]:
+    """Seal at the end, copy within the time that stopping may take since `stopped_ns`, and only then tell: words that
+    nobody takes must not cost a copy. Whether it was sealed, and whether a copy is at every place.
+
+    A failure is told and loses nothing.
+    """
     from flopsd.report import sealed_text
     from flopsd.seal import seal_journal
     from flopsd.signing.keys import ensure_key
@@ -56,23 +62,18 @@ def seal_at_end(
             fault.hint,
             folder.journal,
         )
-        return None
-    err.write(sealed_text(sealed))
-    err.flush()
-    return sealed
-
-
-def copy_at_end(settings: Settings, sealed: Sealed, clock: Clock, stopped_ns: int | None, err: IO[str]) -> bool:
-    """Copy a sealed ledger within the time that stopping may take; true if a copy is at every place."""
-    now_ns = clock.boottime_ns()
-    copies = copy_sealed(settings, sealed, clock, (now_ns - (stopped_ns or now_ns)) / NS_PER_S)
+        return False, False
+    copies = copy_sealed(settings, sealed, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
+    say(err, sealed_text(sealed) + copied_text(copies))
     for copy in copies:
-        if copy.fault is None:
-            err.write(f"  copied to  {copy.place}\n")
-        else:
+        if copy.fault is not None:
             log.error("NOT COPIED to %s: %s; the ledger is whole at %s", copy.place, copy.fault, sealed.ledger)
-    err.flush()
-    return all(copy.fault is None for copy in copies)
+    return True, all(copy.fault is None for copy in copies)
+
+
+def copied_text(copies: Iterable[Copy]) -> str:
+    """Where copies lie now."""
+    return "".join(f"  copied to  {copy.place}\n" for copy in copies if copy.fault is None)
 
 
 def copy_sealed(

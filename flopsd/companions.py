@@ -21,6 +21,7 @@ from flopsd.push.states import metrics
 from flopsd.rolling import RollingSeals, shown
 from flopsd.settings import Settings
 from flopsd.snapshot import Snapshot
+from flopsd.streams import say
 from flopsd.threshold_watch import ThresholdWatch
 from flopsd.writer import Writer
 
@@ -108,8 +109,7 @@ class Companions:
             self._bind()
             self._next_bind_ns = now_ns + REBIND_SECONDS * NS_PER_S
         if now_ns >= self._next_progress_ns and self._err is not None:
-            self._err.write(progress_line(self._writer.snapshot, (now_ns - self._begin_ns) // NS_PER_S) + "\n")
-            self._err.flush()
+            say(self._err, progress_line(self._writer.snapshot, (now_ns - self._begin_ns) // NS_PER_S) + "\n")
             self._next_progress_ns = now_ns + PROGRESS_SECONDS * NS_PER_S
 
     def _bind(self) -> None:

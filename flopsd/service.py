@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from flopsd.clock import NS_PER_S, Clock
-from flopsd.closing import copy_at_end, seal_at_end, state_dir
+from flopsd.closing import close, state_dir
 from flopsd.companions import Companions, Ear, progress_line
 from flopsd.config import load_peaks, settings_sha256
 from flopsd.context import Context, find_context
@@ -36,6 +36,7 @@ from flopsd.runs import choose_run, recover
 from flopsd.settings import Settings, declared_of
 from flopsd.sources import SourceSettings
 from flopsd.state_dir import StateDir
+from flopsd.streams import say
 from flopsd.writer import Writer, WriterSettings
 
 log = logging.getLogger("flopsd")
@@ -129,9 +130,8 @@ def run_daemon(
             feed.finish()  # it is pushed while we seal
         sealed = copied = not settings.seal
         if settings.seal and durable:
-            last = seal_at_end(settings, folder, run, context.node, clock, err, environment)
-            sealed = last is not None
-            copied = last is not None and copy_at_end(settings, last, clock, daemon.stopped_ns, err)
+            ended_ns = clock.boottime_ns() if daemon.stopped_ns is None else daemon.stopped_ns
+            sealed, copied = close(settings, folder, run, context.node, clock, ended_ns, err, environment)
         if feed is not None:
             feed.end(_seconds_left(settings, clock, daemon.stopped_ns))
     finally:
@@ -220,12 +220,7 @@ def _emitter(settings: Settings, out: IO[str], err: IO[str], rolling: RollingSea
     def emit(line: str) -> None:
         if rolling is not None:
             rolling.checkpointed()
-        if stream is None:
-            return
-        try:
-            stream.write(line + "\n")
-            stream.flush()
-        except (OSError, ValueError):
+        if stream is not None and not say(stream, line + "\n"):
             log.warning("nobody reads the checkpoint lines")
 
     return emit

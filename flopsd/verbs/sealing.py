@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,10 +43,11 @@ def _seal(arguments: argparse.Namespace) -> int:
     begun_ns = clock.boottime_ns()
     if arguments.rolling:
         os.nice(ROLLING_NICENESS)  # before anything heavy is loaded: the job has the processors
-    from flopsd.closing import copy_sealed, seal_state_dir
+    from flopsd.closing import copied_text, copy_sealed, seal_state_dir
     from flopsd.report import sealed_text
     from flopsd.seal_live import seal_file, seal_rolling
     from flopsd.storage.copies import refuse_failed
+    from flopsd.streams import say
 
     settings = settings_of(arguments)
     if arguments.journal is not None:
@@ -54,11 +56,8 @@ def _seal(arguments: argparse.Namespace) -> int:
         sealed = seal_rolling(settings, os.environ, clock)
     else:
         sealed = seal_state_dir(settings, os.environ, clock)
-    print(sealed_text(sealed), end="", flush=True)
     used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
     copies = copy_sealed(settings, sealed, clock, used_seconds, rolling=arguments.rolling)
-    for copy in copies:
-        if copy.fault is None:
-            print(f"  copied to  {copy.place}")
+    say(sys.stdout, sealed_text(sealed) + copied_text(copies))
     refuse_failed(sealed.ledger, copies)
     return OK
