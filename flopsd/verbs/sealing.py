@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 
 from flopsd.clock import NS_PER_S, SystemClock
 from flopsd.settings import SETTINGS
-from flopsd.verbs import OK, SEAL_KEYS, add_settings, settings_of
+from flopsd.verbs import OK, SEAL_KEYS, add_settings, be_nice, settings_of
 
 if TYPE_CHECKING:
     from flopsd.verbs import Verbs
-
-ROLLING_NICENESS = 10
 
 
 def add(verbs: Verbs) -> None:
@@ -42,7 +40,7 @@ def _seal(arguments: argparse.Namespace) -> int:
     clock = SystemClock()
     begun_ns = clock.boottime_ns()
     if arguments.rolling:
-        os.nice(ROLLING_NICENESS)  # before anything heavy is loaded: the job has the processors
+        be_nice()  # before anything heavy is loaded
     from flopsd.closing import copied_text, copy_sealed, seal_state_dir
     from flopsd.report import sealed_text
     from flopsd.seal_live import seal_file, seal_rolling
