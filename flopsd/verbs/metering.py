@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import flopsd
 from flopsd.clock import SystemClock
 from flopsd.errors import ConfigError
 from flopsd.settings import BY_KEY, SETTINGS, Setting, Settings
@@ -18,7 +19,7 @@ from flopsd.verbs import FAILED, OK, PUSH_KEYS, SEAL_KEYS, add_settings, setting
 if TYPE_CHECKING:
     from flopsd.verbs import Verbs
 
-ME = (sys.executable, "-m", "flopsd")
+ME = (sys.executable, str(Path(flopsd.__file__).with_name("__main__.py")))  # -m would let the job's folder come first
 
 
 def add(verbs: Verbs) -> None:
