@@ -19,6 +19,7 @@ from flopsd.clock import NS_PER_S, Clock
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.2, 30.0
 RESERVE_SECONDS, POLL_SECONDS = 20.0, 0.2
+KILL_SECONDS = 2.0  # a killed process is gone at once, unless the kernel does not let go of it
 SHORTEST_WINDOW_SECONDS = 10.0  # what `docker stop` gives where nobody says otherwise
 _WATCHED = {*FORWARDED, signal.SIGCHLD}
 Mask = Iterable[int]
@@ -47,6 +48,7 @@ class Launcher:
 
         127 and 126, as shells have it, where it cannot be started.
         """
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where our parent ignores it, the kernel keeps no exit codes
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         self._start_daemon(before)
         try:
@@ -168,38 +170,37 @@ class Launcher:
         if self._daemon is not None:
             self._tell(f"exit {code}")
             self._close_pipe()
-            sealed = self._await_daemon(self._daemon.pid) == 0
+            seconds = self._seconds_left(keep=_reserve_seconds(self.window_seconds or 0) / 2)
+            sealed = self._await_child(self._daemon.pid, "the daemon", seconds) == 0
         if sealed or self.seal_command is None:
             return
         self.say("the daemon did not seal the ledger; sealing what its journal holds")
         try:
-            done = subprocess.run(
-                self.seal_command,
-                stdin=subprocess.DEVNULL,
-                timeout=self._seconds_left(),
-                preexec_fn=_unblock(set()),
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as fault:
+            sealer = subprocess.Popen(self.seal_command, stdin=subprocess.DEVNULL, preexec_fn=_unblock(set()))
+        except OSError as fault:
             self.say(f"NOT SEALED: {fault}")
             return
-        if done.returncode != 0:
+        if self._await_child(sealer.pid, "sealing", self._seconds_left()) != 0:
             self.say("NOT SEALED: see above; the journal is kept and `flopsd seal` can still seal it")
 
-    def _await_daemon(self, pid: int) -> int:
-        seconds = self._seconds_left(keep=_reserve_seconds(self.window_seconds or 0) / 2)
+    def _await_child(self, pid: int, name: str, seconds: float) -> int:
+        """The exit code of a child, which is killed when it takes longer, and left where even that does not end it."""
+        if self._is_reaped(pid, seconds):
+            return self._reaped.pop(pid)
+        self.say(f"{name} does not end within {seconds:g} s and is killed")
+        os.kill(pid, signal.SIGKILL)
+        if not self._is_reaped(pid, KILL_SECONDS):
+            self.say(f"{name} hangs in the kernel, on a dead disk or driver, and is left behind: process {pid}")
+        return -signal.SIGKILL
+
+    def _is_reaped(self, pid: int, seconds: float) -> bool:
+        """Whether a child ends within `seconds`. Signals for a job that is over have nobody to go to."""
         deadline_ns = self.clock.boottime_ns() + round(seconds * NS_PER_S)
         self._reap()
-        while pid not in self._reaped:
-            left = (deadline_ns - self.clock.boottime_ns()) / NS_PER_S
-            if left <= 0:
-                self.say(f"the daemon does not end within {seconds:g} s and is killed")
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                return -signal.SIGKILL
-            signal.sigtimedwait(_WATCHED, left)  # signals for a job that is over have nobody to go to
+        while pid not in self._reaped and (left := deadline_ns - self.clock.boottime_ns()) > 0:
+            signal.sigtimedwait(_WATCHED, left / NS_PER_S)
             self._reap()
-        return self._reaped.pop(pid)
+        return pid in self._reaped
 
     def _close_pipe(self) -> None:
         if self._pipe >= 0:
