@@ -56,12 +56,8 @@ def close(
         wanted, lock = Wanted(settings.evidence, settings.timestamp_url, environment), folder.seal_lock
         sealed = seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted, settings.policies, lock=lock)
     except FlopsdError as fault:
-        log.error(
-            "NOT SEALED: %s; %s; the journal %s is whole: `flopsd seal` can still seal it",
-            fault,
-            fault.hint,
-            folder.journal,
-        )
+        kept = keep_journal(settings, folder, run, node, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
+        log.error("NOT SEALED: %s; %s; %s", fault, fault.hint, kept)
         return False, False
     copies = copy_sealed(settings, sealed, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
     say(err, sealed_text(sealed) + copied_text(copies))
@@ -69,6 +65,23 @@ def close(
         if copy.fault is not None:
             log.error("NOT COPIED to %s: %s; the ledger is whole at %s", copy.place, copy.fault, sealed.ledger)
     return True, all(copy.fault is None for copy in copies)
+
+
+def keep_journal(settings: Settings, folder: StateDir, run: str, node: str, clock: Clock, used_seconds: float) -> str:
+    """Copy a journal that cannot be sealed to the places of its ledger, since its machine may end with the run; where
+    it lies, in words."""
+    from flopsd.storage.copies import copy_journal
+
+    ledger = local_ledger(settings, folder.path, run, node)
+    here = [] if ledger.absolute().parent == folder.path.absolute() else [ledger]
+    places = [*here, *copy_places(settings, run, node)]
+    copies = copy_journal(folder.journal, places, clock, copy_seconds(settings, used_seconds)) if places else []
+    lost = "".join(f"; it is NOT COPIED to the place of {copy.place}: {copy.fault}" for copy in copies if copy.fault)
+    lies = [str(path) for path in (folder.journal, *(copy.place for copy in copies if copy.fault is None))]
+    return (
+        f"the journal is whole at {' and '.join(lies)}{lost}; `flopsd seal --state-dir {folder.path}`, or "
+        f"`flopsd seal --journal` with a copy, can still seal it"
+    )
 
 
 def copied_text(copies: Iterable[Copy]) -> str:
@@ -88,9 +101,10 @@ def copy_sealed(
     return copy_ledger(sealed.ledger, places, clock, copy_seconds(settings, used_seconds), rolling=rolling)
 
 
-def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Clock) -> Sealed:
+def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Clock, *, at_end: bool = False) -> Sealed:
     """Seal the journal of a daemon that is no longer running, the last pending totals included.
 
+    `at_end`: the run ends now, and a journal that cannot be sealed is copied to its ledger's places.
     Raises StateDirBusyError while one runs, and what seal_journal raises.
     """
     from flopsd.seal import seal_journal
@@ -117,12 +131,20 @@ def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Cl
                 f"the journal in {folder.path} is of run {first['run']!r}: nothing was metered of {settings.run_id!r}",
                 hint="leave --run-id out to seal the run that is there",
             )
-        ledger = local_ledger(settings, folder.path, str(first["run"]), str(first["node"]))
-        key, made = ensure_key(settings.key, folder.path)
-        if made:
-            log.warning(NEW_KEY, key)
+        run, node = str(first["run"]), str(first["node"])
+        ledger = local_ledger(settings, folder.path, run, node)
         wanted, lock = Wanted(settings.evidence, settings.timestamp_url, environment), folder.seal_lock
-        return seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted, settings.policies, lock=lock)
+        try:
+            key, made = ensure_key(settings.key, folder.path)
+            if made:
+                log.warning(NEW_KEY, key)
+            return seal_journal(
+                folder.journal, key, ledger, clock, settings.peaks, wanted, settings.policies, lock=lock
+            )
+        except FlopsdError:
+            if at_end:
+                log.error("%s", keep_journal(settings, folder, run, node, clock, 0))
+            raise
     finally:
         journal.close()
         folder.release()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import flopsd
 from flopsd.clock import SystemClock
-from flopsd.errors import ConfigError
+from flopsd.errors import ConfigError, SigningKeyError
 from flopsd.settings import BY_KEY, SETTINGS, Setting, Settings
 from flopsd.verbs import FAILED, OK, PUSH_KEYS, SEAL_KEYS, add_settings, settings_of
 
@@ -56,6 +56,7 @@ def _run(arguments: argparse.Namespace) -> int:
     push = [*ME, "push", "--fed", *config, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
     settings, clock = settings_of(arguments), SystemClock()
     _check_web(settings)
+    _check_key(settings, supervision is not None)
     well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, supervision, progress, seal, push)
     return OK if well else FAILED
 
@@ -86,7 +87,13 @@ def _exec(arguments: argparse.Namespace) -> int:
     run = ["--run-id", run_id, *config]
     launcher = Launcher(
         daemon_command=[*ME, "run", *run, *_given(arguments, [s for s in SETTINGS if s.key != "run_id"])],
-        seal_command=[*ME, "seal", *run, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"])]
+        seal_command=[
+            *ME,
+            "seal",
+            "--at-end",
+            *run,
+            *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"]),
+        ]
         if settings.seal
         else None,
         clock=clock,
@@ -115,6 +122,27 @@ def _check_web(settings: Settings) -> None:
         from flopsd.web.access import Access
 
         Access(Path(settings.web_config))
+
+
+def _check_key(settings: Settings, supervised: bool) -> None:
+    """Raises ConfigError where the key that was named cannot be used: now, not when the run is over.
+
+    Under exec, where the job runs by now, it is told: what is metered can still be sealed with another one.
+    """
+    from flopsd.signing.checking import check_key
+
+    if not settings.seal:
+        return
+    try:
+        check_key(settings.key, os.environ)
+    except SigningKeyError as fault:
+        if settings.key is not None and not supervised:
+            raise ConfigError([f"--key: {fault}"], hint=fault.hint) from fault
+        logging.getLogger("flopsd").error(
+            "THE LEDGER WILL NOT BE SEALED unless this is mended: %s; %s; metering goes on, and its journal is kept",
+            fault,
+            fault.hint,
+        )
 
 
 def _given(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[str]:

@@ -33,6 +33,7 @@ def add(verbs: Verbs) -> None:
     which.add_argument(
         "--rolling", action="store_true", help="seal the state so far of a daemon that is running, as it does itself"
     )
+    seal.add_argument("--at-end", action="store_true", help=argparse.SUPPRESS)  # by exec, whose daemon could not
     seal.set_defaults(run=_seal)
 
 
@@ -53,7 +54,7 @@ def _seal(arguments: argparse.Namespace) -> int:
     elif arguments.rolling:
         sealed = seal_rolling(settings, os.environ, clock)
     else:
-        sealed = seal_state_dir(settings, os.environ, clock)
+        sealed = seal_state_dir(settings, os.environ, clock, at_end=arguments.at_end)
     used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
     copies = copy_sealed(settings, sealed, clock, used_seconds, rolling=arguments.rolling)
     say(sys.stdout, sealed_text(sealed) + copied_text(copies))
