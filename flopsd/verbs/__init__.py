@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 OK, FAILED, USAGE, NOT_VERIFIED, NO_SOURCE = 0, 1, 2, 3, 4
 # What `seal` needs of the settings, so what `exec` hands on to it.
 SEAL_KEYS = (
-    "state_dir", "run_id", "key", "ledger", "ledger_copies", "peaks", "stop_seconds", "evidence", "timestamp_url"
+    "state_dir", "run_id", "key", "ledger", "ledger_copies", "peaks", "policies", "stop_seconds", "evidence",
+    "timestamp_url",
 )  # fmt: skip
 
 NICENESS = 10
