@@ -4,7 +4,6 @@ lines."""
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -79,7 +78,7 @@ class Companions:
         ear: Ear,
         feed: Feed | None,
         lines: MetricLines | None,
-        near_the_end: threading.Event,
+        near_the_end: Callable[[], bool],
     ) -> None:
         self._rolling, self._ear, self._feed, self._watch = rolling, ear, feed, ThresholdWatch(clock)
         self._lines, self._near_the_end = lines, near_the_end
@@ -97,7 +96,7 @@ class Companions:
 
     def _look_after_all(self) -> None:
         if self._rolling is not None:
-            if self._near_the_end.is_set() and self._rolling.hurry():
+            if self._near_the_end() and self._rolling.hurry():
                 self._writer.checkpoint()
             self._rolling.each_tick()
         if self._lines is not None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.process import daemon_pid, environment, flopsd, predicate, started, wait_until
@@ -225,6 +226,22 @@ def test_a_killed_daemon_is_started_again_and_the_job_does_not_notice(tmp_path: 
     told = predicate(tmp_path / "ledger.json")
     assert [i["end"] for i in told["incarnations"]] == [None, "job ended"]
     assert "daemon_down" in told["coverage"]["gapSecondsByReason"]
+
+
+def test_a_stop_that_signals_all_processes_is_metered_until_the_job_has_saved_its_state(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    """As systemd and Slurm stop: the daemon is told as well, and its run is one with one end."""
+    save = "trap 'sleep 2; exit 3' TERM; echo up >&2; while :; do sleep 0.05; done"
+    with started("exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen",
+                 "off", "--", *metered(tmp_path, save), env=env) as program:  # fmt: skip
+        program.wait_for("^up")
+        launcher = psutil.Process(program.process.pid)
+        for process in [*launcher.children(recursive=True), launcher]:
+            process.terminate()
+        assert program.finish() == 3, program.text
+    assert "METERING INTERRUPTED" not in program.text
+    assert [one["end"] for one in predicate(tmp_path / "ledger.json")["incarnations"]] == ["job ended"]
 
 
 def test_the_job_finds_the_daemon_and_what_it_declares_is_sealed(tmp_path: Path, env: dict[str, str]) -> None:
