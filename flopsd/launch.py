@@ -21,7 +21,8 @@ FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.2, 30.0
 RESERVE_SECONDS, POLL_SECONDS = 20.0, 0.2
 KILL_SECONDS = 2.0  # a killed process is gone at once, unless the kernel does not let go of it
 SHORTEST_WINDOW_SECONDS = 10.0  # what `docker stop` gives where nobody says otherwise
-_WATCHED = {*FORWARDED, signal.SIGCHLD}
+TERMINAL_STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # SIGSTOP is somebody's who will continue the job
+_WATCHED = {*FORWARDED, signal.SIGCHLD, signal.SIGCONT}
 Mask = Iterable[int]
 
 
@@ -41,6 +42,7 @@ class Launcher:
     _backoff_seconds: float = FIRST_BACKOFF_SECONDS
     _started_ns: int = 0
     _reaped: dict[int, int] = field(default_factory=dict)
+    _stopped: dict[int, int] = field(default_factory=dict)  # by which signal
     _stop_ns: int | None = None  # when the job was told to end
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -57,10 +59,9 @@ class Launcher:
             code = cannot_run(command, fault, self.say)
             self._finish(code)
             return code
-        terminal = _give_terminal(job.pid)
+        _pass_terminal(os.getpgrp(), job.pid)
         status = self._look_after(job.pid, before)
-        if terminal:
-            _give_terminal(os.getpgrp())
+        _pass_terminal(job.pid, os.getpgrp())
         code = status if status >= 0 else 128 - status
         self._finish(code)
         return code
@@ -71,6 +72,11 @@ class Launcher:
             received = self._wait_for_signal(POLL_SECONDS if job in self._reaped else None)
             if received == signal.SIGCHLD:
                 self._reap()
+                if (how := self._stopped.pop(job, None)) in TERMINAL_STOPS:
+                    _stop_too(job, how)
+            elif received == signal.SIGCONT:  # in the foreground, where the terminal is ours to give, or behind it
+                _pass_terminal(os.getpgrp(), job)
+                _signal_group(job, signal.SIGCONT)
             elif received is not None:
                 if received == signal.SIGTERM and self._stop_ns is None:
                     self._stop_ns = self.clock.boottime_ns()
@@ -117,15 +123,18 @@ class Launcher:
             pass  # it died just now, or there is none: a new one is told, and a journal is sealed without it
 
     def _reap(self) -> None:
-        """All children that ended, orphans that were left to us included."""
+        """All children that ended or were stopped, orphans that were left to us included."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            self._reaped[pid] = os.waitstatus_to_exitcode(status)
+            if os.WIFSTOPPED(status):
+                self._stopped[pid] = os.WSTOPSIG(status)
+            else:
+                self._reaped[pid] = os.waitstatus_to_exitcode(status)
 
     def _start_daemon(self, mask: Mask) -> None:
         self._restart_ns, self._started_ns = None, self.clock.boottime_ns()
@@ -247,14 +256,34 @@ def _group_lives(leader: int) -> bool:
     return True
 
 
-def _give_terminal(group: int) -> bool:
-    """Make `group` the terminal's foreground group, so that the job reads the keyboard; false without a terminal."""
+def _stop_too(job: int, how: int) -> None:
+    """The terminal stopped the job, as by Ctrl-Z: take it back and stop too, with all that the shell started with us,
+    so that its `fg` and `bg` have somebody to continue. That we are continued is told by SIGCONT.
+    """
+    if how != signal.SIGTSTP and _has_terminal(job):
+        _signal_group(job, signal.SIGCONT)  # it was faster to ask for the terminal than we to give it
+        return
+    _pass_terminal(job, os.getpgrp())
+    os.killpg(os.getpgrp(), signal.SIGTSTP)
+    if how == signal.SIGTSTP and signal.SIGCONT not in signal.sigpending():  # no shell is there, and none was stopped
+        _pass_terminal(os.getpgrp(), job)
+        _signal_group(job, signal.SIGCONT)
+
+
+def _has_terminal(group: int) -> bool:
     try:
-        if not os.isatty(0) or (os.tcgetpgrp(0) not in (os.getpgrp(), group) and group != os.getpgrp()):
-            return False
-        old = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        os.tcsetpgrp(0, group)
-        signal.signal(signal.SIGTTOU, old)
-        return True
+        return os.isatty(0) and os.tcgetpgrp(0) == group
     except OSError:
-        return False
+        return False  # a terminal that is not ours, or gone
+
+
+def _pass_terminal(giver: int, taker: int) -> None:
+    """Make `taker` the terminal's foreground group, so that it reads the keyboard, where that is `giver` now."""
+    if not _has_terminal(giver):
+        return
+    old = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    try:
+        os.tcsetpgrp(0, taker)
+    except OSError:
+        pass
+    signal.signal(signal.SIGTTOU, old)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -110,6 +111,8 @@ def _become(command: Sequence[str], environment: Mapping[str, str], task: int) -
 
     log = logging.getLogger("flopsd")
     log.info("task %d of this node: its devices are metered by task 0 of the node", task)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and by what it becomes unless it is told
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(command[0], list(command), environment)
     except OSError as fault:
