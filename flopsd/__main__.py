@@ -1,6 +1,45 @@
-"""`python -m flopsd` is the same program as `flopsd`."""
+"""The program: as `flopsd`, as `python -m flopsd`, and by this file's path, which is how it starts itself again.
 
-from flopsd.cli import main
+The working directory and PYTHONPATH are the job's. A `queue.py` there is not ours: the folder that Python puts first is
+left out, and PYTHONPATH is looked at last. It is not left out, since flopsd or what it needs may lie there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+
+def search_path(found: list[str], environment: dict[str, str], first: str | None) -> list[str]:
+    """Where modules are looked for, of what Python `found`; `first` is the script's folder, None: there is none."""
+    ours = found[1:] if found and first is not None and found[0] in ("", first) else found
+    told = environment.get("PYTHONPATH")
+    theirs = {_absolute(part) for part in told.split(os.pathsep)} if told else set[str]()
+    return sorted(ours, key=lambda folder: _absolute(folder) in theirs)
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except OSError:
+        return path  # the working directory is gone
+
+
+def main() -> NoReturn:
+    """Run one verb and exit, with modules of flopsd's own environment."""
+    here = os.path.dirname(_absolute(__file__))
+    by_path = __package__ in (None, "")
+    sys.path[:] = search_path(sys.path, dict(os.environ), here if by_path else _absolute(""))
+    if by_path:
+        sys.path.insert(0, os.path.dirname(here))
+        import flopsd  # noqa: F401 - the one beside this file, whichever else could be found
+
+        del sys.path[0]
+    from flopsd.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

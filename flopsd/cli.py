@@ -11,10 +11,12 @@ from typing import NoReturn
 
 from flopsd import __version__
 from flopsd.errors import ConfigError, FlopsdError, NotVerifiedError, SourceUnavailableError
+from flopsd.streams import let_go, open_missing, say
 from flopsd.verbs import (
     FAILED,
     NO_SOURCE,
     NOT_VERIFIED,
+    OK,
     USAGE,
     configuring,
     estimating,
@@ -30,9 +32,13 @@ from flopsd.verbs import (
     verifying,
 )
 
+METERING = ("run", "exec")
+TALKING = (*METERING, "seal", "push")  # what they write on stdout is no data, and nothing fails for want of it
+
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one verb and exit."""
+    open_missing()
     parser = _parser()
     arguments = parser.parse_args(argv)
     _log_to_stderr(arguments.verb)
@@ -45,14 +51,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         code = FAILED
     except FlopsdError as fault:
         code = _tell(fault)
-    sys.exit(code)
+    written = let_go(sys.stdout)
+    let_go(sys.stderr)
+    sys.exit(FAILED if code == OK and not written and arguments.verb not in TALKING else code)
 
 
 def _tell(fault: FlopsdError) -> int:
     for line in str(fault).splitlines():
-        print(f"flopsd: {line}", file=sys.stderr)
+        say(sys.stderr, f"flopsd: {line}\n")
     if fault.hint:
-        print(f"flopsd: hint: {fault.hint}", file=sys.stderr)
+        say(sys.stderr, f"flopsd: hint: {fault.hint}\n")
     if isinstance(fault, ConfigError):
         return USAGE
     if isinstance(fault, NotVerifiedError):
@@ -60,11 +68,18 @@ def _tell(fault: FlopsdError) -> int:
     return NO_SOURCE if isinstance(fault, SourceUnavailableError) else FAILED
 
 
+class _Handler(logging.Handler):
+    """Says what is logged, and nothing of its own where that cannot be."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(sys.stderr, f"{self.format(record)}\n")
+
+
 def _log_to_stderr(verb: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler()
     handler.setFormatter(logging.Formatter("flopsd: %(levelname)s: %(message)s"))
     logging.getLogger("flopsd").handlers[:] = [handler]
-    logging.getLogger("flopsd").setLevel(logging.INFO if verb in ("run", "exec") else logging.WARNING)
+    logging.getLogger("flopsd").setLevel(logging.INFO if verb in METERING else logging.WARNING)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from flopsd.evidence import Wanted
 from flopsd.journal import Journal
 from flopsd.settings import Settings
 from flopsd.state_dir import StateDir
+from flopsd.streams import say
 
 if TYPE_CHECKING:
     from flopsd.seal import Sealed
@@ -28,16 +29,21 @@ def state_dir(settings: Settings, environment: Mapping[str, str]) -> Path:
     return Path(settings.state_dir) if settings.state_dir else default_state_dir(environment)
 
 
-def seal_at_end(
+def close(
     settings: Settings,
     folder: StateDir,
     run: str,
     node: str,
     clock: Clock,
+    stopped_ns: int,
     err: IO[str],
     environment: Mapping[str, str],
-) -> Sealed | None:
-    """Seal at the end; a failure is told and loses nothing."""
+) -> tuple[bool, bool]:
+    """Seal at the end, copy within the time that stopping may take since `stopped_ns`, and only then tell: words that
+    nobody takes must not cost a copy. Whether it was sealed, and whether a copy is at every place.
+
+    A failure is told and loses nothing.
+    """
     from flopsd.report import sealed_text
     from flopsd.seal import seal_journal
     from flopsd.signing.keys import ensure_key
@@ -50,29 +56,37 @@ def seal_at_end(
         wanted, lock = Wanted(settings.evidence, settings.timestamp_url, environment), folder.seal_lock
         sealed = seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted, settings.policies, lock=lock)
     except FlopsdError as fault:
-        log.error(
-            "NOT SEALED: %s; %s; the journal %s is whole: `flopsd seal` can still seal it",
-            fault,
-            fault.hint,
-            folder.journal,
-        )
-        return None
-    err.write(sealed_text(sealed))
-    err.flush()
-    return sealed
-
-
-def copy_at_end(settings: Settings, sealed: Sealed, clock: Clock, stopped_ns: int | None, err: IO[str]) -> bool:
-    """Copy a sealed ledger within the time that stopping may take; true if a copy is at every place."""
-    now_ns = clock.boottime_ns()
-    copies = copy_sealed(settings, sealed, clock, (now_ns - (stopped_ns or now_ns)) / NS_PER_S)
+        kept = keep_journal(settings, folder, run, node, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
+        log.error("NOT SEALED: %s; %s; %s", fault, fault.hint, kept)
+        return False, False
+    copies = copy_sealed(settings, sealed, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
+    say(err, sealed_text(sealed) + copied_text(copies))
     for copy in copies:
-        if copy.fault is None:
-            err.write(f"  copied to  {copy.place}\n")
-        else:
+        if copy.fault is not None:
             log.error("NOT COPIED to %s: %s; the ledger is whole at %s", copy.place, copy.fault, sealed.ledger)
-    err.flush()
-    return all(copy.fault is None for copy in copies)
+    return True, all(copy.fault is None for copy in copies)
+
+
+def keep_journal(settings: Settings, folder: StateDir, run: str, node: str, clock: Clock, used_seconds: float) -> str:
+    """Copy a journal that cannot be sealed to the places of its ledger, since its machine may end with the run; where
+    it lies, in words."""
+    from flopsd.storage.copies import copy_journal
+
+    ledger = local_ledger(settings, folder.path, run, node)
+    here = [] if ledger.absolute().parent == folder.path.absolute() else [ledger]
+    places = [*here, *copy_places(settings, run, node)]
+    copies = copy_journal(folder.journal, places, clock, copy_seconds(settings, used_seconds)) if places else []
+    lost = "".join(f"; it is NOT COPIED to the place of {copy.place}: {copy.fault}" for copy in copies if copy.fault)
+    lies = [str(path) for path in (folder.journal, *(copy.place for copy in copies if copy.fault is None))]
+    return (
+        f"the journal is whole at {' and '.join(lies)}{lost}; `flopsd seal --state-dir {folder.path}`, or "
+        f"`flopsd seal --journal` with a copy, can still seal it"
+    )
+
+
+def copied_text(copies: Iterable[Copy]) -> str:
+    """Where copies lie now."""
+    return "".join(f"  copied to  {copy.place}\n" for copy in copies if copy.fault is None)
 
 
 def copy_sealed(
@@ -87,9 +101,10 @@ def copy_sealed(
     return copy_ledger(sealed.ledger, places, clock, copy_seconds(settings, used_seconds), rolling=rolling)
 
 
-def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Clock) -> Sealed:
+def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Clock, *, at_end: bool = False) -> Sealed:
     """Seal the journal of a daemon that is no longer running, the last pending totals included.
 
+    `at_end`: the run ends now, and a journal that cannot be sealed is copied to its ledger's places.
     Raises StateDirBusyError while one runs, and what seal_journal raises.
     """
     from flopsd.seal import seal_journal
@@ -116,12 +131,20 @@ def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Cl
                 f"the journal in {folder.path} is of run {first['run']!r}: nothing was metered of {settings.run_id!r}",
                 hint="leave --run-id out to seal the run that is there",
             )
-        ledger = local_ledger(settings, folder.path, str(first["run"]), str(first["node"]))
-        key, made = ensure_key(settings.key, folder.path)
-        if made:
-            log.warning(NEW_KEY, key)
+        run, node = str(first["run"]), str(first["node"])
+        ledger = local_ledger(settings, folder.path, run, node)
         wanted, lock = Wanted(settings.evidence, settings.timestamp_url, environment), folder.seal_lock
-        return seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted, settings.policies, lock=lock)
+        try:
+            key, made = ensure_key(settings.key, folder.path)
+            if made:
+                log.warning(NEW_KEY, key)
+            return seal_journal(
+                folder.journal, key, ledger, clock, settings.peaks, wanted, settings.policies, lock=lock
+            )
+        except FlopsdError:
+            if at_end:
+                log.error("%s", keep_journal(settings, folder, run, node, clock, 0))
+            raise
     finally:
         journal.close()
         folder.release()

@@ -4,7 +4,6 @@ lines."""
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -23,6 +22,7 @@ from flopsd.report import share_text
 from flopsd.rolling import RollingSeals, shown
 from flopsd.settings import Settings
 from flopsd.snapshot import Snapshot
+from flopsd.streams import say
 from flopsd.threshold_watch import ThresholdWatch
 from flopsd.writer import Writer
 
@@ -80,7 +80,7 @@ class Companions:
         ear: Ear,
         feed: Feed | None,
         lines: MetricLines | None,
-        near_the_end: threading.Event,
+        near_the_end: Callable[[], bool],
     ) -> None:
         self._rolling, self._ear, self._feed, self._watch = rolling, ear, feed, ThresholdWatch(clock)
         self._lines, self._near_the_end = lines, near_the_end
@@ -98,7 +98,7 @@ class Companions:
 
     def _look_after_all(self) -> None:
         if self._rolling is not None:
-            if self._near_the_end.is_set() and self._rolling.hurry():
+            if self._near_the_end() and self._rolling.hurry():
                 self._writer.checkpoint()
             self._rolling.each_tick()
         if self._lines is not None:
@@ -110,8 +110,7 @@ class Companions:
             self._bind()
             self._next_bind_ns = now_ns + REBIND_SECONDS * NS_PER_S
         if now_ns >= self._next_progress_ns and self._err is not None:
-            self._err.write(progress_line(self._writer.snapshot, (now_ns - self._begin_ns) // NS_PER_S) + "\n")
-            self._err.flush()
+            say(self._err, progress_line(self._writer.snapshot, (now_ns - self._begin_ns) // NS_PER_S) + "\n")
             self._next_progress_ns = now_ns + PROGRESS_SECONDS * NS_PER_S
 
     def _bind(self) -> None:

@@ -19,8 +19,10 @@ from flopsd.clock import NS_PER_S, Clock
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.2, 30.0
 RESERVE_SECONDS, POLL_SECONDS = 20.0, 0.2
+KILL_SECONDS = 2.0  # a killed process is gone at once, unless the kernel does not let go of it
 SHORTEST_WINDOW_SECONDS = 10.0  # what `docker stop` gives where nobody says otherwise
-_WATCHED = {*FORWARDED, signal.SIGCHLD}
+TERMINAL_STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # SIGSTOP is somebody's who will continue the job
+_WATCHED = {*FORWARDED, signal.SIGCHLD, signal.SIGCONT}
 Mask = Iterable[int]
 
 
@@ -40,6 +42,7 @@ class Launcher:
     _backoff_seconds: float = FIRST_BACKOFF_SECONDS
     _started_ns: int = 0
     _reaped: dict[int, int] = field(default_factory=dict)
+    _stopped: dict[int, int] = field(default_factory=dict)  # by which signal
     _stop_ns: int | None = None  # when the job was told to end
 
     def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -47,6 +50,7 @@ class Launcher:
 
         127 and 126, as shells have it, where it cannot be started.
         """
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where our parent ignores it, the kernel keeps no exit codes
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         self._start_daemon(before)
         try:
@@ -55,10 +59,9 @@ class Launcher:
             code = cannot_run(command, fault, self.say)
             self._finish(code)
             return code
-        terminal = _give_terminal(job.pid)
+        _pass_terminal(os.getpgrp(), job.pid)
         status = self._look_after(job.pid, before)
-        if terminal:
-            _give_terminal(os.getpgrp())
+        _pass_terminal(job.pid, os.getpgrp())
         code = status if status >= 0 else 128 - status
         self._finish(code)
         return code
@@ -69,6 +72,11 @@ class Launcher:
             received = self._wait_for_signal(POLL_SECONDS if job in self._reaped else None)
             if received == signal.SIGCHLD:
                 self._reap()
+                if (how := self._stopped.pop(job, None)) in TERMINAL_STOPS:
+                    _stop_too(job, how)
+            elif received == signal.SIGCONT:  # in the foreground, where the terminal is ours to give, or behind it
+                _pass_terminal(os.getpgrp(), job)
+                _signal_group(job, signal.SIGCONT)
             elif received is not None:
                 if received == signal.SIGTERM and self._stop_ns is None:
                     self._stop_ns = self.clock.boottime_ns()
@@ -115,15 +123,18 @@ class Launcher:
             pass  # it died just now, or there is none: a new one is told, and a journal is sealed without it
 
     def _reap(self) -> None:
-        """All children that ended, orphans that were left to us included."""
+        """All children that ended or were stopped, orphans that were left to us included."""
         while True:
             try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            self._reaped[pid] = os.waitstatus_to_exitcode(status)
+            if os.WIFSTOPPED(status):
+                self._stopped[pid] = os.WSTOPSIG(status)
+            else:
+                self._reaped[pid] = os.waitstatus_to_exitcode(status)
 
     def _start_daemon(self, mask: Mask) -> None:
         self._restart_ns, self._started_ns = None, self.clock.boottime_ns()
@@ -168,38 +179,37 @@ class Launcher:
         if self._daemon is not None:
             self._tell(f"exit {code}")
             self._close_pipe()
-            sealed = self._await_daemon(self._daemon.pid) == 0
+            seconds = self._seconds_left(keep=_reserve_seconds(self.window_seconds or 0) / 2)
+            sealed = self._await_child(self._daemon.pid, "the daemon", seconds) == 0
         if sealed or self.seal_command is None:
             return
         self.say("the daemon did not seal the ledger; sealing what its journal holds")
         try:
-            done = subprocess.run(
-                self.seal_command,
-                stdin=subprocess.DEVNULL,
-                timeout=self._seconds_left(),
-                preexec_fn=_unblock(set()),
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired) as fault:
+            sealer = subprocess.Popen(self.seal_command, stdin=subprocess.DEVNULL, preexec_fn=_unblock(set()))
+        except OSError as fault:
             self.say(f"NOT SEALED: {fault}")
             return
-        if done.returncode != 0:
+        if self._await_child(sealer.pid, "sealing", self._seconds_left()) != 0:
             self.say("NOT SEALED: see above; the journal is kept and `flopsd seal` can still seal it")
 
-    def _await_daemon(self, pid: int) -> int:
-        seconds = self._seconds_left(keep=_reserve_seconds(self.window_seconds or 0) / 2)
+    def _await_child(self, pid: int, name: str, seconds: float) -> int:
+        """The exit code of a child, which is killed when it takes longer, and left where even that does not end it."""
+        if self._is_reaped(pid, seconds):
+            return self._reaped.pop(pid)
+        self.say(f"{name} does not end within {seconds:g} s and is killed")
+        os.kill(pid, signal.SIGKILL)
+        if not self._is_reaped(pid, KILL_SECONDS):
+            self.say(f"{name} hangs in the kernel, on a dead disk or driver, and is left behind: process {pid}")
+        return -signal.SIGKILL
+
+    def _is_reaped(self, pid: int, seconds: float) -> bool:
+        """Whether a child ends within `seconds`. Signals for a job that is over have nobody to go to."""
         deadline_ns = self.clock.boottime_ns() + round(seconds * NS_PER_S)
         self._reap()
-        while pid not in self._reaped:
-            left = (deadline_ns - self.clock.boottime_ns()) / NS_PER_S
-            if left <= 0:
-                self.say(f"the daemon does not end within {seconds:g} s and is killed")
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-                return -signal.SIGKILL
-            signal.sigtimedwait(_WATCHED, left)  # signals for a job that is over have nobody to go to
+        while pid not in self._reaped and (left := deadline_ns - self.clock.boottime_ns()) > 0:
+            signal.sigtimedwait(_WATCHED, left / NS_PER_S)
             self._reap()
-        return self._reaped.pop(pid)
+        return pid in self._reaped
 
     def _close_pipe(self) -> None:
         if self._pipe >= 0:
@@ -246,14 +256,34 @@ def _group_lives(leader: int) -> bool:
     return True
 
 
-def _give_terminal(group: int) -> bool:
-    """Make `group` the terminal's foreground group, so that the job reads the keyboard; false without a terminal."""
+def _stop_too(job: int, how: int) -> None:
+    """The terminal stopped the job, as by Ctrl-Z: take it back and stop too, with all that the shell started with us,
+    so that its `fg` and `bg` have somebody to continue. That we are continued is told by SIGCONT.
+    """
+    if how != signal.SIGTSTP and _has_terminal(job):
+        _signal_group(job, signal.SIGCONT)  # it was faster to ask for the terminal than we to give it
+        return
+    _pass_terminal(job, os.getpgrp())
+    os.killpg(os.getpgrp(), signal.SIGTSTP)
+    if how == signal.SIGTSTP and signal.SIGCONT not in signal.sigpending():  # no shell is there, and none was stopped
+        _pass_terminal(os.getpgrp(), job)
+        _signal_group(job, signal.SIGCONT)
+
+
+def _has_terminal(group: int) -> bool:
     try:
-        if not os.isatty(0) or (os.tcgetpgrp(0) not in (os.getpgrp(), group) and group != os.getpgrp()):
-            return False
-        old = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        os.tcsetpgrp(0, group)
-        signal.signal(signal.SIGTTOU, old)
-        return True
+        return os.isatty(0) and os.tcgetpgrp(0) == group
     except OSError:
-        return False
+        return False  # a terminal that is not ours, or gone
+
+
+def _pass_terminal(giver: int, taker: int) -> None:
+    """Make `taker` the terminal's foreground group, so that it reads the keyboard, where that is `giver` now."""
+    if not _has_terminal(giver):
+        return
+    old = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    try:
+        os.tcsetpgrp(0, taker)
+    except OSError:
+        pass
+    signal.signal(signal.SIGTTOU, old)

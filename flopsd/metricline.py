@@ -13,6 +13,7 @@ from typing import IO
 
 from flopsd.clock import NS_PER_S, Clock
 from flopsd.snapshot import Snapshot
+from flopsd.streams import say
 
 log = logging.getLogger("flopsd")
 PREFIX, REPLAY_PREFIX = "flopsd:", "flopsd-replay:"
@@ -52,8 +53,5 @@ class MetricLines:
         if measured is not None and passed_ns > 0:
             rate = (measured - self._told_flop) * NS_PER_S // passed_ns
         self._told_ns, self._told_flop = now_ns, measured or 0
-        try:
-            self._out.write(metric_line(snapshot, rate) + "\n")
-            self._out.flush()
-        except (OSError, ValueError):
+        if not say(self._out, metric_line(snapshot, rate) + "\n"):
             log.warning("nobody reads the metric lines")

@@ -36,14 +36,15 @@ def at_most(flop: int) -> str:
 def sealed_text(sealed: Sealed) -> str:
     """Where the ledger lies, what it says, and how to verify it."""
     replay = "  REPLAY     of a recording: no hardware was metered, this is no evidence\n" if sealed.replay else ""
-    allow = " --allow-replay" if sealed.replay else ""
+    more = [word for file in sealed.policies for word in ("--policy", str(file))]
+    more += ["--allow-replay"] if sealed.replay else []
+    verify = ["flopsd", "verify", str(sealed.ledger), "--key", str(sealed.public_key), *more]
     going_on = "" if sealed.ended else "  ROLLING    the run has no end yet: these are the figures so far\n"
     stamped = f"  timestamp  {sealed.timestamp}\n" if sealed.timestamp else ""
     return (
         f"sealed {sealed.ledger}\n{replay}{going_on}{figures_text(sealed.figures)}"
         f"  journal    {sealed.journal}\n  public key {sealed.public_key}\n{stamped}"
-        f"verify it with:\n  flopsd verify {shlex.quote(str(sealed.ledger))}"
-        f" --key {shlex.quote(str(sealed.public_key))}{allow}\n"
+        f"verify it with:\n  {shlex.join(verify)}\n"
     )
 
 

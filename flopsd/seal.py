@@ -39,6 +39,7 @@ class Sealed:
     run: str = ""
     node: str = ""
     timestamp: str = ""  # when it was stamped or why not; empty: nobody was asked
+    policies: tuple[Path, ...] = ()  # those that whoever verifies has to be given; a peak table lies beside
 
 
 def seal_journal(
@@ -102,6 +103,7 @@ def seal_journal(
         history.run,
         history.node,
         timestamp,
+        tuple(Path(file).absolute() for file in policy_files),
     )
 
 

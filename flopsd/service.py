@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from flopsd.clock import NS_PER_S, Clock
-from flopsd.closing import copy_at_end, seal_at_end, state_dir
+from flopsd.closing import close, state_dir
 from flopsd.companions import Companions, Ear, progress_line
 from flopsd.config import load_peaks, settings_sha256
 from flopsd.context import Context, find_context
@@ -36,6 +36,7 @@ from flopsd.runs import choose_run, recover
 from flopsd.settings import Settings, declared_of
 from flopsd.sources import SourceSettings
 from flopsd.state_dir import StateDir
+from flopsd.streams import say
 from flopsd.writer import Writer, WriterSettings
 
 log = logging.getLogger("flopsd")
@@ -74,7 +75,8 @@ def run_daemon(
     job = Job(environment, context.job_name, root_pid, cores_per_chip(context, table))
     open_all = Opening(settings, SourceSettings(clock, table, source_options(settings), origins), job)
     sources = open_sources(open_all, later=supervision is not None or settings.wait_for_source)
-    ending = _Ending()  # from here on a signal is a regular end; before, there is nothing to lose
+    # From here on a signal is a regular end; before, there is nothing to lose.
+    ending = _Ending(supervised=supervision is not None)
     folder = StateDir(state_dir(settings, environment))
     folder.acquire()
     journal = Journal(folder)
@@ -105,7 +107,7 @@ def run_daemon(
         log.info("run %s, incarnation %d, journal %s", run, writer.snapshot.incarnation, folder.journal)
         ending.attach(daemon, settings, clock, supervision)
         shown = err if progress else None
-        companions = Companions(writer, settings, clock, shown, rolling, ear, feed, lines, ending.near)
+        companions = Companions(writer, settings, clock, shown, rolling, ear, feed, lines, ending.is_near)
         begin_ns = clock.boottime_ns()
 
         def each_tick() -> None:
@@ -129,9 +131,8 @@ def run_daemon(
             feed.finish()  # it is pushed while we seal
         sealed = copied = not settings.seal
         if settings.seal and durable:
-            last = seal_at_end(settings, folder, run, context.node, clock, err, environment)
-            sealed = last is not None
-            copied = last is not None and copy_at_end(settings, last, clock, daemon.stopped_ns, err)
+            ended_ns = clock.boottime_ns() if daemon.stopped_ns is None else daemon.stopped_ns
+            sealed, copied = close(settings, folder, run, context.node, clock, ended_ns, err, environment)
         if feed is not None:
             feed.end(_seconds_left(settings, clock, daemon.stopped_ns))
     finally:
@@ -220,12 +221,7 @@ def _emitter(settings: Settings, out: IO[str], err: IO[str], rolling: RollingSea
     def emit(line: str) -> None:
         if rolling is not None:
             rolling.checkpointed()
-        if stream is None:
-            return
-        try:
-            stream.write(line + "\n")
-            stream.flush()
-        except (OSError, ValueError):
+        if stream is not None and not say(stream, line + "\n"):
             log.warning("nobody reads the checkpoint lines")
 
     return emit
@@ -234,16 +230,21 @@ def _emitter(settings: Settings, out: IO[str], err: IO[str], rolling: RollingSea
 class _Ending:
     """Whatever can end a run: signals, --duration, the launcher's pipe. A signal that comes too early is kept.
 
-    `near`: the job was asked to stop, and all may be killed soon.
+    Under supervision a signal ends nothing: whoever stops a service or a Slurm step signals all of its processes, and
+    the job goes on until it has saved its state.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, supervised: bool) -> None:
         self.child_exit_code: int | None = None
-        self.near = threading.Event()
+        self._supervised, self._near = supervised, False
         self._daemon: Daemon | None = None
         self._early = ""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+
+    def is_near(self) -> bool:
+        """Whether the job was asked to stop, so that all may be killed soon."""
+        return self._near
 
     def attach(self, daemon: Daemon, settings: Settings, clock: Clock, supervision: Supervision | None) -> None:
         """Let what was asked for, and what is yet to be, stop `daemon`."""
@@ -258,7 +259,9 @@ class _Ending:
 
     def _on_signal(self, number: int, _: object) -> None:
         name = signal.Signals(number).name
-        if self._daemon is None:
+        if self._supervised:
+            self._near = True
+        elif self._daemon is None:
             self._early = self._early or name
         else:
             self._daemon.stop(name)
@@ -279,5 +282,5 @@ class _Ending:
                     self.child_exit_code = int(line.removeprefix("exit "))
                     daemon.stop("job ended")
                     return
-                self.near.set()
+                self._near = True
         daemon.stop("launcher gone")

@@ -21,6 +21,7 @@ from flopsd.signing.public import PublicKey, need_extra, read_public, usable
 from flopsd.signing.secrets import pin
 from flopsd.signing.uri import as_text, attributes
 
+NEEDS_EXTRA = "keys in PKCS#11 tokens need the package of the extra 'hsm'", "pip install 'flopsd[hsm]'"
 _TOKEN: tuple[str, ...] = ("token", "manufacturer", "model", "serial")
 _PATH = (*_TOKEN, "object", "id", "type")
 _QUERY = ("module-path", "pin-source", "public")
@@ -72,7 +73,7 @@ def load_token_key(rest: str, environment: Mapping[str, str]) -> TokenKey:
     """The key that follows `pkcs11:` in a key URI. Raises SigningKeyError."""
     need_extra()
     _need_hsm()
-    place = _place(rest, environment)
+    place = place_of(rest, environment)
     given = None if place.public is None else read_public(place.public)
     with _session(place) as session:
         private = _private_key(session, place)
@@ -82,7 +83,8 @@ def load_token_key(rest: str, environment: Mapping[str, str]) -> TokenKey:
     return TokenKey(public, place)
 
 
-def _place(rest: str, environment: Mapping[str, str]) -> _Place:
+def place_of(rest: str, environment: Mapping[str, str]) -> _Place:
+    """Where the key that follows `pkcs11:` is to be looked for. Raises SigningKeyError."""
     path, _, query = rest.partition("?")
     if "pin-value" in query:
         raise SigningKeyError(
@@ -218,6 +220,4 @@ def _need_hsm() -> None:
     try:
         import pkcs11  # noqa: F401
     except ImportError as fault:
-        raise SigningKeyError(
-            "keys in PKCS#11 tokens need the package of the extra 'hsm'", hint="pip install 'flopsd[hsm]'"
-        ) from fault
+        raise SigningKeyError(NEEDS_EXTRA[0], hint=NEEDS_EXTRA[1]) from fault

@@ -21,6 +21,7 @@ from flopsd.signing.uri import as_text, attributes
 # SageMaker kills a job 120 s after SIGTERM; a KMS that does not answer must leave time to save the journal.
 TIMEOUT_SECONDS = 2
 MAX_ATTEMPTS = 2
+NEEDS_EXTRA = "keys in AWS KMS need the package of the extra 'kms'", "pip install 'flopsd[kms]'"
 _ARN = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):[0-9]{12}:(?:key|alias)/.+")
 _DENIED = {
     "GetPublicKey": "grant kms:GetPublicKey, or give the public key: awskms:KEY?public=PATH",
@@ -55,12 +56,7 @@ class KmsKey(SigningKey):
 def load_kms(rest: str, environment: Mapping[str, str]) -> KmsKey:
     """The KMS key that follows `awskms:` in a key URI. Raises SigningKeyError."""
     need_extra()
-    key_id, _, query = rest.partition("?")
-    given = as_text(attributes(query, "&", ("public",), "awskms"), "public", "awskms")
-    if not key_id or key_id.startswith("/"):
-        raise SigningKeyError(
-            f"awskms:{key_id} names no key", hint="write awskms:alias/NAME, or a key id or an ARN after awskms:"
-        )
+    key_id, given = key_and_public(rest)
     public = None if given is None else read_public(given)
     if public is not None and public.type != "p256":
         raise SigningKeyError(f"{given} is an {public.type} key; keys in AWS KMS are P-256 keys")
@@ -68,6 +64,17 @@ def load_kms(rest: str, environment: Mapping[str, str]) -> KmsKey:
     if public is None:
         public = _ask_public(client, key_id)
     return KmsKey(public, key_id, region, client)
+
+
+def key_and_public(rest: str) -> tuple[str, str | None]:
+    """The key that `awskms:` names, and the file of its public half if one is named. Raises SigningKeyError."""
+    key_id, _, query = rest.partition("?")
+    given = as_text(attributes(query, "&", ("public",), "awskms"), "public", "awskms")
+    if not key_id or key_id.startswith("/"):
+        raise SigningKeyError(
+            f"awskms:{key_id} names no key", hint="write awskms:alias/NAME, or a key id or an ARN after awskms:"
+        )
+    return key_id, given
 
 
 def _ask_public(client: Any, key_id: str) -> PublicKey:
@@ -104,9 +111,7 @@ def _client(key_id: str, environment: Mapping[str, str]) -> tuple[Any, str]:
         from botocore.exceptions import BotoCoreError
         from botocore.session import get_session
     except ImportError as fault:
-        raise SigningKeyError(
-            "keys in AWS KMS need the package of the extra 'kms'", hint="pip install 'flopsd[kms]'"
-        ) from fault
+        raise SigningKeyError(NEEDS_EXTRA[0], hint=NEEDS_EXTRA[1]) from fault
     config = Config(
         connect_timeout=TIMEOUT_SECONDS,
         read_timeout=TIMEOUT_SECONDS,

@@ -46,6 +46,23 @@ def load_pem(path: Path, environment: Mapping[str, str]) -> PemKey:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+    data, secret = read_private(path, environment)
+    try:
+        private: Any = load_pem_private_key(data, password=secret)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as fault:
+        if secret is not None:
+            raise SigningKeyError(
+                f"{path} cannot be decrypted with the passphrase given: {fault}", hint=NO_PASSPHRASE
+            ) from None
+        raise _not_private(path) from fault
+    return PemKey(usable(private.public_key(), str(path)), path, private)
+
+
+def read_private(path: Path, environment: Mapping[str, str]) -> tuple[bytes, bytes | None]:
+    """The one private key in a PEM file as it stands there, and the passphrase if it is encrypted. Loads nothing.
+
+    Raises SigningKeyError.
+    """
     data = read_pem(path, "key")
     labels = [label for label in pem_labels(data) if label != "EC PARAMETERS"]
     if len(labels) > 1:
@@ -54,25 +71,21 @@ def load_pem(path: Path, environment: Mapping[str, str]) -> PemKey:
         raise SigningKeyError(
             f"{path} holds a {labels[0].lower()}, not a private key", hint="signing needs the private key"
         )
-    secret = None
+    if not labels:
+        raise _not_private(path)
     # PKCS#8 says so in its label, OpenSSL's older form in a header.
-    encrypted = labels == ["ENCRYPTED PRIVATE KEY"] or b"Proc-Type: 4,ENCRYPTED" in data
-    if encrypted:
-        secret = passphrase(environment)
-        if secret is None:
-            raise SigningKeyError(f"{path} is encrypted, and no passphrase is given", hint=NO_PASSPHRASE)
-    try:
-        private: Any = load_pem_private_key(data, password=secret)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as fault:
-        if encrypted:
-            raise SigningKeyError(
-                f"{path} cannot be decrypted with the passphrase given: {fault}", hint=NO_PASSPHRASE
-            ) from None
-        raise SigningKeyError(
-            f"{path} is not a PEM private key that can be read here",
-            hint="make one: flopsd key new key.pem",
-        ) from fault
-    return PemKey(usable(private.public_key(), str(path)), path, private)
+    if labels != ["ENCRYPTED PRIVATE KEY"] and b"Proc-Type: 4,ENCRYPTED" not in data:
+        return data, None
+    secret = passphrase(environment)
+    if secret is None:
+        raise SigningKeyError(f"{path} is encrypted, and no passphrase is given", hint=NO_PASSPHRASE)
+    return data, secret
+
+
+def _not_private(path: Path) -> SigningKeyError:
+    return SigningKeyError(
+        f"{path} is not a PEM private key that can be read here", hint="make one: flopsd key new key.pem"
+    )
 
 
 def make_pem(path: Path, kind: str = "ed25519", secret: bytes | None = None) -> PemKey:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from securesystemslib.signer import SSlibKey
 
 MAX_PEM_BYTES = 64 * 1024
+NEEDS_SEAL = "sealing and verifying need the packages of the extra 'seal'", "pip install 'flopsd[seal]'"
 _BLOCK = re.compile(rb"^-----BEGIN ([A-Z0-9 ]+)-----", re.MULTILINE)
 
 
@@ -116,9 +117,7 @@ def need_extra() -> None:
         import cryptography  # noqa: F401
         import securesystemslib  # noqa: F401
     except ImportError as fault:
-        raise SigningKeyError(
-            "sealing and verifying need the packages of the extra 'seal'", hint="pip install 'flopsd[seal]'"
-        ) from fault
+        raise SigningKeyError(NEEDS_SEAL[0], hint=NEEDS_SEAL[1]) from fault
 
 
 def _unusable(where: str, but: str = "") -> SigningKeyError:

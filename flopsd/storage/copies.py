@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flopsd.clock import NS_PER_S, Clock
 from flopsd.errors import FlopsdError, StorageError
+from flopsd.files import replace_file
 from flopsd.places import S3Place
 from flopsd.placing import Exhibits, journal_beside, peaks_beside, place, public_key_beside
 from flopsd.storage import s3
@@ -36,10 +38,52 @@ def copy_ledger(
         exhibits = _read(ledger)
     except OSError as fault:
         return [Copy(p, f"cannot read {ledger}: {fault.strerror}") for p in wanted]
-    copies = [Copy(p, f"not done within {seconds:.0f} s") for p in wanted]
+
+    def put(there: Path | S3Place) -> Path | S3Place:
+        if isinstance(there, Path):
+            place(there.absolute(), exhibits, clock, only_longer=rolling)
+        else:
+            s3.upload(_objects(there.for_rolling() if rolling else there, exhibits), clock)
+        return there
+
+    return _put_everywhere(wanted, put, clock, seconds)
+
+
+def copy_journal(journal: Path, places: Sequence[Path | S3Place], clock: Clock, seconds: float) -> list[Copy]:
+    """Copy a journal that nobody could seal to where it would lie beside its ledger at `places`; never raises for one.
+
+    What lies there is kept, unless it is an earlier state of this very journal. In S3 it has the name of a rolling one,
+    without a lock, so that a seal to come is free to lay another state there. A copy's `place` is where it lies.
+    """
+    try:
+        data = journal.read_bytes()
+    except OSError as fault:
+        return [Copy(p, f"cannot read {journal}: {fault.strerror}") for p in places]
+
+    def put(ledger: Path | S3Place) -> Path | S3Place:
+        if isinstance(ledger, S3Place):
+            rolling = ledger.for_rolling()
+            there = rolling.beside(journal_beside(Path(rolling.key)).name)
+            s3.upload({there: data}, clock)
+            return there
+        path = journal_beside(ledger.absolute())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not data.startswith(path.read_bytes()):
+            path = path.with_name(f"{ledger.stem}-unsealed-{hashlib.sha256(data).hexdigest()[:8]}.journal.jsonl")
+        replace_file(path, data)
+        return path
+
+    return _put_everywhere(places, put, clock, seconds)
+
+
+def _put_everywhere(
+    places: Sequence[Path | S3Place], put: Callable[[Path | S3Place], Path | S3Place], clock: Clock, seconds: float
+) -> list[Copy]:
+    """`put` gives where the copy lies."""
+    copies = [Copy(p, f"not done within {seconds:.0f} s") for p in places]
     threads = [
         # Not joined at exit: a store that hangs must not hold up a job that has to end.
-        threading.Thread(target=_copy, args=(copy, exhibits, clock, rolling), daemon=True)
+        threading.Thread(target=_try, args=(copy, put), daemon=True)
         for copy in copies
     ]
     deadline_ns = clock.boottime_ns() + round(seconds * NS_PER_S)
@@ -50,12 +94,9 @@ def copy_ledger(
     return [Copy(copy.place, copy.fault) for copy in copies]  # as it stands now, whatever a late thread does
 
 
-def _copy(copy: Copy, exhibits: Exhibits, clock: Clock, rolling: bool) -> None:
+def _try(copy: Copy, put: Callable[[Path | S3Place], Path | S3Place]) -> None:
     try:
-        if isinstance(copy.place, Path):
-            place(copy.place.absolute(), exhibits, clock, only_longer=rolling)
-        else:
-            s3.upload(_objects(copy.place.for_rolling() if rolling else copy.place, exhibits), clock)
+        copy.place = put(copy.place)
         copy.fault = None
     except FlopsdError as fault:
         copy.fault = f"{fault}; {fault.hint}" if fault.hint else str(fault)

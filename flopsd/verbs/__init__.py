@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 OK, FAILED, USAGE, NOT_VERIFIED, NO_SOURCE = 0, 1, 2, 3, 4
 # What `seal` needs of the settings, so what `exec` hands on to it.
 SEAL_KEYS = (
-    "state_dir", "run_id", "key", "ledger", "ledger_copies", "peaks", "stop_seconds", "evidence", "timestamp_url"
+    "state_dir", "run_id", "key", "ledger", "ledger_copies", "peaks", "policies", "stop_seconds", "evidence",
+    "timestamp_url",
 )  # fmt: skip
 
+NICENESS = 10
 PUSH_KEYS = ("pushes", "push_every_seconds")
 
 
@@ -30,6 +32,14 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def be_nice() -> None:
+    """Give way: the job has the processors. Where a service may not do even that, as under our unit, it is no fault."""
+    try:
+        os.nice(NICENESS)
+    except OSError:
+        pass
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -> None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import flopsd
 from flopsd.clock import SystemClock
-from flopsd.errors import ConfigError
+from flopsd.errors import ConfigError, SigningKeyError
 from flopsd.settings import BY_KEY, SETTINGS, Setting, Settings
 from flopsd.verbs import FAILED, OK, PUSH_KEYS, SEAL_KEYS, add_settings, settings_of
 
 if TYPE_CHECKING:
     from flopsd.verbs import Verbs
 
-ME = (sys.executable, "-m", "flopsd")
+ME = (sys.executable, str(Path(flopsd.__file__).with_name("__main__.py")))  # -m would let the job's folder come first
 
 
 def add(verbs: Verbs) -> None:
@@ -55,6 +57,7 @@ def _run(arguments: argparse.Namespace) -> int:
     push = [*ME, "push", "--fed", *config, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
     settings, clock = settings_of(arguments), SystemClock()
     _check_web(settings)
+    _check_key(settings, supervision is not None)
     well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, supervision, progress, seal, push)
     return OK if well else FAILED
 
@@ -85,7 +88,13 @@ def _exec(arguments: argparse.Namespace) -> int:
     run = ["--run-id", run_id, *config]
     launcher = Launcher(
         daemon_command=[*ME, "run", *run, *_given(arguments, [s for s in SETTINGS if s.key != "run_id"])],
-        seal_command=[*ME, "seal", *run, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"])]
+        seal_command=[
+            *ME,
+            "seal",
+            "--at-end",
+            *run,
+            *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"]),
+        ]
         if settings.seal
         else None,
         clock=clock,
@@ -102,6 +111,8 @@ def _become(command: Sequence[str], environment: Mapping[str, str], task: int) -
 
     log = logging.getLogger("flopsd")
     log.info("task %d of this node: its devices are metered by task 0 of the node", task)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and by what it becomes unless it is told
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(command[0], list(command), environment)
     except OSError as fault:
@@ -114,6 +125,27 @@ def _check_web(settings: Settings) -> None:
         from flopsd.web.access import Access
 
         Access(Path(settings.web_config))
+
+
+def _check_key(settings: Settings, supervised: bool) -> None:
+    """Raises ConfigError where the key that was named cannot be used: now, not when the run is over.
+
+    Under exec, where the job runs by now, it is told: what is metered can still be sealed with another one.
+    """
+    from flopsd.signing.checking import check_key
+
+    if not settings.seal:
+        return
+    try:
+        check_key(settings.key, os.environ)
+    except SigningKeyError as fault:
+        if settings.key is not None and not supervised:
+            raise ConfigError([f"--key: {fault}"], hint=fault.hint) from fault
+        logging.getLogger("flopsd").error(
+            "THE LEDGER WILL NOT BE SEALED unless this is mended: %s; %s; metering goes on, and its journal is kept",
+            fault,
+            fault.hint,
+        )
 
 
 def _given(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[str]:

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 from flopsd.clock import SystemClock
 from flopsd.errors import ConfigError
 from flopsd.settings import BY_KEY
-from flopsd.verbs import FAILED, OK, PUSH_KEYS, add_settings, settings_of
+from flopsd.verbs import FAILED, OK, PUSH_KEYS, add_settings, be_nice, settings_of
 
 if TYPE_CHECKING:
     from flopsd.verbs import Verbs
-
-NICENESS = 10
 
 
 def add(verbs: Verbs) -> None:
@@ -33,7 +31,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    os.nice(NICENESS)  # before anything heavy is loaded: the job has the processors
+    be_nice()  # before anything heavy is loaded
     from flopsd.push.running import run_fed, run_scraping
     from flopsd.push.targets import parse_target
 

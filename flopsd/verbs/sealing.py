@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flopsd.clock import NS_PER_S, SystemClock
 from flopsd.settings import SETTINGS
-from flopsd.verbs import OK, SEAL_KEYS, add_settings, settings_of
+from flopsd.verbs import OK, SEAL_KEYS, add_settings, be_nice, settings_of
 
 if TYPE_CHECKING:
     from flopsd.verbs import Verbs
-
-ROLLING_NICENESS = 10
 
 
 def add(verbs: Verbs) -> None:
@@ -34,6 +33,7 @@ def add(verbs: Verbs) -> None:
     which.add_argument(
         "--rolling", action="store_true", help="seal the state so far of a daemon that is running, as it does itself"
     )
+    seal.add_argument("--at-end", action="store_true", help=argparse.SUPPRESS)  # by exec, whose daemon could not
     seal.set_defaults(run=_seal)
 
 
@@ -41,11 +41,12 @@ def _seal(arguments: argparse.Namespace) -> int:
     clock = SystemClock()
     begun_ns = clock.boottime_ns()
     if arguments.rolling:
-        os.nice(ROLLING_NICENESS)  # before anything heavy is loaded: the job has the processors
-    from flopsd.closing import copy_sealed, seal_state_dir
+        be_nice()  # before anything heavy is loaded
+    from flopsd.closing import copied_text, copy_sealed, seal_state_dir
     from flopsd.report import sealed_text
     from flopsd.seal_live import seal_file, seal_rolling
     from flopsd.storage.copies import refuse_failed
+    from flopsd.streams import say
 
     settings = settings_of(arguments)
     if arguments.journal is not None:
@@ -53,12 +54,9 @@ def _seal(arguments: argparse.Namespace) -> int:
     elif arguments.rolling:
         sealed = seal_rolling(settings, os.environ, clock)
     else:
-        sealed = seal_state_dir(settings, os.environ, clock)
-    print(sealed_text(sealed), end="", flush=True)
+        sealed = seal_state_dir(settings, os.environ, clock, at_end=arguments.at_end)
     used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
     copies = copy_sealed(settings, sealed, clock, used_seconds, rolling=arguments.rolling)
-    for copy in copies:
-        if copy.fault is None:
-            print(f"  copied to  {copy.place}")
+    say(sys.stdout, sealed_text(sealed) + copied_text(copies))
     refuse_failed(sealed.ledger, copies)
     return OK

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.process import daemon_pid, environment, flopsd, predicate, started, wait_until
@@ -130,15 +132,36 @@ def test_a_taken_port_is_loud_and_stops_nothing(tmp_path: Path, env: dict[str, s
     predicate(tmp_path / "ledger.json")
 
 
-def test_an_unreadable_key_is_loud_and_loses_nothing(tmp_path: Path, env: dict[str, str]) -> None:
-    done = run(tmp_path, env, *metered(tmp_path, "exit 3"), options=("--key", str(tmp_path / "missing.pem")))
+def test_an_unreadable_key_is_loud_from_the_start_and_loses_nothing(tmp_path: Path, env: dict[str, str]) -> None:
+    """The state folder may go with its machine: what is kept of the account is where its ledger was to be."""
+    missing, copies = str(tmp_path / "missing.pem"), tmp_path / "copies"
+    copies.mkdir()
+    (copies / "old.journal.jsonl").write_text("another run's")
+    places = ("--ledger-copy", str(copies / "l.json"), "--ledger-copy", str(copies / "old.json"))
+    done = run(tmp_path, env, *metered(tmp_path, "echo the job ends >&2; exit 3"), options=("--key", missing, *places))
     assert done.returncode == 3
-    assert "NOT SEALED" in done.stderr
-    assert f"cannot read the key {tmp_path / 'missing.pem'}" in done.stderr
+    begun, _, ended = done.stderr.partition("the job ends")
+    assert f"THE LEDGER WILL NOT BE SEALED unless this is mended: cannot read the key {missing}" in begun
+    assert "NOT SEALED" in ended
     assert not (tmp_path / "ledger.json").exists()
-    later = flopsd("seal", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"))
-    assert later.returncode == 0, later.stderr
-    assert int(predicate(tmp_path / "ledger.json")["totals"]["executed"]["measured"]) > 0
+    assert (copies / "old.journal.jsonl").read_text() == "another run's"
+    (beside,) = copies.glob("old-unsealed-*.journal.jsonl")
+    shutil.rmtree(tmp_path / "state")
+    for kept in (tmp_path / "ledger.journal.jsonl", copies / "l.journal.jsonl", beside):
+        assert str(kept) in ended
+        later = flopsd("seal", "--journal", str(kept), "--ledger", str(tmp_path / "later" / "l.json"))
+        assert later.returncode == 0, later.stderr
+        told = predicate(tmp_path / "later" / "l.json")
+        assert int(told["totals"]["executed"]["measured"]) > 0
+        assert told["incarnations"][0]["end"] == "job ended"
+        shutil.rmtree(tmp_path / "later")
+
+
+def test_a_run_with_a_key_that_cannot_sign_does_not_begin(tmp_path: Path, env: dict[str, str]) -> None:
+    done = flopsd("run", "--state-dir", str(tmp_path / "state"), "--key", str(tmp_path / "missing.pem"), env=env)
+    assert done.returncode == 2
+    assert "--key: cannot read the key" in done.stderr
+    assert not (tmp_path / "state").exists()
 
 
 def test_another_runs_journal_is_never_sealed_as_this_jobs(tmp_path: Path, env: dict[str, str]) -> None:
@@ -203,6 +226,22 @@ def test_a_killed_daemon_is_started_again_and_the_job_does_not_notice(tmp_path: 
     told = predicate(tmp_path / "ledger.json")
     assert [i["end"] for i in told["incarnations"]] == [None, "job ended"]
     assert "daemon_down" in told["coverage"]["gapSecondsByReason"]
+
+
+def test_a_stop_that_signals_all_processes_is_metered_until_the_job_has_saved_its_state(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    """As systemd and Slurm stop: the daemon is told as well, and its run is one with one end."""
+    save = "trap 'sleep 2; exit 3' TERM; echo up >&2; while :; do sleep 0.05; done"
+    with started("exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen",
+                 "off", "--", *metered(tmp_path, save), env=env) as program:  # fmt: skip
+        program.wait_for("^up")
+        launcher = psutil.Process(program.process.pid)
+        for process in [*launcher.children(recursive=True), launcher]:
+            process.terminate()
+        assert program.finish() == 3, program.text
+    assert "METERING INTERRUPTED" not in program.text
+    assert [one["end"] for one in predicate(tmp_path / "ledger.json")["incarnations"]] == ["job ended"]
 
 
 def test_the_job_finds_the_daemon_and_what_it_declares_is_sealed(tmp_path: Path, env: dict[str, str]) -> None:

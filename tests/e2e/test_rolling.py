@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,11 +14,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flopsd.config import config_dir
 from flopsd.core.records import read_history
 from flopsd.journal import read_live
 from flopsd.signing.keys import load_public
 from flopsd.verify import verify_ledger
-from tests.support.process import Program, daemon_pid, environment, flopsd, predicate, started, wait_until
+from tests.support.process import FLOPSD, Program, daemon_pid, environment, flopsd, predicate, started, wait_until
 from tests.support.scenario import Scenario, Segment, h100
 
 BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
@@ -163,7 +165,8 @@ def test_the_daemon_carries_nothing_that_signs(tmp_path: Path, env: dict[str, st
 
 def test_a_missing_key_is_told_once_and_the_next_seal_succeeds(tmp_path: Path, env: dict[str, str]) -> None:
     ledger, key = tmp_path / "out" / "ledger.json", tmp_path / "late.pem"
-    with started("run", *arguments(tmp_path, "--key", str(key)), env=env) as program:
+    with started("exec", *arguments(tmp_path, "--key", str(key)), "--", "sleep", "600", env=env) as program:
+        program.wait_for("THE LEDGER WILL NOT BE SEALED unless this is mended")
         program.wait_for(
             f"NO ROLLING SEAL: cannot read the key {key}: No such file or directory; hint: .*metering goes on"
         )
@@ -173,9 +176,32 @@ def test_a_missing_key_is_told_once_and_the_next_seal_succeeds(tmp_path: Path, e
         program.wait_for("rolling seals succeed again")
         predicate(ledger)
         program.process.send_signal(signal.SIGTERM)
-        assert program.finish() == 0, program.text
+        assert program.finish() == 128 + signal.SIGTERM, program.text
     assert program.text.count("NO ROLLING SEAL") == 1
     assert list(predicate(ledger)["coverage"]["gapSecondsByReason"]) in (["starting"], ["starting", "stopping"])
+
+
+def test_with_a_policy_and_a_peak_table_of_the_users_own_they_are_made_and_verify_as_they_say(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    """The command that is printed is run as it stands, in another folder."""
+    policy, peaks = tmp_path / "my policy.yaml", tmp_path / "peaks.yaml"
+    policy.write_text((config_dir() / "policies" / "eu-ai-act.yaml").read_text() + "# our own\n")
+    peaks.write_text((config_dir() / "peaks.yaml").read_text() + "# our own\n")
+    ledger, own = tmp_path / "out" / "ledger.json", ("--policy", str(policy), "--peaks", str(peaks))
+    with started("exec", *arguments(tmp_path, *own), "--", "sleep", "600", env=env) as program:
+        replaced(ledger, 2)
+        os.kill(daemon_pid(tmp_path / "state"), signal.SIGKILL)
+        program.wait_for("incarnation 2")
+        program.process.send_signal(signal.SIGTERM)
+        assert program.finish() == 128 + signal.SIGTERM, program.text
+    assert "NO ROLLING SEAL" not in program.text
+    again = flopsd("seal", "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger), *own)
+    for said in (program.text, again.stdout):
+        _, _, command = said.partition("verify it with:\n")
+        verified = subprocess.run([*FLOPSD, *shlex.split(command.splitlines()[0])[1:]], cwd="/", capture_output=True,
+                                  text=True, check=False)  # fmt: skip
+        assert verified.returncode == 0, f"{said}{verified.stderr}"
 
 
 def test_a_full_disk_under_the_ledger_is_told_and_leaves_the_older_one(tmp_path: Path, env: dict[str, str]) -> None:

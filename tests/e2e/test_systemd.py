@@ -17,6 +17,21 @@ from tests.support.scenario import Scenario, Segment, h100
 from tests.support.systemd import ROOT, systemd
 
 UNIT = ROOT / "systemd" / "flopsd.service"
+# Takes one push and prints it.
+RECEIVER = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+import gzip
+
+class One(BaseHTTPRequestHandler):
+    def do_PUT(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        print(gzip.decompress(body).decode() if body[:2] == b"\\x1f\\x8b" else body.decode())
+        self.send_response(200)
+        self.end_headers()
+    do_POST = do_PUT
+
+HTTPServer(("127.0.0.1", 9091), One).handle_request()
+"""
 BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
 
 
@@ -144,7 +159,9 @@ def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_pat
             "Environment=NVML_STANDIN_SCENARIO=/opt/nvml/scenario.txt\nWatchdogSec=2\nRestartSec=0\n"
             "LoadCredential=key.pem:/etc/flopsd/key.pem\nEnvironment=FLOPSD_KEY=%d/key.pem\nX\n"
             "/opt/bin/flopsd key new /etc/flopsd/key.pem\n"
-            "printf 'interval_seconds: 0.2\\nclient_uids: [65534]\\nlisten: 127.0.0.1:10188\\n' >/etc/flopsd/flopsd.yaml\n"
+            "printf 'interval_seconds: 0.2\\nclient_uids: [65534]\\nlisten: 127.0.0.1:10188\\n"
+            'seal_every_seconds: 1\\ncheckpoint_seconds: 0.5\\npushes: ["pushgateway+http://127.0.0.1:9091"]\\n\' '
+            ">/etc/flopsd/flopsd.yaml\n"
             "systemctl daemon-reload; systemctl start flopsd"
         )
         assert inside.shown("flopsd", "ActiveState") == "active"
@@ -161,6 +178,10 @@ def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_pat
         )
         inside.shell("until grep -qs lora /var/lib/flopsd/*.jsonl; do sleep 0.05; done")
         assert "flopsd_flop_total" in inside.shell("curl -s http://127.0.0.1:10188/metrics")
+        # What the daemon starts is bound as it is: a seal is made before the end, and something comes to a receiver.
+        wait_until(lambda: inside.run("find", "/var/lib/private/flopsd", "-name", "*.ledger.json"), "a seal")
+        assert "flopsd_flop_total" in inside.run("/opt/bin/python", "-c", RECEIVER)
+        assert "NO ROLLING SEAL" not in inside.log()
         inside.shell(f"kill -STOP {pid}")
         wait_until(lambda: inside.shown("flopsd", "MainPID") not in (pid, "0"), "the watchdog has it started again")
         wait_until(lambda: inside.shown("flopsd", "ActiveState") == "active", "it is ready again")

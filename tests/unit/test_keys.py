@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from hypothesis import strategies as st
 from flopsd.config import PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN, load_settings
 from flopsd.core.envelope import Envelope, parse_envelope
 from flopsd.errors import ConfigError, NotVerifiedError, SigningKeyError
+from flopsd.signing.checking import check_key
 from flopsd.signing.dsse import good_signature, sign, verify_signatures
 from flopsd.signing.keys import ensure_key, load_public, load_signer
 from flopsd.signing.pem import make_pem, write_new
@@ -306,3 +308,41 @@ def test_a_key_file_brings_in_nothing_of_the_other_kinds(tmp_path: Path) -> None
     assert "flopsd.signing.pem" in done.stdout
     assert "flopsd.signing.kms" not in done.stdout
     assert "flopsd.signing.hsm" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("uri", "fault"),
+    [
+        ("none.pem", "cannot read the key none.pem: No such file or directory"),
+        ("file:public.pem", "public.pem holds a public key, not a private key"),
+        ("junk.pem", "junk.pem is not a PEM private key"),
+        ("locked.pem", "locked.pem is encrypted, and no passphrase is given"),
+        ("awskms:", "awskms: names no key"),
+        ("awskms:alias/x?region=y", "'region' is not known here"),
+        ("pkcs11:object=x?pin-value=1", "a PIN in the URI can be read by every user"),
+        ("pkcs11:object=x?module-path=m&pin-source=file:none", "cannot read the PIN in none"),
+        ("gcpkms:x", "keys of the kind 'gcpkms' are not supported"),
+    ],
+)
+def test_what_cannot_sign_is_known_before_there_is_anything_to_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, fault: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "public.pem").write_bytes(make_pem(tmp_path / "key.pem").public_pem)
+    make_pem(tmp_path / "locked.pem", secret=b"secret")
+    (tmp_path / "junk.pem").write_text("junk")
+    with pytest.raises(SigningKeyError, match=re.escape(fault)):
+        check_key(uri, {})
+    for well in ("key.pem", "file:key.pem", "awskms:alias/x", "pkcs11:object=x?module-path=m", None):
+        check_key(well, {})
+    check_key("locked.pem", {"FLOPSD_KEY_PASSPHRASE": "secret"})
+
+
+def test_asking_loads_nothing_that_signs(tmp_path: Path) -> None:
+    make_pem(tmp_path / "key.pem")
+    code = (
+        "import sys; from flopsd.signing.checking import check_key; check_key(sys.argv[1], {}); check_key('awskms:a', {});"
+        "print(*sorted({'cryptography', 'securesystemslib', 'botocore', 'pkcs11', 'ssl'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "key.pem")], capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout.strip() == ""
