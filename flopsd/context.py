@@ -59,7 +59,7 @@ def _sagemaker(environment: Mapping[str, str], resources: Mapping[str, Any], hos
     hosts = tuple(map(str, _list(resources, "hosts"))) or tuple(
         str(name) for group in groups for name in _list(group, "hosts")
     )
-    node = str(resources.get("current_host", host))
+    node = str(resources.get("current_host") or host)
     here = (group.get("instance_type") for group in groups if node in _list(group, "hosts"))
     instance_type = resources.get("current_instance_type") or next(here, None)
     arn = environment.get("TRAINING_JOB_ARN")

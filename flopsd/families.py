@@ -70,10 +70,14 @@ def time_and_energy(snapshot: Snapshot) -> Iterator[Metric]:
     energy = CounterMetricFamily("flopsd_energy_joules", "Energy by the device's own counter.", labels=_GPU)
     observed = CounterMetricFamily(
         "flopsd_observed_seconds",
-        "Device time that was observed, by evidence: activity is measured, utilization only bounded.",
+        "Device time that was observed, by evidence: cycles, activity and count measure, utilization only bounds.",
         labels=(*_GPU, "evidence"),
     )
-    gaps = CounterMetricFamily("flopsd_gap_seconds", "Device time that nobody observed.", labels=(*_GPU, "reason"))
+    gaps = CounterMetricFamily(
+        "flopsd_gap_seconds",
+        "Device time that nobody observed, or that is not this job's to count, by reason.",
+        labels=(*_GPU, "reason"),
+    )
     recovered = CounterMetricFamily(
         "flopsd_recovered_seconds",
         "Gap time whose work counters that ran on told afterwards: it is in flopsd_flop_total.",
@@ -119,7 +123,7 @@ def gauges(snapshot: Snapshot) -> Iterator[Metric]:
 def device_facts(snapshot: Snapshot) -> Iterator[Metric]:
     peak = GaugeMetricFamily(
         "flopsd_peak_flop_per_second",
-        "Dense datasheet peak by pipe and format: the denominator of MFU.",
+        "Dense datasheet peak by pipe and format: the denominator of HFU and MFU.",
         labels=(*_GPU, "pipe", "precision"),
     )
     shared = GaugeMetricFamily(

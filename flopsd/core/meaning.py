@@ -87,10 +87,12 @@ NOTHING_TOLD = Told(None, None, None, required_share(None, None), None, NO_PROCE
 def meaning(parts: Iterable[Mapping[str, Figures]], executed: Figures, what: Told) -> Meaning:
     """The meaning of figures by phase, one mapping a tally; their sum is `executed`."""
     by_phase: dict[str, Figures] = {}
+    is_nobody = True
     for part in parts:
+        is_nobody = False
         for phase, figures in part.items():
             by_phase[phase] = by_phase.get(phase, NO_FIGURES) + figures
-    if not by_phase:  # no device was ever seen: nobody knows what ran
+    if is_nobody:  # no device was ever seen: nobody knows what ran
         by_phase = {UNDECLARED_PHASE: executed}
     return Meaning(by_phase, executed, guidelines(by_phase, what.required), what)
 

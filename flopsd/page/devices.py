@@ -14,7 +14,7 @@ from flopsd.reporting.numbers import interval
 
 _EVIDENCE = {
     "cycles": "counted cycles",
-    "activity": "measured activity",
+    "activity": "measured, from percentages",
     "count": "the vendor's own count",
     "utilization": "a ceiling only",
     "gap": "nothing was read",

@@ -84,7 +84,7 @@ def legend(axis: Axis) -> Html:
         item(34, h("rect", cls="bar", y=3, width=34, height=10, rx=2), "at least to at most"),
         item(12, h("line", cls="mark", x1=6, x2=6, y1=0, y2=16), "measured"),
         item(12, h("line", cls="limit", x1=6, x2=6, y1=0, y2=16), "threshold"),
-        item(34, h("rect", cls="open", y=3, width=34, height=10), "no bound on this side"),
+        item(34, h("rect", cls="open", y=3, width=34, height=10), "from zero, or without a bound, on this side"),
         h("li", f"scale: {axis.label}"),
         cls="legend",
     )
