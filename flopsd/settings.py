@@ -338,8 +338,8 @@ SETTINGS: tuple[Setting, ...] = (
         "wait_for_source",
         "--wait-for-source",
         "BOOL",
-        "whether to start without an accelerator and look for one again and again, in place of exit code 4; under exec "
-        "it is always so (default: false)",
+        "whether to start without an accelerator, or with a key that cannot be used yet, and look again and again, in "
+        "place of exit codes 4 and 2; under exec it is always so (default: false)",
         parse.flag,
     ),
 )

@@ -57,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> int:
     push = [*ME, "push", "--fed", *config, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
     settings, clock = settings_of(arguments), SystemClock()
     _check_web(settings)
-    _check_key(settings, supervision is not None)
+    _check_key(settings, goes_on=supervision is not None or settings.wait_for_source)
     well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, supervision, progress, seal, push)
     return OK if well else FAILED
 
@@ -127,10 +127,11 @@ def _check_web(settings: Settings) -> None:
         Access(Path(settings.web_config))
 
 
-def _check_key(settings: Settings, supervised: bool) -> None:
+def _check_key(settings: Settings, *, goes_on: bool) -> None:
     """Raises ConfigError where the key that was named cannot be used: now, not when the run is over.
 
-    Under exec, where the job runs by now, it is told: what is metered can still be sealed with another one.
+    Under exec, where the job runs by now, and in a sidecar, which waits for what is not there yet, it is told: what is
+    metered can still be sealed with another one.
     """
     from flopsd.signing.checking import check_key
 
@@ -139,7 +140,7 @@ def _check_key(settings: Settings, supervised: bool) -> None:
     try:
         check_key(settings.key, os.environ)
     except SigningKeyError as fault:
-        if settings.key is not None and not supervised:
+        if settings.key is not None and not goes_on:
             raise ConfigError([f"--key: {fault}"], hint=fault.hint) from fault
         logging.getLogger("flopsd").error(
             "THE LEDGER WILL NOT BE SEALED unless this is mended: %s; %s; metering goes on, and its journal is kept",

@@ -162,6 +162,13 @@ def test_a_run_with_a_key_that_cannot_sign_does_not_begin(tmp_path: Path, env: d
     assert done.returncode == 2
     assert "--key: cannot read the key" in done.stderr
     assert not (tmp_path / "state").exists()
+    sidecar = ("--wait-for-source", "true", "--listen", "off", "--duration", "2")
+    done = flopsd(
+        "run", "--state-dir", str(tmp_path / "state"), "--key", str(tmp_path / "missing.pem"), *sidecar, env=env
+    )
+    assert done.returncode == 1
+    assert "THE LEDGER WILL NOT BE SEALED unless this is mended" in done.stderr
+    assert (tmp_path / "state" / "journal.jsonl").stat().st_size > 0
 
 
 def test_another_runs_journal_is_never_sealed_as_this_jobs(tmp_path: Path, env: dict[str, str]) -> None:
