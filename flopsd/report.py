@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.core.flop import format_flop
@@ -36,16 +37,21 @@ def at_most(flop: int) -> str:
 def sealed_text(sealed: Sealed) -> str:
     """Where the ledger lies, what it says, and how to verify it."""
     replay = "  REPLAY     of a recording: no hardware was metered, this is no evidence\n" if sealed.replay else ""
-    more = [word for file in sealed.policies for word in ("--policy", str(file))]
-    more += ["--allow-replay"] if sealed.replay else []
-    verify = ["flopsd", "verify", str(sealed.ledger), "--key", str(sealed.public_key), *more]
+    verify = verify_command(sealed.ledger, sealed.public_key, sealed.policies, replay=bool(sealed.replay))
     going_on = "" if sealed.ended else "  ROLLING    the run has no end yet: these are the figures so far\n"
     stamped = f"  timestamp  {sealed.timestamp}\n" if sealed.timestamp else ""
     return (
         f"sealed {sealed.ledger}\n{replay}{going_on}{figures_text(sealed.figures)}"
         f"  journal    {sealed.journal}\n  public key {sealed.public_key}\n{stamped}"
-        f"verify it with:\n  {shlex.join(verify)}\n"
+        f"verify it with:\n  {verify}\n"
     )
+
+
+def verify_command(ledger: Path, public_key: Path, policies: Iterable[object], *, replay: bool) -> str:
+    """What a shell verifies a ledger with that lies where it was put just now."""
+    more = [word for file in policies for word in ("--policy", str(file))]
+    more += ["--allow-replay"] if replay else []
+    return shlex.join(["flopsd", "verify", str(ledger), "--key", str(public_key), *more])
 
 
 def verified_text(verified: Verified) -> str:

@@ -57,6 +57,7 @@ class Merged:
     ledgers: int
     completeness: Completeness
     predicate: Mapping[str, Any]
+    policies: Sequence[str] = ()  # files that it was judged by, beside the packaged ones
 
 
 def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
@@ -111,7 +112,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
             hint="give --ledger a place on a disk with room",
         ) from fault
     told = {name: value for name, value in predicate.items() if name not in ("nodes", "children")}
-    return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, told)
+    return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, told, request.policy_files)
 
 
 def _refuse_overwriting(ledger: Path, public_pem: bytes) -> None:

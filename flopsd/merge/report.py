@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,19 +9,19 @@ from flopsd.core.completeness import MAX_TOLD
 from flopsd.core.model import Figures
 from flopsd.merge.checking import ChildrenSeen, VerifiedMerge
 from flopsd.merge.merging import Merged
-from flopsd.report import counted, coverage_share, figures_text, meaning_lines, one_line
+from flopsd.report import counted, coverage_share, figures_text, meaning_lines, one_line, verify_command
 
 
 def merged_text(merged: Merged) -> str:
     """What was merged, what it comes to, what is missing, and how to verify it."""
-    allow = " --allow-replay" if merged.predicate["replay"] is not None else ""
+    replay = merged.predicate["replay"] is not None
     return "\n".join(
         [
             f"merged {merged.ledger}",
             *_figures(merged.predicate),
             f"  public key {merged.public_key}",
             "verify it with:",
-            f"  flopsd verify {shlex.quote(str(merged.ledger))} --key {shlex.quote(str(merged.public_key))}{allow}",
+            f"  {verify_command(merged.ledger, merged.public_key, merged.policies, replay=replay)}",
             "",
         ]
     )

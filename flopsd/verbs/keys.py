@@ -155,6 +155,8 @@ def _countersign(arguments: argparse.Namespace) -> int:
     again = [word for file in arguments.trust for word in ("--key", file)]
     again += ["--key", "YOUR-PUBLIC-KEY", "--threshold", str(len(keyids))]
     again += ["--journal", journal] if journal else []
+    again += ["--peaks", arguments.peaks] if arguments.peaks else []
+    again += [word for file in arguments.policy for word in ("--policy", file)]
     again += ["--allow-replay"] if verified.replay else []
     print(
         f"{done.ledger} {said} by {key.describe()}\n"

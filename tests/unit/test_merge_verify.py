@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,7 @@ def test_a_merge_of_replays_is_no_evidence(nodes: Nodes) -> None:
     merged = nodes.merge(one, allow_replay=True)
     assert "REPLAY: 1 children are of recordings" in merged_text(merged)
     assert "--allow-replay" in merged_text(merged)
+    assert "--policy 'my own.yaml'" in merged_text(replace(merged, policies=["my own.yaml"]))
     with pytest.raises(NotVerifiedError, match="1 of its 1 children are replays"):
         verify(nodes, merged.ledger)
     assert verify(nodes, merged.ledger, allow_replay=True).replay
