@@ -80,7 +80,7 @@ def verify(token: bytes, message: bytes, chain: Sequence[Certificate]) -> tuple[
     ).build()
     try:
         verifier.verify_message(response, message)
-    except Exception as fault:
+    except Exception as fault:  # whatever the library stumbles over in a stranger's token
         words = str(fault).split("ErrorStack")[0].rstrip(": ")
         raise EvidenceError(f"it does not hold against {_name(roots)}: {words}") from fault
     return _time(response), _name(roots)
