@@ -44,7 +44,7 @@ class Http:
             given["X-Scope-OrgID"] = self._target.tenant
         if self._sign is not None:
             given.update(self._sign(method, url, given, body))
-        sockets = _Sockets()
+        sockets = Sockets()
         opener = urllib.request.OpenerDirector()
         for handler in (
             urllib.request.ProxyHandler(),
@@ -95,7 +95,7 @@ class Http:
         return {"Authorization": f"{scheme.capitalize()} {secret}"}
 
 
-class _Sockets:
+class Sockets:
     """Those of one request, which can be cut from another thread, one that is made after that too."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class _Sockets:
 
 
 class _Plain(urllib.request.HTTPHandler):
-    def __init__(self, sockets: _Sockets) -> None:
+    def __init__(self, sockets: Sockets) -> None:
         super().__init__()
         self._sockets = sockets
 
@@ -123,7 +123,7 @@ class _Plain(urllib.request.HTTPHandler):
 
 
 class _Secure(urllib.request.HTTPSHandler):
-    def __init__(self, sockets: _Sockets, context: ssl.SSLContext | None) -> None:
+    def __init__(self, sockets: Sockets, context: ssl.SSLContext | None) -> None:
         super().__init__(context=context)
         self._sockets, self._tls = sockets, context
 
@@ -131,7 +131,7 @@ class _Secure(urllib.request.HTTPSHandler):
         return self.do_open(_keeping(http.client.HTTPSConnection, self._sockets), request, context=self._tls)
 
 
-def _keeping(kind: type[http.client.HTTPConnection], sockets: _Sockets) -> Any:
+def _keeping(kind: type[http.client.HTTPConnection], sockets: Sockets) -> Any:
     """The connections of `kind`, whose sockets are kept: the connection itself forgets its own once it is answered."""
 
     class Connection(kind):  # type: ignore[valid-type, misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -263,6 +264,25 @@ def test_the_second_owner_of_a_state_folder_is_refused_by_name(state: StateDir) 
     assert StateDir(state.path).is_held()
     state.release()
     assert not StateDir(state.path).is_held()
+
+
+def test_who_only_looks_whether_a_folder_is_held_keeps_no_daemon_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, looks = fcntl.flock, 2
+
+    def flock(lock: int, how: int) -> None:
+        nonlocal looks
+        if how & fcntl.LOCK_EX and looks:
+            looks -= 1
+            raise BlockingIOError
+        real(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    folder = StateDir(tmp_path / "looked-at")
+    folder.acquire()
+    assert looks == 0
+    folder.release()
 
 
 def test_an_unusable_state_folder_is_named(tmp_path: Path) -> None:

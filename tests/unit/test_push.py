@@ -6,6 +6,7 @@ import base64
 import gzip
 import os
 import re
+import socket
 import sys
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from flopsd.errors import ConfigError, PushError
 from flopsd.exporter import Exposition
 from flopsd.push.feeding import FIRST_BACKOFF_SECONDS, Feed
 from flopsd.push.frames import FrameError, FrameReader, Page, encode_frame
-from flopsd.push.http import Http
+from flopsd.push.http import Http, Sockets
 from flopsd.push.lanes import Lane, Sender
 from flopsd.push.otlp import Otlp
 from flopsd.push.pages import Parsed, parse_page
@@ -365,3 +366,14 @@ def test_what_the_pusher_tells_is_shown_by_the_daemon() -> None:
     assert feed.states == (state,)
     feed._clock = SystemClock()
     feed.end(0)
+
+
+def test_a_connection_that_is_made_after_its_time_is_cut_at_once() -> None:
+    sockets, (early, peer), (late, other) = Sockets(), socket.socketpair(), socket.socketpair()
+    with early, peer, late, other:
+        peer.settimeout(5)
+        other.settimeout(5)  # nobody waits that long
+        sockets.keep(early)
+        sockets.cut()
+        sockets.keep(late)
+        assert (peer.recv(1), other.recv(1)) == (b"", b"")

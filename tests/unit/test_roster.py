@@ -187,3 +187,30 @@ def test_an_older_energy_value_of_another_source_is_not_counted_again(tmp_path: 
     assert writer.snapshot.devices[0].tally.energy_mj == 2150
     journal.close()
     state.release()
+
+
+def test_readings_that_waited_behind_a_slow_disk_are_all_counted(tmp_path: Path) -> None:
+    """They were read in time: what is late is only that somebody takes them in."""
+    clock, state = FakeClock(), StateDir(tmp_path / "state")
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    settings = WriterSettings(NS_PER_S, 3600 * NS_PER_S, "0" * 64, None, ("nvml",))
+    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
+    writer.begin("run", read_history(journal.read()), None)
+    begin_ns = clock.boottime_ns()
+    waiting = []
+    for number in range(10):
+        until_ns = begin_ns + (number + 1) * NS_PER_S
+        reading = Reading(H100.uid, until_ns - NS_PER_S, until_ns, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1000}))
+        waiting.append(
+            Message("nvml", until_ns, (H100,), Sweep((reading,)), opened={"replay": None} if not number else None)
+        )
+    clock.advance(10 * NS_PER_S)
+    for message in waiting:
+        writer.take(message)
+    (device,) = writer.snapshot.devices
+    assert device.tally.active_sm_cycles == {(Evidence.ACTIVITY, Pipe.TENSOR_HMMA): 10_000}
+    assert not device.tally.gap_ns
+    journal.close()
+    state.release()

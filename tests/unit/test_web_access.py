@@ -153,6 +153,34 @@ def test_the_file_is_followed(authority: Authority, tmp_path: Path, caplog: pyte
     assert "the last user cannot be taken out without a restart" in caplog.text
 
 
+def test_a_handshake_that_read_the_file_before_a_change_keeps_no_other_from_the_new_one(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = (
+        "tls_server_config: {{cert_file: server.crt, key_file: server.key, client_ca_file: {}, client_auth_type: {}}}\n"
+    )
+    file = written(authority, tls.format(authority.ca, "VerifyClientCertIfGiven"))
+    access, read, held = Access(file), threading.Event(), threading.Event()
+    file.write_text(file.read_text() + "# touched\n")
+    real = access_module._bytes_of
+
+    def slow(path: Path) -> bytes:
+        if threading.current_thread().name == "before" and path.name == "server.crt":
+            read.set()
+            held.wait(PATIENCE_SECONDS)
+        return real(path)
+
+    monkeypatch.setattr(access_module, "_bytes_of", slow)
+    before = threading.Thread(target=access.context, name="before")
+    before.start()
+    assert read.wait(PATIENCE_SECONDS)
+    file.write_text(tls.format(authority.ca, "RequireAndVerifyClientCert"))
+    access.config()
+    held.set()
+    before.join()
+    assert access.context().verify_mode is ssl.CERT_REQUIRED
+
+
 def test_a_kept_connection_is_asked_again_for_each_request(authority: Authority, tmp_path: Path) -> None:
     file = written(authority, "")
     with serving(file, tmp_path) as port:
