@@ -25,7 +25,7 @@ def words(kind: type[Enum]) -> str:
 
 LABELS = {
     "gpu": "index of the device, as its driver counts",
-    "uuid": "its UUID: join on this one",
+    "uuid": "its UUID: join on this one; `NODE/neuron0` where a driver gives no name of its own",
     "pipe": f"{words(Pipe)}; `all` where the vendor counts without telling pipes apart",
     "precision": "the number format that FLOP are counted in: declared, fixed by the pipe, or `undeclared`",
     "evidence": f"how it is known, {words(Evidence)}; the first three are measured, the others only bounded",

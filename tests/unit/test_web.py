@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from flopsd import families
 from flopsd.clock import NS_PER_S
 from flopsd.core.model import GapReason
+from flopsd.exporter import Exposition
 from flopsd.snapshot import Keeping, Snapshot
 from flopsd.web.server import WebServer
 from tests.support.process import get
@@ -120,3 +122,11 @@ def test_promtool_finds_nothing_to_say() -> None:
     text = (GOLDEN / "metrics.prom").read_bytes()
     checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+def test_a_device_without_a_name_of_its_own_has_its_nodes_before_it(tmp_path: Path) -> None:
+    """`neuron0` is on every host: the sums of a fleet take each name once."""
+    run = Run(tmp_path / "nameless", devices=(replace(H100, uid="neuron0", serial=None),))
+    run.meter(2)
+    page = Exposition().render(run.writer.snapshot, "")[0].decode()
+    assert set(re.findall(r'uuid="([^"]+)"', page)) == {f"{run.writer.snapshot.node}/neuron0"}
