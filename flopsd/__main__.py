@@ -36,7 +36,7 @@ def main() -> NoReturn:
         import flopsd  # noqa: F401 - the one beside this file, whichever else could be found
 
         del sys.path[0]
-    from flopsd.cli import main as run
+    from flopsd.cli.main import main as run
 
     run()
 

@@ -30,10 +30,16 @@ from pathlib import Path
 from typing import Any
 
 from flopsd import __version__
-from flopsd.clock import NS_PER_S, Clock, SystemClock
-from flopsd.core.declared import COUNTERS, Phase, facts_from, phase_from
-from flopsd.core.sessions import MAX_LINE_BYTES, PROTOCOL, Conversation, FactsDeclared, RefusedError
-from flopsd.meeting import meeting_places
+from flopsd.core.declarations import COUNTERS, Phase, facts_from, phase_from
+from flopsd.core.session_protocol import (
+    MAX_LINE_BYTES,
+    PROTOCOL,
+    Conversation,
+    FactsDeclared,
+    RefusedError,
+)
+from flopsd.settings.client_socket import meeting_places
+from flopsd.system.clock import NS_PER_S, Clock, SystemClock
 
 log = logging.getLogger("flopsd.client")
 ANSWER_SECONDS = 5.0

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
-from flopsd.config import load_peaks
 from flopsd.core.model import Evidence, GapReason, Pipe
-from flopsd.core.policy import State
-from flopsd.exporter import FactsCollector, SnapshotCollector
-from flopsd.push.states import PushState, metrics
-from flopsd.snapshot import Keeping, Snapshot
-from flopsd.web.server import KEEP_SECONDS, MAX_CONNECTIONS, TURN_SECONDS
+from flopsd.core.policy.evaluate import State
+from flopsd.settings.load import load_peaks
+from flopsd.telemetry.http.server import KEEP_SECONDS, MAX_CONNECTIONS, TURN_SECONDS
+from flopsd.telemetry.prometheus import FactsCollector, SnapshotCollector
+from flopsd.telemetry.push.states import PushState, metrics
+from flopsd.telemetry.snapshot import Keeping, Snapshot
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
 

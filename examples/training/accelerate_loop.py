@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import flopsd.client
-from flopsd.integrations.counting import ForwardCounter
-from flopsd.integrations.describing import describe
+from flopsd.integrations.describe_model import describe
+from flopsd.integrations.forward_counter import ForwardCounter
 
 LENGTH, ROWS = 32, 64
 CONFIG = {

@@ -1,6 +1,6 @@
 """The meter: folds one reading into one tally. Pure arithmetic on ints.
 
-Laws (tests/property/test_meter.py):
+Laws (tests/property/core/test_meter.py):
   - time is conserved: observed + gap = watermark - begin, always;
   - every count only grows;
   - a reading that lies before the watermark changes nothing, so replays are harmless;

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from flopsd.core.declared import Phase, precision_from
+from flopsd.core.declarations import Phase, precision_from
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Precision, Tally
 
 K = TypeVar("K", bound=Hashable)

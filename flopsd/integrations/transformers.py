@@ -20,8 +20,8 @@ import torch
 from transformers import TrainerCallback
 
 from flopsd.client import Client, connect
-from flopsd.integrations.counting import UNSETTLED, ForwardCounter
-from flopsd.integrations.describing import describe
+from flopsd.integrations.describe_model import describe
+from flopsd.integrations.forward_counter import UNSETTLED, ForwardCounter
 
 log = logging.getLogger("flopsd.client")
 Event = Callable[..., None]

@@ -10,11 +10,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from flopsd.clock import Clock
 from flopsd.core.model import Device, DeviceUid, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
-from flopsd.sources.seam import check_devices, check_facts, check_sweep
+from flopsd.sources.validate import check_devices, check_facts, check_sweep
+from flopsd.system.clock import Clock
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

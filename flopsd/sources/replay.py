@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flopsd.clock import Clock
 from flopsd.core.model import (
     Active,
     Busy,
@@ -28,6 +27,7 @@ from flopsd.core.model import (
 )
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import SourceSettings
+from flopsd.system.clock import Clock
 
 FORMAT = "flopsd-recording/1"
 

@@ -22,12 +22,12 @@ from typing import Any
 import psutil
 
 import flopsd.testing.rules as rules
-from flopsd.clock import Clock
-from flopsd.config import load_peaks
 from flopsd.core.model import DeviceUid, Evidence, Gap, Reading
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.settings.load import load_peaks
 from flopsd.sources import Source, SourceSettings, devices_of, facts_of, open_source, read_source
+from flopsd.system.clock import Clock
 from flopsd.testing.fakes import FakeClock
 from flopsd.testing.imports import import_effects
 from flopsd.testing.rules import Observation, Read

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from flopsd.clock import NS_PER_S
 from flopsd.core.model import Device, Sweep
 from flopsd.errors import SourceError
+from flopsd.system.clock import NS_PER_S
 
 
 class FakeClock:

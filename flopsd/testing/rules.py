@@ -24,7 +24,7 @@ from flopsd.core.model import (
     Sweep,
     Totals,
 )
-from flopsd.sources.seam import is_count, unfit_facts
+from flopsd.sources.validate import is_count, unfit_facts
 
 STRENGTH = {evidence: rank for rank, evidence in enumerate(Evidence)}
 

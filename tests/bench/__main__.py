@@ -14,15 +14,15 @@ from pathlib import Path
 import psutil
 import pynvml
 
-from flopsd.clock import NS_PER_S
+from flopsd.attestation.seal import seal_journal
+from flopsd.attestation.signing.keys import ensure_key, load_public
+from flopsd.attestation.verify import verify_ledger
 from flopsd.core.model import Active, Pipe
-from flopsd.seal import seal_journal
-from flopsd.signing.keys import ensure_key, load_public
+from flopsd.journal.state_dir import StateDir
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml import NvmlSource
-from flopsd.state_dir import StateDir
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from flopsd.verify import verify_ledger
 from tests.bench.client import client
 from tests.bench.clients import clients
 from tests.bench.journals import fill

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from flopsd.clock import NS_PER_S
-from flopsd.context import Context
+from flopsd.core.ledger.history import read_history
 from flopsd.core.model import Device, Gauges, Growth, Pipe, Reading, Sweep, Totals
-from flopsd.core.records import read_history
-from flopsd.hearing import Message
-from flopsd.journal import Journal
-from flopsd.state_dir import StateDir
+from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.journal.journal import Journal
+from flopsd.journal.state_dir import StateDir
+from flopsd.settings.platform import Context
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from flopsd.writer import Writer, WriterSettings
 from tests.support.runs import H100
 from tests.support.strategies import table
 

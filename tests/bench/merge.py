@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from flopsd.core.ledger import JournalFacts, SealFacts, encode, statement
-from flopsd.core.records import read_history
-from flopsd.framing import GENESIS, frame
-from flopsd.journal import read_journal
-from flopsd.signing.dsse import sign
-from flopsd.signing.keys import ensure_key, load_signer
-from flopsd.state_dir import StateDir
+from flopsd.attestation.signing.dsse import sign
+from flopsd.attestation.signing.keys import ensure_key, load_signer
+from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.statement import JournalFacts, SealFacts, encode, statement
+from flopsd.journal.framing import GENESIS, frame
+from flopsd.journal.journal import read_journal
+from flopsd.journal.state_dir import StateDir
 from flopsd.testing import FakeClock
 from tests.bench.journals import fill, gpus
 from tests.support.jobs import slurm

@@ -17,12 +17,12 @@ from flopsd.core.model import (
     GapReason,
     Pipe,
 )
-from flopsd.dcgm.source import DcgmSource
-from flopsd.dcgm.text import Field, parse_page
 from flopsd.errors import SourceUnavailableError
-from flopsd.roster import Roster
 from flopsd.sources import SourceSettings
+from flopsd.sources.arbitration import Roster
 from flopsd.sources.dcgm import open_source
+from flopsd.sources.dcgm.exposition import Field, parse_page
+from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.testing import FakeClock
 from tests.support.dcgm import A100, BUSY, Bench, device_of
 from tests.support.exporter import (
@@ -278,7 +278,7 @@ def test_something_else_that_answers_is_no_absence(exporter: Exporter, status: i
 
 
 def test_an_endless_page_is_cut_off(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flopsd.dcgm.source._PAGE_BYTES_MAX", 100)
+    monkeypatch.setattr("flopsd.sources.dcgm.source._PAGE_BYTES_MAX", 100)
     with pytest.raises(SourceUnavailableError, match="more than 100 bytes"):
         DcgmSource(FakeClock(), table(), exporter.url)
 

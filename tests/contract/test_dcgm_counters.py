@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from flopsd.clock import NS_PER_S
 from flopsd.core.meter import advance
 from flopsd.core.model import (
     Active,
@@ -18,7 +17,8 @@ from flopsd.core.model import (
     Reading,
     Tally,
 )
-from flopsd.dcgm.source import DcgmSource
+from flopsd.sources.dcgm.source import DcgmSource
+from flopsd.system.clock import NS_PER_S
 from tests.support.dcgm import BUSY, H100, H100_NAME, Bench, device_of
 from tests.support.exporter import (
     A100_UID,

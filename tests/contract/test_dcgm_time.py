@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.clock import NS_PER_S
 from flopsd.core.model import (
     Active,
     Evidence,
@@ -17,7 +16,8 @@ from flopsd.core.model import (
     Tally,
 )
 from flopsd.errors import SourceError
-from flopsd.nvidia.clocks import open_clocks
+from flopsd.sources.nvml.sm_clock import open_clocks
+from flopsd.system.clock import NS_PER_S
 from tests.support.dcgm import BUSY, Bench, device_of
 from tests.support.exporter import (
     A100_UID,

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.clock import NS_PER_S
 from flopsd.core.model import Counted, Evidence, Gap, GapReason, Sweep
+from flopsd.daemon.source_tracker import Message
 from flopsd.errors import SourceUnavailableError, UnknownDeviceError
-from flopsd.hearing import Message
-from flopsd.neuron import source as neuron
-from flopsd.neuron.source import NeuronSource
-from flopsd.neuron.sysfs import Tree
 from flopsd.sources import SourceSettings, open_source
+from flopsd.sources.neuron import source as neuron
+from flopsd.sources.neuron.source import NeuronSource
+from flopsd.sources.neuron.sysfs import Tree
+from flopsd.system.clock import NS_PER_S
 from tests.support.neuron import (
     INF2_FLOP,
     MONITOR,

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.clock import NS_PER_S
 from flopsd.core.meter import advance
 from flopsd.core.model import Gap, GapReason, Reading, Tally
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources import SourceSettings, open_source
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.neuron import (
     MONITOR,
@@ -167,7 +167,7 @@ def test_a_killed_parent_takes_even_a_hanging_monitor_with_it(tmp_path: Path) ->
     led = Led(tmp_path)
     led.send(doc=inf2())
     program = (
-        "import sys, threading; from flopsd.clock import SystemClock; from flopsd.neuron.process import MonitorProcess;"
+        "import sys, threading; from flopsd.system.clock import SystemClock; from flopsd.sources.neuron.monitor_process import MonitorProcess;"
         "monitor = MonitorProcess(sys.argv[1], SystemClock()); monitor.wait(60);"
         "print('heard', flush=True); threading.Event().wait()"
     )

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.clock import NS_PER_S
 from flopsd.core.model import Counted, Evidence, Gap, GapReason
-from flopsd.neuron.source import NeuronSource
-from flopsd.neuron.sysfs import Power, Tree
 from flopsd.sources import SourceSettings
 from flopsd.sources.neuron import open_source
+from flopsd.sources.neuron.source import NeuronSource
+from flopsd.sources.neuron.sysfs import Power, Tree
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.neuron import Sysfs
 from tests.support.strategies import table

@@ -8,11 +8,11 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from flopsd.clock import NS_PER_S
 from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe, Reading
+from flopsd.daemon.source_tracker import Message
 from flopsd.errors import SourceUnavailableError
-from flopsd.hearing import Message
 from flopsd.sources.nvml import NvmlSource
+from flopsd.system.clock import NS_PER_S
 from tests.contract.conftest import Open
 from tests.support.runs import Run
 from tests.support.scenario import LIBRARY, Fault, Segment, a100, h100

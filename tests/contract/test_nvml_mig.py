@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.clock import NS_PER_S
 from flopsd.core.model import Evidence, Gap, GapReason, Pipe
-from flopsd.hearing import Message
-from flopsd.snapshot import DeviceState
+from flopsd.daemon.source_tracker import Message
+from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.snapshot import DeviceState
 from tests.contract.conftest import Open
 from tests.support.fold import Fold
 from tests.support.runs import Run

@@ -13,15 +13,15 @@ import psutil
 import pynvml
 import pytest
 
-from flopsd.clock import NS_PER_S
 from flopsd.errors import OwnershipError, SourceUnavailableError
-from flopsd.ownership import parse_devices
-from flopsd.ownership.nvml import NvmlLookup
-from flopsd.ownership.opening import Job, own
-from flopsd.ownership.processes import Census, JobProcesses, ProcessRule
-from flopsd.ownership.source import OwnedSource
+from flopsd.settings.device_selection import parse_devices
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml import NvmlSource
+from flopsd.sources.ownership.filtered_source import OwnedSource
+from flopsd.sources.ownership.nvml_lookup import NvmlLookup
+from flopsd.sources.ownership.open import Job, own
+from flopsd.sources.ownership.processes import Census, JobProcesses, ProcessRule
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.owners import CHIPS, GPUS, Scripted, Told
 from tests.support.process import wait_until
@@ -257,7 +257,7 @@ def test_the_server_of_mps_is_no_other(tmp_path: Path, stack: ExitStack, job: Tr
 NESTED = """
 import os, subprocess, sys
 from pathlib import Path
-from flopsd.ownership.processes import JobProcesses, translate
+from flopsd.sources.ownership.processes import JobProcesses, translate
 host = Path(sys.argv[1])
 child = subprocess.Popen(["sleep", "600"])
 try:

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from flopsd.clock import NS_PER_S, SystemClock
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError, SourceUnavailableError
-from flopsd.ownership.kubernetes import Pod, PodRule, this_pod
-from flopsd.ownership.podresources import PodResources
-from flopsd.ownership.rule import Judgement
-from flopsd.ownership.source import OwnedSource
+from flopsd.sources.ownership.filtered_source import OwnedSource
+from flopsd.sources.ownership.kubernetes import Pod, PodRule, this_pod
+from flopsd.sources.ownership.podresources import PodResources
+from flopsd.sources.ownership.rule import Judgement
+from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock
 from tests.support.kubelet import Kubelet, answer, kubelet, require
 from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Scripted, Told
@@ -148,7 +148,7 @@ FORBIDDEN = """
 import os, sys
 from pathlib import Path
 from flopsd.errors import OwnershipError
-from flopsd.ownership.podresources import PodResources
+from flopsd.sources.ownership.podresources import PodResources
 kubelet = PodResources(Path(sys.argv[1]))
 if os.geteuid() == 0:
     os.setgid(65534)

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.clock import NS_PER_S, Clock
-from flopsd.config import config_dir
 from flopsd.core.model import (
     Active,
     Busy,
@@ -24,7 +22,9 @@ from flopsd.core.model import (
     Sweep,
     Totals,
 )
+from flopsd.settings.load import config_dir
 from flopsd.sources import Source, SourceSettings
+from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.testing import ScriptedSource, SourceContract
 from tests.support.runs import A100, H100
 from tests.support.scenario import Fault, Gpu, Scenario, Segment, Slice, a100, h100

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.config import config_dir
-from flopsd.context import find_context
+from flopsd.settings.load import config_dir
+from flopsd.settings.platform import find_context
 from tests.support.process import environment, flopsd, get, predicate, started, wait_until
 from tests.support.scenario import Fault, Scenario, Segment, a100, h100
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.clock import SystemClock
 from flopsd.core.model import Pipe
 from flopsd.errors import JournalDamagedError
-from flopsd.journal import read_journal, read_live
+from flopsd.journal.journal import read_journal, read_live
+from flopsd.system.clock import SystemClock
 from tests.support.disk import fill, small_disk
 from tests.support.process import environment, flopsd, predicate, started, truth, wait_until
 from tests.support.scenario import Scenario, Segment, h100

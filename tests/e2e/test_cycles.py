@@ -7,10 +7,10 @@ import signal
 from fractions import Fraction
 from pathlib import Path
 
-from flopsd.core.codec import Record
+from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.model import Evidence, GapReason, Pipe, Totals
-from flopsd.core.records import read_history
-from flopsd.journal import read_journal, read_live
+from flopsd.journal.journal import read_journal, read_live
 from tests.support.process import daemon_pid, environment, predicate, started, wait_until
 from tests.support.scenario import Scenario, Segment, h100
 

@@ -6,9 +6,9 @@ import socket
 from decimal import Decimal
 from pathlib import Path
 
-from flopsd.clock import NS_PER_S, SystemClock
-from flopsd.core.records import read_history
-from flopsd.journal import read_journal
+from flopsd.core.ledger.history import read_history
+from flopsd.journal.journal import read_journal
+from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.exporter import CLOCK, ENERGY, FP16, FP32, FP64, TENSOR, UTIL, Exporter, gpu
 from tests.support.process import environment, flopsd, get, predicate, started, wait_until
 from tests.support.scenario import Scenario, Segment, a100

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.declared import COUNTERS, Phase
+from flopsd.attestation.seal import Sealed
+from flopsd.core.declarations import COUNTERS, Phase
 from flopsd.core.model import Evidence, GapReason, Pipe
-from flopsd.recipe import CHAIN, DIGEST, FIGURES, PAYLOAD, SIGNATURE
-from flopsd.seal import Sealed
+from flopsd.report.offline_recipe import CHAIN, DIGEST, FIGURES, PAYLOAD, SIGNATURE
 from tests.support.foreign import shell
 from tests.support.independent import payload_of, records_of
 from tests.support.process import flopsd

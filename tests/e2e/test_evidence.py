@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from flopsd.clock import SystemClock
-from flopsd.evidence import KINDS
+from flopsd.settings.evidence_kinds import KINDS
+from flopsd.system.clock import SystemClock
 from tests.support.authorities import IDENTITY, Answer, Authority, Metadata, serving
 from tests.support.process import environment, flopsd
 from tests.support.scenario import LIBRARY, Scenario, Segment, h100

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from securesystemslib.dsse import Envelope as TheirEnvelope
 from securesystemslib.exceptions import VerificationError
 
+from flopsd.attestation.seal import Sealed
+from flopsd.attestation.signing.dsse import sign
+from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.core.envelope import encode_envelope, parse_envelope
-from flopsd.core.ledger import PAYLOAD_TYPE, encode
-from flopsd.seal import Sealed
-from flopsd.signing.dsse import sign
-from flopsd.signing.keys import load_public, load_signer
+from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from tests.support.foreign import cosign_bundle, cosign_envelope, shell
 from tests.support.process import flopsd
 from tests.support.runs import Run

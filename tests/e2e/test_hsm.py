@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.config import PKCS11_PIN
+from flopsd.attestation.signing.dsse import good_signature, sign
+from flopsd.attestation.signing.keys import load_public, load_signer
+from flopsd.attestation.signing.pem import make_pem
 from flopsd.errors import LedgerError, SigningKeyError
-from flopsd.signing.dsse import good_signature, sign
-from flopsd.signing.keys import load_public, load_signer
-from flopsd.signing.pem import make_pem
+from flopsd.settings.load import PKCS11_PIN
 from tests.support.process import environment, flopsd
 from tests.support.runs import Run
 from tests.support.softhsm import PIN, Tokens, module_path

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from flopsd.clock import NS_PER_S
+from flopsd.attestation.seal import seal_journal
+from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.model import GapReason, Growth, Pipe
-from flopsd.exporter import Exposition
-from flopsd.seal import seal_journal
-from flopsd.signing.keys import ensure_key
+from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.prometheus import Exposition
 from tests.support.hour import BF16, OPENMETRICS, SCRAPE, served, stamped, stored
 from tests.support.process import flopsd, get
 from tests.support.story import CYCLES_H100, H100, PEAKS, Plan, Story, active, gap

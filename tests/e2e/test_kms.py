@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.clock import NS_PER_S, SystemClock
+from flopsd.attestation.signing.dsse import good_signature, sign
+from flopsd.attestation.signing.keys import load_public, load_signer
+from flopsd.attestation.signing.pem import make_pem
+from flopsd.attestation.verify import verify_ledger
 from flopsd.errors import LedgerError, SigningKeyError
-from flopsd.signing.dsse import good_signature, sign
-from flopsd.signing.keys import load_public, load_signer
-from flopsd.signing.pem import make_pem
-from flopsd.verify import verify_ledger
+from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.kms import REGION, Kms, kms_server
 from tests.support.process import environment, flopsd
 from tests.support.runs import sealed_run

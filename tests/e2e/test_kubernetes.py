@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from flopsd.cli import main
-from flopsd.config import load_settings
-from flopsd.context import find_context
-from flopsd.delivery import copy_places
-from flopsd.ownership import Whose
-from flopsd.settings import SETTINGS, Settings
+from flopsd.cli.main import main
+from flopsd.daemon.ledger_destinations import copy_places
+from flopsd.settings.device_selection import Whose
+from flopsd.settings.load import load_settings
+from flopsd.settings.platform import find_context
+from flopsd.settings.schema import SETTINGS, Settings
 from tests.support.kubernetes import (
     CHART,
     MANIFESTS,

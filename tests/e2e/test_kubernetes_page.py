@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flopsd.settings import SETTINGS
+from flopsd.settings.schema import SETTINGS
 from tests.support.foreign import shell
 from tests.support.image import default_of
 from tests.support.independent import payload_of

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flopsd.clock import NS_PER_S
 from flopsd.core.model import GapReason, Pipe
-from flopsd.journal import read_journal
+from flopsd.journal.journal import read_journal
+from flopsd.system.clock import NS_PER_S
 from tests.support.process import environment, get, predicate, started, wait_until
 from tests.support.scenario import Fault, Scenario, Segment, h100
 

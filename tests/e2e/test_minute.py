@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from flopsd.core.ledger.history import History, read_history
 from flopsd.core.model import GapReason, Pipe
-from flopsd.core.records import History, read_history
-from flopsd.journal import read_journal
+from flopsd.journal.journal import read_journal
 from tests.support.process import daemon_pid, environment, flopsd, get, predicate, started, truth, wait_until
 from tests.support.scenario import Scenario, Segment, a100, h100
 
@@ -70,7 +70,7 @@ def metered(tmp_path: Path, scenario: Scenario, standin: Path, kills: int) -> tu
 
 
 def _age_s(scenario: Scenario) -> float:
-    from flopsd.clock import SystemClock
+    from flopsd.system.clock import SystemClock
 
     return (SystemClock().boottime_ns() - scenario.epoch_ns) / 1e9
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from flopsd.core.declared import Base, Declared, Method, Phase, Recomputation
+from flopsd.core.declarations import Base, Declared, Method, Phase, Recomputation
 from flopsd.core.model import GapReason
-from flopsd.policies import load_policies
-from flopsd.reporting.html import report_html
-from flopsd.snapshot import SourceState
-from flopsd.web.access import Access
-from flopsd.web.server import WebServer
+from flopsd.report.html import report_html
+from flopsd.settings.data_files import load_policies
+from flopsd.telemetry.http.access import Access
+from flopsd.telemetry.http.server import WebServer
+from flopsd.telemetry.snapshot import SourceState
 from tests.e2e.test_report import TEXTS_OUTSIDE, TEXTS_THAT_OVERLAP, WIDER_THAN_THE_PAGE
 from tests.support.chromium import Page, chromium
 from tests.support.process import wait_until

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.clock import NS_PER_S
+from flopsd.system.clock import NS_PER_S
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "flopsd-amd"

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.reporting.html import page_line, report_html
+from flopsd.report.html import page_line, report_html
 from tests.support.chromium import Page, chromium
 from tests.support.enriched import SCENES
 from tests.support.process import flopsd
 from tests.support.reports import report, scene
 from tests.support.story import PEAKS, POLICY, VECTORS
-from tests.unit.test_report_html import hostile
+from tests.unit.report.test_html import hostile
 
 ACTIVITY = VECTORS / "valid" / "activity-and-gaps"
 WITH_KEY = ("--key", str(ACTIVITY / "ledger.pub"), "--peaks", str(PEAKS))

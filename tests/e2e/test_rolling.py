@@ -14,11 +14,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flopsd.config import config_dir
-from flopsd.core.records import read_history
-from flopsd.journal import read_live
-from flopsd.signing.keys import load_public
-from flopsd.verify import verify_ledger
+from flopsd.attestation.signing.keys import load_public
+from flopsd.attestation.verify import verify_ledger
+from flopsd.core.ledger.history import read_history
+from flopsd.journal.journal import read_live
+from flopsd.settings.load import config_dir
 from tests.support.process import FLOPSD, Program, daemon_pid, environment, flopsd, predicate, started, wait_until
 from tests.support.scenario import Scenario, Segment, h100
 

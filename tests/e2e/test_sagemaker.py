@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from flopsd.metricline import metric_definitions
+from flopsd.telemetry.metric_lines import metric_definitions
 from tests.support.process import PATIENCE_SECONDS, flopsd, predicate, wait_until
 from tests.support.sagemaker import FLOPSD, JOB, SAMPLES, TRAIN, Job, Machine, entrypoint
 from tests.support.scenario import Scenario, Segment, h100

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from flopsd.clock import NS_PER_S, SystemClock
+from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.process import environment, flopsd, predicate, started
 from tests.support.scenario import Scenario, Segment, h100
 

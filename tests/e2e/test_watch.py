@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.web.server import WebServer
+from flopsd.telemetry.http.server import WebServer
 from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, flopsd
 from tests.support.runs import Run
 

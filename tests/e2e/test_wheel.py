@@ -23,7 +23,7 @@ WALK = (
     "for m in pkgutil.walk_packages(flopsd.__path__, 'flopsd.'):\n"
     "    if m.name == 'flopsd.__main__' or m.name.startswith('flopsd.integrations.'): continue\n"
     "    importlib.import_module(m.name)\n"
-    "from flopsd.config import load_peaks, config_dir; load_peaks(); print(config_dir())"
+    "from flopsd.settings.load import load_peaks, config_dir; load_peaks(); print(config_dir())"
 )
 SIZES = (
     "import importlib.metadata as m\n"
@@ -85,8 +85,8 @@ def test_the_wheel_holds_the_configuration_and_nothing_else(wheel: Path) -> None
     assert "flopsd/schema/ledger-v1.schema.json" in names
     shared = {name.partition(".data/data/")[2] for name in names}
     assert {"share/flopsd/flopsd.service", "share/flopsd/flopsd-job"} <= shared
-    assert {"flopsd/report_templates/report.html", "flopsd/report_templates/report.css"} <= set(names)
-    assert {"flopsd/page/status.css", "flopsd/page/status.js"} <= set(names)
+    assert {"flopsd/report/templates/report.html", "flopsd/report/templates/report.css"} <= set(names)
+    assert {"flopsd/telemetry/page/status.css", "flopsd/telemetry/page/status.js"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
-from flopsd.clock import NS_PER_S
-from flopsd.core.codec import DeviceEntry
 from flopsd.core.figures import Rating, rows, total
+from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.model import PPM, Figures, Precision, Tally
 from flopsd.core.peaks import PeakTable
+from flopsd.system.clock import NS_PER_S
 from tests.hardware.meter import Mark
 
 # Formats whose pipe does not tell them: without a declaration they are counted as BF16.

@@ -15,12 +15,12 @@ from threading import Event
 from types import TracebackType
 from typing import Any, TypeVar
 
-from flopsd.clock import NS_PER_S, Clock
-from flopsd.core.codec import DeviceEntry, device_entry, tally_from_record
+from flopsd.core.ledger.journal_codec import DeviceEntry, device_entry, tally_from_record
 from flopsd.core.model import Tally
-from flopsd.framing import GENESIS
-from flopsd.journal import newest_pending, read_live
-from flopsd.state_dir import JOURNAL_NAME, PENDING_NAME
+from flopsd.journal.framing import GENESIS
+from flopsd.journal.journal import newest_pending, read_live
+from flopsd.journal.state_dir import JOURNAL_NAME, PENDING_NAME
+from flopsd.system.clock import NS_PER_S, Clock
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RUN_ID = "hardware"

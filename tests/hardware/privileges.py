@@ -13,7 +13,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from flopsd.clock import SystemClock
+from flopsd.system.clock import SystemClock
 from tests.hardware.meter import ROOT
 from tests.hardware.raw import ANY_TENSOR, Gpu, GpuError
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from threading import Event, Thread
 from typing import Any
 
-from flopsd.clock import NS_PER_S, Clock
+from flopsd.system.clock import NS_PER_S, Clock
 
 PERCENT_IDS = tuple(range(1, 14))
 CYCLE_IDS = tuple(range(248, 261))

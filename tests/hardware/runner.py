@@ -7,9 +7,9 @@ from itertools import pairwise
 from threading import Event
 from typing import Any
 
-from flopsd.clock import Clock
-from flopsd.core.codec import DeviceEntry
+from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.peaks import PeakTable
+from flopsd.system.clock import Clock
 from tests.hardware.figures import metered
 from tests.hardware.knobs import Knobs
 from tests.hardware.loads import Done, Load, MissedError, Spec, UnavailableError

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from flopsd import __version__
-from flopsd.clock import NS_PER_S, SystemClock
-from flopsd.config import load_peaks
-from flopsd.core.codec import DeviceEntry
+from flopsd.core.ledger.journal_codec import DeviceEntry
+from flopsd.settings.load import load_peaks
+from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.hardware import preflight, privileges, table
 from tests.hardware.knobs import Knobs
 from tests.hardware.loads import Load, Spec

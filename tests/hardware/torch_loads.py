@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.clock import NS_PER_S, Clock
+from flopsd.system.clock import NS_PER_S, Clock
 from tests.hardware.flop import Shape, gemm_flop, sparse_gemm_flop, training_step_flop
 from tests.hardware.loads import Done, Spec, UnavailableError
 from tests.hardware.plan import TRANSFORMER

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from flopsd.core.architecture import Lora, Model, adapters, flop, parameters, read_model, training_from
 from flopsd.core.flop import format_flop
-from flopsd.report import at_least, at_most
+from flopsd.report.ledger_text import at_least, at_most
 
 N_TOTAL, N_TRAINABLE, TOKENS = 1_585_294_704, 680_094_720, 2_150
 FLOPS_ARCHITECTURE, FLOPS_HARDWARE, PERCENT = 14_500_000_000_000, 1_520_000_000_000_000, Fraction(439, 10**9)

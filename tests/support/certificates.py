@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from flopsd.clock import NS_PER_S, SystemClock
+from flopsd.system.clock import NS_PER_S, SystemClock
 
 DAY = datetime.timedelta(days=1)
 

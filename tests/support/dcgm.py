@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flopsd.clock import NS_PER_S
 from flopsd.core.figures import Rating, total
 from flopsd.core.meter import advance
 from flopsd.core.model import (
@@ -15,7 +14,8 @@ from flopsd.core.model import (
     Reading,
     Tally,
 )
-from flopsd.dcgm.source import DcgmSource
+from flopsd.sources.dcgm.source import DcgmSource
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.exporter import (
     A100_UID,

@@ -7,9 +7,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from flopsd.clock import SystemClock
-from flopsd.core.sessions import Event
-from flopsd.listening import Listener
+from flopsd.core.session_protocol import Event
+from flopsd.daemon.session_server import Listener
+from flopsd.system.clock import SystemClock
 
 
 def main() -> None:

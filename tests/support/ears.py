@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flopsd.clock import SystemClock
-from flopsd.core.sessions import Event, WorkCounted
-from flopsd.listening import Listener
+from flopsd.core.session_protocol import Event, WorkCounted
+from flopsd.daemon.session_server import Listener
+from flopsd.system.clock import SystemClock
 
 PATIENCE_SECONDS = 30
 

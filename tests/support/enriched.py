@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flopsd.core.declared import Base, Method
+from flopsd.core.declarations import Base, Method
 from flopsd.core.figures import figures_json
 from flopsd.core.model import PPM, Figures
-from flopsd.core.policy import Case, findings
-from flopsd.policies import load_policies
+from flopsd.core.policy.evaluate import Case, findings
+from flopsd.settings.data_files import load_policies
 from tests.support.independent import payload_of
 from tests.support.story import A100, VECTORS, Story, tell
 from tests.support.vector_runs import BUSY

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flopsd.core.codec import tally_from_record, tally_record
 from flopsd.core.figures import Rating, total
+from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
 from flopsd.core.meter import advance
 from flopsd.core.model import DeviceUid, Figures, Gap, GapReason, Precision, Tally
 from flopsd.sources import Source

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flopsd.core.ledger import PREDICATE_TYPE
+from flopsd.core.ledger.statement import PREDICATE_TYPE
 
 EMPTY_ROOT = (
     '{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1", "tlogs": [],'

@@ -13,14 +13,14 @@ from typing import Any
 
 import yaml
 
-from flopsd.clock import NS_PER_S
-from flopsd.core.declared import Declared, Method, Phase, Recomputation
+from flopsd.core.declarations import Declared, Method, Phase, Recomputation
 from flopsd.core.model import Active, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
-from flopsd.core.sessions import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
-from flopsd.exporter import Exposition
-from flopsd.hearing import Message
-from flopsd.policies import load_policies
-from flopsd.snapshot import Keeping
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
+from flopsd.daemon.source_tracker import Message
+from flopsd.settings.data_files import load_policies
+from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.prometheus import Exposition
+from flopsd.telemetry.snapshot import Keeping
 from tests.support.free import free_port
 from tests.support.process import get, wait_until
 from tests.support.prometheus import RULES, rules

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from flopsd.clock import NS_PER_S
-from flopsd.context import Context
-from flopsd.core.declared import NOTHING_DECLARED, Declared
+from flopsd.attestation.merge.merge import Merged, MergeRequest, merge_ledgers
+from flopsd.attestation.signing.keys import ensure_key, load_signer
+from flopsd.core.declarations import NOTHING_DECLARED, Declared
 from flopsd.core.model import Device
-from flopsd.merge.merging import Merged, MergeRequest, merge_ledgers
-from flopsd.signing.keys import ensure_key, load_signer
+from flopsd.settings.platform import Context
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.runs import H100, Run
 

@@ -13,20 +13,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from flopsd.clock import NS_PER_S
-from flopsd.config import load_peaks
-from flopsd.context import Context
+from flopsd.core.ledger.history import History
 from flopsd.core.model import Precision
 from flopsd.core.peaks import PeakTable
-from flopsd.core.records import History
-from flopsd.hearing import Message
-from flopsd.journal import Journal
-from flopsd.snapshot import Snapshot
+from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.journal.journal import Journal
+from flopsd.journal.state_dir import StateDir
+from flopsd.settings.load import load_peaks
+from flopsd.settings.platform import Context
 from flopsd.sources.replay import ReplaySource
-from flopsd.state_dir import StateDir
+from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.http.server import WebServer
+from flopsd.telemetry.snapshot import Snapshot
 from flopsd.testing import FakeClock
-from flopsd.web.server import WebServer
-from flopsd.writer import Writer, WriterSettings
 
 RECORDING = Path(__file__).resolve().parents[2] / "config" / "recordings" / "h100x2.jsonl"
 NODES_A_RUN = 50

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flopsd.clock import NS_PER_S
 from flopsd.core.model import Counted, Reading, Sweep
-from flopsd.neuron.source import NeuronSource
 from flopsd.sources import SourceSettings
 from flopsd.sources.neuron import open_source
+from flopsd.sources.neuron.source import NeuronSource
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.process import wait_until
 from tests.support.strategies import table

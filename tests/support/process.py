@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flopsd.clock import NS_PER_S, SystemClock
+from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.scenario import Scenario
 
 FLOPSD = (sys.executable, "-m", "flopsd")

@@ -11,8 +11,8 @@ from typing import Any
 
 import pynvml
 
-from flopsd.config import load_peaks
 from flopsd.core.model import Active, Busy, Evidence, Gap, Gauges, Reading
+from flopsd.settings.load import load_peaks
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml import NvmlSource
 from flopsd.sources.replay import FORMAT

@@ -5,11 +5,11 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any
 
-from flopsd.core.ledger import encode
-from flopsd.policies import load_policies
-from flopsd.reporting.build import report_of
-from flopsd.reporting.model import Check, Report
-from flopsd.reporting.proof import Document, not_checked
+from flopsd.core.ledger.statement import encode
+from flopsd.report.build import report_of
+from flopsd.report.model import Check, Report
+from flopsd.report.verification import Document, not_checked
+from flopsd.settings.data_files import load_policies
 from tests.support.enriched import SCENES
 
 MADE = "2026-11-25 16:45 UTC"

@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from flopsd.clock import NS_PER_S
-from flopsd.context import Context
-from flopsd.core.declared import NOTHING_DECLARED, Declared
+from flopsd.attestation.seal import Sealed, seal_journal
+from flopsd.attestation.signing.keys import ensure_key
+from flopsd.core.declarations import NOTHING_DECLARED, Declared
+from flopsd.core.ledger.history import read_history
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
-from flopsd.core.policy import Policy
-from flopsd.core.records import read_history
-from flopsd.hearing import Message
-from flopsd.journal import Journal
-from flopsd.seal import Sealed, seal_journal
-from flopsd.signing.keys import ensure_key
-from flopsd.state_dir import StateDir
+from flopsd.core.policy.evaluate import Policy
+from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.journal.journal import Journal
+from flopsd.journal.state_dir import StateDir
+from flopsd.settings.platform import Context
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from flopsd.writer import Writer, WriterSettings
 from tests.support.strategies import table
 
 H100 = Device("GPU-h", 0, "nvidia", "NVIDIA H100 80GB HBM3", "165", "00000000:10:00.0", 0x2330, 132, 1980, None,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from flopsd.clock import SystemClock
 from flopsd.core.model import Pipe
+from flopsd.system.clock import SystemClock
 
 SOURCE = Path(__file__).resolve().parent.parent / "standin" / "nvml.c"
 LIBRARY = "libnvidia-ml.so.1"

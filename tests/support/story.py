@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flopsd.clock import NS_PER_S
-from flopsd.config import load_peaks
-from flopsd.context import Context
-from flopsd.core.declared import NOTHING_DECLARED, Declared
+from flopsd.core.declarations import NOTHING_DECLARED, Declared
+from flopsd.core.ledger.history import read_history
 from flopsd.core.model import (
     Active,
     Busy,
@@ -28,16 +26,18 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy import Policy
-from flopsd.core.records import read_history
-from flopsd.core.sessions import Event
-from flopsd.framing import GENESIS, frame
-from flopsd.hearing import Message
-from flopsd.journal import Journal, read_journal
-from flopsd.policies import parse_policy
-from flopsd.state_dir import StateDir
+from flopsd.core.policy.evaluate import Policy
+from flopsd.core.session_protocol import Event
+from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.journal.framing import GENESIS, frame
+from flopsd.journal.journal import Journal, read_journal
+from flopsd.journal.state_dir import StateDir
+from flopsd.settings.data_files import parse_policy
+from flopsd.settings.load import load_peaks
+from flopsd.settings.platform import Context
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from flopsd.writer import Writer, WriterSettings
 
 VECTORS = Path(__file__).resolve().parents[1] / "vectors"
 PEAKS = VECTORS / "peaks.yaml"

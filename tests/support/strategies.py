@@ -6,7 +6,6 @@ from functools import lru_cache
 
 from hypothesis import strategies as st
 
-from flopsd.config import load_peaks
 from flopsd.core.figures import Rating
 from flopsd.core.meter import advance, max_sm_cycles
 from flopsd.core.model import (
@@ -26,6 +25,7 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.core.peaks import PeakTable
+from flopsd.settings.load import load_peaks
 
 H100 = Device("GPU-0", 0, "nvidia", "NVIDIA H100 80GB HBM3", sm_count=132, sm_clock_max_mhz=1980)
 LIMITS = Limits(132, 1980, 8192 + 128 + 256 + 512)  # fastest tensor format, FP64, FP32 and FP16 at once

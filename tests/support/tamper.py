@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flopsd.clock import NS_PER_S
+from flopsd.attestation.seal import seal_journal
+from flopsd.attestation.signing.dsse import sign
+from flopsd.attestation.signing.keys import SigningKey, load_signer
 from flopsd.core.envelope import parse_envelope
-from flopsd.core.ledger import encode
-from flopsd.framing import GENESIS, Line, frame
-from flopsd.seal import seal_journal
-from flopsd.signing.dsse import sign
-from flopsd.signing.keys import SigningKey, load_signer
+from flopsd.core.ledger.statement import encode
+from flopsd.journal.framing import GENESIS, Line, frame
+from flopsd.system.clock import NS_PER_S
 from tests.support.runs import H100, Run
 
 

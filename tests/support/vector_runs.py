@@ -5,9 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from flopsd.core.declared import Base, Declared, Method, Phase, Recomputation
+from flopsd.core.declarations import Base, Declared, Method, Phase, Recomputation
 from flopsd.core.model import Busy, Counted, GapReason, Growth, Pipe, Precision
-from flopsd.core.sessions import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
+from flopsd.core.session_protocol import (
+    FactsDeclared,
+    PhaseChanged,
+    SessionClosed,
+    SessionOpened,
+    WorkCounted,
+)
 from tests.support.story import (
     A10G,
     A100,

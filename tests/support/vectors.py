@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from flopsd.attestation.signing.dsse import pae
 from flopsd.core.envelope import Envelope, encode_envelope
-from flopsd.core.ledger import PAYLOAD_TYPE, JournalFacts, SealFacts, encode, statement
-from flopsd.core.records import read_history
-from flopsd.framing import GENESIS, Line, read_lines
-from flopsd.signing.dsse import pae
+from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.statement import PAYLOAD_TYPE, JournalFacts, SealFacts, encode, statement
+from flopsd.journal.framing import GENESIS, Line, read_lines
 from tests.support.story import VECTORS, VERSION, policy, table
 
 SEALED_AT = "2026-09-21T15:00:00.000000Z"

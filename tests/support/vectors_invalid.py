@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from flopsd.core.envelope import encode_envelope
-from flopsd.core.ledger import PAYLOAD_TYPE, encode
-from flopsd.framing import GENESIS, frame
+from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
+from flopsd.journal.framing import GENESIS, frame
 from tests.support import vector_runs as runs
 from tests.support.story import chain, tell
 from tests.support.vectors import (

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flopsd.core.children import Entry, job_entry, node_entry, sort_key
-from flopsd.core.job import merged_again
-from flopsd.core.ledger import encode
-from flopsd.core.records import read_history
+from flopsd.core.ledger.child_entry import Entry, job_entry, node_entry, sort_key
+from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.merged_statement import merged_again
+from flopsd.core.ledger.statement import encode
 from tests.support.story import A100, CONTEXT, H100, VECTORS, VERSION, Story, policy, tell
 from tests.support.vector_runs import BUSY, TRAINING
 from tests.support.vectors import FIRST, SEALED_AT, SECOND, parsed, signed, statement_of

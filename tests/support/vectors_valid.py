@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import json
 
-from flopsd.core.ledger import encode
-from flopsd.framing import frame
+from flopsd.core.ledger.statement import encode
+from flopsd.journal.framing import frame
 from tests.support import vector_runs as runs
 from tests.support.story import tell
 from tests.support.vectors import FIRST, P256, SECOND, Case, parsed, signed, statement_of

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.architecture import ArchitectureFlop, flop, read_model, training_from
-from flopsd.core.declared import facts_from
+from flopsd.core.declarations import facts_from
 
 BATCH, LENGTH, TARGET, RANK = 2, 24, 16, 4
 

@@ -170,7 +170,7 @@ def test_generation_token_by_token_counts_as_one_pass_over_all_of_them(path: Pat
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from flopsd.integrations.counting import ForwardCounter
+    from flopsd.integrations.forward_counter import ForwardCounter
 
     model = get_peft_model(llama(), LoraConfig(r=4, target_modules=["q_proj"]))
     ear, client = Ear(path), connect(path)
@@ -191,7 +191,7 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
     """A flash kernel's rows, without the kernel: only a GPU has it."""
     import torch
 
-    from flopsd.integrations.counting import ForwardCounter
+    from flopsd.integrations.forward_counter import ForwardCounter
 
     class Config:
         _attn_implementation, sliding_window, is_encoder_decoder = "flash_attention_2", 3, False

@@ -13,7 +13,7 @@ import pytest
 
 from flopsd.core.architecture import FAMILIES as ARCHITECTURES
 from flopsd.core.architecture import Lora, Model, adapters, parameters, read_model
-from flopsd.core.declared import facts_from
+from flopsd.core.declarations import facts_from
 from flopsd.errors import ArchitectureError
 from flopsd.integrations.parameters import LiveParameters, count_parameters, size_of
 from tests.train.families import FAMILIES, RANK, adapt, build, config_of
@@ -103,7 +103,7 @@ def read_both(left: dict[str, Any]) -> tuple[Model, Model] | None:
 def test_a_classifier_is_counted_by_its_own_class_and_not_by_that_of_its_configuration(name: str) -> None:
     import transformers
 
-    from flopsd.integrations.describing import describe
+    from flopsd.integrations.describe_model import describe
 
     config = transformers.AutoConfig.for_model(name, **FAMILIES[name][1])
     config.architectures, config.num_labels = ["SomethingForCausalLM"], 5

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.client import connect
-from flopsd.core.sessions import Event, FactsDeclared, PhaseChanged
+from flopsd.core.session_protocol import Event, FactsDeclared, PhaseChanged
 from tests.support.ears import Ear, work_of
 
 VOCABULARY, LENGTH, REAL, ROWS = 64, 12, 10, 16

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.clock import NS_PER_S
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 
 SOURCE = Path(__file__).parent / "standin" / "amd_smi.c"

@@ -9,12 +9,12 @@ import pytest
 import yaml
 from conftest import Gpu, Simulation
 
-from flopsd.clock import NS_PER_S
-from flopsd.config import config_dir, load_peaks
 from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Busy, DeviceUid, Evidence, Gap, GapReason, Limits, Reading
 from flopsd.errors import SourceUnavailableError
+from flopsd.settings.load import config_dir, load_peaks
 from flopsd.sources import Source, SourceSettings, open_source
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import SourceContract
 
 MI300X = Limits(304, 2100)

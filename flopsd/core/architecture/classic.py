@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flopsd.core.architecture.fields import Fields
+from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.heads import Head, causal_heads, encoder_classifiers, head_of
 from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
 

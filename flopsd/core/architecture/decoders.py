@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.architecture.fields import Fields
+from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.heads import causal_heads, head_of
 from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model
 from flopsd.errors import ArchitectureError

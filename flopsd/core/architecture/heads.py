@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flopsd.core.architecture.fields import Fields
+from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.model import Linear, Stream
 from flopsd.errors import ArchitectureError
 

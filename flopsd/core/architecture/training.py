@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.architecture.model import Embedding, Linear, Model
-from flopsd.core.declared import Method, Recomputation
+from flopsd.core.declarations import Method, Recomputation
 from flopsd.errors import ArchitectureError
 
 ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the head

@@ -14,11 +14,11 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.clock import NS_PER_S, Clock
 from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Busy, Device, Evidence, Gap, GapReason, Gauges, Limits, Reading, Sweep
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import SourceSettings
+from flopsd.system.clock import NS_PER_S, Clock
 
 # "The counter is the accumulated percentages. Every milliseconds the firmware calculates % busy count and then
 # accumulates that value in the counter" (amdsmi.h, amdsmi_get_utilization_count). `accumulation_counter` counts

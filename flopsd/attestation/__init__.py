@@ -1,0 +1,1 @@
+"""Signed ledgers: sign, attach evidence, write, copy, verify, countersign, merge."""

@@ -1,0 +1,48 @@
+"""`driver-library`: which libnvidia-ml the metering daemon had loaded, as the journal's source records say it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flopsd.attestation.evidence.item import Grounds, Kind, Scene, Verdict
+from flopsd.core.ledger.history import History
+from flopsd.errors import EvidenceError
+from flopsd.settings.evidence_kinds import DRIVER_LIBRARY
+
+KIND = Kind(
+    DRIVER_LIBRARY,
+    1,
+    "The daemon read its counters through a library file of this digest, recorded when it was loaded.",
+    "The digest is the daemon's own word. Whether the file is NVIDIA's, the auditor sees by comparing it with the "
+    "driver package of that version; the kernel module is not covered.",
+)
+
+
+def collect(scene: Scene) -> dict[str, Any]:
+    """Raises EvidenceError where no source told its library."""
+    found = _told(scene.history)
+    if not found:
+        raise EvidenceError("no source of this journal read through NVIDIA's library")
+    return {"libraries": found}
+
+
+def check(data: Mapping[str, Any], grounds: Grounds) -> tuple[Verdict, str]:
+    """It is a copy of what the journal says, and must be one."""
+    told = _told(grounds.history)
+    if data.get("libraries") != told:
+        raise EvidenceError("the journal names other libraries")
+    words = "; ".join(f"{one['path']} {one['sha256'] or 'digest unknown'}" for one in told)
+    return Verdict.NOT_CHECKED, f"{words}: as in the journal, not compared with NVIDIA's own file"
+
+
+def _told(history: History) -> list[dict[str, str | None]]:
+    """Distinct libraries in the order in which they were loaded."""
+    found: list[dict[str, str | None]] = []
+    for incarnation in history.incarnations:
+        for facts in incarnation.sources.values():
+            if facts.get("library") is not None:
+                one = {"path": facts["library"], "sha256": facts.get("library_sha256")}
+                if one not in found:
+                    found.append(one)
+    return found

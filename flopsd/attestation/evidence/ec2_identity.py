@@ -1,0 +1,117 @@
+"""`ec2-instance-identity`: what AWS says of the instance, signed by AWS, from the instance metadata service.
+
+IMDSv2 only. The document names account, instance, image and private IP: identifiers, no credentials.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flopsd.attestation.evidence.fields import bytes_of, encode64, text_of
+from flopsd.attestation.evidence.http import ask
+from flopsd.attestation.evidence.item import Grounds, Kind, Scene, Verdict
+from flopsd.errors import EvidenceError
+from flopsd.settings.evidence_kinds import INSTANCE_IDENTITY
+from flopsd.settings.load import config_dir
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+KIND = Kind(
+    INSTANCE_IDENTITY,
+    4,
+    "AWS signed that an instance of this id, type, account and region was launched at that time.",
+    "It carries no nonce: whoever read it once can show it anywhere, later too. It says nothing of software or use.",
+)
+_ENDPOINTS = {"ipv4": "http://169.254.169.254", "ipv6": "http://[fd00:ec2::254]"}
+_TIMEOUT_SECONDS = 1
+_LIMIT_BYTES = 16 * 1024
+
+
+def collect(scene: Scene) -> dict[str, Any]:
+    """Document and RSA-2048 PKCS7. Raises EvidenceError where this is no EC2 instance or it does not answer."""
+    base = _endpoint(scene)
+    token = _ask(f"{base}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT").decode("ascii")
+    where, headers = f"{base}/latest/dynamic/instance-identity", {"X-aws-ec2-metadata-token": token.strip()}
+    document = _ask(f"{where}/document", headers)
+    _parse(document)
+    return {"document": encode64(document), "rsa2048": _ask(f"{where}/rsa2048", headers).decode("ascii")}
+
+
+def check(data: Mapping[str, Any], grounds: Grounds) -> tuple[Verdict, str]:
+    """Against a certificate that the verifier trusts himself; without one nothing is checked."""
+    document, message = bytes_of(data, "document"), text_of(data, "rsa2048")
+    region = str(_parse(document).get("region"))
+    certificates = grounds.aws_certificates or pinned(region)
+    if not certificates:
+        return Verdict.NOT_CHECKED, f"no pinned certificate for region {region}; --aws-certificate names one"
+    try:
+        import asn1crypto  # noqa: F401
+    except ImportError:
+        return Verdict.NOT_CHECKED, "this needs the extra: pip install 'flopsd[evidence]'"
+    told = _parse(_content(message, certificates))
+    if told != _parse(document):
+        raise EvidenceError("AWS signed another document than the one beside the signature")
+    named = ("instanceId", "instanceType", "accountId", "region", "pendingTime")
+    instance, kind, account, place, launched = (told.get(name) for name in named)
+    return Verdict.HOLDS, f"instance {instance}, {kind}, account {account}, {place}, launched {launched}"
+
+
+def pinned(region: str, folder: Path | None = None) -> tuple[Certificate, ...]:
+    """The certificates of `REGION.pem` and `REGION_DATE.pem` in `config/certificates/aws-instance-identity`."""
+    from flopsd.attestation.evidence.trust import load_certificates
+
+    folder = folder or config_dir() / "certificates" / "aws-instance-identity"
+    files = [path for path in sorted(folder.glob("*.pem")) if path.stem.split("_")[0] == region]
+    return tuple(certificate for path in files for certificate in load_certificates(path))
+
+
+def _content(message: str, certificates: tuple[Certificate, ...]) -> bytes:
+    from flopsd.attestation.evidence.pkcs7 import signed_content
+
+    faults = []
+    for certificate in certificates:
+        try:
+            return signed_content(message, certificate)
+        except EvidenceError as fault:
+            faults.append(fault)
+    raise faults[0]
+
+
+def _endpoint(scene: Scene) -> str:
+    variables = scene.environment
+    if variables.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
+        raise EvidenceError("AWS_EC2_METADATA_DISABLED is set")
+    told = variables.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
+    if told:
+        if not told.startswith(("http://", "https://")):
+            raise EvidenceError(f"AWS_EC2_METADATA_SERVICE_ENDPOINT is no http address: {told!r}")
+        return told.rstrip("/")
+    # Asking 169.254.169.254 where nobody is would cost a second, and ask a stranger for a token.
+    marks = {"sys/devices/virtual/dmi/id/sys_vendor": "Amazon EC2", "sys/hypervisor/uuid": "ec2"}
+    for name, mark in marks.items():
+        try:
+            if (scene.root / name).read_text(encoding="ascii").startswith(mark):
+                return _ENDPOINTS[variables.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "").lower() or "ipv4"]
+        except (OSError, UnicodeError, KeyError):
+            continue
+    raise EvidenceError("this machine does not say that it is an EC2 instance")
+
+
+def _ask(url: str, headers: Mapping[str, str], method: str = "GET") -> bytes:
+    return ask(
+        url, method=method, headers=headers, timeout_seconds=_TIMEOUT_SECONDS, limit_bytes=_LIMIT_BYTES, proxies=False
+    )
+
+
+def _parse(document: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(document)
+    except (ValueError, RecursionError) as fault:
+        raise EvidenceError("the identity document is not JSON") from fault
+    if not isinstance(found, dict) or not isinstance(found.get("instanceId"), str):
+        raise EvidenceError("the identity document names no instance")
+    return found

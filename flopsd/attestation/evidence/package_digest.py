@@ -1,0 +1,64 @@
+"""`flopsd-package`: a digest over the program that sealed.
+
+The same as `cd PACKAGE && find . -name '*.py' | LC_ALL=C sort | xargs sha256sum | sha256sum` gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flopsd import __version__
+from flopsd.attestation.evidence.fields import text_of
+from flopsd.attestation.evidence.item import Grounds, Kind, Scene, Verdict
+from flopsd.errors import EvidenceError
+from flopsd.settings.evidence_kinds import PACKAGE
+
+KIND = Kind(
+    PACKAGE,
+    3,
+    "The flopsd that sealed says that its source files have this digest.",
+    "A changed program can name the digest of an unchanged one. It is of the files at the seal, not of what ran "
+    "before.",
+)
+
+
+def collect(scene: Scene) -> dict[str, Any]:  # noqa: ARG001, every kind is asked alike
+    """Version, digest and number of files. Raises EvidenceError where they cannot be read."""
+    sha256, files = digest(_package())
+    return {"version": __version__, "sha256": sha256, "files": str(files)}
+
+
+def check(data: Mapping[str, Any], grounds: Grounds) -> tuple[Verdict, str]:  # noqa: ARG001
+    """Against the verifier's own flopsd, where it is of the same version."""
+    version, told = text_of(data, "version"), text_of(data, "sha256")
+    if version != __version__:
+        return Verdict.NOT_CHECKED, f"flopsd {version} {told}; this verifier is {__version__}"
+    own, _ = digest(_package())
+    if own != told:
+        return Verdict.NOT_CHECKED, (
+            f"flopsd {version} {told}, NOT the files of this verifier of the same version ({own}): one was changed"
+        )
+    return Verdict.HOLDS, f"flopsd {version} {told}, the same files as this verifier's"
+
+
+def digest(package: Path) -> tuple[str, int]:
+    """SHA-256 over the sorted `sha256sum` lines of all `*.py`, and how many they are. Raises EvidenceError."""
+    names = sorted(os.fsencode(f"./{path.relative_to(package).as_posix()}") for path in package.rglob("*.py"))
+    if not names:
+        raise EvidenceError("the files of this flopsd are not in a folder")
+    whole = hashlib.sha256()
+    try:
+        for name in names:
+            data = (package / os.fsdecode(name)).read_bytes()
+            whole.update(hashlib.sha256(data).hexdigest().encode("ascii") + b"  " + name + b"\n")
+    except OSError as fault:
+        raise EvidenceError(f"cannot read {fault.filename}: {fault.strerror}") from fault
+    return whole.hexdigest(), len(names)
+
+
+def _package() -> Path:
+    return Path(__file__).resolve().parents[2]

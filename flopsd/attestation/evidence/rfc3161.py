@@ -1,0 +1,147 @@
+"""`rfc3161`: a timestamp authority's word that a signature of the ledger existed at a time.
+
+It is over the signature's bytes, so it cannot be in the payload: it stands in the signature's object of the envelope,
+`"timestamps": [{"type": "rfc3161", "token": BASE64 OF THE DER TimeStampResp}]`. Needs the extra `timestamp`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timezone
+from typing import TYPE_CHECKING, Any
+
+from flopsd.attestation.evidence.http import ask
+from flopsd.attestation.evidence.item import Kind
+from flopsd.errors import EvidenceError
+from flopsd.settings.evidence_kinds import TIMESTAMP
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate, Name
+
+KIND = Kind(
+    TIMESTAMP,
+    4,
+    "The timestamp authority signed that this signature, and so this ledger, existed at that time.",
+    "It proves 'not later than', never 'not earlier than', and as much as the authority is trusted. "
+    "Whoever holds the file can take it off.",
+)
+_TIMEOUT_SECONDS = 2
+_LIMIT_BYTES = 256 * 1024
+
+
+def fetch(signature: bytes, url: str) -> bytes:
+    """The authority's TimeStampResp over `signature`, DER: granted, of this request and of these bytes.
+
+    Raises EvidenceError. Whether the authority is to be trusted is the verifier's to say.
+    """
+    lib = _lib()
+    builder = lib.TimestampRequestBuilder().data(signature).hash_algorithm(lib.HashAlgorithm.SHA256)
+    request = builder.nonce(nonce=True).cert_request(cert_request=True).build()
+    answer = ask(
+        url,
+        method="POST",
+        headers={"Content-Type": "application/timestamp-query", "Accept": "application/timestamp-reply"},
+        body=request.as_bytes(),
+        timeout_seconds=_TIMEOUT_SECONDS,
+        limit_bytes=_LIMIT_BYTES,
+    )
+    response = _decode(answer)
+    try:
+        if response.tst_info.nonce != request.nonce:
+            raise EvidenceError(f"{url} answers another request: the nonce differs")
+        if response.tst_info.message_imprint.message != request.message_imprint.message:
+            raise EvidenceError(f"{url} stamps something else than it was asked to")
+    except ValueError as fault:
+        raise EvidenceError(f"{url} answers with something that is no timestamp: {fault}") from fault
+    return answer
+
+
+def told_time(token: bytes) -> str:
+    """The time that a TimeStampResp names, unverified. Raises EvidenceError."""
+    return _time(_decode(token))
+
+
+def verify(token: bytes, message: bytes, chain: Sequence[Certificate]) -> tuple[str, str]:
+    """The time, and the name of the root that vouches for it. The chain is held to be valid at that time, not today.
+
+    `chain` is what the verifier trusts: a root, and the signer and intermediates that the token does not bring along.
+    Raises EvidenceError saying what does not hold.
+    """
+    lib = _lib()
+    response = _decode(token)
+    roots = [one for one in chain if one.subject == one.issuer]
+    signers = [one for one in chain if one not in roots and _stamps(one)]
+    if not roots:
+        raise EvidenceError("the file of the timestamp authority holds no root certificate")
+    verifier = lib.VerifierBuilder(
+        roots=roots,
+        tsa_certificate=signers[0] if signers else None,
+        intermediates=[one for one in chain if one not in roots and one not in signers[:1]],
+    ).build()
+    try:
+        verifier.verify_message(response, message)
+    except Exception as fault:  # whatever the library stumbles over in a stranger's token
+        words = str(fault).split("ErrorStack")[0].rstrip(": ")
+        raise EvidenceError(f"it does not hold against {_name(roots)}: {words}") from fault
+    return _time(response), _name(roots)
+
+
+def signers_of(token: bytes) -> set[Name]:
+    """Whom a token names as its signer's issuers, as far up as its own certificates lead. Nothing of it is verified.
+
+    Raises EvidenceError.
+    """
+    from cryptography.x509 import load_der_x509_certificate
+
+    told = _decode(token).signed_data
+    try:
+        certificates = [load_der_x509_certificate(bytes(one)) for one in told.certificates]
+        names = {info.issuer for info in told.signer_infos}
+        for _ in certificates:  # each round leads up by one at least, or no further
+            names |= {one.issuer for one in certificates if one.subject in names}
+    except ValueError as fault:
+        raise EvidenceError(f"it names its signer in no way that can be read: {fault!s:.200}") from fault
+    return names
+
+
+def _lib() -> Any:
+    try:
+        import rfc3161_client
+    except ImportError as fault:
+        raise EvidenceError("timestamps need the extra 'timestamp'", hint="pip install 'flopsd[timestamp]'") from fault
+    return rfc3161_client
+
+
+def _decode(token: bytes) -> Any:
+    lib = _lib()
+    try:
+        response = lib.decode_timestamp_response(token)
+        if response.status != 0:
+            raise EvidenceError(f"the authority refused: status {response.status} {response.status_string}")
+        _ = response.tst_info.gen_time
+    except ValueError as fault:
+        raise EvidenceError(f"it is no timestamp response: {fault}") from fault
+    return response
+
+
+def _time(response: Any) -> str:
+    moment = response.tst_info.gen_time.astimezone(timezone.utc)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}Z"
+
+
+def _stamps(certificate: Certificate) -> bool:
+    """Whether it is a signer's: for timestamps, and not for issuing others."""
+    from cryptography.x509 import BasicConstraints, ExtendedKeyUsage, ExtensionNotFound
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    try:
+        usage = certificate.extensions.get_extension_for_class(ExtendedKeyUsage).value
+        if ExtendedKeyUsageOID.TIME_STAMPING not in usage:
+            return False
+        return not certificate.extensions.get_extension_for_class(BasicConstraints).value.ca
+    except ExtensionNotFound as missing:
+        return missing.oid == BasicConstraints.oid
+
+
+def _name(roots: Sequence[Certificate]) -> str:
+    return ", ".join(root.subject.rfc4514_string() for root in roots)

@@ -1,0 +1,43 @@
+"""`sagemaker-job-description`: the job as SageMaker describes it to its own container.
+
+Never hyperparameters or input channels: they may hold secrets and the user's paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flopsd.attestation.evidence.fields import encode64, read_bounded
+from flopsd.attestation.evidence.item import Grounds, Kind, Scene, Verdict
+from flopsd.errors import EvidenceError
+from flopsd.settings.evidence_kinds import SAGEMAKER
+
+KIND = Kind(
+    SAGEMAKER,
+    2,
+    "The container said that it was this job, with these hosts and this instance type.",
+    "Nobody signed it: files and variables of a container are what its owner makes them. "
+    "Compare it with what DescribeTrainingJob and the bill say.",
+)
+_VARIABLES = {"trainingJobName": "TRAINING_JOB_NAME", "trainingJobArn": "TRAINING_JOB_ARN"}
+_RESOURCES = "opt/ml/input/config/resourceconfig.json"
+_LIMIT_BYTES = 256 * 1024
+
+
+def collect(scene: Scene) -> dict[str, Any]:
+    """The job's name and ARN, and resourceconfig.json byte for byte. Raises EvidenceError outside of a job."""
+    found: dict[str, Any] = {key: scene.environment.get(name) for key, name in _VARIABLES.items()}
+    path = scene.root / _RESOURCES
+    found["resourceConfig"] = encode64(read_bounded(path, _LIMIT_BYTES)) if path.is_file() else None
+    if not any(found.values()):
+        raise EvidenceError("this is no SageMaker training job")
+    return found
+
+
+def check(data: Mapping[str, Any], grounds: Grounds) -> tuple[Verdict, str]:
+    """There is no signature to check; a contradiction to the journal is told."""
+    told, journal = data.get("trainingJobArn"), grounds.history.incarnations[0].begin["context"]["run"]["jobArn"]
+    if told != journal:
+        return Verdict.NOT_CHECKED, f"unsigned, and NOT the job that the journal names: {told!r}, not {journal!r}"
+    return Verdict.NOT_CHECKED, f"unsigned; job {told or data.get('trainingJobName')}, as the journal says"

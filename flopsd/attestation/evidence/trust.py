@@ -1,0 +1,51 @@
+"""Certificates that a verifier trusts himself, from files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flopsd.attestation.evidence.fields import read_bounded
+from flopsd.errors import EvidenceError
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+_LIMIT_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What is pinned. Each of `tsa_chains` is one file: a root, and with it what else is needed of its chain."""
+
+    aws_certificates: tuple[Certificate, ...] = ()
+    tsa_chains: tuple[tuple[Certificate, ...], ...] = ()
+
+
+def load_trust(aws_files: Sequence[str] = (), tsa_files: Sequence[str] = ()) -> Trust:
+    """Raises EvidenceError naming the file that is not certificates."""
+    return Trust(
+        tuple(certificate for file in aws_files for certificate in load_certificates(Path(file))),
+        tuple(load_certificates(Path(file)) for file in tsa_files),
+    )
+
+
+def load_certificates(path: Path) -> tuple[Certificate, ...]:
+    """All certificates of a PEM file, or the one of a DER file. Raises EvidenceError."""
+    return parse_certificates(read_bounded(path, _LIMIT_BYTES), str(path))
+
+
+def parse_certificates(data: bytes, what: str) -> tuple[Certificate, ...]:
+    """Raises EvidenceError."""
+    from cryptography.x509 import InvalidVersion, load_der_x509_certificate, load_pem_x509_certificates
+
+    try:
+        if b"-----BEGIN" in data:
+            return tuple(load_pem_x509_certificates(data))
+        return (load_der_x509_certificate(data),)
+    except (ValueError, InvalidVersion) as fault:
+        raise EvidenceError(
+            f"{what} holds no X.509 certificate", hint="give a certificate as PEM, or a single one as DER"
+        ) from fault

@@ -1,0 +1,270 @@
+"""Checkpoint lines in what a log service or a container runtime gave out: plain text or JSON, gzipped or not.
+
+Read as a stream, in bounded memory, whatever its size. Times are kept apart by whose they are: `ingestionTime` is
+the log service's own, every other time was set on the host that wrote the line.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from flopsd.core.envelope import is_digest, parse_count
+from flopsd.core.model import Figures
+from flopsd.errors import NotVerifiedError
+from flopsd.system.clock import rfc3339
+
+MARK = "flopsd-checkpoint run="
+CHUNK, MAX_EVENT = 1 << 20, 1 << 22  # characters; CloudWatch takes events of at most a mebibyte
+MAX_CHECKPOINT = 4096  # a checkpoint line is some 400 characters
+LIST_KEYS = ("events", "logEvents")  # of get-log-events and filter-log-events; of subscriptions
+_NOT_SPACE = re.compile(r"[^ \t\r\n]")
+_REST = re.compile(r"[0-9]{1,9}(?: [a-z_]{1,40}=[0-9a-z]{1,80})+")
+_EXPORT = re.compile(r'"(?:events|logEvents)"\s*:\s*\[|"ingestionTime"\s*:\s*[0-9]')
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """One checkpoint line, and where and when it was found."""
+
+    where: str
+    incarnation: int
+    records: int
+    size_bytes: int
+    head_sha256: str
+    figures: Figures
+    ingested_ms: int | None = None  # Unix milliseconds at which the log service took it, by its own clock
+    line_time: str | None = None  # by the clock of whoever wrote the line
+
+    def says_the_same(self, other: Anchor) -> bool:
+        mine, others = ((a.incarnation, a.size_bytes, a.head_sha256, a.figures) for a in (self, other))
+        return mine == others
+
+
+@dataclass(slots=True)
+class Passed:
+    """What was passed over, so that it can be told."""
+
+    unreadable: int = 0  # of this run and node, but torn or garbled
+    others: int = 0  # of other runs or nodes
+    other: str = ""  # the first of those
+
+
+def find_anchors(path: Path, run: str, node: str, passed: Passed) -> Iterator[Anchor]:
+    """The checkpoint lines of `run` on `node` in a log file, in its order. Raises NotVerifiedError."""
+    wanted = f"flopsd-checkpoint run={run} node={node} incarnation="
+    search = _Search((wanted, json.dumps(wanted)[1:-1]), path.name, passed)
+    try:
+        with path.open("rb") as raw, _opened(raw) as text:
+            first = text.read(CHUNK)
+            if first.lstrip()[:1] in ("{", "[") and _EXPORT.search(first):
+                yield from search.in_export(_Json(text, first, path.name))
+            else:
+                yield from search.in_text(text, first)
+    except (OSError, EOFError, zlib.error) as fault:
+        raise NotVerifiedError(f"cannot read the log {path}: {getattr(fault, 'strerror', None) or fault}") from fault
+
+
+def _opened(raw: IO[bytes]) -> io.TextIOWrapper:
+    """The text of a log file; bytes that are no text become replacement characters, which match nothing."""
+    plain: Any = raw
+    if plain.peek(2)[:2] == b"\x1f\x8b":
+        plain = io.BufferedReader(gzip.GzipFile(fileobj=raw))
+    utf16 = plain.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff")  # as PowerShell redirects
+    return io.TextIOWrapper(plain, encoding="utf-16" if utf16 else "utf-8-sig", errors="replace", newline="\n")
+
+
+class _Search:
+    """Finds checkpoint lines in pieces of text."""
+
+    def __init__(self, wanted: tuple[str, ...], name: str, passed: Passed) -> None:
+        self._wanted, self._name, self._passed = wanted, name, passed
+
+    def in_text(self, text: IO[str], first: str) -> Iterator[Anchor]:
+        """In plain text of any line length: pieces overlap by more than a checkpoint line."""
+        buffer, begin, line, more = first, 0, 1, True
+        while more:
+            chunk = text.read(CHUNK)
+            more = bool(chunk)
+            buffer += chunk
+            end = len(buffer) - MAX_CHECKPOINT if more else len(buffer)
+            at = buffer.find(MARK, begin)
+            counted = 0
+            while 0 <= at < end:
+                line += buffer.count("\n", counted, at)
+                counted = at
+                before = buffer[max(buffer.rfind("\n", 0, at) + 1, at - MAX_CHECKPOINT) : at]
+                time = _TIME.search(before)
+                yield from self._at(buffer, at, f"{self._name} line {line}", None, None if time is None else time[0])
+                at = buffer.find(MARK, at + 1)
+            kept = max(0, end - MAX_CHECKPOINT)  # what stands before a line on its line may hold its time
+            line += buffer.count("\n", counted, kept) if kept > counted else -buffer.count("\n", kept, counted)
+            buffer, begin = buffer[kept:], max(begin, end) - kept
+
+    def in_export(self, export: _Json) -> Iterator[Anchor]:
+        """In events of a log service."""
+        for number, event in enumerate(export.objects(), start=1):
+            texts = [value for value in event.values() if isinstance(value, str) and MARK in value]
+            if not texts:
+                continue
+            ingested_ms, time = _moment(event.get("ingestionTime")), _line_time(event.get("timestamp"))
+            for text in texts:
+                at = text.find(MARK)
+                while at >= 0:
+                    yield from self._at(text, at, f"{self._name} event {number}", ingested_ms, time)
+                    at = text.find(MARK, at + 1)
+
+    def _at(self, text: str, at: int, where: str, ingested_ms: int | None, line_time: str | None) -> Iterator[Anchor]:
+        """The checkpoint line at a place in a text, if it is wanted and whole."""
+        wanted = next((w for w in self._wanted if text.startswith(w, at)), None)
+        if wanted is None:
+            self._passed.others += 1
+            self._passed.other = self._passed.other or text[at : at + 200].split("\n")[0]
+            return
+        rest = _REST.match(text, at + len(wanted), at + len(wanted) + MAX_CHECKPOINT)
+        anchor = None if rest is None else _anchor(rest[0], where, ingested_ms, line_time)
+        if anchor is None:
+            self._passed.unreadable += 1
+        else:
+            yield anchor
+
+
+def _anchor(rest: str, where: str, ingested_ms: int | None, line_time: str | None) -> Anchor | None:
+    """What stands behind `incarnation=`; None where it is torn. The last value may be, so coverage is not read."""
+    incarnation, *pairs = rest.split(" ")
+    values = dict(pair.split("=", 1) for pair in pairs)
+    if len(values) != len(pairs) or list(values)[-1] in ("head", "low_flop", "measured_flop", "high_flop"):
+        return None
+    try:
+        low, measured, high = (
+            None if values[f"{name}_flop"] == "unknown" else parse_count(values[f"{name}_flop"])
+            for name in ("low", "measured", "high")
+        )
+        if low is None or not is_digest(values["head"]):
+            return None
+        return Anchor(
+            where,
+            parse_count(incarnation),
+            parse_count(values["records"]),
+            parse_count(values["bytes"]),
+            values["head"],
+            Figures(low, measured, high),
+            ingested_ms,
+            line_time,
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def _moment(ms: object) -> int | None:
+    """Unix milliseconds of a year with four digits, else None."""
+    return ms if isinstance(ms, int) and not isinstance(ms, bool) and 0 < ms < 253_402_300_800_000 else None
+
+
+def _line_time(timestamp: object) -> str | None:
+    ms = _moment(timestamp)
+    return None if ms is None else rfc3339(ms * 1_000_000)
+
+
+class _Json:
+    """Objects of a JSON document, of several behind one another, or of JSON Lines, one at a time.
+
+    A member named as in LIST_KEYS is gone through element by element, and any other is read whole.
+    """
+
+    def __init__(self, text: IO[str], first: str, name: str) -> None:
+        self._text, self._buffer, self._at, self._name = text, first, 0, name
+        self._decode = json.JSONDecoder(object_pairs_hook=self._unique).raw_decode
+
+    def objects(self) -> Iterator[Mapping[str, Any]]:
+        """Every object. Raises NotVerifiedError where the file is not JSON, or cut."""
+        while (char := self._peek()) != "":
+            if char == "{":
+                yield from self._members()
+            elif char == "[":
+                yield from self._elements(whole=False)
+            else:
+                self._refuse("it goes on with something else than JSON")
+
+    def _elements(self, *, whole: bool) -> Iterator[Mapping[str, Any]]:
+        self._at += 1
+        while (char := self._peek()) != "]":
+            if char == "{" and not whole:
+                yield from self._members()
+            elif isinstance(value := self._value(), dict):
+                yield value
+            if self._peek() == ",":
+                self._at += 1
+            elif self._peek() != "]":
+                self._refuse("a list is cut")
+        self._at += 1
+
+    def _members(self) -> Iterator[Mapping[str, Any]]:
+        self._at += 1
+        found: list[tuple[str, Any]] = []
+        while self._peek() != "}":
+            key = self._value() if self._peek() == '"' else self._refuse("an object is cut")
+            if self._peek() != ":":
+                self._refuse("an object is cut")
+            self._at += 1
+            if key in LIST_KEYS and self._peek() == "[":
+                yield from self._elements(whole=True)
+            else:
+                found.append((key, self._value()))
+            if self._peek() == ",":
+                self._at += 1
+            elif self._peek() != "}":
+                self._refuse("an object is cut")
+        self._at += 1
+        yield self._unique(found)
+
+    def _peek(self) -> str:
+        """The next character that is not white space; empty at the end."""
+        while (found := _NOT_SPACE.search(self._buffer, self._at)) is None:
+            self._at = len(self._buffer)
+            if not self._more():
+                return ""
+        self._at = found.start()
+        return found[0]
+
+    def _value(self) -> Any:
+        self._peek()
+        while True:
+            try:
+                value, end = self._decode(self._buffer, self._at)
+                if end == len(self._buffer) and self._more():
+                    continue  # a number at the buffer's end may go on
+                self._at = end
+                return value
+            except RecursionError:
+                self._refuse("it is nested too deeply")
+            except ValueError as fault:
+                if len(self._buffer) - self._at > MAX_EVENT or not self._more():
+                    self._refuse(str(fault)[:80])
+
+    def _more(self) -> bool:
+        chunk = self._text.read(CHUNK)
+        if chunk:
+            self._buffer, self._at = self._buffer[self._at :] + chunk, 0
+        return bool(chunk)
+
+    def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            self._refuse("an object names one of its members twice")
+        return found
+
+    def _refuse(self, why: str) -> NoReturn:
+        raise NotVerifiedError(
+            f"the log {self._name} begins as JSON and is not all JSON: {why}", hint="export it again, whole"
+        )

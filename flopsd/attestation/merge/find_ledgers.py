@@ -1,0 +1,81 @@
+"""The ledgers that arguments name: files, folders, globs, archives and S3, one after the other."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from flopsd.attestation.merge.archives import in_archive
+from flopsd.attestation.merge.ledger_folders import (
+    ARCHIVE_ENDINGS,
+    Found,
+    Note,
+    final_of,
+    in_folder,
+    is_at,
+    is_earlier_state,
+)
+from flopsd.attestation.merge.s3_ledgers import SCHEME, in_s3
+from flopsd.errors import LedgerError
+
+
+def find_ledgers(arguments: Sequence[str], temporary: Path, note: Note, but: Path | None = None) -> Iterator[Found]:
+    """Every ledger that `arguments` name, `but` left out. What had to be fetched or unpacked is on disk below
+    `temporary` until the next one is asked for.
+
+    Raises LedgerError for an argument that names nothing, and for what cannot be read.
+    """
+    named = {Path(argument) for argument in arguments}
+    for argument in arguments:
+        if argument.startswith(SCHEME):
+            found = in_s3(argument, temporary, note)
+        else:
+            paths = _paths(argument)
+            kept = list(_without_earlier(paths, named | {Path(path) for path in paths}, note))
+            if paths and not kept:
+                continue
+            found = (one for path in kept for one in _at(path, temporary, note, but))
+        nothing = True
+        try:
+            for one in found:
+                nothing = False
+                yield one
+        except OSError as fault:
+            raise LedgerError(f"cannot read {fault.filename or argument}: {fault.strerror or fault}") from fault
+        if nothing:
+            raise LedgerError(
+                f"there is no ledger in {argument}", hint="a ledger is a signed .json file with its journal beside it"
+            )
+
+
+def _paths(argument: str) -> list[str]:
+    if os.path.exists(argument):
+        return [argument]
+    matches = sorted(glob.glob(argument, recursive=True)) if glob.has_magic(argument) else []
+    if not matches:
+        raise LedgerError(f"there is no file, folder or match of {argument!r}")
+    return matches
+
+
+def _without_earlier(paths: list[str], named: set[Path], note: Note) -> Iterator[str]:
+    """As a shell names all files of a folder: rolling ledgers go where the one that the run ended with is named too."""
+    for path in paths:
+        final = final_of(Path(path).name)
+        if final is not None and Path(path).with_name(final) in named and is_earlier_state(Path(path)):
+            note(f"{path} is an earlier state of the ledger beside it, and was passed over")
+        else:
+            yield path
+
+
+def _at(argument: str, temporary: Path, note: Note, but: Path | None) -> Iterator[Found]:
+    path = Path(argument)
+    if path.is_dir():
+        yield from in_folder(path, f"{path}/", note, but)
+    elif path.name.endswith(ARCHIVE_ENDINGS):
+        with TemporaryDirectory(dir=temporary) as folder:
+            yield from in_archive(path, argument, Path(folder), note)
+    elif but is None or not is_at(path, but):
+        yield Found(path, "" if path.parent == Path(".") else f"{path.parent}/", asked=True)

@@ -1,0 +1,212 @@
+"""Merging, whole: find the children, verify each, refuse what does not fit together, add up, sign."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from flopsd import __version__
+from flopsd.attestation.ledger_files import public_key_beside
+from flopsd.attestation.merge.find_ledgers import find_ledgers
+from flopsd.attestation.merge.ledger_folders import Note
+from flopsd.attestation.merge.read_child import Child, ChildReader
+from flopsd.attestation.merge.spool import Spool
+from flopsd.attestation.merge.streamed_envelope import Lines, sign_statement
+from flopsd.attestation.signing.keys import load_public, load_signer
+from flopsd.attestation.verify import read_ledger, statement_in
+from flopsd.core.envelope import parse_envelope
+from flopsd.core.ledger.completeness import Completeness
+from flopsd.core.ledger.merged_statement import (
+    JOB,
+    LINEAGE,
+    MergeFacts,
+    Merging,
+    merged_statement,
+    subject_of,
+)
+from flopsd.core.ledger.overlap import refuse_double
+from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.settings.data_files import Tables, load_policies
+from flopsd.system.atomic_files import replace_file
+from flopsd.system.clock import Clock, rfc3339
+
+
+@dataclass(frozen=True, slots=True)
+class MergeRequest:
+    """What to merge, whom to trust, and where to write. `nodes` is how many a job had, where no ledger says."""
+
+    arguments: Sequence[str]
+    trust: Sequence[str]
+    key_uri: str
+    ledger: Path
+    kind: str = JOB
+    lineage: str | None = None
+    nodes: int | None = None
+    allow_incomplete: bool = False
+    allow_replay: bool = False
+    peaks_file: str | None = None
+    policy_files: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What merging left behind. `predicate` is without its lists of nodes and children."""
+
+    ledger: Path
+    public_key: Path
+    payload_sha256: str
+    ledgers: int
+    completeness: Completeness
+    predicate: Mapping[str, Any]
+    policies: Sequence[str] = ()  # files that it was judged by, beside the packaged ones
+
+
+def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
+    """Merge into `request.ledger`, which appears last and whole. `note` gets what a person should know.
+
+    Memory grows by names only: of each node its name and attempts, and once the payload that is signed.
+    Raises LedgerError, NotVerifiedError, SigningKeyError.
+    """
+    key = load_signer(request.key_uri)
+    _refuse_overwriting(request.ledger, key.public_pem)
+    trust = [load_public(file) for file in request.trust]
+    reader = ChildReader(
+        request.kind, trust, Tables(request.peaks_file, request.policy_files), allow_replay=request.allow_replay
+    )
+    try:
+        request.ledger.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix="flopsd-merge-") as name, Spool(Path(name)) as spool:
+            temporary = Path(name)
+            first = _take_in(request, reader, spool, temporary, note)
+            refuse_double(spool.claimed())
+            job = request.kind == JOB
+            merging = Merging(
+                MergeFacts(
+                    request.kind,
+                    dict(first.run) if job else None,
+                    first.roster if job else (),
+                    request.lineage,
+                    request.nodes,
+                    __version__,
+                    rfc3339(clock.wall_ns()),
+                    load_policies(request.policy_files),
+                )
+            )
+            _add_up(merging, spool, temporary / "nodes")
+            completeness = merging.completeness()
+            _refuse_holes(completeness, request)
+            children = Lines(lambda: (entry for entry, _ in spool.entries()))
+            subject = Lines(lambda: (json.dumps(subject_of(json.loads(entry))) for entry, _ in spool.entries()))
+            nodes = Lines(lambda: _lines(temporary / "nodes"))
+            predicate = merging.predicate(nodes, children)
+            digest = sign_statement(merged_statement(subject, predicate), key, request.ledger, temporary)
+        public_key = public_key_beside(request.ledger)
+        replace_file(public_key, key.public_pem)
+    except sqlite3.Error as fault:
+        raise LedgerError(
+            f"cannot keep the children in the temporary folder: {fault}",
+            hint="let TMPDIR name a folder on a disk with room",
+        ) from fault
+    except OSError as fault:
+        raise LedgerError(
+            f"cannot write the ledger {request.ledger}: {fault.strerror or fault}",
+            hint="give --ledger a place on a disk with room",
+        ) from fault
+    told = {name: value for name, value in predicate.items() if name not in ("nodes", "children")}
+    return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, told, request.policy_files)
+
+
+def _refuse_overwriting(ledger: Path, public_pem: bytes) -> None:
+    """Only what merging put there is replaced: a node's ledger or another's key is evidence."""
+    beside, hint = public_key_beside(ledger), "nothing was changed; give --ledger another name"
+    if ledger.is_dir():
+        raise LedgerError(f"{ledger} is a folder", hint=f"--ledger names a file, such as {ledger / 'job.json'}")
+    if beside == ledger:
+        raise LedgerError(f"{ledger} would be the ledger and its public key at once", hint="let its name end in .json")
+    if ledger.exists() and not _is_merged(ledger):
+        raise LedgerError(f"{ledger} is there, and is no merged ledger", hint=hint)
+    if beside.exists() and beside.read_bytes() != public_pem:
+        raise LedgerError(f"{beside} is there, and is the public key of another", hint=hint)
+
+
+def _is_merged(ledger: Path) -> bool:
+    try:
+        told = statement_in(parse_envelope(read_ledger(ledger)))["predicate"]
+    except NotVerifiedError:
+        return False
+    return told.get("kind") in (JOB, LINEAGE)
+
+
+def _take_in(request: MergeRequest, reader: ChildReader, spool: Spool, temporary: Path, note: Note) -> Child:
+    """Verify every child and keep what is needed of it; gives the first."""
+    first: tuple[Child, str] | None = None
+    others = 0
+    for found in find_ledgers(request.arguments, temporary, note, but=request.ledger.resolve()):
+        try:
+            child = reader.read(found)
+        except OSError as fault:
+            raise LedgerError(f"cannot read {found.label}: {fault.strerror or fault}") from fault
+        if child is None:
+            others += 1
+            continue
+        if first is None:
+            first = child, found.label
+        elif request.kind == JOB:
+            _refuse_mixed(first, (child, found.label))
+        spool.add(child.entry, found.label, child.claims)
+    if others:
+        note(f"{others} signed statements that are no ledgers of flopsd were passed over")
+    if first is None:
+        raise LedgerError("there is no ledger to merge")
+    return first[0]
+
+
+def _refuse_mixed(first: tuple[Child, str], other: tuple[Child, str]) -> None:
+    (one, where), (two, there) = first, other
+    for name in ("id", "jobName", "jobArn", "platform"):
+        if one.run[name] != two.run[name]:
+            raise LedgerError(
+                f"{there} is of another job than {where}: its run's {name} is {two.run[name]!r}, not {one.run[name]!r}",
+                hint="merge each job by itself, and the jobs with --kind lineage; "
+                "nodes of one job that no platform names share a --run-id",
+            )
+    if one.roster != two.roster:
+        raise LedgerError(
+            f"{there} has another roster than {where}: {_roster(two.roster)} instead of {_roster(one.roster)}",
+            hint="all nodes of a job are told the same roster; one of the two is of another job",
+        )
+
+
+def _roster(roster: Sequence[str]) -> str:
+    return f"{len(roster)} nodes ({', '.join(roster[:3])}{', …' if len(roster) > 3 else ''})" if roster else "none"
+
+
+def _add_up(merging: Merging, spool: Spool, nodes: Path) -> None:
+    with nodes.open("w", encoding="ascii") as file:
+        for line, label in spool.entries():
+            finished = merging.add(json.loads(line), label)
+            if finished is not None:
+                file.write(json.dumps(finished) + "\n")
+        if (last := merging.last_node()) is not None:
+            file.write(json.dumps(last) + "\n")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    with path.open(encoding="ascii") as file:
+        for line in file:
+            yield line.rstrip("\n")
+
+
+def _refuse_holes(completeness: Completeness, request: MergeRequest) -> None:
+    if completeness.complete is False and not request.allow_incomplete:
+        raise LedgerError(
+            f"the {request.kind} is not whole: {completeness.told}",
+            hint="give these ledgers too; --allow-incomplete merges without them, and without an upper bound"
+            if request.kind == JOB
+            else "merge these jobs again with all ledgers; --allow-incomplete goes on, without an upper bound",
+        )

@@ -1,0 +1,162 @@
+"""Ledgers under an `s3://bucket/prefix`: listed page by page, fetched one by one. Needs the extra `s3`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from flopsd.attestation.merge.archives import in_archive
+from flopsd.attestation.merge.ledger_folders import (
+    ARCHIVE_ENDINGS,
+    JOURNAL_ENDING,
+    LEDGER_ENDING,
+    PEAKS_ENDING,
+    Found,
+    Note,
+    final_of,
+    is_earlier_state,
+    most_bytes,
+    says_it_is_a_ledger,
+    told_passed_over,
+)
+from flopsd.errors import LedgerError
+
+SCHEME = "s3://"
+ATTEMPTS = 4
+CONNECT_SECONDS, READ_SECONDS = 5, 60
+_CHUNK = 1 << 20
+
+
+def in_s3(url: str, temporary: Path, note: Note) -> Iterator[Found]:
+    """The ledgers under `url`, or in the one archive that it names. Each is on disk until the next is asked for.
+
+    Raises LedgerError.
+    """
+    bucket, _, prefix = url.removeprefix(SCHEME).partition("/")
+    if not bucket:
+        raise LedgerError(f"{url!r} names no bucket", hint="write s3://bucket/prefix")
+    store = _Store(bucket)
+    if prefix.endswith(ARCHIVE_ENDINGS):
+        with TemporaryDirectory(dir=temporary) as folder:
+            archive = Path(folder) / "archive.tar.gz"
+            store.fetch(prefix, archive, None)
+            yield from in_archive(archive, url, Path(folder), note)
+        return
+    yield from _under(store, prefix, temporary, note)
+
+
+def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[Found]:
+    archives = listed = rolling = 0
+    journals: set[str] = set()
+    for key, size in store.keys(prefix):
+        listed += 1
+        folder, _, name = key.rpartition("/")
+        archives += name.endswith(ARCHIVE_ENDINGS)
+        if name.endswith(JOURNAL_ENDING):
+            journals.add(key.removesuffix(JOURNAL_ENDING))
+        elif name.endswith(LEDGER_ENDING) and not name.startswith("."):
+            stem = key.removesuffix(LEDGER_ENDING)
+            has_journal = stem in journals
+            journals.discard(stem)
+            if not has_journal and size > (most_bytes(name) or 0):
+                continue
+            with TemporaryDirectory(dir=temporary) as place:
+                ledger = Path(place) / name
+                store.fetch(key, ledger, most_bytes(name))
+                if not has_journal and not says_it_is_a_ledger(ledger):
+                    continue
+                for ending in (JOURNAL_ENDING, PEAKS_ENDING):
+                    part = ledger.with_name(ledger.stem + ending)
+                    store.fetch(stem + ending, part, most_bytes(part.name), needed=False)
+                if _went_on(store, folder, ledger):
+                    rolling += 1
+                    continue
+                yield Found(ledger, f"{store.name}/{folder}/" if folder else f"{store.name}/", False)
+    lone = min(journals, default="")
+    if lone:
+        raise LedgerError(
+            f"the journal {store.name}/{lone}{JOURNAL_ENDING} has no ledger beside it",
+            hint="seal it (`flopsd seal`), or take it away if it is of another job",
+        )
+    told_passed_over(rolling, f"{store.name}/{prefix}", note)
+    if archives:
+        note(f"{store.name}/{prefix} holds {archives} archives, which were not opened; name those that hold ledgers")
+    if not listed:
+        raise LedgerError(f"there is nothing under {store.name}/{prefix}")
+
+
+def _went_on(store: _Store, folder: str, ledger: Path) -> bool:
+    """Whether a rolling ledger's run went on to the one beside it."""
+    final = final_of(ledger.name)
+    if final is None:
+        return False
+    for name in (final, final.removesuffix(LEDGER_ENDING) + JOURNAL_ENDING):
+        key = f"{folder}/{name}" if folder else name
+        store.fetch(key, ledger.with_name(name), most_bytes(name), needed=False)
+    return is_earlier_state(ledger)
+
+
+class _Store:
+    """One bucket. Every failure is a LedgerError that names the object."""
+
+    def __init__(self, bucket: str) -> None:
+        try:
+            import boto3
+            from botocore.config import Config
+        except ImportError as fault:
+            raise LedgerError(
+                "reading from S3 needs the packages of the extra 's3'", hint="pip install 'flopsd[s3]'"
+            ) from fault
+        self.bucket, self.name = bucket, f"{SCHEME}{bucket}"
+        config = Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+        )
+        with self._told(""):
+            self._client: Any = boto3.client("s3", config=config)
+
+    def keys(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Names and sizes of the objects under a prefix, in S3's order."""
+        with self._told(prefix):
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+                for found in page.get("Contents", ()):
+                    yield found["Key"], found["Size"]
+
+    def fetch(self, key: str, path: Path, most: int | None, *, needed: bool = True) -> None:
+        """Write an object to `path`. One that is not there is a fault only if it is `needed`."""
+        with self._told(key):
+            try:
+                answer = self._client.get_object(Bucket=self.bucket, Key=key)
+            except self._client.exceptions.NoSuchKey:
+                if needed:
+                    raise
+                return
+            if most is not None and answer["ContentLength"] > most:
+                raise LedgerError(
+                    f"{self.name}/{key} has {answer['ContentLength']} bytes, more than the {most} allowed"
+                )
+            with closing(answer["Body"]) as body, path.open("wb") as file:
+                for chunk in body.iter_chunks(_CHUNK):
+                    file.write(chunk)
+
+    @contextmanager
+    def _told(self, key: str) -> Iterator[None]:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (BotoCoreError, ClientError, ValueError) as fault:  # the last for an endpoint that is no URL
+            raise LedgerError(
+                f"cannot read {self.name}/{key}: {fault}",
+                hint="the role needs s3:ListBucket and s3:GetObject; the region comes from AWS_REGION or the profile, "
+                "an endpoint such as https://minio:9000 from AWS_ENDPOINT_URL_S3",
+            ) from fault
+        except OSError as fault:
+            raise LedgerError(
+                f"cannot keep {self.name}/{key} on disk: {fault.strerror or fault}",
+                hint="let TMPDIR name a folder on a disk with room",
+            ) from fault

@@ -1,0 +1,63 @@
+"""Children and their claims on disk, so that memory does not grow with them; they come back sorted."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from flopsd.core.ledger.child_entry import Entry, sort_key
+from flopsd.core.ledger.overlap import Claim, Claimed
+
+CACHE_KIB = 4096
+_SCHEMA = """
+CREATE TABLE child (number INTEGER PRIMARY KEY, run TEXT, rank INTEGER, node TEXT, sha256 TEXT, label TEXT, entry TEXT);
+CREATE TABLE claim (what INTEGER, key TEXT, child INTEGER, claim TEXT);
+"""
+_ORDER = "child.run, child.rank, child.node, child.sha256, child.label"
+
+
+class Spool:
+    """A table on disk that is gone with its folder. Raises sqlite3.Error where the disk does not hold it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._base = sqlite3.connect(folder / "children.sqlite", isolation_level=None)
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", "temp_store=FILE", f"cache_size=-{CACHE_KIB}"):
+            self._base.execute(f"PRAGMA {pragma}")
+        self._base.executescript(_SCHEMA)
+        self._base.execute("BEGIN")
+        self.count = 0
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._base.close()
+
+    def add(self, entry: Entry, label: str, claims: Iterable[Claim]) -> None:
+        """Keep a child, what it claims, and how messages name it."""
+        shown = label.encode(errors="backslashreplace").decode()  # a file's name need not be text
+        row = (*sort_key(entry), shown, json.dumps(entry, separators=(",", ":")))
+        self._base.execute("INSERT INTO child VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
+        self.count += 1
+        self._base.executemany(
+            "INSERT INTO claim VALUES (?, ?, ?, ?)",
+            (
+                (c.what, c.key, self.count, json.dumps([c.boot_id, c.begin_ns, c.end_ns, c.wall_offset_ns]))
+                for c in claims
+            ),
+        )
+
+    def entries(self) -> Iterator[tuple[str, str]]:
+        """Every child's entry as one line of JSON, and its label, in the order of `sort_key`."""
+        yield from self._base.execute(f"SELECT entry, label FROM child ORDER BY {_ORDER}")
+
+    def claimed(self) -> Iterator[Claimed]:
+        """Every claim, sorted by what and key."""
+        rows = self._base.execute(
+            "SELECT what, key, claim, child.number, child.label FROM claim JOIN child ON claim.child = child.number"
+            f" ORDER BY what, key, {_ORDER}"
+        )
+        for what, key, claim, number, label in rows:
+            yield Claimed(Claim(what, key, *json.loads(claim)), number, label)

@@ -1,0 +1,89 @@
+"""A signed statement with long lists in it, written without holding them: payload first, then the envelope."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from flopsd.attestation.signing.base import SigningKey
+from flopsd.attestation.signing.dsse import sign_message
+from flopsd.core.envelope import MAX_ENVELOPE_BYTES
+from flopsd.core.ledger.statement import PAYLOAD_TYPE
+from flopsd.errors import LedgerError
+from flopsd.system.atomic_files import replacing
+
+_ROOM = 128  # before the payload, for the prefix of what is signed, which holds the payload's length
+_CHUNK = 3 * 65536
+
+
+class Lines:
+    """A list whose items come one by one as lines of JSON."""
+
+    def __init__(self, lines: Callable[[], Iterable[str]]) -> None:
+        self.lines = lines
+
+
+def write_json(out: IO[bytes], value: Any, depth: int = 0) -> None:
+    """JSON as `encode` lays it out, with an item of `Lines` on each line."""
+    pad = " " * depth
+    if isinstance(value, Lines):
+        between = "["
+        for line in value.lines():
+            out.write(f"{between}\n{pad} {line}".encode("ascii"))
+            between = ","
+        out.write(b"[]" if between == "[" else f"\n{pad}]".encode("ascii"))
+    elif isinstance(value, Mapping) and depth < 2 and value:
+        between = "{"
+        for name, item in value.items():
+            out.write(f"{between}\n{pad} {json.dumps(name)}: ".encode("ascii"))
+            write_json(out, item, depth + 1)
+            between = ","
+        out.write(f"\n{pad}}}".encode("ascii"))
+    else:
+        out.write(json.dumps(value, indent=1, allow_nan=False).replace("\n", f"\n{pad}").encode("ascii"))
+
+
+def sign_statement(statement: Mapping[str, Any], key: SigningKey, ledger: Path, folder: Path) -> str:
+    """Write the signed `statement` to `ledger`, which appears whole or not at all; gives its payload's SHA-256.
+
+    Raises LedgerError where it would be larger than a verifier reads. Memory: the payload, once, since
+    Ed25519 signs no stream.
+    """
+    with (folder / "payload").open("w+b") as file:
+        file.seek(_ROOM)
+        write_json(file, statement)
+        file.write(b"\n")
+        size = file.tell() - _ROOM
+        if size * 4 // 3 + 4096 > MAX_ENVELOPE_BYTES:
+            raise LedgerError(
+                f"the merged ledger would have {size * 4 // 3} bytes, more than the {MAX_ENVELOPE_BYTES} of a ledger",
+                hint="merge the parts of the job into several ledgers",
+            )
+        prefix = f"DSSEv1 {len(PAYLOAD_TYPE)} {PAYLOAD_TYPE} {size} ".encode("ascii")
+        file.seek(_ROOM - len(prefix))
+        file.write(prefix)
+        file.seek(_ROOM - len(prefix))
+        signed = file.read()
+        signature = sign_message(signed, key)
+        digest = hashlib.sha256(memoryview(signed)[len(prefix) :]).hexdigest()
+        del signed
+        file.seek(_ROOM)
+        with replacing(ledger) as out:
+            _write_envelope(out, file, key.public.keyid, signature)
+    return digest
+
+
+def _write_envelope(out: IO[bytes], payload: IO[bytes], keyid: str, signature: bytes) -> None:
+    """Byte for byte what `encode_envelope` gives."""
+    out.write(b'{\n "payload": "')
+    while chunk := payload.read(_CHUNK):
+        out.write(base64.b64encode(chunk))
+    rest = {
+        "payloadType": PAYLOAD_TYPE,
+        "signatures": [{"keyid": keyid, "sig": base64.b64encode(signature).decode("ascii")}],
+    }
+    out.write(b'",\n ' + json.dumps(rest, indent=1).encode("ascii").removeprefix(b"{\n ") + b"\n")

@@ -1,0 +1,127 @@
+"""Sealing: a journal becomes a signed ledger, with journal and public key beside it. Needs the extra `seal`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flopsd import __version__
+from flopsd.attestation.evidence.collect import collect, stamp
+from flopsd.attestation.ledger_files import Exhibits, journal_beside, place, public_key_beside, turn
+from flopsd.attestation.signing.dsse import sign
+from flopsd.attestation.signing.keys import load_signer
+from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.statement import SealFacts, encode, figures_of, statement
+from flopsd.core.model import Figures
+from flopsd.errors import JournalDamagedError, LedgerError
+from flopsd.journal.sealed_prefix import longest_prefix, read_durable
+from flopsd.settings.data_files import Tables
+from flopsd.settings.evidence_kinds import Wanted
+from flopsd.settings.load import is_packaged
+from flopsd.system.clock import Clock, rfc3339
+
+log = logging.getLogger("flopsd")
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """What sealing left behind."""
+
+    ledger: Path
+    journal: Path
+    public_key: Path
+    figures: Figures
+    replay: bool
+    ended: bool = True  # false: the run went on, or was killed
+    run: str = ""
+    node: str = ""
+    timestamp: str = ""  # when it was stamped or why not; empty: nobody was asked
+    policies: tuple[Path, ...] = ()  # those that whoever verifies has to be given; a peak table lies beside
+
+
+def seal_journal(
+    journal: Path,
+    key_uri: str,
+    ledger: Path,
+    clock: Clock,
+    peaks_file: str | None = None,
+    wanted: Wanted | None = None,
+    policy_files: Sequence[str] = (),
+    *,
+    live: bool = False,
+    rolling: bool = False,
+    lock: Path | None = None,
+) -> Sealed:
+    """Seal `journal` into `ledger`, with journal and public key beside it; the ledger appears last, whole.
+
+    `peaks_file` is the peak table of the run where that is not a packaged one; it is then laid beside too.
+    `wanted` is the evidence to collect, in bounded time; None: none is named, not even as absent.
+    `live`: the journal may be growing or torn, and its longest valid prefix is sealed. `rolling`: only over a ledger
+    that covers less. `lock`: a file that sealers of one state folder take turns by.
+    Raises LedgerError, JournalError, SigningKeyError, PeakTableError.
+    """
+    key = load_signer(key_uri)
+    log.info("sealing with %s, key id %s", key.describe(), key.public.keyid)
+    ledger = ledger.absolute()
+    sealed = longest_prefix(read_durable(journal))
+    if sealed.reason and not live:
+        raise JournalDamagedError(sealed.reason)
+    history = read_history(sealed.records())
+    if not history.incarnations:
+        raise LedgerError(f"the journal {journal} is empty: there is nothing to seal")
+    sha256 = one_peak_table(history)
+    tables = Tables(peaks_file, policy_files)
+    with _as_flopsd_writes_it(journal):
+        table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
+        figures = figures_of(history, table)
+    evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
+    seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, policies)
+    with _as_flopsd_writes_it(journal):
+        payload = encode(statement(history, table, sealed.facts, seal))
+    data, timestamp = sign(payload, key), ""
+    if wanted is not None:
+        data, timestamp = stamp(data, wanted, clock)
+    try:
+        peaks = Path(peaks_file).read_bytes() if peaks_file is not None and not is_packaged(sha256) else None
+        with turn(lock, clock):
+            place(ledger, Exhibits(data, sealed.data, key.public_pem, peaks), clock, only_longer=rolling)
+    except OSError as fault:
+        raise LedgerError(
+            f"cannot write the ledger {ledger}: {fault.strerror}",
+            hint="the journal is kept; run `flopsd seal` again with another --ledger",
+        ) from fault
+    return Sealed(
+        ledger,
+        journal_beside(ledger),
+        public_key_beside(ledger),
+        figures,
+        history.replay is not None,
+        history.ended,
+        history.run,
+        history.node,
+        timestamp,
+        tuple(Path(file).absolute() for file in policy_files),
+    )
+
+
+@contextmanager
+def _as_flopsd_writes_it(journal: Path) -> Iterator[None]:
+    """What no daemon wrote can break the arithmetic, however well it is chained. Raises JournalDamagedError."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as fault:
+        raise JournalDamagedError(f"the journal {journal} is not what flopsd writes: {fault!r:.200}") from fault
+
+
+def one_peak_table(history: History) -> str:
+    """The SHA-256 of the peak table that all incarnations used. Raises LedgerError where they differ."""
+    tables = sorted({str(incarnation.begin["peaks_sha256"]) for incarnation in history.incarnations})
+    if len(tables) != 1:
+        raise LedgerError(
+            f"the run was metered with {len(tables)} different peak tables",
+            hint="its incarnations cannot stand in one ledger; give the run one table or two run ids",
+        )
+    return tables[0]

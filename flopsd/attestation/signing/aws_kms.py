@@ -1,0 +1,160 @@
+"""Keys in AWS KMS. Only a digest leaves the host, and the key never leaves KMS. Needs the extra `kms`.
+
+    awskms:KEY[?public=PATH]    KEY: key id, key ARN, alias/NAME or alias ARN
+
+The rights needed are kms:Sign and kms:GetPublicKey; with `public`, the PEM file of the public key, kms:Sign is enough.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flopsd.attestation.signing.base import SigningKey
+from flopsd.attestation.signing.key_uri import as_text, attributes
+from flopsd.attestation.signing.public_key import PublicKey, need_extra, read_public, usable
+from flopsd.errors import SigningKeyError
+
+# SageMaker kills a job 120 s after SIGTERM; a KMS that does not answer must leave time to save the journal.
+TIMEOUT_SECONDS = 2
+MAX_ATTEMPTS = 2
+NEEDS_EXTRA = "keys in AWS KMS need the package of the extra 'kms'", "pip install 'flopsd[kms]'"
+_ARN = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):[0-9]{12}:(?:key|alias)/.+")
+_DENIED = {
+    "GetPublicKey": "grant kms:GetPublicKey, or give the public key: awskms:KEY?public=PATH",
+    "Sign": "grant kms:Sign on this key",
+}
+
+
+@dataclass(frozen=True)
+class KmsKey(SigningKey):
+    """A P-256 key in AWS KMS."""
+
+    key_id: str
+    region: str
+    _client: Any = field(repr=False)
+
+    def sign(self, message: bytes) -> bytes:
+        """ECDSA over the SHA-256 of `message`, DER. Raises SigningKeyError."""
+        answer = _ask(
+            self._client,
+            "Sign",
+            KeyId=self.key_id,
+            Message=hashlib.sha256(message).digest(),
+            MessageType="DIGEST",  # RAW ends at 4096 bytes
+            SigningAlgorithm="ECDSA_SHA_256",
+        )
+        return bytes(answer["Signature"])
+
+    def describe(self) -> str:
+        return f"the P-256 key {self.key_id} in AWS KMS, region {self.region}"
+
+
+def load_kms(rest: str, environment: Mapping[str, str]) -> KmsKey:
+    """The KMS key that follows `awskms:` in a key URI. Raises SigningKeyError."""
+    need_extra()
+    key_id, given = key_and_public(rest)
+    public = None if given is None else read_public(given)
+    if public is not None and public.type != "p256":
+        raise SigningKeyError(f"{given} is an {public.type} key; keys in AWS KMS are P-256 keys")
+    client, region = _client(key_id, environment)
+    if public is None:
+        public = _ask_public(client, key_id)
+    return KmsKey(public, key_id, region, client)
+
+
+def key_and_public(rest: str) -> tuple[str, str | None]:
+    """The key that `awskms:` names, and the file of its public half if one is named. Raises SigningKeyError."""
+    key_id, _, query = rest.partition("?")
+    given = as_text(attributes(query, "&", ("public",), "awskms"), "public", "awskms")
+    if not key_id or key_id.startswith("/"):
+        raise SigningKeyError(
+            f"awskms:{key_id} names no key", hint="write awskms:alias/NAME, or a key id or an ARN after awskms:"
+        )
+    return key_id, given
+
+
+def _ask_public(client: Any, key_id: str) -> PublicKey:
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+    answer = _ask(client, "GetPublicKey", KeyId=key_id)
+    where = f"the KMS key {key_id}"
+    if answer.get("KeyUsage") != "SIGN_VERIFY":
+        raise SigningKeyError(
+            f"{where} is for {answer.get('KeyUsage')}", hint="create it with key usage SIGN_VERIFY, ECC_NIST_P256"
+        )
+    try:
+        public = load_der_public_key(answer["PublicKey"])
+    except (ValueError, UnsupportedAlgorithm) as fault:
+        raise SigningKeyError(
+            f"{where} ({answer.get('KeySpec')}) is of a kind that is not supported here",
+            hint="create it with key spec ECC_NIST_P256",
+        ) from fault
+    # By the curve of the key itself: what KMS lists as signing algorithms is the same for secp256k1.
+    found = usable(public, where)
+    if found.type != "p256":
+        raise SigningKeyError(
+            f"{where} signs no digests, and a ledger is longer than the 4096 bytes that KMS signs whole",
+            hint="create it with key spec ECC_NIST_P256",
+        )
+    return found
+
+
+def _client(key_id: str, environment: Mapping[str, str]) -> tuple[Any, str]:
+    """A client of KMS in the region of the key's ARN, else of the AWS configuration, else $AWS_REGION."""
+    try:
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+        from botocore.session import get_session
+    except ImportError as fault:
+        raise SigningKeyError(NEEDS_EXTRA[0], hint=NEEDS_EXTRA[1]) from fault
+    config = Config(
+        connect_timeout=TIMEOUT_SECONDS,
+        read_timeout=TIMEOUT_SECONDS,
+        retries={"total_max_attempts": MAX_ATTEMPTS, "mode": "standard"},
+    )
+    arn = _ARN.fullmatch(key_id)
+    try:
+        session = get_session()
+        region = arn[1] if arn else session.get_config_variable("region") or environment.get("AWS_REGION")
+        if not region:
+            raise SigningKeyError(
+                f"the AWS region of the KMS key {key_id} is not known", hint="give the key's ARN, or set AWS_REGION"
+            )
+        return session.create_client("kms", region_name=region, config=config), region
+    except (BotoCoreError, ValueError) as fault:  # ValueError: AWS_ENDPOINT_URL_KMS is no URL
+        raise SigningKeyError(f"AWS KMS cannot be asked: {fault}") from fault
+
+
+def _ask(client: Any, operation: str, **arguments: Any) -> Mapping[str, Any]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    call = client.sign if operation == "Sign" else client.get_public_key
+    try:
+        answer: Mapping[str, Any] = call(**arguments)
+    except ClientError as fault:
+        error = fault.response.get("Error", {})
+        code, said = str(error.get("Code")), " ".join(str(error.get("Message")).split())[:300]
+        raise SigningKeyError(
+            f"AWS KMS refuses {operation} with {arguments['KeyId']}: {code}: {said}", hint=_hint(operation, code)
+        ) from fault
+    except BotoCoreError as fault:
+        raise SigningKeyError(
+            f"AWS KMS does not answer {operation}: {fault}",
+            hint="check credentials, region and network, and the VPC endpoint for KMS where there is no internet",
+        ) from fault
+    return answer
+
+
+def _hint(operation: str, code: str) -> str:
+    if "AccessDenied" in code or code == "403":
+        return _DENIED[operation]
+    if code == "NotFoundException":
+        return "check the key's name, the account and the region"
+    if code in ("ThrottlingException", "KMSInternalException", "DependencyTimeoutException"):
+        return "try again: nothing is wrong with the key"
+    return "the key must be enabled, and of the kind ECC_NIST_P256, SIGN_VERIFY"

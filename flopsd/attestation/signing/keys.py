@@ -1,0 +1,57 @@
+"""Private keys by URI. What a scheme needs is imported only when a key of it is used.
+
+file:PATH, PATH    a PEM file, Ed25519 or P-256, encrypted or not
+awskms:KEY         AWS KMS, P-256: key id, ARN or alias                   (extra `kms`)
+pkcs11:...         an HSM, smart card or other token, P-256, as RFC 7512   (extra `hsm`)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from flopsd.attestation.signing.base import SigningKey
+from flopsd.attestation.signing.key_uri import FORMS, scheme_of
+from flopsd.attestation.signing.pem import load_pem, make_pem
+from flopsd.attestation.signing.public_key import load_public
+from flopsd.errors import SigningKeyError
+
+__all__ = ["DEFAULT_KEY_NAME", "SigningKey", "ensure_key", "load_public", "load_signer"]
+
+DEFAULT_KEY_NAME = "flopsd-key.pem"
+
+
+def load_signer(uri: str, environment: Mapping[str, str] = os.environ) -> SigningKey:
+    """The private key of a key URI, with its secrets from `environment`. Raises SigningKeyError."""
+    scheme, rest = scheme_of(uri)
+    if scheme == "file":
+        return load_pem(Path(rest), environment)
+    if scheme == "awskms":
+        from flopsd.attestation.signing.aws_kms import load_kms
+
+        return load_kms(rest, environment)
+    if scheme == "pkcs11":
+        from flopsd.attestation.signing.pkcs11 import load_token_key
+
+        return load_token_key(rest, environment)
+    raise SigningKeyError(f"keys of the kind {scheme!r} are not supported by this flopsd", hint=f"use {FORMS}")
+
+
+def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:
+    """The key URI to use, and whether its file was made just now: Ed25519, mode 0600, in `state_dir`.
+
+    Raises SigningKeyError.
+    """
+    if uri is not None:
+        return uri, False
+    path = state_dir / DEFAULT_KEY_NAME
+    if path.exists():
+        return str(path), False
+    try:
+        make_pem(path)
+    except SigningKeyError:
+        if path.exists():
+            return str(path), False  # another sealer was faster
+        raise
+    return str(path), True

@@ -1,0 +1,129 @@
+"""Private keys in PEM files: reading them, decrypting them, making them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flopsd.attestation.signing.base import SigningKey
+from flopsd.attestation.signing.public_key import need_extra, pem_labels, read_pem, usable
+from flopsd.attestation.signing.secrets import passphrase
+from flopsd.errors import SigningKeyError
+from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE
+
+TYPES = ("ed25519", "p256")
+NO_PASSPHRASE = f"set {PASSPHRASE_FILE} to a file that holds it, or {PASSPHRASE} to it"
+
+
+@dataclass(frozen=True)
+class PemKey(SigningKey):
+    """A private key that this process holds."""
+
+    path: Path
+    _private: Any = field(repr=False)
+
+    def sign(self, message: bytes) -> bytes:
+        """Ed25519, or ECDSA over SHA-256 in DER."""
+        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+        from cryptography.hazmat.primitives.hashes import SHA256
+
+        signature: bytes = (
+            self._private.sign(message) if self.half.type == "ed25519" else self._private.sign(message, ECDSA(SHA256()))
+        )
+        return signature
+
+    def describe(self) -> str:
+        return f"the {self.half.type} key in the file {self.path}"
+
+
+def load_pem(path: Path, environment: Mapping[str, str]) -> PemKey:
+    """The private key in a PEM file, decrypted with the passphrase of the environment. Raises SigningKeyError."""
+    need_extra()
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    data, secret = read_private(path, environment)
+    try:
+        private: Any = load_pem_private_key(data, password=secret)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as fault:
+        if secret is not None:
+            raise SigningKeyError(
+                f"{path} cannot be decrypted with the passphrase given: {fault}", hint=NO_PASSPHRASE
+            ) from None
+        raise _not_private(path) from fault
+    return PemKey(usable(private.public_key(), str(path)), path, private)
+
+
+def read_private(path: Path, environment: Mapping[str, str]) -> tuple[bytes, bytes | None]:
+    """The one private key in a PEM file as it stands there, and the passphrase if it is encrypted. Loads nothing.
+
+    Raises SigningKeyError.
+    """
+    data = read_pem(path, "key")
+    labels = [label for label in pem_labels(data) if label != "EC PARAMETERS"]
+    if len(labels) > 1:
+        raise SigningKeyError(f"{path} holds {len(labels)} PEM blocks", hint="put each key into a file of its own")
+    if labels and "PRIVATE KEY" not in labels[0]:
+        raise SigningKeyError(
+            f"{path} holds a {labels[0].lower()}, not a private key", hint="signing needs the private key"
+        )
+    if not labels:
+        raise _not_private(path)
+    # PKCS#8 says so in its label, OpenSSL's older form in a header.
+    if labels != ["ENCRYPTED PRIVATE KEY"] and b"Proc-Type: 4,ENCRYPTED" not in data:
+        return data, None
+    secret = passphrase(environment)
+    if secret is None:
+        raise SigningKeyError(f"{path} is encrypted, and no passphrase is given", hint=NO_PASSPHRASE)
+    return data, secret
+
+
+def _not_private(path: Path) -> SigningKeyError:
+    return SigningKeyError(
+        f"{path} is not a PEM private key that can be read here", hint="make one: flopsd key new key.pem"
+    )
+
+
+def make_pem(path: Path, kind: str = "ed25519", secret: bytes | None = None) -> PemKey:
+    """A new private key at `path`, mode 0600, encrypted with `secret` if given; never in place of a file.
+
+    `kind` is one of TYPES. Raises SigningKeyError.
+    """
+    need_extra()
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    private: Any = Ed25519PrivateKey.generate() if kind == "ed25519" else generate_private_key(SECP256R1())
+    lock = form.NoEncryption() if secret is None else form.BestAvailableEncryption(secret)
+    write_new(path, private.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, lock), 0o600)
+    return PemKey(usable(private.public_key(), str(path)), path, private)
+
+
+def write_new(path: Path, data: bytes, mode: int) -> None:
+    """A file that was not there before, durably and whole, or none at all. Raises SigningKeyError."""
+    temporary: str | None = None  # linked when it is whole: a sealer may be killed at any moment
+    try:
+        fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except FileExistsError as fault:
+        raise SigningKeyError(f"{path} is already there, and no key is ever overwritten") from fault
+    except OSError as fault:
+        raise SigningKeyError(f"cannot make {path}: {fault.strerror}") from fault
+    finally:
+        if temporary is not None:
+            os.unlink(temporary)

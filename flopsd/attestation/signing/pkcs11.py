@@ -1,0 +1,223 @@
+"""Keys in PKCS#11 tokens: HSMs, smart cards. The key never leaves the token. Needs the extra `hsm`.
+
+    pkcs11:token=T;object=LABEL;id=%01?module-path=/usr/lib/.../lib.so&pin-source=file:PATH&public=PATH
+
+As RFC 7512 writes it. The module is `module-path`, else $PYKCS11LIB; the PIN is in the file of `pin-source`, else in
+$FLOPSD_PKCS11_PIN. The public key is the token's, unless `public` names its PEM file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from flopsd.attestation.signing.base import SigningKey
+from flopsd.attestation.signing.key_uri import as_text, attributes
+from flopsd.attestation.signing.public_key import PublicKey, need_extra, read_public, usable
+from flopsd.attestation.signing.secrets import pin
+from flopsd.errors import SigningKeyError
+from flopsd.settings.load import PKCS11_PIN
+
+NEEDS_EXTRA = "keys in PKCS#11 tokens need the package of the extra 'hsm'", "pip install 'flopsd[hsm]'"
+_TOKEN: tuple[str, ...] = ("token", "manufacturer", "model", "serial")
+_PATH = (*_TOKEN, "object", "id", "type")
+_QUERY = ("module-path", "pin-source", "public")
+_P256 = bytes.fromhex("06082a8648ce3d030107")  # DER of the object identifier 1.2.840.10045.3.1.7
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a key is: its module, its token, its object. None is what the URI leaves open."""
+
+    module: str
+    token: dict[str, str]
+    label: str | None
+    id: bytes | None
+    pin: str | None = field(repr=False)
+    public: str | None
+
+    def describe(self) -> str:
+        token = ", ".join(f"{name} {value!r}" for name, value in self.token.items()) or "the only token"
+        names = [repr(self.label)] if self.label is not None else []
+        names += [f"id {self.id.hex()}"] if self.id is not None else []
+        return f"the P-256 key {' '.join(names) or '(the only one)'} on {token} of {self.module}"
+
+
+@dataclass(frozen=True)
+class TokenKey(SigningKey):
+    """A P-256 key in a PKCS#11 token."""
+
+    _place: _Place
+
+    def sign(self, message: bytes) -> bytes:
+        """ECDSA over the SHA-256 of `message`, DER. Raises SigningKeyError."""
+        import pkcs11
+        from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+
+        with _session(self._place) as session:
+            private = _private_key(session, self._place)
+            # Smart cards may want the PIN for each signature, besides the one for the session.
+            again = {"pin": self._place.pin} if _attribute(private, pkcs11.Attribute.ALWAYS_AUTHENTICATE) else {}
+            raw = private.sign(hashlib.sha256(message).digest(), mechanism=pkcs11.Mechanism.ECDSA, **again)
+        half = len(raw) // 2
+        return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
+
+    def describe(self) -> str:
+        return self._place.describe()
+
+
+def load_token_key(rest: str, environment: Mapping[str, str]) -> TokenKey:
+    """The key that follows `pkcs11:` in a key URI. Raises SigningKeyError."""
+    need_extra()
+    _need_hsm()
+    place = place_of(rest, environment)
+    given = None if place.public is None else read_public(place.public)
+    with _session(place) as session:
+        private = _private_key(session, place)
+        public = given or _public_key(session, private, place)
+    if public.type != "p256":
+        raise SigningKeyError(f"{place.public} is an {public.type} key; keys in tokens are P-256 keys")
+    return TokenKey(public, place)
+
+
+def place_of(rest: str, environment: Mapping[str, str]) -> _Place:
+    """Where the key that follows `pkcs11:` is to be looked for. Raises SigningKeyError."""
+    path, _, query = rest.partition("?")
+    if "pin-value" in query:
+        raise SigningKeyError(
+            "pkcs11: a PIN in the URI can be read by every user of the host",
+            hint=f"use pin-source=file:PATH, or the variable {PKCS11_PIN}",
+        )
+    where, how = attributes(path, ";", _PATH, "pkcs11"), attributes(query, "&", _QUERY, "pkcs11")
+    if where.get("type", b"private") != b"private":
+        raise SigningKeyError("pkcs11: the object of a signing key is of type=private", hint="leave type out")
+    module = as_text(how, "module-path", "pkcs11") or environment.get("PYKCS11LIB")
+    if not module:
+        raise SigningKeyError(
+            "pkcs11: no module is named",
+            hint="append ?module-path=/path/to/the/token's/library.so, or set PYKCS11LIB to it",
+        )
+    token = {name: as_text(where, name, "pkcs11") or "" for name in _TOKEN if name in where}
+    return _Place(
+        module,
+        token,
+        as_text(where, "object", "pkcs11"),
+        where.get("id"),
+        pin(as_text(how, "pin-source", "pkcs11"), environment),
+        as_text(how, "public", "pkcs11"),
+    )
+
+
+@contextmanager
+def _session(place: _Place) -> Iterator[Any]:
+    """A session on the token, logged in. Every fault of module or token becomes a SigningKeyError."""
+    import pkcs11
+    from pkcs11 import exceptions as faults
+
+    try:
+        token = _token(pkcs11.lib(place.module), place)
+        if place.pin is None and pkcs11.TokenFlag.LOGIN_REQUIRED in token.flags:
+            raise SigningKeyError(
+                f"the token {token.label!r} wants a PIN, and none is given",
+                hint=f"append pin-source=file:PATH to the URI, or set {PKCS11_PIN}",
+            )
+        with token.open(user_pin=place.pin) as session:
+            yield session
+    except (faults.PinIncorrect, faults.PinInvalid, faults.PinLenRange) as fault:
+        raise SigningKeyError(
+            f"the PIN is wrong for {place.describe()}",
+            hint="tokens lock after a few wrong PINs: correct it before trying again",
+        ) from fault
+    except faults.PinLocked as fault:
+        raise SigningKeyError(
+            f"the PIN is locked for {place.describe()}", hint="unlock it with the token's own tool"
+        ) from fault
+    except pkcs11.PKCS11Error as fault:
+        raise SigningKeyError(
+            f"PKCS#11: {type(fault).__name__}{f': {fault}' if str(fault) else ''}, asking for {place.describe()}",
+            hint="check the module, and that the token is plugged in: pkcs11-tool --module MODULE --list-slots",
+        ) from fault
+
+
+def _token(module: Any, place: _Place) -> Any:
+    """The one token that fits the URI."""
+    import pkcs11
+
+    tokens = list(module.get_tokens(token_flags=pkcs11.TokenFlag.TOKEN_INITIALIZED))
+    said = [_told(token) for token in tokens]
+    fitting = [t for t, s in zip(tokens, said, strict=True) if all(s[n] == v for n, v in place.token.items())]
+    if len(fitting) != 1:
+        there = ", ".join(f"token={s['token']};serial={s['serial']}" for s in said) or "no token"
+        raise SigningKeyError(
+            f"{len(fitting) or 'no'} tokens of {place.module} fit the key URI; there are: {there}",
+            hint="name one: pkcs11:token=...;serial=...",
+        )
+    return fitting[0]
+
+
+def _told(token: Any) -> dict[str, str]:
+    """What a token says of itself, by the names of RFC 7512; PKCS#11 pads with blanks."""
+    told = {"token": token.label, "manufacturer": token.manufacturer_id, "model": token.model, "serial": token.serial}
+    return {
+        name: (value.decode("utf-8", "replace") if isinstance(value, bytes) else value).strip(" \0")
+        for name, value in told.items()
+    }
+
+
+def _private_key(session: Any, place: _Place) -> Any:
+    import pkcs11
+
+    wanted: dict[Any, Any] = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY}
+    if place.label is not None:
+        wanted[pkcs11.Attribute.LABEL] = place.label
+    if place.id is not None:
+        wanted[pkcs11.Attribute.ID] = place.id
+    found = list(session.get_objects(wanted))
+    if len(found) != 1:
+        raise SigningKeyError(
+            f"{len(found) or 'no'} private keys fit {place.describe()}",
+            hint="name one by object=LABEL or id=%01, as pkcs11-tool --list-objects --login shows them",
+        )
+    if found[0].key_type != pkcs11.KeyType.EC or _attribute(found[0], pkcs11.Attribute.EC_PARAMS) not in (None, _P256):
+        raise SigningKeyError(f"{place.describe()} is no P-256 key", hint="make one: --key-type EC:prime256v1")
+    return found[0]
+
+
+def _public_key(session: Any, private: Any, place: _Place) -> PublicKey:
+    """The public half of `private` as the token has it: the public object with its id, or label."""
+    import pkcs11
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+    wanted = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PUBLIC_KEY, pkcs11.Attribute.KEY_TYPE: pkcs11.KeyType.EC}
+    by = (pkcs11.Attribute.ID, private.id) if private.id else (pkcs11.Attribute.LABEL, private.label)
+    found = list(session.get_objects({**wanted, by[0]: by[1]}))
+    if len(found) != 1:
+        raise SigningKeyError(
+            f"the token has {len(found) or 'no'} public keys for {place.describe()}",
+            hint="give the public key in a PEM file: append public=PATH to the URI's query",
+        )
+    try:
+        public = load_der_public_key(pkcs11.util.ec.encode_ec_public_key(found[0]))
+    except (ValueError, TypeError) as fault:
+        raise SigningKeyError(f"the public key of {place.describe()} cannot be read: {fault}") from fault
+    return usable(public, place.describe())
+
+
+def _attribute(key: Any, attribute: Any) -> Any:
+    """An attribute of an object; None where the token does not tell."""
+    import pkcs11
+
+    try:
+        return key[attribute]
+    except (pkcs11.AttributeTypeInvalid, pkcs11.AttributeSensitive):
+        return None
+
+
+def _need_hsm() -> None:
+    try:
+        import pkcs11  # noqa: F401
+    except ImportError as fault:
+        raise SigningKeyError(NEEDS_EXTRA[0], hint=NEEDS_EXTRA[1]) from fault

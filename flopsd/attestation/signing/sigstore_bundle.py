@@ -1,0 +1,53 @@
+"""The Sigstore bundle v0.3: another wrapping of one signature of an envelope, for tools that read nothing else.
+
+A bundle holds exactly one signature, and cosign refuses one whose signature has a keyid. Specification:
+https://docs.sigstore.dev/about/bundle/
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from flopsd.attestation.signing.dsse import verify_signatures
+from flopsd.core.envelope import Envelope
+from flopsd.errors import NotVerifiedError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import SSlibKey
+
+BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+
+
+def signature_by(envelope: Envelope, key: SSlibKey) -> int | None:
+    """Which signature of the envelope the key made, counted from 0; None where it made none."""
+    for index, signature in enumerate(envelope.signatures):
+        if verify_signatures(replace(envelope, signatures=(signature,)), [key], 0):
+            return index
+    return None
+
+
+def sigstore_bundle(envelope: Envelope, key: SSlibKey) -> bytes:
+    """The bundle of the signature that `key` made. Raises NotVerifiedError where it made none."""
+    index = signature_by(envelope, key)
+    if index is None:
+        raise NotVerifiedError(
+            "the given key signed nothing in this ledger: wrong key, or the ledger was changed",
+            hint="a bundle holds one signature; name the public key whose it is with --key",
+        )
+    document = {
+        "mediaType": BUNDLE_TYPE,
+        "verificationMaterial": {"publicKey": {"hint": _base64(bytes.fromhex(key.keyid))}},
+        "dsseEnvelope": {
+            "payload": _base64(envelope.payload),
+            "payloadType": envelope.payload_type,
+            "signatures": [{"sig": _base64(envelope.signatures[index][1])}],
+        },
+    }
+    return json.dumps(document, indent=1).encode("ascii") + b"\n"
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,76 @@
+"""The verbs of the command line, a module for each few that belong together: their flags, and what they call.
+
+A verb returns its exit code: 0 ok, 1 failed, 2 usage, 3 not verified, 4 no source. Data goes to stdout, talk to
+stderr. Each imports what it needs when it runs, so that metering does not carry the weight of signing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flopsd.settings.schema import SETTINGS, Setting, Settings
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+
+OK, FAILED, USAGE, NOT_VERIFIED, NO_SOURCE = 0, 1, 2, 3, 4
+# What `seal` needs of the settings, so what `exec` hands on to it.
+SEAL_KEYS = (
+    "state_dir", "run_id", "key", "ledger", "ledger_copies", "peaks", "policies", "stop_seconds", "evidence",
+    "timestamp_url",
+)  # fmt: skip
+
+NICENESS = 10
+PUSH_KEYS = ("pushes", "push_every_seconds")
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def be_nice() -> None:
+    """Give way: the job has the processors. Where a service may not do even that, as under our unit, it is no fault."""
+    try:
+        os.nice(NICENESS)
+    except OSError:
+        pass
+
+
+def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -> None:
+    parser.add_argument("--config", metavar="FILE", help="settings file (also FLOPSD_CONFIG)")
+    for setting in settings:
+        if setting.key == "seal":
+            parser.add_argument(
+                "--no-seal",
+                dest="seal",
+                action="store_const",
+                const="false",
+                help="do not seal a ledger at the end (also FLOPSD_SEAL=false)",
+            )
+            continue
+        text = f"{setting.help} [{setting.variable}]"
+        parser.add_argument(
+            setting.flag,
+            dest=setting.key,
+            metavar=setting.metavar,
+            help=text,
+            action="append" if setting.repeatable else "store",
+        )
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    from flopsd.settings.load import load_settings
+    from flopsd.settings.platform import find_context
+    from flopsd.settings.sagemaker_defaults import with_defaults
+
+    return with_defaults(load_settings(flags_of(arguments), os.environ, arguments.config), find_context(os.environ))
+
+
+def flags_of(arguments: argparse.Namespace) -> dict[str, object]:
+    return {s.key: getattr(arguments, s.key) for s in SETTINGS if getattr(arguments, s.key, None) is not None}

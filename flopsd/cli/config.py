@@ -1,0 +1,120 @@
+"""`config show` and `config check`, `completion` and `man`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from flopsd.cli.common import OK, add_settings, flags_of
+from flopsd.errors import MissingExtraError
+from flopsd.settings.schema import SETTINGS
+
+if TYPE_CHECKING:
+    from flopsd.cli.common import Verbs
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def add(verbs: Verbs) -> None:
+    """The verbs of this module."""
+    config = verbs.add_parser(
+        "config", help="the settings in force, or what is wrong with a file", description="Settings."
+    )
+    what = config.add_subparsers(dest="what", required=True, metavar="show|check")
+
+    show = what.add_parser(
+        "show",
+        help="every setting in force, and where it came from",
+        description="Prints every setting as `flopsd run` with the same flags would have it, as a settings file, with "
+        "the flag, variable, file or platform that it came from. Secrets are not shown.",
+    )
+    add_settings(show, SETTINGS)
+    show.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    show.set_defaults(run=_show)
+
+    check = what.add_parser(
+        "check",
+        help="every problem of a settings file at once",
+        description="Checks FILE by itself, without variables and flags, and the files that it names. "
+        "Exit 0: it is right. Exit 2: every problem is on stderr.",
+    )
+    check.add_argument("file", metavar="FILE")
+    check.set_defaults(run=_check)
+
+    completion = verbs.add_parser(
+        "completion",
+        help="completion of flopsd's verbs and flags for a shell",
+        description="Prints a script for the shell. bash: flopsd completion bash >/etc/bash_completion.d/flopsd; "
+        "zsh: flopsd completion zsh >DIR-OF-fpath/_flopsd; "
+        "fish: flopsd completion fish >~/.config/fish/completions/flopsd.fish",
+    )
+    completion.add_argument("shell", choices=SHELLS)
+    completion.set_defaults(run=_completion)
+
+    man = verbs.add_parser(
+        "man",
+        help="the manual page flopsd(1)",
+        description="Prints the manual page: flopsd man >/usr/local/share/man/man1/flopsd.1, "
+        "or flopsd man | man -l - to read it now.",
+    )
+    man.set_defaults(run=_man)
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from flopsd.settings.effective import as_yaml, in_force
+    from flopsd.settings.load import SECRETS, read_layers
+    from flopsd.settings.platform import find_context
+
+    layers = read_layers(flags_of(arguments), os.environ, arguments.config)
+    found = in_force(layers, find_context(os.environ))
+    if arguments.json:
+        told = {
+            "file": None if layers.file is None else str(layers.file),
+            "settings": {one.setting.key: one.for_json() for one in found},
+            "secretsSet": [name for name in SECRETS if name in os.environ],
+        }
+        print(json.dumps(told))
+    else:
+        print(as_yaml(found, layers, os.environ), end="")
+    return OK
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from flopsd.settings.effective import check_file
+
+    number = check_file(arguments.file)
+    print(f"{arguments.file} is right: {number} setting{'' if number == 1 else 's'}", file=sys.stderr)
+    return OK
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    try:
+        import shtab
+    except ImportError as fault:
+        raise MissingExtraError("completions", "shell") from fault
+    parser = arguments.parser()
+    _complete_paths(parser, {"FILE": shtab.FILE, "LEDGER": shtab.FILE, "KEY": shtab.FILE, "DIR": shtab.DIRECTORY})
+    print(shtab.complete(parser, shell=arguments.shell), end="")
+    return OK
+
+
+def _complete_paths(parser: argparse.ArgumentParser, kinds: Mapping[str, object]) -> None:
+    """Have the shell complete paths where a flag's placeholder says that it takes one."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for one in action.choices.values():
+                _complete_paths(one, kinds)
+        for word, kind in kinds.items():
+            if word in str(action.metavar):
+                action.complete = kind  # type: ignore[attr-defined]
+
+
+def _man(arguments: argparse.Namespace) -> int:
+    from flopsd.cli.manual import manual_page
+
+    print(manual_page(arguments.parser()), end="")
+    return OK

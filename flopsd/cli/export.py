@@ -1,0 +1,52 @@
+"""`export`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flopsd.cli.common import OK
+
+if TYPE_CHECKING:
+    from flopsd.cli.common import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """The verbs of this module."""
+    export = verbs.add_parser(
+        "export",
+        help="a ledger in the form that another tool reads",
+        description="Writes one signature of a ledger with its payload as a Sigstore bundle v0.3, which cosign reads. "
+        "It checks that signature and nothing else: `flopsd verify` judges a ledger.",
+    )
+    export.add_argument("ledger", metavar="LEDGER")
+    export.add_argument("--format", choices=("sigstore-bundle",), default="sigstore-bundle")
+    export.add_argument(
+        "--key", metavar="PUBLIC-KEY", help="whose signature, as PEM file (default: the .pub beside the ledger)"
+    )
+    export.add_argument("-o", "--output", metavar="FILE", help="where to (default: stdout)")
+    export.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from flopsd.attestation.ledger_files import public_key_beside
+    from flopsd.attestation.signing.keys import load_public
+    from flopsd.attestation.signing.sigstore_bundle import sigstore_bundle
+    from flopsd.attestation.verify import read_ledger
+    from flopsd.core.envelope import parse_envelope
+    from flopsd.errors import LedgerError
+    from flopsd.system.atomic_files import replace_file
+
+    ledger = Path(arguments.ledger)
+    key = load_public(arguments.key or str(public_key_beside(ledger)))
+    bundle = sigstore_bundle(parse_envelope(read_ledger(ledger)), key)
+    if arguments.output is None:
+        sys.stdout.write(bundle.decode("ascii"))
+        return OK
+    try:
+        replace_file(Path(arguments.output), bundle)
+    except OSError as fault:
+        raise LedgerError(f"cannot write {arguments.output}: {fault.strerror}") from fault
+    return OK

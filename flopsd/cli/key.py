@@ -1,0 +1,168 @@
+"""`key new`, `key show` and `countersign`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flopsd.cli.common import OK, positive
+
+if TYPE_CHECKING:
+    from flopsd.attestation.signing.public_key import PublicKey
+    from flopsd.cli.common import Verbs
+
+_TYPES = ("ed25519", "p256")
+_KEY_URI = "file:PATH or a path, awskms:KEY or pkcs11:..."
+
+
+def add(verbs: Verbs) -> None:
+    """The verbs of this module."""
+    key = verbs.add_parser("key", help="make a key, or show one", description="Keys that sign ledgers.")
+    what = key.add_subparsers(dest="what", required=True, metavar="new|show")
+
+    new = what.add_parser(
+        "new",
+        help="make a private key, and its public one beside it",
+        description="Makes FILE (mode 0600) and FILE.pub. Never overwrites.",
+    )
+    new.add_argument("file", metavar="FILE")
+    new.add_argument("--type", choices=_TYPES, default="ed25519", help="default: ed25519")
+    new.add_argument(
+        "--encrypt",
+        action="store_true",
+        help="with the passphrase in FLOPSD_KEY_PASSPHRASE, or in the file that FLOPSD_KEY_PASSPHRASE_FILE names",
+    )
+    new.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    new.set_defaults(run=_new)
+
+    show = what.add_parser(
+        "show",
+        help="type, key id and public key of a private or a public key",
+        description="Shows what the owner of a key may tell everybody.",
+    )
+    show.add_argument("key", metavar="KEY-URI-or-PUBLIC", help=f"{_KEY_URI}, or a public key's PEM file")
+    show.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    show.set_defaults(run=_show)
+
+    counter = verbs.add_parser(
+        "countersign",
+        help="verify a ledger, then sign it too",
+        description="Verifies LEDGER as `verify` does, with the keys given by --trust, then adds a signature. "
+        "Exit 3: not verified, nothing was signed.",
+    )
+    counter.add_argument("ledger", metavar="LEDGER")
+    counter.add_argument("--key", required=True, metavar="KEY-URI", help=f"private key that signs: {_KEY_URI}")
+    counter.add_argument(
+        "--trust", action="append", required=True, metavar="PUBLIC-KEY", help="of who signed before; repeatable"
+    )
+    counter.add_argument(
+        "--threshold", type=positive, default=1, metavar="N", help="how many of those keys must have signed"
+    )
+    counter.add_argument("--journal", metavar="FILE", help="the journal, where it does not lie beside the ledger")
+    counter.add_argument(
+        "--peaks", metavar="FILE", help="the peak table, where it is neither packaged nor beside the ledger"
+    )
+    counter.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a policy that the ledger was judged by, where it is not a packaged one; repeatable",
+    )
+    counter.add_argument(
+        "--allow-replay", action="store_true", help="sign a replay of a recording, which is no evidence"
+    )
+    counter.add_argument(
+        "-o", "--output", metavar="FILE", help="leave LEDGER as it is, and write the one with both signatures here"
+    )
+    counter.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    counter.set_defaults(run=_countersign)
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    from flopsd.attestation.signing.pem import NO_PASSPHRASE, make_pem, write_new
+    from flopsd.attestation.signing.secrets import passphrase
+    from flopsd.errors import SigningKeyError
+
+    path = Path(arguments.file)
+    beside = path.with_name(path.name + ".pub")
+    secret = passphrase(os.environ) if arguments.encrypt else None
+    if arguments.encrypt and secret is None:
+        raise SigningKeyError("--encrypt needs a passphrase, and none is given", hint=NO_PASSPHRASE)
+    if beside.exists():
+        raise SigningKeyError(f"{beside} is already there, and no key is ever overwritten")
+    key = make_pem(path, arguments.type, secret)
+    write_new(beside, key.public_pem, 0o644)
+    if arguments.json:
+        print(json.dumps({**_facts(key.half), "privateKeyFile": str(path), "publicKeyFile": str(beside)}))
+    else:
+        print(f"private key {path}\npublic key  {beside}\ntype        {key.half.type}\nkey id      {key.public.keyid}")
+    return OK
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from flopsd.attestation.signing.key_uri import scheme_of
+    from flopsd.attestation.signing.keys import load_signer
+    from flopsd.attestation.signing.public_key import is_public, parse_public, read_pem
+
+    scheme, rest = scheme_of(arguments.key)
+    data = read_pem(Path(rest), "key") if scheme == "file" else b""
+    if is_public(data):
+        half, what = parse_public(data, rest), f"the public key in the file {rest}"
+    else:
+        key = load_signer(arguments.key)
+        half, what = key.half, key.describe()
+    if arguments.json:
+        print(json.dumps({**_facts(half), "is": what}))
+    else:
+        print(f"{what}\ntype    {half.type}\nkey id  {half.key.keyid}\n{half.pem.decode('ascii')}", end="")
+    return OK
+
+
+def _facts(half: PublicKey) -> dict[str, str]:
+    return {"type": half.type, "keyId": half.key.keyid, "publicKey": half.pem.decode("ascii")}
+
+
+def _countersign(arguments: argparse.Namespace) -> int:
+    from flopsd.attestation.countersign import countersign
+    from flopsd.attestation.ledger_files import journal_beside
+    from flopsd.attestation.signing.keys import load_public, load_signer
+    from flopsd.attestation.verify import verify_ledger
+    from flopsd.settings.data_files import Tables
+
+    ledger = Path(arguments.ledger)
+    verified = verify_ledger(
+        ledger,
+        [load_public(file) for file in arguments.trust],
+        threshold=arguments.threshold,
+        journal=None if arguments.journal is None else Path(arguments.journal),
+        tables=Tables(arguments.peaks, arguments.policy),
+        allow_replay=arguments.allow_replay,
+    )
+    key = load_signer(arguments.key)
+    done = countersign(verified, ledger, key, None if arguments.output is None else Path(arguments.output))
+    if arguments.json:
+        facts = {"ledger": str(done.ledger), "added": done.added, "signatures": done.signatures}
+        print(json.dumps({**facts, "keyId": key.public.keyid, "verifiedWith": verified.keyids}))
+        return OK
+    said = "signed" if done.added else "was already signed, and nothing was added,"
+    keyids = {*verified.keyids, key.public.keyid}
+    journal = arguments.journal or (str(journal_beside(ledger)) if arguments.output else None)
+    again = [word for file in arguments.trust for word in ("--key", file)]
+    again += ["--key", "YOUR-PUBLIC-KEY", "--threshold", str(len(keyids))]
+    again += ["--journal", journal] if journal else []
+    again += ["--peaks", arguments.peaks] if arguments.peaks else []
+    again += [word for file in arguments.policy for word in ("--policy", file)]
+    again += ["--allow-replay"] if verified.replay else []
+    print(
+        f"{done.ledger} {said} by {key.describe()}\n"
+        f"  key id     {key.public.keyid}\n"
+        f"  verified   with {', '.join(verified.keyids)}\n"
+        f"  signatures {done.signatures}\n"
+        f"verify it with all public keys:\n  {shlex.join(['flopsd', 'verify', str(done.ledger), *again])}"
+    )
+    return OK

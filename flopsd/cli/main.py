@@ -1,0 +1,106 @@
+"""The command line: its verbs, its errors, its exit code. The only place that exits."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from flopsd import __version__
+from flopsd.cli import (
+    config,
+    estimate,
+    export,
+    key,
+    merge,
+    push,
+    report,
+    run,
+    sagemaker,
+    seal,
+    status,
+    verify,
+)
+from flopsd.cli.common import FAILED, NO_SOURCE, NOT_VERIFIED, OK, USAGE
+from flopsd.errors import ConfigError, FlopsdError, NotVerifiedError, SourceUnavailableError
+from flopsd.system.streams import let_go, open_missing, say
+
+METERING = ("run", "exec")
+TALKING = (*METERING, "seal", "push")  # what they write on stdout is no data, and nothing fails for want of it
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one verb and exit."""
+    open_missing()
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    _log_to_stderr(arguments.verb)
+    try:
+        code = int(arguments.run(arguments))
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader left; nothing more to say
+        code = FAILED
+    except FlopsdError as fault:
+        code = _tell(fault)
+    written = let_go(sys.stdout)
+    let_go(sys.stderr)
+    sys.exit(FAILED if code == OK and not written and arguments.verb not in TALKING else code)
+
+
+def _tell(fault: FlopsdError) -> int:
+    for line in str(fault).splitlines():
+        say(sys.stderr, f"flopsd: {line}\n")
+    if fault.hint:
+        say(sys.stderr, f"flopsd: hint: {fault.hint}\n")
+    if isinstance(fault, ConfigError):
+        return USAGE
+    if isinstance(fault, NotVerifiedError):
+        return NOT_VERIFIED
+    return NO_SOURCE if isinstance(fault, SourceUnavailableError) else FAILED
+
+
+class _Handler(logging.Handler):
+    """Says what is logged, and nothing of its own where that cannot be."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(sys.stderr, f"{self.format(record)}\n")
+
+
+def _log_to_stderr(verb: str) -> None:
+    handler = _Handler()
+    handler.setFormatter(logging.Formatter("flopsd: %(levelname)s: %(message)s"))
+    logging.getLogger("flopsd").handlers[:] = [handler]
+    logging.getLogger("flopsd").setLevel(logging.INFO if verb in METERING else logging.WARNING)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="flopsd",
+        description="Measures training compute from hardware counters and seals it in a signed ledger.",
+        epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 not verified, 4 no source.",
+    )
+    parser.add_argument("--version", action="version", version=f"flopsd {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    for module in (
+        run,
+        seal,
+        verify,
+        report,
+        merge,
+        key,
+        export,
+        estimate,
+        push,
+        status,
+        sagemaker,
+        config,
+    ):
+        module.add(verbs)
+    parser.set_defaults(parser=lambda: parser)  # for what describes it: completions, the manual page
+    return parser

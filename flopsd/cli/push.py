@@ -1,0 +1,46 @@
+"""`push`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from flopsd.cli.common import FAILED, OK, PUSH_KEYS, add_settings, be_nice, settings_of
+from flopsd.errors import ConfigError
+from flopsd.settings.schema import BY_KEY
+from flopsd.system.clock import SystemClock
+
+if TYPE_CHECKING:
+    from flopsd.cli.common import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """The verbs of this module."""
+    push = verbs.add_parser(
+        "push",
+        help="push the metrics of a running daemon to where nobody can scrape it",
+        description="Reads a daemon's /metrics and pushes them, until SIGTERM. `run` and `exec` with --push start "
+        "such a process themselves; this one stands alone.",
+    )
+    add_settings(push, [BY_KEY[key] for key in PUSH_KEYS])
+    where = push.add_mutually_exclusive_group()
+    where.add_argument("--url", default="http://127.0.0.1:10188", help="the daemon's address (default: %(default)s)")
+    where.add_argument("--fed", action="store_true", help=argparse.SUPPRESS)  # by the daemon, through stdin
+    push.set_defaults(run=_push)
+
+
+def _push(arguments: argparse.Namespace) -> int:
+    be_nice()  # before anything heavy is loaded
+    from flopsd.settings.push_targets import parse_target
+    from flopsd.telemetry.push.pusher import run_fed, run_scraping
+
+    settings, clock = settings_of(arguments), SystemClock()
+    targets = [parse_target(text) for text in settings.pushes]
+    if not targets:
+        raise ConfigError(["push: no receiver is named"], hint="give --push, such as pushgateway+http://HOST:9091")
+    if arguments.fed:
+        well = run_fed(targets, os.environ, clock)
+    else:
+        well = run_scraping(arguments.url, settings.push_every_seconds, targets, os.environ, clock)
+    return OK if well else FAILED

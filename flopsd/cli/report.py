@@ -1,0 +1,175 @@
+"""`report`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flopsd.cli.common import NOT_VERIFIED, OK
+from flopsd.cli.verify import add_grounds, judge
+
+if TYPE_CHECKING:
+    from flopsd.attestation.evidence.item import Finding
+    from flopsd.attestation.merge.verify_merged import VerifiedMerge
+    from flopsd.attestation.verify import Verified
+    from flopsd.cli.common import Verbs
+    from flopsd.core.policy.policy_file import Policy
+    from flopsd.report.model import Check, Report
+    from flopsd.report.verification import Document
+
+
+def add(verbs: Verbs) -> None:
+    """The verbs of this module."""
+    report = verbs.add_parser(
+        "report",
+        help="a ledger for people: text, one HTML file, the Form's figures",
+        description="Shows a node's, job's or lineage's ledger to people who must decide on it: the verdict first, "
+        "then the evidence. With --key it verifies the ledger before, as `flopsd verify` does, and shows no figure of "
+        "one that does not hold; without, the report says on every page that nobody verified it. "
+        "Exit 0: written. Exit 3: --key was given and the ledger is not verified.",
+    )
+    report.add_argument("ledger", metavar="LEDGER")
+    shape = report.add_mutually_exclusive_group()
+    shape.add_argument(
+        "--format",
+        choices=("text", "html", "form"),
+        default="text",
+        help="text: for a terminal; html: one file that needs no network, to read and to print; "
+        "form: the figures for the Model Documentation Form (default: text)",
+    )
+    shape.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    report.add_argument("-o", "--output", metavar="FILE", help="where to (default: stdout)")
+    add_grounds(report, needed=False)
+    report.set_defaults(run=_report)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from flopsd.report.build import report_of
+    from flopsd.report.model import Checked
+    from flopsd.report.verification import read_document
+    from flopsd.system.clock import SystemClock, rfc3339
+
+    _refuse_idle_grounds(arguments)
+    document = read_document(Path(arguments.ledger), tuple(arguments.key), arguments.journal)
+    check, found, course = _check(arguments, document)
+    made = f"{rfc3339(SystemClock().wall_ns())[:16].replace('T', ' ')} UTC"
+    report = report_of(document, check, made, found, _form_policy(document), course)
+    _write(arguments, _shown(arguments, document, report))
+    return NOT_VERIFIED if check.state is Checked.REFUSED else OK
+
+
+def _form_policy(document: Document) -> Policy | None:
+    """The policy that the ledger was judged by, where it is here and has a form; else a packaged one that has."""
+    from flopsd.errors import PolicyError
+    from flopsd.settings.data_files import find_policy, load_policies
+
+    for told in document.predicate.object("method").objects("policies"):
+        try:
+            policy = find_policy(told.text("sha256"))
+        except PolicyError:
+            continue
+        if policy.form is not None:
+            return policy
+    return next((policy for policy in load_policies() if policy.form is not None), None)
+
+
+def _check(
+    arguments: argparse.Namespace, document: Document
+) -> tuple[Check, tuple[Finding, ...], list[dict[str, Any]]]:
+    """Whether the ledger holds, where the reader gave a key; then its evidence, and its course from the journal."""
+    from flopsd.errors import NotVerifiedError
+    from flopsd.report.verification import not_checked, refused, verified
+
+    if not arguments.key:
+        return not_checked(document), (), []
+    try:
+        found = judge(arguments)
+        if found.statement != document.statement:
+            raise NotVerifiedError(f"{arguments.ledger} was changed while it was verified")
+    except NotVerifiedError as fault:
+        return refused(fault), (), []
+    return *verified(found), _course(arguments, found)
+
+
+def _course(arguments: argparse.Namespace, found: Verified | VerifiedMerge) -> list[dict[str, Any]]:
+    """How the run's compute grew. Only a node's ledger has a journal."""
+    from flopsd.attestation.ledger_files import journal_beside, peaks_beside
+    from flopsd.attestation.seal import one_peak_table
+    from flopsd.attestation.verify import Verified
+    from flopsd.report.growth import course
+    from flopsd.settings.data_files import Tables
+
+    if not isinstance(found, Verified):
+        return []
+    ledger = Path(arguments.ledger)
+    journal = journal_beside(ledger) if arguments.journal is None else Path(arguments.journal)
+    table = Tables(arguments.peaks).peaks(one_peak_table(found.history), [peaks_beside(ledger)])
+    return course(journal, found.records, table)
+
+
+def _refuse_idle_grounds(arguments: argparse.Namespace) -> None:
+    """What verifies has no effect without a key, and a report that looks verified must be."""
+    from flopsd.errors import ConfigError
+
+    given = {
+        "--threshold": arguments.threshold != 1,
+        "--allow-replay": arguments.allow_replay,
+        "--anchors": arguments.anchors,
+        "--children": arguments.children,
+        "--aws-certificate": arguments.aws_certificate,
+        "--tsa-certificate": arguments.tsa_certificate,
+    }
+    idle = [option for option, value in given.items() if value]
+    if idle and not arguments.key:
+        raise ConfigError(
+            [f"report: {option} verifies, which needs a key" for option in idle], hint="name the signer's with --key"
+        )
+
+
+def _shown(arguments: argparse.Namespace, document: Document, report: Report) -> str:
+    if arguments.json:
+        return _json(document, report)
+    if arguments.format == "html":
+        from flopsd.report.html import report_html
+
+        return report_html(report)
+    from flopsd.report.text import form_report, report_text
+
+    return form_report(report) if arguments.format == "form" else report_text(report)
+
+
+def _json(document: Document, report: Report) -> str:
+    from dataclasses import asdict
+
+    from flopsd.report.model import Checked
+
+    content = report.content
+    told = {
+        "verified": {Checked.VERIFIED: True, Checked.REFUSED: False}.get(report.check.state),
+        "reason": report.check.says,
+        "hint": report.check.hint,
+        "kind": report.kind,
+        "subject": report.subject,
+        "payloadSha256": report.digest,
+        "flags": [flag.word for flag in report.flags],
+        "answer": None if content is None else asdict(content.answer),
+        "form": None if content is None or content.form is None else asdict(content.form),
+        "predicate": None if content is None else document.statement["predicate"],
+    }
+    return json.dumps(told) + "\n"
+
+
+def _write(arguments: argparse.Namespace, text: str) -> None:
+    from flopsd.errors import LedgerError
+    from flopsd.system.atomic_files import replace_file
+
+    if arguments.output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        replace_file(Path(arguments.output), text.encode("utf-8"))
+    except OSError as fault:
+        raise LedgerError(f"cannot write {arguments.output}: {fault.strerror}") from fault

@@ -1,0 +1,161 @@
+"""`run` and `exec`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import flopsd
+from flopsd.cli.common import FAILED, OK, PUSH_KEYS, SEAL_KEYS, add_settings, settings_of
+from flopsd.errors import ConfigError, SigningKeyError
+from flopsd.settings.schema import BY_KEY, SETTINGS, Setting, Settings
+from flopsd.system.clock import SystemClock
+
+if TYPE_CHECKING:
+    from flopsd.cli.common import Verbs
+
+ME = (sys.executable, str(Path(flopsd.__file__).with_name("__main__.py")))  # -m would let the job's folder come first
+
+
+def add(verbs: Verbs) -> None:
+    """The verbs of this module."""
+    run = verbs.add_parser(
+        "run",
+        help="meter in the foreground until SIGTERM or SIGINT, then seal",
+        description="Meters in the foreground; SIGTERM or SIGINT takes the final reading, seals and exits 0.",
+    )
+    add_settings(run, SETTINGS)
+    run.add_argument("--progress", action="store_true", help="show how it stands on stderr, terminal or not")
+    run.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
+    run.set_defaults(run=_run)
+
+    execute = verbs.add_parser(
+        "exec",
+        help="run a command, meter it, return its exit code, seal",
+        usage="flopsd exec [options] -- COMMAND [ARG ...]",
+        description="Runs COMMAND with a metering daemon beside it. Signals are forwarded to the command's "
+        "process group and its exit code is returned (128 + N for signal N), whatever becomes of the metering.",
+    )
+    add_settings(execute, [setting for setting in SETTINGS if setting.key != "duration_seconds"])
+    execute.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments, after --")
+    execute.set_defaults(run=_exec)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from flopsd.daemon.run import Supervision, run_daemon
+
+    progress = arguments.progress or sys.stderr.isatty()
+    supervision = None if arguments.lifeline is None else Supervision(arguments.lifeline)
+    config = ["--config", arguments.config] if arguments.config else []
+    seal = [*ME, "seal", "--rolling", *config, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
+    push = [*ME, "push", "--fed", *config, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
+    settings, clock = settings_of(arguments), SystemClock()
+    _check_web(settings)
+    _check_key(settings, goes_on=supervision is not None or settings.wait_for_source)
+    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, supervision, progress, seal, push)
+    return OK if well else FAILED
+
+
+def _exec(arguments: argparse.Namespace) -> int:
+    from flopsd.daemon.launcher import Launcher
+    from flopsd.settings.client_socket import VARIABLE, socket_path
+    from flopsd.settings.load import SECRETS
+    from flopsd.settings.platform import default_state_dir, find_context, metered_by_task, new_run_id
+    from flopsd.system.clock import rfc3339
+
+    command = arguments.command[1:] if arguments.command[:1] == ["--"] else arguments.command
+    if not command:
+        raise ConfigError(["exec: no command given"], hint="flopsd exec [options] -- python train.py")
+    settings = settings_of(arguments)
+    _check_web(settings)
+    environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    socket = socket_path(settings.client_socket, Path(settings.state_dir or default_state_dir(os.environ)))
+    if socket is not None:
+        environment[VARIABLE] = str(socket)
+    task = metered_by_task(os.environ)
+    if task is not None:
+        return _become(command, environment, task)
+    clock = SystemClock()
+    # Fixed here, so that a daemon that is started again continues the same run.
+    run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
+    config = ["--config", arguments.config] if arguments.config else []
+    run = ["--run-id", run_id, *config]
+    launcher = Launcher(
+        daemon_command=[*ME, "run", *run, *_given(arguments, [s for s in SETTINGS if s.key != "run_id"])],
+        seal_command=[
+            *ME,
+            "seal",
+            "--at-end",
+            *run,
+            *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"]),
+        ]
+        if settings.seal
+        else None,
+        clock=clock,
+        stop_seconds=settings.stop_seconds,
+        say=logging.getLogger("flopsd").error,
+        window_seconds=settings.stop_window_seconds,
+    )
+    return launcher.run(command, environment)
+
+
+def _become(command: Sequence[str], environment: Mapping[str, str], task: int) -> int:
+    """Be the command, in a Slurm task beside the one that meters the node: two meters would count each device twice."""
+    from flopsd.daemon.launcher import cannot_run
+
+    log = logging.getLogger("flopsd")
+    log.info("task %d of this node: its devices are metered by task 0 of the node", task)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and by what it becomes unless it is told
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvpe(command[0], list(command), environment)
+    except OSError as fault:
+        return cannot_run(command, fault, log.error)
+
+
+def _check_web(settings: Settings) -> None:
+    """Raises ConfigError where the web configuration cannot be used: now, not when the first client comes."""
+    if settings.web_config is not None and settings.listen is not None:
+        from flopsd.telemetry.http.access import Access
+
+        Access(Path(settings.web_config))
+
+
+def _check_key(settings: Settings, *, goes_on: bool) -> None:
+    """Raises ConfigError where the key that was named cannot be used: now, not when the run is over.
+
+    Under exec, where the job runs by now, and in a sidecar, which waits for what is not there yet, it is told: what is
+    metered can still be sealed with another one.
+    """
+    from flopsd.attestation.signing.preflight import check_key
+
+    if not settings.seal:
+        return
+    try:
+        check_key(settings.key, os.environ)
+    except SigningKeyError as fault:
+        if settings.key is not None and not goes_on:
+            raise ConfigError([f"--key: {fault}"], hint=fault.hint) from fault
+        logging.getLogger("flopsd").error(
+            "THE LEDGER WILL NOT BE SEALED unless this is mended: %s; %s; metering goes on, and its journal is kept",
+            fault,
+            fault.hint,
+        )
+
+
+def _given(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[str]:
+    """The flags of `settings` that were given on the command line, to be given again."""
+    flags: list[str] = []
+    for setting in settings:
+        value = getattr(arguments, setting.key, None)
+        if setting.key == "seal" and value is not None:
+            flags.append("--no-seal")
+        elif value is not None:
+            flags += [part for one in (value if isinstance(value, list) else [value]) for part in (setting.flag, one)]
+    return flags

@@ -1,0 +1,32 @@
+"""`sagemaker`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from flopsd.cli.common import OK
+
+if TYPE_CHECKING:
+    from flopsd.cli.common import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """The verbs of this module."""
+    sagemaker = verbs.add_parser(
+        "sagemaker",
+        help="what a request for a SageMaker training job needs",
+        description="Prints parts of a CreateTrainingJob request as JSON. docs/sagemaker.md shows where they go.",
+    )
+    parts = sagemaker.add_subparsers(dest="part", required=True, metavar="PART")
+    parts.add_parser(
+        "metric-definitions", help="MetricDefinitions that make CloudWatch metrics of flopsd's line on stdout"
+    ).set_defaults(run=_metric_definitions)
+
+
+def _metric_definitions(_: argparse.Namespace) -> int:
+    from flopsd.telemetry.metric_lines import metric_definitions
+
+    print(json.dumps(metric_definitions(), indent=1))
+    return OK

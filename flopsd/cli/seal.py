@@ -1,0 +1,61 @@
+"""`seal`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flopsd.cli.common import OK, SEAL_KEYS, add_settings, be_nice, settings_of
+from flopsd.settings.schema import SETTINGS
+from flopsd.system.clock import NS_PER_S, SystemClock
+
+if TYPE_CHECKING:
+    from flopsd.cli.common import Verbs
+
+
+def add(verbs: Verbs) -> None:
+    """The verbs of this module."""
+    seal = verbs.add_parser(
+        "seal",
+        help="seal the journal of a state folder into a ledger",
+        description="Seals what the journal of a stopped or killed daemon holds, or any journal file.",
+    )
+    add_settings(seal, [setting for setting in SETTINGS if setting.key in SEAL_KEYS])
+    which = seal.add_mutually_exclusive_group()
+    which.add_argument(
+        "--journal",
+        metavar="FILE",
+        help="seal this journal file, live or copied, beside it; a torn last record is left out",
+    )
+    which.add_argument(
+        "--rolling", action="store_true", help="seal the state so far of a daemon that is running, as it does itself"
+    )
+    seal.add_argument("--at-end", action="store_true", help=argparse.SUPPRESS)  # by exec, whose daemon could not
+    seal.set_defaults(run=_seal)
+
+
+def _seal(arguments: argparse.Namespace) -> int:
+    clock = SystemClock()
+    begun_ns = clock.boottime_ns()
+    if arguments.rolling:
+        be_nice()  # before anything heavy is loaded
+    from flopsd.attestation.storage.copies import refuse_failed
+    from flopsd.daemon.finish import copied_text, copy_sealed, seal_file, seal_rolling, seal_state_dir
+    from flopsd.report.ledger_text import sealed_text
+    from flopsd.system.streams import say
+
+    settings = settings_of(arguments)
+    if arguments.journal is not None:
+        sealed = seal_file(Path(arguments.journal), settings, clock)
+    elif arguments.rolling:
+        sealed = seal_rolling(settings, os.environ, clock)
+    else:
+        sealed = seal_state_dir(settings, os.environ, clock, at_end=arguments.at_end)
+    used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
+    copies = copy_sealed(settings, sealed, clock, used_seconds, rolling=arguments.rolling)
+    say(sys.stdout, sealed_text(sealed) + copied_text(copies))
+    refuse_failed(sealed.ledger, copies)
+    return OK

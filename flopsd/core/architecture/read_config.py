@@ -1,0 +1,65 @@
+"""From a config.json, or from numbers of parameters alone, to a Model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from flopsd.core.architecture.classic import read_bert, read_gpt2, read_gpt_neox
+from flopsd.core.architecture.decoders import STYLES, read_decoder
+from flopsd.core.architecture.encoder_decoders import read_bart, read_t5
+from flopsd.core.architecture.gemma3_images import read_gemma3
+from flopsd.core.architecture.model import Model
+from flopsd.core.architecture.weight_reuse import instead
+from flopsd.errors import ArchitectureError
+
+FAMILIES = (*STYLES, "gemma3", "gpt2", "gpt_neox", "bert", "roberta", "t5", "bart")
+
+
+def read_model(config: Mapping[str, Any]) -> Model:
+    """The model that a Hugging Face config.json describes. A field that it leaves out has the default of
+    transformers' class, as in transformers. A mapping with `parameters_total` and no `model_type`, such as declared
+    facts without a configuration, is a model of which only that number is known: 6PD with wide bounds.
+
+    Raises ArchitectureError naming the family or the field, and what to do: an unknown family is never guessed,
+    and an unknown field is never ignored.
+    """
+    family = config.get("model_type")
+    if family is not None and not isinstance(family, str):
+        raise ArchitectureError(f"model_type is {family!r:.60}, not a name", hint="give a model's config.json")
+    if family is None and config.get("parameters_total") is not None:
+        return bare_model(config["parameters_total"])
+    notes: tuple[str, ...] = ()
+    if config.get("auto_map"):
+        notes = ("the configuration names code of its own (auto_map): counted is the family's own architecture",)
+    if family in STYLES:
+        model = read_decoder(str(family), config)
+    elif family in ("bert", "roberta"):
+        model = read_bert(str(family), config)
+    else:
+        reader = {
+            "gemma3": read_gemma3,
+            "gpt2": read_gpt2,
+            "gpt_neox": read_gpt_neox,
+            "t5": read_t5,
+            "bart": read_bart,
+        }.get(str(family))
+        if reader is None:
+            raise ArchitectureError(
+                f"model_type is {family!r:.60}; flopsd knows {', '.join(FAMILIES)}",
+                hint=instead(family, config),
+            )
+        model = reader(config)
+    return _with_notes(model, notes)
+
+
+def bare_model(parameters_total: int) -> Model:
+    """A model of which only the number of parameters is known: 6PD, with bounds that allow for what is not."""
+    if parameters_total < 1:
+        raise ArchitectureError("parameters_total is 0", hint="count the parameters before they are sharded or packed")
+    return Model("bare", bare=parameters_total)
+
+
+def _with_notes(model: Model, notes: tuple[str, ...]) -> Model:
+    return replace(model, notes=(*model.notes, *notes)) if notes else model

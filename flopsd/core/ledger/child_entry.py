@@ -1,0 +1,167 @@
+"""A child as a merged ledger repeats it: enough to add it up, and to see that nothing is in there twice. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flopsd.core.ledger.history import History, Incarnation
+from flopsd.core.ledger.sums import Sums, node_sums, sums_told
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, Device
+from flopsd.core.values import whole_number
+from flopsd.errors import LedgerError
+
+Entry = dict[str, Any]
+MAX_RANK = 2**31
+_MEMBERS = {
+    "name", "sha256", "kind", "keyids", "run", "node", "rank", "instanceType", "replay", "flopsdVersions",
+    "peakTableSha256", "begunAt", "lastRecordAt", "periods", "deviceTimes", "ended", "declared",
+}  # fmt: skip
+_DIGEST = re.compile("[0-9a-f]{64}")
+_HEX_RUN = re.compile("[0-9a-fA-F]{8}")
+
+
+def node_entry(predicate: Mapping[str, Any], history: History, sha256: str, keyids: Iterable[str]) -> Entry:
+    """The entry of a node ledger. `sha256` is that of its payload; `keyids` are those trusted that signed it.
+
+    Raises LedgerError for a rank that no job has.
+    """
+    node, rank = predicate["node"], predicate["node"]["rank"]
+    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < MAX_RANK):
+        raise LedgerError(f"{rank!r} is not a rank", hint="a rank is a whole number from 0")
+    return {
+        "name": f"{node['name']}/{sha256[:16]}",
+        "sha256": sha256,
+        "kind": "node",
+        "keyids": sorted(keyids),
+        "run": predicate["run"]["id"],
+        "node": node["name"],
+        "rank": rank,
+        "instanceType": node["instanceType"],
+        "replay": predicate["replay"] is not None,
+        "flopsdVersions": [predicate["method"]["flopsdVersion"]],
+        "peakTableSha256": [predicate["method"]["peakTableSha256"]],
+        "begunAt": min(str(incarnation["begunAt"]) for incarnation in predicate["incarnations"]),
+        "lastRecordAt": max(str(incarnation["lastRecordAt"]) for incarnation in predicate["incarnations"]),
+        "periods": [_period(incarnation) for incarnation in history.incarnations],
+        "deviceTimes": [time for incarnation in history.incarnations for time in _device_times(incarnation, history)],
+        "ended": history.ended,
+        "declared": _declared(predicate),
+        **node_sums(predicate, history).for_ledger(),
+    }
+
+
+def job_entry(predicate: Mapping[str, Any], sha256: str, keyids: Iterable[str]) -> Entry:
+    """The entry of a job ledger in a lineage. Raises KeyError, TypeError, ValueError where it is none."""
+    spans = [span for child in predicate["children"] for span in map(wall_span, child["periods"])]
+    return {
+        "name": f"{predicate['run']['id']}/{sha256[:16]}",
+        "sha256": sha256,
+        "kind": "job",
+        "keyids": sorted(keyids),
+        "run": predicate["run"]["id"],
+        "node": None,
+        "rank": None,
+        "instanceType": None,
+        "replay": predicate["replay"] is not None,
+        "flopsdVersions": sorted({predicate["method"]["flopsdVersion"], *predicate["method"]["flopsdVersions"]}),
+        "peakTableSha256": list(predicate["method"]["peakTableSha256"]),
+        "begunAt": predicate["begunAt"],
+        "lastRecordAt": predicate["lastRecordAt"],
+        "periods": [  # one stretch of the wall clock, the only one that its nodes share
+            {
+                "incarnation": None,
+                "attempt": None,
+                "bootId": "",
+                "beginNs": str(min(begin for begin, _ in spans)),
+                "endNs": str(max(end for _, end in spans)),
+                "wallOffsetNs": "0",
+            }
+        ],
+        "deviceTimes": [],
+        "ended": None,
+        "completeness": {name: predicate["completeness"][name] for name in ("complete", "missing")},
+        "declared": _declared(predicate),
+        **sums_told(predicate).for_ledger(),
+    }
+
+
+def refuse_bent(entry: Mapping[str, Any], sums: Sums) -> None:
+    """Raises KeyError, TypeError, ValueError for an entry that the two above do not make. `sums` are the entry's."""
+    known, job = sums.for_ledger(), entry["kind"] == "job"
+    if entry.keys() - {"completeness"} != _MEMBERS | known.keys() or entry["kind"] not in ("node", "job"):
+        raise ValueError("a child's entry has not the members of one")
+    if any(entry[name] != told for name, told in known.items()):
+        raise ValueError("the sums of a child are not told as flopsd tells them")
+    keyids, digests = entry["keyids"], (entry["sha256"], *entry["keyids"], *entry["peakTableSha256"])
+    if not all(_DIGEST.fullmatch(digest) for digest in digests):
+        raise ValueError("what names a child, its keys or its peak table is not a SHA-256")
+    if not keyids or keyids != sorted(set(keyids)):
+        raise ValueError("nobody is said to have signed a child, or somebody twice")
+    if entry["name"] != f"{entry['run' if job else 'node']}/{entry['sha256'][:16]}":
+        raise ValueError(f"a child's name is {entry['name']!r:.80}, which does not follow from its digest")
+
+
+def _declared(predicate: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides which thresholds apply to the whole."""
+    names = ("method", "base") if predicate["kind"] == "node" else ("method", "base", "conflict")
+    return {name: predicate["declared"][name] for name in names}
+
+
+def wall_span(period: Mapping[str, Any]) -> tuple[int, int]:
+    """A period on the wall clock, in ns since the Unix epoch."""
+    begin, end, offset = (whole_number(period[name], signed=True) for name in ("beginNs", "endNs", "wallOffsetNs"))
+    return begin + offset, end + offset
+
+
+def sort_key(entry: Mapping[str, Any]) -> tuple[str, int, str, str]:
+    """The order of children, whatever order they were given in: rank, node, digest; in a lineage the run first."""
+    run = entry["run"] if "completeness" in entry else ""
+    rank = entry["rank"]
+    return run, MAX_RANK if rank is None else rank, entry["node"] or "", entry["sha256"]
+
+
+def _period(incarnation: Incarnation) -> dict[str, Any]:
+    begin = incarnation.begin
+    return {
+        "incarnation": incarnation.number,
+        "attempt": str(begin["context"]["attempt"]),
+        "bootId": incarnation.boot_id,
+        "beginNs": str(begin["ns"]),
+        "endNs": str(incarnation.last_ns),
+        "wallOffsetNs": str(begin["wall_ns"] - begin["ns"]),
+    }
+
+
+def _device_times(incarnation: Incarnation, history: History) -> list[dict[str, Any]]:
+    """When the incarnation counts which devices; devices of the same times together."""
+    elsewhere: dict[str, list[tuple[int, int]]] = {}
+    for gap in history.gaps:
+        if gap.incarnation == incarnation.number and gap.reason in ACCOUNTED_ELSEWHERE:
+            elsewhere.setdefault(gap.device, []).append((gap.begin_ns, gap.end_ns))
+    devices = {entry.device.uid: entry.device for entry in incarnation.devices.values()}
+    together: dict[tuple[int, int], list[str]] = {}
+    for uid, tally in incarnation.tallies.items():
+        at_ns = tally.begin_ns
+        for begin_ns, end_ns in (*sorted(elsewhere.get(uid, [])), (tally.watermark_ns, tally.watermark_ns)):
+            if at_ns < begin_ns:
+                name = lasting_name(devices[uid], str(incarnation.begin["node"]))
+                together.setdefault((at_ns, begin_ns), []).append(name)
+            at_ns = max(at_ns, end_ns)
+    return [
+        {
+            "incarnation": incarnation.number,
+            "beginNs": str(begin_ns),
+            "endNs": str(end_ns),
+            "devices": sorted(names),
+        }
+        for (begin_ns, end_ns), names in sorted(together.items())
+    ]
+
+
+def lasting_name(device: Device, node: str) -> str:
+    """A device's name among all machines: `neuron0` is one on every machine, a UUID or serial is not."""
+    if device.serial is not None or _HEX_RUN.search(device.uid):
+        return device.uid
+    return f"{node}/{device.uid}"

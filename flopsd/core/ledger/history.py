@@ -1,0 +1,277 @@
+"""The journal's records: what is written, and the history that reading them back gives.
+
+Records are plain JSON objects of ints and strings. All figures in them are running totals, so the
+last checkpoint of an incarnation says all that the incarnation counted; FLOP are not in them, they
+follow from the cycles and the peak table.
+
+    begin        one start of the daemon: run, node, boot, clocks, versions, settings
+    source       a source was opened: its versions and facts; a replay says so here
+    device       a device seen for the first time in this incarnation
+    evidence     a device's source, its expected evidence or the reason for it changed; or what it is was learned
+    checkpoint   running totals of every device, the gaps since the checkpoint before, and what training
+                 processes declared since then
+    end          the incarnation stopped on purpose; a killed one has none
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from flopsd.core.account import Account, Origin, grew_from, refuse_double_counting
+from flopsd.core.declarations import Declared, declared_from, facts_from, work_from
+from flopsd.core.ledger.history_checks import refuse_context, refuse_counted, refuse_time
+from flopsd.core.ledger.journal_codec import (
+    DeviceEntry,
+    Record,
+    count,
+    device_entry,
+    identified,
+    tally_from_record,
+    text,
+    told_evidence,
+)
+from flopsd.core.model import DeviceUid, GapReason, Tally, TallyKey
+from flopsd.core.phases import remainder
+from flopsd.core.session_protocol import DeclaredSession
+from flopsd.errors import JournalDamagedError
+
+FORMAT = "flopsd-journal/1"
+
+
+@dataclass(frozen=True, slots=True)
+class GapInterval:
+    """One stretch of one device that nobody observed, on the boot-time clock of its incarnation."""
+
+    incarnation: int
+    device: DeviceUid
+    begin_ns: int
+    end_ns: int
+    reason: GapReason
+
+
+@dataclass(slots=True)
+class Incarnation:
+    """One start of the daemon, as its records tell it."""
+
+    begin: Record
+    end: Record | None = None
+    last_ns: int = 0
+    last_utc: str = ""
+    checkpoints: int = 0
+    sources: dict[str, Record] = field(default_factory=dict)
+    devices: dict[int, DeviceEntry] = field(default_factory=dict)
+    tallies: dict[DeviceUid, Tally] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        return int(self.begin["incarnation"])
+
+    @property
+    def boot_id(self) -> str:
+        return str(self.begin["boot_id"])
+
+
+@dataclass(slots=True)
+class History:
+    """A whole journal, read: the incarnations of one run on one node, and their gaps in order."""
+
+    incarnations: list[Incarnation] = field(default_factory=list)
+    gaps: list[GapInterval] = field(default_factory=list)
+    records: int = 0
+    sessions: dict[str, DeclaredSession] = field(default_factory=dict)
+
+    @property
+    def declared(self) -> Declared:
+        """What the settings of the last incarnation declare of the run."""
+        return declared_from(self.incarnations[-1].begin.get("declared"))
+
+    @property
+    def policy_sha256(self) -> list[str]:
+        """The policies that the last incarnation judges by."""
+        return [text(policy["sha256"]) for policy in self.incarnations[-1].begin.get("policies", ())]
+
+    @property
+    def run(self) -> str:
+        return str(self.incarnations[0].begin["run"])
+
+    @property
+    def node(self) -> str:
+        return str(self.incarnations[0].begin["node"])
+
+    @property
+    def replay(self) -> Record | None:
+        """What was replayed, if any of the readings came from a recording and not from hardware."""
+        found = (facts["replay"] for inc in self.incarnations for facts in inc.sources.values() if facts.get("replay"))
+        return next(found, None)
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.incarnations) and self.incarnations[-1].end is not None
+
+    def account(self) -> Account:
+        """Tallies by key. Raises LedgerError if a device is counted twice at the same time."""
+        account = Account(
+            {
+                TallyKey(self.run, self.node, inc.number, uid): tally
+                for inc in self.incarnations
+                for uid, tally in inc.tallies.items()
+            },
+            {
+                (self.run, self.node, inc.number): Origin(inc.boot_id, inc.begin["ns"], inc.begin["wall_ns"])
+                for inc in self.incarnations
+            },
+        )
+        refuse_double_counting(account)
+        return account
+
+
+def read_history(records: Iterable[Record]) -> History:
+    """The history that a journal tells.
+
+    Raises JournalDamagedError for records that no daemon of this format writes: unknown kinds,
+    totals that fall, time that is not conserved, gaps that do not add up.
+    """
+    history = History()
+    for record in records:
+        extend(history, record)
+    return history
+
+
+def extend(history: History, record: Record) -> None:
+    """Take one more record in. Raises JournalDamagedError as `read_history` does."""
+    line = history.records + 1
+    try:
+        _take(history, record)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as fault:
+        raise JournalDamagedError(f"journal line {line}: not a record of {FORMAT}: {fault!r}") from fault
+    except JournalDamagedError as fault:
+        raise JournalDamagedError(f"journal line {line}: {fault}") from fault
+    history.records = line
+
+
+def _take(history: History, record: Record) -> None:
+    kind = record["kind"]
+    count(record["incarnation"])
+    if kind == "begin":
+        _begin(history, record)
+        return
+    if not history.incarnations:
+        raise JournalDamagedError("the first record is not a 'begin'")
+    incarnation = history.incarnations[-1]
+    if incarnation.end is not None:
+        raise JournalDamagedError(f"a {kind!r} record after the incarnation's end")
+    if record["incarnation"] != incarnation.number:
+        raise JournalDamagedError(
+            f"record of incarnation {record['incarnation']} within incarnation {incarnation.number}"
+        )
+    if kind == "source":
+        incarnation.sources[text(record["name"])] = dict(record["facts"])
+    elif kind == "device":
+        entry = device_entry(record)
+        if record["index"] != len(incarnation.devices) or entry.device.uid in incarnation.tallies:
+            raise JournalDamagedError("device numbered out of order or named twice")
+        incarnation.devices[record["index"]] = entry
+        start = tally_from_record(record, entry.begin_ns)
+        known = any(entry.device.uid in earlier.tallies for earlier in history.incarnations[:-1])
+        refuse_counted(start, None if known else incarnation.begin["ns"])
+        incarnation.tallies[entry.device.uid] = start
+    elif kind == "evidence":
+        seen = incarnation.devices[record["index"]]
+        if "identity" in record:
+            seen = identified(seen, record["identity"])
+        changed = replace(seen.device, **told_evidence(record))
+        incarnation.devices[record["index"]] = replace(seen, device=changed, source=record["source"])
+        refuse_time(incarnation.last_ns, count(record["ns"]))
+    elif kind == "checkpoint":
+        _checkpoint(history, incarnation, record)
+    elif kind == "end":
+        refuse_time(incarnation.last_ns, count(record["ns"]))
+        incarnation.end = record
+        incarnation.last_ns, incarnation.last_utc = count(record["ns"]), text(record["utc"])
+    else:
+        raise JournalDamagedError(f"unknown kind of record {kind!r}")
+
+
+def _begin(history: History, record: Record) -> None:
+    if record["format"] != FORMAT:
+        raise JournalDamagedError(f"format {record['format']!r}; this flopsd reads {FORMAT!r}")
+    if record["incarnation"] != len(history.incarnations) + 1:
+        raise JournalDamagedError(
+            f"incarnation {record['incarnation']} where {len(history.incarnations) + 1} comes next"
+        )
+    for name in ("boot_id", "utc", "flopsd", "peaks_sha256", "config_sha256"):
+        text(record[name])
+    for name in ("ns", "wall_ns"):
+        count(record[name])
+    declared_from(record.get("declared"))
+    refuse_context(record["context"])
+    for name in ("run", "node"):
+        text(record[name])
+        if history.incarnations and record[name] != history.incarnations[0].begin[name]:
+            raise JournalDamagedError(
+                f"{name} {record[name]!r} within the journal of {history.incarnations[0].begin[name]!r}"
+            )
+    history.incarnations.append(Incarnation(record, last_ns=record["ns"], last_utc=record["utc"]))
+
+
+def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> None:
+    grown: dict[tuple[int, GapReason], int] = {}
+    for entry in record["devices"]:
+        seen = incarnation.devices[entry["index"]]
+        before = incarnation.tallies[seen.device.uid]
+        after = tally_from_record(entry, before.begin_ns)
+        if not grew_from(before, after):
+            raise JournalDamagedError(f"totals of device {seen.device.uid} fell since the record before")
+        if after.total_observed_ns + after.total_gap_ns != after.span_ns:
+            raise JournalDamagedError(
+                f"time of device {seen.device.uid} does not add up: observed + gap is not its span"
+            )
+        remainder(after)
+        if any(share.total_observed_ns + share.total_gap_ns != share.span_ns for share in after.phases.values()):
+            raise JournalDamagedError(f"time of a phase of device {seen.device.uid} does not add up")
+        for reason, gap_ns in after.gap_ns.items():
+            grown[(entry["index"], reason)] = gap_ns - before.gap_ns.get(reason, 0)
+        incarnation.tallies[seen.device.uid] = after
+    for index, begin_ns, end_ns, name in record["gaps"]:
+        reason = GapReason(name)
+        uid = incarnation.devices[index].device.uid
+        grown[(index, reason)] = grown.get((index, reason), 0) - (end_ns - begin_ns)
+        _append_gap(history.gaps, GapInterval(incarnation.number, uid, begin_ns, end_ns, reason))
+    if any(grown.values()):
+        raise JournalDamagedError("the listed gaps do not add up to the gap totals")
+    for told in record.get("sessions", ()):
+        _session(history, told)
+    refuse_time(incarnation.last_ns, count(record["ns"]), *incarnation.tallies.values())
+    incarnation.checkpoints += 1
+    incarnation.last_ns, incarnation.last_utc = count(record["ns"]), text(record["utc"])
+
+
+def _session(history: History, told: Record) -> None:
+    name = text(told["id"])
+    pid = told["pid"]
+    told_by = (None if pid is None else count(pid), count(told["uid"]), text(told["client"]))
+    session = history.sessions.setdefault(name, DeclaredSession(name, *told_by))
+    if (session.pid, session.uid, session.client) != told_by:
+        raise JournalDamagedError(f"session {name!r:.60} is of two processes")
+    if "facts" in told:
+        session.facts = facts_from(told["facts"])
+    for phase, counters in work_from(told.get("work", {})).items():
+        known = session.work.setdefault(phase, {})
+        if any(value < known.get(counter, 0) for counter, value in counters.items()):
+            raise JournalDamagedError(f"the counters of session {name!r:.60} fell")
+        known.update(counters)
+
+
+def _append_gap(gaps: list[GapInterval], gap: GapInterval) -> None:
+    """Append `gap`, or lengthen the last one of the same device and reason that it continues."""
+    if gap.begin_ns >= gap.end_ns:
+        raise JournalDamagedError("a gap that ends before it begins")
+    for at in range(len(gaps) - 1, max(-1, len(gaps) - 64), -1):
+        last = gaps[at]
+        if (last.incarnation, last.device) == (gap.incarnation, gap.device):
+            if last.reason is gap.reason and last.end_ns == gap.begin_ns:
+                gaps[at] = replace(last, end_ns=gap.end_ns)
+                return
+            break
+    gaps.append(gap)

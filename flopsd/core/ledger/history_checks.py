@@ -1,0 +1,55 @@
+"""What no daemon writes into a journal: work before the first reading, time that has not come. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from flopsd.core.ledger.journal_codec import count, text
+from flopsd.core.model import Tally
+from flopsd.errors import JournalDamagedError
+
+# How far a reading may end behind the moment at which it is taken in: a source that tells the times of its
+# readings itself has a clock of its own.
+LEAD_NS = 1_000_000_000
+_ABSOLUTE = {"counters", "energy_at_ns", "totals", "totals_ns"}  # what counting goes on from
+_CONTEXT, _RUN, _NODE = (
+    {"run", "node", "attempt"},
+    {"platform", "jobName", "jobArn"},
+    {"rank", "roster", "instanceType"},
+)
+
+
+def refuse_counted(start: Tally, since_ns: int | None) -> None:
+    """A device's first record tells from where counting goes on, and counts nothing. `since_ns` is when the
+    incarnation began, None where an earlier one watched the device. Raises JournalDamagedError."""
+    nothing = Tally(start.begin_ns, start.begin_ns)
+    amounts = (one.name for one in fields(Tally) if one.name not in _ABSOLUTE)
+    if any(getattr(start, name) != getattr(nothing, name) for name in amounts):
+        raise JournalDamagedError("something of a device is counted before its first reading")
+    if since_ns is not None and start.begin_ns < since_ns:
+        raise JournalDamagedError("a device is watched before any incarnation was there to do so")
+
+
+def refuse_time(before_ns: int, at_ns: int, *tallies: Tally) -> None:
+    """`at_ns` is that of a record, `before_ns` of the one before it. Raises JournalDamagedError."""
+    if at_ns < before_ns:
+        raise JournalDamagedError(f"time runs backwards, by {before_ns - at_ns} ns since the record before")
+    if any(tally.watermark_ns > at_ns + LEAD_NS for tally in tallies):
+        raise JournalDamagedError("a device is accounted for until after its record was written")
+
+
+def refuse_context(context: Mapping[str, Any]) -> None:
+    """Raises KeyError, TypeError or ValueError for what is no `Context.for_journal`."""
+    run, node = context["run"], context["node"]
+    for whole, members in ((context, _CONTEXT), (run, _RUN), (node, _NODE)):
+        if whole.keys() != members:
+            raise ValueError("the context has not the members of one")
+    if not isinstance(node["roster"], list):
+        raise ValueError("a roster is a list")
+    for told in (context["attempt"], run["platform"], *node["roster"]):
+        text(told)
+    for told in (run["jobName"], run["jobArn"], node["instanceType"]):
+        text("" if told is None else told)
+    count(0 if node["rank"] is None else node["rank"])

@@ -1,0 +1,240 @@
+"""The merged ledger: node ledgers as one job, jobs as one model's lineage. Pure.
+
+Its predicate is a function of the entries of its children and of the few facts of merging, so that whoever has
+it adds it up again; with the children at hand each entry can be made again too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flopsd.core.ledger.child_entry import refuse_bent
+from flopsd.core.ledger.completeness import ENDLESS, WHOLE, Completeness, RollCall
+from flopsd.core.ledger.merged_declarations import Together
+from flopsd.core.ledger.sections import findings_for_ledger, policies_for_ledger
+from flopsd.core.ledger.statement import CLAIM_LIMIT, PREDICATE_TYPE, STATEMENT_TYPE
+from flopsd.core.ledger.sums import Sums, sums_told
+from flopsd.core.policy.evaluate import Policy
+from flopsd.core.policy.reconcile import reconcile
+from flopsd.core.values import whole_number
+from flopsd.errors import LedgerError
+
+JOB, LINEAGE = "job", "lineage"
+KINDS = (JOB, LINEAGE)
+
+CLAIM = (
+    "This is the sum of the ledgers named here. Whoever holds the named key verified each with the keys they trust, "
+    "recomputed node ledgers from their journals, and found no ledger, node, rank or device in it twice at one time."
+)
+LINEAGE_LIMIT = " Which jobs belong to the lineage is declared by whoever merged them: no ledger can tell of others."
+ENDLESS_JOB = (
+    "Not every node of the jobs named here has an end: the figures are the sum of what is here, "
+    "and of the whole no upper bound is known."
+)
+ASSUMPTIONS = (
+    "Sums are exact. What no child measured stays null; high is null as soon as one child's is, or one is missing.",
+    "Of totals.guidelines measured is null as soon as one child's is, unless nothing of that child can count.",
+    "What a missing ledger would say has no ceiling here, since nobody told what devices that node had.",
+    "Energy is the sum of what was counted; energyUncountedSeconds is the device time of which no counter told it.",
+    "A device's name is a UUID or serial; where it has neither it is taken together with its node's name.",
+    "Times of one boot are compared by the boot-time clock, times of different boots by the wall clock.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MergeFacts:
+    """What the children cannot say, and what all of them must agree on."""
+
+    kind: str
+    run: Mapping[str, Any] | None  # of a job: id, platform, job name and ARN
+    roster: tuple[str, ...]  # of a job: its nodes by rank, where the platform tells
+    lineage: str | None  # of a lineage: its name
+    declared_nodes: int | None
+    flopsd_version: str
+    sealed_at: str
+    policies: tuple[Policy, ...] = ()
+
+
+class Merging:
+    """Adds children up one by one, in the order of `sort_key`. Holds sums and names, never the children."""
+
+    def __init__(self, facts: MergeFacts) -> None:
+        self.facts = facts
+        self.sums = Sums()
+        self.ledgers = self.replays = self.incarnations = 0
+        self._roll = RollCall(facts.roster, facts.declared_nodes)
+        self._attempts: set[str] = set()
+        self._runs: set[str] = set()
+        self._versions: set[str] = set()
+        self._tables: set[str] = set()
+        self._begun = self._last = ""
+        self._node: NodeSummary | None = None
+        self._together = Together()
+        self._jobs_missing: list[str] = []
+        self._wholes: set[bool | None] = set()  # what the jobs of a lineage are
+        self._untold_job = False
+
+    def add(self, entry: Mapping[str, Any], label: str) -> dict[str, Any] | None:
+        """Take one child in; gives the summary of the node before it when that is finished.
+
+        Raises LedgerError where it cannot be of this job, and KeyError, TypeError, ValueError, AttributeError
+        where it is no entry.
+        """
+        if self.facts.run is not None and entry["run"] != self.facts.run["id"]:
+            raise LedgerError(f"{label} is of run {entry['run']!r}, not of {self.facts.run['id']!r}")
+        sums = sums_told(entry)
+        refuse_bent(entry, sums)
+        self.sums += sums
+        self.ledgers += 1
+        self._together.add(entry["declared"])
+        self.replays += bool(entry["replay"])
+        self._runs.add(entry["run"])
+        self._versions.update(entry["flopsdVersions"])
+        self._tables.update(entry["peakTableSha256"])
+        self._begun = min(self._begun or entry["begunAt"], entry["begunAt"])
+        self._last = max(self._last, entry["lastRecordAt"])
+        if self.facts.kind == LINEAGE:
+            told = entry["completeness"]
+            self._wholes.add(told["complete"])
+            self._untold_job = self._untold_job or (told["complete"] is None and not told["missing"])
+            self._jobs_missing += [f"job {entry['run']}: {words}" for words in told["missing"]]
+            return None
+        self.incarnations += len(entry["periods"])
+        self._attempts.update(period["attempt"] for period in entry["periods"])
+        self._roll.answer(entry, label)
+        before = self._node
+        if before is None or (before.rank, before.name) != (entry["rank"], entry["node"]):
+            self._node = NodeSummary(entry)
+        else:
+            before = None
+        assert self._node is not None
+        self._node.add(entry, sums)
+        return None if before is None else before.for_ledger()
+
+    def last_node(self) -> dict[str, Any] | None:
+        """The summary of the last node, once all children are in."""
+        return None if self._node is None else self._node.for_ledger()
+
+    def completeness(self) -> Completeness:
+        """Raises LedgerError for more nodes than were declared."""
+        if self.facts.kind == JOB:
+            return self._roll.result()
+        complete = False if False in self._wholes else True if self._wholes == {True} else None
+        return Completeness(complete, tuple(self._jobs_missing), None, 0, None, untold=self._untold_job)
+
+    def predicate(self, nodes: Any, children: Any) -> dict[str, Any]:
+        """The predicate around lists of node summaries and of children. Raises LedgerError as `completeness`."""
+        facts, completeness = self.facts, self.completeness()
+        whole, told = completeness.complete is True, self._together
+        sums, counted = self.sums.for_ledger(whole=whole), self.sums.counted_guidelines(whole=whole)
+        architecture = None if sums["totals"]["architecture"] is None else self.sums.counted
+        job = facts.kind == JOB
+        return {
+            "kind": facts.kind,
+            "replay": {"children": str(self.replays)} if self.replays else None,
+            "run": None if facts.run is None else dict(facts.run),
+            "lineage": None if job else {"name": facts.lineage, "runs": sorted(self._runs)},
+            "roster": list(facts.roster),
+            "completeness": completeness.for_ledger() if job else _jobs_told(completeness),
+            "attempts": sorted(self._attempts),
+            "incarnationCount": str(self.incarnations) if job else None,
+            "ledgerCount": str(self.ledgers),
+            "begunAt": self._begun,
+            "lastRecordAt": self._last,
+            "declared": told.for_ledger(),
+            **sums,
+            "findings": findings_for_ledger(
+                facts.policies, counted, told.method, told.base, whole=whole, conflict=told.conflict
+            ),
+            "reconciliation": [r.for_ledger() for r in reconcile(self.sums.by_phase, counted.updates, architecture)],
+            "evidence": [],
+            "method": {
+                "flopsdVersion": facts.flopsd_version,
+                "sealedAt": facts.sealed_at,
+                "flopsdVersions": sorted(self._versions),
+                "peakTableSha256": sorted(self._tables),
+                "policies": policies_for_ledger(facts.policies),
+                "assumptions": list(ASSUMPTIONS),
+            },
+            "claim": {"says": CLAIM, "doesNotSay": CLAIM_LIMIT + ("" if job else LINEAGE_LIMIT)},
+            "nodes": nodes,
+            "children": children,
+        }
+
+
+class NodeSummary:
+    """What one rank and node has in all its ledgers."""
+
+    def __init__(self, entry: Mapping[str, Any]) -> None:
+        self.rank, self.name = entry["rank"], entry["node"]
+        self._instance_type = entry["instanceType"]
+        self._sums = Sums()
+        self._ledgers = 0
+        self._devices: set[str] = set()
+        self._attempts: set[str] = set()
+
+    def add(self, entry: Mapping[str, Any], sums: Sums) -> None:
+        self._sums += sums
+        self._ledgers += 1
+        self._devices.update(name for times in entry["deviceTimes"] for name in times["devices"])
+        self._attempts.update(period["attempt"] for period in entry["periods"])
+
+    def for_ledger(self) -> dict[str, Any]:
+        told = self._sums.for_ledger()
+        executed = told["totals"]["executed"]
+        return {
+            "name": self.name,
+            "rank": self.rank,
+            "instanceType": self._instance_type,
+            "ledgers": str(self._ledgers),
+            "attempts": str(len(self._attempts)),
+            "devices": str(len(self._devices)),
+            "executed": {name: executed[name] for name in ("low", "measured", "high")},
+            "energyJoules": told["energyJoules"],
+            "energyUncountedSeconds": told["energyUncountedSeconds"],
+            "deviceSeconds": told["deviceSeconds"],
+            "observedPpm": told["coverage"]["observedPpm"],
+        }
+
+
+def subject_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A child as the statement's subject: by its payload, so that a counter-signed child still is the same."""
+    return {"name": entry["name"], "digest": {"sha256": entry["sha256"]}}
+
+
+def merged_statement(subject: Any, predicate: Mapping[str, Any]) -> dict[str, Any]:
+    """The in-toto Statement v1 about the children."""
+    return {"_type": STATEMENT_TYPE, "subject": subject, "predicateType": PREDICATE_TYPE, "predicate": predicate}
+
+
+def merged_again(
+    predicate: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], policies: tuple[Policy, ...]
+) -> dict[str, Any]:
+    """The statement that the children in a merged predicate give; `policies` are those that it names.
+
+    Raises LedgerError for what cannot be merged, KeyError, TypeError, ValueError, AttributeError for what is no
+    merged predicate.
+    """
+    told = predicate["completeness"]["declaredNodes"]
+    facts = MergeFacts(
+        predicate["kind"],
+        predicate["run"],
+        tuple(predicate["roster"]),
+        None if predicate["lineage"] is None else predicate["lineage"]["name"],
+        None if told is None else whole_number(told),
+        str(predicate["method"]["flopsdVersion"]),
+        str(predicate["method"]["sealedAt"]),
+        policies,
+    )
+    merging = Merging(facts)
+    finished = [merging.add(entry, entry["name"]) for entry in entries]
+    nodes = [node for node in (*finished, merging.last_node()) if node is not None]
+    return merged_statement([subject_of(entry) for entry in entries], merging.predicate(nodes, list(entries)))
+
+
+def _jobs_told(completeness: Completeness) -> dict[str, Any]:
+    told = completeness.for_ledger()
+    words = {WHOLE: "Every job named here is whole.", ENDLESS: ENDLESS_JOB}
+    return {**told, "nodes": None, "says": words.get(told["says"], told["says"])}

@@ -1,0 +1,126 @@
+"""What a child claims for itself: its bytes, its node, its rank, its devices, each for a time.
+
+Two children that claim the same at the same time count something twice, and are refused. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flopsd.core.values import whole_number
+from flopsd.errors import LedgerError
+
+LEDGER, NODE, RANK, RUN, DEVICE = range(5)  # the order in which they are told
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One thing for one stretch of time, on the boot-time clock of `boot_id`."""
+
+    what: int
+    key: str
+    boot_id: str
+    begin_ns: int
+    end_ns: int
+    wall_offset_ns: int
+
+    def overlaps(self, other: Claim) -> bool:
+        """Whether both cover a moment; different boots have only the wall clock in common."""
+        if (self.boot_id, self.begin_ns) == (other.boot_id, other.begin_ns):
+            return True
+        same = self.boot_id == other.boot_id
+        mine, its = (0, 0) if same else (self.wall_offset_ns, other.wall_offset_ns)
+        return max(self.begin_ns + mine, other.begin_ns + its) < min(self.end_ns + mine, other.end_ns + its)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claim, the number of the child whose it is, and how messages name that child."""
+
+    claim: Claim
+    child: int
+    label: str
+
+
+def claims_of(entry: Mapping[str, Any]) -> Iterator[Claim]:
+    """What a child of a merged ledger claims. Raises KeyError, TypeError, ValueError for what is no entry."""
+    yield ledger_claim(entry["sha256"])
+    in_lineage = "completeness" in entry
+    for period in entry["periods"]:
+        if in_lineage:
+            yield _claim(RUN, entry["run"], period, period)
+            continue
+        yield _claim(NODE, entry["node"], period, period)
+        if entry["rank"] is not None:
+            yield _claim(RANK, str(entry["rank"]), period, period)
+    yield from device_claims(entry)
+
+
+def device_claims(entry: Mapping[str, Any]) -> Iterator[Claim]:
+    """The devices that a node ledger's entry counts, and when."""
+    periods = {period["incarnation"]: period for period in entry["periods"]}
+    for times in entry["deviceTimes"]:
+        for device in times["devices"]:
+            yield _claim(DEVICE, device, times, periods[times["incarnation"]])
+
+
+def ledger_claim(sha256: str) -> Claim:
+    """A ledger claims its own bytes for ever."""
+    return Claim(LEDGER, sha256, "", 0, 1, 0)
+
+
+def refuse_double(claims: Iterable[Claimed]) -> None:
+    """Raises LedgerError at the first thing claimed twice at once. `claims` come sorted by what and key."""
+    group: list[Claimed] = []
+    for claimed in claims:
+        if group and (group[0].claim.what, group[0].claim.key) != (claimed.claim.what, claimed.claim.key):
+            _refuse_within(group)
+            group = []
+        group.append(claimed)
+    _refuse_within(group)
+
+
+def _refuse_within(group: list[Claimed]) -> None:
+    if len({claimed.child for claimed in group}) < 2:
+        return  # one ledger's own incarnations were held against each other when it was verified
+    for at, one in enumerate(group):
+        for other in group[at + 1 :]:
+            if one.child != other.child and one.claim.overlaps(other.claim):
+                raise _double(one, other)
+
+
+def _double(one: Claimed, other: Claimed) -> LedgerError:
+    what, key = one.claim.what, one.claim.key
+    both = f"{one.label} and {other.label}"
+    if what == LEDGER:
+        return LedgerError(f"the same ledger is there twice: {both}", hint="give each ledger once")
+    if what == NODE:
+        same = (one.claim.boot_id, one.claim.begin_ns) == (other.claim.boot_id, other.claim.begin_ns)
+        return LedgerError(
+            f"node {key!r} is there twice at the same time: {both}",
+            hint="they are of the same journal at two times: give the later one only"
+            if same
+            else "only one of the two can be of this job; take the other away",
+        )
+    if what == RANK:
+        return LedgerError(
+            f"rank {key} is there twice at the same time: {both}",
+            hint="two nodes of one job have two ranks; one of the two is not of this job",
+        )
+    if what == RUN:
+        return LedgerError(
+            f"job {key!r} is there twice at the same time: {both}",
+            hint="merge the ledgers of all its attempts into one job ledger, and give that one only",
+        )
+    return LedgerError(
+        f"device {key} is counted twice at the same time: by {both}",
+        hint="only one of the two ledgers may be in the sum",
+    )
+
+
+def _claim(what: int, key: str, times: Mapping[str, Any], period: Mapping[str, Any]) -> Claim:
+    told = (period["wallOffsetNs"], times["beginNs"], times["endNs"])
+    offset, begin, end = (whole_number(ns, signed=True) for ns in told)
+    return Claim(what, str(key), str(period["bootId"]), begin, end, offset)

@@ -1,0 +1,151 @@
+"""What can be added up over ledgers: figures, energy, times. Exact, in any order and any grouping. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flopsd.core.figures import figures_json
+from flopsd.core.ledger.devices import seconds
+from flopsd.core.ledger.history import History
+from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
+from flopsd.core.policy.architecture_sums import Counted, counted_told
+from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
+from flopsd.core.values import millijoules, nanoseconds, whole_number
+
+TIMES = ("deviceSeconds", "nodeSeconds", "energyUncountedSeconds")
+COVERAGE_TIMES = (
+    "observedSeconds",
+    "gapSeconds",
+    "recoveredSeconds",
+    "spanSeconds",
+    "jobSeconds",
+    "unknownSeconds",
+    "boundedSeconds",
+)
+_BETWEEN_METHODS = "; "
+_ABSENT = "not every ledger has an architecture basis, or one is missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """The sums of some ledgers. Unknown stays unknown: as `Figures` add, and energy that nobody counted is None."""
+
+    executed: Figures = NO_FIGURES
+    by_evidence: Mapping[str, Figures] = field(default_factory=dict)
+    methods: frozenset[str] = frozenset()
+    energy_mj: int | None = None
+    times_ns: Mapping[str, int] = field(default_factory=dict)
+    gap_ns_by_reason: Mapping[str, int] = field(default_factory=dict)
+    by_phase: Mapping[str, Figures] = field(default_factory=dict)
+    guidelines: Guidelines = NOTHING_COUNTED
+    counted: Counted | None = None  # the architecture basis of those ledgers that have one
+    uncounted: int = 0  # ledgers that have none
+
+    def __add__(self, other: Sums) -> Sums:
+        both = [counted for counted in (self.counted, other.counted) if counted is not None]
+        energies = [mj for mj in (self.energy_mj, other.energy_mj) if mj is not None]
+        return Sums(
+            self.executed + other.executed,
+            _all_added(self.by_evidence, other.by_evidence),
+            self.methods | other.methods,
+            sum(energies) if energies else None,
+            _added(self.times_ns, other.times_ns),
+            _added(self.gap_ns_by_reason, other.gap_ns_by_reason),
+            _all_added(self.by_phase, other.by_phase),
+            self.guidelines + other.guidelines,
+            both[0] + both[1] if len(both) == 2 else both[0] if both else None,
+            self.uncounted + other.uncounted,
+        )
+
+    def for_ledger(self, *, whole: bool = True) -> dict[str, Any]:
+        """As a ledger says it. Of what is not whole no upper bound is known."""
+        figures = self.executed if whole else unbounded(self.executed)
+        counted = self.counted if whole and not self.uncounted else None
+        return {
+            "totals": {
+                "executed": {
+                    **figures_json(figures),
+                    "method": _BETWEEN_METHODS.join(sorted(self.methods)),
+                    "byEvidence": {name: figures_json(self.by_evidence[name]) for name in sorted(self.by_evidence)},
+                    "byPhase": {name: figures_json(self.by_phase[name]) for name in sorted(self.by_phase)},
+                },
+                "guidelines": self.counted_guidelines(whole=whole).for_ledger(),
+                "architecture": None if counted is None else counted.for_ledger(),
+                "architectureAbsent": None if counted is not None else _ABSENT,
+            },
+            "energyJoules": None if self.energy_mj is None else f"{self.energy_mj // 1000}.{self.energy_mj % 1000:03d}",
+            **{name: seconds(self.times_ns.get(name, 0)) for name in TIMES},
+            "coverage": {
+                **{name: seconds(self.times_ns.get(name, 0)) for name in COVERAGE_TIMES},
+                "observedPpm": self._observed_ppm(),
+                "gapSecondsByReason": {n: seconds(self.gap_ns_by_reason[n]) for n in sorted(self.gap_ns_by_reason)},
+            },
+        }
+
+    def counted_guidelines(self, *, whole: bool) -> Guidelines:
+        """Of what is not whole no upper bound is known."""
+        known = self.guidelines
+        return known if whole else Guidelines(unbounded(known.updates), unbounded(known.cumulative))
+
+    def _observed_ppm(self) -> str | None:
+        job_ns = self.times_ns.get("jobSeconds", 0)
+        return str((job_ns - self.times_ns.get("unknownSeconds", 0)) * PPM // job_ns) if job_ns else None
+
+
+def sums_told(ledger: Mapping[str, Any]) -> Sums:
+    """The inverse of `for_ledger`. Raises KeyError, TypeError, ValueError, AttributeError on anything else."""
+    totals, coverage = ledger["totals"], ledger["coverage"]
+    executed, guidelines, architecture = totals["executed"], totals["guidelines"], totals["architecture"]
+    return Sums(
+        _figures(executed),
+        {str(name): _figures(figures) for name, figures in executed["byEvidence"].items()},
+        frozenset(part for part in executed["method"].split(_BETWEEN_METHODS) if part),
+        None if ledger["energyJoules"] is None else millijoules(ledger["energyJoules"]),
+        {
+            **{name: nanoseconds(ledger[name]) for name in TIMES},
+            **{name: nanoseconds(coverage[name]) for name in COVERAGE_TIMES},
+        },
+        {str(name): nanoseconds(text) for name, text in coverage["gapSecondsByReason"].items()},
+        {str(name): _figures(figures) for name, figures in executed["byPhase"].items()},
+        Guidelines(_figures(guidelines), _figures(guidelines["cumulative"])),
+        None if architecture is None else counted_told(architecture),
+        int(architecture is None),
+    )
+
+
+def node_sums(predicate: Mapping[str, Any], history: History) -> Sums:
+    """The sums of a node ledger whose journal is `history`."""
+    tallies = [tally for incarnation in history.incarnations for tally in incarnation.tallies.values()]
+    return sums_told(
+        {
+            **predicate,
+            "nodeSeconds": predicate["wallSeconds"],
+            "coverage": {
+                **predicate["coverage"],
+                "jobSeconds": seconds(sum(tally.job_ns for tally in tallies)),
+                "unknownSeconds": seconds(sum(tally.unknown_ns for tally in tallies)),
+                "boundedSeconds": seconds(sum(tally.observed_ns.get(Evidence.UTILIZATION, 0) for tally in tallies)),
+            },
+        }
+    )
+
+
+def _figures(told: Mapping[str, Any]) -> Figures:
+    low, measured, high = (None if told[k] is None else whole_number(told[k]) for k in ("low", "measured", "high"))
+    if low is None:
+        raise ValueError("low is never null")
+    return Figures(low, measured, high)
+
+
+def unbounded(figures: Figures) -> Figures:
+    return Figures(figures.low_flop, figures.measured_flop, None)
+
+
+def _all_added(one: Mapping[str, Figures], other: Mapping[str, Figures]) -> dict[str, Figures]:
+    return {name: one.get(name, NO_FIGURES) + other.get(name, NO_FIGURES) for name in {**one, **other}}
+
+
+def _added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}

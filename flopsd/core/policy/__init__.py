@@ -1,0 +1,1 @@
+"""Which rules apply to a run, what they count, and where the run stands."""

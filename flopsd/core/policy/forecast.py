@@ -1,0 +1,107 @@
+"""When a threshold would be crossed if the work went on at a given rate. Pure; times are seconds from the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from flopsd.core.model import Figures
+from flopsd.core.policy.evaluate import Finding, Limit
+from flopsd.core.policy.guidelines import Guidelines
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Between which FLOP/s the work goes on. `high_flop_per_s` is None where no ceiling is known."""
+
+    low_flop_per_s: int
+    high_flop_per_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Before `earliest_s` the threshold is certainly not crossed, from `latest_s` on it certainly is.
+
+    0 is now. `earliest_s` is None where it is never crossed at this rate, `latest_s` where that it is crossed at all
+    is not certain.
+    """
+
+    earliest_s: int | None
+    latest_s: int | None
+
+
+def crossing(limit: Limit | None, figures: Figures, rate: Rate) -> Crossing | None:
+    """Earliest and latest crossing of `limit`; None where the threshold itself is not known.
+
+    An upper end that is not known may have crossed already: then the earliest crossing is now.
+    """
+    if limit is None:
+        return None
+    earliest: int | None = 0
+    if figures.high_flop is not None and figures.high_flop <= limit.low:
+        high_rate = rate.high_flop_per_s
+        earliest = 0 if high_rate is None else _until(limit.low, figures.high_flop, high_rate)
+    return Crossing(earliest, _until(limit.high, figures.low_flop, rate.low_flop_per_s))
+
+
+def _until(limit: Fraction, flop: int, flop_per_s: int) -> int | None:
+    """The first whole second at whose end `flop` is greater than `limit`; None for never."""
+    if flop > limit:
+        return 0
+    if flop_per_s <= 0:
+        return None
+    return (limit - flop) // flop_per_s + 1
+
+
+NS_PER_S = 1_000_000_000
+NOTHING_BEFORE = Guidelines(Figures(0, None, 0), Figures(0, None, 0))
+Rates = tuple[Rate, Rate]
+
+
+def outlook(findings: Iterable[Finding], rates: Rates | None) -> list[dict[str, Any]]:
+    """Each rule that applies or may, as the ledger tells it, with its crossing at `rates`."""
+    return [
+        {**finding.for_ledger(), "crossing": _crossing(finding, rates)}
+        for finding in findings
+        if finding.state is not None and finding.applies is not False
+    ]
+
+
+def mean_rates(before: Guidelines, now: Guidelines, passed_ns: int) -> Rates | None:
+    """FLOP/s of updates and of all that is cumulative, while `passed_ns` passed; None where no time did."""
+    if passed_ns <= 0:
+        return None
+    return (
+        _rate(before.updates, now.updates, passed_ns),
+        _rate(before.cumulative, now.cumulative, passed_ns),
+    )
+
+
+def _crossing(finding: Finding, rates: Rates | None) -> dict[str, str | None] | None:
+    when = None if rates is None else crossing(finding.limit, finding.value, _rate_of(finding, rates))
+    if when is None:
+        return None
+    return {"earliestSeconds": _text(when.earliest_s), "latestSeconds": _text(when.latest_s)}
+
+
+def _rate_of(finding: Finding, rates: Rates) -> Rate:
+    """The rate of what the rule counts; of all that it may count, where which it is is not known."""
+    mine = [rates["cumulative" in quantity] for quantity in finding.quantity.split(" or ")]
+    highs = [rate.high_flop_per_s for rate in mine]
+    return Rate(
+        min(rate.low_flop_per_s for rate in mine),
+        None if None in highs else max(high for high in highs if high is not None),
+    )
+
+
+def _rate(before: Figures, now: Figures, passed_ns: int) -> Rate:
+    low = max(0, now.low_flop - before.low_flop) * NS_PER_S // passed_ns
+    if now.high_flop is None or before.high_flop is None:
+        return Rate(low, None)
+    return Rate(low, -(-max(0, now.high_flop - before.high_flop) * NS_PER_S // passed_ns))
+
+
+def _text(value: int | None) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,118 @@
+"""The `guidelines` basis: what the Commission counts as training compute, from what was executed. Pure.
+
+Guidelines C(2025) 5045, annex A.1: recomputation of activations and purely diagnostic work are taken out. Both are
+declared, never measured, so without a declaration the figure is an interval and no point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flopsd.core.declarations import Method, Phase, Recomputation
+from flopsd.core.figures import figures_json
+from flopsd.core.flop import ceil_div
+from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
+
+# Forward, activation gradients and weight gradients are 2 FLOP each a parameter and token: 6 are required; a second
+# forward pass makes 8 of it. Frozen weights need no weight gradients: 4 of 6. No lower share is possible while each
+# activation is recomputed at most once: attention needs 3 parts, and executes 4.5 with a recomputing kernel too.
+LEAST_PPM = 666_666
+# A kernel that recomputes attention scores in its backward pass executes 3.5 parts where 3 are required.
+LEAST_WITHOUT_CHECKPOINTS_PPM = 857_142
+# Para 120: an estimate is good where the truth is within 30 % of it.
+MARGIN_PPM = 300_000
+METHOD = (
+    "Executed training work less the recomputation of activations (Guidelines C(2025) 5045, annex A.1). Evaluation is "
+    "taken out. What no process declared, and generated data, count in high only; cumulative counts generated data. "
+    "There is no measured figure where what may count beside it was measured at more than 30 % of it (paragraph 120)."
+)
+_STATED = {
+    (Recomputation.NONE, None): PPM,
+    (Recomputation.FULL, Method.PRETRAINING): 750_000,
+    (Recomputation.FULL, Method.FULL): 750_000,
+    (Recomputation.FULL, Method.LORA): 666_667,
+    (Recomputation.FULL, Method.QLORA): 666_667,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Required:
+    """The share of executed training work that is no recomputation, in ppm. `stated` is None: only bounds are known."""
+
+    low_ppm: int
+    stated_ppm: int | None
+    high_ppm: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guidelines:
+    """`updates` directly contribute to parameter updates (para 115); `cumulative` counts generated data too."""
+
+    updates: Figures
+    cumulative: Figures
+
+    def for_ledger(self) -> dict[str, Any]:
+        return {**figures_json(self.updates), "cumulative": figures_json(self.cumulative), "method": METHOD}
+
+    def __add__(self, other: Guidelines) -> Guidelines:
+        """A part that may count and has no measured figure leaves the sum none: of executed work it is left out."""
+        return Guidelines(_both(self.updates, other.updates), _both(self.cumulative, other.cumulative))
+
+
+def _both(one: Figures, other: Figures) -> Figures:
+    unmeasured = any(part.measured_flop is None and part.high_flop != 0 for part in (one, other))
+    return replace(one + other, measured_flop=None) if unmeasured else one + other
+
+
+NOTHING_COUNTED = Guidelines(NO_FIGURES, NO_FIGURES)
+
+
+def required_share(method: Method | None, recomputation: Recomputation | None) -> Required:
+    """The share by what was declared, where the model's own arithmetic is not at hand."""
+    stated = _STATED.get((recomputation, None if recomputation is Recomputation.NONE else method))  # type: ignore[arg-type]
+    if recomputation is Recomputation.NONE:
+        return Required(LEAST_WITHOUT_CHECKPOINTS_PPM, stated, PPM, "declared: no activation checkpointing")
+    if recomputation is None:
+        return Required(LEAST_PPM, None, PPM, "activation checkpointing is not declared: bounds only")
+    if stated is None:
+        return Required(LEAST_PPM, None, PPM, f"declared: {recomputation.value} activation checkpointing: bounds only")
+    words = f"declared: {recomputation.value} activation checkpointing, {method.value if method else 'no'} training"
+    parts = "6 of 8" if stated == 750_000 else "4 of 6"
+    return Required(LEAST_PPM, stated, PPM, f"{words}: {parts} parts required, attention left out")
+
+
+def guidelines(by_phase: Mapping[str, Figures], required: Required) -> Guidelines:
+    """The basis of work whose executed figures by phase are `by_phase`.
+
+    Declared training counts, less recomputation; declared evaluation does not; all else may count and may not,
+    so it is in the upper bound only. Generated data count for the cumulative figure. What may count and was measured at
+    more than the margin of an estimate leaves no measured figure: without it that could be far too low.
+    """
+    train = by_phase.get(Phase.TRAIN.value, NO_FIGURES)
+    generated = by_phase.get(Phase.GENERATE.value, NO_FIGURES)
+    perhaps = [by_phase[phase] for phase in (Phase.OTHER.value, UNDECLARED_PHASE) if phase in by_phase]
+    high: int | None = None if train.high_flop is None else ceil_div(train.high_flop * required.high_ppm, PPM)
+    for figures in (generated, *perhaps):
+        high = None if high is None or figures.high_flop is None else high + figures.high_flop
+    measured: int | None = None
+    if train.measured_flop is not None and required.stated_ppm is not None:
+        measured = train.measured_flop * required.stated_ppm // PPM
+    both: int | None = measured
+    if generated.measured_flop is not None:
+        both = None if measured is None and Phase.TRAIN.value in by_phase else (measured or 0) + generated.measured_flop
+    elif generated.high_flop != 0:
+        both = None
+    beside = sum(figures.measured_flop or 0 for figures in perhaps)
+    low = train.low_flop * required.low_ppm // PPM
+    return Guidelines(
+        Figures(low, _point(measured, beside), high),
+        Figures(low + generated.low_flop, _point(both, beside), high),
+    )
+
+
+def _point(measured: int | None, beside: int) -> int | None:
+    """The measured figure, unless `beside` it so much was measured that may count too that it is no estimate."""
+    return None if measured is None or beside * PPM > measured * MARGIN_PPM else measured

@@ -1,0 +1,129 @@
+"""How far two bases of one run agree. Pure.
+
+Each basis is an interval, so their ratio is one too. A disagreement has a name, so that it can be looked up and
+alerted on; it never changes a figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flopsd.core.declarations import Phase
+from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
+from flopsd.core.policy.architecture_sums import Counted
+from flopsd.core.policy.guidelines import MARGIN_PPM
+
+MORE_EXECUTED = "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
+LESS_EXECUTED = "LESS_EXECUTED_THAN_THE_MODEL_NEEDS"
+NOT_COMPARABLE = "NOT_COMPARABLE"
+FRAMEWORK_DIFFERS = "FRAMEWORK_COUNT_DIFFERS"
+_WORDS = {
+    MORE_EXECUTED: "The counters saw more than the model and its tokens need: other work on the devices, recomputation "
+    "that was not declared, a wrong number format, or tokens that were not counted.",
+    LESS_EXECUTED: "The counters saw less in declared phases than the model and its tokens need: work that no phase "
+    "was declared of, as at a phase's edges (the upper end has it), devices or time that were not metered, a wrong "
+    "model or number format, or tokens counted twice (tensor, pipeline or context parallel ranks).",
+    NOT_COMPARABLE: "One of the two has no point figure: only bounds are known.",
+    FRAMEWORK_DIFFERS: "The training framework's own count is its estimate (6 x parameters x tokens in the Trainer), "
+    "blind to frozen weights, attention and recomputation.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """`low` and `high` are None where a bound is missing or zero; `measured` where a point is."""
+
+    name: str
+    of: str
+    to: str
+    low_ppm: int | None
+    measured_ppm: int | None
+    high_ppm: int | None
+    more: str = MORE_EXECUTED
+    less: str = LESS_EXECUTED
+
+    @property
+    def within(self) -> bool | None:
+        if self.measured_ppm is None:
+            return None
+        return PPM - MARGIN_PPM <= self.measured_ppm <= PPM + MARGIN_PPM
+
+    @property
+    def warning(self) -> str | None:
+        if self.measured_ppm is None:
+            return NOT_COMPARABLE
+        if self.within:
+            return None
+        return self.more if self.measured_ppm > PPM else self.less
+
+    def for_ledger(self) -> dict[str, Any]:
+        warning = self.warning
+        ratio = {"low": self.low_ppm, "measured": self.measured_ppm, "high": self.high_ppm}
+        return {
+            "name": self.name,
+            "of": self.of,
+            "to": self.to,
+            "ratioPpm": {name: None if ppm is None else str(ppm) for name, ppm in ratio.items()},
+            "marginPpm": str(MARGIN_PPM),
+            "within": self.within,
+            "warning": warning,
+            "says": "They agree within the margin." if warning is None else _WORDS[warning],
+        }
+
+
+def reconcile(
+    by_phase: Mapping[str, Figures],
+    updates: Figures,
+    architecture: Counted | None,
+    framework_flop: int | None = None,
+) -> tuple[Ratio, ...]:
+    """The bases of a run against each other; none where there is only one."""
+    if architecture is None:
+        return ()
+    declared = NO_FIGURES
+    for phase in Phase:
+        declared += by_phase.get(phase.value, NO_FIGURES)
+    most = (declared + by_phase.get(UNDECLARED_PHASE, NO_FIGURES)).high_flop  # what was not declared may be of them
+    needed, all_of_it = architecture.required, architecture.executed
+    ratios = [
+        _ratio(
+            "executed/architecture",
+            "executed in declared phases, and at most what was not declared too",
+            "architecture, with recomputation, evaluation and generation",
+            Figures(declared.low_flop, declared.measured_flop, most),
+            Figures(all_of_it.low, all_of_it.computed, all_of_it.high),
+        ),
+        _ratio(
+            "guidelines/architecture",
+            "guidelines, directly contributing to parameter updates",
+            "architecture, required for training",
+            updates,
+            Figures(needed.low, needed.computed, needed.high),
+        ),
+    ]
+    if framework_flop and needed.computed:
+        ppm = framework_flop * PPM // needed.computed
+        ratios.append(
+            Ratio(
+                "framework/architecture",
+                "the training framework's own count",
+                "architecture, required for training",
+                ppm,
+                ppm,
+                ppm,
+                FRAMEWORK_DIFFERS,
+                FRAMEWORK_DIFFERS,
+            )
+        )
+    return tuple(ratios)
+
+
+def _ratio(name: str, of: str, to: str, one: Figures, other: Figures) -> Ratio:
+    low = one.low_flop * PPM // other.high_flop if other.high_flop else None
+    high = -(-one.high_flop * PPM // other.low_flop) if other.low_flop and one.high_flop is not None else None
+    measured: int | None = None
+    if one.measured_flop is not None and other.measured_flop:
+        measured = one.measured_flop * PPM // other.measured_flop
+    return Ratio(name, of, to, low, measured, high)

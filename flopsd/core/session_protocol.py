@@ -1,0 +1,152 @@
+"""What a training process says to the daemon, line by line, and the events that come of it. Pure.
+
+A line is one JSON object, `{"flopsd":1,"kind":"hello",…}`; docs/training-process.md is the authority on them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flopsd.core.declarations import facts_from, phase_from, work_from
+from flopsd.core.envelope import parse_json
+from flopsd.errors import NotVerifiedError
+
+PROTOCOL = 1
+MAX_LINE_BYTES = 64 * 1024
+_SESSION = re.compile(r"[0-9a-f]{32}")
+_CLIENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,39}")
+_FIELDS: Mapping[str, frozenset[str]] = {
+    "hello": frozenset({"session", "client", "pid"}),
+    "declare": frozenset({"facts"}),
+    "phase": frozenset({"phase"}),
+    "work": frozenset({"work"}),
+    "bye": frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """A process is there. The same `session` comes again when it lost the connection, and is the same process then.
+
+    `pid` and `uid` are the kernel's word; `pid` is None for a process in a namespace that the daemon cannot see.
+    """
+
+    session: str
+    pid: int | None
+    uid: int
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class FactsDeclared:
+    """Facts by name; each replaces what the session declared under that name, the others stay."""
+
+    session: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseChanged:
+    """What the process does from now on: a `Phase` by value, or `undeclared`."""
+
+    session: str
+    phase: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkCounted:
+    """Counters by phase, absolute since the process began, so that a repeated one counts once: take the maximum."""
+
+    session: str
+    work: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """The connection ended. Clean: the process took its leave. Otherwise it died, or comes again."""
+
+    session: str
+    clean: bool
+
+
+Event = SessionOpened | FactsDeclared | PhaseChanged | WorkCounted | SessionClosed
+
+
+class RefusedError(ValueError):
+    """A line that is not taken. `last`: nothing after it would be understood either, so the connection ends."""
+
+    def __init__(self, message: str, *, last: bool) -> None:
+        super().__init__(message)
+        self.last = last
+
+
+class Conversation:
+    """One connection: lines in, events out."""
+
+    def __init__(self, pid: int | None, uid: int) -> None:
+        """Of a process as the kernel names it."""
+        self.pid, self.uid = pid, uid
+        self.session: str | None = None
+
+    def hear(self, line: bytes) -> Event:
+        """The event that a line is. Raises RefusedError."""
+        kind, message = _message(line)
+        if kind == "hello":
+            if self.session is not None:
+                raise RefusedError("a second hello: one connection is one session", last=True)
+            return self._hello(message)
+        if self.session is None:
+            raise RefusedError(f"{kind!r} before hello", last=True)
+        try:
+            if kind == "declare":
+                return FactsDeclared(self.session, facts_from(message["facts"]))
+            if kind == "phase":
+                return PhaseChanged(self.session, phase_from(message["phase"]))
+            if kind == "work":
+                return WorkCounted(self.session, work_from(message["work"]))
+        except (ValueError, TypeError) as fault:
+            raise RefusedError(f"{kind}: {fault}"[:400], last=False) from None
+        return SessionClosed(self.session, clean=True)
+
+    def _hello(self, message: Mapping[str, Any]) -> SessionOpened:
+        session, client = message["session"], message["client"]
+        if not isinstance(session, str) or not _SESSION.fullmatch(session):
+            raise RefusedError("hello: a session is 32 hexadecimal digits", last=True)
+        if not isinstance(client, str) or not _CLIENT.fullmatch(client):
+            raise RefusedError("hello: client is a version such as 0.1.0", last=True)
+        self.session = session
+        return SessionOpened(session, self.pid, self.uid, client)
+
+
+def _message(line: bytes) -> tuple[str, Mapping[str, Any]]:
+    try:
+        message = parse_json(line, "the line")
+    except NotVerifiedError as fault:
+        raise RefusedError(str(fault)[:400], last=True) from None
+    if not isinstance(message, dict) or "flopsd" not in message:
+        raise RefusedError('expected an object such as {"flopsd":1,"kind":"hello",…}', last=True)
+    version = message.pop("flopsd")
+    if isinstance(version, bool) or version != PROTOCOL:
+        raise RefusedError(f"protocol {version!r:.20} is not spoken here, only {PROTOCOL}", last=True)
+    kind = message.pop("kind", None)
+    fields = _FIELDS.get(kind) if isinstance(kind, str) else None
+    if fields is None:
+        raise RefusedError(f"no kind {kind!r:.40}; known: {', '.join(_FIELDS)}", last=True)
+    if message.keys() != fields:
+        raise RefusedError(f"{kind} has the fields {', '.join(sorted(fields)) or 'flopsd and kind only'}", last=True)
+    return kind, message
+
+
+@dataclass(slots=True)
+class DeclaredSession:
+    """A training process that declared something. Its counters are absolute, so they outlive a restart of either."""
+
+    id: str
+    pid: int | None  # None: of a namespace that the daemon cannot see
+    uid: int
+    client: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    work: dict[str, dict[str, int]] = field(default_factory=dict)  # counters by phase

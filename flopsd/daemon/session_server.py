@@ -1,0 +1,305 @@
+"""The daemon's ear: the Unix socket to which training processes declare what no counter tells.
+
+One thread serves all of them. Nothing that a process sends, or does not send, delays a reading or grows in memory:
+lines, sessions and messages a second are bounded, and who sends too much is read later.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import socket
+import stat
+import struct
+import threading
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from pathlib import Path
+
+from flopsd.core.session_protocol import (
+    MAX_LINE_BYTES,
+    PROTOCOL,
+    Conversation,
+    Event,
+    RefusedError,
+    SessionClosed,
+    SessionOpened,
+)
+from flopsd.errors import ListenError
+from flopsd.system.clock import NS_PER_S, Clock
+
+log = logging.getLogger("flopsd")
+MAX_SESSIONS = 64
+MESSAGES_A_SECOND = 50  # of one session
+BYTES_A_SECOND = 4 * MAX_LINE_BYTES
+CONNECTS_A_SECOND = 64
+HELLO_SECONDS = 10
+_OK = json.dumps({"flopsd": PROTOCOL, "ok": True}).encode("ascii") + b"\n"
+_CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
+
+
+class _Allowance:
+    """So many units in each second of its own; what is more waits for the next."""
+
+    def __init__(self, units: int, now_ns: int) -> None:
+        self._units, self._left, self._since_ns = units, units, now_ns
+
+    def spend(self, units: int, now_ns: int) -> bool:
+        """Whether any are left after this."""
+        if now_ns - self._since_ns >= NS_PER_S:
+            self._left, self._since_ns = self._units, now_ns
+        self._left -= units
+        return self._left > 0
+
+    @property
+    def renewed_ns(self) -> int:
+        return self._since_ns + NS_PER_S
+
+
+class _Peer:
+    """One connection."""
+
+    def __init__(self, connection: socket.socket, now_ns: int) -> None:
+        self.connection = connection
+        pid, uid, _ = _CREDENTIALS.unpack(
+            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        self.talk = Conversation(pid or None, uid)  # the kernel says 0 of another namespace
+        self.buffer = bytearray()
+        self.hello_by_ns = now_ns + HELLO_SECONDS * NS_PER_S
+        self.messages, self.bytes = _Allowance(MESSAGES_A_SECOND, now_ns), _Allowance(BYTES_A_SECOND, now_ns)
+
+    def answer(self, line: bytes) -> None:
+        """Raises OSError where the peer does not read."""
+        if self.connection.send(line) != len(line):
+            raise OSError("the peer does not read its answers")
+
+
+class Listener:
+    """Hands events to `post`, from a thread of its own, until `stop`."""
+
+    def __init__(self, path: Path, uids: Collection[int], post: Callable[[Event], None], clock: Clock) -> None:
+        """`uids` may speak beside root and this process's own user."""
+        self.path = path
+        self._allowed = frozenset({0, os.geteuid(), *uids})
+        self._mode = 0o666 if uids else 0o600  # who may speak is asked of the kernel at each connection
+        self._post, self._clock = post, clock
+        self._peers: dict[socket.socket, _Peer] = {}
+        self._paused: dict[socket.socket, int] = {}  # until when nothing is read of it
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Bind and serve. Raises ListenError."""
+        self._socket = self._bind()
+        self._inode = self.path.stat().st_ino
+        self._connects = _Allowance(CONNECTS_A_SECOND, self._clock.boottime_ns())
+        try:
+            self._selector = selectors.DefaultSelector()
+            self._wake_read, self._wake_write = socket.socketpair()
+            for one in (self._socket, self._wake_read):
+                one.setblocking(False)
+                self._selector.register(one, selectors.EVENT_READ)
+            thread = threading.Thread(target=self._serve, name="listener", daemon=True)
+            thread.start()
+        except (OSError, RuntimeError) as fault:  # no descriptors left, or no threads
+            self._socket.close()
+            self.path.unlink(missing_ok=True)
+            raise ListenError(f"cannot listen on {self.path}: {fault}") from fault
+        self._thread = thread
+
+    def stop(self) -> None:
+        """Close every session and take the socket away. What was sent before is posted before."""
+        if self._thread is None:
+            return
+        self._stopping.set()
+        self._wake_write.send(b"x")
+        self._thread.join()
+        self._thread = None
+        for one in (self._wake_read, self._wake_write):
+            one.close()
+
+    def _bind(self) -> socket.socket:
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.path.parent.stat().st_uid not in (0, os.geteuid()):
+                raise ListenError(
+                    f"{self.path.parent} belongs to another user, who could put a socket of their own there",
+                    hint="name a --client-socket in a folder of your own",
+                )
+            self._clear_path()
+            listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as fault:
+            raise ListenError(f"cannot use {self.path}: {fault.strerror}") from fault
+        try:
+            os.fchmod(listening.fileno(), 0o600)  # taken over by bind, so that it is never open to more
+            listening.bind(str(self.path))
+            self.path.chmod(self._mode)
+            listening.listen(MAX_SESSIONS)
+        except OSError as fault:
+            listening.close()
+            raise ListenError(f"cannot listen on {self.path}: {fault.strerror}") from fault
+        return listening
+
+    def _clear_path(self) -> None:
+        """Take away what a dead daemon left there. Raises ListenError for anything else."""
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(found.st_mode):
+            raise ListenError(f"{self.path} is there and is no socket", hint="give another --client-socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(str(self.path))
+            except ConnectionRefusedError:
+                self.path.unlink(missing_ok=True)
+                return
+            except FileNotFoundError:
+                return
+            except BlockingIOError:
+                pass  # its queue is full: it lives
+        raise ListenError(
+            f"another daemon listens on {self.path}", hint="stop that one, or give this one another --client-socket"
+        )
+
+    def _serve(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._turn()
+            except Exception:
+                log.exception("the listener for training processes stumbled; it goes on")
+                self._clock.wait(self._stopping, 1)
+        for peer in list(self._peers.values()):
+            self._read(peer)
+        for peer in list(self._peers.values()):
+            self._drop(peer)
+        with suppress(OSError):
+            if self.path.stat().st_ino == self._inode:
+                self.path.unlink()
+        self._selector.close()
+        self._socket.close()
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(self._patience()):
+            if key.fileobj is self._socket:
+                self._accept()
+            elif isinstance(key.fileobj, socket.socket) and key.fileobj in self._peers:
+                self._read(self._peers[key.fileobj])
+        now_ns = self._clock.boottime_ns()
+        for one in [one for one, until_ns in self._paused.items() if until_ns <= now_ns]:
+            del self._paused[one]
+            self._selector.register(one, selectors.EVENT_READ)
+            if one in self._peers:
+                self._listen(self._peers[one])
+        for peer in list(self._peers.values()):
+            if peer.talk.session is None and peer.hello_by_ns <= now_ns:
+                self._refuse(peer, f"no hello within {HELLO_SECONDS} s")
+
+    def _patience(self) -> float | None:
+        """Seconds until something is due that no peer announces; None: nothing is."""
+        due = [*self._paused.values(), *(p.hello_by_ns for p in self._peers.values() if p.talk.session is None)]
+        return max(0.0, (min(due) - self._clock.boottime_ns()) / NS_PER_S) if due else None
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._socket.accept()
+        except OSError as fault:
+            log.debug("no process could be taken up: %s", fault)
+            self._pause(self._socket, self._clock.boottime_ns() + NS_PER_S)  # no file descriptor is left, perhaps
+            return
+        connection.setblocking(False)
+        now_ns = self._clock.boottime_ns()
+        peer = _Peer(connection, now_ns)
+        if not self._connects.spend(1, now_ns):
+            self._pause(self._socket, self._connects.renewed_ns)
+        uid = peer.talk.uid
+        if uid not in self._allowed:
+            self._refuse(peer, f"user {uid} may not speak to this daemon: its --client-uids do not name that one")
+        elif len(self._peers) >= MAX_SESSIONS:
+            self._refuse(peer, f"{MAX_SESSIONS} processes are connected already")
+        else:
+            self._peers[connection] = peer
+            self._selector.register(connection, selectors.EVENT_READ)
+
+    def _read(self, peer: _Peer) -> None:
+        try:
+            data = peer.connection.recv(MAX_LINE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(peer)
+            return
+        now_ns = self._clock.boottime_ns()
+        peer.buffer += data
+        if not peer.bytes.spend(len(data), now_ns):
+            self._pause(peer.connection, peer.bytes.renewed_ns)
+        self._listen(peer)
+
+    def _listen(self, peer: _Peer) -> None:
+        """Take the whole lines that are there, as many as the peer has left."""
+        while peer.connection in self._peers and peer.connection not in self._paused:
+            line, newline, rest = peer.buffer.partition(b"\n")
+            if len(line) > MAX_LINE_BYTES:
+                self._refuse(peer, f"a line of more than {MAX_LINE_BYTES} bytes")
+            if not newline or len(line) > MAX_LINE_BYTES:
+                return
+            peer.buffer = rest
+            now_ns = self._clock.boottime_ns()
+            if not peer.messages.spend(1, now_ns):
+                self._pause(peer.connection, peer.messages.renewed_ns)
+            self._hear(peer, bytes(line))
+
+    def _hear(self, peer: _Peer, line: bytes) -> None:
+        try:
+            event = peer.talk.hear(line)
+            if isinstance(event, SessionOpened):
+                self._succeed(peer, event.session)
+        except RefusedError as fault:
+            self._refuse(peer, str(fault), last=fault.last)
+            return
+        self._post(event)
+        try:
+            if isinstance(event, SessionOpened | SessionClosed):
+                peer.answer(_OK)
+        except OSError:
+            self._drop(peer)
+        if isinstance(event, SessionClosed):
+            peer.talk.session = None  # it is closed, cleanly
+            self._drop(peer)
+
+    def _succeed(self, peer: _Peer, session: str) -> None:
+        """A session that is connected already: the process lost that connection before we did, or it is another's."""
+        for other in list(self._peers.values()):
+            if other is not peer and other.talk.session == session:
+                if (other.talk.pid, other.talk.uid) != (peer.talk.pid, peer.talk.uid):
+                    peer.talk.session = None
+                    raise RefusedError("hello: this session is another process's", last=True)
+                other.talk.session = None  # it goes on here
+                self._drop(other)
+
+    def _refuse(self, peer: _Peer, why: str, *, last: bool = True) -> None:
+        try:
+            peer.answer(json.dumps({"flopsd": PROTOCOL, "error": why}).encode("ascii") + b"\n")
+        except OSError:
+            last = True
+        if last:
+            self._drop(peer)
+
+    def _pause(self, one: socket.socket, until_ns: int) -> None:
+        if one not in self._paused:
+            self._paused[one] = until_ns
+            self._selector.unregister(one)
+
+    def _drop(self, peer: _Peer) -> None:
+        if self._peers.pop(peer.connection, None) is not None and self._paused.pop(peer.connection, None) is None:
+            self._selector.unregister(peer.connection)
+        peer.connection.close()
+        if peer.talk.session is not None:
+            self._post(SessionClosed(peer.talk.session, clean=False))
+            peer.talk.session = None

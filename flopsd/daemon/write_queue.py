@@ -1,0 +1,89 @@
+"""Between the writer and the journal: what a full disk refuses is kept, in order, and written later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flopsd.errors import JournalError, UnreadableRecordError
+from flopsd.journal.framing import GENESIS, frame
+from flopsd.journal.journal import Journal
+from flopsd.system.clock import Clock
+from flopsd.telemetry.snapshot import Snapshot
+
+log = logging.getLogger("flopsd")
+
+
+class Outbox:
+    """Appends to the journal. `fault` is why it cannot be written now, empty when it can."""
+
+    def __init__(self, journal: Journal, clock: Clock) -> None:
+        self._journal, self._clock = journal, clock
+        self._unwritten: list[Mapping[str, Any]] = []  # oldest first
+        self.last_append_wall_ns: int | None = None
+        self.fault = ""
+        self._told: set[str] = set()  # since the journal was last written: journal and pending file fail by turns
+
+    def append(self, record: Mapping[str, Any]) -> bool:
+        """Append durably, behind whatever was refused before. A later checkpoint holds all of an earlier
+        one but its gaps, so every refused record is kept and none is dropped.
+
+        Raises UnreadableRecordError for a record that can never be written, unless the next checkpoint says it again.
+        """
+        try:
+            frame(GENESIS, record)  # kept for later, it would hold up all that come behind it
+        except UnreadableRecordError as fault:
+            self._complain(fault)
+            if record["kind"] != "checkpoint":
+                raise
+            return False
+        self._unwritten.append(record)
+        try:
+            while self._unwritten:
+                self._journal.append(self._unwritten[0])
+                self._unwritten.pop(0)
+        except JournalError as fault:
+            if record["kind"] == "checkpoint":
+                self._unwritten.remove(record)
+            self._complain(fault)
+            return False
+        if self.fault:
+            log.warning("the journal is written again")
+        self._told.clear()
+        self.fault, self.last_append_wall_ns = "", self._clock.wall_ns()
+        return True
+
+    def note(self, record: Callable[[], Mapping[str, Any]]) -> None:
+        """Make the totals up to now survive a kill, if not a power loss. A pending record must not speak of
+        a device that the journal lacks, so there is none while something is unwritten."""
+        if self._unwritten:
+            return
+        try:
+            self._journal.note(record())
+        except JournalError as fault:
+            self._complain(fault)
+
+    def _complain(self, fault: JournalError) -> None:
+        if str(fault) not in self._told:
+            log.error("%s; %s", fault, fault.hint or "metering goes on in memory")
+        self._told.add(str(fault))
+        self.fault = str(fault)
+
+
+def checkpoint_line(snapshot: Snapshot, journal: Journal) -> str:
+    """One line for the platform's log service, which keeps it out of the host's reach."""
+    figures = snapshot.figures()
+    told = {
+        "run": snapshot.run,
+        "node": snapshot.node,
+        "incarnation": snapshot.incarnation,
+        "records": journal.records,
+        "bytes": journal.size_bytes,
+        "head": journal.head_sha256,
+        "low_flop": figures.low_flop,
+        "measured_flop": figures.measured_flop,
+        "high_flop": figures.high_flop,
+        "coverage_ppm": snapshot.coverage_ppm(),
+    }
+    return "flopsd-checkpoint " + " ".join(f"{k}={'unknown' if v is None else v}" for k, v in told.items())

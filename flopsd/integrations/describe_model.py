@@ -1,0 +1,161 @@
+"""The facts of a Hugging Face model and its training, as flopsd declares them. What cannot be told is left out."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flopsd.core.declarations import Method, Recomputation
+from flopsd.integrations.forward_counter import sliding_window
+from flopsd.integrations.parameters import count_parameters
+
+log = logging.getLogger("flopsd.client")
+# Long, and no architecture.
+_LEFT_OUT = ("id2label", "label2id", "task_specific_params", "quantization_config", "transformers_version")
+_FRAMEWORKS = ("transformers", "torch", "accelerate", "peft", "trl", "deepspeed", "bitsandbytes")
+
+
+def describe(model: Any, arguments: Any) -> dict[str, Any]:
+    """Facts by name. `arguments` are TrainingArguments, or None."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config: Any = getattr(base, "config", None)
+    finders: dict[str, Callable[[], Any]] = {
+        "parameters_total": lambda: _counted(model, "total"),
+        "parameters_trainable": lambda: _counted(model, "trainable"),
+        "method": lambda: method(model, base),
+        "lora": lambda: lora(model),
+        "recomputation": lambda: recomputation(model, arguments),
+        "precision": lambda: precision(base, arguments),
+        "framework": frameworks,
+    }
+    if hasattr(config, "to_dict"):
+        finders |= {
+            "model_config": lambda: architecture_of({**config.to_dict(), **_head(base, config)}),
+            "model_name": lambda: getattr(config, "_name_or_path", None) or None,
+            "model_revision": lambda: getattr(config, "_commit_hash", None),
+            "window": lambda: sliding_window(config),
+            "attention": lambda: attention(config),
+        }
+    if arguments is not None:
+        finders |= {
+            "rank": lambda: getattr(arguments, "process_index", None),
+            "local_rank": lambda: getattr(arguments, "local_process_index", None),
+            "world_size": lambda: getattr(arguments, "world_size", None),
+        }
+    facts: dict[str, Any] = {}
+    for name, find in finders.items():
+        try:
+            facts[name] = find()
+        except Exception:  # of a model that is built otherwise: the other facts are not lost with this one
+            log.exception("flopsd cannot tell %s of this model", name)
+    return facts
+
+
+def frameworks() -> str:
+    """Those that are loaded, with their versions."""
+    return ", ".join(
+        f"{name} {sys.modules[name].__version__}"
+        for name in _FRAMEWORKS
+        if hasattr(sys.modules.get(name), "__version__")
+    )
+
+
+def attention(config: Any) -> str | None:
+    """The kernel, as transformers names it."""
+    name = getattr(config, "_attn_implementation", None)
+    return re.sub("[^a-z0-9_]", "_", name.lower())[:40] if name else None
+
+
+def _counted(model: Any, which: str) -> int | None:
+    counted = count_parameters(model)
+    return None if counted is None else int(getattr(counted, which))
+
+
+def _head(base: Any, config: Any) -> dict[str, Any]:
+    """What the model ends in: its own class, which need not be the one that its configuration was saved with."""
+    if not type(base).__module__.startswith("transformers."):
+        return {}
+    return {"architectures": [type(base).__name__], "num_labels": getattr(config, "num_labels", None)}
+
+
+def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json without what is long and no architecture, at any depth."""
+    return {
+        name: architecture_of(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if name not in _LEFT_OUT
+    }
+
+
+def method(model: Any, base: Any) -> Method | None:
+    """How the weights are trained, as far as the model shows it. None: all of them, of a model that was loaded from
+    nowhere, so that it may be pretraining."""
+    if any(hasattr(module, "lora_A") for module in model.modules()):
+        quantized = any(
+            getattr(base, name, False) for name in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit")
+        )
+        return Method.QLORA if quantized else Method.LORA
+    if not all(parameter.requires_grad for parameter in model.parameters()):
+        return Method.PARTIAL
+    return Method.FULL if getattr(getattr(base, "config", None), "_name_or_path", None) else None
+
+
+def lora(model: Any) -> dict[str, Any] | None:
+    """Rank and place of the adapters that are there; None where there are none, or ranks differ."""
+    ranks: set[int] = set()
+    targets: set[str] = set()
+    for name, module in model.named_modules():
+        if hasattr(module, "lora_A") and hasattr(module, "r"):
+            targets.add(name.rpartition(".")[2])
+            ranks |= set(module.r.values() if isinstance(module.r, Mapping) else (module.r,))
+    if len(ranks) != 1:
+        return None
+    configs = getattr(model, "peft_config", None) or {}
+    saved = {name for config in configs.values() for name in getattr(config, "modules_to_save", None) or ()}
+    return {"r": ranks.pop(), "target_modules": sorted(targets), "modules_to_save": sorted(saved) or None}
+
+
+def recomputation(model: Any, arguments: Any) -> Recomputation | None:
+    """Which activations are computed again in the backward pass, as the modules are set now."""
+    wrapped = (getattr(arguments, "fsdp_config", None) or {}).get("activation_checkpointing")
+    if wrapped or any(type(module).__name__ == "CheckpointWrapper" for module in model.modules()):
+        return Recomputation.FULL
+    switches = {name: m for name, m in model.named_modules() if hasattr(m, "gradient_checkpointing")}
+    # A model has the switch too when its layers have it, and they decide then.
+    layers = [m for name, m in switches.items() if not any(o != name and _is_within(o, name) for o in switches)]
+    if not layers:
+        return None
+    on = [layer for layer in layers if layer.gradient_checkpointing]
+    if not on:
+        return Recomputation.NONE
+    chosen = any("context_fn" in getattr(_function(layer), "keywords", ()) for layer in on)
+    return Recomputation.SELECTIVE if chosen or len(on) < len(layers) else Recomputation.FULL
+
+
+def _is_within(name: str, outer: str) -> bool:
+    return outer == "" or name.startswith(f"{outer}.")
+
+
+def _function(layer: Any) -> Any:
+    return getattr(layer, "_gradient_checkpointing_func", None)
+
+
+def precision(base: Any, arguments: Any) -> str | None:
+    """The number format of matrix products: of autocast, else of the weights."""
+    import torch
+
+    if getattr(arguments, "bf16", False):
+        return "bf16"
+    if getattr(arguments, "fp16", False):
+        return "fp16"
+    found = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}.get(getattr(base, "dtype", None))
+    if (
+        found is None
+        and getattr(base, "dtype", None) is torch.float32
+        and torch.get_float32_matmul_precision() != "highest"
+    ):
+        return "tf32"
+    return found

@@ -1,0 +1,1 @@
+"""The append-only, hash-chained file and the state folder that it lies in."""

@@ -1,0 +1,281 @@
+"""The journal: an append-only, hash-chained file of JSON Lines, and the pending file beside it.
+
+`journal.jsonl` gets a record at every checkpoint and is fsynced then. `pending.jsonl` continues the
+same chain with the totals after every reading, unsynced, and is emptied at each checkpoint: a killed
+daemon loses at most one sampling interval, a power cut at most one checkpoint interval. Both can be
+copied while they are written and read with `less`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from flopsd.errors import JournalDamagedError, JournalError
+from flopsd.journal.framing import GENESIS, Line, frame, looks_like_records, read_lines
+from flopsd.journal.state_dir import StateDir
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What recovery cut from the end of a journal, and what else it could not tell of the time before."""
+
+    cut_bytes: int
+    cut_sha256: str
+    reason: str
+    kept_as: str | None  # name of the file that it was put aside in; None for what a crash tore
+
+    def for_journal(self) -> dict[str, Any]:
+        return {
+            "cutBytes": str(self.cut_bytes),
+            "cutSha256": self.cut_sha256,
+            "reason": self.reason,
+            "keptAs": self.kept_as,
+        }
+
+
+def also(recovery: Recovery | None, reason: str) -> Recovery:
+    """`recovery` with one thing more to say; where nothing was cut, that alone."""
+    if recovery is None:
+        return Recovery(0, hashlib.sha256(b"").hexdigest(), reason, None)
+    return replace(recovery, reason=f"{recovery.reason}; {reason}")
+
+
+def read_journal(path: Path) -> Iterator[Line]:
+    """Good lines of a journal file. Raises JournalDamagedError at the first bad one, JournalError if unreadable."""
+    try:
+        with path.open("rb") as file:
+            yield from read_lines(file)
+    except OSError as fault:
+        raise JournalError(f"cannot read the journal {path}: {fault.strerror}") from fault
+
+
+def read_live(path: Path) -> Iterator[Line]:
+    """Good lines of a journal that may be growing: those before the first that is not whole."""
+    try:
+        yield from read_journal(path)
+    except JournalDamagedError:
+        pass  # the daemon is writing this line now, or died in it
+
+
+def newest_pending(path: Path, head: bytes) -> Mapping[str, Any] | None:
+    """The last good record of the pending file, if it continues the journal that ends with `head`."""
+    newest: Line | None = None
+    try:
+        with path.open("rb") as file:
+            for line in read_lines(file, head):
+                newest = line
+    except (OSError, JournalDamagedError):
+        pass  # torn in its last line, or older than the journal: what is good before it counts
+    try:
+        return None if newest is None else newest.record()
+    except JournalDamagedError:
+        return None  # chained, and no record all the same: no daemon wrote it
+
+
+class Journal:
+    """The writer of one journal. One process, one descriptor; the caller holds the StateDir's lock."""
+
+    def __init__(self, state: StateDir) -> None:
+        self._state = state
+        self._fd = -1
+        self._pending_fd = -1
+        self._inode = 0
+        self._size = 0
+        self._head = self._pending_head = GENESIS
+        self._pending_size = 0
+        self._cut_first = False
+        self._owed: Mapping[str, Any] | None = None  # the newest pending record, where the disk was full at recovery
+        self.records = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size
+
+    @property
+    def head_sha256(self) -> str:
+        return self._head.hex()
+
+    def recover(self, put_aside_as: str) -> Recovery | None:
+        """Open for appending behind the longest good prefix and the newest pending record.
+
+        A torn tail is cut off. Where whole lines are damaged the file was altered, not torn: all from there on
+        is put aside as `put_aside_as`, so that nothing of it is lost and nothing of it is believed.
+        Raises JournalError where the file cannot be opened.
+        """
+        recovery: Recovery | None = None
+        try:
+            self._open()
+            try:
+                for line in read_journal(self._state.journal):
+                    self._head, self._size, self.records = line.head, line.end, line.number
+            except JournalDamagedError as fault:
+                recovery = self._mend(str(fault), put_aside_as)
+            pending = newest_pending(self._state.pending, self._head)
+            if pending is None:
+                self._empty_pending()
+            else:
+                self._owed = pending
+                try:
+                    self._append_owed()
+                except JournalError:
+                    pass  # it is written before the next record; until then it stays in the pending file
+        except OSError as fault:
+            raise JournalError(
+                f"cannot open the journal {self._state.journal}: {fault.strerror}",
+                hint="the state folder must be writable and its disk not full",
+            ) from fault
+        return recovery
+
+    def read(self) -> Iterator[Mapping[str, Any]]:
+        """All records, from the first; one that a full disk refused at recovery included."""
+        yield from (line.record() for line in read_journal(self._state.journal))
+        if self._owed is not None:
+            yield self._owed
+
+    def put_aside(self, name: str) -> str:
+        """Rename the file to `name` in the same folder, or to that with a number, and go on with an empty one.
+
+        The name that it got.
+        """
+        path = self._unused(name)
+        os.rename(self._state.journal, path)
+        os.close(self._fd)
+        self._fd, self._head, self._size, self.records, self._owed = -1, GENESIS, 0, 0, None
+        self._open()
+        self._empty_pending()
+        return path.name
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Write one record and make it durable. Raises JournalError; then nothing of it stays in the file."""
+        self._append_owed()
+        self._append(record)
+
+    def _append_owed(self) -> None:
+        if self._owed is not None:
+            self._append(self._owed)
+            self._owed = None
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        line, head = frame(self._head, record)
+        try:
+            if self._fd < 0:
+                self._open()
+            if self._cut_first and os.fstat(self._fd).st_size > self._size:
+                os.ftruncate(self._fd, self._size)
+            self._cut_first = False
+            self._check_place()
+            self._write(self._fd, line, self._size)
+            os.fsync(self._fd)
+        except OSError as fault:
+            self._take_back()
+            raise JournalError(
+                f"cannot write the journal {self._state.journal}: {fault.strerror}",
+                hint="metering goes on in memory and the write is tried again",
+            ) from fault
+        self._head, self._size, self.records = head, self._size + len(line), self.records + 1
+        try:
+            self._empty_pending()
+        except OSError:
+            pass  # what stays there no longer continues the chain and is ignored by every reader
+
+    def note(self, record: Mapping[str, Any]) -> None:
+        """Write the totals after a reading to the pending file, unsynced. Raises JournalError."""
+        line, head = frame(self._pending_head, record)
+        try:
+            self._write(self._pending_fd, line, self._pending_size)
+        except OSError as fault:
+            raise JournalError(f"cannot write {self._state.pending}: {fault.strerror}") from fault
+        self._pending_head, self._pending_size = head, self._pending_size + len(line)
+
+    def close(self) -> None:
+        for fd in (self._fd, self._pending_fd):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._pending_fd = -1
+
+    def _open(self) -> None:
+        new = not self._state.journal.exists()
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._fd = os.open(self._state.journal, flags, 0o600)
+        self._inode = os.fstat(self._fd).st_ino
+        if self._pending_fd < 0:
+            self._pending_fd = os.open(self._state.pending, flags, 0o600)
+        if new:
+            folder = os.open(self._state.path, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _check_place(self) -> None:
+        try:
+            here = os.stat(self._state.journal)
+        except FileNotFoundError:
+            here = None
+        if here is None or here.st_ino != self._inode or here.st_size != self._size:
+            raise JournalError(
+                f"the journal {self._state.journal} was removed, replaced or changed by somebody else",
+                hint="evidence is lost: start anew with an empty --state-dir",
+            )
+
+    @staticmethod
+    def _write(fd: int, line: bytes, at: int) -> None:
+        """One write at a known place; half a line is never left behind."""
+        written = os.pwrite(fd, line, at)
+        if written != len(line):
+            os.ftruncate(fd, at)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _take_back(self) -> None:
+        """After a failed write or sync nothing is known of the page cache: cut, reopen at the next append."""
+        try:
+            os.ftruncate(self._fd, self._size)
+        except OSError:
+            self._cut_first = True  # a file system that became read-only keeps what it has until it can be written
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _empty_pending(self) -> None:
+        self._pending_head, self._pending_size = self._head, 0
+        if self._pending_fd >= 0:
+            os.ftruncate(self._pending_fd, 0)
+
+    def _mend(self, reason: str, put_aside_as: str) -> Recovery:
+        with self._state.journal.open("rb") as file:
+            file.seek(self._size)
+            altered = looks_like_records(file)
+            aside = self._unused(put_aside_as) if altered else None
+            file.seek(self._size)
+            digest, count = _copy(file, aside)
+        os.ftruncate(self._fd, self._size)
+        os.fsync(self._fd)
+        return Recovery(count, digest, reason, None if aside is None else aside.name)
+
+    def _unused(self, name: str) -> Path:
+        """A path in the state folder that nothing is at: evidence is never written over."""
+        path, number = self._state.path / name, 1
+        while path.exists():
+            path, number = self._state.path / f"{number}-{name}", number + 1
+        return path
+
+
+def _copy(file: IO[bytes], to: Path | None) -> tuple[str, int]:
+    """Digest and size of the rest of `file`, which is copied to a new file first and durably where one is named."""
+    digest, count = hashlib.sha256(), 0
+    with open(os.devnull if to is None else to, "wb" if to is None else "xb") as copy:
+        if to is not None:
+            os.fchmod(copy.fileno(), 0o600)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            count += copy.write(chunk)
+        copy.flush()
+        if to is not None:
+            os.fsync(copy.fileno())
+    return digest.hexdigest(), count

@@ -1,1 +1,0 @@
-"""NVIDIA's driver library and its counters, piece by piece; `flopsd.sources.nvml` puts them together."""

@@ -1,0 +1,170 @@
+"""A report of a ledger: pure data from the statement and from what verifying it found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flopsd.attestation.evidence.item import Finding
+from flopsd.core.policy.policy_file import Policy
+from flopsd.errors import LedgerError
+from flopsd.report.bases import bases_of, comparisons_of, evidence_of, phases_of
+from flopsd.report.coverage import course_of, coverage_of, moment, timed
+from flopsd.report.declarations import declared_of
+from flopsd.report.ledger_json import HINT, Told, line
+from flopsd.report.model import Check, Checked, Content, Fact, Form, FormLine, Method, Report
+from flopsd.report.model_documentation import form
+from flopsd.report.numbers import percent
+from flopsd.report.tables import children_of, completeness_of, devices_of, energy_of, items_of, nodes_of
+from flopsd.report.verdicts import answer_of, rules_of
+from flopsd.report.verification import Document, flags_of, proof_of
+
+_KINDS = {"node": "run", "job": "job", "lineage": "model lineage"}
+_ADVICE = (
+    "A threshold is an indicative criterion. Whether a model falls under a rule depends on more than compute, and this "
+    "report is no legal advice."
+)
+
+
+Course = Sequence[Mapping[str, Any]]
+
+
+def report_of(
+    document: Document,
+    check: Check,
+    made: str,
+    found: Sequence[Finding] = (),
+    policy: Policy | None = None,
+    course: Course = (),
+) -> Report:
+    """`found` is what verifying said of the attached evidence, `policy` the one whose form is to be filled, `course`
+    the points of the verified journal.
+
+    Raises LedgerError where the ledger is not as flopsd writes one.
+    """
+    predicate = document.predicate
+    kind = predicate.text("kind")
+    if kind not in _KINDS:
+        raise LedgerError(f"a ledger of kind {kind!r:.40} is not known here", hint="a newer flopsd may know it")
+    subject = _subject(predicate, kind)
+    return Report(
+        kind=kind,
+        title=f"Training compute of {_KINDS[kind]} {subject}",
+        subject=subject,
+        digest=document.sha256,
+        made=made,
+        flags=flags_of(predicate),
+        check=check,
+        proof=proof_of(document),
+        content=None if check.state is Checked.REFUSED else _content(predicate, kind, found, policy, course),
+    )
+
+
+def _subject(predicate: Told, kind: str) -> str:
+    return predicate.object("lineage").text("name") if kind == "lineage" else predicate.object("run").text("id")
+
+
+def _content(predicate: Told, kind: str, found: Sequence[Finding], policy: Policy | None, course: Course) -> Content:
+    rules, others, axis = rules_of(predicate)
+    bases = bases_of(predicate)
+    devices, devices_left_out = devices_of(predicate)
+    nodes, nodes_left_out = nodes_of(predicate)
+    children, children_left_out = children_of(predicate)
+    claim = predicate.object("claim")
+    return Content(
+        facts=_facts(predicate, kind),
+        answer=answer_of(rules, others, bases[0].value),
+        rules=rules,
+        other_rules=others,
+        axis=axis,
+        bases=bases,
+        comparisons=comparisons_of(predicate),
+        evidence=evidence_of(predicate),
+        phases=phases_of(predicate),
+        course=course_of(predicate, course),
+        coverage=coverage_of(predicate),
+        completeness=completeness_of(predicate),
+        nodes=nodes,
+        children=children,
+        members_left_out=max(nodes_left_out, children_left_out),
+        devices=devices,
+        devices_left_out=devices_left_out,
+        energy=energy_of(predicate),
+        declared=declared_of(predicate),
+        form=form_of(predicate, policy),
+        method=_method(predicate),
+        items=items_of(predicate, found),
+        claims=claim.text("says"),
+        does_not_claim=claim.text("doesNotSay"),
+        advice=_ADVICE if rules or others else "",
+    )
+
+
+def _facts(predicate: Told, kind: str) -> tuple[Fact, ...]:
+    """What was metered, where and when."""
+    facts = []
+    if (run := predicate.maybe_object("run")) is not None:
+        facts.append(Fact("Platform", run.text("platform")))
+        named = (("Job", "jobName"), ("ARN", "jobArn"))
+        facts += [Fact(name, run.text(member)) for name, member in named if member in run]
+    if kind == "node":
+        node = predicate.object("node")
+        rank = node.maybe_count("rank")
+        where = "" if rank is None else f", rank {rank}"
+        facts.append(Fact("Node", node.text("name") + where))
+        if "instanceType" in node:
+            facts.append(Fact("Instance type", node.text("instanceType")))
+        starts = list(predicate.objects("incarnations"))
+        if starts:
+            facts.append(Fact("Begun", _utc(min(told.moment_ns("begunAt") for told in starts))))
+            facts.append(Fact("Last record", _utc(max(told.moment_ns("lastRecordAt") for told in starts))))
+            facts.append(Fact("Starts of the daemon", str(len(starts))))
+        facts.append(timed("Wall time", predicate.decimal("wallSeconds")))
+    else:
+        facts.append(Fact("Begun", _utc(predicate.moment_ns("begunAt"))))
+        facts.append(Fact("Last record", _utc(predicate.moment_ns("lastRecordAt"))))
+        facts.append(Fact("Ledgers", str(predicate.count("ledgerCount"))))
+        if kind == "lineage":
+            facts.append(Fact("Jobs", str(len(predicate.object("lineage").texts("runs")))))
+    attempts = predicate.texts("attempts")
+    if attempts:
+        facts.append(Fact("Attempts", str(len(attempts))))
+    return (*facts, timed("Device time", predicate.decimal("deviceSeconds")))
+
+
+def _utc(at_ns: int) -> str:
+    return f"{moment(at_ns)} UTC"
+
+
+def _method(predicate: Told) -> Method:
+    told = predicate.object("method")
+    facts = [Fact("Sealed", told.text("sealedAt")), Fact("Sealed by flopsd", told.text("flopsdVersion"))]
+    if versions := told.texts("flopsdVersions"):
+        facts.append(Fact("Metered by flopsd", ", ".join(versions)))
+    for name, margin in told.items("margins"):
+        facts.append(Fact(f"Margin of {name}", f"± {percent(margin.count('ppm'))}", margin.maybe_text("source") or ""))
+    facts += [Fact("Policy applied", policy.text("id")) for policy in told.objects("policies")]
+    if not list(told.objects("policies")):
+        facts.append(Fact("Policy applied", "none"))
+    return Method(predicate.object("totals").object("executed").text("method"), tuple(facts), told.texts("assumptions"))
+
+
+# What members of another type than a ledger has can make the Form's arithmetic do.
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
+
+
+def form_of(predicate: Told, policy: Policy | None) -> Form | None:
+    """None without a policy that has a form. Raises LedgerError."""
+    if policy is None or policy.form is None:
+        return None
+    for device in predicate.objects("devices"):
+        device.decimal("spanSeconds")  # so that no 1e999999999 is taken for a number
+    try:
+        found = form(predicate.mapping, policy)
+    except _MALFORMED as fault:
+        raise LedgerError(f"predicate gives no figures for the Form: {line(repr(fault)[:200])}", hint=HINT) from fault
+    return Form(
+        tuple(FormLine(line(f.field), line(f.ai_office), line(f.national), line(f.note)) for f in found.lines),
+        tuple(line(words) for words in (found.notification or "").splitlines()),
+        policy.title,
+    )

@@ -1,0 +1,173 @@
+"""Where things stand in the drawings: positions, no drawing. Across they are per cent of the width, so that a
+drawing is as wide as its page and its letters keep their size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from flopsd.report.numbers import power, scientific
+
+_MARGIN = 3.0  # per cent left free at either side
+_MAX_TICKS = 6
+_MIN_WIDTH = 0.6
+WIDTH, HEIGHT = 1000, 300  # of the course's own coordinates
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A line across a drawing, with its label."""
+
+    at: float
+    label: str
+    anchor: str = "middle"
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A scale of powers of ten that the rules of a report share."""
+
+    low: int
+    high: int
+    ticks: tuple[Mark, ...]
+    label: str
+
+    def at(self, value: int | Fraction) -> float:
+        """Where `value` stands; what lies outside stands at the edge."""
+        share = (logarithm(value) - self.low) / (self.high - self.low) if value > 0 else 0.0
+        return round(_MARGIN + (100 - 2 * _MARGIN) * min(1.0, max(0.0, share)), 2)
+
+
+@dataclass(frozen=True, slots=True)
+class RuleChart:
+    """One rule's drawing: a bar from low to high, a mark at measured, the threshold as a line or band."""
+
+    bar_from: float
+    bar_width: float
+    from_zero: bool
+    open_from: float | None  # from where on it has no upper end
+    measured: float | None
+    threshold_from: float
+    threshold_to: float
+    threshold_label: str
+    threshold_anchor: str
+    title: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A stretch of time, in per cent of the width."""
+
+    at: float
+    width: float
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """The time of one device: when it was there to be observed, and what is missing of it."""
+
+    name: str
+    spans: tuple[Band, ...]
+    gaps: tuple[Band, ...]
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Compute over time, in coordinates of WIDTH x HEIGHT: paths of the band between low and high, and of measured."""
+
+    band: str
+    unbounded: bool
+    line: str
+    gaps: tuple[Band, ...]
+    ticks: tuple[Mark, ...]
+    times: tuple[Mark, ...]
+    rows: tuple[tuple[str, str, str, str], ...]  # the same as a table: when, low, measured, high
+    title: str
+    description: str
+
+
+def logarithm(value: int | Fraction) -> float:
+    """log10 of a number of any size above zero."""
+    exact = Fraction(value)
+    return math.log10(exact.numerator) - math.log10(exact.denominator)
+
+
+def axis_of(values: Iterable[int | Fraction]) -> Axis | None:
+    """An axis that holds all `values` above zero; None where there is none."""
+    logarithms = [logarithm(value) for value in values if value > 0]
+    if not logarithms:
+        return None
+    low, high = math.floor(min(logarithms) - 0.3), math.ceil(max(logarithms) + 0.3)
+    if high - low < 3:
+        low, high = low - 1, high + 1
+    step = math.ceil((high - low) / _MAX_TICKS)
+    axis = Axis(low, high, (), "FLOP, each step ten times the one before")
+    first = low if low % step == 0 else low + step - low % step
+    ticks = tuple(Mark(axis.at(Fraction(10) ** exponent), power(exponent)) for exponent in range(first, high + 1, step))
+    return Axis(low, high, ticks, axis.label)
+
+
+def width_of(begin: float, end: float) -> float:
+    """A width that can be seen."""
+    return round(max(_MIN_WIDTH, end - begin), 2)
+
+
+def anchor_at(at: float) -> str:
+    """How a label at `at` stays within the drawing."""
+    return "start" if at < 40 else "end" if at > 60 else "middle"
+
+
+def bands(spans: Iterable[tuple[int, int]], begin: int, end: int) -> tuple[Band, ...]:
+    """Stretches of time, those that touch taken together, cut to what lies between begin and end."""
+    length = end - begin
+    if length <= 0:
+        return ()
+    joined: list[list[int]] = []
+    for first, last in sorted((max(begin, first), min(end, last)) for first, last in spans):
+        if first >= last:
+            continue
+        if joined and first <= joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], last)
+        else:
+            joined.append([first, last])
+    found = []
+    for first, last in joined:
+        at, width = 100 * (first - begin) / length, max(0.2, 100 * (last - first) / length)
+        found.append(Band(round(min(at, 100 - width), 3), round(width, 3)))
+    return tuple(found)
+
+
+def linear_ticks(top: int) -> tuple[int, ...]:
+    """Zero and at most five round steps towards `top`."""
+    if top <= 0:
+        return (0,)
+    raw = max(top // 4, -(-top // 5))  # the second is more for a handful only
+    size = 10 ** (len(str(raw)) - 1)
+    step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= raw)
+    return tuple(range(0, top + 1, step))
+
+
+def height_of(value: int, top: int) -> float:
+    """How far from the upper edge `value` stands, in the course's coordinates."""
+    return round(HEIGHT - HEIGHT * (value / top), 1) if top > 0 else float(HEIGHT)
+
+
+def round_number(value: int) -> str:
+    """A number of one or two digits and a power of ten, no digit more."""
+    digits = len(str(value).rstrip("0")) or 1
+    return scientific(value, digits=digits)
+
+
+def height_marks(top: int) -> tuple[Mark, ...]:
+    """Lines across the course, in per cent of its height."""
+    return tuple(Mark(round(100 * height_of(v, top) / HEIGHT, 2), f"{round_number(v)} FLOP") for v in linear_ticks(top))
+
+
+def path(points: Sequence[tuple[float, float]]) -> str:
+    """An SVG path through points; empty where there are none."""
+    return "M" + " L".join(f"{x:g},{y:g}" for x, y in points) if points else ""

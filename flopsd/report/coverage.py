@@ -1,0 +1,261 @@
+"""How much of the devices' time was observed, and the course of the compute over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, Evidence, Figures
+from flopsd.report.charts import WIDTH, Course, Mark, Strip, bands, height_marks, height_of, path
+from flopsd.report.ledger_json import Told
+from flopsd.report.ledger_text import counted
+from flopsd.report.model import Coverage, Fact, Gap, Share
+from flopsd.report.numbers import DOWN, UP, duration, flop, interval, percent
+from flopsd.system.clock import NS_PER_S, rfc3339
+
+MAX_GAPS = 20
+MAX_STRIPS = 16
+MAX_ROWS = 12
+REASONS = {
+    "starting": "the daemon was starting",
+    "stopping": "the daemon was stopping",
+    "daemon_down": "the daemon did not run",
+    "source_down": "the source of readings had failed",
+    "source_silent": "the source of readings said nothing",
+    "device_missing": "the device was not there",
+    "device_lost": "the driver had lost the device",
+    "not_ours": "the device was another job's: nothing of this one is missing",
+    "in_slices": "its MIG slices are metered in its place: nothing is missing",
+    "replaced": "others are metered in its place, such as new slices of its GPU: nothing is missing",
+    "driver_timeout": "the driver did not answer in time",
+    "driver_error": "the driver answered with an error",
+    "no_permission": "reading the counters was not permitted",
+    "not_supported": "the device does not offer the counters",
+    "not_a_number": "the driver gave no number",
+    "out_of_range": "the driver gave an impossible number",
+    "counter_fell": "a counter ran backwards",
+    "counter_stalled": "a counter stood still",
+    "contradictory": "two counters of one thing disagreed",
+    "streaming_off": "another process had switched the counters off",
+    "zero_at_full_load": "counters said idle, power said busy",
+    "stale": "what was read had not been renewed",
+    "uncounted_work": "the core was busy and nothing was counted",
+    "unknown_device": "the peak table does not know the device",
+    "overlap": "the time was already accounted for",
+    "unread": "a pipe was not read",
+}
+CEILINGS = (
+    "Where only utilization was read, how much was done is not known: such work counts in the upper figure alone."
+)
+_UTILIZATION = Evidence.UTILIZATION.value
+ONLY_HERE = "This is of the ledgers that are here: what others would add is not in it."
+_ELSEWHERE = {reason.value for reason in ACCOUNTED_ELSEWHERE}
+Spans = Sequence[tuple[int, int]]
+
+
+def coverage_of(predicate: Told) -> Coverage:
+    told = predicate.object("coverage")
+    share = told.maybe_count("observedPpm")
+    gaps = list(told.objects("gaps"))
+    begins, limits = _begins(predicate), _limits(predicate)
+    longest = sorted(gaps, key=lambda gap: -gap.decimal("seconds"))[:MAX_GAPS]
+    recovered = told.decimal("recoveredSeconds")
+    members = (("Device time", "spanSeconds"), ("Read", "observedSeconds"), ("Gaps", "gapSeconds"))
+    facts = [timed(name, told.decimal(member)) for name, member in members]
+    ceiling_only = _ceiling_only(predicate)
+    if ceiling_only:
+        facts.append(timed("Read as busy or not, so that only a ceiling is known", ceiling_only))
+    if recovered:
+        facts.append(timed("Of the gaps, counted afterwards by counters that ran on", recovered))
+    return Coverage(
+        observed="not known" if share is None else percent(share, DOWN),
+        says=_says(share, _UTILIZATION in _evidence(predicate)) + ("" if whole_told(predicate) else f" {ONLY_HERE}"),
+        facts=tuple(facts),
+        reasons=_reasons(told),
+        gaps=tuple(_gap(gap, begins) for gap in longest),
+        gaps_left_out=len(gaps) - len(longest) + (told.maybe_count("gapsNotListed") or 0),
+        strips=_strips(predicate, gaps, begins, limits),
+        span="" if limits is None else f"{moment(limits[0])} to {moment(limits[1])}",
+    )
+
+
+def timed(name: str, seconds: Fraction) -> Fact:
+    """A time as a fact, exact beside."""
+    shown = duration(seconds)
+    return Fact(name, shown.text, exact=shown.exact)
+
+
+def whole_told(predicate: Told) -> bool:
+    """Whether nothing is known to be missing, or might be: a node's ledger is whole by itself."""
+    told = predicate.maybe_object("completeness")
+    return told is None or told.flag("complete") is True
+
+
+def _says(share: int | None, ceilings: bool) -> str:
+    if share is None:
+        return "No device time belonged to this job, so there is nothing to cover."
+    words = (
+        "All device time of the job is accounted for by readings."
+        if share == 1_000_000
+        else "Share of the job's device time that readings account for. The rest counts with the most that the devices "
+        "can do in the upper figure, and with nothing in the others."
+    )
+    return f"{words} {CEILINGS}" if ceilings else words
+
+
+def _evidence(predicate: Told) -> Sequence[str]:
+    found = predicate.object("totals").object("executed").maybe_object("byEvidence")
+    return () if found is None else tuple(found.names())
+
+
+def _ceiling_only(predicate: Told) -> Fraction:
+    """Device time of which only utilization was read, where the ledger lists its devices."""
+    rows = [row for device in predicate.objects("devices") for row in device.objects("work")]
+    return sum((row.decimal("seconds") for row in rows if row.text("evidence") == _UTILIZATION), Fraction(0))
+
+
+def _reasons(told: Told) -> tuple[Share, ...]:
+    times = told.maybe_object("gapSecondsByReason")
+    names = () if times is None else times.names()
+    assert times is not None or not names
+    found = [
+        (times.decimal(name), Share(name, REASONS.get(name, ""), time=duration(times.decimal(name))))
+        for name in names
+        if times is not None
+    ]
+    return tuple(share for _, share in sorted(found, key=lambda one: -one[0]))
+
+
+def _gap(gap: Told, begins: Mapping[int, int]) -> Gap:
+    ceiling = gap.maybe_count("ceiling")
+    reason = gap.text("reason")
+    span = _span(gap, begins)
+    return Gap(
+        gap.text("device"),
+        f"{reason}: {REASONS[reason]}" if reason in REASONS else reason,
+        "not known" if span is None else moment(span[0]),
+        duration(gap.decimal("seconds")),
+        None if ceiling is None else flop(ceiling, UP),
+    )
+
+
+def _begins(predicate: Told) -> dict[int, int]:
+    """When each incarnation began, in ns since the epoch."""
+    return {told.count("number"): told.moment_ns("begunAt") for told in predicate.objects("incarnations")}
+
+
+def _span(gap: Told, begins: Mapping[int, int]) -> tuple[int, int] | None:
+    origin = begins.get(gap.count("incarnation"))
+    if origin is None:
+        return None
+    return origin + _ns(gap.decimal("beginSeconds")), origin + _ns(gap.decimal("endSeconds"))
+
+
+def _ns(seconds: Fraction) -> int:
+    return int(seconds * NS_PER_S)
+
+
+def _limits(predicate: Told) -> tuple[int, int] | None:
+    """The first and the last moment of the run."""
+    times = [(told.moment_ns("begunAt"), told.moment_ns("lastRecordAt")) for told in predicate.objects("incarnations")]
+    if not times:
+        return None
+    return min(begin for begin, _ in times), max(end for _, end in times)
+
+
+def _strips(
+    predicate: Told, gaps: Sequence[Told], begins: Mapping[int, int], limits: tuple[int, int] | None
+) -> tuple[Strip, ...]:
+    """One for each of the first devices: what is missing of it. Time accounted elsewhere is not missing."""
+    if limits is None or limits[0] >= limits[1]:
+        return ()
+    missing: dict[str, list[tuple[int, int]]] = {}
+    elsewhere: dict[str, list[tuple[int, int]]] = {}
+    for gap in gaps:
+        if (span := _span(gap, begins)) is not None:
+            kind = elsewhere if gap.text("reason") in _ELSEWHERE else missing
+            kind.setdefault(gap.text("device"), []).append(span)
+    strips = []
+    for device in list(predicate.objects("devices"))[:MAX_STRIPS]:
+        uuid = device.text("uuid")
+        found, others = missing.get(uuid, []), elsewhere.get(uuid, [])
+        says = f"{counted(len(found), 'gap')} listed" if found else "no gap listed"
+        if others:
+            says += f", {counted(len(others), 'stretch', 'stretches')} not this job's"
+        strips.append(Strip(f"{device.count('index')}", bands(others, *limits), bands(found, *limits), says))
+    return tuple(strips)
+
+
+def course_of(predicate: Told, course: Sequence[Mapping[str, Any]]) -> Course | None:
+    """Cumulative compute over time; None without points, which only a journal gives."""
+    told = [Told(point, f"course[{at}]") for at, point in enumerate(course)]
+    points = [(point.moment_ns("at"), point.figures("executed")) for point in told]
+    if len(points) < 2:
+        return None
+    points.sort(key=lambda point: point[0])  # the wall clock may have stepped
+    begin, end = points[0][0], points[-1][0]
+    if begin >= end:
+        return None
+    begins = _begins(predicate)
+    spans = [
+        span
+        for gap in predicate.object("coverage").objects("gaps")
+        if gap.text("reason") not in _ELSEWHERE and (span := _span(gap, begins)) is not None
+    ]
+    unbounded = any(figures.high_flop is None for _, figures in points)
+    top = max(_top(figures) for _, figures in points)
+
+    def place(at: int, value: int) -> tuple[float, float]:
+        return round(WIDTH * (at - begin) / (end - begin), 1), height_of(value, top)
+
+    upper = [place(at, top if figures.high_flop is None else figures.high_flop) for at, figures in points]
+    lower = [place(at, figures.low_flop) for at, figures in points]
+    measured = [place(at, f.measured_flop) for at, f in points if f.measured_flop is not None]
+    shaded = bands(spans, begin, end)
+    last = interval(points[-1][1])
+    middle = "nothing measured" if last.measured is None else f"measured {last.measured.text}"
+    return Course(
+        band=path([*upper, *reversed(lower)]) + " Z",
+        unbounded=unbounded,
+        line=path(measured),
+        gaps=shaded,
+        ticks=height_marks(top),
+        times=tuple(
+            Mark(at, moment(begin + (end - begin) * at // 100), anchor)
+            for at, anchor in ((0, "start"), (50, "middle"), (100, "end"))
+        ),
+        rows=tuple(_row(at, figures) for at, figures in _some(points)),
+        title="Executed compute over time, cumulative",
+        description=f"From {moment(begin)} to {moment(end)}. At the end: {last.ends}, {middle}. "
+        + (f"{counted(len(shaded), 'stretch', 'stretches')} with gaps shaded." if shaded else "No gaps."),
+    )
+
+
+def _top(figures: Figures) -> int:
+    if figures.high_flop is not None:
+        return figures.high_flop
+    return 2 * max(figures.measured_flop or 0, figures.low_flop)
+
+
+def _some(points: Sequence[tuple[int, Figures]]) -> Sequence[tuple[int, Figures]]:
+    """At most MAX_ROWS of them, evenly, the last one always."""
+    if len(points) <= MAX_ROWS:
+        return points
+    last = len(points) - 1
+    return [points[last * at // (MAX_ROWS - 1)] for at in range(MAX_ROWS)]
+
+
+def _row(at: int, figures: Figures) -> tuple[str, str, str, str]:
+    shown = interval(figures)
+    return (
+        moment(at),
+        shown.low.text,
+        "nothing measured" if shown.measured is None else shown.measured.text,
+        "not known" if shown.high is None else shown.high.text,
+    )
+
+
+def moment(at_ns: int) -> str:
+    """A time as it is shown: `2026-09-21 14:13:20 UTC` without the zone, which the page names once."""
+    return rfc3339(at_ns)[:19].replace("T", " ")

@@ -1,0 +1,144 @@
+"""What people and training processes declared, with who said it. A declaration is never a measurement."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flopsd.core.declarations import COUNTERS
+from flopsd.report.ledger_json import Told, line
+from flopsd.report.ledger_text import counted
+from flopsd.report.model import Declared, Fact
+from flopsd.report.numbers import grouped, scientific
+
+NOT_DECLARED = "not declared"
+_NAMES = {
+    "phase": "Phase",
+    "method": "Training method",
+    "recomputation": "Recomputation of activations",
+    "model_name": "Model",
+    "model_revision": "Model revision",
+    "model_config": "Model configuration",
+    "parameters_total": "Parameters, total",
+    "parameters_trainable": "Parameters, trainable",
+    "lora": "LoRA",
+    "attention": "Attention",
+    "precision": "Number format",
+    "packing": "Packing",
+    "window": "Causal window",
+    "rank": "Rank",
+    "local_rank": "Local rank",
+    "world_size": "World size",
+    "framework": "Framework",
+}
+# What differs between the processes of one job by design: shown as a count, not value by value.
+_PER_PROCESS = ("rank", "local_rank")
+# Counters that are the same work seen by every process: adding them up would multiply it.
+_SHARED = ("steps",)
+_BY_JOB = "the job's configuration"
+
+
+def declared_of(predicate: Told) -> Declared:
+    told = predicate.maybe_object("declared")
+    if told is None:
+        return Declared((), (), (), 0, told=False)
+    sessions = list(told.objects("sessions"))
+    names = ("phase", "method", "recomputation") if "sessions" in told else ("method",)
+    job = [Fact(_NAMES[name], told.maybe_text(name) or NOT_DECLARED, _who(told, sessions, name)) for name in names]
+    if "conflict" in told:
+        job.append(Fact("Conflict", told.text("conflict")))
+    return Declared((*job, *_base(told)), _processes(sessions), _work(sessions), len(sessions), told=True)
+
+
+def _who(told: Told, sessions: list[Told], name: str) -> str:
+    """Who said what the ledger takes for declared: the configuration has the last word, and processes must agree."""
+    if name not in told:
+        return ""
+    if "sessions" not in told:
+        return "the ledgers it is made of"
+    facts = [facts for session in sessions if (facts := session.maybe_object("facts")) is not None and name in facts]
+    agreed = bool(facts) and all(one.raw(name) == told.raw(name) for one in facts)
+    return "the training processes; the configuration may say so too" if agreed else _BY_JOB
+
+
+def _base(told: Told) -> list[Fact]:
+    base = told.maybe_object("base")
+    if base is None:
+        return [Fact("Base model", NOT_DECLARED)]
+    by = {"config": _BY_JOB}.get(base.maybe_text("declaredBy") or "", base.maybe_text("declaredBy") or "")
+    kind, flop = base.text("kind"), base.maybe_count("flop")
+    compute = {
+        "unknown": "asserted to be neither known nor estimable",
+        "known": "known",
+        "estimated": f"estimated by {base.maybe_text('method') or 'a method that is not declared'}",
+    }.get(kind, kind)
+    if flop is not None:
+        compute = f"{scientific(flop)} FLOP, {compute}"
+    systemic = {True: "yes", False: "no", None: NOT_DECLARED}[base.flag("systemic")]
+    return [
+        Fact("Base model", base.maybe_text("name") or "not named", by),
+        Fact("Its training compute", compute, by, "" if flop is None else f"{flop} FLOP"),
+        Fact("It has systemic risk", systemic, by if systemic != NOT_DECLARED else ""),
+    ]
+
+
+def _processes(sessions: list[Told]) -> tuple[Fact, ...]:
+    """Each fact once for each value, with how many processes said so."""
+    said: dict[str, dict[str, tuple[str, int]]] = {}
+    for session in sessions:
+        facts = session.maybe_object("facts")
+        for name in () if facts is None else facts.names():
+            assert facts is not None
+            short, full = _value(name, facts.raw(name))
+            before = said.setdefault(name, {}).get(full, (short, 0))
+            said[name][full] = (short, before[1] + 1)
+    found = []
+    for name in sorted(said, key=lambda known: (list(_NAMES).index(known) if known in _NAMES else 99, known)):
+        values = said[name]
+        if name in _PER_PROCESS:
+            found.append(Fact(_NAMES[name], counted(len(values), "value"), _by(sum(n for _, n in values.values()))))
+            continue
+        for full, (short, times) in list(values.items())[:8]:
+            found.append(Fact(_NAMES.get(name, line(name)), short, _by(times), "" if full == short else full))
+        if len(values) > 8:
+            found.append(Fact(_NAMES.get(name, line(name)), f"and {len(values) - 8} other values"))
+    return tuple(found)
+
+
+def _by(times: int) -> str:
+    return counted(times, "training process", "training processes")
+
+
+def _value(name: str, raw: Any) -> tuple[str, str]:
+    """A declared value as it is shown, and in full."""
+    full = line(raw if isinstance(raw, str) else json.dumps(raw, sort_keys=True))
+    if isinstance(raw, bool):
+        return ("yes" if raw else "no"), full
+    if isinstance(raw, int):
+        return grouped(raw), full
+    if name == "model_config" and isinstance(raw, dict):
+        kind = raw.get("model_type")
+        return f"config.json of {counted(len(raw), 'entry', 'entries')}" + (
+            f", model type {line(kind)}" if isinstance(kind, str) else ""
+        ), full
+    if name == "lora" and isinstance(raw, dict):
+        modules = raw.get("target_modules")
+        where = f" on {', '.join(map(line, modules))}" if isinstance(modules, list) else ""
+        return f"r = {line(raw.get('r'))}{where}", full
+    return full, full
+
+
+def _work(sessions: list[Told]) -> tuple[Fact, ...]:
+    """What the processes counted of their work, added up by phase."""
+    totals: dict[str, dict[str, int]] = {}
+    for session in sessions:
+        for phase, counters in session.items("work"):
+            sums = totals.setdefault(phase, {})
+            for name in COUNTERS:
+                if name in counters:
+                    count = counters.count(name)
+                    sums[name] = max(sums.get(name, 0), count) if name in _SHARED else sums.get(name, 0) + count
+    return tuple(
+        Fact(f"Phase {phase}", ", ".join(f"{grouped(count)} {name.replace('_', ' ')}" for name, count in sums.items()))
+        for phase, sums in sorted(totals.items())
+    )

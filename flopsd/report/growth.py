@@ -1,0 +1,50 @@
+"""How a run's compute grew: points along its journal, for a chart. No ledger holds them; the journal beside it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flopsd.core.figures import figures_json
+from flopsd.core.ledger.devices import seconds
+from flopsd.core.ledger.history import History, extend
+from flopsd.core.ledger.statement import meaning_of
+from flopsd.core.peaks import PeakTable
+from flopsd.journal.journal import read_journal
+from flopsd.system.clock import rfc3339
+
+MAX_POINTS = 200
+
+
+def course(journal: Path, records: int, table: PeakTable) -> list[dict[str, Any]]:
+    """Figures so far at some checkpoints of the first `records` records, the last one among them; times by the wall
+    clock of each incarnation's beginning. Raises JournalError."""
+    checkpoints = sum(line.record()["kind"] == "checkpoint" for line in read_journal(journal) if line.number <= records)
+    every = max(1, -(-checkpoints // MAX_POINTS))
+    history, seen, points = History(), 0, list[dict[str, Any]]()
+    for line in read_journal(journal):
+        if line.number > records:
+            break
+        record = line.record()
+        extend(history, record)
+        if record["kind"] != "checkpoint":
+            continue
+        seen += 1
+        if seen % every == 0 or seen == checkpoints:
+            points.append(_point(history, table))
+    return points
+
+
+def _point(history: History, table: PeakTable) -> dict[str, Any]:
+    last, found = history.incarnations[-1], meaning_of(history, table)
+    passed_ns = last.last_ns - int(last.begin["ns"])
+    tallies = [tally for incarnation in history.incarnations for tally in incarnation.tallies.values()]
+    job_ns = sum(tally.job_ns for tally in tallies)
+    known_ns = job_ns - sum(tally.unknown_ns for tally in tallies)
+    return {
+        "at": rfc3339(int(last.begin["wall_ns"]) + passed_ns),
+        "seconds": seconds(passed_ns),
+        "executed": figures_json(found.executed),
+        "phases": {phase: figures_json(figures) for phase, figures in sorted(found.by_phase.items())},
+        "coveragePpm": str(known_ns * 1_000_000 // job_ns) if job_ns else None,
+    }

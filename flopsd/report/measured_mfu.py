@@ -1,0 +1,78 @@
+"""The MFU that a run had, from its ledger: what `flopsd estimate` takes in place of an assumption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from flopsd.attestation.verify import read_ledger
+from flopsd.core.envelope import parse_envelope, parse_json
+from flopsd.core.model import ACCOUNTED_ELSEWHERE
+from flopsd.core.peaks import PeakTable
+from flopsd.errors import LedgerError
+from flopsd.report.estimate import Mfu, peak_flop_per_s
+
+_NOT_OURS = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
+_ELSEWHERE = tuple(reason.value for reason in ACCOUNTED_ELSEWHERE)
+
+
+def mfu_of(ledger: Path, table: PeakTable, number_format: str) -> Mfu:
+    """FLOP that contributed to parameter updates over the devices' dense datasheet peak in the time that was the job's.
+
+    An interval, as the ledger has one. The ledger is read and not verified. Raises LedgerError, NotVerifiedError.
+    """
+    statement = parse_json(parse_envelope(read_ledger(ledger)).payload, "the payload")
+    try:
+        predicate = statement["predicate"]
+        kind, guidelines = predicate["kind"], predicate["totals"]["guidelines"]
+        if kind != "node":
+            raise LedgerError(f"{ledger} is a {kind}'s ledger, which has no devices", hint="give a node's ledger")
+        least, most_possible = _possible(predicate, table, number_format)
+        low = int(guidelines["low"])
+        high = None if guidelines["high"] is None else int(guidelines["high"])
+    except _NOT_OURS as fault:
+        raise LedgerError(f"{ledger} is not what flopsd writes: {fault!r:.100}") from fault
+    if not most_possible or not low:
+        raise LedgerError(
+            f"{ledger} does not tell how much of its work was training",
+            hint="its run must have declared its phase (--phase train, or the training process) and measured something",
+        )
+    most = Fraction(1) if high is None or least <= 0 else min(Fraction(1), high / least)
+    replay = ", which replays a recording" if predicate["replay"] is not None else ""
+    source = f"measured, by the ledger {ledger.name}{replay}, not verified here"
+    return Mfu(min(low / most_possible, most), most, source)
+
+
+def _possible(predicate: Mapping[str, Any], table: PeakTable, number_format: str) -> tuple[Fraction, Fraction]:
+    """FLOP at the peak in the job's device time, at least and at most: a peak may be disputed, and of gaps that the
+    ledger does not list nobody knows the device."""
+    peaks, seconds = {}, {}
+    for device in predicate["devices"]:
+        uid = device["uuid"]
+        peaks[uid] = _peak(table, device, number_format)
+        seconds[uid] = Fraction(device["spanSeconds"])
+    coverage = predicate["coverage"]
+    unlisted = sum(Fraction(coverage["gapSecondsByReason"].get(reason, 0)) for reason in _ELSEWHERE)
+    for gap in coverage["gaps"]:
+        if gap["reason"] in _ELSEWHERE:
+            seconds[gap["device"]] -= Fraction(gap["seconds"])
+            unlisted -= Fraction(gap["seconds"])
+    least, most = (sum(peaks[uid][end] * seconds[uid] for uid in peaks) for end in (0, 1))
+    highest = max((peak for _, peak in peaks.values()), default=0)
+    lowest = min((peak for peak, _ in peaks.values()), default=0)
+    return Fraction(least - highest * unlisted), Fraction(most - lowest * unlisted)
+
+
+def _peak(table: PeakTable, device: Mapping[str, Any], number_format: str) -> tuple[int, int]:
+    """Of a MIG slice the peak of its own SMs."""
+    part, slice_sm_count = device["peakRow"], None
+    if device["parent"] is not None:
+        slice_sm_count = device["smCount"]
+        if slice_sm_count is None:
+            raise LedgerError(f"the ledger does not tell how many SMs the MIG slice {device['uuid']} has")
+    peak = peak_flop_per_s(table.parts[part], number_format, slice_sm_count)
+    if peak is None:
+        raise LedgerError(f"the peak table has no datasheet peak of {part} in {number_format}")
+    return peak

@@ -1,0 +1,298 @@
+"""What a report holds: pure data, ready to be shown. Texts from the ledger in it are single printable lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from flopsd.report.charts import Axis, Course, RuleChart, Strip
+from flopsd.report.numbers import Amount, Interval
+
+
+class State(str, Enum):
+    """What a rule comes to. UNDECIDED: whether it applies was not declared."""
+
+    ABOVE = "above"
+    INDETERMINATE = "indeterminate"
+    UNDECIDED = "undecided"
+    BELOW = "below"
+    NOT_APPLICABLE = "not applicable"
+    NONE = "none"  # no policy was applied
+
+
+class Checked(str, Enum):
+    """Whether this report's maker verified the ledger."""
+
+    VERIFIED = "verified"
+    REFUSED = "refused"
+    NOT_VERIFIED = "not verified"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One line of a list of facts. `by` is who said so, where somebody did; `exact` the value in full."""
+
+    name: str
+    value: str
+    by: str = ""
+    exact: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What came of verifying: by whom nothing is said, since a key's holder has no name here."""
+
+    state: Checked
+    says: str
+    hint: str = ""
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """What must be known before any figure: a word in capitals, and a sentence."""
+
+    word: str
+    says: str
+    grave: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of a policy, and what it comes to."""
+
+    title: str
+    name: str
+    state: State
+    word: str
+    says: str
+    why: str
+    quantity: str
+    value: Interval | None
+    threshold: Amount | None
+    share: str
+    citation: str
+    consequence: str
+    since: str
+    assumes: str
+    reading: bool  # a reading of the text that the text does not spell out
+    chart: RuleChart | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The whole in one headline and a few sentences."""
+
+    state: State
+    headline: str
+    says: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """One basis of counting. `value` is None where the ledger does not have it; `absent` then says why."""
+
+    name: str
+    title: str
+    meaning: str
+    middle: str  # what its middle figure is called: measured, computed
+    value: Interval | None
+    absent: str
+    no_middle: str  # what stands in place of a middle figure that is not there
+    facts: tuple[Fact, ...] = ()
+    further: tuple[tuple[str, Interval], ...] = ()
+    assumptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two bases held against each other."""
+
+    name: str
+    between: str  # what is divided by what
+    ratio: str
+    margin: str
+    word: str
+    warning: str
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A row of a breakdown: of figures by evidence or phase, or of time by reason."""
+
+    name: str
+    meaning: str
+    value: Interval | None = None
+    time: Amount | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """One stretch of time of a device of which nothing is known."""
+
+    device: str
+    reason: str
+    begin: str
+    length: Amount
+    ceiling: Amount | None
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of the devices' time was observed."""
+
+    observed: str
+    says: str
+    facts: tuple[Fact, ...]
+    reasons: tuple[Share, ...]
+    gaps: tuple[Gap, ...]
+    gaps_left_out: int
+    strips: tuple[Strip, ...]
+    span: str  # from when to when the strips go
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One accelerator."""
+
+    index: int
+    model: str
+    uuid: str
+    serial: str
+    evidence: str
+    note: str
+    value: Interval
+    observed: str
+    energy: str
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One node of a job, or one ledger that a merged one is made of."""
+
+    name: str
+    where: str
+    span: str
+    devices: str
+    value: Interval
+    observed: str
+    energy: str
+    digest: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """Whether all ledgers of a merged one are there. `complete` is None where nobody can tell."""
+
+    complete: bool | None
+    says: str
+    missing: tuple[str, ...]
+    missing_left_out: int
+    facts: tuple[Fact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A piece of attached evidence."""
+
+    name: str
+    state: str
+    says: str
+    proves: str
+    limits: str
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What people and training processes said."""
+
+    job: tuple[Fact, ...]
+    processes: tuple[Fact, ...]
+    work: tuple[Fact, ...]
+    sessions: int
+    told: bool  # whether the ledger is of a kind that can hold declarations at all
+
+
+@dataclass(frozen=True, slots=True)
+class FormLine:
+    """One field: what goes to the AI Office, what to national authorities, and what to know of it."""
+
+    field: str
+    ai_office: str
+    national: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The figures for the Model Documentation Form, and a notification's text where a rule asks for one."""
+
+    lines: tuple[FormLine, ...]
+    notification: tuple[str, ...]  # its lines; none where no notification is due
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What identifies the ledger, and how anybody checks it."""
+
+    facts: tuple[Fact, ...]
+    commands: tuple[tuple[str, str], ...]  # what it does, the command
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How the figures were made."""
+
+    says: str
+    facts: tuple[Fact, ...]
+    assumptions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """All that depends on believing the ledger's words at all. A refused ledger has none."""
+
+    facts: tuple[Fact, ...]
+    answer: Answer
+    rules: tuple[Rule, ...]
+    other_rules: tuple[Rule, ...]
+    axis: Axis | None
+    bases: tuple[Basis, ...]
+    comparisons: tuple[Comparison, ...]
+    evidence: tuple[Share, ...]
+    phases: tuple[Share, ...]
+    course: Course | None
+    coverage: Coverage
+    completeness: Completeness | None
+    nodes: tuple[Member, ...]
+    children: tuple[Member, ...]
+    members_left_out: int
+    devices: tuple[Device, ...]
+    devices_left_out: int
+    energy: tuple[Fact, ...]
+    declared: Declared
+    form: Form | None
+    method: Method
+    items: tuple[Item, ...]
+    claims: str
+    does_not_claim: str
+    advice: str  # what a verdict is not; empty where there is none
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report on one ledger."""
+
+    kind: str
+    title: str
+    subject: str  # the run, or the lineage
+    digest: str  # SHA-256 of the payload
+    made: str
+    flags: tuple[Flag, ...]
+    check: Check
+    proof: Proof
+    content: Content | None

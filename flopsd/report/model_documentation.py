@@ -1,0 +1,246 @@
+"""The figures of the Model Documentation Form and of a notification, from a ledger's predicate. Pure.
+
+The Form belongs to the Transparency chapter of the Code of Practice (10 July 2025); how it rounds is in the policy.
+What was not measured is said in bounds, never as a figure. Names in it come from the ledger: whoever shows them
+treats them as a stranger's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from flopsd.core.model import Figures
+from flopsd.core.policy.policy_file import FormRules, Policy
+from flopsd.core.rounding import Towards, magnitude, plain, scientific, significant
+from flopsd.core.values import span_seconds
+from flopsd.errors import PolicyError
+from flopsd.report.model_documentation_texts import (
+    compute_methodology,
+    energy_methodology,
+    job_seconds,
+    notification,
+    percent,
+    unmeasured,
+    without_base,
+)
+
+DAY_S = 86_400
+MONTH_DAYS = Fraction(365, 12)
+JOULES_PER_MWH = 3_600_000_000
+NOT_KNOWN = "not known"
+NOT_APPLICABLE = "N/A"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One field: what goes to the AI Office, what to national authorities on their request, and what to know of it."""
+
+    field: str
+    ai_office: str
+    national: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The Form's lines that a ledger can tell, and the notification's text, which only systemic risk asks for."""
+
+    lines: tuple[Line, ...]
+    notification: str | None
+
+
+def form(predicate: Mapping[str, Any], policy: Policy) -> Form:
+    """What the ledger with this predicate says in the Form's words.
+
+    Raises PolicyError if the policy has no form; KeyError, TypeError, ValueError for what is no predicate.
+    """
+    if policy.form is None:
+        raise PolicyError([f"policy {policy.id} tells no form"], hint="take the packaged eu-ai-act policy")
+    rules = policy.form
+    method = compute_methodology(predicate)
+    lines = (
+        _size(predicate, rules),
+        _wall_clock(predicate, rules),
+        _hardware_days(predicate, rules),
+        *_compute(predicate, rules),
+        Line("Measurement methodology, compute", method, "", "in the absence of a delegated act under Article 53(5)"),
+        _energy(predicate, rules),
+        Line("Measurement methodology, energy", energy_methodology(predicate), "same"),
+        _dependencies(predicate),
+    )
+    return Form(lines, notification(predicate, policy, method))
+
+
+def figure_text(figures: Figures, digits: int) -> tuple[str, str]:
+    """The figure for the Form, and its bounds beside it, rounded outward."""
+    low = scientific(figures.low_flop, digits, Towards.DOWN)
+    bounds = f"at least {low} FLOP; no upper bound is known"
+    if figures.high_flop is not None:
+        bounds = f"between {low} and {scientific(figures.high_flop, digits, Towards.UP)} FLOP"
+    if figures.measured_flop is None:
+        return f"not measured: {bounds}", ""
+    return f"{scientific(figures.measured_flop, digits)} FLOP", bounds
+
+
+def order_of_magnitude(figures: Figures, digits: int) -> str:
+    """`10^22` of the figures as rounded for the AI Office; in parentheses the orders that it may have else.
+
+    Without a measured figure it is these alone.
+    """
+    low = _power(figures.low_flop, digits, Towards.DOWN)
+    if figures.high_flop is not None:
+        high = _power(figures.high_flop, digits, Towards.UP)
+        orders = low if low == high else f"{low} to {high}"
+    else:
+        orders = f"{low} or more" if figures.low_flop else NOT_KNOWN
+    if figures.measured_flop is None:
+        return orders
+    point = _power(figures.measured_flop, digits, Towards.NEAREST)
+    return point if orders == point else f"{point} ({'bounds ' if orders == NOT_KNOWN else ''}{orders})"
+
+
+def band(days: Fraction, months: tuple[int, ...]) -> str:
+    """The band of training time: `less than 1 month`, `1 to 3 months`, … A month is a twelfth of 365 days."""
+    edges = [edge * MONTH_DAYS for edge in months]
+    place = sum(days >= edge for edge in edges[:-1]) + (days > edges[-1])
+    if place == 0:
+        return f"less than {months[0]} month{'s' if months[0] != 1 else ''}"
+    if place == len(months):
+        return f"more than {months[-1]} months"
+    return f"{months[place - 1]} to {months[place]} months"
+
+
+def _size(predicate: Mapping[str, Any], rules: FormRules) -> Line:
+    name, architecture = "Total model size", predicate["totals"].get("architecture")
+    if predicate["kind"] != "node":  # ledgers add up FLOP, never the parameters of one model
+        return Line(name, NOT_KNOWN, NOT_KNOWN, "the node ledgers tell it, where a model was declared")
+    if architecture is None:
+        return Line(name, NOT_KNOWN, NOT_KNOWN, "nobody declared the model's architecture")
+    text = f"{scientific(int(architecture['parameters']['total']), rules.parameters_figures)} parameters"
+    return Line(name, text, text, "counted from the declared architecture")
+
+
+def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> Line:
+    name, figures = "Training time, wall clock", rules.hardware_days_figures
+    if predicate["kind"] == "node":
+        days = Fraction(predicate["wallSeconds"]) / DAY_S
+        return Line(name, f"{plain(days, figures)} days", band(days, rules.bands_months), "time in which the meter ran")
+    note = "from the first record to the last of all ledgers, pauses included"
+    days = Fraction(span_seconds(predicate["begunAt"], predicate["lastRecordAt"]) + 1, DAY_S)  # it cuts off fractions
+    national = band(days, rules.bands_months)
+    if days >= rules.bands_months[0] * MONTH_DAYS:
+        national += ", pauses included"
+    if _whole(predicate):
+        return Line(name, f"at most {plain(days, figures, Towards.UP)} days", national, note)
+    # Whoever is missing may have run for longer, so this is no bound either way.
+    text = f"{plain(days, figures)} days, of the ledgers that are here"
+    return Line(name, text, f"{national}, of the ledgers that are here", note)
+
+
+def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> Line:
+    whole_s = job_seconds(predicate["coverage"])
+    by_model: dict[str, Fraction] = {}
+    for device in predicate.get("devices", ()):
+        by_model[device["model"]] = by_model.get(device["model"], Fraction(0)) + Fraction(device["spanSeconds"])
+    note, about, towards = "device time of the job, idle time included", "", Towards.NEAREST
+    if predicate["kind"] == "node" and not by_model:
+        return Line("Training time, hardware", NOT_KNOWN, "", "no accelerator was seen")
+    if not by_model:
+        by_model = {"accelerator": whole_s}
+        note += "; the node ledgers tell their models"
+        if not _whole(predicate):
+            about, towards = "at least ", Towards.DOWN
+    elif len(by_model) == 1:
+        by_model = dict.fromkeys(by_model, whole_s)
+    elif sum(by_model.values()) != whole_s:
+        about, towards = "at most ", Towards.UP
+        note += "; some of it was another job's or its slices'"
+    if any(device["parent"] for device in predicate.get("devices", ())):
+        note += "; a MIG slice counts as a device"
+    figures = rules.hardware_days_figures
+    days = [f"{about}{plain(s / DAY_S, figures, towards)} {model} days" for model, s in sorted(by_model.items())]
+    return Line("Training time, hardware", ", ".join(days), "", note)
+
+
+def _whole(predicate: Mapping[str, Any]) -> bool:
+    """Whether nothing is known to be missing, or might be: a node's ledger is whole by itself."""
+    return (predicate.get("completeness") or {"complete": True})["complete"] is True
+
+
+def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[Line]:
+    name = "Amount of computation used for training"
+    guidelines, executed = predicate["totals"].get("guidelines"), predicate["totals"]["executed"]
+    if guidelines is None:
+        what = "all that the devices executed: recomputation and diagnostic work are not taken out"
+        told = [(name, executed, what)]
+    else:
+        cumulative = guidelines["cumulative"]
+        told = [
+            (name, guidelines, "compute directly contributing to parameter updates"),
+            (f"{name}, cumulative", cumulative, "what the test of systemic risk is about"),
+        ]
+    without = without_base(predicate)
+    beside = f"; {without}" if without else ""
+    return [
+        _flop_line(line, _figures(figures), rules, f"{what}{beside}{_unseen(predicate, figures)}")
+        for line, figures, what in told
+    ]
+
+
+def _unseen(predicate: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    """A measured figure says nothing of time that was not measured, so the figure must not go without this."""
+    if predicate["coverage"]["observedPpm"] is None:
+        return "; no device time was observed"
+    missing = min(Fraction(1), sum(unmeasured(predicate)))
+    if not missing:
+        return ""
+    share = f"; {percent(missing, Fraction(1), Towards.UP)} of device time was not measured"
+    if figures["measured"] is not None:
+        return f"{share} and is not in the figure"
+    return share if figures["high"] is None else f"{share} and is in the upper end only"
+
+
+def _flop_line(name: str, figures: Figures, rules: FormRules, what: str) -> Line:
+    text, bounds = figure_text(figures, rules.flop_figures)
+    return Line(name, text, order_of_magnitude(figures, rules.flop_figures), f"{bounds}; {what}" if bounds else what)
+
+
+def _energy(predicate: Mapping[str, Any], rules: FormRules) -> Line:
+    name = "Energy used for training"
+    if predicate["energyJoules"] is None:
+        return Line(name, NOT_APPLICABLE, NOT_APPLICABLE, "no energy counter of an accelerator could be read")
+    mwh = Fraction(predicate["energyJoules"]) / JOULES_PER_MWH
+    uncounted = Fraction(predicate["energyUncountedSeconds"])
+    whole = not uncounted and _whole(predicate)
+    # What is missing makes it a lower bound, and a lower bound is rounded down.
+    text = f"{plain(mwh, rules.energy_figures, Towards.NEAREST if whole else Towards.DOWN)} MWh"
+    note = "accelerators only: hosts, network and cooling are not in it"
+    if uncounted:
+        note += f"; {plain(uncounted / DAY_S, rules.energy_figures)} device days whose energy no counter told"
+    if not whole:
+        text = f"at least {text}"
+    return Line(name, text, text, note)
+
+
+def _dependencies(predicate: Mapping[str, Any]) -> Line:
+    declared = predicate.get("declared") or {}
+    base, method, conflict = declared.get("base"), declared.get("method"), declared.get("conflict")
+    if base is not None:
+        name = base["name"] or "a base model whose name is not declared"
+        return Line("Model dependencies", name, "", f"as declared; {conflict}" if conflict else "as declared")
+    if method == "pretraining" and not conflict:
+        return Line("Model dependencies", NOT_APPLICABLE, "", "declared as trained from the start")
+    return Line("Model dependencies", NOT_KNOWN, "", conflict or "no base model is declared")
+
+
+def _figures(told: Mapping[str, Any]) -> Figures:
+    low, measured, high = (told[name] for name in ("low", "measured", "high"))
+    return Figures(int(low), None if measured is None else int(measured), None if high is None else int(high))
+
+
+def _power(flop: int, figures: int, towards: Towards) -> str:
+    digits, exponent = significant(flop, figures, towards)
+    return f"10^{exponent + magnitude(digits)} FLOP" if digits else "0 FLOP"

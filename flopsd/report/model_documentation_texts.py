@@ -1,0 +1,205 @@
+"""The free texts of the Form and of a notification, some hundred words each, built from a ledger's facts. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from flopsd.core.declarations import Method
+from flopsd.core.figures import NS_PER_S, UNDECLARED
+from flopsd.core.ledger.statement import NOTHING_ESTIMATES
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Evidence, Pipe
+from flopsd.core.policy.policy_file import FormRules, Policy
+from flopsd.core.rounding import Towards, scientific
+from flopsd.core.values import nanoseconds
+
+READING = "This is flopsd's reading and not the text's."
+_QUANTITIES = {
+    "updates": "compute directly contributing to parameter updates",
+    "cumulative": "cumulative training compute",
+    "base+updates": "compute directly contributing to parameter updates, with the base model's compute",
+    "base+cumulative": "cumulative training compute, with the base model's compute",
+}
+_TENSOR = (Pipe.TENSOR.value, Pipe.TENSOR_HMMA.value)  # their format follows from nothing but a declaration
+_DECLARED_BASE = "the base model's part of it is declared and not measured"
+
+
+def compute_methodology(predicate: Mapping[str, Any]) -> str:
+    """How the compute was measured: evidence, coverage, what was taken out, and how uncertain it is."""
+    executed, guidelines = predicate["totals"]["executed"], predicate["totals"].get("guidelines")
+    sentences = [
+        _measured_from(f"flopsd {predicate['method']['flopsdVersion']}", executed["method"]),
+        "Every number format counts alike; a fused multiply-add is two operations; rates are dense.",
+        *_assumed_format(predicate),
+        *_coverage(predicate, (guidelines or executed)["high"]),
+    ]
+    if guidelines is None:
+        sentences.append(
+            "Nothing was declared by which recomputation of activations or diagnostic work could be taken out, so that "
+            "the figure is everything that the devices executed."
+        )
+    else:
+        source = f"Taken from {guidelines['from']}: " if "from" in guidelines else ""  # a sum has several
+        sentences.append(_sentence(f"{source}{guidelines['method']}"))
+    sentences += [*_reservations(predicate), _uncertainty(guidelines or executed, executed)]
+    return " ".join(sentences)
+
+
+def energy_methodology(predicate: Mapping[str, Any]) -> str:
+    """How the energy was measured and what its boundary is, or what is missing."""
+    if predicate["energyJoules"] is None:
+        return (
+            "Missing: no energy counter of an accelerator could be read, and none is estimated. Needed is an "
+            "accelerator and driver with an energy counter, or a figure from whoever provides the hardware."
+        )
+    sentences = [
+        "Sum of the accelerators' own energy counters, as differences between readings.",
+        "The boundary is the accelerators, as their counters draw it: hosts, storage, network and cooling are outside.",
+    ]
+    uncounted, whole = Fraction(predicate["energyUncountedSeconds"]), Fraction(predicate["deviceSeconds"])
+    if uncounted:
+        share = f" ({percent(uncounted, whole, Towards.UP)} of device time)" if whole else ""
+        sentences.append(f"Of some device time no counter told the energy{share}: the figure is a lower bound.")
+    return " ".join([*sentences, *_reservations(predicate)])
+
+
+def notification(predicate: Mapping[str, Any], policy: Policy, method: str) -> str | None:
+    """What a notification under Article 52(1) says of compute (Guidelines, paragraph 31).
+
+    None unless a rule that asks for one applies and is certainly crossed.
+    """
+    notifying = {rule.id for rule in policy.rules if rule.notify}
+    above = [
+        found
+        for found in predicate["findings"]
+        if found["policy"] == policy.id
+        and found["rule"] in notifying
+        and found["applies"] is True
+        and found["state"] == "above"
+    ]
+    if not above or policy.form is None:
+        return None
+    parts = ["Information for a notification under Article 52(1) of Regulation (EU) 2024/1689."]
+    for found in above:
+        reading = f" {READING}" if found["status"] == "interpretation" else ""
+        parts.append(f"Requirement met: {found['title']} ({found['citation']}).{reading}")
+        parts.append(_amount(found, policy.form, without_base(predicate)))
+    return "\n".join([*parts, f"Approach: {method}"])
+
+
+def without_base(predicate: Mapping[str, Any]) -> str:
+    """That a base model's compute is not in what was metered; empty where the model is trained from the start."""
+    declared = predicate.get("declared") or {}
+    method, base = declared.get("method"), declared.get("base")
+    if method == Method.PRETRAINING.value and base is None and not declared.get("conflict"):
+        return ""
+    if method in (None, Method.PRETRAINING.value) or base is None:
+        return "a base model's compute, if there is one, is not in it"
+    return "of the modification; the base model's compute is not in it"
+
+
+def _amount(found: Mapping[str, Any], rules: FormRules, without: str) -> str:
+    value, figures, quantity = found["value"], rules.notification_figures, found["quantity"]
+    low = scientific(int(value["low"]), figures, Towards.DOWN)
+    high = None if value["high"] is None else scientific(int(value["high"]), figures, Towards.UP)
+    amount = f"at least {low} FLOP" if high is None else f"between {low} and {high} FLOP"
+    if value["measured"] is not None:
+        amount = f"{scientific(int(value['measured']), figures)} FLOP ({amount})"
+    of_base = _DECLARED_BASE if quantity.startswith("base+") else without
+    return "; ".join(filter(None, (f"Amount: {amount}", _QUANTITIES.get(quantity, quantity), of_base))) + "."
+
+
+def _measured_from(flopsd: str, method: str) -> str:
+    parts = method.split("; ")  # a sum has those of all its ledgers
+    known = [part for part in parts if part != NOTHING_ESTIMATES]
+    if not known:
+        return f"Metered with {flopsd}, which read no counter that gives an estimate: the upper end is a ceiling."
+    some = "; on some nodes no counter that gives an estimate was read" if len(known) < len(parts) else ""
+    return f"Measured with {flopsd} from {'; '.join(known)}{some}."
+
+
+def _assumed_format(predicate: Mapping[str, Any]) -> list[str]:
+    """No counter tells FP16 from BF16 from FP8, so a figure of undeclared tensor work rests on an assumption."""
+    assumed = (
+        "the estimate takes dense BF16 (FP16 on a part without it), the lower end the slowest and the upper end the "
+        "fastest format of the part."
+    )
+    if predicate["kind"] != "node":
+        return [f"Where a node's ledger has tensor work whose number format nobody declared, {assumed}"]
+    rows = [row for device in predicate["devices"] for row in device["work"]]
+    if any(row["pipe"] in _TENSOR and row["precision"] == UNDECLARED and int(row["smCycles"]) for row in rows):
+        return [f"Nobody declared the number format of some tensor work: of that {assumed}"]
+    return []
+
+
+def job_seconds(coverage: Mapping[str, Any]) -> Fraction:
+    """Device time that was this job's."""
+    elsewhere = [Fraction(coverage["gapSecondsByReason"].get(reason.value, 0)) for reason in ACCOUNTED_ELSEWHERE]
+    return Fraction(coverage["spanSeconds"]) - sum(elsewhere)
+
+
+def unmeasured(predicate: Mapping[str, Any]) -> tuple[Fraction, Fraction]:
+    """The shares of the job's device time that nothing was read of, and that only a ceiling was read of."""
+    coverage = predicate["coverage"]
+    if coverage["observedPpm"] is None:
+        return Fraction(0), Fraction(0)
+    if predicate["kind"] == "node":
+        rows = [row for device in predicate["devices"] for row in device["work"]]
+        bounded = [row["seconds"] for row in rows if row["evidence"] == Evidence.UTILIZATION.value]
+    else:
+        bounded = [coverage["boundedSeconds"]]
+    # Read strictly: to a Fraction a stranger's 1e999999999 is a number too, and a very long one.
+    bounded_s = Fraction(sum(map(nanoseconds, bounded)), NS_PER_S)
+    return 1 - Fraction(int(coverage["observedPpm"]), PPM), bounded_s / job_seconds(coverage)
+
+
+def _coverage(predicate: Mapping[str, Any], high: str | None) -> list[str]:
+    if predicate["coverage"]["observedPpm"] is None:
+        return ["No device time was observed."]
+    unseen, bounded = unmeasured(predicate)
+    observed = f"Of the devices' time {percent(1 - unseen, Fraction(1), Towards.DOWN)} was observed"
+    if bounded:
+        observed += f", {percent(bounded, Fraction(1), Towards.UP)} by a ceiling alone"
+    if high is None or not unseen + bounded:
+        return [f"{observed}."]
+    return [f"{observed}.", "What was not measured is in the upper end only, by what the devices can do at most."]
+
+
+def _reservations(predicate: Mapping[str, Any]) -> list[str]:
+    found = []
+    if predicate.get("replay") is not None:
+        found.append("This is a replayed recording and no measurement of a machine.")
+    completeness = predicate.get("completeness")
+    if completeness is not None and completeness["complete"] is not True:
+        found.append(_sentence(f"The account is not known to be whole: {completeness['says']}"))
+    return found
+
+
+def _uncertainty(told: Mapping[str, Any], executed: Mapping[str, Any]) -> str:
+    if told["measured"] is None:
+        why = (
+            "nothing that was read gives one"
+            if executed["measured"] is None
+            else "what was measured and declared leaves it open"
+        )
+        return f"No estimate is given, since {why}: only bounds are."
+    if told["high"] is None:
+        return "No upper bound is known."
+    measured = int(told["measured"])
+    if measured == 0:
+        return "Lower and upper end are given beside the estimate."
+    down = percent(Fraction(measured - int(told["low"])), Fraction(measured), Towards.UP)
+    up = percent(Fraction(int(told["high"]) - measured), Fraction(measured), Towards.UP)
+    return f"The true value may be {down} lower or {up} higher than the estimate."
+
+
+def percent(part: Fraction, whole: Fraction, towards: Towards) -> str:
+    """With one decimal, rounded so that nothing looks better than it is."""
+    tenths = 1000 * part / whole
+    digits = tenths.numerator // tenths.denominator if towards is Towards.DOWN else -(-tenths // 1)
+    return f"{digits // 10}.{digits % 10} %"
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."

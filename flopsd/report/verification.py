@@ -1,0 +1,165 @@
+"""What identifies a ledger, whether it was verified, and how anybody verifies it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from flopsd.attestation.evidence.item import Finding
+from flopsd.attestation.ledger_files import journal_beside
+from flopsd.attestation.merge.verify_merged import VerifiedMerge
+from flopsd.attestation.verify import Verified, read_ledger, statement_in
+from flopsd.core.envelope import parse_envelope
+from flopsd.errors import NotVerifiedError
+from flopsd.report.ledger_json import Told, line
+from flopsd.report.ledger_text import anchored_lines, counted
+from flopsd.report.model import Check, Checked, Fact, Flag, Proof
+from flopsd.report.numbers import grouped
+from flopsd.report.offline_recipe import CHAIN, DIGEST, FIGURES, PAYLOAD, SIGNATURE
+
+UNVERIFIED = "NOT VERIFIED by this report: nobody checked the signature or computed a figure again."
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A ledger as it lies there, believed by nobody yet."""
+
+    name: str
+    journal: str
+    statement: Any
+    sha256: str  # of the payload
+    payload_bytes: int
+    keyids: tuple[str, ...]  # hints: who is said to have signed
+    keys: tuple[str, ...] = ()  # the names of the key files that the reader gave
+
+    @property
+    def predicate(self) -> Told:
+        return Told(self.statement["predicate"], "predicate")
+
+
+def read_document(ledger: Path, keys: tuple[str, ...] = (), journal: str | None = None) -> Document:
+    """Raises NotVerifiedError where it is no ledger."""
+    envelope = parse_envelope(read_ledger(ledger))
+    beside = journal_beside(ledger) if journal is None else Path(journal)
+    return Document(
+        ledger.name,
+        beside.name,
+        statement_in(envelope),
+        sha256(envelope.payload).hexdigest(),
+        len(envelope.payload),
+        tuple(line(keyid) or "not told" for keyid, _ in envelope.signatures),
+        tuple(Path(key).name for key in keys),
+    )
+
+
+def not_checked(document: Document) -> Check:
+    """The reader gave no key."""
+    return Check(Checked.NOT_VERIFIED, UNVERIFIED, f"Verify it with: {verify_command(document)}")
+
+
+def verify_command(document: Document) -> str:
+    """`--allow-replay` stands in it only where the ledger says that it is one."""
+    words = ["flopsd", "verify", document.name]
+    for key in document.keys or ("PUBLIC-KEY",):
+        words += ["--key", key]
+    if document.predicate.raw("replay") is not None:
+        words.append("--allow-replay")
+    return shlex.join(words)
+
+
+def flags_of(predicate: Told) -> tuple[Flag, ...]:
+    """What must be known before any figure."""
+    flags = []
+    replay = predicate.maybe_object("replay")
+    if replay is not None:
+        of = replay.maybe_text("recording")
+        what = f"read from the recording {of}" if of else f"{replay.count('children')} of its ledgers are of recordings"
+        flags.append(Flag("REPLAY", f"{what}: no hardware was metered. This is no evidence."))
+    incarnations = list(predicate.objects("incarnations"))
+    if incarnations and incarnations[-1].raw("end") is None:
+        last = predicate.object("method").object("journal").text("lastRecordAt")
+        says = f"sealed while the run went on, or after it was killed. It speaks of the time up to {last} only."
+        flags.append(Flag("ROLLING", says))
+    whole = predicate.maybe_object("completeness")
+    if whole is not None and whole.flag("complete") is not True:
+        word = "INCOMPLETE" if whole.flag("complete") is False else "COMPLETENESS UNKNOWN"
+        flags.append(Flag(word, whole.text("says")))
+    return tuple(flags)
+
+
+def proof_of(document: Document) -> Proof:
+    predicate = document.predicate
+    method = predicate.object("method")
+    facts = [
+        Fact("Ledger", document.name),
+        Fact("Payload, SHA-256", document.sha256),
+        Fact("Payload, bytes", grouped(document.payload_bytes)),
+        *(Fact("Signed by key, as the ledger says", keyid) for keyid in document.keyids[:10]),
+    ]
+    if (sealed := method.maybe_object("journal")) is not None:
+        facts += [
+            Fact("Journal", document.journal),
+            Fact("Journal, SHA-256", sealed.text("sha256")),
+            Fact("Journal, records", grouped(sealed.count("records"))),
+            Fact("Journal, head of the chain", sealed.text("headSha256")),
+        ]
+    tables = method.raw("peakTableSha256")
+    names = (tables,) if isinstance(tables, str) else method.texts("peakTableSha256")
+    facts += [Fact("Peak table, SHA-256", line(name)) for name in names[:10]]
+    facts += [Fact(f"Policy {told.text('id')}, SHA-256", told.text("sha256")) for told in method.objects("policies")]
+    return Proof(tuple(facts), _commands(document))
+
+
+def _commands(document: Document) -> tuple[tuple[str, str], ...]:
+    node = document.predicate.raw("kind") == "node"
+    key = document.keys[0] if document.keys else "PUBLIC-KEY"
+    setting = f"ledger={shlex.quote(document.name)} key={shlex.quote(key)} signature=0"
+    if node:
+        setting += f" journal={shlex.quote(document.journal)}"
+    steps = [setting + "\n", PAYLOAD, SIGNATURE, *((DIGEST, CHAIN) if node else ()), FIGURES]
+    command = verify_command(document)
+    again = "Signatures, then every figure again from the journal and the peak table"
+    if not node:
+        again = "Signatures, then every sum again from the entries of its ledgers; --children looks at those too"
+    return (
+        (again, command),
+        ("The steps without flopsd, as a script for this ledger", f"{command} --explain"),
+        ("The same steps by hand: openssl 3, jq, sha256sum and python3", "\n".join(steps)),
+    )
+
+
+NO_FIGURES = "No figure of it is shown: a ledger that does not hold says nothing."
+
+
+def verified(found: Verified | VerifiedMerge) -> tuple[Check, tuple[Finding, ...]]:
+    """The check, and what came of the attached evidence."""
+    keys = ", ".join(found.keyids)
+    if isinstance(found, Verified):
+        lines = [f"Signed by key {keys}."]
+        if found.unsealed_records:
+            lines.append(
+                f"The journal beside it goes on: {counted(found.unsealed_records, 'record')} not sealed, of which "
+                "nothing is said."
+            )
+        lines += [] if found.anchored is None else [text.strip() for text in anchored_lines(found.anchored)]
+        records = counted(found.records, "journal record")
+        says = f"VERIFIED: signature checked, all figures computed again from {records}."
+        return Check(Checked.VERIFIED, says, lines=tuple(lines)), found.evidence
+    count = int(found.statement["predicate"]["ledgerCount"])
+    lines = [f"Signed by key {keys}."]
+    if found.children is None:
+        lines.append("The ledgers that it is made of were not looked at: name where they lie with --children.")
+    else:
+        lines.append(
+            f"{found.children.given} of its {counted(count, 'ledger')} given and unchanged, "
+            f"{found.children.recomputed} of them recomputed."
+        )
+    says = f"VERIFIED: signature checked, all sums added up again from the entries of {counted(count, 'ledger')}."
+    return Check(Checked.VERIFIED, says, lines=tuple(lines)), ()
+
+
+def refused(fault: NotVerifiedError) -> Check:
+    return Check(Checked.REFUSED, f"REFUSED: {line(fault)}.", line(fault.hint), (NO_FIGURES,))

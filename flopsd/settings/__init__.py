@@ -1,0 +1,1 @@
+"""From flags, environment and YAML to typed values; the packaged data files; where the process runs."""

@@ -1,0 +1,58 @@
+"""Where a training process and the daemon meet: the path of the Unix socket, the same for both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from flopsd.errors import ConfigError
+from flopsd.settings.platform import default_state_dir
+
+SOCKET_NAME, OFF = "client.sock", "off"
+VARIABLE = "FLOPSD_SOCKET"  # for the training process
+LONGEST_PATH_BYTES = 107  # sun_path of Linux, less its NUL
+
+
+def fits(path: Path) -> bool:
+    return len(os.fsencode(path)) <= LONGEST_PATH_BYTES
+
+
+def socket_path(setting: str | None, state_dir: Path) -> Path | None:
+    """Where the daemon listens; None for `off`. Raises ConfigError for a given path that no socket can have.
+
+    Without a setting it lies in the state folder, or where that name is too long for a socket at a short place that
+    follows from it.
+    """
+    if setting == OFF:
+        return None
+    path = Path(os.path.abspath(setting if setting is not None else state_dir / SOCKET_NAME))
+    if fits(path):
+        return path
+    if setting is not None:
+        raise ConfigError(
+            [f"--client-socket: {path} has more than {LONGEST_PATH_BYTES} bytes, too many for a Unix socket"],
+            hint="name a shorter one, such as /run/flopsd/client.sock",
+        )
+    return _short_folder() / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.sock"
+
+
+def meeting_places(environment: Mapping[str, str]) -> tuple[Path, ...]:
+    """Where a training process looks for the daemon, in this order."""
+    named = environment.get(VARIABLE)
+    if named:
+        return (Path(os.path.abspath(named)),)
+    state = environment.get("FLOPSD_STATE_DIR")
+    own = socket_path(environment.get("FLOPSD_CLIENT_SOCKET"), Path(state) if state else default_state_dir(environment))
+    return tuple(dict.fromkeys(path for path in (own, Path("/run/flopsd") / SOCKET_NAME) if path is not None))
+
+
+def _short_folder() -> Path:
+    """A folder with a short name that nobody else can write to; the listener makes it."""
+    user = os.geteuid()
+    for folder in (Path("/run/user") / str(user), Path("/run")):
+        if os.access(folder, os.W_OK) and folder.stat().st_uid == user:
+            return folder / "flopsd"
+    return Path(tempfile.gettempdir()) / f"flopsd-{user}"

@@ -1,0 +1,111 @@
+"""The data files that a ledger names by digest, found and parsed: peak table and policies, packaged or given."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from flopsd.core.peaks import PeakTable
+from flopsd.core.policy.evaluate import Policy
+from flopsd.errors import ConfigError, PolicyError
+from flopsd.settings.load import config_dir, find_peaks, read_yaml
+
+
+class Tables:
+    """Packaged ones, old ones included, and those in the files that a user names."""
+
+    def __init__(self, peaks_file: str | None = None, policy_files: Sequence[str] = ()) -> None:
+        """Raises ConfigError for a named file that is not there."""
+        self._peaks_files = () if peaks_file is None else (Path(peaks_file),)
+        self._policy_files = tuple(Path(file) for file in policy_files)
+        missing = [str(path) for path in (*self._peaks_files, *self._policy_files) if not path.is_file()]
+        if missing:
+            raise ConfigError([f"{path}: no such file" for path in missing], hint="give --peaks and --policy files")
+        self._peaks: dict[str, PeakTable] = {}
+        self._policies: dict[str, Policy] = {}
+
+    def peaks(self, sha256: str, candidates: Sequence[Path] = ()) -> PeakTable:
+        """As `find_peaks`. Raises PeakTableError."""
+        if sha256 not in self._peaks:
+            self._peaks[sha256] = find_peaks(sha256, [*candidates, *self._peaks_files])
+        return self._peaks[sha256]
+
+    def policies(self, sha256s: Iterable[str]) -> tuple[Policy, ...]:
+        """As `find_policy`, of each. Raises PolicyError."""
+        found = []
+        for sha256 in sha256s:
+            if sha256 not in self._policies:
+                self._policies[sha256] = find_policy(sha256, self._policy_files)
+            found.append(self._policies[sha256])
+        return tuple(found)
+
+
+MAX_BYTES = 1 << 20
+
+
+def load_policies(files: Sequence[str] = ()) -> tuple[Policy, ...]:
+    """The packaged policies and those in `files`, in order of their ids.
+
+    A given policy takes the place of a packaged one with its id. Raises PolicyError with every problem of every file.
+    """
+    problems: list[str] = []
+    found: dict[str, Policy] = {}
+    for paths in (_current(), [Path(file) for file in files]):
+        here: dict[str, Policy] = {}
+        for path in paths:
+            try:
+                policy = parse_policy(_read(path), str(path))
+            except PolicyError as fault:
+                problems += fault.problems
+                continue
+            if policy.id in here:
+                problems.append(f"{path}: policy {policy.id} is given twice")
+            here[policy.id] = policy
+        found |= here
+    if problems:
+        raise PolicyError(problems, hint="compare them with the packaged config/policies/eu-ai-act.yaml")
+    return tuple(found[name] for name in sorted(found))
+
+
+def parse_policy(data: bytes, name: str) -> Policy:
+    """The policy in `data`. Raises PolicyError; each problem names the file."""
+    document, problems = read_yaml(data, name)
+    if problems:
+        raise PolicyError(problems)
+    try:
+        return Policy.from_data(document, hashlib.sha256(data).hexdigest())
+    except PolicyError as fault:
+        raise PolicyError([f"{name}: {problem}" for problem in fault.problems], hint=fault.hint) from fault
+
+
+def find_policy(sha256: str, candidates: Iterable[Path] = ()) -> Policy:
+    """The policy with this digest: a packaged one, old ones included, or one of `candidates`.
+
+    Raises PolicyError when none has it.
+    """
+    for path in (*candidates, *_current(), *sorted((_folder() / "old").glob("*.yaml"))):
+        if path.is_file() and hashlib.sha256(data := _read(path)).hexdigest() == sha256:
+            return parse_policy(data, str(path))
+    raise PolicyError(
+        [f"no policy with SHA-256 {sha256} is here"], hint="give --policy the file that the ledger was judged by"
+    )
+
+
+def _folder() -> Path:
+    return config_dir() / "policies"
+
+
+def _current() -> list[Path]:
+    return sorted(_folder().glob("*.yaml"))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as fault:
+        raise PolicyError([f"{path}: cannot be read: {fault.strerror}"]) from fault
+    if len(data) > MAX_BYTES:
+        raise PolicyError([f"{path}: larger than {MAX_BYTES} bytes, which no policy is"])
+    return data

@@ -1,0 +1,159 @@
+"""The settings in force, each with where it came from; and everything that is wrong with a settings file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import yaml
+
+from flopsd.core.model import Precision
+from flopsd.errors import ConfigError, FlopsdError
+from flopsd.settings.client_socket import socket_path
+from flopsd.settings.data_files import load_policies
+from flopsd.settings.device_selection import DevicesSetting
+from flopsd.settings.load import (
+    COMMAND_LINE,
+    ENVIRONMENT,
+    SECRETS,
+    Layers,
+    load_peaks,
+    read_layers,
+    settings_of_layers,
+)
+from flopsd.settings.platform import Context
+from flopsd.settings.sagemaker_defaults import with_defaults
+from flopsd.settings.schema import BY_KEY, SETTINGS, Setting, Settings, declared_of
+
+HIDDEN = "HIDDEN"
+_END_OF_SCALAR = "...\n"
+_DEFAULT = re.compile(r"\(default: (?P<what>.*)\)$")
+_PIN = re.compile(r"((?:^|[?&;])pin-value=)[^&;]+")
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """One setting. `value` is what YAML holds of it, None where it was not set; `origin` is flag, variable, file,
+    platform or default, `where` its name."""
+
+    setting: Setting
+    value: Any
+    origin: str
+    where: str
+
+    def for_json(self) -> dict[str, Any]:
+        return {"value": self.value, "from": self.origin, "where": self.where}
+
+
+def in_force(layers: Layers, context: Context) -> list[InForce]:
+    """Every setting, as it is on the platform of `context`. Raises ConfigError holding every problem."""
+    settings, found = settings_of_layers(layers), []
+    here = with_defaults(settings, context)
+    for setting in SETTINGS:
+        value = getattr(here, setting.key)
+        origin, where = _origin(setting, layers)
+        if value != getattr(settings, setting.key):
+            origin, where = "platform", context.platform
+        found.append(InForce(setting, _plain(setting, value), origin, where))
+    return found
+
+
+def as_yaml(found: list[InForce], layers: Layers, environment: Mapping[str, str]) -> str:
+    """A settings file that says the same again, secrets left out, with where each line came from."""
+    lines = [
+        "# The settings in force here. Precedence: flag > variable > file > default.",
+        f"# file: {layers.file if layers.file is not None else 'none was found'}",
+    ]
+    lines += [f"# {name} is set; its value is not shown" for name in SECRETS if name in environment]
+    for one in found:
+        if one.value is None:
+            default = _DEFAULT.search(one.setting.help)
+            lines.append(f"# {one.setting.key}: not set  # default: {default['what'] if default else 'none'}")
+            continue
+        told = yaml.safe_dump(one.value, default_flow_style=True, width=1_000_000, sort_keys=False)
+        origin = one.origin if one.origin == "default" else f"{one.origin} {one.where}"
+        lines.append(f"{one.setting.key}: {told.removesuffix(_END_OF_SCALAR).rstrip()}  # {origin}")
+    return "\n".join(lines) + "\n"
+
+
+def check_file(path: str) -> int:
+    """How many settings the file holds. Raises ConfigError holding every problem, those that `flopsd run` meets only
+    when it has begun included."""
+    layers = read_layers({}, {}, path)
+    try:
+        settings = settings_of_layers(layers)
+    except ConfigError as fault:
+        raise ConfigError(fault.problems, hint="`flopsd run --help` lists all settings") from fault
+    problems, hints = [], []
+    for needed in _WHAT_A_RUN_NEEDS:
+        try:
+            needed(settings)
+        except FlopsdError as fault:
+            problems += [f"{layers.file}: {line}" for line in str(fault).splitlines()]
+            hints.append(fault.hint)
+    if problems:
+        raise ConfigError(problems, hint="; ".join(filter(None, hints)))
+    return sum(len(raw) for name, raw in layers.given if name not in (ENVIRONMENT, COMMAND_LINE))
+
+
+def _socket(settings: Settings) -> None:
+    if settings.client_socket is not None:
+        socket_path(settings.client_socket, Path())
+
+
+_WHAT_A_RUN_NEEDS: tuple[Callable[[Settings], object], ...] = (
+    declared_of,
+    lambda settings: load_peaks(settings.peaks),
+    lambda settings: load_policies(settings.policies),
+    _socket,
+)
+
+
+def _origin(setting: Setting, layers: Layers) -> tuple[str, str]:
+    for name, raw in reversed(layers.given):
+        if setting.key in raw:
+            if name == COMMAND_LINE:
+                return "flag", "--no-seal" if setting.key == "seal" else setting.flag
+            return ("variable", setting.variable) if name == ENVIRONMENT else ("file", str(layers.file))
+    return "default", ""
+
+
+def _plain(setting: Setting, value: Any) -> Any:
+    """The value as YAML has it, so that reading it again gives the same; secrets hidden."""
+    if value is None or value == ():
+        return "off" if _means_off(setting, value) else None if value is None else []
+    if isinstance(value, Precision):
+        return value.label
+    if isinstance(value, DevicesSetting):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(setting, one) for name, one in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(setting, one) for one in value]
+    if isinstance(value, float) and _means_off(setting, value):
+        return "off"
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    return without_secrets(value) if isinstance(value, str) else value
+
+
+def _means_off(setting: Setting, value: Any) -> bool:
+    try:
+        return bool(BY_KEY[setting.key].parse("off") == value)
+    except ValueError:
+        return False
+
+
+def without_secrets(text: str) -> str:
+    """A PIN in a key's address and what opens a URL are not for a screen or a ticket."""
+    text = _PIN.sub(rf"\1{HIDDEN}", text)
+    if not text.startswith(("http://", "https://")):
+        return text
+    parts = urlsplit(text)
+    who, at, host = parts.netloc.rpartition("@")
+    query = re.sub(r"=[^&]*", f"={HIDDEN}", parts.query)
+    return urlunsplit(parts._replace(netloc=f"{HIDDEN}@{host}" if at and who else host, query=query))

@@ -1,0 +1,226 @@
+"""The checks of single settings: from what YAML or text gave to a value, or a ValueError saying what is expected."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from enum import Enum
+from urllib.parse import urlsplit
+
+from flopsd.core.flop import parse_flop
+from flopsd.core.model import PPM, Precision
+from flopsd.settings.locations import parse_place
+from flopsd.settings.push_targets import parse_target
+
+_LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]*):(?P<port>[0-9]{1,5})")
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_FORMATS = ("bf16", "fp16", "tf32", "fp8", "fp6", "fp4", "fp64", "int8")
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """`host:port` as its parts. Raises ValueError."""
+    match = _LISTEN.fullmatch(text)
+    if not match or int(match["port"]) > 65535:
+        raise ValueError("expected HOST:PORT, such as 127.0.0.1:10188 or [::1]:10188")
+    return match["host"].strip("[]"), int(match["port"])
+
+
+def text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("expected text")
+    return value
+
+
+def text_or_off(value: object) -> str:
+    """Text; `off` too where YAML reads it as false."""
+    return "off" if value is False else text(value)
+
+
+def uids(value: object) -> tuple[int, ...]:
+    """Numbers of users: a list in YAML, `1000,1001` as text."""
+    found = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    found = [found] if isinstance(found, int) else found
+    if not isinstance(found, list | tuple) or any(isinstance(one, bool) or not str(one).isdecimal() for one in found):
+        raise ValueError("expected numbers of users, such as 1000,1001; `id -u NAME` tells one")
+    return tuple(sorted({int(one) for one in found}))
+
+
+def seconds(low: float, high: float) -> Callable[[object], float]:
+    def parse(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise ValueError("expected a number of seconds")
+        try:
+            number = float(value)
+        except ValueError:
+            raise ValueError("expected a number of seconds, without a unit") from None
+        if not low <= number <= high:
+            raise ValueError(f"expected between {low:g} and {high:g} seconds")
+        return number
+
+    return parse
+
+
+def seconds_or_off(low: float, high: float) -> Callable[[object], float | None]:
+    """Seconds; None for `off`, 0, and YAML's `off`, which is false there."""
+    number = seconds(low, high)
+
+    def parse(value: object) -> float | None:
+        return None if value in ("off", "0", 0) else number(value)
+
+    return parse
+
+
+def seconds_or_zero(low: float, high: float) -> Callable[[object], float]:
+    """Seconds; zero for `off`, where None stands for what the platform decides."""
+    number = seconds_or_off(low, high)
+    return lambda value: number(value) or 0.0
+
+
+def place(value: object) -> str:
+    """A path, or the address of an S3 object."""
+    parse_place(text(value))
+    return text(value)
+
+
+def places(value: object) -> tuple[str, ...]:
+    """A list of places in YAML and on the command line; as text they stand with blanks in between."""
+    found = value.split() if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or len(set(map(str, found))) != len(found):
+        raise ValueError("expected a list of places, each once, such as [s3://bucket/key.json]")
+    return tuple(place(one) for one in found)
+
+
+def pushes(value: object) -> tuple[str, ...]:
+    """A list of receivers in YAML and on the command line; as text they stand with blanks in between."""
+    found = value.split() if isinstance(value, str) else value
+    if not isinstance(found, list | tuple):
+        raise ValueError("expected a list of receivers, such as [pushgateway+http://127.0.0.1:9091]")
+    names = [parse_target(text(one)).name for one in found]
+    if len(set(names)) != len(names):
+        raise ValueError("a receiver is named twice")
+    return tuple(str(one) for one in found)
+
+
+def sources(value: object) -> tuple[str, ...]:
+    names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(n, str) and n for n in names):
+        raise ValueError("expected a list of source names, such as [nvml]")
+    if len(set(names)) != len(names):
+        raise ValueError("a source is named twice")
+    return tuple(names)
+
+
+def flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    raise ValueError("expected true or false")
+
+
+def listen(value: object) -> str | None:
+    """HOST:PORT; None for `off`, which YAML reads as false."""
+    if value is None or value is False or value == "off":
+        return None
+    parse_listen(text(value))
+    return text(value)
+
+
+def run_id(value: object) -> str:
+    if not isinstance(value, str) or not _RUN_ID.fullmatch(value):
+        raise ValueError("expected at most 128 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+    return value
+
+
+def one_of(kind: type[Enum]) -> Callable[[object], str | None]:
+    """One of an enumeration's values; None for `undeclared`."""
+
+    def parse(value: object) -> str | None:
+        if value is None or value == "undeclared":
+            return None
+        known = [member.value for member in kind]
+        if value not in known:
+            raise ValueError(f"expected one of {', '.join(known)}, or undeclared")
+        return str(value)
+
+    return parse
+
+
+def flop_or_unknown(value: object) -> int | str | None:
+    """An exact FLOP count, or `unknown`, which is an assertion; None for `undeclared`."""
+    if value in ("unknown", None):
+        return "unknown" if value == "unknown" else None
+    if value == "undeclared":
+        return None
+    found = parse_flop(value)
+    if not 0 < found < 10**40:
+        raise ValueError("expected a positive number of FLOP below 1e40, or unknown")
+    return found
+
+
+def files(value: object) -> tuple[str, ...]:
+    """A list of paths in YAML and on the command line; as text they stand with blanks in between."""
+    found = value.split() if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or not all(isinstance(one, str) and one for one in found):
+        raise ValueError("expected a list of files, such as [/etc/flopsd/policy.yaml]")
+    return tuple(found)
+
+
+def output(value: object) -> str:
+    """`off` too where YAML reads it as false."""
+    value = "off" if value is False else value
+    if value not in ("stdout", "stderr", "off"):
+        raise ValueError("expected stdout, stderr or off")
+    return str(value)
+
+
+def precision(value: object) -> Precision | None:
+    """`bf16`, or shares of tensor-pipe cycles: {bf16: 0.9, fp8: 0.1} in YAML, `bf16:0.9,fp8:0.1` as text."""
+    if value is None or value == "undeclared":
+        return None
+    shares: Mapping[object, object]
+    if isinstance(value, str):
+        pieces = [piece.partition(":") for piece in value.split(",")]
+        shares = {name.strip(): share.strip() or 1 for name, _, share in pieces}
+        if len(shares) != len(pieces):
+            raise ValueError("a format is named twice")
+    elif isinstance(value, Mapping):
+        shares = value
+    else:
+        raise ValueError("expected a format such as bf16, or shares such as {bf16: 0.9, fp8: 0.1}")
+    ppm: dict[str, int] = {}
+    for name, share in shares.items():
+        if name not in _FORMATS:
+            raise ValueError(f"{name!r} is not a number format; known: {', '.join(_FORMATS)}")
+        try:
+            ppm[str(name)] = round(float(str(share)) * PPM)
+        except (ValueError, OverflowError):
+            raise ValueError(f"the share of {name} is not a number") from None
+    if any(p <= 0 for p in ppm.values()) or sum(ppm.values()) != PPM:
+        raise ValueError("shares must be positive and add up to 1")
+    return Precision(tuple(sorted(ppm.items())), declared_by="config")
+
+
+def device_precision(value: object) -> Mapping[str, Precision]:
+    """{GPU-…: bf16, "1": {bf16: 0.9, fp8: 0.1}} in YAML, `GPU-…=bf16;1=bf16:0.9,fp8:0.1` as text."""
+    if isinstance(value, str):
+        pieces = [piece.partition("=") for piece in value.split(";")]
+        if not all(separator for _, separator, _ in pieces):
+            raise ValueError("expected DEVICE=FORMAT, such as 0=bf16, several with ';' between them")
+        value = {name.strip(): declared.strip() for name, _, declared in pieces}
+    if not isinstance(value, Mapping):
+        raise ValueError("expected devices, by UUID or index, with a format each, such as {0: bf16}")
+    found = {str(name): precision(declared) for name, declared in value.items()}
+    return {name: precision for name, precision in found.items() if precision is not None}
+
+
+def url(value: object) -> str:
+    """An http or https address."""
+    if not isinstance(value, str) or not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value):
+        raise ValueError("expected a URL such as http://127.0.0.1:9400/metrics")
+    try:
+        urlsplit(value).port  # noqa: B018  # reading it checks it
+    except ValueError as fault:
+        raise ValueError(f"expected a URL such as http://127.0.0.1:9400/metrics: {fault}") from None
+    return value

@@ -1,0 +1,395 @@
+"""Every setting of flopsd, once: its key in flopsd.yaml, its flag, its variable, its default, its check.
+
+Precedence: flag > environment > file > default. The tables here make the parser, the help and the
+checks, so that no setting can exist in only one of the three places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flopsd.core.declarations import Base, Declared, Method, Phase, Recomputation
+from flopsd.core.model import Precision
+from flopsd.errors import ConfigError
+from flopsd.settings import parsers
+from flopsd.settings.device_selection import DevicesSetting, parse_devices
+from flopsd.settings.evidence_kinds import KINDS, parse_kinds
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The effective settings. None: decided from where flopsd runs."""
+
+    sources: tuple[str, ...] = ("probe",)
+    interval_seconds: float = 1.0
+    checkpoint_seconds: float = 60.0
+    checkpoint_output: str = "stdout"
+    state_dir: str | None = None
+    listen: str | None = "127.0.0.1:10188"
+    web_config: str | None = None
+    pushes: tuple[str, ...] = ()
+    push_every_seconds: float = 15.0
+    run_id: str | None = None
+    key: str | None = None
+    ledger: str | None = None
+    ledger_copies: tuple[str, ...] = ()
+    seal: bool = True
+    seal_every_seconds: float | None = 900.0
+    precision: Precision | None = None
+    device_precision: Mapping[str, Precision] = field(default_factory=dict)
+    devices: DevicesSetting = field(default_factory=DevicesSetting)
+    peaks: str | None = None
+    replay_file: str | None = None
+    dcgm_url: str | None = None
+    dcgm_interval_seconds: float | None = None
+    neuron_monitor: str | None = None
+    duration_seconds: float | None = None
+    stop_seconds: float = 60.0
+    evidence: tuple[str, ...] = KINDS
+    timestamp_url: str | None = None
+    phase: str | None = None
+    method: str | None = None
+    recomputation: str | None = None
+    base_model: str | None = None
+    base_flop: int | str | None = None  # "unknown": asserted neither known nor estimable
+    base_flop_method: str | None = None
+    base_systemic: bool | None = None
+    policies: tuple[str, ...] = ()
+    client_socket: str | None = None
+    client_uids: tuple[int, ...] = ()
+    metric_line_seconds: float | None = None  # 0: none
+    stop_window_seconds: float | None = None
+    wait_for_source: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `parse` takes what YAML or text gave and raises ValueError saying what is expected."""
+
+    key: str
+    flag: str
+    metavar: str
+    help: str
+    parse: Callable[[object], object]
+    repeatable: bool = False
+
+    @property
+    def variable(self) -> str:
+        return "FLOPSD_" + self.flag.removeprefix("--").replace("-", "_").upper()
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        "sources",
+        "--source",
+        "NAME",
+        "where readings come from: nvml, dcgm, neuron, replay, or a plug-in's name; "
+        "probe takes the accelerators that are here (default: probe)",
+        parsers.sources,
+        repeatable=True,
+    ),
+    Setting(
+        "interval_seconds", "--interval", "SECONDS", "time between readings (default: 1)", parsers.seconds(0.1, 60)
+    ),
+    Setting(
+        "checkpoint_seconds",
+        "--checkpoint",
+        "SECONDS",
+        "time between fsynced checkpoints of the journal (default: 60)",
+        parsers.seconds(0.2, 3600),
+    ),
+    Setting(
+        "checkpoint_output",
+        "--checkpoint-output",
+        "WHERE",
+        "where checkpoint lines go: stdout, stderr or off (default: stdout)",
+        parsers.output,
+    ),
+    Setting(
+        "state_dir",
+        "--state-dir",
+        "DIR",
+        "folder of journal and key (default: $STATE_DIRECTORY, /var/lib/flopsd as root, else ~/.local/state/flopsd)",
+        parsers.text,
+    ),
+    Setting(
+        "listen",
+        "--listen",
+        "HOST:PORT",
+        "where /metrics is served, or 'off' (default: 127.0.0.1:10188)",
+        parsers.listen,
+    ),
+    Setting(
+        "web_config",
+        "--web-config-file",
+        "FILE",
+        "TLS, client certificates, users and headers of that address, in the format of Prometheus's exporter-toolkit "
+        "(default: none, in clear and for everybody)",
+        parsers.text,
+    ),
+    Setting(
+        "pushes",
+        "--push",
+        "RECEIVER",
+        "where metrics are pushed to too: pushgateway+http://HOST:PORT, otlp+http://HOST:PORT/PATH or "
+        "remotewrite+http://HOST:PORT/PATH (https as well), behind it "
+        "#auth=FILE&ca=FILE&job=NAME&sigv4=REGION&tenant=ID",
+        parsers.pushes,
+        repeatable=True,
+    ),
+    Setting(
+        "push_every_seconds", "--push-every", "SECONDS", "time between pushes (default: 15)", parsers.seconds(1, 3600)
+    ),
+    Setting(
+        "run_id",
+        "--run-id",
+        "ID",
+        "name of the run; its journal is continued after a restart (default: the platform's job name, else a new one)",
+        parsers.run_id,
+    ),
+    Setting(
+        "key",
+        "--key",
+        "KEY-URI",
+        "private key that signs: a PEM file, Ed25519 or P-256 (default: DIR/flopsd-key.pem, made when missing)",
+        parsers.text,
+    ),
+    Setting(
+        "ledger",
+        "--ledger",
+        "FILE",
+        "where the sealed ledger goes: a path, or s3://BUCKET/KEY (default: DIR/RUN-ID.ledger.json)",
+        parsers.place,
+    ),
+    Setting(
+        "ledger_copies",
+        "--ledger-copy",
+        "PLACE",
+        "where to copy ledger, journal and public key too: a path, or "
+        "s3://BUCKET/KEY[?lock=governance|compliance&days=N][&overwrite=never][&rolling=off]; "
+        "{run} and {node} stand for their names",
+        parsers.places,
+        repeatable=True,
+    ),
+    Setting("seal", "--seal", "BOOL", "whether to seal a ledger at the end (default: true)", parsers.flag),
+    Setting(
+        "seal_every_seconds",
+        "--seal-every",
+        "SECONDS",
+        "time between rolling seals of the run so far, or 'off' (default: 900)",
+        parsers.seconds_or_off(1, 86400),
+    ),
+    Setting(
+        "precision",
+        "--precision",
+        "FORMAT",
+        "declared number format of tensor work: bf16, or shares "
+        "of tensor cycles such as bf16:0.9,fp8:0.1 (default: undeclared)",
+        parsers.precision,
+    ),
+    Setting(
+        "device_precision",
+        "--device-precision",
+        "DEVICE=FORMAT",
+        "the same for single devices, by UUID or index: 0=bf16;1=bf16:0.9,fp8:0.1 (default: --precision for all)",
+        parsers.device_precision,
+    ),
+    Setting(
+        "devices",
+        "--devices",
+        "WHICH",
+        "all (default), visible (CUDA_VISIBLE_DEVICES), pod (the kubelet's word), job or job:ID (the scheduler's "
+        "job-mapping folder), processes (those of the job under exec), or UUIDs and indices",
+        parse_devices,
+    ),
+    Setting("peaks", "--peaks", "FILE", "peak table to use instead of the packaged one", parsers.text),
+    Setting(
+        "replay_file", "--replay-file", "FILE", "recording for --source replay (default: the bundled one)", parsers.text
+    ),
+    Setting(
+        "dcgm_url",
+        "--dcgm-url",
+        "URL",
+        "where a dcgm-exporter that runs already is scraped (default: http://127.0.0.1:9400/metrics)",
+        parsers.url,
+    ),
+    Setting(
+        "dcgm_interval_seconds",
+        "--dcgm-interval",
+        "SECONDS",
+        "how often that exporter collects, its DCGM_EXPORTER_INTERVAL (default: 30)",
+        parsers.seconds(0.1, 3600),
+    ),
+    Setting(
+        "neuron_monitor",
+        "--neuron-monitor",
+        "FILE",
+        "AWS's neuron-monitor (default: /opt/aws/neuron/bin/neuron-monitor, else the one on PATH)",
+        parsers.text,
+    ),
+    Setting(
+        "duration_seconds",
+        "--duration",
+        "SECONDS",
+        "stop by itself after this time (default: run on)",
+        parsers.seconds(0.1, 86400 * 400),
+    ),
+    Setting(
+        "stop_seconds",
+        "--stop-within",
+        "SECONDS",
+        "time that final reading, sealing and copying may take (default: 60)",
+        parsers.seconds(1, 600),
+    ),
+    Setting(
+        "evidence",
+        "--evidence",
+        "KINDS",
+        f"evidence to put into the ledger: off, or some of {', '.join(KINDS)} (default: all of them)",
+        parse_kinds,
+    ),
+    Setting(
+        "timestamp_url",
+        "--timestamp-url",
+        "URL",
+        "RFC 3161 timestamp authority that is asked to stamp the seal (default: none)",
+        parsers.url,
+    ),
+    Setting(
+        "phase",
+        "--phase",
+        "PHASE",
+        "declares what the whole job does where no training process says otherwise: train, evaluate, generate or other "
+        "(default: undeclared)",
+        parsers.one_of(Phase),
+    ),
+    Setting(
+        "method",
+        "--method",
+        "METHOD",
+        "declares how weights are trained: pretraining, full, partial, lora or qlora (default: what the training "
+        "process declares)",
+        parsers.one_of(Method),
+    ),
+    Setting(
+        "recomputation",
+        "--recomputation",
+        "HOW",
+        "declares activation checkpointing: none, full or selective (default: what the training process declares)",
+        parsers.one_of(Recomputation),
+    ),
+    Setting("base_model", "--base-model", "NAME", "name of the model that is modified", parsers.text),
+    Setting(
+        "base_flop",
+        "--base-flop",
+        "FLOP",
+        "training compute of that model, such as 7.2e23; 'unknown' asserts that it is neither known nor can be "
+        "estimated (default: undeclared)",
+        parsers.flop_or_unknown,
+    ),
+    Setting(
+        "base_flop_method",
+        "--base-flop-method",
+        "TEXT",
+        "makes it an estimate, and says how it was made, such as '6 x 8e9 x 15e12 from the model card'",
+        parsers.text,
+    ),
+    Setting(
+        "base_systemic",
+        "--base-systemic",
+        "BOOL",
+        "whether the base model is one of systemic risk (default: undeclared)",
+        parsers.flag,
+    ),
+    Setting(
+        "policies",
+        "--policy",
+        "FILE",
+        "a policy to hold the run against beside the packaged EU AI Act, or in its place by its id",
+        parsers.files,
+        repeatable=True,
+    ),
+    Setting(
+        "client_socket",
+        "--client-socket",
+        "PATH",
+        "Unix socket where training processes declare phases and facts, or 'off' (default: DIR/client.sock)",
+        parsers.text_or_off,
+    ),
+    Setting(
+        "client_uids",
+        "--client-uids",
+        "UIDS",
+        "numbers of the users whose processes may do so, beside root and flopsd's own: 1000,1001 (default: none)",
+        parsers.uids,
+    ),
+    Setting(
+        "metric_line_seconds",
+        "--metric-line",
+        "SECONDS",
+        "time between metric lines on stdout, or 'off' (default: 60 in a SageMaker training job, else off)",
+        parsers.seconds_or_zero(1, 3600),
+    ),
+    Setting(
+        "stop_window_seconds",
+        "--stop-window",
+        "SECONDS",
+        "under exec, the time from SIGTERM until the platform kills (default: 120 in a SageMaker training job, else "
+        "not known)",
+        parsers.seconds(1, 86400),
+    ),
+    Setting(
+        "wait_for_source",
+        "--wait-for-source",
+        "BOOL",
+        "whether to start without an accelerator, or with a key that cannot be used yet, and look again and again, in "
+        "place of exit codes 4 and 2; under exec it is always so (default: false)",
+        parsers.flag,
+    ),
+)
+DECLARING = ("phase", "method", "recomputation", "base_model", "base_flop", "base_flop_method", "base_systemic")
+BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}
+
+
+def effective(
+    layers: list[tuple[str, Mapping[str, Any]]],
+) -> tuple[Settings, list[str]]:
+    """Settings from layers of (name of the layer, key -> raw value), the strongest last, and every problem."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for layer, raw in layers:
+        for key, value in raw.items():
+            try:
+                values[key] = BY_KEY[key].parse(value)
+            except ValueError as fault:
+                where = key if layer.endswith(".yaml") or "file" in layer else ""
+                name = where or (BY_KEY[key].flag if layer == "command line" else BY_KEY[key].variable)
+                problems.append(f"{layer}: {name}: {value!r}: {fault}")
+    return Settings(**values), problems
+
+
+def declared_of(settings: Settings) -> Declared:
+    """What the settings declare of the run. Raises ConfigError where they contradict each other."""
+    told = (settings.base_model, settings.base_flop, settings.base_flop_method, settings.base_systemic)
+    problems = []
+    if settings.base_flop_method is not None and not isinstance(settings.base_flop, int):
+        problems.append("--base-flop-method says how --base-flop was estimated: give that number too")
+    if settings.base_flop is None and any(value is not None for value in told):
+        problems.append("--base-model and --base-systemic describe a base model: say its compute with --base-flop")
+    if settings.method == Method.PRETRAINING.value and settings.base_flop is not None:
+        problems.append("--method pretraining has no base model: leave the --base settings out, or name another method")
+    if problems:
+        raise ConfigError(problems, hint="docs/thresholds.md tells how a base model is declared")
+    base = None
+    if settings.base_flop is not None:
+        flop = settings.base_flop if isinstance(settings.base_flop, int) else None
+        kind = "unknown" if flop is None else "known" if settings.base_flop_method is None else "estimated"
+        base = Base(settings.base_model, kind, flop, settings.base_flop_method, settings.base_systemic)
+    return Declared(
+        None if settings.phase is None else Phase(settings.phase),
+        None if settings.method is None else Method(settings.method),
+        None if settings.recomputation is None else Recomputation(settings.recomputation),
+        base,
+    )

@@ -1,0 +1,177 @@
+"""A page of dcgm-exporter as values by GPU and DCGM field. Pure.
+
+Field ids, names and blank values: NVIDIA/DCGM dcgm_fields.h, dcgm_fields.py and dcgm_structs.h, 4.6 and 4.7.
+Labels: NVIDIA/dcgm-exporter, whose spelling drifts: `UUID` or `uuid`, `Hostname` or `hostname`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+DEFAULT_INTERVAL_SECONDS = 30.0  # DCGM_EXPORTER_INTERVAL where nobody changed it
+
+
+class Field(IntEnum):
+    """The fields that are read, by the id that DCGM gives them: names change, ids do not."""
+
+    SM_CLOCK = 100
+    MAX_SM_CLOCK = 113
+    POWER_USAGE = 155
+    ENERGY = 156
+    POWER_LIMIT = 160
+    GPU_UTIL = 203
+    GR_ENGINE = 1001
+    SM_ACTIVE = 1002
+    TENSOR = 1004
+    FP64 = 1006
+    FP32 = 1007
+    FP16 = 1008
+    IMMA = 1013
+    HMMA = 1014
+    DFMA = 1015
+    CYCLES_ELAPSED = 1084
+    CYCLES_MMA = 1086
+    CYCLES_DMMA = 1087
+    CYCLES_HMMA = 1088
+    CYCLES_IMMA = 1089
+    CYCLES_DFMA = 1090
+    CYCLES_FP64 = 1094
+    CYCLES_FP32 = 1095
+    CYCLES_FP16 = 1096
+    GPU_UTIL_RATIO = 1613  # in DCGM 4.6 the name of 203, in percent; in 4.7 a field of its own, a ratio
+
+
+_NAMES: Mapping[Field, tuple[str, ...]] = {  # the old name, and that of DCGM 4.6 where it is another
+    Field.SM_CLOCK: ("DEV_SM_CLOCK",),
+    Field.MAX_SM_CLOCK: ("DEV_MAX_SM_CLOCK",),
+    Field.POWER_USAGE: ("DEV_POWER_USAGE", "DEV_BOARD_POWER_WATTS"),
+    Field.ENERGY: ("DEV_TOTAL_ENERGY_CONSUMPTION",),
+    Field.POWER_LIMIT: ("DEV_POWER_MGMT_LIMIT", "DEV_BOARD_POWER_LIMIT_REQUESTED_WATTS"),
+    Field.GPU_UTIL: ("DEV_GPU_UTIL",),
+    Field.GPU_UTIL_RATIO: ("DEV_GPU_UTIL_RATIO",),
+    Field.GR_ENGINE: ("PROF_GR_ENGINE_ACTIVE", "PROF_GR_ENGINE_UTIL_RATIO"),
+    Field.SM_ACTIVE: ("PROF_SM_ACTIVE", "PROF_SM_UTIL_RATIO"),
+    Field.TENSOR: ("PROF_PIPE_TENSOR_ACTIVE", "PROF_TENSOR_UTIL_RATIO"),
+    Field.FP64: ("PROF_PIPE_FP64_ACTIVE", "PROF_FP64_UTIL_RATIO"),
+    Field.FP32: ("PROF_PIPE_FP32_ACTIVE", "PROF_FP32_UTIL_RATIO"),
+    Field.FP16: ("PROF_PIPE_FP16_ACTIVE", "PROF_FP16_UTIL_RATIO"),
+    Field.IMMA: ("PROF_PIPE_TENSOR_IMMA_ACTIVE", "PROF_IMMA_UTIL_RATIO"),
+    Field.HMMA: ("PROF_PIPE_TENSOR_HMMA_ACTIVE", "PROF_HMMA_UTIL_RATIO"),
+    Field.DFMA: ("PROF_PIPE_TENSOR_DFMA_ACTIVE", "PROF_DFMA_UTIL_RATIO"),
+    Field.CYCLES_ELAPSED: ("PROF_SM_CYCLES_ELAPSED_TOTAL",),
+    Field.CYCLES_MMA: ("PROF_MMA_CYCLES_ACTIVE_TOTAL",),
+    Field.CYCLES_DMMA: ("PROF_DMMA_CYCLES_ACTIVE_TOTAL",),
+    Field.CYCLES_HMMA: ("PROF_HMMA_CYCLES_ACTIVE_TOTAL",),
+    Field.CYCLES_IMMA: ("PROF_IMMA_CYCLES_ACTIVE_TOTAL",),
+    Field.CYCLES_DFMA: ("PROF_DFMA_CYCLES_ACTIVE_TOTAL",),
+    Field.CYCLES_FP64: ("PROF_FP64_CYCLES_ACTIVE_TOTAL",),
+    Field.CYCLES_FP32: ("PROF_FP32_CYCLES_ACTIVE_TOTAL",),
+    Field.CYCLES_FP16: ("PROF_FP16_CYCLES_ACTIVE_TOTAL",),
+}
+PREFIX = "DCGM_FI_"
+FIELD_OF_NAME: Mapping[str, Field] = {PREFIX + name: known for known, names in _NAMES.items() for name in names}
+# Whole numbers that run on: values beyond the 32-bit and floating-point blanks are real ones there.
+COUNTERS = frozenset({Field.ENERGY, *(known for known in Field if known.name.startswith("CYCLES_"))})
+
+# Every blank is followed by not found, not supported, not permitted; larger ones have been seen, times 100.
+_INT32_BLANK, _INT64_BLANK, _FP64_BLANK = 0x7FFFFFF0, 9223372036854775792, 140737488355328
+_BLANK_WORDS = ("blank", "not found", "not supported", "not permitted")
+NOT_PERMITTED = _BLANK_WORDS[3]
+CONTRADICTORY = "given twice, with different values"
+
+
+@dataclass(slots=True)
+class GpuPage:
+    """What one page says of one GPU. `blanks` are known fields that are there without a usable value, and why."""
+
+    uid: str
+    labels: Mapping[str, str]
+    values: dict[Field, float] = field(default_factory=dict)
+    blanks: dict[Field, str] = field(default_factory=dict)
+    slices: dict[str, str] = field(default_factory=dict)  # MIG: GPU instance -> profile
+    users: set[str] = field(default_factory=set)  # namespace/pod/container that the page names with it
+    shown: dict[str, frozenset[float | None]] = field(default_factory=dict)  # all of its series, for comparison
+
+    def label(self, *names: str) -> str | None:
+        """The first of these labels that is there and not empty."""
+        return next((self.labels[name] for name in names if self.labels.get(name)), None)
+
+    def changed_from(self, earlier: GpuPage) -> set[str]:
+        """The series whose values are others than on an earlier page."""
+        if self is earlier:
+            return set()
+        return {
+            name for name in self.shown.keys() | earlier.shown.keys() if self.shown.get(name) != earlier.shown.get(name)
+        }
+
+    def utilization_percent(self) -> float | None:
+        """GPU utilisation. Up to 1, `..._UTIL_RATIO` is taken as a ratio: the larger of both meanings."""
+        if Field.GPU_UTIL in self.values:
+            return self.values[Field.GPU_UTIL]
+        ratio = self.values.get(Field.GPU_UTIL_RATIO)
+        return ratio if ratio is None or ratio > 1 else ratio * 100
+
+
+def why_blank(known: Field, value: float) -> str | None:
+    """Why a value is no value, or None where it is one. Out of range is not blank."""
+    if math.isnan(value) or math.isinf(value):
+        return "not a number"
+    if known in COUNTERS:
+        return _BLANK_WORDS[0] if value >= float(_INT64_BLANK) or value < 0 else None
+    if value < _INT32_BLANK:
+        return None
+    codes = ((value - base) / times for base, times in ((_INT32_BLANK, 1), (_FP64_BLANK, 1), (_FP64_BLANK * 100, 100)))
+    return next((_BLANK_WORDS[int(code)] for code in codes if 0 <= code < 4), _BLANK_WORDS[0])
+
+
+def parse_page(text: str) -> dict[str, GpuPage]:
+    """All GPUs of a page by UUID; empty where it is no page of dcgm-exporter. A bad line costs only itself."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    found: dict[str, GpuPage] = {}
+    series: dict[str, dict[str, set[float | None]]] = {}
+    for line in text.split("\n"):  # no other character ends a line: a label may hold U+2028
+        if not line.startswith(PREFIX):
+            continue  # comments too: without them the parser renames no counter
+        try:
+            samples = [sample for family in text_string_to_metric_families(line) for sample in family.samples]
+        except (ValueError, IndexError, KeyError):
+            continue
+        for sample in samples:
+            uid = sample.labels.get("UUID") or sample.labels.get("uuid")
+            if uid:
+                page = found.setdefault(uid, GpuPage(uid, dict(sample.labels)))
+                _take(page, series.setdefault(uid, {}), sample.name, sample.labels, float(sample.value))
+    for uid, page in found.items():
+        page.shown = {name: frozenset(values) for name, values in series[uid].items()}
+        for name, values in page.shown.items():
+            known = FIELD_OF_NAME.get(name)
+            if known is not None and len(values) > 1:
+                page.values.pop(known, None)
+                page.blanks[known] = CONTRADICTORY
+    return found
+
+
+def _take(
+    page: GpuPage, series: dict[str, set[float | None]], name: str, labels: Mapping[str, Any], value: float
+) -> None:
+    """One sample. Several containers on one GPU give several series of the same value: they are one."""
+    user = "/".join(str(labels[part]) for part in ("namespace", "pod", "container") if labels.get(part))
+    if user:
+        page.users.add(user)
+    instance = labels.get("GPU_I_ID")
+    if instance:
+        page.slices[str(instance)] = str(labels.get("GPU_I_PROFILE") or "unknown profile")
+    series.setdefault(f"{name}/{instance}" if instance else name, set()).add(None if math.isnan(value) else value)
+    known = FIELD_OF_NAME.get(name)
+    if known is None or instance:
+        return
+    why = why_blank(known, value)
+    if why is None:
+        page.values[known] = value
+    else:
+        page.blanks[known] = why

@@ -1,0 +1,244 @@
+"""One GPU of a dcgm-exporter, followed from page to page: when a collection is new, and what time it covers. Pure.
+
+A page has no timestamps and is asked for more often than it is renewed. A collection is recognised by values
+that changed; its averages are over one collection interval, and of more time than that they say nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from flopsd.core.clock_integral import ClockSample, Cycles, integrate, is_clock
+from flopsd.core.model import (
+    Active,
+    Busy,
+    Device,
+    DeviceUid,
+    Evidence,
+    Gap,
+    GapReason,
+    Gauges,
+    Growth,
+    Limits,
+    Reading,
+    Totals,
+)
+from flopsd.core.peaks import PeakTable
+from flopsd.errors import UnknownDeviceError
+from flopsd.sources.dcgm.exposition import Field, GpuPage
+from flopsd.sources.dcgm.work import (
+    Expected,
+    active,
+    calibrate,
+    calibration_of,
+    ceiling,
+    expect,
+    has_counters,
+    ratios,
+    totals,
+    unread_counters,
+)
+from flopsd.sources.nvml.counter_calibration import Calibration
+
+_SAMPLE_SLACK_NS = 2_000_000_000  # how far the first and last sample of the clock may be from the interval's ends
+_STALE = Expected(
+    Evidence.GAP,
+    "the exporter has not renewed its values for two collection intervals",
+    "set dcgm_interval_seconds to DCGM_EXPORTER_INTERVAL / 1000; where it is that, restart dcgm-exporter",
+)
+
+ClockSamples = Callable[[DeviceUid], Sequence[ClockSample]]
+
+
+@dataclass(slots=True)
+class _Collection:
+    """A new set of values, recognised at `at_ns`; it came at most `lag_ns` before that."""
+
+    at_ns: int
+    lag_ns: int
+    page: GpuPage
+    changed: set[str]
+
+
+class FollowedGpu:
+    """One GPU between reads. Values of its first page are of unknown age: they only are what later ones differ from."""
+
+    def __init__(
+        self, page: GpuPage, at: int, now_ns: int, interval_ns: int, peaks: PeakTable, more_clocks: ClockSamples | None
+    ) -> None:
+        """`at` is its place on the page; `interval_ns` is how often the exporter collects."""
+        self._interval_ns, self._more_clocks = interval_ns, more_clocks
+        self._page, self._since_ns, self._changed_ns = page, now_ns, now_ns
+        self._unread: GapReason | None = GapReason.STARTING  # why the next collection cannot be counted
+        self._pending: _Collection | None = None  # recognised, but perhaps not yet all there
+        self._last: _Collection | None = None
+        self._clocks: list[ClockSample] = []
+        self._calibration: Calibration | None = None
+        self.device = _device(page, at)
+        self._limits, self._hopper = _limits(self.device, peaks)
+        clock_known = bool(page.values.get(Field.SM_CLOCK)) or more_clocks is not None
+        self._tell(expect(page, self._limits, None, clock_known, self._hopper))
+
+    def follow(self, page: GpuPage, now_ns: int, lag_ns: int, origin: str | None) -> list[Reading]:
+        """What has become known by `now_ns`, where the last page is `lag_ns` old; `origin` is that of earlier totals.
+
+        A page can be caught while the exporter renews it. So a collection is counted a read later, unless its
+        values change a second time before that; what changes for the first time then belongs to it.
+        """
+        changed, self._page = page.changed_from(self._page), page
+        if self._calibration is None and self._limits is not None:
+            self._calibration = calibration_of(origin, self._limits.sm_count)
+        self.device = replace(self.device, shared=_shared(page))
+        pending, self._pending = self._pending, None
+        if changed:
+            self._changed_ns = now_ns
+            if pending and not changed & pending.changed and now_ns - pending.at_ns < self._interval_ns // 2:
+                pending.page, pending.changed, self._pending = page, pending.changed | changed, pending
+                return []
+            self._pending = _Collection(now_ns, lag_ns, page, changed)
+        if pending:
+            return self._count(pending)
+        if changed:
+            return []
+        reason = self._unread
+        if reason is None and now_ns - self._changed_ns > 2 * self._interval_ns + 1_000_000_000:
+            reason = GapReason.STALE
+            self._tell(_STALE)
+        return [] if reason is None else self._until(now_ns, Gap(reason))
+
+    def interrupt(self, now_ns: int) -> None:
+        """The exporter was out of reach until now: the collection after that is of unknown age again."""
+        self._since_ns = self._changed_ns = now_ns
+        self._pending, self._unread = None, GapReason.SOURCE_DOWN
+
+    def gauges(self) -> Gauges:
+        """What the newest page shows."""
+        percent, mhz = self._page.utilization_percent(), self._page.values.get(Field.SM_CLOCK)
+        usable = percent is not None and 0 <= percent <= 100
+        return Gauges(
+            {} if self._page.slices else ratios(self._page),
+            percent / 100 if percent is not None and usable else None,
+            _mhz(mhz),
+        )
+
+    def _count(self, collection: _Collection) -> list[Reading]:
+        """The readings up to a whole collection: one, or two where it came late."""
+        before, self._last = self._last, collection
+        end_ns, page = collection.at_ns, collection.page
+        mhz = page.values.get(Field.SM_CLOCK)
+        if mhz is not None and self._limits and is_clock(mhz, self._limits.sm_clock_max_mhz):
+            self._clocks.append((end_ns, round(mhz)))
+        late: list[Reading] = []
+        if self._unread is None and not (self._calibration is not None and has_counters(page)):
+            longest_ns = self._interval_ns * 3 // 2 + collection.lag_ns
+            if end_ns - self._since_ns > longest_ns:
+                late = self._until(end_ns - self._interval_ns, Gap(GapReason.STALE))
+        return late + self._judge(before, collection)
+
+    def _judge(self, before: _Collection | None, collection: _Collection) -> list[Reading]:
+        page, limits, begin_ns, end_ns = collection.page, self._limits, self._since_ns, collection.at_ns
+        cycles = self._cycles(begin_ns, end_ns)
+        expected = expect(page, limits, self._calibration, cycles is not None, self._hopper)
+        unread, self._unread = self._unread, None
+        clock_follows = unread is not None and (Field.SM_CLOCK in page.values or self._more_clocks is not None)
+        self._tell(expect(page, limits, self._calibration, cycles is not None or clock_follows, self._hopper))
+        counters = {"energy_mj": int(page.values[Field.ENERGY])} if Field.ENERGY in page.values else {}
+        if limits is None or page.slices:
+            return self._until(end_ns, Gap(expected.gap or GapReason.UNKNOWN_DEVICE), counters)
+        if self._calibration is not None and has_counters(page):
+            running: Totals | None = totals(page, self._calibration)
+            stalled = before is not None and _elapsed(before.page) == _elapsed(page)
+            gap = expected.gap or (GapReason.COUNTER_STALLED if stalled else None)
+            if stalled and expected.gap is None:
+                self._tell(Expected(Evidence.GAP, "the cycle counters 1084-1096 stand still"))
+            grown = Growth(unread_counters(page)) if gap is None else Gap(gap)
+            return self._until(end_ns, grown, counters, running)
+        if unread is not None or expected.gap is not None:
+            return self._until(end_ns, Gap(unread or expected.gap or GapReason.UNREAD), counters)
+        if expected.evidence is not Evidence.ACTIVITY or cycles is None:
+            percent = page.utilization_percent()
+            assert percent is not None
+            return self._until(end_ns, ceiling(percent, limits, end_ns - begin_ns), counters)
+        running = None
+        if before is not None and before.at_ns == begin_ns:
+            self._calibration = _settled(before, collection, cycles, limits)
+            running = totals(page, self._calibration) if self._calibration is not None else None
+        return self._until(end_ns, active(page, cycles, limits.sm_count), counters, running)
+
+    def _cycles(self, begin_ns: int, end_ns: int) -> Cycles | None:
+        """Cycles of one SM, or None where the clock is not known from end to end."""
+        samples = self._clocks
+        if self._more_clocks is not None:
+            samples = sorted({*samples, *self._more_clocks(self.device.uid)})
+        oldest_ns = begin_ns - 3 * self._interval_ns
+        samples = [sample for sample in samples if sample[0] >= oldest_ns]
+        self._clocks = [sample for sample in self._clocks if sample[0] >= oldest_ns]
+        slack_ns = min(_SAMPLE_SLACK_NS, (end_ns - begin_ns) // 4)
+        if not samples or samples[0][0] > begin_ns + slack_ns or samples[-1][0] < end_ns - slack_ns:
+            return None
+        return integrate(samples, begin_ns, end_ns)
+
+    def _until(
+        self,
+        end_ns: int,
+        work: Active | Growth | Busy | Gap,
+        counters: Mapping[str, int] | None = None,
+        running: Totals | None = None,
+    ) -> list[Reading]:
+        """The reading from where the last one ended; none of no duration."""
+        begin_ns = self._since_ns
+        if end_ns <= begin_ns:
+            return []
+        self._since_ns = end_ns
+        return [Reading(self.device.uid, begin_ns, end_ns, work, counters or {}, running)]
+
+    def _tell(self, expected: Expected) -> None:
+        self.device = replace(
+            self.device, evidence=expected.evidence, evidence_reason=expected.reason, evidence_fix=expected.fix
+        )
+
+
+def _settled(before: _Collection, now: _Collection, cycles: Cycles, limits: Limits) -> Calibration | None:
+    """The counters' scale by a self-test over one collection, where they are there."""
+    if not (has_counters(before.page) and has_counters(now.page)):
+        return None
+    return calibrate(before.page.values, now.page.values, cycles, limits.sm_count)
+
+
+def _elapsed(page: GpuPage) -> float | None:
+    return page.values.get(Field.CYCLES_ELAPSED)
+
+
+def _device(page: GpuPage, at: int) -> Device:
+    mhz, index = page.values.get(Field.MAX_SM_CLOCK), page.label("gpu")
+    return Device(
+        uid=page.uid,
+        index=int(index) if index is not None and index.isdecimal() else at,
+        vendor="nvidia",
+        model=page.label("modelName") or "unidentified",
+        pci_bus_id=page.label("pci_bus_id"),
+        sm_clock_max_mhz=_mhz(mhz),
+        driver=page.label("DCGM_FI_DRIVER_VERSION", "DCGM_FI_SYSTEM_DRIVER_VERSION"),
+        shared=_shared(page),
+    )
+
+
+def _mhz(told: float | None) -> int | None:
+    """A clock; zero and below are none."""
+    return max(0, round(told or 0)) or None
+
+
+def _limits(device: Device, peaks: PeakTable) -> tuple[Limits | None, bool]:
+    """What the device cannot exceed, and whether it has GPM (Hopper and newer)."""
+    try:
+        part = peaks.resolve(device)
+    except UnknownDeviceError:
+        return None, False  # the daemon names it; here it only means that nothing can be computed
+    known = peaks.limits(device, part)
+    return known if isinstance(known, Limits) else None, part.gpm is True
+
+
+def _shared(page: GpuPage) -> str | None:
+    """Several containers on one GPU: time-slicing, or a pod of several."""
+    return f"{len(page.users)} containers: {', '.join(sorted(page.users))}" if len(page.users) > 1 else None

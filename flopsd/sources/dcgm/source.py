@@ -1,0 +1,132 @@
+"""One dcgm-exporter, scraped: its page to readings of each GPU. Only its text is read, no DCGM engine is asked."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from flopsd.core.model import Device, DeviceUid, Gauges, Reading, Sweep
+from flopsd.core.peaks import PeakTable
+from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.sources.dcgm.exposition import DEFAULT_INTERVAL_SECONDS, FIELD_OF_NAME, GpuPage, parse_page
+from flopsd.sources.dcgm.gpu import FollowedGpu
+from flopsd.sources.nvml.sm_clock import SmClocks
+from flopsd.system.clock import NS_PER_S, Clock
+
+_TIMEOUT_SECONDS, _PAGE_BYTES_MAX = 2.0, 16 * 1024 * 1024
+_FORGIVEN_NS = 5 * NS_PER_S  # a scrape that fails between two collections misses nothing
+_SEE_WHETHER = (
+    "see whether it runs, and its log; it must answer with series DCGM_FI_... that carry a UUID "
+    "(a CSV that names a field unknown to it makes it answer with none)"
+)
+
+
+class DcgmSource:
+    """All GPUs on one exporter's page."""
+
+    name = "dcgm"
+
+    def __init__(
+        self,
+        clock: Clock,
+        peaks: PeakTable,
+        url: str,
+        interval_seconds: float = DEFAULT_INTERVAL_SECONDS,
+        origins: Mapping[DeviceUid, str] | None = None,
+        clocks: Callable[[], SmClocks | None] = lambda: None,
+    ) -> None:
+        """`interval_seconds` is how often the exporter collects. `clocks` opens the SM clocks by NVML beside it: the
+        exporter has one sample a collection, they have one a second or more. Raises SourceUnavailableError."""
+        self._clock, self._peaks, self._url = clock, peaks, url
+        self._interval_ns = round(interval_seconds * NS_PER_S)
+        self._origins: Mapping[DeviceUid, str] = origins if origins is not None else {}
+        self._body: bytes | None = None
+        self._pages: Mapping[DeviceUid, GpuPage] = {}
+        # A proxy of the environment is for the world outside; the exporter is on this machine or beside it.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            pages = self._scrape()
+        except SourceError as fault:
+            raise SourceUnavailableError(str(fault), hint=fault.hint) from fault
+        self._clocks = clocks()
+        self._heard_ns = clock.boottime_ns()
+        self._gpus = {uid: self._new(page, at, self._heard_ns) for at, (uid, page) in enumerate(pages.items())}
+
+    def devices(self) -> Sequence[Device]:
+        return [gpu.device for uid, gpu in self._gpus.items() if uid in self._pages]
+
+    def describe(self) -> Mapping[str, Any]:
+        first = next(iter(self._pages.values()))
+        found = {name for page in self._pages.values() for name in page.shown if name in FIELD_OF_NAME}
+        address = urlsplit(self._url)
+        return {
+            "url": address._replace(netloc=address.netloc.rpartition("@")[2]).geturl(),  # no password in a ledger
+            "hostname": first.label("Hostname", "hostname"),
+            "driver": first.label("DCGM_FI_DRIVER_VERSION", "DCGM_FI_SYSTEM_DRIVER_VERSION"),
+            "interval_ms": self._interval_ns // 1_000_000,
+            "fields": " ".join(sorted(found)),
+            "replay": None,
+        }
+
+    def read(self) -> Sweep:
+        """What became known since the last read. Raises SourceError where the exporter has not answered for
+        longer than 5 s or half its collection interval."""
+        before_ns, patience_ns = self._clock.boottime_ns(), 2 * self._interval_ns + 2 * NS_PER_S
+        try:
+            pages = self._scrape()
+        except SourceError:
+            now_ns = self._clock.boottime_ns()
+            if now_ns - self._heard_ns <= min(_FORGIVEN_NS, self._interval_ns // 2):
+                return Sweep((), {}, patience_ns)
+            for gpu in self._gpus.values():
+                gpu.interrupt(now_ns)
+            raise
+        now_ns = (before_ns + self._clock.boottime_ns()) // 2
+        lag_ns, self._heard_ns = now_ns - self._heard_ns, now_ns
+        readings: list[Reading] = []
+        gauges: dict[DeviceUid, Gauges] = {}
+        if self._clocks is not None:
+            self._clocks.poll(pages)
+        for at, (uid, page) in enumerate(pages.items()):
+            if uid not in self._gpus:
+                self._gpus[uid] = self._new(page, at, now_ns)
+            gpu = self._gpus[uid]
+            readings += gpu.follow(page, now_ns, lag_ns, self._origins.get(uid))
+            gauges[uid] = gpu.gauges()
+        return Sweep(tuple(readings), gauges, patience_ns)
+
+    def close(self) -> None:
+        if self._clocks is not None:
+            self._clocks.close()
+
+    def _new(self, page: GpuPage, at: int, now_ns: int) -> FollowedGpu:
+        more_clocks = None if self._clocks is None else self._clocks.of
+        return FollowedGpu(page, at, now_ns, self._interval_ns, self._peaks, more_clocks)
+
+    def _scrape(self) -> Mapping[DeviceUid, GpuPage]:
+        """The page as it is now. Raises SourceError."""
+        try:
+            with self._opener.open(self._url, timeout=_TIMEOUT_SECONDS) as answer:
+                body = answer.read(_PAGE_BYTES_MAX + 1)
+        except urllib.error.HTTPError as fault:
+            fault.close()
+            raise SourceError(f"{self._url} answers {fault.code} {fault.reason}", hint=_SEE_WHETHER) from fault
+        except Exception as fault:  # http.client has errors of its own beside OSError and ValueError
+            raise SourceError(f"no answer from {self._url}: {_root(fault)}", hint=_SEE_WHETHER) from fault
+        if len(body) > _PAGE_BYTES_MAX:
+            raise SourceError(f"{self._url} answers with more than {_PAGE_BYTES_MAX} bytes", hint=_SEE_WHETHER)
+        if body != self._body:
+            pages = parse_page(body.decode("utf-8", "replace"))
+            if not pages:
+                raise SourceError(f"{self._url} shows no GPU as a dcgm-exporter does", hint=_SEE_WHETHER)
+            self._body, self._pages = body, pages
+        return self._pages
+
+
+def _root(fault: BaseException) -> BaseException:
+    """What is behind a chain of errors; urllib puts it into `reason`."""
+    inner = fault.__cause__ or getattr(fault, "reason", None)
+    return _root(inner) if isinstance(inner, BaseException) else fault

@@ -1,0 +1,237 @@
+"""What one collection of DCGM fields says of a GPU's work: evidence, and why it is not better. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from flopsd.core.clock_integral import Cycles
+from flopsd.core.flop import ceil_div
+from flopsd.core.meter import SUB_PIPES_TOLERANCE_PPM, max_sm_cycles
+from flopsd.core.model import PPM, Active, Busy, Evidence, GapReason, Limits, Pipe, Totals
+from flopsd.sources.dcgm.exposition import NOT_PERMITTED, Field, GpuPage
+from flopsd.sources.nvml.counter_calibration import (
+    Calibration,
+    SelfTestFailedError,
+    Trial,
+    judge,
+    remembered,
+)
+
+RATIO_MAX = 1.005  # rounding of what is an average of averages
+VECTOR_PIPES = ((Field.FP64, Pipe.FP64), (Field.FP32, Pipe.FP32), (Field.FP16, Pipe.FP16))
+SUB_PIPES = ((Field.HMMA, Pipe.TENSOR_HMMA), (Field.IMMA, Pipe.TENSOR_IMMA), (Field.DFMA, Pipe.TENSOR_DFMA))
+_RATIOS = (Field.GR_ENGINE, Field.SM_ACTIVE, Field.TENSOR, *(f for f, _ in (*VECTOR_PIPES, *SUB_PIPES)))
+_TENSOR_FIELDS = (Field.TENSOR, Field.HMMA)
+_COUNTERS = (
+    (Field.CYCLES_HMMA, Pipe.TENSOR_HMMA),
+    (Field.CYCLES_IMMA, Pipe.TENSOR_IMMA),
+    (Field.CYCLES_FP64, Pipe.FP64),
+    (Field.CYCLES_FP32, Pipe.FP32),
+    (Field.CYCLES_FP16, Pipe.FP16),
+)
+_UTILIZATION_STANDS_FOR_NS = 1_000_000_000  # "between 1 second and 1/6 second, depending on the product", nvml.h
+_FULL_LOAD_PERCENT, _FULL_LOAD_POWER_SHARE = 90, 0.5
+_COUNTERS_NAME = "DCGM 1084-1096"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The evidence that a page allows; `gap` where it allows none."""
+
+    evidence: Evidence
+    reason: str = ""
+    fix: str = ""
+    gap: GapReason | None = None
+
+
+def expect(
+    page: GpuPage, limits: Limits | None, calibration: Calibration | None, clock_known: bool, hopper: bool
+) -> Expected:
+    """The best evidence for a GPU, why it is not better and what would make it so."""
+    if page.slices:
+        profiles = ", ".join(sorted(page.slices.values()))
+        return _none(GapReason.NOT_SUPPORTED, f"MIG is on ({profiles}): no SM count of a slice is known here, "
+                     "and a slice is never charged the whole device")  # fmt: skip
+    if limits is None:
+        return _none(GapReason.UNKNOWN_DEVICE, "the peak table does not know this device, or not its SM count")
+    garbage = [f for f in _RATIOS if f in page.values and not 0 <= page.values[f] <= RATIO_MAX]
+    counted = calibration is not None and has_counters(page)
+    if garbage and not counted:
+        return _none(GapReason.OUT_OF_RANGE, f"field {garbage[0].value} is no ratio")
+    if not counted and _sub_pipes_exceed(page):
+        return _none(
+            GapReason.CONTRADICTORY, "the fields 1013-1015 tell of more tensor activity than there is by field 1004"
+        )
+    if zero_at_full_load(page):
+        return _none(
+            GapReason.ZERO_AT_FULL_LOAD,
+            "the activity fields are exactly zero while utilisation and power are high",
+            "restart dcgm-exporter and its host engine; an Xid 31 leaves the fields stuck at zero (DCGM#303)",
+        )
+    if counted:
+        return Expected(Evidence.CYCLES)
+    why_no_tensor = _why_no_tensor(page)
+    if not why_no_tensor and clock_known:
+        return _activity(page, hopper)
+    percent = page.utilization_percent()
+    if percent is not None:
+        if not 0 <= percent <= 100:
+            return _none(GapReason.OUT_OF_RANGE, "GPU utilisation is no percentage")
+        no_clock = "" if Field.SM_CLOCK in page.values else "add DCGM_FI_DEV_SM_CLOCK to the exporter's CSV"
+        return Expected(
+            Evidence.UTILIZATION,
+            why_no_tensor or "the SM clock of the interval is not known: activity without it is no measurement",
+            _tensor_fix(page) if why_no_tensor else no_clock,
+        )
+    blank = [page.blanks[f] for f in (*_TENSOR_FIELDS, Field.GPU_UTIL, Field.SM_CLOCK) if f in page.blanks]
+    reason = GapReason.NOT_A_NUMBER if blank else GapReason.NOT_SUPPORTED
+    if NOT_PERMITTED in blank:
+        reason = GapReason.NO_PERMISSION
+    return _none(reason, why_no_tensor or "neither SM clock nor utilisation is exported", _tensor_fix(page))
+
+
+def _sub_pipes_exceed(page: GpuPage) -> bool:
+    """Whether parts of the tensor activity are more than all of it."""
+    parts = sum(page.values.get(f, 0.0) for f, _ in SUB_PIPES)
+    return parts > page.values.get(Field.TENSOR, 1.0) + SUB_PIPES_TOLERANCE_PPM / PPM
+
+
+def _none(gap: GapReason, reason: str, fix: str = "") -> Expected:
+    return Expected(Evidence.GAP, reason, fix, gap)
+
+
+def _why_no_tensor(page: GpuPage) -> str:
+    if any(f in page.values for f in _TENSOR_FIELDS):
+        return ""
+    words = page.blanks.get(Field.TENSOR)
+    return f"tensor activity (field 1004) is {words}" if words else "tensor activity (field 1004) is not exported"
+
+
+def _tensor_fix(page: GpuPage) -> str:
+    if page.blanks.get(Field.TENSOR) == "not supported":
+        return "this GPU has no profiling fields: nothing better can be had from DCGM"
+    if Field.TENSOR in page.blanks:
+        return (
+            "start dcgm-exporter with --cap-add SYS_ADMIN (A100 and older), and end or resume whoever else "
+            "profiles this machine (dcgmi profile --resume)"
+        )
+    return (
+        "add DCGM_FI_PROF_PIPE_TENSOR_ACTIVE to the exporter's CSV and start it with --cap-add SYS_ADMIN; "
+        "exporter 4.1.1 loses it on L40S (dcgm-exporter#513): take 4.2.3 or newer"
+    )
+
+
+def _activity(page: GpuPage, hopper: bool) -> Expected:
+    if has_counters(page):
+        reason = "the scale of the cycle counters 1084-1096 is not settled by a self-test"
+        fix = "" if Field.TENSOR in page.values else "export 1004 beside them: the self-test compares both"
+        return Expected(Evidence.ACTIVITY, reason, fix)
+    if hopper:
+        reason, fixes = (
+            "no cycle counters on the page",
+            ["with DCGM 4.6 and driver R595 or newer add 1084-1096 to the exporter's CSV"],
+        )
+    else:
+        reason, fixes = "cycle counters come with Hopper", []
+    if not any(f in page.values for f, _ in SUB_PIPES):
+        fixes.append("add 1013-1015 to the CSV (Ampere and newer) to split tensor work by kind")
+    if missing := [f"{f.value}" for f, _ in VECTOR_PIPES if f not in page.values]:
+        fixes.append(f"add {', '.join(missing)} to the CSV: these pipes are only bounded")
+    return Expected(Evidence.ACTIVITY, reason, "; ".join(fixes))
+
+
+def zero_at_full_load(page: GpuPage) -> bool:
+    """Whether every activity field there is reads exactly zero on a GPU that is busy by all other signs."""
+    percent, watts, limit = page.utilization_percent(), *map(page.values.get, (Field.POWER_USAGE, Field.POWER_LIMIT))
+    read = [page.values[f] for f in _RATIOS if f in page.values]
+    if Field.TENSOR not in page.values or any(read) or percent is None or watts is None or not limit:
+        return False
+    return percent >= _FULL_LOAD_PERCENT and watts >= _FULL_LOAD_POWER_SHARE * limit
+
+
+def ratios(page: GpuPage) -> dict[Pipe, float]:
+    """Activity by pipe, of the fields that are there. What no sub-pipe accounts for is TENSOR."""
+    found = {
+        pipe: min(page.values[f], 1.0) for f, pipe in (*SUB_PIPES, *VECTOR_PIPES)
+        if f in page.values and 0 <= page.values[f] <= RATIO_MAX
+    }  # fmt: skip
+    any_tensor = page.values.get(Field.TENSOR)
+    if any_tensor is not None and 0 <= any_tensor <= RATIO_MAX:
+        found[Pipe.TENSOR] = max(0.0, min(any_tensor, 1.0) - sum(found.get(pipe, 0.0) for _, pipe in SUB_PIPES))
+    return found
+
+
+def active(page: GpuPage, cycles: Cycles, sm_count: int) -> Active:
+    """Activity over cycles of one SM, with the clock's doubt."""
+    found = ratios(page)
+    return Active(
+        Evidence.ACTIVITY,
+        {pipe: round(ratio * cycles.cycles * sm_count) for pipe, ratio in found.items()},
+        {pipe: _up(ratio * cycles.doubt_cycles * sm_count) for pipe, ratio in found.items()},
+        tuple(pipe for pipe in (Pipe.TENSOR, *(pipe for _, pipe in VECTOR_PIPES)) if pipe not in found),
+    )
+
+
+def _up(value: float) -> int:
+    return -int(-value // 1)
+
+
+def ceiling(percent: float, limits: Limits, duration_ns: int) -> Busy:
+    """SM-cycles at most in `duration_ns`, from one utilisation sample in it.
+
+    The driver's sample stands for a second at most; all other time counts as fully busy, at the highest clock.
+    """
+    sampled_ns = min(duration_ns, _UTILIZATION_STANDS_FOR_NS)
+    at_most = min(int(percent) + 1, 100)
+    return Busy(max_sm_cycles(limits, duration_ns - sampled_ns + ceil_div(sampled_ns * at_most, 100)))
+
+
+def has_counters(page: GpuPage) -> bool:
+    """Whether the counters are there without which none of them says anything."""
+    return Field.CYCLES_ELAPSED in page.values and Field.CYCLES_MMA in page.values
+
+
+def totals(page: GpuPage, calibration: Calibration) -> Totals:
+    """The counters in SM-cycles. Text gives them whole, the parser to 53 bits: differences are off by 1e-16 of
+    the total at most, and none of them falls by it."""
+    counted = {pipe: int(page.values[f]) for f, pipe in _COUNTERS if f in page.values}
+    counted[Pipe.TENSOR] = int(page.values[Field.CYCLES_MMA])
+    # How DMMA and DFMA relate is documented nowhere: never both. What this leaves out stays under TENSOR.
+    double = [page.values[f] for f in (Field.CYCLES_DMMA, Field.CYCLES_DFMA) if f in page.values]
+    if double:
+        counted[Pipe.TENSOR_DFMA] = int(max(double))
+    found = calibration.totals(int(page.values[Field.CYCLES_ELAPSED]), counted)
+    missing = sorted(pipe.value for pipe in Pipe if pipe not in counted)
+    # A changed set of pipes is a new beginning, and not counters that fell.
+    return replace(found, origin=f"{found.origin}, without {' '.join(missing)}") if missing else found
+
+
+def unread_counters(page: GpuPage) -> tuple[Pipe, ...]:
+    """Pipes of which no counter is there. Tensor sub-pipes are in TENSOR then."""
+    vector = {pipe for _, pipe in VECTOR_PIPES}
+    return tuple(pipe for f, pipe in _COUNTERS if pipe in vector and f not in page.values)
+
+
+def calibration_of(origin: str | None, sm_count: int) -> Calibration | None:
+    """The calibration that an origin made here names."""
+    return remembered(origin, sm_count, _COUNTERS_NAME)
+
+
+def calibrate(
+    before: Mapping[Field, float], now: Mapping[Field, float], cycles: Cycles, sm_count: int
+) -> Calibration | None:
+    """The scale of the counters by the self-test that NVML's have too, over one collection whose SM clock ran
+    `cycles`; None: none fits, or too little ran to tell."""
+    elapsed = int(now[Field.CYCLES_ELAPSED]), int(before[Field.CYCLES_ELAPSED])
+    grown = int(now[Field.CYCLES_MMA]) - int(before[Field.CYCLES_MMA])
+    ratio = now.get(Field.TENSOR, 0.0)
+    if elapsed[0] <= elapsed[1] or ratio > RATIO_MAX:
+        return None
+    trial = Trial(
+        elapsed[0] - elapsed[1], {Pipe.TENSOR: grown}, {Pipe.TENSOR: ratio}, elapsed[1], elapsed[0], cycles.cycles
+    )
+    try:
+        return judge(trial, sm_count, _COUNTERS_NAME)
+    except SelfTestFailedError:
+        return None

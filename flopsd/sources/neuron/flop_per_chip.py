@@ -1,0 +1,126 @@
+"""What one document says of every chip: FLOP over its period, or why that is not known. Pure.
+
+Cores are logical ones (LNC): `index // cores per chip` is the chip. Every runtime lists every core with what
+it itself did there, so a core's FLOP are the sum over the runtimes, each rate times that runtime's own period.
+FLOP are credited when an execution completes: one that takes longer than a period is in a later document, and
+meanwhile its core is busy without FLOP, which is a gap and never zero work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from flopsd.core.model import Counted, Gap, GapReason
+from flopsd.sources.neuron.document import Document
+from flopsd.system.clock import NS_PER_S
+
+PERIOD_SECONDS = 1
+BUSY_PERCENT = 50  # from here on a core without any FLOP did work that nobody counted
+
+# By runtime, the chips that it has been seen to use.
+Runtimes = Mapping[str, frozenset[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """One document, by chip. `told` is false where runtimes are open and no FLOP rate is printed."""
+
+    period_ns: int
+    work: Sequence[Counted | Gap]
+    utilization_ratio: Sequence[float | None]
+    runtimes: Runtimes
+    told: bool
+
+
+def account(document: Document, chips: int, cores_per_chip: int, before: Runtimes) -> Account:
+    """The work of each of `chips`, `before` being the runtimes of the document before this one.
+
+    A runtime that cannot be read makes the period of all chips a gap: partly known is not known. One that is
+    gone takes with it what it did since its last report: a gap on the chips that it used. No runtime at all is
+    a measured zero: neuron-monitor is alive and says that no process has the runtime open, and without one
+    nothing is executed. Cores that no runtime lists are not in use, by the name of the list.
+    """
+    flop = [Fraction(0)] * (chips * cores_per_chip)
+    percent = [Fraction(0)] * (chips * cores_per_chip)
+    unknown_percent: set[int] = set()
+    why: dict[int, GapReason] = {}
+    runtimes: dict[str, frozenset[int]] = {}
+    everywhere = frozenset(range(chips))
+    if document.hardware_error and not document.runtimes:
+        _all(why, everywhere, GapReason.DRIVER_ERROR)  # it did not see that there is none, it could not see
+    for runtime in document.runtimes:
+        used = set(before.get(runtime.key, ())) | runtimes.get(runtime.key, frozenset())
+        if runtime.error:
+            _all(why, everywhere, GapReason.DRIVER_ERROR)
+        for index, core in runtime.cores.items():
+            chip = index // cores_per_chip
+            if not 0 <= chip < chips:
+                _all(why, everywhere, GapReason.OUT_OF_RANGE)  # then cores are not numbered as assumed
+                continue
+            if core.fault is not None:
+                why.setdefault(chip, core.fault)
+            elif core.flop_per_s is None:
+                why.setdefault(chip, GapReason.NOT_SUPPORTED)
+            else:
+                flop[index] += core.flop_per_s * runtime.period_seconds
+            if core.utilization_percent is None:
+                unknown_percent.add(chip)
+            else:
+                percent[index] += core.utilization_percent
+            if core.flop_per_s or core.utilization_percent:
+                used.add(chip)
+        runtimes[runtime.key] = frozenset(used)
+    told = document.rate_field is not None or not any(runtime.cores for runtime in document.runtimes)
+    if not told:
+        _all(why, everywhere, GapReason.NOT_SUPPORTED)
+    for key in before.keys() - runtimes.keys():
+        _all(why, before[key] or everywhere, GapReason.UNREAD)
+    for index, busy in enumerate(percent):
+        if busy > BUSY_PERCENT and not flop[index]:
+            why.setdefault(index // cores_per_chip, GapReason.UNCOUNTED_WORK)
+    cores = [range(chip * cores_per_chip, (chip + 1) * cores_per_chip) for chip in range(chips)]
+    return Account(
+        period_ns(document, before),
+        [Gap(why[c]) if c in why else Counted(round(sum(flop[i] for i in cores[c]))) for c in range(chips)],
+        [
+            None if c in unknown_percent else min(1.0, float(sum(percent[i] for i in cores[c]) / cores_per_chip / 100))
+            for c in range(chips)
+        ],
+        runtimes,
+        told,
+    )
+
+
+def period_ns(document: Document, before: Runtimes) -> int:
+    """The time that a document covers: the shortest period of the runtimes that were there before.
+
+    A runtime that is new has a short first period and did nothing before it. Without any runtime the system's
+    group tells, else the period that was asked for.
+    """
+    usable = [runtime for runtime in document.runtimes if not runtime.error]
+    older = [runtime.period_seconds for runtime in usable if runtime.key in before]
+    if older:
+        return round(min(older) * NS_PER_S)
+    idle = document.system_period_seconds or Fraction(PERIOD_SECONDS)
+    return round(max((runtime.period_seconds for runtime in usable), default=idle) * NS_PER_S)
+
+
+def period_ends(came: Sequence[tuple[int, Document | None]], before: Runtimes) -> list[int]:
+    """When the period of each line ended, from when it came. None: a line that is no document.
+
+    Lines that lay in the pipe while this process was held up are stamped too late, and all at once: a line
+    cannot have come later than the period of the next one began.
+    """
+    ends: list[int] = []
+    latest_ns = came[-1][0] if came else 0
+    for at_ns, document in reversed(came):
+        ends.append(min(at_ns, latest_ns))
+        latest_ns = ends[-1] - (period_ns(document, before) if document is not None else 0)
+    return ends[::-1]
+
+
+def _all(why: dict[int, GapReason], chips: frozenset[int], reason: GapReason) -> None:
+    for chip in chips:
+        why.setdefault(chip, reason)

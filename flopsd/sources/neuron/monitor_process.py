@@ -1,0 +1,172 @@
+"""neuron-monitor as a child process: its documents, stamped as they come, in a buffer that is never waited for.
+
+The child must not outlive us, however we end. Its standard input is a pipe that only we hold: a shell beside it
+waits for the pipe's end and then kills the child's process group, which also catches a monitor that hangs. And
+a monitor that still prints dies of SIGPIPE. A kill of flopsd (SIGKILL included) closes both pipes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+import threading
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from flopsd.errors import SourceUnavailableError
+from flopsd.sources.neuron.document import Document, DocumentError, parse, scrub
+from flopsd.system.clock import Clock
+
+LINE_MAX_BYTES = 8_000_000
+# "1.0s" is silently ignored and gives 5 s (pantheonneuron, measured); "1s" is taken.
+CONFIG = {
+    "period": "1s",
+    "neuron_runtimes": [{"tag_filter": ".*", "metrics": [{"type": "neuroncore_counters"}]}],
+    "system_metrics": [{"type": "neuron_hw_counters"}],
+}
+_GUARDED = 'exec 3<&0; (read -r _ <&3; kill -KILL 0) </dev/null >/dev/null 2>&1 & exec "$@" </dev/null 3<&-'
+_BUFFERED = 600  # ten minutes; what falls out is a hole between documents, and a hole is a gap
+_REMEMBERED_LINES = 20
+_JOIN_SECONDS = 5.0
+_VERSION = re.compile(r"\bversion:?\s+v?(\d+(?:\.\d+)+\S*)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Garbled:
+    """A line that is no document."""
+
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The child printed its last line."""
+
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What came, and when (boot time)."""
+
+    at_ns: int
+    what: Document | Garbled | Ended
+
+
+class MonitorProcess:
+    """One run of neuron-monitor."""
+
+    def __init__(self, path: str, clock: Clock) -> None:
+        """Start it. Raises SourceUnavailableError when it cannot be started."""
+        self._path, self._clock = path, clock
+        self._items: deque[Item] = deque(maxlen=_BUFFERED)
+        self._heard = threading.Event()
+        self._stderr: deque[str] = deque(maxlen=_REMEMBERED_LINES)
+        self.version: str | None = None
+        try:
+            self._config = _write_config()
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", _GUARDED, "sh", path, "-c", self._config],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # a Ctrl-C in the terminal is for us, and the group is the child's alone
+            )
+        except OSError as fault:
+            raise SourceUnavailableError(
+                f"{path} cannot be started: {fault}", hint="check that it is executable, and TMPDIR writable"
+            ) from fault
+        self._threads = [
+            threading.Thread(target=work, name=f"neuron-{name}", daemon=True)
+            for name, work in (("stdout", self._follow_stdout), ("stderr", self._follow_stderr))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until something has come, at most `seconds`; for the opening only."""
+        return self._heard.wait(seconds)
+
+    def drain(self) -> list[Item]:
+        """All that came since the last call, oldest first. Never waits."""
+        self._heard.clear()
+        found: list[Item] = []
+        while self._items:
+            found.append(self._items.popleft())
+        return found
+
+    def close(self, *, wait: bool = True) -> None:
+        """End it and what it started. Harmless where it has ended."""
+        self._end()
+        for thread in self._threads:
+            thread.join(_JOIN_SECONDS if wait else 0)  # a child stuck in its driver is left to the kernel
+        self._forget_config()
+
+    def _end(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()  # the shell beside it kills the group
+        self._process.kill()
+
+    def _follow_stdout(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stdout:
+            while (line := stdout.readline(LINE_MAX_BYTES)) != b"":
+                if not line.strip():
+                    continue
+                self._put(_read_on(line, stdout))
+                self._forget_config()
+        self._end()  # one that closed its output is of no use any more
+        code = self._process.wait()
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        said = f": {self._stderr[-1]}" if self._stderr else ""
+        self._put(Ended(f"neuron-monitor {how}{said}"))
+
+    def _follow_stderr(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as stderr:
+            while (line := stderr.readline(4096)) != b"":
+                text = scrub(line.decode("utf-8", "replace").strip())[:200]
+                if text:
+                    self._stderr.append(text)
+                if self.version is None and (match := _VERSION.search(text)):
+                    self.version = match[1]
+
+    def _put(self, what: Document | Garbled | Ended) -> None:
+        self._items.append(Item(self._clock.boottime_ns(), what))
+        self._heard.set()
+
+    def _forget_config(self) -> None:
+        try:
+            os.unlink(self._config)
+        except FileNotFoundError:
+            pass  # already: it is read before the first line is printed
+
+
+def _read_on(line: bytes, stdout: IO[bytes]) -> Document | Garbled:
+    """The document of a line, of which more may be unread: then it is too long, and is passed over."""
+    if not line.endswith(b"\n"):
+        length = len(line)
+        while line and not line.endswith(b"\n"):
+            line = stdout.readline(LINE_MAX_BYTES)
+            length += len(line)
+        return Garbled(f"a line of {length} bytes, too long or cut off")
+    try:
+        return parse(line)
+    except DocumentError as fault:
+        return Garbled(str(fault))
+
+
+def _write_config() -> str:
+    handle, path = tempfile.mkstemp(prefix="flopsd-neuron-", suffix=".json")
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        json.dump(CONFIG, file)
+    return str(Path(path))

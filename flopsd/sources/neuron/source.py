@@ -1,0 +1,234 @@
+"""One neuron-monitor, or the sysfs tree alone, read as a source: documents to readings, its life and its faults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flopsd.core.model import Counted, Device, DeviceUid, Evidence, Gap, GapReason, Gauges, Reading, Sweep
+from flopsd.core.peaks import PeakTable
+from flopsd.errors import SourceUnavailableError
+from flopsd.sources.neuron.chips import INSTALL, Chip, chips_of_document, chips_of_sysfs
+from flopsd.sources.neuron.document import Document, scrub
+from flopsd.sources.neuron.flop_per_chip import PERIOD_SECONDS, Account, Runtimes, account, period_ends
+from flopsd.sources.neuron.monitor_process import Ended, Garbled, Item, MonitorProcess
+from flopsd.sources.neuron.sysfs import Tree
+from flopsd.sources.neuron.sysfs_totals import expect_growth, read_growth, sysfs_facts
+from flopsd.system.clock import NS_PER_S, Clock
+
+FIRST_DOCUMENT_SECONDS = 10.0  # it asks the instance metadata service before it prints
+STARTUP_NS = 60 * NS_PER_S
+SILENT_NS = 10 * PERIOD_SECONDS * NS_PER_S  # longer than this without another line: it hangs
+_FIRST_LINES = 5
+_JITTER = 10  # a document may come late by a tenth of its period without leaving a hole
+_BACKOFF_NS, _BACKOFF_MAX_NS = NS_PER_S, 64 * NS_PER_S
+_UPDATE_TOOLS = "update aws-neuronx-tools"
+
+
+class NeuronSource:
+    """All Neuron chips that neuron-monitor, or else sysfs, shows to this process."""
+
+    name = "neuron"
+
+    def __init__(self, clock: Clock, peaks: PeakTable, tree: Tree, monitor: str | None) -> None:
+        """Raises SourceUnavailableError: neuron-monitor does not run, or shows no device."""
+        self._clock, self._peaks, self._tree, self._path = clock, peaks, tree, monitor
+        self._chips: list[Chip] = []
+        self._renamed: dict[DeviceUid, Device] = {}  # chips of sysfs, by neuron-monitor's names
+        self._cores_per_chip: int | None = None
+        self._runtimes: Runtimes = {}
+        self._rate_field: str | None = None
+        self._facts: Mapping[str, str | int] = {}
+        self._identified = self._sees_none = False
+        self._garbled = self._restarts = 0
+        self._monitor: MonitorProcess | None = None
+        self._down_reason, self._backoff_ns, self._restart_ns = GapReason.SOURCE_DOWN, _BACKOFF_NS, 0
+        self._opened_ns = self._heard_ns = clock.boottime_ns()
+        self._begun_ns: int | None = None
+        self._fault = ""
+        self._silent_after_ns = STARTUP_NS
+        if monitor is None:
+            self._count_totals("no neuron-monitor")
+            return
+        try:
+            self._open(monitor)
+        except BaseException:
+            self.close()
+            raise
+
+    def devices(self) -> Sequence[Device]:
+        return [chip.device for chip in self._chips]
+
+    def describe(self) -> Mapping[str, Any]:
+        return {
+            "neuron_monitor": self._path,
+            "neuron_monitor_version": self._monitor.version if self._monitor is not None else None,
+            "counted_from": self._rate_field if self._path is not None else "sysfs flop_count",
+            **self._facts,
+            **sysfs_facts(self._chips, self._tree),
+            "garbled_lines": self._garbled,
+            "restarts": self._restarts,
+            "replay": None,
+        }
+
+    def read(self) -> Sweep:
+        """What came since the last read. A monitor that died is started again, at growing intervals."""
+        now_ns = self._clock.boottime_ns()
+        if self._begun_ns is None:
+            self._begun_ns = now_ns
+        readings: list[Reading] = []
+        gauges: dict[DeviceUid, Gauges] = {}
+        if self._path is None:
+            return Sweep(tuple(read_growth(chip, now_ns) for chip in self._chips))
+        for item in self._drain():
+            readings += self._take(item, gauges)
+        if self._monitor is None:
+            readings += self._gap(now_ns, self._down_reason)
+            if now_ns >= self._restart_ns:
+                self._restart(now_ns)
+        elif now_ns - self._heard_ns > self._silent_after_ns:
+            self._end(now_ns, GapReason.SOURCE_SILENT, "neuron-monitor printed nothing and was killed")
+            readings += self._gap(now_ns, GapReason.SOURCE_SILENT)
+        return Sweep(tuple(self._with_totals(readings)), gauges, patience_ns=SILENT_NS, renamed=self._renamed)
+
+    def close(self) -> None:
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+
+    # --- neuron-monitor's life
+
+    def _open(self, path: str) -> None:
+        """Start it and take the first document: it says what there is, and where the first period begins."""
+        self._chips = chips_of_sysfs(self._tree, self._opened_ns)
+        self._monitor = MonitorProcess(path, self._clock)
+        for _ in range(_FIRST_LINES):
+            if self._identified or self._monitor is None or not self._monitor.wait(FIRST_DOCUMENT_SECONDS):
+                break
+            for item in self._drain():
+                self._take(item, {})
+        if self._sees_none and self._chips:
+            self.close()
+            self._count_totals("neuron-monitor is shown no device")
+        if not self._chips:
+            why = "shows no Neuron device" if self._identified else f"tells nothing in {FIRST_DOCUMENT_SECONDS:g} s"
+            raise SourceUnavailableError(
+                self._fault or f"neuron-monitor {why}",
+                hint="load the driver (aws-neuronx-dkms); in a container give it /dev/neuron*",
+                absent=not any(Path("/dev").glob("neuron[0-9]*")),
+            )
+
+    def _count_totals(self, why: str) -> None:
+        """Go by sysfs alone: its totals cover the chips of the host, also for a sidecar that is given none."""
+        self._path = None
+        self._chips = chips_of_sysfs(self._tree, self._clock.boottime_ns())
+        for chip in self._chips:
+            expect_growth(chip, self._tree, why, INSTALL)
+
+    def _drain(self) -> list[Item]:
+        """What came, each item with the time at which its period ended."""
+        items = self._monitor.drain() if self._monitor is not None else []
+        told = [(item.at_ns, item.what if isinstance(item.what, Document) else None) for item in items]
+        ends = period_ends(told, self._runtimes)
+        return [Item(end_ns, item.what) for end_ns, item in zip(ends, items, strict=True)]
+
+    def _end(self, now_ns: int, reason: GapReason, fault: str) -> None:
+        if self._monitor is not None:
+            self._monitor.close(wait=False)
+            self._monitor = None
+        self._fault, self._down_reason, self._runtimes = fault, reason, {}
+        self._restart_ns = now_ns + self._backoff_ns
+        self._backoff_ns = min(2 * self._backoff_ns, _BACKOFF_MAX_NS)
+
+    def _restart(self, now_ns: int) -> None:
+        assert self._path is not None
+        try:
+            self._monitor = MonitorProcess(self._path, self._clock)
+        except SourceUnavailableError as fault:
+            self._end(now_ns, GapReason.SOURCE_DOWN, str(fault))
+            return
+        self._restarts += 1
+        self._heard_ns, self._silent_after_ns = now_ns, STARTUP_NS
+
+    # --- its documents
+
+    def _take(self, item: Item, gauges: dict[DeviceUid, Gauges]) -> list[Reading]:
+        self._heard_ns, self._silent_after_ns = item.at_ns, SILENT_NS
+        if isinstance(item.what, Ended):
+            self._end(item.at_ns, GapReason.SOURCE_DOWN, item.what.fault)
+            return self._gap(item.at_ns, GapReason.SOURCE_DOWN)
+        if isinstance(item.what, Garbled):
+            self._garbled += 1
+            return self._gap(item.at_ns, GapReason.DRIVER_ERROR)
+        self._learn(item.what)
+        if self._cores_per_chip is None:
+            return self._gap(item.at_ns, GapReason.NOT_SUPPORTED)  # whose cores these are cannot be told
+        told = account(item.what, len(self._chips), self._cores_per_chip, self._runtimes)
+        self._runtimes, self._backoff_ns = told.runtimes, _BACKOFF_NS
+        for chip in self._chips:
+            if not told.told:
+                chip.expect(Evidence.GAP, "this neuron-monitor tells no flops", _UPDATE_TOOLS)
+            elif item.what.rate_field is not None:
+                chip.expect(Evidence.COUNT)
+            gauges[chip.device.uid] = Gauges(utilization_ratio=told.utilization_ratio[chip.device.index])
+        return [self._reading(chip, told, item.at_ns) for chip in self._chips]
+
+    def _learn(self, document: Document) -> None:
+        """Take over what a document says of the hardware; an older one's word stands where it says nothing."""
+        self._cores_per_chip = document.cores_per_device or self._cores_per_chip
+        self._rate_field = document.rate_field or self._rate_field
+        if self._identified:
+            return
+        found = chips_of_document(document, self._tree, self._peaks, self._opened_ns)
+        self._sees_none = document.device_count == 0
+        self._identified = bool(found) or self._sees_none
+        if document.hardware_error:
+            self._fault = f"neuron-monitor: {scrub(document.hardware_error)}"
+        if found:
+            since_ns = {chip.device.uid: chip.since_ns for chip in self._chips}
+            for chip in found:
+                chip.since_ns = since_ns.get(chip.device.uid, chip.since_ns)
+            # Which of them is which nobody says; they are alike, and none of the old ones is metered beside the new.
+            self._renamed = {
+                chip.device.uid: found[min(place, len(found) - 1)].device
+                for place, chip in enumerate(self._chips)
+                if chip.device.uid not in {one.device.uid for one in found}
+            }
+            self._chips = found
+        instance = {"instance_type": document.instance_type} if document.instance_type else {}
+        self._facts = {**document.facts, **instance}
+
+    def _reading(self, chip: Chip, told: Account, at_ns: int) -> Reading:
+        """A chip's reading of one document, [end of the last, end of its period), without what that leaves out."""
+        work, since_ns = told.work[chip.device.index], chip.since_ns
+        end_ns = max(at_ns, since_ns + 1)  # two lines at one moment are still two periods
+        begin_ns = end_ns - told.period_ns
+        if self._begun_ns is None or max(begin_ns, since_ns) < self._begun_ns:
+            work = Gap(GapReason.STARTING)  # part of the period lies before the first read, and so does its work
+        if end_ns - since_ns <= told.period_ns + told.period_ns // _JITTER:
+            begin_ns = since_ns
+        chip.since_ns = end_ns
+        return Reading(chip.device.uid, begin_ns, end_ns, work)
+
+    def _gap(self, until_ns: int, reason: GapReason) -> list[Reading]:
+        """The time of all chips from their last reading on, as a gap."""
+        readings = [
+            Reading(chip.device.uid, chip.since_ns, until_ns, Gap(reason))
+            for chip in self._chips
+            if until_ns > chip.since_ns
+        ]
+        for chip in self._chips:
+            chip.since_ns = max(chip.since_ns, until_ns)
+        return readings
+
+    def _with_totals(self, readings: list[Reading]) -> list[Reading]:
+        """The readings, the last one of each chip with its sysfs totals."""
+        last = {reading.device: at for at, reading in enumerate(readings)}
+        worked = {r.device for r in readings if isinstance(r.work, Counted) and r.work.flop}
+        for chip in self._chips:
+            at = last.get(chip.device.uid)
+            if at is not None and chip.read_total(worked=chip.device.uid in worked):
+                readings[at] = replace(readings[at], counters=chip.counters)
+        return readings

@@ -1,0 +1,163 @@
+"""The calls of NVML that flopsd makes, with what their errors mean and what their values are in.
+
+Talks to the driver through the `pynvml` module of nvidia-ml-py. Source: nvml.h 13.5.37.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flopsd.core.clock_integral import ClockSample, is_clock
+from flopsd.core.model import Device, GapReason, Totals
+from flopsd.core.peaks import PeakTable
+from flopsd.system.clock import Clock
+
+NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, DRIVER_NOT_LOADED = 3, 4, 6, 9
+LIBRARY_NOT_FOUND, FUNCTION_NOT_FOUND = 12, 13
+NOT_OFFERED = (NOT_SUPPORTED, FUNCTION_NOT_FOUND, NOT_FOUND)
+PERCENT_MAX = 100.0
+_CLOCK_SM = 1
+_SAMPLES_UTILIZATION, _SAMPLES_CLOCK = 1, 5
+# A stamp that the wall clock's step put outside of any buffer's reach is no sample.
+_SAMPLE_AGE_MAX_NS = 60_000_000_000
+
+_REASONS: Mapping[int, GapReason] = {
+    NOT_SUPPORTED: GapReason.NOT_SUPPORTED,
+    FUNCTION_NOT_FOUND: GapReason.NOT_SUPPORTED,
+    NO_PERMISSION: GapReason.NO_PERMISSION,
+    10: GapReason.DRIVER_TIMEOUT,
+    15: GapReason.DEVICE_LOST,
+    16: GapReason.DEVICE_LOST,
+    28: GapReason.DEVICE_LOST,
+}
+_HINTS: Mapping[int, str] = {
+    DRIVER_NOT_LOADED: "load the driver (nvidia-smi shows whether it is); "
+    "in a container start it with the NVIDIA runtime",
+    NO_PERMISSION: "give this user access to /dev/nvidia*",
+    LIBRARY_NOT_FOUND: "install the NVIDIA driver; in a container use the NVIDIA runtime "
+    "with NVIDIA_DRIVER_CAPABILITIES=utility,compute",
+    18: "library and kernel module are of different versions: reboot or reload the driver",
+}
+
+
+class UnusableError(Exception):
+    """A driver answer that cannot be a reading. `totals` are running counters that lost something:
+    counting goes on from them, and what they missed stays a gap."""
+
+    def __init__(self, reason: GapReason, totals: Totals | None = None) -> None:
+        super().__init__(reason.value)
+        self.reason, self.totals = reason, totals
+
+
+def reason_of(fault: Any) -> GapReason:
+    """Why an interval is not known, from an NVMLError."""
+    return _REASONS.get(fault.value, GapReason.DRIVER_ERROR)
+
+
+def hint_of(fault: Any) -> str:
+    """What to do about an NVMLError at start."""
+    return _HINTS.get(fault.value, "")
+
+
+class Driver:
+    """The pynvml module with flopsd's units. Calls raise its NVMLError unless they say otherwise."""
+
+    def __init__(self, lib: Any, clock: Clock, peaks: PeakTable) -> None:
+        self.lib, self.clock, self.peaks = lib, clock, peaks
+        self.version = ""
+
+    def optional(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """A fact that some devices and drivers do not give: None then."""
+        try:
+            return call(*arguments)
+        except self.lib.NVMLError:
+            return None
+
+    def identify(self, index: int, handle: Any) -> Device:
+        """The device behind a handle, its evidence not yet known."""
+        lib = self.lib
+        model, uid = str(lib.nvmlDeviceGetName(handle)), str(lib.nvmlDeviceGetUUID(handle))
+        pci = self.optional(lib.nvmlDeviceGetPciInfo, handle)
+        return Device(
+            uid=uid,
+            index=index,
+            vendor="nvidia",
+            model=model,
+            serial=text(self.optional(lib.nvmlDeviceGetSerial, handle)),
+            pci_bus_id=None if pci is None else text(pci.busId),
+            pci_device_id=None if pci is None else pci.pciDeviceId >> 16,
+            sm_count=self._sm_count(handle),
+            sm_clock_max_mhz=self.sm_clock_max_mhz(handle),
+            driver=self.version,
+        )
+
+    def _sm_count(self, handle: Any) -> int | None:
+        lib = self.lib
+        cores = self.optional(lib.nvmlDeviceGetNumGpuCores, handle)
+        arch = self.optional(lib.nvmlDeviceGetArchitecture, handle)
+        capability = self.optional(lib.nvmlDeviceGetCudaComputeCapability, handle)
+        if cores is None or arch is None:
+            return None
+        named = (arch, f"{capability[0]}.{capability[1]}") if capability is not None else (arch, "")
+        per_sm = self.peaks.cores_per_sm.get(named, self.peaks.cores_per_sm.get((arch, "")))
+        return cores // per_sm if per_sm and cores % per_sm == 0 else None
+
+    def sm_clock_max_mhz(self, handle: Any) -> int | None:
+        found: int | None = self.optional(self.lib.nvmlDeviceGetMaxClockInfo, handle, _CLOCK_SM)
+        return found
+
+    def sm_clock_mhz(self, handle: Any, max_mhz: int | None) -> int | None:
+        """The SM clock now; None where what is told cannot be one."""
+        mhz = int(self.lib.nvmlDeviceGetClockInfo(handle, _CLOCK_SM))
+        return mhz if is_clock(mhz, max_mhz) else None
+
+    def sm_clock_samples(self, handle: Any, after_ns: int, max_mhz: int | None) -> list[ClockSample] | None:
+        """The driver's buffered SM clock samples since a boot time, oldest first; None: it keeps none."""
+        try:
+            samples = self._samples(handle, _SAMPLES_CLOCK, after_ns)
+            return [(at_ns, int(mhz.uiVal)) for at_ns, mhz in samples if is_clock(mhz.uiVal, max_mhz)]
+        except self.lib.NVMLError as fault:
+            if fault.value in NOT_OFFERED:
+                return None
+            raise
+
+    def utilization_samples(self, handle: Any, after_ns: int) -> list[tuple[int, int]]:
+        """(boot time in ns, percent) of the driver's ring buffer since a boot time, oldest first."""
+        return [(at_ns, int(value.uiVal)) for at_ns, value in self._samples(handle, _SAMPLES_UTILIZATION, after_ns)]
+
+    def _samples(self, handle: Any, kind: int, after_ns: int) -> list[tuple[int, Any]]:
+        """Their CPU timestamps are wall-clock microseconds; only the distance from now is used."""
+        now_ns = self.clock.boottime_ns()
+        offset_ns = self.clock.wall_ns() - now_ns
+        after_us = max(0, (after_ns + offset_ns) // 1000)
+        try:
+            _, samples = self.lib.nvmlDeviceGetSamples(handle, kind, after_us)
+        except self.lib.NVMLError as fault:
+            if fault.value == NOT_FOUND:
+                return []
+            raise
+        stamped = [(sample.timeStamp * 1000 - offset_ns, sample.sampleValue) for sample in samples]
+        kept = [one for one in stamped if max(after_ns, now_ns - _SAMPLE_AGE_MAX_NS) < one[0] <= now_ns]
+        return sorted(kept, key=lambda one: one[0])
+
+    def utilization_ratio(self, handle: Any) -> float | None:
+        """Share of time in which any kernel ran, of late; None where it is not told or cannot be true."""
+        rates = self.optional(self.lib.nvmlDeviceGetUtilizationRates, handle)
+        return rates.gpu / 100 if rates is not None and 0 <= rates.gpu <= PERCENT_MAX else None
+
+    def power_ratio(self, handle: Any) -> float | None:
+        """Power drawn, as a share of the limit in force."""
+        drawn_mw = self.optional(self.lib.nvmlDeviceGetPowerUsage, handle)
+        limit_mw = self.optional(self.lib.nvmlDeviceGetEnforcedPowerLimit, handle)
+        return drawn_mw / limit_mw if drawn_mw is not None and limit_mw else None
+
+    def counters(self, handle: Any) -> dict[str, int]:
+        """Absolute counters for the journal: energy in mJ since the driver was loaded, where it is counted."""
+        energy_mj = self.optional(self.lib.nvmlDeviceGetTotalEnergyConsumption, handle)
+        return {} if energy_mj is None else {"energy_mj": int(energy_mj)}
+
+
+def text(value: Any) -> str | None:
+    """What pynvml gives as bytes or text, as text."""
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else value

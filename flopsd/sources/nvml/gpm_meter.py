@@ -1,0 +1,251 @@
+"""Readings of one device from its GPM counters: `cycles` where they are proven, else `activity`."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any
+
+from flopsd.core.clock_integral import ClockSample, Cycles, integrate
+from flopsd.core.model import (
+    Active,
+    Device,
+    Evidence,
+    Gap,
+    GapReason,
+    Gauges,
+    Growth,
+    Pipe,
+    Reading,
+    Totals,
+)
+from flopsd.sources.nvml.counter_calibration import (
+    Calibration,
+    SelfTestFailedError,
+    Trial,
+    contradicts,
+    judge,
+    remembered,
+)
+from flopsd.sources.nvml.driver import NOT_OFFERED, Driver, UnusableError
+from flopsd.sources.nvml.gpm import MIN_INTERVAL_NS, Gpm, Metrics, remainder
+
+_WINDOW_NS = 800_000_000  # counters are renewed each 100 ms: a shorter interval says too little of their rate
+_STALL_NS = 500_000_000
+_STRIKES = 3
+_VECTOR = (Pipe.FP64, Pipe.FP32, Pipe.FP16)
+# Seen in the field for weeks (DCGM#303): counters stuck at zero under full load. Below these a device
+# may well be waiting, moving data or counting integers.
+_FULL_UTILIZATION_RATIO, _FULL_POWER_RATIO = 0.9, 0.5
+PENDING = "the scale of the running cycle counters is proven by the first second of work; percentages until then"
+NO_COUNTERS = "this driver has no running cycle counters"
+NO_COUNTERS_FIX = "a driver of R595 or newer counts cycles since boot, which lose nothing in a restart"
+
+
+class ActivityMeter:
+    """One device, or one MIG slice, between reads. Each reading begins where the last one ended."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        gpm: Gpm,
+        device: Device,
+        handle: Any,
+        sm_count: int,
+        origin: Callable[[], str | None],
+    ) -> None:
+        """`handle` is the whole device's: clock, energy and streaming are. `origin` is what the journal has."""
+        self._driver, self._gpm, self._handle = driver, gpm, handle
+        self._uid, self._sm_count, self._origin = device.uid, sm_count, origin
+        self._max_mhz = device.sm_clock_max_mhz
+        self._is_slice = device.parent is not None
+        self._since_ns = driver.clock.boottime_ns()
+        self._kept = False  # whether there is a sample to compare with
+        self._unread_reason = GapReason.STARTING
+        self._clock: list[ClockSample] = []
+        self._buffered_clock = True
+        self._last: Metrics | None = None
+        self._last_ns = 0
+        self._window = (0, 0)  # elapsed counter and time at which the self-test's interval began
+        self._calibration: Calibration | None = None
+        self._strikes = 0
+        self.evidence: tuple[Evidence, str, str] = (Evidence.ACTIVITY, "not read yet", "")
+
+    def reach(self, handle: Any, gpm: Gpm) -> None:
+        """Go on with a new handle after the old one failed."""
+        self._driver.optional(self._gpm.release)
+        self._handle, self._gpm, self._kept = handle, gpm, False
+
+    def release(self) -> None:
+        """Give the sample buffers back. Raises NVMLError."""
+        self._kept = False
+        self._gpm.release()
+
+    def fail(self, reason: GapReason, totals: Totals | None = None) -> Reading:
+        """The interval up to now as a gap. Without a sample, the next reading begins with a new one."""
+        now_ns = self._driver.clock.boottime_ns()
+        reading = Reading(self._uid, self._since_ns, now_ns, Gap(reason), {}, totals)
+        self._since_ns, self._kept, self._unread_reason = now_ns, False, reason
+        return reading
+
+    def read(self) -> tuple[Reading | None, Gauges | None]:
+        """The interval since the last read; none where it is too short. Raises NVMLError, UnusableError."""
+        driver, clock, handle = self._driver, self._driver.clock, self._handle
+        before_ns = clock.boottime_ns()
+        if self._kept and before_ns - self._since_ns < MIN_INTERVAL_NS:
+            return None, None
+        self._require_streaming()
+        self._gpm.sample()
+        now_ns, since_ns, kept = (before_ns + clock.boottime_ns()) // 2, self._since_ns, self._kept
+        mhz = self._follow_clock(now_ns)
+        counters = {} if self._is_slice else driver.counters(handle)  # a slice has no energy counter of its own
+        utilization = None if self._is_slice else driver.utilization_ratio(handle)
+        metrics: Metrics | None = None
+        fault: UnusableError | None = None
+        if kept:
+            try:
+                metrics = self._gpm.metrics()
+            except UnusableError as unusable:
+                fault = unusable
+        self._gpm.keep()
+        self._kept, self._since_ns = True, now_ns
+        if metrics is None:
+            reason = fault.reason if fault is not None else self._unread_reason
+            self._unread_reason = GapReason.STARTING
+            return Reading(self._uid, since_ns, now_ns, Gap(reason), counters), Gauges({}, utilization, mhz)
+        gauges = Gauges(remainder(metrics.ratios), utilization, mhz)
+        try:
+            self._refuse_zero_at_full_load(metrics, utilization)
+            work, totals = self._work(metrics, since_ns, now_ns)
+        except UnusableError as lie:
+            return Reading(self._uid, since_ns, now_ns, Gap(lie.reason), counters, lie.totals), gauges
+        return Reading(self._uid, since_ns, now_ns, work, counters, totals), gauges
+
+    def _work(self, metrics: Metrics, since_ns: int, now_ns: int) -> tuple[Active | Growth, Totals | None]:
+        """What the interval held: what running counters grew by, else percentages x SM clock x SMs."""
+        calibrated = self._calibration is not None
+        if metrics.elapsed is None or not metrics.counters:
+            self.evidence = (Evidence.ACTIVITY, NO_COUNTERS, NO_COUNTERS_FIX)
+        elif self._strikes < _STRIKES:
+            if not calibrated:
+                self.evidence = (Evidence.ACTIVITY, PENDING, "")
+            if self._last is None and not calibrated:
+                self._calibration = remembered(self._origin(), self._sm_count)
+                calibrated = self._calibration is not None
+            self._examine(metrics, since_ns, now_ns)
+        totals = self._totals(metrics)
+        if totals is not None and calibrated:
+            self.evidence = (Evidence.CYCLES, "", "")
+            return Growth(tuple(pipe for pipe in _VECTOR if pipe not in totals.sm_cycles)), totals
+        cycles, ratios = self._cycles(since_ns, now_ns), remainder(metrics.ratios)
+        if cycles is None:
+            if any(ratios.values()):  # activity without a clock is no measurement; without activity no clock is needed
+                raise UnusableError(GapReason.OUT_OF_RANGE, totals)
+            cycles = Cycles(0, 0)
+        return Active(
+            Evidence.ACTIVITY,
+            {pipe: round(ratio * cycles.cycles * self._sm_count) for pipe, ratio in ratios.items()},
+            {pipe: math.ceil(ratio * cycles.doubt_cycles * self._sm_count) for pipe, ratio in ratios.items() if ratio}
+            if cycles.doubt_cycles
+            else {},
+            metrics.unread,
+        ), totals
+
+    def _examine(self, metrics: Metrics, since_ns: int, now_ns: int) -> None:
+        """Hold running counters against their last values and the percentages; prove their scale once.
+
+        Raises UnusableError for counters that lie: counting goes on from the new values.
+        """
+        assert metrics.elapsed is not None
+        last, last_ns, self._last, self._last_ns = self._last, self._last_ns, metrics, now_ns
+        if last is None or last.elapsed is None or last.counters.keys() != metrics.counters.keys():
+            self._window = (metrics.elapsed, now_ns)
+            return
+        same_interval = last_ns == since_ns  # not so after a fault: then the percentages are of a part of it
+        grown = {pipe: counter - last.counters[pipe] for pipe, counter in metrics.counters.items()}
+        ratios = {pipe: ratio for pipe, ratio in metrics.ratios.items() if pipe in grown}
+        elapsed, (before, window_ns) = metrics.elapsed - last.elapsed, self._window
+        window = self._cycles(window_ns, now_ns) if self._calibration is None and same_interval else None
+        trial = Trial(elapsed, grown, ratios, before, metrics.elapsed, 0 if window is None else window.cycles)
+        if self._calibration is not None:
+            totals = self._totals(metrics)
+            if elapsed < 0 or any(counter < 0 for counter in grown.values()):
+                raise UnusableError(GapReason.COUNTER_FELL, totals)
+            if elapsed == 0 and now_ns - last_ns >= _STALL_NS:
+                raise UnusableError(GapReason.COUNTER_STALLED, totals)
+            if same_interval and contradicts(self._calibration, trial):
+                self._strike("they contradict the percentages of the same samples")
+                raise UnusableError(GapReason.CONTRADICTORY, totals)
+            self._strikes = 0
+        elif window is None:
+            self._window = (metrics.elapsed, now_ns)
+        elif now_ns - window_ns >= _WINDOW_NS:
+            self._window = (metrics.elapsed, now_ns)
+            try:
+                self._calibration = judge(trial, self._sm_count)
+            except SelfTestFailedError as failed:
+                self._strike(str(failed))
+
+    def _strike(self, why: str) -> None:
+        self._strikes += 1
+        if self._strikes == _STRIKES:
+            self._calibration = None
+            self.evidence = (
+                Evidence.ACTIVITY,
+                f"the running cycle counters failed their self-test: {why}",
+                "please report it with the driver's version",
+            )
+
+    def _totals(self, metrics: Metrics) -> Totals | None:
+        if self._calibration is None or metrics.elapsed is None or not metrics.counters:
+            return None
+        return self._calibration.totals(metrics.elapsed, metrics.counters)
+
+    def _refuse_zero_at_full_load(self, metrics: Metrics, utilization: float | None) -> None:
+        if any(metrics.ratios.values()) or utilization is None or utilization < _FULL_UTILIZATION_RATIO:
+            return
+        power = self._driver.power_ratio(self._handle)
+        if power is not None and power >= _FULL_POWER_RATIO:
+            raise UnusableError(GapReason.ZERO_AT_FULL_LOAD, self._totals(metrics))
+
+    def _require_streaming(self) -> None:
+        """Any process that has the device node can switch the counters off, for all; each read looks.
+
+        Raises UnusableError while they are off; the next read finds them switched on again, if that is allowed.
+        """
+        lib = self._driver.lib
+        try:
+            streaming = lib.nvmlGpmQueryIfStreamingEnabled(self._handle)
+        except lib.NVMLError as fault:
+            if fault.value in NOT_OFFERED:
+                return
+            raise
+        if not streaming:
+            self._driver.optional(lib.nvmlGpmSetStreamingEnabled, self._handle, 1)
+            raise UnusableError(GapReason.STREAMING_OFF)
+
+    def _follow_clock(self, now_ns: int) -> int | None:
+        """Add what is known of the SM clock up to now: buffered samples where the driver has them, and a poll.
+
+        None where the poll told what cannot be a clock.
+        """
+        driver = self._driver
+        since_ns = self._clock[-1][0] if self._clock else now_ns
+        if self._buffered_clock and self.evidence[0] is not Evidence.CYCLES:
+            samples = driver.sm_clock_samples(self._handle, since_ns, self._max_mhz)
+            self._buffered_clock = samples is not None
+            self._clock += samples or []
+        mhz = driver.sm_clock_mhz(self._handle, self._max_mhz)
+        if mhz is not None:
+            self._clock.append((now_ns, mhz))
+        needed_from_ns = self._since_ns
+        if self._calibration is None and self._last is not None:
+            needed_from_ns = min(needed_from_ns, self._window[1])
+        del self._clock[: max(0, bisect_right(self._clock, (needed_from_ns, math.inf)) - 1)]
+        return mhz
+
+    def _cycles(self, since_ns: int, now_ns: int) -> Cycles | None:
+        """Cycles of one SM between two reads; None where either did not learn the clock."""
+        known = {at_ns for at_ns, _ in self._clock}
+        return integrate(self._clock, since_ns, now_ns) if {since_ns, now_ns} <= known else None

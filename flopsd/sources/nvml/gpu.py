@@ -1,0 +1,47 @@
+"""What the NVML source meters: a GPU, a MIG slice, or one of which nothing can be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flopsd.core.model import Device, DeviceUid, Evidence, Gap, GapReason, Reading
+from flopsd.sources.nvml.gpm_meter import ActivityMeter
+from flopsd.sources.nvml.mig import Slice
+from flopsd.sources.nvml.utilization_meter import UtilizationMeter
+
+
+@dataclass(slots=True)
+class Unread:
+    """A device that cannot be read at all: its time is a gap."""
+
+    uid: DeviceUid
+    since_ns: int
+    reason: GapReason
+    evidence: tuple[Evidence, str, str]
+
+    def reading(self, now_ns: int, reason: GapReason) -> Reading:
+        since_ns, self.since_ns = self.since_ns, now_ns
+        return Reading(self.uid, since_ns, now_ns, Gap(reason))
+
+
+@dataclass(slots=True)
+class Gpu:
+    """One device of this source. `handle` is the whole GPU's; None: it failed and is reached anew."""
+
+    device: Device
+    handle: Any
+    meter: ActivityMeter | UtilizationMeter | Unread
+    part: Slice | None = None
+    refusals: int | None = 0  # of GPM, said to be supported, from the beginning on; None: it has sampled
+    since_ns: int | None = None  # from when on it may have been there before its first reading
+
+    @property
+    def whole(self) -> DeviceUid:
+        """The GPU that it is, or is a slice of."""
+        return self.device.parent or self.device.uid
+
+    @property
+    def is_partitioned(self) -> bool:
+        """Whether it is what is seen of a GPU with MIG on: a slice, or that there is none."""
+        return self.part is not None or isinstance(self.meter, Unread)

@@ -1,0 +1,66 @@
+"""MIG: the GPU instances of a partitioned GPU, each a device with SMs of its own.
+
+GPM counts by GPU instance. The instance is named by the UUID of its MIG device; one that is cut into
+several compute instances is metered once, under the UUID of the first. Source: nvml.h 13.5.37.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flopsd.core.model import Device
+from flopsd.sources.nvml.driver import NOT_FOUND, NOT_OFFERED, Driver
+
+PERMISSION_FIX = (
+    "give the daemon the MIG monitor capability: /proc/driver/nvidia/capabilities/mig/monitor readable, "
+    "in a container NVIDIA_MIG_MONITOR_DEVICES=all"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One GPU instance: its device, the handle of its MIG device, its id on the parent."""
+
+    device: Device
+    handle: Any
+    gpu_instance: int
+    partial: bool  # its compute instances do not cover it: what its percentages are of is not known
+
+
+def is_partitioned(driver: Driver, handle: Any) -> bool:
+    """Whether MIG is on. False where the GPU knows no MIG. Raises NVMLError: it may be either."""
+    try:
+        return bool(driver.lib.nvmlDeviceGetMigMode(handle)[0] == 1)
+    except driver.lib.NVMLError as fault:
+        if fault.value in NOT_OFFERED:
+            return False
+        raise
+
+
+def slices(driver: Driver, parent: Device, handle: Any) -> list[Slice]:
+    """The GPU instances of a partitioned GPU that this process can see. Raises NVMLError."""
+    lib = driver.lib
+    found: dict[int, Slice] = {}
+    shares: dict[int, tuple[int, int]] = {}  # slices of compute and of the GPU instance
+    for at in range(lib.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        try:
+            mig = lib.nvmlDeviceGetMigDeviceHandleByIndex(handle, at)
+        except lib.NVMLError as fault:
+            if fault.value == NOT_FOUND:
+                continue
+            raise
+        instance = int(lib.nvmlDeviceGetGpuInstanceId(mig))
+        attributes = driver.optional(lib.nvmlDeviceGetAttributes_v2, mig)
+        sms = None if attributes is None else int(attributes.multiprocessorCount)
+        compute = 0 if attributes is None else int(attributes.computeInstanceSliceCount)
+        whole = 0 if attributes is None else int(attributes.gpuInstanceSliceCount)
+        before, known = found.get(instance), shares.get(instance, (0, 0))
+        shares[instance] = (known[0] + compute, whole)
+        if before is None:
+            device = replace(parent, uid=str(lib.nvmlDeviceGetUUID(mig)), serial=None, sm_count=sms, parent=parent.uid)
+            found[instance] = Slice(device, mig, instance, False)
+        else:
+            both = None if sms is None or before.device.sm_count is None else before.device.sm_count + sms
+            found[instance] = replace(before, device=replace(before.device, sm_count=both))
+    return [replace(one, partial=shares[key][0] != shares[key][1]) for key, one in sorted(found.items())]

@@ -1,0 +1,80 @@
+"""A ceiling from NVML's ring buffer of utilisation samples, for GPUs that have nothing better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from flopsd.core.meter import max_sm_cycles
+from flopsd.core.model import Busy, Device, Evidence, Gap, GapReason, Gauges, Limits, Reading, Totals
+from flopsd.sources.nvml.driver import PERCENT_MAX, Driver, UnusableError
+from flopsd.system.clock import NS_PER_S
+
+_SAMPLE_PERIOD_MAX_NS = NS_PER_S  # "between 1 second and 1/6 second, depending on the product", nvml.h
+_STANDSTILL_NS = 3 * NS_PER_S
+
+
+class UtilizationMeter:
+    """One GPU between reads. A reading ends where the newest sample ends; what comes after it is the next one's."""
+
+    def __init__(
+        self, driver: Driver, device: Device, handle: Any, limits: Limits | None, why: tuple[str, str]
+    ) -> None:
+        """`why` says why there is nothing better, and what to do for it. Without limits all is the meter's gap."""
+        self._driver, self._handle, self._uid, self._limits = driver, handle, device.uid, limits
+        self._max_mhz = device.sm_clock_max_mhz
+        self._since_ns = driver.clock.boottime_ns()
+        self._seen_ns = 0
+        self._begun = False
+        self._unread_reason = GapReason.STARTING
+        self.evidence: tuple[Evidence, str, str] = (Evidence.UTILIZATION, *why)
+
+    def reach(self, handle: Any) -> None:
+        """Go on with a new handle after the old one failed."""
+        self._handle = handle
+
+    def fail(self, reason: GapReason, totals: Totals | None = None) -> Reading:
+        """The interval up to now as a gap."""
+        now_ns = self._driver.clock.boottime_ns()
+        reading = Reading(self._uid, self._since_ns, now_ns, Gap(reason), {}, totals)
+        self._since_ns, self._begun, self._unread_reason = now_ns, False, reason
+        return reading
+
+    def read(self) -> tuple[Reading | None, Gauges | None]:
+        """The interval up to the newest sample; none without a new one. Raises NVMLError, UnusableError."""
+        driver, handle = self._driver, self._handle
+        samples = driver.utilization_samples(handle, self._seen_ns)
+        mhz = driver.sm_clock_mhz(handle, self._max_mhz)
+        counters = driver.counters(handle)
+        now_ns, since_ns = driver.clock.boottime_ns(), self._since_ns
+        if samples:
+            self._seen_ns = samples[-1][0]
+        shown = samples[-1][1] / 100 if samples and samples[-1][1] <= PERCENT_MAX else None
+        gauges = Gauges({}, shown, mhz)
+        if not self._begun:
+            self._begun, self._since_ns = True, now_ns
+            reason, self._unread_reason = self._unread_reason, GapReason.STARTING
+            return Reading(self._uid, since_ns, now_ns, Gap(reason), counters), gauges
+        if any(not 0 <= percent <= PERCENT_MAX for _, percent in samples):
+            raise UnusableError(GapReason.OUT_OF_RANGE)
+        end_ns = self._seen_ns
+        if not samples or end_ns <= since_ns:
+            if now_ns - since_ns < _STANDSTILL_NS:
+                return None, gauges
+            raise UnusableError(GapReason.COUNTER_STALLED)
+        self._since_ns = end_ns
+        return Reading(self._uid, since_ns, end_ns, Busy(self._ceiling(samples, since_ns, end_ns)), counters), gauges
+
+    def _ceiling(self, samples: Sequence[tuple[int, int]], since_ns: int, end_ns: int) -> int:
+        """SM-cycles at most: each sample stands for the time since the one before it, whole percents
+        rounded up, at the highest clock; time that no sample covers counts as fully busy."""
+        if self._limits is None:
+            return 0  # the meter makes it a gap: the device is not in the peak table
+        busy_percent_ns, covered_ns, begin_ns = 0, 0, since_ns
+        for until_ns, percent in samples:
+            if until_ns > begin_ns:
+                stands_for_ns = min(until_ns - begin_ns, _SAMPLE_PERIOD_MAX_NS)
+                busy_percent_ns += min(percent + 1, 100) * stands_for_ns
+                covered_ns, begin_ns = covered_ns + stands_for_ns, until_ns
+        busy_percent_ns += 100 * (end_ns - since_ns - covered_ns)
+        return max_sm_cycles(self._limits, -(-busy_percent_ns // 100))

@@ -1,0 +1,1 @@
+"""Which of the machine's devices belong to the metered job."""

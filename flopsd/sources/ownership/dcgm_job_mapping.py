@@ -1,0 +1,100 @@
+"""A job's devices by dcgm-exporter's HPC job mapping: a folder with one file per GPU that holds the jobs on it.
+
+A file is named `<gpu>`, or `<gpu>.<gpu instance>` for a MIG slice, and holds one job id a line; a scheduler's
+prolog writes them. Source: NVIDIA/dcgm-exporter README "How to include HPC jobs in metric labels",
+internal/pkg/transformation/hpc.go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from flopsd.core.model import Device
+from flopsd.errors import OwnershipError
+from flopsd.sources.ownership.device_names import find, slice_of
+from flopsd.sources.ownership.rule import NVIDIA, Judgement, Lookup, Verdict
+
+VARIABLE = "DCGM_HPC_JOB_MAPPING_DIR"
+_FILE = re.compile(r"(?P<gpu>\d+)(?:\.(?P<instance>\d+))?", re.ASCII)
+_FILE_BYTES_MAX = 1 << 16
+
+
+def mapping_dir(environment: Mapping[str, str]) -> Path:
+    """Raises OwnershipError where the environment names none."""
+    told = environment.get(VARIABLE, "")
+    if not told:
+        raise OwnershipError(
+            "no folder of job mappings is known",
+            hint=f"set {VARIABLE} to the folder that dcgm-exporter's --hpc-job-mapping-dir names",
+        )
+    return Path(told)
+
+
+def this_job(environment: Mapping[str, str], job_name: str | None) -> str:
+    """The id of the job that this process belongs to. Raises OwnershipError."""
+    found = environment.get("SLURM_JOB_ID") or job_name
+    if not found:
+        raise OwnershipError("this job has no id here", hint="name it in the setting: devices: job:ID")
+    return found
+
+
+class JobRule:
+    """The GPUs whose mapping files hold the job's id."""
+
+    constant = False
+    lasting = False  # the next job on this node gets what this one leaves
+
+    def __init__(self, folder: Path, job: str, lookup: Lookup) -> None:
+        self._folder, self._job, self._lookup = folder, job, lookup
+        self.words = f"the devices of job {job} by the mapping files in {folder}"
+
+    def judge(self, devices: Sequence[Device]) -> Judgement:
+        gpus = [device for device in devices if device.vendor == NVIDIA]
+        told: dict[str, Verdict] = {
+            device.uid: Verdict(False)
+            if device.vendor == NVIDIA
+            else Verdict(None, why="job mapping files name NVIDIA GPUs only")
+            for device in devices
+        }
+        unmatched: list[str] = []
+        jobs: dict[str, set[str]] = {}
+        for path in self._files():
+            match = _FILE.fullmatch(path.name)
+            assert match is not None
+            if match["instance"] is None:
+                found = find(match["gpu"], gpus, self._lookup)
+            else:
+                found = slice_of(int(match["gpu"]), int(match["instance"]), gpus, self._lookup)
+            try:
+                named = _jobs(path)
+            except OSError as fault:
+                why = f"{path} cannot be read: {fault.strerror}"
+                told.update((device.uid, Verdict(None, why=why)) for device in found)
+                continue
+            if not found and self._job in named:
+                unmatched.append(path.name)
+            for device in found:
+                jobs.setdefault(device.uid, set()).update(named)
+        for uid, named in jobs.items():
+            others = len(named - {self._job})
+            shared = f"{others} other job{'s' if others > 1 else ''}" if others else None
+            if self._job in named:
+                told[uid] = Verdict(True, shared)
+        return Judgement(told, tuple(unmatched))
+
+    def _files(self) -> list[Path]:
+        try:
+            return sorted(path for path in self._folder.iterdir() if _FILE.fullmatch(path.name) and not path.is_dir())
+        except OSError as fault:
+            raise OwnershipError(
+                f"the folder of job mappings {self._folder} cannot be read: {fault.strerror}",
+                hint="it is what the scheduler's prolog fills for dcgm-exporter; mount it where flopsd runs",
+            ) from fault
+
+
+def _jobs(path: Path) -> set[str]:
+    with path.open("rb") as file:
+        text = file.read(_FILE_BYTES_MAX).decode("utf-8", "replace")
+    return {line.strip() for line in text.splitlines() if line.strip()}

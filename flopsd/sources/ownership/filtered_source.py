@@ -1,0 +1,189 @@
+"""A source of which only this job's devices and readings are shown.
+
+Whose a device is, is asked again each ten seconds, so what happens within ten seconds of a change may be
+counted to the wrong side. A device that stops being this job's is no longer listed, and named in
+`Sweep.not_ours`: its further time is nothing of this job's, in the total's upper figure neither.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from flopsd.core.model import Device, DeviceUid, Sweep
+from flopsd.errors import OwnershipError, SourceUnavailableError
+from flopsd.sources import Source, close_source, devices_of
+from flopsd.sources.ownership.rejoin import Rejoin
+from flopsd.sources.ownership.rule import Judgement, Rule, Verdict
+from flopsd.sources.ownership.rule_thread import Asker
+from flopsd.system.clock import NS_PER_S, Clock
+
+log = logging.getLogger("flopsd")
+ASK_AGAIN_NS = 10 * NS_PER_S
+OPEN_SECONDS = 5.0  # more than any rule's own deadline
+GRACE_SECONDS = 0.2  # far below the silence that the writer allows at the shortest interval
+_UNKNOWN = Verdict(None, why="it was not asked about yet")
+_UNKNOWN_TEXT = "it is not known whether this device is this job's"
+
+
+class OwnedSource:
+    """`source` without the devices that `rule` says are not this job's.
+
+    A device of which that cannot be told stays what it was; one of which it never could is shown, and its
+    `shared` says so: leaving it out would be to say that it is not this job's.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        rule: Rule,
+        clock: Clock,
+        *,
+        sharing: Rule | None = None,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        """Takes `source` over, and closes it on failure. `sharing` tells who else uses a device, if it can.
+
+        Raises SourceUnavailableError: nobody tells whose devices these are, or a rule that will not change
+        its mind selects none of them.
+        """
+        self.name = source.name
+        self._source, self._rule, self._clock, self._grace_seconds = source, rule, clock, grace_seconds
+        self._asker, self._rejoin = Asker(rule), Rejoin()
+        self._sharing = None if sharing is None else Asker(sharing)
+        self._sharers: dict[DeviceUid, str | None] = {}
+        self._verdicts: dict[DeviceUid, Verdict] = {}
+        self._unmatched: tuple[str, ...] = ()
+        self._fault = ""
+        self._asked_ns = clock.boottime_ns()
+        self._asked_of: frozenset[DeviceUid] = frozenset()
+        try:
+            self._begin()
+        except BaseException:
+            close_source(source)
+            raise
+
+    def devices(self) -> Sequence[Device]:
+        return [self._shown(device) for device in self._source.devices() if self._counts(device.uid)]
+
+    def read(self) -> Sweep:
+        self._ask_if_due()
+        sweep = self._source.read()
+        self._take_answer()
+        for reading in sweep.readings:
+            if reading.device not in self._verdicts:
+                self._rejoin.joined(reading.device)
+        readings = tuple(self._rejoin.corrected(reading) for reading in sweep.readings if self._counts(reading.device))
+        gauges = {uid: gauges for uid, gauges in sweep.gauges.items() if self._counts(uid)}
+        others = frozenset(device.uid for device in self._source.devices() if not self._counts(device.uid))
+        return replace(sweep, readings=readings, gauges=gauges, not_ours=sweep.not_ours | others)
+
+    def sharing(self, device: Device) -> str | None:
+        """Who else uses a device, in words; None: nobody that is known of."""
+        verdict = self._verdicts.get(device.uid, _UNKNOWN)
+        unknown = _UNKNOWN_TEXT if verdict.mine is None else None
+        texts = (device.shared, verdict.shared, self._sharers.get(device.uid), unknown)
+        return "; ".join(text for text in texts if text) or None
+
+    def describe(self) -> Mapping[str, Any]:
+        devices = self._source.devices()
+        chosen = sum(self._counts(device.uid) for device in devices)
+        told = f"{self._rule.words}: {chosen} of {len(devices)}"
+        if self._unmatched:
+            told += f"; not found here: {', '.join(self._unmatched)}"
+        if self._fault:
+            told += f"; {self._fault}"
+        return {**self._source.describe(), "devices": told}
+
+    def close(self) -> None:
+        self._source.close()
+
+    def _begin(self) -> None:
+        devices = devices_of(self._source)
+        self._ask(devices)
+        answer = self._asker.take(OPEN_SECONDS)
+        if answer is None:
+            answer = OwnershipError(f"no answer within {OPEN_SECONDS:g} s on {self._rule.words}")
+        if isinstance(answer, OwnershipError):
+            raise SourceUnavailableError(f"whose the devices are cannot be told: {answer}", hint=answer.hint)
+        told = answer.verdicts.values()
+        if told and all(verdict.mine is None for verdict in told):
+            why = "; ".join(dict.fromkeys(verdict.why for verdict in told))
+            raise SourceUnavailableError(
+                f"whose the devices are cannot be told: {why}",
+                hint="choose them by another rule of the setting `devices`, such as their UUIDs",
+            )
+        if self._rule.constant and not any(verdict.mine is not False for verdict in told):
+            here = ", ".join(f"{device.index} ({device.uid})" for device in devices)
+            raise SourceUnavailableError(
+                f"source {self.name!r} has none of {self._rule.words}",
+                hint=f"devices here: {here or 'none'}",
+                absent=True,
+            )
+        self._accept(answer)
+        if self._rule.lasting:
+            self._rejoin = Rejoin()
+        if self._unmatched:
+            log.warning("source %s does not have these devices: %s", self.name, ", ".join(self._unmatched))
+
+    def _ask(self, devices: Sequence[Device]) -> None:
+        self._asker.ask(devices)
+        if self._sharing is not None:
+            self._sharing.ask(devices)
+        self._asked_ns, self._asked_of = self._clock.boottime_ns(), frozenset(device.uid for device in devices)
+
+    def _ask_if_due(self) -> None:
+        devices = self._source.devices()
+        others = self._asked_of != {device.uid for device in devices}
+        asks = self._sharing is not None or not self._rule.constant
+        due = asks and self._clock.boottime_ns() - self._asked_ns >= ASK_AGAIN_NS
+        if self._asker.waiting:
+            if due:
+                self._refuse(OwnershipError(f"no answer within {ASK_AGAIN_NS // NS_PER_S} s"))
+        elif due or others:
+            self._ask(devices)
+
+    def _take_answer(self) -> None:
+        if self._sharing is not None:
+            told = self._sharing.take(self._grace_seconds)
+            if isinstance(told, Judgement):
+                self._sharers = {uid: verdict.shared for uid, verdict in told.verdicts.items()}
+        if not self._asker.waiting:
+            return
+        answer = self._asker.take(self._grace_seconds)
+        if isinstance(answer, OwnershipError):
+            self._refuse(answer)
+        elif answer is not None:
+            if self._fault:
+                log.info("source %s: whose the devices are is told again", self.name)
+            self._fault = ""
+            self._accept(answer)
+
+    def _refuse(self, fault: OwnershipError) -> None:
+        """Nobody tells: what was told last goes on to hold, and every device says so."""
+        told = f"whose the devices are is not told any more ({fault}): the last known selection is kept"
+        if told != self._fault:
+            log.warning("source %s: %s%s", self.name, told, f"; {fault.hint}" if fault.hint else "")
+        self._fault = told
+
+    def _accept(self, judgement: Judgement) -> None:
+        self._unmatched = judgement.unmatched
+        for uid, verdict in judgement.verdicts.items():
+            before = self._verdicts.get(uid)
+            if verdict.mine is None and before is not None and before.mine is not None:
+                verdict = replace(before, why=verdict.why)
+            if verdict.mine is not False and (before is None or before.mine is False):
+                self._rejoin.joined(uid)
+            if before is not None and verdict.mine is not before.mine:
+                log.info("device %s is %s", uid, "this job's now" if verdict.mine else "not this job's any more")
+            self._verdicts[uid] = verdict
+
+    def _counts(self, uid: DeviceUid) -> bool:
+        return self._verdicts.get(uid, _UNKNOWN).mine is not False
+
+    def _shown(self, device: Device) -> Device:
+        verdict = self._verdicts.get(device.uid, _UNKNOWN)
+        reason = "; ".join(text for text in (device.evidence_reason, verdict.why, self._fault) if text)
+        return replace(device, shared=self.sharing(device), evidence_reason=reason)

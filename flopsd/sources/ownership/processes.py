@@ -1,0 +1,187 @@
+"""The devices on which this job's processes run: NVML's process list against the tree below the job's root.
+
+Which pid namespace NVML's ids are in: open-gpu-kernel-modules (os_find_ns_pid) translates them to the
+caller's and leaves out processes that are not in it; older drivers give the host's ids, which mean nothing in
+a container. So ids are compared in the initial namespace, or through the host's /proc (HOST_PROC), or where
+every one of them exists here; otherwise it is not known whose they are. Of others only the number is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+
+from flopsd.core.model import Device
+from flopsd.errors import OwnershipError
+from flopsd.sources.ownership.rule import NVIDIA, Judgement, Lookup, Verdict
+
+_INITIAL_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of include/linux/proc_ns.h
+_MPS_SERVER = "nvidia-cuda-mps"  # the MPS server holds the device for its clients and is nobody's job
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """How many of the processes on a device are the job's, another's, or nobody's that is known."""
+
+    mine: int = 0
+    others: int = 0
+    unknown: int = 0
+
+
+class JobProcesses:
+    """The job's root process and all that descend from it."""
+
+    def __init__(self, root_pid: int, host_proc: Path | None = None, *, initial: bool | None = None) -> None:
+        """`host_proc` is the host's /proc where it is mounted; `initial` is whether this process is in the
+        initial pid namespace, None: asked of the kernel. Raises OwnershipError if the root is not there."""
+        self.root_pid = root_pid
+        try:
+            self._root = psutil.Process(root_pid)
+        except psutil.Error as fault:
+            raise OwnershipError(
+                f"the job's process {root_pid} is not there", hint="start the job by flopsd exec"
+            ) from fault
+        self._host_proc = host_proc
+        self._initial = _in_initial_namespace() if initial is None else initial
+
+    def pids(self) -> frozenset[int]:
+        """The job's processes now, in this pid namespace. Raises OwnershipError once the root has ended."""
+        try:
+            if not self._root.is_running():
+                raise OwnershipError(f"the job's process {self.root_pid} has ended")
+            return frozenset({self.root_pid, *(child.pid for child in self._root.children(recursive=True))})
+        except psutil.Error as fault:
+            raise OwnershipError(f"the job's processes cannot be listed: {fault}") from fault
+
+    def census(self, listed: Collection[int], job: frozenset[int]) -> Census:
+        """Count `listed`, which NVML gave, by whether they are in `job`."""
+        if self._initial:
+            return _count([pid for pid in listed if psutil.pid_exists(pid)], job)  # others have ended just now
+        if all(psutil.pid_exists(pid) for pid in listed):
+            return _count(listed, job)
+        if self._host_proc is None:
+            return Census(unknown=len(listed))
+        here = [translate(pid, self._host_proc) for pid in listed]
+        known = _count([pid for pid in here if pid is not None], job)
+        return replace(known, unknown=here.count(None))
+
+
+def _count(pids: Collection[int], job: frozenset[int]) -> Census:
+    mine = sum(pid in job for pid in pids)
+    return Census(mine, sum(pid not in job and not _is_mps_server(pid) for pid in pids))
+
+
+def _is_mps_server(pid: int) -> bool:
+    try:
+        return pid > 0 and psutil.Process(pid).name().startswith(_MPS_SERVER)
+    except psutil.Error:
+        return False
+
+
+def _in_initial_namespace() -> bool:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink()) == _INITIAL_NAMESPACE
+    except OSError:
+        return False
+
+
+def translate(host_pid: int, host_proc: Path) -> int | None:
+    """The id here of a process that the host knows as `host_pid`; 0 if it is not in this pid namespace;
+    None where the host's /proc does not tell.
+
+    NSpid lists a process's ids from the namespace of the mounted /proc inwards. A process of a sibling
+    container may have the same number there, so the two must be one process in all else that is readable.
+    """
+    try:
+        depth = len(_ns_pids(host_proc / "self"))
+        ids = _ns_pids(host_proc / str(host_pid))
+        if len(ids) < depth:
+            return 0
+        here = ids[depth - 1]
+        there = _identity(host_proc / str(host_pid))
+    except (OSError, ValueError, IndexError):
+        return None
+    try:
+        return here if _identity(Path("/proc") / str(here)) == there else 0
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _ns_pids(process: Path) -> list[int]:
+    for line in (process / "status").read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.startswith("NSpid:"):
+            return [int(word) for word in line.split()[1:]]
+    raise ValueError("this kernel has no NSpid")
+
+
+def _identity(process: Path) -> tuple[int, str, str]:
+    """Start in clock ticks, cgroup as this container sees it, and pid namespace, which not everybody may read.
+
+    The start is field 22 of /proc/PID/stat; the name in field 2 may hold blanks and parentheses.
+    """
+    text = (process / "stat").read_text(encoding="utf-8", errors="replace")
+    try:
+        namespace = str((process / "ns/pid").readlink())
+    except PermissionError:
+        namespace = ""
+    cgroup = (process / "cgroup").read_text(encoding="utf-8", errors="replace")
+    return int(text.rpartition(")")[2].split()[19]), cgroup, namespace
+
+
+class ProcessRule:
+    """The devices on which a process of the job runs. One on which nothing runs stays what it was: a job
+    that restarts its workers keeps its devices, and a device goes when others run on it and the job does not."""
+
+    constant = False
+    lasting = False
+
+    def __init__(self, job: JobProcesses, lookup: Lookup) -> None:
+        self._job, self._lookup = job, lookup
+        self._ours: set[str] = set()
+        self.words = f"the devices on which process {job.root_pid} and its descendants run"
+
+    def judge(self, devices: Sequence[Device]) -> Judgement:
+        job = self._job.pids()
+        return Judgement({device.uid: self._verdict(device, job) for device in devices})
+
+    def _verdict(self, device: Device, job: frozenset[int]) -> Verdict:
+        census = census_of(device, job, self._job, self._lookup)
+        if census is None:
+            return Verdict(None, why="no driver tells which processes run on it")
+        if census.unknown and not census.mine:
+            return Verdict(None, why="the driver gives process ids of another pid namespace than this one")
+        if census.mine:
+            self._ours.add(device.uid)
+        elif census.others:
+            self._ours.discard(device.uid)
+        return Verdict(device.uid in self._ours, others_text(census))
+
+
+def census_of(device: Device, job: frozenset[int], processes: JobProcesses, lookup: Lookup) -> Census | None:
+    listed = lookup.processes(device.uid) if device.vendor == NVIDIA else None
+    return None if listed is None else processes.census(listed, job)
+
+
+def others_text(census: Census | None) -> str | None:
+    if census is None or not census.others:
+        return None
+    return f"{census.others} process{'es' if census.others > 1 else ''} of others"
+
+
+class SharingRule:
+    """Every device, with the number of others' processes on it: told beside the answer of another rule."""
+
+    words = "all visible devices"
+    constant = False
+    lasting = True
+
+    def __init__(self, job: JobProcesses, lookup: Lookup) -> None:
+        self._job, self._lookup = job, lookup
+
+    def judge(self, devices: Sequence[Device]) -> Judgement:
+        job = self._job.pids()
+        counted = {device.uid: census_of(device, job, self._job, self._lookup) for device in devices}
+        return Judgement({uid: Verdict(True, others_text(census)) for uid, census in counted.items()})

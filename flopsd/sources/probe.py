@@ -1,0 +1,82 @@
+"""What each source would give here, device by device: opened, read for a good second, closed again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flopsd.core.model import Device
+from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.sources import Source, close_source, devices_of, facts_of, read_source
+from flopsd.sources.arbitration import Roster
+from flopsd.system.clock import Clock
+
+# The scale of running counters takes two intervals, the longer one of 0.8 s, and work on the device.
+_UNSHOWN = ("library", "library_sha256")  # for the ledger, and too long for a line
+_PAUSES_SECONDS = (0.2, 1.0, 0.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """One source: its facts when it could be opened, else why not and what to do."""
+
+    name: str
+    facts: str = ""
+    fault: str = ""
+    hint: str = ""
+    absent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """All sources asked, and every device with the source that would read it."""
+
+    sources: tuple[Surveyed, ...]
+    devices: tuple[tuple[Device, str], ...]
+
+
+def survey(names: Sequence[str], opener: Callable[[str], Source], clock: Clock) -> Survey:
+    """Ask all sources at once, each opened by its name. Never raises for a source's fault."""
+    opened: dict[str, Source] = {}
+    told: list[Surveyed] = []
+    for name in names:
+        try:
+            opened[name] = opener(name)
+        except SourceError as fault:
+            absent = isinstance(fault, SourceUnavailableError) and fault.absent
+            told.append(Surveyed(name, fault=str(fault), hint=fault.hint, absent=absent))
+    roster = Roster(names)
+    broken: dict[str, SourceError] = {}
+    facts: dict[str, str] = {}
+    listed: dict[str, tuple[Device, ...]] = {}
+    pauses = (0.0, *_PAUSES_SECONDS)
+    try:
+        for at, pause in enumerate(pauses, start=1):
+            clock.wait(threading.Event(), pause)
+            for name, source in opened.items():
+                if name in broken:
+                    continue
+                try:
+                    read_source(source, clock)
+                    if at == len(pauses):
+                        facts[name] = _in_words(facts_of(source))
+                        listed[name] = devices_of(source)
+                except SourceError as fault:
+                    broken[name] = fault
+    finally:
+        for source in opened.values():
+            close_source(source)
+    told += [Surveyed(name, fault=str(fault), hint=fault.hint) for name, fault in broken.items()]
+    told += [Surveyed(name, facts=facts[name]) for name in listed]
+    for name, devices in listed.items():
+        roster.offer(name, devices)
+    uids = dict.fromkeys(device.uid for devices in listed.values() for device in devices)
+    best = [(offer[1], offer[0]) for uid in uids if (offer := roster.best(uid)) is not None]
+    order = {name: place for place, name in enumerate(names)}
+    return Survey(tuple(sorted(told, key=lambda one: order[one.name])), tuple(best))
+
+
+def _in_words(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items() if value and key not in _UNSHOWN)

@@ -1,0 +1,85 @@
+"""What a service manager is told: systemd's sd_notify(3), over its datagram socket.
+
+Nothing here raises or waits: without a manager, or with one that does not listen, metering is the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Mapping
+
+from flopsd.system.clock import NS_PER_S, Clock
+
+log = logging.getLogger("flopsd")
+# Metering begins before the first reading: a manager that waited longer would end it, and lose what is metered.
+READY_SECONDS = 10
+STATUS_SECONDS = 30
+_PINGS_A_TIMEOUT = 3  # sd_watchdog_enabled(3) asks for two; the third forgives a tick that comes late
+
+
+class Notifier:
+    """Ready, alive, how it stands, stopping. One thread calls it, after each message that the daemon takes."""
+
+    def __init__(self, environment: Mapping[str, str], clock: Clock) -> None:
+        self._address, self._clock = _address(environment.get("NOTIFY_SOCKET", "")), clock
+        self._begin_ns = self._status_ns = self._ping_ns = clock.boottime_ns()
+        timeout_ns = _watchdog_ns(environment) if self._address else None
+        self._ping_every_ns = None if timeout_ns is None else timeout_ns // _PINGS_A_TIMEOUT
+        self._ready = self._stopping = self._complained = False
+
+    @property
+    def ping_seconds(self) -> float | None:
+        """How often the manager wants to hear of this process; None where it does not."""
+        return None if self._ping_every_ns is None else self._ping_every_ns / NS_PER_S
+
+    def each_tick(self, has_read: bool, status: Callable[[], str]) -> None:
+        """Tell what is due. `has_read`: a device has been read; `status` is asked only when it is sent."""
+        if self._address is None or self._stopping:
+            return
+        now_ns = self._clock.boottime_ns()
+        if not self._ready:
+            if not has_read and now_ns - self._begin_ns < READY_SECONDS * NS_PER_S:
+                return
+            self._ready = self._send("READY=1")
+            self._status_ns = now_ns
+        if now_ns >= self._status_ns:
+            self._send(f"STATUS={status()}")
+            self._status_ns = now_ns + STATUS_SECONDS * NS_PER_S
+        if self._ping_every_ns is not None and now_ns >= self._ping_ns:
+            self._send("WATCHDOG=1")
+            self._ping_ns = now_ns + self._ping_every_ns
+
+    def stopping(self) -> None:
+        """The end has begun: what follows, the seal included, may take as long as stopping may."""
+        if self._address is not None and not self._stopping:
+            self._send("STOPPING=1\nSTATUS=final reading, then the seal\nWATCHDOG=1")
+        self._stopping = True
+
+    def _send(self, message: str) -> bool:
+        assert self._address is not None
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as one:
+                one.sendto(message.encode("utf-8", "replace"), self._address)
+        except (OSError, ValueError) as fault:
+            if not self._complained:
+                log.warning("the service manager does not hear at $NOTIFY_SOCKET: %s; metering goes on", fault)
+            self._complained = True
+            return False
+        return True
+
+
+def _address(told: str) -> str | None:
+    """The socket's address; None for what is neither a path nor an abstract name."""
+    if told.startswith("@"):
+        return "\0" + told[1:]
+    return told if told.startswith("/") else None
+
+
+def _watchdog_ns(environment: Mapping[str, str]) -> int | None:
+    """The manager's patience, where it is for this process (sd_watchdog_enabled(3))."""
+    told, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
+    if not (told.isascii() and told.isdigit()) or int(told) == 0 or pid not in ("", str(os.getpid())):
+        return None
+    return int(told) * 1000

@@ -1,0 +1,1 @@
+"""Views of the running daemon: metrics, HTTP front, status, page, push."""

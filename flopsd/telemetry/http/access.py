@@ -1,0 +1,204 @@
+"""Who may ask: the web configuration file in force now, its TLS, its users. Read again for each handshake and request,
+as exporter-toolkit does, so that a renewed certificate or a withdrawn password counts at once."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import logging
+import os
+import ssl
+import threading
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from flopsd.errors import ConfigError
+from flopsd.telemetry.http.web_config import HINT, Tls, WebConfig, parse_web_config
+
+log = logging.getLogger("flopsd")
+_CACHED = 100
+_CHECKS_AT_ONCE = 4  # one at work and three that wait: who guesses on many connections must not hold them all
+_BCRYPT_BYTES = 72  # what bcrypt looks at; its libraries differ in whether they say so
+
+
+class BusyError(Exception):
+    """Too many passwords are being checked: ask again."""
+
+
+class Access:
+    """The door. Whether there is TLS is settled at the start; everything else follows the file.
+
+    A file that cannot be read any more, or says something wrong, closes the door until it is mended.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Raises ConfigError where the file, or what it names, cannot be used."""
+        self._path, self._lock, self._complained = path, threading.Lock(), ""
+        self._read: bytes | None = None
+        self._config = WebConfig()
+        self._loaded: tuple[Tls, tuple[bytes, ...]] | None = None
+        self._context: ssl.SSLContext | None = None
+        self._checks = PasswordChecks()
+        self.tls = False
+        self.tls = self.config().tls is not None
+        if self._config.users and find_spec("bcrypt") is None:
+            raise ConfigError(
+                [f"{path}: basic_auth_users need the package of the extra 'web'"], hint="pip install 'flopsd[web]'"
+            )
+        if self.tls:
+            self.context()
+
+    def config(self) -> WebConfig:
+        """What the file says now. Raises ConfigError."""
+        if self._path is None:
+            return self._config
+        data = _bytes_of(self._path)
+        with self._lock:
+            if data != self._read:
+                config = parse_web_config(data, self._path)
+                if self._read is not None and (config.tls is not None) != self.tls:
+                    raise ConfigError([f"{self._path}: TLS cannot be switched on or off without a restart"], hint=HINT)
+                if self._config.users and not config.users:  # an emptied file is no decision to let everybody in
+                    raise ConfigError([f"{self._path}: the last user cannot be taken out without a restart"], hint=HINT)
+                self._config, self._read = config, data
+            return self._config
+
+    def context(self) -> ssl.SSLContext:
+        """What a handshake needs, from the certificates as they are now. Raises ConfigError."""
+        tls = self.config().tls
+        assert tls is not None
+        files = [tls.cert_file, tls.key_file, *([tls.client_ca_file] if tls.client_ca_file is not None else [])]
+        found = (
+            tls,
+            tuple(_bytes_of(file) for file in files),
+        )  # both: a file read anew may ask otherwise of the same ones
+        with self._lock:
+            if self._context is None or found != self._loaded:
+                self._context, self._loaded = _context(tls, self._path), found
+            return self._context
+
+    def admits_certificate(self, connection: ssl.SSLSocket) -> bool:
+        """Whether the client's certificate carries one of the names that are allowed, where some are."""
+        tls = self.config().tls
+        if tls is None or not tls.client_allowed_sans:
+            return True
+        told = connection.getpeercert() or {}
+        names = told.get("subjectAltName", ())
+        return any(isinstance(name, tuple) and name[1] in tls.client_allowed_sans for name in names)
+
+    def admits(self, config: WebConfig, authorization: str) -> bool:
+        """Whether the Authorization header names a user and the user's password; true where nobody has to.
+
+        Raises BusyError.
+        """
+        return not config.users or self._checks.hold(config, authorization)
+
+    def complain(self, fault: ConfigError) -> None:
+        """Into the log, once."""
+        if str(fault) != self._complained:
+            self._complained = str(fault)
+            log.error("nobody is served: %s", "; ".join(fault.problems))
+
+
+class PasswordChecks:
+    """bcrypt is slow on purpose (50 ms at cost 10): answers are kept, under a key that does not tell the password.
+
+    What is right is kept apart from what is wrong, so that no number of guesses costs a user the kept answer.
+    """
+
+    def __init__(self) -> None:
+        self._secret = os.urandom(32)
+        self._right: dict[bytes, None] = {}
+        self._wrong: dict[bytes, None] = {}
+        self._one_at_a_time = threading.Lock()
+        self._turns = threading.BoundedSemaphore(_CHECKS_AT_ONCE)
+
+    def hold(self, config: WebConfig, authorization: str) -> bool:
+        """Whether they do. Raises BusyError."""
+        found = _credentials(authorization)
+        if found is None:
+            return False
+        user, password = found
+        hashed = config.users.get(user)
+        # An unknown user costs as much as a known one: names cannot be found by timing.
+        against = next(iter(config.users.values())) if hashed is None else hashed
+        parts = b"".join(hashlib.sha256(part).digest() for part in (user.encode(), against.encode(), password))
+        key = hmac.digest(self._secret, parts, "sha256")
+        if key not in self._right and key not in self._wrong:
+            if not self._turns.acquire(blocking=False):
+                raise BusyError
+            try:
+                with self._one_at_a_time:
+                    return self._check(key, password, against) and hashed is not None
+            finally:
+                self._turns.release()
+        return key in self._right and hashed is not None
+
+    def _check(self, key: bytes, password: bytes, against: str) -> bool:
+        right = _matches(password, against)
+        answers = self._right if right else self._wrong
+        while len(answers) >= _CACHED:
+            answers.pop(next(iter(answers)))
+        answers[key] = None
+        return right
+
+
+def _matches(password: bytes, hashed: str) -> bool:
+    import bcrypt  # an extra, and only where there are users
+
+    try:
+        return bcrypt.checkpw(password[:_BCRYPT_BYTES], hashed.encode("ascii"))
+    except ValueError:
+        return False
+
+
+def _credentials(authorization: str) -> tuple[str, bytes] | None:
+    scheme, _, encoded = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+        return (user.decode("utf-8"), password) if colon else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+def _context(tls: Tls, path: Path | None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version, context.maximum_version = tls.min_version, tls.max_version
+    if tls.ciphers:
+        context.set_ciphers(":".join(tls.ciphers))
+    if not tls.prefer_server_ciphers:
+        context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    try:
+        # A key that asks for a passphrase would ask on the terminal: nobody answers there.
+        context.load_cert_chain(tls.cert_file, tls.key_file, password=_no_passphrase)
+    except (OSError, ValueError) as fault:
+        raise _wrong(path, [tls.cert_file, tls.key_file], fault) from fault
+    if tls.client_ca_file is not None:
+        try:
+            context.load_verify_locations(tls.client_ca_file)
+        except (OSError, ValueError) as fault:
+            raise _wrong(path, [tls.client_ca_file], fault) from fault
+        required = tls.client_auth_type == "RequireAndVerifyClientCert"
+        context.verify_mode = ssl.CERT_REQUIRED if required else ssl.CERT_OPTIONAL
+    return context
+
+
+def _no_passphrase() -> str:
+    raise ValueError("the key is encrypted, which the file has no place to say")
+
+
+def _wrong(path: Path | None, files: Sequence[Path], fault: Exception) -> ConfigError:
+    names = " and ".join(str(file) for file in files)
+    return ConfigError([f"{path}: cannot use {names}: {fault}"], hint=HINT)
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        raise ConfigError([f"{path}: cannot be read: {fault.strerror}"], hint=HINT) from fault

@@ -1,0 +1,322 @@
+"""Connections: one thread waits for all of them, and each that has something to say gets a thread while it says it.
+
+Whoever waits (a silent client, one that shook hands and says nothing, half a request, a kept connection) holds no
+thread. Every wait and every answer has an end. Where there are too many at once, who has taken longest goes and who
+came last is served next: a scrape takes milliseconds, and one that waits behind a flood comes too late anyway.
+See docs/adr/0005-own-http-front.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import selectors
+import socket
+import ssl
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+
+from prometheus_client import Metric
+
+from flopsd.errors import ConfigError
+from flopsd.system.clock import NS_PER_S, Clock, SystemClock
+from flopsd.telemetry.http.access import Access, BusyError
+from flopsd.telemetry.http.request import (
+    MAX_HEAD_BYTES,
+    RefusedRequest,
+    Request,
+    has_request,
+    take_request,
+)
+from flopsd.telemetry.http.response import TEXT, Answer, encoded, refusal
+from flopsd.telemetry.http.routes import Pages
+from flopsd.telemetry.snapshot import Snapshot
+
+log = logging.getLogger("flopsd")
+MAX_CONNECTIONS = 128
+MAX_AT_WORK = 24
+FAIR_NS = 100_000_000  # of a turn; who takes longer goes when others wait for one
+TURN_SECONDS = 10  # for a first request from the connection on, and for any one answer
+KEEP_SECONDS = 150  # between two requests of one connection: longer than scrapes are usually apart
+_MAX_DISCARDED = 16 << 20
+_CHUNK = 16_384
+_SEND_BYTES = 131_072  # an answer goes into the kernel's hands whole, so that who reads slowly holds no thread
+
+
+class Connection:
+    """One client. `since_ns` is when it connected, or when its last answer or the request after it began."""
+
+    __slots__ = ("buffer", "cut", "served", "since_ns", "sock", "turn_ns", "waits_for_handshake")
+
+    def __init__(self, sock: socket.socket, since_ns: int, waits_for_handshake: bool) -> None:
+        self.sock, self.since_ns, self.waits_for_handshake = sock, since_ns, waits_for_handshake
+        self.buffer, self.served, self.cut, self.turn_ns = bytearray(), False, False, 0
+
+    def ends_ns(self, *, waits: bool) -> int:
+        """When its wait or its turn is over."""
+        is_kept = waits and self.served and not self.buffer
+        return self.since_ns + (KEEP_SECONDS if is_kept else TURN_SECONDS) * NS_PER_S
+
+
+class WebServer:
+    """Serves the newest snapshot. `start` returns at once."""
+
+    def __init__(
+        self, host: str, port: int, snapshot: Callable[[], Snapshot], access: Access | None = None,
+        clock: Clock | None = None, more: Callable[[], Iterable[Metric]] = tuple,
+    ) -> None:  # fmt: skip
+        """`more`: further metrics. Binds; raises OSError when the address is taken or not of this machine."""
+        self._access, self._clock, self._pages = access or Access(None), clock or SystemClock(), Pages(snapshot, more)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, port), family=family, backlog=128)
+        self._listener.setblocking(False)
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._waiting: dict[socket.socket, Connection] = {}
+        self._ready: list[Connection] = []
+        self._at_work: dict[Connection, None] = {}  # the longest first
+        self._done: deque[tuple[Connection, bool]] = deque()
+        self._lock = threading.Lock()  # a connection is cut or closed under it, so that no descriptor is cut twice
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
+
+    @property
+    def url(self) -> str:
+        host, port = self._listener.getsockname()[:2]
+        scheme = "https" if self._access.tls else "http"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    def start(self) -> None:
+        """Serve in a thread of its own, which wakes for clients and their deadlines only."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Serve nobody any more."""
+        self._stopping.set()
+        self._wake()
+        self._thread.join(TURN_SECONDS)
+
+    def _serve(self) -> None:
+        with self._selector, self._listener, self._wake_read, self._wake_write:
+            self._selector.register(self._listener, selectors.EVENT_READ)
+            self._selector.register(self._wake_read, selectors.EVENT_READ)
+            while not self._stopping.is_set():
+                for key, _ in self._selector.select(self._patience_seconds()):
+                    if key.fileobj is self._listener:
+                        self._accept()
+                    elif key.fileobj is self._wake_read:
+                        self._take_back()
+                    elif key.data.sock in self._waiting:
+                        self._leave_wait(key.data)
+                        self._ready.append(key.data)
+                self._give_turns()
+                self._end_overdue()
+            for connection in [*self._waiting.values(), *self._ready]:
+                connection.sock.close()
+            for connection in list(self._at_work):
+                self._cut(connection)
+            while self._at_work:
+                self._wake_read.setblocking(True)
+                self._take_back()
+
+    def _patience_seconds(self) -> float | None:
+        """Until the next deadline; None while nobody is connected."""
+        ends = [one.ends_ns(waits=True) for one in self._waiting.values()]
+        going = [one for one in self._at_work if not one.cut]
+        ends += [one.ends_ns(waits=False) for one in going]
+        if self._ready and going:
+            ends.append(going[0].turn_ns + FAIR_NS)
+        return max(0.001, (min(ends) - self._clock.boottime_ns()) / NS_PER_S) if ends else None
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as fault:  # the client went away, or there are no descriptors left
+                log.debug("cannot accept: %s", fault)
+                if self._waiting:
+                    self._close_waiting(self._longest_waiting())
+                self._clock.wait(self._stopping, 0.01)
+                return
+            sock.settimeout(TURN_SECONDS)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
+            self._wait_for(Connection(sock, self._clock.boottime_ns(), self._access.tls))
+
+    def _wait_for(self, connection: Connection) -> None:
+        self._waiting[connection.sock] = connection
+        self._selector.register(connection.sock, selectors.EVENT_READ, connection)
+        if len(self._waiting) + len(self._ready) + len(self._at_work) > MAX_CONNECTIONS:
+            self._close_waiting(self._longest_waiting())
+
+    def _longest_waiting(self) -> Connection:
+        """Strangers before clients that have been served."""
+        return min(self._waiting.values(), key=lambda one: (one.served, one.since_ns))
+
+    def _leave_wait(self, connection: Connection) -> None:
+        self._selector.unregister(connection.sock)
+        del self._waiting[connection.sock]
+
+    def _close_waiting(self, connection: Connection) -> None:
+        self._leave_wait(connection)
+        connection.sock.close()
+
+    def _give_turns(self) -> None:
+        while self._ready:
+            now_ns = self._clock.boottime_ns()
+            going = [one for one in self._at_work if not one.cut]
+            if len(going) >= MAX_AT_WORK:
+                if going[0].turn_ns + FAIR_NS > now_ns:
+                    return
+                self._cut(going[0])
+            connection = self._ready.pop()
+            connection.turn_ns = now_ns
+            if connection.served and not connection.buffer:
+                connection.since_ns = now_ns
+            self._at_work[connection] = None
+            try:
+                threading.Thread(target=self._work, args=(connection,), name="web-client", daemon=True).start()
+            except RuntimeError:  # no thread is to be had
+                self._finish(connection, False)
+
+    def _cut(self, connection: Connection) -> None:
+        """Its thread meets the end of the connection, and gives it back."""
+        with self._lock:
+            connection.cut = True
+            try:
+                # Not SSLSocket's own, which would let the other thread go on in clear.
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+            except OSError:
+                pass  # the client was faster
+
+    def _end_overdue(self) -> None:
+        now_ns = self._clock.boottime_ns()
+        for connection in [one for one in self._waiting.values() if one.ends_ns(waits=True) <= now_ns]:
+            self._close_waiting(connection)
+        for connection in [one for one in self._ready if one.ends_ns(waits=True) <= now_ns]:
+            self._ready.remove(connection)
+            connection.sock.close()
+        for connection in [one for one in self._at_work if not one.cut and one.ends_ns(waits=False) <= now_ns]:
+            self._cut(connection)
+
+    def _take_back(self) -> None:
+        try:
+            self._wake_read.recv(4096)
+        except BlockingIOError:
+            pass
+        while self._done:
+            connection, goes_on = self._done.popleft()
+            del self._at_work[connection]
+            if goes_on and not connection.cut:
+                if connection.served and not connection.buffer:
+                    connection.since_ns = connection.turn_ns
+                if has_request(connection.buffer) or _pending(connection.sock):
+                    self._ready.insert(0, connection)  # behind all others
+                else:
+                    self._wait_for(connection)
+            else:
+                connection.sock.close()
+
+    def _finish(self, connection: Connection, goes_on: bool) -> None:
+        self._done.append((connection, goes_on))
+        self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._wake_write.send(b"x")
+        except OSError:
+            pass  # full, so it wakes anyway; or it is over
+
+    def _work(self, connection: Connection) -> None:
+        """One turn of a client, in a thread of its own."""
+        goes_on = False
+        try:
+            goes_on = self._shake_hands(connection) if connection.waits_for_handshake else self._listen_to(connection)
+        except ConfigError as fault:
+            self._access.complain(fault)
+        except (OSError, ValueError) as fault:  # SSLError is one; ValueError: it was closed in between
+            log.debug("a client went away: %s", fault)
+        except Exception:
+            log.exception("cannot answer a client")
+        finally:
+            self._finish(connection, goes_on)
+
+    def _shake_hands(self, connection: Connection) -> bool:
+        context = self._access.context()
+        with self._lock:
+            if connection.cut:
+                return False
+            encrypted = context.wrap_socket(connection.sock, server_side=True, do_handshake_on_connect=False)
+            connection.sock, connection.waits_for_handshake = encrypted, False
+        encrypted.do_handshake()
+        if not self._access.admits_certificate(encrypted):
+            log.debug("a client's certificate has none of the allowed names")
+            return False
+        # What it asks may be here already; else it waits without a thread.
+        return self._listen_to(connection) if _pending(encrypted) else True
+
+    def _listen_to(self, connection: Connection) -> bool:
+        """Take in what is there and answer one request, if it is whole. Whether the connection goes on."""
+        if not has_request(connection.buffer):
+            data = connection.sock.recv(_CHUNK)
+            if not data:
+                return False
+            connection.buffer += data
+            while (more := _pending(connection.sock)) and len(connection.buffer) < MAX_HEAD_BYTES:
+                connection.buffer += connection.sock.recv(more)
+        try:
+            request = take_request(connection.buffer)
+        except RefusedRequest as refused:
+            connection.sock.sendall(encoded(refusal(refused.status, *refused.headers), "GET", {}, keeps=False))
+            self._discard(connection)
+            return False
+        if request is None:
+            return True
+        if not _takes_more(connection.sock):
+            return False
+        connection.sock.sendall(self._answer(request))
+        connection.served = True
+        return request.keeps
+
+    def _answer(self, request: Request) -> bytes:
+        try:
+            config = self._access.config()
+        except ConfigError as fault:
+            self._access.complain(fault)
+            broken = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"the web configuration is wrong; see the log\n")
+            return encoded(broken, request.method, {}, keeps=False)
+        try:
+            admitted = self._access.admits(config, request.headers.get("authorization", ""))
+        except BusyError:
+            answer = refusal(HTTPStatus.SERVICE_UNAVAILABLE, ("Retry-After", "1"))
+            return encoded(answer, request.method, config.headers, keeps=False)
+        if admitted:
+            answer = self._pages.answer(request)
+        else:
+            answer = refusal(HTTPStatus.UNAUTHORIZED, ("WWW-Authenticate", 'Basic realm="flopsd", charset="UTF-8"'))
+        return encoded(answer, request.method, config.headers, keeps=request.keeps)
+
+    def _discard(self, connection: Connection) -> None:
+        """Let the refusal arrive: closed with bytes unread, the connection would be reset. Ends with the turn."""
+        connection.sock.shutdown(socket.SHUT_WR)
+        left = _MAX_DISCARDED
+        while left > 0 and (data := connection.sock.recv(_CHUNK)):
+            left -= len(data)
+
+
+def _takes_more(sock: socket.socket) -> bool:
+    """Whether the client has read most of what it was sent: who asks on and on without reading is left."""
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def _pending(sock: socket.socket) -> int:
+    """Bytes that were decrypted and not yet read: nothing but a look tells of them."""
+    return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0

@@ -1,0 +1,135 @@
+"""Devices, gaps and sources on the page: what is there, what is missing, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flopsd.core.flop import format_flop
+from flopsd.report.coverage import REASONS
+from flopsd.report.numbers import interval
+from flopsd.telemetry.page.components import amount, entry, figures, none, or_none, seconds, section
+from flopsd.telemetry.page.drawing import icon, share_bar
+from flopsd.telemetry.page.html import Html, h
+
+_EVIDENCE = {
+    "cycles": "counted cycles",
+    "activity": "measured, from percentages",
+    "count": "the vendor's own count",
+    "utilization": "a ceiling only",
+    "gap": "nothing was read",
+}
+
+
+def devices_part(devices: Sequence[Mapping[str, Any]]) -> Html:
+    if not devices:
+        return section("devices", "Devices", h("p", "No device has been seen yet.", cls="absent"))
+    return section("devices", "Devices", h("div", *map(_device, devices), cls="cards devices"))
+
+
+def _device(device: Mapping[str, Any]) -> Html:
+    executed, rate = interval(figures(device["executed"])), device["measuredFlopPerSecond"]
+    clock, busy = device["smClockMhz"], device["utilization"]
+    evidence = ", ".join(f"{one} ({_EVIDENCE.get(one, one)})" for one in device["evidence"])
+    why = [device["evidenceReason"], device["evidenceFix"], device["shared"]]
+    shares = [*sorted(device["activity"].items()), *([] if busy is None else [("any kernel", busy)])]
+    return h(
+        "article",
+        h("h3", f"GPU {device['index']}", h("span", device["model"], cls="sub"), id=f"device-{device['index']}"),
+        h(
+            "dl",
+            entry("Measured", amount(executed.measured) or none("nothing: only a ceiling is known"), "main"),
+            entry("Rate", or_none(None if rate is None else format_flop(int(rate), "FLOP/s"))),
+            entry("SM clock", or_none(None if clock is None else f"{clock} MHz")),
+            cls="triple",
+        ),
+        h(
+            "dl",
+            *(h("div", h("dt", name), h("dd", f"{100 * ratio:.0f} %", share_bar(ratio))) for name, ratio in shares),
+            cls="shares",
+        )
+        if shares
+        else h("p", "What it does at this moment is not known.", cls="note"),
+        h(
+            "dl",
+            entry("Evidence", evidence),
+            *(
+                entry("Why not better" if at == 0 else "What to do" if at == 1 else "Shared", words)
+                for at, words in enumerate(why)
+                if words
+            ),
+            entry("Observed, not observed", f"{seconds(device['observedSeconds'])}, {seconds(device['gapSeconds'])}"),
+            entry("UUID", h("span", device["uuid"], cls="mono")),
+            cls="stack",
+        ),
+        cls="card",
+        aria_labelledby=f"device-{device['index']}",
+    )
+
+
+def gaps_part(devices: Sequence[Mapping[str, Any]]) -> Html:
+    found: dict[str, list[tuple[int, float]]] = {}
+    for device in devices:
+        for reason, time in device["gaps"].items():
+            found.setdefault(reason, []).append((device["index"], float(time)))
+    if not found:
+        return section("gaps", "Gaps", h("p", "None: all device time so far was observed.", cls="absent"))
+    rows = [
+        h(
+            "tr",
+            h("th", reason, h("span", REASONS.get(reason, ""), cls="sub"), scope="row"),
+            h("td", seconds(sum(one for _, one in parts)), cls="n"),
+            h("td", ", ".join(str(index) for index, _ in parts)),
+        )
+        for reason, parts in sorted(found.items(), key=lambda item: -sum(one for _, one in item[1]))
+    ]
+    heads = h(
+        "thead",
+        h(
+            "tr",
+            h("th", "Reason", scope="col"),
+            h("th", "Device time", scope="col", cls="n"),
+            h("th", "GPU", scope="col"),
+        ),
+    )
+    caption = h("caption", "Device time that nobody observed. It is in the upper figure, and in no measured one.")
+    table = h("table", caption, heads, h("tbody", *rows))
+    return section(
+        "gaps", "Gaps", h("div", table, cls="scroll", tabindex=0, role="region", aria_label="Gaps by reason")
+    )
+
+
+def sources_part(facts: Mapping[str, Any]) -> Html:
+    cards = [_source(one) for one in facts["sources"]]
+    journal = facts["journal"]
+    fault = h(
+        "p",
+        h("strong", "The journal cannot be written: "),
+        journal["fault"],
+        ". Totals are in memory only.",
+        cls="warning",
+    )
+    words = h("p", f"{journal['records']} records are in the journal.", cls="note")
+    return section(
+        "sources",
+        "Sources",
+        h("div", *cards, cls="checks") if cards else h("p", "No source is here.", cls="absent"),
+        fault if journal["fault"] else words,
+    )
+
+
+def _source(source: Mapping[str, Any]) -> Html:
+    state = "up" if source["up"] else "down"
+    errors = ", ".join(f"{count} {reason}" for reason, count in source["errors"].items())
+    at = source["lastReadingAt"]
+    lines = [
+        h("p", f"{source['name']} is {state}" + (f": {source['reason']}" if source["reason"] else ""), cls="says"),
+        h(
+            "p",
+            "Nothing was read yet."
+            if at is None
+            else f"Last reading {at[:10]} {at[11:19]} UTC."
+            + (f" Readings that became gaps: {errors}." if errors else ""),
+        ),
+    ]
+    return h("div", icon(state), h("div", *lines), cls=f"check check-{'verified' if source['up'] else 'refused'}")

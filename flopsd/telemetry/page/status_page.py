@@ -1,0 +1,220 @@
+"""The status page: total, rate, distance to each threshold, devices, gaps, sources. One file, nothing from outside."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from flopsd.core.flop import format_flop
+from flopsd.report.ledger_json import Told
+from flopsd.report.ledger_text import counted
+from flopsd.report.model import Rule, State
+from flopsd.report.numbers import NOTHING_MEASURED, interval
+from flopsd.report.verdicts import answer_of, rules_of
+from flopsd.telemetry.page.components import card, entry, figures, or_none, section, triple
+from flopsd.telemetry.page.devices import devices_part, gaps_part, sources_part
+from flopsd.telemetry.page.drawing import icon, legend, patterns, rule_chart
+from flopsd.telemetry.page.html import Html, h, text
+from flopsd.telemetry.status_text import coverage_text, crossing_text
+
+REFRESH_SECONDS = 10  # without a script; with it the page is asked for every two seconds
+_UNDECIDED_SHOWN = 1  # where nothing is decided; the others are folded away
+_ADVICE = (
+    "The thresholds are an indicative criterion and this is no legal advice. The ledger, not this page, is the record."
+)
+
+
+class Assets:
+    """Style and script, read once, and the policy that allows them and nothing else."""
+
+    def __init__(self) -> None:
+        package = files("flopsd")
+        report = (package / "report" / "templates" / "report.css").read_text(encoding="utf-8")
+        page = (package / "telemetry" / "page" / "status.css").read_text(encoding="utf-8")
+        self.style = report[: report.index("@page")] + page
+        self.script = (package / "telemetry" / "page" / "status.js").read_text(encoding="utf-8")
+        self.policy = (
+            f"default-src 'none'; style-src '{_digest(self.style)}'; script-src '{_digest(self.script)}'; "
+            "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+
+
+def status_page(facts: Mapping[str, Any], assets: Assets) -> str:
+    """The whole page. All of its figures are in #live, which the script brings up to date."""
+    run = str(facts["run"])
+    head = h(
+        "head",
+        h("meta", charset="utf-8"),
+        h("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        h("meta", name="color-scheme", content="light dark"),
+        h("title", f"{run} · flopsd"),
+        h("link", rel="icon", href="data:,"),
+        h("noscript", h("meta", http_equiv="refresh", content=REFRESH_SECONDS)),
+        h("style", Html(assets.style)),
+    )
+    body = h(
+        "body",
+        h("a", "Skip to the figures", cls="skip", href="#main"),
+        patterns(),
+        h("div", *_live(facts), id="live"),
+        h("script", Html(assets.script)),
+    )
+    return "<!doctype html>\n" + h("html", head, body, lang="en") + "\n"
+
+
+def _live(facts: Mapping[str, Any]) -> list[Html]:
+    words = "of a recording: no hardware is being metered, and nothing here is evidence."
+    replay = h(
+        "aside", icon("grave"), h("span", h("strong", "REPLAY"), " ", words), cls="everywhere", aria_label="Recording"
+    )
+    return [
+        *([replay] if facts["replay"] else []),
+        _header(facts),
+        h(
+            "div",
+            h(
+                "main",
+                _total(facts),
+                _thresholds(facts),
+                devices_part(facts["devices"]),
+                gaps_part(facts["devices"]),
+                sources_part(facts),
+                id="main",
+                tabindex="-1",
+            ),
+            cls="page",
+        ),
+        h(
+            "footer",
+            h("p", _ADVICE),
+            h(
+                "p",
+                h("a", "/metrics", href="metrics"),
+                " for Prometheus, ",
+                h("a", "/api/status", href="api/status"),
+                f" as JSON. flopsd {facts['flopsd']}",
+            ),
+            cls="foot",
+        ),
+    ]
+
+
+def _header(facts: Mapping[str, Any]) -> Html:
+    at = facts["lastRecordAt"]
+    return h(
+        "header",
+        h("p", "Training compute, live", cls="eyebrow"),
+        h("h1", facts["run"]),
+        h(
+            "p",
+            "on ",
+            h("span", facts["node"], cls="mono"),
+            f", incarnation {facts['incarnation']}. Last record ",
+            "not yet" if at is None else h("time", f"{at[:10]} {at[11:19]} UTC", datetime=at),
+            ".",
+            cls="id",
+        ),
+        h(
+            "p",
+            h("button", "Pause", type="button", id="pause", hidden=True),
+            " ",
+            h("span", f"Renews itself every {REFRESH_SECONDS} s.", id="freshness", role="status"),
+            cls="freshness",
+        ),
+        cls="head",
+    )
+
+
+def _total(facts: Mapping[str, Any]) -> Html:
+    executed, counted = interval(figures(facts["executed"])), interval(figures(facts["guidelines"]))
+    rate = facts["measuredFlopPerSecond"]
+    return section(
+        "total",
+        "Compute so far",
+        h(
+            "div",
+            card("Executed", "What the hardware did, whatever it was for.", triple(executed, NOTHING_MEASURED)),
+            card(
+                "Counts as training compute",
+                "By the Commission's guidelines: an interval where not all is declared.",
+                triple(counted, "no point is known: not all is declared"),
+            ),
+            card(
+                "Now",
+                "",
+                h(
+                    "dl",
+                    entry(
+                        "Rate, measured", or_none(None if rate is None else format_flop(int(rate), "FLOP/s")), "main"
+                    ),
+                    entry("Observed", coverage_text(facts)),
+                    cls="triple now",
+                ),
+            ),
+            cls="cards",
+        ),
+    )
+
+
+def _thresholds(facts: Mapping[str, Any]) -> Html:
+    told = facts["thresholds"]
+    rules, _, axis = rules_of(Told({"findings": list(told)}, "status"))
+    answer = answer_of(rules, (), None)
+    if not rules:
+        return section("thresholds", "No threshold applies", h("p", "No rule of a policy applies to this run."))
+    when = {f"{one['policy']}/{one['rule']}": one["crossing"] for one in told}
+    parts = [
+        _rule(
+            rule,
+            f"rule-{at}",
+            when.get(rule.name),
+            None if axis is None or rule.chart is None else rule_chart(rule.chart, axis, f"rule-{at}"),
+        )
+        for at, rule in enumerate(rules)
+    ]
+    state = answer.state.value
+    title = text(icon(state), h("span", answer.headline))
+    leads = [h("p", words, cls="lead") for words in answer.says]
+    drawn = None if axis is None else legend(axis)
+    shown = sum(rule.state is not State.UNDECIDED for rule in rules) or _UNDECIDED_SHOWN
+    rest = None
+    if parts[shown:]:
+        words = counted(len(parts[shown:]), "rule") + " of which it is not decided whether they apply"
+        rest = h("details", h("summary", words), *parts[shown:], id="undecided")
+    return section("thresholds", title, *leads, *parts[:shown], drawn, rest, cls=f"headline state-{state}")
+
+
+def _rule(rule: Rule, name: str, crossing: Mapping[str, str | None] | None, drawn: Html | None) -> Html:
+    state = rule.state.value
+    chip = h("span", icon(state), rule.word, cls=f"chip chip-{state.replace(' ', '-')}")
+    value = None if rule.value is None else rule.value.ends
+    entries = [
+        entry("Interval", or_none(value)),
+        entry("Threshold", or_none(None if rule.threshold is None else f"{rule.threshold.text} FLOP")),
+        entry("Share of it", or_none(rule.share or None)),
+    ]
+    if crossing is not None and rule.state is not State.ABOVE:
+        words = crossing_text(crossing)
+        entries.append(entry("If it goes on like this", words[:1].upper() + words[1:]))
+    why = f"{rule.says} {rule.why[:1].upper()}{rule.why[1:]}.".strip() if rule.why else rule.says
+    consequence = None
+    if rule.state is State.ABOVE and rule.consequence:
+        consequence = h("p", h("strong", "What follows. "), rule.consequence, cls="reason")
+    return h(
+        "article",
+        h("h3", chip, " ", rule.title, id=name),
+        h("dl", *entries, cls="quad"),
+        drawn,
+        consequence,
+        h("p", why, cls="note"),
+        h("p", rule.citation, cls="note"),
+        cls="rule",
+        aria_labelledby=name,
+    )
+
+
+def _digest(content: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode("ascii")

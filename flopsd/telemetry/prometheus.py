@@ -1,0 +1,76 @@
+"""Snapshot -> page for Prometheus. Collectors that never touch a driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client.core import Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from flopsd.telemetry import metric_families
+from flopsd.telemetry.snapshot import Snapshot
+
+# prometheus-client answers whatever version is asked for, and writes the shape of this one.
+_OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+class SnapshotCollector(Collector):
+    """What changes from reading to reading."""
+
+    def __init__(self, snapshot: Snapshot, more: Iterable[Metric] = ()) -> None:
+        self._snapshot, self._more = snapshot, more
+
+    def collect(self) -> Iterator[Metric]:
+        snapshot = self._snapshot
+        yield from metric_families.flop(snapshot)
+        yield from metric_families.time_and_energy(snapshot)
+        yield from metric_families.gauges(snapshot)
+        yield from metric_families.sources(snapshot)
+        yield from metric_families.journal(snapshot)
+        if snapshot.keeping is not None:
+            yield from metric_families.keeping(snapshot.keeping)
+        yield from self._more
+
+
+class FactsCollector(Collector):
+    """What stays as it is for a whole incarnation, as long as no device or source joins."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        yield from metric_families.device_facts(self._snapshot)
+        yield from metric_families.run_facts(self._snapshot)
+
+
+class Exposition:
+    """Renders snapshots. The facts, a third of the page, are rendered once and kept."""
+
+    def __init__(self) -> None:
+        self._facts: dict[tuple[object, ...], bytes] = {}
+
+    def render(self, snapshot: Snapshot, accept: str, more: Iterable[Metric] = ()) -> tuple[bytes, str]:
+        """The page, with `more` below, and its content type, as the client's Accept header asks."""
+        encoder, content_type = choose_encoder(_OPENMETRICS if _takes_openmetrics(accept) else "")
+        told = ((state.device, state.source, state.part_id) for state in snapshot.devices)
+        key = (content_type, snapshot.replay, *told)
+        if key not in self._facts:
+            self._facts = {k: v for k, v in self._facts.items() if k[1:] == key[1:]}
+            self._facts[key] = encoder(_registry(FactsCollector(snapshot))).removesuffix(b"# EOF\n")
+        return self._facts[key] + encoder(_registry(SnapshotCollector(snapshot, more))), content_type
+
+
+def _takes_openmetrics(accept: str) -> bool:
+    """Whether OpenMetrics is accepted; who accepts several is Prometheus, which prefers it."""
+    for part in accept.lower().split(","):
+        kind, *options = (piece.strip() for piece in part.split(";"))
+        if kind == "application/openmetrics-text":
+            return not any(option.startswith("q=") and not option[2:].strip("0.") for option in options)
+    return False
+
+
+def _registry(collector: Collector) -> CollectorRegistry:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    return registry

@@ -1,0 +1,162 @@
+"""The daemon's side of pushing: it starts the pusher, hands it pages through a pipe, and reads how it fares.
+
+Nothing here waits for the pusher before the run's end: a page that the pipe does not take is left out, since the next
+one holds all of it. The pusher ends with the pipe, so that none outlives its daemon.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+
+from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.telemetry.push.frames import Page, encode_frame, read_some
+from flopsd.telemetry.push.states import PushState, parse_state
+
+log = logging.getLogger("flopsd")
+FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 300.0
+PIPE_BYTES = 1 << 20
+LAST_PUSH_SECONDS = 12.0  # a little more than the pusher gives itself
+LOOK_SECONDS = 0.02
+_MAX_UNREAD_BYTES = 1 << 16
+
+
+class Feed:
+    """One pusher at a time. `render` gives the page as it is now. One thread calls it."""
+
+    def __init__(self, command: Sequence[str], every_seconds: float, render: Callable[[], bytes], clock: Clock) -> None:
+        self._command, self._render, self._clock = command, render, clock
+        self._every_ns = round(every_seconds * NS_PER_S)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._start_ns = self._due_ns = clock.boottime_ns()
+        self._started_ns, self._backoff_seconds = 0, FIRST_BACKOFF_SECONDS
+        self._unsent, self._unread = memoryview(b""), b""
+        self._states: dict[str, PushState] = {}
+
+    @property
+    def states(self) -> tuple[PushState, ...]:
+        """How each target fares, as last told. Any thread may read it."""
+        return tuple(self._states.values())
+
+    def each_tick(self) -> None:
+        """Look after the pusher, and hand it a page where one is due."""
+        now_ns = self._clock.boottime_ns()
+        if self._child is None and now_ns >= self._start_ns:
+            self._start(now_ns)
+        if self._child is None:
+            return
+        self._listen(self._child)
+        if self._child.poll() is not None:
+            self._ended(self._child, now_ns)
+            return
+        self._write(self._child)
+        if now_ns >= self._due_ns:
+            self._due_ns = now_ns + self._every_ns
+            if not self._unsent:
+                self._offer(self._child, last=False)
+
+    def finish(self) -> None:
+        """Hand over the last page of the run. What comes after it is `end`, which waits."""
+        if self._child is None or self._child.poll() is not None:
+            self._states.clear()
+            self._start(self._clock.boottime_ns())
+        if self._child is not None:
+            self._offer(self._child, last=True)
+
+    def end(self, seconds: float) -> None:
+        """Give the pusher up to `seconds` to get the last page through, then end it."""
+        child, deadline_ns = self._child, self._clock.boottime_ns() + round(seconds * NS_PER_S)
+        if child is None:
+            return
+        pause = threading.Event()
+        while child.poll() is None and self._clock.boottime_ns() < deadline_ns:
+            self._write(child)
+            self._listen(child)
+            self._clock.wait(pause, LOOK_SECONDS)
+        if child.poll() is None:
+            log.error("the pushing process did not end within %.1f s and is killed", seconds)
+        self._listen(child)
+        self._kill(child)
+
+    def _start(self, now_ns: int) -> None:
+        self._started_ns = self._due_ns = now_ns
+        self._unsent, self._unread = memoryview(b""), b""
+        try:
+            self._child = subprocess.Popen(
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+            )
+        except OSError as fault:
+            log.error("NOT PUSHED: the pushing process cannot be started: %s; metering goes on", fault.strerror)
+            self._plan(now_ns)
+            return
+        assert self._child.stdin is not None and self._child.stdout is not None  # noqa: PT018 - for the type checker
+        os.set_blocking(self._child.stdin.fileno(), False)
+        os.set_blocking(self._child.stdout.fileno(), False)
+        try:
+            fcntl.fcntl(self._child.stdin.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        except OSError:
+            pass  # over the user's allowance: a large page goes through in parts
+
+    def _offer(self, child: subprocess.Popen[bytes], *, last: bool) -> None:
+        frame = encode_frame(Page(self._render(), self._clock.wall_ns(), last))
+        if last and self._unsent:  # the page before it is half through, and has to be whole
+            frame = bytes(self._unsent) + frame
+        self._unsent = memoryview(frame)
+        self._write(child)
+
+    def _write(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdin is not None
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[os.write(child.stdin.fileno(), self._unsent) :]
+        except BlockingIOError:
+            pass  # it reads no faster
+        except OSError:
+            self._unsent = memoryview(b"")  # it is gone; the next tick sees it
+
+    def _listen(self, child: subprocess.Popen[bytes]) -> None:
+        assert child.stdout is not None
+        found = read_some(child.stdout.fileno())
+        if not found:
+            return
+        *lines, self._unread = (self._unread + found).split(b"\n")
+        self._unread = self._unread[-_MAX_UNREAD_BYTES:]
+        for line in lines:
+            try:
+                state = parse_state(line)
+            except ValueError:
+                log.debug("the pushing process said %r", line)
+                continue
+            self._states[state.target] = state
+
+    def _ended(self, child: subprocess.Popen[bytes], now_ns: int) -> None:
+        code = child.returncode
+        self._kill(child)
+        if now_ns - self._started_ns > LONGEST_BACKOFF_SECONDS * NS_PER_S:
+            self._backoff_seconds = FIRST_BACKOFF_SECONDS
+        log.error(
+            "PUSHING INTERRUPTED: the pushing process ended with %s; it is started again in %g s, metering goes on",
+            f"signal {-code}" if code < 0 else f"exit code {code}",
+            self._backoff_seconds,
+        )
+        self._plan(now_ns)
+
+    def _plan(self, now_ns: int) -> None:
+        self._start_ns = now_ns + round(self._backoff_seconds * NS_PER_S)
+        self._backoff_seconds = min(self._backoff_seconds * 2, LONGEST_BACKOFF_SECONDS)
+
+    def _kill(self, child: subprocess.Popen[bytes]) -> None:
+        for pipe in (child.stdin, child.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait(timeout=5)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            pass
+        self._child = None

@@ -1,0 +1,65 @@
+"""OTLP over HTTP: the OpenTelemetry project's own messages, filled from a page. Needs the extra `push`.
+
+Counters are cumulative monotonic sums with an unknown start, so that no start of the daemon looks like a reset.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Mapping
+from typing import Any
+
+from flopsd import __version__
+from flopsd.settings.push_targets import Target
+from flopsd.telemetry.push.http import Http
+from flopsd.telemetry.push.pages import Parsed, Zeros, key_of
+from flopsd.telemetry.push.queue import KEPT_PAGES
+
+_HEADERS = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
+_MS = 1_000_000
+
+
+class Otlp:
+    """Points carry their time, so that what a receiver missed reaches it later."""
+
+    keeps = KEPT_PAGES
+
+    def __init__(self, target: Target, http: Http) -> None:
+        """Raises ImportError without the extra."""
+        from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
+        from opentelemetry.proto.metrics.v1 import metrics_pb2
+
+        self._target, self._http, self._zeros = target, http, Zeros()
+        self._request = metrics_service_pb2.ExportMetricsServiceRequest
+        self._cumulative = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
+
+    def encode(self, parsed: Parsed) -> bytes:
+        request, zeros = self._request(), self._zeros.of(parsed)
+        resource = request.resource_metrics.add()
+        # Prometheus makes `job` and `instance` of these two; other receivers do not.
+        _label(resource.resource, {"service.name": self._target.job, "service.instance.id": parsed.instance})
+        scope = resource.scope_metrics.add()
+        scope.scope.name, scope.scope.version = "flopsd", __version__
+        for family in parsed.families:
+            if not family.samples:
+                continue
+            # With its ending: Prometheus adds none to it, and who adds none at all has the same name.
+            metric = scope.metrics.add(name=family.samples[0].name, description=family.documentation)
+            if family.type == "counter":
+                metric.sum.aggregation_temporality, metric.sum.is_monotonic = self._cumulative, True
+            points = metric.sum.data_points if family.type == "counter" else metric.gauge.data_points
+            for sample in family.samples:
+                labels = {**sample.labels, "run_id": parsed.run_id, "node": parsed.node, "job": self._target.job}
+                if key_of(sample.name, sample.labels) in zeros:
+                    _label(points.add(time_unix_nano=parsed.wall_ns - _MS, as_double=0.0), labels)
+                _label(points.add(time_unix_nano=parsed.wall_ns, as_double=sample.value), labels)
+        return gzip.compress(request.SerializeToString(), 6)
+
+    def send(self, body: bytes, seconds: float) -> None:
+        """Raises PushError."""
+        self._http.request("POST", self._target.url, _HEADERS, body, seconds)
+
+
+def _label(message: Any, labels: Mapping[str, str]) -> None:
+    for key, value in labels.items():
+        message.attributes.add(key=key).value.string_value = value

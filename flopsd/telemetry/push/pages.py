@@ -1,0 +1,92 @@
+"""A page of metrics as families, with the labels that a scrape would have added."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from flopsd.errors import PushError
+from flopsd.telemetry.push.frames import Page
+from flopsd.telemetry.push.states import PREFIX, PushState, metrics
+
+INFO = "flopsd_run_info"
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A page's families, the run and node that it is of, and its time."""
+
+    families: tuple[Metric, ...]
+    run_id: str
+    node: str
+    wall_ns: int
+
+    @property
+    def instance(self) -> str:
+        """Of one daemon's account, as `job` and `instance` have to be: the next run on a node is another."""
+        return f"{self.node}/{self.run_id}"
+
+
+def parse_page(page: Page) -> Parsed:
+    """Raises PushError for a page that is not flopsd's."""
+    try:
+        found = [
+            family
+            for family in text_string_to_metric_families(page.text.decode())
+            if not family.name.startswith(PREFIX)
+        ]
+    except ValueError as fault:
+        raise PushError(f"this is no page of metrics: {fault}", reason="not_possible", final=True) from fault
+    runs = [sample.labels for family in found if family.name == INFO for sample in family.samples]
+    if len(runs) != 1 or not {"run_id", "node"} <= runs[0].keys():
+        raise PushError(f"this is no page of flopsd: {INFO} is missing", reason="not_possible", final=True)
+    return Parsed(tuple(found), runs[0]["run_id"], runs[0]["node"], page.wall_ns)
+
+
+def with_states(parsed: Parsed, states: Iterable[PushState]) -> Parsed:
+    return Parsed((*parsed.families, *metrics(states)), parsed.run_id, parsed.node, parsed.wall_ns)
+
+
+class _Families(Collector):
+    def __init__(self, parsed: Parsed) -> None:
+        self._parsed = parsed
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._parsed.families
+
+
+def registry_of(parsed: Parsed) -> CollectorRegistry:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Families(parsed))
+    return registry
+
+
+class Zeros:
+    """Counters that a page shows for the first time.
+
+    A series that was not there a page ago counted nothing until then: it was 0. Without that point the receiver's
+    increase() would miss what the first one holds. The very first page of a pusher tells nothing of before.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, tuple[tuple[str, str], ...]]] | None = None
+
+    def of(self, parsed: Parsed) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
+        """The counters of this page that need a zero before it; remembers the page."""
+        now = {
+            key_of(sample.name, sample.labels)
+            for family in parsed.families
+            if family.type == "counter"
+            for sample in family.samples
+        }
+        new = set() if self._seen is None else now - self._seen
+        self._seen = now | (self._seen or set())
+        return new
+
+
+def key_of(name: str, labels: dict[str, str]) -> tuple[str, tuple[tuple[str, str], ...]]:
+    return name, tuple(sorted(labels.items()))

@@ -1,0 +1,141 @@
+"""The pushing process: pages from the daemon's pipe, or scraped from an address, to a lane for each receiver."""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import os
+import signal
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+
+from flopsd.errors import PushError
+from flopsd.settings.push_targets import Target
+from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.signals import awaited
+from flopsd.telemetry.push.frames import MAX_PAGE_BYTES, FrameError, FrameReader, Page
+from flopsd.telemetry.push.http import Http
+from flopsd.telemetry.push.pages import parse_page
+from flopsd.telemetry.push.queue import Lane, Sender
+from flopsd.telemetry.push.states import PushState
+
+log = logging.getLogger("flopsd")
+END_SECONDS = 10.0
+SCRAPE_SECONDS = 5.0
+NEEDS_EXTRA = (
+    "pushing by OTLP or remote write needs the packages of the extra 'push', signing for AWS those of 'kms'",
+    "pip install 'flopsd[push]'",
+)
+
+
+class Pusher:
+    """All lanes."""
+
+    def __init__(self, targets: Sequence[Target], environment: Mapping[str, str], clock: Clock, *, tell: bool) -> None:
+        """`tell`: say on stdout how it goes, as the daemon reads it."""
+        self._clock, self._tell = clock, tell
+        self._lanes = [Lane(target.name, _opener(target, environment), clock, self._told) for target in targets]
+        self._complaint = ""
+
+    def offer(self, page: Page) -> None:
+        """Hand a page to every lane."""
+        try:
+            parsed = parse_page(page)
+        except PushError as fault:
+            if str(fault) != self._complaint:
+                log.error("NOT PUSHED: %s", fault)
+            self._complaint = str(fault)
+            return
+        states = [lane.state for lane in self._lanes]
+        for lane in self._lanes:
+            lane.offer(parsed, states)
+
+    def finish(self) -> bool:
+        """Get through what waits, within ten seconds; false if something did not."""
+        deadline_ns = self._clock.boottime_ns() + round(END_SECONDS * NS_PER_S)
+        for lane in self._lanes:
+            lane.finish(deadline_ns)
+        for lane in self._lanes:
+            self._clock.wait(lane.done, (deadline_ns - self._clock.boottime_ns()) / NS_PER_S)
+        return all(lane.well for lane in self._lanes)
+
+    def _told(self, state: PushState) -> None:
+        if not self._tell:
+            return
+        try:
+            os.write(1, state.line())  # short enough to go whole or not at all
+        except OSError:
+            pass  # the daemon is busy, or gone
+
+
+def run_fed(targets: Sequence[Target], environment: Mapping[str, str], clock: Clock) -> bool:
+    """Push what comes through stdin until the last page is through. True if it is.
+
+    Without a last page the daemon was killed: nothing is pushed any more, since what its successor pushes is newer.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # who signals the whole group means the daemon, which then ends the pipe
+    os.set_blocking(1, False)
+    pusher, reader = Pusher(targets, environment, clock, tell=True), FrameReader()
+    while data := os.read(0, 1 << 16):
+        try:
+            pages = reader.feed(data)
+        except FrameError as fault:
+            log.error("the daemon's pipe: %s", fault)
+            return False
+        for page in pages:
+            pusher.offer(page)
+            if page.last:
+                return pusher.finish()
+    return False
+
+
+def run_scraping(
+    url: str, every_seconds: float, targets: Sequence[Target], environment: Mapping[str, str], clock: Clock
+) -> bool:
+    """Push what `url` shows every so often, until SIGTERM or SIGINT. True if the last page went through."""
+    with awaited(signal.SIGTERM, signal.SIGINT) as wait:  # before the lanes' threads start
+        pusher, complaint, stopping = Pusher(targets, environment, clock, tell=False), "", False
+        due_ns = clock.boottime_ns()
+        while True:
+            try:
+                pusher.offer(_scrape(url, clock))
+                complaint = ""
+            except (OSError, ValueError, http.client.HTTPException) as fault:
+                if str(fault) != complaint:
+                    log.error("cannot read %s: %s; it is tried again", url, fault)
+                complaint = str(fault)
+            if stopping:
+                return pusher.finish() and not complaint
+            due_ns = max(due_ns + round(every_seconds * NS_PER_S), clock.boottime_ns())
+            stopping = wait((due_ns - clock.boottime_ns()) / NS_PER_S) is not None
+
+
+def _scrape(url: str, clock: Clock) -> Page:
+    with urllib.request.urlopen(
+        url.rstrip("/").removesuffix("/metrics") + "/metrics", timeout=SCRAPE_SECONDS
+    ) as answer:
+        text = answer.read(MAX_PAGE_BYTES + 1)
+    if len(text) > MAX_PAGE_BYTES:
+        raise ValueError("the page is too large")
+    return Page(text, clock.wall_ns())
+
+
+def _opener(target: Target, environment: Mapping[str, str]) -> Callable[[], Sender]:
+    def open_sender() -> Sender:
+        if target.kind == "pushgateway":
+            from flopsd.telemetry.push.pushgateway import Gateway
+
+            return Gateway(target, Http(target, environment))
+        try:
+            if target.kind == "otlp":
+                from flopsd.telemetry.push.otlp import Otlp
+
+                return Otlp(target, Http(target, environment))
+            from flopsd.telemetry.push.remote_write import RemoteWrite, signer
+
+            return RemoteWrite(target, Http(target, environment, signer(target)))
+        except ImportError as fault:
+            raise PushError(NEEDS_EXTRA[0], reason="not_possible", final=True, hint=NEEDS_EXTRA[1]) from fault
+
+    return open_sender

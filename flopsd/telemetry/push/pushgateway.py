@@ -1,0 +1,40 @@
+"""Prometheus Pushgateway, with prometheus-client's own push."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from prometheus_client.exposition import push_to_gateway
+
+from flopsd.settings.push_targets import Target
+from flopsd.telemetry.push.http import Http
+from flopsd.telemetry.push.pages import Parsed, registry_of
+
+
+class Gateway:
+    """A gateway keeps one state a group, without a time: only the newest page is worth pushing."""
+
+    keeps = 1
+
+    def __init__(self, target: Target, http: Http) -> None:
+        self._target, self._http = target, http
+
+    def encode(self, parsed: Parsed) -> Parsed:
+        return parsed
+
+    def send(self, parsed: Parsed, seconds: float) -> None:
+        """Replace what the gateway holds of this run and node. Raises PushError."""
+
+        def handler(
+            url: str, method: str, timeout: float | None, headers: Sequence[tuple[str, str]], data: bytes
+        ) -> Callable[[], None]:
+            return lambda: self._http.request(method, url, dict(headers), data, timeout or seconds)
+
+        push_to_gateway(
+            self._target.url,
+            job=self._target.job,
+            registry=registry_of(parsed),
+            grouping_key={"instance": parsed.instance, "run_id": parsed.run_id, "node": parsed.node},
+            timeout=seconds,
+            handler=handler,
+        )

@@ -1,0 +1,89 @@
+"""Where the facts of a run are to be had: in a state folder (daemon running or not), or from a daemon's address."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flopsd.core.ledger.history import History, extend
+from flopsd.core.ledger.statement import figures_of
+from flopsd.errors import FlopsdError, JournalError
+from flopsd.journal.framing import GENESIS
+from flopsd.journal.journal import newest_pending, read_live
+from flopsd.journal.state_dir import StateDir
+from flopsd.settings.data_files import Tables
+from flopsd.settings.platform import default_state_dir
+from flopsd.telemetry.status import SCHEMA, facts_in
+
+_TIMEOUT_SECONDS = 5
+_MAX_BYTES = 4 << 20
+
+
+def from_state_dir(
+    folder: str | None, environment: Mapping[str, str], peaks_file: str | None = None, policy_files: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Facts of the run in a state folder. Raises JournalError where there is none."""
+    state = StateDir(Path(folder) if folder else default_state_dir(environment))
+    if not state.journal.is_file():
+        raise JournalError(f"there is no journal in {state.path}", hint="give --state-dir the folder of `flopsd run`")
+    history, head = History(), GENESIS
+    for line in read_live(state.journal):
+        extend(history, line.record())
+        head = line.head
+    if not history.incarnations:
+        raise JournalError(f"the journal in {state.path} holds no whole record yet")
+    tables = Tables(peaks_file, policy_files)
+    table = tables.peaks(str(history.incarnations[-1].begin["peaks_sha256"]))
+    before = figures_of(history, table), history.incarnations[-1].last_ns
+    pending = newest_pending(state.pending, head)
+    if pending is not None:
+        extend(history, pending)
+    return facts_in(history, before, table, tables.policies(history.policy_sha256), held=state.is_held())
+
+
+def from_url(url: str) -> dict[str, Any]:
+    """The same from a running daemon, with what only it knows. A user and a password may stand in the address."""
+    address, headers = _without_password(url.rstrip("/") + "/api/status")
+    shown = address.removesuffix("/api/status")
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(address, headers=headers), timeout=_TIMEOUT_SECONDS
+        ) as answer:
+            told = json.loads(answer.read(_MAX_BYTES))
+    except (OSError, ValueError, http.client.HTTPException) as fault:
+        why = fault.reason if type(fault) is urllib.error.URLError else fault
+        told = why.strerror if isinstance(why, OSError) and why.strerror else why
+        raise FlopsdError(f"cannot read {shown}: {told}", hint=_hint(fault)) from fault
+    if not isinstance(told, dict) or told.get("schema") != SCHEMA:
+        raise FlopsdError(f"{shown} is not this version's flopsd", hint="use the daemon's own version of flopsd")
+    return told
+
+
+def _without_password(url: str) -> tuple[str, dict[str, str]]:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise FlopsdError("--url is not an http or https address", hint="such as http://127.0.0.1:10188")
+    login, at, place = parts.netloc.rpartition("@")
+    bare = urllib.parse.urlunsplit(parts._replace(netloc=place))
+    if not at:
+        return bare, {}
+    user, _, password = login.partition(":")
+    plain = f"{urllib.parse.unquote(user)}:{urllib.parse.unquote(password)}".encode()
+    return bare, {"Authorization": "Basic " + base64.b64encode(plain).decode("ascii")}
+
+
+def _hint(fault: Exception) -> str:
+    cause = fault.reason if isinstance(fault, urllib.error.URLError) else fault
+    if isinstance(fault, urllib.error.HTTPError) and fault.code == 401:
+        return "it asks for a password: https://USER:PASSWORD@HOST:PORT"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return "name the authority that signed its certificate: SSL_CERT_FILE=ca.crt flopsd status …"
+    return "is the daemon running, and is this its --listen address?"

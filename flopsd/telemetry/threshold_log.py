@@ -1,0 +1,54 @@
+"""Tells in the log, once for each step, how near a run has come to a threshold that applies to it."""
+
+from __future__ import annotations
+
+import logging
+
+from flopsd.core.policy.evaluate import Finding, State
+from flopsd.core.rounding import Towards
+from flopsd.report.ledger_text import share_text
+from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.telemetry.snapshot import Snapshot
+
+log = logging.getLogger("flopsd")
+STEPS_PPM = (500_000, 800_000, 950_000)
+LOOK_SECONDS = 60
+
+
+class ThresholdWatch:
+    """Looks once a minute. What is told is what is certain (`low`) or measured, never an upper bound."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._next_ns = clock, clock.boottime_ns()
+        self._told: dict[tuple[str, str], int] = {}
+
+    def each_tick(self, snapshot: Snapshot) -> None:
+        now_ns = self._clock.boottime_ns()
+        if now_ns < self._next_ns:
+            return
+        self._next_ns = now_ns + LOOK_SECONDS * NS_PER_S
+        for finding in snapshot.findings(snapshot.meaning()):
+            if finding.state is not None and finding.applies is not False:
+                self._look(finding)
+
+    def _look(self, finding: Finding) -> None:
+        low, measured, _ = finding.share_ppm
+        seen = max(low or 0, measured or 0)
+        passed = len(STEPS_PPM) + 1 if finding.state is State.ABOVE else sum(seen >= step for step in STEPS_PPM)
+        key = (finding.policy, finding.rule.id)
+        if passed <= self._told.get(key, 0):
+            return
+        self._told[key] = passed
+        name, source = finding.rule.id, finding.rule.citation
+        if finding.state is State.ABOVE:
+            consequence = " ".join(finding.rule.consequence.split())
+            log.warning("ABOVE THE THRESHOLD of %s (%s): %s", name, source, consequence)
+            return
+        known = "measured" if seen == measured else "certain"
+        log.warning(
+            "%s of the threshold of %s (%s) is %s; `flopsd status` tells when it would be crossed",
+            share_text(seen, Towards.DOWN),
+            name,
+            source,
+            known,
+        )

@@ -1,0 +1,206 @@
+"""Laws of merging: sums in any order and grouping, and that a claim made twice at once never passes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.architecture import Bounds
+from flopsd.core.ledger.child_entry import sort_key
+from flopsd.core.ledger.completeness import RollCall
+from flopsd.core.ledger.devices import seconds
+from flopsd.core.ledger.merged_statement import MergeFacts, Merging
+from flopsd.core.ledger.overlap import DEVICE, Claim, Claimed, refuse_double
+from flopsd.core.ledger.sums import COVERAGE_TIMES, TIMES, Sums, sums_told
+from flopsd.core.model import Figures
+from flopsd.core.policy.architecture_sums import Counted, counted_told
+from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
+from flopsd.core.values import nanoseconds, whole_number
+from flopsd.errors import LedgerError
+
+flop = st.integers(0, 10**26)
+durations = st.integers(0, 10**18)
+figures = st.builds(Figures, flop, st.none() | flop, st.none() | flop)
+bounds = st.builds(Bounds, flop, flop, flop)
+names = st.sampled_from(["activity", "cycles", "gap", "utilization"])
+
+
+@st.composite
+def sums(draw: st.DrawFn) -> Sums:
+    return Sums(
+        draw(figures),
+        draw(st.dictionaries(names, figures)),
+        frozenset(draw(st.sets(st.sampled_from(["one way", "another way"])))),
+        draw(st.none() | st.integers(0, 10**15)),
+        {name: draw(durations) for name in (*TIMES, *COVERAGE_TIMES)},
+        draw(st.dictionaries(st.sampled_from(["starting", "driver_error"]), durations)),
+        draw(st.dictionaries(st.sampled_from(["train", "evaluate", "undeclared"]), figures)),
+        Guidelines(draw(figures), draw(figures)),
+        draw(st.none() | st.builds(Counted, bounds, bounds, flop)),
+        draw(st.integers(0, 2)),
+    )
+
+
+@given(sums(), sums(), sums())
+def test_sums_are_the_same_in_any_order_and_grouping(a: Sums, b: Sums, c: Sums) -> None:
+    assert (a + b).for_ledger() == (b + a).for_ledger()
+    assert ((a + b) + c).for_ledger() == (a + (b + c)).for_ledger()
+    assert (a + Sums()).for_ledger() == a.for_ledger()
+
+
+@given(sums())
+def test_a_sum_is_told_and_read_back_exactly(a: Sums) -> None:
+    told = sums_told(a.for_ledger())
+    assert replace(told, counted=a.counted, uncounted=a.uncounted) == a
+    known = a.counted if not a.uncounted else None  # not every ledger has that basis: then the sum has none
+    assert (told.counted, told.uncounted) == (known, int(known is None))
+    assert sums_told(a.for_ledger(whole=False)).executed.high_flop is None
+
+
+@given(bounds, flop)
+def test_an_architecture_basis_is_never_below_zero(given_bounds: Bounds, amount: int) -> None:
+    told = Counted(given_bounds, given_bounds, 1).for_ledger()
+    for where in (told, told["executed"]):
+        before, where["low"] = where["low"], str(-amount - 1)
+        with pytest.raises(ValueError, match="is not a count"):
+            counted_told(told)
+        where["low"] = before
+
+
+@given(sums(), sums())
+def test_what_is_unknown_of_one_is_unknown_or_left_out_of_both(a: Sums, b: Sums) -> None:
+    both = (a + b).executed
+    assert (both.high_flop is None) == (a.executed.high_flop is None or b.executed.high_flop is None)
+    assert (both.measured_flop is None) == (a.executed.measured_flop is None and b.executed.measured_flop is None)
+    assert ((a + b).energy_mj is None) == (a.energy_mj is None and b.energy_mj is None)
+
+
+counted = st.builds(Guidelines, figures, figures) | st.just(NOTHING_COUNTED)
+
+
+@given(counted, counted, counted)
+def test_what_counts_adds_up_in_any_order_and_grouping_and_nothing_counts_nothing(
+    a: Guidelines, b: Guidelines, c: Guidelines
+) -> None:
+    assert a + b == b + a
+    assert (a + b) + c == a + (b + c)
+    assert a + NOTHING_COUNTED == a == NOTHING_COUNTED + a
+
+
+@given(counted, counted)
+def test_a_ledger_that_may_count_and_has_no_measured_figure_leaves_the_sum_none(a: Guidelines, b: Guidelines) -> None:
+    both = (a + b).updates
+    parts = (a.updates, b.updates)
+    if any(part.measured_flop is None and part.high_flop != 0 for part in parts):
+        assert both.measured_flop is None
+    else:
+        known = [part.measured_flop for part in parts if part.measured_flop is not None]
+        assert both.measured_flop == (sum(known) if known else None)
+
+
+@given(st.integers(0, 10**20))
+def test_seconds_are_read_back_exactly_and_never_below_zero(ns: int) -> None:
+    assert nanoseconds(seconds(ns)) == ns
+    with pytest.raises(ValueError, match="is not an amount"):
+        nanoseconds(seconds(-ns - 1))
+
+
+@given(st.integers(0, 10**20))
+def test_only_a_time_on_a_clock_may_lie_below_zero(amount: int) -> None:
+    assert whole_number(str(amount)) == whole_number(str(amount), signed=True) == amount
+    assert whole_number(str(-amount), signed=True) == -amount
+    for text in (str(-amount - 1), f"0{amount}", f"{amount}\n", f"+{amount}", "-0", ""):
+        with pytest.raises(ValueError, match="is not a count"):
+            whole_number(text)
+
+
+@st.composite
+def claims(draw: st.DrawFn) -> Claim:
+    begin = draw(st.integers(0, 50))
+    return Claim(
+        DEVICE, draw(st.sampled_from("ab")), draw(st.sampled_from(["x", "y"])), begin, begin + draw(st.integers(0, 20)),
+        draw(st.integers(-5, 5)),
+    )  # fmt: skip
+
+
+@given(st.lists(st.tuples(claims(), st.integers(0, 3)), max_size=8))
+def test_a_double_claim_is_found_exactly_when_there_is_one(given_claims: list[tuple[Claim, int]]) -> None:
+    double = any(
+        one.key == other.key and mine != its and one.overlaps(other)
+        for one, mine in given_claims
+        for other, its in given_claims
+    )
+    ordered = sorted(given_claims, key=lambda pair: pair[0].key)
+    try:
+        refuse_double(Claimed(claim, child, str(child)) for claim, child in ordered)
+    except LedgerError:
+        assert double
+    else:
+        assert not double
+
+
+@given(claims(), claims())
+def test_overlap_is_mutual(one: Claim, other: Claim) -> None:
+    assert one.overlaps(other) == other.overlaps(one)
+
+
+def entry(rank: int, attempt: str, told: Sums) -> dict[str, Any]:
+    period = {
+        "incarnation": 1,
+        "attempt": attempt,
+        "bootId": "b",
+        "beginNs": "0",
+        "endNs": "1",
+        "wallOffsetNs": "0",
+    }
+    sha256 = f"{rank}{attempt}".ljust(64, "0")
+    return {
+        "name": f"n{rank}/{sha256[:16]}", "sha256": sha256, "kind": "node", "keyids": ["0" * 64], "run": "r",
+        "node": f"n{rank}", "rank": rank, "instanceType": None, "replay": False, "flopsdVersions": ["1"],
+        "peakTableSha256": ["1" * 64], "begunAt": "a", "lastRecordAt": "b", "periods": [period], "deviceTimes": [], "ended": True,
+        "declared": {"method": None, "base": None},
+        **told.for_ledger(),
+    }  # fmt: skip
+
+
+jobs = st.lists(
+    st.tuples(st.integers(0, 5), st.sampled_from("01"), sums()), min_size=1, max_size=8, unique_by=lambda j: j[:2]
+)
+
+
+@given(jobs, st.randoms())
+def test_a_job_is_the_sum_of_its_children_however_they_came(job: list[tuple[int, str, Sums]], random: Any) -> None:
+    shuffled = list(job)
+    random.shuffle(shuffled)
+    told = []
+    for order in (job, shuffled):
+        merging = Merging(MergeFacts("job", {"id": "r"}, (), None, None, "1", "now"))
+        entries = sorted((entry(*child) for child in order), key=sort_key)
+        nodes = [merging.add(one, one["name"]) for one in entries]
+        told.append(merging.predicate([*nodes, merging.last_node()], entries))
+    assert told[0] == told[1]
+    assert told[0]["totals"]["executed"]["low"] == str(sum(child[2].executed.low_flop for child in job))
+    listed = [node for node in told[0]["nodes"] if node is not None]
+    assert sum(int(node["executed"]["low"]) for node in listed) == sum(child[2].executed.low_flop for child in job)
+    assert [node["rank"] for node in listed] == sorted({child[0] for child in job})
+    assert told[0]["totals"]["executed"]["high"] is None  # nobody said how many nodes there were
+
+
+@given(st.integers(1, 6), st.sets(st.tuples(st.integers(0, 5), st.sampled_from("01")), min_size=1))
+def test_a_job_is_whole_exactly_when_every_node_has_every_attempt(size: int, seen: set[tuple[int, str]]) -> None:
+    seen = {(rank % size, attempt) for rank, attempt in seen}
+    roll = RollCall([f"n{rank}" for rank in range(size)], None)
+    for rank, attempt in seen:
+        roll.answer(entry(rank, attempt, Sums()), "x")
+    attempts = {attempt for _, attempt in seen}
+    whole = len(seen) == size * len(attempts)
+    assert roll.result().complete is whole
+    assert bool(roll.result().missing) is not whole
+    rank, attempt = min(seen)
+    roll.answer({**entry(rank, attempt, Sums()), "ended": False}, "x")
+    assert roll.result().complete is (None if whole else False)
+    assert roll.result().missing[-1].startswith(f"rank {rank} (n{rank}): no end in ledger")

@@ -1,0 +1,340 @@
+"""The laws of the meter and of the figures that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.account import grew_from
+from flopsd.core.figures import gap_ceiling_flop, rows, sum_figures, total
+from flopsd.core.ledger.devices import energy_joules, energy_uncounted, seconds
+from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
+from flopsd.core.meter import (
+    CLOCK_TOLERANCE_PPM,
+    COUNTER_REFRESH_NS,
+    advance,
+    max_counted_flop,
+    max_sm_cycles,
+    new_gaps,
+)
+from flopsd.core.model import (
+    Active,
+    ChipLimits,
+    Counted,
+    Evidence,
+    Gap,
+    GapReason,
+    Growth,
+    Limits,
+    Pipe,
+    Precision,
+    Reading,
+    Tally,
+    Totals,
+)
+from tests.support.strategies import LIMITS, rating, readings, run, sequences, table
+
+
+@given(sequences)
+def test_time_is_conserved(sequence: list[Reading]) -> None:
+    tally = run(sequence)
+    assert tally.total_observed_ns + tally.total_gap_ns == tally.watermark_ns - tally.begin_ns
+
+
+@given(sequences, readings())
+def test_every_field_only_grows(sequence: list[Reading], reading: Reading) -> None:
+    before = run(sequence)
+    assert grew_from(before, advance(before, reading, LIMITS))
+
+
+@given(sequences, st.data())
+def test_replaying_any_prefix_changes_nothing(sequence: list[Reading], data: st.DataObject) -> None:
+    tally = run(sequence)
+    prefix = sequence[: data.draw(st.integers(0, len(sequence)))]
+    assert run(prefix, tally) == tally
+
+
+@given(st.integers(2, 10**10), st.data())
+def test_splitting_a_reading_changes_no_total(duration_ns: int, data: st.DataObject) -> None:
+    cut_ns = data.draw(st.integers(1, duration_ns - 1))
+    first = data.draw(st.integers(0, max_sm_cycles(LIMITS, cut_ns) - 1))
+    second = data.draw(st.integers(0, max_sm_cycles(LIMITS, duration_ns - cut_ns) - 1))
+
+    def reading(begin_ns: int, end_ns: int, cycles: int) -> Reading:
+        return Reading("GPU-0", begin_ns, end_ns, Active(Evidence.CYCLES, {Pipe.TENSOR_HMMA: cycles}))
+
+    whole = run([reading(0, duration_ns, first + second)])
+    parts = run([reading(0, cut_ns, first), reading(cut_ns, duration_ns, second)])
+    assert whole == parts
+    assert total(whole, rating(), table()) == total(parts, rating(), table())
+
+
+@given(sequences)
+def test_no_pipe_is_active_beyond_what_the_device_has(sequence: list[Reading]) -> None:
+    tally = run(sequence)
+    for (evidence, _), cycles in tally.active_sm_cycles.items():
+        covered_ns = tally.observed_ns[evidence]
+        if evidence is Evidence.CYCLES:  # running counters tell of gaps too, and are as late as the driver reads them
+            covered_ns += tally.recovered_ns + len(sequence) * COUNTER_REFRESH_NS
+        most = max_sm_cycles(LIMITS, covered_ns)
+        assert cycles <= most + most * CLOCK_TOLERANCE_PPM // 1_000_000 + len(sequence)
+
+
+@given(st.integers(1, 10**12), st.sampled_from(list(Pipe)), st.sampled_from([Evidence.ACTIVITY, Evidence.CYCLES]))
+def test_an_impossible_reading_becomes_a_gap(duration_ns: int, pipe: Pipe, evidence: Evidence) -> None:
+    too_many = max_sm_cycles(LIMITS, 2 * duration_ns) + 2
+    tally = run([Reading("GPU-0", 0, duration_ns, Active(evidence, {pipe: too_many}))])
+    assert tally.gap_ns == {GapReason.OUT_OF_RANGE: tally.span_ns}
+    assert not tally.active_sm_cycles
+
+
+@given(sequences)
+def test_of_a_device_without_a_row_nothing_is_counted(sequence: list[Reading]) -> None:
+    tally = run(sequence, limits=None)
+    assert tally.total_observed_ns == 0
+    assert tally.total_gap_ns == tally.span_ns
+
+
+@given(sequences)
+def test_gap_intervals_add_up_to_the_gap_totals(sequence: list[Reading]) -> None:
+    tally, listed = Tally(0, 0), dict[GapReason, int]()
+    for reading in sequence:
+        after = advance(tally, reading, LIMITS)
+        position = tally.watermark_ns
+        for begin_ns, end_ns, reason in new_gaps(tally, after, reading):
+            assert position <= begin_ns < end_ns <= after.watermark_ns
+            position = end_ns
+            listed[reason] = listed.get(reason, 0) + end_ns - begin_ns
+        tally = after
+    assert listed == dict(tally.gap_ns)
+
+
+@given(sequences, st.sampled_from([None, Precision((("bf16", 1_000_000),), "config"),
+                                   Precision((("bf16", 900_000), ("fp8", 100_000)), "config")]))  # fmt: skip
+def test_low_measured_high_are_ordered_and_rows_add_up(sequence: list[Reading], precision: Precision | None) -> None:
+    tally = run(sequence)
+    figures = total(tally, rating(precision), table())
+    assert figures.high_flop is not None
+    assert 0 <= figures.low_flop <= figures.high_flop
+    if figures.measured_flop is not None:
+        assert figures.low_flop <= figures.measured_flop <= figures.high_flop
+    summed = sum_figures(row.figures for row in rows(tally, rating(precision), table()))
+    assert (summed.low_flop, summed.high_flop) == (figures.low_flop, figures.high_flop)
+    estimating = any(e in tally.observed_ns for e in (Evidence.ACTIVITY, Evidence.CYCLES, Evidence.COUNT))
+    assert (figures.measured_flop is not None) == estimating
+
+
+@given(st.integers(0, 10**15))
+def test_a_gaps_ceiling_is_peak_times_time(gap_ns: int) -> None:
+    flop_per_cycle = 8192 + 128 + 256 + 512  # fastest tensor format, FP64, FP32, FP16 at once
+    exact = Fraction(gap_ns * 132 * 1980 * flop_per_cycle, 1000)
+    ceiling = gap_ceiling_flop(gap_ns, rating(), table())
+    assert ceiling is not None
+    assert 0 <= ceiling - exact < 1
+
+
+@given(sequences)
+def test_a_tally_survives_its_record(sequence: list[Reading]) -> None:
+    tally = run(sequence)
+    assert tally_from_record(tally_record(0, tally), tally.begin_ns) == tally
+
+
+@given(sequences)
+def test_no_more_time_is_recovered_than_was_missed(sequence: list[Reading]) -> None:
+    tally = run(sequence)
+    assert 0 <= tally.recovered_ns <= tally.total_gap_ns
+    assert tally.unknown_ns == tally.total_gap_ns - tally.elsewhere_ns - tally.recovered_ns
+
+
+GROWTH = st.lists(
+    st.tuples(st.integers(1, 3_000_000_000), st.integers(0, 1000), st.integers(0, 1000), st.sampled_from(["read", "lost", "fault", "death"])),
+    min_size=2, max_size=20,
+)  # fmt: skip
+
+
+@given(GROWTH)
+def test_running_counters_lose_nothing_whatever_is_missed(steps: list[tuple[int, int, int, str]]) -> None:
+    """Steps of (duration, tensor and HMMA activity in permille, what became of the reading at its end)."""
+    now_ns, tensor, hmma = 0, 0, 0
+    tally = advance(
+        Tally(0, 0),
+        Reading("GPU-0", 0, 1, Gap(GapReason.STARTING), {}, Totals("o", 0, {Pipe.TENSOR: 0, Pipe.TENSOR_HMMA: 0})),
+        LIMITS,
+    )
+    counted: dict[Pipe, int] = {}
+    gaps = recovered = 0
+    for duration_ns, any_permille, hmma_permille, fate in [*steps, (1, 0, 0, "read")]:
+        begin_ns, now_ns = max(1, now_ns), max(1, now_ns) + duration_ns
+        possible = max_sm_cycles(LIMITS, duration_ns)
+        hmma += possible * min(any_permille, hmma_permille) // 1000
+        tensor += max(possible * any_permille // 1000, possible * min(any_permille, hmma_permille) // 1000)
+        totals = Totals("o", 10**12 + now_ns, {Pipe.TENSOR: tensor, Pipe.TENSOR_HMMA: hmma})
+        if fate == "read":
+            tally = advance(tally, Reading("GPU-0", begin_ns, now_ns, Growth(), {}, totals), LIMITS)
+        elif fate == "fault":
+            tally = advance(tally, Reading("GPU-0", begin_ns, now_ns, Gap(GapReason.DRIVER_TIMEOUT)), LIMITS)
+        elif fate == "death":  # the next incarnation goes on where the journal ends
+            for (_, pipe), cycles in tally.active_sm_cycles.items():
+                counted[pipe] = counted.get(pipe, 0) + cycles
+            gaps, recovered = gaps + tally.total_gap_ns, recovered + tally.recovered_ns
+            start = tally_from_record(tally_record(0, tally), tally.begin_ns)
+            tally = Tally(start.watermark_ns, start.watermark_ns, totals=start.totals, totals_ns=start.totals_ns)
+    for (_, pipe), cycles in tally.active_sm_cycles.items():
+        counted[pipe] = counted.get(pipe, 0) + cycles
+    assert counted.get(Pipe.TENSOR_HMMA, 0) == hmma
+    assert counted.get(Pipe.TENSOR, 0) == tensor - hmma
+    assert (
+        gaps + tally.total_gap_ns == recovered + tally.recovered_ns + 1
+    )  # all but the moment before the first reading
+
+
+def test_totals_are_not_counted_twice_after_percentages() -> None:
+    first = Totals("o", 10, {Pipe.TENSOR_HMMA: 5})
+    tally = run([Reading("GPU-0", 0, 10, Gap(GapReason.STARTING), {}, first)])
+    tally = run([Reading("GPU-0", 10, 20, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 100}))], tally)
+    assert tally.totals is None
+    tally = run([Reading("GPU-0", 20, 30, Growth(), {}, Totals("o", 300, {Pipe.TENSOR_HMMA: 200}))], tally)
+    assert sum(tally.active_sm_cycles.values()) == 100
+    assert tally.gap_ns[GapReason.UNREAD] == 10
+
+
+def test_counters_of_another_origin_or_after_a_reset_are_never_subtracted() -> None:
+    def at(begin_ns: int, totals: Totals, energy_mj: int) -> Reading:
+        return Reading("GPU-0", begin_ns, begin_ns + 10, Growth(), {"energy_mj": energy_mj}, totals)
+
+    tally = run([at(0, Totals("average", 10, {Pipe.FP32: 5}), 100), at(10, Totals("sum", 1000, {Pipe.FP32: 900}), 110)])
+    assert not tally.active_sm_cycles
+    tally = run([at(20, Totals("sum", 2000, {Pipe.FP32: 1900}), 7)], tally)  # the energy says: the driver was reloaded
+    assert tally.gap_ns[GapReason.COUNTER_FELL] == 10
+    assert run([at(30, Totals("sum", 2001, {Pipe.FP32: 1901}), 8)], tally).active_sm_cycles == {
+        (Evidence.CYCLES, Pipe.FP32): 1
+    }
+
+
+def test_a_pipe_that_was_not_read_raises_only_the_upper_figure() -> None:
+    seen = run([Reading("GPU-0", 0, 10**9, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**9}))])
+    blind = run([Reading("GPU-0", 0, 10**9, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**9}, {}, (Pipe.FP32,)))])
+    one, other = total(seen, rating(), table()), total(blind, rating(), table())
+    assert (one.low_flop, one.measured_flop) == (other.low_flop, other.measured_flop)
+    assert one.high_flop is not None
+    assert other.high_flop == one.high_flop + max_sm_cycles(LIMITS, 10**9) * 256
+
+
+def test_energy_counts_across_a_gap_and_not_across_a_reset() -> None:
+    def at(begin_ns: int, end_ns: int, energy_mj: int) -> Reading:
+        return Reading("GPU-0", begin_ns, end_ns, Gap(GapReason.DAEMON_DOWN), {"energy_mj": energy_mj})
+
+    tally = run([at(0, 1, 500)])
+    assert tally.energy_mj is None  # where counting begins
+    tally = run([at(1, 2, 900)], tally)
+    assert (tally.energy_mj, tally.energy_ns) == (400, 1)
+    tally = run([at(2, 4, 100)], tally)  # the driver was reloaded
+    assert (tally.energy_mj, tally.energy_ns) == (400, 1)
+    tally = run([at(4, 8, 150)], tally)
+    assert (tally.energy_mj, tally.energy_ns) == (450, 5)
+    tally = run([Reading("GPU-0", 8, 16, Gap(GapReason.DEVICE_LOST)), at(20, 32, 250)], tally)
+    assert (tally.energy_mj, tally.energy_ns) == (550, 29)
+
+
+HOUR_NS = 3600 * 10**9
+BUSY = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1000})
+
+
+@pytest.mark.parametrize(
+    ("told", "joules", "uncounted_hours"),
+    [
+        ([(BUSY, 5_000_000), (BUSY, None), (BUSY, None)], None, 3),  # read once: nothing is known
+        ([(BUSY, 0), (BUSY, 7000), (BUSY, None)], "7.000", 2),
+        ([(BUSY, 0), (BUSY, 7000), (Gap(GapReason.DEVICE_LOST), None)], "7.000", 2),
+        ([(BUSY, 0), (Gap(GapReason.DEVICE_LOST), None), (BUSY, 7000)], "7.000", 1),  # it ran through the gap
+        ([(BUSY, 9000), (BUSY, 100), (BUSY, 7100)], "7.000", 2),  # reset: what it lost is not known
+        ([(BUSY, 0), (Gap(GapReason.NOT_OURS), None), (BUSY, 900_000), (BUSY, 907_000)], "7.000", 2),
+        ([(BUSY, 0), (Gap(GapReason.IN_SLICES), 900_000), (BUSY, 907_000)], "7.000", 1),
+    ],
+)
+def test_the_time_whose_energy_no_counter_told_is_named(
+    told: list[tuple[Active | Gap, int | None]], joules: str | None, uncounted_hours: int
+) -> None:
+    tally = run(
+        [
+            Reading("GPU-0", at * HOUR_NS, (at + 1) * HOUR_NS, work, {} if energy is None else {"energy_mj": energy})
+            for at, (work, energy) in enumerate(told)
+        ]
+    )
+    assert (energy_joules([tally]), energy_uncounted([tally])) == (joules, seconds(uncounted_hours * HOUR_NS))
+
+
+@given(sequences)
+def test_energy_is_never_of_more_time_than_was_the_jobs(sequence: list[Reading]) -> None:
+    tally = run(sequence)
+    assert 0 <= tally.energy_ns <= tally.job_ns
+    assert (tally.energy_ns == 0) == (tally.energy_mj is None)
+
+
+def test_a_tally_without_any_counter_has_no_energy_rather_than_zero() -> None:
+    assert run([Reading("GPU-0", 0, 10, Counted(5))]).energy_mj is None
+
+
+@pytest.mark.parametrize(("sub_pipes", "counted"), [(50, True), (60, True), (61, False)])
+def test_running_counters_whose_parts_outgrow_the_whole_count_nothing(sub_pipes: int, counted: bool) -> None:
+    def at(begin_ns: int, any_tensor: int, hmma: int, imma: int) -> Reading:
+        pipes = {Pipe.TENSOR: any_tensor, Pipe.TENSOR_HMMA: hmma, Pipe.TENSOR_IMMA: imma}
+        return Reading("GPU-0", begin_ns, begin_ns + 10, Growth(), {}, Totals("o", 20 * begin_ns, pipes))
+
+    tally = run([at(0, 7, 1, 2), at(10, 7 + 50, 1 + sub_pipes - 20, 2 + 20)])
+    assert sum(tally.active_sm_cycles.values()) == (sub_pipes if counted else 0)
+    assert tally.gap_ns.get(GapReason.CONTRADICTORY, 0) == (0 if counted else 10)
+    assert run([at(20, 70, 45, 25)], tally).total_observed_ns > tally.total_observed_ns  # it goes on from there
+
+
+CHIP = ChipLimits(10**12)
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 100), st.integers(0, 200), st.booleans()), max_size=20),
+    st.sampled_from([CHIP, LIMITS]),
+)
+def test_no_more_is_counted_than_the_device_can_do(
+    steps: list[tuple[int, int, bool]], limits: ChipLimits | Limits
+) -> None:
+    """Steps of (seconds, FLOP in hundredths of what a minute can hold, whether it was another's)."""
+    tally, minute = Tally(0, 0), max_counted_flop(limits, 0)
+    assert minute is not None
+    for seconds_, share, others in steps:
+        end_ns = tally.watermark_ns + seconds_ * 10**9
+        work = Gap(GapReason.NOT_OURS) if others else Counted(minute * share // 100)
+        tally = advance(tally, Reading("NC", tally.watermark_ns, end_ns, work), limits)
+        most = max_counted_flop(limits, tally.job_ns)
+        assert most is not None
+        assert tally.counted_flop <= most
+
+
+def test_one_long_execution_is_counted_whole_and_the_next_is_not_given_its_time_again() -> None:
+    tally = Tally(0, 0)
+    for second in range(100):
+        reading = Reading("NC", second * 10**9, (second + 1) * 10**9, Counted(50 * 10**12))
+        tally = advance(tally, reading, CHIP)
+    assert tally.counted_flop == 150 * 10**12  # of 160 that 100 s and one execution of 60 s can hold
+    assert tally.gap_ns == {GapReason.OUT_OF_RANGE: 97 * 10**9}
+
+
+def test_where_no_peak_tells_what_can_be_counted_nothing_is() -> None:
+    reading = Reading("GPU-0", 0, 10**9, Counted(5))
+    assert advance(Tally(0, 0), reading, Limits(132, 1980)).gap_ns == {GapReason.UNKNOWN_DEVICE: 10**9}
+    assert advance(Tally(0, 0), reading, LIMITS).counted_flop == 5
+    assert advance(Tally(0, 0), replace(reading, work=Counted(10**18)), LIMITS).gap_ns == {
+        GapReason.OUT_OF_RANGE: 10**9
+    }
+
+
+def test_a_mapping_that_a_source_fills_anew_is_not_the_tallys() -> None:
+    mapping = {Pipe.TENSOR_HMMA: 100}
+    first = Reading("GPU-0", 0, 10**9, Gap(GapReason.STARTING), totals=Totals("boot", 1000, mapping))
+    tally = run([first])
+    mapping[Pipe.TENSOR_HMMA] = 700
+    tally = run([Reading("GPU-0", 10**9, 2 * 10**9, Growth(), totals=Totals("boot", 2000, mapping))], tally)
+    assert tally.active_sm_cycles == {(Evidence.CYCLES, Pipe.TENSOR_HMMA): 600}

@@ -1,0 +1,196 @@
+"""Laws of phases: they divide what was counted, and lose and add nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.account import grew_from
+from flopsd.core.declarations import Method, Recomputation
+from flopsd.core.figures import by_phase, rows, sum_figures, total
+from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
+from flopsd.core.meter import advance
+from flopsd.core.model import UNDECLARED_PHASE, Active, Evidence, Figures, Growth, Pipe, Precision, Reading, Tally
+from flopsd.core.phases import NOBODY, InForce, bucket, remainder, split_bucket
+from flopsd.core.policy.guidelines import guidelines, required_share
+from tests.support.strategies import LIMITS, rating, readings, run, table
+
+phases = st.sampled_from(
+    ["undeclared", "train", "train@bf16", "train@bf16:0.9,fp8:0.1", "evaluate", "generate", "other"]
+)
+in_forces = st.builds(InForce, phases, st.integers(-1, 80).map(lambda n: n * 100_000_000))
+told = st.lists(st.tuples(readings(), in_forces), max_size=12)
+
+
+def fold(sequence: list[tuple[Reading, InForce]]) -> list[Tally]:
+    tallies = [Tally(0, 0)]
+    for reading, in_force in sequence:
+        tallies.append(advance(tallies[-1], reading, LIMITS, in_force))
+    return tallies
+
+
+@given(told)
+def test_phases_change_nothing_of_the_whole(sequence: list[tuple[Reading, InForce]]) -> None:
+    with_phases = fold(sequence)[-1]
+    without = run([reading for reading, _ in sequence])
+    assert replace(with_phases, phases={}) == without
+    one, other = total(with_phases, rating(), table()), total(without, rating(), table())
+    assert one.high_flop is not None
+    assert other.high_flop is not None
+    assert one.high_flop >= other.measured_flop if other.measured_flop is not None else True
+
+
+@given(told)
+def test_shares_add_up_to_the_whole_time_conserved_in_each(sequence: list[tuple[Reading, InForce]]) -> None:
+    tally = fold(sequence)[-1]
+    left = remainder(tally)
+    parts = [*tally.phases.values(), left]
+    assert sum(part.span_ns for part in parts) == tally.span_ns
+    for part in parts:
+        assert part.total_observed_ns + part.total_gap_ns == part.span_ns
+    for key, cycles in tally.active_sm_cycles.items():
+        assert sum(part.active_sm_cycles.get(key, 0) for part in parts) == cycles
+    assert sum(part.counted_flop for part in parts) == tally.counted_flop
+    energies = [part.energy_mj for part in parts if part.energy_mj is not None]
+    assert sum(energies) == (tally.energy_mj or 0)
+    assert sum(part.energy_ns for part in parts) == tally.energy_ns
+
+
+def test_energy_that_a_counter_tells_of_time_before_the_phase_is_not_the_phases() -> None:
+    half = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**6})
+    tally, train = Tally(0, 0), InForce("train", 20)
+    for begin_ns, energy_mj, in_force in ((0, 100, NOBODY), (10, None, NOBODY), (20, 180, train), (30, 187, train)):
+        counters = {} if energy_mj is None else {"energy_mj": energy_mj}
+        tally = advance(tally, Reading("GPU-0", begin_ns, begin_ns + 10, half, counters), LIMITS, in_force)
+    share = tally.phases["train"]
+    assert (share.energy_mj, share.energy_ns, share.span_ns) == (7, 10, 20)
+    assert (tally.energy_mj, tally.energy_ns) == (87, 30)
+
+
+@given(told)
+def test_shares_only_grow_and_survive_their_record(sequence: list[tuple[Reading, InForce]]) -> None:
+    tallies = fold(sequence)
+    for before, after in pairwise(tallies):
+        assert before == after or grew_from(before, after)
+    assert tally_from_record(tally_record(0, tallies[-1]), 0) == tallies[-1]
+
+
+@given(readings(), st.integers(0, 10**10), st.integers(1, 10**10))
+def test_a_reading_that_began_before_the_phase_is_nobodys(reading: Reading, start_ns: int, late_ns: int) -> None:
+    begin = Tally(start_ns, start_ns)
+    after = advance(begin, reading, LIMITS, InForce("train", start_ns + late_ns))
+    assert not after.phases
+    at_once = advance(begin, reading, LIMITS, InForce("train", start_ns))
+    assert bool(at_once.phases) == (at_once != begin)
+
+
+@given(readings(), st.integers(1, 10**9))
+def test_what_counters_tell_of_a_hole_is_the_phases_only_if_it_held_all_along(reading: Reading, hole_ns: int) -> None:
+    if reading.totals is None:
+        return
+    known = Tally(0, hole_ns, gap_ns={}, totals=reading.totals, totals_ns=0)
+    growing = replace(reading, work=Growth(), end_ns=hole_ns + reading.end_ns)
+    assert not advance(known, growing, LIMITS, InForce("train", 1)).phases
+    assert advance(known, growing, LIMITS, InForce("train", 0)).phases
+
+
+@given(told, st.sampled_from([None, Precision((("bf16", 1_000_000),), "config")]))
+def test_rows_of_phases_are_disjoint_and_ordered(
+    sequence: list[tuple[Reading, InForce]], precision: Precision | None
+) -> None:
+    tally = fold(sequence)[-1]
+    found = rows(tally, rating(precision), table())
+    figures = total(tally, rating(precision), table())
+    summed = sum_figures(row.figures for row in found)
+    assert (summed.low_flop, summed.high_flop) == (figures.low_flop, figures.high_flop)
+    parts = by_phase(tally, found)
+    assert sum_figures(parts.values()).measured_flop == figures.measured_flop
+    assert {row.phase for row in found} <= {"undeclared", "train", "evaluate", "generate", "other"}
+    if figures.measured_flop is not None:
+        assert figures.high_flop is not None
+        assert figures.low_flop <= figures.measured_flop <= figures.high_flop
+
+
+def test_a_process_that_names_its_format_is_taken_at_its_word_for_its_phase_only() -> None:
+    half = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**9})
+    tally = Tally(0, 0)
+    for second, in_force in enumerate((NOBODY, InForce("train@fp8", 0))):
+        reading = Reading("GPU-0", second * 10**9, (second + 1) * 10**9, half)
+        tally = advance(tally, reading, LIMITS, in_force)
+    parts = by_phase(tally, rows(tally, rating(), table()))
+    assert parts["undeclared"].measured_flop == 10**9 * 4096  # dense BF16
+    assert parts["train"].measured_flop == 10**9 * 8192
+    labels = {(row.phase, row.precision, row.declared_by) for row in rows(tally, rating(), table())}
+    assert labels == {("train", "fp8", "process"), ("undeclared", "undeclared", None)}
+    config = rating(Precision((("bf16", 1_000_000),), "config"))  # settings have the last word
+    assert by_phase(tally, rows(tally, config, table()))["train"].measured_flop == 10**9 * 4096
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["train", "evaluate", "generate", "other", UNDECLARED_PHASE]),
+        st.tuples(st.integers(0, 10**25), st.integers(0, 10**25), st.integers(0, 10**25), st.booleans(), st.booleans()),
+    ),
+    st.none() | st.sampled_from(list(Method)),
+    st.none() | st.sampled_from(list(Recomputation)),
+)
+def test_the_guidelines_basis_never_says_more_than_is_known(
+    told: dict[str, tuple[int, int, int, bool, bool]], method: Method | None, recomputation: Recomputation | None
+) -> None:
+    executed = {}
+    for phase, (one, two, three, is_measured, bounded) in told.items():
+        low, measured, high = sorted((one, two, three))
+        executed[phase] = Figures(
+            low if is_measured else 0, measured if is_measured else None, high if bounded else None
+        )
+    found = guidelines(executed, required_share(method, recomputation))
+    for figures in (found.updates, found.cumulative):
+        assert figures.high_flop is None or figures.low_flop <= figures.high_flop
+        if figures.measured_flop is not None:
+            assert figures.low_flop <= figures.measured_flop
+            assert figures.high_flop is None or figures.measured_flop <= figures.high_flop
+    counted = sum_figures(figures for phase, figures in executed.items() if phase != "evaluate")
+    if counted.high_flop is not None:
+        assert found.updates.high_flop is not None
+        assert found.updates.high_flop <= counted.high_flop
+    if "train" not in executed:
+        assert (found.updates.low_flop, found.updates.measured_flop) == (0, None)
+    if recomputation in (None, Recomputation.SELECTIVE):
+        assert found.updates.measured_flop is None
+    beside = sum(executed[p].measured_flop or 0 for p in ("other", UNDECLARED_PHASE) if p in executed)
+    for figures in (found.updates, found.cumulative):
+        if figures.measured_flop is not None:
+            assert beside * 10 <= figures.measured_flop * 3, "else the point could be far too low"
+
+
+def test_what_may_count_and_is_large_leaves_no_measured_figure() -> None:
+    share, known = required_share(None, Recomputation.NONE), Figures(90, 100, 110)
+
+    def points(**by_phase: Figures) -> tuple[int | None, int | None]:
+        found = guidelines(by_phase, share)
+        return found.updates.measured_flop, found.cumulative.measured_flop
+
+    assert points(train=known, undeclared=Figures(29, 30, 31)) == (100, 100), "within the margin of an estimate"
+    assert points(train=known, undeclared=Figures(29, 31, 31)) == (None, None)
+    assert points(train=known, undeclared=Figures(0, 16, 16), other=Figures(0, 15, 15)) == (None, None), "together"
+    assert points(train=known, evaluate=Figures(999, 999, 999)) == (100, 100), "it does not count"
+    assert points(train=known, generate=Figures(8, 10, 12), undeclared=Figures(0, 32, 40)) == (None, 110)
+    assert points(generate=known, undeclared=Figures(0, 31, 40)) == (None, None)
+    assert points(undeclared=known) == (None, None)
+    assert points(train=known, generate=Figures(0, None, 5)) == (100, None), "generated, and nobody measured how much"
+    assert points(train=known, generate=Figures(0, None, None)) == (100, None)
+    assert points(train=known, generate=Figures(0, None, 0)) == (100, 100)
+
+
+def test_buckets_are_read_back() -> None:
+    mix = Precision((("bf16", 900_000), ("fp8", 100_000)), "process")
+    for phase, precision in (("train", None), ("evaluate", mix), ("generate", Precision((("fp8", 10**6),), "process"))):
+        assert split_bucket(bucket(phase, precision)) == (phase, precision)
+    for bad in ("undeclared", "rest", "train@bf16:0.5", "train@", "train@bf16:0.50,fp8:0.5", "@bf16"):
+        with pytest.raises(ValueError, match="bucket|Phase|float|expected|shares"):
+            split_bucket(bad)
+    assert NOBODY.bucket == UNDECLARED_PHASE

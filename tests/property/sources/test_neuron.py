@@ -1,0 +1,143 @@
+"""Laws of the Neuron accounting: any line is read or refused, exact sums, order does not matter, gaps stay gaps."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.model import Counted, Gap, GapReason
+from flopsd.sources.neuron.document import DocumentError, parse, scrub
+from flopsd.sources.neuron.flop_per_chip import account, period_ends
+from flopsd.sources.validate import check_facts
+
+CHIPS, PER_CHIP = 3, 2
+cores = st.fixed_dictionaries(
+    {"effective_flops": st.integers(1, 10**15)}, optional={"neuroncore_utilization": st.floats(0, 100)}
+)
+groups = st.fixed_dictionaries(
+    {
+        "period": st.integers(1, 9 * 10**9).map(lambda ns: ns / 10**9),
+        "neuroncores_in_use": st.dictionaries(st.integers(0, CHIPS * PER_CHIP - 1).map(str), cores),
+        "error": st.just(""),
+    }
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+SHAPES = ("neuron_runtime_data", "report", "neuroncore_counters", "period", "error", "neuroncores_in_use", "0",
+          "effective_flops", "flops", "neuroncore_utilization", "neuron_hardware_info", "neuron_device_count",
+          "neuroncore_per_device_count", "system_data", "neuron_hw_counters", "pid")  # fmt: skip
+LIKELY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(SHAPES), inner, max_size=5),
+    max_leaves=40,
+)
+
+
+def line(*groups: dict[str, Any], **more: Any) -> bytes:
+    runtimes = [{"pid": pid, "error": "", "report": {"neuroncore_counters": group}} for pid, group in enumerate(groups)]
+    return json.dumps({"neuron_runtime_data": runtimes, **more}).encode()
+
+
+@given(JSON | LIKELY | LIKELY.map(lambda data: {"neuron_runtime_data": [{"report": {"neuroncore_counters": data}}]}))
+def test_any_json_is_a_document_that_can_be_accounted_or_is_refused(data: Any) -> None:
+    try:
+        document = parse(json.dumps(data).encode())
+    except DocumentError:
+        return
+    told = account(document, CHIPS, PER_CHIP, {})
+    assert len(told.work) == CHIPS
+    assert told.period_ns >= 0
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_refused_as_no_document(data: bytes) -> None:
+    with pytest.raises(DocumentError):
+        parse(data)
+
+
+@given(st.lists(groups, max_size=4), st.randoms())
+def test_flop_are_exact_sums_of_rate_times_period_in_any_order(found: list[dict[str, Any]], order: Any) -> None:
+    told = account(parse(line(*found)), CHIPS, PER_CHIP, {})
+    for chip in range(CHIPS):
+        true = sum(
+            (
+                core["effective_flops"] * Fraction(str(group["period"]))
+                for group in found
+                for index, core in group["neuroncores_in_use"].items()
+                if int(index) // PER_CHIP == chip
+            ),
+            Fraction(0),
+        )
+        work = told.work[chip]
+        assert isinstance(work, Counted)
+        assert abs(work.flop - true) <= Fraction(1, 2)
+    order.shuffle(found)
+    assert account(parse(line(*found)), CHIPS, PER_CHIP, {}).work == told.work
+
+
+@given(st.lists(groups, min_size=1, max_size=3), st.sampled_from(["error", "period", "neuroncores_in_use"]))
+def test_one_unreadable_runtime_makes_every_chip_a_gap(found: list[dict[str, Any]], broken: str) -> None:
+    found[0] = {**found[0], broken: "?"}
+    assert set(account(parse(line(*found)), CHIPS, PER_CHIP, {}).work) == {Gap(GapReason.DRIVER_ERROR)}
+
+
+def test_the_first_rate_field_that_is_there_is_taken_and_zero_is_one() -> None:
+    both = {"period": 1, "neuroncores_in_use": {"0": {"flops": 5, "effective_flops": 0}, "1": {"flops": 7}}}
+    document = parse(line(both))
+    assert document.rate_field == "effective_flops"
+    assert account(document, 1, 2, {}).work == [Counted(7)]
+
+
+def test_a_new_runtimes_short_first_period_leaves_no_hole_beside_an_older_one() -> None:
+    group = {"neuroncores_in_use": {"0": {"effective_flops": 1}}}
+    document = parse(line({**group, "period": 1.0}, {**group, "period": 0.25}))
+    assert account(document, 1, 1, {"0/": frozenset({0})}).period_ns == 10**9
+    assert account(document, 1, 1, {"0/": frozenset({0}), "1/": frozenset()}).period_ns == 250_000_000
+
+
+SECOND = parse(line({"period": 1, "neuroncores_in_use": {}}))
+
+
+def test_lines_that_came_all_at_once_are_set_a_period_apart() -> None:
+    s = 10**9
+    assert period_ends([(9 * s, SECOND), (9 * s, SECOND), (9 * s, SECOND)], {}) == [7 * s, 8 * s, 9 * s]
+    assert period_ends([(9 * s, SECOND), (9 * s, None), (9 * s, SECOND)], {}) == [8 * s, 8 * s, 9 * s]
+    assert period_ends([(6 * s, SECOND), (7 * s, SECOND), (9 * s, SECOND)], {}) == [6 * s, 7 * s, 9 * s]
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**11), st.sampled_from([SECOND, None])), max_size=8))
+def test_a_period_ends_no_later_than_its_line_came_and_lines_keep_their_order(found: list[tuple[int, Any]]) -> None:
+    came = sorted(found, key=lambda item: item[0])
+    ends = period_ends(came, {})
+    assert ends == sorted(ends)
+    assert all(end_ns <= at_ns for end_ns, (at_ns, _) in zip(ends, came, strict=True))
+    assert not came or ends[-1] == came[-1][0]
+
+
+def test_a_runtime_that_was_never_seen_at_work_may_have_worked_anywhere() -> None:
+    work = account(parse(line()), 2, 1, {"1/": frozenset()}).work
+    assert work == [Gap(GapReason.UNREAD)] * 2
+    assert account(parse(line()), 2, 1, {"1/": frozenset({1})}).work == [Counted(0), Gap(GapReason.UNREAD)]
+
+
+def test_ids_of_machines_and_networks_are_scrubbed() -> None:
+    said = "on i-0011223344556677a (ami-0ceecbb0f30a902a6, subnet-112233ee): inf-2"
+    assert scrub(said) == "on (id) ((id), (id)): inf-2"
+
+
+@given(st.dictionaries(st.sampled_from(["neuron_device_type", "neuron_device_version", "neuron_device_memory_size"]),
+                       JSON | st.integers(10**20, 10**60) | st.just("\ud800")))  # fmt: skip
+def test_what_the_hardware_is_said_to_be_fits_the_ledger_or_is_left_out(hardware: dict[str, Any]) -> None:
+    line = json.dumps({"neuron_runtime_data": [], "neuron_hardware_info": hardware}).encode()
+    facts = parse(line).facts
+    check_facts(facts)
+    assert all(
+        facts.get(name) == value for name, value in hardware.items() if isinstance(value, str) and value.isascii()
+    )

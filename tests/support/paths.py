@@ -1,0 +1,12 @@
+"""Where things lie in the checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+ROOT = TESTS.parent
+VECTORS = TESTS / "vectors"
+SAMPLES = TESTS / "samples"
+GOLDEN = TESTS / "golden"
+SCHEMA = ROOT / "flopsd" / "core" / "ledger" / "schema" / "ledger-v1.schema.json"

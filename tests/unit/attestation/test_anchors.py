@@ -1,0 +1,371 @@
+"""Checkpoint lines that left the host, in every shape that logs come in, held against the journal."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.attestation.anchors import Anchored
+from flopsd.attestation.log_export import CHUNK, MAX_CHECKPOINT, MAX_EVENT, Passed, find_anchors
+from flopsd.attestation.seal import Sealed
+from flopsd.attestation.signing.keys import load_public
+from flopsd.attestation.verify import Verified, verify_ledger
+from flopsd.errors import NotVerifiedError
+from flopsd.report.ledger_text import verified_text
+from flopsd.system.clock import NS_PER_S
+from tests.support.process import flopsd
+from tests.support.runs import A100, CONTEXT, H100, Run
+
+NOISE = ["2026-11-25 step 10 loss=1.25", '{"level":"info","msg":"saved \\"x\\""}', '[INFO] épüché 5" pipe', "", "{"]
+INGESTED_MS = 1_764_079_200_000
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of two incarnations, the second after a reboot and at first without any device."""
+    folder = tmp_path_factory.mktemp("anchored")
+    run = Run(folder / "state")
+    run.meter(35)
+    run.kill()
+    run.clock.advance(4 * NS_PER_S)
+    run.context = replace(CONTEXT, boot_id="boot-2")
+    run.devices = ()
+    run.start()
+    run.meter(11)
+    run.devices = (A100,)
+    run.meter(12)
+    run.finish()
+    return run
+
+
+@pytest.fixture(scope="module")
+def sealed(run: Run) -> Sealed:
+    return run.seal(run.state.path.parent / "out" / "ledger.json")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "export.log"
+
+
+def hold(sealed: Sealed, *logs: Path) -> Verified:
+    return verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))], anchors=logs)
+
+
+def anchored(sealed: Sealed, *logs: Path) -> Anchored:
+    found = hold(sealed, *logs).anchored
+    assert found is not None
+    return found
+
+
+def events(lines: Sequence[str], **more: object) -> list[dict[str, Any]]:
+    return [
+        {"timestamp": INGESTED_MS + i * 1000, "message": line, "ingestionTime": INGESTED_MS + i * 1000 + 250, **more}
+        for i, line in enumerate(lines)
+    ]
+
+
+def mixed(lines: Sequence[str]) -> list[str]:
+    """The lines among output of a training job."""
+    return [text for i, line in enumerate(lines) for text in (NOISE[i % len(NOISE)], line)]
+
+
+TEXTS: dict[str, Callable[[list[str]], str]] = {
+    "bare": lambda lines: "\n".join(lines),
+    "crlf": lambda lines: "\r\n".join(lines) + "\r\n",
+    "bom": lambda lines: "\ufeff" + "\n".join(lines),
+    "s3-export": lambda lines: "\n".join(f"2026-11-25T14:00:{i % 60:02d}.000Z {line}" for i, line in enumerate(lines)),
+    "cri": lambda lines: "\n".join(f"2026-11-25T14:00:00.123456789Z stdout F {line}" for line in lines),
+    "compose": lambda lines: "\n".join(f"\x1b[36mtrainer-1  |\x1b[0m {line}\x1b[0m" for line in lines),
+    "docker": lambda lines: "\n".join(
+        json.dumps({"log": line + "\n", "stream": "stdout", "time": "2026-11-25T14:00:00.1Z"}) for line in lines
+    ),
+    "nested": lambda lines: "\n".join(json.dumps({"log": json.dumps({"m": json.dumps({"t": x})})}) for x in lines),
+    "one-line": lambda lines: " ".join(lines),
+}  # fmt: skip
+EXPORTS: dict[str, Callable[[list[str]], str]] = {
+    "get-log-events": lambda lines: json.dumps(
+        {"events": events(lines), "nextForwardToken": "f/1", "nextBackwardToken": "b/1"}, indent=4
+    ),
+    "filter-log-events": lambda lines: json.dumps(
+        {"events": events(lines, logStreamName="algo-1", eventId="1"), "searchedLogStreams": [{"a": []}]}
+    ),
+    "pages": lambda lines: "".join(json.dumps({"events": events([line]), "nextToken": "x"}) for line in lines),
+    "list-of-pages": lambda lines: json.dumps([{"events": events(lines[:9])}, {"events": events(lines[9:])}]),
+    "json-lines": lambda lines: "\n".join(json.dumps(event, sort_keys=True) for event in events(lines)),
+    "list": lambda lines: json.dumps(events(lines), indent=1),
+    "fluent-bit": lambda lines: json.dumps({"events": events([json.dumps({"log": line}) for line in lines])}),
+    "several-in-one": lambda lines: json.dumps({"events": events(["\n".join(lines)])}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+@pytest.mark.parametrize("shape", [*TEXTS, *EXPORTS])
+def test_every_shape_of_log_gives_every_checkpoint(
+    run: Run, sealed: Sealed, log: Path, shape: str, packed: bool
+) -> None:
+    lines = run.lines if shape == "one-line" else mixed(run.lines)
+    data = {**TEXTS, **EXPORTS}[shape](lines).encode()
+    log.write_bytes(gzip.compress(data[:500]) + gzip.compress(data[500:]) if packed else data)
+    found = anchored(sealed, log)
+    assert (found.anchors, found.lines, found.passed.unreadable) == (len(run.lines), len(run.lines), 0)
+    assert found.behind == 1  # the record of the regular end
+    assert (found.first.ingested_ms is not None) == (shape in EXPORTS)
+    if shape in ("s3-export", "cri"):
+        assert (found.first.line_time or "").startswith("2026-11-25T14:00:0")
+
+
+def test_what_powershell_redirects_is_read(run: Run, sealed: Sealed, log: Path) -> None:
+    log.write_bytes("\r\n".join(run.lines).encode("utf-16"))
+    assert anchored(sealed, log).anchors == len(run.lines)
+
+
+def test_the_first_and_last_are_told_with_the_log_services_times(run: Run, sealed: Sealed, log: Path) -> None:
+    log.write_text(EXPORTS["get-log-events"](run.lines[:4]))
+    verified = hold(sealed, log)
+    assert verified.anchored is not None
+    told = verified.anchored.for_json()
+    assert (told["first"]["ingestedAt"], told["last"]["ingestedAt"]) == (
+        "2025-11-25T14:00:00.250000Z",
+        "2025-11-25T14:00:03.250000Z",
+    )
+    assert told["first"]["lineTime"] == "2025-11-25T14:00:00.000000Z"
+    assert told["recordsBehind"] == verified.records - told["last"]["records"] > 1
+    text = verified_text(verified)
+    assert f"first: record {told['first']['records']}, taken by the log service at 2025-11-25T14:00:00.250000Z" in text
+    assert f"behind the last anchor nothing off this host holds {told['recordsBehind']} record" in text
+
+
+def test_how_late_the_lines_were_taken_is_told(run: Run, sealed: Sealed, log: Path) -> None:
+    """A journal that was made up afterwards and printed at once would show here."""
+    frames = {f["h"]: f["r"] for f in map(json.loads, sealed.journal.read_bytes().splitlines())}
+    told = events(run.lines)
+    for number, event in enumerate(told):
+        utc = frames[event["message"].split(" head=")[1].split(" ")[0]]["utc"]
+        event["ingestionTime"] = round(datetime.fromisoformat(utc.replace("Z", "+00:00")).timestamp() * 1000)
+        event["ingestionTime"] += 500 + 100 * number
+    log.write_text(json.dumps({"events": told}))
+    found = anchored(sealed, log)
+    assert found.lag_ms == (500, 400 + 100 * len(run.lines))
+    assert found.for_json()["ingestionLagSeconds"][0] == "0.500"
+
+
+def test_a_line_taken_twice_counts_from_its_first_ingestion(run: Run, sealed: Sealed, log: Path) -> None:
+    twice = events([run.lines[0]] * 3)
+    log.write_text(json.dumps({"events": [twice[1], twice[2], twice[0]]}))
+    found = anchored(sealed, log, log)
+    assert (found.lines, found.anchors, found.first.ingested_ms) == (6, 1, twice[0]["ingestionTime"])
+
+
+def changed(line: str, key: str, value: Callable[[str], str]) -> str:
+    before, _, rest = line.partition(f" {key}=")
+    old, space, after = rest.partition(" ")
+    return f"{before} {key}={value(old)}{space}{after}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("head", lambda h: ("0" if h[0] != "0" else "1") + h[1:], r"event 3 is not on the journal's chain: after record \d+ its head was [0-9a-f]{64}, the journal's is [0-9a-f]{64}"),
+        ("records", lambda n: str(int(n) + 1), "is not on the journal's chain"),
+        ("records", lambda _: "0", "is not on the journal's chain"),
+        ("records", lambda _: "999", r"event 3 is of record 999, the journal has \d+: it was cut, or replaced by an older one"),
+        ("bytes", lambda n: str(int(n) + 1), "was altered: record"),
+        ("low_flop", lambda n: str(int(n) - 1), r"event 3 told low \d+, .* the journal up to record \d+ says low \d+"),
+        ("measured_flop", lambda _: "unknown", "measured unknown"),
+        ("high_flop", lambda n: n + "0", "told low"),
+        ("incarnation", lambda _: "2", "in incarnation 2, the journal"),
+    ],
+)  # fmt: skip
+def test_a_line_that_is_not_the_journals_is_no_anchor(
+    run: Run, sealed: Sealed, log: Path, key: str, value: Callable[[str], str], reason: str
+) -> None:
+    lines = [*run.lines[:2], changed(run.lines[2], key, value), *run.lines[3:]]
+    log.write_text(EXPORTS["get-log-events"](lines))
+    with pytest.raises(NotVerifiedError, match=reason):
+        hold(sealed, log)
+
+
+def test_two_lines_that_contradict_each_other_are_refused(run: Run, sealed: Sealed, log: Path) -> None:
+    log.write_text(f"{run.lines[0]}\n{changed(run.lines[0], 'low_flop', lambda n: n + '1')}\n")
+    with pytest.raises(NotVerifiedError, match=r"line 2 and export.log line 1 say different things of record"):
+        hold(sealed, log)
+
+
+def test_a_second_smaller_journal_under_the_same_names_is_found(run: Run, tmp_path: Path) -> None:
+    """The key's holder meters for show, seals that, and cannot take back what the first daemon printed."""
+    show = Run(tmp_path / "show")
+    show.clock.advance(NS_PER_S)
+    show.meter(3)
+    show.finish()
+    other = show.seal(tmp_path / "ledger.json")
+    hold(other)
+    (tmp_path / "log").write_text("\n".join(run.lines[:1]))
+    with pytest.raises(NotVerifiedError, match="the journal has|not on the journal's chain"):
+        hold(other, tmp_path / "log")
+
+
+def test_an_older_journal_sealed_again_is_found(run: Run, sealed: Sealed, tmp_path: Path) -> None:
+    from flopsd.attestation.seal import seal_journal
+
+    lines = sealed.journal.read_bytes().splitlines(keepends=True)
+    (tmp_path / "older.jsonl").write_bytes(b"".join(lines[:5]))
+    older = seal_journal(
+        tmp_path / "older.jsonl", str(run.state.path / "flopsd-key.pem"), tmp_path / "l.json", run.clock
+    )
+    hold(older)
+    (tmp_path / "log").write_text("\n".join(run.lines))
+    with pytest.raises(NotVerifiedError, match="the journal has 5: it was cut, or replaced by an older one"):
+        hold(older, tmp_path / "log")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no checkpoint line of run 'run-1' on node 'node-0' is in export.log"),
+        ("flopsd-checkpoint run=run-2 node=node-0 incarnation=1 records=1 head=\x1b[2J", r"1 of others, such as 'flopsd-checkpoint run=run-2 .*\\x1b"),
+        ("flopsd-checkpoint run=run-1 node=node-01 incarnation=1 records=1", "1 of others"),
+        ("flopsd-checkpoint run=run-1 node=node-0 incarnation=1 records=12", "1 of its lines there are torn"),
+        ('{"events":[{"message":"x","ingestionTime":1}', "begins as JSON and is not all JSON: a list is cut"),
+        ('{"events":[{"message":"x","ingestionTime":1}]} then text', "it goes on with something else"),
+        ('{"events":[{"message":"x","ingestionTime":1,"ingestionTime":2}]}', "names one of its members twice"),
+        ('{"ingestionTime":1,"ingestionTime":2}', "names one of its members twice"),
+        ('{"ingestionTime" 1:2}{"ingestionTime":1}', "an object is cut"),
+        ('[{"events":[' + "[" * 100_000, "nested too deeply"),
+        ('{"events":[{"message":"' + "x" * (MAX_EVENT + CHUNK), "Unterminated string"),
+        ('{"events":[]' + "," * 9, "an object is cut"),
+    ],
+)  # fmt: skip
+def test_a_log_without_a_usable_line_is_refused_with_the_reason(
+    sealed: Sealed, log: Path, text: str, reason: str
+) -> None:
+    log.write_text(text)
+    with pytest.raises(NotVerifiedError, match=reason):
+        hold(sealed, log)
+
+
+def test_an_unreadable_log_is_refused(run: Run, sealed: Sealed, log: Path) -> None:
+    with pytest.raises(NotVerifiedError, match="cannot read the log .*No such file"):
+        hold(sealed, log)
+    packed = gzip.compress("\n".join(mixed(run.lines)).encode())
+    for broken in (packed[:-9], packed[:40] + bytes([packed[40] ^ 1]) + packed[41:]):
+        log.write_bytes(broken)
+        with pytest.raises(NotVerifiedError, match="cannot read the log"):
+            hold(sealed, log)
+
+
+@pytest.mark.parametrize("key", ["records", "bytes", "head", "low_flop", "measured_flop", "high_flop"])
+def test_no_torn_line_is_taken_for_a_whole_one(run: Run, sealed: Sealed, log: Path, key: str) -> None:
+    """Cut anywhere in or behind a value, a line tells a shorter number, which is none."""
+    whole, line = run.lines[1], run.lines[0]
+    begin = line.index(f" {key}=")
+    end = line.index(" ", begin + 1)
+    for cut in range(begin, end + 1):
+        log.write_text(f"{line[:cut]}\n{whole}\n")
+        found = anchored(sealed, log)
+        assert (found.anchors, found.passed.unreadable) == (1, 1)
+
+
+def test_spellings_that_only_a_lenient_reader_takes_are_no_anchors(run: Run, sealed: Sealed, log: Path) -> None:
+    spelt = [
+        changed(run.lines[0], "records", lambda n: f"0{n}"),
+        changed(run.lines[0], "records", lambda n: f"{n} records={n}"),
+        changed(run.lines[0], "head", str.upper),
+        changed(run.lines[0], "low_flop", lambda _: "unknown"),
+        changed(run.lines[0], "low_flop", lambda n: "1" * 41 + n),
+        changed(run.lines[0], "bytes", lambda n: f"+{n}"),
+        changed(run.lines[0], "bytes", lambda _: "٣"),
+    ]
+    log.write_text("\n".join([*spelt, run.lines[1]]))
+    found = anchored(sealed, log)
+    assert (found.anchors, found.passed.unreadable) == (1, len(spelt))
+
+
+def test_a_message_cannot_forge_its_ingestion_time(run: Run, sealed: Sealed, log: Path) -> None:
+    forged = run.lines[0] + '","ingestionTime":1000,"x":"'
+    log.write_text(json.dumps({"events": events([forged])}))
+    assert anchored(sealed, log).first.ingested_ms == INGESTED_MS + 250
+    log.write_text("x\n" + json.dumps({"events": events([forged])}))  # not an export: no times at all
+    assert anchored(sealed, log).first.ingested_ms is None
+
+
+@pytest.mark.parametrize("length", [1, 100, MAX_CHECKPOINT - 1, MAX_CHECKPOINT, CHUNK - 400, CHUNK, 3 * CHUNK + 17])
+def test_lines_of_any_length_are_searched_whole(run: Run, log: Path, length: int) -> None:
+    """A checkpoint anywhere in a line, wherever the pieces end that the file is read in; lines are counted right."""
+    rng = random.Random(length)
+    text, lines, expected = "", 1, []
+    for line in run.lines:
+        filler = "x" * rng.randrange(length)
+        lines += 1
+        text += f"\n{filler}{line} {filler}"
+        expected.append(f"export.log line {lines}")
+    log.write_text(text)
+    passed = Passed()
+    found = list(find_anchors(log, "run-1", "node-0", passed))
+    assert [anchor.where for anchor in found] == expected
+    assert (passed.unreadable, passed.others) == (0, 0)
+
+
+def test_a_big_log_is_read_in_little_memory(run: Run, log: Path) -> None:
+    import tracemalloc
+
+    noise = ("step loss=1.0 " * 5000 + "\n") * 10
+    with gzip.open(log, "wt", compresslevel=1) as file:
+        for _ in range(90):
+            file.write(noise)
+        file.write("\n".join(run.lines))
+    peaks = []
+    for packed in (log, log.with_name("export.json")):
+        if packed.suffix == ".json":
+            with packed.open("w") as file:
+                file.write('{"events":[')
+                for _ in range(60):
+                    file.write(json.dumps({"message": noise, "ingestionTime": 1}) + ",")
+                file.write(json.dumps(events(run.lines))[1:] + "}")
+        tracemalloc.start()
+        assert len(list(find_anchors(packed, "run-1", "node-0", Passed()))) == len(run.lines)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    print(f"peak while reading 63 MB of text and 42 MB of JSON: {[f'{peak / 1e6:.1f} MB' for peak in peaks]}")
+    assert max(peaks) < 24e6
+
+
+def test_what_only_earlier_incarnations_saw_is_told_in_checkpoint_lines(run: Run, sealed: Sealed, log: Path) -> None:
+    """Behind a reboot, before any device is seen again, the run's figures are those of the incarnation before."""
+    without = next(line for line in run.lines if " incarnation=2 " in line)
+    assert " measured_flop=unknown" not in without
+    assert H100.uid not in {device.uid for device in run.devices}
+    log.write_text(without)
+    assert anchored(sealed, log).anchors == 1
+
+
+def test_the_verb_takes_logs_and_gives_facts_and_exit_codes(run: Run, sealed: Sealed, tmp_path: Path) -> None:
+    verb = ("verify", str(sealed.ledger), "--key", str(sealed.public_key))
+    (tmp_path / "a.log").write_text("\n".join(run.lines[:2]))
+    (tmp_path / "b.json").write_text(EXPORTS["get-log-events"](run.lines[2:]))
+    logs = ("--anchors", str(tmp_path / "a.log"), "--anchors", str(tmp_path / "b.json"))
+    good = flopsd(*verb, *logs, "--json")
+    assert good.returncode == 0
+    told = json.loads(good.stdout)["anchors"]
+    assert (told["anchors"], told["first"]["where"], told["first"]["ingestedAt"]) == (
+        len(run.lines),
+        "a.log line 1",
+        None,
+    )
+    assert json.loads(flopsd(*verb, "--json").stdout)["anchors"] is None
+    (tmp_path / "a.log").write_text("flopsd-checkpoint run=\x1b[2Jx node=y\n")
+    bad = flopsd(*verb, "--anchors", str(tmp_path / "a.log"))
+    assert bad.returncode == 3
+    assert bad.stdout.startswith(
+        "NOT VERIFIED: no checkpoint line of run 'run-1' on node 'node-0' is in a.log; 1 of others"
+    )
+    assert "\x1b" not in bad.stdout + bad.stderr
+    assert "hint: give the log that the daemon's output went to" in bad.stderr

@@ -1,0 +1,186 @@
+"""A second signature: only on what was verified, and without changing one byte of what is signed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.attestation.countersign import countersign
+from flopsd.attestation.seal import Sealed
+from flopsd.attestation.signing.keys import load_public
+from flopsd.attestation.signing.pem import PemKey, make_pem
+from flopsd.attestation.verify import Verified, verify_ledger
+from flopsd.core.envelope import parse_envelope
+from flopsd.errors import LedgerError, NotVerifiedError
+from tests.support.process import flopsd
+from tests.support.runs import sealed_run
+
+
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    return sealed_run(tmp_path_factory.mktemp("once"))
+
+
+@pytest.fixture
+def sealed(once: Sealed, tmp_path: Path) -> Sealed:
+    for path in (once.ledger, once.journal, once.public_key):
+        shutil.copy(path, tmp_path)
+    ledger, journal, public_key = (tmp_path / p.name for p in (once.ledger, once.journal, once.public_key))
+    return Sealed(ledger, journal, public_key, once.figures, False)
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> PemKey:
+    key = make_pem(tmp_path / "second.pem", "p256")
+    (tmp_path / "second.pub").write_bytes(key.public_pem)
+    return key
+
+
+def verified(sealed: Sealed, *more: Path, threshold: int = 1) -> Verified:
+    keys = [load_public(str(file)) for file in (sealed.public_key, *more)]
+    return verify_ledger(sealed.ledger, keys, threshold=threshold)
+
+
+def edit(ledger: Path, **members: Any) -> None:
+    document = json.loads(ledger.read_bytes())
+    signature = members.pop("signature", {})
+    document.update(members)
+    document["signatures"][0].update(signature)
+    ledger.write_text(json.dumps(document))
+
+
+def test_two_parties_on_one_ledger(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
+    before = parse_envelope(sealed.ledger.read_bytes())
+    with pytest.raises(NotVerifiedError, match="1 of the given keys signed this ledger, 2 must have"):
+        verified(sealed, tmp_path / "second.pub", threshold=2)
+    done = countersign(verified(sealed), sealed.ledger, second)
+    assert (done.added, done.signatures, done.ledger) == (True, 2, sealed.ledger)
+    after = parse_envelope(sealed.ledger.read_bytes())
+    assert (after.payload, after.payload_type) == (before.payload, before.payload_type)
+    assert after.signatures[:1] == before.signatures
+    both = verified(sealed, tmp_path / "second.pub", threshold=2)
+    assert set(both.keyids) == {second.public.keyid, load_public(str(sealed.public_key)).keyid}
+    # The first signer's key twice, in two files, is still one of two.
+    shutil.copy(sealed.public_key, tmp_path / "copy.pub")
+    with pytest.raises(NotVerifiedError, match="1 of the given keys signed this ledger, 2 must have"):
+        verified(sealed, tmp_path / "copy.pub", threshold=2)
+
+
+def test_the_layout_is_that_of_sealing(sealed: Sealed, second: PemKey) -> None:
+    before = sealed.ledger.read_bytes()
+    countersign(verified(sealed), sealed.ledger, second)
+    document = json.loads(sealed.ledger.read_bytes())
+    del document["signatures"][1]
+    assert json.dumps(document, indent=1).encode() + b"\n" == before
+
+
+def test_signing_twice_changes_nothing(sealed: Sealed, second: PemKey) -> None:
+    countersign(verified(sealed), sealed.ledger, second)
+    before, inode = sealed.ledger.read_bytes(), sealed.ledger.stat().st_ino
+    again = countersign(verified(sealed), sealed.ledger, second)  # ECDSA would give another signature each time
+    assert (again.added, again.signatures) == (False, 2)
+    assert (sealed.ledger.read_bytes(), sealed.ledger.stat().st_ino) == (before, inode)
+
+
+def test_what_others_put_into_envelope_and_signatures_stays(sealed: Sealed, second: PemKey) -> None:
+    token = {"extension": {"kind": "rfc3161", "ext": {"token": "AAAA", "ü": [1, None, "\u2028"]}}, "keyid": ""}
+    edit(sealed.ledger, signature=token, note={"by": "archive"})
+    text = json.loads(sealed.ledger.read_bytes())
+    countersign(verified(sealed), sealed.ledger, second)
+    document = json.loads(sealed.ledger.read_bytes())
+    assert document["payload"] == text["payload"]
+    assert document["note"] == {"by": "archive"}
+    assert document["signatures"][0] == text["signatures"][0]
+    assert set(document["signatures"][1]) == {"keyid", "sig"}
+
+
+def test_a_url_safe_payload_stays_as_it_is_written(sealed: Sealed, second: PemKey) -> None:
+    standard = json.loads(sealed.ledger.read_bytes())["payload"]
+    edit(sealed.ledger, payload=standard.translate(str.maketrans("+/", "-_")))
+    text = json.loads(sealed.ledger.read_bytes())["payload"]
+    countersign(verified(sealed), sealed.ledger, second)
+    assert json.loads(sealed.ledger.read_bytes())["payload"] == text
+
+
+def test_another_file_than_the_verified_one_is_not_signed(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
+    grounds = verified(sealed)
+    other = sealed_run(tmp_path / "other", replay=True).ledger.read_bytes()
+    sealed.ledger.write_bytes(other)
+    with pytest.raises(NotVerifiedError, match="was changed after it was verified"):
+        countersign(grounds, sealed.ledger, second)
+    assert sealed.ledger.read_bytes() == other
+
+
+def test_a_full_envelope_takes_no_signature_that_verify_would_not_try(sealed: Sealed, second: PemKey) -> None:
+    document = json.loads(sealed.ledger.read_bytes())
+    document["signatures"] *= 64
+    sealed.ledger.write_text(json.dumps(document))
+    before, grounds = sealed.ledger.read_bytes(), verified(sealed)
+    with pytest.raises(NotVerifiedError, match="65 signatures"):
+        countersign(grounds, sealed.ledger, second)
+    assert sealed.ledger.read_bytes() == before
+
+
+def test_where_the_result_cannot_be_written_the_ledger_is_kept(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
+    before = sealed.ledger.read_bytes()
+    with pytest.raises(LedgerError, match="cannot write the ledger"):
+        countersign(verified(sealed), sealed.ledger, second, tmp_path / "missing" / "ledger.json")
+    assert sealed.ledger.read_bytes() == before
+
+
+def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
+    ledger, output, key = str(sealed.ledger), tmp_path / "both.json", str(second.path)
+    before = sealed.ledger.read_bytes()
+    trust = ("--trust", str(sealed.public_key))
+    for arguments, code, said in (
+        (("--key", key), 2, "the following arguments are required: --trust"),
+        (("--key", key, "--trust", str(tmp_path / "second.pub")), 3, "0 of the given keys signed this ledger"),
+        (("--key", key, *trust, "--threshold", "2"), 3, "1 of the given keys signed this ledger, 2 must have"),
+        (("--key", key, *trust, "--unverified"), 2, "unrecognized arguments: --unverified"),
+        (("--key", str(sealed.public_key), *trust), 1, "holds a public key, not a private key"),
+    ):
+        done = flopsd("countersign", ledger, *arguments)
+        assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    done = flopsd("countersign", ledger, "--key", key, *trust, "-o", str(output))
+    assert done.returncode == 0, done.stderr
+    assert sealed.ledger.read_bytes() == before
+    both = ("--key", str(sealed.public_key), "--key", str(tmp_path / "second.pub"), "--threshold", "2")
+    command = done.stdout.splitlines()[-1].replace("YOUR-PUBLIC-KEY", str(tmp_path / "second.pub"))
+    checked = flopsd(*shlex.split(command)[1:])  # as it told us to
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    done = flopsd("countersign", ledger, "--key", f"file:{key}", *trust, "--json")
+    assert json.loads(done.stdout) == {
+        "ledger": ledger, "added": True, "signatures": 2, "keyId": second.public.keyid,
+        "verifiedWith": [load_public(str(sealed.public_key)).keyid],
+    }  # fmt: skip
+    done = flopsd("countersign", ledger, "--key", key, *trust)
+    assert done.returncode == 0
+    assert "was already signed, and nothing was added, by the p256 key in the file" in done.stdout
+    assert flopsd("verify", ledger, *both).returncode == 0
+
+
+def test_a_ledger_that_does_not_recompute_is_not_signed(sealed: Sealed, second: PemKey) -> None:
+    sealed.journal.write_bytes(b"".join(sealed.journal.read_bytes().splitlines(keepends=True)[:-1]))
+    before = sealed.ledger.read_bytes()
+    done = flopsd("countersign", str(sealed.ledger), "--key", str(second.path), "--trust", str(sealed.public_key))
+    assert done.returncode == 3
+    assert "is cut: 11 records, 12 were sealed" in done.stderr
+    assert sealed.ledger.read_bytes() == before
+
+
+@pytest.mark.tool("openssl")
+def test_openssl_verifies_the_counter_signature(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
+    countersign(verified(sealed), sealed.ledger, second)
+    document = json.loads(sealed.ledger.read_bytes())
+    payload, kind = base64.b64decode(document["payload"]), document["payloadType"]
+    (tmp_path / "pae").write_bytes(f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload)
+    (tmp_path / "sig").write_bytes(base64.b64decode(document["signatures"][1]["sig"]))
+    openssl = ["openssl", "dgst", "-sha256", "-verify", "second.pub", "-signature", "sig", "pae"]
+    assert subprocess.run(openssl, cwd=tmp_path, capture_output=True, check=False).stdout == b"Verified OK\n"

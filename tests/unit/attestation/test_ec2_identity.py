@@ -1,0 +1,230 @@
+"""EC2 instance identity: what is collected from a metadata service, and that only a pinned key makes it count."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.attestation.evidence import ec2_identity
+from flopsd.attestation.evidence.deadline import Call
+from flopsd.attestation.evidence.item import Grounds, Scene, Verdict
+from flopsd.attestation.evidence.pkcs7 import signed_content
+from flopsd.attestation.evidence.trust import load_certificates
+from flopsd.core.ledger.history import History
+from flopsd.errors import EvidenceError
+from flopsd.system.clock import SystemClock
+from tests.support.authorities import IDENTITY, Metadata, serving
+
+DOCUMENT = (IDENTITY / "document.json").read_bytes()
+GENUINE, FORGED = ((IDENTITY / name).read_text() for name in ("genuine.p7", "forged.p7"))
+(PINNED,) = load_certificates(IDENTITY / "pinned_cert.pem")
+(ATTACKER,) = load_certificates(IDENTITY / "attacker_cert.pem")
+
+
+def grounds(*certificates: Any) -> Grounds:
+    return Grounds(History(), "00" * 32, certificates)
+
+
+def item(document: bytes = DOCUMENT, message: str = GENUINE) -> dict[str, str]:
+    return {"document": base64.b64encode(document).decode(), "rsa2048": message}
+
+
+def openssl(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_the_genuine_document_is_accepted_with_the_pinned_key() -> None:
+    assert signed_content(GENUINE, PINNED) == DOCUMENT
+    bare = "".join(line for line in GENUINE.splitlines() if "-----" not in line)  # as IMDS serves it
+    assert signed_content(bare, PINNED) == DOCUMENT
+
+
+def test_the_forged_document_is_rejected_though_it_brings_its_own_certificate() -> None:
+    with pytest.raises(EvidenceError, match="not of the pinned certificate's key"):
+        signed_content(FORGED, PINNED)
+    assert signed_content(FORGED, ATTACKER) == DOCUMENT  # it is well made: only the key is wrong
+
+
+@pytest.mark.tool("openssl")
+def test_the_command_that_aws_documents_accepts_the_forgery() -> None:
+    """So nobody should be told to use it as it stands."""
+    command = ("smime", "-verify", "-in", "forged.p7", "-inform", "PEM", "-certfile", "pinned_cert.pem", "-noverify")
+    fooled, strict = openssl(IDENTITY, *command), openssl(IDENTITY, *command, "-nointern")
+    print(f"openssl as documented: exit {fooled.returncode}, {fooled.stderr.strip()}; -nointern: {strict.returncode}")
+    assert (fooled.returncode, "Verification successful" in fooled.stderr) == (0, True)
+    assert strict.returncode != 0
+    assert openssl(IDENTITY, *(a.replace("forged", "genuine") for a in command), "-nointern").returncode == 0
+
+
+@pytest.fixture(scope="module")
+def signers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("signers")
+    shutil.copy(IDENTITY / "document.json", folder)
+    for name in "ab":
+        openssl(folder, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-days", "30",
+                "-keyout", f"{name}.key", "-out", f"{name}.pem")  # fmt: skip
+    return folder
+
+
+SIGN = (
+    "cms",
+    "-sign",
+    "-binary",
+    "-nodetach",
+    "-in",
+    "document.json",
+    "-outform",
+    "PEM",
+    "-signer",
+    "a.pem",
+    "-inkey",
+    "a.key",
+)
+
+
+@pytest.mark.tool("openssl")
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        (("-md", "sha256", "-nocerts"), None),
+        (("-md", "sha256"), None),
+        (("-md", "sha256", "-stream"), None),  # BER of indefinite length
+        (("-md", "sha512"), "its digest is not SHA-256"),
+        (("-md", "sha1"), "its digest is not SHA-256"),
+        (("-md", "sha256", "-noattr"), "AttributeError|message digest|TypeError"),
+        (("-md", "sha256", "-keyopt", "rsa_padding_mode:pss"), "rsassa_pss, not RSA with PKCS#1 v1.5"),
+        (("-md", "sha256", "-signer", "b.pem", "-inkey", "b.key"), "not exactly one signer"),
+    ],
+)  # fmt: skip
+def test_what_openssl_signs_is_read_as_the_rules_say(signers: Path, more: tuple[str, ...], fault: str | None) -> None:
+    message = openssl(signers, *SIGN, *more).stdout
+    (certificate,) = load_certificates(signers / "a.pem")
+    if "-stream" in more:
+        assert base64.b64decode(message.splitlines()[1])[:2] == b"\x30\x80"
+    if fault is None:
+        assert signed_content(message, certificate) == DOCUMENT
+        return
+    with pytest.raises(EvidenceError, match=fault):
+        signed_content(message, certificate)
+
+
+@given(st.data())
+def test_no_changed_message_passes_with_another_document(data: st.DataObject) -> None:
+    raw = bytearray(base64.b64decode("".join(GENUINE.splitlines()[1:-1])))
+    for _ in range(data.draw(st.integers(1, 3))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        assert signed_content(base64.b64encode(bytes(raw)).decode(), PINNED) == DOCUMENT
+    except EvidenceError:
+        pass
+
+
+@given(st.one_of(st.text(max_size=200), st.binary(max_size=200).map(lambda b: base64.b64encode(b).decode())))
+def test_no_bytes_make_anything_but_an_evidence_error(message: str) -> None:
+    with pytest.raises(EvidenceError):
+        signed_content(message, PINNED)
+
+
+def test_without_a_pinned_certificate_nothing_is_checked() -> None:
+    """None ships: whatever region a document claims, it never passes for checked."""
+    verdict, words = ec2_identity.check(item(), grounds())
+    assert verdict is Verdict.NOT_CHECKED
+    assert words.startswith("no pinned certificate for region us-east-1")
+    assert ec2_identity.check(item(message=FORGED), grounds())[0] is Verdict.NOT_CHECKED
+
+
+def test_a_pinned_certificate_decides() -> None:
+    verdict, words = ec2_identity.check(item(), grounds(ATTACKER, PINNED))
+    assert verdict is Verdict.HOLDS
+    assert words == "instance i-0abc, p5.48xlarge, account 123456789012, us-east-1, launched 2026-11-25T08:00:00Z"
+    # Whoever lacks the extra is told so, and never that it holds.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "asn1crypto", None)
+        assert ec2_identity.check(item(message=FORGED), grounds(PINNED)) == (
+            Verdict.NOT_CHECKED,
+            "this needs the extra: pip install 'flopsd[evidence]'",
+        )
+    for forged in (
+        item(message=FORGED),
+        item(DOCUMENT.replace(b"p5.48", b"p4d.2")),
+        item(message=""),
+        {"document": "!"},
+        {},
+    ):
+        with pytest.raises(EvidenceError):
+            ec2_identity.check(forged, grounds(PINNED))
+
+
+def test_certificates_are_found_by_region(tmp_path: Path) -> None:
+    for name, source in (
+        ("us-east-1_2026-11-25.pem", "pinned"),
+        ("us-east-1.pem", "attacker"),
+        ("us-east-2.pem", "pinned"),
+    ):
+        shutil.copy(IDENTITY / f"{source}_cert.pem", tmp_path / name)
+    assert set(ec2_identity.pinned("us-east-1", tmp_path)) == {ATTACKER, PINNED}
+    assert ec2_identity.pinned("us-east", tmp_path) == ec2_identity.pinned("../us-east-1", tmp_path) == ()
+    (tmp_path / "eu-west-1.pem").write_text("no certificate")
+    with pytest.raises(EvidenceError, match=r"eu-west-1.pem holds no X.509 certificate"):
+        ec2_identity.pinned("eu-west-1", tmp_path)
+
+
+def scene(root: Path, **variables: str) -> Scene:
+    return Scene(History(), "00" * 32, variables, root)
+
+
+def test_document_and_signature_are_fetched_with_a_session_token(tmp_path: Path) -> None:
+    service = Metadata()
+    with serving(service.answer) as url:
+        found = ec2_identity.collect(scene(tmp_path, AWS_EC2_METADATA_SERVICE_ENDPOINT=url + "/"))
+    assert found == item()
+    folder = "/latest/dynamic/instance-identity"
+    assert service.asked == [("PUT", "/latest/api/token"), ("GET", f"{folder}/document"), ("GET", f"{folder}/rsa2048")]
+    assert ec2_identity.check(found, grounds(PINNED))[0] is Verdict.HOLDS
+
+
+@pytest.mark.parametrize(
+    ("service", "reason"),
+    [
+        (Metadata(token_status=403), "api/token answers 403"),  # SageMaker's way of having none; version 1 is not tried
+        (Metadata(redirect="http://127.0.0.1:1/"), "document answers 302"),
+        (Metadata(document=b"x" * 100_000), "more than 16384 bytes"),
+        (Metadata(document=b"[]"), "names no instance"),
+        (Metadata(document=b"<html>"), "is not JSON"),
+    ],
+)
+def test_an_answer_that_is_none_is_an_absence_with_its_reason(service: Metadata, reason: str, tmp_path: Path) -> None:
+    with serving(service.answer) as url, pytest.raises(EvidenceError, match=reason):
+        ec2_identity.collect(scene(tmp_path, AWS_EC2_METADATA_SERVICE_ENDPOINT=url))
+
+
+def test_nobody_is_asked_where_there_is_no_ec2(tmp_path: Path) -> None:
+    with pytest.raises(EvidenceError, match="does not say that it is an EC2 instance"):
+        ec2_identity.collect(scene(tmp_path))
+    service = Metadata()
+    with serving(service.answer) as url, pytest.raises(EvidenceError, match="AWS_EC2_METADATA_DISABLED is set"):
+        ec2_identity.collect(scene(tmp_path, AWS_EC2_METADATA_SERVICE_ENDPOINT=url, AWS_EC2_METADATA_DISABLED="true"))
+    assert service.asked == []
+    with pytest.raises(EvidenceError, match="no http address"):
+        ec2_identity.collect(scene(tmp_path, AWS_EC2_METADATA_SERVICE_ENDPOINT="file:///etc/passwd"))
+
+
+def test_a_service_that_hangs_costs_its_deadline_and_no_more(tmp_path: Path) -> None:
+    service, clock = Metadata(hold=threading.Event()), SystemClock()
+    with serving(service.answer) as url:
+        asked = scene(tmp_path, AWS_EC2_METADATA_SERVICE_ENDPOINT=url)
+        begin_ns = clock.boottime_ns()
+        with pytest.raises(EvidenceError, match="does not answer: timed out"):
+            Call("imds", lambda: ec2_identity.collect(asked), ec2_identity.KIND.deadline_seconds, clock).result()
+        print(f"a hanging metadata service cost {(clock.boottime_ns() - begin_ns) / 1e9:.2f} s")
+        assert service.hold is not None
+        service.hold.set()

@@ -1,0 +1,275 @@
+"""Evidence in a ledger: what is recorded, what verify says of it, and that forged evidence is not verified."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flopsd
+from flopsd.attestation.evidence import collect, driver_library, package_digest, rfc3161, sagemaker_job
+from flopsd.attestation.evidence.check import findings
+from flopsd.attestation.evidence.deadline import Call
+from flopsd.attestation.evidence.item import Grounds, Scene, Verdict
+from flopsd.attestation.evidence.trust import Trust, load_trust
+from flopsd.attestation.seal import Sealed, seal_journal
+from flopsd.attestation.signing.dsse import sign
+from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
+from flopsd.attestation.verify import Verified, verify_ledger
+from flopsd.core.envelope import parse_envelope
+from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.statement import encode
+from flopsd.errors import ConfigError, EvidenceError, NotVerifiedError
+from flopsd.journal.journal import read_journal
+from flopsd.report.ledger_text import verified_text
+from flopsd.settings.evidence_kinds import KINDS, Wanted
+from flopsd.settings.load import load_settings
+from flopsd.sources.nvml.loaded_library import loaded_library
+from flopsd.system.clock import SystemClock
+from tests.support.authorities import IDENTITY, Metadata, serving
+from tests.support.runs import CONTEXT, Run
+
+AWS = load_trust([str(IDENTITY / "pinned_cert.pem")])
+
+
+def seal(folder: Path, wanted: Wanted | None) -> Sealed:
+    run = Run(folder / "state")
+    run.meter(3)
+    run.finish()
+    key, _ = ensure_key(None, run.state.path)
+    return seal_journal(run.state.journal, key, folder / "ledger.json", SystemClock(), None, wanted)
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    folder = tmp_path_factory.mktemp("evidence")
+    with serving(Metadata().answer) as url:
+        return seal(folder, Wanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": url}))
+
+
+def verified(sealed: Sealed, trust: Trust = AWS) -> Verified:
+    return verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))], trust=trust)
+
+
+def verdicts(sealed: Sealed, trust: Trust = AWS) -> dict[str, str]:
+    return {finding.type: finding.verdict.value for finding in verified(sealed, trust).evidence}
+
+
+def test_every_kind_stands_in_the_ledger_present_or_absent(sealed: Sealed) -> None:
+    items = {item["type"]: item for item in verified(sealed).statement["predicate"]["evidence"]}
+    assert tuple(items) == KINDS
+    assert [name for name, item in items.items() if item["state"] == "present"] == [
+        "ec2-instance-identity",
+        "flopsd-package",
+    ]
+    assert items["sagemaker-job-description"]["reason"] == "this is no SageMaker training job"
+    assert items["driver-library"]["reason"] == "no source of this journal read through NVIDIA's library"
+    assert (
+        items["nvidia-spdm"]["reason"].startswith("NVML cannot be used")
+        or "no GPU gives" in items["nvidia-spdm"]["reason"]
+    )
+    for item in items.values():
+        assert (item["data"] is None) == (item["state"] == "absent") == (item["reason"] is not None)
+        assert item["proves"]
+        assert item["limits"]
+
+
+def test_verify_says_of_each_piece_what_came_of_it(sealed: Sealed) -> None:
+    assert verdicts(sealed) == {
+        "ec2-instance-identity": "checked",
+        "nvidia-spdm": "absent",
+        "driver-library": "absent",
+        "flopsd-package": "checked",
+        "sagemaker-job-description": "absent",
+        "rfc3161": "absent",
+    }
+    assert verdicts(sealed, Trust())["ec2-instance-identity"] == "not checked"
+    text = verified_text(verified(sealed))
+    assert "  ec2-instance-identity: checked: instance i-0abc, p5.48xlarge" in text
+    assert "    limits: It carries no nonce" in text
+    assert "    claims: AWS signed" in verified_text(verified(sealed, Trust()))
+
+
+def test_what_is_switched_off_is_named_as_switched_off(tmp_path: Path) -> None:
+    items = verified(seal(tmp_path, Wanted(()))).statement["predicate"]["evidence"]
+    assert {item["reason"] for item in items} == {"switched off by the setting evidence"}
+    assert len(items) == len(KINDS)
+
+
+def test_a_collector_that_hangs_or_breaks_is_an_absence(tmp_path: Path) -> None:
+    service, clock = Metadata(hold=threading.Event()), SystemClock()
+    with serving(service.answer) as url:
+        begin_ns = clock.boottime_ns()
+        made = seal(tmp_path, Wanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": url}))
+        print(f"sealed in {(clock.boottime_ns() - begin_ns) / 1e9:.2f} s beside a metadata service that hangs")
+        assert service.hold is not None
+        service.hold.set()
+    assert verdicts(made)["ec2-instance-identity"] == "absent"
+    broken = Wanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://[::bad"})
+    items = collect.collect(broken, History(), "00" * 32, clock)
+    assert [item["state"] for item in items] == ["absent", "absent", "absent", "present", "absent"]
+    assert "does not answer: " in items[0]["reason"] or "ValueError" in items[0]["reason"]
+
+
+def test_what_does_not_answer_in_time_is_given_up() -> None:
+    never = threading.Event()
+    with pytest.raises(EvidenceError, match=r"no answer within 0.05 s"):
+        Call("hang", never.wait, 0.05, SystemClock()).result()
+    never.set()
+    with pytest.raises(EvidenceError, match="ZeroDivisionError"):
+        Call("break", lambda: 1 // 0, 5, SystemClock()).result()
+    assert Call("answer", lambda: "it", 5, SystemClock()).result() == "it"
+
+
+def test_all_deadlines_together_are_bounded() -> None:
+    """They run side by side, and the timestamp follows them: together within ten seconds."""
+    longest = max(module.KIND.deadline_seconds for module in collect.MODULES)
+    assert longest + rfc3161.KIND.deadline_seconds <= 10
+
+
+Edit = Callable[[list[dict[str, Any]]], object]
+OTHER = json.dumps({**json.loads((IDENTITY / "document.json").read_text()), "instanceType": "p4d.24xlarge"}).encode()
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda e: e[0]["data"].update(rsa2048=(IDENTITY / "forged.p7").read_text()), "ec2-instance-identity does not hold: its signature"),
+        (lambda e: e[0]["data"].update(document=base64.b64encode(OTHER).decode()), "AWS signed another document"),
+        (lambda e: e[0].update(data={}), "ec2-instance-identity does not hold: it has no text 'document'"),
+        (lambda e: e[2].update(state="present", reason=None, data={"libraries": []}), None),
+        (lambda e: e[2].update(state="present", reason=None, data={"libraries": [{"path": "/x", "sha256": None}]}), "the journal names other libraries"),
+        (lambda e: e[1].update(state="present", reason=None, data={"reports": []}), "nvidia-spdm does not hold"),
+        (lambda e: e[0].update(state="absent"), "neither present with data nor absent with reason"),
+        (lambda e: e[0].update(state="maybe"), "neither present with data nor absent with reason"),
+        (lambda e: e[0].update(note="x"), "has not the members of one"),
+        (lambda e: e[0].pop("proves"), "has not the members of one"),
+        (lambda e: e[0].update(collectedAt="yesterday"), "does not say its type, time and meaning"),
+        (lambda e: e.append(dict(e[0])), "stands twice in the ledger"),
+        (lambda e: e.append(1), "has not the members of one"),
+        (lambda e: e.extend({**e[0], "type": str(n)} for n in range(64)), "is not a list of items"),
+    ],
+)  # fmt: skip
+def test_forged_evidence_with_the_right_key_is_not_verified(
+    sealed: Sealed, tmp_path: Path, edit: Edit, reason: str | None
+) -> None:
+    """The key's holder signs other evidence than he had."""
+    for path in (sealed.ledger, sealed.journal, sealed.public_key):
+        shutil.copy(path, tmp_path)
+    copy = replace(sealed, ledger=tmp_path / sealed.ledger.name)
+    document = json.loads(parse_envelope(copy.ledger.read_bytes()).payload)
+    edit(document["predicate"]["evidence"])
+    key = load_signer(str(sealed.ledger.parent / "state" / "flopsd-key.pem"))
+    copy.ledger.write_bytes(sign(encode(document), key))
+    if reason is None:
+        assert verdicts(copy)["driver-library"] == "not checked"
+        return
+    with pytest.raises(NotVerifiedError, match=reason):
+        verified(copy)
+
+
+def test_a_kind_that_the_verifier_does_not_know_proves_nothing() -> None:
+    item: dict[str, Any] = {
+        "type": "x-oracle",
+        "state": "present",
+        "data": {},
+        "proves": "Everything.",
+        "limits": "None.",
+    }
+    (told,) = findings([item], Grounds(History(), "00" * 32))
+    assert (told.verdict, told.words) == (Verdict.NOT_CHECKED, "of a kind that this verifier does not know")
+    assert "Everything" not in told.proves + told.limits
+
+
+def test_the_packages_digest_is_what_a_shell_computes(tmp_path: Path) -> None:
+    folder = Path(flopsd.__file__).parent
+    command = "find . -name '*.py' | LC_ALL=C sort | xargs sha256sum | sha256sum"
+    shell = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True, check=True).stdout
+    sha256, files = package_digest.digest(folder)
+    assert sha256 == shell.split()[0]
+    data = {"version": flopsd.__version__, "sha256": sha256, "files": str(files)}
+    grounds = Grounds(History(), "")
+    assert package_digest.check(data, grounds)[0] is Verdict.HOLDS
+    verdict, words = package_digest.check({**data, "sha256": "0" * 64}, grounds)
+    assert verdict is Verdict.NOT_CHECKED
+    assert "NOT the files of this verifier of the same version" in words
+    assert "this verifier is" in package_digest.check({**data, "version": "0.0.1"}, grounds)[1]
+    with pytest.raises(EvidenceError, match="not in a folder"):
+        package_digest.digest(tmp_path)
+
+
+def job(folder: Path, arn: str | None) -> History:
+    run = Run(folder, context=replace(CONTEXT, job_arn=arn))
+    run.meter(1)
+    run.finish()
+    return read_history(line.record() for line in read_journal(run.state.journal))
+
+
+def test_of_a_sagemaker_job_only_what_is_harmless_is_taken(tmp_path: Path) -> None:
+    config = tmp_path / "opt/ml/input/config"
+    config.mkdir(parents=True)
+    resources = b'{"current_host": "algo-1", "hosts": ["algo-1"]}'
+    (config / "resourceconfig.json").write_bytes(resources)
+    (config / "hyperparameters.json").write_text('{"token": "SECRET"}')
+    (config / "inputdataconfig.json").write_text('{"train": "s3://SECRET"}')
+    arn = "arn:aws:sagemaker:us-east-1:123456789012:training-job/j"
+    variables = {"TRAINING_JOB_NAME": "j", "TRAINING_JOB_ARN": arn, "HF_TOKEN": "SECRET"}
+    found = sagemaker_job.collect(Scene(History(), "", variables, tmp_path))
+    assert found == {
+        "trainingJobName": "j",
+        "trainingJobArn": arn,
+        "resourceConfig": base64.b64encode(resources).decode(),
+    }
+    verdict, words = sagemaker_job.check(found, Grounds(job(tmp_path / "a", arn), ""))
+    assert (verdict, words) == (Verdict.NOT_CHECKED, f"unsigned; job {arn}, as the journal says")
+    assert "NOT the job that the journal names" in sagemaker_job.check(found, Grounds(job(tmp_path / "b", None), ""))[1]
+    (config / "resourceconfig.json").write_bytes(bytes(300_000))
+    with pytest.raises(EvidenceError, match="more than 262144 bytes"):
+        sagemaker_job.collect(Scene(History(), "", {}, tmp_path))
+
+
+def test_the_library_is_told_as_the_journal_has_it(tmp_path: Path) -> None:
+    history = job(tmp_path, None)
+    history.incarnations[0].sources["nvml"] = {"library": "/lib/libnvidia-ml.so.1", "library_sha256": "ab" * 32}
+    found = driver_library.collect(Scene(history, ""))
+    assert found == {"libraries": [{"path": "/lib/libnvidia-ml.so.1", "sha256": "ab" * 32}]}
+    verdict, words = driver_library.check(found, Grounds(history, ""))
+    assert verdict is Verdict.NOT_CHECKED
+    assert words.endswith("as in the journal, not compared with NVIDIA's own file")
+
+
+def test_the_digest_of_a_replaced_library_is_not_known(tmp_path: Path) -> None:
+    path, maps = tmp_path / "a b" / "libnvidia-ml.so.595.91.07", tmp_path / "maps"
+    path.parent.mkdir()
+    path.write_bytes(bytes(3_000_000))
+    line = "7f00-7f01 r-xp 00000000 fe:00 42                         "
+    maps.write_text(f"7e00-7e01 rw-p 00000000 00:00 0 \n{line}/lib/libc.so.6\n{line}{path}\n")
+    begin_ns = (clock := SystemClock()).boottime_ns()
+    found, sha256 = loaded_library(maps)
+    print(f"a library of 3 MB costs {(clock.boottime_ns() - begin_ns) / 1e6:.1f} ms once an opening")
+    assert (found, sha256) == (str(path), hashlib.sha256(bytes(3_000_000)).hexdigest())
+    maps.write_text(f"{line}{path} (deleted)\n")
+    assert loaded_library(maps) == (f"{path} (deleted)", None)
+    maps.write_text("")
+    assert loaded_library(maps) == (None, None)
+    assert loaded_library(tmp_path / "none") == (None, None)
+
+
+def test_the_setting_names_kinds_or_off() -> None:
+    assert load_settings({}, {}).evidence == KINDS
+    assert load_settings({"evidence": "off"}, {}).evidence == ()
+    chosen = load_settings({}, {"FLOPSD_EVIDENCE": "flopsd-package, driver-library"})
+    assert chosen.evidence == ("flopsd-package", "driver-library")
+    assert load_settings({"timestamp_url": "http://tsa.example/tsr"}, {}).timestamp_url == "http://tsa.example/tsr"
+    for wrong in ("", "on", "flopsd-package,flopsd-package", "rfc3161"):
+        with pytest.raises(ConfigError, match="expected off, or some of|named twice"):
+            load_settings({"evidence": wrong}, {})

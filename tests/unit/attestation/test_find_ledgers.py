@@ -1,0 +1,408 @@
+"""Where ledgers lie: folders, globs, SageMaker's archives, S3. Nothing is passed over unseen."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from flopsd.attestation.merge import archives as archive_module
+from flopsd.attestation.merge import find_ledgers, ledger_folders
+from flopsd.attestation.merge.read_child import ChildReader
+from flopsd.attestation.seal import seal_journal
+from flopsd.core.envelope import encode_envelope
+from flopsd.errors import LedgerError, NotVerifiedError
+from tests.support.jobs import Nodes, sagemaker
+from tests.support.runs import Run
+
+BUCKET = "training"
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Nodes:
+    made = Nodes(tmp_path)
+    for rank in (0, 1):
+        made.ledger(sagemaker(rank))
+    return made
+
+
+@pytest.fixture
+def want(nodes: Nodes) -> bytes:
+    """What merging both files gives; every other way to name them must give the same bytes."""
+    return nodes.merge(*sorted((nodes.folder / "ledgers").rglob("ledger.json"))).ledger.read_bytes()
+
+
+def pack(folder: Path, target: Path) -> Path:
+    """As SageMaker packs /opt/ml/output/data."""
+    with tarfile.open(target, "w:gz") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.add(path, arcname=str(path.relative_to(folder)), recursive=False)
+    return target
+
+
+def test_a_folder_a_glob_and_an_archive_are_the_same_ledgers(
+    nodes: Nodes, want: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledgers = nodes.folder / "ledgers"
+    assert nodes.merge(ledgers).ledger.read_bytes() == want
+    assert nodes.merge(f"{ledgers}/*/ledger.json").ledger.read_bytes() == want
+    assert nodes.merge(f"{ledgers}/**/*.json").ledger.read_bytes() == want
+    assert nodes.merge(pack(ledgers, nodes.folder / "output.tar.gz")).ledger.read_bytes() == want
+    monkeypatch.chdir(ledgers / "algo-1")
+    assert nodes.merge("ledger.json", "../algo-2").ledger.read_bytes() == want
+
+
+def test_what_is_no_ledger_is_passed_over_and_told(nodes: Nodes, want: bytes) -> None:
+    ledgers = nodes.folder / "ledgers"
+    (ledgers / "config.json").write_text('{"hidden_size": 4096}')
+    (ledgers / ".ledger.json.77").write_text("half of a")
+    statement = encode_envelope(b'{"predicateType": "https://slsa.dev/provenance/v1"}', "text/plain", [("", b"x")])
+    (ledgers / "provenance.json").write_bytes(statement)
+    pack(ledgers / "algo-1", ledgers / "old.tar.gz")
+    assert nodes.merge(ledgers).ledger.read_bytes() == want
+    assert nodes.notes == [
+        f"{ledgers}/ holds 1 archives, which were not opened; name those that hold ledgers",
+        "1 signed statements that are no ledgers of flopsd were passed over",
+    ]
+    with pytest.raises(NotVerifiedError, match="provenance.json: "):
+        nodes.merge(ledgers / "provenance.json")
+
+
+def test_a_folder_that_holds_the_output_can_be_merged_again(nodes: Nodes, want: bytes) -> None:
+    out = nodes.folder / "ledgers" / "job.ledger.json"
+    for _ in range(2):
+        assert nodes.merge(nodes.folder / "ledgers", ledger=out).ledger.read_bytes() == want
+    with pytest.raises(LedgerError, match="job.ledger.json: this is a ledger of kind 'job'"):
+        nodes.merge(nodes.folder / "ledgers")
+
+
+def test_a_damaged_ledger_in_a_folder_is_not_passed_over(nodes: Nodes) -> None:
+    ledger = nodes.folder / "ledgers" / "algo-2" / "ledger.json"
+    ledger.write_bytes(b"")
+    with pytest.raises(NotVerifiedError, match="algo-2/ledger.json: the ledger is not JSON"):
+        nodes.merge(nodes.folder / "ledgers")
+
+
+def test_a_journal_without_its_ledger_is_a_node_left_out(nodes: Nodes) -> None:
+    (nodes.folder / "ledgers" / "algo-2" / "ledger.json").unlink()
+    with pytest.raises(LedgerError, match="the journal .*algo-2/ledger.journal.jsonl has no ledger beside it"):
+        nodes.merge(nodes.folder / "ledgers", allow_incomplete=True)
+
+
+def test_names_that_are_no_text_are_names_all_the_same(nodes: Nodes, want: bytes) -> None:
+    ledgers = nodes.folder / "ledgers"
+    (ledgers / "algo-2").rename(ledgers / os.fsdecode(b"algo-2\xff"))
+    assert nodes.merge(ledgers).ledger.read_bytes() == want
+
+
+def test_what_cannot_be_read_is_named_and_not_the_output(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    circle = nodes.folder / "ledgers" / "x.json"
+    circle.symlink_to("x.json")
+    with pytest.raises(LedgerError, match="cannot read .*x.json: Too many levels of symbolic links"):
+        nodes.merge(nodes.folder / "ledgers")
+    circle.unlink()
+
+    def fails(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(ChildReader, "read", fails)
+    with pytest.raises(LedgerError, match="cannot read .*algo-1/ledger.json: Input/output error"):
+        nodes.merge(nodes.folder / "ledgers")
+    monkeypatch.setattr(find_ledgers, "in_folder", fails)
+    with pytest.raises(LedgerError, match="cannot read .*ledgers: Input/output error"):
+        nodes.merge(nodes.folder / "ledgers")
+
+
+def test_arguments_that_name_nothing_are_told(nodes: Nodes, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for argument, reason in (
+        (tmp_path / ("n" * 300), "no file, folder or match of"),
+        (tmp_path / "nowhere", "no file, folder or match of '.*nowhere'"),
+        (f"{tmp_path}/*.nothing", "no file, folder or match"),
+        (tmp_path / "empty", "there is no ledger in .*empty"),
+        ("s3://", "names no bucket"),
+    ):
+        with pytest.raises(LedgerError, match=reason):
+            nodes.merge(nodes.folder / "ledgers", argument)
+
+
+def with_rolling(nodes: Nodes, *, later: bool = False) -> Path:
+    """A node's ledger with the rolling one of its run beside it, as stores have them."""
+    folder = nodes.folder / "store"
+    run = Run(nodes.folder / "rolling", context=sagemaker(0, ("algo-1",)), run_id="train-7")
+    run.meter(10)
+    rolling, final = folder / "algo-1.rolling.json", folder / "algo-1.json"
+    for ledger in (final, rolling) if later else (rolling, final):
+        seal_journal(run.state.journal, nodes.key, ledger, run.clock, live=True)
+        run.meter(10)
+    return folder
+
+
+def test_a_rolling_ledger_is_passed_over_where_its_run_went_on(nodes: Nodes, bucket: object) -> None:
+    folder = with_rolling(nodes)
+    want = nodes.merge(folder / "algo-1.json").ledger.read_bytes()
+    for given in (
+        [folder],
+        sorted(folder.glob("*.json")),
+        [f"{folder}/*.json"],
+        [pack(folder, nodes.folder / "o.tar.gz")],
+    ):
+        assert nodes.merge(*given).ledger.read_bytes() == want
+        assert any("passed over" in words for words in nodes.notes)
+    upload(bucket, folder, "run/")
+    assert nodes.merge(f"s3://{BUCKET}/run/").ledger.read_bytes() == want
+    assert nodes.notes == [
+        f"s3://{BUCKET}/run/ holds 1 rolling ledgers whose runs went on to the ledger beside them; passed over"
+    ]
+    alone = nodes.merge(folder / "algo-1.rolling.json", trust=[str(nodes.public)])
+    assert (alone.ledgers, nodes.notes) == (1, [])
+
+
+def test_a_rolling_ledger_that_tells_of_more_is_not_passed_over(nodes: Nodes, bucket: object) -> None:
+    folder = with_rolling(nodes, later=True)
+    upload(bucket, folder, "run/")
+    for given in ([folder], sorted(folder.glob("*.json")), [f"s3://{BUCKET}/run/"]):
+        with pytest.raises(LedgerError, match="node 'algo-1' is there twice at the same time"):
+            nodes.merge(*given)
+
+
+# Archives
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: str = "") -> None:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, link
+    info.size = len(data) if kind == tarfile.REGTYPE else 0
+    archive.addfile(info, io.BytesIO(data))
+
+
+def twice(archive: tarfile.TarFile, name: str) -> None:
+    add(archive, "a.json")
+    add(archive, name)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda a: add(a, "/etc/ledger.json"), "holds the name '/etc/ledger.json', which leads out of it"),
+        (lambda a: add(a, "../../ledger.json"), "holds the name '../../ledger.json', which leads out of it"),
+        (lambda a: add(a, "a/../../x.txt"), "which leads out of it"),
+        (lambda a: add(a, "a.json", kind=tarfile.SYMTYPE, link="/etc/passwd"), "'a.json' as a link or device"),
+        (lambda a: add(a, "a.json", kind=tarfile.LNKTYPE, link="b.json"), "'a.json' as a link or device"),
+        (lambda a: add(a, "a.journal.jsonl", kind=tarfile.FIFOTYPE), "as a link or device"),
+        (lambda a: twice(a, "a.json"), "holds 'a.json' twice"),
+        (lambda a: twice(a, "./a.json"), "holds './a.json' twice"),
+        (lambda a: add(a, "a.txt"), "there is no ledger in"),
+    ],
+)  # fmt: skip
+def test_an_archive_that_is_not_safe_is_refused(
+    nodes: Nodes, make: Callable[[tarfile.TarFile], object], reason: str
+) -> None:
+    path = nodes.folder / "output.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        make(archive)
+    before = set(nodes.folder.parent.rglob("*"))
+    with pytest.raises(LedgerError, match=reason):
+        nodes.merge(path)
+    assert set(nodes.folder.parent.rglob("*")) - before == {nodes.folder / "out"}
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A header alone, whatever size it claims."""
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (header("x.txt", 2**63), "it ends within a member"),
+        (header("x.txt", -1), "has a size below zero"),
+        (header("././@LongLink", 2**63, tarfile.GNUTYPE_LONGNAME), "it ends within a member"),
+        (header("x", 2**30, tarfile.XHDTYPE) + bytes(5 * 2**20), "more than 4194304 bytes of headers"),
+        (header("x", 512, tarfile.XHDTYPE) * 3 * 1000, "is not a whole .tar.gz"),
+    ],
+    ids=["endless member", "negative member", "endless name", "headers that fill memory", "headers of headers"],
+)
+def test_an_archive_is_not_believed_in_its_sizes(
+    nodes: Nodes, data: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it claims costs no more than what it has: no read of more than is left of a file's bounds."""
+    path, read = nodes.folder / "output.tar.gz", 0
+    path.write_bytes(gzip.compress(data + bytes(1024)))
+    true_read = gzip.GzipFile.read
+
+    def counted(file: gzip.GzipFile, size: int | None = -1) -> bytes:
+        nonlocal read
+        read += 1
+        assert read < 10_000, "it reads on behind the end"
+        return true_read(file, size)
+
+    monkeypatch.setattr(gzip.GzipFile, "read", counted)
+    with pytest.raises(LedgerError, match=reason):
+        nodes.merge(path)
+
+
+@pytest.mark.parametrize("name", ["GNU.sparse.map", "GNU.sparse.size", "GNU.sparse.major"])
+def test_an_archive_with_headers_that_make_no_sense_is_refused(nodes: Nodes, name: str) -> None:
+    path = nodes.folder / "output.tar.gz"
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("notes.txt")
+        info.size, info.pax_headers = 5, {name: "1" if name.endswith("major") else "a,b", "GNU.sparse.minor": "0"}
+        archive.addfile(info, io.BytesIO(b"a\nb\nc"))
+    with pytest.raises(LedgerError, match="is not a whole .tar.gz: "):
+        nodes.merge(path)
+
+
+def test_members_passed_over_are_not_kept_in_memory(nodes: Nodes, want: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+
+    def next_of(members: Any) -> Any:
+        kept.append(len(members.members))
+        return true_next(members)
+
+    true_next = tarfile.TarFile.next
+    monkeypatch.setattr(tarfile.TarFile, "next", next_of)
+    path = nodes.folder / "model.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for number in range(50):
+            add(archive, f"shard-{number}.bin")
+        for file in sorted((nodes.folder / "ledgers").rglob("*.json*")):
+            archive.add(file, arcname=f"{file.parent.name}/{file.name}")
+    assert nodes.merge(path).ledger.read_bytes() == want
+    assert max(kept) <= 1
+
+
+def test_a_link_in_a_model_archive_that_is_no_ledger_is_no_matter(nodes: Nodes, want: bytes) -> None:
+    path = nodes.folder / "model.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        add(archive, "weights.bin", kind=tarfile.SYMTYPE, link="/elsewhere")
+        for file in sorted((nodes.folder / "ledgers").rglob("*.json*")):
+            archive.add(file, arcname=f"./flopsd/{file.parent.name}/{file.name}")
+    assert nodes.merge(path).ledger.read_bytes() == want
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 0.999])
+def test_a_cut_archive_is_refused(nodes: Nodes, part: float) -> None:
+    whole = pack(nodes.folder / "ledgers", nodes.folder / "whole.tar.gz").read_bytes()
+    cut = nodes.folder / "cut.tar.gz"
+    cut.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(LedgerError, match="is not a whole .tar.gz"):
+        nodes.merge(cut)
+
+
+def test_an_altered_archive_is_refused(nodes: Nodes) -> None:
+    path = pack(nodes.folder / "ledgers", nodes.folder / "output.tar.gz")
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1  # within the checksum
+    path.write_bytes(bytes(data))
+    with pytest.raises(LedgerError, match="is not a whole .tar.gz"):
+        nodes.merge(path)
+    path.write_text("no archive")
+    with pytest.raises(LedgerError, match="is not a whole .tar.gz"):
+        nodes.merge(path)
+
+
+def test_members_are_capped(nodes: Nodes, want: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_folders, "MAX_ENVELOPE_BYTES", 100_000)
+    with tarfile.open(path := nodes.folder / "output.tar.gz", "w:gz") as archive:
+        for file in sorted((nodes.folder / "ledgers").rglob("*.json*")):
+            archive.add(file, arcname=f"{file.parent.name}/{file.name}")
+        add(archive, "tokenizer.json", b" " * 100_001)
+    assert nodes.merge(path).ledger.read_bytes() == want
+    assert nodes.notes == [f"'tokenizer.json' in {path} is too big for a ledger and was passed over"]
+    with tarfile.open(path, "w:gz") as archive:
+        add(archive, "x.ledger.json", b" " * 100_001)
+    with pytest.raises(LedgerError, match="'x.ledger.json' in .* has 100001 bytes, more than the 100000 allowed"):
+        nodes.merge(path)
+    monkeypatch.setattr(archive_module, "MAX_UNPACKED_BYTES", 10_000)
+    with pytest.raises(LedgerError, match="holds more than 10000 bytes of ledgers and journals"):
+        nodes.merge(pack(nodes.folder / "ledgers", nodes.folder / "big.tar.gz"))
+
+
+def test_messages_name_the_place_in_the_archive(nodes: Nodes) -> None:
+    (nodes.folder / "ledgers" / "algo-2" / "ledger.journal.jsonl").unlink()
+    path = pack(nodes.folder / "ledgers", nodes.folder / "output.tar.gz")
+    with pytest.raises(NotVerifiedError) as caught:
+        nodes.merge(path)
+    assert str(caught.value).startswith(
+        f"{path}:algo-2/ledger.json: the signature is good, but the journal {path}:algo-2/"
+    )
+
+
+def test_nothing_is_left_in_the_temporary_folder(nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    nodes.merge(pack(nodes.folder / "ledgers", nodes.folder / "output.tar.gz"))
+    with pytest.raises(LedgerError):
+        nodes.merge(pack(nodes.folder / "ledgers" / "algo-1", nodes.folder / "half.tar.gz"))
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+# S3
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    with mock_aws():
+        client = boto3.client("s3")
+        client.create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+        yield client
+
+
+def upload(client: object, folder: Path, prefix: str) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            client.put_object(Bucket=BUCKET, Key=prefix + str(path.relative_to(folder)), Body=path.read_bytes())  # type: ignore[attr-defined]
+
+
+def test_a_prefix_is_the_same_ledgers(nodes: Nodes, want: bytes, bucket: object) -> None:
+    ledgers = nodes.folder / "ledgers"
+    (ledgers / "config.json").write_text(json.dumps({"a": 1}))
+    (ledgers / "old.tar.gz").write_bytes(gzip.compress(b""))
+    upload(bucket, ledgers, "jobs/train-7/")
+    assert nodes.merge(f"s3://{BUCKET}/jobs/train-7/").ledger.read_bytes() == want
+    assert nodes.notes == [
+        f"s3://{BUCKET}/jobs/train-7/ holds 1 archives, which were not opened; name those that hold ledgers"
+    ]
+    (nodes.folder / "packed").mkdir()
+    pack(nodes.folder / "ledgers", nodes.folder / "packed" / "output.tar.gz")
+    upload(bucket, nodes.folder / "packed", "out/")
+    assert nodes.merge(f"s3://{BUCKET}/out/output.tar.gz").ledger.read_bytes() == want
+
+
+def test_what_s3_lacks_is_told_by_its_name(nodes: Nodes, bucket: object) -> None:
+    upload(bucket, nodes.folder / "ledgers", "")
+    bucket.delete_object(Bucket=BUCKET, Key="algo-2/ledger.journal.jsonl")  # type: ignore[attr-defined]
+    with pytest.raises(
+        NotVerifiedError, match=f"^s3://{BUCKET}/algo-2/ledger.json: .* the journal s3://{BUCKET}/algo-2/"
+    ):
+        nodes.merge(f"s3://{BUCKET}")
+    bucket.delete_object(Bucket=BUCKET, Key="algo-1/ledger.json")  # type: ignore[attr-defined]
+    with pytest.raises(LedgerError, match=f"the journal s3://{BUCKET}/algo-1/ledger.journal.jsonl has no ledger"):
+        nodes.merge(f"s3://{BUCKET}/algo-1/")
+    with pytest.MonkeyPatch.context() as set_to:
+        set_to.setenv("AWS_ENDPOINT_URL_S3", "minio:9000")
+        with pytest.raises(LedgerError, match="cannot read s3://training/: Invalid endpoint: minio:9000") as caught:
+            nodes.merge(f"s3://{BUCKET}")
+        assert "AWS_ENDPOINT_URL_S3" in str(caught.value.hint)
+    for url, reason in (
+        (f"s3://{BUCKET}/none/", "there is nothing under s3://training/none/"),
+        ("s3://no-such-bucket/x", "cannot read s3://no-such-bucket/x: .*NoSuchBucket"),
+        (f"s3://{BUCKET}/no.tar.gz", "cannot read s3://training/no.tar.gz: .*NoSuchKey"),
+    ):
+        with pytest.raises(LedgerError, match=reason):
+            nodes.merge(url)

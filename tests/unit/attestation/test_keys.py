@@ -1,0 +1,348 @@
+"""Key files and public keys: what is taken, what is refused, and in which words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_public_key,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.attestation.signing.dsse import good_signature, sign, verify_signatures
+from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
+from flopsd.attestation.signing.pem import make_pem, write_new
+from flopsd.attestation.signing.preflight import check_key
+from flopsd.attestation.signing.public_key import parse_public
+from flopsd.attestation.signing.secrets import passphrase
+from flopsd.core.envelope import Envelope, parse_envelope
+from flopsd.errors import ConfigError, NotVerifiedError, SigningKeyError
+from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN, load_settings
+from tests.support.process import environment, flopsd
+
+SECRET = "correct horse: battery \N{LATIN SMALL LETTER U WITH DIAERESIS}"
+
+
+def openssl(*arguments: str | Path) -> bytes:
+    return subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True).stdout
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path) -> Path:
+    """An Ed25519 key that OpenSSL encrypted."""
+    (tmp_path / "secret").write_text(SECRET + "\n")
+    openssl("genpkey", "-algorithm", "ed25519", "-aes-256-cbc", "-pass", f"file:{tmp_path / 'secret'}", "-out",
+            tmp_path / "key.pem")  # fmt: skip
+    return tmp_path / "key.pem"
+
+
+@pytest.mark.tool("openssl")
+@pytest.mark.parametrize(
+    "made",
+    [
+        ("genpkey", "-algorithm", "ed25519", "-aes-256-cbc", "-pass", "file:secret", "-out", "key.pem"),
+        ("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-aes128", "-pass", "file:secret", "-out", "key.pem"),
+        ("ec", "-in", "plain.pem", "-aes256", "-passout", "file:secret", "-out", "key.pem"),  # with Proc-Type headers
+        ("pkcs8", "-topk8", "-scrypt", "-in", "plain.pem", "-passout", "file:secret", "-out", "key.pem"),
+    ],
+    ids=["ed25519", "p256", "traditional", "scrypt"],
+)  # fmt: skip
+def test_a_key_that_openssl_encrypted_signs_with_its_passphrase_only(
+    tmp_path: Path, made: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("secret").write_text(SECRET + "\n")
+    openssl("ecparam", "-name", "prime256v1", "-genkey", "-out", "plain.pem")  # begins with EC PARAMETERS
+    openssl(*made)
+    assert b"ENCRYPTED" in Path("key.pem").read_bytes()
+    for good in ({PASSPHRASE: SECRET}, {PASSPHRASE_FILE: str(tmp_path / "secret")}):
+        key = load_signer("file:key.pem", good)
+        assert good_signature(key.public, b"m", key.sign(b"m"))
+        assert SECRET not in repr(key) + key.describe()
+    with pytest.raises(SigningKeyError, match="key.pem is encrypted, and no passphrase is given") as caught:
+        load_signer("key.pem", {})
+    assert PASSPHRASE_FILE in caught.value.hint
+    with pytest.raises(SigningKeyError, match="cannot be decrypted with the passphrase given"):
+        load_signer("key.pem", {PASSPHRASE: "wrong"})
+    # A passphrase that is set for another key does not stop one that needs none.
+    assert load_signer("plain.pem", {PASSPHRASE: "wrong"}).half.type == "p256"
+
+
+@pytest.mark.tool("openssl")
+def test_passphrases_that_cannot_be_meant(encrypted: Path, tmp_path: Path) -> None:
+    (tmp_path / "two").write_text(f"{SECRET}\nand more\n")
+    (tmp_path / "none").write_text("\n")
+    (tmp_path / "long").write_text("x" * 1024)
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    for name in ("two", "none", "long"):
+        with pytest.raises(SigningKeyError, match="as its one line"):
+            load_signer(str(encrypted), {PASSPHRASE_FILE: str(tmp_path / name)})
+    with pytest.raises(SigningKeyError, match="not UTF-8"):
+        load_signer(str(encrypted), {PASSPHRASE_FILE: str(tmp_path / "bytes")})
+    for bad, reason in (("\udcff", "is not UTF-8"), ("x" * 1024, "more than 1023 bytes")):
+        with pytest.raises(SigningKeyError, match=f"{PASSPHRASE} {reason}|{PASSPHRASE} has {reason}"):
+            load_signer(str(encrypted), {PASSPHRASE: bad})
+    with pytest.raises(SigningKeyError, match="No such file"):
+        load_signer(str(encrypted), {PASSPHRASE_FILE: str(tmp_path / "missing")})
+    with pytest.raises(SigningKeyError, match="are both set"):
+        load_signer(str(encrypted), {PASSPHRASE: SECRET, PASSPHRASE_FILE: str(tmp_path / "secret")})
+
+
+def test_the_variables_for_secrets_are_known_and_their_misspellings_told() -> None:
+    load_settings({}, {PASSPHRASE: "x", PASSPHRASE_FILE: "x", PKCS11_PIN: "x"})
+    for wrong, right in (
+        ("FLOPSD_KEY_PASPHRASE", PASSPHRASE),
+        ("FLOPSD_KEY_PASSPHRASE_FIL", PASSPHRASE_FILE),
+        ("FLOPSD_PKCS11_PINS", PKCS11_PIN),
+    ):
+        with pytest.raises(ConfigError, match=f"{wrong} is not a setting; did you mean {right}"):
+            load_settings({}, {wrong: "x"})
+
+
+def test_the_job_does_not_get_the_secrets_of_its_meter(tmp_path: Path) -> None:
+    shell = f"echo ${PASSPHRASE}-${PKCS11_PIN}-$OTHER"
+    done = flopsd("exec", "--state-dir", str(tmp_path), "--no-seal", "--listen", "off", "--", "sh", "-c", shell,
+                  env={**environment(None), PASSPHRASE: "a", PKCS11_PIN: "b", "OTHER": "c"})  # fmt: skip
+    assert (done.returncode, "--c" in done.stdout.splitlines()) == (0, True), done.stdout
+
+
+def _pem(private: object) -> bytes:
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())  # type: ignore[attr-defined, no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("private", "named"),
+    [
+        (ec.generate_private_key(ec.SECP521R1()), "secp521r1"),
+        (ec.generate_private_key(ec.SECP384R1()), "secp384r1"),
+        (ec.generate_private_key(ec.SECP256K1()), "secp256k1"),
+        (ec.generate_private_key(ec.BrainpoolP256R1()), "brainpoolP256r1"),
+        (rsa.generate_private_key(65537, 2048), ""),
+    ],
+    ids=["P-521", "P-384", "secp256k1", "brainpool", "RSA"],
+)
+def test_other_kinds_and_curves_are_refused_on_both_sides(
+    tmp_path: Path, private: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, named: str
+) -> None:
+    (tmp_path / "key.pem").write_bytes(_pem(private))
+    (tmp_path / "key.pub").write_bytes(
+        private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    for load, file in ((load_signer, "key.pem"), (load_public, "key.pub")):
+        with pytest.raises(SigningKeyError, match=f"neither an Ed25519 nor a P-256 key.*{named}"):
+            load(str(tmp_path / file))
+
+
+@pytest.mark.tool("openssl")
+def test_a_verification_key_is_one_public_key_and_nothing_else(tmp_path: Path) -> None:
+    key = make_pem(tmp_path / "key.pem", "p256")
+    openssl("req", "-x509", "-key", tmp_path / "key.pem", "-subj", "/CN=x", "-days", "1", "-out", tmp_path / "cert.pem")
+    for content, reason in (
+        (key.public_pem * 2, "holds 2 keys"),
+        (key.public_pem + make_pem(tmp_path / "b.pem").public_pem, "holds 2 keys"),
+        ((tmp_path / "cert.pem").read_bytes(), "holds a certificate, not a public key"),
+        (key.public_pem + (tmp_path / "cert.pem").read_bytes(), "holds a certificate"),
+        ((tmp_path / "key.pem").read_bytes(), "holds a private key; give the verifier the public one"),
+        (key.public_pem + (tmp_path / "key.pem").read_bytes(), "holds a private key"),
+        (b"", "is not a PEM public key"),
+        (key.public_pem[:100], "is not a PEM public key"),
+        (key.public_pem.replace(b"A", b"!"), "is not a PEM public key"),
+        (b"-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n", "is not a PEM public key"),
+        (b"x" * 70_000, "more than 65536 bytes"),
+    ):
+        (tmp_path / "trust.pem").write_bytes(content)
+        with pytest.raises(SigningKeyError, match=reason) as caught:
+            load_public(str(tmp_path / "trust.pem"))
+        print(f"{caught.value}; hint: {caught.value.hint}")
+    with pytest.raises(SigningKeyError, match="cannot read the public key .*: Is a directory"):
+        load_public(str(tmp_path))
+    for content, reason in (
+        ((tmp_path / "key.pem").read_bytes() + (tmp_path / "b.pem").read_bytes(), "holds 2 PEM blocks"),
+        (key.public_pem, "holds a public key, not a private key"),
+    ):
+        (tmp_path / "two.pem").write_bytes(content)
+        with pytest.raises(SigningKeyError, match=reason):
+            load_signer(str(tmp_path / "two.pem"))
+
+
+@given(st.binary(max_size=200), st.integers(0, 250), st.booleans())
+def test_whatever_a_public_key_file_holds_it_is_a_key_or_a_clear_error(junk: bytes, at: int, keep: bool) -> None:
+    pem = b"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAfU0Of2FTpptiQrUiq77mhf2kQg+INLEIw72uNp71Sfo=\n-----END PUBLIC KEY-----\n"
+    try:
+        found = parse_public(pem[:at] + junk + pem[at + (0 if keep else len(junk)) :], "x")
+    except SigningKeyError:
+        return
+    assert found.type in ("ed25519", "p256")
+
+
+@pytest.mark.tool("openssl")
+def test_one_key_in_two_forms_is_one_key(tmp_path: Path) -> None:
+    """A point may be written compressed or not; the same key must not count twice for a threshold."""
+    key = make_pem(tmp_path / "key.pem", "p256")
+    openssl("ec", "-in", tmp_path / "key.pem", "-pubout", "-conv_form", "compressed", "-out", tmp_path / "short.pub")
+    assert (tmp_path / "short.pub").read_bytes() != key.public_pem
+    short = load_public(str(tmp_path / "short.pub"))
+    assert short.keyid == key.public.keyid
+    envelope = parse_envelope(sign(b"payload", key))
+    twice = Envelope(envelope.payload, envelope.payload_type, (envelope.signatures[0], ("", key.sign(b""))))
+    for given_keys in ([key.public, short], [short, key.public]):
+        with pytest.raises(NotVerifiedError, match="1 of the given keys signed this ledger, 2 must have"):
+            verify_signatures(twice, given_keys, 2)
+
+
+def test_more_signatures_than_anyone_adds_are_not_tried(tmp_path: Path) -> None:
+    key = make_pem(tmp_path / "key.pem")
+    envelope = parse_envelope(sign(b"payload", key))
+    many = Envelope(envelope.payload, envelope.payload_type, envelope.signatures * 65)
+    with pytest.raises(NotVerifiedError, match="65 signatures, more than the 64"):
+        verify_signatures(many, [key.public], 1)
+
+
+@pytest.mark.tool("openssl")
+@pytest.mark.parametrize("kind", ["ed25519", "p256"])
+@pytest.mark.parametrize("secret", [None, SECRET])
+def test_key_new_makes_what_openssl_reads(tmp_path: Path, kind: str, secret: str | None) -> None:
+    file = tmp_path / "key.pem"
+    env = {**environment(None), **({PASSPHRASE: secret} if secret else {})}
+    done = flopsd("key", "new", "--type", kind, *(["--encrypt"] if secret else []), "--json", str(file), env=env)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    public = tmp_path / "key.pem.pub"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert (told["privateKeyFile"], told["publicKeyFile"], told["type"]) == (str(file), str(public), kind)
+    (tmp_path / "secret").write_text(secret or "unused")
+    spki = openssl("pkey", "-in", file, "-passin", f"file:{tmp_path / 'secret'}", "-pubout", "-outform", "DER")
+    assert told["keyId"] == hashlib.sha256(spki).hexdigest()
+    assert told["publicKey"].encode() == public.read_bytes()
+    assert (b"ENCRYPTED" in file.read_bytes()) is (secret is not None)
+    for shown in (str(file), f"file:{file}", str(public)):
+        done = flopsd("key", "show", "--json", shown, env=env)
+        assert done.returncode == 0, done.stderr
+        facts = json.loads(done.stdout)
+        assert (facts["type"], facts["keyId"], facts["publicKey"]) == (kind, told["keyId"], told["publicKey"])
+    text = flopsd("key", "show", str(public)).stdout
+    assert load_pem_public_key(text[text.index("-----BEGIN") :].encode())
+    assert f"key id  {told['keyId']}" in text
+    before = file.read_bytes(), public.read_bytes()
+    again = flopsd("key", "new", str(file), env=env)
+    assert again.returncode == 1
+    assert "is already there, and no key is ever overwritten" in again.stderr
+    public.unlink()
+    assert flopsd("key", "new", str(file), env=env).returncode == 1
+    assert (file.read_bytes(), public.exists()) == (before[0], False)
+
+
+def test_key_new_needs_a_passphrase_to_encrypt_and_makes_nothing_without(tmp_path: Path) -> None:
+    done = flopsd("key", "new", "--encrypt", str(tmp_path / "key.pem"))
+    assert done.returncode == 1
+    assert "--encrypt needs a passphrase, and none is given" in done.stderr
+    assert PASSPHRASE_FILE in done.stderr
+    assert flopsd("key", "new", str(tmp_path / "no" / "key.pem")).returncode == 1
+    assert flopsd("key", "show", str(tmp_path / "missing.pem")).returncode == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_that_is_there_is_never_lost(tmp_path: Path) -> None:
+    """Not even where two make the default key at once and the second comes too late."""
+    uri, made = ensure_key(None, tmp_path)
+    assert made
+    before = Path(uri).read_bytes()
+    with pytest.raises(SigningKeyError, match="already there"):
+        make_pem(Path(uri))
+    with pytest.raises(SigningKeyError, match="already there"):
+        write_new(Path(uri), b"x", 0o600)
+    os.symlink(tmp_path / "elsewhere", tmp_path / "link.pem")
+    with pytest.raises(SigningKeyError, match="already there"):
+        make_pem(tmp_path / "link.pem")
+    assert Path(uri).read_bytes() == before
+    assert ensure_key(None, tmp_path) == (uri, False)
+
+
+@pytest.mark.parametrize("line_end", ["", "\n", "\r\n"])
+def test_the_longest_passphrase_encrypts_and_decrypts(tmp_path: Path, line_end: str) -> None:
+    (tmp_path / "secret").write_text("x" * 1023 + line_end, newline="")
+    secret = passphrase({PASSPHRASE_FILE: str(tmp_path / "secret")})
+    assert secret == passphrase({PASSPHRASE: "x" * 1023}) == b"x" * 1023
+    key = make_pem(tmp_path / "key.pem", "ed25519", secret)
+    assert load_signer(str(key.path), {PASSPHRASE: "x" * 1023}).public == key.public
+
+
+@pytest.mark.parametrize(
+    ("package", "uri", "extra"),
+    [
+        ("botocore.session", "awskms:alias/x", "kms"),
+        ("pkcs11", "pkcs11:object=x?module-path=/x", "hsm"),
+        ("cryptography", "key.pem", "seal"),
+    ],
+)
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, package: str, uri: str, extra: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as Python marks what cannot be imported
+    with pytest.raises(SigningKeyError, match=f"the extra '{extra}'") as caught:
+        load_signer(uri, {})
+    assert caught.value.hint == f"pip install 'flopsd[{extra}]'"
+
+
+def test_a_key_file_brings_in_nothing_of_the_other_kinds(tmp_path: Path) -> None:
+    """Of ours, that is: securesystemslib.signer tries to import the packages of all its signers."""
+    key = make_pem(tmp_path / "key.pem")
+    code = (
+        "import sys; from flopsd.attestation.signing.keys import load_signer; from flopsd.attestation.signing.dsse import sign\n"
+        "sign(b'x', load_signer(sys.argv[1]))\n"
+        "print(sorted(m for m in sys.modules if m.startswith('flopsd.attestation.signing.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, key.path], capture_output=True, text=True, check=True)
+    assert "flopsd.attestation.signing.pem" in done.stdout
+    assert "flopsd.attestation.signing.aws_kms" not in done.stdout
+    assert "flopsd.attestation.signing.pkcs11" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("uri", "fault"),
+    [
+        ("none.pem", "cannot read the key none.pem: No such file or directory"),
+        ("file:public.pem", "public.pem holds a public key, not a private key"),
+        ("junk.pem", "junk.pem is not a PEM private key"),
+        ("locked.pem", "locked.pem is encrypted, and no passphrase is given"),
+        ("awskms:", "awskms: names no key"),
+        ("awskms:alias/x?region=y", "'region' is not known here"),
+        ("pkcs11:object=x?pin-value=1", "a PIN in the URI can be read by every user"),
+        ("pkcs11:object=x?module-path=m&pin-source=file:none", "cannot read the PIN in none"),
+        ("gcpkms:x", "keys of the kind 'gcpkms' are not supported"),
+    ],
+)
+def test_what_cannot_sign_is_known_before_there_is_anything_to_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, fault: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "public.pem").write_bytes(make_pem(tmp_path / "key.pem").public_pem)
+    make_pem(tmp_path / "locked.pem", secret=b"secret")
+    (tmp_path / "junk.pem").write_text("junk")
+    with pytest.raises(SigningKeyError, match=re.escape(fault)):
+        check_key(uri, {})
+    for well in ("key.pem", "file:key.pem", "awskms:alias/x", "pkcs11:object=x?module-path=m", None):
+        check_key(well, {})
+    check_key("locked.pem", {"FLOPSD_KEY_PASSPHRASE": "secret"})
+
+
+def test_asking_loads_nothing_that_signs(tmp_path: Path) -> None:
+    make_pem(tmp_path / "key.pem")
+    code = (
+        "import sys; from flopsd.attestation.signing.preflight import check_key; check_key(sys.argv[1], {}); check_key('awskms:a', {});"
+        "print(*sorted({'cryptography', 'securesystemslib', 'botocore', 'pkcs11', 'ssl'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "key.pem")], capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stdout.strip() == ""

@@ -1,0 +1,228 @@
+"""Where sealing meets files that lie there already: nothing is lost, nothing goes back, nobody reads halves."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from flopsd.attestation.ledger_files import journal_beside, turn
+from flopsd.attestation.seal import Sealed, seal_journal
+from flopsd.attestation.signing.keys import ensure_key, load_public
+from flopsd.attestation.verify import verify_ledger
+from flopsd.daemon.finish import seal_file
+from flopsd.daemon.ledger_destinations import default_ledger
+from flopsd.errors import JournalDamagedError, LedgerError, SigningKeyError
+from flopsd.settings.schema import Settings
+from flopsd.system.clock import NS_PER_S
+from flopsd.testing import FakeClock
+from tests.support.runs import Run
+
+
+def believed(ledger: Path) -> int:
+    """How many records a ledger that verifies seals."""
+    return verify_ledger(ledger, [load_public(str(ledger.with_suffix(".pub")))]).records
+
+
+def rolling(run: Run, ledger: Path) -> Sealed:
+    uri, _ = ensure_key(None, run.state.path)
+    return seal_journal(run.state.journal, uri, ledger, run.clock, live=True, rolling=True, lock=run.state.seal_lock)
+
+
+def test_no_verifier_ever_finds_files_that_do_not_fit(tmp_path: Path) -> None:
+    """Sixty seals of a journal that grows, and two verifiers that never stop looking."""
+    run, ledger = Run(tmp_path / "state"), tmp_path / "out" / "ledger.json"
+    run.meter(11)
+    rolling(run, ledger)
+    key = [load_public(str(ledger.with_suffix(".pub")))]
+    done, seen, refused, behind = threading.Event(), list[int](), list[str](), list[int]()
+
+    def look() -> None:
+        while not done.is_set():
+            try:
+                found = verify_ledger(ledger, key)
+            except Exception as fault:  # noqa: BLE001 - whatever it is, it is what this test looks for
+                refused.append(repr(fault))
+                return
+            seen.append(found.records)
+            behind.append(found.unsealed_records)
+
+    lookers = [threading.Thread(target=look, daemon=True) for _ in range(2)]
+    for looker in lookers:
+        looker.start()
+    try:
+        for _ in range(60):
+            run.meter(11)
+            rolling(run, ledger)
+    finally:
+        done.set()
+    for looker in lookers:
+        looker.join()
+    print(
+        f"{len(seen)} verifies during 60 seals, {len(refused)} refused, {sum(map(bool, behind))} found a longer journal"
+    )
+    assert refused == []
+    assert len(seen) >= 30
+    assert len(set(seen)) > 10
+
+
+def test_another_runs_ledger_is_kept_whole(tmp_path: Path) -> None:
+    first, second, ledger = Run(tmp_path / "a"), Run(tmp_path / "b"), tmp_path / "ledger.json"
+    first.meter(12)
+    first.finish()
+    records = first.seal(ledger).journal.read_bytes().count(b"\n")
+    second.meter(25)
+    rolling(second, ledger)
+    kept = next(tmp_path.glob("ledger-until-*.json"))
+    assert believed(kept) == records
+    assert believed(ledger) == ledger.with_name("ledger.journal.jsonl").read_bytes().count(b"\n")
+
+
+def test_another_keys_ledger_is_kept_whole(tmp_path: Path) -> None:
+    run, ledger = Run(tmp_path / "state"), tmp_path / "ledger.json"
+    run.meter(12)
+    rolling(run, ledger)
+    (tmp_path / "other").mkdir()
+    run.meter(12)
+    run.finish()
+    run.seal(ledger, ensure_key(None, tmp_path / "other")[0])
+    assert believed(next(tmp_path.glob("ledger-until-*.json"))) < believed(ledger)
+
+
+def test_a_journal_begun_anew_does_not_take_the_place_of_what_was_sealed(tmp_path: Path) -> None:
+    """The journal is damaged in its middle, put aside, and the same run begun again with a shorter one."""
+    run, ledger = Run(tmp_path / "state"), tmp_path / "ledger.json"
+    run.meter(95)
+    rolling(run, ledger)
+    run.kill()
+    before, data = believed(ledger), bytearray(run.state.journal.read_bytes())
+    data[len(data) // 2] ^= 1
+    run.state.journal.write_bytes(bytes(data))
+    with pytest.raises(JournalDamagedError):
+        rolling(run, ledger)
+    assert believed(ledger) == before
+    run.start()
+    run.meter(12)
+    rolling(run, ledger)
+    assert believed(next(tmp_path.glob("ledger-until-*.json"))) == before
+    assert believed(ledger) < before
+    run.kill()
+
+
+def test_a_ledger_never_goes_back(tmp_path: Path) -> None:
+    run, ledger = Run(tmp_path / "state"), tmp_path / "ledger.json"
+    run.meter(12)
+    older = tmp_path / "older.jsonl"
+    older.write_bytes(run.state.journal.read_bytes())
+    run.meter(12)
+    run.finish()
+    run.seal(ledger)
+    whole = ledger.read_bytes()
+    uri, _ = ensure_key(None, run.state.path)
+    for only_longer in (True, False):
+        with pytest.raises(LedgerError, match="of this very journal already"):
+            seal_journal(older, uri, ledger, run.clock, live=True, rolling=only_longer)
+    with pytest.raises(LedgerError, match="of this very journal already"):
+        rolling(run, ledger)  # as much is not more: a late child must not replace the final ledger
+    assert ledger.read_bytes() == whole
+    run.seal(ledger)  # a final seal may come again
+
+
+def test_a_lone_journal_is_sealed_anywhere_without_its_torn_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Run(tmp_path / "state")
+    run.meter(25)
+    data = run.state.journal.read_bytes()
+    run.kill()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    copy = elsewhere / "copied.jsonl"
+    copy.write_bytes(data + b'{"h":"00')
+    sealed = seal_file(copy, Settings(), FakeClock())
+    assert sealed.ledger == elsewhere / "run-1.ledger.json"
+    assert believed(sealed.ledger) == data.count(b"\n")
+    assert "8 bytes at the end of" in caplog.text
+    assert copy.read_bytes() == data + b'{"h":"00'
+    with pytest.raises(LedgerError, match="is of run 'run-1', not of 'other'"):
+        seal_file(copy, Settings(run_id="other"), FakeClock())
+    (elsewhere / "empty.jsonl").write_bytes(b"")
+    with pytest.raises(LedgerError, match="holds no whole record"):
+        seal_file(elsewhere / "empty.jsonl", Settings(), FakeClock())
+
+
+@pytest.mark.parametrize("name", [".", "/", "folder"])
+def test_a_folder_is_never_renamed_to_make_room_for_a_ledger(tmp_path: Path, name: str) -> None:
+    run = Run(tmp_path / "state")
+    run.meter(3)
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(LedgerError, match="is a folder"):
+        rolling(run, Path(name) if name != "folder" else tmp_path / name)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_run_that_is_named_like_a_path_stays_in_its_folder(tmp_path: Path) -> None:
+    for run in ("../../etc/x", "/etc/x", "a/b"):
+        assert default_ledger(tmp_path, run).parent == tmp_path
+    assert default_ledger(tmp_path, "run-1").name == "run-1.ledger.json"
+
+
+def test_what_killed_sealers_left_is_swept_up(tmp_path: Path) -> None:
+    run, ledger = Run(tmp_path / "state"), tmp_path / "out" / "ledger.json"
+    run.meter(12)
+    ledger.parent.mkdir()
+    strange = ledger.parent / ".ledger.json.backup"
+    strange.write_text("mine")
+    for name in (".ledger.json.123", ".ledger.journal.jsonl.77", ".ledger.pub.9"):
+        (ledger.parent / name).write_text("half")
+    rolling(run, ledger)
+    assert sorted(path.name for path in ledger.parent.glob(".*")) == [strange.name]
+    run.kill()
+
+
+def test_sealers_take_turns_and_a_dead_lock_costs_no_ledger(tmp_path: Path) -> None:
+    lock, clock, order = tmp_path / "seal.lock", FakeClock(), list[str]()
+    inside, go = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with turn(lock, FakeClock()):
+            inside.set()
+            go.wait()
+            order.append("first")
+
+    holder = threading.Thread(target=first)
+    holder.start()
+    inside.wait()
+    with turn(lock, clock):  # on a clock that jumps: the holder does not let go for five seconds
+        order.append("impatient")
+    assert clock.boottime_ns() >= FakeClock().boottime_ns() + 5 * NS_PER_S
+    go.set()
+    holder.join()
+    with turn(lock, FakeClock()), turn(None, FakeClock()), turn(tmp_path / "no" / "folder", FakeClock()):
+        order.append("second")
+    assert order == ["impatient", "first", "second"]
+
+
+def test_a_key_is_made_by_one_of_many_and_never_half(tmp_path: Path) -> None:
+    made, begin = list[tuple[str, bool]](), threading.Barrier(8)
+
+    def make() -> None:
+        begin.wait()
+        made.append(ensure_key(None, tmp_path))
+
+    makers = [threading.Thread(target=make) for _ in range(8)]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join()
+    assert len({uri for uri, _ in made}) == 1
+    assert sum(fresh for _, fresh in made) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["flopsd-key.pem"]
+    with pytest.raises(SigningKeyError, match="cannot make "):
+        ensure_key(None, tmp_path / "missing")
+
+
+def test_the_journal_beside_is_named_after_the_ledger(tmp_path: Path) -> None:
+    assert journal_beside(tmp_path / "a.ledger.json").name == "a.ledger.journal.jsonl"

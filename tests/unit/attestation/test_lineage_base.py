@@ -1,0 +1,205 @@
+"""Compute adds up over nodes, attempts and the jobs of a lineage, and so do findings: what no job crosses the sum may."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.attestation.merge.verify_merged import verify_merged
+from flopsd.attestation.signing.keys import load_public
+from flopsd.attestation.verify import open_ledger
+from flopsd.core.declarations import Base, Declared, Method, Phase, Recomputation
+from flopsd.errors import NotVerifiedError
+from flopsd.settings.data_files import Tables
+from tests.support.independent import payload_of
+from tests.support.jobs import Nodes, plain, sagemaker
+
+POLICY = """\
+schema: flopsd-policy/1
+id: small
+title: A regime for tests
+notice: Nobody made this law.
+sources: {law: The Law of Nowhere}
+estimation_margin: {ppm: 300000, source: {of: law, at: "1", says: thirty percent}}
+rules:
+  - id: third
+    title: a third of the base model
+    quantity: updates
+    threshold: {of_base: "1/3"}
+    when: {modification: true, base.kind: [known, estimated]}
+    citation: section 2
+    consequence: It is registered.
+    since: "2026-01-01"
+    status: text
+    sources: [{of: law, at: "2", says: a third}]
+  - id: whole
+    title: a fixed count
+    quantity: cumulative
+    threshold: {flop: "LIMIT"}
+    citation: section 3
+    consequence: It is registered.
+    since: "2026-01-01"
+    status: text
+    sources: [{of: law, at: "3", says: a count}]
+"""
+TRAINS = Declared(Phase.TRAIN, Method.FULL, Recomputation.NONE)
+
+
+def findings(ledger: Path) -> dict[str, dict[str, Any]]:
+    predicate = payload_of(ledger)["predicate"]
+    return {finding["rule"]: finding for finding in predicate["findings"] if finding["policy"] == "small"}
+
+
+def policy(folder: Path, limit: int) -> Path:
+    file = folder / f"small-{limit}.yaml"
+    file.write_text(POLICY.replace("LIMIT", str(limit)))
+    return file
+
+
+def low(ledger: Path) -> int:
+    return int(payload_of(ledger)["predicate"]["totals"]["guidelines"]["low"])
+
+
+def high(ledger: Path) -> int:
+    return int(payload_of(ledger)["predicate"]["totals"]["guidelines"]["high"])
+
+
+def job(nodes: Nodes, name: str, later: int, declared: Declared = TRAINS, **how: Any) -> Path:
+    ledger = nodes.ledger(sagemaker(0, ("algo-1",), job=name, boot=name), name, later=later, declared=declared)
+    return nodes.merge(ledger, ledger=nodes.folder / "out" / f"{name}.json", **how).ledger
+
+
+def test_jobs_that_are_all_below_are_a_lineage_above(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    jobs = [job(nodes, f"job-{n}", 100 * n) for n in range(6)]
+    limit = high(jobs[0])  # no single job can be above it
+    assert sum(map(low, jobs)) > limit
+    rules = policy(tmp_path, limit)
+    for one in jobs:
+        again = nodes.merge(*_children(nodes, one), ledger=tmp_path / "again" / one.name, policy_files=[str(rules)])
+        assert findings(again.ledger)["whole"]["state"] == "below"
+    lineage = nodes.merge(
+        *jobs, kind="lineage", lineage="m", ledger=tmp_path / "lineage.json", policy_files=[str(rules)]
+    ).ledger
+    found = findings(lineage)["whole"]
+    assert (found["state"], found["applies"]) == ("above", True)
+    assert int(found["value"]["low"]) == sum(map(low, jobs))
+    verify(nodes, lineage, rules)
+    with pytest.raises(NotVerifiedError, match="no policy with SHA-256") as refused:
+        verify(nodes, lineage)
+    assert "--policy" in refused.value.hint
+
+
+def test_one_flop_more_than_the_threshold_is_above_and_the_threshold_itself_is_not(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    alone = job(nodes, "sft", 0)
+    for limit, state in (
+        (low(alone) - 1, "above"),
+        (low(alone), "indeterminate"),
+        (high(alone) - 1, "indeterminate"),
+        (high(alone), "below"),
+    ):
+        rules = policy(tmp_path, limit)
+        again = nodes.merge(*_children(nodes, alone), ledger=tmp_path / f"{limit}.json", policy_files=[str(rules)])
+        assert findings(again.ledger)["whole"]["state"] == state
+
+
+def test_of_what_is_not_whole_nothing_is_below(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    part = nodes.ledger(sagemaker(0), declared=TRAINS)
+    rules = policy(tmp_path, 10**30)
+    half = nodes.merge(part, allow_incomplete=True, policy_files=[str(rules)]).ledger
+    assert payload_of(half)["predicate"]["totals"]["guidelines"]["high"] is None
+    assert findings(half)["whole"]["state"] == "indeterminate"
+    # Nor of one node of several by itself, whoever looks at it alone.
+    untold = nodes.merge(nodes.ledger(plain("host"), declared=TRAINS), policy_files=[str(rules)], allow_incomplete=True)
+    assert findings(untold.ledger)["whole"]["state"] == "indeterminate"
+
+
+@pytest.mark.parametrize("kind", ["known", "estimated"])
+def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(tmp_path: Path, kind: str) -> None:
+    nodes = Nodes(tmp_path)
+    base = Base("m", kind, 3 * 10**18, None if kind == "known" else "6PD", False)
+    declared = Declared(Phase.TRAIN, Method.LORA, Recomputation.FULL, base)
+    jobs = [job(nodes, "sft", 0, declared), job(nodes, "dpo", 100, TRAINS)]
+    rules = policy(tmp_path, 10**30)
+    lineage = nodes.merge(
+        *jobs, kind="lineage", lineage="m", ledger=tmp_path / "lineage.json", policy_files=[str(rules)]
+    ).ledger
+    told, third = payload_of(lineage)["predicate"]["declared"], findings(lineage)["third"]
+    assert (told["method"], told["base"]["flop"], told["conflict"]) == ("full", str(3 * 10**18), None)
+    exact = {"low": str(10**18), "high": str(10**18)}
+    # The truth lies in [0.7 E, 1.3 E], so a third of it does.
+    assert third["threshold"] == (exact if kind == "known" else {"low": str(7 * 10**17), "high": str(13 * 10**17)})
+    assert (third["applies"], third["state"]) == (True, "below")
+    other = Declared(Phase.TRAIN, Method.LORA, Recomputation.FULL, Base("n", "known", 10**18, None, False))
+    split = nodes.merge(
+        *jobs, job(nodes, "kto", 200, other), kind="lineage", lineage="m", ledger=tmp_path / "split.json",
+        policy_files=[str(rules)],
+    ).ledger  # fmt: skip
+    told = payload_of(split)["predicate"]["declared"]
+    assert told["base"] is None
+    assert "different base models" in told["conflict"]
+    assert findings(split)["third"]["applies"] is None
+    assert findings(split)["third"]["why"] == told["conflict"], "and not that none is declared"
+
+
+def test_base_models_that_differ_within_a_job_differ_in_its_lineage_too(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    bases = [Base(name, "known", flop, None, False) for name, flop in (("m", 10**24), ("n", 10**25))]
+    tunes = [Declared(Phase.TRAIN, Method.LORA, Recomputation.FULL, base) for base in bases]
+    ledgers = [nodes.ledger(sagemaker(rank), declared=tunes[rank]) for rank in (0, 1)]
+    split = nodes.merge(*ledgers, ledger=tmp_path / "split.json").ledger
+    lineage = nodes.merge(
+        split, job(nodes, "sft", 100, tunes[0]), kind="lineage", lineage="m", ledger=tmp_path / "l.json"
+    ).ledger
+    told = payload_of(lineage)["predicate"]["declared"]
+    assert told["base"] is None, "the one job that agrees with itself does not decide it"
+    assert "different base models" in told["conflict"]
+
+
+def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    own = Declared(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE)
+    risky = Base("theirs", "known", 38 * 10**24, None, True)
+    jobs = [job(nodes, "pretraining", 0, own), job(nodes, "sft", 100, Declared(Phase.TRAIN, Method.LORA, None, risky))]
+    rules = policy(tmp_path, 10**30)
+    lineage = nodes.merge(
+        *jobs, kind="lineage", lineage="m", ledger=tmp_path / "l.json", policy_files=[str(rules)]
+    ).ledger
+    predicate = payload_of(lineage)["predicate"]
+    told = predicate["declared"]
+    assert (told["method"], told["base"]["flop"]) == ("pretraining", str(38 * 10**24))
+    assert told["conflict"] == "pretraining is declared and so is a base model: one of the two is not so"
+    assert findings(lineage)["third"]["applies"] is None
+    by_act = {found["rule"]: found for found in predicate["findings"] if found["policy"] == "eu-ai-act"}
+    assert by_act["modification-systemic"]["applies"] is None
+    assert told["conflict"] in by_act["modification-systemic"]["why"]
+    assert told["conflict"] in by_act["gpai-indicative"]["why"]
+
+
+def test_a_lineage_of_the_pretraining_alone_and_its_own_tunes_has_no_base(tmp_path: Path) -> None:
+    nodes = Nodes(tmp_path)
+    own = Declared(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE)
+    jobs = [job(nodes, "pretraining", 0, own), job(nodes, "sft", 100, TRAINS)]
+    rules = policy(tmp_path, 10**30)
+    lineage = nodes.merge(
+        *jobs, kind="lineage", lineage="m", ledger=tmp_path / "l.json", policy_files=[str(rules)]
+    ).ledger
+    told = payload_of(lineage)["predicate"]["declared"]
+    assert (told["method"], told["base"], told["conflict"]) == ("pretraining", None, None)
+    assert findings(lineage)["third"]["applies"] is False
+
+
+def _children(nodes: Nodes, merged: Path) -> list[Path]:
+    names = [child["run"] for child in payload_of(merged)["predicate"]["children"]]
+    return [nodes.folder / "ledgers" / name / "ledger.json" for name in names]
+
+
+def verify(nodes: Nodes, ledger: Path, *rules: Path) -> None:
+    opened = open_ledger(ledger, [load_public(str(nodes.public))])
+    found = verify_merged(opened, tables=Tables(None, [str(rule) for rule in rules]))
+    assert json.dumps(found.statement["predicate"]["kind"]) in ('"job"', '"lineage"')

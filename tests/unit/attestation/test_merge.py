@@ -1,0 +1,469 @@
+"""Merging node ledgers: what the sum says, and that nothing is in it twice, missing or believed without reason."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.attestation.seal import seal_journal
+from flopsd.attestation.signing.dsse import sign
+from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
+from flopsd.attestation.verify import open_ledger
+from flopsd.core.envelope import encode_envelope, parse_envelope
+from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
+from flopsd.core.model import GapReason
+from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.testing import FakeClock
+from tests.support.jobs import Nodes, gpus, plain, sagemaker, slurm
+from tests.support.runs import STRANGER, Run
+
+THREE = ("algo-1", "algo-2", "algo-3")
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Nodes:
+    return Nodes(tmp_path)
+
+
+def payload(ledger: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(parse_envelope(ledger.read_bytes()).payload)
+    return document
+
+
+def predicate(ledger: Path) -> dict[str, Any]:
+    found: dict[str, Any] = payload(ledger)["predicate"]
+    return found
+
+
+def test_a_job_is_the_exact_sum_of_its_nodes(nodes: Nodes) -> None:
+    one, two = nodes.ledger(sagemaker(0), seconds=7), nodes.ledger(sagemaker(1), seconds=5, devices=gpus("algo-2", 3))
+    job = predicate(nodes.merge(one, two).ledger)
+    children = [predicate(ledger) for ledger in (one, two)]
+    for figure in ("low", "measured", "high"):
+        assert job["totals"]["executed"][figure] == str(sum(int(c["totals"]["executed"][figure]) for c in children))
+    assert job["kind"] == "job"
+    assert (job["run"]["id"], job["roster"]) == ("train-7", ["algo-1", "algo-2"])
+    assert job["deviceSeconds"] == "29.000000000"
+    assert job["nodeSeconds"] == "12.000000000"
+    assert job["energyJoules"] == f"{sum(float(c['energyJoules']) for c in children):.3f}"
+    assert job["coverage"]["observedPpm"] == "1000000"
+    assert job["completeness"]["complete"] is True
+    assert [(n["name"], n["rank"], n["devices"], n["ledgers"]) for n in job["nodes"]] == [
+        ("algo-1", 0, "2", "1"),
+        ("algo-2", 1, "3", "1"),
+    ]
+    assert job["method"]["peakTableSha256"] == [children[0]["method"]["peakTableSha256"]]
+
+
+def test_the_subject_is_the_payload_so_a_counter_signature_changes_nothing(nodes: Nodes) -> None:
+    import hashlib
+
+    one, two = nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1))
+    before = nodes.merge(one, two).ledger.read_bytes()
+    envelope = parse_envelope(one.read_bytes())
+    other, _ = ensure_key(None, nodes.folder / "state")
+    more = parse_envelope(sign(envelope.payload, load_signer(other))).signatures
+    one.write_bytes(encode_envelope(envelope.payload, PAYLOAD_TYPE, [*more, *envelope.signatures]))
+    after = nodes.merge(one, two).ledger
+    assert after.read_bytes() == before
+    assert payload(after)["subject"][0]["digest"]["sha256"] == hashlib.sha256(envelope.payload).hexdigest()
+
+
+def test_the_order_of_arguments_changes_no_byte(nodes: Nodes) -> None:
+    a, b, c = (nodes.ledger(sagemaker(rank, THREE)) for rank in range(3))
+    ledgers = {nodes.merge(*order).ledger.read_bytes() for order in ((a, b, c), (c, a, b), (b, c, a), (c, b, a))}
+    assert len(ledgers) == 1
+
+
+def test_the_envelope_is_what_every_other_ledger_is_in(nodes: Nodes) -> None:
+    data = nodes.merge(nodes.ledger(sagemaker(0, ("algo-1",)))).ledger.read_bytes()
+    envelope = parse_envelope(data)
+    assert data == encode_envelope(envelope.payload, PAYLOAD_TYPE, list(envelope.signatures))
+    json.loads(envelope.payload, parse_float=lambda text: pytest.fail(f"float {text}"))
+
+
+def test_what_no_node_measured_stays_unknown(nodes: Nodes) -> None:
+    bounded = nodes.ledger(sagemaker(0), devices=(STRANGER,))
+    measured = nodes.ledger(sagemaker(1))
+    job = predicate(nodes.merge(bounded, measured).ledger)
+    assert job["totals"]["executed"]["high"] is None
+    assert job["totals"]["executed"]["measured"] == predicate(measured)["totals"]["executed"]["measured"]
+    assert (job["energyJoules"], job["energyUncountedSeconds"]) == (
+        predicate(measured)["energyJoules"],
+        "7.000000000",
+    )  # and the first seconds
+    alone = nodes.ledger(sagemaker(0, ("algo-1",), job="b"), "b", devices=(STRANGER,))
+    executed = predicate(nodes.merge(alone).ledger)["totals"]["executed"]
+    assert (executed["low"], executed["measured"], executed["high"]) == ("0", None, None)
+
+
+def test_gaps_stay_gaps_in_the_sum(nodes: Nodes) -> None:
+    run = Run(nodes.folder / "s", devices=gpus("algo-1"), context=sagemaker(0, ("algo-1",)), run_id="train-7")
+    run.meter(3)
+    run.meter(1, GapReason.DRIVER_TIMEOUT)
+    run.meter(2)
+    run.finish()
+    job = predicate(nodes.merge(run.seal(nodes.folder / "l" / "ledger.json", nodes.key).ledger).ledger)
+    assert job["coverage"]["gapSecondsByReason"] == {"driver_timeout": "2.000000000"}
+    assert job["coverage"]["observedPpm"] == str(10 * 10**6 // 12)
+    assert job["totals"]["executed"]["byEvidence"]["gap"]["measured"] is None
+
+
+# What must be refused: each with its reason.
+
+
+def missing(nodes: Nodes) -> list[Path]:
+    return [nodes.ledger(sagemaker(0, THREE)), nodes.ledger(sagemaker(2, THREE))]
+
+
+def same_file(nodes: Nodes) -> list[Path]:
+    ledger = nodes.ledger(sagemaker(0))
+    return [ledger, nodes.ledger(sagemaker(1)), ledger]
+
+
+def copied(nodes: Nodes) -> list[Path]:
+    ledger = nodes.ledger(sagemaker(0))
+    shutil.copytree(ledger.parent, nodes.folder / "copy")
+    return [ledger, nodes.ledger(sagemaker(1)), nodes.folder / "copy" / "ledger.json"]
+
+
+def same_node(nodes: Nodes) -> list[Path]:
+    other = nodes.ledger(sagemaker(0, boot="b"), "again", devices=gpus("other"), later=2)
+    return [nodes.ledger(sagemaker(0)), other, nodes.ledger(sagemaker(1))]
+
+
+def earlier_state(nodes: Nodes) -> list[Path]:
+    run = Run(nodes.folder / "s", devices=gpus("algo-1"), context=sagemaker(0, ("algo-1",)), run_id="train-7")
+    run.meter(20)
+    early = run.seal(nodes.folder / "early" / "ledger.json", nodes.key).ledger
+    run.meter(20)
+    run.finish()
+    return [early, run.seal(nodes.folder / "late" / "ledger.json", nodes.key).ledger]
+
+
+def same_rank(nodes: Nodes) -> list[Path]:
+    return [nodes.ledger(slurm(0)), nodes.ledger(replace(slurm(0), node="node-7", boot_id="x"))]
+
+
+def same_device(nodes: Nodes) -> list[Path]:
+    return [nodes.ledger(sagemaker(0), devices=gpus("x")), nodes.ledger(sagemaker(1), devices=gpus("x"), later=3)]
+
+
+def mixed_jobs(nodes: Nodes) -> list[Path]:
+    return [nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1, job="train-8"))]
+
+
+def mixed_rosters(nodes: Nodes) -> list[Path]:
+    return [nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(2, THREE))]
+
+
+def not_in_roster(nodes: Nodes) -> list[Path]:
+    return [nodes.ledger(sagemaker(0)), nodes.ledger(replace(sagemaker(1), node="algo-9", rank=None))]
+
+
+def other_rank(nodes: Nodes) -> list[Path]:
+    return [nodes.ledger(sagemaker(0)), nodes.ledger(replace(sagemaker(1), rank=5))]
+
+
+def hole_in_ranks(nodes: Nodes) -> list[Path]:
+    return [nodes.ledger(slurm(0)), nodes.ledger(slurm(2))]
+
+
+def lost_attempt(nodes: Nodes) -> list[Path]:
+    second = nodes.ledger(slurm(0, attempt="1"), "again", later=100)
+    return [nodes.ledger(slurm(0)), second, nodes.ledger(slurm(1))]
+
+
+def lost_boot(nodes: Nodes) -> list[Path]:
+    second = nodes.ledger(sagemaker(0, boot="b"), "again", later=100)
+    return [nodes.ledger(sagemaker(0)), second, nodes.ledger(sagemaker(1))]
+
+
+def job_as_node(nodes: Nodes) -> list[Path]:
+    return [nodes.merge(nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1)), ledger=nodes.folder / "j.json").ledger]
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (missing, r"the job is not whole: rank 1 \(algo-2\): no ledger"),
+        (same_file, "the same ledger is there twice: .*algo-1/ledger.json and .*algo-1/ledger.json"),
+        (copied, "the same ledger is there twice: .*copy/ledger.json and .*algo-1/ledger.json"),
+        (same_node, "node 'algo-1' is there twice at the same time: .*ledger.json and .*ledger.json"),
+        (earlier_state, "node 'algo-1' is there twice at the same time: .*early/ledger.json"),
+        (same_rank, "rank 0 is there twice at the same time: .*node-0/ledger.json and .*node-7/ledger.json"),
+        (same_device, "device GPU-x-0 is counted twice at the same time: by .*algo-1/.* and .*algo-2/"),
+        (mixed_jobs, "/ledger.json is of another job than .*: its run's id is 'train-[78]', not 'train-[87]'"),
+        (mixed_rosters, "/ledger.json has another roster than .*: [23] nodes .*algo-2.* instead of [23] nodes"),
+        (not_in_roster, "of node 'algo-9' with rank None, which the job's roster does not have"),
+        (other_rank, "gives node 'algo-2' rank 5; in the job's roster it has 1"),
+        (hole_in_ranks, "the job is not whole: rank 1: no ledger"),
+        (lost_attempt, r"rank 1 \(node-1\): no ledger of attempt '1'"),
+        (lost_boot, r"rank 1 \(algo-2\): ledgers of 1 attempts, while other nodes have 2"),
+        (job_as_node, "j.json: this is a ledger of kind 'job', which no job is made of"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_does_not_fit_together_is_refused(nodes: Nodes, given: Callable[[Nodes], list[Path]], reason: str) -> None:
+    ledgers = given(nodes)
+    for order in (ledgers, ledgers[::-1]):
+        with pytest.raises(LedgerError, match=reason) as caught:
+            nodes.merge(*order)
+        assert caught.value.hint
+    assert not (nodes.folder / "out" / "job.json").exists()
+
+
+def test_two_states_of_one_journal_are_named_as_such(nodes: Nodes) -> None:
+    with pytest.raises(LedgerError) as caught:
+        nodes.merge(*earlier_state(nodes))
+    assert caught.value.hint == "they are of the same journal at two times: give the later one only"
+
+
+def test_more_nodes_than_declared_are_refused(nodes: Nodes) -> None:
+    ledgers = [nodes.ledger(plain(name), run_id="r") for name in ("a", "b")]
+    with pytest.raises(LedgerError, match="ledgers of 2 nodes, of 1 that were declared"):
+        nodes.merge(*ledgers, nodes=1)
+    with pytest.raises(LedgerError, match="has rank 1: the job had more than 1 nodes"):
+        nodes.merge(nodes.ledger(slurm(1)), nodes=1)
+    with pytest.raises(LedgerError, match="name a roster of 2 nodes, not of 3"):
+        nodes.merge(nodes.ledger(sagemaker(0)), nodes=3)
+
+
+def untrusted(nodes: Nodes, ledger: Path) -> None:
+    key, _ = ensure_key(None, nodes.folder / "state")
+    ledger.write_bytes(sign(parse_envelope(ledger.read_bytes()).payload, load_signer(key)))
+
+
+def lie(nodes: Nodes, ledger: Path) -> None:
+    document = payload(ledger)
+    document["predicate"]["totals"]["executed"]["low"] = "1"
+    ledger.write_bytes(sign(encode(document), load_signer(nodes.key)))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (untrusted, "algo-2/ledger.json: 0 of the given keys signed this ledger"),
+        (lie, "algo-2/ledger.json: recomputed from the journal, .*executed.low is '1' instead of"),
+        (lambda _, ledger: ledger.with_name("ledger.journal.jsonl").unlink(), "algo-2/ledger.json: .*no total can be"),
+        (lambda _, ledger: ledger.write_bytes(ledger.read_bytes()[:-9]), "algo-2/ledger.json: the ledger is not JSON"),
+    ],
+    ids=["untrusted", "lie", "no journal", "cut"],
+)  # fmt: skip
+def test_a_child_that_is_not_to_be_believed_is_named(
+    nodes: Nodes, spoil: Callable[[Nodes, Path], None], reason: str
+) -> None:
+    one, two = nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1))
+    spoil(nodes, two)
+    for arguments in ((one, two), (nodes.folder / "ledgers",)):
+        with pytest.raises(NotVerifiedError, match=reason):
+            nodes.merge(*arguments)
+
+
+def test_a_replay_is_refused_or_marked(nodes: Nodes) -> None:
+    ledgers = [nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1), replay=True)]
+    with pytest.raises(NotVerifiedError, match="algo-2/ledger.json: this ledger is a replay"):
+        nodes.merge(*ledgers)
+    merged = nodes.merge(*ledgers, allow_replay=True)
+    assert merged.predicate["replay"] == {"children": "1"}
+
+
+def test_an_incomplete_job_says_what_is_missing_and_has_no_upper_bound(nodes: Nodes) -> None:
+    ledgers = missing(nodes)
+    merged = nodes.merge(*ledgers, allow_incomplete=True)
+    executed, told = merged.predicate["totals"]["executed"], merged.predicate["completeness"]
+    assert (told["complete"], told["missing"]) == (False, ["rank 1 (algo-2): no ledger"])
+    assert (told["expectedNodes"], told["nodes"]) == ("3", "2")
+    assert executed["high"] is None
+    for figure in ("low", "measured"):
+        assert executed[figure] == str(sum(int(predicate(one)["totals"]["executed"][figure]) for one in ledgers))
+    complete = nodes.merge(*ledgers, nodes.ledger(sagemaker(1, THREE)), allow_incomplete=True)
+    assert complete.completeness.complete is True
+    assert complete.predicate["totals"]["executed"]["high"] is not None
+
+
+def test_where_no_ledger_tells_how_many_nodes_there_were_nobody_knows_a_maximum(nodes: Nodes) -> None:
+    ledgers = [nodes.ledger(plain(name), run_id="r") for name in ("a", "b")]
+    untold = nodes.merge(*ledgers)
+    assert untold.completeness.complete is None
+    assert untold.predicate["totals"]["executed"]["high"] is None
+    told = nodes.merge(*ledgers, nodes=2)
+    assert told.completeness.complete is True
+    assert told.predicate["totals"]["executed"]["high"] is not None
+    assert told.predicate["completeness"]["declaredNodes"] == "2"
+    with pytest.raises(LedgerError, match="1 of 3 nodes: no ledger, and none here says of which rank"):
+        nodes.merge(*ledgers, nodes=3)
+    ranked = [nodes.ledger(slurm(rank)) for rank in (0, 1)]
+    assert nodes.merge(*ranked).completeness.complete is None
+    with pytest.raises(LedgerError, match="rank 2: no ledger; rank 3: no ledger"):
+        nodes.merge(*ranked, nodes=4)
+
+
+def killed(nodes: Nodes, rank: int, hosts: tuple[str, ...] = ("algo-1", "algo-2"), **how: object) -> tuple[Run, Path]:
+    """A node killed ten seconds after its last rolling ledger, which is all that is left of it."""
+    folder = nodes.folder / "state" / f"killed-{rank}"
+    run = Run(folder, devices=gpus(hosts[rank]), context=sagemaker(rank, hosts), run_id="train-7", **how)  # type: ignore[arg-type]
+    run.meter(10)
+    out = nodes.folder / "ledgers" / f"killed-{rank}" / "ledger.json"
+    ledger = seal_journal(run.state.journal, nodes.key, out, run.clock, live=True, rolling=True).ledger
+    run.meter(10)
+    run.kill()
+    return run, ledger
+
+
+def test_how_long_a_killed_node_went_on_nobody_knows_so_there_is_no_maximum(nodes: Nodes) -> None:
+    ledgers = [nodes.ledger(sagemaker(0)), killed(nodes, 1)[1]]
+    merged = nodes.merge(*ledgers)
+    assert merged.completeness.complete is None
+    (words,) = merged.completeness.missing
+    assert re.fullmatch(
+        r"rank 1 \(algo-2\): no end in ledger algo-2/\w{16}, and what it did after 2\S+ is not known", words
+    )
+    executed = merged.predicate["totals"]["executed"]
+    assert executed["high"] is None
+    assert executed["low"] == str(sum(int(predicate(one)["totals"]["executed"]["low"]) for one in ledgers))
+    assert "below" not in {finding["state"] for finding in merged.predicate["findings"]}
+    assert "not each has an end" in merged.predicate["completeness"]["says"]
+    lineage = nodes.merge(merged.ledger, kind="lineage", lineage="m", ledger=nodes.folder / "l.json")
+    assert (lineage.completeness.complete, lineage.predicate["totals"]["executed"]["high"]) == (None, None)
+    assert lineage.completeness.missing == (f"job train-7: {words}",)
+    assert "Not every node of the jobs named here has an end" in lineage.predicate["completeness"]["says"]
+
+
+def test_a_lone_node_without_an_end_makes_no_whole_lineage(nodes: Nodes) -> None:
+    _, ledger = killed(nodes, 0, ("algo-1",))
+    merged = nodes.merge(ledger, kind="lineage", lineage="m")
+    assert (merged.completeness.complete, merged.predicate["totals"]["executed"]["high"]) == (None, None)
+
+
+def test_a_killed_attempt_that_a_later_one_takes_up_has_a_maximum(nodes: Nodes) -> None:
+    """On whatever machine: its journal goes on with a gap that has a ceiling."""
+    run, _ = killed(nodes, 1)
+    run.context = replace(run.context, boot_id="boot-of-another-machine", attempt="boot-of-another-machine")
+    run.clock.advance(300 * 10**9)
+    run.start()
+    run.meter(5)
+    run.finish()
+    two = run.seal(nodes.folder / "late" / "ledger.json", nodes.key).ledger
+    first = nodes.ledger(sagemaker(0))
+    again = nodes.ledger(sagemaker(0, boot="b"), "again", devices=gpus("again"), later=400)
+    merged = nodes.merge(first, again, two)
+    assert merged.completeness.complete is True
+    assert predicate(two)["coverage"]["gapSecondsByReason"] == {"daemon_down": "600.000000000"}
+    assert merged.predicate["totals"]["executed"]["high"] is not None
+
+
+def test_a_killed_attempt_that_a_later_one_knows_nothing_of_has_none(nodes: Nodes) -> None:
+    hosts = ("algo-1",)
+    _, ledger = killed(nodes, 0, hosts)
+    merged = nodes.merge(ledger, nodes.ledger(sagemaker(0, hosts, boot="b"), "again", devices=gpus("b"), later=300))
+    assert (merged.completeness.complete, merged.predicate["totals"]["executed"]["high"]) == (None, None)
+
+
+def test_restarts_of_one_job_are_added_up(nodes: Nodes) -> None:
+    first = [nodes.ledger(sagemaker(rank, boot=f"spot-1-{rank}"), f"a{rank}") for rank in (0, 1)]
+    second = [
+        nodes.ledger(sagemaker(rank, boot=f"spot-2-{rank}"), f"b{rank}", later=60, devices=gpus(f"new-{rank}"))
+        for rank in (0, 1)
+    ]
+    job = predicate(nodes.merge(*first, *second).ledger)
+    assert job["completeness"]["complete"] is True
+    assert [(n["name"], n["ledgers"], n["attempts"], n["devices"]) for n in job["nodes"]] == [
+        ("algo-1", "2", "2", "4"),
+        ("algo-2", "2", "2", "4"),
+    ]
+    assert job["deviceSeconds"] == "40.000000000"
+    assert len(job["attempts"]) == 4
+
+
+def test_a_restart_on_the_same_devices_is_added_up_only_when_it_came_later(nodes: Nodes) -> None:
+    hosts = ("algo-1",)
+    first = nodes.ledger(sagemaker(0, hosts, boot="one"), "a", seconds=10)
+    assert nodes.merge(first, nodes.ledger(sagemaker(0, hosts, boot="two"), "b", later=10)).ledgers == 2
+    with pytest.raises(LedgerError, match="twice at the same time"):
+        nodes.merge(first, nodes.ledger(sagemaker(0, hosts, boot="two"), "c", later=9))
+
+
+def test_devices_without_a_name_of_their_own_are_told_apart_by_node(nodes: Nodes) -> None:
+    chips = [(replace(gpus("x", 1)[0], uid="neuron0", serial=None),) for _ in range(2)]
+    job = nodes.merge(*(nodes.ledger(sagemaker(rank), devices=chips[rank]) for rank in (0, 1)))
+    (times, *_) = predicate(job.ledger)["children"][1]["deviceTimes"]
+    assert times["devices"] == ["algo-2/neuron0"]
+
+
+def test_a_device_that_was_another_jobs_meanwhile_is_not_counted_twice(nodes: Nodes) -> None:
+    hosts = ("algo-1",)
+    shared = gpus("algo-1", 1)
+    runs = [Run(nodes.folder / n, devices=shared, context=sagemaker(0, hosts, job=n), run_id=n) for n in ("a", "b")]
+    runs[0].meter(5)
+    runs[0].meter(5, GapReason.NOT_OURS)
+    runs[1].meter(5, GapReason.NOT_OURS)
+    runs[1].meter(5)
+    jobs = []
+    for name, run in zip(("a", "b"), runs, strict=True):
+        run.finish()
+        ledger = run.seal(nodes.folder / "ledgers" / name / "ledger.json", nodes.key).ledger
+        jobs.append(nodes.merge(ledger, ledger=nodes.folder / f"{name}.json").ledger)
+    lineage = nodes.merge(*jobs, kind="lineage", lineage="m")
+    assert lineage.predicate["lineage"]["runs"] == ["a", "b"]
+
+
+def test_only_what_an_earlier_merge_made_is_written_over(nodes: Nodes) -> None:
+    one, two = nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1))
+    job = nodes.merge(one, two).ledger
+    assert nodes.merge(one, two, ledger=job).ledger == job
+    trusted = nodes.folder / "trusted.pub"
+    trusted.write_bytes(b"somebody's key")
+    (nodes.folder / "own").mkdir()
+    for ledger, why in (
+        (one, "is no merged ledger"),
+        (nodes.folder / "trusted.json", "the public key of another"),
+        (nodes.folder / "job.pub", "its public key at once"),
+        (nodes.folder / "own", "is a folder"),
+    ):
+        before = {path: path.read_bytes() for path in nodes.folder.rglob("*") if path.is_file()}
+        with pytest.raises(LedgerError, match=why):
+            nodes.merge(one, two, ledger=ledger)
+        assert {path: path.read_bytes() for path in nodes.folder.rglob("*") if path.is_file()} == before
+
+
+def test_only_trusted_keys_are_named(nodes: Nodes) -> None:
+    one = nodes.ledger(sagemaker(0, ("algo-1",)))
+    keyid = load_public(str(nodes.public)).keyid
+    assert predicate(nodes.merge(one).ledger)["children"][0]["keyids"] == [keyid]
+    assert (
+        open_ledger(nodes.folder / "out" / "job.json", [load_public(str(nodes.folder / "out" / "job.pub"))]).kind
+        == "job"
+    )
+
+
+def test_merging_twice_gives_the_same_bytes_and_another_time_another_date(nodes: Nodes) -> None:
+    one = nodes.ledger(sagemaker(0, ("algo-1",)))
+    first = nodes.merge(one).ledger.read_bytes()
+    assert nodes.merge(one).ledger.read_bytes() == first
+    later = FakeClock()
+    later.advance(10**9)
+    assert nodes.merge(one, clock=later).ledger.read_bytes() != first
+
+
+def test_a_child_with_fields_that_no_daemon_writes_is_refused_by_name(nodes: Nodes) -> None:
+    """Whoever holds a trusted key can sign any field; it must not end in a traceback, here or in the sum."""
+    run = Run(nodes.folder / "s", devices=gpus("algo-1"), context=replace(sagemaker(0), rank=2**40), run_id="train-7")
+    run.meter(1)
+    run.finish()
+    ledger = run.seal(nodes.folder / "l" / "ledger.json", nodes.key).ledger
+    with pytest.raises(LedgerError, match="l/ledger.json: 1099511627776 is not a rank"):
+        nodes.merge(ledger)
+    job = nodes.merge(nodes.ledger(sagemaker(0, ("algo-1",))), ledger=nodes.folder / "job.json").ledger
+    document = payload(job)
+    document["predicate"]["children"][0]["periods"] = []
+    job.write_bytes(sign(encode(document), load_signer(nodes.key)))
+    with pytest.raises(NotVerifiedError, match="job.json: this is not what `flopsd merge` writes|job.json: "):
+        nodes.merge(job, kind="lineage", lineage="m")

@@ -1,0 +1,181 @@
+"""NVIDIA's SPDM report: NVIDIA's own sample, what must not pass, and collecting through the real pynvml."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP384R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.attestation.evidence import nvidia_spdm
+from flopsd.attestation.evidence.item import Grounds, Scene
+from flopsd.attestation.evidence.trust import load_certificates
+from flopsd.core.ledger.history import History, read_history
+from flopsd.errors import EvidenceError
+from flopsd.journal.journal import read_journal
+from flopsd.settings.load import config_dir
+from tests.support.authorities import VECTORS
+from tests.support.runs import Run
+from tests.support.scenario import Scenario, Segment, h100
+from tests.support.sim import SharedClock, simulated
+
+CHAIN = (VECTORS / "nvidia" / "hopperCertChain.txt").read_bytes()
+REPORT = bytes.fromhex((VECTORS / "nvidia" / "hopperAttestationReport.txt").read_text())
+NONCE = REPORT[4:36]
+(ROOT,) = load_certificates(config_dir() / "certificates" / "nvidia" / "verifier_device_root.pem")
+HEAD = "ab" * 32
+Made = tuple[x509.Certificate, EllipticCurvePrivateKey]
+
+
+def test_nvidias_sample_verifies_against_the_pinned_root() -> None:
+    identity = nvidia_spdm.verify_report(CHAIN, REPORT, NONCE, ROOT)
+    assert "GH100 A01 GSP FMC LF" in identity
+    print(f"chain {len(CHAIN)} bytes, report {len(REPORT)} bytes: {identity}")
+
+
+def test_a_report_that_answered_another_question_is_refused() -> None:
+    with pytest.raises(EvidenceError, match="not of this journal's head"):
+        nvidia_spdm.verify_report(CHAIN, REPORT, nvidia_spdm.nonce_of(HEAD), ROOT)
+    # The nonce of another journal written over it: the GPU did not sign that.
+    lied = REPORT[:4] + nvidia_spdm.nonce_of(HEAD) + REPORT[36:]
+    with pytest.raises(EvidenceError, match="signature is not of the GPU's key"):
+        nvidia_spdm.verify_report(CHAIN, lied, nvidia_spdm.nonce_of(HEAD), ROOT)
+
+
+def test_no_single_byte_of_the_report_can_be_changed() -> None:
+    for at in (*range(0, len(REPORT), 61), 36, 37, len(REPORT) - 96, len(REPORT) - 1):
+        changed = bytearray(REPORT)
+        changed[at] ^= 1
+        with pytest.raises(EvidenceError):
+            nvidia_spdm.verify_report(CHAIN, bytes(changed), NONCE, ROOT)
+    for length in (0, 36, 37, 133, len(REPORT) - 1):
+        with pytest.raises(EvidenceError):
+            nvidia_spdm.verify_report(CHAIN, REPORT[:length], NONCE, ROOT)
+
+
+def test_a_chain_must_lead_to_the_pinned_root() -> None:
+    pems = [b"-----BEGIN" + part for part in CHAIN.split(b"-----BEGIN")[1:]]
+    for spoilt, reason in (
+        (pems[:-1], "does not end in NVIDIA's pinned root"),
+        ([pems[0], *pems[2:]], "its chain does not hold"),
+        ([pems[1], pems[0], *pems[2:]], "its chain does not hold"),
+        ([], "no X.509 certificate"),
+        ([b"\xff\x00"], "no X.509 certificate"),
+    ):
+        with pytest.raises(EvidenceError, match=reason):
+            nvidia_spdm.verify_report(b"".join(spoilt), REPORT, NONCE, ROOT)
+
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")  # a serial number below zero
+@given(st.data())
+def test_no_changed_chain_passes(data: st.DataObject) -> None:
+    chain = [bytearray(one.public_bytes(Encoding.DER)) for one in x509.load_pem_x509_certificates(CHAIN)]
+    spoilt = chain[data.draw(st.integers(0, len(chain) - 1))]
+    spoilt[data.draw(st.integers(0, len(spoilt) - 1))] ^= data.draw(st.integers(1, 255))
+    pems = (b"-----BEGIN CERTIFICATE-----\n%s-----END CERTIFICATE-----\n" % base64.encodebytes(der) for der in chain)
+    with pytest.raises(EvidenceError):
+        nvidia_spdm.verify_report(b"".join(pems), REPORT, NONCE, ROOT)
+
+
+def made(name: str, issuer: Made | None, *, ca: bool) -> Made:
+    key, now = generate_private_key(SECP384R1()), datetime.now(timezone.utc)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer[0].subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    )
+    return builder.sign(issuer[1] if issuer else key, SHA384()), key
+
+
+def pem(*chain: Made) -> bytes:
+    return b"".join(certificate.public_bytes(Encoding.PEM) for certificate, _ in chain)
+
+
+def signed(report: bytes, key: EllipticCurvePrivateKey) -> bytes:
+    """What a GPU does with its report; the stand-in has no key."""
+    r, s = decode_dss_signature(key.sign(report[:-96], ECDSA(SHA384())))
+    return report[:-96] + r.to_bytes(48, "big") + s.to_bytes(48, "big")
+
+
+def test_a_gpu_may_not_vouch_for_another_one() -> None:
+    """Its certificate is no issuer's: a key that leaked from one GPU makes no others."""
+    root = made("root", None, ca=True)
+    gpu = made("gpu", root, ca=False)
+    child = made("child", gpu, ca=False)
+    report = signed(REPORT, child[1])
+    with pytest.raises(EvidenceError, match="issued by one that may not"):
+        nvidia_spdm.verify_report(pem(child, gpu, root), report, NONCE, root[0])
+    assert "CN=gpu" in nvidia_spdm.verify_report(pem(gpu, root), signed(REPORT, gpu[1]), NONCE, root[0])
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> History:
+    run = Run(tmp_path / "state")
+    run.meter(2)
+    run.finish()
+    return read_history(line.record() for line in read_journal(run.state.journal))
+
+
+def test_the_gpu_is_asked_to_sign_the_journals_head(
+    standin: Path, tmp_path: Path, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the real pynvml: its structures, its nonce, its lengths."""
+    root = made("root", None, ca=True)
+    gpu = made("gpu", root, ca=False)
+    (tmp_path / "chain.pem").write_bytes(pem(gpu, root))
+    monkeypatch.setenv("NVML_STANDIN_SPDM", str(tmp_path / "chain.pem"))
+    scenario = Scenario((h100((Segment(1000),)),))
+    with simulated(standin, tmp_path, scenario, SharedClock(tmp_path / "clock")):
+        found = nvidia_spdm.collect(Scene(history, HEAD))
+    (report,) = found["reports"]
+    assert (report["uuid"], found["refused"]) == (scenario.uuid(0), [])
+    raw = base64.b64decode(report["report"])
+    assert raw[4:36] == hashlib.sha256(bytes.fromhex(HEAD)).digest()
+    chain = base64.b64decode(report["certificateChain"])
+    assert "CN=gpu" in nvidia_spdm.verify_report(chain, signed(raw, gpu[1]), nvidia_spdm.nonce_of(HEAD), root[0])
+    with pytest.raises(EvidenceError, match="does not end in NVIDIA's pinned root"):
+        nvidia_spdm.check(found, Grounds(history, HEAD))
+
+
+def test_a_gpu_without_confidential_computing_is_an_absence(standin: Path, tmp_path: Path, history: History) -> None:
+    with (
+        simulated(standin, tmp_path, Scenario((h100((Segment(1000),)),)), SharedClock(tmp_path / "clock")),
+        pytest.raises(EvidenceError, match="no GPU gives a report: GPU 0: Not Supported"),
+    ):
+        nvidia_spdm.collect(Scene(history, HEAD))
+    with pytest.raises(EvidenceError, match="no NVIDIA GPU was metered"):
+        nvidia_spdm.collect(Scene(History(), HEAD))
+
+
+def test_one_gpu_cannot_answer_for_two() -> None:
+    chain, report = (base64.b64encode(data).decode() for data in (CHAIN, REPORT))
+    one = {"uuid": "GPU-1", "certificateChain": chain, "report": report}
+    (identity,) = nvidia_spdm.verify_reports([one], NONCE, ROOT)
+    assert "GH100" in identity
+    with pytest.raises(EvidenceError, match="GPU-2 and GPU-1 are answered for by one and the same GPU"):
+        nvidia_spdm.verify_reports([one, {**one, "uuid": "GPU-2"}], NONCE, ROOT)
+    with pytest.raises(EvidenceError, match="not of this journal's head"):
+        nvidia_spdm.check({"reports": [one]}, Grounds(History(), HEAD))
+
+
+@pytest.mark.parametrize("data", [{}, {"reports": []}, {"reports": [1]}, {"reports": [{}]}, {"reports": [{"uuid": "x", "certificateChain": "*"}]}])  # fmt: skip
+def test_other_shapes_are_refused(data: dict[str, Any]) -> None:
+    with pytest.raises(EvidenceError):
+        nvidia_spdm.check(data, Grounds(History(), HEAD))

@@ -1,0 +1,283 @@
+"""RFC 3161: others' vectors, a real openssl authority, and where in the envelope a timestamp counts."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.attestation.evidence import rfc3161
+from flopsd.attestation.evidence.item import Finding, Verdict
+from flopsd.attestation.evidence.trust import Trust, load_certificates, load_trust
+from flopsd.attestation.seal import Sealed, seal_journal
+from flopsd.attestation.signing.keys import ensure_key, load_public
+from flopsd.attestation.verify import verify_ledger
+from flopsd.core.envelope import encode_envelope, parse_envelope
+from flopsd.core.ledger.statement import PREDICATE_TYPE
+from flopsd.errors import EvidenceError, NotVerifiedError
+from flopsd.settings.evidence_kinds import Wanted
+from flopsd.system.clock import SystemClock
+from tests.support.authorities import VECTORS, Answer, Authority, serving
+from tests.support.runs import Run
+
+FOLDER = VECTORS / "rfc3161"
+ACCEPTED = {
+    "test_tsa/response.tsr": "2024-10-08T15:40:32Z",
+    "test_tsa/response-injected-certs.tsr": "2024-10-08T15:40:32Z",
+    "sigstage/response-sha256.tsr": "2025-05-09T11:58:55Z",
+    "sigstage/response-sha384.tsr": "2025-05-09T11:58:55Z",
+    "sigstage/response-sha512.tsr": "2025-05-09T11:58:56Z",
+    "sigstage/response-no-embedded-cert.tsr": "2025-06-18T08:13:02Z",
+    "sigstore-mock/response-expired.tsr": "2023-02-01T00:00:00Z",
+    "identrust/issue-104.tsr": "2025-03-11T08:52:08Z",
+}
+
+
+def chain_of(name: str) -> tuple[Any, ...]:
+    return load_certificates(FOLDER / name.split("/")[0] / "ts_chain.pem")
+
+
+def message_of(name: str) -> bytes:
+    return (FOLDER / "sigstore-mock" / "payload").read_bytes() if "mock" in name else b"hello"
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_good_responses_are_accepted_at_their_own_time(name: str) -> None:
+    moment, root = rfc3161.verify((FOLDER / name).read_bytes(), message_of(name), chain_of(name))
+    assert moment == ACCEPTED[name]
+    assert "Spoofed" not in root
+    with pytest.raises(EvidenceError, match="Mismatch between messages"):
+        rfc3161.verify((FOLDER / name).read_bytes(), b"hullo", chain_of(name))
+
+
+@pytest.mark.parametrize("name", ["test_tsa/other_response.tsr", "sigstage/response-invalid-signature.tsr"])
+def test_bad_responses_are_rejected(name: str) -> None:
+    with pytest.raises(EvidenceError, match="does not hold against"):
+        rfc3161.verify((FOLDER / name).read_bytes(), message_of(name), chain_of(name))
+
+
+def test_another_authoritys_root_vouches_for_nothing() -> None:
+    for name in ACCEPTED:
+        other = "identrust/x" if "identrust" not in name else "test_tsa/x"
+        with pytest.raises(EvidenceError, match="does not hold against"):
+            rfc3161.verify((FOLDER / name).read_bytes(), message_of(name), chain_of(other))
+    leaf = chain_of("test_tsa/x")[:1]
+    with pytest.raises(EvidenceError, match="holds no root certificate"):
+        rfc3161.verify((FOLDER / "test_tsa/response.tsr").read_bytes(), b"hello", leaf)
+
+
+def test_a_token_that_the_library_stumbles_over_does_not_hold() -> None:
+    name = "test_tsa/response.tsr"
+    raw = bytearray((FOLDER / name).read_bytes())
+    raw[296] ^= 1  # the version of a certificate
+    with pytest.raises(EvidenceError, match="does not hold against"):
+        rfc3161.verify(bytes(raw), b"hello", chain_of(name))
+
+
+@given(st.data())
+def test_no_changed_response_names_another_time(data: st.DataObject) -> None:
+    name = "test_tsa/response.tsr"
+    raw = bytearray((FOLDER / name).read_bytes())
+    for _ in range(data.draw(st.integers(1, 2))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        moment, _ = rfc3161.verify(bytes(raw), b"hello", chain_of(name))
+    except EvidenceError:
+        return
+    assert moment == ACCEPTED[name]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tsa"))
+
+
+@pytest.fixture(scope="module")
+def url(authority: Authority) -> Iterator[str]:
+    with serving(authority.answer) as address:
+        yield address
+
+
+def seal(folder: Path, url: str) -> Sealed:
+    run = Run(folder / "state")
+    run.meter(3)
+    run.finish()
+    key, _ = ensure_key(None, run.state.path)
+    return seal_journal(run.state.journal, key, folder / "ledger.json", SystemClock(), None, Wanted((), url))
+
+
+def stamps(sealed: Sealed, trust: Trust) -> list[Finding]:
+    found = verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))], trust=trust).evidence
+    return [finding for finding in found if finding.type == "rfc3161"]
+
+
+def edit(sealed: Sealed, change: Any) -> None:
+    document = json.loads(sealed.ledger.read_bytes())
+    change(document["signatures"])
+    sealed.ledger.write_text(json.dumps(document))
+
+
+@pytest.mark.tool("openssl")
+def test_a_seal_is_stamped_and_others_can_check_the_stamp(tmp_path: Path, authority: Authority, url: str) -> None:
+    sealed = seal(tmp_path, url)
+    assert f"by {url}" in sealed.timestamp
+    (told,) = stamps(sealed, load_trust(tsa_files=[str(authority.root)]))
+    assert told.verdict is Verdict.HOLDS
+    assert told.words.startswith(f"the signature existed at {sealed.timestamp.split(',')[0]}, says CN=flopsd test root")
+    (unchecked,) = stamps(sealed, Trust())
+    assert (unchecked.verdict, unchecked.words[:32]) == (Verdict.NOT_CHECKED, "no certificate of a timestamp au")
+
+    (signature,) = json.loads(sealed.ledger.read_bytes())["signatures"]
+    (tmp_path / "sig").write_bytes(base64.b64decode(signature["sig"]))
+    (tmp_path / "token").write_bytes(base64.b64decode(signature["timestamps"][0]["token"]))
+    done = subprocess.run(
+        ["openssl", "ts", "-verify", "-in", "token", "-data", "sig", "-CAfile", str(authority.root)],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.strip()) == (0, "Verification: OK"), done.stderr
+
+
+@pytest.mark.tool("cosign")
+def test_cosign_verifies_a_stamped_ledger(tmp_path: Path, url: str) -> None:
+    sealed = seal(tmp_path, url)
+    done = subprocess.run(
+        ["cosign", "verify-blob-attestation", "--key", str(sealed.public_key), "--signature", str(sealed.ledger),
+         "--type", PREDICATE_TYPE, "--insecure-ignore-tlog=true", str(sealed.journal)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Verified OK" in done.stderr + done.stdout
+
+
+@pytest.mark.tool("openssl")
+def test_a_stamp_of_other_bytes_is_not_verified(tmp_path: Path, authority: Authority, url: str) -> None:
+    trust = load_trust(tsa_files=[str(authority.root)])
+    for change, reason in (
+        (lambda s: s[0]["timestamps"][0].update(token=encoded(authority, b"other")), "Mismatch between messages"),
+        (lambda s: s[0]["timestamps"][0].update(token="AAAA"), "no timestamp response"),
+        (lambda s: s[0]["timestamps"][0].update(token="*"), "a timestamp is not base64"),
+        (lambda s: s[0].update(timestamps=s[0]["timestamps"] * 65), "more than 64 timestamps"),
+    ):
+        sealed = seal(tmp_path / reason[:5], url)
+        assert stamps(sealed, trust)[0].verdict is Verdict.HOLDS
+        edit(sealed, change)
+        with pytest.raises(NotVerifiedError, match=reason):
+            stamps(sealed, trust)
+
+
+@pytest.mark.tool("openssl")
+def test_a_stamp_of_an_authority_that_was_not_named_is_not_checked_and_spoils_no_other(
+    tmp_path: Path, authority: Authority, url: str
+) -> None:
+    stranger = Authority(tmp_path / "stranger", "CN=stranger")
+    sealed = seal(tmp_path / "x", url)
+    (told,) = stamps(sealed, load_trust(tsa_files=[str(stranger.root)]))
+    assert told.verdict is Verdict.NOT_CHECKED
+    assert told.words.startswith("no certificate was given of its authority, which it names as CN=flopsd test root")
+    (signature,) = json.loads(sealed.ledger.read_bytes())["signatures"]
+    second = {"type": "rfc3161", "token": encoded(stranger, base64.b64decode(signature["sig"]))}
+    edit(sealed, lambda s: s[0]["timestamps"].append(second))
+    both = [str(authority.root), str(stranger.root)]
+    for named, verdicts in ((both[:1], ["HOLDS", "NOT_CHECKED"]), (both, ["HOLDS", "HOLDS"])):
+        assert [one.verdict.name for one in stamps(sealed, load_trust(tsa_files=named))] == verdicts
+    namesake = Authority(tmp_path / "namesake", "CN=stranger")
+    with pytest.raises(NotVerifiedError, match="the evidence rfc3161 does not hold: it does not hold against CN="):
+        stamps(sealed, load_trust(tsa_files=[both[0], str(namesake.root)]))
+
+
+def encoded(authority: Authority, message: bytes) -> str:
+    with serving(authority.answer) as url:
+        return base64.b64encode(rfc3161.fetch(message, url)).decode()
+
+
+@pytest.mark.tool("openssl")
+def test_an_old_stamp_of_a_stranger_s_signature_dates_nothing(tmp_path: Path, authority: Authority, url: str) -> None:
+    """A second 'signature' that nobody trusted made, with a good stamp of it: the ledger is no older for it."""
+    sealed = seal(tmp_path, url)
+    edit(sealed, lambda s: s[0].pop("timestamps"))
+    junk = Ed25519PrivateKey.generate().sign(b"long ago")
+    stamped = {
+        "sig": base64.b64encode(junk).decode(),
+        "timestamps": [{"type": "rfc3161", "token": encoded(authority, junk)}],
+    }
+    edit(sealed, lambda s: s.append(stamped))
+    (told,) = stamps(sealed, load_trust(tsa_files=[str(authority.root)]))
+    assert (told.verdict, told.words) == (Verdict.ABSENT, "no timestamp stands beside a good signature")
+
+
+@pytest.mark.tool("openssl")
+def test_a_stamp_that_was_taken_off_is_told_as_absent(tmp_path: Path, authority: Authority, url: str) -> None:
+    sealed = seal(tmp_path, url)
+    edit(sealed, lambda s: s[0].pop("timestamps"))
+    assert stamps(sealed, load_trust(tsa_files=[str(authority.root)]))[0].verdict is Verdict.ABSENT
+
+
+@pytest.mark.tool("openssl")
+def test_an_authority_that_does_not_stamp_this_leaves_the_seal_without(tmp_path: Path, authority: Authority) -> None:
+    """Each is told with its reason, and the ledger is sealed and verifies all the same."""
+    stale = authority.stamp(query(b"stale"))
+    hold, clock = threading.Event(), SystemClock()
+
+    def hanging(_: BaseHTTPRequestHandler, __: bytes) -> Answer:
+        hold.wait(60)
+        return 200, b"", {}
+
+    answers: dict[str, Any] = {
+        "answers another request: the nonce differs": lambda *_: (200, stale, {}),
+        "no timestamp response": lambda *_: (200, b"<html>", {}),
+        "the authority refused: status 2": lambda *_: (200, bytes.fromhex("30053003020102"), {}),
+        "answers 503": lambda *_: (503, b"", {}),
+        "more than 262144 bytes": lambda *_: (200, bytes(300_000), {}),
+        "does not answer: timed out": hanging,
+    }
+    for number, (reason, answer) in enumerate(answers.items()):
+        with serving(answer) as address:
+            begin_ns = clock.boottime_ns()
+            sealed = seal(tmp_path / str(number), address)
+            print(f"{(clock.boottime_ns() - begin_ns) / 1e9:5.2f} s  {sealed.timestamp}")
+            hold.set() if "timed out" in reason else None
+        assert sealed.timestamp.startswith("NONE: ")
+        assert reason in sealed.timestamp
+        assert stamps(sealed, Trust())[0].verdict is Verdict.ABSENT
+    sealed = seal(tmp_path / "nobody", "http://127.0.0.1:1/")
+    assert "does not answer: [Errno 111]" in sealed.timestamp
+
+
+def query(message: bytes) -> bytes:
+    from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
+
+    builder = TimestampRequestBuilder().data(message).hash_algorithm(HashAlgorithm.SHA256)
+    return bytes(builder.nonce(nonce=True).build().as_bytes())
+
+
+def test_the_envelope_keeps_what_stands_beside_a_signature() -> None:
+    more = {"timestamps": [{"type": "rfc3161", "token": "AAEC"}, {"type": "other", "token": 1}], "x": {"y": ["z"]}}
+    data = encode_envelope(b"{}", "text/plain", [("a", b"1"), ("b", b"2")], [more])
+    envelope = parse_envelope(data)
+    assert envelope.extensions == (more, {})
+    assert (envelope.timestamps(0), envelope.timestamps(1)) == ((b"\x00\x01\x02",), ())
+    assert encode_envelope(envelope.payload, "text/plain", list(envelope.signatures), envelope.extensions) == data
+    assert replace(envelope, extensions=()).timestamps(0) == ()
+
+
+@pytest.mark.tool("openssl")
+def test_without_the_extra_nothing_is_stamped_or_checked_and_both_say_so(
+    tmp_path: Path, authority: Authority, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust, stamped = load_trust(tsa_files=[str(authority.root)]), seal(tmp_path / "a", url)
+    monkeypatch.setitem(sys.modules, "rfc3161_client", None)
+    assert "NONE: timestamps need the extra 'timestamp' (pip install" in seal(tmp_path / "b", url).timestamp
+    (told,) = stamps(stamped, trust)
+    assert (told.verdict, told.words) == (Verdict.NOT_CHECKED, "this needs the extra: pip install 'flopsd[timestamp]'")

@@ -1,0 +1,155 @@
+"""The published page suffices: an implementation written from it computes what flopsd seals."""
+
+from __future__ import annotations
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flopsd.core.declarations import Declared, Method, Phase, Recomputation
+from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Precision
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened
+from tests.support import independent, independent_ledger, independent_merged
+from tests.support.independent import payload_of
+from tests.support.independent_ledger import recompute, stated
+from tests.support.story import A10G, A100, H100, HALF_KNOWN, PEAKS, VECTORS, Second, Story, chain, tell
+from tests.support.vectors import statement_of
+
+MERGED = [
+    folder
+    for folder in sorted((VECTORS / "merged").iterdir())
+    if json.loads((folder / "expected.json").read_bytes())["verdict"] == "accept"
+]
+VALID = sorted((VECTORS / "valid").iterdir())
+SESSION = "5e55" * 8
+SMS = {H100: 132 * 1980, A100: 108 * 1410, A10G: 80 * 1710, HALF_KNOWN: 7 * 1003}
+
+
+@pytest.mark.parametrize("case", VALID, ids=lambda path: path.name)
+def test_it_computes_the_figures_of_every_valid_vector(case: Path, tmp_path: Path) -> None:
+    said = payload_of(case / "ledger.json")
+    sealed = tmp_path / "sealed.jsonl"
+    journal = (case / "ledger.journal.jsonl").read_bytes()
+    sealed.write_bytes(journal[: int(said["predicate"]["method"]["journal"]["bytes"])])
+    assert recompute(sealed, PEAKS) == stated(said)
+
+
+@pytest.mark.parametrize("case", MERGED, ids=lambda path: path.name)
+def test_it_adds_up_every_valid_merged_vector(case: Path) -> None:
+    predicate = payload_of(case / "ledger.json")["predicate"]
+    assert independent_merged.merged_again(predicate) == independent_merged.stated(predicate)
+
+
+@pytest.mark.parametrize("case", VALID, ids=lambda path: path.name)
+def test_no_valid_journal_breaks_its_laws_of_time(case: Path) -> None:
+    records, _ = independent.records_of(case / "ledger.journal.jsonl")
+    sealed = int(payload_of(case / "ledger.json")["predicate"]["method"]["journal"]["records"])
+    assert independent_merged.laws_broken(records[:sealed]) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [("counted-before-the-first-reading", 12), ("time-that-has-not-come", 13), ("time-that-runs-backwards", 13)],
+)
+def test_it_finds_which_law_of_time_a_journal_breaks(name: str, law: int) -> None:
+    records, _ = independent.records_of(VECTORS / "invalid" / name / "ledger.journal.jsonl")
+    assert independent_merged.laws_broken(records) == {law}
+
+
+def test_it_knows_nothing_of_flopsd() -> None:
+    for module in (independent, independent_ledger, independent_merged):
+        for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text())):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+                assert not any(name.startswith("flopsd") for name in names)
+
+
+@st.composite
+def doings(draw: st.DrawFn) -> list[tuple[int, int, int, int, bool, str | None]]:
+    """Some seconds of a device: kind of work, two amounts in ppm, doubt, whether the daemon is killed behind it, the
+    phase that a process names."""
+    ppm = st.integers(0, 900_000)
+    phase = st.sampled_from([None, "undeclared", "train", "evaluate", "generate", "other"])
+    second = st.tuples(st.integers(0, 3), ppm, ppm, st.integers(0, 1000), st.booleans(), phase)
+    return draw(st.lists(second, min_size=1, max_size=8))
+
+
+@settings(max_examples=40)
+@given(
+    plan=doings(),
+    device=st.sampled_from([H100, A100, A10G, HALF_KNOWN]),
+    shares=st.one_of(st.none(), st.integers(1, 999_999)),
+    formats=st.sampled_from(
+        [
+            None,
+            "bf16",
+            "tf32",
+            {"bf16": 900_000, "tf32": 100_000},
+            {"bf16": 333_333, "int8": 600_001, "tf32": 66_666},
+            "int8",
+        ]
+    ),
+    declared=st.builds(
+        Declared,
+        st.none() | st.sampled_from(Phase),
+        st.none() | st.sampled_from(Method),
+        st.none() | st.sampled_from(Recomputation),
+    ),
+)
+def test_it_computes_the_figures_of_any_run(
+    plan: list[tuple[int, int, int, int, bool, str | None]],
+    device: Device,
+    shares: int | None,
+    formats: object,
+    declared: Declared,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    cycles = SMS[device] * 10**6
+    precision = None if shares is None else Precision((("bf16", shares), ("tf32", 1_000_000 - shares)), "config")
+
+    def story(folder: Path) -> bytes:
+        told = Story(folder, (device,), precision=precision, declared=declared)
+        for kind, one, other, doubt, killed, phase in plan:
+            if phase is not None:
+                told.says(SessionOpened(SESSION, 1, 2, "0.1.0"))
+                told.says(PhaseChanged(SESSION, phase))
+                if formats is not None:
+                    told.says(FactsDeclared(SESSION, {"precision": formats}))
+
+            def work(
+                _: Second, kind: int = kind, one: int = one, other: int = other, doubt: int = doubt
+            ) -> Active | Busy | Gap:
+                amounts = {
+                    Pipe.TENSOR_HMMA: cycles * one // 10**6,
+                    Pipe.TENSOR: other,
+                    Pipe.FP16: cycles * other // 10**6,
+                }
+                if kind == 0:
+                    return Active(Evidence.ACTIVITY, amounts, {Pipe.FP16: doubt}, (Pipe.FP64,))
+                if kind == 1:
+                    return Active(Evidence.ACTIVITY, {Pipe.FP32: one, Pipe.TENSOR_IMMA: other, Pipe.TENSOR_DFMA: doubt})
+                return Busy(cycles * one // 10**6) if kind == 2 else Gap(list(GapReason)[doubt % len(GapReason)])
+
+            told.during(1, {device: work})
+            if killed:
+                told.kill(for_seconds=1)
+                told.start()
+        return told.finish()
+
+    journal = tmp_path_factory.mktemp("any") / "journal.jsonl"
+    journal.write_bytes(tell(story))
+    assert recompute(journal, PEAKS) == stated(statement_of(journal.read_bytes()))
+
+
+def test_a_changed_record_changes_what_it_computes(tmp_path: Path) -> None:
+    case = VECTORS / "valid" / "activity-and-gaps"
+    records, _ = independent.records_of(case / "ledger.journal.jsonl")
+    last = [record for record in records if record["kind"] == "checkpoint"][-1]
+    last["devices"][0]["sm_cycles"]["activity"]["tensor_hmma"] += 1
+    (tmp_path / "journal.jsonl").write_bytes(chain(records))
+    before, after = recompute(case / "ledger.journal.jsonl", PEAKS), recompute(tmp_path / "journal.jsonl", PEAKS)
+    assert int(after["executed"]["measured"]) - int(before["executed"]["measured"]) == 4096

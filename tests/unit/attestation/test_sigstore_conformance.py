@@ -1,0 +1,123 @@
+"""The cases of sigstore-conformance whose reason lies in code that flopsd has too: JSON, base64, DSSE, keys, timestamps.
+
+Its bundles are Sigstore's; what flopsd reads of them is the envelope or signature, the signer's key, and the timestamp.
+What fails them by Fulcio's certificates or Rekor's log is not here: flopsd has neither.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_der_x509_certificate
+
+from flopsd.attestation.evidence import rfc3161
+from flopsd.attestation.evidence.trust import parse_certificates
+from flopsd.attestation.signing.dsse import good_signature, verify_signatures
+from flopsd.attestation.signing.keys import load_public
+from flopsd.core.envelope import parse_envelope, parse_json
+from flopsd.errors import EvidenceError, NotVerifiedError, SigningKeyError
+from tests.support.paths import VECTORS
+
+FOLDER = VECTORS / "sigstore-conformance"
+
+
+def bundle(case: str) -> dict[str, Any]:
+    found: dict[str, Any] = parse_json((FOLDER / case / "bundle.sigstore.json").read_bytes(), "the bundle")
+    return found
+
+
+def key_of(case: str, folder: Path) -> Any:
+    """The key that came along, or that of the signer's certificate."""
+    if (FOLDER / case / "key.pub").exists():
+        return load_public(str(FOLDER / case / "key.pub"))
+    material = bundle(case)["verificationMaterial"]
+    told = material.get("certificate") or material["x509CertificateChain"]["certificates"][0]
+    public = load_der_x509_certificate(base64.b64decode(told["rawBytes"])).public_key()
+    (folder / "leaf.pub").write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return load_public(str(folder / "leaf.pub"))
+
+
+def signature_of(case: str) -> bytes:
+    found = bundle(case)
+    if "dsseEnvelope" in found:
+        return parse_envelope(json.dumps(found["dsseEnvelope"]).encode()).signatures[0][1]
+    # The signature as one of ours, so that our reader of base64 reads it.
+    signature = {"sig": found["messageSignature"]["signature"], "keyid": ""}
+    document = {"payload": "", "payloadType": "x", "signatures": [signature]}
+    return parse_envelope(json.dumps(document).encode()).signatures[0][1]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "happy-path-intoto-in-dsse-v3",
+        "intoto-with-custom-trust-root",
+        "rekor2-dsse-happy-path",
+        "dsse-mismatch-envelope_fail",  # good in itself: another one was logged
+        "dsse-invalid-sig_fail",
+        "rekor2-dsse-invalid-sig_fail",
+    ],
+)
+def test_envelopes(case: str, tmp_path: Path) -> None:
+    envelope = parse_envelope(json.dumps(bundle(case)["dsseEnvelope"]).encode())
+    key = key_of(case, tmp_path)
+    if "invalid" in case:
+        with pytest.raises(NotVerifiedError):
+            verify_signatures(envelope, [key], 1)
+    else:
+        assert verify_signatures(envelope, [key], 1) == {key.keyid}
+
+
+@pytest.mark.parametrize(
+    ("case", "good"),
+    [
+        ("managed-key-happy-path", True),
+        ("managed-key-and-trusted-root", True),
+        ("signature-mismatch_fail", False),
+        ("wrong-material_fail", False),
+    ],
+)
+def test_signatures_by_keys(case: str, good: bool, tmp_path: Path) -> None:
+    own = FOLDER / case / "artifact"
+    message = (own if own.exists() else FOLDER / "a.txt").read_bytes()
+    assert good_signature(key_of(case, tmp_path), message, signature_of(case)) == good
+
+
+def test_what_is_no_key_no_json_and_no_base64(tmp_path: Path) -> None:
+    with pytest.raises(SigningKeyError):
+        key_of("managed-key-wrong-key_fail", tmp_path)
+    with pytest.raises(NotVerifiedError):
+        bundle("bundle-malformed-json_fail")
+    with pytest.raises(NotVerifiedError, match="base64"):
+        signature_of("bundle-invalid-base64-signature_fail")
+
+
+@pytest.mark.parametrize(
+    ("case", "moment"),
+    [
+        ("rekor2-timestamp-with-embedded-cert", "2025-08-06T18:51:36Z"),
+        ("rekor2-timestamp-without-embedded-cert", "2025-08-06T19:03:51Z"),
+        ("rekor2-timestamp-with-expired-cert-chain", "2025-08-07T15:32:26Z"),
+        ("rekor2-dsse-happy-path", "2026-05-13T19:23:33Z"),
+        ("rekor2-timestamp-outside-tsa-cert-validity_fail", None),
+        ("rekor2-timestamp-payload-mismatch_fail", None),
+        ("rekor2-timestamp-untrusted-tsa-with-embedded-cert_fail", None),
+        ("rekor2-timestamp-untrusted-tsa-without-embedded-cert_fail", None),
+    ],
+)
+def test_timestamps(case: str, moment: str | None) -> None:
+    (token,) = bundle(case)["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"]
+    root = json.loads((FOLDER / case / "trusted_root.json").read_bytes())
+    (chain,) = (authority["certChain"]["certificates"] for authority in root["timestampAuthorities"])
+    trusted = [one for told in chain for one in parse_certificates(base64.b64decode(told["rawBytes"]), case)]
+    response = base64.b64decode(token["signedTimestamp"])
+    if moment is None:
+        with pytest.raises(EvidenceError):
+            rfc3161.verify(response, signature_of(case), trusted)
+    else:
+        assert rfc3161.verify(response, signature_of(case), trusted)[0] == moment

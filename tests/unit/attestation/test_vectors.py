@@ -1,0 +1,120 @@
+"""The published vectors: flopsd does with each what it says, the schema too, and the generator makes them again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from flopsd.attestation.signing.keys import load_public
+from flopsd.attestation.verify import Verified, verify_ledger
+from flopsd.core.envelope import parse_envelope
+from flopsd.errors import NotVerifiedError
+from flopsd.settings.data_files import Tables
+from tests.support.paths import SCHEMA
+from tests.support.story import PEAKS, POLICY, VECTORS
+from tests.support.vectors import all_cases, write
+
+CASES = sorted(path.parent for path in VECTORS.glob("*valid/*/expected.json"))
+
+
+def told(case: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((case / "expected.json").read_bytes())
+    return found
+
+
+def judge(case: Path, peaks: Path = PEAKS, policy: Path = POLICY) -> Verified:
+    how = told(case)
+    return verify_ledger(
+        case / "ledger.json", [load_public(str(case / name)) for name in how["keys"]], threshold=how["threshold"],
+        tables=Tables(str(peaks), [str(policy)] if policy.exists() else []), allow_replay=how["allowReplay"],
+    )  # fmt: skip
+
+
+def judge_releases(releases: Path) -> list[str]:
+    """Every golden ledger of every release, the oldest first; NotVerifiedError where one is no longer believed."""
+    found = sorted(path.parent for path in releases.glob("*/*/expected.json"))
+    for case in found:
+        judge(case, case.parent / "peaks.yaml", case.parent / "policy.yaml")
+    return [f"{case.parent.name}/{case.name}" for case in found]
+
+
+@lru_cache(maxsize=1)
+def validator() -> Draft202012Validator:
+    schema = json.loads(SCHEMA.read_bytes())
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_each_vector_is_judged_as_it_says(case: Path) -> None:
+    how = told(case)
+    if how["verdict"] == "accept":
+        assert case.parent.name == "valid"
+        assert judge(case).statement["predicate"]["kind"] == "node"
+        return
+    with pytest.raises(NotVerifiedError) as caught:
+        judge(case)
+    assert how["reason"] in str(caught.value)
+    assert how["reason"] in (case / "README.md").read_text()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_the_schema_does_with_each_payload_what_it_says(case: Path) -> None:
+    how = told(case)
+    if how["schema"] == "not applicable":
+        return
+    payload = json.loads(parse_envelope((case / "ledger.json").read_bytes()).payload)
+    faults = [f"{fault.json_path}: {fault.message[:200]}" for fault in validator().iter_errors(payload)]
+    assert bool(faults) == (how["schema"] == "refuses"), faults
+
+
+def test_the_vectors_are_what_this_flopsd_writes() -> None:
+    """Goldens: a change of the format shows here. FLOPSD_UPDATE_GOLDEN=1 renews them."""
+    cases = all_cases()
+    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
+        write(cases)
+    made = {case.folder / name: data for case in cases for name, data in case.files().items()}
+    there = {path: path.read_bytes() for folder in CASES for path in folder.iterdir()}
+    assert sorted(map(str, made)) == sorted(map(str, there))
+    for path, data in made.items():
+        assert there[path] == data, f"{path.relative_to(VECTORS)} is not what this flopsd writes"
+    print(
+        f"{sum(c.reason is None for c in cases)} valid and {sum(c.reason is not None for c in cases)} invalid vectors"
+    )
+
+
+def test_the_vectors_go_through_every_kind_of_evidence_and_gap_of_note() -> None:
+    """What the vectors leave out, another implementation would not notice that it has wrong."""
+    evidence, reasons, pipes = set(), set(), set()
+    for case in CASES:
+        if case.parent.name == "valid":
+            predicate = judge(case).statement["predicate"]
+            work = [row for device in predicate["devices"] for row in device["work"]]
+            evidence |= {row["evidence"] for row in work}
+            pipes |= {row["pipe"] for row in work}
+            reasons |= set(predicate["coverage"]["gapSecondsByReason"])
+    assert evidence == {"cycles", "activity", "count", "utilization", "gap"}
+    assert pipes == {None, "tensor", "tensor_hmma", "tensor_imma", "tensor_dfma", "fp64", "fp32", "fp16"}
+    assert {"daemon_down", "driver_timeout", "unknown_device", "not_ours", "in_slices", "replaced"} <= reasons
+
+
+def test_the_ledgers_of_every_release_verify_for_ever(tmp_path: Path) -> None:
+    released = judge_releases(VECTORS / "releases")
+    folders = sorted(path.name for path in (VECTORS / "releases").iterdir() if path.is_dir())
+    assert sorted({name.split("/")[0] for name in released}) == folders, "a release without a golden ledger"
+    print(f"golden ledgers of releases: {', '.join(released) or 'none, since nothing is released'}")
+    # The rule itself, on what a release would add.
+    shutil.copytree(VECTORS / "valid", tmp_path / "0.9.9")
+    shutil.copy(PEAKS, tmp_path / "0.9.9")
+    shutil.copy(POLICY, tmp_path / "0.9.9")
+    assert len(judge_releases(tmp_path)) == len(list((VECTORS / "valid").iterdir()))
+    (tmp_path / "0.9.9" / "p256" / "ledger.journal.jsonl").write_bytes(b"")
+    with pytest.raises(NotVerifiedError, match="is cut"):
+        judge_releases(tmp_path)

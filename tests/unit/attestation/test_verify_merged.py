@@ -1,0 +1,318 @@
+"""Merged ledgers as a verifier sees them: added up again, and held against the children that are at hand."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.attestation.merge.verify_merged import VerifiedMerge, verify_merged
+from flopsd.attestation.signing.dsse import sign
+from flopsd.attestation.signing.keys import load_public, load_signer
+from flopsd.attestation.verify import open_ledger, verify_ledger
+from flopsd.core.envelope import parse_envelope
+from flopsd.core.ledger.statement import encode
+from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.report.merged_text import merged_text, verified_merge_text
+from tests.support.jobs import Nodes, gpus, plain, sagemaker
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Nodes:
+    return Nodes(tmp_path)
+
+
+def verify(nodes: Nodes, ledger: Path, *children: Path, **how: Any) -> VerifiedMerge:
+    opened = open_ledger(ledger, [load_public(str(nodes.public))])
+    return verify_merged(opened, children=[str(child) for child in children], **how)
+
+
+def two(nodes: Nodes, **how: Any) -> Path:
+    return nodes.merge(nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1)), **how).ledger
+
+
+def payload(ledger: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(parse_envelope(ledger.read_bytes()).payload)
+    return document
+
+
+def test_a_job_ledger_verifies_by_itself_and_with_its_children(nodes: Nodes) -> None:
+    ledger = two(nodes)
+    alone = verify(nodes, ledger)
+    assert alone.children is None
+    assert "children   not looked at" in verified_merge_text(alone)
+    seen = verify(nodes, ledger, nodes.folder / "ledgers").children
+    assert seen is not None
+    assert (seen.given, seen.recomputed, seen.missing, seen.others) == (2, 2, (), ())
+
+
+def test_children_that_are_not_given_are_named(nodes: Nodes) -> None:
+    ledger = two(nodes)
+    found = verify(nodes, ledger, nodes.folder / "ledgers" / "algo-1")
+    assert found.children is not None
+    (missing,) = found.children.missing
+    assert missing.startswith("algo-2/")
+    assert f"  not given  {missing}" in verified_merge_text(found)
+
+
+def test_a_child_without_its_journal_is_known_by_its_digest_only(nodes: Nodes) -> None:
+    ledger = two(nodes)
+    (nodes.folder / "ledgers" / "algo-1" / "ledger.journal.jsonl").unlink()
+    seen = verify(nodes, ledger, nodes.folder / "ledgers").children
+    assert seen is not None
+    assert (seen.given, seen.recomputed) == (2, 1)
+
+
+def test_a_child_changed_after_the_merge_is_found(nodes: Nodes) -> None:
+    ledger = two(nodes)
+    child = nodes.folder / "ledgers" / "algo-2" / "ledger.json"
+    document = payload(child)
+    document["predicate"]["method"]["sealedAt"] = "2026-01-01T00:00:00.000000Z"
+    child.write_bytes(sign(encode(document), load_signer(nodes.key)))
+    with pytest.raises(NotVerifiedError, match=r"algo-2/ledger.json is not the ledger that was merged for algo-2/"):
+        verify(nodes, ledger, nodes.folder / "ledgers")
+    child.write_bytes(child.read_bytes()[:-10])
+    with pytest.raises(NotVerifiedError, match=r"algo-2/ledger.json: .*not JSON"):
+        verify(nodes, ledger, nodes.folder / "ledgers")
+
+
+def test_a_childs_changed_journal_is_found(nodes: Nodes) -> None:
+    ledger = two(nodes)
+    journal = nodes.folder / "ledgers" / "algo-2" / "ledger.journal.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b"algo-2", b"algo-3"))
+    with pytest.raises(NotVerifiedError, match=r"algo-2/ledger.json: journal line 1: its hash does not continue"):
+        verify(nodes, ledger, nodes.folder / "ledgers")
+
+
+def test_ledgers_of_others_lying_there_are_no_part_of_it(nodes: Nodes) -> None:
+    ledger = two(nodes)
+    nodes.ledger(sagemaker(0, job="other"), "other")
+    found = verify(nodes, ledger, nodes.folder / "ledgers")
+    assert found.children is not None
+    assert [Path(label).parent.name for label in found.children.others] == ["other"]
+    assert "  no part    " in verified_merge_text(found)
+
+
+def _sum(predicate: dict[str, Any]) -> None:
+    predicate["totals"]["executed"]["low"] = "1"
+
+
+def _child_sum(predicate: dict[str, Any]) -> None:
+    predicate["children"][0]["totals"]["executed"]["low"] = "1"
+
+
+def _twice(predicate: dict[str, Any]) -> None:
+    predicate["children"].append(predicate["children"][1])
+
+
+def _dropped(predicate: dict[str, Any]) -> None:
+    predicate["children"].pop()
+    predicate["nodes"].pop()
+
+
+def _order(predicate: dict[str, Any]) -> None:
+    predicate["children"].reverse()
+
+
+def _whole(predicate: dict[str, Any]) -> None:
+    predicate["children"].pop()
+    predicate["roster"].pop()
+
+
+def _device(predicate: dict[str, Any]) -> None:
+    predicate["children"][1]["deviceTimes"] = predicate["children"][0]["deviceTimes"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_sum, "executed.low is '1' instead of"),
+        (_child_sum, "from its children's entries, .*executed.low is '.*' instead of"),
+        (_twice, "the same ledger is there twice"),
+        (_dropped, "statement.subject has 2 entries instead of 1"),
+        (_order, "do not stand in their order"),
+        (_whole, "statement.subject has 2 entries instead of 1"),
+        (_device, "device GPU-algo-1-0 is counted twice at the same time"),
+        (lambda p: p["children"][0].pop("totals"), "not what `flopsd merge` writes: KeyError"),
+        (lambda p: p["children"][0].update(totals=None), "not what `flopsd merge` writes: TypeError"),
+        (lambda p: p["children"][0].update(deviceSeconds="1e9"), "not an amount with 9 decimals"),
+        (lambda p: p["children"][0].update(deviceSeconds=1), "not what `flopsd merge` writes: TypeError"),
+        (lambda p: p.update(children={}), "it names no ledger that it was made of"),
+        (lambda p: p.update(children=[]), "it names no ledger that it was made of"),
+        (lambda p: p["children"][0]["totals"]["executed"].update(low="-1"), "'-1' is not a count"),
+        (lambda p: p["children"][0]["coverage"].update(unknownSeconds="-5.000000000"), "is not an amount with 9"),
+        (lambda p: p["children"][0].update(energyJoules="-5.000"), "is not an amount with 3 decimals"),
+        (lambda p: p["children"][0].update(sha256="hello"), "is not a SHA-256"),
+        (lambda p: p["children"][0].update(keyids=["hello"]), "is not a SHA-256"),
+        (lambda p: p["children"][0].update(keyids=[]), "nobody is said to have signed a child"),
+        (lambda p: p["children"][0].update(keyids=7), "not what `flopsd merge` writes: TypeError"),
+        (lambda p: p["children"][0].update(kind="word"), "has not the members of one"),
+        (lambda p: p["children"][0].update(extra=1), "has not the members of one"),
+        (lambda p: p["children"][0]["coverage"].update(extra=1), "are not told as flopsd tells them"),
+        (lambda p: p["children"][0].update(name="algo-9/0"), "does not follow from its digest"),
+        (lambda p: p["completeness"].update(missing=["x"]), "completeness.missing has 1 entries instead of 0"),
+        (lambda p: p["nodes"][0].update(devices="9"), r"nodes\[0\].devices is '9' instead of '2'"),
+        (lambda p: p["run"].update(id="x"), "is of run 'train-7', not of 'x'"),
+        (lambda p: p.update(extra=1), "extra is not what a daemon writes"),
+    ],
+)  # fmt: skip
+def test_a_merger_that_lies_is_found_by_adding_up(
+    nodes: Nodes, change: Callable[[dict[str, Any]], object], reason: str
+) -> None:
+    ledger = two(nodes)
+    document = payload(ledger)
+    change(document["predicate"])
+    ledger.write_bytes(sign(encode(document), load_signer(nodes.key)))
+    with pytest.raises(NotVerifiedError, match=reason):
+        verify(nodes, ledger)
+
+
+def test_an_entry_that_its_child_does_not_give_is_found(nodes: Nodes) -> None:
+    """A merger who lies in the entry and in the sums alike; with the children at hand it shows."""
+    from flopsd.core.ledger.merged_statement import merged_again
+    from flopsd.settings.data_files import Tables
+
+    ledger = two(nodes)
+    predicate = payload(ledger)["predicate"]
+    predicate["children"][0]["totals"]["executed"]["low"] = "1"
+    policies = Tables().policies(policy["sha256"] for policy in predicate["method"]["policies"])
+    ledger.write_bytes(sign(encode(merged_again(predicate, predicate["children"], policies)), load_signer(nodes.key)))
+    verify(nodes, ledger)
+    with pytest.raises(
+        NotVerifiedError, match="algo-1/ledger.json: recomputed from the child, .*low is '1' instead of"
+    ):
+        verify(nodes, ledger, nodes.folder / "ledgers")
+
+
+def test_a_job_ledger_is_no_node_ledger(nodes: Nodes) -> None:
+    with pytest.raises(NotVerifiedError, match="ledger of kind 'job', not a node's: it has no journal"):
+        verify_ledger(two(nodes), [load_public(str(nodes.public))])
+
+
+def test_a_node_ledger_is_no_merged_one(nodes: Nodes) -> None:
+    with pytest.raises(NotVerifiedError, match="kind 'node', not a merged one"):
+        verify(nodes, nodes.ledger(sagemaker(0)))
+
+
+def test_a_merge_of_replays_is_no_evidence(nodes: Nodes) -> None:
+    one = nodes.ledger(sagemaker(0, ("algo-1",)), replay=True)
+    merged = nodes.merge(one, allow_replay=True)
+    assert "REPLAY: 1 children are of recordings" in merged_text(merged)
+    assert "--allow-replay" in merged_text(merged)
+    assert "--policy 'my own.yaml'" in merged_text(replace(merged, policies=["my own.yaml"]))
+    with pytest.raises(NotVerifiedError, match="1 of its 1 children are replays"):
+        verify(nodes, merged.ledger)
+    assert verify(nodes, merged.ledger, allow_replay=True).replay
+
+
+def lineage(nodes: Nodes, *names: str, **how: Any) -> Path:
+    jobs = []
+    for at, name in enumerate(names):
+        node = nodes.ledger(
+            sagemaker(0, ("algo-1",), job=name, boot=f"boot-{name}"), f"n-{name}", devices=gpus(name), later=100 * at
+        )
+        jobs.append(nodes.merge(node, ledger=nodes.folder / f"{name}.json").ledger)
+    return nodes.merge(*jobs, kind="lineage", lineage="model-1", **how).ledger
+
+
+def test_a_lineage_is_the_sum_of_its_jobs(nodes: Nodes) -> None:
+    ledger = lineage(nodes, "pretrain", "tune")
+    found = verify(nodes, ledger, nodes.folder)
+    predicate = found.statement["predicate"]
+    assert found.children is not None
+    assert (found.children.given, found.children.recomputed, found.children.missing) == (2, 2, ())
+    assert predicate["lineage"] == {"name": "model-1", "runs": ["pretrain", "tune"]}
+    jobs = [payload(nodes.folder / f"{name}.json")["predicate"] for name in ("pretrain", "tune")]
+    for figure in ("low", "measured", "high"):
+        assert predicate["totals"]["executed"][figure] == str(sum(int(j["totals"]["executed"][figure]) for j in jobs))
+    assert predicate["completeness"]["complete"] is True
+    assert "lineage model-1: 2 jobs" in verified_merge_text(found)
+    assert "no ledger can tell of others" in verified_merge_text(found)
+
+
+def test_a_lineage_of_incomplete_jobs_is_incomplete(nodes: Nodes) -> None:
+    job = nodes.merge(nodes.ledger(sagemaker(0)), allow_incomplete=True, ledger=nodes.folder / "j.json").ledger
+    with pytest.raises(LedgerError, match=r"the lineage is not whole: job train-7: rank 1 \(algo-2\): no ledger"):
+        nodes.merge(job, kind="lineage", lineage="m")
+    merged = nodes.merge(job, kind="lineage", lineage="m", allow_incomplete=True)
+    assert merged.completeness.complete is False
+    assert merged.predicate["totals"]["executed"]["high"] is None
+    assert "INCOMPLETE" in merged_text(merged)
+    assert "missing    job train-7: rank 1 (algo-2): no ledger" in merged_text(merged)
+    verify(nodes, merged.ledger)
+    unknown = nodes.merge(nodes.ledger(plain("h"), run_id="r"), ledger=nodes.folder / "u.json").ledger
+    assert nodes.merge(unknown, kind="lineage", lineage="m").completeness.complete is None
+
+
+def test_a_single_node_is_a_job_of_its_own_and_a_part_of_one_is_not(nodes: Nodes) -> None:
+    whole = nodes.ledger(sagemaker(0, ("algo-1",), job="small"), "small", devices=gpus("small"))
+    merged = nodes.merge(whole, kind="lineage", lineage="m")
+    assert merged.completeness.complete is True
+    seen = verify(nodes, merged.ledger, whole.parent).children
+    assert seen is not None
+    assert seen.recomputed == 1
+    with pytest.raises(LedgerError, match="one node of job 'train-7', which has 2 nodes") as caught:
+        nodes.merge(nodes.ledger(sagemaker(0)), kind="lineage", lineage="m")
+    assert "merge the job first" in caught.value.hint
+    with pytest.raises(LedgerError, match="does not say how many nodes that has") as caught:
+        nodes.merge(nodes.ledger(plain("h"), run_id="r"), kind="lineage", lineage="m")
+    assert "--nodes N" in caught.value.hint
+
+
+def test_a_job_is_in_a_lineage_once(nodes: Nodes) -> None:
+    lineage(nodes, "a", "b")
+    again = shutil.copy(nodes.folder / "a.json", nodes.folder / "copy.json")
+    with pytest.raises(LedgerError, match="the same ledger is there twice"):
+        nodes.merge(nodes.folder / "a.json", again, kind="lineage", lineage="m")
+    more = [nodes.folder / "ledgers" / "n-a" / "ledger.json"]
+    more.append(nodes.ledger(sagemaker(0, ("algo-1",), job="a", boot="b2"), "second", devices=gpus("z"), later=50))
+    both = nodes.merge(*more, ledger=nodes.folder / "both.json").ledger
+    for given in ([nodes.folder / "a.json", both], [both, nodes.folder / "a.json"]):
+        with pytest.raises(LedgerError, match="the same ledger is there twice: .*/(a|both).json and .*/(a|both).json"):
+            nodes.merge(*given, kind="lineage", lineage="m")
+    overlapping = nodes.ledger(sagemaker(0, ("algo-1",), job="a", boot="b3"), "third", devices=gpus("y"), later=2)
+    with pytest.raises(LedgerError, match="job 'a' is there twice at the same time"):
+        nodes.merge(nodes.folder / "a.json", overlapping, kind="lineage", lineage="m")
+
+
+def test_a_device_is_in_one_job_of_a_lineage_at_a_time(nodes: Nodes) -> None:
+    jobs = []
+    for name in ("a", "b"):
+        node = nodes.ledger(sagemaker(0, ("algo-1",), job=name, boot=name), name, devices=gpus("shared"))
+        jobs.append(nodes.merge(node, ledger=nodes.folder / f"{name}.json").ledger)
+    with pytest.raises(
+        LedgerError, match="device GPU-shared-0 is counted twice at the same time: by .*/[ab].json and .*/[ab].json"
+    ):
+        nodes.merge(*jobs, kind="lineage", lineage="m")
+
+
+def test_a_lineage_is_no_child(nodes: Nodes) -> None:
+    ledger = lineage(nodes, "a", ledger=nodes.folder / "lineage.json")
+    with pytest.raises(LedgerError, match="kind 'lineage', which no lineage is made of"):
+        nodes.merge(ledger, kind="lineage", lineage="m")
+
+
+def test_a_lying_job_is_no_child(nodes: Nodes) -> None:
+    lineage(nodes, "a")
+    job = nodes.folder / "a.json"
+    document = payload(job)
+    _sum(document["predicate"])
+    job.write_bytes(sign(encode(document), load_signer(nodes.key)))
+    with pytest.raises(NotVerifiedError, match=r"a.json: recomputed from its children's entries"):
+        nodes.merge(job, kind="lineage", lineage="m")
+
+
+def test_a_node_left_out_by_the_merger_shows_in_the_roster(nodes: Nodes) -> None:
+    """Its entry, its subject and its summary are gone; the roster of the others still names it."""
+    ledger = two(nodes)
+    document = payload(ledger)
+    for gone in (document["subject"], document["predicate"]["children"], document["predicate"]["nodes"]):
+        gone.pop()
+    ledger.write_bytes(sign(encode(document), load_signer(nodes.key)))
+    with pytest.raises(NotVerifiedError, match="completeness.complete is True instead of False"):
+        verify(nodes, ledger)

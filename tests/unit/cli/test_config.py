@@ -1,0 +1,184 @@
+"""`flopsd config show` and `config check`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flopsd.settings.load import config_dir, load_settings
+from flopsd.settings.schema import SETTINGS
+from tests.support.process import environment, flopsd
+
+EVERYTHING = """
+sources: [nvml, dcgm]
+interval_seconds: 0.5
+checkpoint_seconds: 30
+checkpoint_output: stderr
+state_dir: /srv/flopsd
+listen: off
+web_config: /etc/flopsd/web.yml
+run_id: my-run
+key: "pkcs11:token=box;object=k?pin-value=12345678"
+ledger: /srv/ledger.json
+ledger_copies: ["s3://bucket/{run}/{node}.json?lock=governance&days=365"]
+seal: false
+seal_every_seconds: off
+precision: {bf16: 0.900001, fp8: 0.099999}
+device_precision: {0: bf16, GPU-5a4d: {fp8: 1}}
+devices: [GPU-5a4d, 1]
+peaks: /srv/peaks.yaml
+replay_file: /srv/replay.jsonl
+dcgm_url: http://me:hunter2@localhost:9400/metrics?token=hunter2
+dcgm_interval_seconds: 10
+neuron_monitor: /srv/neuron-monitor
+duration_seconds: 3600
+stop_seconds: 30
+evidence: off
+timestamp_url: http://localhost/tsr
+phase: train
+method: lora
+recomputation: full
+base_model: "Llama: 8B # not a comment"
+base_flop: 7.2e23
+base_flop_method: 6 x 8e9 x 15e12
+base_systemic: false
+policies: [/srv/policy.yaml]
+client_socket: off
+client_uids: [1000, 1001]
+wait_for_source: true
+pushes: ["pushgateway+http://localhost:9091#auth=/srv/auth"]
+push_every_seconds: 30
+metric_line_seconds: off
+stop_window_seconds: 30
+"""
+SECRETS = ("12345678", "hunter2")
+
+
+def test_what_is_shown_is_a_settings_file_that_says_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    text = EVERYTHING
+    for secret in SECRETS:
+        text = text.replace(secret, "HIDDEN")
+    file.write_text(text.replace("me:HIDDEN@", "HIDDEN@"))
+    missing = {setting.key for setting in SETTINGS} - set(yaml.safe_load(EVERYTHING))
+    assert not missing, "a new setting belongs into this test"
+    done = flopsd("config", "show", "--config", str(file))
+    assert done.returncode == 0, done.stderr
+    again = tmp_path / "again.yaml"
+    again.write_text(done.stdout)
+    assert load_settings({}, {}, str(again)) == load_settings({}, {}, str(file))
+
+
+def test_off_means_off_in_yaml_for_every_setting_that_can_be(tmp_path: Path) -> None:
+    """YAML reads a bare `off` as false."""
+    file = tmp_path / "flopsd.yaml"
+    keys = ("listen", "checkpoint_output", "seal_every_seconds", "evidence", "client_socket")
+    file.write_text("".join(f"{key}: off\n" for key in keys))
+    settings = load_settings({}, {}, str(file))
+    assert [getattr(settings, key) for key in keys] == [None, "off", None, (), "off"]
+
+
+def test_what_a_platform_decides_is_shown_as_that() -> None:
+    """Two variables are what makes a training job here; there is no checkpoint folder on this machine."""
+    here = environment(None, TRAINING_JOB_NAME="tune-1", FLOPSD_STOP_WINDOW="30")
+    told = json.loads(flopsd("config", "show", "--json", env=here).stdout)["settings"]
+    assert told["ledger"] == {
+        "value": "/opt/ml/output/data/flopsd/{node}.json", "from": "platform", "where": "sagemaker-training"
+    }  # fmt: skip
+    assert (told["metric_line_seconds"]["value"], told["metric_line_seconds"]["from"]) == (60, "platform")
+    assert (told["stop_window_seconds"]["value"], told["stop_window_seconds"]["from"]) == (30, "variable")
+
+
+def test_defaults_are_shown_as_what_they_are(tmp_path: Path) -> None:
+    done = flopsd("config", "show", "--config", str(config_dir() / "flopsd.yaml"))
+    again = tmp_path / "again.yaml"
+    again.write_text(done.stdout)
+    assert load_settings({}, {}, str(again)) == load_settings({}, {}, str(config_dir() / "flopsd.yaml"))
+    assert "interval_seconds: 1  # default\n" in done.stdout
+    assert "# run_id: not set  # default: the platform's job name, else a new one\n" in done.stdout
+
+
+def test_each_setting_tells_where_it_came_from(tmp_path: Path) -> None:
+    file = tmp_path / "flopsd.yaml"
+    file.write_text("interval_seconds: 2\ncheckpoint_seconds: 20\nrun_id: from-file\n")
+    env = environment(None, FLOPSD_CONFIG=str(file), FLOPSD_CHECKPOINT="30", FLOPSD_RUN_ID="from-variable")
+    arguments = ("config", "show", "--run-id", "from-flag", "--no-seal")
+    told = json.loads(flopsd(*arguments, "--json", env=env).stdout)
+    assert told["file"] == str(file)
+    settings = told["settings"]
+    assert settings["interval_seconds"] == {"value": 2, "from": "file", "where": str(file)}
+    assert settings["checkpoint_seconds"] == {"value": 30, "from": "variable", "where": "FLOPSD_CHECKPOINT"}
+    assert settings["run_id"] == {"value": "from-flag", "from": "flag", "where": "--run-id"}
+    assert settings["seal"] == {"value": False, "from": "flag", "where": "--no-seal"}
+    assert settings["listen"] == {"value": "127.0.0.1:10188", "from": "default", "where": ""}
+    text = flopsd(*arguments, env=env).stdout
+    assert f"interval_seconds: 2  # file {file}\n" in text
+    assert "checkpoint_seconds: 30  # variable FLOPSD_CHECKPOINT\n" in text
+    assert "run_id: from-flag  # flag --run-id\n" in text
+
+
+def test_secrets_are_shown_nowhere(tmp_path: Path) -> None:
+    file = tmp_path / "all.yaml"
+    file.write_text(EVERYTHING)
+    env = environment(None, FLOPSD_KEY_PASSPHRASE="hunter2", FLOPSD_PKCS11_PIN="12345678")
+    for more in ((), ("--json",)):
+        done = flopsd("config", "show", "--config", str(file), *more, env=env)
+        assert done.returncode == 0, done.stderr
+        assert not [secret for secret in SECRETS if secret in done.stdout + done.stderr]
+        assert "FLOPSD_KEY_PASSPHRASE" in done.stdout
+        assert "token=box" in done.stdout
+
+
+def test_check_tells_every_problem_at_once_and_exits_2(tmp_path: Path) -> None:
+    file = tmp_path / "flopsd.yaml"
+    file.write_text("intervall_seconds: 1\nlisten: nowhere\nseal: maybe\n")
+    # What is in the environment is not the file's fault.
+    done = flopsd("config", "check", str(file), env=environment(None, FLOPSD_INTERVAL="never"))
+    assert done.returncode == 2
+    assert [word in done.stderr for word in ("intervall_seconds", "nowhere", "maybe", "never")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
+    assert done.stdout == ""
+
+
+def test_check_finds_what_a_run_would_meet_only_when_it_has_begun(tmp_path: Path) -> None:
+    file, peaks = tmp_path / "flopsd.yaml", tmp_path / "peaks.yaml"
+    peaks.write_text("[not, a, table]\n")
+    file.write_text(
+        f"base_model: llama\npeaks: {peaks}\npolicies: [{tmp_path}/none.yaml]\nclient_socket: /run/{'x' * 200}\n"
+    )
+    done = flopsd("config", "check", str(file))
+    assert done.returncode == 2
+    problems = [line for line in done.stderr.splitlines() if str(file) in line]
+    assert len(problems) == 4, done.stderr
+    for word in ("--base-flop", str(peaks), "none.yaml", "107 bytes"):
+        assert [line for line in problems if word in line], word
+
+
+@pytest.mark.parametrize("name", ["flopsd.yaml"])
+def test_the_shipped_file_is_right_with_every_comment_taken_away_too(tmp_path: Path, name: str) -> None:
+    shipped = config_dir() / name
+    assert flopsd("config", "check", str(shipped)).returncode == 0
+    bare = "\n".join(
+        line.removeprefix("# ") for line in shipped.read_text().splitlines() if line.startswith("# ") and ": " in line
+    )
+    keys = [setting.key for setting in SETTINGS]
+    lines = [line for line in bare.splitlines() if line.split(":")[0] in keys]
+    file = tmp_path / name
+    # Files that are examples are not here.
+    file.write_text("\n".join(line for line in lines if not line.startswith(("peaks", "policies"))))
+    done = flopsd("config", "check", str(file))
+    assert done.returncode == 0, done.stderr
+    assert len(lines) > 25
+
+
+def test_check_of_no_file_is_told(tmp_path: Path) -> None:
+    done = flopsd("config", "check", str(tmp_path / "none.yaml"))
+    assert done.returncode == 2
+    assert "none.yaml" in done.stderr

@@ -1,0 +1,292 @@
+"""FLOP by architecture, without torch: closed forms, laws of the bounds, and work that is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.architecture import (
+    ArchitectureFlop,
+    Bounds,
+    adapters,
+    flop,
+    forward_flop,
+    parameters,
+    read_model,
+    training_from,
+    window_pairs,
+)
+from flopsd.core.architecture.training import Lora
+from flopsd.core.declarations import facts_from
+from flopsd.errors import ArchitectureError
+from tests.support.architectures import LLAMA_8B, PUBLISHED
+
+DECODERS = st.fixed_dictionaries(
+    {
+        "model_type": st.sampled_from(["llama", "mistral", "mixtral", "gpt_oss", "gemma2"]),
+        "hidden_size": st.sampled_from([16, 32]),
+        "intermediate_size": st.integers(1, 60),
+        "num_hidden_layers": st.integers(1, 4),
+        "num_attention_heads": st.sampled_from([2, 4]),
+        "num_key_value_heads": st.sampled_from([1, 2]),
+        "vocab_size": st.integers(1, 100),
+        "sliding_window": st.one_of(st.none(), st.integers(1, 40)),
+        "num_local_experts": st.integers(2, 5),
+        "num_experts_per_tok": st.integers(1, 2),
+    }
+)
+TRAININGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "method": st.sampled_from(["pretraining", "full", "partial", "lora", "qlora"]),
+        "recomputation": st.sampled_from(["none", "full", "selective"]),
+        "attention": st.sampled_from(["eager", "sdpa", "flash_attention_2", "flex_attention"]),
+        "packing": st.booleans(),
+        "lora": st.fixed_dictionaries(
+            {"r": st.integers(1, 8)},
+            optional={
+                "target_modules": st.sampled_from([["q_proj", "v_proj"], ["all-linear"], ["o_proj"]]),
+                "modules_to_save": st.sampled_from([["lm_head"], ["embed_tokens"]]),
+            },
+        ),
+        "parameters_trainable": st.integers(1, 50_000),
+        "parameters_total": st.integers(1, 200_000),
+        "window": st.integers(1, 40),
+    },
+)
+LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=6)
+
+
+def model_of(config: Mapping[str, Any]) -> Any:
+    """The family has only some of the fields."""
+    mixture = config["model_type"] in ("mixtral", "gpt_oss")
+    windowed = config["model_type"] != "llama"
+    dropped = (() if mixture else ("num_local_experts", "num_experts_per_tok")) + (
+        () if windowed else ("sliding_window",)
+    )
+    return read_model({name: value for name, value in config.items() if name not in dropped})
+
+
+def work_of(lengths: list[int], padding: int = 0, window: int | None = None) -> dict[str, int]:
+    """The counters of sequences of these lengths, each padded."""
+    padded = [length + padding for length in lengths]
+    work = {
+        "tokens": sum(padded), "sequences": len(padded), "padding_tokens": padding * len(padded),
+        "square_pairs": sum(s * s for s in padded),
+    }  # fmt: skip
+    if window is not None:
+        work["window_pairs"] = sum(window_pairs(s, window) for s in padded)
+    return work
+
+
+def computed(config: Mapping[str, Any], work: Mapping[str, int], **facts: Any) -> ArchitectureFlop:
+    return flop(read_model(config), work, training_from(facts_from(facts)))
+
+
+@given(DECODERS, TRAININGS, LENGTHS, st.integers(0, 5))
+def test_bounds_are_in_order_and_terms_add_up(
+    config: dict[str, Any], facts: dict[str, Any], lengths: list[int], padding: int
+) -> None:
+    model, training = model_of(config), training_from(facts_from(facts))
+    work = work_of(lengths, padding, facts.get("window"))
+    found = flop(model, work, training)
+    for bounds in (found.required, found.executed, forward_flop(model, work, training)):
+        assert 0 <= bounds.low <= bounds.computed <= bounds.high
+    assert sum(found.terms.values()) == found.executed.computed
+    assert all(value >= 0 for value in found.terms.values())
+    assert found.required.low <= found.executed.low
+    assert found.required.computed <= found.executed.computed
+    assert found.required.high <= found.executed.high
+
+
+@given(DECODERS, LENGTHS, st.integers(0, 5), st.sampled_from(["full", "lora"]))
+def test_what_is_not_counted_is_within_the_bounds_of_what_is_left(
+    config: dict[str, Any], lengths: list[int], padding: int, method: str
+) -> None:
+    """Whatever counters are missing, the figure that they would have given stays inside."""
+    facts: dict[str, Any] = {"method": method, "recomputation": "none", "attention": "flash_attention_2"}
+    if method == "lora":
+        facts["lora"] = {"r": 2, "target_modules": ["q_proj", "v_proj"]}
+    window = config["sliding_window"] or 1
+    model = model_of({**config, "max_position_embeddings": 60})
+    whole = work_of(lengths, padding, window)
+    exact = flop(model, whole, training_from({**facts, "window": window})).required
+    real = flop(model, work_of(lengths, 0, window), training_from({**facts, "window": window})).required
+    for missing in ("window_pairs", "square_pairs", "sequences"):
+        del whole[missing]
+        found = flop(model, whole, training_from(facts)).required
+        assert found.low <= real.low <= exact.computed <= found.high
+    packed = flop(model, work_of([sum(lengths)]), training_from({**facts, "packing": True})).required
+    assert packed.low <= real.computed <= packed.high
+
+
+@given(DECODERS, TRAININGS, LENGTHS, LENGTHS)
+def test_work_adds_up(config: dict[str, Any], facts: dict[str, Any], one: list[int], other: list[int]) -> None:
+    """Counters are sums, so micro-batches, epochs and ranks are in them already."""
+    facts = {name: value for name, value in facts.items() if not name.startswith("parameters")}
+    model, training = model_of(config), training_from(facts_from(facts))
+    first, second = (work_of(lengths, 0, facts.get("window")) for lengths in (one, other))
+    both = {name: first[name] + second[name] for name in first}
+    parts = [flop(model, work, training).executed.high for work in (first, second)]
+    assert flop(model, both, training).executed.high == sum(parts)
+
+
+def test_the_closed_form_of_a_dense_decoder() -> None:
+    """6 x weights x tokens, and 12 x layers x width x pairs, written down independently."""
+    work = {"tokens": 4096, "sequences": 2, "square_pairs": 2 * 2048**2}
+    found = computed(LLAMA_8B, work, method="full", recomputation="none", attention="eager")
+    weights = 32 * (4096 * (4096 + 1024 + 1024 + 4096) + 3 * 4096 * 14336) + 4096 * 128256
+    square = 6 * weights * 4096 + 12 * 32 * 4096 * 2 * 2048**2
+    causal = 6 * weights * 4096 + 12 * 32 * 4096 * 2 * (2048 * 2049 // 2)
+    assert found.required == Bounds(causal, square, square)
+    assert found.executed == Bounds(square, square, square)
+    flash = computed(LLAMA_8B, work, method="full", recomputation="none", attention="flash_attention_2")
+    assert flash.required.computed == causal
+    assert flash.terms["recomputed_scores"] == 2 * 32 * 4096 * 2 * (2048 * 2049 // 2)
+
+
+def test_lora_costs_two_thirds_and_checkpointing_a_third_more() -> None:
+    work = {"tokens": 10**6, "sequences": 10**3, "square_pairs": 10**9}
+    lora = {"r": 8, "target_modules": ["q_proj", "v_proj"]}
+    full = computed(LLAMA_8B, work, method="full", recomputation="none")
+    adapted = computed(LLAMA_8B, work, method="lora", recomputation="none", lora=lora)
+    again = computed(LLAMA_8B, work, method="full", recomputation="full")
+    assert 0.66 < adapted.required.computed / full.required.computed < 0.68
+    assert 1.2 < again.executed.computed / full.executed.computed < 4 / 3
+    assert again.required == full.required  # the Guidelines leave recomputation out
+    assert computed(LLAMA_8B, work, method="qlora", recomputation="none", lora=lora).required == adapted.required
+    assert adapters(read_model(LLAMA_8B), Lora(8, ("q_proj", "v_proj"))) == 32 * 8 * (2 * 4096 + 4096 + 1024)
+
+
+def test_layers_below_the_first_trained_one_have_no_backward_pass() -> None:
+    work = {"tokens": 1000, "sequences": 1, "square_pairs": 10**6}
+    top = ["layers.31.mlp.down_proj"]
+    found = computed(LLAMA_8B, work, method="lora", recomputation="full", attention="eager",
+                     lora={"r": 8, "target_modules": top})  # fmt: skip
+    adapter, head = 2 * 1000 * 8 * (14336 + 4096), 2 * 1000 * 4096 * 128256
+    assert found.terms["weight_gradients"] == adapter
+    assert found.terms["activation_gradients"] == head + 2 * 1000 * 8 * 4096
+    everywhere = computed(LLAMA_8B, work, method="lora", recomputation="none", attention="eager",
+                          lora={"r": 8, "target_modules": ["down_proj"]})  # fmt: skip
+    assert found.required.computed < 0.6 * everywhere.required.computed
+
+
+def test_fewer_adapters_than_named_may_be_on_the_last_layers_only() -> None:
+    """PEFT's layers_to_transform: the process tells the modules' names and how many parameters it trains."""
+    work = {"tokens": 1000, "sequences": 1, "square_pairs": 10**6}
+    facts: dict[str, Any] = {
+        "method": "lora", "recomputation": "none", "attention": "eager",
+        "lora": {"r": 8, "target_modules": ["down_proj"]},
+    }  # fmt: skip
+    some = computed(LLAMA_8B, work, **facts, parameters_trainable=8 * (14336 + 4096))
+    facts["lora"] = {"r": 8, "target_modules": ["layers.31.mlp.down_proj"]}
+    top = computed(LLAMA_8B, work, **facts)
+    assert some.required.low <= top.required.low
+    assert top.required.high <= some.required.high
+    assert any("the named adapters have" in note for note in some.assumptions)
+
+
+def test_an_adapter_on_experts_depends_on_the_version_and_is_bounded_until_the_process_counts() -> None:
+    config = {**PUBLISHED["Qwen3 30B A3B"][0]}
+    model, lora = read_model(config), Lora(8, ("q_proj", "down_proj"))
+    plain, more = (adapters(model, lora, ambiguous=some) for some in (False, True))
+    assert plain == 48 * 8 * (2048 + 4096)
+    assert more == plain + 48 * 128 * 8 * (768 + 2048)
+    work = {"tokens": 1000, "sequences": 1, "square_pairs": 10**6}
+    facts: dict[str, Any] = {
+        "method": "lora", "recomputation": "none", "attention": "eager",
+        "lora": {"r": 8, "target_modules": ["q_proj", "down_proj"]},
+    }  # fmt: skip
+    unknown = computed(config, work, **facts)
+    older = computed(config, work, **facts, parameters_trainable=more)
+    assert unknown.terms["adapter_forward"] < older.terms["adapter_forward"]
+    assert older.executed.computed <= unknown.executed.high
+    assert any("version of transformers" in note for note in unknown.assumptions)
+
+
+def test_a_model_of_which_only_the_size_is_known() -> None:
+    model = read_model({"parameters_total": 7 * 10**9})
+    work = {"tokens": 10**6, "sequences": 500, "square_pairs": 500 * 2000**2}
+    full = flop(model, work, training_from({"method": "full", "recomputation": "none"}))
+    assert full.required.computed == 6 * 7 * 10**9 * 10**6
+    assert any("each weight is used at most once a token" in note for note in full.assumptions)
+    exact = computed({**LLAMA_8B}, work, method="full", recomputation="none").required
+    bare = flop(read_model({"parameters_total": 8_030_261_248}), work, training_from({"method": "full"})).required
+    assert bare.low < exact.low < exact.high < bare.high
+    adapted = flop(model, work, training_from({"method": "lora", "parameters_trainable": 10**7}))
+    assert adapted.required.computed == (4 * 7 * 10**9 + 2 * 10**7) * 10**6
+    assert forward_flop(model, work, training_from({})).computed == 2 * 7 * 10**9 * 10**6
+    assert parameters(model).total == 7 * 10**9
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_bounds_of_6pd_hold_for_published_models(name: str) -> None:
+    config, total, _ = PUBLISHED[name]
+    work = {"tokens": 10**6, "sequences": 500, "square_pairs": 500 * 2000**2}
+    if config["model_type"] in ("t5", "bart"):
+        work |= {"target_tokens": 10**5, "target_square_pairs": 500 * 200**2, "cross_pairs": 500 * 2000 * 200}
+    exact = computed(config, work, method="full", recomputation="none").required
+    bare = flop(read_model({"parameters_total": total}), work, training_from({"method": "full"})).required
+    assert bare.low <= exact.low
+    assert exact.high <= bare.high
+
+
+def test_generation_with_a_cache_pays_for_the_positions_before() -> None:
+    """100 tokens, then 20 more one at a time, as 20 passes over the cache count them."""
+    model = read_model(LLAMA_8B)
+    training = training_from({"attention": "flash_attention_2"})
+    whole = forward_flop(model, work_of([120]), training).computed
+    prompt, steps = work_of([100]), {"tokens": 20, "sequences": 0, "square_pairs": 120**2 - 100**2}
+    parts = [forward_flop(model, work, training).computed for work in (prompt, steps)]
+    assert sum(parts) == whole
+
+
+def test_lengths_that_only_the_models_positions_bound_are_said() -> None:
+    counted = {"tokens": 10**6, "sequences": 10, "square_pairs": 10**11}
+    said = "at most 131072 tokens, the model's positions"
+    assert not any(said in note for note in computed(LLAMA_8B, counted, method="full").assumptions)
+    assert any(said in note for note in computed(LLAMA_8B, {"tokens": 10**6}, method="full").assumptions)
+    assert not any(said in note for note in computed(LLAMA_8B, {"tokens": 1000}, method="full").assumptions)
+
+
+def test_a_process_that_counts_other_parameters_widens_the_bounds() -> None:
+    work = {"tokens": 1000, "sequences": 1, "square_pairs": 10**6}
+    facts: dict[str, Any] = {"method": "full", "recomputation": "none"}
+    ours = computed(LLAMA_8B, work, **facts)
+    total = 8_030_261_248
+    same = computed(LLAMA_8B, work, **facts, parameters_total=total)
+    assert (same.required, same.assumptions) == (ours.required, ours.assumptions)
+    other = computed(LLAMA_8B, work, **facts, parameters_total=2 * total)
+    assert other.required == Bounds(ours.required.low, ours.required.computed, 2 * ours.required.high)
+    assert any("counts 16060522496 parameters" in note for note in other.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("work", "names"),
+    [
+        ({}, "no tokens"),
+        ({"tokens": 10, "padding_tokens": 11}, "padding_tokens"),
+        ({"tokens": 10, "sequences": 11}, "sequences"),
+        ({"tokens": 10, "square_pairs": 9}, "square_pairs"),
+        ({"tokens": 10, "square_pairs": 101}, "square_pairs"),
+        ({"tokens": 10, "sequences": 2, "square_pairs": 49}, "square_pairs"),
+    ],
+)
+def test_counters_that_contradict_each_other_are_refused(work: dict[str, int], names: str) -> None:
+    with pytest.raises(ArchitectureError, match=names):
+        computed(LLAMA_8B, work, method="full")
+
+
+def test_a_module_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ArchitectureError, match="c_attn") as caught:
+        computed(LLAMA_8B, work_of([3]), method="lora", lora={"r": 4, "target_modules": ["c_attn"]})
+    assert "q_proj" in caught.value.hint
+
+
+def test_an_encoder_decoder_needs_both_sides() -> None:
+    with pytest.raises(ArchitectureError, match="target_tokens"):
+        computed({"model_type": "t5"}, work_of([3]), method="full")

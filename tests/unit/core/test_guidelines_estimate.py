@@ -1,0 +1,70 @@
+"""Every worked example of the Commission's Guidelines, computed exactly by our formulae and rounded as it is printed."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from flopsd.core.flop import parse_flop
+from flopsd.core.rounding import Towards, significant
+from tests.support.guidelines_estimate import (
+    Period,
+    dense_transformer_flop,
+    hardware_flop,
+    mixed_peak_flop_per_s,
+)
+from tests.support.paths import SAMPLES
+
+SAMPLE = SAMPLES / "guidelines_annex_a3_examples.json"
+EXAMPLES: list[dict[str, Any]] = json.loads(SAMPLE.read_text())
+
+
+def computed(example: dict[str, Any]) -> Fraction:
+    if example["approach"] == "architecture":
+        return Fraction(dense_transformer_flop(parse_flop(example["parameters"]), parse_flop(example["tokens"])))
+    # The text gives the product N x L as unit-hours.
+    unit_seconds = Fraction(int(example["unit_hours"]) * 3600)
+    peak = Fraction(parse_flop(example["peak_flop_per_s"]))
+    return hardware_flop([Period(1, unit_seconds, peak, Fraction(example["utilization"]))])
+
+
+def value(text: str) -> Fraction:
+    return Fraction(parse_flop(text))
+
+
+def figures(text: str) -> int:
+    return len(text.partition("e")[0].replace(".", ""))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: f"{e['version']}: {e['label']}")
+def test_a_printed_figure_is_met(example: dict[str, Any]) -> None:
+    digits, exponent = significant(computed(example), figures(example["printed"]), Towards(example["rounding"]))
+    assert digits * Fraction(10) ** exponent == value(example["printed"])
+    if "flopcheck" in example:
+        digits, exponent = significant(computed(example), figures(example["flopcheck"]))
+        assert digits * Fraction(10) ** exponent == value(example["flopcheck"])
+
+
+def test_all_eight_final_examples_are_here() -> None:
+    assert {e["label"][0] for e in EXAMPLES if e["version"].startswith("final")} == set("ABCDEFGH")
+
+
+def test_model_g_with_its_epochs() -> None:
+    """61 B tokens x 164 epochs is 10.004 T, which the text takes as 10 T."""
+    tokens = 61 * 10**9 * 164
+    assert tokens == 10_004 * 10**9
+    assert significant(dense_transformer_flop(2_600_000_000, tokens), 2) == (16, 22)
+
+
+def test_periods_add_up_and_unlike_units_are_weighted() -> None:
+    a100, h100, half = Fraction(300 * 10**12), Fraction(989 * 10**12), Fraction(1, 2)
+    peak = mixed_peak_flop_per_s([(2, a100), (1, h100)])
+    assert peak == (2 * a100 + h100) / 3
+    mixed = hardware_flop([Period(3, Fraction(60), peak, half)])
+    apart = hardware_flop([Period(2, Fraction(60), a100, half), Period(1, Fraction(60), h100, half)])
+    assert mixed == apart == 60 * (2 * 300 + 989) * 10**12 // 2
+    with pytest.raises(ValueError, match="no units"):
+        mixed_peak_flop_per_s([])

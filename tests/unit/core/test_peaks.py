@@ -1,0 +1,192 @@
+"""The packaged peak table: consistent with its own datasheets, exact in its names, silent on strangers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple
+from typing import Any
+
+import pytest
+import yaml
+
+from flopsd.core.declarations import precision_from
+from flopsd.core.figures import Rating, precision_label
+from flopsd.core.model import Device, Evidence, Pipe, Precision
+from flopsd.errors import PeakTableError, UnknownDeviceError
+from flopsd.settings.load import config_dir, load_peaks, parse_peaks
+from tests.support.strategies import table
+
+
+def raw() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((config_dir() / "peaks.yaml").read_text())
+    return document
+
+
+def device(model: str, pci: int | None = None) -> Device:
+    return Device("GPU-0", 0, "nvidia", model, pci_device_id=pci)
+
+
+def test_rates_times_clocks_give_every_datasheet_figure() -> None:
+    checked = 0
+    for row in raw()["accelerators"]:
+        if row["vendor"] != "nvidia" or row["sm_count"] is None:
+            continue
+        for name, tflops in row["datasheet_dense_tflop_per_s"].items():
+            pipe, fmt = name.split(".")
+            at_vector = pipe == "vector" or fmt in row.get("tensor_formats_at_vector_ref", [])
+            mhz = row["clocks_mhz"]["vector_ref" if at_vector else "tensor_ref"]
+            computed = row["flop_per_cycle_per_sm"][pipe][fmt] * row["sm_count"] * mhz / 1e6
+            assert computed == pytest.approx(tflops, rel=0.013), (row["id"], name)
+            checked += 1
+    assert checked == 133
+
+
+def test_every_row_says_how_it_is_known() -> None:
+    for row in raw()["accelerators"]:
+        assert row["status"] in ("published", "derived", "disputed", "unverified"), row["id"]
+        assert row["sources"], row["id"]
+    for evidence in (Evidence.CYCLES, Evidence.ACTIVITY, Evidence.COUNT):
+        assert table().margins[evidence].source
+        assert table().margins[evidence].ppm > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "row"),
+    [
+        ("NVIDIA H200", "h200-sxm"),
+        ("NVIDIA GH200 480GB", "gh200"),
+        ("NVIDIA B300 SXM6 AC", "b300"),
+        ("NVIDIA GB300", "gb300"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA A10G", "a10g"),
+        ("NVIDIA L4", "l4"),
+        ("NVIDIA H100 80GB HBM3", "h100-sxm5-80gb"),
+        ("Tesla T4", "t4"),
+        ("inferentia2", "inferentia2"),
+        ("Trainium1", "trainium1"),
+        ("trainium2", "trainium2"),
+        ("Trainium3", "trainium3"),
+    ],
+)
+def test_each_name_finds_its_own_row(model: str, row: str) -> None:
+    assert table().resolve(device(model)).id == row
+
+
+@pytest.mark.parametrize(
+    "model", ["NVIDIA H20", "NVIDIA H2000", "H200", "NVIDIA L40", "NVIDIA A10", "NVIDIA X9000", ""]
+)
+def test_strangers_are_named_not_guessed(model: str) -> None:
+    with pytest.raises(UnknownDeviceError, match=r"device 0 \(GPU-0\)") as caught:
+        table().resolve(device(model))
+    assert "--peaks" in caught.value.hint
+
+
+def test_the_pci_id_finds_a_row_and_a_contradiction_finds_none() -> None:
+    assert table().resolve(device("Graphics Device", 0x2330)).id == "h100-sxm5-80gb"
+    with pytest.raises(UnknownDeviceError, match="matches more than one row"):
+        table().resolve(device("NVIDIA H200", 0x2330))
+
+
+def test_all_instance_types_resolve() -> None:
+    assert len(table().instances) == 66
+    for instance in table().instances.values():
+        assert instance.accelerator in table().parts
+        assert instance.count is not None or instance.status == "unverified"
+
+
+def test_hopper_has_two_reference_clocks() -> None:
+    peaks = {(pipe, name): peak for pipe, name, peak in table().parts["h100-sxm5-80gb"].datasheet_peaks()}
+    assert peaks[(Pipe.TENSOR_HMMA, "bf16")] == 132 * 4096 * 1_830_000_000
+    assert peaks[(Pipe.TENSOR_DFMA, "fp64")] == 132 * 256 * 1_980_000_000
+    assert peaks[(Pipe.FP32, "fp32")] == 132 * 256 * 1_980_000_000
+    assert 1 - peaks[(Pipe.TENSOR_HMMA, "bf16")] / (132 * 4096 * 1_980_000_000) == pytest.approx(0.0758, abs=1e-4)
+    assert table().parts["trainium2"].datasheet_peaks()[0] == (None, "bf16", 667 * 10**12)
+
+
+def test_rates_of_an_undeclared_format_are_a_range() -> None:
+    h100 = table().parts["h100-sxm5-80gb"]
+    rates = h100.rates(Pipe.TENSOR_HMMA, None)
+    assert (rates.low, rates.measured, rates.high) == (2048, 4096, 8192)
+    declared = h100.rates(Pipe.TENSOR_HMMA, Precision((("bf16", 900_000), ("fp8", 100_000)), "config"))
+    assert (declared.low, declared.measured, declared.high) == (4505, 4505, 4506)  # 4505.6
+    assert h100.rates(Pipe.TENSOR_IMMA, None).low == 0
+    assert h100.rates(Pipe.FP32, None).low == 0
+    assert table().ceiling_flop_per_cycle(h100, None) == 8192 + 128 + 256 + 512
+
+
+def test_a_format_that_a_part_lacks_counts_as_undeclared() -> None:
+    a100 = table().parts["a100-sxm4-80gb"]
+    assert not a100.declares(Precision((("fp8", 1_000_000),), "config"))
+
+
+def test_a_disputed_rate_raises_only_the_upper_figure() -> None:
+    a10g = table().parts["a10g"].rates(Pipe.TENSOR_HMMA, Precision((("bf16", 1_000_000),), "config"))
+    assert (a10g.low, a10g.measured, a10g.high) == (512, 512, 1024)
+
+
+def test_an_unrated_pipe_is_bounded_not_zero() -> None:
+    b200 = table().parts["b200"]
+    assert b200.rates(Pipe.FP16, None).measured is None
+    assert table().unrated_bound(b200, Pipe.FP16) == 1024
+    assert table().ceiling_flop_per_cycle(b200, None) == 32768 + 128 + 256 + 1024
+    largest = {"fp16": 0.0, "fp64": 0.0, "int8": 0.0, "dfma": 0.0}
+    for part in table().parts.values():
+        fp32 = part.vector_flop_per_cycle.get("fp32")
+        if fp32:
+            largest["fp16"] = max(largest["fp16"], part.vector_flop_per_cycle.get("fp16", 0) / fp32)
+            largest["fp64"] = max(largest["fp64"], part.vector_flop_per_cycle.get("fp64", 0) / fp32)
+            largest["int8"] = max(largest["int8"], part.tensor_flop_per_cycle.get("int8", 0) / fp32)
+            largest["dfma"] = max(largest["dfma"], part.tensor_flop_per_cycle.get("fp64", 0) / fp32)
+    assert all(table().unrated_times_fp32[name] >= ratio for name, ratio in largest.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (("schema: flopsd-peaks/1", "schema: other/2"), "schema 'other/2'"),
+        (("tensor: {fp16: 1024}", "tensor: {fp16: 1024.5}"), "no positive integers"),
+        (('names: ["Tesla T4"]', 'names: ["NVIDIA L4"]'), "belongs to both"),
+        (("id: t4", "id: l4"), "share an id"),
+        (("accelerator: t4", "accelerator: t5"), "unknown accelerator 't5'"),
+        (("schema:", "schema: x\nschema:"), "given twice"),
+    ],
+)
+def test_a_bad_table_is_refused_with_its_fault(change: tuple[str, str], told: str) -> None:
+    text = (config_dir() / "peaks.yaml").read_text().replace(*change, 1)
+    with pytest.raises(PeakTableError, match=told):
+        parse_peaks(text.encode(), "peaks.yaml")
+
+
+def test_a_missing_table_is_named() -> None:
+    with pytest.raises(PeakTableError, match="cannot read the peak table /nowhere"):
+        load_peaks("/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("shares", "hmma", "label"),
+    [
+        ({"bf16": 500_000, "fp64": 500_000}, (4096, 4096, 4096), "bf16"),
+        ({"bf16": 900_000, "int8": 100_000}, (4096, 4096, 4096), "bf16"),
+        ({"bf16": 300_000, "fp8": 100_000, "fp64": 600_000}, (5120, 5120, 5120), "bf16:0.75,fp8:0.25"),
+        ({"bf16": 900_001, "fp8": 99_999}, (4505, 4505, 4506), "bf16:0.900001,fp8:0.099999"),
+        ({"int8": 1_000_000}, (2048, 4096, 8192), "undeclared"),
+    ],
+)
+def test_a_counter_is_rated_by_the_declared_formats_that_it_counts(
+    shares: dict[str, int], hmma: tuple[int, int, int], label: str
+) -> None:
+    part, mix = table().parts["h100-sxm5-80gb"], precision_from(shares, "config")
+    assert astuple(part.rates(Pipe.TENSOR_HMMA, mix)) == hmma
+    assert precision_label(Pipe.TENSOR_HMMA, Rating(part, None, mix)) == label
+    whole = Rating(part, None, mix)
+    assert precision_label(Pipe.TENSOR, whole) == precision_label(None, whole) == mix.label  # any format is in these
+    tensor = part.rates(Pipe.TENSOR, mix)
+    exact = sum(part.tensor_flop_per_cycle[name] * ppm for name, ppm in mix.shares_ppm) / 10**6
+    assert (tensor.low, tensor.high) == (math.floor(exact), math.ceil(exact))
+
+
+@pytest.mark.parametrize(("row", "int4"), [("t4", 4096), ("a10g", 4096), ("l4", 4096), ("l40s", 4096), ("a100-pcie", 8192)])  # fmt: skip
+def test_integers_are_bounded_by_the_fastest_that_the_part_has(row: str, int4: int) -> None:
+    part = table().parts[row]
+    assert part.rates(Pipe.TENSOR_IMMA, None).high == int4
+    assert part.highest_tensor_rate(None) == int4

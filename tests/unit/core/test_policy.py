@@ -1,0 +1,345 @@
+"""Thresholds against accounts: each row on both sides and straddling, and what must hold of all of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.declarations import Base, Method
+from flopsd.core.model import Figures
+from flopsd.core.policy.evaluate import Case, Finding, Policy, State, findings
+from flopsd.settings.data_files import load_policies
+
+ACT = next(policy for policy in load_policies() if policy.id == "eu-ai-act")
+BELOW, ABOVE, OPEN = State.BELOW, State.ABOVE, State.INDETERMINATE
+KNOWN = Base("base", "known", 9 * 10**23, None, False)
+SYSTEMIC = Base("base", "known", 3 * 10**25, None, True)
+SMALL = Base("base", "known", 4 * 10**22, None, False)
+LOST = Base("base", "unknown", None, None, None)
+
+
+def figures(low: int, high: int | None = None) -> Figures:
+    """`low` alone is an exact figure."""
+    return Figures(low, None, low if high is None else high)
+
+
+def unbounded(low: int) -> Figures:
+    return Figures(low, None, None)
+
+
+def finding(rule: str, case: Case, policy: Policy = ACT) -> Finding:
+    return next(found for found in findings(policy, case) if found.rule.id == rule)
+
+
+def fine_tune(value: Figures, base: Base | None, method: Method | None = Method.LORA) -> Case:
+    return Case(value, value, method, base)
+
+
+# rule, what is declared beside the figures, the highest count that is not above the threshold
+ROWS = [
+    ("gpai-indicative", None, Method.PRETRAINING, 10**23),
+    ("systemic-presumption", None, Method.PRETRAINING, 10**25),
+    ("modification-third", KNOWN, Method.FULL, 3 * 10**23),
+    ("modification-third", replace(KNOWN, flop=10**24), Method.FULL, 10**24 // 3),
+    ("unknown-base-systemic", replace(LOST, systemic=True), Method.LORA, 10**25 // 3),
+    ("unknown-base-other", replace(LOST, systemic=False), Method.QLORA, 10**23 // 3),
+    ("modification-systemic", SYSTEMIC, Method.PARTIAL, 10**25),
+    ("modification-systemic", replace(LOST, systemic=True), Method.FULL, 10**25 // 3),
+    ("base-not-gpai", SMALL, Method.FULL, 6 * 10**22),
+    ("base-and-modification-systemic", KNOWN, Method.FULL, 10**25 - 9 * 10**23),
+]
+
+
+@pytest.mark.parametrize(("rule", "base", "method", "highest"), ROWS)
+def test_a_row_on_both_sides_and_straddling(rule: str, base: Base | None, method: Method, highest: int) -> None:
+    at = finding(rule, fine_tune(figures(highest), base, method))
+    assert (at.applies, at.state) == (True, BELOW), "one FLOP less or as much is not greater than"
+    over = finding(rule, fine_tune(figures(highest + 1), base, method))
+    assert (over.applies, over.state) == (True, ABOVE)
+    astride = finding(rule, fine_tune(figures(highest, highest + 1), base, method))
+    assert (astride.applies, astride.state) == (True, OPEN)
+    assert "between the lower and the upper end" in astride.why
+    without_end = finding(rule, fine_tune(unbounded(highest), base, method))
+    assert without_end.state is OPEN
+    assert "no upper bound is known" in without_end.why
+    assert finding(rule, fine_tune(unbounded(highest + 1), base, method)).state is ABOVE
+    missing = finding(rule, replace(fine_tune(figures(highest), base, method), whole=False))
+    assert missing.state is OPEN
+    assert "something is missing" in missing.why
+
+
+def test_a_third_is_exact() -> None:
+    """10^23 / 3 is no whole number: 33…333 is below it, 33…334 above. Of 3 x 10^23 the third itself is not above."""
+    third = 10**23 // 3
+    base = replace(LOST, systemic=False)
+    assert Fraction(third) < Fraction(10**23, 3) < third + 1
+    assert finding("unknown-base-other", fine_tune(figures(third), base)).state is BELOW
+    assert finding("unknown-base-other", fine_tune(figures(third + 1), base)).state is ABOVE
+    exact = replace(KNOWN, flop=3 * 10**23)
+    assert finding("modification-third", fine_tune(figures(10**23), exact)).state is BELOW
+    assert finding("modification-third", fine_tune(figures(10**23 + 1), exact)).state is ABOVE
+    told = finding("unknown-base-other", fine_tune(figures(third), base)).for_ledger()
+    assert told["threshold"] == {"low": f"{10**23}/3", "high": f"{10**23}/3"}
+
+
+def test_an_estimate_of_the_base_model_is_an_interval() -> None:
+    """E stands for a true value in [0.7 E, 1.3 E]: a third of 9e23 is then 2.1e23 to 3.9e23."""
+    base = replace(KNOWN, kind="estimated", method="6PD of the model card")
+    states = {n: finding("modification-third", fine_tune(figures(n * 10**22), base)).state for n in (21, 22, 39)}
+    assert states == {21: BELOW, 22: OPEN, 39: OPEN}
+    over = finding("modification-third", fine_tune(figures(39 * 10**22 + 1), base))
+    assert over.state is ABOVE
+    assert over.for_ledger()["threshold"] == {"low": str(21 * 10**22), "high": str(39 * 10**22)}
+    together = finding("base-and-modification-systemic", fine_tune(Figures(10, 10, 10), base))
+    assert together.value == Figures(63 * 10**22 + 10, None, 117 * 10**22 + 10), "an estimate is never a measurement"
+    exact = finding("base-and-modification-systemic", fine_tune(Figures(10, 10, 10), KNOWN))
+    assert exact.value == Figures(9 * 10**23 + 10, None, 9 * 10**23 + 10), "and nor is what somebody declares as known"
+    tiny = finding("base-not-gpai", fine_tune(Figures(1, 1, 1), replace(base, flop=11)))
+    assert tiny.value == Figures(8, None, 16), "7.7 to 14.3, outward"
+
+
+def test_whether_an_estimated_base_is_one_can_be_open() -> None:
+    """0.7 and 1.3 x 1.2e23 lie on both sides of 10^23: row 3 or row 7. What is below either way is below."""
+    base = replace(KNOWN, kind="estimated", flop=12 * 10**22)
+    low = finding("modification-third", fine_tune(figures(10**18), base))
+    assert (low.applies, low.state) == (None, BELOW)
+    high = finding("modification-third", fine_tune(figures(10**23), base))
+    assert (high.applies, high.state) == (None, OPEN)
+    assert "if the rule applies" in high.why
+    assert finding("base-not-gpai", fine_tune(figures(10**18), base)).applies is None
+
+
+def test_a_base_with_systemic_risk_is_a_general_purpose_model_whatever_its_compute() -> None:
+    small = replace(SMALL, flop=9 * 10**22, systemic=True)
+    case = fine_tune(figures(4 * 10**24), small)
+    for rule in ("modification-third", "modification-systemic"):
+        assert (finding(rule, case).applies, finding(rule, case).state) == (True, ABOVE)
+    assert finding("modification-third", case).quantity == "cumulative"
+    other = finding("base-not-gpai", case)
+    assert (other.applies, other.state) == (False, None)
+    assert "carries systemic risk, so it counts as above 1e23 FLOP" in other.why
+
+
+def test_a_small_base_whose_risk_nobody_tells_leaves_open_which_rule_is_for_it() -> None:
+    case = fine_tune(figures(4 * 10**24), replace(SMALL, systemic=None))
+    for rule in ("modification-third", "base-not-gpai"):
+        found = finding(rule, case)
+        assert (found.applies, found.state) == (None, OPEN)
+        assert "whether the base model carries systemic risk is not declared" in found.why
+    assert finding("modification-third", fine_tune(figures(1), replace(SMALL, systemic=None))).state is BELOW
+
+
+def test_a_base_of_exactly_the_threshold_is_not_above_it() -> None:
+    case = fine_tune(figures(1), replace(KNOWN, flop=10**23))
+    assert (finding("modification-third", case).applies, finding("base-not-gpai", case).applies) == (False, True)
+    case = fine_tune(figures(1), replace(KNOWN, flop=10**23 + 1))
+    assert (finding("modification-third", case).applies, finding("base-not-gpai", case).applies) == (True, False)
+
+
+def test_what_is_not_declared_is_never_skipped() -> None:
+    """Without a base model no rule on modifications is decided, however little was computed."""
+    for case in (fine_tune(figures(1), None), fine_tune(figures(1), None, None)):
+        for rule in ACT.rules:
+            if rule.when.modification is not True and case.method is not None:
+                continue
+            found = finding(rule.id, case)
+            assert (found.applies, found.state) == (None, OPEN), rule.id
+            assert "not declared" in found.why
+    assert finding("gpai-indicative", fine_tune(figures(1), None)).applies is False
+    assert finding("modification-third", fine_tune(figures(1), None)).quantity == "updates or cumulative"
+
+
+def test_pretraining_leaves_out_what_is_about_modifications() -> None:
+    for found in findings(ACT, Case(figures(10**24), figures(10**24), Method.PRETRAINING)):
+        about = found.rule.when.modification
+        assert found.applies is (about is False), found.rule.id
+        assert (found.state is None) is bool(about)
+        if about:
+            assert found.for_ledger()["threshold"] is None
+            assert "no base model" in found.why
+
+
+def test_a_base_model_of_a_pretraining_is_a_contradiction() -> None:
+    found = finding("gpai-indicative", fine_tune(figures(10**24), KNOWN, Method.PRETRAINING))
+    assert (found.applies, found.state) == (None, OPEN)
+    assert "one of the two is not so" in found.why
+
+
+def test_different_base_models_leave_open_what_applies_and_say_so() -> None:
+    words = "the ledgers declare different base models, so none is taken"
+    for method in (Method.FULL, Method.PRETRAINING):
+        case = Case(figures(1), figures(2), method, None, conflict=words)
+        found = finding("modification-third", case)
+        assert (found.applies, found.state, found.why) == (None, OPEN, words)
+        assert found.quantity == "updates or cumulative", "the base model may carry systemic risk"
+    assert finding("gpai-indicative", Case(figures(1), figures(1), Method.PRETRAINING, conflict=words)).applies is None
+
+
+@pytest.mark.parametrize(
+    ("value", "state"), [(10**23 // 3, BELOW), (10**24, OPEN), (10**25 // 3, OPEN), (10**25 // 3 + 1, ABOVE)]
+)
+def test_an_unknown_base_whose_risk_nobody_tells(value: int, state: State) -> None:
+    """Below only if below the lower fallback, above only if above the higher."""
+    for rule in ("unknown-base-systemic", "unknown-base-other"):
+        found = finding(rule, fine_tune(figures(value), LOST))
+        assert (found.applies, found.state) == (None, state)
+        assert found.for_ledger()["threshold"] == {"low": f"{10**23}/3", "high": f"{10**25}/3"}
+    derived = finding("modification-systemic", fine_tune(figures(value), LOST))
+    assert (derived.applies, derived.state) == (None, BELOW if state is BELOW else OPEN)
+
+
+def test_an_undeclared_method_leaves_a_fallback_its_own_threshold() -> None:
+    found = finding("unknown-base-systemic", fine_tune(figures(1), replace(LOST, systemic=True), None))
+    assert (found.applies, found.state) == (None, BELOW)
+    assert found.for_ledger()["threshold"] == {"low": f"{10**25}/3", "high": f"{10**25}/3"}
+
+
+def test_the_fallback_needs_the_assertion_that_nothing_is_known() -> None:
+    for base in (KNOWN, replace(KNOWN, kind="estimated")):
+        for rule in ("unknown-base-systemic", "unknown-base-other"):
+            assert finding(rule, fine_tune(figures(10**24), base)).applies is False
+
+
+def test_generated_data_counts_only_where_the_text_says_so() -> None:
+    """Updates for an ordinary model, the cumulative amount for systemic risk (paragraph 115)."""
+    updates, cumulative = figures(10**22), figures(4 * 10**25)
+    case = Case(updates, cumulative, Method.PRETRAINING)
+    assert finding("gpai-indicative", case).state is BELOW
+    assert finding("systemic-presumption", case).state is ABOVE
+    case = Case(updates, cumulative, Method.FULL, KNOWN)
+    assert (finding("modification-third", case).value, finding("modification-third", case).quantity) == (
+        updates,
+        "updates",
+    )
+    case = replace(case, base=SYSTEMIC)
+    assert (finding("modification-third", case).value, finding("modification-third", case).quantity) == (
+        cumulative,
+        "cumulative",
+    )
+    case = replace(case, base=replace(KNOWN, systemic=None))
+    either = finding("modification-third", case)
+    assert (either.value, either.quantity) == (Figures(10**22, None, 4 * 10**25), "updates or cumulative")
+
+
+def test_a_small_tune_of_a_model_with_systemic_risk_is_below() -> None:
+    """The base model alone is above 10^25: that says nothing of its modifier."""
+    states = {f.rule.id: f.state for f in findings(ACT, fine_tune(figures(10**20), SYSTEMIC)) if f.applies}
+    assert states == {"modification-third": BELOW, "modification-systemic": BELOW}
+
+
+def test_a_small_tune_of_a_base_above_the_threshold_without_systemic_risk_is_below() -> None:
+    """The base model alone is above 10^25: no rule takes that for its modifier's."""
+    case = fine_tune(Figures(1, 2 * 10**15, 10**16), replace(SYSTEMIC, systemic=False))
+    assert {f.rule.id: f.state for f in findings(ACT, case) if f.applies} == {"modification-third": BELOW}
+    together = finding("base-and-modification-systemic", case)
+    assert (together.applies, together.why) == (False, "the base model's compute is above 1e25 FLOP")
+    at = replace(SYSTEMIC, systemic=False, flop=10**25)
+    assert finding("base-and-modification-systemic", fine_tune(figures(1), at)).state is ABOVE
+
+
+def test_shares_of_a_threshold() -> None:
+    base = replace(LOST, systemic=False)
+    value = Figures(10**22, 2 * 10**22, 4 * 10**22)
+    assert finding("unknown-base-other", fine_tune(value, base)).share_ppm == (300_000, 600_000, 1_200_000)
+    assert finding("unknown-base-other", fine_tune(Figures(1, None, None), base)).share_ppm == (0, None, None)
+    outward = finding("unknown-base-other", fine_tune(Figures(1, None, 1), base)).share_ppm
+    assert outward == (0, None, 1), "an upper share never rounds to nothing"
+    estimated = replace(KNOWN, kind="estimated")
+    low, measured, high = finding("modification-third", fine_tune(value, estimated)).share_ppm
+    assert (low, measured, high) == (25_641, None, 190_477)
+
+
+def test_a_ledger_holds_no_numbers() -> None:
+    for base in (None, KNOWN, SYSTEMIC, SMALL, LOST):
+        for found in findings(ACT, fine_tune(Figures(1, 2, 3), base)):
+            json.dumps(found.for_ledger(), default=pytest.fail)
+            assert not _numbers(found.for_ledger())
+
+
+def _numbers(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(_numbers(item) for item in value.values())
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+counts = st.one_of(st.integers(0, 10**26), st.sampled_from([10**23, 10**23 // 3, 10**23 // 3 + 1, 10**25, 10**25 // 3]))
+
+
+@st.composite
+def some_figures(draw: st.DrawFn) -> Figures:
+    low, middle, high = sorted(draw(st.tuples(counts, counts, counts)))
+    return Figures(low, draw(st.sampled_from([None, middle])), draw(st.sampled_from([None, high, high])))
+
+
+bases = st.builds(
+    Base,
+    st.just("base"),
+    st.sampled_from(["known", "estimated"]),
+    counts,
+    st.none(),
+    st.sampled_from([None, True, False]),
+) | st.builds(Base, st.just("base"), st.just("unknown"), st.none(), st.none(), st.sampled_from([None, True, False]))
+cases = st.builds(
+    Case, some_figures(), some_figures(), st.sampled_from([None, *Method]), st.none() | bases, st.booleans()
+)
+
+
+def wider(value: Figures, down: int, up: int | None) -> Figures:
+    high = None if value.high_flop is None or up is None else value.high_flop + up
+    return Figures(max(0, value.low_flop - down), value.measured_flop, high)
+
+
+@given(cases, counts, st.none() | counts)
+def test_a_wider_interval_never_gives_a_verdict(case: Case, down: int, up: int | None) -> None:
+    blurred = replace(case, updates=wider(case.updates, down, up), cumulative=wider(case.cumulative, down, up))
+    for sharp, blunt in zip(findings(ACT, case), findings(ACT, blurred), strict=True):
+        assert sharp.applies is blunt.applies
+        if blunt.state in (BELOW, ABOVE):
+            assert sharp.state is blunt.state
+
+
+def more(value: Figures, flop: int) -> Figures:
+    high = None if value.high_flop is None else value.high_flop + flop
+    return Figures(value.low_flop + flop, value.measured_flop, high)
+
+
+@given(cases, counts)
+def test_more_compute_never_lifts_a_finding(case: Case, flop: int) -> None:
+    """Above stays above; below comes from nowhere."""
+    grown = replace(case, updates=more(case.updates, flop), cumulative=more(case.cumulative, flop))
+    for before, after in zip(findings(ACT, case), findings(ACT, grown), strict=True):
+        if before.state is ABOVE:
+            assert after.state is ABOVE
+        if after.state is BELOW:
+            assert before.state is BELOW
+
+
+@given(cases)
+def test_a_verdict_is_what_every_point_of_the_interval_says(case: Case) -> None:
+    """The oracle: no figure between the ends contradicts the verdict, so below and above are never both."""
+    for found in findings(ACT, case):
+        if found.state not in (BELOW, ABOVE):
+            continue
+        assert found.limit is not None
+        if found.state is ABOVE:
+            assert found.value.low_flop > found.limit.high
+        else:
+            assert case.whole
+            assert found.value.high_flop is not None
+            assert found.value.high_flop <= found.limit.low
+
+
+@given(cases)
+def test_not_knowing_the_base_model_never_clears(case: Case) -> None:
+    """Whoever leaves out the base model gets no verdict that declaring it would deny."""
+    silent = replace(case, base=None)
+    if case.method is Method.PRETRAINING:
+        return
+    for told, untold in zip(findings(ACT, case), findings(ACT, silent), strict=True):
+        if told.state is not None and case.base is not None:
+            assert untold.state is not BELOW

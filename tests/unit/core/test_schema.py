@@ -1,0 +1,216 @@
+"""The JSON Schema: it takes what is sealed and what may be added, and nothing that lacks a field or bends a count."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from flopsd.core.declarations import Method, Phase
+from flopsd.core.ledger.statement import PREDICATE_TYPE, STATEMENT_TYPE
+from flopsd.core.model import UNDECLARED_PHASE, Evidence, GapReason, Pipe, Precision
+from tests.support.independent import payload_of
+from tests.support.jobs import Nodes, sagemaker
+from tests.support.paths import SCHEMA as SCHEMA_FILE
+from tests.support.runs import H100, STRANGER, sealed_run
+from tests.support.story import VECTORS
+
+SCHEMA = json.loads(SCHEMA_FILE.read_bytes())
+# Texts that may look like counts.
+TEXTS = ("serial", "attempt", "attempts", "id", "name")
+
+
+@lru_cache(maxsize=1)
+def validator() -> Draft202012Validator:
+    Draft202012Validator.check_schema(SCHEMA)
+    return Draft202012Validator(SCHEMA)
+
+
+def accepts(document: Any) -> bool:
+    return validator().is_valid(document)
+
+
+@lru_cache(maxsize=32)
+def _payload(case: Path) -> dict[str, Any]:
+    return payload_of(case / "ledger.json")
+
+
+def payload(case: str) -> dict[str, Any]:
+    return copy.deepcopy(_payload(VECTORS / "valid" / case))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"replay": True},
+        {"devices": (H100, STRANGER)},
+        {"devices": ()},
+        {"precision": Precision((("bf16", 900_000), ("fp8", 100_000)), "config")},
+    ],
+    ids=["gaps", "replay", "stranger", "nothing", "declared"],
+)
+def test_what_is_sealed_with_the_packaged_table_is_accepted(tmp_path: Path, how: dict[str, Any]) -> None:
+    faults = list(validator().iter_errors(payload_of(sealed_run(tmp_path, **how).ledger)))
+    assert not faults, faults[0].message[:300]
+
+
+def test_the_names_are_the_codes_own() -> None:
+    definitions = SCHEMA["$defs"]
+    assert definitions["evidenceName"]["enum"] == [e.value for e in Evidence]
+    assert definitions["pipe"]["enum"] == [p.value for p in Pipe]
+    assert definitions["phase"]["enum"] == [*(p.value for p in Phase), UNDECLARED_PHASE]
+    assert definitions["methodName"]["enum"] == [*(m.value for m in Method), None]
+    assert definitions["gapReason"]["enum"] == [r.value for r in GapReason]
+    assert SCHEMA["properties"]["_type"]["const"] == STATEMENT_TYPE
+    assert SCHEMA["properties"]["predicateType"]["const"] == PREDICATE_TYPE
+
+
+def objects(found: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths of all objects with fixed members; maps by evidence, reason, source and counter have none."""
+    if isinstance(found, dict):
+        maps = (
+            "byEvidence",
+            "marginPpm",
+            "gapSecondsByReason",
+            "counters",
+            "smCycles",
+            "margins",
+            "sources",
+            "digest",
+            "shares_ppm",
+            "byPhase",
+            "facts",
+            "work",
+        )
+        if not path or (path[-1] not in maps and not {"sources", "facts"} & set(path) and path[-2:-1] != ("work",)):
+            yield path
+        for name, value in found.items():
+            yield from objects(value, (*path, name))
+    elif isinstance(found, list):
+        for at, value in enumerate(found):
+            yield from objects(value, (*path, at))
+
+
+def leaves(found: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if isinstance(found, dict | list):
+        for at, value in found.items() if isinstance(found, dict) else enumerate(found):
+            yield from leaves(value, (*path, at))
+    else:
+        yield path
+
+
+def at(document: Any, path: tuple[Any, ...]) -> Any:
+    for step in path:
+        document = document[step]
+    return document
+
+
+@pytest.mark.parametrize(
+    "case", ["activity-and-gaps", "cycles-recovered", "recovered-tail", "replay", "declared-phases"]
+)
+def test_no_member_may_be_missing_and_any_may_be_added(case: str) -> None:
+    document, removed = payload(case), 0
+    for path in list(objects(document)):
+        there = at(document, path)
+        there["memberOfALaterVersion"] = {"x": [1]}
+        assert accepts(document), f"{path} takes no further member"
+        del there["memberOfALaterVersion"]
+        for name in list(there):
+            value = there.pop(name)
+            assert not accepts(document), f"{path} may lack {name}"
+            there[name] = value
+            removed += 1
+    assert removed > 80
+    assert accepts(document)
+
+
+# Of the largest ledger only what the others do not have.
+ITS_OWN = ("declared", "totals", "findings", "reconciliation")
+
+
+@pytest.mark.parametrize("case", ["activity-and-gaps", "cycles-recovered", "neuron-count", "declared-phases"])
+def test_no_count_may_be_bent(case: str) -> None:
+    document, bent = payload(case), 0
+    for path in list(leaves(document)):
+        if case == "declared-phases" and not set(path[1:2]) & set(ITS_OWN):
+            continue
+        there, value = at(document, path[:-1]), at(document, path)
+        name = next((step for step in reversed(path) if isinstance(step, str)), "")
+        if not isinstance(value, str) or name in TEXTS or not re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value):
+            continue
+        for other in (
+            value + "\n",
+            "0" + value,
+            "+" + value,
+            value + " ",
+            float(value),
+            int(float(value)),
+            True,
+            "\u0661",
+            "1e3",
+            "NaN",
+        ):
+            there[path[-1]] = other
+            assert not accepts(document), f"{path} may be {other!r}"
+        there[path[-1]] = value
+        bent += 1
+    assert bent > 40
+    print(f"{case}: {bent} counts and durations, each bent in ten ways")
+
+
+def merged(folder: Path, kind: str) -> dict[str, Any]:
+    """A job of two nodes, or the lineage of that job."""
+    nodes = Nodes(folder)
+    job = nodes.merge(nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1))).ledger
+    if kind == "lineage":
+        job = nodes.merge(job, kind="lineage", lineage="m", ledger=folder / "lineage.json").ledger
+    return payload_of(job)
+
+
+@pytest.mark.parametrize("kind", ["job", "lineage"])
+def test_a_ledger_of_ledgers_has_its_own_shape(tmp_path: Path, kind: str) -> None:
+    document, count = merged(tmp_path, kind), 0
+    assert document["predicate"]["kind"] == kind
+    faults = list(validator().iter_errors(document))
+    assert not faults, faults[0].message[:300]
+    for path in list(objects(document)):
+        there = at(document, path)
+        there["memberOfALaterVersion"] = {"x": [1]}
+        assert accepts(document), f"{path} takes no further member"
+        del there["memberOfALaterVersion"]
+        for name in list(there):
+            value = there.pop(name)
+            assert not accepts(document), f"{path} may lack {name}"
+            there[name] = value
+            count += 1
+    for path in list(leaves(document)):
+        there, value = at(document, path[:-1]), at(document, path)
+        if isinstance(value, str) and re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value) and path[-1] not in TEXTS:
+            for other in (value + "\n", "0" + value, float(value), int(float(value)), True, "1e3"):
+                there[path[-1]] = other
+                assert not accepts(document), f"{path} may be {other!r}"
+                count += 1
+            there[path[-1]] = value
+    assert count > 200
+    document["predicate"]["children"] = []
+    assert not accepts(document)
+
+
+def test_where_it_may_grow() -> None:
+    """Typed evidence."""
+    node = payload("activity-and-gaps")
+    node["predicate"]["evidence"] = [{"type": "ec2-instance-identity", "document": "e30="}]
+    assert accepts(node)
+    node["predicate"]["evidence"] = ["text"]
+    assert not accepts(node)
+    rumour = payload("activity-and-gaps")
+    rumour["predicate"]["kind"] = "rumour"
+    assert not accepts(rumour)

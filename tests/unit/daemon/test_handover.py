@@ -1,0 +1,151 @@
+"""A GPU's time while it is cut into slices, cut anew and made whole again: nothing of it is lost or counted twice."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.statement import figures_of
+from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Limits, Pipe, Reading, Sweep
+from flopsd.daemon.source_tracker import Message
+from flopsd.journal.journal import read_journal
+from flopsd.system.clock import NS_PER_S
+from tests.support.runs import H100, Run
+from tests.support.strategies import table
+
+GPU = replace(H100, uid="GPU-p", sm_count=120)
+PARTITIONS = ((120,), (60, 60), (20, 40, 60), (15,) * 8)
+WHOLE: tuple[Device, ...] = (GPU,)
+SLICED = [
+    tuple(replace(GPU, uid=f"MIG-{at}-{n}", serial=None, sm_count=sms, parent=GPU.uid) for n, sms in enumerate(parts))
+    for at, parts in enumerate(PARTITIONS)
+]
+LAYOUTS = [WHOLE, *SLICED]
+
+
+class Metered:
+    """A source that lists what it is told to, and reads all of it whenever it is asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run = Run(folder / "state", devices=())
+        self.since_ns = self.run.clock.boottime_ns()
+        self.listed: tuple[Device, ...] = ()
+
+    def tell(self, devices: tuple[Device, ...], ms: int, renamed: dict[DeviceUid, Device] | None = None) -> None:
+        """`ms` pass, after which the source reads `devices`."""
+        self.run.clock.advance(ms * 1_000_000)
+        now_ns = self.run.clock.boottime_ns()
+        readings = tuple(
+            Reading(device.uid, self.since_ns, now_ns, Active(Evidence.ACTIVITY, {Pipe.FP32: 5})) for device in devices
+        )
+        self.run.writer.take(Message("sim", now_ns, devices, Sweep(readings, renamed=renamed or {})))
+        self.since_ns, self.listed = now_ns, devices
+
+    def fail(self, ms: int) -> None:
+        self.run.clock.advance(ms * 1_000_000)
+        self.since_ns = self.run.clock.boottime_ns()
+        self.run.writer.take(Message("sim", self.since_ns, fault="it raised", reason=GapReason.DRIVER_ERROR))
+
+    def restart(self, ms: int) -> None:
+        """As kill -9 does; the same devices are listed afterwards."""
+        self.run.kill()
+        self.run.clock.advance(ms * 1_000_000)
+        self.run.start()
+        self.since_ns = self.run.clock.boottime_ns()
+        self.tell(self.listed, 0)
+
+    def sm_ns(self) -> int:
+        """The job's device time, by SMs."""
+        shown = self.run.writer.snapshot
+        found = [*shown.earlier, *(one for state in shown.devices for one in state.all_tallies())]
+        total = 0
+        for tally, rating in found:
+            assert isinstance(rating.limits, Limits)
+            total += tally.job_ns * rating.limits.sm_count
+        return total
+
+
+steps = st.tuples(
+    st.sampled_from(["tell"] * 6 + ["fail", "restart"]), st.integers(0, len(LAYOUTS) - 1), st.integers(1, 4000)
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(steps, min_size=1, max_size=25))
+def test_the_time_of_a_gpu_is_that_of_its_slices_whatever_they_are_made_into(told: list[tuple[str, int, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        metered = Metered(Path(folder))
+        begin_ns = metered.run.clock.boottime_ns()
+        metered.tell(WHOLE, 1)
+        for what, layout, ms in told:
+            if what == "tell":
+                metered.tell(LAYOUTS[layout], ms)
+            elif what == "fail":
+                metered.fail(ms)
+            else:
+                metered.restart(ms)
+            metered.run.writer.tick()
+            for state in metered.run.writer.snapshot.devices:
+                for tally, _ in state.all_tallies():
+                    assert tally.total_observed_ns + tally.total_gap_ns == tally.span_ns
+        metered.tell(metered.listed, 1000)  # what it reads now is read to the end
+        elapsed_ns = metered.run.clock.boottime_ns() - begin_ns
+        assert metered.sm_ns() == elapsed_ns * 120
+        metered.run.finish()
+        shown = metered.run.writer.snapshot.figures()
+        journal = read_journal(metered.run.state.journal)
+        assert figures_of(read_history(line.record() for line in journal), table()) == shown
+        metered.run.seal(Path(folder) / "out" / "ledger.json")
+
+
+def test_slices_that_are_gone_cost_nothing_after_others_took_their_place(tmp_path: Path) -> None:
+    """Seven slices for a hundred seconds, then one, every second of them read."""
+    metered = Metered(tmp_path)
+    for layout in (SLICED[3], SLICED[0]):
+        for _ in range(100):
+            metered.tell(layout, 1000)
+    figures, coverage = metered.run.writer.snapshot.figures(), metered.run.writer.snapshot.coverage_ppm()
+    assert coverage == 1_000_000
+    assert figures.high_flop is not None
+    assert figures.high_flop < 200 * 120 * 1.98e9 * (8192 + 128 + 256 + 512)
+
+
+def test_a_slice_that_another_job_has_now_is_not_taken_for_a_replaced_one(tmp_path: Path) -> None:
+    metered = Metered(tmp_path)
+    first, second = SLICED[1]
+    metered.tell((first, second), 1000)
+    for _ in range(5):
+        metered.run.clock.advance(NS_PER_S)
+        now_ns = metered.run.clock.boottime_ns()
+        metered.run.writer.take(
+            Message("sim", now_ns, (first,), Sweep((), not_ours=frozenset({second.uid}), patience_ns=0))
+        )
+    gaps = {state.device.uid: state.tally.gap_ns for state in metered.run.writer.snapshot.devices}
+    assert GapReason.REPLACED not in gaps[second.uid]
+    assert gaps[second.uid][GapReason.NOT_OURS] > 2 * NS_PER_S
+
+
+def test_a_name_is_done_with_when_the_device_is_known_and_its_time_has_the_devices_ceiling(tmp_path: Path) -> None:
+    metered = Metered(tmp_path)
+    nameless = replace(H100, uid="slot-0", model="unidentified", pci_device_id=None, sm_count=None)
+    metered.run.writer.take(Message("sim", metered.run.clock.boottime_ns(), (nameless,), Sweep(())))
+    metered.run.clock.advance(5 * NS_PER_S)
+    metered.run.writer.tick()
+    assert metered.run.writer.snapshot.figures().high_flop is None
+    metered.since_ns = metered.run.clock.boottime_ns()
+    parts = SLICED[1]
+    for _ in range(20):
+        metered.tell(parts, 1000, {"slot-0": GPU})
+    states = {state.device.uid: state for state in metered.run.writer.snapshot.devices}
+    assert states["slot-0"].tally.job_ns == 5 * NS_PER_S
+    assert states["slot-0"].device.sm_count == 120
+    assert [states[part.uid].tally.span_ns for part in parts] == [20 * NS_PER_S] * 2
+    assert metered.sm_ns() == 25 * NS_PER_S * 120
+    assert metered.run.writer.snapshot.figures().high_flop is not None
+    metered.restart(1000)
+    assert {state.device.uid for state in metered.run.writer.snapshot.devices} == {part.uid for part in parts}

@@ -1,0 +1,137 @@
+"""The launcher: what it does with children that do as they like."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment
+
+# A launcher whose daemon and sealer are deaf to all, and that has no SIGKILL to send.
+DEAF = r"""
+import os, sys
+import flopsd.daemon.launcher
+from flopsd.system.clock import SystemClock
+
+os.kill = lambda pid, number: None
+flopsd.daemon.launcher.KILL_SECONDS = 0.2
+deaf = ("sh", "-c", 'trap "" TERM; exec sleep 600', "daemon")
+launcher = flopsd.daemon.launcher.Launcher(deaf, deaf, SystemClock(), 0.5, print)
+sys.exit(launcher.run(("sh", "-c", "exit 7"), os.environ))
+"""
+
+
+def test_a_daemon_that_nothing_ends_does_not_keep_the_job_from_ending(tmp_path: Path) -> None:
+    """As one in a driver or on a disk that is dead: SIGKILL does not reach it, and the sealer is no better off."""
+    with (tmp_path / "said").open("w") as out:
+        done = subprocess.run([sys.executable, "-c", DEAF], env=environment(None), stdout=out, timeout=60, check=False)
+    said = (tmp_path / "said").read_text()
+    left = re.findall(r"(.*) hangs in the kernel, .* is left behind: process (\d+)", said)
+    for _, pid in left:
+        os.kill(int(pid), signal.SIGKILL)
+    assert done.returncode == 7, said
+    assert [name for name, _ in left] == ["the daemon", "sealing"]
+
+
+def test_whoever_starts_it_with_ignored_children_gets_the_exit_code_all_the_same(tmp_path: Path) -> None:
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ignoring, *FLOPSD, "exec", "--source", "replay", "--listen", "off", "--no-seal",
+         "--state-dir", str(tmp_path), "--", "sh", "-c", "sleep 1; exit 7"],
+        env=environment(None), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 7, done.stderr
+
+
+class Shell:
+    """An interactive bash on a terminal of its own."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd, self._seen = fd, b""
+
+    def type(self, keys: str) -> None:
+        os.write(self._fd, keys.encode())
+
+    def wait_for(self, pattern: str) -> None:
+        """What comes behind all that was waited for before."""
+        while not (match := re.search(pattern.encode(), self._seen)):
+            ready, _, _ = select.select([self._fd], [], [], PATIENCE_SECONDS)
+            assert ready, f"{pattern!r} never came: {self._seen!r}"
+            self._seen += os.read(self._fd, 1 << 16)
+        self._seen = self._seen[match.end() :]
+
+
+@contextmanager
+def terminal(*command: str) -> Iterator[Shell]:
+    """A session leader with a terminal, and what it is typed and what it shows."""
+    env = environment(None) | {
+        "PS1": "ready> ",
+        "TERM": "dumb",
+        "F": f"{' '.join(FLOPSD)} exec --source replay --listen off --no-seal",
+    }
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execvpe(command[0], command, env)
+    try:
+        yield Shell(fd)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.close(fd)
+        os.waitpid(pid, 0)
+
+
+JOB = 'echo "job is up"; read word; echo "got $word"; exit 7'
+
+
+def test_control_z_stops_job_and_launcher_and_the_shell_can_continue_them(tmp_path: Path) -> None:
+    with terminal("bash", "--norc", "--noediting", "-i") as shell:
+        shell.wait_for("ready> ")
+        shell.type(f"$F --checkpoint-output off --state-dir {tmp_path} -- sh -c '{JOB}' 2>/dev/null; echo code=$?\n")
+        shell.wait_for("\njob is up")
+        for _ in range(2):
+            shell.type("\x1a")
+            shell.wait_for("Stopped")
+            shell.wait_for("ready> ")
+            shell.type("echo $((6*7))\n")
+            shell.wait_for("\n42")
+            # It wants the keyboard, which the shell has.
+            shell.type("bg; until jobs -s | grep -q exec; do sleep 0.05; done; echo $((6*9))\n")
+            shell.wait_for("\n54")
+            shell.type("fg\n")
+            shell.wait_for("-- sh -c")
+        shell.type("hello\n")
+        shell.wait_for("got hello")
+        shell.wait_for("ready> ")
+        shell.type("echo $((6*8))\n")
+        shell.wait_for("\n48")
+
+
+def test_control_z_where_no_shell_is_stops_nothing(tmp_path: Path) -> None:
+    """As by `ssh -t`: nobody would ever continue it."""
+    with terminal(*FLOPSD, "exec", "--source", "replay", "--listen", "off", "--no-seal", "--state-dir", str(tmp_path),
+                  "--", "sh", "-c", JOB) as shell:  # fmt: skip
+        shell.wait_for("job is up")
+        shell.type("\x1a")
+        shell.wait_for(r"\^Z")
+        shell.type("hello\n")
+        shell.wait_for("got hello")
+
+
+def test_a_task_that_only_runs_its_command_has_the_signals_that_it_would_have_alone(tmp_path: Path) -> None:
+    """Python ignores SIGPIPE and SIGXFSZ, and a program keeps what is ignored when it is started."""
+    env = environment(None) | {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "1", "SLURM_PROCID": "1"}
+    done = subprocess.run([*FLOPSD, "exec", "--", "grep", "SigIgn", "/proc/self/status"], env=env, cwd=tmp_path,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert "task 1 of this node" in done.stderr
+    ignored = int(done.stdout.split()[1], 16)
+    assert [number for number in (signal.SIGPIPE, signal.SIGXFSZ) if ignored >> (number - 1) & 1] == []

@@ -1,0 +1,280 @@
+"""The threads around the writer: pumps that fail, hang or come late, and the last reading."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.core.ledger.history import read_history
+from flopsd.core.model import Active, Device, Evidence, GapReason, Pipe, Reading, Sweep
+from flopsd.daemon.loop import Daemon
+from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.journal.journal import Journal
+from flopsd.journal.state_dir import StateDir
+from flopsd.sources import Source, read_source
+from flopsd.system.clock import NS_PER_S, SystemClock
+from flopsd.testing import ScriptedSource
+from tests.support.runs import CONTEXT, H100
+from tests.support.strategies import table
+
+INTERVAL_S = 0.1
+
+
+class Bench:
+    """A daemon over scripted sources on the real clock, stopped by what its script sees."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = SystemClock()
+        state = StateDir(folder)
+        state.acquire()
+        self.journal = Journal(state)
+        self.journal.recover("aside")
+        wanted = WriterSettings(round(INTERVAL_S * NS_PER_S), 3600 * NS_PER_S, "0" * 64, None, ("script",))
+        self.writer = Writer(self.journal, table(), wanted, CONTEXT, self.clock, lambda _: None)
+        self.writer.begin("run", read_history(self.journal.read()), None)
+        self.since_ns = self.clock.boottime_ns()
+        self.reads = 0
+
+    def sweep(self) -> Sweep:
+        now_ns = self.clock.boottime_ns()
+        reading = Reading(H100.uid, self.since_ns, now_ns, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1000}))
+        self.since_ns = now_ns
+        return Sweep((reading,))
+
+    def run(self, opener: object) -> str:
+        self.daemon = Daemon(self.writer, {"script": opener}, self.clock, INTERVAL_S)  # type: ignore[dict-item]
+        ticks = iter(range(100))
+        why = self.daemon.run(lambda: None if next(ticks, None) is not None else self.daemon.stop("nothing came"))
+        assert self.writer.close(why)
+        return why
+
+
+def test_whatever_a_source_raises_is_a_gap_and_the_next_reading_counts(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+
+    def script() -> Sweep:
+        bench.reads += 1
+        if bench.reads == 2:
+            raise ZeroDivisionError("a plug-in's own fault")
+        if bench.reads == 5:
+            bench.daemon.stop("enough")
+        return bench.sweep()
+
+    source = ScriptedSource("script", [H100], script)
+    assert bench.run(lambda: source) == "enough"
+    assert source.closed
+    (state,) = bench.writer.snapshot.devices
+    # The reading behind the fault began before it: what of it is not yet told as a gap cannot be told apart.
+    assert set(state.tally.gap_ns) <= {
+        GapReason.DRIVER_ERROR,
+        GapReason.OVERLAP,
+        GapReason.STARTING,
+        GapReason.STOPPING,
+    }
+    assert state.tally.gap_ns[GapReason.DRIVER_ERROR] > 0
+    assert state.tally.active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)] >= 3000
+    assert bench.writer.snapshot.sources["script"].errors == {"driver_error": 1}
+
+
+def test_the_end_brings_one_more_reading(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    after_the_end: list[bool] = []
+
+    def script() -> Sweep:
+        after_the_end.append(bench.daemon.stopped_ns is not None)
+        if len(after_the_end) == 2:
+            bench.daemon.stop("SIGTERM")
+        return bench.sweep()
+
+    bench.run(lambda: ScriptedSource("script", [H100], script))
+    assert after_the_end[:3] == [False, False, True]
+
+
+def test_a_source_that_cannot_be_opened_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(tmp_path)
+    tries: list[int] = []
+
+    def opener() -> Source:
+        tries.append(1)
+        if len(tries) == 1:
+            raise SourceUnavailableError("not yet", hint="wait")
+        return ScriptedSource("script", [H100], script)
+
+    def script() -> Sweep:
+        bench.daemon.stop("found")
+        return bench.sweep()
+
+    import flopsd.daemon.loop
+
+    monkeypatch.setattr(flopsd.daemon.loop, "REOPEN_SECONDS", 0.01)
+    assert bench.run(opener) == "found"
+    assert len(tries) == 2
+    assert bench.writer.snapshot.sources["script"].errors == {"source_down": 1}
+
+
+def test_a_hanging_source_holds_up_neither_the_writer_nor_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, hang = Bench(tmp_path), threading.Event()
+
+    def script() -> Sweep:
+        bench.reads += 1
+        if bench.reads == 2:
+            hang.wait()
+        return bench.sweep()
+
+    import flopsd.daemon.loop
+
+    monkeypatch.setattr(flopsd.daemon.loop, "FINAL_READ_SECONDS", 0.1)
+    opened = ScriptedSource("script", [H100], script)
+    bench.daemon = Daemon(bench.writer, {"script": lambda: opened}, bench.clock, INTERVAL_S)
+
+    def stop_when_told() -> None:
+        if not bench.writer.snapshot.sources["script"].up and bench.reads == 2:
+            bench.daemon.stop("told")
+
+    assert bench.daemon.run(stop_when_told) == "told"
+    assert bench.writer.close("told")
+    hang.set()
+    (state,) = bench.writer.snapshot.devices
+    assert state.tally.gap_ns[GapReason.SOURCE_SILENT] > 0
+    assert state.tally.total_observed_ns + state.tally.total_gap_ns == state.tally.span_ns
+
+
+class Clumsy(ScriptedSource):
+    """Fails in one of its calls, at the first or each time."""
+
+    def __init__(self, bench: Bench, call: str, times: int) -> None:
+        super().__init__("script", [H100], bench.sweep)
+        self.bench, self.call, self.left = bench, call, times
+
+    def fail(self, call: str) -> None:
+        if call == self.call and self.left > 0:
+            self.left -= 1
+            raise RuntimeError(f"a plug-in's own fault in {call}")
+
+    def describe(self) -> Mapping[str, Any]:
+        self.fail("describe")
+        return {"driver": "7", "replay": None}
+
+    def read(self) -> Sweep:
+        self.bench.reads += 1
+        if self.bench.reads == 3:
+            self.bench.daemon.stop("enough")
+        self.fail("read")
+        return super().read()
+
+    def devices(self) -> Sequence[Device]:
+        self.fail("devices")
+        return super().devices()
+
+    def close(self) -> None:
+        self.fail("close")
+        super().close()
+
+
+@pytest.mark.parametrize("call", ["describe", "read", "devices"])
+def test_a_source_that_fails_in_any_call_is_asked_again_and_its_facts_are_kept(tmp_path: Path, call: str) -> None:
+    bench = Bench(tmp_path)
+    assert bench.run(lambda: Clumsy(bench, call, 1)) == "enough"
+    assert bench.writer.snapshot.sources["script"].errors == {"driver_error": 1}
+    facts = [record["facts"] for record in bench.journal.read() if record["kind"] == "source"]
+    assert facts == [{"driver": "7", "replay": None}]
+    (state,) = bench.writer.snapshot.devices
+    assert state.tally.total_observed_ns > 0
+
+
+def test_a_source_that_cannot_be_closed_holds_up_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(tmp_path)
+    assert bench.run(lambda: Clumsy(bench, "close", 9)) == "enough"
+    (state,) = bench.writer.snapshot.devices
+    assert set(state.tally.gap_ns) <= {GapReason.STARTING, GapReason.STOPPING}
+    assert [record.message for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == [
+        """source 'script' failed: RuntimeError("a plug-in's own fault in close")"""
+    ]
+
+
+def test_what_is_no_sweep_is_a_fault_of_the_source() -> None:
+    source = ScriptedSource("script", [H100], lambda: None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(SourceError, match="gave NoneType, not a Sweep"):
+        read_source(source, SystemClock())
+
+
+class Panic(BaseException):
+    """As libraries in Rust raise it."""
+
+
+class Leaves(ScriptedSource):
+    """Raises what a test says, in the call that it says, until the third read."""
+
+    def __init__(self, bench: Bench, call: str, fault: BaseException) -> None:
+        super().__init__("script", [H100], bench.sweep)
+        self.bench, self.call, self.fault = bench, call, fault
+
+    def _leave(self, call: str) -> None:
+        if call == self.call and self.bench.reads < 3:
+            raise self.fault
+
+    def describe(self) -> Mapping[str, Any]:
+        self.bench.reads += self.call == "describe"
+        self._leave("describe")
+        return super().describe()
+
+    def read(self) -> Sweep:
+        self.bench.reads += self.call != "describe"
+        self._leave("read")
+        return super().read()
+
+    def devices(self) -> Iterator[Device]:  # type: ignore[override]
+        self._leave("devices")
+        yield from super().devices()
+        self.bench.daemon.stop("enough")
+
+
+@pytest.mark.parametrize("call", ["describe", "read", "devices"])
+@pytest.mark.parametrize("fault", [SystemExit(3), Panic("index out of bounds"), KeyboardInterrupt()])
+def test_no_exit_or_panic_of_a_source_ends_its_readings(tmp_path: Path, call: str, fault: BaseException) -> None:
+    bench = Bench(tmp_path)
+    assert bench.run(lambda: Leaves(bench, call, fault)) == "enough"
+    (state,) = bench.writer.snapshot.devices
+    assert state.tally.total_observed_ns > 0
+    assert bench.writer.snapshot.sources["script"].errors == {"driver_error": 2}
+
+
+@pytest.mark.parametrize("fault", [SystemExit(3), Panic(), ZeroDivisionError()])
+def test_whatever_opening_raises_it_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
+    bench = Bench(tmp_path)
+    left = [fault]
+
+    def opener() -> Source:
+        if left:
+            raise left.pop()
+        return ScriptedSource("script", [H100], script)
+
+    def script() -> Sweep:
+        bench.daemon.stop("found")
+        return bench.sweep()
+
+    monkeypatch.setattr("flopsd.daemon.loop.REOPEN_SECONDS", 0.01)
+    assert bench.run(opener) == "found"
+    assert bench.writer.snapshot.sources["script"].errors == {"source_down": 1}
+
+
+def test_a_fault_with_half_a_character_in_its_text_can_be_shown(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+
+    def script() -> Sweep:
+        bench.reads += 1
+        if bench.reads == 3:
+            bench.daemon.stop("enough")
+        raise SourceError("no card \ud800")
+
+    bench.run(lambda: ScriptedSource("script", [H100], script))
+    assert bench.writer.snapshot.sources["script"].reason == r"no card \ud800"

@@ -1,0 +1,210 @@
+"""A journal that was saved elsewhere, continued on another machine: what is taken, what is not, what stays beside."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flopsd.attestation.ledger_files import journal_beside
+from flopsd.attestation.merge.merge import MergeRequest, merge_ledgers
+from flopsd.attestation.signing.keys import ensure_key, load_public
+from flopsd.attestation.verify import verify_ledger
+from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.statement import figures_of
+from flopsd.daemon.restore_attempt import restore
+from flopsd.journal.journal import Recovery, read_journal
+from flopsd.journal.state_dir import StateDir
+from flopsd.settings.platform import Context
+from flopsd.system.clock import NS_PER_S
+from flopsd.testing import FakeClock
+from tests.support.runs import A100, H100, Run
+from tests.support.strategies import table
+
+BOUNDS = ("low_flop", "measured_flop", "high_flop")
+
+
+def on(boot: str, node: str = "algo-1", job: str = "job-1") -> Context:
+    return Context("sagemaker-training", job, None, node, 0, (node,), None, boot, boot)
+
+
+def first_attempt(tmp_path: Path, *, ended: bool = False, run_id: str = "job-1") -> Run:
+    """Fifty seconds on one machine, a saved state after forty of them, and an end with or without notice."""
+    run = Run(tmp_path / "one", context=on("boot-1"), run_id=run_id)
+    run.meter(40)
+    run.writer.checkpoint()
+    if not ended:
+        save(run, tmp_path)
+    run.meter(10)
+    if ended:
+        run.finish("SIGTERM")
+        save(run, tmp_path)
+    else:
+        run.kill()
+    return run
+
+
+def save(run: Run, tmp_path: Path) -> None:
+    run.seal(tmp_path / "saved" / "algo-1.json")
+
+
+def again(tmp_path: Path, *, run: str = "job-1", node: str = "algo-1", peaks: str = "") -> Recovery | None:
+    folder = StateDir(tmp_path / "two")
+    folder.path.mkdir(exist_ok=True)
+    return restore(
+        folder,
+        [tmp_path / "saved" / "algo-1.json"],
+        tmp_path / "out" / "algo-1.json",
+        run,
+        node,
+        peaks or table().sha256,
+    )
+
+
+def second_attempt(tmp_path: Path, later: int, boot_ns: int = 7 * NS_PER_S) -> Run:
+    """Another machine, up for a few seconds only, with other GPUs, `later` seconds of the wall clock after the first began."""
+    clock = FakeClock()
+    wall_ns = clock.wall_ns() + later * NS_PER_S
+    clock = FakeClock(boot_ns, wall_ns)
+    devices = tuple(replace(device, uid=f"{device.uid}-new") for device in (H100, A100))
+    return Run(tmp_path / "two", context=on("boot-2"), run_id="job-1", clock=clock, devices=devices)
+
+
+def history(run: Run) -> History:
+    return read_history(line.record() for line in read_journal(run.state.journal))
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_the_account_goes_on_and_what_no_record_tells_is_a_gap_with_a_ceiling(tmp_path: Path, ended: bool) -> None:
+    first_attempt(tmp_path, ended=ended)
+    saved = figures_of(
+        read_history(line.record() for line in read_journal(tmp_path / "saved/algo-1.journal.jsonl")), table()
+    )
+    told = again(tmp_path)
+    assert told is not None
+    assert "whose seal fits" in told.reason
+    run = second_attempt(tmp_path, later=600)
+    run.meter(5)
+    run.finish()
+    found = history(run)
+    assert [incarnation.boot_id for incarnation in found.incarnations] == ["boot-1", "boot-2"]
+    second = found.incarnations[1]
+    total = figures_of(found, table())
+    alone = figures_of(History([second]), table())
+    assert [getattr(total, bound) for bound in BOUNDS] == [getattr(saved, b) + getattr(alone, b) for b in BOUNDS]
+    if ended:
+        assert set(second.tallies) == {"GPU-h-new", "GPU-a-new"}
+    else:
+        for uid in ("GPU-h", "GPU-a"):  # from the record after 40 s to the new begin after 600 s, and no further
+            tally = second.tallies[uid]
+            assert tally.total_gap_ns == tally.span_ns == (600 - 40) * NS_PER_S
+            assert tally.watermark_ns == second.begin["ns"]
+            assert tally.begin_ns < 0  # this machine was not even up then
+        really = figures_of(
+            read_history(line.record() for line in read_journal(tmp_path / "one/journal.jsonl")), table()
+        )
+        assert (total.high_flop or 0) > (really.high_flop or 0) + (alone.measured_flop or 0)
+    verify(run, tmp_path)
+
+
+def verify(run: Run, tmp_path: Path) -> None:
+    sealed = run.seal(tmp_path / "out" / "algo-1.json")
+    verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))])
+
+
+def test_a_machine_that_was_killed_before_its_first_checkpoint_loses_nothing_of_the_one_before(tmp_path: Path) -> None:
+    first_attempt(tmp_path)
+    again(tmp_path)
+    second_attempt(tmp_path, later=300).kill()
+    (tmp_path / "two" / "pending.jsonl").unlink(missing_ok=True)
+    clock = FakeClock(9 * NS_PER_S, FakeClock().wall_ns() + 900 * NS_PER_S)
+    third = Run(tmp_path / "two", context=on("boot-3"), run_id="job-1", clock=clock)
+    third.meter(1)
+    third.finish()
+    spans = [inc.tallies["GPU-h"].span_ns for inc in history(third).incarnations if "GPU-h" in inc.tallies]
+    assert sum(spans[1:]) == (900 - 40 + 1) * NS_PER_S  # this time the card came back, and is counted on
+
+
+def test_a_card_that_comes_back_late_is_counted_on_without_a_hole(tmp_path: Path) -> None:
+    first_attempt(tmp_path)
+    again(tmp_path)
+    run = second_attempt(tmp_path, later=100)
+    run.meter(3)
+    assert run.writer.checkpoint()
+    run.devices = (*run.devices, H100)
+    run.meter(4)
+    run.finish()
+    tally = history(run).incarnations[1].tallies["GPU-h"]
+    assert tally.total_observed_ns + tally.total_gap_ns == tally.span_ns == (100 - 40 + 7) * NS_PER_S
+
+
+@pytest.mark.parametrize("other", [{"run": "job-2"}, {"node": "algo-2"}])
+def test_nothing_is_taken_of_another_run_or_host(tmp_path: Path, other: dict[str, str]) -> None:
+    first_attempt(tmp_path)
+    assert again(tmp_path, **other) is None
+    assert not (tmp_path / "two/journal.jsonl").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_state_with_another_peak_table_stays_a_ledger_of_its_own_that_merge_takes(tmp_path: Path) -> None:
+    first_attempt(tmp_path, ended=True)
+    assert again(tmp_path, peaks="0" * 64) is None
+    (kept,) = (tmp_path / "out").glob("algo-1-attempt-*.json")
+    run = second_attempt(tmp_path, later=600)
+    run.meter(5)
+    run.finish()
+    sealed = run.seal(tmp_path / "out" / "algo-1.json")
+    key, _ = ensure_key(None, tmp_path / "two")
+    trust = [str(sealed.public_key), str(kept.with_suffix(".pub"))]
+    request = MergeRequest([str(tmp_path / "out")], trust, key, tmp_path / "job.json")
+    merged = merge_ledgers(request, FakeClock(), lambda _: None)
+    assert (merged.ledgers, merged.completeness.complete) == (2, True)
+
+
+def _torn(journal: Path) -> None:
+    journal.write_bytes(journal.read_bytes()[:-20])
+
+
+def _older(journal: Path) -> None:
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:-1]))
+
+
+@pytest.mark.parametrize("damage", [_torn, _older])
+def test_a_state_that_was_torn_on_its_way_is_continued_and_told(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    first_attempt(tmp_path)
+    damage(tmp_path / "saved/algo-1.journal.jsonl")
+    told = again(tmp_path)
+    assert told is not None
+    assert "NOT SEALED: no ledger beside them fits" in told.reason
+    assert told.for_journal()["cutBytes"] == "0"
+    run = second_attempt(tmp_path, later=100)
+    run.finish()
+    assert len(history(run).incarnations) == 2
+
+
+def test_what_is_no_journal_costs_nothing_but_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first_attempt(tmp_path)
+    (tmp_path / "saved/algo-1.journal.jsonl").write_bytes(b"\0" * 100)
+    assert again(tmp_path) is None
+    assert "NOT RESTORED" in caplog.text
+    shutil.rmtree(tmp_path / "saved")
+    assert again(tmp_path) is None
+
+
+def test_the_latest_of_several_states_counts_and_its_beginnings_are_left_alone(tmp_path: Path) -> None:
+    """The same journal at two times, as another key leaves it, and one that this machine has already."""
+    first_attempt(tmp_path)
+    ledger = tmp_path / "saved/algo-1.json"
+    for where in (Path, journal_beside):
+        shutil.copy(where(ledger), where(ledger.with_name("algo-1-until-20260101T000000000Z.json")))
+    longer = (tmp_path / "one/journal.jsonl").read_bytes()
+    journal_beside(ledger).write_bytes(longer)
+    told = again(tmp_path)
+    assert told is not None
+    assert (tmp_path / "two/journal.jsonl").read_bytes() == longer
+    assert not (tmp_path / "out").exists()
+    assert again(tmp_path) is None  # now it is here

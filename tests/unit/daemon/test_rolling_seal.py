@@ -1,0 +1,196 @@
+"""When the daemon starts a sealing child, and what it does with one that fails, hangs or talks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flopsd.daemon.rolling_seal import CHILD_SECONDS, RollingSeals
+from flopsd.system.clock import NS_PER_S
+from flopsd.testing import FakeClock
+from tests.support.process import wait_until
+
+
+def seals(
+    clock: FakeClock, *command: str, every: float = 10, checkpoint: float = 2, overdue: bool = False
+) -> RollingSeals:
+    return RollingSeals(command, every, checkpoint, clock, overdue=overdue)
+
+
+def python(code: str) -> tuple[str, str, str]:
+    return sys.executable, "-c", code
+
+
+def child_of(rolling: RollingSeals) -> int | None:
+    return None if rolling._child is None else rolling._child.pid
+
+
+def run_out(rolling: RollingSeals) -> None:
+    """Wait for the child's end without reaping it, then let the daemon see it."""
+    pid = child_of(rolling)
+    assert pid is not None
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    rolling.each_tick()
+    assert child_of(rolling) is None
+
+
+def due(rolling: RollingSeals, clock: FakeClock, seconds: float = 10) -> None:
+    clock.advance(round(seconds * NS_PER_S))
+    rolling.checkpointed()
+    rolling.each_tick()
+
+
+@settings(max_examples=20)
+@given(
+    every=st.integers(1, 40), checkpoint=st.integers(1, 20), late=st.lists(st.integers(0, 3), min_size=8, max_size=30)
+)
+def test_no_more_than_the_interval_is_ever_without_a_seal(every: int, checkpoint: int, late: list[int]) -> None:
+    """Checkpoints come at least as often as seals, and up to three seconds late; sealing takes no time here."""
+    clock, checkpoint = FakeClock(), min(checkpoint, every)
+    rolling = seals(clock, "/bin/true", every=every + 3, checkpoint=checkpoint + 3)
+    sealed_ns, starts = clock.boottime_ns(), 0
+    begun_ns = sealed_ns
+    for delay in late:
+        clock.advance((checkpoint + delay) * NS_PER_S)
+        rolling.checkpointed()
+        rolling.each_tick()
+        if child_of(rolling) is not None:
+            run_out(rolling)
+            sealed_ns, starts = clock.boottime_ns(), starts + 1
+        assert clock.boottime_ns() - sealed_ns <= (every + 3) * NS_PER_S
+    # And it is not started for nothing: between two starts lies an interval, less the wait for one checkpoint.
+    assert starts <= 1 + (clock.boottime_ns() - begun_ns) // (max(checkpoint, every - checkpoint) * NS_PER_S)
+
+
+def test_without_a_new_checkpoint_there_is_nothing_to_seal() -> None:
+    clock = FakeClock()
+    rolling = seals(clock, "/bin/true")
+    clock.advance(3600 * NS_PER_S)
+    rolling.each_tick()
+    assert child_of(rolling) is None
+    rolling.checkpointed()
+    rolling.each_tick()
+    run_out(rolling)
+    clock.advance(3600 * NS_PER_S)
+    rolling.each_tick()
+    assert child_of(rolling) is None
+
+
+def test_what_a_dead_incarnation_left_is_sealed_at_once() -> None:
+    clock = FakeClock()
+    for overdue in (False, True):
+        rolling = seals(clock, "/bin/true", overdue=overdue)
+        rolling.checkpointed()
+        rolling.each_tick()
+        assert (child_of(rolling) is not None) == overdue
+        rolling.stop()
+
+
+def test_there_are_never_two_and_one_that_hangs_is_killed_with_all_it_started(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, pids = FakeClock(), tmp_path / "pids"
+    os.mkfifo(pids)
+    hang = (
+        "import os, signal, subprocess, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "child = subprocess.Popen(['sleep', '600'], stderr=2);"
+        f"open({str(pids)!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}'); child.wait()"
+    )
+    rolling = seals(clock, *python(hang))
+    due(rolling, clock)
+    leader, grandchild = map(int, pids.read_text().split())
+    for _ in range(5):
+        due(rolling, clock)
+        assert child_of(rolling) == leader
+    assert os.getsid(leader) == leader  # its own session, so that no signal for the daemon ends it half-way
+    clock.advance(round(CHILD_SECONDS * NS_PER_S))
+    rolling.each_tick()
+    assert child_of(rolling) is None
+    assert "NO ROLLING SEAL: it took more than 120 s and was killed" in caplog.text
+    with pytest.raises(ProcessLookupError):
+        os.kill(leader, 0)
+    wait_until(lambda: not _runs(grandchild), "the end of what the child had started")
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_failure_is_told_once_and_tried_again_and_its_end_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, remedy = FakeClock(), tmp_path / "remedy"
+    code = f"import os, sys; sys.exit(0 if os.path.exists({str(remedy)!r}) else 'flopsd: no key here')"
+    rolling = seals(clock, *python(code), every=3600)
+    due(rolling, clock, 3600)
+    run_out(rolling)
+    for _ in range(3):
+        due(rolling, clock, 301)  # not an hour later
+        run_out(rolling)
+    assert caplog.text.count("NO ROLLING SEAL: no key here; metering goes on") == 1
+    remedy.write_text("")
+    due(rolling, clock, 301)
+    run_out(rolling)
+    assert caplog.text.count("rolling seals succeed again") == 1
+    due(rolling, clock, 301)
+    assert child_of(rolling) is None
+
+
+def test_what_cannot_even_start_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    rolling = seals(clock, "/no/such/program")
+    for _ in range(3):
+        due(rolling, clock)
+        assert child_of(rolling) is None
+    assert caplog.text.count("cannot be started: No such file or directory") == 1
+
+
+def test_a_child_that_never_stops_talking_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    rolling = seals(clock, *python("import sys; sys.stderr.write('x' * 50_000); sys.exit(7)"))
+    due(rolling, clock)
+    run_out(rolling)
+    assert "NO ROLLING SEAL: xxx" in caplog.text
+    assert len(caplog.text) < 10_000
+    rolling = seals(clock, *python("import sys\nwhile True: sys.stderr.write('y' * 65536)"))
+    due(rolling, clock)
+    clock.advance(round((CHILD_SECONDS + 1) * NS_PER_S))
+    rolling.each_tick()
+    assert child_of(rolling) is None
+
+
+def test_the_end_does_not_wait_for_a_child() -> None:
+    clock = FakeClock()
+    rolling = seals(clock, "sleep", "600")
+    due(rolling, clock)
+    pid = child_of(rolling)
+    assert pid is not None
+    rolling.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    rolling.stop()
+
+
+def test_what_is_shown_of_sealing_is_what_became_of_it() -> None:
+    clock = FakeClock()
+    rolling = seals(clock, *python("raise SystemExit(1)"))
+    due(rolling, clock)
+    run_out(rolling)
+    assert (rolling.keeping().last_seal_wall_ns, rolling.keeping().seal_failures) == (None, 1)
+    rolling = seals(clock, *python("pass"))
+    due(rolling, clock)
+    sealed_ns = clock.wall_ns()
+    run_out(rolling)
+    clock.advance(5 * NS_PER_S)
+    told = rolling.keeping()
+    assert (told.wall_ns, told.last_seal_wall_ns, told.seal_failures) == (sealed_ns + 5 * NS_PER_S, sealed_ns, 0)
+    assert told.seal_every_ns == 10 * NS_PER_S

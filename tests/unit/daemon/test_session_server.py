@@ -1,0 +1,349 @@
+"""The listener: what a process says arrives as events, and nothing that it does stops or fills the daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.session_protocol import (
+    MAX_LINE_BYTES,
+    Conversation,
+    Event,
+    FactsDeclared,
+    PhaseChanged,
+    RefusedError,
+    SessionClosed,
+    SessionOpened,
+    WorkCounted,
+)
+from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, Listener
+from flopsd.errors import ConfigError, ListenError
+from flopsd.settings.client_socket import LONGEST_PATH_BYTES, meeting_places, socket_path
+from flopsd.settings.load import load_settings
+from flopsd.system.clock import NS_PER_S, Clock, SystemClock
+from flopsd.testing import FakeClock
+from tests.support.process import wait_until
+
+ID = "0123456789abcdef" * 2
+PATIENCE_SECONDS = 30
+NOBODY = 65534
+
+
+class Ear:
+    def __init__(self, path: Path, uids: tuple[int, ...] = (), clock: Clock | None = None) -> None:
+        self.events: queue.Queue[Event] = queue.Queue()
+        self.listener = Listener(path, uids, self.events.put, clock or SystemClock())
+        self.listener.start()
+
+    def next(self) -> Event:
+        return self.events.get(timeout=PATIENCE_SECONDS)
+
+
+class Peer:
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(PATIENCE_SECONDS)
+        self.socket.connect(str(path))
+        self.file = self.socket.makefile("rb")
+
+    def say(self, kind: str, **fields: Any) -> None:
+        self.socket.sendall(json.dumps({"flopsd": 1, "kind": kind, **fields}).encode() + b"\n")
+
+    def hello(self, session: str = ID) -> dict[str, Any]:
+        self.say("hello", session=session, client="0.1.0", pid=os.getpid())
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.file.readline())
+        return found
+
+    def close(self) -> None:
+        self.file.close()
+        self.socket.close()
+
+
+@pytest.fixture
+def ear(tmp_path: Path) -> Iterator[Ear]:
+    ear = Ear(tmp_path / "client.sock")
+    yield ear
+    ear.listener.stop()
+
+
+def test_what_a_process_says_arrives_in_order(ear: Ear) -> None:
+    peer = Peer(ear.listener.path)
+    assert peer.hello() == {"flopsd": 1, "ok": True}
+    peer.say("declare", facts={"method": "lora", "lora": {"r": 8}})
+    peer.say("phase", phase="evaluate")
+    peer.say("phase", phase="undeclared")
+    peer.say("work", work={"train": {"tokens": 2**70}})
+    peer.say("bye")
+    assert peer.answer() == {"flopsd": 1, "ok": True}
+    assert peer.file.readline() == b""
+    peer.close()
+    assert [ear.next() for _ in range(6)] == [
+        SessionOpened(ID, os.getpid(), os.getuid(), "0.1.0"),
+        FactsDeclared(ID, {"method": "lora", "lora": {"r": 8}}),
+        PhaseChanged(ID, "evaluate"),
+        PhaseChanged(ID, "undeclared"),
+        WorkCounted(ID, {"train": {"tokens": 2**70}}),
+        SessionClosed(ID, clean=True),
+    ]
+
+
+HELLO = b'{"flopsd":1,"kind":"hello","session":"' + ID.encode() + b'","client":"0.1.0","pid":1}'
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"GET / HTTP/1.1", "not JSON"),
+        (b"[]", "expected an object"),
+        (b'{"kind":"bye"}', "expected an object"),
+        (b'{"flopsd":2,"kind":"hello"}', "protocol 2 is not spoken here, only 1"),
+        (b'{"flopsd":true,"kind":"bye"}', "protocol True"),
+        (b'{"flopsd":1,"kind":"stop"}', "no kind 'stop'"),
+        (b'{"flopsd":1,"kind":["bye"]}', "no kind"),
+        (b'{"flopsd":1,"kind":"phase","phase":"train"}', "before hello"),
+        (HELLO.replace(b"0123", b"XYZ!"), "32 hexadecimal digits"),
+        (HELLO.replace(b'"0.1.0"', b'"\\u001b[31m"'), "client is a version"),
+        (HELLO.replace(b'"pid":1', b'"pid":1,"root":1'), "has the fields client, pid, session"),
+        (HELLO.replace(b'"pid":1', b'"pid":1,"pid":2'), "names 'pid' twice"),
+        (HELLO.replace(b'"pid":1', b'"pid":NaN'), "no whole number"),
+        (b"\xff\xfe", "UTF-8"),
+        (b"[" * 5000, "nested too deep"),
+        (b'{"a":' * 5000, "nested too deep"),
+        (b"x" * (MAX_LINE_BYTES + 1), f"a line of more than {MAX_LINE_BYTES} bytes"),
+    ],
+)  # fmt: skip
+def test_what_is_no_conversation_is_answered_and_ended(ear: Ear, line: bytes, why: str) -> None:
+    peer = Peer(ear.listener.path)
+    with suppress(BrokenPipeError):
+        peer.socket.sendall(line + b"\n")
+    assert why in peer.answer()["error"]
+    with suppress(ConnectionResetError):
+        assert peer.file.readline() == b""
+    peer.close()
+    assert ear.events.empty()
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "why"),
+    [
+        ("declare", {"facts": {"colour": "red"}}, "'colour' is no fact"),
+        ("declare", {"facts": {"method": "magic"}}, "method"),
+        ("declare", {"facts": []}, "not a mapping"),
+        ("phase", {"phase": "training"}, "training"),
+        ("phase", {"phase": ["train"]}, "phase"),
+        ("work", {"work": {"train": {"tokens": -1}}}, "is no count"),
+        ("work", {"work": {"train": {"tokens": True}}}, "is no count"),
+        ("work", {"work": {"train": {"coffee": 1}}}, "'coffee' is no counter"),
+        ("work", {"work": {"undeclared": {"tokens": 1}}}, "undeclared"),
+    ],
+)
+def test_what_is_not_taken_is_told_and_the_rest_is_heard(ear: Ear, kind: str, fields: Any, why: str) -> None:
+    peer = Peer(ear.listener.path)
+    peer.hello()
+    peer.say(kind, **fields)
+    assert why in peer.answer()["error"]
+    peer.say("phase", phase="train")
+    assert isinstance(ear.next(), SessionOpened)
+    assert ear.next() == PhaseChanged(ID, "train")
+    peer.close()
+
+
+@given(st.lists(st.binary(max_size=80) | st.sampled_from([HELLO, b'{"flopsd":1,"kind":"bye"}']), max_size=4))
+def test_any_bytes_are_events_or_refused(lines: list[bytes]) -> None:
+    talk = Conversation(1, 2)
+    for line in lines:
+        with suppress(RefusedError):
+            assert talk.hear(line).session == ID
+
+
+def test_a_process_that_dies_closes_its_session_uncleanly(ear: Ear) -> None:
+    peer = Peer(ear.listener.path)
+    peer.hello()
+    peer.close()
+    assert isinstance(ear.next(), SessionOpened)
+    assert ear.next() == SessionClosed(ID, clean=False)
+
+
+def test_a_process_that_comes_again_goes_on_with_its_session(ear: Ear) -> None:
+    first, second = Peer(ear.listener.path), Peer(ear.listener.path)
+    first.hello()
+    assert second.hello() == {"flopsd": 1, "ok": True}
+    assert first.file.readline() == b""
+    second.say("phase", phase="train")
+    opened = SessionOpened(ID, os.getpid(), os.getuid(), "0.1.0")
+    assert [ear.next() for _ in range(3)] == [opened, opened, PhaseChanged(ID, "train")]
+    first.close()
+    second.close()
+
+
+STRANGER = """
+import json, os, socket, sys
+os.setuid(int(sys.argv[3]))
+peer = socket.socket(socket.AF_UNIX)
+peer.connect(sys.argv[1])
+try:
+    peer.sendall(sys.argv[2].encode() + b"\\n")
+except BrokenPipeError:
+    pass
+print(peer.makefile().readline())
+"""
+
+
+def stranger(path: Path, uid: int) -> dict[str, Any]:
+    """What another process of a user hears when it greets with the session of this one."""
+    command = [sys.executable, "-c", STRANGER, str(path), HELLO.decode(), str(uid)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_session_is_not_taken_over_by_another_process(ear: Ear) -> None:
+    peer = Peer(ear.listener.path)
+    peer.hello()
+    assert "another process's" in stranger(ear.listener.path, os.geteuid())["error"]
+    peer.say("phase", phase="train")
+    assert isinstance(ear.next(), SessionOpened)
+    assert ear.next() == PhaseChanged(ID, "train")
+    peer.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize(("uids", "heard"), [((NOBODY,), True), ((12345,), False)])
+def test_the_kernel_says_who_speaks(uids: tuple[int, ...], heard: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        ear = Ear(Path(folder) / "client.sock", uids)
+        answer = stranger(ear.listener.path, NOBODY)
+        assert answer.get("ok", False) is heard
+        assert heard or f"user {NOBODY} may not speak to this daemon" in answer["error"]
+        ear.listener.stop()
+
+
+def test_only_this_user_can_open_the_socket_unless_others_are_named(tmp_path: Path, ear: Ear) -> None:
+    assert stat.S_IMODE(ear.listener.path.stat().st_mode) == 0o600
+    other = Ear(tmp_path / "other.sock", (1000,))
+    assert stat.S_IMODE(other.listener.path.stat().st_mode) == 0o666
+    other.listener.stop()
+
+
+def test_one_session_too_many_is_refused_and_has_room_when_another_left(ear: Ear) -> None:
+    peers = [Peer(ear.listener.path) for _ in range(MAX_SESSIONS)]
+    for number, peer in enumerate(peers):
+        assert "ok" in peer.hello(f"{number:032x}")
+    late = Peer(ear.listener.path)
+    assert "connected already" in late.answer()["error"]
+    peers[0].say("bye")
+    assert "ok" in peers[0].answer()
+    again = Peer(ear.listener.path)
+    assert "ok" in again.hello()
+    for peer in (*peers, late, again):
+        peer.close()
+
+
+def test_who_sends_too_much_is_read_later_and_delays_nobody(ear: Ear) -> None:
+    loud, quiet = Peer(ear.listener.path), Peer(ear.listener.path)
+    loud.hello()
+    loud.socket.setblocking(False)
+    sent, line = 0, b'{"flopsd":1,"kind":"phase","phase":"train"}\n' * 100
+    with suppress(BlockingIOError):
+        while sent < 100 * BYTES_A_SECOND:
+            sent += loud.socket.send(line)
+    assert sent < 100 * BYTES_A_SECOND  # it is held up, nothing piles up here
+    assert "ok" in quiet.hello("f" * 32)
+    quiet.say("phase", phase="evaluate")
+    wait_until(lambda: ear.next() == PhaseChanged("f" * 32, "evaluate"), "the quiet one is heard")
+    loud.close()
+    quiet.close()
+
+
+def test_who_says_nothing_has_to_go(tmp_path: Path) -> None:
+    clock = FakeClock()
+    ear = Ear(tmp_path / "client.sock", clock=clock)
+    silent, other = Peer(ear.listener.path), Peer(ear.listener.path)
+    other.hello()
+    clock.advance(HELLO_SECONDS * NS_PER_S)
+    other.say("phase", phase="train")  # the listener's thread looks at the clock again
+    assert silent.answer()["error"] == f"no hello within {HELLO_SECONDS} s"
+    for peer in (silent, other):
+        peer.close()
+    ear.listener.stop()
+
+
+def test_what_a_dead_daemon_left_is_replaced_and_a_live_ones_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "client.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    ear = Ear(path)
+    with pytest.raises(ListenError, match="another daemon listens"):
+        Ear(path)
+    peer = Peer(path)
+    assert "ok" in peer.hello()
+    peer.close()
+    ear.listener.stop()
+    assert not path.exists()
+    path.write_text("mine")
+    with pytest.raises(ListenError, match="is no socket"):
+        Ear(path)
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder another's")
+def test_a_folder_of_another_user_is_no_place_to_listen(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", NOBODY, NOBODY)
+    with pytest.raises(ListenError, match="belongs to another user"):
+        Ear(tmp_path / "theirs" / "client.sock")
+
+
+def test_stopping_hears_what_was_sent_before_and_leaves_anothers_socket(tmp_path: Path) -> None:
+    ear = Ear(tmp_path / "client.sock")
+    peer = Peer(ear.listener.path)
+    peer.hello()
+    peer.say("work", work={"train": {"tokens": 1}})
+    ear.listener.path.unlink()
+    successor = Ear(ear.listener.path)
+    ear.listener.stop()
+    assert [type(ear.next()) for _ in range(3)] == [SessionOpened, WorkCounted, SessionClosed]
+    assert successor.listener.path.exists()
+    successor.listener.stop()
+    peer.close()
+
+
+def test_a_path_too_long_for_a_socket_has_a_short_stand_in_that_both_sides_find(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    path = socket_path(None, deep)
+    assert path is not None
+    assert len(os.fsencode(path)) <= LONGEST_PATH_BYTES
+    assert meeting_places({"FLOPSD_STATE_DIR": str(deep)})[0] == path
+    assert path != socket_path(None, deep / "x")
+    ear = Ear(path)
+    assert stat.S_IMODE(path.parent.stat().st_mode) & 0o022 == 0
+    ear.listener.stop()
+    with pytest.raises(ConfigError, match="too many for a Unix socket"):
+        socket_path(str(deep / "client.sock"), tmp_path)
+
+
+def test_settings() -> None:
+    assert load_settings({}, {"FLOPSD_CLIENT_UIDS": "1001, 1000"}).client_uids == (1000, 1001)
+    with pytest.raises(ConfigError, match="numbers of users"):
+        load_settings({"client_uids": "alice"}, {})
+    assert socket_path("off", Path("/s")) is None
+    assert socket_path(None, Path("/s")) == Path("/s/client.sock")
+    load_settings({}, {"FLOPSD_SOCKET": "/run/x"})  # for the training process, no misspelt setting

@@ -1,0 +1,308 @@
+"""The crash matrix of a real run's journal: cut, filled with NULs or flipped at every byte, and copied while written.
+
+What is before the damage is kept, what is behind it is told and never believed, and the run goes on and verifies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.attestation.seal import seal_journal
+from flopsd.attestation.signing.keys import ensure_key, load_public
+from flopsd.attestation.verify import verify_ledger
+from flopsd.core.ledger.history import read_history
+from flopsd.daemon.write_queue import Outbox
+from flopsd.errors import JournalError, UnreadableRecordError
+from flopsd.journal.framing import read_lines
+from flopsd.journal.journal import Journal, Recovery, newest_pending, read_journal, read_live
+from flopsd.journal.state_dir import StateDir
+from flopsd.system.clock import NS_PER_S
+from flopsd.testing import FakeClock
+from tests.support.runs import H100, Run
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a kill left in a state folder."""
+
+    journal: bytes
+    pending: bytes
+    ends: tuple[int, ...]  # of the journal's lines
+
+    def lines_before(self, at: int) -> int:
+        return sum(end <= at for end in self.ends)
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
+    run = Run(tmp_path_factory.mktemp("killed") / "state", devices=(H100,))
+    run.meter(24)
+    run.kill()
+    journal, pending = run.state.journal.read_bytes(), run.state.pending.read_bytes()
+    ends = tuple(at + 1 for at, byte in enumerate(journal) if byte == 10)
+    assert len(ends) == 5
+    assert pending.count(b"\n") == 4
+    return Left(journal, pending, ends)
+
+
+class Place:
+    """One state folder that is laid out anew for every case."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state = StateDir(folder / "state")
+        self.state.acquire()
+        self.key, _ = ensure_key(None, folder)
+        self.told: Counter[str] = Counter()
+
+    def recover(self, journal: bytes, pending: bytes, *, kept: int) -> Recovery | None:
+        """Recover from `journal`, append, read back; the first `kept` lines must be there and nothing else of it."""
+        self.state.journal.write_bytes(journal)
+        self.state.pending.write_bytes(pending)
+        writer = Journal(self.state)
+        recovery = writer.recover("aside")
+        records = list(writer.read())
+        writer.append({"kind": "next"})
+        writer.close()
+        honest = [json.loads(raw)["r"] for raw in journal.splitlines()[:kept]]
+        assert records[:kept] == honest
+        assert len(records) in (kept, kept + 1)  # one more from the pending file, if that continues what is kept
+        lines = list(read_live(self.state.journal))
+        assert [line.record() for line in lines] == [*records, {"kind": "next"}]
+        size = lines[kept - 1].end if kept else 0
+        assert self.state.journal.read_bytes()[:size] == journal[:size]
+        if recovery is not None:
+            rest = journal[size:]
+            assert (recovery.cut_bytes, recovery.cut_sha256) == (len(rest), hashlib.sha256(rest).hexdigest())
+            if recovery.kept_as is not None:
+                aside = self.state.path / recovery.kept_as
+                assert aside.read_bytes() == rest
+                aside.unlink()
+        self.told["whole" if recovery is None else "cut" if recovery.kept_as is None else "put aside"] += 1
+        return recovery
+
+    def go_on(self, journal: bytes) -> None:
+        """A whole new incarnation on what a crash left, sealed and verified."""
+        self.state.journal.write_bytes(journal)
+        self.state.pending.write_bytes(b"")
+        self.state.release()
+        clock = FakeClock()
+        clock.advance(60 * NS_PER_S)
+        run = Run(self.state.path, devices=(H100,), clock=clock)
+        run.meter(3)
+        run.finish()
+        sealed = seal_journal(run.state.journal, self.key, self.state.path.parent / "ledger.json", FakeClock())
+        verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))])
+        self.state.acquire()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """In memory where that is to be had: what is tested here is what is read, and thousands of fsyncs take minutes."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as folder:
+        yield Place(Path(folder))
+
+
+def test_cut_at_every_byte(left: Left, place: Place) -> None:
+    for size in range(len(left.journal) + 1):
+        kept = left.lines_before(size)
+        recovery = place.recover(left.journal[:size], left.pending, kept=kept)
+        assert (recovery is None) == (size in (0, *left.ends))
+        assert recovery is None or recovery.kept_as is None
+    print(f"{size + 1} cuts: {dict(place.told)}")
+    for size in sorted({0, *(end + d for end in left.ends for d in (-1, 0, 1)), *range(0, len(left.journal), 211)}):
+        place.go_on(left.journal[:size])
+
+
+@pytest.mark.parametrize("pattern", [0x01, 0x80, 0xFF])
+def test_a_flip_at_every_byte(left: Left, place: Place, pattern: int) -> None:
+    """Whole lines that were changed are put aside; what might have been torn is cut, and its digest told."""
+    for at in range(len(left.journal)):
+        flipped = bytearray(left.journal)
+        flipped[at] ^= pattern
+        kept = left.lines_before(at)
+        recovery = place.recover(bytes(flipped), left.pending, kept=kept)
+        assert recovery is not None
+        assert recovery.kept_as == "aside" or at == len(left.journal) - 1  # the last newline: that looks torn
+    print(f"{at + 1} flips with {pattern:#04x}: {dict(place.told)}")
+    assert place.told["whole"] == 0
+    for at in range(0, len(left.journal), 307):
+        place.go_on(left.journal[:at] + bytes([left.journal[at] ^ pattern]) + left.journal[at + 1 :])
+
+
+def test_a_tail_of_nuls_at_every_byte(left: Left, place: Place) -> None:
+    """As a power cut leaves it: the size is written, the blocks are not."""
+    for size in range(len(left.journal)):
+        nuls = b"\0" * (len(left.journal) - size)
+        place.recover(left.journal[:size] + nuls, b"", kept=left.lines_before(size))
+    for end in left.ends:
+        for count in (1, 511, 4096, 70_000):
+            place.recover(left.journal[:end] + b"\0" * count, b"", kept=left.lines_before(end))
+    print(f"NULs: {dict(place.told)}")
+    assert place.told["put aside"] == place.told["whole"] == 0
+
+
+def test_a_hole_of_nuls_in_the_last_line_is_never_believed(left: Left, place: Place) -> None:
+    begin = left.ends[-2]
+    for at in range(begin, len(left.journal) - 1, 3):
+        holed = left.journal[:at] + b"\0" * min(64, len(left.journal) - 1 - at)
+        place.recover(holed + left.journal[len(holed) :], left.pending, kept=len(left.ends) - 1)
+
+
+def test_a_pending_file_cut_or_flipped_at_every_byte(left: Left, place: Place) -> None:
+    """What is appended from it is one of the honest totals, the newest before the damage."""
+    lines = left.pending.splitlines(keepends=True)
+    honest = [json.loads(raw)["r"] for raw in lines]
+    ends = [len(b"".join(lines[: i + 1])) for i in range(len(lines))]
+    for at in range(len(left.pending)):
+        good = sum(end <= at for end in ends)
+        flipped = left.pending[:at] + bytes([left.pending[at] ^ 0x04]) + left.pending[at + 1 :]
+        for damaged in (left.pending[:at], flipped, left.pending[:at] + b"\0" * 99):
+            place.recover(left.journal, damaged, kept=len(left.ends))
+            found = [line.record() for line in read_live(place.state.journal)][len(left.ends) : -1]
+            assert found == honest[good - 1 : good] if good else found == []
+
+
+def test_ten_gigabytes_of_garbage_are_refused_at_their_first_line_and_put_by_in_little_memory(place: Place) -> None:
+    import tracemalloc
+
+    with place.state.journal.open("wb") as file:
+        file.truncate(10 << 30)  # NULs that take no room
+    tracemalloc.start()
+    with pytest.raises(JournalError, match="journal line 1: no newline at its end"):
+        list(read_journal(place.state.journal))
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    with place.state.journal.open("wb") as file:
+        file.write(b'{"h":"' + b"0" * 64 + b'","r":{}}\n')
+        file.truncate(300 << 20)
+    tracemalloc.reset_peak()
+    writer = Journal(place.state)
+    recovery = writer.recover("aside")
+    assert recovery is not None
+    assert (recovery.kept_as, recovery.cut_bytes, writer.records) == ("aside", 300 << 20, 0)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+    writer.close()
+    (place.state.path / "aside").unlink()
+
+
+def test_a_chained_pending_record_that_is_no_record_is_left_out(left: Left, place: Place) -> None:
+    head = list(read_lines_of(left.journal))[-1]
+    body = b'{"kind":"checkpoint","kind":"end"}'
+    after = hashlib.sha256(head + body).digest()
+    place.state.journal.write_bytes(left.journal)
+    place.state.pending.write_bytes(b'{"h":"%s","r":%s}\n' % (after.hex().encode(), body))
+    assert newest_pending(place.state.pending, head) is None
+    place.recover(left.journal, place.state.pending.read_bytes(), kept=len(left.ends))
+
+
+def read_lines_of(journal: bytes) -> list[bytes]:
+    return [line.head for line in read_lines(io.BytesIO(journal))]
+
+
+def test_copies_of_a_journal_that_is_being_written_are_prefixes_of_it(tmp_path: Path) -> None:
+    """Files are copied as a sync to object storage does, at any moment; each copy can be continued and sealed."""
+    run = Run(tmp_path / "state", devices=(H100,))
+    rng, copies, told = random.Random(7), [], 0
+    for turn in range(12):
+        run.meter(rng.randrange(1, 9))
+        folder = tmp_path / f"copy-{turn}"
+        folder.mkdir()
+        for name in ("journal.jsonl", "pending.jsonl"):
+            shutil.copy(run.state.path / name, folder)
+        copies.append((folder, len(run.lines)))
+    run.finish()
+    whole = run.state.journal.read_bytes()
+    for folder, acknowledged in copies:
+        copy = (folder / "journal.jsonl").read_bytes()
+        assert whole.startswith(copy)
+        told += acknowledged
+        heads = {head.hex() for head in read_lines_of(copy)}
+        assert {line.split(" head=")[1].split(" ")[0] for line in run.lines[:acknowledged]} <= heads
+        state = StateDir(folder)
+        state.acquire()
+        writer = Journal(state)
+        assert writer.recover("aside") is None
+        assert read_history(writer.read()).incarnations[0].last_ns > 0
+        writer.close()
+        state.release()
+        uri, _ = ensure_key(None, folder)
+        sealed = seal_journal(state.journal, uri, folder / "ledger.json", FakeClock())
+        verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))])
+    assert told > 20
+
+
+def test_a_full_disk_at_recovery_keeps_the_newest_totals(left: Left, place: Place) -> None:
+    """A journal that cannot grow is still read, the pending totals are counted, and written when there is room."""
+    import resource
+    import signal
+
+    place.state.journal.write_bytes(left.journal)
+    place.state.pending.write_bytes(left.pending)
+    newest = json.loads(left.pending.splitlines()[-1])["r"]
+    before, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = Journal(place.state)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(left.journal) + 20, limits[1]))  # half a line fits, as on a disk
+    try:
+        assert writer.recover("aside") is None
+        assert list(writer.read())[-1] == newest
+        with pytest.raises(JournalError, match="cannot write the journal"):
+            writer.append({"kind": "next"})
+        assert place.state.journal.read_bytes() == left.journal
+        assert place.state.pending.read_bytes() == left.pending
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    writer.append({"kind": "next"})
+    assert [line.record() for line in read_live(place.state.journal)][-2:] == [newest, {"kind": "next"}]
+    assert place.state.pending.read_bytes() == b""
+    writer.close()
+
+
+class FullDisk(Journal):
+    """A journal without room, neither in its own file nor in the pending one."""
+
+    def append(self, _: Mapping[str, Any]) -> None:
+        raise JournalError("cannot write the journal")
+
+    def note(self, _: Mapping[str, Any]) -> None:
+        raise JournalError("cannot write the pending file")
+
+
+def test_a_full_disk_is_told_once_of_each_file(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    """Both fail by turns ten times a second; the log is not flooded with it."""
+    outbox = Outbox(FullDisk(place.state), FakeClock())
+    for _ in range(50):
+        assert not outbox.append({"kind": "checkpoint"})
+        outbox.note(dict)
+    assert len(caplog.records) == 2
+    assert outbox.fault == "cannot write the pending file"
+
+
+def test_a_record_that_can_never_be_read_back_holds_up_none_behind_it(place: Place) -> None:
+    journal = Journal(place.state)
+    journal.recover("aside")
+    outbox = Outbox(journal, FakeClock())
+    assert outbox.append({"kind": "begin"})
+    with pytest.raises(UnreadableRecordError):
+        outbox.append({"kind": "source", "facts": {"x": 1.5}})
+    assert not outbox.append({"kind": "checkpoint", "devices": 10**41})  # the next one says it again
+    assert "a record of the kind 'checkpoint'" in outbox.fault
+    outbox.note(lambda: {"kind": "checkpoint", "devices": 10**41})
+    assert outbox.append({"kind": "end"})
+    assert outbox.fault == ""
+    assert [line.record()["kind"] for line in read_live(place.state.journal)] == ["begin", "end"]
+    journal.close()

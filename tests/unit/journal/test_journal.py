@@ -1,0 +1,291 @@
+"""The journal file: what survives a crash at any byte, and what is never believed."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flopsd.core.envelope import parse_json
+from flopsd.errors import (
+    JournalDamagedError,
+    JournalError,
+    NotVerifiedError,
+    StateDirBusyError,
+    UnreadableRecordError,
+)
+from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, frame, read_lines
+from flopsd.journal.journal import Journal, newest_pending, read_journal
+from flopsd.journal.state_dir import StateDir
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[StateDir]:
+    folder = StateDir(tmp_path / "state")
+    folder.acquire()
+    yield folder
+    folder.release()
+
+
+def write(state: StateDir, count: int) -> list[dict[str, int]]:
+    journal = Journal(state)
+    assert journal.recover("aside") is None
+    records = [{"n": n} for n in range(journal.records, journal.records + count)]
+    for record in records:
+        journal.append(record)
+    journal.close()
+    return records
+
+
+def read(state: StateDir) -> list[object]:
+    return [line.record() for line in read_journal(state.journal)]
+
+
+def test_what_is_appended_is_read_back_over_restarts(state: StateDir) -> None:
+    assert read_all(state, 3) == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert read_all(state, 2) == [{"n": n} for n in range(5)]
+    assert state.journal.stat().st_mode & 0o777 == 0o600
+    assert state.path.stat().st_mode & 0o777 == 0o700
+
+
+def read_all(state: StateDir, more: int) -> list[object]:
+    write(state, more)
+    return read(state)
+
+
+def test_the_chain_is_what_the_format_says() -> None:
+    import hashlib
+
+    first, head = frame(GENESIS, {"b": 1, "a": 2})
+    body = b'{"a":2,"b":1}'
+    assert head == hashlib.sha256(bytes(32) + body).digest()
+    assert first == b'{"h":"' + head.hex().encode() + b'","r":' + body + b"}\n"
+
+
+values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.integers(10**38, 10**42),
+        st.integers(-(10**42), -(10**38)),
+        st.floats(),
+        st.text(),
+        st.sampled_from(["\ud800", "\udc00", "😀", "1.5]", "1e+16,", "7" * 60, '"', "\\u0041", b"x"]),
+    ),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.one_of(st.text(), st.integers()), inner)),
+)
+
+
+@settings(max_examples=500)
+@given(values)
+def test_what_is_framed_is_read_back_and_what_is_not_could_not_be(value: object) -> None:
+    record = {"kind": "any", "value": value}
+    try:
+        text = json.dumps(record, sort_keys=True, allow_nan=False)
+        told = parse_json(text.encode("ascii"), "the record")
+    except (TypeError, ValueError, NotVerifiedError):
+        with pytest.raises(UnreadableRecordError, match="of the kind 'any' cannot be journalled"):
+            frame(GENESIS, record)
+        return
+    framed, head = frame(GENESIS, record)
+    (line,) = read_lines(io.BytesIO(framed))
+    assert line.head == head
+    assert line.record() == told
+
+
+def test_a_line_that_no_reader_takes_whole_is_not_written() -> None:
+    spare = MAX_LINE_BYTES - len(frame(GENESIS, {"x": ""})[0])
+    framed, _ = frame(GENESIS, {"x": "y" * spare})
+    assert len(list(read_lines(io.BytesIO(framed)))) == 1
+    with pytest.raises(UnreadableRecordError, match="more than the 4194304 of a line"):
+        frame(GENESIS, {"x": "y" * (spare + 1)})
+
+
+def test_cut_at_every_byte_the_longest_good_prefix_survives(state: StateDir) -> None:
+    write(state, 4)
+    whole = state.journal.read_bytes()
+    ends = [line.end for line in read_journal(state.journal)]
+    for size in range(len(whole)):
+        state.journal.write_bytes(whole[:size])
+        journal = Journal(state)
+        recovery = journal.recover("aside")
+        kept = sum(end <= size for end in ends)
+        assert journal.records == kept
+        assert (recovery is None) == (size in (0, *ends))
+        if recovery is not None:
+            assert recovery.cut_bytes == size - (ends[kept - 1] if kept else 0)
+        journal.append({"n": kept})
+        journal.close()
+        assert read(state) == [{"n": n} for n in range(kept + 1)]
+
+
+@pytest.mark.parametrize("tail", [b"\0" * 700, b'{"h":"', b"\xff\xfe garbage", b"\n", b"{}\n", b'{"h":"00","r":{}}'])
+def test_a_torn_tail_is_cut_and_told(state: StateDir, tail: bytes) -> None:
+    records = write(state, 3)
+    with state.journal.open("ab") as file:
+        file.write(tail)
+    journal = Journal(state)
+    recovery = journal.recover("aside")
+    assert recovery is not None
+    assert recovery.cut_bytes == len(tail)
+    assert recovery.kept_as is None
+    assert read(state) == records
+    journal.close()
+
+
+def test_whole_lines_that_are_damaged_mean_alteration_and_are_put_aside(state: StateDir) -> None:
+    """What is before them is kept: its chain is good, and what left the host before still lies on it."""
+    write(state, 5)
+    lines = state.journal.read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2].replace(b'"n":2', b'"n":7')
+    for turn, kept_as in enumerate(("aside.jsonl", "1-aside.jsonl", "2-aside.jsonl")):
+        state.journal.write_bytes(b"".join(lines))
+        journal = Journal(state)
+        recovery = journal.recover("aside.jsonl")
+        assert recovery is not None
+        assert (recovery.kept_as, recovery.cut_bytes) == (kept_as, len(b"".join(lines[2:])))
+        assert "line 3" in recovery.reason
+        assert (state.path / kept_as).read_bytes() == b"".join(lines[2:])
+        assert (state.path / kept_as).stat().st_mode & 0o777 == 0o600
+        assert journal.records == 2
+        journal.append({"turn": turn})
+        journal.close()
+        assert read(state) == [{"n": 0}, {"n": 1}, {"turn": turn}]
+
+
+@settings(max_examples=300)
+@given(st.data())
+def test_no_changed_byte_is_believed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("flip")
+    state = StateDir(folder)
+    write(state, 4)
+    whole = bytearray(state.journal.read_bytes())
+    at = data.draw(st.integers(0, len(whole) - 1))
+    whole[at] ^= data.draw(st.integers(1, 255))
+    state.journal.write_bytes(bytes(whole))
+    good: list[object] = []
+    with pytest.raises(JournalDamagedError, match=r"journal line [1-4]: "):
+        good.extend(line.record() for line in read_journal(state.journal))
+    line_hit = bytes(whole[:at]).count(b"\n")
+    assert len(good) <= line_hit + 1
+
+
+@pytest.mark.parametrize("change", ["reorder", "drop", "repeat", "splice"])
+def test_moved_missing_and_foreign_lines_break_the_chain(state: StateDir, tmp_path: Path, change: str) -> None:
+    write(state, 5)
+    lines = state.journal.read_bytes().splitlines(keepends=True)
+    if change == "reorder":
+        lines[1], lines[2] = lines[2], lines[1]
+    elif change == "drop":
+        del lines[2]
+    elif change == "repeat":
+        lines.insert(2, lines[1])
+    else:
+        other = StateDir(tmp_path / "other")
+        other.path.mkdir()
+        journal = Journal(other)
+        journal.recover("aside")
+        for n in range(5):
+            journal.append({"other": n})
+        journal.close()
+        lines[2] = other.journal.read_bytes().splitlines(keepends=True)[2]
+    state.journal.write_bytes(b"".join(lines))
+    with pytest.raises(JournalDamagedError, match="does not continue the chain"):
+        list(read_journal(state.journal))
+
+
+def test_the_newest_pending_record_is_appended_at_recovery(state: StateDir) -> None:
+    write(state, 2)
+    journal = Journal(state)
+    journal.recover("aside")
+    for n in range(3):
+        journal.note({"pending": n})
+    journal.close()  # as a kill leaves it
+    with state.pending.open("ab") as file:
+        file.write(b'{"h":"torn')
+    again = Journal(state)
+    again.recover("aside")
+    assert read(state)[-1] == {"pending": 2}
+    assert state.pending.read_bytes() == b""
+    again.close()
+
+
+def test_a_pending_file_of_an_older_head_is_ignored(state: StateDir) -> None:
+    write(state, 2)
+    journal = Journal(state)
+    journal.recover("aside")
+    journal.note({"pending": 0})
+    old = state.pending.read_bytes()
+    journal.append({"n": 2})
+    journal.close()
+    state.pending.write_bytes(old)  # killed between append and emptying
+    head = list(read_journal(state.journal))[-1].head
+    assert newest_pending(state.pending, head) is None
+
+
+def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
+    """/dev/full refuses every write; a real small file system is in the end-to-end tests."""
+    state = StateDir(tmp_path)
+    write(state, 2)
+    journal = Journal(state)
+    journal.recover("aside")
+    good, real = journal._fd, os.open("/dev/full", os.O_WRONLY)
+    os.dup2(real, good)
+    os.close(real)
+    with pytest.raises(JournalError, match="No space left"):
+        journal.append({"n": 2})
+    journal.append({"n": 2})  # reopened: the disk has room again
+    journal.close()
+    assert read(state) == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+def test_a_journal_that_somebody_replaced_stops_the_writer(state: StateDir) -> None:
+    write(state, 1)
+    journal = Journal(state)
+    journal.recover("aside")
+    state.journal.rename(state.path / "stolen")
+    with pytest.raises(JournalError, match="removed, replaced or changed"):
+        journal.append({"n": 1})
+    journal.close()
+
+
+def test_the_second_owner_of_a_state_folder_is_refused_by_name(state: StateDir) -> None:
+    with pytest.raises(StateDirBusyError, match=rf"belongs to a running flopsd: process {os.getpid()} ") as caught:
+        StateDir(state.path).acquire()
+    assert "--state-dir" in caught.value.hint
+    assert StateDir(state.path).is_held()
+    state.release()
+    assert not StateDir(state.path).is_held()
+
+
+def test_who_only_looks_whether_a_folder_is_held_keeps_no_daemon_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, looks = fcntl.flock, 2
+
+    def flock(lock: int, how: int) -> None:
+        nonlocal looks
+        if how & fcntl.LOCK_EX and looks:
+            looks -= 1
+            raise BlockingIOError
+        real(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    folder = StateDir(tmp_path / "looked-at")
+    folder.acquire()
+    assert looks == 0
+    folder.release()
+
+
+def test_an_unusable_state_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(JournalError, match="cannot use the state folder"):
+        StateDir(tmp_path / "file" / "state").acquire()

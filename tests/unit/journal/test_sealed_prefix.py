@@ -1,0 +1,182 @@
+"""What a ledger seals is a prefix of its journal: any longer one fits it, and says nothing more."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.attestation.ledger_files import journal_beside, public_key_beside
+from flopsd.attestation.seal import Sealed
+from flopsd.attestation.signing.dsse import sign
+from flopsd.attestation.signing.keys import load_public, load_signer
+from flopsd.attestation.verify import Verified, verify_ledger
+from flopsd.core.envelope import parse_envelope
+from flopsd.core.ledger.statement import encode
+from flopsd.errors import JournalDamagedError, NotVerifiedError
+from flopsd.journal.framing import frame
+from flopsd.journal.sealed_prefix import longest_prefix, sealed_part
+from flopsd.report.ledger_text import verified_text
+from tests.support.runs import Run
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory: pytest.TempPathFactory) -> list[Sealed]:
+    """One run, sealed after each of five checkpoints while it went on, a kill in its middle."""
+    folder = tmp_path_factory.mktemp("states")
+    run = Run(folder / "state")
+    sealed = []
+    for number in range(5):
+        run.meter(11)
+        sealed.append(run.seal(folder / f"{number}.json"))
+        if number == 2:
+            run.kill()
+            run.start()
+    run.kill()
+    return sealed
+
+
+def verify(sealed: Sealed, journal: Path | None = None) -> Verified:
+    return verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))], journal=journal)
+
+
+def test_each_ledger_fits_each_longer_journal_and_no_shorter_one(states: list[Sealed]) -> None:
+    """All that a reader can find between two renames, and what it must never find."""
+    fitting = 0
+    for i, older in enumerate(states):
+        alone = verify(older)
+        assert alone.unsealed_records == 0
+        for j, other in enumerate(states):
+            if j < i:
+                with pytest.raises(NotVerifiedError, match="is cut"):
+                    verify(older, other.journal)
+                continue
+            found = verify(older, other.journal)
+            assert found.statement == alone.statement
+            records = len(other.journal.read_bytes().splitlines())
+            assert found.records + found.unsealed_records == records
+            assert (found.unsealed_records > 0) == (j > i)
+            fitting += 1
+    assert fitting == 15
+
+
+def test_the_text_says_what_is_not_sealed(states: list[Sealed]) -> None:
+    found = verify(states[1], states[4].journal)
+    text = verified_text(found)
+    assert "ROLLING: sealed while the run went on" in text
+    assert f"{found.unsealed_records} record" in text
+    last = found.statement["predicate"]["method"]["journal"]["lastRecordAt"]
+    assert f"up to {last} only" in text
+    assert not states[1].ended
+
+
+def test_records_that_a_stranger_appends_change_no_figure(states: list[Sealed], tmp_path: Path) -> None:
+    """The chain holds no secret: anybody can go on with it, and nothing of that is claimed."""
+    before = verify(states[4])
+    data = states[4].journal.read_bytes()
+    head = longest_prefix(data).facts.head_sha256
+    more = b""
+    previous = bytes.fromhex(head)
+    for _ in range(3):
+        line, previous = frame(previous, {"kind": "checkpoint", "devices": [], "gaps": [], "lie": 10**30})
+        more += line
+    grown = tmp_path / "grown.jsonl"
+    grown.write_bytes(data + more)
+    found = verify(states[4], grown)
+    assert (found.statement, found.unsealed_records) == (before.statement, 3)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda data: data + b"x", "no newline at its end"),
+        (lambda data: data + data.splitlines(keepends=True)[-1], "its hash does not continue the chain"),
+        (lambda data: data + b"not a record\n", "not a framed record"),
+        (lambda data: b"\n" + data, "journal line 1: not a framed record"),
+    ],
+)
+def test_a_journal_that_does_not_go_on_but_is_spoilt_is_refused(
+    states: list[Sealed], tmp_path: Path, spoil: Callable[[bytes], bytes], reason: str
+) -> None:
+    spoilt = tmp_path / "spoilt.jsonl"
+    spoilt.write_bytes(spoil(states[3].journal.read_bytes()))
+    for ledger in (states[1], states[3]):
+        with pytest.raises(NotVerifiedError, match=reason):
+            verify(ledger, spoilt)
+
+
+def test_another_chain_of_the_same_length_is_refused(states: list[Sealed], tmp_path: Path) -> None:
+    """Every hash anew behind one changed figure, and longer than what was sealed."""
+    previous, lines = bytes(32), []
+    for raw in states[4].journal.read_bytes().splitlines():
+        record = json.loads(raw)["r"]
+        if record["kind"] == "begin":
+            record["node"] = "elsewhere"
+        line, previous = frame(previous, record)
+        lines.append(line)
+    forged = tmp_path / "forged.jsonl"
+    forged.write_bytes(b"".join(lines))
+    with pytest.raises(NotVerifiedError, match="is another journal than the sealed one|is cut"):
+        verify(states[1], forged)
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        ("0", "is cut: 0 records"),
+        ("-1", "does not name its journal"),
+        ("many", "does not name its journal"),
+        ("100", "is cut"),
+        ("99999999999", "misnames its journal"),
+        (" 12", "is not a count"),
+    ],
+)
+def test_a_signed_lie_about_the_size_is_found(states: list[Sealed], tmp_path: Path, size: str, reason: str) -> None:
+    key = load_signer(str(states[0].ledger.parent / "state" / "flopsd-key.pem"))
+    document = json.loads(parse_envelope(states[1].ledger.read_bytes()).payload)
+    document["predicate"]["method"]["journal"]["bytes"] = size
+    ledger = tmp_path / "ledger.json"
+    ledger.write_bytes(sign(encode(document), key))
+    shutil.copy(states[1].journal, journal_beside(ledger))
+    shutil.copy(states[1].public_key, public_key_beside(ledger))
+    with pytest.raises(NotVerifiedError, match=reason):
+        verify_ledger(ledger, [load_public(str(states[1].public_key))])
+
+
+@given(cut=st.integers(0, 10**6))
+def test_whatever_is_copied_of_a_growing_journal_its_whole_records_are_the_prefix(
+    states: list[Sealed], cut: int
+) -> None:
+    data = states[4].journal.read_bytes()
+    part = data[: cut % (len(data) + 1)]
+    found = longest_prefix(part)
+    assert found.data == part[: part.rfind(b"\n") + 1]
+    assert found.left_out_bytes == len(part) - len(found.data)
+    assert bool(found.reason) == bool(found.left_out_bytes)
+    assert found.facts.records == found.data.count(b"\n") == len(list(found.records()))
+
+
+@given(at=st.integers(0, 10**6), flip=st.integers(1, 255))
+def test_an_altered_record_is_never_in_a_prefix(states: list[Sealed], at: int, flip: int) -> None:
+    data = bytearray(states[4].journal.read_bytes())
+    at %= len(data)
+    begin = data.rfind(b"\n", 0, at) + 1
+    data[at] ^= flip
+    try:
+        found = longest_prefix(bytes(data))
+    except JournalDamagedError:
+        return  # records stand behind the damage: altered, not torn
+    assert found.facts.size_bytes <= begin
+
+
+def test_the_part_is_the_same_whatever_follows(states: list[Sealed]) -> None:
+    wanted = longest_prefix(states[0].journal.read_bytes()).facts
+    for state in states:
+        facts, further = sealed_part(state.journal, wanted.size_bytes)
+        assert facts == wanted
+        assert further == len(state.journal.read_bytes().splitlines()) - wanted.records

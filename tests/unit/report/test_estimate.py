@@ -1,0 +1,233 @@
+"""`flopsd estimate` as a user types it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.cli.main import main
+from flopsd.core.architecture import flop, read_model, training_from
+from flopsd.errors import LedgerError
+from flopsd.report.estimate import ALONE
+from flopsd.report.measured_mfu import mfu_of
+from flopsd.settings.load import load_peaks
+from tests.support.architectures import LLAMA_8B
+from tests.support.paths import ROOT, VECTORS
+
+BASE = ("--base-flop", "7.2e23", "--base-flop-method", "6PD of its card", "--base-systemic", "false")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
+    return str(tmp_path)
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(["estimate", *arguments])
+    return int(caught.value.code or 0)
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    assert run(*arguments, "--json") == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out, parse_float=pytest.fail)
+    return found
+
+
+def test_three_ways_beside_each_other(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    found = told(
+        capsys, config, "--tokens", "1e9", "--epochs", "3", "--sequence-length", "4096", "--recomputation", "full",
+        "--on", "ml.p5.48xlarge", "--count", "2", *BASE,
+    )  # fmt: skip
+    assert [option["method"] for option in found["options"]] == ["full", "lora", "qlora"]
+    whole, rest = divmod(3 * 10**9, 4096)
+    work = {"tokens": 3 * 10**9, "sequences": whole + 1, "square_pairs": whole * 4096**2 + rest**2}
+    assert found["work"] == {name: str(value) for name, value in work.items()}
+    full, lora, qlora = found["options"]
+    ours = flop(read_model(LLAMA_8B), work, training_from({"method": "full", "recomputation": "full"}))
+    assert full["required"]["computed"] == str(ours.required.computed)
+    assert full["executed"]["high"] == str(ours.executed.high)
+    assert int(lora["required"]["high"]) < int(full["required"]["low"])
+    assert lora["required"] == qlora["required"]
+    assert found["hardware"]["devices"] == "16"
+    peak = int(found["hardware"]["peakFlopPerSecond"])
+    hours = Fraction(ours.required.low, peak * 3600) / Fraction(1, 2)
+    assert 0 <= hours - Fraction(full["hours"]["low"]) < Fraction(1, 1000)
+    assert found["mfu"] == {"low": "0.300", "high": "0.500", "source": "assumed: nobody measured it"}
+    third = next(finding for finding in full["findings"] if finding["rule"] == "modification-third")
+    assert third["state"] == "below"
+    assert int(third["value"]["high"]) == -(-ours.required.high * 13 // 10)
+    assert third["value"]["measured"] is None
+
+
+def test_the_page_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    page = (ROOT / "docs" / "model-flop.md").read_text()
+    command = re.search(r"^    flopsd estimate config.json ((?:.*\\\n)*.*)\n", page, re.MULTILINE)
+    assert command is not None
+    assert run(config, *shlex.split(command[1].replace("\\\n", " "))) == 0
+    for line in capsys.readouterr().out.splitlines():
+        assert line in page
+
+
+def test_far_above_and_astride(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    for tokens, state in (("1e10", "below"), ("5.5e12", "indeterminate"), ("1e14", "above")):
+        found = told(capsys, config, "--tokens", tokens, "--sequence-length", "4096", "--method", "full",
+                     "--recomputation", "none", *BASE)  # fmt: skip
+        third = next(f for f in found["options"][0]["findings"] if f["rule"] == "modification-third")
+        assert third["state"] == state
+
+
+def test_the_text_says_what_is_assumed(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    assert run(config, "--tokens", "1e9", "--on", "h100-sxm5-80gb", "--mfu", "0.4") == 0
+    text = capsys.readouterr().out
+    for words in (
+        "llama: 8,030,261,248 parameters",
+        "MFU 40% to 40%, as given",
+        "adapters of rank 16 on all-linear",
+        "no counter tells the length of the sequences: taken to be at most 131072 tokens, the model's positions",
+        "recomputation is not declared",
+        "modification-third: the base model is not declared",
+        "no legal advice",
+    ):
+        assert words in text
+
+
+def test_a_size_alone_is_6pd(capsys: pytest.CaptureFixture[str]) -> None:
+    found = told(capsys, "--parameters", "7e9", "--tokens", "1e9", "--sequence-length", "2048")
+    full, lora, _ = found["options"]
+    assert full["required"]["computed"] == str(42 * 10**18)
+    assert lora["required"]["computed"] == str(28 * 10**18)
+    assert found["assumed"] == [ALONE]
+
+
+def test_what_is_left_out_of_cumulative_compute_is_said(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    found = told(capsys, config, "--tokens", "1e9", "--sequence-length", "4096", *BASE)
+    rules = [one for one in found["options"][0]["findings"] if "cumulative" in one["quantity"]]
+    assert rules
+    assert ALONE in found["assumed"]
+
+
+def test_a_rule_that_is_read_and_not_written_is_marked(capsys: pytest.CaptureFixture[str], config: str) -> None:
+    assert run(config, "--tokens", "1e9", "--sequence-length", "4096", *BASE) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("eu-ai-act base-and-modification-systemic * ") for line in lines)
+    assert not any(line.startswith("eu-ai-act modification-third *") for line in lines)
+    assert "* as flopsd reads it: the text does not spell it out" in lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--parameters", "7e9", "--tokens", "1e9"], 2, "--sequence-length"),
+        (["CONFIG", "--tokens", "1e9", "--on", "ml.p99.large"], 1, "ml.p99.large"),
+        (["CONFIG", "--tokens", "1e9", "--on", "h100-sxm5-80gb", "--format", "fp5"], 1, "fp5"),
+        (["CONFIG", "--tokens", "1e9", "--lora-targets", "c_attn"], 1, "c_attn"),
+        (["/nowhere/config.json", "--tokens", "1e9"], 1, "/nowhere/config.json"),
+        (["CONFIG", "--tokens", "0.5"], 2, "'0.5' is not a whole number\n"),
+        (["CONFIG", "--tokens", "1e9", "--sequence-length", "9", "--target-length", "9"], 2, "llama is none"),
+        (["--parameters", "1e9", "--tokens", "1e9", "--target-length", "9"], 2, "--sequence-length"),
+        (["CONFIG", "--tokens", "1e9", "--mfu", "0.5..0.3"], 2, "0.3..0.5"),
+        (["CONFIG", "--tokens", "1e9", "--base-model", "x"], 2, "--base-flop"),
+        (["CONFIG", "--tokens", "1e9", "--method", "pretraining", *BASE], 2, "has no base model"),
+        (["--tokens", "1e9"], 2, "CONFIG"),
+    ],
+)
+def test_what_cannot_be_estimated_is_named(
+    capsys: pytest.CaptureFixture[str], config: str, arguments: list[str], code: int, words: str
+) -> None:
+    assert run(*(config if word == "CONFIG" else word for word in arguments)) == code
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": "rwkv"}', "[" * 100_000, " " * (2 << 20)])
+def test_a_file_that_is_no_configuration(capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str) -> None:
+    file = tmp_path / "some.json"
+    file.write_text(content)
+    assert run(str(file), "--tokens", "1e9") == 1
+    said = capsys.readouterr().err
+    assert "hint: " in said
+    assert "Traceback" not in said
+
+
+def test_the_mfu_of_an_earlier_run_is_its_ledgers(capsys: pytest.CaptureFixture[str]) -> None:
+    vectors = VECTORS / "valid"
+    ledger = vectors / "declared-by-settings" / "ledger.json"
+    command = ["--parameters", "8e9", "--tokens", "1e9", "--sequence-length", "2048", "--on", "ml.p5.48xlarge"]
+    found = told(capsys, *command, "--mfu-from", str(ledger))
+    assert "measured, by the ledger ledger.json, not verified here" in json.dumps(found)
+    assert run(*command, "--mfu-from", str(vectors / "activity-and-gaps" / "ledger.json")) == 1
+    assert "--phase train" in capsys.readouterr().err
+
+
+def test_doubt_about_a_peak_is_said_and_a_disputed_one_widens_the_hours(
+    capsys: pytest.CaptureFixture[str], config: str
+) -> None:
+    work = (config, "--tokens", "1e9", "--sequence-length", "4096", "--method", "full", "--mfu", "0.5")
+    a10g = told(capsys, *work, "--on", "a10g")
+    assert a10g["hardware"]["doubts"] == [
+        "the rates of a10g are disputed: the fewest hours are by 140.083 TFLOP/s each, as others have it"
+    ]
+    hours, needed = a10g["options"][0]["hours"], a10g["options"][0]["required"]
+    peak = int(a10g["hardware"]["peakFlopPerSecond"])
+    assert Fraction(hours["low"]) <= Fraction(int(needed["low"]), 3600 * 2 * peak) * 2
+    assert Fraction(hours["high"]) >= Fraction(int(needed["high"]), 3600 * peak) * 2
+    assert told(capsys, *work, "--on", "b300")["hardware"]["doubts"] == ["the rates of b300 are unverified"]
+    assert told(capsys, *work, "--on", "h100-sxm5-80gb")["hardware"]["doubts"] == []
+    assert (
+        told(capsys, *work, "--on", "ml.g7e.8xlarge")["hardware"]["doubts"][-1]
+        == "that ml.g7e.8xlarge has 1 is unverified"
+    )
+    assert run(*work, "--on", "b300") == 0
+    assert "DOUBT: the rates of b300 are unverified" in capsys.readouterr().out
+
+
+def ledger_of(path: Path, devices: list[dict[str, Any]], gaps: list[dict[str, str]], by_reason: dict[str, str]) -> Path:
+    """What of a ledger tells its MFU: 989 TFLOP trained, exactly."""
+    predicate = {
+        "kind": "node", "replay": None, "devices": devices,
+        "totals": {"guidelines": {"low": str(989 * 10**12), "high": str(989 * 10**12)}},
+        "coverage": {"gapSecondsByReason": by_reason, "gaps": gaps},
+    }  # fmt: skip
+    payload = base64.b64encode(json.dumps({"predicate": predicate}).encode()).decode()
+    signature = {"keyid": "0" * 64, "sig": base64.b64encode(bytes(64)).decode()}
+    envelope = {"payloadType": "application/vnd.in-toto+json", "payload": payload, "signatures": [signature]}
+    path.write_text(json.dumps(envelope))
+    return path
+
+
+def test_the_time_of_other_jobs_is_no_part_of_a_measured_mfu(tmp_path: Path) -> None:
+    table = load_peaks(None)
+    h100 = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": 132, "spanSeconds": "10.0"}
+    other = {**h100, "uuid": "b", "peakRow": "a100-sxm4-80gb", "smCount": 108, "spanSeconds": "6.0"}
+    gap = {"device": "a", "reason": "not_ours", "seconds": "8.0"}
+    ours = mfu_of(ledger_of(tmp_path / "ours", [{**h100, "spanSeconds": "2.0"}], [], {}), table, "bf16")
+    shared = mfu_of(ledger_of(tmp_path / "shared", [h100], [gap], {"not_ours": "8.0"}), table, "bf16")
+    assert shared.low == shared.high == ours.low == ours.high > Fraction(49, 100)
+    unlisted = mfu_of(ledger_of(tmp_path / "unlisted", [h100, other], [], {"not_ours": "6.0"}), table, "bf16")
+    for device in ("a", "b"):  # nobody knows which of the two it was
+        gap = {"device": device, "reason": "not_ours", "seconds": "6.0"}
+        one = mfu_of(ledger_of(tmp_path / device, [h100, other], [gap], {"not_ours": "6.0"}), table, "bf16")
+        assert unlisted.low <= one.low <= one.high <= unlisted.high
+
+
+def test_a_slice_is_held_against_the_peak_of_its_own_sms(tmp_path: Path) -> None:
+    table = load_peaks(None)
+    whole = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": 132, "spanSeconds": "14.0"}
+    one = {**whole, "uuid": "m", "parent": "a", "smCount": 66}
+    gap = {"device": "a", "reason": "in_slices", "seconds": "14.0"}
+    found = mfu_of(ledger_of(tmp_path / "mig", [whole, one], [gap], {"in_slices": "14.0"}), table, "bf16")
+    half = mfu_of(ledger_of(tmp_path / "half", [{**whole, "spanSeconds": "7.0"}], [], {}), table, "bf16")
+    assert found == replace(half, source=found.source)
+    with pytest.raises(LedgerError, match="how many SMs"):
+        mfu_of(
+            ledger_of(tmp_path / "dark", [whole, {**one, "smCount": None}], [gap], {"in_slices": "14.0"}), table, "bf16"
+        )

@@ -1,0 +1,203 @@
+"""The HTML report: one file, nothing from outside, whatever the ledger holds; readable by everybody."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from flopsd.report.html import css_string, page_line, report_html
+from tests.support.enriched import SCENES
+from tests.support.paths import GOLDEN
+from tests.support.reports import ESCAPES, report, scene
+
+GOLDEN = GOLDEN / "report"
+CSS = (files("flopsd") / "report" / "templates" / "report.css").read_text()
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+# Text and what it stands on; 4.5 is WCAG's AA for text, 3 for what is drawn.
+TEXT_ON = [(ink, ground) for ink in ("ink", "soft", "link", "below", "above", "open", "limit") for ground in ("paper", "raised")]  # fmt: skip
+DRAWN_ON = [
+    ("data", "raised"), ("data", "paper"), ("edge", "raised"), ("edge", "paper"), ("limit", "raised"), ("mark", "raised"),
+    ("raised", "below"), ("raised", "above"), ("raised", "open"), ("gap-line", "gap-ground"), ("data", "gap-ground"),
+    ("data", "data-soft"), ("ink", "data-soft"), ("raised", "edge"),
+]  # fmt: skip
+
+
+class Reader(HTMLParser):
+    """The page as tags: that they close in order, and what they hold."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    reader.close()
+    assert not reader.open
+    return reader
+
+
+@pytest.fixture(params=[*SCENES, "hostile"])
+def page(request: pytest.FixtureRequest) -> str:
+    return report_html(report(hostile()) if request.param == "hostile" else scene(request.param))
+
+
+def hostile() -> Any:
+    """The fullest ledger with an attack behind every text that is none of a fixed form."""
+    statement = copy.deepcopy(SCENES["everything"]())
+    fixed = re.compile(r"-?[0-9./]+|[0-9]{4}-.*Z|[0-9a-f]{64}|node|below|above|indeterminate")
+
+    def poison(found: Any) -> Any:
+        if isinstance(found, dict):
+            return {name: poison(value) for name, value in found.items()}
+        if isinstance(found, list):
+            return [poison(value) for value in found]
+        if isinstance(found, str) and not fixed.fullmatch(found):
+            return found + "".join(ESCAPES)
+        return found
+
+    statement["predicate"] = poison(statement["predicate"])
+    return statement
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_the_pages_are_these(name: str) -> None:
+    """Goldens: FLOPSD_UPDATE_GOLDEN=1 renews them; look at them in a browser then."""
+    made, golden = report_html(scene(name)), GOLDEN / f"{name}.html"
+    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(made, encoding="utf-8")
+    assert made == golden.read_text(encoding="utf-8")
+
+
+def test_nothing_of_a_ledger_becomes_markup() -> None:
+    reader = read(report_html(report(hostile())))
+    allowed = {tag for name in SCENES for tag, _ in read(report_html(scene(name))).tags}
+    assert {tag for tag, _ in reader.tags} <= allowed
+    assert not {"script", "img", "iframe", "object", "form", "base"} & allowed
+    words = "".join(reader.text)
+    assert "<script>alert(1)</script>" in words
+    assert "{{ 7 * 7 }}" in words
+    assert "\x1b" not in words
+
+
+def test_the_page_needs_nothing_and_allows_nothing(page: str) -> None:
+    reader = read(page)
+    (policy,) = [a["content"] for tag, a in reader.tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"]  # fmt: skip
+    (style,) = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    attributes = {name for _, found in reader.tags for name in found}
+    assert not {"style", "src", "srcset"} & attributes
+    assert not [name for name in attributes if name.startswith("on")]
+    links = [found["href"] for _, found in reader.tags if found.get("href")]
+    assert links
+    assert all(link is not None and link.startswith("#") for link in links)
+    assert not re.findall(r"url\((?!#)|@import|http", style)
+
+
+def test_the_page_can_be_read_by_everybody(page: str) -> None:
+    reader = read(page)
+    tags = [tag for tag, _ in reader.tags]
+    assert dict(reader.tags)["html"]["lang"] == "en"
+    for landmark in ("header", "main", "footer", "title", "h1"):
+        assert (
+            tags.count(landmark)
+            - (landmark == "title") * tags.count("desc")
+            - (landmark == "title") * _bare_titles(reader)
+            == 1
+        ), landmark
+    levels = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    ids = [found["id"] for _, found in reader.tags if "id" in found]
+    assert len(ids) == len(set(ids))
+    for _, found in reader.tags:
+        for name in ("aria-labelledby", "href"):
+            for target in (found.get(name) or "").split():
+                assert target.removeprefix("#") in ids
+    assert tags.count("table") == tags.count("caption")
+    assert all(found.get("scope") in ("col", "row") for tag, found in reader.tags if tag == "th")
+    drawings = [found for tag, found in reader.tags if tag == "svg" and found.get("role") == "img"]
+    assert all(found.get("aria-labelledby") for found in drawings)
+    regions = [found for tag, found in reader.tags if tag == "div" and found.get("class") == "scroll"]
+    assert all(found.get("tabindex") == "0" and found.get("aria-label") for found in regions)
+
+
+def _bare_titles(reader: Reader) -> int:
+    """Titles of drawings that need no description."""
+    return sum(1 for tag, found in reader.tags if tag == "title" and (found.get("id") or "").startswith("strip-"))
+
+
+def test_every_printed_page_says_whose_it_is_and_that_it_is_a_replay() -> None:
+    made = scene("replay")
+    line = page_line(made)
+    assert line == f"vector · payload sha256 {made.digest[:16]}… · REPLAY · NOT VERIFIED"
+    assert css_string(line) in report_html(made)
+
+
+def test_a_css_string_ends_where_it_ends() -> None:
+    assert css_string('a"; } * { color: red') == r'"a\000022\00003b\000020\00007d\000020\00002a\000020\00007b\000020color\00003a\000020red"'  # fmt: skip
+    assert css_string("é</style>") == r'"\0000e9\00003c\00002fstyle\00003e"'
+
+
+def _palettes() -> Iterator[tuple[str, dict[str, str]]]:
+    light = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", CSS[: CSS.index("@media")]))
+    dark_block = CSS[CSS.index("prefers-color-scheme: dark") :]
+    dark = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", dark_block[: dark_block.index("\n}\n")]))
+    printed = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", CSS[CSS.index("@media print") :]))
+    yield from (("light", light), ("dark", dark), ("print", printed))
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_contrast_of_known_pairs() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "palette"), list(_palettes()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_the_colours_can_be_told_apart(name: str, palette: dict[str, str]) -> None:
+    assert set(palette) == set(dict(_palettes())["light"]), name
+    faint = {f"{ink} on {ground}": round(contrast(palette[ink], palette[ground]), 2)
+             for wanted, pairs in ((4.5, [*TEXT_ON, ("ink", "sunken")]), (3.0, DRAWN_ON))
+             for ink, ground in pairs if contrast(palette[ink], palette[ground]) < wanted}  # fmt: skip
+    assert not faint

@@ -1,0 +1,364 @@
+"""The Form's figures and texts, from the published ledgers and from ledgers with more declared in them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.declarations import Base, Method
+from flopsd.core.model import Figures
+from flopsd.core.policy.evaluate import Case, findings
+from flopsd.core.values import span_seconds
+from flopsd.errors import PolicyError
+from flopsd.report.model_documentation import (
+    MONTH_DAYS,
+    Form,
+    Line,
+    band,
+    figure_text,
+    form,
+    order_of_magnitude,
+)
+from flopsd.settings.data_files import load_policies, parse_policy
+from tests.support.paths import VECTORS
+from tests.unit.settings.test_policies import MADE_UP
+
+ACT = next(policy for policy in load_policies() if policy.id == "eu-ai-act")
+LEDGERS = sorted([*VECTORS.glob("valid/*/ledger.json"), *VECTORS.glob("merged/*/ledger.json")])
+
+
+def predicate(path: Path) -> dict[str, Any]:
+    payload = base64.b64decode(json.loads(path.read_text())["payload"])
+    found = json.loads(payload)["predicate"]
+    assert isinstance(found, dict)
+    return found
+
+
+def node(name: str = "activity-and-gaps") -> dict[str, Any]:
+    return predicate(VECTORS / "valid" / name / "ledger.json")
+
+
+def executed_only(ledger: dict[str, Any]) -> dict[str, Any]:
+    """As of a ledger that knows no other basis."""
+    ledger["totals"]["guidelines"] = None
+    return ledger
+
+
+def lines(told: Form) -> dict[str, Line]:
+    return {line.field: line for line in told.lines}
+
+
+def told(figures: Figures) -> dict[str, str | None]:
+    texts = (None if n is None else str(n) for n in (figures.low_flop, figures.measured_flop, figures.high_flop))
+    return dict(zip(("low", "measured", "high"), texts, strict=True))
+
+
+def judged(updates: Figures, cumulative: Figures, method: Method, base: Base | None) -> dict[str, Any]:
+    """A published ledger with the account and the findings of another."""
+    ledger = node()
+    ledger["totals"]["guidelines"] = {
+        **told(updates),
+        "cumulative": told(cumulative),
+        "from": "executed FLOP",
+        "method": "recomputation taken out as declared",
+        "assumptions": [],
+    }
+    ledger["findings"] = [f.for_ledger() for f in findings(ACT, Case(updates, cumulative, method, base))]
+    ledger["declared"] = {
+        "method": method.value,
+        "base": None if base is None else {"name": base.name, "kind": base.kind},
+    }
+    return ledger
+
+
+@pytest.mark.parametrize("path", LEDGERS, ids=lambda path: path.parent.name)
+def test_every_published_ledger_has_a_form(path: Path) -> None:
+    found = form(predicate(path), ACT)
+    assert found.notification is None, "nothing is crossed in them"
+    for line in found.lines:
+        assert line.ai_office, line.field
+        assert "None" not in f"{line}".replace("towards", "")
+
+
+def test_a_node_in_the_words_of_the_form() -> None:
+    found = lines(form(executed_only(node()), ACT))
+    compute = found["Amount of computation used for training"]
+    assert (compute.ai_office, compute.national) == ("6.5x10^15 FLOP", "10^15 FLOP (10^15 FLOP to 10^16 FLOP)")
+    assert compute.note.startswith("between 2.8x10^15 and 4.8x10^16 FLOP; "), "4.78 is rounded up"
+    assert "65.8 % of device time was not measured and is not in the figure" in compute.note, "10 s + 15 s of 38 s"
+    assert "not taken out" in compute.note
+    wall = found["Training time, wall clock"]
+    assert (wall.ai_office, wall.national) == ("0.00017 days", "less than 1 month")
+    assert found["Training time, hardware"].ai_office.count(" days") == 2
+    energy = found["Energy used for training"]
+    assert energy.ai_office == "at least 7.0x10^-9 MWh", "of the first second nothing is known"
+    assert "accelerators only" in energy.note
+    methodology = found["Measurement methodology, compute"].ai_office
+    assert "73.6 % was observed, 39.5 % by a ceiling alone. What was not measured" in methodology, "73.68 and 39.47"
+    assert found["Total model size"].ai_office == "not known"
+    assert found["Model dependencies"].ai_office == "not known"
+
+
+def test_a_job_in_the_words_of_the_form() -> None:
+    found = lines(form(executed_only(predicate(VECTORS / "merged" / "job" / "ledger.json")), ACT))
+    wall = found["Training time, wall clock"]
+    assert (wall.ai_office, wall.national) == ("at most 0.000058 days", "less than 1 month"), "4 s and what is cut off"
+    assert "50.0 % of device time was not measured" in found["Amount of computation used for training"].note
+    assert "accelerator days" in found["Training time, hardware"].ai_office
+
+
+def test_a_number_format_that_is_assumed_is_said() -> None:
+    def method(ledger: dict[str, Any]) -> str:
+        return lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
+
+    assumed = "Nobody declared the number format of some tensor work: of that the estimate takes dense BF16 (FP16 on a part without it)"
+    assert assumed in method(node("activity-and-gaps"))
+    assert "number format of" not in method(node("cycles-recovered")), "BF16 is declared"
+    assert "number format of" not in method(node("neuron-count")), "counted whole"
+    assert "whose number format nobody declared" in method(predicate(VECTORS / "merged" / "job" / "ledger.json"))
+
+
+def test_an_upper_end_is_rounded_up_and_what_is_not_whole_has_none() -> None:
+    """125 107 s are 1.448 days; device time of ledgers that are here is a lower bound of all."""
+    job = predicate(VECTORS / "merged" / "job" / "ledger.json")
+    job |= {"begunAt": "2026-01-01T00:00:00Z", "lastRecordAt": "2026-01-02T10:45:06.9Z"}
+    job["coverage"] |= {"spanSeconds": "250560.0", "gapSecondsByReason": {}}  # 2.9 days
+    found = lines(form(job, ACT))
+    assert found["Training time, wall clock"].ai_office == "at most 1.5 days"
+    assert found["Training time, hardware"].ai_office == "2.9 accelerator days"
+    job["coverage"]["spanSeconds"] = "258336.0"  # 2.99 days
+    job["completeness"]["complete"] = None
+    found = lines(form(job, ACT))
+    assert found["Training time, wall clock"].ai_office == "1.4 days, of the ledgers that are here"
+    assert found["Training time, wall clock"].national == "less than 1 month, of the ledgers that are here"
+    assert found["Training time, hardware"].ai_office == "at least 2.9 accelerator days"
+    job |= {"lastRecordAt": "2026-02-12T00:00:00Z", "completeness": {"complete": True}}
+    assert lines(form(job, ACT))["Training time, wall clock"].national == "1 to 3 months, pauses included"
+
+
+def test_device_time_that_was_partly_anothers_is_an_upper_end() -> None:
+    ledger = node()
+    ledger["coverage"]["gapSecondsByReason"]["not_ours"] = "1.000000000"
+    told = lines(form(ledger, ACT))["Training time, hardware"].ai_office
+    assert told == "at most 0.00022 NVIDIA A100-SXM4-80GB days, at most 0.00022 NVIDIA H100 80GB HBM3 days"
+
+
+def test_what_cannot_be_measured_is_no_figure() -> None:
+    found = lines(form(node("no-device"), ACT))
+    compute = found["Amount of computation used for training"]
+    assert compute.ai_office == "not measured: at least 0 FLOP; no upper bound is known"
+    assert compute.national == "not known"
+    assert found["Energy used for training"].ai_office == "N/A"
+    assert found["Measurement methodology, energy"].ai_office.startswith("Missing: ")
+    assert found["Training time, hardware"].ai_office == "not known"
+    unbounded = lines(form(executed_only(node("unknown-device")), ACT))["Amount of computation used for training"]
+    assert unbounded.note.startswith("at least ")
+    assert "no upper bound is known" in unbounded.note
+
+
+def test_the_methodology_reads_well_where_nothing_was_measured() -> None:
+    ledger = node("no-device")
+    told = lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
+    assert told.startswith("Metered with flopsd 0.1.0, which read no counter that gives an estimate: ")
+    assert "nothing that was read gives one: only bounds are." in told
+    job = predicate(VECTORS / "merged" / "job" / "ledger.json")
+    job["totals"]["executed"]["method"] += f"; {ledger['totals']['executed']['method']}"
+    told = lines(form(job, ACT))["Measurement methodology, compute"].ai_office
+    assert "the SM clock; on some nodes no counter that gives an estimate was read. Every" in told
+    assert "since what was measured and declared leaves it open" in told, "of which nobody declared what it was for"
+
+
+def test_what_is_only_bounded_says_where_unmeasured_time_is() -> None:
+    note = lines(form(node(), ACT))["Amount of computation used for training"].note
+    assert "65.8 % of device time was not measured and is in the upper end only" in note
+    unbounded = lines(form(node("unknown-device"), ACT))["Amount of computation used for training"]
+    assert "upper end" not in unbounded.note
+    assert "no device time was observed" in lines(form(node("no-device"), ACT))[unbounded.field].note
+
+
+def test_energy_that_nobody_counted_leaves_a_lower_bound() -> None:
+    """8.6 J are 2.39e-9 MWh: to the nearest where all is counted, down where some is missing."""
+    ledger = node() | {"energyJoules": "8.600", "energyUncountedSeconds": "0.000000000"}
+    assert lines(form(ledger, ACT))["Energy used for training"].ai_office == "2.4x10^-9 MWh"
+    ledger["energyUncountedSeconds"] = "9.500000000"
+    energy = lines(form(ledger, ACT))
+    assert energy["Energy used for training"].ai_office == "at least 2.3x10^-9 MWh"
+    assert "device days whose energy no counter told" in energy["Energy used for training"].note
+    assert "(25.0 % of device time)" in energy["Measurement methodology, energy"].ai_office
+    assert "a lower bound" in energy["Measurement methodology, energy"].ai_office
+    job = predicate(VECTORS / "merged" / "job" / "ledger.json") | {"energyUncountedSeconds": "0.000000000"}
+    assert lines(form(job, ACT))["Energy used for training"].ai_office == "2.3x10^-9 MWh"
+    job["completeness"]["complete"] = False
+    told = lines(form(job, ACT))
+    assert told["Energy used for training"].ai_office == "at least 2.3x10^-9 MWh"
+    assert "not known to be whole" in told["Measurement methodology, energy"].ai_office
+
+
+def test_a_replay_says_so_in_its_methodology() -> None:
+    assert "replayed recording" in lines(form(node("replay"), ACT))["Measurement methodology, compute"].ai_office
+
+
+def test_the_declared_model_and_its_base() -> None:
+    base = Base("Llama-3.1-8B", "known", 72 * 10**22, None, False)
+    ledger = judged(Figures(1, 2, 3), Figures(4, 5, 6), Method.LORA, base)
+    ledger["totals"]["architecture"] = {
+        "parameters": {"total": "8030261248", "active": "8030261248", "trainable": None}
+    }
+    found = lines(form(ledger, ACT))
+    assert found["Total model size"].ai_office == "8.0x10^9 parameters"
+    assert found["Model dependencies"].ai_office == "Llama-3.1-8B"
+    assert found["Amount of computation used for training"].ai_office == "2.0x10^0 FLOP"
+    assert found["Amount of computation used for training, cumulative"].ai_office == "5.0x10^0 FLOP"
+    assert "recomputation taken out as declared." in found["Measurement methodology, compute"].ai_office
+    pretrained = lines(form(judged(Figures(1, 2, 3), Figures(1, 2, 3), Method.PRETRAINING, None), ACT))
+    assert pretrained["Model dependencies"].ai_office == "N/A"
+
+
+def test_a_notification_only_for_systemic_risk() -> None:
+    big = Figures(22 * 10**24, 234 * 10**23, 25 * 10**24)
+    text = form(judged(Figures(0, 0, 0), big, Method.PRETRAINING, None), ACT).notification
+    assert text is not None
+    assert "Amount: 2.3x10^25 FLOP (between 2.2x10^25 and 2.5x10^25 FLOP); cumulative training compute." in text
+    assert "Article 52(1)" in text
+    assert "Approach: Measured with flopsd" in text
+    unmeasured = form(
+        judged(Figures(0, 0, 0), Figures(2 * 10**25, None, None), Method.PRETRAINING, None), ACT
+    ).notification
+    assert unmeasured is not None
+    assert "Amount: at least 2.0x10^25 FLOP; cumulative" in unmeasured
+
+
+@pytest.mark.parametrize(
+    ("method", "base", "words"),
+    [
+        (
+            Method.LORA,
+            Base("b", "known", 10**24, None, True),
+            "of the modification; the base model's compute is not in it",
+        ),
+        (Method.LORA, None, "a base model's compute, if there is one, is not in it"),
+        (Method.PRETRAINING, None, ""),
+    ],
+)
+def test_what_the_base_model_took_is_in_no_figure_and_that_is_said(
+    method: Method, base: Base | None, words: str
+) -> None:
+    big = Figures(2 * 10**25, 2 * 10**25, 2 * 10**25)
+    made = form(judged(big, big, method, base), ACT)
+    for name in ("Amount of computation used for training", "Amount of computation used for training, cumulative"):
+        assert (words in lines(made)[name].note) is True
+        assert ("base model" in lines(made)[name].note) is bool(words)
+    assert (made.notification is None) is (method is Method.LORA and base is None)
+    if made.notification is not None:
+        assert f"cumulative training compute{'; ' if words else ''}{words}." in made.notification
+
+
+def test_nobody_says_whether_there_is_a_base_model() -> None:
+    note = lines(form(node(), ACT))["Amount of computation used for training, cumulative"].note
+    assert "a base model's compute, if there is one, is not in it" in note
+
+
+def test_what_flopsd_reads_into_the_text_is_notified_as_that() -> None:
+    small, base = Figures(10**24, 10**24, 10**24), Base("b", "known", 95 * 10**23, None, False)
+    told = form(judged(small, small, Method.FULL, base), ACT).notification
+    assert told is not None
+    assert "This is flopsd's reading and not the text's." in told
+    assert (
+        "Amount: between 1.0x10^25 and 1.1x10^25 FLOP; cumulative training compute, with the base model's compute; the "
+        "base model's part of it is declared and not measured." in told
+    )
+    pretrained = Figures(2 * 10**25, None, None)
+    of_the_text = form(judged(pretrained, pretrained, Method.PRETRAINING, None), ACT).notification
+    assert of_the_text is not None
+    assert "flopsd's reading" not in of_the_text
+
+
+@pytest.mark.parametrize(
+    ("value", "method", "base"),
+    [
+        (Figures(10**24, 10**24, 10**24), Method.PRETRAINING, None),  # a provider, and no more
+        (Figures(10**24, 10**25, 10**26), Method.PRETRAINING, None),  # indeterminate
+        (Figures(10**24, 10**24, 10**24), Method.FULL, Base("b", "known", 9 * 10**23, None, False)),  # a modifier
+        (Figures(10**26, 10**26, 10**26), Method.FULL, None),  # nobody says of what
+        (Figures(1, 2 * 10**15, 10**16), Method.FULL, Base("b", "known", 3 * 10**25, None, False)),  # the base alone is
+    ],
+)
+def test_no_notification_without_certainty_of_systemic_risk(value: Figures, method: Method, base: Base | None) -> None:
+    assert form(judged(value, value, method, base), ACT).notification is None
+
+
+def test_no_notification_by_a_rule_that_may_not_apply() -> None:
+    big = Figures(2 * 10**25, None, None)
+    ledger = judged(big, big, Method.PRETRAINING, None)
+    for found in ledger["findings"]:
+        found["applies"] = None
+    assert form(ledger, ACT).notification is None
+
+
+def test_a_policy_without_a_form() -> None:
+    with pytest.raises(PolicyError, match="made-up tells no form"):
+        form(node(), parse_policy(MADE_UP.encode(), "made-up.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("figures", "text"),
+    [
+        (Figures(96 * 10**21, 996 * 10**20, 997 * 10**20), "10^23 FLOP (10^22 FLOP to 10^23 FLOP)"),  # 1.0x10^23
+        (Figures(10**22, 10**22, 10**22 + 1), "10^22 FLOP"),
+        (Figures(10**22, 3 * 10**22, 10**24), "10^22 FLOP (10^22 FLOP to 10^24 FLOP)"),
+        (Figures(10**22, 10**22, None), "10^22 FLOP (10^22 FLOP or more)"),
+        (Figures(0, 10**22, None), "10^22 FLOP (bounds not known)"),
+        (Figures(10**22, None, 996 * 10**20), "10^22 FLOP to 10^23 FLOP"),
+        (Figures(10**22, None, 10**24), "10^22 FLOP to 10^24 FLOP"),
+        (Figures(2 * 10**22, None, 9 * 10**22), "10^22 FLOP"),
+        (Figures(10**22, None, None), "10^22 FLOP or more"),
+        (Figures(0, None, None), "not known"),
+        (Figures(0, 0, 0), "0 FLOP"),
+    ],
+)
+def test_orders_of_magnitude(figures: Figures, text: str) -> None:
+    assert order_of_magnitude(figures, 2) == text
+
+
+def test_bands_of_training_time() -> None:
+    found = [
+        band(n * MONTH_DAYS + e, (1, 3, 6)) for n in (1, 3, 6) for e in (Fraction(-1, 86400), 0, Fraction(1, 86400))
+    ]
+    under, one, three, over = "less than 1 month", "1 to 3 months", "3 to 6 months", "more than 6 months"
+    assert found == [under, one, one, one, three, three, three, three, over]
+
+
+@given(st.integers(0, 10**27), st.integers(0, 10**27), st.integers(0, 10**27), st.integers(1, 5))
+def test_what_is_told_encloses_what_is_known(a: int, b: int, c: int, significant: int) -> None:
+    """Rounded bounds hold the exact interval, and the point is off by half a unit of the last place at most."""
+    low, measured, high = sorted((a, b, c))
+    point, bounds = figure_text(Figures(low, measured, high), significant)
+    below, above = bounds.removeprefix("between ").removesuffix(" FLOP").split(" and ")
+    assert _number(below) <= low
+    assert _number(above) >= high
+    told = _number(point.removesuffix(" FLOP"))
+    exponent = int(point.removesuffix(" FLOP").partition("x10^")[2] or "0")
+    assert abs(told - measured) <= Fraction(10) ** (exponent - significant + 1) / 2
+
+
+def _number(text: str) -> Fraction:
+    mantissa, _, power = text.partition("x10^")
+    return Fraction(mantissa) * Fraction(10) ** int(power or "0")
+
+
+@given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(2200, 1, 1)), st.integers(0, 10**9))  # noqa: DTZ001
+def test_spans_of_time_as_the_calendar_has_them(begin: datetime, later: int) -> None:
+    start = datetime.fromisoformat("1970-01-01")
+    text = begin.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    assert span_seconds("1970-01-01T00:00:00Z", text) == int((begin - start).total_seconds())
+    assert span_seconds(text, "1970-01-01T00:00:00Z") == 0
+    with pytest.raises(ValueError, match="no time in UTC"):
+        span_seconds("yesterday", f"{later}")

@@ -1,0 +1,280 @@
+"""What a report says of a ledger: old ones and new ones, whole and not, and what is no ledger at all."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.cli.main import main
+from flopsd.core.declarations import Base, Method
+from flopsd.core.ledger.statement import encode
+from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.report.ledger_text import meaning_lines
+from flopsd.report.model import Content, State
+from flopsd.report.text import COLUMNS, report_text
+from flopsd.report.verification import NO_FIGURES, refused
+from tests.support import enriched
+from tests.support.enriched import SCENES, plain, vector, with_policy
+from tests.support.reports import report, scene
+from tests.support.story import VECTORS
+from tests.support.vectors import signed
+from tests.support.vectors_merged import of_one_node
+
+CASES = sorted(
+    str(path.parent.relative_to(VECTORS))
+    for path in [*VECTORS.glob("valid/*/ledger.json"), *VECTORS.glob("merged/*/ledger.json")]
+    if json.loads((path.parent / "expected.json").read_bytes())["verdict"] == "accept"
+)
+
+
+def content(name: str) -> Content:
+    found = scene(name).content
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_published_ledger_is_reported(case: str) -> None:
+    made = report(vector(case))
+    assert made.content is not None
+    assert made.content.form is not None
+    text = report_text(made)
+    assert "NOT VERIFIED" in text
+    assert max(map(len, text.splitlines())) <= COLUMNS
+    names = [fact.name for fact in made.content.declared.job]
+    assert names[0] == ("Phase" if made.kind == "node" else "Training method")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_ledger_of_before_is_reported_without_a_verdict(case: str) -> None:
+    """No findings, no declarations, no course: each is said, and none is zero."""
+    made = report(plain(vector(case)))
+    assert made.content is not None
+    assert made.content.answer.headline == "No policy was applied"
+    assert not made.content.declared.told
+    assert [basis.value is None for basis in made.content.bases] == [False, True, True]
+    text = report_text(made)
+    assert "NOT VERIFIED" in text
+    assert "Nothing was declared." in text
+    assert max(map(len, text.splitlines())) <= COLUMNS
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_the_text_fits_a_terminal(name: str) -> None:
+    text = report_text(scene(name))
+    assert max(map(len, text.splitlines())) <= COLUMNS
+    assert text.replace("\n", "").isprintable()
+
+
+def test_nothing_measured_is_said_and_not_zero() -> None:
+    made = content("nothing-measured")
+    (executed, *_) = made.bases
+    assert executed.value is not None
+    assert (executed.value.measured, executed.no_middle) == (None, "nothing was measured")
+    assert executed.value.low.text == "0"
+    text = report_text(scene("nothing-measured"))
+    assert "nothing was measured" in text
+    assert "measured              0" not in text
+
+
+def test_time_of_which_only_utilization_was_read_is_split_off() -> None:
+    made = report(vector("valid/activity-and-gaps")).content
+    assert made is not None
+    assert "how much was done is not known" in made.coverage.says
+    name = "Read as busy or not, so that only a ceiling is known"
+    assert [fact.value for fact in made.coverage.facts if fact.name == name] == ["15 s"]
+    measured = report(vector("valid/declared-by-settings")).content
+    assert measured is not None
+    assert "how much was done" not in measured.coverage.says
+    assert not any(fact.name == name for fact in measured.coverage.facts)
+
+
+def test_no_upper_bound_is_said_everywhere() -> None:
+    made = content("no-upper-bound")
+    assert made.bases[0].value is not None
+    assert made.bases[0].value.high is None
+    assert {rule.state for rule in made.rules} == {State.UNDECIDED}
+    charts = [rule.chart for rule in made.rules if rule.chart is not None]
+    assert charts
+    assert all(chart.open_from is not None and "no upper bound is known" in chart.description for chart in charts)
+    assert made.course is not None
+    assert made.course.unbounded
+    assert all(row[3] == "not known" for row in made.course.rows)
+
+
+def test_a_replay_and_a_hole_are_flagged() -> None:
+    assert [flag.word for flag in scene("replay").flags] == ["REPLAY"]
+    job = scene("incomplete-job")
+    assert [flag.word for flag in job.flags] == ["INCOMPLETE"]
+    assert job.content is not None
+    assert job.content.completeness is not None
+    assert job.content.completeness.missing == ("rank 1 (node-1): no ledger",)
+    assert job.content.answer.state is State.INDETERMINATE
+    assert "This is of the ledgers that are here" in job.content.coverage.says
+    assert "Only in part" in [fact.name for fact in job.content.energy]
+    going_on = vector("valid/activity-and-gaps")
+    going_on["predicate"]["incarnations"][-1]["end"] = None
+    assert [flag.word for flag in report(going_on).flags] == ["ROLLING"]
+
+
+def test_the_answer_is_the_gravest_of_all_rules() -> None:
+    assert content("lineage-above").answer.headline == "Above both thresholds"
+    assert content("everything").answer.headline == "Below both thresholds"
+    between = enriched.larger(vector("valid/activity-and-gaps"), 10**7, 1)
+    made = report(with_policy(between, Method.PRETRAINING, None)).content
+    assert made is not None
+    assert [rule.state for rule in made.rules] == [State.INDETERMINATE, State.BELOW]
+    assert made.answer.headline == "Cannot be told for 1 of 2 thresholds"
+    assert made.answer.says[-1] == "1 further rule: below."
+
+
+def test_a_reading_of_the_text_that_is_above_says_that_it_is_one() -> None:
+    base = Base("b", "known", 10**25 - 1, None, False)
+    counted = enriched.with_guidelines(vector("valid/activity-and-gaps"), 10**6, 10**6)
+    above = with_policy(counted, Method.FULL, base)
+    made = report(above).content
+    assert made is not None
+    assert [(rule.name, rule.reading) for rule in made.rules if rule.state is State.ABOVE] == [
+        ("eu-ai-act/base-and-modification-systemic", True)
+    ]
+    assert "flopsd's reading and not the text's" in made.answer.says[0]
+    assert "(flopsd's reading, not the text's)" in "".join(meaning_lines(above["predicate"]))
+
+
+def test_a_rule_that_may_not_apply_is_not_decided_even_far_above() -> None:
+    base = Base("b", "unknown", None, None, None)
+    above = with_policy(enriched.larger(vector("valid/activity-and-gaps"), 10**12, 1), Method.FULL, base)
+    made = report(above).content
+    assert made is not None
+    undecided = [rule for rule in made.rules if rule.state is State.UNDECIDED]
+    assert undecided
+    assert all("not known whether the rule applies" in rule.says for rule in undecided)
+
+
+def test_bases_stand_side_by_side_with_what_they_are_not() -> None:
+    executed, guidelines, architecture = content("everything").bases
+    assert executed.value is not None
+    assert guidelines.value is not None
+    assert architecture.value is not None
+    assert architecture.middle == "computed"
+    assert guidelines.further[0][0].startswith("Cumulative")
+    assert [one.word for one in content("everything").comparisons] == ["Agree", "Do not agree"]
+    assert content("everything").comparisons[1].warning == "FRAMEWORK_COUNT_FAR_OFF"
+
+
+def test_declarations_stand_with_who_made_them() -> None:
+    declared = content("everything").declared
+    facts = {fact.name: fact for fact in (*declared.job, *declared.processes)}
+    assert facts["Base model"].by == "the job's configuration"
+    assert facts["LoRA"].value == "r = 8 on q_proj, v_proj"
+    assert facts["LoRA"].by == "2 training processes"
+    assert facts["Phase"].value == "not declared"
+    assert [fact.by for fact in declared.job if fact.name == "Training method"] == [
+        "the training processes; the configuration may say so too"
+    ]
+    only_config = content("nothing-measured").declared.job
+    assert [fact.by for fact in only_config if fact.name == "Training method"] == ["the job's configuration"]
+    work = {fact.name: fact.value.replace("\u202f", "") for fact in declared.work}
+    assert work["Phase train"] == "4000 steps, 2048000 sequences, 4194304000 tokens, 0 padding tokens"
+
+
+def test_the_form_is_filled_and_a_notification_only_where_one_is_due() -> None:
+    node, lineage = content("everything").form, content("lineage-above").form
+    assert node is not None
+    assert lineage is not None
+    assert [one.ai_office for one in node.lines if one.field == "Amount of computation used for training"] == [
+        "1.3x10^20 FLOP"
+    ]
+    assert node.notification == ()
+    assert len(lineage.notification) == 4
+    assert "\\x0a" not in report_text(scene("lineage-above"))
+    assert "Text for a notification:" in report_text(scene("lineage-above"))
+
+
+def test_the_course_ends_where_the_totals_are() -> None:
+    made = content("everything")
+    assert made.course is not None
+    executed = made.bases[0].value
+    assert executed is not None
+    assert executed.measured is not None
+    assert executed.high is not None
+    assert made.course.rows[-1][1:] == (executed.low.text, executed.measured.text, executed.high.text)
+    assert len(made.course.gaps) == 2
+    assert [len(strip.gaps) for strip in made.coverage.strips] == [2, 1]
+
+
+def test_a_refused_ledger_shows_no_figure() -> None:
+    made = report(SCENES["everything"](), refused(NotVerifiedError("the payload was edited", hint="ask again")))
+    assert made.content is None
+    text = report_text(made)
+    assert NO_FIGURES in " ".join(text.split())
+    assert "10²" not in text
+
+
+def _paths(found: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if path:
+        yield path
+    if isinstance(found, dict | list):
+        for at, value in found.items() if isinstance(found, dict) else enumerate(found[:2]):
+            yield from _paths(value, (*path, at))
+
+
+@cache
+def _statement(name: str) -> Any:
+    return SCENES[name]()
+
+
+ANYTHING: tuple[Any, ...] = (None, "x", -1, [], {}, True, "9" * 41, "1e999999999")
+WRONG: list[tuple[str, Any]] = [
+    *(("everything", wrong) for wrong in ANYTHING),
+    ("incomplete-job", {}),
+    ("lineage-above", None),
+]
+
+
+@pytest.mark.parametrize(("name", "wrong"), WRONG, ids=repr)
+def test_whatever_stands_in_a_ledger_it_is_reported_or_refused_by_its_place(name: str, wrong: Any) -> None:
+    """Nobody may have verified it: any member can be anything."""
+    statement, refusals = copy.deepcopy(_statement(name)), 0
+    for path in list(_paths(statement["predicate"])):
+        there: Any = statement["predicate"]
+        for step in path[:-1]:
+            there = there[step]
+        before, there[path[-1]] = there[path[-1]], wrong
+        try:
+            report(statement)
+        except LedgerError as fault:
+            refusals += 1
+            assert str(fault).startswith(("predicate", "a ledger of kind"))
+            assert fault.hint
+        there[path[-1]] = before
+    assert refusals > 20
+    report(statement)
+
+
+def test_an_unknown_state_is_not_taken_for_a_verdict() -> None:
+    statement = SCENES["everything"]()
+    statement["predicate"]["findings"][2]["state"] = "fine"
+    with pytest.raises(LedgerError, match="state is not one of"):
+        report(statement)
+
+
+@pytest.mark.parametrize("shape", [[], ["--format", "form"], ["--format", "html"], ["--json"]], ids=str)
+def test_a_merged_ledger_whose_children_declared_a_model_is_reported_in_every_format(
+    shape: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    statement = of_one_node("declared-phases")
+    assert statement["predicate"]["totals"]["architecture"] is not None
+    ledger = tmp_path / "job.json"
+    ledger.write_bytes(signed(encode(statement)))
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(ledger), *shape])
+    told = capsys.readouterr()
+    assert (ended.value.code, told.err) == (0, "")
+    assert "the node ledgers tell it" in told.out or shape == ["--json"]

@@ -1,0 +1,104 @@
+"""The places that a ledger can be named for, and what is refused before a run of weeks begins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.daemon.ledger_destinations import copy_places, copy_seconds, local_ledger
+from flopsd.errors import ConfigError
+from flopsd.settings.load import load_settings
+from flopsd.settings.locations import S3Place, named, parse_place
+from flopsd.settings.schema import Settings
+
+
+def test_what_is_asked_of_the_store_stands_in_the_address() -> None:
+    assert parse_place("/var/lib/x.json") == Path("/var/lib/x.json")
+    assert parse_place("s3://my.bucket/a/b.json") == S3Place("my.bucket", "a/b.json")
+    full = parse_place("s3://my-bucket/b.json?lock=compliance&days=3650&overwrite=never&rolling=off")
+    assert full == S3Place("my-bucket", "b.json", "compliance", 3650, overwrite=False, rolling=False)
+    assert isinstance(full, S3Place)
+    assert str(full) == "s3://my-bucket/b.json"
+    assert full.beside("b.pub") == S3Place("my-bucket", "b.pub", "compliance", 3650, overwrite=False, rolling=False)
+    # A rolling ledger is replaced each quarter of an hour: it is neither locked nor kept from being overwritten.
+    assert full.for_rolling() == S3Place("my-bucket", "b.rolling.json", rolling=False)
+    nested = parse_place("s3://bucket/a/run.ledger.json")
+    assert isinstance(nested, S3Place)
+    assert nested.for_rolling().key == "a/run.ledger.rolling.json"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("gs://bucket/key.json", "gs:// is not known"),
+        ("s3://", "'' is not the name of a bucket"),
+        ("s3://Bucket/key.json", "'Bucket' is not the name of a bucket"),
+        ("s3://user:secret@bucket/key.json", "is not the name of a bucket"),
+        ("s3://bucket", "with the key of a file"),
+        ("s3://bucket/folder/", "with the key of a file"),
+        ("s3://bucket/folder/ledger", "with the key of a file"),
+        ("s3://bucket/a.json?lock=forever&days=1", "lock=forever is not known"),
+        ("s3://bucket/a.json?lock=governance", "lock and days go together"),
+        ("s3://bucket/a.json?days=3", "lock and days go together"),
+        ("s3://bucket/a.json?lock=governance&days=0", "days=0: expected a whole number from 1 to 36500"),
+        ("s3://bucket/a.json?lock=governance&days=-1", "days=-1: expected"),
+        ("s3://bucket/a.json?lock=governance&days=99999999999999999999", "expected a whole number"),
+        ("s3://bucket/a.json?lock=governance&lock=governance&days=1", "lock is given twice"),
+        ("s3://bucket/a.json?overwrite=yes", "overwrite=yes is not known"),
+        ("s3://bucket/a.json?rolling=on", "rolling=on is not known"),
+        ("s3://bucket/a.json?acl=public", "'acl' is not an option"),
+        ("s3://bucket/{host}.json", "{host} stands for nothing"),
+        ("/tmp/{job}.json", "{job} stands for nothing"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(text: str, reason: str) -> None:
+    for flags in ({"ledger": text}, {"ledger_copies": [text]}):
+        with pytest.raises(ConfigError) as caught:
+            load_settings(flags, {})
+        assert reason in str(caught.value)
+
+
+def test_copies_come_from_file_variable_and_flags(tmp_path: Path) -> None:
+    file = tmp_path / "flopsd.yaml"
+    file.write_text("ledger_copies: ['s3://bucket/a.json', /mnt/x.json]\nseal_every_seconds: off\n")
+    assert load_settings({}, {}, str(file)).ledger_copies == ("s3://bucket/a.json", "/mnt/x.json")
+    assert load_settings({}, {}, str(file)).seal_every_seconds is None
+    variable = {"FLOPSD_LEDGER_COPY": "s3://bucket/a.json /mnt/x.json", "FLOPSD_SEAL_EVERY": "0"}
+    assert load_settings({}, variable).ledger_copies == ("s3://bucket/a.json", "/mnt/x.json")
+    assert load_settings({}, variable).seal_every_seconds is None
+    assert load_settings({}, {}).seal_every_seconds == 900
+    assert load_settings({"seal_every_seconds": "60"}, {}).seal_every_seconds == 60
+    for wrong in ("0.5", "soon", "1e9"):
+        with pytest.raises(ConfigError, match="seconds"):
+            load_settings({"seal_every_seconds": wrong}, {})
+    with pytest.raises(ConfigError, match="each once"):
+        load_settings({"ledger_copies": ["/a.json", "/a.json"]}, {})
+
+
+def test_names_of_run_and_node_keep_many_nodes_apart() -> None:
+    settings = Settings(ledger="s3://bucket/{run}/{node}.json", ledger_copies=("/mnt/{run}-{node}.json",))
+    assert copy_places(settings, "job", "algo-2") == [
+        S3Place("bucket", "job/algo-2.json"),
+        Path("/mnt/job-algo-2.json"),
+    ]
+    assert local_ledger(settings, Path("/state"), "job", "algo-2") == Path("/state/job.ledger.json")
+    here = Settings(ledger="/out/{node}.json")
+    assert local_ledger(here, Path("/state"), "job", "algo-2") == Path("/out/algo-2.json")
+    assert copy_places(here, "job", "algo-2") == []
+    assert local_ledger(Settings(), Path("/state"), "job", "n") == Path("/state/job.ledger.json")
+
+
+@given(run=st.text(min_size=1), node=st.text(min_size=1))
+def test_no_name_leads_out_of_its_place(run: str, node: str) -> None:
+    text = named("s3://bucket/x/{run}/y/{node}.json?lock=governance&days=1", run, node)
+    address, _, query = text.partition("?")
+    assert query == "lock=governance&days=1"
+    assert address.count("/") == 6
+
+
+def test_copying_has_what_is_left_of_the_stop_window() -> None:
+    assert copy_seconds(Settings(stop_seconds=60), 8) == 50
+    assert copy_seconds(Settings(stop_seconds=60), 100) == 1

@@ -1,0 +1,204 @@
+"""Policy files: the packaged one, others beside it, and every fault of a bad one by its name."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flopsd.core.model import Figures
+from flopsd.core.policy.evaluate import Case, Policy, State, findings
+from flopsd.errors import PolicyError
+from flopsd.settings.data_files import find_policy, load_policies, parse_policy
+from flopsd.settings.load import config_dir
+
+PACKAGED = config_dir() / "policies" / "eu-ai-act.yaml"
+MADE_UP = """
+schema: flopsd-policy/1
+id: made-up
+title: A made-up regime
+notice: Nobody made this law.
+sources: {law: The Law of Nowhere}
+estimation_margin: {ppm: 100000, source: {of: law, at: section 1, says: ten percent}}
+rules:
+  - id: register
+    title: must be registered
+    quantity: cumulative
+    threshold: {flop: "1e21"}
+    citation: section 2
+    consequence: It is registered.
+    since: "2026-01-01"
+    status: text
+    sources: [{of: law, at: section 2, says: more than 10^21}]
+"""
+
+
+def data() -> dict[str, Any]:
+    loaded = yaml.safe_load(PACKAGED.read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def test_every_threshold_of_the_packaged_policy_stands_in_its_file() -> None:
+    (policy,) = load_policies()
+    assert policy.sha256 == hashlib.sha256(PACKAGED.read_bytes()).hexdigest()
+    assert policy.margin_ppm == 300_000
+    texts = {
+        rule.id: None if rule.threshold is None else (str(rule.threshold.flop), str(rule.threshold.of_base))
+        for rule in policy.rules
+    }
+    e23, e25 = str(10**23), str(10**25)
+    assert texts == {
+        "gpai-indicative": (e23, "None"),
+        "systemic-presumption": (e25, "None"),
+        "modification-third": ("None", "1/3"),
+        "unknown-base-systemic": (f"{e25}/3", "None"),
+        "unknown-base-other": (f"{e23}/3", "None"),
+        "modification-systemic": None,
+        "base-not-gpai": (e23, "None"),
+        "base-and-modification-systemic": (e25, "None"),
+    }
+    assert {rule.id for rule in policy.rules if rule.notify} == {
+        "systemic-presumption",
+        "modification-systemic",
+        "base-and-modification-systemic",
+    }
+
+
+def test_the_page_on_thresholds_has_every_rule_with_its_threshold() -> None:
+    page = (config_dir().parent / "docs" / "thresholds.md").read_text()
+    rows = {
+        line.split("`")[1]: line.split("|")[3]
+        for line in page.splitlines()
+        if re.match(r"\| `[a-z-]+` \|.*\|.*\|", line)
+    }
+    (policy,) = load_policies()
+    assert [
+        name for name in rows if name not in ("below", "above", "indeterminate", "known", "estimated", "unknown")
+    ] == [rule.id for rule in policy.rules]
+    written = {rule["id"]: rule.get("threshold", {}) for rule in data()["rules"]}
+    for name, threshold in written.items():
+        for value in threshold.values():
+            assert f"> {value}" in rows[name], name
+
+
+def test_another_regime_is_another_file(tmp_path: Path) -> None:
+    file = tmp_path / "made-up.yaml"
+    file.write_text(MADE_UP)
+    policies = load_policies([str(file)])
+    assert [policy.id for policy in policies] == ["eu-ai-act", "made-up"]
+    (found,) = findings(policies[1], Case(Figures(0, None, 0), Figures(10**21 + 1, None, None)))
+    assert (found.policy, found.applies, found.state) == ("made-up", True, State.ABOVE)
+    assert find_policy(policies[1].sha256, [file]) == policies[1]
+
+
+def test_a_given_policy_takes_the_place_of_the_packaged_one(tmp_path: Path) -> None:
+    file = tmp_path / "ours.yaml"
+    file.write_text(PACKAGED.read_text().replace('flop: "1e25"}', 'flop: "1e26"}'))
+    (policy,) = load_policies([str(file)])
+    assert policy.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    with pytest.raises(PolicyError, match="policy eu-ai-act is given twice"):
+        load_policies([str(file), str(file)])
+
+
+def test_a_policy_is_found_by_its_digest_alone() -> None:
+    (policy,) = load_policies()
+    assert find_policy(policy.sha256) == policy
+    with pytest.raises(PolicyError, match="no policy with SHA-256 00"):
+        find_policy("00" * 32)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    large = tmp_path / "large.yaml"
+    large.write_bytes(b"#" * (1 << 21))
+    with pytest.raises(PolicyError) as fault:
+        load_policies([str(tmp_path / "missing.yaml"), str(large)])
+    assert len(fault.value.problems) == 2, "every file's problems at once"
+    assert "missing.yaml: cannot be read: No such file" in fault.value.problems[0]
+    assert "larger than" in fault.value.problems[1]
+
+
+@pytest.mark.parametrize("text", [b"", b"- 1\n", b"a: 1\na: 2\n", b"schema: [\n", b"schema: flopsd-policy/2\n"])
+def test_what_is_no_policy(text: bytes) -> None:
+    with pytest.raises(PolicyError):
+        parse_policy(text, "bad.yaml")
+
+
+def _third(rule: dict[str, Any]) -> None:
+    rule["threshold"] = {"of_base": 0.3333}
+
+
+FAULTS: list[tuple[str, Any, str]] = [
+    ("a float", _third, "rule modification-third: threshold: of_base: write it as text"),
+    ("no fraction", lambda r: r.update(threshold={"flop": "1e23/0"}), "rule modification-third: threshold: flop"),
+    ("half a FLOP", lambda r: r.update(threshold={"flop": "0.5"}), "not a whole number"),
+    ("zero", lambda r: r.update(threshold={"flop": "0"}), "must be greater than 0"),
+    ("two", lambda r: r.update(threshold={"flop": "1", "of_base": "1"}), "expected one of flop, of_base"),
+    ("none", lambda r: r.pop("threshold"), "expected a mapping with flop, of_base"),
+    ("a typing error", lambda r: r.update(treshold={}), "treshold: unknown; known are id"),
+    ("a quantity", lambda r: r.update(quantity="update"), "expected one of updates, cumulative"),
+    ("a choice", lambda r: r.update(quantity={"ordinary_base": "updates"}), "systemic_base: expected one of"),
+    ("a condition", lambda r: r.update(when={"base.size": 1}), "when: base.size: unknown"),
+    ("a kind", lambda r: r.update(when={"base.kind": ["guessed"]}), "expected a list out of known, estimated, unknown"),
+    ("a method", lambda r: r.update(when={"method": ["lora", "dora"]}), "method: expected a list out of pretraining"),
+    ("a flag", lambda r: r.update(when={"modification": "yes"}), "modification: expected true or false"),
+    ("two bounds", lambda r: r.update(when={"base.flop": {}}), "expected one of above, not_above"),
+    (
+        "systemic and no bound",
+        lambda r: r.update(when={"base.flop": {"systemic": "above"}}),
+        "base.flop: expected one of above, not_above",
+    ),
+    (
+        "systemic below",
+        lambda r: r.update(when={"base.flop": {"above": "1e23", "systemic": "below"}}),
+        "systemic: expected one of above, not 'below'",
+    ),
+    ("no source", lambda r: r.update(sources=[]), "every claim names its source"),
+    ("a source", lambda r: r.update(sources=[{"of": "blog", "at": "1", "says": "x"}]), "'blog' is not one of"),
+    ("ours", lambda r: r.update(sources=[{"of": "flopsd", "at": "1", "says": "x"}]), "is an interpretation"),
+    ("a date", lambda r: r.update(since="August 2025"), "since: expected a date as text"),
+    ("a status", lambda r: r.update(status="law"), "status: expected one of text, interpretation"),
+    ("both", lambda r: r.update(derived=["gpai-indicative"]), "either a quantity and a threshold"),
+    ("an escape", lambda r: r.update(title="\x1b[2J"), "title: holds characters that cannot be printed"),
+    ("an id", lambda r: r.update(id="Third!"), "id: expected small letters"),
+    ("an id twice", lambda r: r.update(id="gpai-indicative"), "two rules have the same id"),
+    ("a partner", lambda r: r.update(or_else="gpai-indicative"), "or_else: the two rules must name each other"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "says"), FAULTS, ids=[name for name, _, _ in FAULTS])
+def test_a_fault_is_named(name: str, change: Any, says: str) -> None:  # noqa: ARG001
+    bad = data()
+    change(next(rule for rule in bad["rules"] if rule["id"] == "modification-third"))
+    with pytest.raises(PolicyError) as fault:
+        Policy.from_data(bad, "")
+    assert any(says in problem for problem in fault.value.problems), fault.value.problems
+
+
+def test_every_fault_at_once() -> None:
+    bad = data()
+    bad["rules"][0]["threshold"] = {"flop": 1e23}
+    bad["rules"][1]["status"] = "law"
+    bad["estimation_margin"]["ppm"] = 30
+    bad["estimation_margin"]["ppm"] = "30 %"
+    bad["form"]["flop_significant_figures"] = 0
+    bad["form"]["training_time_bands_months"] = [6, 3]
+    bad["rules"][5]["derived"] = ["nowhere"]
+    del bad["notice"]
+    with pytest.raises(PolicyError) as fault:
+        Policy.from_data(bad, "")
+    found = "\n".join(fault.value.problems)
+    for words in (
+        "rule gpai-indicative",
+        "rule systemic-presumption",
+        "estimation_margin: ppm",
+        "bands",
+        "notice",
+        "'nowhere'",
+    ):
+        assert words in found
+    assert "flop_significant_figures: expected a whole number from 1" in found

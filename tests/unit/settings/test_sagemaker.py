@@ -1,0 +1,195 @@
+"""What a training job's platform tells, the defaults there, and the request of the cookbook page."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from flopsd.settings.load import load_settings
+from flopsd.settings.platform import find_context
+from flopsd.settings.sagemaker_defaults import checkpoint_folder, with_defaults
+from flopsd.settings.schema import Settings
+from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.metric_lines import MetricLines, metric_definitions, metric_line
+from tests.support.paths import ROOT
+from tests.support.runs import CONTEXT, STRANGER, Run
+from tests.support.sagemaker import JOB, SAMPLES
+
+NAMED = {"TRAINING_JOB_NAME": JOB, "TRAINING_JOB_ARN": f"arn:aws:sagemaker:eu-west-1:1:training-job/{JOB}"}
+
+
+def tree(root: Path, sample: str, **changed: object) -> Path:
+    config = root / "opt/ml/input/config"
+    config.mkdir(parents=True, exist_ok=True)
+    told = json.loads((SAMPLES / f"{sample}.json").read_text()) | changed
+    (config / "resourceconfig.json").write_text(json.dumps({k: v for k, v in told.items() if v is not None}))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("changed", "rank", "instance_type"),
+    [
+        ({}, 0, "ml.p3.16xlarge"),
+        ({"current_host": "algo-3", "current_instance_type": "ml.p3.8xlarge"}, 2, "ml.p3.8xlarge"),
+        ({"current_host": "algo-3", "current_instance_type": None}, 2, "ml.p3.8xlarge"),  # by its group
+        ({"current_host": "algo-3", "current_instance_type": None, "hosts": None}, 2, "ml.p3.8xlarge"),
+        ({"current_host": "algo-9", "current_instance_type": None}, None, None),
+    ],
+)
+def test_each_host_of_a_heterogeneous_cluster_knows_its_own_group(
+    tmp_path: Path, changed: dict[str, object], rank: int | None, instance_type: str | None
+) -> None:
+    found = find_context(NAMED, tree(tmp_path, "resourceconfig_heterogeneous_toolkit_test", **changed))
+    assert (found.rank, found.instance_type) == (rank, instance_type)
+    assert found.roster == ("algo-1", "algo-2", "algo-3")
+    assert found.attempt == found.boot_id
+
+
+@pytest.mark.parametrize("changed", [{"hosts": "algo-1"}, {"instance_groups": {"a": 1}}, {"instance_groups": [7]},
+                                     {"current_instance_type": 5}])  # fmt: skip
+def test_a_file_of_another_shape_costs_what_it_does_not_say(tmp_path: Path, changed: dict[str, object]) -> None:
+    found = find_context(NAMED, tree(tmp_path, "resourceconfig_homogeneous_awsdocs", **changed))
+    assert (found.platform, found.job_name, found.node) == ("sagemaker-training", JOB, "algo-1")
+    assert found.instance_type is None
+
+
+def test_the_arn_alone_names_the_job(tmp_path: Path) -> None:
+    assert find_context({"TRAINING_JOB_ARN": NAMED["TRAINING_JOB_ARN"]}, tmp_path).job_name == JOB
+
+
+def test_defaults_are_for_what_nobody_set_and_for_training_jobs_only(tmp_path: Path) -> None:
+    job = find_context(NAMED, tree(tmp_path, "resourceconfig_homogeneous_awsdocs"))
+    output = str(tmp_path / "opt/ml/output/data/flopsd/{node}.json")
+    plain = with_defaults(Settings(), job, tmp_path)
+    assert (plain.ledger, plain.ledger_copies) == (output, ())
+    assert (plain.metric_line_seconds, plain.stop_window_seconds) == (60, 120)
+    assert with_defaults(Settings(), CONTEXT, tmp_path) == Settings()
+
+    (tmp_path / "opt/ml/checkpoints").mkdir()
+    kept = str(tmp_path / "opt/ml/checkpoints/flopsd/{run}/{node}.json")
+    assert with_defaults(Settings(), job, tmp_path).ledger_copies == (kept,)
+    given = load_settings(
+        {"ledger": "/x.json", "ledger_copies": ["s3://bucket/k.json"], "metric_line_seconds": "off"}, {}
+    )
+    mine = with_defaults(given, job, tmp_path)
+    assert (mine.ledger, mine.ledger_copies, mine.metric_line_seconds) == ("/x.json", ("s3://bucket/k.json", kept), 0)
+    assert with_defaults(mine, job, tmp_path) == mine
+
+
+@pytest.mark.parametrize(
+    ("config", "folder"),
+    [
+        ('{"LocalPath": "/opt/ml/elsewhere", "S3Uri": "s3://b/p"}', "opt/ml/elsewhere"),
+        ('{"S3Uri": "s3://b/p"}', "opt/ml/checkpoints"),
+        ("not JSON", None),
+        ('{"LocalPath": 7}', "opt/ml/checkpoints"),
+        ("[]", "opt/ml/checkpoints"),
+    ],
+)
+def test_the_checkpoint_folder_is_where_the_platform_says(tmp_path: Path, config: str, folder: str | None) -> None:
+    assert checkpoint_folder(tmp_path) is None
+    (tree(tmp_path, "resourceconfig_homogeneous_awsdocs") / "opt/ml/input/config/checkpointconfig.json").write_text(
+        config
+    )
+    assert checkpoint_folder(tmp_path) == (None if folder is None else tmp_path / folder)
+
+
+class Out:
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None: ...
+
+
+def numbers(line: str) -> dict[str, str]:
+    found = {one["Name"]: re.search(one["Regex"], line) for one in metric_definitions()}
+    return {name.removeprefix("flopsd:"): match[1] for name, match in found.items() if match}
+
+
+def test_a_metric_is_a_number_or_no_point_at_all(tmp_path: Path) -> None:
+    """A device without a row has neither a ceiling nor a measured figure; a replay is no measurement."""
+    run = Run(tmp_path / "run")
+    run.meter(3)
+    figures = run.writer.snapshot.figures()
+    found = numbers(metric_line(run.writer.snapshot, 12))
+    assert found == {"measured_flop": str(figures.measured_flop), "low_flop": str(figures.low_flop),
+                     "high_flop": str(figures.high_flop), "rate_flop_per_second": "12", "coverage_percent": "100.00"}  # fmt: skip
+    stranger = Run(tmp_path / "stranger", devices=(STRANGER,))
+    stranger.meter(1)
+    line = metric_line(stranger.writer.snapshot, None)
+    assert "measured_flop=unknown" in line
+    assert set(numbers(line)) <= {"low_flop", "coverage_percent"}
+    replay = Run(tmp_path / "replay", replay=True)
+    replay.meter(3)
+    assert numbers(metric_line(replay.writer.snapshot, 12)) == {}
+    assert numbers(f"flopsd-checkpoint run={JOB} measured_flop=5") == {}
+
+
+def test_the_rate_is_of_the_time_since_the_line_before(tmp_path: Path) -> None:
+    run, out = Run(tmp_path), Out()
+    run.meter(5)
+    before = run.writer.snapshot.figures().measured_flop or 0
+    lines = MetricLines(out, 60, run.writer.snapshot, run.clock)  # type: ignore[arg-type]
+    run.meter(59)
+    lines.each_tick(run.writer.snapshot)
+    assert out.text == ""
+    run.meter(1)
+    lines.each_tick(run.writer.snapshot)
+    after = run.writer.snapshot.figures().measured_flop or 0
+    assert numbers(out.text)["rate_flop_per_second"] == str((after - before) // 60)
+    out.text = ""
+    run.clock.advance(60 * NS_PER_S)
+    lines.each_tick(run.writer.snapshot)
+    assert numbers(out.text)["rate_flop_per_second"] == "0"  # a minute in which nothing was measured
+
+
+def test_the_definitions_are_within_what_sagemaker_takes() -> None:
+    definitions = metric_definitions()
+    assert 0 < len(definitions) <= 40
+    assert all(len(one["Name"]) <= 255 and len(one["Regex"]) <= 500 for one in definitions)
+
+
+def blocks() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/sagemaker.md").read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_the_cookbooks_request_is_one_that_the_api_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """botocore checks every field of it by the service's own model; the SDK's calls are read for their syntax only."""
+    with_boto, estimator, trainer = blocks()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "none")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    monkeypatch.setattr(subprocess, "check_output", lambda command: _printed(command))
+    asked: list[dict[str, Any]] = []
+    with mock_aws():
+        session = boto3.session.Session()
+        session.events.register(
+            "provide-client-params.sagemaker.CreateTrainingJob", lambda params, **_: asked.append(params)
+        )
+        monkeypatch.setattr(boto3, "DEFAULT_SESSION", session)
+        exec(compile(with_boto, "sagemaker.md", "exec"), {})
+    (request,) = asked
+    assert request["AlgorithmSpecification"]["ContainerEntrypoint"] == ["flopsd", "exec", "--"]
+    assert request["AlgorithmSpecification"]["MetricDefinitions"] == metric_definitions()
+    load_settings({}, request["Environment"])
+    for block in (estimator, trainer):
+        compile(block, "sagemaker.md", "exec")
+        given = re.search(r"(?:environment)=(\{.*?\})", block)
+        assert given is not None
+        load_settings({}, json.loads(given[1]))
+
+
+def _printed(command: list[str]) -> Any:
+    assert command == ["flopsd", "sagemaker", "metric-definitions"]
+    return json.dumps(metric_definitions())

@@ -1,0 +1,141 @@
+"""Settings from file, environment and flags: precedence, and every problem at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.model import Precision
+from flopsd.errors import ConfigError
+from flopsd.settings.load import config_dir, load_settings, read_yaml, settings_sha256
+from flopsd.settings.parsers import parse_listen
+from flopsd.settings.schema import BY_KEY, SETTINGS, Settings
+
+
+def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
+    file = tmp_path / "flopsd.yaml"
+    file.write_text("interval_seconds: 2\ncheckpoint_seconds: 20\nrun_id: from-file\nsources: [replay]\n")
+    environment = {"FLOPSD_CHECKPOINT": "30", "FLOPSD_RUN_ID": "from-env", "FLOPSD_SEAL": "false"}
+    settings = load_settings({"run_id": "from-flag"}, environment, str(file))
+    assert settings == Settings(
+        interval_seconds=2.0, checkpoint_seconds=30.0, run_id="from-flag", sources=("replay",), seal=False
+    )
+    assert load_settings({}, {"FLOPSD_CONFIG": str(file)}).run_id == "from-file"
+    assert load_settings({}, {"CONFIGURATION_DIRECTORY": str(tmp_path)}).run_id == "from-file"
+
+
+def test_every_problem_is_told_at_once_with_place_and_fix(tmp_path: Path) -> None:
+    file = tmp_path / "flopsd.yaml"
+    file.write_text(
+        "intervall_seconds: 1\ncheckpoint_seconds: 1m\nlisten: nowhere\nrun_id: a\nrun_id: b\nseal: maybe\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_settings({"precision": "bf17"}, {"FLOPSD_INTERVAL": "0"}, str(file))
+    assert caught.value.problems == (
+        f"{file}: line 5: run_id is given twice, first on line 4",
+        f"{file}: intervall_seconds: unknown setting; did you mean interval_seconds?",
+        f"file {file}: checkpoint_seconds: '1m': expected a number of seconds, without a unit",
+        f"file {file}: listen: 'nowhere': expected HOST:PORT, such as 127.0.0.1:10188 or [::1]:10188",
+        f"file {file}: seal: 'maybe': expected true or false",
+        "environment: FLOPSD_INTERVAL: '0': expected between 0.1 and 60 seconds",
+        "command line: --precision: 'bf17': 'bf17' is not a number format; known: bf16, fp16, tf32, fp8, fp6, fp4, fp64, int8",
+    )
+
+
+def test_a_misspelt_variable_is_named() -> None:
+    with pytest.raises(ConfigError, match="FLOPSD_INTERVALL is not a setting; did you mean FLOPSD_INTERVAL?"):
+        load_settings({}, {"FLOPSD_INTERVALL": "1"})
+
+
+@pytest.mark.parametrize("text", ["[1, 2", "- a\n- b\n", "just text", "a: *nowhere", "\x00"])
+def test_bad_yaml_is_a_config_error(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "flopsd.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=str(file)):
+        load_settings({}, {}, str(file))
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_make_anything_but_settings_or_a_config_error(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    file = tmp_path_factory.mktemp("yaml") / "flopsd.yaml"
+    file.write_bytes((config_dir() / "flopsd.yaml").read_bytes() + b"\nsources: " + data)
+    try:
+        assert isinstance(load_settings({}, {}, str(file)), Settings)
+    except ConfigError as fault:
+        assert fault.problems
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("run_id: &a [*a]", "an alias names what it is part of"), ("run_id: 2001-99-99", "not YAML"),
+     ("sources: !!bool x", "not YAML"), ("sources: !!timestamp x", "not YAML"),
+     ("precision: {bf16: .inf}", "is not a number"), ("dcgm_url: 'http://['", "expected a URL")],
+)  # fmt: skip
+def test_odd_values_are_told_and_never_a_fault_of_ours(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "flopsd.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, {}, str(file))
+    assert problem in str(caught.value)
+
+
+def test_aliases_of_aliases_cost_no_time() -> None:
+    """Each names the one before ten times: read one by one they would be 10^40."""
+    lines = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 41))]
+    document, problems = read_yaml("\n".join(lines).encode(), "file")
+    assert (len(document), problems) == (41, [])
+
+
+def test_a_folder_of_settings_that_this_user_may_not_enter_stops_no_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(_: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert load_settings({}, {"CONFIGURATION_DIRECTORY": str(tmp_path)}) == Settings()
+    assert "may not enter" in caplog.text
+
+
+def test_precision_may_be_a_mix() -> None:
+    mix = load_settings({"precision": "fp8:0.1,bf16:0.9"}, {}).precision
+    assert mix == Precision((("bf16", 900_000), ("fp8", 100_000)), "config")
+    assert mix.label == "bf16:0.9,fp8:0.1"
+    assert load_settings({"precision": "undeclared"}, {}).precision is None
+    with pytest.raises(ConfigError, match="add up to 1"):
+        load_settings({"precision": "bf16:0.9,fp8:0.2"}, {})
+
+
+def test_listen() -> None:
+    assert parse_listen("127.0.0.1:0") == ("127.0.0.1", 0)
+    assert parse_listen("[::1]:10188") == ("::1", 10188)
+    assert parse_listen(":9") == ("", 9)
+    assert load_settings({"listen": "off"}, {}).listen is None
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        parse_listen("127.0.0.1:70000")
+
+
+def test_every_setting_is_a_key_a_flag_and_a_variable() -> None:
+    assert set(BY_KEY) == set(Settings.__dataclass_fields__)
+    assert len({s.flag for s in SETTINGS}) == len({s.variable for s in SETTINGS}) == len(SETTINGS)
+
+
+def test_the_shipped_file_names_only_settings_that_exist(tmp_path: Path) -> None:
+    """Every commented line of config/flopsd.yaml, taken in, is a good setting."""
+    text = (config_dir() / "flopsd.yaml").read_text()
+    keys = {s.key for s in SETTINGS}
+    active = [line.removeprefix("# ") for line in text.splitlines() if line.removeprefix("# ").split(":")[0] in keys]
+    assert len(active) >= 12
+    file = tmp_path / "flopsd.yaml"
+    file.write_text("\n".join(active))
+    assert load_settings({}, {}, str(file)).precision is not None
+
+
+def test_the_digest_leaves_the_keys_place_out() -> None:
+    assert settings_sha256(Settings(key="a")) == settings_sha256(Settings(key="b"))
+    assert settings_sha256(Settings(interval_seconds=2)) != settings_sha256(Settings())

@@ -1,0 +1,216 @@
+"""Which source reads which device, alone and through the real writer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.journal_codec import DeviceEntry, evidence_record, identified
+from flopsd.core.ledger.statement import figures_of
+from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Reading, Sweep
+from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.journal.journal import Journal
+from flopsd.journal.state_dir import StateDir
+from flopsd.sources.arbitration import Roster
+from flopsd.system.clock import NS_PER_S
+from flopsd.testing import FakeClock
+from tests.support.runs import A100, CONTEXT, H100
+from tests.support.strategies import table
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(list(Evidence)), st.booleans()), max_size=12)
+)
+def test_the_strongest_offer_of_those_that_answer_is_taken(told: list[tuple[str, Evidence, bool]]) -> None:
+    roster, offers, down = Roster(("a", "b")), dict[str, Evidence](), set[str]()
+    for source, evidence, answers in told:
+        if answers:
+            roster.offer(source, [replace(H100, evidence=evidence)])
+            offers[source] = evidence
+            down.discard(source)
+        else:
+            roster.down(source)
+            down.add(source)
+    best = roster.best(H100.uid)
+    assert (best is None) == (not offers)
+    if best is not None:
+        answering = {name for name in offers if name not in down} or set(offers)
+        assert best[0] in answering
+        assert list(Evidence).index(offers[best[0]]) == min(list(Evidence).index(offers[name]) for name in answering)
+
+
+def test_what_a_source_lists_no_more_is_nobodys() -> None:
+    roster = Roster(("nvml",))
+    assert roster.offer("nvml", [H100, A100])
+    assert not roster.offer("nvml", [H100, A100])
+    assert roster.offer("nvml", [H100])
+    assert roster.best(A100.uid) is None
+
+
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_a_gpu_whose_slices_are_read_is_never_beside_them(tmp_path: Path, whole_first: bool) -> None:
+    """An exporter lists the whole GPU, NVML its slices: whichever comes first, the whole has neither work nor ceiling."""
+    whole = replace(A100, evidence=Evidence.UTILIZATION)
+    slices = [replace(whole, uid=f"MIG-{n}", parent=whole.uid, sm_count=42) for n in (1, 2)]
+    clock, state = FakeClock(), StateDir(tmp_path / "state")
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("nvml", "dcgm"))
+    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
+    writer.begin("run", read_history(journal.read()), None)
+
+    def tell(source: str, devices: list[Device]) -> None:
+        now_ns = clock.boottime_ns()
+        readings = tuple(Reading(d.uid, now_ns - NS_PER_S, now_ns, Busy(1000)) for d in devices)
+        writer.take(Message(source, now_ns, tuple(devices), Sweep(readings), opened={"replay": None}))
+
+    for _ in range(5):
+        clock.advance(NS_PER_S)
+        for source, devices in (("dcgm", [whole]), ("nvml", slices))[:: 1 if whole_first else -1]:
+            tell(source, devices)
+    assert writer.close("test")
+    journal.close()
+    state.release()
+    states = {state.device.uid: state for state in writer.snapshot.devices}
+    assert set(states) == {"MIG-1", "MIG-2"} | ({whole.uid} if whole_first else set())
+    if whole_first:  # it was met before its slices were
+        tally = states[whole.uid].tally
+        assert tally.unknown_ns == 0
+        assert tally.gap_ns[GapReason.IN_SLICES] > 3 * NS_PER_S
+        assert tally.busy_sm_cycles <= 1000
+    assert all(states[one.uid].tally.busy_sm_cycles == 5000 for one in slices)
+
+
+@pytest.mark.parametrize("nameless_first", [True, False])
+def test_who_a_device_is_does_not_depend_on_who_lists_it_first(tmp_path: Path, nameless_first: bool) -> None:
+    """An older exporter names no model: what it lists first is unknown until another source says what it is."""
+    nameless = replace(H100, model="unidentified", pci_device_id=None, serial=None, sm_count=None,
+                       sm_clock_max_mhz=None, evidence=Evidence.GAP)  # fmt: skip
+    clock, state = FakeClock(), StateDir(tmp_path / "state")
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("nvml", "dcgm"))
+    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
+    writer.begin("run", read_history(journal.read()), None)
+    told: dict[str, tuple[Device, Active | Gap]] = {
+        "dcgm": (nameless, Gap(GapReason.UNKNOWN_DEVICE)),
+        "nvml": (H100, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**11})),
+    }
+    for _ in range(30):
+        clock.advance(NS_PER_S)
+        now_ns = clock.boottime_ns()
+        for source in sorted(told, reverse=not nameless_first):
+            device, work = told[source]
+            reading = Reading(device.uid, now_ns - NS_PER_S, now_ns, work)
+            writer.take(Message(source, now_ns, (device,), Sweep((reading,))))
+    assert writer.close("test")
+    (shown,) = writer.snapshot.devices
+    assert shown.device.serial == H100.serial
+    assert shown.tally.observed_ns == {Evidence.ACTIVITY: (30 - nameless_first) * NS_PER_S}
+    figures = writer.snapshot.figures()
+    assert figures.high_flop is not None  # a second without a name is bounded by what the device is known to be
+    history = read_history(journal.read())
+    assert figures_of(history, table()) == figures
+    (entry,) = history.incarnations[0].devices.values()
+    assert entry == DeviceEntry(shown.device, "nvml", "h100-sxm5-80gb", shown.tally.begin_ns)
+    journal.close()
+    state.release()
+
+
+def test_a_device_is_not_identified_twice() -> None:
+    entry = DeviceEntry(replace(H100, model="unidentified"), "nvml", None, 0)
+    known = replace(entry, device=H100, part_id="h100-sxm5-80gb")
+    record = evidence_record(1, 0, 5, known, identified=True)
+    assert identified(entry, record["identity"]) == known
+    with pytest.raises(ValueError, match="GPU-h is identified twice"):
+        identified(known, record["identity"])
+
+
+def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(tmp_path: Path) -> None:
+    clock, state = FakeClock(), StateDir(tmp_path / "state")
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("nvml", "dcgm"))
+    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
+    writer.begin("run", read_history(journal.read()), None)
+    for evidence, work in ((Evidence.ACTIVITY, Gap(GapReason.STALE)), (Evidence.UTILIZATION, Busy(10))):
+        clock.advance(NS_PER_S)
+        now_ns = clock.boottime_ns()
+        reading = Reading(A100.uid, now_ns - NS_PER_S, now_ns, work)
+        source = "dcgm" if evidence is Evidence.ACTIVITY else "nvml"
+        device = replace(A100, evidence=evidence)
+        writer.take(Message(source, now_ns, (device,), Sweep((reading,)), opened={"replay": None}))
+    (shown,) = writer.snapshot.devices
+    assert shown.source == "dcgm"
+    assert shown.tally.busy_sm_cycles == 0
+    assert shown.tally.gap_ns == {GapReason.STALE: NS_PER_S}
+    journal.close()
+    state.release()
+
+
+def test_an_older_energy_value_of_another_source_is_not_counted_again(tmp_path: Path) -> None:
+    """NVML bounds it at 1000 and 1700 mJ, an exporter measures it from a page that still says 1100, and dies."""
+    clock, state = FakeClock(), StateDir(tmp_path / "state")
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("nvml", "dcgm"))
+    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
+    writer.begin("run", read_history(journal.read()), None)
+    better = replace(A100, evidence=Evidence.ACTIVITY)
+
+    def tell(source: str, device: Device, energy_mj: int) -> None:
+        clock.advance(NS_PER_S)
+        now_ns = clock.boottime_ns()
+        work: Active | Busy = Busy(10) if source == "nvml" else Active(Evidence.ACTIVITY, {Pipe.FP32: 5})
+        reading = Reading(device.uid, now_ns - NS_PER_S, now_ns, work, {"energy_mj": energy_mj})
+        writer.take(Message(source, now_ns, (device,), Sweep((reading,))))
+
+    tell("nvml", A100, 1000)
+    tell("nvml", A100, 1700)
+    tell("dcgm", better, 1100)
+    writer.take(Message("dcgm", clock.boottime_ns(), fault="no answer"))
+    tell("nvml", A100, 3100)
+    (shown,) = writer.snapshot.devices
+    assert shown.tally.energy_mj == 2100
+    tell("nvml", A100, 100)  # its own value that falls is a driver's reload, as ever
+    tell("nvml", A100, 150)
+    assert writer.snapshot.devices[0].tally.energy_mj == 2150
+    journal.close()
+    state.release()
+
+
+def test_readings_that_waited_behind_a_slow_disk_are_all_counted(tmp_path: Path) -> None:
+    """They were read in time: what is late is only that somebody takes them in."""
+    clock, state = FakeClock(), StateDir(tmp_path / "state")
+    state.acquire()
+    journal = Journal(state)
+    journal.recover("aside")
+    settings = WriterSettings(NS_PER_S, 3600 * NS_PER_S, "0" * 64, None, ("nvml",))
+    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
+    writer.begin("run", read_history(journal.read()), None)
+    begin_ns = clock.boottime_ns()
+    waiting = []
+    for number in range(10):
+        until_ns = begin_ns + (number + 1) * NS_PER_S
+        reading = Reading(H100.uid, until_ns - NS_PER_S, until_ns, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1000}))
+        waiting.append(
+            Message("nvml", until_ns, (H100,), Sweep((reading,)), opened={"replay": None} if not number else None)
+        )
+    clock.advance(10 * NS_PER_S)
+    for message in waiting:
+        writer.take(message)
+    (device,) = writer.snapshot.devices
+    assert device.tally.active_sm_cycles == {(Evidence.ACTIVITY, Pipe.TENSOR_HMMA): 10_000}
+    assert not device.tally.gap_ns
+    journal.close()
+    state.release()

@@ -1,0 +1,119 @@
+"""Which devices the environment and the settings name, by the examples of the vendors' documents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+
+from flopsd.core.model import Device
+from flopsd.errors import OwnershipError
+from flopsd.sources.ownership.device_names import NamedRule, find
+from flopsd.sources.ownership.visible_devices import VisibleRule, cuda_visible
+from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Told
+
+A, B, C, D = (device.uid for device in GPUS)
+MIGS = [part.uid for part in SLICES]
+
+
+def visible(environment: Mapping[str, str], devices: tuple[Device, ...] = GPUS, cores: int | None = None) -> list[str]:
+    verdicts = VisibleRule(environment, Told(), cores).judge(devices).verdicts
+    assert verdicts.keys() == {device.uid for device in devices}
+    return [uid for uid, verdict in verdicts.items() if verdict.mine]
+
+
+def cuda(text: str, devices: tuple[Device, ...] = GPUS) -> list[str]:
+    return [device.uid for device in cuda_visible(text, devices, Told())]
+
+
+def test_the_examples_of_the_cuda_programming_guide() -> None:
+    assert cuda("2,1") == [C, B]
+    assert cuda("0,2,-1,1") == [A, C]
+    assert cuda("GPU-8932f937") == [A]
+    assert cuda("MIG-GPU-8932f937-d72c-4106-c12f-20bd9faed9f6/2/0", (*GPUS, *SLICES)) == [MIGS[1]]
+
+
+def test_slices_by_uuid_and_by_their_gpu() -> None:
+    assert cuda(f"{MIGS[2]},{MIGS[0]}", SLICES) == [MIGS[2], MIGS[0]]
+    assert cuda("GPU-8932f937", SLICES) == MIGS  # the GPU itself is not listed, only its slices are
+    assert cuda("0", (*GPUS, *SLICES)) == [A, *MIGS]
+    assert cuda("0", SLICES) == []  # which index the slices' GPU has is not known
+    told = Told(indices={A: 0})
+    assert [device.uid for device in cuda_visible("0", SLICES, told)] == MIGS
+    assert cuda("MIG-GPU-8932f937/9/0", (*GPUS, *SLICES)) == []
+
+
+def test_gke_names() -> None:
+    devices = (*GPUS, *SLICES)
+    assert [device.uid for device in find("nvidia2", devices, Told())] == [C]
+    assert [device.uid for device in find("nvidia0/gi5", devices, Told())] == [MIGS[2]]
+    assert find("nvidia1/gi5", devices, Told()) == []
+
+
+def test_visible_without_any_variable_is_all() -> None:
+    assert visible({}) == [A, B, C, D]
+    assert VisibleRule({}, Told()).words == "all: no variable hides any"
+
+
+def test_the_container_runtime_counts_only_by_uuid() -> None:
+    assert visible({"NVIDIA_VISIBLE_DEVICES": f"{C},{D}"}) == [C, D]
+    for text in ("all", "0", "none", "void", "", "/var/run/nvidia-container-devices", f"{C},1"):
+        assert visible({"NVIDIA_VISIBLE_DEVICES": text}) == [A, B, C, D]
+    assert visible({"NVIDIA_VISIBLE_DEVICES": f"{C},{D}", "CUDA_VISIBLE_DEVICES": "0,3"}) == [D]
+
+
+def test_indices_of_unlike_gpus_need_a_known_order() -> None:
+    mixed = (GPUS[0], replace(GPUS[1], model="NVIDIA T4"))
+    with pytest.raises(OwnershipError, match="in CUDA's order") as caught:
+        visible({"CUDA_VISIBLE_DEVICES": "0"}, mixed)
+    assert "CUDA_DEVICE_ORDER=PCI_BUS_ID" in caught.value.hint
+    assert visible({"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, mixed) == [A]
+    assert visible({"CUDA_VISIBLE_DEVICES": "GPU-8932f9aa"}, mixed) == [B]
+
+
+def test_a_lost_gpu_may_be_the_one_that_is_named() -> None:
+    devices = (*GPUS[:3], LOST)
+    verdicts = VisibleRule({"CUDA_VISIBLE_DEVICES": f"{D},{B}"}, Told()).judge(devices).verdicts
+    assert [verdict.mine for verdict in verdicts.values()] == [False, True, False, None]
+    named = NamedRule((D, B), Told()).judge(devices)
+    assert [verdict.mine for verdict in named.verdicts.values()] == [False, True, False, None]
+    assert named.unmatched == (D,)
+    assert NamedRule((B,), Told()).judge(devices).verdicts[LOST.uid].mine is False
+    assert NamedRule(("3",), Told()).judge(devices).verdicts[LOST.uid].mine is True
+
+
+def test_neuron_cores_make_their_chips_visible() -> None:
+    devices = (*CHIPS, GPUS[0])
+    verdicts = VisibleRule({"NEURON_RT_VISIBLE_CORES": "0-3,5"}, Told(), 4).judge(devices).verdicts
+    assert [verdicts[chip.uid].mine for chip in CHIPS] == [True, True, False, False]
+    assert verdicts[CHIPS[0].uid].shared is None
+    assert verdicts[CHIPS[1].uid].shared == "other cores of this chip are not this job's"
+    assert verdicts[A].mine is True
+
+
+@pytest.mark.parametrize(
+    ("environment", "cores", "mine"),
+    [
+        ({}, None, True),
+        ({"NEURON_RT_NUM_CORES": "0"}, None, True),
+        ({"NEURON_RT_NUM_CORES": "16"}, 4, True),
+        ({"NEURON_RT_NUM_CORES": "8"}, 4, None),  # any eight of sixteen
+        ({"NEURON_RT_VISIBLE_CORES": "0"}, None, None),
+    ],
+)
+def test_neuron_chips_are_not_guessed(environment: Mapping[str, str], cores: int | None, mine: bool | None) -> None:
+    verdicts = VisibleRule(environment, Told(), cores).judge(CHIPS).verdicts
+    assert {verdict.mine for verdict in verdicts.values()} == {mine}
+    assert all(bool(verdict.why) is (mine is None) for verdict in verdicts.values())
+
+
+def test_a_vendor_without_a_variable_is_not_guessed() -> None:
+    other = replace(GPUS[0], uid="0x1", vendor="other")
+    assert VisibleRule({}, Told()).judge([other]).verdicts["0x1"].mine is None
+
+
+def test_named_devices_that_are_not_here_are_told() -> None:
+    judgement = NamedRule(("2", "GPU-00", "7"), Told()).judge(GPUS)
+    assert [uid for uid, verdict in judgement.verdicts.items() if verdict.mine] == [C]
+    assert judgement.unmatched == ("GPU-00", "7")

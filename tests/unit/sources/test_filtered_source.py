@@ -1,0 +1,280 @@
+"""A wrapped source, with a job-mapping folder as what tells whose a device is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.core.meter import advance
+from flopsd.core.model import (
+    Device,
+    Evidence,
+    Gap,
+    GapReason,
+    Growth,
+    Limits,
+    Pipe,
+    Reading,
+    Tally,
+    Totals,
+)
+from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.settings.device_selection import parse_devices
+from flopsd.sources.ownership.dcgm_job_mapping import JobRule
+from flopsd.sources.ownership.device_names import NamedRule
+from flopsd.sources.ownership.filtered_source import OwnedSource
+from flopsd.sources.ownership.open import Job, own
+from flopsd.sources.ownership.rule import AllRule, Rule
+from flopsd.system.clock import NS_PER_S
+from flopsd.testing import FakeClock
+from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Scripted, Told
+
+PATIENCE_SECONDS = 30.0  # for a thread of our own to answer; nothing waits that long
+A, B, C, D = (device.uid for device in GPUS)
+
+
+class Node:
+    """A node with four GPUs, and the folder in which its scheduler notes the jobs of each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.clock = folder / "jobs", FakeClock()
+        self.folder.mkdir()
+        self.source = Scripted(self.clock)
+
+    def note(self, **jobs: str) -> None:
+        for name, text in jobs.items():
+            (self.folder / name.removeprefix("gpu").replace("_", ".")).write_text(text)
+
+    def open(self, rule: Rule | None = None, grace_seconds: float = PATIENCE_SECONDS) -> OwnedSource:
+        rule = rule if rule is not None else JobRule(self.folder, "4711", Told())
+        return OwnedSource(self.source, rule, self.clock, grace_seconds=grace_seconds)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+def uids(source: OwnedSource) -> list[str]:
+    return [device.uid for device in source.devices()]
+
+
+def later(node: Node, source: OwnedSource, seconds: int = 10) -> list[str]:
+    """What is read `seconds` later, which are the devices that are listed."""
+    node.clock.advance(seconds * NS_PER_S)
+    read = [reading.device for reading in source.read().readings]
+    assert read == uids(source)
+    return read
+
+
+def test_only_the_jobs_devices_are_listed_and_read(node: Node) -> None:
+    node.note(gpu0="4710\n", gpu1="4711\n", gpu2=" 4711 \n4712\n\n4713\n", gpu3="")
+    source = node.open()
+    assert later(node, source, 1) == [B, C]
+    assert [device.shared for device in source.devices()] == [None, "2 other jobs"]
+    told = source.describe()
+    assert told["devices"] == f"the devices of job 4711 by the mapping files in {node.folder}: 2 of 4"
+    assert told["replay"] is None
+
+
+def test_devices_come_and_go_with_the_job(node: Node) -> None:
+    node.note(gpu0="4711")
+    source = node.open()
+    node.note(gpu0="4712", gpu3="4711")
+    assert later(node, source, 9) == [A]  # not asked again yet
+    assert later(node, source, 1) == [D]
+    node.note(gpu0="4711\n4712", gpu3="4711")
+    assert later(node, source) == [A, D]
+    assert source.devices()[0].shared == "1 other job"
+
+
+def test_the_last_selection_is_kept_and_says_so_when_nobody_tells_any_more(node: Node, tmp_path: Path) -> None:
+    node.note(gpu2="4711")
+    source = node.open()
+    shutil.move(node.folder, tmp_path / "gone")
+    assert later(node, source) == [C]
+    (device,) = source.devices()
+    assert "whose the devices are is not told any more" in device.evidence_reason
+    assert "No such file or directory" in device.evidence_reason
+    assert "the last known selection is kept" in str(source.describe()["devices"])
+    shutil.move(tmp_path / "gone", node.folder)
+    node.note(gpu1="4711")
+    assert later(node, source) == [B, C]
+    assert {device.evidence_reason for device in source.devices()} == {""}
+
+
+def test_nothing_is_guessed_at_the_start(node: Node) -> None:
+    shutil.rmtree(node.folder)
+    with pytest.raises(SourceUnavailableError, match="No such file or directory") as caught:
+        node.open()
+    assert "prolog" in caught.value.hint
+    assert node.source.closed
+
+
+def test_a_file_server_that_hangs_holds_up_no_reading(node: Node) -> None:
+    node.note(gpu1="4711")
+    source = node.open(grace_seconds=0.0)
+    os.mkfifo(node.folder / "0")  # to open it waits for a writer, as a dead file server does
+    try:
+        for _ in range(9):
+            assert later(node, source, 5) == [B]
+        assert "no answer within 10 s" in source.devices()[0].evidence_reason
+    finally:
+        (node.folder / "0").open("w").close()
+
+
+def test_a_file_that_cannot_be_read_leaves_its_device_as_it_was(node: Node) -> None:
+    node.note(gpu0="4711", gpu1="4711")
+    source = node.open()
+    for name in ("0", "2"):
+        (node.folder / name).unlink(missing_ok=True)
+        (node.folder / name).symlink_to(node.folder / "nowhere")
+    assert later(node, source) == [A, B]
+    told = {device.uid: device.evidence_reason for device in source.devices()}
+    assert told == {A: f"{node.folder}/0 cannot be read: No such file or directory", B: ""}
+
+
+def test_a_device_of_which_it_cannot_be_told_is_shown_and_says_so(node: Node) -> None:
+    node.source.listed = (*GPUS[:3], LOST)
+    source = node.open(NamedRule((B, D), Told()))
+    assert uids(source) == [B, LOST.uid]
+    lost = source.devices()[1]
+    assert lost.shared == "it is not known whether this device is this job's"
+    assert lost.evidence_reason == f"it cannot be identified, and may be {D}"
+    assert source.describe()["devices"] == f"the devices named in the settings ({B}, {D}): 2 of 4; not found here: {D}"
+    node.source.listed = GPUS
+    assert later(node, source, 1) == [B, D]  # the moment that it is identified
+    assert {device.shared for device in source.devices()} == {None}
+
+
+def test_only_devices_that_no_rule_can_tell_of_are_an_error(node: Node) -> None:
+    node.source.listed = CHIPS
+    with pytest.raises(SourceUnavailableError, match="name NVIDIA GPUs only") as caught:
+        node.open()
+    assert "another rule" in caught.value.hint
+    assert not caught.value.absent
+
+
+def test_settings_that_select_nothing_are_an_error_that_names_what_is_here(node: Node) -> None:
+    with pytest.raises(SourceUnavailableError, match="has none of the devices named") as caught:
+        node.open(NamedRule(("9",), Told()))
+    assert B in caught.value.hint
+    assert caught.value.absent
+    with pytest.raises(SourceUnavailableError, match="CUDA_VISIBLE_DEVICES= leave visible"):
+        own(node.source, parse_devices("visible"), Job({"CUDA_VISIBLE_DEVICES": ""}), node.clock, Told())
+
+
+def test_a_job_without_devices_yet_is_waited_for(node: Node) -> None:
+    source = node.open()
+    assert later(node, source, 1) == []
+    node.note(gpu0="4711")
+    assert later(node, source) == [A]
+
+
+def test_slices_by_gpu_and_gpu_instance(node: Node) -> None:
+    node.source.listed = (*GPUS, *SLICES)
+    node.note(gpu0_2="4711", gpu0_5="4712")
+    source = node.open()
+    assert uids(source) == [SLICES[1].uid]
+    node.note(gpu0="4711")
+    assert later(node, source) == [A, *(part.uid for part in SLICES)]
+    assert {device.uid: device.shared for device in source.devices()}[SLICES[2].uid] == "1 other job"
+
+
+def test_a_mapping_that_names_no_device_here_is_told(node: Node) -> None:
+    node.note(gpu0="4711", gpu9="4711", gpu8="4712")
+    assert str(node.open().describe()["devices"]).endswith("1 of 4; not found here: 9")
+
+
+def test_what_the_source_itself_says_is_kept(node: Node) -> None:
+    node.source.listed = (replace(GPUS[0], shared="MPS", evidence_reason="no GPM"), *GPUS[1:])
+    node.note(gpu0="4711\n1")
+    (device,) = node.open().devices()
+    assert (device.shared, device.evidence_reason) == ("MPS; 1 other job", "no GPM")
+
+
+def grown(node: Node, device: Device, cycles: int) -> Reading:
+    totals = Totals("boot", cycles, {Pipe.FP32: cycles})
+    return Reading(device.uid, 0, node.clock.boottime_ns(), Growth(), {"energy_mj": cycles}, totals)
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_what_others_did_meanwhile_is_not_this_jobs(node: Node, away: bool) -> None:
+    """Counters that run on are read while the device is another's too: that growth is nobody's here."""
+    node.source.listed = GPUS[:1]
+    node.note(gpu0="4711")
+    source = node.open()
+    tally = Tally(node.clock.boottime_ns(), node.clock.boottime_ns())
+    cycles, mine = 5000, 0
+    for second in range(1, 61):
+        if second == 20 and away:
+            node.note(gpu0="4712")
+        if second == 40:
+            node.note(gpu0="4711")
+        node.clock.advance(NS_PER_S)
+        cycles += 1000
+        node.source.template = grown(node, GPUS[0], cycles)
+        for reading in source.read().readings:
+            tally = advance(tally, reading, Limits(1, 1))
+            mine += 1
+    counted = tally.active_sm_cycles[(Evidence.CYCLES, Pipe.FP32)]
+    if away:
+        assert mine == 40
+        assert counted == tally.energy_mj == 1000 * 38  # each beginning is a reading that counts nothing yet
+        assert tally.gap_ns == {GapReason.DEVICE_MISSING: 22 * NS_PER_S}
+        assert tally.energy_ns == 38 * NS_PER_S  # and none of the 20 seconds in which it was another's
+    else:
+        assert counted == tally.energy_mj == 1000 * 59
+    assert tally.span_ns == 60 * NS_PER_S
+
+
+def test_a_rule_that_lasts_recovers_the_time_while_the_daemon_was_down(node: Node) -> None:
+    node.source.template = grown(node, GPUS[0], 7)
+    for rule, work in ((AllRule(), Growth()), (JobRule(node.folder, "4711", Told()), Gap(GapReason.DEVICE_MISSING))):
+        node.note(gpu0="4711")
+        assert node.open(rule).read().readings[0].work == work
+
+
+@pytest.mark.parametrize(
+    ("setting", "environment", "why", "hint"),
+    [
+        ("job:1", {}, "no folder of job mappings", "DCGM_HPC_JOB_MAPPING_DIR"),
+        ("job", {"DCGM_HPC_JOB_MAPPING_DIR": "/nowhere"}, "has no id here", "job:ID"),
+        ("processes", {}, "first process is not known", "flopsd exec"),
+    ],
+)
+def test_what_a_rule_lacks_is_named(node: Node, setting: str, environment: dict[str, str], why: str, hint: str) -> None:
+    with pytest.raises(SourceUnavailableError, match=why) as caught:
+        own(node.source, parse_devices(setting), Job(environment), node.clock, Told())
+    assert hint in caught.value.hint
+    assert node.source.closed
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda folder: Job({"DCGM_HPC_JOB_MAPPING_DIR": str(folder), "SLURM_JOB_ID": "4711"}, "slurm-4711"),
+        lambda folder: Job({"DCGM_HPC_JOB_MAPPING_DIR": str(folder)}, "4711"),
+    ],
+)
+def test_the_job_is_the_schedulers_or_the_platforms(node: Node, make: Callable[[Path], Job]) -> None:
+    node.note(gpu3="4711")
+    assert uids(own(node.source, parse_devices("job"), make(node.folder), node.clock, Told())) == [D]
+
+
+@pytest.mark.parametrize("listed", [lambda: None, lambda: 1 / 0, lambda: (1 / 0 for _ in "x"), lambda: ["GPU-0"]])
+def test_a_source_whose_devices_cannot_be_listed_is_a_source_that_failed(
+    node: Node, monkeypatch: pytest.MonkeyPatch, listed: Callable[[], Any]
+) -> None:
+    closed: list[bool] = []
+    monkeypatch.setattr(node.source, "devices", listed)
+    monkeypatch.setattr(node.source, "close", lambda: closed.append(True))
+    with pytest.raises(SourceError, match="^source 'scripted'"):
+        node.open(AllRule())
+    assert closed

@@ -1,0 +1,345 @@
+"""What a source may hand over: everything else is refused by name, and is an outage of that source only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.attestation.seal import seal_journal
+from flopsd.attestation.signing.keys import ensure_key
+from flopsd.core.ledger.history import read_history
+from flopsd.core.model import (
+    Active,
+    Busy,
+    Counted,
+    Evidence,
+    Gap,
+    GapReason,
+    Gauges,
+    Growth,
+    Pipe,
+    Reading,
+    Sweep,
+    Totals,
+)
+from flopsd.daemon.loop import Daemon
+from flopsd.daemon.source_tracker import Message
+from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.errors import SourceError
+from flopsd.journal.journal import Journal, read_journal
+from flopsd.journal.state_dir import StateDir
+from flopsd.sources import Source, devices_of, read_source
+from flopsd.sources.validate import AHEAD_NS, MOST, check_devices, check_facts, check_sweep
+from flopsd.system.clock import NS_PER_S, SystemClock
+from flopsd.testing import FakeClock, ScriptedSource
+from tests.support.runs import CONTEXT, H100
+from tests.support.strategies import table
+
+NOW = 1000 * NS_PER_S
+NAN, HALF = float("nan"), "\ud800"
+CYCLES = {Pipe.TENSOR_HMMA: 1}
+TOTALS = Totals("boot", 2, CYCLES)
+READING = Reading(H100.uid, NOW - NS_PER_S, NOW, Active(Evidence.ACTIVITY, CYCLES), {"energy_mj": 5}, TOTALS)
+ACME = replace(H100, uid="ACME-1", index=7)
+
+
+def read(**changed: Any) -> Sweep:
+    return Sweep((replace(READING, **changed),))
+
+
+def did(work: Any) -> Sweep:
+    return read(work=work)
+
+
+def active(**changed: Any) -> Sweep:
+    return did(Active(**{"evidence": Evidence.ACTIVITY, "sm_cycles": CYCLES, **changed}))
+
+
+def shows(*ratios: Any) -> Sweep:
+    return Sweep((READING,), {H100.uid: Gauges(*ratios)})
+
+
+SWEEPS: list[tuple[str, Any]] = [
+    ("not a Sweep", None),
+    ("readings is None", Sweep(None)),  # type: ignore[arg-type]
+    ("holds None, which is no Reading", Sweep((None,))),  # type: ignore[arg-type]
+    ("the sweep: gauges is None", Sweep((READING,), None)),  # type: ignore[arg-type]
+    ("GPU-h: gauges is None", Sweep((), {H100.uid: None})),  # type: ignore[dict-item]
+    ("gauges is 7", Sweep((), {7: Gauges()})),  # type: ignore[dict-item]
+    ("patience_ns is 'x'", Sweep((), patience_ns="x")),  # type: ignore[arg-type]
+    ("patience_ns is -1", Sweep((), patience_ns=-1)),
+    ("not_ours is None", Sweep((), not_ours=None)),  # type: ignore[arg-type]
+    ("not_ours is", Sweep((), not_ours=frozenset({7}))),  # type: ignore[arg-type]
+    ("renamed is", Sweep((), renamed=["GPU-a"])),  # type: ignore[arg-type]
+    ("which is no Device", Sweep((), renamed={"GPU-a": "GPU-b"})),  # type: ignore[dict-item]
+    ("device is 7", read(device=7)),
+    ("begin_ns is -1", read(begin_ns=-1)),
+    ("begin_ns is 1000.0", read(begin_ns=1e3)),
+    ("end_ns is", read(end_ns=float(NOW))),
+    ("end_ns is", read(end_ns=True)),
+    ("above its begin_ns", read(begin_ns=NOW)),
+    ("above its begin_ns", read(begin_ns=NOW, end_ns=NOW - 1)),
+    ("not in the future", read(end_ns=NOW + AHEAD_NS + 1)),
+    ("not in the future", read(end_ns=NOW + 3600 * NS_PER_S)),
+    ("expected Active, Growth", did(None)),
+    ("work.reason is 'oops'", did(Gap("oops"))),  # type: ignore[arg-type]
+    ("work.sm_cycles is -1", did(Busy(-1))),
+    ("work.flop is", did(Counted(10**40))),
+    ("work.flop is 1000.0", did(Counted(1e3))),  # type: ignore[arg-type]
+    ("work.unread is", did(Growth(("warp",)))),  # type: ignore[arg-type]
+    ("work.evidence is <Evidence.GAP", active(evidence=Evidence.GAP)),
+    ("work.evidence is 'guess'", active(evidence="guess")),
+    ("work.sm_cycles is None", active(sm_cycles=None)),
+    ("work.sm_cycles is 'tensor_hmma', expected by Pipe", active(sm_cycles={"tensor_hmma": 5})),
+    (r"work.sm_cycles\[fp32\] is 1.5", active(sm_cycles={Pipe.FP32: 1.5})),
+    (r"work.sm_cycles\[fp32\] is nan", active(sm_cycles={Pipe.FP32: NAN})),
+    (r"work.sm_cycles\[fp32\] is -1", active(sm_cycles={Pipe.FP32: -1})),
+    (r"work.sm_cycles\[fp32\] is True", active(sm_cycles={Pipe.FP32: True})),
+    (r"work.doubt_sm_cycles\[fp32\] is -1", active(doubt_sm_cycles={Pipe.FP32: -1})),
+    ("work.unread is None", active(unread=None)),
+    ("work.doubt_sm_cycles is None", active(doubt_sm_cycles=None)),
+    ("counters is None", read(counters=None)),
+    ("counters is 5", read(counters=5)),
+    ("counters is 7", read(counters={7: 1})),
+    ("counters is", read(counters={HALF: 1})),
+    (r"counters\['energy_mj'\] is -5", read(counters={"energy_mj": -5})),
+    (r"counters\['energy_mj'\] is 1.5", read(counters={"energy_mj": 1.5})),
+    (r"counters\['energy_mj'\] is nan", read(counters={"energy_mj": NAN})),
+    (r"counters\['energy_mj'\] is a int", read(counters={"energy_mj": 10**5000})),
+    ("totals is 5", read(totals=5)),
+    ("totals.origin is ''", read(totals=replace(TOTALS, origin=""))),
+    ("totals.origin is", read(totals=replace(TOTALS, origin=HALF))),
+    ("totals.elapsed_sm_cycles is -1", read(totals=replace(TOTALS, elapsed_sm_cycles=-1))),
+    (r"totals.sm_cycles\[tensor\] is -1", read(totals=replace(TOTALS, sm_cycles={Pipe.TENSOR: -1}))),
+    ("pipe_activity_ratio is None", shows(None)),
+    ("pipe_activity_ratio is 'x'", shows({"x": 0.5})),
+    (r"pipe_activity_ratio\[fp32\] is nan", shows({Pipe.FP32: NAN})),
+    ("utilization_ratio is inf", shows({}, float("inf"))),
+    ("sm_clock_mhz is 'x'", shows({}, None, "x")),
+]
+
+
+@pytest.mark.parametrize(("words", "sweep"), SWEEPS)
+def test_a_sweep_that_is_none_is_refused_by_device_and_field(words: str, sweep: Any) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_sweep(sweep, NOW)
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        Sweep(()),
+        Sweep([READING], patience_ns=NS_PER_S, not_ours=frozenset({"GPU-z"})),  # type: ignore[arg-type]
+        read(end_ns=NOW + AHEAD_NS),
+        did(Gap(GapReason.STARTING)),
+        did(Growth((Pipe.FP16,))),
+        did(Busy(0)),
+        did(Counted(MOST)),
+        active(evidence=Evidence.CYCLES, doubt_sm_cycles={Pipe.TENSOR_HMMA: 0}, unread=(Pipe.FP16,)),
+        read(counters={}, totals=None),
+        shows({Pipe.FP32: 1, Pipe.FP16: 0.0}, 0.5, 1980),
+    ],
+)
+def test_a_sound_sweep_passes(sweep: Sweep) -> None:
+    check_sweep(sweep, NOW)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("uid", value) for value in (None, "", 7, HALF)),
+        *(("vendor", value) for value in (None, 7, HALF)),
+        ("model", None),
+        ("model", "x" * 10_001),
+        *(("index", value) for value in (-1, 1.0, True, None, 2**33)),
+        *(("sm_count", value) for value in (132.0, 0, -1, "132", 2**33)),  # 0 would be a ceiling of nothing
+        *(("sm_clock_max_mhz", value) for value in (-1, 0, NAN)),
+        ("pci_device_id", -1),
+        *(("serial", value) for value in (165, HALF)),
+        ("parent", 0),
+        ("driver", b"595"),
+        ("shared", ["pod"]),
+        *(("evidence", value) for value in ("cycles", None)),
+        ("evidence_reason", None),
+        ("evidence_fix", HALF),
+    ],
+)
+def test_a_device_that_the_journal_cannot_hold_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f": {field} is "):
+        check_devices((ACME, replace(H100, **{field: value})))
+
+
+@pytest.mark.parametrize(
+    ("words", "devices"), [("'GPU', which is no Device", ("GPU",)), ("two devices of one uid", (H100, H100))]
+)
+def test_a_list_of_devices_that_is_none_is_refused(words: str, devices: Sequence[Any]) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_devices(devices)
+
+
+class Silent:
+    def __repr__(self) -> str:
+        raise RuntimeError("nothing to see")
+
+
+@pytest.mark.parametrize(
+    ("words", "facts"),
+    [
+        ("not a mapping", ["replay"]),
+        ("not a mapping", None),
+        (r"\['x'\] is a Silent", {"x": Silent()}),
+        (r"\['x'\] is 1.5", {"x": 1.5}),
+        (r"\['x'\] is nan", {"x": NAN}),
+        (r"\['x'\] is True", {"x": True}),
+        (r"\['x'\] is b'ab'", {"x": b"ab"}),
+        (r"\['x'\] is '\\ud800'", {"x": HALF}),
+        (r"\['x'\] is a int", {"x": 10**5000}),
+        (r"\['x'\]\[0\]\['y'\] is -1", {"x": [{"y": -(10**41)}]}),
+        ("has the key 7", {7: "x"}),
+        ("has the key", {HALF: "x"}),
+        (r"\['replay'\] is 'yes'", {"replay": "yes"}),
+        ("more than 262144 bytes", {str(n): "x" * 9000 for n in range(40)}),
+    ],
+)
+def test_facts_that_the_ledger_cannot_hold_are_refused(words: str, facts: Any) -> None:
+    with pytest.raises(ValueError, match=words):
+        check_facts(facts)
+
+
+def test_facts_that_hold_themselves_are_refused() -> None:
+    facts: dict[str, Any] = {}
+    facts["x"] = facts
+    with pytest.raises(ValueError, match="nested too deeply"):
+        check_facts(facts)
+
+
+def test_text_ints_and_nothing_are_facts() -> None:
+    check_facts({"driver": "ü", "n": -3, "replay": {"recording": "r", "versions": [1, ("x", None)]}})
+
+
+def test_what_is_refused_names_the_source() -> None:
+    nothing: Any = None
+    source, clock = ScriptedSource("acme", [replace(ACME, index=-1)], lambda: Sweep((nothing,))), FakeClock()
+    for call in (lambda: read_source(source, clock), lambda: devices_of(source)):
+        with pytest.raises(SourceError, match="^source 'acme': ") as caught:
+            call()
+        assert caught.value.hint
+
+
+class Metered:
+    """A daemon over a good source and a bad one, for as long as the good one has readings to give."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock, self.state = SystemClock(), StateDir(folder / "state")
+        self.state.acquire()
+        self.journal = Journal(self.state)
+        self.journal.recover("aside")
+        wanted = WriterSettings(NS_PER_S // 20, NS_PER_S // 10, "0" * 64, None, ("good", "bad"))
+        self.writer = Writer(self.journal, table(), wanted, CONTEXT, self.clock, lambda _: None)
+        self.writer.begin("run", read_history(self.journal.read()), None)
+        self.since_ns, self.left = self.clock.boottime_ns(), 8
+
+    def good(self) -> Sweep:
+        self.left -= 1
+        if self.left == 0:
+            self.daemon.stop("enough")
+        begin_ns, self.since_ns = self.since_ns, self.clock.boottime_ns()
+        return Sweep((Reading(H100.uid, begin_ns, self.since_ns, Active(Evidence.ACTIVITY, CYCLES)),))
+
+    def run(self, bad: Callable[[], Source], each_tick: Callable[[], None] = lambda: None) -> None:
+        good = ScriptedSource("good", [H100], self.good)
+        self.daemon = Daemon(self.writer, {"good": lambda: good, "bad": bad}, self.clock, 0.02)
+        assert self.daemon.run(each_tick) == "enough"
+        assert self.writer.close("enough")
+        self.journal.close()
+        self.state.release()
+
+    def check(self, folder: Path) -> None:
+        """The good source lost nothing, and the ledger can be sealed."""
+        state = next(state for state in self.writer.snapshot.devices if state.device.uid == H100.uid)
+        assert state.tally.active_sm_cycles[Evidence.ACTIVITY, Pipe.TENSOR_HMMA] >= 8
+        assert set(state.tally.gap_ns) <= {GapReason.STARTING, GapReason.STOPPING}
+        uri, _ = ensure_key(None, self.state.path)
+        seal_journal(self.state.journal, uri, folder / "out" / "ledger.json", self.clock)
+
+
+class Bad(ScriptedSource):
+    """Sound but for one answer."""
+
+    def __init__(self, bench: Metered, *, sweep: Any = None, devices: Any = (ACME,), facts: Any = None) -> None:
+        super().__init__("bad", devices, lambda: sweep(bench.clock.boottime_ns()) if sweep else Sweep(()))
+        self.facts = facts or {"replay": None}
+
+    def describe(self) -> Mapping[str, Any]:
+        facts: Mapping[str, Any] = self.facts
+        return facts
+
+
+def told(work: Any, ahead_ns: int = 0, **more: Any) -> Callable[[int], Sweep]:
+    return lambda now_ns: Sweep((Reading(ACME.uid, now_ns - 10**7, now_ns + ahead_ns, work, **more),))
+
+
+BAD: list[tuple[str, str, dict[str, Any]]] = [
+    ("a reading of nothing", "no Reading", {"sweep": lambda _: Sweep((None,))}),  # type: ignore[arg-type]
+    ("a gap without a reason", "work.reason", {"sweep": told(Gap("oops"))}),  # type: ignore[arg-type]
+    ("an hour ahead", "in the future", {"sweep": told(Busy(0), 3600 * NS_PER_S)}),
+    ("a negative counter", "energy_mj", {"sweep": told(Busy(0), counters={"energy_mj": -1})}),
+    ("part of a cycle", "work.sm_cycles", {"sweep": told(Busy(1.5))}),  # type: ignore[arg-type]
+    ("no devices", "'NoneType' object is not iterable", {"devices": None}),
+    ("a clock of -1 MHz", "sm_clock_max_mhz", {"devices": (replace(ACME, sm_clock_max_mhz=-1),)}),
+    ("half a character", "describe()", {"facts": {"x": HALF}}),
+]
+
+
+@pytest.mark.parametrize(("words", "changed"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_a_bad_answer_of_one_source_is_an_outage_of_it_alone(
+    tmp_path: Path, words: str, changed: dict[str, Any]
+) -> None:
+    bench = Metered(tmp_path)
+    bench.run(lambda: Bad(bench, **changed))
+    bench.check(tmp_path)
+    state = bench.writer.snapshot.sources["bad"]
+    assert not state.up
+    assert words in state.reason
+    assert set(state.errors) == {"driver_error"}
+
+
+def test_what_the_writer_cannot_fold_in_is_an_outage_of_its_source_and_tells_anew_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Metered(tmp_path)
+    take, refused = bench.writer.take, list[Message]()
+
+    def fails_twice(message: Message) -> None:
+        if message.source == "bad" and message.sweep is not None and len(refused) < 2:
+            refused.append(message)
+            raise ZeroDivisionError("what no check foresaw")
+        take(message)
+
+    monkeypatch.setattr(bench.writer, "take", fails_twice)
+    bench.run(lambda: Bad(bench, sweep=told(Busy(0))))
+    bench.check(tmp_path)
+    assert bench.writer.snapshot.sources["bad"].errors["driver_error"] == 2
+    records = [line.record() for line in read_journal(bench.state.journal)]
+    assert [record["facts"] for record in records if record.get("name") == "bad"] == [{"replay": None}]
+    found = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert found == ["metering goes on without what source 'bad' sent: ZeroDivisionError('what no check foresaw')"]
+
+
+def test_a_view_that_fails_ends_no_metering(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bench = Metered(tmp_path)
+
+    def broken() -> None:
+        raise KeyError("a view")
+
+    with caplog.at_level(logging.ERROR):
+        bench.run(lambda: Bad(bench), broken)
+    bench.check(tmp_path)
+    assert [record.getMessage() for record in caplog.records] == [
+        "metering goes on without what is shown: KeyError('a view')"
+    ]

@@ -1,0 +1,56 @@
+"""Signals that are waited for: none is lost, none comes late, and no lock is taken by who sends one."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from flopsd.system.signals import awaited
+from tests.support.process import PATIENCE_SECONDS
+
+
+def raise_here(number: int) -> None:
+    signal.pthread_kill(threading.get_ident(), number)
+
+
+def test_one_that_came_before_the_wait_is_found_by_it() -> None:
+    with awaited(signal.SIGUSR1, signal.SIGUSR2) as wait:
+        raise_here(signal.SIGUSR2)
+        assert wait(PATIENCE_SECONDS) is signal.SIGUSR2
+        assert wait(0) is None
+        assert wait(-1) is None
+
+
+def test_one_that_comes_during_the_wait_ends_it() -> None:
+    with awaited(signal.SIGUSR1) as wait:
+        waiting = threading.get_ident()
+        sender = threading.Thread(target=lambda: signal.pthread_kill(waiting, signal.SIGUSR1))
+        sender.start()
+        assert wait(PATIENCE_SECONDS) is signal.SIGUSR1
+        sender.join()
+
+
+def test_what_nobody_waited_for_is_dropped_and_the_mask_is_as_it_was() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with awaited(signal.SIGUSR1, signal.SIGUSR2):  # whose default is to end the process
+        raise_here(signal.SIGUSR1)
+        raise_here(signal.SIGUSR2)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
+def test_threads_started_within_leave_the_signals_alone() -> None:
+    seen: list[set[signal.Signals | int]] = []
+    with awaited(signal.SIGUSR1):
+        thread = threading.Thread(target=lambda: seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+        thread.start()
+        thread.join()
+    assert signal.SIGUSR1 in seen[0]
+    assert signal.SIGUSR1 not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_the_mask_comes_back_after_a_fault() -> None:
+    with pytest.raises(ZeroDivisionError), awaited(signal.SIGUSR1):
+        raise ZeroDivisionError
+    assert signal.SIGUSR1 not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

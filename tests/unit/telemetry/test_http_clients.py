@@ -1,0 +1,236 @@
+"""Clients that are slow, silent, many or oversized: a scrape goes on beside them, and none stays for ever.
+
+No time is asserted: that it does not wait for them shows in that they never end by themselves.
+"""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+import flopsd.telemetry.http.server as server_module
+from flopsd.system.clock import Clock, SystemClock
+from flopsd.telemetry.http.access import Access
+from flopsd.telemetry.http.server import (
+    KEEP_SECONDS,
+    MAX_AT_WORK,
+    MAX_CONNECTIONS,
+    TURN_SECONDS,
+    WebServer,
+)
+from flopsd.testing import FakeClock
+from tests.support.certificates import Authority
+from tests.support.process import wait_until
+from tests.support.runs import Run
+
+HEADER_BYTES = 10_000_000
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+class Door:
+    """A server with TLS, and ways to knock at it."""
+
+    def __init__(self, server: WebServer, ca: Path) -> None:
+        self.address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        self.context = ssl.create_default_context(cafile=str(ca))
+
+    def knock(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=30)
+
+    def shake_hands(self) -> ssl.SSLSocket:
+        return self.context.wrap_socket(self.knock(), server_hostname="127.0.0.1")
+
+    def scrape(self) -> int:
+        connection = http.client.HTTPSConnection(*self.address, timeout=30, context=self.context)
+        connection.request("GET", "/metrics")
+        answer = connection.getresponse()
+        assert b"flopsd_run_flop" in answer.read()
+        connection.close()
+        return answer.status
+
+
+@pytest.fixture
+def door(tmp_path: Path, clock: Clock) -> Iterator[Door]:
+    authority = Authority(tmp_path / "tls")
+    authority.server()
+    file = tmp_path / "tls" / "web.yml"
+    file.write_text("tls_server_config: {cert_file: server.crt, key_file: server.key}")
+    run = Run(tmp_path / "state")
+    run.meter(1)
+    server = WebServer("127.0.0.1", 0, lambda: run.writer.snapshot, Access(file), clock)
+    server.start()
+    yield Door(server, authority.ca)
+    server.stop()
+    run.kill()
+
+
+@contextmanager
+def all_of(sockets: list[socket.socket]) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        for one in sockets:
+            stack.enter_context(one)
+        yield sockets
+
+
+def is_closed(sock: socket.socket) -> bool:
+    sock.settimeout(0.001)
+    try:
+        return sock.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def nobody_is_served() -> None:
+    """Before a clock that is stepped by hand ends a turn that real time would not."""
+    wait_until(lambda: not [one for one in threading.enumerate() if one.name == "web-client"], "no turn goes on")
+
+
+def rss_mb() -> float:
+    return float(psutil.Process().memory_info().rss) / 1e6
+
+
+def test_a_hundred_idle_tls_clients_and_a_scrape(door: Door) -> None:
+    """The clock stands still, so nobody's time is over: without room for all of them the scrape would never come."""
+    door.scrape()
+    before = rss_mb()
+    with all_of([door.shake_hands() for _ in range(50)] + [door.knock() for _ in range(50)]) as idle:
+        assert door.scrape() == 200
+        assert not any(is_closed(one) for one in idle)
+        print(
+            f"100 idle TLS clients, half of them before the handshake: RSS {before:.1f} -> {rss_mb():.1f} MB, clients included"
+        )
+
+
+def test_those_over_the_limit_are_closed_the_longest_waiting_first(door: Door) -> None:
+    with all_of([door.knock() for _ in range(MAX_CONNECTIONS + 20)]) as idle:
+        assert door.scrape() == 200
+        wait_until(lambda: sum(map(is_closed, idle)) >= 20, "20 are closed")
+        closed = [is_closed(one) for one in idle]
+        assert not any(closed[40:])
+
+
+def test_half_requests_hold_no_thread_and_end(door: Door, clock: FakeClock) -> None:
+    with all_of([door.shake_hands() for _ in range(60)]) as slow:
+        for one in slow:
+            one.sendall(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
+        assert door.scrape() == 200
+        for one in slow:
+            one.sendall(b"a")
+        assert door.scrape() == 200
+        assert not any(is_closed(one) for one in slow)
+        nobody_is_served()
+        clock.advance((TURN_SECONDS + 1) * 10**9)
+        assert door.scrape() == 200  # wakes it
+        wait_until(lambda: all(map(is_closed, slow)), "all of them are closed")
+
+
+@pytest.mark.parametrize("clock", [SystemClock()], ids=["real time"])
+def test_slow_readers_do_not_hold_a_scrape(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They ask for much and read nothing: answers that fit nowhere wait in as many threads as there are, until one more
+    client comes."""
+    monkeypatch.setattr(server_module, "FAIR_NS", 1_000_000_000)  # the scrape's own turn too, on a machine that is busy
+    ask = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 200
+    slow: list[socket.socket] = []
+    for _ in range(MAX_AT_WORK * 2):
+        raw = socket.socket()
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.connect(door.address)
+        slow.append(door.context.wrap_socket(raw, server_hostname="127.0.0.1"))
+    with all_of(slow):
+        for one in slow:
+            try:
+                one.sendall(ask)
+            except OSError:
+                pass  # left already
+        for _ in range(5):
+            assert door.scrape() == 200
+        print(f"{len(slow)} slow readers: RSS {rss_mb():.1f} MB")
+
+
+def test_a_header_of_ten_megabytes_is_refused_and_not_kept(door: Door) -> None:
+    door.scrape()
+    before = rss_mb()
+    chunk = b"x" * 65536
+    with door.knock() as raw, door.context.wrap_socket(raw, server_hostname="127.0.0.1") as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+        sent = 0
+        try:
+            while sent < HEADER_BYTES:
+                client.sendall(chunk)
+                sent += len(chunk)
+                if sent == 10 * len(chunk):
+                    assert door.scrape() == 200
+        except OSError:
+            pass  # it is free to close at once
+        after = rss_mb()
+        assert after - before < HEADER_BYTES / 1e6 / 2
+    print(f"{sent / 1e6:.1f} MB of a header sent: RSS {before:.1f} -> {after:.1f} MB")
+    assert door.scrape() == 200
+
+
+def test_a_header_that_is_too_large_is_answered_so(door: Door) -> None:
+    connection = http.client.HTTPSConnection(*door.address, timeout=30, context=door.context)
+    connection.request("GET", "/metrics", headers={"X": "y" * 20_000})
+    answer = connection.getresponse()
+    assert (answer.status, answer.headers["Connection"]) == (431, "close")
+    connection.close()
+
+
+def test_requests_sent_ahead_are_answered_one_after_the_other(door: Door) -> None:
+    with door.shake_hands() as client:
+        client.sendall(b"GET /-/healthy HTTP/1.1\r\n\r\n" * 3 + b"GET /nope HTTP/1.1\r\nConnection: close\r\n\r\n")
+        answers = b"".join(iter(lambda: client.recv(4096), b""))
+    assert re.findall(rb"HTTP/1.1 ([0-9]+)", answers) == [b"200", b"200", b"200", b"404"]
+
+
+def test_a_kept_connection_serves_many_scrapes_and_ends_when_it_is_forgotten(door: Door, clock: FakeClock) -> None:
+    connection = http.client.HTTPSConnection(*door.address, timeout=30, context=door.context)
+    for _ in range(3):
+        connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
+        sock = connection.sock
+        answer = connection.getresponse()
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert b"flopsd_run_flop" in gzip.decompress(answer.read())
+        assert connection.sock is sock, "it was not kept"
+        nobody_is_served()
+        clock.advance((KEEP_SECONDS - 1) * 10**9)
+        assert door.scrape() == 200
+    nobody_is_served()
+    clock.advance(2 * 10**9)
+    assert door.scrape() == 200
+    assert connection.sock is not None
+    kept: socket.socket = connection.sock
+    wait_until(lambda: is_closed(kept), "it is closed")
+    connection.close()
+
+
+def test_the_server_stops_with_clients_at_work_and_waiting(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state")
+    run.meter(1)
+    server = WebServer("127.0.0.1", 0, lambda: run.writer.snapshot)
+    server.start()
+    port = int(server.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as waits:
+        waits.sendall(b"GET /-/healthy HTTP/1.1\r\n\r\n")
+        assert waits.recv(4096).startswith(b"HTTP/1.1 200 OK")
+        server.stop()
+        assert waits.recv(1) == b""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=30)
+    run.kill()

@@ -1,0 +1,380 @@
+"""Pushing: where to, what goes through the pipe, what receivers get, and what bad ones cost."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from cramjam import snappy
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from flopsd.errors import ConfigError, PushError
+from flopsd.settings.load import SECRETS, load_settings
+from flopsd.settings.push_targets import Target, parse_target
+from flopsd.system.clock import NS_PER_S, SystemClock
+from flopsd.telemetry.prometheus import Exposition
+from flopsd.telemetry.push.feed import FIRST_BACKOFF_SECONDS, Feed
+from flopsd.telemetry.push.frames import FrameError, FrameReader, Page, encode_frame
+from flopsd.telemetry.push.http import Http, Sockets
+from flopsd.telemetry.push.otlp import Otlp
+from flopsd.telemetry.push.pages import Parsed, parse_page
+from flopsd.telemetry.push.queue import Lane, Sender
+from flopsd.telemetry.push.remote_write import RemoteWrite, signer, write_request
+from flopsd.telemetry.push.states import REASONS, PushState, metrics, parse_state
+from flopsd.testing import FakeClock
+from tests.support.paths import ROOT
+from tests.support.process import wait_until
+from tests.support.receivers import free_port, receiving
+from tests.support.runs import A100, H100, Run
+
+WALL_NS = 1_800_000_000 * NS_PER_S
+
+
+def page_of(run: Run, at_ns: int = WALL_NS) -> Parsed:
+    return parse_page(Page(Exposition().render(run.writer.snapshot, "")[0], at_ns))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "state", devices=(H100, A100))
+
+
+def test_an_address_says_all() -> None:
+    found = parse_target(
+        "remotewrite+https://aps.example:8443/w/a/api/v1/remote_write?x=1#sigv4=eu-west-1&job=tune&ca=/ca.pem"
+    )
+    assert found == Target(
+        "remotewrite", "https://aps.example:8443/w/a/api/v1/remote_write?x=1",
+        "remotewrite+https://aps.example:8443/w/a/api/v1/remote_write", "tune", ca="/ca.pem", sigv4="eu-west-1",
+    )  # fmt: skip
+    assert parse_target("pushgateway+http://gw:9091/").url == "http://gw:9091"
+    assert parse_target("pushgateway+http://gw:9091#auth=/run/a+b%20c").auth == "/run/a+b c"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("http://gw:9091", "KIND one of pushgateway, otlp, remotewrite"),
+        ("statsd+http://gw", "KIND one of"),
+        ("otlp+ftp://gw/x", "expected an address"),
+        ("otlp+http://gw:4318", "the path is missing"),
+        ("pushgateway+http://user:secret@gw", "auth=FILE"),
+        ("pushgateway+http://gw:99999", "[Pp]ort"),
+        ("pushgateway+http://gw?x=1", "no query"),
+        ("pushgateway+http://gw#password=x", "auth, ca, job, sigv4, tenant"),
+        ("pushgateway+http://gw#job=a&job=b", "each once"),
+        ("pushgateway+http://gw#job=", "with a value"),
+        ("pushgateway+http://gw#sigv4=eu-west-1", "sigv4 goes with remotewrite"),
+        ("remotewrite+http://gw/w#sigv4=Ireland", "no AWS region"),
+        ("remotewrite+http://gw/w#tenant=a\nb", "no tenant"),
+    ],
+)
+def test_a_wrong_address_is_refused_with_what_is_expected(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        parse_target(text)
+
+
+def test_settings_take_several_receivers_once_each() -> None:
+    two = "pushgateway+http://a:1 otlp+http://b/v1/metrics#auth=env"
+    assert load_settings({}, {"FLOPSD_PUSH": two, "FLOPSD_PUSH_AUTH": "Bearer x"}).pushes == tuple(two.split())
+    with pytest.raises(ConfigError, match="a receiver is named twice"):
+        load_settings({"pushes": ["pushgateway+http://a:1", "pushgateway+http://a:1/#job=x"]}, {})
+    with pytest.raises(ConfigError, match="did you mean FLOPSD_PUSH_EVERY"):
+        load_settings({}, {"FLOPSD_PUSH_EVER": "1"})
+    assert "FLOPSD_PUSH_AUTH" in SECRETS
+
+
+def test_the_page_of_documentation_shows_addresses_and_metrics_that_are_so() -> None:
+    text = (ROOT / "docs" / "push.md").read_text()
+    addresses = re.findall(r"(?:pushgateway|otlp|remotewrite)\+http[^\s'`]+", text)
+    for name, value in {"#auth=FILE&tenant=ID": "#auth=f&tenant=t", "sigv4=REGION": "sigv4=eu-west-1"}.items():
+        addresses = [address.replace(name, value) for address in addresses]
+    assert len([parse_target(address) for address in addresses]) >= 9
+    shown = {sample.name for family in metrics([PushState("x", last_success_wall_ns=1)]) for sample in family.samples}
+    assert set(re.findall(r"flopsd_push_[a-z_]+", text)) == shown
+    assert all(f"`{reason}`" in text for reason in REASONS)
+
+
+@given(
+    pages=st.lists(st.builds(Page, st.binary(max_size=300), st.integers(0, 2**63), st.booleans()), max_size=5),
+    cuts=st.lists(st.integers(1, 40), min_size=1),
+)
+def test_pages_come_whole_however_the_stream_is_cut(pages: list[Page], cuts: list[int]) -> None:
+    stream, reader, found, at, turn = b"".join(map(encode_frame, pages)), FrameReader(), [], 0, 0
+    while at < len(stream):
+        size = cuts[turn % len(cuts)]
+        found += reader.feed(stream[at : at + size])
+        at, turn = at + size, turn + 1
+    assert found == pages
+
+
+@pytest.mark.parametrize("junk", [b"page 1 99999999999\n", b"nonsense\n", b"x" * 64, b"page -1 2\n"])
+def test_what_is_no_page_is_refused_in_bounded_memory(junk: bytes) -> None:
+    with pytest.raises(FrameError):
+        FrameReader().feed(junk)
+
+
+def test_a_page_of_something_else_is_refused() -> None:
+    for text in (b"up 1\n", b"\xff", b"flopsd_run_info{run_id='\n"):
+        with pytest.raises(PushError, match="this is no page of"):
+            parse_page(Page(text, 0))
+
+
+def test_otlp_and_remote_write_tell_the_same_with_run_node_and_job(run: Run) -> None:
+    target = parse_target("otlp+http://x/v1/metrics#job=j")
+    http = Http(target, {})
+    otlp, remote = Otlp(target, http), RemoteWrite(target, http)
+    first, later = page_of(run), None
+    run.meter(3)
+    later = page_of(run, WALL_NS + NS_PER_S)
+    for parsed in (first, later):
+        told = ExportMetricsServiceRequest.FromString(gzip.decompress(otlp.encode(parsed)))
+        written = write_request().FromString(bytes(snappy.decompress_raw(remote.encode(parsed))))
+        by_otlp, by_remote = set(), set()
+        for metric in told.resource_metrics[0].scope_metrics[0].metrics:
+            sums = metric.WhichOneof("data") == "sum"
+            assert sums == metric.name.endswith("_total")
+            assert not sums or (metric.sum.is_monotonic and metric.sum.aggregation_temporality == 2)
+            for point in (metric.sum if sums else metric.gauge).data_points:
+                labels = {a.key: a.value.string_value for a in point.attributes}
+                shown = tuple(sorted((k, v) for k, v in labels.items() if v))
+                by_otlp.add((metric.name, shown, point.time_unix_nano // 1_000_000, point.as_double))
+        for series in written.timeseries:
+            labels = {label.name: label.value for label in series.labels}
+            assert list(labels) == sorted(labels)
+            name, instance = labels.pop("__name__"), labels.pop("instance")
+            assert (labels["job"], instance) == ("j", f"{labels['node']}/run-1")
+            by_remote |= {(name, tuple(sorted(labels.items())), s.timestamp, s.value) for s in series.samples}
+        assert by_otlp == by_remote
+        assert len(by_otlp) > 30
+    flop = [one for one in by_otlp if one[0] == "flopsd_flop_total" and one[3] > 0]
+    assert flop
+    for name, its, at_ms, _ in flop:  # new since the page before, so they were zero
+        assert (name, its, at_ms - 1, 0.0) in by_otlp
+    again = write_request().FromString(bytes(snappy.decompress_raw(remote.encode(later))))
+    assert {len(series.samples) for series in again.timeseries} == {1}
+
+
+def test_a_first_page_claims_nothing_of_before(run: Run) -> None:
+    run.meter(3)
+    target = parse_target("remotewrite+http://x/w")
+    request = write_request().FromString(
+        bytes(snappy.decompress_raw(RemoteWrite(target, Http(target, {})).encode(page_of(run))))
+    )
+    assert {len(series.samples) for series in request.timeseries} == {1}
+
+
+def sent(target: str, environment: dict[str, str], seconds: float = 5) -> None:
+    found = parse_target(target)
+    Http(found, environment, signer(found)).request("POST", found.url, {}, b"body", seconds)
+
+
+def test_credentials_go_to_whom_they_are_for_and_are_read_anew(tmp_path: Path) -> None:
+    token, environment = tmp_path / "token", {"FLOPSD_PUSH_AUTH": "Basic me:se cret"}
+    with receiving() as receiver:
+        url = f"otlp+{receiver.url}/v1/metrics"
+        sent(url, environment)
+        sent(f"{url}#auth=env&tenant=team-7", environment)
+        for word in ("one", "two"):
+            token.write_text(f"Bearer {word}\n")
+            sent(f"{url}#auth={token}", environment)
+        headers = [request[2] for request in receiver.requests]
+    assert [h.get("Authorization") for h in headers] == [
+        None, "Basic " + base64.b64encode(b"me:se cret").decode(), "Bearer one", "Bearer two",
+    ]  # fmt: skip
+    assert headers[1]["X-Scope-Orgid"] == "team-7"
+    token.write_text("just-a-token")
+    for file in (token, tmp_path / "absent"):
+        with pytest.raises(PushError, match="credentials") as caught:
+            sent(f"{url}#auth={file}", environment)
+        assert "just-a-token" not in str(caught.value)
+
+
+def test_a_redirect_takes_no_credentials_along() -> None:
+    with receiving() as other, receiving() as receiver:
+        receiver.status, receiver.location = 307, f"{other.url}/v1/metrics"
+        with pytest.raises(PushError, match="HTTP 307") as caught:
+            sent(f"otlp+{receiver.url}/v1/metrics#auth=env", {"FLOPSD_PUSH_AUTH": "Bearer x"})
+        assert (other.requests, caught.value.final) == ([], False)
+        assert str(caught.value).isprintable()  # the receiver's words move no cursor
+
+
+def test_sigv4_is_botocores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signature covers host, time and body; AWS's own signer says the same of the request as it arrived."""
+    auth, request_of = pytest.importorskip("botocore.auth"), pytest.importorskip("botocore.awsrequest")
+    credentials = pytest.importorskip("botocore.credentials").Credentials("AKIDEXAMPLE", "secret", "session")
+    for name, value in zip(
+        ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"), ("AKIDEXAMPLE", "secret", "session"), strict=True
+    ):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    with receiving() as receiver:
+        url = f"{receiver.url}/workspaces/ws-1/api/v1/remote_write"
+        sent(f"remotewrite+{url}#sigv4=eu-west-1", {})
+        ((_, _, headers, body),) = receiver.requests
+    given = {name.lower(): value for name, value in headers.items()}
+    assert given["x-amz-security-token"] == "session"
+    signed = given["authorization"].split("SignedHeaders=")[1].split(",")[0].split(";")
+    assert {"host", "x-amz-date"} <= set(signed)
+    signer_ = auth.SigV4Auth(credentials, "aps", "eu-west-1")
+    request = request_of.AWSRequest("POST", url, {name: given[name] for name in signed if name != "host"}, body)
+    request.context["timestamp"] = given["x-amz-date"]
+    signature = signer_.signature(signer_.string_to_sign(request, signer_.canonical_request(request)), request)
+    assert given["authorization"].endswith(f"Signature={signature}")
+    assert "/eu-west-1/aps/aws4_request" in given["authorization"]
+
+
+def test_without_aws_credentials_the_hint_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "PROFILE", "CONTAINER_CREDENTIALS_RELATIVE_URI"):
+        monkeypatch.delenv(f"AWS_{name}", raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    with pytest.raises(PushError, match="no AWS credentials") as caught:
+        sent("remotewrite+http://127.0.0.1:1/w#sigv4=eu-west-1", {})
+    assert "network isolation" in caught.value.hint
+
+
+def test_a_receiver_that_drips_is_cut_off_and_a_dead_one_is_unreachable() -> None:
+    with receiving() as receiver:
+        receiver.hang.set()
+        with pytest.raises(PushError) as caught:
+            sent(f"otlp+{receiver.url}/v1/metrics", {}, 0.5)
+        assert caught.value.reason == "timeout"
+        receiver.hang.clear()
+        receiver.drip.set()  # a byte each 0.1 s, for ever; the page itself was taken with the status
+        sent(f"otlp+{receiver.url}/v1/metrics", {}, 0.5)
+    with pytest.raises(PushError, match="refused") as caught:
+        sent(f"otlp+http://127.0.0.1:{free_port()}/v1/metrics", {})
+    assert caught.value.reason == "unreachable"
+
+
+@pytest.mark.parametrize(("status", "reason", "final"), [(503, "server_error", False), (429, "server_error", False),
+                                                         (401, "refused", False), (400, "refused", True)])  # fmt: skip
+def test_what_can_be_tried_again_is_told_from_what_cannot(status: int, reason: str, final: bool) -> None:
+    with receiving() as receiver:
+        receiver.status = status
+        with pytest.raises(PushError, match=f"HTTP {status}: told") as caught:
+            sent(f"otlp+{receiver.url}/v1/metrics", {})
+    assert (caught.value.reason, caught.value.final) == (reason, final)
+
+
+def lane(target: str, states: list[PushState]) -> Lane:
+    found = parse_target(target)
+
+    def opener() -> Sender:
+        return RemoteWrite(found, Http(found, {}))
+
+    return Lane(found.name, opener, SystemClock(), states.append)
+
+
+def test_what_a_dead_receiver_missed_reaches_it_in_order_up_to_a_bound(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(RemoteWrite, "keeps", 5)
+    states: list[PushState] = []
+    port = free_port()
+    one = lane(f"remotewrite+http://127.0.0.1:{port}/w", states)
+    for number in range(8):
+        one.offer(page_of(run, WALL_NS + number * NS_PER_S), [one.state])
+    wait_until(lambda: one.state.failures, "a failure")
+    assert (one.state.waiting, one.state.dropped) == (5, 3)
+    with receiving(port) as receiver:
+        wait_until(lambda: one.state.successes == 5, "five pushes")
+        bodies = [write_request().FromString(bytes(snappy.decompress_raw(body))) for _, _, _, body in receiver.requests]
+    assert [body.timeseries[0].samples[-1].timestamp // 1000 - WALL_NS // NS_PER_S for body in bodies] == [
+        3,
+        4,
+        5,
+        6,
+        7,
+    ]
+    assert [r.message.count("succeeds again") for r in caplog.records if r.levelname == "WARNING"] == [1]
+    assert states[-1].last_success_wall_ns is not None
+    assert parse_state(states[-1].line()) == states[-1]
+
+
+def test_the_end_waits_for_nobody_longer_than_it_may(run: Run) -> None:
+    clock = SystemClock()
+    with receiving() as receiver:
+        receiver.hang.set()
+        one = lane(f"remotewrite+{receiver.url}/w", [])
+        one.offer(page_of(run), [])
+        begun_ns = clock.boottime_ns()
+        one.finish(begun_ns + NS_PER_S // 2)
+        assert one.done.wait(30)
+    assert one.state.waiting == 1
+
+
+def fed(clock: FakeClock, code: str) -> tuple[Feed, list[int]]:
+    rendered: list[int] = []
+
+    def render() -> bytes:
+        rendered.append(1)
+        return b"x" * 3_000_000  # more than any pipe holds
+
+    return Feed((sys.executable, "-c", code), 1, render, clock), rendered
+
+
+def test_a_pusher_that_reads_nothing_is_never_waited_for_and_gets_no_more_than_one_page() -> None:
+    clock = FakeClock()
+    feed, rendered = fed(clock, "import signal; signal.pause()")
+    for _ in range(20):
+        feed.each_tick()
+        clock.advance(NS_PER_S)
+    assert len(rendered) == 1
+    assert feed._child is not None
+    child = feed._child
+    feed.finish()
+    feed._clock = SystemClock()
+    feed.end(0.1)
+    assert child.returncode == -9
+
+
+def test_a_pusher_that_dies_is_started_again_later_and_later(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    feed, _ = fed(clock, "raise SystemExit(7)")
+    starts: list[int] = []
+    for second in range(40):
+        ended = caplog.text.count("ended with exit code 7")
+        feed.each_tick()
+        if feed._child is not None:
+            os.waitid(os.P_PID, feed._child.pid, os.WEXITED | os.WNOWAIT)
+            feed.each_tick()
+        starts += [second] * (caplog.text.count("ended with exit code 7") - ended)
+        clock.advance(NS_PER_S)
+    assert starts == [0, 1, 3, 7, 15, 31]
+    assert FIRST_BACKOFF_SECONDS == 1
+
+
+def test_what_the_pusher_tells_is_shown_by_the_daemon() -> None:
+    state = PushState("otlp+http://x/v1", 3, {"timeout": 2}, 1, 4, WALL_NS)
+    code = f"import sys, signal; sys.stdout.buffer.write(b'nonsense\\n' + {state.line()!r}); sys.stdout.flush(); signal.pause()"
+    feed, _ = fed(FakeClock(), code)
+
+    def told() -> bool:
+        feed.each_tick()
+        return bool(feed.states)
+
+    wait_until(told, "a state")
+    assert feed.states == (state,)
+    feed._clock = SystemClock()
+    feed.end(0)
+
+
+def test_a_connection_that_is_made_after_its_time_is_cut_at_once() -> None:
+    sockets, (early, peer), (late, other) = Sockets(), socket.socketpair(), socket.socketpair()
+    with early, peer, late, other:
+        peer.settimeout(5)
+        other.settimeout(5)  # nobody waits that long
+        sockets.keep(early)
+        sockets.cut()
+        sockets.keep(late)
+        assert (peer.recv(1), other.recv(1)) == (b"", b"")

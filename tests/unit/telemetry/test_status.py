@@ -1,0 +1,101 @@
+"""The facts of a snapshot and of its journal are the same, and they are shown in 80 plain columns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flopsd.core.declarations import Base, Declared, Method, Phase, Recomputation
+from flopsd.core.model import GapReason
+from flopsd.settings.data_files import load_policies
+from flopsd.telemetry.snapshot import SourceState
+from flopsd.telemetry.status import facts_of
+from flopsd.telemetry.status_client import from_state_dir
+from flopsd.telemetry.status_text import status_text
+from tests.support.reports import ESCAPES
+from tests.support.runs import A100, H100, STRANGER, Run
+
+ONLY_LIVE = {"activity", "utilization", "smClockMhz", "measuredFlopPerSecond", "source", "peakRow"}
+DECLARED = Declared(Phase.TRAIN, Method.LORA, Recomputation.NONE, Base("llama", "known", 3 * 10**16, None, None))
+
+
+def story(folder: Path, *, stranger: bool) -> Run:
+    run = Run(
+        folder,
+        devices=(H100, A100, STRANGER) if stranger else (H100, A100),
+        declared=DECLARED,
+        policies=load_policies(),
+    )
+    run.meter(12)
+    run.meter(2, GapReason.DRIVER_TIMEOUT)
+    run.kill()
+    run.clock.advance(4 * 10**9)
+    run.start()
+    run.meter(3)
+    return run
+
+
+@pytest.mark.parametrize("stranger", [False, True])
+def test_a_snapshot_and_its_journal_tell_the_same(tmp_path: Path, stranger: bool) -> None:
+    run = story(tmp_path, stranger=stranger)
+    live, read = facts_of(run.writer.snapshot), from_state_dir(str(tmp_path), {})
+    assert json.loads(json.dumps(live)) == live
+    assert set(live) == set(read)
+    for name in set(live) - {"sources", "journal", "devices", "lastRecordAt"}:
+        assert live[name] == read[name], name
+    assert len(live["devices"]) == len(read["devices"]) == 2 + stranger
+    for one, other in zip(live["devices"], read["devices"], strict=True):
+        assert {key: value for key, value in one.items() if key not in ONLY_LIVE} == other
+    assert live["thresholds"]
+    assert [one["name"] for one in live["sources"]] == [one["name"] for one in read["sources"]] == ["sim"]
+    run.kill()
+
+
+def test_the_text_fits_80_columns_and_is_plain(tmp_path: Path) -> None:
+    run = story(tmp_path, stranger=True)
+    told = facts_of(run.writer.snapshot)
+    text = status_text(told)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\x1b" not in text
+    for words in ("gaps       15.00 s unknown_device, 12.00 s daemon_down", "sources    sim up", "tensor_hmma 50 %", "100 % busy", "1500 MHz",
+                  "at most    no upper bound is known", "ceiling only", "INDETERMINATE"):  # fmt: skip
+        assert words in text, text
+    told["sources"] = [{"name": "nvml", "up": False, "reason": "the driver says: " + "very long words " * 12}]
+    assert "sources    nvml DOWN: the driver says" in status_text(told)
+    assert max(map(len, status_text(told).splitlines())) <= 80
+    run.kill()
+
+
+def test_a_source_that_is_down_says_why(tmp_path: Path) -> None:
+    run = story(tmp_path, stranger=False)
+    snapshot = run.writer.snapshot
+    snapshot.sources["sim"] = SourceState(up=False, reason="driver gone", errors={"driver_error": 3})  # type: ignore[index]
+    assert facts_of(snapshot)["sources"] == [
+        {"name": "sim", "up": False, "reason": "driver gone", "lastReadingAt": None, "errors": {"driver_error": "3"}}
+    ]
+    run.kill()
+
+
+def test_no_crossing_is_forecast_of_a_run_that_has_ended(tmp_path: Path) -> None:
+    run = story(tmp_path, stranger=False)
+    going_on = from_state_dir(str(tmp_path), {})["thresholds"]
+    assert any(one["crossing"] is not None for one in going_on)
+    run.finish()
+    ended = from_state_dir(str(tmp_path), {})
+    assert ended["ended"]
+    assert [one["crossing"] for one in ended["thresholds"]] == [None] * len(going_on)
+
+
+@pytest.mark.parametrize("escape", ESCAPES)
+def test_nothing_of_a_daemon_moves_the_terminal(tmp_path: Path, escape: str) -> None:
+    run = story(tmp_path, stranger=False)
+    told = facts_of(run.writer.snapshot)
+    told["run"] = told["node"] = told["ended"] = escape
+    told["sources"] = [{"name": escape, "up": False, "reason": escape}]
+    told["devices"][0]["model"] = escape
+    told["devices"][0]["gaps"] = {escape: "1.0"}
+    told["thresholds"][0]["rule"] = escape
+    assert all(char.isprintable() or char == "\n" for char in status_text(told))
+    run.kill()

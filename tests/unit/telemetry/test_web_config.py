@@ -1,0 +1,128 @@
+"""The web configuration file: what promtool takes is taken or refused by name, what it refuses is refused."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.errors import ConfigError
+from flopsd.telemetry.http.web_config import parse_web_config
+from tests.support.certificates import Authority
+
+HASH = "$2y$10$X0h1gDsPszWURQaxFh.zoubFi6DXncSjhoQNJgRrnGs7EsimhC7zG"
+PAIR = "tls_server_config: {cert_file: server.crt, key_file: server.key"
+GOOD = {
+    "nothing": "",
+    "users in clear": f"basic_auth_users: {{alice: {HASH}}}",
+    "tls": PAIR + "}",
+    "one version": PAIR + ", min_version: TLS13, max_version: TLS13}",
+    "clients": PAIR + ", client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.crt}",
+    "clients by name": PAIR
+    + ", client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.crt, client_allowed_sans: [prometheus]}",
+    "clients if they like": PAIR + ", client_auth_type: VerifyClientCertIfGiven, client_ca_file: ca.crt}",
+    "ciphers": PAIR
+    + ", cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, TLS_AES_128_GCM_SHA256], prefer_server_cipher_suites: false}",
+    "headers": "http_server_config: {http2: false, headers: {X-Frame-Options: deny, X-Content-Type-Options: nosniff, "
+    "Strict-Transport-Security: max-age=3600, X-XSS-Protection: '0', Content-Security-Policy: \"default-src 'self'\"}}",
+}
+# What is wrong for everybody: promtool refuses it too.
+WRONG = {
+    "unknown section": ("tls: {}", "unknown section"),
+    "unknown key": (PAIR + ", ca: x}", "ca: unknown"),
+    "unknown header": ("http_server_config: {headers: {Server: x}}", "Server cannot be set"),
+    "header's value": ("http_server_config: {headers: {X-Frame-Options: allow}}", "expected one of deny, sameorigin"),
+    "no certificate": ("tls_server_config: {key_file: server.key}", "cert_file: missing"),
+    "no key": ("tls_server_config: {cert_file: server.crt}", "key_file: missing"),
+    "authority without policy": (PAIR + ", client_ca_file: ca.crt}", "client_auth_type: missing"),
+    "invented policy": (PAIR + ", client_auth_type: Maybe}", "'Maybe' is unknown"),
+    "invented version": (PAIR + ", min_version: TLS14}", "'TLS14' is unknown"),
+    "invented cipher": (PAIR + ", cipher_suites: [ROT13]}", "'ROT13' is not supported"),
+    "password in clear": ("basic_auth_users: {alice: secret}", "expected the bcrypt hash"),
+    "list": ("- a", "expected sections"),
+    "twice": (f"basic_auth_users: {{alice: {HASH}}}\nbasic_auth_users: {{bob: {HASH}}}", "given twice"),
+}
+# What others take and flopsd does not: refused by name, never passed over.
+NOT_HERE = {
+    "limit": ("rate_limit: {interval: 1s, burst: 20}", "rate_limit: not supported"),
+    "http2": ("http_server_config: {http2: true}", "HTTP/2 is not supported"),
+    "inline": ("tls_server_config: {cert: a, key: b, client_ca: c}", "cert: not supported; give cert_file"),
+    "old version": (PAIR + ", min_version: TLS10}", "TLS10 is broken and not supported"),
+    "unverified": (PAIR + ", client_auth_type: RequireAnyClientCert}", "RequireAnyClientCert is not supported"),
+    "curves": (PAIR + ", curve_preferences: [X25519]}", "curve_preferences: not supported"),
+    "no authority": (PAIR + ", client_auth_type: RequireAndVerifyClientCert}", "client_ca_file: missing"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = tmp_path_factory.mktemp("web")
+    Authority(found).server()
+    return found
+
+
+def promtool(file: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["promtool", "check", "web-config", str(file)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.tool("promtool")
+@pytest.mark.parametrize("name", GOOD)
+def test_promtool_has_nothing_to_say_on_what_is_taken(folder: Path, name: str) -> None:
+    file = folder / "web.yml"
+    file.write_text(GOOD[name])
+    parse_web_config(file.read_bytes(), file)
+    if name != "clients by name":  # newer than Debian's promtool is
+        checked = promtool(file)
+        assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", f"{file} SUCCESS\n")
+
+
+@pytest.mark.tool("promtool")
+@pytest.mark.parametrize("name", WRONG)
+def test_what_promtool_refuses_is_refused_and_says_where(folder: Path, name: str) -> None:
+    text, expected = WRONG[name]
+    file = folder / "web.yml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        parse_web_config(text.encode(), file)
+    assert expected in str(caught.value)
+    assert all(problem.startswith(str(file)) for problem in caught.value.problems)
+    assert promtool(file).returncode != 0
+
+
+@pytest.mark.parametrize("name", NOT_HERE)
+def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
+    text, expected = NOT_HERE[name]
+    with pytest.raises(ConfigError) as caught:
+        parse_web_config(text.encode(), Path("web.yml"))
+    assert expected in str(caught.value)
+    assert "promtool" in caught.value.hint
+
+
+def test_every_problem_is_told_at_once_and_no_secret() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_web_config(
+            b"basic_auth_users: {a: hunter2, 7: x}\nhttp_server_config: {x: 1}\ntls_server_config: 3", Path("w")
+        )
+    assert len(caught.value.problems) == 4
+    assert "hunter2" not in str(caught.value)
+
+
+def test_paths_are_those_of_the_files_folder() -> None:
+    config = parse_web_config(b"tls_server_config: {cert_file: a.crt, key_file: /abs/b.key}", Path("/etc/x/web.yml"))
+    assert config.tls is not None
+    assert (str(config.tls.cert_file), str(config.tls.key_file)) == ("/etc/x/a.crt", "/abs/b.key")
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+    st.sampled_from(["tls_server_config", "http_server_config", "basic_auth_users", "headers", "cert_file", "key_file", "cipher_suites",
+                     "client_auth_type", "client_allowed_sans", "min_version", "http2", "X-Frame-Options"]), inner, max_size=4), max_leaves=12))  # fmt: skip
+def test_whatever_it_holds_is_taken_or_a_config_error(document: object) -> None:
+    import json
+
+    try:
+        parse_web_config(json.dumps(document).encode(), Path("web.yml"))
+    except ConfigError as fault:
+        assert fault.problems

@@ -1,0 +1,184 @@
+"""Rooms and the direction of imports. MAY_IMPORT is the drawing of docs/source-tree.md."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import flopsd
+from tests.support.paths import ROOT
+
+BELOW_DAEMON = "errors system core settings journal sources attestation report telemetry"
+# Each room and the rooms that it may import, ground floor first; `flopsd` is the root's `__init__`, for the version.
+MAY_IMPORT = {
+    "flopsd": "",
+    "errors": "",
+    "system": "errors",
+    "core": "errors",
+    "settings": "errors core system",
+    "journal": "errors core system",
+    "sources": "errors core settings system",
+    "attestation": "flopsd errors core journal settings system",
+    "report": "errors attestation core journal settings system",
+    "telemetry": "flopsd errors core journal report settings system",
+    "daemon": f"flopsd {BELOW_DAEMON}",
+    "cli": f"flopsd {BELOW_DAEMON} daemon",
+    "__main__": "flopsd cli",
+    "client": "flopsd core settings system",
+    "integrations": "client core",
+    "testing": "errors core settings sources system",
+}
+# The same for the rooms within core; `""` is its root.
+INSIDE_CORE = {
+    "": "",
+    "architecture": " ",
+    "policy": " architecture",
+    "ledger": " architecture policy",
+}
+Modules = dict[str, ast.Module]
+
+
+def modules(folder: Path) -> Modules:
+    """Every module below the package `folder`, by its dotted name."""
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        name = ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__")
+        found[name] = ast.parse(path.read_text(), str(path))
+    return found
+
+
+def imports(name: str, known: Modules, *, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Line and module of every import of the package's own modules in module `name`, in whatever form and place."""
+    for node in ast.walk(known[name]):
+        targets: list[str] = []
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = name.split(".")
+                here = parts[: len(parts) - node.level + is_package]
+                base = ".".join([*here, *([node.module] if node.module else [])])
+            targets = [f"{base}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("import_module", "__import__"):
+                targets = [str(node.args[0].value)]
+        for target in targets:
+            if target != "flopsd" and not target.startswith("flopsd."):
+                continue
+            while target not in known and "." in target:  # a name in a module, not a module
+                target = target.rpartition(".")[0]
+            yield getattr(node, "lineno", 0), target
+
+
+def room_of(module: str) -> str:
+    return [*module.split("."), ""][1] or "flopsd"
+
+
+def breaches(folder: Path) -> list[str]:
+    """What is wrong with the direction of imports in the package `folder`, a line each."""
+    known = modules(folder)
+    found, graph = [], {}
+    for name in known:
+        room = room_of(name)
+        if room not in MAY_IMPORT:
+            found.append(f"{name} lies in no room of the drawing")
+            continue
+        is_package = (folder.parent / name.replace(".", "/") / "__init__.py").is_file()
+        here = list(imports(name, known, is_package=is_package))
+        graph[name] = {target for _, target in here if target in known} - {name, "flopsd"}
+        for line, target in here:
+            where = f"{name} line {line} imports {target}"
+            theirs = room_of(target)
+            if theirs != room and theirs not in MAY_IMPORT[room].split(" "):
+                found.append(f"{where}: {room} may import {MAY_IMPORT[room] or 'nothing'}")
+            if room == theirs == "core":
+                inner, other = (part if part in INSIDE_CORE else "" for part in (inside(name), inside(target)))
+                if other != inner and other not in INSIDE_CORE[inner].split(" "):
+                    found.append(f"{where}: core/{inner} may not import core/{other}")
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as cycle:
+        found.append(f"these import each other in a circle: {' -> '.join(cycle.args[1])}")
+    return found
+
+
+def inside(module: str) -> str:
+    return [*module.split("."), "", ""][2]
+
+
+def test_imports_run_one_way() -> None:
+    assert breaches(Path(flopsd.__file__).parent) == []
+
+
+def test_the_root_stays_small() -> None:
+    root = Path(flopsd.__file__).parent
+    assert len(list(root.glob("*.py"))) <= 5
+    assert len([path for path in root.iterdir() if (path / "__init__.py").is_file()]) <= 13
+
+
+def test_every_package_says_what_it_is_for() -> None:
+    folder = Path(flopsd.__file__).parent
+    silent = [name for name, tree in modules(folder).items() if not ast.get_docstring(tree)]
+    assert silent == []
+
+
+def test_the_page_has_the_same_drawing() -> None:
+    page = (ROOT / "docs" / "source-tree.md").read_text()
+    for room, allowed in MAY_IMPORT.items():
+        if room not in ("flopsd", "__main__"):
+            assert f"| `{room}` | {allowed or '-'} |" in page
+
+
+PLANTED = {
+    "at the top": ("core/meter.py", "from flopsd.journal import framing"),
+    "in a function": ("core/meter.py", "def f() -> None:\n    from flopsd.journal.framing import frame"),
+    "for types only": ("core/meter.py", "if TYPE_CHECKING:\n    import flopsd.journal.framing"),
+    "of a room by name": ("core/meter.py", "from flopsd import telemetry"),
+    "of a room and others": ("system/clock.py", "from flopsd import __version__, daemon"),
+    "relative": ("system/clock.py", "from ..core import model"),
+    "relative, of a room": ("system/clock.py", "from .. import core"),
+    "relative, in a package": ("system/__init__.py", "from ..core.model import Device"),
+    "by name of a longer name's beginning": ("daemon/loop.py", "from flopsd.client import Session"),
+    "of the command line": ("daemon/loop.py", "import flopsd.cli.main as main"),
+    "of the tests' kit": ("sources/replay.py", "from flopsd.testing.fakes import FakeClock"),
+    "under another name": ("sources/replay.py", "from flopsd import journal as j"),
+    "by a call": ("sources/replay.py", "import importlib\nimportlib.import_module('flopsd.attestation.seal')"),
+    "upwards in core": ("core/meter.py", "from flopsd.core.ledger import statement"),
+    "sideways in core": ("core/architecture/flop.py", "from flopsd.core.policy.evaluate import Policy"),
+    "in a circle": ("core/model.py", "from flopsd.core import meter"),
+    "from no room": ("attic/box.py", "x = 1"),
+    "from no room of the root": ("helpers.py", "x = 1"),
+}
+
+
+@pytest.mark.parametrize("form", PLANTED)
+def test_a_planted_breach_is_caught(form: str, tmp_path: Path) -> None:
+    """In a small package of the same rooms, with one import that may be and one that may not."""
+    package = tmp_path / "flopsd"
+    files = {
+        "__init__.py": "", "system/__init__.py": "", "system/clock.py": "", "core/__init__.py": "", "core/model.py": "",
+        "core/meter.py": "from flopsd.core.model import Tally", "core/ledger/__init__.py": "",
+        "core/ledger/statement.py": "from flopsd.core import meter", "core/policy/__init__.py": "",
+        "core/policy/evaluate.py": "", "core/architecture/__init__.py": "", "core/architecture/flop.py": "",
+        "journal/__init__.py": "", "journal/framing.py": "from ..core import model",
+        "telemetry/__init__.py": "", "sources/__init__.py": "", "sources/replay.py": "import flopsd.core.meter",
+        "daemon/__init__.py": "", "daemon/loop.py": "from flopsd import __version__", "client.py": "",
+        "cli/__init__.py": "", "cli/main.py": "", "testing/__init__.py": "", "testing/fakes.py": "",
+        "attestation/__init__.py": "", "attestation/seal.py": "",
+    }  # fmt: skip
+    for name, text in files.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text + "\n")
+    assert breaches(package) == []
+    name, text = PLANTED[form]
+    (package / name).parent.mkdir(exist_ok=True)
+    with (package / name).open("a") as file:
+        file.write(text + "\n")
+    planted = "flopsd." + name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    assert any(planted in breach for breach in breaches(package))

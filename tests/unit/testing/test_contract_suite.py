@@ -1,0 +1,421 @@
+"""The contract suite catches what it is there for: for each clause a source that breaks it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import unittest
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.core.model import (
+    Active,
+    Busy,
+    Counted,
+    Device,
+    DeviceUid,
+    Evidence,
+    Gap,
+    GapReason,
+    Gauges,
+    Growth,
+    Pipe,
+    Reading,
+    Sweep,
+    Totals,
+)
+from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.sources import Source, SourceSettings
+from flopsd.system.clock import Clock, SystemClock
+from flopsd.testing import ContractViolation, SourceContract, violations
+from tests.support.runs import A100, H100
+
+CYCLES = replace(H100, evidence=Evidence.CYCLES)
+MOST = 132 * 1980 * 10**6  # SM-cycles of the H100 in a second
+
+
+def on(uid: DeviceUid, change: Callable[[Reading], Reading]) -> Callable[[Sweep], Sweep]:
+    """`change` every reading of one device."""
+
+    def edit(sweep: Sweep) -> Sweep:
+        return replace(
+            sweep, readings=tuple(change(reading) if reading.device == uid else reading for reading in sweep.readings)
+        )
+
+    return edit
+
+
+def work(**changed: Any) -> Callable[[Sweep], Sweep]:
+    return on(CYCLES.uid, lambda reading: replace(reading, **changed))
+
+
+@dataclass
+class Model:
+    """A sound source of two devices, with the places where a test breaks it."""
+
+    settings: SourceSettings
+    listed: Sequence[Device] = (CYCLES, A100)
+    edit: Callable[[Sweep], Sweep] = lambda sweep: sweep
+    name: Any = "model"
+    facts: Any = field(default_factory=lambda: {"driver": "1", "replay": None})
+    edit_second: Callable[[Sweep], Sweep] = lambda sweep: sweep  # of what is read again at one moment
+    broken: DeviceUid | None = None
+    closed: int = 0
+    on_fault: Callable[[Sweep, DeviceUid], Sweep] = lambda sweep, uid: on(
+        uid, lambda reading: replace(reading, work=Gap(GapReason.DEVICE_LOST))
+    )(sweep)
+
+    def __post_init__(self) -> None:
+        self.clock = self.settings.clock
+        self.begin_ns = self.since_ns = self.last_ns = self.clock.boottime_ns()
+
+    def devices(self) -> Sequence[Device]:
+        return self.listed
+
+    def read(self) -> Sweep:
+        if self.closed:
+            raise SourceError("closed")
+        now_ns, since_ns = self.clock.boottime_ns(), self.since_ns
+        again, self.last_ns = now_ns == self.last_ns, now_ns
+        if again:
+            return self.edit_second(Sweep(()))
+        self.since_ns = now_ns
+        cycles = 132 * 1700 * (now_ns - since_ns) // 1000
+        active = Active(Evidence.CYCLES, {Pipe.TENSOR: cycles}, {Pipe.TENSOR: cycles // 50}, (Pipe.FP16,))
+        sweep = Sweep(
+            (
+                Reading(CYCLES.uid, since_ns, now_ns, active, {"energy_mj": now_ns // 10**6}),
+                Reading(A100.uid, since_ns, now_ns, Busy(108 * 1000 * (now_ns - since_ns) // 1000)),
+            ),
+            {CYCLES.uid: Gauges()},
+        )
+        if self.broken is not None:
+            sweep = self.on_fault(sweep, self.broken)
+        return self.edit(sweep)
+
+    def describe(self) -> Mapping[str, Any]:
+        facts: Mapping[str, Any] = self.facts
+        return facts
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Sound(SourceContract):
+    """The suite on the model, with what a test changes in it."""
+
+    name = "model"
+
+    def __init__(self, kind: type[Model] = Model, **changed: Any) -> None:
+        self.kind, self.changed = kind, changed
+
+    def open(self, settings: SourceSettings) -> Source:
+        return self.kind(settings, **self.changed)
+
+    def open_nothing(self, settings: SourceSettings) -> Source:  # noqa: ARG002
+        raise SourceUnavailableError("nothing here", hint="plug it in")
+
+    def break_one(self, source: Source) -> DeviceUid:
+        assert isinstance(source, Model)
+        source.broken = CYCLES.uid
+        return CYCLES.uid
+
+
+class Quick(Sound):
+    def test_import_does_nothing(self) -> None:
+        raise unittest.SkipTest("costs an interpreter each time, and is tested by itself")
+
+
+class OnRealTime(Sound):
+    interval_seconds = 0.002
+
+    def clock(self) -> Clock:
+        return SystemClock()
+
+
+@pytest.mark.parametrize("contract", [Sound, OnRealTime])
+def test_a_sound_source_breaks_nothing(contract: type[Sound]) -> None:
+    assert violations(contract()) == ()
+
+
+def shifted(begin_ns: int, end_ns: int) -> Callable[[Sweep], Sweep]:
+    return on(CYCLES.uid, lambda r: replace(r, begin_ns=r.begin_ns + begin_ns, end_ns=r.end_ns + end_ns))
+
+
+def active(**changed: Any) -> Callable[[Sweep], Sweep]:
+    return work(work=Active(**{"evidence": Evidence.CYCLES, "sm_cycles": {Pipe.TENSOR: 5}, **changed}))
+
+
+def growth(origin: str = "boot", **changed: Any) -> Callable[[Sweep], Sweep]:
+    """Running totals of which a function of the boot time says how far they are."""
+    told = {"elapsed": lambda ms: ms * 1000, "pipes": lambda ms: {Pipe.TENSOR: ms}, **changed}
+
+    def give(reading: Reading) -> Reading:
+        ms = reading.end_ns // 10**6
+        return replace(reading, work=Growth(), totals=Totals(origin, told["elapsed"](ms), told["pipes"](ms)))
+
+    return on(CYCLES.uid, give)
+
+
+BROKEN: list[tuple[str, str, dict[str, Any]]] = [
+    ("name", "it is opened as 'model'", {"name": "other"}),
+    ("name", "which is no text", {"name": None}),
+    ("devices", "2 devices have the uid", {"listed": (CYCLES, replace(A100, uid=CYCLES.uid), A100)}),
+    ("devices", "has the uid ''", {"listed": (CYCLES, A100, replace(A100, uid=""))}),
+    ("devices", "has the index -1", {"listed": (CYCLES, replace(A100, index=-1))}),
+    ("devices", "has the index True", {"listed": (CYCLES, replace(A100, index=True))}),
+    ("devices", "has the vendor ''", {"listed": (CYCLES, replace(A100, vendor=""))}),
+    ("devices", "has the model ' '", {"listed": (CYCLES, replace(A100, model=" "))}),
+    ("devices", "has the sm_count 0", {"listed": (CYCLES, replace(A100, sm_count=0))}),
+    ("devices", "no evidence_reason", {"listed": (CYCLES, replace(A100, evidence_reason=""))}),
+    ("devices", "which is no Evidence", {"listed": (CYCLES, replace(A100, evidence="guess"))}),  # type: ignore[arg-type]
+    ("membership", "does not list", {"listed": (CYCLES,)}),
+    ("membership", "patience_ns is -1", {"edit": lambda sweep: replace(sweep, patience_ns=-1)}),
+    ("membership", "does not list", {"edit": lambda sweep: replace(sweep, gauges={"GPU-z": Gauges()})}),
+    ("intervals", "is empty", {"edit": on(CYCLES.uid, lambda r: replace(r, begin_ns=r.end_ns))}),
+    ("intervals", "in the future", {"edit": shifted(1, 1)}),
+    ("intervals", "before the source was opened", {"edit": shifted(-1, -1)}),
+    ("intervals", "leaves a hole of 5 ns", {"edit": shifted(5, 0)}),
+    ("intervals", "overlaps by 5 ns", {"edit": shifted(-5, 0)}),
+    ("intervals", "whole nanoseconds", {"edit": on(CYCLES.uid, lambda r: replace(r, end_ns=float(r.end_ns)))}),  # type: ignore[arg-type]
+    ("work", "the device has", {"edit": active(sm_cycles={Pipe.TENSOR: MOST * 2})}),
+    ("work", "the device has", {"edit": on(A100.uid, lambda r: replace(r, work=Busy(MOST)))}),
+    ("work", "no count", {"edit": active(sm_cycles={Pipe.TENSOR: -1})}),
+    ("work", "no count", {"edit": active(sm_cycles={Pipe.TENSOR: 1.5})}),
+    ("work", "no count", {"edit": active(sm_cycles={Pipe.TENSOR: True})}),
+    ("work", "no count", {"edit": active(doubt_sm_cycles={Pipe.TENSOR: -1})}),
+    ("work", "doubt about a pipe", {"edit": active(doubt_sm_cycles={Pipe.FP64: 1})}),
+    ("work", "is no Pipe", {"edit": active(sm_cycles={"warp": 1})}),
+    ("work", "Active with evidence", {"edit": active(evidence=Evidence.COUNT)}),
+    ("work", "FLOP is no count", {"edit": work(work=Counted(-1))}),
+    ("work", "no GapReason", {"edit": on(A100.uid, lambda r: replace(r, work=Gap("lost")))}),  # type: ignore[arg-type]
+    ("work", "work is NoneType", {"edit": work(work=None)}),
+    ("unread", "said to be unread", {"edit": active(unread=(Pipe.TENSOR,))}),
+    ("unread", "is no Pipe", {"edit": active(unread=("warp",))}),
+    ("totals", "Growth without totals", {"edit": work(work=Growth())}),
+    ("totals", "tensor fell", {"edit": growth(pipes=lambda ms: {Pipe.TENSOR: 10**9 - ms})}),
+    ("totals", "elapsed fell", {"edit": growth(elapsed=lambda ms: 10**9 - ms)}),
+    ("totals", "grew by", {"edit": growth(pipes=lambda ms: {Pipe.TENSOR: ms * 10**9})}),
+    ("totals", "other pipes", {"edit": growth(pipes=lambda ms: {Pipe.TENSOR if ms // 1000 % 2 else Pipe.FP64: ms})}),
+    ("totals", "no count", {"edit": growth(pipes=lambda ms: {Pipe.TENSOR: float(ms)})}),
+    ("totals", "origin ''", {"edit": growth(origin="")}),
+    ("counters", "non-negative ints", {"edit": work(counters={"energy_mj": -1})}),
+    ("counters", "non-negative ints", {"edit": work(counters={"energy_mj": 1.5})}),
+    ("coverage", "silence is no gap", {"edit": lambda sweep: replace(sweep, readings=sweep.readings[:1])}),
+    ("coverage", "gave gaps only", {"edit": work(work=Gap(GapReason.STARTING))}),
+    ("coverage", "better than the evidence", {"listed": (replace(CYCLES, evidence=Evidence.ACTIVITY,
+                                                                 evidence_reason="old driver"), A100)}),
+    ("describe", "no 'replay'", {"facts": {}}),
+    ("describe", "the ledger takes", {"facts": {"replay": None, "celsius": 1.5}}),
+    ("describe", "the ledger takes", {"facts": {"replay": {"versions": [True]}}}),
+    ("describe", "not a mapping", {"facts": None}),
+    ("describe", "no text", {"facts": {"replay": None, 7: "x"}}),
+    ("describe", "the ledger takes", {"facts": {"replay": None, "model": "\ud800"}}),
+    ("describe", "the ledger takes", {"facts": {"replay": None, "bytes": 10**50}}),
+    ("describe", "mapping of the recording", {"facts": {"replay": "yes"}}),
+    ("daemon", "serial is 165", {"listed": (CYCLES, replace(A100, serial=165))}),  # type: ignore[arg-type]
+    ("daemon", "shared is '\\ud800'", {"listed": (CYCLES, replace(A100, shared="\ud800"))}),
+    ("daemon", "which is no Device", {"listed": (CYCLES, A100, "GPU-z")}),
+    ("daemon", "not iterable", {"listed": None}),
+    ("daemon", "readings is None", {"edit": lambda sweep: replace(sweep, readings=None)}),
+    ("daemon", "which is no Reading", {"edit": lambda sweep: replace(sweep, readings=(None,))}),
+    ("daemon", "gauges is None", {"edit": lambda sweep: replace(sweep, gauges=None)}),
+    ("daemon", "not_ours is None", {"edit": lambda sweep: replace(sweep, not_ours=None)}),
+    ("daemon", "utilization_ratio is nan", {"edit": lambda sweep: replace(
+        sweep, gauges={CYCLES.uid: Gauges({}, float("nan"))})}),
+    ("daemon", "work.flop is 1", {"edit": work(work=Counted(10**40))}),
+    ("daemon", "not in the future", {"edit": shifted(10**9, 10**9)}),
+    ("daemon", "doubt_sm_cycles is None", {"edit": active(doubt_sm_cycles=None)}),
+    ("fault", "missing is never zero", {"on_fault": lambda sweep, _: sweep}),
+    ("fault", "it was GPU-h that failed", {"on_fault": lambda sweep, _: replace(sweep, readings=tuple(
+        replace(r, work=Gap(GapReason.DEVICE_LOST)) for r in sweep.readings))}),
+    ("fault", "tells nothing since", {"on_fault": lambda sweep, _: replace(sweep, readings=(
+        replace(sweep.readings[0], work=Gap(GapReason.DEVICE_LOST)),))}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("clause", "words", "changed"), BROKEN, ids=[f"{b[0]}: {b[1]}" for b in BROKEN])
+def test_a_broken_clause_is_found_and_named(clause: str, words: str, changed: dict[str, Any]) -> None:
+    found = violations(Quick(**changed))
+    named = [line for line in found if line.startswith(f"{clause}: ")]
+    assert named, found
+    assert words in named[0]
+
+
+class NoDevices(Model):
+    def devices(self) -> Sequence[Device]:
+        return ()
+
+    def read(self) -> Sweep:
+        return replace(super().read(), readings=(), gauges={})
+
+
+class Doubles(Model):
+    """Each read takes what came since the last, and one more for good measure."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.pending = 0
+
+    def read(self) -> Sweep:
+        self.pending += 10**6
+        sweep = super().read()
+        if not sweep.readings:
+            return sweep
+        cycles, self.pending = self.pending, 0
+        return on(A100.uid, lambda reading: replace(reading, work=Busy(cycles)))(sweep)
+
+
+class Overlaps(Model):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.kept: Sweep = Sweep(())
+
+    def read(self) -> Sweep:
+        sweep = super().read()
+        self.kept = sweep if sweep.readings else self.kept
+        return self.kept
+
+
+class FussyClose(Model):
+    def close(self) -> None:
+        super().close()
+        if self.closed == 2:
+            raise RuntimeError("closed already")
+
+
+class ReadsOn(Model):
+    def read(self) -> Sweep:
+        self.closed = 0
+        return super().read()
+
+
+class WrongError(Model):
+    def read(self) -> Sweep:
+        if self.closed:
+            raise ValueError("handle is gone")
+        return super().read()
+
+
+class Raises(Model):
+    def read(self) -> Sweep:
+        if self.broken:
+            raise OSError("one device failed")
+        return super().read()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        (NoDevices, "devices: no device is listed"),
+        (Doubles, "twice: GPU-a: busy is"),
+        (Overlaps, "twice: GPU-h"),
+        (FussyClose, "close: close() a second time raised"),
+        (ReadsOn, "close: read() after close() gives readings"),
+        (WrongError, "close: read() after close() raised ValueError"),
+        (Raises, "test_one_fault_is_a_gap_of_one_device: raised OSError"),
+    ],
+)
+def test_a_broken_behaviour_is_found(kind: type[Model], words: str) -> None:
+    assert [line for line in violations(Quick(kind)) if line.startswith(words)]
+
+
+class LeavesThread(Model):
+    release: threading.Event
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        threading.Thread(target=self.release.wait, name="poller", daemon=True).start()
+
+
+class LeavesChild(Model):
+    child: subprocess.Popen[bytes]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        type(self).child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+
+
+def test_a_thread_that_outlives_close_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flopsd.testing.contract._LEFTOVER_SECONDS", 0.01)
+    LeavesThread.release = threading.Event()
+    try:
+        with pytest.raises(ContractViolation, match="the thread 'poller' outlives close"):
+            Sound(LeavesThread).test_nothing_is_left_behind()
+    finally:
+        LeavesThread.release.set()
+
+
+def test_a_child_that_outlives_close_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flopsd.testing.contract._LEFTOVER_SECONDS", 0.01)
+    try:
+        with pytest.raises(ContractViolation, match="the child process"):
+            Sound(LeavesChild).test_nothing_is_left_behind()
+    finally:
+        LeavesChild.child.communicate(b"\n")
+
+
+class Shy(Sound):
+    """Where nothing is there, it raises what a test says, or opens."""
+
+    def __init__(self, fault: Exception | None) -> None:
+        super().__init__()
+        self.fault = fault
+
+    def open_nothing(self, settings: SourceSettings) -> Source:
+        if self.fault is not None:
+            raise self.fault
+        return self.open(settings)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (None, "opens where nothing is there"),
+        (SourceUnavailableError("nothing"), "no hint"),
+        (KeyError("lib"), "SourceUnavailableError is expected"),
+    ],
+)
+def test_a_bad_answer_to_nothing_is_found(fault: Exception | None, words: str) -> None:
+    with pytest.raises(ContractViolation, match=words):
+        Shy(fault).test_nothing_there_is_unavailable_with_a_hint()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("print('hello')", "prints 'hello'"),
+        ("import ctypes; ctypes.CDLL('libc.so.6')", "loads libc.so.6"),
+        ("import threading; threading.Thread(target=int).start()", "starts the thread"),
+        ("import subprocess; subprocess.run(['true'])", "subprocess.Popen"),
+        ("open('/dev/full', 'w').close()", "opens /dev/full"),
+        ("import os; os.system('true')", "os.system"),
+        ("raise RuntimeError('no driver')", "cannot be imported: RuntimeError: no driver"),
+    ],
+)
+def test_an_import_that_does_something_is_found(
+    line: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "eager_plugin.py").write_text(line + "\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    contract = Sound()
+    contract.module = "eager_plugin"
+    with pytest.raises(ContractViolation) as caught:
+        contract.test_import_does_nothing()
+    assert caught.value.clause == "import"
+    assert words in str(caught.value)
+
+
+def test_a_hook_that_is_not_given_is_skipped_and_breaks_nothing() -> None:
+    class Plain(SourceContract):
+        name = "model"
+
+        def open(self, settings: SourceSettings) -> Source:
+            return Model(settings)
+
+    assert violations(Plain()) == ()

@@ -1,0 +1,137 @@
+"""docs/accuracy.md is what its generator makes of the results that are there; no figure without a run."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.hardware.accuracy import main, page
+from tests.hardware.questions import answers, grown
+from tests.hardware.results import ResultsError, read
+from tests.support.paths import ROOT
+
+GOLDEN = ROOT / "tests" / "golden"
+SYNTHETIC = GOLDEN / "hardware-synthetic.json"
+
+
+def same(golden: Path, text: str) -> None:
+    """Renew with FLOPSD_UPDATE_GOLDEN=1 and read the diff."""
+    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+def as_if_real() -> dict[str, Any]:
+    """The made-up results, taken for a run on hardware: only so can this test see what such a run would give."""
+    document = copy.deepcopy(dict(read(SYNTHETIC)))
+    document["origin"] = "hardware"
+    return document
+
+
+def test_the_page_in_the_repository_is_made_of_the_results_in_the_repository() -> None:
+    documents = [read(path) for path in sorted((ROOT / "docs" / "accuracy").glob("*.json"))]
+    assert all(document["origin"] == "hardware" for document in documents)
+    same(ROOT / "docs" / "accuracy.md", page(documents))
+
+
+def test_without_a_run_there_is_no_figure_and_the_page_says_so() -> None:
+    text = page([])
+    assert "No run on hardware has been made yet" in text
+    assert text.count("Not answered here: no run on hardware has been made.") == 9
+    assert "| load |" not in text
+    assert "%" not in text.partition("## How to run it")[0]
+
+
+def test_made_up_results_give_a_page_that_says_what_they_are() -> None:
+    text = page([read(SYNTHETIC)])
+    assert "SYNTHETIC: no hardware was measured" in text
+    assert "No run on hardware has been made yet" in text
+    assert "proposed ppm" not in text
+    same(GOLDEN / "accuracy-synthetic.md", text)
+
+
+def test_margins_come_from_long_large_loads_without_gaps() -> None:
+    text = page([as_if_real()])
+    # 1/0.98 and 1/1.03 are 2.04 % and 2.91 % off; FP32, the small, the short and the gapped load do not count.
+    assert "| cycles | 30000 | 2 | training-bf16-lora-4-10s on Made-up GPU, 2.91% |" in text
+    assert "| Made-up GPU | gemm | bf16 | cycles | 1 | 0.9800 | 0.9800 |" in text
+    assert "| Made-up GPU | gemm | fp32 | cycles | 1 | 1.3000 | 1.3000 |" in text
+    assert "No run on hardware has been made yet" not in text
+    assert "Not answered here (Made-up GPU, 2026-01-01): the device is Made-up GPU." in text
+
+
+def test_a_load_that_nothing_was_metered_of_takes_the_whole_margin() -> None:
+    document = as_if_real()
+    next(r for r in document["loads"] if r["name"] == "gemm-bf16-8192-10s")["main"]["ratio"] = 0.0
+    assert "| cycles | 1000000 | 2 | gemm-bf16-8192-10s" in page([document])
+
+
+def test_the_order_of_the_files_does_not_matter() -> None:
+    first, second = as_if_real(), as_if_real()
+    second["date"] = "2026-02-02"
+    assert page([first, second]) == page([second, first])
+
+
+def test_every_question_is_answered_or_says_why_not() -> None:
+    told = answers(as_if_real(), {})
+    assert [q["number"] for q in told] == list(range(1, 10))
+    assert all((q["answer"] is None) != (q["not_answered"] is None) for q in told)
+    assert "ELAPSED is 1.000 x SM clock" in told[0]["answer"]
+    assert "absolute in 6 loads" in told[1]["answer"]
+    assert told[3]["not_answered"].startswith("settings are left as they are")
+    assert answers(as_if_real(), {"SM_TRAINING_ENV": "{}"})[8]["answer"] == "driver 0.0.0 on Made-up GPU"
+
+
+def test_a_driver_without_cycle_ids_leaves_two_questions_open() -> None:
+    document = as_if_real()
+    for load in document["loads"]:
+        for triple in load.get("raw", {}).values():
+            for name in ("cycles_ab", "cycles_bc", "cycles_ac") if isinstance(triple, dict) else ():
+                triple[name] = {metric: {"status": 3, "value": None} for metric in triple[name]}
+    told = answers(document, {})
+    assert told[0]["not_answered"] == "driver 0.0.0 does not give ids 248 to 260 (status ['3'])"
+    assert told[1]["answer"] is None
+
+
+def test_root_alone_does_not_answer_for_everybody() -> None:
+    document = as_if_real()
+    document["privileges"] = {
+        "euid": 0,
+        "sys_admin": True,
+        "container": False,
+        "as_nobody": {"asked": False, "why": "x"},
+    }
+    assert "only root was tried" in answers(document, {})[4]["not_answered"]
+    document["privileges"]["as_nobody"] = {"asked": True, "works": False, "status": 4}
+    assert "as user 65534: does not work (status 4)" in answers(document, {})[4]["answer"]
+
+
+@pytest.mark.parametrize(
+    ("ab", "bc", "ac", "found"),
+    [
+        (100.0, 130.0, 130.0, (30.0, "absolute")),
+        (10.0, 30.0, 40.0, (30.0, "difference")),
+        (0.0, 0.0, 0.0, (0.0, "difference")),
+        (10.0, 30.0, 70.0, None),
+        (None, 30.0, 40.0, None),
+    ],
+)
+def test_running_counters_and_differences_are_told_apart(
+    ab: float | None, bc: float, ac: float, found: tuple[float, str] | None
+) -> None:
+    values = {"cycles_ab": ab, "cycles_bc": bc, "cycles_ac": ac}
+    assert grown({name: {"248": {"value": value}} for name, value in values.items()}, 248) == found
+
+
+def test_another_file_is_refused_with_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.json"
+    other.write_text('{"schema": "flopsd-ledger/1"}')
+    with pytest.raises(ResultsError, match="not a results file"):
+        read(other)
+    assert main([str(other), "-o", str(tmp_path / "page.md")]) == 1
+    assert str(other) in capsys.readouterr().err
+    assert not (tmp_path / "page.md").exists()
