@@ -38,7 +38,7 @@ from flopsd.core.session_protocol import (
     FactsDeclared,
     RefusedError,
 )
-from flopsd.settings.client_socket import meeting_places
+from flopsd.settings.client_socket import client_socket_candidates
 from flopsd.system.clock import NS_PER_S, Clock, SystemClock
 
 log = logging.getLogger("flopsd.client")
@@ -56,7 +56,7 @@ _COUNTERS = frozenset(COUNTERS)
 def connect(path: str | os.PathLike[str] | None = None) -> Client:
     """A client of the daemon at `path`, else at $FLOPSD_SOCKET, else at the usual places. Never raises, never waits."""
     try:
-        places = meeting_places(os.environ) if path is None else (Path(path),)
+        places = client_socket_candidates(os.environ) if path is None else (Path(path),)
     except Exception:
         log.exception("flopsd is not told anything: where its daemon listens cannot be found out")
         places = ()

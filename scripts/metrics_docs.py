@@ -9,12 +9,12 @@ from pathlib import Path
 from prometheus_client.core import Metric
 
 from flopsd.core.model import Evidence, GapReason, Pipe
-from flopsd.core.policy.evaluate import State
+from flopsd.core.policy.evaluate import Verdict
 from flopsd.settings.load import load_peaks
 from flopsd.telemetry.http.server import KEEP_SECONDS, MAX_CONNECTIONS, TURN_SECONDS
 from flopsd.telemetry.prometheus import FactsCollector, SnapshotCollector
 from flopsd.telemetry.push.states import PushState, metrics
-from flopsd.telemetry.snapshot import Keeping, Snapshot
+from flopsd.telemetry.snapshot import JournalState, Snapshot
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "metrics.md"
 
@@ -37,7 +37,7 @@ LABELS = {
     "rule": "id of the rule in it",
     "quantity": "what of the run is compared: `updates`, `cumulative`, or with the base model's compute",
     "target": "the receiver that is pushed to",
-    "state": words(State),
+    "state": words(Verdict),
     "source": "name of the source, such as `nvml`",
     "model": "the device's name by its driver",
     "peak_row": "its row in the peak table, `unknown` without one",
@@ -116,7 +116,7 @@ Taken: `cert_file`, `key_file`, `client_ca_file`, `client_auth_type` (those thre
 def families() -> list[Metric]:
     """Every family, of a run without any device: what exists does not depend on what is there."""
     empty = Snapshot("", "", "", 1, load_peaks(), (), {}, 0, None, "")
-    served = replace(empty, keeping=Keeping(0, 1, 0))  # rolling seals too
+    served = replace(empty, keeping=JournalState(0, 1, 0))  # rolling seals too
     return [
         *SnapshotCollector(served, metrics((PushState("receiver", last_success_wall_ns=1),))).collect(),
         *FactsCollector(served).collect(),

@@ -29,7 +29,7 @@ ANOTHER_JOURNAL = (
 
 
 @dataclass(frozen=True, slots=True)
-class Anchored:
+class AnchorComparison:
     """Checkpoint lines found in logs, all of them on the journal's chain."""
 
     lines: int
@@ -64,9 +64,9 @@ class _Chain:
         return self.heads[32 * (records - 1) : 32 * records].hex()
 
 
-def hold_anchors(
+def compare_anchors(
     files: Sequence[Path], journal: Path, facts: JournalFacts, history: History, table: PeakTable
-) -> Anchored:
+) -> AnchorComparison:
     """Hold the checkpoint lines of the journal's run and node in `files` against the verified `journal`.
 
     Raises NotVerifiedError where one is not on its chain, says other figures, or where there is none.
@@ -95,7 +95,7 @@ def hold_anchors(
         )
     lag_ms = _hold_figures(journal, facts, table, found)
     first, last = found[min(found)], found[max(found)]
-    return Anchored(lines, first, last, len(found), max(0, facts.records - last.records), passed, lag_ms)
+    return AnchorComparison(lines, first, last, len(found), max(0, facts.records - last.records), passed, lag_ms)
 
 
 _NEVER = 1 << 62

@@ -23,7 +23,7 @@ LOCK_SECONDS, POLL_SECONDS = 5.0, 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Exhibits:
+class LedgerFiles:
     """The contents of the files of one ledger; no peak table where it is a packaged one."""
 
     ledger: bytes
@@ -46,7 +46,7 @@ def peaks_beside(ledger: Path) -> Path:
     return ledger.parent / f"{ledger.stem}.peaks.yaml"
 
 
-def place(ledger: Path, exhibits: Exhibits, clock: Clock, *, only_longer: bool = False) -> None:
+def write_ledger_files(ledger: Path, exhibits: LedgerFiles, clock: Clock, *, only_longer: bool = False) -> None:
     """Write the files of `ledger`, itself last. What stands there and is no earlier state of them is kept under
     another name. Raises LedgerError where what stands there covers more, or with `only_longer` as much; OSError.
     """
@@ -72,7 +72,7 @@ def place(ledger: Path, exhibits: Exhibits, clock: Clock, *, only_longer: bool =
 
 
 @contextmanager
-def turn(lock: Path | None, clock: Clock) -> Iterator[None]:
+def placing_lock(lock: Path | None, clock: Clock) -> Iterator[None]:
     """Wait for whoever is placing files just now, a few seconds at most: a lock must not cost a ledger."""
     fd = -1
     try:
@@ -98,7 +98,7 @@ def _locked(fd: int) -> bool:
     return True
 
 
-def _continues(ledger: Path, beside: bytes | None, exhibits: Exhibits) -> bool:
+def _continues(ledger: Path, beside: bytes | None, exhibits: LedgerFiles) -> bool:
     """Whether the ledger that stands there fits the new files too, until it is replaced."""
     key, peaks = _read(public_key_beside(ledger)), _read(peaks_beside(ledger))
     return (

@@ -10,7 +10,13 @@ from pathlib import Path
 
 from flopsd import __version__
 from flopsd.attestation.evidence.collect import collect, stamp
-from flopsd.attestation.ledger_files import Exhibits, journal_beside, place, public_key_beside, turn
+from flopsd.attestation.ledger_files import (
+    LedgerFiles,
+    journal_beside,
+    placing_lock,
+    public_key_beside,
+    write_ledger_files,
+)
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_signer
 from flopsd.core.ledger.history import History, read_history
@@ -19,7 +25,7 @@ from flopsd.core.model import Figures
 from flopsd.errors import JournalDamagedError, LedgerError
 from flopsd.journal.sealed_prefix import longest_prefix, read_durable
 from flopsd.settings.data_files import Tables
-from flopsd.settings.evidence_kinds import Wanted
+from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.settings.load import is_packaged
 from flopsd.system.clock import Clock, rfc3339
 
@@ -48,7 +54,7 @@ def seal_journal(
     ledger: Path,
     clock: Clock,
     peaks_file: str | None = None,
-    wanted: Wanted | None = None,
+    wanted: EvidenceWanted | None = None,
     policy_files: Sequence[str] = (),
     *,
     live: bool = False,
@@ -86,8 +92,10 @@ def seal_journal(
         data, timestamp = stamp(data, wanted, clock)
     try:
         peaks = Path(peaks_file).read_bytes() if peaks_file is not None and not is_packaged(sha256) else None
-        with turn(lock, clock):
-            place(ledger, Exhibits(data, sealed.data, key.public_pem, peaks), clock, only_longer=rolling)
+        with placing_lock(lock, clock):
+            write_ledger_files(
+                ledger, LedgerFiles(data, sealed.data, key.public_pem, peaks), clock, only_longer=rolling
+            )
     except OSError as fault:
         raise LedgerError(
             f"cannot write the ledger {ledger}: {fault.strerror}",

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.attestation.anchors import Anchored, hold_anchors
+from flopsd.attestation.anchors import AnchorComparison, compare_anchors
 from flopsd.attestation.evidence.check import Stamped, findings, signed_items, timestamp_findings
-from flopsd.attestation.evidence.item import Finding, Grounds, Verdict
+from flopsd.attestation.evidence.item import CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
 from flopsd.attestation.ledger_files import journal_beside, peaks_beside
 from flopsd.attestation.seal import one_peak_table
@@ -56,9 +56,9 @@ class Verified:
     replay: bool
     payload: bytes  # the bytes that are signed
     history: History
-    evidence: tuple[Finding, ...] = ()
+    evidence: tuple[EvidenceResult, ...] = ()
     unsealed_records: int = 0  # of the journal beside it, behind the sealed part: no part of the claim
-    anchored: Anchored | None = None  # None: not asked for
+    anchored: AnchorComparison | None = None  # None: not asked for
 
 
 # What a journal may make the arithmetic do when whoever holds the key wrote records that no daemon writes.
@@ -163,7 +163,7 @@ def verify_opened(
                 hint="a replay is no evidence; to check its arithmetic all the same, add --allow-replay",
             )
         evidence = _evidence(signed, opened.envelope, opened.keys, trust or Trust(), history, facts)
-        anchored = hold_anchors(anchors, exhibit, facts, history, table) if anchors else None
+        anchored = compare_anchors(anchors, exhibit, facts, history, table) if anchors else None
     except NotVerifiedError:
         raise
     except FlopsdError as fault:
@@ -277,7 +277,7 @@ def _evidence(
     trust: Trust,
     history: History,
     facts: JournalFacts,
-) -> tuple[Finding, ...]:
+) -> tuple[EvidenceResult, ...]:
     """What the evidence is worth. Raises NotVerifiedError where a piece is not what it claims."""
     predicate = signed["predicate"]
     stamped = []
@@ -288,10 +288,10 @@ def _evidence(
             continue  # a time of bytes that nobody trusted signed says nothing of the ledger
         stamped.append(Stamped(signature[1], envelope.timestamps(index)))
     found = (
-        *findings(predicate["evidence"], Grounds(history, facts.head_sha256, trust.aws_certificates)),
+        *findings(predicate["evidence"], CheckContext(history, facts.head_sha256, trust.aws_certificates)),
         *timestamp_findings(stamped, trust, str(predicate["method"]["sealedAt"])),
     )
-    bad = next((finding for finding in found if finding.verdict is Verdict.FAILED), None)
+    bad = next((finding for finding in found if finding.verdict is EvidenceState.FAILED), None)
     if bad is not None:
         raise NotVerifiedError(f"the evidence {bad.type} does not hold: {bad.words}")
     return found

@@ -65,12 +65,12 @@ def add(verbs: Verbs) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from flopsd.settings.effective import as_yaml, in_force
+    from flopsd.settings.effective import as_yaml, effective_settings
     from flopsd.settings.load import SECRETS, read_layers
     from flopsd.settings.platform import find_context
 
     layers = read_layers(flags_of(arguments), os.environ, arguments.config)
-    found = in_force(layers, find_context(os.environ))
+    found = effective_settings(layers, find_context(os.environ))
     if arguments.json:
         told = {
             "file": None if layers.file is None else str(layers.file),

@@ -15,25 +15,25 @@ from flopsd.attestation.signing.key_uri import scheme_of
 from flopsd.core.model import ESTIMATING, Device, Evidence
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.finish import state_dir
-from flopsd.daemon.ledger_destinations import copy_places
-from flopsd.daemon.open_sources import Opening, cores_per_chip, source_options
+from flopsd.daemon.ledger_destinations import copy_destinations
+from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, source_options
 from flopsd.errors import FlopsdError, UnknownDeviceError
 from flopsd.settings.device_selection import Whose
 from flopsd.settings.load import load_peaks
-from flopsd.settings.locations import S3Place
+from flopsd.settings.locations import S3Location
 from flopsd.settings.parsers import parse_listen
 from flopsd.settings.platform import find_context
 from flopsd.settings.schema import Settings
 from flopsd.sources import PROBED, SourceSettings
 from flopsd.sources.ownership.open import Job
-from flopsd.sources.probe import Surveyed, survey
+from flopsd.sources.probe import ProbedSource, probe
 from flopsd.system.clock import Clock
 
 _ENOUGH_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Diagnosis:
     """One finding. `state` is ok, warn, fail, or none for what is not here and need not be; `meters` says that
     a device can be metered. A device's check says its evidence, and why it is not a better one."""
 
@@ -49,31 +49,31 @@ class Check:
         return asdict(self)
 
 
-def examine(settings: Settings, environment: Mapping[str, str], clock: Clock) -> list[Check]:
+def examine(settings: Settings, environment: Mapping[str, str], clock: Clock) -> list[Diagnosis]:
     """All checks. Never raises for what it finds."""
-    checks = [Check("python", "ok", f"{sys.version_info.major}.{sys.version_info.minor} at {sys.executable}")]
+    checks = [Diagnosis("python", "ok", f"{sys.version_info.major}.{sys.version_info.minor} at {sys.executable}")]
     checks += [_package("sealing", "securesystemslib", "seal"), _package("NVIDIA binding", "pynvml", "nvml")]
     checks += [*_asked_for(settings), _state(settings, environment), _port(settings)]
     try:
         table = load_peaks(settings.peaks)
     except FlopsdError as fault:
-        return [*checks, Check("peak table", "fail", str(fault), fault.hint)]
-    checks.append(Check("peak table", "ok", f"{len(table.parts)} parts, SHA-256 {table.sha256[:16]}…"))
+        return [*checks, Diagnosis("peak table", "fail", str(fault), fault.hint)]
+    checks.append(Diagnosis("peak table", "ok", f"{len(table.parts)} parts, SHA-256 {table.sha256[:16]}…"))
     names = PROBED if settings.sources == ("probe",) else settings.sources
     context = find_context(environment)
     job = Job(environment, context.job_name, None, cores_per_chip(context, table))
-    opening = Opening(settings, SourceSettings(clock, table, source_options(settings)), job)
-    found = survey(names, opening.open, clock)
+    opening = SourceOpener(settings, SourceSettings(clock, table, source_options(settings)), job)
+    found = probe(names, opening.open, clock)
     checks += [_source(one) for one in found.sources]
     checks += [_device(device, source, table) for device, source in found.devices]
     return [*checks, *_instance(context.instance_type, [device for device, _ in found.devices], table)]
 
 
-def can_meter(checks: list[Check]) -> bool:
+def can_meter(checks: list[Diagnosis]) -> bool:
     return any(check.meters for check in checks)
 
 
-def doctor_text(checks: list[Check]) -> str:
+def doctor_text(checks: list[Diagnosis]) -> str:
     """The findings for a terminal, and the verdict."""
     lines = []
     for check in checks:
@@ -90,18 +90,20 @@ def doctor_text(checks: list[Check]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _package(name: str, module: str, extra: str) -> Check:
+def _package(name: str, module: str, extra: str) -> Diagnosis:
     if find_spec(module) is None:
-        return Check(name, "fail", f"the package for it is not installed ({module})", f"pip install 'flopsd[{extra}]'")
-    return Check(name, "ok", f"{module} is installed")
+        return Diagnosis(
+            name, "fail", f"the package for it is not installed ({module})", f"pip install 'flopsd[{extra}]'"
+        )
+    return Diagnosis(name, "ok", f"{module} is installed")
 
 
-def _asked_for(settings: Settings) -> list[Check]:
+def _asked_for(settings: Settings) -> list[Diagnosis]:
     """The packages that single settings need: at the end of a run it is late to hear that one is missing."""
     scheme, _ = scheme_of(settings.key or "")
     needs = (
         (
-            any(isinstance(place, S3Place) for place in copy_places(settings, "run", "node")),
+            any(isinstance(place, S3Location) for place in copy_destinations(settings, "run", "node")),
             "copies to S3",
             "boto3",
             "s3",
@@ -114,14 +116,14 @@ def _asked_for(settings: Settings) -> list[Check]:
     return [_package(name, module, extra) for is_asked, name, module, extra in needs if is_asked]
 
 
-def _state(settings: Settings, environment: Mapping[str, str]) -> Check:
+def _state(settings: Settings, environment: Mapping[str, str]) -> Diagnosis:
     folder = state_dir(settings, environment)
     existing = next((p for p in (folder, *folder.parents) if p.exists()), folder)
     if not os.access(existing, os.W_OK | os.X_OK):
-        return Check("state folder", "fail", f"{folder} cannot be written", "give --state-dir a writable folder")
+        return Diagnosis("state folder", "fail", f"{folder} cannot be written", "give --state-dir a writable folder")
     free = shutil.disk_usage(existing).free
     state = "ok" if free > _ENOUGH_BYTES else "warn"
-    return Check(
+    return Diagnosis(
         "state folder",
         state,
         f"{folder}, {free // 1_000_000} MB free",
@@ -129,36 +131,36 @@ def _state(settings: Settings, environment: Mapping[str, str]) -> Check:
     )
 
 
-def _port(settings: Settings) -> Check:
+def _port(settings: Settings) -> Diagnosis:
     if settings.listen is None:
-        return Check("metrics address", "ok", "off")
+        return Diagnosis("metrics address", "ok", "off")
     host, port = parse_listen(settings.listen)
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as fault:
-            return Check(
+            return Diagnosis(
                 "metrics address",
                 "warn",
                 f"{settings.listen}: {fault.strerror}",
                 "another flopsd may be running; else give --listen another port",
             )
-    return Check("metrics address", "ok", f"{settings.listen} is free")
+    return Diagnosis("metrics address", "ok", f"{settings.listen} is free")
 
 
-def _source(one: Surveyed) -> Check:
+def _source(one: ProbedSource) -> Diagnosis:
     if one.fault:
-        return Check(f"source {one.name}", "none" if one.absent else "fail", one.fault, one.hint)
-    return Check(f"source {one.name}", "ok", one.facts or "answers")
+        return Diagnosis(f"source {one.name}", "none" if one.absent else "fail", one.fault, one.hint)
+    return Diagnosis(f"source {one.name}", "ok", one.facts or "answers")
 
 
-def _device(device: Device, source: str, table: PeakTable) -> Check:
+def _device(device: Device, source: str, table: PeakTable) -> Diagnosis:
     name = f"device {device.index}"
     try:
         part = table.resolve(device)
     except UnknownDeviceError as fault:
-        return Check(name, "fail", str(fault), fault.hint)
+        return Diagnosis(name, "fail", str(fault), fault.hint)
     measured = device.evidence in ESTIMATING
     margin = f", margin {table.margin_ppm(device.evidence) / 10_000:g} %" if measured else ""
     words = {Evidence.UTILIZATION: "only a ceiling", Evidence.GAP: "nothing"}
@@ -170,7 +172,7 @@ def _device(device: Device, source: str, table: PeakTable) -> Check:
         + f": evidence {device.evidence.value} by {source}, {gives}{margin}"
         + ("" if device.shared is None else f"; SHARED with {device.shared}")
     )
-    return Check(
+    return Diagnosis(
         name,
         "ok" if measured else "warn",
         detail,
@@ -181,7 +183,7 @@ def _device(device: Device, source: str, table: PeakTable) -> Check:
     )
 
 
-def _instance(instance_type: str | None, devices: list[Device], table: PeakTable) -> list[Check]:
+def _instance(instance_type: str | None, devices: list[Device], table: PeakTable) -> list[Diagnosis]:
     """Whether the instance type's accelerators are all here, where the platform tells the type."""
     known = table.instances.get(instance_type or "")
     if known is None:
@@ -189,6 +191,6 @@ def _instance(instance_type: str | None, devices: list[Device], table: PeakTable
     here = len({device.parent or device.uid for device in devices})
     expected = f"{'?' if known.count is None else known.count} x {known.accelerator}"
     if known.count in (None, here):
-        return [Check("instance type", "ok", f"{known.name} has {expected}, {here} seen")]
+        return [Diagnosis("instance type", "ok", f"{known.name} has {expected}, {here} seen")]
     fix = "give the daemon all devices, or --devices job if only some of them are this job's"
-    return [Check("instance type", "warn", f"{known.name} has {expected}, {here} seen", fix)]
+    return [Diagnosis("instance type", "warn", f"{known.name} has {expected}, {here} seen", fix)]

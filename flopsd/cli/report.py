@@ -12,13 +12,13 @@ from flopsd.cli.common import NOT_VERIFIED, OK
 from flopsd.cli.verify import add_grounds, judge
 
 if TYPE_CHECKING:
-    from flopsd.attestation.evidence.item import Finding
+    from flopsd.attestation.evidence.item import EvidenceResult
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
     from flopsd.attestation.verify import Verified
     from flopsd.cli.common import Verbs
     from flopsd.core.policy.policy_file import Policy
-    from flopsd.report.model import Check, Report
-    from flopsd.report.verification import Document
+    from flopsd.report.model import Report, VerificationResult
+    from flopsd.report.verification import LedgerDocument
 
 
 def add(verbs: Verbs) -> None:
@@ -48,7 +48,7 @@ def add(verbs: Verbs) -> None:
 
 def _report(arguments: argparse.Namespace) -> int:
     from flopsd.report.build import report_of
-    from flopsd.report.model import Checked
+    from flopsd.report.model import VerificationState
     from flopsd.report.verification import read_document
     from flopsd.system.clock import SystemClock, rfc3339
 
@@ -58,10 +58,10 @@ def _report(arguments: argparse.Namespace) -> int:
     made = f"{rfc3339(SystemClock().wall_ns())[:16].replace('T', ' ')} UTC"
     report = report_of(document, check, made, found, _form_policy(document), course)
     _write(arguments, _shown(arguments, document, report))
-    return NOT_VERIFIED if check.state is Checked.REFUSED else OK
+    return NOT_VERIFIED if check.state is VerificationState.REFUSED else OK
 
 
-def _form_policy(document: Document) -> Policy | None:
+def _form_policy(document: LedgerDocument) -> Policy | None:
     """The policy that the ledger was judged by, where it is here and has a form; else a packaged one that has."""
     from flopsd.errors import PolicyError
     from flopsd.settings.data_files import find_policy, load_policies
@@ -77,8 +77,8 @@ def _form_policy(document: Document) -> Policy | None:
 
 
 def _check(
-    arguments: argparse.Namespace, document: Document
-) -> tuple[Check, tuple[Finding, ...], list[dict[str, Any]]]:
+    arguments: argparse.Namespace, document: LedgerDocument
+) -> tuple[VerificationResult, tuple[EvidenceResult, ...], list[dict[str, Any]]]:
     """Whether the ledger holds, where the reader gave a key; then its evidence, and its course from the journal."""
     from flopsd.errors import NotVerifiedError
     from flopsd.report.verification import not_checked, refused, verified
@@ -129,7 +129,7 @@ def _refuse_idle_grounds(arguments: argparse.Namespace) -> None:
         )
 
 
-def _shown(arguments: argparse.Namespace, document: Document, report: Report) -> str:
+def _shown(arguments: argparse.Namespace, document: LedgerDocument, report: Report) -> str:
     if arguments.json:
         return _json(document, report)
     if arguments.format == "html":
@@ -141,14 +141,14 @@ def _shown(arguments: argparse.Namespace, document: Document, report: Report) ->
     return form_report(report) if arguments.format == "form" else report_text(report)
 
 
-def _json(document: Document, report: Report) -> str:
+def _json(document: LedgerDocument, report: Report) -> str:
     from dataclasses import asdict
 
-    from flopsd.report.model import Checked
+    from flopsd.report.model import VerificationState
 
     content = report.content
     told = {
-        "verified": {Checked.VERIFIED: True, Checked.REFUSED: False}.get(report.check.state),
+        "verified": {VerificationState.VERIFIED: True, VerificationState.REFUSED: False}.get(report.check.state),
         "reason": report.check.says,
         "hint": report.check.hint,
         "kind": report.kind,

@@ -82,7 +82,7 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class OperatorDeclarations:
     """What the settings of a run declare. None: not declared."""
 
     phase: Phase | None = None  # what the whole job does where no process says otherwise
@@ -109,15 +109,15 @@ class Declared:
         }
 
 
-NOTHING_DECLARED = Declared()
+NOTHING_DECLARED = OperatorDeclarations()
 
 
-def declared_from(raw: Mapping[str, Any] | None) -> Declared:
+def declared_from(raw: Mapping[str, Any] | None) -> OperatorDeclarations:
     """The inverse of `Declared.for_journal`. Raises KeyError, TypeError or ValueError on anything else."""
     if raw is None:
         return NOTHING_DECLARED
     phase, method, recomputation = raw["phase"], raw["method"], raw["recomputation"]
-    return Declared(
+    return OperatorDeclarations(
         None if phase is None else Phase(phase),
         None if method is None else Method(method),
         None if recomputation is None else Recomputation(recomputation),

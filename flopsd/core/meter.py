@@ -35,7 +35,7 @@ from flopsd.core.model import (
     Tally,
     Totals,
 )
-from flopsd.core.phases import NOBODY, InForce, with_share
+from flopsd.core.phases import NOBODY, ActivePhase, with_share
 
 K = TypeVar("K")
 
@@ -72,7 +72,9 @@ def max_counted_flop(limits: Limits | ChipLimits | None, duration_ns: int) -> in
     return max_sm_cycles(limits, possible_ns) * limits.flop_per_cycle
 
 
-def advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None, in_force: InForce = NOBODY) -> Tally:
+def advance(
+    tally: Tally, reading: Reading, limits: Limits | ChipLimits | None, in_force: ActivePhase = NOBODY
+) -> Tally:
     """`tally` after `reading`. `in_force` is the phase that was declared, and since when.
 
     `limits` is None for a device that the peak table does not know: its time becomes a gap.

@@ -18,14 +18,14 @@ PROCESS = "process"
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class ActivePhase:
     """The bucket that readings belong to which begin at `since_ns` or later, on the boot-time clock."""
 
     bucket: str
     since_ns: int
 
 
-NOBODY = InForce(UNDECLARED_PHASE, 0)
+NOBODY = ActivePhase(UNDECLARED_PHASE, 0)
 
 
 def bucket(phase: str, precision: Precision | None) -> str:

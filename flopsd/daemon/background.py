@@ -12,7 +12,7 @@ from flopsd.core.flop import format_flop
 from flopsd.core.rounding import Towards
 from flopsd.core.session_protocol import Event
 from flopsd.daemon.rolling_seal import RollingSeals, shown
-from flopsd.daemon.session_server import Listener
+from flopsd.daemon.session_server import SessionServer
 from flopsd.daemon.writer import Writer
 from flopsd.errors import ConfigError, ListenError
 from flopsd.report.ledger_text import share_text
@@ -24,7 +24,7 @@ from flopsd.telemetry.metric_lines import MetricLines
 from flopsd.telemetry.push.feed import Feed
 from flopsd.telemetry.push.states import metrics
 from flopsd.telemetry.snapshot import Snapshot
-from flopsd.telemetry.threshold_log import ThresholdWatch
+from flopsd.telemetry.threshold_log import ThresholdLog
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -34,19 +34,19 @@ REBIND_SECONDS = 10
 PROGRESS_SECONDS = 5
 
 
-class Ear:
+class SessionServerTask:
     """The listener for training processes, opened again and again where its socket cannot be had."""
 
     def __init__(self, path: Path | None, uids: Sequence[int], post: Callable[[Event], None], clock: Clock) -> None:
         """None listens to nobody."""
         self._path, self._uids, self._post, self._clock = path, uids, post, clock
-        self._listener: Listener | None = None
+        self._listener: SessionServer | None = None
         self._next_ns, self._complained = clock.boottime_ns(), False
 
     def each_tick(self) -> None:
         if self._path is None or self._listener is not None or self._clock.boottime_ns() < self._next_ns:
             return
-        listener = Listener(self._path, self._uids, self._post, self._clock)
+        listener = SessionServer(self._path, self._uids, self._post, self._clock)
         try:
             listener.start()
         except ListenError as fault:
@@ -67,7 +67,7 @@ class Ear:
             self._listener.stop()
 
 
-class Companions:
+class BackgroundTasks:
     """What goes on beside the metering: the web front, bound again where its port is taken, progress, rolling seals."""
 
     def __init__(
@@ -77,12 +77,12 @@ class Companions:
         clock: Clock,
         err: IO[str] | None,
         rolling: RollingSeals | None,
-        ear: Ear,
+        ear: SessionServerTask,
         feed: Feed | None,
         lines: MetricLines | None,
         near_the_end: Callable[[], bool],
     ) -> None:
-        self._rolling, self._ear, self._feed, self._watch = rolling, ear, feed, ThresholdWatch(clock)
+        self._rolling, self._ear, self._feed, self._watch = rolling, ear, feed, ThresholdLog(clock)
         self._lines, self._near_the_end = lines, near_the_end
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None

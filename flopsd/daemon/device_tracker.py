@@ -11,7 +11,7 @@ from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.meter import advance, new_gaps
 from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Precision, Reading
 from flopsd.core.peaks import PeakTable
-from flopsd.core.phases import InForce
+from flopsd.core.phases import ActivePhase
 from flopsd.errors import UnknownDeviceError
 from flopsd.telemetry.snapshot import DeviceState
 
@@ -21,7 +21,7 @@ _IDENTITY = ("model", "serial", "pci_bus_id", "pci_device_id", "sm_count", "sm_c
 
 
 @dataclass(slots=True)
-class Watched:
+class TrackedDevice:
     """A device, its number in the journal, and its state as the snapshot shows it."""
 
     number: int
@@ -30,7 +30,7 @@ class Watched:
     gaps: list[tuple[int, int, GapReason]] = field(default_factory=list)  # since the last checkpoint
     energy_from: str = ""  # the source that told its energy last
 
-    def count(self, reading: Reading, in_force: InForce, gauges: Gauges | None = None) -> None:
+    def count(self, reading: Reading, in_force: ActivePhase, gauges: Gauges | None = None) -> None:
         """Fold one reading into the tally, and keep the gaps that it makes; `gauges` are what the device shows now."""
         before, reading = self.state.tally, self._without_older_energy(reading)
         after = advance(before, reading, self.state.rating.limits, in_force)
@@ -57,7 +57,7 @@ class Watched:
         """A reading that says that nothing is known since the last one."""
         return Reading(self.entry.device.uid, self.state.tally.watermark_ns, until_ns, Gap(reason))
 
-    def count_gap(self, until_ns: int, reason: GapReason, in_force: InForce) -> None:
+    def count_gap(self, until_ns: int, reason: GapReason, in_force: ActivePhase) -> None:
         """Nothing is known of the time up to `until_ns`, where that is not accounted for yet."""
         if until_ns > self.state.tally.watermark_ns:
             self.count(self.gap(until_ns, reason), in_force)

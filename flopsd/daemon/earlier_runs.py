@@ -16,7 +16,7 @@ _TAKEN_OVER = (GapReason.IN_SLICES, GapReason.REPLACED)
 Counted = tuple[tuple[Tally, Rating], ...]
 
 
-class Past:
+class EarlierStarts:
     """The incarnations before one that begins at `begin_ns` of this boot; `offset_ns` later on the wall clock."""
 
     def __init__(self, history: History, table: PeakTable, boot_id: str, begin_ns: int, offset_ns: int) -> None:

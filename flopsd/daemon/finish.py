@@ -9,12 +9,12 @@ from typing import IO, TYPE_CHECKING
 
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key
-from flopsd.daemon.ledger_destinations import copy_places, copy_seconds, local_ledger
+from flopsd.daemon.ledger_destinations import copy_destinations, copy_seconds, local_ledger
 from flopsd.errors import FlopsdError, LedgerError
 from flopsd.journal.journal import Journal, read_live
 from flopsd.journal.sealed_prefix import longest_prefix, read_durable
 from flopsd.journal.state_dir import StateDir
-from flopsd.settings.evidence_kinds import Wanted
+from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.settings.platform import default_state_dir
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
@@ -22,7 +22,7 @@ from flopsd.system.streams import say
 
 if TYPE_CHECKING:
     from flopsd.attestation.seal import Sealed
-    from flopsd.attestation.storage.copies import Copy
+    from flopsd.attestation.storage.copies import CopyResult
 
 log = logging.getLogger("flopsd")
 NEW_KEY = "no --key was given: made the Ed25519 key %s (mode 0600); whoever reads it can sign in your name"
@@ -56,7 +56,7 @@ def close(
         key, made = ensure_key(settings.key, folder.path)
         if made:
             log.warning(NEW_KEY, key)
-        wanted, lock = Wanted(settings.evidence, settings.timestamp_url, environment), folder.seal_lock
+        wanted, lock = EvidenceWanted(settings.evidence, settings.timestamp_url, environment), folder.seal_lock
         sealed = seal_journal(folder.journal, key, ledger, clock, settings.peaks, wanted, settings.policies, lock=lock)
     except FlopsdError as fault:
         kept = keep_journal(settings, folder, run, node, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
@@ -77,7 +77,7 @@ def keep_journal(settings: Settings, folder: StateDir, run: str, node: str, cloc
 
     ledger = local_ledger(settings, folder.path, run, node)
     here = [] if ledger.absolute().parent == folder.path.absolute() else [ledger]
-    places = [*here, *copy_places(settings, run, node)]
+    places = [*here, *copy_destinations(settings, run, node)]
     copies = copy_journal(folder.journal, places, clock, copy_seconds(settings, used_seconds)) if places else []
     lost = "".join(f"; it is NOT COPIED to the place of {copy.place}: {copy.fault}" for copy in copies if copy.fault)
     lies = [str(path) for path in (folder.journal, *(copy.place for copy in copies if copy.fault is None))]
@@ -87,16 +87,16 @@ def keep_journal(settings: Settings, folder: StateDir, run: str, node: str, cloc
     )
 
 
-def copied_text(copies: Iterable[Copy]) -> str:
+def copied_text(copies: Iterable[CopyResult]) -> str:
     """Where copies lie now."""
     return "".join(f"  copied to  {copy.place}\n" for copy in copies if copy.fault is None)
 
 
 def copy_sealed(
     settings: Settings, sealed: Sealed, clock: Clock, used_seconds: float, *, rolling: bool = False
-) -> list[Copy]:
+) -> list[CopyResult]:
     """Copy a sealed ledger to where the settings say; `used_seconds` of the time for stopping are over."""
-    places = copy_places(settings, sealed.run, sealed.node)
+    places = copy_destinations(settings, sealed.run, sealed.node)
     if not places:
         return []
     from flopsd.attestation.storage.copies import copy_ledger
@@ -136,7 +136,7 @@ def seal_state_dir(settings: Settings, environment: Mapping[str, str], clock: Cl
             )
         run, node = str(first["run"]), str(first["node"])
         ledger = local_ledger(settings, folder.path, run, node)
-        wanted, lock = Wanted(settings.evidence, settings.timestamp_url, environment), folder.seal_lock
+        wanted, lock = EvidenceWanted(settings.evidence, settings.timestamp_url, environment), folder.seal_lock
         try:
             key, made = ensure_key(settings.key, folder.path)
             if made:

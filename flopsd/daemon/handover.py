@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.model import Device, DeviceUid, GapReason, Sweep
-from flopsd.core.phases import InForce
-from flopsd.daemon.device_tracker import Watched
+from flopsd.core.phases import ActivePhase
+from flopsd.daemon.device_tracker import TrackedDevice
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class MigChange:
     """What a source lists of one GPU in place of what it listed of it before."""
 
     gone: tuple[DeviceUid, ...]
@@ -29,7 +29,7 @@ def changes(
     after: Sequence[Device],
     renamed: Mapping[DeviceUid, Device],
     others: Container[DeviceUid],
-) -> list[Change]:
+) -> list[MigChange]:
     """The GPUs of which a source lists something else now. A device that is or was one of `others`, other jobs', has
     taken nobody's place."""
 
@@ -43,7 +43,7 @@ def changes(
 
     old, new = by_gpu(before), by_gpu(after)
     return [
-        Change(
+        MigChange(
             gone := tuple(uid for uid in old[gpu] if uid not in new[gpu]),
             tuple(device for uid, device in new[gpu].items() if uid not in old[gpu]),
             any(uid in renamed for uid in gone),
@@ -54,12 +54,12 @@ def changes(
 
 
 def hand_over(
-    changed: Iterable[Change],
-    watched: Mapping[DeviceUid, Watched],
+    changed: Iterable[MigChange],
+    watched: Mapping[DeviceUid, TrackedDevice],
     sweep: Sweep,
     at_ns: int,
     elsewhere: Callable[[DeviceEntry], GapReason | None],
-    in_force: InForce,
+    in_force: ActivePhase,
 ) -> dict[DeviceUid, int]:
     """Close what went, and say where each device begins that came: where the last of what went was read last, else
     where its own first reading begins. `elsewhere` says who accounts for a device that is not read any more."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flopsd.settings.locations import S3Place, is_remote, named, parse_place
+from flopsd.settings.locations import S3Location, is_remote, named, parse_location
 from flopsd.settings.schema import Settings
 
 RESERVE_SECONDS, LEAST_SECONDS = 2.0, 1.0
@@ -21,10 +21,10 @@ def local_ledger(settings: Settings, folder: Path, run: str, node: str) -> Path:
     return Path(named(settings.ledger, run, node))
 
 
-def copy_places(settings: Settings, run: str, node: str) -> list[Path | S3Place]:
+def copy_destinations(settings: Settings, run: str, node: str) -> list[Path | S3Location]:
     """Where copies of the ledger go."""
     remote = [settings.ledger] if settings.ledger is not None and is_remote(settings.ledger) else []
-    return [parse_place(named(text, run, node)) for text in (*remote, *settings.ledger_copies)]
+    return [parse_location(named(text, run, node)) for text in (*remote, *settings.ledger_copies)]
 
 
 def copy_seconds(settings: Settings, used_seconds: float) -> float:

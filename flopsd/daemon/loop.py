@@ -27,7 +27,7 @@ FIRST_READ_SECONDS = 0.2  # GPM wants 100 ms between samples; nobody should wait
 FINAL_READ_SECONDS = 5.0
 
 
-class Pump(threading.Thread):
+class SourceReader(threading.Thread):
     """Reads one source at fixed times and posts what it gave. Never raises, never exits before `stop`."""
 
     def __init__(
@@ -141,7 +141,8 @@ class Daemon:
         self._told: dict[str, str] = {}  # the last fault of each kind
         self.stopped_ns: int | None = None  # when the end was asked for
         self._pumps = [
-            Pump(name, opener, self._inbox.put, clock, interval_seconds, self._stop) for name, opener in sources.items()
+            SourceReader(name, opener, self._inbox.put, clock, interval_seconds, self._stop)
+            for name, opener in sources.items()
         ]
 
     def stop(self, why: str) -> None:

@@ -14,18 +14,18 @@ from flopsd.sources import PROBED, Source, SourceSettings, open_source
 from flopsd.sources.ownership.open import Job, own_if_asked
 
 
-def open_sources(opening: Opening, *, later: bool) -> dict[str, Callable[[], Source]]:
+def open_sources(opening: SourceOpener, *, later: bool) -> dict[str, Callable[[], Source]]:
     """How to open each source. Unless that is left for `later`, they are opened here and now, so that a failure is
     an exit code; of those that are only probed for, one is enough."""
     probed = opening.settings.sources == ("probe",)
     openers: dict[str, Callable[[], Source]] = {}
     absent: list[SourceUnavailableError] = []
     for name in PROBED if probed else opening.settings.sources:
-        openers[name] = _Opener(name, opening)
+        openers[name] = _OpenerThread(name, opening)
         if later:
             continue
         try:
-            openers[name] = _Opened(openers[name](), openers[name])
+            openers[name] = _OpenedSource(openers[name](), openers[name])
         except SourceUnavailableError as fault:
             if not (probed and fault.absent):
                 raise
@@ -54,7 +54,7 @@ def source_options(settings: Settings) -> dict[str, object]:
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class SourceOpener:
     """What every source is opened with."""
 
     settings: Settings
@@ -75,18 +75,18 @@ class Opening:
 
 
 @dataclass(slots=True)
-class _Opener:
+class _OpenerThread:
     """Opens one source by name, as often as it is asked."""
 
     name: str
-    opening: Opening
+    opening: SourceOpener
 
     def __call__(self) -> Source:
         return self.opening.open(self.name)
 
 
 @dataclass(slots=True)
-class _Opened:
+class _OpenedSource:
     """Gives an already open source once, and opens anew after that."""
 
     source: Source | None

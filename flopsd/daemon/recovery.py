@@ -16,7 +16,7 @@ log = logging.getLogger("flopsd")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RecoveredRun:
     """What the state folder held."""
 
     history: History
@@ -34,7 +34,7 @@ class Found:
         }
 
 
-def recover(journal: Journal, clock: Clock) -> Found:
+def recover(journal: Journal, clock: Clock) -> RecoveredRun:
     """The longest valid prefix of the journal that is there; what is not valid is kept beside it."""
     aside = f"damaged-{_stamp(clock)}.journal.jsonl"
     recovery = journal.recover(aside)
@@ -46,15 +46,15 @@ def recover(journal: Journal, clock: Clock) -> Found:
             f"kept as {recovery.kept_as}" if recovery.kept_as else "were cut off",
         )
     try:
-        return Found(read_history(journal.read()), recovery)
+        return RecoveredRun(read_history(journal.read()), recovery)
     except JournalDamagedError as fault:
         log.error("the journal cannot be continued and is put aside: %s", fault)
         size, head = journal.size_bytes, journal.head_sha256
-        return Found(History(), Recovery(size, head, str(fault), journal.put_aside(aside)))
+        return RecoveredRun(History(), Recovery(size, head, str(fault), journal.put_aside(aside)))
 
 
 def choose_run(
-    journal: Journal, found: Found, wanted: str | None, node: str, table: PeakTable, clock: Clock
+    journal: Journal, found: RecoveredRun, wanted: str | None, node: str, table: PeakTable, clock: Clock
 ) -> tuple[str, History]:
     """Whose run it is: the journal's is continued when it is the wanted one, or none is wanted and it has not ended.
 

@@ -20,7 +20,7 @@ from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.history import History, read_history
 from flopsd.core.ledger.journal_codec import Record
 from flopsd.errors import FlopsdError, JournalDamagedError
-from flopsd.journal.framing import GENESIS, Line, read_lines
+from flopsd.journal.framing import GENESIS, JournalLine, read_lines
 from flopsd.journal.journal import Recovery, also
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.atomic_files import replace_file
@@ -65,7 +65,7 @@ def restore(
         return None
     replace_file(folder.journal, newest.data)
     folder.journal.chmod(0o600)
-    told = f"restored from {newest.ledger.name}: {newest.history.records} records, {_seal_told(newest)}"
+    told = f"restored from {newest.ledger.name}: {newest.history.records} records, {_seal_of(newest)}"
     log.info("%s; this run continues it", told)
     return also(None, told)
 
@@ -84,7 +84,7 @@ def _saved(place: Path) -> Iterator[Saved]:
 def _read(ledger: Path) -> Saved:
     """Raises OSError, JournalDamagedError."""
     data = journal_beside(ledger).read_bytes()
-    last = Line(b"", 0, GENESIS, 0)
+    last = JournalLine(b"", 0, GENESIS, 0)
 
     def good() -> Iterator[Record]:
         nonlocal last
@@ -104,7 +104,7 @@ def _is_of(saved: Saved, run: str, node: str) -> bool:
     return (saved.history.run, saved.history.node) == (run, node)
 
 
-def _seal_told(saved: Saved) -> str:
+def _seal_of(saved: Saved) -> str:
     """Whether the ledger beside it seals it. Only digests are compared: which keys are to be trusted is for whoever
     verifies, and the libraries for that are not for a process that meters."""
     try:

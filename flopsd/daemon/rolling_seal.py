@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from flopsd.system.clock import NS_PER_S, Clock
-from flopsd.telemetry.snapshot import Keeping, Snapshot
+from flopsd.telemetry.snapshot import JournalState, Snapshot
 
 log = logging.getLogger("flopsd")
 CHILD_SECONDS = 120.0
@@ -41,9 +41,9 @@ class RollingSeals:
         self._last_seal_wall_ns: int | None = None
         self._failures = 0
 
-    def keeping(self) -> Keeping:
+    def keeping(self) -> JournalState:
         """How sealing stands now. Safe from any thread."""
-        return Keeping(self._clock.wall_ns(), self._every_ns, self._last_seal_wall_ns, self._failures)
+        return JournalState(self._clock.wall_ns(), self._every_ns, self._last_seal_wall_ns, self._failures)
 
     def checkpointed(self) -> None:
         """Say that a checkpoint is durable."""
@@ -93,7 +93,7 @@ class RollingSeals:
                 self._kill(child)
                 self._failed(f"it took more than {CHILD_SECONDS:g} s and was killed")
             return
-        told = _told(child)
+        told = _result_of(child)
         self._child = None
         if code != 0:
             self._failed(told or f"the sealing process ended with {code}")
@@ -124,10 +124,10 @@ class RollingSeals:
 
 def shown(snapshot: Snapshot, rolling: RollingSeals | None, clock: Clock) -> Snapshot:
     """The snapshot with what only the moment of looking tells. Safe from any thread."""
-    return replace(snapshot, keeping=Keeping(clock.wall_ns()) if rolling is None else rolling.keeping())
+    return replace(snapshot, keeping=JournalState(clock.wall_ns()) if rolling is None else rolling.keeping())
 
 
-def _told(child: subprocess.Popen[bytes]) -> str:
+def _result_of(child: subprocess.Popen[bytes]) -> str:
     """What a child that ended said on stderr, on one line, without waiting for more."""
     assert child.stderr is not None
     with child.stderr as pipe:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from flopsd.core.declarations import Declared
+from flopsd.core.declarations import OperatorDeclarations
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.evaluate import Policy
-from flopsd.daemon.background import Companions, Ear, progress_line
+from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
 from flopsd.daemon.finish import close, state_dir
-from flopsd.daemon.ledger_destinations import RESERVE_SECONDS, copy_places, local_ledger
+from flopsd.daemon.ledger_destinations import RESERVE_SECONDS, copy_destinations, local_ledger
 from flopsd.daemon.loop import Daemon
-from flopsd.daemon.open_sources import Opening, cores_per_chip, open_sources, source_options
+from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources, source_options
 from flopsd.daemon.recovery import choose_run, recover
 from flopsd.daemon.restore_attempt import restore
 from flopsd.daemon.rolling_seal import RollingSeals, shown
@@ -28,7 +28,7 @@ from flopsd.journal.state_dir import StateDir
 from flopsd.settings.client_socket import SOCKET_NAME, socket_path
 from flopsd.settings.data_files import load_policies
 from flopsd.settings.load import load_peaks, settings_sha256
-from flopsd.settings.locations import S3Place
+from flopsd.settings.locations import S3Location
 from flopsd.settings.platform import Context, find_context
 from flopsd.settings.schema import Settings, declared_of
 from flopsd.sources import SourceSettings
@@ -73,7 +73,7 @@ def run_daemon(
     origins: dict[str, str] = {}  # filled from the journal, before any source is read
     root_pid = os.getppid() if supervision is not None else None  # the launcher, whose child the job is
     job = Job(environment, context.job_name, root_pid, cores_per_chip(context, table))
-    open_all = Opening(settings, SourceSettings(clock, table, source_options(settings), origins), job)
+    open_all = SourceOpener(settings, SourceSettings(clock, table, source_options(settings), origins), job)
     sources = open_sources(open_all, later=supervision is not None or settings.wait_for_source)
     # From here on a signal is a regular end; before, there is nothing to lose.
     ending = _Ending(supervised=supervision is not None)
@@ -99,7 +99,7 @@ def run_daemon(
             log.warning(
                 "the path of %s is too long for a socket in it: training processes meet it elsewhere", folder.path
             )
-        ear = Ear(client_socket, settings.client_uids, daemon.hear, clock)
+        ear = SessionServerTask(client_socket, settings.client_uids, daemon.hear, clock)
         feed = _feed(settings, push_command, writer, rolling, clock)
         every = settings.metric_line_seconds
         lines = MetricLines(out, every, writer.snapshot, clock) if every else None
@@ -107,7 +107,7 @@ def run_daemon(
         log.info("run %s, incarnation %d, journal %s", run, writer.snapshot.incarnation, folder.journal)
         ending.attach(daemon, settings, clock, supervision)
         shown = err if progress else None
-        companions = Companions(writer, settings, clock, shown, rolling, ear, feed, lines, ending.is_near)
+        companions = BackgroundTasks(writer, settings, clock, shown, rolling, ear, feed, lines, ending.is_near)
         begin_ns = clock.boottime_ns()
 
         def each_tick() -> None:
@@ -146,7 +146,7 @@ def _restore(settings: Settings, folder: StateDir, context: Context, table: Peak
     run = settings.run_id or context.job_name
     if run is None:
         return None
-    places = [place for place in copy_places(settings, run, context.node) if isinstance(place, Path)]
+    places = [place for place in copy_destinations(settings, run, context.node) if isinstance(place, Path)]
     ledger = local_ledger(settings, folder.path, run, context.node)
     return restore(folder, places, ledger, run, context.node, table.sha256) if places else None
 
@@ -160,7 +160,7 @@ def _meeting_folder(settings: Settings, environment: Mapping[str, str], supervis
 
 def _tell_missing_extra(settings: Settings) -> None:
     """Now, since at the end of a run of weeks it is late to hear of it."""
-    if settings.seal and any(isinstance(place, S3Place) for place in copy_places(settings, "run", "node")):
+    if settings.seal and any(isinstance(place, S3Location) for place in copy_destinations(settings, "run", "node")):
         from flopsd.attestation.storage.s3 import NEEDS_EXTRA, is_installed
 
         if not is_installed():
@@ -200,7 +200,7 @@ def _seconds_left(settings: Settings, clock: Clock, stopped_ns: int | None) -> f
 
 
 def _writer_settings(
-    settings: Settings, sources: tuple[str, ...], declared: Declared, policies: tuple[Policy, ...]
+    settings: Settings, sources: tuple[str, ...], declared: OperatorDeclarations, policies: tuple[Policy, ...]
 ) -> WriterSettings:
     return WriterSettings(
         round(settings.interval_seconds * NS_PER_S),

@@ -77,7 +77,7 @@ class _Peer:
             raise OSError("the peer does not read its answers")
 
 
-class Listener:
+class SessionServer:
     """Hands events to `post`, from a thread of its own, until `stop`."""
 
     def __init__(self, path: Path, uids: Collection[int], post: Callable[[Event], None], clock: Clock) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flopsd.core.declarations import Declared, precision_from
+from flopsd.core.declarations import OperatorDeclarations, precision_from
 from flopsd.core.model import UNDECLARED_PHASE, Precision
-from flopsd.core.phases import PROCESS, InForce, bucket
+from flopsd.core.phases import PROCESS, ActivePhase, bucket
 from flopsd.core.session_protocol import (
     DeclaredSession,
     Event,
@@ -31,15 +31,15 @@ class _Live:
 class Sessions:
     """All processes that ever declared anything in this run. One thread owns it."""
 
-    declared: Declared
+    declared: OperatorDeclarations
     known: dict[str, DeclaredSession]
     now_ns: Callable[[], int]
-    in_force: InForce = field(init=False)
+    in_force: ActivePhase = field(init=False)
     _live: dict[str, _Live] = field(default_factory=dict)
     _changed: dict[str, set[str]] = field(default_factory=dict)  # what the journal does not have yet
 
     def __post_init__(self) -> None:
-        self.in_force = InForce(self._bucket(), 0)
+        self.in_force = ActivePhase(self._bucket(), 0)
 
     def hear(self, event: Event) -> None:
         """Take in what a process says. Changes of phase take effect now, which is when the daemon hears of them."""
@@ -64,7 +64,7 @@ class Sessions:
             self._live.pop(name, None)
         now = self._bucket()
         if now != self.in_force.bucket:
-            self.in_force = InForce(now, self.now_ns())
+            self.in_force = ActivePhase(now, self.now_ns())
 
     def for_journal(self) -> list[dict[str, Any]]:
         """What changed since `settled`, for a checkpoint record."""

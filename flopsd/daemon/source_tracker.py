@@ -9,8 +9,8 @@ from typing import Any
 
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Reading, Sweep
-from flopsd.daemon.handover import Change, changes
-from flopsd.sources.arbitration import Roster
+from flopsd.daemon.handover import MigChange, changes
+from flopsd.sources.arbitration import Arbiter
 from flopsd.system.clock import Clock
 from flopsd.telemetry.snapshot import SourceState
 
@@ -32,12 +32,12 @@ class Message:
     opened: Mapping[str, Any] | None = None  # facts of a source that was just opened
 
 
-class Hearing:
+class SourceTracker:
     """What each source sent last. Where a method gives a bool: whether devices may have another reader now."""
 
     def __init__(self, names: Sequence[str], clock: Clock) -> None:
         self.states = {name: SourceState() for name in names}
-        self.roster = Roster(names)
+        self.roster = Arbiter(names)
         self._clock = clock
         self._heard_ns: dict[str, int] = {}
         self._patience_ns: dict[str, int] = {}
@@ -52,7 +52,7 @@ class Hearing:
             state = self._state(message.source)
             self.states[message.source] = replace(state, replay=bool(message.opened.get("replay")))
 
-    def changes(self, message: Message, sweep: Sweep) -> list[Change]:
+    def changes(self, message: Message, sweep: Sweep) -> list[MigChange]:
         """What the message lists in others' place, before the roster hears of it."""
         self._renamed |= sweep.renamed.keys()
         others = sweep.not_ours | self._not_ours.get(message.source, frozenset())

@@ -15,7 +15,7 @@ from flopsd.telemetry.snapshot import Snapshot
 log = logging.getLogger("flopsd")
 
 
-class Outbox:
+class WriteQueue:
     """Appends to the journal. `fault` is why it cannot be written now, empty when it can."""
 
     def __init__(self, journal: Journal, clock: Clock) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flopsd import __version__
-from flopsd.core.declarations import NOTHING_DECLARED, Declared
+from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.ledger.history import FORMAT, History
 from flopsd.core.ledger.journal_codec import (
     DeviceEntry,
@@ -23,15 +23,15 @@ from flopsd.core.ledger.journal_codec import (
 )
 from flopsd.core.model import Device, DeviceUid, GapReason, Precision, Reading, Sweep, Tally
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.bases import NOTHING_TOLD, told
+from flopsd.core.policy.bases import NO_DECLARATIONS, told
 from flopsd.core.policy.evaluate import Policy
 from flopsd.core.session_protocol import Event
-from flopsd.daemon.device_tracker import Watched, rate
-from flopsd.daemon.earlier_runs import Counted, Past
-from flopsd.daemon.handover import Change, hand_over
+from flopsd.daemon.device_tracker import TrackedDevice, rate
+from flopsd.daemon.earlier_runs import Counted, EarlierStarts
+from flopsd.daemon.handover import MigChange, hand_over
 from flopsd.daemon.session_tracker import Sessions
-from flopsd.daemon.source_tracker import Hearing, Message
-from flopsd.daemon.write_queue import Outbox, checkpoint_line
+from flopsd.daemon.source_tracker import Message, SourceTracker
+from flopsd.daemon.write_queue import WriteQueue, checkpoint_line
 from flopsd.journal.journal import Journal, Recovery, also
 from flopsd.settings.platform import Context
 from flopsd.system.clock import NS_PER_S, Clock, rfc3339
@@ -51,7 +51,7 @@ class WriterSettings:
     precision: Precision | None  # declared for the run
     sources: Sequence[str]
     device_precision: Mapping[str, Precision] = field(default_factory=dict)  # by UUID or index
-    run_declared: Declared = NOTHING_DECLARED
+    run_declared: OperatorDeclarations = NOTHING_DECLARED
     policies: Sequence[Policy] = ()
 
     def declared(self, device: Device) -> Precision | None:
@@ -74,19 +74,19 @@ class Writer:
     ) -> None:
         """`emit` gets one checkpoint line each time a checkpoint is durable."""
         self._journal, self._table, self._settings = journal, table, settings
-        self._outbox = Outbox(journal, clock)
+        self._outbox = WriteQueue(journal, clock)
         self._context, self._clock, self._emit = context, clock, emit
-        self._watched: dict[DeviceUid, Watched] = {}
+        self._watched: dict[DeviceUid, TrackedDevice] = {}
         self._parted: set[DeviceUid] = set()  # of a machine that is gone: watched until this incarnation began
-        self._hearing = Hearing(settings.sources, clock)
-        self._past = Past(History(), table, context.boot_id, 0, 0)
+        self._hearing = SourceTracker(settings.sources, clock)
+        self._past = EarlierStarts(History(), table, context.boot_id, 0, 0)
         self._sessions = Sessions(settings.run_declared, {}, clock.boottime_ns)
         self._gone: Counted = ()
         self._incarnation, self._begin_ns, self._run = 0, 0, ""
         self._offset_ns = 0
         self._checkpointed_ns = 0
         self._closed = False
-        self._told = NOTHING_TOLD
+        self._told = NO_DECLARATIONS
         self.snapshot: Snapshot
 
     def begin(self, run: str, history: History, recovery: Recovery | None) -> None:
@@ -98,7 +98,7 @@ class Writer:
         self._begin_ns = self._checkpointed_ns = clock.boottime_ns()
         wall_ns = clock.wall_ns()
         self._offset_ns = wall_ns - self._begin_ns
-        self._past = Past(history, self._table, self._context.boot_id, self._begin_ns, self._offset_ns)
+        self._past = EarlierStarts(history, self._table, self._context.boot_id, self._begin_ns, self._offset_ns)
         if not_known := self._past.not_known():
             log.warning("%s", not_known)
             recovery = also(recovery, not_known)
@@ -204,7 +204,7 @@ class Writer:
         self._publish()
         return self._closed
 
-    def _take_up(self, message: Message, sweep: Sweep, changes: Sequence[Change]) -> None:
+    def _take_up(self, message: Message, sweep: Sweep, changes: Sequence[MigChange]) -> None:
         """Follow what a source lists now."""
         hearing, in_force = self._hearing, self._sessions.in_force
         for uid, device in sweep.renamed.items():
@@ -235,7 +235,7 @@ class Writer:
         part_id = None if rating.part is None else rating.part.id
         entry = DeviceEntry(device, source, part_id, tally.begin_ns, rating.precision)
         state = DeviceState(device, source, part_id, rating, tally, tally, self._past.of(device.uid))
-        watched = self._watched[device.uid] = Watched(len(self._watched), entry, state)
+        watched = self._watched[device.uid] = TrackedDevice(len(self._watched), entry, state)
         self._gone = self._past.without(self._watched)
         self._outbox.append(device_record(self._incarnation, watched.number, entry, tally))
         if tally.begin_ns < self._begin_ns:
@@ -303,7 +303,7 @@ class Writer:
             if now_ns - watched.state.tally.watermark_ns > allowed_ns:
                 watched.count_gap(now_ns, self._hearing.why_unread(watched.entry, otherwise), self._sessions.in_force)
 
-    def _of_source(self, name: str) -> list[Watched]:
+    def _of_source(self, name: str) -> list[TrackedDevice]:
         found = ((uid, watched) for uid, watched in self._watched.items() if watched.entry.source == name)
         return [watched for uid, watched in found if uid not in self._parted]
 

@@ -27,7 +27,7 @@ _ZEROS, _MANY_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 40
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class JournalLine:
     """One good line: the bytes of its record, its number from 1, its chain hash, and where it ends."""
 
     body: bytes
@@ -61,7 +61,7 @@ def frame(previous: bytes, record: Mapping[str, Any]) -> tuple[bytes, bytes]:
         raise _unreadable(record, fault) from fault
     body = text.encode("ascii")
     head = hashlib.sha256(previous + body).digest()
-    line = Line(body, 0, head, 0)
+    line = JournalLine(body, 0, head, 0)
     framed = line.framed()
     if len(framed) > MAX_LINE_BYTES:
         raise _unreadable(record, f"it has {len(framed)} bytes, more than the {MAX_LINE_BYTES} of a line")
@@ -79,7 +79,7 @@ def _unreadable(record: Mapping[str, Any], why: object) -> UnreadableRecordError
     return UnreadableRecordError(f"a record of the kind {kind!r} cannot be journalled, nobody could read it: {why}")
 
 
-def read_lines(file: IO[bytes], head: bytes = GENESIS) -> Iterator[Line]:
+def read_lines(file: IO[bytes], head: bytes = GENESIS) -> Iterator[JournalLine]:
     """Good lines from the beginning of `file`.
 
     Raises JournalDamagedError, naming line and reason, at the first bad one.
@@ -88,7 +88,7 @@ def read_lines(file: IO[bytes], head: bytes = GENESIS) -> Iterator[Line]:
     for number, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
         body, head = _unframe(raw, head, number)
         end += len(raw)
-        yield Line(body, number, head, end)
+        yield JournalLine(body, number, head, end)
 
 
 def looks_like_records(file: IO[bytes]) -> bool:

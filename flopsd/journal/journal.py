@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flopsd.errors import JournalDamagedError, JournalError
-from flopsd.journal.framing import GENESIS, Line, frame, looks_like_records, read_lines
+from flopsd.journal.framing import GENESIS, JournalLine, frame, looks_like_records, read_lines
 from flopsd.journal.state_dir import StateDir
 
 
@@ -46,7 +46,7 @@ def also(recovery: Recovery | None, reason: str) -> Recovery:
     return replace(recovery, reason=f"{recovery.reason}; {reason}")
 
 
-def read_journal(path: Path) -> Iterator[Line]:
+def read_journal(path: Path) -> Iterator[JournalLine]:
     """Good lines of a journal file. Raises JournalDamagedError at the first bad one, JournalError if unreadable."""
     try:
         with path.open("rb") as file:
@@ -55,7 +55,7 @@ def read_journal(path: Path) -> Iterator[Line]:
         raise JournalError(f"cannot read the journal {path}: {fault.strerror}") from fault
 
 
-def read_live(path: Path) -> Iterator[Line]:
+def read_live(path: Path) -> Iterator[JournalLine]:
     """Good lines of a journal that may be growing: those before the first that is not whole."""
     try:
         yield from read_journal(path)
@@ -65,7 +65,7 @@ def read_live(path: Path) -> Iterator[Line]:
 
 def newest_pending(path: Path, head: bytes) -> Mapping[str, Any] | None:
     """The last good record of the pending file, if it continues the journal that ends with `head`."""
-    newest: Line | None = None
+    newest: JournalLine | None = None
     try:
         with path.open("rb") as file:
             for line in read_lines(file, head):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from flopsd.core.model import PPM
-from flopsd.report.ledger_json import Told
+from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import Basis, Comparison, Fact, Share
 from flopsd.report.numbers import (
     DOWN,
@@ -48,13 +48,13 @@ PHASES = {
 }
 
 
-def bases_of(predicate: Told) -> tuple[Basis, ...]:
+def bases_of(predicate: LedgerObject) -> tuple[Basis, ...]:
     """Executed, guidelines, architecture: side by side, always all three."""
     totals = predicate.object("totals")
     return _executed(totals), _guidelines(totals), _architecture(totals)
 
 
-def _executed(totals: Told) -> Basis:
+def _executed(totals: LedgerObject) -> Basis:
     told = totals.object("executed")
     facts = [Fact("Read from", told.text("method"))]
     margins = told.maybe_object("marginPpm")
@@ -67,7 +67,7 @@ def _executed(totals: Told) -> Basis:
     return Basis("executed", "Executed", EXECUTED, "measured", shown, "", NOTHING_MEASURED, tuple(facts))
 
 
-def _guidelines(totals: Told) -> Basis:
+def _guidelines(totals: LedgerObject) -> Basis:
     told = totals.maybe_object("guidelines")
     if told is None:
         return Basis(
@@ -97,7 +97,7 @@ def _guidelines(totals: Told) -> Basis:
     return Basis(name, title, GUIDELINES, middle, shown, "", NO_SINGLE, tuple(facts), further, assumptions)
 
 
-def _architecture(totals: Told) -> Basis:
+def _architecture(totals: LedgerObject) -> Basis:
     told = totals.maybe_object("architecture")
     if told is None:
         return Basis(
@@ -128,12 +128,12 @@ def _architecture(totals: Told) -> Basis:
     return Basis(name, title, ARCHITECTURE, middle, shown, "", NO_SINGLE, tuple(facts), further, assumptions)
 
 
-def comparisons_of(predicate: Told) -> tuple[Comparison, ...]:
+def comparisons_of(predicate: LedgerObject) -> tuple[Comparison, ...]:
     """Pairs of bases, each with its ratio and the named warning where they do not agree."""
     return tuple(_comparison(told) for told in predicate.objects("reconciliation"))
 
 
-def _comparison(told: Told) -> Comparison:
+def _comparison(told: LedgerObject) -> Comparison:
     within = told.flag("within")
     word = {True: "Agree", False: "Do not agree", None: "Cannot be told"}[within]
     margin = told.maybe_count("marginPpm")
@@ -148,7 +148,7 @@ def _comparison(told: Told) -> Comparison:
     )
 
 
-def _ratio(told: Told | None) -> str:
+def _ratio(told: LedgerObject | None) -> str:
     if told is None:
         return "not known"
     low, measured, high = (told.maybe_count(name) for name in ("low", "measured", "high"))
@@ -170,18 +170,18 @@ def _times(ppm: int, rounding: str | None) -> str:
     return f"{thousandths // 1000}.{thousandths % 1000:03d}"
 
 
-def evidence_of(predicate: Told) -> tuple[Share, ...]:
+def evidence_of(predicate: LedgerObject) -> tuple[Share, ...]:
     """The executed figure by how it is known, strongest first."""
     executed = predicate.object("totals").object("executed")
     found = dict(_shares(executed, "byEvidence", EVIDENCE))
     return tuple(found[name] for name in (*EVIDENCE, *(n for n in found if n not in EVIDENCE)) if name in found)
 
 
-def phases_of(predicate: Told) -> tuple[Share, ...]:
+def phases_of(predicate: LedgerObject) -> tuple[Share, ...]:
     """The executed figure by declared phase; empty in a ledger that knows no phases."""
     return tuple(share for _, share in _shares(predicate.object("totals").object("executed"), "byPhase", PHASES))
 
 
-def _shares(told: Told, name: str, meanings: Mapping[str, str]) -> Iterator[tuple[str, Share]]:
+def _shares(told: LedgerObject, name: str, meanings: Mapping[str, str]) -> Iterator[tuple[str, Share]]:
     for key, figures in told.items(name):
         yield key, Share(key, meanings.get(key, ""), interval(figures.figures()))

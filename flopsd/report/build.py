@@ -5,19 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flopsd.attestation.evidence.item import Finding
+from flopsd.attestation.evidence.item import EvidenceResult
 from flopsd.core.policy.policy_file import Policy
 from flopsd.errors import LedgerError
 from flopsd.report.bases import bases_of, comparisons_of, evidence_of, phases_of
-from flopsd.report.coverage import course_of, coverage_of, moment, timed
+from flopsd.report.coverage import coverage_of, growth_chart, moment, timed
 from flopsd.report.declarations import declared_of
-from flopsd.report.ledger_json import HINT, Told, line
-from flopsd.report.model import Check, Checked, Content, Fact, Form, FormLine, Method, Report
+from flopsd.report.ledger_json import HINT, LedgerObject, line
+from flopsd.report.model import (
+    Content,
+    Fact,
+    Form,
+    FormLine,
+    Report,
+    ReportMethod,
+    VerificationResult,
+    VerificationState,
+)
 from flopsd.report.model_documentation import form
 from flopsd.report.numbers import percent
 from flopsd.report.tables import children_of, completeness_of, devices_of, energy_of, items_of, nodes_of
 from flopsd.report.verdicts import answer_of, rules_of
-from flopsd.report.verification import Document, flags_of, proof_of
+from flopsd.report.verification import LedgerDocument, flags_of, proof_of
 
 _KINDS = {"node": "run", "job": "job", "lineage": "model lineage"}
 _ADVICE = (
@@ -30,10 +39,10 @@ Course = Sequence[Mapping[str, Any]]
 
 
 def report_of(
-    document: Document,
-    check: Check,
+    document: LedgerDocument,
+    check: VerificationResult,
     made: str,
-    found: Sequence[Finding] = (),
+    found: Sequence[EvidenceResult] = (),
     policy: Policy | None = None,
     course: Course = (),
 ) -> Report:
@@ -56,15 +65,17 @@ def report_of(
         flags=flags_of(predicate),
         check=check,
         proof=proof_of(document),
-        content=None if check.state is Checked.REFUSED else _content(predicate, kind, found, policy, course),
+        content=None if check.state is VerificationState.REFUSED else _content(predicate, kind, found, policy, course),
     )
 
 
-def _subject(predicate: Told, kind: str) -> str:
+def _subject(predicate: LedgerObject, kind: str) -> str:
     return predicate.object("lineage").text("name") if kind == "lineage" else predicate.object("run").text("id")
 
 
-def _content(predicate: Told, kind: str, found: Sequence[Finding], policy: Policy | None, course: Course) -> Content:
+def _content(
+    predicate: LedgerObject, kind: str, found: Sequence[EvidenceResult], policy: Policy | None, course: Course
+) -> Content:
     rules, others, axis = rules_of(predicate)
     bases = bases_of(predicate)
     devices, devices_left_out = devices_of(predicate)
@@ -81,7 +92,7 @@ def _content(predicate: Told, kind: str, found: Sequence[Finding], policy: Polic
         comparisons=comparisons_of(predicate),
         evidence=evidence_of(predicate),
         phases=phases_of(predicate),
-        course=course_of(predicate, course),
+        course=growth_chart(predicate, course),
         coverage=coverage_of(predicate),
         completeness=completeness_of(predicate),
         nodes=nodes,
@@ -100,7 +111,7 @@ def _content(predicate: Told, kind: str, found: Sequence[Finding], policy: Polic
     )
 
 
-def _facts(predicate: Told, kind: str) -> tuple[Fact, ...]:
+def _facts(predicate: LedgerObject, kind: str) -> tuple[Fact, ...]:
     """What was metered, where and when."""
     facts = []
     if (run := predicate.maybe_object("run")) is not None:
@@ -136,7 +147,7 @@ def _utc(at_ns: int) -> str:
     return f"{moment(at_ns)} UTC"
 
 
-def _method(predicate: Told) -> Method:
+def _method(predicate: LedgerObject) -> ReportMethod:
     told = predicate.object("method")
     facts = [Fact("Sealed", told.text("sealedAt")), Fact("Sealed by flopsd", told.text("flopsdVersion"))]
     if versions := told.texts("flopsdVersions"):
@@ -146,14 +157,16 @@ def _method(predicate: Told) -> Method:
     facts += [Fact("Policy applied", policy.text("id")) for policy in told.objects("policies")]
     if not list(told.objects("policies")):
         facts.append(Fact("Policy applied", "none"))
-    return Method(predicate.object("totals").object("executed").text("method"), tuple(facts), told.texts("assumptions"))
+    return ReportMethod(
+        predicate.object("totals").object("executed").text("method"), tuple(facts), told.texts("assumptions")
+    )
 
 
 # What members of another type than a ledger has can make the Form's arithmetic do.
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
 
 
-def form_of(predicate: Told, policy: Policy | None) -> Form | None:
+def form_of(predicate: LedgerObject, policy: Policy | None) -> Form | None:
     """None without a policy that has a form. Raises LedgerError."""
     if policy is None or policy.form is None:
         return None

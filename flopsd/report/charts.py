@@ -77,7 +77,7 @@ class Strip:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class GrowthChart:
     """Compute over time, in coordinates of WIDTH x HEIGHT: paths of the band between low and high, and of measured."""
 
     band: str

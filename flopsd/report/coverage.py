@@ -7,10 +7,10 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, Evidence, Figures
-from flopsd.report.charts import WIDTH, Course, Mark, Strip, bands, height_marks, height_of, path
-from flopsd.report.ledger_json import Told
+from flopsd.report.charts import WIDTH, GrowthChart, Mark, Strip, bands, height_marks, height_of, path
+from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.ledger_text import counted
-from flopsd.report.model import Coverage, Fact, Gap, Share
+from flopsd.report.model import Coverage, Fact, ReportGap, Share
 from flopsd.report.numbers import DOWN, UP, duration, flop, interval, percent
 from flopsd.system.clock import NS_PER_S, rfc3339
 
@@ -54,7 +54,7 @@ _ELSEWHERE = {reason.value for reason in ACCOUNTED_ELSEWHERE}
 Spans = Sequence[tuple[int, int]]
 
 
-def coverage_of(predicate: Told) -> Coverage:
+def coverage_of(predicate: LedgerObject) -> Coverage:
     told = predicate.object("coverage")
     share = told.maybe_count("observedPpm")
     gaps = list(told.objects("gaps"))
@@ -70,7 +70,7 @@ def coverage_of(predicate: Told) -> Coverage:
         facts.append(timed("Of the gaps, counted afterwards by counters that ran on", recovered))
     return Coverage(
         observed="not known" if share is None else percent(share, DOWN),
-        says=_says(share, _UTILIZATION in _evidence(predicate)) + ("" if whole_told(predicate) else f" {ONLY_HERE}"),
+        says=_says(share, _UTILIZATION in _evidence(predicate)) + ("" if is_complete(predicate) else f" {ONLY_HERE}"),
         facts=tuple(facts),
         reasons=_reasons(told),
         gaps=tuple(_gap(gap, begins) for gap in longest),
@@ -86,7 +86,7 @@ def timed(name: str, seconds: Fraction) -> Fact:
     return Fact(name, shown.text, exact=shown.exact)
 
 
-def whole_told(predicate: Told) -> bool:
+def is_complete(predicate: LedgerObject) -> bool:
     """Whether nothing is known to be missing, or might be: a node's ledger is whole by itself."""
     told = predicate.maybe_object("completeness")
     return told is None or told.flag("complete") is True
@@ -104,18 +104,18 @@ def _says(share: int | None, ceilings: bool) -> str:
     return f"{words} {CEILINGS}" if ceilings else words
 
 
-def _evidence(predicate: Told) -> Sequence[str]:
+def _evidence(predicate: LedgerObject) -> Sequence[str]:
     found = predicate.object("totals").object("executed").maybe_object("byEvidence")
     return () if found is None else tuple(found.names())
 
 
-def _ceiling_only(predicate: Told) -> Fraction:
+def _ceiling_only(predicate: LedgerObject) -> Fraction:
     """Device time of which only utilization was read, where the ledger lists its devices."""
     rows = [row for device in predicate.objects("devices") for row in device.objects("work")]
     return sum((row.decimal("seconds") for row in rows if row.text("evidence") == _UTILIZATION), Fraction(0))
 
 
-def _reasons(told: Told) -> tuple[Share, ...]:
+def _reasons(told: LedgerObject) -> tuple[Share, ...]:
     times = told.maybe_object("gapSecondsByReason")
     names = () if times is None else times.names()
     assert times is not None or not names
@@ -127,11 +127,11 @@ def _reasons(told: Told) -> tuple[Share, ...]:
     return tuple(share for _, share in sorted(found, key=lambda one: -one[0]))
 
 
-def _gap(gap: Told, begins: Mapping[int, int]) -> Gap:
+def _gap(gap: LedgerObject, begins: Mapping[int, int]) -> ReportGap:
     ceiling = gap.maybe_count("ceiling")
     reason = gap.text("reason")
     span = _span(gap, begins)
-    return Gap(
+    return ReportGap(
         gap.text("device"),
         f"{reason}: {REASONS[reason]}" if reason in REASONS else reason,
         "not known" if span is None else moment(span[0]),
@@ -140,12 +140,12 @@ def _gap(gap: Told, begins: Mapping[int, int]) -> Gap:
     )
 
 
-def _begins(predicate: Told) -> dict[int, int]:
+def _begins(predicate: LedgerObject) -> dict[int, int]:
     """When each incarnation began, in ns since the epoch."""
     return {told.count("number"): told.moment_ns("begunAt") for told in predicate.objects("incarnations")}
 
 
-def _span(gap: Told, begins: Mapping[int, int]) -> tuple[int, int] | None:
+def _span(gap: LedgerObject, begins: Mapping[int, int]) -> tuple[int, int] | None:
     origin = begins.get(gap.count("incarnation"))
     if origin is None:
         return None
@@ -156,7 +156,7 @@ def _ns(seconds: Fraction) -> int:
     return int(seconds * NS_PER_S)
 
 
-def _limits(predicate: Told) -> tuple[int, int] | None:
+def _limits(predicate: LedgerObject) -> tuple[int, int] | None:
     """The first and the last moment of the run."""
     times = [(told.moment_ns("begunAt"), told.moment_ns("lastRecordAt")) for told in predicate.objects("incarnations")]
     if not times:
@@ -165,7 +165,7 @@ def _limits(predicate: Told) -> tuple[int, int] | None:
 
 
 def _strips(
-    predicate: Told, gaps: Sequence[Told], begins: Mapping[int, int], limits: tuple[int, int] | None
+    predicate: LedgerObject, gaps: Sequence[LedgerObject], begins: Mapping[int, int], limits: tuple[int, int] | None
 ) -> tuple[Strip, ...]:
     """One for each of the first devices: what is missing of it. Time accounted elsewhere is not missing."""
     if limits is None or limits[0] >= limits[1]:
@@ -187,9 +187,9 @@ def _strips(
     return tuple(strips)
 
 
-def course_of(predicate: Told, course: Sequence[Mapping[str, Any]]) -> Course | None:
+def growth_chart(predicate: LedgerObject, course: Sequence[Mapping[str, Any]]) -> GrowthChart | None:
     """Cumulative compute over time; None without points, which only a journal gives."""
-    told = [Told(point, f"course[{at}]") for at, point in enumerate(course)]
+    told = [LedgerObject(point, f"course[{at}]") for at, point in enumerate(course)]
     points = [(point.moment_ns("at"), point.figures("executed")) for point in told]
     if len(points) < 2:
         return None
@@ -215,7 +215,7 @@ def course_of(predicate: Told, course: Sequence[Mapping[str, Any]]) -> Course | 
     shaded = bands(spans, begin, end)
     last = interval(points[-1][1])
     middle = "nothing measured" if last.measured is None else f"measured {last.measured.text}"
-    return Course(
+    return GrowthChart(
         band=path([*upper, *reversed(lower)]) + " Z",
         unbounded=unbounded,
         line=path(measured),

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 from flopsd.core.declarations import COUNTERS
-from flopsd.report.ledger_json import Told, line
+from flopsd.report.ledger_json import LedgerObject, line
 from flopsd.report.ledger_text import counted
-from flopsd.report.model import Declared, Fact
+from flopsd.report.model import Fact, ReportDeclarations
 from flopsd.report.numbers import grouped, scientific
 
 NOT_DECLARED = "not declared"
@@ -38,19 +38,19 @@ _SHARED = ("steps",)
 _BY_JOB = "the job's configuration"
 
 
-def declared_of(predicate: Told) -> Declared:
+def declared_of(predicate: LedgerObject) -> ReportDeclarations:
     told = predicate.maybe_object("declared")
     if told is None:
-        return Declared((), (), (), 0, told=False)
+        return ReportDeclarations((), (), (), 0, told=False)
     sessions = list(told.objects("sessions"))
     names = ("phase", "method", "recomputation") if "sessions" in told else ("method",)
     job = [Fact(_NAMES[name], told.maybe_text(name) or NOT_DECLARED, _who(told, sessions, name)) for name in names]
     if "conflict" in told:
         job.append(Fact("Conflict", told.text("conflict")))
-    return Declared((*job, *_base(told)), _processes(sessions), _work(sessions), len(sessions), told=True)
+    return ReportDeclarations((*job, *_base(told)), _processes(sessions), _work(sessions), len(sessions), told=True)
 
 
-def _who(told: Told, sessions: list[Told], name: str) -> str:
+def _who(told: LedgerObject, sessions: list[LedgerObject], name: str) -> str:
     """Who said what the ledger takes for declared: the configuration has the last word, and processes must agree."""
     if name not in told:
         return ""
@@ -61,7 +61,7 @@ def _who(told: Told, sessions: list[Told], name: str) -> str:
     return "the training processes; the configuration may say so too" if agreed else _BY_JOB
 
 
-def _base(told: Told) -> list[Fact]:
+def _base(told: LedgerObject) -> list[Fact]:
     base = told.maybe_object("base")
     if base is None:
         return [Fact("Base model", NOT_DECLARED)]
@@ -82,7 +82,7 @@ def _base(told: Told) -> list[Fact]:
     ]
 
 
-def _processes(sessions: list[Told]) -> tuple[Fact, ...]:
+def _processes(sessions: list[LedgerObject]) -> tuple[Fact, ...]:
     """Each fact once for each value, with how many processes said so."""
     said: dict[str, dict[str, tuple[str, int]]] = {}
     for session in sessions:
@@ -128,7 +128,7 @@ def _value(name: str, raw: Any) -> tuple[str, str]:
     return full, full
 
 
-def _work(sessions: list[Told]) -> tuple[Fact, ...]:
+def _work(sessions: list[LedgerObject]) -> tuple[Fact, ...]:
     """What the processes counted of their work, added up by phase."""
     totals: dict[str, dict[str, int]] = {}
     for session in sessions:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from flopsd.errors import LedgerError
-from flopsd.report.model import Checked, Report
+from flopsd.report.model import Report, VerificationState
 from flopsd.report.numbers import TIMES
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -33,7 +33,11 @@ def report_html(report: Report) -> str:
 def page_line(report: Report) -> str:
     """What stands on top of every printed page."""
     words = [flag.word for flag in report.flags if flag.word == "REPLAY"]
-    words.append({Checked.VERIFIED: "verified", Checked.REFUSED: "REFUSED"}.get(report.check.state, "NOT VERIFIED"))
+    words.append(
+        {VerificationState.VERIFIED: "verified", VerificationState.REFUSED: "REFUSED"}.get(
+            report.check.state, "NOT VERIFIED"
+        )
+    )
     return " · ".join([report.subject, f"payload sha256 {report.digest[:16]}…", *words])
 
 

@@ -19,7 +19,7 @@ _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]{0,29})\.([0-9]{1,9})", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-class Told:
+class LedgerObject:
     """One JSON object of a ledger. Getters raise LedgerError where a member is missing or of another type;
     those that begin with `maybe_` give None where it is null or, as in an older ledger, not there."""
 
@@ -119,18 +119,18 @@ class Told:
         told = self if name is None else self.object(name)
         return Figures(told.count("low"), told.maybe_count(middle), told.maybe_count("high"))
 
-    def object(self, name: str) -> Told:
-        return Told(self._needed(name), f"{self.path}.{line(name)}")
+    def object(self, name: str) -> LedgerObject:
+        return LedgerObject(self._needed(name), f"{self.path}.{line(name)}")
 
-    def maybe_object(self, name: str) -> Told | None:
+    def maybe_object(self, name: str) -> LedgerObject | None:
         return self.object(name) if name in self else None
 
-    def objects(self, name: str) -> Iterator[Told]:
+    def objects(self, name: str) -> Iterator[LedgerObject]:
         """The objects of a list, one by one; none where there is no list."""
         for at, value in enumerate(self._list(name)):
-            yield Told(value, f"{self.path}.{name}[{at}]")
+            yield LedgerObject(value, f"{self.path}.{name}[{at}]")
 
-    def items(self, name: str) -> Iterator[tuple[str, Told]]:
+    def items(self, name: str) -> Iterator[tuple[str, LedgerObject]]:
         """Name and object of each member of a map; none where there is no map."""
         found = self.maybe_object(name)
         for key in () if found is None else found.names():

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.attestation.evidence.item import Finding, Verdict
+from flopsd.attestation.evidence.item import EvidenceResult, EvidenceState
 from flopsd.core.flop import format_flop
 from flopsd.core.model import Figures
 from flopsd.core.rounding import Towards, divided
 
 if TYPE_CHECKING:
-    from flopsd.attestation.anchors import Anchored
+    from flopsd.attestation.anchors import AnchorComparison
     from flopsd.attestation.log_export import Anchor
     from flopsd.attestation.seal import Sealed
     from flopsd.attestation.verify import Verified
@@ -142,14 +142,14 @@ def coverage_share(ppm: int) -> str:
     return f"{ppm // 10_000}.{ppm % 10_000 // 100:02} %"
 
 
-def _attached(found: Sequence[Finding]) -> list[str]:
+def _attached(found: Sequence[EvidenceResult]) -> list[str]:
     """Each piece of attached evidence: what came of it, what it proves and what not."""
     lines = ["attached evidence:"] if found else []
     for finding in found:
         lines.append(f"  {one_line(finding.type)}: {finding.verdict.value}: {one_line(finding.words)}")
-        if finding.verdict is not Verdict.ABSENT:
+        if finding.verdict is not EvidenceState.ABSENT:
             lines.append(
-                f"    {'proves' if finding.verdict is Verdict.HOLDS else 'claims'}: {one_line(finding.proves)}"
+                f"    {'proves' if finding.verdict is EvidenceState.HOLDS else 'claims'}: {one_line(finding.proves)}"
             )
             lines.append(f"    limits: {one_line(finding.limits)}")
     return lines
@@ -182,7 +182,7 @@ def one_line(text: object) -> str:
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(text))
 
 
-def anchored_lines(anchored: Anchored) -> list[str]:
+def anchored_lines(anchored: AnchorComparison) -> list[str]:
     """What checkpoint lines that left the host say of the journal, and what they leave open."""
     first, last, passed = anchored.first, anchored.last, anchored.passed
     lines = [

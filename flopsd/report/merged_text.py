@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopsd.attestation.merge.merge import Merged
-from flopsd.attestation.merge.verify_merged import ChildrenSeen, VerifiedMerge
+from flopsd.attestation.merge.verify_merged import ChildrenChecked, VerifiedMerge
 from flopsd.core.ledger.completeness import MAX_TOLD
 from flopsd.core.model import Figures
 from flopsd.report.ledger_text import (
@@ -92,7 +92,7 @@ def _completeness(told: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _children(seen: ChildrenSeen | None, predicate: Mapping[str, Any]) -> list[str]:
+def _children(seen: ChildrenChecked | None, predicate: Mapping[str, Any]) -> list[str]:
     if seen is None:
         return ["children   not looked at: name where they lie with --children"]
     lines = [

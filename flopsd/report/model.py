@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from flopsd.report.charts import Axis, Course, RuleChart, Strip
+from flopsd.report.charts import Axis, GrowthChart, RuleChart, Strip
 from flopsd.report.numbers import Amount, Interval
 
 
-class State(str, Enum):
+class ReportState(str, Enum):
     """What a rule comes to. UNDECIDED: whether it applies was not declared."""
 
     ABOVE = "above"
@@ -20,7 +20,7 @@ class State(str, Enum):
     NONE = "none"  # no policy was applied
 
 
-class Checked(str, Enum):
+class VerificationState(str, Enum):
     """Whether this report's maker verified the ledger."""
 
     VERIFIED = "verified"
@@ -39,10 +39,10 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class VerificationResult:
     """What came of verifying: by whom nothing is said, since a key's holder has no name here."""
 
-    state: Checked
+    state: VerificationState
     says: str
     hint: str = ""
     lines: tuple[str, ...] = ()
@@ -58,12 +58,12 @@ class Flag:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ReportRule:
     """One rule of a policy, and what it comes to."""
 
     title: str
     name: str
-    state: State
+    state: ReportState
     word: str
     says: str
     why: str
@@ -83,7 +83,7 @@ class Rule:
 class Answer:
     """The whole in one headline and a few sentences."""
 
-    state: State
+    state: ReportState
     headline: str
     says: tuple[str, ...]
 
@@ -128,7 +128,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class ReportGap:
     """One stretch of time of a device of which nothing is known."""
 
     device: str
@@ -146,14 +146,14 @@ class Coverage:
     says: str
     facts: tuple[Fact, ...]
     reasons: tuple[Share, ...]
-    gaps: tuple[Gap, ...]
+    gaps: tuple[ReportGap, ...]
     gaps_left_out: int
     strips: tuple[Strip, ...]
     span: str  # from when to when the strips go
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class ReportDevice:
     """One accelerator."""
 
     index: int
@@ -184,7 +184,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Completeness:
+class ReportCompleteness:
     """Whether all ledgers of a merged one are there. `complete` is None where nobody can tell."""
 
     complete: bool | None
@@ -195,7 +195,7 @@ class Completeness:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class EvidenceLine:
     """A piece of attached evidence."""
 
     name: str
@@ -206,7 +206,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Declared:
+class ReportDeclarations:
     """What people and training processes said."""
 
     job: tuple[Fact, ...]
@@ -244,7 +244,7 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class ReportMethod:
     """How the figures were made."""
 
     says: str
@@ -258,26 +258,26 @@ class Content:
 
     facts: tuple[Fact, ...]
     answer: Answer
-    rules: tuple[Rule, ...]
-    other_rules: tuple[Rule, ...]
+    rules: tuple[ReportRule, ...]
+    other_rules: tuple[ReportRule, ...]
     axis: Axis | None
     bases: tuple[Basis, ...]
     comparisons: tuple[Comparison, ...]
     evidence: tuple[Share, ...]
     phases: tuple[Share, ...]
-    course: Course | None
+    course: GrowthChart | None
     coverage: Coverage
-    completeness: Completeness | None
+    completeness: ReportCompleteness | None
     nodes: tuple[Member, ...]
     children: tuple[Member, ...]
     members_left_out: int
-    devices: tuple[Device, ...]
+    devices: tuple[ReportDevice, ...]
     devices_left_out: int
     energy: tuple[Fact, ...]
-    declared: Declared
+    declared: ReportDeclarations
     form: Form | None
-    method: Method
-    items: tuple[Item, ...]
+    method: ReportMethod
+    items: tuple[EvidenceLine, ...]
     claims: str
     does_not_claim: str
     advice: str  # what a verdict is not; empty where there is none
@@ -293,6 +293,6 @@ class Report:
     digest: str  # SHA-256 of the payload
     made: str
     flags: tuple[Flag, ...]
-    check: Check
+    check: VerificationResult
     proof: Proof
     content: Content | None

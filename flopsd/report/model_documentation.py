@@ -35,7 +35,7 @@ NOT_APPLICABLE = "N/A"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class FormField:
     """One field: what goes to the AI Office, what to national authorities on their request, and what to know of it."""
 
     field: str
@@ -45,14 +45,14 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class FilledForm:
     """The Form's lines that a ledger can tell, and the notification's text, which only systemic risk asks for."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[FormField, ...]
     notification: str | None
 
 
-def form(predicate: Mapping[str, Any], policy: Policy) -> Form:
+def form(predicate: Mapping[str, Any], policy: Policy) -> FilledForm:
     """What the ledger with this predicate says in the Form's words.
 
     Raises PolicyError if the policy has no form; KeyError, TypeError, ValueError for what is no predicate.
@@ -66,12 +66,14 @@ def form(predicate: Mapping[str, Any], policy: Policy) -> Form:
         _wall_clock(predicate, rules),
         _hardware_days(predicate, rules),
         *_compute(predicate, rules),
-        Line("Measurement methodology, compute", method, "", "in the absence of a delegated act under Article 53(5)"),
+        FormField(
+            "Measurement methodology, compute", method, "", "in the absence of a delegated act under Article 53(5)"
+        ),
         _energy(predicate, rules),
-        Line("Measurement methodology, energy", energy_methodology(predicate), "same"),
+        FormField("Measurement methodology, energy", energy_methodology(predicate), "same"),
         _dependencies(predicate),
     )
-    return Form(lines, notification(predicate, policy, method))
+    return FilledForm(lines, notification(predicate, policy, method))
 
 
 def figure_text(figures: Figures, digits: int) -> tuple[str, str]:
@@ -113,41 +115,43 @@ def band(days: Fraction, months: tuple[int, ...]) -> str:
     return f"{months[place - 1]} to {months[place]} months"
 
 
-def _size(predicate: Mapping[str, Any], rules: FormRules) -> Line:
+def _size(predicate: Mapping[str, Any], rules: FormRules) -> FormField:
     name, architecture = "Total model size", predicate["totals"].get("architecture")
     if predicate["kind"] != "node":  # ledgers add up FLOP, never the parameters of one model
-        return Line(name, NOT_KNOWN, NOT_KNOWN, "the node ledgers tell it, where a model was declared")
+        return FormField(name, NOT_KNOWN, NOT_KNOWN, "the node ledgers tell it, where a model was declared")
     if architecture is None:
-        return Line(name, NOT_KNOWN, NOT_KNOWN, "nobody declared the model's architecture")
+        return FormField(name, NOT_KNOWN, NOT_KNOWN, "nobody declared the model's architecture")
     text = f"{scientific(int(architecture['parameters']['total']), rules.parameters_figures)} parameters"
-    return Line(name, text, text, "counted from the declared architecture")
+    return FormField(name, text, text, "counted from the declared architecture")
 
 
-def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> Line:
+def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> FormField:
     name, figures = "Training time, wall clock", rules.hardware_days_figures
     if predicate["kind"] == "node":
         days = Fraction(predicate["wallSeconds"]) / DAY_S
-        return Line(name, f"{plain(days, figures)} days", band(days, rules.bands_months), "time in which the meter ran")
+        return FormField(
+            name, f"{plain(days, figures)} days", band(days, rules.bands_months), "time in which the meter ran"
+        )
     note = "from the first record to the last of all ledgers, pauses included"
     days = Fraction(span_seconds(predicate["begunAt"], predicate["lastRecordAt"]) + 1, DAY_S)  # it cuts off fractions
     national = band(days, rules.bands_months)
     if days >= rules.bands_months[0] * MONTH_DAYS:
         national += ", pauses included"
     if _whole(predicate):
-        return Line(name, f"at most {plain(days, figures, Towards.UP)} days", national, note)
+        return FormField(name, f"at most {plain(days, figures, Towards.UP)} days", national, note)
     # Whoever is missing may have run for longer, so this is no bound either way.
     text = f"{plain(days, figures)} days, of the ledgers that are here"
-    return Line(name, text, f"{national}, of the ledgers that are here", note)
+    return FormField(name, text, f"{national}, of the ledgers that are here", note)
 
 
-def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> Line:
+def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> FormField:
     whole_s = job_seconds(predicate["coverage"])
     by_model: dict[str, Fraction] = {}
     for device in predicate.get("devices", ()):
         by_model[device["model"]] = by_model.get(device["model"], Fraction(0)) + Fraction(device["spanSeconds"])
     note, about, towards = "device time of the job, idle time included", "", Towards.NEAREST
     if predicate["kind"] == "node" and not by_model:
-        return Line("Training time, hardware", NOT_KNOWN, "", "no accelerator was seen")
+        return FormField("Training time, hardware", NOT_KNOWN, "", "no accelerator was seen")
     if not by_model:
         by_model = {"accelerator": whole_s}
         note += "; the node ledgers tell their models"
@@ -162,7 +166,7 @@ def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> Line:
         note += "; a MIG slice counts as a device"
     figures = rules.hardware_days_figures
     days = [f"{about}{plain(s / DAY_S, figures, towards)} {model} days" for model, s in sorted(by_model.items())]
-    return Line("Training time, hardware", ", ".join(days), "", note)
+    return FormField("Training time, hardware", ", ".join(days), "", note)
 
 
 def _whole(predicate: Mapping[str, Any]) -> bool:
@@ -170,7 +174,7 @@ def _whole(predicate: Mapping[str, Any]) -> bool:
     return (predicate.get("completeness") or {"complete": True})["complete"] is True
 
 
-def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[Line]:
+def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[FormField]:
     name = "Amount of computation used for training"
     guidelines, executed = predicate["totals"].get("guidelines"), predicate["totals"]["executed"]
     if guidelines is None:
@@ -203,15 +207,17 @@ def _unseen(predicate: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     return share if figures["high"] is None else f"{share} and is in the upper end only"
 
 
-def _flop_line(name: str, figures: Figures, rules: FormRules, what: str) -> Line:
+def _flop_line(name: str, figures: Figures, rules: FormRules, what: str) -> FormField:
     text, bounds = figure_text(figures, rules.flop_figures)
-    return Line(name, text, order_of_magnitude(figures, rules.flop_figures), f"{bounds}; {what}" if bounds else what)
+    return FormField(
+        name, text, order_of_magnitude(figures, rules.flop_figures), f"{bounds}; {what}" if bounds else what
+    )
 
 
-def _energy(predicate: Mapping[str, Any], rules: FormRules) -> Line:
+def _energy(predicate: Mapping[str, Any], rules: FormRules) -> FormField:
     name = "Energy used for training"
     if predicate["energyJoules"] is None:
-        return Line(name, NOT_APPLICABLE, NOT_APPLICABLE, "no energy counter of an accelerator could be read")
+        return FormField(name, NOT_APPLICABLE, NOT_APPLICABLE, "no energy counter of an accelerator could be read")
     mwh = Fraction(predicate["energyJoules"]) / JOULES_PER_MWH
     uncounted = Fraction(predicate["energyUncountedSeconds"])
     whole = not uncounted and _whole(predicate)
@@ -222,18 +228,18 @@ def _energy(predicate: Mapping[str, Any], rules: FormRules) -> Line:
         note += f"; {plain(uncounted / DAY_S, rules.energy_figures)} device days whose energy no counter told"
     if not whole:
         text = f"at least {text}"
-    return Line(name, text, text, note)
+    return FormField(name, text, text, note)
 
 
-def _dependencies(predicate: Mapping[str, Any]) -> Line:
+def _dependencies(predicate: Mapping[str, Any]) -> FormField:
     declared = predicate.get("declared") or {}
     base, method, conflict = declared.get("base"), declared.get("method"), declared.get("conflict")
     if base is not None:
         name = base["name"] or "a base model whose name is not declared"
-        return Line("Model dependencies", name, "", f"as declared; {conflict}" if conflict else "as declared")
+        return FormField("Model dependencies", name, "", f"as declared; {conflict}" if conflict else "as declared")
     if method == "pretraining" and not conflict:
-        return Line("Model dependencies", NOT_APPLICABLE, "", "declared as trained from the start")
-    return Line("Model dependencies", NOT_KNOWN, "", conflict or "no base model is declared")
+        return FormField("Model dependencies", NOT_APPLICABLE, "", "declared as trained from the start")
+    return FormField("Model dependencies", NOT_KNOWN, "", conflict or "no base model is declared")
 
 
 def _figures(told: Mapping[str, Any]) -> Figures:

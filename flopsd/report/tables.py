@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flopsd.attestation.evidence.item import Finding
+from flopsd.attestation.evidence.item import EvidenceResult
 from flopsd.core.ledger.completeness import MAX_TOLD
 from flopsd.report.bases import EVIDENCE
-from flopsd.report.coverage import ONLY_HERE, whole_told
-from flopsd.report.ledger_json import Told, line
+from flopsd.report.coverage import ONLY_HERE, is_complete
+from flopsd.report.ledger_json import LedgerObject, line
 from flopsd.report.ledger_text import counted
-from flopsd.report.model import Completeness, Device, Fact, Item, Member
+from flopsd.report.model import EvidenceLine, Fact, Member, ReportCompleteness, ReportDevice
 from flopsd.report.numbers import DOWN, duration, energy, interval, percent
 
 MAX_ROWS = 500
@@ -20,13 +20,13 @@ ENERGY_BOUNDARY = (
 )
 
 
-def devices_of(predicate: Told) -> tuple[tuple[Device, ...], int]:
+def devices_of(predicate: LedgerObject) -> tuple[tuple[ReportDevice, ...], int]:
     """The first devices of a node ledger, and how many are left out."""
     told = list(predicate.objects("devices"))
     return tuple(_device(one) for one in told[:MAX_ROWS]), max(0, len(told) - MAX_ROWS)
 
 
-def _device(told: Told) -> Device:
+def _device(told: LedgerObject) -> ReportDevice:
     evidence, reason = told.text("evidence"), told.maybe_text("evidenceReason")
     notes = [reason] if reason else []
     if "sharedWith" in told:
@@ -43,7 +43,7 @@ def _device(told: Told) -> Device:
         Fact("Streaming multiprocessors", _processors(told)),
         Fact("Read by", told.text("source")),
     ]
-    return Device(
+    return ReportDevice(
         index=told.count("index"),
         model=told.text("model"),
         uuid=told.text("uuid"),
@@ -57,27 +57,27 @@ def _device(told: Told) -> Device:
     )
 
 
-def _processors(told: Told) -> str:
+def _processors(told: LedgerObject) -> str:
     read, expected = told.maybe_count("smCount"), told.maybe_count("smCountExpected")
     if read is None:
         return "not read" if expected is None else f"not read; the table expects {expected}"
     return f"{read}" if expected in (None, read) else f"{read}; the table expects {expected}"
 
 
-def _observed(told: Told) -> str:
+def _observed(told: LedgerObject) -> str:
     span = told.decimal("spanSeconds")
     known = told.decimal("observedSeconds") + told.decimal("recoveredSeconds")
     return "not known" if span <= 0 else percent(int(known * 1_000_000 / span), DOWN)
 
 
-def _energy_text(told: Told) -> str:
+def _energy_text(told: LedgerObject) -> str:
     joules = told.maybe_decimal("energyJoules")
     if joules is None:
         return "not counted"
     return energy(joules).text + (", in part" if told.decimal("energyUncountedSeconds") else "")
 
 
-def energy_of(predicate: Told) -> tuple[Fact, ...]:
+def energy_of(predicate: LedgerObject) -> tuple[Fact, ...]:
     joules, uncounted = predicate.maybe_decimal("energyJoules"), predicate.decimal("energyUncountedSeconds")
     if joules is None:
         return (
@@ -93,12 +93,12 @@ def energy_of(predicate: Told) -> tuple[Fact, ...]:
                 exact=duration(uncounted).exact,
             )
         )
-    if not whole_told(predicate):
+    if not is_complete(predicate):
         facts.append(Fact("Only in part", ONLY_HERE))
     return (*facts, Fact("Boundary", ENERGY_BOUNDARY))
 
 
-def completeness_of(predicate: Told) -> Completeness | None:
+def completeness_of(predicate: LedgerObject) -> ReportCompleteness | None:
     """None for a node's ledger, which is made of no others."""
     told = predicate.maybe_object("completeness")
     if told is None:
@@ -114,15 +114,15 @@ def completeness_of(predicate: Told) -> Completeness | None:
         if member in told
     ]
     left_out = max(0, len(missing) - MAX_TOLD)
-    return Completeness(told.flag("complete"), told.text("says"), missing[:MAX_TOLD], left_out, tuple(facts))
+    return ReportCompleteness(told.flag("complete"), told.text("says"), missing[:MAX_TOLD], left_out, tuple(facts))
 
 
-def nodes_of(predicate: Told) -> tuple[tuple[Member, ...], int]:
+def nodes_of(predicate: LedgerObject) -> tuple[tuple[Member, ...], int]:
     told = list(predicate.objects("nodes"))
     return tuple(_node(one) for one in told[:MAX_ROWS]), max(0, len(told) - MAX_ROWS)
 
 
-def _node(told: Told) -> Member:
+def _node(told: LedgerObject) -> Member:
     rank = told.maybe_count("rank")
     share = told.maybe_count("observedPpm")
     return Member(
@@ -138,13 +138,13 @@ def _node(told: Told) -> Member:
     )
 
 
-def children_of(predicate: Told) -> tuple[tuple[Member, ...], int]:
+def children_of(predicate: LedgerObject) -> tuple[tuple[Member, ...], int]:
     """The ledgers that a merged one is made of."""
     told = list(predicate.objects("children"))
     return tuple(_child(one) for one in told[:MAX_ROWS]), max(0, len(told) - MAX_ROWS)
 
 
-def _child(told: Told) -> Member:
+def _child(told: LedgerObject) -> Member:
     share = told.object("coverage").maybe_count("observedPpm")
     whole = told.maybe_object("completeness")
     notes = ["REPLAY: no evidence"] if told.flag("replay") else []
@@ -173,12 +173,14 @@ def _day(text: str) -> str:
     return text[:16].replace("T", " ")
 
 
-def items_of(predicate: Told, found: Sequence[Finding]) -> tuple[Item, ...]:
+def items_of(predicate: LedgerObject, found: Sequence[EvidenceResult]) -> tuple[EvidenceLine, ...]:
     """The attached evidence: as it was checked where it was, else as the ledger claims it."""
     if found:
-        return tuple(Item(line(f.type), f.verdict.value, line(f.words), line(f.proves), line(f.limits)) for f in found)
+        return tuple(
+            EvidenceLine(line(f.type), f.verdict.value, line(f.words), line(f.proves), line(f.limits)) for f in found
+        )
     return tuple(
-        Item(
+        EvidenceLine(
             told.text("type"),
             "absent" if told.text("state") == "absent" else "not checked by this report",
             told.maybe_text("reason") or f"attached at {told.text('collectedAt')}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from flopsd.report.model import Basis, Content, Fact, Form, Member, Report, Rule, Share, State
+from flopsd.report.model import Basis, Content, Fact, Form, Member, Report, ReportRule, ReportState, Share
 from flopsd.report.numbers import GROUP, NO_MEASURED, NO_UPPER_BOUND, NOTHING_MEASURED, Interval
 
 COLUMNS = 80
@@ -128,7 +128,7 @@ def _content(content: Content) -> Iterator[str]:
     yield from _wrapped(content.does_not_claim)
 
 
-def _rule(rule: Rule) -> Iterator[str]:
+def _rule(rule: ReportRule) -> Iterator[str]:
     yield from _wrapped(f"{rule.word.upper()}: {rule.title}")
     if rule.threshold is not None:
         yield from _fact("  threshold", f"{rule.threshold.text} FLOP")
@@ -137,11 +137,11 @@ def _rule(rule: Rule) -> Iterator[str]:
     if rule.share:
         yield from _fact("  share of it", rule.share)
     yield from _fact("  figures are of", rule.quantity)
-    follows = "" if rule.state is State.BELOW else rule.consequence
+    follows = "" if rule.state is ReportState.BELOW else rule.consequence
     named = (
         ("  why", rule.why),
         ("  assumes", rule.assumes),
-        ("  what follows" if rule.state is State.ABOVE else "  if it is above", follows),
+        ("  what follows" if rule.state is ReportState.ABOVE else "  if it is above", follows),
         ("  source", rule.citation + (", as flopsd reads it" if rule.reading else "")),
     )
     for name, words in named:

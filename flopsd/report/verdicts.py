@@ -7,9 +7,9 @@ from fractions import Fraction
 
 from flopsd.core.model import PPM, Figures
 from flopsd.report.charts import Axis, RuleChart, anchor_at, axis_of, width_of
-from flopsd.report.ledger_json import Told
+from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.ledger_text import counted
-from flopsd.report.model import Answer, Rule, State
+from flopsd.report.model import Answer, ReportRule, ReportState
 from flopsd.report.model_documentation_texts import READING
 from flopsd.report.numbers import (
     DOWN,
@@ -33,19 +33,25 @@ QUANTITIES = {
     "base+cumulative": "compute of the base model and all that counts of this training",
 }
 _WORDS = {
-    State.ABOVE: "Above",
-    State.INDETERMINATE: "Cannot be told",
-    State.UNDECIDED: "Not decided",
-    State.BELOW: "Below",
-    State.NOT_APPLICABLE: "Does not apply",
+    ReportState.ABOVE: "Above",
+    ReportState.INDETERMINATE: "Cannot be told",
+    ReportState.UNDECIDED: "Not decided",
+    ReportState.BELOW: "Below",
+    ReportState.NOT_APPLICABLE: "Does not apply",
 }
-_ORDER = (State.ABOVE, State.INDETERMINATE, State.UNDECIDED, State.BELOW, State.NOT_APPLICABLE)
+_ORDER = (
+    ReportState.ABOVE,
+    ReportState.INDETERMINATE,
+    ReportState.UNDECIDED,
+    ReportState.BELOW,
+    ReportState.NOT_APPLICABLE,
+)
 _REASONS = 3
 _TOLD = 2  # rules that the answer tells one by one
 _COMPARED = ("below", "above", "indeterminate")
 
 
-def rules_of(predicate: Told) -> tuple[tuple[Rule, ...], tuple[Rule, ...], Axis | None]:
+def rules_of(predicate: LedgerObject) -> tuple[tuple[ReportRule, ...], tuple[ReportRule, ...], Axis | None]:
     """The rules that apply or may, the gravest first; those that do not; and the scale of the drawings."""
     findings = list(predicate.objects("findings"))
     axis = axis_of(
@@ -53,49 +59,49 @@ def rules_of(predicate: Told) -> tuple[tuple[Rule, ...], tuple[Rule, ...], Axis 
     )
     rules = sorted((_rule(finding, axis) for finding in findings), key=lambda rule: _ORDER.index(rule.state))
     return (
-        tuple(rule for rule in rules if rule.state is not State.NOT_APPLICABLE),
-        tuple(rule for rule in rules if rule.state is State.NOT_APPLICABLE),
+        tuple(rule for rule in rules if rule.state is not ReportState.NOT_APPLICABLE),
+        tuple(rule for rule in rules if rule.state is ReportState.NOT_APPLICABLE),
         axis,
     )
 
 
-def answer_of(rules: Sequence[Rule], others: Sequence[Rule], executed: Interval | None) -> Answer:
+def answer_of(rules: Sequence[ReportRule], others: Sequence[ReportRule], executed: Interval | None) -> Answer:
     """The headline: the gravest state of any rule decides it."""
     if not rules and not others:
         figures = () if executed is None else (f"Executed compute: {_words_of(executed, NOTHING_MEASURED)}.",)
         says = "This ledger holds no verdict: its figures were not held against any threshold."
-        return Answer(State.NONE, "No policy was applied", (says, *figures))
+        return Answer(ReportState.NONE, "No policy was applied", (says, *figures))
     if not rules:
-        return Answer(State.NOT_APPLICABLE, "No rule applies", _reasons(others))
+        return Answer(ReportState.NOT_APPLICABLE, "No rule applies", _reasons(others))
     state = rules[0].state
     gravest = [rule for rule in rules if rule.state is state]
     number = _number(len(gravest), len(rules))
     headline = {
-        State.ABOVE: f"Above {number}",
-        State.INDETERMINATE: f"Cannot be told for {number}",
-        State.UNDECIDED: f"Not decided for {number}: not enough was declared",
-        State.BELOW: f"Below {number}",
+        ReportState.ABOVE: f"Above {number}",
+        ReportState.INDETERMINATE: f"Cannot be told for {number}",
+        ReportState.UNDECIDED: f"Not decided for {number}: not enough was declared",
+        ReportState.BELOW: f"Below {number}",
     }[state]
-    lead = _reasons(gravest) if state is State.UNDECIDED else tuple(_lead(rule) for rule in gravest[:_TOLD])
+    lead = _reasons(gravest) if state is ReportState.UNDECIDED else tuple(_lead(rule) for rule in gravest[:_TOLD])
     return Answer(state, headline, lead + _rest(rules, gravest))
 
 
-def _lead(rule: Rule) -> str:
+def _lead(rule: ReportRule) -> str:
     share = f" Share of the threshold: {rule.share}." if rule.share else ""
     return f"{rule.title}: {rule.says}{share}"
 
 
-def _reasons(rules: Sequence[Rule]) -> tuple[str, ...]:
+def _reasons(rules: Sequence[ReportRule]) -> tuple[str, ...]:
     """Why, each reason once."""
     parts = (part for rule in rules for part in rule.why.split("; ") if part)
     return tuple(dict.fromkeys(map(_sentence, parts)))[:_REASONS]
 
 
-def _rest(rules: Sequence[Rule], gravest: Sequence[Rule]) -> tuple[str, ...]:
+def _rest(rules: Sequence[ReportRule], gravest: Sequence[ReportRule]) -> tuple[str, ...]:
     """What the other rules come to, so that the headline hides none."""
     told = []
     hidden = len(gravest) - _TOLD
-    if hidden > 0 and gravest[0].state is not State.UNDECIDED:
+    if hidden > 0 and gravest[0].state is not ReportState.UNDECIDED:
         told.append(f"The same holds for {counted(hidden, 'further rule')}.")
     for state in _ORDER:
         count = sum(1 for rule in rules if rule.state is state and rule not in gravest)
@@ -115,7 +121,7 @@ def _sentence(words: str) -> str:
     return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
 
 
-def _rule(finding: Told, axis: Axis | None) -> Rule:
+def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
     applies, compared = finding.flag("applies"), finding.maybe_text("state")
     if compared is not None and compared not in _COMPARED:
         raise finding.fault("state", f"one of {', '.join(_COMPARED)}")
@@ -127,12 +133,12 @@ def _rule(finding: Told, axis: Axis | None) -> Rule:
     quantities = (finding.maybe_text("quantity") or "").split(" or ")
     shown = None if low is None or high is None else _shown(low, high)
     share, reading = _share(finding), finding.maybe_text("status") == "interpretation"
-    return Rule(
+    return ReportRule(
         title=title,
         name=f"{finding.text('policy')}/{finding.text('rule')}",
         state=state,
         word=_WORDS[state],
-        says=_says(state, value, low, high) + (f" {READING}" if reading and state is State.ABOVE else ""),
+        says=_says(state, value, low, high) + (f" {READING}" if reading and state is ReportState.ABOVE else ""),
         why=finding.maybe_text("why") or "",
         quantity=", or ".join(QUANTITIES.get(quantity, quantity) for quantity in quantities),
         value=None if value is None else interval(value),
@@ -144,31 +150,31 @@ def _rule(finding: Told, axis: Axis | None) -> Rule:
         assumes=finding.maybe_text("assumes") or "",
         reading=reading,
         chart=None
-        if axis is None or value is None or low is None or high is None or state is State.NOT_APPLICABLE
+        if axis is None or value is None or low is None or high is None or state is ReportState.NOT_APPLICABLE
         else chart_of(axis, value, low, high, title, share),
     )
 
 
-def _state(applies: bool | None, compared: str | None) -> State:
+def _state(applies: bool | None, compared: str | None) -> ReportState:
     if applies is False:
-        return State.NOT_APPLICABLE
+        return ReportState.NOT_APPLICABLE
     if compared is None:
-        return State.UNDECIDED
+        return ReportState.UNDECIDED
     if applies is None and compared != "below":  # what lies below is below whether the rule applies or not
-        return State.UNDECIDED
-    return State(compared)
+        return ReportState.UNDECIDED
+    return ReportState(compared)
 
 
-def _says(state: State, value: Figures | None, low: Fraction | None, high: Fraction | None) -> str:
+def _says(state: ReportState, value: Figures | None, low: Fraction | None, high: Fraction | None) -> str:
     """What came of it. The figures of a rule may have no measured one where something was, since the compute of a
     base model may be in them."""
-    if state is State.NOT_APPLICABLE:
+    if state is ReportState.NOT_APPLICABLE:
         return "The rule does not apply."
-    if state is State.UNDECIDED:
+    if state is ReportState.UNDECIDED:
         return f"It is not known whether the rule applies. {_stand(value, low, high)}"
-    if state is State.ABOVE:
+    if state is ReportState.ABOVE:
         return "Even the lower end of the interval is above the threshold."
-    if state is State.BELOW:
+    if state is ReportState.BELOW:
         return "Even the upper end of the interval does not exceed the threshold."
     if low is None or high is None:
         return "The threshold is not known."
@@ -190,7 +196,7 @@ def _stand(value: Figures | None, low: Fraction | None, high: Fraction | None) -
     return "Its threshold lies between their lower and upper end."
 
 
-def _threshold(finding: Told) -> tuple[Fraction | None, Fraction | None]:
+def _threshold(finding: LedgerObject) -> tuple[Fraction | None, Fraction | None]:
     told = finding.maybe_object("threshold")
     return (None, None) if told is None else (told.fraction("low"), told.fraction("high"))
 
@@ -200,7 +206,7 @@ def _shown(low: Fraction, high: Fraction) -> Amount:
     return one if low == high else Amount(f"{one.text} to {other.text}", f"{one.exact} to {other.exact}")
 
 
-def _share(finding: Told) -> str:
+def _share(finding: LedgerObject) -> str:
     """In per cent, or in times where it is more than twofold; what is not known is said."""
     told = finding.maybe_object("sharePpm")
     if told is None:
@@ -221,7 +227,7 @@ def _words_of(value: Interval, absent: str) -> str:
     return f"{middle}, {value.ends}"
 
 
-def _numbers(finding: Told) -> list[int | Fraction]:
+def _numbers(finding: LedgerObject) -> list[int | Fraction]:
     value = None if "value" not in finding else finding.figures("value")
     known = [] if value is None else [value.low_flop, value.measured_flop, value.high_flop]
     return [number for number in (*known, *_threshold(finding)) if number is not None]

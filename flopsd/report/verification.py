@@ -8,15 +8,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from flopsd.attestation.evidence.item import Finding
+from flopsd.attestation.evidence.item import EvidenceResult
 from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
 from flopsd.attestation.verify import Verified, read_ledger, statement_in
 from flopsd.core.envelope import parse_envelope
 from flopsd.errors import NotVerifiedError
-from flopsd.report.ledger_json import Told, line
+from flopsd.report.ledger_json import LedgerObject, line
 from flopsd.report.ledger_text import anchored_lines, counted
-from flopsd.report.model import Check, Checked, Fact, Flag, Proof
+from flopsd.report.model import Fact, Flag, Proof, VerificationResult, VerificationState
 from flopsd.report.numbers import grouped
 from flopsd.report.offline_recipe import CHAIN, DIGEST, FIGURES, PAYLOAD, SIGNATURE
 
@@ -24,7 +24,7 @@ UNVERIFIED = "NOT VERIFIED by this report: nobody checked the signature or compu
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class LedgerDocument:
     """A ledger as it lies there, believed by nobody yet."""
 
     name: str
@@ -36,15 +36,15 @@ class Document:
     keys: tuple[str, ...] = ()  # the names of the key files that the reader gave
 
     @property
-    def predicate(self) -> Told:
-        return Told(self.statement["predicate"], "predicate")
+    def predicate(self) -> LedgerObject:
+        return LedgerObject(self.statement["predicate"], "predicate")
 
 
-def read_document(ledger: Path, keys: tuple[str, ...] = (), journal: str | None = None) -> Document:
+def read_document(ledger: Path, keys: tuple[str, ...] = (), journal: str | None = None) -> LedgerDocument:
     """Raises NotVerifiedError where it is no ledger."""
     envelope = parse_envelope(read_ledger(ledger))
     beside = journal_beside(ledger) if journal is None else Path(journal)
-    return Document(
+    return LedgerDocument(
         ledger.name,
         beside.name,
         statement_in(envelope),
@@ -55,12 +55,12 @@ def read_document(ledger: Path, keys: tuple[str, ...] = (), journal: str | None 
     )
 
 
-def not_checked(document: Document) -> Check:
+def not_checked(document: LedgerDocument) -> VerificationResult:
     """The reader gave no key."""
-    return Check(Checked.NOT_VERIFIED, UNVERIFIED, f"Verify it with: {verify_command(document)}")
+    return VerificationResult(VerificationState.NOT_VERIFIED, UNVERIFIED, f"Verify it with: {verify_command(document)}")
 
 
-def verify_command(document: Document) -> str:
+def verify_command(document: LedgerDocument) -> str:
     """`--allow-replay` stands in it only where the ledger says that it is one."""
     words = ["flopsd", "verify", document.name]
     for key in document.keys or ("PUBLIC-KEY",):
@@ -70,7 +70,7 @@ def verify_command(document: Document) -> str:
     return shlex.join(words)
 
 
-def flags_of(predicate: Told) -> tuple[Flag, ...]:
+def flags_of(predicate: LedgerObject) -> tuple[Flag, ...]:
     """What must be known before any figure."""
     flags = []
     replay = predicate.maybe_object("replay")
@@ -90,7 +90,7 @@ def flags_of(predicate: Told) -> tuple[Flag, ...]:
     return tuple(flags)
 
 
-def proof_of(document: Document) -> Proof:
+def proof_of(document: LedgerDocument) -> Proof:
     predicate = document.predicate
     method = predicate.object("method")
     facts = [
@@ -113,7 +113,7 @@ def proof_of(document: Document) -> Proof:
     return Proof(tuple(facts), _commands(document))
 
 
-def _commands(document: Document) -> tuple[tuple[str, str], ...]:
+def _commands(document: LedgerDocument) -> tuple[tuple[str, str], ...]:
     node = document.predicate.raw("kind") == "node"
     key = document.keys[0] if document.keys else "PUBLIC-KEY"
     setting = f"ledger={shlex.quote(document.name)} key={shlex.quote(key)} signature=0"
@@ -134,7 +134,7 @@ def _commands(document: Document) -> tuple[tuple[str, str], ...]:
 NO_FIGURES = "No figure of it is shown: a ledger that does not hold says nothing."
 
 
-def verified(found: Verified | VerifiedMerge) -> tuple[Check, tuple[Finding, ...]]:
+def verified(found: Verified | VerifiedMerge) -> tuple[VerificationResult, tuple[EvidenceResult, ...]]:
     """The check, and what came of the attached evidence."""
     keys = ", ".join(found.keyids)
     if isinstance(found, Verified):
@@ -147,7 +147,7 @@ def verified(found: Verified | VerifiedMerge) -> tuple[Check, tuple[Finding, ...
         lines += [] if found.anchored is None else [text.strip() for text in anchored_lines(found.anchored)]
         records = counted(found.records, "journal record")
         says = f"VERIFIED: signature checked, all figures computed again from {records}."
-        return Check(Checked.VERIFIED, says, lines=tuple(lines)), found.evidence
+        return VerificationResult(VerificationState.VERIFIED, says, lines=tuple(lines)), found.evidence
     count = int(found.statement["predicate"]["ledgerCount"])
     lines = [f"Signed by key {keys}."]
     if found.children is None:
@@ -158,8 +158,8 @@ def verified(found: Verified | VerifiedMerge) -> tuple[Check, tuple[Finding, ...
             f"{found.children.recomputed} of them recomputed."
         )
     says = f"VERIFIED: signature checked, all sums added up again from the entries of {counted(count, 'ledger')}."
-    return Check(Checked.VERIFIED, says, lines=tuple(lines)), ()
+    return VerificationResult(VerificationState.VERIFIED, says, lines=tuple(lines)), ()
 
 
-def refused(fault: NotVerifiedError) -> Check:
-    return Check(Checked.REFUSED, f"REFUSED: {line(fault)}.", line(fault.hint), (NO_FIGURES,))
+def refused(fault: NotVerifiedError) -> VerificationResult:
+    return VerificationResult(VerificationState.REFUSED, f"REFUSED: {line(fault)}.", line(fault.hint), (NO_FIGURES,))

@@ -39,7 +39,7 @@ def socket_path(setting: str | None, state_dir: Path) -> Path | None:
     return _short_folder() / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.sock"
 
 
-def meeting_places(environment: Mapping[str, str]) -> tuple[Path, ...]:
+def client_socket_candidates(environment: Mapping[str, str]) -> tuple[Path, ...]:
     """Where a training process looks for the daemon, in this order."""
     named = environment.get(VARIABLE)
     if named:

@@ -36,7 +36,7 @@ _PIN = re.compile(r"((?:^|[?&;])pin-value=)[^&;]+")
 
 
 @dataclass(frozen=True, slots=True)
-class InForce:
+class EffectiveSetting:
     """One setting. `value` is what YAML holds of it, None where it was not set; `origin` is flag, variable, file,
     platform or default, `where` its name."""
 
@@ -49,7 +49,7 @@ class InForce:
         return {"value": self.value, "from": self.origin, "where": self.where}
 
 
-def in_force(layers: Layers, context: Context) -> list[InForce]:
+def effective_settings(layers: Layers, context: Context) -> list[EffectiveSetting]:
     """Every setting, as it is on the platform of `context`. Raises ConfigError holding every problem."""
     settings, found = settings_of_layers(layers), []
     here = with_defaults(settings, context)
@@ -58,11 +58,11 @@ def in_force(layers: Layers, context: Context) -> list[InForce]:
         origin, where = _origin(setting, layers)
         if value != getattr(settings, setting.key):
             origin, where = "platform", context.platform
-        found.append(InForce(setting, _plain(setting, value), origin, where))
+        found.append(EffectiveSetting(setting, _plain(setting, value), origin, where))
     return found
 
 
-def as_yaml(found: list[InForce], layers: Layers, environment: Mapping[str, str]) -> str:
+def as_yaml(found: list[EffectiveSetting], layers: Layers, environment: Mapping[str, str]) -> str:
     """A settings file that says the same again, secrets left out, with where each line came from."""
     lines = [
         "# The settings in force here. Precedence: flag > variable > file > default.",

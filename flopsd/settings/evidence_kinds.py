@@ -19,7 +19,7 @@ KINDS = (INSTANCE_IDENTITY, SPDM, DRIVER_LIBRARY, PACKAGE, SAGEMAKER)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EvidenceWanted:
     """What to collect when sealing: kinds, and the timestamp authority to ask, if any."""
 
     kinds: tuple[str, ...] = KINDS

@@ -14,7 +14,7 @@ _MAX_DAYS = 36500
 
 
 @dataclass(frozen=True, slots=True)
-class S3Place:
+class S3Location:
     """An object of S3. `lock_mode` locks it for `lock_days`; without `overwrite` none that is there is replaced."""
 
     bucket: str
@@ -27,22 +27,22 @@ class S3Place:
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
 
-    def beside(self, name: str) -> S3Place:
+    def beside(self, name: str) -> S3Location:
         """The object called `name` in the same folder."""
         return replace(self, key=str(PurePosixPath(self.key).with_name(name)))
 
-    def for_rolling(self) -> S3Place:
+    def for_rolling(self) -> S3Location:
         """Where a rolling ledger goes: a name of its own, replaced each time, so that it is never locked."""
         key = PurePosixPath(self.key)
         name = f"{key.stem}.rolling{key.suffix}"
-        return S3Place(self.bucket, str(key.with_name(name)), rolling=self.rolling)
+        return S3Location(self.bucket, str(key.with_name(name)), rolling=self.rolling)
 
 
 def is_remote(place: str) -> bool:
     return "://" in place
 
 
-def parse_place(text: str) -> Path | S3Place:
+def parse_location(text: str) -> Path | S3Location:
     """A place as its setting names it. Raises ValueError."""
     if unknown := _UNKNOWN_NAME.search(text):
         raise ValueError(f"{unknown[0]} stands for nothing; known: {{run}}, {{node}}")
@@ -57,10 +57,10 @@ def parse_place(text: str) -> Path | S3Place:
         raise ValueError(f"{bucket!r} is not the name of a bucket; expected s3://BUCKET/KEY")
     if not key or key.endswith("/") or "//" in key or len(key) > 900 or not PurePosixPath(key).suffix:
         raise ValueError("expected s3://BUCKET/KEY with the key of a file, such as s3://bucket/folder/ledger.json")
-    return _with_options(S3Place(bucket, key), query)
+    return _with_options(S3Location(bucket, key), query)
 
 
-def _with_options(place: S3Place, query: str) -> S3Place:
+def _with_options(place: S3Location, query: str) -> S3Location:
     given: dict[str, str] = {}
     for option in filter(None, query.split("&")):
         name, _, value = option.partition("=")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from flopsd.core.flop import parse_flop
 from flopsd.core.model import PPM, Precision
-from flopsd.settings.locations import parse_place
+from flopsd.settings.locations import parse_location
 from flopsd.settings.push_targets import parse_target
 
 _LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]*):(?P<port>[0-9]{1,5})")
@@ -78,7 +78,7 @@ def seconds_or_zero(low: float, high: float) -> Callable[[object], float]:
 
 def place(value: object) -> str:
     """A path, or the address of an S3 object."""
-    parse_place(text(value))
+    parse_location(text(value))
     return text(value)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flopsd.core.declarations import Base, Declared, Method, Phase, Recomputation
+from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import Precision
 from flopsd.errors import ConfigError
 from flopsd.settings import parsers
@@ -370,7 +370,7 @@ def effective(
     return Settings(**values), problems
 
 
-def declared_of(settings: Settings) -> Declared:
+def declared_of(settings: Settings) -> OperatorDeclarations:
     """What the settings declare of the run. Raises ConfigError where they contradict each other."""
     told = (settings.base_model, settings.base_flop, settings.base_flop_method, settings.base_systemic)
     problems = []
@@ -387,7 +387,7 @@ def declared_of(settings: Settings) -> Declared:
         flop = settings.base_flop if isinstance(settings.base_flop, int) else None
         kind = "unknown" if flop is None else "known" if settings.base_flop_method is None else "estimated"
         base = Base(settings.base_model, kind, flop, settings.base_flop_method, settings.base_systemic)
-    return Declared(
+    return OperatorDeclarations(
         None if settings.phase is None else Phase(settings.phase),
         None if settings.method is None else Method(settings.method),
         None if settings.recomputation is None else Recomputation(settings.recomputation),

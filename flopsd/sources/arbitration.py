@@ -13,7 +13,7 @@ from flopsd.core.model import Device, DeviceUid, Evidence
 _STRENGTH = {evidence: rank for rank, evidence in enumerate(Evidence)}
 
 
-class Roster:
+class Arbiter:
     """What each source offers, and whose offer is taken."""
 
     def __init__(self, order: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from flopsd.core.model import Device
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source, close_source, devices_of, facts_of, read_source
-from flopsd.sources.arbitration import Roster
+from flopsd.sources.arbitration import Arbiter
 from flopsd.system.clock import Clock
 
 # The scale of running counters takes two intervals, the longer one of 0.8 s, and work on the device.
@@ -19,7 +19,7 @@ _PAUSES_SECONDS = (0.2, 1.0, 0.2)
 
 
 @dataclass(frozen=True, slots=True)
-class Surveyed:
+class ProbedSource:
     """One source: its facts when it could be opened, else why not and what to do."""
 
     name: str
@@ -30,24 +30,24 @@ class Surveyed:
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class Probe:
     """All sources asked, and every device with the source that would read it."""
 
-    sources: tuple[Surveyed, ...]
+    sources: tuple[ProbedSource, ...]
     devices: tuple[tuple[Device, str], ...]
 
 
-def survey(names: Sequence[str], opener: Callable[[str], Source], clock: Clock) -> Survey:
+def probe(names: Sequence[str], opener: Callable[[str], Source], clock: Clock) -> Probe:
     """Ask all sources at once, each opened by its name. Never raises for a source's fault."""
     opened: dict[str, Source] = {}
-    told: list[Surveyed] = []
+    told: list[ProbedSource] = []
     for name in names:
         try:
             opened[name] = opener(name)
         except SourceError as fault:
             absent = isinstance(fault, SourceUnavailableError) and fault.absent
-            told.append(Surveyed(name, fault=str(fault), hint=fault.hint, absent=absent))
-    roster = Roster(names)
+            told.append(ProbedSource(name, fault=str(fault), hint=fault.hint, absent=absent))
+    roster = Arbiter(names)
     broken: dict[str, SourceError] = {}
     facts: dict[str, str] = {}
     listed: dict[str, tuple[Device, ...]] = {}
@@ -68,14 +68,14 @@ def survey(names: Sequence[str], opener: Callable[[str], Source], clock: Clock) 
     finally:
         for source in opened.values():
             close_source(source)
-    told += [Surveyed(name, fault=str(fault), hint=fault.hint) for name, fault in broken.items()]
-    told += [Surveyed(name, facts=facts[name]) for name in listed]
+    told += [ProbedSource(name, fault=str(fault), hint=fault.hint) for name, fault in broken.items()]
+    told += [ProbedSource(name, facts=facts[name]) for name in listed]
     for name, devices in listed.items():
         roster.offer(name, devices)
     uids = dict.fromkeys(device.uid for devices in listed.values() for device in devices)
     best = [(offer[1], offer[0]) for uid in uids if (offer := roster.best(uid)) is not None]
     order = {name: place for place, name in enumerate(names)}
-    return Survey(tuple(sorted(told, key=lambda one: order[one.name])), tuple(best))
+    return Probe(tuple(sorted(told, key=lambda one: order[one.name])), tuple(best))
 
 
 def _in_words(facts: Mapping[str, Any]) -> str:

@@ -15,10 +15,10 @@ from flopsd import __version__
 from flopsd.core.figures import Row, gap_ceiling_flop, precision_label
 from flopsd.core.ledger.child_entry import lasting_name
 from flopsd.core.model import PPM, Evidence, Pipe
-from flopsd.core.policy.bases import Meaning
-from flopsd.core.policy.evaluate import State
+from flopsd.core.policy.bases import Bases
+from flopsd.core.policy.evaluate import Verdict
 from flopsd.system.clock import NS_PER_S
-from flopsd.telemetry.snapshot import DeviceState, Keeping, Snapshot
+from flopsd.telemetry.snapshot import DeviceState, JournalState, Snapshot
 
 _GPU = ("gpu", "uuid")
 
@@ -148,7 +148,7 @@ def device_facts(snapshot: Snapshot) -> Iterator[Metric]:
     yield from (peak, info, shared)
 
 
-def _run_flop(found: Meaning) -> Metric:
+def _run_flop(found: Bases) -> Metric:
     run = GaugeMetricFamily(
         "flopsd_run_flop",
         "Whole run, earlier incarnations included. low, measured and high are bounds of "
@@ -172,7 +172,7 @@ def _run_flop(found: Meaning) -> Metric:
     return run
 
 
-def _thresholds(snapshot: Snapshot, found: Meaning) -> Iterator[Metric]:
+def _thresholds(snapshot: Snapshot, found: Bases) -> Iterator[Metric]:
     threshold = GaugeMetricFamily(
         "flopsd_threshold_flop",
         "Threshold of a policy's rule that applies to this run; low and high differ where the base model's compute is "
@@ -195,7 +195,7 @@ def _thresholds(snapshot: Snapshot, found: Meaning) -> Iterator[Metric]:
         if finding.state is None:
             continue
         name = (finding.policy, finding.rule.id)
-        for state in State:
+        for state in Verdict:
             verdict.add_metric((*name, state.value), float(finding.state is state))
         if finding.limit is not None:
             threshold.add_metric((*name, "low"), float(finding.limit.low))
@@ -265,7 +265,7 @@ def journal(snapshot: Snapshot) -> Iterator[Metric]:
     yield writable
 
 
-def keeping(keeping: Keeping) -> Iterator[Metric]:
+def keeping(keeping: JournalState) -> Iterator[Metric]:
     clock = GaugeMetricFamily("flopsd_time_seconds", "The host's wall clock at the scrape.")
     clock.add_metric((), keeping.wall_ns / NS_PER_S)
     yield clock

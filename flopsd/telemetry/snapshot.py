@@ -12,7 +12,7 @@ from typing import TypeVar
 from flopsd.core.figures import Rating, Row, by_phase, rows, sum_figures, total, total_of
 from flopsd.core.model import ESTIMATING, Device, DeviceUid, Evidence, Figures, GapReason, Gauges, Tally
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.bases import NOTHING_TOLD, Meaning, Told, meaning
+from flopsd.core.policy.bases import NO_DECLARATIONS, Bases, Declarations, meaning
 from flopsd.core.policy.evaluate import Case, Finding, Policy, findings
 from flopsd.system.clock import NS_PER_S
 
@@ -33,7 +33,7 @@ class SourceState:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeping:
+class JournalState:
     """What only the moment of looking tells: the host's wall clock, and how the rolling seals stand."""
 
     wall_ns: int
@@ -116,10 +116,10 @@ class Snapshot:
     journal_last_append_wall_ns: int | None
     journal_fault: str
     earlier: tuple[tuple[Tally, Rating], ...] = ()  # of devices that only earlier incarnations saw
-    told: Told = NOTHING_TOLD
+    told: Declarations = NO_DECLARATIONS
     policies: tuple[Policy, ...] = ()
     is_whole: bool = True  # false: the job has other nodes too
-    keeping: Keeping | None = None
+    keeping: JournalState | None = None
 
     @property
     def ready(self) -> bool:
@@ -143,13 +143,13 @@ class Snapshot:
         parts += [(state.device.uid, *part) for state in self.devices for part in state.all_tallies()]
         return [(uid, tally, rows(tally, rating, self.table)) for uid, tally, rating in parts]
 
-    def meaning(self, rated: Iterable[tuple[DeviceUid | None, Tally, list[Row]]] | None = None) -> Meaning:
+    def meaning(self, rated: Iterable[tuple[DeviceUid | None, Tally, list[Row]]] | None = None) -> Bases:
         """The bases of the run so far; `rated` saves computing the rows again."""
         found = [(tally, its) for _, tally, its in (self.rated() if rated is None else rated)]
         executed = sum_figures(total_of(its, tally) for tally, its in found) if found else Figures(0, None, None)
         return meaning((by_phase(tally, its) for tally, its in found), executed, self.told)
 
-    def findings(self, found: Meaning) -> tuple[Finding, ...]:
+    def findings(self, found: Bases) -> tuple[Finding, ...]:
         """The run so far against every policy's thresholds."""
         counted, told = found.guidelines, self.told
         case = Case(counted.updates, counted.cumulative, told.method, told.base, self.is_whole)

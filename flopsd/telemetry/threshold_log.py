@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from flopsd.core.policy.evaluate import Finding, State
+from flopsd.core.policy.evaluate import Finding, Verdict
 from flopsd.core.rounding import Towards
 from flopsd.report.ledger_text import share_text
 from flopsd.system.clock import NS_PER_S, Clock
@@ -15,7 +15,7 @@ STEPS_PPM = (500_000, 800_000, 950_000)
 LOOK_SECONDS = 60
 
 
-class ThresholdWatch:
+class ThresholdLog:
     """Looks once a minute. What is told is what is certain (`low`) or measured, never an upper bound."""
 
     def __init__(self, clock: Clock) -> None:
@@ -34,13 +34,13 @@ class ThresholdWatch:
     def _look(self, finding: Finding) -> None:
         low, measured, _ = finding.share_ppm
         seen = max(low or 0, measured or 0)
-        passed = len(STEPS_PPM) + 1 if finding.state is State.ABOVE else sum(seen >= step for step in STEPS_PPM)
+        passed = len(STEPS_PPM) + 1 if finding.state is Verdict.ABOVE else sum(seen >= step for step in STEPS_PPM)
         key = (finding.policy, finding.rule.id)
         if passed <= self._told.get(key, 0):
             return
         self._told[key] = passed
         name, source = finding.rule.id, finding.rule.citation
-        if finding.state is State.ABOVE:
+        if finding.state is Verdict.ABOVE:
             consequence = " ".join(finding.rule.consequence.split())
             log.warning("ABOVE THE THRESHOLD of %s (%s): %s", name, source, consequence)
             return

@@ -19,7 +19,7 @@ from flopsd.core.model import (
 )
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources import SourceSettings
-from flopsd.sources.arbitration import Roster
+from flopsd.sources.arbitration import Arbiter
 from flopsd.sources.dcgm import open_source
 from flopsd.sources.dcgm.exposition import Field, parse_page
 from flopsd.sources.dcgm.source import DcgmSource
@@ -245,7 +245,7 @@ def test_energy_beyond_every_smaller_blank_is_energy(exporter: Exporter) -> None
 
 
 def test_the_exporters_a100_is_the_one_that_nvml_lists(exporter: Exporter) -> None:
-    roster = Roster(("nvml", "dcgm"))
+    roster = Arbiter(("nvml", "dcgm"))
     bench = Bench(exporter)
     (device,) = bench.source.devices()
     roster.offer("nvml", [replace(device, evidence=Evidence.UTILIZATION)])

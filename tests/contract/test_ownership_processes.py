@@ -17,10 +17,10 @@ from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.settings.device_selection import parse_devices
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml import NvmlSource
-from flopsd.sources.ownership.filtered_source import OwnedSource
+from flopsd.sources.ownership.filtered_source import FilteredSource
 from flopsd.sources.ownership.nvml_lookup import NvmlLookup
 from flopsd.sources.ownership.open import Job, own
-from flopsd.sources.ownership.processes import Census, JobProcesses, ProcessRule
+from flopsd.sources.ownership.processes import JobProcesses, ProcessCensus, ProcessRule
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.owners import CHIPS, GPUS, Scripted, Told
@@ -76,14 +76,14 @@ def job(stack: ExitStack) -> Tree:
     return Tree(stack)
 
 
-Open = Callable[..., tuple[OwnedSource, SharedClock]]
+Open = Callable[..., tuple[FilteredSource, SharedClock]]
 
 
 @pytest.fixture
 def open_sim(standin: Path, tmp_path: Path, stack: ExitStack) -> Open:
     def open_it(
         *gpus: Gpu, setting: str = "processes", root: int | None = None, environment: Mapping[str, str] | None = None
-    ) -> tuple[OwnedSource, SharedClock]:
+    ) -> tuple[FilteredSource, SharedClock]:
         clock = SharedClock(tmp_path / "clock")
         stack.enter_context(simulated(standin, tmp_path, Scenario(gpus), clock))
         inner = NvmlSource(pynvml, SourceSettings(clock, table()))
@@ -98,7 +98,7 @@ def gpu(*processes: tuple[int, int, int]) -> Gpu:
     return h100(WORK, processes=tuple(Process(*process) for process in processes))
 
 
-def seen(source: OwnedSource, clock: SharedClock, seconds: int) -> list[int]:
+def seen(source: FilteredSource, clock: SharedClock, seconds: int) -> list[int]:
     """Indices of the devices that are read `seconds` later; a question that took long is waited for."""
     clock.advance(seconds * NS_PER_S)
 
@@ -117,8 +117,8 @@ def test_the_jobs_tree_is_mine_and_nothing_else_is(job: Tree) -> None:
     processes = JobProcesses(job.root, initial=True)
     assert processes.pids() == {job.root, job.child, job.grandchild}
     own_pids = processes.pids()
-    assert processes.census([job.root, job.grandchild, os.getpid(), os.getppid()], own_pids) == Census(2, 2)
-    assert processes.census([], own_pids) == Census()
+    assert processes.census([job.root, job.grandchild, os.getpid(), os.getppid()], own_pids) == ProcessCensus(2, 2)
+    assert processes.census([], own_pids) == ProcessCensus()
 
 
 def test_ids_that_are_not_here_are_of_another_namespace(job: Tree) -> None:
@@ -126,9 +126,11 @@ def test_ids_that_are_not_here_are_of_another_namespace(job: Tree) -> None:
     nowhere = max(psutil.pids()) + 100_000
     inside, outside = JobProcesses(job.root, initial=False), JobProcesses(job.root, initial=True)
     own_pids = inside.pids()
-    assert inside.census([job.child, nowhere], own_pids) == Census(unknown=2)
-    assert inside.census([job.child, os.getpid()], own_pids) == Census(1, 1)
-    assert outside.census([job.child, nowhere], own_pids) == Census(1)  # in the initial namespace it has just ended
+    assert inside.census([job.child, nowhere], own_pids) == ProcessCensus(unknown=2)
+    assert inside.census([job.child, os.getpid()], own_pids) == ProcessCensus(1, 1)
+    assert outside.census([job.child, nowhere], own_pids) == ProcessCensus(
+        1
+    )  # in the initial namespace it has just ended
 
 
 def test_a_job_that_ended_and_one_that_never_was_are_errors(job: Tree) -> None:
@@ -183,7 +185,7 @@ def test_ids_of_another_namespace_open_nothing(job: Tree) -> None:
     clock = FakeClock()
     inner = Scripted(clock)
     with pytest.raises(SourceUnavailableError, match="another pid namespace") as caught:
-        OwnedSource(inner, ProcessRule(JobProcesses(job.root, initial=False), told), clock)
+        FilteredSource(inner, ProcessRule(JobProcesses(job.root, initial=False), told), clock)
     assert "another rule" in caught.value.hint
     assert inner.closed
 
@@ -250,8 +252,8 @@ def test_the_server_of_mps_is_no_other(tmp_path: Path, stack: ExitStack, job: Tr
     assert process.stdout is not None
     process.stdout.readline()
     processes = JobProcesses(job.root)
-    assert processes.census([process.pid, job.root], processes.pids()) == Census(1, 0)
-    assert processes.census([process.pid, os.getpid()], processes.pids()) == Census(0, 1)
+    assert processes.census([process.pid, job.root], processes.pids()) == ProcessCensus(1, 0)
+    assert processes.census([process.pid, os.getpid()], processes.pids()) == ProcessCensus(0, 1)
 
 
 NESTED = """

@@ -14,10 +14,10 @@ import pytest
 
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError, SourceUnavailableError
-from flopsd.sources.ownership.filtered_source import OwnedSource
+from flopsd.sources.ownership.filtered_source import FilteredSource
 from flopsd.sources.ownership.kubernetes import Pod, PodRule, this_pod
 from flopsd.sources.ownership.podresources import PodResources
-from flopsd.sources.ownership.rule import Judgement
+from flopsd.sources.ownership.rule import OwnershipResult
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock
 from tests.support.kubelet import Kubelet, answer, kubelet, require
@@ -44,11 +44,11 @@ def rule(node: Kubelet, pod: tuple[str, str] = TRAIN, cores: int | None = None, 
     return PodRule(PodResources(node.path, seconds), Pod(*pod), Told(), cores)
 
 
-def mine(judgement: Judgement) -> list[str]:
+def mine(judgement: OwnershipResult) -> list[str]:
     return [uid for uid, verdict in judgement.verdicts.items() if verdict.mine]
 
 
-def shared(judgement: Judgement, devices: tuple[Device, ...]) -> list[str | None]:
+def shared(judgement: OwnershipResult, devices: tuple[Device, ...]) -> list[str | None]:
     return [judgement.verdicts[device.uid].shared for device in devices]
 
 
@@ -206,7 +206,7 @@ def test_a_kubelet_that_restarts_is_found_again(tmp_path: Path) -> None:
     told = answer({TRAIN: {"trainer": {GPU: (B,)}}})
     with kubelet(path) as first:
         first.reply = told
-        source = OwnedSource(Scripted(clock), rule(first), clock, grace_seconds=30)
+        source = FilteredSource(Scripted(clock), rule(first), clock, grace_seconds=30)
     path.unlink(missing_ok=True)
     clock.advance(10 * NS_PER_S)
     assert [reading.device for reading in source.read().readings] == [B]
@@ -224,7 +224,7 @@ def test_an_absent_kubelet_opens_nothing(tmp_path: Path) -> None:
     clock = FakeClock()
     source = Scripted(clock)
     with pytest.raises(SourceUnavailableError, match="whose the devices are cannot be told") as caught:
-        OwnedSource(source, PodRule(PodResources(tmp_path / "no.sock"), Pod(*TRAIN), Told()), clock)
+        FilteredSource(source, PodRule(PodResources(tmp_path / "no.sock"), Pod(*TRAIN), Told()), clock)
     assert "hostPath" in caught.value.hint
     assert source.closed
 

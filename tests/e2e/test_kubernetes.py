@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from flopsd.cli.main import main
-from flopsd.daemon.ledger_destinations import copy_places
+from flopsd.daemon.ledger_destinations import copy_destinations
 from flopsd.settings.device_selection import Whose
 from flopsd.settings.load import load_settings
 from flopsd.settings.platform import find_context
@@ -181,7 +181,7 @@ def test_flopsd_takes_every_setting_in_them(tmp_path: Path, capsys: pytest.Captu
         else:
             assert (settings.devices.whose, settings.client_socket) == (Whose.ALL, "off")
             assert (settings.run_id, context.node) == (FIELDS["spec.nodeName"], FIELDS["spec.nodeName"])
-        for place in copy_places(settings, context.job_name or "run", context.node):
+        for place in copy_destinations(settings, context.job_name or "run", context.node):
             assert context.node in str(place)
     with pytest.raises(SystemExit, match="2"):
         main(["run", "--no-such-flag"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import bcrypt
 import pytest
 
-from flopsd.core.declarations import Base, Declared, Method, Phase, Recomputation
+from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import GapReason
 from flopsd.report.html import report_html
 from flopsd.settings.data_files import load_policies
@@ -26,7 +26,9 @@ from tests.support.runs import A100, H100, STRANGER, Run
 
 PHONE, DESK = 390, 1280
 LIVE = "document.getElementById('freshness').textContent"
-DECLARED = Declared(Phase.TRAIN, Method.LORA, Recomputation.NONE, Base("llama", "known", 4 * 10**16, None, None))
+DECLARED = OperatorDeclarations(
+    Phase.TRAIN, Method.LORA, Recomputation.NONE, Base("llama", "known", 4 * 10**16, None, None)
+)
 ATTACK = "<script>document.title='owned'</script><img src=x onerror=alert(1)>"
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flopsd.core.session_protocol import Event
-from flopsd.daemon.session_server import Listener
+from flopsd.daemon.session_server import SessionServer
 from flopsd.system.clock import SystemClock
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     def post(event: Event) -> None:
         print(json.dumps({"event": type(event).__name__, **asdict(event)}), flush=True)
 
-    listener = Listener(Path(sys.argv[1]), (), post, SystemClock())
+    listener = SessionServer(Path(sys.argv[1]), (), post, SystemClock())
     listener.start()
     print("listening", flush=True)
     sys.stdin.read()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.session_protocol import Event, WorkCounted
-from flopsd.daemon.session_server import Listener
+from flopsd.daemon.session_server import SessionServer
 from flopsd.system.clock import SystemClock
 
 PATIENCE_SECONDS = 30
@@ -26,7 +26,7 @@ class Ear:
 
     def __init__(self, path: Path) -> None:
         self.heard: queue.Queue[Event] = queue.Queue()
-        self.listener = Listener(path, (), self.heard.put, SystemClock())
+        self.listener = SessionServer(path, (), self.heard.put, SystemClock())
         self.listener.start()
 
     def wait_for(self, event: Event) -> None:

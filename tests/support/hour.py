@@ -13,14 +13,14 @@ from typing import Any
 
 import yaml
 
-from flopsd.core.declarations import Declared, Method, Phase, Recomputation
+from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import Active, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
 from flopsd.daemon.source_tracker import Message
 from flopsd.settings.data_files import load_policies
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.prometheus import Exposition
-from flopsd.telemetry.snapshot import Keeping
+from flopsd.telemetry.snapshot import JournalState
 from tests.support.free import free_port
 from tests.support.process import get, wait_until
 from tests.support.prometheus import RULES, rules
@@ -46,7 +46,7 @@ class Node(Story):
         devices = [replace(STORY_H100, uid=f"GPU-{number}{gpu}", index=gpu) for gpu in range(2)]
         super().__init__(
             folder, devices, precision=BF16, context=replace(CONTEXT, node=f"node-{number}", rank=number), run="made-hour",
-            declared=Declared(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE), policies=load_policies(),
+            declared=OperatorDeclarations(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE), policies=load_policies(),
         )  # fmt: skip
         self.seconds = 0
 
@@ -100,7 +100,7 @@ def pages(folder: Path) -> tuple[str, int, int]:
                 node.second()
             node.trained()
             wall_ns = node.clock.wall_ns()
-            keeping = Keeping(wall_ns, 900 * NS_PER_S, wall_ns - node.seconds % 900 * NS_PER_S, 0)
+            keeping = JournalState(wall_ns, 900 * NS_PER_S, wall_ns - node.seconds % 900 * NS_PER_S, 0)
             page = exposition.render(replace(node.writer.snapshot, keeping=keeping), OPENMETRICS)[0].decode()
             told += stamped(page + "up 1.0\n", at, wall_ns // NS_PER_S)
     return "".join(told) + "# EOF\n", first, nodes[0].clock.wall_ns() // NS_PER_S

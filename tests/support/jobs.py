@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flopsd.attestation.merge.merge import Merged, MergeRequest, merge_ledgers
 from flopsd.attestation.signing.keys import ensure_key, load_signer
-from flopsd.core.declarations import NOTHING_DECLARED, Declared
+from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.model import Device
 from flopsd.settings.platform import Context
 from flopsd.system.clock import NS_PER_S
@@ -53,7 +53,7 @@ class Nodes:
 
     def ledger(self, context: Context, name: str = "", *, seconds: int = 5, devices: tuple[Device, ...] | None = None,
                run_id: str | None = None, later: int = 0, key: str | None = None, replay: bool = False,
-               declared: Declared = NOTHING_DECLARED) -> Path:  # fmt: skip
+               declared: OperatorDeclarations = NOTHING_DECLARED) -> Path:  # fmt: skip
         """A sealed ledger of one node, begun `later` seconds after the others, with its journal beside it."""
         name = name or context.node
         clock = FakeClock()

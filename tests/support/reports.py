@@ -7,8 +7,8 @@ from typing import Any
 
 from flopsd.core.ledger.statement import encode
 from flopsd.report.build import report_of
-from flopsd.report.model import Check, Report
-from flopsd.report.verification import Document, not_checked
+from flopsd.report.model import Report, VerificationResult
+from flopsd.report.verification import LedgerDocument, not_checked
 from flopsd.settings.data_files import load_policies
 from tests.support.enriched import SCENES
 
@@ -17,14 +17,14 @@ KEYID = "83cf0602b340d2394dc5ac754675d6494ab184390d66c268b30edc753ba4f91b"
 ESCAPES = ("\x1b[31m", "<script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>", "line\nbreak", "{{ 7 * 7 }}")
 
 
-def document(statement: Any) -> Document:
+def document(statement: Any) -> LedgerDocument:
     payload = encode(statement)
-    return Document(
+    return LedgerDocument(
         "ledger.json", "ledger.journal.jsonl", statement, sha256(payload).hexdigest(), len(payload), (KEYID,)
     )
 
 
-def report(statement: Any, check: Check | None = None) -> Report:
+def report(statement: Any, check: VerificationResult | None = None) -> Report:
     """Not verified, unless `check` says otherwise. A `course` beside the statement is drawn."""
     read = document({name: value for name, value in statement.items() if name != "course"})
     policy = next(policy for policy in load_policies() if policy.form is not None)

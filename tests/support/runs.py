@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key
-from flopsd.core.declarations import NOTHING_DECLARED, Declared
+from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.ledger.history import read_history
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
 from flopsd.core.policy.evaluate import Policy
@@ -35,7 +35,7 @@ class Run:
     def __init__(self, folder: Path, *, devices: tuple[Device, ...] = (H100, A100), precision: Precision | None = None,
                  context: Context = CONTEXT, replay: bool = False,
                  device_precision: Mapping[str, Precision] | None = None, run_id: str = "run-1",
-                 clock: FakeClock | None = None, declared: Declared = NOTHING_DECLARED,
+                 clock: FakeClock | None = None, declared: OperatorDeclarations = NOTHING_DECLARED,
                  policies: tuple[Policy, ...] = ()) -> None:  # fmt: skip
         self.device_precision, self.run_id = device_precision or {}, run_id
         self.state, self.clock, self.devices, self.context = StateDir(folder), clock or FakeClock(), devices, context

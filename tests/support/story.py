@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flopsd.core.declarations import NOTHING_DECLARED, Declared
+from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.ledger.history import read_history
 from flopsd.core.model import (
     Active,
@@ -75,7 +75,7 @@ class Story:
 
     def __init__(self, folder: Path, devices: Sequence[Device], *, precision: Precision | None = None,
                  device_precision: Mapping[str, Precision] | None = None, replay: bool = False,
-                 context: Context = CONTEXT, run: str = "vector", declared: Declared = NOTHING_DECLARED,
+                 context: Context = CONTEXT, run: str = "vector", declared: OperatorDeclarations = NOTHING_DECLARED,
                  policies: tuple[Policy, ...] = ()) -> None:  # fmt: skip
         self.state, self.clock, self.devices, self.context, self.run = (StateDir(folder), FakeClock(), tuple(devices), context, run)  # fmt: skip
         self.settings = WriterSettings(

@@ -16,7 +16,7 @@ from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import SigningKey, load_signer
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.statement import encode
-from flopsd.journal.framing import GENESIS, Line, frame
+from flopsd.journal.framing import GENESIS, JournalLine, frame
 from flopsd.system.clock import NS_PER_S
 from tests.support.runs import H100, Run
 
@@ -292,7 +292,7 @@ def forged(rng: random.Random, material: Material) -> Pair:
                 ]
             )
             after = hashlib.sha256(head + raw).digest()
-            line = Line(raw, 0, after, 0).framed()
+            line = JournalLine(raw, 0, after, 0).framed()
         journal, head = journal + line, after
     statement = json.loads(parse_envelope(material.honest.ledger).payload)
     digest = hashlib.sha256(journal).hexdigest()

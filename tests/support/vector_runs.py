@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from flopsd.core.declarations import Base, Declared, Method, Phase, Recomputation
+from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import Busy, Counted, GapReason, Growth, Pipe, Precision
 from flopsd.core.session_protocol import (
     FactsDeclared,
@@ -82,7 +82,7 @@ def declared(folder: Path) -> bytes:
 def phases(folder: Path) -> bytes:
     """Two processes of one fine-tune: late once, evaluating, generating; a kill in between, and both come back."""
     base = Base("a base model", "known", 7 * 10**13, None, False)
-    story = Story(folder, (H100, A100), declared=Declared(base=base), policies=(policy(),))
+    story = Story(folder, (H100, A100), declared=OperatorDeclarations(base=base), policies=(policy(),))
     first, second = "f1" * 16, "5e" * 16
     facts = {
         "model_config": TINY, "method": "lora", "lora": {"r": 4, "target_modules": ["q_proj", "v_proj"]},
@@ -125,7 +125,7 @@ def work(tokens: int, steps: int = 0) -> dict[str, int]:
 
 def settings(folder: Path) -> bytes:
     """What settings alone declare."""
-    told = Declared(Phase.TRAIN, Method.FULL, Recomputation.FULL, Base(None, "unknown", None, None, True))
+    told = OperatorDeclarations(Phase.TRAIN, Method.FULL, Recomputation.FULL, Base(None, "unknown", None, None, True))
     story = Story(folder, (H100,), declared=told, policies=(policy(),))
     story.during(5, {H100: TRAINING})
     return story.finish()

@@ -23,7 +23,7 @@ from flopsd.attestation.signing.dsse import pae
 from flopsd.core.envelope import Envelope, encode_envelope
 from flopsd.core.ledger.history import read_history
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, JournalFacts, SealFacts, encode, statement
-from flopsd.journal.framing import GENESIS, Line, read_lines
+from flopsd.journal.framing import GENESIS, JournalLine, read_lines
 from tests.support.story import VECTORS, VERSION, policy, table
 
 SEALED_AT = "2026-09-21T15:00:00.000000Z"
@@ -119,7 +119,7 @@ def lines_of(journal: bytes) -> list[bytes]:
     return journal.splitlines(keepends=True)
 
 
-def parsed(journal: bytes) -> list[Line]:
+def parsed(journal: bytes) -> list[JournalLine]:
     return list(read_lines(io.BytesIO(journal), GENESIS))
 
 

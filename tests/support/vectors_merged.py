@@ -14,7 +14,7 @@ from typing import Any
 
 from flopsd.core.ledger.child_entry import Entry, job_entry, node_entry, sort_key
 from flopsd.core.ledger.history import read_history
-from flopsd.core.ledger.merged_statement import merged_again
+from flopsd.core.ledger.merged_statement import recompute_merged
 from flopsd.core.ledger.statement import encode
 from tests.support.story import A100, CONTEXT, H100, VECTORS, VERSION, Story, policy, tell
 from tests.support.vector_runs import BUSY, TRAINING
@@ -105,7 +105,7 @@ def of_one_node(vector: str) -> dict[str, Any]:
         "completeness": {"declaredNodes": "1"},
         "method": {"flopsdVersion": VERSION, "sealedAt": SEALED_AT},
     }
-    return merged_again(facts, [entry], (policy(),))
+    return recompute_merged(facts, [entry], (policy(),))
 
 
 def merged(kind: str, children: Sequence[Child], declared_nodes: int | None = None) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def merged(kind: str, children: Sequence[Child], declared_nodes: int | None = No
         "completeness": {"declaredNodes": None if declared_nodes is None else str(declared_nodes)},
         "method": {"flopsdVersion": VERSION, "sealedAt": SEALED_AT},
     }
-    return merged_again(facts, sorted((child.entry for child in children), key=sort_key), (policy(),))
+    return recompute_merged(facts, sorted((child.entry for child in children), key=sort_key), (policy(),))
 
 
 def handed(children: Sequence[Child]) -> dict[str, bytes]:

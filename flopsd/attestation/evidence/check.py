@@ -9,7 +9,7 @@ from typing import Any
 
 from flopsd.attestation.evidence import rfc3161
 from flopsd.attestation.evidence.collect import MODULES
-from flopsd.attestation.evidence.item import Finding, Grounds, Verdict
+from flopsd.attestation.evidence.item import CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
 from flopsd.errors import EvidenceError, NotVerifiedError
 
@@ -47,7 +47,7 @@ def signed_items(predicate: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     return tuple(items)
 
 
-def findings(items: Sequence[Mapping[str, Any]], grounds: Grounds) -> tuple[Finding, ...]:
+def findings(items: Sequence[Mapping[str, Any]], grounds: CheckContext) -> tuple[EvidenceResult, ...]:
     """One for each item; a FAILED one says why the evidence is not what it claims."""
     modules = {module.KIND.name: module for module in MODULES}
     found = []
@@ -55,33 +55,35 @@ def findings(items: Sequence[Mapping[str, Any]], grounds: Grounds) -> tuple[Find
         module = modules.get(item["type"])
         proves, limits = _UNKNOWN if module is None else (module.KIND.proves, module.KIND.limits)
         if item["state"] == "absent":
-            verdict, words = Verdict.ABSENT, str(item["reason"])
+            verdict, words = EvidenceState.ABSENT, str(item["reason"])
         elif module is None:
-            verdict, words = Verdict.NOT_CHECKED, "of a kind that this verifier does not know"
+            verdict, words = EvidenceState.NOT_CHECKED, "of a kind that this verifier does not know"
         else:
             try:
                 verdict, words = module.check(item["data"], grounds)
             except EvidenceError as fault:
-                verdict, words = Verdict.FAILED, str(fault)
-        found.append(Finding(item["type"], verdict, words, proves, limits))
+                verdict, words = EvidenceState.FAILED, str(fault)
+        found.append(EvidenceResult(item["type"], verdict, words, proves, limits))
     return tuple(found)
 
 
-def timestamp_findings(stamped: Sequence[Stamped], trust: Trust, sealed_at: str) -> tuple[Finding, ...]:
+def timestamp_findings(stamped: Sequence[Stamped], trust: Trust, sealed_at: str) -> tuple[EvidenceResult, ...]:
     """One for each timestamp beside a good signature, or one that says that there is none."""
     if sum(len(one.tokens) for one in stamped) > MAX_ITEMS:
         raise NotVerifiedError(f"the ledger has more than {MAX_ITEMS} timestamps")
     found = [_stamp(one.signature, token, trust, sealed_at) for one in stamped for token in one.tokens]
-    return tuple(found) or (_told(Verdict.ABSENT, "no timestamp stands beside a good signature"),)
+    return tuple(found) or (_result(EvidenceState.ABSENT, "no timestamp stands beside a good signature"),)
 
 
-def _stamp(signature: bytes, token: bytes, trust: Trust, sealed_at: str) -> Finding:
+def _stamp(signature: bytes, token: bytes, trust: Trust, sealed_at: str) -> EvidenceResult:
     if not trust.tsa_chains:
-        return _told(Verdict.NOT_CHECKED, "no certificate of a timestamp authority; --tsa-certificate names one")
+        return _result(
+            EvidenceState.NOT_CHECKED, "no certificate of a timestamp authority; --tsa-certificate names one"
+        )
     try:
         import rfc3161_client  # noqa: F401
     except ImportError:
-        return _told(Verdict.NOT_CHECKED, "this needs the extra: pip install 'flopsd[timestamp]'")
+        return _result(EvidenceState.NOT_CHECKED, "this needs the extra: pip install 'flopsd[timestamp]'")
     faults = []
     for chain in trust.tsa_chains:
         try:
@@ -90,16 +92,18 @@ def _stamp(signature: bytes, token: bytes, trust: Trust, sealed_at: str) -> Find
             faults.append(str(fault))
             continue
         words = f"the signature existed at {moment}, says {root}; the ledger says that it was sealed at {sealed_at}"
-        return _told(Verdict.HOLDS, words)
+        return _result(EvidenceState.HOLDS, words)
     try:
         signers = rfc3161.signers_of(token)
     except EvidenceError as fault:
-        return _told(Verdict.FAILED, "; ".join({*faults, str(fault)}))
+        return _result(EvidenceState.FAILED, "; ".join({*faults, str(fault)}))
     if any({one.subject, one.issuer} & signers for chain in trust.tsa_chains for one in chain):
-        return _told(Verdict.FAILED, "; ".join(faults))
+        return _result(EvidenceState.FAILED, "; ".join(faults))
     named = ", ".join(sorted(name.rfc4514_string() for name in signers)) or "nobody"
-    return _told(Verdict.NOT_CHECKED, f"no certificate was given of its authority, which it names as {named:.300}")
+    return _result(
+        EvidenceState.NOT_CHECKED, f"no certificate was given of its authority, which it names as {named:.300}"
+    )
 
 
-def _told(verdict: Verdict, words: str) -> Finding:
-    return Finding(rfc3161.KIND.name, verdict, words, rfc3161.KIND.proves, rfc3161.KIND.limits)
+def _result(verdict: EvidenceState, words: str) -> EvidenceResult:
+    return EvidenceResult(rfc3161.KIND.name, verdict, words, rfc3161.KIND.proves, rfc3161.KIND.limits)

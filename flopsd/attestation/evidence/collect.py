@@ -17,19 +17,19 @@ from flopsd.attestation.evidence import (
     sagemaker_job,
 )
 from flopsd.attestation.evidence.deadline import Call
-from flopsd.attestation.evidence.item import Module, Scene, absent, present
+from flopsd.attestation.evidence.item import CollectContext, EvidenceModule, absent, present
 from flopsd.core.ledger.history import History
 from flopsd.errors import EvidenceError
-from flopsd.settings.evidence_kinds import Wanted
+from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.system.clock import Clock, rfc3339
 
-MODULES: Sequence[Module] = (ec2_identity, nvidia_spdm, driver_library, package_digest, sagemaker_job)
+MODULES: Sequence[EvidenceModule] = (ec2_identity, nvidia_spdm, driver_library, package_digest, sagemaker_job)
 SWITCHED_OFF = "switched off by the setting evidence"
 
 
-def collect(wanted: Wanted, history: History, head_sha256: str, clock: Clock) -> tuple[dict[str, Any], ...]:
+def collect(wanted: EvidenceWanted, history: History, head_sha256: str, clock: Clock) -> tuple[dict[str, Any], ...]:
     """The items for the ledger, one of each kind. All are asked at once, each for its own time. Raises nothing."""
-    scene = Scene(history, head_sha256, wanted.environment)
+    scene = CollectContext(history, head_sha256, wanted.environment)
     calls = {module.KIND.name: _call(module, scene, clock) for module in MODULES if module.KIND.name in wanted.kinds}
     items = []
     for module in MODULES:
@@ -46,7 +46,7 @@ def collect(wanted: Wanted, history: History, head_sha256: str, clock: Clock) ->
     return tuple(items)
 
 
-def stamp(envelope: bytes, wanted: Wanted, clock: Clock) -> tuple[bytes, str]:
+def stamp(envelope: bytes, wanted: EvidenceWanted, clock: Clock) -> tuple[bytes, str]:
     """The envelope with a timestamp beside each signature that has none, and what to tell of it.
 
     Raises nothing: without an answer the envelope stays as it is, and the words say why.
@@ -60,7 +60,7 @@ def stamp(envelope: bytes, wanted: Wanted, clock: Clock) -> tuple[bytes, str]:
     for one, call in zip(waiting, calls, strict=True):
         try:
             token = call.result()
-            words.append(f"{rfc3161.told_time(token)}, by {url}")
+            words.append(f"{rfc3161.time_of_token(token)}, by {url}")
         except EvidenceError as fault:
             words.append(f"NONE: {fault}" + (f" ({fault.hint})" if fault.hint else ""))
             continue
@@ -68,5 +68,5 @@ def stamp(envelope: bytes, wanted: Wanted, clock: Clock) -> tuple[bytes, str]:
     return json.dumps(document, indent=1).encode("ascii") + b"\n", "; ".join(words)
 
 
-def _call(module: Module, scene: Scene, clock: Clock) -> Call[dict[str, Any]]:
+def _call(module: EvidenceModule, scene: CollectContext, clock: Clock) -> Call[dict[str, Any]]:
     return Call(module.KIND.name, lambda: module.collect(scene), module.KIND.deadline_seconds, clock)

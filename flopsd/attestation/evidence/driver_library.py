@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flopsd.attestation.evidence.item import Grounds, Kind, Scene, Verdict
+from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceKind, EvidenceState
 from flopsd.core.ledger.history import History
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import DRIVER_LIBRARY
 
-KIND = Kind(
+KIND = EvidenceKind(
     DRIVER_LIBRARY,
     1,
     "The daemon read its counters through a library file of this digest, recorded when it was loaded.",
@@ -19,24 +19,24 @@ KIND = Kind(
 )
 
 
-def collect(scene: Scene) -> dict[str, Any]:
+def collect(scene: CollectContext) -> dict[str, Any]:
     """Raises EvidenceError where no source told its library."""
-    found = _told(scene.history)
+    found = _libraries_in(scene.history)
     if not found:
         raise EvidenceError("no source of this journal read through NVIDIA's library")
     return {"libraries": found}
 
 
-def check(data: Mapping[str, Any], grounds: Grounds) -> tuple[Verdict, str]:
+def check(data: Mapping[str, Any], grounds: CheckContext) -> tuple[EvidenceState, str]:
     """It is a copy of what the journal says, and must be one."""
-    told = _told(grounds.history)
+    told = _libraries_in(grounds.history)
     if data.get("libraries") != told:
         raise EvidenceError("the journal names other libraries")
     words = "; ".join(f"{one['path']} {one['sha256'] or 'digest unknown'}" for one in told)
-    return Verdict.NOT_CHECKED, f"{words}: as in the journal, not compared with NVIDIA's own file"
+    return EvidenceState.NOT_CHECKED, f"{words}: as in the journal, not compared with NVIDIA's own file"
 
 
-def _told(history: History) -> list[dict[str, str | None]]:
+def _libraries_in(history: History) -> list[dict[str, str | None]]:
     """Distinct libraries in the order in which they were loaded."""
     found: list[dict[str, str | None]] = []
     for incarnation in history.incarnations:

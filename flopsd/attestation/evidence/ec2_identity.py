@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.evidence.fields import bytes_of, encode64, text_of
 from flopsd.attestation.evidence.http import ask
-from flopsd.attestation.evidence.item import Grounds, Kind, Scene, Verdict
+from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceKind, EvidenceState
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import INSTANCE_IDENTITY
 from flopsd.settings.load import config_dir
@@ -20,7 +20,7 @@ from flopsd.settings.load import config_dir
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-KIND = Kind(
+KIND = EvidenceKind(
     INSTANCE_IDENTITY,
     4,
     "AWS signed that an instance of this id, type, account and region was launched at that time.",
@@ -31,7 +31,7 @@ _TIMEOUT_SECONDS = 1
 _LIMIT_BYTES = 16 * 1024
 
 
-def collect(scene: Scene) -> dict[str, Any]:
+def collect(scene: CollectContext) -> dict[str, Any]:
     """Document and RSA-2048 PKCS7. Raises EvidenceError where this is no EC2 instance or it does not answer."""
     base = _endpoint(scene)
     token = _ask(f"{base}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT").decode("ascii")
@@ -41,23 +41,23 @@ def collect(scene: Scene) -> dict[str, Any]:
     return {"document": encode64(document), "rsa2048": _ask(f"{where}/rsa2048", headers).decode("ascii")}
 
 
-def check(data: Mapping[str, Any], grounds: Grounds) -> tuple[Verdict, str]:
+def check(data: Mapping[str, Any], grounds: CheckContext) -> tuple[EvidenceState, str]:
     """Against a certificate that the verifier trusts himself; without one nothing is checked."""
     document, message = bytes_of(data, "document"), text_of(data, "rsa2048")
     region = str(_parse(document).get("region"))
     certificates = grounds.aws_certificates or pinned(region)
     if not certificates:
-        return Verdict.NOT_CHECKED, f"no pinned certificate for region {region}; --aws-certificate names one"
+        return EvidenceState.NOT_CHECKED, f"no pinned certificate for region {region}; --aws-certificate names one"
     try:
         import asn1crypto  # noqa: F401
     except ImportError:
-        return Verdict.NOT_CHECKED, "this needs the extra: pip install 'flopsd[evidence]'"
+        return EvidenceState.NOT_CHECKED, "this needs the extra: pip install 'flopsd[evidence]'"
     told = _parse(_content(message, certificates))
     if told != _parse(document):
         raise EvidenceError("AWS signed another document than the one beside the signature")
     named = ("instanceId", "instanceType", "accountId", "region", "pendingTime")
     instance, kind, account, place, launched = (told.get(name) for name in named)
-    return Verdict.HOLDS, f"instance {instance}, {kind}, account {account}, {place}, launched {launched}"
+    return EvidenceState.HOLDS, f"instance {instance}, {kind}, account {account}, {place}, launched {launched}"
 
 
 def pinned(region: str, folder: Path | None = None) -> tuple[Certificate, ...]:
@@ -81,7 +81,7 @@ def _content(message: str, certificates: tuple[Certificate, ...]) -> bytes:
     raise faults[0]
 
 
-def _endpoint(scene: Scene) -> str:
+def _endpoint(scene: CollectContext) -> str:
     variables = scene.environment
     if variables.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         raise EvidenceError("AWS_EC2_METADATA_DISABLED is set")

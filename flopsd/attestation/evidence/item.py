@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 
-class Verdict(str, Enum):
+class EvidenceState(str, Enum):
     """What came of checking an item. Only HOLDS says that something was verified."""
 
     HOLDS = "checked"
@@ -24,7 +24,7 @@ class Verdict(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class EvidenceKind:
     """A kind of evidence: its name, how long collecting may take, and in words what it proves and what not."""
 
     name: str
@@ -34,7 +34,7 @@ class Kind:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class CollectContext:
     """What collectors may look at. `root` stands before every file that is read."""
 
     history: History
@@ -44,7 +44,7 @@ class Scene:
 
 
 @dataclass(frozen=True, slots=True)
-class Grounds:
+class CheckContext:
     """What a verifier holds items against: the journal, and the certificates that he trusts himself."""
 
     history: History
@@ -53,11 +53,11 @@ class Grounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class EvidenceResult:
     """One line of evidence as `verify` tells it. The words are the verifier's own, never the ledger's."""
 
     type: str
-    verdict: Verdict
+    verdict: EvidenceState
     words: str
     proves: str
     limits: str
@@ -73,30 +73,30 @@ class Finding:
         }
 
 
-class Module(Protocol):
+class EvidenceModule(Protocol):
     """What a module of a kind offers."""
 
-    KIND: Kind
+    KIND: EvidenceKind
 
-    def collect(self, scene: Scene) -> dict[str, Any]:
+    def collect(self, scene: CollectContext) -> dict[str, Any]:
         """The data of the item: strings, lists and mappings. Raises EvidenceError saying why there is none."""
 
-    def check(self, data: Mapping[str, Any], grounds: Grounds) -> tuple[Verdict, str]:
+    def check(self, data: Mapping[str, Any], grounds: CheckContext) -> tuple[EvidenceState, str]:
         """What a verifier finds, in words. Raises EvidenceError where the data do not hold."""
 
 
-def present(kind: Kind, collected_at: str, data: Mapping[str, Any]) -> dict[str, Any]:
+def present(kind: EvidenceKind, collected_at: str, data: Mapping[str, Any]) -> dict[str, Any]:
     """The item of something collected."""
     return _item(kind, collected_at, "present", None, data)
 
 
-def absent(kind: Kind, collected_at: str, reason: str) -> dict[str, Any]:
+def absent(kind: EvidenceKind, collected_at: str, reason: str) -> dict[str, Any]:
     """The item of something that could not be had."""
     return _item(kind, collected_at, "absent", reason, None)
 
 
 def _item(
-    kind: Kind, collected_at: str, state: str, reason: str | None, data: Mapping[str, Any] | None
+    kind: EvidenceKind, collected_at: str, state: str, reason: str | None, data: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     return {
         "type": kind.name,

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.evidence.fields import bytes_of, encode64, text_of
-from flopsd.attestation.evidence.item import Grounds, Kind, Scene, Verdict
+from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceKind, EvidenceState
 from flopsd.attestation.evidence.trust import load_certificates, parse_certificates
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import SPDM
@@ -22,7 +22,7 @@ from flopsd.settings.load import config_dir
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
-KIND = Kind(
+KIND = EvidenceKind(
     SPDM,
     5,
     "A genuine NVIDIA GPU of that identity signed the head of this journal: it was there after the last record.",
@@ -38,7 +38,7 @@ def nonce_of(head_sha256: str) -> bytes:
     return hashlib.sha256(bytes.fromhex(head_sha256)).digest()
 
 
-def collect(scene: Scene) -> dict[str, Any]:
+def collect(scene: CollectContext) -> dict[str, Any]:
     """Certificates and report of every GPU. Raises EvidenceError where none gives one."""
     vendors = {entry.device.vendor for inc in scene.history.incarnations for entry in inc.devices.values()}
     if "nvidia" not in vendors or scene.history.replay is not None:
@@ -78,11 +78,11 @@ def _report(lib: Any, index: int, nonce: bytes) -> dict[str, str]:
     }
 
 
-def check(data: Mapping[str, Any], grounds: Grounds) -> tuple[Verdict, str]:
+def check(data: Mapping[str, Any], grounds: CheckContext) -> tuple[EvidenceState, str]:
     """Every report against NVIDIA's pinned root and this journal's head."""
     (root,) = load_certificates(config_dir() / "certificates" / "nvidia" / "verifier_device_root.pem")
     identities = verify_reports(data.get("reports"), nonce_of(grounds.head_sha256), root)
-    return Verdict.HOLDS, "signed by " + ", ".join(identities)
+    return EvidenceState.HOLDS, "signed by " + ", ".join(identities)
 
 
 def verify_reports(reports: object, nonce: bytes, root: Certificate) -> list[str]:

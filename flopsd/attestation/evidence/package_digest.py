@@ -13,11 +13,11 @@ from typing import Any
 
 from flopsd import __version__
 from flopsd.attestation.evidence.fields import text_of
-from flopsd.attestation.evidence.item import Grounds, Kind, Scene, Verdict
+from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceKind, EvidenceState
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import PACKAGE
 
-KIND = Kind(
+KIND = EvidenceKind(
     PACKAGE,
     3,
     "The flopsd that sealed says that its source files have this digest.",
@@ -26,23 +26,23 @@ KIND = Kind(
 )
 
 
-def collect(scene: Scene) -> dict[str, Any]:  # noqa: ARG001, every kind is asked alike
+def collect(scene: CollectContext) -> dict[str, Any]:  # noqa: ARG001, every kind is asked alike
     """Version, digest and number of files. Raises EvidenceError where they cannot be read."""
     sha256, files = digest(_package())
     return {"version": __version__, "sha256": sha256, "files": str(files)}
 
 
-def check(data: Mapping[str, Any], grounds: Grounds) -> tuple[Verdict, str]:  # noqa: ARG001
+def check(data: Mapping[str, Any], grounds: CheckContext) -> tuple[EvidenceState, str]:  # noqa: ARG001
     """Against the verifier's own flopsd, where it is of the same version."""
     version, told = text_of(data, "version"), text_of(data, "sha256")
     if version != __version__:
-        return Verdict.NOT_CHECKED, f"flopsd {version} {told}; this verifier is {__version__}"
+        return EvidenceState.NOT_CHECKED, f"flopsd {version} {told}; this verifier is {__version__}"
     own, _ = digest(_package())
     if own != told:
-        return Verdict.NOT_CHECKED, (
+        return EvidenceState.NOT_CHECKED, (
             f"flopsd {version} {told}, NOT the files of this verifier of the same version ({own}): one was changed"
         )
-    return Verdict.HOLDS, f"flopsd {version} {told}, the same files as this verifier's"
+    return EvidenceState.HOLDS, f"flopsd {version} {told}, the same files as this verifier's"
 
 
 def digest(package: Path) -> tuple[str, int]:

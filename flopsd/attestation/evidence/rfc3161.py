@@ -11,14 +11,14 @@ from datetime import timezone
 from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.evidence.http import ask
-from flopsd.attestation.evidence.item import Kind
+from flopsd.attestation.evidence.item import EvidenceKind
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import TIMESTAMP
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate, Name
 
-KIND = Kind(
+KIND = EvidenceKind(
     TIMESTAMP,
     4,
     "The timestamp authority signed that this signature, and so this ledger, existed at that time.",
@@ -56,7 +56,7 @@ def fetch(signature: bytes, url: str) -> bytes:
     return answer
 
 
-def told_time(token: bytes) -> str:
+def time_of_token(token: bytes) -> str:
     """The time that a TimeStampResp names, unverified. Raises EvidenceError."""
     return _time(_decode(token))
 

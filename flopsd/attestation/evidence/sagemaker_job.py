@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopsd.attestation.evidence.fields import encode64, read_bounded
-from flopsd.attestation.evidence.item import Grounds, Kind, Scene, Verdict
+from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceKind, EvidenceState
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import SAGEMAKER
 
-KIND = Kind(
+KIND = EvidenceKind(
     SAGEMAKER,
     2,
     "The container said that it was this job, with these hosts and this instance type.",
@@ -25,7 +25,7 @@ _RESOURCES = "opt/ml/input/config/resourceconfig.json"
 _LIMIT_BYTES = 256 * 1024
 
 
-def collect(scene: Scene) -> dict[str, Any]:
+def collect(scene: CollectContext) -> dict[str, Any]:
     """The job's name and ARN, and resourceconfig.json byte for byte. Raises EvidenceError outside of a job."""
     found: dict[str, Any] = {key: scene.environment.get(name) for key, name in _VARIABLES.items()}
     path = scene.root / _RESOURCES
@@ -35,9 +35,9 @@ def collect(scene: Scene) -> dict[str, Any]:
     return found
 
 
-def check(data: Mapping[str, Any], grounds: Grounds) -> tuple[Verdict, str]:
+def check(data: Mapping[str, Any], grounds: CheckContext) -> tuple[EvidenceState, str]:
     """There is no signature to check; a contradiction to the journal is told."""
     told, journal = data.get("trainingJobArn"), grounds.history.incarnations[0].begin["context"]["run"]["jobArn"]
     if told != journal:
-        return Verdict.NOT_CHECKED, f"unsigned, and NOT the job that the journal names: {told!r}, not {journal!r}"
-    return Verdict.NOT_CHECKED, f"unsigned; job {told or data.get('trainingJobName')}, as the journal says"
+        return EvidenceState.NOT_CHECKED, f"unsigned, and NOT the job that the journal names: {told!r}, not {journal!r}"
+    return EvidenceState.NOT_CHECKED, f"unsigned; job {told or data.get('trainingJobName')}, as the journal says"

@@ -16,7 +16,7 @@ from typing import IO, Any, cast
 from flopsd.attestation.merge.ledger_folders import (
     LEDGER_ENDING,
     OWN_ENDING,
-    Found,
+    FoundLedger,
     Note,
     in_folder,
     most_bytes,
@@ -33,7 +33,7 @@ _NO_ARCHIVE = (
 )  # fmt: skip
 
 
-def in_archive(archive: Path, shown: str, temporary: Path, note: Note) -> Iterator[Found]:
+def in_archive(archive: Path, shown: str, temporary: Path, note: Note) -> Iterator[FoundLedger]:
     """The ledgers in `archive`, unpacked below `temporary`.
 
     Raises LedgerError for one that is not whole or not safe.

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from flopsd.attestation.merge.archives import in_archive
 from flopsd.attestation.merge.ledger_folders import (
     ARCHIVE_ENDINGS,
-    Found,
+    FoundLedger,
     Note,
     final_of,
     in_folder,
@@ -22,7 +22,9 @@ from flopsd.attestation.merge.s3_ledgers import SCHEME, in_s3
 from flopsd.errors import LedgerError
 
 
-def find_ledgers(arguments: Sequence[str], temporary: Path, note: Note, but: Path | None = None) -> Iterator[Found]:
+def find_ledgers(
+    arguments: Sequence[str], temporary: Path, note: Note, but: Path | None = None
+) -> Iterator[FoundLedger]:
     """Every ledger that `arguments` name, `but` left out. What had to be fetched or unpacked is on disk below
     `temporary` until the next one is asked for.
 
@@ -70,7 +72,7 @@ def _without_earlier(paths: list[str], named: set[Path], note: Note) -> Iterator
             yield path
 
 
-def _at(argument: str, temporary: Path, note: Note, but: Path | None) -> Iterator[Found]:
+def _at(argument: str, temporary: Path, note: Note, but: Path | None) -> Iterator[FoundLedger]:
     path = Path(argument)
     if path.is_dir():
         yield from in_folder(path, f"{path}/", note, but)
@@ -78,4 +80,4 @@ def _at(argument: str, temporary: Path, note: Note, but: Path | None) -> Iterato
         with TemporaryDirectory(dir=temporary) as folder:
             yield from in_archive(path, argument, Path(folder), note)
     elif but is None or not is_at(path, but):
-        yield Found(path, "" if path.parent == Path(".") else f"{path.parent}/", asked=True)
+        yield FoundLedger(path, "" if path.parent == Path(".") else f"{path.parent}/", asked=True)

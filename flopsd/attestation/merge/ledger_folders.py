@@ -22,7 +22,7 @@ Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundLedger:
     """A file that is, or says that it is, a ledger: where it lies, and what the user calls that folder.
 
     `asked` is one that was named itself; of others, signed statements of another kind are passed over.
@@ -88,13 +88,13 @@ def begins_with(later: Path, earlier: Path) -> bool:
     return True
 
 
-def told_passed_over(rolling: int, shown: str, note: Note) -> None:
+def log_passed_over(rolling: int, shown: str, note: Note) -> None:
     """Say how many rolling ledgers were left out."""
     if rolling:
         note(f"{shown} holds {rolling} rolling ledgers whose runs went on to the ledger beside them; passed over")
 
 
-def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> Iterator[Found]:
+def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> Iterator[FoundLedger]:
     """The ledgers in a folder and its folders, in order, without `but`. Links to folders are not followed.
 
     Raises LedgerError for a journal whose ledger is not beside it: a node that would be left out unseen.
@@ -115,8 +115,8 @@ def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> 
                 rolling += 1
                 continue
             if f"{path.stem}{JOURNAL_ENDING}" in here or says_it_is_a_ledger(path):
-                yield Found(path, label, asked=False)
-    told_passed_over(rolling, shown, note)
+                yield FoundLedger(path, label, asked=False)
+    log_passed_over(rolling, shown, note)
     if archives:
         note(f"{shown} holds {archives} archives, which were not opened; name those that hold ledgers")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.attestation.merge.ledger_folders import Found
-from flopsd.attestation.merge.recompute import MALFORMED, add_up_again
+from flopsd.attestation.merge.ledger_folders import FoundLedger
+from flopsd.attestation.merge.recompute import MALFORMED, recompute
 from flopsd.attestation.verify import Opened, open_ledger, verify_opened
 from flopsd.core.envelope import parse_envelope, parse_json
 from flopsd.core.ledger.child_entry import Entry, job_entry, node_entry
@@ -41,7 +41,7 @@ class ChildReader:
     def __init__(self, kind: str, keys: Sequence[SSlibKey], tables: Tables, *, allow_replay: bool) -> None:
         self._kind, self._keys, self._tables, self._allow_replay = kind, keys, tables, allow_replay
 
-    def read(self, found: Found) -> Child | None:
+    def read(self, found: FoundLedger) -> Child | None:
         """The child in a file; None for a signed statement that is no ledger and was not asked for.
 
         Raises NotVerifiedError and LedgerError, which name the file.
@@ -56,10 +56,10 @@ class ChildReader:
         except MALFORMED as fault:
             raise NotVerifiedError(f"{found.label}: this is not what flopsd writes: {fault!r:.200}") from fault
 
-    def _child(self, opened: Opened, found: Found) -> Child:
+    def _child(self, opened: Opened, found: FoundLedger) -> Child:
         kind, predicate = opened.kind, opened.statement["predicate"]
         if kind == JOB and self._kind == LINEAGE:
-            add_up_again(opened, self._tables, allow_replay=self._allow_replay)
+            recompute(opened, self._tables, allow_replay=self._allow_replay)
             entry = job_entry(predicate, opened.payload_sha256, opened.keyids)
             return Child(entry, [*claims_of(entry), *_claims_below(predicate)], predicate["run"], ())
         if kind != NODE:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flopsd.attestation.verify import Opened, refuse_difference
 from flopsd.core.ledger.child_entry import sort_key
-from flopsd.core.ledger.merged_statement import KINDS, merged_again
-from flopsd.core.ledger.overlap import Claimed, claims_of, refuse_double
+from flopsd.core.ledger.merged_statement import KINDS, recompute_merged
+from flopsd.core.ledger.overlap import DeviceClaims, claims_of, refuse_double
 from flopsd.errors import LedgerError, NotVerifiedError, PolicyError
 from flopsd.settings.data_files import Tables
 
@@ -13,7 +13,7 @@ from flopsd.settings.data_files import Tables
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError)
 
 
-def add_up_again(opened: Opened, tables: Tables, *, allow_replay: bool = False) -> None:
+def recompute(opened: Opened, tables: Tables, *, allow_replay: bool = False) -> None:
     """Add the children in a merged ledger up again. Raises NotVerifiedError with the first reason against it."""
     predicate = opened.statement["predicate"]
     try:
@@ -25,11 +25,13 @@ def add_up_again(opened: Opened, tables: Tables, *, allow_replay: bool = False) 
         if entries != sorted(entries, key=sort_key):
             raise NotVerifiedError("the children do not stand in their order")
         claims = [
-            Claimed(claim, number, entry["name"]) for number, entry in enumerate(entries) for claim in claims_of(entry)
+            DeviceClaims(claim, number, entry["name"])
+            for number, entry in enumerate(entries)
+            for claim in claims_of(entry)
         ]
         refuse_double(sorted(claims, key=lambda claimed: (claimed.claim.what, claimed.claim.key, claimed.child)))
         policies = tables.policies(str(policy["sha256"]) for policy in predicate["method"]["policies"])
-        again = merged_again(predicate, entries, policies)
+        again = recompute_merged(predicate, entries, policies)
     except PolicyError as fault:
         raise NotVerifiedError(str(fault), hint=fault.hint) from fault
     except LedgerError as fault:

@@ -14,13 +14,13 @@ from flopsd.attestation.merge.ledger_folders import (
     JOURNAL_ENDING,
     LEDGER_ENDING,
     PEAKS_ENDING,
-    Found,
+    FoundLedger,
     Note,
     final_of,
     is_earlier_state,
+    log_passed_over,
     most_bytes,
     says_it_is_a_ledger,
-    told_passed_over,
 )
 from flopsd.errors import LedgerError
 
@@ -30,7 +30,7 @@ CONNECT_SECONDS, READ_SECONDS = 5, 60
 _CHUNK = 1 << 20
 
 
-def in_s3(url: str, temporary: Path, note: Note) -> Iterator[Found]:
+def in_s3(url: str, temporary: Path, note: Note) -> Iterator[FoundLedger]:
     """The ledgers under `url`, or in the one archive that it names. Each is on disk until the next is asked for.
 
     Raises LedgerError.
@@ -48,7 +48,7 @@ def in_s3(url: str, temporary: Path, note: Note) -> Iterator[Found]:
     yield from _under(store, prefix, temporary, note)
 
 
-def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[Found]:
+def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[FoundLedger]:
     archives = listed = rolling = 0
     journals: set[str] = set()
     for key, size in store.keys(prefix):
@@ -74,14 +74,14 @@ def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[
                 if _went_on(store, folder, ledger):
                     rolling += 1
                     continue
-                yield Found(ledger, f"{store.name}/{folder}/" if folder else f"{store.name}/", False)
+                yield FoundLedger(ledger, f"{store.name}/{folder}/" if folder else f"{store.name}/", False)
     lone = min(journals, default="")
     if lone:
         raise LedgerError(
             f"the journal {store.name}/{lone}{JOURNAL_ENDING} has no ledger beside it",
             hint="seal it (`flopsd seal`), or take it away if it is of another job",
         )
-    told_passed_over(rolling, f"{store.name}/{prefix}", note)
+    log_passed_over(rolling, f"{store.name}/{prefix}", note)
     if archives:
         note(f"{store.name}/{prefix} holds {archives} archives, which were not opened; name those that hold ledgers")
     if not listed:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from flopsd.core.ledger.child_entry import Entry, sort_key
-from flopsd.core.ledger.overlap import Claim, Claimed
+from flopsd.core.ledger.overlap import Claim, DeviceClaims
 
 CACHE_KIB = 4096
 _SCHEMA = """
@@ -53,11 +53,11 @@ class Spool:
         """Every child's entry as one line of JSON, and its label, in the order of `sort_key`."""
         yield from self._base.execute(f"SELECT entry, label FROM child ORDER BY {_ORDER}")
 
-    def claimed(self) -> Iterator[Claimed]:
+    def claimed(self) -> Iterator[DeviceClaims]:
         """Every claim, sorted by what and key."""
         rows = self._base.execute(
             "SELECT what, key, claim, child.number, child.label FROM claim JOIN child ON claim.child = child.number"
             f" ORDER BY what, key, {_ORDER}"
         )
         for what, key, claim, number, label in rows:
-            yield Claimed(Claim(what, key, *json.loads(claim)), number, label)
+            yield DeviceClaims(Claim(what, key, *json.loads(claim)), number, label)

@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from flopsd.attestation.merge.find_ledgers import find_ledgers
-from flopsd.attestation.merge.ledger_folders import Found, Note
+from flopsd.attestation.merge.ledger_folders import FoundLedger, Note
 from flopsd.attestation.merge.read_child import NODE, entry_again
-from flopsd.attestation.merge.recompute import MALFORMED, add_up_again
+from flopsd.attestation.merge.recompute import MALFORMED, recompute
 from flopsd.attestation.verify import Opened, refuse_difference
 from flopsd.core.envelope import parse_envelope, parse_json
 from flopsd.core.ledger.child_entry import Entry, job_entry
@@ -23,7 +23,7 @@ from flopsd.settings.data_files import Tables
 
 
 @dataclass(frozen=True, slots=True)
-class ChildrenSeen:
+class ChildrenChecked:
     """Of the children of a merged ledger: how many were given, how many of those recomputed, and which were not
     given. `others` are ledgers that lay there and are no part of it."""
 
@@ -40,7 +40,7 @@ class VerifiedMerge:
     statement: Mapping[str, Any]
     keyids: tuple[str, ...]
     replay: bool
-    children: ChildrenSeen | None
+    children: ChildrenChecked | None
 
 
 def verify_merged(
@@ -56,7 +56,7 @@ def verify_merged(
     Raises NotVerifiedError with the first reason not to believe it.
     """
     tables = tables or Tables()
-    add_up_again(opened, tables, allow_replay=allow_replay)
+    recompute(opened, tables, allow_replay=allow_replay)
     predicate = opened.statement["predicate"]
     seen = None
     if children:
@@ -69,7 +69,7 @@ def verify_merged(
     return VerifiedMerge(opened.statement, opened.keyids, predicate["replay"] is not None, seen)
 
 
-def _look_at(entries: Sequence[Entry], arguments: Sequence[str], tables: Tables, note: Note) -> ChildrenSeen:
+def _look_at(entries: Sequence[Entry], arguments: Sequence[str], tables: Tables, note: Note) -> ChildrenChecked:
     by_digest = {entry["sha256"]: entry for entry in entries}
     seen: set[str] = set()
     recomputed = 0
@@ -93,10 +93,10 @@ def _look_at(entries: Sequence[Entry], arguments: Sequence[str], tables: Tables,
             )
     missing = tuple(entry["name"] for entry in entries if entry["sha256"] not in seen)
     others = tuple(sorted(label for label, _ in strangers.values()))
-    return ChildrenSeen(len(seen), recomputed, missing, others)
+    return ChildrenChecked(len(seen), recomputed, missing, others)
 
 
-def _read(found: Found) -> Opened:
+def _read(found: FoundLedger) -> Opened:
     """The statement in a file. Its signatures do not matter: that of the merged ledger covers its digest."""
     try:
         envelope = parse_envelope(found.path.read_bytes())
@@ -119,12 +119,12 @@ def _whose(statement: Mapping[str, Any]) -> tuple[str, str | None]:
     return str(run.get("id")) if isinstance(run, dict) else "", None if name is None else str(name)
 
 
-def _again(entry: Entry, opened: Opened, found: Found, tables: Tables) -> bool:
+def _again(entry: Entry, opened: Opened, found: FoundLedger, tables: Tables) -> bool:
     """Make a child's entry again, if what it is made of is here. Raises NotVerifiedError where it is another."""
     opened = replace(opened, keyids=tuple(entry["keyids"]))
     try:
         if opened.kind == JOB:
-            add_up_again(opened, tables, allow_replay=True)
+            recompute(opened, tables, allow_replay=True)
             again = job_entry(opened.statement["predicate"], entry["sha256"], entry["keyids"])
         elif opened.kind == NODE and found.has_journal:
             again = entry_again(opened, found.path, tables, allow_replay=True)

@@ -29,7 +29,7 @@ _P256 = bytes.fromhex("06082a8648ce3d030107")  # DER of the object identifier 1.
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _KeyLocation:
     """Where a key is: its module, its token, its object. None is what the URI leaves open."""
 
     module: str
@@ -50,7 +50,7 @@ class _Place:
 class TokenKey(SigningKey):
     """A P-256 key in a PKCS#11 token."""
 
-    _place: _Place
+    _place: _KeyLocation
 
     def sign(self, message: bytes) -> bytes:
         """ECDSA over the SHA-256 of `message`, DER. Raises SigningKeyError."""
@@ -73,7 +73,7 @@ def load_token_key(rest: str, environment: Mapping[str, str]) -> TokenKey:
     """The key that follows `pkcs11:` in a key URI. Raises SigningKeyError."""
     need_extra()
     _need_hsm()
-    place = place_of(rest, environment)
+    place = location_of(rest, environment)
     given = None if place.public is None else read_public(place.public)
     with _session(place) as session:
         private = _private_key(session, place)
@@ -83,7 +83,7 @@ def load_token_key(rest: str, environment: Mapping[str, str]) -> TokenKey:
     return TokenKey(public, place)
 
 
-def place_of(rest: str, environment: Mapping[str, str]) -> _Place:
+def location_of(rest: str, environment: Mapping[str, str]) -> _KeyLocation:
     """Where the key that follows `pkcs11:` is to be looked for. Raises SigningKeyError."""
     path, _, query = rest.partition("?")
     if "pin-value" in query:
@@ -101,7 +101,7 @@ def place_of(rest: str, environment: Mapping[str, str]) -> _Place:
             hint="append ?module-path=/path/to/the/token's/library.so, or set PYKCS11LIB to it",
         )
     token = {name: as_text(where, name, "pkcs11") or "" for name in _TOKEN if name in where}
-    return _Place(
+    return _KeyLocation(
         module,
         token,
         as_text(where, "object", "pkcs11"),
@@ -112,7 +112,7 @@ def place_of(rest: str, environment: Mapping[str, str]) -> _Place:
 
 
 @contextmanager
-def _session(place: _Place) -> Iterator[Any]:
+def _session(place: _KeyLocation) -> Iterator[Any]:
     """A session on the token, logged in. Every fault of module or token becomes a SigningKeyError."""
     import pkcs11
     from pkcs11 import exceptions as faults
@@ -142,12 +142,12 @@ def _session(place: _Place) -> Iterator[Any]:
         ) from fault
 
 
-def _token(module: Any, place: _Place) -> Any:
+def _token(module: Any, place: _KeyLocation) -> Any:
     """The one token that fits the URI."""
     import pkcs11
 
     tokens = list(module.get_tokens(token_flags=pkcs11.TokenFlag.TOKEN_INITIALIZED))
-    said = [_told(token) for token in tokens]
+    said = [_named(token) for token in tokens]
     fitting = [t for t, s in zip(tokens, said, strict=True) if all(s[n] == v for n, v in place.token.items())]
     if len(fitting) != 1:
         there = ", ".join(f"token={s['token']};serial={s['serial']}" for s in said) or "no token"
@@ -158,7 +158,7 @@ def _token(module: Any, place: _Place) -> Any:
     return fitting[0]
 
 
-def _told(token: Any) -> dict[str, str]:
+def _named(token: Any) -> dict[str, str]:
     """What a token says of itself, by the names of RFC 7512; PKCS#11 pads with blanks."""
     told = {"token": token.label, "manufacturer": token.manufacturer_id, "model": token.model, "serial": token.serial}
     return {
@@ -167,7 +167,7 @@ def _told(token: Any) -> dict[str, str]:
     }
 
 
-def _private_key(session: Any, place: _Place) -> Any:
+def _private_key(session: Any, place: _KeyLocation) -> Any:
     import pkcs11
 
     wanted: dict[Any, Any] = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY}
@@ -186,7 +186,7 @@ def _private_key(session: Any, place: _Place) -> Any:
     return found[0]
 
 
-def _public_key(session: Any, private: Any, place: _Place) -> PublicKey:
+def _public_key(session: Any, private: Any, place: _KeyLocation) -> PublicKey:
     """The public half of `private` as the token has it: the public object with its id, or label."""
     import pkcs11
     from cryptography.hazmat.primitives.serialization import load_der_public_key

@@ -27,7 +27,7 @@ def check_key(uri: str | None, environment: Mapping[str, str]) -> None:
         aws_kms.key_and_public(rest)
     elif scheme == "pkcs11":
         _need(("pkcs11",), pkcs11.NEEDS_EXTRA)
-        pkcs11.place_of(rest, environment)
+        pkcs11.location_of(rest, environment)
     elif scheme != "file":
         raise SigningKeyError(f"keys of the kind {scheme!r} are not supported by this flopsd", hint=f"use {FORMS}")
     elif uri is not None:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from flopsd.errors import StorageError
-from flopsd.settings.locations import S3Place
+from flopsd.settings.locations import S3Location
 from flopsd.system.clock import NS_PER_S, Clock
 
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 3, 5, 3
@@ -22,7 +22,7 @@ def is_installed() -> bool:
     return find_spec("boto3") is not None
 
 
-def upload(objects: Mapping[S3Place, bytes], clock: Clock) -> None:
+def upload(objects: Mapping[S3Location, bytes], clock: Clock) -> None:
     """Put `objects` in the given order, each checked by the store against its SHA-256. Raises StorageError."""
     try:
         import boto3
@@ -35,7 +35,7 @@ def upload(objects: Mapping[S3Place, bytes], clock: Clock) -> None:
         read_timeout=READ_SECONDS,
         retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
     )
-    place: S3Place | None = None
+    place: S3Location | None = None
     try:
         client = boto3.session.Session().client("s3", config=config)
         for place, data in objects.items():
@@ -51,7 +51,7 @@ def upload(objects: Mapping[S3Place, bytes], clock: Clock) -> None:
         raise StorageError(f"{place or 'S3'}: {fault}") from fault
 
 
-def _asked(place: S3Place, data: bytes, clock: Clock) -> dict[str, Any]:
+def _asked(place: S3Location, data: bytes, clock: Clock) -> dict[str, Any]:
     asked: dict[str, Any] = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _sha256(data)}
     if place.lock_mode is not None:
         now = datetime.fromtimestamp(clock.wall_ns() // NS_PER_S, tz=timezone.utc)
@@ -62,7 +62,7 @@ def _asked(place: S3Place, data: bytes, clock: Clock) -> dict[str, Any]:
     return asked
 
 
-def _refuse_another(client: Any, place: S3Place, data: bytes) -> None:
+def _refuse_another(client: Any, place: S3Location, data: bytes) -> None:
     """An object with these very bytes is ours, from an attempt whose answer was lost. Any other stays as it is."""
     there = client.head_object(Bucket=place.bucket, Key=place.key, ChecksumMode="ENABLED")
     if there.get("ChecksumSHA256") != _sha256(data):

@@ -19,7 +19,7 @@ from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
 from flopsd.core.architecture.model import Attention, Model, Stream
 from flopsd.core.architecture.parameters import adapters, parameters
 from flopsd.core.architecture.parameters_only import bare_flop, bare_forward
-from flopsd.core.architecture.passes import Sums, walk
+from flopsd.core.architecture.passes import PassFlop, walk
 from flopsd.core.architecture.training import Trained, Training, check_names
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.flop import ceil_div
@@ -75,10 +75,10 @@ class _Case:
             self._match_adapters()
         self.kernel = self.pairs.kernel
 
-    def required(self, level: Level) -> Sums:
+    def required(self, level: Level) -> PassFlop:
         return self._with_surplus(self.walk(level, self.trained(level), self._inputs(level)), level)
 
-    def walk(self, level: Level, trained: Trained, input_gradients: bool = False) -> Sums:
+    def walk(self, level: Level, trained: Trained, input_gradients: bool = False) -> PassFlop:
         def pairs(part: Attention) -> int:
             return self.pairs.of(part.mask, part.window, part.stream, level)
 
@@ -103,7 +103,7 @@ class _Case:
         trained = self.trained(level)
         return Trained() if trained.everything else trained
 
-    def executed_low(self, required: Sums) -> int:
+    def executed_low(self, required: PassFlop) -> int:
         def pairs(part: Attention) -> int:
             return self.pairs.executed_low(part.mask, part.window, part.stream)
 
@@ -112,11 +112,11 @@ class _Case:
         again = sums.layers - sums.spare if self.training.recomputation is Recomputation.FULL else 0
         return max(sums.total + again, required.total)
 
-    def executed_high(self, required: Sums) -> int:
+    def executed_high(self, required: PassFlop) -> int:
         again = 0 if self.training.recomputation is Recomputation.NONE else required.layers
         return required.total + again + (0 if self.kernel is Kernel.SQUARE else required.scores)
 
-    def terms(self, sums: Sums) -> dict[str, int]:
+    def terms(self, sums: PassFlop) -> dict[str, int]:
         """The parts of executed.computed; those before `input_gradients` are required.computed."""
         recomputation = self.training.recomputation
         # Checkpointed layers need an input with a gradient, so frozen embeddings are made to pass one.
@@ -189,7 +189,7 @@ class _Case:
             self.notes.append(f"the process trains {counted} parameters, the named adapters have {plain}")
             self.surplus, self.fewer = max(0, counted - plain), counted < plain
 
-    def _with_surplus(self, sums: Sums, level: Level) -> Sums:
+    def _with_surplus(self, sums: PassFlop, level: Level) -> PassFlop:
         """Weights that are trained, and of which only the number is known: at most 2 FLOP a token each way."""
         tokens, trainable = max(self.rows[level].values()), self.training.trainable
         if self.method is Method.PARTIAL and trainable is not None and level is not Level.LOW:

@@ -17,7 +17,7 @@ PairsOf = Callable[[Attention], int]
 
 
 @dataclass(slots=True)
-class Sums:
+class PassFlop:
     """FLOP of a walk. `layers` is the forward pass of the blocks that have a backward pass, `spare` the last
     product of each where nothing needs its output again; `scores` what flash kernels compute a second time."""
 
@@ -42,7 +42,7 @@ class Sums:
 
 def walk(
     model: Model, rows: Mapping[Stream, int], pairs: PairsOf, trained: Trained, *, input_gradients: bool = False
-) -> Sums:
+) -> PassFlop:
     """FLOP of all passes of `rows` through the model. `input_gradients`: gradients go down to the embeddings'
     output though they are frozen, as checkpointing with adapters has it."""
     return _Walk(model, rows, pairs, trained, input_gradients).sums
@@ -53,7 +53,7 @@ class _Walk:
         self, model: Model, rows: Mapping[Stream, int], pairs: PairsOf, trained: Trained, input_gradients: bool
     ) -> None:
         self._rows, self._pairs, self._trained = rows, pairs, trained
-        self.sums, self._last, self._in_head = Sums(), 0, False
+        self.sums, self._last, self._in_head = PassFlop(), 0, False
         self._graded = dict.fromkeys(Stream, input_gradients)
         for table in model.embeddings:
             if trained.embedding(table) and table.stream is not Stream.PATCHES:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flopsd.core.ledger.history import History, Incarnation
-from flopsd.core.ledger.sums import Sums, node_sums, sums_told
+from flopsd.core.ledger.sums import LedgerSums, node_sums, sums_of_ledger
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, Device
 from flopsd.core.values import whole_number
 from flopsd.errors import LedgerError
@@ -83,11 +83,11 @@ def job_entry(predicate: Mapping[str, Any], sha256: str, keyids: Iterable[str]) 
         "ended": None,
         "completeness": {name: predicate["completeness"][name] for name in ("complete", "missing")},
         "declared": _declared(predicate),
-        **sums_told(predicate).for_ledger(),
+        **sums_of_ledger(predicate).for_ledger(),
     }
 
 
-def refuse_bent(entry: Mapping[str, Any], sums: Sums) -> None:
+def refuse_bent(entry: Mapping[str, Any], sums: LedgerSums) -> None:
     """Raises KeyError, TypeError, ValueError for an entry that the two above do not make. `sums` are the entry's."""
     known, job = sums.for_ledger(), entry["kind"] == "job"
     if entry.keys() - {"completeness"} != _MEMBERS | known.keys() or entry["kind"] not in ("node", "job"):

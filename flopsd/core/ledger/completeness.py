@@ -81,7 +81,7 @@ def _who(rank: int | None, node: str) -> str:
     return f"node {node}" if rank is None else f"rank {rank} ({node})"
 
 
-class RollCall:
+class NodeCheck:
     """Which nodes of a job are there, and in which attempts."""
 
     def __init__(self, roster: Sequence[str], declared_nodes: int | None) -> None:

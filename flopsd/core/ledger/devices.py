@@ -13,7 +13,7 @@ from flopsd.core.peaks import PeakTable
 
 
 @dataclass(frozen=True, slots=True)
-class Rated:
+class RatedTally:
     """One tally with what follows from it, so that it follows once."""
 
     uid: DeviceUid
@@ -39,7 +39,7 @@ def seconds(duration_ns: int) -> str:
 
 
 def devices_for_ledger(
-    history: History, table: PeakTable, rated: Mapping[DeviceUid, list[Rated]]
+    history: History, table: PeakTable, rated: Mapping[DeviceUid, list[RatedTally]]
 ) -> list[dict[str, Any]]:
     latest: dict[DeviceUid, tuple[Device, str, str | None]] = {}
     for incarnation in history.incarnations:

@@ -19,17 +19,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from flopsd.core.account import Account, Origin, grew_from, refuse_double_counting
-from flopsd.core.declarations import Declared, declared_from, facts_from, work_from
+from flopsd.core.declarations import OperatorDeclarations, declared_from, facts_from, work_from
 from flopsd.core.ledger.history_checks import refuse_context, refuse_counted, refuse_time
 from flopsd.core.ledger.journal_codec import (
     DeviceEntry,
     Record,
     count,
     device_entry,
+    evidence_from_record,
     identified,
     tally_from_record,
     text,
-    told_evidence,
 )
 from flopsd.core.model import DeviceUid, GapReason, Tally, TallyKey
 from flopsd.core.phases import remainder
@@ -82,7 +82,7 @@ class History:
     sessions: dict[str, DeclaredSession] = field(default_factory=dict)
 
     @property
-    def declared(self) -> Declared:
+    def declared(self) -> OperatorDeclarations:
         """What the settings of the last incarnation declare of the run."""
         return declared_from(self.incarnations[-1].begin.get("declared"))
 
@@ -180,7 +180,7 @@ def _take(history: History, record: Record) -> None:
         seen = incarnation.devices[record["index"]]
         if "identity" in record:
             seen = identified(seen, record["identity"])
-        changed = replace(seen.device, **told_evidence(record))
+        changed = replace(seen.device, **evidence_from_record(record))
         incarnation.devices[record["index"]] = replace(seen, device=changed, source=record["source"])
         refuse_time(incarnation.last_ns, count(record["ns"]))
     elif kind == "checkpoint":

@@ -175,7 +175,7 @@ def _evidence(entry: DeviceEntry) -> dict[str, Any]:
     }
 
 
-def told_evidence(record: Record) -> dict[str, Any]:
+def evidence_from_record(record: Record) -> dict[str, Any]:
     return {
         "evidence": Evidence(record["evidence"]),
         "evidence_reason": text(record["evidence_reason"]),
@@ -206,8 +206,8 @@ def device_entry(record: Record) -> DeviceEntry:
         index=count(record["ordinal"]),
         vendor=text(record["vendor"]),
         parent=_text_or_none(record["parent"]),
-        **_told_identity(record),
-        **told_evidence(record),
+        **_identity_from_record(record),
+        **evidence_from_record(record),
     )
     begin_ns = count(record["to_ns"], signed=True)
     part_id, precision = _text_or_none(record["part"]), _precision(record["precision"])
@@ -218,13 +218,13 @@ def identified(entry: DeviceEntry, record: Record) -> DeviceEntry:
     """`entry` as an `identity` describes it. Raises ValueError where it is rated already, and as `device_entry`."""
     if entry.part_id is not None:
         raise ValueError(f"device {entry.device.uid} is identified twice")
-    device = replace(entry.device, **_told_identity(record))
+    device = replace(entry.device, **_identity_from_record(record))
     return replace(
         entry, device=device, part_id=_text_or_none(record["part"]), precision=_precision(record["precision"])
     )
 
 
-def _told_identity(record: Record) -> dict[str, Any]:
+def _identity_from_record(record: Record) -> dict[str, Any]:
     return {
         "model": text(record["model"]),
         "serial": _text_or_none(record["serial"]),

@@ -14,7 +14,7 @@ _AND = "; "
 
 
 @dataclass(slots=True)
-class Together:
+class MergedDeclarations:
     """Declarations of the children of a merged ledger, in any order."""
 
     _methods: set[str | None] = field(default_factory=set)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.ledger.child_entry import refuse_bent
-from flopsd.core.ledger.completeness import ENDLESS, WHOLE, Completeness, RollCall
-from flopsd.core.ledger.merged_declarations import Together
+from flopsd.core.ledger.completeness import ENDLESS, WHOLE, Completeness, NodeCheck
+from flopsd.core.ledger.merged_declarations import MergedDeclarations
 from flopsd.core.ledger.sections import findings_for_ledger, policies_for_ledger
 from flopsd.core.ledger.statement import CLAIM_LIMIT, PREDICATE_TYPE, STATEMENT_TYPE
-from flopsd.core.ledger.sums import Sums, sums_told
+from flopsd.core.ledger.sums import LedgerSums, sums_of_ledger
 from flopsd.core.policy.evaluate import Policy
 from flopsd.core.policy.reconcile import reconcile
 from flopsd.core.values import whole_number
@@ -62,16 +62,16 @@ class Merging:
 
     def __init__(self, facts: MergeFacts) -> None:
         self.facts = facts
-        self.sums = Sums()
+        self.sums = LedgerSums()
         self.ledgers = self.replays = self.incarnations = 0
-        self._roll = RollCall(facts.roster, facts.declared_nodes)
+        self._roll = NodeCheck(facts.roster, facts.declared_nodes)
         self._attempts: set[str] = set()
         self._runs: set[str] = set()
         self._versions: set[str] = set()
         self._tables: set[str] = set()
         self._begun = self._last = ""
         self._node: NodeSummary | None = None
-        self._together = Together()
+        self._together = MergedDeclarations()
         self._jobs_missing: list[str] = []
         self._wholes: set[bool | None] = set()  # what the jobs of a lineage are
         self._untold_job = False
@@ -84,7 +84,7 @@ class Merging:
         """
         if self.facts.run is not None and entry["run"] != self.facts.run["id"]:
             raise LedgerError(f"{label} is of run {entry['run']!r}, not of {self.facts.run['id']!r}")
-        sums = sums_told(entry)
+        sums = sums_of_ledger(entry)
         refuse_bent(entry, sums)
         self.sums += sums
         self.ledgers += 1
@@ -137,7 +137,7 @@ class Merging:
             "run": None if facts.run is None else dict(facts.run),
             "lineage": None if job else {"name": facts.lineage, "runs": sorted(self._runs)},
             "roster": list(facts.roster),
-            "completeness": completeness.for_ledger() if job else _jobs_told(completeness),
+            "completeness": completeness.for_ledger() if job else _jobs_of(completeness),
             "attempts": sorted(self._attempts),
             "incarnationCount": str(self.incarnations) if job else None,
             "ledgerCount": str(self.ledgers),
@@ -170,12 +170,12 @@ class NodeSummary:
     def __init__(self, entry: Mapping[str, Any]) -> None:
         self.rank, self.name = entry["rank"], entry["node"]
         self._instance_type = entry["instanceType"]
-        self._sums = Sums()
+        self._sums = LedgerSums()
         self._ledgers = 0
         self._devices: set[str] = set()
         self._attempts: set[str] = set()
 
-    def add(self, entry: Mapping[str, Any], sums: Sums) -> None:
+    def add(self, entry: Mapping[str, Any], sums: LedgerSums) -> None:
         self._sums += sums
         self._ledgers += 1
         self._devices.update(name for times in entry["deviceTimes"] for name in times["devices"])
@@ -209,7 +209,7 @@ def merged_statement(subject: Any, predicate: Mapping[str, Any]) -> dict[str, An
     return {"_type": STATEMENT_TYPE, "subject": subject, "predicateType": PREDICATE_TYPE, "predicate": predicate}
 
 
-def merged_again(
+def recompute_merged(
     predicate: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], policies: tuple[Policy, ...]
 ) -> dict[str, Any]:
     """The statement that the children in a merged predicate give; `policies` are those that it names.
@@ -234,7 +234,7 @@ def merged_again(
     return merged_statement([subject_of(entry) for entry in entries], merging.predicate(nodes, list(entries)))
 
 
-def _jobs_told(completeness: Completeness) -> dict[str, Any]:
+def _jobs_of(completeness: Completeness) -> dict[str, Any]:
     told = completeness.for_ledger()
     words = {WHOLE: "Every job named here is whole.", ENDLESS: ENDLESS_JOB}
     return {**told, "nodes": None, "says": words.get(told["says"], told["says"])}

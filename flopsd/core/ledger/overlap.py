@@ -36,7 +36,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class DeviceClaims:
     """A claim, the number of the child whose it is, and how messages name that child."""
 
     claim: Claim
@@ -71,9 +71,9 @@ def ledger_claim(sha256: str) -> Claim:
     return Claim(LEDGER, sha256, "", 0, 1, 0)
 
 
-def refuse_double(claims: Iterable[Claimed]) -> None:
+def refuse_double(claims: Iterable[DeviceClaims]) -> None:
     """Raises LedgerError at the first thing claimed twice at once. `claims` come sorted by what and key."""
-    group: list[Claimed] = []
+    group: list[DeviceClaims] = []
     for claimed in claims:
         if group and (group[0].claim.what, group[0].claim.key) != (claimed.claim.what, claimed.claim.key):
             _refuse_within(group)
@@ -82,7 +82,7 @@ def refuse_double(claims: Iterable[Claimed]) -> None:
     _refuse_within(group)
 
 
-def _refuse_within(group: list[Claimed]) -> None:
+def _refuse_within(group: list[DeviceClaims]) -> None:
     if len({claimed.child for claimed in group}) < 2:
         return  # one ledger's own incarnations were held against each other when it was verified
     for at, one in enumerate(group):
@@ -91,7 +91,7 @@ def _refuse_within(group: list[Claimed]) -> None:
                 raise _double(one, other)
 
 
-def _double(one: Claimed, other: Claimed) -> LedgerError:
+def _double(one: DeviceClaims, other: DeviceClaims) -> LedgerError:
     what, key = one.claim.what, one.claim.key
     both = f"{one.label} and {other.label}"
     if what == LEDGER:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flopsd.core.declarations import Base, Declared, Method
+from flopsd.core.declarations import Base, Method, OperatorDeclarations
 from flopsd.core.figures import figures_json
 from flopsd.core.model import Figures
-from flopsd.core.policy.bases import Architecture, Meaning
+from flopsd.core.policy.bases import Architecture, Bases
 from flopsd.core.policy.evaluate import Case, Policy, findings
 from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.session_protocol import DeclaredSession
 
 
-def declared_for_ledger(found: Meaning, declared: Declared, sessions: Iterable[DeclaredSession]) -> dict[str, Any]:
+def declared_for_ledger(
+    found: Bases, declared: OperatorDeclarations, sessions: Iterable[DeclaredSession]
+) -> dict[str, Any]:
     """What was declared and by whom; a declaration is no measurement."""
     settings, agreed = declared.for_journal(), found.told
     base = settings["base"]
@@ -38,7 +40,7 @@ def declared_for_ledger(found: Meaning, declared: Declared, sessions: Iterable[D
     }
 
 
-def guidelines_for_ledger(found: Meaning) -> dict[str, Any]:
+def guidelines_for_ledger(found: Bases) -> dict[str, Any]:
     share = found.told.required
     return {
         **found.guidelines.for_ledger(),

@@ -13,7 +13,7 @@ from typing import Any
 
 from flopsd.core.figures import by_phase, figures_json, gap_ceiling_flop, rows, sum_figures, total, total_of
 from flopsd.core.ledger.devices import (
-    Rated,
+    RatedTally,
     devices_for_ledger,
     energy_joules,
     energy_uncounted,
@@ -42,7 +42,7 @@ from flopsd.core.model import (
     Tally,
 )
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.bases import Meaning, meaning, told
+from flopsd.core.policy.bases import Bases, meaning, told
 from flopsd.core.policy.evaluate import Policy
 from flopsd.core.policy.reconcile import reconcile
 from flopsd.errors import JournalDamagedError
@@ -110,12 +110,12 @@ def figures_of(history: History, table: PeakTable) -> Figures:
     )
 
 
-def meaning_of(history: History, table: PeakTable) -> Meaning:
+def meaning_of(history: History, table: PeakTable) -> Bases:
     """What the run's figures mean so far."""
     return _meaning(history, list(_rated(history, table)))
 
 
-def _meaning(history: History, everything: Sequence[Rated]) -> Meaning:
+def _meaning(history: History, everything: Sequence[RatedTally]) -> Bases:
     return meaning(
         (by_phase(one.tally, one.rows) for one in everything),
         _whole(one.figures for one in everything),
@@ -123,12 +123,12 @@ def _meaning(history: History, everything: Sequence[Rated]) -> Meaning:
     )
 
 
-def _rated(history: History, table: PeakTable) -> Iterator[Rated]:
+def _rated(history: History, table: PeakTable) -> Iterator[RatedTally]:
     for incarnation in history.incarnations:
         for uid, tally in incarnation.tallies.items():
             rating = rating_of(incarnation, uid, table)
             its_rows = rows(tally, rating, table)
-            yield Rated(uid, tally, rating, its_rows, total_of(its_rows, tally))
+            yield RatedTally(uid, tally, rating, its_rows, total_of(its_rows, tally))
 
 
 def _whole(parts: Iterable[Figures]) -> Figures:
@@ -156,7 +156,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
     history.account()  # refuses a device that is counted twice at once
     _refuse_impossible(history, table)
     first, last = history.incarnations[0], history.incarnations[-1]
-    everything, rated = list(_rated(history, table)), dict[DeviceUid, list[Rated]]()
+    everything, rated = list(_rated(history, table)), dict[DeviceUid, list[RatedTally]]()
     for one in everything:
         rated.setdefault(one.uid, []).append(one)
     tallies = [one.tally for one in everything]
@@ -225,14 +225,14 @@ def _incarnation(incarnation: Incarnation) -> dict[str, Any]:
     }
 
 
-def _reconciliation(found: Meaning) -> list[dict[str, Any]]:
+def _reconciliation(found: Bases) -> list[dict[str, Any]]:
     architecture = found.told.architecture
     counted = None if architecture is None else architecture.counted
     ratios = reconcile(found.by_phase, found.guidelines.updates, counted, found.told.framework_flop)
     return [ratio.for_ledger() for ratio in ratios]
 
 
-def _executed(table: PeakTable, rated: list[Rated], found: Meaning) -> dict[str, Any]:
+def _executed(table: PeakTable, rated: list[RatedTally], found: Bases) -> dict[str, Any]:
     by_evidence: dict[Evidence, Figures] = {}
     clock_doubt_flop = sum(row.clock_doubt_flop for one in rated for row in one.rows)
     for row in (row for one in rated for row in one.rows):

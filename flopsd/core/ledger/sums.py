@@ -10,7 +10,7 @@ from flopsd.core.figures import figures_json
 from flopsd.core.ledger.devices import seconds
 from flopsd.core.ledger.history import History
 from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
-from flopsd.core.policy.architecture_sums import Counted, counted_told
+from flopsd.core.policy.architecture_sums import ArchitectureFigures, figures_of_ledger
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.values import millijoules, nanoseconds, whole_number
 
@@ -29,7 +29,7 @@ _ABSENT = "not every ledger has an architecture basis, or one is missing"
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class LedgerSums:
     """The sums of some ledgers. Unknown stays unknown: as `Figures` add, and energy that nobody counted is None."""
 
     executed: Figures = NO_FIGURES
@@ -40,13 +40,13 @@ class Sums:
     gap_ns_by_reason: Mapping[str, int] = field(default_factory=dict)
     by_phase: Mapping[str, Figures] = field(default_factory=dict)
     guidelines: Guidelines = NOTHING_COUNTED
-    counted: Counted | None = None  # the architecture basis of those ledgers that have one
+    counted: ArchitectureFigures | None = None  # the architecture basis of those ledgers that have one
     uncounted: int = 0  # ledgers that have none
 
-    def __add__(self, other: Sums) -> Sums:
+    def __add__(self, other: LedgerSums) -> LedgerSums:
         both = [counted for counted in (self.counted, other.counted) if counted is not None]
         energies = [mj for mj in (self.energy_mj, other.energy_mj) if mj is not None]
-        return Sums(
+        return LedgerSums(
             self.executed + other.executed,
             _all_added(self.by_evidence, other.by_evidence),
             self.methods | other.methods,
@@ -94,11 +94,11 @@ class Sums:
         return str((job_ns - self.times_ns.get("unknownSeconds", 0)) * PPM // job_ns) if job_ns else None
 
 
-def sums_told(ledger: Mapping[str, Any]) -> Sums:
+def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
     """The inverse of `for_ledger`. Raises KeyError, TypeError, ValueError, AttributeError on anything else."""
     totals, coverage = ledger["totals"], ledger["coverage"]
     executed, guidelines, architecture = totals["executed"], totals["guidelines"], totals["architecture"]
-    return Sums(
+    return LedgerSums(
         _figures(executed),
         {str(name): _figures(figures) for name, figures in executed["byEvidence"].items()},
         frozenset(part for part in executed["method"].split(_BETWEEN_METHODS) if part),
@@ -110,15 +110,15 @@ def sums_told(ledger: Mapping[str, Any]) -> Sums:
         {str(name): nanoseconds(text) for name, text in coverage["gapSecondsByReason"].items()},
         {str(name): _figures(figures) for name, figures in executed["byPhase"].items()},
         Guidelines(_figures(guidelines), _figures(guidelines["cumulative"])),
-        None if architecture is None else counted_told(architecture),
+        None if architecture is None else figures_of_ledger(architecture),
         int(architecture is None),
     )
 
 
-def node_sums(predicate: Mapping[str, Any], history: History) -> Sums:
+def node_sums(predicate: Mapping[str, Any], history: History) -> LedgerSums:
     """The sums of a node ledger whose journal is `history`."""
     tallies = [tally for incarnation in history.incarnations for tally in incarnation.tallies.values()]
-    return sums_told(
+    return sums_of_ledger(
         {
             **predicate,
             "nodeSeconds": predicate["wallSeconds"],

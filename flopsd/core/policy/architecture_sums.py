@@ -18,16 +18,16 @@ def add_bounds(one: Bounds, other: Bounds) -> Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
+class ArchitectureFigures:
     """The architecture basis in sums: what training required, and what all declared phases executed, in FLOP."""
 
     required: Bounds
     executed: Bounds
     tokens: int
 
-    def __add__(self, other: Counted) -> Counted:
+    def __add__(self, other: ArchitectureFigures) -> ArchitectureFigures:
         required, executed = add_bounds(self.required, other.required), add_bounds(self.executed, other.executed)
-        return Counted(required, executed, self.tokens + other.tokens)
+        return ArchitectureFigures(required, executed, self.tokens + other.tokens)
 
     def for_ledger(self) -> dict[str, Any]:
         return {
@@ -43,9 +43,9 @@ def bounds_json(bounds: Bounds) -> dict[str, str]:
     return {"low": str(bounds.low), "computed": str(bounds.computed), "high": str(bounds.high)}
 
 
-def counted_told(told: Mapping[str, Any]) -> Counted:
+def figures_of_ledger(told: Mapping[str, Any]) -> ArchitectureFigures:
     """The inverse of `Counted.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
-    return Counted(_bounds(told), _bounds(told["executed"]), whole_number(told["tokens"]))
+    return ArchitectureFigures(_bounds(told), _bounds(told["executed"]), whole_number(told["tokens"]))
 
 
 def _bounds(told: Mapping[str, Any]) -> Bounds:

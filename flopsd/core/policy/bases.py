@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.architecture import Bounds, bare_model, flop, forward_flop, parameters, read_model, training_from
-from flopsd.core.declarations import Base, Declared, Method, Phase, Recomputation
+from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
-from flopsd.core.policy.architecture_sums import Counted, add_bounds
+from flopsd.core.policy.architecture_sums import ArchitectureFigures, add_bounds
 from flopsd.core.policy.guidelines import Guidelines, Required, guidelines, required_share
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.errors import ArchitectureError
@@ -37,7 +37,7 @@ NO_PROCESS = "no training process declared its model and its tokens"
 class Architecture:
     """FLOP counted from model and tokens; `training_executed` is the training's part of what was executed."""
 
-    counted: Counted
+    counted: ArchitectureFigures
     training_executed: Bounds
     parameters_total: int
     parameters_active: int
@@ -46,7 +46,7 @@ class Architecture:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Declarations:
     """What follows from declarations alone. `absent` says why there is no architecture basis."""
 
     method: Method | None
@@ -59,16 +59,16 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Meaning:
+class Bases:
     """The bases of one run, and what they rest on."""
 
     by_phase: Mapping[str, Figures]
     executed: Figures
     guidelines: Guidelines
-    told: Told
+    told: Declarations
 
 
-def told(declared: Declared, sessions: Sequence[DeclaredSession]) -> Told:
+def told(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession]) -> Declarations:
     """What settings and training processes declare, taken together; settings have the last word."""
     method = declared.method or _agreed(sessions, "method", Method)
     recomputation = declared.recomputation or _agreed(sessions, "recomputation", Recomputation)
@@ -78,13 +78,13 @@ def told(declared: Declared, sessions: Sequence[DeclaredSession]) -> Told:
     if found is not None:
         share = _share_of(found, share)
     counts = [counters.get("framework_flop", 0) for session in sessions for counters in session.work.values()]
-    return Told(method, recomputation, declared.base, share, found, absent, max(counts, default=0) or None)
+    return Declarations(method, recomputation, declared.base, share, found, absent, max(counts, default=0) or None)
 
 
-NOTHING_TOLD = Told(None, None, None, required_share(None, None), None, NO_PROCESS, None)
+NO_DECLARATIONS = Declarations(None, None, None, required_share(None, None), None, NO_PROCESS, None)
 
 
-def meaning(parts: Iterable[Mapping[str, Figures]], executed: Figures, what: Told) -> Meaning:
+def meaning(parts: Iterable[Mapping[str, Figures]], executed: Figures, what: Declarations) -> Bases:
     """The meaning of figures by phase, one mapping a tally; their sum is `executed`."""
     by_phase: dict[str, Figures] = {}
     is_nobody = True
@@ -94,7 +94,7 @@ def meaning(parts: Iterable[Mapping[str, Figures]], executed: Figures, what: Tol
             by_phase[phase] = by_phase.get(phase, NO_FIGURES) + figures
     if is_nobody:  # no device was ever seen: nobody knows what ran
         by_phase = {UNDECLARED_PHASE: executed}
-    return Meaning(by_phase, executed, guidelines(by_phase, what.required), what)
+    return Bases(by_phase, executed, guidelines(by_phase, what.required), what)
 
 
 def _agreed(sessions: Sequence[DeclaredSession], fact: str, kind: Any) -> Any:
@@ -162,7 +162,7 @@ def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -
             executed = add_bounds(executed, forward_flop(model, counters, training))
     sizes = parameters(model)
     return Architecture(
-        Counted(required, executed, train.get("tokens", 0)),
+        ArchitectureFigures(required, executed, train.get("tokens", 0)),
         trained_executed,
         sizes.total,
         sizes.active,

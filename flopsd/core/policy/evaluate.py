@@ -18,10 +18,10 @@ from flopsd.core.model import PPM, Figures
 from flopsd.core.policy.conditions import applies_to, base_bounds
 from flopsd.core.policy.policy_file import Policy, Quantity, Rule, Threshold
 
-__all__ = ["Case", "Finding", "Limit", "Policy", "State", "findings"]
+__all__ = ["Case", "Finding", "Limit", "Policy", "Verdict", "findings"]
 
 
-class State(str, Enum):
+class Verdict(str, Enum):
     """What is certain of an account and a threshold."""
 
     BELOW = "below"
@@ -67,7 +67,7 @@ class Finding:
     quantity: str
     value: Figures
     limit: Limit | None
-    state: State | None
+    state: Verdict | None
 
     @property
     def share_ppm(self) -> tuple[int | None, int | None, int | None]:
@@ -129,15 +129,15 @@ def _compared(policy: Policy, rule: Rule, case: Case) -> Finding:
     quantities = _quantities(rules, case)
     value = _hull([_value(quantity, case, policy.margin_ppm) for quantity in quantities])
     limit = _limit([r.threshold for r in rules if r.threshold is not None], case, policy.margin_ppm)
-    state: State | None
+    state: Verdict | None
     if applies is False:
         state, limit = None, None
     elif applies is None and case.base is None:
-        state = State.INDETERMINATE  # what is not declared could be anything: the words are in `why`
+        state = Verdict.INDETERMINATE  # what is not declared could be anything: the words are in `why`
     else:
         state, reason = _state(value, limit, case)
-        if applies is None and state is State.ABOVE and len(rules) == 1:
-            state, reason = State.INDETERMINATE, "above the threshold, if the rule applies"
+        if applies is None and state is Verdict.ABOVE and len(rules) == 1:
+            state, reason = Verdict.INDETERMINATE, "above the threshold, if the rule applies"
         why = f"{why}; {reason}" if reason else why
     quantity = " or ".join(q.value for q in quantities)
     return Finding(policy.id, rule, applies, why, quantity, value, limit, state)
@@ -154,7 +154,7 @@ def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) 
         return Finding(policy.id, rule, False, why, first.quantity, first.value, None, None)
     certain = applies is True and len(sources) == 1 and first.applies is True
     states = {source.state for source in sources}
-    state = first.state if certain or states == {State.BELOW} else State.INDETERMINATE
+    state = first.state if certain or states == {Verdict.BELOW} else Verdict.INDETERMINATE
     names = " or ".join(source.rule.id for source in sources)
     why = f"as {names}: {first.why}" if applies else why
     limit = first.limit if len(sources) == 1 else None
@@ -216,21 +216,21 @@ def _limit(thresholds: Sequence[Threshold], case: Case, margin_ppm: int) -> Limi
     return Limit(min(ends), max(ends))
 
 
-def _state(value: Figures, limit: Limit | None, case: Case) -> tuple[State, str]:
+def _state(value: Figures, limit: Limit | None, case: Case) -> tuple[Verdict, str]:
     """The state, and for an indeterminate one the reason."""
     if limit is None:
-        return State.INDETERMINATE, "the threshold is not known, since the base model's compute is not"
+        return Verdict.INDETERMINATE, "the threshold is not known, since the base model's compute is not"
     if value.low_flop > limit.high:
-        return State.ABOVE, ""
+        return Verdict.ABOVE, ""
     if value.high_flop is not None and value.high_flop <= limit.low:
-        return State.BELOW, ""
+        return Verdict.BELOW, ""
     if not case.whole:
-        return State.INDETERMINATE, "something is missing from the account, so that no upper bound is known"
+        return Verdict.INDETERMINATE, "something is missing from the account, so that no upper bound is known"
     if value.high_flop is None:
-        return State.INDETERMINATE, "no upper bound is known"
+        return Verdict.INDETERMINATE, "no upper bound is known"
     if limit.low != limit.high:
-        return State.INDETERMINATE, "between the figures' two ends and the base model's two ends both answers lie"
-    return State.INDETERMINATE, "the threshold lies between the lower and the upper end"
+        return Verdict.INDETERMINATE, "between the figures' two ends and the base model's two ends both answers lie"
+    return Verdict.INDETERMINATE, "the threshold lies between the lower and the upper end"
 
 
 def _ceil(number: Fraction) -> int:

@@ -55,7 +55,7 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class PolicySource:
     """Where a claim stands: a key of the policy's sources, or `flopsd` for what we read into it."""
 
     of: str
@@ -77,7 +77,7 @@ class Rule:
     consequence: str
     since: str
     status: str
-    sources: tuple[Source, ...]
+    sources: tuple[PolicySource, ...]
     when: Conditions
     quantities: tuple[Quantity, Quantity] | None
     threshold: Threshold | None
@@ -221,7 +221,7 @@ def _threshold(entry: Entry) -> Threshold:
     return Threshold(entry.fraction("flop"), entry.fraction("of_base"))
 
 
-def _sources(entry: Entry, known: set[str], raw: object) -> tuple[Source, ...]:
+def _sources(entry: Entry, known: set[str], raw: object) -> tuple[PolicySource, ...]:
     if not isinstance(raw, list) or not raw:
         entry.wrong("sources", "expected a list: every claim names its source")
         return ()
@@ -234,7 +234,7 @@ def _sources(entry: Entry, known: set[str], raw: object) -> tuple[Source, ...]:
         status = source.one_of("status", STATUSES, "text")
         if source.get("of") == OURS and status != "interpretation":
             source.wrong("status", "what flopsd says is an interpretation")
-        found.append(Source(str(source.get("of")), source.text("at"), source.text("says"), status))
+        found.append(PolicySource(str(source.get("of")), source.text("at"), source.text("says"), status))
     return tuple(found)
 
 

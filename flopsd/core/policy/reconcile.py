@@ -12,7 +12,7 @@ from typing import Any
 
 from flopsd.core.declarations import Phase
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
-from flopsd.core.policy.architecture_sums import Counted
+from flopsd.core.policy.architecture_sums import ArchitectureFigures
 from flopsd.core.policy.guidelines import MARGIN_PPM
 
 MORE_EXECUTED = "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
@@ -76,7 +76,7 @@ class Ratio:
 def reconcile(
     by_phase: Mapping[str, Figures],
     updates: Figures,
-    architecture: Counted | None,
+    architecture: ArchitectureFigures | None,
     framework_flop: int | None = None,
 ) -> tuple[Ratio, ...]:
     """The bases of a run against each other; none where there is only one."""

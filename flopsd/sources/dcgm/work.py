@@ -12,8 +12,8 @@ from flopsd.core.model import PPM, Active, Busy, Evidence, GapReason, Limits, Pi
 from flopsd.sources.dcgm.exposition import NOT_PERMITTED, Field, GpuPage
 from flopsd.sources.nvml.counter_calibration import (
     Calibration,
+    SelfTest,
     SelfTestFailedError,
-    Trial,
     judge,
     remembered,
 )
@@ -228,7 +228,7 @@ def calibrate(
     ratio = now.get(Field.TENSOR, 0.0)
     if elapsed[0] <= elapsed[1] or ratio > RATIO_MAX:
         return None
-    trial = Trial(
+    trial = SelfTest(
         elapsed[0] - elapsed[1], {Pipe.TENSOR: grown}, {Pipe.TENSOR: ratio}, elapsed[1], elapsed[0], cycles.cycles
     )
     try:

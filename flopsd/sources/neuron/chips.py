@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from flopsd.core.model import Device, Evidence
 from flopsd.core.peaks import PeakTable
-from flopsd.sources.neuron.document import Document
+from flopsd.sources.neuron.document import MonitorDocument
 from flopsd.sources.neuron.sysfs import ChipNode, Tree
 
 INSTALL = (
@@ -70,7 +70,7 @@ class Chip:
         return told if self.sysfs_live is None else {**told, "neuron_sysfs_live": int(self.sysfs_live)}
 
 
-def chips_of_document(document: Document, tree: Tree, peaks: PeakTable, now_ns: int) -> list[Chip]:
+def chips_of_document(document: MonitorDocument, tree: Tree, peaks: PeakTable, now_ns: int) -> list[Chip]:
     """The chips that a document counts, or else sysfs; none where neither does.
 
     Where sysfs shows another number of chips than neuron-monitor, nobody says which of them is which.

@@ -1,4 +1,4 @@
-"""One line of neuron-monitor as a `Document`. Pure.
+"""One line of neuron-monitor as a `MonitorDocument`. Pure.
 
 Every metric group carries its own `period` and `error`, every runtime one too. What is absent stays absent:
 tools of 2023 print no FLOP rate at all, later ones `effective_flops`, the guide says `flops`.
@@ -59,7 +59,7 @@ class Runtime:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class MonitorDocument:
     """What one line says. `rate_field` is None where no core tells a FLOP rate."""
 
     runtimes: tuple[Runtime, ...]
@@ -78,7 +78,7 @@ def scrub(text: str) -> str:
     return _IDENTIFIER.sub("(id)", text)
 
 
-def parse(line: bytes) -> Document:
+def parse(line: bytes) -> MonitorDocument:
     """The document in one line. Raises DocumentError: not JSON, or not the shape of a document."""
     try:
         data = json.loads(line, parse_float=_decimal, parse_int=_int, parse_constant=Decimal)
@@ -91,7 +91,7 @@ def parse(line: bytes) -> Document:
     entries = data["neuron_runtime_data"] or []  # Go prints an empty list as null, too
     fields = [name for name in RATE_FIELDS if any(name in core for entry in entries for core in _raw_cores(entry))]
     hardware, instance = _mapping(data.get("neuron_hardware_info")), _mapping(data.get("instance_info"))
-    return Document(
+    return MonitorDocument(
         runtimes=tuple(_runtime(entry, at) for at, entry in enumerate(entries)),
         rate_field=fields[0] if fields else None,
         system_period_seconds=_period(_mapping(_mapping(data.get("system_data")).get("neuron_hw_counters"))),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from flopsd.core.model import Counted, Gap, GapReason
-from flopsd.sources.neuron.document import Document
+from flopsd.sources.neuron.document import MonitorDocument
 from flopsd.system.clock import NS_PER_S
 
 PERIOD_SECONDS = 1
@@ -24,7 +24,7 @@ Runtimes = Mapping[str, frozenset[int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class ChipFlop:
     """One document, by chip. `told` is false where runtimes are open and no FLOP rate is printed."""
 
     period_ns: int
@@ -34,7 +34,7 @@ class Account:
     told: bool
 
 
-def account(document: Document, chips: int, cores_per_chip: int, before: Runtimes) -> Account:
+def account(document: MonitorDocument, chips: int, cores_per_chip: int, before: Runtimes) -> ChipFlop:
     """The work of each of `chips`, `before` being the runtimes of the document before this one.
 
     A runtime that cannot be read makes the period of all chips a gap: partly known is not known. One that is
@@ -81,7 +81,7 @@ def account(document: Document, chips: int, cores_per_chip: int, before: Runtime
         if busy > BUSY_PERCENT and not flop[index]:
             why.setdefault(index // cores_per_chip, GapReason.UNCOUNTED_WORK)
     cores = [range(chip * cores_per_chip, (chip + 1) * cores_per_chip) for chip in range(chips)]
-    return Account(
+    return ChipFlop(
         period_ns(document, before),
         [Gap(why[c]) if c in why else Counted(round(sum(flop[i] for i in cores[c]))) for c in range(chips)],
         [
@@ -93,7 +93,7 @@ def account(document: Document, chips: int, cores_per_chip: int, before: Runtime
     )
 
 
-def period_ns(document: Document, before: Runtimes) -> int:
+def period_ns(document: MonitorDocument, before: Runtimes) -> int:
     """The time that a document covers: the shortest period of the runtimes that were there before.
 
     A runtime that is new has a short first period and did nothing before it. Without any runtime the system's
@@ -107,7 +107,7 @@ def period_ns(document: Document, before: Runtimes) -> int:
     return round(max((runtime.period_seconds for runtime in usable), default=idle) * NS_PER_S)
 
 
-def period_ends(came: Sequence[tuple[int, Document | None]], before: Runtimes) -> list[int]:
+def period_ends(came: Sequence[tuple[int, MonitorDocument | None]], before: Runtimes) -> list[int]:
     """When the period of each line ended, from when it came. None: a line that is no document.
 
     Lines that lay in the pipe while this process was held up are stamped too late, and all at once: a line

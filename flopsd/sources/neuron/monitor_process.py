@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from flopsd.errors import SourceUnavailableError
-from flopsd.sources.neuron.document import Document, DocumentError, parse, scrub
+from flopsd.sources.neuron.document import DocumentError, MonitorDocument, parse, scrub
 from flopsd.system.clock import Clock
 
 LINE_MAX_BYTES = 8_000_000
@@ -51,11 +51,11 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class StreamItem:
     """What came, and when (boot time)."""
 
     at_ns: int
-    what: Document | Garbled | Ended
+    what: MonitorDocument | Garbled | Ended
 
 
 class MonitorProcess:
@@ -64,7 +64,7 @@ class MonitorProcess:
     def __init__(self, path: str, clock: Clock) -> None:
         """Start it. Raises SourceUnavailableError when it cannot be started."""
         self._path, self._clock = path, clock
-        self._items: deque[Item] = deque(maxlen=_BUFFERED)
+        self._items: deque[StreamItem] = deque(maxlen=_BUFFERED)
         self._heard = threading.Event()
         self._stderr: deque[str] = deque(maxlen=_REMEMBERED_LINES)
         self.version: str | None = None
@@ -96,10 +96,10 @@ class MonitorProcess:
         """Wait until something has come, at most `seconds`; for the opening only."""
         return self._heard.wait(seconds)
 
-    def drain(self) -> list[Item]:
+    def drain(self) -> list[StreamItem]:
         """All that came since the last call, oldest first. Never waits."""
         self._heard.clear()
-        found: list[Item] = []
+        found: list[StreamItem] = []
         while self._items:
             found.append(self._items.popleft())
         return found
@@ -140,8 +140,8 @@ class MonitorProcess:
                 if self.version is None and (match := _VERSION.search(text)):
                     self.version = match[1]
 
-    def _put(self, what: Document | Garbled | Ended) -> None:
-        self._items.append(Item(self._clock.boottime_ns(), what))
+    def _put(self, what: MonitorDocument | Garbled | Ended) -> None:
+        self._items.append(StreamItem(self._clock.boottime_ns(), what))
         self._heard.set()
 
     def _forget_config(self) -> None:
@@ -151,7 +151,7 @@ class MonitorProcess:
             pass  # already: it is read before the first line is printed
 
 
-def _read_on(line: bytes, stdout: IO[bytes]) -> Document | Garbled:
+def _read_on(line: bytes, stdout: IO[bytes]) -> MonitorDocument | Garbled:
     """The document of a line, of which more may be unread: then it is too long, and is passed over."""
     if not line.endswith(b"\n"):
         length = len(line)

@@ -11,9 +11,9 @@ from flopsd.core.model import Counted, Device, DeviceUid, Evidence, Gap, GapReas
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources.neuron.chips import INSTALL, Chip, chips_of_document, chips_of_sysfs
-from flopsd.sources.neuron.document import Document, scrub
-from flopsd.sources.neuron.flop_per_chip import PERIOD_SECONDS, Account, Runtimes, account, period_ends
-from flopsd.sources.neuron.monitor_process import Ended, Garbled, Item, MonitorProcess
+from flopsd.sources.neuron.document import MonitorDocument, scrub
+from flopsd.sources.neuron.flop_per_chip import PERIOD_SECONDS, ChipFlop, Runtimes, account, period_ends
+from flopsd.sources.neuron.monitor_process import Ended, Garbled, MonitorProcess, StreamItem
 from flopsd.sources.neuron.sysfs import Tree
 from flopsd.sources.neuron.sysfs_totals import expect_growth, read_growth, sysfs_facts
 from flopsd.system.clock import NS_PER_S, Clock
@@ -127,12 +127,12 @@ class NeuronSource:
         for chip in self._chips:
             expect_growth(chip, self._tree, why, INSTALL)
 
-    def _drain(self) -> list[Item]:
+    def _drain(self) -> list[StreamItem]:
         """What came, each item with the time at which its period ended."""
         items = self._monitor.drain() if self._monitor is not None else []
-        told = [(item.at_ns, item.what if isinstance(item.what, Document) else None) for item in items]
+        told = [(item.at_ns, item.what if isinstance(item.what, MonitorDocument) else None) for item in items]
         ends = period_ends(told, self._runtimes)
-        return [Item(end_ns, item.what) for end_ns, item in zip(ends, items, strict=True)]
+        return [StreamItem(end_ns, item.what) for end_ns, item in zip(ends, items, strict=True)]
 
     def _end(self, now_ns: int, reason: GapReason, fault: str) -> None:
         if self._monitor is not None:
@@ -154,7 +154,7 @@ class NeuronSource:
 
     # --- its documents
 
-    def _take(self, item: Item, gauges: dict[DeviceUid, Gauges]) -> list[Reading]:
+    def _take(self, item: StreamItem, gauges: dict[DeviceUid, Gauges]) -> list[Reading]:
         self._heard_ns, self._silent_after_ns = item.at_ns, SILENT_NS
         if isinstance(item.what, Ended):
             self._end(item.at_ns, GapReason.SOURCE_DOWN, item.what.fault)
@@ -175,7 +175,7 @@ class NeuronSource:
             gauges[chip.device.uid] = Gauges(utilization_ratio=told.utilization_ratio[chip.device.index])
         return [self._reading(chip, told, item.at_ns) for chip in self._chips]
 
-    def _learn(self, document: Document) -> None:
+    def _learn(self, document: MonitorDocument) -> None:
         """Take over what a document says of the hardware; an older one's word stands where it says nothing."""
         self._cores_per_chip = document.cores_per_device or self._cores_per_chip
         self._rate_field = document.rate_field or self._rate_field
@@ -200,7 +200,7 @@ class NeuronSource:
         instance = {"instance_type": document.instance_type} if document.instance_type else {}
         self._facts = {**document.facts, **instance}
 
-    def _reading(self, chip: Chip, told: Account, at_ns: int) -> Reading:
+    def _reading(self, chip: Chip, told: ChipFlop, at_ns: int) -> Reading:
         """A chip's reading of one document, [end of the last, end of its period), without what that leaves out."""
         work, since_ns = told.work[chip.device.index], chip.since_ns
         end_ns = max(at_ns, since_ns + 1)  # two lines at one moment are still two periods

@@ -22,7 +22,7 @@ from flopsd.sources.nvml.driver import (
     reason_of,
 )
 from flopsd.sources.nvml.gpm import Gpm
-from flopsd.sources.nvml.gpm_meter import ActivityMeter
+from flopsd.sources.nvml.gpm_meter import GpmMeter
 from flopsd.sources.nvml.gpu import Gpu, Unread
 from flopsd.sources.nvml.loaded_library import loaded_library
 from flopsd.sources.nvml.mig import PERMISSION_FIX, Slice, is_partitioned, slices
@@ -162,7 +162,7 @@ class NvmlSource:
         meter = Unread(device.uid, self._clock.boottime_ns(), reason, (Evidence.GAP, why, fix))
         return self._metered(Gpu(device, handle, meter))
 
-    def _whole(self, device: Device, handle: Any) -> ActivityMeter | UtilizationMeter:
+    def _whole(self, device: Device, handle: Any) -> GpmMeter | UtilizationMeter:
         why = (_NO_GPM, _NO_GPM_FIX)
         try:
             if self._lib.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
@@ -179,11 +179,11 @@ class NvmlSource:
             return self._metered(Gpu(one.device, parent, meter, one))
         return self._metered(Gpu(one.device, parent, self._activity(one.device, parent, one), one))
 
-    def _activity(self, device: Device, handle: Any, part: Slice | None) -> ActivityMeter:
+    def _activity(self, device: Device, handle: Any, part: Slice | None) -> GpmMeter:
         limits = self._limits(device)
         sm_count = limits.sm_count if limits is not None else 0
         uid, origins = device.uid, self._settings.origins
-        return ActivityMeter(self._driver, self._gpm(handle, part), device, handle, sm_count, lambda: origins.get(uid))
+        return GpmMeter(self._driver, self._gpm(handle, part), device, handle, sm_count, lambda: origins.get(uid))
 
     def _gpm(self, handle: Any, part: Slice | None) -> Gpm:
         lib = self._lib
@@ -229,7 +229,7 @@ class NvmlSource:
             gpu.handle = None
             return gpu.meter.reading(self._clock.boottime_ns(), reason)
         reading = gpu.meter.fail(reason)
-        if isinstance(gpu.meter, ActivityMeter):
+        if isinstance(gpu.meter, GpmMeter):
             gpu.refusals = None if gpu.refusals is None else gpu.refusals + 1
             if gpu.part is not None and fault.value == NO_PERMISSION:
                 gpu.meter.evidence = (Evidence.GAP, "no permission to read this MIG slice's counters", PERMISSION_FIX)
@@ -262,7 +262,7 @@ class NvmlSource:
         handle = lib.nvmlDeviceGetHandleByUUID(whole)
         if gpu.part is not None:
             gpu.part = replace(gpu.part, handle=lib.nvmlDeviceGetHandleByUUID(gpu.device.uid))
-        if isinstance(gpu.meter, ActivityMeter):
+        if isinstance(gpu.meter, GpmMeter):
             gpu.meter.reach(handle, self._gpm(handle, gpu.part))
         elif isinstance(gpu.meter, UtilizationMeter):
             gpu.meter.reach(handle)
@@ -283,7 +283,7 @@ class NvmlSource:
                 continue  # its readings say what is wrong
             at = next(at for at, gpu in enumerate(self._gpus) if gpu.whole == uid)
             for gpu in known.values():
-                if isinstance(gpu.meter, ActivityMeter) and gpu not in standing:
+                if isinstance(gpu.meter, GpmMeter) and gpu not in standing:
                     self._driver.optional(gpu.meter.release)
             self._gpus = [gpu for gpu in self._gpus if gpu.whole != uid]
             self._gpus[at:at] = standing
@@ -308,7 +308,7 @@ class NvmlSource:
         """All GPUs failed: perhaps the driver was reloaded. NVML is started again, with sample buffers of its own."""
         try:
             for gpu in self._gpus:
-                if isinstance(gpu.meter, ActivityMeter):
+                if isinstance(gpu.meter, GpmMeter):
                     gpu.meter.release()
             self._shut_down()
             self._lib.nvmlInit()

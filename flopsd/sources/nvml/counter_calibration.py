@@ -54,7 +54,7 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class SelfTest:
     """One interval of two samples, by counters and by what they are held against; and a longer one for the
     rate of the elapsed cycles, since counters are up to 100 ms old. `cycles` are those of one SM."""
 
@@ -82,7 +82,7 @@ def remembered(origin: str | None, sm_count: int, counters: str = "GPM") -> Cali
     return next((one for one in found if origin == one.origin or (origin or "").startswith(one.origin + ",")), None)
 
 
-def judge(trial: Trial, sm_count: int, counters: str = "GPM") -> Calibration | None:
+def judge(trial: SelfTest, sm_count: int, counters: str = "GPM") -> Calibration | None:
     """The scale that fits, or None while too little ran to tell. Raises SelfTestFailedError."""
     telling = {pipe: ratio for pipe, ratio in trial.ratios.items() if ratio >= ENOUGH_ACTIVITY_RATIO}
     if not telling or not trial.window_cycles:
@@ -109,7 +109,7 @@ def judge(trial: Trial, sm_count: int, counters: str = "GPM") -> Calibration | N
     return Calibration(scale, elapsed, counters)
 
 
-def contradicts(calibration: Calibration, trial: Trial) -> bool:
+def contradicts(calibration: Calibration, trial: SelfTest) -> bool:
     """Whether counters that passed the self-test say another thing than the percentages in this interval."""
     whole = calibration.elapsed.sm_cycles(trial.elapsed)
     return any(

@@ -22,8 +22,8 @@ from flopsd.core.model import (
 )
 from flopsd.sources.nvml.counter_calibration import (
     Calibration,
+    SelfTest,
     SelfTestFailedError,
-    Trial,
     contradicts,
     judge,
     remembered,
@@ -43,7 +43,7 @@ NO_COUNTERS = "this driver has no running cycle counters"
 NO_COUNTERS_FIX = "a driver of R595 or newer counts cycles since boot, which lose nothing in a restart"
 
 
-class ActivityMeter:
+class GpmMeter:
     """One device, or one MIG slice, between reads. Each reading begins where the last one ended."""
 
     def __init__(
@@ -167,7 +167,7 @@ class ActivityMeter:
         ratios = {pipe: ratio for pipe, ratio in metrics.ratios.items() if pipe in grown}
         elapsed, (before, window_ns) = metrics.elapsed - last.elapsed, self._window
         window = self._cycles(window_ns, now_ns) if self._calibration is None and same_interval else None
-        trial = Trial(elapsed, grown, ratios, before, metrics.elapsed, 0 if window is None else window.cycles)
+        trial = SelfTest(elapsed, grown, ratios, before, metrics.elapsed, 0 if window is None else window.cycles)
         if self._calibration is not None:
             totals = self._totals(metrics)
             if elapsed < 0 or any(counter < 0 for counter in grown.values()):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.model import Device, DeviceUid, Evidence, Gap, GapReason, Reading
-from flopsd.sources.nvml.gpm_meter import ActivityMeter
+from flopsd.sources.nvml.gpm_meter import GpmMeter
 from flopsd.sources.nvml.mig import Slice
 from flopsd.sources.nvml.utilization_meter import UtilizationMeter
 
@@ -31,7 +31,7 @@ class Gpu:
 
     device: Device
     handle: Any
-    meter: ActivityMeter | UtilizationMeter | Unread
+    meter: GpmMeter | UtilizationMeter | Unread
     part: Slice | None = None
     refusals: int | None = 0  # of GPM, said to be supported, from the beginning on; None: it has sampled
     since_ns: int | None = None  # from when on it may have been there before its first reading

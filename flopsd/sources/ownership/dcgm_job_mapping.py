@@ -14,7 +14,7 @@ from pathlib import Path
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
 from flopsd.sources.ownership.device_names import find, slice_of
-from flopsd.sources.ownership.rule import NVIDIA, Judgement, Lookup, Verdict
+from flopsd.sources.ownership.rule import NVIDIA, Lookup, Ownership, OwnershipResult
 
 VARIABLE = "DCGM_HPC_JOB_MAPPING_DIR"
 _FILE = re.compile(r"(?P<gpu>\d+)(?:\.(?P<instance>\d+))?", re.ASCII)
@@ -50,12 +50,12 @@ class JobRule:
         self._folder, self._job, self._lookup = folder, job, lookup
         self.words = f"the devices of job {job} by the mapping files in {folder}"
 
-    def judge(self, devices: Sequence[Device]) -> Judgement:
+    def judge(self, devices: Sequence[Device]) -> OwnershipResult:
         gpus = [device for device in devices if device.vendor == NVIDIA]
-        told: dict[str, Verdict] = {
-            device.uid: Verdict(False)
+        told: dict[str, Ownership] = {
+            device.uid: Ownership(False)
             if device.vendor == NVIDIA
-            else Verdict(None, why="job mapping files name NVIDIA GPUs only")
+            else Ownership(None, why="job mapping files name NVIDIA GPUs only")
             for device in devices
         }
         unmatched: list[str] = []
@@ -71,7 +71,7 @@ class JobRule:
                 named = _jobs(path)
             except OSError as fault:
                 why = f"{path} cannot be read: {fault.strerror}"
-                told.update((device.uid, Verdict(None, why=why)) for device in found)
+                told.update((device.uid, Ownership(None, why=why)) for device in found)
                 continue
             if not found and self._job in named:
                 unmatched.append(path.name)
@@ -81,8 +81,8 @@ class JobRule:
             others = len(named - {self._job})
             shared = f"{others} other job{'s' if others > 1 else ''}" if others else None
             if self._job in named:
-                told[uid] = Verdict(True, shared)
-        return Judgement(told, tuple(unmatched))
+                told[uid] = Ownership(True, shared)
+        return OwnershipResult(told, tuple(unmatched))
 
     def _files(self) -> list[Path]:
         try:

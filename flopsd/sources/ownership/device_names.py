@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
-from flopsd.sources.ownership.rule import Judgement, Lookup, Verdict
+from flopsd.sources.ownership.rule import Lookup, Ownership, OwnershipResult
 
 _OLD_MIG = re.compile(r"MIG-(?P<gpu>GPU-[^/]+)/(?P<instance>\d+)/\d+")
 _NODE = re.compile(r"nvidia(?P<index>\d+)(?:/gi(?P<instance>\d+))?")
@@ -75,7 +75,7 @@ def unidentified(device: Device) -> bool:
     return device.model == "unidentified"
 
 
-def judge_names(names: Sequence[str], devices: Sequence[Device], lookup: Lookup) -> Judgement:
+def judge_names(names: Sequence[str], devices: Sequence[Device], lookup: Lookup) -> OwnershipResult:
     """This job's are the devices that `names` stand for."""
     mine: set[str] = set()
     unmatched: list[str] = []
@@ -84,16 +84,16 @@ def judge_names(names: Sequence[str], devices: Sequence[Device], lookup: Lookup)
         mine |= {device.uid for device in found}
         if not found:
             unmatched.append(name)
-    return Judgement(verdicts(mine, devices, unmatched), tuple(unmatched))
+    return OwnershipResult(verdicts(mine, devices, unmatched), tuple(unmatched))
 
 
-def verdicts(mine: set[str], devices: Sequence[Device], unmatched: Sequence[str]) -> dict[str, Verdict]:
+def verdicts(mine: set[str], devices: Sequence[Device], unmatched: Sequence[str]) -> dict[str, Ownership]:
     """Yes for `mine`, no for the others, save those that may be one of `unmatched`."""
     why = f"it cannot be identified, and may be {', '.join(unmatched)}"
     return {
-        device.uid: Verdict(None, why=why)
+        device.uid: Ownership(None, why=why)
         if unmatched and unidentified(device) and device.uid not in mine
-        else Verdict(device.uid in mine)
+        else Ownership(device.uid in mine)
         for device in devices
     }
 
@@ -108,5 +108,5 @@ class NamedRule:
         self._names, self._lookup = tuple(names), lookup
         self.words = f"the devices named in the settings ({', '.join(names)})"
 
-    def judge(self, devices: Sequence[Device]) -> Judgement:
+    def judge(self, devices: Sequence[Device]) -> OwnershipResult:
         return judge_names(self._names, devices, self._lookup)

@@ -16,19 +16,19 @@ from flopsd.core.model import Device, DeviceUid, Sweep
 from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.sources import Source, close_source, devices_of
 from flopsd.sources.ownership.rejoin import Rejoin
-from flopsd.sources.ownership.rule import Judgement, Rule, Verdict
-from flopsd.sources.ownership.rule_thread import Asker
+from flopsd.sources.ownership.rule import Ownership, OwnershipResult, OwnershipRule
+from flopsd.sources.ownership.rule_thread import RuleThread
 from flopsd.system.clock import NS_PER_S, Clock
 
 log = logging.getLogger("flopsd")
 ASK_AGAIN_NS = 10 * NS_PER_S
 OPEN_SECONDS = 5.0  # more than any rule's own deadline
 GRACE_SECONDS = 0.2  # far below the silence that the writer allows at the shortest interval
-_UNKNOWN = Verdict(None, why="it was not asked about yet")
+_UNKNOWN = Ownership(None, why="it was not asked about yet")
 _UNKNOWN_TEXT = "it is not known whether this device is this job's"
 
 
-class OwnedSource:
+class FilteredSource:
     """`source` without the devices that `rule` says are not this job's.
 
     A device of which that cannot be told stays what it was; one of which it never could is shown, and its
@@ -38,10 +38,10 @@ class OwnedSource:
     def __init__(
         self,
         source: Source,
-        rule: Rule,
+        rule: OwnershipRule,
         clock: Clock,
         *,
-        sharing: Rule | None = None,
+        sharing: OwnershipRule | None = None,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         """Takes `source` over, and closes it on failure. `sharing` tells who else uses a device, if it can.
@@ -51,10 +51,10 @@ class OwnedSource:
         """
         self.name = source.name
         self._source, self._rule, self._clock, self._grace_seconds = source, rule, clock, grace_seconds
-        self._asker, self._rejoin = Asker(rule), Rejoin()
-        self._sharing = None if sharing is None else Asker(sharing)
+        self._asker, self._rejoin = RuleThread(rule), Rejoin()
+        self._sharing = None if sharing is None else RuleThread(sharing)
         self._sharers: dict[DeviceUid, str | None] = {}
-        self._verdicts: dict[DeviceUid, Verdict] = {}
+        self._verdicts: dict[DeviceUid, Ownership] = {}
         self._unmatched: tuple[str, ...] = ()
         self._fault = ""
         self._asked_ns = clock.boottime_ns()
@@ -148,7 +148,7 @@ class OwnedSource:
     def _take_answer(self) -> None:
         if self._sharing is not None:
             told = self._sharing.take(self._grace_seconds)
-            if isinstance(told, Judgement):
+            if isinstance(told, OwnershipResult):
                 self._sharers = {uid: verdict.shared for uid, verdict in told.verdicts.items()}
         if not self._asker.waiting:
             return
@@ -168,7 +168,7 @@ class OwnedSource:
             log.warning("source %s: %s%s", self.name, told, f"; {fault.hint}" if fault.hint else "")
         self._fault = told
 
-    def _accept(self, judgement: Judgement) -> None:
+    def _accept(self, judgement: OwnershipResult) -> None:
         self._unmatched = judgement.unmatched
         for uid, verdict in judgement.verdicts.items():
             before = self._verdicts.get(uid)

@@ -14,7 +14,7 @@ from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
 from flopsd.sources.ownership.device_names import find, verdicts
 from flopsd.sources.ownership.podresources import PodDevices, PodResources
-from flopsd.sources.ownership.rule import AWS, NVIDIA, Judgement, Lookup, Verdict
+from flopsd.sources.ownership.rule import AWS, NVIDIA, Lookup, Ownership, OwnershipResult
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _NEURON_CORE = "aws.amazon.com/neuroncore"
@@ -65,7 +65,7 @@ class PodRule:
         self._kubelet, self._pod, self._lookup, self._cores_per_chip = kubelet, pod, lookup, cores_per_chip
         self.words = f"the devices of pod {pod}, as the kubelet lists them"
 
-    def judge(self, devices: Sequence[Device]) -> Judgement:
+    def judge(self, devices: Sequence[Device]) -> OwnershipResult:
         pods = self._kubelet.list()
         own = [pod for pod in pods if (pod.namespace, pod.name) == (self._pod.namespace, self._pod.name)]
         if not own:
@@ -86,11 +86,11 @@ class PodRule:
             texts = ["a time-slicing replica"] if replica else []
             if others[uid]:
                 texts.append(f"{others[uid]} other pod{'s' if others[uid] > 1 else ''}")
-            told[uid] = Verdict(True, " and ".join(texts) or None)
+            told[uid] = Ownership(True, " and ".join(texts) or None)
         if self._cores_per_chip is None and any(resource == _NEURON_CORE for resource, _ in given):
             why = "the kubelet names cores, and how many cores a chip has is not known"
-            told.update((device.uid, Verdict(None, why=why)) for device in devices if device.vendor == AWS)
-        return Judgement(told, tuple(unmatched))
+            told.update((device.uid, Ownership(None, why=why)) for device in devices if device.vendor == AWS)
+        return OwnershipResult(told, tuple(unmatched))
 
     def _check_given(self, own: Sequence[PodDevices]) -> None:
         if any(_is_accelerator(resource) for pod in own for resource, _ in pod.ids):

@@ -11,9 +11,9 @@ from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.settings.device_selection import DevicesSetting, Whose
 from flopsd.sources import Source
 from flopsd.sources.ownership.device_names import NamedRule
-from flopsd.sources.ownership.filtered_source import OwnedSource
+from flopsd.sources.ownership.filtered_source import FilteredSource
 from flopsd.sources.ownership.nvml_lookup import NvmlLookup
-from flopsd.sources.ownership.rule import AllRule, Lookup, Rule
+from flopsd.sources.ownership.rule import AllRule, Lookup, OwnershipRule
 from flopsd.sources.ownership.visible_devices import VisibleRule
 from flopsd.system.clock import Clock
 
@@ -38,7 +38,9 @@ def own_if_asked(source: Source, setting: DevicesSetting, job: Job, clock: Clock
     return own(source, setting, job, clock)
 
 
-def own(source: Source, setting: DevicesSetting, job: Job, clock: Clock, lookup: Lookup | None = None) -> OwnedSource:
+def own(
+    source: Source, setting: DevicesSetting, job: Job, clock: Clock, lookup: Lookup | None = None
+) -> FilteredSource:
     """`source` with this job's devices only. Takes it over, and closes it on failure.
 
     Raises SourceUnavailableError with the remedy: what the rule needs is missing or does not answer.
@@ -49,10 +51,10 @@ def own(source: Source, setting: DevicesSetting, job: Job, clock: Clock, lookup:
     except OwnershipError as fault:
         source.close()
         raise SourceUnavailableError(f"devices: {setting}: {fault}", hint=fault.hint) from fault
-    return OwnedSource(source, rule, clock, sharing=_sharing(setting, job, lookup))
+    return FilteredSource(source, rule, clock, sharing=_sharing(setting, job, lookup))
 
 
-def rule_of(setting: DevicesSetting, job: Job, lookup: Lookup) -> Rule:
+def rule_of(setting: DevicesSetting, job: Job, lookup: Lookup) -> OwnershipRule:
     """The rule that the setting chooses. Raises OwnershipError: something that it needs is not here."""
     if setting.whose is Whose.VISIBLE:
         return VisibleRule(job.environment, lookup, job.cores_per_chip)
@@ -74,7 +76,7 @@ def rule_of(setting: DevicesSetting, job: Job, lookup: Lookup) -> Rule:
     return AllRule()
 
 
-def _sharing(setting: DevicesSetting, job: Job, lookup: Lookup) -> Rule | None:
+def _sharing(setting: DevicesSetting, job: Job, lookup: Lookup) -> OwnershipRule | None:
     """What tells of others' processes, where the job's are known. It is a help, never a condition."""
     if job.root_pid is None or setting.whose is Whose.PROCESSES:
         return None

@@ -16,14 +16,14 @@ import psutil
 
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
-from flopsd.sources.ownership.rule import NVIDIA, Judgement, Lookup, Verdict
+from flopsd.sources.ownership.rule import NVIDIA, Lookup, Ownership, OwnershipResult
 
 _INITIAL_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of include/linux/proc_ns.h
 _MPS_SERVER = "nvidia-cuda-mps"  # the MPS server holds the device for its clients and is nobody's job
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
+class ProcessCensus:
     """How many of the processes on a device are the job's, another's, or nobody's that is known."""
 
     mine: int = 0
@@ -56,22 +56,22 @@ class JobProcesses:
         except psutil.Error as fault:
             raise OwnershipError(f"the job's processes cannot be listed: {fault}") from fault
 
-    def census(self, listed: Collection[int], job: frozenset[int]) -> Census:
+    def census(self, listed: Collection[int], job: frozenset[int]) -> ProcessCensus:
         """Count `listed`, which NVML gave, by whether they are in `job`."""
         if self._initial:
             return _count([pid for pid in listed if psutil.pid_exists(pid)], job)  # others have ended just now
         if all(psutil.pid_exists(pid) for pid in listed):
             return _count(listed, job)
         if self._host_proc is None:
-            return Census(unknown=len(listed))
+            return ProcessCensus(unknown=len(listed))
         here = [translate(pid, self._host_proc) for pid in listed]
         known = _count([pid for pid in here if pid is not None], job)
         return replace(known, unknown=here.count(None))
 
 
-def _count(pids: Collection[int], job: frozenset[int]) -> Census:
+def _count(pids: Collection[int], job: frozenset[int]) -> ProcessCensus:
     mine = sum(pid in job for pid in pids)
-    return Census(mine, sum(pid not in job and not _is_mps_server(pid) for pid in pids))
+    return ProcessCensus(mine, sum(pid not in job and not _is_mps_server(pid) for pid in pids))
 
 
 def _is_mps_server(pid: int) -> bool:
@@ -143,29 +143,29 @@ class ProcessRule:
         self._ours: set[str] = set()
         self.words = f"the devices on which process {job.root_pid} and its descendants run"
 
-    def judge(self, devices: Sequence[Device]) -> Judgement:
+    def judge(self, devices: Sequence[Device]) -> OwnershipResult:
         job = self._job.pids()
-        return Judgement({device.uid: self._verdict(device, job) for device in devices})
+        return OwnershipResult({device.uid: self._verdict(device, job) for device in devices})
 
-    def _verdict(self, device: Device, job: frozenset[int]) -> Verdict:
+    def _verdict(self, device: Device, job: frozenset[int]) -> Ownership:
         census = census_of(device, job, self._job, self._lookup)
         if census is None:
-            return Verdict(None, why="no driver tells which processes run on it")
+            return Ownership(None, why="no driver tells which processes run on it")
         if census.unknown and not census.mine:
-            return Verdict(None, why="the driver gives process ids of another pid namespace than this one")
+            return Ownership(None, why="the driver gives process ids of another pid namespace than this one")
         if census.mine:
             self._ours.add(device.uid)
         elif census.others:
             self._ours.discard(device.uid)
-        return Verdict(device.uid in self._ours, others_text(census))
+        return Ownership(device.uid in self._ours, others_text(census))
 
 
-def census_of(device: Device, job: frozenset[int], processes: JobProcesses, lookup: Lookup) -> Census | None:
+def census_of(device: Device, job: frozenset[int], processes: JobProcesses, lookup: Lookup) -> ProcessCensus | None:
     listed = lookup.processes(device.uid) if device.vendor == NVIDIA else None
     return None if listed is None else processes.census(listed, job)
 
 
-def others_text(census: Census | None) -> str | None:
+def others_text(census: ProcessCensus | None) -> str | None:
     if census is None or not census.others:
         return None
     return f"{census.others} process{'es' if census.others > 1 else ''} of others"
@@ -181,7 +181,7 @@ class SharingRule:
     def __init__(self, job: JobProcesses, lookup: Lookup) -> None:
         self._job, self._lookup = job, lookup
 
-    def judge(self, devices: Sequence[Device]) -> Judgement:
+    def judge(self, devices: Sequence[Device]) -> OwnershipResult:
         job = self._job.pids()
         counted = {device.uid: census_of(device, job, self._job, self._lookup) for device in devices}
-        return Judgement({uid: Verdict(True, others_text(census)) for uid, census in counted.items()})
+        return OwnershipResult({uid: Ownership(True, others_text(census)) for uid, census in counted.items()})

@@ -12,7 +12,7 @@ NVIDIA, AWS = "nvidia", "aws"
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Ownership:
     """Whether a device is this job's; `mine` None: it cannot be told, and `why` says why.
 
     `shared` says in words who else uses it; None: nobody that is known of.
@@ -24,21 +24,21 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class OwnershipResult:
     """One verdict for every device that was asked about; `unmatched` are names that no device here has."""
 
-    verdicts: Mapping[DeviceUid, Verdict]
+    verdicts: Mapping[DeviceUid, Ownership]
     unmatched: tuple[str, ...] = field(default=())
 
 
-class Rule(Protocol):
+class OwnershipRule(Protocol):
     """Tells which devices are this job's."""
 
     words: str  # the rule as the ledger repeats it
     constant: bool  # the same devices always get the same answer, so that it need not be asked for again
     lasting: bool  # a device that is this job's now was so when it was last journalled
 
-    def judge(self, devices: Sequence[Device]) -> Judgement:
+    def judge(self, devices: Sequence[Device]) -> OwnershipResult:
         """Raises OwnershipError when what it asks does not answer."""
 
 
@@ -59,5 +59,5 @@ class AllRule:
     constant = True
     lasting = True
 
-    def judge(self, devices: Sequence[Device]) -> Judgement:
-        return Judgement({device.uid: Verdict(True) for device in devices})
+    def judge(self, devices: Sequence[Device]) -> OwnershipResult:
+        return OwnershipResult({device.uid: Ownership(True) for device in devices})

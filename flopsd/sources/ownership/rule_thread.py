@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
-from flopsd.sources.ownership.rule import Judgement, Rule
+from flopsd.sources.ownership.rule import OwnershipResult, OwnershipRule
 
 
 class _Question:
     """One question and its answer, which is there once `answered` is set."""
 
-    def __init__(self, rule: Rule, devices: Sequence[Device]) -> None:
+    def __init__(self, rule: OwnershipRule, devices: Sequence[Device]) -> None:
         self.answered = threading.Event()
-        self.answer: Judgement | OwnershipError = OwnershipError("asking for it failed by a fault of flopsd")
+        self.answer: OwnershipResult | OwnershipError = OwnershipError("asking for it failed by a fault of flopsd")
         self.waited_for = False
         self._rule, self._devices = rule, devices
 
@@ -28,10 +28,10 @@ class _Question:
             self.answered.set()
 
 
-class Asker:
+class RuleThread:
     """One question at a time; one that hangs keeps its thread, and no other is asked beside it."""
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: OwnershipRule) -> None:
         self._rule = rule
         self._open: _Question | None = None
 
@@ -50,7 +50,7 @@ class Asker:
         else:
             threading.Thread(target=self._open.run, name="ownership", daemon=True).start()
 
-    def take(self, seconds: float) -> Judgement | OwnershipError | None:
+    def take(self, seconds: float) -> OwnershipResult | OwnershipError | None:
         """The answer, waited for at most `seconds`, and that once a question; None while there is none."""
         question = self._open
         if question is None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
 from flopsd.sources.ownership.device_names import find, unidentified
-from flopsd.sources.ownership.rule import AWS, NVIDIA, Judgement, Lookup, Verdict
+from flopsd.sources.ownership.rule import AWS, NVIDIA, Lookup, Ownership, OwnershipResult
 
 _CUDA_ENTRY = re.compile(r"\d+|GPU-\S+|MIG-\S+", re.ASCII)
 _CORES = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?", re.ASCII)
@@ -82,16 +82,16 @@ class VisibleRule:
         told = [f"{name}={environment[name]}" for name in _VARIABLES if name in environment]
         self.words = f"the devices that {' and '.join(told)} leave visible" if told else "all: no variable hides any"
 
-    def judge(self, devices: Sequence[Device]) -> Judgement:
-        verdicts: dict[str, Verdict] = {}
+    def judge(self, devices: Sequence[Device]) -> OwnershipResult:
+        verdicts: dict[str, Ownership] = {}
         verdicts.update(self._nvidia([device for device in devices if device.vendor == NVIDIA]))
         verdicts.update(self._neuron([device for device in devices if device.vendor == AWS]))
         for device in devices:
             if device.uid not in verdicts:
-                verdicts[device.uid] = Verdict(None, why=f"no variable is known that hides {device.vendor} devices")
-        return Judgement(verdicts)
+                verdicts[device.uid] = Ownership(None, why=f"no variable is known that hides {device.vendor} devices")
+        return OwnershipResult(verdicts)
 
-    def _nvidia(self, gpus: Sequence[Device]) -> dict[str, Verdict]:
+    def _nvidia(self, gpus: Sequence[Device]) -> dict[str, Ownership]:
         told = self._environment.get("CUDA_VISIBLE_DEVICES")
         if told is not None:
             self._check_order(told, gpus)
@@ -101,9 +101,9 @@ class VisibleRule:
             mine &= {device.uid for device in by_runtime}
         restricted = told is not None or by_runtime is not None
         return {
-            device.uid: Verdict(None, why="it cannot be identified, and may be one that is visible")
+            device.uid: Ownership(None, why="it cannot be identified, and may be one that is visible")
             if restricted and unidentified(device) and device.uid not in mine
-            else Verdict(device.uid in mine)
+            else Ownership(device.uid in mine)
             for device in gpus
         }
 
@@ -118,26 +118,26 @@ class VisibleRule:
                 hint="set CUDA_DEVICE_ORDER=PCI_BUS_ID, for the job too, or name GPUs by UUID",
             )
 
-    def _neuron(self, chips: Sequence[Device]) -> dict[str, Verdict]:
+    def _neuron(self, chips: Sequence[Device]) -> dict[str, Ownership]:
         cores, count = (self._environment.get(f"NEURON_RT_{name}_CORES") for name in ("VISIBLE", "NUM"))
         per_chip = self._cores_per_chip
         if cores is None and count in (None, "", "0"):
-            return {chip.uid: Verdict(True) for chip in chips}
+            return {chip.uid: Ownership(True) for chip in chips}
         if per_chip is None:
             return _all_unknown(chips, "how many cores a chip has is not known")
         if cores is None:
             if count is not None and count.isdigit() and int(count) == per_chip * len(chips):
-                return {chip.uid: Verdict(True) for chip in chips}
+                return {chip.uid: Ownership(True) for chip in chips}
             return _all_unknown(
                 chips, "NEURON_RT_NUM_CORES says how many cores, not which: set NEURON_RT_VISIBLE_CORES"
             )
         held = chips_of(neuron_cores(cores), per_chip)
         part = "other cores of this chip are not this job's"
         return {
-            chip.uid: Verdict(chip.index in held, part if 0 < held.get(chip.index, 0) < per_chip else None)
+            chip.uid: Ownership(chip.index in held, part if 0 < held.get(chip.index, 0) < per_chip else None)
             for chip in chips
         }
 
 
-def _all_unknown(devices: Sequence[Device], why: str) -> dict[str, Verdict]:
-    return {device.uid: Verdict(None, why=why) for device in devices}
+def _all_unknown(devices: Sequence[Device], why: str) -> dict[str, Ownership]:
+    return {device.uid: Ownership(None, why=why) for device in devices}

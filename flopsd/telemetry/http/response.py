@@ -15,7 +15,7 @@ _LEVEL = 1  # the higher ones cost more than the network they save
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What goes back."""
 
     status: HTTPStatus
@@ -24,11 +24,11 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-def refusal(status: HTTPStatus, *headers: tuple[str, str]) -> Answer:
-    return Answer(status, TEXT, f"{status.phrase.lower()}\n".encode("ascii"), headers)
+def refusal(status: HTTPStatus, *headers: tuple[str, str]) -> Response:
+    return Response(status, TEXT, f"{status.phrase.lower()}\n".encode("ascii"), headers)
 
 
-def encoded(answer: Answer, method: str, extra: Mapping[str, str], *, keeps: bool) -> bytes:
+def encoded(answer: Response, method: str, extra: Mapping[str, str], *, keeps: bool) -> bytes:
     """The whole answer; `extra` headers stand beside its own and, where both have one, the answer's own counts."""
     own = {name.lower() for name, _ in answer.headers}
     lines = [

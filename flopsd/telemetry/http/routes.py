@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from flopsd.telemetry.http.request import Request
-from flopsd.telemetry.http.response import TEXT, Answer, compressed
+from flopsd.telemetry.http.response import TEXT, Response, compressed
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.snapshot import Snapshot
 
@@ -23,52 +23,52 @@ if TYPE_CHECKING:
     from flopsd.telemetry.page.status_page import Assets
 
 
-class Pages:
+class Routes:
     """/metrics, /-/healthy, /-/ready and the page at /; 404 elsewhere."""
 
     def __init__(self, snapshot: Callable[[], Snapshot], more: Callable[[], Iterable[Metric]] = tuple) -> None:
         """`more`: metrics of what stands beside the snapshot."""
         self._snapshot, self._more, self._exposition = snapshot, more, Exposition()
         self._assets: Assets | None = None
-        self._at: dict[str, Callable[[Request], Answer]] = {
+        self._at: dict[str, Callable[[Request], Response]] = {
             "/": self._page,
             "/metrics": self._metrics,
             "/api/status": self._status,
-            "/-/healthy": lambda _: Answer(HTTPStatus.OK, TEXT, b"flopsd is alive\n"),
+            "/-/healthy": lambda _: Response(HTTPStatus.OK, TEXT, b"flopsd is alive\n"),
             "/-/ready": self._ready,
         }
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> Response:
         """Never raises: a view that breaks is a 500 of that view."""
         page = self._at.get(request.path)
         if page is None:
-            return Answer(HTTPStatus.NOT_FOUND, TEXT, b"not found; try /, /metrics, /-/healthy or /-/ready\n")
+            return Response(HTTPStatus.NOT_FOUND, TEXT, b"not found; try /, /metrics, /-/healthy or /-/ready\n")
         try:
             return page(request)
         except Exception:
             log.exception("cannot render %s", request.path)
-            return Answer(HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"this view cannot be rendered; see the log\n")
+            return Response(HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"this view cannot be rendered; see the log\n")
 
-    def _ready(self, _: Request) -> Answer:
+    def _ready(self, _: Request) -> Response:
         if self._snapshot().ready:
-            return Answer(HTTPStatus.OK, TEXT, b"flopsd is metering\n")
+            return Response(HTTPStatus.OK, TEXT, b"flopsd is metering\n")
         late = (("Retry-After", "1"),)
-        return Answer(HTTPStatus.SERVICE_UNAVAILABLE, TEXT, b"no device has been read yet\n", late)
+        return Response(HTTPStatus.SERVICE_UNAVAILABLE, TEXT, b"no device has been read yet\n", late)
 
-    def _metrics(self, request: Request) -> Answer:
+    def _metrics(self, request: Request) -> Response:
         accept = request.headers.get("accept", "")
         body, content_type = self._exposition.render(self._snapshot(), accept, self._more())
         body, headers = compressed(body, request.headers.get("accept-encoding", ""))
-        return Answer(HTTPStatus.OK, content_type, body, headers)
+        return Response(HTTPStatus.OK, content_type, body, headers)
 
-    def _status(self, request: Request) -> Answer:
+    def _status(self, request: Request) -> Response:
         from flopsd.telemetry.status import facts_of  # only who looks needs it
 
         told = json.dumps(facts_of(self._snapshot())).encode("utf-8")
         body, headers = compressed(told, request.headers.get("accept-encoding", ""))
-        return Answer(HTTPStatus.OK, "application/json", body, headers)
+        return Response(HTTPStatus.OK, "application/json", body, headers)
 
-    def _page(self, request: Request) -> Answer:
+    def _page(self, request: Request) -> Response:
         from flopsd.telemetry.page.status_page import Assets, status_page
         from flopsd.telemetry.status import facts_of
 
@@ -77,4 +77,4 @@ class Pages:
         page = status_page(facts_of(self._snapshot()), self._assets).encode("utf-8")
         body, headers = compressed(page, request.headers.get("accept-encoding", ""))
         safe = (("Content-Security-Policy", self._assets.policy), *_SAFE)
-        return Answer(HTTPStatus.OK, HTML, body, (*headers, *safe))
+        return Response(HTTPStatus.OK, HTML, body, (*headers, *safe))

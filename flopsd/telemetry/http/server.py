@@ -30,8 +30,8 @@ from flopsd.telemetry.http.request import (
     has_request,
     take_request,
 )
-from flopsd.telemetry.http.response import TEXT, Answer, encoded, refusal
-from flopsd.telemetry.http.routes import Pages
+from flopsd.telemetry.http.response import TEXT, Response, encoded, refusal
+from flopsd.telemetry.http.routes import Routes
 from flopsd.telemetry.snapshot import Snapshot
 
 log = logging.getLogger("flopsd")
@@ -68,7 +68,7 @@ class WebServer:
         clock: Clock | None = None, more: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:  # fmt: skip
         """`more`: further metrics. Binds; raises OSError when the address is taken or not of this machine."""
-        self._access, self._clock, self._pages = access or Access(None), clock or SystemClock(), Pages(snapshot, more)
+        self._access, self._clock, self._pages = access or Access(None), clock or SystemClock(), Routes(snapshot, more)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family, backlog=128)
         self._listener.setblocking(False)
@@ -289,7 +289,7 @@ class WebServer:
             config = self._access.config()
         except ConfigError as fault:
             self._access.complain(fault)
-            broken = Answer(HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"the web configuration is wrong; see the log\n")
+            broken = Response(HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"the web configuration is wrong; see the log\n")
             return encoded(broken, request.method, {}, keeps=False)
         try:
             admitted = self._access.admits(config, request.headers.get("authorization", ""))

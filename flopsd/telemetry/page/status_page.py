@@ -9,9 +9,9 @@ from importlib.resources import files
 from typing import Any
 
 from flopsd.core.flop import format_flop
-from flopsd.report.ledger_json import Told
+from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.ledger_text import counted
-from flopsd.report.model import Rule, State
+from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.numbers import NOTHING_MEASURED, interval
 from flopsd.report.verdicts import answer_of, rules_of
 from flopsd.telemetry.page.components import card, entry, figures, or_none, section, triple
@@ -161,7 +161,7 @@ def _total(facts: Mapping[str, Any]) -> Html:
 
 def _thresholds(facts: Mapping[str, Any]) -> Html:
     told = facts["thresholds"]
-    rules, _, axis = rules_of(Told({"findings": list(told)}, "status"))
+    rules, _, axis = rules_of(LedgerObject({"findings": list(told)}, "status"))
     answer = answer_of(rules, (), None)
     if not rules:
         return section("thresholds", "No threshold applies", h("p", "No rule of a policy applies to this run."))
@@ -179,7 +179,7 @@ def _thresholds(facts: Mapping[str, Any]) -> Html:
     title = text(icon(state), h("span", answer.headline))
     leads = [h("p", words, cls="lead") for words in answer.says]
     drawn = None if axis is None else legend(axis)
-    shown = sum(rule.state is not State.UNDECIDED for rule in rules) or _UNDECIDED_SHOWN
+    shown = sum(rule.state is not ReportState.UNDECIDED for rule in rules) or _UNDECIDED_SHOWN
     rest = None
     if parts[shown:]:
         words = counted(len(parts[shown:]), "rule") + " of which it is not decided whether they apply"
@@ -187,7 +187,7 @@ def _thresholds(facts: Mapping[str, Any]) -> Html:
     return section("thresholds", title, *leads, *parts[:shown], drawn, rest, cls=f"headline state-{state}")
 
 
-def _rule(rule: Rule, name: str, crossing: Mapping[str, str | None] | None, drawn: Html | None) -> Html:
+def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None, drawn: Html | None) -> Html:
     state = rule.state.value
     chip = h("span", icon(state), rule.word, cls=f"chip chip-{state.replace(' ', '-')}")
     value = None if rule.value is None else rule.value.ends
@@ -196,12 +196,12 @@ def _rule(rule: Rule, name: str, crossing: Mapping[str, str | None] | None, draw
         entry("Threshold", or_none(None if rule.threshold is None else f"{rule.threshold.text} FLOP")),
         entry("Share of it", or_none(rule.share or None)),
     ]
-    if crossing is not None and rule.state is not State.ABOVE:
+    if crossing is not None and rule.state is not ReportState.ABOVE:
         words = crossing_text(crossing)
         entries.append(entry("If it goes on like this", words[:1].upper() + words[1:]))
     why = f"{rule.says} {rule.why[:1].upper()}{rule.why[1:]}.".strip() if rule.why else rule.says
     consequence = None
-    if rule.state is State.ABOVE and rule.consequence:
+    if rule.state is ReportState.ABOVE and rule.consequence:
         consequence = h("p", h("strong", "What follows. "), rule.consequence, cls="reason")
     return h(
         "article",

@@ -16,7 +16,7 @@ from flopsd.system.signals import awaited
 from flopsd.telemetry.push.frames import MAX_PAGE_BYTES, FrameError, FrameReader, Page
 from flopsd.telemetry.push.http import Http
 from flopsd.telemetry.push.pages import parse_page
-from flopsd.telemetry.push.queue import Lane, Sender
+from flopsd.telemetry.push.queue import Sender, SendQueue
 from flopsd.telemetry.push.states import PushState
 
 log = logging.getLogger("flopsd")
@@ -34,7 +34,7 @@ class Pusher:
     def __init__(self, targets: Sequence[Target], environment: Mapping[str, str], clock: Clock, *, tell: bool) -> None:
         """`tell`: say on stdout how it goes, as the daemon reads it."""
         self._clock, self._tell = clock, tell
-        self._lanes = [Lane(target.name, _opener(target, environment), clock, self._told) for target in targets]
+        self._lanes = [SendQueue(target.name, _opener(target, environment), clock, self._told) for target in targets]
         self._complaint = ""
 
     def offer(self, page: Page) -> None:

@@ -32,7 +32,7 @@ class Sender(Protocol):
         """Raises PushError."""
 
 
-class Lane:
+class SendQueue:
     """Hands pages to one sender, oldest first, from a thread of its own."""
 
     def __init__(

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from flopsd.core.declarations import (
     COUNTERS,
-    Declared,
     Method,
+    OperatorDeclarations,
     Phase,
     Recomputation,
     facts_from,
@@ -64,7 +64,7 @@ def declarations(draw: st.DrawFn) -> dict[str, Any]:
     ),
 )
 def test_a_declaration_is_counted_or_its_reason_is_told(facts: dict[str, Any], work: dict[str, dict[str, int]]) -> None:
-    found = told(Declared(), [DeclaredSession("a" * 32, 1, 1, "0.1.0", facts_from(facts), work_from(work))])
+    found = told(OperatorDeclarations(), [DeclaredSession("a" * 32, 1, 1, "0.1.0", facts_from(facts), work_from(work))])
     assert (found.architecture is None) == bool(found.absent)
     share = found.required
     assert 0 <= share.low_ppm <= (share.stated_ppm if share.stated_ppm is not None else share.high_ppm) <= PPM

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from flopsd.core.architecture import Bounds
 from flopsd.core.ledger.child_entry import sort_key
-from flopsd.core.ledger.completeness import RollCall
+from flopsd.core.ledger.completeness import NodeCheck
 from flopsd.core.ledger.devices import seconds
 from flopsd.core.ledger.merged_statement import MergeFacts, Merging
-from flopsd.core.ledger.overlap import DEVICE, Claim, Claimed, refuse_double
-from flopsd.core.ledger.sums import COVERAGE_TIMES, TIMES, Sums, sums_told
+from flopsd.core.ledger.overlap import DEVICE, Claim, DeviceClaims, refuse_double
+from flopsd.core.ledger.sums import COVERAGE_TIMES, TIMES, LedgerSums, sums_of_ledger
 from flopsd.core.model import Figures
-from flopsd.core.policy.architecture_sums import Counted, counted_told
+from flopsd.core.policy.architecture_sums import ArchitectureFigures, figures_of_ledger
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.values import nanoseconds, whole_number
 from flopsd.errors import LedgerError
@@ -30,8 +30,8 @@ names = st.sampled_from(["activity", "cycles", "gap", "utilization"])
 
 
 @st.composite
-def sums(draw: st.DrawFn) -> Sums:
-    return Sums(
+def sums(draw: st.DrawFn) -> LedgerSums:
+    return LedgerSums(
         draw(figures),
         draw(st.dictionaries(names, figures)),
         frozenset(draw(st.sets(st.sampled_from(["one way", "another way"])))),
@@ -40,39 +40,39 @@ def sums(draw: st.DrawFn) -> Sums:
         draw(st.dictionaries(st.sampled_from(["starting", "driver_error"]), durations)),
         draw(st.dictionaries(st.sampled_from(["train", "evaluate", "undeclared"]), figures)),
         Guidelines(draw(figures), draw(figures)),
-        draw(st.none() | st.builds(Counted, bounds, bounds, flop)),
+        draw(st.none() | st.builds(ArchitectureFigures, bounds, bounds, flop)),
         draw(st.integers(0, 2)),
     )
 
 
 @given(sums(), sums(), sums())
-def test_sums_are_the_same_in_any_order_and_grouping(a: Sums, b: Sums, c: Sums) -> None:
+def test_sums_are_the_same_in_any_order_and_grouping(a: LedgerSums, b: LedgerSums, c: LedgerSums) -> None:
     assert (a + b).for_ledger() == (b + a).for_ledger()
     assert ((a + b) + c).for_ledger() == (a + (b + c)).for_ledger()
-    assert (a + Sums()).for_ledger() == a.for_ledger()
+    assert (a + LedgerSums()).for_ledger() == a.for_ledger()
 
 
 @given(sums())
-def test_a_sum_is_told_and_read_back_exactly(a: Sums) -> None:
-    told = sums_told(a.for_ledger())
+def test_a_sum_is_told_and_read_back_exactly(a: LedgerSums) -> None:
+    told = sums_of_ledger(a.for_ledger())
     assert replace(told, counted=a.counted, uncounted=a.uncounted) == a
     known = a.counted if not a.uncounted else None  # not every ledger has that basis: then the sum has none
     assert (told.counted, told.uncounted) == (known, int(known is None))
-    assert sums_told(a.for_ledger(whole=False)).executed.high_flop is None
+    assert sums_of_ledger(a.for_ledger(whole=False)).executed.high_flop is None
 
 
 @given(bounds, flop)
 def test_an_architecture_basis_is_never_below_zero(given_bounds: Bounds, amount: int) -> None:
-    told = Counted(given_bounds, given_bounds, 1).for_ledger()
+    told = ArchitectureFigures(given_bounds, given_bounds, 1).for_ledger()
     for where in (told, told["executed"]):
         before, where["low"] = where["low"], str(-amount - 1)
         with pytest.raises(ValueError, match="is not a count"):
-            counted_told(told)
+            figures_of_ledger(told)
         where["low"] = before
 
 
 @given(sums(), sums())
-def test_what_is_unknown_of_one_is_unknown_or_left_out_of_both(a: Sums, b: Sums) -> None:
+def test_what_is_unknown_of_one_is_unknown_or_left_out_of_both(a: LedgerSums, b: LedgerSums) -> None:
     both = (a + b).executed
     assert (both.high_flop is None) == (a.executed.high_flop is None or b.executed.high_flop is None)
     assert (both.measured_flop is None) == (a.executed.measured_flop is None and b.executed.measured_flop is None)
@@ -136,7 +136,7 @@ def test_a_double_claim_is_found_exactly_when_there_is_one(given_claims: list[tu
     )
     ordered = sorted(given_claims, key=lambda pair: pair[0].key)
     try:
-        refuse_double(Claimed(claim, child, str(child)) for claim, child in ordered)
+        refuse_double(DeviceClaims(claim, child, str(child)) for claim, child in ordered)
     except LedgerError:
         assert double
     else:
@@ -148,7 +148,7 @@ def test_overlap_is_mutual(one: Claim, other: Claim) -> None:
     assert one.overlaps(other) == other.overlaps(one)
 
 
-def entry(rank: int, attempt: str, told: Sums) -> dict[str, Any]:
+def entry(rank: int, attempt: str, told: LedgerSums) -> dict[str, Any]:
     period = {
         "incarnation": 1,
         "attempt": attempt,
@@ -173,7 +173,9 @@ jobs = st.lists(
 
 
 @given(jobs, st.randoms())
-def test_a_job_is_the_sum_of_its_children_however_they_came(job: list[tuple[int, str, Sums]], random: Any) -> None:
+def test_a_job_is_the_sum_of_its_children_however_they_came(
+    job: list[tuple[int, str, LedgerSums]], random: Any
+) -> None:
     shuffled = list(job)
     random.shuffle(shuffled)
     told = []
@@ -193,14 +195,14 @@ def test_a_job_is_the_sum_of_its_children_however_they_came(job: list[tuple[int,
 @given(st.integers(1, 6), st.sets(st.tuples(st.integers(0, 5), st.sampled_from("01")), min_size=1))
 def test_a_job_is_whole_exactly_when_every_node_has_every_attempt(size: int, seen: set[tuple[int, str]]) -> None:
     seen = {(rank % size, attempt) for rank, attempt in seen}
-    roll = RollCall([f"n{rank}" for rank in range(size)], None)
+    roll = NodeCheck([f"n{rank}" for rank in range(size)], None)
     for rank, attempt in seen:
-        roll.answer(entry(rank, attempt, Sums()), "x")
+        roll.answer(entry(rank, attempt, LedgerSums()), "x")
     attempts = {attempt for _, attempt in seen}
     whole = len(seen) == size * len(attempts)
     assert roll.result().complete is whole
     assert bool(roll.result().missing) is not whole
     rank, attempt = min(seen)
-    roll.answer({**entry(rank, attempt, Sums()), "ended": False}, "x")
+    roll.answer({**entry(rank, attempt, LedgerSums()), "ended": False}, "x")
     assert roll.result().complete is (None if whole else False)
     assert roll.result().missing[-1].startswith(f"rank {rank} (n{rank}): no end in ledger")

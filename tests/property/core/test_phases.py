@@ -15,18 +15,18 @@ from flopsd.core.figures import by_phase, rows, sum_figures, total
 from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
 from flopsd.core.meter import advance
 from flopsd.core.model import UNDECLARED_PHASE, Active, Evidence, Figures, Growth, Pipe, Precision, Reading, Tally
-from flopsd.core.phases import NOBODY, InForce, bucket, remainder, split_bucket
+from flopsd.core.phases import NOBODY, ActivePhase, bucket, remainder, split_bucket
 from flopsd.core.policy.guidelines import guidelines, required_share
 from tests.support.strategies import LIMITS, rating, readings, run, table
 
 phases = st.sampled_from(
     ["undeclared", "train", "train@bf16", "train@bf16:0.9,fp8:0.1", "evaluate", "generate", "other"]
 )
-in_forces = st.builds(InForce, phases, st.integers(-1, 80).map(lambda n: n * 100_000_000))
+in_forces = st.builds(ActivePhase, phases, st.integers(-1, 80).map(lambda n: n * 100_000_000))
 told = st.lists(st.tuples(readings(), in_forces), max_size=12)
 
 
-def fold(sequence: list[tuple[Reading, InForce]]) -> list[Tally]:
+def fold(sequence: list[tuple[Reading, ActivePhase]]) -> list[Tally]:
     tallies = [Tally(0, 0)]
     for reading, in_force in sequence:
         tallies.append(advance(tallies[-1], reading, LIMITS, in_force))
@@ -34,7 +34,7 @@ def fold(sequence: list[tuple[Reading, InForce]]) -> list[Tally]:
 
 
 @given(told)
-def test_phases_change_nothing_of_the_whole(sequence: list[tuple[Reading, InForce]]) -> None:
+def test_phases_change_nothing_of_the_whole(sequence: list[tuple[Reading, ActivePhase]]) -> None:
     with_phases = fold(sequence)[-1]
     without = run([reading for reading, _ in sequence])
     assert replace(with_phases, phases={}) == without
@@ -45,7 +45,7 @@ def test_phases_change_nothing_of_the_whole(sequence: list[tuple[Reading, InForc
 
 
 @given(told)
-def test_shares_add_up_to_the_whole_time_conserved_in_each(sequence: list[tuple[Reading, InForce]]) -> None:
+def test_shares_add_up_to_the_whole_time_conserved_in_each(sequence: list[tuple[Reading, ActivePhase]]) -> None:
     tally = fold(sequence)[-1]
     left = remainder(tally)
     parts = [*tally.phases.values(), left]
@@ -62,7 +62,7 @@ def test_shares_add_up_to_the_whole_time_conserved_in_each(sequence: list[tuple[
 
 def test_energy_that_a_counter_tells_of_time_before_the_phase_is_not_the_phases() -> None:
     half = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**6})
-    tally, train = Tally(0, 0), InForce("train", 20)
+    tally, train = Tally(0, 0), ActivePhase("train", 20)
     for begin_ns, energy_mj, in_force in ((0, 100, NOBODY), (10, None, NOBODY), (20, 180, train), (30, 187, train)):
         counters = {} if energy_mj is None else {"energy_mj": energy_mj}
         tally = advance(tally, Reading("GPU-0", begin_ns, begin_ns + 10, half, counters), LIMITS, in_force)
@@ -72,7 +72,7 @@ def test_energy_that_a_counter_tells_of_time_before_the_phase_is_not_the_phases(
 
 
 @given(told)
-def test_shares_only_grow_and_survive_their_record(sequence: list[tuple[Reading, InForce]]) -> None:
+def test_shares_only_grow_and_survive_their_record(sequence: list[tuple[Reading, ActivePhase]]) -> None:
     tallies = fold(sequence)
     for before, after in pairwise(tallies):
         assert before == after or grew_from(before, after)
@@ -82,9 +82,9 @@ def test_shares_only_grow_and_survive_their_record(sequence: list[tuple[Reading,
 @given(readings(), st.integers(0, 10**10), st.integers(1, 10**10))
 def test_a_reading_that_began_before_the_phase_is_nobodys(reading: Reading, start_ns: int, late_ns: int) -> None:
     begin = Tally(start_ns, start_ns)
-    after = advance(begin, reading, LIMITS, InForce("train", start_ns + late_ns))
+    after = advance(begin, reading, LIMITS, ActivePhase("train", start_ns + late_ns))
     assert not after.phases
-    at_once = advance(begin, reading, LIMITS, InForce("train", start_ns))
+    at_once = advance(begin, reading, LIMITS, ActivePhase("train", start_ns))
     assert bool(at_once.phases) == (at_once != begin)
 
 
@@ -94,13 +94,13 @@ def test_what_counters_tell_of_a_hole_is_the_phases_only_if_it_held_all_along(re
         return
     known = Tally(0, hole_ns, gap_ns={}, totals=reading.totals, totals_ns=0)
     growing = replace(reading, work=Growth(), end_ns=hole_ns + reading.end_ns)
-    assert not advance(known, growing, LIMITS, InForce("train", 1)).phases
-    assert advance(known, growing, LIMITS, InForce("train", 0)).phases
+    assert not advance(known, growing, LIMITS, ActivePhase("train", 1)).phases
+    assert advance(known, growing, LIMITS, ActivePhase("train", 0)).phases
 
 
 @given(told, st.sampled_from([None, Precision((("bf16", 1_000_000),), "config")]))
 def test_rows_of_phases_are_disjoint_and_ordered(
-    sequence: list[tuple[Reading, InForce]], precision: Precision | None
+    sequence: list[tuple[Reading, ActivePhase]], precision: Precision | None
 ) -> None:
     tally = fold(sequence)[-1]
     found = rows(tally, rating(precision), table())
@@ -118,7 +118,7 @@ def test_rows_of_phases_are_disjoint_and_ordered(
 def test_a_process_that_names_its_format_is_taken_at_its_word_for_its_phase_only() -> None:
     half = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**9})
     tally = Tally(0, 0)
-    for second, in_force in enumerate((NOBODY, InForce("train@fp8", 0))):
+    for second, in_force in enumerate((NOBODY, ActivePhase("train@fp8", 0))):
         reading = Reading("GPU-0", second * 10**9, (second + 1) * 10**9, half)
         tally = advance(tally, reading, LIMITS, in_force)
     parts = by_phase(tally, rows(tally, rating(), table()))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flopsd.attestation.anchors import Anchored
+from flopsd.attestation.anchors import AnchorComparison
 from flopsd.attestation.log_export import CHUNK, MAX_CHECKPOINT, MAX_EVENT, Passed, find_anchors
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signing.keys import load_public
@@ -60,7 +60,7 @@ def hold(sealed: Sealed, *logs: Path) -> Verified:
     return verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))], anchors=logs)
 
 
-def anchored(sealed: Sealed, *logs: Path) -> Anchored:
+def anchored(sealed: Sealed, *logs: Path) -> AnchorComparison:
     found = hold(sealed, *logs).anchored
     assert found is not None
     return found

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from flopsd.attestation.evidence import ec2_identity
 from flopsd.attestation.evidence.deadline import Call
-from flopsd.attestation.evidence.item import Grounds, Scene, Verdict
+from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceState
 from flopsd.attestation.evidence.pkcs7 import signed_content
 from flopsd.attestation.evidence.trust import load_certificates
 from flopsd.core.ledger.history import History
@@ -30,8 +30,8 @@ GENUINE, FORGED = ((IDENTITY / name).read_text() for name in ("genuine.p7", "for
 (ATTACKER,) = load_certificates(IDENTITY / "attacker_cert.pem")
 
 
-def grounds(*certificates: Any) -> Grounds:
-    return Grounds(History(), "00" * 32, certificates)
+def grounds(*certificates: Any) -> CheckContext:
+    return CheckContext(History(), "00" * 32, certificates)
 
 
 def item(document: bytes = DOCUMENT, message: str = GENUINE) -> dict[str, str]:
@@ -137,20 +137,20 @@ def test_no_bytes_make_anything_but_an_evidence_error(message: str) -> None:
 def test_without_a_pinned_certificate_nothing_is_checked() -> None:
     """None ships: whatever region a document claims, it never passes for checked."""
     verdict, words = ec2_identity.check(item(), grounds())
-    assert verdict is Verdict.NOT_CHECKED
+    assert verdict is EvidenceState.NOT_CHECKED
     assert words.startswith("no pinned certificate for region us-east-1")
-    assert ec2_identity.check(item(message=FORGED), grounds())[0] is Verdict.NOT_CHECKED
+    assert ec2_identity.check(item(message=FORGED), grounds())[0] is EvidenceState.NOT_CHECKED
 
 
 def test_a_pinned_certificate_decides() -> None:
     verdict, words = ec2_identity.check(item(), grounds(ATTACKER, PINNED))
-    assert verdict is Verdict.HOLDS
+    assert verdict is EvidenceState.HOLDS
     assert words == "instance i-0abc, p5.48xlarge, account 123456789012, us-east-1, launched 2026-11-25T08:00:00Z"
     # Whoever lacks the extra is told so, and never that it holds.
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "asn1crypto", None)
         assert ec2_identity.check(item(message=FORGED), grounds(PINNED)) == (
-            Verdict.NOT_CHECKED,
+            EvidenceState.NOT_CHECKED,
             "this needs the extra: pip install 'flopsd[evidence]'",
         )
     for forged in (
@@ -178,8 +178,8 @@ def test_certificates_are_found_by_region(tmp_path: Path) -> None:
         ec2_identity.pinned("eu-west-1", tmp_path)
 
 
-def scene(root: Path, **variables: str) -> Scene:
-    return Scene(History(), "00" * 32, variables, root)
+def scene(root: Path, **variables: str) -> CollectContext:
+    return CollectContext(History(), "00" * 32, variables, root)
 
 
 def test_document_and_signature_are_fetched_with_a_session_token(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_document_and_signature_are_fetched_with_a_session_token(tmp_path: Path)
     assert found == item()
     folder = "/latest/dynamic/instance-identity"
     assert service.asked == [("PUT", "/latest/api/token"), ("GET", f"{folder}/document"), ("GET", f"{folder}/rsa2048")]
-    assert ec2_identity.check(found, grounds(PINNED))[0] is Verdict.HOLDS
+    assert ec2_identity.check(found, grounds(PINNED))[0] is EvidenceState.HOLDS
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import flopsd
 from flopsd.attestation.evidence import collect, driver_library, package_digest, rfc3161, sagemaker_job
 from flopsd.attestation.evidence.check import findings
 from flopsd.attestation.evidence.deadline import Call
-from flopsd.attestation.evidence.item import Grounds, Scene, Verdict
+from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceState
 from flopsd.attestation.evidence.trust import Trust, load_trust
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.dsse import sign
@@ -31,7 +31,7 @@ from flopsd.core.ledger.statement import encode
 from flopsd.errors import ConfigError, EvidenceError, NotVerifiedError
 from flopsd.journal.journal import read_journal
 from flopsd.report.ledger_text import verified_text
-from flopsd.settings.evidence_kinds import KINDS, Wanted
+from flopsd.settings.evidence_kinds import KINDS, EvidenceWanted
 from flopsd.settings.load import load_settings
 from flopsd.sources.nvml.loaded_library import loaded_library
 from flopsd.system.clock import SystemClock
@@ -41,7 +41,7 @@ from tests.support.runs import CONTEXT, Run
 AWS = load_trust([str(IDENTITY / "pinned_cert.pem")])
 
 
-def seal(folder: Path, wanted: Wanted | None) -> Sealed:
+def seal(folder: Path, wanted: EvidenceWanted | None) -> Sealed:
     run = Run(folder / "state")
     run.meter(3)
     run.finish()
@@ -53,7 +53,7 @@ def seal(folder: Path, wanted: Wanted | None) -> Sealed:
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
     folder = tmp_path_factory.mktemp("evidence")
     with serving(Metadata().answer) as url:
-        return seal(folder, Wanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": url}))
+        return seal(folder, EvidenceWanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": url}))
 
 
 def verified(sealed: Sealed, trust: Trust = AWS) -> Verified:
@@ -100,7 +100,7 @@ def test_verify_says_of_each_piece_what_came_of_it(sealed: Sealed) -> None:
 
 
 def test_what_is_switched_off_is_named_as_switched_off(tmp_path: Path) -> None:
-    items = verified(seal(tmp_path, Wanted(()))).statement["predicate"]["evidence"]
+    items = verified(seal(tmp_path, EvidenceWanted(()))).statement["predicate"]["evidence"]
     assert {item["reason"] for item in items} == {"switched off by the setting evidence"}
     assert len(items) == len(KINDS)
 
@@ -109,12 +109,12 @@ def test_a_collector_that_hangs_or_breaks_is_an_absence(tmp_path: Path) -> None:
     service, clock = Metadata(hold=threading.Event()), SystemClock()
     with serving(service.answer) as url:
         begin_ns = clock.boottime_ns()
-        made = seal(tmp_path, Wanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": url}))
+        made = seal(tmp_path, EvidenceWanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": url}))
         print(f"sealed in {(clock.boottime_ns() - begin_ns) / 1e9:.2f} s beside a metadata service that hangs")
         assert service.hold is not None
         service.hold.set()
     assert verdicts(made)["ec2-instance-identity"] == "absent"
-    broken = Wanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://[::bad"})
+    broken = EvidenceWanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://[::bad"})
     items = collect.collect(broken, History(), "00" * 32, clock)
     assert [item["state"] for item in items] == ["absent", "absent", "absent", "present", "absent"]
     assert "does not answer: " in items[0]["reason"] or "ValueError" in items[0]["reason"]
@@ -185,8 +185,8 @@ def test_a_kind_that_the_verifier_does_not_know_proves_nothing() -> None:
         "proves": "Everything.",
         "limits": "None.",
     }
-    (told,) = findings([item], Grounds(History(), "00" * 32))
-    assert (told.verdict, told.words) == (Verdict.NOT_CHECKED, "of a kind that this verifier does not know")
+    (told,) = findings([item], CheckContext(History(), "00" * 32))
+    assert (told.verdict, told.words) == (EvidenceState.NOT_CHECKED, "of a kind that this verifier does not know")
     assert "Everything" not in told.proves + told.limits
 
 
@@ -197,10 +197,10 @@ def test_the_packages_digest_is_what_a_shell_computes(tmp_path: Path) -> None:
     sha256, files = package_digest.digest(folder)
     assert sha256 == shell.split()[0]
     data = {"version": flopsd.__version__, "sha256": sha256, "files": str(files)}
-    grounds = Grounds(History(), "")
-    assert package_digest.check(data, grounds)[0] is Verdict.HOLDS
+    grounds = CheckContext(History(), "")
+    assert package_digest.check(data, grounds)[0] is EvidenceState.HOLDS
     verdict, words = package_digest.check({**data, "sha256": "0" * 64}, grounds)
-    assert verdict is Verdict.NOT_CHECKED
+    assert verdict is EvidenceState.NOT_CHECKED
     assert "NOT the files of this verifier of the same version" in words
     assert "this verifier is" in package_digest.check({**data, "version": "0.0.1"}, grounds)[1]
     with pytest.raises(EvidenceError, match="not in a folder"):
@@ -223,27 +223,30 @@ def test_of_a_sagemaker_job_only_what_is_harmless_is_taken(tmp_path: Path) -> No
     (config / "inputdataconfig.json").write_text('{"train": "s3://SECRET"}')
     arn = "arn:aws:sagemaker:us-east-1:123456789012:training-job/j"
     variables = {"TRAINING_JOB_NAME": "j", "TRAINING_JOB_ARN": arn, "HF_TOKEN": "SECRET"}
-    found = sagemaker_job.collect(Scene(History(), "", variables, tmp_path))
+    found = sagemaker_job.collect(CollectContext(History(), "", variables, tmp_path))
     assert found == {
         "trainingJobName": "j",
         "trainingJobArn": arn,
         "resourceConfig": base64.b64encode(resources).decode(),
     }
-    verdict, words = sagemaker_job.check(found, Grounds(job(tmp_path / "a", arn), ""))
-    assert (verdict, words) == (Verdict.NOT_CHECKED, f"unsigned; job {arn}, as the journal says")
-    assert "NOT the job that the journal names" in sagemaker_job.check(found, Grounds(job(tmp_path / "b", None), ""))[1]
+    verdict, words = sagemaker_job.check(found, CheckContext(job(tmp_path / "a", arn), ""))
+    assert (verdict, words) == (EvidenceState.NOT_CHECKED, f"unsigned; job {arn}, as the journal says")
+    assert (
+        "NOT the job that the journal names"
+        in sagemaker_job.check(found, CheckContext(job(tmp_path / "b", None), ""))[1]
+    )
     (config / "resourceconfig.json").write_bytes(bytes(300_000))
     with pytest.raises(EvidenceError, match="more than 262144 bytes"):
-        sagemaker_job.collect(Scene(History(), "", {}, tmp_path))
+        sagemaker_job.collect(CollectContext(History(), "", {}, tmp_path))
 
 
 def test_the_library_is_told_as_the_journal_has_it(tmp_path: Path) -> None:
     history = job(tmp_path, None)
     history.incarnations[0].sources["nvml"] = {"library": "/lib/libnvidia-ml.so.1", "library_sha256": "ab" * 32}
-    found = driver_library.collect(Scene(history, ""))
+    found = driver_library.collect(CollectContext(history, ""))
     assert found == {"libraries": [{"path": "/lib/libnvidia-ml.so.1", "sha256": "ab" * 32}]}
-    verdict, words = driver_library.check(found, Grounds(history, ""))
-    assert verdict is Verdict.NOT_CHECKED
+    verdict, words = driver_library.check(found, CheckContext(history, ""))
+    assert verdict is EvidenceState.NOT_CHECKED
     assert words.endswith("as in the journal, not compared with NVIDIA's own file")
 
 

@@ -11,7 +11,7 @@ import pytest
 from flopsd.attestation.merge.verify_merged import verify_merged
 from flopsd.attestation.signing.keys import load_public
 from flopsd.attestation.verify import open_ledger
-from flopsd.core.declarations import Base, Declared, Method, Phase, Recomputation
+from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.errors import NotVerifiedError
 from flopsd.settings.data_files import Tables
 from tests.support.independent import payload_of
@@ -45,7 +45,7 @@ rules:
     status: text
     sources: [{of: law, at: "3", says: a count}]
 """
-TRAINS = Declared(Phase.TRAIN, Method.FULL, Recomputation.NONE)
+TRAINS = OperatorDeclarations(Phase.TRAIN, Method.FULL, Recomputation.NONE)
 
 
 def findings(ledger: Path) -> dict[str, dict[str, Any]]:
@@ -67,7 +67,7 @@ def high(ledger: Path) -> int:
     return int(payload_of(ledger)["predicate"]["totals"]["guidelines"]["high"])
 
 
-def job(nodes: Nodes, name: str, later: int, declared: Declared = TRAINS, **how: Any) -> Path:
+def job(nodes: Nodes, name: str, later: int, declared: OperatorDeclarations = TRAINS, **how: Any) -> Path:
     ledger = nodes.ledger(sagemaker(0, ("algo-1",), job=name, boot=name), name, later=later, declared=declared)
     return nodes.merge(ledger, ledger=nodes.folder / "out" / f"{name}.json", **how).ledger
 
@@ -123,7 +123,7 @@ def test_of_what_is_not_whole_nothing_is_below(tmp_path: Path) -> None:
 def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(tmp_path: Path, kind: str) -> None:
     nodes = Nodes(tmp_path)
     base = Base("m", kind, 3 * 10**18, None if kind == "known" else "6PD", False)
-    declared = Declared(Phase.TRAIN, Method.LORA, Recomputation.FULL, base)
+    declared = OperatorDeclarations(Phase.TRAIN, Method.LORA, Recomputation.FULL, base)
     jobs = [job(nodes, "sft", 0, declared), job(nodes, "dpo", 100, TRAINS)]
     rules = policy(tmp_path, 10**30)
     lineage = nodes.merge(
@@ -135,7 +135,7 @@ def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(tmp_path: 
     # The truth lies in [0.7 E, 1.3 E], so a third of it does.
     assert third["threshold"] == (exact if kind == "known" else {"low": str(7 * 10**17), "high": str(13 * 10**17)})
     assert (third["applies"], third["state"]) == (True, "below")
-    other = Declared(Phase.TRAIN, Method.LORA, Recomputation.FULL, Base("n", "known", 10**18, None, False))
+    other = OperatorDeclarations(Phase.TRAIN, Method.LORA, Recomputation.FULL, Base("n", "known", 10**18, None, False))
     split = nodes.merge(
         *jobs, job(nodes, "kto", 200, other), kind="lineage", lineage="m", ledger=tmp_path / "split.json",
         policy_files=[str(rules)],
@@ -150,7 +150,7 @@ def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(tmp_path: 
 def test_base_models_that_differ_within_a_job_differ_in_its_lineage_too(tmp_path: Path) -> None:
     nodes = Nodes(tmp_path)
     bases = [Base(name, "known", flop, None, False) for name, flop in (("m", 10**24), ("n", 10**25))]
-    tunes = [Declared(Phase.TRAIN, Method.LORA, Recomputation.FULL, base) for base in bases]
+    tunes = [OperatorDeclarations(Phase.TRAIN, Method.LORA, Recomputation.FULL, base) for base in bases]
     ledgers = [nodes.ledger(sagemaker(rank), declared=tunes[rank]) for rank in (0, 1)]
     split = nodes.merge(*ledgers, ledger=tmp_path / "split.json").ledger
     lineage = nodes.merge(
@@ -163,9 +163,12 @@ def test_base_models_that_differ_within_a_job_differ_in_its_lineage_too(tmp_path
 
 def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(tmp_path: Path) -> None:
     nodes = Nodes(tmp_path)
-    own = Declared(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE)
+    own = OperatorDeclarations(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE)
     risky = Base("theirs", "known", 38 * 10**24, None, True)
-    jobs = [job(nodes, "pretraining", 0, own), job(nodes, "sft", 100, Declared(Phase.TRAIN, Method.LORA, None, risky))]
+    jobs = [
+        job(nodes, "pretraining", 0, own),
+        job(nodes, "sft", 100, OperatorDeclarations(Phase.TRAIN, Method.LORA, None, risky)),
+    ]
     rules = policy(tmp_path, 10**30)
     lineage = nodes.merge(
         *jobs, kind="lineage", lineage="m", ledger=tmp_path / "l.json", policy_files=[str(rules)]
@@ -183,7 +186,7 @@ def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(
 
 def test_a_lineage_of_the_pretraining_alone_and_its_own_tunes_has_no_base(tmp_path: Path) -> None:
     nodes = Nodes(tmp_path)
-    own = Declared(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE)
+    own = OperatorDeclarations(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE)
     jobs = [job(nodes, "pretraining", 0, own), job(nodes, "sft", 100, TRAINS)]
     rules = policy(tmp_path, 10**30)
     lineage = nodes.merge(

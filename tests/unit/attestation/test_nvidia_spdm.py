@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.attestation.evidence import nvidia_spdm
-from flopsd.attestation.evidence.item import Grounds, Scene
+from flopsd.attestation.evidence.item import CheckContext, CollectContext
 from flopsd.attestation.evidence.trust import load_certificates
 from flopsd.core.ledger.history import History, read_history
 from flopsd.errors import EvidenceError
@@ -143,7 +143,7 @@ def test_the_gpu_is_asked_to_sign_the_journals_head(
     monkeypatch.setenv("NVML_STANDIN_SPDM", str(tmp_path / "chain.pem"))
     scenario = Scenario((h100((Segment(1000),)),))
     with simulated(standin, tmp_path, scenario, SharedClock(tmp_path / "clock")):
-        found = nvidia_spdm.collect(Scene(history, HEAD))
+        found = nvidia_spdm.collect(CollectContext(history, HEAD))
     (report,) = found["reports"]
     assert (report["uuid"], found["refused"]) == (scenario.uuid(0), [])
     raw = base64.b64decode(report["report"])
@@ -151,7 +151,7 @@ def test_the_gpu_is_asked_to_sign_the_journals_head(
     chain = base64.b64decode(report["certificateChain"])
     assert "CN=gpu" in nvidia_spdm.verify_report(chain, signed(raw, gpu[1]), nvidia_spdm.nonce_of(HEAD), root[0])
     with pytest.raises(EvidenceError, match="does not end in NVIDIA's pinned root"):
-        nvidia_spdm.check(found, Grounds(history, HEAD))
+        nvidia_spdm.check(found, CheckContext(history, HEAD))
 
 
 def test_a_gpu_without_confidential_computing_is_an_absence(standin: Path, tmp_path: Path, history: History) -> None:
@@ -159,9 +159,9 @@ def test_a_gpu_without_confidential_computing_is_an_absence(standin: Path, tmp_p
         simulated(standin, tmp_path, Scenario((h100((Segment(1000),)),)), SharedClock(tmp_path / "clock")),
         pytest.raises(EvidenceError, match="no GPU gives a report: GPU 0: Not Supported"),
     ):
-        nvidia_spdm.collect(Scene(history, HEAD))
+        nvidia_spdm.collect(CollectContext(history, HEAD))
     with pytest.raises(EvidenceError, match="no NVIDIA GPU was metered"):
-        nvidia_spdm.collect(Scene(History(), HEAD))
+        nvidia_spdm.collect(CollectContext(History(), HEAD))
 
 
 def test_one_gpu_cannot_answer_for_two() -> None:
@@ -172,10 +172,10 @@ def test_one_gpu_cannot_answer_for_two() -> None:
     with pytest.raises(EvidenceError, match="GPU-2 and GPU-1 are answered for by one and the same GPU"):
         nvidia_spdm.verify_reports([one, {**one, "uuid": "GPU-2"}], NONCE, ROOT)
     with pytest.raises(EvidenceError, match="not of this journal's head"):
-        nvidia_spdm.check({"reports": [one]}, Grounds(History(), HEAD))
+        nvidia_spdm.check({"reports": [one]}, CheckContext(History(), HEAD))
 
 
 @pytest.mark.parametrize("data", [{}, {"reports": []}, {"reports": [1]}, {"reports": [{}]}, {"reports": [{"uuid": "x", "certificateChain": "*"}]}])  # fmt: skip
 def test_other_shapes_are_refused(data: dict[str, Any]) -> None:
     with pytest.raises(EvidenceError):
-        nvidia_spdm.check(data, Grounds(History(), HEAD))
+        nvidia_spdm.check(data, CheckContext(History(), HEAD))

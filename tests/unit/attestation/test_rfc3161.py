@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.attestation.evidence import rfc3161
-from flopsd.attestation.evidence.item import Finding, Verdict
+from flopsd.attestation.evidence.item import EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust, load_certificates, load_trust
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key, load_public
@@ -27,7 +27,7 @@ from flopsd.attestation.verify import verify_ledger
 from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PREDICATE_TYPE
 from flopsd.errors import EvidenceError, NotVerifiedError
-from flopsd.settings.evidence_kinds import Wanted
+from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.system.clock import SystemClock
 from tests.support.authorities import VECTORS, Answer, Authority, serving
 from tests.support.runs import Run
@@ -115,10 +115,10 @@ def seal(folder: Path, url: str) -> Sealed:
     run.meter(3)
     run.finish()
     key, _ = ensure_key(None, run.state.path)
-    return seal_journal(run.state.journal, key, folder / "ledger.json", SystemClock(), None, Wanted((), url))
+    return seal_journal(run.state.journal, key, folder / "ledger.json", SystemClock(), None, EvidenceWanted((), url))
 
 
-def stamps(sealed: Sealed, trust: Trust) -> list[Finding]:
+def stamps(sealed: Sealed, trust: Trust) -> list[EvidenceResult]:
     found = verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))], trust=trust).evidence
     return [finding for finding in found if finding.type == "rfc3161"]
 
@@ -134,10 +134,10 @@ def test_a_seal_is_stamped_and_others_can_check_the_stamp(tmp_path: Path, author
     sealed = seal(tmp_path, url)
     assert f"by {url}" in sealed.timestamp
     (told,) = stamps(sealed, load_trust(tsa_files=[str(authority.root)]))
-    assert told.verdict is Verdict.HOLDS
+    assert told.verdict is EvidenceState.HOLDS
     assert told.words.startswith(f"the signature existed at {sealed.timestamp.split(',')[0]}, says CN=flopsd test root")
     (unchecked,) = stamps(sealed, Trust())
-    assert (unchecked.verdict, unchecked.words[:32]) == (Verdict.NOT_CHECKED, "no certificate of a timestamp au")
+    assert (unchecked.verdict, unchecked.words[:32]) == (EvidenceState.NOT_CHECKED, "no certificate of a timestamp au")
 
     (signature,) = json.loads(sealed.ledger.read_bytes())["signatures"]
     (tmp_path / "sig").write_bytes(base64.b64decode(signature["sig"]))
@@ -171,7 +171,7 @@ def test_a_stamp_of_other_bytes_is_not_verified(tmp_path: Path, authority: Autho
         (lambda s: s[0].update(timestamps=s[0]["timestamps"] * 65), "more than 64 timestamps"),
     ):
         sealed = seal(tmp_path / reason[:5], url)
-        assert stamps(sealed, trust)[0].verdict is Verdict.HOLDS
+        assert stamps(sealed, trust)[0].verdict is EvidenceState.HOLDS
         edit(sealed, change)
         with pytest.raises(NotVerifiedError, match=reason):
             stamps(sealed, trust)
@@ -184,7 +184,7 @@ def test_a_stamp_of_an_authority_that_was_not_named_is_not_checked_and_spoils_no
     stranger = Authority(tmp_path / "stranger", "CN=stranger")
     sealed = seal(tmp_path / "x", url)
     (told,) = stamps(sealed, load_trust(tsa_files=[str(stranger.root)]))
-    assert told.verdict is Verdict.NOT_CHECKED
+    assert told.verdict is EvidenceState.NOT_CHECKED
     assert told.words.startswith("no certificate was given of its authority, which it names as CN=flopsd test root")
     (signature,) = json.loads(sealed.ledger.read_bytes())["signatures"]
     second = {"type": "rfc3161", "token": encoded(stranger, base64.b64decode(signature["sig"]))}
@@ -214,14 +214,14 @@ def test_an_old_stamp_of_a_stranger_s_signature_dates_nothing(tmp_path: Path, au
     }
     edit(sealed, lambda s: s.append(stamped))
     (told,) = stamps(sealed, load_trust(tsa_files=[str(authority.root)]))
-    assert (told.verdict, told.words) == (Verdict.ABSENT, "no timestamp stands beside a good signature")
+    assert (told.verdict, told.words) == (EvidenceState.ABSENT, "no timestamp stands beside a good signature")
 
 
 @pytest.mark.tool("openssl")
 def test_a_stamp_that_was_taken_off_is_told_as_absent(tmp_path: Path, authority: Authority, url: str) -> None:
     sealed = seal(tmp_path, url)
     edit(sealed, lambda s: s[0].pop("timestamps"))
-    assert stamps(sealed, load_trust(tsa_files=[str(authority.root)]))[0].verdict is Verdict.ABSENT
+    assert stamps(sealed, load_trust(tsa_files=[str(authority.root)]))[0].verdict is EvidenceState.ABSENT
 
 
 @pytest.mark.tool("openssl")
@@ -250,7 +250,7 @@ def test_an_authority_that_does_not_stamp_this_leaves_the_seal_without(tmp_path:
             hold.set() if "timed out" in reason else None
         assert sealed.timestamp.startswith("NONE: ")
         assert reason in sealed.timestamp
-        assert stamps(sealed, Trust())[0].verdict is Verdict.ABSENT
+        assert stamps(sealed, Trust())[0].verdict is EvidenceState.ABSENT
     sealed = seal(tmp_path / "nobody", "http://127.0.0.1:1/")
     assert "does not answer: [Errno 111]" in sealed.timestamp
 
@@ -280,4 +280,7 @@ def test_without_the_extra_nothing_is_stamped_or_checked_and_both_say_so(
     monkeypatch.setitem(sys.modules, "rfc3161_client", None)
     assert "NONE: timestamps need the extra 'timestamp' (pip install" in seal(tmp_path / "b", url).timestamp
     (told,) = stamps(stamped, trust)
-    assert (told.verdict, told.words) == (Verdict.NOT_CHECKED, "this needs the extra: pip install 'flopsd[timestamp]'")
+    assert (told.verdict, told.words) == (
+        EvidenceState.NOT_CHECKED,
+        "this needs the extra: pip install 'flopsd[timestamp]'",
+    )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flopsd.core.declarations import Declared, Method, Phase, Recomputation
+from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Precision
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened
 from tests.support import independent, independent_ledger, independent_merged
@@ -94,7 +94,7 @@ def doings(draw: st.DrawFn) -> list[tuple[int, int, int, int, bool, str | None]]
         ]
     ),
     declared=st.builds(
-        Declared,
+        OperatorDeclarations,
         st.none() | st.sampled_from(Phase),
         st.none() | st.sampled_from(Method),
         st.none() | st.sampled_from(Recomputation),
@@ -105,7 +105,7 @@ def test_it_computes_the_figures_of_any_run(
     device: Device,
     shares: int | None,
     formats: object,
-    declared: Declared,
+    declared: OperatorDeclarations,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     cycles = SMS[device] * 10**6

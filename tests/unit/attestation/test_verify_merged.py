@@ -174,14 +174,16 @@ def test_a_merger_that_lies_is_found_by_adding_up(
 
 def test_an_entry_that_its_child_does_not_give_is_found(nodes: Nodes) -> None:
     """A merger who lies in the entry and in the sums alike; with the children at hand it shows."""
-    from flopsd.core.ledger.merged_statement import merged_again
+    from flopsd.core.ledger.merged_statement import recompute_merged
     from flopsd.settings.data_files import Tables
 
     ledger = two(nodes)
     predicate = payload(ledger)["predicate"]
     predicate["children"][0]["totals"]["executed"]["low"] = "1"
     policies = Tables().policies(policy["sha256"] for policy in predicate["method"]["policies"])
-    ledger.write_bytes(sign(encode(merged_again(predicate, predicate["children"], policies)), load_signer(nodes.key)))
+    ledger.write_bytes(
+        sign(encode(recompute_merged(predicate, predicate["children"], policies)), load_signer(nodes.key))
+    )
     verify(nodes, ledger)
     with pytest.raises(
         NotVerifiedError, match="algo-1/ledger.json: recomputed from the child, .*low is '1' instead of"

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
-from flopsd.core.policy.evaluate import Case, Finding, Policy, State, findings
+from flopsd.core.policy.evaluate import Case, Finding, Policy, Verdict, findings
 from flopsd.settings.data_files import load_policies
 
 ACT = next(policy for policy in load_policies() if policy.id == "eu-ai-act")
-BELOW, ABOVE, OPEN = State.BELOW, State.ABOVE, State.INDETERMINATE
+BELOW, ABOVE, OPEN = Verdict.BELOW, Verdict.ABOVE, Verdict.INDETERMINATE
 KNOWN = Base("base", "known", 9 * 10**23, None, False)
 SYSTEMIC = Base("base", "known", 3 * 10**25, None, True)
 SMALL = Base("base", "known", 4 * 10**22, None, False)
@@ -183,7 +183,7 @@ def test_different_base_models_leave_open_what_applies_and_say_so() -> None:
 @pytest.mark.parametrize(
     ("value", "state"), [(10**23 // 3, BELOW), (10**24, OPEN), (10**25 // 3, OPEN), (10**25 // 3 + 1, ABOVE)]
 )
-def test_an_unknown_base_whose_risk_nobody_tells(value: int, state: State) -> None:
+def test_an_unknown_base_whose_risk_nobody_tells(value: int, state: Verdict) -> None:
     """Below only if below the lower fallback, above only if above the higher."""
     for rule in ("unknown-base-systemic", "unknown-base-other"):
         found = finding(rule, fine_tune(figures(value), LOST))

@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 
 from flopsd.core.architecture import Bounds
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
-from flopsd.core.policy.architecture_sums import Counted
+from flopsd.core.policy.architecture_sums import ArchitectureFigures
 from flopsd.core.policy.reconcile import LESS_EXECUTED, reconcile
 
-NEEDED = Counted(Bounds(90, 100, 110), Bounds(90, 100, 110), 1)
+NEEDED = ArchitectureFigures(Bounds(90, 100, 110), Bounds(90, 100, 110), 1)
 
 
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 200))

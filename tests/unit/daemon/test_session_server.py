@@ -30,9 +30,9 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
-from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, Listener
+from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, SessionServer
 from flopsd.errors import ConfigError, ListenError
-from flopsd.settings.client_socket import LONGEST_PATH_BYTES, meeting_places, socket_path
+from flopsd.settings.client_socket import LONGEST_PATH_BYTES, client_socket_candidates, socket_path
 from flopsd.settings.load import load_settings
 from flopsd.system.clock import NS_PER_S, Clock, SystemClock
 from flopsd.testing import FakeClock
@@ -46,7 +46,7 @@ NOBODY = 65534
 class Ear:
     def __init__(self, path: Path, uids: tuple[int, ...] = (), clock: Clock | None = None) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
-        self.listener = Listener(path, uids, self.events.put, clock or SystemClock())
+        self.listener = SessionServer(path, uids, self.events.put, clock or SystemClock())
         self.listener.start()
 
     def next(self) -> Event:
@@ -331,7 +331,7 @@ def test_a_path_too_long_for_a_socket_has_a_short_stand_in_that_both_sides_find(
     path = socket_path(None, deep)
     assert path is not None
     assert len(os.fsencode(path)) <= LONGEST_PATH_BYTES
-    assert meeting_places({"FLOPSD_STATE_DIR": str(deep)})[0] == path
+    assert client_socket_candidates({"FLOPSD_STATE_DIR": str(deep)})[0] == path
     assert path != socket_path(None, deep / "x")
     ear = Ear(path)
     assert stat.S_IMODE(path.parent.stat().st_mode) & 0o022 == 0

@@ -24,7 +24,7 @@ from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key, load_public
 from flopsd.attestation.verify import verify_ledger
 from flopsd.core.ledger.history import read_history
-from flopsd.daemon.write_queue import Outbox
+from flopsd.daemon.write_queue import WriteQueue
 from flopsd.errors import JournalError, UnreadableRecordError
 from flopsd.journal.framing import read_lines
 from flopsd.journal.journal import Journal, Recovery, newest_pending, read_journal, read_live
@@ -284,7 +284,7 @@ class FullDisk(Journal):
 
 def test_a_full_disk_is_told_once_of_each_file(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     """Both fail by turns ten times a second; the log is not flooded with it."""
-    outbox = Outbox(FullDisk(place.state), FakeClock())
+    outbox = WriteQueue(FullDisk(place.state), FakeClock())
     for _ in range(50):
         assert not outbox.append({"kind": "checkpoint"})
         outbox.note(dict)
@@ -295,7 +295,7 @@ def test_a_full_disk_is_told_once_of_each_file(place: Place, caplog: pytest.LogC
 def test_a_record_that_can_never_be_read_back_holds_up_none_behind_it(place: Place) -> None:
     journal = Journal(place.state)
     journal.recover("aside")
-    outbox = Outbox(journal, FakeClock())
+    outbox = WriteQueue(journal, FakeClock())
     assert outbox.append({"kind": "begin"})
     with pytest.raises(UnreadableRecordError):
         outbox.append({"kind": "source", "facts": {"x": 1.5}})

@@ -20,8 +20,8 @@ from flopsd.core.values import span_seconds
 from flopsd.errors import PolicyError
 from flopsd.report.model_documentation import (
     MONTH_DAYS,
-    Form,
-    Line,
+    FilledForm,
+    FormField,
     band,
     figure_text,
     form,
@@ -52,7 +52,7 @@ def executed_only(ledger: dict[str, Any]) -> dict[str, Any]:
     return ledger
 
 
-def lines(told: Form) -> dict[str, Line]:
+def lines(told: FilledForm) -> dict[str, FormField]:
     return {line.field: line for line in told.lines}
 
 

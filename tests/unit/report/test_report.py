@@ -16,7 +16,7 @@ from flopsd.core.declarations import Base, Method
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report.ledger_text import meaning_lines
-from flopsd.report.model import Content, State
+from flopsd.report.model import Content, ReportState
 from flopsd.report.text import COLUMNS, report_text
 from flopsd.report.verification import NO_FIGURES, refused
 from tests.support import enriched
@@ -99,7 +99,7 @@ def test_no_upper_bound_is_said_everywhere() -> None:
     made = content("no-upper-bound")
     assert made.bases[0].value is not None
     assert made.bases[0].value.high is None
-    assert {rule.state for rule in made.rules} == {State.UNDECIDED}
+    assert {rule.state for rule in made.rules} == {ReportState.UNDECIDED}
     charts = [rule.chart for rule in made.rules if rule.chart is not None]
     assert charts
     assert all(chart.open_from is not None and "no upper bound is known" in chart.description for chart in charts)
@@ -115,7 +115,7 @@ def test_a_replay_and_a_hole_are_flagged() -> None:
     assert job.content is not None
     assert job.content.completeness is not None
     assert job.content.completeness.missing == ("rank 1 (node-1): no ledger",)
-    assert job.content.answer.state is State.INDETERMINATE
+    assert job.content.answer.state is ReportState.INDETERMINATE
     assert "This is of the ledgers that are here" in job.content.coverage.says
     assert "Only in part" in [fact.name for fact in job.content.energy]
     going_on = vector("valid/activity-and-gaps")
@@ -129,7 +129,7 @@ def test_the_answer_is_the_gravest_of_all_rules() -> None:
     between = enriched.larger(vector("valid/activity-and-gaps"), 10**7, 1)
     made = report(with_policy(between, Method.PRETRAINING, None)).content
     assert made is not None
-    assert [rule.state for rule in made.rules] == [State.INDETERMINATE, State.BELOW]
+    assert [rule.state for rule in made.rules] == [ReportState.INDETERMINATE, ReportState.BELOW]
     assert made.answer.headline == "Cannot be told for 1 of 2 thresholds"
     assert made.answer.says[-1] == "1 further rule: below."
 
@@ -140,7 +140,7 @@ def test_a_reading_of_the_text_that_is_above_says_that_it_is_one() -> None:
     above = with_policy(counted, Method.FULL, base)
     made = report(above).content
     assert made is not None
-    assert [(rule.name, rule.reading) for rule in made.rules if rule.state is State.ABOVE] == [
+    assert [(rule.name, rule.reading) for rule in made.rules if rule.state is ReportState.ABOVE] == [
         ("eu-ai-act/base-and-modification-systemic", True)
     ]
     assert "flopsd's reading and not the text's" in made.answer.says[0]
@@ -152,7 +152,7 @@ def test_a_rule_that_may_not_apply_is_not_decided_even_far_above() -> None:
     above = with_policy(enriched.larger(vector("valid/activity-and-gaps"), 10**12, 1), Method.FULL, base)
     made = report(above).content
     assert made is not None
-    undecided = [rule for rule in made.rules if rule.state is State.UNDECIDED]
+    undecided = [rule for rule in made.rules if rule.state is ReportState.UNDECIDED]
     assert undecided
     assert all("not known whether the rule applies" in rule.says for rule in undecided)
 

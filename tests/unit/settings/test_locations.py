@@ -8,25 +8,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.daemon.ledger_destinations import copy_places, copy_seconds, local_ledger
+from flopsd.daemon.ledger_destinations import copy_destinations, copy_seconds, local_ledger
 from flopsd.errors import ConfigError
 from flopsd.settings.load import load_settings
-from flopsd.settings.locations import S3Place, named, parse_place
+from flopsd.settings.locations import S3Location, named, parse_location
 from flopsd.settings.schema import Settings
 
 
 def test_what_is_asked_of_the_store_stands_in_the_address() -> None:
-    assert parse_place("/var/lib/x.json") == Path("/var/lib/x.json")
-    assert parse_place("s3://my.bucket/a/b.json") == S3Place("my.bucket", "a/b.json")
-    full = parse_place("s3://my-bucket/b.json?lock=compliance&days=3650&overwrite=never&rolling=off")
-    assert full == S3Place("my-bucket", "b.json", "compliance", 3650, overwrite=False, rolling=False)
-    assert isinstance(full, S3Place)
+    assert parse_location("/var/lib/x.json") == Path("/var/lib/x.json")
+    assert parse_location("s3://my.bucket/a/b.json") == S3Location("my.bucket", "a/b.json")
+    full = parse_location("s3://my-bucket/b.json?lock=compliance&days=3650&overwrite=never&rolling=off")
+    assert full == S3Location("my-bucket", "b.json", "compliance", 3650, overwrite=False, rolling=False)
+    assert isinstance(full, S3Location)
     assert str(full) == "s3://my-bucket/b.json"
-    assert full.beside("b.pub") == S3Place("my-bucket", "b.pub", "compliance", 3650, overwrite=False, rolling=False)
+    assert full.beside("b.pub") == S3Location("my-bucket", "b.pub", "compliance", 3650, overwrite=False, rolling=False)
     # A rolling ledger is replaced each quarter of an hour: it is neither locked nor kept from being overwritten.
-    assert full.for_rolling() == S3Place("my-bucket", "b.rolling.json", rolling=False)
-    nested = parse_place("s3://bucket/a/run.ledger.json")
-    assert isinstance(nested, S3Place)
+    assert full.for_rolling() == S3Location("my-bucket", "b.rolling.json", rolling=False)
+    nested = parse_location("s3://bucket/a/run.ledger.json")
+    assert isinstance(nested, S3Location)
     assert nested.for_rolling().key == "a/run.ledger.rolling.json"
 
 
@@ -80,14 +80,14 @@ def test_copies_come_from_file_variable_and_flags(tmp_path: Path) -> None:
 
 def test_names_of_run_and_node_keep_many_nodes_apart() -> None:
     settings = Settings(ledger="s3://bucket/{run}/{node}.json", ledger_copies=("/mnt/{run}-{node}.json",))
-    assert copy_places(settings, "job", "algo-2") == [
-        S3Place("bucket", "job/algo-2.json"),
+    assert copy_destinations(settings, "job", "algo-2") == [
+        S3Location("bucket", "job/algo-2.json"),
         Path("/mnt/job-algo-2.json"),
     ]
     assert local_ledger(settings, Path("/state"), "job", "algo-2") == Path("/state/job.ledger.json")
     here = Settings(ledger="/out/{node}.json")
     assert local_ledger(here, Path("/state"), "job", "algo-2") == Path("/out/algo-2.json")
-    assert copy_places(here, "job", "algo-2") == []
+    assert copy_destinations(here, "job", "algo-2") == []
     assert local_ledger(Settings(), Path("/state"), "job", "n") == Path("/state/job.ledger.json")
 
 

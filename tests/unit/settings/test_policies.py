@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from flopsd.core.model import Figures
-from flopsd.core.policy.evaluate import Case, Policy, State, findings
+from flopsd.core.policy.evaluate import Case, Policy, Verdict, findings
 from flopsd.errors import PolicyError
 from flopsd.settings.data_files import find_policy, load_policies, parse_policy
 from flopsd.settings.load import config_dir
@@ -92,7 +92,7 @@ def test_another_regime_is_another_file(tmp_path: Path) -> None:
     policies = load_policies([str(file)])
     assert [policy.id for policy in policies] == ["eu-ai-act", "made-up"]
     (found,) = findings(policies[1], Case(Figures(0, None, 0), Figures(10**21 + 1, None, None)))
-    assert (found.policy, found.applies, found.state) == ("made-up", True, State.ABOVE)
+    assert (found.policy, found.applies, found.state) == ("made-up", True, Verdict.ABOVE)
     assert find_policy(policies[1].sha256, [file]) == policies[1]
 
 

@@ -17,7 +17,7 @@ from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer, WriterSettings
 from flopsd.journal.journal import Journal
 from flopsd.journal.state_dir import StateDir
-from flopsd.sources.arbitration import Roster
+from flopsd.sources.arbitration import Arbiter
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.runs import A100, CONTEXT, H100
@@ -28,7 +28,7 @@ from tests.support.strategies import table
     st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(list(Evidence)), st.booleans()), max_size=12)
 )
 def test_the_strongest_offer_of_those_that_answer_is_taken(told: list[tuple[str, Evidence, bool]]) -> None:
-    roster, offers, down = Roster(("a", "b")), dict[str, Evidence](), set[str]()
+    roster, offers, down = Arbiter(("a", "b")), dict[str, Evidence](), set[str]()
     for source, evidence, answers in told:
         if answers:
             roster.offer(source, [replace(H100, evidence=evidence)])
@@ -46,7 +46,7 @@ def test_the_strongest_offer_of_those_that_answer_is_taken(told: list[tuple[str,
 
 
 def test_what_a_source_lists_no_more_is_nobodys() -> None:
-    roster = Roster(("nvml",))
+    roster = Arbiter(("nvml",))
     assert roster.offer("nvml", [H100, A100])
     assert not roster.offer("nvml", [H100, A100])
     assert roster.offer("nvml", [H100])

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from flopsd.core.model import Pipe
-from flopsd.sources.nvml.counter_calibration import Calibration, Scale, SelfTestFailedError, Trial, judge
+from flopsd.sources.nvml.counter_calibration import Calibration, Scale, SelfTest, SelfTestFailedError, judge
 
 SMS = 132
-SOUND = Trial(1000, {Pipe.TENSOR: 500}, {Pipe.TENSOR: 0.5}, 0, 2000, 2000)  # averaged over the SMs
+SOUND = SelfTest(1000, {Pipe.TENSOR: 500}, {Pipe.TENSOR: 0.5}, 0, 2000, 2000)  # averaged over the SMs
 
 
 def test_counters_that_fit_give_their_scale() -> None:

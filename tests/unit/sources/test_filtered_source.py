@@ -28,9 +28,9 @@ from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.settings.device_selection import parse_devices
 from flopsd.sources.ownership.dcgm_job_mapping import JobRule
 from flopsd.sources.ownership.device_names import NamedRule
-from flopsd.sources.ownership.filtered_source import OwnedSource
+from flopsd.sources.ownership.filtered_source import FilteredSource
 from flopsd.sources.ownership.open import Job, own
-from flopsd.sources.ownership.rule import AllRule, Rule
+from flopsd.sources.ownership.rule import AllRule, OwnershipRule
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Scripted, Told
@@ -51,9 +51,9 @@ class Node:
         for name, text in jobs.items():
             (self.folder / name.removeprefix("gpu").replace("_", ".")).write_text(text)
 
-    def open(self, rule: Rule | None = None, grace_seconds: float = PATIENCE_SECONDS) -> OwnedSource:
+    def open(self, rule: OwnershipRule | None = None, grace_seconds: float = PATIENCE_SECONDS) -> FilteredSource:
         rule = rule if rule is not None else JobRule(self.folder, "4711", Told())
-        return OwnedSource(self.source, rule, self.clock, grace_seconds=grace_seconds)
+        return FilteredSource(self.source, rule, self.clock, grace_seconds=grace_seconds)
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
-def uids(source: OwnedSource) -> list[str]:
+def uids(source: FilteredSource) -> list[str]:
     return [device.uid for device in source.devices()]
 
 
-def later(node: Node, source: OwnedSource, seconds: int = 10) -> list[str]:
+def later(node: Node, source: FilteredSource, seconds: int = 10) -> list[str]:
     """What is read `seconds` later, which are the devices that are listed."""
     node.clock.advance(seconds * NS_PER_S)
     read = [reading.device for reading in source.read().readings]

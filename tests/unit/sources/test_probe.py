@@ -11,7 +11,7 @@ import pytest
 from flopsd.core.model import Device, Sweep
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source
-from flopsd.sources.probe import survey
+from flopsd.sources.probe import probe
 from flopsd.testing import FakeClock, ScriptedSource
 from tests.support.runs import A100, H100
 
@@ -52,7 +52,7 @@ class Faulty(ScriptedSource):
 def test_a_source_that_fails_in_any_call_is_named_with_its_fault(call: str) -> None:
     good, bad = ScriptedSource("good", [H100], lambda: Sweep(())), Faulty(call)
     sources: dict[str, Source] = {"bad": bad, "good": good}
-    found = survey(["bad", "good"], sources.__getitem__, FakeClock())
+    found = probe(["bad", "good"], sources.__getitem__, FakeClock())
     assert [(one.name, bool(one.fault)) for one in found.sources] == [("bad", True), ("good", False)]
     assert "source 'bad' failed: " in found.sources[0].fault
     assert found.devices == ((H100, "good"),)
@@ -63,7 +63,7 @@ def test_a_source_that_fails_in_any_call_is_named_with_its_fault(call: str) -> N
 def test_a_source_that_cannot_be_closed_is_told_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
     good, bad = ScriptedSource("good", [H100], lambda: Sweep(())), Faulty("close")
     sources: dict[str, Source] = {"bad": bad, "good": good}
-    found = survey(["bad", "good"], sources.__getitem__, FakeClock())
+    found = probe(["bad", "good"], sources.__getitem__, FakeClock())
     assert [one.fault for one in found.sources] == ["", ""]
     assert found.devices == ((A100, "bad"), (H100, "good"))
     assert good.closed
@@ -78,7 +78,7 @@ def test_what_opening_says_is_told(caplog: pytest.LogCaptureFixture) -> None:
             raise SourceError("its devices cannot be listed")
         return ScriptedSource(name, [replace(H100, sm_count=None)], lambda: Sweep(()))
 
-    found = survey(["gone", "bad", "good"], opener, FakeClock())
+    found = probe(["gone", "bad", "good"], opener, FakeClock())
     assert [(one.fault, one.absent) for one in found.sources] == [
         ("nothing here", True), ("its devices cannot be listed", False), ("", False)]  # fmt: skip
     assert not caplog.records

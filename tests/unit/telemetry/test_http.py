@@ -18,7 +18,7 @@ from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry import metric_families
 from flopsd.telemetry.http.server import WebServer
 from flopsd.telemetry.prometheus import Exposition
-from flopsd.telemetry.snapshot import Keeping, Snapshot
+from flopsd.telemetry.snapshot import JournalState, Snapshot
 from tests.support.paths import GOLDEN
 from tests.support.process import get
 from tests.support.runs import A100, H100, STRANGER, Run
@@ -33,7 +33,7 @@ def run(tmp_path: Path) -> Run:
 def url(run: Run) -> Iterator[str]:
     def shown() -> Snapshot:
         now_ns = run.clock.wall_ns()
-        return replace(run.writer.snapshot, keeping=Keeping(now_ns, 900 * NS_PER_S, now_ns - 60 * NS_PER_S, 1))
+        return replace(run.writer.snapshot, keeping=JournalState(now_ns, 900 * NS_PER_S, now_ns - 60 * NS_PER_S, 1))
 
     server = WebServer("127.0.0.1", 0, shown)
     server.start()

@@ -26,7 +26,7 @@ from flopsd.telemetry.push.frames import FrameError, FrameReader, Page, encode_f
 from flopsd.telemetry.push.http import Http, Sockets
 from flopsd.telemetry.push.otlp import Otlp
 from flopsd.telemetry.push.pages import Parsed, parse_page
-from flopsd.telemetry.push.queue import Lane, Sender
+from flopsd.telemetry.push.queue import Sender, SendQueue
 from flopsd.telemetry.push.remote_write import RemoteWrite, signer, write_request
 from flopsd.telemetry.push.states import REASONS, PushState, metrics, parse_state
 from flopsd.testing import FakeClock
@@ -266,13 +266,13 @@ def test_what_can_be_tried_again_is_told_from_what_cannot(status: int, reason: s
     assert (caught.value.reason, caught.value.final) == (reason, final)
 
 
-def lane(target: str, states: list[PushState]) -> Lane:
+def lane(target: str, states: list[PushState]) -> SendQueue:
     found = parse_target(target)
 
     def opener() -> Sender:
         return RemoteWrite(found, Http(found, {}))
 
-    return Lane(found.name, opener, SystemClock(), states.append)
+    return SendQueue(found.name, opener, SystemClock(), states.append)
 
 
 def test_what_a_dead_receiver_missed_reaches_it_in_order_up_to_a_bound(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.core.declarations import Base, Declared, Method, Phase, Recomputation
+from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import GapReason
 from flopsd.settings.data_files import load_policies
 from flopsd.telemetry.snapshot import SourceState
@@ -18,7 +18,9 @@ from tests.support.reports import ESCAPES
 from tests.support.runs import A100, H100, STRANGER, Run
 
 ONLY_LIVE = {"activity", "utilization", "smClockMhz", "measuredFlopPerSecond", "source", "peakRow"}
-DECLARED = Declared(Phase.TRAIN, Method.LORA, Recomputation.NONE, Base("llama", "known", 3 * 10**16, None, None))
+DECLARED = OperatorDeclarations(
+    Phase.TRAIN, Method.LORA, Recomputation.NONE, Base("llama", "known", 3 * 10**16, None, None)
+)
 
 
 def story(folder: Path, *, stranger: bool) -> Run:

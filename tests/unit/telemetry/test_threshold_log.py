@@ -6,18 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.core.declarations import Declared, Method, Phase, Recomputation
+from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import Device
 from flopsd.settings.data_files import parse_policy
-from flopsd.telemetry.threshold_log import LOOK_SECONDS, ThresholdWatch
+from flopsd.telemetry.threshold_log import LOOK_SECONDS, ThresholdLog
 from tests.support.runs import A100, H100, Run
 from tests.unit.attestation.test_lineage_base import POLICY
 
-TRAINS = Declared(Phase.TRAIN, Method.FULL, Recomputation.NONE)
+TRAINS = OperatorDeclarations(Phase.TRAIN, Method.FULL, Recomputation.NONE)
 
 
 def told(caplog: pytest.LogCaptureFixture, run: Run, seconds: int) -> list[str]:
-    watch = ThresholdWatch(run.clock)
+    watch = ThresholdLog(run.clock)
     for _ in range(seconds):
         run.meter(1)
         watch.each_tick(run.writer.snapshot)
