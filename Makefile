@@ -15,7 +15,7 @@ HARDWARE_PYTHON ?= python3
 HARDWARE_DIR ?= $(RUN_DIR)/hardware-$(shell date -u +%Y%m%dT%H%M%SZ)
 HARDWARE_ARGS ?=
 
-.PHONY: help run stack test check docs bench hardware recording clean
+.PHONY: help run stack test check docs docs-site bench hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ check: $(INSTALLED) ## lint and types
 docs: $(INSTALLED) ## make docs/metrics.md again, from the exporter
 	@$(BIN)/python -m scripts.metrics_docs
 
+docs-site: $(INSTALLED) ## build the documentation site in site/; a broken link fails
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html; to search too: $(BIN)/python -m http.server -d site"
+
 bench: $(INSTALLED) ## print the budgets of the design, figure beside budget
 	@$(BIN)/python -m tests.bench
 
@@ -52,4 +56,4 @@ recording: $(INSTALLED) ## make the bundled recording again, from the stand-in
 	@$(BIN)/python -m tests.support.record config/recordings/h100x2.jsonl
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) $(RUN_DIR) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(RUN_DIR) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
