@@ -39,8 +39,8 @@ test: check ## lint, types and all tests
 check: $(INSTALLED) ## lint and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
 
-docs: $(INSTALLED) ## make docs/metrics.md again, from the exporter
-	@$(BIN)/python -m scripts.metrics_docs
+docs: $(INSTALLED) ## renew docs/metrics.md and the picture of the architecture
+	@$(BIN)/python -m scripts.metrics_docs && $(BIN)/python -m scripts.architecture
 
 docs-site: $(INSTALLED) ## build the documentation site in site/; a broken link fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet

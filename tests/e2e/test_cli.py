@@ -212,12 +212,12 @@ def test_the_context_of_a_training_job(tmp_path: Path, sample: str | None) -> No
 
 
 def test_help_teaches_every_verb() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
     narrow = {**os.environ, "COLUMNS": "100"}
     shown = subprocess.run(
         [sys.executable, "-m", "flopsd", "--help"], env=narrow, capture_output=True, text=True, check=True
     )
-    assert shown.stdout in readme, "README's help block is not what `flopsd --help` prints"
+    assert shown.stdout in page, "the page's help block is not what `flopsd --help` prints"
     for verb in ("run", "exec", "seal", "verify", "merge", "key", "countersign", "export", "status", "doctor"):
         assert flopsd(verb, "--help").returncode == 0
     assert flopsd("--version").stdout == "flopsd 0.1.0\n"

@@ -1,4 +1,4 @@
-"""The README's table of accelerators says what the peak table and the sources say."""
+"""The table of docs/accelerators.md states what the peak table and the sources state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flopsd.core.model import Evidence
 from tests.support.paths import ROOT
 from tests.support.strategies import table
 
-README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs" / "accelerators.md").read_text()
 ROWS = {
     "H100 (SXM5, PCIe, NVL)": ("h100-sxm5-80gb", "h100-pcie", "h100-nvl"),
     "H200 (SXM, NVL)": ("h200-sxm", "h200-nvl"),
@@ -38,7 +38,7 @@ def test_every_part_of_the_table_has_a_row() -> None:
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_says_evidence_and_margin_as_they_are(name: str) -> None:
-    (line,) = [line for line in README.splitlines() if line.startswith(f"| {name} |")]
+    (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| {name} |")]
     _, _, evidence, how, margin, why, _ = (cell.strip() for cell in line.split("|"))
     for part_id in ROWS[name]:
         part = table().parts[part_id]
