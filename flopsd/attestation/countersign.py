@@ -11,7 +11,8 @@ from typing import Any
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.dsse import fresh_signature, good_signature, pae, verify_signatures
 from flopsd.attestation.verify import Verified, read_ledger
-from flopsd.core.envelope import parse_envelope, parse_json
+from flopsd.core.envelope import parse_envelope
+from flopsd.core.untrusted import parse_json
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.system.atomic_files import replace_file
 

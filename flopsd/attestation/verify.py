@@ -23,7 +23,6 @@ from flopsd.core.envelope import (
     is_timestamp,
     parse_count,
     parse_envelope,
-    parse_json,
 )
 from flopsd.core.ledger.history import History, extend
 from flopsd.core.ledger.statement import (
@@ -36,6 +35,7 @@ from flopsd.core.ledger.statement import (
 )
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.evaluate import Policy
+from flopsd.core.untrusted import parse_json
 from flopsd.errors import FlopsdError, NotVerifiedError
 from flopsd.journal.framing import GENESIS
 from flopsd.journal.journal import read_journal

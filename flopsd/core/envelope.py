@@ -1,4 +1,4 @@
-"""Strict JSON and the DSSE envelope's shape. Pure; signatures are made and checked in seal.py."""
+"""The DSSE envelope, decoded and encoded. Pure; `attestation/signing/dsse.py` makes and checks its signatures."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
+from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError
 
 MAX_ENVELOPE_BYTES = 64 * 1024 * 1024
-MAX_VALUES = 4_000_000  # objects, lists and members of one JSON text: what a reader must hold at once
 MAX_SIGNATURES = 100
 _COUNT = re.compile(r"0|[1-9][0-9]{0,39}", re.ASCII)
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z", re.ASCII)
@@ -57,43 +57,6 @@ def is_digest(text: object) -> bool:
 def is_timestamp(text: object) -> bool:
     """Whether it is a time as it is written in a ledger: RFC 3339, UTC with `Z`."""
     return isinstance(text, str) and _TIMESTAMP.fullmatch(text) is not None
-
-
-def parse_json(data: bytes, what: str) -> Any:
-    """JSON that no two readers can read differently.
-
-    Raises NotVerifiedError for duplicate keys, floats, NaN, huge integers, lone surrogates, non-UTF-8, and for
-    what would take more memory than it is worth.
-    """
-    if sum(map(data.count, (b"{", b"[", b","))) > MAX_VALUES:
-        raise NotVerifiedError(f"{what} has more than {MAX_VALUES} parts")
-
-    def refuse(text: str) -> NoReturn:
-        raise NotVerifiedError(f"{what} holds the number {text[:40]!r}, which is no whole number of at most 40 digits")
-
-    def whole(text: str) -> int:
-        return int(text) if len(text) <= 40 else refuse(text)
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            seen: set[str] = set()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise NotVerifiedError(f"{what} names {twice[:80]!r} twice")
-        return found
-
-    try:
-        text = data.decode("utf-8")
-        parsed = json.loads(text, parse_float=refuse, parse_constant=refuse, parse_int=whole, object_pairs_hook=unique)
-        if "\\u" in text:
-            json.dumps(parsed, ensure_ascii=False).encode("utf-8")  # a lone surrogate cannot be encoded
-    except UnicodeError as fault:
-        raise NotVerifiedError(f"{what} is not valid UTF-8 text") from fault
-    except json.JSONDecodeError as fault:
-        raise NotVerifiedError(f"{what} is not JSON: {fault}") from fault
-    except RecursionError as fault:
-        raise NotVerifiedError(f"{what} is nested too deeply") from fault
-    return parsed
 
 
 def parse_envelope(data: bytes) -> Envelope:

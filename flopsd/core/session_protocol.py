@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flopsd.core.declarations import facts_from, phase_from, work_from
-from flopsd.core.envelope import parse_json
+from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError
 
 PROTOCOL = 1

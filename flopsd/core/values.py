@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeGuard
 
 _COUNT = re.compile("0|[1-9][0-9]{0,39}")
 _SIGNED = re.compile("0|-?[1-9][0-9]{0,39}")
 _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,39})\.([0-9]+)")
+
+
+def is_whole(value: Any, *, signed: bool = False) -> TypeGuard[int]:
+    """Whether `value` is an int, which a bool is not, and not below zero unless `signed`."""
+    return isinstance(value, int) and not isinstance(value, bool) and (signed or value >= 0)
 
 
 def whole_number(text: Any, *, signed: bool = False) -> int:

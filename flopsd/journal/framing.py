@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-from flopsd.core.envelope import parse_json
+from flopsd.core.untrusted import parse_json
 from flopsd.errors import JournalDamagedError, NotVerifiedError, UnreadableRecordError
 
 GENESIS = bytes(32)

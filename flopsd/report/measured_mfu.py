@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.verify import read_ledger
-from flopsd.core.envelope import parse_envelope, parse_json
+from flopsd.core.envelope import parse_envelope
 from flopsd.core.model import ACCOUNTED_ELSEWHERE
 from flopsd.core.peaks import PeakTable
+from flopsd.core.untrusted import parse_json
 from flopsd.errors import LedgerError
 from flopsd.report.estimate import Mfu, peak_flop_per_s
 

@@ -13,7 +13,8 @@ from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.signing.keys import load_public
 from flopsd.attestation.signing.sigstore_bundle import signature_by
 from flopsd.attestation.verify import read_ledger
-from flopsd.core.envelope import Envelope, parse_envelope, parse_json
+from flopsd.core.envelope import Envelope, parse_envelope
+from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError, SigningKeyError
 from flopsd.report.ledger_text import one_line
 

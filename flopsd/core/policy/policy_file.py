@@ -1,7 +1,7 @@
 """A policy: thresholds of training compute as data, read strictly. Pure.
 
-What the words of a policy file mean is written at the head of `config/policies/eu-ai-act.yaml`. Rules are compared
-with an account in `core/policy.py`.
+The head of `config/policies/eu-ai-act.yaml` explains the fields of a policy file. `evaluate.py` compares the rules with
+an account.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from fractions import Fraction
 
 from flopsd.core.declarations import Method
 from flopsd.core.model import PPM
-from flopsd.core.policy.strict_yaml import Entry
+from flopsd.core.untrusted import FieldReader, collecting, shown
+from flopsd.core.values import is_whole
 from flopsd.errors import PolicyError
 
 SCHEMA = "flopsd-policy/1"
 BASE_KINDS = ("known", "estimated", "unknown")
 STATUSES = ("text", "interpretation")
+MAX_TEXT = 1200
 OURS = "flopsd"  # the source of what we read into a text
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,59}", re.ASCII)
 _DATE = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])", re.ASCII)
 
 
@@ -118,137 +121,138 @@ class Policy:
     def from_data(cls, data: object, sha256: str) -> Policy:
         """A policy from parsed YAML. Raises PolicyError with every problem."""
         problems: list[str] = []
-        top = Entry(data, "policy", problems)
+        top = FieldReader(data, "", collecting(problems, "policy"))
         top.only("schema", "id", "title", "generated", "notice", "sources", "estimation_margin", "form", "rules")
-        if top.get("schema") != SCHEMA:
-            raise PolicyError([f"policy: schema is {top.get('schema')!r:.60}; this flopsd reads {SCHEMA!r}"])
-        named = top.get("sources")
-        if not isinstance(named, Mapping) or not named:
-            problems.append("policy: sources: expected a mapping of names to titles")
-            named = {}
-        sources = {str(name) for name in named} | {OURS}
-        margin = top.entry("estimation_margin")
+        if top.raw("schema") != SCHEMA:
+            raise PolicyError([f"policy: schema is {shown(top.raw('schema'))}; this flopsd reads {SCHEMA!r}"])
+        sources = {*map(str, top.object("sources").mapping), OURS}
+        if sources == {OURS}:
+            top.wrong("sources", "a mapping of names to titles")
+        margin = top.object("estimation_margin")
         margin.only("ppm", "citation", "source")
-        raw_rules = top.get("rules")
+        raw_rules = top.raw("rules")
         if not isinstance(raw_rules, list) or not raw_rules:
-            problems.append("policy: rules: expected a list of rules")
+            top.wrong("rules", "a list of rules")
             raw_rules = []
         policy = cls(
-            id=top.name("id"),
+            id=_id(top, "id"),
             sha256=sha256,
-            title=top.text("title"),
-            notice=top.text("notice"),
-            margin_ppm=margin.count("ppm", PPM - 1),
+            title=_text(top, "title"),
+            notice=_text(top, "notice"),
+            margin_ppm=margin.whole("ppm", 1, PPM - 1),
             rules=tuple(_rule(raw, position, sources, problems) for position, raw in enumerate(raw_rules, 1)),
-            form=_form(top.entry("form"), sources) if top.get("form") is not None else None,
+            form=None if (form := top.maybe_object("form")) is None else _form(form, sources),
         )
-        _sources(margin, sources, [margin.get("source")])
+        _source(margin.object("source"), sources)
         problems += _contradictions(policy.rules)
         if problems:
             raise PolicyError(problems, hint="compare it with the packaged config/policies/eu-ai-act.yaml")
         return policy
 
 
+def _id(entry: FieldReader, key: str) -> str:
+    return entry.matching(key, _ID, "small letters, digits and hyphens")
+
+
+def _text(entry: FieldReader, key: str) -> str:
+    return entry.line(key, MAX_TEXT, fold=True)
+
+
 def _rule(raw: object, position: int, sources: set[str], problems: list[str]) -> Rule:
     name = raw.get("id") if isinstance(raw, Mapping) else None
-    entry = Entry(raw, f"rule {name if isinstance(name, str) and name else position}", problems)
+    named = f"rule {name:.60}" if isinstance(name, str) and name.isprintable() and name else f"rule {position}"
+    entry = FieldReader(raw, "", collecting(problems, named))
     entry.only(
         *("id", "title", "quantity", "threshold", "when", "or_else", "derived", "assumes", "notify"),
         *("citation", "consequence", "since", "status", "sources"),
     )
-    derived = entry.get("derived")
-    if derived is not None and (not isinstance(derived, list) or not derived):
-        entry.wrong("derived", "expected a list of rules")
-    if (derived is not None) == (entry.has("quantity") or entry.has("threshold")):
-        entry.wrong("derived", "a rule has either a quantity and a threshold, or what it is derived from")
-    since = entry.get("since")
-    if not isinstance(since, str) or not _DATE.fullmatch(since):
-        entry.wrong("since", 'expected a date as text, such as "2025-08-02"')
+    derived = entry.texts("derived")
+    if "derived" in entry and not derived:
+        entry.wrong("derived", "a list of rules")
+    if ("derived" in entry) == ("quantity" in entry or "threshold" in entry):
+        entry.problem("derived", "a rule has either a quantity and a threshold, or what it is derived from")
+    when = entry.maybe_object("when")
     return Rule(
-        id=entry.name("id"),
-        title=entry.text("title"),
-        citation=entry.text("citation"),
-        consequence=entry.text("consequence"),
-        since=str(since),
+        id=_id(entry, "id"),
+        title=_text(entry, "title"),
+        citation=_text(entry, "citation"),
+        consequence=_text(entry, "consequence"),
+        since=entry.matching("since", _DATE, 'a date as text, such as "2025-08-02"'),
         status=entry.one_of("status", STATUSES),
-        sources=_sources(entry, sources, entry.get("sources")),
-        when=_conditions(entry.entry("when")),
-        quantities=_quantities(entry) if derived is None else None,
-        threshold=_threshold(entry.entry("threshold")) if derived is None else None,
-        or_else=entry.name("or_else") if entry.has("or_else") else None,
-        derived=tuple(str(item) for item in derived) if isinstance(derived, list) else (),
-        assumes=entry.text("assumes", ""),
+        sources=_sources(entry, sources),
+        when=Conditions() if when is None else _conditions(when),
+        quantities=None if "derived" in entry else _quantities(entry),
+        threshold=None if "derived" in entry else _threshold(entry.object("threshold")),
+        or_else=_id(entry, "or_else") if "or_else" in entry else None,
+        derived=derived,
+        assumes=_text(entry, "assumes") if "assumes" in entry else "",
         notify=entry.flag("notify") is True,
     )
 
 
-def _conditions(when: Entry) -> Conditions:
-    if when.raw is None:
-        return Conditions()
+def _conditions(when: FieldReader) -> Conditions:
     when.only("modification", "method", "base.kind", "base.systemic", "base.flop")
-    flop = when.entry("base.flop")
-    if when.has("base.flop"):
+    flop = when.maybe_object("base.flop")
+    if flop is not None:
         flop.only("above", "not_above", "systemic")
-        if flop.has("above") == flop.has("not_above"):
-            when.wrong("base.flop", "expected one of above, not_above")
-        if flop.has("systemic"):
+        if ("above" in flop) == ("not_above" in flop):
+            when.problem("base.flop", "must have one of above, not_above")
+        if "systemic" in flop:
             flop.one_of("systemic", ("above",))
     return Conditions(
         modification=when.flag("modification"),
         methods=tuple(Method(name) for name in when.some_of("method", [method.value for method in Method])),
         base_kinds=when.some_of("base.kind", BASE_KINDS),
         base_systemic=when.flag("base.systemic"),
-        base_above_flop=flop.flop("above"),
-        base_not_above_flop=flop.flop("not_above"),
-        systemic_is_above=flop.has("systemic"),
+        base_above_flop=None if flop is None else flop.flop("above"),
+        base_not_above_flop=None if flop is None else flop.flop("not_above"),
+        systemic_is_above=flop is not None and "systemic" in flop,
     )
 
 
-def _quantities(entry: Entry) -> tuple[Quantity, Quantity]:
+def _quantities(entry: FieldReader) -> tuple[Quantity, Quantity]:
     known = [quantity.value for quantity in Quantity]
-    if isinstance(entry.get("quantity"), Mapping):
-        choice = entry.entry("quantity")
+    if isinstance(entry.raw("quantity"), Mapping):
+        choice = entry.object("quantity")
         choice.only("ordinary_base", "systemic_base")
         return Quantity(choice.one_of("ordinary_base", known)), Quantity(choice.one_of("systemic_base", known))
     quantity = Quantity(entry.one_of("quantity", known))
     return quantity, quantity
 
 
-def _threshold(entry: Entry) -> Threshold:
-    entry.only("flop", "of_base")
-    if entry.has("flop") == entry.has("of_base"):
-        entry.problems.append(f"{entry.where}: expected one of flop, of_base")
-    return Threshold(entry.fraction("flop"), entry.fraction("of_base"))
+def _threshold(threshold: FieldReader) -> Threshold:
+    threshold.only("flop", "of_base")
+    if ("flop" in threshold) == ("of_base" in threshold):
+        threshold.report("threshold: must have one of flop, of_base")
+    return Threshold(threshold.fraction("flop"), threshold.fraction("of_base"))
 
 
-def _sources(entry: Entry, known: set[str], raw: object) -> tuple[PolicySource, ...]:
-    if not isinstance(raw, list) or not raw:
-        entry.wrong("sources", "expected a list: every claim names its source")
-        return ()
-    found = []
-    for position, item in enumerate(raw, 1):
-        source = Entry(item, f"{entry.where}: source {position}", entry.problems)
-        source.only("of", "at", "says", "status")
-        if source.get("of") not in known:
-            source.wrong("of", f"{source.get('of')!r:.60} is not one of {', '.join(sorted(known))}")
-        status = source.one_of("status", STATUSES, "text")
-        if source.get("of") == OURS and status != "interpretation":
-            source.wrong("status", "what flopsd says is an interpretation")
-        found.append(PolicySource(str(source.get("of")), source.text("at"), source.text("says"), status))
-    return tuple(found)
+def _sources(entry: FieldReader, known: set[str]) -> tuple[PolicySource, ...]:
+    found = tuple(_source(source, known) for source in entry.objects("sources"))
+    if not found:
+        entry.problem("sources", "must be a list: every claim names its source")
+    return found
 
 
-def _form(entry: Entry, sources: set[str]) -> FormRules:
+def _source(source: FieldReader, known: set[str]) -> PolicySource:
+    source.only("of", "at", "says", "status")
+    of = source.one_of("of", sorted(known))
+    status = source.one_of("status", STATUSES) if "status" in source else "text"
+    if source.raw("of") == OURS and status != "interpretation":
+        source.problem("status", "must be interpretation, as every reading by flopsd is")
+    return PolicySource(of, _text(source, "at"), _text(source, "says"), status)
+
+
+def _form(form: FieldReader, sources: set[str]) -> FormRules:
     names = ("flop", "notification", "energy", "parameters", "hardware_days")
     keys = [f"{name}_significant_figures" for name in names]
-    entry.only(*keys, "training_time_bands_months", "sources")
-    bands = entry.get("training_time_bands_months")
-    whole = isinstance(bands, list) and all(isinstance(b, int) and not isinstance(b, bool) and b > 0 for b in bands)
-    if not whole or not bands or bands != sorted(set(bands)):
-        entry.wrong("training_time_bands_months", "expected whole months in rising order")
+    form.only(*keys, "training_time_bands_months", "sources")
+    bands = form.raw("training_time_bands_months")
+    if not isinstance(bands, list) or not bands or not all(map(is_whole, bands)) or bands != sorted({*bands} - {0}):
+        form.wrong("training_time_bands_months", "a list of whole months in rising order")
         bands = [1]
-    _sources(entry, sources, entry.get("sources"))
-    flop, notification, energy, parameters, hardware_days = (entry.count(key, 12) for key in keys)
+    _sources(form, sources)
+    flop, notification, energy, parameters, hardware_days = (form.whole(key, 1, 12) for key in keys)
     return FormRules(flop, notification, energy, parameters, hardware_days, tuple(bands))
 
 

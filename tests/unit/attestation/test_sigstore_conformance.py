@@ -19,7 +19,8 @@ from flopsd.attestation.evidence import rfc3161
 from flopsd.attestation.evidence.trust import parse_certificates
 from flopsd.attestation.signing.dsse import good_signature, verify_signatures
 from flopsd.attestation.signing.keys import load_public
-from flopsd.core.envelope import parse_envelope, parse_json
+from flopsd.core.envelope import parse_envelope
+from flopsd.core.untrusted import parse_json
 from flopsd.errors import EvidenceError, NotVerifiedError, SigningKeyError
 from tests.support.paths import VECTORS
 

@@ -8,13 +8,12 @@ import pytest
 
 from flopsd.core.envelope import (
     MAX_SIGNATURES,
-    MAX_VALUES,
     is_digest,
     is_timestamp,
     parse_count,
     parse_envelope,
-    parse_json,
 )
+from flopsd.core.untrusted import MAX_VALUES, parse_json
 from flopsd.errors import JournalDamagedError, NotVerifiedError
 from flopsd.journal.framing import GENESIS, frame
 from flopsd.report.ledger_text import one_line

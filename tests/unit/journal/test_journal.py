@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flopsd.core.envelope import parse_json
+from flopsd.core.untrusted import parse_json
 from flopsd.errors import (
     JournalDamagedError,
     JournalError,
