@@ -8,6 +8,8 @@ comma := ,
 INSTALLED := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 RUN_SECONDS ?= 20
 RUN_DIR := run
+# Workers: see pytest_xdist_auto_num_workers in tests/conftest.py.
+PYTEST = $(BIN)/python -m pytest -n auto --dist loadgroup
 PYTEST_ARGS ?=
 STACK_ARGS ?=
 # The interpreter that has PyTorch; the suite says what else it lacks and how to carry that there.
@@ -15,7 +17,7 @@ HARDWARE_PYTHON ?= python3
 HARDWARE_DIR ?= $(RUN_DIR)/hardware-$(shell date -u +%Y%m%dT%H%M%SZ)
 HARDWARE_ARGS ?=
 
-.PHONY: help run stack test check docs docs-site bench hardware recording clean
+.PHONY: help install run stack quick test test-all check docs docs-site bench hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -33,8 +35,16 @@ run: $(INSTALLED) ## meter this machine (or replay the bundled recording), seal,
 stack: $(INSTALLED) ## flopsd on the recording, Prometheus and Alertmanager: graphs to look at, until Ctrl-C
 	@$(BIN)/python scripts/stack.py $(STACK_ARGS)
 
-test: check ## lint, types and all tests
-	@$(BIN)/python -m pytest -n 5 --dist loadgroup $(PYTEST_ARGS)
+install: $(INSTALLED) ## the environment alone, with EXTRAS
+
+quick: $(INSTALLED) ## unit and property tests: within a minute on two cores
+	@FLOPSD_HYPOTHESIS=quick $(PYTEST) -m 'not exhaustive' tests/unit tests/property $(PYTEST_ARGS)
+
+test: check ## lint, types and the tests, a sample of each exhaustive one: within four minutes on two cores
+	@FLOPSD_HYPOTHESIS=quick $(PYTEST) -m 'not exhaustive' $(PYTEST_ARGS)
+
+test-all: $(INSTALLED) check ## lint, types and every test: exhaustive ones whole, four times as many examples of each property
+	@$(PYTEST) $(PYTEST_ARGS)
 
 check: $(INSTALLED) ## lint and types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy

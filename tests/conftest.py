@@ -1,25 +1,25 @@
-"""Shared fixtures: the compiled stand-in, and the rule that a missing tool fails where tools are required."""
+"""Shared fixtures, the profiles of hypothesis, which tests a machine can run, and which of them ran before."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
-import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import is_hypothesis_test, settings
 
 from tests.support.scenario import compile_standin
+from tests.support.tools import check_markers, tools_required
 
-BESIDE_PYTHON = str(Path(sys.executable).parent)  # where pip puts the tools that it installs
+# The ordinary run and CI judge a change by the same examples each time; new ones are tried by `make test-all`.
+settings.register_profile("quick", deadline=None, max_examples=25, derandomize=True)
+settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True)
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
-# CI judges a change by the same examples each time; what is new is looked for by the other two.
-settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True)
-_IN_CI = os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1"
-settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "ci" if _IN_CI else "default"))
+PROFILE = os.environ.get("FLOPSD_HYPOTHESIS", "ci" if tools_required() else "default")
+settings.load_profile(PROFILE)
+# A file of test names: those in it are not run again, those that pass are added.
+PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
 
 
 @pytest.fixture(scope="session")
@@ -28,40 +28,38 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_standin(tmp_path_factory.mktemp("standin")).parent
 
 
-@pytest.fixture(autouse=True)
-def _tools(request: pytest.FixtureRequest) -> None:
-    for marker in request.node.iter_markers("tool"):
-        for name in marker.args:
-            if shutil.which(name) is None and shutil.which(name, path=BESIDE_PYTHON) is None:
-                _missing(name)
-    for marker in request.node.iter_markers("package"):
-        for name in marker.args:
-            if not _is_importable(name):
-                _missing(f"the Python package {name}")
-    for marker in request.node.iter_markers("training"):
-        for name in ("torch", *marker.args):
-            if importlib.util.find_spec(name) is None:
-                _missing(name)
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture, also those of a module: a fixture needs the tools of its tests."""
+    check_markers(item)
 
 
-def _is_importable(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # a parent of it
-        return False
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A property tried with more examples than in the ordinary run is another test."""
+    if PROFILE != "quick" and is_hypothesis_test(metafunc.function):
+        metafunc.fixturenames.append("profile")
+        metafunc.parametrize("profile", [PROFILE])
 
 
-def _missing(name: str) -> None:
-    message = f"{name} is not installed"
-    if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1":
-        pytest.fail(message + ", and this run requires all tools")
-    pytest.skip(message)
+def pytest_xdist_auto_num_workers() -> int:
+    """More workers than cores: many tests wait for a daemon, a scrape or a second to pass."""
+    return 2 * len(os.sched_getaffinity(0)) + 1
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The minute-long ones first: they wait more than they work, so workers take them side by side. Those that train
     stay with one worker: loading PyTorch and what is around it takes each process ten seconds."""
+    if PASSED_FILE is not None and Path(PASSED_FILE).exists():
+        passed = set(Path(PASSED_FILE).read_text(encoding="utf-8").splitlines())
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
+        items[:] = [item for item in items if item.nodeid not in passed]
     for item in items:
         if item.get_closest_marker("training") is not None:
             item.add_marker(pytest.mark.xdist_group("training"))
     items.sort(key=lambda item: item.get_closest_marker("minute") is None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if PASSED_FILE is not None:
+        with Path(PASSED_FILE).open("a", encoding="utf-8") as file:
+            file.writelines(f"{report.nodeid}\n" for report in terminalreporter.getreports("passed"))

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.disk import small_disk
 from tests.support.process import daemon_pid, environment, flopsd, predicate, started, wait_until
 from tests.support.scenario import Fault, Scenario, Segment, compile_standin, h100
 
@@ -195,24 +196,13 @@ def test_a_state_folder_that_cannot_be_used_is_loud_and_the_job_runs(tmp_path: P
 
 def test_a_full_disk_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:
     """A real file system of 64 kB that the job itself fills, and frees before its end."""
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        (pytest.fail if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1" else pytest.skip)(
-            "no right to mount a small tmpfs"
-        )
-    try:
+    with small_disk(tmp_path / "small", "64k") as small:
         fill = (
             f"while ! grep -q activity {small}/state/pending.jsonl; do sleep 0.05; done; "
             f"cat /dev/zero > {small}/fill 2>/dev/null; sleep 3; rm {small}/fill; sleep 1; exit 3"
         )
         done = flopsd("exec", "--state-dir", str(small / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen",
                       "off", "--checkpoint", "0.3", "--interval", "0.1", "--", "sh", "-c", fill, env=env)  # fmt: skip
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
     assert done.returncode == 3, done.stderr
     assert "o space left on" in done.stderr
     assert "the journal is written again" in done.stderr

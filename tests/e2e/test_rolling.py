@@ -19,6 +19,7 @@ from flopsd.attestation.verify import verify_ledger
 from flopsd.core.ledger.history import read_history
 from flopsd.journal.journal import read_live
 from flopsd.settings.load import config_dir
+from tests.support.disk import fill, small_disk
 from tests.support.process import FLOPSD, Program, daemon_pid, environment, flopsd, predicate, started, wait_until
 from tests.support.scenario import Scenario, Segment, h100
 
@@ -205,33 +206,19 @@ def test_with_a_policy_and_a_peak_table_of_the_users_own_they_are_made_and_verif
 
 
 def test_a_full_disk_under_the_ledger_is_told_and_leaves_the_older_one(tmp_path: Path, env: dict[str, str]) -> None:
-    small, ledger = tmp_path / "out", tmp_path / "out" / "ledger.json"
-    small.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], capture_output=True, check=False
-    ).returncode:
-        (pytest.fail if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1" else pytest.skip)(
-            "no right to mount a small tmpfs"
-        )
-    try:
+    ledger = tmp_path / "out" / "ledger.json"
+    with small_disk(tmp_path / "out", "1m") as small:
         with started("run", *arguments(tmp_path), env=env) as program:
             wait_until(ledger.exists, "a first rolling seal")
-            with (small / "fill").open("wb", buffering=0) as fill:
-                try:
-                    while True:
-                        fill.write(bytes(4096))
-                except OSError:
-                    pass
+            filler = fill(small)
             program.wait_for("NO ROLLING SEAL: cannot write the ledger .*No space left on device")
             predicate(ledger)
-            (small / "fill").unlink()
+            filler.unlink()
             program.wait_for("rolling seals succeed again")
             predicate(ledger)
             program.process.send_signal(signal.SIGTERM)
             assert program.finish() == 0, program.text
         told = predicate(ledger)
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
     assert told["incarnations"][-1]["end"] == "SIGTERM"
     assert set(told["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping"}
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import re
 import shutil
 import signal
@@ -20,8 +18,9 @@ from flopsd.telemetry.metric_lines import metric_definitions
 from tests.support.process import PATIENCE_SECONDS, flopsd, predicate, wait_until
 from tests.support.sagemaker import FLOPSD, JOB, SAMPLES, TRAIN, Job, Machine, entrypoint
 from tests.support.scenario import Scenario, Segment, h100
+from tests.support.tools import missing
 
-pytestmark = [pytest.mark.tool("unshare", "ip", "hostname")]
+pytestmark = [pytest.mark.tool("unshare", "ip", "hostname"), pytest.mark.package("sagemaker_training")]
 BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
 SCRIPT = Path(__file__).resolve().parents[1] / "support" / "train_script.py"
 HOMOGENEOUS = json.loads((SAMPLES / "resourceconfig_homogeneous_awsdocs.json").read_text())
@@ -38,10 +37,8 @@ def scenario() -> Scenario:
 @pytest.fixture
 def make(tmp_path: Path, standin: Path) -> Make:
     """A job of one host whose script the toolkit runs, in a mode."""
-    if importlib.util.find_spec("sagemaker_training") is None:
-        (pytest.fail if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1" else pytest.skip)("no sagemaker-training")
     if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True, check=False).returncode:
-        (pytest.fail if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1" else pytest.skip)("no right to make namespaces")
+        missing("no right to make namespaces")
 
     def made(mode: str, name: str = "job", *, checkpoints: bool = False, patience: float = 0, **variables: str) -> Job:
         hyperparameters = {"mode": mode, "patience": patience, "sagemaker_program": SCRIPT.name,

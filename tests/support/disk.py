@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from tests.support.tools import missing
 
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
     """A tmpfs of `size` at `folder`; without the right to mount one the test is skipped, or fails where CI demands all."""
+    if shutil.which("mount") is None:
+        missing("mount is not installed")
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode:
-        refuse = pytest.fail if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1" else pytest.skip
-        refuse(f"no right to mount a small tmpfs: {done.stderr.strip()}")
+        missing(f"no right to mount a small tmpfs: {done.stderr.strip()}")
     try:
         yield folder
     finally:

@@ -6,7 +6,6 @@ The protobuf here declares what the kubelet's API has beyond what flopsd reads, 
 from __future__ import annotations
 
 import importlib
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.support.tools import missing
 
 Pods = Mapping[tuple[str, str], Mapping[str, Mapping[str, tuple[str, ...]]]]  # pod -> container -> resource -> ids
 
@@ -25,10 +24,7 @@ def require(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        message = f"the Python package {module} is not installed: pip install 'flopsd[kubernetes]'"
-        if os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1":
-            pytest.fail(message + ", and this run requires all tools")
-        pytest.skip(message)
+        missing(f"the Python package {module} is not installed: pip install 'flopsd[kubernetes]'")
 
 
 def _varint(number: int) -> bytes:

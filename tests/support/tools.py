@@ -1,0 +1,48 @@
+"""What a test needs of the machine: a tool or a package that is missing skips it, or fails it where all are required."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+BESIDE_PYTHON = str(Path(sys.executable).parent)  # where pip puts the tools that it installs
+
+
+def tools_required() -> bool:
+    return os.environ.get("FLOPSD_REQUIRE_TOOLS") == "1"
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test for what this machine lacks; fail it where FLOPSD_REQUIRE_TOOLS=1."""
+    if tools_required():
+        pytest.fail(what + ", and this run requires all tools", pytrace=False)
+    pytest.skip(what)
+
+
+def check_markers(item: pytest.Item) -> None:
+    """Apply the markers `tool`, `package` and `training` of a test."""
+    for marker in item.iter_markers("tool"):
+        for name in marker.args:
+            if shutil.which(name) is None and shutil.which(name, path=BESIDE_PYTHON) is None:
+                missing(f"{name} is not installed")
+    for marker in item.iter_markers("package"):
+        for name in marker.args:
+            if not _is_importable(name):
+                missing(f"the Python package {name} is not installed")
+    for marker in item.iter_markers("training"):
+        for name in ("torch", *marker.args):
+            if not _is_importable(name):
+                missing(f"the Python package {name} is not installed")
+
+
+def _is_importable(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # a parent of it
+        return False
