@@ -16,8 +16,9 @@ STACK_ARGS ?=
 HARDWARE_PYTHON ?= python3
 HARDWARE_DIR ?= $(RUN_DIR)/hardware-$(shell date -u +%Y%m%dT%H%M%SZ)
 HARDWARE_ARGS ?=
+MUTANTS_ARGS ?=
 
-.PHONY: help install run stack quick test test-all check docs docs-site bench hardware recording clean
+.PHONY: help install run stack quick test test-all check docs docs-site bench mutants hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -58,6 +59,9 @@ docs-site: $(INSTALLED) ## build the documentation site in site/; a broken link 
 
 bench: $(INSTALLED) ## print the budgets of the design, figure beside budget
 	@$(BIN)/python -m tests.bench
+
+mutants: $(INSTALLED) ## plant 300 faults in copies of the tree, print those that no test finds: the better part of an hour
+	@$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
 
 hardware: ## true against metered FLOP on this NVIDIA GPU; changes no setting of it
 	@$(HARDWARE_PYTHON) -m tests.hardware --date "$$(date -u +%F)" --out "$(HARDWARE_DIR)" $(HARDWARE_ARGS)

@@ -1,0 +1,102 @@
+"""The tool that plants faults: what it plants, what a test kills, what survives, what is named equivalent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.equivalent import LIST, read_equivalent
+from tests.mutants.faults import faults
+from tests.support.paths import ROOT
+
+SAMPLE = '''"""A module."""
+LIMIT = 3
+
+
+def bounded(value: int, least: int = 0) -> int:
+    """Docstrings are left alone."""
+    if value < least:
+        raise ValueError("too small")
+    return min(value, LIMIT)
+
+
+def unused(flag: bool) -> int:
+    return 1 if not flag else 2
+'''
+TESTS = """import pytest
+from sample.module import bounded
+
+def test_it_is_bounded_above():
+    assert bounded(5) == 3
+
+def test_it_refuses_what_is_too_small():
+    with pytest.raises(ValueError):
+        bounded(-1)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "sample").mkdir()
+    (tmp_path / "sample" / "module.py").write_text(SAMPLE)
+    (tmp_path / "tests" / "unit").mkdir(parents=True)
+    (tmp_path / "tests" / "unit" / "test_module.py").write_text(TESTS)
+    return tmp_path
+
+
+def test_it_finds_the_faults_of_a_module(project: Path) -> None:
+    found = {(fault.kind, fault.before, fault.after) for fault in faults(project, "sample/module.py")}
+    assert found == {
+        ("off by one", "LIMIT = 3", "LIMIT = 4"),
+        (
+            "off by one",
+            "def bounded(value: int, least: int = 0) -> int:",
+            "def bounded(value: int, least: int = 1) -> int:",
+        ),
+        ("condition always True", "if value < least:", "if True:"),
+        ("condition always False", "if value < least:", "if False:"),
+        ("comparison flipped", "if value < least:", "if value >= least:"),
+        ("boundary moved", "if value < least:", "if value <= least:"),
+        ("refusal removed", 'raise ValueError("too small")', "pass"),
+        ("returns None", "return min(value, LIMIT)", "return None"),
+        ("arguments swapped", "return min(value, LIMIT)", "return min(LIMIT, value)"),
+        ("returns None", "return 1 if not flag else 2", "return None"),
+        ("condition always True", "return 1 if not flag else 2", "return 1 if True else 2"),
+        ("condition always False", "return 1 if not flag else 2", "return 1 if False else 2"),
+        ("not dropped", "return 1 if not flag else 2", "return 1 if (flag) else 2"),
+        ("off by one", "return 1 if not flag else 2", "return 2 if not flag else 2"),
+        ("off by one", "return 1 if not flag else 2", "return 1 if not flag else 3"),
+    }
+
+
+def test_every_fault_of_a_module_compiles() -> None:
+    source = (ROOT / "flopsd/client.py").read_bytes()
+    for fault in faults(ROOT, "flopsd/client.py"):
+        assert fault.plant(source) != source
+        compile(fault.plant(source), fault.path, "exec")
+
+
+def test_a_campaign_prints_what_survived_and_the_figures(project: Path) -> None:
+    """The tests reach 9 of 15 possible faults and kill 6; this seed takes 4 of the 9, and 2 of these survive."""
+    command = [sys.executable, "-m", "tests.mutants", "--root", str(project), "--package", "sample", "--jobs", "1"]
+    ran = subprocess.run(
+        [*command, "--count", "4", "--seed", "0"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    survived = [line for line in ran.stdout.splitlines() if line.startswith("+ ")]
+    assert sorted(survived) == ["+ if value <= least:", "+ return min(LIMIT, value)"]
+    assert ran.stdout.splitlines()[-1].split() == ["all", "15", "6", "4", "2", "0", "2", "50.0", "%"]
+    assert (project / "sample" / "module.py").read_text() == SAMPLE
+
+
+def test_an_equivalent_fault_has_a_reason() -> None:
+    text = "# a comment\n\nflopsd/a.py f\n- x < 1\n+ x <= 1\n= x is never 1\n"
+    assert read_equivalent(text) == {("flopsd/a.py", "f", "x < 1", "x <= 1"): "x is never 1"}
+    with pytest.raises(ValueError, match="an entry is"):
+        read_equivalent(text.replace("= x", "x"))
+    assert all(read_equivalent(LIST.read_text()).values())
