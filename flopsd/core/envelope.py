@@ -16,7 +16,7 @@ from flopsd.errors import NotVerifiedError
 MAX_ENVELOPE_BYTES = 64 * 1024 * 1024
 MAX_SIGNATURES = 100
 _COUNT = re.compile(r"0|[1-9][0-9]{0,39}", re.ASCII)
-_TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z", re.ASCII)
+TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -56,7 +56,7 @@ def is_digest(text: object) -> bool:
 
 def is_timestamp(text: object) -> bool:
     """Whether it is a time as it is written in a ledger: RFC 3339, UTC with `Z`."""
-    return isinstance(text, str) and _TIMESTAMP.fullmatch(text) is not None
+    return isinstance(text, str) and TIMESTAMP.fullmatch(text) is not None
 
 
 def parse_envelope(data: bytes) -> Envelope:

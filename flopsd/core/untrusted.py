@@ -186,7 +186,7 @@ class FieldReader:
             return least
         return value
 
-    def flop(self, key: str) -> int | None:
+    def maybe_flop(self, key: str) -> int | None:
         """A count of FLOP, as a whole number or as text such as "1e25"; None if it is missing."""
         if key not in self:
             return None
@@ -196,12 +196,9 @@ class FieldReader:
             self.problem(key, str(fault))
             return None
 
-    def fraction(self, key: str) -> Fraction | None:
-        """An exact positive fraction from text such as "1e25/3"; None if it is missing. Only text: a number of YAML
-        may have lost digits already."""
+    def fraction(self, key: str) -> Fraction:
+        """An exact positive fraction from text such as "1e25/3". Only text: a number of YAML may have lost digits."""
         value = self.raw(key)
-        if value is None:
-            return None
         numerator, slash, denominator = value.partition("/") if isinstance(value, str) else ("", "", "")
         try:
             found = Fraction(parse_flop(numerator), parse_flop(denominator) if slash else 1)
@@ -209,8 +206,11 @@ class FieldReader:
             found = Fraction(0)
         if found <= 0:
             self.wrong(key, "a positive whole number or fraction as text, such as '1e25/3'")
-            return None
+            return Fraction(1)
         return found
+
+    def maybe_fraction(self, key: str) -> Fraction | None:
+        return self.fraction(key) if key in self else None
 
     def object(self: _R, key: str) -> _R:
         """A mapping."""

@@ -59,7 +59,7 @@ def _executed(totals: LedgerObject) -> Basis:
     facts = [Fact("Read from", told.text("method"))]
     margins = told.maybe_object("marginPpm")
     if margins is not None:
-        known = [f"{name} ± {percent(margins.count(name))}" for name in margins.names() if name in EVIDENCE]
+        known = [f"{name} ± {percent(margins.count(name))}" for name in margins.mapping if name in EVIDENCE]
         facts += [Fact("Margin", ", ".join(known))] if known else []
     if doubt := told.maybe_count("clockUncertainty"):
         facts.append(Fact("Of that, from the clock", f"± {flop(doubt).text} FLOP", exact=flop(doubt).exact))

@@ -106,7 +106,7 @@ def _says(share: int | None, ceilings: bool) -> str:
 
 def _evidence(predicate: LedgerObject) -> Sequence[str]:
     found = predicate.object("totals").object("executed").maybe_object("byEvidence")
-    return () if found is None else tuple(found.names())
+    return () if found is None else tuple(found.mapping)
 
 
 def _ceiling_only(predicate: LedgerObject) -> Fraction:
@@ -117,7 +117,7 @@ def _ceiling_only(predicate: LedgerObject) -> Fraction:
 
 def _reasons(told: LedgerObject) -> tuple[Share, ...]:
     times = told.maybe_object("gapSecondsByReason")
-    names = () if times is None else times.names()
+    names = () if times is None else times.mapping
     assert times is not None or not names
     found = [
         (times.decimal(name), Share(name, REASONS.get(name, ""), time=duration(times.decimal(name))))

@@ -87,7 +87,7 @@ def _processes(sessions: list[LedgerObject]) -> tuple[Fact, ...]:
     said: dict[str, dict[str, tuple[str, int]]] = {}
     for session in sessions:
         facts = session.maybe_object("facts")
-        for name in () if facts is None else facts.names():
+        for name in () if facts is None else facts.mapping:
             assert facts is not None
             short, full = _value(name, facts.raw(name))
             before = said.setdefault(name, {}).get(full, (short, 0))

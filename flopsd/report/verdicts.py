@@ -124,7 +124,7 @@ def _sentence(words: str) -> str:
 def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
     applies, compared = finding.flag("applies"), finding.maybe_text("state")
     if compared is not None and compared not in _COMPARED:
-        raise finding.fault("state", f"one of {', '.join(_COMPARED)}")
+        finding.wrong("state", f"one of {', '.join(_COMPARED)}")
     value = None if "value" not in finding else finding.figures("value")
     low, high = _threshold(finding)
     state = _state(applies, compared)

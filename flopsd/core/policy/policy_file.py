@@ -204,8 +204,8 @@ def _conditions(when: FieldReader) -> Conditions:
         methods=tuple(Method(name) for name in when.some_of("method", [method.value for method in Method])),
         base_kinds=when.some_of("base.kind", BASE_KINDS),
         base_systemic=when.flag("base.systemic"),
-        base_above_flop=None if flop is None else flop.flop("above"),
-        base_not_above_flop=None if flop is None else flop.flop("not_above"),
+        base_above_flop=None if flop is None else flop.maybe_flop("above"),
+        base_not_above_flop=None if flop is None else flop.maybe_flop("not_above"),
         systemic_is_above=flop is not None and "systemic" in flop,
     )
 
@@ -224,7 +224,7 @@ def _threshold(threshold: FieldReader) -> Threshold:
     threshold.only("flop", "of_base")
     if ("flop" in threshold) == ("of_base" in threshold):
         threshold.report("threshold: must have one of flop, of_base")
-    return Threshold(threshold.fraction("flop"), threshold.fraction("of_base"))
+    return Threshold(threshold.maybe_fraction("flop"), threshold.maybe_fraction("of_base"))
 
 
 def _sources(entry: FieldReader, known: set[str]) -> tuple[PolicySource, ...]:

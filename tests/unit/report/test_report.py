@@ -261,7 +261,7 @@ def test_whatever_stands_in_a_ledger_it_is_reported_or_refused_by_its_place(name
 def test_an_unknown_state_is_not_taken_for_a_verdict() -> None:
     statement = SCENES["everything"]()
     statement["predicate"]["findings"][2]["state"] = "fine"
-    with pytest.raises(LedgerError, match="state is not one of"):
+    with pytest.raises(LedgerError, match="state: must be one of"):
         report(statement)
 
 
