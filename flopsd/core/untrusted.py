@@ -82,7 +82,8 @@ class FieldReader:
         self.path, self.report = path, report
         self._fields: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
         if not isinstance(value, Mapping):
-            report(f"{path}{': ' if path else ''}must be a mapping, is {_found(value)}")
+            kind = "text" if isinstance(value, str) else _found(value)  # a text may be a secret in the wrong place
+            report(f"{path}{': ' if path else ''}must be a mapping, is {kind}")
             self.report = lambda _: None  # its missing fields are no further problems
 
     def __contains__(self, key: str) -> bool:
@@ -109,12 +110,12 @@ class FieldReader:
         """The path of a field."""
         return f"{self.path}.{_name(key)}" if self.path else _name(key)
 
-    def only(self, *known: str) -> None:
-        """Report every field that is not `known`, and every one without a value."""
+    def only(self, *known: str, null: bool = False) -> None:
+        """Report every field that is not `known`, and unless `null` every one without a value."""
         for key, value in self._fields.items():
             if key not in known:
                 self.problem(key, f"unknown; known: {', '.join(known)}")
-            elif value is None:
+            elif value is None and not null:
                 self.problem(key, "has no value")
 
     def text(self, key: str) -> str:

@@ -52,7 +52,7 @@ def test_fields_of_the_right_type_are_read() -> None:
         (lambda r: r.some_of("mixed", ("x", "y")), "a.mixed: must be a list from x, y, is a list"),
         (lambda r: r.fraction("zero"), "a.zero: must be a positive whole number or fraction as text"),
         (lambda r: r.object("k"), "a.k: must be a mapping, is true"),
-        (lambda r: list(r.objects("mixed")), "a.mixed[0]: must be a mapping, is 'x'"),
+        (lambda r: list(r.objects("mixed")), "a.mixed[0]: must be a mapping, is text"),
         (lambda r: r.only("k"), "a.long: unknown; known: k"),
         (lambda r: r.only("k", "long", "escape", "mixed", "zero", "null"), "a.null: has no value"),
     ],

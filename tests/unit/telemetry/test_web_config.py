@@ -33,16 +33,16 @@ GOOD = {
 WRONG = {
     "unknown section": ("tls: {}", "unknown section"),
     "unknown key": (PAIR + ", ca: x}", "ca: unknown"),
-    "unknown header": ("http_server_config: {headers: {Server: x}}", "Server cannot be set"),
-    "header's value": ("http_server_config: {headers: {X-Frame-Options: allow}}", "expected one of deny, sameorigin"),
+    "unknown header": ("http_server_config: {headers: {Server: x}}", "headers.Server: cannot be set"),
+    "header's value": ("http_server_config: {headers: {X-Frame-Options: allow}}", "must be one of deny, sameorigin"),
     "no certificate": ("tls_server_config: {key_file: server.key}", "cert_file: missing"),
     "no key": ("tls_server_config: {cert_file: server.crt}", "key_file: missing"),
     "authority without policy": (PAIR + ", client_ca_file: ca.crt}", "client_auth_type: missing"),
-    "invented policy": (PAIR + ", client_auth_type: Maybe}", "'Maybe' is unknown"),
-    "invented version": (PAIR + ", min_version: TLS14}", "'TLS14' is unknown"),
+    "invented policy": (PAIR + ", client_auth_type: Maybe}", "client_auth_type: must be one of NoClientCert"),
+    "invented version": (PAIR + ", min_version: TLS14}", "min_version: must be one of TLS12, TLS13, is 'TLS14'"),
     "invented cipher": (PAIR + ", cipher_suites: [ROT13]}", "'ROT13' is not supported"),
-    "password in clear": ("basic_auth_users: {alice: secret}", "expected the bcrypt hash"),
-    "list": ("- a", "expected sections"),
+    "password in clear": ("basic_auth_users: {alice: secret}", "alice: must be the bcrypt hash"),
+    "list": ("- a", "must be a mapping, is a list"),
     "twice": (f"basic_auth_users: {{alice: {HASH}}}\nbasic_auth_users: {{bob: {HASH}}}", "given twice"),
 }
 # What others take and flopsd does not: refused by name, never passed over.
