@@ -50,7 +50,7 @@ def test_every_name_on_the_pages_is_known() -> None:
 
 def test_figures_of_the_page_are_those_of_the_files() -> None:
     limits = flopsd_of(manifest("job-with-sidecar.yaml"))["resources"]["limits"]
-    assert f"| {limits['cpu']}, {limits['memory']} |" in PAGES["kubernetes.md"]
+    assert f"Limits of {limits['cpu']}, {limits['memory']}" in PAGES["kubernetes.md"]
     assert f"base `{default_of('BASE')}`" in PAGES["container.md"]
     assert f"extras `{default_of('EXTRAS')}`" in PAGES["container.md"]
 
