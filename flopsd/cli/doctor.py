@@ -14,9 +14,8 @@ from typing import Any
 from flopsd.attestation.signing.key_uri import scheme_of
 from flopsd.core.model import ESTIMATING, Device, Evidence
 from flopsd.core.peaks import PeakTable
-from flopsd.daemon.finish import state_dir
-from flopsd.daemon.ledger_destinations import copy_destinations
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, source_options
+from flopsd.daemon.sealing import copy_destinations, state_dir
 from flopsd.errors import FlopsdError, UnknownDeviceError
 from flopsd.settings.device_selection import Whose
 from flopsd.settings.load import load_peaks

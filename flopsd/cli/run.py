@@ -48,7 +48,8 @@ def add(verbs: Verbs) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from flopsd.daemon.run import Supervision, run_daemon
+    from flopsd.daemon.run import run_daemon
+    from flopsd.daemon.stop_requests import Supervision
 
     progress = arguments.progress or sys.stderr.isatty()
     supervision = None if arguments.lifeline is None else Supervision(arguments.lifeline)

@@ -1,5 +1,4 @@
-"""What goes on beside the metering: web front, ear for training processes, progress, rolling seals, pushing, metric
-lines."""
+"""Everything beside the metering: web server, session server, progress line, rolling seals, push, metric lines."""
 
 from __future__ import annotations
 
@@ -35,40 +34,41 @@ PROGRESS_SECONDS = 5
 
 
 class SessionServerTask:
-    """The listener for training processes, opened again and again where its socket cannot be had."""
+    """The session server, which is started again until its socket can be opened."""
 
     def __init__(self, path: Path | None, uids: Sequence[int], post: Callable[[Event], None], clock: Clock) -> None:
-        """None listens to nobody."""
+        """No server where `path` is None."""
         self._path, self._uids, self._post, self._clock = path, uids, post, clock
-        self._listener: SessionServer | None = None
-        self._next_ns, self._complained = clock.boottime_ns(), False
+        self._server: SessionServer | None = None
+        self._next_ns, self._has_logged = clock.boottime_ns(), False
 
     def each_tick(self) -> None:
-        if self._path is None or self._listener is not None or self._clock.boottime_ns() < self._next_ns:
+        if self._path is None or self._server is not None or self._clock.boottime_ns() < self._next_ns:
             return
-        listener = SessionServer(self._path, self._uids, self._post, self._clock)
+        server = SessionServer(self._path, self._uids, self._post, self._clock)
         try:
-            listener.start()
+            server.start()
         except ListenError as fault:
-            if not self._complained:
+            if not self._has_logged:
                 log.error(
-                    "%s%s; metering goes on without declarations and tries again every %d s",
+                    "%s%s; training processes cannot connect; metering goes on without their declarations and flopsd "
+                    "tries again every %d s",
                     fault,
                     f"; {fault.hint}" if fault.hint else "",
                     REBIND_SECONDS,
                 )
-            self._complained, self._next_ns = True, self._clock.boottime_ns() + REBIND_SECONDS * NS_PER_S
+            self._has_logged, self._next_ns = True, self._clock.boottime_ns() + REBIND_SECONDS * NS_PER_S
             return
-        self._listener = listener
-        log.info("training processes are heard at %s", self._path)
+        self._server = server
+        log.info("training processes can connect at %s", self._path)
 
     def stop(self) -> None:
-        if self._listener is not None:
-            self._listener.stop()
+        if self._server is not None:
+            self._server.stop()
 
 
 class BackgroundTasks:
-    """What goes on beside the metering: the web front, bound again where its port is taken, progress, rolling seals."""
+    """Runs them all from the daemon's thread, each when it is due. The web server starts once its port is free."""
 
     def __init__(
         self,
@@ -77,34 +77,34 @@ class BackgroundTasks:
         clock: Clock,
         err: IO[str] | None,
         rolling: RollingSeals | None,
-        ear: SessionServerTask,
+        sessions: SessionServerTask,
         feed: Feed | None,
         lines: MetricLines | None,
-        near_the_end: Callable[[], bool],
+        stop_is_near: Callable[[], bool],
     ) -> None:
-        self._rolling, self._ear, self._feed, self._watch = rolling, ear, feed, ThresholdLog(clock)
-        self._lines, self._near_the_end = lines, near_the_end
+        self._rolling, self._sessions, self._feed, self._thresholds = rolling, sessions, feed, ThresholdLog(clock)
+        self._lines, self._stop_is_near = lines, stop_is_near
         self._writer, self._settings, self._clock, self._err = writer, settings, clock, err
         self._bound = settings.listen is None
         self._next_bind_ns = self._begin_ns = clock.boottime_ns()
         self._next_progress_ns = self._begin_ns + PROGRESS_SECONDS * NS_PER_S
-        self._complained = False
-        self._look_after_all()
+        self._has_logged = False
+        self._run_due()
 
     def each_tick(self) -> None:
-        self._look_after_all()
+        self._run_due()
         if self._feed is not None:
-            self._feed.each_tick()  # not before the first message: what it loads and starts would delay metering
+            self._feed.each_tick()  # not in __init__: what it loads and starts would delay the first reading
 
-    def _look_after_all(self) -> None:
+    def _run_due(self) -> None:
         if self._rolling is not None:
-            if self._near_the_end() and self._rolling.hurry():
+            if self._stop_is_near() and self._rolling.hurry():
                 self._writer.checkpoint()
             self._rolling.each_tick()
         if self._lines is not None:
             self._lines.each_tick(self._writer.snapshot)
-        self._ear.each_tick()
-        self._watch.each_tick(self._writer.snapshot)
+        self._sessions.each_tick()
+        self._thresholds.each_tick(self._writer.snapshot)
         now_ns = self._clock.boottime_ns()
         if not self._bound and now_ns >= self._next_bind_ns:
             self._bind()
@@ -122,30 +122,31 @@ class BackgroundTasks:
         file = self._settings.web_config
         try:
             access = Access(None if file is None else Path(file))
-            server = WebServer(host or "0.0.0.0", port, self._shown, access, self._clock, self._more)
+            server = WebServer(host or "0.0.0.0", port, self._snapshot, access, self._clock, self._push_metrics)
         except (OSError, ConfigError) as fault:
-            if not self._complained:
+            if not self._has_logged:
                 log.error(
-                    "cannot listen on %s: %s; metering goes on without /metrics and tries again every %d s",
+                    "cannot listen on %s: %s; metering goes on without /metrics, and flopsd tries again every %d s; "
+                    "free the port or give another --listen",
                     self._settings.listen,
                     fault.strerror if isinstance(fault, OSError) else "; ".join(fault.problems),
                     REBIND_SECONDS,
                 )
-            self._complained = True
+            self._has_logged = True
             return
         server.start()
         self._bound = True
         log.info("metrics at %s/metrics", server.url)
 
-    def _shown(self) -> Snapshot:
+    def _snapshot(self) -> Snapshot:
         return shown(self._writer.snapshot, self._rolling, self._clock)
 
-    def _more(self) -> Iterable[Metric]:
+    def _push_metrics(self) -> Iterable[Metric]:
         return () if self._feed is None else metrics(self._feed.states)
 
 
 def progress_line(snapshot: Snapshot, seconds: int) -> str:
-    """One line on how the run stands."""
+    """One line with the state of the run, for a terminal or a service manager."""
     figures, rate, coverage = snapshot.figures(), snapshot.rate_flop_per_s(), snapshot.coverage_ppm()
     return "  ".join(
         (

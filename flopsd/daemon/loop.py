@@ -1,7 +1,7 @@
-"""The daemon: one pump thread a source -> inbox -> one writer -> journal and snapshot.
+"""The daemon's threads: one reader for each source -> inbox -> one writer -> journal and snapshot.
 
-A pump that hangs in a driver stalls nobody but itself: the writer notices the silence and accounts for
-it. Nothing here reads hardware, and no view of the snapshot can touch a total.
+A reader that hangs in a driver delays no other: the writer notices the silence and accounts for it. Only readers touch
+hardware, and nothing that reads the snapshot can change a total.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from flopsd.sources.validate import shown
 from flopsd.system.clock import NS_PER_S, Clock
 
 log = logging.getLogger("flopsd")
-REOPEN_SECONDS, REOPEN_SECONDS_MAX = 5.0, 60.0  # doubled each time that nothing of its kind is here
-FIRST_READ_SECONDS = 0.2  # GPM wants 100 ms between samples; nobody should wait a whole interval for a first figure
+REOPEN_SECONDS, REOPEN_SECONDS_MAX = 5.0, 60.0  # doubled each time that no device of its kind is found
+FIRST_READ_SECONDS = 0.2  # the first figure comes early; GPM needs 100 ms between samples
 FINAL_READ_SECONDS = 5.0
 
 
 class SourceReader(threading.Thread):
-    """Reads one source at fixed times and posts what it gave. Never raises, never exits before `stop`."""
+    """Reads one source at fixed times and posts the results. Never raises, never exits before `stop`."""
 
     def __init__(
         self,
@@ -39,14 +39,14 @@ class SourceReader(threading.Thread):
         interval_seconds: float,
         stop: threading.Event,
     ) -> None:
-        super().__init__(name=f"pump-{name}", daemon=True)
+        super().__init__(name=f"source-{name}", daemon=True)
         self.source_name = name
         self.finished = threading.Event()
         self._opener, self._post, self._clock = opener, post, clock
         self._interval_ns, self._stop_event = round(interval_seconds * NS_PER_S), stop
         self._source: Source | None = None
         self._reopen_seconds, self._absent = REOPEN_SECONDS, False
-        self._described = False  # whether the writer knows what the open source says of itself
+        self._described = False  # whether the writer has the facts of the open source
 
     def run(self) -> None:
         due_ns = self._clock.boottime_ns()
@@ -57,7 +57,7 @@ class SourceReader(threading.Thread):
                 self._once()
             if stopping:
                 break
-            # A tick that took too long is followed by the next regular one: no burst to catch up.
+            # After a read that took too long comes the next regular one: no burst to catch up.
             now_ns = self._clock.boottime_ns()
             if self._source is None:
                 due_ns = now_ns + max(self._interval_ns, round(self._reopen_seconds * NS_PER_S))
@@ -74,7 +74,7 @@ class SourceReader(threading.Thread):
         self._post(Message(self.source_name, -1))  # wakes the writer; see Daemon.run
 
     def describe_again(self) -> None:
-        """The writer did not take what the source says of itself. Safe from any thread."""
+        """Send the source's facts again with the next reading. Safe from any thread."""
         self._described = False
 
     def _once(self) -> None:
@@ -88,7 +88,7 @@ class SourceReader(threading.Thread):
                 opened = facts_of(self._source)
             sweep = read_source(self._source, self._clock)
             devices = devices_of(self._source)
-        except BaseException as fault:  # noqa: BLE001, whatever it is: if this thread ended, nobody would ask again
+        except BaseException as fault:  # noqa: BLE001, this thread must go on, or the source is never read again
             self._post(self._outage(fault))
             return
         ended_ns = self._clock.boottime_ns()
@@ -108,20 +108,20 @@ class SourceReader(threading.Thread):
     def _outage(self, fault: BaseException) -> Message:
         down = self._source is None or isinstance(fault, SourceUnavailableError)
         absent = self._absent = isinstance(fault, SourceUnavailableError) and bool(fault.absent)
-        words = f"source {self.source_name!r} failed: {shown(fault, 1000)}"
+        text = f"source {self.source_name!r} failed: {shown(fault, 1000)}"
         if isinstance(fault, SourceError):
-            words = f"{fault}; {fault.hint}" if fault.hint and not absent else str(fault)
+            text = f"{fault}; {fault.hint}" if fault.hint and not absent else str(fault)
         return Message(
             self.source_name,
             self._clock.boottime_ns(),
-            fault=words.encode("utf-8", "backslashreplace").decode("utf-8"),  # pages and metrics show it
+            fault=text.encode("utf-8", "backslashreplace").decode("utf-8"),  # valid UTF-8 for the page and metrics
             reason=GapReason.SOURCE_DOWN if down else GapReason.DRIVER_ERROR,
             absent=absent,
         )
 
 
 class Daemon:
-    """Pumps and writer together. `run` returns when it was told to stop, with the reason."""
+    """Source readers and writer together. `run` returns after `stop`, with its reason."""
 
     def __init__(
         self,
@@ -138,38 +138,38 @@ class Daemon:
         self._inbox: queue.SimpleQueue[Message | Event | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._why = ""
-        self._told: dict[str, str] = {}  # the last fault of each kind
-        self.stopped_ns: int | None = None  # when the end was asked for
-        self._pumps = [
+        self._logged: dict[str, str] = {}  # the last fault of each kind
+        self.stopped_ns: int | None = None  # when `stop` was called first
+        self._readers = [
             SourceReader(name, opener, self._inbox.put, clock, interval_seconds, self._stop)
             for name, opener in sources.items()
         ]
 
     def stop(self, why: str) -> None:
-        """Ask for the end. Safe in a signal handler and from any thread; the first reason counts."""
+        """End `run`. Safe in a signal handler and from any thread; the first reason counts."""
         if not self._why:
             self._why, self.stopped_ns = why, self._clock.boottime_ns()
         self._inbox.put(None)
 
-    def hear(self, event: Event) -> None:
-        """What a training process declares. Safe from any thread."""
+    def post_event(self, event: Event) -> None:
+        """Hand over what a training process declared. Safe from any thread."""
         self._inbox.put(event)
 
     def run(self, each_tick: Callable[[], None]) -> str:
         """Meter until stopped, then take the final readings. `each_tick` runs in this thread after each message."""
-        for pump in self._pumps:
-            pump.start()
+        for reader in self._readers:
+            reader.start()
         while not self._why:
             self._step(self._tick_seconds)
-            self._attempt("what is shown", each_tick)
+            self._attempt("the background tasks", each_tick)
         self._stop.set()
         deadline_ns = self._clock.boottime_ns() + round(FINAL_READ_SECONDS * NS_PER_S)
-        while any(not pump.finished.is_set() for pump in self._pumps) or not self._inbox.empty():
+        while any(not reader.finished.is_set() for reader in self._readers) or not self._inbox.empty():
             left = (deadline_ns - self._clock.boottime_ns()) / NS_PER_S
-            if left <= 0 and self._inbox.empty():  # what was read is taken in, however long the disk took
+            if left <= 0 and self._inbox.empty():  # readings that arrived are counted, however slow the disk
                 log.error(
-                    "no final reading from %s: it hangs in its driver",
-                    ", ".join(pump.source_name for pump in self._pumps if not pump.finished.is_set()),
+                    "no final reading from source %s, whose driver hangs; its time since the last reading is a gap",
+                    ", ".join(reader.source_name for reader in self._readers if not reader.finished.is_set()),
                 )
                 break
             self._step(max(0.0, left))
@@ -179,34 +179,34 @@ class Daemon:
         try:
             message = self._inbox.get(timeout=seconds)
         except queue.Empty:
-            self._attempt("an account of the time that passed", self.writer.tick)
+            self._attempt("the account of the time without readings", self.writer.tick)
             return
         if isinstance(message, Message):
             if message.at_ns >= 0:
                 self._take(message)
         elif message is not None:
-            self._attempt("what a training process declares", lambda: self.writer.hear(message))
+            self._attempt("a declaration of a training process", lambda: self.writer.take_event(message))
 
     def _take(self, message: Message) -> None:
-        """Fold a message in. One that cannot be is an outage of its source: the others are metered on."""
-        fault = self._attempt(f"what source {message.source!r} sent", lambda: self.writer.take(message))
+        """Fold a message in. If that fails, it is an outage of its source, and the others go on."""
+        fault = self._attempt(f"a message of source {message.source!r}", lambda: self.writer.take(message))
         if not fault:
             return
-        for pump in self._pumps:
-            if pump.source_name == message.source and message.opened is not None:
-                pump.describe_again()  # no reading without what says whether it is a replay
+        for reader in self._readers:
+            if reader.source_name == message.source and message.opened is not None:
+                reader.describe_again()  # its facts say whether readings are a replay: none is counted without
         outage = Message(message.source, message.at_ns, fault=fault, reason=GapReason.DRIVER_ERROR)
-        self._attempt(f"the outage of source {message.source!r}", lambda: self.writer.take(outage))
+        self._attempt(f"the gap of source {message.source!r}", lambda: self.writer.take(outage))
 
     def _attempt(self, what: str, call: Callable[[], None]) -> str:
-        """The fault of `call`, in words; empty where there is none. Metering goes on, whatever it is."""
+        """The text of what `call` raised, empty where it succeeded. Metering goes on either way."""
         try:
             call()
-        except Exception as fault:  # nobody else would account for the time of the other devices
-            words = f"metering goes on without {what}: {shown(fault, 1000)}"
-            if self._told.get(what) != words:
-                log.error("%s", words, exc_info=fault)
-            self._told[what] = words
-            return words
-        self._told.pop(what, None)
+        except Exception as fault:  # the time of the other devices still has to be accounted for
+            text = f"internal error in {what}: {shown(fault, 1000)}; metering goes on without it"
+            if self._logged.get(what) != text:
+                log.error("%s; please report this with the traceback", text, exc_info=fault)
+            self._logged[what] = text
+            return text
+        self._logged.pop(what, None)
         return ""

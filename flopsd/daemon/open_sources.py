@@ -1,9 +1,10 @@
-"""Opens the sources of this machine for one job: those that were named, or those that are here."""
+"""Opens the sources for one job on this machine: those that --source names, or those that are found."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceUnavailableError
@@ -15,13 +16,13 @@ from flopsd.sources.ownership.open import Job, own_if_asked
 
 
 def open_sources(opening: SourceOpener, *, later: bool) -> dict[str, Callable[[], Source]]:
-    """How to open each source. Unless that is left for `later`, they are opened here and now, so that a failure is
-    an exit code; of those that are only probed for, one is enough."""
+    """A function for each source that opens it. Unless `later`, the sources are opened now, so that a failure becomes
+    an exit code; of sources that are only probed for, one has to open. Raises SourceUnavailableError."""
     probed = opening.settings.sources == ("probe",)
     openers: dict[str, Callable[[], Source]] = {}
     absent: list[SourceUnavailableError] = []
     for name in PROBED if probed else opening.settings.sources:
-        openers[name] = _OpenerThread(name, opening)
+        openers[name] = partial(opening.open, name)
         if later:
             continue
         try:
@@ -32,8 +33,8 @@ def open_sources(opening: SourceOpener, *, later: bool) -> dict[str, Callable[[]
             absent.append(fault)
     if not later and len(absent) == len(openers):
         raise SourceUnavailableError(
-            "no accelerator is found here: " + "; ".join(map(str, absent)),
-            hint=f"{absent[0].hint}; `flopsd doctor` says more, `flopsd run --source replay` shows how it would look",
+            "no accelerator was found: " + "; ".join(map(str, absent)),
+            hint=f"{absent[0].hint}; `flopsd doctor` shows more; `flopsd run --source replay` replays a recording",
         )
     return openers
 
@@ -44,7 +45,7 @@ def cores_per_chip(context: Context, table: PeakTable) -> int | None:
 
 
 def source_options(settings: Settings) -> dict[str, object]:
-    """What sources may know of the settings, by their keys; None is a source's own default."""
+    """The settings that sources read, by their keys; None: the source's default."""
     return {
         "replay_file": settings.replay_file or str(config_dir() / "recordings" / "h100x2.jsonl"),
         "dcgm_url": settings.dcgm_url,
@@ -55,39 +56,28 @@ def source_options(settings: Settings) -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class SourceOpener:
-    """What every source is opened with."""
+    """Opens sources by name, all with the same settings and job."""
 
     settings: Settings
     source: SourceSettings
     job: Job
 
     def open(self, name: str) -> Source:
-        """A source by name, with this job's devices only. Raises SourceUnavailableError."""
+        """A source by name, limited to this job's devices. Raises SourceUnavailableError."""
         try:
             source = open_source(name, self.source)
         except SourceUnavailableError as fault:
-            # What was asked for by name and is not here is a fault; what was only probed for is not.
+            # A missing source is a fault where it was named, not where it was only probed for.
             fault.absent = fault.absent and self.settings.sources == ("probe",)
             raise
         if name == "replay":
-            return source  # its devices are nobody's
+            return source  # recorded devices belong to no job
         return own_if_asked(source, self.settings.devices, self.job, self.source.clock)
 
 
 @dataclass(slots=True)
-class _OpenerThread:
-    """Opens one source by name, as often as it is asked."""
-
-    name: str
-    opening: SourceOpener
-
-    def __call__(self) -> Source:
-        return self.opening.open(self.name)
-
-
-@dataclass(slots=True)
 class _OpenedSource:
-    """Gives an already open source once, and opens anew after that."""
+    """Returns an already open source at the first call, and opens it again at each later one."""
 
     source: Source | None
     again: Callable[[], Source]

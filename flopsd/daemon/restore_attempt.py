@@ -1,7 +1,7 @@
-"""An earlier attempt's journal, taken from where its ledgers were copied: a Spot stop takes machine and disk away.
+"""Restores the journal of an earlier attempt from where its ledgers were copied: a Spot stop takes the disk away.
 
-The journal that was saved is continued as one run, so that a ledger of the last attempt speaks of all of them and the
-time that no saved record tells of becomes a gap. One that cannot be continued stays a ledger of its own.
+The saved journal is continued as one run, so that the ledger of the last attempt covers all of them, and time without
+a saved record becomes a gap. A journal that cannot be continued keeps its own ledger.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger("flopsd")
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A journal that was found beside a ledger: its good lines, and what they tell."""
+    """A journal found beside a ledger: its valid lines and the history in them."""
 
     ledger: Path
     data: bytes
@@ -43,16 +43,16 @@ class Saved:
 
 
 def restore(
-    folder: StateDir, places: Sequence[Path], ledger: Path, run: str, node: str, peaks_sha256: str
+    folder: StateDir, ledgers: Sequence[Path], ledger: Path, run: str, node: str, peaks_sha256: str
 ) -> Recovery | None:
-    """Where `folder` has no journal, put the newest one of this run and node there that lies beside a ledger at
-    `places`; what the journal says of it. Others that this one does not continue are laid beside `ledger`.
+    """If `folder` has no journal, put the newest saved one of this run and node there: of those beside `ledgers`, the
+    paths of earlier copies. Saved journals that it does not continue are copied beside `ledger`.
 
-    A folder that cannot be read costs its account and never the run.
+    Returns what the new journal records of this. A folder that cannot be read is logged and never stops the run.
     """
     if folder.journal.exists() and folder.journal.stat().st_size:
         return None  # this machine knows at least as much
-    found = [saved for place in places for saved in _saved(place) if _is_of(saved, run, node)]
+    found = [saved for path in ledgers for saved in _saved(path) if _is_of(saved, run, node)]
     if not found:
         return None
     newest = max(found, key=lambda saved: saved.last)
@@ -61,24 +61,32 @@ def restore(
         if not (fits and newest.data.startswith(saved.data)):
             _keep_beside(saved, ledger)
     if not fits:
-        log.warning("%s was metered with another peak table: a ledger of its own stays of it", newest.ledger)
+        log.warning(
+            "the earlier attempt in %s was metered with another peak table: this run does not continue it; merge both "
+            "ledgers with `flopsd merge`",
+            newest.ledger,
+        )
         return None
     replace_file(folder.journal, newest.data)
     folder.journal.chmod(0o600)
-    told = f"restored from {newest.ledger.name}: {newest.history.records} records, {_seal_of(newest)}"
-    log.info("%s; this run continues it", told)
-    return also(None, told)
+    text = f"restored from {newest.ledger.name}: {newest.history.records} records, {_seal_of(newest)}"
+    log.info("%s; this run continues it", text)
+    return also(None, text)
 
 
-def _saved(place: Path) -> Iterator[Saved]:
-    """What lies at `place`, and what was put aside there when another run or key came."""
-    for ledger in sorted({place, *place.parent.glob(f"{place.stem}-until-*{place.suffix}")}):
+def _saved(path: Path) -> Iterator[Saved]:
+    """The ledger at `path`, and those that were put aside there for another run or key."""
+    for ledger in sorted({path, *path.parent.glob(f"{path.stem}-until-*{path.suffix}")}):
         try:
             yield _read(ledger)
         except FileNotFoundError:
             pass
         except (OSError, FlopsdError) as fault:
-            log.error("NOT RESTORED: %s: %s", journal_beside(ledger), fault)
+            log.error(
+                "NOT RESTORED: %s: %s; the run goes on without it, and its time is not in this ledger",
+                journal_beside(ledger),
+                fault,
+            )
 
 
 def _read(ledger: Path) -> Saved:
@@ -92,11 +100,11 @@ def _read(ledger: Path) -> Saved:
             for last in read_lines(io.BytesIO(data)):
                 yield last.record()
         except JournalDamagedError as fault:
-            log.warning("of %s only the first %d records are whole: %s", journal_beside(ledger), last.number, fault)
+            log.warning("%s: only the first %d records are valid: %s", journal_beside(ledger), last.number, fault)
 
     history = read_history(good())
     if not history.incarnations:
-        raise JournalDamagedError("it holds no whole record")
+        raise JournalDamagedError("it holds no complete record")
     return Saved(ledger, data[: last.end], history, last.head)
 
 
@@ -105,20 +113,20 @@ def _is_of(saved: Saved, run: str, node: str) -> bool:
 
 
 def _seal_of(saved: Saved) -> str:
-    """Whether the ledger beside it seals it. Only digests are compared: which keys are to be trusted is for whoever
-    verifies, and the libraries for that are not for a process that meters."""
+    """Whether the ledger beside it seals it. Only digests are compared: the verifier decides which keys to trust, and a
+    metering process does not load the libraries for signatures."""
     try:
-        told: Any = json.loads(parse_envelope(saved.ledger.read_bytes()).payload)["predicate"]["method"]["journal"]
-        size = int(told["bytes"])
-        if size <= len(saved.data) and hashlib.sha256(saved.data[:size]).hexdigest() == told["sha256"]:
-            return "whose seal fits" if size == len(saved.data) else f"of which {told['records']} are sealed"
+        sealed: Any = json.loads(parse_envelope(saved.ledger.read_bytes()).payload)["predicate"]["method"]["journal"]
+        size = int(sealed["bytes"])
+        if size <= len(saved.data) and hashlib.sha256(saved.data[:size]).hexdigest() == sealed["sha256"]:
+            return "whose seal fits" if size == len(saved.data) else f"of which {sealed['records']} are sealed"
     except (OSError, ValueError, KeyError, TypeError, FlopsdError):
         pass
     return "NOT SEALED: no ledger beside them fits"
 
 
 def _keep_beside(saved: Saved, ledger: Path) -> None:
-    """Another attempt's ledger, whole, for `merge` to find beside the one of this attempt."""
+    """Copy another attempt's ledger, with its files, to where `flopsd merge` finds it beside this attempt's."""
     kept = ledger.with_name(f"{ledger.stem}-attempt-{saved.head.hex()[:8]}{ledger.suffix}")
     try:
         for where in (journal_beside, public_key_beside, peaks_beside, Path):
@@ -127,4 +135,9 @@ def _keep_beside(saved: Saved, ledger: Path) -> None:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(where(kept), source.read_bytes())
     except OSError as fault:
-        log.error("%s could not be laid beside %s: %s", saved.ledger, ledger, fault.strerror)
+        log.error(
+            "the ledger %s of an earlier attempt could not be copied beside %s: %s; it stays where it is",
+            saved.ledger,
+            ledger,
+            fault.strerror,
+        )

@@ -1,7 +1,7 @@
-"""The daemon's ear: the Unix socket to which training processes declare what no counter tells.
+"""The server for training processes: over a Unix socket they declare what no hardware counter shows.
 
-One thread serves all of them. Nothing that a process sends, or does not send, delays a reading or grows in memory:
-lines, sessions and messages a second are bounded, and who sends too much is read later.
+One thread serves all of them. Nothing that a process sends, or fails to send, delays a reading or grows in memory:
+the length of lines, the sessions and the messages per second are limited; a process that sends more is read later.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import logging
 import os
 import selectors
 import socket
-import stat
 import struct
 import threading
 from collections.abc import Callable, Collection
@@ -27,6 +26,7 @@ from flopsd.core.session_protocol import (
     SessionClosed,
     SessionOpened,
 )
+from flopsd.daemon.session_socket import listen_on
 from flopsd.errors import ListenError
 from flopsd.system.clock import NS_PER_S, Clock
 
@@ -41,13 +41,13 @@ _CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
 
 
 class _Allowance:
-    """So many units in each second of its own; what is more waits for the next."""
+    """A limit of `units` per second, counted from its first use in each second."""
 
     def __init__(self, units: int, now_ns: int) -> None:
         self._units, self._left, self._since_ns = units, units, now_ns
 
     def spend(self, units: int, now_ns: int) -> bool:
-        """Whether any are left after this."""
+        """Use up `units`; true if any are left."""
         if now_ns - self._since_ns >= NS_PER_S:
             self._left, self._since_ns = self._units, now_ns
         self._left -= units
@@ -66,34 +66,34 @@ class _Peer:
         pid, uid, _ = _CREDENTIALS.unpack(
             connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
-        self.talk = Conversation(pid or None, uid)  # the kernel says 0 of another namespace
+        self.talk = Conversation(pid or None, uid)  # the kernel gives pid 0 for a process of another namespace
         self.buffer = bytearray()
         self.hello_by_ns = now_ns + HELLO_SECONDS * NS_PER_S
         self.messages, self.bytes = _Allowance(MESSAGES_A_SECOND, now_ns), _Allowance(BYTES_A_SECOND, now_ns)
 
     def answer(self, line: bytes) -> None:
-        """Raises OSError where the peer does not read."""
+        """Raises OSError if the peer does not read its answers."""
         if self.connection.send(line) != len(line):
             raise OSError("the peer does not read its answers")
 
 
 class SessionServer:
-    """Hands events to `post`, from a thread of its own, until `stop`."""
+    """Passes events to `post` from its own thread until `stop`."""
 
     def __init__(self, path: Path, uids: Collection[int], post: Callable[[Event], None], clock: Clock) -> None:
-        """`uids` may speak beside root and this process's own user."""
+        """`uids` may connect besides root and this process's own user."""
         self.path = path
         self._allowed = frozenset({0, os.geteuid(), *uids})
-        self._mode = 0o666 if uids else 0o600  # who may speak is asked of the kernel at each connection
+        self._mode = 0o666 if uids else 0o600  # the user of each connection is checked too
         self._post, self._clock = post, clock
         self._peers: dict[socket.socket, _Peer] = {}
-        self._paused: dict[socket.socket, int] = {}  # until when nothing is read of it
+        self._paused: dict[socket.socket, int] = {}  # until when nothing is read from it
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Bind and serve. Raises ListenError."""
-        self._socket = self._bind()
+        self._socket = listen_on(self.path, mode=self._mode, backlog=MAX_SESSIONS)
         self._inode = self.path.stat().st_ino
         self._connects = _Allowance(CONNECTS_A_SECOND, self._clock.boottime_ns())
         try:
@@ -102,7 +102,7 @@ class SessionServer:
             for one in (self._socket, self._wake_read):
                 one.setblocking(False)
                 self._selector.register(one, selectors.EVENT_READ)
-            thread = threading.Thread(target=self._serve, name="listener", daemon=True)
+            thread = threading.Thread(target=self._serve, name="session-server", daemon=True)
             thread.start()
         except (OSError, RuntimeError) as fault:  # no descriptors left, or no threads
             self._socket.close()
@@ -111,7 +111,7 @@ class SessionServer:
         self._thread = thread
 
     def stop(self) -> None:
-        """Close every session and take the socket away. What was sent before is posted before."""
+        """Close every session and remove the socket. Everything sent before is posted first."""
         if self._thread is None:
             return
         self._stopping.set()
@@ -121,57 +121,15 @@ class SessionServer:
         for one in (self._wake_read, self._wake_write):
             one.close()
 
-    def _bind(self) -> socket.socket:
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.path.parent.stat().st_uid not in (0, os.geteuid()):
-                raise ListenError(
-                    f"{self.path.parent} belongs to another user, who could put a socket of their own there",
-                    hint="name a --client-socket in a folder of your own",
-                )
-            self._clear_path()
-            listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        except OSError as fault:
-            raise ListenError(f"cannot use {self.path}: {fault.strerror}") from fault
-        try:
-            os.fchmod(listening.fileno(), 0o600)  # taken over by bind, so that it is never open to more
-            listening.bind(str(self.path))
-            self.path.chmod(self._mode)
-            listening.listen(MAX_SESSIONS)
-        except OSError as fault:
-            listening.close()
-            raise ListenError(f"cannot listen on {self.path}: {fault.strerror}") from fault
-        return listening
-
-    def _clear_path(self) -> None:
-        """Take away what a dead daemon left there. Raises ListenError for anything else."""
-        try:
-            found = self.path.lstat()
-        except FileNotFoundError:
-            return
-        if not stat.S_ISSOCK(found.st_mode):
-            raise ListenError(f"{self.path} is there and is no socket", hint="give another --client-socket")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.setblocking(False)
-            try:
-                probe.connect(str(self.path))
-            except ConnectionRefusedError:
-                self.path.unlink(missing_ok=True)
-                return
-            except FileNotFoundError:
-                return
-            except BlockingIOError:
-                pass  # its queue is full: it lives
-        raise ListenError(
-            f"another daemon listens on {self.path}", hint="stop that one, or give this one another --client-socket"
-        )
-
     def _serve(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._turn()
+                self._serve_once()
             except Exception:
-                log.exception("the listener for training processes stumbled; it goes on")
+                log.exception(
+                    "internal error in the server for training processes; it goes on; please report this with the "
+                    "traceback"
+                )
                 self._clock.wait(self._stopping, 1)
         for peer in list(self._peers.values()):
             self._read(peer)
@@ -183,8 +141,8 @@ class SessionServer:
         self._selector.close()
         self._socket.close()
 
-    def _turn(self) -> None:
-        for key, _ in self._selector.select(self._patience()):
+    def _serve_once(self) -> None:
+        for key, _ in self._selector.select(self._seconds_until_due()):
             if key.fileobj is self._socket:
                 self._accept()
             elif isinstance(key.fileobj, socket.socket) and key.fileobj in self._peers:
@@ -194,13 +152,13 @@ class SessionServer:
             del self._paused[one]
             self._selector.register(one, selectors.EVENT_READ)
             if one in self._peers:
-                self._listen(self._peers[one])
+                self._read_lines(self._peers[one])
         for peer in list(self._peers.values()):
             if peer.talk.session is None and peer.hello_by_ns <= now_ns:
                 self._refuse(peer, f"no hello within {HELLO_SECONDS} s")
 
-    def _patience(self) -> float | None:
-        """Seconds until something is due that no peer announces; None: nothing is."""
+    def _seconds_until_due(self) -> float | None:
+        """Seconds until the next pause or hello deadline ends; None: there is none."""
         due = [*self._paused.values(), *(p.hello_by_ns for p in self._peers.values() if p.talk.session is None)]
         return max(0.0, (min(due) - self._clock.boottime_ns()) / NS_PER_S) if due else None
 
@@ -208,8 +166,8 @@ class SessionServer:
         try:
             connection, _ = self._socket.accept()
         except OSError as fault:
-            log.debug("no process could be taken up: %s", fault)
-            self._pause(self._socket, self._clock.boottime_ns() + NS_PER_S)  # no file descriptor is left, perhaps
+            log.debug("cannot accept a training process: %s", fault)
+            self._pause(self._socket, self._clock.boottime_ns() + NS_PER_S)  # out of file descriptors, perhaps
             return
         connection.setblocking(False)
         now_ns = self._clock.boottime_ns()
@@ -218,7 +176,7 @@ class SessionServer:
             self._pause(self._socket, self._connects.renewed_ns)
         uid = peer.talk.uid
         if uid not in self._allowed:
-            self._refuse(peer, f"user {uid} may not speak to this daemon: its --client-uids do not name that one")
+            self._refuse(peer, f"user {uid} may not connect to this daemon: --client-uids does not list it")
         elif len(self._peers) >= MAX_SESSIONS:
             self._refuse(peer, f"{MAX_SESSIONS} processes are connected already")
         else:
@@ -239,10 +197,10 @@ class SessionServer:
         peer.buffer += data
         if not peer.bytes.spend(len(data), now_ns):
             self._pause(peer.connection, peer.bytes.renewed_ns)
-        self._listen(peer)
+        self._read_lines(peer)
 
-    def _listen(self, peer: _Peer) -> None:
-        """Take the whole lines that are there, as many as the peer has left."""
+    def _read_lines(self, peer: _Peer) -> None:
+        """Take in the complete lines received, up to the peer's limit."""
         while peer.connection in self._peers and peer.connection not in self._paused:
             line, newline, rest = peer.buffer.partition(b"\n")
             if len(line) > MAX_LINE_BYTES:
@@ -253,13 +211,13 @@ class SessionServer:
             now_ns = self._clock.boottime_ns()
             if not peer.messages.spend(1, now_ns):
                 self._pause(peer.connection, peer.messages.renewed_ns)
-            self._hear(peer, bytes(line))
+            self._receive(peer, bytes(line))
 
-    def _hear(self, peer: _Peer, line: bytes) -> None:
+    def _receive(self, peer: _Peer, line: bytes) -> None:
         try:
             event = peer.talk.hear(line)
             if isinstance(event, SessionOpened):
-                self._succeed(peer, event.session)
+                self._take_over(peer, event.session)
         except RefusedError as fault:
             self._refuse(peer, str(fault), last=fault.last)
             return
@@ -270,17 +228,20 @@ class SessionServer:
         except OSError:
             self._drop(peer)
         if isinstance(event, SessionClosed):
-            peer.talk.session = None  # it is closed, cleanly
+            peer.talk.session = None  # closed cleanly, so `_drop` posts nothing
             self._drop(peer)
 
-    def _succeed(self, peer: _Peer, session: str) -> None:
-        """A session that is connected already: the process lost that connection before we did, or it is another's."""
+    def _take_over(self, peer: _Peer, session: str) -> None:
+        """Move a session that another connection has to this one: its process lost that connection before we noticed.
+
+        Raises RefusedError if it belongs to another process.
+        """
         for other in list(self._peers.values()):
             if other is not peer and other.talk.session == session:
                 if (other.talk.pid, other.talk.uid) != (peer.talk.pid, peer.talk.uid):
                     peer.talk.session = None
-                    raise RefusedError("hello: this session is another process's", last=True)
-                other.talk.session = None  # it goes on here
+                    raise RefusedError("hello: this session belongs to another process", last=True)
+                other.talk.session = None  # it continues on this connection
                 self._drop(other)
 
     def _refuse(self, peer: _Peer, why: str, *, last: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""What training processes declared, as the writer keeps it: whose phase is in force, and what the journal has of it."""
+"""What training processes declared: the phase that is active now, and what of it is still to be journalled."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from flopsd.core.session_protocol import (
 
 @dataclass(slots=True)
 class _Live:
-    """One connected process. `phase` is None until it names one: it has no say in the phase before that."""
+    """One connected process. `phase` is None until it names one: until then it does not affect the active phase."""
 
     phase: str | None = None
 
 
 @dataclass(slots=True)
-class Sessions:
-    """All processes that ever declared anything in this run. One thread owns it."""
+class SessionTracker:
+    """All sessions of training processes in this run, closed ones included. One thread owns it."""
 
     declared: OperatorDeclarations
     known: dict[str, DeclaredSession]
     now_ns: Callable[[], int]
-    in_force: ActivePhase = field(init=False)
+    active_phase: ActivePhase = field(init=False)
     _live: dict[str, _Live] = field(default_factory=dict)
     _changed: dict[str, set[str]] = field(default_factory=dict)  # what the journal does not have yet
 
     def __post_init__(self) -> None:
-        self.in_force = ActivePhase(self._bucket(), 0)
+        self.active_phase = ActivePhase(self._bucket(), 0)
 
-    def hear(self, event: Event) -> None:
-        """Take in what a process says. Changes of phase take effect now, which is when the daemon hears of them."""
+    def apply(self, event: Event) -> None:
+        """Fold in an event. A change of phase takes effect now, when the daemon receives it."""
         name = event.session
         if isinstance(event, SessionOpened):
             self._live.setdefault(name, _Live())
@@ -50,7 +50,7 @@ class Sessions:
                 self.known[name] = DeclaredSession(name, event.pid, event.uid, event.client)
                 self._changed[name] = set()
         elif name not in self.known:
-            return  # nobody opened it: the listener would not do that
+            return  # never opened; the session server does not send this
         elif isinstance(event, FactsDeclared):
             facts = {**self.known[name].facts, **event.facts}
             if facts != self.known[name].facts:
@@ -63,43 +63,40 @@ class Sessions:
         elif isinstance(event, SessionClosed):
             self._live.pop(name, None)
         now = self._bucket()
-        if now != self.in_force.bucket:
-            self.in_force = ActivePhase(now, self.now_ns())
+        if now != self.active_phase.bucket:
+            self.active_phase = ActivePhase(now, self.now_ns())
 
     def for_journal(self) -> list[dict[str, Any]]:
-        """What changed since `settled`, for a checkpoint record."""
+        """What changed since `journalled`, for a checkpoint record."""
         return [session_record(self.known[name], parts) for name, parts in self._changed.items()]
 
-    def settled(self) -> None:
-        """The journal has it all."""
+    def journalled(self) -> None:
+        """Note that the journal holds everything up to now."""
         self._changed.clear()
-
-    @property
-    def open_count(self) -> int:
-        return len(self._live)
 
     def _count(self, session: DeclaredSession, work: Mapping[str, Mapping[str, int]]) -> None:
         for phase, counters in work.items():
             known = session.work.setdefault(phase, {})
             for counter, value in counters.items():
-                if value > known.get(counter, 0):  # absolute values that only grow: an old message changes nothing
+                if value > known.get(counter, 0):  # values are absolute and only grow: an old message changes nothing
                     known[counter] = value
                     self._changed.setdefault(session.id, set()).add("work")
 
     def _bucket(self) -> str:
-        """All processes that name a phase must name the same one, or nobody knows whose work a count is."""
+        """The phase that all processes which named one agree on; undeclared where they differ, since a counter does
+        not show which process a count belongs to."""
         named = [name for name, live in self._live.items() if live.phase is not None]
         if not named:
             return UNDECLARED_PHASE if self.declared.phase is None else self.declared.phase.value
         phases = {self._live[name].phase for name in named}
         if len(phases) > 1 or UNDECLARED_PHASE in phases:
             return UNDECLARED_PHASE
-        told = {self._precision(name) for name in named}
-        return bucket(str(phases.pop()), told.pop() if len(told) == 1 else None)
+        formats = {self._precision(name) for name in named}
+        return bucket(str(phases.pop()), formats.pop() if len(formats) == 1 else None)
 
     def _precision(self, name: str) -> Precision | None:
-        told = self.known[name].facts.get("precision")
-        return None if told is None else precision_from(told, PROCESS)
+        declared = self.known[name].facts.get("precision")
+        return None if declared is None else precision_from(declared, PROCESS)
 
 
 def session_record(session: DeclaredSession, parts: set[str]) -> dict[str, Any]:

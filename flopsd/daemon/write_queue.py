@@ -1,4 +1,4 @@
-"""Between the writer and the journal: what a full disk refuses is kept, in order, and written later."""
+"""The queue between writer and journal: records that a full disk refuses are kept, in order, and written later."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class WriteQueue:
         self._unwritten: list[Mapping[str, Any]] = []  # oldest first
         self.last_append_wall_ns: int | None = None
         self.fault = ""
-        self._told: set[str] = set()  # since the journal was last written: journal and pending file fail by turns
+        self._logged: set[str] = set()  # faults since the last good write: journal and pending file may fail in turn
 
     def append(self, record: Mapping[str, Any]) -> bool:
-        """Append durably, behind whatever was refused before. A later checkpoint holds all of an earlier
-        one but its gaps, so every refused record is kept and none is dropped.
+        """Append durably, after all records that were refused before; true if it is written.
 
-        Raises UnreadableRecordError for a record that can never be written, unless the next checkpoint says it again.
+        A refused record is kept. A refused checkpoint is not: the next one repeats it, gaps included.
+        Raises UnreadableRecordError for a record that can never be written, unless it is a checkpoint.
         """
         try:
-            frame(GENESIS, record)  # kept for later, it would hold up all that come behind it
+            frame(GENESIS, record)  # such a record, if kept, would block all that follow
         except UnreadableRecordError as fault:
             self._complain(fault)
             if record["kind"] != "checkpoint":
@@ -49,14 +49,14 @@ class WriteQueue:
             self._complain(fault)
             return False
         if self.fault:
-            log.warning("the journal is written again")
-        self._told.clear()
+            log.warning("the journal can be written again; all that was kept in memory is in it")
+        self._logged.clear()
         self.fault, self.last_append_wall_ns = "", self._clock.wall_ns()
         return True
 
     def note(self, record: Callable[[], Mapping[str, Any]]) -> None:
-        """Make the totals up to now survive a kill, if not a power loss. A pending record must not speak of
-        a device that the journal lacks, so there is none while something is unwritten."""
+        """Make the totals up to now survive a kill, though not a power loss. A pending record must not name a device
+        that the journal lacks, so none is written while a record is refused."""
         if self._unwritten:
             return
         try:
@@ -65,16 +65,16 @@ class WriteQueue:
             self._complain(fault)
 
     def _complain(self, fault: JournalError) -> None:
-        if str(fault) not in self._told:
+        if str(fault) not in self._logged:
             log.error("%s; %s", fault, fault.hint or "metering goes on in memory")
-        self._told.add(str(fault))
+        self._logged.add(str(fault))
         self.fault = str(fault)
 
 
 def checkpoint_line(snapshot: Snapshot, journal: Journal) -> str:
-    """One line for the platform's log service, which keeps it out of the host's reach."""
+    """One line for the platform's log service, where the host cannot change it later."""
     figures = snapshot.figures()
-    told = {
+    fields = {
         "run": snapshot.run,
         "node": snapshot.node,
         "incarnation": snapshot.incarnation,
@@ -86,4 +86,4 @@ def checkpoint_line(snapshot: Snapshot, journal: Journal) -> str:
         "high_flop": figures.high_flop,
         "coverage_ppm": snapshot.coverage_ppm(),
     }
-    return "flopsd-checkpoint " + " ".join(f"{k}={'unknown' if v is None else v}" for k, v in told.items())
+    return "flopsd-checkpoint " + " ".join(f"{k}={'unknown' if v is None else v}" for k, v in fields.items())

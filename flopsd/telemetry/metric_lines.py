@@ -1,9 +1,9 @@
-"""The metric line on stdout, and the expressions by which a platform's log service makes metrics of it.
+"""The metric line on stdout, and the expressions by which a platform's log service turns it into metrics.
 
     flopsd: measured_flop=8120000 low_flop=7710000 high_flop=8530000 rate_flop_per_second=812 coverage_percent=99.31
 
-The figures are of this node's whole run, earlier attempts included. What is not known is `unknown`, which no
-expression takes for a number, and a replay begins with another word.
+The figures cover this node's whole run, earlier attempts included. An unknown figure is `unknown`, which no expression
+matches as a number, and the line of a replay begins with another prefix.
 """
 
 from __future__ import annotations
@@ -21,37 +21,37 @@ FIELDS = ("measured_flop", "low_flop", "high_flop", "rate_flop_per_second", "cov
 
 
 def metric_line(snapshot: Snapshot, rate_flop_per_s: int | None) -> str:
-    """The line for a snapshot; the rate is of the time since the line before."""
+    """The line for a snapshot; the rate is that since the previous line."""
     figures, coverage = snapshot.figures(), snapshot.coverage_ppm()
     percent = None if coverage is None else f"{coverage // 10_000}.{coverage % 10_000 // 100:02d}"
     values = (figures.measured_flop, figures.low_flop, figures.high_flop, rate_flop_per_s, percent)
-    told = (f"{name}={'unknown' if value is None else value}" for name, value in zip(FIELDS, values, strict=True))
-    return " ".join((REPLAY_PREFIX if snapshot.replay else PREFIX, *told))
+    fields = (f"{name}={'unknown' if value is None else value}" for name, value in zip(FIELDS, values, strict=True))
+    return " ".join((REPLAY_PREFIX if snapshot.replay else PREFIX, *fields))
 
 
 def metric_definitions() -> list[dict[str, str]]:
-    """SageMaker's `MetricDefinitions` for that line."""
+    """SageMaker's `MetricDefinitions` for this line."""
     return [{"Name": f"flopsd:{name}", "Regex": rf"{PREFIX} .*?{name}=([0-9]+\.?[0-9]*)"} for name in FIELDS]
 
 
 class MetricLines:
-    """Writes the line every so often. One thread calls it."""
+    """Writes the line at intervals. One thread calls it."""
 
     def __init__(self, out: IO[str], every_seconds: float, snapshot: Snapshot, clock: Clock) -> None:
         self._out, self._every_ns, self._clock = out, round(every_seconds * NS_PER_S), clock
-        self._told_ns = clock.boottime_ns()
-        self._told_flop = snapshot.figures().measured_flop or 0  # what earlier attempts measured is no rate of this one
+        self._last_ns = clock.boottime_ns()
+        self._last_flop = snapshot.figures().measured_flop or 0  # earlier attempts do not count into the rate
 
     def each_tick(self, snapshot: Snapshot) -> None:
-        if self._clock.boottime_ns() - self._told_ns >= self._every_ns:
-            self.tell(snapshot)
+        if self._clock.boottime_ns() - self._last_ns >= self._every_ns:
+            self.write(snapshot)
 
-    def tell(self, snapshot: Snapshot) -> None:
-        """Write the line now; a reader that left costs the line only."""
+    def write(self, snapshot: Snapshot) -> None:
+        """Write the line now. A closed stdout costs the line, nothing else."""
         now_ns, measured = self._clock.boottime_ns(), snapshot.figures().measured_flop
-        passed_ns, rate = now_ns - self._told_ns, None
+        passed_ns, rate = now_ns - self._last_ns, None
         if measured is not None and passed_ns > 0:
-            rate = (measured - self._told_flop) * NS_PER_S // passed_ns
-        self._told_ns, self._told_flop = now_ns, measured or 0
+            rate = (measured - self._last_flop) * NS_PER_S // passed_ns
+        self._last_ns, self._last_flop = now_ns, measured or 0
         if not say(self._out, metric_line(snapshot, rate) + "\n"):
-            log.warning("nobody reads the metric lines")
+            log.warning("a metric line could not be written to stdout; metering is not affected")

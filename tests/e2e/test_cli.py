@@ -78,16 +78,16 @@ def test_a_run_is_continued_after_a_kill_and_begun_anew_after_its_end(tmp_path: 
     state = tmp_path / "state"
     common = ("run", "--state-dir", str(state), "--listen", "off")
     with started(*common, env=env) as program:
-        first = program.wait_for(r"run (\S+), incarnation 1,")[1]
+        first = program.wait_for(r"run (\S+), daemon start 1,")[1]
         wait_until(lambda: b"activity" in (state / "pending.jsonl").read_bytes(), "a reading")
         program.process.kill()
         program.process.wait()
     with started(*common, env=env) as program:
-        assert program.wait_for(r"run (\S+), incarnation 2,")[1] == first
+        assert program.wait_for(r"run (\S+), daemon start 2,")[1] == first
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0
     with started(*common, env=env) as program:
-        assert program.wait_for(r"run (\S+), incarnation 1,")[1] != first
+        assert program.wait_for(r"run (\S+), daemon start 1,")[1] != first
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0
     assert len(list(state.glob(f"{first}-until-*.journal.jsonl"))) == 1  # nothing is overwritten

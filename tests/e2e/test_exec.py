@@ -216,7 +216,7 @@ def test_a_killed_daemon_is_started_again_and_the_job_does_not_notice(tmp_path: 
         wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a first reading")
         os.kill(daemon_pid(tmp_path / "state"), signal.SIGKILL)
         program.wait_for("METERING INTERRUPTED: the daemon ended with signal 9")
-        program.wait_for("incarnation 2")
+        program.wait_for("daemon start 2")
         wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a reading of incarnation 2")
         os.kill(program.process.pid, signal.SIGUSR1)
         assert program.finish() == 9, program.text
@@ -293,7 +293,7 @@ def test_a_daemon_that_hangs_in_its_driver_is_killed_and_its_journal_sealed(tmp_
 def test_the_second_daemon_on_a_state_folder_refuses(tmp_path: Path, env: dict[str, str]) -> None:
     state = str(tmp_path / "state")
     with started("run", "--state-dir", state, "--listen", "off", env=env) as first:
-        first.wait_for("incarnation 1")
+        first.wait_for("daemon start 1")
         second = flopsd("run", "--state-dir", state, "--listen", "off", env=env)
         assert second.returncode == 1
         assert f"belongs to a running flopsd: process {first.process.pid}" in second.stderr

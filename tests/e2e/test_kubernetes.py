@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from flopsd.cli.main import main
-from flopsd.daemon.ledger_destinations import copy_destinations
+from flopsd.daemon.sealing import copy_destinations
 from flopsd.settings.device_selection import Whose
 from flopsd.settings.load import load_settings
 from flopsd.settings.platform import find_context

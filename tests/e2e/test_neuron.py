@@ -37,7 +37,7 @@ def test_a_run_counts_every_execution_and_its_ledger_verifies(tmp_path: Path) ->
     ledger = tmp_path / "ledger.json"
     with started("run", "--source", "neuron", "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger),
                  "--listen", "off", env=metering(tmp_path)) as program:  # fmt: skip
-        program.wait_for("run .*, incarnation 1,")
+        program.wait_for("run .*, daemon start 1,")
         wait_until(lambda: len(periods(tmp_path)) >= 3, "the first whole period")  # all idle so far
         (tmp_path / "executions").write_text("816")
         wait_until(lambda: len([flop for flop in periods(tmp_path) if flop]) >= 3, "three busy periods")

@@ -71,7 +71,7 @@ def test_no_counter_falls_through_a_restart(tmp_path: Path, standin: Path) -> No
         with prometheus(tmp_path, address) as url:
             wait_until(lambda: sum(ups(url)) >= 28, "28 scrapes before the kill")
             os.kill(daemon_pid(state), signal.SIGKILL)
-            program.wait_for("incarnation 2")
+            program.wait_for("daemon start 2")
             wait_until(lambda: sum(ups(url)) >= 58, "a minute of scrapes in all")
             series = query(url, '{__name__=~"flopsd_.+_total"}[10m]')
             names = {one["metric"]["__name__"] for one in series}

@@ -43,11 +43,11 @@ def test_what_is_pushed_through_a_kill_adds_up_to_the_ledger(tmp_path: Path, sta
             "exec", "--state-dir", str(state), "--ledger", str(ledger), "--listen", "off", "--push-every", "1",
             "--run-id", "pushed", *flags, "--", "sleep", "600", env=env,
         ) as program:  # fmt: skip
-            program.wait_for("incarnation 1")
+            program.wait_for("daemon start 1")
             wait_until(lambda: all(_points(url, job) >= 6 for job, url in where.items()), "six pushes")
             (pusher,) = psutil.Process(daemon_pid(state)).children()
             os.kill(daemon_pid(state), signal.SIGKILL)
-            program.wait_for("incarnation 2")
+            program.wait_for("daemon start 2")
             psutil.wait_procs([pusher], timeout=30)
             assert not pusher.is_running()  # it would push older pages over its successor's
             wait_until(lambda: all(_points(url, job) >= 13 for job, url in where.items()), "thirteen pushes in all")

@@ -193,7 +193,7 @@ def test_with_a_policy_and_a_peak_table_of_the_users_own_they_are_made_and_verif
     with started("exec", *arguments(tmp_path, *own), "--", "sleep", "600", env=env) as program:
         replaced(ledger, 2)
         os.kill(daemon_pid(tmp_path / "state"), signal.SIGKILL)
-        program.wait_for("incarnation 2")
+        program.wait_for("daemon start 2")
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 128 + signal.SIGTERM, program.text
     assert "NO ROLLING SEAL" not in program.text

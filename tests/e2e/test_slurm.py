@@ -97,7 +97,7 @@ def test_a_daemon_that_dies_is_started_again_and_the_job_has_one_ledger(cluster:
     before = set((cluster.folder / "jobs" / "n1").glob("*"))
     kill = (
         f"d={cluster.folder}/jobs/n1/$SLURM_JOB_ID; until grep -q activity $d/pending.jsonl; do sleep 0.05; done; "
-        'kill -KILL $(cat $d/lock); until grep -q "incarnation 2" $d/flopsd.log; do sleep 0.05; done'
+        'kill -KILL $(cat $d/lock); until grep -q "daemon start 2" $d/flopsd.log; do sleep 0.05; done'
     )
     cluster.run("srun", "-N1", "-w", "n1", "--gres=gpu:2", "sh", "-c", kill)
     (folder,) = set((cluster.folder / "jobs" / "n1").glob("*")) - before

@@ -107,7 +107,7 @@ class Story:
     def says(self, *events: Event) -> None:
         """What training processes declare, now."""
         for event in events:
-            self.writer.hear(event)
+            self.writer.take_event(event)
 
     def _readings(self, plan: Plan, second: Second) -> list[Reading]:
         found = []

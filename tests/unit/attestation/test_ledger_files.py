@@ -11,8 +11,7 @@ from flopsd.attestation.ledger_files import journal_beside, placing_lock
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key, load_public
 from flopsd.attestation.verify import verify_ledger
-from flopsd.daemon.finish import seal_file
-from flopsd.daemon.ledger_destinations import default_ledger
+from flopsd.daemon.sealing import default_ledger, seal_file
 from flopsd.errors import JournalDamagedError, LedgerError, SigningKeyError
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
@@ -148,7 +147,7 @@ def test_a_lone_journal_is_sealed_anywhere_without_its_torn_end(
     with pytest.raises(LedgerError, match="is of run 'run-1', not of 'other'"):
         seal_file(copy, Settings(run_id="other"), FakeClock())
     (elsewhere / "empty.jsonl").write_bytes(b"")
-    with pytest.raises(LedgerError, match="holds no whole record"):
+    with pytest.raises(LedgerError, match="holds no complete record"):
         seal_file(elsewhere / "empty.jsonl", Settings(), FakeClock())
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.daemon.ledger_destinations import copy_destinations, copy_seconds, local_ledger
+from flopsd.daemon.sealing import copy_destinations, copy_seconds, local_ledger
 from flopsd.errors import ConfigError
 from flopsd.settings.load import load_settings
 from flopsd.settings.locations import S3Location, named, parse_location

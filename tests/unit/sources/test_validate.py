@@ -328,7 +328,10 @@ def test_what_the_writer_cannot_fold_in_is_an_outage_of_its_source_and_tells_ane
     records = [line.record() for line in read_journal(bench.state.journal)]
     assert [record["facts"] for record in records if record.get("name") == "bad"] == [{"replay": None}]
     found = [record.getMessage() for record in caplog.records if record.exc_info]
-    assert found == ["metering goes on without what source 'bad' sent: ZeroDivisionError('what no check foresaw')"]
+    assert found == [
+        "internal error in a message of source 'bad': ZeroDivisionError('what no check foresaw'); "
+        "metering goes on without it; please report this with the traceback"
+    ]
 
 
 def test_a_view_that_fails_ends_no_metering(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -341,5 +344,6 @@ def test_a_view_that_fails_ends_no_metering(tmp_path: Path, caplog: pytest.LogCa
         bench.run(lambda: Bad(bench), broken)
     bench.check(tmp_path)
     assert [record.getMessage() for record in caplog.records] == [
-        "metering goes on without what is shown: KeyError('a view')"
+        "internal error in the background tasks: KeyError('a view'); "
+        "metering goes on without it; please report this with the traceback"
     ]

@@ -9,7 +9,7 @@ import pytest
 from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import Device
 from flopsd.settings.data_files import parse_policy
-from flopsd.telemetry.threshold_log import LOOK_SECONDS, ThresholdLog
+from flopsd.telemetry.threshold_log import CHECK_SECONDS, ThresholdLog
 from tests.support.runs import A100, H100, Run
 from tests.unit.attestation.test_lineage_base import POLICY
 
@@ -31,20 +31,20 @@ def run_of(tmp_path: Path, limit: int, device: Device) -> Run:
 
 def test_each_step_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     alone = run_of(tmp_path / "first", 10**30, H100)
-    alone.meter(LOOK_SECONDS)
+    alone.meter(CHECK_SECONDS)
     a_minute = alone.writer.snapshot.meaning().guidelines.updates.low_flop
     assert a_minute
     limit = a_minute * 10
-    said = told(caplog, run_of(tmp_path / "second", limit, H100), 12 * LOOK_SECONDS)
+    said = told(caplog, run_of(tmp_path / "second", limit, H100), 12 * CHECK_SECONDS)
     assert len(said) == len(set(said))
-    assert any("% of the threshold of whole" in line for line in said)
+    assert any("% of the threshold whole" in line for line in said)
     assert sum("ABOVE THE THRESHOLD of whole (section 3): It is registered." in line for line in said) == 1
     assert said[-1].startswith("ABOVE")
 
 
 def test_a_ceiling_is_never_told_as_reached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bounded = run_of(tmp_path / "state", 1000, A100)  # only an upper bound is known, and it is far above
-    assert told(caplog, bounded, 2 * LOOK_SECONDS) == []
+    assert told(caplog, bounded, 2 * CHECK_SECONDS) == []
     high = bounded.writer.snapshot.meaning().guidelines.updates.high_flop
     assert high is not None
     assert high > 1000

@@ -1,4 +1,4 @@
-"""One device of this incarnation: how it is rated, what was counted of it, and who reads it."""
+"""One device of this daemon start: its peak rates, its tally, and the source that reads it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Precision,
 from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import ActivePhase
 from flopsd.errors import UnknownDeviceError
+from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.snapshot import DeviceState
 
 log = logging.getLogger("flopsd")
@@ -28,12 +29,12 @@ class TrackedDevice:
     entry: DeviceEntry
     state: DeviceState
     gaps: list[tuple[int, int, GapReason]] = field(default_factory=list)  # since the last checkpoint
-    energy_from: str = ""  # the source that told its energy last
+    energy_from: str = ""  # the source of its last energy reading
 
-    def count(self, reading: Reading, in_force: ActivePhase, gauges: Gauges | None = None) -> None:
-        """Fold one reading into the tally, and keep the gaps that it makes; `gauges` are what the device shows now."""
+    def count(self, reading: Reading, active_phase: ActivePhase, gauges: Gauges | None = None) -> None:
+        """Fold one reading into the tally and keep the gaps that it makes. `gauges`: current values of the device."""
         before, reading = self.state.tally, self._without_older_energy(reading)
-        after = advance(before, reading, self.state.rating.limits, in_force)
+        after = advance(before, reading, self.state.rating.limits, active_phase)
         for begin_ns, end_ns, reason in new_gaps(before, after, reading):
             if self.gaps and self.gaps[-1][2] is reason and self.gaps[-1][1] == begin_ns:
                 begin_ns = self.gaps.pop()[0]
@@ -43,35 +44,43 @@ class TrackedDevice:
         self.state = replace(self.state, tally=after, before=before, gauges=gauges)
 
     def _without_older_energy(self, reading: Reading) -> Reading:
-        """Two sources tell of one energy counter: what another one than before told first may be older than what is
-        known. It did not fall, and nothing may be counted from it again."""
-        told, known = reading.counters.get(_ENERGY), self.state.tally.counters.get(_ENERGY)
-        if told is None:
+        """The reading, without an energy value that is older than the known one.
+
+        Two sources can read one energy counter. When the other one takes over, its first value may be from before the
+        last known value: the counter did not fall, and that energy must not be counted twice."""
+        read, known = reading.counters.get(_ENERGY), self.state.tally.counters.get(_ENERGY)
+        if read is None:
             return reading
         changed, self.energy_from = self.energy_from not in ("", self.entry.source), self.entry.source
-        if not changed or known is None or told >= known or isinstance(reading.work, Growth):
-            return reading  # running counters need to see that it fell
+        if not changed or known is None or read >= known or isinstance(reading.work, Growth):
+            return reading  # with cumulative counters a fall is a reset, which the meter must see
         return replace(reading, counters={name: n for name, n in reading.counters.items() if name != _ENERGY})
 
     def gap(self, until_ns: int, reason: GapReason) -> Reading:
-        """A reading that says that nothing is known since the last one."""
+        """A reading without data, from the last reading to `until_ns`."""
         return Reading(self.entry.device.uid, self.state.tally.watermark_ns, until_ns, Gap(reason))
 
-    def count_gap(self, until_ns: int, reason: GapReason, in_force: ActivePhase) -> None:
-        """Nothing is known of the time up to `until_ns`, where that is not accounted for yet."""
+    def count_gap(self, until_ns: int, reason: GapReason, active_phase: ActivePhase) -> None:
+        """Count the time up to `until_ns` that is not accounted for yet as a gap."""
         if until_ns > self.state.tally.watermark_ns:
-            self.count(self.gap(until_ns, reason), in_force)
+            self.count(self.gap(until_ns, reason), active_phase)
 
     def in_time(self, reading: Reading, now_ns: int) -> Reading:
-        """The reading, or a gap until now where it tells of time that has not come."""
+        """The reading, or a gap until now where it ends in the future."""
         if reading.end_ns <= now_ns + LEAD_NS:
             return reading
         ahead_ns = reading.end_ns - now_ns
-        log.error("a reading of %s from %s ends %d ns from now: a gap", reading.device, self.entry.source, ahead_ns)
+        log.error(
+            "source %s sent a reading of device %s that ends %.3f s in the future; it is recorded as a gap; report "
+            "it to the author of the source",
+            self.entry.source,
+            reading.device,
+            ahead_ns / NS_PER_S,
+        )
         return self.gap(now_ns, GapReason.OUT_OF_RANGE)
 
     def is_read_by(self, source: str, device: Device) -> bool:
-        """Whether it is read by `source` already, with the evidence that `device` tells."""
+        """Whether `source` reads it already, with the evidence that `device` states."""
         known = self.entry.device
         return (source, device.evidence, device.evidence_reason, device.evidence_fix, device.shared) == (
             self.entry.source,
@@ -81,40 +90,46 @@ class TrackedDevice:
             known.shared,
         )
 
-    def identified_by(self, told: Device, table: PeakTable, precision: Precision | None) -> bool:
-        """Rate it by what `told` says of it, where nobody could before; whether that is news.
+    def identified_by(self, listed: Device, table: PeakTable, precision: Precision | None) -> bool:
+        """Rate a device without a known model by the model in `listed`; true if that succeeded now.
 
-        Until then all its time was a gap without a ceiling, so that no total falls.
+        Until then all its time was a gap without a ceiling, so no total falls.
         """
         if self.state.rating.part is not None:
             return False
         try:
-            part = table.resolve(told)
+            part = table.resolve(listed)
         except UnknownDeviceError:
             return False
-        device = replace(self.entry.device, **{name: getattr(told, name) for name in _IDENTITY})
-        log.info("device %d (%s) is known now: %s", device.index, device.uid, device.model)
+        device = replace(self.entry.device, **{name: getattr(listed, name) for name in _IDENTITY})
+        log.info(
+            "device %d (%s) was identified as %s; its peaks are known from now on",
+            device.index,
+            device.uid,
+            device.model,
+        )
         self.entry = replace(self.entry, device=device, part_id=part.id, precision=precision)
         self.state = replace(self.state, device=device, part_id=part.id, rating=rate(device, table, precision))
         return True
 
-    def read_by(self, source: str, told: Device) -> None:
+    def read_by(self, source: str, listed: Device) -> None:
         """Follow a change of source or of expected evidence."""
-        why = f": {told.evidence_reason}" if told.evidence_reason else ""
-        log.info("device %d is read by %s, evidence %s%s", told.index, source, told.evidence.value, why)
+        why = f" ({listed.evidence_reason})" if listed.evidence_reason else ""
+        log.info("device %d: read by source %s, evidence %s%s", listed.index, source, listed.evidence.value, why)
         device = replace(
             self.entry.device,
-            evidence=told.evidence,
-            evidence_reason=told.evidence_reason,
-            evidence_fix=told.evidence_fix,
-            shared=told.shared,
+            evidence=listed.evidence,
+            evidence_reason=listed.evidence_reason,
+            evidence_fix=listed.evidence_fix,
+            shared=listed.shared,
         )
         self.entry = replace(self.entry, source=source, device=device)
         self.state = replace(self.state, source=source, device=device)
 
 
 def rate(device: Device, table: PeakTable, precision: Precision | None) -> Rating:
-    """The row of a device and its declared format; what does not fit is said and not guessed."""
+    """The peak rates of a device and its declared format. A device that is not in the table, or does not fit its row,
+    is logged; nothing is guessed."""
     try:
         part = table.resolve(device)
     except UnknownDeviceError as fault:
@@ -123,7 +138,7 @@ def rate(device: Device, table: PeakTable, precision: Precision | None) -> Ratin
     whole = device.parent is None
     if whole and device.sm_count is not None and part.sm_count not in (None, device.sm_count):
         log.warning(
-            "device %d (%s): %d SMs read, %s expected of a %s; the count that was read is used",
+            "device %d (%s) has %d SMs, the peak table has %s for a %s; the device's own count is used",
             device.index,
             device.uid,
             device.sm_count,
@@ -132,7 +147,7 @@ def rate(device: Device, table: PeakTable, precision: Precision | None) -> Ratin
         )
     if precision is not None and not part.declares(precision):
         log.warning(
-            "device %d: a %s has no %s tensor rate; its tensor work counts as undeclared",
+            "device %d: a %s has no %s tensor rate; its tensor work is counted as undeclared; correct --precision",
             device.index,
             part.id,
             precision.label,

@@ -1,4 +1,4 @@
-"""What earlier incarnations of a run counted, and where a new one goes on from."""
+"""What earlier daemon starts of a run counted, and from where a new one continues each device."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ Counted = tuple[tuple[Tally, Rating], ...]
 
 
 class EarlierStarts:
-    """The incarnations before one that begins at `begin_ns` of this boot; `offset_ns` later on the wall clock."""
+    """The daemon starts before the one that began at `begin_ns`; the wall clock is `offset_ns` ahead of that clock."""
 
     def __init__(self, history: History, table: PeakTable, boot_id: str, begin_ns: int, offset_ns: int) -> None:
         self._incarnations, self._table, self._boot_id = history.incarnations, table, boot_id
         self._begin_ns, self._offset_ns = begin_ns, offset_ns
         self._last_gap = {(gap.incarnation, gap.device): gap for gap in history.gaps}
-        # The last incarnation that watched a device.
+        # The last daemon start that tracked a device.
         self._last = {uid: incarnation for incarnation in history.incarnations for uid in incarnation.tallies}
 
     def left_open(self, *, same_boot: bool) -> Iterator[tuple[DeviceUid, DeviceEntry]]:
-        """Devices whose last incarnation was killed, on this boot or on others."""
+        """Devices whose last daemon start was killed, on this boot or on another one."""
         for uid, last in self._last.items():
             of_this_boot = last.boot_id == self._boot_id
-            if of_this_boot == same_boot and not self._is_closed(uid, last) and not self._had_parted(uid, last):
+            if of_this_boot == same_boot and not self._is_closed(uid, last) and not self._was_retired(uid, last):
                 yield uid, next(entry for entry in last.devices.values() if entry.device.uid == uid)
 
     def left_off(self, uid: DeviceUid) -> Tally:
-        """Where counting begins, with the absolute counters it goes on from.
+        """The tally that counting continues from, with the counter values last read.
 
-        After a death on the same boot: where the dead incarnation stood. After another boot only the
-        wall clock tells how long that was, and counters have begun anew; where it fell, what is known
-        is the time since the boot. After a regular end, for a new device, and for one that others stood in place of:
-        at this incarnation's beginning.
+        Killed on this boot: the last tally of that daemon start. Killed on another boot: hardware counters began anew,
+        and only the wall clock says how long ago that was; where it went back, only the time since this boot is known.
+        After a regular end, for a new device, and for one that was metered as others since: an empty tally that begins
+        with this daemon start.
         """
         begin_ns, before = self._begin_ns, self._last.get(uid)
         if before is None or self._is_closed(uid, before):
@@ -59,8 +59,8 @@ class EarlierStarts:
         begin_ns = 0 if passed_ns < 0 else begin_ns - passed_ns - (before.last_ns - tally.watermark_ns)
         return Tally(begin_ns, begin_ns)
 
-    def not_known(self) -> str:
-        """What nobody can know of the time before this incarnation, in words; empty: nothing is missing."""
+    def unknown_time(self) -> str:
+        """Why the length of the gap before this daemon start is unknown; empty where it is known."""
         open_since = {last.number: last for uid, last in self._last.items() if not self._is_closed(uid, last)}
         fell_ns = [
             -passed_ns
@@ -75,20 +75,20 @@ class EarlierStarts:
         )
 
     def _is_closed(self, uid: DeviceUid, last: Incarnation) -> bool:
-        """Whether nothing of a device was left open: the incarnation ended, or others were metered in its place."""
+        """Whether a device was accounted for to the end: by a regular end, or since it was metered as other devices."""
         gap = self._last_gap.get((last.number, uid))
         taken_over = gap is not None and gap.reason in _TAKEN_OVER and gap.end_ns == last.tallies[uid].watermark_ns
         return last.end is not None or taken_over
 
-    def _had_parted(self, uid: DeviceUid, last: Incarnation) -> bool:
-        """Whether its last incarnation only closed a device's account: it is of a machine that was gone by then."""
+    def _was_retired(self, uid: DeviceUid, last: Incarnation) -> bool:
+        """Whether `last` only closed the account of a device of an earlier machine."""
         if not last.checkpoints or last.tallies[uid].watermark_ns > last.begin["ns"]:
             return False
         boots = [incarnation.boot_id for incarnation in self._incarnations if uid in incarnation.tallies]
         return len(boots) > 1 and boots[-2] != last.boot_id
 
     def _passed_ns(self, before: Incarnation) -> int:
-        """By the wall clock, from the last record of an incarnation on another boot to this one's beginning."""
+        """Wall-clock time from the last record of a daemon start on another boot to the beginning of this one."""
         try:
             then_ns = wall_ns_of(before.last_utc)
         except ValueError:
@@ -96,18 +96,18 @@ class EarlierStarts:
         return self._begin_ns + self._offset_ns - then_ns
 
     def of(self, uid: DeviceUid) -> Counted:
-        """What was counted of a device, an incarnation each."""
+        """What was counted of a device, one entry for each daemon start."""
         return tuple(
             (found.tallies[uid], self._rating(found, uid)) for found in self._incarnations if uid in found.tallies
         )
 
-    def without(self, watched: Container[DeviceUid]) -> Counted:
-        """What was counted of devices that are not watched now: it is the run's all the same."""
+    def without(self, tracked: Container[DeviceUid]) -> Counted:
+        """What was counted of devices that are not tracked now, which belongs to the run all the same."""
         return tuple(
             (tally, self._rating(found, uid))
             for found in self._incarnations
             for uid, tally in found.tallies.items()
-            if uid not in watched
+            if uid not in tracked
         )
 
     def _rating(self, incarnation: Incarnation, uid: DeviceUid) -> Rating:

@@ -1,0 +1,180 @@
+"""The tallies of all devices of one daemon start: which devices are tracked, which source reads each, what is a gap.
+
+Every change is of a tally in memory; `append` journals what a later reader needs to assign the tallies.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from flopsd.core.ledger.journal_codec import DeviceEntry, device_record, evidence_record
+from flopsd.core.model import Device, DeviceUid, GapReason, Precision, Reading, Sweep, Tally
+from flopsd.core.peaks import PeakTable
+from flopsd.daemon.earlier_starts import Counted, EarlierStarts
+from flopsd.daemon.mig_handover import MigChange, hand_over
+from flopsd.daemon.session_tracker import SessionTracker
+from flopsd.daemon.source_tracker import Message, SourceTracker
+from flopsd.daemon.tracked_device import TrackedDevice, rate
+from flopsd.system.clock import Clock
+from flopsd.telemetry.snapshot import DeviceState
+
+log = logging.getLogger("flopsd")
+
+
+class DeviceAccounts:
+    """The devices of daemon start `incarnation`, which began at `begin_ns`. Not thread-safe: the writer owns it."""
+
+    def __init__(
+        self,
+        incarnation: int,
+        begin_ns: int,
+        table: PeakTable,
+        precision_of: Callable[[Device], Precision | None],
+        sources: SourceTracker,
+        sessions: SessionTracker,
+        earlier: EarlierStarts,
+        append: Callable[[Mapping[str, Any]], object],
+        clock: Clock,
+    ) -> None:
+        """`precision_of`: the declared number format of a device. `append` journals one record."""
+        self._incarnation, self._begin_ns, self._table = incarnation, begin_ns, table
+        self._precision_of, self._append, self._clock = precision_of, append, clock
+        self._sources, self._sessions, self._earlier = sources, sessions, earlier
+        self._tracked: dict[DeviceUid, TrackedDevice] = {}
+        self._retired: set[DeviceUid] = set()  # of a machine that is gone: accounted for up to `begin_ns`, no further
+        self.only_earlier: Counted = earlier.without(self._tracked)  # counted by earlier daemon starts, not tracked now
+
+    @property
+    def tracked(self) -> Sequence[TrackedDevice]:
+        return tuple(self._tracked.values())
+
+    def count(self, message: Message, sweep: Sweep) -> None:
+        """Follow what a source lists and fold its readings in."""
+        name, sources = message.source, self._sources
+        changes = sources.changes(message, sweep)
+        if sources.arbiter.offer(name, message.devices):
+            self._follow(message, sweep, changes)
+            self.reassign()
+        sources.swept(message, sweep, self._count_readings(name, sweep))
+
+    def count_outage(self, message: Message) -> None:
+        """A source sent a fault in place of readings: its devices have a gap up to then."""
+        sources = self._sources
+        has_other_readers = sources.failed(message)
+        for uid, tracked in self._tracked.items():
+            if tracked.entry.source == message.source and uid not in self._retired:
+                reason = sources.elsewhere(tracked.entry) or message.reason
+                tracked.count_gap(message.at_ns, reason, self._sessions.active_phase)
+        if has_other_readers:
+            self.reassign()
+
+    def fill(self, now_ns: int, tolerance_ns: int | None, otherwise: GapReason) -> None:
+        """Turn silence of more than `tolerance_ns` into gaps; None: all of it, so that no time is left out."""
+        if tolerance_ns is not None and self._sources.fell_silent(now_ns, tolerance_ns):
+            self.reassign()
+        for uid, tracked in self._tracked.items():
+            if uid in self._retired:
+                continue
+            allowed_ns = 0 if tolerance_ns is None else tolerance_ns + self._sources.patience_ns(tracked.entry.source)
+            if now_ns - tracked.state.tally.watermark_ns > allowed_ns:
+                reason = self._sources.why_unread(tracked.entry, otherwise)
+                tracked.count_gap(now_ns, reason, self._sessions.active_phase)
+
+    def resume(self, *, same_boot: bool) -> None:
+        """Track what killed daemon starts tracked.
+
+        A device of another boot that no source lists here has no record of its time after the last one: it gets a gap
+        until this daemon start began, and is retired then.
+        """
+        for uid, entry in self._earlier.left_open(same_boot=same_boot):
+            if uid in self._tracked:
+                continue
+            if not same_boot:
+                self._retired.add(uid)
+            self._track(entry.device, entry.source)
+
+    def reassign(self) -> None:
+        """Follow the arbitration: a device whose source or expected evidence changed gets a record in the journal."""
+        for uid, tracked in self._tracked.items():
+            best = self._sources.arbiter.best(uid)
+            if best is None:
+                continue
+            source, device = best
+            if tracked.is_read_by(source, device):
+                continue
+            tracked.read_by(source, device)
+            self._append(evidence_record(self._incarnation, tracked.number, self._clock.boottime_ns(), tracked.entry))
+
+    def _follow(self, message: Message, sweep: Sweep, changes: Sequence[MigChange]) -> None:
+        """Track the devices that a source lists now."""
+        sources = self._sources
+        for uid, device in sweep.renamed.items():
+            if uid not in self._retired:
+                self._identify(uid, device)
+        since_ns = hand_over(
+            changes, self._tracked, sweep, message.at_ns, sources.elsewhere, self._sessions.active_phase
+        )
+        for device in message.devices:
+            self._retired.discard(device.uid)
+            self._identify(device.uid, device)
+            if device.uid in self._tracked or sources.arbiter.is_in_slices(device.uid):
+                continue
+            if device.uid in since_ns:
+                self._track(device, message.source, since_ns[device.uid], GapReason.REPLACED)
+            elif sources.is_anothers(device.uid, message.source):
+                self._track(device, message.source, message.at_ns)
+            else:
+                self._track(device, message.source)
+
+    def _track(
+        self, device: Device, source: str, since_ns: int | None = None, before: GapReason = GapReason.NOT_OURS
+    ) -> None:
+        """Track a device from where its last daemon start left it, else from the beginning of this one.
+
+        With `since_ns` its time before that is a gap with the reason `before`: it belonged to another job or device.
+        """
+        rating = rate(device, self._table, self._precision_of(device))
+        tally = self._earlier.left_off(device.uid)
+        if since_ns is not None and tally.begin_ns == self._begin_ns:
+            tally = Tally(since_ns, since_ns)
+        part_id = None if rating.part is None else rating.part.id
+        entry = DeviceEntry(device, source, part_id, tally.begin_ns, rating.precision)
+        state = DeviceState(device, source, part_id, rating, tally, tally, self._earlier.of(device.uid))
+        tracked = self._tracked[device.uid] = TrackedDevice(len(self._tracked), entry, state)
+        self.only_earlier = self._earlier.without(self._tracked)
+        self._append(device_record(self._incarnation, tracked.number, entry, tally))
+        if tally.begin_ns < self._begin_ns:
+            tracked.count_gap(self._begin_ns, GapReason.DAEMON_DOWN, self._sessions.active_phase)
+        if since_ns is not None:
+            tracked.count_gap(since_ns, before, self._sessions.active_phase)
+
+    def _identify(self, uid: DeviceUid, listed: Device) -> None:
+        """Rate a tracked device whose model was unknown by `listed`, where that names it; the journal records it."""
+        tracked = self._tracked.get(uid)
+        if tracked is not None and tracked.identified_by(listed, self._table, self._precision_of(listed)):
+            now_ns = self._clock.boottime_ns()
+            self._append(evidence_record(self._incarnation, tracked.number, now_ns, tracked.entry, identified=True))
+
+    def _count_readings(self, source: str, sweep: Sweep) -> list[Reading]:
+        """Fold in the readings of devices that this source is to read, and return those. The others are of GPUs that
+        are read in slices, or by a better source."""
+        counted, now_ns = [], self._clock.boottime_ns()
+        for reading in sweep.readings:
+            tracked = self._tracked.get(reading.device)
+            if tracked is None:
+                if not self._sources.arbiter.is_in_slices(reading.device):
+                    log.error(
+                        "source %s sent a reading of device %s, which it does not list; the reading is not counted; "
+                        "report it to the author of the source",
+                        source,
+                        reading.device,
+                    )
+                continue
+            best = self._sources.arbiter.best(reading.device)
+            if best is not None and best[0] == source:
+                reading = tracked.in_time(reading, now_ns)
+                tracked.count(reading, self._sessions.active_phase, sweep.gauges.get(reading.device))
+                counted.append(reading)
+        return counted

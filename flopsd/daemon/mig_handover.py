@@ -1,0 +1,85 @@
+"""A GPU that is listed as other devices than before: as MIG slices, as a whole again, or under another name.
+
+The GPU's time is counted without a hole and without an overlap: a device that is no longer listed is accounted for up
+to the moment at which its replacement begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from flopsd.core.ledger.journal_codec import DeviceEntry
+from flopsd.core.model import Device, DeviceUid, GapReason, Sweep
+from flopsd.core.phases import ActivePhase
+from flopsd.daemon.tracked_device import TrackedDevice
+
+
+@dataclass(frozen=True, slots=True)
+class MigChange:
+    """The devices of one GPU that a source no longer lists, and those that it lists instead."""
+
+    removed: tuple[DeviceUid, ...]
+    added: tuple[Device, ...]
+    renamed: bool  # the same device under another name
+
+
+def changes(
+    before: Sequence[Device],
+    after: Sequence[Device],
+    renamed: Mapping[DeviceUid, Device],
+    others: Container[DeviceUid],
+) -> list[MigChange]:
+    """The GPUs that a source now lists as other devices. `others` are devices of other jobs, now or before: they
+    replace none of this job's."""
+
+    def by_gpu(listed: Sequence[Device]) -> dict[DeviceUid, dict[DeviceUid, Device]]:
+        found: dict[DeviceUid, dict[DeviceUid, Device]] = {}
+        for device in listed:
+            if device.uid not in others:
+                known = renamed.get(device.uid, device)
+                found.setdefault(known.parent or known.uid, {})[device.uid] = device
+        return found
+
+    old, new = by_gpu(before), by_gpu(after)
+    return [
+        MigChange(
+            removed := tuple(uid for uid in old[gpu] if uid not in new[gpu]),
+            tuple(device for uid, device in new[gpu].items() if uid not in old[gpu]),
+            any(uid in renamed for uid in removed),
+        )
+        for gpu in old
+        if gpu in new and old[gpu].keys() != new[gpu].keys()
+    ]
+
+
+def hand_over(
+    changed: Iterable[MigChange],
+    tracked: Mapping[DeviceUid, TrackedDevice],
+    sweep: Sweep,
+    at_ns: int,
+    elsewhere: Callable[[DeviceEntry], GapReason | None],
+    active_phase: ActivePhase,
+) -> dict[DeviceUid, int]:
+    """Close the accounts of removed devices; for each new device, the time at which it begins.
+
+    That is the last reading of the devices it replaces, else the beginning of its own first reading. `elsewhere` gives
+    the reason why a device that is no longer read loses no time.
+    """
+    begin_ns: dict[DeviceUid, int] = {}
+    for change in changed:
+        old = [tracked[uid] for uid in change.removed if uid in tracked]
+        removed = [(one, reason) for one in old if (reason := elsewhere(one.entry)) is not None]
+        added = {device.uid for device in change.added}
+        first_ns = min((reading.begin_ns for reading in sweep.readings if reading.device in added), default=at_ns)
+        until_ns = max((one.state.tally.watermark_ns for one, _ in removed), default=first_ns)
+        for one, reason in removed:
+            one.count_gap(until_ns, GapReason.DEVICE_MISSING, active_phase)
+            one.count_gap(at_ns, reason, active_phase)
+        for device in change.added:
+            if device.uid not in tracked:
+                begin_ns[device.uid] = until_ns
+            elif not change.renamed:  # it is back; a renamed device was accounted for all along
+                reason = GapReason.IN_SLICES if device.parent is None else GapReason.REPLACED
+                tracked[device.uid].count_gap(until_ns, reason, active_phase)
+    return begin_ns

@@ -1,0 +1,229 @@
+"""Seals a run's journal and copies the ledger, by the settings: for the daemon, `flopsd exec` and `flopsd seal`.
+
+The libraries that sign and copy are imported when they are needed, so that a metering daemon stays small.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from flopsd.errors import FlopsdError, LedgerError
+from flopsd.journal.journal import Journal, read_live
+from flopsd.journal.sealed_prefix import longest_prefix, read_durable
+from flopsd.journal.state_dir import StateDir
+from flopsd.settings.evidence_kinds import EvidenceWanted
+from flopsd.settings.locations import S3Location, is_remote, named, parse_location
+from flopsd.settings.platform import default_state_dir
+from flopsd.settings.schema import Settings
+from flopsd.system.clock import NS_PER_S, Clock
+from flopsd.system.streams import say
+
+if TYPE_CHECKING:
+    from flopsd.attestation.seal import Sealed
+    from flopsd.attestation.storage.copies import CopyResult
+
+log = logging.getLogger("flopsd")
+RESERVE_SECONDS, LEAST_SECONDS = 2.0, 1.0
+
+
+def state_dir(settings: Settings, environment: Mapping[str, str]) -> Path:
+    return Path(settings.state_dir) if settings.state_dir else default_state_dir(environment)
+
+
+def default_ledger(folder: Path, run: str) -> Path:
+    return folder / named("{run}.ledger.json", run, "")  # the run's name may come from a foreign journal
+
+
+def local_ledger(settings: Settings, folder: Path, run: str, node: str) -> Path:
+    """Where the ledger lies on this machine; in `folder` where --ledger is absent or remote."""
+    if settings.ledger is None or is_remote(settings.ledger):
+        return default_ledger(folder, run)
+    return Path(named(settings.ledger, run, node))
+
+
+def copy_destinations(settings: Settings, run: str, node: str) -> list[Path | S3Location]:
+    """Where copies of the ledger go."""
+    remote = [settings.ledger] if settings.ledger is not None and is_remote(settings.ledger) else []
+    return [parse_location(named(text, run, node)) for text in (*remote, *settings.ledger_copies)]
+
+
+def copy_seconds(settings: Settings, used_seconds: float) -> float:
+    """The time left for copying, of --stop-seconds, after `used_seconds`."""
+    return max(LEAST_SECONDS, settings.stop_seconds - used_seconds - RESERVE_SECONDS)
+
+
+def seal(
+    journal: Path,
+    folder: Path,
+    settings: Settings,
+    clock: Clock,
+    *,
+    live: bool = False,
+    lock: Path | None = None,
+    evidence_from: Mapping[str, str] | None = None,
+) -> Sealed:
+    """Seal `journal`; key and ledger lie in `folder` unless the settings name other places.
+
+    `live`: the journal may be growing or torn, and its longest valid prefix is sealed. `lock`: the file by which the
+    sealers of one state folder exclude each other; with `live` this makes a rolling seal, which replaces only a ledger
+    that covers less. `evidence_from`: the environment to collect evidence from; None: none is collected.
+    Raises LedgerError for an empty journal or one of another run than --run-id, and what `seal_journal` raises.
+    """
+    from flopsd.attestation.seal import seal_journal
+    from flopsd.attestation.signing.keys import ensure_key
+
+    run, node = _run_and_node(journal, settings)
+    key, made = ensure_key(settings.key, folder)
+    if made:
+        log.warning(
+            "no --key was given: made the Ed25519 key %s (mode 0600); anyone who can read it can sign in your name", key
+        )
+    evidence = None
+    if evidence_from is not None:
+        evidence = EvidenceWanted(settings.evidence, settings.timestamp_url, evidence_from)
+    return seal_journal(
+        journal,
+        key,
+        local_ledger(settings, folder, run, node),
+        clock,
+        settings.peaks,
+        evidence,
+        settings.policies,
+        live=live,
+        rolling=live and lock is not None,
+        lock=lock,
+    )
+
+
+def _run_and_node(journal: Path, settings: Settings) -> tuple[str, str]:
+    """Raises LedgerError for an empty journal, or one of another run than --run-id."""
+    first = next((line.record() for line in read_live(journal)), None)
+    if first is None:
+        raise LedgerError(f"{journal} holds no complete record: there is nothing to seal")
+    if settings.run_id not in (None, first.get("run")):
+        raise LedgerError(
+            f"{journal} is of run {first.get('run')!r}, not of {settings.run_id!r}",
+            hint="leave --run-id out to seal the run that is there",
+        )
+    return str(first.get("run")), str(first.get("node"))
+
+
+def seal_rolling(settings: Settings, environment: Mapping[str, str], clock: Clock) -> Sealed:
+    """Seal the checkpoints so far of a running daemon. Raises what `seal` raises."""
+    folder = StateDir(state_dir(settings, environment))
+    return seal(folder.journal, folder.path, settings, clock, live=True, lock=folder.seal_lock)
+
+
+def seal_file(journal: Path, settings: Settings, clock: Clock) -> Sealed:
+    """Seal a journal file by itself, on any machine: a copy of a live one, or what a dead machine left.
+
+    Key and ledger lie in --state-dir where that is given, else beside the file. Raises what `seal` raises.
+    """
+    prefix = longest_prefix(read_durable(journal))
+    if prefix.left_out_bytes:
+        log.warning("%d bytes at the end of %s are left out: %s", prefix.left_out_bytes, journal, prefix.reason)
+    folder = Path(settings.state_dir) if settings.state_dir else journal.absolute().parent
+    return seal(journal, folder, settings, clock, live=True)
+
+
+def seal_ended(settings: Settings, environment: Mapping[str, str], clock: Clock, *, keep: bool = False) -> Sealed:
+    """Seal the journal of a daemon that no longer runs, the last pending totals included.
+
+    `keep`: a journal that cannot be sealed is copied to where its ledger would go.
+    Raises StateDirBusyError while a daemon runs, and what `seal` raises.
+    """
+    folder = StateDir(state_dir(settings, environment))
+    if not folder.journal.is_file():
+        raise LedgerError(
+            f"there is no journal in {folder.path}", hint="give --state-dir the folder that the daemon wrote to"
+        )
+    folder.acquire()
+    journal = Journal(folder)
+    try:
+        recovery = journal.recover("damaged.journal.jsonl")
+        if recovery is not None:
+            log.warning(
+                "the journal was damaged at its end (%s): %d bytes are left out", recovery.reason, recovery.cut_bytes
+            )
+        run, node = _run_and_node(folder.journal, settings)
+        try:
+            return seal(folder.journal, folder.path, settings, clock, lock=folder.seal_lock, evidence_from=environment)
+        except FlopsdError:
+            if keep:
+                log.error("%s", keep_journal(settings, folder, run, node, clock, 0))
+            raise
+    finally:
+        journal.close()
+        folder.release()
+
+
+def seal_own(
+    settings: Settings,
+    folder: StateDir,
+    run: str,
+    node: str,
+    clock: Clock,
+    stopped_ns: int,
+    err: IO[str],
+    environment: Mapping[str, str],
+) -> tuple[bool, bool]:
+    """Seal the run of this daemon at its end and copy the ledger, within --stop-seconds since `stopped_ns`. The figures
+    go to `err` only then, so that a blocked reader costs no copy.
+
+    Returns whether it was sealed, and whether every copy was made. A failure is logged; the journal is kept.
+    """
+    from flopsd.report.ledger_text import sealed_text
+
+    try:
+        sealed = seal(folder.journal, folder.path, settings, clock, lock=folder.seal_lock, evidence_from=environment)
+    except FlopsdError as fault:
+        kept = keep_journal(settings, folder, run, node, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
+        log.error("NOT SEALED: %s; %s; %s", fault, fault.hint, kept)
+        return False, False
+    copies = copy_sealed(settings, sealed, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
+    say(err, sealed_text(sealed) + copied_text(copies))
+    for copy in copies:
+        if copy.fault is not None:
+            log.error("NOT COPIED to %s: %s; the ledger is complete at %s", copy.place, copy.fault, sealed.ledger)
+    return True, all(copy.fault is None for copy in copies)
+
+
+def keep_journal(settings: Settings, folder: StateDir, run: str, node: str, clock: Clock, used_seconds: float) -> str:
+    """Copy a journal that cannot be sealed to where its ledger would go, since its machine may end with the run.
+
+    Returns a text that says where it is now and how to seal it.
+    """
+    from flopsd.attestation.storage.copies import copy_journal
+
+    ledger = local_ledger(settings, folder.path, run, node)
+    here = [] if ledger.absolute().parent == folder.path.absolute() else [ledger]
+    destinations = [*here, *copy_destinations(settings, run, node)]
+    copies = []
+    if destinations:
+        copies = copy_journal(folder.journal, destinations, clock, copy_seconds(settings, used_seconds))
+    lost = "".join(f"; it was NOT COPIED to {copy.place}: {copy.fault}" for copy in copies if copy.fault)
+    kept = [str(path) for path in (folder.journal, *(copy.place for copy in copies if copy.fault is None))]
+    return (
+        f"the complete journal is kept at {' and '.join(kept)}{lost}; seal it with `flopsd seal --state-dir "
+        f"{folder.path}`, or a copy of it with `flopsd seal --journal`"
+    )
+
+
+def copy_sealed(
+    settings: Settings, sealed: Sealed, clock: Clock, used_seconds: float, *, rolling: bool = False
+) -> list[CopyResult]:
+    """Copy a sealed ledger to where the settings say; `used_seconds` of --stop-seconds are over."""
+    destinations = copy_destinations(settings, sealed.run, sealed.node)
+    if not destinations:
+        return []
+    from flopsd.attestation.storage.copies import copy_ledger
+
+    return copy_ledger(sealed.ledger, destinations, clock, copy_seconds(settings, used_seconds), rolling=rolling)
+
+
+def copied_text(copies: Iterable[CopyResult]) -> str:
+    """The lines that name the copies made."""
+    return "".join(f"  copied to  {copy.place}\n" for copy in copies if copy.fault is None)

@@ -1,0 +1,61 @@
+"""The Unix socket's file for training processes: created for this daemon alone, never taken from a living one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+from flopsd.errors import ListenError
+
+
+def listen_on(path: Path, *, mode: int, backlog: int) -> socket.socket:
+    """A listening socket at `path` with the file mode `mode`; what a dead daemon left there is removed.
+
+    Raises ListenError.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if path.parent.stat().st_uid not in (0, os.geteuid()):
+            raise ListenError(
+                f"{path.parent} belongs to another user, who could replace the socket by one of their own",
+                hint="give --client-socket a path in a folder of your own",
+            )
+        _remove_stale(path)
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as fault:
+        raise ListenError(f"cannot use {path}: {fault.strerror}") from fault
+    try:
+        os.fchmod(listening.fileno(), 0o600)  # bind creates the file with this mode: it is never open to more users
+        listening.bind(str(path))
+        path.chmod(mode)
+        listening.listen(backlog)
+    except OSError as fault:
+        listening.close()
+        raise ListenError(f"cannot listen on {path}: {fault.strerror}") from fault
+    return listening
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket of a daemon that is dead. Raises ListenError for anything else that is there."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        raise ListenError(f"{path} exists and is not a socket", hint="give another --client-socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except FileNotFoundError:
+            return
+        except BlockingIOError:
+            pass  # its queue is full: that daemon is alive
+    raise ListenError(
+        f"another daemon listens on {path}", hint="stop that one, or give this one another --client-socket"
+    )
