@@ -100,7 +100,7 @@ def _exec(arguments: argparse.Namespace) -> int:
         else None,
         clock=clock,
         stop_seconds=settings.stop_seconds,
-        say=logging.getLogger("flopsd").error,
+        log=logging.getLogger("flopsd").error,
         window_seconds=settings.stop_window_seconds,
     )
     return launcher.run(command, environment)

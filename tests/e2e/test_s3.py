@@ -177,7 +177,7 @@ def test_under_exec_a_hanging_store_costs_neither_exit_code_nor_ledger(tmp_path:
                       "sleep 1; exit 5", env=environment(None, None, **Store(url).variables))  # fmt: skip
     assert done.returncode == 5
     assert "NOT COPIED to s3://bucket/l.json: not done within" in done.stderr
-    assert "does not end within" not in done.stderr
+    assert "did not end within" not in done.stderr
     assert "did not seal" not in done.stderr
     assert predicate(ledger)["incarnations"][0]["end"] == "job ended"
 

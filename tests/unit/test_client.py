@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from flopsd.client import MAX_TRANSITIONS, Client, connect
+from flopsd.client import Client, connect
+from flopsd.client.client import MAX_TRANSITIONS
 from flopsd.core.session_protocol import (
     FactsDeclared,
     PhaseChanged,
@@ -104,8 +105,8 @@ def test_a_daemon_that_was_killed_and_started_again_is_told_everything_once(path
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda c: c.set_phase("training"), "'training' is no phase"),
-        (lambda c: c.set_phase(["train"]), "is no phase"),
+        (lambda c: c.set_phase("training"), "'training' is not a phase"),
+        (lambda c: c.set_phase(["train"]), "is not a phase"),
         (lambda c: c.declare(colour="red"), "'colour' is no fact"),
         (lambda c: c.declare(method="magic"), "method"),
         (lambda c: c.declare(model_config={str(n): n for n in range(401)}), "more than 400 entries"),
@@ -113,10 +114,10 @@ def test_a_daemon_that_was_killed_and_started_again_is_told_everything_once(path
         (lambda c: c.declare(model_config={"x": "\ud800"}), "surrogate"),
         (lambda c: c.declare(model_config={str(n) * 60: "x" * 200 for n in range(400)}), "more than 65536 bytes"),
         (lambda c: c.declare(parameters_total=10**50), "is no count"),
-        (lambda c: c.count("train", tokens=-1), "never taken back"),
+        (lambda c: c.count("train", tokens=-1), "cannot decrease"),
         (lambda c: c.count("train", tokens=1.5), "float"),
-        (lambda c: c.count("train", coffee=1), "a counter steps"),
-        (lambda c: c.count("undeclared", tokens=1), "a phase is"),
+        (lambda c: c.count("train", coffee=1), "counters are steps"),
+        (lambda c: c.count("undeclared", tokens=1), "phases are"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_logged_once_and_left_out(
@@ -136,7 +137,8 @@ def test_a_daemon_of_another_version_is_told_of_once(path: Path, caplog: pytest.
         other.count("train", tokens=1)
         other.close()
     assert [record.getMessage() for record in caplog.records if "only 2" in record.getMessage()] == [
-        "flopsd's daemon does not listen to this process: protocol 1 is not spoken here, only 2"
+        "flopsd's daemon refused this process: protocol 1 is not spoken here, only 2; its declarations are not recorded, "
+        "and the client tries again every 60 s"
     ]
 
 
@@ -234,7 +236,7 @@ if "fork" in sys.argv:
         client.count("train", tokens=5)
         client.declare(method="full")
         client.close()
-        assert client._socket is None or client._socket.fileno() == -1
+        assert client._connection is None or client._connection._socket.fileno() == -1
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
 if "raise" in sys.argv:

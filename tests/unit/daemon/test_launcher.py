@@ -34,7 +34,7 @@ def test_a_daemon_that_nothing_ends_does_not_keep_the_job_from_ending(tmp_path: 
     with (tmp_path / "said").open("w") as out:
         done = subprocess.run([sys.executable, "-c", DEAF], env=environment(None), stdout=out, timeout=60, check=False)
     said = (tmp_path / "said").read_text()
-    left = re.findall(r"(.*) hangs in the kernel, .* is left behind: process (\d+)", said)
+    left = re.findall(r"(.*) hangs in the kernel, .*; process (\d+) is left behind", said)
     for _, pid in left:
         os.kill(int(pid), signal.SIGKILL)
     assert done.returncode == 7, said

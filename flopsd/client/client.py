@@ -1,0 +1,305 @@
+"""The client of a training process: its declared state, and the thread that sends it to the daemon."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import operator
+import os
+import queue
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from flopsd.client.connection import Connection, RefusedByDaemonError, line
+from flopsd.core.declarations import COUNTERS, Phase, facts_from, phase_from
+from flopsd.core.session_protocol import MAX_LINE_BYTES, Conversation, FactsDeclared, RefusedError
+from flopsd.settings.client_socket import client_socket_candidates
+from flopsd.system.clock import NS_PER_S, Clock, SystemClock
+
+log = logging.getLogger("flopsd.client")
+CLOSE_SECONDS = 1.0
+BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, REFUSED_SECONDS = 0.2, 5.0, 60.0
+SEND_SECONDS = 0.2  # between two sends; a phase that changes after a quiet time is sent at once
+WORK_SECONDS = 1.0
+# Phase changes kept between two sends: at most 40 a second, below what the daemon reads from one process.
+MAX_TRANSITIONS = 8
+_PHASES = frozenset(phase.value for phase in Phase)
+_COUNTERS = frozenset(COUNTERS)
+
+
+def connect(path: str | os.PathLike[str] | None = None) -> Client:
+    """A client of the daemon whose socket is `path`, else $FLOPSD_SOCKET, else the default for this user.
+
+    Never raises and never waits; the connection is made in the background.
+    """
+    try:
+        paths = client_socket_candidates(os.environ) if path is None else (Path(path),)
+    except Exception:
+        log.exception(
+            "nothing is declared to flopsd: the path of its socket cannot be determined; the training goes on"
+        )
+        paths = ()
+    return Client(paths, SystemClock())
+
+
+class Client:
+    """The session of one process. Thread-safe. In a forked child its calls have no effect: the child connects anew."""
+
+    def __init__(self, paths: Sequence[Path], clock: Clock) -> None:
+        """`paths` of sockets are tried in this order. Use `connect` for the default ones."""
+        self.session = os.urandom(16).hex()
+        self._paths, self._clock, self._pid = paths, clock, os.getpid()
+        self._lock = threading.RLock()  # reentrant: a signal handler may interrupt a call
+        self._facts: dict[str, Any] = {}
+        self._unsent_facts: set[str] = set()
+        self._phase: str | None = None  # while None, this process does not affect the phase of the run
+        self._transitions: deque[str] = deque(maxlen=MAX_TRANSITIONS)
+        self._added: deque[tuple[str, dict[str, int]]] = deque()
+        self._adding = False
+        self._work: dict[str, dict[str, int]] = {}
+        self._has_unsent_work = False
+        self._work_sent_ns = 0
+        self._logged: set[str] = set()
+        self._connection: Connection | None = None
+        self._backoff_seconds = BACKOFF_SECONDS
+        self._closing, self._leaving = threading.Event(), False
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is reentrant, unlike Event.set
+        self._awake = True
+        self._thread = threading.Thread(target=self._run, name="flopsd-client", daemon=True)
+        self._begin()
+
+    def set_phase(self, phase: str | None) -> None:
+        """Declare what this process does from now on: a phase such as "train" or "evaluate"; None for undeclared.
+
+        The phases are those of `flopsd.core.declarations.Phase`. While the processes of a job declare different phases,
+        the phase of the run is undeclared.
+        """
+        if os.getpid() != self._pid:
+            return
+        try:
+            name = phase_from(phase)
+        except (ValueError, TypeError):
+            self._log_once(f"set_phase: {phase!r:.60} is not a phase; phases are {', '.join(sorted(_PHASES))}")
+            return
+        with self._lock:
+            if name == self._phase:
+                return
+            self._phase = name
+            self._transitions.append(name)
+        self._wake_thread()
+
+    @property
+    def current_phase(self) -> str | None:
+        """The phase set last; None before the first."""
+        return self._phase
+
+    @contextmanager
+    def phase(self, phase: str | None) -> Iterator[None]:
+        """Set a phase for the duration of a `with` block, then the previous one again. Blocks nest."""
+        before = self._phase
+        self.set_phase(phase)
+        try:
+            yield
+        finally:
+            self.set_phase(before)
+
+    def declare(self, **facts: object) -> None:
+        """Declare facts about the training, such as `method="lora"`. A value of None is ignored.
+
+        The names and values are listed in docs/training-process.md. A fact that is declared again replaces the earlier.
+        """
+        if os.getpid() != self._pid:
+            return
+        for name, value in facts.items():
+            if value is None:
+                continue
+            try:
+                checked = _checked(name, value)
+            except (ValueError, TypeError, RecursionError) as fault:
+                self._log_once(f"declare: ignored: {fault}")
+                continue
+            with self._lock:
+                if name not in self._facts or self._facts[name] != checked:
+                    self._facts[name] = checked
+                    self._unsent_facts.add(name)
+            self._wake_thread()
+
+    def count(self, phase: str, **counters: int) -> None:
+        """Add work to the counters of `phase`, such as `tokens`, `sequences` and `steps`, all whole numbers.
+
+        `phase` need not be the current one. The counters are listed in docs/training-process.md.
+        """
+        if os.getpid() != self._pid:
+            return
+        try:
+            if phase not in _PHASES or not counters.keys() <= _COUNTERS:
+                raise ValueError(f"phases are {', '.join(sorted(_PHASES))}; counters are {', '.join(COUNTERS)}")
+            added = {name: operator.index(value) for name, value in counters.items()}
+            if any(value < 0 for value in added.values()):
+                raise ValueError("a counter cannot decrease")
+        except (ValueError, TypeError) as fault:
+            self._log_once(f"count: ignored: {fault}")
+            return
+        self._added.append((Phase(phase).value, added))
+        self._add_up()
+
+    def _add_up(self) -> None:
+        """Fold in what was counted. A signal handler that counts meanwhile leaves that to the call it interrupted."""
+        with self._lock:
+            if self._adding:
+                return
+            self._adding = True
+            try:
+                while self._added:
+                    phase, added = self._added.popleft()
+                    mine = self._work.setdefault(phase, {})
+                    for name, value in added.items():
+                        mine[name] = mine.get(name, 0) + value
+                    self._has_unsent_work = True
+            finally:
+                self._adding = False
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Send the rest and close the session, within `seconds`. Runs by itself when the interpreter exits."""
+        if os.getpid() != self._pid or self._leaving:
+            return
+        self._leaving = True  # Event.set is not reentrant, and a signal handler may interrupt this call
+        atexit.unregister(self.close)
+        self._closing.set()
+        self._wake.put(None)
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    def _begin(self) -> None:
+        if not self._paths:
+            return
+        # A forked child shares the connection: it must not keep it open after this process ended.
+        drop = weakref.WeakMethod(self._drop_in_child)
+        os.register_at_fork(after_in_child=lambda: (method := drop()) and method())
+        atexit.register(self.close)
+        try:
+            self._thread.start()
+        except RuntimeError as fault:
+            self._log_once(f"nothing is declared to flopsd: {fault}; the training goes on")
+
+    def _drop_in_child(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def _wake_thread(self) -> None:
+        """Have the thread send what changed, if it waits for changes."""
+        if not self._awake:
+            self._awake = True
+            self._wake.put(None)
+
+    def _log_once(self, what: str) -> None:
+        if what not in self._logged and len(self._logged) < 16:
+            self._logged.add(what)
+            log.warning("%s", what)
+
+    # What follows runs in the thread.
+
+    def _run(self) -> None:
+        while True:
+            last = self._closing.is_set()
+            pause = self._backoff_seconds
+            try:
+                self._serve_session()
+                return
+            except (OSError, ValueError) as fault:
+                log.debug("no daemon: %s", fault)
+            except RefusedByDaemonError as fault:
+                self._log_once(
+                    f"flopsd's daemon refused this process: {fault}; its declarations are not recorded, and the client "
+                    f"tries again every {REFUSED_SECONDS:.0f} s"
+                )
+                pause = REFUSED_SECONDS
+            except Exception:
+                log.exception("internal error in flopsd's client: nothing more is declared; the training goes on")
+                return
+            finally:
+                self._drop_connection()
+            if last:
+                return
+            self._backoff_seconds = min(2 * self._backoff_seconds, BACKOFF_SECONDS_MAX)
+            self._clock.wait(self._closing, pause)
+
+    def _drop_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _serve_session(self) -> None:
+        """Send everything, then each change, until closed. Raises OSError when the daemon goes away."""
+        daemon = self._connection = Connection()  # before it opens, so that a forked child can close it
+        daemon.open(self._paths)
+        daemon.hello(self.session)
+        self._add_up()
+        with self._lock:
+            self._unsent_facts = set(self._facts)
+            self._transitions.clear()
+            if self._phase is not None:
+                self._transitions.append(self._phase)
+            self._has_unsent_work = bool(self._work)
+        self._work_sent_ns = -NS_PER_S * 3600
+        self._backoff_seconds = BACKOFF_SECONDS
+        log.info("connected to flopsd's daemon at %s", daemon.path)
+        while True:
+            closing = self._closing.is_set()
+            self._send_changes(daemon, everything=closing)
+            if closing:
+                daemon.bye()
+                return
+            self._clock.wait(self._closing, SEND_SECONDS)
+            self._await_change(WORK_SECONDS - SEND_SECONDS)
+            if (error := daemon.error()) is not None:
+                self._log_once(f"flopsd's daemon rejected a declaration: {error}")
+
+    def _await_change(self, seconds: float) -> None:
+        self._awake = False
+        if not self._closing.is_set() and not self._unsent_facts and not self._transitions:
+            with suppress(queue.Empty):
+                self._wake.get(timeout=seconds)
+        self._awake = True
+        with suppress(queue.Empty):
+            while True:
+                self._wake.get_nowait()
+
+    def _send_changes(self, daemon: Connection, *, everything: bool) -> None:
+        now_ns = self._clock.boottime_ns()
+        self._add_up()
+        with self._lock:
+            facts = {name: self._facts[name] for name in self._unsent_facts}
+            self._unsent_facts.clear()
+            transitions = list(self._transitions)
+            self._transitions.clear()
+            work: dict[str, dict[str, int]] = {}
+            if self._has_unsent_work and (everything or now_ns - self._work_sent_ns >= WORK_SECONDS * NS_PER_S):
+                work = {phase: dict(counters) for phase, counters in self._work.items()}
+                self._has_unsent_work, self._work_sent_ns = False, now_ns
+        for name, value in sorted(facts.items()):
+            daemon.send("declare", facts={name: value})
+        for phase in transitions:
+            daemon.send("phase", phase=phase)
+        if work:
+            daemon.send("work", work=work)
+
+
+def _checked(name: str, value: object) -> Any:
+    """A fact as the daemon will read it. Raises ValueError."""
+    message = line("declare", facts=facts_from({name: value}))
+    if len(message) > MAX_LINE_BYTES:
+        raise ValueError(f"{name} has more than {MAX_LINE_BYTES} bytes")
+    daemon = Conversation(0, 0)
+    daemon.session = ""
+    try:
+        event = daemon.hear(message)
+    except RefusedError as fault:
+        raise ValueError(f"{name}: {fault}") from None
+    assert isinstance(event, FactsDeclared)
+    return event.facts[name]

@@ -1,0 +1,100 @@
+"""One connection to the daemon: JSON lines over its Unix socket, as in docs/training-process.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from flopsd import __version__
+from flopsd.core.session_protocol import MAX_LINE_BYTES, PROTOCOL
+
+ANSWER_SECONDS = 5.0
+
+
+class RefusedByDaemonError(Exception):
+    """The daemon answered hello with an error."""
+
+
+class Connection:
+    """A connection, made by `open`. Methods raise OSError if the daemon went away, ValueError for an invalid answer."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def open(self, paths: Iterable[Path]) -> None:
+        """Connect to the first of `paths` at which a daemon listens."""
+        fault = OSError("there is no path at which a daemon could listen")
+        for path in paths:
+            self._socket.close()
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._socket.settimeout(ANSWER_SECONDS)
+            try:
+                self._socket.connect(os.fspath(path))
+            except OSError as error:
+                fault = error
+            else:
+                return
+        raise fault
+
+    @property
+    def path(self) -> str:
+        return str(self._socket.getpeername())
+
+    def hello(self, session: str) -> None:
+        """Open `session`. Raises RefusedByDaemonError too."""
+        with suppress(BrokenPipeError):  # a refused connection still holds the reason
+            self.send("hello", session=session, client=__version__, pid=os.getpid())
+        answer = self._answer()
+        if answer.get("flopsd") != PROTOCOL or answer.get("ok") is not True:
+            raise RefusedByDaemonError(str(answer.get("error", answer))[:400])
+
+    def send(self, kind: str, **fields: object) -> None:
+        self._socket.sendall(line(kind, **fields))
+
+    def bye(self) -> None:
+        """Close the session and wait for the daemon's confirmation."""
+        self.send("bye")
+        while "ok" not in self._answer():
+            pass
+
+    def error(self) -> str | None:
+        """The next error that the daemon sent, without waiting for one."""
+        self._socket.setblocking(False)
+        try:
+            received = self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        finally:
+            self._socket.settimeout(ANSWER_SECONDS)
+        if not received:
+            raise ConnectionResetError("the daemon went away")
+        answer = self._answer()
+        return f"{answer['error']!s:.400}" if "error" in answer else None
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _answer(self) -> dict[str, Any]:
+        received = bytearray()
+        while not received.endswith(b"\n"):
+            piece = self._socket.recv(1)  # answers are short and few
+            if not piece:
+                raise ConnectionResetError("the daemon went away")
+            received += piece
+            if len(received) > MAX_LINE_BYTES:
+                raise ValueError("the answer is longer than a line may be")
+        answer = json.loads(received)
+        if not isinstance(answer, dict):
+            raise ValueError("the answer is not a JSON object")
+        return answer
+
+
+def line(kind: str, **fields: object) -> bytes:
+    """One message as the protocol has it."""
+    message = {"flopsd": PROTOCOL, "kind": kind, **fields}
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,59 @@
+"""Process groups and the terminal's foreground group, as a shell handles them for job control."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+TERMINAL_STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)  # not SIGSTOP: who sends that continues the job too
+
+
+def signal_group(leader: int, number: int) -> None:
+    try:
+        os.killpg(leader, number)
+    except ProcessLookupError:
+        pass  # it ended meanwhile
+
+
+def group_is_alive(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # alive, of another user
+    return True
+
+
+def pass_terminal(giver: int, taker: int) -> None:
+    """Make `taker` the terminal's foreground group, so that it reads the keyboard, if that is `giver` now."""
+    if not _has_terminal(giver):
+        return
+    old = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    try:
+        os.tcsetpgrp(0, taker)
+    except OSError:
+        pass
+    signal.signal(signal.SIGTTOU, old)
+
+
+def stop_with(job: int, stopped_by: int) -> None:
+    """After the terminal stopped the group `job`, as by Ctrl-Z: take the terminal back and stop our own group too.
+
+    The shell that started our group then continues it by `fg` or `bg`, which arrives here as SIGCONT.
+    """
+    if stopped_by != signal.SIGTSTP and _has_terminal(job):
+        signal_group(job, signal.SIGCONT)  # it asked for the terminal before it was given it
+        return
+    pass_terminal(job, os.getpgrp())
+    os.killpg(os.getpgrp(), signal.SIGTSTP)
+    if stopped_by == signal.SIGTSTP and signal.SIGCONT not in signal.sigpending():  # no shell: we were not stopped
+        pass_terminal(os.getpgrp(), job)
+        signal_group(job, signal.SIGCONT)
+
+
+def _has_terminal(group: int) -> bool:
+    try:
+        return os.isatty(0) and os.tcgetpgrp(0) == group
+    except OSError:
+        return False  # not our terminal, or gone
