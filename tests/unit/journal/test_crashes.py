@@ -31,6 +31,7 @@ from flopsd.journal.journal import Journal, Recovery, newest_pending, read_journ
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
+from tests.support.extent import Extent, sampled
 from tests.support.runs import H100, Run
 
 
@@ -116,36 +117,42 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield Place(Path(folder))
 
 
-def test_cut_at_every_byte(left: Left, place: Place) -> None:
-    for size in range(len(left.journal) + 1):
+@sampled(10)
+def test_cut_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
+    around = {0, *(end + d for end in left.ends for d in (-1, 0, 1) if end + d <= len(left.journal))}
+    sizes = extent.of(range(len(left.journal) + 1), always=around)
+    for size in sizes:
         kept = left.lines_before(size)
         recovery = place.recover(left.journal[:size], left.pending, kept=kept)
         assert (recovery is None) == (size in (0, *left.ends))
         assert recovery is None or recovery.kept_as is None
-    print(f"{size + 1} cuts: {dict(place.told)}")
-    for size in sorted({0, *(end + d for end in left.ends for d in (-1, 0, 1)), *range(0, len(left.journal), 211)}):
+    print(f"{len(sizes)} cuts: {dict(place.told)}")
+    for size in sorted({*around, *range(0, len(left.journal), 211 * extent.step)}):
         place.go_on(left.journal[:size])
 
 
+@sampled(10)
 @pytest.mark.parametrize("pattern", [0x01, 0x80, 0xFF])
-def test_a_flip_at_every_byte(left: Left, place: Place, pattern: int) -> None:
+def test_a_flip_at_every_byte(left: Left, place: Place, pattern: int, extent: Extent) -> None:
     """Whole lines that were changed are put aside; what might have been torn is cut, and its digest told."""
-    for at in range(len(left.journal)):
+    places = extent.of(range(len(left.journal)))
+    for at in places:
         flipped = bytearray(left.journal)
         flipped[at] ^= pattern
         kept = left.lines_before(at)
         recovery = place.recover(bytes(flipped), left.pending, kept=kept)
         assert recovery is not None
         assert recovery.kept_as == "aside" or at == len(left.journal) - 1  # the last newline: that looks torn
-    print(f"{at + 1} flips with {pattern:#04x}: {dict(place.told)}")
+    print(f"{len(places)} flips with {pattern:#04x}: {dict(place.told)}")
     assert place.told["whole"] == 0
-    for at in range(0, len(left.journal), 307):
+    for at in range(0, len(left.journal), 307 * extent.step):
         place.go_on(left.journal[:at] + bytes([left.journal[at] ^ pattern]) + left.journal[at + 1 :])
 
 
-def test_a_tail_of_nuls_at_every_byte(left: Left, place: Place) -> None:
+@sampled(10)
+def test_a_tail_of_nuls_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
     """As a power cut leaves it: the size is written, the blocks are not."""
-    for size in range(len(left.journal)):
+    for size in extent.of(range(len(left.journal))):
         nuls = b"\0" * (len(left.journal) - size)
         place.recover(left.journal[:size] + nuls, b"", kept=left.lines_before(size))
     for end in left.ends:
@@ -155,19 +162,21 @@ def test_a_tail_of_nuls_at_every_byte(left: Left, place: Place) -> None:
     assert place.told["put aside"] == place.told["whole"] == 0
 
 
-def test_a_hole_of_nuls_in_the_last_line_is_never_believed(left: Left, place: Place) -> None:
+@sampled(10)
+def test_a_hole_of_nuls_in_the_last_line_is_never_believed(left: Left, place: Place, extent: Extent) -> None:
     begin = left.ends[-2]
-    for at in range(begin, len(left.journal) - 1, 3):
+    for at in extent.of(range(begin, len(left.journal) - 1, 3)):
         holed = left.journal[:at] + b"\0" * min(64, len(left.journal) - 1 - at)
         place.recover(holed + left.journal[len(holed) :], left.pending, kept=len(left.ends) - 1)
 
 
-def test_a_pending_file_cut_or_flipped_at_every_byte(left: Left, place: Place) -> None:
+@sampled(10)
+def test_a_pending_file_cut_or_flipped_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
     """What is appended from it is one of the honest totals, the newest before the damage."""
     lines = left.pending.splitlines(keepends=True)
     honest = [json.loads(raw)["r"] for raw in lines]
     ends = [len(b"".join(lines[: i + 1])) for i in range(len(lines))]
-    for at in range(len(left.pending)):
+    for at in extent.of(range(len(left.pending))):
         good = sum(end <= at for end in ends)
         flipped = left.pending[:at] + bytes([left.pending[at] ^ 0x04]) + left.pending[at + 1 :]
         for damaged in (left.pending[:at], flipped, left.pending[:at] + b"\0" * 99):

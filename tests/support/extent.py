@@ -1,0 +1,33 @@
+"""How much of an exhaustive test is run: a sample in the ordinary run, the whole in `make test-all`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Extent:
+    """One case of every `step` is tried."""
+
+    step: int
+
+    def of(self, cases: Sequence[T], *, always: Iterable[T] = ()) -> list[T]:
+        """The first case, the last, those of `always`, and one drawn from each stretch of `step`: the same each time."""
+        rng = random.Random(self.step)
+        chosen = {rng.randrange(begin, min(begin + self.step, len(cases))) for begin in range(0, len(cases), self.step)}
+        chosen |= {0, len(cases) - 1} if cases else set()
+        wanted = set(always)
+        return [case for at, case in enumerate(cases) if at in chosen or case in wanted]
+
+
+def sampled(step: int) -> pytest.MarkDecorator:
+    """The test takes an `extent`: one case of `step` in the ordinary run, every case where it is run whole."""
+    whole = pytest.param(Extent(1), id="whole", marks=pytest.mark.exhaustive)
+    return pytest.mark.parametrize("extent", [pytest.param(Extent(step), id="sample"), whole])
