@@ -1,4 +1,4 @@
-"""What people and training processes declare: words that no counter tells. Pure.
+"""What operators and training processes declare, since no counter measures it. Pure.
 
 A declaration is never a measurement. Each is kept beside the figures with who made it, and what is not declared
 stays an interval.
@@ -7,18 +7,23 @@ stays an interval.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Precision
+from flopsd.core.untrusted import FieldReader, raising
+from flopsd.core.values import is_whole
 
 MAX_TEXT = 200
 MAX_CONFIG_ENTRIES = 400
 MAX_CONFIG_DEPTH = 4
 MAX_COUNT = 10**30
+MAX_MODULES = 256
 FORMATS = ("bf16", "fp16", "tf32", "fp8", "fp6", "fp4", "fp64", "int8")
+_FLOP = re.compile("0|[1-9][0-9]{0,59}")
+_ATTENTION = re.compile("[a-z0-9_]{1,40}")
 
 
 class Phase(str, Enum):
@@ -71,7 +76,7 @@ Work = Mapping[str, int]
 class Base:
     """The model that was modified. `flop` is None where its compute is asserted unknown and not estimable.
 
-    `kind` is known, estimated (by `method`) or unknown; `systemic` is None where nobody says.
+    `kind` is known, estimated (by `method`) or unknown; `systemic` is None where it is not declared.
     """
 
     name: str | None
@@ -113,7 +118,7 @@ NOTHING_DECLARED = OperatorDeclarations()
 
 
 def declared_from(raw: Mapping[str, Any] | None) -> OperatorDeclarations:
-    """The inverse of `Declared.for_journal`. Raises KeyError, TypeError or ValueError on anything else."""
+    """The inverse of `OperatorDeclarations.for_journal`. Raises KeyError, TypeError or ValueError on anything else."""
     if raw is None:
         return NOTHING_DECLARED
     phase, method, recomputation = raw["phase"], raw["method"], raw["recomputation"]
@@ -130,33 +135,24 @@ def base_from(raw: Mapping[str, Any] | None) -> Base | None:
     if raw is None:
         return None
     name, kind, flop, method, systemic = (raw[key] for key in ("name", "kind", "flop", "method", "systemic"))
-    told = (flop is None) == (kind == "unknown") and (method is not None) == (kind == "estimated")
-    if kind not in ("known", "estimated", "unknown") or not told:
-        raise ValueError(f"{raw!r:.200} is no base model")
-    if flop is not None and not (isinstance(flop, str) and re.fullmatch("0|[1-9][0-9]{0,59}", flop)):
-        raise ValueError(f"{flop!r:.80} is no count")
-    if not (systemic is None or isinstance(systemic, bool)):
-        raise ValueError(f"{systemic!r:.80} does not say whether the base model is of systemic risk")
-    for words in (name, method):
-        if words is not None:
-            _text(words)
+    whole = (flop is None) == (kind == "unknown") and (method is not None) == (kind == "estimated")
+    if kind not in ("known", "estimated", "unknown") or not whole:
+        raise ValueError(f"{raw!r:.200} does not describe a base model")
+    base = FieldReader(raw, "base", raising(ValueError))
+    base.flag("systemic")
+    if flop is not None:
+        base.matching("flop", _FLOP, "a count")
+    for key in ("name", "method"):
+        if key in base:
+            base.line(key, MAX_TEXT)
     return Base(name, kind, None if flop is None else int(flop), method, systemic)
 
 
 def facts_from(raw: object) -> dict[str, Any]:
     """The facts that a process declares, checked: a closed set, small. Raises ValueError naming the fact."""
-    if not isinstance(raw, Mapping):
-        raise ValueError("facts are not a mapping")
-    found: dict[str, Any] = {}
-    for name, value in raw.items():
-        check = _FACTS.get(name)
-        if check is None:
-            raise ValueError(f"{str(name)[:40]!r} is no fact that flopsd knows; it knows {', '.join(_FACTS)}")
-        try:
-            found[name] = check(value)
-        except ValueError as fault:
-            raise ValueError(f"{name}: {fault}") from None
-    return found
+    facts = FieldReader(raw, "", raising(ValueError))
+    facts.only(*_FACTS)
+    return {name: _FACTS[name](facts, name) for name in facts.mapping}
 
 
 def work_from(raw: object) -> dict[str, dict[str, int]]:
@@ -186,56 +182,58 @@ def precision_from(value: object, declared_by: str) -> Precision:
     return Precision(tuple(sorted((str(name), int(ppm)) for name, ppm in shares.items())), declared_by)
 
 
-def _precision(value: object) -> object:
-    precision_from(value, "")
-    return dict(value) if isinstance(value, Mapping) else value
-
-
 def _counter(name: object) -> str:
     if name not in COUNTERS:
-        raise ValueError(f"{str(name)[:40]!r} is no counter that flopsd knows; it knows {', '.join(COUNTERS)}")
+        raise ValueError(f"{str(name)[:40]!r} is not a known counter; known: {', '.join(COUNTERS)}")
     return str(name)
 
 
 def _count(value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
-        raise ValueError(f"{value!r:.40} is no count")
+    if not is_whole(value) or value > MAX_COUNT:
+        raise ValueError(f"{value!r:.40} is not a count")
     return value
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value or len(value) > MAX_TEXT or not value.isprintable():
-        raise ValueError(f"expected at most {MAX_TEXT} printable characters")
-    return value
+def _count_fact(facts: FieldReader, name: str) -> int:
+    return facts.whole(name, 0, MAX_COUNT)
 
 
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("expected true or false")
-    return value
+def _text_fact(facts: FieldReader, name: str) -> str:
+    return facts.line(name, MAX_TEXT)
 
 
-def _lora(value: object) -> dict[str, Any]:
-    """Adapters as PEFT names them: r, and the modules that they sit on."""
-    if not isinstance(value, Mapping) or set(value) - {"r", "target_modules", "modules_to_save"}:
-        raise ValueError("expected r, target_modules, modules_to_save")
-    found: dict[str, Any] = {"r": _count(value.get("r"))}
-    for name in ("target_modules", "modules_to_save"):
-        if value.get(name) is not None:
-            modules = value[name]
-            if not isinstance(modules, list | tuple) or len(modules) > 256:
-                raise ValueError(f"{name}: expected a list of module names")
-            found[name] = sorted(_text(module) for module in modules)
+def _precision_fact(facts: FieldReader, name: str) -> object:
+    value = facts.raw(name)
+    try:
+        precision_from(value, "")
+    except ValueError as fault:
+        facts.problem(name, str(fault))
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _lora(facts: FieldReader, name: str) -> dict[str, Any]:
+    """Adapters as PEFT names them: r, and the modules that they are attached to."""
+    lora = facts.object(name)
+    lora.only("r", "target_modules", "modules_to_save", null=True)
+    found: dict[str, Any] = {"r": lora.whole("r", 0, MAX_COUNT)}
+    for key in ("target_modules", "modules_to_save"):
+        if key in lora:
+            modules = lora.texts(key)
+            named = all(0 < len(text) <= MAX_TEXT and text.isprintable() for text in modules)
+            if not named or len(modules) > MAX_MODULES:
+                lora.wrong(key, f"a list of at most {MAX_MODULES} module names")
+            found[key] = sorted(modules)
     return found
 
 
-def _config(value: object) -> dict[str, Any]:
+def _config(facts: FieldReader, name: str) -> dict[str, Any]:
     """A model's config.json: JSON of bounded size, with floats as text, since no ledger holds floats."""
-    if not isinstance(value, Mapping):
-        raise ValueError("expected the content of a config.json")
-    found = _plain(value, MAX_CONFIG_DEPTH)
+    try:
+        found = _plain(facts.object(name).mapping, MAX_CONFIG_DEPTH)
+    except ValueError as fault:
+        facts.problem(name, str(fault))
     if _entries(found) > MAX_CONFIG_ENTRIES:
-        raise ValueError(f"more than {MAX_CONFIG_ENTRIES} entries: leave out what is not architecture")
+        facts.problem(name, f"more than {MAX_CONFIG_ENTRIES} entries: leave out what is not architecture")
     assert isinstance(found, dict)
     return found
 
@@ -264,27 +262,21 @@ def _entries(value: object) -> int:
     return 0
 
 
-def _attention(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9_]{1,40}", value):
-        raise ValueError("expected a name such as eager, sdpa or flash_attention_2")
-    return value
-
-
-_FACTS = {
+_FACTS: Mapping[str, Callable[[FieldReader, str], Any]] = {
     "model_config": _config,
-    "model_name": _text,
-    "model_revision": _text,
-    "parameters_total": _count,
-    "parameters_trainable": _count,
-    "method": lambda value: Method(value).value,
+    "model_name": _text_fact,
+    "model_revision": _text_fact,
+    "parameters_total": _count_fact,
+    "parameters_trainable": _count_fact,
+    "method": lambda facts, name: facts.one_of(name, [method.value for method in Method]),
     "lora": _lora,
-    "recomputation": lambda value: Recomputation(value).value,
-    "attention": _attention,
-    "precision": _precision,
-    "packing": _flag,
-    "window": _count,  # the causal window that window_pairs were counted with
-    "rank": _count,
-    "local_rank": _count,
-    "world_size": _count,
-    "framework": _text,
+    "recomputation": lambda facts, name: facts.one_of(name, [value.value for value in Recomputation]),
+    "attention": lambda facts, name: facts.matching(name, _ATTENTION, "a name such as eager, sdpa, flash_attention_2"),
+    "precision": _precision_fact,
+    "packing": FieldReader.flag,
+    "window": _count_fact,  # the causal window that window_pairs were counted with
+    "rank": _count_fact,
+    "local_rank": _count_fact,
+    "world_size": _count_fact,
+    "framework": _text_fact,
 }

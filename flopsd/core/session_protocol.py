@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flopsd.core.declarations import facts_from, phase_from, work_from
-from flopsd.core.untrusted import parse_json
+from flopsd.core.untrusted import FieldReader, parse_json, raising
 from flopsd.errors import NotVerifiedError
 
 PROTOCOL = 1
@@ -112,11 +112,9 @@ class Conversation:
         return SessionClosed(self.session, clean=True)
 
     def _hello(self, message: Mapping[str, Any]) -> SessionOpened:
-        session, client = message["session"], message["client"]
-        if not isinstance(session, str) or not _SESSION.fullmatch(session):
-            raise RefusedError("hello: a session is 32 hexadecimal digits", last=True)
-        if not isinstance(client, str) or not _CLIENT.fullmatch(client):
-            raise RefusedError("hello: client is a version such as 0.1.0", last=True)
+        hello = FieldReader(message, "hello", raising(lambda problem: RefusedError(problem, last=True)))
+        session = hello.matching("session", _SESSION, "32 hexadecimal digits")
+        client = hello.matching("client", _CLIENT, "a version such as 0.1.0")
         self.session = session
         return SessionOpened(session, self.pid, self.uid, client)
 
@@ -130,7 +128,7 @@ def _message(line: bytes) -> tuple[str, Mapping[str, Any]]:
         raise RefusedError('expected an object such as {"flopsd":1,"kind":"hello",…}', last=True)
     version = message.pop("flopsd")
     if isinstance(version, bool) or version != PROTOCOL:
-        raise RefusedError(f"protocol {version!r:.20} is not spoken here, only {PROTOCOL}", last=True)
+        raise RefusedError(f"protocol {version!r:.20} is not supported, only {PROTOCOL}", last=True)
     kind = message.pop("kind", None)
     fields = _FIELDS.get(kind) if isinstance(kind, str) else None
     if fields is None:

@@ -159,7 +159,7 @@ class FieldReader:
         if value not in known:
             self.wrong(key, f"one of {', '.join(known)}")
             return known[0]
-        return str(value)
+        return known[known.index(value)]
 
     def some_of(self, key: str, known: Sequence[str]) -> tuple[str, ...]:
         """A list of known texts, not an empty one; empty if it is missing."""
@@ -234,9 +234,9 @@ class FieldReader:
     def _child(self: _R, value: Any, path: str) -> _R:
         return type(self)(value, path, self.report)
 
-    def _list(self, key: str) -> list[Any]:
+    def _list(self, key: str) -> Sequence[Any]:
         value = self.raw(key)
-        if value is not None and not isinstance(value, list):
+        if value is not None and not isinstance(value, list | tuple):
             self.wrong(key, "a list")
             return []
         return value or []

@@ -104,7 +104,7 @@ def foreign(path: Path) -> Iterator[None]:
                     return
                 with connection:
                     connection.recv(1000)
-                    connection.sendall(b'{"flopsd":2,"error":"protocol 1 is not spoken here, only 2"}\n')
+                    connection.sendall(b'{"flopsd":2,"error":"protocol 1 is not supported, only 2"}\n')
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()

@@ -107,13 +107,13 @@ def test_a_daemon_that_was_killed_and_started_again_is_told_everything_once(path
     [
         (lambda c: c.set_phase("training"), "'training' is not a phase"),
         (lambda c: c.set_phase(["train"]), "is not a phase"),
-        (lambda c: c.declare(colour="red"), "'colour' is no fact"),
+        (lambda c: c.declare(colour="red"), "colour: unknown; known: model_config"),
         (lambda c: c.declare(method="magic"), "method"),
         (lambda c: c.declare(model_config={str(n): n for n in range(401)}), "more than 400 entries"),
         (lambda c: c.declare(model_config={"x": object()}), "object is not JSON"),
         (lambda c: c.declare(model_config={"x": "\ud800"}), "surrogate"),
         (lambda c: c.declare(model_config={str(n) * 60: "x" * 200 for n in range(400)}), "more than 65536 bytes"),
-        (lambda c: c.declare(parameters_total=10**50), "is no count"),
+        (lambda c: c.declare(parameters_total=10**50), "parameters_total: must be a whole number"),
         (lambda c: c.count("train", tokens=-1), "cannot decrease"),
         (lambda c: c.count("train", tokens=1.5), "float"),
         (lambda c: c.count("train", coffee=1), "counters are steps"),
@@ -137,7 +137,7 @@ def test_a_daemon_of_another_version_is_told_of_once(path: Path, caplog: pytest.
         other.count("train", tokens=1)
         other.close()
     assert [record.getMessage() for record in caplog.records if "only 2" in record.getMessage()] == [
-        "flopsd's daemon refused this process: protocol 1 is not spoken here, only 2; its declarations are not recorded, "
+        "flopsd's daemon refused this process: protocol 1 is not supported, only 2; its declarations are not recorded, "
         "and the client tries again every 60 s"
     ]
 
