@@ -41,6 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("profile", [PROFILE])
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """More workers than cores: many tests wait for a daemon, a scrape or a second to pass."""
     return 2 * len(os.sched_getaffinity(0)) + 1

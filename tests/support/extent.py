@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import pytest
+from hypothesis import settings
 
 T = TypeVar("T")
 
@@ -31,3 +32,8 @@ def sampled(step: int) -> pytest.MarkDecorator:
     """The test takes an `extent`: one case of `step` in the ordinary run, every case where it is run whole."""
     whole = pytest.param(Extent(1), id="whole", marks=pytest.mark.exhaustive)
     return pytest.mark.parametrize("extent", [pytest.param(Extent(step), id="sample"), whole])
+
+
+def examples(number: int) -> int:
+    """`number` examples of a property where the profile tries a hundred, else as many more or fewer."""
+    return max(1, number * settings().max_examples // 100)

@@ -20,6 +20,7 @@ from flopsd.core.model import PPM
 from flopsd.core.policy.bases import told
 from flopsd.core.session_protocol import DeclaredSession
 from tests.support import architectures
+from tests.support.extent import examples
 
 CONFIGS = [value for value in vars(architectures).values() if isinstance(value, dict) and "model_type" in value]
 FAMILIES = ["llama", "mixtral", "qwen2_moe", "gemma3_text", "gpt_oss", "gpt2", "bert", "t5", "bart", "gpt_neox", "phi3"]
@@ -56,7 +57,7 @@ def declarations(draw: st.DrawFn) -> dict[str, Any]:
     return facts
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(
     declarations(),
     st.dictionaries(

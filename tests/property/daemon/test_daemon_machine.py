@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -206,5 +207,11 @@ class DaemonMachine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
+class DaemonMachineAtLength(DaemonMachine):
+    """The same machine, for more and longer runs."""
+
+
 TestDaemonMachine = DaemonMachine.TestCase
-TestDaemonMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestDaemonMachine.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
+TestDaemonMachineAtLength = pytest.mark.exhaustive(DaemonMachineAtLength.TestCase)
+TestDaemonMachineAtLength.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -14,6 +14,7 @@ from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomp
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Precision
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened
 from tests.support import independent, independent_ledger, independent_merged
+from tests.support.extent import examples
 from tests.support.independent import payload_of
 from tests.support.independent_ledger import recompute, stated
 from tests.support.story import A10G, A100, H100, HALF_KNOWN, PEAKS, VECTORS, Second, Story, chain, tell
@@ -78,7 +79,7 @@ def doings(draw: st.DrawFn) -> list[tuple[int, int, int, int, bool, str | None]]
     return draw(st.lists(second, min_size=1, max_size=8))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     plan=doings(),
     device=st.sampled_from([H100, A100, A10G, HALF_KNOWN]),

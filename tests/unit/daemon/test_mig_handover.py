@@ -15,6 +15,7 @@ from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Li
 from flopsd.daemon.source_tracker import Message
 from flopsd.journal.journal import read_journal
 from flopsd.system.clock import NS_PER_S
+from tests.support.extent import examples
 from tests.support.runs import H100, Run
 from tests.support.strategies import table
 
@@ -75,7 +76,7 @@ steps = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(steps, min_size=1, max_size=25))
 def test_the_time_of_a_gpu_is_that_of_its_slices_whatever_they_are_made_into(told: list[tuple[str, int, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -24,6 +24,7 @@ from flopsd.errors import (
 from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, frame, read_lines
 from flopsd.journal.journal import Journal, newest_pending, read_journal
 from flopsd.journal.state_dir import StateDir
+from tests.support.extent import examples
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(values)
 def test_what_is_framed_is_read_back_and_what_is_not_could_not_be(value: object) -> None:
     record = {"kind": "any", "value": value}
@@ -161,7 +162,7 @@ def test_whole_lines_that_are_damaged_mean_alteration_and_are_put_aside(state: S
         assert read(state) == [{"n": 0}, {"n": 1}, {"turn": turn}]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.data())
 def test_no_changed_byte_is_believed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("flip")

@@ -41,7 +41,7 @@ def test_whatever_becomes_of_the_streams_the_job_has_its_exit_code_and_the_ledge
 @pytest.mark.parametrize("streams", ["2>/dev/full", "--progress 2>&1 | head -1", "2>&- >&-"])
 def test_a_run_that_nobody_hears_seals_and_copies(tmp_path: Path, streams: str) -> None:
     done = shell(
-        f"$F run --metric-line 1 --evidence off --state-dir s --ledger l.json --ledger-copy copy/l.json --duration 6 {streams};"
+        f"$F run --metric-line 1 --evidence off --state-dir s --ledger l.json --ledger-copy copy/l.json --duration 3 {streams};"
         "exit ${PIPESTATUS[0]}",
         tmp_path,
     )
