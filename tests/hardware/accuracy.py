@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -167,16 +168,21 @@ def _comparable(runs: Sequence[Document]) -> Iterator[tuple[Document, Document]]
 
 def _questions(runs: Sequence[Document]) -> Iterator[str]:
     for number, (question, asked, _) in enumerate(QUESTIONS, start=1):
-        yield f"\n{number}. **{question}**\n   - Asked by: {asked}.\n"
+        yield "\n" + _item(f"{number}. ", f"**{question}**") + _item("   - ", f"Asked by: {asked}.")
         if not runs:
-            yield "   - Not answered here: no run on hardware has been made.\n"
+            yield _item("   - ", "Not answered here: no run on hardware has been made.")
         for run in runs:
             told = next((q for q in run["questions"] if q["number"] == number), None)
             where = f"{run['device']['name']}, {run['date'] or 'date not given'}"
             if told is None or told["answer"] is None:
-                yield f"   - Not answered here ({where}): {told['not_answered'] if told else 'not asked'}.\n"
+                yield _item("   - ", f"Not answered here ({where}): {told['not_answered'] if told else 'not asked'}.")
             else:
-                yield f"   - {where}: {told['answer']}.\n"
+                yield _item("   - ", f"{where}: {told['answer']}.")
+
+
+def _item(mark: str, text: str) -> str:
+    """An item of a list, in lines of at most 120 columns."""
+    return textwrap.fill(text, 120, initial_indent=mark, subsequent_indent=" " * len(mark)) + "\n"
 
 
 def _ratio(ratio: float | None) -> str:

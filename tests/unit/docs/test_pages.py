@@ -1,4 +1,4 @@
-"""Every Markdown file of the repository: its links; pictures made from text are current."""
+"""Every Markdown file of the repository: its width, its links; pictures made from text are current."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ PAGES = sorted(
         *(p for folder in FOLDERS for p in (ROOT / folder).rglob("*.md") if "site-packages" not in p.parts),
     ]
 )
+COLUMNS = 120
+# Generated tables, whose rows hold a text that is written once, in the code; and licences of others.
+WIDE = (
+    "docs/metrics.md",
+    "tests/golden/",
+    "tests/vectors/",
+    "docs/ledger-format.md",
+    "docs/plugins.md",
+    "docs/model-flop.md",
+    "examples/",
+)
 
 
 def name_of(page: Path) -> str:
@@ -29,6 +40,17 @@ def prose(text: str) -> str:
 def anchors(text: str) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_no_line_is_wider_than_a_screen() -> None:
+    wide = [
+        f"{name_of(page)}:{number}"
+        for page in PAGES
+        if not name_of(page).startswith(WIDE)
+        for number, line in enumerate(page.read_text().splitlines(), 1)
+        if len(line) > COLUMNS
+    ]
+    assert wide == []
 
 
 def test_links_lead_somewhere() -> None:
