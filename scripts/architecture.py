@@ -16,7 +16,7 @@ BOXES = {
     "writer": (3, 0, "writer", "daemon/writer.py"),
     "snapshot": (4, 0, "snapshot", "telemetry/"),
     "readers": (5, 0, "metrics, page, push", "telemetry/"),
-    "training": (1, 1, "training process", "client.py"),
+    "training": (1, 1, "training process", "client/"),
     "sessions": (2, 1, "sessions", "daemon/"),
     "journal": (3, 1, "journal", "journal/"),
     "seal": (4, 1, "seal", "attestation/"),

@@ -98,7 +98,7 @@ def test_the_unit_is_clean_and_its_manual_page_is_there(tmp_path: Path) -> None:
     pages = tmp_path / "man1"
     pages.mkdir()
     (pages / "flopsd.1").write_text(flopsd("man").stdout)
-    unit = Path(__file__).parents[2] / "systemd" / "flopsd.daemon.run"
+    unit = Path(__file__).parents[2] / "systemd" / "flopsd.service"
     env = environment(None, MANPATH=str(tmp_path))
     done = subprocess.run(
         ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False, env=env

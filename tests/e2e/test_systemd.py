@@ -16,7 +16,7 @@ from tests.support.process import PATIENCE_SECONDS, environment, predicate, star
 from tests.support.scenario import Scenario, Segment, h100
 from tests.support.systemd import ROOT, systemd
 
-UNIT = ROOT / "systemd" / "flopsd.daemon.run"
+UNIT = ROOT / "systemd" / "flopsd.service"
 # Takes one push and prints it.
 RECEIVER = """
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -127,7 +127,7 @@ def test_the_score_is_the_one_that_the_page_states() -> None:
         ["systemd-analyze", "security", "--offline=true", "--no-pager", str(UNIT)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    score = re.search(r"Overall exposure level for flopsd.daemon.run: ([\d.]+) (\w+)", done.stdout)
+    score = re.search(r"Overall exposure level for flopsd.service: ([\d.]+) (\w+)", done.stdout)
     assert score is not None, done.stdout
     assert f"{score[1]} ({score[2]})" in (ROOT / "docs" / "host.md").read_text()
 
