@@ -1,4 +1,4 @@
-"""A Lightning module whose callback tells flopsd what it does.
+"""A Lightning module whose callback declares its work to flopsd.
 
 flopsd exec -- python lightning_module.py
 """

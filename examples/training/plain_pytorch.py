@@ -1,4 +1,4 @@
-"""A training loop in plain PyTorch that tells flopsd what it does.
+"""A training loop in plain PyTorch that declares its work to flopsd.
 
     flopsd exec -- python plain_pytorch.py
 

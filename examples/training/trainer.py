@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer: one line tells flopsd what it does. TRL's trainers take the same line.
+"""Hugging Face's Trainer: one line declares its work to flopsd. TRL's trainers take the same line.
 
 flopsd exec -- python trainer.py
 """

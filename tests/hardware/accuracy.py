@@ -168,16 +168,16 @@ def _comparable(runs: Sequence[Document]) -> Iterator[tuple[Document, Document]]
 
 def _questions(runs: Sequence[Document]) -> Iterator[str]:
     for number, (question, asked, _) in enumerate(QUESTIONS, start=1):
-        yield "\n" + _item(f"{number}. ", f"**{question}**") + _item("   - ", f"Asked by: {asked}.")
+        yield "\n" + _item(f"{number}. ", f"**{question}**") + _item("    - ", f"Asked by: {asked}.")
         if not runs:
-            yield _item("   - ", "Not answered here: no run on hardware has been made.")
+            yield _item("    - ", "Not answered here: no run on hardware has been made.")
         for run in runs:
             told = next((q for q in run["questions"] if q["number"] == number), None)
             where = f"{run['device']['name']}, {run['date'] or 'date not given'}"
             if told is None or told["answer"] is None:
-                yield _item("   - ", f"Not answered here ({where}): {told['not_answered'] if told else 'not asked'}.")
+                yield _item("    - ", f"Not answered here ({where}): {told['not_answered'] if told else 'not asked'}.")
             else:
-                yield _item("   - ", f"{where}: {told['answer']}.")
+                yield _item("    - ", f"{where}: {told['answer']}.")
 
 
 def _item(mark: str, text: str) -> str:

@@ -23,7 +23,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ .Values.serviceAccount.name | default (ternary "flopsd" "default" .Values.serviceAccount.create) }}
 {{- end -}}
 
-{{/* What both forms tell flopsd. */}}
+{{/* The settings of both forms. */}}
 {{- define "flopsd.commonEnv" -}}
 - name: POD_NAME
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
