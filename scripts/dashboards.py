@@ -285,7 +285,7 @@ def of_fleet() -> Any:
             "Gaps by reason",
             "Devices that nobody saw.",
             "none",
-            (once("uuid", 'flopsd_gap_seconds_total{reason!~"not_ours|in_slices"}'), "{{reason}}"),
+            (once("uuid", 'flopsd_gap_seconds_total{reason!~"other_job|metered_as_mig"}'), "{{reason}}"),
             stacked=True,
         ),
         lines(

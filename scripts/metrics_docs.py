@@ -49,7 +49,7 @@ LABELS = {
     "replay": "`true` where a recording is read and no hardware",
     "version": "of flopsd",
     "python": "version of Python",
-    "peaks_sha256": "digest of the peak table",
+    "peak_table_sha256": "digest of the peak table",
 }
 
 HEAD = """# Metrics

@@ -126,7 +126,7 @@ def _as_flopsd_writes_it(journal: Path) -> Iterator[None]:
 
 def one_peak_table(history: History) -> str:
     """The SHA-256 of the peak table that all incarnations used. Raises LedgerError where they differ."""
-    tables = sorted({str(incarnation.begin["peaks_sha256"]) for incarnation in history.incarnations})
+    tables = sorted({str(incarnation.begin["peak_table_sha256"]) for incarnation in history.incarnations})
     if len(tables) != 1:
         raise LedgerError(
             f"the run was metered with {len(tables)} different peak tables",

@@ -108,7 +108,7 @@ def grew_from(before: Tally, after: Tally) -> bool:
         and _grew(before.observed_ns, after.observed_ns)
         and _grew(before.gap_ns, after.gap_ns)
         and before.recovered_ns <= after.recovered_ns
-        and _grew(before.doubt_sm_cycles, after.doubt_sm_cycles)
+        and _grew(before.uncertainty_sm_cycles, after.uncertainty_sm_cycles)
         and _grew(before.unread_ns, after.unread_ns)
         and all(name in after.phases and grew_from(share, after.phases[name]) for name, share in before.phases.items())
         and (before.watermark_ns < after.watermark_ns or before == after)

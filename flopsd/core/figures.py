@@ -50,7 +50,7 @@ class Row:
     sm_cycles: int
     duration_ns: int
     figures: Figures
-    clock_doubt_flop: int = 0  # how much of the distance from measured, both ways, comes from the clock alone
+    clock_uncertainty_flop: int = 0  # how much of the distance from measured, both ways, comes from the clock alone
     phase: str = UNDECLARED_PHASE
     declared_by: str | None = None  # who said the format, where a process did
 
@@ -164,7 +164,7 @@ def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: R
     duration_ns = tally.observed_ns.get(evidence, 0) + (tally.recovered_ns if evidence is Evidence.CYCLES else 0)
     if rating.part is None:
         return Row(evidence, pipe, label, cycles, duration_ns, Figures(0, None, None))
-    doubt = tally.doubt_sm_cycles.get((evidence, pipe), 0)
+    doubt = tally.uncertainty_sm_cycles.get((evidence, pipe), 0)
     rates = rating.part.rates(pipe, rating.precision)
     low = _less(max(0, cycles - doubt) * rates.low, margin) if rates.low is not None else 0
     measured = cycles * rates.measured if rates.measured is not None else None

@@ -120,7 +120,7 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
         return _gap(tally, reading.end_ns, _hole_reason(tally))
     grown = _growth(before, now)
     if grown is None or _energy_fell(tally, reading):
-        return _gap(tally, reading.end_ns, GapReason.COUNTER_FELL)
+        return _gap(tally, reading.end_ns, GapReason.COUNTER_RESET)
     possible = max_plausible_sm_cycles(limits, reading.end_ns - tally.totals_ns + COUNTER_REFRESH_NS)
     if any(cycles > possible for cycles in grown.values()):
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
@@ -177,7 +177,7 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
         return _gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE)
     possible = max_plausible_sm_cycles(limits, duration_ns)
     if isinstance(work, Active):
-        amounts = (*work.sm_cycles.values(), *work.doubt_sm_cycles.values())
+        amounts = (*work.sm_cycles.values(), *work.uncertainty_sm_cycles.values())
         if any(not 0 <= cycles <= possible for cycles in amounts):
             return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
         return replace(
@@ -185,7 +185,7 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
             watermark_ns=reading.end_ns,
             observed_ns=_plus(tally.observed_ns, {work.evidence: duration_ns}),
             active_sm_cycles=_plus(tally.active_sm_cycles, _of(work.evidence, work.sm_cycles)),
-            doubt_sm_cycles=_plus(tally.doubt_sm_cycles, _of(work.evidence, work.doubt_sm_cycles)),
+            uncertainty_sm_cycles=_plus(tally.uncertainty_sm_cycles, _of(work.evidence, work.uncertainty_sm_cycles)),
             unread_ns=_plus(tally.unread_ns, dict.fromkeys(work.unread, duration_ns)),
         )
     assert isinstance(work, Busy)
@@ -219,7 +219,7 @@ def _of(evidence: Evidence, cycles: Mapping[Pipe, int]) -> dict[tuple[Evidence, 
 
 def _hole_reason(tally: Tally) -> GapReason:
     """Why nothing covers the time before a reading: before the first one the source was still starting."""
-    return GapReason.UNREAD if tally.span_ns else GapReason.STARTING
+    return GapReason.MISSED_READING if tally.span_ns else GapReason.STARTING
 
 
 def _gap(tally: Tally, until_ns: int, reason: GapReason) -> Tally:

@@ -51,8 +51,8 @@ class GapReason(str, Enum):
     SOURCE_SILENT = "source_silent"
     DEVICE_MISSING = "device_missing"
     DEVICE_LOST = "device_lost"
-    NOT_OURS = "not_ours"  # it was another job's: nothing of this one is missing
-    IN_SLICES = "in_slices"  # its MIG slices are metered in its place
+    OTHER_JOB = "other_job"  # it was another job's: nothing of this one is missing
+    METERED_AS_MIG = "metered_as_mig"  # its MIG slices are metered in its place
     REPLACED = "replaced"  # others are metered in its place: other slices of its GPU, or itself by its name
     DRIVER_TIMEOUT = "driver_timeout"
     DRIVER_ERROR = "driver_error"
@@ -60,20 +60,20 @@ class GapReason(str, Enum):
     NOT_SUPPORTED = "not_supported"
     NOT_A_NUMBER = "not_a_number"
     OUT_OF_RANGE = "out_of_range"
-    COUNTER_FELL = "counter_fell"
+    COUNTER_RESET = "counter_reset"
     COUNTER_STALLED = "counter_stalled"
     CONTRADICTORY = "contradictory"  # two counters of one thing disagree
-    STREAMING_OFF = "streaming_off"  # another process switched the counters off
+    COUNTERS_DISABLED = "counters_disabled"  # another process switched the counters off
     ZERO_AT_FULL_LOAD = "zero_at_full_load"  # counters say idle, power and utilisation say busy
     STALE = "stale"  # what is read has not been renewed
     UNCOUNTED_WORK = "uncounted_work"  # the core was busy and nothing was counted
     UNKNOWN_DEVICE = "unknown_device"
     OVERLAP = "overlap"
-    UNREAD = "unread"
+    MISSED_READING = "missed_reading"  # no reading covers the interval
 
 
 # Nothing is missing in such time: it has no ceiling and costs no coverage.
-ACCOUNTED_ELSEWHERE = (GapReason.NOT_OURS, GapReason.IN_SLICES, GapReason.REPLACED)
+ACCOUNTED_ELSEWHERE = (GapReason.OTHER_JOB, GapReason.METERED_AS_MIG, GapReason.REPLACED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +101,13 @@ class Device:
 class Active:
     """What estimating counters saw: SM-cycles during which each pipe was active, summed over the SMs.
 
-    `doubt_sm_cycles` is how far each may be off, both ways, since the SM clock between two readings of
-    it is not known. `unread` are pipes of which nothing was read: only their ceiling is known.
+    `uncertainty_sm_cycles` is how far each may be off, both ways, since the SM clock between two readings of
+    it is not known. `missed_reading` are pipes of which nothing was read: only their ceiling is known.
     """
 
     evidence: Evidence
     sm_cycles: Mapping[Pipe, int]
-    doubt_sm_cycles: Mapping[Pipe, int] = field(default_factory=dict)
+    uncertainty_sm_cycles: Mapping[Pipe, int] = field(default_factory=dict)
     unread: tuple[Pipe, ...] = ()
 
 
@@ -233,7 +233,7 @@ class Tally:
     observed_ns: Mapping[Evidence, int] = field(default_factory=dict)
     gap_ns: Mapping[GapReason, int] = field(default_factory=dict)
     recovered_ns: int = 0  # gap time whose work counters told afterwards
-    doubt_sm_cycles: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
+    uncertainty_sm_cycles: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
     unread_ns: Mapping[Pipe, int] = field(default_factory=dict)  # observed time in which this pipe was not read
     energy_mj: int | None = None  # None: no energy was ever counted
     energy_ns: int = 0  # time whose energy is in energy_mj

@@ -129,7 +129,7 @@ class DeviceAccounts:
                 self._track(device, message.source)
 
     def _track(
-        self, device: Device, source: str, since_ns: int | None = None, before: GapReason = GapReason.NOT_OURS
+        self, device: Device, source: str, since_ns: int | None = None, before: GapReason = GapReason.OTHER_JOB
     ) -> None:
         """Track a device from where its last daemon start left it, else from the beginning of this one.
 

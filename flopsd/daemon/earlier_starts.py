@@ -12,7 +12,7 @@ from flopsd.core.model import DeviceUid, GapReason, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.system.clock import NS_PER_S, wall_ns_of
 
-_TAKEN_OVER = (GapReason.IN_SLICES, GapReason.REPLACED)
+_TAKEN_OVER = (GapReason.METERED_AS_MIG, GapReason.REPLACED)
 Counted = tuple[tuple[Tally, Rating], ...]
 
 

@@ -80,6 +80,6 @@ def hand_over(
             if device.uid not in tracked:
                 begin_ns[device.uid] = until_ns
             elif not change.renamed:  # it is back; a renamed device was accounted for all along
-                reason = GapReason.IN_SLICES if device.parent is None else GapReason.REPLACED
+                reason = GapReason.METERED_AS_MIG if device.parent is None else GapReason.REPLACED
                 tracked[device.uid].count_gap(until_ns, reason, active_phase)
     return begin_ns

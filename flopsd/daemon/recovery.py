@@ -62,7 +62,7 @@ def choose_run(
     history = found.history
     if history.incarnations:
         same = history.run == wanted if wanted else not history.ended
-        if same and history.node == node and history.incarnations[-1].begin["peaks_sha256"] == table.sha256:
+        if same and history.node == node and history.incarnations[-1].begin["peak_table_sha256"] == table.sha256:
             return history.run, history
         kept = journal.put_aside(f"{history.run}-until-{_stamp(clock)}.journal.jsonl")
         log.warning(

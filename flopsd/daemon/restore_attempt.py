@@ -43,7 +43,7 @@ class Saved:
 
 
 def restore(
-    folder: StateDir, ledgers: Sequence[Path], ledger: Path, run: str, node: str, peaks_sha256: str
+    folder: StateDir, ledgers: Sequence[Path], ledger: Path, run: str, node: str, peak_table_sha256: str
 ) -> Recovery | None:
     """If `folder` has no journal, put the newest saved one of this run and node there: of those beside `ledgers`, the
     paths of earlier copies. Saved journals that it does not continue are copied beside `ledger`.
@@ -56,7 +56,7 @@ def restore(
     if not found:
         return None
     newest = max(found, key=lambda saved: saved.last)
-    fits = newest.history.incarnations[-1].begin["peaks_sha256"] == peaks_sha256
+    fits = newest.history.incarnations[-1].begin["peak_table_sha256"] == peak_table_sha256
     for saved in found:
         if not (fits and newest.data.startswith(saved.data)):
             _keep_beside(saved, ledger)

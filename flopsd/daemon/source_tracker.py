@@ -120,7 +120,7 @@ class SourceTracker:
         lost. As of the newest sweep."""
         uid, parent = entry.device.uid, entry.device.parent
         if self.arbiter.is_in_slices(uid):
-            return GapReason.IN_SLICES
+            return GapReason.METERED_AS_MIG
         if self.arbiter.best(uid) is not None or self.is_anothers(uid, entry.source):
             return None
         gpu_is_read = parent is not None and (
@@ -138,7 +138,7 @@ class SourceTracker:
             return GapReason.SOURCE_SILENT if silent else GapReason.SOURCE_DOWN
         if self.arbiter.best(uid) is not None:
             return otherwise
-        return GapReason.NOT_OURS if self.is_anothers(uid, entry.source) else GapReason.DEVICE_MISSING
+        return GapReason.OTHER_JOB if self.is_anothers(uid, entry.source) else GapReason.DEVICE_MISSING
 
     def _state(self, name: str) -> SourceState:
         return self.states.get(name, SourceState())

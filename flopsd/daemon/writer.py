@@ -101,8 +101,8 @@ class Writer:
                 "ns": begin_ns,
                 "wall_ns": wall_ns,
                 "utc": rfc3339(wall_ns),
-                "flopsd": __version__,
-                "peaks_sha256": self._table.sha256,
+                "flopsd_version": __version__,
+                "peak_table_sha256": self._table.sha256,
                 "config_sha256": settings.config_sha256,
                 "interval_ns": settings.interval_ns,
                 "context": self._context.for_journal(),
@@ -191,7 +191,7 @@ class Writer:
             "incarnation": self._incarnation,
             "ns": now_ns,
             "utc": rfc3339(wall_ns),
-            "why": why,
+            "reason": why,
             "child_exit_code": child_exit_code,
         }
         self._closed = durable and self._queue.append(end)

@@ -61,7 +61,7 @@ def _executed(totals: LedgerObject) -> Basis:
     if margins is not None:
         known = [f"{name} ± {percent(margins.count(name))}" for name in margins.mapping if name in EVIDENCE]
         facts += [Fact("Margin", ", ".join(known))] if known else []
-    if doubt := told.maybe_count("clockUncertainty"):
+    if doubt := told.maybe_count("clockUncertaintyFlop"):
         facts.append(Fact("Of that, from the clock", f"± {flop(doubt).text} FLOP", exact=flop(doubt).exact))
     shown = interval(told.figures())
     return Basis("executed", "Executed", EXECUTED, "measured", shown, "", NOTHING_MEASURED, tuple(facts))
@@ -80,7 +80,7 @@ def _guidelines(totals: LedgerObject) -> Basis:
             "It is not more than was executed.",
             NO_SINGLE,
         )
-    facts = [Fact("Taken from", told.text("from"))] if "from" in told else []
+    facts = [Fact("Taken from", told.text("requiredPpmSource"))] if "requiredPpmSource" in told else []
     facts += [Fact("How", told.text("method"))] if "method" in told else []
     share = told.maybe_object("requiredPpm")
     if share is not None:
@@ -134,17 +134,17 @@ def comparisons_of(predicate: LedgerObject) -> tuple[Comparison, ...]:
 
 
 def _comparison(told: LedgerObject) -> Comparison:
-    within = told.flag("within")
+    within = told.flag("withinMargin")
     word = {True: "Agree", False: "Do not agree", None: "Cannot be told"}[within]
     margin = told.maybe_count("marginPpm")
     return Comparison(
         told.text("name"),
-        " / ".join(told.text(name) for name in ("of", "to") if name in told),
+        " / ".join(told.text(name) for name in ("numerator", "denominator") if name in told),
         _ratio(told.maybe_object("ratioPpm")),
         "" if margin is None else f"± {percent(margin)}",
         word,
         told.maybe_text("warning") or "",
-        told.maybe_text("says") or "",
+        told.maybe_text("summary") or "",
     )
 
 

@@ -105,8 +105,8 @@ def _content(
         form=form_of(predicate, policy),
         method=_method(predicate),
         items=items_of(predicate, found),
-        claims=claim.text("says"),
-        does_not_claim=claim.text("doesNotSay"),
+        claims=claim.text("text"),
+        does_not_claim=claim.text("limits"),
         advice=_ADVICE if rules or others else "",
     )
 
@@ -127,12 +127,12 @@ def _facts(predicate: LedgerObject, kind: str) -> tuple[Fact, ...]:
             facts.append(Fact("Instance type", node.text("instanceType")))
         starts = list(predicate.objects("incarnations"))
         if starts:
-            facts.append(Fact("Begun", _utc(min(told.moment_ns("begunAt") for told in starts))))
+            facts.append(Fact("Begun", _utc(min(told.moment_ns("startedAt") for told in starts))))
             facts.append(Fact("Last record", _utc(max(told.moment_ns("lastRecordAt") for told in starts))))
             facts.append(Fact("Starts of the daemon", str(len(starts))))
         facts.append(timed("Wall time", predicate.decimal("wallSeconds")))
     else:
-        facts.append(Fact("Begun", _utc(predicate.moment_ns("begunAt"))))
+        facts.append(Fact("Begun", _utc(predicate.moment_ns("startedAt"))))
         facts.append(Fact("Last record", _utc(predicate.moment_ns("lastRecordAt"))))
         facts.append(Fact("Ledgers", str(predicate.count("ledgerCount"))))
         if kind == "lineage":

@@ -25,8 +25,8 @@ REASONS = {
     "source_silent": "the source of readings said nothing",
     "device_missing": "the device was not there",
     "device_lost": "the driver had lost the device",
-    "not_ours": "the device was another job's: nothing of this one is missing",
-    "in_slices": "its MIG slices are metered in its place: nothing is missing",
+    "other_job": "the device was another job's: nothing of this one is missing",
+    "metered_as_mig": "its MIG slices are metered in its place: nothing is missing",
     "replaced": "others are metered in its place, such as new slices of its GPU: nothing is missing",
     "driver_timeout": "the driver did not answer in time",
     "driver_error": "the driver answered with an error",
@@ -34,16 +34,16 @@ REASONS = {
     "not_supported": "the device does not offer the counters",
     "not_a_number": "the driver gave no number",
     "out_of_range": "the driver gave an impossible number",
-    "counter_fell": "a counter ran backwards",
+    "counter_reset": "a counter ran backwards",
     "counter_stalled": "a counter stood still",
     "contradictory": "two counters of one thing disagreed",
-    "streaming_off": "another process had switched the counters off",
+    "counters_disabled": "another process had switched the counters off",
     "zero_at_full_load": "counters said idle, power said busy",
     "stale": "what was read had not been renewed",
     "uncounted_work": "the core was busy and nothing was counted",
     "unknown_device": "the peak table does not know the device",
     "overlap": "the time was already accounted for",
-    "unread": "a pipe was not read",
+    "missed_reading": "no reading covers this time",
 }
 CEILINGS = (
     "Where only utilization was read, how much was done is not known: such work counts in the upper figure alone."
@@ -56,7 +56,7 @@ Spans = Sequence[tuple[int, int]]
 
 def coverage_of(predicate: LedgerObject) -> Coverage:
     told = predicate.object("coverage")
-    share = told.maybe_count("observedPpm")
+    share = told.maybe_count("coveragePpm")
     gaps = list(told.objects("gaps"))
     begins, limits = _begins(predicate), _limits(predicate)
     longest = sorted(gaps, key=lambda gap: -gap.decimal("seconds"))[:MAX_GAPS]
@@ -142,7 +142,7 @@ def _gap(gap: LedgerObject, begins: Mapping[int, int]) -> ReportGap:
 
 def _begins(predicate: LedgerObject) -> dict[int, int]:
     """When each incarnation began, in ns since the epoch."""
-    return {told.count("number"): told.moment_ns("begunAt") for told in predicate.objects("incarnations")}
+    return {told.count("number"): told.moment_ns("startedAt") for told in predicate.objects("incarnations")}
 
 
 def _span(gap: LedgerObject, begins: Mapping[int, int]) -> tuple[int, int] | None:
@@ -158,7 +158,9 @@ def _ns(seconds: Fraction) -> int:
 
 def _limits(predicate: LedgerObject) -> tuple[int, int] | None:
     """The first and the last moment of the run."""
-    times = [(told.moment_ns("begunAt"), told.moment_ns("lastRecordAt")) for told in predicate.objects("incarnations")]
+    times = [
+        (told.moment_ns("startedAt"), told.moment_ns("lastRecordAt")) for told in predicate.objects("incarnations")
+    ]
     if not times:
         return None
     return min(begin for begin, _ in times), max(end for _, end in times)

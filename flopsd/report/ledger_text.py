@@ -59,12 +59,12 @@ def verified_text(verified: Verified) -> str:
     predicate: Mapping[str, Any] = verified.statement["predicate"]
     executed, coverage = predicate["totals"]["executed"], predicate["coverage"]
     figures = Figures(*(None if executed[k] is None else int(executed[k]) for k in ("low", "measured", "high")))  # type: ignore[arg-type]
-    share = "unknown" if coverage["observedPpm"] is None else coverage_share(int(coverage["observedPpm"]))
+    share = "unknown" if coverage["coveragePpm"] is None else coverage_share(int(coverage["coveragePpm"]))
     energy = "unknown" if predicate["energyJoules"] is None else f"{predicate['energyJoules']} J"
     if predicate["energyJoules"] is not None and float(predicate["energyUncountedSeconds"]):
         energy += f" counted; not counted in {predicate['energyUncountedSeconds']} device seconds"
     evidence = ", ".join(executed["byEvidence"]) or "none"
-    clock = at_most(int(executed["clockUncertainty"])) if int(executed["clockUncertainty"]) else ""
+    clock = at_most(int(executed["clockUncertaintyFlop"])) if int(executed["clockUncertaintyFlop"]) else ""
     lines = [
         f"VERIFIED: signed by {', '.join(k[:16] + '…' for k in verified.keyids)}, "
         f"all totals recomputed from {counted(verified.records, 'journal record')}",
@@ -82,8 +82,8 @@ def verified_text(verified: Verified) -> str:
         *meaning_lines(predicate),
         *_attached(verified.evidence),
         *([] if verified.anchored is None else anchored_lines(verified.anchored)),
-        f"It says: {predicate['claim']['says']}",
-        f"It does not say: {predicate['claim']['doesNotSay']}",
+        f"It says: {predicate['claim']['text']}",
+        f"It does not say: {predicate['claim']['limits']}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -92,7 +92,7 @@ def meaning_lines(predicate: Mapping[str, Any]) -> list[str]:
     """The other bases and the findings, short; `flopsd report` tells them whole."""
     totals = predicate["totals"]
     guidelines, architecture = totals["guidelines"], totals["architecture"]
-    resting = f" ({one_line(guidelines['from'])})" if "from" in guidelines else ""
+    resting = f" ({one_line(guidelines['requiredPpmSource'])})" if "requiredPpmSource" in guidelines else ""
     lines = [f"  guidelines {_interval(guidelines)}: what contributes to parameter updates{resting}"]
     if architecture is not None:
         shown = f"{at_least(int(architecture['low']))} to {at_most(int(architecture['high']))}"
@@ -125,7 +125,7 @@ def _interval(figures: Mapping[str, Any]) -> str:
 def _share(finding: Mapping[str, Any]) -> str:
     high = finding["sharePpm"]["high"]
     if high is None:
-        return one_line(finding["why"])
+        return one_line(finding["reason"])
     return f"at most {share_text(int(high), Towards.UP)} of the threshold"
 
 
@@ -159,7 +159,7 @@ def _rolling(verified: Verified) -> list[str]:
     """What to know of a ledger that was sealed before its run's end, or whose journal goes on."""
     predicate = verified.statement["predicate"]
     lines = []
-    if predicate["incarnations"][-1]["end"] is None:
+    if predicate["incarnations"][-1]["endReason"] is None:
         lines.append(
             "ROLLING: sealed while the run went on, or after it was killed. It speaks of the time up to "
             f"{predicate['method']['journal']['lastRecordAt']} only, and later work is not in it."

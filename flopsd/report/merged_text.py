@@ -43,8 +43,8 @@ def verified_merge_text(verified: VerifiedMerge) -> str:
             f"all totals added up again from the entries of {counted(int(predicate['ledgerCount']), 'ledger')}",
             *_children(verified.children, predicate),
             *_figures(predicate),
-            f"It says: {predicate['claim']['says']}",
-            f"It does not say: {predicate['claim']['doesNotSay']}",
+            f"It says: {predicate['claim']['text']}",
+            f"It does not say: {predicate['claim']['limits']}",
             "",
         ]
     )
@@ -53,7 +53,7 @@ def verified_merge_text(verified: VerifiedMerge) -> str:
 def _figures(predicate: Mapping[str, Any]) -> list[str]:
     executed, coverage = predicate["totals"]["executed"], predicate["coverage"]
     figures = Figures(*(None if executed[k] is None else int(executed[k]) for k in ("low", "measured", "high")))  # type: ignore[arg-type]
-    share = "unknown" if coverage["observedPpm"] is None else coverage_share(int(coverage["observedPpm"]))
+    share = "unknown" if coverage["coveragePpm"] is None else coverage_share(int(coverage["coveragePpm"]))
     energy = "unknown" if predicate["energyJoules"] is None else f"{predicate['energyJoules']} J"
     if predicate["energyJoules"] is not None and float(predicate["energyUncountedSeconds"]):
         energy += f" counted; not counted in {predicate['energyUncountedSeconds']} device seconds"
@@ -73,7 +73,7 @@ def _figures(predicate: Mapping[str, Any]) -> list[str]:
 
 def _what(predicate: Mapping[str, Any]) -> str:
     ledgers = counted(int(predicate["ledgerCount"]), "ledger")
-    ledgers += one_line(f", {predicate['begunAt']} to {predicate['lastRecordAt']}")
+    ledgers += one_line(f", {predicate['startedAt']} to {predicate['lastRecordAt']}")
     if predicate["lineage"] is not None:
         runs = counted(len(predicate["lineage"]["runs"]), "job")
         return f"lineage {one_line(predicate['lineage']['name'])}: {runs}, {ledgers}"
@@ -86,7 +86,7 @@ def _completeness(told: Mapping[str, Any]) -> list[str]:
     word = {True: "COMPLETE", False: "INCOMPLETE", None: "COMPLETENESS UNKNOWN"}[told["complete"]]
     more = len(told["missing"]) - MAX_TOLD
     return [
-        f"{word}: {told['says']}",
+        f"{word}: {told['summary']}",
         *(f"  missing    {one_line(words)}" for words in told["missing"][:MAX_TOLD]),
         *([f"  missing    and {more} more"] if more > 0 else []),
     ]

@@ -133,7 +133,7 @@ def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> FormField:
             name, f"{plain(days, figures)} days", band(days, rules.bands_months), "time in which the meter ran"
         )
     note = "from the first record to the last of all ledgers, pauses included"
-    days = Fraction(span_seconds(predicate["begunAt"], predicate["lastRecordAt"]) + 1, DAY_S)  # it cuts off fractions
+    days = Fraction(span_seconds(predicate["startedAt"], predicate["lastRecordAt"]) + 1, DAY_S)  # it cuts off fractions
     national = band(days, rules.bands_months)
     if days >= rules.bands_months[0] * MONTH_DAYS:
         national += ", pauses included"
@@ -196,7 +196,7 @@ def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[FormField]:
 
 def _unseen(predicate: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     """A measured figure says nothing of time that was not measured, so the figure must not go without this."""
-    if predicate["coverage"]["observedPpm"] is None:
+    if predicate["coverage"]["coveragePpm"] is None:
         return "; no device time was observed"
     missing = min(Fraction(1), sum(unmeasured(predicate)))
     if not missing:

@@ -40,7 +40,9 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
             "the figure is everything that the devices executed."
         )
     else:
-        source = f"Taken from {guidelines['from']}: " if "from" in guidelines else ""  # a sum has several
+        source = (
+            f"Taken from {guidelines['requiredPpmSource']}: " if "requiredPpmSource" in guidelines else ""
+        )  # a sum has several
         sentences.append(_sentence(f"{source}{guidelines['method']}"))
     sentences += [*_reservations(predicate), _uncertainty(guidelines or executed, executed)]
     return " ".join(sentences)
@@ -142,7 +144,7 @@ def job_seconds(coverage: Mapping[str, Any]) -> Fraction:
 def unmeasured(predicate: Mapping[str, Any]) -> tuple[Fraction, Fraction]:
     """The shares of the job's device time that nothing was read of, and that only a ceiling was read of."""
     coverage = predicate["coverage"]
-    if coverage["observedPpm"] is None:
+    if coverage["coveragePpm"] is None:
         return Fraction(0), Fraction(0)
     if predicate["kind"] == "node":
         rows = [row for device in predicate["devices"] for row in device["work"]]
@@ -151,11 +153,11 @@ def unmeasured(predicate: Mapping[str, Any]) -> tuple[Fraction, Fraction]:
         bounded = [coverage["boundedSeconds"]]
     # Read strictly: to a Fraction a stranger's 1e999999999 is a number too, and a very long one.
     bounded_s = Fraction(sum(map(nanoseconds, bounded)), NS_PER_S)
-    return 1 - Fraction(int(coverage["observedPpm"]), PPM), bounded_s / job_seconds(coverage)
+    return 1 - Fraction(int(coverage["coveragePpm"]), PPM), bounded_s / job_seconds(coverage)
 
 
 def _coverage(predicate: Mapping[str, Any], high: str | None) -> list[str]:
-    if predicate["coverage"]["observedPpm"] is None:
+    if predicate["coverage"]["coveragePpm"] is None:
         return ["No device time was observed."]
     unseen, bounded = unmeasured(predicate)
     observed = f"Of the devices' time {percent(1 - unseen, Fraction(1), Towards.DOWN)} was observed"
@@ -172,7 +174,7 @@ def _reservations(predicate: Mapping[str, Any]) -> list[str]:
         found.append("This is a replayed recording and no measurement of a machine.")
     completeness = predicate.get("completeness")
     if completeness is not None and completeness["complete"] is not True:
-        found.append(_sentence(f"The account is not known to be whole: {completeness['says']}"))
+        found.append(_sentence(f"The account is not known to be whole: {completeness['summary']}"))
     return found
 
 

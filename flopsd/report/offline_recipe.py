@@ -45,7 +45,7 @@ END
 """
 FIGURES = """\
 jq '.predicate | {replay, run: .run.id, node: .node.name, executed: (.totals.executed | {low, measured, high}),
-  observedPpm: .coverage.observedPpm, gapSecondsByReason: .coverage.gapSecondsByReason, claim}' payload.json
+  coveragePpm: .coverage.coveragePpm, gapSecondsByReason: .coverage.gapSecondsByReason, claim}' payload.json
 """
 
 

@@ -114,7 +114,7 @@ def completeness_of(predicate: LedgerObject) -> ReportCompleteness | None:
         if member in told
     ]
     left_out = max(0, len(missing) - MAX_TOLD)
-    return ReportCompleteness(told.flag("complete"), told.text("says"), missing[:MAX_TOLD], left_out, tuple(facts))
+    return ReportCompleteness(told.flag("complete"), told.text("summary"), missing[:MAX_TOLD], left_out, tuple(facts))
 
 
 def nodes_of(predicate: LedgerObject) -> tuple[tuple[Member, ...], int]:
@@ -124,7 +124,7 @@ def nodes_of(predicate: LedgerObject) -> tuple[tuple[Member, ...], int]:
 
 def _node(told: LedgerObject) -> Member:
     rank = told.maybe_count("rank")
-    share = told.maybe_count("observedPpm")
+    share = told.maybe_count("coveragePpm")
     return Member(
         name=told.text("name"),
         where=_where(rank, told.maybe_text("instanceType")),
@@ -145,7 +145,7 @@ def children_of(predicate: LedgerObject) -> tuple[tuple[Member, ...], int]:
 
 
 def _child(told: LedgerObject) -> Member:
-    share = told.object("coverage").maybe_count("observedPpm")
+    share = told.object("coverage").maybe_count("coveragePpm")
     whole = told.maybe_object("completeness")
     notes = ["REPLAY: no evidence"] if told.flag("replay") else []
     if whole is not None and whole.flag("complete") is not True:
@@ -155,7 +155,7 @@ def _child(told: LedgerObject) -> Member:
         where=_where(told.maybe_count("rank"), told.maybe_text("instanceType"))
         if told.text("kind") == "node"
         else "job",
-        span=f"{_day(told.text('begunAt'))} to {_day(told.text('lastRecordAt'))}",
+        span=f"{_day(told.text('startedAt'))} to {_day(told.text('lastRecordAt'))}",
         devices="",
         value=interval(told.object("totals").figures("executed")),
         observed="not known" if share is None else percent(share, DOWN),

@@ -139,7 +139,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
         state=state,
         word=_WORDS[state],
         says=_says(state, value, low, high) + (f" {READING}" if reading and state is ReportState.ABOVE else ""),
-        why=finding.maybe_text("why") or "",
+        why=finding.maybe_text("reason") or "",
         quantity=", or ".join(QUANTITIES.get(quantity, quantity) for quantity in quantities),
         value=None if value is None else interval(value),
         threshold=shown,

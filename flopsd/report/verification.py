@@ -79,14 +79,14 @@ def flags_of(predicate: LedgerObject) -> tuple[Flag, ...]:
         what = f"read from the recording {of}" if of else f"{replay.count('children')} of its ledgers are of recordings"
         flags.append(Flag("REPLAY", f"{what}: no hardware was metered. This is no evidence."))
     incarnations = list(predicate.objects("incarnations"))
-    if incarnations and incarnations[-1].raw("end") is None:
+    if incarnations and incarnations[-1].raw("endReason") is None:
         last = predicate.object("method").object("journal").text("lastRecordAt")
         says = f"sealed while the run went on, or after it was killed. It speaks of the time up to {last} only."
         flags.append(Flag("ROLLING", says))
     whole = predicate.maybe_object("completeness")
     if whole is not None and whole.flag("complete") is not True:
         word = "INCOMPLETE" if whole.flag("complete") is False else "COMPLETENESS UNKNOWN"
-        flags.append(Flag(word, whole.text("says")))
+        flags.append(Flag(word, whole.text("summary")))
     return tuple(flags)
 
 

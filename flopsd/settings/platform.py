@@ -33,7 +33,7 @@ class Context:
         """The parts that the ledger repeats."""
         return {
             "run": {"platform": self.platform, "jobName": self.job_name, "jobArn": self.job_arn},
-            "node": {"rank": self.rank, "roster": list(self.roster), "instanceType": self.instance_type},
+            "node": {"rank": self.rank, "jobNodes": list(self.roster), "instanceType": self.instance_type},
             "attempt": self.attempt,
         }
 

@@ -186,7 +186,7 @@ def _thresholds(snapshot: Snapshot, found: Bases) -> Iterator[Metric]:
         labels=("policy", "rule", "state"),
     )
     share = GaugeMetricFamily(
-        "flopsd_threshold_share_ratio",
+        "flopsd_threshold_ratio",
         "What this daemon's account is of a threshold: low is certain, high a ceiling and no estimate, measured absent "
         "where either is only bounded. Never sum bounds. quantity: base+ has the base model's compute in it.",
         labels=("policy", "rule", "quantity", "bound"),
@@ -215,11 +215,11 @@ def run_facts(snapshot: Snapshot) -> Iterator[Metric]:
     info.add_metric((snapshot.run, snapshot.node, snapshot.platform, str(snapshot.replay).lower()), 1)
     yield info
     build = GaugeMetricFamily(
-        "flopsd_build_info", "This flopsd; always 1.", labels=("version", "python", "peaks_sha256")
+        "flopsd_build_info", "This flopsd; always 1.", labels=("version", "python", "peak_table_sha256")
     )
     build.add_metric((__version__, platform.python_version(), snapshot.table.sha256), 1)
     yield build
-    incarnation = GaugeMetricFamily("flopsd_incarnation_number", "How often the daemon was started for this run.")
+    incarnation = GaugeMetricFamily("flopsd_daemon_starts", "How often the daemon was started for this run.")
     incarnation.add_metric((), snapshot.incarnation)
     yield incarnation
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from flopsd import __version__
 from flopsd.core.figures import by_phase, figures_json, rows, sum_figures, total, total_of
-from flopsd.core.ledger.devices import energy_uncounted, rating_of, seconds
+from flopsd.core.ledger.devices import energy_joules, energy_uncounted, rating_of, seconds
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import figures_of, meaning_of
 from flopsd.core.model import ESTIMATING, Device, DeviceUid, Evidence, Figures, GapReason, Tally
@@ -37,12 +37,12 @@ def facts_of(snapshot: Snapshot) -> Facts:
     appended = snapshot.journal_last_append_wall_ns
     return {
         "schema": SCHEMA,
-        "flopsd": __version__,
+        "flopsdVersion": __version__,
         "run": snapshot.run,
         "node": snapshot.node,
-        "incarnation": snapshot.incarnation,
+        "daemonStarts": snapshot.incarnation,
         "daemon": "running",
-        "ended": None,
+        "endReason": None,
         "replay": snapshot.replay,
         "lastRecordAt": None if appended is None else rfc3339(appended),
         "executed": figures_json(snapshot.figures()),
@@ -66,7 +66,7 @@ def facts_in(
     if figures.measured_flop is not None and passed_ns > 0:
         rate = (figures.measured_flop - (before[0].measured_flop or 0)) * NS_PER_S // passed_ns
     found = meaning_of(history, table)
-    roster = last.begin["context"]["node"]["roster"]
+    roster = last.begin["context"]["node"]["jobNodes"]
     case = Case(
         found.guidelines.updates, found.guidelines.cumulative, found.told.method, found.told.base, len(roster) <= 1
     )
@@ -75,12 +75,12 @@ def facts_in(
         rates = mean_rates(_before_last(history, table), found.guidelines, _passed_ns(list(last.tallies.values())))
     return {
         "schema": SCHEMA,
-        "flopsd": __version__,
+        "flopsdVersion": __version__,
         "run": history.run,
         "node": history.node,
-        "incarnation": last.number,
+        "daemonStarts": last.number,
         "daemon": "running" if held else "not running",
-        "ended": None if last.end is None else last.end["why"],
+        "endReason": None if last.end is None else last.end["reason"],
         "replay": history.replay is not None,
         "lastRecordAt": last.last_utc,
         "executed": figures_json(figures),
@@ -98,7 +98,7 @@ def _coverage(tallies: Sequence[Tally]) -> Facts:
     """Device time that was this job's, and what of it is known."""
     return {
         "knownSeconds": seconds(sum(tally.job_ns - tally.unknown_ns for tally in tallies)),
-        "spanSeconds": seconds(sum(tally.job_ns for tally in tallies)),
+        "jobSeconds": seconds(sum(tally.job_ns for tally in tallies)),
     }
 
 
@@ -120,8 +120,8 @@ def _device_now(state: DeviceState, table: PeakTable) -> Facts:
         "source": state.source,
         "peakRow": state.part_id,
         "measuredFlopPerSecond": None if rate is None else str(rate),
-        "activity": {} if gauges is None else {p.value: r for p, r in gauges.pipe_activity_ratio.items()},
-        "utilization": None if gauges is None else gauges.utilization_ratio,
+        "pipeActivityRatio": {} if gauges is None else {p.value: r for p, r in gauges.pipe_activity_ratio.items()},
+        "utilizationRatio": None if gauges is None else gauges.utilization_ratio,
         "smClockMhz": None if gauges is None else gauges.sm_clock_mhz,
     }
 
@@ -145,7 +145,6 @@ def _device(device: Device, figures: Figures, tallies: Sequence[Tally]) -> Facts
     for tally in tallies:
         for reason, ns in tally.gap_ns.items():
             gaps[reason] = gaps.get(reason, 0) + ns
-    energies = [tally.energy_mj for tally in tallies if tally.energy_mj is not None]
     return {
         "index": device.index,
         "uuid": device.uid,
@@ -153,13 +152,13 @@ def _device(device: Device, figures: Figures, tallies: Sequence[Tally]) -> Facts
         "evidence": sorted(e.value for e in seen) or [Evidence.GAP.value],
         "evidenceReason": device.evidence_reason,
         "evidenceFix": device.evidence_fix,
-        "shared": device.shared,
+        "sharedWith": device.shared,
         "executed": figures_json(figures),
         "observedSeconds": seconds(sum(t.total_observed_ns for t in tallies)),
         "gapSeconds": seconds(sum(t.total_gap_ns for t in tallies)),
-        "gaps": {reason.value: seconds(ns) for reason, ns in gaps.items()},
+        "gapSecondsByReason": {reason.value: seconds(ns) for reason, ns in gaps.items()},
         "recoveredSeconds": seconds(sum(t.recovered_ns for t in tallies)),
-        "energyMillijoules": str(sum(energies)) if energies else None,
+        "energyJoules": energy_joules(tallies),
         "energyUncountedSeconds": energy_uncounted(tallies),
     }
 

@@ -41,7 +41,7 @@ def from_state_dir(
     if not history.incarnations:
         raise JournalError(f"the journal in {state.path} holds no whole record yet")
     tables = Tables(peaks_file, policy_files)
-    table = tables.peaks(str(history.incarnations[-1].begin["peaks_sha256"]))
+    table = tables.peaks(str(history.incarnations[-1].begin["peak_table_sha256"]))
     before = figures_of(history, table), history.incarnations[-1].last_ns
     pending = newest_pending(state.pending, head)
     if pending is not None:

@@ -20,12 +20,12 @@ _YEAR_S = 31_556_952  # of the Gregorian calendar, on average
 def status_text(told: Mapping[str, Any]) -> str:
     """All facts, a line each, long ones wrapped."""
     executed, rate = told["executed"], told["measuredFlopPerSecond"]
-    ended = f", ended: {one_line(told['ended'])}" if told["ended"] else ""
+    ended = f", ended: {one_line(told['endReason'])}" if told["endReason"] else ""
     lines = [
         *(["REPLAY of a recording: no hardware is metered"] if told["replay"] else []),
         *_fact(
             "run",
-            f"{one_line(told['run'])} on {one_line(told['node'])}, incarnation {told['incarnation']}, "
+            f"{one_line(told['run'])} on {one_line(told['node'])}, daemon start {told['daemonStarts']}, "
             f"daemon {told['daemon']}{ended}",
         ),
         *_fact("measured", _shown(executed["measured"], "nothing was measured", Towards.NEAREST)),
@@ -54,7 +54,7 @@ def status_text(told: Mapping[str, Any]) -> str:
 
 
 def coverage_text(told: Mapping[str, Any]) -> str:
-    span = Fraction(told["spanSeconds"])
+    span = Fraction(told["jobSeconds"])
     if not span:
         return "unknown"
     return f"{coverage_share(int(Fraction(told['knownSeconds']) * PPM / span))} of {float(span):.1f} device seconds"
@@ -64,7 +64,7 @@ def gaps_text(devices: Sequence[Mapping[str, Any]]) -> str:
     """Device seconds by reason, the longest first."""
     total: dict[str, float] = {}
     for device in devices:
-        for reason, seconds in device["gaps"].items():
+        for reason, seconds in device["gapSecondsByReason"].items():
             total[reason] = total.get(reason, 0.0) + float(seconds)
     longest = sorted(total.items(), key=lambda item: -item[1])
     return ", ".join(f"{seconds:.2f} s {one_line(reason)}" for reason, seconds in longest) or "none"
@@ -72,8 +72,8 @@ def gaps_text(devices: Sequence[Mapping[str, Any]]) -> str:
 
 def now_text(device: Mapping[str, Any]) -> str:
     """What the device shows at this moment; nothing where only a journal was read."""
-    rate, busy, clock = (device.get(name) for name in ("measuredFlopPerSecond", "utilization", "smClockMhz"))
-    active = sorted(device.get("activity", {}).items(), key=lambda item: -item[1])
+    rate, busy, clock = (device.get(name) for name in ("measuredFlopPerSecond", "utilizationRatio", "smClockMhz"))
+    active = sorted(device.get("pipeActivityRatio", {}).items(), key=lambda item: -item[1])
     parts = [
         *([] if rate is None else [format_flop(int(rate), "FLOP/s")]),
         *(f"{one_line(pipe)} {100 * ratio:.0f} %" for pipe, ratio in active if ratio >= 0.005),

@@ -120,8 +120,8 @@ def works(observation: Observation) -> Iterator[str]:
             if work.evidence not in (Evidence.CYCLES, Evidence.ACTIVITY):
                 yield f"{where}: Active with evidence {work.evidence!r}"
             yield from _cycles(where, work.sm_cycles, possible)
-            yield from _cycles(f"{where}, doubt", work.doubt_sm_cycles, possible)
-            if not work.doubt_sm_cycles.keys() <= work.sm_cycles.keys():
+            yield from _cycles(f"{where}, doubt", work.uncertainty_sm_cycles, possible)
+            if not work.uncertainty_sm_cycles.keys() <= work.sm_cycles.keys():
                 yield f"{where}: doubt about a pipe that was not counted"
         elif isinstance(work, Busy):
             yield from _cycles(where, {"busy": work.sm_cycles}, possible)

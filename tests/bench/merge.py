@@ -96,6 +96,6 @@ def _renamed(records: list[Any], rank: int) -> Iterator[dict[str, Any]]:
             other["context"]["node"]["rank"] = rank
             yield other
         elif record["kind"] == "device":
-            yield {**record, "uid": f"GPU-{rank:08x}{record['uid'][12:]}"}
+            yield {**record, "uuid": f"GPU-{rank:08x}{record['uuid'][12:]}"}
         else:
             yield dict(record)

@@ -49,7 +49,7 @@ def test_a_constant_load_is_counted_exactly(exporter: Exporter) -> None:
     assert bench.tally.gap_ns == {GapReason.STARTING: begin_to_first_s * NS_PER_S}
     assert bench.tally.observed_ns == {Evidence.ACTIVITY: counted_s * NS_PER_S}
     assert bench.tally.active_sm_cycles == {(Evidence.ACTIVITY, Pipe.TENSOR): 93 * 108 * 12_300_000 * counted_s}
-    assert bench.tally.doubt_sm_cycles == {}
+    assert bench.tally.uncertainty_sm_cycles == {}
     assert bench.figures().measured_flop == 93 * 108 * 12_300_000 * 2048 * counted_s
     assert bench.tally.unread_ns == dict.fromkeys((Pipe.FP64, Pipe.FP32, Pipe.FP16), counted_s * NS_PER_S)
     assert bench.tally.energy_mj == 27_000_000
@@ -62,7 +62,7 @@ def test_a_clock_that_moved_is_doubt_and_samples_beside_remove_it(exporter: Expo
     (reading,) = bench.read()
     assert isinstance(reading.work, Active)
     assert reading.work.sm_cycles[Pipe.TENSOR] == round(0.93 * 1320e6 * 30 * 108)
-    assert reading.work.doubt_sm_cycles[Pipe.TENSOR] == round(0.93 * 90e6 * 30 * 108)
+    assert reading.work.uncertainty_sm_cycles[Pipe.TENSOR] == round(0.93 * 90e6 * 30 * 108)
     bench.read()
 
 
@@ -77,7 +77,7 @@ def test_nvmls_clock_beside_it_is_known_to_the_second(standin: Path, tmp_path: P
         (reading,) = bench.read()
         bench.source.close()
     assert isinstance(reading.work, Active)
-    assert reading.work.doubt_sm_cycles[Pipe.TENSOR] <= 0.93 * 90e6 * 3.1 * 108  # two steps, each within a second
+    assert reading.work.uncertainty_sm_cycles[Pipe.TENSOR] <= 0.93 * 90e6 * 3.1 * 108  # two steps, each within a second
     assert abs(reading.work.sm_cycles[Pipe.TENSOR] / (0.93e6 * 108) - (21 * 1230 + 9 * 1410)) < 400
 
 

@@ -241,7 +241,7 @@ def test_a_runtime_that_is_gone_takes_its_last_work_with_it(lead: Lead) -> None:
     led.after(1, doc=two_runtimes(3))
     gone = two_runtimes(3)
     del gone["neuron_runtime_data"][1]  # type: ignore[attr-defined]
-    assert led.after(1, doc=gone)[0].work == Gap(GapReason.UNREAD)
+    assert led.after(1, doc=gone)[0].work == Gap(GapReason.MISSED_READING)
     assert flop(led.after(1, doc=gone)[0]) == 996_000_000_000
 
 

@@ -55,7 +55,7 @@ def test_a_write_that_clears_is_a_fall_and_counting_goes_on_from_there(tmp_path:
     source, clock = opened(sysfs)
     works(source, clock)
     sysfs.work(0, 0, 100)
-    assert works(source, clock) == [Gap(GapReason.COUNTER_FELL)]
+    assert works(source, clock) == [Gap(GapReason.COUNTER_RESET)]
     sysfs.work(0, 30, 100)
     assert works(source, clock) == [Counted(30)]
 

@@ -115,7 +115,7 @@ def test_a_clock_that_steps_is_followed_within_one_percent_and_the_datasheet_is_
         fold = Fold(source, clock).read(10).read(1000, 60)
         tally, true = fold.tallies[UID], truth(gpu, fold, Pipe.TENSOR_HMMA, 10)
         counted = tally.active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)]
-        doubt = tally.doubt_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)]
+        doubt = tally.uncertainty_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)]
         datasheet = (
             sum(s.hmma * s.ms for s in load) / sum(s.ms for s in load) * 1830e6 * 132 * 60
         )  # activity x datasheet peak / FLOP per cycle
@@ -135,7 +135,7 @@ def test_the_doubt_of_the_clock_widens_low_and_high(open_sim: Open) -> None:
     fold = Fold(source, clock).read(10).read(1000, 30)
     tally, figures = fold.tallies[UID], fold.figures(UID)
     cycles = tally.active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)]
-    doubt = tally.doubt_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)]
+    doubt = tally.uncertainty_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)]
     assert 0.05 * cycles < doubt < 0.6 * cycles
     assert figures.low_flop <= (cycles - doubt) * 2048 * 95 // 100
     assert figures.measured_flop == cycles * 4096

@@ -14,13 +14,13 @@ HIT, OTHER = (f"GPU-5a4d0000-0000-4000-8000-{n:012d}" for n in range(2))
 AFTERWARDS = {
     "stalled": {GapReason.OUT_OF_RANGE},
     "fell": {GapReason.CONTRADICTORY},
-    "contradict": {GapReason.COUNTER_FELL},
+    "contradict": {GapReason.COUNTER_RESET},
 }
 BUSY = (Segment(1000, hmma=0.6, fp32=0.1, util=100, watts=650),)
 LIES = [
-    ("streaming_off", GapReason.STREAMING_OFF),
+    ("counters_disabled", GapReason.COUNTERS_DISABLED),
     ("stalled", GapReason.COUNTER_STALLED),
-    ("fell", GapReason.COUNTER_FELL),
+    ("fell", GapReason.COUNTER_RESET),
     ("contradict", GapReason.CONTRADICTORY),
     ("range", GapReason.OUT_OF_RANGE),
     ("nan", GapReason.NOT_A_NUMBER),
@@ -90,7 +90,7 @@ def test_parts_of_the_tensor_activity_that_are_more_than_all_of_it_are_a_contrad
     assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 6]
 
 
-@pytest.mark.parametrize("kind", ["timeout", "nan", "streaming_off", "zero"])
+@pytest.mark.parametrize("kind", ["timeout", "nan", "counters_disabled", "zero"])
 def test_after_a_fault_a_load_that_changed_meanwhile_is_no_contradiction(open_sim: Open, kind: str) -> None:
     """Counters grew over the whole fault, the percentages after it are of its last second alone."""
     load = (Segment(7000, hmma=0.9, util=100, watts=650), Segment(7000, hmma=0.1, util=100, watts=650))
@@ -105,9 +105,9 @@ def test_after_a_fault_a_load_that_changed_meanwhile_is_no_contradiction(open_si
 
 def test_streaming_is_switched_on_again(open_sim: Open) -> None:
     """The fault would last for an hour; the meter ends it at the first look, and the counters close the gap."""
-    source, clock = open_sim(h100(BUSY, (Fault(6500, 3_600_000, "streaming_off"),), counters="average"))
+    source, clock = open_sim(h100(BUSY, (Fault(6500, 3_600_000, "counters_disabled"),), counters="average"))
     fold = Fold(source, clock).read(10).read(1000, 14)
-    assert fold.reasons(HIT).count(GapReason.STREAMING_OFF) == 2  # the read that found it off, and the new baseline
+    assert fold.reasons(HIT).count(GapReason.COUNTERS_DISABLED) == 2  # the read that found it off, and the new baseline
     assert fold.tallies[HIT].recovered_ns == 2 * 10**9
     assert fold.tallies[HIT].active_sm_cycles[(Evidence.CYCLES, Pipe.TENSOR_HMMA)] == pytest.approx(
         0.6 * fold.tallies[HIT].observed_ns[Evidence.CYCLES] * 1.755 * 132 + 0.6 * 2e9 * 1.755 * 132, rel=1e-6

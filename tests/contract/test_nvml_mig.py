@@ -154,7 +154,7 @@ def test_mig_that_is_switched_on_leaves_the_slices_metered(open_sim: Open, tmp_p
     gpu = replace(mig(*parts), mig=False, faults=(Fault(50_000, FOREVER, "mig_flip"),))
     run, shown = metered(open_sim, tmp_path, gpu, 100)
     whole = shown.pop("GPU-000000000000").tally
-    assert whole.gap_ns[GapReason.IN_SLICES] >= 40 * NS_PER_S
+    assert whole.gap_ns[GapReason.METERED_AS_MIG] >= 40 * NS_PER_S
     assert len(shown) == 2
     for state in shown.values():
         assert whole.job_ns + state.tally.job_ns == 100 * NS_PER_S

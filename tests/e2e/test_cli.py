@@ -110,7 +110,7 @@ def test_seal_closes_what_a_killed_daemon_left(tmp_path: Path, standin: Path) ->
     done = flopsd("seal", "--state-dir", str(state))
     assert done.returncode == 0, done.stderr
     told = predicate(state / "spot.ledger.json")
-    assert told["incarnations"][0]["end"] is None
+    assert told["incarnations"][0]["endReason"] is None
     assert int(told["totals"]["executed"]["measured"]) > 0
     assert flopsd("seal", "--state-dir", str(tmp_path / "nowhere")).returncode == 1
 

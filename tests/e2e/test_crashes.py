@@ -138,7 +138,7 @@ def test_killed_on_a_full_disk_and_begun_again_on_it(tmp_path: Path, standin: Pa
     done = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--anchors", str(log))
     assert done.returncode == 0, done.stdout
     found = predicate(ledger)
-    assert [incarnation["end"] for incarnation in found["incarnations"]] == [None, None, "SIGTERM"]
+    assert [incarnation["endReason"] for incarnation in found["incarnations"]] == [None, None, "SIGTERM"]
     assert set(found["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping", "daemon_down"}
     print(f"\n{len(acknowledged)} checkpoints told around two full disks, none lost")
 

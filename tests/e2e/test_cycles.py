@@ -76,7 +76,7 @@ def test_ten_sigkills_lose_no_flop(tmp_path: Path, standin: Path) -> None:
         "GPM pipes x132, elapsed x132",
         "GPM pipes x1, elapsed x1",
     ]
-    assert int(sealed["coverage"]["observedPpm"]) > 985_000
+    assert int(sealed["coverage"]["coveragePpm"]) > 985_000
 
 
 def _counts(state: Path, at_least: int) -> bool:

@@ -133,7 +133,7 @@ def test_the_format_page_names_every_member_and_every_word() -> None:
         "counters",
         "shares_ppm",
         "sm_cycles",
-        "doubt_sm_cycles",
+        "uncertainty_sm_cycles",
         "observed_ns",
         "gap_ns",
         "unread_ns",

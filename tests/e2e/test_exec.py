@@ -51,7 +51,7 @@ def test_the_jobs_exit_code_is_returned_and_the_ledger_sealed(
     assert done.returncode == code, done.stderr
     told = predicate(tmp_path / "ledger.json")
     assert told["incarnations"][0]["childExitCode"] == code
-    assert told["incarnations"][0]["end"] == "job ended"
+    assert told["incarnations"][0]["endReason"] == "job ended"
     assert int(told["totals"]["executed"]["measured"]) > 0
     assert "made the Ed25519 key" in done.stderr
     assert "flopsd verify" in done.stderr
@@ -154,7 +154,7 @@ def test_an_unreadable_key_is_loud_from_the_start_and_loses_nothing(tmp_path: Pa
         assert later.returncode == 0, later.stderr
         told = predicate(tmp_path / "later" / "l.json")
         assert int(told["totals"]["executed"]["measured"]) > 0
-        assert told["incarnations"][0]["end"] == "job ended"
+        assert told["incarnations"][0]["endReason"] == "job ended"
         shutil.rmtree(tmp_path / "later")
 
 
@@ -221,7 +221,7 @@ def test_a_killed_daemon_is_started_again_and_the_job_does_not_notice(tmp_path: 
         os.kill(program.process.pid, signal.SIGUSR1)
         assert program.finish() == 9, program.text
     told = predicate(tmp_path / "ledger.json")
-    assert [i["end"] for i in told["incarnations"]] == [None, "job ended"]
+    assert [i["endReason"] for i in told["incarnations"]] == [None, "job ended"]
     assert "daemon_down" in told["coverage"]["gapSecondsByReason"]
 
 
@@ -238,7 +238,7 @@ def test_a_stop_that_signals_all_processes_is_metered_until_the_job_has_saved_it
             process.terminate()
         assert program.finish() == 3, program.text
     assert "METERING INTERRUPTED" not in program.text
-    assert [one["end"] for one in predicate(tmp_path / "ledger.json")["incarnations"]] == ["job ended"]
+    assert [one["endReason"] for one in predicate(tmp_path / "ledger.json")["incarnations"]] == ["job ended"]
 
 
 def test_the_job_finds_the_daemon_and_what_it_declares_is_sealed(tmp_path: Path, env: dict[str, str]) -> None:
@@ -276,7 +276,7 @@ def test_a_killed_launcher_leaves_a_sealed_ledger(tmp_path: Path, env: dict[str,
         wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a first reading")
         os.kill(program.process.pid, signal.SIGKILL)
         wait_until((tmp_path / "ledger.json").exists, "the ledger of an orphaned daemon")
-    assert predicate(tmp_path / "ledger.json")["incarnations"][0]["end"] == "launcher gone"
+    assert predicate(tmp_path / "ledger.json")["incarnations"][0]["endReason"] == "launcher gone"
 
 
 def test_a_daemon_that_hangs_in_its_driver_is_killed_and_its_journal_sealed(tmp_path: Path, standin: Path) -> None:
@@ -299,7 +299,7 @@ def test_the_second_daemon_on_a_state_folder_refuses(tmp_path: Path, env: dict[s
         assert f"belongs to a running flopsd: process {first.process.pid}" in second.stderr
         first.process.send_signal(signal.SIGTERM)
         assert first.finish() == 0
-    assert json.loads(flopsd("status", "--state-dir", state, "--json").stdout)["ended"] == "SIGTERM"
+    assert json.loads(flopsd("status", "--state-dir", state, "--json").stdout)["endReason"] == "SIGTERM"
 
 
 def _read(path: Path) -> bytes:

@@ -14,9 +14,9 @@ from tests.support.scenario import Fault, Scenario, Segment, h100
 BUSY = (Segment(1000, mhz=1755, hmma=0.6, fp32=0.1, util=100, watts=650),)
 FROM_MS, TO_MS = 6000, 8500
 LIES = (
-    ("streaming_off", GapReason.STREAMING_OFF),
+    ("counters_disabled", GapReason.COUNTERS_DISABLED),
     ("stalled", GapReason.COUNTER_STALLED),
-    ("fell", GapReason.COUNTER_FELL),
+    ("fell", GapReason.COUNTER_RESET),
     ("contradict", GapReason.CONTRADICTORY),
     ("range", GapReason.OUT_OF_RANGE),
     ("nan", GapReason.NOT_A_NUMBER),

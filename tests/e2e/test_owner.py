@@ -24,17 +24,17 @@ def test_only_this_jobs_devices_are_metered_and_a_lost_one_ends_without_a_ceilin
         url = program.wait_for(r"metrics at (\S+)/metrics")[1]
         wait_until(lambda: _seconds(url, "observed", scenario.uuid(1)) > 2, "two seconds of both")
         (folder / "1").write_text("4712\n")
-        wait_until(lambda: 'reason="not_ours"' in get(f"{url}/metrics")[1], "the second GPU is another job's")
+        wait_until(lambda: 'reason="other_job"' in get(f"{url}/metrics")[1], "the second GPU is another job's")
         wait_until(lambda: _seconds(url, "observed", scenario.uuid(0)) > 14, "some more of the first")
         program.process.terminate()
         assert program.finish() == 0, program.text
     told = predicate(ledger)
     first, second = told["devices"]
     assert float(second["gapSeconds"]) > 1
-    gaps = [gap for gap in told["coverage"]["gaps"] if gap["reason"] == "not_ours"]
+    gaps = [gap for gap in told["coverage"]["gaps"] if gap["reason"] == "other_job"]
     assert gaps
     assert all((gap["device"], gap["ceiling"]) == (second["uuid"], "0") for gap in gaps)
-    assert int(told["coverage"]["observedPpm"]) > 900_000
+    assert int(told["coverage"]["coveragePpm"]) > 900_000
     assert float(first["observedSeconds"]) > float(second["observedSeconds"]) + 1
     source = told["incarnations"][0]["sources"]["nvml"]
     assert source["devices"].endswith("2 of 2")

@@ -74,7 +74,7 @@ def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: d
         replaced(ledger, 3)
         kill_all(program)
     told = predicate(ledger)
-    assert told["incarnations"][-1]["end"] is None
+    assert told["incarnations"][-1]["endReason"] is None
     assert int(told["totals"]["executed"]["measured"]) > 0
     sealed, lasting = last_seconds(ledger.with_name("ledger.journal.jsonl")), last_seconds(state / "journal.jsonl")
     print(
@@ -136,7 +136,7 @@ def test_verifiers_that_race_with_rolling_seals_and_a_final_seal_in_the_end(
     assert refused == []
     assert counted >= 30
     told = predicate(ledger)
-    assert told["incarnations"][-1]["end"] == "job ended"
+    assert told["incarnations"][-1]["endReason"] == "job ended"
     assert not list(ledger.parent.glob("*until*"))
     assert "ROLLING" not in flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub"))).stdout
 
@@ -219,7 +219,7 @@ def test_a_full_disk_under_the_ledger_is_told_and_leaves_the_older_one(tmp_path:
             program.process.send_signal(signal.SIGTERM)
             assert program.finish() == 0, program.text
         told = predicate(ledger)
-    assert told["incarnations"][-1]["end"] == "SIGTERM"
+    assert told["incarnations"][-1]["endReason"] == "SIGTERM"
     assert set(told["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping"}
 
 

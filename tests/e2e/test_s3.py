@@ -179,7 +179,7 @@ def test_under_exec_a_hanging_store_costs_neither_exit_code_nor_ledger(tmp_path:
     assert "NOT COPIED to s3://bucket/l.json: not done within" in done.stderr
     assert "did not end within" not in done.stderr
     assert "did not seal" not in done.stderr
-    assert predicate(ledger)["incarnations"][0]["end"] == "job ended"
+    assert predicate(ledger)["incarnations"][0]["endReason"] == "job ended"
 
 
 class LosesAnAnswer(http.server.BaseHTTPRequestHandler):
@@ -244,11 +244,11 @@ def test_rolling_ledgers_have_a_name_of_their_own_and_no_lock(tmp_path: Path, st
         wait_until(replaced, "three rolling ledgers in the bucket")
         assert store.keys(bucket) == [f"a.rolling{end}" for end in sorted(ENDS)]
         assert "ObjectLockMode" not in store.client().head_object(Bucket=bucket, Key="a.rolling.json")
-        assert predicate(fetched(store, bucket, "a.rolling", tmp_path / "far"))["incarnations"][-1]["end"] is None
+        assert predicate(fetched(store, bucket, "a.rolling", tmp_path / "far"))["incarnations"][-1]["endReason"] is None
         program.process.terminate()
         assert program.finish() == 143, program.text
     assert {f"{stem}{end}" for stem in ("a", "b") for end in ENDS} < set(store.keys(bucket))
     assert store.client().head_object(Bucket=bucket, Key="a.json")["ObjectLockMode"] == "COMPLIANCE"
     for stem in ("a", "b"):
-        assert predicate(fetched(store, bucket, stem, tmp_path / "end"))["incarnations"][-1]["end"] == "job ended"
+        assert predicate(fetched(store, bucket, stem, tmp_path / "end"))["incarnations"][-1]["endReason"] == "job ended"
     assert json.loads(store.get(bucket, "a.json")) == json.loads(ledger.read_bytes())

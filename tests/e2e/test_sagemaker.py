@@ -65,7 +65,7 @@ def test_exit_code_and_failure_file_are_the_scripts_own_and_the_ledger_lies_wher
     told = predicate(machine.ledger)
     assert told["run"] == {"id": JOB, "jobName": JOB, "platform": "sagemaker-training",
                            "jobArn": f"arn:aws:sagemaker:eu-west-1:123456789012:training-job/{JOB}"}  # fmt: skip
-    assert told["node"] == {"name": "algo-1", "rank": 0, "roster": ["algo-1"], "instanceType": None}
+    assert told["node"] == {"name": "algo-1", "rank": 0, "jobNodes": ["algo-1"], "instanceType": None}
     assert told["incarnations"][0]["childExitCode"] == done.code
     assert int(told["totals"]["executed"]["measured"]) > 0
     kept = sorted(
@@ -120,7 +120,7 @@ def test_of_a_script_that_does_not_stop_the_account_is_closed_within_the_window(
     with machine.container(*entrypoint(TRAIN)) as container:
         container.metered()
         assert container.stop(PATIENCE_SECONDS) == 143, container.stderr
-    assert predicate(machine.ledger)["incarnations"][-1]["end"] == "job ended"
+    assert predicate(machine.ledger)["incarnations"][-1]["endReason"] == "job ended"
 
 
 def test_a_job_that_does_not_stop_is_killed_and_leaves_a_ledger(make: Make) -> None:
@@ -137,7 +137,7 @@ def test_a_job_that_does_not_stop_is_killed_and_leaves_a_ledger(make: Make) -> N
         assert container.code == 137
     for ledger in (machine.ledger, machine.saved):
         told = predicate(ledger)
-        assert told["incarnations"][-1]["end"] is None
+        assert told["incarnations"][-1]["endReason"] is None
         assert int(told["totals"]["executed"]["measured"]) > 0
 
 
@@ -156,7 +156,7 @@ def test_after_a_spot_stop_the_account_goes_on_on_a_new_machine(make: Make, noti
             container.kill()
     first.sync()
     saved = predicate(first.saved)
-    assert (saved["incarnations"][0]["end"] == "job ended") == notice
+    assert (saved["incarnations"][0]["endReason"] == "job ended") == notice
 
     job.hyperparameters = {**job.hyperparameters, "mode": "succeed"}
     second = job.machine("algo-1", scenario(), 2, cards="0ther000")
@@ -271,7 +271,7 @@ def test_four_hosts_of_two_instance_groups_become_one_job_and_a_missing_one_is_n
     merged = flopsd("merge", str(job.pack(machines)), *common)
     assert merged.returncode == 0, merged.stderr
     told = json.loads(merged.stdout)["predicate"]
-    assert (told["completeness"]["complete"], told["ledgerCount"], told["roster"]) == (True, "4", job.hosts)
+    assert (told["completeness"]["complete"], told["ledgerCount"], told["jobNodes"]) == (True, "4", job.hosts)
     for bound in BOUNDS:
         total = sum(int(node["totals"]["executed"][bound]) for node in nodes)
         assert int(told["totals"]["executed"][bound]) == total > 0

@@ -86,7 +86,7 @@ def test_prolog_and_epilog_meter_each_job_by_itself(cluster: Slurm) -> None:
         assert (told["node"]["name"], told["node"]["rank"]) == (node, rank)
         (uuid,) = [device["uuid"] for device in told["devices"]]
         assert uuid.startswith(f"GPU-{node}-"), "of two GPUs one is the job's"
-        assert told["incarnations"][0]["end"] == "SIGTERM"
+        assert told["incarnations"][0]["endReason"] == "SIGTERM"
         assert '"lora"' in ledger(folder).with_suffix(".journal.jsonl").read_text()
     wait_until(lambda: cluster.states() == ["idle", "idle"], "no node is drained")
 
@@ -102,7 +102,7 @@ def test_a_daemon_that_dies_is_started_again_and_the_job_has_one_ledger(cluster:
     cluster.run("srun", "-N1", "-w", "n1", "--gres=gpu:2", "sh", "-c", kill)
     (folder,) = set((cluster.folder / "jobs" / "n1").glob("*")) - before
     told = predicate(ledger(folder))
-    assert [one["end"] for one in told["incarnations"]] == [None, "SIGTERM"]
+    assert [one["endReason"] for one in told["incarnations"]] == [None, "SIGTERM"]
     assert len(told["devices"]) == 2
 
 

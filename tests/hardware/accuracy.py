@@ -86,7 +86,7 @@ def _one_run(run: Document) -> Iterator[str]:
         yield f"**{run['origin'].upper()}: no hardware was measured. Nothing below says anything about accuracy.**\n\n"
     yield (
         f"Driver {device['driver']}, torch {versions['torch'] or 'none'}, CUDA {versions['cuda'] or 'none'}, "
-        f"flopsd {versions['flopsd']} at {run['commit'] or 'an unknown commit'}, peak table {run['peaks_sha256'][:12]}, "
+        f"flopsd {versions['flopsd']} at {run['commit'] or 'an unknown commit'}, peak table {run['peak_table_sha256'][:12]}, "
         f"reading every {run['daemon']['interval_seconds']:g} s, "
         f"settings {'changed for some loads' if run['settings']['changed'] else 'left as they were'}.\n\n"
     )

@@ -30,7 +30,7 @@ def between(before: Tally, after: Tally) -> Tally:
         observed_ns=_less(after.observed_ns, before.observed_ns),
         gap_ns=_less(after.gap_ns, before.gap_ns),
         recovered_ns=after.recovered_ns - before.recovered_ns,
-        doubt_sm_cycles=_less(after.doubt_sm_cycles, before.doubt_sm_cycles),
+        uncertainty_sm_cycles=_less(after.uncertainty_sm_cycles, before.uncertainty_sm_cycles),
         unread_ns=_less(after.unread_ns, before.unread_ns),
         energy_mj=energy,
     )

@@ -129,7 +129,7 @@ class Meter:
         return records if pending is None else [*records, pending]
 
     def _find(self, uid: str, records: list[Mapping[str, Any]]) -> tuple[int, DeviceEntry] | None:
-        found = [(r["index"], device_entry(r)) for r in records if r["kind"] == "device" and r["uid"] == uid]
+        found = [(r["number"], device_entry(r)) for r in records if r["kind"] == "device" and r["uuid"] == uid]
         return found[-1] if found else None
 
     def _tally(self, uid: str, since_ns: int) -> Tally | None:
@@ -139,7 +139,7 @@ class Meter:
         if found is None or not totals:
             return None
         number, entry = found
-        tallies = [tally_from_record(r, entry.begin_ns) for r in totals[-1]["devices"] if r["index"] == number]
+        tallies = [tally_from_record(r, entry.begin_ns) for r in totals[-1]["devices"] if r["number"] == number]
         return next((tally for tally in tallies if tally.watermark_ns >= since_ns and tally.observed_ns), None)
 
     def _exported(self, uid: str, span_seconds: float) -> dict[tuple[str, str, str], float] | None:

@@ -6,7 +6,7 @@ date          as passed in, or null
 plan          quick, full or simulated
 commit        of flopsd, or null
 versions      {flopsd, python, torch, cuda}; torch and cuda null where simulated
-peaks_sha256  the peak table that cycles were rated with
+peak_table_sha256  the peak table that cycles were rated with
 device        {name, driver, nvml, binding, sm_clock_max_mhz, power_limit_mw, gpm_streaming,
                uuid, part, sm_count, evidence, evidence_reason}
 settings      {changed: whether the suite was allowed to change clocks and power}
@@ -42,7 +42,7 @@ from typing import Any
 
 SCHEMA = "flopsd-hardware/1"
 ORIGINS = ("hardware", "simulated", "synthetic")
-_KEYS = {"schema", "origin", "date", "plan", "commit", "versions", "peaks_sha256", "device", "settings", "privileges",
+_KEYS = {"schema", "origin", "date", "plan", "commit", "versions", "peak_table_sha256", "device", "settings", "privileges",
          "daemon", "loads", "questions"}  # fmt: skip
 
 Document = Mapping[str, Any]

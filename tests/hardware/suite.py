@@ -100,7 +100,7 @@ def _measured(
 
 
 def _document(
-    options: Options, machine: Machine, facts: dict[str, Any], entry: DeviceEntry, peaks_sha256: str, uid: str,
+    options: Options, machine: Machine, facts: dict[str, Any], entry: DeviceEntry, peak_table_sha256: str, uid: str,
     loads: list[dict[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
     device = entry.device
@@ -113,7 +113,7 @@ def _document(
         "plan": options.plan,
         "commit": options.commit or _commit(),
         "versions": {"flopsd": __version__, "python": platform.python_version(), **machine.versions},
-        "peaks_sha256": peaks_sha256,
+        "peak_table_sha256": peak_table_sha256,
         "device": {**facts, **known},
         "settings": {"changed": options.change_settings},
         "privileges": privileges.facts(uid),

@@ -13,7 +13,7 @@
  *   clock_samples MS                                   period of buffered SM clock samples; none without
  *   slice gi=N ci=N sms=N of=N/N uuid=…                a MIG device of the gpu before; its segs follow it
  *   fault FROM_MS TO_MS gpu_lost|timeout|unknown|no_permission|hang|nan|range|util_garbage|backwards|
- *                       streaming_off|stalled|zero|fell|contradict|unsampled|infinite|clock_zero|clock_garbage
+ *                       counters_disabled|stalled|zero|fell|contradict|unsampled|infinite|clock_zero|clock_garbage
  *   process FROM_MS TO_MS PID                            runs on the GPU above, as the driver lists it
  *
  * Compile with -DWITHOUT_GPM or -DWITHOUT_SAMPLES for a driver in which those symbols are missing.
@@ -44,7 +44,7 @@ enum { LOST, TIMED_OUT, UNKNOWN_ERROR, PERMISSION, HANG, NOT_A_NUMBER, RANGE, UT
        STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED, MIG_FLIP, GONE, INFINITE, CLOCK_ZERO, CLOCK_GARBAGE };
 static const char *const FAULT_NAMES[] = {"gpu_lost", "timeout", "unknown", "no_permission", "hang",
                                           "nan", "range", "util_garbage", "backwards",
-                                          "streaming_off", "stalled", "zero", "fell", "contradict", "unsampled",
+                                          "counters_disabled", "stalled", "zero", "fell", "contradict", "unsampled",
                                           "mig_flip", "gone", "infinite", "clock_zero", "clock_garbage"};
 enum { NO_COUNTERS, AVERAGE, SUM, QUARTER, DELTA, WRONG };
 static const char *const COUNTER_NAMES[] = {"none", "average", "sum", "quarter", "delta", "wrong"};

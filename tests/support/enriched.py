@@ -23,9 +23,9 @@ from tests.support.vector_runs import BUSY
 from tests.support.vectors import statement_of
 
 J = dict[str, Any]
-_FLOP = ("low", "measured", "high", "ceiling", "clockUncertainty", "smCycles", "computed")
+_FLOP = ("low", "measured", "high", "ceiling", "clockUncertaintyFlop", "smCycles", "computed")
 _SECONDS = ("wallSeconds", "beginSeconds", "endSeconds", "seconds", "energyJoules")
-_TIMES = ("begunAt", "lastRecordAt")
+_TIMES = ("startedAt", "lastRecordAt")
 _POINTS = 60
 
 CONFIG = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "vocab_size": 128256}
@@ -76,7 +76,7 @@ def larger(statement: J, flop: int, time: int) -> J:
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
     predicate["findings"] = []  # of figures that are no longer so
-    begun = min(one["begunAt"] for one in [predicate, *predicate.get("incarnations", [])] if "begunAt" in one)
+    begun = min(one["startedAt"] for one in [predicate, *predicate.get("incarnations", [])] if "startedAt" in one)
     _grow(predicate, flop, time, _moment(begun))
     return statement
 
@@ -129,7 +129,7 @@ def with_guidelines(statement: J, low_ppm: int, high_ppm: int) -> J:
         **figures_json(counted),
         "cumulative": figures_json(counted),
         "requiredPpm": {"low": str(low_ppm), "stated": str(stated), "high": str(high_ppm)},
-        "from": "executed compute of the phases that count",
+        "requiredPpmSource": "executed compute of the phases that count",
         "method": "executed compute times the share that is required: recomputation of activations taken out",
         "assumptions": ["Recomputation was declared full: of 8 units executed 6 are required, of LoRA's 6 units 4."],
     }
@@ -155,23 +155,23 @@ def with_architecture(statement: J) -> J:
     predicate["reconciliation"] = [
         {
             "name": "executed/architecture",
-            "of": "executed, measured",
-            "to": "architecture, executed",
+            "numerator": "executed, measured",
+            "denominator": "architecture, executed",
             "ratioPpm": {"low": "353846", "measured": "1041666", "high": "9187500"},
             "marginPpm": "300000",
-            "within": True,
+            "withinMargin": True,
             "warning": None,
-            "says": "the counters saw 1.042 times what the model and its tokens need with recomputation",
+            "summary": "the counters saw 1.042 times what the model and its tokens need with recomputation",
         },
         {
             "name": "executed/framework",
-            "of": "executed, measured",
-            "to": "the framework's own count",
+            "numerator": "executed, measured",
+            "denominator": "the framework's own count",
             "ratioPpm": {"low": None, "measured": "2710000", "high": None},
             "marginPpm": "300000",
-            "within": False,
+            "withinMargin": False,
             "warning": "FRAMEWORK_COUNT_FAR_OFF",
-            "says": "the framework's count takes packed 4-bit weights for whole ones",
+            "summary": "the framework's count takes packed 4-bit weights for whole ones",
         },
     ]
     return statement
@@ -227,7 +227,7 @@ def with_course(statement: J) -> J:
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
     starts = predicate["incarnations"]
-    begin, end = _moment(starts[0]["begunAt"]), _moment(starts[-1]["lastRecordAt"])
+    begin, end = _moment(starts[0]["startedAt"]), _moment(starts[-1]["lastRecordAt"])
     whole, points = _figures(predicate["totals"]["executed"]), []
     blind = _blind(predicate)
     for number in range(_POINTS + 1):
@@ -249,7 +249,7 @@ def with_course(statement: J) -> J:
 
 
 def _blind(predicate: Mapping[str, Any]) -> list[tuple[datetime, datetime]]:
-    begins = {one["number"]: _moment(one["begunAt"]) for one in predicate["incarnations"]}
+    begins = {one["number"]: _moment(one["startedAt"]) for one in predicate["incarnations"]}
     return [
         (
             begins[gap["incarnation"]] + timedelta(seconds=float(gap["beginSeconds"])),

@@ -18,7 +18,7 @@ TENSOR_PIPES = ("tensor", "tensor_hmma", "tensor_imma", "tensor_dfma")
 VECTOR_PIPES = ("fp64", "fp32", "fp16")
 HMMA = ("fp16", "bf16", "tf32", "fp8", "fp6", "fp4")
 ESTIMATING = ("cycles", "activity", "count")
-ELSEWHERE = ("not_ours", "in_slices", "replaced")
+ELSEWHERE = ("other_job", "metered_as_mig", "replaced")
 Figures = tuple[int, int | None, int | None]
 J = dict[str, Any]
 
@@ -69,7 +69,7 @@ class Rated:
 
     def __init__(self, record: J, table: J) -> None:
         self.record, self.table, self.tally = record, table, record
-        self.row: J | None = next((row for row in table["accelerators"] if row["id"] == record["part"]), None)
+        self.row: J | None = next((row for row in table["accelerators"] if row["id"] == record["peak_row"]), None)
         rates = (self.row or {}).get("flop_per_cycle_per_sm", {})
         self.tensor, self.vector = rates.get("tensor", {}), rates.get("vector", {})
         disputed = (self.row or {}).get("disputed_flop_per_cycle_per_sm", {}).get("tensor", {})
@@ -207,7 +207,7 @@ class Rated:
             for pipe, c in pipes.items():
                 if not c and phase == "undeclared" and self.tally.get("phases"):
                     continue  # all of it is in a phase
-                d = tally.get("doubt_sm_cycles", {}).get(evidence, {}).get(pipe, 0)
+                d = tally.get("uncertainty_sm_cycles", {}).get(evidence, {}).get(pipe, 0)
                 low, measured, _ = self.rates(pipe)
                 bound = self.bound(pipe)
                 figures: Figures = (0, None, None)

@@ -28,14 +28,14 @@ def recompute(journal: Path, peaks: Path) -> J:
             rated.append({})
             last_ns.append(record["ns"])
         elif kind == "device":
-            rated[-1][record["index"]] = Rated(record, table)
+            rated[-1][record["number"]] = Rated(record, table)
         elif kind == "evidence" and "identity" in record:
-            before = rated[-1][record["index"]]
-            known = rated[-1][record["index"]] = Rated({**before.record, **record["identity"]}, table)
+            before = rated[-1][record["number"]]
+            known = rated[-1][record["number"]] = Rated({**before.record, **record["identity"]}, table)
             known.tally = before.tally
         elif kind == "checkpoint":
             for tally in record["devices"]:
-                rated[-1][tally["index"]].tally = tally
+                rated[-1][tally["number"]].tally = tally
             for gap in record["gaps"]:
                 _take(gaps, [len(begins), *gap])
         if kind in ("checkpoint", "end"):
@@ -44,7 +44,7 @@ def recompute(journal: Path, peaks: Path) -> J:
     spans = sum(device.span for device in everything)
     job = spans - sum(device.gap_ns(*ELSEWHERE) for device in everything)
     longest = sorted(gaps, key=lambda gap: gap[2] - gap[3])[:1000]
-    listed = sorted(longest, key=lambda gap: (gap[0], gap[2], rated[gap[0] - 1][gap[1]].record["uid"]))
+    listed = sorted(longest, key=lambda gap: (gap[0], gap[2], rated[gap[0] - 1][gap[1]].record["uuid"]))
     by_evidence: dict[str, list[Any]] = {}
     for device in everything:
         for row in device.rows():
@@ -61,14 +61,14 @@ def recompute(journal: Path, peaks: Path) -> J:
         "byPhase": {phase: said(figures) for phase, figures in phases.items()},
         "guidelines": guidelines(phases, settings) if everything and not told else None,
         "executed": said(add(device.total() for device in everything)) if everything else said((0, None, None)),
-        "clockUncertainty": str(sum(row["doubt"] for device in everything for row in device.rows())),
+        "clockUncertaintyFlop": str(sum(row["doubt"] for device in everything for row in device.rows())),
         "byEvidence": {evidence: said(add(figures)) for evidence, figures in by_evidence.items()},
         "devices": _devices(everything),
         "deviceSeconds": seconds(spans),
         "wallSeconds": seconds(sum(last_ns) - sum(begin["ns"] for begin in begins)),
         "energyJoules": _energy(everything),
         "energyUncountedSeconds": _uncounted(everything),
-        "observedPpm": str((job - sum(device.unknown for device in everything)) * M // job) if job else None,
+        "coveragePpm": str((job - sum(device.unknown for device in everything)) * M // job) if job else None,
         "gaps": [_gap(rated[gap[0] - 1][gap[1]], begins[gap[0] - 1], gap) for gap in listed],
         "gapsNotListed": str(len(gaps) - len(listed)),
         "peakTableSha256": hashlib.sha256(peaks.read_bytes()).hexdigest(),
@@ -87,10 +87,10 @@ def stated(statement: J) -> J:
     told = any(session["work"] for session in predicate["declared"]["sessions"])
     energy = ("energyJoules", "energyUncountedSeconds")
     of_device = ("executed", *energy, "observedSeconds", "gapSeconds", "recoveredSeconds", "spanSeconds")
-    of_row = ("phase", "evidence", "pipe", "precision", "smCycles", "seconds", "flop", "clockUncertainty")
+    of_row = ("phase", "evidence", "pipe", "precision", "smCycles", "seconds", "flop", "clockUncertaintyFlop")
     return {
         "executed": {name: executed[name] for name in ("low", "measured", "high")},
-        "clockUncertainty": executed["clockUncertainty"],
+        "clockUncertaintyFlop": executed["clockUncertaintyFlop"],
         "byEvidence": executed["byEvidence"],
         "byPhase": executed["byPhase"] if predicate["devices"] else {},
         "guidelines": _counted(predicate) if predicate["devices"] and not told else None,
@@ -102,7 +102,7 @@ def stated(statement: J) -> J:
             for device in predicate["devices"]
         },
         **{name: predicate[name] for name in ("deviceSeconds", "wallSeconds", *energy)},
-        **{name: coverage[name] for name in ("observedPpm", "gaps", "gapsNotListed")},
+        **{name: coverage[name] for name in ("coveragePpm", "gaps", "gapsNotListed")},
         "peakTableSha256": method["peakTableSha256"],
         "journal": {name: method["journal"][name] for name in ("sha256", "records", "headSha256")},
     }
@@ -122,7 +122,7 @@ def _gap(device: Rated, begin: J, gap: list[Any]) -> J:
     incarnation, _, begin_ns, end_ns, reason = gap
     ceiling = 0 if reason in ELSEWHERE else device.ceiling(end_ns - begin_ns)
     return {
-        "device": device.record["uid"], "incarnation": incarnation, "reason": reason,
+        "device": device.record["uuid"], "incarnation": incarnation, "reason": reason,
         "beginSeconds": seconds(begin_ns - begin["ns"]), "endSeconds": seconds(end_ns - begin["ns"]),
         "seconds": seconds(end_ns - begin_ns), "ceiling": None if ceiling is None else str(ceiling),
     }  # fmt: skip
@@ -140,8 +140,8 @@ def _uncounted(devices: list[Rated]) -> str:
 
 def _devices(everything: list[Rated]) -> J:
     found: J = {}
-    for uid in {device.record["uid"] for device in everything}:
-        same = [device for device in everything if device.record["uid"] == uid]
+    for uid in {device.record["uuid"] for device in everything}:
+        same = [device for device in everything if device.record["uuid"] == uid]
         rows: dict[tuple[str, str, str, str], list[J]] = {}
         for device in same:
             for row in device.rows():
@@ -160,7 +160,7 @@ def _devices(everything: list[Rated]) -> J:
                     "smCycles": str(sum(row["cycles"] for row in rows[key])),
                     "seconds": seconds(sum(row["ns"] for row in rows[key])),
                     "flop": said(add(row["figures"] for row in rows[key])),
-                    "clockUncertainty": str(sum(row["doubt"] for row in rows[key])),
+                    "clockUncertaintyFlop": str(sum(row["doubt"] for row in rows[key])),
                 }
                 for key in sorted(rows)
             ],

@@ -9,7 +9,7 @@ from tests.support.independent import M, add, said, seconds
 
 J = dict[str, Any]
 COUNT, SIGNED = re.compile("0|[1-9][0-9]{0,39}"), re.compile("0|-?[1-9][0-9]{0,39}")
-TALLY = ("observed_ns", "gap_ns", "sm_cycles", "doubt_sm_cycles", "unread_ns", "recovered_ns", "busy_sm_cycles",
+TALLY = ("observed_ns", "gap_ns", "sm_cycles", "uncertainty_sm_cycles", "unread_ns", "recovered_ns", "busy_sm_cycles",
          "counted_flop", "energy_mj", "phases")  # fmt: skip
 
 
@@ -26,13 +26,15 @@ def laws_broken(records: list[J]) -> set[int]:
             if members != (
                 ["attempt", "node", "run"],
                 ["jobArn", "jobName", "platform"],
-                ["instanceType", "rank", "roster"],
+                ["instanceType", "jobNodes", "rank"],
             ):
                 broken.add(14)
         elif record["kind"] == "device":
-            if any(record.get(name) for name in TALLY) or (record["uid"] not in watched and record["to_ns"] < begin_ns):
+            if any(record.get(name) for name in TALLY) or (
+                record["uuid"] not in watched and record["to_ns"] < begin_ns
+            ):
                 broken.add(12)
-            watched.add(record["uid"])
+            watched.add(record["uuid"])
         if record.get("ns", last_ns) < last_ns or any(
             tally["to_ns"] > record["ns"] + 10**9 for tally in record.get("devices", ())
         ):
@@ -78,7 +80,7 @@ def merged_again(predicate: J) -> J:
         "complete": complete,
         "executed": said((low, measured, high if complete is True else None)),
         "deviceSeconds": seconds(sum(nanoseconds(entry["deviceSeconds"]) for entry in entries)),
-        "observedPpm": str((job - unknown) * M // job) if job else None,
+        "coveragePpm": str((job - unknown) * M // job) if job else None,
         "ledgerCount": str(len(entries)),
     }
 
@@ -88,9 +90,9 @@ def _complete(predicate: J, entries: list[J]) -> bool | None:
     if predicate["kind"] == "lineage":
         told = {entry["completeness"]["complete"] for entry in entries}
         return False if False in told else True if told == {True} else None
-    if set(predicate["roster"]) - {entry["node"] for entry in entries}:
+    if set(predicate["jobNodes"]) - {entry["node"] for entry in entries}:
         return False
-    known = predicate["roster"] or predicate["completeness"]["declaredNodes"] is not None
+    known = predicate["jobNodes"] or predicate["completeness"]["declaredNodes"] is not None
     return True if known and all(entry["ended"] for entry in entries) else None
 
 
@@ -100,6 +102,6 @@ def stated(predicate: J) -> J:
         "complete": predicate["completeness"]["complete"],
         "executed": {name: executed[name] for name in ("low", "measured", "high")},
         "deviceSeconds": predicate["deviceSeconds"],
-        "observedPpm": predicate["coverage"]["observedPpm"],
+        "coveragePpm": predicate["coverage"]["coveragePpm"],
         "ledgerCount": predicate["ledgerCount"],
     }

@@ -42,20 +42,20 @@ def healthy(
         f'flopsd_peak_flop_per_second{{{device},pipe="tensor_hmma",precision="bf16"}}': "2e15x120",
         f'flopsd_observed_seconds_total{{{device},evidence="activity"}}': "0+60x120",
         f'flopsd_gap_seconds_total{{{device},reason="starting"}}': "0x120",
-        f'flopsd_gap_seconds_total{{{device},reason="not_ours"}}': "0+60x120",
+        f'flopsd_gap_seconds_total{{{device},reason="other_job"}}': "0+60x120",
         f"flopsd_recovered_seconds_total{{{device}}}": "0x120",
         f"flopsd_energy_joules_total{{{device}}}": "0+36000x120",
         **{f'flopsd_run_flop{{{at},basis="{basis}",bound="{bound}"}}': values
            for basis in ("executed", "guidelines") for bound, values in bounds.items()},
         f'flopsd_run_flop{{{at},basis="architecture",bound="computed"}}': "0+24e15x120",
-        **{f'flopsd_threshold_share_ratio{{{share},bound="{bound}"}}': values for bound, values in shares.items()},
+        **{f'flopsd_threshold_ratio{{{share},bound="{bound}"}}': values for bound, values in shares.items()},
         f"flopsd_journal_writable{{{at}}}": "1x120",
         f"flopsd_journal_last_append_timestamp_seconds{{{at}}}": "0+60x120",
         f"flopsd_time_seconds{{{at}}}": "0+60x120",
         f"flopsd_ledger_seal_interval_seconds{{{at}}}": "900x120",
         f"flopsd_ledger_last_seal_timestamp_seconds{{{at}}}": "0+60x120",
         f"flopsd_ledger_seal_failures_total{{{at}}}": "0x120",
-        f"flopsd_incarnation_number{{{at}}}": "1x120",
+        f"flopsd_daemon_starts{{{at}}}": "1x120",
     }  # fmt: skip
 
 

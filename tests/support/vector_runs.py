@@ -173,8 +173,8 @@ def rebooted(folder: Path) -> bytes:
 def elsewhere(folder: Path) -> bytes:
     """Time that was another job's, and time that slices account for: no ceiling, no loss of coverage."""
     story = Story(folder, (H100, A100))
-    story.during(2, {H100: gap(GapReason.NOT_OURS), A100: BUSY})
-    story.during(2, {H100: TRAINING, A100: gap(GapReason.IN_SLICES)})
+    story.during(2, {H100: gap(GapReason.OTHER_JOB), A100: BUSY})
+    story.during(2, {H100: TRAINING, A100: gap(GapReason.METERED_AS_MIG)})
     return story.finish()
 
 

@@ -100,7 +100,7 @@ def of_one_node(vector: str) -> dict[str, Any]:
     facts = {
         "kind": "job",
         "run": predicate["run"],
-        "roster": [],
+        "jobNodes": [],
         "lineage": None,
         "completeness": {"declaredNodes": "1"},
         "method": {"flopsdVersion": VERSION, "sealedAt": SEALED_AT},
@@ -115,7 +115,7 @@ def merged(kind: str, children: Sequence[Child], declared_nodes: int | None = No
     facts = {
         "kind": kind,
         "run": run if job else None,
-        "roster": list(HOSTS) if job else [],
+        "jobNodes": list(HOSTS) if job else [],
         "lineage": None if job else {"name": "a model"},
         "completeness": {"declaredNodes": None if declared_nodes is None else str(declared_nodes)},
         "method": {"flopsdVersion": VERSION, "sealedAt": SEALED_AT},

@@ -36,7 +36,7 @@ def valid() -> list[Case]:
         _case(
             "declared-mix",
             "A declared mix of formats, with shares that do not divide; another declaration for one device; a clock in "
-            "doubt (`clockUncertainty`); pipes that were not read; a part whose rates are disputed; a part that lacks "
+            "doubt (`clockUncertaintyFlop`); pipes that were not read; a part whose rates are disputed; a part that lacks "
             "the declared format, and rates of four pipes.",
             tell(runs.declared),
         ),

@@ -123,7 +123,7 @@ def test_a_counter_that_fell_is_a_gap(simulation: Simulation) -> None:
     for _ in range(2):
         read(source, simulation, 1000)
     simulation.change(0, busy_ms=100)  # the sum since the boot is another one, and a smaller
-    assert read(source, simulation, 1000)[0].work == Gap(GapReason.COUNTER_FELL)
+    assert read(source, simulation, 1000)[0].work == Gap(GapReason.COUNTER_RESET)
     assert isinstance(read(source, simulation, 1000)[0].work, Busy)
 
 

@@ -74,7 +74,7 @@ class ChildReader:
         if self._kind == LINEAGE:
             _refuse_part_of_job(entry, predicate)
             entry["completeness"] = completeness_of_lone(entry)
-        return Child(entry, list(claims_of(entry)), predicate["run"], tuple(predicate["node"]["roster"]))
+        return Child(entry, list(claims_of(entry)), predicate["run"], tuple(predicate["node"]["jobNodes"]))
 
 
 def entry_again(opened: Opened, ledger: Path, tables: Tables, *, allow_replay: bool) -> Entry:
@@ -84,7 +84,7 @@ def entry_again(opened: Opened, ledger: Path, tables: Tables, *, allow_replay: b
 
 
 def _refuse_part_of_job(entry: Entry, predicate: Mapping[str, Any]) -> None:
-    roster = predicate["node"]["roster"]
+    roster = predicate["node"]["jobNodes"]
     if roster == [entry["node"]]:
         return
     raise LedgerError(

@@ -16,7 +16,7 @@ Entry = dict[str, Any]
 MAX_RANK = 2**31
 _MEMBERS = {
     "name", "sha256", "kind", "keyids", "run", "node", "rank", "instanceType", "replay", "flopsdVersions",
-    "peakTableSha256", "begunAt", "lastRecordAt", "periods", "deviceTimes", "ended", "declared",
+    "peakTableSha256", "startedAt", "lastRecordAt", "periods", "deviceTimes", "ended", "declared",
 }  # fmt: skip
 _DIGEST = re.compile("[0-9a-f]{64}")
 _HEX_RUN = re.compile("[0-9a-fA-F]{8}")
@@ -42,7 +42,7 @@ def node_entry(predicate: Mapping[str, Any], history: History, sha256: str, keyi
         "replay": predicate["replay"] is not None,
         "flopsdVersions": [predicate["method"]["flopsdVersion"]],
         "peakTableSha256": [predicate["method"]["peakTableSha256"]],
-        "begunAt": min(str(incarnation["begunAt"]) for incarnation in predicate["incarnations"]),
+        "startedAt": min(str(incarnation["startedAt"]) for incarnation in predicate["incarnations"]),
         "lastRecordAt": max(str(incarnation["lastRecordAt"]) for incarnation in predicate["incarnations"]),
         "periods": [_period(incarnation) for incarnation in history.incarnations],
         "deviceTimes": [time for incarnation in history.incarnations for time in _device_times(incarnation, history)],
@@ -67,7 +67,7 @@ def job_entry(predicate: Mapping[str, Any], sha256: str, keyids: Iterable[str]) 
         "replay": predicate["replay"] is not None,
         "flopsdVersions": sorted({predicate["method"]["flopsdVersion"], *predicate["method"]["flopsdVersions"]}),
         "peakTableSha256": list(predicate["method"]["peakTableSha256"]),
-        "begunAt": predicate["begunAt"],
+        "startedAt": predicate["startedAt"],
         "lastRecordAt": predicate["lastRecordAt"],
         "periods": [  # one stretch of the wall clock, the only one that its nodes share
             {

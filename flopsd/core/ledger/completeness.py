@@ -46,11 +46,11 @@ class Completeness:
             "expectedNodes": None if self.expected_nodes is None else str(self.expected_nodes),
             "declaredNodes": None if self.declared_nodes is None else str(self.declared_nodes),
             "nodes": str(self.nodes),
-            "says": self._says,
+            "summary": self._summary,
         }
 
     @property
-    def _says(self) -> str:
+    def _summary(self) -> str:
         if self.complete is not None:
             return WHOLE if self.complete else NOT_WHOLE
         return UNTOLD if self.untold else ENDLESS

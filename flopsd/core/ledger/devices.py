@@ -106,7 +106,7 @@ def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
             "smCycles": str(sum(row.sm_cycles for _, row in group)),
             "seconds": seconds(sum(row.duration_ns for _, row in group)),
             "flop": figures_json(sum_figures(row.figures for _, row in group)),
-            "clockUncertainty": str(sum(row.clock_doubt_flop for _, row in group)),
+            "clockUncertaintyFlop": str(sum(row.clock_uncertainty_flop for _, row in group)),
         }
         for (phase, evidence, pipe, precision), group in sorted(grouped.items())
     ]

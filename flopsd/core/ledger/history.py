@@ -169,19 +169,19 @@ def _take(history: History, record: Record) -> None:
         incarnation.sources[text(record["name"])] = dict(record["facts"])
     elif kind == "device":
         entry = device_entry(record)
-        if record["index"] != len(incarnation.devices) or entry.device.uid in incarnation.tallies:
+        if record["number"] != len(incarnation.devices) or entry.device.uid in incarnation.tallies:
             raise JournalDamagedError("device numbered out of order or named twice")
-        incarnation.devices[record["index"]] = entry
+        incarnation.devices[record["number"]] = entry
         start = tally_from_record(record, entry.begin_ns)
         known = any(entry.device.uid in earlier.tallies for earlier in history.incarnations[:-1])
         refuse_counted(start, None if known else incarnation.begin["ns"])
         incarnation.tallies[entry.device.uid] = start
     elif kind == "evidence":
-        seen = incarnation.devices[record["index"]]
+        seen = incarnation.devices[record["number"]]
         if "identity" in record:
             seen = identified(seen, record["identity"])
         changed = replace(seen.device, **evidence_from_record(record))
-        incarnation.devices[record["index"]] = replace(seen, device=changed, source=record["source"])
+        incarnation.devices[record["number"]] = replace(seen, device=changed, source=record["source"])
         refuse_time(incarnation.last_ns, count(record["ns"]))
     elif kind == "checkpoint":
         _checkpoint(history, incarnation, record)
@@ -200,7 +200,7 @@ def _begin(history: History, record: Record) -> None:
         raise JournalDamagedError(
             f"incarnation {record['incarnation']} where {len(history.incarnations) + 1} comes next"
         )
-    for name in ("boot_id", "utc", "flopsd", "peaks_sha256", "config_sha256"):
+    for name in ("boot_id", "utc", "flopsd_version", "peak_table_sha256", "config_sha256"):
         text(record[name])
     for name in ("ns", "wall_ns"):
         count(record[name])
@@ -218,7 +218,7 @@ def _begin(history: History, record: Record) -> None:
 def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> None:
     grown: dict[tuple[int, GapReason], int] = {}
     for entry in record["devices"]:
-        seen = incarnation.devices[entry["index"]]
+        seen = incarnation.devices[entry["number"]]
         before = incarnation.tallies[seen.device.uid]
         after = tally_from_record(entry, before.begin_ns)
         if not grew_from(before, after):
@@ -231,12 +231,12 @@ def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> N
         if any(share.total_observed_ns + share.total_gap_ns != share.span_ns for share in after.phases.values()):
             raise JournalDamagedError(f"time of a phase of device {seen.device.uid} does not add up")
         for reason, gap_ns in after.gap_ns.items():
-            grown[(entry["index"], reason)] = gap_ns - before.gap_ns.get(reason, 0)
+            grown[(entry["number"], reason)] = gap_ns - before.gap_ns.get(reason, 0)
         incarnation.tallies[seen.device.uid] = after
-    for index, begin_ns, end_ns, name in record["gaps"]:
+    for number, begin_ns, end_ns, name in record["gaps"]:
         reason = GapReason(name)
-        uid = incarnation.devices[index].device.uid
-        grown[(index, reason)] = grown.get((index, reason), 0) - (end_ns - begin_ns)
+        uid = incarnation.devices[number].device.uid
+        grown[(number, reason)] = grown.get((number, reason), 0) - (end_ns - begin_ns)
         _append_gap(history.gaps, GapInterval(incarnation.number, uid, begin_ns, end_ns, reason))
     if any(grown.values()):
         raise JournalDamagedError("the listed gaps do not add up to the gap totals")

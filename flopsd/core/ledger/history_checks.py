@@ -17,7 +17,7 @@ _ABSOLUTE = {"counters", "energy_at_ns", "totals", "totals_ns"}  # what counting
 _CONTEXT, _RUN, _NODE = (
     {"run", "node", "attempt"},
     {"platform", "jobName", "jobArn"},
-    {"rank", "roster", "instanceType"},
+    {"rank", "jobNodes", "instanceType"},
 )
 
 
@@ -46,9 +46,9 @@ def refuse_context(context: Mapping[str, Any]) -> None:
     for whole, members in ((context, _CONTEXT), (run, _RUN), (node, _NODE)):
         if whole.keys() != members:
             raise ValueError("the context has not the members of one")
-    if not isinstance(node["roster"], list):
-        raise ValueError("a roster is a list")
-    for told in (context["attempt"], run["platform"], *node["roster"]):
+    if not isinstance(node["jobNodes"], list):
+        raise ValueError("the nodes of a job are a list")
+    for told in (context["attempt"], run["platform"], *node["jobNodes"]):
         text(told)
     for told in (run["jobName"], run["jobArn"], node["instanceType"]):
         text("" if told is None else told)

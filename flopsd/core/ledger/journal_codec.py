@@ -23,10 +23,10 @@ class DeviceEntry:
     precision: Precision | None = None  # declared for this device, else for the run
 
 
-def tally_record(index: int, tally: Tally) -> dict[str, Any]:
+def tally_record(number: int, tally: Tally) -> dict[str, Any]:
     """One device's running totals as JSON."""
     record: dict[str, Any] = {
-        "index": index,
+        "number": number,
         "to_ns": tally.watermark_ns,
         "observed_ns": {evidence.value: ns for evidence, ns in tally.observed_ns.items()},
         "gap_ns": {reason.value: ns for reason, ns in tally.gap_ns.items()},
@@ -41,12 +41,12 @@ def tally_record(index: int, tally: Tally) -> dict[str, Any]:
         record["recovered_ns"] = tally.recovered_ns
     if tally.unread_ns:
         record["unread_ns"] = {pipe.value: ns for pipe, ns in tally.unread_ns.items()}
-    if tally.doubt_sm_cycles:
-        record["doubt_sm_cycles"] = _by_evidence(tally.doubt_sm_cycles)
+    if tally.uncertainty_sm_cycles:
+        record["uncertainty_sm_cycles"] = _by_evidence(tally.uncertainty_sm_cycles)
     if tally.totals is not None:
         # A list, since it is the longest part of the journal: origin, when, elapsed, then each pipe in Pipe's order.
         counters = [tally.totals.sm_cycles.get(pipe) for pipe in Pipe]
-        record["totals"] = [tally.totals.origin, tally.totals_ns, tally.totals.elapsed_sm_cycles, *counters]
+        record["running"] = [tally.totals.origin, tally.totals_ns, tally.totals.elapsed_sm_cycles, *counters]
     if tally.energy_mj is not None:
         record["energy_mj"] = tally.energy_mj
     if tally.energy_ns:
@@ -62,7 +62,7 @@ def tally_record(index: int, tally: Tally) -> dict[str, Any]:
 
 def _share_record(share: Tally) -> dict[str, Any]:
     record = tally_record(0, share)
-    del record["index"]
+    del record["number"]
     return record
 
 
@@ -78,21 +78,21 @@ def tally_from_record(record: Record, begin_ns: int) -> Tally:
         observed_ns={Evidence(name): count(ns) for name, ns in record["observed_ns"].items()},
         gap_ns={GapReason(name): count(ns) for name, ns in record["gap_ns"].items()},
         recovered_ns=count(record.get("recovered_ns", 0)),
-        doubt_sm_cycles=_from_evidence(record.get("doubt_sm_cycles", {})),
+        uncertainty_sm_cycles=_from_evidence(record.get("uncertainty_sm_cycles", {})),
         unread_ns={Pipe(name): count(ns) for name, ns in record.get("unread_ns", {}).items()},
         energy_mj=None if "energy_mj" not in record else count(record["energy_mj"]),
         energy_ns=count(record.get("energy_ns", 0)),
         energy_at_ns=count(record.get("energy_at_ns", record["to_ns"]), signed=True) if "energy_mj" in counters else 0,
         counters=counters,
-        totals=_totals(record["totals"]) if "totals" in record else None,
-        totals_ns=count(record["totals"][1], signed=True) if "totals" in record else 0,
+        totals=_totals(record["running"]) if "running" in record else None,
+        totals_ns=count(record["running"][1], signed=True) if "running" in record else 0,
         phases={name: _share_from(name, share) for name, share in record.get("phases", {}).items()},
     )
 
 
 def _share_from(name: str, record: Record) -> Tally:
     split_bucket(name)
-    if {"phases", "totals", "counters", "energy_at_ns", "index"} & record.keys():
+    if {"phases", "running", "counters", "energy_at_ns", "number"} & record.keys():
         raise ValueError(f"the share of phase {name!r:.80} has what no share has")
     return tally_from_record(record, 0)
 
@@ -125,15 +125,15 @@ def count(value: object, *, signed: bool = False) -> int:
     return value
 
 
-def device_record(incarnation: int, index: int, entry: DeviceEntry, start: Tally) -> dict[str, Any]:
+def device_record(incarnation: int, number: int, entry: DeviceEntry, start: Tally) -> dict[str, Any]:
     """A device as JSON, with the absolute counter values in `start` that its counting goes on from."""
     device = entry.device
     return {
-        **tally_record(index, start),
+        **tally_record(number, start),
         "kind": "device",
         "incarnation": incarnation,
-        "uid": device.uid,
-        "ordinal": device.index,
+        "uuid": device.uid,
+        "index": device.index,
         "vendor": device.vendor,
         "parent": device.parent,
         **_identity(entry),
@@ -142,10 +142,10 @@ def device_record(incarnation: int, index: int, entry: DeviceEntry, start: Tally
 
 
 def evidence_record(
-    incarnation: int, index: int, ns: int, entry: DeviceEntry, *, identified: bool = False
+    incarnation: int, number: int, ns: int, entry: DeviceEntry, *, identified: bool = False
 ) -> dict[str, Any]:
     """What changed of a device, as JSON; `identified`: what it is was not known before."""
-    changed = {"kind": "evidence", "incarnation": incarnation, "index": index, "ns": ns, **_evidence(entry)}
+    changed = {"kind": "evidence", "incarnation": incarnation, "number": number, "ns": ns, **_evidence(entry)}
     return {**changed, "identity": _identity(entry)} if identified else changed
 
 
@@ -159,7 +159,7 @@ def _identity(entry: DeviceEntry) -> dict[str, Any]:
         "sm_count": device.sm_count,
         "sm_clock_max_mhz": device.sm_clock_max_mhz,
         "driver": device.driver,
-        "part": entry.part_id,
+        "peak_row": entry.part_id,
         "precision": precision_record(entry.precision),
     }
 
@@ -171,7 +171,7 @@ def _evidence(entry: DeviceEntry) -> dict[str, Any]:
         "evidence": device.evidence.value,
         "evidence_reason": device.evidence_reason,
         "evidence_fix": device.evidence_fix,
-        "shared": device.shared,
+        "shared_with": device.shared,
     }
 
 
@@ -180,7 +180,7 @@ def evidence_from_record(record: Record) -> dict[str, Any]:
         "evidence": Evidence(record["evidence"]),
         "evidence_reason": text(record["evidence_reason"]),
         "evidence_fix": text(record["evidence_fix"]),
-        "shared": _text_or_none(record["shared"]),
+        "shared": _text_or_none(record["shared_with"]),
     }
 
 
@@ -202,15 +202,15 @@ def _count_or_none(value: object) -> int | None:
 def device_entry(record: Record) -> DeviceEntry:
     """The inverse of `device_record`."""
     device = Device(
-        uid=text(record["uid"]),
-        index=count(record["ordinal"]),
+        uid=text(record["uuid"]),
+        index=count(record["index"]),
         vendor=text(record["vendor"]),
         parent=_text_or_none(record["parent"]),
         **_identity_from_record(record),
         **evidence_from_record(record),
     )
     begin_ns = count(record["to_ns"], signed=True)
-    part_id, precision = _text_or_none(record["part"]), _precision(record["precision"])
+    part_id, precision = _text_or_none(record["peak_row"]), _precision(record["precision"])
     return DeviceEntry(device, text(record["source"]), part_id, begin_ns, precision)
 
 
@@ -220,7 +220,7 @@ def identified(entry: DeviceEntry, record: Record) -> DeviceEntry:
         raise ValueError(f"device {entry.device.uid} is identified twice")
     device = replace(entry.device, **_identity_from_record(record))
     return replace(
-        entry, device=device, part_id=_text_or_none(record["part"]), precision=_precision(record["precision"])
+        entry, device=device, part_id=_text_or_none(record["peak_row"]), precision=_precision(record["precision"])
     )
 
 
@@ -240,11 +240,11 @@ def precision_record(precision: Precision | None) -> dict[str, Any] | None:
     """A declaration as JSON: shares in parts per million, and whose it is."""
     if precision is None:
         return None
-    return {"shares_ppm": dict(precision.shares_ppm), "by": precision.declared_by}
+    return {"shares_ppm": dict(precision.shares_ppm), "declared_by": precision.declared_by}
 
 
 def _precision(record: Record | None) -> Precision | None:
     if record is None:
         return None
     shares = tuple(sorted((text(name), count(ppm)) for name, ppm in record["shares_ppm"].items()))
-    return Precision(shares, text(record["by"]))
+    return Precision(shares, text(record["declared_by"]))

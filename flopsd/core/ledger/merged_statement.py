@@ -93,7 +93,7 @@ class Merging:
         self._runs.add(entry["run"])
         self._versions.update(entry["flopsdVersions"])
         self._tables.update(entry["peakTableSha256"])
-        self._begun = min(self._begun or entry["begunAt"], entry["begunAt"])
+        self._begun = min(self._begun or entry["startedAt"], entry["startedAt"])
         self._last = max(self._last, entry["lastRecordAt"])
         if self.facts.kind == LINEAGE:
             told = entry["completeness"]
@@ -136,12 +136,12 @@ class Merging:
             "replay": {"children": str(self.replays)} if self.replays else None,
             "run": None if facts.run is None else dict(facts.run),
             "lineage": None if job else {"name": facts.lineage, "runs": sorted(self._runs)},
-            "roster": list(facts.roster),
+            "jobNodes": list(facts.roster),
             "completeness": completeness.for_ledger() if job else _jobs_of(completeness),
             "attempts": sorted(self._attempts),
             "incarnationCount": str(self.incarnations) if job else None,
             "ledgerCount": str(self.ledgers),
-            "begunAt": self._begun,
+            "startedAt": self._begun,
             "lastRecordAt": self._last,
             "declared": told.for_ledger(),
             **sums,
@@ -158,7 +158,7 @@ class Merging:
                 "policies": policies_for_ledger(facts.policies),
                 "assumptions": list(ASSUMPTIONS),
             },
-            "claim": {"says": CLAIM, "doesNotSay": CLAIM_LIMIT + ("" if job else LINEAGE_LIMIT)},
+            "claim": {"text": CLAIM, "limits": CLAIM_LIMIT + ("" if job else LINEAGE_LIMIT)},
             "nodes": nodes,
             "children": children,
         }
@@ -195,7 +195,7 @@ class NodeSummary:
             "energyJoules": told["energyJoules"],
             "energyUncountedSeconds": told["energyUncountedSeconds"],
             "deviceSeconds": told["deviceSeconds"],
-            "observedPpm": told["coverage"]["observedPpm"],
+            "coveragePpm": told["coverage"]["coveragePpm"],
         }
 
 
@@ -221,7 +221,7 @@ def recompute_merged(
     facts = MergeFacts(
         predicate["kind"],
         predicate["run"],
-        tuple(predicate["roster"]),
+        tuple(predicate["jobNodes"]),
         None if predicate["lineage"] is None else predicate["lineage"]["name"],
         None if told is None else whole_number(told),
         str(predicate["method"]["flopsdVersion"]),
@@ -237,4 +237,4 @@ def recompute_merged(
 def _jobs_of(completeness: Completeness) -> dict[str, Any]:
     told = completeness.for_ledger()
     words = {WHOLE: "Every job named here is whole.", ENDLESS: ENDLESS_JOB}
-    return {**told, "nodes": None, "says": words.get(told["says"], told["says"])}
+    return {**told, "nodes": None, "summary": words.get(told["summary"], told["summary"])}

@@ -49,7 +49,7 @@ def guidelines_for_ledger(found: Bases) -> dict[str, Any]:
             "stated": None if share.stated_ppm is None else str(share.stated_ppm),
             "high": str(share.high_ppm),
         },
-        "from": share.source,
+        "requiredPpmSource": share.source,
     }
 
 

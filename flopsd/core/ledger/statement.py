@@ -76,7 +76,7 @@ ASSUMPTIONS = (
     "utilization is the share of time in which any kernel ran: a ceiling, never an estimate.",
     "cycles are differences of counters that run on while nobody looks: recoveredSeconds of the gaps are counted by "
     "them. Their origin says their scale as the self-test found it: SM-cycles = counter x N.",
-    "The SM clock of activity is integrated from samples; clockUncertainty is how far off it may be in between.",
+    "The SM clock of activity is integrated from samples; clockUncertaintyFlop is how far off it may be in between.",
     "count is what the vendor's software counted (executions x compiled operations), not a hardware counter.",
 )
 
@@ -161,7 +161,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         rated.setdefault(one.uid, []).append(one)
     tallies = [one.tally for one in everything]
     found = _meaning(history, everything)
-    roster = first.begin["context"]["node"]["roster"]
+    roster = first.begin["context"]["node"]["jobNodes"]
     return {
         "kind": "node",
         "replay": history.replay,
@@ -175,7 +175,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
             "executed": _executed(table, everything, found),
             "guidelines": guidelines_for_ledger(found),
             "architecture": architecture_for_ledger(found.told.architecture),
-            "architectureAbsent": found.told.absent or None,
+            "architectureAbsentReason": found.told.absent or None,
         },
         "energyJoules": energy_joules(tallies),
         "energyUncountedSeconds": energy_uncounted(tallies),
@@ -203,7 +203,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
                 "lastRecordAt": last.last_utc,
             },
         },
-        "claim": {"says": CLAIM, "doesNotSay": CLAIM_LIMIT},
+        "claim": {"text": CLAIM, "limits": CLAIM_LIMIT},
     }
 
 
@@ -212,12 +212,12 @@ def _incarnation(incarnation: Incarnation) -> dict[str, Any]:
     return {
         "number": incarnation.number,
         "bootId": incarnation.boot_id,
-        "begunAt": begin["utc"],
+        "startedAt": begin["utc"],
         "lastRecordAt": incarnation.last_utc,
-        "end": None if end is None else end["why"],
+        "endReason": None if end is None else end["reason"],
         "childExitCode": None if end is None else end.get("child_exit_code"),
         "attempt": begin["context"]["attempt"],
-        "flopsdVersion": begin["flopsd"],
+        "flopsdVersion": begin["flopsd_version"],
         "checkpoints": str(incarnation.checkpoints),
         "recovered": begin["recovered"],
         "precision": begin["precision"],
@@ -234,7 +234,7 @@ def _reconciliation(found: Bases) -> list[dict[str, Any]]:
 
 def _executed(table: PeakTable, rated: list[RatedTally], found: Bases) -> dict[str, Any]:
     by_evidence: dict[Evidence, Figures] = {}
-    clock_doubt_flop = sum(row.clock_doubt_flop for one in rated for row in one.rows)
+    clock_uncertainty_flop = sum(row.clock_uncertainty_flop for one in rated for row in one.rows)
     for row in (row for one in rated for row in one.rows):
         known = by_evidence.get(row.evidence)
         by_evidence[row.evidence] = row.figures if known is None else known + row.figures
@@ -243,7 +243,7 @@ def _executed(table: PeakTable, rated: list[RatedTally], found: Bases) -> dict[s
         **figures_json(found.executed),
         "method": _method(seen),
         "marginPpm": {e.value: table.margin_ppm(e) for e in sorted(by_evidence) if e in table.margins},
-        "clockUncertainty": str(clock_doubt_flop),
+        "clockUncertaintyFlop": str(clock_uncertainty_flop),
         "byEvidence": {e.value: figures_json(by_evidence[e]) for e in sorted(by_evidence)},
         "byPhase": by_phase_for_ledger(found.by_phase),
     }
@@ -273,7 +273,7 @@ def _coverage(history: History, table: PeakTable) -> dict[str, Any]:
         "gapSeconds": seconds(sum(tally.total_gap_ns for tally in tallies)),
         "recoveredSeconds": seconds(sum(tally.recovered_ns for tally in tallies)),
         "spanSeconds": seconds(sum(tally.span_ns for tally in tallies)),
-        "observedPpm": _share_ppm(tallies),
+        "coveragePpm": _share_ppm(tallies),
         "gapSecondsByReason": {reason.value: seconds(ns) for reason, ns in sorted(by_reason.items())},
         "gaps": [_gap(history.incarnations[gap.incarnation - 1], gap, table) for gap in listed],
         "gapsNotListed": str(len(history.gaps) - len(listed)),

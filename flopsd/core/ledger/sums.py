@@ -73,13 +73,13 @@ class LedgerSums:
                 },
                 "guidelines": self.counted_guidelines(whole=whole).for_ledger(),
                 "architecture": None if counted is None else counted.for_ledger(),
-                "architectureAbsent": None if counted is not None else _ABSENT,
+                "architectureAbsentReason": None if counted is not None else _ABSENT,
             },
             "energyJoules": None if self.energy_mj is None else f"{self.energy_mj // 1000}.{self.energy_mj % 1000:03d}",
             **{name: seconds(self.times_ns.get(name, 0)) for name in TIMES},
             "coverage": {
                 **{name: seconds(self.times_ns.get(name, 0)) for name in COVERAGE_TIMES},
-                "observedPpm": self._observed_ppm(),
+                "coveragePpm": self._observed_ppm(),
                 "gapSecondsByReason": {n: seconds(self.gap_ns_by_reason[n]) for n in sorted(self.gap_ns_by_reason)},
             },
         }

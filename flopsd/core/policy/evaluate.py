@@ -93,7 +93,7 @@ class Finding:
             "rule": self.rule.id,
             "quantity": self.quantity,
             "applies": self.applies,
-            "why": self.why,
+            "reason": self.why,
             "threshold": None if self.limit is None else {"low": str(self.limit.low), "high": str(self.limit.high)},
             "state": None if self.state is None else self.state.value,
             "value": {

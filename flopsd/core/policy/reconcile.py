@@ -63,13 +63,13 @@ class Ratio:
         ratio = {"low": self.low_ppm, "measured": self.measured_ppm, "high": self.high_ppm}
         return {
             "name": self.name,
-            "of": self.of,
-            "to": self.to,
+            "numerator": self.of,
+            "denominator": self.to,
             "ratioPpm": {name: None if ppm is None else str(ppm) for name, ppm in ratio.items()},
             "marginPpm": str(MARGIN_PPM),
-            "within": self.within,
+            "withinMargin": self.within,
             "warning": warning,
-            "says": "They agree within the margin." if warning is None else _WORDS[warning],
+            "summary": "They agree within the margin." if warning is None else _WORDS[warning],
         }
 
 

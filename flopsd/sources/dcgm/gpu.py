@@ -155,7 +155,7 @@ class FollowedGpu:
             grown = Growth(unread_counters(page)) if gap is None else Gap(gap)
             return self._until(end_ns, grown, counters, running)
         if unread is not None or expected.gap is not None:
-            return self._until(end_ns, Gap(unread or expected.gap or GapReason.UNREAD), counters)
+            return self._until(end_ns, Gap(unread or expected.gap or GapReason.MISSED_READING), counters)
         if expected.evidence is not Evidence.ACTIVITY or cycles is None:
             percent = page.utilization_percent()
             assert percent is not None

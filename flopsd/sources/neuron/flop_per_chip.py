@@ -76,7 +76,7 @@ def account(document: MonitorDocument, chips: int, cores_per_chip: int, before: 
     if not told:
         _all(why, everywhere, GapReason.NOT_SUPPORTED)
     for key in before.keys() - runtimes.keys():
-        _all(why, before[key] or everywhere, GapReason.UNREAD)
+        _all(why, before[key] or everywhere, GapReason.MISSED_READING)
     for index, busy in enumerate(percent):
         if busy > BUSY_PERCENT and not flop[index]:
             why.setdefault(index // cores_per_chip, GapReason.UNCOUNTED_WORK)

@@ -39,7 +39,7 @@ def read_growth(chip: Chip, now_ns: int) -> Reading:
     elif before is None or chip.flop_total is None:
         work = Gap(GapReason.STARTING)
     elif chip.flop_total < before:
-        work = Gap(GapReason.COUNTER_FELL)
+        work = Gap(GapReason.COUNTER_RESET)
     else:
         work = Counted(chip.flop_total - before)
     return Reading(chip.device.uid, since_ns, now_ns, work, chip.counters)

@@ -35,7 +35,7 @@ MIN_INTERVAL_NS = 100_000_000  # "should be greater than 100ms", nvml.h; a hard 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What two samples tell. TENSOR is any tensor activity; a pipe that is not told is in `unread`."""
+    """What two samples tell. TENSOR is any tensor activity; a pipe that is not told is in `missed_reading`."""
 
     ratios: Mapping[Pipe, float]
     unread: tuple[Pipe, ...]

@@ -171,7 +171,7 @@ class GpmMeter:
         if self._calibration is not None:
             totals = self._totals(metrics)
             if elapsed < 0 or any(counter < 0 for counter in grown.values()):
-                raise UnusableError(GapReason.COUNTER_FELL, totals)
+                raise UnusableError(GapReason.COUNTER_RESET, totals)
             if elapsed == 0 and now_ns - last_ns >= _STALL_NS:
                 raise UnusableError(GapReason.COUNTER_STALLED, totals)
             if same_interval and contradicts(self._calibration, trial):
@@ -223,7 +223,7 @@ class GpmMeter:
             raise
         if not streaming:
             self._driver.optional(lib.nvmlGpmSetStreamingEnabled, self._handle, 1)
-            raise UnusableError(GapReason.STREAMING_OFF)
+            raise UnusableError(GapReason.COUNTERS_DISABLED)
 
     def _follow_clock(self, now_ns: int) -> int | None:
         """Add what is known of the SM clock up to now: buffered samples where the driver has them, and a poll.

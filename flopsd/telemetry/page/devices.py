@@ -29,10 +29,10 @@ def devices_part(devices: Sequence[Mapping[str, Any]]) -> Html:
 
 def _device(device: Mapping[str, Any]) -> Html:
     executed, rate = interval(figures(device["executed"])), device["measuredFlopPerSecond"]
-    clock, busy = device["smClockMhz"], device["utilization"]
+    clock, busy = device["smClockMhz"], device["utilizationRatio"]
     evidence = ", ".join(f"{one} ({_EVIDENCE.get(one, one)})" for one in device["evidence"])
-    why = [device["evidenceReason"], device["evidenceFix"], device["shared"]]
-    shares = [*sorted(device["activity"].items()), *([] if busy is None else [("any kernel", busy)])]
+    why = [device["evidenceReason"], device["evidenceFix"], device["sharedWith"]]
+    shares = [*sorted(device["pipeActivityRatio"].items()), *([] if busy is None else [("any kernel", busy)])]
     return h(
         "article",
         h("h3", f"GPU {device['index']}", h("span", device["model"], cls="sub"), id=f"device-{device['index']}"),
@@ -70,7 +70,7 @@ def _device(device: Mapping[str, Any]) -> Html:
 def gaps_part(devices: Sequence[Mapping[str, Any]]) -> Html:
     found: dict[str, list[tuple[int, float]]] = {}
     for device in devices:
-        for reason, time in device["gaps"].items():
+        for reason, time in device["gapSecondsByReason"].items():
             found.setdefault(reason, []).append((device["index"], float(time)))
     if not found:
         return section("gaps", "Gaps", h("p", "None: all device time so far was observed.", cls="absent"))

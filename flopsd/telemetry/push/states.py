@@ -51,11 +51,11 @@ def metrics(states: Iterable[PushState]) -> Iterator[Metric]:
         PREFIX + "failures", "Requests that failed, by reason; most are tried again.", labels=("target", "reason")
     )
     dropped = CounterMetricFamily(
-        PREFIX + "dropped_pages",
+        PREFIX + "dropped_snapshots",
         "Pages that were given up: refused for good, or too old in a full queue. Totals lose nothing by it.",
         labels=("target",),
     )
-    waiting = GaugeMetricFamily(PREFIX + "waiting_pages", "Pages that are yet to be pushed.", labels=("target",))
+    waiting = GaugeMetricFamily(PREFIX + "queued_snapshots", "Pages that are yet to be pushed.", labels=("target",))
     last = GaugeMetricFamily(
         PREFIX + "last_success_timestamp_seconds", "When the receiver last took a page.", labels=("target",)
     )

@@ -161,7 +161,7 @@ def entry(rank: int, attempt: str, told: LedgerSums) -> dict[str, Any]:
     return {
         "name": f"n{rank}/{sha256[:16]}", "sha256": sha256, "kind": "node", "keyids": ["0" * 64], "run": "r",
         "node": f"n{rank}", "rank": rank, "instanceType": None, "replay": False, "flopsdVersions": ["1"],
-        "peakTableSha256": ["1" * 64], "begunAt": "a", "lastRecordAt": "b", "periods": [period], "deviceTimes": [], "ended": True,
+        "peakTableSha256": ["1" * 64], "startedAt": "a", "lastRecordAt": "b", "periods": [period], "deviceTimes": [], "ended": True,
         "declared": {"method": None, "base": None},
         **told.for_ledger(),
     }  # fmt: skip

@@ -199,7 +199,7 @@ def test_totals_are_not_counted_twice_after_percentages() -> None:
     assert tally.totals is None
     tally = run([Reading("GPU-0", 20, 30, Growth(), {}, Totals("o", 300, {Pipe.TENSOR_HMMA: 200}))], tally)
     assert sum(tally.active_sm_cycles.values()) == 100
-    assert tally.gap_ns[GapReason.UNREAD] == 10
+    assert tally.gap_ns[GapReason.MISSED_READING] == 10
 
 
 def test_counters_of_another_origin_or_after_a_reset_are_never_subtracted() -> None:
@@ -209,7 +209,7 @@ def test_counters_of_another_origin_or_after_a_reset_are_never_subtracted() -> N
     tally = run([at(0, Totals("average", 10, {Pipe.FP32: 5}), 100), at(10, Totals("sum", 1000, {Pipe.FP32: 900}), 110)])
     assert not tally.active_sm_cycles
     tally = run([at(20, Totals("sum", 2000, {Pipe.FP32: 1900}), 7)], tally)  # the energy says: the driver was reloaded
-    assert tally.gap_ns[GapReason.COUNTER_FELL] == 10
+    assert tally.gap_ns[GapReason.COUNTER_RESET] == 10
     assert run([at(30, Totals("sum", 2001, {Pipe.FP32: 1901}), 8)], tally).active_sm_cycles == {
         (Evidence.CYCLES, Pipe.FP32): 1
     }
@@ -252,8 +252,8 @@ BUSY = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1000})
         ([(BUSY, 0), (BUSY, 7000), (Gap(GapReason.DEVICE_LOST), None)], "7.000", 2),
         ([(BUSY, 0), (Gap(GapReason.DEVICE_LOST), None), (BUSY, 7000)], "7.000", 1),  # it ran through the gap
         ([(BUSY, 9000), (BUSY, 100), (BUSY, 7100)], "7.000", 2),  # reset: what it lost is not known
-        ([(BUSY, 0), (Gap(GapReason.NOT_OURS), None), (BUSY, 900_000), (BUSY, 907_000)], "7.000", 2),
-        ([(BUSY, 0), (Gap(GapReason.IN_SLICES), 900_000), (BUSY, 907_000)], "7.000", 1),
+        ([(BUSY, 0), (Gap(GapReason.OTHER_JOB), None), (BUSY, 900_000), (BUSY, 907_000)], "7.000", 2),
+        ([(BUSY, 0), (Gap(GapReason.METERED_AS_MIG), 900_000), (BUSY, 907_000)], "7.000", 1),
     ],
 )
 def test_the_time_whose_energy_no_counter_told_is_named(
@@ -306,7 +306,7 @@ def test_no_more_is_counted_than_the_device_can_do(
     assert minute is not None
     for seconds_, share, others in steps:
         end_ns = tally.watermark_ns + seconds_ * 10**9
-        work = Gap(GapReason.NOT_OURS) if others else Counted(minute * share // 100)
+        work = Gap(GapReason.OTHER_JOB) if others else Counted(minute * share // 100)
         tally = advance(tally, Reading("NC", tally.watermark_ns, end_ns, work), limits)
         most = max_counted_flop(limits, tally.job_ns)
         assert most is not None

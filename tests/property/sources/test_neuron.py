@@ -123,8 +123,8 @@ def test_a_period_ends_no_later_than_its_line_came_and_lines_keep_their_order(fo
 
 def test_a_runtime_that_was_never_seen_at_work_may_have_worked_anywhere() -> None:
     work = account(parse(line()), 2, 1, {"1/": frozenset()}).work
-    assert work == [Gap(GapReason.UNREAD)] * 2
-    assert account(parse(line()), 2, 1, {"1/": frozenset({1})}).work == [Counted(0), Gap(GapReason.UNREAD)]
+    assert work == [Gap(GapReason.MISSED_READING)] * 2
+    assert account(parse(line()), 2, 1, {"1/": frozenset({1})}).work == [Counted(0), Gap(GapReason.MISSED_READING)]
 
 
 def test_ids_of_machines_and_networks_are_scrubbed() -> None:

@@ -38,7 +38,7 @@ WORKS: dict[type, dict[str, Any]] = {
     Growth: {},
     Counted: {"flop": 9},
     Busy: {"sm_cycles": 9},
-    Gap: {"reason": GapReason.UNREAD},
+    Gap: {"reason": GapReason.MISSED_READING},
 }
 numbers = st.one_of(
     st.integers(),

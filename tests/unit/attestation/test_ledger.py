@@ -74,7 +74,7 @@ def test_a_sealed_ledger_verifies_and_says_what_was_metered(sealed: Sealed) -> N
     gaps = sum(float(gap["seconds"]) for gap in predicate["coverage"]["gaps"])
     assert gaps == float(predicate["coverage"]["gapSeconds"]) == 12
     assert predicate["energyJoules"] == "25.000"  # 2 devices, 26 s less the first, at half a joule a second
-    assert [i["end"] for i in predicate["incarnations"]] == [None, "test"]
+    assert [i["endReason"] for i in predicate["incarnations"]] == [None, "test"]
     guidelines = predicate["totals"]["guidelines"]  # nothing is declared: all of it may count, and none of it
     assert (guidelines["low"], guidelines["measured"], guidelines["high"]) == ("0", None, executed["high"])
 
@@ -237,8 +237,8 @@ def test_a_journal_that_no_daemon_writes_cannot_be_sealed(
         ("device", lambda r: r.update(to_ns=r["to_ns"] - 1), "watched before any incarnation was there"),
         ("end", lambda r: r.update(ns=5), "time runs backwards"),
         ("begin", lambda r: r["context"]["run"].pop("jobName"), "the context has not the members of one"),
-        ("begin", lambda r: r["context"]["node"].update(roster=[["x"]]), "is not text"),
-        ("begin", lambda r: r["context"]["node"].update(roster="x"), "a roster is a list"),
+        ("begin", lambda r: r["context"]["node"].update(jobNodes=[["x"]]), "is not text"),
+        ("begin", lambda r: r["context"]["node"].update(jobNodes="x"), "the nodes of a job are a list"),
         ("begin", lambda r: r["context"]["node"].update(rank=-1), "is not a count"),
     ],
 )

@@ -144,7 +144,7 @@ def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(tmp_path: 
     assert told["base"] is None
     assert "different base models" in told["conflict"]
     assert findings(split)["third"]["applies"] is None
-    assert findings(split)["third"]["why"] == told["conflict"], "and not that none is declared"
+    assert findings(split)["third"]["reason"] == told["conflict"], "and not that none is declared"
 
 
 def test_base_models_that_differ_within_a_job_differ_in_its_lineage_too(tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(
     assert findings(lineage)["third"]["applies"] is None
     by_act = {found["rule"]: found for found in predicate["findings"] if found["policy"] == "eu-ai-act"}
     assert by_act["modification-systemic"]["applies"] is None
-    assert told["conflict"] in by_act["modification-systemic"]["why"]
-    assert told["conflict"] in by_act["gpai-indicative"]["why"]
+    assert told["conflict"] in by_act["modification-systemic"]["reason"]
+    assert told["conflict"] in by_act["gpai-indicative"]["reason"]
 
 
 def test_a_lineage_of_the_pretraining_alone_and_its_own_tunes_has_no_base(tmp_path: Path) -> None:

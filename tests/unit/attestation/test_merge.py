@@ -49,11 +49,11 @@ def test_a_job_is_the_exact_sum_of_its_nodes(nodes: Nodes) -> None:
     for figure in ("low", "measured", "high"):
         assert job["totals"]["executed"][figure] == str(sum(int(c["totals"]["executed"][figure]) for c in children))
     assert job["kind"] == "job"
-    assert (job["run"]["id"], job["roster"]) == ("train-7", ["algo-1", "algo-2"])
+    assert (job["run"]["id"], job["jobNodes"]) == ("train-7", ["algo-1", "algo-2"])
     assert job["deviceSeconds"] == "29.000000000"
     assert job["nodeSeconds"] == "12.000000000"
     assert job["energyJoules"] == f"{sum(float(c['energyJoules']) for c in children):.3f}"
-    assert job["coverage"]["observedPpm"] == "1000000"
+    assert job["coverage"]["coveragePpm"] == "1000000"
     assert job["completeness"]["complete"] is True
     assert [(n["name"], n["rank"], n["devices"], n["ledgers"]) for n in job["nodes"]] == [
         ("algo-1", 0, "2", "1"),
@@ -112,7 +112,7 @@ def test_gaps_stay_gaps_in_the_sum(nodes: Nodes) -> None:
     run.finish()
     job = predicate(nodes.merge(run.seal(nodes.folder / "l" / "ledger.json", nodes.key).ledger).ledger)
     assert job["coverage"]["gapSecondsByReason"] == {"driver_timeout": "2.000000000"}
-    assert job["coverage"]["observedPpm"] == str(10 * 10**6 // 12)
+    assert job["coverage"]["coveragePpm"] == str(10 * 10**6 // 12)
     assert job["totals"]["executed"]["byEvidence"]["gap"]["measured"] is None
 
 
@@ -330,11 +330,11 @@ def test_how_long_a_killed_node_went_on_nobody_knows_so_there_is_no_maximum(node
     assert executed["high"] is None
     assert executed["low"] == str(sum(int(predicate(one)["totals"]["executed"]["low"]) for one in ledgers))
     assert "below" not in {finding["state"] for finding in merged.predicate["findings"]}
-    assert "not each has an end" in merged.predicate["completeness"]["says"]
+    assert "not each has an end" in merged.predicate["completeness"]["summary"]
     lineage = nodes.merge(merged.ledger, kind="lineage", lineage="m", ledger=nodes.folder / "l.json")
     assert (lineage.completeness.complete, lineage.predicate["totals"]["executed"]["high"]) == (None, None)
     assert lineage.completeness.missing == (f"job train-7: {words}",)
-    assert "Not every node of the jobs named here has an end" in lineage.predicate["completeness"]["says"]
+    assert "Not every node of the jobs named here has an end" in lineage.predicate["completeness"]["summary"]
 
 
 def test_a_lone_node_without_an_end_makes_no_whole_lineage(nodes: Nodes) -> None:
@@ -403,8 +403,8 @@ def test_a_device_that_was_another_jobs_meanwhile_is_not_counted_twice(nodes: No
     shared = gpus("algo-1", 1)
     runs = [Run(nodes.folder / n, devices=shared, context=sagemaker(0, hosts, job=n), run_id=n) for n in ("a", "b")]
     runs[0].meter(5)
-    runs[0].meter(5, GapReason.NOT_OURS)
-    runs[1].meter(5, GapReason.NOT_OURS)
+    runs[0].meter(5, GapReason.OTHER_JOB)
+    runs[1].meter(5, GapReason.OTHER_JOB)
     runs[1].meter(5)
     jobs = []
     for name, run in zip(("a", "b"), runs, strict=True):

@@ -102,7 +102,7 @@ def test_the_vectors_go_through_every_kind_of_evidence_and_gap_of_note() -> None
             reasons |= set(predicate["coverage"]["gapSecondsByReason"])
     assert evidence == {"cycles", "activity", "count", "utilization", "gap"}
     assert pipes == {None, "tensor", "tensor_hmma", "tensor_imma", "tensor_dfma", "fp64", "fp32", "fp16"}
-    assert {"daemon_down", "driver_timeout", "unknown_device", "not_ours", "in_slices", "replaced"} <= reasons
+    assert {"daemon_down", "driver_timeout", "unknown_device", "other_job", "metered_as_mig", "replaced"} <= reasons
 
 
 def test_the_ledgers_of_every_release_verify_for_ever(tmp_path: Path) -> None:

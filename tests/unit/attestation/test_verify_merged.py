@@ -121,7 +121,7 @@ def _order(predicate: dict[str, Any]) -> None:
 
 def _whole(predicate: dict[str, Any]) -> None:
     predicate["children"].pop()
-    predicate["roster"].pop()
+    predicate["jobNodes"].pop()
 
 
 def _device(predicate: dict[str, Any]) -> None:

@@ -29,4 +29,4 @@ def test_undeclared_work_without_a_ceiling_leaves_the_ratio_without_one() -> Non
     ratio = reconcile(by_phase, Figures(0, None, None), NEEDED)[0]
     assert ratio.high_ppm is None
     assert ratio.warning == LESS_EXECUTED
-    assert "no phase was declared of" in ratio.for_ledger()["says"]
+    assert "no phase was declared of" in ratio.for_ledger()["summary"]

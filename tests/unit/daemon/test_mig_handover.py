@@ -128,7 +128,7 @@ def test_a_slice_that_another_job_has_now_is_not_taken_for_a_replaced_one(tmp_pa
         )
     gaps = {state.device.uid: state.tally.gap_ns for state in metered.run.writer.snapshot.devices}
     assert GapReason.REPLACED not in gaps[second.uid]
-    assert gaps[second.uid][GapReason.NOT_OURS] > 2 * NS_PER_S
+    assert gaps[second.uid][GapReason.OTHER_JOB] > 2 * NS_PER_S
 
 
 def test_a_name_is_done_with_when_the_device_is_known_and_its_time_has_the_devices_ceiling(tmp_path: Path) -> None:

@@ -208,14 +208,14 @@ def test_the_time_of_other_jobs_is_no_part_of_a_measured_mfu(tmp_path: Path) -> 
     table = load_peaks(None)
     h100 = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": 132, "spanSeconds": "10.0"}
     other = {**h100, "uuid": "b", "peakRow": "a100-sxm4-80gb", "smCount": 108, "spanSeconds": "6.0"}
-    gap = {"device": "a", "reason": "not_ours", "seconds": "8.0"}
+    gap = {"device": "a", "reason": "other_job", "seconds": "8.0"}
     ours = mfu_of(ledger_of(tmp_path / "ours", [{**h100, "spanSeconds": "2.0"}], [], {}), table, "bf16")
-    shared = mfu_of(ledger_of(tmp_path / "shared", [h100], [gap], {"not_ours": "8.0"}), table, "bf16")
+    shared = mfu_of(ledger_of(tmp_path / "shared", [h100], [gap], {"other_job": "8.0"}), table, "bf16")
     assert shared.low == shared.high == ours.low == ours.high > Fraction(49, 100)
-    unlisted = mfu_of(ledger_of(tmp_path / "unlisted", [h100, other], [], {"not_ours": "6.0"}), table, "bf16")
+    unlisted = mfu_of(ledger_of(tmp_path / "unlisted", [h100, other], [], {"other_job": "6.0"}), table, "bf16")
     for device in ("a", "b"):  # nobody knows which of the two it was
-        gap = {"device": device, "reason": "not_ours", "seconds": "6.0"}
-        one = mfu_of(ledger_of(tmp_path / device, [h100, other], [gap], {"not_ours": "6.0"}), table, "bf16")
+        gap = {"device": device, "reason": "other_job", "seconds": "6.0"}
+        one = mfu_of(ledger_of(tmp_path / device, [h100, other], [gap], {"other_job": "6.0"}), table, "bf16")
         assert unlisted.low <= one.low <= one.high <= unlisted.high
 
 
@@ -223,11 +223,13 @@ def test_a_slice_is_held_against_the_peak_of_its_own_sms(tmp_path: Path) -> None
     table = load_peaks(None)
     whole = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": 132, "spanSeconds": "14.0"}
     one = {**whole, "uuid": "m", "parent": "a", "smCount": 66}
-    gap = {"device": "a", "reason": "in_slices", "seconds": "14.0"}
-    found = mfu_of(ledger_of(tmp_path / "mig", [whole, one], [gap], {"in_slices": "14.0"}), table, "bf16")
+    gap = {"device": "a", "reason": "metered_as_mig", "seconds": "14.0"}
+    found = mfu_of(ledger_of(tmp_path / "mig", [whole, one], [gap], {"metered_as_mig": "14.0"}), table, "bf16")
     half = mfu_of(ledger_of(tmp_path / "half", [{**whole, "spanSeconds": "7.0"}], [], {}), table, "bf16")
     assert found == replace(half, source=found.source)
     with pytest.raises(LedgerError, match="how many SMs"):
         mfu_of(
-            ledger_of(tmp_path / "dark", [whole, {**one, "smCount": None}], [gap], {"in_slices": "14.0"}), table, "bf16"
+            ledger_of(tmp_path / "dark", [whole, {**one, "smCount": None}], [gap], {"metered_as_mig": "14.0"}),
+            table,
+            "bf16",
         )

@@ -67,7 +67,7 @@ def judged(updates: Figures, cumulative: Figures, method: Method, base: Base | N
     ledger["totals"]["guidelines"] = {
         **told(updates),
         "cumulative": told(cumulative),
-        "from": "executed FLOP",
+        "requiredPpmSource": "executed FLOP",
         "method": "recomputation taken out as declared",
         "assumptions": [],
     }
@@ -129,7 +129,7 @@ def test_a_number_format_that_is_assumed_is_said() -> None:
 def test_an_upper_end_is_rounded_up_and_what_is_not_whole_has_none() -> None:
     """125 107 s are 1.448 days; device time of ledgers that are here is a lower bound of all."""
     job = predicate(VECTORS / "merged" / "job" / "ledger.json")
-    job |= {"begunAt": "2026-01-01T00:00:00Z", "lastRecordAt": "2026-01-02T10:45:06.9Z"}
+    job |= {"startedAt": "2026-01-01T00:00:00Z", "lastRecordAt": "2026-01-02T10:45:06.9Z"}
     job["coverage"] |= {"spanSeconds": "250560.0", "gapSecondsByReason": {}}  # 2.9 days
     found = lines(form(job, ACT))
     assert found["Training time, wall clock"].ai_office == "at most 1.5 days"
@@ -146,7 +146,7 @@ def test_an_upper_end_is_rounded_up_and_what_is_not_whole_has_none() -> None:
 
 def test_device_time_that_was_partly_anothers_is_an_upper_end() -> None:
     ledger = node()
-    ledger["coverage"]["gapSecondsByReason"]["not_ours"] = "1.000000000"
+    ledger["coverage"]["gapSecondsByReason"]["other_job"] = "1.000000000"
     told = lines(form(ledger, ACT))["Training time, hardware"].ai_office
     assert told == "at most 0.00022 NVIDIA A100-SXM4-80GB days, at most 0.00022 NVIDIA H100 80GB HBM3 days"
 

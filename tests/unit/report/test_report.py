@@ -119,7 +119,7 @@ def test_a_replay_and_a_hole_are_flagged() -> None:
     assert "This is of the ledgers that are here" in job.content.coverage.says
     assert "Only in part" in [fact.name for fact in job.content.energy]
     going_on = vector("valid/activity-and-gaps")
-    going_on["predicate"]["incarnations"][-1]["end"] = None
+    going_on["predicate"]["incarnations"][-1]["endReason"] = None
     assert [flag.word for flag in report(going_on).flags] == ["ROLLING"]
 
 

@@ -83,7 +83,7 @@ def test_a_gpu_whose_slices_are_read_is_never_beside_them(tmp_path: Path, whole_
     if whole_first:  # it was met before its slices were
         tally = states[whole.uid].tally
         assert tally.unknown_ns == 0
-        assert tally.gap_ns[GapReason.IN_SLICES] > 3 * NS_PER_S
+        assert tally.gap_ns[GapReason.METERED_AS_MIG] > 3 * NS_PER_S
         assert tally.busy_sm_cycles <= 1000
     assert all(states[one.uid].tally.busy_sm_cycles == 5000 for one in slices)
 

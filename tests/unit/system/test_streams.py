@@ -35,7 +35,7 @@ def test_whatever_becomes_of_the_streams_the_job_has_its_exit_code_and_the_ledge
     done = shell(f"{EXEC} sh -c 'sleep 1; exit 7' {streams}; exit ${{PIPESTATUS[0]}}", tmp_path)
     assert done.returncode == 7, done.stderr
     wait_until((tmp_path / "copy" / "l.json").exists, "the copy")
-    assert [one["end"] for one in predicate(tmp_path / "copy" / "l.json")["incarnations"]] == ["job ended"]
+    assert [one["endReason"] for one in predicate(tmp_path / "copy" / "l.json")["incarnations"]] == ["job ended"]
 
 
 @pytest.mark.parametrize("streams", ["2>/dev/full", "--progress 2>&1 | head -1", "2>&- >&-"])

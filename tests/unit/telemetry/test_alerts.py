@@ -13,7 +13,7 @@ from flopsd.core.model import GapReason
 from tests.support.prometheus import ALERTS, FOLDER, RULES, Case, World, changed, healthy, promtool_says, rules
 
 RUNBOOK = FOLDER.parent.parent / "docs" / "runbook.md"
-REACHED = "flopsd_threshold_share_ratio|"
+REACHED = "flopsd_threshold_ratio|"
 # What happens to a healthy node -> the alerts that fire, and no others.
 FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
     "the daemon is gone": ({"up": "1x60 0x60"}, {"FlopsdDown"}),
@@ -40,7 +40,7 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
         {"flopsd_source_errors_total|": "2x95 3x25"}, {"FlopsdCountersImplausible"},
     ),
     "a counter lies for the first time": (
-        {'flopsd_source_errors_total{job="flopsd",instance="a",source="nvml",reason="counter_fell"}': "_x90 1x30"},
+        {'flopsd_source_errors_total{job="flopsd",instance="a",source="nvml",reason="counter_reset"}': "_x90 1x30"},
         {"FlopsdCountersImplausible"},
     ),
     "it was away for half an hour": (
@@ -55,10 +55,10 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
          'flopsd_observed_seconds_total{job="flopsd",instance="a",gpu="0",uuid="G0",evidence="utilization"}': "0+60x120"},
         {"FlopsdNotMeasured"},
     ),
-    "it is started again and again": ({"flopsd_incarnation_number": "1x70 2x5 3x5 4x40"}, {"FlopsdRestarting"}),
-    "another run began at the same place": ({"flopsd_incarnation_number": "6x70 1x50"}, set()),
-    "started again before each scrape": ({"flopsd_incarnation_number": "1x70 5x50"}, {"FlopsdRestarting"}),
-    "it was started again once": ({"flopsd_incarnation_number": "1x70 2x50"}, set()),
+    "it is started again and again": ({"flopsd_daemon_starts": "1x70 2x5 3x5 4x40"}, {"FlopsdRestarting"}),
+    "another run began at the same place": ({"flopsd_daemon_starts": "6x70 1x50"}, set()),
+    "started again before each scrape": ({"flopsd_daemon_starts": "1x70 5x50"}, {"FlopsdRestarting"}),
+    "it was started again once": ({"flopsd_daemon_starts": "1x70 2x50"}, set()),
     "its clock is late": (
         {"flopsd_time_seconds": "-30+60x120", "flopsd_ledger_last_seal": "-30+60x120",
          "flopsd_journal_last_append": "-30+60x120"},
@@ -104,7 +104,7 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
         {"flopsd_ledger_last_seal": None, "flopsd_ledger_seal_failures": "0x20 1x100"}, {"FlopsdLedgerNotSealed"}),
     "never sealed, and no attempt either": ({"flopsd_ledger_last_seal": None}, {"FlopsdLedgerNotSealed"}),
     "never sealed, not yet due": (
-        {"flopsd_ledger_last_seal": None, "flopsd_incarnation_number": "1x60 2x60"}, set()),
+        {"flopsd_ledger_last_seal": None, "flopsd_daemon_starts": "1x60 2x60"}, set()),
     "no rolling seals": (
         {"flopsd_ledger_last_seal": None, "flopsd_ledger_seal_failures": None, "flopsd_ledger_seal_interval": None}, set()),
     "a copy was refused": ({"flopsd_ledger_seal_failures": "0x80 1x40"}, {"FlopsdLedgerNotCopied"}),

@@ -120,7 +120,7 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
     alone_r1 = {"run_id": "r1", "replay": "false", **SHARE}
     no_end = {
         **healthy("a", "r1", "n1", "G0"),
-        **changed(healthy("b", "r1", "n2", "G1"), {'flopsd_threshold_share_ratio|"high"': None}),
+        **changed(healthy("b", "r1", "n2", "G1"), {'flopsd_threshold_ratio|"high"': None}),
     }
 
     def limits(*flop: str) -> World:
@@ -132,18 +132,18 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
 
     thirds, same = limits("2e24", "3e24"), limits("2e24", "2e24")
     unsure = changed(healthy(), {'flopsd_flop_total|precision="undeclared"': "0+60e15x120"})
-    unmeasured = changed(healthy(), {'flopsd_threshold_share_ratio|"measured"': None})
+    unmeasured = changed(healthy(), {'flopsd_threshold_ratio|"measured"': None})
     with_base = changed(
         {**healthy("a", "r1", "n1", "G0"), **healthy("b", "r1", "n2", "G1")}, {"flopsd_threshold_share": None}
     )
     with_base |= {
-        f'flopsd_threshold_share_ratio{{job="flopsd",instance="{i}",policy="p",rule="r",quantity="base+updates",bound="{b}"}}':
+        f'flopsd_threshold_ratio{{job="flopsd",instance="{i}",policy="p",rule="r",quantity="base+updates",bound="{b}"}}':
         f"{share}x120" for i, share in (("a", 0.3), ("b", 0.4)) for b in ("low", "measured")
     }  # fmt: skip
     half_known = {
-        **changed(healthy("a", "r1", "n1", "G0"), {'flopsd_threshold_share_ratio|"low"': "0.015x120"}),
+        **changed(healthy("a", "r1", "n1", "G0"), {'flopsd_threshold_ratio|"low"': "0.015x120"}),
         **changed(healthy("b", "r1", "n2", "G1"), {
-            'flopsd_threshold_share_ratio|"measured"': None, 'flopsd_threshold_share_ratio|"low"': "0.03x120"}),
+            'flopsd_threshold_ratio|"measured"': None, 'flopsd_threshold_ratio|"low"': "0.03x120"}),
     }  # fmt: skip
     alone = healthy("a", "r1", "n1", "G0", more=OF_M)
     over = {name: values.replace("x120", "x60") for name, values in fleet().items()}

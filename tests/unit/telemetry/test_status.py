@@ -17,7 +17,7 @@ from flopsd.telemetry.status_text import status_text
 from tests.support.reports import ESCAPES
 from tests.support.runs import A100, H100, STRANGER, Run
 
-ONLY_LIVE = {"activity", "utilization", "smClockMhz", "measuredFlopPerSecond", "source", "peakRow"}
+ONLY_LIVE = {"pipeActivityRatio", "utilizationRatio", "smClockMhz", "measuredFlopPerSecond", "source", "peakRow"}
 DECLARED = OperatorDeclarations(
     Phase.TRAIN, Method.LORA, Recomputation.NONE, Base("llama", "known", 3 * 10**16, None, None)
 )
@@ -86,7 +86,7 @@ def test_no_crossing_is_forecast_of_a_run_that_has_ended(tmp_path: Path) -> None
     assert any(one["crossing"] is not None for one in going_on)
     run.finish()
     ended = from_state_dir(str(tmp_path), {})
-    assert ended["ended"]
+    assert ended["endReason"]
     assert [one["crossing"] for one in ended["thresholds"]] == [None] * len(going_on)
 
 
@@ -94,10 +94,10 @@ def test_no_crossing_is_forecast_of_a_run_that_has_ended(tmp_path: Path) -> None
 def test_nothing_of_a_daemon_moves_the_terminal(tmp_path: Path, escape: str) -> None:
     run = story(tmp_path, stranger=False)
     told = facts_of(run.writer.snapshot)
-    told["run"] = told["node"] = told["ended"] = escape
+    told["run"] = told["node"] = told["endReason"] = escape
     told["sources"] = [{"name": escape, "up": False, "reason": escape}]
     told["devices"][0]["model"] = escape
-    told["devices"][0]["gaps"] = {escape: "1.0"}
+    told["devices"][0]["gapSecondsByReason"] = {escape: "1.0"}
     told["thresholds"][0]["rule"] = escape
     assert all(char.isprintable() or char == "\n" for char in status_text(told))
     run.kill()

@@ -36,7 +36,7 @@ def test_only_what_is_whole_is_called_whole(ppm: int, text: str) -> None:
 
 
 def test_status_rounds_coverage_down_too() -> None:
-    told = {"knownSeconds": "999999.999999999", "spanSeconds": "1000000.000000000"}
+    told = {"knownSeconds": "999999.999999999", "jobSeconds": "1000000.000000000"}
     assert coverage_text(told).startswith("99.99 % of")
 
 

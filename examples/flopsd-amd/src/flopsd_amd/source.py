@@ -208,7 +208,7 @@ class AmdSource:
         if ticks == 0:
             return None if now_ns - gpu.since_ns < _STALLED_NS else self._gap(gpu, GapReason.COUNTER_STALLED, now)
         if ticks < 0 or percent_ticks > _PERCENT * (ticks + _RENEWAL_TICKS):
-            return self._gap(gpu, GapReason.COUNTER_FELL, now)
+            return self._gap(gpu, GapReason.COUNTER_RESET, now)
         shown = [counts.percent_now for counts in (last, now)]
         if percent_ticks <= _IDLE_PERCENT * ticks and all(p is not None and p >= _BUSY_PERCENT for p in shown):
             # Busy at both ends and idle in between: the counter stands, or counts in other units.
