@@ -16,9 +16,8 @@ PAGES = sorted(
     ]
 )
 COLUMNS = 120
-# Generated tables, whose rows hold a text that is written once, in the code; and licences of others.
+# Generated, or the words of others.
 WIDE = (
-    "docs/metrics.md",
     "tests/golden/",
     "tests/vectors/",
     "docs/ledger-format.md",
