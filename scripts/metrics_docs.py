@@ -63,7 +63,7 @@ continue from their last value when the daemon is restarted, and never fall. Tot
 nearest 64-bit float here: at 10²⁵ FLOP the difference is at most 2×10⁹ FLOP, two microseconds' work of one H100. An
 unknown figure is absent, never zero; a missing upper bound is `+Inf`.
 
-Rows of one name are disjoint, so `sum()` over it is meaningful. The exceptions are bounds, which have the label `bound`.
+Rows of one name are disjoint, so `sum()` over it is meaningful. The exceptions are bounds, with the label `bound`.
 
 ## All metrics
 """
@@ -102,11 +102,11 @@ http_server_config:
     Strict-Transport-Security: max-age=31536000
 ```
 
-The file, the certificates and the authority are read again for each handshake and each request, so a renewed certificate
+The file, the certificates and the authority are read again for each handshake and request, so a renewed certificate
 or a withdrawn password takes effect at once. A file that became invalid admits nobody until it is repaired, and the log
 names the problem. Switching TLS on or off, and removing the last user, need a restart. Password guessing on many
-connections locks out no user who was admitted before; a new one may have to retry (503). An invalid file at the start is
-exit code 2.
+connections locks out no user who was admitted before; a new one may have to retry (503). An invalid file at the start
+is exit code 2.
 
 Supported: `cert_file`, `key_file`, `client_ca_file`, `client_auth_type` (those three), `client_allowed_sans`,
 `min_version` and `max_version` (TLS12, TLS13), `cipher_suites`, `prefer_server_cipher_suites`, `headers`,
