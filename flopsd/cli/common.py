@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 from flopsd.settings.schema import SETTINGS, Setting, Settings
 
 if TYPE_CHECKING:
+    from flopsd.settings.load import Layers
+    from flopsd.sources.registry import KnownSources
+
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 OK, FAILED, USAGE, NOT_VERIFIED, NO_SOURCE = 0, 1, 2, 3, 4
@@ -44,6 +47,16 @@ def be_nice() -> None:
 
 def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -> None:
     parser.add_argument("--config", metavar="FILE", help="settings file (also FLOPSD_CONFIG)")
+    _add_flags(parser, settings)
+
+
+def add_source_settings(parser: argparse.ArgumentParser, sources: KnownSources) -> None:
+    """The options of all sources, under a heading that lists the sources."""
+    listed = "; ".join(f"{info.name}: {info.title}" for info in sources.infos)
+    _add_flags(parser.add_argument_group("sources", listed), sources.settings)
+
+
+def _add_flags(parser: argparse._ActionsContainer, settings: Sequence[Setting]) -> None:
     for setting in settings:
         if setting.key == "seal":
             parser.add_argument(
@@ -65,12 +78,30 @@ def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:
-    from flopsd.settings.load import load_settings
+    from flopsd.settings.load import settings_of_layers
     from flopsd.settings.platform import find_context
     from flopsd.settings.sagemaker_defaults import with_defaults
 
-    return with_defaults(load_settings(flags_of(arguments), os.environ, arguments.config), find_context(os.environ))
+    return with_defaults(settings_of_layers(layers_of(arguments)), find_context(os.environ))
+
+
+def layers_of(arguments: argparse.Namespace) -> Layers:
+    """What was given as file, variables and flags. A setting that is not known may be that of an unusable plug-in."""
+    from flopsd.settings.load import read_layers
+
+    sources = sources_of(arguments)
+    layers = read_layers(flags_of(arguments), os.environ, getattr(arguments, "config", None), sources.settings)
+    if layers.problems:
+        layers.problems.extend(map(str, sources.faults))
+    return layers
+
+
+def sources_of(arguments: argparse.Namespace) -> KnownSources:
+    """What the installed sources declare, as read when the command line was parsed."""
+    sources: KnownSources = arguments.sources_known
+    return sources
 
 
 def flags_of(arguments: argparse.Namespace) -> dict[str, object]:
-    return {s.key: getattr(arguments, s.key) for s in SETTINGS if getattr(arguments, s.key, None) is not None}
+    keys = [setting.key for setting in (*SETTINGS, *sources_of(arguments).settings)]
+    return {key: getattr(arguments, key) for key in keys if getattr(arguments, key, None) is not None}

@@ -9,17 +9,18 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from flopsd.cli.common import OK, add_settings, flags_of
+from flopsd.cli.common import OK, add_settings, add_source_settings, layers_of, sources_of
 from flopsd.errors import MissingExtraError
 from flopsd.settings.schema import SETTINGS
 
 if TYPE_CHECKING:
     from flopsd.cli.common import Verbs
+    from flopsd.sources.registry import KnownSources
 
 SHELLS = ("bash", "zsh", "fish")
 
 
-def add(verbs: Verbs) -> None:
+def add(verbs: Verbs, sources: KnownSources) -> None:
     """The verbs of this module."""
     config = verbs.add_parser(
         "config", help="the settings in force, or what is wrong with a file", description="Settings."
@@ -33,6 +34,7 @@ def add(verbs: Verbs) -> None:
         "the flag, variable, file or platform that it came from. Secrets are not shown.",
     )
     add_settings(show, SETTINGS)
+    add_source_settings(show, sources)
     show.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     show.set_defaults(run=_show)
 
@@ -66,10 +68,10 @@ def add(verbs: Verbs) -> None:
 
 def _show(arguments: argparse.Namespace) -> int:
     from flopsd.settings.effective import as_yaml, effective_settings
-    from flopsd.settings.load import SECRETS, read_layers
+    from flopsd.settings.load import SECRETS
     from flopsd.settings.platform import find_context
 
-    layers = read_layers(flags_of(arguments), os.environ, arguments.config)
+    layers = layers_of(arguments)
     found = effective_settings(layers, find_context(os.environ))
     if arguments.json:
         told = {
@@ -86,7 +88,7 @@ def _show(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from flopsd.settings.effective import check_file
 
-    number = check_file(arguments.file)
+    number = check_file(arguments.file, sources_of(arguments).settings)
     print(f"{arguments.file} is right: {number} setting{'' if number == 1 else 's'}", file=sys.stderr)
     return OK
 

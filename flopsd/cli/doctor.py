@@ -14,7 +14,7 @@ from typing import Any
 from flopsd.attestation.signing.key_uri import scheme_of
 from flopsd.core.model import ESTIMATING, Device, Evidence
 from flopsd.core.peaks import PeakTable
-from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, source_options
+from flopsd.daemon.open_sources import SourceOpener, cores_per_chip
 from flopsd.daemon.sealing import copy_destinations, state_dir
 from flopsd.errors import FlopsdError, UnknownDeviceError
 from flopsd.settings.device_selection import Whose
@@ -23,9 +23,10 @@ from flopsd.settings.locations import S3Location
 from flopsd.settings.parsers import parse_listen
 from flopsd.settings.platform import find_context
 from flopsd.settings.schema import Settings
-from flopsd.sources import PROBED, SourceSettings
+from flopsd.sources import SourceSettings
 from flopsd.sources.ownership.open import Job
 from flopsd.sources.probe import ProbedSource, probe
+from flopsd.sources.registry import probed
 from flopsd.system.clock import Clock
 
 _ENOUGH_BYTES = 100_000_000
@@ -51,17 +52,21 @@ class Diagnosis:
 def examine(settings: Settings, environment: Mapping[str, str], clock: Clock) -> list[Diagnosis]:
     """All checks. Never raises for what it finds."""
     checks = [Diagnosis("python", "ok", f"{sys.version_info.major}.{sys.version_info.minor} at {sys.executable}")]
-    checks += [_package("sealing", "securesystemslib", "seal"), _package("NVIDIA binding", "pynvml", "nvml")]
-    checks += [*_asked_for(settings), _state(settings, environment), _port(settings)]
+    checks += [
+        _package("sealing", "securesystemslib", "seal"),
+        *_asked_for(settings),
+        _state(settings, environment),
+        _port(settings),
+    ]
     try:
         table = load_peaks(settings.peaks)
     except FlopsdError as fault:
         return [*checks, Diagnosis("peak table", "fail", str(fault), fault.hint)]
     checks.append(Diagnosis("peak table", "ok", f"{len(table.parts)} parts, SHA-256 {table.sha256[:16]}…"))
-    names = PROBED if settings.sources == ("probe",) else settings.sources
+    names = probed() if settings.sources == ("probe",) else settings.sources
     context = find_context(environment)
     job = Job(environment, context.job_name, None, cores_per_chip(context, table))
-    opening = SourceOpener(settings, SourceSettings(clock, table, source_options(settings)), job)
+    opening = SourceOpener(settings, SourceSettings(clock, table), job)
     found = probe(names, opening.open, clock)
     checks += [_source(one) for one in found.sources]
     checks += [_device(device, source, table) for device, source in found.devices]

@@ -26,6 +26,7 @@ from flopsd.cli import (
 )
 from flopsd.cli.common import FAILED, NO_SOURCE, NOT_VERIFIED, OK, USAGE
 from flopsd.errors import ConfigError, FlopsdError, NotVerifiedError, SourceUnavailableError
+from flopsd.sources.registry import known_sources
 from flopsd.system.streams import let_go, open_missing, say
 
 METERING = ("run", "exec")
@@ -87,20 +88,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"flopsd {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
-    for module in (
-        run,
-        seal,
-        verify,
-        report,
-        merge,
-        key,
-        export,
-        estimate,
-        push,
-        status,
-        sagemaker,
-        config,
-    ):
+    sources = known_sources()
+    run.add(verbs, sources)
+    for module in (seal, verify, report, merge, key, export, estimate, push):
         module.add(verbs)
-    parser.set_defaults(parser=lambda: parser)  # for what describes it: completions, the manual page
+    status.add(verbs, sources)
+    sagemaker.add(verbs)
+    config.add(verbs, sources)
+    parser.set_defaults(
+        parser=lambda: parser, sources_known=sources
+    )  # for completions and the manual page; for settings
     return parser

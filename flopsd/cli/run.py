@@ -12,18 +12,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import flopsd
-from flopsd.cli.common import FAILED, OK, PUSH_KEYS, SEAL_KEYS, add_settings, settings_of
+from flopsd.cli.common import (
+    FAILED,
+    OK,
+    PUSH_KEYS,
+    SEAL_KEYS,
+    add_settings,
+    add_source_settings,
+    settings_of,
+    sources_of,
+)
 from flopsd.errors import ConfigError, SigningKeyError
 from flopsd.settings.schema import BY_KEY, SETTINGS, Setting, Settings
 from flopsd.system.clock import SystemClock
 
 if TYPE_CHECKING:
     from flopsd.cli.common import Verbs
+    from flopsd.sources.registry import KnownSources
 
 ME = (sys.executable, str(Path(flopsd.__file__).with_name("__main__.py")))  # -m would let the job's folder come first
 
 
-def add(verbs: Verbs) -> None:
+def add(verbs: Verbs, sources: KnownSources) -> None:
     """The verbs of this module."""
     run = verbs.add_parser(
         "run",
@@ -31,6 +41,7 @@ def add(verbs: Verbs) -> None:
         description="Meters in the foreground; SIGTERM or SIGINT takes the final reading, seals and exits 0.",
     )
     add_settings(run, SETTINGS)
+    add_source_settings(run, sources)
     run.add_argument("--progress", action="store_true", help="show how it stands on stderr, terminal or not")
     run.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
     run.set_defaults(run=_run)
@@ -43,6 +54,7 @@ def add(verbs: Verbs) -> None:
         "process group and its exit code is returned (128 + N for signal N), whatever becomes of the metering.",
     )
     add_settings(execute, [setting for setting in SETTINGS if setting.key != "duration_seconds"])
+    add_source_settings(execute, sources)
     execute.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments, after --")
     execute.set_defaults(run=_exec)
 
@@ -88,7 +100,12 @@ def _exec(arguments: argparse.Namespace) -> int:
     config = ["--config", arguments.config] if arguments.config else []
     run = ["--run-id", run_id, *config]
     launcher = Launcher(
-        daemon_command=[*ME, "run", *run, *_given(arguments, [s for s in SETTINGS if s.key != "run_id"])],
+        daemon_command=[
+            *ME,
+            "run",
+            *run,
+            *_given(arguments, [s for s in (*SETTINGS, *sources_of(arguments).settings) if s.key != "run_id"]),
+        ],
         seal_command=[
             *ME,
             "seal",

@@ -8,20 +8,21 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from flopsd.cli.common import NO_SOURCE, OK, add_settings, flags_of, settings_of
+from flopsd.cli.common import NO_SOURCE, OK, add_settings, add_source_settings, layers_of, settings_of
 from flopsd.settings.schema import SETTINGS
 from flopsd.system.clock import SystemClock
 
 if TYPE_CHECKING:
     from flopsd.cli.common import Verbs
+    from flopsd.sources.registry import KnownSources
 
 _DOCTORS = (
-    "sources", "devices", "state_dir", "listen", "peaks", "dcgm_url", "dcgm_interval_seconds", "neuron_monitor", "key",
-    "ledger", "ledger_copies", "timestamp_url",
+    "sources", "devices", "state_dir", "listen", "peaks", "key", "ledger",
+    "ledger_copies", "timestamp_url",
 )  # fmt: skip
 
 
-def add(verbs: Verbs) -> None:
+def add(verbs: Verbs, sources: KnownSources) -> None:
     """The verbs of this module."""
     status = verbs.add_parser(
         "status",
@@ -64,6 +65,7 @@ def add(verbs: Verbs) -> None:
         "Exit 0: a source can meter here. Exit 4: none can.",
     )
     add_settings(doctor, [setting for setting in SETTINGS if setting.key in _DOCTORS])
+    add_source_settings(doctor, sources)
     doctor.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     doctor.set_defaults(run=_doctor)
 
@@ -76,11 +78,11 @@ def _seconds(text: str) -> float:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from flopsd.settings.load import load_settings
+    from flopsd.settings.load import settings_of_layers
     from flopsd.telemetry.status_client import from_state_dir, from_url
     from flopsd.telemetry.status_text import status_text
 
-    settings = load_settings(flags_of(arguments), os.environ)
+    settings = settings_of_layers(layers_of(arguments))
 
     def read() -> dict[str, Any]:
         if arguments.url:

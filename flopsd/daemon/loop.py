@@ -17,7 +17,8 @@ from flopsd.core.session_protocol import Event
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.errors import SourceError, SourceUnavailableError
-from flopsd.sources import Source, close_source, devices_of, facts_of, read_source
+from flopsd.sources import Source
+from flopsd.sources.calls import close_source, devices_of, facts_of, read_source
 from flopsd.sources.validate import shown
 from flopsd.system.clock import NS_PER_S, Clock
 

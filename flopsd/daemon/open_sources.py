@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceUnavailableError
-from flopsd.settings.load import config_dir
 from flopsd.settings.platform import Context
 from flopsd.settings.schema import Settings
-from flopsd.sources import PROBED, Source, SourceSettings, open_source
+from flopsd.sources import Source, SourceSettings
 from flopsd.sources.ownership.open import Job, own_if_asked
+from flopsd.sources.registry import find, open_source, probed
 
 
 def open_sources(opening: SourceOpener, *, later: bool) -> dict[str, Callable[[], Source]]:
     """A function for each source that opens it. Unless `later`, the sources are opened now, so that a failure becomes
     an exit code; of sources that are only probed for, one has to open. Raises SourceUnavailableError."""
-    probed = opening.settings.sources == ("probe",)
+    is_probe = opening.settings.sources == ("probe",)
     openers: dict[str, Callable[[], Source]] = {}
     absent: list[SourceUnavailableError] = []
-    for name in PROBED if probed else opening.settings.sources:
+    for name in probed() if is_probe else opening.settings.sources:
         openers[name] = partial(opening.open, name)
         if later:
             continue
         try:
             openers[name] = _OpenedSource(openers[name](), openers[name])
         except SourceUnavailableError as fault:
-            if not (probed and fault.absent):
+            if not (is_probe and fault.absent):
                 raise
             absent.append(fault)
     if not later and len(absent) == len(openers):
@@ -44,16 +44,6 @@ def cores_per_chip(context: Context, table: PeakTable) -> int | None:
     return None if known is None else table.parts[known.accelerator].cores_per_chip
 
 
-def source_options(settings: Settings) -> dict[str, object]:
-    """The settings that sources read, by their keys; None: the source's default."""
-    return {
-        "replay_file": settings.replay_file or str(config_dir() / "recordings" / "h100x2.jsonl"),
-        "dcgm_url": settings.dcgm_url,
-        "dcgm_interval_seconds": settings.dcgm_interval_seconds,
-        "neuron_monitor": settings.neuron_monitor,
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class SourceOpener:
     """Opens sources by name, all with the same settings and job."""
@@ -65,12 +55,14 @@ class SourceOpener:
     def open(self, name: str) -> Source:
         """A source by name, limited to this job's devices. Raises SourceUnavailableError."""
         try:
-            source = open_source(name, self.source)
+            info = find(name)
+            options = info.options_from(self.settings.source_options)
+            source = open_source(name, replace(self.source, options=options))
         except SourceUnavailableError as fault:
             # A missing source is a fault where it was named, not where it was only probed for.
             fault.absent = fault.absent and self.settings.sources == ("probe",)
             raise
-        if name == "replay":
+        if not info.hardware:
             return source  # recorded devices belong to no job
         return own_if_asked(source, self.settings.devices, self.job, self.source.clock)
 

@@ -13,7 +13,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.evaluate import Policy
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
 from flopsd.daemon.loop import Daemon
-from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources, source_options
+from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources
 from flopsd.daemon.recovery import choose_run, recover
 from flopsd.daemon.restore_attempt import restore
 from flopsd.daemon.rolling_seal import RollingSeals, shown
@@ -62,7 +62,7 @@ def run_daemon(
     origins: dict[str, str] = {}  # filled from the journal, before any source is read
     root_pid = os.getppid() if supervision is not None else None  # the launcher, whose child the job is
     job = Job(environment, context.job_name, root_pid, cores_per_chip(context, table))
-    open_all = SourceOpener(settings, SourceSettings(clock, table, source_options(settings), origins), job)
+    open_all = SourceOpener(settings, SourceSettings(clock, table, origins=origins), job)
     sources = open_sources(open_all, later=supervision is not None or settings.wait_for_source)
     stop_requests = StopRequests(supervision)  # a signal before this line loses nothing, and simply ends the process
     folder = StateDir(state_dir(settings, environment))

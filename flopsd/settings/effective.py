@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from flopsd.settings.load import (
 )
 from flopsd.settings.platform import Context
 from flopsd.settings.sagemaker_defaults import with_defaults
-from flopsd.settings.schema import BY_KEY, SETTINGS, Setting, Settings, declared_of
+from flopsd.settings.schema import Setting, Settings, declared_of
 
 HIDDEN = "HIDDEN"
 _END_OF_SCALAR = "...\n"
@@ -53,10 +53,10 @@ def effective_settings(layers: Layers, context: Context) -> list[EffectiveSettin
     """Every setting, as it is on the platform of `context`. Raises ConfigError holding every problem."""
     settings, found = settings_of_layers(layers), []
     here = with_defaults(settings, context)
-    for setting in SETTINGS:
-        value = getattr(here, setting.key)
+    for setting in layers.known:
+        value = here.value(setting.key)
         origin, where = _origin(setting, layers)
-        if value != getattr(settings, setting.key):
+        if value != settings.value(setting.key):
             origin, where = "platform", context.platform
         found.append(EffectiveSetting(setting, _plain(setting, value), origin, where))
     return found
@@ -80,10 +80,10 @@ def as_yaml(found: list[EffectiveSetting], layers: Layers, environment: Mapping[
     return "\n".join(lines) + "\n"
 
 
-def check_file(path: str) -> int:
+def check_file(path: str, source_settings: Sequence[Setting] = ()) -> int:
     """How many settings the file holds. Raises ConfigError holding every problem, those that `flopsd run` meets only
     when it has begun included."""
-    layers = read_layers({}, {}, path)
+    layers = read_layers({}, {}, path, source_settings)
     try:
         settings = settings_of_layers(layers)
     except ConfigError as fault:
@@ -143,7 +143,7 @@ def _plain(setting: Setting, value: Any) -> Any:
 
 def _means_off(setting: Setting, value: Any) -> bool:
     try:
-        return bool(BY_KEY[setting.key].parse("off") == value)
+        return bool(setting.parse("off") == value)
     except ValueError:
         return False
 

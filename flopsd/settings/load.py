@@ -15,7 +15,7 @@ import yaml
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import ConfigError, PeakTableError
 from flopsd.settings.client_socket import VARIABLE as SOCKET_VARIABLE
-from flopsd.settings.schema import BY_KEY, SETTINGS, Settings, effective
+from flopsd.settings.schema import SETTINGS, Setting, Settings, effective
 
 log = logging.getLogger("flopsd")
 
@@ -53,20 +53,26 @@ class Layers:
     file: Path | None
     given: list[tuple[str, Mapping[str, Any]]]
     problems: list[str]
+    known: tuple[Setting, ...] = SETTINGS
 
 
-def load_settings(flags: Mapping[str, Any], environment: Mapping[str, str], config_file: str | None = None) -> Settings:
-    """The effective settings. `flags` are raw values by setting key.
+def load_settings(
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    config_file: str | None = None,
+    source_settings: Sequence[Setting] = (),
+) -> Settings:
+    """The effective settings. `flags` are raw values by setting key; `source_settings` are the options of sources.
 
     The file is --config, else $FLOPSD_CONFIG, else $CONFIGURATION_DIRECTORY/flopsd.yaml (systemd), else
     /etc/flopsd/flopsd.yaml, else none. Raises ConfigError holding every problem.
     """
-    return settings_of_layers(read_layers(flags, environment, config_file))
+    return settings_of_layers(read_layers(flags, environment, config_file, source_settings))
 
 
 def settings_of_layers(layers: Layers) -> Settings:
     """Raises ConfigError holding every problem."""
-    settings, more = effective(layers.given)
+    settings, more = effective(layers.given, layers.known)
     if layers.problems or more:
         raise ConfigError(
             [*layers.problems, *more], hint="correct these settings; `flopsd run --help` lists all of them"
@@ -74,15 +80,21 @@ def settings_of_layers(layers: Layers) -> Settings:
     return settings
 
 
-def read_layers(flags: Mapping[str, Any], environment: Mapping[str, str], config_file: str | None = None) -> Layers:
+def read_layers(
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str],
+    config_file: str | None = None,
+    source_settings: Sequence[Setting] = (),
+) -> Layers:
     """File, environment and flags. Raises ConfigError where the file cannot be read."""
     problems: list[str] = []
     layers: list[tuple[str, Mapping[str, Any]]] = []
+    known = (*SETTINGS, *source_settings)
     path = _config_path(config_file, environment)
     if path is not None:
-        raw, problems = _settings_file(path)
+        raw, problems = _settings_file(path, known)
         layers.append((f"file {path}", raw))
-    variables = {s.variable: s.key for s in SETTINGS}
+    variables = {s.variable: s.key for s in known}
     layers.append((ENVIRONMENT, {variables[n]: v for n, v in environment.items() if n in variables}))
     for name in environment:
         if name.startswith("FLOPSD_") and name not in variables and name not in _KEY_VARIABLES_THAT_ARE_NOT_SETTINGS:
@@ -90,13 +102,13 @@ def read_layers(flags: Mapping[str, Any], environment: Mapping[str, str], config
             if close:
                 problems.append(f"environment: {name} is not a setting; did you mean {close}?")
     layers.append((COMMAND_LINE, flags))
-    return Layers(path, layers, problems)
+    return Layers(path, layers, problems, known)
 
 
 def settings_sha256(settings: Settings) -> str:
     """SHA-256 over the effective settings, the key's location left out."""
     shown = {name: value for name, value in asdict(settings).items() if name != "key"}
-    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(shown, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def load_peaks(file: str | None = None) -> PeakTable:
@@ -163,7 +175,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _settings_file(path: Path) -> tuple[dict[str, Any], list[str]]:
+def _settings_file(path: Path, settings: Sequence[Setting]) -> tuple[dict[str, Any], list[str]]:
     try:
         data = path.read_bytes()
     except OSError as fault:
@@ -174,11 +186,12 @@ def _settings_file(path: Path) -> tuple[dict[str, Any], list[str]]:
     if not isinstance(document, dict):
         return {}, [*problems, f"{path}: expected settings such as 'interval_seconds: 1'"]
     known: dict[str, Any] = {}
+    keys = {setting.key for setting in settings}
     for key, value in document.items():
-        if key in BY_KEY:
+        if key in keys:
             known[key] = value
             continue
-        close = _closest(str(key), BY_KEY, 0.5)
+        close = _closest(str(key), keys, 0.5)
         problems.append(f"{path}: {key}: unknown setting" + (f"; did you mean {close}?" if close else ""))
     return known, problems
 

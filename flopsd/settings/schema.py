@@ -6,7 +6,7 @@ checks, so that no setting can exist in only one of the three places.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,10 +41,6 @@ class Settings:
     device_precision: Mapping[str, Precision] = field(default_factory=dict)
     devices: DevicesSetting = field(default_factory=DevicesSetting)
     peaks: str | None = None
-    replay_file: str | None = None
-    dcgm_url: str | None = None
-    dcgm_interval_seconds: float | None = None
-    neuron_monitor: str | None = None
     duration_seconds: float | None = None
     stop_seconds: float = 60.0
     evidence: tuple[str, ...] = KINDS
@@ -62,6 +58,11 @@ class Settings:
     metric_line_seconds: float | None = None  # 0: none
     stop_window_seconds: float | None = None
     wait_for_source: bool = False
+    source_options: Mapping[str, Any] = field(default_factory=dict)  # by key; what sources declare, see flopsd.sources
+
+    def value(self, key: str) -> Any:
+        """The value of a setting by its key; None: not set."""
+        return self.source_options.get(key) if key not in BY_KEY else getattr(self, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,7 @@ SETTINGS: tuple[Setting, ...] = (
         "sources",
         "--source",
         "NAME",
-        "where readings come from: nvml, dcgm, neuron, replay, or a plug-in's name; "
-        "probe takes the accelerators that are here (default: probe)",
+        "where readings come from; probe takes the accelerators that are here (default: probe)",
         parsers.sources,
         repeatable=True,
     ),
@@ -205,30 +205,6 @@ SETTINGS: tuple[Setting, ...] = (
         parse_devices,
     ),
     Setting("peaks", "--peaks", "FILE", "peak table to use instead of the packaged one", parsers.text),
-    Setting(
-        "replay_file", "--replay-file", "FILE", "recording for --source replay (default: the bundled one)", parsers.text
-    ),
-    Setting(
-        "dcgm_url",
-        "--dcgm-url",
-        "URL",
-        "where a dcgm-exporter that runs already is scraped (default: http://127.0.0.1:9400/metrics)",
-        parsers.url,
-    ),
-    Setting(
-        "dcgm_interval_seconds",
-        "--dcgm-interval",
-        "SECONDS",
-        "how often that exporter collects, its DCGM_EXPORTER_INTERVAL (default: 30)",
-        parsers.seconds(0.1, 3600),
-    ),
-    Setting(
-        "neuron_monitor",
-        "--neuron-monitor",
-        "FILE",
-        "AWS's neuron-monitor (default: /opt/aws/neuron/bin/neuron-monitor, else the one on PATH)",
-        parsers.text,
-    ),
     Setting(
         "duration_seconds",
         "--duration",
@@ -354,20 +330,26 @@ BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}
 
 
 def effective(
-    layers: list[tuple[str, Mapping[str, Any]]],
+    layers: list[tuple[str, Mapping[str, Any]]], known: Sequence[Setting] = SETTINGS
 ) -> tuple[Settings, list[str]]:
-    """Settings from layers of (name of the layer, key -> raw value), the strongest last, and every problem."""
+    """Settings from layers of (name of the layer, key -> raw value), the strongest last, and every problem.
+
+    `known` are SETTINGS and the options of sources.
+    """
+    by_key = {setting.key: setting for setting in known}
     values: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     problems: list[str] = []
     for layer, raw in layers:
         for key, value in raw.items():
+            setting = by_key[key]
             try:
-                values[key] = BY_KEY[key].parse(value)
+                (values if key in BY_KEY else options)[key] = setting.parse(value)
             except ValueError as fault:
                 where = key if layer.endswith(".yaml") or "file" in layer else ""
-                name = where or (BY_KEY[key].flag if layer == "command line" else BY_KEY[key].variable)
+                name = where or (setting.flag if layer == "command line" else setting.variable)
                 problems.append(f"{layer}: {name}: {value!r}: {fault}")
-    return Settings(**values), problems
+    return Settings(**values, source_options=options), problems
 
 
 def declared_of(settings: Settings) -> OperatorDeclarations:

@@ -9,8 +9,9 @@ from typing import Any
 
 from flopsd.core.model import Device
 from flopsd.errors import SourceError, SourceUnavailableError
-from flopsd.sources import Source, close_source, devices_of, facts_of, read_source
+from flopsd.sources import Source
 from flopsd.sources.arbitration import Arbiter
+from flopsd.sources.calls import close_source, devices_of, facts_of, read_source
 from flopsd.system.clock import Clock
 
 # The scale of running counters takes two intervals, the longer one of 0.8 s, and work on the device.

@@ -22,11 +22,13 @@ from typing import Any
 import psutil
 
 import flopsd.testing.rules as rules
-from flopsd.core.model import DeviceUid, Evidence, Gap, Reading
+from flopsd.core.model import DeviceUid, Gap, Reading
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.settings.load import load_peaks
-from flopsd.sources import Source, SourceSettings, devices_of, facts_of, open_source, read_source
+from flopsd.sources import Source, SourceInfo, SourceSettings
+from flopsd.sources.calls import devices_of, facts_of, read_source
+from flopsd.sources.registry import find, open_source
 from flopsd.system.clock import Clock
 from flopsd.testing.fakes import FakeClock
 from flopsd.testing.imports import import_effects
@@ -52,10 +54,8 @@ class SourceContract:
 
     name: str = ""
     """The name in the entry-point group `flopsd.sources`, by which it is opened."""
-    best_evidence: Evidence = Evidence.CYCLES
-    """The strongest evidence this source can ever give: a device with a weaker one must say why."""
     options: Mapping[str, Any] = {}
-    """`SourceSettings.options`."""
+    """`SourceSettings.options`; those left out have the defaults that the source declares."""
     interval_seconds: float = 1.0
     reads: int = 5
     """In so many reads, an interval apart, every device must have told something."""
@@ -68,6 +68,10 @@ class SourceContract:
 
     def peaks(self) -> PeakTable:
         return load_peaks()
+
+    def info(self) -> SourceInfo:
+        """What the source declares of itself."""
+        return find(self.name)
 
     def open(self, settings: SourceSettings) -> Source:
         """The source, on hardware or a simulation of it. By default it is opened by its name."""
@@ -92,10 +96,11 @@ class SourceContract:
             _require("name", problems)
 
     def test_devices_are_described(self) -> None:
+        info = self.info()
         with self._opened() as (source, clock):
-            _require("devices", rules.identities(source.devices(), self.best_evidence))
+            _require("devices", rules.identities(source.devices(), info))
             for read in self._observe(source, clock).reads:
-                _require("devices", rules.identities(read.after, self.best_evidence))
+                _require("devices", rules.identities(read.after, info))
 
     def test_readings_name_listed_devices(self) -> None:
         self._check("membership", rules.membership)

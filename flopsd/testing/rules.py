@@ -24,9 +24,10 @@ from flopsd.core.model import (
     Sweep,
     Totals,
 )
+from flopsd.sources import SourceInfo
 from flopsd.sources.validate import is_count, unfit_facts
 
-STRENGTH = {evidence: rank for rank, evidence in enumerate(Evidence)}
+_STRENGTH = {evidence: rank for rank, evidence in enumerate(Evidence)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Observation:
                 yield read, reading
 
 
-def identities(devices: Iterable[Device], best: Evidence) -> Iterator[str]:
+def identities(devices: Iterable[Device], info: SourceInfo) -> Iterator[str]:
     listed = tuple(devices)
     if not listed:
         yield "no device is listed: a source that finds none raises SourceUnavailableError when it is opened"
@@ -69,6 +70,8 @@ def identities(devices: Iterable[Device], best: Evidence) -> Iterator[str]:
                 yield f"device {device.uid!r} has the {what} {text!r}, which is no text"
         if not is_count(device.index):
             yield f"device {device.uid!r} has the index {device.index!r}"
+        if info.vendor and device.vendor != info.vendor:
+            yield f"device {device.uid!r} has the vendor {device.vendor!r}, the source declares {info.vendor!r}"
         for what in ("sm_count", "sm_clock_max_mhz"):
             value = getattr(device, what)
             if value is not None and (not is_count(value) or value == 0):
@@ -76,7 +79,9 @@ def identities(devices: Iterable[Device], best: Evidence) -> Iterator[str]:
         evidence: Any = device.evidence
         if not isinstance(evidence, Evidence):
             yield f"device {device.uid!r} has the evidence {evidence!r}, which is no Evidence"
-        elif STRENGTH[evidence] > STRENGTH[best] and not device.evidence_reason.strip():
+        elif evidence not in (*info.evidence, Evidence.GAP):
+            yield f"device {device.uid!r} has evidence {evidence.value}, which the source does not declare"
+        elif evidence is not info.evidence[0] and not device.evidence_reason.strip():
             yield f"device {device.uid!r} has evidence {evidence.value} and no evidence_reason why not better"
 
 
@@ -198,7 +203,7 @@ def coverage(observation: Observation) -> Iterator[str]:
         found.setdefault(reading.device, set()).add(type(reading.work))
         given = _evidence(reading)
         told = [device.evidence for device in (*read.before, *read.after) if device.uid == reading.device]
-        if given is not None and told and STRENGTH[given] < min(STRENGTH[evidence] for evidence in told):
+        if given is not None and told and _STRENGTH[given] < min(_STRENGTH[evidence] for evidence in told):
             yield f"{reading.device}: gave {given.value}, which is better than the evidence that devices() promises"
     if not observation.reads:
         return

@@ -20,7 +20,7 @@ from flopsd.attestation.verify import verify_ledger
 from flopsd.core.model import Active, Pipe
 from flopsd.journal.state_dir import StateDir
 from flopsd.sources import SourceSettings
-from flopsd.sources.nvml import NvmlSource
+from flopsd.sources.nvml.source import NvmlSource
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.bench.client import client

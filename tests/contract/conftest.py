@@ -10,7 +10,7 @@ import pynvml
 import pytest
 
 from flopsd.sources import SourceSettings
-from flopsd.sources.nvml import NvmlSource
+from flopsd.sources.nvml.source import NvmlSource
 from tests.support.neuron import Lead, Led
 from tests.support.scenario import Gpu, Scenario
 from tests.support.sim import SharedClock, simulated

@@ -20,9 +20,9 @@ from flopsd.core.model import (
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources import SourceSettings
 from flopsd.sources.arbitration import Arbiter
-from flopsd.sources.dcgm import open_source
 from flopsd.sources.dcgm.exposition import Field, parse_page
 from flopsd.sources.dcgm.source import DcgmSource
+from flopsd.sources.registry import open_source
 from flopsd.testing import FakeClock
 from tests.support.dcgm import A100, BUSY, Bench, device_of
 from tests.support.exporter import (
@@ -259,7 +259,7 @@ def test_nothing_listens_is_absence_with_the_remedy() -> None:
     with exporting("") as gone:
         url = gone.url
     with pytest.raises(SourceUnavailableError, match="Connection refused") as caught:
-        open_source(SourceSettings(FakeClock(), table(), {"dcgm_url": url, "dcgm_interval_seconds": None}))
+        open_source("dcgm", SourceSettings(FakeClock(), table(), {"url": url, "interval_seconds": 30}))
     assert caught.value.absent
     assert "the capability SYS_ADMIN" in caught.value.hint
 
@@ -272,7 +272,7 @@ def test_something_else_that_answers_is_no_absence(exporter: Exporter, status: i
     exporter.status = status
     exporter.shows(page)
     with pytest.raises(SourceUnavailableError, match=says) as caught:
-        open_source(SourceSettings(FakeClock(), table(), {"dcgm_url": exporter.url}))
+        open_source("dcgm", SourceSettings(FakeClock(), table(), {"url": exporter.url}))
     assert not caught.value.absent
     assert "see whether it runs" in caught.value.hint
 
@@ -285,7 +285,7 @@ def test_an_endless_page_is_cut_off(exporter: Exporter, monkeypatch: pytest.Monk
 
 def test_only_http_is_asked_and_no_password_is_told(exporter: Exporter) -> None:
     with pytest.raises(SourceUnavailableError, match="no address of an exporter"):
-        open_source(SourceSettings(FakeClock(), table(), {"dcgm_url": "file:///etc/passwd"}))
+        open_source("dcgm", SourceSettings(FakeClock(), table(), {"url": "file:///etc/passwd"}))
     source = DcgmSource(FakeClock(), table(), exporter.url)
     source._url = "http://me:secret@node:9400/metrics"
     assert source.describe()["url"] == "http://node:9400/metrics"

@@ -12,10 +12,11 @@ import pytest
 from flopsd.core.model import Counted, Evidence, Gap, GapReason, Sweep
 from flopsd.daemon.source_tracker import Message
 from flopsd.errors import SourceUnavailableError, UnknownDeviceError
-from flopsd.sources import SourceSettings, open_source
+from flopsd.sources import SourceSettings
 from flopsd.sources.neuron import source as neuron
 from flopsd.sources.neuron.source import NeuronSource
 from flopsd.sources.neuron.sysfs import Tree
+from flopsd.sources.registry import open_source
 from flopsd.system.clock import NS_PER_S
 from tests.support.neuron import (
     INF2_FLOP,
@@ -55,7 +56,7 @@ def test_a_real_capture_gives_executions_times_the_graphs_flop(lead: Lead) -> No
 def test_work_before_the_first_read_is_not_counted(lead: Lead) -> None:
     led = lead()
     led.send(doc=inf2())
-    source = open_source("neuron", SourceSettings(led.clock, table(), {"neuron_monitor": str(MONITOR)}))
+    source = open_source("neuron", SourceSettings(led.clock, table(), {"monitor": str(MONITOR)}))
     led.source = source  # type: ignore[assignment]
     led.clock.advance(NS_PER_S // 10)
     assert source.read().readings == ()
@@ -285,7 +286,7 @@ def test_chips_that_the_monitor_counts_otherwise_are_not_missed_beside_them(
     monkeypatch.setattr(neuron, "FIRST_DOCUMENT_SECONDS", 0.2)
     sysfs = Sysfs(tmp_path / "tree", chips=4)
     led = lead(**sysfs.options)
-    settings = SourceSettings(led.clock, table(), {"neuron_monitor": str(MONITOR), **sysfs.options})
+    settings = SourceSettings(led.clock, table(), {"monitor": str(MONITOR), **sysfs.options})
     source = led.source = open_source("neuron", settings)  # type: ignore[assignment]
     run = Run(tmp_path / "state", devices=(), clock=led.clock)
 
@@ -311,7 +312,7 @@ def test_chips_that_the_monitor_counts_otherwise_are_not_missed_beside_them(
 def test_chips_that_sysfs_shows_are_gaps_while_the_monitor_fails(lead: Lead, tmp_path: Path) -> None:
     sysfs, led = Sysfs(tmp_path), lead(**Sysfs(tmp_path / "tree").options)
     led.send(exit=1)
-    led.source = open_source("neuron", SourceSettings(led.clock, table(), {"neuron_monitor": str(MONITOR),
+    led.source = open_source("neuron", SourceSettings(led.clock, table(), {"monitor": str(MONITOR),
                                                                            **sysfs.options}))  # type: ignore[assignment] # fmt: skip
     led.clock.advance(NS_PER_S)
     (reading,) = led.source.read().readings

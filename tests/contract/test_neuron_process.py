@@ -14,7 +14,8 @@ import pytest
 from flopsd.core.meter import advance
 from flopsd.core.model import Gap, GapReason, Reading, Tally
 from flopsd.errors import SourceUnavailableError
-from flopsd.sources import SourceSettings, open_source
+from flopsd.sources import SourceSettings
+from flopsd.sources.registry import open_source
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.neuron import (
@@ -143,8 +144,8 @@ def test_a_monitor_that_fails_at_once_is_unavailable_with_its_words(lead: Lead, 
     led.send(stderr="driver not found on i-0011223344556677a")
     led.send(exit=1)
     with pytest.raises(SourceUnavailableError, match="ended with exit code 1") as caught:
-        open_source("neuron", SourceSettings(led.clock, table(), {"neuron_monitor": str(MONITOR),
-                                                                  "neuron_sysfs": str(tmp_path)}))  # fmt: skip
+        open_source("neuron", SourceSettings(led.clock, table(), {"monitor": str(MONITOR),
+                                                                  "sysfs": str(tmp_path)}))  # fmt: skip
     assert "i-0011" not in str(caught.value)
     assert "aws-neuronx-dkms" in caught.value.hint
 
@@ -152,14 +153,14 @@ def test_a_monitor_that_fails_at_once_is_unavailable_with_its_words(lead: Lead, 
 def test_a_machine_without_neuron_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SourceUnavailableError, match="no Neuron device") as caught:
-        open_source("neuron", SourceSettings(FakeClock(), table(), {"neuron_sysfs": str(tmp_path)}))
+        open_source("neuron", SourceSettings(FakeClock(), table(), {"sysfs": str(tmp_path)}))
     assert caught.value.absent
     assert "aws-neuronx-tools" in caught.value.hint
 
 
 def test_a_named_monitor_that_is_not_there_is_no_absence(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailableError, match="no executable") as caught:
-        open_source("neuron", SourceSettings(FakeClock(), table(), {"neuron_monitor": str(tmp_path / "x")}))
+        open_source("neuron", SourceSettings(FakeClock(), table(), {"monitor": str(tmp_path / "x")}))
     assert not caught.value.absent
 
 

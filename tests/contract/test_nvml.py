@@ -11,7 +11,7 @@ import pytest
 from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe, Reading
 from flopsd.daemon.source_tracker import Message
 from flopsd.errors import SourceUnavailableError
-from flopsd.sources.nvml import NvmlSource
+from flopsd.sources.nvml.source import NvmlSource
 from flopsd.system.clock import NS_PER_S
 from tests.contract.conftest import Open
 from tests.support.runs import Run

@@ -16,7 +16,7 @@ import pytest
 from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.settings.device_selection import parse_devices
 from flopsd.sources import SourceSettings
-from flopsd.sources.nvml import NvmlSource
+from flopsd.sources.nvml.source import NvmlSource
 from flopsd.sources.ownership.filtered_source import FilteredSource
 from flopsd.sources.ownership.nvml_lookup import NvmlLookup
 from flopsd.sources.ownership.open import Job, own
@@ -303,8 +303,8 @@ def test_host_ids_are_translated_through_the_hosts_proc(tmp_path: Path, stack: E
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "Census(mine=1, others=1, unknown=0)",
-        "Census(mine=0, others=0, unknown=2)",
-        "Census(mine=1, others=0, unknown=1)",
-        "Census(mine=1, others=0, unknown=0)",
+        "ProcessCensus(mine=1, others=1, unknown=0)",
+        "ProcessCensus(mine=0, others=0, unknown=2)",
+        "ProcessCensus(mine=1, others=0, unknown=1)",
+        "ProcessCensus(mine=1, others=0, unknown=0)",
     ]

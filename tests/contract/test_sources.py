@@ -23,7 +23,7 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.settings.load import config_dir
-from flopsd.sources import Source, SourceSettings
+from flopsd.sources import Source, SourceInfo, SourceSettings
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.testing import ScriptedSource, SourceContract
 from tests.support.runs import A100, H100
@@ -85,17 +85,19 @@ class TestNvmlFault(Nvml):
 
 class TestReplay(SourceContract):
     name = "replay"
-    best_evidence = Evidence.ACTIVITY
-    options = {"replay_file": str(config_dir() / "recordings" / "h100x2.jsonl")}  # noqa: RUF012
+    options = {"file": str(config_dir() / "recordings" / "h100x2.jsonl")}  # noqa: RUF012
 
     def open_nothing(self, settings: SourceSettings) -> Source:
-        return self.open(replace(settings, options={"replay_file": "/nowhere.jsonl"}))
+        return self.open(replace(settings, options={"file": "/nowhere.jsonl"}))
 
 
 class TestScripted(SourceContract):
     """All kinds of work: running counters, activity with doubt, a vendor's count, a ceiling."""
 
     name = "script"
+
+    def info(self) -> SourceInfo:
+        return SourceInfo("script", "a script", self.open, tuple(Evidence), "write one")
 
     def open(self, settings: SourceSettings) -> Source:
         clock = settings.clock
@@ -137,6 +139,9 @@ class TestScripted(SourceContract):
 
 class TestActivity(SourceContract):
     name = "script"
+
+    def info(self) -> SourceInfo:
+        return SourceInfo("script", "a script", self.open, tuple(Evidence), "write one")
 
     def open(self, settings: SourceSettings) -> Source:
         clock, since_ns = settings.clock, settings.clock.boottime_ns()

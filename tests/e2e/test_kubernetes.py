@@ -19,6 +19,7 @@ from flopsd.settings.device_selection import Whose
 from flopsd.settings.load import load_settings
 from flopsd.settings.platform import find_context
 from flopsd.settings.schema import SETTINGS, Settings
+from flopsd.sources.registry import known_sources
 from tests.support.kubernetes import (
     CHART,
     MANIFESTS,
@@ -55,6 +56,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "image": {"digest": "sha256:" + 64 * "0"},
         "imagePullSecrets": [{"name": "pull"}],
         "listen": "[::]:9999",
+        "sourceOptions": {"dcgm-url": "http://127.0.0.1:9400/metrics", "dcgm-interval": 10},
         "settings": {"precision": "bf16:0.9,fp8:0.1", "seal-every": 300, "base-systemic": False},
         "daemonset": {"podAnnotations": {"prometheus.io/scrape": "true"}, "priorityClassName": "", "nodeSelector": {},
                       "tolerations": [], "env": [{"name": "AWS_REGION", "value": "eu-central-1"}]},
@@ -190,9 +192,10 @@ def test_flopsd_takes_every_setting_in_them(tmp_path: Path, capsys: pytest.Captu
 
 def _settings(container: dict[str, Any], told: dict[str, str]) -> Settings:
     assert container["args"] == ["run"]  # every setting is a variable, so that one list of names serves all
-    known = {setting.variable for setting in SETTINGS}
+    sources = known_sources().settings
+    known = {setting.variable for setting in (*SETTINGS, *sources)}
     assert [key for key in told if key.startswith("FLOPSD_") and key not in known] == []
-    return load_settings({}, told)
+    return load_settings({}, told, source_settings=sources)
 
 
 def _check_sidecar(settings: Settings, document: dict[str, Any], mounts: set[str], told: dict[str, str]) -> None:
@@ -285,6 +288,8 @@ def test_values_are_refused_by_name() -> None:
         ({"deamonset": {}}, "deamonset"),
         ({"settings": {"precison": "bf16"}}, "precison"),
         ({"settings": {"state-dir": "/x"}}, "state-dir"),  # the chart's own
+        ({"settings": {"dcgm-url": "http://a:1/"}}, "dcgm-url"),  # stands in sourceOptions
+        ({"sourceOptions": {"DCGM_URL": "http://a:1/"}}, "DCGM_URL"),
         ({"sidecar": {"devices": "visible"}}, "devices"),
         ({"listen": "10188"}, "listen"),
         ({"key": {"uri": "s3://x"}}, "uri"),
@@ -308,7 +313,7 @@ def test_the_schema_has_every_setting_and_the_values_have_every_key() -> None:
     assert set(schema["properties"]["settings"]["properties"]) == flags - own - senseless
     assert set(schema["properties"]) - {"enabled", "global"} == set(values)
     for name, below in schema["properties"].items():
-        if isinstance(values.get(name), dict) and name != "settings":
+        if isinstance(values.get(name), dict) and name not in ("settings", "sourceOptions"):
             assert set(below["properties"]) == set(values[name]), name
 
 

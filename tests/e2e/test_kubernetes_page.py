@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from flopsd.settings.schema import SETTINGS
+from flopsd.sources.registry import known_sources
 from tests.support.foreign import shell
 from tests.support.image import default_of
 from tests.support.independent import payload_of
@@ -36,7 +37,7 @@ def test_the_template_that_the_page_shows_is_the_one_that_is_tested() -> None:
 
 def test_every_name_on_the_pages_is_known() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
-    variables = {setting.variable for setting in SETTINGS} | {"FLOPSD_SOCKET"}
+    variables = {setting.variable for setting in (*SETTINGS, *known_sources().settings)} | {"FLOPSD_SOCKET"}
     for page in PAGES.values():
         assert set(re.findall(r"FLOPSD_[A-Z_]+[A-Z]", page)) <= variables
         for group, key in re.findall(

@@ -20,13 +20,11 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "flopsd-amd"
 RUN_SECONDS = "2.5"
 CONTRACT = """
-from flopsd.core.model import Evidence
 from flopsd.testing import SourceContract, violations
 from conftest import Simulation, Gpu
 import os, pathlib
 class Amd(SourceContract):
     name = "amd"
-    best_evidence = Evidence.UTILIZATION
     def clock(self):
         return Simulation(pathlib.Path(os.environ["AMDSMI_STANDIN"]), Gpu(), Gpu())
 print(violations(Amd()))
@@ -164,7 +162,7 @@ def test_every_snippet_of_the_plug_in_page_runs(installed: Installed, tmp_path: 
         (card / name).write_text(value + "\n")
     commands = "".join(text for _, kind, text in blocks if kind == "sh")
     env = {"PATH": f"{installed.python.parent}:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1",
-           "ACME_ROOT": str(card.parent), "FLOPSD_LISTEN": "off"}  # fmt: skip
+           "FLOPSD_ACME_ROOT": str(card.parent), "FLOPSD_LISTEN": "off"}  # fmt: skip
     code, said = installed.run("sh", "-exc", commands, cwd=project, env=env)
     assert code == 0, said
     assert re.search(r"^\d+ passed in", said, re.MULTILINE), said

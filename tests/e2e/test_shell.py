@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from flopsd.settings.schema import SETTINGS
+from flopsd.sources.registry import known_sources
 from tests.support.process import environment, flopsd
+
+KNOWN = (*SETTINGS, *known_sources().settings)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,7 @@ def test_verbs_flags_and_files_complete(scripts: Path, complete: object) -> None
     assert sorted(complete(scripts, "flopsd", "run", "--checkpoint")) == ["--checkpoint", "--checkpoint-output"]
     assert complete(scripts, "flopsd", "config", "check", "flop") == ["flopsd.sock"]
     flags = complete(scripts, "flopsd", "run", "--")
-    assert not [s.flag for s in SETTINGS if s.key != "seal" and s.flag not in flags]
+    assert not [s.flag for s in KNOWN if s.key != "seal" and s.flag not in flags]
     assert "--lifeline" not in flags
 
 
@@ -89,7 +92,7 @@ def test_the_manual_page_is_read_and_names_every_verb_and_setting(tmp_path: Path
         "config show",
     ):
         assert f"COMMAND 'flopsd {verb}'" in text, verb
-    for setting in SETTINGS:
+    for setting in KNOWN:
         assert setting.variable in page.read_text(), "in the text it may be hyphenated"
 
 

@@ -22,7 +22,7 @@ from flopsd.journal.journal import Journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.load import load_peaks
 from flopsd.settings.platform import Context
-from flopsd.sources.replay import ReplaySource
+from flopsd.sources.replay.source import ReplaySource
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.http.server import WebServer
 from flopsd.telemetry.snapshot import Snapshot

@@ -11,7 +11,7 @@ from typing import Any
 
 from flopsd.core.model import Counted, Reading, Sweep
 from flopsd.sources import SourceSettings
-from flopsd.sources.neuron import open_source
+from flopsd.sources.neuron.opener import open_source
 from flopsd.sources.neuron.source import NeuronSource
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
@@ -60,7 +60,7 @@ class Led:
     def open(self, first: Mapping[str, Any]) -> NeuronSource:
         """Open the source on a first document, and read once, so that the next document is counted whole."""
         self.send(doc=first)
-        options = {"neuron_monitor": str(MONITOR), "neuron_sysfs": "/nowhere", "neuron_module": "/nowhere"}
+        options = {"monitor": str(MONITOR), "sysfs": "/nowhere", "module": "/nowhere"}
         self.source = open_source(SourceSettings(self.clock, table(), {**options, **self.options}))
         assert self.source.read().readings == ()
         return self.source
@@ -139,7 +139,7 @@ class Sysfs:
 
     @property
     def options(self) -> dict[str, str]:
-        return {"neuron_sysfs": str(self.root), "neuron_module": str(self.module)}
+        return {"sysfs": str(self.root), "module": str(self.module)}
 
     def put(self, chip: int, path: str, value: object) -> None:
         file = self.root / f"neuron{chip}" / path

@@ -14,8 +14,8 @@ import pynvml
 from flopsd.core.model import Active, Busy, Evidence, Gap, Gauges, Reading
 from flopsd.settings.load import load_peaks
 from flopsd.sources import SourceSettings
-from flopsd.sources.nvml import NvmlSource
-from flopsd.sources.replay import FORMAT
+from flopsd.sources.nvml.source import NvmlSource
+from flopsd.sources.replay.source import FORMAT
 from tests.support.scenario import Scenario, Segment, compile_standin, h100
 from tests.support.sim import SharedClock, simulated
 

@@ -13,7 +13,8 @@ from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Busy, DeviceUid, Evidence, Gap, GapReason, Limits, Reading
 from flopsd.errors import SourceUnavailableError
 from flopsd.settings.load import config_dir, load_peaks
-from flopsd.sources import Source, SourceSettings, open_source
+from flopsd.sources import Source, SourceSettings
+from flopsd.sources.registry import open_source
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import SourceContract
 
@@ -22,7 +23,6 @@ MI300X = Limits(304, 2100)
 
 class TestContract(SourceContract):
     name = "amd"
-    best_evidence = Evidence.UTILIZATION
 
     @pytest.fixture(autouse=True)
     def _simulated(self, simulation: Simulation) -> None:

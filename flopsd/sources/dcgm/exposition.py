@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-DEFAULT_INTERVAL_SECONDS = 30.0  # DCGM_EXPORTER_INTERVAL where nobody changed it
-
 
 class Field(IntEnum):
     """The fields that are read, by the id that DCGM gives them: names change, ids do not."""

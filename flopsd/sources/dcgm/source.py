@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from flopsd.core.model import Device, DeviceUid, Gauges, Reading, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
-from flopsd.sources.dcgm.exposition import DEFAULT_INTERVAL_SECONDS, FIELD_OF_NAME, GpuPage, parse_page
+from flopsd.sources.dcgm.exposition import FIELD_OF_NAME, GpuPage, parse_page
 from flopsd.sources.dcgm.gpu import FollowedGpu
 from flopsd.sources.nvml.sm_clock import SmClocks
 from flopsd.system.clock import NS_PER_S, Clock
@@ -34,7 +34,7 @@ class DcgmSource:
         clock: Clock,
         peaks: PeakTable,
         url: str,
-        interval_seconds: float = DEFAULT_INTERVAL_SECONDS,
+        interval_seconds: float = 30.0,
         origins: Mapping[DeviceUid, str] | None = None,
         clocks: Callable[[], SmClocks | None] = lambda: None,
     ) -> None:

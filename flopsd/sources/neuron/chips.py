@@ -11,10 +11,6 @@ from flopsd.core.peaks import PeakTable
 from flopsd.sources.neuron.document import MonitorDocument
 from flopsd.sources.neuron.sysfs import ChipNode, Tree
 
-INSTALL = (
-    "on Trainium and Inferentia install aws-neuronx-tools; "
-    "in a container mount /opt/aws/neuron and give it /dev/neuron*"
-)
 UNKNOWN_MODEL = "unknown Neuron device"
 
 

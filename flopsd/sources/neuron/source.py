@@ -10,7 +10,7 @@ from typing import Any
 from flopsd.core.model import Counted, Device, DeviceUid, Evidence, Gap, GapReason, Gauges, Reading, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceUnavailableError
-from flopsd.sources.neuron.chips import INSTALL, Chip, chips_of_document, chips_of_sysfs
+from flopsd.sources.neuron.chips import Chip, chips_of_document, chips_of_sysfs
 from flopsd.sources.neuron.document import MonitorDocument, scrub
 from flopsd.sources.neuron.flop_per_chip import PERIOD_SECONDS, ChipFlop, Runtimes, account, period_ends
 from flopsd.sources.neuron.monitor_process import Ended, Garbled, MonitorProcess, StreamItem
@@ -24,6 +24,7 @@ SILENT_NS = 10 * PERIOD_SECONDS * NS_PER_S  # longer than this without another l
 _FIRST_LINES = 5
 _JITTER = 10  # a document may come late by a tenth of its period without leaving a hole
 _BACKOFF_NS, _BACKOFF_MAX_NS = NS_PER_S, 64 * NS_PER_S
+_INSTALL_TOOLS = "install aws-neuronx-tools; in a container mount /opt/aws/neuron and give it /dev/neuron*"
 _UPDATE_TOOLS = "update aws-neuronx-tools"
 
 
@@ -125,7 +126,7 @@ class NeuronSource:
         self._path = None
         self._chips = chips_of_sysfs(self._tree, self._clock.boottime_ns())
         for chip in self._chips:
-            expect_growth(chip, self._tree, why, INSTALL)
+            expect_growth(chip, self._tree, why, _INSTALL_TOOLS)
 
     def _drain(self) -> list[StreamItem]:
         """What came, each item with the time at which its period ended."""

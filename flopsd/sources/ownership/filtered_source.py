@@ -14,7 +14,8 @@ from typing import Any
 
 from flopsd.core.model import Device, DeviceUid, Sweep
 from flopsd.errors import OwnershipError, SourceUnavailableError
-from flopsd.sources import Source, close_source, devices_of
+from flopsd.sources import Source
+from flopsd.sources.calls import close_source, devices_of
 from flopsd.sources.ownership.rejoin import Rejoin
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult, OwnershipRule
 from flopsd.sources.ownership.rule_thread import RuleThread

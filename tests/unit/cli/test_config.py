@@ -10,6 +10,7 @@ import yaml
 
 from flopsd.settings.load import config_dir, load_settings
 from flopsd.settings.schema import SETTINGS
+from flopsd.sources.registry import known_sources
 from tests.support.process import environment, flopsd
 
 EVERYTHING = """
@@ -55,6 +56,7 @@ metric_line_seconds: off
 stop_window_seconds: 30
 """
 SECRETS = ("12345678", "hunter2")
+SOURCES = known_sources().settings
 
 
 def test_what_is_shown_is_a_settings_file_that_says_the_same(tmp_path: Path) -> None:
@@ -69,7 +71,7 @@ def test_what_is_shown_is_a_settings_file_that_says_the_same(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     again = tmp_path / "again.yaml"
     again.write_text(done.stdout)
-    assert load_settings({}, {}, str(again)) == load_settings({}, {}, str(file))
+    assert load_settings({}, {}, str(again), SOURCES) == load_settings({}, {}, str(file), SOURCES)
 
 
 def test_off_means_off_in_yaml_for_every_setting_that_can_be(tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ def test_the_shipped_file_is_right_with_every_comment_taken_away_too(tmp_path: P
     bare = "\n".join(
         line.removeprefix("# ") for line in shipped.read_text().splitlines() if line.startswith("# ") and ": " in line
     )
-    keys = [setting.key for setting in SETTINGS]
+    keys = [setting.key for setting in (*SETTINGS, *SOURCES)]
     lines = [line for line in bare.splitlines() if line.split(":")[0] in keys]
     file = tmp_path / name
     # Files that are examples are not here.

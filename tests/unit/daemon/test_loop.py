@@ -16,7 +16,8 @@ from flopsd.daemon.writer import Writer, WriterSettings
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.journal.journal import Journal
 from flopsd.journal.state_dir import StateDir
-from flopsd.sources import Source, read_source
+from flopsd.sources import Source
+from flopsd.sources.calls import read_source
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import ScriptedSource
 from tests.support.runs import CONTEXT, H100

@@ -13,6 +13,7 @@ from flopsd.errors import ConfigError
 from flopsd.settings.load import config_dir, load_settings, read_yaml, settings_sha256
 from flopsd.settings.parsers import parse_listen
 from flopsd.settings.schema import BY_KEY, SETTINGS, Settings
+from flopsd.sources.registry import known_sources
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
@@ -74,7 +75,7 @@ def test_no_bytes_make_anything_but_settings_or_a_config_error(
     ("text", "problem"),
     [("run_id: &a [*a]", "an alias names what it is part of"), ("run_id: 2001-99-99", "not YAML"),
      ("sources: !!bool x", "not YAML"), ("sources: !!timestamp x", "not YAML"),
-     ("precision: {bf16: .inf}", "is not a number"), ("dcgm_url: 'http://['", "expected a URL")],
+     ("precision: {bf16: .inf}", "is not a number"), ("timestamp_url: 'http://['", "expected a URL")],
 )  # fmt: skip
 def test_odd_values_are_told_and_never_a_fault_of_ours(tmp_path: Path, text: str, problem: str) -> None:
     file = tmp_path / "flopsd.yaml"
@@ -121,19 +122,21 @@ def test_listen() -> None:
 
 
 def test_every_setting_is_a_key_a_flag_and_a_variable() -> None:
-    assert set(BY_KEY) == set(Settings.__dataclass_fields__)
-    assert len({s.flag for s in SETTINGS}) == len({s.variable for s in SETTINGS}) == len(SETTINGS)
+    assert set(BY_KEY) == set(Settings.__dataclass_fields__) - {"source_options"}
+    known = (*SETTINGS, *known_sources().settings)
+    assert len({s.flag for s in known}) == len({s.variable for s in known}) == len({s.key for s in known}) == len(known)
 
 
 def test_the_shipped_file_names_only_settings_that_exist(tmp_path: Path) -> None:
     """Every commented line of config/flopsd.yaml, taken in, is a good setting."""
     text = (config_dir() / "flopsd.yaml").read_text()
-    keys = {s.key for s in SETTINGS}
+    sources = known_sources().settings
+    keys = {s.key for s in (*SETTINGS, *sources)}
     active = [line.removeprefix("# ") for line in text.splitlines() if line.removeprefix("# ").split(":")[0] in keys]
     assert len(active) >= 12
     file = tmp_path / "flopsd.yaml"
     file.write_text("\n".join(active))
-    assert load_settings({}, {}, str(file)).precision is not None
+    assert load_settings({}, {}, str(file), sources).precision is not None
 
 
 def test_the_digest_leaves_the_keys_place_out() -> None:

@@ -6,22 +6,47 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from flopsd.errors import SourceUnavailableError
-from flopsd.settings.load import config_dir
-from flopsd.sources import SourceSettings, open_source
+from flopsd.core.model import Evidence
+from flopsd.errors import ConfigError, SourceUnavailableError
+from flopsd.settings.load import load_peaks, load_settings
+from flopsd.settings.schema import SETTINGS
+from flopsd.sources import SourceSettings
+from flopsd.sources.registry import BUILT_IN, built_in, find, known_sources, open_source, settings_of
 from flopsd.testing import FakeClock
 from tests.support.strategies import table
 
 GOOD = """
+from flopsd.core.model import Evidence, Sweep
+from flopsd.settings import parsers
+from flopsd.sources import SourceInfo, SourceOption
 from flopsd.testing import ScriptedSource
-from flopsd.core.model import Sweep
 def open_source(settings):
-    return ScriptedSource("extra", [], lambda: Sweep(()))
+    source = ScriptedSource("extra", [], lambda: Sweep(()))
+    source.options = settings.options
+    return source
+SOURCE = SourceInfo(
+    name="extra",
+    title="a card that does not exist",
+    open=open_source,
+    evidence=(Evidence.COUNT,),
+    remedy="buy one",
+    options=(
+        SourceOption("url", "URL", "where it is", parsers.url, default="http://127.0.0.1:1/"),
+        SourceOption("poll_seconds", "SECONDS", "how often", parsers.seconds(1, 60), default_text="as it likes"),
+    ),
+)
 """
+EARLIER = (Path(__file__).parents[2] / "samples" / "plugin_of_the_earlier_contract.txt").read_text()
 Install = Callable[..., None]
+
+
+def with_opener(code: str) -> str:
+    """The good plug-in with another function that opens it: `open_it` in `code`."""
+    return GOOD.replace("open=open_source", "open=open_it").replace("SOURCE =", f"{code}\nSOURCE =")
 
 
 @pytest.fixture
@@ -29,7 +54,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Put a distribution on the path, as pip lays it out."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def install_it(distribution: str, code: str, *, name: str = "extra", point: str = "open_source") -> None:
+    def install_it(distribution: str, code: str, *, name: str = "extra", point: str = "SOURCE") -> None:
         module = distribution.replace("-", "_")
         (tmp_path / f"{module}.py").write_text(code)
         info = tmp_path / f"{module}-2.5.dist-info"
@@ -42,7 +67,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 
 def settings() -> SourceSettings:
-    return SourceSettings(FakeClock(), table(), {"replay_file": str(config_dir() / "recordings" / "h100x2.jsonl")})
+    return SourceSettings(FakeClock(), table())
 
 
 def refused(name: str = "extra") -> SourceUnavailableError:
@@ -70,12 +95,20 @@ def test_an_unknown_name_lists_the_known_ones(install: Install) -> None:
         ("import no_such_library", "cannot be loaded: ModuleNotFoundError"),
         ("1 / 0", "cannot be loaded: ZeroDivisionError"),
         ("x = 1", "cannot be loaded: AttributeError"),
-        ("open_source = 5", "cannot be called with one argument, its SourceSettings"),
-        ("def open_source(): pass", "cannot be called with one argument, its SourceSettings: too many positional"),
-        ("def open_source(a, b): pass", "cannot be called with one argument, its SourceSettings: missing a required"),
-        ("def open_source(settings): return None", "gave NoneType, which is no source: devices, read"),
-        ("def open_source(settings): raise OSError('no driver')", "cannot be opened: OSError('no driver')"),
-        (GOOD.replace('"extra"', '"other"'), "calls itself 'other'"),
+        ("SOURCE = 5", "its entry point bad_3:SOURCE is a int, not a flopsd.sources.SourceInfo"),
+        (
+            with_opener("def open_it(): pass"),
+            "cannot be called with one argument, its SourceSettings: too many positional",
+        ),
+        (with_opener("def open_it(a, b): pass"), "cannot be called with one argument, its SourceSettings: missing a"),
+        (with_opener("def open_it(settings): return None"), "gave NoneType, which is no source: devices, read"),
+        (with_opener("def open_it(settings): raise OSError('no driver')"), "cannot be opened: OSError('no driver')"),
+        (GOOD.replace('name="extra"', 'name="other"'), "declares the name 'other'"),
+        (
+            GOOD.replace('name="extra"', 'name="Extra!"'),
+            "cannot be loaded: ValueError(\"'Extra!' is no name of a source",
+        ),
+        (GOOD.replace('ScriptedSource("extra"', 'ScriptedSource("other"'), "calls itself 'other'"),
     ],
 )
 def test_a_bad_plug_in_is_named_with_its_distribution(
@@ -87,15 +120,72 @@ def test_a_bad_plug_in_is_named_with_its_distribution(
     assert words in str(fault)
 
 
-def test_what_a_plug_in_says_of_this_machine_stays_as_it_said_it(install: Install) -> None:
-    install(
-        "absent-one",
-        "from flopsd.errors import SourceUnavailableError\n"
-        "def open_source(settings): raise SourceUnavailableError('no card', hint='buy one', absent=True)",
+def test_a_plug_in_of_the_earlier_contract_is_refused_with_what_changed(install: Install) -> None:
+    """Verbatim the one that docs/plugins.md showed then, whose entry point named the function that opens it."""
+    install("flopsd-acme", EARLIER, name="acme", point="open_source")
+    fault = refused("acme")
+    assert str(fault) == (
+        "source 'acme' of flopsd-acme 2.5 is written for an earlier version of flopsd: its entry point "
+        "flopsd_acme:open_source is a function that opens the source; flopsd now expects a flopsd.sources.SourceInfo "
+        "there, which declares the source's options, evidence and devices, and names that function as `open`"
     )
-    with pytest.raises(SourceUnavailableError, match=r"^no card$") as caught:
+    assert fault.hint == "install a newer flopsd-acme, or ask its authors; docs/plugins.md shows the change"
+    known = known_sources()
+    assert [info.name for info in known.infos] == list(BUILT_IN), "the built-in sources are not affected"
+    assert list(map(str, known.faults)) == [str(fault)]
+
+
+def test_what_a_plug_in_says_of_this_machine_stays_as_it_said_it(install: Install) -> None:
+    opener = (
+        "from flopsd.errors import SourceUnavailableError\n"
+        "def open_it(settings): raise SourceUnavailableError('no card', hint={hint!r}, absent=True)"
+    )
+    for distribution, hint, shown in (("absent-one", "sell one", "sell one"), ("absent-two", "", "buy one")):
+        install(distribution, with_opener(opener.format(hint=hint)).replace('"extra"', f'"{distribution}"'),
+                name=distribution)  # fmt: skip
+        with pytest.raises(SourceUnavailableError, match=r"^no card$") as caught:
+            open_source(distribution, settings())
+        assert (caught.value.hint, caught.value.absent) == (shown, True)
+
+
+def test_a_missing_package_is_named_with_its_remedy(install: Install) -> None:
+    needs = 'packages=(Package("no_such_module", "acme-binding", "flopsd-acme[acme]"),),'
+    install("needy", GOOD.replace("options=(", needs + "options=(", 1).replace("SourceInfo, ", "Package, SourceInfo, "))
+    with pytest.raises(SourceUnavailableError, match=r"^the Python package acme-binding is not installed$") as caught:
         open_source("extra", settings())
-    assert (caught.value.hint, caught.value.absent) == ("buy one", True)
+    assert (caught.value.hint, caught.value.absent) == ("pip install 'flopsd-acme[acme]'", True)
+
+
+def test_its_options_are_settings_like_any_other(install: Install, tmp_path: Path) -> None:
+    install("good-three", GOOD)
+    known = known_sources()
+    assert known.faults == ()
+    url, poll = known.settings[-2:]
+    assert (url.key, url.flag, url.variable) == ("extra_url", "--extra-url", "FLOPSD_EXTRA_URL")
+    assert url.help == "where it is (default: http://127.0.0.1:1/)"
+    assert (poll.key, poll.flag, poll.variable) == ("extra_poll_seconds", "--extra-poll", "FLOPSD_EXTRA_POLL")
+    file = tmp_path / "flopsd.yaml"
+    file.write_text("extra_url: http://from-file/\n")
+    found = load_settings({}, {"FLOPSD_EXTRA_POLL": "5"}, str(file), known.settings)
+    options = find("extra").options_from(found.source_options)
+    assert options == {"url": "http://from-file/", "poll_seconds": 5.0}
+    with pytest.raises(ConfigError, match="FLOPSD_EXTRA_POLL: '0': expected"):
+        load_settings({}, {"FLOPSD_EXTRA_POLL": "0"}, str(file), known.settings)
+    opened: Any = open_source("extra", settings())
+    assert opened.options == {"url": "http://127.0.0.1:1/", "poll_seconds": None}, "defaults, where nothing is set"
+
+
+def test_an_option_cannot_take_another_settings_name(install: Install) -> None:
+    """Neither flopsd's own, nor that of another plug-in."""
+    install("first", GOOD.replace('"extra"', '"a"').replace('"url"', '"b_url"'), name="a")
+    install("second", GOOD.replace('"extra"', '"a-b"'), name="a-b")
+    install("third", GOOD.replace('"extra"', '"state"').replace('"url"', '"dir"'), name="state")
+    known = known_sources()
+    assert [info.name for info in known.infos] == [*BUILT_IN, "a"]
+    assert list(map(str, known.faults)) == [
+        "source 'a-b' of second 2.5 declares the option a_b_url, the name of another setting",
+        "source 'state' of third 2.5 declares the option state_dir, the name of another setting",
+    ]
 
 
 def test_two_plug_ins_of_one_name_are_refused(install: Install) -> None:
@@ -115,9 +205,28 @@ def test_a_plug_in_does_not_take_a_built_in_sources_name(install: Install) -> No
     assert "pip uninstall taker" in fault.hint
 
 
-def test_without_plug_ins_a_built_in_source_does_not_pay_for_them() -> None:
+def test_the_command_line_reads_what_sources_declare_without_their_drivers() -> None:
+    """Nor what finds plug-ins, where none is installed."""
     code = (
-        "import sys\nfrom flopsd.sources import _opener\n_opener('replay')\nprint('importlib.metadata' in sys.modules)"
+        "import sys\nfrom flopsd.cli.main import _parser\n_parser()\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('flopsd.sources.')), "
+        "*(name for name in ('importlib.metadata', 'pynvml', 'socket', 'yaml') if name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    described = sorted(f"flopsd.sources.{name}" for name in (*BUILT_IN, "registry"))
+    assert done.stdout.split() == described
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_built_in_source_declares_what_is_collected(name: str) -> None:
+    info = built_in(name)
+    assert info.name == name
+    assert info.title
+    assert info.remedy
+    assert info.evidence == tuple(sorted(info.evidence, key=list(Evidence).index))
+    assert {part.vendor for part in load_peaks().parts.values()} >= {info.vendor} - {""}
+    assert {setting.key for setting in settings_of(info)}.isdisjoint(setting.key for setting in SETTINGS)
+
+
+def test_every_part_of_the_peak_table_is_some_sources() -> None:
+    assert {part.vendor for part in load_peaks().parts.values()} == {built_in(name).vendor for name in BUILT_IN} - {""}

@@ -33,7 +33,8 @@ from flopsd.daemon.writer import Writer, WriterSettings
 from flopsd.errors import SourceError
 from flopsd.journal.journal import Journal, read_journal
 from flopsd.journal.state_dir import StateDir
-from flopsd.sources import Source, devices_of, read_source
+from flopsd.sources import Source
+from flopsd.sources.calls import devices_of, read_source
 from flopsd.sources.validate import AHEAD_NS, MOST, check_devices, check_facts, check_sweep
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock, ScriptedSource

@@ -30,12 +30,13 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.errors import SourceError, SourceUnavailableError
-from flopsd.sources import Source, SourceSettings
+from flopsd.sources import Source, SourceInfo, SourceSettings
 from flopsd.system.clock import Clock, SystemClock
 from flopsd.testing import ContractViolation, SourceContract, violations
 from tests.support.runs import A100, H100
 
 CYCLES = replace(H100, evidence=Evidence.CYCLES)
+DECLARED = (Evidence.CYCLES, Evidence.ACTIVITY, Evidence.UTILIZATION)
 MOST = 132 * 1980 * 10**6  # SM-cycles of the H100 in a second
 
 
@@ -111,6 +112,9 @@ class Sound(SourceContract):
 
     name = "model"
 
+    def info(self) -> SourceInfo:
+        return SourceInfo(self.name, "a model of a source", self.open, DECLARED, "plug it in", vendor="nvidia")
+
     def __init__(self, kind: type[Model] = Model, **changed: Any) -> None:
         self.kind, self.changed = kind, changed
 
@@ -173,6 +177,9 @@ BROKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("devices", "has the model ' '", {"listed": (CYCLES, replace(A100, model=" "))}),
     ("devices", "has the sm_count 0", {"listed": (CYCLES, replace(A100, sm_count=0))}),
     ("devices", "no evidence_reason", {"listed": (CYCLES, replace(A100, evidence_reason=""))}),
+    ("devices", "has the vendor 'amd', the source declares 'nvidia'", {"listed": (CYCLES, replace(A100, vendor="amd"))}),
+    ("devices", "has evidence count, which the source does not declare", {"listed": (
+        CYCLES, replace(A100, evidence=Evidence.COUNT))}),
     ("devices", "which is no Evidence", {"listed": (CYCLES, replace(A100, evidence="guess"))}),  # type: ignore[arg-type]
     ("membership", "does not list", {"listed": (CYCLES,)}),
     ("membership", "patience_ns is -1", {"edit": lambda sweep: replace(sweep, patience_ns=-1)}),
@@ -414,6 +421,9 @@ def test_an_import_that_does_something_is_found(
 def test_a_hook_that_is_not_given_is_skipped_and_breaks_nothing() -> None:
     class Plain(SourceContract):
         name = "model"
+
+        def info(self) -> SourceInfo:
+            return Sound().info()
 
         def open(self, settings: SourceSettings) -> Source:
             return Model(settings)

@@ -29,7 +29,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: POD_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
-{{- range $flag, $value := .Values.settings }}
+{{- range $flag, $value := merge dict .Values.settings .Values.sourceOptions }}
 - name: FLOPSD_{{ $flag | replace "-" "_" | upper }}
   value: {{ $value | toString | quote }}
 {{- end }}

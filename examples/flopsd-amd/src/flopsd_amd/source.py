@@ -41,7 +41,6 @@ _REASONS: Mapping[int, GapReason] = {
     40: GapReason.NOT_SUPPORTED,
 }
 _CEILING = "AMD SMI tells how long anything ran, not what: utilisation gives a ceiling, no measurement"
-_HINT = "load amdgpu; give this user the groups render and video, and a container /dev/kfd and /dev/dri"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +97,7 @@ class AmdSource:
             smi.amdsmi_init()
         except smi.AmdSmiException as fault:
             absent = getattr(fault, "err_code", None) in _ABSENT
-            raise SourceUnavailableError(f"AMD SMI cannot be used: {fault}", hint=_HINT, absent=absent) from fault
+            raise SourceUnavailableError(f"AMD SMI cannot be used: {fault}", absent=absent) from fault
         try:
             handles = smi.amdsmi_get_processor_handles()
             self._gpus: list[_Gpu] = []
@@ -106,10 +105,10 @@ class AmdSource:
                 self._gpus.append(self._open(index, handle))
         except smi.AmdSmiException as fault:
             self.close()
-            raise SourceUnavailableError(f"AMD SMI does not list its devices: {fault}", hint=_HINT) from fault
+            raise SourceUnavailableError(f"AMD SMI does not list its devices: {fault}") from fault
         if not self._gpus:
             self.close()
-            raise SourceUnavailableError("AMD SMI shows no GPU to this process", hint=_HINT, absent=True)
+            raise SourceUnavailableError("AMD SMI shows no GPU to this process", absent=True)
 
     def devices(self) -> Sequence[Device]:
         return [gpu.device for gpu in self._gpus]

@@ -1,4 +1,4 @@
-"""Readings from a recording, in real time: no hardware, and the ledger, metrics and terminal say so.
+"""Readings from a recording.
 
 A recording is JSON Lines. The first line names devices and origin, the others hold readings with
 times relative to the beginning; at its end it starts over.
@@ -26,6 +26,7 @@ from flopsd.core.model import (
     Sweep,
 )
 from flopsd.errors import SourceError, SourceUnavailableError
+from flopsd.settings.load import config_dir
 from flopsd.sources import SourceSettings
 from flopsd.system.clock import Clock
 
@@ -34,21 +35,16 @@ FORMAT = "flopsd-recording/1"
 
 def open_source(settings: SourceSettings) -> ReplaySource:
     """The recording named in the settings, or the bundled one. Raises SourceUnavailableError."""
-    path = Path(str(settings.options["replay_file"]))
+    named = settings.options["file"]
+    path = config_dir() / "recordings" / "h100x2.jsonl" if named is None else Path(str(named))
     try:
         data = path.read_bytes()
     except OSError as fault:
-        raise SourceUnavailableError(
-            f"cannot read the recording {path}: {fault.strerror}",
-            hint="leave --replay-file out to play the bundled recording",
-        ) from fault
+        raise SourceUnavailableError(f"cannot read the recording {path}: {fault.strerror}") from fault
     try:
         return ReplaySource(data, path.name, settings.clock)
     except (ValueError, KeyError, TypeError, IndexError) as fault:
-        raise SourceUnavailableError(
-            f"{path} is not a recording of {FORMAT}: {fault!r}",
-            hint="`flopsd` bundles one: leave --replay-file out",
-        ) from fault
+        raise SourceUnavailableError(f"{path} is not a recording of {FORMAT}: {fault!r}") from fault
 
 
 class ReplaySource:
