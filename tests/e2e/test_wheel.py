@@ -82,7 +82,7 @@ def test_the_wheel_holds_the_configuration_and_nothing_else(wheel: Path) -> None
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in ("peaks.yaml", "flopsd.yaml", "recordings/h100x2.jsonl"):
         assert f"flopsd/_config/{wanted}" in names
-    assert "flopsd/schema/ledger-v1.schema.json" in names
+    assert "flopsd/core/ledger/schema/ledger-v1.schema.json" in names
     shared = {name.partition(".data/data/")[2] for name in names}
     assert {"share/flopsd/flopsd.service", "share/flopsd/flopsd-job"} <= shared
     assert {"flopsd/report/templates/report.html", "flopsd/report/templates/report.css"} <= set(names)

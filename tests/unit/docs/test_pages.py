@@ -20,7 +20,6 @@ COLUMNS = 120
 WIDE = (
     "tests/golden/",
     "tests/vectors/",
-    "docs/ledger-format.md",
     "docs/plugins.md",
     "docs/model-flop.md",
     "examples/",
