@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 
 from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.core.policy.evaluate import Verdict
-from flopsd.settings.load import load_peaks
+from flopsd.settings.data_files import load_peaks
 from flopsd.telemetry.http.server import KEEP_SECONDS, MAX_CONNECTIONS, TURN_SECONDS
 from flopsd.telemetry.prometheus import FactsCollector, SnapshotCollector
 from flopsd.telemetry.push.states import PushState, metrics

@@ -24,9 +24,8 @@ from flopsd.core.ledger.statement import SealFacts, encode, figures_of, statemen
 from flopsd.core.model import Figures
 from flopsd.errors import JournalDamagedError, LedgerError
 from flopsd.journal.sealed_prefix import longest_prefix, read_durable
-from flopsd.settings.data_files import Tables
+from flopsd.settings.data_files import Tables, is_packaged
 from flopsd.settings.evidence_kinds import EvidenceWanted
-from flopsd.settings.load import is_packaged
 from flopsd.system.clock import Clock, rfc3339
 
 log = logging.getLogger("flopsd")

@@ -17,8 +17,8 @@ from flopsd.core.peaks import PeakTable
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip
 from flopsd.daemon.sealing import copy_destinations, state_dir
 from flopsd.errors import FlopsdError, UnknownDeviceError
+from flopsd.settings.data_files import load_peaks
 from flopsd.settings.device_selection import Whose
-from flopsd.settings.load import load_peaks
 from flopsd.settings.locations import S3Location
 from flopsd.settings.parsers import parse_listen
 from flopsd.settings.platform import find_context

@@ -79,8 +79,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
         work_from_lengths,
     )
     from flopsd.report.estimate_text import estimate_text
-    from flopsd.settings.data_files import load_policies
-    from flopsd.settings.load import load_peaks
+    from flopsd.settings.data_files import load_peaks, load_policies
     from flopsd.settings.schema import declared_of
 
     settings = settings_of(arguments)
@@ -138,7 +137,7 @@ def _mfu(arguments: argparse.Namespace, peaks_file: str | None) -> Mfu:
     """As given, as a ledger measured it, or assumed: and it says which."""
     from flopsd.report.estimate import Mfu
     from flopsd.report.measured_mfu import mfu_of
-    from flopsd.settings.load import load_peaks
+    from flopsd.settings.data_files import load_peaks
 
     if arguments.mfu_from is not None:
         return mfu_of(Path(arguments.mfu_from), load_peaks(peaks_file), arguments.format)

@@ -1,4 +1,4 @@
-"""Where a training process and the daemon meet: the path of the Unix socket, the same for both sides."""
+"""The path of the Unix socket between training processes and daemon, computed alike on both sides."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ def fits(path: Path) -> bool:
 
 
 def socket_path(setting: str | None, state_dir: Path) -> Path | None:
-    """Where the daemon listens; None for `off`. Raises ConfigError for a given path that no socket can have.
+    """Where the daemon listens; None for `off`. Raises ConfigError for a given path that is too long for a socket.
 
-    Without a setting it lies in the state folder, or where that name is too long for a socket at a short place that
-    follows from it.
+    Without a setting it is in the state folder. If that path is too long, it is a short one derived from it.
     """
     if setting == OFF:
         return None
@@ -33,14 +32,14 @@ def socket_path(setting: str | None, state_dir: Path) -> Path | None:
         return path
     if setting is not None:
         raise ConfigError(
-            [f"--client-socket: {path} has more than {LONGEST_PATH_BYTES} bytes, too many for a Unix socket"],
-            hint="name a shorter one, such as /run/flopsd/client.sock",
+            [f"--client-socket: {path} is longer than the {LONGEST_PATH_BYTES} bytes of a Unix socket's path"],
+            hint="give a shorter one, such as /run/flopsd/client.sock",
         )
     return _short_folder() / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.sock"
 
 
 def client_socket_candidates(environment: Mapping[str, str]) -> tuple[Path, ...]:
-    """Where a training process looks for the daemon, in this order."""
+    """The paths at which a training process looks for the daemon, in this order."""
     named = environment.get(VARIABLE)
     if named:
         return (Path(os.path.abspath(named)),)
@@ -50,7 +49,7 @@ def client_socket_candidates(environment: Mapping[str, str]) -> tuple[Path, ...]
 
 
 def _short_folder() -> Path:
-    """A folder with a short name that nobody else can write to; the listener makes it."""
+    """A folder with a short path that no other user can write to. The daemon creates it."""
     user = os.geteuid()
     for folder in (Path("/run/user") / str(user), Path("/run")):
         if os.access(folder, os.W_OK) and folder.stat().st_uid == user:

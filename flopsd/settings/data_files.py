@@ -1,4 +1,4 @@
-"""The data files that a ledger names by digest, found and parsed: peak table and policies, packaged or given."""
+"""The data files that a ledger names by digest, the peak table and the policies: packaged ones and those given."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ from pathlib import Path
 
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.evaluate import Policy
-from flopsd.errors import ConfigError, PolicyError
-from flopsd.settings.load import config_dir, find_peaks, read_yaml
+from flopsd.errors import ConfigError, PeakTableError, PolicyError
+from flopsd.settings.strict_yaml import read_yaml
+
+MAX_BYTES = 1 << 20
+
+
+def config_dir() -> Path:
+    """The packaged config folder: inside an installed wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    packaged = package / "_config"
+    return packaged if packaged.is_dir() else package.parent / "config"
 
 
 class Tables:
-    """Packaged ones, old ones included, and those in the files that a user names."""
+    """Peak tables and policies by digest: packaged ones, old versions included, and those in the given files."""
 
     def __init__(self, peaks_file: str | None = None, policy_files: Sequence[str] = ()) -> None:
-        """Raises ConfigError for a named file that is not there."""
+        """Raises ConfigError for a given file that does not exist."""
         self._peaks_files = () if peaks_file is None else (Path(peaks_file),)
         self._policy_files = tuple(Path(file) for file in policy_files)
         missing = [str(path) for path in (*self._peaks_files, *self._policy_files) if not path.is_file()]
@@ -41,13 +50,54 @@ class Tables:
         return tuple(found)
 
 
-MAX_BYTES = 1 << 20
+def load_peaks(file: str | None = None) -> PeakTable:
+    """The packaged peak table, or the one in `file`. Raises PeakTableError."""
+    path = Path(file) if file is not None else config_dir() / "peaks.yaml"
+    try:
+        data = path.read_bytes()
+    except OSError as fault:
+        raise PeakTableError(f"cannot read the peak table {path}: {fault.strerror}") from fault
+    return parse_peaks(data, str(path))
+
+
+def parse_peaks(data: bytes, name: str) -> PeakTable:
+    """The peak table in `data`. Raises PeakTableError."""
+    document, problems = read_yaml(data, name)
+    if problems or not isinstance(document, dict):
+        raise PeakTableError("; ".join(problems) or f"{name}: not a mapping")
+    return PeakTable.from_data(document, hashlib.sha256(data).hexdigest())
+
+
+def find_peaks(sha256: str, candidates: Sequence[Path] = ()) -> PeakTable:
+    """The peak table with this digest: a packaged one, old ones included, or one of `candidates`.
+
+    Raises PeakTableError when none has it.
+    """
+    for path in (*candidates, *_packaged_tables()):
+        try:
+            data = path.read_bytes() if path.is_file() else b""
+        except OSError as fault:
+            raise PeakTableError(f"{path}: cannot be read: {fault.strerror}") from fault
+        if hashlib.sha256(data).hexdigest() == sha256:
+            return parse_peaks(data, str(path))
+    raise PeakTableError(
+        f"there is no peak table with SHA-256 {sha256}", hint="give --peaks the table that the run was metered with"
+    )
+
+
+def is_packaged(sha256: str) -> bool:
+    """Whether this version of flopsd contains the peak table with this digest."""
+    return any(hashlib.sha256(path.read_bytes()).hexdigest() == sha256 for path in _packaged_tables())
+
+
+def _packaged_tables() -> list[Path]:
+    return [config_dir() / "peaks.yaml", *sorted((config_dir() / "peaks").glob("*.yaml"))]
 
 
 def load_policies(files: Sequence[str] = ()) -> tuple[Policy, ...]:
     """The packaged policies and those in `files`, in order of their ids.
 
-    A given policy takes the place of a packaged one with its id. Raises PolicyError with every problem of every file.
+    A given policy replaces a packaged one with the same id. Raises PolicyError with every problem of every file.
     """
     problems: list[str] = []
     found: dict[str, Policy] = {}
@@ -64,7 +114,7 @@ def load_policies(files: Sequence[str] = ()) -> tuple[Policy, ...]:
             here[policy.id] = policy
         found |= here
     if problems:
-        raise PolicyError(problems, hint="compare them with the packaged config/policies/eu-ai-act.yaml")
+        raise PolicyError(problems, hint="compare the files with the packaged config/policies/eu-ai-act.yaml")
     return tuple(found[name] for name in sorted(found))
 
 
@@ -88,7 +138,7 @@ def find_policy(sha256: str, candidates: Iterable[Path] = ()) -> Policy:
         if path.is_file() and hashlib.sha256(data := _read(path)).hexdigest() == sha256:
             return parse_policy(data, str(path))
     raise PolicyError(
-        [f"no policy with SHA-256 {sha256} is here"], hint="give --policy the file that the ledger was judged by"
+        [f"there is no policy with SHA-256 {sha256}"], hint="give --policy the file that the ledger was sealed with"
     )
 
 
@@ -107,5 +157,5 @@ def _read(path: Path) -> bytes:
     except OSError as fault:
         raise PolicyError([f"{path}: cannot be read: {fault.strerror}"]) from fault
     if len(data) > MAX_BYTES:
-        raise PolicyError([f"{path}: larger than {MAX_BYTES} bytes, which no policy is"])
+        raise PolicyError([f"{path}: larger than {MAX_BYTES} bytes, the limit for a policy"])
     return data

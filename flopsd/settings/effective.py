@@ -1,4 +1,4 @@
-"""The settings in force, each with where it came from; and everything that is wrong with a settings file."""
+"""The effective settings and where each came from, for `config show`; the problems of a file, for `config check`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ import yaml
 from flopsd.core.model import Precision
 from flopsd.errors import ConfigError, FlopsdError
 from flopsd.settings.client_socket import socket_path
-from flopsd.settings.data_files import load_policies
+from flopsd.settings.data_files import load_peaks, load_policies
 from flopsd.settings.device_selection import DevicesSetting
 from flopsd.settings.load import (
     COMMAND_LINE,
     ENVIRONMENT,
     SECRETS,
     Layers,
-    load_peaks,
     read_layers,
     settings_of_layers,
 )
@@ -37,8 +36,8 @@ _PIN = re.compile(r"((?:^|[?&;])pin-value=)[^&;]+")
 
 @dataclass(frozen=True, slots=True)
 class EffectiveSetting:
-    """One setting. `value` is what YAML holds of it, None where it was not set; `origin` is flag, variable, file,
-    platform or default, `where` its name."""
+    """One setting. `value` is its YAML value, None if it is not set; `origin` is flag, variable, file, platform or
+    default, and `where` names that flag, variable or file."""
 
     setting: Setting
     value: Any
@@ -50,7 +49,7 @@ class EffectiveSetting:
 
 
 def effective_settings(layers: Layers, context: Context) -> list[EffectiveSetting]:
-    """Every setting, as it is on the platform of `context`. Raises ConfigError holding every problem."""
+    """Every setting, with the defaults of the platform in `context`. Raises ConfigError holding every problem."""
     settings, found = settings_of_layers(layers), []
     here = with_defaults(settings, context)
     for setting in layers.known:
@@ -63,10 +62,10 @@ def effective_settings(layers: Layers, context: Context) -> list[EffectiveSettin
 
 
 def as_yaml(found: list[EffectiveSetting], layers: Layers, environment: Mapping[str, str]) -> str:
-    """A settings file that says the same again, secrets left out, with where each line came from."""
+    """The settings as a settings file without secrets. A comment on each line says where the value came from."""
     lines = [
-        "# The settings in force here. Precedence: flag > variable > file > default.",
-        f"# file: {layers.file if layers.file is not None else 'none was found'}",
+        "# The effective settings. Precedence: flag > variable > file > default.",
+        f"# file: {layers.file if layers.file is not None else 'none found'}",
     ]
     lines += [f"# {name} is set; its value is not shown" for name in SECRETS if name in environment]
     for one in found:
@@ -74,15 +73,15 @@ def as_yaml(found: list[EffectiveSetting], layers: Layers, environment: Mapping[
             default = _DEFAULT.search(one.setting.help)
             lines.append(f"# {one.setting.key}: not set  # default: {default['what'] if default else 'none'}")
             continue
-        told = yaml.safe_dump(one.value, default_flow_style=True, width=1_000_000, sort_keys=False)
+        text = yaml.safe_dump(one.value, default_flow_style=True, width=1_000_000, sort_keys=False)
         origin = one.origin if one.origin == "default" else f"{one.origin} {one.where}"
-        lines.append(f"{one.setting.key}: {told.removesuffix(_END_OF_SCALAR).rstrip()}  # {origin}")
+        lines.append(f"{one.setting.key}: {text.removesuffix(_END_OF_SCALAR).rstrip()}  # {origin}")
     return "\n".join(lines) + "\n"
 
 
 def check_file(path: str, source_settings: Sequence[Setting] = ()) -> int:
-    """How many settings the file holds. Raises ConfigError holding every problem, those that `flopsd run` meets only
-    when it has begun included."""
+    """The number of settings in the file. Raises ConfigError holding every problem, including those that `flopsd run`
+    finds only when it starts."""
     layers = read_layers({}, {}, path, source_settings)
     try:
         settings = settings_of_layers(layers)
@@ -123,7 +122,7 @@ def _origin(setting: Setting, layers: Layers) -> tuple[str, str]:
 
 
 def _plain(setting: Setting, value: Any) -> Any:
-    """The value as YAML has it, so that reading it again gives the same; secrets hidden."""
+    """The value as YAML, which reads back as the same value; secrets are hidden."""
     if value is None or value == ():
         return "off" if _means_off(setting, value) else None if value is None else []
     if isinstance(value, Precision):
@@ -149,7 +148,7 @@ def _means_off(setting: Setting, value: Any) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """A PIN in a key's address and what opens a URL are not for a screen or a ticket."""
+    """`text` without the PIN of a key URI and without the user, password and query of a URL."""
     text = _PIN.sub(rf"\1{HIDDEN}", text)
     if not text.startswith(("http://", "https://")):
         return text

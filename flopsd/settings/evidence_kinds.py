@@ -1,7 +1,6 @@
-"""Evidence beside the figures: what makes a lie harder to keep consistent, and what each piece does not prove.
+"""The kinds of evidence that --evidence can name. `attestation/evidence/` has a module for each.
 
-Every kind has a module with `KIND`, `collect` and `check`. A piece that cannot be had is recorded as absent and
-never stops a seal; a piece that is there and does not hold makes `verify` fail.
+They are settings because the settings schema must know them, and it may not import the modules that collect them.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ SPDM = "nvidia-spdm"
 DRIVER_LIBRARY = "driver-library"
 PACKAGE = "flopsd-package"
 SAGEMAKER = "sagemaker-job-description"
-TIMESTAMP = "rfc3161"  # beside the signature, so not in the payload and not in KINDS
+TIMESTAMP = "rfc3161"  # beside the signature and not in the payload, so not one of KINDS
 KINDS = (INSTANCE_IDENTITY, SPDM, DRIVER_LIBRARY, PACKAGE, SAGEMAKER)
 
 
 @dataclass(frozen=True, slots=True)
 class EvidenceWanted:
-    """What to collect when sealing: kinds, and the timestamp authority to ask, if any."""
+    """The evidence to collect when sealing: its kinds, and the URL of a timestamp authority, if any."""
 
     kinds: tuple[str, ...] = KINDS
     timestamp_url: str | None = None
@@ -28,12 +27,12 @@ class EvidenceWanted:
 
 
 def parse_kinds(value: object) -> tuple[str, ...]:
-    """The setting `evidence`: `off`, or kinds as a list or as text with commas. Raises ValueError."""
+    """The setting `evidence`: `off`, or kinds as a list or a comma-separated text. Raises ValueError."""
     if value == "off" or value is False:  # YAML reads a bare `off` as false
         return ()
     names = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not names or any(name not in KINDS for name in names):
         raise ValueError(f"expected off, or some of {', '.join(KINDS)}")
     if len(set(names)) != len(names):
-        raise ValueError("a kind is named twice")
+        raise ValueError("a kind is given twice")
     return tuple(names)

@@ -1,4 +1,4 @@
-"""Where a ledger can lie: a path here, or an object of S3 with what is asked of the store."""
+"""Where a ledger can be stored: a local path, or an S3 object with options such as a lock."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_DAYS = 36500
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
-    """An object of S3. `lock_mode` locks it for `lock_days`; without `overwrite` none that is there is replaced."""
+    """An S3 object, locked for `lock_days` if there is a `lock_mode`. Without `overwrite` an existing one is kept."""
 
     bucket: str
     key: str
@@ -32,20 +32,20 @@ class S3Location:
         return replace(self, key=str(PurePosixPath(self.key).with_name(name)))
 
     def for_rolling(self) -> S3Location:
-        """Where a rolling ledger goes: a name of its own, replaced each time, so that it is never locked."""
+        """Where a rolling ledger goes: another name, which is replaced each time and therefore never locked."""
         key = PurePosixPath(self.key)
         name = f"{key.stem}.rolling{key.suffix}"
         return S3Location(self.bucket, str(key.with_name(name)), rolling=self.rolling)
 
 
-def is_remote(place: str) -> bool:
-    return "://" in place
+def is_remote(location: str) -> bool:
+    return "://" in location
 
 
 def parse_location(text: str) -> Path | S3Location:
-    """A place as its setting names it. Raises ValueError."""
+    """A location as --ledger and --ledger-copy give it. Raises ValueError."""
     if unknown := _UNKNOWN_NAME.search(text):
-        raise ValueError(f"{unknown[0]} stands for nothing; known: {{run}}, {{node}}")
+        raise ValueError(f"{unknown[0]} is not known; known: {{run}}, {{node}}")
     if not is_remote(text):
         return Path(text)
     scheme, _, rest = text.partition("://")
@@ -54,13 +54,13 @@ def parse_location(text: str) -> Path | S3Location:
     address, _, query = rest.partition("?")
     bucket, _, key = address.partition("/")
     if not _BUCKET.fullmatch(bucket):
-        raise ValueError(f"{bucket!r} is not the name of a bucket; expected s3://BUCKET/KEY")
+        raise ValueError(f"{bucket!r} is not a bucket name; expected s3://BUCKET/KEY")
     if not key or key.endswith("/") or "//" in key or len(key) > 900 or not PurePosixPath(key).suffix:
         raise ValueError("expected s3://BUCKET/KEY with the key of a file, such as s3://bucket/folder/ledger.json")
     return _with_options(S3Location(bucket, key), query)
 
 
-def _with_options(place: S3Location, query: str) -> S3Location:
+def _with_options(location: S3Location, query: str) -> S3Location:
     given: dict[str, str] = {}
     for option in filter(None, query.split("&")):
         name, _, value = option.partition("=")
@@ -74,7 +74,7 @@ def _with_options(place: S3Location, query: str) -> S3Location:
     if mode not in (None, *LOCK_MODES):
         raise ValueError(f"lock={mode} is not known; expected lock=governance or lock=compliance")
     if (mode is None) != (days is None):
-        raise ValueError("lock and days go together, such as lock=governance&days=365")
+        raise ValueError("lock and days need each other, such as lock=governance&days=365")
     if days is not None and not (days.isascii() and days.isdigit() and 1 <= int(days[:9]) <= _MAX_DAYS):
         raise ValueError(f"days={days}: expected a whole number from 1 to {_MAX_DAYS}")
     if overwrite not in (None, "never"):
@@ -82,10 +82,10 @@ def _with_options(place: S3Location, query: str) -> S3Location:
     if rolling not in (None, "off"):
         raise ValueError(f"rolling={rolling} is not known; expected rolling=off")
     return replace(
-        place, lock_mode=mode, lock_days=int(days or 0), overwrite=overwrite is None, rolling=rolling is None
+        location, lock_mode=mode, lock_days=int(days or 0), overwrite=overwrite is None, rolling=rolling is None
     )
 
 
 def named(text: str, run: str, node: str) -> str:
-    """`text` with the names of run and node in it, fit for a file's name."""
+    """`text` with {run} and {node} filled in, as characters that a file name can have."""
     return text.replace("{run}", _UNFIT.sub("-", run)).replace("{node}", _UNFIT.sub("-", node))

@@ -1,4 +1,4 @@
-"""Where flopsd runs: SageMaker training job, HyperPod, Slurm, Kubernetes, plain host. Asks files and variables only."""
+"""The platform that flopsd runs on: SageMaker, Slurm, Kubernetes or a plain host, from files and variables only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ONE_TASK = re.compile(r"1(\(x\d+\))?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Identity of run, node and attempt. None is what the platform does not say."""
+    """Identity of run, node and attempt. None where the platform does not provide it."""
 
     platform: str
     job_name: str | None
@@ -30,7 +30,7 @@ class Context:
     attempt: str
 
     def for_journal(self) -> dict[str, Any]:
-        """The parts that the ledger repeats."""
+        """The parts that the ledger contains."""
         return {
             "run": {"platform": self.platform, "jobName": self.job_name, "jobArn": self.job_arn},
             "node": {"rank": self.rank, "jobNodes": list(self.roster), "instanceType": self.instance_type},
@@ -39,8 +39,8 @@ class Context:
 
 
 def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Context:
-    """The context of this process. `root` stands before every file that is read."""
-    # Where it cannot be read, no two starts may look like one boot: what ran in between would be taken for this job's.
+    """The context of this process. `root` is prefixed to every file that is read."""
+    # If it cannot be read, no two daemon starts may seem to share a boot: compute between them would count as ours.
     boot_id = _read(root / "proc/sys/kernel/random/boot_id") or f"unknown-{os.urandom(16).hex()}"
     resources = _json(root / "opt/ml/input/config/resourceconfig.json")
     host = socket.gethostname() or "unknown"
@@ -77,7 +77,7 @@ def _sagemaker(environment: Mapping[str, str], resources: Mapping[str, Any], hos
 
 
 def _slurm(environment: Mapping[str, str], host: str, boot_id: str) -> Context:
-    """A node of a Slurm job. Slurm tells ranks; its rosters change when a job is requeued, so none is taken."""
+    """A node of a Slurm job. The node list is not used, since it changes when a job is requeued."""
     rank = environment.get("SLURM_PROCID" if tasks_have_own_gpus(environment) else "SLURM_NODEID", "")
     return Context(
         "slurm",
@@ -98,8 +98,8 @@ def _slurm_node(environment: Mapping[str, str], host: str) -> str:
 
 
 def tasks_have_own_gpus(environment: Mapping[str, str]) -> bool:
-    """Whether Slurm binds GPUs to the single tasks of a node, so that one task may not see those of the others. Each
-    task is then metered like a node of its own."""
+    """Whether Slurm binds GPUs to single tasks of a node, so that a task may not see the GPUs of the others. Then each
+    task is metered as a node."""
     per_node = environment.get("SLURM_STEP_TASKS_PER_NODE", "1")
     if not environment.get("SLURM_LOCALID") or _ONE_TASK.fullmatch(per_node):
         return False
@@ -109,7 +109,7 @@ def tasks_have_own_gpus(environment: Mapping[str, str]) -> bool:
 
 
 def metered_by_task(environment: Mapping[str, str]) -> int | None:
-    """The number on this node of a Slurm task whose devices another task of the node meters; None where it is none."""
+    """The local number of this Slurm task if task 0 of the node meters its devices; else None."""
     local = environment.get("SLURM_LOCALID", "")
     if not environment.get("SLURM_JOB_ID") or not local.isdigit() or tasks_have_own_gpus(environment):
         return None
@@ -117,10 +117,10 @@ def metered_by_task(environment: Mapping[str, str]) -> int | None:
 
 
 def _pod(environment: Mapping[str, str], boot_id: str) -> Context:
-    """Of a pod, as the downward API tells it: docs/kubernetes.md.
+    """A pod, from variables that the downward API sets: docs/kubernetes.md.
 
-    Names of jobs come again when a job is deleted, so part of its UID is in the name here. A pod of an indexed job
-    has its index for a rank, and keeps its name when it is replaced. The attempts of a pod have no number of their own.
+    A job's name can be used again after it is deleted, so the run's name includes part of its UID. The index of a pod
+    in an indexed job is its rank, and its node name is kept when it is replaced. Attempts of a pod are not numbered.
     """
     name, uid, index = (environment.get(key, "") for key in ("JOB_NAME", "JOB_UID", "JOB_COMPLETION_INDEX"))
     rank = int(index) if index.isascii() and index.isdigit() else None
@@ -144,14 +144,14 @@ def _list(mapping: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def new_run_id(utc: str) -> str:
-    """A fresh name for a run that has none: its second of birth and eight random digits."""
+    """A name for a run without one: the second at which it starts and eight random hex digits."""
     stamp = utc[:19].replace("-", "").replace(":", "")
     return f"run-{stamp}Z-{os.urandom(4).hex()}"
 
 
 def default_state_dir(environment: Mapping[str, str]) -> Path:
-    """$STATE_DIRECTORY (systemd), /var/lib/flopsd as root, else the user's state folder; in a Slurm job a folder in
-    it for the job and node, since many nodes share a home."""
+    """$STATE_DIRECTORY (systemd), else /var/lib/flopsd as root, else the user's state folder. In a Slurm job a folder
+    in it for the job and node, since nodes often share a home."""
     given = environment.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given)

@@ -1,4 +1,4 @@
-"""Where metrics are pushed to: `KIND+http(s)://HOST/PATH#OPTIONS`. Parsed here, by daemon and pusher alike."""
+"""Receivers of pushed metrics: `KIND+http(s)://HOST/PATH#OPTIONS`, parsed alike by the daemon and the pusher."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _TENANT = re.compile(r"[A-Za-z0-9!._*'()|-]{1,150}")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One receiver. `url` is where requests go; `name` is what logs and labels say: no query, never a secret."""
+    """One receiver. `url` is where requests go; `name` is for logs and labels, without query and secrets."""
 
     kind: str
     url: str
     name: str
     job: str = "flopsd"
-    auth: str | None = None  # a file with the Authorization, or `env`
-    ca: str | None = None  # a file with the certificates that are trusted
+    auth: str | None = None  # a file with the Authorization header, or `env`
+    ca: str | None = None  # a file with trusted certificates
     sigv4: str | None = None  # the AWS region that requests are signed for
     tenant: str | None = None  # X-Scope-OrgID of Mimir, Cortex and Thanos
 
 
 def parse_target(text: str) -> Target:
-    """Raises ValueError saying what is expected."""
+    """Raises ValueError with what is expected."""
     address, _, rest = text.partition("#")
     kind, plus, url = address.partition("+")
     if not plus or kind not in KINDS:
@@ -38,20 +38,19 @@ def parse_target(text: str) -> Target:
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
         raise ValueError(f"expected an address such as {kind}+http://127.0.0.1:9091")
     if parts.port == 0:  # reading the port checks it
-        raise ValueError("port 0 is nobody's")
+        raise ValueError("port 0 is not a port")
     if "@" in parts.netloc:
         raise ValueError(
-            "credentials do not belong in an address, which logs and process lists show: "
-            "put them into a file and add #auth=FILE"
+            "credentials in an address show in logs and process lists; put them into a file and add #auth=FILE"
         )
     if kind != "pushgateway" and parts.path in ("", "/"):
         path = {"otlp": "/api/v1/otlp/v1/metrics or /v1/metrics", "remotewrite": "/api/v1/write"}[kind]
-        raise ValueError(f"the path is missing: Prometheus has {path}")
+        raise ValueError(f"the path is missing; for Prometheus it is {path}")
     if kind == "pushgateway" and parts.query:
-        raise ValueError("a Pushgateway's address has no query")
+        raise ValueError("the address of a Pushgateway has no query")
     options = _options(rest)
     if "sigv4" in options and (kind != "remotewrite" or "auth" in options):
-        raise ValueError("sigv4 goes with remotewrite, and without auth")
+        raise ValueError("sigv4 works with remotewrite only, and without auth")
     name = f"{kind}+{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
     return Target(kind, url.rstrip("/") if kind == "pushgateway" else url, name, **options)
 
@@ -60,12 +59,12 @@ def _options(text: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(text.replace("+", "%2B"), keep_blank_values=True, strict_parsing=True) if text else []
     except ValueError:
-        raise ValueError("expected options such as #auth=FILE&job=NAME behind the address") from None
+        raise ValueError("expected options after the address, such as #auth=FILE&job=NAME") from None
     found = dict(pairs)
     unknown = [name for name in found if name not in _OPTIONS]
     if unknown or len(found) != len(pairs) or not all(found.values()):
-        raise ValueError(f"behind # stand some of {', '.join(_OPTIONS)}, each once and with a value")
+        raise ValueError(f"options after # are {', '.join(_OPTIONS)}, each at most once and with a value")
     for name, pattern in (("job", _JOB), ("sigv4", _REGION), ("tenant", _TENANT)):
         if name in found and not pattern.fullmatch(found[name]):
-            raise ValueError(f"{name}={found[name]}: this is no {'AWS region' if name == 'sigv4' else name}")
+            raise ValueError(f"{name}={found[name]} is not a valid {'AWS region' if name == 'sigv4' else name}")
     return found

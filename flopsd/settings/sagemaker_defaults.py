@@ -1,7 +1,7 @@
-"""What SageMaker keeps of a training job, and what flopsd therefore does there where no setting says otherwise.
+"""Defaults of settings in a SageMaker training job, by what SageMaker keeps of it.
 
-Output of all hosts is packed into one archive when the job ends; the checkpoint folder goes to S3 while it runs, and
-comes back on the machine of the next attempt. Names of files hold the host's name, since both are shared by all hosts.
+The output of all hosts becomes one archive when the job ends. The checkpoint folder is copied to S3 while the job runs,
+and back to the machine of the next attempt. File names include the host's name, since all hosts share both.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from flopsd.settings.schema import Settings
 OUTPUT = "opt/ml/output/data/flopsd/{node}.json"
 CHECKPOINTS = "opt/ml/checkpoints"
 CHECKPOINT_CONFIG = "opt/ml/input/config/checkpointconfig.json"
-KEPT = "flopsd/{run}/{node}.json"  # a checkpoint folder is often shared by the jobs of one model
+KEPT = "flopsd/{run}/{node}.json"  # jobs of one model often share a checkpoint folder
 METRIC_LINE_SECONDS = 60.0
 STOP_WINDOW_SECONDS = 120.0
 
 
 def with_defaults(settings: Settings, context: Context, root: Path = Path("/")) -> Settings:
-    """`settings` as they are in a training job; unchanged elsewhere. `root` stands before every path."""
+    """`settings` with these defaults in a training job, unchanged elsewhere. `root` is prefixed to every path."""
     if context.platform != SAGEMAKER:
         return settings
     copies = settings.ledger_copies
@@ -40,16 +40,16 @@ def with_defaults(settings: Settings, context: Context, root: Path = Path("/")) 
 
 
 def checkpoint_folder(root: Path = Path("/")) -> Path | None:
-    """The folder that the platform syncs with S3 while the job runs; None where the job was given none."""
+    """The folder that SageMaker syncs with S3 while the job runs; None if the job has none."""
     try:
-        told: Any = json.loads((root / CHECKPOINT_CONFIG).read_bytes())
+        config: Any = json.loads((root / CHECKPOINT_CONFIG).read_bytes())
     except (OSError, ValueError):
-        told = None
-    local = told.get("LocalPath") if isinstance(told, dict) else None
+        config = None
+    local = config.get("LocalPath") if isinstance(config, dict) else None
     if isinstance(local, str) and local.startswith("/"):
         return root / local.lstrip("/")
     folder = root / CHECKPOINTS
-    return folder if told is not None or folder.is_dir() else None
+    return folder if config is not None or folder.is_dir() else None
 
 
 def _or(given: float | None, otherwise: float) -> float:

@@ -25,7 +25,7 @@ import flopsd.testing.rules as rules
 from flopsd.core.model import DeviceUid, Gap, Reading
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
-from flopsd.settings.load import load_peaks
+from flopsd.settings.data_files import load_peaks
 from flopsd.sources import Source, SourceInfo, SourceSettings
 from flopsd.sources.calls import devices_of, facts_of, read_source
 from flopsd.sources.registry import find, open_source

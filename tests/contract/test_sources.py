@@ -22,7 +22,7 @@ from flopsd.core.model import (
     Sweep,
     Totals,
 )
-from flopsd.settings.load import config_dir
+from flopsd.settings.data_files import config_dir
 from flopsd.sources import Source, SourceInfo, SourceSettings
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.testing import ScriptedSource, SourceContract

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.settings.load import config_dir
+from flopsd.settings.data_files import config_dir
 from flopsd.settings.platform import find_context
 from tests.support.process import environment, flopsd, get, predicate, started, wait_until
 from tests.support.scenario import Fault, Scenario, Segment, a100, h100

@@ -18,7 +18,7 @@ from flopsd.attestation.signing.keys import load_public
 from flopsd.attestation.verify import verify_ledger
 from flopsd.core.ledger.history import read_history
 from flopsd.journal.journal import read_live
-from flopsd.settings.load import config_dir
+from flopsd.settings.data_files import config_dir
 from tests.support.disk import fill, small_disk
 from tests.support.process import FLOPSD, Program, daemon_pid, environment, flopsd, predicate, started, wait_until
 from tests.support.scenario import Scenario, Segment, h100

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.settings.load import config_dir
+from flopsd.settings.data_files import config_dir
 from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.process import environment, flopsd, predicate, started, wait_until
 from tests.support.runs import Run

@@ -23,7 +23,7 @@ WALK = (
     "for m in pkgutil.walk_packages(flopsd.__path__, 'flopsd.'):\n"
     "    if m.name == 'flopsd.__main__' or m.name.startswith('flopsd.integrations.'): continue\n"
     "    importlib.import_module(m.name)\n"
-    "from flopsd.settings.load import load_peaks, config_dir; load_peaks(); print(config_dir())"
+    "from flopsd.settings.data_files import load_peaks, config_dir; load_peaks(); print(config_dir())"
 )
 SIZES = (
     "import importlib.metadata as m\n"

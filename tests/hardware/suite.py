@@ -12,7 +12,7 @@ from typing import Any
 
 from flopsd import __version__
 from flopsd.core.ledger.journal_codec import DeviceEntry
-from flopsd.settings.load import load_peaks
+from flopsd.settings.data_files import load_peaks
 from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.hardware import preflight, privileges, table
 from tests.hardware.knobs import Knobs

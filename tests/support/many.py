@@ -20,7 +20,7 @@ from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer, WriterSettings
 from flopsd.journal.journal import Journal
 from flopsd.journal.state_dir import StateDir
-from flopsd.settings.load import load_peaks
+from flopsd.settings.data_files import load_peaks
 from flopsd.settings.platform import Context
 from flopsd.sources.replay.source import ReplaySource
 from flopsd.system.clock import NS_PER_S

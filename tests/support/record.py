@@ -12,7 +12,7 @@ from typing import Any
 import pynvml
 
 from flopsd.core.model import Active, Busy, Evidence, Gap, Gauges, Reading
-from flopsd.settings.load import load_peaks
+from flopsd.settings.data_files import load_peaks
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.source import NvmlSource
 from flopsd.sources.replay.source import FORMAT

@@ -33,8 +33,7 @@ from flopsd.daemon.writer import Writer, WriterSettings
 from flopsd.journal.framing import GENESIS, frame
 from flopsd.journal.journal import Journal, read_journal
 from flopsd.journal.state_dir import StateDir
-from flopsd.settings.data_files import parse_policy
-from flopsd.settings.load import load_peaks
+from flopsd.settings.data_files import load_peaks, parse_policy
 from flopsd.settings.platform import Context
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock

@@ -25,7 +25,7 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.core.peaks import PeakTable
-from flopsd.settings.load import load_peaks
+from flopsd.settings.data_files import load_peaks
 
 H100 = Device("GPU-0", 0, "nvidia", "NVIDIA H100 80GB HBM3", sm_count=132, sm_clock_max_mhz=1980)
 LIMITS = Limits(132, 1980, 8192 + 128 + 256 + 512)  # fastest tensor format, FP64, FP32 and FP16 at once

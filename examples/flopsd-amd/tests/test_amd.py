@@ -12,7 +12,7 @@ from conftest import Gpu, Simulation
 from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Busy, DeviceUid, Evidence, Gap, GapReason, Limits, Reading
 from flopsd.errors import SourceUnavailableError
-from flopsd.settings.load import config_dir, load_peaks
+from flopsd.settings.data_files import config_dir, load_peaks
 from flopsd.sources import Source, SourceSettings
 from flopsd.sources.registry import open_source
 from flopsd.system.clock import NS_PER_S

@@ -16,8 +16,8 @@ from flopsd.attestation.evidence.fields import bytes_of, encode64, text_of
 from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceKind, EvidenceState
 from flopsd.attestation.evidence.trust import load_certificates, parse_certificates
 from flopsd.errors import EvidenceError
+from flopsd.settings.data_files import config_dir
 from flopsd.settings.evidence_kinds import SPDM
-from flopsd.settings.load import config_dir
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate

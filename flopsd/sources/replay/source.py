@@ -26,7 +26,7 @@ from flopsd.core.model import (
     Sweep,
 )
 from flopsd.errors import SourceError, SourceUnavailableError
-from flopsd.settings.load import config_dir
+from flopsd.settings.data_files import config_dir
 from flopsd.sources import SourceSettings
 from flopsd.system.clock import Clock
 

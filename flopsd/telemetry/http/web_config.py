@@ -14,7 +14,7 @@ from ssl import TLSVersion
 
 from flopsd.core.untrusted import FieldReader, collecting
 from flopsd.errors import ConfigError
-from flopsd.settings.load import read_yaml
+from flopsd.settings.strict_yaml import read_yaml
 
 HINT = "`promtool check web-config FILE` checks it too; docs/metrics.md lists what flopsd supports of it"
 _SECTIONS = ("tls_server_config", "http_server_config", "basic_auth_users")

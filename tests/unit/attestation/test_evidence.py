@@ -274,5 +274,5 @@ def test_the_setting_names_kinds_or_off() -> None:
     assert chosen.evidence == ("flopsd-package", "driver-library")
     assert load_settings({"timestamp_url": "http://tsa.example/tsr"}, {}).timestamp_url == "http://tsa.example/tsr"
     for wrong in ("", "on", "flopsd-package,flopsd-package", "rfc3161"):
-        with pytest.raises(ConfigError, match="expected off, or some of|named twice"):
+        with pytest.raises(ConfigError, match="expected off, or some of|given twice"):
             load_settings({"evidence": wrong}, {})

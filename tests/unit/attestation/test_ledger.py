@@ -404,7 +404,7 @@ def test_a_custom_peak_table_goes_along(tmp_path: Path) -> None:
     from flopsd.daemon.writer import Writer, WriterSettings
     from flopsd.journal.journal import Journal
     from flopsd.journal.state_dir import StateDir
-    from flopsd.settings.load import config_dir, load_peaks
+    from flopsd.settings.data_files import config_dir, load_peaks
     from tests.support.runs import CONTEXT
 
     custom = tmp_path / "mine.yaml"

@@ -24,7 +24,7 @@ from flopsd.attestation.evidence.trust import load_certificates
 from flopsd.core.ledger.history import History, read_history
 from flopsd.errors import EvidenceError
 from flopsd.journal.journal import read_journal
-from flopsd.settings.load import config_dir
+from flopsd.settings.data_files import config_dir
 from tests.support.authorities import VECTORS
 from tests.support.runs import Run
 from tests.support.scenario import Scenario, Segment, h100

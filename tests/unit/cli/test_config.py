@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flopsd.settings.load import config_dir, load_settings
+from flopsd.settings.data_files import config_dir
+from flopsd.settings.load import load_settings
 from flopsd.settings.schema import SETTINGS
 from flopsd.sources.registry import known_sources
 from tests.support.process import environment, flopsd

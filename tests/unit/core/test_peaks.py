@@ -13,7 +13,7 @@ from flopsd.core.declarations import precision_from
 from flopsd.core.figures import Rating, precision_label
 from flopsd.core.model import Device, Evidence, Pipe, Precision
 from flopsd.errors import PeakTableError, UnknownDeviceError
-from flopsd.settings.load import config_dir, load_peaks, parse_peaks
+from flopsd.settings.data_files import config_dir, load_peaks, parse_peaks
 from tests.support.strategies import table
 
 

@@ -18,7 +18,7 @@ from flopsd.core.architecture import flop, read_model, training_from
 from flopsd.errors import LedgerError
 from flopsd.report.estimate import ALONE
 from flopsd.report.measured_mfu import mfu_of
-from flopsd.settings.load import load_peaks
+from flopsd.settings.data_files import load_peaks
 from tests.support.architectures import LLAMA_8B
 from tests.support.paths import ROOT, VECTORS
 

@@ -13,8 +13,7 @@ import yaml
 from flopsd.core.model import Figures
 from flopsd.core.policy.evaluate import Case, Policy, Verdict, findings
 from flopsd.errors import PolicyError
-from flopsd.settings.data_files import find_policy, load_policies, parse_policy
-from flopsd.settings.load import config_dir
+from flopsd.settings.data_files import config_dir, find_policy, load_policies, parse_policy
 
 PACKAGED = config_dir() / "policies" / "eu-ai-act.yaml"
 MADE_UP = """

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from flopsd.core.model import Precision
 from flopsd.errors import ConfigError
-from flopsd.settings.load import config_dir, load_settings, read_yaml, settings_sha256
+from flopsd.settings.data_files import config_dir
+from flopsd.settings.load import load_settings, settings_sha256
 from flopsd.settings.parsers import parse_listen
 from flopsd.settings.schema import BY_KEY, SETTINGS, Settings
+from flopsd.settings.strict_yaml import read_yaml
 from flopsd.sources.registry import known_sources
 
 
@@ -73,7 +75,7 @@ def test_no_bytes_make_anything_but_settings_or_a_config_error(
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("run_id: &a [*a]", "an alias names what it is part of"), ("run_id: 2001-99-99", "not YAML"),
+    [("run_id: &a [*a]", "an alias refers to a node that contains it"), ("run_id: 2001-99-99", "not YAML"),
      ("sources: !!bool x", "not YAML"), ("sources: !!timestamp x", "not YAML"),
      ("precision: {bf16: .inf}", "is not a number"), ("timestamp_url: 'http://['", "expected a URL")],
 )  # fmt: skip

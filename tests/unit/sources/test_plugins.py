@@ -12,7 +12,8 @@ import pytest
 
 from flopsd.core.model import Evidence
 from flopsd.errors import ConfigError, SourceUnavailableError
-from flopsd.settings.load import load_peaks, load_settings
+from flopsd.settings.data_files import load_peaks
+from flopsd.settings.load import load_settings
 from flopsd.settings.schema import SETTINGS
 from flopsd.sources import SourceSettings
 from flopsd.sources.registry import BUILT_IN, built_in, find, known_sources, open_source, settings_of

@@ -70,11 +70,11 @@ def test_an_address_says_all() -> None:
         ("pushgateway+http://gw:99999", "[Pp]ort"),
         ("pushgateway+http://gw?x=1", "no query"),
         ("pushgateway+http://gw#password=x", "auth, ca, job, sigv4, tenant"),
-        ("pushgateway+http://gw#job=a&job=b", "each once"),
+        ("pushgateway+http://gw#job=a&job=b", "each at most once"),
         ("pushgateway+http://gw#job=", "with a value"),
-        ("pushgateway+http://gw#sigv4=eu-west-1", "sigv4 goes with remotewrite"),
-        ("remotewrite+http://gw/w#sigv4=Ireland", "no AWS region"),
-        ("remotewrite+http://gw/w#tenant=a\nb", "no tenant"),
+        ("pushgateway+http://gw#sigv4=eu-west-1", "sigv4 works with remotewrite only"),
+        ("remotewrite+http://gw/w#sigv4=Ireland", "not a valid AWS region"),
+        ("remotewrite+http://gw/w#tenant=a\nb", "not a valid tenant"),
     ],
 )
 def test_a_wrong_address_is_refused_with_what_is_expected(text: str, why: str) -> None:

@@ -1,0 +1,45 @@
+"""YAML as every file of flopsd is read: plain data only, a key given twice is a problem, and so is a syntax error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+_LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_yaml(data: bytes, name: str) -> tuple[Any, list[str]]:
+    """The document, None if empty, and its problems."""
+    try:
+        node = yaml.compose(data, _LOADER)
+        if node is None:
+            return None, []
+        problems = _duplicate_keys(node, name, set(), set())
+        return yaml.load(data, _LOADER), problems
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as fault:
+        # The library raises others than YAMLError for an impossible date, too many digits, `!!bool x`, `!!timestamp x`.
+        return None, [f"{name}: not YAML: {' '.join(str(fault).split())}"]
+
+
+def _duplicate_keys(node: Any, name: str, known: set[int], within: set[int]) -> list[str]:
+    """Visits each node once, however many aliases refer to it. Raises ValueError for a node that contains itself."""
+    if id(node) in within:
+        raise ValueError(f"line {node.start_mark.line + 1}: an alias refers to a node that contains it")
+    if id(node) in known:
+        return []
+    known.add(id(node))
+    within = {*within, id(node)}
+    problems: list[str] = []
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            text, line = str(getattr(key, "value", key)), key.start_mark.line + 1
+            if text in seen:
+                problems.append(f"{name}: line {line}: {text} is given twice, first on line {seen[text]}")
+            seen.setdefault(text, line)
+            problems += _duplicate_keys(value, name, known, within)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            problems += _duplicate_keys(value, name, known, within)
+    return problems
