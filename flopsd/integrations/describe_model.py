@@ -1,4 +1,4 @@
-"""The facts of a Hugging Face model and its training, as flopsd declares them. What cannot be told is left out."""
+"""Facts about a Hugging Face model and its training, to declare to flopsd. Unknown ones are left out."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from flopsd.integrations.forward_counter import sliding_window
 from flopsd.integrations.parameters import count_parameters
 
 log = logging.getLogger("flopsd.client")
-# Long, and no architecture.
+# Long, and not part of the architecture.
 _LEFT_OUT = ("id2label", "label2id", "task_specific_params", "quantization_config", "transformers_version")
 _FRAMEWORKS = ("transformers", "torch", "accelerate", "peft", "trl", "deepspeed", "bitsandbytes")
 
 
 def describe(model: Any, arguments: Any) -> dict[str, Any]:
-    """Facts by name. `arguments` are TrainingArguments, or None."""
+    """Facts by name, for `Client.declare`. `arguments` are TrainingArguments, or None."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config: Any = getattr(base, "config", None)
     finders: dict[str, Callable[[], Any]] = {
@@ -49,13 +49,13 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
     for name, find in finders.items():
         try:
             facts[name] = find()
-        except Exception:  # of a model that is built otherwise: the other facts are not lost with this one
-            log.exception("flopsd cannot tell %s of this model", name)
+        except Exception:  # an unusual model: the other facts are still declared
+            log.exception("flopsd cannot determine %s of this model and does not declare it", name)
     return facts
 
 
 def frameworks() -> str:
-    """Those that are loaded, with their versions."""
+    """The loaded frameworks with their versions."""
     return ", ".join(
         f"{name} {sys.modules[name].__version__}"
         for name in _FRAMEWORKS
@@ -64,7 +64,7 @@ def frameworks() -> str:
 
 
 def attention(config: Any) -> str | None:
-    """The kernel, as transformers names it."""
+    """The attention kernel, by the name that transformers uses."""
     name = getattr(config, "_attn_implementation", None)
     return re.sub("[^a-z0-9_]", "_", name.lower())[:40] if name else None
 
@@ -75,14 +75,14 @@ def _counted(model: Any, which: str) -> int | None:
 
 
 def _head(base: Any, config: Any) -> dict[str, Any]:
-    """What the model ends in: its own class, which need not be the one that its configuration was saved with."""
+    """The model's class and labels, which may differ from those that its configuration was saved with."""
     if not type(base).__module__.startswith("transformers."):
         return {}
     return {"architectures": [type(base).__name__], "num_labels": getattr(config, "num_labels", None)}
 
 
 def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config.json without what is long and no architecture, at any depth."""
+    """A config.json without long entries that are not part of the architecture, at any depth."""
     return {
         name: architecture_of(value) if isinstance(value, Mapping) else value
         for name, value in config.items()
@@ -91,8 +91,8 @@ def architecture_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def method(model: Any, base: Any) -> Method | None:
-    """How the weights are trained, as far as the model shows it. None: all of them, of a model that was loaded from
-    nowhere, so that it may be pretraining."""
+    """How the weights are trained, as far as the model shows. None: all weights of a model that was not loaded from
+    anywhere, which may be pretraining."""
     if any(hasattr(module, "lora_A") for module in model.modules()):
         quantized = any(
             getattr(base, name, False) for name in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit")
@@ -104,7 +104,7 @@ def method(model: Any, base: Any) -> Method | None:
 
 
 def lora(model: Any) -> dict[str, Any] | None:
-    """Rank and place of the adapters that are there; None where there are none, or ranks differ."""
+    """Rank and target modules of the LoRA adapters; None if there are none, or if ranks differ."""
     ranks: set[int] = set()
     targets: set[str] = set()
     for name, module in model.named_modules():
@@ -119,12 +119,12 @@ def lora(model: Any) -> dict[str, Any] | None:
 
 
 def recomputation(model: Any, arguments: Any) -> Recomputation | None:
-    """Which activations are computed again in the backward pass, as the modules are set now."""
+    """Which activations are recomputed in the backward pass, by the current settings of the modules."""
     wrapped = (getattr(arguments, "fsdp_config", None) or {}).get("activation_checkpointing")
     if wrapped or any(type(module).__name__ == "CheckpointWrapper" for module in model.modules()):
         return Recomputation.FULL
     switches = {name: m for name, m in model.named_modules() if hasattr(m, "gradient_checkpointing")}
-    # A model has the switch too when its layers have it, and they decide then.
+    # A model has the attribute too when its layers have it; the layers decide then.
     layers = [m for name, m in switches.items() if not any(o != name and _is_within(o, name) for o in switches)]
     if not layers:
         return None
@@ -144,7 +144,7 @@ def _function(layer: Any) -> Any:
 
 
 def precision(base: Any, arguments: Any) -> str | None:
-    """The number format of matrix products: of autocast, else of the weights."""
+    """The number format of matrix products: that of autocast, else of the weights."""
     import torch
 
     if getattr(arguments, "bf16", False):

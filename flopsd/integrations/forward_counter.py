@@ -1,10 +1,10 @@
-"""Counts what passes through a PyTorch model of the Hugging Face kind, by hooks on its forward pass.
+"""Counts tokens and sequences that pass through a Hugging Face PyTorch model, by hooks on its forward pass.
 
     counter = ForwardCounter(client)
     counter.attach(model)
 
-Only shapes are looked at, which costs no synchronisation with the device. What is in the tensors, such as padding,
-is added up on the device and read by `settle`.
+Only shapes are read, which needs no synchronisation with the device. What depends on the content of tensors, such as
+padding, is summed on the device and read by `settle`.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ import torch
 from flopsd.client import Client
 
 log = logging.getLogger("flopsd.client")
-UNSETTLED = ""  # of a phase that is known later only
+UNSETTLED = ""  # a phase that becomes known later
 PhaseOf = Callable[[Any, bool], str]
 
 
 class ForwardCounter:
-    """The work of one model's forward passes, told to `client`."""
+    """Declares the work of one model's forward passes to `client`."""
 
     def __init__(self, client: Client, phase_of: PhaseOf | None = None) -> None:
-        """`phase_of` gets the model and whether it generates, and gives a phase, or UNSETTLED.
+        """`phase_of` receives the model and whether it generates, and returns a phase or UNSETTLED.
 
-        Without one, what has gradients is training, and all else of the phase that the client is in.
+        By default a pass with gradients is training, and any other belongs to the client's current phase.
         """
         self.client, self._phase_of = client, phase_of or self._usual_phase
-        self._model: Callable[[], Any] = _nothing  # weak, so that it is freed when its owner lets it go
-        self.told_documents = False  # a row's documents were seen, not only its length
+        self._model: Callable[[], Any] = _nothing  # weak, so that it is freed with its owner
+        self.saw_documents = False  # the documents within a row were seen, not only its length
         self._window: int | None = None
         self._flash = self._encodes = False
         self._handles: list[Any] = []
         self._unsettled: dict[str, int] = defaultdict(int)
-        self._on_device: dict[tuple[str, str, Any], Any] = {}  # phase, counter, device: a sum that is there
+        self._on_device: dict[tuple[str, str, Any], Any] = {}  # by phase, counter, device: a sum on that device
         self._inside = threading.local()
         self._failed = False
 
     def attach(self, model: Any, *, compiled: bool = False) -> None:
-        """Count the passes of `model` from now on, and no other's. `compiled`: it will be, by torch.compile."""
+        """Count the passes of `model` from now on, and of no other. `compiled`: torch.compile will compile it."""
         self.detach()
         self._model = weakref.ref(model)
         config = getattr(model, "config", None)
@@ -53,9 +53,9 @@ class ForwardCounter:
         self._encodes = bool(getattr(config, "is_encoder_decoder", False))
         self._flash = (getattr(config, "_attn_implementation", None) or "").startswith(("flash", "flex"))
         enter, leave = self._enter, self._leave
-        if compiled:  # its graph ends before each of them and begins anew behind
+        if compiled:  # the graph breaks before each hook and continues after it
             enter, leave = torch.compiler.disable(enter), torch.compiler.disable(leave)
-        # PEFT's forward passes go around the hooks of the model within, its generation around its own.
+        # PEFT's forward passes bypass the hooks of the inner model, its generation those of the outer one.
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         for one in {id(each): each for each in (model, inner)}.values():
             self._handles.append(one.register_forward_pre_hook(_Hook(enter), with_kwargs=True))
@@ -71,7 +71,7 @@ class ForwardCounter:
         return self._model() is model
 
     def settle(self, phase: str = "other") -> None:
-        """Tell the client what lies on the device; what was unsettled is of `phase`. Waits for the device."""
+        """Declare the sums on the device; unsettled work belongs to `phase`. Waits for the device."""
         pending, self._on_device = self._on_device, {}
         unsettled, self._unsettled = self._unsettled, defaultdict(int)
         for (of, counter, _), value in pending.items():
@@ -80,7 +80,7 @@ class ForwardCounter:
             self.client.count(phase, **unsettled)
 
     def settle_phase(self, phase: str) -> None:
-        """What was unsettled is of `phase`; the device is not asked."""
+        """Assign unsettled work to `phase`, without waiting for the device."""
         unsettled, self._unsettled = self._unsettled, defaultdict(int)
         if unsettled:
             self.client.count(phase, **unsettled)
@@ -97,7 +97,7 @@ class ForwardCounter:
             self._count(model, arguments, named)
         except Exception:
             self._failed = True
-            log.exception("flopsd does not count this model's forward passes any more")
+            log.exception("flopsd stops counting this model's forward passes; the training goes on")
 
     def _leave(self, *_: object) -> None:
         self._inside.depth = max(0, getattr(self._inside, "depth", 1) - 1)
@@ -134,7 +134,7 @@ class ForwardCounter:
         positions: Any = named.get("position_ids")
         if self._flash and rows == 1 and not past and _are_positions(positions, length):
             # Documents one behind the other, each attending to itself only: a position is its number within one.
-            self.told_documents = True
+            self.saw_documents = True
             self._add(phase, "sequences", positions.device, lambda: (positions == 0).sum())
             self._add(phase, "square_pairs", positions.device, lambda: (2 * positions + 1).sum())
             if window is not None:

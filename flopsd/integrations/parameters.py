@@ -1,8 +1,8 @@
-"""How many parameters a live PyTorch model has, however they are packed or sharded. Imports no torch.
+"""The number of parameters of a live PyTorch model, packed or sharded ones included. Does not import torch.
 
-An element count lies in two common cases. bitsandbytes keeps two 4-bit weights in a byte, and several bytes in an
-element (`bnb_4bit_quant_storage=bfloat16`: four weights an element). DeepSpeed ZeRO-3 leaves an empty tensor on each
-rank. Both carry the true size beside it.
+Element counts are wrong in two common cases. bitsandbytes packs two 4-bit weights in a byte, and several bytes in an
+element (`bnb_4bit_quant_storage=bfloat16`: four weights per element). DeepSpeed ZeRO-3 leaves an empty tensor on each
+rank. Both store the true size beside it.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-# How transformers names quantizations whose parameters this module can size; others keep weights in buffers.
+# Quantizations, as transformers names them, whose parameters this module can count; others keep weights in buffers.
 SIZED_QUANTIZATIONS = ("bitsandbytes",)
 
 
 @dataclass(frozen=True, slots=True)
 class LiveParameters:
-    """Elements before packing and sharding, tied weights once. `base` leaves out adapters and PEFT's copies of
-    modules to save; `total` is everything."""
+    """Numbers of elements before packing and sharding, tied weights once. `base` leaves out adapters and PEFT's copies
+    of modules to save; `total` includes everything."""
 
     total: int
     trainable: int
@@ -26,9 +26,9 @@ class LiveParameters:
 
 
 def count_parameters(model: Any) -> LiveParameters | None:
-    """The parameters of a model, or None where they cannot be counted from here: a count that is missing is no zero.
+    """The parameters of a model, or None if they cannot be counted.
 
-    Never reads an element, so it costs no transfer and gathers no shard.
+    Reads no element, so nothing is transferred and no shard is gathered.
     """
     if not _countable(model):
         return None
@@ -45,13 +45,13 @@ def count_parameters(model: Any) -> LiveParameters | None:
 
 
 def size_of(parameter: Any) -> int | None:
-    """Elements of one parameter before it was packed or sharded; None where it does not tell."""
+    """Elements of one parameter before it was packed or sharded; None if unknown."""
     shape = getattr(getattr(parameter, "quant_state", None), "shape", None)
     if shape is not None:
         return int(prod(shape))
     elements = int(parameter.numel())
     if elements == 0:
-        # A parameter that is truly empty keeps its shape; what a shard leaves behind is flat.
+        # A parameter that is really empty keeps its shape; the rest of a sharded one is flat.
         whole = getattr(parameter, "ds_numel", None if len(parameter.shape) == 1 else 0)
         if whole is None:
             return None
@@ -69,7 +69,7 @@ def _countable(model: Any) -> bool:
     )  # fmt: skip
     if quantization is not None and str(getattr(method, "value", method)) not in SIZED_QUANTIZATIONS:
         return False
-    # FSDP 1 shows slices of a flat tensor; FSDP 2 (DTensor) tells whole sizes.
+    # FSDP 1 shows slices of a flat tensor; FSDP 2 (DTensor) shows full sizes.
     return not any(hasattr(module, "_fsdp_wrapped_module") for module in model.modules())
 
 

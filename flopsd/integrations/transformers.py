@@ -2,8 +2,8 @@
 
     trainer = Trainer(..., callbacks=[FlopsdCallback()])
 
-It tells flopsd's daemon which phase the process is in, what is trained and how, and how many tokens passed through
-the model. It never raises into the training, and does nothing where no daemon is.
+It declares to flopsd's daemon the phase of the process, what is trained and how, and how many tokens passed through the
+model. It never raises an error in the training, and without a daemon it has no effect.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Event = Callable[..., None]
 
 
 def _guarded(event: Event) -> Event:
-    """An event of the callback that can never end the training; what went wrong is logged once."""
+    """Wrap an event of the callback so that an error is logged once and never ends the training."""
 
     @functools.wraps(event)
     def guarded(self: FlopsdCallback, *arguments: Any, **named: Any) -> None:
@@ -43,10 +43,10 @@ def _guarded(event: Event) -> Event:
 
 
 class FlopsdCallback(TrainerCallback):
-    """Tells the daemon what the Trainer does.
+    """Declares what the Trainer does.
 
-    `method` is needed for pretraining only, which does not show; `packing` where rows hold several documents and
-    the arguments of the Trainer do not say so; `facts` are any others of docs/training-process.md.
+    `method`: needed for pretraining, which the model does not show. `packing`: needed if rows hold several documents
+    and the Trainer's arguments do not say so. `facts`: any others of docs/training-process.md.
     """
 
     def __init__(
@@ -57,27 +57,30 @@ class FlopsdCallback(TrainerCallback):
         self._facts = {"method": method, "packing": packing, **facts}
         self._counter = ForwardCounter(self.client, self._phase_of)
         self._training = self._in_step = self._predicting = False
-        self._flop_told = 0
+        self._flop_declared = 0
         self._method: str | None = None
-        self._left_alone = False
-        self._seen: Callable[[], Any] = lambda: None
+        self._logged_compiled = False
+        self._model_ref: Callable[[], Any] = lambda: None
         self._pid = os.getpid()
-        at_exit = weakref.WeakMethod(self._at_exit)  # a model must not live until then only for this
+        at_exit = weakref.WeakMethod(self._at_exit)  # weak, so that it does not keep the model alive
         atexit.register(lambda: (call := at_exit()) and call())
 
     @_guarded
     def on_init_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
-        self._see(args, named.get("model"))
+        self._declare_model(args, named.get("model"))
         self.client.set_phase("other")
 
     @_guarded
     def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
-        self._see(args, named.get("model"), again=True)
+        self._declare_model(args, named.get("model"), again=True)
         self._counter.settle()
-        self._flop_told = int(state.total_flos)  # of the attempt before, after a resume
+        self._flop_declared = int(state.total_flos)  # includes the earlier attempt after a resume
         self._training = True
         if self._method is None and getattr(args, "process_index", 0) == 0:
-            log.warning("flopsd: say FlopsdCallback(method='pretraining'), or 'full' where weights are loaded later")
+            log.warning(
+                "flopsd cannot tell pretraining from fine-tuning here: pass FlopsdCallback(method='pretraining'), or "
+                "method='full' if weights are loaded later"
+            )
         self.client.set_phase("train")
 
     @_guarded
@@ -106,23 +109,23 @@ class FlopsdCallback(TrainerCallback):
 
     @_guarded
     def on_log(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
-        self._read_off(args, state)
+        self._declare_progress(args, state)
 
     @_guarded
     def on_save(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
-        self._read_off(args, state)
+        self._declare_progress(args, state)
 
     @_guarded
     def on_train_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
         self._training = self._in_step = False
-        self._read_off(args, state)
+        self._declare_progress(args, state)
         self.client.set_phase("other")
 
-    def _see(self, arguments: Any, model: Any, *, again: bool = False) -> None:
-        """Describe and count the Trainer's model, when it is another one or was prepared for training."""
-        if model is None or (self._seen() is model and not again):
+    def _declare_model(self, arguments: Any, model: Any, *, again: bool = False) -> None:
+        """Declare and count the Trainer's model when it is a new one or was prepared for training."""
+        if model is None or (self._model_ref() is model and not again):
             return
-        self._seen = weakref.ref(model)
+        self._model_ref = weakref.ref(model)
         self._attach(arguments, model)
         facts = describe(model, arguments)
         facts["packing"] = getattr(arguments, "packing", None)
@@ -135,25 +138,28 @@ class FlopsdCallback(TrainerCallback):
         whole = os.environ.get("ACCELERATE_DYNAMO_USE_FULLGRAPH", "").lower() in ("1", "true", "yes")
         if getattr(model, "_compiled_call_impl", None) is not None or (compiled and whole):
             self._counter.detach()
-            if not self._left_alone:
-                log.warning("flopsd does not count tokens: a hook would break this model's compiled graph")
-            self._left_alone = True
+            if not self._logged_compiled:
+                log.warning(
+                    "flopsd does not count tokens: a hook would break this model's compiled graph; declare them with "
+                    "`flopsd.client` if they are needed"
+                )
+            self._logged_compiled = True
         elif not self._counter.counts(model) and self._is_first_of_its_group(arguments, model):
             self._counter.attach(model, compiled=compiled)
 
     @staticmethod
     def _is_first_of_its_group(arguments: Any, model: Any) -> bool:
-        """Ranks that share a model by tensors see the same tokens: one of them counts."""
+        """Ranks of one tensor-parallel group see the same tokens, so the first one counts."""
         size = getattr(model, "tp_size", None) or 1
         return int(getattr(arguments, "process_index", 0)) % int(size) == 0
 
     def _phase_of(self, model: Any, generating: bool) -> str:
-        """Of a forward pass that begins."""
+        """The phase of a forward pass that begins."""
         phase = UNSETTLED
         if torch.is_grad_enabled() and model.training:
             phase = "train"
         elif self._in_step:
-            # Without gradients in a step of training: it makes its data, or computes what the loss compares with.
+            # Without gradients within a training step: generation of data, or a reference for the loss.
             phase = "generate" if generating else "other"
         elif self._predicting or (self._training and not model.training):
             phase = "evaluate"
@@ -165,15 +171,15 @@ class FlopsdCallback(TrainerCallback):
         self._counter.settle("evaluate")
         self.client.set_phase("train" if self._training else "other")
 
-    def _read_off(self, arguments: Any, state: Any) -> None:
+    def _declare_progress(self, arguments: Any, state: Any) -> None:
         self._counter.settle()
-        if self._counter.told_documents:
+        if self._counter.saw_documents:
             self.client.declare(packing=False)
         flop = int(state.total_flos)
-        # It is the sum of all ranks, so one tells it.
-        if flop > self._flop_told and getattr(arguments, "process_index", 0) == 0:
-            self.client.count("train", framework_flop=flop - self._flop_told)
-            self._flop_told = flop
+        # The sum of all ranks, so only one rank declares it.
+        if flop > self._flop_declared and getattr(arguments, "process_index", 0) == 0:
+            self.client.count("train", framework_flop=flop - self._flop_declared)
+            self._flop_declared = flop
 
     @_guarded
     def _at_exit(self) -> None:

@@ -1,7 +1,7 @@
-"""The journal's lines: `{"h":"<64 hex>","r":<record>}`, each hash over the one before and the record.
+"""The journal's lines: `{"h":"<64 hex>","r":<record>}`, each hash over the previous hash and the record.
 
-h = SHA-256(previous h as 32 raw bytes, zeros for the first || record bytes). Reading is strict: a line is
-either byte for byte what a daemon writes, or damage.
+h = SHA-256(previous h as 32 raw bytes, zeros for the first || record bytes). Reading is strict: a line that is not byte
+for byte what a daemon writes is damage.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ GENESIS = bytes(32)
 MAX_LINE_BYTES = 4 * 1024 * 1024
 _RECORD_BEGIN, _RECORD_END = b'{"h":"', b"}}\n"
 _FRAME = re.compile(rb'\{"h":"([0-9a-f]{64})","r":(\{.*\})\}\n', re.DOTALL)
-# What a record that cannot be read back has in it: a fraction, half a character, a number of too many digits. One
-# pattern for all would be slower by far: each of these begins with a byte that is looked for at once.
+# Marks of a record that may not be readable: a fraction, half a surrogate pair, a number of too many digits. One
+# pattern for all would be far slower: each of these starts with a byte that can be searched for.
 _FRACTION, _EXPONENT, _ESCAPE = re.compile(rb"\.[0-9]+[,}\]]"), re.compile(rb"e[-+][0-9]+[,}\]]"), b"\\u"
 _ZEROS, _MANY_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 40
 
 
 @dataclass(frozen=True, slots=True)
 class JournalLine:
-    """One good line: the bytes of its record, its number from 1, its chain hash, and where it ends."""
+    """One valid line: the bytes of its record, its number from 1, its chain hash, and the offset of its end."""
 
     body: bytes
     number: int
@@ -36,7 +36,7 @@ class JournalLine:
     end: int
 
     def framed(self) -> bytes:
-        """The line as it stands in the file: its frame has one spelling only."""
+        """The line as it is in the file; a frame has only one form."""
         return b'{"h":"%s","r":%s}\n' % (self.head.hex().encode("ascii"), self.body)
 
     def record(self) -> Mapping[str, Any]:
@@ -51,9 +51,9 @@ class JournalLine:
 
 
 def frame(previous: bytes, record: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """The line for `record` behind `previous`, and its chain hash.
+    """The line for `record` after the hash `previous`, and its own chain hash.
 
-    Raises UnreadableRecordError for what `read_lines` and `Line.record` would not take.
+    Raises UnreadableRecordError for a record that `read_lines` or `JournalLine.record` would refuse.
     """
     try:
         text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
@@ -64,8 +64,8 @@ def frame(previous: bytes, record: Mapping[str, Any]) -> tuple[bytes, bytes]:
     line = JournalLine(body, 0, head, 0)
     framed = line.framed()
     if len(framed) > MAX_LINE_BYTES:
-        raise _unreadable(record, f"it has {len(framed)} bytes, more than the {MAX_LINE_BYTES} of a line")
-    # To read each line back would cost more than to write it; nearly all show at a glance that they can be read.
+        raise _unreadable(record, f"it has {len(framed)} bytes, the limit of a line is {MAX_LINE_BYTES}")
+    # Reading every line back would cost more than writing it, and nearly all are clearly readable.
     if _ESCAPE in body or _FRACTION.search(body) or _EXPONENT.search(body) or _MANY_DIGITS in body.translate(_ZEROS):
         try:
             line.record()
@@ -76,13 +76,15 @@ def frame(previous: bytes, record: Mapping[str, Any]) -> tuple[bytes, bytes]:
 
 def _unreadable(record: Mapping[str, Any], why: object) -> UnreadableRecordError:
     kind = record.get("kind") if isinstance(record, Mapping) else None
-    return UnreadableRecordError(f"a record of the kind {kind!r} cannot be journalled, nobody could read it: {why}")
+    return UnreadableRecordError(
+        f"a record of kind {kind!r} cannot be journalled, since it could not be read back: {why}"
+    )
 
 
 def read_lines(file: IO[bytes], head: bytes = GENESIS) -> Iterator[JournalLine]:
-    """Good lines from the beginning of `file`.
+    """Valid lines from the beginning of `file`.
 
-    Raises JournalDamagedError, naming line and reason, at the first bad one.
+    Raises JournalDamagedError, naming line and reason, at the first invalid one.
     """
     end = 0
     for number, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
@@ -92,9 +94,9 @@ def read_lines(file: IO[bytes], head: bytes = GENESIS) -> Iterator[JournalLine]:
 
 
 def looks_like_records(file: IO[bytes]) -> bool:
-    """Whether a whole line that was once a record stands in the rest of `file`.
+    """Whether the rest of `file` contains a complete line that was once a record.
 
-    A crash tears the last line off or leaves blocks of NULs; a whole line that does not fit was altered.
+    A crash cuts the last line or leaves blocks of NULs. A complete line that is invalid was altered.
     """
     begins, before = True, b""
     while piece := file.readline(MAX_LINE_BYTES):

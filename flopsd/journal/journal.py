@@ -1,9 +1,8 @@
 """The journal: an append-only, hash-chained file of JSON Lines, and the pending file beside it.
 
-`journal.jsonl` gets a record at every checkpoint and is fsynced then. `pending.jsonl` continues the
-same chain with the totals after every reading, unsynced, and is emptied at each checkpoint: a killed
-daemon loses at most one sampling interval, a power cut at most one checkpoint interval. Both can be
-copied while they are written and read with `less`.
+`journal.jsonl` gets a record at every checkpoint and is synced to disk then. `pending.jsonl` continues the same chain
+with the totals after every reading, not synced, and is emptied at each checkpoint. A killed daemon loses at most one
+sampling interval, a power cut at most one checkpoint interval. Both files can be copied while they are written.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ from flopsd.journal.state_dir import StateDir
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What recovery cut from the end of a journal, and what else it could not tell of the time before."""
+    """What recovery cut from the end of a journal, and what else is unknown about the time before."""
 
     cut_bytes: int
     cut_sha256: str
     reason: str
-    kept_as: str | None  # name of the file that it was put aside in; None for what a crash tore
+    kept_as: str | None  # the file that holds what was cut; None for a line that a crash cut short
 
     def for_journal(self) -> dict[str, Any]:
         return {
@@ -40,14 +39,14 @@ class Recovery:
 
 
 def also(recovery: Recovery | None, reason: str) -> Recovery:
-    """`recovery` with one thing more to say; where nothing was cut, that alone."""
+    """`recovery` with one more reason; the only one if nothing was cut."""
     if recovery is None:
         return Recovery(0, hashlib.sha256(b"").hexdigest(), reason, None)
     return replace(recovery, reason=f"{recovery.reason}; {reason}")
 
 
 def read_journal(path: Path) -> Iterator[JournalLine]:
-    """Good lines of a journal file. Raises JournalDamagedError at the first bad one, JournalError if unreadable."""
+    """Valid lines of a journal file. Raises JournalDamagedError at the first invalid one, JournalError on I/O error."""
     try:
         with path.open("rb") as file:
             yield from read_lines(file)
@@ -56,7 +55,7 @@ def read_journal(path: Path) -> Iterator[JournalLine]:
 
 
 def read_live(path: Path) -> Iterator[JournalLine]:
-    """Good lines of a journal that may be growing: those before the first that is not whole."""
+    """Valid lines of a journal that may be growing: those before the first incomplete one."""
     try:
         yield from read_journal(path)
     except JournalDamagedError:
@@ -79,7 +78,7 @@ def newest_pending(path: Path, head: bytes) -> Mapping[str, Any] | None:
 
 
 class Journal:
-    """The writer of one journal. One process, one descriptor; the caller holds the StateDir's lock."""
+    """Appends to one journal. The caller holds the lock of the StateDir, so there is one writer."""
 
     def __init__(self, state: StateDir) -> None:
         self._state = state
@@ -102,11 +101,11 @@ class Journal:
         return self._head.hex()
 
     def recover(self, put_aside_as: str) -> Recovery | None:
-        """Open for appending behind the longest good prefix and the newest pending record.
+        """Open for appending after the longest valid prefix and the newest pending record.
 
-        A torn tail is cut off. Where whole lines are damaged the file was altered, not torn: all from there on
-        is put aside as `put_aside_as`, so that nothing of it is lost and nothing of it is believed.
-        Raises JournalError where the file cannot be opened.
+        An incomplete last line is cut off. If complete lines are invalid, the file was altered: everything from there
+        on is moved to the file `put_aside_as`, so that it is kept and not used.
+        Raises JournalError if the file cannot be opened.
         """
         recovery: Recovery | None = None
         try:
@@ -124,7 +123,7 @@ class Journal:
                 try:
                     self._append_owed()
                 except JournalError:
-                    pass  # it is written before the next record; until then it stays in the pending file
+                    pass  # it stays in the pending file and is written before the next record
         except OSError as fault:
             raise JournalError(
                 f"cannot open the journal {self._state.journal}: {fault.strerror}",
@@ -133,15 +132,15 @@ class Journal:
         return recovery
 
     def read(self) -> Iterator[Mapping[str, Any]]:
-        """All records, from the first; one that a full disk refused at recovery included."""
+        """All records from the first, including one that a full disk refused at recovery."""
         yield from (line.record() for line in read_journal(self._state.journal))
         if self._owed is not None:
             yield self._owed
 
     def put_aside(self, name: str) -> str:
-        """Rename the file to `name` in the same folder, or to that with a number, and go on with an empty one.
+        """Rename the file to `name` in the same folder, with a number if that exists, and start an empty one.
 
-        The name that it got.
+        Returns the new name.
         """
         path = self._unused(name)
         os.rename(self._state.journal, path)
@@ -152,7 +151,7 @@ class Journal:
         return path.name
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Write one record and make it durable. Raises JournalError; then nothing of it stays in the file."""
+        """Write one record durably. Raises JournalError; then nothing of it is left in the file."""
         self._append_owed()
         self._append(record)
 
@@ -169,20 +168,20 @@ class Journal:
             if self._cut_first and os.fstat(self._fd).st_size > self._size:
                 os.ftruncate(self._fd, self._size)
             self._cut_first = False
-            self._check_place()
+            self._check_unchanged()
             self._write(self._fd, line, self._size)
             os.fsync(self._fd)
         except OSError as fault:
             self._take_back()
             raise JournalError(
                 f"cannot write the journal {self._state.journal}: {fault.strerror}",
-                hint="metering goes on in memory and the write is tried again",
+                hint="metering goes on in memory and the write is tried again; free space on that disk",
             ) from fault
         self._head, self._size, self.records = head, self._size + len(line), self.records + 1
         try:
             self._empty_pending()
         except OSError:
-            pass  # what stays there no longer continues the chain and is ignored by every reader
+            pass  # its content no longer continues the chain, so every reader ignores it
 
     def note(self, record: Mapping[str, Any]) -> None:
         """Write the totals after a reading to the pending file, unsynced. Raises JournalError."""
@@ -213,31 +212,31 @@ class Journal:
             finally:
                 os.close(folder)
 
-    def _check_place(self) -> None:
+    def _check_unchanged(self) -> None:
         try:
             here = os.stat(self._state.journal)
         except FileNotFoundError:
             here = None
         if here is None or here.st_ino != self._inode or here.st_size != self._size:
             raise JournalError(
-                f"the journal {self._state.journal} was removed, replaced or changed by somebody else",
-                hint="evidence is lost: start anew with an empty --state-dir",
+                f"the journal {self._state.journal} was removed, replaced or changed by another process",
+                hint="it can no longer be continued: start flopsd again with an empty --state-dir",
             )
 
     @staticmethod
     def _write(fd: int, line: bytes, at: int) -> None:
-        """One write at a known place; half a line is never left behind."""
+        """One write at a known offset; a partial line is cut off again."""
         written = os.pwrite(fd, line, at)
         if written != len(line):
             os.ftruncate(fd, at)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _take_back(self) -> None:
-        """After a failed write or sync nothing is known of the page cache: cut, reopen at the next append."""
+        """After a failed write or sync the page cache may hold anything: cut the file, reopen at the next append."""
         try:
             os.ftruncate(self._fd, self._size)
         except OSError:
-            self._cut_first = True  # a file system that became read-only keeps what it has until it can be written
+            self._cut_first = True  # the file system became read-only: cut it once it can be written
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -259,7 +258,7 @@ class Journal:
         return Recovery(count, digest, reason, None if aside is None else aside.name)
 
     def _unused(self, name: str) -> Path:
-        """A path in the state folder that nothing is at: evidence is never written over."""
+        """A path in the state folder that does not exist yet: nothing is overwritten."""
         path, number = self._state.path / name, 1
         while path.exists():
             path, number = self._state.path / f"{number}-{name}", number + 1
@@ -267,7 +266,7 @@ class Journal:
 
 
 def _copy(file: IO[bytes], to: Path | None) -> tuple[str, int]:
-    """Digest and size of the rest of `file`, which is copied to a new file first and durably where one is named."""
+    """SHA-256 and size of the rest of `file`, which is first copied durably to the new file `to`, if given."""
     digest, count = hashlib.sha256(), 0
     with open(os.devnull if to is None else to, "wb" if to is None else "xb") as copy:
         if to is not None:

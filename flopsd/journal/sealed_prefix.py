@@ -1,6 +1,6 @@
-"""The part of a journal that a ledger seals: its first bytes, whole records all of them.
+"""The part of a journal that a ledger seals: its first complete records, identified by their size in bytes.
 
-A journal grows while it is sealed, so what is sealed is named by its size, and what comes behind is not part of it.
+A journal may grow while it is sealed; what follows is not part of the seal.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from flopsd.journal.journal import read_journal
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """Whole records from the beginning of a journal. `left_out_bytes` behind them are not one: `reason`."""
+    """Complete records from the beginning of a journal. `left_out_bytes` after them are not one, for `reason`."""
 
     data: bytes
     facts: JournalFacts
@@ -34,8 +34,8 @@ class Prefix:
 
 
 def read_durable(path: Path) -> bytes:
-    """The bytes of a file that may be growing, once they are on its disk: a power cut must not take back from
-    the journal what was sealed. Raises JournalError."""
+    """The bytes of a file that may be growing, synced to disk first: a power cut must not remove from the journal what
+    is sealed. Raises JournalError."""
     try:
         with path.open("rb") as file:
             data = file.read()
@@ -49,14 +49,18 @@ def _sync(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as fault:
-        if fault.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):  # nothing there can be lost by a power cut
+        if fault.errno not in (
+            errno.EINVAL,
+            errno.EROFS,
+            errno.ENOTSUP,
+        ):  # such a file system does not lose data in a power cut
             raise
 
 
 def longest_prefix(data: bytes) -> Prefix:
     """The longest valid prefix of a journal's bytes.
 
-    Raises JournalDamagedError where records stand behind the damage: that file was altered, not torn.
+    Raises JournalDamagedError if records follow the damage: then the file was altered, not cut by a crash.
     """
     head, count, size, reason = GENESIS, 0, 0, ""
     try:
@@ -72,9 +76,9 @@ def longest_prefix(data: bytes) -> Prefix:
 
 
 def sealed_part(path: Path, size_bytes: int) -> tuple[JournalFacts, int]:
-    """What identifies the first `size_bytes` of a journal, and how many records of the same chain follow.
+    """The identity of the first `size_bytes` of a journal, and the number of records of the same chain that follow.
 
-    The whole file is read: one whose chain breaks anywhere is refused. Raises JournalDamagedError, JournalError.
+    The whole file is read. Raises JournalDamagedError if its chain breaks anywhere, JournalError if it is unreadable.
     """
     head, count, further = GENESIS, 0, 0
     for line in read_journal(path):

@@ -1,4 +1,4 @@
-"""The state folder: where what lies, and who holds it."""
+"""The state folder: the paths of its files, and the lock that one process holds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from flopsd.errors import JournalError, StateDirBusyError
 
 JOURNAL_NAME, PENDING_NAME, LOCK_NAME, SEAL_LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock", "seal.lock"
-LOOKS, LOOK_SECONDS = 5, 0.02
+LOCK_TRIES, LOCK_TRY_SECONDS = 5, 0.02
 
 
 class StateDir:
@@ -30,13 +30,13 @@ class StateDir:
 
     @property
     def seal_lock(self) -> Path:
-        """What sealers of this folder take turns by; the daemon's own lock is another."""
+        """The lock file of processes that seal this folder; the daemon has another one."""
         return self.path / SEAL_LOCK_NAME
 
     def acquire(self) -> None:
         """Create the folder (0700) and take its lock.
 
-        Raises StateDirBusyError naming the holder, JournalError where the folder cannot be used.
+        Raises StateDirBusyError naming the holder, JournalError if the folder cannot be used.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -50,14 +50,14 @@ class StateDir:
             holder = os.pread(lock, 200, 0).decode("ascii", "replace").strip()
             os.close(lock)
             raise StateDirBusyError(
-                f"the state folder {self.path} belongs to a running flopsd: {_describe(holder)}",
+                f"the state folder {self.path} is in use by a running flopsd: {_describe(holder)}",
                 hint="stop that one, or give this one another --state-dir",
             )
         try:
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode("ascii"), 0)
         except OSError:
-            pass  # on a full disk the lock holds all the same, it only names nobody
+            pass  # the disk is full: the lock holds, without the name of its holder
         self._lock = lock
 
     def is_held(self) -> bool:
@@ -81,19 +81,19 @@ class StateDir:
 
 
 def _locked(lock: int) -> bool:
-    """Whether the lock is ours: who only looks whether the folder is held has it for a moment too."""
-    for _ in range(LOOKS):
+    """Take the lock; false if another process holds it. `is_held` of another process takes it for a moment only."""
+    for _ in range(LOCK_TRIES):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except OSError:
-            threading.Event().wait(LOOK_SECONDS)
+            threading.Event().wait(LOCK_TRY_SECONDS)
     return False
 
 
 def _describe(holder: str) -> str:
     if not holder.isdigit():
-        return "process unknown"
+        return "unknown process"
     import psutil  # only on this path: psutil costs a metering daemon a megabyte
 
     try:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import IO
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Put `data` in place at once and durably: a reader sees the old file or the new one."""
+    """Replace the content of `path` by `data`, atomically and durably: a reader sees the old file or the new one."""
     with replacing(path) as file:
         file.write(data)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write; at the end of the block it is put in place of `path` at once and durably."""
-    if path.is_dir():  # a folder could be renamed away, and must not be
+    """A file to write, which replaces `path` atomically and durably at the end of the block."""
+    if path.is_dir():  # os.replace would raise a less clear error
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

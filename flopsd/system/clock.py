@@ -1,7 +1,7 @@
 """The only reader of time in flopsd.
 
-Durations come from CLOCK_BOOTTIME, which never steps and goes on through suspend; dates come from
-the wall clock, which may step and is therefore never subtracted.
+Durations come from CLOCK_BOOTTIME, which never steps and runs on during suspend. Dates come from the wall clock, which
+may step and is therefore never subtracted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NS_PER_S = 1_000_000_000
 
 
 class Clock(Protocol):
-    """What flopsd asks of a clock; tests pass one that they step by hand."""
+    """The clock that flopsd uses; tests pass one that they step by hand."""
 
     def boottime_ns(self) -> int:
         """Nanoseconds since boot, suspend included."""

@@ -1,6 +1,6 @@
-"""What a service manager is told: systemd's sd_notify(3), over its datagram socket.
+"""Notifications to the service manager: systemd's sd_notify(3), over its datagram socket.
 
-Nothing here raises or waits: without a manager, or with one that does not listen, metering is the same.
+Nothing here raises or waits: metering is the same without a service manager.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping
 from flopsd.system.clock import NS_PER_S, Clock
 
 log = logging.getLogger("flopsd")
-# Metering begins before the first reading: a manager that waited longer would end it, and lose what is metered.
+# Sent at the latest then, even without a reading: a manager that times out would kill a daemon that is metering.
 READY_SECONDS = 10
 STATUS_SECONDS = 30
 _PINGS_A_TIMEOUT = 3  # sd_watchdog_enabled(3) asks for two; the third forgives a tick that comes late
 
 
 class Notifier:
-    """Ready, alive, how it stands, stopping. One thread calls it, after each message that the daemon takes."""
+    """Sends ready, watchdog, status and stopping. One thread calls it, after each message that the daemon takes."""
 
     def __init__(self, environment: Mapping[str, str], clock: Clock) -> None:
         self._address, self._clock = _address(environment.get("NOTIFY_SOCKET", "")), clock
@@ -31,11 +31,11 @@ class Notifier:
 
     @property
     def ping_seconds(self) -> float | None:
-        """How often the manager wants to hear of this process; None where it does not."""
+        """How often the manager expects a watchdog ping; None if it has no watchdog."""
         return None if self._ping_every_ns is None else self._ping_every_ns / NS_PER_S
 
     def each_tick(self, has_read: bool, status: Callable[[], str]) -> None:
-        """Tell what is due. `has_read`: a device has been read; `status` is asked only when it is sent."""
+        """Send what is due. `has_read`: a device has been read. `status` is called only when it is sent."""
         if self._address is None or self._stopping:
             return
         now_ns = self._clock.boottime_ns()
@@ -52,7 +52,7 @@ class Notifier:
             self._ping_ns = now_ns + self._ping_every_ns
 
     def stopping(self) -> None:
-        """The end has begun: what follows, the seal included, may take as long as stopping may."""
+        """Announce the end: the rest, the seal included, may take the manager's stop timeout."""
         if self._address is not None and not self._stopping:
             self._send("STOPPING=1\nSTATUS=final reading, then the seal\nWATCHDOG=1")
         self._stopping = True
@@ -64,22 +64,26 @@ class Notifier:
                 one.sendto(message.encode("utf-8", "replace"), self._address)
         except (OSError, ValueError) as fault:
             if not self._complained:
-                log.warning("the service manager does not hear at $NOTIFY_SOCKET: %s; metering goes on", fault)
+                log.warning(
+                    "cannot notify the service manager at $NOTIFY_SOCKET: %s; metering goes on, and the manager may "
+                    "show the service as starting",
+                    fault,
+                )
             self._complained = True
             return False
         return True
 
 
-def _address(told: str) -> str | None:
-    """The socket's address; None for what is neither a path nor an abstract name."""
-    if told.startswith("@"):
-        return "\0" + told[1:]
-    return told if told.startswith("/") else None
+def _address(variable: str) -> str | None:
+    """The socket's address; None if it is neither a path nor an abstract name."""
+    if variable.startswith("@"):
+        return "\0" + variable[1:]
+    return variable if variable.startswith("/") else None
 
 
 def _watchdog_ns(environment: Mapping[str, str]) -> int | None:
-    """The manager's patience, where it is for this process (sd_watchdog_enabled(3))."""
-    told, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
-    if not (told.isascii() and told.isdigit()) or int(told) == 0 or pid not in ("", str(os.getpid())):
+    """The watchdog timeout, if it applies to this process (sd_watchdog_enabled(3))."""
+    timeout_us, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
+    if not (timeout_us.isascii() and timeout_us.isdigit()) or int(timeout_us) == 0 or pid not in ("", str(os.getpid())):
         return None
-    return int(told) * 1000
+    return int(timeout_us) * 1000

@@ -1,7 +1,6 @@
-"""Signals as something to wait for.
+"""Waiting for signals without a handler.
 
-A handler must not set a threading.Event: it runs in the thread that may just be inside that event's own lock, which
-is then never free again.
+A handler must not set a threading.Event: it may interrupt a thread that holds the event's lock, and then deadlock.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def awaited(*numbers: signal.Signals) -> Iterator[Callable[[float], signal.Signals | None]]:
-    """Keep `numbers` back from the calling thread, and from all that it starts; gives what waits for one of them.
+    """Block `numbers` in the calling thread and in threads that it starts; yields a function that waits for one.
 
-    That takes the longest time in seconds, and gives the signal, or None when the time is over. Whatever has come
-    by the end and was not waited for is dropped.
+    The function takes a timeout in seconds and returns the signal, or None after the timeout. Signals that arrived and
+    were not waited for are dropped at the end of the block.
     """
 
     def wait(seconds: float) -> signal.Signals | None:

@@ -1,4 +1,4 @@
-"""The three standard streams: words for people, which may cost nothing but themselves when nobody can take them."""
+"""The three standard streams. A text that cannot be written is lost and has no other effect."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import IO
 
 
 def say(stream: IO[str] | None, text: str) -> bool:
-    """Write `text` now; false where it did not get out: the reader left, the disk is full, nothing is open.
+    """Write `text` now; false if that failed: the reader left, the disk is full, the stream is closed.
 
-    A character that the stream's encoding lacks is written as its escape.
+    A character that the stream's encoding lacks is written as an escape.
     """
     if stream is None:
         return False
@@ -26,21 +26,21 @@ def say(stream: IO[str] | None, text: str) -> bool:
 
 
 def open_missing() -> None:
-    """Have /dev/null where a standard stream was closed by whoever started us: the next file that is opened, or a
-    pipe, would get its number, and be taken for it by us and by our children."""
+    """Open /dev/null for each standard stream that our parent closed. Else the next file or pipe would get its number,
+    and we and our children would use it as that stream."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # gets the lowest free number, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def let_go(stream: IO[str] | None) -> bool:
-    """Write what is still kept of a stream for the last time; false where it cannot be written, and is dropped.
+    """Flush a stream for the last time; false if that failed, and its buffer is dropped.
 
-    The interpreter would try again at its exit, and make that failure the exit code.
+    Otherwise the interpreter would flush it again at exit, and exit with an error.
     """
     if stream is None or say(stream, ""):
         return True

@@ -1,4 +1,4 @@
-"""Where the facts of a run are to be had: in a state folder (daemon running or not), or from a daemon's address."""
+"""Reads the status of a run: from a state folder, whether its daemon runs or not, or from a daemon's address."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MAX_BYTES = 4 << 20
 def from_state_dir(
     folder: str | None, environment: Mapping[str, str], peaks_file: str | None = None, policy_files: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Facts of the run in a state folder. Raises JournalError where there is none."""
+    """The status of the run in a state folder. Raises JournalError if there is none."""
     state = StateDir(Path(folder) if folder else default_state_dir(environment))
     if not state.journal.is_file():
         raise JournalError(f"there is no journal in {state.path}", hint="give --state-dir the folder of `flopsd run`")
@@ -39,7 +39,7 @@ def from_state_dir(
         extend(history, line.record())
         head = line.head
     if not history.incarnations:
-        raise JournalError(f"the journal in {state.path} holds no whole record yet")
+        raise JournalError(f"the journal in {state.path} holds no complete record yet")
     tables = Tables(peaks_file, policy_files)
     table = tables.peaks(str(history.incarnations[-1].begin["peak_table_sha256"]))
     before = figures_of(history, table), history.incarnations[-1].last_ns
@@ -50,21 +50,23 @@ def from_state_dir(
 
 
 def from_url(url: str) -> dict[str, Any]:
-    """The same from a running daemon, with what only it knows. A user and a password may stand in the address."""
+    """The status from a running daemon. The URL may contain user and password. Raises FlopsdError."""
     address, headers = _without_password(url.rstrip("/") + "/api/status")
     shown = address.removesuffix("/api/status")
     try:
         with urllib.request.urlopen(
             urllib.request.Request(address, headers=headers), timeout=_TIMEOUT_SECONDS
         ) as answer:
-            told = json.loads(answer.read(_MAX_BYTES))
+            status = json.loads(answer.read(_MAX_BYTES))
     except (OSError, ValueError, http.client.HTTPException) as fault:
         why = fault.reason if type(fault) is urllib.error.URLError else fault
-        told = why.strerror if isinstance(why, OSError) and why.strerror else why
-        raise FlopsdError(f"cannot read {shown}: {told}", hint=_hint(fault)) from fault
-    if not isinstance(told, dict) or told.get("schema") != SCHEMA:
-        raise FlopsdError(f"{shown} is not this version's flopsd", hint="use the daemon's own version of flopsd")
-    return told
+        reason = why.strerror if isinstance(why, OSError) and why.strerror else why
+        raise FlopsdError(f"cannot read {shown}: {reason}", hint=_hint(fault)) from fault
+    if not isinstance(status, dict) or status.get("schema") != SCHEMA:
+        raise FlopsdError(
+            f"{shown} is not a flopsd daemon of this version", hint="use the same version of flopsd as the daemon"
+        )
+    return status
 
 
 def _without_password(url: str) -> tuple[str, dict[str, str]]:
@@ -83,7 +85,7 @@ def _without_password(url: str) -> tuple[str, dict[str, str]]:
 def _hint(fault: Exception) -> str:
     cause = fault.reason if isinstance(fault, urllib.error.URLError) else fault
     if isinstance(fault, urllib.error.HTTPError) and fault.code == 401:
-        return "it asks for a password: https://USER:PASSWORD@HOST:PORT"
+        return "it requires a password: https://USER:PASSWORD@HOST:PORT"
     if isinstance(cause, ssl.SSLCertVerificationError):
         return "name the authority that signed its certificate: SSL_CERT_FILE=ca.crt flopsd status …"
     return "is the daemon running, and is this its --listen address?"

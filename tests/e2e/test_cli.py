@@ -104,7 +104,7 @@ def test_seal_closes_what_a_killed_daemon_left(tmp_path: Path, standin: Path) ->
         )
         busy = flopsd("seal", "--state-dir", str(state))
         assert busy.returncode == 1
-        assert "belongs to a running flopsd" in busy.stderr
+        assert "is in use by a running flopsd" in busy.stderr
         program.process.kill()
         program.process.wait()
     done = flopsd("seal", "--state-dir", str(state))

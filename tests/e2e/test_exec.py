@@ -296,7 +296,7 @@ def test_the_second_daemon_on_a_state_folder_refuses(tmp_path: Path, env: dict[s
         first.wait_for("daemon start 1")
         second = flopsd("run", "--state-dir", state, "--listen", "off", env=env)
         assert second.returncode == 1
-        assert f"belongs to a running flopsd: process {first.process.pid}" in second.stderr
+        assert f"is in use by a running flopsd: process {first.process.pid}" in second.stderr
         first.process.send_signal(signal.SIGTERM)
         assert first.finish() == 0
     assert json.loads(flopsd("status", "--state-dir", state, "--json").stdout)["endReason"] == "SIGTERM"

@@ -90,7 +90,7 @@ def test_it_meters_all_the_same_when_the_manager_does_not_hear(
                      env={**env, "NOTIFY_SOCKET": address, "WATCHDOG_USEC": "1000000"}) as program:  # fmt: skip
             assert program.finish() == 0, program.text
     assert int(predicate(tmp_path / "ledger.json")["totals"]["executed"]["measured"]) > 0
-    complaints = program.text.count("does not hear at $NOTIFY_SOCKET")
+    complaints = program.text.count("cannot notify the service manager at $NOTIFY_SOCKET")
     assert complaints == (0 if broken == "nonsense" else 1), program.text
 
 

@@ -212,7 +212,7 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
     model(input_ids=torch.ones_like(positions), position_ids=positions)
     counter.settle()
     client.close()
-    assert counter.told_documents
+    assert counter.saw_documents
     assert work_of(ear.all()) == {
         "train": {
             "forward_passes": 1, "tokens": 9, "sequences": 3, "square_pairs": 16 + 4 + 9,
@@ -290,7 +290,7 @@ def test_a_fact_that_cannot_be_found_takes_no_other_with_it(
     model.config.to_dict = lambda: 1 / 0
     with told_to(path, method="full") as (callback, told), caplog.at_level(logging.ERROR, "flopsd.client"):
         Trainer(model, arguments(tmp_path, max_steps=2), train_dataset=rows(), callbacks=[callback]).train()
-    assert "cannot tell model_config of this model" in caplog.text
+    assert "cannot determine model_config of this model" in caplog.text
     assert told.facts["attention"] == "eager"
     assert told.work["train"]["tokens"] == 2 * 2 * LENGTH
 

@@ -1,1 +1,1 @@
-"""The HTTP front: `server` keeps connections, `request` reads them, `pages` answers, `access` says who may ask."""
+"""The HTTP server: `server` holds connections, `request` parses, `routes` answers, `access` authenticates."""

@@ -1,5 +1,7 @@
-"""Who may ask: the web configuration file in force now, its TLS, its users. Read again for each handshake and request,
-as exporter-toolkit does, so that a renewed certificate or a withdrawn password counts at once."""
+"""TLS and authentication by the web configuration file, which is read again for each handshake and request.
+
+So does exporter-toolkit: a renewed certificate or a removed password takes effect at once.
+"""
 
 from __future__ import annotations
 
@@ -20,23 +22,23 @@ from flopsd.telemetry.http.web_config import HINT, Tls, WebConfig, parse_web_con
 
 log = logging.getLogger("flopsd")
 _CACHED = 100
-_CHECKS_AT_ONCE = 4  # one at work and three that wait: who guesses on many connections must not hold them all
-_BCRYPT_BYTES = 72  # what bcrypt looks at; its libraries differ in whether they say so
+_CHECKS_AT_ONCE = 4  # one running and three waiting: guesses on many connections must not occupy all of them
+_BCRYPT_BYTES = 72  # bcrypt ignores the rest, and some libraries raise an error for it
 
 
 class BusyError(Exception):
-    """Too many passwords are being checked: ask again."""
+    """Too many passwords are being checked; the client has to try again."""
 
 
 class Access:
-    """The door. Whether there is TLS is settled at the start; everything else follows the file.
+    """Access rules by the file. Whether there is TLS is fixed at the start; everything else follows the file.
 
-    A file that cannot be read any more, or says something wrong, closes the door until it is mended.
+    While the file is unreadable or invalid, every request is refused.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Raises ConfigError where the file, or what it names, cannot be used."""
-        self._path, self._lock, self._complained = path, threading.Lock(), ""
+        """Raises ConfigError if the file, or a file that it names, cannot be used."""
+        self._path, self._lock, self._logged = path, threading.Lock(), ""
         self._read: bytes | None = None
         self._config = WebConfig()
         self._loaded: tuple[Tls, tuple[bytes, ...]] | None = None
@@ -45,14 +47,12 @@ class Access:
         self.tls = False
         self.tls = self.config().tls is not None
         if self._config.users and find_spec("bcrypt") is None:
-            raise ConfigError(
-                [f"{path}: basic_auth_users need the package of the extra 'web'"], hint="pip install 'flopsd[web]'"
-            )
+            raise ConfigError([f"{path}: basic_auth_users needs the extra 'web'"], hint="pip install 'flopsd[web]'")
         if self.tls:
             self.context()
 
     def config(self) -> WebConfig:
-        """What the file says now. Raises ConfigError."""
+        """The current content of the file. Raises ConfigError."""
         if self._path is None:
             return self._config
         data = _bytes_of(self._path)
@@ -61,13 +61,13 @@ class Access:
                 config = parse_web_config(data, self._path)
                 if self._read is not None and (config.tls is not None) != self.tls:
                     raise ConfigError([f"{self._path}: TLS cannot be switched on or off without a restart"], hint=HINT)
-                if self._config.users and not config.users:  # an emptied file is no decision to let everybody in
-                    raise ConfigError([f"{self._path}: the last user cannot be taken out without a restart"], hint=HINT)
+                if self._config.users and not config.users:  # an emptied file is more likely a mistake than a decision
+                    raise ConfigError([f"{self._path}: the last user cannot be removed without a restart"], hint=HINT)
                 self._config, self._read = config, data
             return self._config
 
     def context(self) -> ssl.SSLContext:
-        """What a handshake needs, from the certificates as they are now. Raises ConfigError."""
+        """The TLS context for a handshake, from the current certificates. Raises ConfigError."""
         tls = self.config().tls
         assert tls is not None
         files = [tls.cert_file, tls.key_file, *([tls.client_ca_file] if tls.client_ca_file is not None else [])]
@@ -81,32 +81,36 @@ class Access:
             return self._context
 
     def admits_certificate(self, connection: ssl.SSLSocket) -> bool:
-        """Whether the client's certificate carries one of the names that are allowed, where some are."""
+        """Whether the client's certificate has one of the allowed names, if names are configured."""
         tls = self.config().tls
         if tls is None or not tls.client_allowed_sans:
             return True
-        told = connection.getpeercert() or {}
-        names = told.get("subjectAltName", ())
+        certificate = connection.getpeercert() or {}
+        names = certificate.get("subjectAltName", ())
         return any(isinstance(name, tuple) and name[1] in tls.client_allowed_sans for name in names)
 
     def admits(self, config: WebConfig, authorization: str) -> bool:
-        """Whether the Authorization header names a user and the user's password; true where nobody has to.
+        """Whether the Authorization header has a valid user and password; true if there are no users.
 
         Raises BusyError.
         """
-        return not config.users or self._checks.hold(config, authorization)
+        return not config.users or self._checks.are_valid(config, authorization)
 
-    def complain(self, fault: ConfigError) -> None:
-        """Into the log, once."""
-        if str(fault) != self._complained:
-            self._complained = str(fault)
-            log.error("nobody is served: %s", "; ".join(fault.problems))
+    def log_refusal(self, fault: ConfigError) -> None:
+        """Log why requests are refused, once."""
+        if str(fault) != self._logged:
+            self._logged = str(fault)
+            log.error(
+                "every HTTP request is refused until the web configuration is corrected: %s; metering goes on",
+                "; ".join(fault.problems),
+            )
 
 
 class PasswordChecks:
-    """bcrypt is slow on purpose (50 ms at cost 10): answers are kept, under a key that does not tell the password.
+    """Checks passwords with bcrypt, which is slow on purpose (50 ms at cost 10), and caches the results.
 
-    What is right is kept apart from what is wrong, so that no number of guesses costs a user the kept answer.
+    The cache key does not reveal the password. Valid and invalid results are cached apart, so that guesses do not push
+    out a valid one.
     """
 
     def __init__(self) -> None:
@@ -114,27 +118,27 @@ class PasswordChecks:
         self._right: dict[bytes, None] = {}
         self._wrong: dict[bytes, None] = {}
         self._one_at_a_time = threading.Lock()
-        self._turns = threading.BoundedSemaphore(_CHECKS_AT_ONCE)
+        self._slots = threading.BoundedSemaphore(_CHECKS_AT_ONCE)
 
-    def hold(self, config: WebConfig, authorization: str) -> bool:
-        """Whether they do. Raises BusyError."""
+    def are_valid(self, config: WebConfig, authorization: str) -> bool:
+        """Whether the header has a valid user and password. Raises BusyError."""
         found = _credentials(authorization)
         if found is None:
             return False
         user, password = found
         hashed = config.users.get(user)
-        # An unknown user costs as much as a known one: names cannot be found by timing.
+        # An unknown user takes as long as a known one, so that timing does not reveal names.
         against = next(iter(config.users.values())) if hashed is None else hashed
         parts = b"".join(hashlib.sha256(part).digest() for part in (user.encode(), against.encode(), password))
         key = hmac.digest(self._secret, parts, "sha256")
         if key not in self._right and key not in self._wrong:
-            if not self._turns.acquire(blocking=False):
+            if not self._slots.acquire(blocking=False):
                 raise BusyError
             try:
                 with self._one_at_a_time:
                     return self._check(key, password, against) and hashed is not None
             finally:
-                self._turns.release()
+                self._slots.release()
         return key in self._right and hashed is not None
 
     def _check(self, key: bytes, password: bytes, against: str) -> bool:
@@ -147,7 +151,7 @@ class PasswordChecks:
 
 
 def _matches(password: bytes, hashed: str) -> bool:
-    import bcrypt  # an extra, and only where there are users
+    import bcrypt  # an extra, needed only with users
 
     try:
         return bcrypt.checkpw(password[:_BCRYPT_BYTES], hashed.encode("ascii"))
@@ -174,7 +178,7 @@ def _context(tls: Tls, path: Path | None) -> ssl.SSLContext:
     if not tls.prefer_server_ciphers:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
     try:
-        # A key that asks for a passphrase would ask on the terminal: nobody answers there.
+        # An encrypted key would make OpenSSL prompt on the terminal.
         context.load_cert_chain(tls.cert_file, tls.key_file, password=_no_passphrase)
     except (OSError, ValueError) as fault:
         raise _wrong(path, [tls.cert_file, tls.key_file], fault) from fault
@@ -189,7 +193,7 @@ def _context(tls: Tls, path: Path | None) -> ssl.SSLContext:
 
 
 def _no_passphrase() -> str:
-    raise ValueError("the key is encrypted, which the file has no place to say")
+    raise ValueError("the key is encrypted; a web configuration cannot give a passphrase")
 
 
 def _wrong(path: Path | None, files: Sequence[Path], fault: Exception) -> ConfigError:

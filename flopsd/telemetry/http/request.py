@@ -1,4 +1,4 @@
-"""One HTTP request from bytes: GET and HEAD without a body, and a head of limited size."""
+"""Parses one HTTP request: GET or HEAD without a body, with a head of limited size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked. Names of headers are in small letters; `keeps`: the connection goes on afterwards."""
+    """One request. Header names are lower case; `keeps`: the connection stays open afterwards."""
 
     method: str
     path: str
@@ -23,7 +23,7 @@ class Request:
 
 
 class RefusedRequest(Exception):
-    """What was sent is no request that is answered here; the connection cannot go on."""
+    """The request is not supported or invalid; the connection has to be closed."""
 
     def __init__(self, status: HTTPStatus, *headers: tuple[str, str]) -> None:
         super().__init__(status.phrase)
@@ -31,13 +31,13 @@ class RefusedRequest(Exception):
 
 
 def has_request(buffer: bytearray) -> bool:
-    """Whether `take_request` would take one, or refuse it."""
+    """Whether `buffer` has a complete head, which `take_request` returns or refuses."""
     return _END in buffer
 
 
 def take_request(buffer: bytearray) -> Request | None:
-    """The first whole request of `buffer`, taken out of it; None while there is none. Raises RefusedRequest."""
-    while buffer[:2] == b"\r\n":  # between two requests
+    """Remove and return the first complete request of `buffer`; None if there is none yet. Raises RefusedRequest."""
+    while buffer[:2] == b"\r\n":  # empty lines between two requests
         del buffer[:2]
     end = buffer.find(_END, 0, MAX_HEAD_BYTES)
     if end < 0:

@@ -1,4 +1,4 @@
-"""An answer and its bytes: one write for head and body (two of them cost 44 ms a scrape, by delayed ACK)."""
+"""A response and its bytes: head and body in one write (two writes cost 44 ms a scrape, by delayed ACK)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from http import HTTPStatus
 from flopsd import __version__
 
 TEXT = "text/plain; charset=utf-8"
-_WORTH_IT = 1024  # bytes; less fits into one packet anyway
-_LEVEL = 1  # the higher ones cost more than the network they save
+_MIN_COMPRESSED_BYTES = 1024  # less fits into one packet anyway
+_LEVEL = 1  # higher levels cost more time than they save on the network
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What goes back."""
+    """Status, body and headers of a response."""
 
     status: HTTPStatus
     content_type: str
@@ -29,7 +29,7 @@ def refusal(status: HTTPStatus, *headers: tuple[str, str]) -> Response:
 
 
 def encoded(answer: Response, method: str, extra: Mapping[str, str], *, keeps: bool) -> bytes:
-    """The whole answer; `extra` headers stand beside its own and, where both have one, the answer's own counts."""
+    """The complete response. A header in `extra` is left out if the response has its own."""
     own = {name.lower() for name, _ in answer.headers}
     lines = [
         f"HTTP/1.1 {answer.status.value} {answer.status.phrase}",
@@ -46,15 +46,15 @@ def encoded(answer: Response, method: str, extra: Mapping[str, str], *, keeps: b
 
 
 def compressed(body: bytes, accept_encoding: str) -> tuple[bytes, tuple[tuple[str, str], ...]]:
-    """The body, by gzip where the client takes that and it is worth it, and the headers that say so."""
+    """The body and its headers; gzipped if the client accepts that and the body is large enough."""
     vary = ("Vary", "Accept-Encoding")
-    if len(body) < _WORTH_IT or not _takes_gzip(accept_encoding):
+    if len(body) < _MIN_COMPRESSED_BYTES or not _accepts_gzip(accept_encoding):
         return body, (vary,)
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     return packer.compress(body) + packer.flush(), (vary, ("Content-Encoding", "gzip"))
 
 
-def _takes_gzip(accept_encoding: str) -> bool:
+def _accepts_gzip(accept_encoding: str) -> bool:
     found = {}
     for part in accept_encoding.lower().split(","):
         name, _, options = part.strip().partition(";")

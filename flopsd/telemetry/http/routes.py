@@ -1,4 +1,4 @@
-"""What stands at which path. Nothing here talks to a driver: all of it is the newest snapshot."""
+"""The HTTP paths and their content, all from the newest snapshot: nothing here calls a driver."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 class Routes:
     """/metrics, /-/healthy, /-/ready and the page at /; 404 elsewhere."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], more: Callable[[], Iterable[Metric]] = tuple) -> None:
-        """`more`: metrics of what stands beside the snapshot."""
-        self._snapshot, self._more, self._exposition = snapshot, more, Exposition()
+    def __init__(self, snapshot: Callable[[], Snapshot], extra: Callable[[], Iterable[Metric]] = tuple) -> None:
+        """`extra`: metrics that are not in the snapshot."""
+        self._snapshot, self._extra, self._exposition = snapshot, extra, Exposition()
         self._assets: Assets | None = None
         self._at: dict[str, Callable[[Request], Response]] = {
             "/": self._page,
@@ -39,15 +39,20 @@ class Routes:
         }
 
     def answer(self, request: Request) -> Response:
-        """Never raises: a view that breaks is a 500 of that view."""
+        """The response to a request. Never raises: an error in one view is a 500 of that view."""
         page = self._at.get(request.path)
         if page is None:
             return Response(HTTPStatus.NOT_FOUND, TEXT, b"not found; try /, /metrics, /-/healthy or /-/ready\n")
         try:
             return page(request)
         except Exception:
-            log.exception("cannot render %s", request.path)
-            return Response(HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"this view cannot be rendered; see the log\n")
+            log.exception(
+                "internal error while rendering %s; metering goes on; please report this with the traceback",
+                request.path,
+            )
+            return Response(
+                HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"this page cannot be rendered; see the log of flopsd\n"
+            )
 
     def _ready(self, _: Request) -> Response:
         if self._snapshot().ready:
@@ -57,15 +62,15 @@ class Routes:
 
     def _metrics(self, request: Request) -> Response:
         accept = request.headers.get("accept", "")
-        body, content_type = self._exposition.render(self._snapshot(), accept, self._more())
+        body, content_type = self._exposition.render(self._snapshot(), accept, self._extra())
         body, headers = compressed(body, request.headers.get("accept-encoding", ""))
         return Response(HTTPStatus.OK, content_type, body, headers)
 
     def _status(self, request: Request) -> Response:
-        from flopsd.telemetry.status import facts_of  # only who looks needs it
+        from flopsd.telemetry.status import facts_of  # loaded at the first request
 
-        told = json.dumps(facts_of(self._snapshot())).encode("utf-8")
-        body, headers = compressed(told, request.headers.get("accept-encoding", ""))
+        body = json.dumps(facts_of(self._snapshot())).encode("utf-8")
+        body, headers = compressed(body, request.headers.get("accept-encoding", ""))
         return Response(HTTPStatus.OK, "application/json", body, headers)
 
     def _page(self, request: Request) -> Response:

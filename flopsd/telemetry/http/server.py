@@ -1,8 +1,8 @@
-"""Connections: one thread waits for all of them, and each that has something to say gets a thread while it says it.
+"""The HTTP server's connections: one thread waits for all of them; one that sends gets a thread for that request.
 
-Whoever waits (a silent client, one that shook hands and says nothing, half a request, a kept connection) holds no
-thread. Every wait and every answer has an end. Where there are too many at once, who has taken longest goes and who
-came last is served next: a scrape takes milliseconds, and one that waits behind a flood comes too late anyway.
+A waiting connection (a silent client, one after its handshake, half a request, a kept connection) uses no thread.
+Every wait and every response has a deadline. Under overload the connection that took longest is closed, and the newest
+is served first: a scrape takes milliseconds, and one that waits behind a flood would be too late anyway.
 See docs/adr/0005-own-http-front.md.
 """
 
@@ -37,27 +37,27 @@ from flopsd.telemetry.snapshot import Snapshot
 log = logging.getLogger("flopsd")
 MAX_CONNECTIONS = 128
 MAX_AT_WORK = 24
-FAIR_NS = 100_000_000  # of a turn; who takes longer goes when others wait for one
-TURN_SECONDS = 10  # for a first request from the connection on, and for any one answer
-KEEP_SECONDS = 150  # between two requests of one connection: longer than scrapes are usually apart
+FAIR_NS = 100_000_000  # a connection that takes longer is closed when others wait
+REQUEST_SECONDS = 10  # from connecting to the end of the first response, and for each later request
+KEEP_SECONDS = 150  # between two requests of one connection: longer than usual scrape intervals
 _MAX_DISCARDED = 16 << 20
 _CHUNK = 16_384
-_SEND_BYTES = 131_072  # an answer goes into the kernel's hands whole, so that who reads slowly holds no thread
+_SEND_BYTES = 131_072  # the kernel takes a whole response, so that a slow reader occupies no thread
 
 
 class Connection:
-    """One client. `since_ns` is when it connected, or when its last answer or the request after it began."""
+    """One client. `since_ns`: when it connected, or when its last response or the request after it began."""
 
-    __slots__ = ("buffer", "cut", "served", "since_ns", "sock", "turn_ns", "waits_for_handshake")
+    __slots__ = ("begun_ns", "buffer", "cut", "served", "since_ns", "sock", "waits_for_handshake")
 
     def __init__(self, sock: socket.socket, since_ns: int, waits_for_handshake: bool) -> None:
         self.sock, self.since_ns, self.waits_for_handshake = sock, since_ns, waits_for_handshake
-        self.buffer, self.served, self.cut, self.turn_ns = bytearray(), False, False, 0
+        self.buffer, self.served, self.cut, self.begun_ns = bytearray(), False, False, 0
 
     def ends_ns(self, *, waits: bool) -> int:
-        """When its wait or its turn is over."""
+        """The deadline of its wait, or of the request being served."""
         is_kept = waits and self.served and not self.buffer
-        return self.since_ns + (KEEP_SECONDS if is_kept else TURN_SECONDS) * NS_PER_S
+        return self.since_ns + (KEEP_SECONDS if is_kept else REQUEST_SECONDS) * NS_PER_S
 
 
 class WebServer:
@@ -65,10 +65,10 @@ class WebServer:
 
     def __init__(
         self, host: str, port: int, snapshot: Callable[[], Snapshot], access: Access | None = None,
-        clock: Clock | None = None, more: Callable[[], Iterable[Metric]] = tuple,
+        clock: Clock | None = None, extra: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:  # fmt: skip
-        """`more`: further metrics. Binds; raises OSError when the address is taken or not of this machine."""
-        self._access, self._clock, self._pages = access or Access(None), clock or SystemClock(), Routes(snapshot, more)
+        """Bind; raises OSError if the address is taken or not local. `extra`: metrics that are not in the snapshot."""
+        self._access, self._clock, self._pages = access or Access(None), clock or SystemClock(), Routes(snapshot, extra)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family, backlog=128)
         self._listener.setblocking(False)
@@ -95,41 +95,41 @@ class WebServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Serve nobody any more."""
+        """Close all connections and the listening socket."""
         self._stopping.set()
         self._wake()
-        self._thread.join(TURN_SECONDS)
+        self._thread.join(REQUEST_SECONDS)
 
     def _serve(self) -> None:
         with self._selector, self._listener, self._wake_read, self._wake_write:
             self._selector.register(self._listener, selectors.EVENT_READ)
             self._selector.register(self._wake_read, selectors.EVENT_READ)
             while not self._stopping.is_set():
-                for key, _ in self._selector.select(self._patience_seconds()):
+                for key, _ in self._selector.select(self._seconds_to_deadline()):
                     if key.fileobj is self._listener:
                         self._accept()
                     elif key.fileobj is self._wake_read:
-                        self._take_back()
+                        self._collect_done()
                     elif key.data.sock in self._waiting:
                         self._leave_wait(key.data)
                         self._ready.append(key.data)
-                self._give_turns()
-                self._end_overdue()
+                self._start_ready()
+                self._close_overdue()
             for connection in [*self._waiting.values(), *self._ready]:
                 connection.sock.close()
             for connection in list(self._at_work):
                 self._cut(connection)
             while self._at_work:
                 self._wake_read.setblocking(True)
-                self._take_back()
+                self._collect_done()
 
-    def _patience_seconds(self) -> float | None:
-        """Until the next deadline; None while nobody is connected."""
+    def _seconds_to_deadline(self) -> float | None:
+        """Seconds to the next deadline; None while no client is connected."""
         ends = [one.ends_ns(waits=True) for one in self._waiting.values()]
         going = [one for one in self._at_work if not one.cut]
         ends += [one.ends_ns(waits=False) for one in going]
         if self._ready and going:
-            ends.append(going[0].turn_ns + FAIR_NS)
+            ends.append(going[0].begun_ns + FAIR_NS)
         return max(0.001, (min(ends) - self._clock.boottime_ns()) / NS_PER_S) if ends else None
 
     def _accept(self) -> None:
@@ -144,7 +144,7 @@ class WebServer:
                     self._close_waiting(self._longest_waiting())
                 self._clock.wait(self._stopping, 0.01)
                 return
-            sock.settimeout(TURN_SECONDS)
+            sock.settimeout(REQUEST_SECONDS)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
             self._wait_for(Connection(sock, self._clock.boottime_ns(), self._access.tls))
@@ -156,7 +156,7 @@ class WebServer:
             self._close_waiting(self._longest_waiting())
 
     def _longest_waiting(self) -> Connection:
-        """Strangers before clients that have been served."""
+        """The one to close first: new clients before those that were served before."""
         return min(self._waiting.values(), key=lambda one: (one.served, one.since_ns))
 
     def _leave_wait(self, connection: Connection) -> None:
@@ -167,35 +167,35 @@ class WebServer:
         self._leave_wait(connection)
         connection.sock.close()
 
-    def _give_turns(self) -> None:
+    def _start_ready(self) -> None:
         while self._ready:
             now_ns = self._clock.boottime_ns()
             going = [one for one in self._at_work if not one.cut]
             if len(going) >= MAX_AT_WORK:
-                if going[0].turn_ns + FAIR_NS > now_ns:
+                if going[0].begun_ns + FAIR_NS > now_ns:
                     return
                 self._cut(going[0])
             connection = self._ready.pop()
-            connection.turn_ns = now_ns
+            connection.begun_ns = now_ns
             if connection.served and not connection.buffer:
                 connection.since_ns = now_ns
             self._at_work[connection] = None
             try:
                 threading.Thread(target=self._work, args=(connection,), name="web-client", daemon=True).start()
-            except RuntimeError:  # no thread is to be had
+            except RuntimeError:  # no more threads
                 self._finish(connection, False)
 
     def _cut(self, connection: Connection) -> None:
-        """Its thread meets the end of the connection, and gives it back."""
+        """Shut the connection down; its thread then sees the end and returns it."""
         with self._lock:
             connection.cut = True
             try:
-                # Not SSLSocket's own, which would let the other thread go on in clear.
+                # Not SSLSocket.shutdown, after which the other thread would go on unencrypted.
                 socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
             except OSError:
-                pass  # the client was faster
+                pass  # the client closed it first
 
-    def _end_overdue(self) -> None:
+    def _close_overdue(self) -> None:
         now_ns = self._clock.boottime_ns()
         for connection in [one for one in self._waiting.values() if one.ends_ns(waits=True) <= now_ns]:
             self._close_waiting(connection)
@@ -205,7 +205,7 @@ class WebServer:
         for connection in [one for one in self._at_work if not one.cut and one.ends_ns(waits=False) <= now_ns]:
             self._cut(connection)
 
-    def _take_back(self) -> None:
+    def _collect_done(self) -> None:
         try:
             self._wake_read.recv(4096)
         except BlockingIOError:
@@ -215,9 +215,9 @@ class WebServer:
             del self._at_work[connection]
             if goes_on and not connection.cut:
                 if connection.served and not connection.buffer:
-                    connection.since_ns = connection.turn_ns
+                    connection.since_ns = connection.begun_ns
                 if has_request(connection.buffer) or _pending(connection.sock):
-                    self._ready.insert(0, connection)  # behind all others
+                    self._ready.insert(0, connection)  # after all others
                 else:
                     self._wait_for(connection)
             else:
@@ -231,19 +231,21 @@ class WebServer:
         try:
             self._wake_write.send(b"x")
         except OSError:
-            pass  # full, so it wakes anyway; or it is over
+            pass  # full, so the thread wakes anyway; or closed
 
     def _work(self, connection: Connection) -> None:
-        """One turn of a client, in a thread of its own."""
+        """One handshake or request of a client, in its own thread."""
         goes_on = False
         try:
-            goes_on = self._shake_hands(connection) if connection.waits_for_handshake else self._listen_to(connection)
+            goes_on = (
+                self._shake_hands(connection) if connection.waits_for_handshake else self._serve_request(connection)
+            )
         except ConfigError as fault:
-            self._access.complain(fault)
-        except (OSError, ValueError) as fault:  # SSLError is one; ValueError: it was closed in between
+            self._access.log_refusal(fault)
+        except (OSError, ValueError) as fault:  # SSLError is an OSError; ValueError: it was closed meanwhile
             log.debug("a client went away: %s", fault)
         except Exception:
-            log.exception("cannot answer a client")
+            log.exception("internal error while serving a client; please report this with the traceback")
         finally:
             self._finish(connection, goes_on)
 
@@ -256,13 +258,13 @@ class WebServer:
             connection.sock, connection.waits_for_handshake = encrypted, False
         encrypted.do_handshake()
         if not self._access.admits_certificate(encrypted):
-            log.debug("a client's certificate has none of the allowed names")
+            log.debug("a client certificate has none of the allowed names")
             return False
-        # What it asks may be here already; else it waits without a thread.
-        return self._listen_to(connection) if _pending(encrypted) else True
+        # Its request may have arrived already; else it waits without a thread.
+        return self._serve_request(connection) if _pending(encrypted) else True
 
-    def _listen_to(self, connection: Connection) -> bool:
-        """Take in what is there and answer one request, if it is whole. Whether the connection goes on."""
+    def _serve_request(self, connection: Connection) -> bool:
+        """Receive, and answer one request if it is complete. Returns whether the connection stays open."""
         if not has_request(connection.buffer):
             data = connection.sock.recv(_CHUNK)
             if not data:
@@ -278,7 +280,7 @@ class WebServer:
             return False
         if request is None:
             return True
-        if not _takes_more(connection.sock):
+        if not _can_send(connection.sock):
             return False
         connection.sock.sendall(self._answer(request))
         connection.served = True
@@ -288,8 +290,10 @@ class WebServer:
         try:
             config = self._access.config()
         except ConfigError as fault:
-            self._access.complain(fault)
-            broken = Response(HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"the web configuration is wrong; see the log\n")
+            self._access.log_refusal(fault)
+            broken = Response(
+                HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"the web configuration is invalid; see the log of flopsd\n"
+            )
             return encoded(broken, request.method, {}, keeps=False)
         try:
             admitted = self._access.admits(config, request.headers.get("authorization", ""))
@@ -303,20 +307,20 @@ class WebServer:
         return encoded(answer, request.method, config.headers, keeps=request.keeps)
 
     def _discard(self, connection: Connection) -> None:
-        """Let the refusal arrive: closed with bytes unread, the connection would be reset. Ends with the turn."""
+        """Read the rest, so that the refusal arrives: a close with unread bytes resets the connection."""
         connection.sock.shutdown(socket.SHUT_WR)
         left = _MAX_DISCARDED
         while left > 0 and (data := connection.sock.recv(_CHUNK)):
             left -= len(data)
 
 
-def _takes_more(sock: socket.socket) -> bool:
-    """Whether the client has read most of what it was sent: who asks on and on without reading is left."""
+def _can_send(sock: socket.socket) -> bool:
+    """Whether the client has read most of what was sent; one that sends requests without reading is closed."""
     poll = select.poll()
     poll.register(sock, select.POLLOUT)
     return bool(poll.poll(0))
 
 
 def _pending(sock: socket.socket) -> int:
-    """Bytes that were decrypted and not yet read: nothing but a look tells of them."""
+    """Bytes that TLS has decrypted and that were not read yet; the selector does not report them."""
     return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0

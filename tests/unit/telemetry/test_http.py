@@ -94,7 +94,7 @@ def test_a_fault_in_rendering_is_a_500_and_the_daemon_lives(
 
     monkeypatch.setattr(metric_families, "flop", broken)
     assert get(f"{url}/metrics")[0] == 500
-    assert "cannot render /metrics" in caplog.text
+    assert "internal error while rendering /metrics" in caplog.text
     monkeypatch.undo()
     assert get(f"{url}/metrics")[0] == 200
 

@@ -148,9 +148,9 @@ def test_the_file_is_followed(authority: Authority, tmp_path: Path, caplog: pyte
         file.write_text(f"{tls}basic_auth_users: {{bob: {HASH}}}\n")
         assert ask(port, authority, login=f"bob:{PASSWORD}").status == 200
         assert ask(port, authority, login=f"alice:{PASSWORD}").status == 401
-    assert "expected the bcrypt hash" in caplog.text
+    assert "must be the bcrypt hash" in caplog.text
     assert "TLS cannot be switched on or off" in caplog.text
-    assert "the last user cannot be taken out without a restart" in caplog.text
+    assert "the last user cannot be removed without a restart" in caplog.text
 
 
 def test_a_handshake_that_read_the_file_before_a_change_keeps_no_other_from_the_new_one(

@@ -25,7 +25,7 @@ from flopsd.telemetry.http.server import (
     KEEP_SECONDS,
     MAX_AT_WORK,
     MAX_CONNECTIONS,
-    TURN_SECONDS,
+    REQUEST_SECONDS,
     WebServer,
 )
 from flopsd.testing import FakeClock
@@ -135,7 +135,7 @@ def test_half_requests_hold_no_thread_and_end(door: Door, clock: FakeClock) -> N
         assert door.scrape() == 200
         assert not any(is_closed(one) for one in slow)
         nobody_is_served()
-        clock.advance((TURN_SECONDS + 1) * 10**9)
+        clock.advance((REQUEST_SECONDS + 1) * 10**9)
         assert door.scrape() == 200  # wakes it
         wait_until(lambda: all(map(is_closed, slow)), "all of them are closed")
 
