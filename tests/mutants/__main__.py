@@ -26,6 +26,9 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=ROOT, help="of the tree (default: this one)")
     parser.add_argument("--package", default="flopsd", help="the folder to plant in (default flopsd)")
     parser.add_argument("--verbose", action="store_true", help="also what was killed, and by which test")
+    parser.add_argument(
+        "--keep-reach", action="store_true", help="trace only new test files, however old the traces of the others are"
+    )
     parser.add_argument("--copied-to", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     folder = args.copied_to or args.root / "run" / "mutants"
@@ -52,7 +55,7 @@ def main() -> int:
             for path, function, before, _ in equivalent.keys() - {fault.key for fault in every}:
                 say(f"{LIST.name} names what is no possible fault any more: {path} {function}: {before}")
         prefixes = tuple(f"{args.package}/{room}" for room in args.room or [""])
-        reach = campaign.find_reach()
+        reach = campaign.find_reach(args.keep_reach)
         by_room = sample(args.seed, args.count, rooms(f for f in every if f.path.startswith(prefixes)), reach)
         planted = [fault for room in by_room.values() for fault in room.planted]
         say(f"{len(every)} possible faults, {len(planted)} planted, {len(reach.tests)} tests, seed {args.seed}")

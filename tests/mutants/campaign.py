@@ -19,7 +19,7 @@ from tests.mutants.faults import Fault
 from tests.mutants.plant import Functions, plant_before_import
 from tests.mutants.processes import Task, run_tasks
 from tests.mutants.project import Project
-from tests.mutants.reach import Reach, Test, with_few_examples
+from tests.mutants.reach import Reach, Test, line_ids, with_few_examples
 
 AT_LEAST = 10  # faults of each room that counts
 COUNTS_FROM = 50  # possible faults
@@ -37,7 +37,9 @@ class Map:
     """The tests that pass on the tree as it is, and which of them execute a line."""
 
     tests: list[Test]
-    _by_line: dict[str, dict[int, list[Test]]] = field(default_factory=dict)
+    root: Path
+    _by_line: dict[str, dict[int, list[Test]]] = field(default_factory=dict)  # by the ids of lines
+    _ids: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for test in self.tests:
@@ -49,7 +51,10 @@ class Map:
     def reaching(self, fault: Fault) -> list[Test]:
         """The cheapest first. Code that runs at import is reached by every test that executes its module."""
         by_line = self._by_line.get(fault.path, {})
-        lines: Iterable[int] = fault.lines if fault.function else by_line
+        if fault.path not in self._ids:
+            self._ids[fault.path] = line_ids((self.root / fault.path).read_text())
+        ids = self._ids[fault.path]
+        lines: Iterable[int] = (ids[number - 1] for number in fault.lines) if fault.function else by_line
         return _cheapest(test for line in lines for test in by_line.get(line, ()))
 
     def chosen(self, fault: Fault) -> list[Test]:
@@ -129,28 +134,39 @@ class Campaign:
 
     # Which tests reach what
 
-    def find_reach(self) -> Map:
-        """Run every test file once, traced. What an earlier campaign found is kept while nothing it used changes."""
-        found = self._folder / "reach"
-        found.mkdir(parents=True, exist_ok=True)
-        results = {path: found / digest for path, digest in self._project.digests().items()}
-        missing = [path for path, result in results.items() if not result.exists()]
+    def find_reach(self, keep_old: bool) -> Map:
+        """Run every test file once, traced. What an earlier campaign found is kept while nothing that it used changes;
+        with `keep_old` it is kept whatever changes, and only new test files are traced."""
+        folder = self._folder / "reach"
+        folder.mkdir(parents=True, exist_ok=True)
+        tests: list[Test] = []
+        missing = {}
+        digests = self._project.digests()
+        for path, digest in digests.items():
+            result = folder / path.replace("/", "+")
+            if not self._is_known(result, digest, keep_old):
+                missing[path] = result
         if missing:
-            self._say(f"tracing {len(missing)} of {len(results)} test files")
-            run_tasks((self._trace(path, results[path]) for path in missing), self._jobs, self._log)
-        for old in set(found.iterdir()) - set(results.values()):
-            old.unlink()
-        known = (json.loads(result.read_text()) for result in results.values() if result.exists())
-        return Map([Test(name, seconds, lines) for tests in known for name, seconds, lines in tests])
+            self._say(f"tracing {len(missing)} of {len(digests)} test files")
+            run_tasks((self._trace(p, digests[p], result) for p, result in missing.items()), self._jobs, self._log)
+        for path in digests:
+            result = folder / path.replace("/", "+")
+            if result.exists():
+                tests += [Test(*test) for test in json.loads(result.read_text())["tests"]]
+        return Map(tests, self._project.root)
 
-    def _trace(self, path: str, result: Path) -> Task:
+    @staticmethod
+    def _is_known(result: Path, digest: str, keep_old: bool) -> bool:
+        return result.exists() and (keep_old or json.loads(result.read_text())["digest"] == digest)
+
+    def _trace(self, path: str, digest: str, result: Path) -> Task:
         def work() -> None:
             reach = Reach(self._project.root, self._project.package)
             items = [item for item in self._session.items if item.nodeid.partition("::")[0] == path]
             self._session.config.pluginmanager.register(reach)
             self._run(with_few_examples(items), lambda: False)
             partial = result.with_suffix(f".{os.getpid()}")
-            partial.write_text(json.dumps([test.plain() for test in reach.tests]))
+            partial.write_text(json.dumps({"digest": digest, "tests": [test.plain() for test in reach.tests]}))
             partial.rename(result)
             os._exit(0)  # threads of tests may hang
 

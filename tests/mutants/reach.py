@@ -1,4 +1,4 @@
-"""Which tests execute which lines: found once, kept until a test file or what it tests changes.
+"""Which tests execute which lines. A line is known by its text and that of the line before, wherever it moves to.
 
 A pytest plug-in with `sys.settrace`. What a shared fixture executes is reached by every test that uses it. Lines
 that only a subprocess of a test executes are not seen: such tests meet the faults of what they execute themselves.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
@@ -21,13 +23,19 @@ EXAMPLES = 10  # of a property: enough to see which lines it executes
 Lines = Mapping[str, Collection[int]]
 
 
+def line_ids(source: str) -> list[int]:
+    """An id for each line, in order."""
+    lines = [line.strip() for line in source.splitlines()]
+    return [zlib.crc32(f"{before}\n{line}".encode()) for before, line in pairwise(["", *lines])]
+
+
 @dataclass
 class Test:
     """A test that passes on the tree as it is."""
 
     id: str
     seconds: float
-    lines: Lines  # by path, relative to the tree
+    lines: Lines  # ids of lines by path, relative to the tree
 
     def plain(self) -> list[Any]:
         """For JSON: the arguments of this class."""
@@ -49,6 +57,7 @@ class Reach:
         self._totals: dict[CodeType, int] = {}  # number of lines; 0: not of the package
         self._by_fixture: dict[int, list[dict[CodeType, set[int]]]] = {}
         self._failed = False
+        self._ids: dict[str, list[int]] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -86,7 +95,11 @@ class Reach:
         lines: dict[str, set[int]] = {}
         for part in parts:
             for code, numbers in part.items():
-                lines.setdefault(code.co_filename[self._cut :], set()).update(numbers)
+                path = code.co_filename
+                if path not in self._ids:
+                    self._ids[path] = line_ids(Path(path).read_text())
+                ids = self._ids[path]
+                lines.setdefault(path[self._cut :], set()).update(ids[number - 1] for number in numbers)
         return lines
 
     def _call(self, frame: FrameType, _event: str, _arg: object) -> Any:
