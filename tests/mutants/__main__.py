@@ -13,7 +13,7 @@ import pytest
 from tests.mutants.campaign import PYTEST, Campaign, Outcome, sample, table
 from tests.mutants.equivalent import LIST, read_equivalent
 from tests.mutants.faults import faults, rooms
-from tests.mutants.project import Project
+from tests.mutants.project import TESTS, Project
 from tests.support.paths import ROOT
 
 
@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=300, help="faults to plant (default 300)")
     parser.add_argument("--room", action="append", default=[], help="only this room, or ROOM/FOLDER; may be repeated")
+    parser.add_argument("--tests", nargs="+", default=TESTS, help="folders or files (default unit, property, contract)")
     parser.add_argument("--jobs", type=int, default=2, help="processes side by side (default 2)")
     parser.add_argument("--root", type=Path, default=ROOT, help="of the tree (default: this one)")
     parser.add_argument("--package", default="flopsd", help="the folder to plant in (default flopsd)")
@@ -39,7 +40,7 @@ def main() -> int:
         os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (tree, ROOT)))
         os.execv(sys.executable, [sys.executable, "-m", "tests.mutants", *sys.argv[1:], "--copied-to", str(folder)])
 
-    project = Project(tree, args.package)
+    project = Project(tree, args.package, tuple(args.tests))
     printed = os.fdopen(os.dup(1), "w")
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     os.dup2(log, 1)  # what pytest prints

@@ -12,11 +12,14 @@ _LEFT_OUT = shutil.ignore_patterns(
 )
 
 
+TESTS = ("tests/unit", "tests/property", "tests/contract")
+
+
 @dataclass(frozen=True)
 class Project:
     root: Path
     package: str = "flopsd"
-    tests: tuple[str, ...] = ("tests/unit", "tests/property", "tests/contract")
+    tests: tuple[str, ...] = TESTS  # folders or files
 
     def copy(self, to: Path) -> None:
         shutil.rmtree(to, ignore_errors=True)
@@ -29,14 +32,14 @@ class Project:
     def test_files(self) -> list[str]:
         """The tool's own tests are left out: they plant faults themselves."""
         files = [path for folder in self.tests for path in self._python(folder)]
-        return [path for path in files if Path(path).name.startswith("test_") and "mutants" not in path]
+        return sorted({path for path in files if Path(path).name.startswith("test_") and "mutants" not in path})
 
     def digests(self) -> dict[str, str]:
         """For each test file a digest of it and of all that it may use."""
         files = set(self.test_files())
         common = hashlib.sha256()
         for path in (*self._python(self.package), *self._python("tests")):
-            if path not in files:
+            if path not in files and not path.startswith("tests/mutants/"):
                 common.update(path.encode() + b"\0" + (self.root / path).read_bytes() + b"\0")
         found = {}
         for path in sorted(files):
@@ -46,4 +49,5 @@ class Project:
         return found
 
     def _python(self, folder: str) -> list[str]:
-        return sorted(str(path.relative_to(self.root)) for path in (self.root / folder).rglob("*.py"))
+        at = self.root / folder
+        return sorted(str(path.relative_to(self.root)) for path in ([at] if at.is_file() else at.rglob("*.py")))
