@@ -280,18 +280,23 @@ def test_whom_it_meets_changes_nothing_for_the_training(path: Path, tmp_path: Pa
         assert "only 2" in done.stderr
 
 
-def test_a_thread_that_cannot_be_started_is_no_fault_of_the_trainings(path: Path) -> None:
+def test_a_thread_that_cannot_be_started_leaves_the_training_alone(
+    ear: Ear, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    before = threading.Thread.start
-    threading.Thread.start = refuse  # type: ignore[method-assign, assignment]
-    try:
+    with monkeypatch.context() as limited:
+        limited.setattr(threading.Thread, "start", refuse)
         client = connect(path)
-    finally:
-        threading.Thread.start = before  # type: ignore[method-assign]
-    client.count("train", tokens=1)
+    with client.phase("train"):
+        client.count("train", tokens=1)
+        assert client.current_phase == "train"
     client.close()
+    assert [record.message for record in caplog.records] == [
+        "nothing is declared to flopsd: can't start new thread; the training goes on"
+    ]
+    assert ear.all() == []
 
 
 def test_the_client_carries_nothing_of_the_daemon_along() -> None:

@@ -14,8 +14,6 @@ from flopsd.core.figures import gap_ceiling_flop, rows, sum_figures, total
 from flopsd.core.ledger.devices import energy_joules, energy_uncounted, seconds
 from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
 from flopsd.core.meter import (
-    CLOCK_TOLERANCE_PPM,
-    COUNTER_REFRESH_NS,
     advance,
     max_counted_flop,
     max_sm_cycles,
@@ -79,9 +77,21 @@ def test_no_pipe_is_active_beyond_what_the_device_has(sequence: list[Reading]) -
     for (evidence, _), cycles in tally.active_sm_cycles.items():
         covered_ns = tally.observed_ns[evidence]
         if evidence is Evidence.CYCLES:  # running counters tell of gaps too, and are as late as the driver reads them
-            covered_ns += tally.recovered_ns + len(sequence) * COUNTER_REFRESH_NS
+            covered_ns += tally.recovered_ns + len(sequence) * 200_000_000
         most = max_sm_cycles(LIMITS, covered_ns)
-        assert cycles <= most + most * CLOCK_TOLERANCE_PPM // 1_000_000 + len(sequence)
+        assert cycles <= most + most // 100 + len(sequence)
+
+
+@pytest.mark.parametrize("evidence", [Evidence.ACTIVITY, Evidence.CYCLES])
+def test_the_clock_may_be_one_percent_above_its_maximum_and_no_more(evidence: Evidence) -> None:
+    """Of a second all SM-cycles at the maximum clock, one percent for the reading of the clock, one for rounding."""
+    most = max_sm_cycles(LIMITS, 10**9)
+    assert most == LIMITS.sm_count * LIMITS.sm_clock_max_mhz * 1_000_000
+    most += most // 100 + 1
+    reading = Reading("GPU-0", 0, 10**9, Active(evidence, {Pipe.TENSOR_HMMA: most}))
+    assert run([reading]).active_sm_cycles == {(evidence, Pipe.TENSOR_HMMA): most}
+    beyond = Reading("GPU-0", 0, 10**9, Active(evidence, {Pipe.TENSOR_HMMA: most + 1}))
+    assert run([beyond]).gap_ns == {GapReason.OUT_OF_RANGE: 10**9}
 
 
 @given(st.integers(1, 10**12), st.sampled_from(list(Pipe)), st.sampled_from([Evidence.ACTIVITY, Evidence.CYCLES]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -177,6 +178,25 @@ def test_a_verification_key_is_one_public_key_and_nothing_else(tmp_path: Path) -
         (tmp_path / "two.pem").write_bytes(content)
         with pytest.raises(SigningKeyError, match=reason):
             load_signer(str(tmp_path / "two.pem"))
+
+
+def test_a_key_of_an_unknown_algorithm_is_named_as_such(tmp_path: Path) -> None:
+    """A SubjectPublicKeyInfo whose algorithm is the identifier 1.2.3.4."""
+    info = bytes.fromhex("300e300506032a03040305000badcafe")
+    (tmp_path / "odd.pub").write_bytes(
+        b"-----BEGIN PUBLIC KEY-----\n" + base64.b64encode(info) + b"\n-----END PUBLIC KEY-----\n"
+    )
+    with pytest.raises(SigningKeyError, match="neither an Ed25519 nor a P-256 key"):
+        load_public(str(tmp_path / "odd.pub"))
+
+
+def test_a_key_file_of_exactly_64_kib_is_read_and_one_byte_more_is_not(tmp_path: Path) -> None:
+    pem = make_pem(tmp_path / "key.pem").public_pem
+    (tmp_path / "large.pub").write_bytes(pem + b"\n" * (65_536 - len(pem)))
+    assert load_public(str(tmp_path / "large.pub")).keyid == load_signer(str(tmp_path / "key.pem")).public.keyid
+    (tmp_path / "large.pub").write_bytes(pem + b"\n" * (65_537 - len(pem)))
+    with pytest.raises(SigningKeyError, match="more than 65536 bytes"):
+        load_public(str(tmp_path / "large.pub"))
 
 
 @given(st.binary(max_size=200), st.integers(0, 250), st.booleans())
