@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from tests.support import independent_architecture as architecture
 from tests.support.independent import ELSEWHERE, M, Rated, add, records_of, said, seconds
 
 J = dict[str, Any]
@@ -55,11 +56,13 @@ def recompute(journal: Path, peaks: Path) -> J:
             by_phase.setdefault(phase, []).append(figures)
     phases = {phase: add(figures) for phase, figures in by_phase.items()}
     settings = begins[-1].get("declared") or {}
-    # With a model and its tokens the share follows from the model's terms, which this implementation does not know.
-    told = any("work" in s for r in records for s in r.get("sessions", ()))
+    sessions = _sessions(records)
+    method, how, basis, trained = architecture.declared(settings, sessions) if _is_known(sessions) else (None,) * 4
+    counted = guidelines(phases, method, how, trained) if everything and _is_known(sessions) else None
     return {
         "byPhase": {phase: said(figures) for phase, figures in phases.items()},
-        "guidelines": guidelines(phases, settings) if everything and not told else None,
+        "guidelines": counted,
+        "architecture": basis,
         "executed": said(add(device.total() for device in everything)) if everything else said((0, None, None)),
         "clockUncertaintyFlop": str(sum(row["doubt"] for device in everything for row in device.rows())),
         "byEvidence": {evidence: said(add(figures)) for evidence, figures in by_evidence.items()},
@@ -84,7 +87,7 @@ def stated(statement: J) -> J:
     """The same parts of a sealed statement."""
     predicate = statement["predicate"]
     executed, coverage, method = predicate["totals"]["executed"], predicate["coverage"], predicate["method"]
-    told = any(session["work"] for session in predicate["declared"]["sessions"])
+    is_known = _is_known(predicate["declared"]["sessions"])
     energy = ("energyJoules", "energyUncountedSeconds")
     of_device = ("executed", *energy, "observedSeconds", "gapSeconds", "recoveredSeconds", "spanSeconds")
     of_row = ("phase", "evidence", "pipe", "precision", "smCycles", "seconds", "flop", "clockUncertaintyFlop")
@@ -93,7 +96,8 @@ def stated(statement: J) -> J:
         "clockUncertaintyFlop": executed["clockUncertaintyFlop"],
         "byEvidence": executed["byEvidence"],
         "byPhase": executed["byPhase"] if predicate["devices"] else {},
-        "guidelines": _counted(predicate) if predicate["devices"] and not told else None,
+        "guidelines": _counted(predicate) if predicate["devices"] and is_known else None,
+        "architecture": _shaped(predicate["totals"]["architecture"]) if is_known else None,
         "devices": {
             device["uuid"]: {
                 **{name: device[name] for name in of_device},
@@ -106,6 +110,29 @@ def stated(statement: J) -> J:
         "peakTableSha256": method["peakTableSha256"],
         "journal": {name: method["journal"][name] for name in ("sha256", "records", "headSha256")},
     }
+
+
+def _sessions(records: list[J]) -> list[J]:
+    """What each training process declared last, with its counters by phase."""
+    found: dict[str, J] = {}
+    for record in records:
+        for change in record.get("sessions", ()):
+            session = found.setdefault(change["id"], {"facts": {}, "work": {}})
+            session["facts"] = change.get("facts", session["facts"])
+            for phase, counters in change.get("work", {}).items():
+                session["work"].setdefault(phase, {}).update(counters)
+    return [found[name] for name in sorted(found)]
+
+
+def _is_known(sessions: list[J]) -> bool:
+    """Whether all models are of a family whose arithmetic is implemented here."""
+    configs = [s["facts"]["model_config"] for s in sessions if s["work"] and "model_config" in s["facts"]]
+    return all(config.get("model_type") == "llama" for config in configs)
+
+
+def _shaped(basis: J | None) -> J | None:
+    names = ("low", "computed", "high", "executed", "tokens", "parameters")
+    return basis and {name: basis[name] for name in names}
 
 
 def _take(gaps: list[list[Any]], gap: list[Any]) -> None:
@@ -174,15 +201,17 @@ def _counted(predicate: J) -> J:
     return {**{n: told[n] for n in names}, "cumulative": told["cumulative"], "requiredPpm": told["requiredPpm"]}
 
 
-def guidelines(phases: dict[str, Any], settings: J) -> J:
-    """Training less recomputation; what may count is in high; no process told of a model."""
-    method, how = settings.get("method"), settings.get("recomputation")
+def guidelines(phases: dict[str, Any], method: str | None, how: str | None, trained: Any = None) -> J:
+    """Training less recomputation; what may count is in high. `trained`: what a model's terms say of its training."""
     stated: int | None = None
     least = 666_666
     if how == "none":
         least, stated = 857_142, M
     elif how == "full":
         stated = {"pretraining": 750_000, "full": 750_000, "lora": 666_667, "qlora": 666_667}.get(str(method))
+    if stated is not None and trained is not None:
+        terms = architecture.share(*trained, stated)
+        least, stated = terms if terms is not None else (least, stated)
     low, measured, high = phases.get("train", (0, None, 0))
     generated = phases.get("generate", (0, None, 0))
     highs = [high, *(phases[p][2] for p in ("generate", "other", "undeclared") if p in phases)]

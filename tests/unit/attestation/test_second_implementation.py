@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,8 +13,8 @@ from hypothesis import strategies as st
 
 from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Precision
-from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened
-from tests.support import independent, independent_ledger, independent_merged
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
+from tests.support import independent, independent_architecture, independent_ledger, independent_merged
 from tests.support.extent import examples
 from tests.support.independent import payload_of
 from tests.support.independent_ledger import recompute, stated
@@ -62,7 +63,7 @@ def test_it_finds_which_law_of_time_a_journal_breaks(name: str, law: int) -> Non
 
 
 def test_it_knows_nothing_of_flopsd() -> None:
-    for module in (independent, independent_ledger, independent_merged):
+    for module in (independent, independent_architecture, independent_ledger, independent_merged):
         for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text())):
             if isinstance(node, ast.ImportFrom | ast.Import):
                 names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
@@ -144,6 +145,92 @@ def test_it_computes_the_figures_of_any_run(
     journal = tmp_path_factory.mktemp("any") / "journal.jsonl"
     journal.write_bytes(tell(story))
     assert recompute(journal, PEAKS) == stated(statement_of(journal.read_bytes()))
+
+
+@st.composite
+def counters(draw: st.DrawFn) -> dict[str, int]:
+    """Of some sequences, each with its own length."""
+    lengths = draw(st.lists(st.integers(1, 60), min_size=1, max_size=5))
+    squares = sum(length * length for length in lengths)
+    return {"tokens": sum(lengths), "sequences": len(lengths), "square_pairs": squares}
+
+
+LLAMAS = st.fixed_dictionaries(
+    {
+        "model_type": st.just("llama"),
+        "hidden_size": st.sampled_from([8, 16]),
+        "intermediate_size": st.integers(1, 40),
+        "num_hidden_layers": st.integers(1, 3),
+        "num_attention_heads": st.sampled_from([2, 4]),
+        "num_key_value_heads": st.sampled_from([1, 2]),
+        "vocab_size": st.integers(1, 50),
+    }
+)
+HOW = {
+    "recomputation": st.sampled_from(["none", "full", "selective"]),
+    "attention": st.sampled_from(["eager", "sdpa", "flash_attention_2"]),
+}
+LORA = st.fixed_dictionaries(
+    {"r": st.integers(1, 4)},
+    optional={"target_modules": st.sampled_from([["q_proj", "v_proj"], ["all-linear"], ["o_proj"], ["down_proj", "k_proj"]])},
+)  # fmt: skip
+FULL_FACTS = st.fixed_dictionaries({}, optional={"method": st.sampled_from(["pretraining", "full", "partial"]), **HOW})
+LORA_FACTS = st.fixed_dictionaries({"method": st.sampled_from(["lora", "qlora"])}, optional={"lora": LORA, **HOW})
+
+
+@st.composite
+def trainings(draw: st.DrawFn) -> tuple[dict[str, object], dict[str, dict[str, int]]]:
+    """Facts and work of one process: a Llama or a size alone, trained in full, in part, with LoRA, or nobody says how."""
+    facts: dict[str, Any] = draw(st.one_of(FULL_FACTS, LORA_FACTS))
+    total = draw(st.integers(1, 10**10))
+    if draw(st.booleans()):
+        facts["model_config"] = draw(LLAMAS)
+        total = independent_architecture.Llama(facts["model_config"], 0).parameters()
+        if draw(st.booleans()):
+            facts["parameters_total"] = total + draw(st.sampled_from([0, 0, -1, 7]))
+    else:
+        facts["parameters_total"] = total
+    if "lora" not in facts and draw(st.booleans()):
+        facts["parameters_trainable"] = draw(st.one_of(st.just(total), st.integers(1, total)))
+    phases = st.sampled_from(["train", "evaluate", "generate"])
+    return facts, draw(st.dictionaries(phases, counters(), min_size=1, max_size=3))
+
+
+@given(
+    processes=st.lists(trainings(), min_size=1, max_size=3),
+    same=st.booleans(),
+    declared=st.builds(
+        OperatorDeclarations,
+        st.none(),
+        st.none() | st.sampled_from(Method),
+        st.none() | st.sampled_from(Recomputation),
+    ),
+)
+def test_it_computes_what_any_declared_training_required(
+    processes: list[tuple[dict[str, Any], dict[str, dict[str, int]]]],
+    same: bool,
+    declared: OperatorDeclarations,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """The architecture basis and the share of the work that counts, of one model or several, of one or many ranks."""
+
+    def story(folder: Path) -> bytes:
+        told = Story(folder, (H100,), declared=declared)
+        for rank, (facts, work) in enumerate(processes):
+            session = f"{rank:032x}"
+            told.says(SessionOpened(session, 1 + rank, 2, "0.1.0"))
+            told.says(FactsDeclared(session, processes[0][0] if same else facts))
+            told.says(PhaseChanged(session, "train"))
+            told.says(WorkCounted(session, work))
+        told.during(1, {H100: lambda _: Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: SMS[H100] * 10**5 + 7})})
+        return told.finish()
+
+    journal = tmp_path_factory.mktemp("any") / "journal.jsonl"
+    journal.write_bytes(tell(story))
+    found, said = recompute(journal, PEAKS), stated(statement_of(journal.read_bytes()))
+    assert found["architecture"] == said["architecture"]
+    assert found["guidelines"] == said["guidelines"]
+    assert found["architecture"] is not None
 
 
 def test_a_changed_record_changes_what_it_computes(tmp_path: Path) -> None:
