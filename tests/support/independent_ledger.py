@@ -210,7 +210,7 @@ def guidelines(phases: dict[str, Any], method: str | None, how: str | None, trai
     elif how == "full":
         stated = {"pretraining": 750_000, "full": 750_000, "lora": 666_667, "qlora": 666_667}.get(str(method))
     if stated is not None and trained is not None:
-        terms = architecture.share(*trained, stated)
+        terms = architecture.share(trained[0], trained[1], stated)
         least, stated = terms if terms is not None else (least, stated)
     low, measured, high = phases.get("train", (0, None, 0))
     generated = phases.get("generate", (0, None, 0))
