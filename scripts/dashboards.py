@@ -1,6 +1,6 @@
 """Makes config/grafana/*.json: `python scripts/dashboards.py [FOLDER]`. Needs grafana-foundation-sdk (extra: dev).
 
-The queries rest on the recording rules of config/prometheus/flopsd.rules.yml.
+The queries need the recording rules of config/prometheus/flopsd.rules.yml.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from grafana_foundation_sdk.models.dashboard import (
 )
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
-FLOP, RATE = "si:FLOP", "flops"  # the units in which Grafana writes ZFLOP and TFLOPS
+FLOP, RATE = "sci", "si:FLOP/s"  # Grafana writes 1.23e+24, and 812 TFLOP/s: the notation of flopsd's own texts
 RUN = 'run_id="$run"'
 JOIN = "on (job, instance) group_left (run_id, node, replay) flopsd_run_info{" + RUN + "}"
-ABOUT = "Figures of flopsd. Load config/prometheus/flopsd.rules.yml: the queries rest on it. "
-LINK = "At most is a ceiling and no estimate; gaps are in it and in nothing else."
+ABOUT = "Figures of flopsd. The queries need the recording rules of config/prometheus/flopsd.rules.yml. "
+LINK = "At most is a ceiling, not an estimate; gaps count in it and in no other figure."
 
 
 def query(expression: str, legend: str, ref: str, *, instant: bool = False) -> Any:
@@ -91,13 +91,13 @@ def shares(title: str, about: str, *queries: tuple[str, str]) -> Any:
     return panel.display_mode(BarGaugeDisplayMode.BASIC)
 
 
-def begun(title: str, uid: str, about: str) -> Any:
+def new_dashboard(title: str, uid: str, about: str) -> Any:
     found = dashboard.Dashboard(title).uid(uid).description(ABOUT + about).tags(["flopsd"]).readonly()
     found = found.refresh("30s").time("now-1h", "now").timezone("browser")
     return found.with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
 
 
-def chooser(name: str, label: str, values: str) -> Any:
+def variable(name: str, label: str, values: str) -> Any:
     found = dashboard.QueryVariable(name).label(label).datasource(SOURCE).query(values)
     return found.refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
 
@@ -107,7 +107,7 @@ def total(bound: str, basis: str = "executed") -> str:
 
 
 def once(what: str, counter: str) -> str:
-    """A counter's rate by reason over the fleet: what is scraped twice once, and no recordings."""
+    """A counter's rate by reason over the fleet: what is scraped twice counts once, replays not at all."""
     info = 'on (job, instance) group_left (run_id, node) flopsd_run_info{replay="false"}'
     return f"sum by (reason) (max by (run_id, node, {what}, reason) (rate({counter}[$__rate_interval]) * {info}))"
 
@@ -116,25 +116,30 @@ def of_run() -> Any:
     replay = ValueMap(
         options={
             "0": ValueMappingResult(text="metered", color="green", index=0),
-            "1": ValueMappingResult(text="REPLAY: nothing is metered", color="red", index=1),
+            "1": ValueMappingResult(text="REPLAY: no hardware", color="red", index=1),
         }
     )
-    found = begun("flopsd: a run", "flopsd-run", LINK)
-    found = found.with_variable(chooser("run", "Run", "label_values(flopsd_run_info, run_id)"))
+    found = new_dashboard("flopsd: a run", "flopsd-run", LINK)
+    found = found.with_variable(variable("run", "Run", "label_values(flopsd_run_info, run_id)"))
     panels = [
-        number("Measured", "What the counters saw, over all nodes.", FLOP, total("measured")),
-        number("At least", "What is certain: margin and undeclared formats taken off.", FLOP, total("low")),
-        number("At most", "A ceiling, no estimate. Absent while a node of the run is missing.", FLOP, total("high")),
+        number("Measured FLOP", "From hardware counters, over all nodes.", FLOP, total("measured")),
+        number("At least, FLOP", "What is certain: margin and undeclared formats taken off.", FLOP, total("low")),
+        number(
+            "At most, FLOP",
+            "A ceiling, not an estimate. Absent while a node of the run is missing.",
+            FLOP,
+            total("high"),
+        ),
         number("Rate", "Measured FLOP/s over five minutes.", RATE, f"run:flopsd_flop:rate5m{{{RUN}}}"),
         number(
             "Coverage",
-            "Known device time of the run's whole device time.",
+            "Share of the run's device time that is covered by readings.",
             "percentunit",
             f"run:flopsd_coverage:ratio{{{RUN}}}",
             decimals=2,
         ),
         number("Energy", "By the devices' own counters.", "joule", f"run:flopsd_energy_joules:sum{{{RUN}}}"),
-        number("Nodes", "That answer now.", "none", f"run:flopsd_nodes:count{{{RUN}}}"),
+        number("Nodes", "Nodes that are up.", "none", f"run:flopsd_nodes:count{{{RUN}}}"),
         number(
             "Source",
             "Whether hardware is metered.",
@@ -143,13 +148,13 @@ def of_run() -> Any:
         ).mappings([replay]),
         lines(
             "Rate by node",
-            "Measured FLOP/s. Where a device is not seen it adds nothing here, and a ceiling to at most.",
+            "Measured FLOP/s. A device without readings adds nothing here, and its ceiling to at most.",
             RATE,
             (f"sum by (node) (device:flopsd_flop:rate5m{{{RUN}}})", "{{node}}"),
             stacked=True,
         ),
         lines(
-            "What counts, and thresholds",
+            "Guidelines FLOP against thresholds",
             "Three bounds of what the Guidelines count of the run, and the thresholds that apply or may apply. " + LINK,
             FLOP,
             (total("low", "guidelines"), "at least"),
@@ -160,13 +165,13 @@ def of_run() -> Any:
         ),
         shares(
             "Share of each threshold",
-            "low is certain, measured is what the counters saw, high a ceiling. Indicative, no legal advice.",
+            "low is certain, measured is from hardware counters, high is a ceiling. Indicative, no legal advice.",
             (f"run:flopsd_threshold_share:ratio{{{RUN}}}", "{{rule}}: {{bound}}"),
         ),
         lines(
             "Utilisation",
-            "HFU: measured FLOP of the dense peak of the format that ran. MFU: what the architecture asks for, of the "
-            "BF16 peak; absent while no process declares its model.",
+            "HFU: measured FLOP over the dense peak of the format that ran. MFU: FLOP required by the architecture over "
+            "the BF16 peak; absent while no process declares its model.",
             "percentunit",
             (f"run:flopsd_hfu:ratio5m{{{RUN}}}", "HFU"),
             (f"run:flopsd_mfu_bf16:ratio10m{{{RUN}}}", "MFU (BF16)"),
@@ -174,12 +179,12 @@ def of_run() -> Any:
         ),
         heat(
             "Each GPU: share of its peak (HFU)",
-            "Empty where it was not seen, or where the format is not declared.",
+            "Empty where there was no reading, or where the format is not declared.",
             (f"device:flopsd_hfu:ratio5m{{{RUN}}}", "{{node}} GPU {{gpu}}"),
         ),
         lines(
             "Evidence",
-            "Devices by how they are seen. cycles, activity and count are measured; utilization is an upper end only.",
+            "Devices by evidence. cycles, activity and count are measured; utilization gives an upper bound only.",
             "none",
             (
                 f"sum by (evidence) (rate(flopsd_observed_seconds_total[$__rate_interval]) * {JOIN})",
@@ -189,14 +194,14 @@ def of_run() -> Any:
         ),
         lines(
             "Gaps by reason",
-            "Devices that nobody saw, and why. docs/runbook.md has a line for each reason.",
+            "Devices without readings, and why. docs/runbook.md has a line for each reason.",
             "none",
             (f"sum by (reason) (rate(flopsd_gap_seconds_total[$__rate_interval]) * {JOIN})", "{{reason}}"),
             stacked=True,
         ),
         lines(
             "Coverage by GPU",
-            "Known part of its last five minutes.",
+            "Share of its last five minutes that is covered by readings.",
             "percentunit",
             (f"device:flopsd_coverage:ratio5m{{{RUN}}}", "{{node}} GPU {{gpu}}"),
             top=1,
@@ -209,16 +214,16 @@ def of_run() -> Any:
             stacked=True,
         ),
         lines(
-            "What it counts as",
-            "executed: all that ran. guidelines: what the Commission's Guidelines count of it. architecture: from "
-            "model and tokens. Lower ends are certain, points measured or computed.",
+            "FLOP by basis",
+            "executed: all that ran. guidelines: the part that the Commission's Guidelines count. architecture: computed "
+            "from model and tokens. Lower bounds are certain; points are measured or computed.",
             FLOP,
             (f'run:flopsd_run_flop:sum{{{RUN}, bound!="high"}}', "{{basis}}: {{bound}}"),
         ),
         lines(
             "FLOP per joule",
-            "Of devices that tell their energy.",
-            "none",
+            "Of devices that report their energy.",
+            "si:FLOP/J",
             (f"run:flopsd_flop_per_joule:ratio5m{{{RUN}}}", "FLOP/J"),
         ),
     ]
@@ -228,15 +233,22 @@ def of_run() -> Any:
 
 
 def of_fleet() -> Any:
-    found = begun("flopsd: the fleet", "flopsd-fleet", "Recordings are left out. " + LINK)
+    found = new_dashboard("flopsd: the fleet", "flopsd-fleet", "Recordings are left out. " + LINK)
     metered = 'replay="false"'
     panels = [
         number("Rate", "Measured FLOP/s of all devices.", RATE, "fleet:flopsd_flop:rate5m", 4),
-        number("Devices", "Each once.", "none", "fleet:flopsd_devices:count", 4),
-        number("Runs", "With a node that answers.", "none", f"count(run:flopsd_nodes:count{{{metered}}})", 4),
+        number("Devices", "Each counted once.", "none", "fleet:flopsd_devices:count", 4),
+        number("Runs", "With a node that is up.", "none", f"count(run:flopsd_nodes:count{{{metered}}})", 4),
         number("Power", "From energy counters.", "watt", "fleet:flopsd_power_watts:rate5m", 4),
-        number("Coverage, last hour", "Known device time.", "percentunit", "fleet:flopsd_coverage:ratio1h", 4, 2),
-        number("Daemons that answer", "", "none", 'sum(up{job=~".*flopsd.*"})', 4),
+        number(
+            "Coverage, last hour",
+            "Share of device time that is covered by readings.",
+            "percentunit",
+            "fleet:flopsd_coverage:ratio1h",
+            4,
+            2,
+        ),
+        number("Daemons up", "", "none", 'sum(up{job=~".*flopsd.*"})', 4),
         lines(
             "Rate by run",
             "Measured FLOP/s.",
@@ -254,24 +266,24 @@ def of_fleet() -> Any:
         ),
         lines(
             "Totals by lineage",
-            "What the Guidelines count of all runs with the same label lineage, ended ones too: at least, measured.",
+            "What the Guidelines count of all runs with the same label lineage, including ended ones: at least, measured.",
             FLOP,
             ('lineage:flopsd_run_flop:sum{basis="guidelines_cumulative"}', "{{lineage}}: {{bound}}"),
             log=True,
         ),
         shares(
             "Share of thresholds by run",
-            "What is measured or certain, never a ceiling. Indicative, no legal advice.",
+            "Measured or certain, never a ceiling. Indicative, no legal advice.",
             (f"run:flopsd_threshold_reached:ratio{{{metered}}}", "{{run_id}} {{rule}} ({{bound}})"),
         ),
         shares(
             "Share of thresholds by lineage",
-            "All runs of a lineage together, ended ones too: what is measured or certain, never a ceiling.",
+            "All runs of a lineage together, including ended ones: measured or certain, never a ceiling.",
             ("lineage:flopsd_threshold_share:ratio", "{{lineage}} {{rule}} ({{bound}})"),
         ),
         heat(
             "Coverage by run",
-            "Known part of the last hour's device time.",
+            "Share of the last hour's device time that is covered by readings.",
             (f"run:flopsd_coverage:ratio1h{{{metered}}}", "{{run_id}}"),
         ),
         lines(
@@ -283,20 +295,20 @@ def of_fleet() -> Any:
         ),
         lines(
             "Gaps by reason",
-            "Devices that nobody saw.",
+            "Devices without readings.",
             "none",
             (once("uuid", 'flopsd_gap_seconds_total{reason!~"other_job|metered_as_mig"}'), "{{reason}}"),
             stacked=True,
         ),
         lines(
             "Readings refused",
-            "A second, by reason.",
+            "Per second, by reason.",
             "none",
             (once("source", "flopsd_source_errors_total"), "{{reason}}"),
         ),
         lines(
             "Sealed and durable",
-            "Age of the oldest rolling seal and of the oldest durable record, by the hosts' own clocks.",
+            "Age of the oldest rolling seal and of the oldest durable record, by the clocks of the hosts.",
             "s",
             ("max(flopsd_time_seconds - flopsd_ledger_last_seal_timestamp_seconds)", "seal"),
             ("max(flopsd_time_seconds - flopsd_journal_last_append_timestamp_seconds)", "journal"),

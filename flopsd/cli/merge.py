@@ -62,7 +62,7 @@ def add(verbs: Verbs) -> None:
 
 def _merge(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.merge.merge import MergeRequest, merge_ledgers
-    from flopsd.report.merged_text import merged_text
+    from flopsd.report.ledger_text import merged_text
 
     lineage = arguments.kind == "lineage"
     if lineage != (arguments.lineage is not None):

@@ -136,7 +136,7 @@ def _shown(arguments: argparse.Namespace, document: LedgerDocument, report: Repo
         from flopsd.report.html import report_html
 
         return report_html(report)
-    from flopsd.report.text import form_report, report_text
+    from flopsd.report.report_text import form_report, report_text
 
     return form_report(report) if arguments.format == "form" else report_text(report)
 

@@ -149,8 +149,8 @@ def _judge_merged(opened: Opened, arguments: argparse.Namespace) -> VerifiedMerg
 
 def _verify(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.verify import Verified
-    from flopsd.report.ledger_text import one_line, verified_text
-    from flopsd.report.merged_text import verified_merge_text
+    from flopsd.report.ledger_text import verified_merge_text, verified_text
+    from flopsd.report.terminal import one_line
 
     verdict = sys.stdout
     if arguments.explain:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import IO
 
 from flopsd.errors import FlopsdError
-from flopsd.report.ledger_text import one_line
+from flopsd.report.terminal import one_line
 from flopsd.system.clock import Clock, rfc3339
 from flopsd.system.signals import awaited
 

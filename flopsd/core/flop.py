@@ -1,14 +1,11 @@
-"""FLOP numbers as exact integers: reading them, and showing them to people."""
+"""FLOP numbers as exact integers."""
 
 from __future__ import annotations
 
 import re
 from decimal import Decimal
 
-from flopsd.core.rounding import Towards, divided
-
 _NUMBER = re.compile(r"[0-9]{1,60}(?:\.[0-9]{1,60})?(?:[eE]\+?[0-9]{1,2})?", re.ASCII)
-_PREFIXES = (("R", 27), ("Y", 24), ("Z", 21), ("E", 18), ("P", 15), ("T", 12), ("G", 9), ("M", 6), ("k", 3))
 
 
 def parse_flop(value: object) -> int:
@@ -29,20 +26,6 @@ def parse_flop(value: object) -> int:
     if number != whole:
         raise ValueError(f"{value!r} is not a whole number")
     return whole
-
-
-def format_flop(flop: int | None, unit: str = "FLOP", towards: Towards = Towards.NEAREST) -> str:
-    """A count for people with three decimals and an SI prefix. A lower end is rounded down, an upper end up.
-
-    `None` is shown as "unknown": a missing figure never looks like zero.
-    """
-    if flop is None:
-        return "unknown"
-    for prefix, exponent in _PREFIXES:
-        if flop >= 10**exponent:
-            whole, part = divmod(divided(flop, 10 ** (exponent - 3), towards), 1000)
-            return f"{whole}.{part:03} {prefix}{unit}"
-    return f"{flop} {unit}"
 
 
 def ceil_div(numerator: int, denominator: int) -> int:

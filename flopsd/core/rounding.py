@@ -1,13 +1,25 @@
-"""Rounding to significant figures on exact numbers, never through a float. Pure."""
+"""Numbers as people read them: the one notation for FLOP, rates, shares, times and energy. Pure.
+
+Every function works on exact numbers, never through a float, and returns ASCII, so that a terminal without UTF-8 shows
+it too; `report.html_kit` typesets it for a page. JSON holds the exact numbers instead.
+"""
 
 from __future__ import annotations
 
 from enum import Enum
 from fractions import Fraction
 
+FIGURES = 3  # significant digits of a FLOP count, a rate, a multiple
+FACTOR = 100  # beyond it a percentage says nothing, and a factor stands in its place
+DAY_S = 86_400
+YEAR_S = 31_556_952  # of the Gregorian calendar, on average
+_DURATIONS = (("ms", Fraction(1, 1000), Fraction(999, 1000)), ("s", 1, 120), ("min", 60, 7200), ("h", 3600, 2 * DAY_S),
+              ("days", DAY_S, 730 * DAY_S), ("years", YEAR_S, 10_000 * YEAR_S))  # fmt: skip
+_JOULES = (("J", 1), ("Wh", 3600), ("kWh", 3_600_000), ("MWh", 3_600_000_000))
+
 
 class Towards(Enum):
-    """Which way. A lower end goes down and an upper end up, so that what is told still holds."""
+    """Which way. A lower bound goes down and an upper bound up, so that the rounded bound still holds."""
 
     NEAREST = "nearest"  # half to even
     DOWN = "down"
@@ -66,3 +78,96 @@ def plain(number: Fraction | int, figures: int, towards: Towards = Towards.NEARE
         return str(digits * 10**exponent)
     whole, part = divmod(digits, 10**-exponent)
     return f"{whole}.{part:0{-exponent}d}"
+
+
+def flop_number(count: Fraction | int, towards: Towards = Towards.NEAREST, figures: int = FIGURES) -> str:
+    """A FLOP count without its unit: `1.23x10^24`; whole powers of ten and counts below a thousand are exact."""
+    exact = Fraction(count)
+    if exact < 1000:
+        return str(exact) if exact.denominator == 1 else plain(exact, figures, towards)
+    exponent = magnitude(exact)
+    return f"10^{exponent}" if exact == 10**exponent else scientific(exact, figures, towards)
+
+
+def format_flop(count: Fraction | int | None, towards: Towards = Towards.NEAREST) -> str:
+    """`1.23x10^24 FLOP`. None is "unknown": a missing figure never looks like zero."""
+    return "unknown" if count is None else f"{flop_number(count, towards)} FLOP"
+
+
+def format_rate(flop_per_s: int | None, towards: Towards = Towards.NEAREST) -> str:
+    """`812 TFLOP/s`, `1.23 PFLOP/s`; below a thousandth of a TFLOP/s as a power of ten."""
+    if flop_per_s is None:
+        return "unknown"
+    for prefix, size, least in (("P", 10**15, 10**15), ("T", 10**12, 10**9)):
+        if flop_per_s >= least:
+            return f"{_digits(Fraction(flop_per_s, size), towards)} {prefix}FLOP/s"
+    return f"{flop_number(flop_per_s, towards)} FLOP/s"
+
+
+def format_percent(share: Fraction | int, towards: Towards = Towards.NEAREST) -> str:
+    """`62.3 %`, with about three digits and at most four decimals."""
+    percent = 100 * Fraction(share)
+    steps = 1 if percent >= 100 else 10 if percent >= 10 else 100 if 10 * percent >= 1 else 10_000
+    return f"{_decimal(percent, steps, towards)} %"
+
+
+def format_share(part: int, threshold: Fraction, towards: Towards = Towards.NEAREST) -> str:
+    """What `part` is of a threshold: `660 000 times below`, `62.3 %`, `4.21 times`."""
+    share = part / threshold
+    if share and share * FACTOR < 1:
+        opposite = {Towards.DOWN: Towards.UP, Towards.UP: Towards.DOWN}.get(towards, towards)
+        return f"{_digits(1 / share, opposite, 2)} times below"
+    return format_percent(share, towards) if share < 2 else f"{_digits(share, towards)} times"
+
+
+def share_at_most(part: int, threshold: Fraction) -> str:
+    """An upper bound against a threshold: `at most 62.3 % of the threshold`."""
+    shown = format_share(part, threshold, Towards.UP)
+    if shown.endswith("below"):
+        return f"at least {shown} the threshold"
+    return f"at most {shown} {'of ' if shown.endswith('%') else ''}the threshold"
+
+
+def format_duration(seconds: Fraction | int, towards: Towards = Towards.NEAREST) -> str:
+    """`52 s`, `5.6 min`, `3.2 h`, `12 days`: two digits, or all that stand before the point."""
+    exact = abs(Fraction(seconds))
+    if exact == 0:
+        return "0 s"
+    for unit, size, limit in _DURATIONS:
+        if exact < limit:
+            amount = exact / size
+            text = _decimal(amount, 10 if amount < 10 else 1, towards)
+            if text == "0" and towards is not Towards.DOWN:
+                return "under 0.1 ms"
+            return f"{'-' if seconds < 0 else ''}{text} {unit}"
+    return "over 10 000 years"
+
+
+def format_energy(joules: Fraction | int, towards: Towards = Towards.NEAREST) -> str:
+    """Joules, or watt-hours where they are many: `25.2 J`, `2.1 kWh`."""
+    unit, size = next((known for known in reversed(_JOULES) if joules >= known[1]), _JOULES[0])
+    return f"{_digits(Fraction(joules) / size, towards)} {unit}"
+
+
+def grouped(count: int) -> str:
+    """`1 234 567`."""
+    return f"{count:,}".replace(",", " ")
+
+
+def _digits(number: Fraction, towards: Towards, figures: int = FIGURES) -> str:
+    """`figures` digits without a power of ten up to 10^9: `0.0152`, `4.21`, `660 000`."""
+    digits, exponent = significant(number, figures, towards)
+    if digits == 0:
+        return "0"
+    if exponent >= 0:
+        whole = digits * 10**exponent
+        return grouped(whole) if whole < 10**9 else scientific(number, figures, towards)
+    return _decimal(number, 10**-exponent, towards)
+
+
+def _decimal(number: Fraction, steps: int, towards: Towards) -> str:
+    """A multiple of 1/steps, a power of ten, without the zeros that end it."""
+    scaled = number * steps
+    whole, part = divmod(divided(scaled.numerator, scaled.denominator, towards), steps)
+    decimals = f"{part:0{len(str(steps)) - 1}d}".rstrip("0") if part else ""
+    return f"{grouped(whole)}.{decimals}" if decimals else grouped(whole)

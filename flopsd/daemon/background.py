@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from flopsd.core.flop import format_flop
-from flopsd.core.rounding import Towards
+from flopsd.core.rounding import Towards, format_duration, format_flop, format_rate
 from flopsd.core.session_protocol import Event
 from flopsd.daemon.rolling_seal import RollingSeals, shown
 from flopsd.daemon.session_server import SessionServer
 from flopsd.daemon.writer import Writer
 from flopsd.errors import ConfigError, ListenError
-from flopsd.report.ledger_text import share_text
+from flopsd.report.numbers import percent
 from flopsd.settings.parsers import parse_listen
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
@@ -151,10 +150,10 @@ def progress_line(snapshot: Snapshot, seconds: int) -> str:
     return "  ".join(
         (
             "REPLAY, no hardware:" if snapshot.replay else "flopsd:",
-            f"{seconds:4d} s",
+            format_duration(seconds),
             f"measured {format_flop(figures.measured_flop)}",
-            f"at most {format_flop(figures.high_flop, towards=Towards.UP)}",
-            "rate unknown" if rate is None else format_flop(rate, "FLOP/s"),
-            "coverage unknown" if coverage is None else f"coverage {share_text(coverage, Towards.DOWN)}",
+            f"at most {format_flop(figures.high_flop, Towards.UP)}",
+            "rate unknown" if rate is None else format_rate(rate),
+            "coverage unknown" if coverage is None else f"coverage {percent(coverage, Towards.DOWN)}",
         )
     )

@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from flopsd.core.model import PPM
+from flopsd.core.rounding import Towards, divided, grouped
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import Basis, Comparison, Fact, Share
-from flopsd.report.numbers import (
-    DOWN,
-    NO_UPPER_BOUND,
-    NOTHING_MEASURED,
-    UP,
-    Interval,
-    flop,
-    grouped,
-    interval,
-    percent,
-)
+from flopsd.report.numbers import NO_UPPER_BOUND, NOTHING_MEASURED, Interval, flop, interval, percent
 
 EXECUTED = (
     "What the accelerators' own counters saw: everything that ran, recomputation of activations, padding and "
@@ -85,7 +76,7 @@ def _guidelines(totals: LedgerObject) -> Basis:
     share = told.maybe_object("requiredPpm")
     if share is not None:
         low, stated, high = share.count("low"), share.maybe_count("stated"), share.count("high")
-        words = percent(low) if low == high else f"{percent(low, DOWN)} to {percent(high, UP)}"
+        words = percent(low) if low == high else f"{percent(low, Towards.DOWN)} to {percent(high, Towards.UP)}"
         if stated is not None and low != high:
             words += f", {percent(stated)} by what was declared"
         facts.append(Fact("Counted share of executed", words))
@@ -135,7 +126,7 @@ def comparisons_of(predicate: LedgerObject) -> tuple[Comparison, ...]:
 
 def _comparison(told: LedgerObject) -> Comparison:
     within = told.flag("withinMargin")
-    word = {True: "Agree", False: "Do not agree", None: "Cannot be told"}[within]
+    word = {True: "Agree", False: "Do not agree", None: "Indeterminate"}[within]
     margin = told.maybe_count("marginPpm")
     return Comparison(
         told.text("name"),
@@ -153,20 +144,16 @@ def _ratio(told: LedgerObject | None) -> str:
         return "not known"
     low, measured, high = (told.maybe_count(name) for name in ("low", "measured", "high"))
     if high is None:
-        ends = NO_UPPER_BOUND if not low else f"at least {_times(low, DOWN)}; {NO_UPPER_BOUND}"
+        ends = NO_UPPER_BOUND if not low else f"at least {_times(low, Towards.DOWN)}; {NO_UPPER_BOUND}"
     else:
-        ends = f"{_times(low or 0, DOWN)} to {_times(high, UP)}"
+        ends = f"{_times(low or 0, Towards.DOWN)} to {_times(high, Towards.UP)}"
     if low is None and high is None:
-        return "not known" if measured is None else _times(measured, None)
-    return ends if measured is None else f"{_times(measured, None)} ({ends})"
+        return "not known" if measured is None else _times(measured)
+    return ends if measured is None else f"{_times(measured)} ({ends})"
 
 
-def _times(ppm: int, rounding: str | None) -> str:
-    thousandths, rest = divmod(ppm, PPM // 1000)
-    if rounding is None:
-        thousandths += 2 * rest >= PPM // 1000
-    elif rounding == UP and rest:
-        thousandths += 1
+def _times(ppm: int, towards: Towards = Towards.NEAREST) -> str:
+    thousandths = divided(ppm, PPM // 1000, towards)
     return f"{thousandths // 1000}.{thousandths % 1000:03d}"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from flopsd.report.numbers import power, scientific
+from flopsd.core.rounding import flop_number
 
 _MARGIN = 3.0  # per cent left free at either side
 _MAX_TICKS = 6
@@ -108,7 +108,9 @@ def axis_of(values: Iterable[int | Fraction]) -> Axis | None:
     step = math.ceil((high - low) / _MAX_TICKS)
     axis = Axis(low, high, (), "FLOP, each step ten times the one before")
     first = low if low % step == 0 else low + step - low % step
-    ticks = tuple(Mark(axis.at(Fraction(10) ** exponent), power(exponent)) for exponent in range(first, high + 1, step))
+    ticks = tuple(
+        Mark(axis.at(Fraction(10) ** exponent), f"10^{exponent}") for exponent in range(first, high + 1, step)
+    )
     return Axis(low, high, ticks, axis.label)
 
 
@@ -160,7 +162,7 @@ def height_of(value: int, top: int) -> float:
 def round_number(value: int) -> str:
     """A number of one or two digits and a power of ten, no digit more."""
     digits = len(str(value).rstrip("0")) or 1
-    return scientific(value, digits=digits)
+    return flop_number(value, figures=digits)
 
 
 def height_marks(top: int) -> tuple[Mark, ...]:

@@ -7,11 +7,12 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, Evidence, Figures
+from flopsd.core.rounding import Towards
 from flopsd.report.charts import WIDTH, GrowthChart, Mark, Strip, bands, height_marks, height_of, path
 from flopsd.report.ledger_json import LedgerObject
-from flopsd.report.ledger_text import counted
 from flopsd.report.model import Coverage, Fact, ReportGap, Share
-from flopsd.report.numbers import DOWN, UP, duration, flop, interval, percent
+from flopsd.report.numbers import duration, flop, interval, percent
+from flopsd.report.terminal import counted
 from flopsd.system.clock import NS_PER_S, rfc3339
 
 MAX_GAPS = 20
@@ -69,7 +70,7 @@ def coverage_of(predicate: LedgerObject) -> Coverage:
     if recovered:
         facts.append(timed("Of the gaps, counted afterwards by counters that ran on", recovered))
     return Coverage(
-        observed="not known" if share is None else percent(share, DOWN),
+        observed="not known" if share is None else percent(share, Towards.DOWN),
         says=_says(share, _UTILIZATION in _evidence(predicate)) + ("" if is_complete(predicate) else f" {ONLY_HERE}"),
         facts=tuple(facts),
         reasons=_reasons(told),
@@ -136,7 +137,7 @@ def _gap(gap: LedgerObject, begins: Mapping[int, int]) -> ReportGap:
         f"{reason}: {REASONS[reason]}" if reason in REASONS else reason,
         "not known" if span is None else moment(span[0]),
         duration(gap.decimal("seconds")),
-        None if ceiling is None else flop(ceiling, UP),
+        None if ceiling is None else flop(ceiling, Towards.UP),
     )
 
 

@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 from flopsd.core.declarations import COUNTERS
+from flopsd.core.rounding import format_flop, grouped
 from flopsd.report.ledger_json import LedgerObject, line
-from flopsd.report.ledger_text import counted
 from flopsd.report.model import Fact, ReportDeclarations
-from flopsd.report.numbers import grouped, scientific
+from flopsd.report.terminal import counted
 
 NOT_DECLARED = "not declared"
 _NAMES = {
@@ -73,7 +73,7 @@ def _base(told: LedgerObject) -> list[Fact]:
         "estimated": f"estimated by {base.maybe_text('method') or 'a method that is not declared'}",
     }.get(kind, kind)
     if flop is not None:
-        compute = f"{scientific(flop)} FLOP, {compute}"
+        compute = f"{format_flop(flop)}, {compute}"
     systemic = {True: "yes", False: "no", None: NOT_DECLARED}[base.flag("systemic")]
     return [
         Fact("Base model", base.maybe_text("name") or "not named", by),

@@ -9,11 +9,11 @@ from typing import Any
 
 from flopsd.core.architecture import ArchitectureFlop, Bounds, Model, Parameters, Training, adapters, flop, parameters
 from flopsd.core.declarations import Base, Method
-from flopsd.core.flop import ceil_div, format_flop
+from flopsd.core.flop import ceil_div
 from flopsd.core.model import PPM, Figures
 from flopsd.core.peaks import Part, PeakTable
 from flopsd.core.policy.evaluate import Case, Finding, Policy, findings
-from flopsd.core.rounding import Towards, divided
+from flopsd.core.rounding import Towards, divided, format_rate
 from flopsd.errors import UnknownDeviceError
 
 ALONE = "no data is generated for it and its lineage has no earlier training: cumulative compute is that of its updates"
@@ -106,7 +106,7 @@ def hardware_from(table: PeakTable, name: str, count: int, devices: int | None, 
     doubts = []
     rates = f"the rates of {part.id} are {part.status}"
     if peak[1] > peak[0]:
-        doubts.append(f"{rates}: the fewest hours are by {format_flop(peak[1], 'FLOP/s')} each, as others have it")
+        doubts.append(f"{rates}: the fewest hours are by {format_rate(peak[1])} each, as others have it")
     elif part.status != "published":
         doubts.append(rates)
     if instance is not None and devices is None and instance.status != "published":

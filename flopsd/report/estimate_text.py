@@ -2,99 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from flopsd.core.architecture import Bounds
-from flopsd.core.flop import format_flop
-from flopsd.core.policy.evaluate import Finding
-from flopsd.core.rounding import Towards, divided, plain
+from flopsd.core.policy.evaluate import Finding, Verdict
+from flopsd.core.rounding import (
+    Towards,
+    format_duration,
+    format_flop,
+    format_percent,
+    format_rate,
+    format_share,
+    grouped,
+)
 from flopsd.report.estimate import Estimate, Option
-from flopsd.report.ledger_text import at_least, at_most, counted, one_line, share_text
+from flopsd.report.numbers import percent
+from flopsd.report.terminal import one_line, shown, table, wrapped
 
 _READING = " *"
+_HOUR_S = 3600
 
 
 def estimate_text(found: Estimate) -> str:
     """The table, what was assumed, and what it is not."""
+    plan = found.plan
+    notes = dict.fromkeys(note for option in found.options for note in option.flop.assumptions)
+    lines = [*_subject(found), "", *_table(found.options), "", "assumed:"]
+    for note in (*plan.assumed, *notes):
+        lines += wrapped(one_line(note), "    ", "  ")
+    for policy in plan.policies:
+        margin = f"compared with a margin of {percent(policy.margin_ppm, Towards.UP)} either way for estimates"
+        lines += wrapped(f"{one_line(policy.id)}: {margin}. {one_line(policy.notice)}")
+    return shown(lines)
+
+
+def _subject(found: Estimate) -> Iterator[str]:
     plan, sizes = found.plan, found.parameters
-    mixture = f", {sizes.active:,} of them for a token" if sizes.active != sizes.total else ""
-    lines = [f"{one_line(plan.model.family)}: {sizes.total:,} parameters{mixture}", _work(plan.work)]
+    active = f", {grouped(sizes.active)} of them active for a token" if sizes.active != sizes.total else ""
+    yield from wrapped(f"{one_line(plan.model.family)}: {grouped(sizes.total)} parameters{active}")
+    yield from wrapped(_work(plan.work))
     if plan.hardware is not None:
         hardware = plan.hardware
-        peak = format_flop(hardware.peak_flop_per_s, "FLOP/s")
-        lines.append(f"{hardware.devices} x {hardware.part}: {peak} dense {hardware.number_format} in all")
-        lines += [f"DOUBT: {one_line(doubt)}" for doubt in hardware.doubts]
-        low, high = _percent(plan.mfu.low, Towards.DOWN), _percent(plan.mfu.high, Towards.UP)
-        lines.append(f"MFU {low} to {high}, {one_line(plan.mfu.source)}")
-    lines += ["", *_table(found.options)]
-    notes = dict.fromkeys(note for option in found.options for note in option.flop.assumptions)
-    lines += ["", "assumed:", *(f"  {one_line(note)}" for note in (*plan.assumed, *notes))]
-    for policy in plan.policies:
-        margin = share_text(policy.margin_ppm, Towards.UP)
-        off = f"an estimate may be off by {margin} both ways, and is held against it so"
-        lines.append(f"{one_line(policy.id)}: {off}. {one_line(policy.notice)}")
-    return "\n".join(lines) + "\n"
+        peak = f"{format_rate(hardware.peak_flop_per_s)} dense {hardware.number_format} in total"
+        yield from wrapped(f"{hardware.devices} x {hardware.part}: {peak}")
+        for doubt in hardware.doubts:
+            yield from wrapped(f"DOUBT: {one_line(doubt)}")
+        low, high = format_percent(plan.mfu.low, Towards.DOWN), format_percent(plan.mfu.high, Towards.UP)
+        yield from wrapped(f"MFU {low} to {high}, {one_line(plan.mfu.source)}")
 
 
 def _work(work: Mapping[str, int]) -> str:
-    words = f"{work['tokens']:,} tokens"
+    text = f"{grouped(work['tokens'])} tokens"
     if "sequences" in work:
-        words += f" in {counted(work['sequences'], 'sequence')}"
+        text += f" in {grouped(work['sequences'])} {'sequence' if work['sequences'] == 1 else 'sequences'}"
     if "target_tokens" in work:
-        words += f", {work['target_tokens']:,} target tokens"
-    return words
+        text += f", {grouped(work['target_tokens'])} target tokens"
+    return text
 
 
 def _table(options: Sequence[Option]) -> list[str]:
-    rows: list[list[str]] = [["", *(option.method.value for option in options)]]
-    rows.append(["trainable parameters", *(_trainable(option.trainable) for option in options)])
-    for name in ("required", "executed"):
-        bounds = [option.flop.required if name == "required" else option.flop.executed for option in options]
-        rows.append([f"{name} FLOP", *(format_flop(each.computed) for each in bounds)])
-        rows.append(["  at least", *(at_least(each.low) for each in bounds)])
-        rows.append(["  at most", *(at_most(each.high) for each in bounds)])
+    rows = [
+        ["", *(option.method.value for option in options)],
+        ["trainable parameters", *(_trainable(option.trainable) for option in options)],
+        *_flop_rows("required", [option.flop.required for option in options]),
+        *_flop_rows("executed", [option.flop.executed for option in options]),
+    ]
     if all(option.hours is not None for option in options):
-        rows.append(["hours", *(_hours(option.hours) for option in options)])
-    told: dict[str, list[Finding]] = {}
+        rows.append(["time", *(_time(option.hours) for option in options)])
+    by_rule: dict[str, list[Finding]] = {}
     for option in options:
         for finding in option.findings:
-            told.setdefault(f"{finding.policy} {finding.rule.id}", []).append(finding)
-    for title, found in told.items():
-        if any(one.applies is not False for one in found):
-            mark = _READING if any(one.rule.status == "interpretation" for one in found) else ""
-            rows.append([one_line(title) + mark, *(_verdict(one) for one in found)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    reasons = dict.fromkeys(
-        f"  {one_line(one.rule.id)}: {one_line(one.why)}"
-        for found in told.values()
-        for one in found
-        if one.state is not None and one.state.value == "indeterminate"
-    )
-    if any(row[0].endswith(_READING) for row in rows):
+            by_rule.setdefault(f"{finding.policy} {finding.rule.id}", []).append(finding)
+    readings = False
+    for rule, findings in by_rule.items():
+        if any(one.applies is not False for one in findings):
+            reading = any(one.rule.status == "interpretation" for one in findings)
+            readings |= reading
+            rows.append([one_line(rule) + (_READING if reading else ""), *map(_verdict, findings)])
+    lines = table(rows)
+    if readings:
         lines.append(f"{_READING.strip()} as flopsd reads it: the text does not spell it out")
-    return [*lines, *(["", "indeterminate:", *reasons] if reasons else [])]
+    return [*lines, *_reasons(one for findings in by_rule.values() for one in findings)]
+
+
+def _flop_rows(name: str, bounds: Sequence[Bounds]) -> list[list[str]]:
+    return [
+        [name, *(format_flop(each.computed) for each in bounds)],
+        ["  at least", *(format_flop(each.low, Towards.DOWN) for each in bounds)],
+        ["  at most", *(format_flop(each.high, Towards.UP) for each in bounds)],
+    ]
+
+
+def _reasons(findings: Iterable[Finding]) -> list[str]:
+    open_ones = [one for one in findings if one.state is Verdict.INDETERMINATE]
+    reasons = dict.fromkeys(f"{one_line(one.rule.id)}: {one_line(one.why)}" for one in open_ones)
+    lines = ["", "indeterminate:"] if reasons else []
+    for reason in reasons:
+        lines += wrapped(reason, "    ", "  ")
+    return lines
 
 
 def _verdict(finding: Finding) -> str:
     if finding.state is None:
-        return "does not apply"
-    _, _, high = finding.share_ppm
-    share = "" if high is None else f", at most {share_text(high, Towards.UP)}"
-    return f"{finding.state.value}{share}"
+        return "not applicable"
+    high = finding.value.high_flop
+    if high is None or finding.limit is None or finding.limit.low <= 0:
+        return finding.state.value
+    share = format_share(high, finding.limit.low, Towards.UP)
+    return share if share.endswith("below") else f"{finding.state.value}, at most {share}"
 
 
 def _trainable(bounds: Bounds | None) -> str:
     if bounds is None:
         return "unknown"
-    return f"{bounds.low:,}" if bounds.low == bounds.high else f"{bounds.low:,} to {bounds.high:,}"
+    ends = dict.fromkeys((grouped(bounds.low), grouped(bounds.high)))
+    return " to ".join(ends)
 
 
-def _hours(hours: tuple[Fraction, Fraction] | None) -> str:
-    return "unknown" if hours is None else f"{plain(hours[0], 3, Towards.DOWN)} to {plain(hours[1], 3, Towards.UP)}"
-
-
-def _percent(share: Fraction, towards: Towards) -> str:
-    tenths = divided(1000 * share.numerator, share.denominator, towards)
-    return f"{tenths // 10}%" if tenths % 10 == 0 else f"{tenths // 10}.{tenths % 10}%"
+def _time(hours: tuple[Fraction, Fraction] | None) -> str:
+    if hours is None:
+        return "unknown"
+    low, high = (hours[0] * _HOUR_S, hours[1] * _HOUR_S)
+    return f"{format_duration(low, Towards.DOWN)} to {format_duration(high, Towards.UP)}"

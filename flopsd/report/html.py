@@ -8,10 +8,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from flopsd.errors import LedgerError
+from flopsd.report.html_kit import typeset
 from flopsd.report.model import Report, VerificationState
-from flopsd.report.numbers import TIMES
-
-NO_BREAK = "\N{NO-BREAK SPACE}"
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -52,13 +50,8 @@ def _style(report: Report) -> str:
     return sheet.replace('"RUNNING-HEADER"', css_string(page_line(report)))
 
 
-def _glued(value: object) -> object:
-    """Numbers whose parts stay on one line: no break before a power of ten, a per cent sign or a unit."""
-    if type(value) is not str:  # not the style sheet, which is markup
-        return value
-    for part in (f" {TIMES} ", " %", " FLOP"):
-        value = value.replace(part, part.replace(" ", NO_BREAK))
-    return value
+def _typeset(value: object) -> object:
+    return typeset(value) if type(value) is str else value  # the style sheet is markup
 
 
 def _environment() -> Environment:
@@ -72,7 +65,7 @@ def _environment() -> Environment:
         loader=PackageLoader("flopsd", "report/templates"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_glued,
+        finalize=_typeset,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

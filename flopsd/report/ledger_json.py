@@ -13,7 +13,7 @@ from flopsd.core.model import Figures
 from flopsd.core.untrusted import FieldReader, Report, raising
 from flopsd.core.values import is_whole
 from flopsd.errors import LedgerError
-from flopsd.report.ledger_text import one_line
+from flopsd.report.terminal import one_line
 from flopsd.system.clock import NS_PER_S
 
 MAX_TEXT = 2000

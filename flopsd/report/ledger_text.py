@@ -1,214 +1,272 @@
-"""Texts for people about figures, ledgers and runs."""
+"""What `seal`, `merge` and `verify` print of a ledger."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.attestation.evidence.item import EvidenceResult, EvidenceState
-from flopsd.core.flop import format_flop
+from flopsd.core.ledger.completeness import MAX_TOLD
 from flopsd.core.model import Figures
-from flopsd.core.rounding import Towards, divided
+from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
+from flopsd.report.numbers import NOTHING_MEASURED, interval, percent
+from flopsd.report.terminal import LABEL, counted, facts, interval_facts, one_line, shown, wrapped
+from flopsd.report.threshold_text import threshold_facts
 
 if TYPE_CHECKING:
     from flopsd.attestation.anchors import AnchorComparison
+    from flopsd.attestation.evidence.item import EvidenceResult
     from flopsd.attestation.log_export import Anchor
+    from flopsd.attestation.merge.merge import Merged
+    from flopsd.attestation.merge.verify_merged import ChildrenChecked, VerifiedMerge
     from flopsd.attestation.seal import Sealed
     from flopsd.attestation.verify import Verified
 
-
-def figures_text(figures: Figures) -> str:
-    """Three figures, never one."""
-    measured = "nothing was measured" if figures.measured_flop is None else format_flop(figures.measured_flop)
-    high = "no upper bound is known" if figures.high_flop is None else at_most(figures.high_flop)
-    return f"  measured   {measured}\n  at least   {at_least(figures.low_flop)}\n  at most    {high}\n"
-
-
-def at_least(flop: int) -> str:
-    return format_flop(flop, towards=Towards.DOWN)
-
-
-def at_most(flop: int) -> str:
-    return format_flop(flop, towards=Towards.UP)
+Row = tuple[str, str]
+NO_EVIDENCE = "no hardware was metered, and this is no evidence"
 
 
 def sealed_text(sealed: Sealed) -> str:
-    """Where the ledger lies, what it says, and how to verify it."""
-    replay = "  REPLAY     of a recording: no hardware was metered, this is no evidence\n" if sealed.replay else ""
-    verify = verify_command(sealed.ledger, sealed.public_key, sealed.policies, replay=bool(sealed.replay))
-    going_on = "" if sealed.ended else "  ROLLING    the run has no end yet: these are the figures so far\n"
-    stamped = f"  timestamp  {sealed.timestamp}\n" if sealed.timestamp else ""
-    return (
-        f"sealed {sealed.ledger}\n{replay}{going_on}{figures_text(sealed.figures)}"
-        f"  journal    {sealed.journal}\n  public key {sealed.public_key}\n{stamped}"
-        f"verify it with:\n  {verify}\n"
+    """Where the ledger is, what it states, and how to verify it."""
+    rows = [
+        *([("REPLAY", f"of a recording: {NO_EVIDENCE}")] if sealed.replay else []),
+        *([] if sealed.ended else [("ROLLING", "the run has not ended: these are the figures so far")]),
+        *interval_facts(interval(sealed.figures), NOTHING_MEASURED),
+        ("journal", str(sealed.journal)),
+        ("public key", str(sealed.public_key)),
+        *([("timestamp", sealed.timestamp)] if sealed.timestamp else []),
+    ]
+    command = verify_command(sealed.ledger, sealed.public_key, sealed.policies, replay=sealed.replay)
+    return shown([f"sealed {sealed.ledger}", *_indented(rows), "verify it with:", f"  {command}"])
+
+
+def merged_text(merged: Merged) -> str:
+    """What was merged, what it adds up to, what is missing, and how to verify it."""
+    replay = merged.predicate["replay"] is not None
+    command = verify_command(merged.ledger, merged.public_key, merged.policies, replay=replay)
+    key = _indented([("public key", str(merged.public_key))])
+    return shown([f"merged {merged.ledger}", *_job(merged.predicate), *key, "verify it with:", f"  {command}"])
+
+
+def verified_text(verified: Verified) -> str:
+    """What a verified ledger states, and what it does not."""
+    predicate = verified.statement["predicate"]
+    devices, starts = counted(len(predicate["devices"]), "device"), counted(len(predicate["incarnations"]), "start")
+    run, node = one_line(predicate["run"]["id"]), one_line(predicate["node"]["name"])
+    return shown(
+        [
+            recomputed(verified),
+            *wrapped(signed_by(verified.keyids)),
+            *(wrapped(f"REPLAY: read from a recording; {NO_EVIDENCE}") if verified.replay else []),
+            *_rolling(verified),
+            *wrapped(f"run {run} on {node}: {devices}, {starts} of the daemon"),
+            "executed FLOP:",
+            *_indented([*_executed(predicate), *_meaning(predicate)]),
+            *_attached(verified.evidence),
+            *([] if verified.anchored is None else _indented(anchor_facts(verified.anchored))),
+            *_claim(predicate),
+        ]
+    )
+
+
+def verified_merge_text(verified: VerifiedMerge) -> str:
+    """What a verified merged ledger states, and what it does not."""
+    predicate = verified.statement["predicate"]
+    return shown(
+        [
+            added_up_again(verified),
+            *wrapped(signed_by(verified.keyids)),
+            *wrapped(children_text(verified)),
+            *([] if verified.children is None else _children(verified.children)),
+            *_job(predicate),
+            *_claim(predicate),
+        ]
     )
 
 
 def verify_command(ledger: Path, public_key: Path, policies: Iterable[object], *, replay: bool) -> str:
-    """What a shell verifies a ledger with that lies where it was put just now."""
+    """The shell command that verifies a ledger where it was just written."""
     more = [word for file in policies for word in ("--policy", str(file))]
     more += ["--allow-replay"] if replay else []
     return shlex.join(["flopsd", "verify", str(ledger), "--key", str(public_key), *more])
 
 
-def verified_text(verified: Verified) -> str:
-    """What a verified ledger says, and what it does not."""
-    predicate: Mapping[str, Any] = verified.statement["predicate"]
-    executed, coverage = predicate["totals"]["executed"], predicate["coverage"]
-    figures = Figures(*(None if executed[k] is None else int(executed[k]) for k in ("low", "measured", "high")))  # type: ignore[arg-type]
-    share = "unknown" if coverage["coveragePpm"] is None else coverage_share(int(coverage["coveragePpm"]))
-    energy = "unknown" if predicate["energyJoules"] is None else f"{predicate['energyJoules']} J"
-    if predicate["energyJoules"] is not None and float(predicate["energyUncountedSeconds"]):
-        energy += f" counted; not counted in {predicate['energyUncountedSeconds']} device seconds"
-    evidence = ", ".join(executed["byEvidence"]) or "none"
-    clock = at_most(int(executed["clockUncertaintyFlop"])) if int(executed["clockUncertaintyFlop"]) else ""
-    lines = [
-        f"VERIFIED: signed by {', '.join(k[:16] + '…' for k in verified.keyids)}, "
-        f"all totals recomputed from {counted(verified.records, 'journal record')}",
-        *(["REPLAY: read from a recording, no hardware was metered. This is no evidence."] if verified.replay else []),
-        *_rolling(verified),
-        f"run {one_line(predicate['run']['id'])} on {one_line(predicate['node']['name'])}, "
-        f"{counted(len(predicate['devices']), 'device')}, {counted(len(predicate['incarnations']), 'incarnation')}",
-        "executed FLOP:",
-        figures_text(figures).rstrip("\n"),
-        f"  evidence   {evidence}",
-        *([f"  of that    {clock} either way from the SM clock between its samples"] if clock else []),
-        f"  coverage   {share} of {coverage['spanSeconds']} device seconds, "
-        f"{counted(len(coverage['gaps']), 'gap')} listed",
-        f"  energy     {energy}",
-        *meaning_lines(predicate),
-        *_attached(verified.evidence),
-        *([] if verified.anchored is None else anchored_lines(verified.anchored)),
-        f"It says: {predicate['claim']['text']}",
-        f"It does not say: {predicate['claim']['limits']}",
+def _indented(rows: Iterable[Row]) -> list[str]:
+    return list(facts(((f"  {name}", value) for name, value in rows), LABEL + 2))
+
+
+def recomputed(verified: Verified) -> str:
+    """The verdict on a node's ledger."""
+    return f"VERIFIED: signature checked, every total recomputed from {counted(verified.records, 'journal record')}"
+
+
+def added_up_again(verified: VerifiedMerge) -> str:
+    """The verdict on a merged ledger."""
+    ledgers = counted(int(verified.statement["predicate"]["ledgerCount"]), "ledger")
+    return f"VERIFIED: signature checked, every sum recomputed from the entries of {ledgers}"
+
+
+def signed_by(keyids: Sequence[str]) -> str:
+    return f"Signed by key {', '.join(keyids)}."
+
+
+def unsealed_text(records: int) -> str:
+    return f"The journal beside it has {counted(records, 'more record')}: not sealed, and not covered by this ledger."
+
+
+def children_text(verified: VerifiedMerge) -> str:
+    """What was checked of the ledgers that a merged one is made of."""
+    checked, count = verified.children, int(verified.statement["predicate"]["ledgerCount"])
+    if checked is None:
+        return "The ledgers that it is made of were not checked: name their location with --children."
+    given = f"{checked.given} of its {counted(count, 'ledger')} given and unchanged"
+    return f"{given}, {checked.recomputed} of them recomputed."
+
+
+def _claim(predicate: Mapping[str, Any]) -> list[str]:
+    claim = predicate["claim"]
+    return [
+        *wrapped(f"The signature states: {claim['text']}"),
+        *wrapped(f"It does not state: {claim['limits']}"),
     ]
-    return "\n".join(lines) + "\n"
 
 
-def meaning_lines(predicate: Mapping[str, Any]) -> list[str]:
-    """The other bases and the findings, short; `flopsd report` tells them whole."""
+def _executed(predicate: Mapping[str, Any]) -> list[Row]:
+    executed, coverage = predicate["totals"]["executed"], predicate["coverage"]
+    ppm, gaps, clock = coverage["coveragePpm"], coverage.get("gaps"), int(executed.get("clockUncertaintyFlop", 0))
+    share = "unknown" if ppm is None else percent(int(ppm), Towards.DOWN)
+    listed = "" if gaps is None else f", {counted(len(gaps), 'gap')} listed"
+    energy = "not counted"
+    if predicate["energyJoules"] is not None:
+        energy = format_energy(Fraction(predicate["energyJoules"]))
+        if uncounted := Fraction(predicate["energyUncountedSeconds"]):
+            energy += f", and more that was not counted in {format_duration(uncounted)} of device time"
+    return [
+        *interval_facts(interval(_figures(executed)), NOTHING_MEASURED),
+        ("evidence", one_line(", ".join(executed["byEvidence"])) or "none"),
+        *(
+            [("clock", f"adds {format_flop(clock, Towards.UP)} of that either way, between its samples")]
+            if clock
+            else []
+        ),
+        ("coverage", f"{share} of {format_duration(Fraction(coverage['spanSeconds']))} of device time{listed}"),
+        ("energy", energy),
+    ]
+
+
+def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
+    """The other bases and the findings, in short; `flopsd report` has them whole."""
     totals = predicate["totals"]
     guidelines, architecture = totals["guidelines"], totals["architecture"]
-    resting = f" ({one_line(guidelines['requiredPpmSource'])})" if "requiredPpmSource" in guidelines else ""
-    lines = [f"  guidelines {_interval(guidelines)}: what contributes to parameter updates{resting}"]
+    source = f" ({one_line(guidelines['requiredPpmSource'])})" if "requiredPpmSource" in guidelines else ""
+    rows = [("guidelines", f"{figures_text(_figures(guidelines))}: what contributes to parameter updates{source}")]
     if architecture is not None:
-        shown = f"{at_least(int(architecture['low']))} to {at_most(int(architecture['high']))}"
-        lines.append(f"  by model   {format_flop(int(architecture['computed']))}, {shown}: from its shape and tokens")
+        computed = figures_text(_figures(architecture, "computed"))
+        rows.append(("by model", f"{computed}: from its architecture and tokens"))
     warned = [ratio for ratio in predicate["reconciliation"] if ratio["warning"] is not None]
-    lines += [f"  WARNING    {one_line(ratio['name'])}: {one_line(ratio['warning'])}" for ratio in warned]
-    judged = [finding for finding in predicate["findings"] if finding["state"] is not None]
-    undeclared = [one for one in judged if one["applies"] is None and one["state"] == "indeterminate"]
-    for finding in judged:
-        if finding not in undeclared:
-            sure = "" if finding["applies"] else " (if it applies)"
-            if finding["state"] == "above" and finding["status"] == "interpretation":
-                sure += " (flopsd's reading, not the text's)"
-            lines.append(f"  {finding['state'].upper():<13} {one_line(finding['title'])}{sure}: {_share(finding)}")
-    if undeclared:
-        lines.append(
-            f"  INDETERMINATE {counted(len(undeclared), 'threshold')}: too little is declared of the training and its "
-            "base model (docs/thresholds.md)"
+    rows += [("WARNING", f"{one_line(ratio['name'])}: {one_line(ratio['warning'])}") for ratio in warned]
+    return [*rows, *threshold_facts(predicate["findings"])]
+
+
+def _figures(figures: Mapping[str, Any], middle: str = "measured") -> Figures:
+    low, point, high = (None if figures[name] is None else int(figures[name]) for name in ("low", middle, "high"))
+    return Figures(low or 0, point, high)
+
+
+def figures_text(figures: Figures) -> str:
+    """`3.25x10^15 FLOP (1.53x10^15 to 1.16x10^16 FLOP)`."""
+    value = interval(figures)
+    return f"{'no single figure' if value.measured is None else value.measured.text + ' FLOP'} ({value.ends})"
+
+
+def _rolling(verified: Verified) -> list[str]:
+    """What to know of a ledger that was sealed before its run ended, or whose journal goes on."""
+    predicate, lines = verified.statement["predicate"], []
+    if predicate["incarnations"][-1]["endReason"] is None:
+        last = predicate["method"]["journal"]["lastRecordAt"]
+        lines += wrapped(
+            "ROLLING: sealed while the run went on, or after it was killed. It covers the time up to "
+            f"{last} only; later work is not in it."
         )
+    if verified.unsealed_records:
+        lines += wrapped(unsealed_text(verified.unsealed_records))
     return lines
-
-
-def _interval(figures: Mapping[str, Any]) -> str:
-    low, measured, high = (None if figures[k] is None else int(figures[k]) for k in ("low", "measured", "high"))
-    most = "no upper bound" if high is None else at_most(high)
-    point = "no point figure" if measured is None else format_flop(measured)
-    return f"{point}, {at_least(low or 0)} to {most}"
-
-
-def _share(finding: Mapping[str, Any]) -> str:
-    high = finding["sharePpm"]["high"]
-    if high is None:
-        return one_line(finding["reason"])
-    return f"at most {share_text(int(high), Towards.UP)} of the threshold"
-
-
-def share_text(ppm: int, towards: Towards) -> str:
-    """A share in percent, below one to the millionth, else to a tenth of a percent."""
-    if ppm < 10_000:
-        return f"0.{ppm:04} %"
-    tenths = divided(ppm, 1000, towards)
-    return f"{tenths // 10}.{tenths % 10} %"
-
-
-def coverage_share(ppm: int) -> str:
-    """How much is known, in percent, rounded down: nothing is called whole that is not."""
-    return f"{ppm // 10_000}.{ppm % 10_000 // 100:02} %"
 
 
 def _attached(found: Sequence[EvidenceResult]) -> list[str]:
     """Each piece of attached evidence: what came of it, what it proves and what not."""
     lines = ["attached evidence:"] if found else []
-    for finding in found:
-        lines.append(f"  {one_line(finding.type)}: {finding.verdict.value}: {one_line(finding.words)}")
-        if finding.verdict is not EvidenceState.ABSENT:
-            lines.append(
-                f"    {'proves' if finding.verdict is EvidenceState.HOLDS else 'claims'}: {one_line(finding.proves)}"
-            )
-            lines.append(f"    limits: {one_line(finding.limits)}")
+    for one in found:
+        lines += wrapped(f"{one_line(one.type)}: {one.verdict.value}: {one_line(one.words)}", "    ", "  ")
+        if one.verdict.value != "absent":
+            proves = "proves" if one.verdict.value == "checked" else "claims"
+            lines += wrapped(f"{proves}: {one_line(one.proves)}", "      ", "    ")
+            lines += wrapped(f"limits: {one_line(one.limits)}", "      ", "    ")
     return lines
 
 
-def _rolling(verified: Verified) -> list[str]:
-    """What to know of a ledger that was sealed before its run's end, or whose journal goes on."""
-    predicate = verified.statement["predicate"]
-    lines = []
-    if predicate["incarnations"][-1]["endReason"] is None:
-        lines.append(
-            "ROLLING: sealed while the run went on, or after it was killed. It speaks of the time up to "
-            f"{predicate['method']['journal']['lastRecordAt']} only, and later work is not in it."
-        )
-    if verified.unsealed_records:
-        lines.append(
-            f"The journal beside it goes on: {counted(verified.unsealed_records, 'record')} not sealed, "
-            "of which nothing is said."
-        )
-    return lines
-
-
-def counted(count: int, noun: str, several: str = "") -> str:
-    """`1 device`, `2 devices`; `several` is the plural where it is not the noun with an s."""
-    return f"{count} {noun if count == 1 else several or noun + 's'}"
-
-
-def one_line(text: object) -> str:
-    """Text from a ledger or a log as one printable line: it must not move a terminal's cursor or look like ours."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(text))
-
-
-def anchored_lines(anchored: AnchorComparison) -> list[str]:
-    """What checkpoint lines that left the host say of the journal, and what they leave open."""
+def anchor_facts(anchored: AnchorComparison) -> list[Row]:
+    """What checkpoint lines that left the host prove of the journal, and what they leave open."""
     first, last, passed = anchored.first, anchored.last, anchored.passed
-    lines = [
-        f"  anchors    {counted(anchored.anchors, 'checkpoint')} in {counted(anchored.lines, 'line')} of the log, all "
-        "on the journal's chain",
-        f"             first: record {first.records}, {_taken(first)} ({one_line(first.where)})",
-        f"             last:  record {last.records}, {_taken(last)} ({one_line(last.where)})",
-        f"             the journal up to record {last.records} is unaltered since then, if the log is: get it from its "
-        "service yourself",
-        f"             behind the last anchor nothing off this host holds {counted(anchored.behind, 'record')}",
+    texts = [
+        f"{counted(anchored.anchors, 'checkpoint')} in {counted(anchored.lines, 'line')} of the log, all on the "
+        "journal's chain",
+        f"first: record {first.records}, {_logged(first)} ({one_line(first.where)})",
+        f"last: record {last.records}, {_logged(last)} ({one_line(last.where)})",
+        f"the journal up to record {last.records} is unaltered since then, provided that the log is: get it from the "
+        "log service yourself",
+        f"{counted(anchored.behind, 'record')} after the last anchor: no copy off this host vouches for them",
     ]
     if anchored.lag_ms is not None:
-        least, most = (ms / 1000 for ms in anchored.lag_ms)
-        lines.append(f"             taken {least:.1f} to {most:.1f} s after the time that the journal gives the record")
+        least, most = (format_duration(Fraction(ms, 1000)) for ms in anchored.lag_ms)
+        texts.append(f"logged {least} to {most} after the time that the journal gives the record")
     if passed.unreadable:
-        lines.append(
-            f"             torn or garbled, so no anchor: {counted(passed.unreadable, 'more line')} of this run"
-        )
-    return lines
+        texts.append(f"{counted(passed.unreadable, 'line')} of this run torn or garbled, and so no anchor")
+    return [("anchors", text) for text in texts]
 
 
-def _taken(anchor: Anchor) -> str:
+def _logged(anchor: Anchor) -> str:
     from flopsd.attestation.anchors import ingested_at
 
     if (at := ingested_at(anchor)) is not None:
-        return f"taken by the log service at {at}"
+        return f"received by the log service at {at}"
     if anchor.line_time is not None:
-        return f"at {one_line(anchor.line_time)} by the clock of whoever wrote the line: the log has no ingestion times"
-    return "at no time that the log tells"
+        return f"at {one_line(anchor.line_time)} by the clock of the line's writer: the log has no ingestion times"
+    return "with no time in the log"
+
+
+def _job(predicate: Mapping[str, Any]) -> list[str]:
+    replay, completeness = predicate["replay"], predicate["completeness"]
+    word = {True: "COMPLETE", False: "INCOMPLETE", None: "COMPLETENESS UNKNOWN"}[completeness["complete"]]
+    recordings = "" if replay is None else counted(int(replay["children"]), "ledger")
+    return [
+        *(wrapped(f"REPLAY: {recordings} of recordings; {NO_EVIDENCE}") if replay else []),
+        *wrapped(_subject(predicate)),
+        *wrapped(f"{word}: {completeness['summary']}"),
+        *_indented([("missing", text) for text in _some(completeness["missing"])]),
+        "executed FLOP:",
+        *_indented([*_executed(predicate), *_meaning(predicate)]),
+    ]
+
+
+def _subject(predicate: Mapping[str, Any]) -> str:
+    ledgers = counted(int(predicate["ledgerCount"]), "ledger")
+    ledgers += one_line(f", {predicate['startedAt'][:19]}Z to {predicate['lastRecordAt'][:19]}Z")
+    if predicate["lineage"] is not None:
+        runs = counted(len(predicate["lineage"]["runs"]), "job")
+        return f"lineage {one_line(predicate['lineage']['name'])}: {runs}, {ledgers}"
+    nodes = counted(int(predicate["completeness"]["nodes"]), "node")
+    attempts = counted(len(predicate["attempts"]), "attempt id")
+    return f"job {one_line(predicate['run']['id'])}: {nodes}, {attempts}, {ledgers}"
+
+
+def _children(checked: ChildrenChecked) -> list[str]:
+    rows = [("not given", text) for text in _some(checked.missing)]
+    return _indented([*rows, *(("no part", one_line(text)) for text in checked.others[:MAX_TOLD])])
+
+
+def _some(texts: Sequence[str]) -> list[str]:
+    more = len(texts) - MAX_TOLD
+    return [*map(one_line, texts[:MAX_TOLD]), *([f"and {more} more"] if more > 0 else [])]

@@ -10,11 +10,10 @@ from flopsd.report.numbers import Amount, Interval
 
 
 class ReportState(str, Enum):
-    """What a rule comes to. UNDECIDED: whether it applies was not declared."""
+    """What a rule comes to. INDETERMINATE hangs on the figures, or on whether the rule applies."""
 
     ABOVE = "above"
     INDETERMINATE = "indeterminate"
-    UNDECIDED = "undecided"
     BELOW = "below"
     NOT_APPLICABLE = "not applicable"
     NONE = "none"  # no policy was applied
@@ -64,6 +63,7 @@ class ReportRule:
     title: str
     name: str
     state: ReportState
+    applies: bool | None  # None: not known
     word: str
     says: str
     why: str

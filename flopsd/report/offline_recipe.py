@@ -16,7 +16,7 @@ from flopsd.attestation.verify import read_ledger
 from flopsd.core.envelope import Envelope, parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError, SigningKeyError
-from flopsd.report.ledger_text import one_line
+from flopsd.report.terminal import one_line
 
 PAYLOAD = """\
 jq -r .payload "$ledger" | base64 -d >payload.json; type=$(jq -r .payloadType "$ledger")

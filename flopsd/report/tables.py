@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from flopsd.attestation.evidence.item import EvidenceResult
 from flopsd.core.ledger.completeness import MAX_TOLD
+from flopsd.core.rounding import Towards
 from flopsd.report.bases import EVIDENCE
 from flopsd.report.coverage import ONLY_HERE, is_complete
 from flopsd.report.ledger_json import LedgerObject, line
-from flopsd.report.ledger_text import counted
 from flopsd.report.model import EvidenceLine, Fact, Member, ReportCompleteness, ReportDevice
-from flopsd.report.numbers import DOWN, duration, energy, interval, percent
+from flopsd.report.numbers import duration, energy, interval, percent
+from flopsd.report.terminal import counted
 
 MAX_ROWS = 500
 ENERGY_BOUNDARY = (
@@ -67,7 +68,7 @@ def _processors(told: LedgerObject) -> str:
 def _observed(told: LedgerObject) -> str:
     span = told.decimal("spanSeconds")
     known = told.decimal("observedSeconds") + told.decimal("recoveredSeconds")
-    return "not known" if span <= 0 else percent(int(known * 1_000_000 / span), DOWN)
+    return "not known" if span <= 0 else percent(int(known * 1_000_000 / span), Towards.DOWN)
 
 
 def _energy_text(told: LedgerObject) -> str:
@@ -131,7 +132,7 @@ def _node(told: LedgerObject) -> Member:
         span=duration(told.decimal("deviceSeconds")).text,
         devices=told.text("devices"),
         value=interval(told.figures("executed")),
-        observed="not known" if share is None else percent(share, DOWN),
+        observed="not known" if share is None else percent(share, Towards.DOWN),
         energy=_energy_text(told),
         digest="",
         note=counted(told.count("ledgers"), "ledger") + ", " + counted(told.count("attempts"), "attempt"),
@@ -158,7 +159,7 @@ def _child(told: LedgerObject) -> Member:
         span=f"{_day(told.text('startedAt'))} to {_day(told.text('lastRecordAt'))}",
         devices="",
         value=interval(told.object("totals").figures("executed")),
-        observed="not known" if share is None else percent(share, DOWN),
+        observed="not known" if share is None else percent(share, Towards.DOWN),
         energy=_energy_text(told),
         digest=told.text("sha256"),
         note="; ".join(notes),

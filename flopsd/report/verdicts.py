@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from flopsd.core.model import PPM, Figures
+from flopsd.core.model import Figures
+from flopsd.core.rounding import FACTOR, Towards, format_share
 from flopsd.report.charts import Axis, RuleChart, anchor_at, axis_of, width_of
 from flopsd.report.ledger_json import LedgerObject
-from flopsd.report.ledger_text import counted
 from flopsd.report.model import Answer, ReportRule, ReportState
 from flopsd.report.model_documentation_texts import READING
 from flopsd.report.numbers import (
-    DOWN,
     NO_MEASURED,
     NO_UPPER_BOUND,
     NOTHING_MEASURED,
-    TIMES_WORD,
-    UP,
     Amount,
     Interval,
     fraction,
     interval,
-    percent,
-    times,
 )
+from flopsd.report.terminal import counted
 
 QUANTITIES = {
     "updates": "compute that directly contributes to parameter updates",
@@ -34,20 +30,18 @@ QUANTITIES = {
 }
 _WORDS = {
     ReportState.ABOVE: "Above",
-    ReportState.INDETERMINATE: "Cannot be told",
-    ReportState.UNDECIDED: "Not decided",
+    ReportState.INDETERMINATE: "Indeterminate",
     ReportState.BELOW: "Below",
-    ReportState.NOT_APPLICABLE: "Does not apply",
+    ReportState.NOT_APPLICABLE: "Not applicable",
 }
 _ORDER = (
     ReportState.ABOVE,
     ReportState.INDETERMINATE,
-    ReportState.UNDECIDED,
     ReportState.BELOW,
     ReportState.NOT_APPLICABLE,
 )
 _REASONS = 3
-_TOLD = 2  # rules that the answer tells one by one
+_LED = 2  # rules that the answer takes one by one
 _COMPARED = ("below", "above", "indeterminate")
 
 
@@ -57,7 +51,7 @@ def rules_of(predicate: LedgerObject) -> tuple[tuple[ReportRule, ...], tuple[Rep
     axis = axis_of(
         number for finding in findings if finding.flag("applies") is not False for number in _numbers(finding)
     )
-    rules = sorted((_rule(finding, axis) for finding in findings), key=lambda rule: _ORDER.index(rule.state))
+    rules = sorted((_rule(finding, axis) for finding in findings), key=_gravity)
     return (
         tuple(rule for rule in rules if rule.state is not ReportState.NOT_APPLICABLE),
         tuple(rule for rule in rules if rule.state is ReportState.NOT_APPLICABLE),
@@ -76,14 +70,15 @@ def answer_of(rules: Sequence[ReportRule], others: Sequence[ReportRule], execute
     state = rules[0].state
     gravest = [rule for rule in rules if rule.state is state]
     number = _number(len(gravest), len(rules))
+    hangs_on_declarations = state is ReportState.INDETERMINATE and gravest[0].applies is None
     headline = {
         ReportState.ABOVE: f"Above {number}",
-        ReportState.INDETERMINATE: f"Cannot be told for {number}",
-        ReportState.UNDECIDED: f"Not decided for {number}: not enough was declared",
+        ReportState.INDETERMINATE: f"Indeterminate for {number}"
+        + (": too little was declared" * hangs_on_declarations),
         ReportState.BELOW: f"Below {number}",
     }[state]
-    lead = _reasons(gravest) if state is ReportState.UNDECIDED else tuple(_lead(rule) for rule in gravest[:_TOLD])
-    return Answer(state, headline, lead + _rest(rules, gravest))
+    lead = _reasons(gravest) if hangs_on_declarations else tuple(map(_lead, gravest[:_LED]))
+    return Answer(state, headline, lead + _rest(rules, [] if hangs_on_declarations else gravest[_LED:], state))
 
 
 def _lead(rule: ReportRule) -> str:
@@ -97,17 +92,17 @@ def _reasons(rules: Sequence[ReportRule]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(_sentence, parts)))[:_REASONS]
 
 
-def _rest(rules: Sequence[ReportRule], gravest: Sequence[ReportRule]) -> tuple[str, ...]:
-    """What the other rules come to, so that the headline hides none."""
-    told = []
-    hidden = len(gravest) - _TOLD
-    if hidden > 0 and gravest[0].state is not ReportState.UNDECIDED:
-        told.append(f"The same holds for {counted(hidden, 'further rule')}.")
-    for state in _ORDER:
-        count = sum(1 for rule in rules if rule.state is state and rule not in gravest)
-        if count:
-            told.append(f"{counted(count, 'further rule')}: {_WORDS[state].lower()}.")
-    return tuple(told)
+def _rest(rules: Sequence[ReportRule], hidden: Sequence[ReportRule], led: ReportState) -> tuple[str, ...]:
+    """What the other rules come to, so that the headline hides none: those of its own state, then the others."""
+    counts = [(led, len(hidden))] + [
+        (one, sum(rule.state is one for rule in rules)) for one in _ORDER if one is not led
+    ]
+    return tuple(f"{counted(count, 'further rule')}: {_WORDS[state].lower()}." for state, count in counts if count)
+
+
+def _gravity(rule: ReportRule) -> tuple[int, bool]:
+    """The gravest first, and of those that are indeterminate the ones that apply."""
+    return _ORDER.index(rule.state), rule.applies is None
 
 
 def _number(some: int, rules: int) -> str:
@@ -132,13 +127,15 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
     title = title[:1].upper() + title[1:]
     quantities = (finding.maybe_text("quantity") or "").split(" or ")
     shown = None if low is None or high is None else _shown(low, high)
-    share, reading = _share(finding), finding.maybe_text("status") == "interpretation"
+    share, reading = _share(value, low, high), finding.maybe_text("status") == "interpretation"
     return ReportRule(
         title=title,
         name=f"{finding.text('policy')}/{finding.text('rule')}",
         state=state,
+        applies=applies,
         word=_WORDS[state],
-        says=_says(state, value, low, high) + (f" {READING}" if reading and state is ReportState.ABOVE else ""),
+        says=_says(state, applies, value, low, high)
+        + (f" {READING}" if reading and state is ReportState.ABOVE else ""),
         why=finding.maybe_text("reason") or "",
         quantity=", or ".join(QUANTITIES.get(quantity, quantity) for quantity in quantities),
         value=None if value is None else interval(value),
@@ -158,42 +155,42 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
 def _state(applies: bool | None, compared: str | None) -> ReportState:
     if applies is False:
         return ReportState.NOT_APPLICABLE
-    if compared is None:
-        return ReportState.UNDECIDED
-    if applies is None and compared != "below":  # what lies below is below whether the rule applies or not
-        return ReportState.UNDECIDED
+    if compared is None or (applies is None and compared != "below"):  # below is below whether the rule applies or not
+        return ReportState.INDETERMINATE
     return ReportState(compared)
 
 
-def _says(state: ReportState, value: Figures | None, low: Fraction | None, high: Fraction | None) -> str:
+def _says(
+    state: ReportState, applies: bool | None, value: Figures | None, low: Fraction | None, high: Fraction | None
+) -> str:
     """What came of it. The figures of a rule may have no measured one where something was, since the compute of a
     base model may be in them."""
     if state is ReportState.NOT_APPLICABLE:
         return "The rule does not apply."
-    if state is ReportState.UNDECIDED:
+    if state is ReportState.INDETERMINATE and applies is None:
         return f"It is not known whether the rule applies. {_stand(value, low, high)}"
     if state is ReportState.ABOVE:
-        return "Even the lower end of the interval is above the threshold."
+        return "Even the lower bound is above the threshold."
     if state is ReportState.BELOW:
-        return "Even the upper end of the interval does not exceed the threshold."
+        return "Even the upper bound does not exceed the threshold."
     if low is None or high is None:
         return "The threshold is not known."
     if value is not None and value.high_flop is None:
-        return "No upper bound is known, and the lower end does not exceed the threshold."
-    return "The threshold lies between the lower and the upper end."
+        return "No upper bound is known, and the lower bound does not exceed the threshold."
+    return "The threshold lies between the lower and the upper bound."
 
 
 def _stand(value: Figures | None, low: Fraction | None, high: Fraction | None) -> str:
     """How figures and threshold stand to each other, whatever it means."""
     if value is None or low is None or high is None:
-        return "Its threshold is not known either."
+        return "The threshold is not known either."
     if value.low_flop > high:
-        return "The figures exceed its threshold."
+        return "The figures exceed the threshold."
     if value.high_flop is None:
         return "The figures have no upper bound."
     if value.high_flop <= low:
-        return "The figures do not exceed its threshold."
-    return "Its threshold lies between their lower and upper end."
+        return "The figures do not exceed the threshold."
+    return "The threshold lies between the lower and the upper bound."
 
 
 def _threshold(finding: LedgerObject) -> tuple[Fraction | None, Fraction | None]:
@@ -206,20 +203,19 @@ def _shown(low: Fraction, high: Fraction) -> Amount:
     return one if low == high else Amount(f"{one.text} to {other.text}", f"{one.exact} to {other.exact}")
 
 
-def _share(finding: LedgerObject) -> str:
-    """In per cent, or in times where it is more than twofold; what is not known is said."""
-    told = finding.maybe_object("sharePpm")
-    if told is None:
-        return ""
-    low, measured, high = (told.maybe_count(name) for name in ("low", "measured", "high"))
-    if low is None and high is None:
-        return ""
-    show = times if max(low or 0, measured or 0) >= 2 * PPM else percent
-    if high is None:
-        ends = f"at least {show(low or 0, DOWN)}; {NO_UPPER_BOUND}" if low else NO_UPPER_BOUND
+def _share(value: Figures | None, low: Fraction | None, high: Fraction | None) -> str:
+    """What the figures are of the threshold; of a threshold that is an interval, outward. What is not known is said."""
+    if value is None or low is None or high is None or (value.high_flop is None and not value.low_flop):
+        return NO_UPPER_BOUND if value is not None and low is not None else ""
+    least = format_share(value.low_flop, high, Towards.DOWN) if value.low_flop * FACTOR >= high else ""
+    if value.high_flop is None:
+        ends = f"at least {least}; {NO_UPPER_BOUND}" if least else NO_UPPER_BOUND
     else:
-        ends = f"{show(low, DOWN).removesuffix(TIMES_WORD)} to {show(high, UP)}" if low else f"at most {show(high, UP)}"
-    return ends if not measured else f"{show(measured)} ({ends})"
+        most = format_share(value.high_flop, low, Towards.UP)
+        ends = f"{least} to {most}" if least else f"at {'least' if most.endswith('below') else 'most'} {most}"
+    if not value.measured_flop or low != high:
+        return ends
+    return f"{format_share(value.measured_flop, low)} ({ends})"
 
 
 def _words_of(value: Interval, absent: str) -> str:

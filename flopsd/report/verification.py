@@ -13,11 +13,18 @@ from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
 from flopsd.attestation.verify import Verified, read_ledger, statement_in
 from flopsd.core.envelope import parse_envelope
+from flopsd.core.rounding import grouped
 from flopsd.errors import NotVerifiedError
 from flopsd.report.ledger_json import LedgerObject, line
-from flopsd.report.ledger_text import anchored_lines, counted
+from flopsd.report.ledger_text import (
+    added_up_again,
+    anchor_facts,
+    children_text,
+    recomputed,
+    signed_by,
+    unsealed_text,
+)
 from flopsd.report.model import Fact, Flag, Proof, VerificationResult, VerificationState
-from flopsd.report.numbers import grouped
 from flopsd.report.offline_recipe import CHAIN, DIGEST, FIGURES, PAYLOAD, SIGNATURE
 
 UNVERIFIED = "NOT VERIFIED by this report: nobody checked the signature or computed a figure again."
@@ -136,29 +143,15 @@ NO_FIGURES = "No figure of it is shown: a ledger that does not hold says nothing
 
 def verified(found: Verified | VerifiedMerge) -> tuple[VerificationResult, tuple[EvidenceResult, ...]]:
     """The check, and what came of the attached evidence."""
-    keys = ", ".join(found.keyids)
+    lines = [signed_by(found.keyids)]
     if isinstance(found, Verified):
-        lines = [f"Signed by key {keys}."]
-        if found.unsealed_records:
-            lines.append(
-                f"The journal beside it goes on: {counted(found.unsealed_records, 'record')} not sealed, of which "
-                "nothing is said."
-            )
-        lines += [] if found.anchored is None else [text.strip() for text in anchored_lines(found.anchored)]
-        records = counted(found.records, "journal record")
-        says = f"VERIFIED: signature checked, all figures computed again from {records}."
-        return VerificationResult(VerificationState.VERIFIED, says, lines=tuple(lines)), found.evidence
-    count = int(found.statement["predicate"]["ledgerCount"])
-    lines = [f"Signed by key {keys}."]
-    if found.children is None:
-        lines.append("The ledgers that it is made of were not looked at: name where they lie with --children.")
+        lines += [unsealed_text(found.unsealed_records)] if found.unsealed_records else []
+        lines += [] if found.anchored is None else [text for _, text in anchor_facts(found.anchored)]
+        verdict, evidence = recomputed(found), found.evidence
     else:
-        lines.append(
-            f"{found.children.given} of its {counted(count, 'ledger')} given and unchanged, "
-            f"{found.children.recomputed} of them recomputed."
-        )
-    says = f"VERIFIED: signature checked, all sums added up again from the entries of {counted(count, 'ledger')}."
-    return VerificationResult(VerificationState.VERIFIED, says, lines=tuple(lines)), ()
+        lines.append(children_text(found))
+        verdict, evidence = added_up_again(found), ()
+    return VerificationResult(VerificationState.VERIFIED, f"{verdict}.", lines=tuple(lines)), evidence
 
 
 def refused(fault: NotVerifiedError) -> VerificationResult:

@@ -6,7 +6,7 @@ import logging
 
 from flopsd.core.policy.evaluate import Finding, Verdict
 from flopsd.core.rounding import Towards
-from flopsd.report.ledger_text import share_text
+from flopsd.report.numbers import percent
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.telemetry.snapshot import Snapshot
 
@@ -48,7 +48,7 @@ class ThresholdLog:
         log.warning(
             "%s FLOP have reached %s of the threshold %s (%s); `flopsd status` shows when it would be crossed",
             known,
-            share_text(reached, Towards.DOWN),
+            percent(reached, Towards.DOWN),
             name,
             source,
         )

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from flopsd.core.architecture import Lora, Model, adapters, flop, parameters, read_model, training_from
-from flopsd.core.flop import format_flop
-from flopsd.report.ledger_text import at_least, at_most
+from flopsd.core.rounding import Towards, format_flop
 
 N_TOTAL, N_TRAINABLE, TOKENS = 1_585_294_704, 680_094_720, 2_150
 FLOPS_ARCHITECTURE, FLOPS_HARDWARE, PERCENT = 14_500_000_000_000, 1_520_000_000_000_000, Fraction(439, 10**9)
@@ -79,7 +78,7 @@ def table() -> Iterator[str]:
     for name, model in (("Gemma 3 4B", gemma), ("Llama 3.2 3B", llama)):
         ours = flop(model, {"tokens": TOKENS}, training_from(facts))
         for basis, bounds in (("required", ours.required), ("executed", ours.executed)):
-            words = f"{at_least(bounds.low)} to {at_most(bounds.high)}, computed {format_flop(bounds.computed)}"
+            words = f"{format_flop(bounds.low, Towards.DOWN)} to {format_flop(bounds.high, Towards.UP)}, computed {format_flop(bounds.computed)}"
             rows.append((f"QLoRA of {name}, {basis}", "", words))
     share = Fraction(FLOPS_ARCHITECTURE) / 33 / 10**21
     rows += [

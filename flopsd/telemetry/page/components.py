@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from flopsd.core.model import Figures
+from flopsd.report.html_kit import Html, h
 from flopsd.report.numbers import NO_UPPER_BOUND, Amount, Interval
-from flopsd.telemetry.page.html import Html, h
 
 
 def section(name: str, title: object, *children: object, cls: str | None = None) -> Html:
@@ -43,13 +40,3 @@ def or_none(value: str | None) -> object:
 
 def none(words: str) -> Html:
     return h("span", words, cls="none")
-
-
-def figures(told: Mapping[str, str | None]) -> Figures:
-    low, measured, high = (None if told[name] is None else int(told[name] or 0) for name in ("low", "measured", "high"))
-    return Figures(low or 0, measured, high)
-
-
-def seconds(value: str | float) -> str:
-    number = float(value)
-    return f"{number:.1f} s" if number < 7200 else f"{number / 3600:.2f} h"

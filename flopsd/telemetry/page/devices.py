@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
-from flopsd.core.flop import format_flop
+from flopsd.core.rounding import format_duration, format_rate
 from flopsd.report.coverage import REASONS
+from flopsd.report.html_kit import Html, h
 from flopsd.report.numbers import interval
-from flopsd.telemetry.page.components import amount, entry, figures, none, or_none, seconds, section
+from flopsd.telemetry.page.components import amount, entry, none, or_none, section
 from flopsd.telemetry.page.drawing import icon, share_bar
-from flopsd.telemetry.page.html import Html, h
+from flopsd.telemetry.status_text import figures_in
 
 _EVIDENCE = {
     "cycles": "counted cycles",
@@ -28,7 +30,7 @@ def devices_part(devices: Sequence[Mapping[str, Any]]) -> Html:
 
 
 def _device(device: Mapping[str, Any]) -> Html:
-    executed, rate = interval(figures(device["executed"])), device["measuredFlopPerSecond"]
+    executed, rate = interval(figures_in(device["executed"])), device["measuredFlopPerSecond"]
     clock, busy = device["smClockMhz"], device["utilizationRatio"]
     evidence = ", ".join(f"{one} ({_EVIDENCE.get(one, one)})" for one in device["evidence"])
     why = [device["evidenceReason"], device["evidenceFix"], device["sharedWith"]]
@@ -39,7 +41,7 @@ def _device(device: Mapping[str, Any]) -> Html:
         h(
             "dl",
             entry("Measured", amount(executed.measured) or none("nothing: only a ceiling is known"), "main"),
-            entry("Rate", or_none(None if rate is None else format_flop(int(rate), "FLOP/s"))),
+            entry("Rate", or_none(None if rate is None else format_rate(int(rate)))),
             entry("SM clock", or_none(None if clock is None else f"{clock} MHz")),
             cls="triple",
         ),
@@ -58,7 +60,7 @@ def _device(device: Mapping[str, Any]) -> Html:
                 for at, words in enumerate(why)
                 if words
             ),
-            entry("Observed, not observed", f"{seconds(device['observedSeconds'])}, {seconds(device['gapSeconds'])}"),
+            entry("Observed, not observed", f"{_time(device['observedSeconds'])}, {_time(device['gapSeconds'])}"),
             entry("UUID", h("span", device["uuid"], cls="mono")),
             cls="stack",
         ),
@@ -68,17 +70,17 @@ def _device(device: Mapping[str, Any]) -> Html:
 
 
 def gaps_part(devices: Sequence[Mapping[str, Any]]) -> Html:
-    found: dict[str, list[tuple[int, float]]] = {}
+    found: dict[str, list[tuple[int, Fraction]]] = {}
     for device in devices:
         for reason, time in device["gapSecondsByReason"].items():
-            found.setdefault(reason, []).append((device["index"], float(time)))
+            found.setdefault(reason, []).append((device["index"], Fraction(time)))
     if not found:
         return section("gaps", "Gaps", h("p", "None: all device time so far was observed.", cls="absent"))
     rows = [
         h(
             "tr",
             h("th", reason, h("span", REASONS.get(reason, ""), cls="sub"), scope="row"),
-            h("td", seconds(sum(one for _, one in parts)), cls="n"),
+            h("td", format_duration(sum((one for _, one in parts), Fraction(0))), cls="n"),
             h("td", ", ".join(str(index) for index, _ in parts)),
         )
         for reason, parts in sorted(found.items(), key=lambda item: -sum(one for _, one in item[1]))
@@ -133,3 +135,7 @@ def _source(source: Mapping[str, Any]) -> Html:
         ),
     ]
     return h("div", icon(state), h("div", *lines), cls=f"check check-{'verified' if source['up'] else 'refused'}")
+
+
+def _time(seconds: str) -> str:
+    return format_duration(Fraction(seconds))

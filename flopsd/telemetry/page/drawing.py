@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flopsd.report.charts import Axis, RuleChart
-from flopsd.telemetry.page.html import Html, h, text
+from flopsd.report.html_kit import Html, h, text
 
 _CHECK, _CROSS = "M5.6 10.4l3 3 5.8-6.4", "M10 7v5.2M10 14.6v.9"
 _QUESTION = "M7.9 8.1c.2-2.7 4.3-2.5 4.2 0-.1 1.6-2.1 1.6-2.1 3.4M10 13.6v.7"
@@ -15,7 +15,7 @@ def icon(state: str) -> Html:
         form, glyph = h("circle", cx=10, cy=10, r=9), _CHECK
     elif state in ("above", "down"):
         form, glyph = h("path", d="M10 1.2l9.2 16.6H.8z"), _CROSS
-    elif state in ("indeterminate", "undecided", "grave"):
+    elif state in ("indeterminate", "grave"):
         form = h("rect", x=2.6, y=2.6, width=14.8, height=14.8, rx=2.4, transform="rotate(45 10 10)")
         glyph = _QUESTION
     else:

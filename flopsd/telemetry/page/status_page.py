@@ -8,20 +8,21 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from flopsd.core.flop import format_flop
+from flopsd.core.rounding import format_rate
+from flopsd.report.html_kit import Html, h, text
 from flopsd.report.ledger_json import LedgerObject
-from flopsd.report.ledger_text import counted
 from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.numbers import NOTHING_MEASURED, interval
+from flopsd.report.terminal import counted
+from flopsd.report.threshold_text import crossing_text
 from flopsd.report.verdicts import answer_of, rules_of
-from flopsd.telemetry.page.components import card, entry, figures, or_none, section, triple
+from flopsd.telemetry.page.components import card, entry, or_none, section, triple
 from flopsd.telemetry.page.devices import devices_part, gaps_part, sources_part
 from flopsd.telemetry.page.drawing import icon, legend, patterns, rule_chart
-from flopsd.telemetry.page.html import Html, h, text
-from flopsd.telemetry.status_text import coverage_text, crossing_text
+from flopsd.telemetry.status_text import coverage_text, figures_in
 
 REFRESH_SECONDS = 10  # without a script; with it the page is asked for every two seconds
-_UNDECIDED_SHOWN = 1  # where nothing is decided; the others are folded away
+_OPEN_SHOWN = 1  # where no verdict is certain; the other rules are folded away
 _ADVICE = (
     "The thresholds are an indicative criterion and this is no legal advice. The ledger, not this page, is the record."
 )
@@ -129,7 +130,7 @@ def _header(facts: Mapping[str, Any]) -> Html:
 
 
 def _total(facts: Mapping[str, Any]) -> Html:
-    executed, counted = interval(figures(facts["executed"])), interval(figures(facts["guidelines"]))
+    executed, counted = interval(figures_in(facts["executed"])), interval(figures_in(facts["guidelines"]))
     rate = facts["measuredFlopPerSecond"]
     return section(
         "total",
@@ -147,9 +148,7 @@ def _total(facts: Mapping[str, Any]) -> Html:
                 "",
                 h(
                     "dl",
-                    entry(
-                        "Rate, measured", or_none(None if rate is None else format_flop(int(rate), "FLOP/s")), "main"
-                    ),
+                    entry("Rate, measured", or_none(None if rate is None else format_rate(int(rate))), "main"),
                     entry("Observed", coverage_text(facts)),
                     cls="triple now",
                 ),
@@ -179,12 +178,17 @@ def _thresholds(facts: Mapping[str, Any]) -> Html:
     title = text(icon(state), h("span", answer.headline))
     leads = [h("p", words, cls="lead") for words in answer.says]
     drawn = None if axis is None else legend(axis)
-    shown = sum(rule.state is not ReportState.UNDECIDED for rule in rules) or _UNDECIDED_SHOWN
-    rest = None
-    if parts[shown:]:
-        words = counted(len(parts[shown:]), "rule") + " of which it is not decided whether they apply"
-        rest = h("details", h("summary", words), *parts[shown:], id="undecided")
-    return section("thresholds", title, *leads, *parts[:shown], drawn, rest, cls=f"headline state-{state}")
+    certain = [part for part, rule in zip(parts, rules, strict=True) if not _hangs_on_declarations(rule)]
+    certain = certain or parts[:_OPEN_SHOWN]
+    folded, rest = [part for part in parts if part not in certain], None
+    if folded:
+        words = f"{counted(len(folded), 'further rule')}: indeterminate, since too little is declared"
+        rest = h("details", h("summary", words), *folded, id="indeterminate")
+    return section("thresholds", title, *leads, *certain, drawn, rest, cls=f"headline state-{state}")
+
+
+def _hangs_on_declarations(rule: ReportRule) -> bool:
+    return rule.state is ReportState.INDETERMINATE and rule.applies is None
 
 
 def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None, drawn: Html | None) -> Html:

@@ -10,7 +10,7 @@ import pytest
 
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
 from flopsd.cli.main import main
-from flopsd.report.merged_text import verified_merge_text
+from flopsd.report.ledger_text import verified_merge_text
 from tests.support.independent import payload_of
 from tests.support.story import PEAKS, POLICY
 from tests.support.vectors_merged import MERGED, all_merged, write_merged

@@ -18,7 +18,7 @@ from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
-from flopsd.report.merged_text import merged_text, verified_merge_text
+from flopsd.report.ledger_text import merged_text, verified_merge_text
 from tests.support.jobs import Nodes, gpus, plain, sagemaker
 
 
@@ -45,7 +45,7 @@ def test_a_job_ledger_verifies_by_itself_and_with_its_children(nodes: Nodes) -> 
     ledger = two(nodes)
     alone = verify(nodes, ledger)
     assert alone.children is None
-    assert "children   not looked at" in verified_merge_text(alone)
+    assert "of were not checked" in verified_merge_text(alone)
     seen = verify(nodes, ledger, nodes.folder / "ledgers").children
     assert seen is not None
     assert (seen.given, seen.recomputed, seen.missing, seen.others) == (2, 2, (), ())
@@ -57,7 +57,7 @@ def test_children_that_are_not_given_are_named(nodes: Nodes) -> None:
     assert found.children is not None
     (missing,) = found.children.missing
     assert missing.startswith("algo-2/")
-    assert f"  not given  {missing}" in verified_merge_text(found)
+    assert f"  not given   {missing}" in verified_merge_text(found)
 
 
 def test_a_child_without_its_journal_is_known_by_its_digest_only(nodes: Nodes) -> None:
@@ -95,7 +95,7 @@ def test_ledgers_of_others_lying_there_are_no_part_of_it(nodes: Nodes) -> None:
     found = verify(nodes, ledger, nodes.folder / "ledgers")
     assert found.children is not None
     assert [Path(label).parent.name for label in found.children.others] == ["other"]
-    assert "  no part    " in verified_merge_text(found)
+    assert "  no part     " in verified_merge_text(found)
 
 
 def _sum(predicate: dict[str, Any]) -> None:
@@ -204,7 +204,7 @@ def test_a_node_ledger_is_no_merged_one(nodes: Nodes) -> None:
 def test_a_merge_of_replays_is_no_evidence(nodes: Nodes) -> None:
     one = nodes.ledger(sagemaker(0, ("algo-1",)), replay=True)
     merged = nodes.merge(one, allow_replay=True)
-    assert "REPLAY: 1 children are of recordings" in merged_text(merged)
+    assert "REPLAY: 1 ledger of recordings" in merged_text(merged)
     assert "--allow-replay" in merged_text(merged)
     assert "--policy 'my own.yaml'" in merged_text(replace(merged, policies=["my own.yaml"]))
     with pytest.raises(NotVerifiedError, match="1 of its 1 children are replays"):
@@ -245,7 +245,7 @@ def test_a_lineage_of_incomplete_jobs_is_incomplete(nodes: Nodes) -> None:
     assert merged.completeness.complete is False
     assert merged.predicate["totals"]["executed"]["high"] is None
     assert "INCOMPLETE" in merged_text(merged)
-    assert "missing    job train-7: rank 1 (algo-2): no ledger" in merged_text(merged)
+    assert "missing     job train-7: rank 1 (algo-2): no ledger" in merged_text(merged)
     verify(nodes, merged.ledger)
     unknown = nodes.merge(nodes.ledger(plain("h"), run_id="r"), ledger=nodes.folder / "u.json").ledger
     assert nodes.merge(unknown, kind="lineage", lineage="m").completeness.complete is None

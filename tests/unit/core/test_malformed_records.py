@@ -16,7 +16,7 @@ from flopsd.core.envelope import (
 from flopsd.core.untrusted import MAX_VALUES, parse_json
 from flopsd.errors import JournalDamagedError, NotVerifiedError
 from flopsd.journal.framing import GENESIS, frame
-from flopsd.report.ledger_text import one_line
+from flopsd.report.terminal import one_line
 
 
 @pytest.mark.parametrize("text", ["0", "7", "10", "9" * 40])

@@ -1,4 +1,4 @@
-"""Rounding to significant figures: exact, and never off by more than half a unit of the last place."""
+"""Rounding to significant figures, and the one notation: exact, ASCII, and outward where a number is a bound."""
 
 from __future__ import annotations
 
@@ -8,7 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.rounding import Towards, magnitude, plain, scientific, significant
+from flopsd.core.rounding import (
+    Towards,
+    flop_number,
+    format_duration,
+    format_energy,
+    format_flop,
+    format_percent,
+    format_rate,
+    format_share,
+    grouped,
+    magnitude,
+    plain,
+    scientific,
+    share_at_most,
+    significant,
+)
+from tests.support.notation import seconds_in, value
 
 numbers = st.one_of(
     st.integers(1, 10**30).map(Fraction), st.fractions(min_value=Fraction(1, 10**12), max_value=10**30).filter(bool)
@@ -79,3 +95,132 @@ def test_plain(number: Fraction, text: str) -> None:
 def test_what_cannot_be_rounded_is_refused(number: int, figures: int) -> None:
     with pytest.raises(ValueError, match="expected"):
         significant(number, figures)
+
+
+@given(st.integers(0, 10**40 - 1))
+def test_a_lower_bound_is_never_shown_higher_nor_an_upper_bound_lower(number: int) -> None:
+    low, high = value(flop_number(number, Towards.DOWN)), value(flop_number(number, Towards.UP))
+    assert low <= number <= high
+    assert high - low <= Fraction(max(number, 1), 100)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (None, "unknown"),
+        (0, "0 FLOP"),
+        (999, "999 FLOP"),
+        (1000, "10^3 FLOP"),
+        (6_505_252_184_471_040, "6.51x10^15 FLOP"),
+        (10**25, "10^25 FLOP"),
+        (10**25 + 1, "1.00x10^25 FLOP"),
+        (999_999, "1.00x10^6 FLOP"),
+        (Fraction(10**23, 3), "3.33x10^22 FLOP"),
+        (Fraction(1, 3), "0.333 FLOP"),
+    ],
+)
+def test_flop(number: int | Fraction | None, text: str) -> None:
+    assert format_flop(number) == text
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [
+        (None, "unknown"),
+        (0, "0 FLOP/s"),
+        (10**8, "10^8 FLOP/s"),
+        (1_234_567_890, "0.00123 TFLOP/s"),
+        (812 * 10**12, "812 TFLOP/s"),
+        (1234 * 10**12, "1.23 PFLOP/s"),
+        (10**20, "100 000 PFLOP/s"),
+    ],
+)
+def test_rates(rate: int | None, text: str) -> None:
+    assert format_rate(rate) == text
+
+
+@given(st.integers(0, 10**12))
+def test_a_percentage_is_rounded_outward(ppm: int) -> None:
+    low, high = (
+        Fraction(format_percent(Fraction(ppm, 10**6), way).removesuffix(" %").replace(" ", ""))
+        for way in (Towards.DOWN, Towards.UP)
+    )
+    assert low * 10_000 <= ppm <= high * 10_000
+
+
+@pytest.mark.parametrize(
+    ("ppm", "text"),
+    [(0, "0 %"), (1, "0.0001 %"), (12_345, "1.23 %"), (736_842, "73.6 %"), (999_999, "99.9 %"), (1_000_000, "100 %")],
+)
+def test_only_what_is_whole_is_called_whole(ppm: int, text: str) -> None:
+    assert format_percent(Fraction(ppm, 10**6), Towards.DOWN) == text
+
+
+THRESHOLD = Fraction(10**25)
+
+
+@pytest.mark.parametrize(
+    ("part", "share", "most"),
+    [
+        (0, "0 %", "at most 0 % of the threshold"),
+        (15_151_515 * 10**12, "660 000 times below", "at least 660 000 times below the threshold"),
+        (10**23, "1 %", "at most 1 % of the threshold"),
+        (62_345 * 10**20, "62.3 %", "at most 62.4 % of the threshold"),
+        (421 * 10**23, "4.21 times", "at most 4.21 times the threshold"),
+        (1, "1.0x10^25 times below", "at least 1.0x10^25 times below the threshold"),
+    ],
+)
+def test_a_share_of_a_threshold_is_a_factor_where_a_percentage_says_nothing(part: int, share: str, most: str) -> None:
+    assert format_share(part, THRESHOLD) == share
+    assert share_at_most(part, THRESHOLD) == most
+
+
+@given(st.integers(1, 10**30))
+def test_an_upper_bound_is_never_shown_smaller_against_its_threshold(part: int) -> None:
+    text = (
+        share_at_most(part, THRESHOLD).removeprefix("at most ").removeprefix("at least ").removesuffix("the threshold")
+    )
+    if "below" in text:
+        assert part * value(text.replace("times below", "")) <= THRESHOLD
+    elif "%" in text:
+        assert part * 100 <= THRESHOLD * value(text.replace("% of", ""))
+    else:
+        assert part <= THRESHOLD * value(text.replace("times", ""))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        ("0", "0 s"),
+        ("0.00001", "under 0.1 ms"),
+        ("0.08", "80 ms"),
+        ("1.5", "1.5 s"),
+        ("52.4", "52 s"),
+        ("336", "5.6 min"),
+        ("11520", "3.2 h"),
+        ("1000000", "12 days"),
+        ("70000000", "2.2 years"),
+        ("1000000000000", "over 10 000 years"),
+        ("-52", "-52 s"),
+    ],
+)
+def test_durations(seconds: str, text: str) -> None:
+    assert format_duration(Fraction(seconds)) == text
+
+
+@given(st.fractions(min_value=0, max_value=10**11))
+def test_a_duration_is_rounded_the_way_that_is_asked_for(seconds: Fraction) -> None:
+    low, high = seconds_in(format_duration(seconds, Towards.DOWN)), seconds_in(format_duration(seconds, Towards.UP))
+    assert low <= seconds <= high
+
+
+@pytest.mark.parametrize(
+    ("joules", "text"),
+    [(0, "0 J"), (25, "25 J"), (756_000, "210 Wh"), (7_200_000, "2 kWh"), (10**11, "27.8 MWh"), ("25.2", "25.2 J")],
+)
+def test_energies(joules: int | str, text: str) -> None:
+    assert format_energy(Fraction(joules)) == text
+
+
+def test_counts_are_grouped() -> None:
+    assert grouped(1_234_567) == "1 234 567"

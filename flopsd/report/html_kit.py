@@ -1,0 +1,62 @@
+"""The one way to make HTML, for the report and the live page. Text is escaped unless it was made here."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+_VOID = ("meta", "link", "br")
+_EMPTY = ("rect", "line", "path", "circle")
+_POWER = re.compile(r"(?<![\w.^])(?:(\d(?:\.\d+)?)x)?10\^(-?\d{1,6})(?![\w.])")
+_GROUP = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
+_UNIT = re.compile(r"(?<=[\d⁰¹²³⁴⁵⁶⁷⁸⁹]) (?=%|[TP]?FLOP\b)")
+_SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+_TIMES, _NARROW, _KEPT = "\N{MULTIPLICATION SIGN}", "\N{NARROW NO-BREAK SPACE}", "\N{NO-BREAK SPACE}"
+
+
+class Html(str):
+    """Markup, made here."""
+
+    __slots__ = ()
+
+
+def text(*children: object) -> Html:
+    """Children one after the other; None is nothing, what is not markup is text."""
+    return Html(
+        "".join(
+            child if isinstance(child, Html) else escape(typeset(str(child))) for child in children if child is not None
+        )
+    )
+
+
+def verbatim(characters: str) -> Html:
+    """Text as it is, such as a command to copy."""
+    return Html(escape(characters))
+
+
+def typeset(words: str) -> str:
+    """Numbers as print has them, each on one line: `1.23x10^24 FLOP` with a multiplication sign and an exponent."""
+    words = _POWER.sub(_power, _GROUP.sub(_NARROW, words))
+    return _UNIT.sub(_KEPT, words)
+
+
+def _power(match: re.Match[str]) -> str:
+    mantissa = f"{match[1]}{_KEPT}{_TIMES}{_KEPT}" if match[1] else ""
+    return f"{mantissa}10{match[2].translate(_SUPERSCRIPTS)}"
+
+
+def h(tag: str, *children: object, **attributes: object) -> Html:
+    """An element. `cls` is its class; `_` in names stands for `-`; None leaves an attribute out, True makes it bare."""
+    named = []
+    for name, value in attributes.items():
+        name = "class" if name == "cls" else name.strip("_").replace("_", "-")
+        if value is True:
+            named.append(f" {name}")
+        elif value is not None and value is not False:
+            named.append(f' {name}="{escape(str(value))}"')
+    start = f"<{tag}{''.join(named)}"
+    if tag in _VOID:
+        return Html(f"{start}>")
+    if tag in _EMPTY:
+        return Html(f"{start}/>")
+    return Html(f"{start}>{text(*children)}</{tag}>")

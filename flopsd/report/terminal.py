@@ -1,0 +1,78 @@
+"""Text for a terminal: ASCII, 80 columns, no colour. The renderers lay out; how a line looks is decided here."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+
+from flopsd.report.numbers import NO_UPPER_BOUND, Interval
+
+COLUMNS = 80
+LABEL = 12  # columns of the names of facts
+# What a line break must not part: groups of digits, and a number from its unit.
+_ONE_NUMBER = re.compile(r"(?<=\d) (?=\d{3}(?!\d)|%|(?:[kM]?Wh|[TP]?FLOP(?:/s)?|J|ms|s|min|h|days|years|times)\b)")
+_KEPT = "\N{NO-BREAK SPACE}"  # `one_line` lets none through
+
+
+def one_line(text: object) -> str:
+    """Text from a ledger or a log as one printable line: it must not move a terminal's cursor or look like ours."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(text))
+
+
+def counted(count: int, noun: str, several: str = "") -> str:
+    """`1 device`, `2 devices`; `several` is the plural where it is not the noun with an s."""
+    return f"{count} {noun if count == 1 else several or noun + 's'}"
+
+
+def wrapped(text: str, indent: str = "", first: str | None = None) -> list[str]:
+    """Lines of at most 80 columns, if the words allow; `first` stands in place of the first line's indent."""
+    first = indent if first is None else first
+    whole = _ONE_NUMBER.sub(_KEPT, text)
+    lines = textwrap.wrap(whole, COLUMNS, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
+    return [line.replace(_KEPT, " ") for line in lines] or [first.rstrip()]
+
+
+def fact(name: str, value: str, label: int = LABEL) -> list[str]:
+    """Name and value side by side, or one below the other where the name is long."""
+    if len(name) > label - 2:
+        return [*wrapped(name), *(wrapped(value, " " * label) if value else ())]
+    return wrapped(value, " " * label, f"{name:<{label}}")
+
+
+def facts(rows: Iterable[tuple[str, str]], label: int = LABEL) -> Iterator[str]:
+    """A name that repeats stands once."""
+    before = None
+    for name, value in rows:
+        yield from fact("" if name == before else name, value, label)
+        before = name
+
+
+def interval_facts(value: Interval, absent: str, middle: str = "measured") -> list[tuple[str, str]]:
+    """The three figures, never one; `absent` stands for a middle one that does not exist."""
+    return [
+        (middle, absent if value.measured is None else f"{value.measured.text} FLOP"),
+        ("at least", f"{value.low.text} FLOP"),
+        ("at most", NO_UPPER_BOUND if value.high is None else f"{value.high.text} FLOP"),
+    ]
+
+
+def title(text: str) -> list[str]:
+    return ["", text, "-" * len(text)]
+
+
+def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+    """Columns as wide as their widest cell; those with the numbers in `right` align to the right."""
+    widths = [max(map(len, column)) for column in zip_longest(*rows, fillvalue="")]
+    return [
+        "  ".join(
+            cell.rjust(width) if at in right else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def shown(lines: Iterable[str]) -> str:
+    return "\n".join(lines) + "\n"
