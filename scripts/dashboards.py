@@ -170,8 +170,8 @@ def of_run() -> Any:
         ),
         lines(
             "Utilisation",
-            "HFU: measured FLOP over the dense peak of the format that ran. MFU: FLOP required by the architecture over "
-            "the BF16 peak; absent while no process declares its model.",
+            "HFU: measured FLOP over the dense peak of the format that ran. MFU: FLOP required by the architecture "
+            "over the BF16 peak; absent while no process declares its model.",
             "percentunit",
             (f"run:flopsd_hfu:ratio5m{{{RUN}}}", "HFU"),
             (f"run:flopsd_mfu_bf16:ratio10m{{{RUN}}}", "MFU (BF16)"),
@@ -215,8 +215,8 @@ def of_run() -> Any:
         ),
         lines(
             "FLOP by basis",
-            "executed: all that ran. guidelines: the part that the Commission's Guidelines count. architecture: computed "
-            "from model and tokens. Lower bounds are certain; points are measured or computed.",
+            "executed: all that ran. guidelines: the part that the Commission's Guidelines count. architecture: "
+            "computed from model and tokens. Lower bounds are certain; points are measured or computed.",
             FLOP,
             (f'run:flopsd_run_flop:sum{{{RUN}, bound!="high"}}', "{{basis}}: {{bound}}"),
         ),
@@ -266,7 +266,7 @@ def of_fleet() -> Any:
         ),
         lines(
             "Totals by lineage",
-            "What the Guidelines count of all runs with the same label lineage, including ended ones: at least, measured.",
+            "What the Guidelines count of all runs with the same label lineage, also ended ones: at least, measured.",
             FLOP,
             ('lineage:flopsd_run_flop:sum{basis="guidelines_cumulative"}', "{{lineage}}: {{bound}}"),
             log=True,

@@ -7,7 +7,7 @@ from html import escape
 
 _VOID = ("meta", "link", "br")
 _EMPTY = ("rect", "line", "path", "circle")
-_POWER = re.compile(r"(?<![\w.^])(?:(\d(?:\.\d+)?)x)?10\^(-?\d{1,6})(?![\w.])")
+_POWER = re.compile(r"(?<![\w.^])(?:(\d(?:\.\d+)?)x)?10\^(-?\d{1,6})(?!\w|\.\d)")
 _GROUP = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
 _UNIT = re.compile(r"(?<=[\d⁰¹²³⁴⁵⁶⁷⁸⁹]) (?=%|[TP]?FLOP\b)")
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")

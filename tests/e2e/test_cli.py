@@ -177,7 +177,7 @@ def test_status_takes_the_table_that_the_run_was_metered_with(tmp_path: Path) ->
     without = flopsd("status", "--state-dir", state)
     assert without.returncode == 1
     assert "hint: give --peaks the table" in without.stderr
-    assert "PFLOP" in flopsd("status", "--state-dir", state, "--peaks", str(custom)).stdout
+    assert "x10^15 FLOP" in flopsd("status", "--state-dir", state, "--peaks", str(custom)).stdout
 
 
 def test_an_unknown_device_is_named_and_leaves_no_upper_bound(tmp_path: Path, standin: Path) -> None:

@@ -34,8 +34,8 @@ def test_two_nodes_become_a_job_and_two_jobs_a_lineage(nodes: Nodes) -> None:
     public = str(job.with_suffix(".pub"))
     seen = flopsd("verify", str(job), "--key", public, "--children", str(nodes.folder / "ledgers"))
     assert seen.returncode == 0, seen.stdout
-    assert "children   2 of 2 given and unchanged, 2 of them recomputed" in seen.stdout
-    assert "measured   8.860 PFLOP" in seen.stdout
+    assert "2 of its 2 ledgers given and unchanged, 2 of them recomputed." in seen.stdout
+    assert "measured    8.86x10^15 FLOP" in seen.stdout
     facts = json.loads(flopsd("verify", str(job), "--key", public, "--children", str(archive), "--json").stdout)
     assert (facts["verified"], facts["children"]["given"], facts["predicate"]["kind"]) == (True, 2, "job")
 

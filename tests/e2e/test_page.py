@@ -170,7 +170,7 @@ def test_without_a_script_it_is_whole_and_renews_itself(browser: Page, tmp_path:
     try:
         with serving(run) as server:
             browser.load(server.url + "/")
-            assert "PFLOP" in browser.evaluate("document.body.innerText") or "FLOP/s" in browser.evaluate(
+            assert "10¹⁵" in browser.evaluate("document.body.innerText") or "FLOP/s" in browser.evaluate(
                 "document.body.innerText"
             )
             assert browser.evaluate("document.querySelector('meta[http-equiv=refresh]').content") == "10"

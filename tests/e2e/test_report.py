@@ -54,7 +54,7 @@ def test_with_the_key_it_verifies_first(tmp_path: Path) -> None:
     done = flopsd("report", str(ACTIVITY / "ledger.json"), *WITH_KEY, "--format", "html", "-o", str(page))
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     text = page.read_text()
-    assert "VERIFIED: signature checked, all figures computed again from 13 journal records." in text
+    assert "VERIFIED: signature checked, every total recomputed from 13 journal records." in text
     assert "NOT VERIFIED" not in text
     told = json.loads(flopsd("report", str(ACTIVITY / "ledger.json"), *WITH_KEY, "--json").stdout)
     assert (told["verified"], told["kind"], told["flags"]) == (True, "node", [])
@@ -94,7 +94,7 @@ def test_merged_ledgers_are_verified_and_reported() -> None:
         "--peaks", str(PEAKS), "--policy", str(POLICY),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "all sums added up again" in done.stdout
+    assert "every sum recomputed" in done.stdout
     assert "INCOMPLETE" in done.stdout
     assert "1 of its 1 ledger given and unchanged" in " ".join(done.stdout.split())
 

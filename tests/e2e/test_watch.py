@@ -66,9 +66,9 @@ def lines_of(frame: str) -> list[str]:
 def test_it_follows_a_state_folder_and_leaves_the_terminal_as_it_was(tmp_path: Path, run: Run) -> None:
     terminal = Terminal("status", "--watch", "0.2", "--state-dir", str(tmp_path / "state"))
     begin = terminal.wait_for(re.escape(ENTER))
-    first = terminal.wait_for(r"1\.329 PFLOP.*?\x1b\[J", begin)
+    first = terminal.wait_for(r"1\.33x10\^15 FLOP.*?\x1b\[J", begin)
     run.meter(3)
-    second = terminal.wait_for(r"2\.658 PFLOP.*?\x1b\[J", first)
+    second = terminal.wait_for(r"2\.66x10\^15 FLOP.*?\x1b\[J", first)
     assert max(map(len, lines_of(terminal.text[:second]))) <= 80
     assert not re.findall(r"\x1b\[[0-9;]*m", terminal.text), "no colour"
     assert terminal.leave() == 0
@@ -82,7 +82,7 @@ def test_it_follows_a_daemon_and_says_when_it_is_gone(run: Run) -> None:
     server = WebServer("127.0.0.1", 0, lambda: run.writer.snapshot)
     server.start()
     terminal = Terminal("status", "--watch", "0.2", "--url", server.url, rows=10)
-    terminal.wait_for(r"1\.329 PFLOP.*more lines\x1b\[K\x1b\[J")
+    terminal.wait_for(r"1\.33x10\^15 FLOP.*more lines\x1b\[K\x1b\[J")
     server.stop()
     terminal.wait_for(r"cannot read http://127")
     assert terminal.leave() == 0
@@ -91,12 +91,12 @@ def test_it_follows_a_daemon_and_says_when_it_is_gone(run: Run) -> None:
 @pytest.mark.usefixtures("run")
 def test_it_is_suspended_and_goes_on(tmp_path: Path) -> None:
     terminal = Terminal("status", "--watch", "0.2", "--state-dir", str(tmp_path / "state"))
-    at = terminal.wait_for(re.escape(ENTER) + ".*PFLOP")
+    at = terminal.wait_for(re.escape(ENTER) + r".*x10\^15 FLOP")
     os.write(terminal.outer, b"\x1a")
     at = terminal.wait_for(re.escape(LEAVE), at)
     os.waitpid(terminal.process.pid, os.WUNTRACED)
     terminal.process.send_signal(signal.SIGCONT)
-    terminal.wait_for(re.escape(ENTER) + ".*PFLOP", at)
+    terminal.wait_for(re.escape(ENTER) + r".*x10\^15 FLOP", at)
     assert terminal.leave() == 0
 
 

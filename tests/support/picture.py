@@ -39,7 +39,9 @@ def shown(value: float, unit: str) -> str:
         return "no bound known"
     if unit == "percentunit":
         return f"{value * 100:.3g} %"
-    name = {"flops": "FLOP/s", "si:FLOP": "FLOP", "watt": "W", "joule": "J", "s": "s", "none": ""}[unit]
+    if unit == "sci":
+        return f"{value:.3g}"
+    name = {"watt": "W", "joule": "J"}.get(unit, unit.removeprefix("si:").removeprefix("none"))
     power = 0 if value == 0 or unit == "s" else max(0, min(10, int(math.log10(abs(value)) // 3)))
     return f"{value / 1000.0**power:.4g} {('', 'k', 'M', 'G', 'T', 'P', 'E', 'Z', 'Y', 'R', 'Q')[power]}{name}".strip()
 

@@ -69,7 +69,7 @@ def test_the_text_says_what_is_not_sealed(states: list[Sealed]) -> None:
     found = verify(states[1], states[4].journal)
     text = verified_text(found)
     assert "ROLLING: sealed while the run went on" in text
-    assert f"{found.unsealed_records} record" in text
+    assert f"{found.unsealed_records} more record" in text
     last = found.statement["predicate"]["method"]["journal"]["lastRecordAt"]
     assert f"up to {last} only" in text
     assert not states[1].ended
