@@ -23,34 +23,34 @@ SHELLS = ("bash", "zsh", "fish")
 def add(verbs: Verbs, sources: KnownSources) -> None:
     """The verbs of this module."""
     config = verbs.add_parser(
-        "config", help="the settings in force, or what is wrong with a file", description="Settings."
+        "config", help="show the effective settings, or check a settings file", description="Shows or checks settings."
     )
     what = config.add_subparsers(dest="what", required=True, metavar="show|check")
 
     show = what.add_parser(
         "show",
-        help="every setting in force, and where it came from",
-        description="Prints every setting as `flopsd run` with the same flags would have it, as a settings file, with "
-        "the flag, variable, file or platform that it came from. Secrets are not shown.",
+        help="show every effective setting and where it came from",
+        description="Prints every setting as `flopsd run` with the same flags would use it, in the form of a settings "
+        "file, with the flag, variable, file or platform that it came from. Secrets are not shown.",
     )
     add_settings(show, SETTINGS)
     add_source_settings(show, sources)
-    show.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    show.add_argument("--json", action="store_true", help="print JSON")
     show.set_defaults(run=_show)
 
     check = what.add_parser(
         "check",
-        help="every problem of a settings file at once",
-        description="Checks FILE by itself, without variables and flags, and the files that it names. "
-        "Exit 0: it is right. Exit 2: every problem is on stderr.",
+        help="report every problem of a settings file at once",
+        description="Checks FILE and the files that it names, without variables and flags. "
+        "Exit code 0: it is valid. Exit code 2: every problem is on stderr.",
     )
     check.add_argument("file", metavar="FILE")
     check.set_defaults(run=_check)
 
     completion = verbs.add_parser(
         "completion",
-        help="completion of flopsd's verbs and flags for a shell",
-        description="Prints a script for the shell. bash: flopsd completion bash >/etc/bash_completion.d/flopsd; "
+        help="print a completion script for a shell",
+        description="Prints a completion script. bash: flopsd completion bash >/etc/bash_completion.d/flopsd; "
         "zsh: flopsd completion zsh >DIR-OF-fpath/_flopsd; "
         "fish: flopsd completion fish >~/.config/fish/completions/flopsd.fish",
     )
@@ -59,7 +59,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
 
     man = verbs.add_parser(
         "man",
-        help="the manual page flopsd(1)",
+        help="print the manual page flopsd(1)",
         description="Prints the manual page: flopsd man >/usr/local/share/man/man1/flopsd.1, "
         "or flopsd man | man -l - to read it now.",
     )
@@ -74,12 +74,12 @@ def _show(arguments: argparse.Namespace) -> int:
     layers = layers_of(arguments)
     found = effective_settings(layers, find_context(os.environ))
     if arguments.json:
-        told = {
+        facts = {
             "file": None if layers.file is None else str(layers.file),
             "settings": {one.setting.key: one.for_json() for one in found},
             "secretsSet": [name for name in SECRETS if name in os.environ],
         }
-        print(json.dumps(told))
+        print(json.dumps(facts))
     else:
         print(as_yaml(found, layers, os.environ), end="")
     return OK
@@ -89,7 +89,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from flopsd.settings.effective import check_file
 
     number = check_file(arguments.file, sources_of(arguments).settings)
-    print(f"{arguments.file} is right: {number} setting{'' if number == 1 else 's'}", file=sys.stderr)
+    print(f"{arguments.file} is valid: {number} setting{'' if number == 1 else 's'}", file=sys.stderr)
     return OK
 
 
@@ -105,7 +105,7 @@ def _completion(arguments: argparse.Namespace) -> int:
 
 
 def _complete_paths(parser: argparse.ArgumentParser, kinds: Mapping[str, object]) -> None:
-    """Have the shell complete paths where a flag's placeholder says that it takes one."""
+    """Have the shell complete paths for flags whose metavar is one of `kinds`."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for one in action.choices.values():

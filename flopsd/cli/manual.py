@@ -11,13 +11,13 @@ from flopsd.errors import MissingExtraError
 _FILES = """.SH FILES
 .TP
 \\fI/etc/flopsd/flopsd.yaml\\fR
-settings; \\fBflopsd config check\\fR tells what is wrong with it
+settings; check it with \\fBflopsd config check\\fR
 .TP
 \\fI/var/lib/flopsd\\fR
 state folder of root and of the service: journal, key, ledger
 .TP
 \\fI/run/flopsd/client.sock\\fR
-where the service hears training processes
+socket of the service for training processes
 .SH SEE ALSO
 .BR dcgm-exporter (1),
 .BR systemd.service (5),
@@ -43,5 +43,5 @@ def manual_page(parser: argparse.ArgumentParser) -> str:
             },
         )
     )
-    # Usage lines are laid out by argparse already.
+    # argparse has formatted the usage lines already.
     return _USAGE.sub(r".nf\n\1\n.fi", page).rstrip() + "\n" + _FILES

@@ -19,14 +19,14 @@ def add(verbs: Verbs) -> None:
     """The verbs of this module."""
     push = verbs.add_parser(
         "push",
-        help="push the metrics of a running daemon to where nobody can scrape it",
-        description="Reads a daemon's /metrics and pushes them, until SIGTERM. `run` and `exec` with --push start "
-        "such a process themselves; this one stands alone.",
+        help="push the metrics of a daemon that cannot be scraped",
+        description="Reads the /metrics of a running daemon and pushes them until SIGTERM. Not needed with `run` "
+        "and `exec`, which push by themselves when they have --push.",
     )
     add_settings(push, [BY_KEY[key] for key in PUSH_KEYS])
     where = push.add_mutually_exclusive_group()
-    where.add_argument("--url", default="http://127.0.0.1:10188", help="the daemon's address (default: %(default)s)")
-    where.add_argument("--fed", action="store_true", help=argparse.SUPPRESS)  # by the daemon, through stdin
+    where.add_argument("--url", default="http://127.0.0.1:10188", help="address of the daemon (default: %(default)s)")
+    where.add_argument("--fed", action="store_true", help=argparse.SUPPRESS)  # the daemon writes the metrics to stdin
     push.set_defaults(run=_push)
 
 
@@ -38,7 +38,7 @@ def _push(arguments: argparse.Namespace) -> int:
     settings, clock = settings_of(arguments), SystemClock()
     targets = [parse_target(text) for text in settings.pushes]
     if not targets:
-        raise ConfigError(["push: no receiver is named"], hint="give --push, such as pushgateway+http://HOST:9091")
+        raise ConfigError(["push: no receiver was given"], hint="give --push, such as pushgateway+http://HOST:9091")
     if arguments.fed:
         well = run_fed(targets, os.environ, clock)
     else:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from flopsd.cli.common import Verbs
     from flopsd.sources.registry import KnownSources
 
-ME = (sys.executable, str(Path(flopsd.__file__).with_name("__main__.py")))  # -m would let the job's folder come first
+ME = (sys.executable, str(Path(flopsd.__file__).with_name("__main__.py")))  # -m would search the job's folder first
 
 
 def add(verbs: Verbs, sources: KnownSources) -> None:
@@ -38,20 +38,25 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
     run = verbs.add_parser(
         "run",
         help="meter in the foreground until SIGTERM or SIGINT, then seal",
-        description="Meters in the foreground; SIGTERM or SIGINT takes the final reading, seals and exits 0.",
+        description="Meters the accelerators of this machine in the foreground. On SIGTERM or SIGINT it takes a final "
+        "reading, seals the ledger and exits with 0.",
     )
     add_settings(run, SETTINGS)
     add_source_settings(run, sources)
-    run.add_argument("--progress", action="store_true", help="show how it stands on stderr, terminal or not")
+    run.add_argument(
+        "--progress",
+        action="store_true",
+        help="print a progress line on stderr every 5 s, even if that is not a terminal",
+    )
     run.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
     run.set_defaults(run=_run)
 
     execute = verbs.add_parser(
         "exec",
-        help="run a command, meter it, return its exit code, seal",
+        help="run a command, meter it, seal, and return its exit code",
         usage="flopsd exec [options] -- COMMAND [ARG ...]",
-        description="Runs COMMAND with a metering daemon beside it. Signals are forwarded to the command's "
-        "process group and its exit code is returned (128 + N for signal N), whatever becomes of the metering.",
+        description="Runs COMMAND with a metering daemon beside it and forwards signals to its process group. "
+        "Returns the exit code of COMMAND (128 + N for signal N), whatever happens to the metering.",
     )
     add_settings(execute, [setting for setting in SETTINGS if setting.key != "duration_seconds"])
     add_source_settings(execute, sources)
@@ -95,7 +100,7 @@ def _exec(arguments: argparse.Namespace) -> int:
     if task is not None:
         return _become(command, environment, task)
     clock = SystemClock()
-    # Fixed here, so that a daemon that is started again continues the same run.
+    # Chosen here, so that a restarted daemon continues the same run.
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
     config = ["--config", arguments.config] if arguments.config else []
     run = ["--run-id", run_id, *config]
@@ -124,12 +129,13 @@ def _exec(arguments: argparse.Namespace) -> int:
 
 
 def _become(command: Sequence[str], environment: Mapping[str, str], task: int) -> int:
-    """Be the command, in a Slurm task beside the one that meters the node: two meters would count each device twice."""
+    """Replace this process by the command, in a Slurm task other than the one that meters the node: two daemons would
+    count each device twice."""
     from flopsd.daemon.launcher import cannot_run
 
     log = logging.getLogger("flopsd")
-    log.info("task %d of this node: its devices are metered by task 0 of the node", task)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and by what it becomes unless it is told
+    log.info("Slurm task %d of this node: its devices are metered by task 0", task)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and the command would inherit that
         signal.signal(number, signal.SIG_DFL)
     try:
         os.execvpe(command[0], list(command), environment)
@@ -138,7 +144,7 @@ def _become(command: Sequence[str], environment: Mapping[str, str], task: int) -
 
 
 def _check_web(settings: Settings) -> None:
-    """Raises ConfigError where the web configuration cannot be used: now, not when the first client comes."""
+    """Raises ConfigError at the start, not at the first request, if the web configuration cannot be used."""
     if settings.web_config is not None and settings.listen is not None:
         from flopsd.telemetry.http.access import Access
 
@@ -146,10 +152,10 @@ def _check_web(settings: Settings) -> None:
 
 
 def _check_key(settings: Settings, *, goes_on: bool) -> None:
-    """Raises ConfigError where the key that was named cannot be used: now, not when the run is over.
+    """Raises ConfigError at the start, not at the end of the run, if --key cannot be used.
 
-    Under exec, where the job runs by now, and in a sidecar, which waits for what is not there yet, it is told: what is
-    metered can still be sealed with another one.
+    With `goes_on` it only logs an error, since the run can still be sealed with another key: under exec, where the job
+    runs already, and in a sidecar, whose key may arrive later.
     """
     from flopsd.attestation.signing.preflight import check_key
 
@@ -161,14 +167,14 @@ def _check_key(settings: Settings, *, goes_on: bool) -> None:
         if settings.key is not None and not goes_on:
             raise ConfigError([f"--key: {fault}"], hint=fault.hint) from fault
         logging.getLogger("flopsd").error(
-            "THE LEDGER WILL NOT BE SEALED unless this is mended: %s; %s; metering goes on, and its journal is kept",
+            "THE LEDGER WILL NOT BE SEALED unless this is fixed: %s; %s; metering goes on and the journal is kept",
             fault,
             fault.hint,
         )
 
 
 def _given(arguments: argparse.Namespace, settings: Sequence[Setting]) -> list[str]:
-    """The flags of `settings` that were given on the command line, to be given again."""
+    """The flags of `settings` given on the command line, to pass them to another process."""
     flags: list[str] = []
     for setting in settings:
         value = getattr(arguments, setting.key, None)

@@ -16,12 +16,12 @@ def add(verbs: Verbs) -> None:
     """The verbs of this module."""
     sagemaker = verbs.add_parser(
         "sagemaker",
-        help="what a request for a SageMaker training job needs",
+        help="print what a SageMaker training job needs",
         description="Prints parts of a CreateTrainingJob request as JSON. docs/sagemaker.md shows where they go.",
     )
     parts = sagemaker.add_subparsers(dest="part", required=True, metavar="PART")
     parts.add_parser(
-        "metric-definitions", help="MetricDefinitions that make CloudWatch metrics of flopsd's line on stdout"
+        "metric-definitions", help="MetricDefinitions that turn flopsd's metric line on stdout into CloudWatch metrics"
     ).set_defaults(run=_metric_definitions)
 
 

@@ -142,7 +142,7 @@ def test_an_unreadable_key_is_loud_from_the_start_and_loses_nothing(tmp_path: Pa
     done = run(tmp_path, env, *metered(tmp_path, "echo the job ends >&2; exit 3"), options=("--key", missing, *places))
     assert done.returncode == 3
     begun, _, ended = done.stderr.partition("the job ends")
-    assert f"THE LEDGER WILL NOT BE SEALED unless this is mended: cannot read the key {missing}" in begun
+    assert f"THE LEDGER WILL NOT BE SEALED unless this is fixed: cannot read the key {missing}" in begun
     assert "NOT SEALED" in ended
     assert not (tmp_path / "ledger.json").exists()
     assert (copies / "old.journal.jsonl").read_text() == "another run's"
@@ -168,7 +168,7 @@ def test_a_run_with_a_key_that_cannot_sign_does_not_begin(tmp_path: Path, env: d
         "run", "--state-dir", str(tmp_path / "state"), "--key", str(tmp_path / "missing.pem"), *sidecar, env=env
     )
     assert done.returncode == 1
-    assert "THE LEDGER WILL NOT BE SEALED unless this is mended" in done.stderr
+    assert "THE LEDGER WILL NOT BE SEALED unless this is fixed" in done.stderr
     assert (tmp_path / "state" / "journal.jsonl").stat().st_size > 0
 
 

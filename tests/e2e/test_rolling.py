@@ -167,7 +167,7 @@ def test_the_daemon_carries_nothing_that_signs(tmp_path: Path, env: dict[str, st
 def test_a_missing_key_is_told_once_and_the_next_seal_succeeds(tmp_path: Path, env: dict[str, str]) -> None:
     ledger, key = tmp_path / "out" / "ledger.json", tmp_path / "late.pem"
     with started("exec", *arguments(tmp_path, "--key", str(key)), "--", "sleep", "600", env=env) as program:
-        program.wait_for("THE LEDGER WILL NOT BE SEALED unless this is mended")
+        program.wait_for("THE LEDGER WILL NOT BE SEALED unless this is fixed")
         program.wait_for(
             f"NO ROLLING SEAL: cannot read the key {key}: No such file or directory; hint: .*metering goes on"
         )
