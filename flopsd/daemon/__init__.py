@@ -1,1 +1,14 @@
-"""The running process: sources are read, totals kept, records written, the run ended and sealed."""
+"""The running process: read the sources, count, journal, recover after a crash, seal at the end.
+
+`run` is the story of a run. What it uses, in that order:
+
+- the run to continue: `recovery` (the journal in the state folder), `restore_attempt` (one saved before a Spot stop)
+- threads: `loop` (a reader for each source, and the writer's thread), `open_sources`, `stop_requests`
+- totals: `writer`, which owns `device_accounts` (of `tracked_device`, `mig_handover`, `earlier_starts`),
+  `source_tracker`, `session_tracker` and `write_queue`
+- training processes: `session_server` on `session_socket`
+- beside the metering: `background`, `rolling_seal`
+- the end: `sealing`
+
+`launcher` is another process, `flopsd exec`, which starts a daemon beside the job.
+"""

@@ -56,6 +56,7 @@ def run_daemon(
     `seal_command` makes a rolling seal and `push_command` pushes the metrics on its stdin; an empty one is not run.
     Raises FlopsdError when it cannot start.
     """
+    # What the run is: data files, platform, sources.
     table, policies, declared = load_peaks(settings.peaks), load_policies(settings.policies), declared_of(settings)
     context = find_context(environment)
     client_socket = socket_path(settings.client_socket, _socket_folder(settings, environment, supervision))
@@ -69,10 +70,13 @@ def run_daemon(
     folder.acquire()
     journal = Journal(folder)
     try:
+        # Which run it continues.
         restored = _restore(settings, folder, context, table)
         found = recover(journal, clock)
         origins.update(found.origins(context.boot_id))
         run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
+
+        # The writer and everything beside it.
         rolling = _rolling(settings, seal_command, clock, resumed=bool(history.incarnations))
         emit = _emitter(settings, out, err, rolling)
         writer = Writer(
@@ -111,6 +115,7 @@ def run_daemon(
             if daemon.stopped_ns is not None:
                 notifier.stopping()
 
+        # Meter until stopped, then close and seal.
         try:
             why = daemon.run(each_tick)
             notifier.stopping()

@@ -236,5 +236,5 @@ class Writer:
             earlier=self._devices.only_earlier,
             told=self._declarations,
             policies=tuple(self._settings.policies),
-            is_whole=len(self._context.roster) <= 1,
+            is_whole=len(self._context.job_nodes) <= 1,
         )

@@ -24,7 +24,7 @@ class Context:
     job_arn: str | None
     node: str
     rank: int | None
-    roster: tuple[str, ...]
+    job_nodes: tuple[str, ...]
     instance_type: str | None
     boot_id: str
     attempt: str
@@ -33,7 +33,7 @@ class Context:
         """The parts that the ledger contains."""
         return {
             "run": {"platform": self.platform, "jobName": self.job_name, "jobArn": self.job_arn},
-            "node": {"rank": self.rank, "jobNodes": list(self.roster), "instanceType": self.instance_type},
+            "node": {"rank": self.rank, "jobNodes": list(self.job_nodes), "instanceType": self.instance_type},
             "attempt": self.attempt,
         }
 

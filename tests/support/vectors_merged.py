@@ -72,7 +72,7 @@ class Child:
 def node(rank: int, seconds: int = 4, *, ended: bool = True) -> Child:
     """A node of the job: an H100 that works and an A100 that is only bounded. Without an end: the run so far."""
     context = replace(
-        CONTEXT, node=HOSTS[rank], rank=rank, roster=HOSTS, boot_id=f"00000000-0000-4000-8000-00000000b00{rank}"
+        CONTEXT, node=HOSTS[rank], rank=rank, job_nodes=HOSTS, boot_id=f"00000000-0000-4000-8000-00000000b00{rank}"
     )  # fmt: skip
     gpus = [replace(gpu, uid=f"{gpu.uid[:-2]}{rank}{gpu.uid[-1]}") for gpu in (H100, A100)]
 

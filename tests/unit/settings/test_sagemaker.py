@@ -48,7 +48,7 @@ def test_each_host_of_a_heterogeneous_cluster_knows_its_own_group(
 ) -> None:
     found = find_context(NAMED, tree(tmp_path, "resourceconfig_heterogeneous_toolkit_test", **changed))
     assert (found.rank, found.instance_type) == (rank, instance_type)
-    assert found.roster == ("algo-1", "algo-2", "algo-3")
+    assert found.job_nodes == ("algo-1", "algo-2", "algo-3")
     assert found.attempt == found.boot_id
 
 
