@@ -19,10 +19,11 @@ from tests.mutants.faults import Fault
 from tests.mutants.plant import Functions, plant_before_import
 from tests.mutants.processes import Task, run_tasks
 from tests.mutants.project import Project
-from tests.mutants.reach import Reach, Test, line_ids, with_few_examples
+from tests.mutants.reach import Reach, Test, line_ids, set_examples
 
 AT_LEAST = 10  # faults of each room that counts
 COUNTS_FROM = 50  # possible faults
+EXAMPLES_TRACED = 10  # of a property: enough to see which lines it executes
 BUDGET_SECONDS = 60.0  # of tests, as they took when they were traced
 BUDGET_FILES = 8  # where they must be imported anew
 STARTUP_SECONDS = 60.0
@@ -129,6 +130,7 @@ class Campaign:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if not LEFT_OUT_TOOLS & _tools(item)]
+        set_examples(items)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -144,6 +146,7 @@ class Campaign:
         folder = self._folder / "reach"
         folder.mkdir(parents=True, exist_ok=True)
         tests: list[Test] = []
+        failed: list[str] = []
         missing = {}
         digests = self._project.digests()
         for path, digest in digests.items():
@@ -156,7 +159,13 @@ class Campaign:
         for path in digests:
             result = folder / path.replace("/", "+")
             if result.exists():
-                tests += [Test(*test) for test in json.loads(result.read_text())["tests"]]
+                found = json.loads(result.read_text())
+                tests += [Test(*test) for test in found["tests"]]
+                failed += found["failed"]
+        if failed:
+            self._say(
+                f"{len(failed)} tests fail or are skipped on the tree as it is: {', '.join(sorted(failed)[:5])}, …"
+            )
         return Map(tests, self._project.root)
 
     @staticmethod
@@ -168,9 +177,12 @@ class Campaign:
             reach = Reach(self._project.root, self._project.package)
             items = [item for item in self._session.items if item.nodeid.partition("::")[0] == path]
             self._session.config.pluginmanager.register(reach)
-            self._run(with_few_examples(items), lambda: False)
+            set_examples(items, EXAMPLES_TRACED)
+            self._run(items, lambda: False)
             partial = result.with_suffix(f".{os.getpid()}")
-            partial.write_text(json.dumps({"digest": digest, "tests": [test.plain() for test in reach.tests]}))
+            partial.write_text(
+                json.dumps({"digest": digest, "tests": [test.plain() for test in reach.tests], "failed": reach.failed})
+            )
             partial.rename(result)
             os._exit(0)  # threads of tests may hang
 

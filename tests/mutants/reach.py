@@ -19,7 +19,6 @@ from typing import Any
 
 import pytest
 
-EXAMPLES = 10  # of a property: enough to see which lines it executes
 Lines = Mapping[str, Collection[int]]
 
 
@@ -51,6 +50,7 @@ class Reach:
 
     def __init__(self, root: Path, package: str) -> None:
         self.tests: list[Test] = []
+        self.failed: list[str] = []  # ids of tests that fail or are skipped
         self._prefix = f"{root}/{package}/"
         self._cut = len(str(root)) + 1
         self._seen: dict[CodeType, set[int]] = {}
@@ -71,7 +71,9 @@ class Reach:
         finally:
             sys.settrace(None)
             threading.settrace(None)
-            if not self._failed:
+            if self._failed:
+                self.failed.append(item.nodeid)
+            else:
                 self.tests.append(Test(item.nodeid, time.perf_counter() - began, self._lines(item)))
 
     @pytest.hookimpl(wrapper=True)
@@ -125,13 +127,14 @@ class Reach:
         return self._line
 
 
-def with_few_examples(items: list[pytest.Item]) -> list[pytest.Item]:
-    from hypothesis import settings  # pytest must have loaded it, to rewrite its assertions
+def set_examples(items: list[pytest.Item], at_most: int | None = None) -> None:
+    """Properties of which no example is refused for being slow: what else runs on the machine must not decide."""
+    from hypothesis import HealthCheck, settings  # pytest must have loaded it, to rewrite its assertions
 
     for item in items:
         test = getattr(item, "obj", None)
         known = getattr(test, "_hypothesis_internal_use_settings", None)
         if known is not None and isinstance(test, FunctionType):
-            fewer = settings(known, max_examples=min(known.max_examples, EXAMPLES))
-            test._hypothesis_internal_use_settings = fewer  # type: ignore[attr-defined]
-    return items
+            most = known.max_examples if at_most is None else min(known.max_examples, at_most)
+            calm = settings(known, max_examples=most, deadline=None, suppress_health_check=list(HealthCheck))
+            test._hypothesis_internal_use_settings = calm  # type: ignore[attr-defined]
