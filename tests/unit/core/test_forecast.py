@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
 from flopsd.core.policy.evaluate import Case, Limit, findings
-from flopsd.core.policy.forecast import Crossing, Rate, crossing, outlook
+from flopsd.core.policy.forecast import NOTHING_BEFORE, Crossing, Rate, crossing, mean_rates, outlook
+from flopsd.core.policy.guidelines import Guidelines
 from flopsd.settings.data_files import load_policies
 
 THIRD = Limit(Fraction(10**23, 3), Fraction(10**23, 3))
@@ -56,3 +57,13 @@ def test_where_either_account_may_count_a_crossing_is_certain_once_the_slower_ha
     assert slower is not None
     assert faster is not None
     assert rule["crossing"] == {"earliestSeconds": str(faster.earliest_s), "latestSeconds": str(slower.latest_s)}
+
+
+def test_a_rate_is_what_was_added_in_the_time_that_passed_rounded_outward() -> None:
+    before = Guidelines(Figures(100, None, 200), Figures(1_000, None, None))
+    now = Guidelines(Figures(110, None, 217), Figures(1_007, None, 9_000))
+    rates = mean_rates(before, now, 3 * 10**9)
+    assert rates == (Rate(3, 6), Rate(2, None))
+    assert mean_rates(now, before, 10**9) == (Rate(0, 0), Rate(0, None)), "a figure that fell is no negative rate"
+    assert mean_rates(before, now, 0) is None
+    assert mean_rates(NOTHING_BEFORE, before, 10**9) == (Rate(100, 200), Rate(1_000, None))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
-from flopsd.core.policy.evaluate import Case, Finding, Policy, Verdict, findings
+from flopsd.core.policy.evaluate import Case, Finding, Limit, Policy, Verdict, findings
 from flopsd.settings.data_files import load_policies
 
 ACT = next(policy for policy in load_policies() if policy.id == "eu-ai-act")
@@ -343,3 +343,45 @@ def test_not_knowing_the_base_model_never_clears(case: Case) -> None:
     for told, untold in zip(findings(ACT, case), findings(ACT, silent), strict=True):
         if told.state is not None and case.base is not None:
             assert untold.state is not BELOW
+
+
+def test_a_share_of_the_threshold_is_rounded_outward_and_a_threshold_of_one_flop_has_one() -> None:
+    rule = ACT.rule("gpai-indicative")
+    smallest = Finding("p", rule, True, "", "updates", Figures(1, 2, 3), Limit(Fraction(1), Fraction(1)), ABOVE)
+    assert smallest.share_ppm == (1_000_000, 2_000_000, 3_000_000)
+    thirds = replace(smallest, limit=Limit(Fraction(7, 3), Fraction(7, 3)))
+    assert thirds.share_ppm == (428_571, 857_143, 1_285_715)
+    assert replace(smallest, limit=Limit(Fraction(0), Fraction(1))).share_ppm == (None, None, None)
+    of_an_estimate = replace(smallest, limit=Limit(Fraction(2), Fraction(4)))
+    assert of_an_estimate.share_ppm == (250_000, None, 1_500_000)
+
+
+def test_a_ledger_has_each_figure_as_text_and_null_for_what_is_not_known() -> None:
+    rule = ACT.rule("gpai-indicative")
+    found = Finding("p", rule, True, "why", "updates", Figures(1, 2, 3), Limit(Fraction(7, 3), Fraction(8)), OPEN)
+    assert found.for_ledger() == {
+        "policy": "p", "rule": "gpai-indicative", "quantity": "updates", "applies": True, "reason": "why",
+        "threshold": {"low": "7/3", "high": "8"}, "state": "indeterminate",
+        "value": {"low": "1", "measured": "2", "high": "3"},
+        "sharePpm": {"low": "125000", "measured": None, "high": "1285715"},
+        "title": rule.title, "citation": rule.citation, "consequence": rule.consequence, "assumes": rule.assumes,
+        "status": "text", "since": "2025-08-02",
+    }  # fmt: skip
+    unknown = replace(found, limit=None, value=Figures(1, None, None), state=None, applies=None).for_ledger()
+    assert unknown["threshold"] is None
+    assert unknown["state"] is None
+    assert unknown["value"] == {"low": "1", "measured": None, "high": None}
+    assert unknown["sharePpm"] == {"low": None, "measured": None, "high": None}
+
+
+def test_an_estimated_base_model_is_named_as_what_leaves_it_open() -> None:
+    estimated = Base("base", "estimated", 10**24, "6ND", False)
+    third = 10**24 // 3
+    open_by_base = finding("modification-third", fine_tune(figures(third), estimated))
+    assert open_by_base.state is OPEN
+    assert "the base model's two ends" in open_by_base.why
+    open_by_figures = finding(
+        "modification-third", fine_tune(figures(third, third + 1), replace(estimated, kind="known"))
+    )
+    assert open_by_figures.state is OPEN
+    assert "between the lower and the upper end" in open_by_figures.why

@@ -30,3 +30,19 @@ def test_undeclared_work_without_a_ceiling_leaves_the_ratio_without_one() -> Non
     assert ratio.high_ppm is None
     assert ratio.warning == LESS_EXECUTED
     assert "no phase was declared of" in ratio.for_ledger()["summary"]
+
+
+def test_each_ratio_is_of_opposite_ends_and_rounded_outward() -> None:
+    """Executed 70 to 130 against 97 to 113; updates of 50 to 60 against 89 to 107; the framework's 120 against 101."""
+    basis = ArchitectureFigures(Bounds(89, 101, 107), Bounds(97, 103, 113), 1)
+    by_phase = {"train": Figures(40, 50, 60), "evaluate": Figures(30, 35, 70)}
+    executed, guidelines, framework = reconcile(by_phase, Figures(50, 55, 60), basis, 120)
+    assert (executed.low_ppm, executed.measured_ppm, executed.high_ppm) == (619_469, 825_242, 1_340_207)
+    assert (guidelines.low_ppm, guidelines.measured_ppm, guidelines.high_ppm) == (467_289, 544_554, 674_158)
+    assert (framework.low_ppm, framework.measured_ppm, framework.high_ppm) == (1_188_118,) * 3
+
+
+def test_without_a_model_there_is_nothing_to_compare_and_without_a_count_no_framework() -> None:
+    assert reconcile({"train": Figures(1, 1, 1)}, Figures(1, 1, 1), None, 120) == ()
+    names = [ratio.name for ratio in reconcile({"train": Figures(1, 1, 1)}, Figures(1, 1, 1), NEEDED)]
+    assert names == ["executed/architecture", "guidelines/architecture"]

@@ -213,3 +213,111 @@ def test_every_fault_at_once() -> None:
     ):
         assert words in found
     assert "flop_significant_figures: must be a whole number from 1 to 12, is 0" in found
+
+
+def test_every_field_of_the_packaged_rules_is_read() -> None:
+    (policy,) = load_policies()
+
+    def text(value: object) -> str:
+        return " ".join(str(value).split())
+
+    for rule, written in zip(policy.rules, data()["rules"], strict=True):
+        for name in ("id", "title", "citation", "consequence", "since", "status"):
+            assert getattr(rule, name) == text(written[name])
+        assert rule.assumes == text(written.get("assumes", ""))
+        assert rule.or_else == written.get("or_else")
+        assert rule.derived == tuple(written.get("derived", ()))
+        assert [(source.of, source.at, source.says, source.status) for source in rule.sources] == [
+            (source["of"], text(source["at"]), text(source["says"]), source.get("status", "text"))
+            for source in written["sources"]
+        ]
+        when = written.get("when", {})
+        assert rule.when.modification is when.get("modification")
+        assert rule.when.base_systemic is when.get("base.systemic")
+        assert rule.when.base_kinds == tuple(when.get("base.kind", ()))
+        assert rule.when.systemic_is_above == ("systemic" in when.get("base.flop", {}))
+        if rule.quantities is not None:
+            quantity = written["quantity"]
+            both = (quantity, quantity) if isinstance(quantity, str) else tuple(quantity.values())
+            assert tuple(one.value for one in rule.quantities) == both
+
+
+def test_each_rounding_of_the_form_is_its_own() -> None:
+    changed = data()
+    for figures, name in enumerate(("flop", "notification", "energy", "parameters", "hardware_days"), 1):
+        changed["form"][f"{name}_significant_figures"] = figures
+    form = Policy.from_data(changed, "").form
+    assert form is not None
+    assert (form.flop_figures, form.notification_figures, form.energy_figures) == (1, 2, 3)
+    assert (form.parameters_figures, form.hardware_days_figures, form.bands_months) == (4, 5, (1, 3, 6))
+
+
+@pytest.mark.parametrize("name", ["", "\x1b[2J", None, 7, []], ids=["empty", "escape", "missing", "number", "list"])
+def test_a_rule_without_a_usable_name_is_named_by_its_place(name: object) -> None:
+    bad = data()
+    bad["rules"][2]["id"] = name
+    with pytest.raises(PolicyError) as fault:
+        Policy.from_data(bad, "")
+    assert any(problem.startswith("rule 3: id: must be") for problem in fault.value.problems), fault.value.problems
+
+
+CONTRADICTIONS: list[tuple[str, dict[str, dict[str, Any]], str]] = [
+    ("an unknown partner", {"modification-third": {"or_else": "nowhere"}}, "or_else: the two rules must name each other"),
+    ("a derived partner", {"modification-third": {"or_else": "modification-systemic"}}, "or_else: the two rules must name"),
+    (
+        "both for a base with systemic risk",
+        {"unknown-base-other": {"when": {"modification": True, "base.kind": ["unknown"], "base.systemic": True}}},
+        "or_else: one rule must be for base.systemic true, one for false",
+    ),
+    (
+        "one for any base",
+        {"unknown-base-other": {"when": {"modification": True, "base.kind": ["unknown"]}}},
+        "or_else: one rule must be for base.systemic true, one for false",
+    ),
+    ("derived from itself", {"modification-systemic": {"derived": ["modification-systemic"]}}, "is not a rule with a threshold"),
+    ("derived of nothing", {"modification-systemic": {"derived": []}}, "derived: must be a list of rules"),
+    ("derived and a quantity", {"modification-systemic": {"quantity": "updates"}}, "either a quantity and a threshold"),
+    ("no mapping", {"modification-third": {"when": "always"}}, "when: must be a mapping"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "changes", "problem"), CONTRADICTIONS, ids=[name for name, _, _ in CONTRADICTIONS])
+def test_rules_that_contradict_each_other_are_refused(
+    name: str,  # noqa: ARG001
+    changes: dict[str, dict[str, Any]],
+    problem: str,
+) -> None:
+    bad = data()
+    for rule in bad["rules"]:
+        rule.update(changes.get(rule["id"], {}))
+    with pytest.raises(PolicyError) as fault:
+        Policy.from_data(bad, "")
+    assert any(problem in found for found in fault.value.problems), fault.value.problems
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda d: d.update(rules=[]), "rules: must be a list of rules"),
+        (lambda d: d.update(rules={}), "rules: must be a list of rules"),
+        (lambda d: d.update(sources={}), "sources: must be a mapping of names to titles"),
+        (lambda d: d["estimation_margin"].update(ppm=0), "estimation_margin.ppm: must be a whole number from 1 to 999999"),
+        (lambda d: d["estimation_margin"].update(ppm=10**6), "estimation_margin.ppm: must be a whole number from 1 to"),
+        (lambda d: d["estimation_margin"].update(source={"of": "blog"}), "estimation_margin.source.of: must be one of"),
+        (lambda d: d["estimation_margin"].update(other=1), "estimation_margin.other: unknown"),
+        (lambda d: d.update(extra=1), "extra: unknown"),
+        (lambda d: d["form"].update(extra=1), "form.extra: unknown"),
+        (lambda d: d["form"].update(training_time_bands_months=[]), "training_time_bands_months: must be a list"),
+        (lambda d: d["form"].update(training_time_bands_months=[0, 1]), "training_time_bands_months: must be a list"),
+        (lambda d: d["form"].update(training_time_bands_months=[1, 1]), "training_time_bands_months: must be a list"),
+        (lambda d: d["form"].update(training_time_bands_months=[1.5]), "training_time_bands_months: must be a list"),
+        (lambda d: d["form"].update(sources=[]), "every claim names its source"),
+        (lambda d: d["form"].update(energy_significant_figures=13), "must be a whole number from 1 to 12, is 13"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_outside_the_rules_is_refused(change: Any, problem: str) -> None:
+    bad = data()
+    change(bad)
+    with pytest.raises(PolicyError) as fault:
+        Policy.from_data(bad, "")
+    assert any(problem in found for found in fault.value.problems), fault.value.problems
