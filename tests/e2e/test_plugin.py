@@ -113,9 +113,9 @@ def test_flopsd_runs_on_the_plug_in_by_its_name(installed: Installed, tmp_path: 
     env = {"ROCM_PATH": str(installed.rocm), "AMDSMI_STANDIN": str(tmp_path / "gpus.txt"),
            "PATH": f"{installed.python.parent}:{os.environ['PATH']}"}  # fmt: skip
     readme = (EXAMPLE / "README.md").read_text()
-    (sed,) = [line.strip() for line in readme.splitlines() if line.startswith("    sed ")]
+    commands = [line for line in readme.splitlines() if line.startswith(("    table=", "    sed "))]
     (tmp_path / "mi300x.yaml").write_text((EXAMPLE / "mi300x.yaml").read_text())
-    code, said = installed.run("sh", "-c", sed, cwd=tmp_path, env=env)
+    code, said = installed.run("sh", "-c", "\n".join(commands), cwd=tmp_path, env=env)
     assert code == 0, said
     run = ["flopsd", "run", "--source", "amd", "--peaks", "peaks-amd.yaml", "--state-dir", "s", "--listen", "off",
            "--interval", "0.5", "--duration", RUN_SECONDS, "--no-seal"]  # fmt: skip

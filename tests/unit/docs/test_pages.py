@@ -17,13 +17,7 @@ PAGES = sorted(
 )
 COLUMNS = 120
 # Generated, or the words of others.
-WIDE = (
-    "tests/golden/",
-    "tests/vectors/",
-    "docs/plugins.md",
-    "docs/model-flop.md",
-    "examples/",
-)
+WIDE = ("tests/golden/", "tests/vectors/", "docs/model-flop.md")
 
 
 def name_of(page: Path) -> str:
