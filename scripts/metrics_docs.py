@@ -12,7 +12,7 @@ from prometheus_client.core import Metric
 from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.core.policy.evaluate import Verdict
 from flopsd.settings.data_files import load_peaks
-from flopsd.telemetry.http.server import KEEP_SECONDS, MAX_CONNECTIONS, TURN_SECONDS
+from flopsd.telemetry.http.server import KEEP_SECONDS, MAX_CONNECTIONS, REQUEST_SECONDS
 from flopsd.telemetry.prometheus import FactsCollector, SnapshotCollector
 from flopsd.telemetry.push.states import PushState, metrics
 from flopsd.telemetry.snapshot import JournalState, Snapshot
@@ -79,7 +79,7 @@ SERVING = f"""
 | `/-/ready` | 200 once a device was read, 503 with `Retry-After` before |
 
 GET and HEAD; 404 elsewhere. `--listen` (default 127.0.0.1:10188) sets the address, `--web-config-file` who may connect.
-Silent, slow and oversized clients do not delay a scrape: {MAX_CONNECTIONS} connections, {TURN_SECONDS} s for a first
+Silent, slow and oversized clients do not delay a scrape: {MAX_CONNECTIONS} connections, {REQUEST_SECONDS} s for a first
 request and for any answer, {KEEP_SECONDS} s between requests, 16 KiB of headers.
 
 ## TLS, client certificates, passwords
