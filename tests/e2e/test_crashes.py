@@ -121,7 +121,7 @@ def test_killed_on_a_full_disk_and_begun_again_on_it(tmp_path: Path, standin: Pa
                     program.wait_for("cannot write the journal .*No space left on device")
                     program.wait_for(r"incarnation \d+,")
                     (disk / "fill").unlink()
-                    program.wait_for("the journal is written again")
+                    program.wait_for("the journal can be written again")
                 wait_until(lambda: _measured(journal), "a measured checkpoint")
                 if full == 2:
                     program.process.send_signal(signal.SIGTERM)

@@ -96,4 +96,4 @@ def test_a_wrong_file_is_said_at_the_start(tmp_path: Path) -> None:
         done = flopsd(verb[0], "--web-config-file", str(file), "--state-dir", str(tmp_path / "state"), *verb[1:])
         assert done.returncode == 2
         assert "rate_limit: not supported" in done.stderr
-        assert "expected the bcrypt hash" in done.stderr
+        assert "must be the bcrypt hash" in done.stderr

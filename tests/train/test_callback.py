@@ -357,7 +357,7 @@ def test_what_fails_in_the_callback_is_logged_once_and_the_training_goes_on(
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == len(set(told))
     assert any("on_step_end; the training goes on" in message for message in told)
-    assert any("does not count this model's forward passes" in message for message in told)
+    assert any("stops counting this model's forward passes" in message for message in told)
 
 
 def test_each_rank_counts_its_own_batches(tmp_path: Path, path: Path) -> None:
