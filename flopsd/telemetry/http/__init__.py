@@ -1,1 +1,1 @@
-"""The HTTP server: `server` holds connections, `request` parses, `routes` answers, `access` authenticates."""
+"""The HTTP server: `server` schedules connections, `exchange` serves one request, `access` admits, `routes` answers."""

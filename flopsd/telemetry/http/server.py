@@ -9,28 +9,19 @@ See docs/adr/0005-own-http-front.md.
 from __future__ import annotations
 
 import logging
-import select
 import selectors
 import socket
-import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from http import HTTPStatus
 
 from prometheus_client import Metric
 
 from flopsd.errors import ConfigError
 from flopsd.system.clock import NS_PER_S, Clock, SystemClock
-from flopsd.telemetry.http.access import Access, BusyError
-from flopsd.telemetry.http.request import (
-    MAX_HEAD_BYTES,
-    RefusedRequest,
-    Request,
-    has_request,
-    take_request,
-)
-from flopsd.telemetry.http.response import TEXT, Response, encoded, refusal
+from flopsd.telemetry.http.access import Access
+from flopsd.telemetry.http.exchange import REQUEST_SECONDS, Connection, Exchange, pending
+from flopsd.telemetry.http.request import has_request
 from flopsd.telemetry.http.routes import Routes
 from flopsd.telemetry.snapshot import Snapshot
 
@@ -38,26 +29,7 @@ log = logging.getLogger("flopsd")
 MAX_CONNECTIONS = 128
 MAX_AT_WORK = 24
 FAIR_NS = 100_000_000  # a connection that takes longer is closed when others wait
-REQUEST_SECONDS = 10  # from connecting to the end of the first response, and for each later request
-KEEP_SECONDS = 150  # between two requests of one connection: longer than usual scrape intervals
-_MAX_DISCARDED = 16 << 20
-_CHUNK = 16_384
 _SEND_BYTES = 131_072  # the kernel takes a whole response, so that a slow reader occupies no thread
-
-
-class Connection:
-    """One client. `since_ns`: when it connected, or when its last response or the request after it began."""
-
-    __slots__ = ("begun_ns", "buffer", "cut", "served", "since_ns", "sock", "waits_for_handshake")
-
-    def __init__(self, sock: socket.socket, since_ns: int, waits_for_handshake: bool) -> None:
-        self.sock, self.since_ns, self.waits_for_handshake = sock, since_ns, waits_for_handshake
-        self.buffer, self.served, self.cut, self.begun_ns = bytearray(), False, False, 0
-
-    def ends_ns(self, *, waits: bool) -> int:
-        """The deadline of its wait, or of the request being served."""
-        is_kept = waits and self.served and not self.buffer
-        return self.since_ns + (KEEP_SECONDS if is_kept else REQUEST_SECONDS) * NS_PER_S
 
 
 class WebServer:
@@ -68,7 +40,8 @@ class WebServer:
         clock: Clock | None = None, extra: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:  # fmt: skip
         """Bind; raises OSError if the address is taken or not local. `extra`: metrics that are not in the snapshot."""
-        self._access, self._clock, self._pages = access or Access(None), clock or SystemClock(), Routes(snapshot, extra)
+        self._access, self._clock = access or Access(None), clock or SystemClock()
+        self._exchange = Exchange(self._access, Routes(snapshot, extra))
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family, backlog=128)
         self._listener.setblocking(False)
@@ -216,7 +189,7 @@ class WebServer:
             if goes_on and not connection.cut:
                 if connection.served and not connection.buffer:
                     connection.since_ns = connection.begun_ns
-                if has_request(connection.buffer) or _pending(connection.sock):
+                if has_request(connection.buffer) or pending(connection.sock):
                     self._ready.insert(0, connection)  # after all others
                 else:
                     self._wait_for(connection)
@@ -238,7 +211,7 @@ class WebServer:
         goes_on = False
         try:
             goes_on = (
-                self._shake_hands(connection) if connection.waits_for_handshake else self._serve_request(connection)
+                self._shake_hands(connection) if connection.waits_for_handshake else self._exchange.serve(connection)
             )
         except ConfigError as fault:
             self._access.log_refusal(fault)
@@ -261,66 +234,4 @@ class WebServer:
             log.debug("a client certificate has none of the allowed names")
             return False
         # Its request may have arrived already; else it waits without a thread.
-        return self._serve_request(connection) if _pending(encrypted) else True
-
-    def _serve_request(self, connection: Connection) -> bool:
-        """Receive, and answer one request if it is complete. Returns whether the connection stays open."""
-        if not has_request(connection.buffer):
-            data = connection.sock.recv(_CHUNK)
-            if not data:
-                return False
-            connection.buffer += data
-            while (more := _pending(connection.sock)) and len(connection.buffer) < MAX_HEAD_BYTES:
-                connection.buffer += connection.sock.recv(more)
-        try:
-            request = take_request(connection.buffer)
-        except RefusedRequest as refused:
-            connection.sock.sendall(encoded(refusal(refused.status, *refused.headers), "GET", {}, keeps=False))
-            self._discard(connection)
-            return False
-        if request is None:
-            return True
-        if not _can_send(connection.sock):
-            return False
-        connection.sock.sendall(self._answer(request))
-        connection.served = True
-        return request.keeps
-
-    def _answer(self, request: Request) -> bytes:
-        try:
-            config = self._access.config()
-        except ConfigError as fault:
-            self._access.log_refusal(fault)
-            broken = Response(
-                HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"the web configuration is invalid; see the log of flopsd\n"
-            )
-            return encoded(broken, request.method, {}, keeps=False)
-        try:
-            admitted = self._access.admits(config, request.headers.get("authorization", ""))
-        except BusyError:
-            answer = refusal(HTTPStatus.SERVICE_UNAVAILABLE, ("Retry-After", "1"))
-            return encoded(answer, request.method, config.headers, keeps=False)
-        if admitted:
-            answer = self._pages.answer(request)
-        else:
-            answer = refusal(HTTPStatus.UNAUTHORIZED, ("WWW-Authenticate", 'Basic realm="flopsd", charset="UTF-8"'))
-        return encoded(answer, request.method, config.headers, keeps=request.keeps)
-
-    def _discard(self, connection: Connection) -> None:
-        """Read the rest, so that the refusal arrives: a close with unread bytes resets the connection."""
-        connection.sock.shutdown(socket.SHUT_WR)
-        left = _MAX_DISCARDED
-        while left > 0 and (data := connection.sock.recv(_CHUNK)):
-            left -= len(data)
-
-
-def _can_send(sock: socket.socket) -> bool:
-    """Whether the client has read most of what was sent; one that sends requests without reading is closed."""
-    poll = select.poll()
-    poll.register(sock, select.POLLOUT)
-    return bool(poll.poll(0))
-
-
-def _pending(sock: socket.socket) -> int:
-    """Bytes that TLS has decrypted and that were not read yet; the selector does not report them."""
-    return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+        return self._exchange.serve(connection) if pending(encrypted) else True

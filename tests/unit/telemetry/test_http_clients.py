@@ -21,13 +21,8 @@ import pytest
 import flopsd.telemetry.http.server as server_module
 from flopsd.system.clock import Clock, SystemClock
 from flopsd.telemetry.http.access import Access
-from flopsd.telemetry.http.server import (
-    KEEP_SECONDS,
-    MAX_AT_WORK,
-    MAX_CONNECTIONS,
-    REQUEST_SECONDS,
-    WebServer,
-)
+from flopsd.telemetry.http.exchange import KEEP_SECONDS, REQUEST_SECONDS
+from flopsd.telemetry.http.server import MAX_AT_WORK, MAX_CONNECTIONS, WebServer
 from flopsd.testing import FakeClock
 from tests.support.certificates import Authority
 from tests.support.process import wait_until

@@ -1,0 +1,105 @@
+"""One connection of the HTTP server, and one request and its response on it."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+from http import HTTPStatus
+
+from flopsd.errors import ConfigError
+from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.http.access import Access, BusyError
+from flopsd.telemetry.http.request import MAX_HEAD_BYTES, RefusedRequest, Request, has_request, take_request
+from flopsd.telemetry.http.response import TEXT, Response, encoded, refusal
+from flopsd.telemetry.http.routes import Routes
+
+REQUEST_SECONDS = 10  # from connecting to the end of the first response, and for each later request
+KEEP_SECONDS = 150  # between two requests of one connection: longer than usual scrape intervals
+_MAX_DISCARDED = 16 << 20
+_CHUNK = 16_384
+
+
+class Connection:
+    """One client. `since_ns`: when it connected, or when its last response or the request after it began."""
+
+    __slots__ = ("begun_ns", "buffer", "cut", "served", "since_ns", "sock", "waits_for_handshake")
+
+    def __init__(self, sock: socket.socket, since_ns: int, waits_for_handshake: bool) -> None:
+        self.sock, self.since_ns, self.waits_for_handshake = sock, since_ns, waits_for_handshake
+        self.buffer, self.served, self.cut, self.begun_ns = bytearray(), False, False, 0
+
+    def ends_ns(self, *, waits: bool) -> int:
+        """The deadline of its wait, or of the request being served."""
+        is_kept = waits and self.served and not self.buffer
+        return self.since_ns + (KEEP_SECONDS if is_kept else REQUEST_SECONDS) * NS_PER_S
+
+
+class Exchange:
+    """Answers the requests of all connections by `routes`, if `access` admits them. Thread-safe."""
+
+    def __init__(self, access: Access, routes: Routes) -> None:
+        self._access, self._routes = access, routes
+
+    def serve(self, connection: Connection) -> bool:
+        """Receive, and answer one request if it is complete. Returns whether the connection stays open."""
+        if not has_request(connection.buffer):
+            data = connection.sock.recv(_CHUNK)
+            if not data:
+                return False
+            connection.buffer += data
+            while (more := pending(connection.sock)) and len(connection.buffer) < MAX_HEAD_BYTES:
+                connection.buffer += connection.sock.recv(more)
+        try:
+            request = take_request(connection.buffer)
+        except RefusedRequest as refused:
+            connection.sock.sendall(encoded(refusal(refused.status, *refused.headers), "GET", {}, keeps=False))
+            _discard(connection.sock)
+            return False
+        if request is None:
+            return True
+        if not _can_send(connection.sock):
+            return False
+        connection.sock.sendall(self._answer(request))
+        connection.served = True
+        return request.keeps
+
+    def _answer(self, request: Request) -> bytes:
+        try:
+            config = self._access.config()
+        except ConfigError as fault:
+            self._access.log_refusal(fault)
+            broken = Response(
+                HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"the web configuration is invalid; see the log of flopsd\n"
+            )
+            return encoded(broken, request.method, {}, keeps=False)
+        try:
+            admitted = self._access.admits(config, request.headers.get("authorization", ""))
+        except BusyError:
+            answer = refusal(HTTPStatus.SERVICE_UNAVAILABLE, ("Retry-After", "1"))
+            return encoded(answer, request.method, config.headers, keeps=False)
+        if admitted:
+            answer = self._routes.answer(request)
+        else:
+            answer = refusal(HTTPStatus.UNAUTHORIZED, ("WWW-Authenticate", 'Basic realm="flopsd", charset="UTF-8"'))
+        return encoded(answer, request.method, config.headers, keeps=request.keeps)
+
+
+def _discard(sock: socket.socket) -> None:
+    """Read the rest, so that the refusal arrives: a close with unread bytes resets the connection."""
+    sock.shutdown(socket.SHUT_WR)
+    left = _MAX_DISCARDED
+    while left > 0 and (data := sock.recv(_CHUNK)):
+        left -= len(data)
+
+
+def _can_send(sock: socket.socket) -> bool:
+    """Whether the client has read most of what was sent; one that sends requests without reading is closed."""
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def pending(sock: socket.socket) -> int:
+    """Bytes that TLS has decrypted and that were not read yet; the selector does not report them."""
+    return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
