@@ -24,7 +24,7 @@ from flopsd.settings.parsers import parse_listen
 from flopsd.settings.platform import find_context
 from flopsd.settings.schema import Settings
 from flopsd.sources import SourceSettings
-from flopsd.sources.ownership.open import Job
+from flopsd.sources.ownership.rule import Job
 from flopsd.sources.probe import ProbedSource, probe
 from flopsd.sources.registry import probed
 from flopsd.system.clock import Clock

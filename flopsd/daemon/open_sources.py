@@ -11,7 +11,8 @@ from flopsd.errors import SourceUnavailableError
 from flopsd.settings.platform import Context
 from flopsd.settings.schema import Settings
 from flopsd.sources import Source, SourceSettings
-from flopsd.sources.ownership.open import Job, own_if_asked
+from flopsd.sources.ownership.open import own_if_asked
+from flopsd.sources.ownership.rule import Job
 from flopsd.sources.registry import find, open_source, probed
 
 
@@ -64,7 +65,7 @@ class SourceOpener:
             raise
         if not info.hardware:
             return source  # recorded devices belong to no job
-        return own_if_asked(source, self.settings.devices, self.job, self.source.clock)
+        return own_if_asked(source, info, self.settings.devices, self.job, self.source.clock)
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ from flopsd.settings.locations import S3Location
 from flopsd.settings.platform import Context, find_context
 from flopsd.settings.schema import Settings, declared_of
 from flopsd.sources import SourceSettings
-from flopsd.sources.ownership.open import Job
+from flopsd.sources.ownership.rule import Job
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.sd_notify import Notifier
 from flopsd.system.streams import say

@@ -15,6 +15,7 @@ from flopsd.core.model import Device, DeviceUid, Evidence, Sweep
 
 if TYPE_CHECKING:
     from flopsd.core.peaks import PeakTable
+    from flopsd.sources.ownership.rule import Job, VendorDevices
     from flopsd.system.clock import Clock
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
@@ -94,6 +95,7 @@ class SourceInfo:
     vendor: str = ""  # of its devices, as in the rows of the peak table; "": of any
     options: tuple[SourceOption, ...] = ()
     packages: tuple[Package, ...] = ()
+    ownership: Callable[[Job], VendorDevices] | None = None  # which devices are a job's; None: known by uid and index
     hardware: bool = True  # False: a recording, which no probe finds and no job owns
 
     def __post_init__(self) -> None:

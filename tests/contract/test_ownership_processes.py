@@ -16,11 +16,13 @@ import pytest
 from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.settings.device_selection import parse_devices
 from flopsd.sources import SourceSettings
+from flopsd.sources.nvml.lookup import NvmlLookup
+from flopsd.sources.nvml.ownership import NvidiaDevices
 from flopsd.sources.nvml.source import NvmlSource
 from flopsd.sources.ownership.filtered_source import FilteredSource
-from flopsd.sources.ownership.nvml_lookup import NvmlLookup
-from flopsd.sources.ownership.open import Job, own
+from flopsd.sources.ownership.open import own
 from flopsd.sources.ownership.processes import JobProcesses, ProcessCensus, ProcessRule
+from flopsd.sources.ownership.rule import Job, VendorDevices
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.owners import CHIPS, GPUS, Scripted, Told
@@ -87,7 +89,13 @@ def open_sim(standin: Path, tmp_path: Path, stack: ExitStack) -> Open:
         clock = SharedClock(tmp_path / "clock")
         stack.enter_context(simulated(standin, tmp_path, Scenario(gpus), clock))
         inner = NvmlSource(pynvml, SourceSettings(clock, table()))
-        source = own(inner, parse_devices(setting), Job(environment or {}, root_pid=root), clock, NvmlLookup(pynvml))
+        source = own(
+            inner,
+            NvidiaDevices(NvmlLookup(pynvml)),
+            parse_devices(setting),
+            Job(environment or {}, root_pid=root),
+            clock,
+        )
         stack.callback(source.close)
         return source, clock
 
@@ -185,7 +193,7 @@ def test_ids_of_another_namespace_open_nothing(job: Tree) -> None:
     clock = FakeClock()
     inner = Scripted(clock)
     with pytest.raises(SourceUnavailableError, match="another pid namespace") as caught:
-        FilteredSource(inner, ProcessRule(JobProcesses(job.root, initial=False), told), clock)
+        FilteredSource(inner, ProcessRule(JobProcesses(job.root, initial=False), NvidiaDevices(told)), clock)
     assert "another rule" in caught.value.hint
     assert inner.closed
 
@@ -194,8 +202,8 @@ def test_a_driver_that_does_not_tell_is_not_a_no(open_sim: Open, job: Tree) -> N
     lost = h100(WORK, (Fault(1_000, 20_000, "no_permission"),), processes=(Process(0, FOR_EVER, job.root),))
     source, clock = open_sim(lost, gpu((0, FOR_EVER, os.getpid())), root=job.root)
     assert seen(source, clock, 10) == [0]
-    assert "no driver tells which processes run on it" in source.devices()[0].evidence_reason
-    chips = ProcessRule(JobProcesses(job.root), Told()).judge(CHIPS).verdicts
+    assert "the driver does not list the processes on it" in source.devices()[0].evidence_reason
+    chips = ProcessRule(JobProcesses(job.root), VendorDevices()).judge(CHIPS).verdicts
     assert {verdict.mine for verdict in chips.values()} == {None}
 
 

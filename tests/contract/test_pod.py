@@ -14,10 +14,12 @@ import pytest
 
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError, SourceUnavailableError
+from flopsd.sources.neuron.ownership import NeuronDevices
+from flopsd.sources.nvml.ownership import NvidiaDevices
 from flopsd.sources.ownership.filtered_source import FilteredSource
 from flopsd.sources.ownership.kubernetes import Pod, PodRule, this_pod
 from flopsd.sources.ownership.podresources import PodResources
-from flopsd.sources.ownership.rule import OwnershipResult
+from flopsd.sources.ownership.rule import OwnershipResult, VendorDevices
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock
 from tests.support.kubelet import Kubelet, answer, kubelet, require
@@ -40,8 +42,10 @@ def node(tmp_path: Path) -> Iterator[Kubelet]:
         yield service
 
 
-def rule(node: Kubelet, pod: tuple[str, str] = TRAIN, cores: int | None = None, seconds: float = 20.0) -> PodRule:
-    return PodRule(PodResources(node.path, seconds), Pod(*pod), Told(), cores)
+def rule(
+    node: Kubelet, pod: tuple[str, str] = TRAIN, vendor: VendorDevices | None = None, seconds: float = 20.0
+) -> PodRule:
+    return PodRule(PodResources(node.path, seconds), Pod(*pod), vendor or NvidiaDevices(Told()))
 
 
 def mine(judgement: OwnershipResult) -> list[str]:
@@ -103,10 +107,10 @@ def test_neuron_chips_and_cores(node: Kubelet) -> None:
             OTHER: {"main": {"aws.amazon.com/neuroncore": ("10", "0")}},
         }
     )
-    judgement = rule(node, cores=4).judge(CHIPS)
+    judgement = rule(node, vendor=NeuronDevices(4)).judge(CHIPS)
     assert mine(judgement) == [CHIPS[1].uid, CHIPS[2].uid, CHIPS[3].uid]
     assert shared(judgement, CHIPS[1:]) == [None, "1 other pod", None]
-    assert {verdict.mine for verdict in rule(node).judge(CHIPS).verdicts.values()} == {None}
+    assert {verdict.mine for verdict in rule(node, vendor=NeuronDevices(None)).judge(CHIPS).verdicts.values()} == {None}
 
 
 def test_a_device_that_is_not_here_is_told_and_a_lost_one_may_be_it(node: Kubelet) -> None:
@@ -224,7 +228,7 @@ def test_an_absent_kubelet_opens_nothing(tmp_path: Path) -> None:
     clock = FakeClock()
     source = Scripted(clock)
     with pytest.raises(SourceUnavailableError, match="whose the devices are cannot be told") as caught:
-        FilteredSource(source, PodRule(PodResources(tmp_path / "no.sock"), Pod(*TRAIN), Told()), clock)
+        FilteredSource(source, PodRule(PodResources(tmp_path / "no.sock"), Pod(*TRAIN), NvidiaDevices(Told())), clock)
     assert "hostPath" in caught.value.hint
     assert source.closed
 

@@ -5,9 +5,14 @@ Only its page is read. No DCGM engine is started: the profiling counters of thes
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from flopsd.core.model import Evidence
 from flopsd.settings import parsers
 from flopsd.sources import Source, SourceInfo, SourceOption, SourceSettings
+
+if TYPE_CHECKING:
+    from flopsd.sources.ownership.rule import Job, VendorDevices
 
 
 def _open(settings: SourceSettings) -> Source:
@@ -16,11 +21,18 @@ def _open(settings: SourceSettings) -> Source:
     return open_source(settings)
 
 
+def _ownership(job: Job) -> VendorDevices:  # noqa: ARG001, every source's has it
+    from flopsd.sources.nvml.ownership import NvidiaDevices
+
+    return NvidiaDevices()
+
+
 SOURCE = SourceInfo(
     name="dcgm",
     title="NVIDIA GPUs, through a running dcgm-exporter",
     open=_open,
     vendor="nvidia",
+    ownership=_ownership,
     evidence=(Evidence.ACTIVITY, Evidence.UTILIZATION),
     options=(
         SourceOption(

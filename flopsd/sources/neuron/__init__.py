@@ -7,9 +7,14 @@ without FLOP is a gap. See `flopsd.sources.neuron.document` for the sources.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from flopsd.core.model import Evidence
 from flopsd.settings import parsers
 from flopsd.sources import Source, SourceInfo, SourceOption, SourceSettings
+
+if TYPE_CHECKING:
+    from flopsd.sources.ownership.rule import Job, VendorDevices
 
 
 def _open(settings: SourceSettings) -> Source:
@@ -18,11 +23,18 @@ def _open(settings: SourceSettings) -> Source:
     return open_source(settings)
 
 
+def _ownership(job: Job) -> VendorDevices:
+    from flopsd.sources.neuron.ownership import NeuronDevices
+
+    return NeuronDevices(job.cores_per_chip)
+
+
 SOURCE = SourceInfo(
     name="neuron",
     title="AWS Trainium and Inferentia2, through neuron-monitor or the driver's sysfs",
     open=_open,
     vendor="aws",
+    ownership=_ownership,
     evidence=(Evidence.COUNT,),
     options=(
         SourceOption(

@@ -25,11 +25,11 @@ from flopsd.sources.nvml.gpu import Gpu, Unread
 from flopsd.sources.nvml.loaded_library import loaded_library
 from flopsd.sources.nvml.mig import PERMISSION_FIX, Slice, is_partitioned, slices
 from flopsd.sources.nvml.utilization_meter import UtilizationMeter
+from flopsd.sources.ownership.rule import UNIDENTIFIED
 from flopsd.system.clock import NS_PER_S
 
 _LOOK_AGAIN_NS = 10 * NS_PER_S  # for MIG that was switched, and slices that were made or removed
 _GPM_TRIES = 3
-_UNIDENTIFIED = "unidentified"
 _NO_GPM = "no GPM on this GPU (Hopper and newer have it): utilisation gives a ceiling, no measurement"
 _NO_GPM_FIX = "run a dcgm-exporter beside it: flopsd reads its tensor activity"
 
@@ -131,7 +131,7 @@ class NvmlSource:
         try:
             return self._reach(index)
         except self._lib.NVMLError as fault:
-            device = Device(_placeholder(index), index, "nvidia", _UNIDENTIFIED, driver=self._driver.version)
+            device = Device(_placeholder(index), index, "nvidia", UNIDENTIFIED, driver=self._driver.version)
             return [self._blank(device, None, reason_of(fault), f"cannot be identified: {fault}", hint_of(fault))]
 
     def _reach(self, index: int) -> list[Gpu]:
@@ -248,7 +248,7 @@ class NvmlSource:
     def _again(self, at: int, gpu: Gpu) -> Gpu:
         """A GPU that failed, reached anew; where it was never identified, opened anew. Raises NVMLError."""
         lib = self._lib
-        if gpu.device.model == _UNIDENTIFIED:
+        if gpu.device.model == UNIDENTIFIED:
             opened = self._reach(gpu.device.index)
             self._gpus[at : at + 1] = opened
             return opened[0]
@@ -269,7 +269,7 @@ class NvmlSource:
         if now_ns - looked_ns < _LOOK_AGAIN_NS:
             return
         self._looked_ns = now_ns
-        for uid in dict.fromkeys(gpu.whole for gpu in self._gpus if gpu.device.model != _UNIDENTIFIED):
+        for uid in dict.fromkeys(gpu.whole for gpu in self._gpus if gpu.device.model != UNIDENTIFIED):
             known = {gpu.device.uid: gpu for gpu in self._gpus if gpu.whole == uid}
             try:
                 standing = self._standing(uid, known, looked_ns)

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
-from flopsd.sources.ownership.device_names import find, slice_of
-from flopsd.sources.ownership.rule import NVIDIA, Lookup, Ownership, OwnershipResult
+from flopsd.sources.ownership.rule import Ownership, OwnershipResult, VendorDevices
 
 VARIABLE = "DCGM_HPC_JOB_MAPPING_DIR"
 _FILE = re.compile(r"(?P<gpu>\d+)(?:\.(?P<instance>\d+))?", re.ASCII)
@@ -23,13 +22,13 @@ _FILE_BYTES_MAX = 1 << 16
 
 def mapping_dir(environment: Mapping[str, str]) -> Path:
     """Raises OwnershipError where the environment names none."""
-    told = environment.get(VARIABLE, "")
-    if not told:
+    folder = environment.get(VARIABLE, "")
+    if not folder:
         raise OwnershipError(
             "no folder of job mappings is known",
             hint=f"set {VARIABLE} to the folder that dcgm-exporter's --hpc-job-mapping-dir names",
         )
-    return Path(told)
+    return Path(folder)
 
 
 def this_job(environment: Mapping[str, str], job_name: str | None) -> str:
@@ -46,32 +45,27 @@ class JobRule:
     constant = False
     lasting = False  # the next job on this node gets what this one leaves
 
-    def __init__(self, folder: Path, job: str, lookup: Lookup) -> None:
-        self._folder, self._job, self._lookup = folder, job, lookup
+    def __init__(self, folder: Path, job: str, vendor: VendorDevices) -> None:
+        self._folder, self._job, self._vendor = folder, job, vendor
         self.words = f"the devices of job {job} by the mapping files in {folder}"
 
     def judge(self, devices: Sequence[Device]) -> OwnershipResult:
-        gpus = [device for device in devices if device.vendor == NVIDIA]
-        told: dict[str, Ownership] = {
-            device.uid: Ownership(False)
-            if device.vendor == NVIDIA
-            else Ownership(None, why="job mapping files name NVIDIA GPUs only")
-            for device in devices
-        }
+        if not self._vendor.in_job_mapping:
+            why = "job mapping files name NVIDIA GPUs only"
+            return OwnershipResult({device.uid: Ownership(None, why=why) for device in devices})
+        found_verdicts = {device.uid: Ownership(False) for device in devices}
         unmatched: list[str] = []
         jobs: dict[str, set[str]] = {}
         for path in self._files():
             match = _FILE.fullmatch(path.name)
             assert match is not None
-            if match["instance"] is None:
-                found = find(match["gpu"], gpus, self._lookup)
-            else:
-                found = slice_of(int(match["gpu"]), int(match["instance"]), gpus, self._lookup)
+            name = match["gpu"] if match["instance"] is None else f"nvidia{match['gpu']}/gi{match['instance']}"
+            found = self._vendor.find(name, devices)
             try:
                 named = _jobs(path)
             except OSError as fault:
                 why = f"{path} cannot be read: {fault.strerror}"
-                told.update((device.uid, Ownership(None, why=why)) for device in found)
+                found_verdicts.update((device.uid, Ownership(None, why=why)) for device in found)
                 continue
             if not found and self._job in named:
                 unmatched.append(path.name)
@@ -81,8 +75,8 @@ class JobRule:
             others = len(named - {self._job})
             shared = f"{others} other job{'s' if others > 1 else ''}" if others else None
             if self._job in named:
-                told[uid] = Ownership(True, shared)
-        return OwnershipResult(told, tuple(unmatched))
+                found_verdicts[uid] = Ownership(True, shared)
+        return OwnershipResult(found_verdicts, tuple(unmatched))
 
     def _files(self) -> list[Path]:
         try:

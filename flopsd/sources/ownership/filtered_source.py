@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from flopsd.core.model import Device, DeviceUid, Sweep
+from flopsd.core.model import Device, DeviceUid, Gap, GapReason, Growth, Reading, Sweep
 from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.sources import Source
 from flopsd.sources.calls import close_source, devices_of
-from flopsd.sources.ownership.rejoin import Rejoin
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult, OwnershipRule
 from flopsd.sources.ownership.rule_thread import RuleThread
 from flopsd.system.clock import NS_PER_S, Clock
@@ -25,6 +24,7 @@ log = logging.getLogger("flopsd")
 ASK_AGAIN_NS = 10 * NS_PER_S
 OPEN_SECONDS = 5.0  # more than any rule's own deadline
 GRACE_SECONDS = 0.2  # far below the silence that the writer allows at the shortest interval
+_ENERGY = "energy_mj"
 _UNKNOWN = Ownership(None, why="it was not asked about yet")
 _UNKNOWN_TEXT = "it is not known whether this device is this job's"
 
@@ -188,3 +188,35 @@ class FilteredSource:
         verdict = self._verdicts.get(device.uid, _UNKNOWN)
         reason = "; ".join(text for text in (device.evidence_reason, verdict.why, self._fault) if text)
         return replace(device, shared=self.sharing(device), evidence_reason=reason)
+
+
+class Rejoin:
+    """Corrects the readings of devices that come and go. An absence is a gap, and its energy is not counted."""
+
+    def __init__(self) -> None:
+        self._fresh: set[DeviceUid] = set()
+        self._energy_mj: dict[DeviceUid, int] = {}  # as last read while it was this job's
+        self._not_ours_mj: dict[DeviceUid, int] = {}
+
+    def joined(self, uid: DeviceUid) -> None:
+        """The device is this job's from now on, and may not have been so before."""
+        self._fresh.add(uid)
+
+    def corrected(self, reading: Reading) -> Reading:
+        """What may be counted of `reading`."""
+        uid, fresh = reading.device, reading.device in self._fresh
+        self._fresh.discard(uid)
+        if fresh and isinstance(reading.work, Growth):
+            # Its totals grew by others' work too: they are only where counting begins.
+            reading = replace(reading, work=Gap(GapReason.DEVICE_MISSING))
+        energy_mj = reading.counters.get(_ENERGY)
+        if energy_mj is None:
+            return reading
+        before_mj = self._energy_mj.get(uid)
+        self._energy_mj[uid] = energy_mj
+        if before_mj is not None and energy_mj < before_mj:
+            self._not_ours_mj.pop(uid, None)  # the counter began anew
+        elif before_mj is not None and fresh:
+            self._not_ours_mj[uid] = energy_mj  # from zero: a counter that fell tells nothing of the time before
+        left_mj = energy_mj - self._not_ours_mj.get(uid, 0)
+        return replace(reading, counters={**reading.counters, _ENERGY: left_mj})

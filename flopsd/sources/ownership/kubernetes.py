@@ -1,8 +1,4 @@
-"""This pod's devices, as the kubelet gave them to any container of it: a sidecar measures its trainer.
-
-Ids are NVIDIA's device plugin's (`GPU-…`, `MIG-…`, `GPU-…::2` for a time-slicing replica), GKE's (`nvidia0`,
-`nvidia0/gi3`, `nvidia0/vgpu1`) and AWS Neuron's (chip and core indices).
-"""
+"""This pod's devices, as the kubelet gave them to any container of it: a sidecar measures its trainer."""
 
 from __future__ import annotations
 
@@ -12,14 +8,10 @@ from pathlib import Path
 
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
-from flopsd.sources.ownership.device_names import find, verdicts
 from flopsd.sources.ownership.podresources import PodDevices, PodResources
-from flopsd.sources.ownership.rule import AWS, NVIDIA, Lookup, Ownership, OwnershipResult
+from flopsd.sources.ownership.rule import Ownership, OwnershipResult, VendorDevices, verdicts
 
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_NEURON_CORE = "aws.amazon.com/neuroncore"
-_NEURON = (_NEURON_CORE, "aws.amazon.com/neuron", "aws.amazon.com/neurondevice")
-_REPLICA_MARKS = ("::", "/vgpu")
 _DOWNWARD = (
     "set POD_NAME and POD_NAMESPACE in the container by the downward API: "
     "valueFrom: {fieldRef: {fieldPath: metadata.name}} and metadata.namespace"
@@ -61,8 +53,8 @@ class PodRule:
     constant = False
     lasting = True  # a pod keeps its devices for its life
 
-    def __init__(self, kubelet: PodResources, pod: Pod, lookup: Lookup, cores_per_chip: int | None = None) -> None:
-        self._kubelet, self._pod, self._lookup, self._cores_per_chip = kubelet, pod, lookup, cores_per_chip
+    def __init__(self, kubelet: PodResources, pod: Pod, vendor: VendorDevices) -> None:
+        self._kubelet, self._pod, self._vendor = kubelet, pod, vendor
         self.words = f"the devices of pod {pod}, as the kubelet lists them"
 
     def judge(self, devices: Sequence[Device]) -> OwnershipResult:
@@ -73,36 +65,45 @@ class PodRule:
         self._check_given(own)
         mine: dict[str, bool] = {}  # uid -> whether it was given as a replica
         unmatched: list[str] = []
-        given = [(resource, device_id) for pod in own for resource, device_id in pod.ids if _is_accelerator(resource)]
-        for resource, device_id in given:
-            found = self._devices(resource, device_id, devices)
+        why = ""
+        for resource, device_id in self._given(own):
+            try:
+                found = self._vendor.allocated(resource, device_id, devices)
+            except OwnershipError as fault:
+                found, why = [], str(fault)
             if not found:
                 unmatched.append(device_id)
             for device in found:
-                mine[device.uid] = mine.get(device.uid, False) or _is_replica(device_id)
+                mine[device.uid] = mine.get(device.uid, False) or self._vendor.is_replica(device_id)
+        if why:
+            return OwnershipResult({device.uid: Ownership(None, why=why) for device in devices}, tuple(unmatched))
         others = self._others(pods, devices)
-        told = verdicts(set(mine), devices, unmatched)
+        found_verdicts = verdicts(set(mine), devices, unmatched)
         for uid, replica in mine.items():
             texts = ["a time-slicing replica"] if replica else []
             if others[uid]:
                 texts.append(f"{others[uid]} other pod{'s' if others[uid] > 1 else ''}")
-            told[uid] = Ownership(True, " and ".join(texts) or None)
-        if self._cores_per_chip is None and any(resource == _NEURON_CORE for resource, _ in given):
-            why = "the kubelet names cores, and how many cores a chip has is not known"
-            told.update((device.uid, Ownership(None, why=why)) for device in devices if device.vendor == AWS)
-        return OwnershipResult(told, tuple(unmatched))
+            found_verdicts[uid] = Ownership(True, " and ".join(texts) or None)
+        return OwnershipResult(found_verdicts, tuple(unmatched))
+
+    def _given(self, pods: Sequence[PodDevices]) -> list[tuple[str, str]]:
+        """(resource, device id) of the devices of this vendor that the kubelet gave to `pods`."""
+        return [given for pod in pods for given in pod.ids if self._vendor.is_resource(given[0])]
 
     def _check_given(self, own: Sequence[PodDevices]) -> None:
-        if any(_is_accelerator(resource) for pod in own for resource, _ in pod.ids):
+        if self._given(own):
             return
         if any(pod.claims for pod in own):
             raise OwnershipError(
                 f"pod {self._pod} has its devices by dynamic resource allocation, which does not name them by UUID",
                 hint="name them in the setting `devices` by UUID, or use `visible`",
             )
+        resources = " or ".join(f"{name}…" if name.endswith("/") else name for name in self._vendor.resources)
         raise OwnershipError(
             f"the kubelet gave no accelerator to pod {self._pod}",
-            hint="a container of this pod must request nvidia.com/gpu, nvidia.com/mig-… or aws.amazon.com/neuron…",
+            hint=f"a container of this pod must request {resources}"
+            if resources
+            else "this source declares no container resource: name the devices in the setting `devices` by UUID",
         )
 
     def _others(self, pods: Sequence[PodDevices], devices: Sequence[Device]) -> dict[str, int]:
@@ -111,41 +112,12 @@ class PodRule:
         for pod in pods:
             if (pod.namespace, pod.name) == (self._pod.namespace, self._pod.name):
                 continue
-            theirs = {
-                device.uid
-                for resource, device_id in pod.ids
-                if _is_accelerator(resource)
-                for device in self._devices(resource, device_id, devices)
-            }
+            theirs = set()
+            for resource, device_id in self._given([pod]):
+                try:
+                    theirs |= {device.uid for device in self._vendor.allocated(resource, device_id, devices)}
+                except OwnershipError:
+                    continue  # which of the devices it is cannot be known
             for uid in theirs:
                 count[uid] += 1
         return count
-
-    def _devices(self, resource: str, device_id: str, devices: Sequence[Device]) -> list[Device]:
-        if resource not in _NEURON:
-            gpus = [device for device in devices if device.vendor == NVIDIA]
-            return find(_base(device_id), gpus, self._lookup)
-        chips = [device for device in devices if device.vendor == AWS]
-        if not (device_id.isascii() and device_id.isdigit()):
-            return []
-        index = int(device_id)
-        if resource == _NEURON_CORE:
-            if self._cores_per_chip is None:
-                return []
-            index //= self._cores_per_chip
-        return [chip for chip in chips if chip.index == index]
-
-
-def _is_accelerator(resource: str) -> bool:
-    """Time-sliced GPUs may be renamed `nvidia.com/gpu.shared`, and operators rename at will below nvidia.com."""
-    return resource.startswith("nvidia.com/") or resource in _NEURON
-
-
-def _base(device_id: str) -> str:
-    for mark in _REPLICA_MARKS:
-        device_id = device_id.partition(mark)[0]
-    return device_id
-
-
-def _is_replica(device_id: str) -> bool:
-    return any(mark in device_id for mark in _REPLICA_MARKS)

@@ -16,7 +16,7 @@ import psutil
 
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
-from flopsd.sources.ownership.rule import NVIDIA, Lookup, Ownership, OwnershipResult
+from flopsd.sources.ownership.rule import Ownership, OwnershipResult, VendorDevices
 
 _INITIAL_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of include/linux/proc_ns.h
 _MPS_SERVER = "nvidia-cuda-mps"  # the MPS server holds the device for its clients and is nobody's job
@@ -138,8 +138,8 @@ class ProcessRule:
     constant = False
     lasting = False
 
-    def __init__(self, job: JobProcesses, lookup: Lookup) -> None:
-        self._job, self._lookup = job, lookup
+    def __init__(self, job: JobProcesses, vendor: VendorDevices) -> None:
+        self._job, self._vendor = job, vendor
         self._ours: set[str] = set()
         self.words = f"the devices on which process {job.root_pid} and its descendants run"
 
@@ -148,9 +148,9 @@ class ProcessRule:
         return OwnershipResult({device.uid: self._verdict(device, job) for device in devices})
 
     def _verdict(self, device: Device, job: frozenset[int]) -> Ownership:
-        census = census_of(device, job, self._job, self._lookup)
+        census = census_of(device, job, self._job, self._vendor)
         if census is None:
-            return Ownership(None, why="no driver tells which processes run on it")
+            return Ownership(None, why="the driver does not list the processes on it")
         if census.unknown and not census.mine:
             return Ownership(None, why="the driver gives process ids of another pid namespace than this one")
         if census.mine:
@@ -160,8 +160,10 @@ class ProcessRule:
         return Ownership(device.uid in self._ours, others_text(census))
 
 
-def census_of(device: Device, job: frozenset[int], processes: JobProcesses, lookup: Lookup) -> ProcessCensus | None:
-    listed = lookup.processes(device.uid) if device.vendor == NVIDIA else None
+def census_of(
+    device: Device, job: frozenset[int], processes: JobProcesses, vendor: VendorDevices
+) -> ProcessCensus | None:
+    listed = vendor.processes(device.uid)
     return None if listed is None else processes.census(listed, job)
 
 
@@ -178,10 +180,10 @@ class SharingRule:
     constant = False
     lasting = True
 
-    def __init__(self, job: JobProcesses, lookup: Lookup) -> None:
-        self._job, self._lookup = job, lookup
+    def __init__(self, job: JobProcesses, vendor: VendorDevices) -> None:
+        self._job, self._vendor = job, vendor
 
     def judge(self, devices: Sequence[Device]) -> OwnershipResult:
         job = self._job.pids()
-        counted = {device.uid: census_of(device, job, self._job, self._lookup) for device in devices}
+        counted = {device.uid: census_of(device, job, self._job, self._vendor) for device in devices}
         return OwnershipResult({uid: Ownership(True, others_text(census)) for uid, census in counted.items()})

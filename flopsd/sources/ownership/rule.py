@@ -1,21 +1,31 @@
-"""What a rule is, and what it says of a device."""
+"""Which of a source's devices are this job's: what a rule answers, and what rules ask of the devices' vendor."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from flopsd.core.model import Device, DeviceUid
 
-NVIDIA, AWS = "nvidia", "aws"
+UNIDENTIFIED = "unidentified"  # the model of a device that its driver cannot even name
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is known of this job where flopsd runs. None: it is not known."""
+
+    environment: Mapping[str, str]
+    name: str | None = None  # the platform's
+    root_pid: int | None = None  # the process that the job's others descend from
+    cores_per_chip: int | None = None  # of the instance type's accelerators, where they have cores
 
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Whether a device is this job's; `mine` None: it cannot be told, and `why` says why.
+    """Whether a device is this job's; `mine` None: indeterminate, and `why` is the reason.
 
-    `shared` says in words who else uses it; None: nobody that is known of.
+    `shared` names who else uses it; None: nobody that is known of.
     """
 
     mine: bool | None
@@ -32,7 +42,7 @@ class OwnershipResult:
 
 
 class OwnershipRule(Protocol):
-    """Tells which devices are this job's."""
+    """Decides which devices are this job's."""
 
     words: str  # the rule as the ledger repeats it
     constant: bool  # the same devices always get the same answer, so that it need not be asked for again
@@ -42,14 +52,60 @@ class OwnershipRule(Protocol):
         """Raises OwnershipError when what it asks does not answer."""
 
 
-class Lookup(Protocol):
-    """What NVML knows of a device by UUID, None where it does not tell."""
+class VendorDevices:
+    """How the devices of a vendor are named, hidden and handed out. A source declares its own by
+    `SourceInfo.ownership`; this base knows no more than uids and indices."""
 
-    def index(self, uid: DeviceUid) -> int | None: ...
+    variables: ClassVar[tuple[str, ...]] = ()  # of the environment, that hide devices from a process
+    resources: ClassVar[tuple[str, ...]] = ()  # of containers: by name, or all that begin with it where it ends in /
+    in_job_mapping: ClassVar[bool] = False  # whether dcgm-exporter's job mapping names these devices
 
-    def gpu_instance(self, uid: DeviceUid) -> int | None: ...
+    def find(self, name: str, devices: Sequence[Device]) -> list[Device]:
+        """The devices that a scheduler, a device plug-in or a person means by `name`; a device stands for its slices.
 
-    def processes(self, uid: DeviceUid) -> frozenset[int] | None: ...
+        Raises OwnershipError if it is ambiguous.
+        """
+        if name.isascii() and name.isdigit():
+            return [device for device in devices if device.parent is None and device.index == int(name)]
+        return [
+            device for device in devices if name.casefold() in (device.uid.casefold(), (device.parent or "").casefold())
+        ]
+
+    def visible(self, environment: Mapping[str, str], devices: Sequence[Device]) -> Mapping[DeviceUid, Ownership]:  # noqa: ARG002
+        """Which devices the variables of `environment` leave visible. Raises OwnershipError."""
+        return {d.uid: Ownership(None, why=f"no variable is known that hides {d.vendor} devices") for d in devices}
+
+    def is_resource(self, resource: str) -> bool:
+        """Whether the kubelet's `resource` hands out these devices."""
+        return any(resource == one or (one.endswith("/") and resource.startswith(one)) for one in self.resources)
+
+    def allocated(self, resource: str, device_id: str, devices: Sequence[Device]) -> list[Device]:  # noqa: ARG002
+        """The devices that the kubelet handed out by `device_id`. Raises OwnershipError where that cannot be known."""
+        return self.find(device_id, devices)
+
+    def is_replica(self, device_id: str) -> bool:  # noqa: ARG002
+        """Whether `device_id` is one share of a device that is handed out several times."""
+        return False
+
+    def processes(self, uid: DeviceUid) -> frozenset[int] | None:  # noqa: ARG002
+        """The process ids on a device; None: the driver does not list them."""
+        return None
+
+
+def is_unidentified(device: Device) -> bool:
+    """Such a device can be any of those that were not found."""
+    return device.model == UNIDENTIFIED
+
+
+def verdicts(mine: set[str], devices: Sequence[Device], unmatched: Sequence[str]) -> dict[str, Ownership]:
+    """Yes for `mine`, no for the others, except those that may be one of `unmatched`."""
+    why = f"it cannot be identified, and may be {', '.join(unmatched)}"
+    return {
+        device.uid: Ownership(None, why=why)
+        if unmatched and is_unidentified(device) and device.uid not in mine
+        else Ownership(device.uid in mine)
+        for device in devices
+    }
 
 
 class AllRule:
@@ -61,3 +117,37 @@ class AllRule:
 
     def judge(self, devices: Sequence[Device]) -> OwnershipResult:
         return OwnershipResult({device.uid: Ownership(True) for device in devices})
+
+
+class NamedRule:
+    """The devices that the setting names, by UUID or index."""
+
+    constant = True
+    lasting = True
+
+    def __init__(self, names: Sequence[str], vendor: VendorDevices) -> None:
+        self._names, self._vendor = tuple(names), vendor
+        self.words = f"the devices named in the settings ({', '.join(names)})"
+
+    def judge(self, devices: Sequence[Device]) -> OwnershipResult:
+        found = {name: self._vendor.find(name, devices) for name in self._names}
+        unmatched = tuple(name for name, named in found.items() if not named)
+        mine = {device.uid for named in found.values() for device in named}
+        return OwnershipResult(verdicts(mine, devices, unmatched), unmatched)
+
+
+class VisibleRule:
+    """The devices that this process's environment lets a job see."""
+
+    constant = True
+    lasting = True
+
+    def __init__(self, environment: Mapping[str, str], vendor: VendorDevices) -> None:
+        self._environment, self._vendor = environment, vendor
+        hiding = [f"{name}={environment[name]}" for name in vendor.variables if name in environment]
+        self.words = (
+            f"the devices that {' and '.join(hiding)} leave visible" if hiding else "all: no variable hides any"
+        )
+
+    def judge(self, devices: Sequence[Device]) -> OwnershipResult:
+        return OwnershipResult(self._vendor.visible(self._environment, devices))

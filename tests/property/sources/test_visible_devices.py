@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
-from flopsd.sources.ownership.visible_devices import chips_of, cuda_visible, neuron_cores
+from flopsd.sources.neuron.ownership import chips_of, neuron_cores
+from flopsd.sources.nvml.ownership import cuda_visible
 from tests.support.owners import GPUS, Told
 
 TOLD = Told()

@@ -9,16 +9,19 @@ import pytest
 
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
-from flopsd.sources.ownership.device_names import NamedRule, find
-from flopsd.sources.ownership.visible_devices import VisibleRule, cuda_visible
+from flopsd.sources.neuron.ownership import NeuronDevices
+from flopsd.sources.nvml.device_names import find
+from flopsd.sources.nvml.ownership import NvidiaDevices, cuda_visible
+from flopsd.sources.ownership.rule import NamedRule, VendorDevices, VisibleRule
 from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Told
 
+NVIDIA = NvidiaDevices(Told())
 A, B, C, D = (device.uid for device in GPUS)
 MIGS = [part.uid for part in SLICES]
 
 
-def visible(environment: Mapping[str, str], devices: tuple[Device, ...] = GPUS, cores: int | None = None) -> list[str]:
-    verdicts = VisibleRule(environment, Told(), cores).judge(devices).verdicts
+def visible(environment: Mapping[str, str], devices: tuple[Device, ...] = GPUS) -> list[str]:
+    verdicts = VisibleRule(environment, NVIDIA).judge(devices).verdicts
     assert verdicts.keys() == {device.uid for device in devices}
     return [uid for uid, verdict in verdicts.items() if verdict.mine]
 
@@ -53,7 +56,7 @@ def test_gke_names() -> None:
 
 def test_visible_without_any_variable_is_all() -> None:
     assert visible({}) == [A, B, C, D]
-    assert VisibleRule({}, Told()).words == "all: no variable hides any"
+    assert VisibleRule({}, NVIDIA).words == "all: no variable hides any"
 
 
 def test_the_container_runtime_counts_only_by_uuid() -> None:
@@ -74,22 +77,22 @@ def test_indices_of_unlike_gpus_need_a_known_order() -> None:
 
 def test_a_lost_gpu_may_be_the_one_that_is_named() -> None:
     devices = (*GPUS[:3], LOST)
-    verdicts = VisibleRule({"CUDA_VISIBLE_DEVICES": f"{D},{B}"}, Told()).judge(devices).verdicts
+    verdicts = VisibleRule({"CUDA_VISIBLE_DEVICES": f"{D},{B}"}, NVIDIA).judge(devices).verdicts
     assert [verdict.mine for verdict in verdicts.values()] == [False, True, False, None]
-    named = NamedRule((D, B), Told()).judge(devices)
+    named = NamedRule((D, B), NVIDIA).judge(devices)
     assert [verdict.mine for verdict in named.verdicts.values()] == [False, True, False, None]
     assert named.unmatched == (D,)
-    assert NamedRule((B,), Told()).judge(devices).verdicts[LOST.uid].mine is False
-    assert NamedRule(("3",), Told()).judge(devices).verdicts[LOST.uid].mine is True
+    assert NamedRule((B,), NVIDIA).judge(devices).verdicts[LOST.uid].mine is False
+    assert NamedRule(("3",), NVIDIA).judge(devices).verdicts[LOST.uid].mine is True
 
 
 def test_neuron_cores_make_their_chips_visible() -> None:
-    devices = (*CHIPS, GPUS[0])
-    verdicts = VisibleRule({"NEURON_RT_VISIBLE_CORES": "0-3,5"}, Told(), 4).judge(devices).verdicts
+    rule = VisibleRule({"NEURON_RT_VISIBLE_CORES": "0-3,5", "CUDA_VISIBLE_DEVICES": "1"}, NeuronDevices(4))
+    assert rule.words == "the devices that NEURON_RT_VISIBLE_CORES=0-3,5 leave visible"
+    verdicts = rule.judge(CHIPS).verdicts
     assert [verdicts[chip.uid].mine for chip in CHIPS] == [True, True, False, False]
     assert verdicts[CHIPS[0].uid].shared is None
     assert verdicts[CHIPS[1].uid].shared == "other cores of this chip are not this job's"
-    assert verdicts[A].mine is True
 
 
 @pytest.mark.parametrize(
@@ -103,17 +106,25 @@ def test_neuron_cores_make_their_chips_visible() -> None:
     ],
 )
 def test_neuron_chips_are_not_guessed(environment: Mapping[str, str], cores: int | None, mine: bool | None) -> None:
-    verdicts = VisibleRule(environment, Told(), cores).judge(CHIPS).verdicts
+    verdicts = VisibleRule(environment, NeuronDevices(cores)).judge(CHIPS).verdicts
     assert {verdict.mine for verdict in verdicts.values()} == {mine}
     assert all(bool(verdict.why) is (mine is None) for verdict in verdicts.values())
 
 
 def test_a_vendor_without_a_variable_is_not_guessed() -> None:
     other = replace(GPUS[0], uid="0x1", vendor="other")
-    assert VisibleRule({}, Told()).judge([other]).verdicts["0x1"].mine is None
+    assert VisibleRule({}, VendorDevices()).judge([other]).verdicts["0x1"].mine is None
 
 
 def test_named_devices_that_are_not_here_are_told() -> None:
-    judgement = NamedRule(("2", "GPU-00", "7"), Told()).judge(GPUS)
+    judgement = NamedRule(("2", "GPU-00", "7"), NVIDIA).judge(GPUS)
     assert [uid for uid, verdict in judgement.verdicts.items() if verdict.mine] == [C]
     assert judgement.unmatched == ("GPU-00", "7")
+
+
+def test_a_vendor_that_declares_nothing_is_known_by_uid_and_index() -> None:
+    judgement = NamedRule(("2", CHIPS[0].uid.upper(), "x7"), VendorDevices()).judge(CHIPS)
+    assert [uid for uid, verdict in judgement.verdicts.items() if verdict.mine] == [CHIPS[0].uid, CHIPS[2].uid]
+    assert judgement.unmatched == ("x7",)
+    assert not VendorDevices().is_resource("nvidia.com/gpu")
+    assert VendorDevices().processes(CHIPS[0].uid) is None

@@ -26,17 +26,18 @@ from flopsd.core.model import (
 )
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.settings.device_selection import parse_devices
+from flopsd.sources.nvml.ownership import NvidiaDevices
 from flopsd.sources.ownership.dcgm_job_mapping import JobRule
-from flopsd.sources.ownership.device_names import NamedRule
 from flopsd.sources.ownership.filtered_source import FilteredSource
-from flopsd.sources.ownership.open import Job, own
-from flopsd.sources.ownership.rule import AllRule, OwnershipRule
+from flopsd.sources.ownership.open import own
+from flopsd.sources.ownership.rule import AllRule, Job, NamedRule, OwnershipRule
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Scripted, Told
 
 PATIENCE_SECONDS = 30.0  # for a thread of our own to answer; nothing waits that long
 A, B, C, D = (device.uid for device in GPUS)
+NVIDIA = NvidiaDevices(Told())
 
 
 class Node:
@@ -52,7 +53,7 @@ class Node:
             (self.folder / name.removeprefix("gpu").replace("_", ".")).write_text(text)
 
     def open(self, rule: OwnershipRule | None = None, grace_seconds: float = PATIENCE_SECONDS) -> FilteredSource:
-        rule = rule if rule is not None else JobRule(self.folder, "4711", Told())
+        rule = rule if rule is not None else JobRule(self.folder, "4711", NVIDIA)
         return FilteredSource(self.source, rule, self.clock, grace_seconds=grace_seconds)
 
 
@@ -142,7 +143,7 @@ def test_a_file_that_cannot_be_read_leaves_its_device_as_it_was(node: Node) -> N
 
 def test_a_device_of_which_it_cannot_be_told_is_shown_and_says_so(node: Node) -> None:
     node.source.listed = (*GPUS[:3], LOST)
-    source = node.open(NamedRule((B, D), Told()))
+    source = node.open(NamedRule((B, D), NVIDIA))
     assert uids(source) == [B, LOST.uid]
     lost = source.devices()[1]
     assert lost.shared == "it is not known whether this device is this job's"
@@ -163,11 +164,11 @@ def test_only_devices_that_no_rule_can_tell_of_are_an_error(node: Node) -> None:
 
 def test_settings_that_select_nothing_are_an_error_that_names_what_is_here(node: Node) -> None:
     with pytest.raises(SourceUnavailableError, match="has none of the devices named") as caught:
-        node.open(NamedRule(("9",), Told()))
+        node.open(NamedRule(("9",), NVIDIA))
     assert B in caught.value.hint
     assert caught.value.absent
     with pytest.raises(SourceUnavailableError, match="CUDA_VISIBLE_DEVICES= leave visible"):
-        own(node.source, parse_devices("visible"), Job({"CUDA_VISIBLE_DEVICES": ""}), node.clock, Told())
+        own(node.source, NVIDIA, parse_devices("visible"), Job({"CUDA_VISIBLE_DEVICES": ""}), node.clock)
 
 
 def test_a_job_without_devices_yet_is_waited_for(node: Node) -> None:
@@ -236,7 +237,7 @@ def test_what_others_did_meanwhile_is_not_this_jobs(node: Node, away: bool) -> N
 
 def test_a_rule_that_lasts_recovers_the_time_while_the_daemon_was_down(node: Node) -> None:
     node.source.template = grown(node, GPUS[0], 7)
-    for rule, work in ((AllRule(), Growth()), (JobRule(node.folder, "4711", Told()), Gap(GapReason.DEVICE_MISSING))):
+    for rule, work in ((AllRule(), Growth()), (JobRule(node.folder, "4711", NVIDIA), Gap(GapReason.DEVICE_MISSING))):
         node.note(gpu0="4711")
         assert node.open(rule).read().readings[0].work == work
 
@@ -251,7 +252,7 @@ def test_a_rule_that_lasts_recovers_the_time_while_the_daemon_was_down(node: Nod
 )
 def test_what_a_rule_lacks_is_named(node: Node, setting: str, environment: dict[str, str], why: str, hint: str) -> None:
     with pytest.raises(SourceUnavailableError, match=why) as caught:
-        own(node.source, parse_devices(setting), Job(environment), node.clock, Told())
+        own(node.source, NVIDIA, parse_devices(setting), Job(environment), node.clock)
     assert hint in caught.value.hint
     assert node.source.closed
 
@@ -265,7 +266,7 @@ def test_what_a_rule_lacks_is_named(node: Node, setting: str, environment: dict[
 )
 def test_the_job_is_the_schedulers_or_the_platforms(node: Node, make: Callable[[Path], Job]) -> None:
     node.note(gpu3="4711")
-    assert uids(own(node.source, parse_devices("job"), make(node.folder), node.clock, Told())) == [D]
+    assert uids(own(node.source, NVIDIA, parse_devices("job"), make(node.folder), node.clock)) == [D]
 
 
 @pytest.mark.parametrize("listed", [lambda: None, lambda: 1 / 0, lambda: (1 / 0 for _ in "x"), lambda: ["GPU-0"]])

@@ -1,4 +1,4 @@
-"""What NVML tells about whose a GPU is: its index, a slice's GPU instance, the processes on it.
+"""What NVML reports of a GPU beside readings: its index, a slice's GPU instance, the processes on it.
 
 NVML is shared with the source that reads it, which starts and stops it; here it is started for one question
 only, where no source of this process uses it.
@@ -32,9 +32,9 @@ class NvmlLookup:
         return None if found is None else int(found)
 
     def processes(self, uid: DeviceUid) -> frozenset[int] | None:
-        """The process ids on a device: compute, graphics, clients of MPS. None: NVML does not tell.
+        """The process ids on a device: compute, graphics, clients of MPS. None: NVML does not list them.
 
-        Whose pid namespace they are in depends on the driver, see `processes.py`.
+        Whose pid namespace they are in depends on the driver, see `ownership/processes.py`.
         """
         found: frozenset[int] | None = self._ask(lambda lib: _pids(lib, lib.nvmlDeviceGetHandleByUUID(uid)))
         return found

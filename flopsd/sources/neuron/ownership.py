@@ -1,0 +1,80 @@
+"""Which Neuron chips are a job's: their variables and container resources.
+
+NEURON_RT_VISIBLE_CORES by the Neuron Runtime configuration guide: core indices and inclusive ranges.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from flopsd.core.model import Device, DeviceUid
+from flopsd.errors import OwnershipError
+from flopsd.sources.ownership.rule import Ownership, VendorDevices
+
+_CORES = re.compile(r"(?P<first>\d+)(?:-(?P<last>\d+))?", re.ASCII)
+_CORE = "aws.amazon.com/neuroncore"
+
+
+class NeuronDevices(VendorDevices):
+    variables = ("NEURON_RT_VISIBLE_CORES", "NEURON_RT_NUM_CORES")
+    resources = ("aws.amazon.com/neuron", _CORE, "aws.amazon.com/neurondevice")
+
+    def __init__(self, cores_per_chip: int | None) -> None:
+        self._cores_per_chip = cores_per_chip
+
+    def visible(self, environment: Mapping[str, str], devices: Sequence[Device]) -> Mapping[DeviceUid, Ownership]:
+        cores, count = (environment.get(f"NEURON_RT_{name}_CORES") for name in ("VISIBLE", "NUM"))
+        per_chip = self._cores_per_chip
+        if cores is None and count in (None, "", "0"):
+            return {chip.uid: Ownership(True) for chip in devices}
+        if per_chip is None:
+            return _all_unknown(devices, "how many cores a chip has is not known")
+        if cores is None:
+            if count is not None and count.isdigit() and int(count) == per_chip * len(devices):
+                return {chip.uid: Ownership(True) for chip in devices}
+            return _all_unknown(
+                devices, "NEURON_RT_NUM_CORES says how many cores, not which: set NEURON_RT_VISIBLE_CORES"
+            )
+        held = chips_of(neuron_cores(cores), per_chip)
+        part = "other cores of this chip are not this job's"
+        return {
+            chip.uid: Ownership(chip.index in held, part if 0 < held.get(chip.index, 0) < per_chip else None)
+            for chip in devices
+        }
+
+    def allocated(self, resource: str, device_id: str, devices: Sequence[Device]) -> list[Device]:
+        """Ids are indices of chips, or of cores where cores are requested one by one."""
+        if not (device_id.isascii() and device_id.isdigit()):
+            return []
+        index = int(device_id)
+        if resource == _CORE:
+            if self._cores_per_chip is None:
+                raise OwnershipError("the kubelet names cores, and how many cores a chip has is not known")
+            index //= self._cores_per_chip
+        return [chip for chip in devices if chip.index == index]
+
+
+def neuron_cores(text: str) -> frozenset[int]:
+    """The core indices of NEURON_RT_VISIBLE_CORES=`text`, such as `0-3,5`. Raises OwnershipError."""
+    cores: set[int] = set()
+    for part in text.split(","):
+        match = _CORES.fullmatch(part.strip())
+        if match is None or int(match["last"] or match["first"]) < int(match["first"]):
+            raise OwnershipError(
+                f"NEURON_RT_VISIBLE_CORES={text!r} is not a list of cores", hint="expected such as 0-3 or 0,2,5-7"
+            )
+        cores.update(range(int(match["first"]), int(match["last"] or match["first"]) + 1))
+    return frozenset(cores)
+
+
+def chips_of(cores: frozenset[int], cores_per_chip: int) -> dict[int, int]:
+    """By chip index, how many of `cores` it holds."""
+    held: dict[int, int] = {}
+    for core in cores:
+        held[core // cores_per_chip] = held.get(core // cores_per_chip, 0) + 1
+    return held
+
+
+def _all_unknown(devices: Sequence[Device], why: str) -> dict[DeviceUid, Ownership]:
+    return {device.uid: Ownership(None, why=why) for device in devices}
