@@ -13,29 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.errors import OwnershipError
+from flopsd.system.protobuf import OPTIONAL, REPEATED, STRING, Messages, message_classes
 
 SOCKET = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
 DEADLINE_SECONDS = 2.0
 _METHOD = "/v1.PodResourcesLister/List"
 _RESPONSE_BYTES_MAX = 16 << 20  # what the kubelet's own client takes
 _MOUNT = "mount /var/lib/kubelet/pod-resources of the node into the container as a read-only hostPath volume"
-_STRING, _MESSAGE, _OPTIONAL, _REPEATED = 9, 11, 1, 3  # of descriptor.proto
-# message -> (field, number, label, type or message)
-_MESSAGES: dict[str, tuple[tuple[str, int, int, int | str], ...]] = {
+MESSAGES: Messages = {
     "ListPodResourcesRequest": (),
-    "ListPodResourcesResponse": (("pod_resources", 1, _REPEATED, "PodResources"),),
+    "ListPodResourcesResponse": (("pod_resources", 1, REPEATED, "PodResources"),),
     "PodResources": (
-        ("name", 1, _OPTIONAL, _STRING),
-        ("namespace", 2, _OPTIONAL, _STRING),
-        ("containers", 3, _REPEATED, "ContainerResources"),
+        ("name", 1, OPTIONAL, STRING),
+        ("namespace", 2, OPTIONAL, STRING),
+        ("containers", 3, REPEATED, "ContainerResources"),
     ),
     "ContainerResources": (
-        ("name", 1, _OPTIONAL, _STRING),
-        ("devices", 2, _REPEATED, "ContainerDevices"),
-        ("dynamic_resources", 5, _REPEATED, "DynamicResource"),
+        ("name", 1, OPTIONAL, STRING),
+        ("devices", 2, REPEATED, "ContainerDevices"),
+        ("dynamic_resources", 5, REPEATED, "DynamicResource"),
     ),
-    "ContainerDevices": (("resource_name", 1, _OPTIONAL, _STRING), ("device_ids", 2, _REPEATED, _STRING)),
-    "DynamicResource": (("claim_name", 2, _OPTIONAL, _STRING),),
+    "ContainerDevices": (("resource_name", 1, OPTIONAL, STRING), ("device_ids", 2, REPEATED, STRING)),
+    "DynamicResource": (("claim_name", 2, OPTIONAL, STRING),),
 }
 
 
@@ -49,23 +48,6 @@ class PodDevices:
     claims: int = 0  # dynamic resource claims, whose devices have no UUIDs here
 
 
-def message_classes() -> dict[str, Any]:
-    """The protobuf classes of the API, in a pool of their own. Raises ImportError without protobuf."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-    file = descriptor_pb2.FileDescriptorProto(name="podresources/v1/api.proto", package="v1", syntax="proto3")
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for field, number, label, kind in fields:
-            added = message.field.add(name=field, number=number, label=label)
-            added.type = kind if isinstance(kind, int) else _MESSAGE
-            if isinstance(kind, str):
-                added.type_name = f".v1.{kind}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return {name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"v1.{name}")) for name in _MESSAGES}
-
-
 class PodResources:
     """Asks one kubelet. Each question has a connection of its own, so that a restarted kubelet is found again."""
 
@@ -74,7 +56,7 @@ class PodResources:
         try:
             import grpc
 
-            self._messages = message_classes()
+            self._messages = message_classes("v1", MESSAGES)
         except ImportError as fault:
             raise OwnershipError(
                 f"the kubelet cannot be asked: {fault}", hint="pip install 'flopsd[kubernetes]'"

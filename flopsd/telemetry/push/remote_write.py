@@ -6,10 +6,10 @@ Source: prometheus/prompb types.proto and remote.proto. Only the fields that are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from flopsd.errors import PushError
 from flopsd.settings.push_targets import Target
+from flopsd.system.protobuf import DOUBLE, INT64, OPTIONAL, REPEATED, STRING, Messages, message_classes
 from flopsd.telemetry.push.http import Http, Signer
 from flopsd.telemetry.push.pages import Parsed, Zeros, key_of
 from flopsd.telemetry.push.queue import KEPT_PAGES
@@ -19,14 +19,12 @@ _HEADERS = {
     "Content-Encoding": "snappy",
     "X-Prometheus-Remote-Write-Version": "0.1.0",
 }
-_DOUBLE, _INT64, _STRING, _MESSAGE, _OPTIONAL, _REPEATED = 1, 3, 9, 11, 1, 3  # of descriptor.proto
 _NS_PER_MS = 1_000_000
-# message -> (field, number, label, type or message)
-_MESSAGES: dict[str, tuple[tuple[str, int, int, int | str], ...]] = {
-    "WriteRequest": (("timeseries", 1, _REPEATED, "TimeSeries"),),
-    "TimeSeries": (("labels", 1, _REPEATED, "Label"), ("samples", 2, _REPEATED, "Sample")),
-    "Label": (("name", 1, _OPTIONAL, _STRING), ("value", 2, _OPTIONAL, _STRING)),
-    "Sample": (("value", 1, _OPTIONAL, _DOUBLE), ("timestamp", 2, _OPTIONAL, _INT64)),
+MESSAGES: Messages = {
+    "WriteRequest": (("timeseries", 1, REPEATED, "TimeSeries"),),
+    "TimeSeries": (("labels", 1, REPEATED, "Label"), ("samples", 2, REPEATED, "Sample")),
+    "Label": (("name", 1, OPTIONAL, STRING), ("value", 2, OPTIONAL, STRING)),
+    "Sample": (("value", 1, OPTIONAL, DOUBLE), ("timestamp", 2, OPTIONAL, INT64)),
 }
 
 
@@ -40,7 +38,8 @@ class RemoteWrite:
         from cramjam import snappy
 
         self._target, self._http, self._zeros = target, http, Zeros()
-        self._request, self._compress = write_request(), snappy.compress_raw
+        self._request = message_classes("prometheus", MESSAGES)["WriteRequest"]
+        self._compress = snappy.compress_raw
 
     def encode(self, parsed: Parsed) -> bytes:
         request, zeros = self._request(), self._zeros.of(parsed)
@@ -52,7 +51,7 @@ class RemoteWrite:
             for sample in family.samples:
                 series = request.timeseries.add()
                 labels = {**sample.labels, **added, "__name__": sample.name}
-                for name in sorted(labels):  # the protocol asks for them in this order, and for none that is empty
+                for name in sorted(labels):  # the protocol asks for them in this order, and without empty ones
                     if labels[name]:
                         series.labels.add(name=name, value=labels[name])
                 if key_of(sample.name, sample.labels) in zeros:
@@ -63,23 +62,6 @@ class RemoteWrite:
     def send(self, body: bytes, seconds: float) -> None:
         """Raises PushError."""
         self._http.request("POST", self._target.url, _HEADERS, body, seconds)
-
-
-def write_request() -> Any:
-    """The protobuf class of a request, in a pool of its own. Raises ImportError without protobuf."""
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-
-    file = descriptor_pb2.FileDescriptorProto(name="remote.proto", package="prometheus", syntax="proto3")
-    for name, fields in _MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for field, number, label, kind in fields:
-            added = message.field.add(name=field, number=number, label=label)
-            added.type = kind if isinstance(kind, int) else _MESSAGE
-            if isinstance(kind, str):
-                added.type_name = f".prometheus.{kind}"
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("prometheus.WriteRequest"))
 
 
 def signer(target: Target) -> Signer | None:

@@ -30,7 +30,7 @@ from flopsd.sources.nvml.ownership import NvidiaDevices
 from flopsd.sources.ownership.dcgm_job_mapping import JobRule
 from flopsd.sources.ownership.filtered_source import FilteredSource
 from flopsd.sources.ownership.open import own
-from flopsd.sources.ownership.rule import AllRule, Job, NamedRule, OwnershipRule
+from flopsd.sources.ownership.rule import AllRule, Job, NamedRule, OwnershipRule, VendorDevices
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Scripted, Told
@@ -157,7 +157,7 @@ def test_a_device_of_which_it_cannot_be_told_is_shown_and_says_so(node: Node) ->
 def test_only_devices_that_no_rule_can_tell_of_are_an_error(node: Node) -> None:
     node.source.listed = CHIPS
     with pytest.raises(SourceUnavailableError, match="name NVIDIA GPUs only") as caught:
-        node.open()
+        node.open(JobRule(node.folder, "4711", VendorDevices()))
     assert "another rule" in caught.value.hint
     assert not caught.value.absent
 

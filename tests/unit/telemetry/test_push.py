@@ -20,6 +20,7 @@ from flopsd.errors import ConfigError, PushError
 from flopsd.settings.load import SECRETS, load_settings
 from flopsd.settings.push_targets import Target, parse_target
 from flopsd.system.clock import NS_PER_S, SystemClock
+from flopsd.system.protobuf import message_classes
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.push.feed import FIRST_BACKOFF_SECONDS, Feed
 from flopsd.telemetry.push.frames import FrameError, FrameReader, Page, encode_frame
@@ -27,7 +28,7 @@ from flopsd.telemetry.push.http import Http, Sockets
 from flopsd.telemetry.push.otlp import Otlp
 from flopsd.telemetry.push.pages import Parsed, parse_page
 from flopsd.telemetry.push.queue import Sender, SendQueue
-from flopsd.telemetry.push.remote_write import RemoteWrite, signer, write_request
+from flopsd.telemetry.push.remote_write import MESSAGES, RemoteWrite, signer
 from flopsd.telemetry.push.states import REASONS, PushState, metrics, parse_state
 from flopsd.testing import FakeClock
 from tests.support.paths import ROOT
@@ -36,6 +37,7 @@ from tests.support.receivers import free_port, receiving
 from tests.support.runs import A100, H100, Run
 
 WALL_NS = 1_800_000_000 * NS_PER_S
+WRITE_REQUEST = message_classes("prometheus", MESSAGES)["WriteRequest"]
 
 
 def page_of(run: Run, at_ns: int = WALL_NS) -> Parsed:
@@ -137,7 +139,7 @@ def test_otlp_and_remote_write_tell_the_same_with_run_node_and_job(run: Run) -> 
     later = page_of(run, WALL_NS + NS_PER_S)
     for parsed in (first, later):
         told = ExportMetricsServiceRequest.FromString(gzip.decompress(otlp.encode(parsed)))
-        written = write_request().FromString(bytes(snappy.decompress_raw(remote.encode(parsed))))
+        written = WRITE_REQUEST.FromString(bytes(snappy.decompress_raw(remote.encode(parsed))))
         by_otlp, by_remote = set(), set()
         for metric in told.resource_metrics[0].scope_metrics[0].metrics:
             sums = metric.WhichOneof("data") == "sum"
@@ -159,14 +161,14 @@ def test_otlp_and_remote_write_tell_the_same_with_run_node_and_job(run: Run) -> 
     assert flop
     for name, its, at_ms, _ in flop:  # new since the page before, so they were zero
         assert (name, its, at_ms - 1, 0.0) in by_otlp
-    again = write_request().FromString(bytes(snappy.decompress_raw(remote.encode(later))))
+    again = WRITE_REQUEST.FromString(bytes(snappy.decompress_raw(remote.encode(later))))
     assert {len(series.samples) for series in again.timeseries} == {1}
 
 
 def test_a_first_page_claims_nothing_of_before(run: Run) -> None:
     run.meter(3)
     target = parse_target("remotewrite+http://x/w")
-    request = write_request().FromString(
+    request = WRITE_REQUEST.FromString(
         bytes(snappy.decompress_raw(RemoteWrite(target, Http(target, {})).encode(page_of(run))))
     )
     assert {len(series.samples) for series in request.timeseries} == {1}
@@ -288,7 +290,7 @@ def test_what_a_dead_receiver_missed_reaches_it_in_order_up_to_a_bound(
     assert (one.state.waiting, one.state.dropped) == (5, 3)
     with receiving(port) as receiver:
         wait_until(lambda: one.state.successes == 5, "five pushes")
-        bodies = [write_request().FromString(bytes(snappy.decompress_raw(body))) for _, _, _, body in receiver.requests]
+        bodies = [WRITE_REQUEST.FromString(bytes(snappy.decompress_raw(body))) for _, _, _, body in receiver.requests]
     assert [body.timeseries[0].samples[-1].timestamp // 1000 - WALL_NS // NS_PER_S for body in bodies] == [
         3,
         4,
