@@ -9,10 +9,12 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
+from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.core.policy.evaluate import Verdict
 from flopsd.settings.data_files import load_peaks
-from flopsd.telemetry.http.server import KEEP_SECONDS, MAX_CONNECTIONS, REQUEST_SECONDS
+from flopsd.telemetry.http.exchange import KEEP_SECONDS, REQUEST_SECONDS
+from flopsd.telemetry.http.server import MAX_CONNECTIONS
 from flopsd.telemetry.prometheus import FactsCollector, SnapshotCollector
 from flopsd.telemetry.push.states import PushState, metrics
 from flopsd.telemetry.snapshot import JournalState, Snapshot
@@ -119,7 +121,7 @@ without verification, `curve_preferences`, TLS 1.0 and 1.1, `http2: true`, `rate
 
 def families() -> list[Metric]:
     """Every family, of a run without any device: what exists does not depend on what is there."""
-    empty = Snapshot("", "", "", 1, load_peaks(), (), {}, 0, None, "")
+    empty = Snapshot(RunView((), "", "", 1), "", load_peaks(), (), {}, 0, None, "")
     served = replace(empty, keeping=JournalState(0, 1, 0))  # rolling seals too
     return [
         *SnapshotCollector(served, metrics((PushState("receiver", last_success_wall_ns=1),))).collect(),

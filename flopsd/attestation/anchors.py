@@ -15,7 +15,8 @@ from typing import Any
 
 from flopsd.attestation.log_export import Anchor, Passed, find_anchors
 from flopsd.core.ledger.history import History, extend
-from flopsd.core.ledger.statement import JournalFacts, figures_of
+from flopsd.core.ledger.run_view import view_of
+from flopsd.core.ledger.statement import JournalFacts
 from flopsd.core.model import Figures
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import NotVerifiedError
@@ -136,7 +137,7 @@ def _hold_figures(
         head = line.head.hex()
         if (anchor := anchors.get(line.number)) is None:
             continue
-        incarnation, figures = len(history.incarnations), figures_of(history, table)
+        incarnation, figures = len(history.incarnations), view_of(history, table).figures
         if (anchor.incarnation, anchor.figures) != (incarnation, figures):
             raise NotVerifiedError(
                 f"{anchor.where} told {_text(anchor.figures)} in incarnation {anchor.incarnation}, the journal up to "

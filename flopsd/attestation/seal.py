@@ -20,7 +20,8 @@ from flopsd.attestation.ledger_files import (
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_signer
 from flopsd.core.ledger.history import History, read_history
-from flopsd.core.ledger.statement import SealFacts, encode, figures_of, statement
+from flopsd.core.ledger.run_view import view_of
+from flopsd.core.ledger.statement import SealFacts, encode, statement
 from flopsd.core.model import Figures
 from flopsd.errors import JournalDamagedError, LedgerError
 from flopsd.journal.sealed_prefix import longest_prefix, read_durable
@@ -81,7 +82,7 @@ def seal_journal(
     tables = Tables(peaks_file, policy_files)
     with _as_flopsd_writes_it(journal):
         table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
-        figures = figures_of(history, table)
+        figures = view_of(history, table).figures
     evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
     seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, policies)
     with _as_flopsd_writes_it(journal):

@@ -1,4 +1,4 @@
-"""Counts, durations and times as ledgers write them, read back. Pure."""
+"""Counts, durations, energy and times as ledgers write them, and read back. Pure."""
 
 from __future__ import annotations
 
@@ -20,6 +20,18 @@ def whole_number(text: Any, *, signed: bool = False) -> int:
     if not (_SIGNED if signed else _COUNT).fullmatch(text):
         raise ValueError(f"{text[:80]!r} is not a {'whole number' if signed else 'count'}")
     return int(text)
+
+
+def seconds(duration_ns: int) -> str:
+    """Nanoseconds as exact decimal seconds."""
+    sign = "-" if duration_ns < 0 else ""
+    whole, rest = divmod(abs(duration_ns), 1_000_000_000)
+    return f"{sign}{whole}.{rest:09d}"
+
+
+def joules(energy_mj: int | None) -> str | None:
+    """Millijoules as exact decimal joules; None: not known."""
+    return None if energy_mj is None else f"{energy_mj // 1000}.{energy_mj % 1000:03d}"
 
 
 def nanoseconds(text: Any) -> int:

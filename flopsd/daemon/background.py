@@ -146,7 +146,7 @@ class BackgroundTasks:
 
 def progress_line(snapshot: Snapshot, seconds: int) -> str:
     """One line with the state of the run, for a terminal or a service manager."""
-    figures, rate, coverage = snapshot.figures(), snapshot.rate_flop_per_s(), snapshot.coverage_ppm()
+    figures, rate, coverage = snapshot.view.figures, snapshot.rate_flop_per_s, snapshot.view.coverage_ppm
     return "  ".join(
         (
             "REPLAY, no hardware:" if snapshot.replay else "flopsd:",

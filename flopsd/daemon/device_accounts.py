@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flopsd.core.ledger.journal_codec import DeviceEntry, device_record, evidence_record
+from flopsd.core.ledger.run_view import RatedTally
 from flopsd.core.model import Device, DeviceUid, GapReason, Precision, Reading, Sweep, Tally
 from flopsd.core.peaks import PeakTable
-from flopsd.daemon.earlier_starts import Counted, EarlierStarts
+from flopsd.daemon.earlier_starts import EarlierStarts
 from flopsd.daemon.mig_handover import MigChange, hand_over
 from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.daemon.source_tracker import Message, SourceTracker
@@ -44,7 +45,7 @@ class DeviceAccounts:
         self._sources, self._sessions, self._earlier = sources, sessions, earlier
         self._tracked: dict[DeviceUid, TrackedDevice] = {}
         self._retired: set[DeviceUid] = set()  # of a machine that is gone: accounted for up to `begin_ns`, no further
-        self.only_earlier: Counted = earlier.without(self._tracked)  # counted by earlier daemon starts, not tracked now
+        self.only_earlier = earlier.without(self._tracked)  # counted by earlier daemon starts, not tracked now
 
     @property
     def tracked(self) -> Sequence[TrackedDevice]:
@@ -78,7 +79,7 @@ class DeviceAccounts:
             if uid in self._retired:
                 continue
             allowed_ns = 0 if tolerance_ns is None else tolerance_ns + self._sources.patience_ns(tracked.entry.source)
-            if now_ns - tracked.state.tally.watermark_ns > allowed_ns:
+            if now_ns - tracked.tally.watermark_ns > allowed_ns:
                 reason = self._sources.why_unread(tracked.entry, otherwise)
                 tracked.count_gap(now_ns, reason, self._sessions.active_phase)
 
@@ -141,8 +142,9 @@ class DeviceAccounts:
             tally = Tally(since_ns, since_ns)
         part_id = None if rating.part is None else rating.part.id
         entry = DeviceEntry(device, source, part_id, tally.begin_ns, rating.precision)
-        state = DeviceState(device, source, part_id, rating, tally, tally, self._earlier.of(device.uid))
-        tracked = self._tracked[device.uid] = TrackedDevice(len(self._tracked), entry, state)
+        now = RatedTally(self._incarnation, entry, tally, rating, self._table)
+        state = DeviceState((*self._earlier.of(device.uid), now), before=now)
+        tracked = self._tracked[device.uid] = TrackedDevice(len(self._tracked), state)
         self.only_earlier = self._earlier.without(self._tracked)
         self._append(device_record(self._incarnation, tracked.number, entry, tally))
         if tally.begin_ns < self._begin_ns:

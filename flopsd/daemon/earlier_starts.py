@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 
-from flopsd.core.figures import Rating
-from flopsd.core.ledger.devices import rating_of
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
+from flopsd.core.ledger.run_view import RatedTally, rated_tallies
 from flopsd.core.model import DeviceUid, GapReason, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.system.clock import NS_PER_S, wall_ns_of
 
 _TAKEN_OVER = (GapReason.METERED_AS_MIG, GapReason.REPLACED)
-Counted = tuple[tuple[Tally, Rating], ...]
 
 
 class EarlierStarts:
     """The daemon starts before the one that began at `begin_ns`; the wall clock is `offset_ns` ahead of that clock."""
 
     def __init__(self, history: History, table: PeakTable, boot_id: str, begin_ns: int, offset_ns: int) -> None:
-        self._incarnations, self._table, self._boot_id = history.incarnations, table, boot_id
+        self._incarnations, self._boot_id = history.incarnations, boot_id
+        self._rated = rated_tallies(history, table)
         self._begin_ns, self._offset_ns = begin_ns, offset_ns
         self._last_gap = {(gap.incarnation, gap.device): gap for gap in history.gaps}
         # The last daemon start that tracked a device.
@@ -95,20 +94,10 @@ class EarlierStarts:
             then_ns = before.begin["wall_ns"] + before.last_ns - before.begin["ns"]
         return self._begin_ns + self._offset_ns - then_ns
 
-    def of(self, uid: DeviceUid) -> Counted:
-        """What was counted of a device, one entry for each daemon start."""
-        return tuple(
-            (found.tallies[uid], self._rating(found, uid)) for found in self._incarnations if uid in found.tallies
-        )
+    def of(self, uid: DeviceUid) -> tuple[RatedTally, ...]:
+        """What was counted of a device, one tally for each daemon start."""
+        return tuple(one for one in self._rated if one.uid == uid)
 
-    def without(self, tracked: Container[DeviceUid]) -> Counted:
+    def without(self, tracked: Container[DeviceUid]) -> tuple[RatedTally, ...]:
         """What was counted of devices that are not tracked now, which belongs to the run all the same."""
-        return tuple(
-            (tally, self._rating(found, uid))
-            for found in self._incarnations
-            for uid, tally in found.tallies.items()
-            if uid not in tracked
-        )
-
-    def _rating(self, incarnation: Incarnation, uid: DeviceUid) -> Rating:
-        return rating_of(incarnation, uid, self._table)
+        return tuple(one for one in self._rated if one.uid not in tracked)

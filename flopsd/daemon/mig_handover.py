@@ -72,7 +72,7 @@ def hand_over(
         removed = [(one, reason) for one in old if (reason := elsewhere(one.entry)) is not None]
         added = {device.uid for device in change.added}
         first_ns = min((reading.begin_ns for reading in sweep.readings if reading.device in added), default=at_ns)
-        until_ns = max((one.state.tally.watermark_ns for one, _ in removed), default=first_ns)
+        until_ns = max((one.tally.watermark_ns for one, _ in removed), default=first_ns)
         for one, reason in removed:
             one.count_gap(until_ns, GapReason.DEVICE_MISSING, active_phase)
             one.count_gap(at_ns, reason, active_phase)

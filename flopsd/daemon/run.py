@@ -99,7 +99,7 @@ def run_daemon(
         every = settings.metric_line_seconds
         lines = MetricLines(out, every, writer.snapshot, clock) if every else None
         _check_s3_extra(settings)
-        log.info("run %s, daemon start %d, journal %s", run, writer.snapshot.incarnation, folder.journal)
+        log.info("run %s, daemon start %d, journal %s", run, writer.snapshot.view.start, folder.journal)
         stop_requests.attach(daemon, settings, clock)
         background = BackgroundTasks(
             writer, settings, clock, err if progress else None, rolling, sessions, feed, lines, stop_requests.is_near

@@ -9,7 +9,7 @@ from flopsd.core.figures import Rating
 from flopsd.core.ledger.history_checks import LEAD_NS
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.meter import advance, new_gaps
-from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Precision, Reading
+from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Precision, Reading, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import ActivePhase
 from flopsd.errors import UnknownDeviceError
@@ -26,29 +26,36 @@ class TrackedDevice:
     """A device, its number in the journal, and its state as the snapshot shows it."""
 
     number: int
-    entry: DeviceEntry
     state: DeviceState
     gaps: list[tuple[int, int, GapReason]] = field(default_factory=list)  # since the last checkpoint
     energy_from: str = ""  # the source of its last energy reading
 
+    @property
+    def entry(self) -> DeviceEntry:
+        return self.state.entry
+
+    @property
+    def tally(self) -> Tally:
+        return self.state.tally
+
     def count(self, reading: Reading, active_phase: ActivePhase, gauges: Gauges | None = None) -> None:
         """Fold one reading into the tally and keep the gaps that it makes. `gauges`: current values of the device."""
-        before, reading = self.state.tally, self._without_older_energy(reading)
-        after = advance(before, reading, self.state.rating.limits, active_phase)
+        before, reading = self.tally, self._without_older_energy(reading)
+        after = advance(before, reading, self.state.now.rating.limits, active_phase)
         for begin_ns, end_ns, reason in new_gaps(before, after, reading):
             if self.gaps and self.gaps[-1][2] is reason and self.gaps[-1][1] == begin_ns:
                 begin_ns = self.gaps.pop()[0]
             self.gaps.append((begin_ns, end_ns, reason))
         if gauges is None and not isinstance(reading.work, Gap):
             gauges = self.state.gauges
-        self.state = replace(self.state, tally=after, before=before, gauges=gauges)
+        self.state = self.state.counted(after, gauges)
 
     def _without_older_energy(self, reading: Reading) -> Reading:
         """The reading, without an energy value that is older than the known one.
 
         Two sources can read one energy counter. When the other one takes over, its first value may be from before the
         last known value: the counter did not fall, and that energy must not be counted twice."""
-        read, known = reading.counters.get(_ENERGY), self.state.tally.counters.get(_ENERGY)
+        read, known = reading.counters.get(_ENERGY), self.tally.counters.get(_ENERGY)
         if read is None:
             return reading
         changed, self.energy_from = self.energy_from not in ("", self.entry.source), self.entry.source
@@ -58,11 +65,11 @@ class TrackedDevice:
 
     def gap(self, until_ns: int, reason: GapReason) -> Reading:
         """A reading without data, from the last reading to `until_ns`."""
-        return Reading(self.entry.device.uid, self.state.tally.watermark_ns, until_ns, Gap(reason))
+        return Reading(self.entry.device.uid, self.tally.watermark_ns, until_ns, Gap(reason))
 
     def count_gap(self, until_ns: int, reason: GapReason, active_phase: ActivePhase) -> None:
         """Count the time up to `until_ns` that is not accounted for yet as a gap."""
-        if until_ns > self.state.tally.watermark_ns:
+        if until_ns > self.tally.watermark_ns:
             self.count(self.gap(until_ns, reason), active_phase)
 
     def in_time(self, reading: Reading, now_ns: int) -> Reading:
@@ -95,7 +102,7 @@ class TrackedDevice:
 
         Until then all its time was a gap without a ceiling, so no total falls.
         """
-        if self.state.rating.part is not None:
+        if self.state.now.rating.part is not None:
             return False
         try:
             part = table.resolve(listed)
@@ -108,8 +115,9 @@ class TrackedDevice:
             device.uid,
             device.model,
         )
-        self.entry = replace(self.entry, device=device, part_id=part.id, precision=precision)
-        self.state = replace(self.state, device=device, part_id=part.id, rating=rate(device, table, precision))
+        entry = replace(self.entry, device=device, part_id=part.id, precision=precision)
+        rating = rate(device, table, precision)
+        self.state = self.state.described(replace(self.state.now, entry=entry, rating=rating))
         return True
 
     def read_by(self, source: str, listed: Device) -> None:
@@ -123,8 +131,8 @@ class TrackedDevice:
             evidence_fix=listed.evidence_fix,
             shared=listed.shared,
         )
-        self.entry = replace(self.entry, source=source, device=device)
-        self.state = replace(self.state, source=source, device=device)
+        entry = replace(self.entry, source=source, device=device)
+        self.state = self.state.described(replace(self.state.now, entry=entry))
 
 
 def rate(device: Device, table: PeakTable, precision: Precision | None) -> Rating:

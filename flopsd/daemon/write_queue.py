@@ -73,17 +73,17 @@ class WriteQueue:
 
 def checkpoint_line(snapshot: Snapshot, journal: Journal) -> str:
     """One line for the platform's log service, where the host cannot change it later."""
-    figures = snapshot.figures()
+    view, figures = snapshot.view, snapshot.view.figures
     fields = {
-        "run": snapshot.run,
-        "node": snapshot.node,
-        "incarnation": snapshot.incarnation,
+        "run": view.run,
+        "node": view.node,
+        "incarnation": view.start,
         "records": journal.records,
         "bytes": journal.size_bytes,
         "head": journal.head_sha256,
         "low_flop": figures.low_flop,
         "measured_flop": figures.measured_flop,
         "high_flop": figures.high_flop,
-        "coverage_ppm": snapshot.coverage_ppm(),
+        "coverage_ppm": view.coverage_ppm,
     }
     return "flopsd-checkpoint " + " ".join(f"{k}={'unknown' if v is None else v}" for k, v in fields.items())

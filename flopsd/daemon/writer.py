@@ -15,9 +15,10 @@ from flopsd import __version__
 from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.ledger.history import FORMAT, History
 from flopsd.core.ledger.journal_codec import precision_record, tally_record
+from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import Device, GapReason, Precision
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.bases import told
+from flopsd.core.policy.bases import declarations_of
 from flopsd.core.policy.evaluate import Policy
 from flopsd.core.session_protocol import Event
 from flopsd.daemon.device_accounts import DeviceAccounts
@@ -82,7 +83,7 @@ class Writer:
         clock, settings = self._clock, self._settings
         self._run, self._incarnation = run, len(history.incarnations) + 1
         self._sessions = SessionTracker(settings.run_declared, history.sessions, clock.boottime_ns)
-        self._declarations = told(settings.run_declared, list(history.sessions.values()))
+        self._declarations = declarations_of(settings.run_declared, list(history.sessions.values()))
         begin_ns = self._checkpointed_ns = clock.boottime_ns()
         wall_ns = clock.wall_ns()
         self._offset_ns = wall_ns - begin_ns
@@ -174,7 +175,7 @@ class Writer:
         for tracked in self._devices.tracked:
             tracked.gaps.clear()
         self._sessions.journalled()
-        self._declarations = told(self._settings.run_declared, list(self._sessions.known.values()))
+        self._declarations = declarations_of(self._settings.run_declared, list(self._sessions.known.values()))
         self._publish()
         self._emit(checkpoint_line(self.snapshot, self._journal))
         return True
@@ -214,7 +215,7 @@ class Writer:
             "incarnation": self._incarnation,
             "ns": self._clock.boottime_ns(),
             "utc": rfc3339(self._clock.wall_ns()),
-            "devices": [tally_record(one.number, one.state.tally) for one in tracked],
+            "devices": [tally_record(one.number, one.tally) for one in tracked],
             "gaps": [
                 [one.number, begin_ns, end_ns, reason.value] for one in tracked for begin_ns, end_ns, reason in one.gaps
             ],
@@ -222,19 +223,23 @@ class Writer:
         }
 
     def _publish(self) -> None:
+        devices = tuple(tracked.state for tracked in self._devices.tracked)
+        view = RunView(
+            (*self._devices.only_earlier, *(one for device in devices for one in device.rated)),
+            self._run,
+            self._context.node,
+            self._incarnation,
+            self._declarations,
+            tuple(self._settings.policies),
+            len(self._context.job_nodes) <= 1,
+        )
         self.snapshot = Snapshot(
-            run=self._run,
-            node=self._context.node,
+            view=view,
             platform=self._context.platform,
-            incarnation=self._incarnation,
             table=self._table,
-            devices=tuple(tracked.state for tracked in self._devices.tracked),
+            devices=devices,
             sources=dict(self._sources.states),
             journal_records=self._journal.records,
             journal_last_append_wall_ns=self._queue.last_append_wall_ns,
             journal_fault=self._queue.fault,
-            earlier=self._devices.only_earlier,
-            told=self._declarations,
-            policies=tuple(self._settings.policies),
-            is_whole=len(self._context.job_nodes) <= 1,
         )

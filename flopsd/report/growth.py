@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.figures import figures_json
-from flopsd.core.ledger.devices import seconds
 from flopsd.core.ledger.history import History, extend
-from flopsd.core.ledger.statement import meaning_of
+from flopsd.core.ledger.run_view import view_of
 from flopsd.core.peaks import PeakTable
+from flopsd.core.values import seconds
 from flopsd.journal.journal import read_journal
 from flopsd.system.clock import rfc3339
 
@@ -36,15 +36,12 @@ def course(journal: Path, records: int, table: PeakTable) -> list[dict[str, Any]
 
 
 def _point(history: History, table: PeakTable) -> dict[str, Any]:
-    last, found = history.incarnations[-1], meaning_of(history, table)
-    passed_ns = last.last_ns - int(last.begin["ns"])
-    tallies = [tally for incarnation in history.incarnations for tally in incarnation.tallies.values()]
-    job_ns = sum(tally.job_ns for tally in tallies)
-    known_ns = job_ns - sum(tally.unknown_ns for tally in tallies)
+    last, view = history.incarnations[-1], view_of(history, table)
+    passed_ns, coverage_ppm = last.last_ns - int(last.begin["ns"]), view.coverage_ppm
     return {
         "at": rfc3339(int(last.begin["wall_ns"]) + passed_ns),
         "seconds": seconds(passed_ns),
-        "executed": figures_json(found.executed),
-        "phases": {phase: figures_json(figures) for phase, figures in sorted(found.by_phase.items())},
-        "coveragePpm": str(known_ns * 1_000_000 // job_ns) if job_ns else None,
+        "executed": figures_json(view.figures),
+        "phases": {phase: figures_json(figures) for phase, figures in sorted(view.bases.by_phase.items())},
+        "coveragePpm": None if coverage_ppm is None else str(coverage_ppm),
     }

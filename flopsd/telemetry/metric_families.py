@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from flopsd import __version__
-from flopsd.core.figures import Row, gap_ceiling_flop, precision_label
+from flopsd.core.figures import gap_ceiling_flop, precision_label
 from flopsd.core.ledger.child_entry import lasting_name
+from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import PPM, Evidence, Pipe
 from flopsd.core.policy.bases import Bases
 from flopsd.core.policy.evaluate import Verdict
@@ -37,22 +38,19 @@ def flop(snapshot: Snapshot) -> Iterator[Metric]:
         "counter cannot fall. Absent for a device whose peak is unknown.",
         labels=_GPU,
     )
-    rated, by_device = snapshot.rated(), dict[str | None, list[Row]]()
-    for uid, _, its in rated:
-        by_device.setdefault(uid, []).extend(its)
     for state in snapshot.devices:
-        totals, rows = _zeros(state), by_device.get(state.device.uid, [])
+        totals = _zeros(state)
         bound: int | None = 0
-        for row in rows:
+        for row in state.rows:
             if row.figures.measured_flop is None:
                 if row.evidence is Evidence.UTILIZATION or (row.evidence is Evidence.GAP and row.pipe is not None):
                     bound = None if bound is None or row.figures.high_flop is None else bound + row.figures.high_flop
                 continue
             key = ("all" if row.pipe is None else row.pipe.value, row.precision, row.evidence.value)
             totals[key] = totals.get(key, 0) + row.figures.measured_flop
-        for tally, rating in state.all_tallies():
-            if gap_ns := tally.total_gap_ns - tally.elsewhere_ns:
-                most = gap_ceiling_flop(gap_ns, rating, snapshot.table)
+        for one in state.rated:
+            if gap_ns := one.tally.total_gap_ns - one.tally.elsewhere_ns:
+                most = gap_ceiling_flop(gap_ns, one.rating, one.table)
                 bound = None if bound is None or most is None else bound + most
         gpu = _gpu(snapshot, state)
         for key, flop in totals.items():
@@ -61,9 +59,8 @@ def flop(snapshot: Snapshot) -> Iterator[Metric]:
             ceiling.add_metric(gpu, float(bound))
     yield measured
     yield ceiling
-    found = snapshot.meaning(rated)
-    yield _run_flop(found)
-    yield from _thresholds(snapshot, found)
+    yield _run_flop(snapshot.view.bases)
+    yield from _thresholds(snapshot.view)
 
 
 def time_and_energy(snapshot: Snapshot) -> Iterator[Metric]:
@@ -85,14 +82,13 @@ def time_and_energy(snapshot: Snapshot) -> Iterator[Metric]:
     )
     for state in snapshot.devices:
         gpu = _gpu(snapshot, state)
-        energy_mj = state.energy_mj()
-        if energy_mj is not None:
+        if (energy_mj := state.energy_mj) is not None:
             energy.add_metric(gpu, energy_mj / 1000)
-        for evidence, ns in state.observed_ns_by_evidence().items():
+        for evidence, ns in state.observed_ns_by_evidence.items():
             observed.add_metric((*gpu, evidence.value), ns / NS_PER_S)
-        for reason, ns in state.gap_ns().items():
+        for reason, ns in state.gap_ns_by_reason.items():
             gaps.add_metric((*gpu, reason.value), ns / NS_PER_S)
-        recovered.add_metric(gpu, state.recovered_ns() / NS_PER_S)
+        recovered.add_metric(gpu, state.recovered_ns / NS_PER_S)
     yield from (energy, observed, gaps, recovered)
 
 
@@ -137,13 +133,12 @@ def device_facts(snapshot: Snapshot) -> Iterator[Metric]:
         labels=(*_GPU, "model", "source", "evidence", "peak_row", "pci_bus_id", "driver"),
     )
     for state in snapshot.devices:
-        gpu, device = _gpu(snapshot, state), state.device
+        gpu, device, part = _gpu(snapshot, state), state.device, state.now.rating.part
         slice_sm_count = device.sm_count if device.parent is not None else None
-        part = state.rating.part
         for pipe, name, flop_per_second in part.datasheet_peaks(slice_sm_count) if part is not None else ():
             peak.add_metric((*gpu, "all" if pipe is None else pipe.value, name), float(flop_per_second))
         shared.add_metric(gpu, float(device.shared is not None))
-        facts = (device.model, state.source, device.evidence.value, state.part_id or "unknown")
+        facts = (device.model, state.entry.source, device.evidence.value, state.entry.part_id or "unknown")
         info.add_metric((*gpu, *facts, device.pci_bus_id or "", device.driver or ""), 1)
     yield from (peak, info, shared)
 
@@ -164,15 +159,15 @@ def _run_flop(found: Bases) -> Metric:
         if figures.measured_flop is not None:
             run.add_metric((basis, "measured"), float(figures.measured_flop))
         run.add_metric((basis, "high"), float("inf") if figures.high_flop is None else float(figures.high_flop))
-    if found.told.architecture is not None:
-        required = found.told.architecture.counted.required
+    if found.declarations.architecture is not None:
+        required = found.declarations.architecture.counted.required
         run.add_metric(("architecture", "low"), float(required.low))
         run.add_metric(("architecture", "computed"), float(required.computed))
         run.add_metric(("architecture", "high"), float(required.high))
     return run
 
 
-def _thresholds(snapshot: Snapshot, found: Bases) -> Iterator[Metric]:
+def _thresholds(view: RunView) -> Iterator[Metric]:
     threshold = GaugeMetricFamily(
         "flopsd_threshold_flop",
         "Threshold of a policy's rule that applies to this run; low and high differ where the base model's compute is "
@@ -191,7 +186,7 @@ def _thresholds(snapshot: Snapshot, found: Bases) -> Iterator[Metric]:
         "where either is only bounded. Never sum bounds. quantity: base+ has the base model's compute in it.",
         labels=("policy", "rule", "quantity", "bound"),
     )
-    for finding in snapshot.findings(found):
+    for finding in view.findings:
         if finding.state is None:
             continue
         name = (finding.policy, finding.rule.id)
@@ -212,16 +207,16 @@ def run_facts(snapshot: Snapshot) -> Iterator[Metric]:
         'The run; always 1. replay="true": read from a recording, no hardware was metered.',
         labels=("run_id", "node", "platform", "replay"),
     )
-    info.add_metric((snapshot.run, snapshot.node, snapshot.platform, str(snapshot.replay).lower()), 1)
+    info.add_metric((snapshot.view.run, snapshot.view.node, snapshot.platform, str(snapshot.replay).lower()), 1)
     yield info
     build = GaugeMetricFamily(
         "flopsd_build_info", "This flopsd; always 1.", labels=("version", "python", "peak_table_sha256")
     )
     build.add_metric((__version__, platform.python_version(), snapshot.table.sha256), 1)
     yield build
-    incarnation = GaugeMetricFamily("flopsd_daemon_starts", "How often the daemon was started for this run.")
-    incarnation.add_metric((), snapshot.incarnation)
-    yield incarnation
+    starts = GaugeMetricFamily("flopsd_daemon_starts", "How often the daemon was started for this run.")
+    starts.add_metric((), snapshot.view.start)
+    yield starts
 
 
 def sources(snapshot: Snapshot) -> Iterator[Metric]:
@@ -290,14 +285,14 @@ def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
     A running counter that was read once tells a zero already: what it counted since.
     """
     return {
-        (pipe.value, precision_label(pipe, rating), evidence.value): 0
-        for tally, rating in state.all_tallies()
-        if rating.part is not None
-        for evidence in (*tally.observed_ns, *(() if tally.totals is None else (Evidence.CYCLES,)))
+        (pipe.value, precision_label(pipe, one.rating), evidence.value): 0
+        for one in state.rated
+        if one.rating.part is not None
+        for evidence in (*one.tally.observed_ns, *(() if one.tally.totals is None else (Evidence.CYCLES,)))
         if evidence in (Evidence.CYCLES, Evidence.ACTIVITY)
         for pipe in Pipe
     }
 
 
 def _gpu(snapshot: Snapshot, state: DeviceState) -> tuple[str, str]:
-    return str(state.device.index), lasting_name(state.device, snapshot.node)
+    return str(state.device.index), lasting_name(state.device, snapshot.view.node)

@@ -22,7 +22,7 @@ FIELDS = ("measured_flop", "low_flop", "high_flop", "rate_flop_per_second", "cov
 
 def metric_line(snapshot: Snapshot, rate_flop_per_s: int | None) -> str:
     """The line for a snapshot; the rate is that since the previous line."""
-    figures, coverage = snapshot.figures(), snapshot.coverage_ppm()
+    figures, coverage = snapshot.view.figures, snapshot.view.coverage_ppm
     percent = None if coverage is None else f"{coverage // 10_000}.{coverage % 10_000 // 100:02d}"
     values = (figures.measured_flop, figures.low_flop, figures.high_flop, rate_flop_per_s, percent)
     fields = (f"{name}={'unknown' if value is None else value}" for name, value in zip(FIELDS, values, strict=True))
@@ -40,7 +40,7 @@ class MetricLines:
     def __init__(self, out: IO[str], every_seconds: float, snapshot: Snapshot, clock: Clock) -> None:
         self._out, self._every_ns, self._clock = out, round(every_seconds * NS_PER_S), clock
         self._last_ns = clock.boottime_ns()
-        self._last_flop = snapshot.figures().measured_flop or 0  # earlier attempts do not count into the rate
+        self._last_flop = snapshot.view.figures.measured_flop or 0  # earlier attempts do not count into the rate
 
     def each_tick(self, snapshot: Snapshot) -> None:
         if self._clock.boottime_ns() - self._last_ns >= self._every_ns:
@@ -48,7 +48,7 @@ class MetricLines:
 
     def write(self, snapshot: Snapshot) -> None:
         """Write the line now. A closed stdout costs the line, nothing else."""
-        now_ns, measured = self._clock.boottime_ns(), snapshot.figures().measured_flop
+        now_ns, measured = self._clock.boottime_ns(), snapshot.view.figures.measured_flop
         passed_ns, rate = now_ns - self._last_ns, None
         if measured is not None and passed_ns > 0:
             rate = (measured - self._last_flop) * NS_PER_S // passed_ns

@@ -53,8 +53,7 @@ class Exposition:
     def render(self, snapshot: Snapshot, accept: str, more: Iterable[Metric] = ()) -> tuple[bytes, str]:
         """The page, with `more` below, and its content type, as the client's Accept header asks."""
         encoder, content_type = choose_encoder(_OPENMETRICS if _takes_openmetrics(accept) else "")
-        told = ((state.device, state.source, state.part_id) for state in snapshot.devices)
-        key = (content_type, snapshot.replay, *told)
+        key = (content_type, snapshot.replay, *(state.entry for state in snapshot.devices))
         if key not in self._facts:
             self._facts = {k: v for k, v in self._facts.items() if k[1:] == key[1:]}
             self._facts[key] = encoder(_registry(FactsCollector(snapshot))).removesuffix(b"# EOF\n")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.ledger.history import History, extend
-from flopsd.core.ledger.statement import figures_of
+from flopsd.core.ledger.run_view import view_of
 from flopsd.errors import FlopsdError, JournalError
 from flopsd.journal.framing import GENESIS
 from flopsd.journal.journal import newest_pending, read_live
@@ -42,11 +42,12 @@ def from_state_dir(
         raise JournalError(f"the journal in {state.path} holds no complete record yet")
     tables = Tables(peaks_file, policy_files)
     table = tables.peaks(str(history.incarnations[-1].begin["peak_table_sha256"]))
-    before = figures_of(history, table), history.incarnations[-1].last_ns
+    before = view_of(history, table).figures, history.incarnations[-1].last_ns
     pending = newest_pending(state.pending, head)
     if pending is not None:
         extend(history, pending)
-    return facts_in(history, before, table, tables.policies(history.policy_sha256), held=state.is_held())
+    view = view_of(history, table, tables.policies(history.policy_sha256))
+    return facts_in(history, view, before, held=state.is_held())
 
 
 def from_url(url: str) -> dict[str, Any]:

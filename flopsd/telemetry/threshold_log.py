@@ -27,7 +27,7 @@ class ThresholdLog:
         if now_ns < self._next_ns:
             return
         self._next_ns = now_ns + CHECK_SECONDS * NS_PER_S
-        for finding in snapshot.findings(snapshot.meaning()):
+        for finding in snapshot.view.findings:
             if finding.state is not None and finding.applies is not False:
                 self._check(finding)
 

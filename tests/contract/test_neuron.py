@@ -304,7 +304,7 @@ def test_chips_that_the_monitor_counts_otherwise_are_not_missed_beside_them(
     assert one.device.uid == "neuron0"
     assert one.tally.span_ns > 23 * NS_PER_S
     assert [state.tally.job_ns for state in old] == [0] * 4
-    assert (run.writer.snapshot.coverage_ppm() or 0) > 750_000
+    assert (run.writer.snapshot.view.coverage_ppm or 0) > 750_000
     run.finish()
     run.seal(tmp_path / "out" / "ledger.json")
 

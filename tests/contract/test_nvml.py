@@ -199,13 +199,13 @@ def test_a_gpu_that_could_not_be_named_at_first_is_metered_once_under_its_name(o
             run.writer.take(Message("sim", clock.boottime_ns(), tuple(source.devices()), sweep))
 
     meter(4)
-    assert run.writer.snapshot.figures().high_flop is None  # nobody knows yet what it can do
+    assert run.writer.snapshot.view.figures.high_flop is None  # nobody knows yet what it can do
     meter(296)
     nameless, named = run.writer.snapshot.devices
     assert (nameless.device.uid, nameless.device.model) == ("nvml-index-0", named.device.model)
     assert nameless.tally.gap_ns == {GapReason.DRIVER_TIMEOUT: 4 * NS_PER_S, GapReason.REPLACED: 295 * NS_PER_S}
     assert nameless.tally.job_ns + named.tally.job_ns == 300 * NS_PER_S
-    figures, coverage = run.writer.snapshot.figures(), run.writer.snapshot.coverage_ppm() or 0
+    figures, coverage = run.writer.snapshot.view.figures, run.writer.snapshot.view.coverage_ppm or 0
     assert figures.high_flop is not None
     assert coverage > 980_000
     run.kill()
@@ -214,6 +214,6 @@ def test_a_gpu_that_could_not_be_named_at_first_is_metered_once_under_its_name(o
     source, _ = open_sim(again=clock)
     meter(5)
     assert [state.device.uid for state in run.writer.snapshot.devices] == [named.device.uid]  # the name is done with
-    assert (run.writer.snapshot.coverage_ppm() or 0) > coverage - 5000
+    assert (run.writer.snapshot.view.coverage_ppm or 0) > coverage - 5000
     run.finish()
     run.seal(tmp_path / "out" / "ledger.json")

@@ -133,7 +133,7 @@ def metered(open_sim: Open, folder: Path, gpu: Gpu, seconds: int) -> tuple[Run, 
 
 
 def unknown_seconds(run: Run) -> float:
-    return sum(state.unknown_ns() for state in run.writer.snapshot.devices) / NS_PER_S
+    return sum(state.unknown_ns for state in run.writer.snapshot.devices) / NS_PER_S
 
 
 def test_mig_that_is_switched_off_leaves_the_whole_gpu_metered(open_sim: Open, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_mig_that_is_switched_off_leaves_the_whole_gpu_metered(open_sim: Open, t
     run, shown = metered(open_sim, tmp_path, gpu, 150)
     truth = float(gpu.sm_cycles(Pipe.TENSOR_HMMA, 52 * NS_PER_S, 150 * NS_PER_S, 132)) * 4096
     whole, part = shown["GPU-000000000000"], shown["MIG-000000001000"]
-    figures = run.writer.snapshot.figures()
+    figures = run.writer.snapshot.view.figures
     assert figures.high_flop is not None
     assert (figures.measured_flop or 0) > truth
     assert part.tally.gap_ns[GapReason.REPLACED] >= 98 * NS_PER_S
@@ -168,9 +168,9 @@ def test_other_slices_of_a_gpu_go_on_where_the_old_ones_ended(open_sim: Open, tm
     run, shown = metered(open_sim, tmp_path, mig(*old, new), 100)
     last = shown.pop("MIG-000000008000").tally
     assert [state.tally.job_ns + last.job_ns for state in shown.values()] == [100 * NS_PER_S] * 7
-    assert (run.writer.snapshot.coverage_ppm() or 0) > 980_000 - 100_000  # ten seconds until it is looked again
+    assert (run.writer.snapshot.view.coverage_ppm or 0) > 980_000 - 100_000  # ten seconds until it is looked again
     most = 100 * 132 * 1.98e9 * (8192 + 128 + 256 + 512)
-    assert (run.writer.snapshot.figures().high_flop or 0) < most
+    assert (run.writer.snapshot.view.figures.high_flop or 0) < most
 
 
 def test_a_slice_made_beside_others_is_a_gap_until_it_is_seen(open_sim: Open, tmp_path: Path) -> None:

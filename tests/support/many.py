@@ -71,8 +71,8 @@ def main(folder: Path, count: int) -> None:
         shown = metered(folder, number, recording, table)
         server = WebServer("127.0.0.1", 0, partial(_same, shown))
         server.start()
-        figures = shown.figures()
-        told = {"target": server.url.removeprefix("http://"), "run": shown.run, "low": figures.low_flop,
+        figures = shown.view.figures
+        told = {"target": server.url.removeprefix("http://"), "run": shown.view.run, "low": figures.low_flop,
                 "measured": figures.measured_flop, "high": figures.high_flop}  # fmt: skip
         print(json.dumps(told), flush=True)
     sys.stdin.read()

@@ -189,9 +189,9 @@ def _laws() -> list[Case]:
     twofold = _chained([bodies[0].replace(b"{", b'{"boot_id":"x",', 1), *bodies[1:]])
     return [
         law("impossible-cycles", "More cycles of a pipe than the device has in the time.",
-            lambda r: device(r, 11)["sm_cycles"]["activity"].update(tensor_hmma=10**16), "was tensor_hmma for 10000000000000000 cycles of"),
+            lambda r: device(r, 11)["sm_cycles"]["activity"].update(tensor_hmma=10**16), "tensor_hmma was active for 10000000000000000 cycles, of"),
         law("impossible-count", "More FLOP are counted than the device can do in the time.",
-            lambda r: device(r, 11).update(counted_flop=10**19), "10000000000000000000 FLOP were counted of"),
+            lambda r: device(r, 11).update(counted_flop=10**19), "10000000000000000000 FLOP were counted, of"),
         law("energy-of-too-much-time", "Energy is counted of more time than there was.",
             lambda r: device(r, 11).update(energy_ns=10**18), "energy was counted for more time than there was"),
         law("totals-that-fall", "A total is lower than in the record before.",

@@ -10,7 +10,7 @@ from tests.unit.test_rooms import modules
 
 PACKAGE = Path(flopsd.__file__).parent
 PURE_IMPORTS = {
-    "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "decimal", "enum", "flopsd", "fractions", "json",
+    "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "decimal", "enum", "flopsd", "fractions", "functools", "json",
     "math", "re", "typing",
 }  # fmt: skip
 TIME_READERS = {

@@ -1,91 +1,53 @@
-"""Devices with what follows from their tallies: rows, figures, and how a ledger lists them. Pure."""
+"""Devices as a ledger lists them: identity, peak row, figures, times, and work by phase, evidence, pipe and format."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from flopsd.core.figures import UNDECLARED, Rating, Row, figures_json, sum_figures, takes_a_declaration
-from flopsd.core.ledger.history import History, Incarnation
-from flopsd.core.model import Device, DeviceUid, Figures, Tally
-from flopsd.core.peaks import PeakTable
+from flopsd.core.ledger.coverage import times_for_ledger
+from flopsd.core.ledger.run_view import DeviceView, RunView
+from flopsd.core.model import Tally
+from flopsd.core.values import joules, seconds
 
 
-@dataclass(frozen=True, slots=True)
-class RatedTally:
-    """One tally with what follows from it, so that it follows once."""
-
-    uid: DeviceUid
-    tally: Tally
-    rating: Rating
-    rows: list[Row]
-    figures: Figures
+def devices_for_ledger(view: RunView) -> list[dict[str, Any]]:
+    return [_device(device) for device in view.devices]
 
 
-def rating_of(incarnation: Incarnation, uid: DeviceUid, table: PeakTable) -> Rating:
-    """How a device of an incarnation is rated: by the row that the journal names."""
-    entry = next(e for e in incarnation.devices.values() if e.device.uid == uid)
-    part = table.parts.get(entry.part_id) if entry.part_id is not None else None
-    limits = table.limits(entry.device, part) if part is not None else None
-    return Rating(part, limits, entry.precision)
-
-
-def seconds(duration_ns: int) -> str:
-    """Nanoseconds as exact decimal seconds."""
-    sign = "-" if duration_ns < 0 else ""
-    whole, rest = divmod(abs(duration_ns), 1_000_000_000)
-    return f"{sign}{whole}.{rest:09d}"
-
-
-def devices_for_ledger(
-    history: History, table: PeakTable, rated: Mapping[DeviceUid, list[RatedTally]]
-) -> list[dict[str, Any]]:
-    latest: dict[DeviceUid, tuple[Device, str, str | None]] = {}
-    for incarnation in history.incarnations:
-        for entry in incarnation.devices.values():
-            latest[entry.device.uid] = (entry.device, entry.source, entry.part_id)
-    listed = []
-    for uid, (device, source, part_id) in sorted(latest.items(), key=lambda item: (item[1][0].index, item[0])):
-        part = table.parts.get(part_id) if part_id is not None else None
-        tallies = [one.tally for one in rated[uid]]
-        work = [(_declarer(one.rating, row), row) for one in rated[uid] for row in one.rows]
-        listed.append(
-            {
-                "uuid": uid,
-                "index": device.index,
-                "source": source,
-                "vendor": device.vendor,
-                "model": device.model,
-                "serial": device.serial,
-                "pciBusId": device.pci_bus_id,
-                "pciDeviceId": None if device.pci_device_id is None else f"0x{device.pci_device_id:04x}",
-                "driver": device.driver,
-                "parent": device.parent,
-                "smCount": device.sm_count,
-                "smCountExpected": None if part is None else part.sm_count,
-                "smClockMaxMhz": device.sm_clock_max_mhz,
-                "peakRow": part_id,
-                "peakStatus": None if part is None else part.status,
-                "evidence": device.evidence.value,
-                "evidenceReason": device.evidence_reason,
-                "sharedWith": device.shared,
-                "executed": figures_json(sum_figures(one.figures for one in rated[uid])),
-                "energyJoules": energy_joules(tallies),
-                "energyUncountedSeconds": energy_uncounted(tallies),
-                "observedSeconds": seconds(sum(tally.total_observed_ns for tally in tallies)),
-                "gapSeconds": seconds(sum(tally.total_gap_ns for tally in tallies)),
-                "recoveredSeconds": seconds(sum(tally.recovered_ns for tally in tallies)),
-                "spanSeconds": seconds(sum(tally.span_ns for tally in tallies)),
-                "counters": _counters(tallies[-1]),
-                "work": _work(work),
-            }
-        )
-    return listed
+def _device(view: DeviceView) -> dict[str, Any]:
+    device, part = view.device, view.rated[-1].rating.part
+    return {
+        "uuid": device.uid,
+        "index": device.index,
+        "source": view.entry.source,
+        "vendor": device.vendor,
+        "model": device.model,
+        "serial": device.serial,
+        "pciBusId": device.pci_bus_id,
+        "pciDeviceId": None if device.pci_device_id is None else f"0x{device.pci_device_id:04x}",
+        "driver": device.driver,
+        "parent": device.parent,
+        "smCount": device.sm_count,
+        "smCountExpected": None if part is None else part.sm_count,
+        "smClockMaxMhz": device.sm_clock_max_mhz,
+        "peakRow": view.entry.part_id,
+        "peakStatus": None if part is None else part.status,
+        "evidence": device.evidence.value,
+        "evidenceReason": device.evidence_reason,
+        "sharedWith": device.shared,
+        "executed": figures_json(view.figures),
+        "energyJoules": joules(view.energy_mj),
+        "energyUncountedSeconds": seconds(view.energy_unknown_ns),
+        **times_for_ledger(view),
+        "counters": _counters(view.tallies[-1]),
+        "work": _work((_declarer(one.rating, row), row) for one in view.rated for row in one.rows),
+    }
 
 
 def _declarer(rating: Rating, row: Row) -> str | None:
-    """Who said the format that a row is counted in, where anybody did."""
+    """Who declared the format that a row is counted in; None where it is not declared."""
     if row.precision == UNDECLARED or not takes_a_declaration(row.pipe):
         return None
     return row.declared_by if rating.precision is None else rating.precision.declared_by
@@ -113,8 +75,8 @@ def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
 
 
 def _counters(tally: Tally) -> dict[str, Any]:
-    """Absolute counters as last read, for whoever checks them against another source; the running ones that the
-    `cycles` evidence is made of say their scale in the origin."""
+    """Absolute counters as last read, to check against another source. `running` are those behind the evidence
+    `cycles`; their `origin` has their scale."""
     found: dict[str, Any] = {name: str(value) for name, value in sorted(tally.counters.items())}
     if tally.totals is not None:
         found["running"] = {
@@ -123,16 +85,3 @@ def _counters(tally: Tally) -> dict[str, Any]:
             "smCycles": {pipe.value: str(cycles) for pipe, cycles in sorted(tally.totals.sm_cycles.items())},
         }
     return found
-
-
-def energy_joules(tallies: Iterable[Tally]) -> str | None:
-    known = [tally.energy_mj for tally in tallies if tally.energy_mj is not None]
-    return f"{sum(known) // 1000}.{sum(known) % 1000:03d}" if known else None
-
-
-def energy_uncounted(tallies: Iterable[Tally]) -> str:
-    """The job's device time of which no counter told the energy, so that a partial sum is never taken for the whole.
-
-    A tally's energy can be of time that an earlier one left open, so only the sum is not below zero.
-    """
-    return seconds(max(0, sum(tally.job_ns - tally.energy_ns for tally in tallies)))

@@ -18,7 +18,7 @@ def declared_for_ledger(
     found: Bases, declared: OperatorDeclarations, sessions: Iterable[DeclaredSession]
 ) -> dict[str, Any]:
     """What was declared and by whom; a declaration is no measurement."""
-    settings, agreed = declared.for_journal(), found.told
+    settings, agreed = declared.for_journal(), found.declarations
     base = settings["base"]
     return {
         "phase": settings["phase"],
@@ -41,7 +41,7 @@ def declared_for_ledger(
 
 
 def guidelines_for_ledger(found: Bases) -> dict[str, Any]:
-    share = found.told.required
+    share = found.declarations.required
     return {
         **found.guidelines.for_ledger(),
         "requiredPpm": {

@@ -7,50 +7,33 @@ runs it again on the journal and compares every field. Counts are decimal string
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.figures import by_phase, figures_json, gap_ceiling_flop, rows, sum_figures, total, total_of
-from flopsd.core.ledger.devices import (
-    RatedTally,
-    devices_for_ledger,
-    energy_joules,
-    energy_uncounted,
-    rating_of,
-    seconds,
-)
-from flopsd.core.ledger.history import GapInterval, History, Incarnation
+from flopsd.core.figures import figures_json
+from flopsd.core.ledger.coverage import coverage_for_ledger
+from flopsd.core.ledger.devices import devices_for_ledger
+from flopsd.core.ledger.history import History, Incarnation
+from flopsd.core.ledger.plausibility import refuse_impossible
+from flopsd.core.ledger.run_view import RunView, view_of
 from flopsd.core.ledger.sections import (
     architecture_for_ledger,
     by_phase_for_ledger,
     declared_for_ledger,
-    findings_for_ledger,
     guidelines_for_ledger,
     policies_for_ledger,
 )
-from flopsd.core.meter import COUNTER_REFRESH_NS, max_counted_flop, max_plausible_sm_cycles
-from flopsd.core.model import (
-    ACCOUNTED_ELSEWHERE,
-    ESTIMATING,
-    PPM,
-    DeviceUid,
-    Evidence,
-    Figures,
-    GapReason,
-    Limits,
-    Tally,
-)
+from flopsd.core.model import ESTIMATING, NO_FIGURES, Evidence, Figures
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.bases import Bases, meaning, told
+from flopsd.core.policy.bases import Bases
 from flopsd.core.policy.evaluate import Policy
 from flopsd.core.policy.reconcile import reconcile
-from flopsd.errors import JournalDamagedError
+from flopsd.core.values import joules, seconds
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://flopsd.dev/attestations/compute-ledger/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-MAX_LISTED_GAPS = 1000
 NOTHING_ESTIMATES = "no counter that estimates was read: high is a ceiling, not an estimate"
 
 CLAIM = (
@@ -101,41 +84,6 @@ class SealFacts:
     policies: tuple[Policy, ...] = ()  # those that the journal names, by their SHA-256
 
 
-def figures_of(history: History, table: PeakTable) -> Figures:
-    """The run's executed FLOP: low, measured, high."""
-    return _whole(
-        total(tally, rating_of(incarnation, uid, table), table)
-        for incarnation in history.incarnations
-        for uid, tally in incarnation.tallies.items()
-    )
-
-
-def meaning_of(history: History, table: PeakTable) -> Bases:
-    """What the run's figures mean so far."""
-    return _meaning(history, list(_rated(history, table)))
-
-
-def _meaning(history: History, everything: Sequence[RatedTally]) -> Bases:
-    return meaning(
-        (by_phase(one.tally, one.rows) for one in everything),
-        _whole(one.figures for one in everything),
-        told(history.declared, list(history.sessions.values())),
-    )
-
-
-def _rated(history: History, table: PeakTable) -> Iterator[RatedTally]:
-    for incarnation in history.incarnations:
-        for uid, tally in incarnation.tallies.items():
-            rating = rating_of(incarnation, uid, table)
-            its_rows = rows(tally, rating, table)
-            yield RatedTally(uid, tally, rating, its_rows, total_of(its_rows, tally))
-
-
-def _whole(parts: Iterable[Figures]) -> Figures:
-    known = list(parts)
-    return sum_figures(known) if known else Figures(0, None, None)  # nobody knows what accelerators there were
-
-
 def statement(history: History, table: PeakTable, journal: JournalFacts, seal: SealFacts) -> dict[str, Any]:
     """The in-toto Statement v1 whose subject is the journal. Raises LedgerError, JournalDamagedError."""
     return {
@@ -154,14 +102,9 @@ def encode(document: Mapping[str, Any]) -> bytes:
 def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: SealFacts) -> dict[str, Any]:
     """The predicate of design 5a, kind `node`."""
     history.account()  # refuses a device that is counted twice at once
-    _refuse_impossible(history, table)
+    view = view_of(history, table, seal.policies)
+    refuse_impossible(view)
     first, last = history.incarnations[0], history.incarnations[-1]
-    everything, rated = list(_rated(history, table)), dict[DeviceUid, list[RatedTally]]()
-    for one in everything:
-        rated.setdefault(one.uid, []).append(one)
-    tallies = [one.tally for one in everything]
-    found = _meaning(history, everything)
-    roster = first.begin["context"]["node"]["jobNodes"]
     return {
         "kind": "node",
         "replay": history.replay,
@@ -169,23 +112,21 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "node": {"name": history.node, **first.begin["context"]["node"]},
         "attempts": sorted({str(inc.begin["context"]["attempt"]) for inc in history.incarnations}),
         "incarnations": [_incarnation(inc) for inc in history.incarnations],
-        "devices": devices_for_ledger(history, table, rated),
-        "declared": declared_for_ledger(found, history.declared, history.sessions.values()),
+        "devices": devices_for_ledger(view),
+        "declared": declared_for_ledger(view.bases, history.declared, history.sessions.values()),
         "totals": {
-            "executed": _executed(table, everything, found),
-            "guidelines": guidelines_for_ledger(found),
-            "architecture": architecture_for_ledger(found.told.architecture),
-            "architectureAbsentReason": found.told.absent or None,
+            "executed": _executed(view, table),
+            "guidelines": guidelines_for_ledger(view.bases),
+            "architecture": architecture_for_ledger(view.declarations.architecture),
+            "architectureAbsentReason": view.declarations.absent or None,
         },
-        "energyJoules": energy_joules(tallies),
-        "energyUncountedSeconds": energy_uncounted(tallies),
-        "deviceSeconds": seconds(sum(tally.span_ns for tally in tallies)),
+        "energyJoules": joules(view.energy_mj),
+        "energyUncountedSeconds": seconds(view.energy_unknown_ns),
+        "deviceSeconds": seconds(view.span_ns),
         "wallSeconds": seconds(sum(inc.last_ns - inc.begin["ns"] for inc in history.incarnations)),
-        "coverage": _coverage(history, table),
-        "findings": findings_for_ledger(
-            seal.policies, found.guidelines, found.told.method, found.told.base, whole=len(roster) <= 1
-        ),
-        "reconciliation": _reconciliation(found),
+        "coverage": coverage_for_ledger(history, view),
+        "findings": [finding.for_ledger() for finding in view.findings],
+        "reconciliation": _reconciliation(view.bases),
         "evidence": [dict(item) for item in seal.evidence],
         "method": {
             "flopsdVersion": seal.flopsd_version,
@@ -226,113 +167,32 @@ def _incarnation(incarnation: Incarnation) -> dict[str, Any]:
 
 
 def _reconciliation(found: Bases) -> list[dict[str, Any]]:
-    architecture = found.told.architecture
-    counted = None if architecture is None else architecture.counted
-    ratios = reconcile(found.by_phase, found.guidelines.updates, counted, found.told.framework_flop)
+    declared = found.declarations
+    counted = None if declared.architecture is None else declared.architecture.counted
+    ratios = reconcile(found.by_phase, found.guidelines.updates, counted, declared.framework_flop)
     return [ratio.for_ledger() for ratio in ratios]
 
 
-def _executed(table: PeakTable, rated: list[RatedTally], found: Bases) -> dict[str, Any]:
+def _executed(view: RunView, table: PeakTable) -> dict[str, Any]:
     by_evidence: dict[Evidence, Figures] = {}
-    clock_uncertainty_flop = sum(row.clock_uncertainty_flop for one in rated for row in one.rows)
-    for row in (row for one in rated for row in one.rows):
-        known = by_evidence.get(row.evidence)
-        by_evidence[row.evidence] = row.figures if known is None else known + row.figures
-    seen = {evidence for one in rated for evidence in one.tally.observed_ns}
+    for row in view.rows:
+        by_evidence[row.evidence] = by_evidence.get(row.evidence, NO_FIGURES) + row.figures
     return {
-        **figures_json(found.executed),
-        "method": _method(seen),
+        **figures_json(view.figures),
+        "method": _method(view.observed_ns_by_evidence.keys()),
         "marginPpm": {e.value: table.margin_ppm(e) for e in sorted(by_evidence) if e in table.margins},
-        "clockUncertaintyFlop": str(clock_uncertainty_flop),
+        "clockUncertaintyFlop": str(sum(row.clock_uncertainty_flop for row in view.rows)),
         "byEvidence": {e.value: figures_json(by_evidence[e]) for e in sorted(by_evidence)},
-        "byPhase": by_phase_for_ledger(found.by_phase),
+        "byPhase": by_phase_for_ledger(view.bases.by_phase),
     }
 
 
-def _method(seen: set[Evidence]) -> str:
+def _method(observed: Collection[Evidence]) -> str:
     """Where the measured figure comes from, in words."""
     words = {
         Evidence.CYCLES: "hardware cycle counters",
         Evidence.ACTIVITY: "hardware activity percentages and the SM clock",
         Evidence.COUNT: "the vendor's software count (executions x compiled operations)",
     }
-    told = [words[evidence] for evidence in ESTIMATING if evidence in seen]
-    return "; ".join(told) or NOTHING_ESTIMATES
-
-
-def _coverage(history: History, table: PeakTable) -> dict[str, Any]:
-    tallies = [tally for inc in history.incarnations for tally in inc.tallies.values()]
-    by_reason: dict[GapReason, int] = {}
-    for tally in tallies:
-        for reason, gap_ns in tally.gap_ns.items():
-            by_reason[reason] = by_reason.get(reason, 0) + gap_ns
-    longest = sorted(history.gaps, key=lambda gap: gap.begin_ns - gap.end_ns)[:MAX_LISTED_GAPS]
-    listed = sorted(longest, key=lambda gap: (gap.incarnation, gap.begin_ns, gap.device))
-    return {
-        "observedSeconds": seconds(sum(tally.total_observed_ns for tally in tallies)),
-        "gapSeconds": seconds(sum(tally.total_gap_ns for tally in tallies)),
-        "recoveredSeconds": seconds(sum(tally.recovered_ns for tally in tallies)),
-        "spanSeconds": seconds(sum(tally.span_ns for tally in tallies)),
-        "coveragePpm": _share_ppm(tallies),
-        "gapSecondsByReason": {reason.value: seconds(ns) for reason, ns in sorted(by_reason.items())},
-        "gaps": [_gap(history.incarnations[gap.incarnation - 1], gap, table) for gap in listed],
-        "gapsNotListed": str(len(history.gaps) - len(listed)),
-    }
-
-
-def _share_ppm(tallies: list[Tally]) -> str | None:
-    job_ns = sum(tally.job_ns for tally in tallies)
-    return str((job_ns - sum(tally.unknown_ns for tally in tallies)) * PPM // job_ns) if job_ns else None
-
-
-def _gap(incarnation: Incarnation, gap: GapInterval, table: PeakTable) -> dict[str, Any]:
-    origin_ns = incarnation.begin["ns"]
-    elsewhere = gap.reason in ACCOUNTED_ELSEWHERE
-    most = (
-        0
-        if elsewhere
-        else gap_ceiling_flop(gap.end_ns - gap.begin_ns, rating_of(incarnation, gap.device, table), table)
-    )
-    return {
-        "device": gap.device,
-        "incarnation": gap.incarnation,
-        "reason": gap.reason.value,
-        "beginSeconds": seconds(gap.begin_ns - origin_ns),
-        "endSeconds": seconds(gap.end_ns - origin_ns),
-        "seconds": seconds(gap.end_ns - gap.begin_ns),
-        "ceiling": None if most is None else str(most),
-    }
-
-
-def _refuse_impossible(history: History, table: PeakTable) -> None:
-    """No device was active for more cycles than it had or did more than it can, and rows and devices fit together."""
-    for incarnation in history.incarnations:
-        for entry in incarnation.devices.values():
-            if entry.part_id is not None and entry.part_id not in table.parts:
-                raise JournalDamagedError(
-                    f"the journal rates {entry.device.uid} by row {entry.part_id!r}, which the peak table does not have"
-                )
-            tally, rating = incarnation.tallies[entry.device.uid], rating_of(incarnation, entry.device.uid, table)
-            most = max_counted_flop(rating.limits, tally.job_ns)
-            if most is not None and tally.counted_flop > most:
-                raise JournalDamagedError(
-                    f"of device {entry.device.uid} {tally.counted_flop} FLOP were counted of {most} possible ones"
-                )
-            if not isinstance(rating.limits, Limits):
-                continue
-            for (evidence, pipe), cycles in tally.active_sm_cycles.items():
-                known_ns = tally.observed_ns.get(evidence, 0)
-                if evidence is Evidence.CYCLES:
-                    known_ns += tally.recovered_ns + COUNTER_REFRESH_NS
-                # One extra cycle a reading for rounding; no run has more readings than milliseconds.
-                possible = max_plausible_sm_cycles(rating.limits, known_ns) + tally.span_ns // 1_000_000
-                if cycles > possible:
-                    raise JournalDamagedError(
-                        f"device {entry.device.uid} was {pipe.value} for {cycles} cycles of {possible} possible ones"
-                    )
-    for uid in {uid for incarnation in history.incarnations for uid in incarnation.tallies}:
-        tallies = [inc.tallies[uid] for inc in history.incarnations if uid in inc.tallies]
-        if sum(tally.recovered_ns for tally in tallies) > sum(tally.total_gap_ns for tally in tallies):
-            raise JournalDamagedError(f"device {uid}: more gap time was recovered than there was")
-        if sum(tally.energy_ns for tally in tallies) > sum(tally.job_ns for tally in tallies):
-            raise JournalDamagedError(f"device {uid}: energy was counted for more time than there was")
+    found = [words[evidence] for evidence in ESTIMATING if evidence in observed]
+    return "; ".join(found) or NOTHING_ESTIMATES

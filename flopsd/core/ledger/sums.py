@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flopsd.core.figures import figures_json
-from flopsd.core.ledger.devices import seconds
 from flopsd.core.ledger.history import History
 from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
 from flopsd.core.policy.architecture_sums import ArchitectureFigures, figures_of_ledger
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
-from flopsd.core.values import millijoules, nanoseconds, whole_number
+from flopsd.core.values import joules, millijoules, nanoseconds, seconds, whole_number
 
 TIMES = ("deviceSeconds", "nodeSeconds", "energyUncountedSeconds")
 COVERAGE_TIMES = (
@@ -75,7 +74,7 @@ class LedgerSums:
                 "architecture": None if counted is None else counted.for_ledger(),
                 "architectureAbsentReason": None if counted is not None else _ABSENT,
             },
-            "energyJoules": None if self.energy_mj is None else f"{self.energy_mj // 1000}.{self.energy_mj % 1000:03d}",
+            "energyJoules": joules(self.energy_mj),
             **{name: seconds(self.times_ns.get(name, 0)) for name in TIMES},
             "coverage": {
                 **{name: seconds(self.times_ns.get(name, 0)) for name in COVERAGE_TIMES},

@@ -1,7 +1,4 @@
-"""What a run's figures mean: the guidelines basis, the architecture basis, how the bases agree, the findings. Pure.
-
-One function for whoever asks: the ledger at the end, `status` and the exporter while the run goes on.
-"""
+"""The bases of a run: what was executed, what the guidelines count of it, what model and tokens require. Pure."""
 
 from __future__ import annotations
 
@@ -65,11 +62,11 @@ class Bases:
     by_phase: Mapping[str, Figures]
     executed: Figures
     guidelines: Guidelines
-    told: Declarations
+    declarations: Declarations
 
 
-def told(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession]) -> Declarations:
-    """What settings and training processes declare, taken together; settings have the last word."""
+def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession]) -> Declarations:
+    """What settings and training processes declare, taken together; settings take precedence."""
     method = declared.method or _agreed(sessions, "method", Method)
     recomputation = declared.recomputation or _agreed(sessions, "recomputation", Recomputation)
     counted_as = method or _all_weights(sessions)
@@ -84,23 +81,23 @@ def told(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession]) ->
 NO_DECLARATIONS = Declarations(None, None, None, required_share(None, None), None, NO_PROCESS, None)
 
 
-def meaning(parts: Iterable[Mapping[str, Figures]], executed: Figures, what: Declarations) -> Bases:
-    """The meaning of figures by phase, one mapping a tally; their sum is `executed`."""
+def run_bases(parts: Iterable[Mapping[str, Figures]], executed: Figures, declared: Declarations) -> Bases:
+    """The bases of figures by phase, one mapping for each tally; their sum is `executed`."""
     by_phase: dict[str, Figures] = {}
-    is_nobody = True
+    any_device = False
     for part in parts:
-        is_nobody = False
+        any_device = True
         for phase, figures in part.items():
             by_phase[phase] = by_phase.get(phase, NO_FIGURES) + figures
-    if is_nobody:  # no device was ever seen: nobody knows what ran
+    if not any_device:  # what ran is not known
         by_phase = {UNDECLARED_PHASE: executed}
-    return Bases(by_phase, executed, guidelines(by_phase, what.required), what)
+    return Bases(by_phase, executed, guidelines(by_phase, declared.required), declared)
 
 
 def _agreed(sessions: Sequence[DeclaredSession], fact: str, kind: Any) -> Any:
-    """What every process that speaks of it says; None where they differ or none does."""
-    told = {session.facts[fact] for session in sessions if fact in session.facts}
-    return kind(told.pop()) if len(told) == 1 else None
+    """The value that all processes declaring it agree on; None where they differ or none declares it."""
+    declared = {session.facts[fact] for session in sessions if fact in session.facts}
+    return kind(declared.pop()) if len(declared) == 1 else None
 
 
 def _all_weights(sessions: Sequence[DeclaredSession]) -> Method | None:

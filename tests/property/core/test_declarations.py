@@ -17,7 +17,7 @@ from flopsd.core.declarations import (
     work_from,
 )
 from flopsd.core.model import PPM
-from flopsd.core.policy.bases import told
+from flopsd.core.policy.bases import declarations_of
 from flopsd.core.session_protocol import DeclaredSession
 from tests.support import architectures
 from tests.support.extent import examples
@@ -65,7 +65,9 @@ def declarations(draw: st.DrawFn) -> dict[str, Any]:
     ),
 )
 def test_a_declaration_is_counted_or_its_reason_is_told(facts: dict[str, Any], work: dict[str, dict[str, int]]) -> None:
-    found = told(OperatorDeclarations(), [DeclaredSession("a" * 32, 1, 1, "0.1.0", facts_from(facts), work_from(work))])
+    found = declarations_of(
+        OperatorDeclarations(), [DeclaredSession("a" * 32, 1, 1, "0.1.0", facts_from(facts), work_from(work))]
+    )
     assert (found.architecture is None) == bool(found.absent)
     share = found.required
     assert 0 <= share.low_ppm <= (share.stated_ppm if share.stated_ppm is not None else share.high_ppm) <= PPM

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from flopsd.core.architecture import Bounds
 from flopsd.core.ledger.child_entry import sort_key
 from flopsd.core.ledger.completeness import NodeCheck
-from flopsd.core.ledger.devices import seconds
 from flopsd.core.ledger.merged_statement import MergeFacts, Merging
 from flopsd.core.ledger.overlap import DEVICE, Claim, DeviceClaims, refuse_double
 from flopsd.core.ledger.sums import COVERAGE_TIMES, TIMES, LedgerSums, sums_of_ledger
 from flopsd.core.model import Figures
 from flopsd.core.policy.architecture_sums import ArchitectureFigures, figures_of_ledger
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
-from flopsd.core.values import nanoseconds, whole_number
+from flopsd.core.values import nanoseconds, seconds, whole_number
 from flopsd.errors import LedgerError
 
 flop = st.integers(0, 10**26)

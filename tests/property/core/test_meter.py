@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.account import grew_from
-from flopsd.core.figures import gap_ceiling_flop, rows, sum_figures, total
-from flopsd.core.ledger.devices import energy_joules, energy_uncounted, seconds
-from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
+from flopsd.core.figures import Rating, gap_ceiling_flop, rows, sum_figures, total
+from flopsd.core.ledger.journal_codec import DeviceEntry, tally_from_record, tally_record
+from flopsd.core.ledger.run_view import RatedTallies, RatedTally
 from flopsd.core.meter import (
     advance,
     max_counted_flop,
@@ -34,7 +34,7 @@ from flopsd.core.model import (
     Tally,
     Totals,
 )
-from tests.support.strategies import LIMITS, rating, readings, run, sequences, table
+from tests.support.strategies import H100, LIMITS, rating, readings, run, sequences, table
 
 
 @given(sequences)
@@ -255,19 +255,19 @@ BUSY = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1000})
 
 
 @pytest.mark.parametrize(
-    ("told", "joules", "uncounted_hours"),
+    ("told", "energy_mj", "unknown_hours"),
     [
         ([(BUSY, 5_000_000), (BUSY, None), (BUSY, None)], None, 3),  # read once: nothing is known
-        ([(BUSY, 0), (BUSY, 7000), (BUSY, None)], "7.000", 2),
-        ([(BUSY, 0), (BUSY, 7000), (Gap(GapReason.DEVICE_LOST), None)], "7.000", 2),
-        ([(BUSY, 0), (Gap(GapReason.DEVICE_LOST), None), (BUSY, 7000)], "7.000", 1),  # it ran through the gap
-        ([(BUSY, 9000), (BUSY, 100), (BUSY, 7100)], "7.000", 2),  # reset: what it lost is not known
-        ([(BUSY, 0), (Gap(GapReason.OTHER_JOB), None), (BUSY, 900_000), (BUSY, 907_000)], "7.000", 2),
-        ([(BUSY, 0), (Gap(GapReason.METERED_AS_MIG), 900_000), (BUSY, 907_000)], "7.000", 1),
+        ([(BUSY, 0), (BUSY, 7000), (BUSY, None)], 7000, 2),
+        ([(BUSY, 0), (BUSY, 7000), (Gap(GapReason.DEVICE_LOST), None)], 7000, 2),
+        ([(BUSY, 0), (Gap(GapReason.DEVICE_LOST), None), (BUSY, 7000)], 7000, 1),  # it ran through the gap
+        ([(BUSY, 9000), (BUSY, 100), (BUSY, 7100)], 7000, 2),  # reset: what it lost is not known
+        ([(BUSY, 0), (Gap(GapReason.OTHER_JOB), None), (BUSY, 900_000), (BUSY, 907_000)], 7000, 2),
+        ([(BUSY, 0), (Gap(GapReason.METERED_AS_MIG), 900_000), (BUSY, 907_000)], 7000, 1),
     ],
 )
-def test_the_time_whose_energy_no_counter_told_is_named(
-    told: list[tuple[Active | Gap, int | None]], joules: str | None, uncounted_hours: int
+def test_the_time_without_known_energy_is_named(
+    told: list[tuple[Active | Gap, int | None]], energy_mj: int | None, unknown_hours: int
 ) -> None:
     tally = run(
         [
@@ -275,7 +275,9 @@ def test_the_time_whose_energy_no_counter_told_is_named(
             for at, (work, energy) in enumerate(told)
         ]
     )
-    assert (energy_joules([tally]), energy_uncounted([tally])) == (joules, seconds(uncounted_hours * HOUR_NS))
+    rated = RatedTally(1, DeviceEntry(H100, "sim", None, 0), tally, Rating(None, None, None), table())
+    device = RatedTallies((rated,))
+    assert (device.energy_mj, device.energy_unknown_ns) == (energy_mj, unknown_hours * HOUR_NS)
 
 
 @given(sequences)

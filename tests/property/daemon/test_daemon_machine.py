@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from flopsd.core.ledger.history import History, read_history
-from flopsd.core.ledger.statement import figures_of
+from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Device, Evidence, Figures, Gap, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer, WriterSettings
@@ -37,7 +37,7 @@ CONTEXT = Context("host", None, None, "node", None, (), None, "boot-1", "1")
 
 
 def _span_ns(state: DeviceState) -> int:
-    return sum(tally.span_ns for tally, _ in state.all_tallies())
+    return sum(tally.span_ns for tally in state.tallies)
 
 
 class FullDisk(Journal):
@@ -162,7 +162,7 @@ class DaemonMachine(RuleBasedStateMachine):
         old = {state.device.uid: state for state in before.devices}
         for state in self.writer.snapshot.devices:
             if state.device.uid in old:
-                assert state.observed_ns() >= old[state.device.uid].observed_ns()
+                assert state.observed_ns >= old[state.device.uid].observed_ns
                 assert _span_ns(state) >= _span_ns(old[state.device.uid])
 
     @invariant()
@@ -171,9 +171,9 @@ class DaemonMachine(RuleBasedStateMachine):
             return
         snapshot = self.writer.snapshot
         for state in snapshot.devices:
-            for tally, _ in state.all_tallies():
+            for tally in state.tallies:
                 assert tally.total_observed_ns + tally.total_gap_ns == tally.span_ns
-        figures = snapshot.figures()
+        figures = snapshot.view.figures
         if figures.measured_flop is not None:
             assert figures.high_flop is not None
             assert figures.low_flop <= figures.measured_flop <= figures.high_flop
@@ -185,7 +185,7 @@ class DaemonMachine(RuleBasedStateMachine):
             return
         assert self.writer.checkpoint()
         history: History = read_history(self.journal.read())
-        assert figures_of(history, table()) == self.writer.snapshot.figures()
+        assert view_of(history, table()).figures == self.writer.snapshot.view.figures
         history.account()
         # Behind a checkpoint nothing of the span is left out, but the time since each device's last reading.
         for uid, tally in history.incarnations[-1].tallies.items():

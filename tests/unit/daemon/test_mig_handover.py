@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopsd.core.ledger.history import read_history
-from flopsd.core.ledger.statement import figures_of
+from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Limits, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
 from flopsd.journal.journal import read_journal
@@ -62,8 +62,7 @@ class Metered:
 
     def sm_ns(self) -> int:
         """The job's device time, by SMs."""
-        shown = self.run.writer.snapshot
-        found = [*shown.earlier, *(one for state in shown.devices for one in state.all_tallies())]
+        found = [(one.tally, one.rating) for one in self.run.writer.snapshot.view.rated]
         total = 0
         for tally, rating in found:
             assert isinstance(rating.limits, Limits)
@@ -92,15 +91,15 @@ def test_the_time_of_a_gpu_is_that_of_its_slices_whatever_they_are_made_into(tol
                 metered.restart(ms)
             metered.run.writer.tick()
             for state in metered.run.writer.snapshot.devices:
-                for tally, _ in state.all_tallies():
+                for tally in state.tallies:
                     assert tally.total_observed_ns + tally.total_gap_ns == tally.span_ns
         metered.tell(metered.listed, 1000)  # what it reads now is read to the end
         elapsed_ns = metered.run.clock.boottime_ns() - begin_ns
         assert metered.sm_ns() == elapsed_ns * 120
         metered.run.finish()
-        shown = metered.run.writer.snapshot.figures()
+        shown = metered.run.writer.snapshot.view.figures
         journal = read_journal(metered.run.state.journal)
-        assert figures_of(read_history(line.record() for line in journal), table()) == shown
+        assert view_of(read_history(line.record() for line in journal), table()).figures == shown
         metered.run.seal(Path(folder) / "out" / "ledger.json")
 
 
@@ -110,7 +109,7 @@ def test_slices_that_are_gone_cost_nothing_after_others_took_their_place(tmp_pat
     for layout in (SLICED[3], SLICED[0]):
         for _ in range(100):
             metered.tell(layout, 1000)
-    figures, coverage = metered.run.writer.snapshot.figures(), metered.run.writer.snapshot.coverage_ppm()
+    figures, coverage = metered.run.writer.snapshot.view.figures, metered.run.writer.snapshot.view.coverage_ppm
     assert coverage == 1_000_000
     assert figures.high_flop is not None
     assert figures.high_flop < 200 * 120 * 1.98e9 * (8192 + 128 + 256 + 512)
@@ -137,7 +136,8 @@ def test_a_name_is_done_with_when_the_device_is_known_and_its_time_has_the_devic
     metered.run.writer.take(Message("sim", metered.run.clock.boottime_ns(), (nameless,), Sweep(())))
     metered.run.clock.advance(5 * NS_PER_S)
     metered.run.writer.tick()
-    assert metered.run.writer.snapshot.figures().high_flop is None
+    unbounded = metered.run.writer.snapshot.view.figures
+    assert unbounded.high_flop is None
     metered.since_ns = metered.run.clock.boottime_ns()
     parts = SLICED[1]
     for _ in range(20):
@@ -147,6 +147,7 @@ def test_a_name_is_done_with_when_the_device_is_known_and_its_time_has_the_devic
     assert states["slot-0"].device.sm_count == 120
     assert [states[part.uid].tally.span_ns for part in parts] == [20 * NS_PER_S] * 2
     assert metered.sm_ns() == 25 * NS_PER_S * 120
-    assert metered.run.writer.snapshot.figures().high_flop is not None
+    bounded = metered.run.writer.snapshot.view.figures
+    assert bounded.high_flop is not None
     metered.restart(1000)
     assert {state.device.uid for state in metered.run.writer.snapshot.devices} == {part.uid for part in parts}

@@ -14,7 +14,7 @@ from flopsd.attestation.merge.merge import MergeRequest, merge_ledgers
 from flopsd.attestation.signing.keys import ensure_key, load_public
 from flopsd.attestation.verify import verify_ledger
 from flopsd.core.ledger.history import History, read_history
-from flopsd.core.ledger.statement import figures_of
+from flopsd.core.ledger.run_view import view_of
 from flopsd.daemon.restore_attempt import restore
 from flopsd.journal.journal import Recovery, read_journal
 from flopsd.journal.state_dir import StateDir
@@ -80,9 +80,9 @@ def history(run: Run) -> History:
 @pytest.mark.parametrize("ended", [True, False])
 def test_the_account_goes_on_and_what_no_record_tells_is_a_gap_with_a_ceiling(tmp_path: Path, ended: bool) -> None:
     first_attempt(tmp_path, ended=ended)
-    saved = figures_of(
+    saved = view_of(
         read_history(line.record() for line in read_journal(tmp_path / "saved/algo-1.journal.jsonl")), table()
-    )
+    ).figures
     told = again(tmp_path)
     assert told is not None
     assert "whose seal fits" in told.reason
@@ -92,8 +92,8 @@ def test_the_account_goes_on_and_what_no_record_tells_is_a_gap_with_a_ceiling(tm
     found = history(run)
     assert [incarnation.boot_id for incarnation in found.incarnations] == ["boot-1", "boot-2"]
     second = found.incarnations[1]
-    total = figures_of(found, table())
-    alone = figures_of(History([second]), table())
+    total = view_of(found, table()).figures
+    alone = view_of(History([second]), table()).figures
     assert [getattr(total, bound) for bound in BOUNDS] == [getattr(saved, b) + getattr(alone, b) for b in BOUNDS]
     if ended:
         assert set(second.tallies) == {"GPU-h-new", "GPU-a-new"}
@@ -103,9 +103,9 @@ def test_the_account_goes_on_and_what_no_record_tells_is_a_gap_with_a_ceiling(tm
             assert tally.total_gap_ns == tally.span_ns == (600 - 40) * NS_PER_S
             assert tally.watermark_ns == second.begin["ns"]
             assert tally.begin_ns < 0  # this machine was not even up then
-        really = figures_of(
+        really = view_of(
             read_history(line.record() for line in read_journal(tmp_path / "one/journal.jsonl")), table()
-        )
+        ).figures
         assert (total.high_flop or 0) > (really.high_flop or 0) + (alone.measured_flop or 0)
     verify(run, tmp_path)
 

@@ -121,7 +121,7 @@ def test_a_metric_is_a_number_or_no_point_at_all(tmp_path: Path) -> None:
     """A device without a row has neither a ceiling nor a measured figure; a replay is no measurement."""
     run = Run(tmp_path / "run")
     run.meter(3)
-    figures = run.writer.snapshot.figures()
+    figures = run.writer.snapshot.view.figures
     found = numbers(metric_line(run.writer.snapshot, 12))
     assert found == {"measured_flop": str(figures.measured_flop), "low_flop": str(figures.low_flop),
                      "high_flop": str(figures.high_flop), "rate_flop_per_second": "12", "coverage_percent": "100.00"}  # fmt: skip
@@ -139,14 +139,14 @@ def test_a_metric_is_a_number_or_no_point_at_all(tmp_path: Path) -> None:
 def test_the_rate_is_of_the_time_since_the_line_before(tmp_path: Path) -> None:
     run, out = Run(tmp_path), Out()
     run.meter(5)
-    before = run.writer.snapshot.figures().measured_flop or 0
+    before = run.writer.snapshot.view.figures.measured_flop or 0
     lines = MetricLines(out, 60, run.writer.snapshot, run.clock)  # type: ignore[arg-type]
     run.meter(59)
     lines.each_tick(run.writer.snapshot)
     assert out.text == ""
     run.meter(1)
     lines.each_tick(run.writer.snapshot)
-    after = run.writer.snapshot.figures().measured_flop or 0
+    after = run.writer.snapshot.view.figures.measured_flop or 0
     assert numbers(out.text)["rate_flop_per_second"] == str((after - before) // 60)
     out.text = ""
     run.clock.advance(60 * NS_PER_S)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from flopsd.core.ledger.history import read_history
 from flopsd.core.ledger.journal_codec import DeviceEntry, evidence_record, identified
-from flopsd.core.ledger.statement import figures_of
+from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer, WriterSettings
@@ -115,10 +115,10 @@ def test_who_a_device_is_does_not_depend_on_who_lists_it_first(tmp_path: Path, n
     (shown,) = writer.snapshot.devices
     assert shown.device.serial == H100.serial
     assert shown.tally.observed_ns == {Evidence.ACTIVITY: (30 - nameless_first) * NS_PER_S}
-    figures = writer.snapshot.figures()
+    figures = writer.snapshot.view.figures
     assert figures.high_flop is not None  # a second without a name is bounded by what the device is known to be
     history = read_history(journal.read())
-    assert figures_of(history, table()) == figures
+    assert view_of(history, table()).figures == figures
     (entry,) = history.incarnations[0].devices.values()
     assert entry == DeviceEntry(shown.device, "nvml", "h100-sxm5-80gb", shown.tally.begin_ns)
     journal.close()
@@ -150,7 +150,7 @@ def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(tmp_path: Path) -
         device = replace(A100, evidence=evidence)
         writer.take(Message(source, now_ns, (device,), Sweep((reading,)), opened={"replay": None}))
     (shown,) = writer.snapshot.devices
-    assert shown.source == "dcgm"
+    assert shown.entry.source == "dcgm"
     assert shown.tally.busy_sm_cycles == 0
     assert shown.tally.gap_ns == {GapReason.STALE: NS_PER_S}
     journal.close()

@@ -128,4 +128,4 @@ def test_a_device_without_a_name_of_its_own_has_its_nodes_before_it(tmp_path: Pa
     run = Run(tmp_path / "nameless", devices=(replace(H100, uid="neuron0", serial=None),))
     run.meter(2)
     page = Exposition().render(run.writer.snapshot, "")[0].decode()
-    assert set(re.findall(r'uuid="([^"]+)"', page)) == {f"{run.writer.snapshot.node}/neuron0"}
+    assert set(re.findall(r'uuid="([^"]+)"', page)) == {f"{run.writer.snapshot.view.node}/neuron0"}

@@ -32,7 +32,7 @@ def run_of(tmp_path: Path, limit: int, device: Device) -> Run:
 def test_each_step_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     alone = run_of(tmp_path / "first", 10**30, H100)
     alone.meter(CHECK_SECONDS)
-    a_minute = alone.writer.snapshot.meaning().guidelines.updates.low_flop
+    a_minute = alone.writer.snapshot.view.bases.guidelines.updates.low_flop
     assert a_minute
     limit = a_minute * 10
     said = told(caplog, run_of(tmp_path / "second", limit, H100), 12 * CHECK_SECONDS)
@@ -45,6 +45,6 @@ def test_each_step_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture
 def test_a_ceiling_is_never_told_as_reached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bounded = run_of(tmp_path / "state", 1000, A100)  # only an upper bound is known, and it is far above
     assert told(caplog, bounded, 2 * CHECK_SECONDS) == []
-    high = bounded.writer.snapshot.meaning().guidelines.updates.high_flop
+    high = bounded.writer.snapshot.view.bases.guidelines.updates.high_flop
     assert high is not None
     assert high > 1000

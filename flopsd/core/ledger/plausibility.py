@@ -1,0 +1,43 @@
+"""What no device can have done: more cycles than it had, more FLOP than its peak, more energy time than time. Pure."""
+
+from __future__ import annotations
+
+from flopsd.core.ledger.run_view import RatedTally, RunView
+from flopsd.core.meter import COUNTER_REFRESH_NS, max_counted_flop, max_plausible_sm_cycles
+from flopsd.core.model import Evidence, Limits
+from flopsd.errors import JournalDamagedError
+
+
+def refuse_impossible(view: RunView) -> None:
+    """Raises JournalDamagedError for the totals of a run that its devices cannot have reached."""
+    for rated in view.rated:
+        _refuse_tally(rated)
+    for one in view.devices:
+        uid = one.device.uid
+        if one.recovered_ns > one.gap_ns:
+            raise JournalDamagedError(f"device {uid}: more gap time was recovered than there was")
+        if sum(tally.energy_ns for tally in one.tallies) > one.job_ns:
+            raise JournalDamagedError(f"device {uid}: energy was counted for more time than there was")
+
+
+def _refuse_tally(rated: RatedTally) -> None:
+    entry, tally, limits = rated.entry, rated.tally, rated.rating.limits
+    if entry.part_id is not None and entry.part_id not in rated.table.parts:
+        raise JournalDamagedError(
+            f"the journal rates {rated.uid} by row {entry.part_id!r}, which the peak table does not have"
+        )
+    most = max_counted_flop(limits, tally.job_ns)
+    if most is not None and tally.counted_flop > most:
+        raise JournalDamagedError(f"device {rated.uid}: {tally.counted_flop} FLOP were counted, of {most} possible")
+    if not isinstance(limits, Limits):
+        return
+    for (evidence, pipe), cycles in tally.active_sm_cycles.items():
+        known_ns = tally.observed_ns.get(evidence, 0)
+        if evidence is Evidence.CYCLES:
+            known_ns += tally.recovered_ns + COUNTER_REFRESH_NS
+        # One extra cycle a reading for rounding; no run has more readings than milliseconds.
+        possible = max_plausible_sm_cycles(limits, known_ns) + tally.span_ns // 1_000_000
+        if cycles > possible:
+            raise JournalDamagedError(
+                f"device {rated.uid}: pipe {pipe.value} was active for {cycles} cycles, of {possible} possible"
+            )

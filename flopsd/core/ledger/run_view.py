@@ -1,0 +1,210 @@
+"""One run, rated: every tally with its FLOP, and all that follows from them. Immutable and pure.
+
+The running daemon builds a view from its snapshot, everything else from a journal's `History`. Metrics, status, page,
+report and ledger read nothing else, so each rule stands here once. A tally is turned into rows on first use, once:
+that of an earlier daemon start never again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from flopsd.core.figures import Rating, Row, by_phase, rows, sum_figures, total_of
+from flopsd.core.ledger.history import History
+from flopsd.core.ledger.journal_codec import DeviceEntry
+from flopsd.core.model import PPM, Device, DeviceUid, Evidence, Figures, GapReason, Tally
+from flopsd.core.peaks import PeakTable
+from flopsd.core.policy.bases import NO_DECLARATIONS, Bases, Declarations, declarations_of, run_bases
+from flopsd.core.policy.evaluate import Case, Finding, Policy, findings
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class RatedTally:
+    """One device's tally in one daemon start, and what turns it into FLOP."""
+
+    start: int  # number of the daemon start
+    entry: DeviceEntry
+    tally: Tally
+    rating: Rating
+    table: PeakTable
+
+    @property
+    def uid(self) -> DeviceUid:
+        return self.entry.device.uid
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """Disjoint; their sum is the tally's total."""
+        return tuple(rows(self.tally, self.rating, self.table))
+
+    @cached_property
+    def figures(self) -> Figures:
+        return total_of(self.rows, self.tally)
+
+
+@dataclass(frozen=True)
+class RatedTallies:
+    """Tallies that are reported together: those of one device or of a run, in the order of the daemon starts."""
+
+    rated: tuple[RatedTally, ...]
+
+    @property
+    def tallies(self) -> tuple[Tally, ...]:
+        return tuple(one.tally for one in self.rated)
+
+    @property
+    def rows(self) -> Iterable[Row]:
+        return (row for one in self.rated for row in one.rows)
+
+    @cached_property
+    def figures(self) -> Figures:
+        """Without any device no ceiling is known: there may have been some."""
+        return sum_figures(one.figures for one in self.rated) if self.rated else Figures(0, None, None)
+
+    @property
+    def observed_ns(self) -> int:
+        return sum(one.tally.total_observed_ns for one in self.rated)
+
+    @property
+    def gap_ns(self) -> int:
+        return sum(one.tally.total_gap_ns for one in self.rated)
+
+    @property
+    def recovered_ns(self) -> int:
+        return sum(one.tally.recovered_ns for one in self.rated)
+
+    @property
+    def span_ns(self) -> int:
+        return sum(one.tally.span_ns for one in self.rated)
+
+    @property
+    def job_ns(self) -> int:
+        return sum(one.tally.job_ns for one in self.rated)
+
+    @property
+    def unknown_ns(self) -> int:
+        return sum(one.tally.unknown_ns for one in self.rated)
+
+    @property
+    def coverage_ppm(self) -> int | None:
+        """The known share of the job's device time, rounded down; None where there is no such time."""
+        job_ns = self.job_ns
+        return (job_ns - self.unknown_ns) * PPM // job_ns if job_ns else None
+
+    @property
+    def observed_ns_by_evidence(self) -> dict[Evidence, int]:
+        return _added(one.tally.observed_ns for one in self.rated)
+
+    @property
+    def gap_ns_by_reason(self) -> dict[GapReason, int]:
+        return _added(one.tally.gap_ns for one in self.rated)
+
+    @property
+    def energy_mj(self) -> int | None:
+        """None where no energy counter was ever read."""
+        known = [one.tally.energy_mj for one in self.rated if one.tally.energy_mj is not None]
+        return sum(known) if known else None
+
+    @property
+    def energy_unknown_ns(self) -> int:
+        """The job's device time whose energy no counter gave, so that a partial sum is never taken for the whole.
+
+        A tally's energy can be of time that an earlier one left open, so only the sum is not below zero.
+        """
+        return max(0, self.job_ns - sum(one.tally.energy_ns for one in self.rated))
+
+
+@dataclass(frozen=True)
+class DeviceView(RatedTallies):
+    """One device in all its daemon starts."""
+
+    @property
+    def entry(self) -> DeviceEntry:
+        """The device as the last of these daemon starts describes it."""
+        return self.rated[-1].entry
+
+    @property
+    def device(self) -> Device:
+        return self.entry.device
+
+
+@dataclass(frozen=True)
+class RunView(RatedTallies):
+    """One run on one node, up to daemon start number `start`."""
+
+    run: str
+    node: str
+    start: int
+    declarations: Declarations = NO_DECLARATIONS
+    policies: tuple[Policy, ...] = ()
+    is_whole: bool = True  # false: the job has other nodes too
+
+    @cached_property
+    def bases(self) -> Bases:
+        """The figures by phase, and what counts of them."""
+        parts = (by_phase(one.tally, one.rows) for one in self.rated)
+        return run_bases(parts, self.figures, self.declarations)
+
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """The run held against the thresholds of every policy, in their order."""
+        counted, declared = self.bases.guidelines, self.declarations
+        case = Case(counted.updates, counted.cumulative, declared.method, declared.base, self.is_whole)
+        return tuple(finding for policy in self.policies for finding in findings(policy, case))
+
+    @cached_property
+    def devices(self) -> tuple[DeviceView, ...]:
+        """In the order of the drivers' index, then the UUID."""
+        found: dict[DeviceUid, list[RatedTally]] = {}
+        for one in self.rated:
+            found.setdefault(one.uid, []).append(one)
+        views = (DeviceView(tuple(rated)) for rated in found.values())
+        return tuple(sorted(views, key=lambda view: (view.device.index, view.device.uid)))
+
+    def before(self, start: int) -> RunView:
+        """The run as it stood when daemon start number `start` began."""
+        earlier = tuple(one for one in self.rated if one.start < start)
+        return RunView(earlier, self.run, self.node, start - 1, self.declarations, self.policies, self.is_whole)
+
+
+def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = ()) -> RunView:
+    """The run that a journal records. Of an empty history the names are empty."""
+    starts = history.incarnations
+    return RunView(
+        rated_tallies(history, table),
+        history.run if starts else "",
+        history.node if starts else "",
+        len(starts),
+        declarations_of(history.declared, list(history.sessions.values())) if starts else NO_DECLARATIONS,
+        tuple(policies),
+        not starts or len(starts[0].begin["context"]["node"]["jobNodes"]) <= 1,
+    )
+
+
+def rated_tallies(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
+    """Every tally of a journal, rated by the row that the journal names."""
+    return tuple(
+        RatedTally(start.number, entry, start.tallies[entry.device.uid], rating_of(entry, table), table)
+        for start in history.incarnations
+        for entry in start.devices.values()
+    )
+
+
+def rating_of(entry: DeviceEntry, table: PeakTable) -> Rating:
+    """How a device is rated: by the row of the peak table that its entry names."""
+    part = table.parts.get(entry.part_id) if entry.part_id is not None else None
+    limits = table.limits(entry.device, part) if part is not None else None
+    return Rating(part, limits, entry.precision)
+
+
+def _added(totals: Iterable[Mapping[K, int]]) -> dict[K, int]:
+    found: dict[K, int] = {}
+    for mapping in totals:
+        for key, value in mapping.items():
+            found[key] = found.get(key, 0) + value
+    return found

@@ -1,0 +1,81 @@
+"""The one view of a run: each rule stands in it once, and no tally is turned into rows twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from flopsd.core import figures
+from flopsd.core.figures import Rating, Row
+from flopsd.core.ledger import run_view
+from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.run_view import view_of
+from flopsd.core.model import Figures, GapReason, Tally
+from flopsd.core.peaks import PeakTable
+from flopsd.journal.journal import read_journal
+from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.prometheus import Exposition
+from flopsd.telemetry.status import facts_of
+from tests.support.runs import A100, H100, Run
+from tests.support.strategies import table
+
+
+@pytest.fixture
+def rated(monkeypatch: pytest.MonkeyPatch) -> list[Tally]:
+    """The tallies that were turned into rows."""
+    found: list[Tally] = []
+
+    def counted(tally: Tally, rating: Rating, peaks: PeakTable) -> Sequence[Row]:
+        found.append(tally)
+        return figures.rows(tally, rating, peaks)
+
+    monkeypatch.setattr(run_view, "rows", counted)
+    return found
+
+
+def test_a_snapshot_turns_each_tally_into_rows_once(tmp_path: Path, rated: list[Tally]) -> None:
+    """Whatever is asked of it, and those of earlier daemon starts never again."""
+    run = Run(tmp_path)
+    run.meter(3)
+    run.kill()
+    run.start()
+    run.meter(3)
+    exposition = Exposition()
+    exposition.render(run.writer.snapshot, "")
+    facts_of(run.writer.snapshot)
+    for _ in range(3):
+        rated.clear()
+        run.meter(1)
+        snapshot = run.writer.snapshot
+        exposition.render(snapshot, "")
+        facts_of(snapshot)
+        assert snapshot.view.findings == ()
+        assert sorted(map(id, rated)) == sorted(id(state.tally) for state in snapshot.devices)
+
+
+def test_the_snapshot_and_the_journal_give_one_view(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.meter(3)
+    run.meter(2, GapReason.DRIVER_TIMEOUT)
+    run.kill()
+    run.clock.advance(4 * NS_PER_S)
+    run.start()
+    run.meter(4)
+    run.writer.checkpoint()
+    live = run.writer.snapshot.view
+    read = view_of(read_history(line.record() for line in read_journal(run.state.journal)), table())
+    assert (live.run, live.node, live.start) == (read.run, read.node, read.start)
+    for one in ("figures", "coverage_ppm", "bases", "gap_ns_by_reason", "energy_mj", "energy_unknown_ns"):
+        assert getattr(live, one) == getattr(read, one), one
+    assert [device.figures for device in live.devices] == [device.figures for device in read.devices]
+    assert [device.device.uid for device in live.devices] == [H100.uid, A100.uid]
+    assert live.before(2).figures == read.before(2).figures
+    assert {one.start for one in live.before(2).rated} == {1}
+
+
+def test_without_a_device_no_ceiling_is_known() -> None:
+    view = view_of(History(), table())
+    assert (view.figures, view.coverage_ppm, view.devices) == (Figures(0, None, None), None, ())
+    assert view.bases.by_phase == {"undeclared": Figures(0, None, None)}
