@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flopsd.core.model import Device, DeviceUid, Evidence, Gap, GapReason, Reading
@@ -27,14 +27,14 @@ class Unread:
 
 @dataclass(slots=True)
 class Gpu:
-    """One device of this source. `handle` is the whole GPU's; None: it failed and is reached anew."""
+    """One device of this source. `handle` is the whole GPU's; None: it failed and is opened again."""
 
     device: Device
     handle: Any
     meter: GpmMeter | UtilizationMeter | Unread
     part: Slice | None = None
-    refusals: int | None = 0  # of GPM, said to be supported, from the beginning on; None: it has sampled
-    since_ns: int | None = None  # from when on it may have been there before its first reading
+    refusals: int | None = 0  # of GPM samples since it was opened; None: it has sampled
+    since_ns: int | None = None  # of its first reading, where it may have been there before it was found
 
     @property
     def whole(self) -> DeviceUid:
@@ -43,5 +43,13 @@ class Gpu:
 
     @property
     def is_partitioned(self) -> bool:
-        """Whether it is what is seen of a GPU with MIG on: a slice, or that there is none."""
+        """Whether MIG is on: it is a slice, or stands for a GPU without a visible slice."""
         return self.part is not None or isinstance(self.meter, Unread)
+
+    def updated(self) -> Gpu:
+        """Itself, with the evidence that its meter can give now in its device."""
+        evidence, reason, fix = self.meter.evidence
+        device = self.device
+        if (device.evidence, device.evidence_reason, device.evidence_fix) != (evidence, reason, fix):
+            self.device = replace(device, evidence=evidence, evidence_reason=reason, evidence_fix=fix)
+        return self

@@ -1,0 +1,132 @@
+"""Finds GPUs and MIG slices, and gives each the best meter that it offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flopsd.core.model import Device, DeviceUid, Evidence, GapReason, Limits
+from flopsd.errors import UnknownDeviceError
+from flopsd.sources import SourceSettings
+from flopsd.sources.nvml.driver import NO_PERMISSION, Driver, hint_of, reason_of
+from flopsd.sources.nvml.gpm import Gpm
+from flopsd.sources.nvml.gpm_meter import GpmMeter
+from flopsd.sources.nvml.gpu import Gpu, Unread
+from flopsd.sources.nvml.mig import PERMISSION_FIX, Slice, is_partitioned, slices
+from flopsd.sources.nvml.utilization_meter import UtilizationMeter
+from flopsd.sources.ownership.rule import UNIDENTIFIED
+
+NO_GPM_FIX = "run a dcgm-exporter beside it: flopsd reads its tensor activity"
+_NO_GPM = "no GPM on this GPU (Hopper and newer have it): utilisation gives a ceiling, no measurement"
+
+
+class Discovery:
+    """Opens GPUs by index, and looks again at what MIG makes of them. Raises NVMLError unless stated otherwise."""
+
+    def __init__(self, driver: Driver, settings: SourceSettings) -> None:
+        self._lib, self._driver, self._settings = driver.lib, driver, settings
+        self.renamed: dict[DeviceUid, Device] = {}  # GPUs that were identified later, by the uid that stood for them
+
+    def open(self, index: int) -> list[Gpu]:
+        """The GPU at `index`, or its slices; one that cannot be identified is listed, and is not read. Never raises."""
+        try:
+            return self.reach(index)
+        except self._lib.NVMLError as fault:
+            device = Device(_placeholder(index), index, "nvidia", UNIDENTIFIED, driver=self._driver.version)
+            return [self._unread(device, None, reason_of(fault), f"cannot be identified: {fault}", hint_of(fault))]
+
+    def reach(self, index: int) -> list[Gpu]:
+        """The GPU at `index`, or its slices."""
+        handle = self._lib.nvmlDeviceGetHandleByIndex(index)
+        device = self._driver.identify(index, handle)
+        found = self._slices(device, handle, {}) if is_partitioned(self._driver, handle) else []
+        self.renamed[_placeholder(index)] = device
+        return found or [self._whole(device, handle)]
+
+    def again(self, uid: DeviceUid, known: Mapping[DeviceUid, Gpu], looked_ns: int) -> Sequence[Gpu]:
+        """What is to be metered of the GPU `uid` now; `known` is what was metered of it since `looked_ns`."""
+        first = next(iter(known.values()))
+        handle = self._lib.nvmlDeviceGetHandleByUUID(uid) if first.handle is None else first.handle
+        on, was_on = is_partitioned(self._driver, handle), first.is_partitioned
+        if not on and not was_on:
+            return list(known.values())
+        device = self._driver.identify(first.device.index, handle)
+        if not on:
+            return [self._whole(device, handle)]
+        found = self._slices(device, handle, known)
+        for gpu in found:
+            if gpu.part is not None and gpu.device.uid not in known:
+                gpu.since_ns = looked_ns
+        return found
+
+    def gpm(self, handle: Any, part: Slice | None) -> Gpm:
+        """The GPM counters of a GPU, or of a slice of it."""
+        lib = self._lib
+        if part is None:
+            return Gpm(lib, lambda sample: lib.nvmlGpmSampleGet(handle, sample))
+
+        def sample_slice(sample: Any) -> None:
+            try:
+                lib.nvmlGpmMigSampleGet(handle, part.gpu_instance, sample)
+            except lib.NVMLError as fault:
+                if fault.value != NO_PERMISSION:
+                    raise
+                lib.nvmlGpmSampleGet(part.handle, sample)  # a process may see its own instance without the capability
+
+        return Gpm(lib, sample_slice)
+
+    def ceiling(self, device: Device, handle: Any, why: str) -> UtilizationMeter:
+        """The meter of a GPU that gives no more than utilisation."""
+        return UtilizationMeter(self._driver, device, handle, self._limits(device), (why, NO_GPM_FIX))
+
+    def _whole(self, device: Device, handle: Any) -> Gpu:
+        return Gpu(device, handle, self._meter(device, handle)).updated()
+
+    def _meter(self, device: Device, handle: Any) -> GpmMeter | UtilizationMeter:
+        try:
+            if self._lib.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
+                return self._gpm_meter(device, handle, None)
+        except self._lib.NVMLError as fault:
+            why = f"GPM support cannot be queried ({fault}): utilisation gives a ceiling, no measurement"
+            return self.ceiling(device, handle, why)
+        return self.ceiling(device, handle, _NO_GPM)
+
+    def _slices(self, device: Device, handle: Any, known: Mapping[DeviceUid, Gpu]) -> list[Gpu]:
+        """What is metered of a partitioned GPU; those that are `known` as they are."""
+        found = [known.get(one.device.uid) or self._slice(one, handle) for one in slices(self._driver, device, handle)]
+        if found:
+            return found
+        if device.uid in known and known[device.uid].is_partitioned:
+            return [known[device.uid]]
+        why = "MIG is on and no instance is visible: its compute instances are not made, or not given to this process"
+        return [self._unread(device, handle, GapReason.NOT_SUPPORTED, why, PERMISSION_FIX)]
+
+    def _slice(self, one: Slice, parent: Any) -> Gpu:
+        if one.partial or one.device.sm_count is None:
+            why = "its compute instances do not cover the GPU instance, so what its percentages are of is not known"
+            return self._unread(one.device, parent, GapReason.NOT_SUPPORTED, why, "", one)
+        return Gpu(one.device, parent, self._gpm_meter(one.device, parent, one), one).updated()
+
+    def _unread(
+        self, device: Device, handle: Any, reason: GapReason, why: str, fix: str, part: Slice | None = None
+    ) -> Gpu:
+        now_ns = self._settings.clock.boottime_ns()
+        return Gpu(device, handle, Unread(device.uid, now_ns, reason, (Evidence.GAP, why, fix)), part).updated()
+
+    def _gpm_meter(self, device: Device, handle: Any, part: Slice | None) -> GpmMeter:
+        limits = self._limits(device)
+        sm_count = limits.sm_count if limits is not None else 0
+        uid, origins = device.uid, self._settings.origins
+        return GpmMeter(self._driver, self.gpm(handle, part), device, handle, sm_count, lambda: origins.get(uid))
+
+    def _limits(self, device: Device) -> Limits | None:
+        try:
+            known = self._settings.peaks.limits(device, self._settings.peaks.resolve(device))
+        except UnknownDeviceError:
+            return None  # the daemon reports it; here it only means that nothing can be computed
+        return known if isinstance(known, Limits) else None
+
+
+def _placeholder(index: int) -> DeviceUid:
+    """The uid of a GPU that cannot be identified."""
+    return f"nvml-index-{index}"
