@@ -1,0 +1,169 @@
+"""Journals that no daemon writes: each thing that is wrong by itself is refused, with what is wrong about it."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.core.declarations import NOTHING_DECLARED
+from flopsd.core.ledger.history import History, read_history
+from flopsd.core.model import GapReason, Growth
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
+from flopsd.errors import JournalDamagedError
+from flopsd.journal.journal import read_journal
+from tests.support.story import A100, CYCLES_H100, Second, Story, chain, gap, tell
+from tests.support.vectors import statement_of
+
+J = dict[str, Any]
+SESSION = "5e55" * 8
+
+
+@cache
+def _journal() -> tuple[J, ...]:
+    """Two starts of a daemon: a GPU with running counters that works, one that has gaps, a process that declares."""
+
+    def story(folder: Path) -> bytes:
+        told = Story(folder, (CYCLES_H100, A100), declared=NOTHING_DECLARED)
+
+        def work(_: Second) -> Growth:
+            return Growth(())
+
+        def plan(seconds: int, reason: GapReason) -> None:
+            told.during(seconds, {CYCLES_H100: work, A100: gap(reason)})
+
+        told.says(SessionOpened(SESSION, 1, 2, "0.1.0"), FactsDeclared(SESSION, {"method": "lora"}))
+        told.says(PhaseChanged(SESSION, "train"), WorkCounted(SESSION, {"train": {"tokens": 7}}))
+        plan(6, GapReason.DRIVER_TIMEOUT)
+        told.says(WorkCounted(SESSION, {"train": {"tokens": 9}}))
+        plan(6, GapReason.OTHER_JOB)
+        told.kill(for_seconds=2)
+        told.start()
+        plan(6, GapReason.DRIVER_TIMEOUT)
+        return told.finish()
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "journal.jsonl"
+        file.write_bytes(tell(story))
+        return tuple(dict(line.record()) for line in read_journal(file))
+
+
+def edited(edit: Callable[[list[J]], object]) -> list[J]:
+    records = copy.deepcopy(list(_journal()))
+    edit(records)
+    return records
+
+
+def of(records: list[J], kind: str, number: int = 0) -> J:
+    return [record for record in records if record["kind"] == kind][number]
+
+
+def reads(records: list[J]) -> History:
+    return read_history(records)
+
+
+def test_the_journal_itself_is_read() -> None:
+    history = reads(list(_journal()))
+    assert len(history.incarnations) == 2
+    assert history.ended
+    assert history.sessions[SESSION].work == {"train": {"tokens": 9}}
+
+
+def tally(records: list[J], checkpoint: int, number: int) -> J:
+    return next(entry for entry in of(records, "checkpoint", checkpoint)["devices"] if entry["number"] == number)
+
+
+WRONG: list[tuple[str, Callable[[list[J]], object], str]] = [
+    ("no begin", lambda r: r.pop(0), "the first record is not a 'begin'"),
+    ("behind the end", lambda r: r.append(of(r, "source")), "a 'source' record after the incarnation's end"),
+    ("of another start", lambda r: of(r, "source").update(incarnation=2), "record of incarnation 2 within incarnation 1"),
+    ("a start left out", lambda r: of(r, "begin", 1).update(incarnation=3), "incarnation 3 where 2 comes next"),
+    ("a start twice", lambda r: of(r, "begin", 1).update(incarnation=1), "incarnation 1 where 2 comes next"),
+    ("another run", lambda r: of(r, "begin", 1).update(run="other"), "run 'other' within the journal of 'vector'"),
+    ("another node", lambda r: of(r, "begin", 1).update(node="other"), "node 'other' within the journal of 'node-0'"),
+    ("another format", lambda r: r[0].update(format="flopsd-journal/9"), "format 'flopsd-journal/9'; this flopsd reads"),
+    ("an unknown kind", lambda r: of(r, "source").update(kind="rumour"), "unknown kind of record 'rumour'"),
+    ("a number left out", lambda r: of(r, "device").update(number=1), "numbered out of order or named twice"),
+    ("a device twice", lambda r: of(r, "device", 1).update(uuid=CYCLES_H100.uid), "numbered out of order or named twice"),
+    ("counted before", lambda r: of(r, "device").update(energy_mj=1), "counted before its first reading"),
+    ("tracked before", lambda r: of(r, "device").update(to_ns=of(r, "begin")["ns"] - 1), "before any incarnation was there"),
+    ("totals fell", lambda r: tally(r, 1, 1)["gap_ns"].update(driver_timeout=0), "totals of device .* fell"),
+    ("time lost", lambda r: tally(r, 0, 1)["gap_ns"].update(driver_timeout=1), "does not add up: observed . gap is not its"),
+    ("a gap left out", lambda r: of(r, "checkpoint")["gaps"].pop(), "listed gaps do not add up"),
+    ("a gap too much", lambda r: of(r, "checkpoint")["gaps"].append([1, 5, 6, GapReason.OTHER_JOB.value]), "listed gaps do not add up"),
+    ("an empty gap", lambda r: of(r, "checkpoint")["gaps"].append([1, 5, 5, GapReason.OTHER_JOB.value]), "a gap that ends before it begins"),
+    ("an unknown reason", lambda r: of(r, "checkpoint")["gaps"][0].__setitem__(3, "tired"), "not a record of"),
+    ("time back", lambda r: of(r, "checkpoint", 1).update(ns=of(r, "checkpoint")["ns"] - 1), "time runs backwards, by 1 ns"),
+    ("an end too early", lambda r: of(r, "end").update(ns=1), "time runs backwards"),
+    ("time to come", lambda r: of(r, "checkpoint").update(ns=of(r, "device")["to_ns"]), "until after its record was written"),
+    ("two processes", lambda r: sessions(r)[1].update(pid=77), "is of two processes"),
+    ("two users", lambda r: sessions(r)[1].update(uid=77), "is of two processes"),
+    ("two clients", lambda r: sessions(r)[1].update(client="x"), "is of two processes"),
+    ("counters fell", lambda r: sessions(r)[1]["work"]["train"].update(tokens=6), "the counters of session .* fell"),
+    ("odd facts", lambda r: sessions(r)[0].update(facts={"method": "guessing"}), "not a record of"),
+    ("an odd phase", lambda r: sessions(r)[0].update(work={"sleep": {"tokens": 1}}), "not a record of"),
+    ("a share of a share", lambda r: shares(r).update(phases={}), "has what no share has"),
+    ("a share with totals", lambda r: shares(r).update(running=["x", 1, 1]), "has what no share has"),
+    ("a share with counters", lambda r: shares(r).update(counters={}), "has what no share has"),
+    ("a share too large", lambda r: shares(r).update(to_ns=shares(r)["to_ns"] + 10**12), "accounts for more than there is"),
+    ("a share's time", lambda r: shares(r).update(to_ns=shares(r)["to_ns"] - 1), "time of a phase of device"),
+    ("a negative count", lambda r: tally(r, 0, 1).update(counted_flop=-1), "is not a count"),
+    ("a true count", lambda r: tally(r, 0, 1).update(counted_flop=True), "is not a count"),
+    ("a fraction", lambda r: tally(r, 0, 1).update(counted_flop=1.0), "is not a count"),
+    ("no context", lambda r: r[0].pop("context"), "not a record of"),
+    ("more context", lambda r: r[0]["context"].update(more=1), "the context has not the members of one"),
+    ("nodes", lambda r: r[0]["context"]["node"].update(jobNodes="node-0"), "the nodes of a job are a list"),
+    ("a node", lambda r: r[0]["context"]["node"].update(jobNodes=[0]), "0 is not text"),
+    ("a rank", lambda r: r[0]["context"]["node"].update(rank=-1), "-1 is not a count"),
+    ("an instance", lambda r: r[0]["context"]["node"].update(instanceType=1), "1 is not text"),
+    ("a job", lambda r: r[0]["context"]["run"].update(jobName=1), "1 is not text"),
+    ("an attempt", lambda r: r[0]["context"].update(attempt=None), "None is not text"),
+    ("a clock", lambda r: r[0].update(wall_ns="1"), "'1' is not a count"),
+    ("a boot", lambda r: r[0].update(boot_id=1), "1 is not text"),
+    ("a peak table", lambda r: r[0].update(peak_table_sha256=None), "None is not text"),
+]  # fmt: skip
+
+
+def sessions(records: list[J]) -> list[J]:
+    return [one for record in records if record["kind"] == "checkpoint" for one in record.get("sessions", ())]
+
+
+def shares(records: list[J]) -> J:
+    """The share of a declared phase in the first tally that has one."""
+    found: J = next(
+        share
+        for record in records
+        if record["kind"] == "checkpoint"
+        for entry in record["devices"]
+        for share in entry.get("phases", {}).values()
+    )
+    return found
+
+
+@pytest.mark.parametrize(("name", "edit", "reason"), WRONG, ids=[name for name, _, _ in WRONG])
+def test_what_no_daemon_writes_is_refused(name: str, edit: Callable[[list[J]], object], reason: str) -> None:  # noqa: ARG001
+    with pytest.raises(JournalDamagedError, match=reason) as fault:
+        reads(edited(edit))
+    assert str(fault.value).startswith("journal line ")
+
+
+UNSEALABLE: list[tuple[str, Callable[[list[J]], object], str]] = [
+    ("an unknown row", lambda r: of(r, "device").update(peak_row="h900"), "by row 'h900', which the peak table does not have"),
+    (
+        "more cycles than there are",
+        lambda r: [entry["sm_cycles"]["cycles"].update(tensor=10**18) for c in r if c["kind"] == "checkpoint"
+                   for entry in c["devices"] if entry.get("sm_cycles")],
+        "was tensor for 1000000000000000000 cycles of .* possible ones",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "edit", "reason"), UNSEALABLE, ids=[name for name, _, _ in UNSEALABLE])
+def test_what_no_device_can_do_is_not_sealed(name: str, edit: Callable[[list[J]], object], reason: str) -> None:  # noqa: ARG001
+    with pytest.raises(JournalDamagedError, match=reason):
+        statement_of(chain(edited(edit)))
