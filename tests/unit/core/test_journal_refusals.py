@@ -153,12 +153,12 @@ def test_what_no_daemon_writes_is_refused(name: str, edit: Callable[[list[J]], o
 
 
 UNSEALABLE: list[tuple[str, Callable[[list[J]], object], str]] = [
-    ("an unknown row", lambda r: of(r, "device").update(peak_row="h900"), "by row 'h900', which the peak table does not have"),
+    ("an unknown row", lambda r: of(r, "device").update(peak_row="h900"), "h900.*peak table does not have"),
     (
         "more cycles than there are",
         lambda r: [entry["sm_cycles"]["cycles"].update(tensor=10**18) for c in r if c["kind"] == "checkpoint"
                    for entry in c["devices"] if entry.get("sm_cycles")],
-        "was tensor for 1000000000000000000 cycles of .* possible ones",
+        "tensor .*1000000000000000000 cycles.* possible",
     ),
 ]  # fmt: skip
 
