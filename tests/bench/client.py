@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.client import Client, connect
-from tests.support.ears import Ear, deaf, foreign
+from tests.support.session_servers import EventServer, foreign, never_reads
 
 Say = Callable[[str, str, str], None]
 CALLS, STEPS, ROUNDS = 20_000, 60, 5
@@ -24,15 +24,15 @@ CALLS, STEPS, ROUNDS = 20_000, 60, 5
 
 @contextmanager
 def _listening(path: Path) -> Iterator[None]:
-    ear = Ear(path)
+    server = EventServer(path)
     yield
-    ear.listener.stop()
+    server.listener.stop()
 
 
 SITUATIONS: dict[str, Callable[[Path], Any]] = {
     "no daemon": lambda _: nullcontext(),
     "a daemon": _listening,
-    "a peer that never reads": deaf,
+    "a peer that never reads": never_reads,
     "another version": foreign,
 }
 

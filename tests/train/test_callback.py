@@ -16,8 +16,8 @@ import pytest
 
 from flopsd.client import connect
 from flopsd.core.architecture import flop, read_model, training_from
-from tests.support.ears import Daemon, Ear, deaf, work_of
 from tests.support.process import wait_until
+from tests.support.session_servers import Daemon, EventServer, never_reads, work_of
 from tests.train.trainers import LENGTH, REAL, ROWS, arguments, llama, rows, told_to
 
 pytestmark = [pytest.mark.training("accelerate"), pytest.mark.filterwarnings("ignore")]
@@ -173,7 +173,7 @@ def test_generation_token_by_token_counts_as_one_pass_over_all_of_them(path: Pat
     from flopsd.integrations.forward_counter import ForwardCounter
 
     model = get_peft_model(llama(), LoraConfig(r=4, target_modules=["q_proj"]))
-    ear, client = Ear(path), connect(path)
+    server, client = EventServer(path), connect(path)
     counter = ForwardCounter(client, lambda _, generating: "generate" if generating else "other")
     counter.attach(model)
     ids = torch.full((2, 5), 3)
@@ -181,7 +181,7 @@ def test_generation_token_by_token_counts_as_one_pass_over_all_of_them(path: Pat
     model(input_ids=ids)
     counter.settle()
     client.close()
-    work = work_of(ear.all())
+    work = work_of(server.all())
     assert work["generate"]["tokens"] == 2 * (5 + 3)  # of the last new token nothing is asked
     assert (work["generate"]["sequences"], work["generate"]["square_pairs"]) == (2, 2 * (5 + 3) ** 2)
     assert work["other"]["tokens"] == 2 * 5  # one pass through adapters and base counts once
@@ -203,7 +203,7 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
             pass
 
     model = Model()
-    ear, client = Ear(path), connect(path)
+    server, client = EventServer(path), connect(path)
     counter = ForwardCounter(client)
     counter.attach(model)
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 0, 1, 2]])
@@ -213,7 +213,7 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
     counter.settle()
     client.close()
     assert counter.saw_documents
-    assert work_of(ear.all()) == {
+    assert work_of(server.all()) == {
         "train": {
             "forward_passes": 1, "tokens": 9, "sequences": 3, "square_pairs": 16 + 4 + 9,
             "window_pairs": (1 + 2 + 3 + 3) + (1 + 2) + (1 + 2 + 3),
@@ -337,7 +337,7 @@ def test_whom_the_callback_meets_changes_no_weight(tmp_path: Path, path: Path) -
 
     without = weights([])
     assert torch.equal(without, weights([FlopsdCallback(client=connect(path))]))
-    with deaf(path):
+    with never_reads(path):
         assert torch.equal(without, weights([FlopsdCallback(client=connect(path))]))
 
 
@@ -361,7 +361,7 @@ def test_what_fails_in_the_callback_is_logged_once_and_the_training_goes_on(
 
 
 def test_each_rank_counts_its_own_batches(tmp_path: Path, path: Path) -> None:
-    ear = Ear(path)
+    server = EventServer(path)
     script = tmp_path / "script.py"
     script.write_text(
         "from pathlib import Path\nfrom transformers import Trainer\n"
@@ -387,7 +387,7 @@ def test_each_rank_counts_its_own_batches(tmp_path: Path, path: Path) -> None:
         assert process.returncode == 0, said
     from tests.train.trainers import Told
 
-    events = ear.all()
+    events = server.all()
     ranks = {}
     for session in {event.session for event in events}:
         mine = [event for event in events if event.session == session]

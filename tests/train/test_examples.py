@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ears import Ear
+from tests.support.session_servers import EventServer
 from tests.train.trainers import Told
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "training"
@@ -44,10 +44,10 @@ def run(name: str, **environment: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.training("accelerate", "lightning")
 @pytest.mark.parametrize("name", WORK)
 def test_each_example_tells_what_it_did(tmp_path: Path, name: str) -> None:
-    ear = Ear(tmp_path / "client.sock")
-    done = run(name, FLOPSD_SOCKET=str(ear.listener.path))
+    server = EventServer(tmp_path / "client.sock")
+    done = run(name, FLOPSD_SOCKET=str(server.listener.path))
     assert done.returncode == 0, done.stderr
-    told = Told(ear.all())
+    told = Told(server.all())
     work = told.work
     work["train"].pop("framework_flop", None)
     assert work == WORK[name]

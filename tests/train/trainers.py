@@ -10,7 +10,7 @@ from typing import Any
 
 from flopsd.client import connect
 from flopsd.core.session_protocol import Event, FactsDeclared, PhaseChanged
-from tests.support.ears import Ear, work_of
+from tests.support.session_servers import EventServer, work_of
 
 VOCABULARY, LENGTH, REAL, ROWS = 64, 12, 10, 16
 LLAMA = {
@@ -68,11 +68,11 @@ def told_to(path: Path, **options: Any) -> Iterator[tuple[Any, Told]]:
     """A callback whose daemon listens here; what it told is there when the block is left."""
     from flopsd.integrations.transformers import FlopsdCallback
 
-    ear, told = Ear(path), Told()
+    server, told = EventServer(path), Told()
     callback = FlopsdCallback(client=connect(path), **options)
     try:
         yield callback, told
     finally:
         callback.client.close()
-        told.events += ear.all()
+        told.events += server.all()
     assert callback.failed == set()

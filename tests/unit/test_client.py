@@ -23,7 +23,7 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
-from tests.support.ears import Daemon, Ear, deaf, foreign, work_of
+from tests.support.session_servers import Daemon, EventServer, foreign, never_reads, work_of
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ear(path: Path) -> Iterator[Ear]:
-    ear = Ear(path)
-    yield ear
-    ear.listener.stop()
+def server(path: Path) -> Iterator[EventServer]:
+    server = EventServer(path)
+    yield server
+    server.listener.stop()
 
 
 @pytest.fixture
@@ -45,44 +45,44 @@ def client(path: Path) -> Iterator[Client]:
     client.close()
 
 
-def test_what_is_told_arrives(ear: Ear, client: Client) -> None:
+def test_declarations_arrive(server: EventServer, client: Client) -> None:
     client.declare(method="lora", lora={"r": 8, "target_modules": ["v_proj", "q_proj"]}, model_name=None)
     client.set_phase("train")
-    ear.wait_for(PhaseChanged(client.session, "train"))
+    server.wait_for(PhaseChanged(client.session, "train"))
     with client.phase("evaluate"):
-        ear.wait_for(PhaseChanged(client.session, "evaluate"))
+        server.wait_for(PhaseChanged(client.session, "evaluate"))
         with client.phase("generate"):
-            ear.wait_for(PhaseChanged(client.session, "generate"))
-        ear.wait_for(PhaseChanged(client.session, "evaluate"))
-    ear.wait_for(PhaseChanged(client.session, "train"))
+            server.wait_for(PhaseChanged(client.session, "generate"))
+        server.wait_for(PhaseChanged(client.session, "evaluate"))
+    server.wait_for(PhaseChanged(client.session, "train"))
     client.count("train", tokens=100, steps=1)
     client.count("train", tokens=11)
     client.count("evaluate", tokens=5)
     client.declare(method="qlora")
     client.close()
-    events = ear.all()
+    events = server.all()
     assert FactsDeclared(client.session, {"method": "qlora"}) in events
     assert work_of(events) == {"train": {"tokens": 111, "steps": 1}, "evaluate": {"tokens": 5}}
     assert events[-1] == SessionClosed(client.session, clean=True)
 
 
-def test_the_facts_arrive_as_they_are_kept(ear: Ear, client: Client) -> None:
+def test_the_facts_arrive_as_they_are_kept(server: EventServer, client: Client) -> None:
     client.declare(model_config={"rope_theta": 1e4, "layers": [1, 2], "ünicode": "ß"})
     client.close()
     assert (
         FactsDeclared(client.session, {"model_config": {"rope_theta": "10000.0", "layers": [1, 2], "ünicode": "ß"}})
-        in ear.all()
+        in server.all()
     )
 
 
-def test_a_phase_is_left_when_its_block_raises(ear: Ear, client: Client) -> None:
+def test_a_phase_is_left_when_its_block_raises(server: EventServer, client: Client) -> None:
     client.set_phase("train")
     with pytest.raises(KeyError), client.phase("evaluate"):
         raise KeyError
-    ear.wait_for(PhaseChanged(client.session, "train"))
+    server.wait_for(PhaseChanged(client.session, "train"))
 
 
-def test_a_daemon_that_was_killed_and_started_again_is_told_everything_once(path: Path, client: Client) -> None:
+def test_a_restarted_daemon_receives_everything_once(path: Path, client: Client) -> None:
     first = Daemon(path)
     client.declare(method="full")
     client.set_phase("train")
@@ -120,18 +120,18 @@ def test_a_daemon_that_was_killed_and_started_again_is_told_everything_once(path
         (lambda c: c.count("undeclared", tokens=1), "phases are"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_logged_once_and_left_out(
-    ear: Ear, client: Client, caplog: pytest.LogCaptureFixture, call: Any, told: str
+def test_an_invalid_call_is_logged_once_and_ignored(
+    server: EventServer, client: Client, caplog: pytest.LogCaptureFixture, call: Any, told: str
 ) -> None:
     with caplog.at_level(logging.WARNING, "flopsd.client"):
         call(client)
         call(client)
     assert [told in record.getMessage() for record in caplog.records] == [True]
     client.close()
-    assert {type(event) for event in ear.all()} <= {SessionOpened, PhaseChanged, SessionClosed}
+    assert {type(event) for event in server.all()} <= {SessionOpened, PhaseChanged, SessionClosed}
 
 
-def test_a_daemon_of_another_version_is_told_of_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_daemon_of_another_version_is_logged_once(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with foreign(path), caplog.at_level(logging.WARNING, "flopsd.client"):
         other = connect(path)
         other.count("train", tokens=1)
@@ -142,7 +142,7 @@ def test_a_daemon_of_another_version_is_told_of_once(path: Path, caplog: pytest.
     ]
 
 
-def test_without_a_daemon_nothing_is_said(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_daemon_nothing_is_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "flopsd.client"):
         client.set_phase("train")
         client.count("train", tokens=1)
@@ -150,8 +150,8 @@ def test_without_a_daemon_nothing_is_said(client: Client, caplog: pytest.LogCapt
     assert not caplog.records
 
 
-def test_what_cannot_be_told_is_bounded(path: Path) -> None:
-    with deaf(path):
+def test_unsent_changes_are_bounded(path: Path) -> None:
+    with never_reads(path):
         client = connect(path)
         for _ in range(1000):
             client.set_phase("train")
@@ -162,31 +162,31 @@ def test_what_cannot_be_told_is_bounded(path: Path) -> None:
         client.close(0.01)
 
 
-def test_a_process_that_names_no_phase_has_no_say_in_it(ear: Ear, client: Client) -> None:
+def test_a_process_without_a_phase_does_not_affect_the_phase(server: EventServer, client: Client) -> None:
     client.count("train", tokens=1)
     client.close()
-    assert [type(event) for event in ear.all()] == [SessionOpened, WorkCounted, SessionClosed]
+    assert [type(event) for event in server.all()] == [SessionOpened, WorkCounted, SessionClosed]
 
 
-def test_a_block_at_the_beginning_leaves_the_phase_undeclared(ear: Ear, client: Client) -> None:
+def test_a_block_at_the_beginning_leaves_the_phase_undeclared(server: EventServer, client: Client) -> None:
     with client.phase("evaluate"):
-        ear.wait_for(PhaseChanged(client.session, "evaluate"))
-    ear.wait_for(PhaseChanged(client.session, "undeclared"))
+        server.wait_for(PhaseChanged(client.session, "evaluate"))
+    server.wait_for(PhaseChanged(client.session, "undeclared"))
 
 
-def test_phases_that_change_in_a_hurry_end_where_they_ended(ear: Ear, client: Client) -> None:
+def test_after_quick_phase_changes_the_last_phase_is_active(server: EventServer, client: Client) -> None:
     client.set_phase("other")
-    ear.wait_for(PhaseChanged(client.session, "other"))
+    server.wait_for(PhaseChanged(client.session, "other"))
     for _ in range(500):
         client.set_phase("train")
         client.set_phase("evaluate")
     client.set_phase("other")
     client.close()
-    phases = [event.phase for event in ear.all() if isinstance(event, PhaseChanged)]
+    phases = [event.phase for event in server.all() if isinstance(event, PhaseChanged)]
     assert phases[-1] == "other"
 
 
-def test_threads_lose_no_count(ear: Ear, client: Client) -> None:
+def test_threads_lose_no_count(server: EventServer, client: Client) -> None:
     def work() -> None:
         for _ in range(2000):
             client.count("train", tokens=1)
@@ -197,10 +197,10 @@ def test_threads_lose_no_count(ear: Ear, client: Client) -> None:
     for thread in threads:
         thread.join()
     client.close()
-    assert work_of(ear.all()) == {"train": {"tokens": 16000}}
+    assert work_of(server.all()) == {"train": {"tokens": 16000}}
 
 
-def test_a_signal_handler_may_call_while_its_thread_is_inside(ear: Ear, client: Client) -> None:
+def test_a_signal_handler_may_call_while_its_thread_is_inside(server: EventServer, client: Client) -> None:
     rang = []
 
     def ring(*_: object) -> None:
@@ -220,7 +220,7 @@ def test_a_signal_handler_may_call_while_its_thread_is_inside(ear: Ear, client: 
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     client.close()
-    assert work_of(ear.all()) == {"train": {"tokens": counted}, "evaluate": {"tokens": len(rang)}}
+    assert work_of(server.all()) == {"train": {"tokens": counted}, "evaluate": {"tokens": len(rang)}}
 
 
 TRAINING = """
@@ -254,10 +254,10 @@ def trained(path: Path, *how: str, **environment: str) -> subprocess.CompletedPr
 
 
 @pytest.mark.parametrize("how", ["end", "fork", "raise"])
-def test_what_is_untold_at_the_end_is_told_then(ear: Ear, path: Path, how: str) -> None:
+def test_unsent_changes_are_sent_at_exit(server: EventServer, path: Path, how: str) -> None:
     done = trained(path, how)
     assert done.returncode == (1 if how == "raise" else 7), done.stderr
-    events = ear.all()
+    events = server.all()
     assert work_of(events) == {"train": {"tokens": 1000, "steps": 1}}
     assert isinstance(events[-1], SessionClosed)
     assert events[-1].clean
@@ -265,11 +265,11 @@ def test_what_is_untold_at_the_end_is_told_then(ear: Ear, path: Path, how: str) 
     assert not [event for event in events if isinstance(event, FactsDeclared)]
 
 
-def test_whom_it_meets_changes_nothing_for_the_training(path: Path, tmp_path: Path) -> None:
+def test_no_peer_at_the_socket_affects_the_training(path: Path, tmp_path: Path) -> None:
     for place in (path, tmp_path / ("x" * 200), tmp_path, Path("/dev/null")):
         done = trained(place)
         assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
-    with deaf(path):
+    with never_reads(path):
         done = trained(path)
         assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
     path.unlink()
@@ -280,8 +280,8 @@ def test_whom_it_meets_changes_nothing_for_the_training(path: Path, tmp_path: Pa
         assert "only 2" in done.stderr
 
 
-def test_a_thread_that_cannot_be_started_leaves_the_training_alone(
-    ear: Ear, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_thread_that_cannot_start_does_not_affect_the_training(
+    server: EventServer, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
@@ -296,10 +296,10 @@ def test_a_thread_that_cannot_be_started_leaves_the_training_alone(
     assert [record.message for record in caplog.records] == [
         "nothing is declared to flopsd: can't start new thread; the training goes on"
     ]
-    assert ear.all() == []
+    assert server.all() == []
 
 
-def test_the_client_carries_nothing_of_the_daemon_along() -> None:
+def test_the_client_imports_nothing_of_the_daemon() -> None:
     """A training process imports the standard library and a few words only."""
     done = subprocess.run(
         [sys.executable, "-c", "import sys, flopsd.client; print(*sorted(m for m in sys.modules if m.startswith('flopsd')));"
@@ -318,13 +318,13 @@ def test_the_client_carries_nothing_of_the_daemon_along() -> None:
     assert not {name for name in ours.split() if name.startswith(("flopsd.core.ledger", "flopsd.core.policy"))}
 
 
-def test_counters_are_told_as_they_stand_not_as_they_grew(ear: Ear, client: Client) -> None:
+def test_counters_are_sent_as_absolute_values(server: EventServer, client: Client) -> None:
     client.count("train", tokens=10)
     client.set_phase("train")
-    ear.wait_for(PhaseChanged(client.session, "train"))
+    server.wait_for(PhaseChanged(client.session, "train"))
     client.count("train", tokens=10)
     client.count("train", tokens=10)
     client.close()
-    told = [event.work["train"]["tokens"] for event in ear.all() if isinstance(event, WorkCounted)]
+    told = [event.work["train"]["tokens"] for event in server.all() if isinstance(event, WorkCounted)]
     assert told == sorted(told)
     assert told[-1] == 30

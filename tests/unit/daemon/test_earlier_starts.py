@@ -33,7 +33,7 @@ def sealed(run: Run, tmp_path: Path) -> list[Incarnation]:
     return read_history(line.record() for line in read_journal(run.state.journal)).incarnations
 
 
-def test_a_time_as_text_and_back() -> None:
+def test_rfc3339_round_trip() -> None:
     assert wall_ns_of(rfc3339(1_792_000_000_123_456_789)) == 1_792_000_000_123_456_000
     with pytest.raises(ValueError, match="yesterday"):
         wall_ns_of("yesterday")
@@ -51,7 +51,7 @@ def test_a_clock_set_back_while_metering_hides_no_downtime(tmp_path: Path) -> No
     assert second.begin["recovered"] is None
 
 
-def test_downtime_that_no_clock_tells_is_not_silently_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_downtime_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(60)
     reboot(run, wall_seconds=-40)
@@ -63,7 +63,7 @@ def test_downtime_that_no_clock_tells_is_not_silently_none(tmp_path: Path, caplo
     assert told.startswith("the wall clock stands 40.0 s before the last record of another boot")
 
 
-def test_a_card_of_a_machine_that_is_gone_is_not_missed_on_the_next_one(tmp_path: Path) -> None:
+def test_a_device_of_an_earlier_machine_is_not_missing_on_the_next_one(tmp_path: Path) -> None:
     """It is accounted for until the new machine began, also after that one's own daemon was killed."""
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(60)

@@ -29,7 +29,7 @@ sys.exit(launcher.run(("sh", "-c", "exit 7"), os.environ))
 """
 
 
-def test_a_daemon_that_nothing_ends_does_not_keep_the_job_from_ending(tmp_path: Path) -> None:
+def test_a_daemon_that_cannot_be_killed_does_not_delay_the_job(tmp_path: Path) -> None:
     """As one in a driver or on a disk that is dead: SIGKILL does not reach it, and the sealer is no better off."""
     with (tmp_path / "said").open("w") as out:
         done = subprocess.run([sys.executable, "-c", DEAF], env=environment(None), stdout=out, timeout=60, check=False)
@@ -41,7 +41,7 @@ def test_a_daemon_that_nothing_ends_does_not_keep_the_job_from_ending(tmp_path: 
     assert [name for name, _ in left] == ["the daemon", "sealing"]
 
 
-def test_whoever_starts_it_with_ignored_children_gets_the_exit_code_all_the_same(tmp_path: Path) -> None:
+def test_the_exit_code_is_returned_when_the_parent_ignores_sigchld(tmp_path: Path) -> None:
     ignoring = (
         "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     )
@@ -93,7 +93,7 @@ def terminal(*command: str) -> Iterator[Shell]:
 JOB = 'echo "job is up"; read word; echo "got $word"; exit 7'
 
 
-def test_control_z_stops_job_and_launcher_and_the_shell_can_continue_them(tmp_path: Path) -> None:
+def test_control_z_stops_job_and_launcher_and_fg_continues_them(tmp_path: Path) -> None:
     with terminal("bash", "--norc", "--noediting", "-i") as shell:
         shell.wait_for("ready> ")
         shell.type(f"$F --checkpoint-output off --state-dir {tmp_path} -- sh -c '{JOB}' 2>/dev/null; echo code=$?\n")
@@ -116,7 +116,7 @@ def test_control_z_stops_job_and_launcher_and_the_shell_can_continue_them(tmp_pa
         shell.wait_for("\n48")
 
 
-def test_control_z_where_no_shell_is_stops_nothing(tmp_path: Path) -> None:
+def test_control_z_without_a_shell_stops_nothing(tmp_path: Path) -> None:
     """As by `ssh -t`: nobody would ever continue it."""
     with terminal(*FLOPSD, "exec", "--source", "replay", "--listen", "off", "--no-seal", "--state-dir", str(tmp_path),
                   "--", "sh", "-c", JOB) as shell:  # fmt: skip
@@ -127,7 +127,7 @@ def test_control_z_where_no_shell_is_stops_nothing(tmp_path: Path) -> None:
         shell.wait_for("got hello")
 
 
-def test_a_task_that_only_runs_its_command_has_the_signals_that_it_would_have_alone(tmp_path: Path) -> None:
+def test_a_task_that_only_runs_its_command_has_default_signals(tmp_path: Path) -> None:
     """Python ignores SIGPIPE and SIGXFSZ, and a program keeps what is ignored when it is started."""
     env = environment(None) | {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "1", "SLURM_PROCID": "1"}
     done = subprocess.run([*FLOPSD, "exec", "--", "grep", "SigIgn", "/proc/self/status"], env=env, cwd=tmp_path,

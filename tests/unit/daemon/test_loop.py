@@ -82,7 +82,7 @@ def test_whatever_a_source_raises_is_a_gap_and_the_next_reading_counts(tmp_path:
     assert bench.writer.snapshot.sources["script"].errors == {"driver_error": 1}
 
 
-def test_the_end_brings_one_more_reading(tmp_path: Path) -> None:
+def test_stopping_takes_a_final_reading(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     after_the_end: list[bool] = []
 
@@ -118,7 +118,7 @@ def test_a_source_that_cannot_be_opened_is_tried_again(tmp_path: Path, monkeypat
     assert bench.writer.snapshot.sources["script"].errors == {"source_down": 1}
 
 
-def test_a_hanging_source_holds_up_neither_the_writer_nor_the_end(
+def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench, hang = Bench(tmp_path), threading.Event()
@@ -180,7 +180,7 @@ class Clumsy(ScriptedSource):
 
 
 @pytest.mark.parametrize("call", ["describe", "read", "devices"])
-def test_a_source_that_fails_in_any_call_is_asked_again_and_its_facts_are_kept(tmp_path: Path, call: str) -> None:
+def test_a_source_that_fails_in_any_call_is_read_again_and_its_facts_are_kept(tmp_path: Path, call: str) -> None:
     bench = Bench(tmp_path)
     assert bench.run(lambda: Clumsy(bench, call, 1)) == "enough"
     assert bench.writer.snapshot.sources["script"].errors == {"driver_error": 1}
@@ -190,7 +190,7 @@ def test_a_source_that_fails_in_any_call_is_asked_again_and_its_facts_are_kept(t
     assert state.tally.total_observed_ns > 0
 
 
-def test_a_source_that_cannot_be_closed_holds_up_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_source_that_cannot_be_closed_delays_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(tmp_path)
     assert bench.run(lambda: Clumsy(bench, "close", 9)) == "enough"
     (state,) = bench.writer.snapshot.devices
@@ -200,7 +200,7 @@ def test_a_source_that_cannot_be_closed_holds_up_nothing(tmp_path: Path, caplog:
     ]
 
 
-def test_what_is_no_sweep_is_a_fault_of_the_source() -> None:
+def test_an_invalid_sweep_is_a_fault_of_the_source() -> None:
     source = ScriptedSource("script", [H100], lambda: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(SourceError, match="gave NoneType, not a Sweep"):
         read_source(source, SystemClock())
@@ -248,7 +248,7 @@ def test_no_exit_or_panic_of_a_source_ends_its_readings(tmp_path: Path, call: st
 
 
 @pytest.mark.parametrize("fault", [SystemExit(3), Panic(), ZeroDivisionError()])
-def test_whatever_opening_raises_it_is_tried_again(
+def test_opening_is_tried_again_whatever_it_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
 ) -> None:
     bench = Bench(tmp_path)
@@ -268,7 +268,7 @@ def test_whatever_opening_raises_it_is_tried_again(
     assert bench.writer.snapshot.sources["script"].errors == {"source_down": 1}
 
 
-def test_a_fault_with_half_a_character_in_its_text_can_be_shown(tmp_path: Path) -> None:
+def test_a_fault_text_with_half_a_surrogate_pair_can_be_shown(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
 
     def script() -> Sweep:

@@ -77,7 +77,7 @@ steps = st.tuples(
 
 @settings(max_examples=examples(60), deadline=None)
 @given(st.lists(steps, min_size=1, max_size=25))
-def test_the_time_of_a_gpu_is_that_of_its_slices_whatever_they_are_made_into(told: list[tuple[str, int, int]]) -> None:
+def test_the_time_of_a_gpu_is_that_of_its_slices_in_every_layout(told: list[tuple[str, int, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         metered = Metered(Path(folder))
         begin_ns = metered.run.clock.boottime_ns()
@@ -103,7 +103,7 @@ def test_the_time_of_a_gpu_is_that_of_its_slices_whatever_they_are_made_into(tol
         metered.run.seal(Path(folder) / "out" / "ledger.json")
 
 
-def test_slices_that_are_gone_cost_nothing_after_others_took_their_place(tmp_path: Path) -> None:
+def test_removed_slices_have_no_gap_after_they_were_replaced(tmp_path: Path) -> None:
     """Seven slices for a hundred seconds, then one, every second of them read."""
     metered = Metered(tmp_path)
     for layout in (SLICED[3], SLICED[0]):
@@ -115,7 +115,7 @@ def test_slices_that_are_gone_cost_nothing_after_others_took_their_place(tmp_pat
     assert figures.high_flop < 200 * 120 * 1.98e9 * (8192 + 128 + 256 + 512)
 
 
-def test_a_slice_that_another_job_has_now_is_not_taken_for_a_replaced_one(tmp_path: Path) -> None:
+def test_a_slice_of_another_job_does_not_count_as_replaced(tmp_path: Path) -> None:
     metered = Metered(tmp_path)
     first, second = SLICED[1]
     metered.tell((first, second), 1000)
@@ -130,7 +130,7 @@ def test_a_slice_that_another_job_has_now_is_not_taken_for_a_replaced_one(tmp_pa
     assert gaps[second.uid][GapReason.OTHER_JOB] > 2 * NS_PER_S
 
 
-def test_a_name_is_done_with_when_the_device_is_known_and_its_time_has_the_devices_ceiling(tmp_path: Path) -> None:
+def test_a_named_device_gets_its_ceiling_once_it_is_identified(tmp_path: Path) -> None:
     metered = Metered(tmp_path)
     nameless = replace(H100, uid="slot-0", model="unidentified", pci_device_id=None, sm_count=None)
     metered.run.writer.take(Message("sim", metered.run.clock.boottime_ns(), (nameless,), Sweep(())))

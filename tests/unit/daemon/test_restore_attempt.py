@@ -78,7 +78,7 @@ def history(run: Run) -> History:
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_the_account_goes_on_and_what_no_record_tells_is_a_gap_with_a_ceiling(tmp_path: Path, ended: bool) -> None:
+def test_a_restored_run_continues_and_unrecorded_time_is_a_gap_with_a_ceiling(tmp_path: Path, ended: bool) -> None:
     first_attempt(tmp_path, ended=ended)
     saved = view_of(
         read_history(line.record() for line in read_journal(tmp_path / "saved/algo-1.journal.jsonl")), table()
@@ -115,7 +115,7 @@ def verify(run: Run, tmp_path: Path) -> None:
     verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))])
 
 
-def test_a_machine_that_was_killed_before_its_first_checkpoint_loses_nothing_of_the_one_before(tmp_path: Path) -> None:
+def test_a_kill_before_the_first_checkpoint_loses_nothing_of_the_earlier_attempt(tmp_path: Path) -> None:
     first_attempt(tmp_path)
     again(tmp_path)
     second_attempt(tmp_path, later=300).kill()
@@ -128,7 +128,7 @@ def test_a_machine_that_was_killed_before_its_first_checkpoint_loses_nothing_of_
     assert sum(spans[1:]) == (900 - 40 + 1) * NS_PER_S  # this time the card came back, and is counted on
 
 
-def test_a_card_that_comes_back_late_is_counted_on_without_a_hole(tmp_path: Path) -> None:
+def test_a_device_that_returns_late_continues_without_a_hole(tmp_path: Path) -> None:
     first_attempt(tmp_path)
     again(tmp_path)
     run = second_attempt(tmp_path, later=100)
@@ -142,14 +142,14 @@ def test_a_card_that_comes_back_late_is_counted_on_without_a_hole(tmp_path: Path
 
 
 @pytest.mark.parametrize("other", [{"run": "job-2"}, {"node": "algo-2"}])
-def test_nothing_is_taken_of_another_run_or_host(tmp_path: Path, other: dict[str, str]) -> None:
+def test_another_run_or_node_is_not_restored(tmp_path: Path, other: dict[str, str]) -> None:
     first_attempt(tmp_path)
     assert again(tmp_path, **other) is None
     assert not (tmp_path / "two/journal.jsonl").exists()
     assert not (tmp_path / "out").exists()
 
 
-def test_a_state_with_another_peak_table_stays_a_ledger_of_its_own_that_merge_takes(tmp_path: Path) -> None:
+def test_a_state_with_another_peak_table_stays_a_ledger_that_can_be_merged(tmp_path: Path) -> None:
     first_attempt(tmp_path, ended=True)
     assert again(tmp_path, peaks="0" * 64) is None
     (kept,) = (tmp_path / "out").glob("algo-1-attempt-*.json")
@@ -174,7 +174,7 @@ def _older(journal: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [_torn, _older])
-def test_a_state_that_was_torn_on_its_way_is_continued_and_told(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_a_truncated_state_is_continued_and_reported(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     first_attempt(tmp_path)
     damage(tmp_path / "saved/algo-1.journal.jsonl")
     told = again(tmp_path)
@@ -186,7 +186,7 @@ def test_a_state_that_was_torn_on_its_way_is_continued_and_told(tmp_path: Path, 
     assert len(history(run).incarnations) == 2
 
 
-def test_what_is_no_journal_costs_nothing_but_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_saved_journal_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first_attempt(tmp_path)
     (tmp_path / "saved/algo-1.journal.jsonl").write_bytes(b"\0" * 100)
     assert again(tmp_path) is None
@@ -195,7 +195,7 @@ def test_what_is_no_journal_costs_nothing_but_itself(tmp_path: Path, caplog: pyt
     assert again(tmp_path) is None
 
 
-def test_the_latest_of_several_states_counts_and_its_beginnings_are_left_alone(tmp_path: Path) -> None:
+def test_the_newest_of_several_states_is_restored_and_its_prefixes_are_ignored(tmp_path: Path) -> None:
     """The same journal at two times, as another key leaves it, and one that this machine has already."""
     first_attempt(tmp_path)
     ledger = tmp_path / "saved/algo-1.json"

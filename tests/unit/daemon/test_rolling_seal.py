@@ -49,7 +49,7 @@ def due(rolling: RollingSeals, clock: FakeClock, seconds: float = 10) -> None:
 @given(
     every=st.integers(1, 40), checkpoint=st.integers(1, 20), late=st.lists(st.integers(0, 3), min_size=8, max_size=30)
 )
-def test_no_more_than_the_interval_is_ever_without_a_seal(every: int, checkpoint: int, late: list[int]) -> None:
+def test_no_more_than_the_interval_is_ever_unsealed(every: int, checkpoint: int, late: list[int]) -> None:
     """Checkpoints come at least as often as seals, and up to three seconds late; sealing takes no time here."""
     clock, checkpoint = FakeClock(), min(checkpoint, every)
     rolling = seals(clock, "/bin/true", every=every + 3, checkpoint=checkpoint + 3)
@@ -81,7 +81,7 @@ def test_without_a_new_checkpoint_there_is_nothing_to_seal() -> None:
     assert child_of(rolling) is None
 
 
-def test_what_a_dead_incarnation_left_is_sealed_at_once() -> None:
+def test_the_journal_of_a_killed_daemon_is_sealed_at_once() -> None:
     clock = FakeClock()
     for overdue in (False, True):
         rolling = seals(clock, "/bin/true", overdue=overdue)
@@ -91,7 +91,7 @@ def test_what_a_dead_incarnation_left_is_sealed_at_once() -> None:
         rolling.stop()
 
 
-def test_there_are_never_two_and_one_that_hangs_is_killed_with_all_it_started(
+def test_there_is_one_child_and_a_hanging_one_is_killed_with_its_children(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, pids = FakeClock(), tmp_path / "pids"
@@ -125,7 +125,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_a_failure_is_told_once_and_tried_again_and_its_end_is_told(
+def test_a_failure_is_logged_once_and_retried_and_success_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, remedy = FakeClock(), tmp_path / "remedy"
@@ -145,7 +145,7 @@ def test_a_failure_is_told_once_and_tried_again_and_its_end_is_told(
     assert child_of(rolling) is None
 
 
-def test_what_cannot_even_start_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_command_that_cannot_start_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     rolling = seals(clock, "/no/such/program")
     for _ in range(3):
@@ -154,7 +154,7 @@ def test_what_cannot_even_start_is_told(caplog: pytest.LogCaptureFixture) -> Non
     assert caplog.text.count("cannot be started: No such file or directory") == 1
 
 
-def test_a_child_that_never_stops_talking_holds_nobody_up(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_child_that_writes_without_end_delays_nothing(caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     rolling = seals(clock, *python("import sys; sys.stderr.write('x' * 50_000); sys.exit(7)"))
     due(rolling, clock)
@@ -180,7 +180,7 @@ def test_the_end_does_not_wait_for_a_child() -> None:
     rolling.stop()
 
 
-def test_what_is_shown_of_sealing_is_what_became_of_it() -> None:
+def test_the_snapshot_shows_the_state_of_sealing() -> None:
     clock = FakeClock()
     rolling = seals(clock, *python("raise SystemExit(1)"))
     due(rolling, clock)

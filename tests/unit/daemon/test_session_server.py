@@ -43,7 +43,7 @@ PATIENCE_SECONDS = 30
 NOBODY = 65534
 
 
-class Ear:
+class EventServer:
     def __init__(self, path: Path, uids: tuple[int, ...] = (), clock: Clock | None = None) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
         self.listener = SessionServer(path, uids, self.events.put, clock or SystemClock())
@@ -77,14 +77,14 @@ class Peer:
 
 
 @pytest.fixture
-def ear(tmp_path: Path) -> Iterator[Ear]:
-    ear = Ear(tmp_path / "client.sock")
-    yield ear
-    ear.listener.stop()
+def server(tmp_path: Path) -> Iterator[EventServer]:
+    server = EventServer(tmp_path / "client.sock")
+    yield server
+    server.listener.stop()
 
 
-def test_what_a_process_says_arrives_in_order(ear: Ear) -> None:
-    peer = Peer(ear.listener.path)
+def test_events_arrive_in_order(server: EventServer) -> None:
+    peer = Peer(server.listener.path)
     assert peer.hello() == {"flopsd": 1, "ok": True}
     peer.say("declare", facts={"method": "lora", "lora": {"r": 8}})
     peer.say("phase", phase="evaluate")
@@ -94,7 +94,7 @@ def test_what_a_process_says_arrives_in_order(ear: Ear) -> None:
     assert peer.answer() == {"flopsd": 1, "ok": True}
     assert peer.file.readline() == b""
     peer.close()
-    assert [ear.next() for _ in range(6)] == [
+    assert [server.next() for _ in range(6)] == [
         SessionOpened(ID, os.getpid(), os.getuid(), "0.1.0"),
         FactsDeclared(ID, {"method": "lora", "lora": {"r": 8}}),
         PhaseChanged(ID, "evaluate"),
@@ -129,15 +129,15 @@ HELLO = b'{"flopsd":1,"kind":"hello","session":"' + ID.encode() + b'","client":"
         (b"x" * (MAX_LINE_BYTES + 1), f"a line of more than {MAX_LINE_BYTES} bytes"),
     ],
 )  # fmt: skip
-def test_what_is_no_conversation_is_answered_and_ended(ear: Ear, line: bytes, why: str) -> None:
-    peer = Peer(ear.listener.path)
+def test_an_invalid_hello_is_answered_and_closed(server: EventServer, line: bytes, why: str) -> None:
+    peer = Peer(server.listener.path)
     with suppress(BrokenPipeError):
         peer.socket.sendall(line + b"\n")
     assert why in peer.answer()["error"]
     with suppress(ConnectionResetError):
         assert peer.file.readline() == b""
     peer.close()
-    assert ear.events.empty()
+    assert server.events.empty()
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,16 @@ def test_what_is_no_conversation_is_answered_and_ended(ear: Ear, line: bytes, wh
         ("work", {"work": {"undeclared": {"tokens": 1}}}, "undeclared"),
     ],
 )
-def test_what_is_not_taken_is_told_and_the_rest_is_heard(ear: Ear, kind: str, fields: Any, why: str) -> None:
-    peer = Peer(ear.listener.path)
+def test_a_refused_message_is_answered_and_later_ones_are_read(
+    server: EventServer, kind: str, fields: Any, why: str
+) -> None:
+    peer = Peer(server.listener.path)
     peer.hello()
     peer.say(kind, **fields)
     assert why in peer.answer()["error"]
     peer.say("phase", phase="train")
-    assert isinstance(ear.next(), SessionOpened)
-    assert ear.next() == PhaseChanged(ID, "train")
+    assert isinstance(server.next(), SessionOpened)
+    assert server.next() == PhaseChanged(ID, "train")
     peer.close()
 
 
@@ -173,22 +175,22 @@ def test_any_bytes_are_events_or_refused(lines: list[bytes]) -> None:
             assert talk.hear(line).session == ID
 
 
-def test_a_process_that_dies_closes_its_session_uncleanly(ear: Ear) -> None:
-    peer = Peer(ear.listener.path)
+def test_a_process_that_dies_closes_its_session_uncleanly(server: EventServer) -> None:
+    peer = Peer(server.listener.path)
     peer.hello()
     peer.close()
-    assert isinstance(ear.next(), SessionOpened)
-    assert ear.next() == SessionClosed(ID, clean=False)
+    assert isinstance(server.next(), SessionOpened)
+    assert server.next() == SessionClosed(ID, clean=False)
 
 
-def test_a_process_that_comes_again_goes_on_with_its_session(ear: Ear) -> None:
-    first, second = Peer(ear.listener.path), Peer(ear.listener.path)
+def test_a_process_that_reconnects_continues_its_session(server: EventServer) -> None:
+    first, second = Peer(server.listener.path), Peer(server.listener.path)
     first.hello()
     assert second.hello() == {"flopsd": 1, "ok": True}
     assert first.file.readline() == b""
     second.say("phase", phase="train")
     opened = SessionOpened(ID, os.getpid(), os.getuid(), "0.1.0")
-    assert [ear.next() for _ in range(3)] == [opened, opened, PhaseChanged(ID, "train")]
+    assert [server.next() for _ in range(3)] == [opened, opened, PhaseChanged(ID, "train")]
     first.close()
     second.close()
 
@@ -214,51 +216,51 @@ def stranger(path: Path, uid: int) -> dict[str, Any]:
     return found
 
 
-def test_a_session_is_not_taken_over_by_another_process(ear: Ear) -> None:
-    peer = Peer(ear.listener.path)
+def test_a_session_is_not_taken_over_by_another_process(server: EventServer) -> None:
+    peer = Peer(server.listener.path)
     peer.hello()
-    assert "another process" in stranger(ear.listener.path, os.geteuid())["error"]
+    assert "another process" in stranger(server.listener.path, os.geteuid())["error"]
     peer.say("phase", phase="train")
-    assert isinstance(ear.next(), SessionOpened)
-    assert ear.next() == PhaseChanged(ID, "train")
+    assert isinstance(server.next(), SessionOpened)
+    assert server.next() == PhaseChanged(ID, "train")
     peer.close()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 @pytest.mark.parametrize(("uids", "heard"), [((NOBODY,), True), ((12345,), False)])
-def test_the_kernel_says_who_speaks(uids: tuple[int, ...], heard: bool) -> None:
+def test_the_peer_is_identified_by_the_kernel(uids: tuple[int, ...], heard: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        ear = Ear(Path(folder) / "client.sock", uids)
-        answer = stranger(ear.listener.path, NOBODY)
+        server = EventServer(Path(folder) / "client.sock", uids)
+        answer = stranger(server.listener.path, NOBODY)
         assert answer.get("ok", False) is heard
         assert heard or f"user {NOBODY} may not connect to this daemon" in answer["error"]
-        ear.listener.stop()
+        server.listener.stop()
 
 
-def test_only_this_user_can_open_the_socket_unless_others_are_named(tmp_path: Path, ear: Ear) -> None:
-    assert stat.S_IMODE(ear.listener.path.stat().st_mode) == 0o600
-    other = Ear(tmp_path / "other.sock", (1000,))
+def test_only_this_user_can_connect_unless_others_are_listed(tmp_path: Path, server: EventServer) -> None:
+    assert stat.S_IMODE(server.listener.path.stat().st_mode) == 0o600
+    other = EventServer(tmp_path / "other.sock", (1000,))
     assert stat.S_IMODE(other.listener.path.stat().st_mode) == 0o666
     other.listener.stop()
 
 
-def test_one_session_too_many_is_refused_and_has_room_when_another_left(ear: Ear) -> None:
-    peers = [Peer(ear.listener.path) for _ in range(MAX_SESSIONS)]
+def test_one_session_too_many_is_refused_until_another_ends(server: EventServer) -> None:
+    peers = [Peer(server.listener.path) for _ in range(MAX_SESSIONS)]
     for number, peer in enumerate(peers):
         assert "ok" in peer.hello(f"{number:032x}")
-    late = Peer(ear.listener.path)
+    late = Peer(server.listener.path)
     assert "connected already" in late.answer()["error"]
     peers[0].say("bye")
     assert "ok" in peers[0].answer()
-    again = Peer(ear.listener.path)
+    again = Peer(server.listener.path)
     assert "ok" in again.hello()
     for peer in (*peers, late, again):
         peer.close()
 
 
-def test_who_sends_too_much_is_read_later_and_delays_nobody(ear: Ear) -> None:
-    loud, quiet = Peer(ear.listener.path), Peer(ear.listener.path)
+def test_a_peer_that_sends_too_much_is_read_later_and_delays_no_other(server: EventServer) -> None:
+    loud, quiet = Peer(server.listener.path), Peer(server.listener.path)
     loud.hello()
     loud.socket.setblocking(False)
     sent, line = 0, b'{"flopsd":1,"kind":"phase","phase":"train"}\n' * 100
@@ -268,74 +270,74 @@ def test_who_sends_too_much_is_read_later_and_delays_nobody(ear: Ear) -> None:
     assert sent < 100 * BYTES_A_SECOND  # it is held up, nothing piles up here
     assert "ok" in quiet.hello("f" * 32)
     quiet.say("phase", phase="evaluate")
-    wait_until(lambda: ear.next() == PhaseChanged("f" * 32, "evaluate"), "the quiet one is heard")
+    wait_until(lambda: server.next() == PhaseChanged("f" * 32, "evaluate"), "the quiet one is heard")
     loud.close()
     quiet.close()
 
 
-def test_who_says_nothing_has_to_go(tmp_path: Path) -> None:
+def test_a_peer_without_hello_is_closed(tmp_path: Path) -> None:
     clock = FakeClock()
-    ear = Ear(tmp_path / "client.sock", clock=clock)
-    silent, other = Peer(ear.listener.path), Peer(ear.listener.path)
+    server = EventServer(tmp_path / "client.sock", clock=clock)
+    silent, other = Peer(server.listener.path), Peer(server.listener.path)
     other.hello()
     clock.advance(HELLO_SECONDS * NS_PER_S)
     other.say("phase", phase="train")  # the listener's thread looks at the clock again
     assert silent.answer()["error"] == f"no hello within {HELLO_SECONDS} s"
     for peer in (silent, other):
         peer.close()
-    ear.listener.stop()
+    server.listener.stop()
 
 
-def test_what_a_dead_daemon_left_is_replaced_and_a_live_ones_is_not(tmp_path: Path) -> None:
+def test_the_socket_of_a_dead_daemon_is_replaced_and_that_of_a_live_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "client.sock"
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
-    ear = Ear(path)
+    server = EventServer(path)
     with pytest.raises(ListenError, match="another daemon listens"):
-        Ear(path)
+        EventServer(path)
     peer = Peer(path)
     assert "ok" in peer.hello()
     peer.close()
-    ear.listener.stop()
+    server.listener.stop()
     assert not path.exists()
     path.write_text("mine")
     with pytest.raises(ListenError, match="is not a socket"):
-        Ear(path)
+        EventServer(path)
     assert path.read_text() == "mine"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder another's")
-def test_a_folder_of_another_user_is_no_place_to_listen(tmp_path: Path) -> None:
+def test_a_socket_in_a_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir()
     os.chown(tmp_path / "theirs", NOBODY, NOBODY)
     with pytest.raises(ListenError, match="belongs to another user"):
-        Ear(tmp_path / "theirs" / "client.sock")
+        EventServer(tmp_path / "theirs" / "client.sock")
 
 
-def test_stopping_hears_what_was_sent_before_and_leaves_anothers_socket(tmp_path: Path) -> None:
-    ear = Ear(tmp_path / "client.sock")
-    peer = Peer(ear.listener.path)
+def test_stopping_reads_what_was_sent_before_and_leaves_a_foreign_socket(tmp_path: Path) -> None:
+    server = EventServer(tmp_path / "client.sock")
+    peer = Peer(server.listener.path)
     peer.hello()
     peer.say("work", work={"train": {"tokens": 1}})
-    ear.listener.path.unlink()
-    successor = Ear(ear.listener.path)
-    ear.listener.stop()
-    assert [type(ear.next()) for _ in range(3)] == [SessionOpened, WorkCounted, SessionClosed]
+    server.listener.path.unlink()
+    successor = EventServer(server.listener.path)
+    server.listener.stop()
+    assert [type(server.next()) for _ in range(3)] == [SessionOpened, WorkCounted, SessionClosed]
     assert successor.listener.path.exists()
     successor.listener.stop()
     peer.close()
 
 
-def test_a_path_too_long_for_a_socket_has_a_short_stand_in_that_both_sides_find(tmp_path: Path) -> None:
+def test_a_path_too_long_for_a_socket_is_replaced_alike_on_both_sides(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     path = socket_path(None, deep)
     assert path is not None
     assert len(os.fsencode(path)) <= LONGEST_PATH_BYTES
     assert client_socket_candidates({"FLOPSD_STATE_DIR": str(deep)})[0] == path
     assert path != socket_path(None, deep / "x")
-    ear = Ear(path)
+    server = EventServer(path)
     assert stat.S_IMODE(path.parent.stat().st_mode) & 0o022 == 0
-    ear.listener.stop()
+    server.listener.stop()
     with pytest.raises(ConfigError, match="is longer than the 107 bytes"):
         socket_path(str(deep / "client.sock"), tmp_path)
 

@@ -163,7 +163,7 @@ def test_a_tail_of_nuls_at_every_byte(left: Left, place: Place, extent: Extent) 
 
 
 @sampled(10)
-def test_a_hole_of_nuls_in_the_last_line_is_never_believed(left: Left, place: Place, extent: Extent) -> None:
+def test_nuls_within_the_last_line_are_refused(left: Left, place: Place, extent: Extent) -> None:
     begin = left.ends[-2]
     for at in extent.of(range(begin, len(left.journal) - 1, 3)):
         holed = left.journal[:at] + b"\0" * min(64, len(left.journal) - 1 - at)
@@ -185,7 +185,7 @@ def test_a_pending_file_cut_or_flipped_at_every_byte(left: Left, place: Place, e
             assert found == honest[good - 1 : good] if good else found == []
 
 
-def test_ten_gigabytes_of_garbage_are_refused_at_their_first_line_and_put_by_in_little_memory(place: Place) -> None:
+def test_ten_gigabytes_of_garbage_are_refused_at_the_first_line_in_little_memory(place: Place) -> None:
     import tracemalloc
 
     with place.state.journal.open("wb") as file:
@@ -208,7 +208,7 @@ def test_ten_gigabytes_of_garbage_are_refused_at_their_first_line_and_put_by_in_
     (place.state.path / "aside").unlink()
 
 
-def test_a_chained_pending_record_that_is_no_record_is_left_out(left: Left, place: Place) -> None:
+def test_an_invalid_pending_record_with_a_valid_hash_is_left_out(left: Left, place: Place) -> None:
     head = list(read_lines_of(left.journal))[-1]
     body = b'{"kind":"checkpoint","kind":"end"}'
     after = hashlib.sha256(head + body).digest()
@@ -291,7 +291,7 @@ class FullDisk(Journal):
         raise JournalError("cannot write the pending file")
 
 
-def test_a_full_disk_is_told_once_of_each_file(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_is_logged_once_for_each_file(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     """Both fail by turns ten times a second; the log is not flooded with it."""
     outbox = WriteQueue(FullDisk(place.state), FakeClock())
     for _ in range(50):
@@ -301,7 +301,7 @@ def test_a_full_disk_is_told_once_of_each_file(place: Place, caplog: pytest.LogC
     assert outbox.fault == "cannot write the pending file"
 
 
-def test_a_record_that_can_never_be_read_back_holds_up_none_behind_it(place: Place) -> None:
+def test_a_record_that_cannot_be_read_back_does_not_block_later_ones(place: Place) -> None:
     journal = Journal(place.state)
     journal.recover("aside")
     outbox = WriteQueue(journal, FakeClock())

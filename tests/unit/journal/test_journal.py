@@ -61,7 +61,7 @@ def read_all(state: StateDir, more: int) -> list[object]:
     return read(state)
 
 
-def test_the_chain_is_what_the_format_says() -> None:
+def test_the_chain_is_as_documented() -> None:
     import hashlib
 
     first, head = frame(GENESIS, {"b": 1, "a": 2})
@@ -87,7 +87,7 @@ values = st.recursive(
 
 @settings(max_examples=examples(500))
 @given(values)
-def test_what_is_framed_is_read_back_and_what_is_not_could_not_be(value: object) -> None:
+def test_a_record_is_framed_exactly_if_it_can_be_read_back(value: object) -> None:
     record = {"kind": "any", "value": value}
     try:
         text = json.dumps(record, sort_keys=True, allow_nan=False)
@@ -102,7 +102,7 @@ def test_what_is_framed_is_read_back_and_what_is_not_could_not_be(value: object)
     assert line.record() == told
 
 
-def test_a_line_that_no_reader_takes_whole_is_not_written() -> None:
+def test_a_line_longer_than_readers_accept_is_not_written() -> None:
     spare = MAX_LINE_BYTES - len(frame(GENESIS, {"x": ""})[0])
     framed, _ = frame(GENESIS, {"x": "y" * spare})
     assert len(list(read_lines(io.BytesIO(framed)))) == 1
@@ -129,7 +129,7 @@ def test_cut_at_every_byte_the_longest_good_prefix_survives(state: StateDir) -> 
 
 
 @pytest.mark.parametrize("tail", [b"\0" * 700, b'{"h":"', b"\xff\xfe garbage", b"\n", b"{}\n", b'{"h":"00","r":{}}'])
-def test_a_torn_tail_is_cut_and_told(state: StateDir, tail: bytes) -> None:
+def test_an_incomplete_last_line_is_cut_and_reported(state: StateDir, tail: bytes) -> None:
     records = write(state, 3)
     with state.journal.open("ab") as file:
         file.write(tail)
@@ -142,7 +142,7 @@ def test_a_torn_tail_is_cut_and_told(state: StateDir, tail: bytes) -> None:
     journal.close()
 
 
-def test_whole_lines_that_are_damaged_mean_alteration_and_are_put_aside(state: StateDir) -> None:
+def test_invalid_complete_lines_are_put_aside(state: StateDir) -> None:
     """What is before them is kept: its chain is good, and what left the host before still lies on it."""
     write(state, 5)
     lines = state.journal.read_bytes().splitlines(keepends=True)
@@ -164,7 +164,7 @@ def test_whole_lines_that_are_damaged_mean_alteration_and_are_put_aside(state: S
 
 @settings(max_examples=examples(300))
 @given(st.data())
-def test_no_changed_byte_is_believed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_every_changed_byte_is_found(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.mktemp("flip")
     state = StateDir(folder)
     write(state, 4)
@@ -232,7 +232,7 @@ def test_a_pending_file_of_an_older_head_is_ignored(state: StateDir) -> None:
     assert newest_pending(state.pending, head) is None
 
 
-def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
+def test_a_full_disk_leaves_no_partial_line(tmp_path: Path) -> None:
     """/dev/full refuses every write; a real small file system is in the end-to-end tests."""
     state = StateDir(tmp_path)
     write(state, 2)
@@ -248,7 +248,7 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path) -> None:
     assert read(state) == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
-def test_a_journal_that_somebody_replaced_stops_the_writer(state: StateDir) -> None:
+def test_a_replaced_journal_stops_the_writer(state: StateDir) -> None:
     write(state, 1)
     journal = Journal(state)
     journal.recover("aside")
@@ -267,9 +267,7 @@ def test_the_second_owner_of_a_state_folder_is_refused_by_name(state: StateDir) 
     assert not StateDir(state.path).is_held()
 
 
-def test_who_only_looks_whether_a_folder_is_held_keeps_no_daemon_from_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checking_the_lock_keeps_no_daemon_from_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, looks = fcntl.flock, 2
 
     def flock(lock: int, how: int) -> None:

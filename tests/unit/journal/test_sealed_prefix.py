@@ -65,7 +65,7 @@ def test_each_ledger_fits_each_longer_journal_and_no_shorter_one(states: list[Se
     assert fitting == 15
 
 
-def test_the_text_says_what_is_not_sealed(states: list[Sealed]) -> None:
+def test_the_text_names_what_is_not_sealed(states: list[Sealed]) -> None:
     found = verify(states[1], states[4].journal)
     text = verified_text(found)
     assert "ROLLING: sealed while the run went on" in text
@@ -100,7 +100,7 @@ def test_records_that_a_stranger_appends_change_no_figure(states: list[Sealed], 
         (lambda data: b"\n" + data, "journal line 1: not a framed record"),
     ],
 )
-def test_a_journal_that_does_not_go_on_but_is_spoilt_is_refused(
+def test_a_journal_with_an_invalid_continuation_is_refused(
     states: list[Sealed], tmp_path: Path, spoil: Callable[[bytes], bytes], reason: str
 ) -> None:
     spoilt = tmp_path / "spoilt.jsonl"

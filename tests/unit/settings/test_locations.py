@@ -15,7 +15,7 @@ from flopsd.settings.locations import S3Location, named, parse_location
 from flopsd.settings.schema import Settings
 
 
-def test_what_is_asked_of_the_store_stands_in_the_address() -> None:
+def test_the_options_of_a_location_are_in_its_query() -> None:
     assert parse_location("/var/lib/x.json") == Path("/var/lib/x.json")
     assert parse_location("s3://my.bucket/a/b.json") == S3Location("my.bucket", "a/b.json")
     full = parse_location("s3://my-bucket/b.json?lock=compliance&days=3650&overwrite=never&rolling=off")
@@ -54,7 +54,7 @@ def test_what_is_asked_of_the_store_stands_in_the_address() -> None:
         ("/tmp/{job}.json", "{job} is not known; known"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(text: str, reason: str) -> None:
+def test_invalid_locations_are_refused(text: str, reason: str) -> None:
     for flags in ({"ledger": text}, {"ledger_copies": [text]}):
         with pytest.raises(ConfigError) as caught:
             load_settings(flags, {})
@@ -92,13 +92,13 @@ def test_names_of_run_and_node_keep_many_nodes_apart() -> None:
 
 
 @given(run=st.text(min_size=1), node=st.text(min_size=1))
-def test_no_name_leads_out_of_its_place(run: str, node: str) -> None:
+def test_a_run_name_cannot_leave_the_folder(run: str, node: str) -> None:
     text = named("s3://bucket/x/{run}/y/{node}.json?lock=governance&days=1", run, node)
     address, _, query = text.partition("?")
     assert query == "lock=governance&days=1"
     assert address.count("/") == 6
 
 
-def test_copying_has_what_is_left_of_the_stop_window() -> None:
+def test_copying_gets_the_rest_of_the_stop_window() -> None:
     assert copy_seconds(Settings(stop_seconds=60), 8) == 50
     assert copy_seconds(Settings(stop_seconds=60), 100) == 1

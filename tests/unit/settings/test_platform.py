@@ -45,7 +45,7 @@ def test_outside_slurm_no_task_is_left_to_another(tmp_path: Path) -> None:
     assert find_context({"SLURM_LOCALID": "1"}, tmp_path).platform == "host"
 
 
-def test_starts_whose_boot_cannot_be_read_are_taken_for_different_boots(tmp_path: Path) -> None:
+def test_daemon_starts_without_a_readable_boot_id_count_as_different_boots(tmp_path: Path) -> None:
     """Taken for one, what the counters ran in between would be this job's, on another machine too."""
     first, second = find_context({}, tmp_path), find_context({}, tmp_path)
     assert first.boot_id.startswith("unknown-")

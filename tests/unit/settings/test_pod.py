@@ -34,7 +34,7 @@ def test_a_pod_of_an_indexed_job_keeps_its_name_when_it_is_replaced(tmp_path: Pa
         ({"NODE_NAME": "ip-10-0-0-7"}, None, "ip-10-0-0-7"),
     ],
 )
-def test_what_is_not_told_is_left_out(told: dict[str, str], job: str | None, node: str, tmp_path: Path) -> None:
+def test_missing_pod_variables_are_left_out(told: dict[str, str], job: str | None, node: str, tmp_path: Path) -> None:
     context = find_context({**INSIDE, **told}, tmp_path)
     assert (context.job_name, context.node, context.rank) == (job, node, None)
     assert find_context({**INSIDE, "INSTANCE_TYPE": "ml.trn1.32xlarge"}, tmp_path).instance_type == "ml.trn1.32xlarge"

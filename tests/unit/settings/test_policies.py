@@ -111,7 +111,7 @@ def test_a_policy_is_found_by_its_digest_alone() -> None:
         find_policy("00" * 32)
 
 
-def test_files_that_are_none(tmp_path: Path) -> None:
+def test_unreadable_policy_files_are_reported(tmp_path: Path) -> None:
     large = tmp_path / "large.yaml"
     large.write_bytes(b"#" * (1 << 21))
     with pytest.raises(PolicyError) as fault:
@@ -122,7 +122,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"- 1\n", b"a: 1\na: 2\n", b"schema: [\n", b"schema: flopsd-policy/2\n"])
-def test_what_is_no_policy(text: bytes) -> None:
+def test_an_invalid_policy_is_refused(text: bytes) -> None:
     with pytest.raises(PolicyError):
         parse_policy(text, "bad.yaml")
 
@@ -315,7 +315,7 @@ def test_rules_that_contradict_each_other_are_refused(
         (lambda d: d["form"].update(energy_significant_figures=13), "must be a whole number from 1 to 12, is 13"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_outside_the_rules_is_refused(change: Any, problem: str) -> None:
+def test_problems_outside_the_rules_are_reported(change: Any, problem: str) -> None:
     bad = data()
     change(bad)
     with pytest.raises(PolicyError) as fault:

@@ -24,7 +24,7 @@ def test_the_setting_as_text_and_as_yaml(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", ["bf16", "0=bf17", "0=bf16:0.5", 7, {0: {"bf16": 2}}])
-def test_what_is_no_declaration_is_refused_with_what_is_expected(value: object) -> None:
+def test_an_invalid_precision_is_refused_with_what_is_expected(value: object) -> None:
     _, problems = effective([("command line", {"device_precision": value})])
     assert len(problems) == 1
     assert problems[0].startswith("command line: --device-precision")

@@ -54,7 +54,7 @@ def test_each_host_of_a_heterogeneous_cluster_knows_its_own_group(
 
 @pytest.mark.parametrize("changed", [{"hosts": "algo-1"}, {"instance_groups": {"a": 1}}, {"instance_groups": [7]},
                                      {"current_instance_type": 5}])  # fmt: skip
-def test_a_file_of_another_shape_costs_what_it_does_not_say(tmp_path: Path, changed: dict[str, object]) -> None:
+def test_a_resource_file_of_another_shape_is_tolerated(tmp_path: Path, changed: dict[str, object]) -> None:
     found = find_context(NAMED, tree(tmp_path, "resourceconfig_homogeneous_awsdocs", **changed))
     assert (found.platform, found.job_name, found.node) == ("sagemaker-training", JOB, "algo-1")
     assert found.instance_type is None
@@ -64,7 +64,7 @@ def test_the_arn_alone_names_the_job(tmp_path: Path) -> None:
     assert find_context({"TRAINING_JOB_ARN": NAMED["TRAINING_JOB_ARN"]}, tmp_path).job_name == JOB
 
 
-def test_defaults_are_for_what_nobody_set_and_for_training_jobs_only(tmp_path: Path) -> None:
+def test_defaults_apply_to_unset_settings_of_training_jobs_only(tmp_path: Path) -> None:
     job = find_context(NAMED, tree(tmp_path, "resourceconfig_homogeneous_awsdocs"))
     output = str(tmp_path / "opt/ml/output/data/flopsd/{node}.json")
     plain = with_defaults(Settings(), job, tmp_path)
@@ -117,7 +117,7 @@ def numbers(line: str) -> dict[str, str]:
     return {name.removeprefix("flopsd:"): match[1] for name, match in found.items() if match}
 
 
-def test_a_metric_is_a_number_or_no_point_at_all(tmp_path: Path) -> None:
+def test_an_unknown_metric_gives_no_data_point(tmp_path: Path) -> None:
     """A device without a row has neither a ceiling nor a measured figure; a replay is no measurement."""
     run = Run(tmp_path / "run")
     run.meter(3)
@@ -136,7 +136,7 @@ def test_a_metric_is_a_number_or_no_point_at_all(tmp_path: Path) -> None:
     assert numbers(f"flopsd-checkpoint run={JOB} measured_flop=5") == {}
 
 
-def test_the_rate_is_of_the_time_since_the_line_before(tmp_path: Path) -> None:
+def test_the_rate_is_that_since_the_previous_line(tmp_path: Path) -> None:
     run, out = Run(tmp_path), Out()
     run.meter(5)
     before = run.writer.snapshot.view.figures.measured_flop or 0
@@ -154,7 +154,7 @@ def test_the_rate_is_of_the_time_since_the_line_before(tmp_path: Path) -> None:
     assert numbers(out.text)["rate_flop_per_second"] == "0"  # a minute in which nothing was measured
 
 
-def test_the_definitions_are_within_what_sagemaker_takes() -> None:
+def test_the_definitions_respect_sagemakers_limits() -> None:
     definitions = metric_definitions()
     assert 0 < len(definitions) <= 40
     assert all(len(one["Name"]) <= 255 and len(one["Regex"]) <= 500 for one in definitions)
@@ -164,7 +164,7 @@ def blocks() -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/sagemaker.md").read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_the_cookbooks_request_is_one_that_the_api_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_request_in_the_docs_is_valid_for_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
     """botocore checks every field of it by the service's own model; the SDK's calls are read for their syntax only."""
     with_boto, estimator, trainer = blocks()
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):

@@ -30,7 +30,7 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
     assert load_settings({}, {"CONFIGURATION_DIRECTORY": str(tmp_path)}).run_id == "from-file"
 
 
-def test_every_problem_is_told_at_once_with_place_and_fix(tmp_path: Path) -> None:
+def test_every_problem_is_reported_at_once_with_its_location_and_fix(tmp_path: Path) -> None:
     file = tmp_path / "flopsd.yaml"
     file.write_text(
         "intervall_seconds: 1\ncheckpoint_seconds: 1m\nlisten: nowhere\nrun_id: a\nrun_id: b\nseal: maybe\n"
@@ -79,7 +79,7 @@ def test_no_bytes_make_anything_but_settings_or_a_config_error(
      ("sources: !!bool x", "not YAML"), ("sources: !!timestamp x", "not YAML"),
      ("precision: {bf16: .inf}", "is not a number"), ("timestamp_url: 'http://['", "expected a URL")],
 )  # fmt: skip
-def test_odd_values_are_told_and_never_a_fault_of_ours(tmp_path: Path, text: str, problem: str) -> None:
+def test_odd_values_are_reported_and_never_crash(tmp_path: Path, text: str, problem: str) -> None:
     file = tmp_path / "flopsd.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -94,7 +94,7 @@ def test_aliases_of_aliases_cost_no_time() -> None:
     assert (len(document), problems) == (41, [])
 
 
-def test_a_folder_of_settings_that_this_user_may_not_enter_stops_no_job(
+def test_an_inaccessible_settings_folder_stops_no_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refused(_: Path) -> bool:
@@ -141,6 +141,6 @@ def test_the_shipped_file_names_only_settings_that_exist(tmp_path: Path) -> None
     assert load_settings({}, {}, str(file), sources).precision is not None
 
 
-def test_the_digest_leaves_the_keys_place_out() -> None:
+def test_the_digest_leaves_out_the_location_of_the_key() -> None:
     assert settings_sha256(Settings(key="a")) == settings_sha256(Settings(key="b"))
     assert settings_sha256(Settings(interval_seconds=2)) != settings_sha256(Settings())

@@ -32,7 +32,7 @@ def test_one_that_comes_during_the_wait_ends_it() -> None:
         sender.join()
 
 
-def test_what_nobody_waited_for_is_dropped_and_the_mask_is_as_it_was() -> None:
+def test_signals_not_waited_for_are_dropped_and_the_mask_is_restored() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     with awaited(signal.SIGUSR1, signal.SIGUSR2):  # whose default is to end the process
         raise_here(signal.SIGUSR1)
@@ -50,7 +50,7 @@ def test_threads_started_within_leave_the_signals_alone() -> None:
     assert signal.SIGUSR1 not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def test_the_mask_comes_back_after_a_fault() -> None:
+def test_the_mask_is_restored_after_an_error() -> None:
     with pytest.raises(ZeroDivisionError), awaited(signal.SIGUSR1):
         raise ZeroDivisionError
     assert signal.SIGUSR1 not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

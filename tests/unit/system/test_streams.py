@@ -29,9 +29,7 @@ EXEC = "$F exec --run-id r --evidence off --state-dir s --ledger o/l.json --ledg
 @pytest.mark.parametrize(
     "streams", ["2>/dev/full", ">/dev/full", "2>&1 | head -1", "<&-", "<&- >&- 2>&-"]
 )  # fmt: skip
-def test_whatever_becomes_of_the_streams_the_job_has_its_exit_code_and_the_ledger_its_copy(
-    tmp_path: Path, streams: str
-) -> None:
+def test_with_broken_streams_the_exit_code_is_returned_and_the_ledger_copied(tmp_path: Path, streams: str) -> None:
     done = shell(f"{EXEC} sh -c 'sleep 1; exit 7' {streams}; exit ${{PIPESTATUS[0]}}", tmp_path)
     assert done.returncode == 7, done.stderr
     wait_until((tmp_path / "copy" / "l.json").exists, "the copy")
@@ -39,7 +37,7 @@ def test_whatever_becomes_of_the_streams_the_job_has_its_exit_code_and_the_ledge
 
 
 @pytest.mark.parametrize("streams", ["2>/dev/full", "--progress 2>&1 | head -1", "2>&- >&-"])
-def test_a_run_that_nobody_hears_seals_and_copies(tmp_path: Path, streams: str) -> None:
+def test_a_run_with_closed_streams_seals_and_copies(tmp_path: Path, streams: str) -> None:
     done = shell(
         f"$F run --metric-line 1 --evidence off --state-dir s --ledger l.json --ledger-copy copy/l.json --duration 3 {streams};"
         "exit ${PIPESTATUS[0]}",
@@ -50,7 +48,7 @@ def test_a_run_that_nobody_hears_seals_and_copies(tmp_path: Path, streams: str) 
 
 
 @pytest.mark.parametrize("streams", [">/dev/full", ">&-", "2>/dev/full"])
-def test_sealing_copies_before_it_talks(tmp_path: Path, streams: str) -> None:
+def test_sealing_copies_before_it_prints(tmp_path: Path, streams: str) -> None:
     assert shell("$F run --no-seal --state-dir s --duration 1", tmp_path).returncode == 0
     done = shell(f"$F seal --evidence off --state-dir s --ledger l.json --ledger-copy copy/l.json {streams}", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -59,7 +57,7 @@ def test_sealing_copies_before_it_talks(tmp_path: Path, streams: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_a_path_that_the_terminal_cannot_write_is_told_by_its_escapes(tmp_path: Path, encoding: str) -> None:
+def test_a_path_that_the_terminal_cannot_encode_is_printed_with_escapes(tmp_path: Path, encoding: str) -> None:
     assert shell("$F run --no-seal --state-dir s --duration 1", tmp_path).returncode == 0
     done = shell("$F seal --evidence off --state-dir s --ledger 日.json --ledger-copy c/日.json", tmp_path,
                  encoding)  # fmt: skip
@@ -80,7 +78,7 @@ class Full(io.StringIO):
         raise OSError(28, "No space left on device")
 
 
-def test_what_gets_out_is_said_and_what_does_not_is_no_fault() -> None:
+def test_say_returns_whether_the_text_was_written() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w", buffering=1) as broken:

@@ -1,4 +1,4 @@
-"""A daemon that only listens, as a process that can be killed: `python -m tests.support.ear SOCKET` prints events."""
+"""A session server as a process that can be killed: `python -m tests.support.session_server_process SOCKET`."""
 
 from __future__ import annotations
 

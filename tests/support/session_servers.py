@@ -1,4 +1,4 @@
-"""Those whom a training process may meet: a listener in this process, one that can be killed, one that never reads."""
+"""Servers for the client of a training process: one in this process, one that can be killed, one that never reads."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ from flopsd.system.clock import SystemClock
 PATIENCE_SECONDS = 30
 
 
-class Ear:
-    """A listener in this process, and what it heard."""
+class EventServer:
+    """A session server in this process, and the events that it received."""
 
     def __init__(self, path: Path) -> None:
-        self.heard: queue.Queue[Event] = queue.Queue()
-        self.listener = SessionServer(path, (), self.heard.put, SystemClock())
+        self.events: queue.Queue[Event] = queue.Queue()
+        self.listener = SessionServer(path, (), self.events.put, SystemClock())
         self.listener.start()
 
     def wait_for(self, event: Event) -> None:
-        while self.heard.get(timeout=PATIENCE_SECONDS) != event:
+        while self.events.get(timeout=PATIENCE_SECONDS) != event:
             pass
 
     def all(self) -> list[Event]:
-        """Stop, and everything that was heard since the last time."""
+        """Stop, and all events received since the last call."""
         self.listener.stop()
         found: list[Event] = []
-        while not self.heard.empty():
-            found.append(self.heard.get())
+        while not self.events.empty():
+            found.append(self.events.get())
         return found
 
 
 def work_of(events: list[Event]) -> dict[str, dict[str, int]]:
-    """The last counters that were heard."""
+    """The last counters received."""
     last = next(event for event in reversed(events) if isinstance(event, WorkCounted))
     return {phase: dict(counters) for phase, counters in last.work.items()}
 
 
 class Daemon:
-    """A process that listens; its events by name, as they come."""
+    """A session server in its own process; its events by name, in order."""
 
     def __init__(self, path: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.ear", str(path)],
+            [sys.executable, "-m", "tests.support.session_server_process", str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -81,8 +81,8 @@ class Daemon:
 
 
 @contextmanager
-def deaf(path: Path) -> Iterator[None]:
-    """Somebody who accepts and never reads."""
+def never_reads(path: Path) -> Iterator[None]:
+    """A server that accepts and never reads."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen(8)
