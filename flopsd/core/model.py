@@ -273,17 +273,6 @@ class Tally:
         return sum(self.gap_ns.get(reason, 0) for reason in ACCOUNTED_ELSEWHERE)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class TallyKey:
-    """Whose tally: one device in one incarnation of one run on one node, in one phase."""
-
-    run: str
-    node: str
-    incarnation: int
-    device: DeviceUid
-    phase: str = UNDECLARED_PHASE
-
-
 @dataclass(frozen=True, slots=True)
 class Figures:
     """The three figures of any total. `measured` is None where nothing estimating was read;

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field, replace
 
 from flopsd.core.figures import Rating
-from flopsd.core.ledger.history_checks import LEAD_NS
+from flopsd.core.ledger.impossible_records import LEAD_NS
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.meter import advance, new_gaps
 from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Precision, Reading, Tally

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.core.ledger.completeness import MAX_TOLD
+from flopsd.core.ledger.merged_completeness import MAX_TOLD
 from flopsd.core.model import Figures
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.report.numbers import NOTHING_MEASURED, interval, percent

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flopsd.attestation.evidence.item import EvidenceResult
-from flopsd.core.ledger.completeness import MAX_TOLD
+from flopsd.core.ledger.merged_completeness import MAX_TOLD
 from flopsd.core.rounding import Towards
 from flopsd.report.bases import EVIDENCE
 from flopsd.report.coverage import ONLY_HERE, is_complete

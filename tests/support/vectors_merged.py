@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flopsd.core.ledger.child_entry import Entry, job_entry, node_entry, sort_key
 from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry, sort_key
 from flopsd.core.ledger.merged_statement import recompute_merged
 from flopsd.core.ledger.statement import encode
 from tests.support.story import A100, CONTEXT, H100, VECTORS, VERSION, Story, policy, tell

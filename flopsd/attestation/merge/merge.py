@@ -20,7 +20,8 @@ from flopsd.attestation.merge.streamed_envelope import Lines, sign_statement
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.verify import read_ledger, statement_in
 from flopsd.core.envelope import parse_envelope
-from flopsd.core.ledger.completeness import Completeness
+from flopsd.core.ledger.merged_claims import refuse_double
+from flopsd.core.ledger.merged_completeness import Completeness
 from flopsd.core.ledger.merged_statement import (
     JOB,
     LINEAGE,
@@ -29,7 +30,6 @@ from flopsd.core.ledger.merged_statement import (
     merged_statement,
     subject_of,
 )
-from flopsd.core.ledger.overlap import refuse_double
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.settings.data_files import Tables, load_policies
 from flopsd.system.atomic_files import replace_file

@@ -11,10 +11,10 @@ from flopsd.attestation.merge.ledger_folders import FoundLedger
 from flopsd.attestation.merge.recompute import MALFORMED, recompute
 from flopsd.attestation.verify import Opened, open_ledger, verify_opened
 from flopsd.core.envelope import parse_envelope
-from flopsd.core.ledger.child_entry import Entry, job_entry, node_entry
-from flopsd.core.ledger.completeness import completeness_of_lone
+from flopsd.core.ledger.merged_claims import Claim, claims_of, device_claims, ledger_claim
+from flopsd.core.ledger.merged_completeness import completeness_of_lone
+from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry
 from flopsd.core.ledger.merged_statement import JOB, LINEAGE
-from flopsd.core.ledger.overlap import Claim, claims_of, device_claims, ledger_claim
 from flopsd.core.ledger.statement import PREDICATE_TYPE
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import FlopsdError, LedgerError, NotVerifiedError

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from flopsd.attestation.verify import Opened, refuse_difference
-from flopsd.core.ledger.child_entry import sort_key
+from flopsd.core.ledger.merged_claims import DeviceClaims, claims_of, refuse_double
+from flopsd.core.ledger.merged_entry import sort_key
 from flopsd.core.ledger.merged_statement import KINDS, recompute_merged
-from flopsd.core.ledger.overlap import DeviceClaims, claims_of, refuse_double
 from flopsd.errors import LedgerError, NotVerifiedError, PolicyError
 from flopsd.settings.data_files import Tables
 

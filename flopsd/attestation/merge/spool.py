@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from flopsd.core.ledger.child_entry import Entry, sort_key
-from flopsd.core.ledger.overlap import Claim, DeviceClaims
+from flopsd.core.ledger.merged_claims import Claim, DeviceClaims
+from flopsd.core.ledger.merged_entry import Entry, sort_key
 
 CACHE_KIB = 4096
 _SCHEMA = """

@@ -15,8 +15,8 @@ from flopsd.attestation.merge.read_child import NODE, entry_again
 from flopsd.attestation.merge.recompute import MALFORMED, recompute
 from flopsd.attestation.verify import Opened, refuse_difference
 from flopsd.core.envelope import parse_envelope
-from flopsd.core.ledger.child_entry import Entry, job_entry
-from flopsd.core.ledger.completeness import completeness_of_lone
+from flopsd.core.ledger.merged_completeness import completeness_of_lone
+from flopsd.core.ledger.merged_entry import Entry, job_entry
 from flopsd.core.ledger.merged_statement import JOB
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import FlopsdError, NotVerifiedError

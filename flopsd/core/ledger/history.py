@@ -18,9 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from flopsd.core.account import Account, Origin, grew_from, refuse_double_counting
 from flopsd.core.declarations import OperatorDeclarations, declared_from, facts_from, work_from
-from flopsd.core.ledger.history_checks import refuse_context, refuse_counted, refuse_time
+from flopsd.core.ledger.impossible_records import grew_from, refuse_context, refuse_counted, refuse_time
 from flopsd.core.ledger.journal_codec import (
     DeviceEntry,
     Record,
@@ -31,7 +30,7 @@ from flopsd.core.ledger.journal_codec import (
     tally_from_record,
     text,
 )
-from flopsd.core.model import DeviceUid, GapReason, Tally, TallyKey
+from flopsd.core.model import DeviceUid, GapReason, Tally
 from flopsd.core.phases import remainder
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.errors import JournalDamagedError
@@ -108,22 +107,6 @@ class History:
     @property
     def ended(self) -> bool:
         return bool(self.incarnations) and self.incarnations[-1].end is not None
-
-    def account(self) -> Account:
-        """Tallies by key. Raises LedgerError if a device is counted twice at the same time."""
-        account = Account(
-            {
-                TallyKey(self.run, self.node, inc.number, uid): tally
-                for inc in self.incarnations
-                for uid, tally in inc.tallies.items()
-            },
-            {
-                (self.run, self.node, inc.number): Origin(inc.boot_id, inc.begin["ns"], inc.begin["wall_ns"])
-                for inc in self.incarnations
-            },
-        )
-        refuse_double_counting(account)
-        return account
 
 
 def read_history(records: Iterable[Record]) -> History:

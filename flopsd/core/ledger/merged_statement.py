@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.ledger.child_entry import refuse_bent
-from flopsd.core.ledger.completeness import ENDLESS, WHOLE, Completeness, NodeCheck
+from flopsd.core.ledger.merged_completeness import ENDLESS, WHOLE, Completeness, NodeCheck
 from flopsd.core.ledger.merged_declarations import MergedDeclarations
-from flopsd.core.ledger.sections import findings_for_ledger, policies_for_ledger
-from flopsd.core.ledger.statement import CLAIM_LIMIT, PREDICATE_TYPE, STATEMENT_TYPE
-from flopsd.core.ledger.sums import LedgerSums, sums_of_ledger
-from flopsd.core.policy.evaluate import Policy
+from flopsd.core.ledger.merged_entry import refuse_bent
+from flopsd.core.ledger.merged_sums import LedgerSums, sums_of_ledger
+from flopsd.core.ledger.statement import CLAIM_LIMIT, PREDICATE_TYPE, STATEMENT_TYPE, policies_for_ledger
+from flopsd.core.policy.evaluate import Case, Policy, findings
 from flopsd.core.policy.reconcile import reconcile
 from flopsd.core.values import whole_number
 from flopsd.errors import LedgerError
@@ -130,6 +129,7 @@ class Merging:
         whole, told = completeness.complete is True, self._together
         sums, counted = self.sums.for_ledger(whole=whole), self.sums.counted_guidelines(whole=whole)
         architecture = None if sums["totals"]["architecture"] is None else self.sums.counted
+        case = Case(counted.updates, counted.cumulative, told.method, told.base, whole, told.conflict)
         job = facts.kind == JOB
         return {
             "kind": facts.kind,
@@ -145,9 +145,7 @@ class Merging:
             "lastRecordAt": self._last,
             "declared": told.for_ledger(),
             **sums,
-            "findings": findings_for_ledger(
-                facts.policies, counted, told.method, told.base, whole=whole, conflict=told.conflict
-            ),
+            "findings": [finding.for_ledger() for policy in facts.policies for finding in findings(policy, case)],
             "reconciliation": [r.for_ledger() for r in reconcile(self.sums.by_phase, counted.updates, architecture)],
             "evidence": [],
             "method": {

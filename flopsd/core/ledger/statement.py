@@ -7,28 +7,23 @@ runs it again on the journal and compares every field. Counts are decimal string
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flopsd.core.declarations import OperatorDeclarations
 from flopsd.core.figures import figures_json
 from flopsd.core.ledger.coverage import coverage_for_ledger
 from flopsd.core.ledger.devices import devices_for_ledger
 from flopsd.core.ledger.history import History, Incarnation
-from flopsd.core.ledger.plausibility import refuse_impossible
+from flopsd.core.ledger.impossible_totals import refuse_double_counting, refuse_impossible
 from flopsd.core.ledger.run_view import RunView, view_of
-from flopsd.core.ledger.sections import (
-    architecture_for_ledger,
-    by_phase_for_ledger,
-    declared_for_ledger,
-    guidelines_for_ledger,
-    policies_for_ledger,
-)
 from flopsd.core.model import ESTIMATING, NO_FIGURES, Evidence, Figures
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.bases import Bases
+from flopsd.core.policy.bases import Architecture, Bases
 from flopsd.core.policy.evaluate import Policy
 from flopsd.core.policy.reconcile import reconcile
+from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import joules, seconds
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -101,7 +96,7 @@ def encode(document: Mapping[str, Any]) -> bytes:
 
 def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: SealFacts) -> dict[str, Any]:
     """The predicate of design 5a, kind `node`."""
-    history.account()  # refuses a device that is counted twice at once
+    refuse_double_counting(history)
     view = view_of(history, table, seal.policies)
     refuse_impossible(view)
     first, last = history.incarnations[0], history.incarnations[-1]
@@ -113,11 +108,11 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "attempts": sorted({str(inc.begin["context"]["attempt"]) for inc in history.incarnations}),
         "incarnations": [_incarnation(inc) for inc in history.incarnations],
         "devices": devices_for_ledger(view),
-        "declared": declared_for_ledger(view.bases, history.declared, history.sessions.values()),
+        "declared": _declared(view.bases, history.declared, history.sessions.values()),
         "totals": {
             "executed": _executed(view, table),
-            "guidelines": guidelines_for_ledger(view.bases),
-            "architecture": architecture_for_ledger(view.declarations.architecture),
+            "guidelines": _guidelines(view.bases),
+            "architecture": _architecture(view.declarations.architecture),
             "architectureAbsentReason": view.declarations.absent or None,
         },
         "energyJoules": joules(view.energy_mj),
@@ -183,7 +178,7 @@ def _executed(view: RunView, table: PeakTable) -> dict[str, Any]:
         "marginPpm": {e.value: table.margin_ppm(e) for e in sorted(by_evidence) if e in table.margins},
         "clockUncertaintyFlop": str(sum(row.clock_uncertainty_flop for row in view.rows)),
         "byEvidence": {e.value: figures_json(by_evidence[e]) for e in sorted(by_evidence)},
-        "byPhase": by_phase_for_ledger(view.bases.by_phase),
+        "byPhase": {phase: figures_json(figures) for phase, figures in sorted(view.bases.by_phase.items())},
     }
 
 
@@ -196,3 +191,59 @@ def _method(observed: Collection[Evidence]) -> str:
     }
     found = [words[evidence] for evidence in ESTIMATING if evidence in observed]
     return "; ".join(found) or NOTHING_ESTIMATES
+
+
+def _declared(found: Bases, declared: OperatorDeclarations, sessions: Iterable[DeclaredSession]) -> dict[str, Any]:
+    """What was declared and by whom; a declaration is no measurement."""
+    settings, agreed = declared.for_journal(), found.declarations
+    base = settings["base"]
+    return {
+        "phase": settings["phase"],
+        "method": None if agreed.method is None else agreed.method.value,
+        "recomputation": None if agreed.recomputation is None else agreed.recomputation.value,
+        "base": None if base is None else {**base, "declaredBy": "config"},
+        "sessions": [
+            {
+                "id": session.id,
+                "process": {"pid": session.pid, "uid": session.uid, "client": session.client},
+                "facts": session.facts,
+                "work": {
+                    phase: {name: str(value) for name, value in sorted(counters.items())}
+                    for phase, counters in sorted(session.work.items())
+                },
+            }
+            for session in sorted(sessions, key=lambda session: session.id)
+        ],
+    }
+
+
+def _guidelines(found: Bases) -> dict[str, Any]:
+    share = found.declarations.required
+    return {
+        **found.guidelines.for_ledger(),
+        "requiredPpm": {
+            "low": str(share.low_ppm),
+            "stated": None if share.stated_ppm is None else str(share.stated_ppm),
+            "high": str(share.high_ppm),
+        },
+        "requiredPpmSource": share.source,
+    }
+
+
+def _architecture(found: Architecture | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    trainable = found.parameters_trainable
+    return {
+        **found.counted.for_ledger(),
+        "parameters": {
+            "total": str(found.parameters_total),
+            "active": str(found.parameters_active),
+            "trainable": None if trainable is None else str(trainable),
+        },
+        "assumptions": list(found.assumptions),
+    }
+
+
+def policies_for_ledger(policies: Sequence[Policy]) -> list[dict[str, str]]:
+    return [{"id": policy.id, "sha256": policy.sha256} for policy in policies]

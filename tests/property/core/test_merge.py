@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.architecture import Bounds
-from flopsd.core.ledger.child_entry import sort_key
-from flopsd.core.ledger.completeness import NodeCheck
+from flopsd.core.ledger.merged_claims import DEVICE, Claim, DeviceClaims, refuse_double
+from flopsd.core.ledger.merged_completeness import NodeCheck
+from flopsd.core.ledger.merged_entry import sort_key
 from flopsd.core.ledger.merged_statement import MergeFacts, Merging
-from flopsd.core.ledger.overlap import DEVICE, Claim, DeviceClaims, refuse_double
-from flopsd.core.ledger.sums import COVERAGE_TIMES, TIMES, LedgerSums, sums_of_ledger
+from flopsd.core.ledger.merged_sums import COVERAGE_TIMES, TIMES, LedgerSums, sums_of_ledger
 from flopsd.core.model import Figures
 from flopsd.core.policy.architecture_sums import ArchitectureFigures, figures_of_ledger
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines

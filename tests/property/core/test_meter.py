@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.account import grew_from
 from flopsd.core.figures import Rating, gap_ceiling_flop, rows, sum_figures, total
+from flopsd.core.ledger.impossible_records import grew_from
 from flopsd.core.ledger.journal_codec import DeviceEntry, tally_from_record, tally_record
 from flopsd.core.ledger.run_view import RatedTallies, RatedTally
 from flopsd.core.meter import (

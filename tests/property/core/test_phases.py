@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.account import grew_from
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.figures import by_phase, rows, sum_figures, total
+from flopsd.core.ledger.impossible_records import grew_from
 from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
 from flopsd.core.meter import advance
 from flopsd.core.model import UNDECLARED_PHASE, Active, Evidence, Figures, Growth, Pipe, Precision, Reading, Tally

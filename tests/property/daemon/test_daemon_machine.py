@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.impossible_totals import refuse_double_counting
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Device, Evidence, Figures, Gap, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
@@ -186,7 +187,7 @@ class DaemonMachine(RuleBasedStateMachine):
         assert self.writer.checkpoint()
         history: History = read_history(self.journal.read())
         assert view_of(history, table()).figures == self.writer.snapshot.view.figures
-        history.account()
+        refuse_double_counting(history)
         # Behind a checkpoint nothing of the span is left out, but the time since each device's last reading.
         for uid, tally in history.incarnations[-1].tallies.items():
             state = next(s for s in self.writer.snapshot.devices if s.device.uid == uid)

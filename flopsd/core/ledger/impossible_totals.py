@@ -1,11 +1,12 @@
-"""What no device can have done: more cycles than it had, more FLOP than its peak, more energy time than time. Pure."""
+"""What no device can have done: more cycles than it had, more FLOP than its peak, two times at once. Pure."""
 
 from __future__ import annotations
 
+from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import RatedTally, RunView
 from flopsd.core.meter import COUNTER_REFRESH_NS, max_counted_flop, max_plausible_sm_cycles
-from flopsd.core.model import Evidence, Limits
-from flopsd.errors import JournalDamagedError
+from flopsd.core.model import DeviceUid, Evidence, Limits
+from flopsd.errors import JournalDamagedError, LedgerError
 
 
 def refuse_impossible(view: RunView) -> None:
@@ -18,6 +19,24 @@ def refuse_impossible(view: RunView) -> None:
             raise JournalDamagedError(f"device {uid}: more gap time was recovered than there was")
         if sum(tally.energy_ns for tally in one.tallies) > one.job_ns:
             raise JournalDamagedError(f"device {uid}: energy was counted for more time than there was")
+
+
+def refuse_double_counting(history: History) -> None:
+    """Raises LedgerError where two daemon starts on one boot account for the same time of a device.
+
+    Those on different boots follow each other by the journal's chain; the wall clock may have stepped between them.
+    """
+    claimed: dict[tuple[str, DeviceUid], list[tuple[int, int, int]]] = {}
+    for start in history.incarnations:
+        for uid, tally in start.tallies.items():
+            of_device = claimed.setdefault((start.boot_id, uid), [])
+            for number, begin_ns, end_ns in of_device:
+                if max(begin_ns, tally.begin_ns) < min(end_ns, tally.watermark_ns):
+                    raise LedgerError(
+                        f"device {uid} is counted twice at the same time: by daemon starts {number} and {start.number}",
+                        hint="the journal was altered, or continued from a copy",
+                    )
+            of_device.append((start.number, tally.begin_ns, tally.watermark_ns))
 
 
 def _refuse_tally(rated: RatedTally) -> None:

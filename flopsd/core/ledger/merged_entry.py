@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from flopsd.core.ledger.history import History, Incarnation
-from flopsd.core.ledger.sums import LedgerSums, node_sums, sums_of_ledger
+from flopsd.core.ledger.merged_sums import LedgerSums, node_sums, sums_of_ledger
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, Device
 from flopsd.core.values import whole_number
 from flopsd.errors import LedgerError

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 from flopsd.core.ledger.journal_codec import count, text
 from flopsd.core.model import Tally
 from flopsd.errors import JournalDamagedError
 
+K = TypeVar("K")
 # How far a reading may end behind the moment at which it is taken in: a source that tells the times of its
 # readings itself has a clock of its own.
 LEAD_NS = 1_000_000_000
@@ -53,3 +54,27 @@ def refuse_context(context: Mapping[str, Any]) -> None:
     for told in (run["jobName"], run["jobArn"], node["instanceType"]):
         text("" if told is None else told)
     count(0 if node["rank"] is None else node["rank"])
+
+
+def grew_from(before: Tally, after: Tally) -> bool:
+    """Whether `after` can be a later state of the counter `before`."""
+    return (
+        before.begin_ns == after.begin_ns
+        and before.watermark_ns <= after.watermark_ns
+        and before.counted_flop <= after.counted_flop
+        and before.busy_sm_cycles <= after.busy_sm_cycles
+        and (before.energy_mj is None or (after.energy_mj is not None and before.energy_mj <= after.energy_mj))
+        and before.energy_ns <= after.energy_ns
+        and _grew(before.active_sm_cycles, after.active_sm_cycles)
+        and _grew(before.observed_ns, after.observed_ns)
+        and _grew(before.gap_ns, after.gap_ns)
+        and before.recovered_ns <= after.recovered_ns
+        and _grew(before.uncertainty_sm_cycles, after.uncertainty_sm_cycles)
+        and _grew(before.unread_ns, after.unread_ns)
+        and all(name in after.phases and grew_from(share, after.phases[name]) for name, share in before.phases.items())
+        and (before.watermark_ns < after.watermark_ns or before == after)
+    )
+
+
+def _grew(before: Mapping[K, int], after: Mapping[K, int]) -> bool:
+    return all(after.get(key, 0) >= value for key, value in before.items())
