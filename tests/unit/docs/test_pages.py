@@ -56,6 +56,17 @@ def test_links_lead_somewhere() -> None:
                 assert anchor in anchors(found.read_text()), f"{name_of(page)}: {target}#{anchor}"
 
 
+def test_files_that_a_page_names_exist() -> None:
+    own = {"docs/plugins.md", "tests/samples/SOURCES.md"}  # they name files of others
+    for page in PAGES:
+        if name_of(page) in own or name_of(page).startswith((*WIDE, "CHANGELOG")):
+            continue
+        for name in re.findall(r"`((?:flopsd/)?[a-z_]+/[\w/.-]+\.(?:py|md|ya?ml|sh|c))`", page.read_text()):
+            assert any((folder / name).exists() for folder in (ROOT, ROOT / "flopsd", page.parent)), (
+                f"{name_of(page)}: {name}"
+            )
+
+
 def test_the_readme_is_read_in_one_sitting() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
