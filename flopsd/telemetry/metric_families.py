@@ -34,7 +34,7 @@ def flop(snapshot: Snapshot) -> Iterator[Metric]:
     ceiling = CounterMetricFamily(
         "flopsd_flop_ceiling",
         "The most that intervals can hold which were not measured as they passed (gaps, evidence utilization); a "
-        "ceiling, not an estimate. What counters told of a gap afterwards is in flopsd_flop_total and stays in here: a "
+        "ceiling, not an estimate. Work recovered for a gap is in flopsd_flop_total and stays in here: a "
         "counter cannot fall. Absent for a device whose peak is unknown.",
         labels=_GPU,
     )
@@ -72,12 +72,12 @@ def time_and_energy(snapshot: Snapshot) -> Iterator[Metric]:
     )
     gaps = CounterMetricFamily(
         "flopsd_gap_seconds",
-        "Device time that nobody observed, or that is not this job's to count, by reason.",
+        "Device time that was not observed, or is not this job's to count, by reason.",
         labels=(*_GPU, "reason"),
     )
     recovered = CounterMetricFamily(
         "flopsd_recovered_seconds",
-        "Gap time whose work counters that ran on told afterwards: it is in flopsd_flop_total.",
+        "Gap time whose work running counters accounted for afterwards: it is in flopsd_flop_total.",
         labels=_GPU,
     )
     for state in snapshot.devices:
@@ -146,7 +146,7 @@ def device_facts(snapshot: Snapshot) -> Iterator[Metric]:
 def _run_flop(found: Bases) -> Metric:
     run = GaugeMetricFamily(
         "flopsd_run_flop",
-        "Whole run, earlier incarnations included. low, measured and high are bounds of "
+        "Whole run, earlier daemon starts included. low, measured and high are bounds of "
         "ONE figure: never sum them. measured is absent while nothing was measured, high is +Inf "
         "while no ceiling is known. guidelines: what contributes to parameter updates; guidelines_cumulative: "
         "generated data too; architecture: counted from model and tokens, absent while no process declares them.",
