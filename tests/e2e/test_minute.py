@@ -68,7 +68,7 @@ def metered(tmp_path: Path, seconds: int, standin: Path, kills: int) -> tuple[Pa
         for kill in range(kills):
             wait_until(lambda at=IDLE_FIRST + 2 + 5 * kill: _age_s(scenario) > at, "the moment to kill")
             os.kill(daemon_pid(state), signal.SIGKILL)
-            program.wait_for(f"incarnation {kill + 2}")
+            program.wait_for(f"daemon start {kill + 2}")
         assert program.finish() == 0, program.text
     return ledger, scenario
 
