@@ -1,35 +1,92 @@
-"""A report as one HTML file that needs nothing else: no network, no script. Needs the extra `report`."""
+"""A report as one HTML file that needs nothing else: no network, no script."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
-from typing import TYPE_CHECKING
 
-from flopsd.errors import LedgerError
-from flopsd.report.html_kit import typeset
-from flopsd.report.model import Report, VerificationState
+from flopsd.report.html_answer import answer_section, bases_section, reconciliation_section
+from flopsd.report.html_coverage import course_section, coverage_section
+from flopsd.report.html_kit import Html, h, text, verbatim
+from flopsd.report.html_parts import facts, icon, patterns
+from flopsd.report.html_tables import (
+    declared_section,
+    devices_section,
+    energy_section,
+    form_section,
+    members_section,
+    metered_section,
+    method_section,
+)
+from flopsd.report.model import Content, Report, VerificationState
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
+_DOT = h("span", " · ", aria_hidden="true")
+_PARTS = {
+    "answer": "Answer",
+    "bases": "Three bases",
+    "reconciliation": "Reconciliation",
+    "course": "Over time",
+    "coverage": "Coverage",
+    "members": "Ledgers",
+    "devices": "Devices",
+    "energy": "Energy",
+    "declared": "Declared",
+    "form": "Form",
+    "method": "Method",
+    "proof": "Proof",
+}
+_KEY_ADVICE = (
+    "A signature proves that the holder of a key signed, not who that is: get the key, or its SHA-256, by another way "
+    "than the ledger."
+)
 
 
 def report_html(report: Report) -> str:
-    """Raises LedgerError where the extra is not installed."""
-    environment = _environment()
+    sections = {} if report.content is None else dict(_sections(report.content))
+    sections["proof"] = _proof(report)
+    body = h(
+        "body",
+        h("a", "Skip to the answer", cls="skip", href="#main"),
+        patterns(),
+        _replay(report),
+        _header(report),
+        h(
+            "div",
+            _contents(sections) if report.content is not None else None,
+            h("main", *sections.values(), id="main", tabindex=-1),
+            cls="body",
+        ),
+        h("footer", h("p", report.subject, _DOT, "payload SHA-256 ", _mono(report.digest)), cls="foot"),
+    )
+    return "<!doctype html>\n" + h("html", _head(report), body, lang="en") + "\n"
+
+
+def _head(report: Report) -> Html:
     style = _style(report)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    from markupsafe import Markup
-
-    page: str = environment.get_template("report.html").render(
-        report=report, content=report.content, style=Markup(style), style_sha256=digest
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return h(
+        "head",
+        h("meta", charset="utf-8"),
+        h("meta", http_equiv="Content-Security-Policy", content=policy),
+        h("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        h("meta", name="referrer", content="no-referrer"),
+        h("meta", name="color-scheme", content="light dark"),
+        h("title", report.title),
+        h("style", Html(style)),
     )
-    return page
+
+
+def _style(report: Report) -> str:
+    """The style sheet, with the line of the printed pages. Its digest is all that the page may apply."""
+    sheet = (files("flopsd") / "report" / "report.css").read_text(encoding="utf-8")
+    return sheet.replace('"RUNNING-HEADER"', css_string(page_line(report)))
 
 
 def page_line(report: Report) -> str:
-    """What stands on top of every printed page."""
+    """The line on top of every printed page."""
     words = [flag.word for flag in report.flags if flag.word == "REPLAY"]
     words.append(
         {VerificationState.VERIFIED: "verified", VerificationState.REFUSED: "REFUSED"}.get(
@@ -39,34 +96,113 @@ def page_line(report: Report) -> str:
     return " · ".join([report.subject, f"payload sha256 {report.digest[:16]}…", *words])
 
 
-def css_string(text: str) -> str:
+def css_string(characters: str) -> str:
     """A CSS string of any text: what is not a plain letter or digit is written as its code point."""
-    return '"' + "".join(char if char.isascii() and char.isalnum() else f"\\{ord(char):06x}" for char in text) + '"'
+    escaped = (char if char.isascii() and char.isalnum() else f"\\{ord(char):06x}" for char in characters)
+    return '"' + "".join(escaped) + '"'
 
 
-def _style(report: Report) -> str:
-    """The style sheet, with the line of the printed pages. Its digest is all that the page may apply."""
-    sheet = (files("flopsd") / "report" / "templates" / "report.css").read_text(encoding="utf-8")
-    return sheet.replace('"RUNNING-HEADER"', css_string(page_line(report)))
+def _replay(report: Report) -> Html | None:
+    for flag in report.flags:
+        if flag.word == "REPLAY":
+            words = h("span", h("strong", flag.word), " ", flag.says)
+            return h("aside", icon("grave"), words, cls="everywhere", aria_label="Recording")
+    return None
 
 
-def _typeset(value: object) -> object:
-    return typeset(value) if type(value) is str else value  # the style sheet is markup
-
-
-def _environment() -> Environment:
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as fault:
-        raise LedgerError(
-            "an HTML report needs the package of the extra 'report'", hint="pip install 'flopsd[report]'"
-        ) from fault
-    return Environment(
-        loader=PackageLoader("flopsd", "report/templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_typeset,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+def _header(report: Report) -> Html:
+    check = report.check
+    hint = h("p", _command(check.hint), cls="mono") if check.hint else None
+    words = h("div", h("p", check.says, cls="says"), *(h("p", line) for line in check.lines), hint)
+    flags = (
+        h("div", icon("grave"), h("div", h("p", flag.word, cls="says"), h("p", flag.says)), cls="check check-flag")
+        for flag in report.flags
+        if flag.word != "REPLAY"
     )
+    return h(
+        "header",
+        h("p", "Compute report", _DOT, f"ledger of a {report.kind}", cls="eyebrow"),
+        h("h1", report.title),
+        h("p", "Payload SHA-256 ", _mono(report.digest), h("br"), f"Report made {report.made}", cls="id"),
+        h("div", icon(check.state.value), words, cls=f"check check-{check.state.value.replace(' ', '-')}"),
+        *flags,
+        cls="head",
+    )
+
+
+def _contents(names: Iterable[str]) -> Html:
+    links = (h("li", h("a", _PARTS[name], href=f"#{name}")) for name in names if name in _PARTS)
+    return h("nav", h("ol", *links), cls="toc", aria_label="Parts of this report")
+
+
+def _sections(content: Content) -> Iterator[tuple[str, Html]]:
+    """In their order, those that the ledger has."""
+    yield "answer", answer_section(content)
+    yield "bases", bases_section(content)
+    if content.comparisons:
+        yield "reconciliation", reconciliation_section(content.comparisons)
+    if content.course is not None:
+        yield "course", course_section(content.course)
+    yield "coverage", coverage_section(content.coverage)
+    yield "metered", metered_section(content)
+    if content.completeness is not None:
+        yield "members", members_section(content, content.completeness)
+    if content.devices:
+        yield "devices", devices_section(content)
+    yield "energy", energy_section(content)
+    yield "declared", declared_section(content.declared)
+    if content.form is not None:
+        yield "form", form_section(content.form)
+    yield "method", method_section(content.method)
+
+
+def _proof(report: Report) -> Html:
+    content = report.content
+    claims = items = None
+    if content is not None:
+        claims = h(
+            "div",
+            h("div", h("h3", "What the signature states"), h("p", content.claims)),
+            h("div", h("h3", "What it does not state"), h("p", content.does_not_claim)),
+            cls="claims",
+        )
+    if content is not None and content.items:
+        lines = (
+            h(
+                "li",
+                h("h4", f"{item.name}: {item.state}"),
+                h("p", item.says),
+                h("p", f"Proves: {item.proves} Limits: {item.limits}", cls="note") if item.proves else None,
+            )
+            for item in content.items
+        )
+        items = text(h("h3", "Attached evidence"), h("ul", *lines, cls="pairs"))
+    *shown, (words, script) = report.proof.commands
+    return h(
+        "section",
+        h("h2", "Proof", id="h-proof"),
+        claims,
+        h("h3", "Digests"),
+        facts(report.proof.facts, "facts digests"),
+        items,
+        h("h3", "Verify it yourself"),
+        h("p", _KEY_ADVICE),
+        *(text(h("p", f"{what}:", cls="cmd"), _code(_command(command))) for what, command in shown),
+        h("details", h("summary", words), _code(verbatim(script))),
+        id="proof",
+        aria_labelledby="h-proof",
+    )
+
+
+def _code(shown: Html) -> Html:
+    return h("pre", h("code", shown), tabindex=0)
+
+
+def _command(command: str) -> Html:
+    """A command to copy. An option does not break at its hyphens."""
+    words = (h("span", verbatim(w), cls="num") if w.startswith("--") else verbatim(w) for w in command.split(" "))
+    return Html(" ".join(words))
+
+
+def _mono(characters: str) -> Html:
+    return h("span", characters, cls="mono")

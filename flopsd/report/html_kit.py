@@ -7,6 +7,11 @@ from html import escape
 
 _VOID = ("meta", "link", "br")
 _EMPTY = ("rect", "line", "path", "circle")
+# Elements between which white space has no meaning: each ends its line, so that a page can be read and compared.
+_BLOCKS = re.compile(
+    "head|title|style|body|header|main|footer|aside|section|article|nav|div|p|ul|ol|li|dl|dt|dd|table|caption|thead|"
+    "tbody|tr|th|td|details|summary|h[1-4]|blockquote|pre"
+)
 _POWER = re.compile(r"(?<![\w.^])(?:(\d(?:\.\d+)?)x)?10\^(-?\d{1,6})(?!\w|\.\d)")
 _GROUP = re.compile(r"(?<=\d) (?=\d{3}(?!\d))")
 _UNIT = re.compile(r"(?<=[\d⁰¹²³⁴⁵⁶⁷⁸⁹]) (?=%|[TP]?FLOP\b)")
@@ -56,7 +61,8 @@ def h(tag: str, *children: object, **attributes: object) -> Html:
             named.append(f' {name}="{escape(str(value))}"')
     start = f"<{tag}{''.join(named)}"
     if tag in _VOID:
-        return Html(f"{start}>")
+        return Html(f"{start}>\n")
     if tag in _EMPTY:
         return Html(f"{start}/>")
-    return Html(f"{start}>{text(*children)}</{tag}>")
+    end = "\n" if _BLOCKS.fullmatch(tag) else ""
+    return Html(f"{start}>{text(*children)}</{tag}>{end}")

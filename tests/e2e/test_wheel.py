@@ -85,8 +85,7 @@ def test_the_wheel_holds_the_configuration_and_nothing_else(wheel: Path) -> None
     assert "flopsd/core/ledger/schema/ledger-v1.schema.json" in names
     shared = {name.partition(".data/data/")[2] for name in names}
     assert {"share/flopsd/flopsd.service", "share/flopsd/flopsd-job"} <= shared
-    assert {"flopsd/report/templates/report.html", "flopsd/report/templates/report.css"} <= set(names)
-    assert {"flopsd/telemetry/page/status.css", "flopsd/telemetry/page/status.js"} <= set(names)
+    assert {"flopsd/report/report.css", "flopsd/telemetry/page/status.css", "flopsd/telemetry/page/status.js"} <= set(names)
     assert not [name for name in names if name.startswith(("tests", "scripts"))]
 
 
@@ -112,8 +111,7 @@ def test_the_core_alone_imports_everything_and_names_missing_extras(wheel: Path,
     told = core.run("flopsd", *report)
     assert (told.returncode, "NOT VERIFIED" in told.stdout) == (0, True), told.stderr
     page = core.run("flopsd", *report, "--format", "html")
-    assert page.returncode == 1
-    assert "pip install 'flopsd[report]'" in page.stderr
+    assert (page.returncode, page.stdout.startswith("<!doctype html>")) == (0, True), page.stderr
     hsm = core.run("flopsd", "doctor", "--key", "pkcs11:token=box;object=key")
     assert "pip install 'flopsd[hsm]'" in hsm.stdout
     assert "flopsd[s3]" not in hsm.stdout, "what nobody asked for is not missing"

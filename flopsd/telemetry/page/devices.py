@@ -9,9 +9,8 @@ from typing import Any
 from flopsd.core.rounding import format_duration, format_rate
 from flopsd.report.coverage import REASONS
 from flopsd.report.html_kit import Html, h
+from flopsd.report.html_parts import amount, entry, icon, none, or_none, section, share_bar
 from flopsd.report.numbers import interval
-from flopsd.telemetry.page.components import amount, entry, none, or_none, section
-from flopsd.telemetry.page.drawing import icon, share_bar
 from flopsd.telemetry.status_text import figures_in
 
 _EVIDENCE = {

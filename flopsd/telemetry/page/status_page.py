@@ -10,15 +10,14 @@ from typing import Any
 
 from flopsd.core.rounding import format_rate
 from flopsd.report.html_kit import Html, h, text
+from flopsd.report.html_parts import chip, entry, icon, or_none, patterns, rule_chart, rule_legend, section, triple
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.numbers import NOTHING_MEASURED, interval
 from flopsd.report.terminal import counted
 from flopsd.report.threshold_text import crossing_text
 from flopsd.report.verdicts import answer_of, rules_of
-from flopsd.telemetry.page.components import card, entry, or_none, section, triple
 from flopsd.telemetry.page.devices import devices_part, gaps_part, sources_part
-from flopsd.telemetry.page.drawing import icon, legend, patterns, rule_chart
 from flopsd.telemetry.status_text import coverage_text, figures_in
 
 REFRESH_SECONDS = 10  # without a script; with it the page is asked for every two seconds
@@ -33,7 +32,7 @@ class Assets:
 
     def __init__(self) -> None:
         package = files("flopsd")
-        report = (package / "report" / "templates" / "report.css").read_text(encoding="utf-8")
+        report = (package / "report" / "report.css").read_text(encoding="utf-8")
         page = (package / "telemetry" / "page" / "status.css").read_text(encoding="utf-8")
         self.style = report[: report.index("@page")] + page
         self.script = (package / "telemetry" / "page" / "status.js").read_text(encoding="utf-8")
@@ -137,13 +136,13 @@ def _total(facts: Mapping[str, Any]) -> Html:
         "Compute so far",
         h(
             "div",
-            card("Executed", "What the hardware did, whatever it was for.", triple(executed, NOTHING_MEASURED)),
-            card(
+            _card("Executed", "What the hardware did, whatever it was for.", triple(executed, NOTHING_MEASURED)),
+            _card(
                 "Counts as training compute",
                 "By the Commission's guidelines: an interval where not all is declared.",
                 triple(counted, "no point is known: not all is declared"),
             ),
-            card(
+            _card(
                 "Now",
                 "",
                 h(
@@ -156,6 +155,10 @@ def _total(facts: Mapping[str, Any]) -> Html:
             cls="cards",
         ),
     )
+
+
+def _card(title: str, meaning: str, content: Html) -> Html:
+    return h("div", h("h3", title), content, h("p", meaning, cls="meaning") if meaning else None, cls="card")
 
 
 def _thresholds(facts: Mapping[str, Any]) -> Html:
@@ -177,7 +180,7 @@ def _thresholds(facts: Mapping[str, Any]) -> Html:
     state = answer.state.value
     title = text(icon(state), h("span", answer.headline))
     leads = [h("p", words, cls="lead") for words in answer.says]
-    drawn = None if axis is None else legend(axis)
+    drawn = None if axis is None else rule_legend(axis)
     certain = [part for part, rule in zip(parts, rules, strict=True) if not _hangs_on_declarations(rule)]
     certain = certain or parts[:_OPEN_SHOWN]
     folded, rest = [part for part in parts if part not in certain], None
@@ -192,8 +195,6 @@ def _hangs_on_declarations(rule: ReportRule) -> bool:
 
 
 def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None, drawn: Html | None) -> Html:
-    state = rule.state.value
-    chip = h("span", icon(state), rule.word, cls=f"chip chip-{state.replace(' ', '-')}")
     value = None if rule.value is None else rule.value.ends
     entries = [
         entry("Interval", or_none(value)),
@@ -209,7 +210,7 @@ def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None
         consequence = h("p", h("strong", "What follows. "), rule.consequence, cls="reason")
     return h(
         "article",
-        h("h3", chip, " ", rule.title, id=name),
+        h("h3", chip(rule.state.value, rule.word), " ", rule.title, id=name),
         h("dl", *entries, cls="quad"),
         drawn,
         consequence,

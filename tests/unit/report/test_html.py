@@ -21,7 +21,7 @@ from tests.support.paths import GOLDEN
 from tests.support.reports import ESCAPES, report, scene
 
 GOLDEN = GOLDEN / "report"
-CSS = (files("flopsd") / "report" / "templates" / "report.css").read_text()
+CSS = (files("flopsd") / "report" / "report.css").read_text()
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 # Text and what it stands on; 4.5 is WCAG's AA for text, 3 for what is drawn.
 TEXT_ON = [(ink, ground) for ink in ("ink", "soft", "link", "below", "above", "open", "limit") for ground in ("paper", "raised")]  # fmt: skip

@@ -1,0 +1,151 @@
+"""What was metered, declared and attached, in HTML: the tables behind a report's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flopsd.report.html_coverage import more
+from flopsd.report.html_kit import Html, h, text
+from flopsd.report.html_parts import FIGURE_HEADS, facts, figure_cells, section, table
+from flopsd.report.model import (
+    Content,
+    Form,
+    FormLine,
+    Member,
+    ReportCompleteness,
+    ReportDeclarations,
+    ReportDevice,
+    ReportMethod,
+)
+from flopsd.report.numbers import NOTHING_MEASURED
+
+_LONG = 120  # characters of a field of the form that takes both columns
+_KEPT = (("Observed", "n"), ("Energy", "n"))
+
+
+def metered_section(content: Content) -> Html:
+    return section("metered", "What was metered", facts(content.facts))
+
+
+def members_section(content: Content, whole: ReportCompleteness) -> Html:
+    word = {True: "Complete", False: "Incomplete", None: "Completeness unknown"}[whole.complete]
+    missing = [h("li", words) for words in whole.missing]
+    if whole.missing_left_out:
+        missing.append(h("li", f"and {whole.missing_left_out} more"))
+    left_out = content.members_left_out
+    nodes = text(_members(content.nodes, "Nodes of the job", "Device time"), more(left_out))
+    return section(
+        "members",
+        "The ledgers it is made of",
+        h("p", h("strong", f"{word}."), " ", whole.says, cls="figure"),
+        h("ul", *missing, cls="missing") if whole.missing else None,
+        facts(whole.facts) if whole.facts else None,
+        nodes if content.nodes else None,
+        _members(content.children, "Ledgers, by the SHA-256 of their payload", "When, UTC"),
+        more(left_out),
+    )
+
+
+def _members(rows: Iterable[Member], title: str, last: str) -> Html:
+    heads = (("Name", None), ("Where", None), *FIGURE_HEADS, *_KEPT, (last, None))
+    return table(title, f"{title}; executed compute in FLOP", heads, map(_member, rows))
+
+
+def _member(row: Member) -> Html:
+    devices = _sub(f"{row.devices} devices") if row.devices else None
+    digest = _sub(row.digest, mono=True) if row.digest else None
+    return h(
+        "tr",
+        h("th", row.name, _sub(row.note) if row.note else None, digest, scope="row"),
+        h("td", row.where, devices),
+        figure_cells(row.value, "not measured"),
+        h("td", row.observed, cls="n"),
+        h("td", row.energy, cls="n"),
+        h("td", row.span),
+    )
+
+
+def devices_section(content: Content) -> Html:
+    heads = (("Device", None), *FIGURE_HEADS, *_KEPT, ("Known by", None))
+    details = (text(h("h3", f"{one.index}: {one.model}"), facts(one.facts)) for one in content.devices)
+    return section(
+        "devices",
+        "Devices",
+        table(
+            "Table of devices",
+            "Each accelerator; executed compute in FLOP",
+            heads,
+            map(_device, content.devices),
+        ),
+        more(content.devices_left_out),
+        h("details", h("summary", "More of each device"), *details),
+    )
+
+
+def _device(device: ReportDevice) -> Html:
+    serial = _sub(f"serial {device.serial}")
+    return h(
+        "tr",
+        h("th", f"{device.index}: {device.model}", _sub(device.uuid, mono=True), serial, scope="row"),
+        figure_cells(device.value, NOTHING_MEASURED),
+        h("td", device.observed, cls="n"),
+        h("td", device.energy, cls="n"),
+        h("td", device.evidence, _sub(device.note) if device.note else None),
+    )
+
+
+def energy_section(content: Content) -> Html:
+    return section("energy", "Energy", facts(content.energy))
+
+
+def declared_section(declared: ReportDeclarations) -> Html:
+    title = "Declared, and by whom"
+    if not declared.told:
+        words = "Nothing was declared: this ledger holds no declaration of the job or of its training processes."
+        return section("declared", title, h("p", words))
+    processes = h("p", "No training process declared anything.")
+    if declared.processes:
+        processes = text(h("h3", "By the training processes"), facts(declared.processes))
+    return section(
+        "declared",
+        title,
+        h("p", "Declarations, not measurements: no counter confirms them. Each names who made it.", cls="intro"),
+        facts(declared.job),
+        processes,
+        text(h("h3", "Work that they counted"), facts(declared.work)) if declared.work else None,
+    )
+
+
+def form_section(form: Form) -> Html:
+    intro = "In the terms and roundings of the Transparency chapter's form. Figures only: check them before filing."
+    heads = (("Field", None), ("To the AI Office", None), ("To national authorities", None))
+    text_of_it = (h("p", words) for words in form.notification)
+    return section(
+        "form",
+        "Figures for the Model Documentation Form",
+        h("p", intro, cls="intro"),
+        table("Fields of the form", form.policy, heads, map(_field, form.lines), cls="form"),
+        text(h("h3", "Text for a notification"), h("blockquote", *text_of_it)) if form.notification else None,
+    )
+
+
+def _field(line: FormLine) -> Html:
+    national = line.national or "nothing"
+    cells = text(h("td", line.ai_office), h("td", national))
+    if len(line.ai_office) > _LONG:
+        cells = h("td", line.ai_office, _sub(f"To national authorities: {national}"), colspan=2)
+    return h("tr", h("th", line.field, _sub(line.note) if line.note else None, scope="row"), cells)
+
+
+def method_section(method: ReportMethod) -> Html:
+    return section(
+        "method",
+        "Method and assumptions",
+        h("p", f"{method.says[:1].upper()}{method.says[1:]}."),
+        facts(method.facts),
+        h("ul", *(h("li", words) for words in method.assumptions), cls="assumptions"),
+    )
+
+
+def _sub(words: str, *, mono: bool = False) -> Html:
+    return h("span", words, cls="sub mono" if mono else "sub")
