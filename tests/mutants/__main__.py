@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--package", default="flopsd", help="the folder to plant in (default flopsd)")
     parser.add_argument("--verbose", action="store_true", help="also what was killed, and by which test")
     parser.add_argument(
-        "--keep-reach", action="store_true", help="trace only new test files, however old the traces of the others are"
+        "--keep-reach", action="store_true", help="trace only test files that changed, not those whose package did"
     )
     parser.add_argument("--copied-to", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

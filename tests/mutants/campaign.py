@@ -142,7 +142,7 @@ class Campaign:
 
     def find_reach(self, keep_old: bool) -> Map:
         """Run every test file once, traced. What an earlier campaign found is kept while nothing that it used changes;
-        with `keep_old` it is kept whatever changes, and only new test files are traced."""
+        with `keep_old` it is kept while the test file itself is the same."""
         folder = self._folder / "reach"
         folder.mkdir(parents=True, exist_ok=True)
         tests: list[Test] = []
@@ -151,7 +151,7 @@ class Campaign:
         digests = self._project.digests()
         for path, digest in digests.items():
             result = folder / path.replace("/", "+")
-            if not self._is_known(result, digest, keep_old):
+            if not self._is_known(result, path, digest, keep_old):
                 missing[path] = result
         if missing:
             self._say(f"tracing {len(missing)} of {len(digests)} test files")
@@ -168,9 +168,12 @@ class Campaign:
             )
         return Map(tests, self._project.root)
 
-    @staticmethod
-    def _is_known(result: Path, digest: str, keep_old: bool) -> bool:
-        return result.exists() and (keep_old or json.loads(result.read_text())["digest"] == digest)
+    def _is_known(self, result: Path, path: str, digest: str, keep_old: bool) -> bool:
+        known = json.loads(result.read_text()) if result.exists() else {}
+        return known.get("file") == self._of_file(path) if keep_old else known.get("digest") == digest
+
+    def _of_file(self, path: str) -> str:
+        return hashlib.sha256((self._project.root / path).read_bytes()).hexdigest()
 
     def _trace(self, path: str, digest: str, result: Path) -> Task:
         def work() -> None:
@@ -180,9 +183,8 @@ class Campaign:
             set_examples(items, EXAMPLES_TRACED)
             self._run(items, lambda: False)
             partial = result.with_suffix(f".{os.getpid()}")
-            partial.write_text(
-                json.dumps({"digest": digest, "tests": [test.plain() for test in reach.tests], "failed": reach.failed})
-            )
+            known = {"digest": digest, "file": self._of_file(path), "failed": reach.failed}
+            partial.write_text(json.dumps({**known, "tests": [test.plain() for test in reach.tests]}))
             partial.rename(result)
             os._exit(0)  # threads of tests may hang
 

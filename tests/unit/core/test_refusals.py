@@ -1,0 +1,248 @@
+"""What the pure readers refuse: a case for each reason, and what lies just within beside what lies just beyond."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flopsd.core.architecture import bare_model, flop, forward_flop, parameters, read_model, training_from
+from flopsd.core.declarations import base_from, facts_from, precision_from, work_from
+from flopsd.core.rounding import magnitude, significant
+from flopsd.core.values import millijoules, span_seconds
+from flopsd.errors import ArchitectureError
+
+LLAMA = {
+    "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 50,
+}  # fmt: skip
+GEMMA3 = {
+    "model_type": "gemma3",
+    "text_config": {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"model_type": 7}, "model_type is 7, not a name"),
+        ({"model_type": "albert"}, "flopsd knows llama"),
+        ({}, "flopsd knows llama"),
+        ({"parameters_total": 0}, "parameters_total is 0"),
+        ({**LLAMA, "hidden_size": 0}, "hidden_size is 0, which cannot be"),
+        ({**LLAMA, "hidden_size": True}, "hidden_size is True, which cannot be"),
+        ({**LLAMA, "hidden_size": 16.0}, "hidden_size is 16.0, which cannot be"),
+        ({**LLAMA, "hidden_size": 18}, "cannot be|head_dim"),
+        ({**LLAMA, "hidden_size": None}, "the configuration has no hidden_size"),
+        ({**LLAMA, "num_hidden_layers": 10**6}, "num_hidden_layers is 1000000, which cannot be"),
+        ({**LLAMA, "tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes', which cannot be"),
+        ({**LLAMA, "unheard_of": 1}, "does not know unheard_of"),
+        ({**LLAMA, "use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
+        ({**LLAMA, "add_cross_attention": True}, "add_cross_attention is True"),
+        ({"model_type": "gpt2", "n_embd": 10, "n_head": 3}, "n_head is 3, which cannot be"),
+        ({**LLAMA, "model_type": "gpt_neox", "hidden_size": 10, "num_attention_heads": 3}, "num_attention_heads is 3"),
+        ({"model_type": "bert", "hidden_size": 10, "num_attention_heads": 3}, "num_attention_heads is 3"),
+        ({"model_type": "roberta", "hidden_size": 10, "num_attention_heads": 3}, "num_attention_heads is 3"),
+        ({"model_type": "bart", "d_model": 10, "encoder_attention_heads": 3}, "encoder_attention_heads is 3"),
+        ({"model_type": "bart", "d_model": 16, "decoder_attention_heads": 3}, "decoder_attention_heads is 3"),
+        ({"model_type": "t5", "is_gated_act": 1}, "is_gated_act is 1"),
+        (
+            {**LLAMA, "model_type": "mixtral", "num_local_experts": 2, "num_experts_per_tok": 3},
+            "num_experts_per_tok is 3, which cannot be",
+        ),
+        ({**LLAMA, "model_type": "gemma2", "layer_types": "all"}, "layer_types is 'all', which cannot be"),
+        (
+            {
+                **GEMMA3,
+                "vision_config": {"hidden_size": 10, "num_attention_heads": 3, "vision_use_head": False},
+            },
+            "num_attention_heads is 3",
+        ),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused_by_the_name_of_its_field(
+    config: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ArchitectureError, match=reason) as fault:
+        read_model(config)
+    assert fault.value.hint
+
+
+@pytest.mark.parametrize(("name", "most"), [("vocab_size", 10**9), ("num_hidden_layers", 2000)])
+def test_the_largest_size_is_read_and_one_more_is_not(name: str, most: int) -> None:
+    assert parameters(read_model({**LLAMA, name: most})).total > most
+    with pytest.raises(ArchitectureError, match=f"{name} is {most + 1}, which cannot be"):
+        read_model({**LLAMA, name: most + 1})
+
+
+@pytest.mark.parametrize("model", [bare_model(1000), read_model(LLAMA)], ids=["size", "llama"])
+def test_work_without_tokens_is_refused(model: Any) -> None:
+    for counted in (lambda: flop(model, {}, training_from({})), lambda: forward_flop(model, {}, training_from({}))):
+        with pytest.raises(ArchitectureError, match="the work has no tokens"):
+            counted()
+
+
+@pytest.mark.parametrize(
+    ("work", "reason"),
+    [
+        ({"tokens": 4, "padding_tokens": 5}, "5 padding_tokens of 4 tokens"),
+        ({"tokens": 4, "sequences": 5}, "5 sequences of 4 tokens"),
+        ({"tokens": 4, "sequences": 2, "square_pairs": 7}, "7 square_pairs of 4 tokens in 2 sequences"),
+        ({"tokens": 4, "square_pairs": 17}, "17 square_pairs of 4 tokens"),
+        ({"tokens": 4, "square_pairs": 3}, "3 square_pairs of 4 tokens"),
+    ],
+)
+def test_counters_that_contradict_each_other_are_refused(work: dict[str, int], reason: str) -> None:
+    with pytest.raises(ArchitectureError, match=reason):
+        flop(read_model(LLAMA), work, training_from({"method": "full"}))
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        {"tokens": 4, "padding_tokens": 4},
+        {"tokens": 4, "sequences": 4, "square_pairs": 4},
+        {"tokens": 4, "sequences": 2, "square_pairs": 8},
+        {"tokens": 4, "sequences": 1, "square_pairs": 16},
+    ],
+)
+def test_counters_at_the_edge_of_a_contradiction_are_taken(work: dict[str, int]) -> None:
+    assert flop(read_model(LLAMA), work, training_from({"method": "full"})).executed.high > 0
+
+
+BASE = {"name": "base", "kind": "estimated", "flop": "7", "method": "6ND", "systemic": None}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"kind": "unknown"},
+        {"kind": "known"},
+        {"kind": "guessed"},
+        {"flop": None},
+        {"method": None},
+        {"flop": 7},
+        {"flop": "07"},
+        {"flop": "-7"},
+        {"name": ""},
+        {"name": "x" * 10_000},
+        {"name": "\x1b[2J"},
+        {"name": 7},
+        {"method": 7},
+        {"systemic": "no"},
+    ],
+)
+def test_what_describes_no_base_model_is_refused(changed: dict[str, object]) -> None:
+    assert base_from(BASE) is not None
+    with pytest.raises((ValueError, TypeError)):
+        base_from({**BASE, **changed})
+
+
+@pytest.mark.parametrize(
+    ("work", "reason"),
+    [
+        ([], "work is not a mapping of phases"),
+        ({"train": 7}, "the work of phase 'train' is not a mapping of counters"),
+        ({"sleep": {"tokens": 1}}, "'sleep' is not a valid Phase"),
+        ({"undeclared": {"tokens": 1}}, "'undeclared' is not a valid Phase"),
+        ({"train": {"naps": 1}}, "'naps' is not a known counter"),
+        ({"train": {"tokens": -1}}, "-1 is not a count"),
+        ({"train": {"tokens": True}}, "True is not a count"),
+        ({"train": {"tokens": 1.0}}, "1.0 is not a count"),
+        ({"train": {"tokens": 10**40}}, "is not a count"),
+    ],
+)
+def test_work_that_nobody_counts_is_refused(work: object, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        work_from(work)
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ([], "must be a mapping"),
+        ({"colour": "blue"}, "colour: unknown"),
+        ({"method": "guessing"}, "method: must be one of"),
+        ({"recomputation": "some"}, "recomputation: must be one of"),
+        ({"parameters_total": -1}, "parameters_total: must be a whole number"),
+        ({"packing": "yes"}, "packing: must be true or false"),
+        ({"precision": "bf17"}, "precision: expected one of"),
+        ({"precision": {"bf16": 999_999}}, "precision: shares must be positive and add up to a million"),
+        ({"precision": {"bf16": 1_000_000, "tf32": 0}}, "precision: shares must be positive and add up to a million"),
+        ({"lora": {"r": 1, "alpha": 2}}, "lora.alpha: unknown"),
+        ({"lora": {"target_modules": ["q"]}}, "lora.r: must be a whole number"),
+        ({"lora": {"r": 1, "target_modules": "q"}}, "lora.target_modules: must be a list"),
+        ({"lora": {"r": 1, "target_modules": [""]}}, "lora.target_modules: must be a list of at most"),
+        ({"lora": {"r": 1, "target_modules": ["\x1b"]}}, "lora.target_modules: must be a list of at most"),
+        ({"model_config": {"a": {1}}}, "model_config: set is not JSON"),
+        ({"model_config": []}, "model_config: must be a mapping"),
+    ],
+)
+def test_facts_outside_the_closed_set_are_refused(facts: object, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        facts_from(facts)
+
+
+def test_a_configuration_is_json_of_a_bounded_depth_and_size() -> None:
+    def nested(depth: int) -> dict[str, Any]:
+        return {"a": 1} if depth == 1 else {"a": nested(depth - 1)}
+
+    for accepted in (nested(4), {f"n{at}": at for at in range(400)}, {"n": [0] * 398}):
+        assert facts_from({"model_config": accepted}) == {"model_config": accepted}
+    with pytest.raises(ValueError, match="nested too deep"):
+        facts_from({"model_config": nested(5)})
+    for large in ({f"n{at}": at for at in range(401)}, {"n": [0] * 400}):
+        with pytest.raises(ValueError, match="more than 400 entries"):
+            facts_from({"model_config": large})
+    config = {"x": 0.1, "y": [True, None, "z"], "long": "z" * 300}
+    assert facts_from({"model_config": config}) == {
+        "model_config": {"x": "0.1", "y": [True, None, "z"], "long": "z" * 200}
+    }
+
+
+def test_shares_of_formats_are_kept_in_order_and_one_format_is_all() -> None:
+    assert precision_from("bf16", "me").shares_ppm == (("bf16", 1_000_000),)
+    assert precision_from({"tf32": 1, "bf16": 999_999}, "me").shares_ppm == (("bf16", 999_999), ("tf32", 1))
+
+
+def test_only_a_positive_number_has_a_magnitude() -> None:
+    assert [magnitude(number) for number in (1, 9, 10, 99, 100)] == [0, 0, 1, 1, 2]
+    for number in (0, -1):
+        with pytest.raises(ValueError, match="only a positive number"):
+            magnitude(number)
+    for number, figures in ((-1, 2), (1, 0)):
+        with pytest.raises(ValueError, match="not negative, and one figure at least"):
+            significant(number, figures)
+    assert significant(0, 1) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "seconds"),
+    [
+        ("2026-11-02T10:00:00Z", "2026-11-02T10:00:01Z", 1),
+        ("2026-11-02T10:00:00.9Z", "2026-11-02T10:00:01.1Z", 1),
+        ("2026-11-02T10:00:01Z", "2026-11-02T10:00:00Z", 0),
+        ("2024-02-28T00:00:00Z", "2024-03-01T00:00:00Z", 2 * 86_400),
+        ("2023-02-28T00:00:00Z", "2023-03-01T00:00:00Z", 86_400),
+        ("1999-12-31T23:59:59Z", "2000-03-01T00:00:00Z", 60 * 86_400 + 1),
+        ("2099-12-31T00:00:00Z", "2100-03-01T00:00:00Z", 60 * 86_400),
+        ("2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z", 365 * 86_400),
+    ],
+)
+def test_seconds_between_two_times(begin: str, end: str, seconds: int) -> None:
+    assert span_seconds(begin, end) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2026-11-02", "2026-11-02T10:00:00", "2026-11-02 10:00:00Z", "2026-11-02T10:00:00+00:00"]
+)
+def test_a_time_in_another_form_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no time in UTC"):
+        span_seconds(text, "2026-11-02T10:00:00Z")
+
+
+def test_joules_have_three_decimals() -> None:
+    assert millijoules("1.002") == 1002
+    for text in ("1.02", "1.0020", "1", "-1.000", "x"):
+        with pytest.raises(ValueError, match="is not an amount with 3 decimals"):
+            millijoules(text)
