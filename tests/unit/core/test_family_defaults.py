@@ -21,7 +21,7 @@ EXPERTS = {
     },
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8},
 }  # fmt: skip
-NONE = [None] * 7
+NONE: list[int | None] = [None] * 7
 
 
 def model(family: str, **fields: object) -> Model:
