@@ -103,7 +103,8 @@ def sample(seed: int, count: int, by_room: dict[str, list[Fault]], reach: Map) -
 
     reached = {room: [f for f in found if reach.reaching(f)] for room, found in by_room.items()}
     total = sum(map(len, reached.values())) or 1
-    least = {room: min(AT_LEAST, len(found)) if len(found) >= COUNTS_FROM else 0 for room, found in reached.items()}
+    floor = min(AT_LEAST, count // max(1, len(reached)))
+    least = {room: floor if len(found) >= COUNTS_FROM else 0 for room, found in reached.items()}
     wanted = {room: max(least[room], round(count * len(found) / total)) for room, found in reached.items()}
     while sum(wanted.values()) > count:  # the largest give what the smallest have more
         largest = max((room for room in wanted if wanted[room] > least[room]), key=wanted.__getitem__, default=None)
