@@ -43,7 +43,7 @@ def _seal(arguments: argparse.Namespace) -> int:
     if arguments.rolling:
         be_nice()  # before anything heavy is loaded
     from flopsd.attestation.storage.copies import refuse_failed
-    from flopsd.daemon.sealing import copied_text, copy_sealed, seal_ended, seal_file, seal_rolling
+    from flopsd.daemon.sealing import copies_made, copy_sealed, seal_ended, seal_file, seal_rolling
     from flopsd.report.ledger_text import sealed_text
     from flopsd.system.streams import say
 
@@ -56,6 +56,6 @@ def _seal(arguments: argparse.Namespace) -> int:
         sealed = seal_ended(settings, os.environ, clock, keep=arguments.at_end)
     used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
     copies = copy_sealed(settings, sealed, clock, used_seconds, rolling=arguments.rolling)
-    say(sys.stdout, sealed_text(sealed) + copied_text(copies))
+    say(sys.stdout, sealed_text(sealed, copies_made(copies)))
     refuse_failed(sealed.ledger, copies)
     return OK

@@ -184,7 +184,7 @@ def seal_own(
         log.error("NOT SEALED: %s; %s; %s", fault, fault.hint, kept)
         return False, False
     copies = copy_sealed(settings, sealed, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
-    say(err, sealed_text(sealed) + copied_text(copies))
+    say(err, sealed_text(sealed, copies_made(copies)))
     for copy in copies:
         if copy.fault is not None:
             log.error("NOT COPIED to %s: %s; the ledger is complete at %s", copy.place, copy.fault, sealed.ledger)
@@ -224,6 +224,6 @@ def copy_sealed(
     return copy_ledger(sealed.ledger, destinations, clock, copy_seconds(settings, used_seconds), rolling=rolling)
 
 
-def copied_text(copies: Iterable[CopyResult]) -> str:
-    """The lines that name the copies made."""
-    return "".join(f"  copied to  {copy.place}\n" for copy in copies if copy.fault is None)
+def copies_made(copies: Iterable[CopyResult]) -> list[Path | S3Location]:
+    """Where copies were made."""
+    return [copy.place for copy in copies if copy.fault is None]

@@ -28,8 +28,8 @@ Row = tuple[str, str]
 NO_EVIDENCE = "no hardware was metered, and this is no evidence"
 
 
-def sealed_text(sealed: Sealed) -> str:
-    """Where the ledger is, what it states, and how to verify it."""
+def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
+    """Where the ledger and its `copies` are, what it states, and how to verify it."""
     rows = [
         *([("REPLAY", f"of a recording: {NO_EVIDENCE}")] if sealed.replay else []),
         *([] if sealed.ended else [("ROLLING", "the run has not ended: these are the figures so far")]),
@@ -37,6 +37,7 @@ def sealed_text(sealed: Sealed) -> str:
         ("journal", str(sealed.journal)),
         ("public key", str(sealed.public_key)),
         *([("timestamp", sealed.timestamp)] if sealed.timestamp else []),
+        *[("copied to", str(copy)) for copy in copies],
     ]
     command = verify_command(sealed.ledger, sealed.public_key, sealed.policies, replay=sealed.replay)
     return shown([f"sealed {sealed.ledger}", *_indented(rows), "verify it with:", f"  {command}"])

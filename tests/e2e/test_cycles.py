@@ -30,8 +30,8 @@ def test_ten_sigkills_lose_no_flop(tmp_path: Path, standin: Path) -> None:
                  "--checkpoint", "0.5", "--ledger", str(ledger))  # fmt: skip
     for kill in range(11):
         with started(*arguments, env=env) as program:
-            program.wait_for(f"incarnation {kill + 1}")
-            wait_until(lambda at=kill + 1: _counts(state, at), f"a checkpoint with cycles in incarnation {kill + 1}")
+            program.wait_for(f"daemon start {kill + 1},")
+            wait_until(lambda at=kill + 1: _counts(state, at), f"a checkpoint with cycles in daemon start {kill + 1}")
             if kill == 10:
                 os.kill(daemon_pid(state), signal.SIGTERM)
                 assert program.finish() == 0, program.text

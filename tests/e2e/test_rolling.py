@@ -83,8 +83,7 @@ def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: d
     assert lasting[0] - sealed[0] < 10  # one second, and what two busy processors need to seal
     text = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub"))).stdout
     assert (
-        f"ROLLING: sealed while the run went on, or after it was killed. It speaks of the time up to {sealed[1]}"
-        in text
+        f"ROLLING: sealed while the run went on, or after it was killed. It covers the time up to {sealed[1]}" in text
     )
 
     alone = tmp_path / "elsewhere" / "saved.jsonl"
@@ -92,7 +91,7 @@ def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: d
     shutil.copy(state / "journal.jsonl", alone)
     lone = flopsd("seal", "--journal", str(alone), "--ledger", str(alone.with_name("l.json")))
     assert lone.returncode == 0, lone.stderr
-    assert "ROLLING    the run has no end yet" in lone.stdout
+    assert "the run has not ended: these are the figures so far" in lone.stdout
     assert predicate(alone.with_name("l.json"))["method"]["journal"]["lastRecordAt"] == lasting[1]
 
     rest = flopsd("seal", "--state-dir", str(state), "--ledger", str(ledger))

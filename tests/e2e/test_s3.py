@@ -62,7 +62,7 @@ def test_a_run_into_s3_only_leaves_all_there_and_a_copy_here(tmp_path: Path, sto
                   "--peaks", str(table), "--run-id", "job", "--ledger", f"s3://{bucket}/runs/{{run}}/algo-1.json",
                   env=environment(None, None, **store.variables))  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert f"copied to  s3://{bucket}/runs/job/algo-1.json" in done.stderr
+    assert f"copied to   s3://{bucket}/runs/job/algo-1.json" in done.stderr
     assert store.keys(bucket) == [f"runs/job/algo-1{end}" for end in sorted((*ENDS, ".peaks.yaml"))]
     assert predicate(fetched(store, bucket, "runs/job/algo-1", tmp_path / "far")) == predicate(
         state / "job.ledger.json"
@@ -97,7 +97,7 @@ def test_what_is_there_is_not_overwritten_and_nothing_here_is_lost(tmp_path: Pat
     assert done.returncode == 1
     assert f"NOT COPIED to s3://{bucket}/l.json: s3://{bucket}/l.journal.jsonl is there already" in done.stderr
     assert f"hint: the ledger is whole at {ledger}" in done.stderr
-    assert f"copied to  {free}" in done.stdout
+    assert f"copied to   {free}" in done.stdout
     assert store.get(bucket, "l.journal.jsonl") == b"another run's"
     assert store.keys(bucket) == ["l.journal.jsonl", *(f"m{end}" for end in sorted(ENDS))]
     predicate(ledger)
