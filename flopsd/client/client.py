@@ -298,7 +298,7 @@ def _checked(name: str, value: object) -> Any:
     daemon = Conversation(0, 0)
     daemon.session = ""
     try:
-        event = daemon.hear(message)
+        event = daemon.receive(message)
     except RefusedError as fault:
         raise ValueError(f"{name}: {fault}") from None
     assert isinstance(event, FactsDeclared)

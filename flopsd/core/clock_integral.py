@@ -1,7 +1,7 @@
 """The SM clock over an interval, from samples of it: cycles, and how far off they may be. Pure.
 
 Between two samples the clock went from one to the other at an unknown moment, or on the way: the middle
-is taken, and half the difference is the doubt. What it did and undid between two samples nobody knows.
+is taken, and half the difference is the uncertainty. What happened and was undone between two samples is not known.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ NS_PER_S = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """All that turns one device's cycles into FLOP. `part` is None for an unknown device."""
+    """What turns one device's cycles into FLOP. `part` is None for an unknown device."""
 
     part: Part | None
     limits: Limits | ChipLimits | None
@@ -52,7 +52,7 @@ class Row:
     figures: Figures
     clock_uncertainty_flop: int = 0  # how much of the distance from measured, both ways, comes from the clock alone
     phase: str = UNDECLARED_PHASE
-    declared_by: str | None = None  # who said the format, where a process did
+    declared_by: str | None = None  # who declared the format, where a process did
 
 
 def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
@@ -62,9 +62,9 @@ def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
     found = []
     for name, share in sorted(tally.phases.items()):
         phase, precision = split_bucket(name)
-        told = replace(rating, precision=rating.precision or precision)
-        by = None if told.precision is None else told.precision.declared_by
-        found += [replace(row, phase=phase, declared_by=by) for row in _rows(share, told, table)]
+        declared = replace(rating, precision=rating.precision or precision)
+        by = None if declared.precision is None else declared.precision.declared_by
+        found += [replace(row, phase=phase, declared_by=by) for row in _rows(share, declared, table)]
     return [*found, *_rows(remainder(tally), rating, table)]
 
 
@@ -133,7 +133,7 @@ def total(tally: Tally, rating: Rating, table: PeakTable) -> Figures:
 
 
 def total_of(found: Iterable[Row], tally: Tally) -> Figures:
-    """The three figures of one tally whose rows are at hand."""
+    """The three figures of one tally, from its rows."""
     figures = sum_figures(row.figures for row in found)
     if figures.measured_flop is None and any(e in tally.observed_ns for e in ESTIMATING):
         # Every pipe was read and every pipe was idle: that is a measured zero.
@@ -188,7 +188,7 @@ def _ceiling_rate(rating: Rating, table: PeakTable) -> int | None:
 
 
 def takes_a_declaration(pipe: Pipe | None) -> bool:
-    """Whether a declaration says the format of a pipe's work; other pipes have their own."""
+    """Whether a declaration gives the format of a pipe's work; other pipes have a fixed one."""
     return pipe is None or (pipe in TENSOR_PIPES and pipe not in _FIXED_FORMAT)
 
 

@@ -3,9 +3,9 @@
 Laws (tests/property/core/test_meter.py):
   - time is conserved: observed + gap = watermark - begin, always;
   - every count only grows;
-  - a reading that lies before the watermark changes nothing, so replays are harmless;
+  - a reading before the watermark changes nothing, so a repeated reading is harmless;
   - splitting a reading changes no total;
-  - counters that run on lose nothing, however many readings of them are missed;
+  - cumulative counters lose nothing, however many readings of them are missed;
   - what a phase accounts for is part of the whole, and grows as it does;
   - no pipe is active for more cycles than the device has in the time that is known;
   - no more is counted than the device can do in the job's time and one longest execution before it.
@@ -35,7 +35,7 @@ from flopsd.core.model import (
     Tally,
     Totals,
 )
-from flopsd.core.phases import NOBODY, ActivePhase, with_share
+from flopsd.core.phases import NO_PHASE, ActivePhase, with_share
 
 K = TypeVar("K")
 
@@ -73,25 +73,25 @@ def max_counted_flop(limits: Limits | ChipLimits | None, duration_ns: int) -> in
 
 
 def advance(
-    tally: Tally, reading: Reading, limits: Limits | ChipLimits | None, in_force: ActivePhase = NOBODY
+    tally: Tally, reading: Reading, limits: Limits | ChipLimits | None, active: ActivePhase = NO_PHASE
 ) -> Tally:
-    """`tally` after `reading`. `in_force` is the phase that was declared, and since when.
+    """`tally` after `reading`. `active` is the declared phase, and since when.
 
     `limits` is None for a device that the peak table does not know: its time becomes a gap.
-    A hole before the reading becomes a gap, unless counters ran on through it; a reading that overlaps
-    the watermark is not counted for the part that remains, since nobody knows how its work was spread.
+    A hole before the reading becomes a gap, unless cumulative counters cover it; a reading that overlaps
+    the watermark is a gap for the part that remains, since how its work was spread is not known.
     """
     if reading.end_ns <= tally.watermark_ns:
         return tally
     after = _advance(tally, reading, limits)
-    tells_since_ns = tally.watermark_ns
+    covers_since_ns = tally.watermark_ns
     if isinstance(reading.work, Growth) and tally.totals is not None:
-        tells_since_ns = min(tells_since_ns, tally.totals_ns)
-    if in_force.bucket == UNDECLARED_PHASE or tells_since_ns < in_force.since_ns:
+        covers_since_ns = min(covers_since_ns, tally.totals_ns)
+    if active.bucket == UNDECLARED_PHASE or covers_since_ns < active.since_ns:
         return after
-    if tally.energy_at_ns < in_force.since_ns:  # the energy is of time before the phase too
+    if tally.energy_at_ns < active.since_ns:  # the energy is of time before the phase too
         tally = replace(tally, energy_mj=after.energy_mj, energy_ns=after.energy_ns)
-    return with_share(after, tally, in_force.bucket)
+    return with_share(after, tally, active.bucket)
 
 
 def _advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -> Tally:
@@ -218,7 +218,7 @@ def _of(evidence: Evidence, cycles: Mapping[Pipe, int]) -> dict[tuple[Evidence, 
 
 
 def _hole_reason(tally: Tally) -> GapReason:
-    """Why nothing covers the time before a reading: before the first one the source was still starting."""
+    """The reason of a hole before a reading: before the first one the source was still starting."""
     return GapReason.MISSED_READING if tally.span_ns else GapReason.STARTING
 
 

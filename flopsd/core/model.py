@@ -1,4 +1,4 @@
-"""The words of flopsd as types. All are frozen, all counts are ints, units are in the names.
+"""The types of flopsd. All are frozen, all counts are ints, units are in the names.
 
 Start here: a `Reading` covers an interval of one device and says how it is known; the meter folds
 readings into a `Tally`, whose fields only grow; peaks turn a tally into `Figures`.
@@ -51,9 +51,9 @@ class GapReason(str, Enum):
     SOURCE_SILENT = "source_silent"
     DEVICE_MISSING = "device_missing"
     DEVICE_LOST = "device_lost"
-    OTHER_JOB = "other_job"  # it was another job's: nothing of this one is missing
+    OTHER_JOB = "other_job"  # the device belonged to another job: nothing of this one is missing
     METERED_AS_MIG = "metered_as_mig"  # its MIG slices are metered in its place
-    REPLACED = "replaced"  # others are metered in its place: other slices of its GPU, or itself by its name
+    REPLACED = "replaced"  # other devices are metered in its place: other slices of its GPU, or itself by its name
     DRIVER_TIMEOUT = "driver_timeout"
     DRIVER_ERROR = "driver_error"
     NO_PERMISSION = "no_permission"
@@ -62,10 +62,10 @@ class GapReason(str, Enum):
     OUT_OF_RANGE = "out_of_range"
     COUNTER_RESET = "counter_reset"
     COUNTER_STALLED = "counter_stalled"
-    CONTRADICTORY = "contradictory"  # two counters of one thing disagree
+    CONTRADICTORY = "contradictory"  # two counters of the same quantity disagree
     COUNTERS_DISABLED = "counters_disabled"  # another process switched the counters off
     ZERO_AT_FULL_LOAD = "zero_at_full_load"  # counters say idle, power and utilisation say busy
-    STALE = "stale"  # what is read has not been renewed
+    STALE = "stale"  # the values have not been renewed since the last reading
     UNCOUNTED_WORK = "uncounted_work"  # the core was busy and nothing was counted
     UNKNOWN_DEVICE = "unknown_device"
     OVERLAP = "overlap"
@@ -94,12 +94,12 @@ class Device:
     evidence: Evidence = Evidence.GAP  # the best this source expects to give for it now
     evidence_reason: str = ""  # why not a better one
     evidence_fix: str = ""  # what would give a better one
-    shared: str | None = None  # who else may use it, in words; None: nobody that is known of
+    shared: str | None = None  # who else may use it, as text; None: not known to be shared
 
 
 @dataclass(frozen=True, slots=True)
 class Active:
-    """What estimating counters saw: SM-cycles during which each pipe was active, summed over the SMs.
+    """What estimating counters counted: SM-cycles during which each pipe was active, summed over the SMs.
 
     `uncertainty_sm_cycles` is how far each may be off, both ways, since the SM clock between two readings of
     it is not known. `missed_reading` are pipes of which nothing was read: only their ceiling is known.
@@ -113,7 +113,7 @@ class Active:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Counters that run on while nobody looks: SM-cycles since some origin, such as the boot.
+    """Cumulative counters, which the hardware keeps without a reader: SM-cycles since some origin, such as the boot.
 
     `origin` names the counters and their scale; only totals of the same origin can be subtracted.
     TENSOR is any tensor activity here: what no sub-pipe accounts for follows from the differences.
@@ -170,7 +170,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """What a device showed last; for display only, nothing is accounted from it. None is unknown."""
+    """The last display values of a device; nothing is accounted from them. None: not known."""
 
     pipe_activity_ratio: Mapping[Pipe, float] = field(default_factory=dict)
     utilization_ratio: float | None = None
@@ -179,13 +179,13 @@ class Gauges:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """All that one read of one source gave."""
+    """The result of one read of one source."""
 
     readings: tuple[Reading, ...]
     gauges: Mapping[DeviceUid, Gauges] = field(default_factory=dict)
-    patience_ns: int = 0  # how much longer than the reading interval this source may rightly be silent
+    patience_ns: int = 0  # how much longer than the reading interval this source may be silent without a gap
     not_ours: frozenset[DeviceUid] = frozenset()  # devices that are here and another job's
-    # What was, or would be, listed under a name of the source's own making, and what it turned out to be.
+    # Devices listed so far under a provisional name, and what each turned out to be.
     renamed: Mapping[DeviceUid, Device] = field(default_factory=dict)
 
 
@@ -223,7 +223,7 @@ class ChipLimits:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Everything counted of one device in one incarnation and phase. Every count only grows."""
+    """Everything counted of one device in one daemon start and phase. Every count only grows."""
 
     begin_ns: int
     watermark_ns: int
@@ -232,7 +232,7 @@ class Tally:
     busy_sm_cycles: int = 0
     observed_ns: Mapping[Evidence, int] = field(default_factory=dict)
     gap_ns: Mapping[GapReason, int] = field(default_factory=dict)
-    recovered_ns: int = 0  # gap time whose work counters told afterwards
+    recovered_ns: int = 0  # gap time whose work cumulative counters gave afterwards
     uncertainty_sm_cycles: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
     unread_ns: Mapping[Pipe, int] = field(default_factory=dict)  # observed time in which this pipe was not read
     energy_mj: int | None = None  # None: no energy was ever counted
@@ -258,18 +258,18 @@ class Tally:
 
     @property
     def unknown_ns(self) -> int:
-        """Gap time of which nothing was learned afterwards either. What an earlier tally left open can be
-        recovered in a later one, so there it is not below zero."""
+        """Gap time that was not recovered afterwards. A later tally can recover what an earlier one left open, so there
+        it is not below zero."""
         return max(0, self.total_gap_ns - self.elsewhere_ns - self.recovered_ns)
 
     @property
     def job_ns(self) -> int:
-        """Device time that was this job's: what coverage is the known share of."""
+        """Device time that belonged to this job. Coverage is the known share of it."""
         return self.span_ns - self.elsewhere_ns
 
     @property
     def elsewhere_ns(self) -> int:
-        """Device time that others account for."""
+        """Device time that is accounted for elsewhere: by another job, or under another device."""
         return sum(self.gap_ns.get(reason, 0) for reason in ACCOUNTED_ELSEWHERE)
 
 

@@ -14,7 +14,7 @@ from flopsd.core.model import ChipLimits, Device, Evidence, Limits, Pipe, Precis
 from flopsd.errors import PeakTableError, UnknownDeviceError
 
 TENSOR_PIPES = (Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
-# Tensor formats that one counter cannot tell apart (DCGM#251, #252); the rest have counters of their own.
+# Tensor formats that one counter cannot separate (DCGM#251, #252); the rest have counters of their own.
 HMMA_FORMATS = ("fp16", "bf16", "tf32", "fp8", "fp6", "fp4")
 _FORMAT_OF_VECTOR = {Pipe.FP64: "fp64", Pipe.FP32: "fp32", Pipe.FP16: "fp16"}
 INTEGER_FORMATS = ("int8", "int4")  # one counter for both
@@ -77,10 +77,10 @@ class Part:
         if pipe is Pipe.TENSOR_DFMA:
             rate = self.tensor_flop_per_cycle.get("fp64")
             return Rates(rate, rate, rate)
-        told = self.declared(pipe, precision)
-        if told is not None:
-            declared = _mix(told, self.tensor_flop_per_cycle)
-            return Rates(declared, declared, -_mix(told, {n: -rate for n, rate in self._highest_rates().items()}))
+        shares = self.declared(pipe, precision)
+        if shares is not None:
+            declared = _mix(shares, self.tensor_flop_per_cycle)
+            return Rates(declared, declared, -_mix(shares, {n: -rate for n, rate in self._highest_rates().items()}))
         candidates = self.tensor_flop_per_cycle if pipe is Pipe.TENSOR else HMMA_FORMATS
         formats = [name for name in candidates if name in self.tensor_flop_per_cycle]
         if not formats:

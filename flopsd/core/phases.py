@@ -1,7 +1,7 @@
 """A tally's share by declared phase. Pure.
 
 A phase is declared by the training process, a count is read from hardware: a reading belongs to a phase only
-where that phase was in force for all the time that the reading tells of. What is left over is undeclared.
+where that phase was active for all the time that the reading covers. What is left over is undeclared.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ActivePhase:
     since_ns: int
 
 
-NOBODY = ActivePhase(UNDECLARED_PHASE, 0)
+NO_PHASE = ActivePhase(UNDECLARED_PHASE, 0)
 
 
 def bucket(phase: str, precision: Precision | None) -> str:
@@ -44,7 +44,7 @@ def split_bucket(name: str) -> tuple[str, Precision | None]:
         shares[fmt] = round(float(share) * PPM) if share else PPM
     precision = precision_from(shares, PROCESS)
     if precision.label != label:
-        raise ValueError(f"{name!r:.80} is no bucket of a phase")
+        raise ValueError(f"{name!r:.80} is not a phase, or a phase and its number format")
     return Phase(phase).value, precision
 
 

@@ -91,8 +91,8 @@ class Conversation:
         self.pid, self.uid = pid, uid
         self.session: str | None = None
 
-    def hear(self, line: bytes) -> Event:
-        """The event that a line is. Raises RefusedError."""
+    def receive(self, line: bytes) -> Event:
+        """The event in a line. Raises RefusedError."""
         kind, message = _message(line)
         if kind == "hello":
             if self.session is not None:

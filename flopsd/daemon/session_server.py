@@ -215,7 +215,7 @@ class SessionServer:
 
     def _receive(self, peer: _Peer, line: bytes) -> None:
         try:
-            event = peer.talk.hear(line)
+            event = peer.talk.receive(line)
             if isinstance(event, SessionOpened):
                 self._take_over(peer, event.session)
         except RefusedError as fault:

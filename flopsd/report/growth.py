@@ -1,4 +1,4 @@
-"""How a run's compute grew: points along its journal, for a chart. No ledger holds them; the journal beside it does."""
+"""How a run's compute grew: points for a chart. They follow from the journal, not from the ledger."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.core.ledger.merged_completeness import MAX_TOLD
+from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.model import Figures
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.report.numbers import NOTHING_MEASURED, interval, percent
@@ -265,9 +265,9 @@ def _subject(predicate: Mapping[str, Any]) -> str:
 
 def _children(checked: ChildrenChecked) -> list[str]:
     rows = [("not given", text) for text in _some(checked.missing)]
-    return _indented([*rows, *(("no part", one_line(text)) for text in checked.others[:MAX_TOLD])])
+    return _indented([*rows, *(("no part", one_line(text)) for text in checked.others[:MAX_LISTED])])
 
 
 def _some(texts: Sequence[str]) -> list[str]:
-    more = len(texts) - MAX_TOLD
-    return [*map(one_line, texts[:MAX_TOLD]), *([f"and {more} more"] if more > 0 else [])]
+    more = len(texts) - MAX_LISTED
+    return [*map(one_line, texts[:MAX_LISTED]), *([f"and {more} more"] if more > 0 else [])]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flopsd.attestation.evidence.item import EvidenceResult
-from flopsd.core.ledger.merged_completeness import MAX_TOLD
+from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.rounding import Towards
 from flopsd.report.bases import EVIDENCE
 from flopsd.report.coverage import ONLY_HERE, is_complete
@@ -114,8 +114,8 @@ def completeness_of(predicate: LedgerObject) -> ReportCompleteness | None:
         )
         if member in told
     ]
-    left_out = max(0, len(missing) - MAX_TOLD)
-    return ReportCompleteness(told.flag("complete"), told.text("summary"), missing[:MAX_TOLD], left_out, tuple(facts))
+    left_out = max(0, len(missing) - MAX_LISTED)
+    return ReportCompleteness(told.flag("complete"), told.text("summary"), missing[:MAX_LISTED], left_out, tuple(facts))
 
 
 def nodes_of(predicate: LedgerObject) -> tuple[tuple[Member, ...], int]:

@@ -100,7 +100,7 @@ def gauges(snapshot: Snapshot) -> Iterator[Metric]:
     )
     utilization = GaugeMetricFamily(
         "flopsd_utilization_ratio",
-        "Share of time in which any kernel ran, by the driver. Says nothing of how much was computed.",
+        "Share of time in which any kernel ran, by the driver; not a measure of how much was computed.",
         labels=_GPU,
     )
     clock = GaugeMetricFamily("flopsd_sm_clock_hertz", "SM clock at the last reading.", labels=_GPU)
@@ -124,7 +124,7 @@ def device_facts(snapshot: Snapshot) -> Iterator[Metric]:
     )
     shared = GaugeMetricFamily(
         "flopsd_device_shared",
-        "1 where the device is known to be used by others too: its FLOP are not all this job's.",
+        "1 where the device is known to be shared: its FLOP are not all of this job.",
         labels=_GPU,
     )
     info = GaugeMetricFamily(
@@ -182,8 +182,8 @@ def _thresholds(view: RunView) -> Iterator[Metric]:
     )
     share = GaugeMetricFamily(
         "flopsd_threshold_ratio",
-        "What this daemon's account is of a threshold: low is certain, high a ceiling and no estimate, measured absent "
-        "where either is only bounded. Never sum bounds. quantity: base+ has the base model's compute in it.",
+        "The run's FLOP as a ratio of a threshold: low is certain, high a ceiling and not an estimate, measured "
+        "absent where either is only bounded. Never sum bounds. quantity: base+ includes the base model's compute.",
         labels=("policy", "rule", "quantity", "bound"),
     )
     for finding in view.findings:
@@ -229,7 +229,7 @@ def sources(snapshot: Snapshot) -> Iterator[Metric]:
     )
     last = GaugeMetricFamily(
         "flopsd_last_reading_timestamp_seconds",
-        "When the source last gave a reading that was no gap.",
+        "When the source last gave a reading that was not a gap.",
         labels=("source",),
     )
     for name, state in snapshot.sources.items():
@@ -266,15 +266,19 @@ def keeping(keeping: JournalState) -> Iterator[Metric]:
     yield clock
     if keeping.seal_every_ns is None:
         return
-    every = GaugeMetricFamily("flopsd_ledger_seal_interval_seconds", "Time between rolling seals; absent without.")
+    every = GaugeMetricFamily(
+        "flopsd_ledger_seal_interval_seconds", "Time between rolling seals; absent without rolling seals."
+    )
     every.add_metric((), keeping.seal_every_ns / NS_PER_S)
     last = GaugeMetricFamily(
         "flopsd_ledger_last_seal_timestamp_seconds",
-        "When this daemon last sealed the ledger and copied it to every place asked for; absent before the first time.",
+        "When this daemon last sealed the ledger and copied it to every destination; absent before the first time.",
     )
     if keeping.last_seal_wall_ns is not None:
         last.add_metric((), keeping.last_seal_wall_ns / NS_PER_S)
-    failures = CounterMetricFamily("flopsd_ledger_seal_failures", "Rolling seals that were not made or not copied.")
+    failures = CounterMetricFamily(
+        "flopsd_ledger_seal_failures", "Rolling seals that failed, or could not be copied to a destination."
+    )
     failures.add_metric((), keeping.seal_failures)
     yield from (every, last, failures)
 
@@ -282,7 +286,7 @@ def keeping(keeping: JournalState) -> Iterator[Metric]:
 def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
     """Every pipe that counters have covered, at a measured zero, so that increase() sees the first work.
 
-    A running counter that was read once tells a zero already: what it counted since.
+    A cumulative counter that was read once is at a measured zero already.
     """
     return {
         (pipe.value, precision_label(pipe, one.rating), evidence.value): 0

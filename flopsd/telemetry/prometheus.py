@@ -1,4 +1,4 @@
-"""Snapshot -> page for Prometheus. Collectors that never touch a driver."""
+"""A snapshot as a page for Prometheus. No collector touches a driver."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from flopsd.telemetry import metric_families
 from flopsd.telemetry.snapshot import Snapshot
 
-# prometheus-client answers whatever version is asked for, and writes the shape of this one.
+# prometheus-client names whatever version is requested, and writes this one.
 _OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
@@ -34,7 +34,7 @@ class SnapshotCollector(Collector):
 
 
 class FactsCollector(Collector):
-    """What stays as it is for a whole incarnation, as long as no device or source joins."""
+    """What stays the same for a whole daemon start, as long as no device joins."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot

@@ -1,6 +1,6 @@
-"""The immutable picture that the writer publishes after every reading; all views read nothing else.
+"""The immutable state that the writer publishes after every reading: all that metrics, status and page read.
 
-FLOP are computed by whoever looks: publishing costs the metering loop one reference.
+FLOP are computed on first use, in the reader's thread: publishing costs the metering loop one reference.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flopsd.core.peaks import PeakTable
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """One source as the writer last heard of it. `reason` says why it is not up."""
+    """One source at its last message. `reason`: why it is not up."""
 
     up: bool = False
     reason: str = "starting"
@@ -24,12 +24,12 @@ class SourceState:
     last_reading_wall_ns: int | None = None
     errors: Mapping[str, int] = field(default_factory=dict)
     replay: bool = False
-    absent: bool = False  # nothing of its kind is on this machine: not a fault, and not shown as one
+    absent: bool = False  # no such hardware on this machine: not a fault, and not shown as one
 
 
 @dataclass(frozen=True, slots=True)
 class JournalState:
-    """What only the moment of looking tells: the host's wall clock, and how the rolling seals stand."""
+    """What only the moment of the request has: the host's wall clock, and the state of the rolling seals."""
 
     wall_ns: int
     seal_every_ns: int | None = None  # None: there are no rolling seals

@@ -1,7 +1,7 @@
-"""How a run stands, as facts: of a running daemon's snapshot, and of a journal. Counts are decimal strings.
+"""The status of a run: of a running daemon's snapshot, or of a journal. Counts are decimal strings.
 
-What `/api/status` serves, the page at `/` shows and `flopsd status` prints. None is what is not known; what only a
-running daemon knows (gauges, why a source is down) is absent from a journal's.
+`/api/status` serves it, the page at `/` shows it and `flopsd status` prints it. None: not known. What only a running
+daemon has (gauges, why a source is down) is absent from a journal's.
 """
 
 from __future__ import annotations

@@ -194,7 +194,7 @@ def test_after_a_spot_stop_the_account_goes_on_on_a_new_machine(make: Make, noti
     assert [total[bound] for bound in BOUNDS] == [executed[bound] for bound in BOUNDS]
     twice = flopsd("merge", str(second.ledger), str(first.saved), *common)
     assert twice.returncode == 1
-    assert "node 'algo-1' is there twice at the same time" in twice.stderr
+    assert "node 'algo-1' is given twice for the same time" in twice.stderr
 
 
 def test_process_1_reaps_orphans_and_their_zombies(make: Make) -> None:

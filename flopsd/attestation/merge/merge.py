@@ -205,7 +205,7 @@ def _lines(path: Path) -> Iterator[str]:
 def _refuse_holes(completeness: Completeness, request: MergeRequest) -> None:
     if completeness.complete is False and not request.allow_incomplete:
         raise LedgerError(
-            f"the {request.kind} is not whole: {completeness.told}",
+            f"the {request.kind} is not whole: {completeness.missing_text}",
             hint="give these ledgers too; --allow-incomplete merges without them, and without an upper bound"
             if request.kind == JOB
             else "merge these jobs again with all ledgers; --allow-incomplete goes on, without an upper bound",

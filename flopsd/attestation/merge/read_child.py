@@ -12,7 +12,7 @@ from flopsd.attestation.merge.recompute import MALFORMED, recompute
 from flopsd.attestation.verify import Opened, open_ledger, verify_opened
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, claims_of, device_claims, ledger_claim
-from flopsd.core.ledger.merged_completeness import completeness_of_lone
+from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry
 from flopsd.core.ledger.merged_statement import JOB, LINEAGE
 from flopsd.core.ledger.statement import PREDICATE_TYPE
@@ -73,7 +73,7 @@ class ChildReader:
         entry = entry_again(opened, found.path, self._tables, allow_replay=self._allow_replay)
         if self._kind == LINEAGE:
             _refuse_part_of_job(entry, predicate)
-            entry["completeness"] = completeness_of_lone(entry)
+            entry["completeness"] = completeness_of_single(entry)
         return Child(entry, list(claims_of(entry)), predicate["run"], tuple(predicate["node"]["jobNodes"]))
 
 

@@ -15,7 +15,7 @@ from flopsd.attestation.merge.read_child import NODE, entry_again
 from flopsd.attestation.merge.recompute import MALFORMED, recompute
 from flopsd.attestation.verify import Opened, refuse_difference
 from flopsd.core.envelope import parse_envelope
-from flopsd.core.ledger.merged_completeness import completeness_of_lone
+from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry
 from flopsd.core.ledger.merged_statement import JOB
 from flopsd.core.untrusted import parse_json
@@ -130,7 +130,7 @@ def _again(entry: Entry, opened: Opened, found: FoundLedger, tables: Tables) -> 
         elif opened.kind == NODE and found.has_journal:
             again = entry_again(opened, found.path, tables, allow_replay=True)
             if "completeness" in entry:
-                again["completeness"] = completeness_of_lone(again)
+                again["completeness"] = completeness_of_single(again)
         else:
             return False
         refuse_difference(again, entry, "the child")

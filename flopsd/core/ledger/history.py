@@ -1,7 +1,7 @@
 """The journal's records: what is written, and the history that reading them back gives.
 
 Records are plain JSON objects of ints and strings. All figures in them are running totals, so the
-last checkpoint of an incarnation says all that the incarnation counted; FLOP are not in them, they
+last checkpoint of an incarnation has all that the incarnation counted; FLOP are not in them, they
 follow from the cycles and the peak table.
 
     begin        one start of the daemon: run, node, boot, clocks, versions, settings
@@ -40,7 +40,7 @@ FORMAT = "flopsd-journal/1"
 
 @dataclass(frozen=True, slots=True)
 class GapInterval:
-    """One stretch of one device that nobody observed, on the boot-time clock of its incarnation."""
+    """One unobserved interval of one device, on the boot-time clock of its incarnation."""
 
     incarnation: int
     device: DeviceUid
@@ -51,7 +51,7 @@ class GapInterval:
 
 @dataclass(slots=True)
 class Incarnation:
-    """One start of the daemon, as its records tell it."""
+    """One start of the daemon, from its records."""
 
     begin: Record
     end: Record | None = None
@@ -82,7 +82,7 @@ class History:
 
     @property
     def declared(self) -> OperatorDeclarations:
-        """What the settings of the last incarnation declare of the run."""
+        """What the settings of the last incarnation declare about the run."""
         return declared_from(self.incarnations[-1].begin.get("declared"))
 
     @property
@@ -100,7 +100,7 @@ class History:
 
     @property
     def replay(self) -> Record | None:
-        """What was replayed, if any of the readings came from a recording and not from hardware."""
+        """The recording that was replayed, if any of the readings came from one and not from hardware."""
         found = (facts["replay"] for inc in self.incarnations for facts in inc.sources.values() if facts.get("replay"))
         return next(found, None)
 
@@ -110,7 +110,7 @@ class History:
 
 
 def read_history(records: Iterable[Record]) -> History:
-    """The history that a journal tells.
+    """The history that a journal records.
 
     Raises JournalDamagedError for records that no daemon of this format writes: unknown kinds,
     totals that fall, time that is not conserved, gaps that do not add up.
@@ -122,7 +122,7 @@ def read_history(records: Iterable[Record]) -> History:
 
 
 def extend(history: History, record: Record) -> None:
-    """Take one more record in. Raises JournalDamagedError as `read_history` does."""
+    """Add one record. Raises JournalDamagedError as `read_history` does."""
     line = history.records + 1
     try:
         _take(history, record)
@@ -223,23 +223,23 @@ def _checkpoint(history: History, incarnation: Incarnation, record: Record) -> N
         _append_gap(history.gaps, GapInterval(incarnation.number, uid, begin_ns, end_ns, reason))
     if any(grown.values()):
         raise JournalDamagedError("the listed gaps do not add up to the gap totals")
-    for told in record.get("sessions", ()):
-        _session(history, told)
+    for session in record.get("sessions", ()):
+        _session(history, session)
     refuse_time(incarnation.last_ns, count(record["ns"]), *incarnation.tallies.values())
     incarnation.checkpoints += 1
     incarnation.last_ns, incarnation.last_utc = count(record["ns"]), text(record["utc"])
 
 
-def _session(history: History, told: Record) -> None:
-    name = text(told["id"])
-    pid = told["pid"]
-    told_by = (None if pid is None else count(pid), count(told["uid"]), text(told["client"]))
-    session = history.sessions.setdefault(name, DeclaredSession(name, *told_by))
-    if (session.pid, session.uid, session.client) != told_by:
-        raise JournalDamagedError(f"session {name!r:.60} is of two processes")
-    if "facts" in told:
-        session.facts = facts_from(told["facts"])
-    for phase, counters in work_from(told.get("work", {})).items():
+def _session(history: History, record: Record) -> None:
+    name = text(record["id"])
+    pid = record["pid"]
+    process = (None if pid is None else count(pid), count(record["uid"]), text(record["client"]))
+    session = history.sessions.setdefault(name, DeclaredSession(name, *process))
+    if (session.pid, session.uid, session.client) != process:
+        raise JournalDamagedError(f"session {name!r:.60} belongs to two processes")
+    if "facts" in record:
+        session.facts = facts_from(record["facts"])
+    for phase, counters in work_from(record.get("work", {})).items():
         known = session.work.setdefault(phase, {})
         if any(value < known.get(counter, 0) for counter, value in counters.items()):
             raise JournalDamagedError(f"the counters of session {name!r:.60} fell")

@@ -1,4 +1,4 @@
-"""What no daemon writes into a journal: work before the first reading, time that has not come. Pure."""
+"""What no daemon writes into a journal: work before the first reading, totals that fall, time in the future. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from flopsd.core.model import Tally
 from flopsd.errors import JournalDamagedError
 
 K = TypeVar("K")
-# How far a reading may end behind the moment at which it is taken in: a source that tells the times of its
-# readings itself has a clock of its own.
+# How far in the future a reading may end: a source that times its own readings has its own clock.
 LEAD_NS = 1_000_000_000
 _ABSOLUTE = {"counters", "energy_at_ns", "totals", "totals_ns"}  # what counting goes on from
 _CONTEXT, _RUN, _NODE = (
@@ -23,14 +22,14 @@ _CONTEXT, _RUN, _NODE = (
 
 
 def refuse_counted(start: Tally, since_ns: int | None) -> None:
-    """A device's first record tells from where counting goes on, and counts nothing. `since_ns` is when the
-    incarnation began, None where an earlier one watched the device. Raises JournalDamagedError."""
+    """Raises JournalDamagedError where a device's first record counts something: it only has what counting continues
+    from. `since_ns` is when the incarnation began, None where an earlier one tracked the device."""
     nothing = Tally(start.begin_ns, start.begin_ns)
     amounts = (one.name for one in fields(Tally) if one.name not in _ABSOLUTE)
     if any(getattr(start, name) != getattr(nothing, name) for name in amounts):
-        raise JournalDamagedError("something of a device is counted before its first reading")
+        raise JournalDamagedError("a device has counts before its first reading")
     if since_ns is not None and start.begin_ns < since_ns:
-        raise JournalDamagedError("a device is watched before any incarnation was there to do so")
+        raise JournalDamagedError("a device is tracked from before the first incarnation began")
 
 
 def refuse_time(before_ns: int, at_ns: int, *tallies: Tally) -> None:
@@ -38,21 +37,21 @@ def refuse_time(before_ns: int, at_ns: int, *tallies: Tally) -> None:
     if at_ns < before_ns:
         raise JournalDamagedError(f"time runs backwards, by {before_ns - at_ns} ns since the record before")
     if any(tally.watermark_ns > at_ns + LEAD_NS for tally in tallies):
-        raise JournalDamagedError("a device is accounted for until after its record was written")
+        raise JournalDamagedError("a device is accounted for beyond the time of its record")
 
 
 def refuse_context(context: Mapping[str, Any]) -> None:
-    """Raises KeyError, TypeError or ValueError for what is no `Context.for_journal`."""
+    """Raises KeyError, TypeError or ValueError for anything that `Context.for_journal` does not write."""
     run, node = context["run"], context["node"]
     for whole, members in ((context, _CONTEXT), (run, _RUN), (node, _NODE)):
         if whole.keys() != members:
-            raise ValueError("the context has not the members of one")
+            raise ValueError("the context does not have its members")
     if not isinstance(node["jobNodes"], list):
         raise ValueError("the nodes of a job are a list")
-    for told in (context["attempt"], run["platform"], *node["jobNodes"]):
-        text(told)
-    for told in (run["jobName"], run["jobArn"], node["instanceType"]):
-        text("" if told is None else told)
+    for value in (context["attempt"], run["platform"], *node["jobNodes"]):
+        text(value)
+    for value in (run["jobName"], run["jobArn"], node["instanceType"]):
+        text("" if value is None else value)
     count(0 if node["rank"] is None else node["rank"])
 
 

@@ -1,4 +1,4 @@
-"""What a child claims for itself: its bytes, its node, its rank, its devices, each for a time.
+"""What a child of a merged ledger claims: its bytes, node, rank and devices, each for a stretch of time.
 
 Two children that claim the same at the same time count something twice, and are refused. Pure.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from flopsd.core.values import whole_number
 from flopsd.errors import LedgerError
 
-LEDGER, NODE, RANK, RUN, DEVICE = range(5)  # the order in which they are told
+LEDGER, NODE, RANK, RUN, DEVICE = range(5)  # in the order of the checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class DeviceClaims:
-    """A claim, the number of the child whose it is, and how messages name that child."""
+    """A claim, the number of its child, and how messages name that child."""
 
     claim: Claim
     child: int
@@ -95,23 +95,23 @@ def _double(one: DeviceClaims, other: DeviceClaims) -> LedgerError:
     what, key = one.claim.what, one.claim.key
     both = f"{one.label} and {other.label}"
     if what == LEDGER:
-        return LedgerError(f"the same ledger is there twice: {both}", hint="give each ledger once")
+        return LedgerError(f"the same ledger is given twice: {both}", hint="give each ledger once")
     if what == NODE:
         same = (one.claim.boot_id, one.claim.begin_ns) == (other.claim.boot_id, other.claim.begin_ns)
         return LedgerError(
-            f"node {key!r} is there twice at the same time: {both}",
+            f"node {key!r} is given twice for the same time: {both}",
             hint="they are of the same journal at two times: give the later one only"
             if same
-            else "only one of the two can be of this job; take the other away",
+            else "only one of the two can belong to this job; leave the other out",
         )
     if what == RANK:
         return LedgerError(
-            f"rank {key} is there twice at the same time: {both}",
+            f"rank {key} is given twice for the same time: {both}",
             hint="two nodes of one job have two ranks; one of the two is not of this job",
         )
     if what == RUN:
         return LedgerError(
-            f"job {key!r} is there twice at the same time: {both}",
+            f"job {key!r} is given twice for the same time: {both}",
             hint="merge the ledgers of all its attempts into one job ledger, and give that one only",
         )
     return LedgerError(
@@ -121,6 +121,6 @@ def _double(one: DeviceClaims, other: DeviceClaims) -> LedgerError:
 
 
 def _claim(what: int, key: str, times: Mapping[str, Any], period: Mapping[str, Any]) -> Claim:
-    told = (period["wallOffsetNs"], times["beginNs"], times["endNs"])
-    offset, begin, end = (whole_number(ns, signed=True) for ns in told)
+    fields = (period["wallOffsetNs"], times["beginNs"], times["endNs"])
+    offset, begin, end = (whole_number(ns, signed=True) for ns in fields)
     return Claim(what, str(key), str(period["bootId"]), begin, end, offset)

@@ -1,8 +1,8 @@
-"""Whether a job's ledgers are all there, as far as the ledgers themselves can tell. Pure.
+"""Whether the ledgers of a job are complete, as far as the ledgers themselves show. Pure.
 
-The roster is what the platform told every node; where it told none, whoever merges may declare how many nodes
-the job had. Without either nobody can tell that a node is missing, and then no upper bound is known. Nor is one
-known where a ledger has no end: nobody can tell how long that node went on, or with what.
+Some platforms give every node the list of the job's nodes; where none does, the operator may declare at the merge how
+many there were. Without either a missing node would go unnoticed, and then no upper bound is known. Nor is one known
+where a ledger has no end: how long that node went on, and with what devices, is not recorded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from flopsd.errors import LedgerError
 
-MAX_TOLD = 20
+MAX_LISTED = 20
 
 WHOLE = "A ledger of every node and attempt that the ledgers know of is here."
 NOT_WHOLE = "Ledgers are missing: the figures are the sum of what is here, and of the whole no upper bound is known."
@@ -21,7 +21,7 @@ ENDLESS = (
     "A ledger of every node and attempt is here, but not each has an end: "
     "the figures are the sum of what is here, and of the whole no upper bound is known."
 )
-UNTOLD = (
+NODES_UNKNOWN = (
     "No ledger says how many nodes the job had, so a missing one would go unseen: "
     "the figures are the sum of what is here, and of the whole no upper bound is known."
 )
@@ -29,15 +29,15 @@ UNTOLD = (
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """`complete` is None where nobody can tell. `missing` says in words what is, or may be. `untold`: how much there
-    should be is not known."""
+    """`complete` is None where it is not known. `missing` names what is missing, or may be. `nodes_unknown`: how many
+    nodes the job had is not known."""
 
     complete: bool | None
     missing: tuple[str, ...]
     expected_nodes: int | None
     nodes: int
     declared_nodes: int | None
-    untold: bool = False
+    nodes_unknown: bool = False
 
     def for_ledger(self) -> dict[str, Any]:
         return {
@@ -53,16 +53,16 @@ class Completeness:
     def _summary(self) -> str:
         if self.complete is not None:
             return WHOLE if self.complete else NOT_WHOLE
-        return UNTOLD if self.untold else ENDLESS
+        return NODES_UNKNOWN if self.nodes_unknown else ENDLESS
 
     @property
-    def told(self) -> str:
-        """What is missing, for a message of bearable length."""
-        more = len(self.missing) - MAX_TOLD
-        return "; ".join(self.missing[:MAX_TOLD]) + (f"; and {more} more" if more > 0 else "")
+    def missing_text(self) -> str:
+        """What is missing, in a message of limited length."""
+        more = len(self.missing) - MAX_LISTED
+        return "; ".join(self.missing[:MAX_LISTED]) + (f"; and {more} more" if more > 0 else "")
 
 
-def completeness_of_lone(entry: Mapping[str, Any]) -> dict[str, Any]:
+def completeness_of_single(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Of a job of one node, as a lineage's entry has it."""
     endless = _endless(entry)
     return {"complete": None if endless else True, "missing": endless}
@@ -82,32 +82,32 @@ def _who(rank: int | None, node: str) -> str:
 
 
 class NodeCheck:
-    """Which nodes of a job are there, and in which attempts."""
+    """Which nodes of a job have ledgers, and of which attempts."""
 
-    def __init__(self, roster: Sequence[str], declared_nodes: int | None) -> None:
-        self._roster, self._declared = tuple(roster), declared_nodes
-        self._rank_of = {name: rank for rank, name in enumerate(self._roster)}
+    def __init__(self, job_nodes: Sequence[str], declared_nodes: int | None) -> None:
+        self._job_nodes, self._declared = tuple(job_nodes), declared_nodes
+        self._rank_of = {name: rank for rank, name in enumerate(self._job_nodes)}
         self._seen: dict[tuple[int | None, str], set[str]] = {}  # attempts by rank and node
         self._attempts: dict[str, str] = {}  # every attempt's name, held once
         self._named = True
         self._endless: list[str] = []
-        if self._roster and declared_nodes not in (None, len(self._roster)):
+        if self._job_nodes and declared_nodes not in (None, len(self._job_nodes)):
             raise LedgerError(
-                f"the ledgers name a roster of {len(self._roster)} nodes, not of {declared_nodes}",
+                f"the ledgers name {len(self._job_nodes)} nodes of the job, --nodes declares {declared_nodes}",
                 hint="leave --nodes out: it is for jobs whose ledgers name none",
             )
 
-    def answer(self, entry: Mapping[str, Any], label: str) -> None:
-        """A node ledger is there. Raises LedgerError where it cannot be of this job."""
+    def add(self, entry: Mapping[str, Any], label: str) -> None:
+        """Add a node ledger. Raises LedgerError where it cannot belong to this job."""
         node, rank = entry["node"], entry["rank"]
-        if self._roster and (node not in self._rank_of or self._rank_of[node] != rank):
+        if self._job_nodes and (node not in self._rank_of or self._rank_of[node] != rank):
             raise LedgerError(
-                f"{label} is of node {node!r} with rank {rank}, which the job's roster does not have"
+                f"{label} is of node {node!r} with rank {rank}, which is not among the job's nodes"
                 if node not in self._rank_of
-                else f"{label} gives node {node!r} rank {rank}; in the job's roster it has {self._rank_of[node]}",
-                hint="take it away: it is of another job",
+                else f"{label} gives node {node!r} rank {rank}; by the job's node list it has {self._rank_of[node]}",
+                hint="leave it out: it belongs to another job",
             )
-        if not self._roster and self._declared is not None and rank is not None and rank >= self._declared:
+        if not self._job_nodes and self._declared is not None and rank is not None and rank >= self._declared:
             raise LedgerError(
                 f"{label} has rank {rank}: the job had more than {self._declared} nodes",
                 hint="give --nodes the number of nodes that the job had",
@@ -131,15 +131,15 @@ class NodeCheck:
         missing = self._absent(slots, ranked)
         if not missing:
             missing = self._absent_attempts(slots, names)
-        expected = len(self._roster) or self._declared
+        expected = len(self._job_nodes) or self._declared
         complete = False if missing else None if expected is None or self._endless else True
-        told = (*missing, *self._endless)
-        return Completeness(complete, told, expected, len(slots), self._declared, untold=expected is None)
+        listed = (*missing, *self._endless)
+        return Completeness(complete, listed, expected, len(slots), self._declared, nodes_unknown=expected is None)
 
     def _absent(self, slots: Mapping[int | str, object], ranked: bool) -> list[str]:
-        if self._roster:
+        if self._job_nodes:
             here = {node for _, node in self._seen}
-            return [f"rank {rank} ({node}): no ledger" for rank, node in enumerate(self._roster) if node not in here]
+            return [f"rank {rank} ({node}): no ledger" for rank, node in enumerate(self._job_nodes) if node not in here]
         if ranked:
             highest = max((slot for slot in slots if isinstance(slot, int)), default=-1)
             expected = range(self._declared if self._declared is not None else highest + 1)

@@ -36,8 +36,8 @@ class MergedDeclarations:
             return Method.PRETRAINING
         if None in self._methods or not self._methods:
             return None
-        told = {method for method in self._methods if method is not None}
-        return Method(told.pop()) if len(told) == 1 else Method.FULL
+        declared = {method for method in self._methods if method is not None}
+        return Method(declared.pop()) if len(declared) == 1 else Method.FULL
 
     @property
     def base(self) -> Base | None:

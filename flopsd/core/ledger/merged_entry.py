@@ -1,4 +1,4 @@
-"""A child as a merged ledger repeats it: enough to add it up, and to see that nothing is in there twice. Pure."""
+"""A child as a merged ledger repeats it: enough to add it up, and to see that nothing is counted twice. Pure."""
 
 from __future__ import annotations
 
@@ -87,24 +87,24 @@ def job_entry(predicate: Mapping[str, Any], sha256: str, keyids: Iterable[str]) 
     }
 
 
-def refuse_bent(entry: Mapping[str, Any], sums: LedgerSums) -> None:
-    """Raises KeyError, TypeError, ValueError for an entry that the two above do not make. `sums` are the entry's."""
+def refuse_malformed(entry: Mapping[str, Any], sums: LedgerSums) -> None:
+    """Raises KeyError, TypeError, ValueError for an entry that neither of the two above makes. `sums` are its sums."""
     known, job = sums.for_ledger(), entry["kind"] == "job"
     if entry.keys() - {"completeness"} != _MEMBERS | known.keys() or entry["kind"] not in ("node", "job"):
-        raise ValueError("a child's entry has not the members of one")
-    if any(entry[name] != told for name, told in known.items()):
-        raise ValueError("the sums of a child are not told as flopsd tells them")
+        raise ValueError("a child's entry does not have its members")
+    if any(entry[name] != value for name, value in known.items()):
+        raise ValueError("the sums of a child are not written as flopsd writes them")
     keyids, digests = entry["keyids"], (entry["sha256"], *entry["keyids"], *entry["peakTableSha256"])
     if not all(_DIGEST.fullmatch(digest) for digest in digests):
-        raise ValueError("what names a child, its keys or its peak table is not a SHA-256")
+        raise ValueError("the digest of a child, its keys or its peak table is not a SHA-256")
     if not keyids or keyids != sorted(set(keyids)):
-        raise ValueError("nobody is said to have signed a child, or somebody twice")
+        raise ValueError("a child names no key that signed it, or one twice")
     if entry["name"] != f"{entry['run' if job else 'node']}/{entry['sha256'][:16]}":
         raise ValueError(f"a child's name is {entry['name']!r:.80}, which does not follow from its digest")
 
 
 def _declared(predicate: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides which thresholds apply to the whole."""
+    """The declarations that decide which thresholds apply to the whole."""
     names = ("method", "base") if predicate["kind"] == "node" else ("method", "base", "conflict")
     return {name: predicate["declared"][name] for name in names}
 

@@ -1,7 +1,7 @@
 """The merged ledger: node ledgers as one job, jobs as one model's lineage. Pure.
 
-Its predicate is a function of the entries of its children and of the few facts of merging, so that whoever has
-it adds it up again; with the children at hand each entry can be made again too.
+Its predicate is a function of the entries of its children and of the few facts of merging, so that a
+verifier adds it up again; with the children at hand it makes each entry again too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from flopsd.core.ledger.merged_completeness import ENDLESS, WHOLE, Completeness, NodeCheck
 from flopsd.core.ledger.merged_declarations import MergedDeclarations
-from flopsd.core.ledger.merged_entry import refuse_bent
+from flopsd.core.ledger.merged_entry import refuse_malformed
 from flopsd.core.ledger.merged_sums import LedgerSums, sums_of_ledger
 from flopsd.core.ledger.statement import CLAIM_LIMIT, PREDICATE_TYPE, STATEMENT_TYPE, policies_for_ledger
 from flopsd.core.policy.evaluate import Case, Policy, findings
@@ -48,7 +48,7 @@ class MergeFacts:
 
     kind: str
     run: Mapping[str, Any] | None  # of a job: id, platform, job name and ARN
-    roster: tuple[str, ...]  # of a job: its nodes by rank, where the platform tells
+    job_nodes: tuple[str, ...]  # of a job: its nodes by rank, where the platform lists them
     lineage: str | None  # of a lineage: its name
     declared_nodes: int | None
     flopsd_version: str
@@ -63,17 +63,17 @@ class Merging:
         self.facts = facts
         self.sums = LedgerSums()
         self.ledgers = self.replays = self.incarnations = 0
-        self._roll = NodeCheck(facts.roster, facts.declared_nodes)
+        self._node_check = NodeCheck(facts.job_nodes, facts.declared_nodes)
         self._attempts: set[str] = set()
         self._runs: set[str] = set()
         self._versions: set[str] = set()
         self._tables: set[str] = set()
         self._begun = self._last = ""
         self._node: NodeSummary | None = None
-        self._together = MergedDeclarations()
+        self._declared = MergedDeclarations()
         self._jobs_missing: list[str] = []
         self._wholes: set[bool | None] = set()  # what the jobs of a lineage are
-        self._untold_job = False
+        self._nodes_unknown = False
 
     def add(self, entry: Mapping[str, Any], label: str) -> dict[str, Any] | None:
         """Take one child in; gives the summary of the node before it when that is finished.
@@ -84,10 +84,10 @@ class Merging:
         if self.facts.run is not None and entry["run"] != self.facts.run["id"]:
             raise LedgerError(f"{label} is of run {entry['run']!r}, not of {self.facts.run['id']!r}")
         sums = sums_of_ledger(entry)
-        refuse_bent(entry, sums)
+        refuse_malformed(entry, sums)
         self.sums += sums
         self.ledgers += 1
-        self._together.add(entry["declared"])
+        self._declared.add(entry["declared"])
         self.replays += bool(entry["replay"])
         self._runs.add(entry["run"])
         self._versions.update(entry["flopsdVersions"])
@@ -95,14 +95,14 @@ class Merging:
         self._begun = min(self._begun or entry["startedAt"], entry["startedAt"])
         self._last = max(self._last, entry["lastRecordAt"])
         if self.facts.kind == LINEAGE:
-            told = entry["completeness"]
-            self._wholes.add(told["complete"])
-            self._untold_job = self._untold_job or (told["complete"] is None and not told["missing"])
-            self._jobs_missing += [f"job {entry['run']}: {words}" for words in told["missing"]]
+            job = entry["completeness"]
+            self._wholes.add(job["complete"])
+            self._nodes_unknown = self._nodes_unknown or (job["complete"] is None and not job["missing"])
+            self._jobs_missing += [f"job {entry['run']}: {hole}" for hole in job["missing"]]
             return None
         self.incarnations += len(entry["periods"])
         self._attempts.update(period["attempt"] for period in entry["periods"])
-        self._roll.answer(entry, label)
+        self._node_check.add(entry, label)
         before = self._node
         if before is None or (before.rank, before.name) != (entry["rank"], entry["node"]):
             self._node = NodeSummary(entry)
@@ -119,31 +119,31 @@ class Merging:
     def completeness(self) -> Completeness:
         """Raises LedgerError for more nodes than were declared."""
         if self.facts.kind == JOB:
-            return self._roll.result()
+            return self._node_check.result()
         complete = False if False in self._wholes else True if self._wholes == {True} else None
-        return Completeness(complete, tuple(self._jobs_missing), None, 0, None, untold=self._untold_job)
+        return Completeness(complete, tuple(self._jobs_missing), None, 0, None, nodes_unknown=self._nodes_unknown)
 
     def predicate(self, nodes: Any, children: Any) -> dict[str, Any]:
         """The predicate around lists of node summaries and of children. Raises LedgerError as `completeness`."""
         facts, completeness = self.facts, self.completeness()
-        whole, told = completeness.complete is True, self._together
+        whole, declared = completeness.complete is True, self._declared
         sums, counted = self.sums.for_ledger(whole=whole), self.sums.counted_guidelines(whole=whole)
         architecture = None if sums["totals"]["architecture"] is None else self.sums.counted
-        case = Case(counted.updates, counted.cumulative, told.method, told.base, whole, told.conflict)
+        case = Case(counted.updates, counted.cumulative, declared.method, declared.base, whole, declared.conflict)
         job = facts.kind == JOB
         return {
             "kind": facts.kind,
             "replay": {"children": str(self.replays)} if self.replays else None,
             "run": None if facts.run is None else dict(facts.run),
             "lineage": None if job else {"name": facts.lineage, "runs": sorted(self._runs)},
-            "jobNodes": list(facts.roster),
+            "jobNodes": list(facts.job_nodes),
             "completeness": completeness.for_ledger() if job else _jobs_of(completeness),
             "attempts": sorted(self._attempts),
             "incarnationCount": str(self.incarnations) if job else None,
             "ledgerCount": str(self.ledgers),
             "startedAt": self._begun,
             "lastRecordAt": self._last,
-            "declared": told.for_ledger(),
+            "declared": declared.for_ledger(),
             **sums,
             "findings": [finding.for_ledger() for policy in facts.policies for finding in findings(policy, case)],
             "reconciliation": [r.for_ledger() for r in reconcile(self.sums.by_phase, counted.updates, architecture)],
@@ -180,8 +180,8 @@ class NodeSummary:
         self._attempts.update(period["attempt"] for period in entry["periods"])
 
     def for_ledger(self) -> dict[str, Any]:
-        told = self._sums.for_ledger()
-        executed = told["totals"]["executed"]
+        sums = self._sums.for_ledger()
+        executed = sums["totals"]["executed"]
         return {
             "name": self.name,
             "rank": self.rank,
@@ -190,10 +190,10 @@ class NodeSummary:
             "attempts": str(len(self._attempts)),
             "devices": str(len(self._devices)),
             "executed": {name: executed[name] for name in ("low", "measured", "high")},
-            "energyJoules": told["energyJoules"],
-            "energyUncountedSeconds": told["energyUncountedSeconds"],
-            "deviceSeconds": told["deviceSeconds"],
-            "coveragePpm": told["coverage"]["coveragePpm"],
+            "energyJoules": sums["energyJoules"],
+            "energyUncountedSeconds": sums["energyUncountedSeconds"],
+            "deviceSeconds": sums["deviceSeconds"],
+            "coveragePpm": sums["coverage"]["coveragePpm"],
         }
 
 
@@ -215,24 +215,24 @@ def recompute_merged(
     Raises LedgerError for what cannot be merged, KeyError, TypeError, ValueError, AttributeError for what is no
     merged predicate.
     """
-    told = predicate["completeness"]["declaredNodes"]
+    nodes = predicate["completeness"]["declaredNodes"]
     facts = MergeFacts(
         predicate["kind"],
         predicate["run"],
         tuple(predicate["jobNodes"]),
         None if predicate["lineage"] is None else predicate["lineage"]["name"],
-        None if told is None else whole_number(told),
+        None if nodes is None else whole_number(nodes),
         str(predicate["method"]["flopsdVersion"]),
         str(predicate["method"]["sealedAt"]),
         policies,
     )
     merging = Merging(facts)
     finished = [merging.add(entry, entry["name"]) for entry in entries]
-    nodes = [node for node in (*finished, merging.last_node()) if node is not None]
-    return merged_statement([subject_of(entry) for entry in entries], merging.predicate(nodes, list(entries)))
+    summaries = [node for node in (*finished, merging.last_node()) if node is not None]
+    return merged_statement([subject_of(entry) for entry in entries], merging.predicate(summaries, list(entries)))
 
 
 def _jobs_of(completeness: Completeness) -> dict[str, Any]:
-    told = completeness.for_ledger()
+    listed = completeness.for_ledger()
     words = {WHOLE: "Every job named here is whole.", ENDLESS: ENDLESS_JOB}
-    return {**told, "nodes": None, "summary": words.get(told["summary"], told["summary"])}
+    return {**listed, "nodes": None, "summary": words.get(listed["summary"], listed["summary"])}

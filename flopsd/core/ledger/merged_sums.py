@@ -29,7 +29,7 @@ _ABSENT = "not every ledger has an architecture basis, or one is missing"
 
 @dataclass(frozen=True, slots=True)
 class LedgerSums:
-    """The sums of some ledgers. Unknown stays unknown: as `Figures` add, and energy that nobody counted is None."""
+    """The sums of some ledgers. Unknown stays unknown: as `Figures` add, and energy without a counter is None."""
 
     executed: Figures = NO_FIGURES
     by_evidence: Mapping[str, Figures] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class LedgerSums:
         )
 
     def for_ledger(self, *, whole: bool = True) -> dict[str, Any]:
-        """As a ledger says it. Of what is not whole no upper bound is known."""
+        """As ledgers write it. Where it is not whole no upper bound is known."""
         figures = self.executed if whole else unbounded(self.executed)
         counted = self.counted if whole and not self.uncounted else None
         return {
@@ -131,8 +131,8 @@ def node_sums(predicate: Mapping[str, Any], history: History) -> LedgerSums:
     )
 
 
-def _figures(told: Mapping[str, Any]) -> Figures:
-    low, measured, high = (None if told[k] is None else whole_number(told[k]) for k in ("low", "measured", "high"))
+def _figures(entry: Mapping[str, Any]) -> Figures:
+    low, measured, high = (None if entry[k] is None else whole_number(entry[k]) for k in ("low", "measured", "high"))
     if low is None:
         raise ValueError("low is never null")
     return Figures(low, measured, high)

@@ -43,10 +43,10 @@ def bounds_json(bounds: Bounds) -> dict[str, str]:
     return {"low": str(bounds.low), "computed": str(bounds.computed), "high": str(bounds.high)}
 
 
-def figures_of_ledger(told: Mapping[str, Any]) -> ArchitectureFigures:
+def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:
     """The inverse of `Counted.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
-    return ArchitectureFigures(_bounds(told), _bounds(told["executed"]), whole_number(told["tokens"]))
+    return ArchitectureFigures(_bounds(entry), _bounds(entry["executed"]), whole_number(entry["tokens"]))
 
 
-def _bounds(told: Mapping[str, Any]) -> Bounds:
-    return Bounds(*(whole_number(told[name]) for name in ("low", "computed", "high")))
+def _bounds(entry: Mapping[str, Any]) -> Bounds:
+    return Bounds(*(whole_number(entry[name]) for name in ("low", "computed", "high")))

@@ -1,4 +1,4 @@
-"""Thresholds held against an account: which rules apply, and whether they are crossed. Pure.
+"""A run's compute against thresholds: which rules apply, and whether they are crossed. Pure.
 
 A verdict is given only where it is certain: `below` if even the upper end is not above the threshold, `above` if even
 the lower end is, else `indeterminate` with the reason. "Above" is a strict "greater than" on exact fractions.
@@ -33,8 +33,8 @@ class Verdict(str, Enum):
 class Case:
     """The account of one lineage and what is declared of it.
 
-    `whole` is False where something is missing from the account, so that its upper end is none. `conflict` says what
-    contradicts what of the base model, where something does: then a `base` of None is no undeclared one.
+    `whole` is False where something is missing from the account: then it has no upper end. `conflict` names what
+    contradicts what about the base model, if anything does: then a `base` of None does not mean undeclared.
     """
 
     updates: Figures
@@ -55,7 +55,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One rule and one account. `applies` is None where it is not known; then `why` tells what is not.
+    """One rule and one account. `applies` is None where it is not known; then `why` names what is not known.
 
     `limit` is None where it is not known, `state` where the rule does not apply.
     """
@@ -73,7 +73,7 @@ class Finding:
     def share_ppm(self) -> tuple[int | None, int | None, int | None]:
         """Low, measured and high as parts per million of the threshold, rounded outward.
 
-        The share of `measured` is told only of an exact threshold.
+        `measured` has a share only of an exact threshold.
         """
         if self.limit is None or self.limit.low <= 0:
             return None, None, None
@@ -186,7 +186,7 @@ def _value(quantity: Quantity, case: Case, margin_ppm: int) -> Figures:
     low, high = base_bounds(case.base, margin_ppm)
     return Figures(
         plain.low_flop + int(low),
-        None,  # the base model's part is declared, and nobody measured it
+        None,  # the base model's part is declared, not measured
         None if high is None or plain.high_flop is None else plain.high_flop + _ceil(high),
     )
 

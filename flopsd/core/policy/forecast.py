@@ -61,7 +61,7 @@ Rates = tuple[Rate, Rate]
 
 
 def outlook(findings: Iterable[Finding], rates: Rates | None) -> list[dict[str, Any]]:
-    """Each rule that applies or may, as the ledger tells it, with its crossing at `rates`."""
+    """Each rule that applies or may, as in the ledger, with its crossing at `rates`."""
     return [
         {**finding.for_ledger(), "crossing": _crossing(finding, rates)}
         for finding in findings

@@ -196,12 +196,12 @@ def test_a_job_is_whole_exactly_when_every_node_has_every_attempt(size: int, see
     seen = {(rank % size, attempt) for rank, attempt in seen}
     roll = NodeCheck([f"n{rank}" for rank in range(size)], None)
     for rank, attempt in seen:
-        roll.answer(entry(rank, attempt, LedgerSums()), "x")
+        roll.add(entry(rank, attempt, LedgerSums()), "x")
     attempts = {attempt for _, attempt in seen}
     whole = len(seen) == size * len(attempts)
     assert roll.result().complete is whole
     assert bool(roll.result().missing) is not whole
     rank, attempt = min(seen)
-    roll.answer({**entry(rank, attempt, LedgerSums()), "ended": False}, "x")
+    roll.add({**entry(rank, attempt, LedgerSums()), "ended": False}, "x")
     assert roll.result().complete is (None if whole else False)
     assert roll.result().missing[-1].startswith(f"rank {rank} (n{rank}): no end in ledger")

@@ -15,7 +15,7 @@ from flopsd.core.ledger.impossible_records import grew_from
 from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
 from flopsd.core.meter import advance
 from flopsd.core.model import UNDECLARED_PHASE, Active, Evidence, Figures, Growth, Pipe, Precision, Reading, Tally
-from flopsd.core.phases import NOBODY, ActivePhase, bucket, remainder, split_bucket
+from flopsd.core.phases import NO_PHASE, ActivePhase, bucket, remainder, split_bucket
 from flopsd.core.policy.guidelines import guidelines, required_share
 from tests.support.strategies import LIMITS, rating, readings, run, table
 
@@ -63,7 +63,7 @@ def test_shares_add_up_to_the_whole_time_conserved_in_each(sequence: list[tuple[
 def test_energy_that_a_counter_tells_of_time_before_the_phase_is_not_the_phases() -> None:
     half = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**6})
     tally, train = Tally(0, 0), ActivePhase("train", 20)
-    for begin_ns, energy_mj, in_force in ((0, 100, NOBODY), (10, None, NOBODY), (20, 180, train), (30, 187, train)):
+    for begin_ns, energy_mj, in_force in ((0, 100, NO_PHASE), (10, None, NO_PHASE), (20, 180, train), (30, 187, train)):
         counters = {} if energy_mj is None else {"energy_mj": energy_mj}
         tally = advance(tally, Reading("GPU-0", begin_ns, begin_ns + 10, half, counters), LIMITS, in_force)
     share = tally.phases["train"]
@@ -118,7 +118,7 @@ def test_rows_of_phases_are_disjoint_and_ordered(
 def test_a_process_that_names_its_format_is_taken_at_its_word_for_its_phase_only() -> None:
     half = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**9})
     tally = Tally(0, 0)
-    for second, in_force in enumerate((NOBODY, ActivePhase("train@fp8", 0))):
+    for second, in_force in enumerate((NO_PHASE, ActivePhase("train@fp8", 0))):
         reading = Reading("GPU-0", second * 10**9, (second + 1) * 10**9, half)
         tally = advance(tally, reading, LIMITS, in_force)
     parts = by_phase(tally, rows(tally, rating(), table()))
@@ -193,4 +193,4 @@ def test_buckets_are_read_back() -> None:
     for bad in ("undeclared", "rest", "train@bf16:0.5", "train@", "train@bf16:0.50,fp8:0.5", "@bf16"):
         with pytest.raises(ValueError, match="bucket|Phase|float|expected|shares"):
             split_bucket(bad)
-    assert NOBODY.bucket == UNDECLARED_PHASE
+    assert NO_PHASE.bucket == UNDECLARED_PHASE

@@ -171,7 +171,7 @@ def test_a_rolling_ledger_that_tells_of_more_is_not_passed_over(nodes: Nodes, bu
     folder = with_rolling(nodes, later=True)
     upload(bucket, folder, "run/")
     for given in ([folder], sorted(folder.glob("*.json")), [f"s3://{BUCKET}/run/"]):
-        with pytest.raises(LedgerError, match="node 'algo-1' is there twice at the same time"):
+        with pytest.raises(LedgerError, match="node 'algo-1' is given twice for the same time"):
             nodes.merge(*given)
 
 

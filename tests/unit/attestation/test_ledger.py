@@ -205,7 +205,7 @@ def test_a_lie_with_the_right_key_is_found_by_recomputing(copy: Sealed, sealed: 
         (lambda r: r["devices"][0].update(to_ns="x"), "is not a count"),
         (lambda r: r.update(kind="rumour"), "unknown kind"),
         (lambda r: r.update(ns=5), "time runs backwards, by \\d+ ns since the record before"),
-        (lambda r: r.update(ns=r["devices"][0]["to_ns"] - 10**9 - 1), "until after its record was written"),
+        (lambda r: r.update(ns=r["devices"][0]["to_ns"] - 10**9 - 1), "beyond the time of its record"),
     ],
 )  # fmt: skip
 def test_a_journal_that_no_daemon_writes_cannot_be_sealed(
@@ -230,12 +230,12 @@ def test_a_journal_that_no_daemon_writes_cannot_be_sealed(
 @pytest.mark.parametrize(
     ("kind", "edit", "reason"),
     [
-        ("device", lambda r: r["observed_ns"].update(activity=10**9), "is counted before its first reading"),
-        ("device", lambda r: r.update(sm_cycles={"activity": {"tensor": 1}}), "is counted before its first reading"),
-        ("device", lambda r: r.update(energy_mj=1), "is counted before its first reading"),
-        ("device", lambda r: r.update(to_ns=r["to_ns"] - 1), "watched before any incarnation was there"),
+        ("device", lambda r: r["observed_ns"].update(activity=10**9), "has counts before its first reading"),
+        ("device", lambda r: r.update(sm_cycles={"activity": {"tensor": 1}}), "has counts before its first reading"),
+        ("device", lambda r: r.update(energy_mj=1), "has counts before its first reading"),
+        ("device", lambda r: r.update(to_ns=r["to_ns"] - 1), "tracked from before the first incarnation began"),
         ("end", lambda r: r.update(ns=5), "time runs backwards"),
-        ("begin", lambda r: r["context"]["run"].pop("jobName"), "the context has not the members of one"),
+        ("begin", lambda r: r["context"]["run"].pop("jobName"), "the context does not have its members"),
         ("begin", lambda r: r["context"]["node"].update(jobNodes=[["x"]]), "is not text"),
         ("begin", lambda r: r["context"]["node"].update(jobNodes="x"), "the nodes of a job are a list"),
         ("begin", lambda r: r["context"]["node"].update(rank=-1), "is not a count"),

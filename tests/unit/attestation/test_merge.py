@@ -194,16 +194,16 @@ def job_as_node(nodes: Nodes) -> list[Path]:
     ("given", "reason"),
     [
         (missing, r"the job is not whole: rank 1 \(algo-2\): no ledger"),
-        (same_file, "the same ledger is there twice: .*algo-1/ledger.json and .*algo-1/ledger.json"),
-        (copied, "the same ledger is there twice: .*copy/ledger.json and .*algo-1/ledger.json"),
-        (same_node, "node 'algo-1' is there twice at the same time: .*ledger.json and .*ledger.json"),
-        (earlier_state, "node 'algo-1' is there twice at the same time: .*early/ledger.json"),
-        (same_rank, "rank 0 is there twice at the same time: .*node-0/ledger.json and .*node-7/ledger.json"),
+        (same_file, "the same ledger is given twice: .*algo-1/ledger.json and .*algo-1/ledger.json"),
+        (copied, "the same ledger is given twice: .*copy/ledger.json and .*algo-1/ledger.json"),
+        (same_node, "node 'algo-1' is given twice for the same time: .*ledger.json and .*ledger.json"),
+        (earlier_state, "node 'algo-1' is given twice for the same time: .*early/ledger.json"),
+        (same_rank, "rank 0 is given twice for the same time: .*node-0/ledger.json and .*node-7/ledger.json"),
         (same_device, "device GPU-x-0 is counted twice at the same time: by .*algo-1/.* and .*algo-2/"),
         (mixed_jobs, "/ledger.json is of another job than .*: its run's id is 'train-[78]', not 'train-[87]'"),
         (mixed_rosters, "/ledger.json has another roster than .*: [23] nodes .*algo-2.* instead of [23] nodes"),
-        (not_in_roster, "of node 'algo-9' with rank None, which the job's roster does not have"),
-        (other_rank, "gives node 'algo-2' rank 5; in the job's roster it has 1"),
+        (not_in_roster, "of node 'algo-9' with rank None, which is not among the job's nodes"),
+        (other_rank, "gives node 'algo-2' rank 5; by the job's node list it has 1"),
         (hole_in_ranks, "the job is not whole: rank 1: no ledger"),
         (lost_attempt, r"rank 1 \(node-1\): no ledger of attempt '1'"),
         (lost_boot, r"rank 1 \(algo-2\): ledgers of 1 attempts, while other nodes have 2"),
@@ -232,7 +232,7 @@ def test_more_nodes_than_declared_are_refused(nodes: Nodes) -> None:
         nodes.merge(*ledgers, nodes=1)
     with pytest.raises(LedgerError, match="has rank 1: the job had more than 1 nodes"):
         nodes.merge(nodes.ledger(slurm(1)), nodes=1)
-    with pytest.raises(LedgerError, match="name a roster of 2 nodes, not of 3"):
+    with pytest.raises(LedgerError, match="name 2 nodes of the job, --nodes declares 3"):
         nodes.merge(nodes.ledger(sagemaker(0)), nodes=3)
 
 
@@ -387,7 +387,7 @@ def test_a_restart_on_the_same_devices_is_added_up_only_when_it_came_later(nodes
     hosts = ("algo-1",)
     first = nodes.ledger(sagemaker(0, hosts, boot="one"), "a", seconds=10)
     assert nodes.merge(first, nodes.ledger(sagemaker(0, hosts, boot="two"), "b", later=10)).ledgers == 2
-    with pytest.raises(LedgerError, match="twice at the same time"):
+    with pytest.raises(LedgerError, match="given twice for the same time"):
         nodes.merge(first, nodes.ledger(sagemaker(0, hosts, boot="two"), "c", later=9))
 
 

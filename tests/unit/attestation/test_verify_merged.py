@@ -133,7 +133,7 @@ def _device(predicate: dict[str, Any]) -> None:
     [
         (_sum, "executed.low is '1' instead of"),
         (_child_sum, "from its children's entries, .*executed.low is '.*' instead of"),
-        (_twice, "the same ledger is there twice"),
+        (_twice, "the same ledger is given twice"),
         (_dropped, "statement.subject has 2 entries instead of 1"),
         (_order, "do not stand in their order"),
         (_whole, "statement.subject has 2 entries instead of 1"),
@@ -149,11 +149,11 @@ def _device(predicate: dict[str, Any]) -> None:
         (lambda p: p["children"][0].update(energyJoules="-5.000"), "is not an amount with 3 decimals"),
         (lambda p: p["children"][0].update(sha256="hello"), "is not a SHA-256"),
         (lambda p: p["children"][0].update(keyids=["hello"]), "is not a SHA-256"),
-        (lambda p: p["children"][0].update(keyids=[]), "nobody is said to have signed a child"),
+        (lambda p: p["children"][0].update(keyids=[]), "names no key that signed it"),
         (lambda p: p["children"][0].update(keyids=7), "not what `flopsd merge` writes: TypeError"),
-        (lambda p: p["children"][0].update(kind="word"), "has not the members of one"),
-        (lambda p: p["children"][0].update(extra=1), "has not the members of one"),
-        (lambda p: p["children"][0]["coverage"].update(extra=1), "are not told as flopsd tells them"),
+        (lambda p: p["children"][0].update(kind="word"), "does not have its members"),
+        (lambda p: p["children"][0].update(extra=1), "does not have its members"),
+        (lambda p: p["children"][0]["coverage"].update(extra=1), "are not written as flopsd writes them"),
         (lambda p: p["children"][0].update(name="algo-9/0"), "does not follow from its digest"),
         (lambda p: p["completeness"].update(missing=["x"]), "completeness.missing has 1 entries instead of 0"),
         (lambda p: p["nodes"][0].update(devices="9"), r"nodes\[0\].devices is '9' instead of '2'"),
@@ -269,16 +269,16 @@ def test_a_single_node_is_a_job_of_its_own_and_a_part_of_one_is_not(nodes: Nodes
 def test_a_job_is_in_a_lineage_once(nodes: Nodes) -> None:
     lineage(nodes, "a", "b")
     again = shutil.copy(nodes.folder / "a.json", nodes.folder / "copy.json")
-    with pytest.raises(LedgerError, match="the same ledger is there twice"):
+    with pytest.raises(LedgerError, match="the same ledger is given twice"):
         nodes.merge(nodes.folder / "a.json", again, kind="lineage", lineage="m")
     more = [nodes.folder / "ledgers" / "n-a" / "ledger.json"]
     more.append(nodes.ledger(sagemaker(0, ("algo-1",), job="a", boot="b2"), "second", devices=gpus("z"), later=50))
     both = nodes.merge(*more, ledger=nodes.folder / "both.json").ledger
     for given in ([nodes.folder / "a.json", both], [both, nodes.folder / "a.json"]):
-        with pytest.raises(LedgerError, match="the same ledger is there twice: .*/(a|both).json and .*/(a|both).json"):
+        with pytest.raises(LedgerError, match="the same ledger is given twice: .*/(a|both).json and .*/(a|both).json"):
             nodes.merge(*given, kind="lineage", lineage="m")
     overlapping = nodes.ledger(sagemaker(0, ("algo-1",), job="a", boot="b3"), "third", devices=gpus("y"), later=2)
-    with pytest.raises(LedgerError, match="job 'a' is there twice at the same time"):
+    with pytest.raises(LedgerError, match="job 'a' is given twice for the same time"):
         nodes.merge(nodes.folder / "a.json", overlapping, kind="lineage", lineage="m")
 
 

@@ -121,7 +121,7 @@ def test_a_context_cannot_rename_the_run_or_node(name: str) -> None:
     context[name]["id" if name == "run" else "name"] = "another"
     begin = {"kind": "begin", "format": "flopsd-journal/1", "incarnation": 1, "run": "r", "node": "n", "boot_id": "b", "ns": 1,
              "wall_ns": 1, "utc": "u", "flopsd_version": "0", "peak_table_sha256": "0", "config_sha256": "0", "context": context}  # fmt: skip
-    with pytest.raises(JournalDamagedError, match="the context has not the members of one"):
+    with pytest.raises(JournalDamagedError, match="the context does not have its members"):
         extend(History(), begin)
 
 

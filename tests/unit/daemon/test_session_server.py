@@ -172,7 +172,7 @@ def test_any_bytes_are_events_or_refused(lines: list[bytes]) -> None:
     talk = Conversation(1, 2)
     for line in lines:
         with suppress(RefusedError):
-            assert talk.hear(line).session == ID
+            assert talk.receive(line).session == ID
 
 
 def test_a_process_that_dies_closes_its_session_uncleanly(server: EventServer) -> None:

@@ -31,7 +31,7 @@ def test_the_lines_of_the_protocol_are_taken_as_they_are_printed() -> None:
     talk = Conversation(4711, 0)
     lines = re.findall(r'^ {4}(\{"flopsd".*\})$', PAGE, re.MULTILINE)
     lines[0] = lines[0].replace("0f…32 hexadecimal digits", "0f" * 16)
-    events = [talk.hear(line.encode()) for line in lines]
+    events = [talk.receive(line.encode()) for line in lines]
     assert [type(event) for event in events] == [SessionOpened, FactsDeclared, PhaseChanged, WorkCounted, SessionClosed]
 
 
