@@ -17,7 +17,7 @@ PAGES = sorted(
 )
 COLUMNS = 120
 # Generated, or the words of others.
-WIDE = ("tests/golden/", "tests/vectors/", "docs/model-flop.md")
+WIDE = ("tests/golden/", "tests/vectors/")
 
 
 def name_of(page: Path) -> str:
