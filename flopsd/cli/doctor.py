@@ -35,7 +35,7 @@ _ENOUGH_BYTES = 100_000_000
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """One finding. `state` is ok, warn, fail, or none for what is not here and need not be; `meters` says that
-    a device can be metered. A device's check says its evidence, and why it is not a better one."""
+    a device can be metered. A device's check has its evidence, and why it is not better."""
 
     name: str
     state: str
@@ -103,11 +103,11 @@ def _package(name: str, module: str, extra: str) -> Diagnosis:
 
 
 def _asked_for(settings: Settings) -> list[Diagnosis]:
-    """The packages that single settings need: at the end of a run it is late to hear that one is missing."""
+    """The packages that single settings need: the end of a run is too late to find one missing."""
     scheme, _ = scheme_of(settings.key or "")
     needs = (
         (
-            any(isinstance(place, S3Location) for place in copy_destinations(settings, "run", "node")),
+            any(isinstance(location, S3Location) for location in copy_destinations(settings, "run", "node")),
             "copies to S3",
             "boto3",
             "s3",
@@ -167,8 +167,8 @@ def _device(device: Device, source: str, table: PeakTable) -> Diagnosis:
         return Diagnosis(name, "fail", str(fault), fault.hint)
     measured = device.evidence in ESTIMATING
     margin = f", margin {table.margin_ppm(device.evidence) / 10_000:g} %" if measured else ""
-    words = {Evidence.UTILIZATION: "only a ceiling", Evidence.GAP: "nothing"}
-    gives = words.get(device.evidence, "a measurement")
+    gives_of = {Evidence.UTILIZATION: "only a ceiling", Evidence.GAP: "nothing"}
+    gives = gives_of.get(device.evidence, "a measurement")
     detail = (
         f"{device.model} ({device.uid}), row {part.id} ({part.status})"
         + ("" if device.sm_count is None else f", {device.sm_count} SMs")
@@ -188,7 +188,7 @@ def _device(device: Device, source: str, table: PeakTable) -> Diagnosis:
 
 
 def _instance(instance_type: str | None, devices: list[Device], table: PeakTable) -> list[Diagnosis]:
-    """Whether the instance type's accelerators are all here, where the platform tells the type."""
+    """Whether the instance type's accelerators are all here, where the platform names the type."""
     known = table.instances.get(instance_type or "")
     if known is None:
         return []

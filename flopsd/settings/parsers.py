@@ -41,7 +41,7 @@ def uids(value: object) -> tuple[int, ...]:
     found = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
     found = [found] if isinstance(found, int) else found
     if not isinstance(found, list | tuple) or any(isinstance(one, bool) or not str(one).isdecimal() for one in found):
-        raise ValueError("expected numbers of users, such as 1000,1001; `id -u NAME` tells one")
+        raise ValueError("expected numbers of users, such as 1000,1001; `id -u NAME` prints one")
     return tuple(sorted({int(one) for one in found}))
 
 
@@ -76,18 +76,18 @@ def seconds_or_zero(low: float, high: float) -> Callable[[object], float]:
     return lambda value: number(value) or 0.0
 
 
-def place(value: object) -> str:
+def location(value: object) -> str:
     """A path, or the address of an S3 object."""
     parse_location(text(value))
     return text(value)
 
 
-def places(value: object) -> tuple[str, ...]:
-    """A list of places in YAML and on the command line; as text they stand with blanks in between."""
+def locations(value: object) -> tuple[str, ...]:
+    """A list of locations in YAML and on the command line; as text they stand with blanks in between."""
     found = value.split() if isinstance(value, str) else value
     if not isinstance(found, list | tuple) or len(set(map(str, found))) != len(found):
-        raise ValueError("expected a list of places, each once, such as [s3://bucket/key.json]")
-    return tuple(place(one) for one in found)
+        raise ValueError("expected a list of locations, each once, such as [s3://bucket/key.json]")
+    return tuple(location(one) for one in found)
 
 
 def pushes(value: object) -> tuple[str, ...]:
@@ -113,9 +113,9 @@ def sources(value: object) -> tuple[str, ...]:
 def flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-    if isinstance(value, str) and value.lower() in words:
-        return words[value.lower()]
+    known = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if isinstance(value, str) and value.lower() in known:
+        return known[value.lower()]
     raise ValueError("expected true or false")
 
 

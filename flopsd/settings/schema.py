@@ -126,7 +126,7 @@ SETTINGS: tuple[Setting, ...] = (
         "--web-config-file",
         "FILE",
         "TLS, client certificates, users and headers of that address, in the format of Prometheus's exporter-toolkit "
-        "(default: none, in clear and for everybody)",
+        "(default: none: plain HTTP, open to every client)",
         parsers.text,
     ),
     Setting(
@@ -161,16 +161,16 @@ SETTINGS: tuple[Setting, ...] = (
         "--ledger",
         "FILE",
         "where the sealed ledger goes: a path, or s3://BUCKET/KEY (default: DIR/RUN-ID.ledger.json)",
-        parsers.place,
+        parsers.location,
     ),
     Setting(
         "ledger_copies",
         "--ledger-copy",
-        "PLACE",
+        "LOCATION",
         "where to copy ledger, journal and public key too: a path, or "
         "s3://BUCKET/KEY[?lock=governance|compliance&days=N][&overwrite=never][&rolling=off]; "
         "{run} and {node} stand for their names",
-        parsers.places,
+        parsers.locations,
         repeatable=True,
     ),
     Setting("seal", "--seal", "BOOL", "whether to seal a ledger at the end (default: true)", parsers.flag),
@@ -237,8 +237,8 @@ SETTINGS: tuple[Setting, ...] = (
         "phase",
         "--phase",
         "PHASE",
-        "declares what the whole job does where no training process says otherwise: train, evaluate, generate or other "
-        "(default: undeclared)",
+        "declares what the whole job does unless a training process declares a phase: train, evaluate, generate or "
+        "other (default: undeclared)",
         parsers.one_of(Phase),
     ),
     Setting(
@@ -269,7 +269,7 @@ SETTINGS: tuple[Setting, ...] = (
         "base_flop_method",
         "--base-flop-method",
         "TEXT",
-        "makes it an estimate, and says how it was made, such as '6 x 8e9 x 15e12 from the model card'",
+        "makes it an estimate, with the method, such as '6 x 8e9 x 15e12 from the model card'",
         parsers.text,
     ),
     Setting(
@@ -283,7 +283,7 @@ SETTINGS: tuple[Setting, ...] = (
         "policies",
         "--policy",
         "FILE",
-        "a policy to hold the run against beside the packaged EU AI Act, or in its place by its id",
+        "a policy to compare the run with, beside the packaged EU AI Act, or instead of it where it has the same id",
         parsers.files,
         repeatable=True,
     ),
@@ -320,8 +320,8 @@ SETTINGS: tuple[Setting, ...] = (
         "wait_for_source",
         "--wait-for-source",
         "BOOL",
-        "whether to start without an accelerator, or with a key that cannot be used yet, and look again and again, in "
-        "place of exit codes 4 and 2; under exec it is always so (default: false)",
+        "whether to start without an accelerator, or with a key that cannot be used yet, and look again and again, "
+        "instead of exit codes 4 and 2; always so under exec (default: false)",
         parsers.flag,
     ),
 )
@@ -354,16 +354,16 @@ def effective(
 
 def declared_of(settings: Settings) -> OperatorDeclarations:
     """What the settings declare of the run. Raises ConfigError where they contradict each other."""
-    told = (settings.base_model, settings.base_flop, settings.base_flop_method, settings.base_systemic)
+    described = (settings.base_model, settings.base_flop, settings.base_flop_method, settings.base_systemic)
     problems = []
     if settings.base_flop_method is not None and not isinstance(settings.base_flop, int):
-        problems.append("--base-flop-method says how --base-flop was estimated: give that number too")
-    if settings.base_flop is None and any(value is not None for value in told):
+        problems.append("--base-flop-method needs the number that it explains: give --base-flop too")
+    if settings.base_flop is None and any(value is not None for value in described):
         problems.append("--base-model and --base-systemic describe a base model: say its compute with --base-flop")
     if settings.method == Method.PRETRAINING.value and settings.base_flop is not None:
         problems.append("--method pretraining has no base model: leave the --base settings out, or name another method")
     if problems:
-        raise ConfigError(problems, hint="docs/thresholds.md tells how a base model is declared")
+        raise ConfigError(problems, hint="docs/thresholds.md shows how a base model is declared")
     base = None
     if settings.base_flop is not None:
         flop = settings.base_flop if isinstance(settings.base_flop, int) else None

@@ -14,17 +14,17 @@ _STRENGTH = {evidence: rank for rank, evidence in enumerate(Evidence)}
 
 
 class Arbiter:
-    """What each source offers, and whose offer is taken."""
+    """What each source offers, and which offer is taken for each device."""
 
     def __init__(self, order: Sequence[str]) -> None:
-        self._order = {name: place for place, name in enumerate(order)}
+        self._order = {name: at for at, name in enumerate(order)}
         self._offers: dict[str, tuple[Device, ...]] = {}
         self._of_device: dict[DeviceUid, dict[str, Device]] = {}
         self._down: set[str] = set()
         self._parents: set[DeviceUid] = set()
 
     def offer(self, source: str, devices: Sequence[Device]) -> bool:
-        """Take what a source lists now, in place of what it listed before; whether anything changed."""
+        """Replace what a source listed before by what it lists now; whether anything changed."""
         was_down = source in self._down
         self._down.discard(source)
         offered = tuple(devices)
@@ -47,14 +47,14 @@ class Arbiter:
         return uid in self._parents
 
     def down(self, source: str) -> bool:
-        """The source does not answer: any other that offers its devices comes first; whether that is news."""
+        """The source does not answer: any other that offers its devices comes first. Whether it was up until now."""
         if source in self._down:
             return False
         self._down.add(source)
         return True
 
     def best(self, uid: DeviceUid) -> tuple[str, Device] | None:
-        """The source that a device is read from, with the device as it describes it; None: nobody lists it, or
+        """The source that a device is read from, with the device as it describes it; None: no source lists it, or
         its slices are read."""
         offers = self._of_device.get(uid)
         if not offers or uid in self._parents:

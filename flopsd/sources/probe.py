@@ -1,4 +1,4 @@
-"""What each source would give here, device by device: opened, read for a good second, closed again."""
+"""What each source would give here, device by device: each is opened, read for about 1.4 s and closed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from flopsd.sources.arbitration import Arbiter
 from flopsd.sources.calls import close_source, devices_of, facts_of, read_source
 from flopsd.system.clock import Clock
 
-# The scale of running counters takes two intervals, the longer one of 0.8 s, and work on the device.
 _UNSHOWN = ("library", "library_sha256")  # for the ledger, and too long for a line
+# The scale of running counters takes two intervals, the longer one of 0.8 s, and work on the device.
 _PAUSES_SECONDS = (0.2, 1.0, 0.2)
 
 
@@ -41,14 +41,14 @@ class Probe:
 def probe(names: Sequence[str], opener: Callable[[str], Source], clock: Clock) -> Probe:
     """Ask all sources at once, each opened by its name. Never raises for a source's fault."""
     opened: dict[str, Source] = {}
-    told: list[ProbedSource] = []
+    found: list[ProbedSource] = []
     for name in names:
         try:
             opened[name] = opener(name)
         except SourceError as fault:
             absent = isinstance(fault, SourceUnavailableError) and fault.absent
-            told.append(ProbedSource(name, fault=str(fault), hint=fault.hint, absent=absent))
-    roster = Arbiter(names)
+            found.append(ProbedSource(name, fault=str(fault), hint=fault.hint, absent=absent))
+    arbiter = Arbiter(names)
     broken: dict[str, SourceError] = {}
     facts: dict[str, str] = {}
     listed: dict[str, tuple[Device, ...]] = {}
@@ -62,22 +62,22 @@ def probe(names: Sequence[str], opener: Callable[[str], Source], clock: Clock) -
                 try:
                     read_source(source, clock)
                     if at == len(pauses):
-                        facts[name] = _in_words(facts_of(source))
+                        facts[name] = _as_text(facts_of(source))
                         listed[name] = devices_of(source)
                 except SourceError as fault:
                     broken[name] = fault
     finally:
         for source in opened.values():
             close_source(source)
-    told += [ProbedSource(name, fault=str(fault), hint=fault.hint) for name, fault in broken.items()]
-    told += [ProbedSource(name, facts=facts[name]) for name in listed]
+    found += [ProbedSource(name, fault=str(fault), hint=fault.hint) for name, fault in broken.items()]
+    found += [ProbedSource(name, facts=facts[name]) for name in listed]
     for name, devices in listed.items():
-        roster.offer(name, devices)
+        arbiter.offer(name, devices)
     uids = dict.fromkeys(device.uid for devices in listed.values() for device in devices)
-    best = [(offer[1], offer[0]) for uid in uids if (offer := roster.best(uid)) is not None]
-    order = {name: place for place, name in enumerate(names)}
-    return Probe(tuple(sorted(told, key=lambda one: order[one.name])), tuple(best))
+    best = [(offer[1], offer[0]) for uid in uids if (offer := arbiter.best(uid)) is not None]
+    order = {name: at for at, name in enumerate(names)}
+    return Probe(tuple(sorted(found, key=lambda one: order[one.name])), tuple(best))
 
 
-def _in_words(facts: Mapping[str, Any]) -> str:
+def _as_text(facts: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in facts.items() if value and key not in _UNSHOWN)

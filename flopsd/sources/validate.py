@@ -1,7 +1,7 @@
 """What may pass from a source into the daemon: only what the journal can hold and the meter can add up. Pure.
 
-A source may be anybody's code. What is refused here is an outage of that source; let in, it would end the metering of
-the others, or stand in the journal of the whole run and make it unsealable. Each check raises ValueError naming the
+A source may be third-party code. What is refused here is an outage of that source; accepted, it would end the metering
+of the others, or stay in the journal of the whole run and make it unsealable. Each check raises ValueError naming the
 device and the field. It runs at every reading, so it is written for speed.
 """
 
@@ -33,7 +33,7 @@ MOST = 10**24
 MOST_OF_A_DEVICE = 2**32  # SMs, MHz, ids: what a field of a driver can hold
 MOST_CHARACTERS = 10_000  # a device's whole description must fit into one line of the journal
 MOST_FACTS_BYTES = 256 * 1024
-AHEAD_NS = 10_000_000  # of a source that is told the end of an interval by another clock of the machine
+AHEAD_NS = 10_000_000  # where another clock of the machine gives the end of an interval
 _DEEPEST_FACT = 8
 _TEXTS = ("vendor", "model", "evidence_reason", "evidence_fix")
 _TEXTS_OR_NONE = ("serial", "pci_bus_id", "parent", "driver", "shared")
@@ -60,7 +60,7 @@ def is_text(value: object) -> bool:
 
 
 def unfit_facts(facts: object) -> Iterator[str]:
-    """What of `describe()` the ledger cannot hold, in words."""
+    """What of `describe()` the ledger cannot hold, a sentence each."""
     if not isinstance(facts, Mapping):
         yield f"describe() gave {type(facts).__name__}, not a mapping"
         return

@@ -7,7 +7,7 @@ With pytest:
     class TestMine(SourceContract):
         name = "mine"
 
-Without: `violations(TestMine())` gives every broken clause, in words.
+Without: `violations(TestMine())` gives a sentence for every broken clause.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LEFTOVER_SECONDS = 5.0
 
 
 class ContractViolation(AssertionError):
-    """A source breaks a clause of the contract; the message says where."""
+    """A source breaks a clause of the contract; the message names it."""
 
     def __init__(self, clause: str, problems: Sequence[str]) -> None:
         self.clause, self.problems = clause, tuple(problems)
@@ -58,7 +58,7 @@ class SourceContract:
     """`SourceSettings.options`; those left out have the defaults that the source declares."""
     interval_seconds: float = 1.0
     reads: int = 5
-    """In so many reads, an interval apart, every device must have told something."""
+    """In so many reads, an interval apart, every device must have been read."""
     module: str = ""
     """What is imported for the source; empty: the module that defines it."""
 
@@ -141,7 +141,7 @@ class SourceContract:
         _require("daemon", dict.fromkeys(problems))
 
     def test_reading_twice_at_one_moment_changes_nothing(self) -> None:
-        """Two instances beside each other, one read twice each time: they must tell the same."""
+        """Two instances beside each other, one read twice each time: they must give the same."""
         clock = self.clock()
         opened_ns = clock.boottime_ns()
         with self._opened(clock) as (once, _), self._opened(clock) as (twice, _):
@@ -156,7 +156,7 @@ class SourceContract:
             for uid, (begin_ns, end_ns, sums) in alone.items():
                 other = pair.get(uid)
                 if other is None:
-                    problems.append(f"{uid}: tells nothing when it is read twice")
+                    problems.append(f"{uid}: gives nothing when it is read twice")
                 elif other[:2] == (begin_ns, end_ns):  # always so on a clock that is stepped by hand
                     problems += [
                         f"{uid}: {what} is {other[2][what]} when read twice, {sums[what]} when read once"
@@ -175,14 +175,14 @@ class SourceContract:
             after = [self._step(source, clock) for _ in range(self.reads)]
             problems = list(rules.intervals(Observation(opened_ns, (*before, *after))))
             gaps = {reading.device for reading in _readings(after) if isinstance(reading.work, Gap)}
-            told = {reading.device for reading in _readings(after) if not isinstance(reading.work, Gap)}
+            read_on = {reading.device for reading in _readings(after) if not isinstance(reading.work, Gap)}
             if broken not in gaps:
                 problems.append(f"{broken} failed and has no gap: missing is never zero")
             others = well - {broken}
             if not others:
                 problems.append("no other device gave anything before: a second device is needed to see this")
             problems += [f"{uid} has a gap, and it was {broken} that failed" for uid in sorted(others & gaps)]
-            problems += [f"{uid} tells nothing since {broken} failed" for uid in sorted(others - told - gaps)]
+            problems += [f"{uid} gives nothing since {broken} failed" for uid in sorted(others - read_on - gaps)]
             _require("fault", problems)
 
     def test_a_closed_source_says_so(self) -> None:
@@ -271,7 +271,7 @@ class SourceContract:
 
 
 def violations(contract: SourceContract) -> tuple[str, ...]:
-    """Every clause that a source breaks, in words; for use without a test runner."""
+    """A sentence for every clause that a source breaks; for use without a test runner."""
     found: list[str] = []
     for name in dir(contract):
         if not name.startswith("test_"):

@@ -12,7 +12,7 @@ from flopsd.system.clock import NS_PER_S
 
 
 class FakeClock:
-    """A clock that moves only when told. Waiting moves it by the whole time waited for."""
+    """A clock that moves only when a test advances it. Waiting moves it by the whole time waited for."""
 
     def __init__(self, boottime_ns: int = 1000 * NS_PER_S, wall_ns: int = 1_790_000_000 * NS_PER_S) -> None:
         self._boottime_ns, self._wall_ns = boottime_ns, wall_ns

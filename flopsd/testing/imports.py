@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 _PATIENCE_SECONDS = 60.0
-# Runs in a fresh interpreter, where audit events tell it (docs.python.org/3/library/audit_events.html).
+# Runs in a fresh interpreter, where audit events report it (docs.python.org/3/library/audit_events.html).
 _WATCHED_IMPORT = """
 import importlib, json, sys, threading
 seen = []
@@ -36,7 +36,7 @@ print(json.dumps(seen))
 
 
 def import_effects(module: str) -> list[str]:
-    """What an import of `module` opens, loads, starts or prints, in words. Nothing is best."""
+    """What an import of `module` opens, loads, starts or prints; empty is best."""
     done = subprocess.run(
         [sys.executable, "-B", "-c", _WATCHED_IMPORT, module],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

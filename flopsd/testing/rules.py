@@ -1,4 +1,4 @@
-"""What must be true of a source's devices and readings. Each rule yields what breaks it, in words. Pure."""
+"""What must be true of a source's devices and readings. Each rule yields a sentence for each breach. Pure."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def unread(observation: Observation) -> Iterator[str]:
             if not isinstance(pipe, Pipe):
                 yield f"{reading.device}: unread {pipe!r} is no Pipe"
             elif pipe in counted:
-                yield f"{reading.device}: {pipe.value} is counted, and said to be unread"
+                yield f"{reading.device}: {pipe.value} is counted, and listed as unread"
 
 
 def totals(observation: Observation) -> Iterator[str]:
@@ -202,8 +202,8 @@ def coverage(observation: Observation) -> Iterator[str]:
     for read, reading in observation.readings():
         found.setdefault(reading.device, set()).add(type(reading.work))
         given = _evidence(reading)
-        told = [device.evidence for device in (*read.before, *read.after) if device.uid == reading.device]
-        if given is not None and told and _STRENGTH[given] < min(_STRENGTH[evidence] for evidence in told):
+        promised = [device.evidence for device in (*read.before, *read.after) if device.uid == reading.device]
+        if given is not None and promised and _STRENGTH[given] < min(_STRENGTH[evidence] for evidence in promised):
             yield f"{reading.device}: gave {given.value}, which is better than the evidence that devices() promises"
     if not observation.reads:
         return
@@ -218,11 +218,11 @@ def coverage(observation: Observation) -> Iterator[str]:
 def description(facts: Any) -> Iterator[str]:
     yield from unfit_facts(facts)
     if isinstance(facts, Mapping) and "replay" not in facts:
-        yield "describe() has no 'replay': None says that this is hardware"
+        yield "describe() has no 'replay': None stands for hardware"
 
 
 def work_done(readings: Iterable[Reading]) -> dict[DeviceUid, tuple[int, int, Counter[str]]]:
-    """By device: begin, end, and the sum of everything that its readings tell."""
+    """By device: begin, end, and the sum of everything in its readings."""
     done: dict[DeviceUid, tuple[int, int, Counter[str]]] = {}
     for reading in readings:
         begin_ns, _, sums = done.get(reading.device, (reading.begin_ns, 0, Counter[str]()))
@@ -256,7 +256,7 @@ def _evidence(reading: Reading) -> Evidence | None:
 
 
 def _possible(device: Device | None, duration_ns: int) -> int | None:
-    """SM-cycles that a device can have, where it tells its SMs and clock."""
+    """SM-cycles that a device can have, where its SMs and clock are known."""
     if device is None or not device.sm_count or not device.sm_clock_max_mhz:
         return None
     return max_plausible_sm_cycles(Limits(device.sm_count, device.sm_clock_max_mhz), max(0, duration_ns))

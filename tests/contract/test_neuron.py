@@ -96,7 +96,7 @@ def test_tools_that_tell_no_flops_are_a_stated_absence_not_zero(lead: Lead) -> N
     (reading,) = led.after(1, doc=json.loads(lines[2]))
     assert reading.work == Gap(GapReason.NOT_SUPPORTED)
     (chip,) = led.source.devices()
-    assert (chip.evidence, chip.evidence_reason) == (Evidence.GAP, "this neuron-monitor tells no flops")
+    assert (chip.evidence, chip.evidence_reason) == (Evidence.GAP, "this neuron-monitor reports no FLOP rate")
     assert chip.evidence_fix == "update aws-neuronx-tools"
     # These tools name no chip either: its instance type does, exactly.
     assert chip.model == "trainium1"

@@ -53,7 +53,7 @@ def test_no_pipe_counter_means_percentages_with_the_reason_and_the_fix(open_sim:
 
 
 @pytest.mark.parametrize(
-    ("counters", "why"), [("wrong", "not what the percentages say"), ("delta", "differences between samples")]
+    ("counters", "why"), [("wrong", "differs from the percentages"), ("delta", "differences between samples")]
 )
 def test_counters_that_fail_the_self_test_are_not_used(open_sim: Open, counters: str, why: str) -> None:
     gpu = h100((Segment(1000, hmma=0.5),), counters=counters)

@@ -227,7 +227,7 @@ def test_a_kubelet_that_restarts_is_found_again(tmp_path: Path) -> None:
 def test_an_absent_kubelet_opens_nothing(tmp_path: Path) -> None:
     clock = FakeClock()
     source = Scripted(clock)
-    with pytest.raises(SourceUnavailableError, match="whose the devices are cannot be told") as caught:
+    with pytest.raises(SourceUnavailableError, match="it is not known which devices are this job's") as caught:
         FilteredSource(source, PodRule(PodResources(tmp_path / "no.sock"), Pod(*TRAIN), NvidiaDevices(Told())), clock)
     assert "hostPath" in caught.value.hint
     assert source.closed

@@ -84,7 +84,7 @@ CONTRADICTORY = "given twice, with different values"
 
 @dataclass(slots=True)
 class GpuPage:
-    """What one page says of one GPU. `blanks` are known fields that are there without a usable value, and why."""
+    """One GPU on one page. `blanks` are known fields that are there without a usable value, and why."""
 
     uid: str
     labels: Mapping[str, str]

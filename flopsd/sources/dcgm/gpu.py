@@ -67,7 +67,7 @@ class FollowedGpu:
     def __init__(
         self, page: GpuPage, at: int, now_ns: int, interval_ns: int, peaks: PeakTable, more_clocks: ClockSamples | None
     ) -> None:
-        """`at` is its place on the page; `interval_ns` is how often the exporter collects."""
+        """`at` is its index on the page; `interval_ns` is how often the exporter collects."""
         self._interval_ns, self._more_clocks = interval_ns, more_clocks
         self._page, self._since_ns, self._changed_ns = page, now_ns, now_ns
         self._unread: GapReason | None = GapReason.STARTING  # why the next collection cannot be counted
@@ -224,9 +224,9 @@ def _device(page: GpuPage, at: int) -> Device:
     )
 
 
-def _mhz(told: float | None) -> int | None:
+def _mhz(mhz: float | None) -> int | None:
     """A clock; zero and below are none."""
-    return max(0, round(told or 0)) or None
+    return max(0, round(mhz or 0)) or None
 
 
 def _limits(device: Device, peaks: PeakTable) -> tuple[Limits | None, bool]:

@@ -34,7 +34,7 @@ def open_source(settings: SourceSettings) -> DcgmSource:
 
 
 def _require_listener(url: str) -> None:
-    """Raises SourceUnavailableError: absent where the address is right and nobody listens."""
+    """Raises SourceUnavailableError: absent where the address is right and no server listens."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or parts.hostname is None:
         raise SourceUnavailableError(

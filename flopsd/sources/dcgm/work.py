@@ -1,4 +1,4 @@
-"""What one collection of DCGM fields says of a GPU's work: evidence, and why it is not better. Pure."""
+"""One collection of DCGM fields as a GPU's work: its evidence, and why it is not better. Pure."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ def expect(
     if garbage and not counted:
         return _none(GapReason.OUT_OF_RANGE, f"field {garbage[0].value} is no ratio")
     if not counted and _sub_pipes_exceed(page):
-        return _none(
-            GapReason.CONTRADICTORY, "the fields 1013-1015 tell of more tensor activity than there is by field 1004"
-        )
+        return _none(GapReason.CONTRADICTORY, "the fields 1013-1015 show more tensor activity than field 1004")
     if zero_at_full_load(page):
         return _none(
             GapReason.ZERO_AT_FULL_LOAD,
@@ -104,8 +102,8 @@ def _none(gap: GapReason, reason: str, fix: str = "") -> Expected:
 def _why_no_tensor(page: GpuPage) -> str:
     if any(f in page.values for f in _TENSOR_FIELDS):
         return ""
-    words = page.blanks.get(Field.TENSOR)
-    return f"tensor activity (field 1004) is {words}" if words else "tensor activity (field 1004) is not exported"
+    blank = page.blanks.get(Field.TENSOR)
+    return f"tensor activity (field 1004) is {blank}" if blank else "tensor activity (field 1004) is not exported"
 
 
 def _tensor_fix(page: GpuPage) -> str:
@@ -113,7 +111,7 @@ def _tensor_fix(page: GpuPage) -> str:
         return "this GPU has no profiling fields: nothing better can be had from DCGM"
     if Field.TENSOR in page.blanks:
         return (
-            "start dcgm-exporter with --cap-add SYS_ADMIN (A100 and older), and end or resume whoever else "
+            "start dcgm-exporter with --cap-add SYS_ADMIN (A100 and older), and end or resume any other program that "
             "profiles this machine (dcgmi profile --resume)"
         )
     return (
@@ -188,7 +186,7 @@ def ceiling(percent: float, limits: Limits, duration_ns: int) -> Busy:
 
 
 def has_counters(page: GpuPage) -> bool:
-    """Whether the counters are there without which none of them says anything."""
+    """Whether the counters are there that all others need."""
     return Field.CYCLES_ELAPSED in page.values and Field.CYCLES_MMA in page.values
 
 
@@ -222,7 +220,7 @@ def calibrate(
     before: Mapping[Field, float], now: Mapping[Field, float], cycles: Cycles, sm_count: int
 ) -> Calibration | None:
     """The scale of the counters by the self-test that NVML's have too, over one collection whose SM clock ran
-    `cycles`; None: none fits, or too little ran to tell."""
+    `cycles`; None: none fits, or too little ran to decide."""
     elapsed = int(now[Field.CYCLES_ELAPSED]), int(before[Field.CYCLES_ELAPSED])
     grown = int(now[Field.CYCLES_MMA]) - int(before[Field.CYCLES_MMA])
     ratio = now.get(Field.TENSOR, 0.0)

@@ -1,4 +1,4 @@
-"""Who the chips are. A device is a chip: its cores share a peak, and the peak table knows chips."""
+"""The chips as devices. A device is a chip: its cores share a peak, and the peak table knows chips."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Chip:
         return self.moved > self.stood if self.moved or self.stood else None
 
     def expect(self, evidence: Evidence, reason: str = "", fix: str = "") -> None:
-        """Say what evidence there is from now on."""
+        """Set what evidence there is from now on."""
         if (self.device.evidence, self.device.evidence_reason) != (evidence, reason):
             self.device = replace(self.device, evidence=evidence, evidence_reason=reason, evidence_fix=fix)
 
@@ -57,19 +57,19 @@ class Chip:
     def counters(self) -> dict[str, int]:
         """The sysfs total as last read and as first read by this process; empty where there is none.
 
-        An auditor compares its growth with the FLOP that the stream counted. `neuron_sysfs_live` says whether
+        An auditor compares its growth with the FLOP that the stream counted. `neuron_sysfs_live` states whether
         they can be compared while a process runs (1) or only after it exited (0).
         """
         if self.flop_total is None or self.flop_begin is None:
             return {}
-        told = {"neuron_sysfs_flop_total": self.flop_total, "neuron_sysfs_flop_begin": self.flop_begin}
-        return told if self.sysfs_live is None else {**told, "neuron_sysfs_live": int(self.sysfs_live)}
+        totals = {"neuron_sysfs_flop_total": self.flop_total, "neuron_sysfs_flop_begin": self.flop_begin}
+        return totals if self.sysfs_live is None else {**totals, "neuron_sysfs_live": int(self.sysfs_live)}
 
 
 def chips_of_document(document: MonitorDocument, tree: Tree, peaks: PeakTable, now_ns: int) -> list[Chip]:
     """The chips that a document counts, or else sysfs; none where neither does.
 
-    Where sysfs shows another number of chips than neuron-monitor, nobody says which of them is which.
+    Where sysfs shows another number of chips than neuron-monitor, which of them is which is not known.
     """
     count = document.device_count if document.device_count is not None else len(tree.chips)
     nodes: Sequence[ChipNode | None] = tree.chips if len(tree.chips) == count else [None] * count
@@ -86,13 +86,13 @@ def chips_of_sysfs(tree: Tree, now_ns: int) -> list[Chip]:
 def _chips(nodes: Sequence[ChipNode | None], model: str | None, tree: Tree, now_ns: int) -> list[Chip]:
     serials = Counter(node.serial for node in nodes if node is not None)
     found = []
-    for place, node in enumerate(nodes):
+    for index, node in enumerate(nodes):
         serial = node.serial if node is not None and serials[node.serial] == 1 else None
         device = Device(
-            # Without a serial number the place must do: it is stable on one host, whose name the ledger holds
-            # beside it. An instance id would be unique, and would tell the world whose machine it was.
-            uid=f"NEURON-{serial}" if serial is not None else f"neuron{place}",
-            index=place,
+            # Without a serial number the index has to do: it is stable on one host, whose name is in the ledger
+            # too. An instance id would be unique, and would disclose whose machine it was.
+            uid=f"NEURON-{serial}" if serial is not None else f"neuron{index}",
+            index=index,
             vendor="aws",
             model=model or UNKNOWN_MODEL,
             serial=serial,

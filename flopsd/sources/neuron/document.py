@@ -1,7 +1,7 @@
 """One line of neuron-monitor as a `MonitorDocument`. Pure.
 
 Every metric group carries its own `period` and `error`, every runtime one too. What is absent stays absent:
-tools of 2023 print no FLOP rate at all, later ones `effective_flops`, the guide says `flops`.
+tools of 2023 print no FLOP rate at all, later ones `effective_flops`, the guide has `flops`.
 Sources: AWS's neuron-monitor user guide (SDK 2.32); captures on trn1, inf1 and inf2 in tests/samples.
 """
 
@@ -41,7 +41,7 @@ class DocumentError(SourceError):
 
 @dataclass(frozen=True, slots=True)
 class Core:
-    """One logical core in one runtime's report. None: not told. `fault`: what was told cannot be."""
+    """One logical core in one runtime's report. None: not reported. `fault`: what is reported cannot be true."""
 
     flop_per_s: Fraction | None
     utilization_percent: Fraction | None
@@ -60,7 +60,7 @@ class Runtime:
 
 @dataclass(frozen=True, slots=True)
 class MonitorDocument:
-    """What one line says. `rate_field` is None where no core tells a FLOP rate."""
+    """One line of output. `rate_field` is None where no core reports a FLOP rate."""
 
     runtimes: tuple[Runtime, ...]
     rate_field: str | None
@@ -74,7 +74,7 @@ class MonitorDocument:
 
 
 def scrub(text: str) -> str:
-    """`text` without ids of instances, images and networks: they are nobody's business in a ledger."""
+    """`text` without ids of instances, images and networks: they do not belong in a ledger."""
     return _IDENTIFIER.sub("(id)", text)
 
 
@@ -126,9 +126,9 @@ def _raw_cores(entry: object) -> list[Mapping[str, Any]]:
     return [_mapping(core) for core in _mapping(group.get("neuroncores_in_use")).values()]
 
 
-def _core(told: Mapping[str, Any]) -> Core:
-    rate = next((told[name] for name in RATE_FIELDS if name in told), None)
-    numbers = [_number(rate), _number(told.get("neuroncore_utilization"))]
+def _core(report: Mapping[str, Any]) -> Core:
+    rate = next((report[name] for name in RATE_FIELDS if name in report), None)
+    numbers = [_number(rate), _number(report.get("neuroncore_utilization"))]
     fault = next((number for number in numbers if isinstance(number, GapReason)), None)
     if fault is not None:
         return Core(None, None, fault)

@@ -1,4 +1,4 @@
-"""What one document says of every chip: FLOP over its period, or why that is not known. Pure.
+"""One document by chip: FLOP over its period, or why that is not known. Pure.
 
 Cores are logical ones (LNC): `index // cores per chip` is the chip. Every runtime lists every core with what
 it itself did there, so a core's FLOP are the sum over the runtimes, each rate times that runtime's own period.
@@ -17,7 +17,7 @@ from flopsd.sources.neuron.document import MonitorDocument
 from flopsd.system.clock import NS_PER_S
 
 PERIOD_SECONDS = 1
-BUSY_PERCENT = 50  # from here on a core without any FLOP did work that nobody counted
+BUSY_PERCENT = 50  # from here on a core without any FLOP did uncounted work
 
 # By runtime, the chips that it has been seen to use.
 Runtimes = Mapping[str, frozenset[int]]
@@ -25,13 +25,13 @@ Runtimes = Mapping[str, frozenset[int]]
 
 @dataclass(frozen=True, slots=True)
 class ChipFlop:
-    """One document, by chip. `told` is false where runtimes are open and no FLOP rate is printed."""
+    """One document, by chip. `has_rate` is false where runtimes are open and no FLOP rate is printed."""
 
     period_ns: int
     work: Sequence[Counted | Gap]
     utilization_ratio: Sequence[float | None]
     runtimes: Runtimes
-    told: bool
+    has_rate: bool
 
 
 def account(document: MonitorDocument, chips: int, cores_per_chip: int, before: Runtimes) -> ChipFlop:
@@ -39,7 +39,7 @@ def account(document: MonitorDocument, chips: int, cores_per_chip: int, before: 
 
     A runtime that cannot be read makes the period of all chips a gap: partly known is not known. One that is
     gone takes with it what it did since its last report: a gap on the chips that it used. No runtime at all is
-    a measured zero: neuron-monitor is alive and says that no process has the runtime open, and without one
+    a measured zero: neuron-monitor is alive and reports that no process has the runtime open, and without one
     nothing is executed. Cores that no runtime lists are not in use, by the name of the list.
     """
     flop = [Fraction(0)] * (chips * cores_per_chip)
@@ -72,8 +72,8 @@ def account(document: MonitorDocument, chips: int, cores_per_chip: int, before: 
             if core.flop_per_s or core.utilization_percent:
                 used.add(chip)
         runtimes[runtime.key] = frozenset(used)
-    told = document.rate_field is not None or not any(runtime.cores for runtime in document.runtimes)
-    if not told:
+    has_rate = document.rate_field is not None or not any(runtime.cores for runtime in document.runtimes)
+    if not has_rate:
         _all(why, everywhere, GapReason.NOT_SUPPORTED)
     for key in before.keys() - runtimes.keys():
         _all(why, before[key] or everywhere, GapReason.MISSED_READING)
@@ -89,7 +89,7 @@ def account(document: MonitorDocument, chips: int, cores_per_chip: int, before: 
             for c in range(chips)
         ],
         runtimes,
-        told,
+        has_rate,
     )
 
 
@@ -97,7 +97,7 @@ def period_ns(document: MonitorDocument, before: Runtimes) -> int:
     """The time that a document covers: the shortest period of the runtimes that were there before.
 
     A runtime that is new has a short first period and did nothing before it. Without any runtime the system's
-    group tells, else the period that was asked for.
+    group gives, else the period that was asked for.
     """
     usable = [runtime for runtime in document.runtimes if not runtime.error]
     older = [runtime.period_seconds for runtime in usable if runtime.key in before]

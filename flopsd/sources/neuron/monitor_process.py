@@ -127,8 +127,8 @@ class MonitorProcess:
         self._end()  # one that closed its output is of no use any more
         code = self._process.wait()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        said = f": {self._stderr[-1]}" if self._stderr else ""
-        self._put(Ended(f"neuron-monitor {how}{said}"))
+        last = f": {self._stderr[-1]}" if self._stderr else ""
+        self._put(Ended(f"neuron-monitor {how}{last}"))
 
     def _follow_stderr(self) -> None:
         assert self._process.stderr is not None

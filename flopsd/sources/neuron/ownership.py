@@ -34,7 +34,7 @@ class NeuronDevices(VendorDevices):
             if count is not None and count.isdigit() and int(count) == per_chip * len(devices):
                 return {chip.uid: Ownership(True) for chip in devices}
             return _all_unknown(
-                devices, "NEURON_RT_NUM_CORES says how many cores, not which: set NEURON_RT_VISIBLE_CORES"
+                devices, "NEURON_RT_NUM_CORES counts cores and does not name them: set NEURON_RT_VISIBLE_CORES"
             )
         held = chips_of(neuron_cores(cores), per_chip)
         part = "other cores of this chip are not this job's"

@@ -46,7 +46,7 @@ class NeuronSource:
         self._garbled = self._restarts = 0
         self._monitor: MonitorProcess | None = None
         self._down_reason, self._backoff_ns, self._restart_ns = GapReason.SOURCE_DOWN, _BACKOFF_NS, 0
-        self._opened_ns = self._heard_ns = clock.boottime_ns()
+        self._opened_ns = self._received_ns = clock.boottime_ns()
         self._begun_ns: int | None = None
         self._fault = ""
         self._silent_after_ns = STARTUP_NS
@@ -89,7 +89,7 @@ class NeuronSource:
             readings += self._gap(now_ns, self._down_reason)
             if now_ns >= self._restart_ns:
                 self._restart(now_ns)
-        elif now_ns - self._heard_ns > self._silent_after_ns:
+        elif now_ns - self._received_ns > self._silent_after_ns:
             self._end(now_ns, GapReason.SOURCE_SILENT, "neuron-monitor printed nothing and was killed")
             readings += self._gap(now_ns, GapReason.SOURCE_SILENT)
         return Sweep(tuple(self._with_totals(readings)), gauges, patience_ns=SILENT_NS, renamed=self._renamed)
@@ -102,7 +102,7 @@ class NeuronSource:
     # --- neuron-monitor's life
 
     def _open(self, path: str) -> None:
-        """Start it and take the first document: it says what there is, and where the first period begins."""
+        """Start it and take the first document: it lists the hardware, and begins the first period."""
         self._chips = chips_of_sysfs(self._tree, self._opened_ns)
         self._monitor = MonitorProcess(path, self._clock)
         for _ in range(_FIRST_LINES):
@@ -114,7 +114,7 @@ class NeuronSource:
             self.close()
             self._count_totals("neuron-monitor is shown no device")
         if not self._chips:
-            why = "shows no Neuron device" if self._identified else f"tells nothing in {FIRST_DOCUMENT_SECONDS:g} s"
+            why = "shows no Neuron device" if self._identified else f"is silent for {FIRST_DOCUMENT_SECONDS:g} s"
             raise SourceUnavailableError(
                 self._fault or f"neuron-monitor {why}",
                 hint="load the driver (aws-neuronx-dkms); in a container give it /dev/neuron*",
@@ -131,8 +131,8 @@ class NeuronSource:
     def _drain(self) -> list[StreamItem]:
         """What came, each item with the time at which its period ended."""
         items = self._monitor.drain() if self._monitor is not None else []
-        told = [(item.at_ns, item.what if isinstance(item.what, MonitorDocument) else None) for item in items]
-        ends = period_ends(told, self._runtimes)
+        documents = [(item.at_ns, item.what if isinstance(item.what, MonitorDocument) else None) for item in items]
+        ends = period_ends(documents, self._runtimes)
         return [StreamItem(end_ns, item.what) for end_ns, item in zip(ends, items, strict=True)]
 
     def _end(self, now_ns: int, reason: GapReason, fault: str) -> None:
@@ -151,12 +151,12 @@ class NeuronSource:
             self._end(now_ns, GapReason.SOURCE_DOWN, str(fault))
             return
         self._restarts += 1
-        self._heard_ns, self._silent_after_ns = now_ns, STARTUP_NS
+        self._received_ns, self._silent_after_ns = now_ns, STARTUP_NS
 
     # --- its documents
 
     def _take(self, item: StreamItem, gauges: dict[DeviceUid, Gauges]) -> list[Reading]:
-        self._heard_ns, self._silent_after_ns = item.at_ns, SILENT_NS
+        self._received_ns, self._silent_after_ns = item.at_ns, SILENT_NS
         if isinstance(item.what, Ended):
             self._end(item.at_ns, GapReason.SOURCE_DOWN, item.what.fault)
             return self._gap(item.at_ns, GapReason.SOURCE_DOWN)
@@ -165,19 +165,19 @@ class NeuronSource:
             return self._gap(item.at_ns, GapReason.DRIVER_ERROR)
         self._learn(item.what)
         if self._cores_per_chip is None:
-            return self._gap(item.at_ns, GapReason.NOT_SUPPORTED)  # whose cores these are cannot be told
-        told = account(item.what, len(self._chips), self._cores_per_chip, self._runtimes)
-        self._runtimes, self._backoff_ns = told.runtimes, _BACKOFF_NS
+            return self._gap(item.at_ns, GapReason.NOT_SUPPORTED)  # which chip has these cores is not known
+        counted = account(item.what, len(self._chips), self._cores_per_chip, self._runtimes)
+        self._runtimes, self._backoff_ns = counted.runtimes, _BACKOFF_NS
         for chip in self._chips:
-            if not told.told:
-                chip.expect(Evidence.GAP, "this neuron-monitor tells no flops", _UPDATE_TOOLS)
+            if not counted.has_rate:
+                chip.expect(Evidence.GAP, "this neuron-monitor reports no FLOP rate", _UPDATE_TOOLS)
             elif item.what.rate_field is not None:
                 chip.expect(Evidence.COUNT)
-            gauges[chip.device.uid] = Gauges(utilization_ratio=told.utilization_ratio[chip.device.index])
-        return [self._reading(chip, told, item.at_ns) for chip in self._chips]
+            gauges[chip.device.uid] = Gauges(utilization_ratio=counted.utilization_ratio[chip.device.index])
+        return [self._reading(chip, counted, item.at_ns) for chip in self._chips]
 
     def _learn(self, document: MonitorDocument) -> None:
-        """Take over what a document says of the hardware; an older one's word stands where it says nothing."""
+        """Take over a document's facts about the hardware; those that it lacks stay as an earlier one had them."""
         self._cores_per_chip = document.cores_per_device or self._cores_per_chip
         self._rate_field = document.rate_field or self._rate_field
         if self._identified:
@@ -191,24 +191,24 @@ class NeuronSource:
             since_ns = {chip.device.uid: chip.since_ns for chip in self._chips}
             for chip in found:
                 chip.since_ns = since_ns.get(chip.device.uid, chip.since_ns)
-            # Which of them is which nobody says; they are alike, and none of the old ones is metered beside the new.
+            # Which is which is not known; they are alike, and none of the old ones is metered beside the new.
             self._renamed = {
-                chip.device.uid: found[min(place, len(found) - 1)].device
-                for place, chip in enumerate(self._chips)
+                chip.device.uid: found[min(at, len(found) - 1)].device
+                for at, chip in enumerate(self._chips)
                 if chip.device.uid not in {one.device.uid for one in found}
             }
             self._chips = found
         instance = {"instance_type": document.instance_type} if document.instance_type else {}
         self._facts = {**document.facts, **instance}
 
-    def _reading(self, chip: Chip, told: ChipFlop, at_ns: int) -> Reading:
+    def _reading(self, chip: Chip, counted: ChipFlop, at_ns: int) -> Reading:
         """A chip's reading of one document, [end of the last, end of its period), without what that leaves out."""
-        work, since_ns = told.work[chip.device.index], chip.since_ns
+        work, since_ns = counted.work[chip.device.index], chip.since_ns
         end_ns = max(at_ns, since_ns + 1)  # two lines at one moment are still two periods
-        begin_ns = end_ns - told.period_ns
+        begin_ns = end_ns - counted.period_ns
         if self._begun_ns is None or max(begin_ns, since_ns) < self._begun_ns:
             work = Gap(GapReason.STARTING)  # part of the period lies before the first read, and so does its work
-        if end_ns - since_ns <= told.period_ns + told.period_ns // _JITTER:
+        if end_ns - since_ns <= counted.period_ns + counted.period_ns // _JITTER:
             begin_ns = since_ns
         chip.since_ns = end_ns
         return Reading(chip.device.uid, begin_ns, end_ns, work)

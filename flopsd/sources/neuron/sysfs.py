@@ -56,7 +56,7 @@ class ChipNode:
         return now
 
     def power(self) -> Power | None:
-        """The last minute's power, where firmware tells it."""
+        """The last minute's power, where firmware reports it."""
         fields = (_text(self._path / "stats" / "power" / "utilization") or "").split(",")
         if len(fields) != 5 or fields[0] != "POWER_STATUS_VALID" or not fields[1].isdigit():
             return None
@@ -64,7 +64,7 @@ class ChipNode:
 
 
 class Tree:
-    """The tree of this machine: all chips of the host, whoever uses them. Empty where the driver is not loaded."""
+    """The tree of this machine: all chips of the host, whatever job uses them. Empty where the driver is not loaded."""
 
     def __init__(self, root: str | None = None, module: str | None = None) -> None:
         self.driver = _text(Path(module or MODULE) / "version")

@@ -10,7 +10,7 @@ from flopsd.sources.neuron.chips import Chip
 from flopsd.sources.neuron.sysfs import Tree
 
 _UPDATE_DRIVER = "update aws-neuronx-dkms to 2.30.2 or newer"
-_SHARED = "whoever uses the chip on this host: the driver's totals do not tell processes apart"
+_SHARED = "any process on this host: the driver's totals do not separate processes"
 
 
 def expect_growth(chip: Chip, tree: Tree, why: str, install: str) -> None:
@@ -20,8 +20,8 @@ def expect_growth(chip: Chip, tree: Tree, why: str, install: str) -> None:
         why_none = chip.node.why_none if chip.node is not None else "there is no sysfs"
         chip.expect(Evidence.GAP, f"{why}, and {why_none}", install)
     elif not tree.live:
-        told = f"{why}, and {driver} moves its flop_count only when a process exits"
-        chip.expect(Evidence.GAP, told, f"{_UPDATE_DRIVER}, or {install}")
+        reason = f"{why}, and {driver} moves its flop_count only when a process exits"
+        chip.expect(Evidence.GAP, reason, f"{_UPDATE_DRIVER}, or {install}")
     else:
         chip.expect(Evidence.COUNT, f"{why}: counted from the driver's flop_count", install)
     chip.device = replace(chip.device, shared=_SHARED)

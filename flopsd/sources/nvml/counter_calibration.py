@@ -2,7 +2,7 @@
 
 NVIDIA documents the counters 248 to 260 as cycles since reboot, and not whether they are summed over the
 SMs or averaged, nor whether they are running totals at all. The device's own percentages of the same
-interval, which are documented, and the SM clock tell: the candidates lie a factor of four or more apart.
+interval, which are documented, and the SM clock decide: the candidates lie a factor of four or more apart.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flopsd.core.model import Pipe, Totals
 
-ENOUGH_ACTIVITY_RATIO = 0.01  # below it, a percentage is too coarse to tell scales apart
+ENOUGH_ACTIVITY_RATIO = 0.01  # below it, a percentage is too coarse to separate scales
 _RATIO_TOLERANCE = 0.05  # between a quotient of counters and the percentage of the same two samples
 _CLOCK_TOLERANCE = 0.5  # polls of a clock that moves, counters up to 100 ms old (nvml.h)
 
@@ -67,7 +67,7 @@ class SelfTest:
 
 
 class SelfTestFailedError(Exception):
-    """The counters contradict the device's own percentages or clock; the text says how."""
+    """The counters contradict the device's own percentages or clock; the text states how."""
 
 
 def scales(sm_count: int) -> tuple[Scale, ...]:
@@ -83,9 +83,9 @@ def remembered(origin: str | None, sm_count: int, counters: str = "GPM") -> Cali
 
 
 def judge(trial: SelfTest, sm_count: int, counters: str = "GPM") -> Calibration | None:
-    """The scale that fits, or None while too little ran to tell. Raises SelfTestFailedError."""
-    telling = {pipe: ratio for pipe, ratio in trial.ratios.items() if ratio >= ENOUGH_ACTIVITY_RATIO}
-    if not telling or not trial.window_cycles:
+    """The scale that fits, or None while too little ran to decide. Raises SelfTestFailedError."""
+    enough = {pipe: ratio for pipe, ratio in trial.ratios.items() if ratio >= ENOUGH_ACTIVITY_RATIO}
+    if not enough or not trial.window_cycles:
         return None  # any scale would fit a clock that stood still
     grown = trial.window_elapsed_after - trial.window_elapsed_before
     expected = trial.window_cycles * sm_count
@@ -99,13 +99,13 @@ def judge(trial: SelfTest, sm_count: int, counters: str = "GPM") -> Calibration 
     if not trial.elapsed:
         return None  # counters that were not renewed between these two samples: any scale would fit zero
     whole = elapsed.sm_cycles(trial.elapsed)
-    found = {_fitting(ratio * whole, trial.active[pipe], sm_count, _RATIO_TOLERANCE) for pipe, ratio in telling.items()}
+    found = {_fitting(ratio * whole, trial.active[pipe], sm_count, _RATIO_TOLERANCE) for pipe, ratio in enough.items()}
     scale = found.pop()
     if scale is None or found:
-        told = ", ".join(
-            f"{pipe.value} {trial.active[pipe] / trial.elapsed:.4f} for {ratio:.4f}" for pipe, ratio in telling.items()
+        compared = ", ".join(
+            f"{pipe.value} {trial.active[pipe] / trial.elapsed:.4f} for {ratio:.4f}" for pipe, ratio in enough.items()
         )
-        raise SelfTestFailedError(f"active over elapsed cycles is not what the percentages say: {told}")
+        raise SelfTestFailedError(f"active over elapsed cycles differs from the percentages: {compared}")
     return Calibration(scale, elapsed, counters)
 
 

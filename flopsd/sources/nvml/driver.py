@@ -1,6 +1,6 @@
 """The calls of NVML that flopsd makes, with what their errors mean and what their values are in.
 
-Talks to the driver through the `pynvml` module of nvidia-ml-py. Source: nvml.h 13.5.37.
+Calls the driver through the `pynvml` module of nvidia-ml-py. Source: nvml.h 13.5.37.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Driver:
         return found
 
     def sm_clock_mhz(self, handle: Any, max_mhz: int | None) -> int | None:
-        """The SM clock now; None where what is told cannot be one."""
+        """The SM clock now; None where the driver reports what cannot be one."""
         mhz = int(self.lib.nvmlDeviceGetClockInfo(handle, _CLOCK_SM))
         return mhz if is_clock(mhz, max_mhz) else None
 
@@ -142,12 +142,12 @@ class Driver:
         return sorted(kept, key=lambda one: one[0])
 
     def utilization_ratio(self, handle: Any) -> float | None:
-        """Share of time in which any kernel ran, of late; None where it is not told or cannot be true."""
+        """Share of time in which any kernel ran, lately; None where it is not reported or cannot be true."""
         rates = self.optional(self.lib.nvmlDeviceGetUtilizationRates, handle)
         return rates.gpu / 100 if rates is not None and 0 <= rates.gpu <= PERCENT_MAX else None
 
     def power_ratio(self, handle: Any) -> float | None:
-        """Power drawn, as a share of the limit in force."""
+        """Power drawn, as a share of the effective limit."""
         drawn_mw = self.optional(self.lib.nvmlDeviceGetPowerUsage, handle)
         limit_mw = self.optional(self.lib.nvmlDeviceGetEnforcedPowerLimit, handle)
         return drawn_mw / limit_mw if drawn_mw is not None and limit_mw else None

@@ -35,7 +35,7 @@ MIN_INTERVAL_NS = 100_000_000  # "should be greater than 100ms", nvml.h; a hard 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """What two samples tell. TENSOR is any tensor activity; a pipe that is not told is in `missed_reading`."""
+    """The difference of two samples. TENSOR is any tensor activity; a pipe without a value is in `missed_reading`."""
 
     ratios: Mapping[Pipe, float]
     unread: tuple[Pipe, ...]
@@ -79,7 +79,7 @@ class Gpm:
             self._lib.nvmlGpmSampleFree(sample)
 
     def metrics(self) -> Metrics:
-        """What the kept and the newest sample tell together. Raises NVMLError, UnusableError."""
+        """The metrics between the kept and the newest sample. Raises NVMLError, UnusableError."""
         assert self._buffers is not None
         request = self._request
         request.sample1, request.sample2 = self._buffers
@@ -90,10 +90,10 @@ class Gpm:
                 raise
             self._ask(_PERCENTAGES)  # an old driver refuses ids that it does not know
             return self.metrics()
-        told = self._answers.unpack_from(request, _METRICS_AT)
+        answers = self._answers.unpack_from(request, _METRICS_AT)
         values = {
             metric: self._value(code, value)
-            for metric, code, value in zip(told[::3], told[1::3], told[2::3], strict=True)
+            for metric, code, value in zip(answers[::3], answers[1::3], answers[2::3], strict=True)
         }
         ratios, unread = self._ratios(values)
         elapsed = values.get(_ELAPSED)
@@ -148,14 +148,14 @@ def _sub_pipes(ratios: Mapping[Pipe, float]) -> float:
 
 
 def _counters(values: Mapping[int, float | None]) -> dict[Pipe, int]:
-    told = {metric: int(value) for metric, value in values.items() if value is not None and metric >= _ELAPSED}
-    if _MMA_C not in told:
+    read = {metric: int(value) for metric, value in values.items() if value is not None and metric >= _ELAPSED}
+    if _MMA_C not in read:
         return {}
     counters = {
-        Pipe.TENSOR: told[_MMA_C],
-        Pipe.TENSOR_HMMA: told.get(_HMMA_C, 0),
-        Pipe.TENSOR_IMMA: told.get(_IMMA_C, 0),
-        Pipe.TENSOR_DFMA: max(told.get(_DFMA_C, 0), told.get(_DMMA_C, 0)),
+        Pipe.TENSOR: read[_MMA_C],
+        Pipe.TENSOR_HMMA: read.get(_HMMA_C, 0),
+        Pipe.TENSOR_IMMA: read.get(_IMMA_C, 0),
+        Pipe.TENSOR_DFMA: max(read.get(_DFMA_C, 0), read.get(_DMMA_C, 0)),
     }
-    counters.update({pipe: told[counter] for _, counter, pipe in _VECTOR_PIPES if counter in told})
+    counters.update({pipe: read[counter] for _, counter, pipe in _VECTOR_PIPES if counter in read})
     return counters

@@ -31,7 +31,7 @@ from flopsd.sources.nvml.counter_calibration import (
 from flopsd.sources.nvml.driver import NOT_OFFERED, Driver, UnusableError
 from flopsd.sources.nvml.gpm import MIN_INTERVAL_NS, Gpm, Metrics, remainder
 
-_WINDOW_NS = 800_000_000  # counters are renewed each 100 ms: a shorter interval says too little of their rate
+_WINDOW_NS = 800_000_000  # counters are renewed each 100 ms: a shorter interval is too coarse for their rate
 _STALL_NS = 500_000_000
 _STRIKES = 3
 _VECTOR = (Pipe.FP64, Pipe.FP32, Pipe.FP16)
@@ -228,7 +228,7 @@ class GpmMeter:
     def _follow_clock(self, now_ns: int) -> int | None:
         """Add what is known of the SM clock up to now: buffered samples where the driver has them, and a poll.
 
-        None where the poll told what cannot be a clock.
+        None where the polled value cannot be a clock.
         """
         driver = self._driver
         since_ns = self._clock[-1][0] if self._clock else now_ns

@@ -20,7 +20,7 @@ class UtilizationMeter:
     def __init__(
         self, driver: Driver, device: Device, handle: Any, limits: Limits | None, why: tuple[str, str]
     ) -> None:
-        """`why` says why there is nothing better, and what to do for it. Without limits all is the meter's gap."""
+        """`why` is the reason for no better evidence, and the fix. Without limits the daemon makes a gap of all."""
         self._driver, self._handle, self._uid, self._limits = driver, handle, device.uid, limits
         self._max_mhz = device.sm_clock_max_mhz
         self._since_ns = driver.clock.boottime_ns()

@@ -1,8 +1,8 @@
-"""A source of which only this job's devices and readings are shown.
+"""A source limited to this job's devices and readings.
 
-Whose a device is, is asked again each ten seconds, so what happens within ten seconds of a change may be
-counted to the wrong side. A device that stops being this job's is no longer listed, and named in
-`Sweep.not_ours`: its further time is nothing of this job's, in the total's upper figure neither.
+The rule is asked again every ten seconds, so work within ten seconds of a change may be counted on the wrong side. A
+device that stops being this job's is no longer listed, and is named in `Sweep.not_ours`: its further time is not part
+of this job, not even of the total's upper figure.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ ASK_AGAIN_NS = 10 * NS_PER_S
 OPEN_SECONDS = 5.0  # more than any rule's own deadline
 GRACE_SECONDS = 0.2  # far below the silence that the writer allows at the shortest interval
 _ENERGY = "energy_mj"
-_UNKNOWN = Ownership(None, why="it was not asked about yet")
+_UNKNOWN = Ownership(None, why="the rule was not asked yet")
 _UNKNOWN_TEXT = "it is not known whether this device is this job's"
 
 
 class FilteredSource:
-    """`source` without the devices that `rule` says are not this job's.
+    """`source` without the devices that are not this job's by `rule`.
 
-    A device of which that cannot be told stays what it was; one of which it never could is shown, and its
-    `shared` says so: leaving it out would be to say that it is not this job's.
+    A device whose verdict becomes indeterminate keeps its last one; one that never had a verdict is listed, and its
+    `shared` states that: leaving it out would assert that it is not this job's.
     """
 
     def __init__(
@@ -45,10 +45,9 @@ class FilteredSource:
         sharing: OwnershipRule | None = None,
         grace_seconds: float = GRACE_SECONDS,
     ) -> None:
-        """Takes `source` over, and closes it on failure. `sharing` tells who else uses a device, if it can.
+        """Takes `source` over, and closes it on failure. `sharing` counts who else uses a device, where it can.
 
-        Raises SourceUnavailableError: nobody tells whose devices these are, or a rule that will not change
-        its mind selects none of them.
+        Raises SourceUnavailableError: the rule gives no verdict on any device, or a constant rule selects none.
         """
         self.name = source.name
         self._source, self._rule, self._clock, self._grace_seconds = source, rule, clock, grace_seconds
@@ -82,7 +81,7 @@ class FilteredSource:
         return replace(sweep, readings=readings, gauges=gauges, not_ours=sweep.not_ours | others)
 
     def sharing(self, device: Device) -> str | None:
-        """Who else uses a device, in words; None: nobody that is known of."""
+        """Who else uses a device; None: no other user is known."""
         verdict = self._verdicts.get(device.uid, _UNKNOWN)
         unknown = _UNKNOWN_TEXT if verdict.mine is None else None
         texts = (device.shared, verdict.shared, self._sharers.get(device.uid), unknown)
@@ -91,12 +90,12 @@ class FilteredSource:
     def describe(self) -> Mapping[str, Any]:
         devices = self._source.devices()
         chosen = sum(self._counts(device.uid) for device in devices)
-        told = f"{self._rule.words}: {chosen} of {len(devices)}"
+        selection = f"{self._rule.words}: {chosen} of {len(devices)}"
         if self._unmatched:
-            told += f"; not found here: {', '.join(self._unmatched)}"
+            selection += f"; not found here: {', '.join(self._unmatched)}"
         if self._fault:
-            told += f"; {self._fault}"
-        return {**self._source.describe(), "devices": told}
+            selection += f"; {self._fault}"
+        return {**self._source.describe(), "devices": selection}
 
     def close(self) -> None:
         self._source.close()
@@ -108,15 +107,15 @@ class FilteredSource:
         if answer is None:
             answer = OwnershipError(f"no answer within {OPEN_SECONDS:g} s on {self._rule.words}")
         if isinstance(answer, OwnershipError):
-            raise SourceUnavailableError(f"whose the devices are cannot be told: {answer}", hint=answer.hint)
-        told = answer.verdicts.values()
-        if told and all(verdict.mine is None for verdict in told):
-            why = "; ".join(dict.fromkeys(verdict.why for verdict in told))
+            raise SourceUnavailableError(f"it is not known which devices are this job's: {answer}", hint=answer.hint)
+        given = answer.verdicts.values()
+        if given and all(verdict.mine is None for verdict in given):
+            why = "; ".join(dict.fromkeys(verdict.why for verdict in given))
             raise SourceUnavailableError(
-                f"whose the devices are cannot be told: {why}",
+                f"it is not known which devices are this job's: {why}",
                 hint="choose them by another rule of the setting `devices`, such as their UUIDs",
             )
-        if self._rule.constant and not any(verdict.mine is not False for verdict in told):
+        if self._rule.constant and not any(verdict.mine is not False for verdict in given):
             here = ", ".join(f"{device.index} ({device.uid})" for device in devices)
             raise SourceUnavailableError(
                 f"source {self.name!r} has none of {self._rule.words}",
@@ -148,9 +147,9 @@ class FilteredSource:
 
     def _take_answer(self) -> None:
         if self._sharing is not None:
-            told = self._sharing.take(self._grace_seconds)
-            if isinstance(told, OwnershipResult):
-                self._sharers = {uid: verdict.shared for uid, verdict in told.verdicts.items()}
+            counted = self._sharing.take(self._grace_seconds)
+            if isinstance(counted, OwnershipResult):
+                self._sharers = {uid: verdict.shared for uid, verdict in counted.verdicts.items()}
         if not self._asker.waiting:
             return
         answer = self._asker.take(self._grace_seconds)
@@ -158,16 +157,16 @@ class FilteredSource:
             self._refuse(answer)
         elif answer is not None:
             if self._fault:
-                log.info("source %s: whose the devices are is told again", self.name)
+                log.info("source %s: it is known again which devices are this job's", self.name)
             self._fault = ""
             self._accept(answer)
 
     def _refuse(self, fault: OwnershipError) -> None:
-        """Nobody tells: what was told last goes on to hold, and every device says so."""
-        told = f"whose the devices are is not told any more ({fault}): the last known selection is kept"
-        if told != self._fault:
-            log.warning("source %s: %s%s", self.name, told, f"; {fault.hint}" if fault.hint else "")
-        self._fault = told
+        """The rule does not answer: the last verdicts are kept, and every device states that."""
+        text = f"it is no longer known which devices are this job's ({fault}): the last known selection is kept"
+        if text != self._fault:
+            log.warning("source %s: %s%s", self.name, text, f"; {fault.hint}" if fault.hint else "")
+        self._fault = text
 
     def _accept(self, judgement: OwnershipResult) -> None:
         self._unmatched = judgement.unmatched
@@ -217,6 +216,6 @@ class Rejoin:
         if before_mj is not None and energy_mj < before_mj:
             self._not_ours_mj.pop(uid, None)  # the counter began anew
         elif before_mj is not None and fresh:
-            self._not_ours_mj[uid] = energy_mj  # from zero: a counter that fell tells nothing of the time before
+            self._not_ours_mj[uid] = energy_mj  # from zero: a counter that fell does not cover the time before
         left_mj = energy_mj - self._not_ours_mj.get(uid, 0)
         return replace(reading, counters={**reading.counters, _ENERGY: left_mj})

@@ -42,8 +42,8 @@ def this_pod(environment: Mapping[str, str], namespace_file: Path = NAMESPACE_FI
         except (OSError, UnicodeError):
             namespace = ""
     if not name or not namespace:
-        missing = " and ".join(word for word, told in (("name", name), ("namespace", namespace)) if not told)
-        raise OwnershipError(f"the {missing} of this pod cannot be told", hint=_DOWNWARD)
+        missing = " and ".join(what for what, found in (("name", name), ("namespace", namespace)) if not found)
+        raise OwnershipError(f"the {missing} of this pod is not known", hint=_DOWNWARD)
     return Pod(namespace, name)
 
 

@@ -1,4 +1,4 @@
-"""The kubelet's answer to "which pod has which devices": PodResourcesLister.List, v1, over its unix socket.
+"""Which pod has which devices, from the kubelet: PodResourcesLister.List, v1, over its unix socket.
 
 Source: k8s.io/kubelet/pkg/apis/podresources/v1/api.proto. Only the fields that are needed are declared;
 protobuf skips the others.
@@ -86,7 +86,7 @@ class PodResources:
         return tuple(_pod(pod) for pod in answer.pod_resources)
 
     def _check_socket(self) -> None:
-        """Connect once without gRPC, whose errors do not tell an absent socket from a forbidden one."""
+        """Connect once without gRPC, whose errors do not distinguish an absent socket from a forbidden one."""
         try:
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.settimeout(self._deadline_seconds)
@@ -96,7 +96,7 @@ class PodResources:
                 errno.ENOENT: _MOUNT,
                 errno.EACCES: "run as root, or as a user that may write to the socket",
                 errno.EPERM: "run as root, or as a user that may write to the socket",
-                errno.ECONNREFUSED: "nobody listens there: is the kubelet running, and is its folder mounted, "
+                errno.ECONNREFUSED: "no process listens there: is the kubelet running, and is its folder mounted, "
                 "not the socket alone, which goes stale when the kubelet restarts?",
             }
             raise OwnershipError(

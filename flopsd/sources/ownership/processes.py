@@ -19,12 +19,12 @@ from flopsd.errors import OwnershipError
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult, VendorDevices
 
 _INITIAL_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO of include/linux/proc_ns.h
-_MPS_SERVER = "nvidia-cuda-mps"  # the MPS server holds the device for its clients and is nobody's job
+_MPS_SERVER = "nvidia-cuda-mps"  # the MPS server holds the device for its clients and belongs to no job
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessCensus:
-    """How many of the processes on a device are the job's, another's, or nobody's that is known."""
+    """How many of the processes on a device are the job's, another's, or of an unknown owner."""
 
     mine: int = 0
     others: int = 0
@@ -90,7 +90,7 @@ def _in_initial_namespace() -> bool:
 
 def translate(host_pid: int, host_proc: Path) -> int | None:
     """The id here of a process that the host knows as `host_pid`; 0 if it is not in this pid namespace;
-    None where the host's /proc does not tell.
+    None where the host's /proc does not show it.
 
     NSpid lists a process's ids from the namespace of the mounted /proc inwards. A process of a sibling
     container may have the same number there, so the two must be one process in all else that is readable.
@@ -118,7 +118,7 @@ def _ns_pids(process: Path) -> list[int]:
 
 
 def _identity(process: Path) -> tuple[int, str, str]:
-    """Start in clock ticks, cgroup as this container sees it, and pid namespace, which not everybody may read.
+    """Start in clock ticks, cgroup as this container sees it, and pid namespace, which not every user may read.
 
     The start is field 22 of /proc/PID/stat; the name in field 2 may hold blanks and parentheses.
     """
@@ -174,7 +174,7 @@ def others_text(census: ProcessCensus | None) -> str | None:
 
 
 class SharingRule:
-    """Every device, with the number of others' processes on it: told beside the answer of another rule."""
+    """Every device, with the number of others' processes on it, beside the verdict of another rule."""
 
     words = "all visible devices"
     constant = False

@@ -25,7 +25,7 @@ class Job:
 class Ownership:
     """Whether a device is this job's; `mine` None: indeterminate, and `why` is the reason.
 
-    `shared` names who else uses it; None: nobody that is known of.
+    `shared` names who else uses it; None: no other user is known.
     """
 
     mine: bool | None

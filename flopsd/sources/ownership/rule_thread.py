@@ -1,4 +1,4 @@
-"""Asks a rule in a thread of its own, so that a hanging socket, file server or driver never holds up a reading."""
+"""Asks a rule in its own thread, so that a socket, file server or driver that hangs never delays a reading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class _Question:
 
     def __init__(self, rule: OwnershipRule, devices: Sequence[Device]) -> None:
         self.answered = threading.Event()
-        self.answer: OwnershipResult | OwnershipError = OwnershipError("asking for it failed by a fault of flopsd")
+        self.answer: OwnershipResult | OwnershipError = OwnershipError("the rule failed by a fault of flopsd")
         self.waited_for = False
         self._rule, self._devices = rule, devices
 
@@ -41,7 +41,7 @@ class RuleThread:
         return self._open is not None
 
     def ask(self, devices: Sequence[Device]) -> None:
-        """Ask about `devices`. A constant rule answers at once: it asks nobody."""
+        """Ask about `devices`. A constant rule answers at once, in this thread."""
         if self._open is not None:
             return
         self._open = _Question(self._rule, tuple(devices))

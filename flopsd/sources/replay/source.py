@@ -97,22 +97,22 @@ class ReplaySource:
 
     def _reading(self, row: Sequence[Any], lap_ns: int) -> tuple[Reading, Gauges]:
         """`[device, begin_ns, end_ns, {"activity"|"busy"|"gap": …, "gauges": …}]`; counters are not replayed."""
-        index, begin_ns, end_ns, told = row
-        shown = told.get("gauges", {})
+        index, begin_ns, end_ns, recorded = row
+        shown = recorded.get("gauges", {})
         gauges = Gauges(
             {Pipe(name): ratio for name, ratio in shown.get("pipes", {}).items()},
             shown.get("utilization"),
             shown.get("sm_clock_mhz"),
         )
-        return Reading(self._devices[index].uid, lap_ns + begin_ns, lap_ns + end_ns, _work(told)), gauges
+        return Reading(self._devices[index].uid, lap_ns + begin_ns, lap_ns + end_ns, _work(recorded)), gauges
 
 
-def _work(told: Mapping[str, Any]) -> Active | Busy | Gap:
-    if "activity" in told:
-        return Active(Evidence.ACTIVITY, {Pipe(name): int(cycles) for name, cycles in told["activity"].items()})
-    if "busy" in told:
-        return Busy(int(told["busy"]))
-    return Gap(GapReason(told["gap"]))
+def _work(recorded: Mapping[str, Any]) -> Active | Busy | Gap:
+    if "activity" in recorded:
+        return Active(Evidence.ACTIVITY, {Pipe(name): int(cycles) for name, cycles in recorded["activity"].items()})
+    if "busy" in recorded:
+        return Busy(int(recorded["busy"]))
+    return Gap(GapReason(recorded["gap"]))
 
 
 def _device(row: Mapping[str, Any]) -> Device:

@@ -40,7 +40,7 @@ class Feed:
 
     @property
     def states(self) -> tuple[PushState, ...]:
-        """How each target fares, as last told. Any thread may read it."""
+        """The state of each target, as last reported. Any thread may read it."""
         return tuple(self._states.values())
 
     def each_tick(self) -> None:
@@ -130,7 +130,7 @@ class Feed:
             try:
                 state = parse_state(line)
             except ValueError:
-                log.debug("the pushing process said %r", line)
+                log.debug("unexpected line from the pushing process: %r", line)
                 continue
             self._states[state.target] = state
 

@@ -47,15 +47,15 @@ class FrameReader:
             if len(self._buffer) >= _HEADER_BYTES:
                 raise FrameError("no header where a page should begin")
             return None
-        words = bytes(self._buffer[:end]).split(b" ")
-        if len(words) != 3 or words[0] not in (b"page", b"last") or not (words[1].isdigit() and words[2].isdigit()):
+        header = bytes(self._buffer[:end]).split(b" ")
+        if len(header) != 3 or header[0] not in (b"page", b"last") or not (header[1].isdigit() and header[2].isdigit()):
             raise FrameError("no header where a page should begin")
-        length = int(words[2])
+        length = int(header[2])
         if length > MAX_PAGE_BYTES:
             raise FrameError(f"a page of {length} bytes")
         if len(self._buffer) < end + 1 + length:
             return None
-        page = Page(bytes(self._buffer[end + 1 : end + 1 + length]), int(words[1]), words[0] == b"last")
+        page = Page(bytes(self._buffer[end + 1 : end + 1 + length]), int(header[1]), header[0] == b"last")
         del self._buffer[: end + 1 + length]
         return page
 

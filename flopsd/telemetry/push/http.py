@@ -1,6 +1,6 @@
-"""One request to a receiver: within its time whatever the other side does, and a failure says what kind it is.
+"""One request to a receiver: bounded in time whatever the receiver does; a failure has a reason.
 
-Redirects are not followed: they would carry the credentials to wherever the receiver says.
+Redirects are not followed: they would carry the credentials to another host.
 """
 
 from __future__ import annotations
@@ -76,17 +76,17 @@ class Http:
         if where is None:
             return {}
         if where == FROM_ENVIRONMENT:
-            told, place = self._environment.get(PUSH_AUTH, ""), PUSH_AUTH
+            text, origin = self._environment.get(PUSH_AUTH, ""), PUSH_AUTH
         else:
-            place = where
+            origin = where
             try:
-                told = Path(where).read_text(encoding="utf-8")
+                text = Path(where).read_text(encoding="utf-8")
             except (OSError, UnicodeError) as fault:
                 raise PushError(f"cannot read the credentials {where}: {fault}", reason="not_possible") from fault
-        scheme, _, secret = told.strip().partition(" ")
+        scheme, _, secret = text.strip().partition(" ")
         if scheme.lower() not in ("basic", "bearer") or not secret.isprintable() or not secret:
             raise PushError(
-                f"{place} holds no credentials",
+                f"{origin} holds no credentials",
                 reason="not_possible",
                 hint="write `Basic USER:PASSWORD` or `Bearer TOKEN`",
             )
@@ -151,14 +151,14 @@ def _shut(one: socket.socket) -> None:
 
 def _refused(fault: urllib.error.HTTPError, seconds: float) -> PushError:
     try:
-        told = fault.read(MAX_TOLD_BYTES).decode("utf-8", "replace").strip()
+        answer = fault.read(MAX_TOLD_BYTES).decode("utf-8", "replace").strip()
     except (OSError, http.client.HTTPException):
-        told = f"no answer's text within {seconds:g} s"
-    told = "".join(char if char.isprintable() else " " for char in told)
+        answer = f"no response body within {seconds:g} s"
+    answer = "".join(char if char.isprintable() else " " for char in answer)
     retry = fault.code in RETRYABLE
     hint = "give the address that it redirects to" if 300 <= fault.code < 400 else ""
     return PushError(
-        f"HTTP {fault.code}: {told or http.client.responses.get(fault.code, '')}",
+        f"HTTP {fault.code}: {answer or http.client.responses.get(fault.code, '')}",
         reason="server_error" if retry else "refused",
         # Credentials and addresses get mended while we run, and nothing is wrong with the page.
         final=fault.code in (400, 413, 415, 422),

@@ -31,9 +31,11 @@ NEEDS_EXTRA = (
 class Pusher:
     """All lanes."""
 
-    def __init__(self, targets: Sequence[Target], environment: Mapping[str, str], clock: Clock, *, tell: bool) -> None:
-        """`tell`: say on stdout how it goes, as the daemon reads it."""
-        self._clock, self._tell = clock, tell
+    def __init__(
+        self, targets: Sequence[Target], environment: Mapping[str, str], clock: Clock, *, report: bool
+    ) -> None:
+        """`report`: print the state of targets on stdout, as the daemon reads it."""
+        self._clock, self._report = clock, report
         self._lanes = [SendQueue(target.name, _opener(target, environment), clock, self._told) for target in targets]
         self._complaint = ""
 
@@ -60,7 +62,7 @@ class Pusher:
         return all(lane.well for lane in self._lanes)
 
     def _told(self, state: PushState) -> None:
-        if not self._tell:
+        if not self._report:
             return
         try:
             os.write(1, state.line())  # short enough to go whole or not at all
@@ -76,7 +78,7 @@ def run_fed(targets: Sequence[Target], environment: Mapping[str, str], clock: Cl
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # who signals the whole group means the daemon, which then ends the pipe
     os.set_blocking(1, False)
-    pusher, reader = Pusher(targets, environment, clock, tell=True), FrameReader()
+    pusher, reader = Pusher(targets, environment, clock, report=True), FrameReader()
     while data := os.read(0, 1 << 16):
         try:
             pages = reader.feed(data)
@@ -95,7 +97,7 @@ def run_scraping(
 ) -> bool:
     """Push what `url` shows every so often, until SIGTERM or SIGINT. True if the last page went through."""
     with awaited(signal.SIGTERM, signal.SIGINT) as wait:  # before the lanes' threads start
-        pusher, complaint, stopping = Pusher(targets, environment, clock, tell=False), "", False
+        pusher, complaint, stopping = Pusher(targets, environment, clock, report=False), "", False
         due_ns = clock.boottime_ns()
         while True:
             try:

@@ -36,10 +36,10 @@ class SendQueue:
     """Hands pages to one sender, oldest first, from a thread of its own."""
 
     def __init__(
-        self, name: str, open_sender: Callable[[], Sender], clock: Clock, told: Callable[[PushState], None]
+        self, name: str, open_sender: Callable[[], Sender], clock: Clock, report: Callable[[PushState], None]
     ) -> None:
         self.name = name
-        self._clock, self._told = clock, told
+        self._clock, self._report = clock, report
         self._queue: deque[Any] = deque()
         self._changed = threading.Condition()
         self._hurry = threading.Event()
@@ -73,7 +73,7 @@ class SendQueue:
         return self._sender is not None and self.done.is_set() and not self._queue
 
     def offer(self, parsed: Parsed, states: Sequence[PushState]) -> None:
-        """Take one page up, in place of the oldest where there are too many."""
+        """Add a page; where there are too many, the oldest is dropped."""
         if self._sender is None:
             return
         encoded = self._sender.encode(with_states(parsed, states))
@@ -117,11 +117,11 @@ class SendQueue:
                 # Hundreds of nodes must not come back at the same moment.
                 self._clock.wait(self._hurry, backoff_seconds * random.uniform(0.5, 1.0))
                 backoff_seconds = min(2 * backoff_seconds, LONGEST_BACKOFF_SECONDS)
-            self._told(self.state)
+            self._report(self.state)
         if self._queue:
             log.error("%s never got the last of it (%d in the queue): %s", self.name, len(self._queue), self._complaint)
             self._dropped += len(self._queue)
-        self._told(self.state)
+        self._report(self.state)
         self.done.set()
 
     def _attempt(self, sender: Sender, encoded: Any) -> PushError | None:
@@ -159,4 +159,4 @@ class SendQueue:
                 f"; {fault.hint}" if fault.hint else "",
             )
         self._complaint = str(fault)
-        self._told(self.state)
+        self._report(self.state)

@@ -1,4 +1,4 @@
-"""How pushing to each target stands: told by the pusher in lines, shown as metrics by both processes."""
+"""How pushing to each target stands: lines from the pusher, shown as metrics by both processes."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_the_last_selection_is_kept_and_says_so_when_nobody_tells_any_more(node:
     shutil.move(node.folder, tmp_path / "gone")
     assert later(node, source) == [C]
     (device,) = source.devices()
-    assert "whose the devices are is not told any more" in device.evidence_reason
+    assert "it is no longer known which devices are this job's" in device.evidence_reason
     assert "No such file or directory" in device.evidence_reason
     assert "the last known selection is kept" in str(source.describe()["devices"])
     shutil.move(tmp_path / "gone", node.folder)

@@ -202,7 +202,7 @@ BROKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("work", "FLOP is no count", {"edit": work(work=Counted(-1))}),
     ("work", "no GapReason", {"edit": on(A100.uid, lambda r: replace(r, work=Gap("lost")))}),  # type: ignore[arg-type]
     ("work", "work is NoneType", {"edit": work(work=None)}),
-    ("unread", "said to be unread", {"edit": active(unread=(Pipe.TENSOR,))}),
+    ("unread", "listed as unread", {"edit": active(unread=(Pipe.TENSOR,))}),
     ("unread", "is no Pipe", {"edit": active(unread=("warp",))}),
     ("totals", "Growth without totals", {"edit": work(work=Growth())}),
     ("totals", "tensor fell", {"edit": growth(pipes=lambda ms: {Pipe.TENSOR: 10**9 - ms})}),
@@ -241,7 +241,7 @@ BROKEN: list[tuple[str, str, dict[str, Any]]] = [
     ("fault", "missing is never zero", {"on_fault": lambda sweep, _: sweep}),
     ("fault", "it was GPU-h that failed", {"on_fault": lambda sweep, _: replace(sweep, readings=tuple(
         replace(r, work=Gap(GapReason.DEVICE_LOST)) for r in sweep.readings))}),
-    ("fault", "tells nothing since", {"on_fault": lambda sweep, _: replace(sweep, readings=(
+    ("fault", "gives nothing since", {"on_fault": lambda sweep, _: replace(sweep, readings=(
         replace(sweep.readings[0], work=Gap(GapReason.DEVICE_LOST)),))}),
 ]  # fmt: skip
 
