@@ -127,7 +127,7 @@ def check_sweep(sweep: object, now_ns: int) -> None:
         raise _refusal("the sweep", "patience_ns", sweep.patience_ns, "a whole number")
     others: Any = sweep.not_ours
     if not isinstance(others, frozenset | set) or not all(map(is_text, others)):
-        raise _refusal("the sweep", "other_job", others, "a set of uids")
+        raise _refusal("the sweep", "not_ours", others, "a set of uids")
     if sweep.renamed:
         _require_mapping("the sweep", "renamed", sweep.renamed)
         if not all(map(is_text, sweep.renamed)):
