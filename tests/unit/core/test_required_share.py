@@ -1,0 +1,71 @@
+"""The share of training that counts, by what was declared: the table of docs/ledger-format.md."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from flopsd.core.declarations import Method, Recomputation
+from flopsd.core.model import Figures
+from flopsd.core.policy.guidelines import Required, guidelines, required_share
+
+FULL, LORA = (Method.PRETRAINING, Method.FULL), (Method.LORA, Method.QLORA)
+ROWS = [
+    *[(method, Recomputation.NONE, 857_142, 1_000_000, "no activation checkpointing") for method in (None, *Method)],
+    *[(method, Recomputation.FULL, 666_666, 750_000, "6 of 8 parts") for method in FULL],
+    *[(method, Recomputation.FULL, 666_666, 666_667, "4 of 6 parts") for method in LORA],
+    *[(method, Recomputation.FULL, 666_666, None, "bounds only") for method in (None, Method.PARTIAL)],
+    *[(method, Recomputation.SELECTIVE, 666_666, None, "selective .*bounds only") for method in (None, *Method)],
+    *[(method, None, 666_666, None, "not declared: bounds only") for method in (None, *Method)],
+]
+
+
+@pytest.mark.parametrize(("method", "recomputation", "low", "stated", "source"), ROWS)
+def test_the_share_that_follows_from_a_declaration(
+    method: Method | None, recomputation: Recomputation | None, low: int, stated: int | None, source: str
+) -> None:
+    found = required_share(method, recomputation)
+    assert (found.low_ppm, found.stated_ppm, found.high_ppm) == (low, stated, 1_000_000)
+    assert re.search(source, found.source)
+
+
+HALF = Required(400_000, 500_000, 1_000_000, "")
+
+
+@pytest.mark.parametrize(
+    ("beside", "measured"), [(0, 500), (150, 500), (151, None)], ids=["nothing", "just 30 %", "more than 30 %"]
+)
+def test_what_may_count_and_was_measured_leaves_a_point_up_to_thirty_percent_of_it(
+    beside: int, measured: int | None
+) -> None:
+    by_phase = {"train": Figures(900, 1000, 1100), "undeclared": Figures(0, beside, 200)}
+    found = guidelines(by_phase, HALF)
+    assert found.updates == Figures(360, measured, 1300)
+    assert found.cumulative == Figures(360, measured, 1300)
+
+
+def test_generated_data_count_for_the_cumulative_figure_only() -> None:
+    by_phase = {"train": Figures(900, 1000, 1100), "generate": Figures(70, 80, 90), "evaluate": Figures(7, 8, 9)}
+    found = guidelines(by_phase, HALF)
+    assert found.updates == Figures(360, 500, 1190)
+    assert found.cumulative == Figures(430, 580, 1190)
+    alone = guidelines({"generate": Figures(70, 80, 90)}, HALF)
+    assert alone.updates == Figures(0, None, 90)
+    assert alone.cumulative == Figures(70, 80, 90)
+    unmeasured = guidelines({"train": Figures(900, 1000, 1100), "generate": Figures(0, None, 1)}, HALF)
+    assert unmeasured.cumulative == Figures(360, None, 1101)
+    nothing = guidelines({"train": Figures(900, 1000, 1100), "generate": Figures(0, None, 0)}, HALF)
+    assert nothing.cumulative == Figures(360, 500, 1100)
+
+
+def test_an_upper_bound_that_is_not_known_leaves_none() -> None:
+    for phase in ("train", "generate", "other", "undeclared"):
+        by_phase = {"train": Figures(1, 1, 1), phase: Figures(1, 1, None)}
+        assert guidelines(by_phase, HALF).updates.high_flop is None
+    assert guidelines({"train": Figures(1, 1, 1), "evaluate": Figures(1, 1, None)}, HALF).updates.high_flop == 1
+
+
+def test_the_upper_bound_is_rounded_up_and_the_lower_one_down() -> None:
+    share = Required(333_333, 500_000, 999_999, "")
+    assert guidelines({"train": Figures(10, 11, 12)}, share).updates == Figures(3, 5, 12)
