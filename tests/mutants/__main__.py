@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -33,7 +35,7 @@ def main() -> int:
     parser.add_argument("--copied-to", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     folder = args.copied_to or args.root / "run" / "mutants"
-    tree = folder / "tree"
+    tree = folder / f"tree-{os.getpid()}"
     if args.copied_to is None:
         Project(args.root).copy(tree)
         os.chdir(tree)
@@ -42,7 +44,7 @@ def main() -> int:
 
     project = Project(tree, args.package, tuple(args.tests))
     printed = os.fdopen(os.dup(1), "w")
-    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    log = os.open(f"{tree}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
     os.dup2(log, 1)  # what pytest prints
     os.dup2(log, 2)
 
@@ -75,7 +77,8 @@ def main() -> int:
         say("\n" + "\n".join(table(by_room, outcomes)))
 
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))  # so that no test goes on without this
-    campaign = Campaign(project, folder, args.jobs, say, work)
+    campaign = Campaign(project, folder, Path(f"{tree}.log"), args.jobs, say, work)
+    atexit.register(shutil.rmtree, tree, ignore_errors=True)
     options = (*PYTEST, "--continue-on-collection-errors", "--rootdir", str(tree))
     return int(pytest.main([*options, *project.test_files()], plugins=[campaign]))
 

@@ -120,13 +120,16 @@ def sample(seed: int, count: int, by_room: dict[str, list[Fault]], reach: Map) -
 class Campaign:
     """Plug-in that takes the place of running the collected tests: `work` is called with this instead."""
 
-    def __init__(self, project: Project, folder: Path, jobs: int, say: Say, work: Callable[[Campaign], None]) -> None:
+    def __init__(
+        self, project: Project, folder: Path, log: Path, jobs: int, say: Say, work: Callable[[Campaign], None]
+    ) -> None:
+        """`folder` is for what is kept; `log` for what the tests print."""
         self._project = project
+        self._log = log
         self._folder = folder
         self._jobs = jobs
         self._say = say
         self._work = work
-        self._log = folder / "log.txt"
         self._session: pytest.Session
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:

@@ -1,0 +1,240 @@
+"""Single settings: what each check takes, in YAML and as text, and what it refuses with which words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.core.declarations import Method
+from flopsd.errors import ConfigError, PeakTableError
+from flopsd.settings import parsers
+from flopsd.settings.client_socket import socket_path
+from flopsd.settings.data_files import Tables, find_peaks, load_peaks, parse_peaks
+from flopsd.settings.evidence_kinds import KINDS, parse_kinds
+from flopsd.settings.load import load_settings
+from flopsd.settings.push_targets import Target, parse_target
+from flopsd.settings.schema import declared_of
+
+minute = parsers.seconds(0.5, 60)
+minute_or_off = parsers.seconds_or_off(0.5, 60)
+method = parsers.one_of(Method)
+
+TAKEN: list[tuple[Any, object, object]] = [
+    (parsers.text, "x", "x"),
+    (parsers.text_or_off, False, "off"),
+    (parsers.uids, "1000, 7,7", (7, 1000)),
+    (parsers.uids, [1000, "7"], (7, 1000)),
+    (parsers.uids, 0, (0,)),
+    (minute, "0.5", 0.5),
+    (minute, 60, 60.0),
+    (minute_or_off, "off", None),
+    (minute_or_off, False, None),
+    (minute_or_off, "0", None),
+    (minute_or_off, 1, 1.0),
+    (parsers.seconds_or_zero(0.5, 60), "off", 0.0),
+    (parsers.seconds_or_zero(0.5, 60), "2", 2.0),
+    (parsers.places, "a.json s3://bucket/b.json", ("a.json", "s3://bucket/b.json")),
+    (parsers.places, ["a b.json"], ("a b.json",)),
+    (parsers.pushes, "pushgateway+http://h:1 otlp+http://h/p", ("pushgateway+http://h:1", "otlp+http://h/p")),
+    (parsers.sources, "nvml, dcgm", ("nvml", "dcgm")),
+    (parsers.flag, "Yes", True),
+    (parsers.flag, "0", False),
+    (parsers.flag, False, False),
+    (parsers.listen, False, None),
+    (parsers.listen, "off", None),
+    (parsers.listen, "[::1]:0", "[::1]:0"),
+    (parsers.listen, ":65535", ":65535"),
+    (parsers.run_id, "a" * 128, "a" * 128),
+    (parsers.run_id, "7.x_Y-z", "7.x_Y-z"),
+    (method, "lora", "lora"),
+    (method, "undeclared", None),
+    (method, None, None),
+    (parsers.flop_or_unknown, "1e25", 10**25),
+    (parsers.flop_or_unknown, "unknown", "unknown"),
+    (parsers.flop_or_unknown, "undeclared", None),
+    (parsers.flop_or_unknown, None, None),
+    (parsers.flop_or_unknown, 10**40 - 1, 10**40 - 1),
+    (parsers.flop_or_unknown, 1, 1),
+    (parsers.files, "a b", ("a", "b")),
+    (parsers.files, ["a b"], ("a b",)),
+    (parsers.output, False, "off"),
+    (parsers.output, "stderr", "stderr"),
+    (parsers.url, "https://h:9400/metrics?x=1", "https://h:9400/metrics?x=1"),
+    (parse_kinds, "off", ()),
+    (parse_kinds, False, ()),
+    (parse_kinds, ", ".join(KINDS), KINDS),
+    (parse_kinds, [KINDS[1]], (KINDS[1],)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "given", "value"), TAKEN)
+def test_a_setting_that_is_taken(check: Any, given: object, value: object) -> None:
+    assert check(given) == value
+
+
+REFUSED: list[tuple[Any, object, str]] = [
+    (parsers.text, "", "expected text"),
+    (parsers.text, 7, "expected text"),
+    (parsers.text_or_off, True, "expected text"),
+    (parsers.uids, "me", "expected numbers of users"),
+    (parsers.uids, [True], "expected numbers of users"),
+    (parsers.uids, -1, "expected numbers of users"),
+    (parsers.uids, {}, "expected numbers of users"),
+    (minute, True, "expected a number of seconds"),
+    (minute, [], "expected a number of seconds"),
+    (minute, "1 s", "without a unit"),
+    (minute, "nan", "between 0.5 and 60 seconds"),
+    (minute, 0.4999, "between 0.5 and 60 seconds"),
+    (minute, 60.0001, "between 0.5 and 60 seconds"),
+    (minute_or_off, "0.1", "between 0.5 and 60 seconds"),
+    (minute_or_off, True, "expected a number of seconds"),
+    (parsers.places, "a a", "each once"),
+    (parsers.places, {}, "expected a list of places"),
+    (parsers.place, "s3://UPPER/x", "is not a bucket name"),
+    (parsers.pushes, {}, "expected a list of receivers"),
+    (parsers.pushes, "pushgateway+http://h:1 pushgateway+http://h:1/", "a receiver is named twice"),
+    (parsers.sources, "", "expected a list of source names"),
+    (parsers.sources, [], "expected a list of source names"),
+    (parsers.sources, [7], "expected a list of source names"),
+    (parsers.sources, "nvml,nvml", "a source is named twice"),
+    (parsers.flag, "maybe", "expected true or false"),
+    (parsers.flag, 1, "expected true or false"),
+    (parsers.listen, "h", "expected HOST:PORT"),
+    (parsers.listen, "h:65536", "expected HOST:PORT"),
+    (parsers.listen, True, "expected text"),
+    (parsers.run_id, "a" * 129, "at most 128"),
+    (parsers.run_id, "-a", "beginning with a letter or digit"),
+    (parsers.run_id, "", "at most 128"),
+    (parsers.run_id, 7, "at most 128"),
+    (method, "guessing", "expected one of pretraining, full"),
+    (parsers.flop_or_unknown, 0, "positive number of FLOP below 1e40"),
+    (parsers.flop_or_unknown, 10**40, "positive number of FLOP below 1e40"),
+    (parsers.files, [7], "expected a list of files"),
+    (parsers.files, {}, "expected a list of files"),
+    (parsers.output, "file", "expected stdout, stderr or off"),
+    (parsers.output, True, "expected stdout, stderr or off"),
+    (parsers.precision, "bf16,bf16", "a format is named twice"),
+    (parsers.precision, 7, "expected a format such as bf16"),
+    (parsers.precision, "bf17", "'bf17' is not a number format"),
+    (parsers.precision, "bf16:many", "the share of bf16 is not a number"),
+    (parsers.precision, "bf16:inf", "the share of bf16 is not a number"),
+    (parsers.precision, "bf16:0.9", "add up to 1"),
+    (parsers.precision, "bf16:1,fp8:0", "must be positive"),
+    (parsers.device_precision, "0", "expected DEVICE=FORMAT"),
+    (parsers.device_precision, [], "expected devices, by UUID or index"),
+    (parsers.url, "ftp://h", "expected a URL"),
+    (parsers.url, "http://h /x", "expected a URL"),
+    (parsers.url, "http://h:99999/x", "expected a URL"),
+    (parsers.url, 7, "expected a URL"),
+    (parse_kinds, "", "expected off, or some of"),
+    (parse_kinds, True, "expected off, or some of"),
+    (parse_kinds, [], "expected off, or some of"),
+    (parse_kinds, ["gossip"], "expected off, or some of"),
+    (parse_kinds, [KINDS[0], KINDS[0]], "a kind is given twice"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "given", "reason"), REFUSED)
+def test_a_setting_that_is_refused(check: Any, given: object, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        check(given)
+
+
+def test_a_receiver_is_read_with_its_options() -> None:
+    assert parse_target("remotewrite+https://h:9/api/v1/write?x=1#sigv4=eu-west-1&tenant=a|b&ca=/c.pem&job=j") == Target(
+        "remotewrite", "https://h:9/api/v1/write?x=1", "remotewrite+https://h:9/api/v1/write",
+        job="j", ca="/c.pem", sigv4="eu-west-1", tenant="a|b",
+    )  # fmt: skip
+    assert parse_target("pushgateway+http://h:9091/#auth=/a+b") == Target(
+        "pushgateway", "http://h:9091", "pushgateway+http://h:9091", auth="/a+b"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("http://h", "expected KIND.http"),
+        ("kafka+http://h", "with KIND one of pushgateway, otlp, remotewrite"),
+        ("otlp+ftp://h/p", "expected an address such as otlp"),
+        ("otlp+http:///p", "expected an address such as otlp"),
+        ("otlp+http://h/a b", "expected an address such as otlp"),
+        ("otlp+http://h/a\x07", "expected an address such as otlp"),
+        ("otlp+http://h:0/p", "port 0 is not a port"),
+        ("otlp+http://h:99999/p", "out of range"),
+        ("otlp+http://me:secret@h/p", "credentials in an address"),
+        ("otlp+http://h", "the path is missing; for Prometheus it is /api/v1/otlp"),
+        ("remotewrite+http://h/", "the path is missing; for Prometheus it is /api/v1/write"),
+        ("pushgateway+http://h/?a=1", "has no query"),
+        ("otlp+http://h/p#sigv4=eu-west-1", "sigv4 works with remotewrite only"),
+        ("remotewrite+http://h/p#sigv4=eu-west-1&auth=/a", "sigv4 works with remotewrite only, and without auth"),
+        ("otlp+http://h/p#auth", "expected options after the address"),
+        ("otlp+http://h/p#auth=", "each at most once and with a value"),
+        ("otlp+http://h/p#job=a&job=b", "each at most once"),
+        ("otlp+http://h/p#colour=blue", "options after # are auth, ca, job, sigv4, tenant"),
+        ("otlp+http://h/p#job=-a", "job=-a is not a valid job"),
+        ("otlp+http://h/p#tenant=a/b", "is not a valid tenant"),
+        ("remotewrite+http://h/p#sigv4=moon", "sigv4=moon is not a valid AWS region"),
+    ],
+)
+def test_an_address_that_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse_target(text)
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ({"base_flop_method": "6ND", "base_flop": "unknown"}, "--base-flop-method"),
+        ({"base_model": "x"}, "--base-model and --base-systemic describe a base model"),
+        ({"base_systemic": "true"}, "--base-model and --base-systemic describe a base model"),
+        ({"method": "pretraining", "base_flop": "1e23"}, "--method pretraining has no base model"),
+    ],
+)
+def test_declarations_that_contradict_each_other_are_refused(flags: dict[str, str], reason: str) -> None:
+    with pytest.raises(ConfigError) as fault:
+        declared_of(load_settings(flags, {}))
+    assert len(fault.value.problems) == 1
+
+    assert re.search(reason, fault.value.problems[0])
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind", "flop"),
+    [({"base_flop": "1e23"}, "known", 10**23), ({"base_flop": "unknown"}, "unknown", None),
+     ({"base_flop": "1e23", "base_flop_method": "6ND"}, "estimated", 10**23)],
+)  # fmt: skip
+def test_how_well_a_base_model_is_known_follows_from_what_is_declared(
+    flags: dict[str, str], kind: str, flop: int | None
+) -> None:
+    base = declared_of(load_settings(flags, {})).base
+    assert base is not None
+    assert (base.kind, base.flop) == (kind, flop)
+
+
+def test_a_socket_whose_path_is_too_long_is_refused_where_it_was_asked_for(tmp_path: Path) -> None:
+    assert socket_path("off", tmp_path) is None
+    fitting = "/" + "x" * 106
+    assert socket_path(fitting, tmp_path) == Path(fitting)
+    with pytest.raises(ConfigError, match="longer than the 107 bytes"):
+        socket_path(fitting + "x", tmp_path)
+    short = socket_path(None, tmp_path / ("y" * 120))
+    assert short is not None
+    assert len(str(short)) <= 107
+
+
+def test_a_peak_table_that_is_not_there_or_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PeakTableError, match="cannot read the peak table .*: No such file"):
+        load_peaks(str(tmp_path / "missing.yaml"))
+    for data in (b"- 1\n", b"", b"a: [\n", b"a: 1\na: 2\n"):
+        with pytest.raises(PeakTableError, match="x.yaml"):
+            parse_peaks(data, "x.yaml")
+    with pytest.raises(PeakTableError, match="peak table is malformed"):
+        parse_peaks(b"a: 1\n", "x.yaml")
+    with pytest.raises(PeakTableError, match="there is no peak table with SHA-256 00"):
+        find_peaks("00" * 32)
+    with pytest.raises(ConfigError) as fault:
+        Tables(str(tmp_path / "a"), [str(tmp_path / "b")])
+    assert [problem.rpartition("/")[2] for problem in fault.value.problems] == ["a: no such file", "b: no such file"]
