@@ -82,8 +82,9 @@ def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: d
     )
     assert lasting[0] - sealed[0] < 10  # one second, and what two busy processors need to seal
     text = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub"))).stdout
+    flat = " ".join(text.split())  # lines are wrapped
     assert (
-        f"ROLLING: sealed while the run went on, or after it was killed. It covers the time up to {sealed[1]}" in text
+        f"ROLLING: sealed while the run went on, or after it was killed. It covers the time up to {sealed[1]}" in flat
     )
 
     alone = tmp_path / "elsewhere" / "saved.jsonl"
