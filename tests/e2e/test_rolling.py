@@ -164,6 +164,7 @@ def test_the_daemon_carries_nothing_that_signs(tmp_path: Path, env: dict[str, st
     assert after - before < 2 << 20
 
 
+@pytest.mark.tool("openssl")
 def test_a_missing_key_is_told_once_and_the_next_seal_succeeds(tmp_path: Path, env: dict[str, str]) -> None:
     ledger, key = tmp_path / "out" / "ledger.json", tmp_path / "late.pem"
     with started("exec", *arguments(tmp_path, "--key", str(key)), "--", "sleep", "600", env=env) as program:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.support.tools import require_tools
+
 VECTORS = Path(__file__).resolve().parent.parent / "vectors"
 IDENTITY = VECTORS / "instance-identity"
 TOKEN = "AQAEAtoken=="
@@ -97,6 +99,7 @@ class Authority:
     name: str = "CN=flopsd test root"
 
     def __post_init__(self) -> None:
+        require_tools("openssl")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.root = self.folder / "root.pem"
         self._lock = threading.Lock()

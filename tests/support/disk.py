@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.tools import missing
+from tests.support.tools import missing, require_tools
 
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
     """A tmpfs of `size` at `folder`; without the right to mount one the test is skipped, or fails where CI demands all."""
-    if shutil.which("mount") is None:
-        missing("mount is not installed")
+    require_tools("mount", "umount")
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)

@@ -25,12 +25,17 @@ def missing(what: str) -> NoReturn:
     pytest.skip(what)
 
 
+def require_tools(*names: str) -> None:
+    """For fixtures that run a tool; tests name theirs by the marker `tool`."""
+    for name in names:
+        if shutil.which(name) is None and shutil.which(name, path=BESIDE_PYTHON) is None:
+            missing(f"{name} is not installed")
+
+
 def check_markers(item: pytest.Item) -> None:
     """Apply the markers `tool`, `package` and `training` of a test."""
     for marker in item.iter_markers("tool"):
-        for name in marker.args:
-            if shutil.which(name) is None and shutil.which(name, path=BESIDE_PYTHON) is None:
-                missing(f"{name} is not installed")
+        require_tools(*marker.args)
     for marker in item.iter_markers("package"):
         for name in marker.args:
             if not _is_importable(name):

@@ -23,6 +23,7 @@ from flopsd.core.ledger.history import History
 from flopsd.errors import EvidenceError
 from flopsd.system.clock import SystemClock
 from tests.support.authorities import IDENTITY, Metadata, serving
+from tests.support.tools import require_tools
 
 DOCUMENT = (IDENTITY / "document.json").read_bytes()
 GENUINE, FORGED = ((IDENTITY / name).read_text() for name in ("genuine.p7", "forged.p7"))
@@ -39,6 +40,7 @@ def item(document: bytes = DOCUMENT, message: str = GENUINE) -> dict[str, str]:
 
 
 def openssl(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    require_tools("openssl")
     return subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 

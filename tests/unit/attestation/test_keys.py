@@ -34,11 +34,13 @@ from flopsd.core.envelope import Envelope, parse_envelope
 from flopsd.errors import ConfigError, NotVerifiedError, SigningKeyError
 from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN, load_settings
 from tests.support.process import environment, flopsd
+from tests.support.tools import require_tools
 
 SECRET = "correct horse: battery \N{LATIN SMALL LETTER U WITH DIAERESIS}"
 
 
 def openssl(*arguments: str | Path) -> bytes:
+    require_tools("openssl")
     return subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True).stdout
 
 

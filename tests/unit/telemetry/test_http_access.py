@@ -200,6 +200,7 @@ def test_a_kept_connection_is_asked_again_for_each_request(authority: Authority,
     assert (first.status, second.status, third.status) == (200, 401, 500)
 
 
+@pytest.mark.tool("openssl")
 @pytest.mark.parametrize("text", ["tls_server_config: {cert_file: ca.crt, key_file: server.key}",
                                   "tls_server_config: {cert_file: nope.crt, key_file: server.key}",
                                   "tls_server_config: {cert_file: server.crt, key_file: locked.key}"])  # fmt: skip
