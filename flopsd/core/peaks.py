@@ -28,7 +28,7 @@ MEASURED_FORMAT = "bf16"
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """How far a kind of evidence may be off, both ways, and who says so."""
+    """How far a kind of evidence may be off, both ways, and the source of that figure."""
 
     ppm: int
     source: str
@@ -53,7 +53,7 @@ class Part:
     pci_device_ids: tuple[int, ...]
     sm_count: int | None
     tensor_flop_per_cycle: Mapping[str, int]
-    disputed_tensor_flop_per_cycle: Mapping[str, int]  # what other sources say: only the upper figure uses it
+    disputed_tensor_flop_per_cycle: Mapping[str, int]  # from other sources: only the upper figure uses it
     vector_flop_per_cycle: Mapping[str, int]
     tensor_ref_mhz: int | None
     vector_ref_mhz: int | None

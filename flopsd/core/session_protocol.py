@@ -1,4 +1,4 @@
-"""What a training process says to the daemon, line by line, and the events that come of it. Pure.
+"""The protocol between a training process and the daemon: lines in, events out. Pure.
 
 A line is one JSON object, `{"flopsd":1,"kind":"hello",…}`; docs/training-process.md is the authority on them.
 """
@@ -29,9 +29,9 @@ _FIELDS: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class SessionOpened:
-    """A process is there. The same `session` comes again when it lost the connection, and is the same process then.
+    """A process connected. The same `session` after a lost connection is the same process.
 
-    `pid` and `uid` are the kernel's word; `pid` is None for a process in a namespace that the daemon cannot see.
+    `pid` and `uid` come from the kernel; `pid` is None for a process in a namespace that the daemon cannot see.
     """
 
     session: str
@@ -66,7 +66,7 @@ class WorkCounted:
 
 @dataclass(frozen=True, slots=True)
 class SessionClosed:
-    """The connection ended. Clean: the process took its leave. Otherwise it died, or comes again."""
+    """The connection ended. Clean: the process said bye. Otherwise it died, or will reconnect."""
 
     session: str
     clean: bool
@@ -76,7 +76,7 @@ Event = SessionOpened | FactsDeclared | PhaseChanged | WorkCounted | SessionClos
 
 
 class RefusedError(ValueError):
-    """A line that is not taken. `last`: nothing after it would be understood either, so the connection ends."""
+    """A refused line. `last`: what follows would not be understood either, so the connection ends."""
 
     def __init__(self, message: str, *, last: bool) -> None:
         super().__init__(message)

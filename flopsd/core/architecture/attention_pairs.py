@@ -62,7 +62,7 @@ class Side:
         """Causal pairs of the real tokens, at least, within a window if there is one."""
         real = self.tokens - self.padding
         if packing:
-            return real  # nobody knows how short the documents are; each token sees itself
+            return real  # the lengths of the documents are not known; each token sees itself
         # A convex sum is least when all sequences are alike.
         alike = self._alike(real, lambda s: causal_pairs(s) if window is None else window_pairs(s, window))
         if window is not None:
@@ -106,7 +106,7 @@ class Pairs:
         if level is Level.HIGH:
             return side.square_high
         if stream is Stream.PATCHES:
-            return 0  # no counter tells of images: they are in the upper bound only
+            return 0  # images are not counted: they are in the upper bound only
         if mask is Mask.FULL:
             return side.least_square(self.packing) if level is Level.LOW else side.square_low
         masked = side.padding or self.packing

@@ -114,10 +114,10 @@ class Fields:
         return instead(self.family, self._config)
 
     def wrong(self, name: str, value: object) -> ArchitectureError:
-        return ArchitectureError(f"{self.family}: {name} is {value!r:.60}, which cannot be", hint="check config.json")
+        return ArchitectureError(f"{self.family}: {name} is {value!r:.60}, which is invalid", hint="check config.json")
 
     def finish(self, irrelevant: Sequence[str] = ()) -> None:
-        """Refuse what is left: a field that nobody understood may change the counts."""
+        """Refuse the fields that were not read: an unknown field may change the counts."""
         for name, allowed in HARMLESS.items():
             self.only(name, *allowed)
         unknown = sorted(set(map(str, self._config)) - self._seen - IRRELEVANT - set(irrelevant))

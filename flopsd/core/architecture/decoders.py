@@ -17,7 +17,7 @@ from flopsd.errors import ArchitectureError
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What tells one family from the next. Text for a bias: the configuration says, with this field's name.
+    """What differs between families. Text for a bias: the name of the field of the configuration that has it.
 
     What a config.json leaves out has the default of the family's class, here as in transformers 5.24 (each
     `configuration_<family>.py`); `tests/train` holds every field against the class.

@@ -65,7 +65,7 @@ class _Case:
         self.method = self._method()
         adapted = self.method in (Method.LORA, Method.QLORA)
         self.detailed = adapted and training.lora is not None and training.lora.target_modules is not None
-        self.undetailed = adapted and not self.detailed  # adapters, and nobody says where
+        self.undetailed = adapted and not self.detailed  # adapters, and where they are is not declared
         if self.undetailed:
             self.notes.append("where the adapters are is not declared: gradients are taken to reach all layers")
         self.ambiguous = False
@@ -204,7 +204,7 @@ class _Case:
 
 
 def _lengths(model: Model, work: Mapping[str, int]) -> list[str]:
-    """What bounds the pairs of sequences whose lengths nobody counted, in words."""
+    """Notes on what bounds the pairs of sequences whose lengths were not counted."""
     most, sides = model.max_positions, ("", "target_")
     unknown = [
         side for side in sides if f"{side}square_pairs" not in work and work.get(f"{side}tokens", 0) > (most or 0)
@@ -226,7 +226,7 @@ def _resolve(
         if "target_tokens" not in work or "cross_pairs" not in work:
             raise ArchitectureError(
                 f"{model.family}: the work has no target_tokens or no cross_pairs",
-                hint="an encoder-decoder's counters tell both sides apart: tokens are the encoder's",
+                hint="an encoder-decoder counts both sides: tokens are the encoder's",
             )
         sides[Stream.TARGET] = side_from(work, "target_", model.max_positions, cached=cached)
     images = model.images

@@ -1,4 +1,4 @@
-"""What a model ends in, told by the class that `architectures` names."""
+"""The head of a model, from the class that `architectures` names."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def causal_heads(fields: Fields, hidden: int, vocabulary: int, tied: bool, *, pr
 
 
 def labels(fields: Fields) -> int:
-    """How many classes a classifier tells apart: transformers' default is 2."""
+    """How many classes a classifier has: transformers' default is 2."""
     named: Any = fields.get("id2label")
     return len(named) if isinstance(named, Mapping) and named else fields.number("num_labels", 2)
 

@@ -122,7 +122,7 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """How many patches an image has, and how many tokens stand for it. No counter tells how many images there were."""
+    """How many patches an image has, and how many tokens stand for it. Images are not counted."""
 
     patches: int
     tokens: int

@@ -1,8 +1,8 @@
 """FLOP where only numbers of parameters are known: the Guidelines' 6PD (annex A.2.2), with honest bounds.
 
-6PD holds for large dense models. What it leaves out, the bounds allow for: attention, whose cost the parameters do
-not tell; embeddings that are only looked up; mixtures of experts, of which a token uses a part. Weights that are used
-several times a token, such as ALBERT's shared layers, they do not allow for: that there are none is an assumption.
+6PD holds for large dense models. The bounds allow for what it leaves out: attention, whose cost does not follow from
+the parameters; embeddings that are only looked up; mixtures of experts, of which a token uses a part. They do not allow
+for weights that a token uses several times, such as ALBERT's shared layers: that there are none is an assumption.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Lora:
 class Training:
     """What was declared of a training. None is not declared, and stays an interval.
 
-    `packing`: a row holds several documents whose lengths the counters do not tell. `window` is the one that
+    `packing`: a row holds several documents whose lengths are not counted. `window` is the one that
     window_pairs were counted with. `total` and `trainable` are parameters as the process counted them.
     """
 

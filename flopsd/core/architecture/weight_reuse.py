@@ -43,7 +43,7 @@ _TEXT = ("gemma3_text", "gemma3n_text", "gemma4_text", "llama4_text", "data2vec-
 
 
 def reused(family: object, config: Mapping[str, Any]) -> str | None:
-    """Why a weight of this model is used more than once a token; None where nothing tells that it is."""
+    """Why a weight of this model is used more than once a token; None where it is not known to be."""
     name = str(family)
     if name in _SHARED or any(_LOOPS.fullmatch(str(field)) for field in config):
         return LAYERS

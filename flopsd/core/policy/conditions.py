@@ -1,4 +1,4 @@
-"""Whether a rule applies: its conditions held against what is declared. True, False, or None for not known. Pure."""
+"""Whether a rule applies: its conditions against the declarations. True, False, or None for not known. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def applies_to(
 ) -> tuple[bool | None, str, bool]:
     """Whether the rule applies, why, and whether only the base model's systemic risk is open.
 
-    `conflict` says what contradicts what of the base model, where something does.
+    `conflict` names a contradiction in what is declared of the base model; empty: there is none.
     """
     answers = _answers(when, method, base, margin_ppm, conflict)
     no = [words for holds, words in answers if holds is False]

@@ -46,7 +46,7 @@ def test_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
         ({**LLAMA_8B, "hidden_size": 4096.0}, "hidden_size"),
         ({**LLAMA_8B, "hidden_size": True}, "hidden_size"),
         ({**LLAMA_8B, "num_hidden_layers": 10**9}, "num_hidden_layers"),
-        ({**LLAMA_8B, "num_hidden_layers": -1}, "num_hidden_layers is -1, which cannot be"),
+        ({**LLAMA_8B, "num_hidden_layers": -1}, "num_hidden_layers is -1, which is invalid"),
         ({**LLAMA_8B, "num_key_value_heads": 5}, "num_key_value_heads"),
         ({**LLAMA_8B, "tie_word_embeddings": "yes"}, "tie_word_embeddings"),
         ({**LLAMA_8B, "architectures": ["LlamaForSomethingElse"]}, "LlamaForSomethingElse"),
