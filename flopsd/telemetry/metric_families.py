@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from flopsd import __version__
 from flopsd.core.figures import gap_ceiling_flop, precision_label
-from flopsd.core.ledger.merged_entry import lasting_name
+from flopsd.core.ledger.devices import lasting_name
 from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import PPM, Evidence, Pipe
 from flopsd.core.policy.bases import Bases

@@ -1,1 +1,1 @@
-"""From journal records to the history of a run, and from there to the in-toto statement."""
+"""Journal records -> history -> one rated view of the run -> in-toto statement; `merged_*`: ledgers made of ledgers."""

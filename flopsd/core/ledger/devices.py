@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from flopsd.core.figures import UNDECLARED, Rating, Row, figures_json, sum_figures, takes_a_declaration
 from flopsd.core.ledger.coverage import times_for_ledger
 from flopsd.core.ledger.run_view import DeviceView, RunView
-from flopsd.core.model import Tally
+from flopsd.core.model import Device, Tally
 from flopsd.core.values import joules, seconds
+
+_HEX_RUN = re.compile("[0-9a-fA-F]{8}")
 
 
 def devices_for_ledger(view: RunView) -> list[dict[str, Any]]:
@@ -85,3 +88,10 @@ def _counters(tally: Tally) -> dict[str, Any]:
             "smCycles": {pipe.value: str(cycles) for pipe, cycles in sorted(tally.totals.sm_cycles.items())},
         }
     return found
+
+
+def lasting_name(device: Device, node: str) -> str:
+    """A device's name among all machines: `neuron0` is one on every machine, a UUID or serial is not."""
+    if device.serial is not None or _HEX_RUN.search(device.uid):
+        return device.uid
+    return f"{node}/{device.uid}"

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from flopsd.core.ledger.devices import lasting_name
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.merged_sums import LedgerSums, node_sums, sums_of_ledger
-from flopsd.core.model import ACCOUNTED_ELSEWHERE, Device
+from flopsd.core.model import ACCOUNTED_ELSEWHERE
 from flopsd.core.values import whole_number
 from flopsd.errors import LedgerError
 
@@ -19,7 +20,6 @@ _MEMBERS = {
     "peakTableSha256", "startedAt", "lastRecordAt", "periods", "deviceTimes", "ended", "declared",
 }  # fmt: skip
 _DIGEST = re.compile("[0-9a-f]{64}")
-_HEX_RUN = re.compile("[0-9a-fA-F]{8}")
 
 
 def node_entry(predicate: Mapping[str, Any], history: History, sha256: str, keyids: Iterable[str]) -> Entry:
@@ -158,10 +158,3 @@ def _device_times(incarnation: Incarnation, history: History) -> list[dict[str, 
         }
         for (begin_ns, end_ns), names in sorted(together.items())
     ]
-
-
-def lasting_name(device: Device, node: str) -> str:
-    """A device's name among all machines: `neuron0` is one on every machine, a UUID or serial is not."""
-    if device.serial is not None or _HEX_RUN.search(device.uid):
-        return device.uid
-    return f"{node}/{device.uid}"
