@@ -26,7 +26,7 @@ from flopsd.settings.schema import Settings
 from flopsd.sources import SourceSettings
 from flopsd.sources.ownership.rule import Job
 from flopsd.sources.probe import ProbedSource, probe
-from flopsd.sources.registry import probed
+from flopsd.sources.registry import find, probed
 from flopsd.system.clock import Clock
 
 _ENOUGH_BYTES = 100_000_000
@@ -34,8 +34,8 @@ _ENOUGH_BYTES = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One finding. `state` is ok, warn, fail, or none for what is not here and need not be; `meters` says that
-    a device can be metered. A device's check has its evidence, and why it is not better."""
+    """One finding. `state` is ok, warn, fail, or none for what is not here and need not be; `meters` is true of
+    a device that can be metered. A device's check has its evidence, and why it is not better."""
 
     name: str
     state: str
@@ -78,18 +78,18 @@ def can_meter(checks: list[Diagnosis]) -> bool:
 
 
 def doctor_text(checks: list[Diagnosis]) -> str:
-    """The findings for a terminal, and the verdict."""
-    lines = []
+    """The findings for a terminal, and the verdict. What is not here needs no fix where something else is metered."""
+    lines, meters = [], can_meter(checks)
     for check in checks:
         lines.append(f"{check.state:<5} {check.name}: {check.detail}")
         if check.why:
             lines.append(f"      why not better: {check.why}")
-        if check.fix:
+        if check.fix and not (meters and check.state == "none"):
             lines.append(f"      -> {check.fix}")
     lines.append(
         "this machine can be metered"
-        if can_meter(checks)
-        else "no accelerator can be metered here; `flopsd run --source replay` shows how it would look"
+        if meters
+        else "no accelerator can be metered here; `flopsd run --source replay` plays a recording"
     )
     return "\n".join(lines) + "\n"
 
@@ -97,7 +97,10 @@ def doctor_text(checks: list[Diagnosis]) -> str:
 def _package(name: str, module: str, extra: str) -> Diagnosis:
     if find_spec(module) is None:
         return Diagnosis(
-            name, "fail", f"the package for it is not installed ({module})", f"pip install 'flopsd[{extra}]'"
+            name,
+            "fail",
+            f"the Python module {module} is not installed",
+            f"pip install 'flopsd[{extra}]'",
         )
     return Diagnosis(name, "ok", f"{module} is installed")
 
@@ -167,8 +170,9 @@ def _device(device: Device, source: str, table: PeakTable) -> Diagnosis:
         return Diagnosis(name, "fail", str(fault), fault.hint)
     measured = device.evidence in ESTIMATING
     margin = f", margin {table.margin_ppm(device.evidence) / 10_000:g} %" if measured else ""
-    gives_of = {Evidence.UTILIZATION: "only a ceiling", Evidence.GAP: "nothing"}
-    gives = gives_of.get(device.evidence, "a measurement")
+    recorded = not find(source).hardware
+    gives = {Evidence.UTILIZATION: "only a ceiling", Evidence.GAP: "nothing"}.get(device.evidence, "a measurement")
+    gives = "recorded elsewhere" if recorded else gives
     detail = (
         f"{device.model} ({device.uid}), row {part.id} ({part.status})"
         + ("" if device.sm_count is None else f", {device.sm_count} SMs")
@@ -181,7 +185,7 @@ def _device(device: Device, source: str, table: PeakTable) -> Diagnosis:
         "ok" if measured else "warn",
         detail,
         device.evidence_fix,
-        meters=device.evidence is not Evidence.GAP,
+        meters=device.evidence is not Evidence.GAP and not recorded,
         evidence=device.evidence.value,
         why=device.evidence_reason,
     )

@@ -80,4 +80,7 @@ def probe(names: Sequence[str], opener: Callable[[str], Source], clock: Clock) -
 
 
 def _as_text(facts: Mapping[str, Any]) -> str:
+    recording = facts.get("replay")
+    if recording:
+        return f"plays {recording.get('recording', 'a recording')}: {recording.get('origin', 'origin unknown')}"
     return ", ".join(f"{key} {value}" for key, value in facts.items() if value and key not in _UNSHOWN)

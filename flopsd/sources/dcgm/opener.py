@@ -44,6 +44,6 @@ def _require_listener(url: str) -> None:
     try:
         socket.create_connection((parts.hostname, port), timeout=_CONNECT_SECONDS).close()
     except ConnectionRefusedError as fault:
-        raise SourceUnavailableError(f"no answer from {url}: {fault}", absent=True) from fault
+        raise SourceUnavailableError(f"no exporter answers at {url}: {fault.strerror or fault}", absent=True) from fault
     except OSError as fault:
-        raise SourceUnavailableError(f"no answer from {url}: {fault}") from fault
+        raise SourceUnavailableError(f"no exporter answers at {url}: {fault.strerror or fault}") from fault

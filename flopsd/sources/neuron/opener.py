@@ -27,7 +27,7 @@ def open_source(settings: SourceSettings) -> NeuronSource:
     tree = Tree(options.get("sysfs"), options.get("module"))
     monitor = _find_monitor(options.get("monitor"))
     if monitor is None and not tree.chips:
-        raise SourceUnavailableError("no Neuron device and no neuron-monitor is found here", absent=True)
+        raise SourceUnavailableError("no Neuron device and no neuron-monitor was found", absent=True)
     from flopsd.sources.neuron.source import NeuronSource
 
     return NeuronSource(settings.clock, settings.peaks, tree, monitor)
