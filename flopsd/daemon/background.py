@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_rate
 from flopsd.core.session_protocol import Event
-from flopsd.daemon.rolling_seal import RollingSeals, shown
+from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
 from flopsd.daemon.session_server import SessionServer
 from flopsd.daemon.writer import Writer
 from flopsd.errors import ConfigError, ListenError
@@ -138,7 +138,7 @@ class BackgroundTasks:
         log.info("metrics at %s/metrics", server.url)
 
     def _snapshot(self) -> Snapshot:
-        return shown(self._writer.snapshot, self._rolling, self._clock)
+        return with_journal_state(self._writer.snapshot, self._rolling, self._clock)
 
     def _push_metrics(self) -> Iterable[Metric]:
         return () if self._feed is None else metrics(self._feed.states)

@@ -66,7 +66,7 @@ class DeviceAccounts:
         has_other_readers = sources.failed(message)
         for uid, tracked in self._tracked.items():
             if tracked.entry.source == message.source and uid not in self._retired:
-                reason = sources.elsewhere(tracked.entry) or message.reason
+                reason = sources.accounted_elsewhere(tracked.entry) or message.reason
                 tracked.count_gap(message.at_ns, reason, self._sessions.active_phase)
         if has_other_readers:
             self.reassign()
@@ -115,7 +115,7 @@ class DeviceAccounts:
             if uid not in self._retired:
                 self._identify(uid, device)
         since_ns = hand_over(
-            changes, self._tracked, sweep, message.at_ns, sources.elsewhere, self._sessions.active_phase
+            changes, self._tracked, sweep, message.at_ns, sources.accounted_elsewhere, self._sessions.active_phase
         )
         for device in message.devices:
             self._retired.discard(device.uid)
@@ -124,7 +124,7 @@ class DeviceAccounts:
                 continue
             if device.uid in since_ns:
                 self._track(device, message.source, since_ns[device.uid], GapReason.REPLACED)
-            elif sources.is_anothers(device.uid, message.source):
+            elif sources.belongs_to_other_job(device.uid, message.source):
                 self._track(device, message.source, message.at_ns)
             else:
                 self._track(device, message.source)
@@ -137,7 +137,7 @@ class DeviceAccounts:
         With `since_ns` its time before that is a gap with the reason `before`: it belonged to another job or device.
         """
         rating = rate(device, self._table, self._precision_of(device))
-        tally = self._earlier.left_off(device.uid)
+        tally = self._earlier.continued_tally(device.uid)
         if since_ns is not None and tally.begin_ns == self._begin_ns:
             tally = Tally(since_ns, since_ns)
         part_id = None if rating.part is None else rating.part.id

@@ -32,7 +32,7 @@ class EarlierStarts:
             if of_this_boot == same_boot and not self._is_closed(uid, last) and not self._was_retired(uid, last):
                 yield uid, next(entry for entry in last.devices.values() if entry.device.uid == uid)
 
-    def left_off(self, uid: DeviceUid) -> Tally:
+    def continued_tally(self, uid: DeviceUid) -> Tally:
         """The tally that counting continues from, with the counter values last read.
 
         Killed on this boot: the last tally of that daemon start. Killed on another boot: hardware counters began anew,

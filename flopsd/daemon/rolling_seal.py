@@ -41,7 +41,7 @@ class RollingSeals:
         self._last_seal_wall_ns: int | None = None
         self._failures = 0
 
-    def keeping(self) -> JournalState:
+    def state(self) -> JournalState:
         """The state of sealing now. Safe from any thread."""
         return JournalState(self._clock.wall_ns(), self._every_ns, self._last_seal_wall_ns, self._failures)
 
@@ -127,9 +127,9 @@ class RollingSeals:
         self._fault = why
 
 
-def shown(snapshot: Snapshot, rolling: RollingSeals | None, clock: Clock) -> Snapshot:
+def with_journal_state(snapshot: Snapshot, rolling: RollingSeals | None, clock: Clock) -> Snapshot:
     """The snapshot with the wall clock and the state of sealing as of now. Safe from any thread."""
-    return replace(snapshot, keeping=JournalState(clock.wall_ns()) if rolling is None else rolling.keeping())
+    return replace(snapshot, journal_state=JournalState(clock.wall_ns()) if rolling is None else rolling.state())
 
 
 def _stderr_of(child: subprocess.Popen[bytes]) -> str:

@@ -16,7 +16,7 @@ from flopsd.daemon.loop import Daemon
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources
 from flopsd.daemon.recovery import choose_run, recover
 from flopsd.daemon.restore_attempt import restore
-from flopsd.daemon.rolling_seal import RollingSeals, shown
+from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
 from flopsd.daemon.sealing import RESERVE_SECONDS, copy_destinations, local_ledger, seal_own, state_dir
 from flopsd.daemon.stop_requests import StopRequests, Supervision
 from flopsd.daemon.writer import Writer, WriterSettings
@@ -186,7 +186,7 @@ def _feed(
         from flopsd.telemetry.prometheus import Exposition
 
         # A new Exposition each time: it would keep a cache, and pushes are rare enough to save memory instead.
-        return Exposition().render(shown(writer.snapshot, rolling, clock), "")[0]
+        return Exposition().render(with_journal_state(writer.snapshot, rolling, clock), "")[0]
 
     return Feed(command, settings.push_every_seconds, render, clock)
 

@@ -111,17 +111,17 @@ class SourceTracker:
         """How long after the end of an interval the source may report it."""
         return self._patience_ns.get(source, 0)
 
-    def is_anothers(self, uid: DeviceUid, source: str) -> bool:
+    def belongs_to_other_job(self, uid: DeviceUid, source: str) -> bool:
         """Whether the device was another job's when `source` last looked."""
         return uid in self._not_ours.get(source, ())
 
-    def elsewhere(self, entry: DeviceEntry) -> GapReason | None:
+    def accounted_elsewhere(self, entry: DeviceEntry) -> GapReason | None:
         """Why a device that is not read loses no time: it is accounted for elsewhere. None: it is read, or its time is
         lost. As of the newest sweep."""
         uid, parent = entry.device.uid, entry.device.parent
         if self.arbiter.is_in_slices(uid):
             return GapReason.METERED_AS_MIG
-        if self.arbiter.best(uid) is not None or self.is_anothers(uid, entry.source):
+        if self.arbiter.best(uid) is not None or self.belongs_to_other_job(uid, entry.source):
             return None
         gpu_is_read = parent is not None and (
             self.arbiter.is_in_slices(parent) or self.arbiter.best(parent) is not None
@@ -130,7 +130,7 @@ class SourceTracker:
 
     def why_unread(self, entry: DeviceEntry, otherwise: GapReason) -> GapReason:
         """Why there is no reading of a device; `otherwise` where its source is up and lists it."""
-        if (reason := self.elsewhere(entry)) is not None:
+        if (reason := self.accounted_elsewhere(entry)) is not None:
             return reason
         uid, state = entry.device.uid, self.states.get(entry.source)
         if state is None or not state.up:
@@ -138,7 +138,7 @@ class SourceTracker:
             return GapReason.SOURCE_SILENT if silent else GapReason.SOURCE_DOWN
         if self.arbiter.best(uid) is not None:
             return otherwise
-        return GapReason.OTHER_JOB if self.is_anothers(uid, entry.source) else GapReason.DEVICE_MISSING
+        return GapReason.OTHER_JOB if self.belongs_to_other_job(uid, entry.source) else GapReason.DEVICE_MISSING
 
     def _state(self, name: str) -> SourceState:
         return self.states.get(name, SourceState())

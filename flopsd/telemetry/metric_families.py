@@ -260,26 +260,26 @@ def journal(snapshot: Snapshot) -> Iterator[Metric]:
     yield writable
 
 
-def keeping(keeping: JournalState) -> Iterator[Metric]:
+def journal_state(state: JournalState) -> Iterator[Metric]:
     clock = GaugeMetricFamily("flopsd_time_seconds", "The host's wall clock at the scrape.")
-    clock.add_metric((), keeping.wall_ns / NS_PER_S)
+    clock.add_metric((), state.wall_ns / NS_PER_S)
     yield clock
-    if keeping.seal_every_ns is None:
+    if state.seal_every_ns is None:
         return
     every = GaugeMetricFamily(
         "flopsd_ledger_seal_interval_seconds", "Time between rolling seals; absent without rolling seals."
     )
-    every.add_metric((), keeping.seal_every_ns / NS_PER_S)
+    every.add_metric((), state.seal_every_ns / NS_PER_S)
     last = GaugeMetricFamily(
         "flopsd_ledger_last_seal_timestamp_seconds",
         "When this daemon last sealed the ledger and copied it to every destination; absent before the first time.",
     )
-    if keeping.last_seal_wall_ns is not None:
-        last.add_metric((), keeping.last_seal_wall_ns / NS_PER_S)
+    if state.last_seal_wall_ns is not None:
+        last.add_metric((), state.last_seal_wall_ns / NS_PER_S)
     failures = CounterMetricFamily(
         "flopsd_ledger_seal_failures", "Rolling seals that failed, or could not be copied to a destination."
     )
-    failures.add_metric((), keeping.seal_failures)
+    failures.add_metric((), state.seal_failures)
     yield from (every, last, failures)
 
 

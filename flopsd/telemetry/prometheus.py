@@ -28,8 +28,8 @@ class SnapshotCollector(Collector):
         yield from metric_families.gauges(snapshot)
         yield from metric_families.sources(snapshot)
         yield from metric_families.journal(snapshot)
-        if snapshot.keeping is not None:
-            yield from metric_families.keeping(snapshot.keeping)
+        if snapshot.journal_state is not None:
+            yield from metric_families.journal_state(snapshot.journal_state)
         yield from self._more
 
 

@@ -87,7 +87,7 @@ class Snapshot:
     journal_records: int
     journal_last_append_wall_ns: int | None
     journal_fault: str
-    keeping: JournalState | None = None
+    journal_state: JournalState | None = None
 
     @property
     def ready(self) -> bool:

@@ -100,8 +100,8 @@ def pages(folder: Path) -> tuple[str, int, int]:
                 node.second()
             node.trained()
             wall_ns = node.clock.wall_ns()
-            keeping = JournalState(wall_ns, 900 * NS_PER_S, wall_ns - node.seconds % 900 * NS_PER_S, 0)
-            page = exposition.render(replace(node.writer.snapshot, keeping=keeping), OPENMETRICS)[0].decode()
+            state = JournalState(wall_ns, 900 * NS_PER_S, wall_ns - node.seconds % 900 * NS_PER_S, 0)
+            page = exposition.render(replace(node.writer.snapshot, journal_state=state), OPENMETRICS)[0].decode()
             told += stamped(page + "up 1.0\n", at, wall_ns // NS_PER_S)
     return "".join(told) + "# EOF\n", first, nodes[0].clock.wall_ns() // NS_PER_S
 
