@@ -16,6 +16,7 @@ from flopsd.errors import JournalDamagedError
 from flopsd.journal.journal import read_journal, read_live
 from flopsd.system.clock import SystemClock
 from tests.support.disk import fill, small_disk
+from tests.support.extent import Extent, sampled
 from tests.support.process import environment, flopsd, predicate, started, truth, wait_until
 from tests.support.scenario import Scenario, Segment, h100
 
@@ -53,10 +54,13 @@ def good_part(copy: Path) -> bytes:
     return copy.read_bytes()[:size]
 
 
-# Three times twenty, for workers to share.
 @pytest.mark.minute
+@sampled(3)
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_twenty_sigkills_at_any_moment_lose_nothing_that_was_told(tmp_path: Path, standin: Path, seed: int) -> None:
+def test_sigkills_at_any_moment_lose_nothing_that_was_acknowledged(
+    tmp_path: Path, standin: Path, seed: int, extent: Extent
+) -> None:
+    kills = 21 // extent.step
     rng, clock = random.Random(seed), SystemClock()
     counters = ("none", "average", "sum")[seed - 1]
     scenario = Scenario((h100(LOAD, counters=counters),))
@@ -64,9 +68,9 @@ def test_twenty_sigkills_at_any_moment_lose_nothing_that_was_told(tmp_path: Path
     state, ledger, log = tmp_path / "state", tmp_path / "ledger.json", tmp_path / "daemon.log"
     journal, copies, torn = state / "journal.jsonl", list[bytes](), 0
     acknowledged: list[str] = []
-    for kill in range(21):
+    for kill in range(kills + 1):
         with started(*options(state, ledger), env=env) as program:
-            if kill == 20:
+            if kill == kills:
                 program.wait_for(r"daemon start \d+,")
                 wait_until(lambda: _measured(journal), "a measured checkpoint in the last incarnation")
                 program.process.send_signal(signal.SIGTERM)
@@ -102,7 +106,7 @@ def test_twenty_sigkills_at_any_moment_lose_nothing_that_was_told(tmp_path: Path
     assert executed["low"] <= true <= executed["high"]
     assert executed["measured"] <= true * 1.001
     print(
-        f"\n20 SIGKILLs, counters {counters}: {len(acknowledged)} checkpoints told and none lost, {len(copies)} live copies, "
+        f"\n{kills} SIGKILLs, counters {counters}: {len(acknowledged)} checkpoints told and none lost, {len(copies)} live copies, "
         f"{torn} torn tails, {len(found['incarnations'])} incarnations; low {executed['low'] / true:.3f}, measured "
         f"{executed['measured'] / true:.4f}, high {executed['high'] / true:.3f} of what was executed"
     )
