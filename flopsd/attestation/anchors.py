@@ -1,7 +1,7 @@
-"""Checkpoint lines that left the host, held against the journal: what the log service keeps cannot be edited here.
+"""Compare checkpoint lines that left the host with the journal: nobody on the host can edit what a log service keeps.
 
-A line that lies on the chain says that the journal up to its record existed when the log service took it. One that
-does not says that this is not the journal that was written then.
+A line on the journal's chain proves that the journal up to that record existed when the log service received the line.
+A line off the chain proves that this is not the journal of that time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from flopsd.attestation.log_export import Anchor, Passed, find_anchors
+from flopsd.attestation.log_export import Anchor, SkippedLines, find_anchors
 from flopsd.core.ledger.history import History, extend
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.ledger.statement import JournalFacts
@@ -24,8 +24,8 @@ from flopsd.journal.journal import read_journal
 from flopsd.system.clock import rfc3339
 
 ANOTHER_JOURNAL = (
-    "another journal of this run and node was begun, or this one was altered: ask for the ledger of the other one; "
-    "a job that is started again continues its journal only where its --state-dir outlives it"
+    "a second journal of this run and node exists, or this one was altered: ask for the ledger of the other one; "
+    "a restarted job continues its journal only if its --state-dir survives the restart"
 )
 
 
@@ -37,9 +37,9 @@ class AnchorComparison:
     first: Anchor
     last: Anchor
     anchors: int  # distinct checkpoints
-    behind: int  # records sealed behind the last one
-    passed: Passed
-    lag_ms: tuple[int, int] | None  # from the journal's time of a record to its ingestion: least and most
+    behind: int  # records sealed after the last one
+    skipped: SkippedLines
+    lag_ms: tuple[int, int] | None  # from the journal's time of a record to its ingestion: minimum and maximum
 
     def for_json(self) -> dict[str, Any]:
         return {
@@ -48,8 +48,8 @@ class AnchorComparison:
             "first": _anchor_json(self.first),
             "last": _anchor_json(self.last),
             "recordsBehind": self.behind,
-            "unreadableLines": self.passed.unreadable,
-            "linesOfOthers": self.passed.others,
+            "unreadableLines": self.skipped.unreadable,
+            "linesOfOthers": self.skipped.others,
             "ingestionLagSeconds": None if self.lag_ms is None else [_seconds(ms) for ms in self.lag_ms],
         }
 
@@ -68,70 +68,71 @@ class _Chain:
 def compare_anchors(
     files: Sequence[Path], journal: Path, facts: JournalFacts, history: History, table: PeakTable
 ) -> AnchorComparison:
-    """Hold the checkpoint lines of the journal's run and node in `files` against the verified `journal`.
+    """Compare the checkpoint lines of the journal's run and node in `files` with the verified `journal`.
 
-    Raises NotVerifiedError where one is not on its chain, says other figures, or where there is none.
+    Raises NotVerifiedError if one is not on its chain or has other figures, or if there are none.
     """
     chain = _Chain()
     for line in read_journal(journal):
         chain.heads += line.head
         chain.ends.append(line.end)
-    passed, lines, found = Passed(), 0, dict[int, Anchor]()
+    skipped, lines, found = SkippedLines(), 0, dict[int, Anchor]()
     for file in files:
-        for anchor in find_anchors(file, history.run, history.node, passed):
+        for anchor in find_anchors(file, history.run, history.node, skipped):
             lines += 1
-            _hold(anchor, chain)
+            _check(anchor, chain)
             earlier = found.setdefault(anchor.records, anchor)
-            if not earlier.says_the_same(anchor):
+            if not earlier.agrees_with(anchor):
                 raise NotVerifiedError(
-                    f"{anchor.where} and {earlier.where} say different things of record {anchor.records}"
+                    f"{anchor.where} and {earlier.where} contradict each other about record {anchor.records}"
                 )
             if (anchor.ingested_ms or _NEVER) < (earlier.ingested_ms or _NEVER):
-                found[anchor.records] = anchor  # repeated: when it was first taken counts
+                found[anchor.records] = anchor  # repeated: the earliest ingestion counts
     if not found:
         raise NotVerifiedError(
-            f"no checkpoint line of run {history.run!r} on node {history.node!r} is in {_names(files)}{_seen(passed)}",
-            hint="give the log that the daemon's output went to, from the run's beginning; without --anchors nothing "
-            "is said of when the journal existed",
+            f"{_names(files)}: no checkpoint line of run {history.run!r} on node {history.node!r}{_seen(skipped)}",
+            hint="give the log with the daemon's output from the start of the run; without --anchors "
+            "`verify` cannot tell when the journal existed",
         )
-    lag_ms = _hold_figures(journal, facts, table, found)
+    lag_ms = _check_figures(journal, facts, table, found)
     first, last = found[min(found)], found[max(found)]
-    return AnchorComparison(lines, first, last, len(found), max(0, facts.records - last.records), passed, lag_ms)
+    return AnchorComparison(lines, first, last, len(found), max(0, facts.records - last.records), skipped, lag_ms)
 
 
 _NEVER = 1 << 62
 
 
-def _hold(anchor: Anchor, chain: _Chain) -> None:
+def _check(anchor: Anchor, chain: _Chain) -> None:
     have = len(chain.ends)
     if anchor.records > have:
         raise NotVerifiedError(
-            f"{anchor.where} is of record {anchor.records}, the journal has {have}: it was cut, or replaced by an "
-            "older one, or the run went on after it was sealed",
-            hint="ask for the run's last ledger",
+            f"{anchor.where} is about record {anchor.records}, the journal has {have} records: it was truncated, or "
+            "replaced by an older one, or the run continued after the seal",
+            hint="ask for the last ledger of the run",
         )
     if anchor.records < 1 or chain.head(anchor.records) != anchor.head_sha256:
-        told = chain.head(anchor.records) if anchor.records else "none"
+        head = chain.head(anchor.records) if anchor.records else "none"
         raise NotVerifiedError(
-            f"{anchor.where} is not on the journal's chain: after record {anchor.records} its head was "
-            f"{anchor.head_sha256}, the journal's is {told}",
+            f"{anchor.where} is not on the journal's chain: its hash of record {anchor.records} is "
+            f"{anchor.head_sha256}, the journal's is {head}",
             hint=ANOTHER_JOURNAL,
         )
     if chain.ends[anchor.records - 1] != anchor.size_bytes:
         raise NotVerifiedError(
             f"{anchor.where} was altered: record {anchor.records} ends at byte {chain.ends[anchor.records - 1]}, "
-            f"it says {anchor.size_bytes}"
+            f"not {anchor.size_bytes}"
         )
 
 
-def _hold_figures(
+def _check_figures(
     journal: Path, facts: JournalFacts, table: PeakTable, anchors: Mapping[int, Anchor]
 ) -> tuple[int, int] | None:
-    """Recompute what each line told, from the journal up to its record. How late lines were taken: least and most."""
+    """Recompute the figures of each line from the journal up to its record. Returns the minimum and maximum time from
+    writing a record to the ingestion of its line."""
     history, head, lags = History(), "", list[int]()
     for line in read_journal(journal):
         if line.number > facts.records:
-            break  # behind the sealed part, of which nothing is said
+            break  # not sealed
         record = line.record()
         extend(history, record)
         head = line.head.hex()
@@ -140,13 +141,13 @@ def _hold_figures(
         incarnation, figures = len(history.incarnations), view_of(history, table).figures
         if (anchor.incarnation, anchor.figures) != (incarnation, figures):
             raise NotVerifiedError(
-                f"{anchor.where} told {_text(anchor.figures)} in incarnation {anchor.incarnation}, the journal up to "
-                f"record {anchor.records} says {_text(figures)} in incarnation {incarnation}"
+                f"{anchor.where} has {_text(anchor.figures)} in daemon start {anchor.incarnation}, the journal up to "
+                f"record {anchor.records} gives {_text(figures)} in daemon start {incarnation}"
             )
-        if anchor.ingested_ms is not None and (told_ms := _unix_ms(history.incarnations[-1].last_utc)) is not None:
-            lags.append(anchor.ingested_ms - told_ms)
+        if anchor.ingested_ms is not None and (written_ms := _unix_ms(history.incarnations[-1].last_utc)) is not None:
+            lags.append(anchor.ingested_ms - written_ms)
     if head != facts.head_sha256:
-        raise NotVerifiedError(f"{journal} was changed while it was verified")
+        raise NotVerifiedError(f"{journal} was changed during verification")
     return (min(lags), max(lags)) if lags else None
 
 
@@ -156,7 +157,7 @@ def _text(figures: Figures) -> str:
 
 
 def _unix_ms(utc: str) -> int | None:
-    """Milliseconds of a time that `rfc3339` wrote, None of any other text."""
+    """Unix milliseconds of a time in the format of `rfc3339`; None for any other text."""
     try:
         moment = datetime.strptime(utc, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)
     except (TypeError, ValueError):
@@ -165,7 +166,7 @@ def _unix_ms(utc: str) -> int | None:
 
 
 def ingested_at(anchor: Anchor) -> str | None:
-    """When the log service took a line, by its own clock."""
+    """When the log service received a line, by its own clock."""
     return None if anchor.ingested_ms is None else rfc3339(anchor.ingested_ms * 1_000_000)
 
 
@@ -187,7 +188,7 @@ def _names(files: Sequence[Path]) -> str:
     return ", ".join(file.name for file in files[:5]) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
 
 
-def _seen(passed: Passed) -> str:
-    if passed.unreadable:
-        return f"; {passed.unreadable} of its lines there are torn or garbled"
-    return f"; {passed.others} of others, such as {passed.other!r}" if passed.others else ""
+def _seen(skipped: SkippedLines) -> str:
+    if skipped.unreadable:
+        return f"; {skipped.unreadable} of its lines are damaged"
+    return f"; {skipped.others} of other runs or nodes, such as {skipped.other!r}" if skipped.others else ""

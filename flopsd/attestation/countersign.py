@@ -1,4 +1,4 @@
-"""A second party's signature on a ledger that it has verified. Not one byte of the payload changes."""
+"""Add a second party's signature to a ledger that it verified. The payload does not change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flopsd.system.atomic_files import replace_file
 
 @dataclass(frozen=True, slots=True)
 class Countersigned:
-    """Where the ledger lies, and whether this key's signature was added or already there."""
+    """The ledger, and whether a signature of this key was added or already present."""
 
     ledger: Path
     added: bool
@@ -27,15 +27,17 @@ class Countersigned:
 
 
 def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path | None = None) -> Countersigned:
-    """Add the signature of `key` to `ledger`, which `verified` says was verified, and put it at `output`, or in place.
+    """Add the signature of `key` to the verified `ledger`, and write it to `output`, by default in place.
 
-    All other members of envelope and signatures are kept. Raises NotVerifiedError where the file is no longer the
+    All other fields of envelope and signatures are kept. Raises NotVerifiedError if the file is no longer the
     verified one, SigningKeyError, LedgerError.
     """
     data = read_ledger(ledger)
     envelope = parse_envelope(data)
     if envelope.payload != verified.payload:
-        raise NotVerifiedError(f"{ledger} was changed after it was verified", hint="find out by whom, then try again")
+        raise NotVerifiedError(
+            f"{ledger} was changed after it was verified", hint="find out which process changes it, then try again"
+        )
     target = output or ledger
     message = pae(envelope)
     present = any(good_signature(key.public, message, signature) for _, signature in envelope.signatures)
@@ -45,7 +47,7 @@ def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path 
         again = parse_envelope(data)
         verify_signatures(again, [key.public], 1)
         if again.payload != verified.payload:
-            raise LedgerError(f"the payload of {ledger} would not stay what it is")
+            raise LedgerError(f"adding a signature would change the payload of {ledger}")
     if not present or target.absolute() != ledger.absolute():
         try:
             replace_file(target, data)
@@ -55,7 +57,7 @@ def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path 
 
 
 def _with_signature(data: bytes, keyid: str, signature: bytes) -> bytes:
-    """The envelope file with one signature more, laid out as sealing does it; what it does not know stays."""
+    """The envelope file with one more signature, in the layout of sealing; unknown fields are kept."""
     document: dict[str, Any] = parse_json(data, "the ledger")
     document["signatures"].append({"keyid": keyid, "sig": base64.b64encode(signature).decode("ascii")})
     return json.dumps(document, indent=1).encode("ascii") + b"\n"

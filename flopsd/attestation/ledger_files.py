@@ -1,7 +1,7 @@
-"""Puts a ledger and what belongs to it in place, so that a reader at any moment finds files that fit together.
+"""Write the files of a ledger so that a reader always finds files that match.
 
-Several files cannot be replaced at once. A ledger fits every journal that begins with its sealed part, so the longer
-journal goes first and the ledger last: in between, the older ledger stands beside a journal that goes on.
+Several files cannot be replaced at once. A ledger matches every journal that begins with its sealed part, so the longer
+journal is written first and the ledger last: in between, the older ledger lies next to a longer journal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOCK_SECONDS, POLL_SECONDS = 5.0, 0.05
 
 @dataclass(frozen=True, slots=True)
 class LedgerFiles:
-    """The contents of the files of one ledger; no peak table where it is a packaged one."""
+    """The contents of the files of one ledger; no peak table if it is a packaged one."""
 
     ledger: bytes
     journal: bytes
@@ -33,7 +33,7 @@ class LedgerFiles:
 
 
 def journal_beside(ledger: Path) -> Path:
-    """Where the journal of a ledger lies: the ledger's stem with `.journal.jsonl`."""
+    """The path of a ledger's journal: the ledger's stem with `.journal.jsonl`."""
     return ledger.parent / f"{ledger.stem}.journal.jsonl"
 
 
@@ -42,44 +42,44 @@ def public_key_beside(ledger: Path) -> Path:
 
 
 def peaks_beside(ledger: Path) -> Path:
-    """Where the peak table of a ledger lies when it is not a packaged one."""
+    """The path of a ledger's peak table if it is not a packaged one."""
     return ledger.parent / f"{ledger.stem}.peaks.yaml"
 
 
-def write_ledger_files(ledger: Path, exhibits: LedgerFiles, clock: Clock, *, only_longer: bool = False) -> None:
-    """Write the files of `ledger`, itself last. What stands there and is no earlier state of them is kept under
-    another name. Raises LedgerError where what stands there covers more, or with `only_longer` as much; OSError.
+def write_ledger_files(ledger: Path, new: LedgerFiles, clock: Clock, *, only_longer: bool = False) -> None:
+    """Write the files of `ledger`, the ledger itself last. Existing files of another run or key are kept under another
+    name. Raises LedgerError if the existing ledger covers more, or with `only_longer` as much; OSError.
     """
     if ledger.is_dir():
-        raise LedgerError(f"{ledger} is a folder", hint=f"--ledger names a file, such as {ledger / 'ledger.json'}")
+        raise LedgerError(f"{ledger} is a folder", hint=f"give --ledger a file, such as {ledger / 'ledger.json'}")
     ledger.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(ledger)
+    _remove_unfinished(ledger)
     beside = _read(journal_beside(ledger))
     if ledger.exists() and beside is not None:
-        known, wanted = len(beside), len(exhibits.journal)
-        if beside.startswith(exhibits.journal) and (known > wanted or only_longer):
+        known, wanted = len(beside), len(new.journal)
+        if beside.startswith(new.journal) and (known > wanted or only_longer):
             raise LedgerError(
-                f"{ledger} lies beside {known} bytes of this very journal already; these are {wanted}",
-                hint="nothing was changed; give --ledger another place for an older state of the run",
+                f"{ledger} already covers {known} bytes of this journal, and this seal only {wanted}",
+                hint="nothing was changed; to seal an older state of the run, give --ledger another file name",
             )
-    if ledger.exists() and not _continues(ledger, beside, exhibits):
-        _put_aside(ledger, clock)
-    replace_file(journal_beside(ledger), exhibits.journal)
-    if exhibits.peaks is not None:
-        replace_file(peaks_beside(ledger), exhibits.peaks)
-    replace_file(public_key_beside(ledger), exhibits.public_key)
-    replace_file(ledger, exhibits.ledger)
+    if ledger.exists() and not _continues(ledger, beside, new):
+        _move_aside(ledger, clock)
+    replace_file(journal_beside(ledger), new.journal)
+    if new.peaks is not None:
+        replace_file(peaks_beside(ledger), new.peaks)
+    replace_file(public_key_beside(ledger), new.public_key)
+    replace_file(ledger, new.ledger)
 
 
 @contextmanager
-def placing_lock(lock: Path | None, clock: Clock) -> Iterator[None]:
-    """Wait for whoever is placing files just now, a few seconds at most: a lock must not cost a ledger."""
+def ledger_files_lock(lock: Path | None, clock: Clock) -> Iterator[None]:
+    """Wait a few seconds at most for another process that writes ledger files: no ledger may be lost to a lock."""
     fd = -1
     try:
         if lock is not None:
             fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
-        pass  # a full or read-only disk; placing will say so itself
+        pass  # a full or read-only disk; writing the files reports that
     try:
         deadline_ns, never = clock.boottime_ns() + round(LOCK_SECONDS * NS_PER_S), threading.Event()
         while fd >= 0 and not _locked(fd) and clock.boottime_ns() < deadline_ns:
@@ -98,19 +98,19 @@ def _locked(fd: int) -> bool:
     return True
 
 
-def _continues(ledger: Path, beside: bytes | None, exhibits: LedgerFiles) -> bool:
-    """Whether the ledger that stands there fits the new files too, until it is replaced."""
+def _continues(ledger: Path, beside: bytes | None, new: LedgerFiles) -> bool:
+    """Whether the existing ledger matches the new files too, until it is replaced."""
     key, peaks = _read(public_key_beside(ledger)), _read(peaks_beside(ledger))
     return (
         beside is not None
-        and exhibits.journal.startswith(beside)
-        and key == exhibits.public_key
-        and (peaks is None or exhibits.peaks is None or peaks == exhibits.peaks)
+        and new.journal.startswith(beside)
+        and key == new.public_key
+        and (peaks is None or new.peaks is None or peaks == new.peaks)
     )
 
 
-def _put_aside(ledger: Path, clock: Clock) -> None:
-    """Another run's ledger, or another key's: keep it, complete, under a name that tells until when it stood here."""
+def _move_aside(ledger: Path, clock: Clock) -> None:
+    """Rename the files of another run's or key's ledger, with the time until which they were here."""
     stamp = rfc3339(clock.wall_ns()).replace(":", "").replace("-", "").replace(".", "")
     kept = ledger.with_name(f"{ledger.stem}-until-{stamp}{ledger.suffix}")
     for where in (journal_beside, public_key_beside, peaks_beside):
@@ -121,8 +121,8 @@ def _put_aside(ledger: Path, clock: Clock) -> None:
     peaks_beside(ledger).unlink(missing_ok=True)
 
 
-def _sweep(ledger: Path) -> None:
-    """Remove what a sealer that was killed left of its unfinished files."""
+def _remove_unfinished(ledger: Path) -> None:
+    """Remove the unfinished files of a process that was killed while sealing."""
     names = {path.name for path in (ledger, *(f(ledger) for f in (journal_beside, public_key_beside, peaks_beside)))}
     for path in ledger.parent.glob(".*"):
         match = re.fullmatch(r"\.(.+)\.[0-9]+", path.name)

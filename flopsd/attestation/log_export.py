@@ -1,7 +1,7 @@
-"""Checkpoint lines in what a log service or a container runtime gave out: plain text or JSON, gzipped or not.
+"""Checkpoint lines in the export of a log service or container runtime: plain text or JSON, gzipped or not.
 
-Read as a stream, in bounded memory, whatever its size. Times are kept apart by whose they are: `ingestionTime` is
-the log service's own, every other time was set on the host that wrote the line.
+Read as a stream, in bounded memory. Two clocks are kept apart: `ingestionTime` is the log service's own, every other
+time was set on the host that wrote the line.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from typing import IO, Any, NoReturn
 
 from flopsd.core.envelope import is_digest, parse_count
 from flopsd.core.model import Figures
+from flopsd.core.values import is_whole
 from flopsd.errors import NotVerifiedError
 from flopsd.system.clock import rfc3339
 
 MARK = "flopsd-checkpoint run="
 CHUNK, MAX_EVENT = 1 << 20, 1 << 22  # characters; CloudWatch takes events of at most a mebibyte
 MAX_CHECKPOINT = 4096  # a checkpoint line is some 400 characters
-LIST_KEYS = ("events", "logEvents")  # of get-log-events and filter-log-events; of subscriptions
+LIST_KEYS = ("events", "logEvents")  # get-log-events and filter-log-events; subscriptions
 _NOT_SPACE = re.compile(r"[^ \t\r\n]")
 _REST = re.compile(r"[0-9]{1,9}(?: [a-z_]{1,40}=[0-9a-z]{1,80})+")
 _EXPORT = re.compile(r'"(?:events|logEvents)"\s*:\s*\[|"ingestionTime"\s*:\s*[0-9]')
@@ -43,27 +44,27 @@ class Anchor:
     size_bytes: int
     head_sha256: str
     figures: Figures
-    ingested_ms: int | None = None  # Unix milliseconds at which the log service took it, by its own clock
-    line_time: str | None = None  # by the clock of whoever wrote the line
+    ingested_ms: int | None = None  # Unix milliseconds at which the log service received it, by its own clock
+    line_time: str | None = None  # by the clock of the host that wrote the line
 
-    def says_the_same(self, other: Anchor) -> bool:
+    def agrees_with(self, other: Anchor) -> bool:
         mine, others = ((a.incarnation, a.size_bytes, a.head_sha256, a.figures) for a in (self, other))
         return mine == others
 
 
 @dataclass(slots=True)
-class Passed:
-    """What was passed over, so that it can be told."""
+class SkippedLines:
+    """Checkpoint lines that were skipped, for the report."""
 
-    unreadable: int = 0  # of this run and node, but torn or garbled
+    unreadable: int = 0  # of this run and node, but damaged
     others: int = 0  # of other runs or nodes
     other: str = ""  # the first of those
 
 
-def find_anchors(path: Path, run: str, node: str, passed: Passed) -> Iterator[Anchor]:
+def find_anchors(path: Path, run: str, node: str, skipped: SkippedLines) -> Iterator[Anchor]:
     """The checkpoint lines of `run` on `node` in a log file, in its order. Raises NotVerifiedError."""
     wanted = f"flopsd-checkpoint run={run} node={node} incarnation="
-    search = _Search((wanted, json.dumps(wanted)[1:-1]), path.name, passed)
+    search = _Search((wanted, json.dumps(wanted)[1:-1]), path.name, skipped)
     try:
         with path.open("rb") as raw, _opened(raw) as text:
             first = text.read(CHUNK)
@@ -76,7 +77,7 @@ def find_anchors(path: Path, run: str, node: str, passed: Passed) -> Iterator[An
 
 
 def _opened(raw: IO[bytes]) -> io.TextIOWrapper:
-    """The text of a log file; bytes that are no text become replacement characters, which match nothing."""
+    """The text of a log file; bytes that are not text become replacement characters, which match nothing."""
     plain: Any = raw
     if plain.peek(2)[:2] == b"\x1f\x8b":
         plain = io.BufferedReader(gzip.GzipFile(fileobj=raw))
@@ -87,8 +88,8 @@ def _opened(raw: IO[bytes]) -> io.TextIOWrapper:
 class _Search:
     """Finds checkpoint lines in pieces of text."""
 
-    def __init__(self, wanted: tuple[str, ...], name: str, passed: Passed) -> None:
-        self._wanted, self._name, self._passed = wanted, name, passed
+    def __init__(self, wanted: tuple[str, ...], name: str, skipped: SkippedLines) -> None:
+        self._wanted, self._name, self._skipped = wanted, name, skipped
 
     def in_text(self, text: IO[str], first: str) -> Iterator[Anchor]:
         """In plain text of any line length: pieces overlap by more than a checkpoint line."""
@@ -107,7 +108,7 @@ class _Search:
                 time = _TIME.search(before)
                 yield from self._at(buffer, at, f"{self._name} line {line}", None, None if time is None else time[0])
                 at = buffer.find(MARK, at + 1)
-            kept = max(0, end - MAX_CHECKPOINT)  # what stands before a line on its line may hold its time
+            kept = max(0, end - MAX_CHECKPOINT)  # the text before a checkpoint on the same line may contain its time
             line += buffer.count("\n", counted, kept) if kept > counted else -buffer.count("\n", kept, counted)
             buffer, begin = buffer[kept:], max(begin, end) - kept
 
@@ -125,22 +126,22 @@ class _Search:
                     at = text.find(MARK, at + 1)
 
     def _at(self, text: str, at: int, where: str, ingested_ms: int | None, line_time: str | None) -> Iterator[Anchor]:
-        """The checkpoint line at a place in a text, if it is wanted and whole."""
+        """The checkpoint line at `at` in a text, if it is of this run and undamaged."""
         wanted = next((w for w in self._wanted if text.startswith(w, at)), None)
         if wanted is None:
-            self._passed.others += 1
-            self._passed.other = self._passed.other or text[at : at + 200].split("\n")[0]
+            self._skipped.others += 1
+            self._skipped.other = self._skipped.other or text[at : at + 200].split("\n")[0]
             return
         rest = _REST.match(text, at + len(wanted), at + len(wanted) + MAX_CHECKPOINT)
         anchor = None if rest is None else _anchor(rest[0], where, ingested_ms, line_time)
         if anchor is None:
-            self._passed.unreadable += 1
+            self._skipped.unreadable += 1
         else:
             yield anchor
 
 
 def _anchor(rest: str, where: str, ingested_ms: int | None, line_time: str | None) -> Anchor | None:
-    """What stands behind `incarnation=`; None where it is torn. The last value may be, so coverage is not read."""
+    """What follows `incarnation=`; None if it is truncated. The last value may be, so coverage is not read."""
     incarnation, *pairs = rest.split(" ")
     values = dict(pair.split("=", 1) for pair in pairs)
     if len(values) != len(pairs) or list(values)[-1] in ("head", "low_flop", "measured_flop", "high_flop"):
@@ -168,7 +169,7 @@ def _anchor(rest: str, where: str, ingested_ms: int | None, line_time: str | Non
 
 def _moment(ms: object) -> int | None:
     """Unix milliseconds of a year with four digits, else None."""
-    return ms if isinstance(ms, int) and not isinstance(ms, bool) and 0 < ms < 253_402_300_800_000 else None
+    return ms if is_whole(ms) and 0 < ms < 253_402_300_800_000 else None
 
 
 def _line_time(timestamp: object) -> str | None:
@@ -177,9 +178,9 @@ def _line_time(timestamp: object) -> str | None:
 
 
 class _Json:
-    """Objects of a JSON document, of several behind one another, or of JSON Lines, one at a time.
+    """The objects of a JSON document, of concatenated documents or of JSON Lines, one at a time.
 
-    A member named as in LIST_KEYS is gone through element by element, and any other is read whole.
+    A member named in LIST_KEYS is read element by element, any other as a whole.
     """
 
     def __init__(self, text: IO[str], first: str, name: str) -> None:
@@ -187,14 +188,14 @@ class _Json:
         self._decode = json.JSONDecoder(object_pairs_hook=self._unique).raw_decode
 
     def objects(self) -> Iterator[Mapping[str, Any]]:
-        """Every object. Raises NotVerifiedError where the file is not JSON, or cut."""
+        """Every object. Raises NotVerifiedError if the file is not JSON or is truncated."""
         while (char := self._peek()) != "":
             if char == "{":
                 yield from self._members()
             elif char == "[":
                 yield from self._elements(whole=False)
             else:
-                self._refuse("it goes on with something else than JSON")
+                self._refuse("it continues with text that is not JSON")
 
     def _elements(self, *, whole: bool) -> Iterator[Mapping[str, Any]]:
         self._at += 1
@@ -206,16 +207,16 @@ class _Json:
             if self._peek() == ",":
                 self._at += 1
             elif self._peek() != "]":
-                self._refuse("a list is cut")
+                self._refuse("a list is truncated")
         self._at += 1
 
     def _members(self) -> Iterator[Mapping[str, Any]]:
         self._at += 1
         found: list[tuple[str, Any]] = []
         while self._peek() != "}":
-            key = self._value() if self._peek() == '"' else self._refuse("an object is cut")
+            key = self._value() if self._peek() == '"' else self._refuse("an object is truncated")
             if self._peek() != ":":
-                self._refuse("an object is cut")
+                self._refuse("an object is truncated")
             self._at += 1
             if key in LIST_KEYS and self._peek() == "[":
                 yield from self._elements(whole=True)
@@ -224,7 +225,7 @@ class _Json:
             if self._peek() == ",":
                 self._at += 1
             elif self._peek() != "}":
-                self._refuse("an object is cut")
+                self._refuse("an object is truncated")
         self._at += 1
         yield self._unique(found)
 
@@ -243,7 +244,7 @@ class _Json:
             try:
                 value, end = self._decode(self._buffer, self._at)
                 if end == len(self._buffer) and self._more():
-                    continue  # a number at the buffer's end may go on
+                    continue  # a number at the end of the buffer may continue
                 self._at = end
                 return value
             except RecursionError:
@@ -261,10 +262,10 @@ class _Json:
     def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            self._refuse("an object names one of its members twice")
+            self._refuse("an object has the same key twice")
         return found
 
     def _refuse(self, why: str) -> NoReturn:
         raise NotVerifiedError(
-            f"the log {self._name} begins as JSON and is not all JSON: {why}", hint="export it again, whole"
+            f"the log {self._name} starts as JSON but is not valid JSON: {why}", hint="export it again, completely"
         )

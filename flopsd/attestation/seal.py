@@ -1,4 +1,4 @@
-"""Sealing: a journal becomes a signed ledger, with journal and public key beside it. Needs the extra `seal`."""
+"""Seal a journal into a signed ledger, with journal and public key next to it. Needs the extra `seal`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flopsd.attestation.evidence.collect import collect, stamp
 from flopsd.attestation.ledger_files import (
     LedgerFiles,
     journal_beside,
-    placing_lock,
+    ledger_files_lock,
     public_key_beside,
     write_ledger_files,
 )
@@ -34,18 +34,18 @@ log = logging.getLogger("flopsd")
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What sealing left behind."""
+    """The result of sealing."""
 
     ledger: Path
     journal: Path
     public_key: Path
     figures: Figures
     replay: bool
-    ended: bool = True  # false: the run went on, or was killed
+    ended: bool = True  # false: the run continued, or was killed
     run: str = ""
     node: str = ""
-    timestamp: str = ""  # when it was stamped or why not; empty: nobody was asked
-    policies: tuple[Path, ...] = ()  # those that whoever verifies has to be given; a peak table lies beside
+    timestamp: str = ""  # the time of the timestamp, or why there is none; empty: not requested
+    policies: tuple[Path, ...] = ()  # to be handed to the verifier; a peak table is written next to the ledger
 
 
 def seal_journal(
@@ -61,12 +61,12 @@ def seal_journal(
     rolling: bool = False,
     lock: Path | None = None,
 ) -> Sealed:
-    """Seal `journal` into `ledger`, with journal and public key beside it; the ledger appears last, whole.
+    """Seal `journal` into `ledger`, with journal and public key next to it; the ledger appears last, complete.
 
-    `peaks_file` is the peak table of the run where that is not a packaged one; it is then laid beside too.
-    `wanted` is the evidence to collect, in bounded time; None: none is named, not even as absent.
-    `live`: the journal may be growing or torn, and its longest valid prefix is sealed. `rolling`: only over a ledger
-    that covers less. `lock`: a file that sealers of one state folder take turns by.
+    `peaks_file` is the peak table of the run if that is not a packaged one; it is then copied too.
+    `wanted` is the evidence to collect, in bounded time; None: no evidence is recorded, not even as absent.
+    `live`: the journal may be growing or truncated, and its longest valid prefix is sealed. `rolling`: replace only a
+    ledger that covers less. `lock`: a file that serializes the seals of one state folder.
     Raises LedgerError, JournalError, SigningKeyError, PeakTableError.
     """
     key = load_signer(key_uri)
@@ -77,29 +77,29 @@ def seal_journal(
         raise JournalDamagedError(sealed.reason)
     history = read_history(sealed.records())
     if not history.incarnations:
-        raise LedgerError(f"the journal {journal} is empty: there is nothing to seal")
+        raise LedgerError(f"the journal {journal} is empty: nothing to seal")
     sha256 = one_peak_table(history)
     tables = Tables(peaks_file, policy_files)
-    with _as_flopsd_writes_it(journal):
+    with _malformed_as_damaged(journal):
         table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
         figures = view_of(history, table).figures
     evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
     seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, policies)
-    with _as_flopsd_writes_it(journal):
+    with _malformed_as_damaged(journal):
         payload = encode(statement(history, table, sealed.facts, seal))
     data, timestamp = sign(payload, key), ""
     if wanted is not None:
         data, timestamp = stamp(data, wanted, clock)
     try:
         peaks = Path(peaks_file).read_bytes() if peaks_file is not None and not is_packaged(sha256) else None
-        with placing_lock(lock, clock):
+        with ledger_files_lock(lock, clock):
             write_ledger_files(
                 ledger, LedgerFiles(data, sealed.data, key.public_pem, peaks), clock, only_longer=rolling
             )
     except OSError as fault:
         raise LedgerError(
             f"cannot write the ledger {ledger}: {fault.strerror}",
-            hint="the journal is kept; run `flopsd seal` again with another --ledger",
+            hint="the journal is intact; run `flopsd seal` again with another --ledger",
         ) from fault
     return Sealed(
         ledger,
@@ -116,20 +116,20 @@ def seal_journal(
 
 
 @contextmanager
-def _as_flopsd_writes_it(journal: Path) -> Iterator[None]:
-    """What no daemon wrote can break the arithmetic, however well it is chained. Raises JournalDamagedError."""
+def _malformed_as_damaged(journal: Path) -> Iterator[None]:
+    """Records that no daemon writes can break the arithmetic, even with a valid chain. Raises JournalDamagedError."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as fault:
-        raise JournalDamagedError(f"the journal {journal} is not what flopsd writes: {fault!r:.200}") from fault
+        raise JournalDamagedError(f"{journal} contains records that no daemon writes: {fault!r:.200}") from fault
 
 
 def one_peak_table(history: History) -> str:
-    """The SHA-256 of the peak table that all incarnations used. Raises LedgerError where they differ."""
+    """The SHA-256 of the peak table that all daemon starts used. Raises LedgerError if they differ."""
     tables = sorted({str(incarnation.begin["peak_table_sha256"]) for incarnation in history.incarnations})
     if len(tables) != 1:
         raise LedgerError(
             f"the run was metered with {len(tables)} different peak tables",
-            hint="its incarnations cannot stand in one ledger; give the run one table or two run ids",
+            hint="one ledger has one peak table: give each daemon start of a run the same --peaks, or another --run-id",
         )
     return tables[0]

@@ -1,4 +1,4 @@
-"""Whether a ledger is to be believed: signatures, then every figure again from journal and peak table."""
+"""Verify a ledger: check its signatures, then recompute every figure from journal and peak table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.anchors import AnchorComparison, compare_anchors
-from flopsd.attestation.evidence.check import Stamped, findings, signed_items, timestamp_findings
+from flopsd.attestation.evidence.check import StampedSignature, findings, signed_items, timestamp_findings
 from flopsd.attestation.evidence.item import CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
 from flopsd.attestation.ledger_files import journal_beside, peaks_beside
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A ledger that may be believed, and on what grounds."""
+    """A verified ledger, and what it was verified with."""
 
     statement: Mapping[str, Any]
     keyids: tuple[str, ...]
@@ -57,12 +57,12 @@ class Verified:
     payload: bytes  # the bytes that are signed
     history: History
     evidence: tuple[EvidenceResult, ...] = ()
-    unsealed_records: int = 0  # of the journal beside it, behind the sealed part: no part of the claim
-    anchored: AnchorComparison | None = None  # None: not asked for
+    unsealed_records: int = 0  # of the journal, after the sealed part: not covered by the ledger
+    anchored: AnchorComparison | None = None  # None: no log was given
 
 
-# What a journal may make the arithmetic do when whoever holds the key wrote records that no daemon writes.
-_NO_RECORDS_OF_OURS = (
+# What the arithmetic may raise on signed records that no daemon writes.
+_MALFORMED_RECORDS = (
     KeyError,
     TypeError,
     ValueError,
@@ -75,8 +75,8 @@ _NO_RECORDS_OF_OURS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A statement whose signatures are good. Whether its figures are is not known yet."""
+class SignedStatement:
+    """A statement with valid signatures, its figures not verified yet."""
 
     statement: Mapping[str, Any]
     keyids: tuple[str, ...]
@@ -90,12 +90,12 @@ class Opened:
         return str(self.statement["predicate"].get("kind"))
 
 
-def open_ledger(ledger: Path, keys: Sequence[SSlibKey], threshold: int = 1) -> Opened:
+def open_ledger(ledger: Path, keys: Sequence[SSlibKey], threshold: int = 1) -> SignedStatement:
     """Check the signatures of `ledger`. Raises NotVerifiedError."""
     envelope = parse_envelope(read_ledger(ledger))
     keyids = verify_signatures(envelope, keys, threshold)
     digest = hashlib.sha256(envelope.payload).hexdigest()
-    return Opened(statement_in(envelope), tuple(sorted(keyids)), digest, envelope, tuple(keys))
+    return SignedStatement(statement_in(envelope), tuple(sorted(keyids)), digest, envelope, tuple(keys))
 
 
 def verify_ledger(
@@ -109,10 +109,10 @@ def verify_ledger(
     trust: Trust | None = None,
     anchors: Sequence[Path] = (),
 ) -> Verified:
-    """Verify `ledger` with public `keys`; `trust` are the certificates to hold its evidence against, `anchors`
-    the logs to hold its journal against.
+    """Verify `ledger` with public `keys`: its evidence with the certificates in `trust`, its journal with the logs in
+    `anchors`.
 
-    Raises NotVerifiedError with the first reason not to believe it.
+    Raises NotVerifiedError with the first failure.
     """
     return verify_opened(
         open_ledger(ledger, keys, threshold),
@@ -126,7 +126,7 @@ def verify_ledger(
 
 
 def verify_opened(
-    opened: Opened,
+    opened: SignedStatement,
     ledger: Path,
     *,
     journal: Path | None = None,
@@ -135,41 +135,41 @@ def verify_opened(
     trust: Trust | None = None,
     anchors: Sequence[Path] = (),
 ) -> Verified:
-    """Recompute a node ledger whose signatures are good. Raises NotVerifiedError."""
+    """Recompute a node ledger whose signatures are valid. Raises NotVerifiedError."""
     signed = opened.statement
     if opened.kind != "node":
         raise NotVerifiedError(
-            f"this is a ledger of kind {opened.kind!r:.60}, not a node's: it has no journal",
-            hint="only ledgers of nodes are countersigned and exported with their journal",
+            f"this is a ledger of kind {opened.kind!r:.60}; only the ledger of a node has a journal",
+            hint="countersign the ledgers of its nodes; verify this one with `flopsd verify`",
         )
-    exhibit = journal if journal is not None else journal_beside(ledger)
-    if not exhibit.is_file():
+    journal = journal if journal is not None else journal_beside(ledger)
+    if not journal.is_file():
         raise NotVerifiedError(
-            f"the signature is good, but the journal {exhibit} is not there: no total can be recomputed",
-            hint="lay the journal beside the ledger, or name it with --journal",
+            f"the signature is valid, but the journal {journal} does not exist: no total can be recomputed",
+            hint="put the journal next to the ledger, or name it with --journal",
         )
     tables = tables or Tables()
     anchored = None
     try:
         sealed = _sealed_journal(signed)
-        facts, further = sealed_part(exhibit, sealed.size_bytes)
-        _compare_journal(sealed, facts, exhibit)
-        history = _history(exhibit, facts)
+        facts, further = sealed_part(journal, sealed.size_bytes)
+        _compare_journal(sealed, facts, journal)
+        history = _history(journal, facts)
         table = tables.peaks(one_peak_table(history), [peaks_beside(ledger)])
         _recompute(signed, history, facts, table, tables.policies(history.policy_sha256))
         if history.replay is not None and not allow_replay:
             raise NotVerifiedError(
                 f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
-                hint="a replay is no evidence; to check its arithmetic all the same, add --allow-replay",
+                hint="a replay is not evidence; to check only its arithmetic, add --allow-replay",
             )
         evidence = _evidence(signed, opened.envelope, opened.keys, trust or Trust(), history, facts)
-        anchored = compare_anchors(anchors, exhibit, facts, history, table) if anchors else None
+        anchored = compare_anchors(anchors, journal, facts, history, table) if anchors else None
     except NotVerifiedError:
         raise
     except FlopsdError as fault:
         raise NotVerifiedError(str(fault), hint=fault.hint) from fault
-    except _NO_RECORDS_OF_OURS as fault:
-        raise NotVerifiedError(f"the journal is none that a daemon writes: {fault!r:.200}") from fault
+    except _MALFORMED_RECORDS as fault:
+        raise NotVerifiedError(f"the journal contains records that no daemon writes: {fault!r:.200}") from fault
     return Verified(
         signed,
         opened.keyids,
@@ -184,7 +184,7 @@ def verify_opened(
 
 
 def read_ledger(ledger: Path) -> bytes:
-    """The bytes of a ledger file, one more than allowed at most. Raises NotVerifiedError."""
+    """The bytes of a ledger file, at most one more than allowed. Raises NotVerifiedError."""
     try:
         with ledger.open("rb") as file:
             return file.read(MAX_ENVELOPE_BYTES + 1)
@@ -193,19 +193,19 @@ def read_ledger(ledger: Path) -> bytes:
 
 
 def statement_in(envelope: Envelope) -> Mapping[str, Any]:
-    """The statement in an envelope, whoever signed it. Raises NotVerifiedError where it is none of ours."""
+    """The statement in an envelope, its signatures unchecked. Raises NotVerifiedError if it is not a ledger's."""
     if envelope.payload_type != PAYLOAD_TYPE:
-        raise NotVerifiedError(f"the payload is of type {envelope.payload_type!r}, not {PAYLOAD_TYPE!r}")
+        raise NotVerifiedError(f"the payload has type {envelope.payload_type!r:.100}, not {PAYLOAD_TYPE!r}")
     signed = parse_json(envelope.payload, "the payload")
     if not isinstance(signed, dict) or signed.get("_type") != STATEMENT_TYPE:
-        raise NotVerifiedError(f"the payload is no in-toto statement of type {STATEMENT_TYPE!r}")
+        raise NotVerifiedError(f"the payload is not an in-toto statement of type {STATEMENT_TYPE!r}")
     if signed.get("predicateType") != PREDICATE_TYPE or not isinstance(signed.get("predicate"), dict):
-        raise NotVerifiedError(f"the statement is of type {signed.get('predicateType')!r}, not {PREDICATE_TYPE!r}")
+        raise NotVerifiedError(f"the predicate has type {signed.get('predicateType')!r:.100}, not {PREDICATE_TYPE!r}")
     return signed
 
 
 def _sealed_journal(signed: Mapping[str, Any]) -> JournalFacts:
-    """The journal that the statement names. The fields that all else hangs on are checked by hand, text by text."""
+    """The journal that the statement names. Checks by hand the fields that the recomputation relies on."""
     try:
         digest, sealed = signed["subject"][0]["digest"]["sha256"], signed["predicate"]["method"]["journal"]
         head, count, size = sealed["headSha256"], parse_count(sealed["records"]), parse_count(sealed["bytes"])
@@ -217,35 +217,35 @@ def _sealed_journal(signed: Mapping[str, Any]) -> JournalFacts:
     except (KeyError, TypeError, IndexError, ValueError) as fault:
         raise NotVerifiedError(f"the statement does not name its journal and totals: {fault!r:.200}") from fault
     if not is_digest(digest) or not is_digest(head) or sealed.get("sha256") != digest:
-        raise NotVerifiedError("the statement does not name its journal by SHA-256 digests that agree")
+        raise NotVerifiedError("the SHA-256 digests of the journal in the statement are malformed or differ")
     if not is_timestamp(signed["predicate"]["method"].get("sealedAt")):
-        raise NotVerifiedError("the statement does not say in UTC when it was sealed")
+        raise NotVerifiedError("the statement has no sealing time in UTC (predicate.method.sealedAt)")
     return JournalFacts(digest, size, count, head)
 
 
-def _compare_journal(sealed: JournalFacts, facts: JournalFacts, exhibit: Path) -> None:
+def _compare_journal(sealed: JournalFacts, facts: JournalFacts, journal: Path) -> None:
     if sealed == facts:
         return
     if facts.records < sealed.records:
-        raise NotVerifiedError(f"{exhibit} is cut: {facts.records} records, {sealed.records} were sealed")
+        raise NotVerifiedError(f"{journal} is truncated: it has {facts.records} records, {sealed.records} were sealed")
     if facts.head_sha256 == sealed.head_sha256:
-        raise NotVerifiedError(f"the statement misnames its journal, which is on the sealed chain: {facts}")
+        raise NotVerifiedError(f"the statement has wrong figures for its journal, which has {facts}")
     raise NotVerifiedError(
-        f"{exhibit} is another journal than the sealed one: "
-        f"it ends in {facts.head_sha256[:16]}…, not {sealed.head_sha256[:16]}…"
+        f"{journal} is not the sealed journal: its last sealed record has hash {facts.head_sha256[:16]}…, "
+        f"not {sealed.head_sha256[:16]}…"
     )
 
 
-def _history(exhibit: Path, facts: JournalFacts) -> History:
-    """The history of the very bytes that `facts` are of."""
+def _history(journal: Path, facts: JournalFacts) -> History:
+    """The history of exactly the bytes that `facts` describe."""
     history, head = History(), GENESIS
-    for line in read_journal(exhibit):
+    for line in read_journal(journal):
         if line.number > facts.records:
             break
         extend(history, line.record())
         head = line.head
     if (head.hex(), history.records) != (facts.head_sha256, facts.records):
-        raise NotVerifiedError(f"{exhibit} was changed while it was verified")
+        raise NotVerifiedError(f"{journal} was changed during verification")
     if not history.incarnations:
         raise NotVerifiedError("the journal is empty")
     return history
@@ -254,7 +254,7 @@ def _history(exhibit: Path, facts: JournalFacts) -> History:
 def _recompute(
     signed: Mapping[str, Any], history: History, facts: JournalFacts, table: PeakTable, policies: tuple[Policy, ...]
 ) -> None:
-    """Build the statement again and hold it against the signed one, field by field."""
+    """Compute the statement again and compare it with the signed one, field by field."""
     method = signed["predicate"]["method"]
     version, sealed_at = str(method.get("flopsdVersion")), str(method.get("sealedAt"))
     seal = SealFacts(version, sealed_at, signed_items(signed["predicate"]), policies)
@@ -262,12 +262,12 @@ def _recompute(
 
 
 def refuse_difference(again: Mapping[str, Any], signed: Mapping[str, Any], source: str) -> None:
-    """Raises NotVerifiedError where the signed statement is not what `source` gives again."""
-    if json.dumps(again) == json.dumps(signed):  # alike to the order of its fields: the usual case, and the quick one
+    """Raises NotVerifiedError if the signed statement differs from `again`, which was computed from `source`."""
+    if json.dumps(again) == json.dumps(signed):  # equal to the order of fields: the usual case, and fast
         return
     difference = first_difference(again, signed, "statement")
     if difference is not None:
-        raise NotVerifiedError(f"recomputed from {source}, the ledger says something else: {difference}")
+        raise NotVerifiedError(f"the ledger does not match {source}: {difference}")
 
 
 def _evidence(
@@ -278,39 +278,39 @@ def _evidence(
     history: History,
     facts: JournalFacts,
 ) -> tuple[EvidenceResult, ...]:
-    """What the evidence is worth. Raises NotVerifiedError where a piece is not what it claims."""
+    """Check every piece of evidence. Raises NotVerifiedError if one is invalid."""
     predicate = signed["predicate"]
     stamped = []
     for index, signature in enumerate(envelope.signatures):
         try:
             verify_signatures(replace(envelope, signatures=(signature,)), keys, 1)
         except NotVerifiedError:
-            continue  # a time of bytes that nobody trusted signed says nothing of the ledger
-        stamped.append(Stamped(signature[1], envelope.timestamps(index)))
+            continue  # a timestamp of an untrusted signature proves nothing about the ledger
+        stamped.append(StampedSignature(signature[1], envelope.timestamps(index)))
     found = (
         *findings(predicate["evidence"], CheckContext(history, facts.head_sha256, trust.aws_certificates)),
         *timestamp_findings(stamped, trust, str(predicate["method"]["sealedAt"])),
     )
     bad = next((finding for finding in found if finding.verdict is EvidenceState.FAILED), None)
     if bad is not None:
-        raise NotVerifiedError(f"the evidence {bad.type} does not hold: {bad.words}")
+        raise NotVerifiedError(f"the evidence {bad.type} is invalid: {bad.text}")
     return found
 
 
 def first_difference(expected: Any, found: Any, path: str) -> str | None:
-    """Where two JSON values differ first, in words; None where they are equal."""
+    """The first difference between two JSON values, as text; None if they are equal."""
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
         for key in [*expected, *(key for key in found if key not in expected)]:
             if key not in expected or key not in found:
-                return f"{path}.{key} is {'missing' if key not in found else 'not what a daemon writes'}"
+                return f"{path}.{key} is {'missing' if key not in found else 'unknown'}"
             if (difference := first_difference(expected[key], found[key], f"{path}.{key}")) is not None:
                 return difference
         return None
     if isinstance(expected, list) and isinstance(found, list):
         if len(expected) != len(found):
-            return f"{path} has {len(found)} entries instead of {len(expected)}"
+            return f"{path} has {len(found)} entries, recomputed are {len(expected)}"
         pairs = enumerate(zip(expected, found, strict=True))
         return next((d for i, (a, b) in pairs if (d := first_difference(a, b, f"{path}[{i}]")) is not None), None)
     if type(expected) is not type(found) or expected != found:
-        return f"{path} is {found!r:.200} instead of {expected!r:.200}"
+        return f"{path} is {found!r:.200}, recomputed is {expected!r:.200}"
     return None

@@ -94,7 +94,7 @@ def _new(arguments: argparse.Namespace) -> int:
     if arguments.encrypt and secret is None:
         raise SigningKeyError("--encrypt needs a passphrase, and none is given", hint=NO_PASSPHRASE)
     if beside.exists():
-        raise SigningKeyError(f"{beside} is already there, and no key is ever overwritten")
+        raise SigningKeyError(f"{beside} already exists; keys are never overwritten")
     key = make_pem(path, arguments.type, secret)
     write_new(beside, key.public_pem, 0o644)
     if arguments.json:

@@ -13,7 +13,7 @@ from flopsd.errors import ConfigError, NotVerifiedError
 
 if TYPE_CHECKING:
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
-    from flopsd.attestation.verify import Opened, Verified
+    from flopsd.attestation.verify import SignedStatement, Verified
     from flopsd.cli.common import Verbs
 
 
@@ -123,7 +123,7 @@ def judge(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
     )
 
 
-def _judge_merged(opened: Opened, arguments: argparse.Namespace) -> VerifiedMerge:
+def _judge_merged(opened: SignedStatement, arguments: argparse.Namespace) -> VerifiedMerge:
     from flopsd.attestation.merge.verify_merged import verify_merged
     from flopsd.settings.data_files import Tables
 

@@ -187,7 +187,7 @@ def seal_own(
     say(err, sealed_text(sealed, copies_made(copies)))
     for copy in copies:
         if copy.fault is not None:
-            log.error("NOT COPIED to %s: %s; the ledger is complete at %s", copy.place, copy.fault, sealed.ledger)
+            log.error("NOT COPIED to %s: %s; the ledger is complete at %s", copy.location, copy.fault, sealed.ledger)
     return True, all(copy.fault is None for copy in copies)
 
 
@@ -204,8 +204,8 @@ def keep_journal(settings: Settings, folder: StateDir, run: str, node: str, cloc
     copies = []
     if destinations:
         copies = copy_journal(folder.journal, destinations, clock, copy_seconds(settings, used_seconds))
-    lost = "".join(f"; it was NOT COPIED to {copy.place}: {copy.fault}" for copy in copies if copy.fault)
-    kept = [str(path) for path in (folder.journal, *(copy.place for copy in copies if copy.fault is None))]
+    lost = "".join(f"; it was NOT COPIED to {copy.location}: {copy.fault}" for copy in copies if copy.fault)
+    kept = [str(path) for path in (folder.journal, *(copy.location for copy in copies if copy.fault is None))]
     return (
         f"the complete journal is kept at {' and '.join(kept)}{lost}; seal it with `flopsd seal --state-dir "
         f"{folder.path}`, or a copy of it with `flopsd seal --journal`"
@@ -226,4 +226,4 @@ def copy_sealed(
 
 def copies_made(copies: Iterable[CopyResult]) -> list[Path | S3Location]:
     """Where copies were made."""
-    return [copy.place for copy in copies if copy.fault is None]
+    return [copy.location for copy in copies if copy.fault is None]

@@ -200,7 +200,7 @@ def _attached(found: Sequence[EvidenceResult]) -> list[str]:
     """Each piece of attached evidence: what came of it, what it proves and what not."""
     lines = ["attached evidence:"] if found else []
     for one in found:
-        lines += wrapped(f"{one_line(one.type)}: {one.verdict.value}: {one_line(one.words)}", "    ", "  ")
+        lines += wrapped(f"{one_line(one.type)}: {one.verdict.value}: {one_line(one.text)}", "    ", "  ")
         if one.verdict.value != "absent":
             proves = "proves" if one.verdict.value == "checked" else "claims"
             lines += wrapped(f"{proves}: {one_line(one.proves)}", "      ", "    ")
@@ -210,7 +210,7 @@ def _attached(found: Sequence[EvidenceResult]) -> list[str]:
 
 def anchor_facts(anchored: AnchorComparison) -> list[Row]:
     """What checkpoint lines that left the host prove of the journal, and what they leave open."""
-    first, last, passed = anchored.first, anchored.last, anchored.passed
+    first, last, skipped = anchored.first, anchored.last, anchored.skipped
     texts = [
         f"{counted(anchored.anchors, 'checkpoint')} in {counted(anchored.lines, 'line')} of the log, all on the "
         "journal's chain",
@@ -223,8 +223,8 @@ def anchor_facts(anchored: AnchorComparison) -> list[Row]:
     if anchored.lag_ms is not None:
         least, most = (format_duration(Fraction(ms, 1000)) for ms in anchored.lag_ms)
         texts.append(f"logged {least} to {most} after the time that the journal gives the record")
-    if passed.unreadable:
-        texts.append(f"{counted(passed.unreadable, 'line')} of this run torn or garbled, and so no anchor")
+    if skipped.unreadable:
+        texts.append(f"{counted(skipped.unreadable, 'line')} of this run torn or garbled, and so no anchor")
     return [("anchors", text) for text in texts]
 
 

@@ -178,7 +178,7 @@ def items_of(predicate: LedgerObject, found: Sequence[EvidenceResult]) -> tuple[
     """The attached evidence: as it was checked where it was, else as the ledger claims it."""
     if found:
         return tuple(
-            EvidenceLine(line(f.type), f.verdict.value, line(f.words), line(f.proves), line(f.limits)) for f in found
+            EvidenceLine(line(f.type), f.verdict.value, line(f.text), line(f.proves), line(f.limits)) for f in found
         )
     return tuple(
         EvidenceLine(

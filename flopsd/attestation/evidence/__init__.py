@@ -1,1 +1,1 @@
-"""What a ledger carries beside its figures to make lying harder, and how it is checked."""
+"""Evidence that a ledger carries besides its figures to make false ones harder, and its checks."""

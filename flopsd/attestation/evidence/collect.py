@@ -1,4 +1,4 @@
-"""All evidence of a seal, in bounded time: what is there is recorded, what is not is recorded as absent."""
+"""Collect the evidence of a seal in bounded time; evidence that cannot be collected is recorded as absent."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ SWITCHED_OFF = "switched off by the setting evidence"
 
 
 def collect(wanted: EvidenceWanted, history: History, head_sha256: str, clock: Clock) -> tuple[dict[str, Any], ...]:
-    """The items for the ledger, one of each kind. All are asked at once, each for its own time. Raises nothing."""
-    scene = CollectContext(history, head_sha256, wanted.environment)
-    calls = {module.KIND.name: _call(module, scene, clock) for module in MODULES if module.KIND.name in wanted.kinds}
+    """The items for the ledger, one of each kind. All are collected at once, each with its deadline. Never raises."""
+    context = CollectContext(history, head_sha256, wanted.environment)
+    calls = {module.KIND.name: _call(module, context, clock) for module in MODULES if module.KIND.name in wanted.kinds}
     items = []
     for module in MODULES:
         call, reason = calls.get(module.KIND.name), SWITCHED_OFF
@@ -47,26 +47,26 @@ def collect(wanted: EvidenceWanted, history: History, head_sha256: str, clock: C
 
 
 def stamp(envelope: bytes, wanted: EvidenceWanted, clock: Clock) -> tuple[bytes, str]:
-    """The envelope with a timestamp beside each signature that has none, and what to tell of it.
+    """The envelope with a timestamp for each signature that has none, and a text for the user.
 
-    Raises nothing: without an answer the envelope stays as it is, and the words say why.
+    Never raises: without an answer the envelope is unchanged, and the text states the reason.
     """
     if wanted.timestamp_url is None:
         return envelope, ""
-    url, document, words = wanted.timestamp_url, json.loads(envelope), []
-    waiting = [one for one in document["signatures"] if not one.get("timestamps")]
-    asked = [partial(rfc3161.fetch, base64.b64decode(one["sig"]), url) for one in waiting]
-    calls = [Call("timestamp", one, rfc3161.KIND.deadline_seconds, clock) for one in asked]
-    for one, call in zip(waiting, calls, strict=True):
+    url, document, texts = wanted.timestamp_url, json.loads(envelope), []
+    missing = [one for one in document["signatures"] if not one.get("timestamps")]
+    requests = [partial(rfc3161.fetch, base64.b64decode(one["sig"]), url) for one in missing]
+    calls = [Call("timestamp", one, rfc3161.KIND.deadline_seconds, clock) for one in requests]
+    for one, call in zip(missing, calls, strict=True):
         try:
             token = call.result()
-            words.append(f"{rfc3161.time_of_token(token)}, by {url}")
+            texts.append(f"{rfc3161.time_of_token(token)}, by {url}")
         except EvidenceError as fault:
-            words.append(f"NONE: {fault}" + (f" ({fault.hint})" if fault.hint else ""))
+            texts.append(f"NONE: {fault}" + (f" ({fault.hint})" if fault.hint else ""))
             continue
         one["timestamps"] = [{"type": rfc3161.KIND.name, "token": base64.b64encode(token).decode("ascii")}]
-    return json.dumps(document, indent=1).encode("ascii") + b"\n", "; ".join(words)
+    return json.dumps(document, indent=1).encode("ascii") + b"\n", "; ".join(texts)
 
 
-def _call(module: EvidenceModule, scene: CollectContext, clock: Clock) -> Call[dict[str, Any]]:
-    return Call(module.KIND.name, lambda: module.collect(scene), module.KIND.deadline_seconds, clock)
+def _call(module: EvidenceModule, context: CollectContext, clock: Clock) -> Call[dict[str, Any]]:
+    return Call(module.KIND.name, lambda: module.collect(context), module.KIND.deadline_seconds, clock)

@@ -1,4 +1,4 @@
-"""Calls that end in time: what has not answered by its deadline is given up, wherever it hangs."""
+"""Calls with a deadline: a call that hangs is abandoned."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Call(Generic[T]):
-    """`function` on a thread of its own, which dies with the process: a hanging driver or resolver is left behind."""
+    """`function` on a daemon thread, so that a hanging driver or resolver does not keep the process alive."""
 
     def __init__(self, name: str, function: Callable[[], T], seconds: float, clock: Clock) -> None:
         self._function, self._seconds, self._clock = function, seconds, clock
@@ -24,7 +24,7 @@ class Call(Generic[T]):
         threading.Thread(target=self._run, name=f"evidence-{name}", daemon=True).start()
 
     def result(self) -> T:
-        """What it gave. Raises EvidenceError: its own, or that the deadline has passed."""
+        """The result. Raises the EvidenceError of the function, or one if the deadline has passed."""
         left_ns = self._deadline_ns - self._clock.boottime_ns()
         if not self._clock.wait(self._done, left_ns / NS_PER_S):
             raise EvidenceError(f"no answer within {self._seconds:g} s")
@@ -37,6 +37,6 @@ class Call(Generic[T]):
             self._found.append(self._function())
         except EvidenceError as fault:
             self._fault = fault
-        except Exception as fault:  # noqa: BLE001, no piece of evidence is worth a seal
+        except Exception as fault:  # noqa: BLE001, evidence must never prevent a seal
             self._fault = EvidenceError(f"{type(fault).__name__}: {fault}")
         self._done.set()

@@ -1,4 +1,4 @@
-"""`driver-library`: which libnvidia-ml the metering daemon had loaded, as the journal's source records say it."""
+"""`driver-library`: which libnvidia-ml the metering daemon had loaded, from the journal's source records."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ KIND = EvidenceKind(
 )
 
 
-def collect(scene: CollectContext) -> dict[str, Any]:
-    """Raises EvidenceError where no source told its library."""
-    found = _libraries_in(scene.history)
+def collect(context: CollectContext) -> dict[str, Any]:
+    """Raises EvidenceError if no source recorded its library."""
+    found = _libraries_in(context.history)
     if not found:
         raise EvidenceError("no source of this journal read through NVIDIA's library")
     return {"libraries": found}
 
 
-def check(data: Mapping[str, Any], grounds: CheckContext) -> tuple[EvidenceState, str]:
-    """It is a copy of what the journal says, and must be one."""
-    told = _libraries_in(grounds.history)
-    if data.get("libraries") != told:
-        raise EvidenceError("the journal names other libraries")
-    words = "; ".join(f"{one['path']} {one['sha256'] or 'digest unknown'}" for one in told)
-    return EvidenceState.NOT_CHECKED, f"{words}: as in the journal, not compared with NVIDIA's own file"
+def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState, str]:
+    """Must equal the journal's records."""
+    recorded = _libraries_in(context.history)
+    if data.get("libraries") != recorded:
+        raise EvidenceError("the journal records other libraries")
+    text = "; ".join(f"{one['path']} {one['sha256'] or 'digest unknown'}" for one in recorded)
+    return EvidenceState.NOT_CHECKED, f"{text}: as in the journal, not compared with NVIDIA's file"
 
 
 def _libraries_in(history: History) -> list[dict[str, str | None]]:
-    """Distinct libraries in the order in which they were loaded."""
+    """Distinct libraries in the order of loading."""
     found: list[dict[str, str | None]] = []
     for incarnation in history.incarnations:
         for facts in incarnation.sources.values():

@@ -1,4 +1,4 @@
-"""`ec2-instance-identity`: what AWS says of the instance, signed by AWS, from the instance metadata service.
+"""`ec2-instance-identity`: AWS's signed description of the instance, from the instance metadata service.
 
 IMDSv2 only. The document names account, instance, image and private IP: identifiers, no credentials.
 """
@@ -10,9 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.attestation.evidence.fields import bytes_of, encode64, text_of
-from flopsd.attestation.evidence.http import ask
-from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceKind, EvidenceState
+from flopsd.attestation.evidence.http import request
+from flopsd.attestation.evidence.item import (
+    CheckContext,
+    CollectContext,
+    EvidenceKind,
+    EvidenceState,
+    bytes_of,
+    encode64,
+    fields_of,
+)
 from flopsd.errors import EvidenceError
 from flopsd.settings.data_files import config_dir
 from flopsd.settings.evidence_kinds import INSTANCE_IDENTITY
@@ -31,9 +38,9 @@ _TIMEOUT_SECONDS = 1
 _LIMIT_BYTES = 16 * 1024
 
 
-def collect(scene: CollectContext) -> dict[str, Any]:
-    """Document and RSA-2048 PKCS7. Raises EvidenceError where this is no EC2 instance or it does not answer."""
-    base = _endpoint(scene)
+def collect(context: CollectContext) -> dict[str, Any]:
+    """Document and RSA-2048 PKCS7. Raises EvidenceError outside of EC2, or if the service does not answer."""
+    base = _endpoint(context)
     token = _ask(f"{base}/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT").decode("ascii")
     where, headers = f"{base}/latest/dynamic/instance-identity", {"X-aws-ec2-metadata-token": token.strip()}
     document = _ask(f"{where}/document", headers)
@@ -41,23 +48,24 @@ def collect(scene: CollectContext) -> dict[str, Any]:
     return {"document": encode64(document), "rsa2048": _ask(f"{where}/rsa2048", headers).decode("ascii")}
 
 
-def check(data: Mapping[str, Any], grounds: CheckContext) -> tuple[EvidenceState, str]:
-    """Against a certificate that the verifier trusts himself; without one nothing is checked."""
-    document, message = bytes_of(data, "document"), text_of(data, "rsa2048")
+def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState, str]:
+    """Checked with a certificate that the verifier trusts; without one nothing is checked."""
+    fields = fields_of(data)
+    document, message = bytes_of(fields, "document"), fields.text("rsa2048")
     region = str(_parse(document).get("region"))
-    certificates = grounds.aws_certificates or pinned(region)
+    certificates = context.aws_certificates or pinned(region)
     if not certificates:
-        return EvidenceState.NOT_CHECKED, f"no pinned certificate for region {region}; --aws-certificate names one"
+        return EvidenceState.NOT_CHECKED, f"no pinned certificate for region {region}; give one with --aws-certificate"
     try:
         import asn1crypto  # noqa: F401
     except ImportError:
         return EvidenceState.NOT_CHECKED, "this needs the extra: pip install 'flopsd[evidence]'"
-    told = _parse(_content(message, certificates))
-    if told != _parse(document):
-        raise EvidenceError("AWS signed another document than the one beside the signature")
+    signed = _parse(_content(message, certificates))
+    if signed != _parse(document):
+        raise EvidenceError("AWS signed a different document")
     named = ("instanceId", "instanceType", "accountId", "region", "pendingTime")
-    instance, kind, account, place, launched = (told.get(name) for name in named)
-    return EvidenceState.HOLDS, f"instance {instance}, {kind}, account {account}, {place}, launched {launched}"
+    instance, kind, account, zone, launched = (signed.get(name) for name in named)
+    return EvidenceState.HOLDS, f"instance {instance}, {kind}, account {account}, {zone}, launched {launched}"
 
 
 def pinned(region: str, folder: Path | None = None) -> tuple[Certificate, ...]:
@@ -81,28 +89,28 @@ def _content(message: str, certificates: tuple[Certificate, ...]) -> bytes:
     raise faults[0]
 
 
-def _endpoint(scene: CollectContext) -> str:
-    variables = scene.environment
+def _endpoint(context: CollectContext) -> str:
+    variables = context.environment
     if variables.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
         raise EvidenceError("AWS_EC2_METADATA_DISABLED is set")
-    told = variables.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
-    if told:
-        if not told.startswith(("http://", "https://")):
-            raise EvidenceError(f"AWS_EC2_METADATA_SERVICE_ENDPOINT is no http address: {told!r}")
-        return told.rstrip("/")
-    # Asking 169.254.169.254 where nobody is would cost a second, and ask a stranger for a token.
+    endpoint = variables.get("AWS_EC2_METADATA_SERVICE_ENDPOINT")
+    if endpoint:
+        if not endpoint.startswith(("http://", "https://")):
+            raise EvidenceError(f"AWS_EC2_METADATA_SERVICE_ENDPOINT is not an http address: {endpoint!r}")
+        return endpoint.rstrip("/")
+    # Elsewhere a request to 169.254.169.254 would cost a second, or ask an unrelated host for a token.
     marks = {"sys/devices/virtual/dmi/id/sys_vendor": "Amazon EC2", "sys/hypervisor/uuid": "ec2"}
     for name, mark in marks.items():
         try:
-            if (scene.root / name).read_text(encoding="ascii").startswith(mark):
+            if (context.root / name).read_text(encoding="ascii").startswith(mark):
                 return _ENDPOINTS[variables.get("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE", "").lower() or "ipv4"]
         except (OSError, UnicodeError, KeyError):
             continue
-    raise EvidenceError("this machine does not say that it is an EC2 instance")
+    raise EvidenceError("this machine is not an EC2 instance")
 
 
 def _ask(url: str, headers: Mapping[str, str], method: str = "GET") -> bytes:
-    return ask(
+    return request(
         url, method=method, headers=headers, timeout_seconds=_TIMEOUT_SECONDS, limit_bytes=_LIMIT_BYTES, proxies=False
     )
 
@@ -113,5 +121,5 @@ def _parse(document: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as fault:
         raise EvidenceError("the identity document is not JSON") from fault
     if not isinstance(found, dict) or not isinstance(found.get("instanceId"), str):
-        raise EvidenceError("the identity document names no instance")
+        raise EvidenceError("the identity document has no instanceId")
     return found

@@ -1,7 +1,9 @@
-"""What an item of evidence is in the ledger, and what a check of it finds."""
+"""Items of evidence in a ledger, and the results of checking them."""
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -9,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flopsd.core.ledger.history import History
+from flopsd.core.untrusted import FieldReader, raising
+from flopsd.errors import EvidenceError
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 
 class EvidenceState(str, Enum):
-    """What came of checking an item. Only HOLDS says that something was verified."""
+    """The result of checking an item. Only HOLDS means that something was verified."""
 
     HOLDS = "checked"
     NOT_CHECKED = "not checked"
@@ -25,7 +29,7 @@ class EvidenceState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class EvidenceKind:
-    """A kind of evidence: its name, how long collecting may take, and in words what it proves and what not."""
+    """A kind of evidence: its name, how long collecting may take, what it proves and what it does not."""
 
     name: str
     deadline_seconds: float
@@ -35,7 +39,7 @@ class EvidenceKind:
 
 @dataclass(frozen=True, slots=True)
 class CollectContext:
-    """What collectors may look at. `root` stands before every file that is read."""
+    """The input of collectors. `root` is prefixed to every path that is read."""
 
     history: History
     head_sha256: str
@@ -45,7 +49,7 @@ class CollectContext:
 
 @dataclass(frozen=True, slots=True)
 class CheckContext:
-    """What a verifier holds items against: the journal, and the certificates that he trusts himself."""
+    """What items are checked against: the journal, and the certificates that the verifier trusts."""
 
     history: History
     head_sha256: str
@@ -54,11 +58,11 @@ class CheckContext:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceResult:
-    """One line of evidence as `verify` tells it. The words are the verifier's own, never the ledger's."""
+    """One line of evidence in the output of `verify`. Its texts are the verifier's, never the ledger's."""
 
     type: str
     verdict: EvidenceState
-    words: str
+    text: str
     proves: str
     limits: str
 
@@ -67,31 +71,31 @@ class EvidenceResult:
         return {
             "type": self.type,
             "verdict": self.verdict.value,
-            "words": self.words,
+            "text": self.text,
             "proves": self.proves,
             "limits": self.limits,
         }
 
 
 class EvidenceModule(Protocol):
-    """What a module of a kind offers."""
+    """The interface of a module for one kind of evidence."""
 
     KIND: EvidenceKind
 
-    def collect(self, scene: CollectContext) -> dict[str, Any]:
-        """The data of the item: strings, lists and mappings. Raises EvidenceError saying why there is none."""
+    def collect(self, context: CollectContext) -> dict[str, Any]:
+        """The data of the item: strings, lists and mappings. Raises EvidenceError with the reason if there is none."""
 
-    def check(self, data: Mapping[str, Any], grounds: CheckContext) -> tuple[EvidenceState, str]:
-        """What a verifier finds, in words. Raises EvidenceError where the data do not hold."""
+    def check(self, data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState, str]:
+        """The result and its text. Raises EvidenceError if the data are invalid."""
 
 
 def present(kind: EvidenceKind, collected_at: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The item of something collected."""
+    """The item of collected evidence."""
     return _item(kind, collected_at, "present", None, data)
 
 
 def absent(kind: EvidenceKind, collected_at: str, reason: str) -> dict[str, Any]:
-    """The item of something that could not be had."""
+    """The item of evidence that could not be collected."""
     return _item(kind, collected_at, "absent", reason, None)
 
 
@@ -107,3 +111,32 @@ def _item(
         "proves": kind.proves,
         "limits": kind.limits,
     }
+
+
+def fields_of(data: Mapping[str, Any]) -> FieldReader:
+    """The data of an item, to be read by type; a wrong field raises EvidenceError."""
+    return FieldReader(data, "data", raising(EvidenceError))
+
+
+def encode64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def bytes_of(data: FieldReader, key: str) -> bytes:
+    """A field that must be base64. Raises EvidenceError."""
+    try:
+        return base64.b64decode(data.text(key).encode("ascii"), validate=True)
+    except (UnicodeError, binascii.Error) as fault:
+        raise EvidenceError(f"{data.at(key)} is not base64") from fault
+
+
+def read_bounded(path: Path, limit_bytes: int) -> bytes:
+    """A whole file of at most `limit_bytes`. Raises EvidenceError naming it."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit_bytes + 1)
+    except OSError as fault:
+        raise EvidenceError(f"{path}: {fault.strerror}") from fault
+    if len(data) > limit_bytes:
+        raise EvidenceError(f"{path} has more than {limit_bytes} bytes")
+    return data

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd import __version__
-from flopsd.attestation.evidence.fields import text_of
-from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceKind, EvidenceState
+from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceKind, EvidenceState, fields_of
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import PACKAGE
 
@@ -26,30 +25,31 @@ KIND = EvidenceKind(
 )
 
 
-def collect(scene: CollectContext) -> dict[str, Any]:  # noqa: ARG001, every kind is asked alike
+def collect(context: CollectContext) -> dict[str, Any]:  # noqa: ARG001, the interface of all kinds
     """Version, digest and number of files. Raises EvidenceError where they cannot be read."""
     sha256, files = digest(_package())
     return {"version": __version__, "sha256": sha256, "files": str(files)}
 
 
-def check(data: Mapping[str, Any], grounds: CheckContext) -> tuple[EvidenceState, str]:  # noqa: ARG001
-    """Against the verifier's own flopsd, where it is of the same version."""
-    version, told = text_of(data, "version"), text_of(data, "sha256")
+def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState, str]:  # noqa: ARG001
+    """Compared with the verifier's own flopsd if it has the same version."""
+    fields = fields_of(data)
+    version, sealed = fields.text("version"), fields.text("sha256")
     if version != __version__:
-        return EvidenceState.NOT_CHECKED, f"flopsd {version} {told}; this verifier is {__version__}"
+        return EvidenceState.NOT_CHECKED, f"flopsd {version} {sealed}; this verifier is {__version__}"
     own, _ = digest(_package())
-    if own != told:
+    if own != sealed:
         return EvidenceState.NOT_CHECKED, (
-            f"flopsd {version} {told}, NOT the files of this verifier of the same version ({own}): one was changed"
+            f"flopsd {version} {sealed}, NOT the files of this verifier of the same version ({own}): one was changed"
         )
-    return EvidenceState.HOLDS, f"flopsd {version} {told}, the same files as this verifier's"
+    return EvidenceState.HOLDS, f"flopsd {version} {sealed}, the same files as this verifier's"
 
 
 def digest(package: Path) -> tuple[str, int]:
-    """SHA-256 over the sorted `sha256sum` lines of all `*.py`, and how many they are. Raises EvidenceError."""
+    """SHA-256 over the sorted `sha256sum` lines of all `*.py`, and their number. Raises EvidenceError."""
     names = sorted(os.fsencode(f"./{path.relative_to(package).as_posix()}") for path in package.rglob("*.py"))
     if not names:
-        raise EvidenceError("the files of this flopsd are not in a folder")
+        raise EvidenceError("the source files of this flopsd were not found")
     whole = hashlib.sha256()
     try:
         for name in names:

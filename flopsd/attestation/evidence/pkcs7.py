@@ -1,7 +1,7 @@
 """AWS's PKCS7 over an instance identity document, verified with a pinned key and nothing else.
 
-`openssl smime -verify -certfile PINNED -noverify`, which AWS documents, takes the signer's certificate out of the
-message itself and so accepts a document that anybody signed; embedded certificates are ignored here.
+`openssl smime -verify -certfile PINNED -noverify`, which AWS documents, takes the signer's certificate from
+the message itself and so accepts a document with any signature; embedded certificates are ignored here.
 Needs the extra `evidence`.
 """
 
@@ -24,7 +24,7 @@ _ARMOR = re.compile(r"-----(BEGIN|END) (PKCS7|CMS)-----")
 def signed_content(message: str, certificate: Certificate) -> bytes:
     """The content of `message` (base64, PEM armour or none) if the key of `certificate` signed it.
 
-    Raises EvidenceError saying what does not hold.
+    Raises EvidenceError with the reason if it is invalid.
     """
     content, signature, attributes = _parts(message)
     from cryptography.exceptions import InvalidSignature
@@ -34,11 +34,11 @@ def signed_content(message: str, certificate: Certificate) -> bytes:
 
     key = certificate.public_key()
     if not isinstance(key, RSAPublicKey):
-        raise EvidenceError("the pinned certificate holds no RSA key")
+        raise EvidenceError("the pinned certificate has no RSA key")
     try:
         key.verify(signature, attributes, PKCS1v15(), SHA256())
     except InvalidSignature as fault:
-        raise EvidenceError("its signature is not of the pinned certificate's key") from fault
+        raise EvidenceError("its signature was not made by the key of the pinned certificate") from fault
     return content
 
 
@@ -47,29 +47,29 @@ def _parts(message: str) -> tuple[bytes, bytes, bytes]:
     from asn1crypto import cms
 
     if len(message) > MAX_BYTES:
-        raise EvidenceError(f"the PKCS7 has more than {MAX_BYTES} bytes")
+        raise EvidenceError(f"the PKCS7 message has more than {MAX_BYTES} bytes")
     try:
         der = base64.b64decode("".join(_ARMOR.sub("", message).split()).encode("ascii"), validate=True)
         info = cms.ContentInfo.load(der, strict=True)
-        _require(info["content_type"].native == "signed_data", "it is no signed data")
+        _require(info["content_type"].native == "signed_data", "it is not signed data")
         signed = info["content"]
-        _require(len(signed["signer_infos"]) == 1, "it has not exactly one signer")
+        _require(len(signed["signer_infos"]) == 1, "it does not have exactly one signer")
         signer = signed["signer_infos"][0]
         _require(signer["digest_algorithm"]["algorithm"].native == "sha256", "its digest is not SHA-256")
         scheme = signer["signature_algorithm"]["algorithm"].native
         _require(scheme in ("rsassa_pkcs1v15", "sha256_rsa"), f"its signature is {scheme}, not RSA with PKCS#1 v1.5")
         content = signed["encap_content_info"]["content"].native
-        _require(isinstance(content, bytes), "it holds no document")
+        _require(isinstance(content, bytes), "it contains no document")
         attributes = signer["signed_attrs"]
-        told: list[Any] = [a["values"].native for a in attributes if a["type"].native == "message_digest"]
-        _require(told == [[hashlib.sha256(content).digest()]], "its message digest is not that of the document")
+        digests: list[Any] = [a["values"].native for a in attributes if a["type"].native == "message_digest"]
+        _require(digests == [[hashlib.sha256(content).digest()]], "its message digest does not match the document")
         return content, signer["signature"].native, attributes.untag().dump(force=True)
     except EvidenceError:
         raise
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as fault:
-        raise EvidenceError(f"it is no PKCS7 that AWS writes: {type(fault).__name__}") from fault
+        raise EvidenceError(f"it is not a PKCS7 message as AWS writes it: {type(fault).__name__}") from fault
 
 
-def _require(holds: bool, words: str) -> None:
+def _require(holds: bool, fault: str) -> None:
     if not holds:
-        raise EvidenceError(words)
+        raise EvidenceError(fault)

@@ -1,6 +1,6 @@
-"""`rfc3161`: a timestamp authority's word that a signature of the ledger existed at a time.
+"""`rfc3161`: a timestamp authority's statement that a signature of the ledger existed at a time.
 
-It is over the signature's bytes, so it cannot be in the payload: it stands in the signature's object of the envelope,
+It covers the signature's bytes, so it cannot be in the payload. It is in the signature's object of the envelope,
 `"timestamps": [{"type": "rfc3161", "token": BASE64 OF THE DER TimeStampResp}]`. Needs the extra `timestamp`.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timezone
 from typing import TYPE_CHECKING, Any
 
-from flopsd.attestation.evidence.http import ask
+from flopsd.attestation.evidence.http import request
 from flopsd.attestation.evidence.item import EvidenceKind
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import TIMESTAMP
@@ -32,47 +32,47 @@ _LIMIT_BYTES = 256 * 1024
 def fetch(signature: bytes, url: str) -> bytes:
     """The authority's TimeStampResp over `signature`, DER: granted, of this request and of these bytes.
 
-    Raises EvidenceError. Whether the authority is to be trusted is the verifier's to say.
+    Raises EvidenceError. Does not check whether the authority can be trusted; the verifier does.
     """
     lib = _lib()
     builder = lib.TimestampRequestBuilder().data(signature).hash_algorithm(lib.HashAlgorithm.SHA256)
-    request = builder.nonce(nonce=True).cert_request(cert_request=True).build()
-    answer = ask(
+    query = builder.nonce(nonce=True).cert_request(cert_request=True).build()
+    answer = request(
         url,
         method="POST",
         headers={"Content-Type": "application/timestamp-query", "Accept": "application/timestamp-reply"},
-        body=request.as_bytes(),
+        body=query.as_bytes(),
         timeout_seconds=_TIMEOUT_SECONDS,
         limit_bytes=_LIMIT_BYTES,
     )
     response = _decode(answer)
     try:
-        if response.tst_info.nonce != request.nonce:
-            raise EvidenceError(f"{url} answers another request: the nonce differs")
-        if response.tst_info.message_imprint.message != request.message_imprint.message:
-            raise EvidenceError(f"{url} stamps something else than it was asked to")
+        if response.tst_info.nonce != query.nonce:
+            raise EvidenceError(f"{url} answered another request: the nonce differs")
+        if response.tst_info.message_imprint.message != query.message_imprint.message:
+            raise EvidenceError(f"{url} signed the timestamp of other data")
     except ValueError as fault:
-        raise EvidenceError(f"{url} answers with something that is no timestamp: {fault}") from fault
+        raise EvidenceError(f"{url} did not answer with a timestamp: {fault}") from fault
     return answer
 
 
 def time_of_token(token: bytes) -> str:
-    """The time that a TimeStampResp names, unverified. Raises EvidenceError."""
+    """The time in a TimeStampResp, unverified. Raises EvidenceError."""
     return _time(_decode(token))
 
 
 def verify(token: bytes, message: bytes, chain: Sequence[Certificate]) -> tuple[str, str]:
-    """The time, and the name of the root that vouches for it. The chain is held to be valid at that time, not today.
+    """The time, and the name of the root that certifies it. The chain must be valid at that time, not today.
 
-    `chain` is what the verifier trusts: a root, and the signer and intermediates that the token does not bring along.
-    Raises EvidenceError saying what does not hold.
+    `chain` is what the verifier trusts: a root, and the signer and intermediates that the token does not contain.
+    Raises EvidenceError with the reason if it is invalid.
     """
     lib = _lib()
     response = _decode(token)
     roots = [one for one in chain if one.subject == one.issuer]
-    signers = [one for one in chain if one not in roots and _stamps(one)]
+    signers = [one for one in chain if one not in roots and _is_signer(one)]
     if not roots:
-        raise EvidenceError("the file of the timestamp authority holds no root certificate")
+        raise EvidenceError("the file of the timestamp authority contains no root certificate")
     verifier = lib.VerifierBuilder(
         roots=roots,
         tsa_certificate=signers[0] if signers else None,
@@ -80,27 +80,27 @@ def verify(token: bytes, message: bytes, chain: Sequence[Certificate]) -> tuple[
     ).build()
     try:
         verifier.verify_message(response, message)
-    except Exception as fault:  # whatever the library stumbles over in a stranger's token
-        words = str(fault).split("ErrorStack")[0].rstrip(": ")
-        raise EvidenceError(f"it does not hold against {_name(roots)}: {words}") from fault
+    except Exception as fault:  # the library raises many kinds of exception on untrusted tokens
+        text = str(fault).split("ErrorStack")[0].rstrip(": ")
+        raise EvidenceError(f"it does not verify with {_name(roots)}: {text}") from fault
     return _time(response), _name(roots)
 
 
 def signers_of(token: bytes) -> set[Name]:
-    """Whom a token names as its signer's issuers, as far up as its own certificates lead. Nothing of it is verified.
+    """The issuers of a token's signer, as far up as the token's own certificates reach. Not verified.
 
     Raises EvidenceError.
     """
     from cryptography.x509 import load_der_x509_certificate
 
-    told = _decode(token).signed_data
+    data = _decode(token).signed_data
     try:
-        certificates = [load_der_x509_certificate(bytes(one)) for one in told.certificates]
-        names = {info.issuer for info in told.signer_infos}
-        for _ in certificates:  # each round leads up by one at least, or no further
+        certificates = [load_der_x509_certificate(bytes(one)) for one in data.certificates]
+        names = {info.issuer for info in data.signer_infos}
+        for _ in certificates:  # each round adds at least one issuer, or none are left
             names |= {one.issuer for one in certificates if one.subject in names}
     except ValueError as fault:
-        raise EvidenceError(f"it names its signer in no way that can be read: {fault!s:.200}") from fault
+        raise EvidenceError(f"the name of its signer is malformed: {fault!s:.200}") from fault
     return names
 
 
@@ -120,7 +120,7 @@ def _decode(token: bytes) -> Any:
             raise EvidenceError(f"the authority refused: status {response.status} {response.status_string}")
         _ = response.tst_info.gen_time
     except ValueError as fault:
-        raise EvidenceError(f"it is no timestamp response: {fault}") from fault
+        raise EvidenceError(f"it is not a timestamp response: {fault}") from fault
     return response
 
 
@@ -129,8 +129,8 @@ def _time(response: Any) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}Z"
 
 
-def _stamps(certificate: Certificate) -> bool:
-    """Whether it is a signer's: for timestamps, and not for issuing others."""
+def _is_signer(certificate: Certificate) -> bool:
+    """Whether it is a signer's certificate: for timestamps, and not an issuer's."""
     from cryptography.x509 import BasicConstraints, ExtendedKeyUsage, ExtensionNotFound
     from cryptography.x509.oid import ExtendedKeyUsageOID
 

@@ -8,8 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flopsd.attestation.evidence.fields import encode64, read_bounded
-from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceKind, EvidenceState
+from flopsd.attestation.evidence.item import (
+    CheckContext,
+    CollectContext,
+    EvidenceKind,
+    EvidenceState,
+    encode64,
+    read_bounded,
+)
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import SAGEMAKER
 
@@ -25,19 +31,19 @@ _RESOURCES = "opt/ml/input/config/resourceconfig.json"
 _LIMIT_BYTES = 256 * 1024
 
 
-def collect(scene: CollectContext) -> dict[str, Any]:
-    """The job's name and ARN, and resourceconfig.json byte for byte. Raises EvidenceError outside of a job."""
-    found: dict[str, Any] = {key: scene.environment.get(name) for key, name in _VARIABLES.items()}
-    path = scene.root / _RESOURCES
+def collect(context: CollectContext) -> dict[str, Any]:
+    """The job's name and ARN, and resourceconfig.json byte for byte. Raises EvidenceError outside a training job."""
+    found: dict[str, Any] = {key: context.environment.get(name) for key, name in _VARIABLES.items()}
+    path = context.root / _RESOURCES
     found["resourceConfig"] = encode64(read_bounded(path, _LIMIT_BYTES)) if path.is_file() else None
     if not any(found.values()):
         raise EvidenceError("this is no SageMaker training job")
     return found
 
 
-def check(data: Mapping[str, Any], grounds: CheckContext) -> tuple[EvidenceState, str]:
-    """There is no signature to check; a contradiction to the journal is told."""
-    told, journal = data.get("trainingJobArn"), grounds.history.incarnations[0].begin["context"]["run"]["jobArn"]
-    if told != journal:
-        return EvidenceState.NOT_CHECKED, f"unsigned, and NOT the job that the journal names: {told!r}, not {journal!r}"
-    return EvidenceState.NOT_CHECKED, f"unsigned; job {told or data.get('trainingJobName')}, as the journal says"
+def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState, str]:
+    """There is no signature to check; only a contradiction with the journal is reported."""
+    arn, journal = data.get("trainingJobArn"), context.history.incarnations[0].begin["context"]["run"]["jobArn"]
+    if arn != journal:
+        return EvidenceState.NOT_CHECKED, f"unsigned, and NOT the job in the journal: {arn!r}, not {journal!r}"
+    return EvidenceState.NOT_CHECKED, f"unsigned; job {arn or data.get('trainingJobName')}, as in the journal"

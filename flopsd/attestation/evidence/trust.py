@@ -1,4 +1,4 @@
-"""Certificates that a verifier trusts himself, from files."""
+"""Certificates that the verifier trusts, read from files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flopsd.attestation.evidence.fields import read_bounded
+from flopsd.attestation.evidence.item import read_bounded
 from flopsd.errors import EvidenceError
 
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ _LIMIT_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What is pinned. Each of `tsa_chains` is one file: a root, and with it what else is needed of its chain."""
+    """Pinned certificates. Each of `tsa_chains` is one file: a root, and what else is needed of its chain."""
 
     aws_certificates: tuple[Certificate, ...] = ()
     tsa_chains: tuple[tuple[Certificate, ...], ...] = ()
 
 
 def load_trust(aws_files: Sequence[str] = (), tsa_files: Sequence[str] = ()) -> Trust:
-    """Raises EvidenceError naming the file that is not certificates."""
+    """Raises EvidenceError naming the file that contains no certificates."""
     return Trust(
         tuple(certificate for file in aws_files for certificate in load_certificates(Path(file))),
         tuple(load_certificates(Path(file)) for file in tsa_files),
@@ -47,5 +47,5 @@ def parse_certificates(data: bytes, what: str) -> tuple[Certificate, ...]:
         return (load_der_x509_certificate(data),)
     except (ValueError, InvalidVersion) as fault:
         raise EvidenceError(
-            f"{what} holds no X.509 certificate", hint="give a certificate as PEM, or a single one as DER"
+            f"{what} contains no X.509 certificate", hint="give certificates as PEM, or a single one as DER"
         ) from fault

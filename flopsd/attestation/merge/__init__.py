@@ -1,1 +1,1 @@
-"""Merging: node ledgers become a job ledger, jobs a lineage. Needs the extra `seal`, and `s3` for s3:// names."""
+"""Merge node ledgers into a job ledger, job ledgers into a lineage. Needs the extra `seal`, and `s3` for s3:// URLs."""

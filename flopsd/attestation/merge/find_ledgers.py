@@ -1,4 +1,4 @@
-"""The ledgers that arguments name: files, folders, globs, archives and S3, one after the other."""
+"""Find the ledgers that arguments name: files, folders, globs, archives and S3 prefixes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from flopsd.attestation.merge.ledger_folders import (
     Note,
     final_of,
     in_folder,
-    is_at,
     is_earlier_state,
+    is_same,
 )
 from flopsd.attestation.merge.s3_ledgers import SCHEME, in_s3
 from flopsd.errors import LedgerError
@@ -25,10 +25,10 @@ from flopsd.errors import LedgerError
 def find_ledgers(
     arguments: Sequence[str], temporary: Path, note: Note, but: Path | None = None
 ) -> Iterator[FoundLedger]:
-    """Every ledger that `arguments` name, `but` left out. What had to be fetched or unpacked is on disk below
-    `temporary` until the next one is asked for.
+    """Every ledger that `arguments` name, except `but`. A fetched or unpacked one is in `temporary` until the next is
+    requested.
 
-    Raises LedgerError for an argument that names nothing, and for what cannot be read.
+    Raises LedgerError for an argument without ledgers, and for unreadable files.
     """
     named = {Path(argument) for argument in arguments}
     for argument in arguments:
@@ -49,7 +49,7 @@ def find_ledgers(
             raise LedgerError(f"cannot read {fault.filename or argument}: {fault.strerror or fault}") from fault
         if nothing:
             raise LedgerError(
-                f"there is no ledger in {argument}", hint="a ledger is a signed .json file with its journal beside it"
+                f"no ledger found in {argument}", hint="a ledger is a signed .json file with its journal next to it"
             )
 
 
@@ -58,16 +58,16 @@ def _paths(argument: str) -> list[str]:
         return [argument]
     matches = sorted(glob.glob(argument, recursive=True)) if glob.has_magic(argument) else []
     if not matches:
-        raise LedgerError(f"there is no file, folder or match of {argument!r}")
+        raise LedgerError(f"{argument!r} does not exist and matches nothing")
     return matches
 
 
 def _without_earlier(paths: list[str], named: set[Path], note: Note) -> Iterator[str]:
-    """As a shell names all files of a folder: rolling ledgers go where the one that the run ended with is named too."""
+    """Leave out rolling ledgers whose final ledger is given too, as when a shell expands all files of a folder."""
     for path in paths:
         final = final_of(Path(path).name)
         if final is not None and Path(path).with_name(final) in named and is_earlier_state(Path(path)):
-            note(f"{path} is an earlier state of the ledger beside it, and was passed over")
+            note(f"skipped {path}, an earlier state of the ledger next to it")
         else:
             yield path
 
@@ -79,5 +79,5 @@ def _at(argument: str, temporary: Path, note: Note, but: Path | None) -> Iterato
     elif path.name.endswith(ARCHIVE_ENDINGS):
         with TemporaryDirectory(dir=temporary) as folder:
             yield from in_archive(path, argument, Path(folder), note)
-    elif but is None or not is_at(path, but):
-        yield FoundLedger(path, "" if path.parent == Path(".") else f"{path.parent}/", asked=True)
+    elif but is None or not is_same(path, but):
+        yield FoundLedger(path, "" if path.parent == Path(".") else f"{path.parent}/", explicit=True)

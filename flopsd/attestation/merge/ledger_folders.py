@@ -1,4 +1,4 @@
-"""Ledgers in folders: which files are ledgers, and how big the parts of one may be."""
+"""Ledgers in folders: which files are ledgers, and how large the files of one may be."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class FoundLedger:
-    """A file that is, or says that it is, a ledger: where it lies, and what the user calls that folder.
+    """A file that is, or claims to be, a ledger. `folder` is what the user calls its folder.
 
-    `asked` is one that was named itself; of others, signed statements of another kind are passed over.
+    `explicit`: the user named the file itself. Of other files, signed statements of another kind are skipped.
     """
 
     path: Path
-    place: str
-    asked: bool
+    folder: str
+    explicit: bool
 
     @property
     def label(self) -> str:
-        return f"{self.place}{self.path.name}"
+        return f"{self.folder}{self.path.name}"
 
-    def told(self, message: str) -> str:
-        """A message with the user's name of the folder, where the file lies in a temporary one."""
-        return message.replace(f"{self.path.parent}/", self.place)
+    def for_user(self, message: str) -> str:
+        """A message with the user's name of the folder instead of a temporary one."""
+        return message.replace(f"{self.path.parent}/", self.folder)
 
     @property
     def has_journal(self) -> bool:
@@ -46,7 +46,7 @@ class FoundLedger:
 
 
 def most_bytes(name: str) -> int | None:
-    """How big a file of this name may be as part of a ledger; None if it is no part of any."""
+    """The size limit of a file of a ledger by its name; None if it belongs to no ledger."""
     for ending, most in (
         (JOURNAL_ENDING, MAX_JOURNAL_BYTES),
         (PEAKS_ENDING, MAX_PEAKS_BYTES),
@@ -57,18 +57,18 @@ def most_bytes(name: str) -> int | None:
     return None
 
 
-def is_at(path: Path, place: Path) -> bool:
-    """Whether a path leads to a resolved place. One that leads in a circle leads nowhere."""
-    return os.path.realpath(path) == str(place)
+def is_same(path: Path, resolved: Path) -> bool:
+    """Whether a path leads to a resolved one. A circular link leads nowhere."""
+    return os.path.realpath(path) == str(resolved)
 
 
 def final_of(name: str) -> str | None:
-    """The name of the ledger that its run ends with, for the name of a rolling one as stores have it."""
+    """The name of the final ledger of a run, from the name of its rolling ledger in S3."""
     return name.removesuffix(ROLLING_ENDING) + LEDGER_ENDING if name.endswith(ROLLING_ENDING) else None
 
 
 def is_earlier_state(ledger: Path) -> bool:
-    """Whether a rolling ledger lies beside the one that its run ended with, whose journal goes on from its own."""
+    """Whether a rolling ledger lies next to the final ledger of its run, whose journal continues its own."""
     final = final_of(ledger.name)
     if final is None or not ledger.with_name(final).is_file():
         return False
@@ -88,52 +88,52 @@ def begins_with(later: Path, earlier: Path) -> bool:
     return True
 
 
-def log_passed_over(rolling: int, shown: str, note: Note) -> None:
-    """Say how many rolling ledgers were left out."""
+def note_skipped(rolling: int, shown: str, note: Note) -> None:
+    """Report how many rolling ledgers were skipped."""
     if rolling:
-        note(f"{shown} holds {rolling} rolling ledgers whose runs went on to the ledger beside them; passed over")
+        note(f"{shown}: skipped {rolling} rolling ledgers, earlier states of the ledgers next to them")
 
 
 def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> Iterator[FoundLedger]:
-    """The ledgers in a folder and its folders, in order, without `but`. Links to folders are not followed.
+    """The ledgers in a folder and its subfolders, in order, except `but`. Links to folders are not followed.
 
-    Raises LedgerError for a journal whose ledger is not beside it: a node that would be left out unseen.
+    Raises LedgerError for a journal without a ledger: its node would silently be left out.
     """
     archives = rolling = 0
-    for place, folders, names in os.walk(folder, onerror=_unreadable):
+    for below_name, folders, names in os.walk(folder, onerror=_unreadable):
         folders.sort()
-        below = Path(place)
+        below = Path(below_name)
         label = shown if below == folder else f"{shown}{below.relative_to(folder)}/"
         refuse_lone_journals(names, label)
         here = set(names)
         for name in sorted(names):
             archives += name.endswith(ARCHIVE_ENDINGS)
             path = below / name
-            if not name.endswith(LEDGER_ENDING) or name.startswith(".") or (but and is_at(path, but)):
+            if not name.endswith(LEDGER_ENDING) or name.startswith(".") or (but and is_same(path, but)):
                 continue
             if is_earlier_state(path):
                 rolling += 1
                 continue
-            if f"{path.stem}{JOURNAL_ENDING}" in here or says_it_is_a_ledger(path):
-                yield FoundLedger(path, label, asked=False)
-    log_passed_over(rolling, shown, note)
+            if f"{path.stem}{JOURNAL_ENDING}" in here or looks_like_a_ledger(path):
+                yield FoundLedger(path, label, explicit=False)
+    note_skipped(rolling, shown, note)
     if archives:
-        note(f"{shown} holds {archives} archives, which were not opened; name those that hold ledgers")
+        note(f"{shown}: {archives} archives were not opened; give those that contain ledgers by name")
 
 
 def refuse_lone_journals(names: list[str], shown: str) -> None:
-    """Raises LedgerError for a journal that was laid beside a ledger which is gone."""
+    """Raises LedgerError for a journal without its ledger."""
     here = set(names)
     for name in sorted(names):
         if name.endswith(JOURNAL_ENDING) and name.removesuffix(JOURNAL_ENDING) + LEDGER_ENDING not in here:
             raise LedgerError(
-                f"the journal {shown}{name} has no ledger beside it",
-                hint="seal it (`flopsd seal`), or take it away if it is of another job",
+                f"the journal {shown}{name} has no ledger next to it",
+                hint="seal it (`flopsd seal --journal`), or move it away if it belongs to another job",
             )
 
 
-def says_it_is_a_ledger(path: Path) -> bool:
-    """Whether a file has a ledger's name or a signed envelope's words in it; a damaged one still says so."""
+def looks_like_a_ledger(path: Path) -> bool:
+    """Whether a file has the name of a ledger or contains the key of a signed envelope; a damaged ledger still does."""
     if path.name.endswith(OWN_ENDING):
         return True
     tail = b""

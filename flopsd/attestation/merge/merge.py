@@ -1,4 +1,4 @@
-"""Merging, whole: find the children, verify each, refuse what does not fit together, add up, sign."""
+"""Merge ledgers: find the children, verify each, refuse conflicts and gaps, add up, sign."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from flopsd.system.clock import Clock, rfc3339
 
 @dataclass(frozen=True, slots=True)
 class MergeRequest:
-    """What to merge, whom to trust, and where to write. `nodes` is how many a job had, where no ledger says."""
+    """What to merge, which keys to trust, and where to write. `nodes`: how many the job had, if no ledger states it."""
 
     arguments: Sequence[str]
     trust: Sequence[str]
@@ -55,7 +55,7 @@ class MergeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What merging left behind. `predicate` is without its lists of nodes and children."""
+    """The result of merging. `predicate` lacks its lists of nodes and children."""
 
     ledger: Path
     public_key: Path
@@ -63,13 +63,13 @@ class Merged:
     ledgers: int
     completeness: Completeness
     predicate: Mapping[str, Any]
-    policies: Sequence[str] = ()  # files that it was judged by, beside the packaged ones
+    policies: Sequence[str] = ()  # policy files that were applied besides the packaged one
 
 
 def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
-    """Merge into `request.ledger`, which appears last and whole. `note` gets what a person should know.
+    """Merge into `request.ledger`, which is written last and at once. `note` receives remarks for the user.
 
-    Memory grows by names only: of each node its name and attempts, and once the payload that is signed.
+    Memory grows only with the names and attempts of nodes, and with the payload when it is signed.
     Raises LedgerError, NotVerifiedError, SigningKeyError.
     """
     key = load_signer(request.key_uri)
@@ -82,14 +82,14 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
         request.ledger.absolute().parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix="flopsd-merge-") as name, Spool(Path(name)) as spool:
             temporary = Path(name)
-            first = _take_in(request, reader, spool, temporary, note)
+            first = _read_children(request, reader, spool, temporary, note)
             refuse_double(spool.claimed())
             job = request.kind == JOB
             merging = Merging(
                 MergeFacts(
                     request.kind,
                     dict(first.run) if job else None,
-                    first.roster if job else (),
+                    first.nodes if job else (),
                     request.lineage,
                     request.nodes,
                     __version__,
@@ -99,7 +99,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
             )
             _add_up(merging, spool, temporary / "nodes")
             completeness = merging.completeness()
-            _refuse_holes(completeness, request)
+            _refuse_incomplete(completeness, request)
             children = Lines(lambda: (entry for entry, _ in spool.entries()))
             subject = Lines(lambda: (json.dumps(subject_of(json.loads(entry))) for entry, _ in spool.entries()))
             nodes = Lines(lambda: _lines(temporary / "nodes"))
@@ -109,41 +109,41 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
         replace_file(public_key, key.public_pem)
     except sqlite3.Error as fault:
         raise LedgerError(
-            f"cannot keep the children in the temporary folder: {fault}",
-            hint="let TMPDIR name a folder on a disk with room",
+            f"cannot write to the temporary folder: {fault}",
+            hint="set TMPDIR to a folder with free disk space",
         ) from fault
     except OSError as fault:
         raise LedgerError(
             f"cannot write the ledger {request.ledger}: {fault.strerror or fault}",
-            hint="give --ledger a place on a disk with room",
+            hint="give --ledger a writable path with free disk space",
         ) from fault
-    told = {name: value for name, value in predicate.items() if name not in ("nodes", "children")}
-    return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, told, request.policy_files)
+    short = {name: value for name, value in predicate.items() if name not in ("nodes", "children")}
+    return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, short, request.policy_files)
 
 
 def _refuse_overwriting(ledger: Path, public_pem: bytes) -> None:
-    """Only what merging put there is replaced: a node's ledger or another's key is evidence."""
+    """Replace only a merged ledger of the same key: the ledger of a node and another key are evidence."""
     beside, hint = public_key_beside(ledger), "nothing was changed; give --ledger another name"
     if ledger.is_dir():
-        raise LedgerError(f"{ledger} is a folder", hint=f"--ledger names a file, such as {ledger / 'job.json'}")
+        raise LedgerError(f"{ledger} is a folder", hint=f"give --ledger a file, such as {ledger / 'job.json'}")
     if beside == ledger:
-        raise LedgerError(f"{ledger} would be the ledger and its public key at once", hint="let its name end in .json")
+        raise LedgerError(f"{ledger} is also the name of its public key", hint="choose a name that ends in .json")
     if ledger.exists() and not _is_merged(ledger):
-        raise LedgerError(f"{ledger} is there, and is no merged ledger", hint=hint)
+        raise LedgerError(f"{ledger} exists and is not a merged ledger", hint=hint)
     if beside.exists() and beside.read_bytes() != public_pem:
-        raise LedgerError(f"{beside} is there, and is the public key of another", hint=hint)
+        raise LedgerError(f"{beside} exists and is a different public key", hint=hint)
 
 
 def _is_merged(ledger: Path) -> bool:
     try:
-        told = statement_in(parse_envelope(read_ledger(ledger)))["predicate"]
+        predicate = statement_in(parse_envelope(read_ledger(ledger)))["predicate"]
     except NotVerifiedError:
         return False
-    return told.get("kind") in (JOB, LINEAGE)
+    return predicate.get("kind") in (JOB, LINEAGE)
 
 
-def _take_in(request: MergeRequest, reader: ChildReader, spool: Spool, temporary: Path, note: Note) -> Child:
-    """Verify every child and keep what is needed of it; gives the first."""
+def _read_children(request: MergeRequest, reader: ChildReader, spool: Spool, temporary: Path, note: Note) -> Child:
+    """Verify every child and store its entry; returns the first."""
     first: tuple[Child, str] | None = None
     others = 0
     for found in find_ledgers(request.arguments, temporary, note, but=request.ledger.resolve()):
@@ -160,9 +160,9 @@ def _take_in(request: MergeRequest, reader: ChildReader, spool: Spool, temporary
             _refuse_mixed(first, (child, found.label))
         spool.add(child.entry, found.label, child.claims)
     if others:
-        note(f"{others} signed statements that are no ledgers of flopsd were passed over")
+        note(f"skipped {others} signed statements that are not flopsd ledgers")
     if first is None:
-        raise LedgerError("there is no ledger to merge")
+        raise LedgerError("no ledger to merge was found")
     return first[0]
 
 
@@ -171,19 +171,19 @@ def _refuse_mixed(first: tuple[Child, str], other: tuple[Child, str]) -> None:
     for name in ("id", "jobName", "jobArn", "platform"):
         if one.run[name] != two.run[name]:
             raise LedgerError(
-                f"{there} is of another job than {where}: its run's {name} is {two.run[name]!r}, not {one.run[name]!r}",
-                hint="merge each job by itself, and the jobs with --kind lineage; "
-                "nodes of one job that no platform names share a --run-id",
+                f"{there} belongs to another job than {where}: run.{name} is {two.run[name]!r}, not {one.run[name]!r}",
+                hint="merge each job separately, then the jobs with --kind lineage; "
+                "outside of a platform that names the job, give all its nodes the same --run-id",
             )
-    if one.roster != two.roster:
+    if one.nodes != two.nodes:
         raise LedgerError(
-            f"{there} has another roster than {where}: {_roster(two.roster)} instead of {_roster(one.roster)}",
-            hint="all nodes of a job are told the same roster; one of the two is of another job",
+            f"{there} lists other nodes than {where}: {_node_list(two.nodes)}, not {_node_list(one.nodes)}",
+            hint="the platform gives all nodes of a job the same list; one of the two ledgers is of another job",
         )
 
 
-def _roster(roster: Sequence[str]) -> str:
-    return f"{len(roster)} nodes ({', '.join(roster[:3])}{', …' if len(roster) > 3 else ''})" if roster else "none"
+def _node_list(nodes: Sequence[str]) -> str:
+    return f"{len(nodes)} nodes ({', '.join(nodes[:3])}{', …' if len(nodes) > 3 else ''})" if nodes else "none"
 
 
 def _add_up(merging: Merging, spool: Spool, nodes: Path) -> None:
@@ -202,11 +202,11 @@ def _lines(path: Path) -> Iterator[str]:
             yield line.rstrip("\n")
 
 
-def _refuse_holes(completeness: Completeness, request: MergeRequest) -> None:
+def _refuse_incomplete(completeness: Completeness, request: MergeRequest) -> None:
     if completeness.complete is False and not request.allow_incomplete:
         raise LedgerError(
-            f"the {request.kind} is not whole: {completeness.missing_text}",
-            hint="give these ledgers too; --allow-incomplete merges without them, and without an upper bound"
+            f"the {request.kind} is incomplete: {completeness.missing_text}",
+            hint="give these ledgers too, or merge without them and without an upper bound: --allow-incomplete"
             if request.kind == JOB
-            else "merge these jobs again with all ledgers; --allow-incomplete goes on, without an upper bound",
+            else "merge these jobs again with all their ledgers, or merge without an upper bound: --allow-incomplete",
         )

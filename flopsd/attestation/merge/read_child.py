@@ -1,4 +1,4 @@
-"""One child at a time: verified whole, then reduced to the entry that the merged ledger keeps of it."""
+"""Read one child: verify it completely, then reduce it to its entry in the merged ledger."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.merge.ledger_folders import FoundLedger
 from flopsd.attestation.merge.recompute import MALFORMED, recompute
-from flopsd.attestation.verify import Opened, open_ledger, verify_opened
+from flopsd.attestation.verify import SignedStatement, open_ledger, verify_opened
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, claims_of, device_claims, ledger_claim
 from flopsd.core.ledger.merged_completeness import completeness_of_single
@@ -28,36 +28,36 @@ NODE = "node"
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A verified child: its entry, what it claims, and what all children of a job must agree on."""
+    """A verified child: its entry, its claims, and what all children of a job must agree on."""
 
     entry: Entry
     claims: list[Claim]
     run: Mapping[str, Any]
-    roster: tuple[str, ...]
+    nodes: tuple[str, ...]  # of its job, as the platform listed them
 
 
 class ChildReader:
-    """Makes children of a merged ledger of `kind` out of files, signed by one of `keys`."""
+    """Reads the children of a merged ledger of `kind`, which must be signed by one of `keys`."""
 
     def __init__(self, kind: str, keys: Sequence[SSlibKey], tables: Tables, *, allow_replay: bool) -> None:
         self._kind, self._keys, self._tables, self._allow_replay = kind, keys, tables, allow_replay
 
     def read(self, found: FoundLedger) -> Child | None:
-        """The child in a file; None for a signed statement that is no ledger and was not asked for.
+        """The child in a file; None for a signed statement of another kind that the user did not name.
 
-        Raises NotVerifiedError and LedgerError, which name the file.
+        Raises NotVerifiedError and LedgerError naming the file.
         """
         try:
             return self._child(open_ledger(found.path, self._keys), found)
         except FlopsdError as fault:
-            if not found.asked and not found.has_journal and _is_of_others(found.path):
+            if not found.explicit and not found.has_journal and _is_foreign(found.path):
                 return None
             kind = NotVerifiedError if isinstance(fault, NotVerifiedError) else LedgerError
-            raise kind(f"{found.label}: {found.told(str(fault))}", hint=found.told(fault.hint)) from fault
+            raise kind(f"{found.label}: {found.for_user(str(fault))}", hint=found.for_user(fault.hint)) from fault
         except MALFORMED as fault:
-            raise NotVerifiedError(f"{found.label}: this is not what flopsd writes: {fault!r:.200}") from fault
+            raise NotVerifiedError(f"{found.label}: flopsd does not write such a ledger: {fault!r:.200}") from fault
 
-    def _child(self, opened: Opened, found: FoundLedger) -> Child:
+    def _child(self, opened: SignedStatement, found: FoundLedger) -> Child:
         kind, predicate = opened.kind, opened.statement["predicate"]
         if kind == JOB and self._kind == LINEAGE:
             recompute(opened, self._tables, allow_replay=self._allow_replay)
@@ -65,10 +65,10 @@ class ChildReader:
             return Child(entry, [*claims_of(entry), *_claims_below(predicate)], predicate["run"], ())
         if kind != NODE:
             raise LedgerError(
-                f"this is a ledger of kind {kind!r}, which no {self._kind} is made of",
-                hint="several job ledgers make a lineage: add --kind lineage --lineage NAME"
+                f"this is a ledger of kind {kind!r:.60}, which cannot be part of a {self._kind}",
+                hint="to merge job ledgers into a lineage, add --kind lineage --lineage NAME"
                 if kind == JOB
-                else "give the node and job ledgers that it was made of",
+                else "give the node and job ledgers that it was merged from",
             )
         entry = entry_again(opened, found.path, self._tables, allow_replay=self._allow_replay)
         if self._kind == LINEAGE:
@@ -77,8 +77,8 @@ class ChildReader:
         return Child(entry, list(claims_of(entry)), predicate["run"], tuple(predicate["node"]["jobNodes"]))
 
 
-def entry_again(opened: Opened, ledger: Path, tables: Tables, *, allow_replay: bool) -> Entry:
-    """The entry of a node ledger, from its journal. Raises NotVerifiedError, LedgerError."""
+def entry_again(opened: SignedStatement, ledger: Path, tables: Tables, *, allow_replay: bool) -> Entry:
+    """The entry of a node ledger, computed from its journal. Raises NotVerifiedError, LedgerError."""
     verified = verify_opened(opened, ledger, allow_replay=allow_replay, tables=tables)
     return node_entry(verified.statement["predicate"], verified.history, opened.payload_sha256, opened.keyids)
 
@@ -88,21 +88,21 @@ def _refuse_part_of_job(entry: Entry, predicate: Mapping[str, Any]) -> None:
     if roster == [entry["node"]]:
         return
     raise LedgerError(
-        f"this is the ledger of one node of job {entry['run']!r}, "
-        + (f"which has {len(roster)} nodes" if roster else "and does not say how many nodes that has"),
+        f"this is the ledger of one node of job {entry['run']!r}, which has "
+        + (f"{len(roster)} nodes" if roster else "an unknown number of nodes"),
         hint="merge the job first: flopsd merge LEDGER… --kind job" + ("" if roster else " --nodes N"),
     )
 
 
 def _claims_below(predicate: Mapping[str, Any]) -> Iterator[Claim]:
-    """The ledgers and devices that a job counts: no other job of the lineage may count them too."""
+    """The ledgers and devices that a job counts, which no other job of the lineage may count."""
     for child in predicate["children"]:
         yield ledger_claim(child["sha256"])
         yield from device_claims(child)
 
 
-def _is_of_others(path: Path) -> bool:
-    """Whether a file is a whole signed statement, and not one of ours."""
+def _is_foreign(path: Path) -> bool:
+    """Whether a file is a complete signed statement that is not a flopsd ledger."""
     try:
         statement = parse_json(parse_envelope(path.read_bytes()).payload, "the payload")
     except (OSError, NotVerifiedError):

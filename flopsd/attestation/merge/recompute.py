@@ -1,29 +1,29 @@
-"""Whether a merged ledger is the sum of the children that it names."""
+"""Check that a merged ledger is the sum of the children that it lists."""
 
 from __future__ import annotations
 
-from flopsd.attestation.verify import Opened, refuse_difference
+from flopsd.attestation.verify import SignedStatement, refuse_difference
 from flopsd.core.ledger.merged_claims import DeviceClaims, claims_of, refuse_double
 from flopsd.core.ledger.merged_entry import sort_key
 from flopsd.core.ledger.merged_statement import KINDS, recompute_merged
 from flopsd.errors import LedgerError, NotVerifiedError, PolicyError
 from flopsd.settings.data_files import Tables
 
-# What the fields of a ledger can make arithmetic do when whoever holds its key wrote what no flopsd writes.
+# What the arithmetic may raise on signed fields that flopsd does not write.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError)
 
 
-def recompute(opened: Opened, tables: Tables, *, allow_replay: bool = False) -> None:
-    """Add the children in a merged ledger up again. Raises NotVerifiedError with the first reason against it."""
+def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = False) -> None:
+    """Add up the children in a merged ledger again. Raises NotVerifiedError with the first failure."""
     predicate = opened.statement["predicate"]
     try:
         if predicate["kind"] not in KINDS:
-            raise NotVerifiedError(f"this is a ledger of kind {predicate['kind']!r}, not a merged one")
+            raise NotVerifiedError(f"this is a ledger of kind {predicate['kind']!r:.60}, not a merged one")
         entries = predicate["children"]
         if not entries:
-            raise NotVerifiedError("it names no ledger that it was made of")
+            raise NotVerifiedError("the merged ledger lists no children")
         if entries != sorted(entries, key=sort_key):
-            raise NotVerifiedError("the children do not stand in their order")
+            raise NotVerifiedError("the children are not in the order of the format")
         claims = [
             DeviceClaims(claim, number, entry["name"])
             for number, entry in enumerate(entries)
@@ -35,12 +35,12 @@ def recompute(opened: Opened, tables: Tables, *, allow_replay: bool = False) -> 
     except PolicyError as fault:
         raise NotVerifiedError(str(fault), hint=fault.hint) from fault
     except LedgerError as fault:
-        raise NotVerifiedError(f"its children cannot be in one ledger: {fault}") from fault
+        raise NotVerifiedError(f"its children cannot be merged: {fault}", hint=fault.hint) from fault
     except MALFORMED as fault:
-        raise NotVerifiedError(f"this is not what `flopsd merge` writes: {fault!r:.200}") from fault
-    refuse_difference(again, opened.statement, "its children's entries")
+        raise NotVerifiedError(f"it contains fields that `flopsd merge` does not write: {fault!r:.200}") from fault
+    refuse_difference(again, opened.statement, "the entries of its children")
     if predicate["replay"] is not None and not allow_replay:
         raise NotVerifiedError(
             f"{predicate['replay']['children']} of its {len(entries)} children are replays: no hardware was metered",
-            hint="a replay is no evidence; to check the arithmetic all the same, add --allow-replay",
+            hint="a replay is not evidence; to check only the arithmetic, add --allow-replay",
         )

@@ -18,9 +18,9 @@ from flopsd.attestation.merge.ledger_folders import (
     Note,
     final_of,
     is_earlier_state,
-    log_passed_over,
+    looks_like_a_ledger,
     most_bytes,
-    says_it_is_a_ledger,
+    note_skipped,
 )
 from flopsd.errors import LedgerError
 
@@ -31,13 +31,13 @@ _CHUNK = 1 << 20
 
 
 def in_s3(url: str, temporary: Path, note: Note) -> Iterator[FoundLedger]:
-    """The ledgers under `url`, or in the one archive that it names. Each is on disk until the next is asked for.
+    """The ledgers under `url`, or in the archive that it names. Each stays on disk until the next is requested.
 
     Raises LedgerError.
     """
     bucket, _, prefix = url.removeprefix(SCHEME).partition("/")
     if not bucket:
-        raise LedgerError(f"{url!r} names no bucket", hint="write s3://bucket/prefix")
+        raise LedgerError(f"{url!r}: no bucket is given", hint="write s3://bucket/prefix")
     store = _Store(bucket)
     if prefix.endswith(ARCHIVE_ENDINGS):
         with TemporaryDirectory(dir=temporary) as folder:
@@ -63,33 +63,33 @@ def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[
             journals.discard(stem)
             if not has_journal and size > (most_bytes(name) or 0):
                 continue
-            with TemporaryDirectory(dir=temporary) as place:
-                ledger = Path(place) / name
+            with TemporaryDirectory(dir=temporary) as parts:
+                ledger = Path(parts) / name
                 store.fetch(key, ledger, most_bytes(name))
-                if not has_journal and not says_it_is_a_ledger(ledger):
+                if not has_journal and not looks_like_a_ledger(ledger):
                     continue
                 for ending in (JOURNAL_ENDING, PEAKS_ENDING):
                     part = ledger.with_name(ledger.stem + ending)
                     store.fetch(stem + ending, part, most_bytes(part.name), needed=False)
-                if _went_on(store, folder, ledger):
+                if _is_superseded(store, folder, ledger):
                     rolling += 1
                     continue
                 yield FoundLedger(ledger, f"{store.name}/{folder}/" if folder else f"{store.name}/", False)
     lone = min(journals, default="")
     if lone:
         raise LedgerError(
-            f"the journal {store.name}/{lone}{JOURNAL_ENDING} has no ledger beside it",
-            hint="seal it (`flopsd seal`), or take it away if it is of another job",
+            f"the journal {store.name}/{lone}{JOURNAL_ENDING} has no ledger next to it",
+            hint="seal it (`flopsd seal --journal`), or move it away if it belongs to another job",
         )
-    log_passed_over(rolling, f"{store.name}/{prefix}", note)
+    note_skipped(rolling, f"{store.name}/{prefix}", note)
     if archives:
-        note(f"{store.name}/{prefix} holds {archives} archives, which were not opened; name those that hold ledgers")
+        note(f"{store.name}/{prefix}: {archives} archives were not opened; give those that contain ledgers by name")
     if not listed:
-        raise LedgerError(f"there is nothing under {store.name}/{prefix}")
+        raise LedgerError(f"no object found under {store.name}/{prefix}")
 
 
-def _went_on(store: _Store, folder: str, ledger: Path) -> bool:
-    """Whether a rolling ledger's run went on to the one beside it."""
+def _is_superseded(store: _Store, folder: str, ledger: Path) -> bool:
+    """Whether a rolling ledger is an earlier state of the final ledger next to it."""
     final = final_of(ledger.name)
     if final is None:
         return False
@@ -116,19 +116,19 @@ class _Store:
             read_timeout=READ_SECONDS,
             retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
         )
-        with self._told(""):
+        with self._errors(""):
             self._client: Any = boto3.client("s3", config=config)
 
     def keys(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Names and sizes of the objects under a prefix, in S3's order."""
-        with self._told(prefix):
+        with self._errors(prefix):
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
                 for found in page.get("Contents", ()):
                     yield found["Key"], found["Size"]
 
     def fetch(self, key: str, path: Path, most: int | None, *, needed: bool = True) -> None:
-        """Write an object to `path`. One that is not there is a fault only if it is `needed`."""
-        with self._told(key):
+        """Write an object to `path`. A missing one is an error only if it is `needed`."""
+        with self._errors(key):
             try:
                 answer = self._client.get_object(Bucket=self.bucket, Key=key)
             except self._client.exceptions.NoSuchKey:
@@ -136,20 +136,18 @@ class _Store:
                     raise
                 return
             if most is not None and answer["ContentLength"] > most:
-                raise LedgerError(
-                    f"{self.name}/{key} has {answer['ContentLength']} bytes, more than the {most} allowed"
-                )
+                raise LedgerError(f"{self.name}/{key} has {answer['ContentLength']} bytes; at most {most} are allowed")
             with closing(answer["Body"]) as body, path.open("wb") as file:
                 for chunk in body.iter_chunks(_CHUNK):
                     file.write(chunk)
 
     @contextmanager
-    def _told(self, key: str) -> Iterator[None]:
+    def _errors(self, key: str) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             yield
-        except (BotoCoreError, ClientError, ValueError) as fault:  # the last for an endpoint that is no URL
+        except (BotoCoreError, ClientError, ValueError) as fault:  # ValueError: the endpoint is not a URL
             raise LedgerError(
                 f"cannot read {self.name}/{key}: {fault}",
                 hint="the role needs s3:ListBucket and s3:GetObject; the region comes from AWS_REGION or the profile, "
@@ -157,6 +155,6 @@ class _Store:
             ) from fault
         except OSError as fault:
             raise LedgerError(
-                f"cannot keep {self.name}/{key} on disk: {fault.strerror or fault}",
-                hint="let TMPDIR name a folder on a disk with room",
+                f"cannot write {self.name}/{key} to disk: {fault.strerror or fault}",
+                hint="set TMPDIR to a folder with free disk space",
             ) from fault

@@ -1,4 +1,4 @@
-"""Children and their claims on disk, so that memory does not grow with them; they come back sorted."""
+"""Child entries and their claims in a table on disk, so that memory stays bounded; they are read back sorted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ORDER = "child.run, child.rank, child.node, child.sha256, child.label"
 
 
 class Spool:
-    """A table on disk that is gone with its folder. Raises sqlite3.Error where the disk does not hold it."""
+    """A table on disk that is deleted with its folder. Raises sqlite3.Error if the disk is full."""
 
     def __init__(self, folder: Path) -> None:
         self._base = sqlite3.connect(folder / "children.sqlite", isolation_level=None)
@@ -36,8 +36,8 @@ class Spool:
         self._base.close()
 
     def add(self, entry: Entry, label: str, claims: Iterable[Claim]) -> None:
-        """Keep a child, what it claims, and how messages name it."""
-        shown = label.encode(errors="backslashreplace").decode()  # a file's name need not be text
+        """Store a child, its claims, and its name in messages."""
+        shown = label.encode(errors="backslashreplace").decode()  # a file name need not be UTF-8
         row = (*sort_key(entry), shown, json.dumps(entry, separators=(",", ":")))
         self._base.execute("INSERT INTO child VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
         self.count += 1

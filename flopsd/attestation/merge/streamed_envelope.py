@@ -1,4 +1,4 @@
-"""A signed statement with long lists in it, written without holding them: payload first, then the envelope."""
+"""Sign and write a statement with long lists without loading them: first the payload, then the envelope."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from flopsd.core.ledger.statement import PAYLOAD_TYPE
 from flopsd.errors import LedgerError
 from flopsd.system.atomic_files import replacing
 
-_ROOM = 128  # before the payload, for the prefix of what is signed, which holds the payload's length
+_ROOM = 128  # before the payload, for the DSSE prefix, which contains the payload's length
 _CHUNK = 3 * 65536
 
 
 class Lines:
-    """A list whose items come one by one as lines of JSON."""
+    """A list of items that are read one by one, each a line of JSON."""
 
     def __init__(self, lines: Callable[[], Iterable[str]]) -> None:
         self.lines = lines
 
 
 def write_json(out: IO[bytes], value: Any, depth: int = 0) -> None:
-    """JSON as `encode` lays it out, with an item of `Lines` on each line."""
+    """JSON in the layout of `encode`, each item of `Lines` on a line."""
     pad = " " * depth
     if isinstance(value, Lines):
         between = "["
@@ -48,10 +48,10 @@ def write_json(out: IO[bytes], value: Any, depth: int = 0) -> None:
 
 
 def sign_statement(statement: Mapping[str, Any], key: SigningKey, ledger: Path, folder: Path) -> str:
-    """Write the signed `statement` to `ledger`, which appears whole or not at all; gives its payload's SHA-256.
+    """Write the signed `statement` to `ledger`, completely or not at all. Returns the SHA-256 of its payload.
 
-    Raises LedgerError where it would be larger than a verifier reads. Memory: the payload, once, since
-    Ed25519 signs no stream.
+    Raises LedgerError if it would be larger than a verifier reads. Memory: the payload, once, since Ed25519 cannot sign
+    a stream.
     """
     with (folder / "payload").open("w+b") as file:
         file.seek(_ROOM)
@@ -60,7 +60,7 @@ def sign_statement(statement: Mapping[str, Any], key: SigningKey, ledger: Path, 
         size = file.tell() - _ROOM
         if size * 4 // 3 + 4096 > MAX_ENVELOPE_BYTES:
             raise LedgerError(
-                f"the merged ledger would have {size * 4 // 3} bytes, more than the {MAX_ENVELOPE_BYTES} of a ledger",
+                f"the merged ledger would have {size * 4 // 3} bytes; at most {MAX_ENVELOPE_BYTES} are allowed",
                 hint="merge the parts of the job into several ledgers",
             )
         prefix = f"DSSEv1 {len(PAYLOAD_TYPE)} {PAYLOAD_TYPE} {size} ".encode("ascii")
@@ -78,7 +78,7 @@ def sign_statement(statement: Mapping[str, Any], key: SigningKey, ledger: Path, 
 
 
 def _write_envelope(out: IO[bytes], payload: IO[bytes], keyid: str, signature: bytes) -> None:
-    """Byte for byte what `encode_envelope` gives."""
+    """The same bytes as `encode_envelope`."""
     out.write(b'{\n "payload": "')
     while chunk := payload.read(_CHUNK):
         out.write(base64.b64encode(chunk))

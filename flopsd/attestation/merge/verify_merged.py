@@ -1,4 +1,4 @@
-"""Verifying a merged ledger: its own arithmetic, and the children where they are at hand."""
+"""Verify a merged ledger: its own arithmetic, and the children that are given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import FoundLedger, Note
 from flopsd.attestation.merge.read_child import NODE, entry_again
 from flopsd.attestation.merge.recompute import MALFORMED, recompute
-from flopsd.attestation.verify import Opened, refuse_difference
+from flopsd.attestation.verify import SignedStatement, refuse_difference
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry
@@ -25,8 +25,8 @@ from flopsd.settings.data_files import Tables
 
 @dataclass(frozen=True, slots=True)
 class ChildrenChecked:
-    """Of the children of a merged ledger: how many were given, how many of those recomputed, and which were not
-    given. `others` are ledgers that lay there and are no part of it."""
+    """How many children of a merged ledger were given, how many of those recomputed, and which were missing.
+    `others` are given ledgers that do not belong to it."""
 
     given: int
     recomputed: int
@@ -36,7 +36,7 @@ class ChildrenChecked:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedMerge:
-    """A merged ledger that may be believed. `children` is None where none were to be looked at."""
+    """A verified merged ledger. `children` is None if none were given."""
 
     statement: Mapping[str, Any]
     keyids: tuple[str, ...]
@@ -45,16 +45,16 @@ class VerifiedMerge:
 
 
 def verify_merged(
-    opened: Opened,
+    opened: SignedStatement,
     *,
     children: Sequence[str] = (),
     allow_replay: bool = False,
     tables: Tables | None = None,
     note: Note = lambda _: None,
 ) -> VerifiedMerge:
-    """Add a merged ledger up again, and hold it against those of its children that `children` name.
+    """Add up a merged ledger again, and compare it with those of its children that are among `children`.
 
-    Raises NotVerifiedError with the first reason not to believe it.
+    Raises NotVerifiedError with the first failure.
     """
     tables = tables or Tables()
     recompute(opened, tables, allow_replay=allow_replay)
@@ -62,7 +62,7 @@ def verify_merged(
     seen = None
     if children:
         try:
-            seen = _look_at(predicate["children"], children, tables, note)
+            seen = _check_children(predicate["children"], children, tables, note)
         except NotVerifiedError:
             raise
         except FlopsdError as fault:
@@ -70,48 +70,48 @@ def verify_merged(
     return VerifiedMerge(opened.statement, opened.keyids, predicate["replay"] is not None, seen)
 
 
-def _look_at(entries: Sequence[Entry], arguments: Sequence[str], tables: Tables, note: Note) -> ChildrenChecked:
+def _check_children(entries: Sequence[Entry], arguments: Sequence[str], tables: Tables, note: Note) -> ChildrenChecked:
     by_digest = {entry["sha256"]: entry for entry in entries}
     seen: set[str] = set()
     recomputed = 0
-    strangers: dict[tuple[str, str | None], tuple[str, str]] = {}
+    others: dict[tuple[str, str | None], tuple[str, str]] = {}
     with TemporaryDirectory(prefix="flopsd-verify-") as temporary:
         for found in find_ledgers(arguments, Path(temporary), note):
             opened = _read(found)
             entry = by_digest.get(opened.payload_sha256)
             if entry is None:
-                strangers[_whose(opened.statement)] = found.label, opened.payload_sha256
+                others[_run_and_node(opened.statement)] = found.label, opened.payload_sha256
                 continue
             seen.add(opened.payload_sha256)
             recomputed += _again(entry, opened, found, tables)
     for entry in entries:
-        stranger = strangers.get((entry["run"], entry["node"]))
-        if entry["sha256"] not in seen and stranger is not None:
+        other = others.get((entry["run"], entry["node"]))
+        if entry["sha256"] not in seen and other is not None:
             raise NotVerifiedError(
-                f"{stranger[0]} is not the ledger that was merged for {entry['name']}: "
-                f"its payload has SHA-256 {stranger[1][:16]}…, not {entry['sha256'][:16]}…",
-                hint="it was changed or made again after the merge; merge again, or find the one that was merged",
+                f"{other[0]} is not the ledger that was merged for {entry['name']}: "
+                f"the SHA-256 of its payload is {other[1][:16]}…, not {entry['sha256'][:16]}…",
+                hint="it was changed or sealed again after the merge; merge again, or give the one that was merged",
             )
     missing = tuple(entry["name"] for entry in entries if entry["sha256"] not in seen)
-    others = tuple(sorted(label for label, _ in strangers.values()))
-    return ChildrenChecked(len(seen), recomputed, missing, others)
+    foreign = tuple(sorted(label for label, _ in others.values()))
+    return ChildrenChecked(len(seen), recomputed, missing, foreign)
 
 
-def _read(found: FoundLedger) -> Opened:
-    """The statement in a file. Its signatures do not matter: that of the merged ledger covers its digest."""
+def _read(found: FoundLedger) -> SignedStatement:
+    """The statement in a file. Its signatures need no check: the signed merged ledger contains its digest."""
     try:
         envelope = parse_envelope(found.path.read_bytes())
         statement = parse_json(envelope.payload, "the payload")
     except NotVerifiedError as fault:
-        raise NotVerifiedError(f"{found.label}: {fault}", hint="this file was damaged or changed") from fault
+        raise NotVerifiedError(f"{found.label}: {fault}", hint="ask for the original of this file") from fault
     except OSError as fault:
         raise NotVerifiedError(f"cannot read {found.label}: {fault.strerror}") from fault
     digest = sha256(envelope.payload).hexdigest()
-    return Opened(statement if isinstance(statement, dict) else {}, (), digest, envelope)
+    return SignedStatement(statement if isinstance(statement, dict) else {}, (), digest, envelope)
 
 
-def _whose(statement: Mapping[str, Any]) -> tuple[str, str | None]:
-    """Run and node of a ledger; of what is no ledger, nobody's."""
+def _run_and_node(statement: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Run and node of a ledger; empty for any other statement."""
     predicate = statement.get("predicate")
     if not isinstance(predicate, dict):
         return "", None
@@ -120,8 +120,8 @@ def _whose(statement: Mapping[str, Any]) -> tuple[str, str | None]:
     return str(run.get("id")) if isinstance(run, dict) else "", None if name is None else str(name)
 
 
-def _again(entry: Entry, opened: Opened, found: FoundLedger, tables: Tables) -> bool:
-    """Make a child's entry again, if what it is made of is here. Raises NotVerifiedError where it is another."""
+def _again(entry: Entry, opened: SignedStatement, found: FoundLedger, tables: Tables) -> bool:
+    """Recompute a child's entry if its journal or children are available. Raises NotVerifiedError if it differs."""
     opened = replace(opened, keyids=tuple(entry["keyids"]))
     try:
         if opened.kind == JOB:
@@ -133,9 +133,11 @@ def _again(entry: Entry, opened: Opened, found: FoundLedger, tables: Tables) -> 
                 again["completeness"] = completeness_of_single(again)
         else:
             return False
-        refuse_difference(again, entry, "the child")
+        refuse_difference(again, entry, "this child")
     except FlopsdError as fault:
-        raise NotVerifiedError(f"{found.label}: {found.told(str(fault))}", hint=found.told(fault.hint)) from fault
+        raise NotVerifiedError(
+            f"{found.label}: {found.for_user(str(fault))}", hint=found.for_user(fault.hint)
+        ) from fault
     except MALFORMED as fault:
-        raise NotVerifiedError(f"{found.label}: this is not what flopsd writes: {fault!r:.200}") from fault
+        raise NotVerifiedError(f"{found.label}: flopsd does not write such a ledger: {fault!r:.200}") from fault
     return True

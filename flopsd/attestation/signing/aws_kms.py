@@ -1,8 +1,8 @@
-"""Keys in AWS KMS. Only a digest leaves the host, and the key never leaves KMS. Needs the extra `kms`.
+"""Keys in AWS KMS: only a digest leaves the host, the key never leaves KMS. Needs the extra `kms`.
 
     awskms:KEY[?public=PATH]    KEY: key id, key ARN, alias/NAME or alias ARN
 
-The rights needed are kms:Sign and kms:GetPublicKey; with `public`, the PEM file of the public key, kms:Sign is enough.
+Needs the permissions kms:Sign and kms:GetPublicKey; with `public`, the PEM file of the public key, only kms:Sign.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from flopsd.attestation.signing.key_uri import as_text, attributes
 from flopsd.attestation.signing.public_key import PublicKey, need_extra, read_public, usable
 from flopsd.errors import SigningKeyError
 
-# SageMaker kills a job 120 s after SIGTERM; a KMS that does not answer must leave time to save the journal.
+# SageMaker kills a job 120 s after SIGTERM; waiting for KMS must leave time to save the journal.
 TIMEOUT_SECONDS = 2
 MAX_ATTEMPTS = 2
 NEEDS_EXTRA = "keys in AWS KMS need the package of the extra 'kms'", "pip install 'flopsd[kms]'"
@@ -67,12 +67,12 @@ def load_kms(rest: str, environment: Mapping[str, str]) -> KmsKey:
 
 
 def key_and_public(rest: str) -> tuple[str, str | None]:
-    """The key that `awskms:` names, and the file of its public half if one is named. Raises SigningKeyError."""
+    """The key of an `awskms:` URI, and the file of its public key if one is named. Raises SigningKeyError."""
     key_id, _, query = rest.partition("?")
     given = as_text(attributes(query, "&", ("public",), "awskms"), "public", "awskms")
     if not key_id or key_id.startswith("/"):
         raise SigningKeyError(
-            f"awskms:{key_id} names no key", hint="write awskms:alias/NAME, or a key id or an ARN after awskms:"
+            f"awskms:{key_id}: no key is named", hint="write awskms:alias/NAME, or a key id or an ARN after awskms:"
         )
     return key_id, given
 
@@ -85,27 +85,28 @@ def _ask_public(client: Any, key_id: str) -> PublicKey:
     where = f"the KMS key {key_id}"
     if answer.get("KeyUsage") != "SIGN_VERIFY":
         raise SigningKeyError(
-            f"{where} is for {answer.get('KeyUsage')}", hint="create it with key usage SIGN_VERIFY, ECC_NIST_P256"
+            f"{where} has key usage {answer.get('KeyUsage')}, not SIGN_VERIFY",
+            hint="create one with key usage SIGN_VERIFY",
         )
     try:
         public = load_der_public_key(answer["PublicKey"])
     except (ValueError, UnsupportedAlgorithm) as fault:
         raise SigningKeyError(
-            f"{where} ({answer.get('KeySpec')}) is of a kind that is not supported here",
+            f"{where} ({answer.get('KeySpec')}) is of an unsupported kind",
             hint="create it with key spec ECC_NIST_P256",
         ) from fault
-    # By the curve of the key itself: what KMS lists as signing algorithms is the same for secp256k1.
+    # By the curve of the key itself: KMS lists the same signing algorithms for secp256k1.
     found = usable(public, where)
     if found.type != "p256":
         raise SigningKeyError(
-            f"{where} signs no digests, and a ledger is longer than the 4096 bytes that KMS signs whole",
+            f"{where} cannot sign a digest, and a ledger exceeds the 4096 bytes that KMS signs directly",
             hint="create it with key spec ECC_NIST_P256",
         )
     return found
 
 
 def _client(key_id: str, environment: Mapping[str, str]) -> tuple[Any, str]:
-    """A client of KMS in the region of the key's ARN, else of the AWS configuration, else $AWS_REGION."""
+    """A KMS client for the region of the key's ARN, else of the AWS configuration, else $AWS_REGION."""
     try:
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
@@ -123,11 +124,11 @@ def _client(key_id: str, environment: Mapping[str, str]) -> tuple[Any, str]:
         region = arn[1] if arn else session.get_config_variable("region") or environment.get("AWS_REGION")
         if not region:
             raise SigningKeyError(
-                f"the AWS region of the KMS key {key_id} is not known", hint="give the key's ARN, or set AWS_REGION"
+                f"the AWS region of the KMS key {key_id} is unknown", hint="give the key's ARN, or set AWS_REGION"
             )
         return session.create_client("kms", region_name=region, config=config), region
     except (BotoCoreError, ValueError) as fault:  # ValueError: AWS_ENDPOINT_URL_KMS is no URL
-        raise SigningKeyError(f"AWS KMS cannot be asked: {fault}") from fault
+        raise SigningKeyError(f"cannot connect to AWS KMS: {fault}") from fault
 
 
 def _ask(client: Any, operation: str, **arguments: Any) -> Mapping[str, Any]:
@@ -138,13 +139,13 @@ def _ask(client: Any, operation: str, **arguments: Any) -> Mapping[str, Any]:
         answer: Mapping[str, Any] = call(**arguments)
     except ClientError as fault:
         error = fault.response.get("Error", {})
-        code, said = str(error.get("Code")), " ".join(str(error.get("Message")).split())[:300]
+        code, message = str(error.get("Code")), " ".join(str(error.get("Message")).split())[:300]
         raise SigningKeyError(
-            f"AWS KMS refuses {operation} with {arguments['KeyId']}: {code}: {said}", hint=_hint(operation, code)
+            f"AWS KMS refused {operation} with {arguments['KeyId']}: {code}: {message}", hint=_hint(operation, code)
         ) from fault
     except BotoCoreError as fault:
         raise SigningKeyError(
-            f"AWS KMS does not answer {operation}: {fault}",
+            f"no answer from AWS KMS to {operation}: {fault}",
             hint="check credentials, region and network, and the VPC endpoint for KMS where there is no internet",
         ) from fault
     return answer
@@ -156,5 +157,5 @@ def _hint(operation: str, code: str) -> str:
     if code == "NotFoundException":
         return "check the key's name, the account and the region"
     if code in ("ThrottlingException", "KMSInternalException", "DependencyTimeoutException"):
-        return "try again: nothing is wrong with the key"
-    return "the key must be enabled, and of the kind ECC_NIST_P256, SIGN_VERIFY"
+        return "try again: the key itself is fine"
+    return "the key must be enabled, of key spec ECC_NIST_P256 and key usage SIGN_VERIFY"

@@ -1,4 +1,4 @@
-"""What every private key can do, wherever it lies."""
+"""The interface of a private key: a file, AWS KMS or a PKCS#11 token."""
 
 from __future__ import annotations
 
@@ -32,4 +32,4 @@ class SigningKey(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """What the key is and where, in words for a log; holds no secret."""
+        """The kind of key and its location, for messages; contains no secret."""

@@ -1,4 +1,4 @@
-"""DSSE over the exact payload bytes: signing, and our own loop over distinct public keys."""
+"""DSSE over the exact payload bytes: signing, and verifying with distinct public keys, whatever key ids are named."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flopsd.attestation.signing.base import SigningKey
-from flopsd.core.envelope import Envelope, encode_envelope, parse_envelope
+from flopsd.core.envelope import Envelope, encode_envelope, is_digest, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE
 from flopsd.errors import LedgerError, NotVerifiedError
 
@@ -28,17 +28,17 @@ def sign(payload: bytes, key: SigningKey) -> bytes:
 
 
 def fresh_signature(envelope: Envelope, key: SigningKey) -> bytes:
-    """A signature of `key` over the payload, which verifies. Raises SigningKeyError, LedgerError."""
+    """A signature of `key` over the payload, verified with its public key. Raises SigningKeyError, LedgerError."""
     return sign_message(pae(envelope), key)
 
 
 def sign_message(message: bytes, key: SigningKey) -> bytes:
-    """A signature of `key` over `message`, which verifies. Raises SigningKeyError, LedgerError."""
+    """A signature of `key` over `message`, verified with its public key. Raises SigningKeyError, LedgerError."""
     signature = key.sign(message)
     if not good_signature(key.public, message, signature):
         raise LedgerError(
-            f"the fresh signature by {key.describe()} does not verify with its public key {key.public.keyid[:16]}…",
-            hint="where the public key comes from a file, it is the one of another key",
+            f"the new signature by {key.describe()} does not verify with the public key {short_id(key.public.keyid)}",
+            hint="if the public key was read from a file, it belongs to another private key",
         )
     return signature
 
@@ -64,13 +64,13 @@ def pae(envelope: Envelope) -> bytes:
 
 
 def verify_signatures(envelope: Envelope, keys: Sequence[SSlibKey], threshold: int) -> set[str]:
-    """Key ids of the distinct public keys with a good signature; keyids in the envelope are ignored.
+    """Key ids of the distinct public keys with a good signature; keyids in the envelope are not trusted.
 
     Raises NotVerifiedError when they are fewer than `threshold`.
     """
     if len(envelope.signatures) > MAX_SIGNATURES:
         raise NotVerifiedError(
-            f"the ledger has {len(envelope.signatures)} signatures, more than the {MAX_SIGNATURES} that are tried"
+            f"the ledger has {len(envelope.signatures)} signatures; at most {MAX_SIGNATURES} are checked"
         )
     signed = pae(envelope)
     distinct = {key.keyid: key for key in keys}  # the keyid here is the digest of the key itself
@@ -80,8 +80,33 @@ def verify_signatures(envelope: Envelope, keys: Sequence[SSlibKey], threshold: i
         if any(good_signature(key, signed, signature) for _, signature in envelope.signatures)
     }
     if len(good) < threshold:
-        raise NotVerifiedError(
-            f"{len(good)} of the given keys signed this ledger, {threshold} must have: "
-            "wrong key, or the ledger was changed"
-        )
+        raise _not_signed(envelope, list(distinct), good, threshold)
     return good
+
+
+def _not_signed(envelope: Envelope, given: Sequence[str], good: set[str], threshold: int) -> NotVerifiedError:
+    """Why the signatures do not suffice. The key ids in the envelope only help to find out which key is missing."""
+    named = [keyid for keyid, _ in envelope.signatures]
+    invalid = [keyid for keyid in given if keyid in named and keyid not in good]
+    if invalid:
+        return NotVerifiedError(
+            f"the signature of key {short_id(invalid[0])} is invalid: the ledger was changed after it was signed",
+            hint="ask the signer for the original file",
+        )
+    ids = ", ".join(map(short_id, given))
+    if good:
+        return NotVerifiedError(
+            f"signed by {len(good)} of the given keys ({ids}), {threshold} signatures are required",
+            hint="give the public key of every signer with --key; `flopsd key show FILE` prints the id of a key",
+        )
+    signers = ", ".join(short_id(keyid) if is_digest(keyid) else "a key without an id" for keyid in named[:4])
+    noun = "key is" if len(given) == 1 else "keys are"
+    return NotVerifiedError(
+        f"signed by a different key: {signers}; the given {noun} {ids or 'none'}",
+        hint="give the signer's public key; `flopsd key show FILE` prints the id of a key",
+    )
+
+
+def short_id(keyid: str) -> str:
+    """A key id as messages show it."""
+    return f"{keyid[:16]}…"

@@ -1,4 +1,4 @@
-"""Private keys by URI. What a scheme needs is imported only when a key of it is used.
+"""Private keys by URI. The packages of a scheme are imported only when such a key is used.
 
 file:PATH, PATH    a PEM file, Ed25519 or P-256, encrypted or not
 awskms:KEY         AWS KMS, P-256: key id, ARN or alias                   (extra `kms`)
@@ -35,11 +35,11 @@ def load_signer(uri: str, environment: Mapping[str, str] = os.environ) -> Signin
         from flopsd.attestation.signing.pkcs11 import load_token_key
 
         return load_token_key(rest, environment)
-    raise SigningKeyError(f"keys of the kind {scheme!r} are not supported by this flopsd", hint=f"use {FORMS}")
+    raise SigningKeyError(f"unknown kind of key {scheme!r}", hint=f"use {FORMS}")
 
 
 def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:
-    """The key URI to use, and whether its file was made just now: Ed25519, mode 0600, in `state_dir`.
+    """The key URI to use, and whether a key file was created for it: Ed25519, mode 0600, in `state_dir`.
 
     Raises SigningKeyError.
     """
@@ -52,6 +52,6 @@ def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:
         make_pem(path)
     except SigningKeyError:
         if path.exists():
-            return str(path), False  # another sealer was faster
+            return str(path), False  # another process created it first
         raise
     return str(path), True

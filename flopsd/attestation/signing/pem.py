@@ -1,4 +1,4 @@
-"""Private keys in PEM files: reading them, decrypting them, making them."""
+"""Private keys in PEM files: read, decrypted, created."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from flopsd.attestation.signing.secrets import passphrase
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE
 
-TYPES = ("ed25519", "p256")
-NO_PASSPHRASE = f"set {PASSPHRASE_FILE} to a file that holds it, or {PASSPHRASE} to it"
+NO_PASSPHRASE = f"set {PASSPHRASE_FILE} to a file that contains the passphrase, or {PASSPHRASE} to the passphrase"
 
 
 @dataclass(frozen=True)
 class PemKey(SigningKey):
-    """A private key that this process holds."""
+    """A private key in the memory of this process."""
 
     path: Path
     _private: Any = field(repr=False)
@@ -52,46 +51,46 @@ def load_pem(path: Path, environment: Mapping[str, str]) -> PemKey:
     except (ValueError, TypeError, UnsupportedAlgorithm) as fault:
         if secret is not None:
             raise SigningKeyError(
-                f"{path} cannot be decrypted with the passphrase given: {fault}", hint=NO_PASSPHRASE
+                f"{path} cannot be decrypted with the given passphrase: {fault}", hint=NO_PASSPHRASE
             ) from None
         raise _not_private(path) from fault
     return PemKey(usable(private.public_key(), str(path)), path, private)
 
 
 def read_private(path: Path, environment: Mapping[str, str]) -> tuple[bytes, bytes | None]:
-    """The one private key in a PEM file as it stands there, and the passphrase if it is encrypted. Loads nothing.
+    """The only private key in a PEM file, still encoded, and its passphrase if it is encrypted. Loads no cryptography.
 
     Raises SigningKeyError.
     """
     data = read_pem(path, "key")
     labels = [label for label in pem_labels(data) if label != "EC PARAMETERS"]
     if len(labels) > 1:
-        raise SigningKeyError(f"{path} holds {len(labels)} PEM blocks", hint="put each key into a file of its own")
+        raise SigningKeyError(f"{path} contains {len(labels)} PEM blocks", hint="put each key into a separate file")
     if labels and "PRIVATE KEY" not in labels[0]:
         raise SigningKeyError(
-            f"{path} holds a {labels[0].lower()}, not a private key", hint="signing needs the private key"
+            f"{path} contains a {labels[0].lower()}, not a private key", hint="signing needs the private key"
         )
     if not labels:
         raise _not_private(path)
-    # PKCS#8 says so in its label, OpenSSL's older form in a header.
+    # PKCS#8 marks encryption in its label, OpenSSL's older form in a header.
     if labels != ["ENCRYPTED PRIVATE KEY"] and b"Proc-Type: 4,ENCRYPTED" not in data:
         return data, None
     secret = passphrase(environment)
     if secret is None:
-        raise SigningKeyError(f"{path} is encrypted, and no passphrase is given", hint=NO_PASSPHRASE)
+        raise SigningKeyError(f"{path} is encrypted and no passphrase is given", hint=NO_PASSPHRASE)
     return data, secret
 
 
 def _not_private(path: Path) -> SigningKeyError:
     return SigningKeyError(
-        f"{path} is not a PEM private key that can be read here", hint="make one: flopsd key new key.pem"
+        f"{path} is not a PEM private key of a supported kind", hint="create one: flopsd key new key.pem"
     )
 
 
 def make_pem(path: Path, kind: str = "ed25519", secret: bytes | None = None) -> PemKey:
-    """A new private key at `path`, mode 0600, encrypted with `secret` if given; never in place of a file.
+    """A new private key at `path`, mode 0600, encrypted with `secret` if given. Never overwrites.
 
-    `kind` is one of TYPES. Raises SigningKeyError.
+    `kind` is `ed25519` or `p256`. Raises SigningKeyError.
     """
     need_extra()
     from cryptography.hazmat.primitives import serialization as form
@@ -105,8 +104,8 @@ def make_pem(path: Path, kind: str = "ed25519", secret: bytes | None = None) -> 
 
 
 def write_new(path: Path, data: bytes, mode: int) -> None:
-    """A file that was not there before, durably and whole, or none at all. Raises SigningKeyError."""
-    temporary: str | None = None  # linked when it is whole: a sealer may be killed at any moment
+    """Create a file durably, whole or not at all; never overwrites one. Raises SigningKeyError."""
+    temporary: str | None = None  # linked once it is complete, since the process may be killed at any moment
     try:
         fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(fd, "wb") as file:
@@ -121,9 +120,9 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
         finally:
             os.close(folder)
     except FileExistsError as fault:
-        raise SigningKeyError(f"{path} is already there, and no key is ever overwritten") from fault
+        raise SigningKeyError(f"{path} already exists; keys are never overwritten") from fault
     except OSError as fault:
-        raise SigningKeyError(f"cannot make {path}: {fault.strerror}") from fault
+        raise SigningKeyError(f"cannot create {path}: {fault.strerror}") from fault
     finally:
         if temporary is not None:
             os.unlink(temporary)

@@ -2,8 +2,8 @@
 
     pkcs11:token=T;object=LABEL;id=%01?module-path=/usr/lib/.../lib.so&pin-source=file:PATH&public=PATH
 
-As RFC 7512 writes it. The module is `module-path`, else $PYKCS11LIB; the PIN is in the file of `pin-source`, else in
-$FLOPSD_PKCS11_PIN. The public key is the token's, unless `public` names its PEM file.
+A URI by RFC 7512. The module is `module-path`, else $PYKCS11LIB; the PIN is in the file of `pin-source`, else in
+$FLOPSD_PKCS11_PIN. The public key is read from the token, unless `public` names its PEM file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _P256 = bytes.fromhex("06082a8648ce3d030107")  # DER of the object identifier 1.
 
 @dataclass(frozen=True, slots=True)
 class _KeyLocation:
-    """Where a key is: its module, its token, its object. None is what the URI leaves open."""
+    """The module, token and object of a key. None: not given in the URI."""
 
     module: str
     token: dict[str, str]
@@ -50,54 +50,54 @@ class _KeyLocation:
 class TokenKey(SigningKey):
     """A P-256 key in a PKCS#11 token."""
 
-    _place: _KeyLocation
+    _location: _KeyLocation
 
     def sign(self, message: bytes) -> bytes:
         """ECDSA over the SHA-256 of `message`, DER. Raises SigningKeyError."""
         import pkcs11
         from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-        with _session(self._place) as session:
-            private = _private_key(session, self._place)
-            # Smart cards may want the PIN for each signature, besides the one for the session.
-            again = {"pin": self._place.pin} if _attribute(private, pkcs11.Attribute.ALWAYS_AUTHENTICATE) else {}
+        with _session(self._location) as session:
+            private = _private_key(session, self._location)
+            # Smart cards may require the PIN for each signature, not only for the session.
+            again = {"pin": self._location.pin} if _attribute(private, pkcs11.Attribute.ALWAYS_AUTHENTICATE) else {}
             raw = private.sign(hashlib.sha256(message).digest(), mechanism=pkcs11.Mechanism.ECDSA, **again)
         half = len(raw) // 2
         return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
 
     def describe(self) -> str:
-        return self._place.describe()
+        return self._location.describe()
 
 
 def load_token_key(rest: str, environment: Mapping[str, str]) -> TokenKey:
     """The key that follows `pkcs11:` in a key URI. Raises SigningKeyError."""
     need_extra()
     _need_hsm()
-    place = location_of(rest, environment)
-    given = None if place.public is None else read_public(place.public)
-    with _session(place) as session:
-        private = _private_key(session, place)
-        public = given or _public_key(session, private, place)
+    location = location_of(rest, environment)
+    given = None if location.public is None else read_public(location.public)
+    with _session(location) as session:
+        private = _private_key(session, location)
+        public = given or _public_key(session, private, location)
     if public.type != "p256":
-        raise SigningKeyError(f"{place.public} is an {public.type} key; keys in tokens are P-256 keys")
-    return TokenKey(public, place)
+        raise SigningKeyError(f"{location.public} is an {public.type} key; keys in tokens are P-256 keys")
+    return TokenKey(public, location)
 
 
 def location_of(rest: str, environment: Mapping[str, str]) -> _KeyLocation:
-    """Where the key that follows `pkcs11:` is to be looked for. Raises SigningKeyError."""
+    """The location in a key URI; the part after `pkcs11:`. Raises SigningKeyError."""
     path, _, query = rest.partition("?")
     if "pin-value" in query:
         raise SigningKeyError(
-            "pkcs11: a PIN in the URI can be read by every user of the host",
+            "pkcs11: every user of the host could read a PIN in the URI",
             hint=f"use pin-source=file:PATH, or the variable {PKCS11_PIN}",
         )
     where, how = attributes(path, ";", _PATH, "pkcs11"), attributes(query, "&", _QUERY, "pkcs11")
     if where.get("type", b"private") != b"private":
-        raise SigningKeyError("pkcs11: the object of a signing key is of type=private", hint="leave type out")
+        raise SigningKeyError("pkcs11: a signing key has type=private", hint="leave type out")
     module = as_text(how, "module-path", "pkcs11") or environment.get("PYKCS11LIB")
     if not module:
         raise SigningKeyError(
-            "pkcs11: no module is named",
+            "pkcs11: no module is given",
             hint="append ?module-path=/path/to/the/token's/library.so, or set PYKCS11LIB to it",
         )
     token = {name: as_text(where, name, "pkcs11") or "" for name in _TOKEN if name in where}
@@ -112,82 +112,82 @@ def location_of(rest: str, environment: Mapping[str, str]) -> _KeyLocation:
 
 
 @contextmanager
-def _session(place: _KeyLocation) -> Iterator[Any]:
-    """A session on the token, logged in. Every fault of module or token becomes a SigningKeyError."""
+def _session(location: _KeyLocation) -> Iterator[Any]:
+    """A session on the token, logged in. Every error of module or token becomes a SigningKeyError."""
     import pkcs11
     from pkcs11 import exceptions as faults
 
     try:
-        token = _token(pkcs11.lib(place.module), place)
-        if place.pin is None and pkcs11.TokenFlag.LOGIN_REQUIRED in token.flags:
+        token = _token(pkcs11.lib(location.module), location)
+        if location.pin is None and pkcs11.TokenFlag.LOGIN_REQUIRED in token.flags:
             raise SigningKeyError(
-                f"the token {token.label!r} wants a PIN, and none is given",
+                f"the token {token.label!r} requires a PIN and none is given",
                 hint=f"append pin-source=file:PATH to the URI, or set {PKCS11_PIN}",
             )
-        with token.open(user_pin=place.pin) as session:
+        with token.open(user_pin=location.pin) as session:
             yield session
     except (faults.PinIncorrect, faults.PinInvalid, faults.PinLenRange) as fault:
         raise SigningKeyError(
-            f"the PIN is wrong for {place.describe()}",
-            hint="tokens lock after a few wrong PINs: correct it before trying again",
+            f"the PIN is wrong for {location.describe()}",
+            hint="a token locks after a few wrong PINs: correct it before trying again",
         ) from fault
     except faults.PinLocked as fault:
         raise SigningKeyError(
-            f"the PIN is locked for {place.describe()}", hint="unlock it with the token's own tool"
+            f"the PIN is locked for {location.describe()}", hint="unlock it with the token's own tool"
         ) from fault
     except pkcs11.PKCS11Error as fault:
         raise SigningKeyError(
-            f"PKCS#11: {type(fault).__name__}{f': {fault}' if str(fault) else ''}, asking for {place.describe()}",
+            f"PKCS#11: {type(fault).__name__}{f': {fault}' if str(fault) else ''}, accessing {location.describe()}",
             hint="check the module, and that the token is plugged in: pkcs11-tool --module MODULE --list-slots",
         ) from fault
 
 
-def _token(module: Any, place: _KeyLocation) -> Any:
-    """The one token that fits the URI."""
+def _token(module: Any, location: _KeyLocation) -> Any:
+    """The only token that matches the URI."""
     import pkcs11
 
     tokens = list(module.get_tokens(token_flags=pkcs11.TokenFlag.TOKEN_INITIALIZED))
-    said = [_named(token) for token in tokens]
-    fitting = [t for t, s in zip(tokens, said, strict=True) if all(s[n] == v for n, v in place.token.items())]
-    if len(fitting) != 1:
-        there = ", ".join(f"token={s['token']};serial={s['serial']}" for s in said) or "no token"
+    described = [_named(token) for token in tokens]
+    matching = [t for t, s in zip(tokens, described, strict=True) if all(s[n] == v for n, v in location.token.items())]
+    if len(matching) != 1:
+        there = ", ".join(f"token={s['token']};serial={s['serial']}" for s in described) or "no token"
         raise SigningKeyError(
-            f"{len(fitting) or 'no'} tokens of {place.module} fit the key URI; there are: {there}",
-            hint="name one: pkcs11:token=...;serial=...",
+            f"{len(matching) or 'no'} tokens of {location.module} match the key URI; available: {there}",
+            hint="select one: pkcs11:token=...;serial=...",
         )
-    return fitting[0]
+    return matching[0]
 
 
 def _named(token: Any) -> dict[str, str]:
-    """What a token says of itself, by the names of RFC 7512; PKCS#11 pads with blanks."""
-    told = {"token": token.label, "manufacturer": token.manufacturer_id, "model": token.model, "serial": token.serial}
+    """A token's description by the attribute names of RFC 7512; PKCS#11 pads with blanks."""
+    padded = {"token": token.label, "manufacturer": token.manufacturer_id, "model": token.model, "serial": token.serial}
     return {
-        name: (value.decode("utf-8", "replace") if isinstance(value, bytes) else value).strip(" \0")
-        for name, value in told.items()
+        name: (value.decode("utf-8", "relocation") if isinstance(value, bytes) else value).strip(" \0")
+        for name, value in padded.items()
     }
 
 
-def _private_key(session: Any, place: _KeyLocation) -> Any:
+def _private_key(session: Any, location: _KeyLocation) -> Any:
     import pkcs11
 
     wanted: dict[Any, Any] = {pkcs11.Attribute.CLASS: pkcs11.ObjectClass.PRIVATE_KEY}
-    if place.label is not None:
-        wanted[pkcs11.Attribute.LABEL] = place.label
-    if place.id is not None:
-        wanted[pkcs11.Attribute.ID] = place.id
+    if location.label is not None:
+        wanted[pkcs11.Attribute.LABEL] = location.label
+    if location.id is not None:
+        wanted[pkcs11.Attribute.ID] = location.id
     found = list(session.get_objects(wanted))
     if len(found) != 1:
         raise SigningKeyError(
-            f"{len(found) or 'no'} private keys fit {place.describe()}",
-            hint="name one by object=LABEL or id=%01, as pkcs11-tool --list-objects --login shows them",
+            f"{len(found) or 'no'} private keys match {location.describe()}",
+            hint="select one with object=LABEL or id=%01; pkcs11-tool --list-objects --login lists them",
         )
     if found[0].key_type != pkcs11.KeyType.EC or _attribute(found[0], pkcs11.Attribute.EC_PARAMS) not in (None, _P256):
-        raise SigningKeyError(f"{place.describe()} is no P-256 key", hint="make one: --key-type EC:prime256v1")
+        raise SigningKeyError(f"{location.describe()} is not a P-256 key", hint="create one: --key-type EC:prime256v1")
     return found[0]
 
 
-def _public_key(session: Any, private: Any, place: _KeyLocation) -> PublicKey:
-    """The public half of `private` as the token has it: the public object with its id, or label."""
+def _public_key(session: Any, private: Any, location: _KeyLocation) -> PublicKey:
+    """The public key of `private` on the token: the public object with the same id, or label."""
     import pkcs11
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
@@ -196,18 +196,18 @@ def _public_key(session: Any, private: Any, place: _KeyLocation) -> PublicKey:
     found = list(session.get_objects({**wanted, by[0]: by[1]}))
     if len(found) != 1:
         raise SigningKeyError(
-            f"the token has {len(found) or 'no'} public keys for {place.describe()}",
+            f"the token has {len(found) or 'no'} public keys for {location.describe()}",
             hint="give the public key in a PEM file: append public=PATH to the URI's query",
         )
     try:
         public = load_der_public_key(pkcs11.util.ec.encode_ec_public_key(found[0]))
     except (ValueError, TypeError) as fault:
-        raise SigningKeyError(f"the public key of {place.describe()} cannot be read: {fault}") from fault
-    return usable(public, place.describe())
+        raise SigningKeyError(f"the public key of {location.describe()} cannot be read: {fault}") from fault
+    return usable(public, location.describe())
 
 
 def _attribute(key: Any, attribute: Any) -> Any:
-    """An attribute of an object; None where the token does not tell."""
+    """An attribute of an object; None if the token does not reveal it."""
     import pkcs11
 
     try:

@@ -1,6 +1,6 @@
-"""Whether a key can be expected to sign, asked before there is anything to sign: at the end of a run it is late.
+"""Check at the start of a run that its key will be able to sign at the end.
 
-Nothing that signs is loaded, since a metering process asks, and no network or token is.
+Loads no cryptography, since a metering process calls it, and contacts no network or token.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from flopsd.errors import SigningKeyError
 
 
 def check_key(uri: str | None, environment: Mapping[str, str]) -> None:
-    """Raises SigningKeyError for a key that is not there, is none, lacks its secret, its form or its packages.
+    """Raises SigningKeyError if the key does not exist, is malformed, or lacks its passphrase, PIN or packages.
 
-    None is the key that is made when it is needed.
+    None: the key that is created when it is needed.
     """
     _need(("cryptography", "securesystemslib"), NEEDS_SEAL)
     scheme, rest = scheme_of("file:" if uri is None else uri)
@@ -29,11 +29,11 @@ def check_key(uri: str | None, environment: Mapping[str, str]) -> None:
         _need(("pkcs11",), pkcs11.NEEDS_EXTRA)
         pkcs11.location_of(rest, environment)
     elif scheme != "file":
-        raise SigningKeyError(f"keys of the kind {scheme!r} are not supported by this flopsd", hint=f"use {FORMS}")
+        raise SigningKeyError(f"unknown kind of key {scheme!r}", hint=f"use {FORMS}")
     elif uri is not None:
         pem.read_private(Path(rest), environment)
 
 
-def _need(packages: tuple[str, ...], told: tuple[str, str]) -> None:
+def _need(packages: tuple[str, ...], missing: tuple[str, str]) -> None:
     if any(find_spec(package) is None for package in packages):
-        raise SigningKeyError(told[0], hint=told[1])
+        raise SigningKeyError(missing[0], hint=missing[1])

@@ -1,6 +1,6 @@
-"""Public keys: Ed25519 and P-256 only, which every verifier knows.
+"""Public keys: Ed25519 and P-256 only, which every verifier supports.
 
-The keyid is the hex SHA-256 of the SPKI DER and only a hint: trust follows from public keys, never from it.
+The keyid is the hex SHA-256 of the SPKI DER and only a hint: verification trusts public keys, never key ids.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def load_public(file: str) -> SSlibKey:
 
 
 def read_public(file: str) -> PublicKey:
-    """The one public key that a PEM file holds. Raises SigningKeyError."""
+    """The only public key of a PEM file. Raises SigningKeyError."""
     return parse_public(read_pem(Path(file), "public key"), file)
 
 
 def parse_public(data: bytes, where: str) -> PublicKey:
-    """The one public key in PEM `data`, which `where` names in errors. Raises SigningKeyError."""
+    """The only public key in PEM `data`; `where` names it in errors. Raises SigningKeyError."""
     need_extra()
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -49,16 +49,16 @@ def parse_public(data: bytes, where: str) -> PublicKey:
     labels = pem_labels(data)
     if any(label.endswith("PRIVATE KEY") for label in labels):
         raise SigningKeyError(
-            f"{where} holds a private key; give the verifier the public one",
+            f"{where} contains a private key, and a verifier needs the public one",
             hint="`flopsd key show` prints the public key of a private one",
         )
     if any(label.endswith("CERTIFICATE") for label in labels):
         raise SigningKeyError(
-            f"{where} holds a certificate, not a public key",
-            hint=f"nobody checks its issuer here; to trust its key: openssl x509 -in {where} -pubkey -noout",
+            f"{where} contains a certificate, not a public key",
+            hint=f"flopsd does not check issuers; to trust the key itself: openssl x509 -in {where} -pubkey -noout",
         )
     if len(labels) > 1:
-        raise SigningKeyError(f"{where} holds {len(labels)} keys", hint="put each public key into a file of its own")
+        raise SigningKeyError(f"{where} contains {len(labels)} keys", hint="put each public key into a separate file")
     try:
         public: Any = load_pem_public_key(data)
     except UnsupportedAlgorithm as fault:
@@ -71,7 +71,7 @@ def parse_public(data: bytes, where: str) -> PublicKey:
 
 
 def usable(public: Any, where: str) -> PublicKey:
-    """A key of pyca/cryptography as a key that signs ledgers. Raises SigningKeyError for every other kind or curve."""
+    """A key of pyca/cryptography as a key that signs ledgers. Raises SigningKeyError for any other kind or curve."""
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -79,7 +79,7 @@ def usable(public: Any, where: str) -> PublicKey:
 
     curve = public.curve if isinstance(public, EllipticCurvePublicKey) else None
     if not isinstance(public, Ed25519PublicKey) and not isinstance(curve, SECP256R1):
-        raise _unusable(where, "" if curve is None else f" but one on the curve {curve.name}")
+        raise _unusable(where, "" if curve is None else f"; it is on the curve {curve.name}")
     der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     key = SSlibKey.from_crypto(public, keyid=hashlib.sha256(der).hexdigest())
@@ -96,17 +96,17 @@ def read_pem(path: Path, what: str) -> bytes:
             f"cannot read the {what} {path}: {fault.strerror}", hint="give the path of a readable PEM file"
         ) from fault
     if len(data) > MAX_PEM_BYTES:
-        raise SigningKeyError(f"{path} has more than {MAX_PEM_BYTES} bytes: it is no {what}")
+        raise SigningKeyError(f"{path} has more than {MAX_PEM_BYTES} bytes: it is not a {what}")
     return data
 
 
 def pem_labels(data: bytes) -> list[str]:
-    """What the PEM blocks in `data` call themselves."""
+    """The labels of the PEM blocks in `data`."""
     return [label.decode("ascii") for label in _BLOCK.findall(data)]
 
 
 def is_public(data: bytes) -> bool:
-    """Whether PEM `data` is that of public keys, or means to be."""
+    """Whether PEM `data` has only blocks other than private keys."""
     labels = pem_labels(data)
     return bool(labels) and not any(label.endswith("PRIVATE KEY") for label in labels)
 
@@ -120,7 +120,7 @@ def need_extra() -> None:
         raise SigningKeyError(NEEDS_SEAL[0], hint=NEEDS_SEAL[1]) from fault
 
 
-def _unusable(where: str, but: str = "") -> SigningKeyError:
+def _unusable(where: str, detail: str = "") -> SigningKeyError:
     return SigningKeyError(
-        f"{where} is neither an Ed25519 nor a P-256 key{but}", hint="make one: flopsd key new key.pem"
+        f"{where} is neither an Ed25519 nor a P-256 key{detail}", hint="create one: flopsd key new key.pem"
     )

@@ -1,4 +1,4 @@
-"""Passphrases and PINs: from the environment or a file, never from a flag, which every user of the host can read."""
+"""Passphrases and PINs, from the environment or a file; never from flags, which every user of the host can read."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN
 
-MAX_SECRET_BYTES = 1023  # what OpenSSL takes as a passphrase
+MAX_SECRET_BYTES = 1023  # the longest passphrase that OpenSSL accepts
 
 
 def passphrase(environment: Mapping[str, str]) -> bytes | None:
-    """The passphrase of an encrypted key; None where none is given. Raises SigningKeyError."""
+    """The passphrase of an encrypted key; None if none is given. Raises SigningKeyError."""
     given, file = environment.get(PASSPHRASE), environment.get(PASSPHRASE_FILE)
     if given and file:
         raise SigningKeyError(f"{PASSPHRASE} and {PASSPHRASE_FILE} are both set", hint="unset one of them")
@@ -45,7 +45,7 @@ def _given(variable: str, environment: Mapping[str, str]) -> str:
 
 
 def read_secret(path: Path, what: str) -> str:
-    """The first line of a file, which must be its only one. Raises SigningKeyError; no error shows the secret."""
+    """The first line of a file, which must be the only one. Raises SigningKeyError, which never shows the secret."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_SECRET_BYTES + 3)
@@ -55,5 +55,5 @@ def read_secret(path: Path, what: str) -> str:
     except UnicodeDecodeError:
         raise SigningKeyError(f"the {what} in {path} is not UTF-8 text") from None
     if not text or "\n" in text or len(text.encode()) > MAX_SECRET_BYTES:
-        raise SigningKeyError(f"{path} must hold the {what} as its one line, of at most {MAX_SECRET_BYTES} bytes")
+        raise SigningKeyError(f"{path} must contain the {what} as its only line, of at most {MAX_SECRET_BYTES} bytes")
     return text

@@ -1,4 +1,4 @@
-"""The Sigstore bundle v0.3: another wrapping of one signature of an envelope, for tools that read nothing else.
+"""The Sigstore bundle v0.3: one signature of an envelope in the form that cosign and other Sigstore tools read.
 
 A bundle holds exactly one signature, and cosign refuses one whose signature has a keyid. Specification:
 https://docs.sigstore.dev/about/bundle/
@@ -11,7 +11,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flopsd.attestation.signing.dsse import verify_signatures
+from flopsd.attestation.signing.dsse import short_id, verify_signatures
 from flopsd.core.envelope import Envelope
 from flopsd.errors import NotVerifiedError
 
@@ -22,7 +22,7 @@ BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
 def signature_by(envelope: Envelope, key: SSlibKey) -> int | None:
-    """Which signature of the envelope the key made, counted from 0; None where it made none."""
+    """The index of the signature that the key made; None if it made none."""
     for index, signature in enumerate(envelope.signatures):
         if verify_signatures(replace(envelope, signatures=(signature,)), [key], 0):
             return index
@@ -30,12 +30,12 @@ def signature_by(envelope: Envelope, key: SSlibKey) -> int | None:
 
 
 def sigstore_bundle(envelope: Envelope, key: SSlibKey) -> bytes:
-    """The bundle of the signature that `key` made. Raises NotVerifiedError where it made none."""
+    """The bundle of the signature that `key` made. Raises NotVerifiedError if it made none."""
     index = signature_by(envelope, key)
     if index is None:
         raise NotVerifiedError(
-            "the given key signed nothing in this ledger: wrong key, or the ledger was changed",
-            hint="a bundle holds one signature; name the public key whose it is with --key",
+            f"no valid signature by the given key {short_id(key.keyid)}: wrong key, or the ledger was changed",
+            hint="give the signer's public key with --key; a bundle contains exactly one signature",
         )
     document = {
         "mediaType": BUNDLE_TYPE,

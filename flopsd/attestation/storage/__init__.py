@@ -1,1 +1,1 @@
-"""Copies of a sealed ledger elsewhere. Loaded only by a process that seals."""
+"""Copies of a sealed ledger in other folders and in S3. Imported only by a process that seals."""

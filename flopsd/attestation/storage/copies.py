@@ -1,4 +1,4 @@
-"""Carries a sealed ledger and the files beside it to other places, each in a thread of its own, within a time."""
+"""Copy a sealed ledger and its files to other locations, each in its own thread, within a time limit."""
 
 from __future__ import annotations
 
@@ -24,47 +24,49 @@ from flopsd.system.clock import NS_PER_S, Clock
 
 @dataclass(slots=True)
 class CopyResult:
-    """One place and what became of it: `fault` is why nothing is there, None that it is."""
+    """The location of a copy, and why it failed; None if it succeeded."""
 
-    place: Path | S3Location
+    location: Path | S3Location
     fault: str | None
 
 
 def copy_ledger(
-    ledger: Path, places: Sequence[Path | S3Location], clock: Clock, seconds: float, *, rolling: bool = False
+    ledger: Path, locations: Sequence[Path | S3Location], clock: Clock, seconds: float, *, rolling: bool = False
 ) -> list[CopyResult]:
-    """Copy what lies at `ledger` to `places` within `seconds`; never raises for one of them.
+    """Copy `ledger` and its files to `locations` within `seconds`; a failed copy does not raise.
 
-    A rolling ledger has a name of its own in S3, without a lock, and none where rolling=off was asked for.
+    A rolling ledger has a separate name in S3, without a lock, and is not copied where rolling=off is set.
     """
-    wanted = [p for p in places if not (rolling and isinstance(p, S3Location) and not p.rolling)]
+    wanted = [p for p in locations if not (rolling and isinstance(p, S3Location) and not p.rolling)]
     if not wanted:
         return []
     try:
-        exhibits = _read(ledger)
+        files = _read(ledger)
     except OSError as fault:
         return [CopyResult(p, f"cannot read {ledger}: {fault.strerror}") for p in wanted]
 
     def put(there: Path | S3Location) -> Path | S3Location:
         if isinstance(there, Path):
-            write_ledger_files(there.absolute(), exhibits, clock, only_longer=rolling)
+            write_ledger_files(there.absolute(), files, clock, only_longer=rolling)
         else:
-            s3.upload(_objects(there.for_rolling() if rolling else there, exhibits), clock)
+            s3.upload(_objects(there.for_rolling() if rolling else there, files), clock)
         return there
 
     return _put_everywhere(wanted, put, clock, seconds)
 
 
-def copy_journal(journal: Path, places: Sequence[Path | S3Location], clock: Clock, seconds: float) -> list[CopyResult]:
-    """Copy a journal that nobody could seal to where it would lie beside its ledger at `places`; never raises for one.
+def copy_journal(
+    journal: Path, locations: Sequence[Path | S3Location], clock: Clock, seconds: float
+) -> list[CopyResult]:
+    """Copy a journal that could not be sealed to where it would lie next to its ledger; a failed copy does not raise.
 
-    What lies there is kept, unless it is an earlier state of this very journal. In S3 it has the name of a rolling one,
-    without a lock, so that a seal to come is free to lay another state there. A copy's `place` is where it lies.
+    An existing file is kept unless it is an earlier state of this journal. In S3 the copy has the name of a rolling
+    journal, without a lock, so that a later seal can write another state. A result's `location` is that of the copy.
     """
     try:
         data = journal.read_bytes()
     except OSError as fault:
-        return [CopyResult(p, f"cannot read {journal}: {fault.strerror}") for p in places]
+        return [CopyResult(p, f"cannot read {journal}: {fault.strerror}") for p in locations]
 
     def put(ledger: Path | S3Location) -> Path | S3Location:
         if isinstance(ledger, S3Location):
@@ -79,19 +81,19 @@ def copy_journal(journal: Path, places: Sequence[Path | S3Location], clock: Cloc
         replace_file(path, data)
         return path
 
-    return _put_everywhere(places, put, clock, seconds)
+    return _put_everywhere(locations, put, clock, seconds)
 
 
 def _put_everywhere(
-    places: Sequence[Path | S3Location],
+    locations: Sequence[Path | S3Location],
     put: Callable[[Path | S3Location], Path | S3Location],
     clock: Clock,
     seconds: float,
 ) -> list[CopyResult]:
-    """`put` gives where the copy lies."""
-    copies = [CopyResult(p, f"not done within {seconds:.0f} s") for p in places]
+    """Run `put`, which returns the location of the copy, for each location."""
+    copies = [CopyResult(p, f"not finished within {seconds:.0f} s") for p in locations]
     threads = [
-        # Not joined at exit: a store that hangs must not hold up a job that has to end.
+        # Daemon threads: a store that hangs must not keep the process from exiting.
         threading.Thread(target=_try, args=(copy, put), daemon=True)
         for copy in copies
     ]
@@ -100,12 +102,12 @@ def _put_everywhere(
         thread.start()
     for thread in threads:
         thread.join(max(0.0, (deadline_ns - clock.boottime_ns()) / NS_PER_S))
-    return [CopyResult(copy.place, copy.fault) for copy in copies]  # as it stands now, whatever a late thread does
+    return [CopyResult(copy.location, copy.fault) for copy in copies]  # a snapshot: late threads change nothing in it
 
 
 def _try(copy: CopyResult, put: Callable[[Path | S3Location], Path | S3Location]) -> None:
     try:
-        copy.place = put(copy.place)
+        copy.location = put(copy.location)
         copy.fault = None
     except FlopsdError as fault:
         copy.fault = f"{fault}; {fault.hint}" if fault.hint else str(fault)
@@ -113,13 +115,13 @@ def _try(copy: CopyResult, put: Callable[[Path | S3Location], Path | S3Location]
         copy.fault = str(fault.strerror or fault)
 
 
-def _objects(ledger: S3Location, exhibits: LedgerFiles) -> dict[S3Location, bytes]:
-    """The files of a ledger by their objects; itself last, so that what it needs is there when it appears."""
+def _objects(ledger: S3Location, files: LedgerFiles) -> dict[S3Location, bytes]:
+    """The files of a ledger by object; the ledger last, so that its files exist when it appears."""
     here = Path(ledger.key)
-    files = {journal_beside(here): exhibits.journal, public_key_beside(here): exhibits.public_key}
-    if exhibits.peaks is not None:
-        files[peaks_beside(here)] = exhibits.peaks
-    return {ledger.beside(path.name): data for path, data in files.items()} | {ledger: exhibits.ledger}
+    by_path = {journal_beside(here): files.journal, public_key_beside(here): files.public_key}
+    if files.peaks is not None:
+        by_path[peaks_beside(here)] = files.peaks
+    return {ledger.beside(path.name): data for path, data in by_path.items()} | {ledger: files.ledger}
 
 
 def _read(ledger: Path) -> LedgerFiles:
@@ -133,7 +135,7 @@ def _read(ledger: Path) -> LedgerFiles:
 
 
 def refuse_failed(ledger: Path, copies: Sequence[CopyResult]) -> None:
-    """Raises StorageError naming every place that has no copy, and why."""
-    failed = [f"NOT COPIED to {copy.place}: {copy.fault}" for copy in copies if copy.fault is not None]
+    """Raises StorageError naming every failed copy and the reason."""
+    failed = [f"NOT COPIED to {copy.location}: {copy.fault}" for copy in copies if copy.fault is not None]
     if failed:
-        raise StorageError("\n".join(failed), hint=f"the ledger is whole at {ledger}; `flopsd seal` copies it again")
+        raise StorageError("\n".join(failed), hint=f"{ledger} itself is complete; `flopsd seal` copies it again")

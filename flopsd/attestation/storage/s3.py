@@ -1,4 +1,4 @@
-"""Objects of S3 and of what speaks like it (AWS_ENDPOINT_URL_S3). Needs the extra `s3`."""
+"""Upload objects to S3 or a compatible store (AWS_ENDPOINT_URL_S3). Needs the extra `s3`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NEEDS_EXTRA = "copying to S3 needs the packages of the extra 's3'", "pip install
 
 
 def is_installed() -> bool:
-    """Whether copying can work here; loads nothing."""
+    """Whether the packages are installed; imports nothing."""
     return find_spec("boto3") is not None
 
 
 def upload(objects: Mapping[S3Location, bytes], clock: Clock) -> None:
-    """Put `objects` in the given order, each checked by the store against its SHA-256. Raises StorageError."""
+    """Upload `objects` in the given order; the store checks the SHA-256 of each. Raises StorageError."""
     try:
         import boto3
         from botocore.config import Config
@@ -35,40 +35,42 @@ def upload(objects: Mapping[S3Location, bytes], clock: Clock) -> None:
         read_timeout=READ_SECONDS,
         retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
     )
-    place: S3Location | None = None
+    location: S3Location | None = None
     try:
         client = boto3.session.Session().client("s3", config=config)
-        for place, data in objects.items():
+        for location, data in objects.items():
             try:
-                client.put_object(Bucket=place.bucket, Key=place.key, Body=data, **_asked(place, data, clock))
+                client.put_object(
+                    Bucket=location.bucket, Key=location.key, Body=data, **_options(location, data, clock)
+                )
             except ClientError as fault:
                 if _code(fault) != "PreconditionFailed":
                     raise
-                _refuse_another(client, place, data)
+                _refuse_another(client, location, data)
     except ClientError as fault:
-        raise StorageError(f"{place}: {_code(fault)}: {fault.response.get('Error', {}).get('Message')}") from fault
-    except (BotoCoreError, ValueError) as fault:  # ValueError: AWS_ENDPOINT_URL_S3 is no URL
-        raise StorageError(f"{place or 'S3'}: {fault}") from fault
+        raise StorageError(f"{location}: {_code(fault)}: {fault.response.get('Error', {}).get('Message')}") from fault
+    except (BotoCoreError, ValueError) as fault:  # ValueError: AWS_ENDPOINT_URL_S3 is not a URL
+        raise StorageError(f"{location or 'S3'}: {fault}") from fault
 
 
-def _asked(place: S3Location, data: bytes, clock: Clock) -> dict[str, Any]:
-    asked: dict[str, Any] = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _sha256(data)}
-    if place.lock_mode is not None:
+def _options(location: S3Location, data: bytes, clock: Clock) -> dict[str, Any]:
+    options: dict[str, Any] = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": _sha256(data)}
+    if location.lock_mode is not None:
         now = datetime.fromtimestamp(clock.wall_ns() // NS_PER_S, tz=timezone.utc)
-        asked["ObjectLockMode"] = place.lock_mode.upper()
-        asked["ObjectLockRetainUntilDate"] = now + timedelta(days=place.lock_days)
-    if not place.overwrite:
-        asked["IfNoneMatch"] = "*"
-    return asked
+        options["ObjectLockMode"] = location.lock_mode.upper()
+        options["ObjectLockRetainUntilDate"] = now + timedelta(days=location.lock_days)
+    if not location.overwrite:
+        options["IfNoneMatch"] = "*"
+    return options
 
 
-def _refuse_another(client: Any, place: S3Location, data: bytes) -> None:
-    """An object with these very bytes is ours, from an attempt whose answer was lost. Any other stays as it is."""
-    there = client.head_object(Bucket=place.bucket, Key=place.key, ChecksumMode="ENABLED")
+def _refuse_another(client: Any, location: S3Location, data: bytes) -> None:
+    """An object with the same bytes is from an earlier attempt whose answer was lost. Any other is kept."""
+    there = client.head_object(Bucket=location.bucket, Key=location.key, ChecksumMode="ENABLED")
     if there.get("ChecksumSHA256") != _sha256(data):
         raise StorageError(
-            f"{place} is there already, with other contents, and overwrite=never was asked for",
-            hint="nothing was overwritten; give the ledger another key",
+            f"{location} already exists with other contents, and overwrite=never is set",
+            hint="nothing was overwritten; choose another object key",
         )
 
 

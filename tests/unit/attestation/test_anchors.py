@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flopsd.attestation.anchors import AnchorComparison
-from flopsd.attestation.log_export import CHUNK, MAX_CHECKPOINT, MAX_EVENT, Passed, find_anchors
+from flopsd.attestation.log_export import CHUNK, MAX_CHECKPOINT, MAX_EVENT, SkippedLines, find_anchors
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signing.keys import load_public
 from flopsd.attestation.verify import Verified, verify_ledger
@@ -116,7 +116,7 @@ def test_every_shape_of_log_gives_every_checkpoint(
     data = {**TEXTS, **EXPORTS}[shape](lines).encode()
     log.write_bytes(gzip.compress(data[:500]) + gzip.compress(data[500:]) if packed else data)
     found = anchored(sealed, log)
-    assert (found.anchors, found.lines, found.passed.unreadable) == (len(run.lines), len(run.lines), 0)
+    assert (found.anchors, found.lines, found.skipped.unreadable) == (len(run.lines), len(run.lines), 0)
     assert found.behind == 1  # the record of the regular end
     assert (found.first.ingested_ms is not None) == (shape in EXPORTS)
     if shape in ("s3-export", "cri"):
@@ -273,7 +273,7 @@ def test_no_torn_line_is_taken_for_a_whole_one(run: Run, sealed: Sealed, log: Pa
     for cut in range(begin, end + 1):
         log.write_text(f"{line[:cut]}\n{whole}\n")
         found = anchored(sealed, log)
-        assert (found.anchors, found.passed.unreadable) == (1, 1)
+        assert (found.anchors, found.skipped.unreadable) == (1, 1)
 
 
 def test_spellings_that_only_a_lenient_reader_takes_are_no_anchors(run: Run, sealed: Sealed, log: Path) -> None:
@@ -288,7 +288,7 @@ def test_spellings_that_only_a_lenient_reader_takes_are_no_anchors(run: Run, sea
     ]
     log.write_text("\n".join([*spelt, run.lines[1]]))
     found = anchored(sealed, log)
-    assert (found.anchors, found.passed.unreadable) == (1, len(spelt))
+    assert (found.anchors, found.skipped.unreadable) == (1, len(spelt))
 
 
 def test_a_message_cannot_forge_its_ingestion_time(run: Run, sealed: Sealed, log: Path) -> None:
@@ -310,7 +310,7 @@ def test_lines_of_any_length_are_searched_whole(run: Run, log: Path, length: int
         text += f"\n{filler}{line} {filler}"
         expected.append(f"export.log line {lines}")
     log.write_text(text)
-    passed = Passed()
+    passed = SkippedLines()
     found = list(find_anchors(log, "run-1", "node-0", passed))
     assert [anchor.where for anchor in found] == expected
     assert (passed.unreadable, passed.others) == (0, 0)
@@ -333,7 +333,7 @@ def test_a_big_log_is_read_in_little_memory(run: Run, log: Path) -> None:
                     file.write(json.dumps({"message": noise, "ingestionTime": 1}) + ",")
                 file.write(json.dumps(events(run.lines))[1:] + "}")
         tracemalloc.start()
-        assert len(list(find_anchors(packed, "run-1", "node-0", Passed()))) == len(run.lines)
+        assert len(list(find_anchors(packed, "run-1", "node-0", SkippedLines()))) == len(run.lines)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     print(f"peak while reading 63 MB of text and 42 MB of JSON: {[f'{peak / 1e6:.1f} MB' for peak in peaks]}")

@@ -186,7 +186,7 @@ def test_a_kind_that_the_verifier_does_not_know_proves_nothing() -> None:
         "limits": "None.",
     }
     (told,) = findings([item], CheckContext(History(), "00" * 32))
-    assert (told.verdict, told.words) == (EvidenceState.NOT_CHECKED, "of a kind that this verifier does not know")
+    assert (told.verdict, told.text) == (EvidenceState.NOT_CHECKED, "of a kind that this verifier does not know")
     assert "Everything" not in told.proves + told.limits
 
 

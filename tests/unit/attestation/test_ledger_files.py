@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.attestation.ledger_files import journal_beside, placing_lock
+from flopsd.attestation.ledger_files import journal_beside, ledger_files_lock
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key, load_public
 from flopsd.attestation.verify import verify_ledger
@@ -188,7 +188,7 @@ def test_sealers_take_turns_and_a_dead_lock_costs_no_ledger(tmp_path: Path) -> N
     inside, go = threading.Event(), threading.Event()
 
     def first() -> None:
-        with placing_lock(lock, FakeClock()):
+        with ledger_files_lock(lock, FakeClock()):
             inside.set()
             go.wait()
             order.append("first")
@@ -196,15 +196,15 @@ def test_sealers_take_turns_and_a_dead_lock_costs_no_ledger(tmp_path: Path) -> N
     holder = threading.Thread(target=first)
     holder.start()
     inside.wait()
-    with placing_lock(lock, clock):  # on a clock that jumps: the holder does not let go for five seconds
+    with ledger_files_lock(lock, clock):  # on a clock that jumps: the holder does not let go for five seconds
         order.append("impatient")
     assert clock.boottime_ns() >= FakeClock().boottime_ns() + 5 * NS_PER_S
     go.set()
     holder.join()
     with (
-        placing_lock(lock, FakeClock()),
-        placing_lock(None, FakeClock()),
-        placing_lock(tmp_path / "no" / "folder", FakeClock()),
+        ledger_files_lock(lock, FakeClock()),
+        ledger_files_lock(None, FakeClock()),
+        ledger_files_lock(tmp_path / "no" / "folder", FakeClock()),
     ):
         order.append("second")
     assert order == ["impatient", "first", "second"]

@@ -135,9 +135,9 @@ def test_a_seal_is_stamped_and_others_can_check_the_stamp(tmp_path: Path, author
     assert f"by {url}" in sealed.timestamp
     (told,) = stamps(sealed, load_trust(tsa_files=[str(authority.root)]))
     assert told.verdict is EvidenceState.HOLDS
-    assert told.words.startswith(f"the signature existed at {sealed.timestamp.split(',')[0]}, says CN=flopsd test root")
+    assert told.text.startswith(f"the signature existed at {sealed.timestamp.split(',')[0]}, says CN=flopsd test root")
     (unchecked,) = stamps(sealed, Trust())
-    assert (unchecked.verdict, unchecked.words[:32]) == (EvidenceState.NOT_CHECKED, "no certificate of a timestamp au")
+    assert (unchecked.verdict, unchecked.text[:32]) == (EvidenceState.NOT_CHECKED, "no certificate of a timestamp au")
 
     (signature,) = json.loads(sealed.ledger.read_bytes())["signatures"]
     (tmp_path / "sig").write_bytes(base64.b64decode(signature["sig"]))
@@ -185,7 +185,7 @@ def test_a_stamp_of_an_authority_that_was_not_named_is_not_checked_and_spoils_no
     sealed = seal(tmp_path / "x", url)
     (told,) = stamps(sealed, load_trust(tsa_files=[str(stranger.root)]))
     assert told.verdict is EvidenceState.NOT_CHECKED
-    assert told.words.startswith("no certificate was given of its authority, which it names as CN=flopsd test root")
+    assert told.text.startswith("no certificate was given of its authority, which it names as CN=flopsd test root")
     (signature,) = json.loads(sealed.ledger.read_bytes())["signatures"]
     second = {"type": "rfc3161", "token": encoded(stranger, base64.b64decode(signature["sig"]))}
     edit(sealed, lambda s: s[0]["timestamps"].append(second))
@@ -214,7 +214,7 @@ def test_an_old_stamp_of_a_stranger_s_signature_dates_nothing(tmp_path: Path, au
     }
     edit(sealed, lambda s: s.append(stamped))
     (told,) = stamps(sealed, load_trust(tsa_files=[str(authority.root)]))
-    assert (told.verdict, told.words) == (EvidenceState.ABSENT, "no timestamp stands beside a good signature")
+    assert (told.verdict, told.text) == (EvidenceState.ABSENT, "no timestamp stands beside a good signature")
 
 
 @pytest.mark.tool("openssl")
@@ -280,7 +280,7 @@ def test_without_the_extra_nothing_is_stamped_or_checked_and_both_say_so(
     monkeypatch.setitem(sys.modules, "rfc3161_client", None)
     assert "NONE: timestamps need the extra 'timestamp' (pip install" in seal(tmp_path / "b", url).timestamp
     (told,) = stamps(stamped, trust)
-    assert (told.verdict, told.words) == (
+    assert (told.verdict, told.text) == (
         EvidenceState.NOT_CHECKED,
         "this needs the extra: pip install 'flopsd[timestamp]'",
     )
