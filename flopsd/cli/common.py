@@ -1,7 +1,7 @@
-"""The verbs of the command line, a module for each few that belong together: their flags, and what they call.
+"""What the verbs share.
 
-A verb returns its exit code: 0 ok, 1 failed, 2 usage, 3 not verified, 4 no source. Data goes to stdout, talk to
-stderr. Each imports what it needs when it runs, so that metering does not carry the weight of signing.
+A verb returns its exit code: 0 success, 1 failure, 2 usage, 3 not verified, 4 no source. Data goes to stdout, messages
+to stderr. Each verb imports what it needs when it runs, so that metering does not load the signing packages.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
 OK, FAILED, USAGE, NOT_VERIFIED, NO_SOURCE = 0, 1, 2, 3, 4
-# What `seal` needs of the settings, so what `exec` hands on to it.
+# The settings that `seal` needs, and that `exec` passes on to it.
 SEAL_KEYS = (
     "state_dir", "run_id", "key", "ledger", "ledger_copies", "peaks", "policies", "stop_seconds", "evidence",
     "timestamp_url",
@@ -38,7 +38,7 @@ def positive(text: str) -> int:
 
 
 def be_nice() -> None:
-    """Give way: the job has the processors. Where a service may not do even that, as under our unit, it is no fault."""
+    """Lower the priority, since the processors belong to the job. Not an error where a service may not."""
     try:
         os.nice(NICENESS)
     except OSError:

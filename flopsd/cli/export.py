@@ -1,4 +1,4 @@
-"""`export`."""
+"""`flopsd export`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Verbs) -> None:
-    """The verbs of this module."""
+    """Add `export` to the command line."""
     export = verbs.add_parser(
         "export",
-        help="a ledger in the form that another tool reads",
-        description="Writes one signature of a ledger with its payload as a Sigstore bundle v0.3, which cosign reads. "
-        "It checks that signature and nothing else: `flopsd verify` judges a ledger.",
+        help="convert a ledger to the format of another tool",
+        description="Converts one signature of a ledger and the payload to a Sigstore bundle v0.3, as cosign reads it. "
+        "Checks only that signature; use `flopsd verify` to verify the ledger.",
     )
-    export.add_argument("ledger", metavar="LEDGER")
-    export.add_argument("--format", choices=("sigstore-bundle",), default="sigstore-bundle")
+    export.add_argument("ledger", metavar="LEDGER", help="the ledger file")
+    export.add_argument("--format", choices=("sigstore-bundle",), default="sigstore-bundle", help="output format")
     export.add_argument(
-        "--key", metavar="PUBLIC-KEY", help="whose signature, as PEM file (default: the .pub beside the ledger)"
+        "--key",
+        metavar="PUBLIC-KEY",
+        help="public key of the signer, a PEM file (default: the .pub file next to the ledger)",
     )
-    export.add_argument("-o", "--output", metavar="FILE", help="where to (default: stdout)")
+    export.add_argument("-o", "--output", metavar="FILE", help="output file (default: stdout)")
     export.set_defaults(run=_export)
 
 

@@ -1,4 +1,4 @@
-"""`key new`, `key show` and `countersign`."""
+"""`flopsd key new`, `flopsd key show` and `flopsd countersign`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flopsd.cli.common import OK, positive
+from flopsd.cli.common import OK
+from flopsd.cli.verify import add_inputs
 
 if TYPE_CHECKING:
     from flopsd.attestation.signing.public_key import PublicKey
@@ -20,66 +21,56 @@ _KEY_URI = "file:PATH or a path, awskms:KEY or pkcs11:..."
 
 
 def add(verbs: Verbs) -> None:
-    """The verbs of this module."""
-    key = verbs.add_parser("key", help="make a key, or show one", description="Keys that sign ledgers.")
+    """Add `key` and `countersign` to the command line."""
+    key = verbs.add_parser(
+        "key", help="create or show a signing key", description="Creates or shows keys that sign ledgers."
+    )
     what = key.add_subparsers(dest="what", required=True, metavar="new|show")
 
     new = what.add_parser(
         "new",
-        help="make a private key, and its public one beside it",
-        description="Makes FILE (mode 0600) and FILE.pub. Never overwrites.",
+        help="create a key pair",
+        description="Creates the private key FILE (mode 0600) and the public key FILE.pub. Never overwrites a file.",
     )
-    new.add_argument("file", metavar="FILE")
-    new.add_argument("--type", choices=_TYPES, default="ed25519", help="default: ed25519")
+    new.add_argument("file", metavar="FILE", help="file for the private key")
+    new.add_argument("--type", choices=_TYPES, default="ed25519", help="kind of key (default: ed25519)")
     new.add_argument(
         "--encrypt",
         action="store_true",
-        help="with the passphrase in FLOPSD_KEY_PASSPHRASE, or in the file that FLOPSD_KEY_PASSPHRASE_FILE names",
+        help="encrypt it with the passphrase in FLOPSD_KEY_PASSPHRASE, or in the file FLOPSD_KEY_PASSPHRASE_FILE",
     )
-    new.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    new.add_argument("--json", action="store_true", help="print JSON")
     new.set_defaults(run=_new)
 
     show = what.add_parser(
         "show",
-        help="type, key id and public key of a private or a public key",
-        description="Shows what the owner of a key may tell everybody.",
+        help="show the type, id and public key of a key",
+        description="Shows the type, id and public key of a private or public key. None of it is secret.",
     )
     show.add_argument("key", metavar="KEY-URI-or-PUBLIC", help=f"{_KEY_URI}, or a public key's PEM file")
-    show.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    show.add_argument("--json", action="store_true", help="print JSON")
     show.set_defaults(run=_show)
 
     counter = verbs.add_parser(
         "countersign",
-        help="verify a ledger, then sign it too",
-        description="Verifies LEDGER as `verify` does, with the keys given by --trust, then adds a signature. "
-        "Exit 3: not verified, nothing was signed.",
+        help="verify a ledger and add a signature",
+        description="Verifies LEDGER like `flopsd verify`, with the keys given by --trust, then adds a signature. "
+        "Exits with 3 if the ledger is not verified; then nothing is signed.",
     )
-    counter.add_argument("ledger", metavar="LEDGER")
+    counter.add_argument("ledger", metavar="LEDGER", help="the ledger file")
     counter.add_argument("--key", required=True, metavar="KEY-URI", help=f"private key that signs: {_KEY_URI}")
     counter.add_argument(
-        "--trust", action="append", required=True, metavar="PUBLIC-KEY", help="of who signed before; repeatable"
-    )
-    counter.add_argument(
-        "--threshold", type=positive, default=1, metavar="N", help="how many of those keys must have signed"
-    )
-    counter.add_argument("--journal", metavar="FILE", help="the journal, where it does not lie beside the ledger")
-    counter.add_argument(
-        "--peaks", metavar="FILE", help="the peak table, where it is neither packaged nor beside the ledger"
-    )
-    counter.add_argument(
-        "--policy",
+        "--trust",
         action="append",
-        default=[],
-        metavar="FILE",
-        help="a policy that the ledger was judged by, where it is not a packaged one; repeatable",
+        required=True,
+        metavar="PUBLIC-KEY",
+        help="public key of an earlier signer, a PEM file; repeatable",
     )
+    add_inputs(counter)
     counter.add_argument(
-        "--allow-replay", action="store_true", help="sign a replay of a recording, which is no evidence"
+        "-o", "--output", metavar="FILE", help="write the ledger with all signatures to FILE (default: LEDGER itself)"
     )
-    counter.add_argument(
-        "-o", "--output", metavar="FILE", help="leave LEDGER as it is, and write the one with both signatures here"
-    )
-    counter.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    counter.add_argument("--json", action="store_true", help="print JSON")
     counter.set_defaults(run=_countersign)
 
 
@@ -92,7 +83,7 @@ def _new(arguments: argparse.Namespace) -> int:
     beside = path.with_name(path.name + ".pub")
     secret = passphrase(os.environ) if arguments.encrypt else None
     if arguments.encrypt and secret is None:
-        raise SigningKeyError("--encrypt needs a passphrase, and none is given", hint=NO_PASSPHRASE)
+        raise SigningKeyError("--encrypt needs a passphrase and none is given", hint=NO_PASSPHRASE)
     if beside.exists():
         raise SigningKeyError(f"{beside} already exists; keys are never overwritten")
     key = make_pem(path, arguments.type, secret)
@@ -149,7 +140,7 @@ def _countersign(arguments: argparse.Namespace) -> int:
         facts = {"ledger": str(done.ledger), "added": done.added, "signatures": done.signatures}
         print(json.dumps({**facts, "keyId": key.public.keyid, "verifiedWith": verified.keyids}))
         return OK
-    said = "signed" if done.added else "was already signed, and nothing was added,"
+    action = "signed" if done.added else "was already signed; nothing was added;"
     keyids = {*verified.keyids, key.public.keyid}
     journal = arguments.journal or (str(journal_beside(ledger)) if arguments.output else None)
     again = [word for file in arguments.trust for word in ("--key", file)]
@@ -159,7 +150,7 @@ def _countersign(arguments: argparse.Namespace) -> int:
     again += [word for file in arguments.policy for word in ("--policy", file)]
     again += ["--allow-replay"] if verified.replay else []
     print(
-        f"{done.ledger} {said} by {key.describe()}\n"
+        f"{done.ledger} {action} by {key.describe()}\n"
         f"  key id     {key.public.keyid}\n"
         f"  verified   with {', '.join(verified.keyids)}\n"
         f"  signatures {done.signatures}\n"

@@ -1,4 +1,4 @@
-"""The command line: its verbs, its errors, its exit code. The only place that exits."""
+"""The command line: verbs, errors, exit codes. The only module that exits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from flopsd.sources.registry import known_sources
 from flopsd.system.streams import let_go, open_missing, say
 
 METERING = ("run", "exec")
-TALKING = (*METERING, "seal", "push")  # what they write on stdout is no data, and nothing fails for want of it
+NO_DATA = (*METERING, "seal", "push")  # stdout has only messages: failing to write them is no failure of the verb
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -44,16 +44,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader left; nothing more to say
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader closed the pipe
         code = FAILED
     except FlopsdError as fault:
-        code = _tell(fault)
+        code = _report(fault)
     written = let_go(sys.stdout)
     let_go(sys.stderr)
-    sys.exit(FAILED if code == OK and not written and arguments.verb not in TALKING else code)
+    sys.exit(FAILED if code == OK and not written and arguments.verb not in NO_DATA else code)
 
 
-def _tell(fault: FlopsdError) -> int:
+def _report(fault: FlopsdError) -> int:
     for line in str(fault).splitlines():
         say(sys.stderr, f"flopsd: {line}\n")
     if fault.hint:
@@ -66,7 +66,7 @@ def _tell(fault: FlopsdError) -> int:
 
 
 class _Handler(logging.Handler):
-    """Says what is logged, and nothing of its own where that cannot be."""
+    """Writes log records to stderr, and ignores a closed stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(sys.stderr, f"{self.format(record)}\n")
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flopsd",
         description="Measures training compute from hardware counters and seals it in a signed ledger.",
-        epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 not verified, 4 no source.",
+        epilog="Exit codes: 0 success, 1 failure, 2 invalid usage or setting, 3 not verified, 4 no metering source.",
     )
     parser.add_argument("--version", action="version", version=f"flopsd {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")

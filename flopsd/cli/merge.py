@@ -1,4 +1,4 @@
-"""`merge`."""
+"""`flopsd merge`."""
 
 from __future__ import annotations
 
@@ -17,46 +17,55 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Verbs) -> None:
-    """The verbs of this module."""
+    """Add `merge` to the command line."""
     merge = verbs.add_parser(
         "merge",
-        help="merge node ledgers into a job ledger, jobs into a lineage",
-        description="Verifies every ledger, refuses what is missing or in there twice, adds up and signs. "
-        "Exit 0: merged. Exit 1: they do not fit together. Exit 3: one of them is not to be believed.",
+        help="merge node ledgers into a job ledger, job ledgers into a lineage",
+        description="Verifies every ledger, refuses missing and duplicate ones, adds them up and signs the result. "
+        "Exits with 0 if merged, with 1 if the ledgers do not belong together, with 3 if one of them is not verified.",
     )
     merge.add_argument(
         "ledgers",
         nargs="+",
         metavar="LEDGER",
-        help="a ledger, a folder, a quoted glob, a .tar.gz or s3://BUCKET/PREFIX; journals lie beside their ledgers",
+        help="a ledger, a folder, a quoted glob, a .tar.gz or s3://BUCKET/PREFIX; with the journals next to them",
     )
     merge.add_argument(
-        "--trust", action="append", required=True, metavar="PUBLIC-KEY", help="PEM file of a key that may have signed"
+        "--trust",
+        action="append",
+        required=True,
+        metavar="PUBLIC-KEY",
+        help="public key of a signer of these ledgers, a PEM file; repeatable",
     )
-    merge.add_argument("--key", required=True, metavar="KEY-URI", help="the key that signs what comes out")
-    merge.add_argument("--ledger", required=True, metavar="FILE", help="where to write it; its public key beside it")
-    merge.add_argument("--kind", choices=("job", "lineage"), default="job", help="what to make (default: job)")
-    merge.add_argument("--lineage", metavar="NAME", help="the name of the lineage that is made")
+    merge.add_argument("--key", required=True, metavar="KEY-URI", help="private key that signs the merged ledger")
     merge.add_argument(
-        "--nodes", type=positive, metavar="N", help="how many nodes the job had, where its ledgers do not say"
+        "--ledger",
+        required=True,
+        metavar="FILE",
+        help="file for the merged ledger; its public key is written next to it",
+    )
+    merge.add_argument(
+        "--kind", choices=("job", "lineage"), default="job", help="kind of the merged ledger (default: job)"
+    )
+    merge.add_argument("--lineage", metavar="NAME", help="name of the lineage, with --kind lineage")
+    merge.add_argument(
+        "--nodes", type=positive, metavar="N", help="number of nodes of the job, if its ledgers do not record it"
     )
     merge.add_argument(
         "--allow-incomplete",
         action="store_true",
-        help="merge although ledgers are missing: marked as such, without an upper bound",
+        help="merge even if ledgers are missing; the result is marked incomplete and has no upper bound",
     )
-    merge.add_argument(
-        "--allow-replay", action="store_true", help="accept replays of recordings, which are no evidence"
-    )
-    merge.add_argument("--peaks", metavar="FILE", help="a peak table that is neither packaged nor beside its ledger")
+    merge.add_argument("--allow-replay", action="store_true", help="accept replayed recordings, which are not evidence")
+    merge.add_argument("--peaks", metavar="FILE", help="a peak table that is neither packaged nor next to its ledger")
     merge.add_argument(
         "--policy",
         action="append",
         default=[],
         metavar="FILE",
-        help="a policy to hold the sum against beside the packaged EU AI Act, or in its place by its id; repeatable",
+        help="a policy to apply besides the packaged EU AI Act, or instead of it if it has the same id; repeatable",
     )
-    merge.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    merge.add_argument("--json", action="store_true", help="print the result as JSON")
     merge.set_defaults(run=_merge)
 
 
@@ -66,9 +75,9 @@ def _merge(arguments: argparse.Namespace) -> int:
 
     lineage = arguments.kind == "lineage"
     if lineage != (arguments.lineage is not None):
-        raise ConfigError(["merge: --kind lineage and --lineage NAME belong together"])
+        raise ConfigError(["merge: --kind lineage and --lineage NAME must be given together"])
     if lineage and arguments.nodes is not None:
-        raise ConfigError(["merge: --nodes is for --kind job"])
+        raise ConfigError(["merge: --nodes applies to --kind job only"])
     request = MergeRequest(
         arguments.ledgers,
         arguments.trust,
@@ -82,7 +91,7 @@ def _merge(arguments: argparse.Namespace) -> int:
         arguments.peaks,
         arguments.policy,
     )
-    merged = merge_ledgers(request, SystemClock(), lambda words: print(f"flopsd: {words}", file=sys.stderr))
+    merged = merge_ledgers(request, SystemClock(), lambda text: print(f"flopsd: {text}", file=sys.stderr))
     if arguments.json:
         facts = {
             "ledger": str(merged.ledger),

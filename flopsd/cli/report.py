@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.cli.common import NOT_VERIFIED, OK
-from flopsd.cli.verify import add_grounds, judge
+from flopsd.cli.verify import add_verification, verify_with
 
 if TYPE_CHECKING:
     from flopsd.attestation.evidence.item import EvidenceResult
@@ -42,7 +42,7 @@ def add(verbs: Verbs) -> None:
     )
     shape.add_argument("--json", action="store_true", help="facts as JSON on stdout")
     report.add_argument("-o", "--output", metavar="FILE", help="where to (default: stdout)")
-    add_grounds(report, needed=False)
+    add_verification(report, needed=False)
     report.set_defaults(run=_report)
 
 
@@ -86,7 +86,7 @@ def _check(
     if not arguments.key:
         return not_checked(document), (), []
     try:
-        found = judge(arguments)
+        found = verify_with(arguments)
         if found.statement != document.statement:
             raise NotVerifiedError(f"{arguments.ledger} was changed while it was verified")
     except NotVerifiedError as fault:

@@ -1,4 +1,4 @@
-"""`seal`."""
+"""`flopsd seal`."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Verbs) -> None:
-    """The verbs of this module."""
+    """Add `seal` to the command line."""
     seal = verbs.add_parser(
         "seal",
-        help="seal the journal of a state folder into a ledger",
-        description="Seals what the journal of a stopped or killed daemon holds, or any journal file.",
+        help="seal the journal of a run into a signed ledger",
+        description="Seals the journal of a stopped or killed daemon, or any journal file, into a signed ledger.",
     )
     add_settings(seal, [setting for setting in SETTINGS if setting.key in SEAL_KEYS])
     which = seal.add_mutually_exclusive_group()
     which.add_argument(
         "--journal",
         metavar="FILE",
-        help="seal this journal file, live or copied, beside it; a torn last record is left out",
+        help="seal this journal file, live or a copy, into a ledger next to it; an incomplete last record is left out",
     )
     which.add_argument(
-        "--rolling", action="store_true", help="seal the state so far of a daemon that is running, as it does itself"
+        "--rolling", action="store_true", help="seal the run of a running daemon so far, as it does itself periodically"
     )
-    seal.add_argument("--at-end", action="store_true", help=argparse.SUPPRESS)  # by exec, whose daemon could not
+    seal.add_argument("--at-end", action="store_true", help=argparse.SUPPRESS)  # set by `exec` if its daemon was killed
     seal.set_defaults(run=_seal)
 
 
@@ -41,7 +41,7 @@ def _seal(arguments: argparse.Namespace) -> int:
     clock = SystemClock()
     begun_ns = clock.boottime_ns()
     if arguments.rolling:
-        be_nice()  # before anything heavy is loaded
+        be_nice()  # before importing the signing packages
     from flopsd.attestation.storage.copies import refuse_failed
     from flopsd.daemon.sealing import copies_made, copy_sealed, seal_ended, seal_file, seal_rolling
     from flopsd.report.ledger_text import sealed_text

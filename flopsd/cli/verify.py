@@ -1,4 +1,4 @@
-"""`verify`."""
+"""`flopsd verify`."""
 
 from __future__ import annotations
 
@@ -18,88 +18,96 @@ if TYPE_CHECKING:
 
 
 def add(verbs: Verbs) -> None:
-    """The verbs of this module."""
+    """Add `verify` to the command line."""
     verify = verbs.add_parser(
         "verify",
-        help="verify a ledger: signatures, then every total again",
-        description="Checks signatures, then recomputes every total from journal and peak table. "
-        "Exit 0: verified. Exit 3: not, and the first reason why.",
+        help="check a ledger's signatures and recompute every total",
+        description="Checks the signatures of a ledger and recomputes every total from its journal and peak table. "
+        "Exits with 0 if the ledger is verified, with 3 and the first failure if not.",
     )
-    verify.add_argument("ledger", metavar="LEDGER")
-    add_grounds(verify)
-    told = verify.add_mutually_exclusive_group()
-    told.add_argument("--json", action="store_true", help="facts as JSON on stdout")
-    told.add_argument(
+    verify.add_argument("ledger", metavar="LEDGER", help="the ledger file; its journal is expected next to it")
+    add_verification(verify)
+    output = verify.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print the result as JSON")
+    output.add_argument(
         "--explain",
         action="store_true",
-        help="how to check this ledger without flopsd, as a shell script on stdout, whatever the verdict; "
-        "the verdict goes to stderr",
+        help="print a shell script that checks this ledger without flopsd; the verdict goes to stderr",
     )
     verify.set_defaults(run=_verify)
 
 
-def add_grounds(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
-    """What a ledger is verified with; `needed`: there must be a key."""
+def add_verification(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
+    """The options of verification; `needed`: at least one --key is required."""
     parser.add_argument(
         "--key",
         action="append",
         required=needed,
         default=None if needed else [],
         metavar="PUBLIC-KEY",
-        help="PEM file; repeatable" if needed else "verify first, with this PEM file; repeatable",
+        help=f"{'' if needed else 'verify the ledger first, with this '}public key of a signer, a PEM file; repeatable",
     )
-    parser.add_argument(
-        "--threshold", type=positive, default=1, metavar="N", help="how many of the keys must have signed"
-    )
-    parser.add_argument("--journal", metavar="FILE", help="the journal, where it does not lie beside the ledger")
-    parser.add_argument(
-        "--peaks", metavar="FILE", help="the peak table, where it is neither packaged nor beside the ledger"
-    )
-    parser.add_argument(
-        "--policy",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a policy that the ledger was judged by, where it is not a packaged one; repeatable",
-    )
-    parser.add_argument(
-        "--allow-replay", action="store_true", help="accept a replay of a recording, which is no evidence"
-    )
+    add_inputs(parser)
     parser.add_argument(
         "--aws-certificate",
         action="append",
         default=[],
         metavar="FILE",
-        help="AWS's certificate of the region, to check the instance identity document with; repeatable",
+        help="AWS certificate of the region, to check the instance identity document; repeatable",
     )
     parser.add_argument(
         "--tsa-certificate",
         action="append",
         default=[],
         metavar="FILE",
-        help="root of a timestamp authority, with the rest of its chain where tokens leave it out; repeatable",
+        help="root certificate of a timestamp authority, with the intermediates that its timestamps lack; repeatable",
     )
     parser.add_argument(
         "--anchors",
         action="append",
         default=[],
         metavar="LOGFILE",
-        help="log with the daemon's checkpoint lines, as CloudWatch Logs, S3 or a container runtime gives it, also "
-        "gzipped: each line must lie on the journal's chain; repeatable",
+        help="log with the daemon's checkpoint lines, exported from CloudWatch Logs, S3 or a container runtime, "
+        "gzipped or not; every line must match the journal; repeatable",
     )
     parser.add_argument(
         "--children",
         action="append",
         default=[],
         metavar="LEDGER",
-        help="of a merged ledger: its children, a folder, archive or s3:// that holds them; repeatable",
+        help="for a merged ledger: its children, as files, folders, archives or s3:// prefixes; repeatable",
     )
 
 
-def judge(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
-    """Verify the ledger on the grounds that `add_grounds` asks for.
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """The options of verification that `countersign` has too."""
+    parser.add_argument(
+        "--threshold",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="number of these keys that must have signed (default: 1)",
+    )
+    parser.add_argument("--journal", metavar="FILE", help="the journal (default: next to the ledger)")
+    parser.add_argument(
+        "--peaks", metavar="FILE", help="the peak table (default: a packaged one, or the one next to the ledger)"
+    )
+    parser.add_argument(
+        "--policy",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a policy of the ledger that is not a packaged one; repeatable",
+    )
+    parser.add_argument(
+        "--allow-replay", action="store_true", help="accept a replayed recording, which is not evidence"
+    )
 
-    Raises NotVerifiedError, and ConfigError for grounds that do not fit the kind of ledger.
+
+def verify_with(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
+    """Verify the ledger with the options of `add_verification`.
+
+    Raises NotVerifiedError, and ConfigError for options that do not apply to this kind of ledger.
     """
     from flopsd.attestation.evidence.trust import load_trust
     from flopsd.attestation.signing.keys import load_public
@@ -109,9 +117,11 @@ def judge(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
     keys = [load_public(file) for file in arguments.key]
     opened = open_ledger(Path(arguments.ledger), keys, arguments.threshold)
     if opened.kind in ("job", "lineage"):
-        return _judge_merged(opened, arguments)
+        return _verify_merged(opened, arguments)
     if arguments.children:
-        raise ConfigError([f"{arguments.verb}: --children is for merged ledgers, and {arguments.ledger} is a node's"])
+        raise ConfigError(
+            [f"{arguments.verb}: --children applies to merged ledgers only; {arguments.ledger} is the ledger of a node"]
+        )
     return verify_opened(
         opened,
         Path(arguments.ledger),
@@ -123,7 +133,7 @@ def judge(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
     )
 
 
-def _judge_merged(opened: SignedStatement, arguments: argparse.Namespace) -> VerifiedMerge:
+def _verify_merged(opened: SignedStatement, arguments: argparse.Namespace) -> VerifiedMerge:
     from flopsd.attestation.merge.verify_merged import verify_merged
     from flopsd.settings.data_files import Tables
 
@@ -133,17 +143,19 @@ def _judge_merged(opened: SignedStatement, arguments: argparse.Namespace) -> Ver
         (arguments.aws_certificate, "--aws-certificate"),
         (arguments.tsa_certificate, "--tsa-certificate"),
     ):
-        if given:  # ignoring it would let the verdict say more than was looked at
+        if given:  # ignoring it would claim a check that was not made
             raise ConfigError(
-                [f"{arguments.verb}: {option} is for a node's ledger, and {arguments.ledger} is a {opened.kind}'s"],
-                hint="verify the ledgers of its nodes with it, one by one",
+                [
+                    f"{arguments.verb}: {option} applies to ledgers of nodes; {arguments.ledger} is a {opened.kind} ledger"
+                ],
+                hint="use it to verify the ledgers of the nodes",
             )
     return verify_merged(
         opened,
         children=arguments.children,
         allow_replay=arguments.allow_replay,
         tables=Tables(arguments.peaks, arguments.policy),
-        note=lambda words: print(f"flopsd: {words}", file=sys.stderr),
+        note=lambda text: print(f"flopsd: {text}", file=sys.stderr),
     )
 
 
@@ -160,7 +172,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(recipe(Path(arguments.ledger), arguments.key, journal), end="", flush=True)
         verdict = sys.stderr
     try:
-        found = judge(arguments)
+        found = verify_with(arguments)
     except NotVerifiedError as fault:
         if arguments.json:
             print(json.dumps({"verified": False, "reason": str(fault), "hint": fault.hint}))
@@ -179,7 +191,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _facts(found: Verified | VerifiedMerge) -> dict[str, Any]:
-    """What `--json` tells."""
+    """The result for `--json`."""
     from dataclasses import asdict
 
     from flopsd.attestation.verify import Verified

@@ -62,23 +62,21 @@ def is_timestamp(text: object) -> bool:
 def parse_envelope(data: bytes) -> Envelope:
     """The DSSE envelope in `data`. Raises NotVerifiedError with the first fault."""
     if len(data) > MAX_ENVELOPE_BYTES:
-        raise NotVerifiedError(
-            f"the ledger has {len(data)} bytes, more than the {MAX_ENVELOPE_BYTES} that a ledger may have"
-        )
+        raise NotVerifiedError(f"the ledger has more than {MAX_ENVELOPE_BYTES} bytes, the limit for a ledger")
     document = parse_json(data, "the ledger")
     if not isinstance(document, dict):
         raise NotVerifiedError("the ledger is not a JSON object")
     payload_type, signatures = document.get("payloadType"), document.get("signatures")
     if not isinstance(payload_type, str) or not isinstance(document.get("payload"), str):
-        raise NotVerifiedError("the ledger is not a DSSE envelope: it needs payload and payloadType as text")
+        raise NotVerifiedError("the ledger is not a DSSE envelope: payload and payloadType must be text")
     if not isinstance(signatures, list) or not signatures:
         raise NotVerifiedError("the ledger is not signed: it has no signatures")
     if len(signatures) > MAX_SIGNATURES:
-        raise NotVerifiedError(f"the ledger has {len(signatures)} signatures, more than {MAX_SIGNATURES}")
+        raise NotVerifiedError(f"the ledger has {len(signatures)} signatures, more than the limit of {MAX_SIGNATURES}")
     found, extensions = [], []
     for signature in signatures:
         if not isinstance(signature, dict) or not isinstance(signature.get("sig"), str):
-            raise NotVerifiedError("the ledger has a signature without 'sig'")
+            raise NotVerifiedError("the ledger has a signature without the text 'sig'")
         keyid = signature.get("keyid") or ""
         found.append((keyid if isinstance(keyid, str) else "", _base64(signature["sig"], "a signature")))
         extensions.append({name: value for name, value in signature.items() if name not in ("keyid", "sig")})

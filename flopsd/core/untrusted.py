@@ -31,7 +31,7 @@ def parse_json(data: bytes, what: str) -> Any:
         raise NotVerifiedError(f"{what} has more than {MAX_VALUES} parts")
 
     def refuse(text: str) -> NoReturn:
-        raise NotVerifiedError(f"{what} holds the number {text[:40]!r}, which is no whole number of at most 40 digits")
+        raise NotVerifiedError(f"{what} contains the number {text[:40]!r}, not a whole number of at most 40 digits")
 
     def whole(text: str) -> int:
         return int(text) if len(text) <= 40 else refuse(text)
@@ -41,7 +41,7 @@ def parse_json(data: bytes, what: str) -> Any:
         if len(found) != len(pairs):
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise NotVerifiedError(f"{what} names {twice[:80]!r} twice")
+            raise NotVerifiedError(f"{what} contains the key {twice[:80]!r} twice")
         return found
 
     try:

@@ -91,7 +91,7 @@ def test_a_run_is_sealed_with_all_the_evidence_there_is(tmp_path: Path, standin:
     assert "no GPU gives a report: GPU 0: Not Supported" in items(state)["nvidia-spdm"]["reason"]
 
     code, told = verify(state, "--aws-certificate", str(IDENTITY / "attacker_cert.pem"))
-    assert (code, "NOT VERIFIED: the evidence ec2-instance-identity does not hold" in told) == (3, True)
+    assert (code, "NOT VERIFIED: the evidence ec2-instance-identity is invalid" in told) == (3, True)
     code, told = verify(state, "--tsa-certificate", str(IDENTITY / "pinned_cert.pem"))
     assert (code, "rfc3161: not checked" in told) == (0, True)  # by an authority that nobody named
     code, told = verify(state, "--aws-certificate", str(state / "ledger.pub"))
@@ -106,7 +106,7 @@ def test_a_forged_identity_that_was_sealed_is_not_verified(tmp_path: Path, stand
     assert verdicts(tmp_path)["ec2-instance-identity"] == "not checked"
     code, told = verify(tmp_path, "--aws-certificate", str(IDENTITY / "pinned_cert.pem"))
     assert code == 3
-    assert "does not hold: its signature is not of the pinned certificate's key" in told
+    assert "is invalid: its signature was not made by the key of the pinned certificate" in told
 
 
 def test_where_nobody_answers_the_seal_is_made_and_says_so(tmp_path: Path, standin: Path) -> None:

@@ -66,7 +66,7 @@ def test_exit_codes_and_words_of_what_is_refused(nodes: Nodes) -> None:
     common = ("--trust", str(nodes.public), "--key", nodes.key, "--ledger", str(out))
     done = flopsd("merge", str(one), *common)
     assert done.returncode == 1
-    assert "flopsd: the job is not whole: rank 1 (algo-2): no ledger" in done.stderr
+    assert "flopsd: the job is incomplete: rank 1 (algo-2): no ledger" in done.stderr
     assert "--allow-incomplete" in done.stderr
     assert not out.exists()
     done = flopsd("merge", str(one), *common, "--allow-incomplete")

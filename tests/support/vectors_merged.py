@@ -174,7 +174,7 @@ def all_merged() -> list[MergedCase]:
             "sum-bent",
             "A sum is one more than that of its children.",
             bent(job, lambda p: p["totals"]["executed"].update(high=str(int(high) + 1))),
-            reason="recomputed from its children's entries, the ledger says something else: "
+            reason="the ledger does not match the entries of its children: "
             f"statement.predicate.totals.executed.high is '{int(high) + 1}'",
         ),
         MergedCase(
@@ -187,7 +187,7 @@ def all_merged() -> list[MergedCase]:
             "hole-left-out",
             "A node is missing, and the ledger says that it is whole.",
             bent(merged("job", nodes[:1]), lambda p: p["completeness"].update(complete=True, missing=[])),
-            reason="recomputed from its children's entries, the ledger says something else: "
+            reason="the ledger does not match the entries of its children: "
             "statement.predicate.completeness.complete is True",
         ),
         MergedCase(
@@ -200,7 +200,7 @@ def all_merged() -> list[MergedCase]:
             "children-out-of-order",
             "The order of children is part of the format, so that who merged cannot choose the bytes.",
             bent(job, lambda p: p["children"].reverse()),
-            reason="the children do not stand in their order",
+            reason="the children are not in the order of the format",
         ),
         MergedCase(
             "child-changed",
@@ -215,7 +215,7 @@ def all_merged() -> list[MergedCase]:
             "A child's entry says more than the child, and the sums follow the entry.",
             signed(encode(merged("job", [nodes[0], Child(_more(nodes[1].entry), {})]))),
             handed(nodes),
-            reason="the ledger says something else",
+            reason="the ledger does not match this child: ",
             needs_children=True,
         ),
     ]  # fmt: skip

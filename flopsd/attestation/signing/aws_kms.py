@@ -72,7 +72,7 @@ def key_and_public(rest: str) -> tuple[str, str | None]:
     given = as_text(attributes(query, "&", ("public",), "awskms"), "public", "awskms")
     if not key_id or key_id.startswith("/"):
         raise SigningKeyError(
-            f"awskms:{key_id}: no key is named", hint="write awskms:alias/NAME, or a key id or an ARN after awskms:"
+            f"awskms:{key_id}: no key is given", hint="write awskms:alias/NAME, or a key id or an ARN after awskms:"
         )
     return key_id, given
 

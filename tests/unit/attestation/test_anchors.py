@@ -176,15 +176,15 @@ def changed(line: str, key: str, value: Callable[[str], str]) -> str:
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("head", lambda h: ("0" if h[0] != "0" else "1") + h[1:], r"event 3 is not on the journal's chain: after record \d+ its head was [0-9a-f]{64}, the journal's is [0-9a-f]{64}"),
+        ("head", lambda h: ("0" if h[0] != "0" else "1") + h[1:], r"event 3 is not on the journal's chain: its hash of record \d+ is [0-9a-f]{64}, the journal's is [0-9a-f]{64}"),
         ("records", lambda n: str(int(n) + 1), "is not on the journal's chain"),
         ("records", lambda _: "0", "is not on the journal's chain"),
-        ("records", lambda _: "999", r"event 3 is of record 999, the journal has \d+: it was cut, or replaced by an older one"),
+        ("records", lambda _: "999", r"event 3 is about record 999, the journal has \d+ records: it was truncated, or replaced by an older one"),
         ("bytes", lambda n: str(int(n) + 1), "was altered: record"),
-        ("low_flop", lambda n: str(int(n) - 1), r"event 3 told low \d+, .* the journal up to record \d+ says low \d+"),
+        ("low_flop", lambda n: str(int(n) - 1), r"event 3 has low \d+, .* the journal up to record \d+ gives low \d+"),
         ("measured_flop", lambda _: "unknown", "measured unknown"),
-        ("high_flop", lambda n: n + "0", "told low"),
-        ("incarnation", lambda _: "2", "in incarnation 2, the journal"),
+        ("high_flop", lambda n: n + "0", "has low"),
+        ("incarnation", lambda _: "2", "in daemon start 2, the journal"),
     ],
 )  # fmt: skip
 def test_a_line_that_is_not_the_journals_is_no_anchor(
@@ -198,7 +198,7 @@ def test_a_line_that_is_not_the_journals_is_no_anchor(
 
 def test_two_lines_that_contradict_each_other_are_refused(run: Run, sealed: Sealed, log: Path) -> None:
     log.write_text(f"{run.lines[0]}\n{changed(run.lines[0], 'low_flop', lambda n: n + '1')}\n")
-    with pytest.raises(NotVerifiedError, match=r"line 2 and export.log line 1 say different things of record"):
+    with pytest.raises(NotVerifiedError, match=r"line 2 and export.log line 1 contradict each other about record"):
         hold(sealed, log)
 
 
@@ -236,14 +236,14 @@ def test_an_older_journal_sealed_again_is_found(run: Run, sealed: Sealed, tmp_pa
         ("flopsd-checkpoint run=run-2 node=node-0 incarnation=1 records=1 head=\x1b[2J", r"1 of others, such as 'flopsd-checkpoint run=run-2 .*\\x1b"),
         ("flopsd-checkpoint run=run-1 node=node-01 incarnation=1 records=1", "1 of others"),
         ("flopsd-checkpoint run=run-1 node=node-0 incarnation=1 records=12", "1 of its lines there are torn"),
-        ('{"events":[{"message":"x","ingestionTime":1}', "begins as JSON and is not all JSON: a list is cut"),
+        ('{"events":[{"message":"x","ingestionTime":1}', "starts as JSON but is not valid JSON: a list is truncated"),
         ('{"events":[{"message":"x","ingestionTime":1}]} then text', "it goes on with something else"),
         ('{"events":[{"message":"x","ingestionTime":1,"ingestionTime":2}]}', "names one of its members twice"),
         ('{"ingestionTime":1,"ingestionTime":2}', "names one of its members twice"),
-        ('{"ingestionTime" 1:2}{"ingestionTime":1}', "an object is cut"),
+        ('{"ingestionTime" 1:2}{"ingestionTime":1}', "an object is truncated"),
         ('[{"events":[' + "[" * 100_000, "nested too deeply"),
         ('{"events":[{"message":"' + "x" * (MAX_EVENT + CHUNK), "Unterminated string"),
-        ('{"events":[]' + "," * 9, "an object is cut"),
+        ('{"events":[]' + "," * 9, "an object is truncated"),
     ],
 )  # fmt: skip
 def test_a_log_without_a_usable_line_is_refused_with_the_reason(

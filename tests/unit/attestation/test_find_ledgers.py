@@ -71,7 +71,7 @@ def test_what_is_no_ledger_is_passed_over_and_told(nodes: Nodes, want: bytes) ->
     assert nodes.merge(ledgers).ledger.read_bytes() == want
     assert nodes.notes == [
         f"{ledgers}/ holds 1 archives, which were not opened; name those that hold ledgers",
-        "1 signed statements that are no ledgers of flopsd were passed over",
+        "skipped 1 signed statements that are not flopsd ledgers",
     ]
     with pytest.raises(NotVerifiedError, match="provenance.json: "):
         nodes.merge(ledgers / "provenance.json")
@@ -94,7 +94,7 @@ def test_a_damaged_ledger_in_a_folder_is_not_passed_over(nodes: Nodes) -> None:
 
 def test_a_journal_without_its_ledger_is_a_node_left_out(nodes: Nodes) -> None:
     (nodes.folder / "ledgers" / "algo-2" / "ledger.json").unlink()
-    with pytest.raises(LedgerError, match="the journal .*algo-2/ledger.journal.jsonl has no ledger beside it"):
+    with pytest.raises(LedgerError, match="the journal .*algo-2/ledger.journal.jsonl has no ledger next to it"):
         nodes.merge(nodes.folder / "ledgers", allow_incomplete=True)
 
 
@@ -128,8 +128,8 @@ def test_arguments_that_name_nothing_are_told(nodes: Nodes, tmp_path: Path) -> N
         (tmp_path / ("n" * 300), "no file, folder or match of"),
         (tmp_path / "nowhere", "no file, folder or match of '.*nowhere'"),
         (f"{tmp_path}/*.nothing", "no file, folder or match"),
-        (tmp_path / "empty", "there is no ledger in .*empty"),
-        ("s3://", "names no bucket"),
+        (tmp_path / "empty", "no ledger found in .*empty"),
+        ("s3://", "no bucket is given"),
     ):
         with pytest.raises(LedgerError, match=reason):
             nodes.merge(nodes.folder / "ledgers", argument)
@@ -157,12 +157,10 @@ def test_a_rolling_ledger_is_passed_over_where_its_run_went_on(nodes: Nodes, buc
         [pack(folder, nodes.folder / "o.tar.gz")],
     ):
         assert nodes.merge(*given).ledger.read_bytes() == want
-        assert any("passed over" in words for words in nodes.notes)
+        assert any("skipped" in words for words in nodes.notes)
     upload(bucket, folder, "run/")
     assert nodes.merge(f"s3://{BUCKET}/run/").ledger.read_bytes() == want
-    assert nodes.notes == [
-        f"s3://{BUCKET}/run/ holds 1 rolling ledgers whose runs went on to the ledger beside them; passed over"
-    ]
+    assert nodes.notes == [f"s3://{BUCKET}/run/ skipped 1 rolling ledgers, earlier states of the ledgers next to them"]
     alone = nodes.merge(folder / "algo-1.rolling.json", trust=[str(nodes.public)])
     assert (alone.ledgers, nodes.notes) == (1, [])
 
@@ -193,15 +191,15 @@ def twice(archive: tarfile.TarFile, name: str) -> None:
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda a: add(a, "/etc/ledger.json"), "holds the name '/etc/ledger.json', which leads out of it"),
-        (lambda a: add(a, "../../ledger.json"), "holds the name '../../ledger.json', which leads out of it"),
-        (lambda a: add(a, "a/../../x.txt"), "which leads out of it"),
-        (lambda a: add(a, "a.json", kind=tarfile.SYMTYPE, link="/etc/passwd"), "'a.json' as a link or device"),
-        (lambda a: add(a, "a.json", kind=tarfile.LNKTYPE, link="b.json"), "'a.json' as a link or device"),
-        (lambda a: add(a, "a.journal.jsonl", kind=tarfile.FIFOTYPE), "as a link or device"),
+        (lambda a: add(a, "/etc/ledger.json"), "the name '/etc/ledger.json' points outside of the archive"),
+        (lambda a: add(a, "../../ledger.json"), "the name '../../ledger.json' points outside of the archive"),
+        (lambda a: add(a, "a/../../x.txt"), "points outside of the archive"),
+        (lambda a: add(a, "a.json", kind=tarfile.SYMTYPE, link="/etc/passwd"), "'a.json' is a link or device"),
+        (lambda a: add(a, "a.json", kind=tarfile.LNKTYPE, link="b.json"), "'a.json' is a link or device"),
+        (lambda a: add(a, "a.journal.jsonl", kind=tarfile.FIFOTYPE), "is a link or device"),
         (lambda a: twice(a, "a.json"), "holds 'a.json' twice"),
         (lambda a: twice(a, "./a.json"), "holds './a.json' twice"),
-        (lambda a: add(a, "a.txt"), "there is no ledger in"),
+        (lambda a: add(a, "a.txt"), "no ledger found in"),
     ],
 )  # fmt: skip
 def test_an_archive_that_is_not_safe_is_refused(
@@ -230,7 +228,7 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
         (header("x.txt", -1), "has a size below zero"),
         (header("././@LongLink", 2**63, tarfile.GNUTYPE_LONGNAME), "it ends within a member"),
         (header("x", 2**30, tarfile.XHDTYPE) + bytes(5 * 2**20), "more than 4194304 bytes of headers"),
-        (header("x", 512, tarfile.XHDTYPE) * 3 * 1000, "is not a whole .tar.gz"),
+        (header("x", 512, tarfile.XHDTYPE) * 3 * 1000, "is not a complete .tar.gz"),
     ],
     ids=["endless member", "negative member", "endless name", "headers that fill memory", "headers of headers"],
 )
@@ -260,7 +258,7 @@ def test_an_archive_with_headers_that_make_no_sense_is_refused(nodes: Nodes, nam
         info = tarfile.TarInfo("notes.txt")
         info.size, info.pax_headers = 5, {name: "1" if name.endswith("major") else "a,b", "GNU.sparse.minor": "0"}
         archive.addfile(info, io.BytesIO(b"a\nb\nc"))
-    with pytest.raises(LedgerError, match="is not a whole .tar.gz: "):
+    with pytest.raises(LedgerError, match="is not a complete .tar.gz: "):
         nodes.merge(path)
 
 
@@ -297,7 +295,7 @@ def test_a_cut_archive_is_refused(nodes: Nodes, part: float) -> None:
     whole = pack(nodes.folder / "ledgers", nodes.folder / "whole.tar.gz").read_bytes()
     cut = nodes.folder / "cut.tar.gz"
     cut.write_bytes(whole[: int(len(whole) * part)])
-    with pytest.raises(LedgerError, match="is not a whole .tar.gz"):
+    with pytest.raises(LedgerError, match="is not a complete .tar.gz"):
         nodes.merge(cut)
 
 
@@ -306,10 +304,10 @@ def test_an_altered_archive_is_refused(nodes: Nodes) -> None:
     data = bytearray(path.read_bytes())
     data[-6] ^= 1  # within the checksum
     path.write_bytes(bytes(data))
-    with pytest.raises(LedgerError, match="is not a whole .tar.gz"):
+    with pytest.raises(LedgerError, match="is not a complete .tar.gz"):
         nodes.merge(path)
     path.write_text("no archive")
-    with pytest.raises(LedgerError, match="is not a whole .tar.gz"):
+    with pytest.raises(LedgerError, match="is not a complete .tar.gz"):
         nodes.merge(path)
 
 
@@ -320,13 +318,13 @@ def test_members_are_capped(nodes: Nodes, want: bytes, monkeypatch: pytest.Monke
             archive.add(file, arcname=f"{file.parent.name}/{file.name}")
         add(archive, "tokenizer.json", b" " * 100_001)
     assert nodes.merge(path).ledger.read_bytes() == want
-    assert nodes.notes == [f"'tokenizer.json' in {path} is too big for a ledger and was passed over"]
+    assert nodes.notes == [f"{path}: skipped 'tokenizer.json', which is too large for a ledger"]
     with tarfile.open(path, "w:gz") as archive:
         add(archive, "x.ledger.json", b" " * 100_001)
-    with pytest.raises(LedgerError, match="'x.ledger.json' in .* has 100001 bytes, more than the 100000 allowed"):
+    with pytest.raises(LedgerError, match="'x.ledger.json' has 100001 bytes; at most 100000 are allowed"):
         nodes.merge(path)
     monkeypatch.setattr(archive_module, "MAX_UNPACKED_BYTES", 10_000)
-    with pytest.raises(LedgerError, match="holds more than 10000 bytes of ledgers and journals"):
+    with pytest.raises(LedgerError, match="contains more than 10000 bytes of ledgers and journals"):
         nodes.merge(pack(nodes.folder / "ledgers", nodes.folder / "big.tar.gz"))
 
 
@@ -400,7 +398,7 @@ def test_what_s3_lacks_is_told_by_its_name(nodes: Nodes, bucket: object) -> None
             nodes.merge(f"s3://{BUCKET}")
         assert "AWS_ENDPOINT_URL_S3" in str(caught.value.hint)
     for url, reason in (
-        (f"s3://{BUCKET}/none/", "there is nothing under s3://training/none/"),
+        (f"s3://{BUCKET}/none/", "no object found under s3://training/none/"),
         ("s3://no-such-bucket/x", "cannot read s3://no-such-bucket/x: .*NoSuchBucket"),
         (f"s3://{BUCKET}/no.tar.gz", "cannot read s3://training/no.tar.gz: .*NoSuchKey"),
     ):

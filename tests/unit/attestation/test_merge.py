@@ -207,7 +207,7 @@ def job_as_node(nodes: Nodes) -> list[Path]:
         (hole_in_ranks, "the job is not whole: rank 1: no ledger"),
         (lost_attempt, r"rank 1 \(node-1\): no ledger of attempt '1'"),
         (lost_boot, r"rank 1 \(algo-2\): ledgers of 1 attempts, while other nodes have 2"),
-        (job_as_node, "j.json: this is a ledger of kind 'job', which no job is made of"),
+        (job_as_node, "j.json: this is a ledger of kind 'job', which cannot be part of a job"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -250,8 +250,8 @@ def lie(nodes: Nodes, ledger: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (untrusted, "algo-2/ledger.json: 0 of the given keys signed this ledger"),
-        (lie, "algo-2/ledger.json: recomputed from the journal, .*executed.low is '1' instead of"),
+        (untrusted, "algo-2/ledger.json: signed by a different key"),
+        (lie, "algo-2/ledger.json: the ledger does not match the journal: .*executed.low is '1', recomputed is"),
         (lambda _, ledger: ledger.with_name("ledger.journal.jsonl").unlink(), "algo-2/ledger.json: .*no total can be"),
         (lambda _, ledger: ledger.write_bytes(ledger.read_bytes()[:-9]), "algo-2/ledger.json: the ledger is not JSON"),
     ],

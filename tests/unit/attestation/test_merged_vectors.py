@@ -72,7 +72,7 @@ def test_what_only_a_nodes_ledger_can_be_held_against_is_refused(
     assert leaves(command) == 2
     told = capsys.readouterr()
     assert told.out == ""
-    assert f"{option} is for a node's ledger" in told.err
+    assert f"{option} applies to ledgers of nodes" in told.err
 
 
 def test_text_of_a_merged_ledger_stays_on_its_line() -> None:

@@ -64,14 +64,14 @@ def test_good_responses_are_accepted_at_their_own_time(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["test_tsa/other_response.tsr", "sigstage/response-invalid-signature.tsr"])
 def test_bad_responses_are_rejected(name: str) -> None:
-    with pytest.raises(EvidenceError, match="does not hold against"):
+    with pytest.raises(EvidenceError, match="does not verify with"):
         rfc3161.verify((FOLDER / name).read_bytes(), message_of(name), chain_of(name))
 
 
 def test_another_authoritys_root_vouches_for_nothing() -> None:
     for name in ACCEPTED:
         other = "identrust/x" if "identrust" not in name else "test_tsa/x"
-        with pytest.raises(EvidenceError, match="does not hold against"):
+        with pytest.raises(EvidenceError, match="does not verify with"):
             rfc3161.verify((FOLDER / name).read_bytes(), message_of(name), chain_of(other))
     leaf = chain_of("test_tsa/x")[:1]
     with pytest.raises(EvidenceError, match="holds no root certificate"):
@@ -82,7 +82,7 @@ def test_a_token_that_the_library_stumbles_over_does_not_hold() -> None:
     name = "test_tsa/response.tsr"
     raw = bytearray((FOLDER / name).read_bytes())
     raw[296] ^= 1  # the version of a certificate
-    with pytest.raises(EvidenceError, match="does not hold against"):
+    with pytest.raises(EvidenceError, match="does not verify with"):
         rfc3161.verify(bytes(raw), b"hello", chain_of(name))
 
 
@@ -193,7 +193,7 @@ def test_a_stamp_of_an_authority_that_was_not_named_is_not_checked_and_spoils_no
     for named, verdicts in ((both[:1], ["HOLDS", "NOT_CHECKED"]), (both, ["HOLDS", "HOLDS"])):
         assert [one.verdict.name for one in stamps(sealed, load_trust(tsa_files=named))] == verdicts
     namesake = Authority(tmp_path / "namesake", "CN=stranger")
-    with pytest.raises(NotVerifiedError, match="the evidence rfc3161 does not hold: it does not hold against CN="):
+    with pytest.raises(NotVerifiedError, match="the evidence rfc3161 is invalid: it does not verify with CN="):
         stamps(sealed, load_trust(tsa_files=[both[0], str(namesake.root)]))
 
 

@@ -60,6 +60,6 @@ def test_the_vector_of_the_dsse_specification(vector: dict[str, Any]) -> None:
         Envelope(raw.payload, raw.payload_type + "!", envelope.signatures),
         raw,  # as the specification prints it, raw r||s: other verifiers would not take it either
     ):
-        with pytest.raises(NotVerifiedError, match="0 of the given keys signed"):
+        with pytest.raises(NotVerifiedError, match="signed by a different key|was changed after it was signed"):
             verify_signatures(changed, [key], 1)
     print(f"DSSE vector: PAE equal, {len(base64.b64encode(der))} characters of DER verify")

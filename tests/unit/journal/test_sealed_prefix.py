@@ -53,7 +53,7 @@ def test_each_ledger_fits_each_longer_journal_and_no_shorter_one(states: list[Se
         assert alone.unsealed_records == 0
         for j, other in enumerate(states):
             if j < i:
-                with pytest.raises(NotVerifiedError, match="is cut"):
+                with pytest.raises(NotVerifiedError, match="is truncated"):
                     verify(older, other.journal)
                 continue
             found = verify(older, other.journal)
@@ -121,18 +121,18 @@ def test_another_chain_of_the_same_length_is_refused(states: list[Sealed], tmp_p
         lines.append(line)
     forged = tmp_path / "forged.jsonl"
     forged.write_bytes(b"".join(lines))
-    with pytest.raises(NotVerifiedError, match="is another journal than the sealed one|is cut"):
+    with pytest.raises(NotVerifiedError, match="is not the sealed journal|is truncated"):
         verify(states[1], forged)
 
 
 @pytest.mark.parametrize(
     ("size", "reason"),
     [
-        ("0", "is cut: 0 records"),
+        ("0", "is truncated: it has 0 records"),
         ("-1", "does not name its journal"),
         ("many", "does not name its journal"),
-        ("100", "is cut"),
-        ("99999999999", "misnames its journal"),
+        ("100", "is truncated"),
+        ("99999999999", "wrong figures for its journal"),
         (" 12", "is not a count"),
     ],
 )
