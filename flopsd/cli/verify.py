@@ -144,10 +144,9 @@ def _verify_merged(opened: SignedStatement, arguments: argparse.Namespace) -> Ve
         (arguments.tsa_certificate, "--tsa-certificate"),
     ):
         if given:  # ignoring it would claim a check that was not made
+            kind = f"{arguments.ledger} is a {opened.kind} ledger"
             raise ConfigError(
-                [
-                    f"{arguments.verb}: {option} applies to ledgers of nodes; {arguments.ledger} is a {opened.kind} ledger"
-                ],
+                [f"{arguments.verb}: {option} applies to ledgers of nodes; {kind}"],
                 hint="use it to verify the ledgers of the nodes",
             )
     return verify_merged(

@@ -135,8 +135,9 @@ def verify_report(chain_pem: bytes, report: bytes, nonce: bytes, root: Certifica
 def _chain(pem: bytes, root: Certificate) -> tuple[Certificate, ...]:
     """Leaf first; each signed by the next, which must be an authority; the last is the pinned root."""
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-    from cryptography.x509 import BasicConstraints, ExtensionNotFound
+    from cryptography.x509 import BasicConstraints, DuplicateExtension, ExtensionNotFound
 
+    faults = (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, ExtensionNotFound, DuplicateExtension)
     chain = parse_certificates(pem, "its chain")
     if len(chain) > 10 or chain[-1] != root:
         raise EvidenceError("its chain does not end in NVIDIA's pinned root")
@@ -144,10 +145,8 @@ def _chain(pem: bytes, root: Certificate) -> tuple[Certificate, ...]:
         try:
             certificate.verify_directly_issued_by(issuer)
             may_sign = issuer.extensions.get_extension_for_class(BasicConstraints).value.ca
-        except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm, ExtensionNotFound) as fault:
-            raise EvidenceError(
-                "its certificate chain is invalid: a certificate was not signed by the next one"
-            ) from fault
+        except faults as fault:
+            raise EvidenceError("its chain is invalid: a certificate was not signed by the next one") from fault
         if not may_sign:
             raise EvidenceError("its chain is invalid: an issuer is not a certificate authority")
     return chain

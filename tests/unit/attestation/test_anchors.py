@@ -225,21 +225,23 @@ def test_an_older_journal_sealed_again_is_found(run: Run, sealed: Sealed, tmp_pa
     )
     hold(older)
     (tmp_path / "log").write_text("\n".join(run.lines))
-    with pytest.raises(NotVerifiedError, match="the journal has 5: it was cut, or replaced by an older one"):
+    with pytest.raises(
+        NotVerifiedError, match="the journal has 5 records: it was truncated, or replaced by an older one"
+    ):
         hold(older, tmp_path / "log")
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "no checkpoint line of run 'run-1' on node 'node-0' is in export.log"),
-        ("flopsd-checkpoint run=run-2 node=node-0 incarnation=1 records=1 head=\x1b[2J", r"1 of others, such as 'flopsd-checkpoint run=run-2 .*\\x1b"),
-        ("flopsd-checkpoint run=run-1 node=node-01 incarnation=1 records=1", "1 of others"),
-        ("flopsd-checkpoint run=run-1 node=node-0 incarnation=1 records=12", "1 of its lines there are torn"),
+        ("", "export.log: no checkpoint line of run 'run-1' on node 'node-0'"),
+        ("flopsd-checkpoint run=run-2 node=node-0 incarnation=1 records=1 head=\x1b[2J", r"1 of other runs or nodes, such as 'flopsd-checkpoint run=run-2 .*\\x1b"),
+        ("flopsd-checkpoint run=run-1 node=node-01 incarnation=1 records=1", "1 of other runs or nodes"),
+        ("flopsd-checkpoint run=run-1 node=node-0 incarnation=1 records=12", "1 of its lines are damaged"),
         ('{"events":[{"message":"x","ingestionTime":1}', "starts as JSON but is not valid JSON: a list is truncated"),
-        ('{"events":[{"message":"x","ingestionTime":1}]} then text', "it goes on with something else"),
-        ('{"events":[{"message":"x","ingestionTime":1,"ingestionTime":2}]}', "names one of its members twice"),
-        ('{"ingestionTime":1,"ingestionTime":2}', "names one of its members twice"),
+        ('{"events":[{"message":"x","ingestionTime":1}]} then text', "it continues with text that is not JSON"),
+        ('{"events":[{"message":"x","ingestionTime":1,"ingestionTime":2}]}', "has the same key twice"),
+        ('{"ingestionTime":1,"ingestionTime":2}', "has the same key twice"),
         ('{"ingestionTime" 1:2}{"ingestionTime":1}', "an object is truncated"),
         ('[{"events":[' + "[" * 100_000, "nested too deeply"),
         ('{"events":[{"message":"' + "x" * (MAX_EVENT + CHUNK), "Unterminated string"),
@@ -367,7 +369,7 @@ def test_the_verb_takes_logs_and_gives_facts_and_exit_codes(run: Run, sealed: Se
     bad = flopsd(*verb, "--anchors", str(tmp_path / "a.log"))
     assert bad.returncode == 3
     assert bad.stdout.startswith(
-        "NOT VERIFIED: no checkpoint line of run 'run-1' on node 'node-0' is in a.log; 1 of others"
+        "NOT VERIFIED: a.log: no checkpoint line of run 'run-1' on node 'node-0'; 1 of other runs"
     )
     assert "\x1b" not in bad.stdout + bad.stderr
-    assert "hint: give the log that the daemon's output went to" in bad.stderr
+    assert "hint: give the log with the daemon's output" in bad.stderr

@@ -144,7 +144,7 @@ def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
         (("--key", key, "--trust", str(tmp_path / "second.pub")), 3, "signed by a different key"),
         (("--key", key, *trust, "--threshold", "2"), 3, "2 signatures are required"),
         (("--key", key, *trust, "--unverified"), 2, "unrecognized arguments: --unverified"),
-        (("--key", str(sealed.public_key), *trust), 1, "holds a public key, not a private key"),
+        (("--key", str(sealed.public_key), *trust), 1, "contains a public key, not a private key"),
     ):
         done = flopsd("countersign", ledger, *arguments)
         assert (done.returncode, said in done.stderr) == (code, True), done.stderr

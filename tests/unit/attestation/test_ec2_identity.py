@@ -51,7 +51,7 @@ def test_the_genuine_document_is_accepted_with_the_pinned_key() -> None:
 
 
 def test_the_forged_document_is_rejected_though_it_brings_its_own_certificate() -> None:
-    with pytest.raises(EvidenceError, match="not of the pinned certificate's key"):
+    with pytest.raises(EvidenceError, match="not made by the key of the pinned certificate"):
         signed_content(FORGED, PINNED)
     assert signed_content(FORGED, ATTACKER) == DOCUMENT  # it is well made: only the key is wrong
 
@@ -104,7 +104,7 @@ SIGN = (
         (("-md", "sha1"), "its digest is not SHA-256"),
         (("-md", "sha256", "-noattr"), "AttributeError|message digest|TypeError"),
         (("-md", "sha256", "-keyopt", "rsa_padding_mode:pss"), "rsassa_pss, not RSA with PKCS#1 v1.5"),
-        (("-md", "sha256", "-signer", "b.pem", "-inkey", "b.key"), "not exactly one signer"),
+        (("-md", "sha256", "-signer", "b.pem", "-inkey", "b.key"), "exactly one signer"),
     ],
 )  # fmt: skip
 def test_what_openssl_signs_is_read_as_the_rules_say(signers: Path, more: tuple[str, ...], fault: str | None) -> None:
@@ -176,7 +176,7 @@ def test_certificates_are_found_by_region(tmp_path: Path) -> None:
     assert set(ec2_identity.pinned("us-east-1", tmp_path)) == {ATTACKER, PINNED}
     assert ec2_identity.pinned("us-east", tmp_path) == ec2_identity.pinned("../us-east-1", tmp_path) == ()
     (tmp_path / "eu-west-1.pem").write_text("no certificate")
-    with pytest.raises(EvidenceError, match=r"eu-west-1.pem holds no X.509 certificate"):
+    with pytest.raises(EvidenceError, match=r"eu-west-1.pem contains no X.509 certificate"):
         ec2_identity.pinned("eu-west-1", tmp_path)
 
 
@@ -197,10 +197,13 @@ def test_document_and_signature_are_fetched_with_a_session_token(tmp_path: Path)
 @pytest.mark.parametrize(
     ("service", "reason"),
     [
-        (Metadata(token_status=403), "api/token answers 403"),  # SageMaker's way of having none; version 1 is not tried
-        (Metadata(redirect="http://127.0.0.1:1/"), "document answers 302"),
+        (
+            Metadata(token_status=403),
+            "api/token answered 403",
+        ),  # SageMaker's way of having none; version 1 is not tried
+        (Metadata(redirect="http://127.0.0.1:1/"), "document answered 302"),
         (Metadata(document=b"x" * 100_000), "more than 16384 bytes"),
-        (Metadata(document=b"[]"), "names no instance"),
+        (Metadata(document=b"[]"), "has no instanceId"),
         (Metadata(document=b"<html>"), "is not JSON"),
     ],
 )
@@ -210,13 +213,13 @@ def test_an_answer_that_is_none_is_an_absence_with_its_reason(service: Metadata,
 
 
 def test_nobody_is_asked_where_there_is_no_ec2(tmp_path: Path) -> None:
-    with pytest.raises(EvidenceError, match="does not say that it is an EC2 instance"):
+    with pytest.raises(EvidenceError, match="this machine is not an EC2 instance"):
         ec2_identity.collect(scene(tmp_path))
     service = Metadata()
     with serving(service.answer) as url, pytest.raises(EvidenceError, match="AWS_EC2_METADATA_DISABLED is set"):
         ec2_identity.collect(scene(tmp_path, AWS_EC2_METADATA_SERVICE_ENDPOINT=url, AWS_EC2_METADATA_DISABLED="true"))
     assert service.asked == []
-    with pytest.raises(EvidenceError, match="no http address"):
+    with pytest.raises(EvidenceError, match="is not an http address"):
         ec2_identity.collect(scene(tmp_path, AWS_EC2_METADATA_SERVICE_ENDPOINT="file:///etc/passwd"))
 
 

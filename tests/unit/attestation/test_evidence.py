@@ -144,17 +144,17 @@ OTHER = json.dumps({**json.loads((IDENTITY / "document.json").read_text()), "ins
     ("edit", "reason"),
     [
         (lambda e: e[0]["data"].update(rsa2048=(IDENTITY / "forged.p7").read_text()), "ec2-instance-identity is invalid: its signature"),
-        (lambda e: e[0]["data"].update(document=base64.b64encode(OTHER).decode()), "AWS signed another document"),
+        (lambda e: e[0]["data"].update(document=base64.b64encode(OTHER).decode()), "AWS signed a different document"),
         (lambda e: e[0].update(data={}), "ec2-instance-identity is invalid: data.document: must be text, is missing"),
         (lambda e: e[2].update(state="present", reason=None, data={"libraries": []}), None),
-        (lambda e: e[2].update(state="present", reason=None, data={"libraries": [{"path": "/x", "sha256": None}]}), "the journal names other libraries"),
+        (lambda e: e[2].update(state="present", reason=None, data={"libraries": [{"path": "/x", "sha256": None}]}), "the journal records other libraries"),
         (lambda e: e[1].update(state="present", reason=None, data={"reports": []}), "nvidia-spdm is invalid"),
         (lambda e: e[0].update(state="absent"), "must be present with data, or absent with a reason"),
         (lambda e: e[0].update(state="maybe"), "must be present with data, or absent with a reason"),
         (lambda e: e[0].update(note="x"), "must have exactly the fields"),
         (lambda e: e[0].pop("proves"), "must have exactly the fields"),
-        (lambda e: e[0].update(collectedAt="yesterday"), "does not say its type, time and meaning"),
-        (lambda e: e.append(dict(e[0])), "stands twice in the ledger"),
+        (lambda e: e[0].update(collectedAt="yesterday"), "has a malformed type, time, proves or limits"),
+        (lambda e: e.append(dict(e[0])), "contains the same type twice"),
         (lambda e: e.append(1), "must have exactly the fields"),
         (lambda e: e.extend({**e[0], "type": str(n)} for n in range(64)), "must be a list of at most"),
     ],
@@ -186,7 +186,7 @@ def test_a_kind_that_the_verifier_does_not_know_proves_nothing() -> None:
         "limits": "None.",
     }
     (told,) = findings([item], CheckContext(History(), "00" * 32))
-    assert (told.verdict, told.text) == (EvidenceState.NOT_CHECKED, "of a kind that this verifier does not know")
+    assert (told.verdict, told.text) == (EvidenceState.NOT_CHECKED, "a kind unknown to this verifier")
     assert "Everything" not in told.proves + told.limits
 
 
@@ -203,7 +203,7 @@ def test_the_packages_digest_is_what_a_shell_computes(tmp_path: Path) -> None:
     assert verdict is EvidenceState.NOT_CHECKED
     assert "NOT the files of this verifier of the same version" in words
     assert "this verifier is" in package_digest.check({**data, "version": "0.0.1"}, grounds)[1]
-    with pytest.raises(EvidenceError, match="not in a folder"):
+    with pytest.raises(EvidenceError, match="were not found"):
         package_digest.digest(tmp_path)
 
 
@@ -230,11 +230,8 @@ def test_of_a_sagemaker_job_only_what_is_harmless_is_taken(tmp_path: Path) -> No
         "resourceConfig": base64.b64encode(resources).decode(),
     }
     verdict, words = sagemaker_job.check(found, CheckContext(job(tmp_path / "a", arn), ""))
-    assert (verdict, words) == (EvidenceState.NOT_CHECKED, f"unsigned; job {arn}, as the journal says")
-    assert (
-        "NOT the job that the journal names"
-        in sagemaker_job.check(found, CheckContext(job(tmp_path / "b", None), ""))[1]
-    )
+    assert (verdict, words) == (EvidenceState.NOT_CHECKED, f"unsigned; job {arn}, as in the journal")
+    assert "NOT the job in the journal" in sagemaker_job.check(found, CheckContext(job(tmp_path / "b", None), ""))[1]
     (config / "resourceconfig.json").write_bytes(bytes(300_000))
     with pytest.raises(EvidenceError, match="more than 262144 bytes"):
         sagemaker_job.collect(CollectContext(History(), "", {}, tmp_path))
@@ -247,7 +244,7 @@ def test_the_library_is_told_as_the_journal_has_it(tmp_path: Path) -> None:
     assert found == {"libraries": [{"path": "/lib/libnvidia-ml.so.1", "sha256": "ab" * 32}]}
     verdict, words = driver_library.check(found, CheckContext(history, ""))
     assert verdict is EvidenceState.NOT_CHECKED
-    assert words.endswith("as in the journal, not compared with NVIDIA's own file")
+    assert words.endswith("as in the journal, not compared with NVIDIA's file")
 
 
 def test_the_digest_of_a_replaced_library_is_not_known(tmp_path: Path) -> None:

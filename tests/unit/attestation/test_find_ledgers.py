@@ -70,7 +70,7 @@ def test_what_is_no_ledger_is_passed_over_and_told(nodes: Nodes, want: bytes) ->
     pack(ledgers / "algo-1", ledgers / "old.tar.gz")
     assert nodes.merge(ledgers).ledger.read_bytes() == want
     assert nodes.notes == [
-        f"{ledgers}/ holds 1 archives, which were not opened; name those that hold ledgers",
+        f"{ledgers}/: 1 archives were not opened; give those that contain ledgers by name",
         "skipped 1 signed statements that are not flopsd ledgers",
     ]
     with pytest.raises(NotVerifiedError, match="provenance.json: "):
@@ -125,9 +125,9 @@ def test_what_cannot_be_read_is_named_and_not_the_output(nodes: Nodes, monkeypat
 def test_arguments_that_name_nothing_are_told(nodes: Nodes, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for argument, reason in (
-        (tmp_path / ("n" * 300), "no file, folder or match of"),
-        (tmp_path / "nowhere", "no file, folder or match of '.*nowhere'"),
-        (f"{tmp_path}/*.nothing", "no file, folder or match"),
+        (tmp_path / ("n" * 300), "does not exist and matches nothing"),
+        (tmp_path / "nowhere", ".*nowhere' does not exist and matches nothing"),
+        (f"{tmp_path}/*.nothing", "does not exist and matches nothing"),
         (tmp_path / "empty", "no ledger found in .*empty"),
         ("s3://", "no bucket is given"),
     ):
@@ -160,7 +160,7 @@ def test_a_rolling_ledger_is_passed_over_where_its_run_went_on(nodes: Nodes, buc
         assert any("skipped" in words for words in nodes.notes)
     upload(bucket, folder, "run/")
     assert nodes.merge(f"s3://{BUCKET}/run/").ledger.read_bytes() == want
-    assert nodes.notes == [f"s3://{BUCKET}/run/ skipped 1 rolling ledgers, earlier states of the ledgers next to them"]
+    assert nodes.notes == [f"s3://{BUCKET}/run/: skipped 1 rolling ledgers, earlier states of the ledgers next to them"]
     alone = nodes.merge(folder / "algo-1.rolling.json", trust=[str(nodes.public)])
     assert (alone.ledgers, nodes.notes) == (1, [])
 
@@ -197,8 +197,8 @@ def twice(archive: tarfile.TarFile, name: str) -> None:
         (lambda a: add(a, "a.json", kind=tarfile.SYMTYPE, link="/etc/passwd"), "'a.json' is a link or device"),
         (lambda a: add(a, "a.json", kind=tarfile.LNKTYPE, link="b.json"), "'a.json' is a link or device"),
         (lambda a: add(a, "a.journal.jsonl", kind=tarfile.FIFOTYPE), "is a link or device"),
-        (lambda a: twice(a, "a.json"), "holds 'a.json' twice"),
-        (lambda a: twice(a, "./a.json"), "holds './a.json' twice"),
+        (lambda a: twice(a, "a.json"), "contains 'a.json' twice"),
+        (lambda a: twice(a, "./a.json"), "contains './a.json' twice"),
         (lambda a: add(a, "a.txt"), "no ledger found in"),
     ],
 )  # fmt: skip
@@ -224,9 +224,9 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (header("x.txt", 2**63), "it ends within a member"),
-        (header("x.txt", -1), "has a size below zero"),
-        (header("././@LongLink", 2**63, tarfile.GNUTYPE_LONGNAME), "it ends within a member"),
+        (header("x.txt", 2**63), "it ends in the middle of a member"),
+        (header("x.txt", -1), "has a negative size"),
+        (header("././@LongLink", 2**63, tarfile.GNUTYPE_LONGNAME), "it ends in the middle of a member"),
         (header("x", 2**30, tarfile.XHDTYPE) + bytes(5 * 2**20), "more than 4194304 bytes of headers"),
         (header("x", 512, tarfile.XHDTYPE) * 3 * 1000, "is not a complete .tar.gz"),
     ],
@@ -334,7 +334,7 @@ def test_messages_name_the_place_in_the_archive(nodes: Nodes) -> None:
     with pytest.raises(NotVerifiedError) as caught:
         nodes.merge(path)
     assert str(caught.value).startswith(
-        f"{path}:algo-2/ledger.json: the signature is good, but the journal {path}:algo-2/"
+        f"{path}:algo-2/ledger.json: the signature is valid, but the journal {path}:algo-2/"
     )
 
 
@@ -374,7 +374,7 @@ def test_a_prefix_is_the_same_ledgers(nodes: Nodes, want: bytes, bucket: object)
     upload(bucket, ledgers, "jobs/train-7/")
     assert nodes.merge(f"s3://{BUCKET}/jobs/train-7/").ledger.read_bytes() == want
     assert nodes.notes == [
-        f"s3://{BUCKET}/jobs/train-7/ holds 1 archives, which were not opened; name those that hold ledgers"
+        f"s3://{BUCKET}/jobs/train-7/: 1 archives were not opened; give those that contain ledgers by name"
     ]
     (nodes.folder / "packed").mkdir()
     pack(nodes.folder / "ledgers", nodes.folder / "packed" / "output.tar.gz")

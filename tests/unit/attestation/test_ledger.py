@@ -144,10 +144,10 @@ def _envelope(change: Callable[[dict[str, Any]], object]) -> Callable[[Sealed], 
         (_lines(lambda lines: lines.append(lines[-1])), "journal line 13: its hash"),
         (_lines(lambda lines: lines.clear()), "is truncated: it has 0 records"),
         (lambda s: s.journal.unlink(), "does not exist: no total can be recomputed"),
-        (_edit(lambda d: d["predicate"]["totals"]["executed"].update(measured="1")), "wrong key, or the ledger was changed"),
+        (_edit(lambda d: d["predicate"]["totals"]["executed"].update(measured="1")), "was changed after it was signed"),
         (_envelope(lambda d: d.update(signatures=[])), "is not signed"),
         (_envelope(lambda d: d.pop("signatures")), "is not signed"),
-        (_envelope(lambda d: d.update(payloadType="text/plain")), "wrong key, or the ledger was changed"),
+        (_envelope(lambda d: d.update(payloadType="text/plain")), "was changed after it was signed"),
         (_envelope(lambda d: json.dumps(d)[:-1] + ', "payload": "e30="}'), "contains the key 'payload' twice"),
         (_envelope(lambda d: json.dumps(d)[:-1] + ', "x": NaN}'), "'NaN'"),
         (_envelope(lambda d: json.dumps(d)[:-1] + ', "x": 1.5}'), "'1.5'"),
@@ -370,7 +370,7 @@ def test_nothing_is_sealed_with_a_key_that_others_cannot_verify(tmp_path: Path) 
     with pytest.raises(SigningKeyError, match="cannot read the key"):
         load_signer(str(tmp_path / "missing.pem"))
     (tmp_path / "text.pem").write_text("no key")
-    with pytest.raises(SigningKeyError, match="is not a PEM private key that can be read here"):
+    with pytest.raises(SigningKeyError, match="is not a PEM private key of a supported kind"):
         load_signer(f"file:{tmp_path / 'text.pem'}")
     with pytest.raises(SigningKeyError, match="'gcpkms' are not supported"):
         load_signer("gcpkms:projects/x")
@@ -435,7 +435,7 @@ def test_an_unwritable_place_is_told_and_loses_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LedgerError, match="cannot write the ledger") as caught:
         run.seal(tmp_path / "file" / "ledger.json")
-    assert "the journal is kept" in caught.value.hint
+    assert "the journal is intact" in caught.value.hint
 
 
 def test_the_dsse_specifications_own_encoding() -> None:

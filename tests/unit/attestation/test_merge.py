@@ -423,9 +423,9 @@ def test_only_what_an_earlier_merge_made_is_written_over(nodes: Nodes) -> None:
     trusted.write_bytes(b"somebody's key")
     (nodes.folder / "own").mkdir()
     for ledger, why in (
-        (one, "is no merged ledger"),
-        (nodes.folder / "trusted.json", "the public key of another"),
-        (nodes.folder / "job.pub", "its public key at once"),
+        (one, "is not a merged ledger"),
+        (nodes.folder / "trusted.json", "is a different public key"),
+        (nodes.folder / "job.pub", "is also the name of its public key"),
         (nodes.folder / "own", "is a folder"),
     ):
         before = {path: path.read_bytes() for path in nodes.folder.rglob("*") if path.is_file()}

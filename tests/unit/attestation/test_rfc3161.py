@@ -74,7 +74,7 @@ def test_another_authoritys_root_vouches_for_nothing() -> None:
         with pytest.raises(EvidenceError, match="does not verify with"):
             rfc3161.verify((FOLDER / name).read_bytes(), message_of(name), chain_of(other))
     leaf = chain_of("test_tsa/x")[:1]
-    with pytest.raises(EvidenceError, match="holds no root certificate"):
+    with pytest.raises(EvidenceError, match="contains no root certificate"):
         rfc3161.verify((FOLDER / "test_tsa/response.tsr").read_bytes(), b"hello", leaf)
 
 
@@ -135,7 +135,9 @@ def test_a_seal_is_stamped_and_others_can_check_the_stamp(tmp_path: Path, author
     assert f"by {url}" in sealed.timestamp
     (told,) = stamps(sealed, load_trust(tsa_files=[str(authority.root)]))
     assert told.verdict is EvidenceState.HOLDS
-    assert told.text.startswith(f"the signature existed at {sealed.timestamp.split(',')[0]}, says CN=flopsd test root")
+    assert told.text.startswith(
+        f"the signature existed at {sealed.timestamp.split(',')[0]} according to CN=flopsd test root"
+    )
     (unchecked,) = stamps(sealed, Trust())
     assert (unchecked.verdict, unchecked.text[:32]) == (EvidenceState.NOT_CHECKED, "no certificate of a timestamp au")
 
@@ -166,7 +168,7 @@ def test_a_stamp_of_other_bytes_is_not_verified(tmp_path: Path, authority: Autho
     trust = load_trust(tsa_files=[str(authority.root)])
     for change, reason in (
         (lambda s: s[0]["timestamps"][0].update(token=encoded(authority, b"other")), "Mismatch between messages"),
-        (lambda s: s[0]["timestamps"][0].update(token="AAAA"), "no timestamp response"),
+        (lambda s: s[0]["timestamps"][0].update(token="AAAA"), "it is not a timestamp response"),
         (lambda s: s[0]["timestamps"][0].update(token="*"), "a timestamp is not base64"),
         (lambda s: s[0].update(timestamps=s[0]["timestamps"] * 65), "more than 64 timestamps"),
     ):
@@ -185,7 +187,7 @@ def test_a_stamp_of_an_authority_that_was_not_named_is_not_checked_and_spoils_no
     sealed = seal(tmp_path / "x", url)
     (told,) = stamps(sealed, load_trust(tsa_files=[str(stranger.root)]))
     assert told.verdict is EvidenceState.NOT_CHECKED
-    assert told.text.startswith("no certificate was given of its authority, which it names as CN=flopsd test root")
+    assert told.text.startswith("no certificate of its authority was given; it names CN=flopsd test root")
     (signature,) = json.loads(sealed.ledger.read_bytes())["signatures"]
     second = {"type": "rfc3161", "token": encoded(stranger, base64.b64decode(signature["sig"]))}
     edit(sealed, lambda s: s[0]["timestamps"].append(second))
@@ -214,7 +216,7 @@ def test_an_old_stamp_of_a_stranger_s_signature_dates_nothing(tmp_path: Path, au
     }
     edit(sealed, lambda s: s.append(stamped))
     (told,) = stamps(sealed, load_trust(tsa_files=[str(authority.root)]))
-    assert (told.verdict, told.text) == (EvidenceState.ABSENT, "no timestamp stands beside a good signature")
+    assert (told.verdict, told.text) == (EvidenceState.ABSENT, "no valid signature has a timestamp")
 
 
 @pytest.mark.tool("openssl")
@@ -235,10 +237,10 @@ def test_an_authority_that_does_not_stamp_this_leaves_the_seal_without(tmp_path:
         return 200, b"", {}
 
     answers: dict[str, Any] = {
-        "answers another request: the nonce differs": lambda *_: (200, stale, {}),
-        "no timestamp response": lambda *_: (200, b"<html>", {}),
+        "answered another request: the nonce differs": lambda *_: (200, stale, {}),
+        "it is not a timestamp response": lambda *_: (200, b"<html>", {}),
         "the authority refused: status 2": lambda *_: (200, bytes.fromhex("30053003020102"), {}),
-        "answers 503": lambda *_: (503, b"", {}),
+        "answered 503": lambda *_: (503, b"", {}),
         "more than 262144 bytes": lambda *_: (200, bytes(300_000), {}),
         "does not answer: timed out": hanging,
     }
