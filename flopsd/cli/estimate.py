@@ -27,7 +27,7 @@ def add(verbs: Verbs) -> None:
     """The verbs of this module."""
     estimate = verbs.add_parser(
         "estimate",
-        help="before a run: FLOP, hours and distance to each threshold",
+        help="estimate FLOP, hours and distance to the thresholds before a run",
         description="Computes from a model's config.json and the tokens what full fine-tuning, LoRA and QLoRA would "
         "cost, each as an interval, beside each other. Nothing is measured.",
     )

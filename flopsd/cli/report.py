@@ -25,7 +25,7 @@ def add(verbs: Verbs) -> None:
     """The verbs of this module."""
     report = verbs.add_parser(
         "report",
-        help="a ledger for people: text, one HTML file, the Form's figures",
+        help="report a ledger as text, HTML or figures for the Model Documentation Form",
         description="Shows a node's, job's or lineage's ledger to people who must decide on it: the verdict first, "
         "then the evidence. With --key it verifies the ledger before, as `flopsd verify` does, and shows no figure of "
         "one that does not hold; without, the report says on every page that nobody verified it. "

@@ -26,7 +26,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
     """The verbs of this module."""
     status = verbs.add_parser(
         "status",
-        help="totals, rate, coverage and sources of a run",
+        help="show totals, rate, coverage and sources of a run",
         description="Reads a running daemon's state folder, or asks the daemon itself, which also tells what its "
         "devices do at this moment and why a source is down.",
     )
@@ -60,7 +60,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
 
     doctor = verbs.add_parser(
         "doctor",
-        help="what works here, what does not, what to do",
+        help="show which sources can meter on this machine, and how to fix the others",
         description="For each device the evidence it would give, why not a better one, and what to do for it. "
         "Exit 0: a source can meter here. Exit 4: none can.",
     )
