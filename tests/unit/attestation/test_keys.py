@@ -174,7 +174,7 @@ def test_a_verification_key_is_one_public_key_and_nothing_else(tmp_path: Path) -
     with pytest.raises(SigningKeyError, match="cannot read the public key .*: Is a directory"):
         load_public(str(tmp_path))
     for content, reason in (
-        ((tmp_path / "key.pem").read_bytes() + (tmp_path / "b.pem").read_bytes(), "holds 2 PEM blocks"),
+        ((tmp_path / "key.pem").read_bytes() + (tmp_path / "b.pem").read_bytes(), "contains 2 PEM blocks"),
         (key.public_pem, "contains a public key, not a private key"),
     ):
         (tmp_path / "two.pem").write_bytes(content)

@@ -372,7 +372,7 @@ def test_nothing_is_sealed_with_a_key_that_others_cannot_verify(tmp_path: Path) 
     (tmp_path / "text.pem").write_text("no key")
     with pytest.raises(SigningKeyError, match="is not a PEM private key of a supported kind"):
         load_signer(f"file:{tmp_path / 'text.pem'}")
-    with pytest.raises(SigningKeyError, match="'gcpkms' are not supported"):
+    with pytest.raises(SigningKeyError, match="unknown kind of key 'gcpkms'"):
         load_signer("gcpkms:projects/x")
     with pytest.raises(SigningKeyError, match="contains a private key, and a verifier needs the public one"):
         load_public(str(tmp_path / "p384.pem"))
