@@ -194,7 +194,7 @@ def all_merged() -> list[MergedCase]:
             "child-twice",
             "A child is counted twice.",
             signed(encode(twice)),
-            reason="its children cannot be in one ledger: the same ledger is given twice",
+            reason="its children cannot be merged: the same ledger is given twice",
         ),
         MergedCase(
             "children-out-of-order",
