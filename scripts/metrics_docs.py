@@ -122,7 +122,7 @@ without verification, `curve_preferences`, TLS 1.0 and 1.1, `http2: true`, `rate
 def families() -> list[Metric]:
     """Every family, of a run without any device: what exists does not depend on what is there."""
     empty = Snapshot(RunView((), "", "", 1), "", load_peaks(), (), {}, 0, None, "")
-    served = replace(empty, keeping=JournalState(0, 1, 0))  # rolling seals too
+    served = replace(empty, journal_state=JournalState(0, 1, 0))  # rolling seals too
     return [
         *SnapshotCollector(served, metrics((PushState("receiver", last_success_wall_ns=1),))).collect(),
         *FactsCollector(served).collect(),
