@@ -1,4 +1,4 @@
-"""The errors that flopsd raises; each says what to do about it.
+"""The errors that flopsd raises, each with a hint at what to do.
 
 FlopsdError
 ├── ConfigError          bad settings, all problems at once
@@ -6,21 +6,21 @@ FlopsdError
 │   └── UnknownDeviceError   the table has no row for this device
 ├── PolicyError          a policy cannot be used, all problems at once
 ├── SourceError          a source failed
-│   └── SourceUnavailableError   it cannot be opened here
-├── OwnershipError       nobody tells whose device it is
+│   └── SourceUnavailableError   it cannot be opened on this machine
+├── OwnershipError       it is unknown to which job a device belongs
 ├── JournalError         the journal cannot be used
 │   ├── JournalDamagedError  its hash chain is broken
-│   ├── UnreadableRecordError   a record could not be read back, and is not written
+│   ├── UnreadableRecordError   a record could not be read back, so it is not written
 │   └── StateDirBusyError    another daemon owns the state folder
-├── SigningKeyError      a key cannot be read or made
-├── EvidenceError        a piece of evidence is not to be had, or does not hold
-├── LedgerError          a ledger cannot be made from what is there
-├── ArchitectureError    a model's FLOP cannot be computed from what is declared of it
-├── StorageError         a copy of a ledger is not where it should be
+├── SigningKeyError      a key cannot be read or created
+├── EvidenceError        a piece of evidence cannot be collected or is invalid
+├── LedgerError          a ledger cannot be made
+├── ArchitectureError    a model's FLOP cannot be computed from its configuration
+├── StorageError         a ledger could not be copied
 ├── PushError            metrics could not be pushed
 ├── MissingExtraError    a package of an extra is not installed
-├── ListenError          the socket for training processes cannot be had
-└── NotVerifiedError     a ledger that must not be believed, with the first reason
+├── ListenError          the socket for training processes cannot be opened
+└── NotVerifiedError     a ledger failed verification, with the first failure
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class FlopsdError(Exception):
 
 
 class ConfigError(FlopsdError):
-    """One or more settings are wrong; `problems` holds every one of them."""
+    """One or more settings are invalid; `problems` lists every one."""
 
     def __init__(self, problems: Sequence[str], *, hint: str = "") -> None:
         self.problems = tuple(problems)
@@ -53,7 +53,7 @@ class UnknownDeviceError(PeakTableError):
 
 
 class PolicyError(FlopsdError):
-    """A policy file is malformed or contradicts itself; `problems` holds every fault."""
+    """A policy file is malformed or contradicts itself; `problems` lists every one."""
 
     def __init__(self, problems: Sequence[str], *, hint: str = "") -> None:
         self.problems = tuple(problems)
@@ -65,7 +65,7 @@ class SourceError(FlopsdError):
 
 
 class SourceUnavailableError(SourceError):
-    """A source cannot be opened on this machine. `absent`: nothing of its kind is here, which is no fault."""
+    """A source cannot be opened on this machine. `absent`: it has no device here, which is not a failure."""
 
     def __init__(self, message: str, *, hint: str = "", absent: bool = False) -> None:
         super().__init__(message, hint=hint)
@@ -73,7 +73,7 @@ class SourceUnavailableError(SourceError):
 
 
 class OwnershipError(FlopsdError):
-    """What tells whose a device is does not answer, or its answer cannot be used."""
+    """The service that assigns devices to jobs does not answer, or its answer is unusable."""
 
 
 class JournalError(FlopsdError):
@@ -85,7 +85,7 @@ class JournalDamagedError(JournalError):
 
 
 class UnreadableRecordError(JournalError):
-    """A record that no reader of the journal would take. It is not written: all that is behind it would be lost."""
+    """A record that no reader of the journal would accept. It is not written: everything after it would be lost."""
 
 
 class StateDirBusyError(JournalError):
@@ -97,7 +97,7 @@ class SigningKeyError(FlopsdError):
 
 
 class EvidenceError(FlopsdError):
-    """A piece of evidence cannot be had, or is not what it claims to be."""
+    """A piece of evidence cannot be collected or is invalid."""
 
 
 class LedgerError(FlopsdError):
@@ -109,11 +109,11 @@ class ArchitectureError(FlopsdError):
 
 
 class StorageError(FlopsdError):
-    """A sealed ledger could not be copied to another place."""
+    """A sealed ledger could not be copied to another location."""
 
 
 class PushError(FlopsdError):
-    """A receiver did not take metrics. `reason` is one of few words; `final`: the same request will not be taken."""
+    """A receiver rejected metrics. `reason` is a label value; `final`: it would reject the same request again."""
 
     def __init__(self, message: str, *, reason: str, final: bool = False, hint: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -125,11 +125,11 @@ class ListenError(FlopsdError):
 
 
 class NotVerifiedError(FlopsdError):
-    """A ledger is not what it claims to be; the message is the first reason."""
+    """A ledger failed verification; the message is the first failure."""
 
 
 class MissingExtraError(FlopsdError):
-    """What was asked for needs the packages of an extra that is not installed."""
+    """A feature needs the packages of an extra that is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} need the packages of the extra '{extra}'", hint=f"pip install 'flopsd[{extra}]'")

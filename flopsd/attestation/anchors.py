@@ -1,4 +1,4 @@
-"""Compare checkpoint lines that left the host with the journal: nobody on the host can edit what a log service keeps.
+"""Compare checkpoint lines that left the host with the journal: what a log service keeps cannot be edited here.
 
 A line on the journal's chain proves that the journal up to that record existed when the log service received the line.
 A line off the chain proves that this is not the journal of that time.

@@ -30,7 +30,7 @@ from flopsd.sources.registry import known_sources
 from flopsd.system.streams import let_go, open_missing, say
 
 METERING = ("run", "exec")
-NO_DATA = (*METERING, "seal", "push")  # stdout has only messages: failing to write them is no failure of the verb
+NO_DATA = (*METERING, "seal", "push")  # their stdout has only messages, which may fail to be written
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flopsd.core.model import ChipLimits, Device, Evidence, Limits, Pipe, Precision
+from flopsd.core.values import is_whole
 from flopsd.errors import PeakTableError, UnknownDeviceError
 
 TENSOR_PIPES = (Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
@@ -288,7 +289,7 @@ def _check(parts: list[Part], table: PeakTable) -> None:
         bad = [
             v
             for v in (*part.tensor_flop_per_cycle.values(), *part.vector_flop_per_cycle.values())
-            if isinstance(v, bool) or not isinstance(v, int) or v <= 0
+            if not is_whole(v) or v == 0
         ]
         if bad:
             raise PeakTableError(f"peak table: row {part.id!r} has rates that are no positive integers: {bad}")

@@ -95,8 +95,8 @@ def test_what_is_there_is_not_overwritten_and_nothing_here_is_lost(tmp_path: Pat
     never, free = f"s3://{bucket}/l.json?overwrite=never", f"s3://{bucket}/m.json"
     done = seal(state, store, "--ledger", str(ledger), "--ledger-copy", never, "--ledger-copy", free)
     assert done.returncode == 1
-    assert f"NOT COPIED to s3://{bucket}/l.json: s3://{bucket}/l.journal.jsonl is there already" in done.stderr
-    assert f"hint: the ledger is whole at {ledger}" in done.stderr
+    assert f"NOT COPIED to s3://{bucket}/l.json: s3://{bucket}/l.journal.jsonl already exists" in done.stderr
+    assert f"hint: {ledger} itself is complete" in done.stderr
     assert f"copied to   {free}" in done.stdout
     assert store.get(bucket, "l.journal.jsonl") == b"another run's"
     assert store.keys(bucket) == ["l.journal.jsonl", *(f"m{end}" for end in sorted(ENDS))]
@@ -106,7 +106,7 @@ def test_what_is_there_is_not_overwritten_and_nothing_here_is_lost(tmp_path: Pat
     assert seal(state, store, "--ledger", str(ledger), "--ledger-copy", good).returncode == 0
     again = seal(state, store, "--ledger", str(ledger), "--ledger-copy", good)
     assert again.returncode == 1
-    assert f"s3://{bucket}/n.json is there already" in again.stderr
+    assert f"s3://{bucket}/n.json already exists" in again.stderr
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_store_that_hangs_is_given_up_within_the_stop_window(tmp_path: Path, s
     clock = SystemClock()
     with silent() as url:
         mute = Store(url)
-        for window, reason in (("6", "not done within [1-4] s"), ("60", "Read timeout on endpoint URL")):
+        for window, reason in (("6", "not finished within [1-4] s"), ("60", "Read timeout on endpoint URL")):
             ledger, begun_ns = tmp_path / f"{window}.json", clock.boottime_ns()
             done = seal(state, mute, "--ledger", str(ledger), "--stop-within", window,
                         *(part for n in range(3) for part in ("--ledger-copy", f"s3://bucket/{n}.json")))  # fmt: skip
@@ -176,7 +176,7 @@ def test_under_exec_a_hanging_store_costs_neither_exit_code_nor_ledger(tmp_path:
                       str(ledger), "--ledger-copy", "s3://bucket/l.json", "--stop-within", "8", "--", "sh", "-c",
                       "sleep 1; exit 5", env=environment(None, None, **Store(url).variables))  # fmt: skip
     assert done.returncode == 5
-    assert "NOT COPIED to s3://bucket/l.json: not done within" in done.stderr
+    assert "NOT COPIED to s3://bucket/l.json: not finished within" in done.stderr
     assert "did not end within" not in done.stderr
     assert "did not seal" not in done.stderr
     assert predicate(ledger)["incarnations"][0]["endReason"] == "job ended"

@@ -127,7 +127,7 @@ def _client(key_id: str, environment: Mapping[str, str]) -> tuple[Any, str]:
                 f"the AWS region of the KMS key {key_id} is unknown", hint="give the key's ARN, or set AWS_REGION"
             )
         return session.create_client("kms", region_name=region, config=config), region
-    except (BotoCoreError, ValueError) as fault:  # ValueError: AWS_ENDPOINT_URL_KMS is no URL
+    except (BotoCoreError, ValueError) as fault:  # ValueError: AWS_ENDPOINT_URL_KMS is not a URL
         raise SigningKeyError(f"cannot connect to AWS KMS: {fault}") from fault
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flopsd.core.architecture.weight_reuse import instead
+from flopsd.core.values import is_whole
 from flopsd.errors import ArchitectureError
 
 MAX_SIZE = 10**9
@@ -70,7 +71,7 @@ class Fields:
             raise ArchitectureError(
                 f"{self.family}: the configuration has no {name}", hint="give the whole config.json of the model"
             )
-        if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value <= MAX_SIZE:
+        if not is_whole(value) or not at_least <= value <= MAX_SIZE:
             raise self.wrong(name, value)
         return value
 

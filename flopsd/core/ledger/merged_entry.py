@@ -10,7 +10,7 @@ from flopsd.core.ledger.devices import lasting_name
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.merged_sums import LedgerSums, node_sums, sums_of_ledger
 from flopsd.core.model import ACCOUNTED_ELSEWHERE
-from flopsd.core.values import whole_number
+from flopsd.core.values import is_whole, whole_number
 from flopsd.errors import LedgerError
 
 Entry = dict[str, Any]
@@ -28,7 +28,7 @@ def node_entry(predicate: Mapping[str, Any], history: History, sha256: str, keyi
     Raises LedgerError for a rank that no job has.
     """
     node, rank = predicate["node"], predicate["node"]["rank"]
-    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < MAX_RANK):
+    if rank is not None and (not is_whole(rank) or rank >= MAX_RANK):
         raise LedgerError(f"{rank!r} is not a rank", hint="a rank is a whole number from 0")
     return {
         "name": f"{node['name']}/{sha256[:16]}",
