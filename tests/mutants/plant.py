@@ -13,7 +13,7 @@ from types import CodeType, FunctionType, ModuleType
 
 from tests.mutants.faults import Fault
 
-_NOT_A_FUNCTION = 0x0002  # CO_NEWLOCALS is missing from the code of modules and classes
+_NEWLOCALS = 0x0002  # a flag of functions, not of modules and classes
 
 
 class Functions:
@@ -46,7 +46,7 @@ def _key(code: CodeType) -> tuple[str, int, str]:
 
 
 def _changed(before: CodeType, after: CodeType) -> Iterator[tuple[CodeType, CodeType]]:
-    if before.co_flags & _NOT_A_FUNCTION and before != after:
+    if before.co_flags & _NEWLOCALS and before != after:
         yield before, after
     inner = [[part for part in code.co_consts if isinstance(part, CodeType)] for code in (before, after)]
     for old, new in zip(*inner, strict=False):
