@@ -23,7 +23,8 @@ from tests.mutants.reach import Reach, Test, line_ids, set_examples
 
 AT_LEAST = 10  # faults of each room that counts
 COUNTS_FROM = 50  # possible faults
-EXAMPLES_TRACED = 10  # of a property: enough to see which lines it executes
+# Examples of a property: enough to see which lines it executes, and as many as in `make quick`.
+EXAMPLES_TRACED, EXAMPLES = 10, 25
 BUDGET_SECONDS = 60.0  # of tests, as they took when they were traced
 BUDGET_FILES = 8  # where they must be imported anew
 STARTUP_SECONDS = 60.0
@@ -134,7 +135,7 @@ class Campaign:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if not LEFT_OUT_TOOLS & _tools(item)]
-        set_examples(items)
+        set_examples(items, EXAMPLES)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:

@@ -127,7 +127,7 @@ class Reach:
         return self._line
 
 
-def set_examples(items: list[pytest.Item], at_most: int | None = None) -> None:
+def set_examples(items: list[pytest.Item], at_most: int) -> None:
     """Properties of which no example is refused for being slow: what else runs on the machine must not decide."""
     from hypothesis import HealthCheck, settings  # pytest must have loaded it, to rewrite its assertions
 
@@ -135,6 +135,6 @@ def set_examples(items: list[pytest.Item], at_most: int | None = None) -> None:
         test = getattr(item, "obj", None)
         known = getattr(test, "_hypothesis_internal_use_settings", None)
         if known is not None and isinstance(test, FunctionType):
-            most = known.max_examples if at_most is None else min(known.max_examples, at_most)
+            most = min(known.max_examples, at_most)
             calm = settings(known, max_examples=most, deadline=None, suppress_health_check=list(HealthCheck))
             test._hypothesis_internal_use_settings = calm  # type: ignore[attr-defined]
