@@ -152,8 +152,16 @@ def test_what_no_daemon_writes_is_refused(name: str, edit: Callable[[list[J]], o
     assert str(fault.value).startswith("journal line ")
 
 
+def last(records: list[J]) -> J:
+    """The last tally of the GPU with running counters."""
+    return next(e for r in records[::-1] if r["kind"] == "checkpoint" for e in r["devices"] if e["number"] == 0)
+
+
 UNSEALABLE: list[tuple[str, Callable[[list[J]], object], str]] = [
     ("an unknown row", lambda r: of(r, "device").update(peak_row="h900"), "h900.*peak table does not have"),
+    ("too much recovered", lambda r: last(r).update(recovered_ns=10**15), "more gap time was recovered than there was"),
+    ("too much energy", lambda r: last(r).update(energy_ns=10**15), "energy was counted for more time than there was"),
+    ("too much counted", lambda r: last(r).update(counted_flop=10**30), "FLOP were counted, of .* possible"),
     (
         "more cycles than there are",
         lambda r: [entry["sm_cycles"]["cycles"].update(tensor=10**18) for c in r if c["kind"] == "checkpoint"
