@@ -95,8 +95,10 @@ def _not_signed(envelope: Envelope, given: Sequence[str], good: set[str], thresh
         )
     ids = ", ".join(map(short_id, given))
     if good:
+        missing = ", ".join(short_id(keyid) for keyid in given if keyid not in good)
+        detail = ", ".join(map(short_id, sorted(good))) + (f"; not by {missing}" if missing else "")
         return NotVerifiedError(
-            f"signed by {len(good)} of the given keys ({ids}), {threshold} signatures are required",
+            f"signed by {len(good)} of the given keys ({detail}), {threshold} signatures are required",
             hint="give the public key of every signer with --key; `flopsd key show FILE` prints the id of a key",
         )
     signers = ", ".join(short_id(keyid) if is_digest(keyid) else "a key without an id" for keyid in named[:4])
