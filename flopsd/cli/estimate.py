@@ -54,7 +54,7 @@ def add(verbs: Verbs) -> None:
     estimate.add_argument("--attention", metavar="NAME", help="attention implementation, such as sdpa or eager")
     estimate.add_argument("--on", metavar="NAME", help="a SageMaker instance type, or a part of the peak table")
     estimate.add_argument("--count", type=positive, default=1, metavar="N", help="how many of them")
-    estimate.add_argument("--devices-per-instance", type=positive, metavar="N", help="where no source tells it")
+    estimate.add_argument("--devices-per-instance", type=positive, metavar="N", help="where no source has it")
     estimate.add_argument("--format", default="bf16", metavar="NAME", help="number format of the peak (default: bf16)")
     share = estimate.add_mutually_exclusive_group()
     share.add_argument(
@@ -88,7 +88,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
     if Method.PRETRAINING in methods and declared.base is not None:
         raise ConfigError(
             ["--method pretraining has no base model: leave the --base settings out, or name another method"],
-            hint="docs/thresholds.md tells how a base model is declared",
+            hint="docs/thresholds.md explains how to declare a base model",
         )
     model, assumed = _model(arguments), [ALONE]
     targets = arguments.lora_targets or DEFAULT_TARGETS
@@ -134,7 +134,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
 
 
 def _mfu(arguments: argparse.Namespace, peaks_file: str | None) -> Mfu:
-    """As given, as a ledger measured it, or assumed: and it says which."""
+    """As given, as measured by a ledger, or assumed; `source` states which."""
     from flopsd.report.estimate import Mfu
     from flopsd.report.measured_mfu import mfu_of
     from flopsd.settings.data_files import load_peaks
@@ -142,7 +142,7 @@ def _mfu(arguments: argparse.Namespace, peaks_file: str | None) -> Mfu:
     if arguments.mfu_from is not None:
         return mfu_of(Path(arguments.mfu_from), load_peaks(peaks_file), arguments.format)
     low, high = arguments.mfu or _interval(DEFAULT_MFU)
-    return Mfu(low, high, "assumed: nobody measured it" if arguments.mfu is None else "as given")
+    return Mfu(low, high, "assumed, not measured" if arguments.mfu is None else "as given")
 
 
 def _model(arguments: argparse.Namespace) -> Model:

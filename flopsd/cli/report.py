@@ -28,7 +28,7 @@ def add(verbs: Verbs) -> None:
         help="report a ledger as text, HTML or figures for the Model Documentation Form",
         description="Shows a node's, job's or lineage's ledger to people who must decide on it: the verdict first, "
         "then the evidence. With --key it verifies the ledger before, as `flopsd verify` does, and shows no figure of "
-        "one that does not hold; without, the report says on every page that nobody verified it. "
+        "one that does not hold; without, the report states on every page that it is not verified. "
         "Exit 0: written. Exit 3: --key was given and the ledger is not verified.",
     )
     report.add_argument("ledger", metavar="LEDGER")
@@ -66,9 +66,9 @@ def _form_policy(document: LedgerDocument) -> Policy | None:
     from flopsd.errors import PolicyError
     from flopsd.settings.data_files import find_policy, load_policies
 
-    for told in document.predicate.object("method").objects("policies"):
+    for entry in document.predicate.object("method").objects("policies"):
         try:
-            policy = find_policy(told.text("sha256"))
+            policy = find_policy(entry.text("sha256"))
         except PolicyError:
             continue
         if policy.form is not None:
@@ -147,9 +147,9 @@ def _json(document: LedgerDocument, report: Report) -> str:
     from flopsd.report.model import VerificationState
 
     content = report.content
-    told = {
+    entry = {
         "verified": {VerificationState.VERIFIED: True, VerificationState.REFUSED: False}.get(report.check.state),
-        "reason": report.check.says,
+        "reason": report.check.text,
         "hint": report.check.hint,
         "kind": report.kind,
         "subject": report.subject,
@@ -159,7 +159,7 @@ def _json(document: LedgerDocument, report: Report) -> str:
         "form": None if content is None or content.form is None else asdict(content.form),
         "predicate": None if content is None else document.statement["predicate"],
     }
-    return json.dumps(told) + "\n"
+    return json.dumps(entry) + "\n"
 
 
 def _write(arguments: argparse.Namespace, text: str) -> None:

@@ -27,7 +27,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
     status = verbs.add_parser(
         "status",
         help="show totals, rate, coverage and sources of a run",
-        description="Reads a running daemon's state folder, or asks the daemon itself, which also tells what its "
+        description="Reads a daemon's state folder, or asks the running daemon, which also reports what its "
         "devices do at this moment and why a source is down.",
     )
     place = status.add_mutually_exclusive_group()

@@ -11,7 +11,7 @@ from flopsd.report.model import Basis, Comparison, Fact, Share
 from flopsd.report.numbers import NO_UPPER_BOUND, NOTHING_MEASURED, Interval, flop, interval, percent
 
 EXECUTED = (
-    "What the accelerators' own counters saw: everything that ran, recomputation of activations, padding and "
+    "What the accelerators' own counters recorded: everything that ran, recomputation of activations, padding and "
     "evaluation included."
 )
 GUIDELINES = (
@@ -24,18 +24,18 @@ ARCHITECTURE = (
 )
 NO_SINGLE = "no single figure"
 EVIDENCE = {
-    "cycles": "differences of hardware cycle counters that run on while nobody looks",
+    "cycles": "differences of hardware cycle counters, which count between readings too",
     "activity": "hardware activity percentages times the clock",
-    "count": "what the vendor's own software counted: no hardware counter",
+    "count": "counted by the vendor's software, not by a hardware counter",
     "utilization": "share of time in which anything ran: an upper bound, never an estimate",
     "gap": "nothing was read: an upper bound",
 }
 PHASES = {
     "train": "training steps",
-    "evaluate": "purely diagnostic: trains nothing, makes no training data",
-    "generate": "makes training data: rollouts, synthetic data",
+    "evaluate": "purely diagnostic: trains nothing, generates no training data",
+    "generate": "generates training data: rollouts, synthetic data",
     "other": "declared as none of these",
-    "undeclared": "nobody said what was done",
+    "undeclared": "no phase was declared",
 }
 
 
@@ -46,21 +46,21 @@ def bases_of(predicate: LedgerObject) -> tuple[Basis, ...]:
 
 
 def _executed(totals: LedgerObject) -> Basis:
-    told = totals.object("executed")
-    facts = [Fact("Read from", told.text("method"))]
-    margins = told.maybe_object("marginPpm")
+    entry = totals.object("executed")
+    facts = [Fact("Read from", entry.text("method"))]
+    margins = entry.maybe_object("marginPpm")
     if margins is not None:
-        known = [f"{name} ± {percent(margins.count(name))}" for name in margins.mapping if name in EVIDENCE]
+        known = [f"{name} {percent(margins.count(name))} either way" for name in margins.mapping if name in EVIDENCE]
         facts += [Fact("Margin", ", ".join(known))] if known else []
-    if doubt := told.maybe_count("clockUncertaintyFlop"):
-        facts.append(Fact("Of that, from the clock", f"± {flop(doubt).text} FLOP", exact=flop(doubt).exact))
-    shown = interval(told.figures())
+    if doubt := entry.maybe_count("clockUncertaintyFlop"):
+        facts.append(Fact("Of that, from the clock", f"{flop(doubt).text} FLOP either way", exact=flop(doubt).exact))
+    shown = interval(entry.figures())
     return Basis("executed", "Executed", EXECUTED, "measured", shown, "", NOTHING_MEASURED, tuple(facts))
 
 
 def _guidelines(totals: LedgerObject) -> Basis:
-    told = totals.maybe_object("guidelines")
-    if told is None:
+    entry = totals.maybe_object("guidelines")
+    if entry is None:
         return Basis(
             "guidelines",
             "Guidelines",
@@ -71,9 +71,9 @@ def _guidelines(totals: LedgerObject) -> Basis:
             "It is not more than was executed.",
             NO_SINGLE,
         )
-    facts = [Fact("Taken from", told.text("requiredPpmSource"))] if "requiredPpmSource" in told else []
-    facts += [Fact("How", told.text("method"))] if "method" in told else []
-    share = told.maybe_object("requiredPpm")
+    facts = [Fact("Taken from", entry.text("requiredPpmSource"))] if "requiredPpmSource" in entry else []
+    facts += [Fact("How", entry.text("method"))] if "method" in entry else []
+    share = entry.maybe_object("requiredPpm")
     if share is not None:
         low, stated, high = share.count("low"), share.maybe_count("stated"), share.count("high")
         words = percent(low) if low == high else f"{percent(low, Towards.DOWN)} to {percent(high, Towards.UP)}"
@@ -81,68 +81,68 @@ def _guidelines(totals: LedgerObject) -> Basis:
             words += f", {percent(stated)} by what was declared"
         facts.append(Fact("Counted share of executed", words))
     further: tuple[tuple[str, Interval], ...] = ()
-    if "cumulative" in told:
-        further = (("Cumulative: all that counts towards the model", interval(told.figures("cumulative"))),)
-    shown, assumptions = interval(told.figures()), told.texts("assumptions")
+    if "cumulative" in entry:
+        further = (("Cumulative: all that counts towards the model", interval(entry.figures("cumulative"))),)
+    shown, assumptions = interval(entry.figures()), entry.texts("assumptions")
     name, title, middle = "guidelines", "Guidelines", "measured"
     return Basis(name, title, GUIDELINES, middle, shown, "", NO_SINGLE, tuple(facts), further, assumptions)
 
 
 def _architecture(totals: LedgerObject) -> Basis:
-    told = totals.maybe_object("architecture")
-    if told is None:
+    entry = totals.maybe_object("architecture")
+    if entry is None:
         return Basis(
             "architecture",
             "Architecture",
             ARCHITECTURE,
             "computed",
             None,
-            "Not declared: neither model nor tokens were given, so there is nothing to hold against the counters.",
+            "Not declared: neither model nor tokens were given, so there is nothing to compare with the counters.",
             NO_SINGLE,
         )
-    facts = [Fact("How", told.text("method"))] if "method" in told else []
-    parameters = told.maybe_object("parameters")
+    facts = [Fact("How", entry.text("method"))] if "method" in entry else []
+    parameters = entry.maybe_object("parameters")
     if parameters is not None:
         names = [name for name in ("total", "active", "trainable") if name in parameters]
         known = [f"{grouped(parameters.count(name))} {name}" for name in names]
         facts.append(Fact("Parameters", ", ".join(known) or "not declared"))
-    if "tokens" in told:
-        facts.append(Fact("Tokens", grouped(told.count("tokens"))))
-    if "marginPpm" in told:
-        facts.append(Fact("Margin", f"± {percent(told.count('marginPpm'))}"))
+    if "tokens" in entry:
+        facts.append(Fact("Tokens", grouped(entry.count("tokens"))))
+    if "marginPpm" in entry:
+        facts.append(Fact("Margin", f"{percent(entry.count('marginPpm'))} either way"))
     further: tuple[tuple[str, Interval], ...] = ()
-    if "executed" in told:
-        again = interval(told.figures("executed", "computed"))
+    if "executed" in entry:
+        again = interval(entry.figures("executed", "computed"))
         further = (("With recomputation, as the hardware executes it", again),)
-    shown, assumptions = interval(told.figures(middle="computed")), told.texts("assumptions")
+    shown, assumptions = interval(entry.figures(middle="computed")), entry.texts("assumptions")
     name, title, middle = "architecture", "Architecture", "computed"
     return Basis(name, title, ARCHITECTURE, middle, shown, "", NO_SINGLE, tuple(facts), further, assumptions)
 
 
 def comparisons_of(predicate: LedgerObject) -> tuple[Comparison, ...]:
     """Pairs of bases, each with its ratio and the named warning where they do not agree."""
-    return tuple(_comparison(told) for told in predicate.objects("reconciliation"))
+    return tuple(_comparison(entry) for entry in predicate.objects("reconciliation"))
 
 
-def _comparison(told: LedgerObject) -> Comparison:
-    within = told.flag("withinMargin")
+def _comparison(entry: LedgerObject) -> Comparison:
+    within = entry.flag("withinMargin")
     word = {True: "Agree", False: "Do not agree", None: "Indeterminate"}[within]
-    margin = told.maybe_count("marginPpm")
+    margin = entry.maybe_count("marginPpm")
     return Comparison(
-        told.text("name"),
-        " / ".join(told.text(name) for name in ("numerator", "denominator") if name in told),
-        _ratio(told.maybe_object("ratioPpm")),
-        "" if margin is None else f"± {percent(margin)}",
+        entry.text("name"),
+        " / ".join(entry.text(name) for name in ("numerator", "denominator") if name in entry),
+        _ratio(entry.maybe_object("ratioPpm")),
+        "" if margin is None else f"{percent(margin)} either way",
         word,
-        told.maybe_text("warning") or "",
-        told.maybe_text("summary") or "",
+        entry.maybe_text("warning") or "",
+        entry.maybe_text("summary") or "",
     )
 
 
-def _ratio(told: LedgerObject | None) -> str:
-    if told is None:
+def _ratio(entry: LedgerObject | None) -> str:
+    if entry is None:
         return "not known"
-    low, measured, high = (told.maybe_count(name) for name in ("low", "measured", "high"))
+    low, measured, high = (entry.maybe_count(name) for name in ("low", "measured", "high"))
     if high is None:
         ends = NO_UPPER_BOUND if not low else f"at least {_times(low, Towards.DOWN)}; {NO_UPPER_BOUND}"
     else:
@@ -169,6 +169,6 @@ def phases_of(predicate: LedgerObject) -> tuple[Share, ...]:
     return tuple(share for _, share in _shares(predicate.object("totals").object("executed"), "byPhase", PHASES))
 
 
-def _shares(told: LedgerObject, name: str, meanings: Mapping[str, str]) -> Iterator[tuple[str, Share]]:
-    for key, figures in told.items(name):
+def _shares(entry: LedgerObject, name: str, meanings: Mapping[str, str]) -> Iterator[tuple[str, Share]]:
+    for key, figures in entry.items(name):
         yield key, Share(key, meanings.get(key, ""), interval(figures.figures()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple, replace
 from typing import Any
 
 from flopsd.attestation.evidence.item import EvidenceResult
@@ -11,6 +12,7 @@ from flopsd.errors import LedgerError
 from flopsd.report.bases import bases_of, comparisons_of, evidence_of, phases_of
 from flopsd.report.coverage import coverage_of, growth_chart, moment, timed
 from flopsd.report.declarations import declared_of
+from flopsd.report.inventory import children_of, completeness_of, devices_of, energy_of, items_of, nodes_of
 from flopsd.report.ledger_json import HINT, LedgerObject, line
 from flopsd.report.model import (
     Content,
@@ -24,7 +26,6 @@ from flopsd.report.model import (
 )
 from flopsd.report.model_documentation import form
 from flopsd.report.numbers import percent
-from flopsd.report.tables import children_of, completeness_of, devices_of, energy_of, items_of, nodes_of
 from flopsd.report.verdicts import answer_of, rules_of
 from flopsd.report.verification import LedgerDocument, flags_of, proof_of
 
@@ -127,8 +128,8 @@ def _facts(predicate: LedgerObject, kind: str) -> tuple[Fact, ...]:
             facts.append(Fact("Instance type", node.text("instanceType")))
         starts = list(predicate.objects("incarnations"))
         if starts:
-            facts.append(Fact("Begun", _utc(min(told.moment_ns("startedAt") for told in starts))))
-            facts.append(Fact("Last record", _utc(max(told.moment_ns("lastRecordAt") for told in starts))))
+            facts.append(Fact("Begun", _utc(min(entry.moment_ns("startedAt") for entry in starts))))
+            facts.append(Fact("Last record", _utc(max(entry.moment_ns("lastRecordAt") for entry in starts))))
             facts.append(Fact("Starts of the daemon", str(len(starts))))
         facts.append(timed("Wall time", predicate.decimal("wallSeconds")))
     else:
@@ -148,17 +149,19 @@ def _utc(at_ns: int) -> str:
 
 
 def _method(predicate: LedgerObject) -> ReportMethod:
-    told = predicate.object("method")
-    facts = [Fact("Sealed", told.text("sealedAt")), Fact("Sealed by flopsd", told.text("flopsdVersion"))]
-    if versions := told.texts("flopsdVersions"):
+    entry = predicate.object("method")
+    facts = [Fact("Sealed", entry.text("sealedAt")), Fact("Sealed by flopsd", entry.text("flopsdVersion"))]
+    if versions := entry.texts("flopsdVersions"):
         facts.append(Fact("Metered by flopsd", ", ".join(versions)))
-    for name, margin in told.items("margins"):
-        facts.append(Fact(f"Margin of {name}", f"± {percent(margin.count('ppm'))}", margin.maybe_text("source") or ""))
-    facts += [Fact("Policy applied", policy.text("id")) for policy in told.objects("policies")]
-    if not list(told.objects("policies")):
+    for name, margin in entry.items("margins"):
+        facts.append(
+            Fact(f"Margin of {name}", f"{percent(margin.count('ppm'))} either way", margin.maybe_text("source") or "")
+        )
+    facts += [Fact("Policy applied", policy.text("id")) for policy in entry.objects("policies")]
+    if not list(entry.objects("policies")):
         facts.append(Fact("Policy applied", "none"))
     return ReportMethod(
-        predicate.object("totals").object("executed").text("method"), tuple(facts), told.texts("assumptions")
+        predicate.object("totals").object("executed").text("method"), tuple(facts), entry.texts("assumptions")
     )
 
 
@@ -176,8 +179,5 @@ def form_of(predicate: LedgerObject, policy: Policy | None) -> Form | None:
         found = form(predicate.mapping, policy)
     except _MALFORMED as fault:
         raise LedgerError(f"predicate gives no figures for the Form: {line(repr(fault)[:200])}", hint=HINT) from fault
-    return Form(
-        tuple(FormLine(line(f.field), line(f.ai_office), line(f.national), line(f.note)) for f in found.lines),
-        tuple(line(words) for words in (found.notification or "").splitlines()),
-        policy.title,
-    )
+    lines = tuple(FormLine(*(line(text) for text in astuple(one))) for one in found.lines)
+    return replace(found, lines=lines, notification=tuple(map(line, found.notification)))

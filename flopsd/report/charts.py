@@ -73,7 +73,7 @@ class Strip:
     name: str
     spans: tuple[Band, ...]
     gaps: tuple[Band, ...]
-    says: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,60 +22,58 @@ REASONS = {
     "starting": "the daemon was starting",
     "stopping": "the daemon was stopping",
     "daemon_down": "the daemon did not run",
-    "source_down": "the source of readings had failed",
-    "source_silent": "the source of readings said nothing",
-    "device_missing": "the device was not there",
+    "source_down": "the source had failed",
+    "source_silent": "the source sent no readings",
+    "device_missing": "the device was missing",
     "device_lost": "the driver had lost the device",
     "other_job": "the device was another job's: nothing of this one is missing",
-    "metered_as_mig": "its MIG slices are metered in its place: nothing is missing",
-    "replaced": "others are metered in its place, such as new slices of its GPU: nothing is missing",
+    "metered_as_mig": "its MIG slices are metered instead: nothing is missing",
+    "replaced": "others are metered instead, such as new slices of its GPU: nothing is missing",
     "driver_timeout": "the driver did not answer in time",
     "driver_error": "the driver answered with an error",
     "no_permission": "reading the counters was not permitted",
     "not_supported": "the device does not offer the counters",
-    "not_a_number": "the driver gave no number",
-    "out_of_range": "the driver gave an impossible number",
+    "not_a_number": "the driver returned no number",
+    "out_of_range": "the driver returned an impossible number",
     "counter_reset": "a counter ran backwards",
     "counter_stalled": "a counter stood still",
     "contradictory": "two counters of one thing disagreed",
     "counters_disabled": "another process had switched the counters off",
-    "zero_at_full_load": "counters said idle, power said busy",
-    "stale": "what was read had not been renewed",
-    "uncounted_work": "the core was busy and nothing was counted",
+    "zero_at_full_load": "the counters were idle, the power draw was not",
+    "stale": "the reading was out of date",
+    "uncounted_work": "the core was busy, but nothing was counted",
     "unknown_device": "the peak table does not know the device",
-    "overlap": "the time was already accounted for",
+    "overlap": "the time was accounted for already",
     "missed_reading": "no reading covers this time",
 }
-CEILINGS = (
-    "Where only utilization was read, how much was done is not known: such work counts in the upper figure alone."
-)
+CEILINGS = "Where only utilization was read, how much was done is not known: such work counts in the upper bound alone."
 _UTILIZATION = Evidence.UTILIZATION.value
-ONLY_HERE = "This is of the ledgers that are here: what others would add is not in it."
+ONLY_HERE = "This covers the ledgers that are here: what others would add is missing."
 _ELSEWHERE = {reason.value for reason in ACCOUNTED_ELSEWHERE}
 Spans = Sequence[tuple[int, int]]
 
 
 def coverage_of(predicate: LedgerObject) -> Coverage:
-    told = predicate.object("coverage")
-    share = told.maybe_count("coveragePpm")
-    gaps = list(told.objects("gaps"))
+    entry = predicate.object("coverage")
+    share = entry.maybe_count("coveragePpm")
+    gaps = list(entry.objects("gaps"))
     begins, limits = _begins(predicate), _limits(predicate)
     longest = sorted(gaps, key=lambda gap: -gap.decimal("seconds"))[:MAX_GAPS]
-    recovered = told.decimal("recoveredSeconds")
+    recovered = entry.decimal("recoveredSeconds")
     members = (("Device time", "spanSeconds"), ("Read", "observedSeconds"), ("Gaps", "gapSeconds"))
-    facts = [timed(name, told.decimal(member)) for name, member in members]
+    facts = [timed(name, entry.decimal(member)) for name, member in members]
     ceiling_only = _ceiling_only(predicate)
     if ceiling_only:
-        facts.append(timed("Read as busy or not, so that only a ceiling is known", ceiling_only))
+        facts.append(timed("Read as utilization, so that only a ceiling is known", ceiling_only))
     if recovered:
-        facts.append(timed("Of the gaps, counted afterwards by counters that ran on", recovered))
+        facts.append(timed("Of the gaps, recovered from counters that kept running", recovered))
     return Coverage(
         observed="not known" if share is None else percent(share, Towards.DOWN),
-        says=_says(share, _UTILIZATION in _evidence(predicate)) + ("" if is_complete(predicate) else f" {ONLY_HERE}"),
+        text=_text(share, _UTILIZATION in _evidence(predicate)) + ("" if is_complete(predicate) else f" {ONLY_HERE}"),
         facts=tuple(facts),
-        reasons=_reasons(told),
+        reasons=_reasons(entry),
         gaps=tuple(_gap(gap, begins) for gap in longest),
-        gaps_left_out=len(gaps) - len(longest) + (told.maybe_count("gapsNotListed") or 0),
+        gaps_left_out=len(gaps) - len(longest) + (entry.maybe_count("gapsNotListed") or 0),
         strips=_strips(predicate, gaps, begins, limits),
         span="" if limits is None else f"{moment(limits[0])} to {moment(limits[1])}",
     )
@@ -89,18 +87,18 @@ def timed(name: str, seconds: Fraction) -> Fact:
 
 def is_complete(predicate: LedgerObject) -> bool:
     """Whether nothing is known to be missing, or might be: a node's ledger is whole by itself."""
-    told = predicate.maybe_object("completeness")
-    return told is None or told.flag("complete") is True
+    entry = predicate.maybe_object("completeness")
+    return entry is None or entry.flag("complete") is True
 
 
-def _says(share: int | None, ceilings: bool) -> str:
+def _text(share: int | None, ceilings: bool) -> str:
     if share is None:
         return "No device time belonged to this job, so there is nothing to cover."
     words = (
         "All device time of the job is accounted for by readings."
         if share == 1_000_000
-        else "Share of the job's device time that readings account for. The rest counts with the most that the devices "
-        "can do in the upper figure, and with nothing in the others."
+        else "Share of the job's device time that readings account for. The rest counts in the upper bound only, at "
+        "the most that the devices can do."
     )
     return f"{words} {CEILINGS}" if ceilings else words
 
@@ -116,8 +114,8 @@ def _ceiling_only(predicate: LedgerObject) -> Fraction:
     return sum((row.decimal("seconds") for row in rows if row.text("evidence") == _UTILIZATION), Fraction(0))
 
 
-def _reasons(told: LedgerObject) -> tuple[Share, ...]:
-    times = told.maybe_object("gapSecondsByReason")
+def _reasons(entry: LedgerObject) -> tuple[Share, ...]:
+    times = entry.maybe_object("gapSecondsByReason")
     names = () if times is None else times.mapping
     assert times is not None or not names
     found = [
@@ -143,7 +141,7 @@ def _gap(gap: LedgerObject, begins: Mapping[int, int]) -> ReportGap:
 
 def _begins(predicate: LedgerObject) -> dict[int, int]:
     """When each incarnation began, in ns since the epoch."""
-    return {told.count("number"): told.moment_ns("startedAt") for told in predicate.objects("incarnations")}
+    return {entry.count("number"): entry.moment_ns("startedAt") for entry in predicate.objects("incarnations")}
 
 
 def _span(gap: LedgerObject, begins: Mapping[int, int]) -> tuple[int, int] | None:
@@ -160,7 +158,7 @@ def _ns(seconds: Fraction) -> int:
 def _limits(predicate: LedgerObject) -> tuple[int, int] | None:
     """The first and the last moment of the run."""
     times = [
-        (told.moment_ns("startedAt"), told.moment_ns("lastRecordAt")) for told in predicate.objects("incarnations")
+        (entry.moment_ns("startedAt"), entry.moment_ns("lastRecordAt")) for entry in predicate.objects("incarnations")
     ]
     if not times:
         return None
@@ -192,8 +190,8 @@ def _strips(
 
 def growth_chart(predicate: LedgerObject, course: Sequence[Mapping[str, Any]]) -> GrowthChart | None:
     """Cumulative compute over time; None without points, which only a journal gives."""
-    told = [LedgerObject(point, f"course[{at}]") for at, point in enumerate(course)]
-    points = [(point.moment_ns("at"), point.figures("executed")) for point in told]
+    entry = [LedgerObject(point, f"course[{at}]") for at, point in enumerate(course)]
+    points = [(point.moment_ns("at"), point.figures("executed")) for point in entry]
     if len(points) < 2:
         return None
     points.sort(key=lambda point: point[0])  # the wall clock may have stepped

@@ -1,4 +1,4 @@
-"""What people and training processes declared, with who said it. A declaration is never a measurement."""
+"""What the operator and the training processes declared, and which of them. No declaration is a measurement."""
 
 from __future__ import annotations
 
@@ -39,36 +39,38 @@ _BY_JOB = "the job's configuration"
 
 
 def declared_of(predicate: LedgerObject) -> ReportDeclarations:
-    told = predicate.maybe_object("declared")
-    if told is None:
-        return ReportDeclarations((), (), (), 0, told=False)
-    sessions = list(told.objects("sessions"))
-    names = ("phase", "method", "recomputation") if "sessions" in told else ("method",)
-    job = [Fact(_NAMES[name], told.maybe_text(name) or NOT_DECLARED, _who(told, sessions, name)) for name in names]
-    if "conflict" in told:
-        job.append(Fact("Conflict", told.text("conflict")))
-    return ReportDeclarations((*job, *_base(told)), _processes(sessions), _work(sessions), len(sessions), told=True)
+    entry = predicate.maybe_object("declared")
+    if entry is None:
+        return ReportDeclarations((), (), (), 0, recorded=False)
+    sessions = list(entry.objects("sessions"))
+    names = ("phase", "method", "recomputation") if "sessions" in entry else ("method",)
+    job = [Fact(_NAMES[name], entry.maybe_text(name) or NOT_DECLARED, _who(entry, sessions, name)) for name in names]
+    if "conflict" in entry:
+        job.append(Fact("Conflict", entry.text("conflict")))
+    return ReportDeclarations(
+        (*job, *_base(entry)), _processes(sessions), _work(sessions), len(sessions), recorded=True
+    )
 
 
-def _who(told: LedgerObject, sessions: list[LedgerObject], name: str) -> str:
-    """Who said what the ledger takes for declared: the configuration has the last word, and processes must agree."""
-    if name not in told:
+def _who(entry: LedgerObject, sessions: list[LedgerObject], name: str) -> str:
+    """Who declared it: the configuration has the last word, and processes must agree."""
+    if name not in entry:
         return ""
-    if "sessions" not in told:
-        return "the ledgers it is made of"
+    if "sessions" not in entry:
+        return "the ledgers that were merged"
     facts = [facts for session in sessions if (facts := session.maybe_object("facts")) is not None and name in facts]
-    agreed = bool(facts) and all(one.raw(name) == told.raw(name) for one in facts)
+    agreed = bool(facts) and all(one.raw(name) == entry.raw(name) for one in facts)
     return "the training processes; the configuration may say so too" if agreed else _BY_JOB
 
 
-def _base(told: LedgerObject) -> list[Fact]:
-    base = told.maybe_object("base")
+def _base(entry: LedgerObject) -> list[Fact]:
+    base = entry.maybe_object("base")
     if base is None:
         return [Fact("Base model", NOT_DECLARED)]
     by = {"config": _BY_JOB}.get(base.maybe_text("declaredBy") or "", base.maybe_text("declaredBy") or "")
     kind, flop = base.text("kind"), base.maybe_count("flop")
     compute = {
-        "unknown": "asserted to be neither known nor estimable",
+        "unknown": "declared as neither known nor estimable",
         "known": "known",
         "estimated": f"estimated by {base.maybe_text('method') or 'a method that is not declared'}",
     }.get(kind, kind)
@@ -83,7 +85,7 @@ def _base(told: LedgerObject) -> list[Fact]:
 
 
 def _processes(sessions: list[LedgerObject]) -> tuple[Fact, ...]:
-    """Each fact once for each value, with how many processes said so."""
+    """Each fact once for each value, with the number of processes that declared it."""
     said: dict[str, dict[str, tuple[str, int]]] = {}
     for session in sessions:
         facts = session.maybe_object("facts")

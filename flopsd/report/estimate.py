@@ -34,7 +34,7 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class Mfu:
-    """The share of the datasheet peak that required FLOP are done at. `source` says whether anybody measured it."""
+    """The share of the datasheet peak that required FLOP are done at. `source` states whether it was measured."""
 
     low: Fraction
     high: Fraction
@@ -94,7 +94,7 @@ def hardware_from(table: PeakTable, name: str, count: int, devices: int | None, 
     each = devices or (1 if instance is None else instance.count)
     if each is None:
         raise UnknownDeviceError(
-            f"no source tells how many accelerators {name} has", hint="say it with --devices-per-instance"
+            f"no source has the number of accelerators of {name}", hint="give it with --devices-per-instance"
         )
     peak = peak_flop_per_s(part, number_format)
     if peak is None:
@@ -106,7 +106,7 @@ def hardware_from(table: PeakTable, name: str, count: int, devices: int | None, 
     doubts = []
     rates = f"the rates of {part.id} are {part.status}"
     if peak[1] > peak[0]:
-        doubts.append(f"{rates}: the fewest hours are by {format_rate(peak[1])} each, as others have it")
+        doubts.append(f"{rates}: the shortest time assumes {format_rate(peak[1])} each, as others publish it")
     elif part.status != "published":
         doubts.append(rates)
     if instance is not None and devices is None and instance.status != "published":

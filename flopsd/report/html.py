@@ -105,7 +105,7 @@ def css_string(characters: str) -> str:
 def _replay(report: Report) -> Html | None:
     for flag in report.flags:
         if flag.word == "REPLAY":
-            words = h("span", h("strong", flag.word), " ", flag.says)
+            words = h("span", h("strong", flag.word), " ", flag.text)
             return h("aside", icon("grave"), words, cls="everywhere", aria_label="Recording")
     return None
 
@@ -113,9 +113,9 @@ def _replay(report: Report) -> Html | None:
 def _header(report: Report) -> Html:
     check = report.check
     hint = h("p", _command(check.hint), cls="mono") if check.hint else None
-    words = h("div", h("p", check.says, cls="says"), *(h("p", line) for line in check.lines), hint)
+    words = h("div", h("p", check.text, cls="says"), *(h("p", line) for line in check.lines), hint)
     flags = (
-        h("div", icon("grave"), h("div", h("p", flag.word, cls="says"), h("p", flag.says)), cls="check check-flag")
+        h("div", icon("grave"), h("div", h("p", flag.word, cls="says"), h("p", flag.text)), cls="check check-flag")
         for flag in report.flags
         if flag.word != "REPLAY"
     )
@@ -171,7 +171,7 @@ def _proof(report: Report) -> Html:
             h(
                 "li",
                 h("h4", f"{item.name}: {item.state}"),
-                h("p", item.says),
+                h("p", item.text),
                 h("p", f"Proves: {item.proves} Limits: {item.limits}", cls="note") if item.proves else None,
             )
             for item in content.items

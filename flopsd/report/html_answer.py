@@ -33,7 +33,7 @@ def answer_section(content: Content) -> Html:
     state = answer.state.value
     title = text(icon(state), h("span", answer.headline))
     parts = [
-        *(h("p", words, cls="lead") for words in answer.says),
+        *(h("p", words, cls="lead") for words in answer.sentences),
         *(_rule(rule, axis, f"rule-{at}") for at, rule in enumerate(content.rules, 1)),
         rule_legend(axis) if axis is not None and content.rules else None,
         _not_applicable(content.other_rules) if content.other_rules else None,
@@ -79,7 +79,7 @@ def _reason(rule: ReportRule) -> Html | None:
         return h("p", h("strong", "What follows."), " ", rule.consequence, cls="reason")
     if rule.state is not ReportState.INDETERMINATE:
         return None
-    return h("p", " ".join(filter(None, (rule.says, sentence(rule.why)))), cls="reason")
+    return h("p", " ".join(filter(None, (rule.text, sentence(rule.why)))), cls="reason")
 
 
 def sentence(words: str) -> str:
@@ -101,7 +101,7 @@ def _grounds(rule: ReportRule) -> Iterable[Html]:
 
 
 def _not_applicable(rules: Sequence[ReportRule]) -> Html:
-    rows = (entry(rule.title, text(rule.why or rule.says, " ", h("span", rule.citation, cls="by"))) for rule in rules)
+    rows = (entry(rule.title, text(rule.why or rule.text, " ", h("span", rule.citation, cls="by"))) for rule in rules)
     return h("details", h("summary", f"Not applicable: {len(rules)}"), h("dl", *rows, cls="facts"), cls="others")
 
 
@@ -172,6 +172,6 @@ def _comparison(one: Comparison) -> Html:
         "li",
         h("h3", chip(_LOOKS.get(one.word, "indeterminate"), one.word), " ", one.name),
         h("p", h("strong", one.ratio, cls="num"), margin, warning),
-        h("p", one.says) if one.says else None,
+        h("p", one.text) if one.text else None,
         h("p", one.between, cls="note") if one.between else None,
     )

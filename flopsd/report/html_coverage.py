@@ -99,7 +99,7 @@ def coverage_section(coverage: Coverage) -> Html:
     return section(
         "coverage",
         "Coverage and gaps",
-        h("p", h("span", coverage.observed, cls="big num"), " ", h("span", coverage.says), cls="figure"),
+        h("p", h("span", coverage.observed, cls="big num"), " ", h("span", coverage.text), cls="figure"),
         facts(coverage.facts),
         _strips(coverage) if coverage.strips else None,
         by_reason if coverage.reasons else h("p", "No gap was recorded."),
@@ -120,7 +120,7 @@ def _strip(strip: Strip, at: int) -> Html:
     gaps = (h("rect", cls="gap gap-bold", x=f"{gap.at}%", width=f"{gap.width}%", y=0, height=18) for gap in strip.gaps)
     drawn = h(
         "svg",
-        h("title", f"Device {strip.name}: {strip.says}", id=f"strip-{at}"),
+        h("title", f"Device {strip.name}: {strip.text}", id=f"strip-{at}"),
         h("rect", cls="seen", x=0, width="100%", y=3, height=12),
         *spans,
         *gaps,
@@ -129,7 +129,7 @@ def _strip(strip: Strip, at: int) -> Html:
         role="img",
         aria_labelledby=f"strip-{at}",
     )
-    label, says = h("span", f"device {strip.name}", cls="label"), h("span", strip.says, cls="says")
+    label, says = h("span", f"device {strip.name}", cls="label"), h("span", strip.text, cls="says")
     return h("div", label, drawn, says, cls="device-strip")
 
 

@@ -37,7 +37,7 @@ def members_section(content: Content, whole: ReportCompleteness) -> Html:
     return section(
         "members",
         "The ledgers it is made of",
-        h("p", h("strong", f"{word}."), " ", whole.says, cls="figure"),
+        h("p", h("strong", f"{word}."), " ", whole.text, cls="figure"),
         h("ul", *missing, cls="missing") if whole.missing else None,
         facts(whole.facts) if whole.facts else None,
         nodes if content.nodes else None,
@@ -100,7 +100,7 @@ def energy_section(content: Content) -> Html:
 
 def declared_section(declared: ReportDeclarations) -> Html:
     title = "Declared, and by whom"
-    if not declared.told:
+    if not declared.recorded:
         words = "Nothing was declared: this ledger holds no declaration of the job or of its training processes."
         return section("declared", title, h("p", words))
     processes = h("p", "No training process declared anything.")
@@ -141,7 +141,7 @@ def method_section(method: ReportMethod) -> Html:
     return section(
         "method",
         "Method and assumptions",
-        h("p", f"{method.says[:1].upper()}{method.says[1:]}."),
+        h("p", f"{method.text[:1].upper()}{method.text[1:]}."),
         facts(method.facts),
         h("ul", *(h("li", words) for words in method.assumptions), cls="assumptions"),
     )

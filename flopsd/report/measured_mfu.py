@@ -48,7 +48,7 @@ def mfu_of(ledger: Path, table: PeakTable, number_format: str) -> Mfu:
 
 def _possible(predicate: Mapping[str, Any], table: PeakTable, number_format: str) -> tuple[Fraction, Fraction]:
     """FLOP at the peak in the job's device time, at least and at most: a peak may be disputed, and of gaps that the
-    ledger does not list nobody knows the device."""
+    ledger does not list the device is unknown."""
     peaks, seconds = {}, {}
     for device in predicate["devices"]:
         uid = device["uuid"]

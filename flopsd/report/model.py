@@ -29,7 +29,7 @@ class VerificationState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line of a list of facts. `by` is who said so, where somebody did; `exact` the value in full."""
+    """One line of a list of facts. `by` is who declared it, if it is a declaration; `exact` the value in full."""
 
     name: str
     value: str
@@ -39,10 +39,10 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class VerificationResult:
-    """What came of verifying: by whom nothing is said, since a key's holder has no name here."""
+    """The result of verifying. It names keys, not people: a ledger does not know who holds a key."""
 
     state: VerificationState
-    says: str
+    text: str
     hint: str = ""
     lines: tuple[str, ...] = ()
 
@@ -52,7 +52,7 @@ class Flag:
     """What must be known before any figure: a word in capitals, and a sentence."""
 
     word: str
-    says: str
+    text: str
     grave: bool = True
 
 
@@ -65,7 +65,7 @@ class ReportRule:
     state: ReportState
     applies: bool | None  # None: not known
     word: str
-    says: str
+    text: str
     why: str
     quantity: str
     value: Interval | None
@@ -85,12 +85,12 @@ class Answer:
 
     state: ReportState
     headline: str
-    says: tuple[str, ...]
+    sentences: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Basis:
-    """One basis of counting. `value` is None where the ledger does not have it; `absent` then says why."""
+    """One basis of counting. `value` is None where the ledger does not have it; `absent` then gives the reason."""
 
     name: str
     title: str
@@ -98,7 +98,7 @@ class Basis:
     middle: str  # what its middle figure is called: measured, computed
     value: Interval | None
     absent: str
-    no_middle: str  # what stands in place of a middle figure that is not there
+    no_middle: str  # text in place of a missing middle figure
     facts: tuple[Fact, ...] = ()
     further: tuple[tuple[str, Interval], ...] = ()
     assumptions: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ class Comparison:
     margin: str
     word: str
     warning: str
-    says: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class Coverage:
     """How much of the devices' time was observed."""
 
     observed: str
-    says: str
+    text: str
     facts: tuple[Fact, ...]
     reasons: tuple[Share, ...]
     gaps: tuple[ReportGap, ...]
@@ -185,10 +185,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class ReportCompleteness:
-    """Whether all ledgers of a merged one are there. `complete` is None where nobody can tell."""
+    """Whether all ledgers of a merged one are there. `complete` is None where it is not known."""
 
     complete: bool | None
-    says: str
+    text: str
     missing: tuple[str, ...]
     missing_left_out: int
     facts: tuple[Fact, ...]
@@ -200,44 +200,44 @@ class EvidenceLine:
 
     name: str
     state: str
-    says: str
+    text: str
     proves: str
     limits: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReportDeclarations:
-    """What people and training processes said."""
+    """What the operator and the training processes declared."""
 
     job: tuple[Fact, ...]
     processes: tuple[Fact, ...]
     work: tuple[Fact, ...]
     sessions: int
-    told: bool  # whether the ledger is of a kind that can hold declarations at all
+    recorded: bool  # whether the ledger is of a kind that can hold declarations at all
 
 
 @dataclass(frozen=True, slots=True)
 class FormLine:
-    """One field: what goes to the AI Office, what to national authorities, and what to know of it."""
+    """One field: what goes to the AI Office, what to national authorities on their request, and what to know of it."""
 
     field: str
     ai_office: str
     national: str
-    note: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """The figures for the Model Documentation Form, and a notification's text where a rule asks for one."""
+    """The Form's lines that a ledger can fill, and the lines of a notification, which only systemic risk asks for."""
 
     lines: tuple[FormLine, ...]
-    notification: tuple[str, ...]  # its lines; none where no notification is due
+    notification: tuple[str, ...]  # none where no notification is due
     policy: str
 
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What identifies the ledger, and how anybody checks it."""
+    """What identifies the ledger, and how to check it."""
 
     facts: tuple[Fact, ...]
     commands: tuple[tuple[str, str], ...]  # what it does, the command
@@ -247,14 +247,14 @@ class Proof:
 class ReportMethod:
     """How the figures were made."""
 
-    says: str
+    text: str
     facts: tuple[Fact, ...]
     assumptions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """All that depends on believing the ledger's words at all. A refused ledger has none."""
+    """All that rests on the ledger being genuine. A refused ledger has none."""
 
     facts: tuple[Fact, ...]
     answer: Answer

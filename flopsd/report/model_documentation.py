@@ -8,21 +8,20 @@ treats them as a stranger's text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 from flopsd.core.model import Figures
 from flopsd.core.policy.policy_file import FormRules, Policy
-from flopsd.core.rounding import Towards, magnitude, plain, scientific, significant
+from flopsd.core.rounding import Towards, format_percent, magnitude, plain, scientific, significant
 from flopsd.core.values import span_seconds
 from flopsd.errors import PolicyError
+from flopsd.report.model import Form, FormLine
 from flopsd.report.model_documentation_texts import (
     compute_methodology,
     energy_methodology,
     job_seconds,
     notification,
-    percent,
     unmeasured,
     without_base,
 )
@@ -34,31 +33,13 @@ NOT_KNOWN = "not known"
 NOT_APPLICABLE = "N/A"
 
 
-@dataclass(frozen=True, slots=True)
-class FormField:
-    """One field: what goes to the AI Office, what to national authorities on their request, and what to know of it."""
-
-    field: str
-    ai_office: str
-    national: str
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class FilledForm:
-    """The Form's lines that a ledger can tell, and the notification's text, which only systemic risk asks for."""
-
-    lines: tuple[FormField, ...]
-    notification: str | None
-
-
-def form(predicate: Mapping[str, Any], policy: Policy) -> FilledForm:
+def form(predicate: Mapping[str, Any], policy: Policy) -> Form:
     """What the ledger with this predicate says in the Form's words.
 
     Raises PolicyError if the policy has no form; KeyError, TypeError, ValueError for what is no predicate.
     """
     if policy.form is None:
-        raise PolicyError([f"policy {policy.id} tells no form"], hint="take the packaged eu-ai-act policy")
+        raise PolicyError([f"policy {policy.id} has no form"], hint="use the packaged eu-ai-act policy")
     rules = policy.form
     method = compute_methodology(predicate)
     lines = (
@@ -66,14 +47,14 @@ def form(predicate: Mapping[str, Any], policy: Policy) -> FilledForm:
         _wall_clock(predicate, rules),
         _hardware_days(predicate, rules),
         *_compute(predicate, rules),
-        FormField(
+        FormLine(
             "Measurement methodology, compute", method, "", "in the absence of a delegated act under Article 53(5)"
         ),
         _energy(predicate, rules),
-        FormField("Measurement methodology, energy", energy_methodology(predicate), "same"),
+        FormLine("Measurement methodology, energy", energy_methodology(predicate), "same"),
         _dependencies(predicate),
     )
-    return FilledForm(lines, notification(predicate, policy, method))
+    return Form(lines, notification(predicate, policy, method), policy.title)
 
 
 def figure_text(figures: Figures, digits: int) -> tuple[str, str]:
@@ -115,22 +96,22 @@ def band(days: Fraction, months: tuple[int, ...]) -> str:
     return f"{months[place - 1]} to {months[place]} months"
 
 
-def _size(predicate: Mapping[str, Any], rules: FormRules) -> FormField:
+def _size(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     name, architecture = "Total model size", predicate["totals"].get("architecture")
     if predicate["kind"] != "node":  # ledgers add up FLOP, never the parameters of one model
-        return FormField(name, NOT_KNOWN, NOT_KNOWN, "the node ledgers tell it, where a model was declared")
+        return FormLine(name, NOT_KNOWN, NOT_KNOWN, "it is in the node ledgers, where a model was declared")
     if architecture is None:
-        return FormField(name, NOT_KNOWN, NOT_KNOWN, "nobody declared the model's architecture")
+        return FormLine(name, NOT_KNOWN, NOT_KNOWN, "the model's architecture is not declared")
     text = f"{scientific(int(architecture['parameters']['total']), rules.parameters_figures)} parameters"
-    return FormField(name, text, text, "counted from the declared architecture")
+    return FormLine(name, text, text, "counted from the declared architecture")
 
 
-def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> FormField:
+def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     name, figures = "Training time, wall clock", rules.hardware_days_figures
     if predicate["kind"] == "node":
         days = Fraction(predicate["wallSeconds"]) / DAY_S
-        return FormField(
-            name, f"{plain(days, figures)} days", band(days, rules.bands_months), "time in which the meter ran"
+        return FormLine(
+            name, f"{plain(days, figures)} days", band(days, rules.bands_months), "the time that the meter ran"
         )
     note = "from the first record to the last of all ledgers, pauses included"
     days = Fraction(span_seconds(predicate["startedAt"], predicate["lastRecordAt"]) + 1, DAY_S)  # it cuts off fractions
@@ -138,35 +119,35 @@ def _wall_clock(predicate: Mapping[str, Any], rules: FormRules) -> FormField:
     if days >= rules.bands_months[0] * MONTH_DAYS:
         national += ", pauses included"
     if _whole(predicate):
-        return FormField(name, f"at most {plain(days, figures, Towards.UP)} days", national, note)
+        return FormLine(name, f"at most {plain(days, figures, Towards.UP)} days", national, note)
     # Whoever is missing may have run for longer, so this is no bound either way.
-    text = f"{plain(days, figures)} days, of the ledgers that are here"
-    return FormField(name, text, f"{national}, of the ledgers that are here", note)
+    text = f"{plain(days, figures)} days, by the ledgers that are here"
+    return FormLine(name, text, f"{national}, by the ledgers that are here", note)
 
 
-def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> FormField:
+def _hardware_days(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     whole_s = job_seconds(predicate["coverage"])
     by_model: dict[str, Fraction] = {}
     for device in predicate.get("devices", ()):
         by_model[device["model"]] = by_model.get(device["model"], Fraction(0)) + Fraction(device["spanSeconds"])
     note, about, towards = "device time of the job, idle time included", "", Towards.NEAREST
     if predicate["kind"] == "node" and not by_model:
-        return FormField("Training time, hardware", NOT_KNOWN, "", "no accelerator was seen")
+        return FormLine("Training time, hardware", NOT_KNOWN, "", "no accelerator was metered")
     if not by_model:
         by_model = {"accelerator": whole_s}
-        note += "; the node ledgers tell their models"
+        note += "; their models are in the node ledgers"
         if not _whole(predicate):
             about, towards = "at least ", Towards.DOWN
     elif len(by_model) == 1:
         by_model = dict.fromkeys(by_model, whole_s)
     elif sum(by_model.values()) != whole_s:
         about, towards = "at most ", Towards.UP
-        note += "; some of it was another job's or its slices'"
+        note += "; some of it was another job's, or was metered by MIG slice"
     if any(device["parent"] for device in predicate.get("devices", ())):
         note += "; a MIG slice counts as a device"
     figures = rules.hardware_days_figures
     days = [f"{about}{plain(s / DAY_S, figures, towards)} {model} days" for model, s in sorted(by_model.items())]
-    return FormField("Training time, hardware", ", ".join(days), "", note)
+    return FormLine("Training time, hardware", ", ".join(days), "", note)
 
 
 def _whole(predicate: Mapping[str, Any]) -> bool:
@@ -174,23 +155,23 @@ def _whole(predicate: Mapping[str, Any]) -> bool:
     return (predicate.get("completeness") or {"complete": True})["complete"] is True
 
 
-def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[FormField]:
+def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[FormLine]:
     name = "Amount of computation used for training"
     guidelines, executed = predicate["totals"].get("guidelines"), predicate["totals"]["executed"]
     if guidelines is None:
-        what = "all that the devices executed: recomputation and diagnostic work are not taken out"
-        told = [(name, executed, what)]
+        what = "all that the devices executed, recomputation and diagnostic work included"
+        rows = [(name, executed, what)]
     else:
         cumulative = guidelines["cumulative"]
-        told = [
+        rows = [
             (name, guidelines, "compute directly contributing to parameter updates"),
-            (f"{name}, cumulative", cumulative, "what the test of systemic risk is about"),
+            (f"{name}, cumulative", cumulative, "what the systemic-risk threshold refers to"),
         ]
     without = without_base(predicate)
     beside = f"; {without}" if without else ""
     return [
         _flop_line(line, _figures(figures), rules, f"{what}{beside}{_unseen(predicate, figures)}")
-        for line, figures, what in told
+        for line, figures, what in rows
     ]
 
 
@@ -201,49 +182,49 @@ def _unseen(predicate: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     missing = min(Fraction(1), sum(unmeasured(predicate)))
     if not missing:
         return ""
-    share = f"; {percent(missing, Fraction(1), Towards.UP)} of device time was not measured"
+    share = f"; {format_percent(missing, Towards.UP)} of device time was not measured"
     if figures["measured"] is not None:
         return f"{share} and is not in the figure"
-    return share if figures["high"] is None else f"{share} and is in the upper end only"
+    return share if figures["high"] is None else f"{share} and counts in the upper bound only"
 
 
-def _flop_line(name: str, figures: Figures, rules: FormRules, what: str) -> FormField:
+def _flop_line(name: str, figures: Figures, rules: FormRules, what: str) -> FormLine:
     text, bounds = figure_text(figures, rules.flop_figures)
-    return FormField(
+    return FormLine(
         name, text, order_of_magnitude(figures, rules.flop_figures), f"{bounds}; {what}" if bounds else what
     )
 
 
-def _energy(predicate: Mapping[str, Any], rules: FormRules) -> FormField:
+def _energy(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:
     name = "Energy used for training"
     if predicate["energyJoules"] is None:
-        return FormField(name, NOT_APPLICABLE, NOT_APPLICABLE, "no energy counter of an accelerator could be read")
+        return FormLine(name, NOT_APPLICABLE, NOT_APPLICABLE, "no energy counter of an accelerator could be read")
     mwh = Fraction(predicate["energyJoules"]) / JOULES_PER_MWH
     uncounted = Fraction(predicate["energyUncountedSeconds"])
     whole = not uncounted and _whole(predicate)
     # What is missing makes it a lower bound, and a lower bound is rounded down.
     text = f"{plain(mwh, rules.energy_figures, Towards.NEAREST if whole else Towards.DOWN)} MWh"
-    note = "accelerators only: hosts, network and cooling are not in it"
+    note = "accelerators only: hosts, network and cooling are not included"
     if uncounted:
-        note += f"; {plain(uncounted / DAY_S, rules.energy_figures)} device days whose energy no counter told"
+        note += f"; {plain(uncounted / DAY_S, rules.energy_figures)} device days without an energy reading"
     if not whole:
         text = f"at least {text}"
-    return FormField(name, text, text, note)
+    return FormLine(name, text, text, note)
 
 
-def _dependencies(predicate: Mapping[str, Any]) -> FormField:
+def _dependencies(predicate: Mapping[str, Any]) -> FormLine:
     declared = predicate.get("declared") or {}
     base, method, conflict = declared.get("base"), declared.get("method"), declared.get("conflict")
     if base is not None:
         name = base["name"] or "a base model whose name is not declared"
-        return FormField("Model dependencies", name, "", f"as declared; {conflict}" if conflict else "as declared")
+        return FormLine("Model dependencies", name, "", f"as declared; {conflict}" if conflict else "as declared")
     if method == "pretraining" and not conflict:
-        return FormField("Model dependencies", NOT_APPLICABLE, "", "declared as trained from the start")
-    return FormField("Model dependencies", NOT_KNOWN, "", conflict or "no base model is declared")
+        return FormLine("Model dependencies", NOT_APPLICABLE, "", "declared as trained from the start")
+    return FormLine("Model dependencies", NOT_KNOWN, "", conflict or "no base model is declared")
 
 
-def _figures(told: Mapping[str, Any]) -> Figures:
-    low, measured, high = (told[name] for name in ("low", "measured", "high"))
+def _figures(figures: Mapping[str, Any]) -> Figures:
+    low, measured, high = (figures[name] for name in ("low", "measured", "high"))
     return Figures(int(low), None if measured is None else int(measured), None if high is None else int(high))
 
 

@@ -11,7 +11,7 @@ from flopsd.core.figures import NS_PER_S, UNDECLARED
 from flopsd.core.ledger.statement import NOTHING_ESTIMATES
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Evidence, Pipe
 from flopsd.core.policy.policy_file import FormRules, Policy
-from flopsd.core.rounding import Towards, scientific
+from flopsd.core.rounding import Towards, format_percent, scientific
 from flopsd.core.values import nanoseconds
 
 READING = "This is flopsd's reading and not the text's."
@@ -22,7 +22,7 @@ _QUANTITIES = {
     "base+cumulative": "cumulative training compute, with the base model's compute",
 }
 _TENSOR = (Pipe.TENSOR.value, Pipe.TENSOR_HMMA.value)  # their format follows from nothing but a declaration
-_DECLARED_BASE = "the base model's part of it is declared and not measured"
+_DECLARED_BASE = "the base model's part of it is declared, not measured"
 
 
 def compute_methodology(predicate: Mapping[str, Any]) -> str:
@@ -36,7 +36,7 @@ def compute_methodology(predicate: Mapping[str, Any]) -> str:
     ]
     if guidelines is None:
         sentences.append(
-            "Nothing was declared by which recomputation of activations or diagnostic work could be taken out, so that "
+            "Nothing was declared by which recomputation of activations or diagnostic work could be taken out, so "
             "the figure is everything that the devices executed."
         )
     else:
@@ -52,8 +52,8 @@ def energy_methodology(predicate: Mapping[str, Any]) -> str:
     """How the energy was measured and what its boundary is, or what is missing."""
     if predicate["energyJoules"] is None:
         return (
-            "Missing: no energy counter of an accelerator could be read, and none is estimated. Needed is an "
-            "accelerator and driver with an energy counter, or a figure from whoever provides the hardware."
+            "Missing: no energy counter of an accelerator could be read, and energy is not estimated. It takes an "
+            "accelerator and driver with an energy counter, or a figure from the provider of the hardware."
         )
     sentences = [
         "Sum of the accelerators' own energy counters, as differences between readings.",
@@ -61,15 +61,15 @@ def energy_methodology(predicate: Mapping[str, Any]) -> str:
     ]
     uncounted, whole = Fraction(predicate["energyUncountedSeconds"]), Fraction(predicate["deviceSeconds"])
     if uncounted:
-        share = f" ({percent(uncounted, whole, Towards.UP)} of device time)" if whole else ""
-        sentences.append(f"Of some device time no counter told the energy{share}: the figure is a lower bound.")
+        share = f" ({format_percent(uncounted / whole, Towards.UP)} of device time)" if whole else ""
+        sentences.append(f"Some device time has no energy reading{share}, so the figure is a lower bound.")
     return " ".join([*sentences, *_reservations(predicate)])
 
 
-def notification(predicate: Mapping[str, Any], policy: Policy, method: str) -> str | None:
-    """What a notification under Article 52(1) says of compute (Guidelines, paragraph 31).
+def notification(predicate: Mapping[str, Any], policy: Policy, method: str) -> tuple[str, ...]:
+    """The part on compute of a notification under Article 52(1) (Guidelines, paragraph 31), line by line.
 
-    None unless a rule that asks for one applies and is certainly crossed.
+    Empty unless a rule that asks for one applies and is certainly crossed.
     """
     notifying = {rule.id for rule in policy.rules if rule.notify}
     above = [
@@ -81,13 +81,13 @@ def notification(predicate: Mapping[str, Any], policy: Policy, method: str) -> s
         and found["state"] == "above"
     ]
     if not above or policy.form is None:
-        return None
+        return ()
     parts = ["Information for a notification under Article 52(1) of Regulation (EU) 2024/1689."]
     for found in above:
         reading = f" {READING}" if found["status"] == "interpretation" else ""
         parts.append(f"Requirement met: {found['title']} ({found['citation']}).{reading}")
         parts.append(_amount(found, policy.form, without_base(predicate)))
-    return "\n".join([*parts, f"Approach: {method}"])
+    return (*parts, f"Approach: {method}")
 
 
 def without_base(predicate: Mapping[str, Any]) -> str:
@@ -116,7 +116,7 @@ def _measured_from(flopsd: str, method: str) -> str:
     parts = method.split("; ")  # a sum has those of all its ledgers
     known = [part for part in parts if part != NOTHING_ESTIMATES]
     if not known:
-        return f"Metered with {flopsd}, which read no counter that gives an estimate: the upper end is a ceiling."
+        return f"Metered with {flopsd}, which read no counter that gives an estimate: the upper bound is a ceiling."
     some = "; on some nodes no counter that gives an estimate was read" if len(known) < len(parts) else ""
     return f"Measured with {flopsd} from {'; '.join(known)}{some}."
 
@@ -124,14 +124,14 @@ def _measured_from(flopsd: str, method: str) -> str:
 def _assumed_format(predicate: Mapping[str, Any]) -> list[str]:
     """No counter tells FP16 from BF16 from FP8, so a figure of undeclared tensor work rests on an assumption."""
     assumed = (
-        "the estimate takes dense BF16 (FP16 on a part without it), the lower end the slowest and the upper end the "
-        "fastest format of the part."
+        "the estimate takes dense BF16 (FP16 on a part without it), the lower bound the slowest and the upper bound "
+        "the fastest format of the part."
     )
     if predicate["kind"] != "node":
-        return [f"Where a node's ledger has tensor work whose number format nobody declared, {assumed}"]
+        return [f"Where a node's ledger has tensor work whose number format was not declared, {assumed}"]
     rows = [row for device in predicate["devices"] for row in device["work"]]
     if any(row["pipe"] in _TENSOR and row["precision"] == UNDECLARED and int(row["smCycles"]) for row in rows):
-        return [f"Nobody declared the number format of some tensor work: of that {assumed}"]
+        return [f"The number format of some tensor work was not declared: for it {assumed}"]
     return []
 
 
@@ -160,47 +160,40 @@ def _coverage(predicate: Mapping[str, Any], high: str | None) -> list[str]:
     if predicate["coverage"]["coveragePpm"] is None:
         return ["No device time was observed."]
     unseen, bounded = unmeasured(predicate)
-    observed = f"Of the devices' time {percent(1 - unseen, Fraction(1), Towards.DOWN)} was observed"
+    observed = f"Of the devices' time {format_percent(1 - unseen, Towards.DOWN)} was observed"
     if bounded:
-        observed += f", {percent(bounded, Fraction(1), Towards.UP)} by a ceiling alone"
+        observed += f", {format_percent(bounded, Towards.UP)} by a ceiling alone"
     if high is None or not unseen + bounded:
         return [f"{observed}."]
-    return [f"{observed}.", "What was not measured is in the upper end only, by what the devices can do at most."]
+    return [f"{observed}.", "Unmeasured time counts in the upper bound only, at the most that the devices can do."]
 
 
 def _reservations(predicate: Mapping[str, Any]) -> list[str]:
     found = []
     if predicate.get("replay") is not None:
-        found.append("This is a replayed recording and no measurement of a machine.")
+        found.append("This is a replayed recording, not a measurement of a machine.")
     completeness = predicate.get("completeness")
     if completeness is not None and completeness["complete"] is not True:
-        found.append(_sentence(f"The account is not known to be whole: {completeness['summary']}"))
+        found.append(_sentence(f"The ledgers may be incomplete: {completeness['summary']}"))
     return found
 
 
-def _uncertainty(told: Mapping[str, Any], executed: Mapping[str, Any]) -> str:
-    if told["measured"] is None:
+def _uncertainty(figures: Mapping[str, Any], executed: Mapping[str, Any]) -> str:
+    if figures["measured"] is None:
         why = (
             "nothing that was read gives one"
             if executed["measured"] is None
             else "what was measured and declared leaves it open"
         )
         return f"No estimate is given, since {why}: only bounds are."
-    if told["high"] is None:
+    if figures["high"] is None:
         return "No upper bound is known."
-    measured = int(told["measured"])
+    measured = int(figures["measured"])
     if measured == 0:
-        return "Lower and upper end are given beside the estimate."
-    down = percent(Fraction(measured - int(told["low"])), Fraction(measured), Towards.UP)
-    up = percent(Fraction(int(told["high"]) - measured), Fraction(measured), Towards.UP)
+        return "Lower and upper bounds are given beside the estimate."
+    down = format_percent(Fraction(measured - int(figures["low"]), measured), Towards.UP)
+    up = format_percent(Fraction(int(figures["high"]) - measured, measured), Towards.UP)
     return f"The true value may be {down} lower or {up} higher than the estimate."
-
-
-def percent(part: Fraction, whole: Fraction, towards: Towards) -> str:
-    """With one decimal, rounded so that nothing looks better than it is."""
-    tenths = 1000 * part / whole
-    digits = tenths.numerator // tenths.denominator if towards is Towards.DOWN else -(-tenths // 1)
-    return f"{digits // 10}.{digits % 10} %"
 
 
 def _sentence(text: str) -> str:

@@ -10,7 +10,7 @@ from flopsd.report.terminal import COLUMNS, fact, interval_facts, shown, title, 
 
 MAX_SHOWN = 16  # rows of a table; the HTML report has more of them
 _LABEL = 24
-NO_FORM = "This ledger gives no figures for the Form."
+NO_FORM = "This ledger has no figures for the Form."
 
 
 def report_text(report: Report) -> str:
@@ -49,13 +49,13 @@ def form_report(report: Report) -> str:
 def _head(report: Report) -> Iterator[str]:
     yield from wrapped(report.title)
     yield "=" * COLUMNS
-    yield from wrapped(report.check.says)
+    yield from wrapped(report.check.text)
     for line in report.check.lines:
         yield from wrapped(line, "  ")
     if report.check.hint:
         yield from wrapped(report.check.hint, "  ")
     for flag in report.flags:
-        yield from wrapped(f"{flag.word}: {flag.says}")
+        yield from wrapped(f"{flag.word}: {flag.text}")
     yield from wrapped(f"payload sha256 {report.digest}")
     yield f"report {report.made}"
 
@@ -63,7 +63,7 @@ def _head(report: Report) -> Iterator[str]:
 def _content(content: Content) -> Iterator[str]:
     yield from title("Answer")
     yield from wrapped(content.answer.headline.upper())
-    for words in content.answer.says:
+    for words in content.answer.sentences:
         yield from wrapped(words, "  ")
     for rule in content.rules:
         yield ""
@@ -89,7 +89,7 @@ def _content(content: Content) -> Iterator[str]:
         yield from title("Reconciliation")
         for one in content.comparisons:
             yield from fact(one.name, f"{one.ratio}, margin {one.margin or 'none'}: {one.word.lower()}", _LABEL)
-            for words in (one.between, one.warning, one.says):
+            for words in (one.between, one.warning, one.text):
                 yield from wrapped(words, " " * _LABEL)
     yield from title("How it is known")
     yield from _shares(content.evidence)
@@ -116,8 +116,8 @@ def _content(content: Content) -> Iterator[str]:
     if content.items:
         yield from title("Attached evidence")
         for item in content.items:
-            yield from fact(item.name, f"{item.state}: {item.says}", _LABEL)
-    yield from title("What it says, and what not")
+            yield from fact(item.name, f"{item.state}: {item.text}", _LABEL)
+    yield from title("What it states, and what it does not")
     yield from wrapped(content.claims)
     yield from wrapped(content.does_not_claim)
 
@@ -194,7 +194,7 @@ def _members(heading: str, members: Sequence[Member], left_out: int) -> Iterator
 
 def _more(count: int) -> Iterator[str]:
     if count > 0:
-        yield f"and {count} more, which the figures above hold too"
+        yield f"and {count} more, which the figures above include"
 
 
 def _brief(value: Interval) -> str:
@@ -203,7 +203,7 @@ def _brief(value: Interval) -> str:
 
 def _declared(content: Content) -> Iterator[str]:
     declared = content.declared
-    if not declared.told:
+    if not declared.recorded:
         yield "Nothing was declared."
         return
     yield from _facts(declared.job)

@@ -63,7 +63,7 @@ def answer_of(rules: Sequence[ReportRule], others: Sequence[ReportRule], execute
     """The headline: the gravest state of any rule decides it."""
     if not rules and not others:
         figures = () if executed is None else (f"Executed compute: {_words_of(executed, NOTHING_MEASURED)}.",)
-        says = "This ledger holds no verdict: its figures were not held against any threshold."
+        says = "This ledger has no verdict: its figures were not compared with any threshold."
         return Answer(ReportState.NONE, "No policy was applied", (says, *figures))
     if not rules:
         return Answer(ReportState.NOT_APPLICABLE, "No rule applies", _reasons(others))
@@ -83,7 +83,7 @@ def answer_of(rules: Sequence[ReportRule], others: Sequence[ReportRule], execute
 
 def _lead(rule: ReportRule) -> str:
     share = f" Share of the threshold: {rule.share}." if rule.share else ""
-    return f"{rule.title}: {rule.says}{share}"
+    return f"{rule.title}: {rule.text}{share}"
 
 
 def _reasons(rules: Sequence[ReportRule]) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
         state=state,
         applies=applies,
         word=_WORDS[state],
-        says=_says(state, applies, value, low, high)
+        text=_text(state, applies, value, low, high)
         + (f" {READING}" if reading and state is ReportState.ABOVE else ""),
         why=finding.maybe_text("reason") or "",
         quantity=", or ".join(QUANTITIES.get(quantity, quantity) for quantity in quantities),
@@ -160,7 +160,7 @@ def _state(applies: bool | None, compared: str | None) -> ReportState:
     return ReportState(compared)
 
 
-def _says(
+def _text(
     state: ReportState, applies: bool | None, value: Figures | None, low: Fraction | None, high: Fraction | None
 ) -> str:
     """What came of it. The figures of a rule may have no measured one where something was, since the compute of a
@@ -194,8 +194,8 @@ def _stand(value: Figures | None, low: Fraction | None, high: Fraction | None) -
 
 
 def _threshold(finding: LedgerObject) -> tuple[Fraction | None, Fraction | None]:
-    told = finding.maybe_object("threshold")
-    return (None, None) if told is None else (told.fraction("low"), told.fraction("high"))
+    entry = finding.maybe_object("threshold")
+    return (None, None) if entry is None else (entry.fraction("low"), entry.fraction("high"))
 
 
 def _shown(low: Fraction, high: Fraction) -> Amount:
@@ -230,7 +230,7 @@ def _numbers(finding: LedgerObject) -> list[int | Fraction]:
 
 
 def chart_of(axis: Axis, value: Figures, low: Fraction, high: Fraction, title: str, share: str) -> RuleChart:
-    """The drawing of one rule, and the same in words for whoever cannot see it."""
+    """The chart of one rule, with a description for a screen reader."""
     shown, wall = interval(value), axis.at(low)
     begin = axis.at(value.low_flop) if value.low_flop > 0 else 0.0
     known = axis.at(value.measured_flop or value.low_flop)  # up to where the bar is solid if it has no upper end

@@ -1,4 +1,4 @@
-"""What identifies a ledger, whether it was verified, and how anybody verifies it."""
+"""What identifies a ledger, whether it was verified, and how to verify it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from flopsd.report.ledger_text import (
 from flopsd.report.model import Fact, Flag, Proof, VerificationResult, VerificationState
 from flopsd.report.offline_recipe import CHAIN, DIGEST, FIGURES, PAYLOAD, SIGNATURE
 
-UNVERIFIED = "NOT VERIFIED by this report: nobody checked the signature or computed a figure again."
+UNVERIFIED = "NOT VERIFIED by this report: neither the signature nor any figure was checked."
 
 
 @dataclass(frozen=True, slots=True)
 class LedgerDocument:
-    """A ledger as it lies there, believed by nobody yet."""
+    """A ledger as it lies there, not verified yet."""
 
     name: str
     journal: str
@@ -57,7 +57,7 @@ def read_document(ledger: Path, keys: tuple[str, ...] = (), journal: str | None 
         statement_in(envelope),
         sha256(envelope.payload).hexdigest(),
         len(envelope.payload),
-        tuple(line(keyid) or "not told" for keyid, _ in envelope.signatures),
+        tuple(line(keyid) or "not named" for keyid, _ in envelope.signatures),
         tuple(Path(key).name for key in keys),
     )
 
@@ -84,11 +84,11 @@ def flags_of(predicate: LedgerObject) -> tuple[Flag, ...]:
     if replay is not None:
         of = replay.maybe_text("recording")
         what = f"read from the recording {of}" if of else f"{replay.count('children')} of its ledgers are of recordings"
-        flags.append(Flag("REPLAY", f"{what}: no hardware was metered. This is no evidence."))
+        flags.append(Flag("REPLAY", f"{what}: no hardware was metered, and this is no evidence."))
     incarnations = list(predicate.objects("incarnations"))
     if incarnations and incarnations[-1].raw("endReason") is None:
         last = predicate.object("method").object("journal").text("lastRecordAt")
-        says = f"sealed while the run went on, or after it was killed. It speaks of the time up to {last} only."
+        says = f"sealed while the run went on, or after it was killed. It covers the time up to {last} only."
         flags.append(Flag("ROLLING", says))
     whole = predicate.maybe_object("completeness")
     if whole is not None and whole.flag("complete") is not True:
@@ -104,7 +104,7 @@ def proof_of(document: LedgerDocument) -> Proof:
         Fact("Ledger", document.name),
         Fact("Payload, SHA-256", document.sha256),
         Fact("Payload, bytes", grouped(document.payload_bytes)),
-        *(Fact("Signed by key, as the ledger says", keyid) for keyid in document.keyids[:10]),
+        *(Fact("Signed by key, as the ledger claims", keyid) for keyid in document.keyids[:10]),
     ]
     if (sealed := method.maybe_object("journal")) is not None:
         facts += [
@@ -116,7 +116,7 @@ def proof_of(document: LedgerDocument) -> Proof:
     tables = method.raw("peakTableSha256")
     names = (tables,) if isinstance(tables, str) else method.texts("peakTableSha256")
     facts += [Fact("Peak table, SHA-256", line(name)) for name in names[:10]]
-    facts += [Fact(f"Policy {told.text('id')}, SHA-256", told.text("sha256")) for told in method.objects("policies")]
+    facts += [Fact(f"Policy {entry.text('id')}, SHA-256", entry.text("sha256")) for entry in method.objects("policies")]
     return Proof(tuple(facts), _commands(document))
 
 
@@ -128,17 +128,17 @@ def _commands(document: LedgerDocument) -> tuple[tuple[str, str], ...]:
         setting += f" journal={shlex.quote(document.journal)}"
     steps = [setting + "\n", PAYLOAD, SIGNATURE, *((DIGEST, CHAIN) if node else ()), FIGURES]
     command = verify_command(document)
-    again = "Signatures, then every figure again from the journal and the peak table"
+    again = "Check the signatures and recompute every figure from the journal and the peak table"
     if not node:
-        again = "Signatures, then every sum again from the entries of its ledgers; --children looks at those too"
+        again = "Check the signatures and recompute every sum from the entries of its ledgers (--children: and those)"
     return (
         (again, command),
-        ("The steps without flopsd, as a script for this ledger", f"{command} --explain"),
+        ("The same without flopsd, as a script for this ledger", f"{command} --explain"),
         ("The same steps by hand: openssl 3, jq, sha256sum and python3", "\n".join(steps)),
     )
 
 
-NO_FIGURES = "No figure of it is shown: a ledger that does not hold says nothing."
+NO_FIGURES = "No figure is shown, since the ledger failed verification."
 
 
 def verified(found: Verified | VerifiedMerge) -> tuple[VerificationResult, tuple[EvidenceResult, ...]]:

@@ -24,7 +24,7 @@ _EVIDENCE = {
 
 def devices_part(devices: Sequence[Mapping[str, Any]]) -> Html:
     if not devices:
-        return section("devices", "Devices", h("p", "No device has been seen yet.", cls="absent"))
+        return section("devices", "Devices", h("p", "No device yet.", cls="absent"))
     return section("devices", "Devices", h("div", *map(_device, devices), cls="cards devices"))
 
 
@@ -39,7 +39,7 @@ def _device(device: Mapping[str, Any]) -> Html:
         h("h3", f"GPU {device['index']}", h("span", device["model"], cls="sub"), id=f"device-{device['index']}"),
         h(
             "dl",
-            entry("Measured", amount(executed.measured) or none("nothing: only a ceiling is known"), "main"),
+            entry("Measured", amount(executed.measured) or none("no measurement: only a ceiling is known"), "main"),
             entry("Rate", or_none(None if rate is None else format_rate(int(rate)))),
             entry("SM clock", or_none(None if clock is None else f"{clock} MHz")),
             cls="triple",
@@ -50,16 +50,16 @@ def _device(device: Mapping[str, Any]) -> Html:
             cls="shares",
         )
         if shares
-        else h("p", "What it does at this moment is not known.", cls="note"),
+        else h("p", "Its current activity is not known.", cls="note"),
         h(
             "dl",
             entry("Evidence", evidence),
             *(
-                entry("Why not better" if at == 0 else "What to do" if at == 1 else "Shared", words)
+                entry("Why no better evidence" if at == 0 else "What to do" if at == 1 else "Shared", words)
                 for at, words in enumerate(why)
                 if words
             ),
-            entry("Observed, not observed", f"{_time(device['observedSeconds'])}, {_time(device['gapSeconds'])}"),
+            entry("Observed, gaps", f"{_time(device['observedSeconds'])}, {_time(device['gapSeconds'])}"),
             entry("UUID", h("span", device["uuid"], cls="mono")),
             cls="stack",
         ),
@@ -74,7 +74,7 @@ def gaps_part(devices: Sequence[Mapping[str, Any]]) -> Html:
         for reason, time in device["gapSecondsByReason"].items():
             found.setdefault(reason, []).append((device["index"], Fraction(time)))
     if not found:
-        return section("gaps", "Gaps", h("p", "None: all device time so far was observed.", cls="absent"))
+        return section("gaps", "Gaps", h("p", "None: readings cover all device time so far.", cls="absent"))
     rows = [
         h(
             "tr",
@@ -93,7 +93,7 @@ def gaps_part(devices: Sequence[Mapping[str, Any]]) -> Html:
             h("th", "GPU", scope="col"),
         ),
     )
-    caption = h("caption", "Device time that nobody observed. It is in the upper figure, and in no measured one.")
+    caption = h("caption", "Device time without readings. It counts in the upper bound only.")
     table = h("table", caption, heads, h("tbody", *rows))
     return section(
         "gaps", "Gaps", h("div", table, cls="scroll", tabindex=0, role="region", aria_label="Gaps by reason")
@@ -110,11 +110,11 @@ def sources_part(facts: Mapping[str, Any]) -> Html:
         ". Totals are in memory only.",
         cls="warning",
     )
-    words = h("p", f"{journal['records']} records are in the journal.", cls="note")
+    words = h("p", f"{journal['records']} records in the journal.", cls="note")
     return section(
         "sources",
         "Sources",
-        h("div", *cards, cls="checks") if cards else h("p", "No source is here.", cls="absent"),
+        h("div", *cards, cls="checks") if cards else h("p", "No source.", cls="absent"),
         fault if journal["fault"] else words,
     )
 
@@ -127,7 +127,7 @@ def _source(source: Mapping[str, Any]) -> Html:
         h("p", f"{source['name']} is {state}" + (f": {source['reason']}" if source["reason"] else ""), cls="says"),
         h(
             "p",
-            "Nothing was read yet."
+            "No reading yet."
             if at is None
             else f"Last reading {at[:10]} {at[11:19]} UTC."
             + (f" Readings that became gaps: {errors}." if errors else ""),

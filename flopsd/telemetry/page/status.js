@@ -1,12 +1,12 @@
 'use strict';
-// Asks for this page again and takes over what changed, node by node: focus, selection and the reader's place stay.
+// Fetches this page again and applies what changed, node by node: focus, selection and scroll position stay.
 (() => {
   const EVERY_MS = 2000;
   const live = document.getElementById('live');
-  let paused = false, timer = 0, last = Date.now(), told = '';
+  let paused = false, timer = 0, last = Date.now(), shown = '';
   const time = when => new Date(when).toISOString().slice(11, 19) + ' UTC';
 
-  function take(mine, theirs) {
+  function apply(mine, theirs) {
     if (mine.nodeType !== theirs.nodeType || mine.nodeName !== theirs.nodeName) { mine.replaceWith(theirs); return; }
     if (mine.nodeType !== Node.ELEMENT_NODE) {
       if (mine.nodeValue !== theirs.nodeValue) mine.nodeValue = theirs.nodeValue;
@@ -16,16 +16,16 @@
     for (const {name} of [...mine.attributes]) if (!theirs.hasAttribute(name) && name !== 'open') mine.removeAttribute(name);
     for (const {name, value} of theirs.attributes) if (mine.getAttribute(name) !== value) mine.setAttribute(name, value);
     const [old, fresh] = [[...mine.childNodes], [...theirs.childNodes]];
-    fresh.forEach((node, at) => at < old.length ? take(old[at], node) : mine.append(node));
+    fresh.forEach((node, at) => at < old.length ? apply(old[at], node) : mine.append(node));
     old.slice(fresh.length).forEach(node => node.remove());
   }
 
-  function say(words) {
-    // Said only when it is something else: a reader aloud is not to hear the time every two seconds.
-    if (words !== told) document.getElementById('freshness').textContent = told = words;
+  function announce(words) {
+    // Only when it changed: a screen reader must not announce the time every two seconds.
+    if (words !== shown) document.getElementById('freshness').textContent = shown = words;
   }
 
-  async function renew() {
+  async function refresh() {
     clearTimeout(timer);
     if (paused || document.hidden) return;
     try {
@@ -35,25 +35,25 @@
       const theirs = page.getElementById('live');
       if (!theirs) throw new Error('no figures');
       if (paused) return;
-      take(live, document.adoptNode(theirs));
+      apply(live, document.adoptNode(theirs));
       document.title = page.title;
       document.body.classList.remove('stale');
       last = Date.now();
-      say('Live: renewed every 2 seconds.');
+      announce('Live: refreshed every 2 seconds.');
     } catch {
       document.body.classList.add('stale');
-      say('No answer since ' + time(last) + '. The figures are from then.');
+      announce('No answer since ' + time(last) + '. The figures are from that time.');
     }
-    timer = setTimeout(renew, EVERY_MS);
+    timer = setTimeout(refresh, EVERY_MS);
   }
 
   document.addEventListener('click', event => {
     if (event.target.id !== 'pause') return;
     paused = !paused;
-    event.target.textContent = paused ? 'Go on' : 'Pause';
-    if (paused) say('Paused at ' + time(last) + '.'); else renew();
+    event.target.textContent = paused ? 'Resume' : 'Pause';
+    if (paused) announce('Paused at ' + time(last) + '.'); else refresh();
   });
-  document.addEventListener('visibilitychange', renew);
+  document.addEventListener('visibilitychange', refresh);
   document.getElementById('pause').hidden = false;
-  renew();
+  refresh();
 })();

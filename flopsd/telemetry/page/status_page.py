@@ -66,7 +66,7 @@ def status_page(facts: Mapping[str, Any], assets: Assets) -> str:
 
 
 def _live(facts: Mapping[str, Any]) -> list[Html]:
-    words = "of a recording: no hardware is being metered, and nothing here is evidence."
+    words = "of a recording: no hardware is metered, and nothing here is evidence."
     replay = h(
         "aside", icon("grave"), h("span", h("strong", "REPLAY"), " ", words), cls="everywhere", aria_label="Recording"
     )
@@ -121,7 +121,7 @@ def _header(facts: Mapping[str, Any]) -> Html:
             "p",
             h("button", "Pause", type="button", id="pause", hidden=True),
             " ",
-            h("span", f"Renews itself every {REFRESH_SECONDS} s.", id="freshness", role="status"),
+            h("span", f"Refreshes every {REFRESH_SECONDS} s.", id="freshness", role="status"),
             cls="freshness",
         ),
         cls="head",
@@ -136,11 +136,11 @@ def _total(facts: Mapping[str, Any]) -> Html:
         "Compute so far",
         h(
             "div",
-            _card("Executed", "What the hardware did, whatever it was for.", triple(executed, NOTHING_MEASURED)),
+            _card("Executed", "Everything that the hardware did.", triple(executed, NOTHING_MEASURED)),
             _card(
                 "Counts as training compute",
-                "By the Commission's guidelines: an interval where not all is declared.",
-                triple(counted, "no point is known: not all is declared"),
+                "Under the Commission's Guidelines; an interval where not all is declared.",
+                triple(counted, "no single figure: not all is declared"),
             ),
             _card(
                 "Now",
@@ -162,12 +162,12 @@ def _card(title: str, meaning: str, content: Html) -> Html:
 
 
 def _thresholds(facts: Mapping[str, Any]) -> Html:
-    told = facts["thresholds"]
-    rules, _, axis = rules_of(LedgerObject({"findings": list(told)}, "status"))
+    findings = facts["thresholds"]
+    rules, _, axis = rules_of(LedgerObject({"findings": list(findings)}, "status"))
     answer = answer_of(rules, (), None)
     if not rules:
         return section("thresholds", "No threshold applies", h("p", "No rule of a policy applies to this run."))
-    when = {f"{one['policy']}/{one['rule']}": one["crossing"] for one in told}
+    when = {f"{one['policy']}/{one['rule']}": one["crossing"] for one in findings}
     parts = [
         _rule(
             rule,
@@ -179,7 +179,7 @@ def _thresholds(facts: Mapping[str, Any]) -> Html:
     ]
     state = answer.state.value
     title = text(icon(state), h("span", answer.headline))
-    leads = [h("p", words, cls="lead") for words in answer.says]
+    leads = [h("p", words, cls="lead") for words in answer.sentences]
     drawn = None if axis is None else rule_legend(axis)
     certain = [part for part, rule in zip(parts, rules, strict=True) if not _hangs_on_declarations(rule)]
     certain = certain or parts[:_OPEN_SHOWN]
@@ -203,8 +203,8 @@ def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None
     ]
     if crossing is not None and rule.state is not ReportState.ABOVE:
         words = crossing_text(crossing)
-        entries.append(entry("If it goes on like this", words[:1].upper() + words[1:]))
-    why = f"{rule.says} {rule.why[:1].upper()}{rule.why[1:]}.".strip() if rule.why else rule.says
+        entries.append(entry("At the mean rate", words[:1].upper() + words[1:]))
+    why = f"{rule.text} {rule.why[:1].upper()}{rule.why[1:]}.".strip() if rule.why else rule.text
     consequence = None
     if rule.state is ReportState.ABOVE and rule.consequence:
         consequence = h("p", h("strong", "What follows. "), rule.consequence, cls="reason")

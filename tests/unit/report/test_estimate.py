@@ -62,7 +62,7 @@ def test_three_ways_beside_each_other(capsys: pytest.CaptureFixture[str], config
     peak = int(found["hardware"]["peakFlopPerSecond"])
     hours = Fraction(ours.required.low, peak * 3600) / Fraction(1, 2)
     assert 0 <= hours - Fraction(full["hours"]["low"]) < Fraction(1, 1000)
-    assert found["mfu"] == {"low": "0.300", "high": "0.500", "source": "assumed: nobody measured it"}
+    assert found["mfu"] == {"low": "0.300", "high": "0.500", "source": "assumed, not measured"}
     third = next(finding for finding in full["findings"] if finding["rule"] == "modification-third")
     assert third["state"] == "below"
     assert int(third["value"]["high"]) == -(-ours.required.high * 13 // 10)
@@ -174,7 +174,7 @@ def test_doubt_about_a_peak_is_said_and_a_disputed_one_widens_the_hours(
     work = (config, "--tokens", "1e9", "--sequence-length", "4096", "--method", "full", "--mfu", "0.5")
     a10g = told(capsys, *work, "--on", "a10g")
     assert a10g["hardware"]["doubts"] == [
-        "the rates of a10g are disputed: the fewest hours are by 140 TFLOP/s each, as others have it"
+        "the rates of a10g are disputed: the shortest time assumes 140 TFLOP/s each, as others publish it"
     ]
     hours, needed = a10g["options"][0]["hours"], a10g["options"][0]["required"]
     peak = int(a10g["hardware"]["peakFlopPerSecond"])

@@ -18,10 +18,9 @@ from flopsd.core.model import Figures
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.values import span_seconds
 from flopsd.errors import PolicyError
+from flopsd.report.model import Form, FormLine
 from flopsd.report.model_documentation import (
     MONTH_DAYS,
-    FilledForm,
-    FormField,
     band,
     figure_text,
     form,
@@ -52,7 +51,7 @@ def executed_only(ledger: dict[str, Any]) -> dict[str, Any]:
     return ledger
 
 
-def lines(told: FilledForm) -> dict[str, FormField]:
+def lines(told: Form) -> dict[str, FormLine]:
     return {line.field: line for line in told.lines}
 
 
@@ -82,7 +81,7 @@ def judged(updates: Figures, cumulative: Figures, method: Method, base: Base | N
 @pytest.mark.parametrize("path", LEDGERS, ids=lambda path: path.parent.name)
 def test_every_published_ledger_has_a_form(path: Path) -> None:
     found = form(predicate(path), ACT)
-    assert found.notification is None, "nothing is crossed in them"
+    assert found.notification == (), "nothing is crossed in them"
     for line in found.lines:
         assert line.ai_office, line.field
         assert "None" not in f"{line}".replace("towards", "")
@@ -94,7 +93,7 @@ def test_a_node_in_the_words_of_the_form() -> None:
     assert (compute.ai_office, compute.national) == ("6.5x10^15 FLOP", "10^15 FLOP (10^15 FLOP to 10^16 FLOP)")
     assert compute.note.startswith("between 2.8x10^15 and 4.8x10^16 FLOP; "), "4.78 is rounded up"
     assert "65.8 % of device time was not measured and is not in the figure" in compute.note, "10 s + 15 s of 38 s"
-    assert "not taken out" in compute.note
+    assert "diagnostic work included" in compute.note
     wall = found["Training time, wall clock"]
     assert (wall.ai_office, wall.national) == ("0.00017 days", "less than 1 month")
     assert found["Training time, hardware"].ai_office.count(" days") == 2
@@ -102,7 +101,7 @@ def test_a_node_in_the_words_of_the_form() -> None:
     assert energy.ai_office == "at least 7.0x10^-9 MWh", "of the first second nothing is known"
     assert "accelerators only" in energy.note
     methodology = found["Measurement methodology, compute"].ai_office
-    assert "73.6 % was observed, 39.5 % by a ceiling alone. What was not measured" in methodology, "73.68 and 39.47"
+    assert "73.6 % was observed, 39.5 % by a ceiling alone. Unmeasured time counts" in methodology, "73.68 and 39.47"
     assert found["Total model size"].ai_office == "not known"
     assert found["Model dependencies"].ai_office == "not known"
 
@@ -111,7 +110,7 @@ def test_a_job_in_the_words_of_the_form() -> None:
     found = lines(form(executed_only(predicate(VECTORS / "merged" / "job" / "ledger.json")), ACT))
     wall = found["Training time, wall clock"]
     assert (wall.ai_office, wall.national) == ("at most 0.000058 days", "less than 1 month"), "4 s and what is cut off"
-    assert "50.0 % of device time was not measured" in found["Amount of computation used for training"].note
+    assert "50 % of device time was not measured" in found["Amount of computation used for training"].note
     assert "accelerator days" in found["Training time, hardware"].ai_office
 
 
@@ -119,11 +118,11 @@ def test_a_number_format_that_is_assumed_is_said() -> None:
     def method(ledger: dict[str, Any]) -> str:
         return lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
 
-    assumed = "Nobody declared the number format of some tensor work: of that the estimate takes dense BF16 (FP16 on a part without it)"
+    assumed = "The number format of some tensor work was not declared: for it the estimate takes dense BF16 (FP16 on a part without it)"
     assert assumed in method(node("activity-and-gaps"))
     assert "number format of" not in method(node("cycles-recovered")), "BF16 is declared"
     assert "number format of" not in method(node("neuron-count")), "counted whole"
-    assert "whose number format nobody declared" in method(predicate(VECTORS / "merged" / "job" / "ledger.json"))
+    assert "whose number format was not declared" in method(predicate(VECTORS / "merged" / "job" / "ledger.json"))
 
 
 def test_an_upper_end_is_rounded_up_and_what_is_not_whole_has_none() -> None:
@@ -137,8 +136,8 @@ def test_an_upper_end_is_rounded_up_and_what_is_not_whole_has_none() -> None:
     job["coverage"]["spanSeconds"] = "258336.0"  # 2.99 days
     job["completeness"]["complete"] = None
     found = lines(form(job, ACT))
-    assert found["Training time, wall clock"].ai_office == "1.4 days, of the ledgers that are here"
-    assert found["Training time, wall clock"].national == "less than 1 month, of the ledgers that are here"
+    assert found["Training time, wall clock"].ai_office == "1.4 days, by the ledgers that are here"
+    assert found["Training time, wall clock"].national == "less than 1 month, by the ledgers that are here"
     assert found["Training time, hardware"].ai_office == "at least 2.9 accelerator days"
     job |= {"lastRecordAt": "2026-02-12T00:00:00Z", "completeness": {"complete": True}}
     assert lines(form(job, ACT))["Training time, wall clock"].national == "1 to 3 months, pauses included"
@@ -178,9 +177,9 @@ def test_the_methodology_reads_well_where_nothing_was_measured() -> None:
 
 def test_what_is_only_bounded_says_where_unmeasured_time_is() -> None:
     note = lines(form(node(), ACT))["Amount of computation used for training"].note
-    assert "65.8 % of device time was not measured and is in the upper end only" in note
+    assert "65.8 % of device time was not measured and counts in the upper bound only" in note
     unbounded = lines(form(node("unknown-device"), ACT))["Amount of computation used for training"]
-    assert "upper end" not in unbounded.note
+    assert "upper bound" not in unbounded.note
     assert "no device time was observed" in lines(form(node("no-device"), ACT))[unbounded.field].note
 
 
@@ -191,15 +190,15 @@ def test_energy_that_nobody_counted_leaves_a_lower_bound() -> None:
     ledger["energyUncountedSeconds"] = "9.500000000"
     energy = lines(form(ledger, ACT))
     assert energy["Energy used for training"].ai_office == "at least 2.3x10^-9 MWh"
-    assert "device days whose energy no counter told" in energy["Energy used for training"].note
-    assert "(25.0 % of device time)" in energy["Measurement methodology, energy"].ai_office
+    assert "device days without an energy reading" in energy["Energy used for training"].note
+    assert "(25 % of device time)" in energy["Measurement methodology, energy"].ai_office
     assert "a lower bound" in energy["Measurement methodology, energy"].ai_office
     job = predicate(VECTORS / "merged" / "job" / "ledger.json") | {"energyUncountedSeconds": "0.000000000"}
     assert lines(form(job, ACT))["Energy used for training"].ai_office == "2.3x10^-9 MWh"
     job["completeness"]["complete"] = False
     told = lines(form(job, ACT))
     assert told["Energy used for training"].ai_office == "at least 2.3x10^-9 MWh"
-    assert "not known to be whole" in told["Measurement methodology, energy"].ai_office
+    assert "may be incomplete" in told["Measurement methodology, energy"].ai_office
 
 
 def test_a_replay_says_so_in_its_methodology() -> None:
@@ -224,16 +223,14 @@ def test_the_declared_model_and_its_base() -> None:
 
 def test_a_notification_only_for_systemic_risk() -> None:
     big = Figures(22 * 10**24, 234 * 10**23, 25 * 10**24)
-    text = form(judged(Figures(0, 0, 0), big, Method.PRETRAINING, None), ACT).notification
-    assert text is not None
+    text = "\n".join(form(judged(Figures(0, 0, 0), big, Method.PRETRAINING, None), ACT).notification)
     assert "Amount: 2.3x10^25 FLOP (between 2.2x10^25 and 2.5x10^25 FLOP); cumulative training compute." in text
     assert "Article 52(1)" in text
     assert "Approach: Measured with flopsd" in text
     unmeasured = form(
         judged(Figures(0, 0, 0), Figures(2 * 10**25, None, None), Method.PRETRAINING, None), ACT
     ).notification
-    assert unmeasured is not None
-    assert "Amount: at least 2.0x10^25 FLOP; cumulative" in unmeasured
+    assert "Amount: at least 2.0x10^25 FLOP; cumulative" in "\n".join(unmeasured)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +253,9 @@ def test_what_the_base_model_took_is_in_no_figure_and_that_is_said(
     for name in ("Amount of computation used for training", "Amount of computation used for training, cumulative"):
         assert (words in lines(made)[name].note) is True
         assert ("base model" in lines(made)[name].note) is bool(words)
-    assert (made.notification is None) is (method is Method.LORA and base is None)
-    if made.notification is not None:
-        assert f"cumulative training compute{'; ' if words else ''}{words}." in made.notification
+    assert (made.notification == ()) is (method is Method.LORA and base is None)
+    if made.notification:
+        assert f"cumulative training compute{'; ' if words else ''}{words}." in "\n".join(made.notification)
 
 
 def test_nobody_says_whether_there_is_a_base_model() -> None:
@@ -268,16 +265,15 @@ def test_nobody_says_whether_there_is_a_base_model() -> None:
 
 def test_what_flopsd_reads_into_the_text_is_notified_as_that() -> None:
     small, base = Figures(10**24, 10**24, 10**24), Base("b", "known", 95 * 10**23, None, False)
-    told = form(judged(small, small, Method.FULL, base), ACT).notification
-    assert told is not None
+    told = "\n".join(form(judged(small, small, Method.FULL, base), ACT).notification)
     assert "This is flopsd's reading and not the text's." in told
     assert (
         "Amount: between 1.0x10^25 and 1.1x10^25 FLOP; cumulative training compute, with the base model's compute; the "
-        "base model's part of it is declared and not measured." in told
+        "base model's part of it is declared, not measured." in told
     )
     pretrained = Figures(2 * 10**25, None, None)
-    of_the_text = form(judged(pretrained, pretrained, Method.PRETRAINING, None), ACT).notification
-    assert of_the_text is not None
+    of_the_text = "\n".join(form(judged(pretrained, pretrained, Method.PRETRAINING, None), ACT).notification)
+    assert of_the_text
     assert "flopsd's reading" not in of_the_text
 
 
@@ -292,7 +288,7 @@ def test_what_flopsd_reads_into_the_text_is_notified_as_that() -> None:
     ],
 )
 def test_no_notification_without_certainty_of_systemic_risk(value: Figures, method: Method, base: Base | None) -> None:
-    assert form(judged(value, value, method, base), ACT).notification is None
+    assert form(judged(value, value, method, base), ACT).notification == ()
 
 
 def test_no_notification_by_a_rule_that_may_not_apply() -> None:
@@ -300,11 +296,11 @@ def test_no_notification_by_a_rule_that_may_not_apply() -> None:
     ledger = judged(big, big, Method.PRETRAINING, None)
     for found in ledger["findings"]:
         found["applies"] = None
-    assert form(ledger, ACT).notification is None
+    assert form(ledger, ACT).notification == ()
 
 
 def test_a_policy_without_a_form() -> None:
-    with pytest.raises(PolicyError, match="made-up tells no form"):
+    with pytest.raises(PolicyError, match="made-up has no form"):
         form(node(), parse_policy(MADE_UP.encode(), "made-up.yaml"))
 
 

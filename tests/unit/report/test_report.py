@@ -59,7 +59,7 @@ def test_a_ledger_of_before_is_reported_without_a_verdict(case: str) -> None:
     made = report(plain(vector(case)))
     assert made.content is not None
     assert made.content.answer.headline == "No policy was applied"
-    assert not made.content.declared.told
+    assert not made.content.declared.recorded
     assert [basis.value is None for basis in made.content.bases] == [False, True, True]
     text = report_text(made)
     assert "NOT VERIFIED" in text
@@ -88,12 +88,12 @@ def test_nothing_measured_is_said_and_not_zero() -> None:
 def test_time_of_which_only_utilization_was_read_is_split_off() -> None:
     made = report(vector("valid/activity-and-gaps")).content
     assert made is not None
-    assert "how much was done is not known" in made.coverage.says
-    name = "Read as busy or not, so that only a ceiling is known"
+    assert "how much was done is not known" in made.coverage.text
+    name = "Read as utilization, so that only a ceiling is known"
     assert [fact.value for fact in made.coverage.facts if fact.name == name] == ["15 s"]
     measured = report(vector("valid/declared-by-settings")).content
     assert measured is not None
-    assert "how much was done" not in measured.coverage.says
+    assert "how much was done" not in measured.coverage.text
     assert not any(fact.name == name for fact in measured.coverage.facts)
 
 
@@ -118,8 +118,8 @@ def test_a_replay_and_a_hole_are_flagged() -> None:
     assert job.content.completeness is not None
     assert job.content.completeness.missing == ("rank 1 (node-1): no ledger",)
     assert job.content.answer.state is ReportState.INDETERMINATE
-    assert "This is of the ledgers that are here" in job.content.coverage.says
-    assert "Only in part" in [fact.name for fact in job.content.energy]
+    assert "This covers the ledgers that are here" in job.content.coverage.text
+    assert "Incomplete" in [fact.name for fact in job.content.energy]
     going_on = vector("valid/activity-and-gaps")
     going_on["predicate"]["incarnations"][-1]["endReason"] = None
     assert [flag.word for flag in report(going_on).flags] == ["ROLLING"]
@@ -133,7 +133,7 @@ def test_the_answer_is_the_gravest_of_all_rules() -> None:
     assert made is not None
     assert [rule.state for rule in made.rules] == [ReportState.INDETERMINATE, ReportState.BELOW]
     assert made.answer.headline == "Indeterminate for 1 of 2 thresholds"
-    assert made.answer.says[-1] == "1 further rule: below."
+    assert made.answer.sentences[-1] == "1 further rule: below."
 
 
 def test_a_reading_of_the_text_that_is_above_says_that_it_is_one() -> None:
@@ -145,7 +145,7 @@ def test_a_reading_of_the_text_that_is_above_says_that_it_is_one() -> None:
     assert [(rule.name, rule.reading) for rule in made.rules if rule.state is ReportState.ABOVE] == [
         ("eu-ai-act/base-and-modification-systemic", True)
     ]
-    assert "flopsd's reading and not the text's" in made.answer.says[0]
+    assert "flopsd's reading and not the text's" in made.answer.sentences[0]
     assert "(flopsd's reading, not the text's)" in str(threshold_facts(above["predicate"]["findings"]))
 
 
@@ -156,7 +156,7 @@ def test_a_rule_that_may_not_apply_is_indeterminate_even_far_above() -> None:
     assert made is not None
     open_rules = [rule for rule in made.rules if rule.state is ReportState.INDETERMINATE]
     assert open_rules
-    assert all("not known whether the rule applies" in rule.says for rule in open_rules)
+    assert all("not known whether the rule applies" in rule.text for rule in open_rules)
 
 
 def test_bases_stand_side_by_side_with_what_they_are_not() -> None:

@@ -1,0 +1,192 @@
+"""What a ledger lists: devices, nodes, the ledgers that it was merged from, energy, attached evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flopsd.attestation.evidence.item import EvidenceResult
+from flopsd.core.ledger.merged_completeness import MAX_LISTED
+from flopsd.core.rounding import Towards
+from flopsd.report.bases import EVIDENCE
+from flopsd.report.coverage import ONLY_HERE, is_complete
+from flopsd.report.ledger_json import LedgerObject, line
+from flopsd.report.model import EvidenceLine, Fact, Member, ReportCompleteness, ReportDevice
+from flopsd.report.numbers import duration, energy, interval, percent
+from flopsd.report.terminal import counted
+
+MAX_ROWS = 500
+ENERGY_BOUNDARY = (
+    "By the accelerators' own energy counters: the devices alone. Host processors, memory, network, cooling and "
+    "power supply losses are not included."
+)
+
+
+def devices_of(predicate: LedgerObject) -> tuple[tuple[ReportDevice, ...], int]:
+    """The first devices of a node ledger, and how many are left out."""
+    entries = list(predicate.objects("devices"))
+    return tuple(_device(one) for one in entries[:MAX_ROWS]), max(0, len(entries) - MAX_ROWS)
+
+
+def _device(entry: LedgerObject) -> ReportDevice:
+    evidence, reason = entry.text("evidence"), entry.maybe_text("evidenceReason")
+    notes = [reason] if reason else []
+    if "sharedWith" in entry:
+        notes.append(f"shared with {entry.text('sharedWith')}")
+    if entry.maybe_text("peakRow") is None:
+        notes.append("not in the peak table, so it has no upper bound")
+    elif entry.maybe_text("peakStatus") == "unverified":
+        notes.append("its rates are unverified")
+    facts = [
+        Fact("Vendor", entry.text("vendor")),
+        Fact("PCI bus", entry.maybe_text("pciBusId") or "not known"),
+        Fact("Driver", entry.maybe_text("driver") or "not known"),
+        Fact("Row of the peak table", entry.maybe_text("peakRow") or "none"),
+        Fact("Streaming multiprocessors", _processors(entry)),
+        Fact("Read by", entry.text("source")),
+    ]
+    return ReportDevice(
+        index=entry.count("index"),
+        model=entry.text("model"),
+        uuid=entry.text("uuid"),
+        serial=entry.maybe_text("serial") or "not known",
+        evidence=f"{evidence}: {EVIDENCE[evidence]}" if evidence in EVIDENCE else evidence,
+        note="; ".join(notes),
+        value=interval(entry.figures("executed")),
+        observed=_observed(entry),
+        energy=_energy_text(entry),
+        facts=tuple(facts),
+    )
+
+
+def _processors(entry: LedgerObject) -> str:
+    read, expected = entry.maybe_count("smCount"), entry.maybe_count("smCountExpected")
+    if read is None:
+        return "not read" if expected is None else f"not read; the table expects {expected}"
+    return f"{read}" if expected in (None, read) else f"{read}; the table expects {expected}"
+
+
+def _observed(entry: LedgerObject) -> str:
+    span = entry.decimal("spanSeconds")
+    known = entry.decimal("observedSeconds") + entry.decimal("recoveredSeconds")
+    return "not known" if span <= 0 else percent(int(known * 1_000_000 / span), Towards.DOWN)
+
+
+def _energy_text(entry: LedgerObject) -> str:
+    joules = entry.maybe_decimal("energyJoules")
+    if joules is None:
+        return "not counted"
+    return energy(joules).text + (", in part" if entry.decimal("energyUncountedSeconds") else "")
+
+
+def energy_of(predicate: LedgerObject) -> tuple[Fact, ...]:
+    joules, uncounted = predicate.maybe_decimal("energyJoules"), predicate.decimal("energyUncountedSeconds")
+    if joules is None:
+        return (
+            Fact("Energy", "not counted: no device reported it"),
+            Fact("Device time whose energy is not known", duration(uncounted).text, exact=duration(uncounted).exact),
+        )
+    facts = [Fact("Energy", energy(joules).text, exact=energy(joules).exact)]
+    if uncounted:
+        facts.append(
+            Fact(
+                "Not included",
+                f"{duration(uncounted).text} of device time without an energy reading: the true total is higher",
+                exact=duration(uncounted).exact,
+            )
+        )
+    if not is_complete(predicate):
+        facts.append(Fact("Incomplete", ONLY_HERE))
+    return (*facts, Fact("Boundary", ENERGY_BOUNDARY))
+
+
+def completeness_of(predicate: LedgerObject) -> ReportCompleteness | None:
+    """None for a node's ledger, which is made of no others."""
+    entry = predicate.maybe_object("completeness")
+    if entry is None:
+        return None
+    missing = entry.texts("missing")
+    facts = [
+        Fact(name, entry.text(member))
+        for name, member in (
+            ("Nodes here", "nodes"),
+            ("Nodes expected", "expectedNodes"),
+            ("Nodes declared at the merge", "declaredNodes"),
+        )
+        if member in entry
+    ]
+    left_out = max(0, len(missing) - MAX_LISTED)
+    return ReportCompleteness(entry.flag("complete"), entry.text("summary"), missing[:MAX_LISTED], left_out, tuple(facts))
+
+
+def nodes_of(predicate: LedgerObject) -> tuple[tuple[Member, ...], int]:
+    entries = list(predicate.objects("nodes"))
+    return tuple(_node(one) for one in entries[:MAX_ROWS]), max(0, len(entries) - MAX_ROWS)
+
+
+def _node(entry: LedgerObject) -> Member:
+    rank = entry.maybe_count("rank")
+    share = entry.maybe_count("coveragePpm")
+    return Member(
+        name=entry.text("name"),
+        where=_where(rank, entry.maybe_text("instanceType")),
+        span=duration(entry.decimal("deviceSeconds")).text,
+        devices=entry.text("devices"),
+        value=interval(entry.figures("executed")),
+        observed="not known" if share is None else percent(share, Towards.DOWN),
+        energy=_energy_text(entry),
+        digest="",
+        note=counted(entry.count("ledgers"), "ledger") + ", " + counted(entry.count("attempts"), "attempt"),
+    )
+
+
+def children_of(predicate: LedgerObject) -> tuple[tuple[Member, ...], int]:
+    """The ledgers that a merged one is made of."""
+    entries = list(predicate.objects("children"))
+    return tuple(_child(one) for one in entries[:MAX_ROWS]), max(0, len(entries) - MAX_ROWS)
+
+
+def _child(entry: LedgerObject) -> Member:
+    share = entry.object("coverage").maybe_count("coveragePpm")
+    whole = entry.maybe_object("completeness")
+    notes = ["REPLAY: no evidence"] if entry.flag("replay") else []
+    if whole is not None and whole.flag("complete") is not True:
+        notes.append("incomplete" if whole.flag("complete") is False else "completeness not known")
+    return Member(
+        name=entry.text("name"),
+        where=_where(entry.maybe_count("rank"), entry.maybe_text("instanceType"))
+        if entry.text("kind") == "node"
+        else "job",
+        span=f"{_day(entry.text('startedAt'))} to {_day(entry.text('lastRecordAt'))}",
+        devices="",
+        value=interval(entry.object("totals").figures("executed")),
+        observed="not known" if share is None else percent(share, Towards.DOWN),
+        energy=_energy_text(entry),
+        digest=entry.text("sha256"),
+        note="; ".join(notes),
+    )
+
+
+def _where(rank: int | None, instance: str | None) -> str:
+    return ", ".join([*([] if rank is None else [f"rank {rank}"]), *([instance] if instance else [])]) or "no rank"
+
+
+def _day(text: str) -> str:
+    return text[:16].replace("T", " ")
+
+
+def items_of(predicate: LedgerObject, found: Sequence[EvidenceResult]) -> tuple[EvidenceLine, ...]:
+    """The attached evidence: as it was checked where it was, else as the ledger claims it."""
+    if found:
+        return tuple(
+            EvidenceLine(line(f.type), f.verdict.value, line(f.text), line(f.proves), line(f.limits)) for f in found
+        )
+    return tuple(
+        EvidenceLine(
+            entry.text("type"),
+            "absent" if entry.text("state") == "absent" else "not checked by this report",
+            entry.maybe_text("reason") or f"attached at {entry.text('collectedAt')}",
+            entry.maybe_text("proves") or "",
+            entry.maybe_text("limits") or "",
+        )
+        for entry in predicate.objects("evidence")
+    )
