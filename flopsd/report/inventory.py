@@ -115,7 +115,9 @@ def completeness_of(predicate: LedgerObject) -> ReportCompleteness | None:
         if member in entry
     ]
     left_out = max(0, len(missing) - MAX_LISTED)
-    return ReportCompleteness(entry.flag("complete"), entry.text("summary"), missing[:MAX_LISTED], left_out, tuple(facts))
+    return ReportCompleteness(
+        entry.flag("complete"), entry.text("summary"), missing[:MAX_LISTED], left_out, tuple(facts)
+    )
 
 
 def nodes_of(predicate: LedgerObject) -> tuple[tuple[Member, ...], int]:
