@@ -282,4 +282,4 @@ def test_a_merged_ledger_whose_children_declared_a_model_is_reported_in_every_fo
         main(["report", str(ledger), *shape])
     told = capsys.readouterr()
     assert (ended.value.code, told.err) == (0, "")
-    assert "the node ledgers tell it" in told.out or shape == ["--json"]
+    assert "is in the node ledgers" in told.out or shape == ["--json"]
