@@ -163,7 +163,7 @@ def test_every_alert_fires_and_is_silent(tmp_path: Path) -> None:
         + values.split("x")[0].split("+")[0]
         + "x200"
         for name, values in pair.items()
-        if name.startswith(("flopsd_threshold_share", "flopsd_run_info", "flopsd_run_flop"))
+        if name.startswith(("flopsd_threshold_ratio", "flopsd_run_info", "flopsd_run_flop"))
     }
     joined = {
         **healthy("a", "r0", "n0", "G0", more=',lineage="m"'),

@@ -134,7 +134,7 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
     unsure = changed(healthy(), {'flopsd_flop_total|precision="undeclared"': "0+60e15x120"})
     unmeasured = changed(healthy(), {'flopsd_threshold_ratio|"measured"': None})
     with_base = changed(
-        {**healthy("a", "r1", "n1", "G0"), **healthy("b", "r1", "n2", "G1")}, {"flopsd_threshold_share": None}
+        {**healthy("a", "r1", "n1", "G0"), **healthy("b", "r1", "n2", "G1")}, {"flopsd_threshold_ratio": None}
     )
     with_base |= {
         f'flopsd_threshold_ratio{{job="flopsd",instance="{i}",policy="p",rule="r",quantity="base+updates",bound="{b}"}}':
