@@ -126,7 +126,7 @@ def test_the_format_page_names_every_member_and_every_word() -> None:
     blocks = [text for _, text in BLOCK.findall(FORMAT)]
     words = set(re.findall(r"\w+", " ".join([*re.findall(r"`([^`]+)`", BLOCK.sub("", FORMAT)), *blocks])))
     payload_maps = (
-        "sources", "margins", "marginPpm", "byEvidence", "byPhase", "gapSecondsByReason", "counters", "shares_ppm", "facts",
+        "sources", "margins", "marginPpm", "byEvidence", "byPhase", "gapSecondsByReason", "counters", "sharesPpm", "facts",
     )  # fmt: skip
     record_maps = (
         "facts",

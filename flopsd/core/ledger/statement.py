@@ -156,9 +156,13 @@ def _incarnation(incarnation: Incarnation) -> dict[str, Any]:
         "flopsdVersion": begin["flopsd_version"],
         "checkpoints": str(incarnation.checkpoints),
         "recovered": begin["recovered"],
-        "precision": begin["precision"],
+        "precision": _precision(begin["precision"]),
         "sources": incarnation.sources,
     }
+
+
+def _precision(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if record is None else {"sharesPpm": record["shares_ppm"], "declaredBy": record["declared_by"]}
 
 
 def _reconciliation(found: Bases) -> list[dict[str, Any]]:

@@ -86,7 +86,7 @@ def objects(found: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
             "margins",
             "sources",
             "digest",
-            "shares_ppm",
+            "sharesPpm",
             "byPhase",
             "facts",
             "work",
