@@ -29,11 +29,13 @@ from flopsd.core.model import (
     Sweep,
     Totals,
 )
+from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source, SourceInfo, SourceSettings
 from flopsd.system.clock import Clock, SystemClock
 from flopsd.testing import ContractViolation, SourceContract, violations
 from tests.support.runs import A100, H100
+from tests.support.strategies import table
 
 CYCLES = replace(H100, evidence=Evidence.CYCLES)
 DECLARED = (Evidence.CYCLES, Evidence.ACTIVITY, Evidence.UTILIZATION)
@@ -131,6 +133,9 @@ class Sound(SourceContract):
 
 
 class Quick(Sound):
+    def peaks(self) -> PeakTable:
+        return table()
+
     def test_import_does_nothing(self) -> None:
         raise unittest.SkipTest("costs an interpreter each time, and is tested by itself")
 
