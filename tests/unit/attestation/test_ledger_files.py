@@ -122,9 +122,9 @@ def test_a_ledger_never_goes_back(tmp_path: Path) -> None:
     whole = ledger.read_bytes()
     uri, _ = ensure_key(None, run.state.path)
     for only_longer in (True, False):
-        with pytest.raises(LedgerError, match="of this very journal already"):
+        with pytest.raises(LedgerError, match="bytes of this journal, and this seal only"):
             seal_journal(older, uri, ledger, run.clock, live=True, rolling=only_longer)
-    with pytest.raises(LedgerError, match="of this very journal already"):
+    with pytest.raises(LedgerError, match="bytes of this journal, and this seal only"):
         rolling(run, ledger)  # as much is not more: a late child must not replace the final ledger
     assert ledger.read_bytes() == whole
     run.seal(ledger)  # a final seal may come again
@@ -225,7 +225,7 @@ def test_a_key_is_made_by_one_of_many_and_never_half(tmp_path: Path) -> None:
     assert len({uri for uri, _ in made}) == 1
     assert sum(fresh for _, fresh in made) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["flopsd-key.pem"]
-    with pytest.raises(SigningKeyError, match="cannot make "):
+    with pytest.raises(SigningKeyError, match="cannot create "):
         ensure_key(None, tmp_path / "missing")
 
 
