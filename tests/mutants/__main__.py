@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import os
+import random
 import shutil
 import signal
 import sys
@@ -73,8 +74,12 @@ def main() -> int:
                 if outcome.by:
                     say(f"  by {outcome.by}")
 
-        campaign.plant((fault for fault in planted if fault.key not in equivalent), reach, done)
-        say("\n" + "\n".join(table(by_room, outcomes)))
+        faulty = [fault for fault in planted if fault.key not in equivalent]
+        random.Random(args.seed).shuffle(faulty)  # a campaign that is cut short has met some of every room
+        try:
+            campaign.plant(faulty, reach, done)
+        finally:
+            say("\n" + "\n".join(table(by_room, outcomes)))
 
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))  # so that no test goes on without this
     campaign = Campaign(project, folder, Path(f"{tree}.log"), args.jobs, say, work)
