@@ -90,6 +90,6 @@ def test_a_temporary_folder_without_room_is_told(nodes: Nodes) -> None:
         env=environment(None), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "flopsd: cannot keep the children in the temporary folder: " in done.stderr
+    assert "flopsd: cannot write to the temporary folder: " in done.stderr
     assert "TMPDIR" in done.stderr
     assert not out.exists()
