@@ -83,7 +83,7 @@ def test_a_run_is_sealed_with_all_the_evidence_there_is(tmp_path: Path, standin:
     print(told)
     assert "ec2-instance-identity: checked: instance i-0abc, p5.48xlarge, account 123456789012" in told
     assert f"rfc3161: checked: the signature existed at {said.split('timestamp')[1].split(',')[0].strip()}" in told
-    assert f"unsigned; job {ARN}, as the journal says" in told
+    assert f"unsigned; job {ARN}, as in the journal" in told
 
     # The simulated driver is no secret: its file's digest stands in the journal and in the ledger.
     (library,) = items(state)["driver-library"]["data"]["libraries"]
@@ -95,7 +95,7 @@ def test_a_run_is_sealed_with_all_the_evidence_there_is(tmp_path: Path, standin:
     code, told = verify(state, "--tsa-certificate", str(IDENTITY / "pinned_cert.pem"))
     assert (code, "rfc3161: not checked" in told) == (0, True)  # by an authority that nobody named
     code, told = verify(state, "--aws-certificate", str(state / "ledger.pub"))
-    assert (code, "ledger.pub holds no X.509 certificate" in told) == (1, True)
+    assert (code, "ledger.pub contains no X.509 certificate" in told) == (1, True)
 
 
 @pytest.mark.tool("openssl")
