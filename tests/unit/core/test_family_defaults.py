@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.architecture import Bounds, flop, parameters, read_model, training_from
+from flopsd.core.architecture import Bounds, adapters, flop, parameters, read_model, training_from
 from flopsd.core.architecture.model import Attention, Model
+from flopsd.core.architecture.training import Lora
 from flopsd.errors import ArchitectureError
 
 BASE = {
@@ -134,3 +135,12 @@ def test_each_familys_parameters_are_counted_with_its_norms_and_biases() -> None
     assert parameters(read_model(qwen3)).total == llama + 2 * 2
     gemma2 = {"model_type": "gemma2", **small, "head_dim": 2}
     assert parameters(read_model(gemma2)).total == llama - 20 + 2 * 4
+
+
+def test_phi3_fuses_its_matrices_and_its_adapters_are_named_by_them() -> None:
+    """Rank 1 on one layer's gate_up_proj: 64 inputs and twice 32 outputs; on its qkv_proj: 64 and three times 64."""
+    found = model("phi3")
+    assert adapters(found, Lora(1, ("gate_up_proj",))) == 7 * (64 + 2 * 32)
+    assert adapters(found, Lora(1, ("qkv_proj",))) == 7 * (64 + 3 * 64)
+    assert adapters(found, Lora(1, ("q_proj", "gate_proj"))) == 0
+    assert adapters(model("llama"), Lora(1, ("q_proj", "gate_proj"))) == 7 * (64 + 64 + 64 + 32)

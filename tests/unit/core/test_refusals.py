@@ -101,13 +101,14 @@ def test_counters_that_contradict_each_other_are_refused(work: dict[str, int], r
     "work",
     [
         {"tokens": 4, "padding_tokens": 4},
+        {"tokens": 0, "sequences": 3},
         {"tokens": 4, "sequences": 4, "square_pairs": 4},
         {"tokens": 4, "sequences": 2, "square_pairs": 8},
         {"tokens": 4, "sequences": 1, "square_pairs": 16},
     ],
 )
 def test_counters_at_the_edge_of_a_contradiction_are_taken(work: dict[str, int]) -> None:
-    assert flop(read_model(LLAMA), work, training_from({"method": "full"})).executed.high > 0
+    assert flop(read_model(LLAMA), work, training_from({"method": "full"})).executed.high >= 0
 
 
 BASE = {"name": "base", "kind": "estimated", "flop": "7", "method": "6ND", "systemic": None}
