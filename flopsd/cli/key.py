@@ -140,7 +140,7 @@ def _countersign(arguments: argparse.Namespace) -> int:
         facts = {"ledger": str(done.ledger), "added": done.added, "signatures": done.signatures}
         print(json.dumps({**facts, "keyId": key.public.keyid, "verifiedWith": verified.keyids}))
         return OK
-    action = "signed" if done.added else "was already signed; nothing was added;"
+    action, rest = ("signed", "") if done.added else ("was already signed", "; nothing was added")
     keyids = {*verified.keyids, key.public.keyid}
     journal = arguments.journal or (str(journal_beside(ledger)) if arguments.output else None)
     again = [word for file in arguments.trust for word in ("--key", file)]
@@ -150,7 +150,7 @@ def _countersign(arguments: argparse.Namespace) -> int:
     again += [word for file in arguments.policy for word in ("--policy", file)]
     again += ["--allow-replay"] if verified.replay else []
     print(
-        f"{done.ledger} {action} by {key.describe()}\n"
+        f"{done.ledger} {action} by {key.describe()}{rest}\n"
         f"  key id     {key.public.keyid}\n"
         f"  verified   with {', '.join(verified.keyids)}\n"
         f"  signatures {done.signatures}\n"

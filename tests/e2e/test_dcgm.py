@@ -67,7 +67,7 @@ def test_one_gpu_by_two_sources_is_counted_once_and_by_the_better(tmp_path: Path
     assert device["source"] == "nvml"
     assert {row["evidence"] for row in device["work"] if row["flop"]["measured"]} == {"activity"}
     assert Decimal(device["observedSeconds"]) + Decimal(device["gapSeconds"]) == Decimal(device["spanSeconds"])
-    assert "device 0 is read by nvml, evidence utilization" in program.text
+    assert "device 0: read by source nvml, evidence utilization" in program.text
     true = FLOP_PER_SECOND * float(device["spanSeconds"])
     assert int(device["executed"]["measured"]) < true < int(device["executed"]["high"])
 

@@ -32,17 +32,17 @@ def metered(folder: Path, standin: Path, **variables: str) -> dict[str, str]:
 
 
 def seal(folder: Path, env: Mapping[str, str], *more: str) -> tuple[str, float]:
-    """What `flopsd seal` says, and the seconds that it took."""
+    """What `flopsd seal` prints, on one line, and the seconds that it took."""
     clock = SystemClock()
     begin_ns = clock.boottime_ns()
     done = flopsd("seal", "--state-dir", str(folder), "--ledger", str(folder / "ledger.json"), *more, env=env)
     assert done.returncode == 0, done.stderr
-    return done.stdout, (clock.boottime_ns() - begin_ns) / 1e9
+    return " ".join(done.stdout.split()), (clock.boottime_ns() - begin_ns) / 1e9
 
 
 def verify(folder: Path, *more: str) -> tuple[int, str]:
     done = flopsd("verify", str(folder / "ledger.json"), "--key", str(folder / "ledger.pub"), *more)
-    return done.returncode, done.stdout + done.stderr
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 
 def verdicts(folder: Path, *more: str) -> dict[str, str]:
@@ -125,14 +125,14 @@ def test_where_nobody_answers_the_seal_is_made_and_says_so(tmp_path: Path, stand
         asked = {**env, "AWS_EC2_METADATA_SERVICE_ENDPOINT": nobody}
         said, hanging = seal(tmp_path, asked, "--timestamp-url", nobody)
         hold.set()
-    assert f"timestamp  NONE: {nobody} does not answer: timed out" in said
+    assert f"timestamp NONE: {nobody} does not answer: timed out" in said
     found = items(tmp_path)
     assert tuple(found) == KINDS
     assert found["ec2-instance-identity"]["reason"].endswith("/latest/api/token does not answer: timed out")
 
     closed = {**env, "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:1"}
     said, refused = seal(tmp_path, closed, "--timestamp-url", "http://127.0.0.1:1/tsr")
-    assert "timestamp  NONE: http://127.0.0.1:1/tsr does not answer: [Errno 111] Connection refused" in said
+    assert "timestamp NONE: http://127.0.0.1:1/tsr does not answer: [Errno 111] Connection refused" in said
     assert verdicts(tmp_path)["rfc3161"] == "absent"
     print(
         f"`flopsd seal`, whole program: {nothing:.2f} s without evidence, {refused:.2f} s where all refuse, "
