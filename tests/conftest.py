@@ -6,18 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import is_hypothesis_test, settings
+from hypothesis import settings
 
 from tests.support.scenario import compile_standin
-from tests.support.tools import check_markers, tools_required
+from tests.support.tools import check_markers
 
 # The ordinary run and CI judge a change by the same examples each time; new ones are tried by `make test-all`.
 settings.register_profile("quick", deadline=None, max_examples=25, derandomize=True)
-settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True)
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
-PROFILE = os.environ.get("FLOPSD_HYPOTHESIS", "ci" if tools_required() else "default")
-settings.load_profile(PROFILE)
+settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "default"))
 # A file of test names: those in it are not run again, those that pass are added.
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
 
@@ -32,13 +30,6 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before any fixture, also those of a module: a fixture needs the tools of its tests."""
     check_markers(item)
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A property tried with more examples than in the ordinary run is another test."""
-    if PROFILE != "quick" and is_hypothesis_test(metafunc.function):
-        metafunc.fixturenames.append("profile")
-        metafunc.parametrize("profile", [PROFILE])
 
 
 @pytest.hookimpl(optionalhook=True)
