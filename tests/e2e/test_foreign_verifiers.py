@@ -24,7 +24,7 @@ from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from tests.support.foreign import cosign_bundle, cosign_envelope, shell
 from tests.support.process import flopsd
-from tests.support.runs import Run
+from tests.support.runs import finished
 
 OTHER_TYPE = "https://example.org/another/v1"
 
@@ -38,9 +38,7 @@ def make_key(kind: str, file: Path) -> Path:
 
 
 def seal(folder: Path, kind: str) -> Sealed:
-    run = Run(folder / "state")
-    run.meter(3)
-    run.finish()
+    run = finished(folder / "state", 3)
     return run.seal(folder / "out" / "ledger.json", str(make_key(kind, folder / "key.pem")))
 
 

@@ -13,7 +13,7 @@ from flopsd.attestation.signing.pem import make_pem
 from flopsd.errors import LedgerError, SigningKeyError
 from flopsd.settings.load import PKCS11_PIN
 from tests.support.process import environment, flopsd
-from tests.support.runs import Run
+from tests.support.runs import finished
 from tests.support.softhsm import PIN, Tokens, module_path
 
 pytestmark = [pytest.mark.tool("softhsm2-util"), pytest.mark.tool("pkcs11-tool")]
@@ -136,9 +136,7 @@ def test_a_token_without_its_public_key_is_given_one(tmp_path: Path) -> None:
 
 
 def test_a_token_seals_and_countersigns_through_the_command_line(tokens: Tokens, tmp_path: Path) -> None:
-    run = Run(tmp_path / "state")
-    run.meter(3)
-    run.finish()
+    finished(tmp_path / "state", 3)
     env = {**environment(None), **tokens.environment, "PYKCS11LIB": module_path(), PKCS11_PIN: PIN}
     ledger, public = tmp_path / "ledger.json", tmp_path / "ledger.pub"
     done = flopsd("seal", "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger), "--key",

@@ -20,7 +20,7 @@ import pytest
 from flopsd.settings.data_files import config_dir
 from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.process import environment, flopsd, predicate, started, wait_until
-from tests.support.runs import Run
+from tests.support.runs import finished
 from tests.support.s3 import Store, serving
 
 ENDS = (".json", ".journal.jsonl", ".pub")
@@ -35,9 +35,7 @@ def store() -> Iterator[Store]:
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     """The state folder of a run that ended and was not sealed."""
-    run = Run(tmp_path / "state")
-    run.meter(12)
-    run.finish()
+    finished(tmp_path / "state", 12)
     return tmp_path / "state"
 
 

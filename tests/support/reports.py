@@ -7,7 +7,7 @@ from typing import Any
 
 from flopsd.core.ledger.statement import encode
 from flopsd.report.build import report_of
-from flopsd.report.model import Report, VerificationResult
+from flopsd.report.model import Content, Report, VerificationResult
 from flopsd.report.verification import LedgerDocument, not_checked
 from flopsd.settings.data_files import load_policies
 from tests.support.enriched import SCENES
@@ -29,6 +29,12 @@ def report(statement: Any, check: VerificationResult | None = None) -> Report:
     read = document({name: value for name, value in statement.items() if name != "course"})
     policy = next(policy for policy in load_policies() if policy.form is not None)
     return report_of(read, check or not_checked(read), MADE, policy=policy, course=statement.get("course", ()))
+
+
+def content(statement: Any) -> Content:
+    found = report(statement).content
+    assert found is not None
+    return found
 
 
 def scene(name: str) -> Report:

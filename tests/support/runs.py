@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,8 +37,8 @@ class Run:
                  context: Context = CONTEXT, replay: bool = False,
                  device_precision: Mapping[str, Precision] | None = None, run_id: str = "run-1",
                  clock: FakeClock | None = None, declared: OperatorDeclarations = NOTHING_DECLARED,
-                 policies: tuple[Policy, ...] = ()) -> None:  # fmt: skip
-        self.device_precision, self.run_id = device_precision or {}, run_id
+                 policies: tuple[Policy, ...] = (), sources: tuple[str, ...] = ("sim",)) -> None:  # fmt: skip
+        self.device_precision, self.run_id, self.sources = device_precision or {}, run_id, sources
         self.state, self.clock, self.devices, self.context = StateDir(folder), clock or FakeClock(), devices, context
         self.precision, self.replay, self.declared, self.policies = precision, replay, declared, policies
         self.lines: list[str] = []
@@ -48,13 +49,13 @@ class Run:
         self.journal = Journal(self.state)
         recovery = self.journal.recover("aside")
         settings = WriterSettings(
-            NS_PER_S, 10 * NS_PER_S, "0" * 64, self.precision, ("sim",), self.device_precision, self.declared, self.policies
+            NS_PER_S, 10 * NS_PER_S, "0" * 64, self.precision, self.sources, self.device_precision, self.declared, self.policies
         )  # fmt: skip
         self.writer = Writer(self.journal, table(), settings, self.context, self.clock, self.lines.append)
         self.writer.begin(self.run_id, read_history(self.journal.read()), recovery)
         told = {"recording": "r.jsonl", "sha256": "0" * 64, "origin": "test"} if self.replay else None
         self.since_ns = self.clock.boottime_ns()
-        self.writer.take(Message("sim", self.since_ns, self.devices, Sweep(()), opened={"replay": told}))
+        self.writer.take(Message(self.sources[0], self.since_ns, self.devices, Sweep(()), opened={"replay": told}))
 
     def meter(self, seconds: int, fault: GapReason | None = None) -> None:
         for _ in range(seconds):
@@ -88,6 +89,20 @@ class Run:
     def seal(self, ledger: Path, key: str | None = None) -> Sealed:
         uri, _ = ensure_key(key, self.state.path)
         return seal_journal(self.state.journal, uri, ledger, self.clock)
+
+
+def finished(folder: Path, seconds: int, **how: object) -> Run:
+    """A run without a fault, from its start to its end."""
+    run = Run(folder, **how)  # type: ignore[arg-type]
+    run.meter(seconds)
+    run.finish()
+    return run
+
+
+def copied(sealed: Sealed, folder: Path) -> Sealed:
+    """The same three files in another folder, to be spoilt."""
+    ledger, journal, key = (Path(shutil.copy(p, folder)) for p in (sealed.ledger, sealed.journal, sealed.public_key))
+    return replace(sealed, ledger=ledger, journal=journal, public_key=key)
 
 
 def sealed_run(folder: Path, **how: object) -> Sealed:

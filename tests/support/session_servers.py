@@ -16,7 +16,7 @@ from typing import Any
 
 from flopsd.core.session_protocol import Event, WorkCounted
 from flopsd.daemon.session_server import SessionServer
-from flopsd.system.clock import SystemClock
+from flopsd.system.clock import Clock, SystemClock
 
 PATIENCE_SECONDS = 30
 
@@ -24,13 +24,16 @@ PATIENCE_SECONDS = 30
 class EventServer:
     """A session server in this process, and the events that it received."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, uids: tuple[int, ...] = (), clock: Clock | None = None) -> None:
         self.events: queue.Queue[Event] = queue.Queue()
-        self.listener = SessionServer(path, (), self.events.put, SystemClock())
+        self.listener = SessionServer(path, uids, self.events.put, clock or SystemClock())
         self.listener.start()
 
+    def next(self) -> Event:
+        return self.events.get(timeout=PATIENCE_SECONDS)
+
     def wait_for(self, event: Event) -> None:
-        while self.events.get(timeout=PATIENCE_SECONDS) != event:
+        while self.next() != event:
             pass
 
     def all(self) -> list[Event]:

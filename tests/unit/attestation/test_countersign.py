@@ -20,7 +20,7 @@ from flopsd.attestation.verify import Verified, verify_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.errors import LedgerError, NotVerifiedError
 from tests.support.process import flopsd
-from tests.support.runs import sealed_run
+from tests.support.runs import copied, sealed_run
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
 
 @pytest.fixture
 def sealed(once: Sealed, tmp_path: Path) -> Sealed:
-    for path in (once.ledger, once.journal, once.public_key):
-        shutil.copy(path, tmp_path)
-    ledger, journal, public_key = (tmp_path / p.name for p in (once.ledger, once.journal, once.public_key))
-    return Sealed(ledger, journal, public_key, once.figures, False)
+    return copied(once, tmp_path)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable
@@ -25,10 +24,9 @@ from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
 from flopsd.attestation.verify import Verified, verify_ledger
-from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.history import History, read_history
 from flopsd.core.ledger.statement import encode
-from flopsd.errors import ConfigError, EvidenceError, NotVerifiedError
+from flopsd.errors import EvidenceError, NotVerifiedError
 from flopsd.journal.journal import read_journal
 from flopsd.report.ledger_text import verified_text
 from flopsd.settings.evidence_kinds import KINDS, EvidenceWanted
@@ -36,15 +34,14 @@ from flopsd.settings.load import load_settings
 from flopsd.sources.nvml.loaded_library import loaded_library
 from flopsd.system.clock import SystemClock
 from tests.support.authorities import IDENTITY, Metadata, serving
-from tests.support.runs import CONTEXT, Run
+from tests.support.independent import payload_of
+from tests.support.runs import CONTEXT, copied, finished
 
 AWS = load_trust([str(IDENTITY / "pinned_cert.pem")])
 
 
 def seal(folder: Path, wanted: EvidenceWanted | None) -> Sealed:
-    run = Run(folder / "state")
-    run.meter(3)
-    run.finish()
+    run = finished(folder / "state", 3)
     key, _ = ensure_key(None, run.state.path)
     return seal_journal(run.state.journal, key, folder / "ledger.json", SystemClock(), None, wanted)
 
@@ -163,10 +160,8 @@ def test_forged_evidence_with_the_right_key_is_not_verified(
     sealed: Sealed, tmp_path: Path, edit: Edit, reason: str | None
 ) -> None:
     """The key's holder signs other evidence than he had."""
-    for path in (sealed.ledger, sealed.journal, sealed.public_key):
-        shutil.copy(path, tmp_path)
-    copy = replace(sealed, ledger=tmp_path / sealed.ledger.name)
-    document = json.loads(parse_envelope(copy.ledger.read_bytes()).payload)
+    copy = copied(sealed, tmp_path)
+    document = payload_of(copy.ledger)
     edit(document["predicate"]["evidence"])
     key = load_signer(str(sealed.ledger.parent / "state" / "flopsd-key.pem"))
     copy.ledger.write_bytes(sign(encode(document), key))
@@ -208,9 +203,7 @@ def test_the_packages_digest_is_what_a_shell_computes(tmp_path: Path) -> None:
 
 
 def job(folder: Path, arn: str | None) -> History:
-    run = Run(folder, context=replace(CONTEXT, job_arn=arn))
-    run.meter(1)
-    run.finish()
+    run = finished(folder, 1, context=replace(CONTEXT, job_arn=arn))
     return read_history(line.record() for line in read_journal(run.state.journal))
 
 
@@ -266,10 +259,5 @@ def test_the_digest_of_a_replaced_library_is_not_known(tmp_path: Path) -> None:
 
 def test_the_setting_names_kinds_or_off() -> None:
     assert load_settings({}, {}).evidence == KINDS
-    assert load_settings({"evidence": "off"}, {}).evidence == ()
     chosen = load_settings({}, {"FLOPSD_EVIDENCE": "flopsd-package, driver-library"})
     assert chosen.evidence == ("flopsd-package", "driver-library")
-    assert load_settings({"timestamp_url": "http://tsa.example/tsr"}, {}).timestamp_url == "http://tsa.example/tsr"
-    for wrong in ("", "on", "flopsd-package,flopsd-package", "rfc3161"):
-        with pytest.raises(ConfigError, match="expected off, or some of|given twice"):
-            load_settings({"evidence": wrong}, {})

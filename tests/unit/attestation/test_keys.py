@@ -176,10 +176,15 @@ def test_a_verification_key_is_one_public_key_and_nothing_else(tmp_path: Path) -
     for content, reason in (
         ((tmp_path / "key.pem").read_bytes() + (tmp_path / "b.pem").read_bytes(), "contains 2 PEM blocks"),
         (key.public_pem, "contains a public key, not a private key"),
+        (b"no key", "is not a PEM private key of a supported kind"),
     ):
         (tmp_path / "two.pem").write_bytes(content)
         with pytest.raises(SigningKeyError, match=reason):
             load_signer(str(tmp_path / "two.pem"))
+    with pytest.raises(SigningKeyError, match="unknown kind of key 'gcpkms'"):
+        load_signer("gcpkms:projects/x")
+    with pytest.raises(SigningKeyError, match="cannot read the key"):
+        load_signer(str(tmp_path / "missing.pem"))
 
 
 def test_a_key_of_an_unknown_algorithm_is_named_as_such(tmp_path: Path) -> None:
@@ -289,6 +294,7 @@ def test_a_key_that_is_there_is_never_lost(tmp_path: Path) -> None:
     """Not even where two make the default key at once and the second comes too late."""
     uri, made = ensure_key(None, tmp_path)
     assert made
+    assert stat.S_IMODE(Path(uri).stat().st_mode) == 0o600
     before = Path(uri).read_bytes()
     with pytest.raises(SigningKeyError, match="already exists"):
         make_pem(Path(uri))

@@ -72,8 +72,12 @@ def job(nodes: Nodes, name: str, later: int, declared: OperatorDeclarations = TR
     return nodes.merge(ledger, ledger=nodes.folder / "out" / f"{name}.json", **how).ledger
 
 
-def test_jobs_that_are_all_below_are_a_lineage_above(tmp_path: Path) -> None:
-    nodes = Nodes(tmp_path)
+def lineage_of(nodes: Nodes, jobs: list[Path], rules: Path) -> Path:
+    ledger = nodes.folder / "lineage.json"
+    return nodes.merge(*jobs, kind="lineage", lineage="m", ledger=ledger, policy_files=[str(rules)]).ledger
+
+
+def test_jobs_that_are_all_below_are_a_lineage_above(nodes: Nodes, tmp_path: Path) -> None:
     jobs = [job(nodes, f"job-{n}", 100 * n) for n in range(6)]
     limit = high(jobs[0])  # no single job can be above it
     assert sum(map(low, jobs)) > limit
@@ -81,9 +85,7 @@ def test_jobs_that_are_all_below_are_a_lineage_above(tmp_path: Path) -> None:
     for one in jobs:
         again = nodes.merge(*_children(nodes, one), ledger=tmp_path / "again" / one.name, policy_files=[str(rules)])
         assert findings(again.ledger)["whole"]["state"] == "below"
-    lineage = nodes.merge(
-        *jobs, kind="lineage", lineage="m", ledger=tmp_path / "lineage.json", policy_files=[str(rules)]
-    ).ledger
+    lineage = lineage_of(nodes, jobs, rules)
     found = findings(lineage)["whole"]
     assert (found["state"], found["applies"]) == ("above", True)
     assert int(found["value"]["low"]) == sum(map(low, jobs))
@@ -93,8 +95,9 @@ def test_jobs_that_are_all_below_are_a_lineage_above(tmp_path: Path) -> None:
     assert "--policy" in refused.value.hint
 
 
-def test_one_flop_more_than_the_threshold_is_above_and_the_threshold_itself_is_not(tmp_path: Path) -> None:
-    nodes = Nodes(tmp_path)
+def test_one_flop_more_than_the_threshold_is_above_and_the_threshold_itself_is_not(
+    nodes: Nodes, tmp_path: Path
+) -> None:
     alone = job(nodes, "sft", 0)
     for limit, state in (
         (low(alone) - 1, "above"),
@@ -107,8 +110,7 @@ def test_one_flop_more_than_the_threshold_is_above_and_the_threshold_itself_is_n
         assert findings(again.ledger)["whole"]["state"] == state
 
 
-def test_of_what_is_not_whole_nothing_is_below(tmp_path: Path) -> None:
-    nodes = Nodes(tmp_path)
+def test_of_what_is_not_whole_nothing_is_below(nodes: Nodes, tmp_path: Path) -> None:
     part = nodes.ledger(sagemaker(0), declared=TRAINS)
     rules = policy(tmp_path, 10**30)
     half = nodes.merge(part, allow_incomplete=True, policy_files=[str(rules)]).ledger
@@ -120,15 +122,12 @@ def test_of_what_is_not_whole_nothing_is_below(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["known", "estimated"])
-def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(tmp_path: Path, kind: str) -> None:
-    nodes = Nodes(tmp_path)
+def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(nodes: Nodes, tmp_path: Path, kind: str) -> None:
     base = Base("m", kind, 3 * 10**18, None if kind == "known" else "6PD", False)
     declared = OperatorDeclarations(Phase.TRAIN, Method.LORA, Recomputation.FULL, base)
     jobs = [job(nodes, "sft", 0, declared), job(nodes, "dpo", 100, TRAINS)]
     rules = policy(tmp_path, 10**30)
-    lineage = nodes.merge(
-        *jobs, kind="lineage", lineage="m", ledger=tmp_path / "lineage.json", policy_files=[str(rules)]
-    ).ledger
+    lineage = lineage_of(nodes, jobs, rules)
     told, third = payload_of(lineage)["predicate"]["declared"], findings(lineage)["third"]
     assert (told["method"], told["base"]["flop"], told["conflict"]) == ("full", str(3 * 10**18), None)
     exact = {"low": str(10**18), "high": str(10**18)}
@@ -136,10 +135,7 @@ def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(tmp_path: 
     assert third["threshold"] == (exact if kind == "known" else {"low": str(7 * 10**17), "high": str(13 * 10**17)})
     assert (third["applies"], third["state"]) == (True, "below")
     other = OperatorDeclarations(Phase.TRAIN, Method.LORA, Recomputation.FULL, Base("n", "known", 10**18, None, False))
-    split = nodes.merge(
-        *jobs, job(nodes, "kto", 200, other), kind="lineage", lineage="m", ledger=tmp_path / "split.json",
-        policy_files=[str(rules)],
-    ).ledger  # fmt: skip
+    split = lineage_of(nodes, [*jobs, job(nodes, "kto", 200, other)], rules)
     told = payload_of(split)["predicate"]["declared"]
     assert told["base"] is None
     assert "different base models" in told["conflict"]
@@ -147,8 +143,7 @@ def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(tmp_path: 
     assert findings(split)["third"]["reason"] == told["conflict"], "and not that none is declared"
 
 
-def test_base_models_that_differ_within_a_job_differ_in_its_lineage_too(tmp_path: Path) -> None:
-    nodes = Nodes(tmp_path)
+def test_base_models_that_differ_within_a_job_differ_in_its_lineage_too(nodes: Nodes, tmp_path: Path) -> None:
     bases = [Base(name, "known", flop, None, False) for name, flop in (("m", 10**24), ("n", 10**25))]
     tunes = [OperatorDeclarations(Phase.TRAIN, Method.LORA, Recomputation.FULL, base) for base in bases]
     ledgers = [nodes.ledger(sagemaker(rank), declared=tunes[rank]) for rank in (0, 1)]
@@ -161,8 +156,7 @@ def test_base_models_that_differ_within_a_job_differ_in_its_lineage_too(tmp_path
     assert "different base models" in told["conflict"]
 
 
-def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(tmp_path: Path) -> None:
-    nodes = Nodes(tmp_path)
+def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(nodes: Nodes, tmp_path: Path) -> None:
     own = OperatorDeclarations(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE)
     risky = Base("theirs", "known", 38 * 10**24, None, True)
     jobs = [
@@ -170,9 +164,7 @@ def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(
         job(nodes, "sft", 100, OperatorDeclarations(Phase.TRAIN, Method.LORA, None, risky)),
     ]
     rules = policy(tmp_path, 10**30)
-    lineage = nodes.merge(
-        *jobs, kind="lineage", lineage="m", ledger=tmp_path / "l.json", policy_files=[str(rules)]
-    ).ledger
+    lineage = lineage_of(nodes, jobs, rules)
     predicate = payload_of(lineage)["predicate"]
     told = predicate["declared"]
     assert (told["method"], told["base"]["flop"]) == ("pretraining", str(38 * 10**24))
@@ -184,14 +176,11 @@ def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(
     assert told["conflict"] in by_act["gpai-indicative"]["reason"]
 
 
-def test_a_lineage_of_the_pretraining_alone_and_its_own_tunes_has_no_base(tmp_path: Path) -> None:
-    nodes = Nodes(tmp_path)
+def test_a_lineage_of_the_pretraining_alone_and_its_own_tunes_has_no_base(nodes: Nodes, tmp_path: Path) -> None:
     own = OperatorDeclarations(Phase.TRAIN, Method.PRETRAINING, Recomputation.NONE)
     jobs = [job(nodes, "pretraining", 0, own), job(nodes, "sft", 100, TRAINS)]
     rules = policy(tmp_path, 10**30)
-    lineage = nodes.merge(
-        *jobs, kind="lineage", lineage="m", ledger=tmp_path / "l.json", policy_files=[str(rules)]
-    ).ledger
+    lineage = lineage_of(nodes, jobs, rules)
     told = payload_of(lineage)["predicate"]["declared"]
     assert (told["method"], told["base"], told["conflict"]) == ("pretraining", None, None)
     assert findings(lineage)["third"]["applies"] is False

@@ -21,24 +21,15 @@ from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.core.model import GapReason
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.testing import FakeClock
+from tests.support.independent import payload_of
 from tests.support.jobs import Nodes, gpus, plain, sagemaker, slurm
-from tests.support.runs import STRANGER, Run
+from tests.support.runs import STRANGER, Run, finished
 
 THREE = ("algo-1", "algo-2", "algo-3")
 
 
-@pytest.fixture
-def nodes(tmp_path: Path) -> Nodes:
-    return Nodes(tmp_path)
-
-
-def payload(ledger: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(parse_envelope(ledger.read_bytes()).payload)
-    return document
-
-
 def predicate(ledger: Path) -> dict[str, Any]:
-    found: dict[str, Any] = payload(ledger)["predicate"]
+    found: dict[str, Any] = payload_of(ledger)["predicate"]
     return found
 
 
@@ -73,7 +64,7 @@ def test_the_subject_is_the_payload_so_a_counter_signature_changes_nothing(nodes
     one.write_bytes(encode_envelope(envelope.payload, PAYLOAD_TYPE, [*more, *envelope.signatures]))
     after = nodes.merge(one, two).ledger
     assert after.read_bytes() == before
-    assert payload(after)["subject"][0]["digest"]["sha256"] == hashlib.sha256(envelope.payload).hexdigest()
+    assert payload_of(after)["subject"][0]["digest"]["sha256"] == hashlib.sha256(envelope.payload).hexdigest()
 
 
 def test_the_order_of_arguments_changes_no_byte(nodes: Nodes) -> None:
@@ -242,7 +233,7 @@ def untrusted(nodes: Nodes, ledger: Path) -> None:
 
 
 def lie(nodes: Nodes, ledger: Path) -> None:
-    document = payload(ledger)
+    document = payload_of(ledger)
     document["predicate"]["totals"]["executed"]["low"] = "1"
     ledger.write_bytes(sign(encode(document), load_signer(nodes.key)))
 
@@ -455,14 +446,14 @@ def test_merging_twice_gives_the_same_bytes_and_another_time_another_date(nodes:
 
 def test_a_child_with_fields_that_no_daemon_writes_is_refused_by_name(nodes: Nodes) -> None:
     """Whoever holds a trusted key can sign any field; it must not end in a traceback, here or in the sum."""
-    run = Run(nodes.folder / "s", devices=gpus("algo-1"), context=replace(sagemaker(0), rank=2**40), run_id="train-7")
-    run.meter(1)
-    run.finish()
+    run = finished(
+        nodes.folder / "s", 1, devices=gpus("algo-1"), context=replace(sagemaker(0), rank=2**40), run_id="train-7"
+    )
     ledger = run.seal(nodes.folder / "l" / "ledger.json", nodes.key).ledger
     with pytest.raises(LedgerError, match="l/ledger.json: 1099511627776 is not a rank"):
         nodes.merge(ledger)
     job = nodes.merge(nodes.ledger(sagemaker(0, ("algo-1",))), ledger=nodes.folder / "job.json").ledger
-    document = payload(job)
+    document = payload_of(job)
     document["predicate"]["children"][0]["periods"] = []
     job.write_bytes(sign(encode(document), load_signer(nodes.key)))
     with pytest.raises(NotVerifiedError, match="job.json: this is not what `flopsd merge` writes|job.json: "):

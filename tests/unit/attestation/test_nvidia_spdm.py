@@ -26,7 +26,7 @@ from flopsd.errors import EvidenceError
 from flopsd.journal.journal import read_journal
 from flopsd.settings.data_files import config_dir
 from tests.support.authorities import VECTORS
-from tests.support.runs import Run
+from tests.support.runs import finished
 from tests.support.scenario import Scenario, Segment, h100
 from tests.support.sim import SharedClock, simulated
 
@@ -127,9 +127,7 @@ def test_a_gpu_may_not_vouch_for_another_one() -> None:
 
 @pytest.fixture
 def history(tmp_path: Path) -> History:
-    run = Run(tmp_path / "state")
-    run.meter(2)
-    run.finish()
+    run = finished(tmp_path / "state", 2)
     return read_history(line.record() for line in read_journal(run.state.journal))
 
 

@@ -30,7 +30,7 @@ from flopsd.errors import EvidenceError, NotVerifiedError
 from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.system.clock import SystemClock
 from tests.support.authorities import VECTORS, Answer, Authority, serving
-from tests.support.runs import Run
+from tests.support.runs import finished
 
 FOLDER = VECTORS / "rfc3161"
 ACCEPTED = {
@@ -111,9 +111,7 @@ def url(authority: Authority) -> Iterator[str]:
 
 
 def seal(folder: Path, url: str) -> Sealed:
-    run = Run(folder / "state")
-    run.meter(3)
-    run.finish()
+    run = finished(folder / "state", 3)
     key, _ = ensure_key(None, run.state.path)
     return seal_journal(run.state.journal, key, folder / "ledger.json", SystemClock(), None, EvidenceWanted((), url))
 

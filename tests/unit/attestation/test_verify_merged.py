@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,16 +14,11 @@ from flopsd.attestation.merge.verify_merged import VerifiedMerge, verify_merged
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.verify import open_ledger, verify_ledger
-from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report.ledger_text import merged_text, verified_merge_text
+from tests.support.independent import payload_of
 from tests.support.jobs import Nodes, gpus, plain, sagemaker
-
-
-@pytest.fixture
-def nodes(tmp_path: Path) -> Nodes:
-    return Nodes(tmp_path)
 
 
 def verify(nodes: Nodes, ledger: Path, *children: Path, **how: Any) -> VerifiedMerge:
@@ -34,11 +28,6 @@ def verify(nodes: Nodes, ledger: Path, *children: Path, **how: Any) -> VerifiedM
 
 def two(nodes: Nodes, **how: Any) -> Path:
     return nodes.merge(nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1)), **how).ledger
-
-
-def payload(ledger: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(parse_envelope(ledger.read_bytes()).payload)
-    return document
 
 
 def test_a_job_ledger_verifies_by_itself_and_with_its_children(nodes: Nodes) -> None:
@@ -71,7 +60,7 @@ def test_a_child_without_its_journal_is_known_by_its_digest_only(nodes: Nodes) -
 def test_a_child_changed_after_the_merge_is_found(nodes: Nodes) -> None:
     ledger = two(nodes)
     child = nodes.folder / "ledgers" / "algo-2" / "ledger.json"
-    document = payload(child)
+    document = payload_of(child)
     document["predicate"]["method"]["sealedAt"] = "2026-01-01T00:00:00.000000Z"
     child.write_bytes(sign(encode(document), load_signer(nodes.key)))
     with pytest.raises(NotVerifiedError, match=r"algo-2/ledger.json is not the ledger that was merged for algo-2/"):
@@ -106,17 +95,9 @@ def _child_sum(predicate: dict[str, Any]) -> None:
     predicate["children"][0]["totals"]["executed"]["low"] = "1"
 
 
-def _twice(predicate: dict[str, Any]) -> None:
-    predicate["children"].append(predicate["children"][1])
-
-
 def _dropped(predicate: dict[str, Any]) -> None:
     predicate["children"].pop()
     predicate["nodes"].pop()
-
-
-def _order(predicate: dict[str, Any]) -> None:
-    predicate["children"].reverse()
 
 
 def _whole(predicate: dict[str, Any]) -> None:
@@ -133,9 +114,7 @@ def _device(predicate: dict[str, Any]) -> None:
     [
         (_sum, "executed.low is '1', recomputed is"),
         (_child_sum, "the entries of its children: .*executed.low is '.*', recomputed is"),
-        (_twice, "the same ledger is given twice"),
         (_dropped, "statement.subject has 2 entries, recomputed are 1"),
-        (_order, "not in the order of the format"),
         (_whole, "statement.subject has 2 entries, recomputed are 1"),
         (_device, "device GPU-algo-1-0 is counted twice at the same time"),
         (lambda p: p["children"][0].pop("totals"), "fields that `flopsd merge` does not write: KeyError"),
@@ -144,7 +123,6 @@ def _device(predicate: dict[str, Any]) -> None:
         (lambda p: p["children"][0].update(deviceSeconds=1), "fields that `flopsd merge` does not write: TypeError"),
         (lambda p: p.update(children={}), "the merged ledger lists no children"),
         (lambda p: p.update(children=[]), "the merged ledger lists no children"),
-        (lambda p: p["children"][0]["totals"]["executed"].update(low="-1"), "'-1' is not a count"),
         (lambda p: p["children"][0]["coverage"].update(unknownSeconds="-5.000000000"), "is not an amount with 9"),
         (lambda p: p["children"][0].update(energyJoules="-5.000"), "is not an amount with 3 decimals"),
         (lambda p: p["children"][0].update(sha256="hello"), "is not a SHA-256"),
@@ -165,30 +143,11 @@ def test_a_merger_that_lies_is_found_by_adding_up(
     nodes: Nodes, change: Callable[[dict[str, Any]], object], reason: str
 ) -> None:
     ledger = two(nodes)
-    document = payload(ledger)
+    document = payload_of(ledger)
     change(document["predicate"])
     ledger.write_bytes(sign(encode(document), load_signer(nodes.key)))
     with pytest.raises(NotVerifiedError, match=reason):
         verify(nodes, ledger)
-
-
-def test_an_entry_that_its_child_does_not_give_is_found(nodes: Nodes) -> None:
-    """A merger who lies in the entry and in the sums alike; with the children at hand it shows."""
-    from flopsd.core.ledger.merged_statement import recompute_merged
-    from flopsd.settings.data_files import Tables
-
-    ledger = two(nodes)
-    predicate = payload(ledger)["predicate"]
-    predicate["children"][0]["totals"]["executed"]["low"] = "1"
-    policies = Tables().policies(policy["sha256"] for policy in predicate["method"]["policies"])
-    ledger.write_bytes(
-        sign(encode(recompute_merged(predicate, predicate["children"], policies)), load_signer(nodes.key))
-    )
-    verify(nodes, ledger)
-    with pytest.raises(
-        NotVerifiedError, match="algo-1/ledger.json: the ledger does not match this child: .*low is '1', recomputed is"
-    ):
-        verify(nodes, ledger, nodes.folder / "ledgers")
 
 
 def test_a_job_ledger_is_no_node_ledger(nodes: Nodes) -> None:
@@ -229,7 +188,7 @@ def test_a_lineage_is_the_sum_of_its_jobs(nodes: Nodes) -> None:
     assert found.children is not None
     assert (found.children.given, found.children.recomputed, found.children.missing) == (2, 2, ())
     assert predicate["lineage"] == {"name": "model-1", "runs": ["pretrain", "tune"]}
-    jobs = [payload(nodes.folder / f"{name}.json")["predicate"] for name in ("pretrain", "tune")]
+    jobs = [payload_of(nodes.folder / f"{name}.json")["predicate"] for name in ("pretrain", "tune")]
     for figure in ("low", "measured", "high"):
         assert predicate["totals"]["executed"][figure] == str(sum(int(j["totals"]["executed"][figure]) for j in jobs))
     assert predicate["completeness"]["complete"] is True
@@ -302,7 +261,7 @@ def test_a_lineage_is_no_child(nodes: Nodes) -> None:
 def test_a_lying_job_is_no_child(nodes: Nodes) -> None:
     lineage(nodes, "a")
     job = nodes.folder / "a.json"
-    document = payload(job)
+    document = payload_of(job)
     _sum(document["predicate"])
     job.write_bytes(sign(encode(document), load_signer(nodes.key)))
     with pytest.raises(NotVerifiedError, match=r"a.json: the ledger does not match the entries of its children"):
@@ -312,7 +271,7 @@ def test_a_lying_job_is_no_child(nodes: Nodes) -> None:
 def test_a_node_left_out_by_the_merger_shows_in_the_roster(nodes: Nodes) -> None:
     """Its entry, its subject and its summary are gone; the roster of the others still names it."""
     ledger = two(nodes)
-    document = payload(ledger)
+    document = payload_of(ledger)
     for gone in (document["subject"], document["predicate"]["children"], document["predicate"]["nodes"]):
         gone.pop()
     ledger.write_bytes(sign(encode(document), load_signer(nodes.key)))

@@ -265,22 +265,6 @@ def test_a_process_that_counts_other_parameters_widens_the_bounds() -> None:
     assert any("counts 16060522496 parameters" in note for note in other.assumptions)
 
 
-@pytest.mark.parametrize(
-    ("work", "names"),
-    [
-        ({}, "no tokens"),
-        ({"tokens": 10, "padding_tokens": 11}, "padding_tokens"),
-        ({"tokens": 10, "sequences": 11}, "sequences"),
-        ({"tokens": 10, "square_pairs": 9}, "square_pairs"),
-        ({"tokens": 10, "square_pairs": 101}, "square_pairs"),
-        ({"tokens": 10, "sequences": 2, "square_pairs": 49}, "square_pairs"),
-    ],
-)
-def test_counters_that_contradict_each_other_are_refused(work: dict[str, int], names: str) -> None:
-    with pytest.raises(ArchitectureError, match=names):
-        computed(LLAMA_8B, work, method="full")
-
-
 def test_a_module_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(ArchitectureError, match="c_attn") as caught:
         computed(LLAMA_8B, work_of([3]), method="lora", lora={"r": 4, "target_modules": ["c_attn"]})

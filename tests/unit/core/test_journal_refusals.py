@@ -1,4 +1,7 @@
-"""Journals that no daemon writes: each thing that is wrong by itself is refused, with what is wrong about it."""
+"""Journals that no daemon writes: each thing that is wrong by itself is refused, with what is wrong about it.
+
+Beside the published vectors, which have the laws of the format.
+"""
 
 from __future__ import annotations
 
@@ -80,27 +83,21 @@ def tally(records: list[J], checkpoint: int, number: int) -> J:
 
 WRONG: list[tuple[str, Callable[[list[J]], object], str]] = [
     ("no begin", lambda r: r.pop(0), "the first record is not a 'begin'"),
-    ("behind the end", lambda r: r.append(of(r, "source")), "a 'source' record after the incarnation's end"),
     ("of another start", lambda r: of(r, "source").update(incarnation=2), "record of incarnation 2 within incarnation 1"),
     ("a start left out", lambda r: of(r, "begin", 1).update(incarnation=3), "incarnation 3 where 2 comes next"),
     ("a start twice", lambda r: of(r, "begin", 1).update(incarnation=1), "incarnation 1 where 2 comes next"),
     ("another run", lambda r: of(r, "begin", 1).update(run="other"), "run 'other' within the journal of 'vector'"),
     ("another node", lambda r: of(r, "begin", 1).update(node="other"), "node 'other' within the journal of 'node-0'"),
-    ("another format", lambda r: r[0].update(format="flopsd-journal/9"), "format 'flopsd-journal/9'; this flopsd reads"),
-    ("an unknown kind", lambda r: of(r, "source").update(kind="rumour"), "unknown kind of record 'rumour'"),
     ("a number left out", lambda r: of(r, "device").update(number=1), "numbered out of order or named twice"),
     ("a device twice", lambda r: of(r, "device", 1).update(uuid=CYCLES_H100.uid), "numbered out of order or named twice"),
     ("counted before", lambda r: of(r, "device").update(energy_mj=1), "counts before its first reading"),
+    ("worked before", lambda r: of(r, "device").update(sm_cycles={"activity": {"tensor": 1}}), "counts before its first reading"),
     ("tracked before", lambda r: of(r, "device").update(to_ns=of(r, "begin")["ns"] - 1), "tracked from before the first incarnation began"),
     ("totals fell", lambda r: tally(r, 1, 1)["gap_ns"].update(driver_timeout=0), "totals of device .* fell"),
-    ("time lost", lambda r: tally(r, 0, 1)["gap_ns"].update(driver_timeout=1), "does not add up: observed . gap is not its"),
     ("a gap left out", lambda r: of(r, "checkpoint")["gaps"].pop(), "listed gaps do not add up"),
-    ("a gap too much", lambda r: of(r, "checkpoint")["gaps"].append([1, 5, 6, GapReason.OTHER_JOB.value]), "listed gaps do not add up"),
     ("an empty gap", lambda r: of(r, "checkpoint")["gaps"].append([1, 5, 5, GapReason.OTHER_JOB.value]), "a gap that ends before it begins"),
     ("an unknown reason", lambda r: of(r, "checkpoint")["gaps"][0].__setitem__(3, "tired"), "not a record of"),
     ("time back", lambda r: of(r, "checkpoint", 1).update(ns=of(r, "checkpoint")["ns"] - 1), "time runs backwards, by 1 ns"),
-    ("an end too early", lambda r: of(r, "end").update(ns=1), "time runs backwards"),
-    ("time to come", lambda r: of(r, "checkpoint").update(ns=of(r, "device")["to_ns"]), "beyond the time of its record"),
     ("two processes", lambda r: sessions(r)[1].update(pid=77), "belongs to two processes"),
     ("two users", lambda r: sessions(r)[1].update(uid=77), "belongs to two processes"),
     ("two clients", lambda r: sessions(r)[1].update(client="x"), "belongs to two processes"),
@@ -112,10 +109,11 @@ WRONG: list[tuple[str, Callable[[list[J]], object], str]] = [
     ("a share with counters", lambda r: shares(r).update(counters={}), "has what no share has"),
     ("a share too large", lambda r: shares(r).update(to_ns=shares(r)["to_ns"] + 10**12), "accounts for more than there is"),
     ("a share's time", lambda r: shares(r).update(to_ns=shares(r)["to_ns"] - 1), "time of a phase of device"),
-    ("a negative count", lambda r: tally(r, 0, 1).update(counted_flop=-1), "is not a count"),
     ("a true count", lambda r: tally(r, 0, 1).update(counted_flop=True), "is not a count"),
     ("a fraction", lambda r: tally(r, 0, 1).update(counted_flop=1.0), "is not a count"),
     ("no context", lambda r: r[0].pop("context"), "not a record of"),
+    ("a time as text", lambda r: tally(r, 0, 1).update(to_ns="x"), "is not a count"),
+    ("less context", lambda r: r[0]["context"]["run"].pop("jobName"), "the context does not have its members"),
     ("more context", lambda r: r[0]["context"].update(more=1), "the context does not have its members"),
     ("nodes", lambda r: r[0]["context"]["node"].update(jobNodes="node-0"), "the nodes of a job are a list"),
     ("a node", lambda r: r[0]["context"]["node"].update(jobNodes=[0]), "0 is not text"),
@@ -125,6 +123,15 @@ WRONG: list[tuple[str, Callable[[list[J]], object], str]] = [
     ("an attempt", lambda r: r[0]["context"].update(attempt=None), "None is not text"),
     ("a clock", lambda r: r[0].update(wall_ns="1"), "'1' is not a count"),
     ("a boot", lambda r: r[0].update(boot_id=1), "1 is not text"),
+    ("a renamed run", lambda r: r[0]["context"]["run"].update(id="another"), "the context does not have its members"),
+    ("a renamed node", lambda r: r[0]["context"]["node"].update(name="another"), "the context does not have its members"),
+    ("SMs as a list", lambda r: of(r, "device").update(sm_count=[1, 2, 3]), "is not a count"),  # a list times 10**15 is long
+    ("a true clock", lambda r: of(r, "device").update(sm_clock_max_mhz=True), "is not a count"),
+    ("a name as a list", lambda r: of(r, "device").update(uuid=["GPU-h"]), "is not text"),
+    ("no index", lambda r: of(r, "device").update(index=None), "is not a count"),
+    ("a share as a list", lambda r: of(r, "device").update(precision={"shares_ppm": {"bf16": [1]}, "declared_by": "config"}), "is not a count"),
+    ("a row as a mapping", lambda r: of(r, "device").update(peak_row={}), "is not text"),
+    ("a true start", lambda r: of(r, "device").update(incarnation=True), "is not a count"),
     ("a peak table", lambda r: r[0].update(peak_table_sha256=None), "None is not text"),
 ]  # fmt: skip
 
@@ -160,14 +167,6 @@ def last(records: list[J]) -> J:
 UNSEALABLE: list[tuple[str, Callable[[list[J]], object], str]] = [
     ("an unknown row", lambda r: of(r, "device").update(peak_row="h900"), "h900.*peak table does not have"),
     ("too much recovered", lambda r: last(r).update(recovered_ns=10**15), "more gap time was recovered than there was"),
-    ("too much energy", lambda r: last(r).update(energy_ns=10**15), "energy was counted for more time than there was"),
-    ("too much counted", lambda r: last(r).update(counted_flop=10**30), "FLOP were counted, of .* possible"),
-    (
-        "more cycles than there are",
-        lambda r: [entry["sm_cycles"]["cycles"].update(tensor=10**18) for c in r if c["kind"] == "checkpoint"
-                   for entry in c["devices"] if entry.get("sm_cycles")],
-        "tensor .*1000000000000000000 cycles.* possible",
-    ),
 ]  # fmt: skip
 
 

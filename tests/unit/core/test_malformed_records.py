@@ -84,47 +84,6 @@ def test_text_of_others_cannot_speak_for_us_on_a_terminal() -> None:
     assert one_line("node-0 é 日本") == "node-0 é 日本"
 
 
-@pytest.mark.parametrize(
-    ("changed", "reason"),
-    [
-        ({"sm_count": [1, 2, 3]}, "is not a count"),  # a list times 10**15 is a list of that length
-        ({"sm_clock_max_mhz": True}, "is not a count"),
-        ({"uuid": ["GPU-h"]}, "is not text"),
-        ({"index": None}, "is not a count"),
-        ({"precision": {"shares_ppm": {"bf16": [1]}, "declared_by": "config"}}, "is not a count"),
-        ({"peak_row": {}}, "is not text"),
-        ({"incarnation": True}, "is not a count"),
-    ],
-)
-def test_a_device_of_odd_types_is_no_record(changed: dict[str, object], reason: str) -> None:
-    from flopsd.core.ledger.history import History, extend
-    from flopsd.core.ledger.journal_codec import DeviceEntry, device_record
-    from flopsd.core.model import Tally
-    from tests.support.runs import CONTEXT, H100
-
-    history = History()
-    begin = {"kind": "begin", "format": "flopsd-journal/1", "incarnation": 1, "run": "r", "node": "n", "boot_id": "b", "ns": 1,
-             "wall_ns": 1, "utc": "u", "flopsd_version": "0", "peak_table_sha256": "0", "config_sha256": "0", "context": CONTEXT.for_journal()}  # fmt: skip
-    extend(history, begin)
-    record = device_record(1, 0, DeviceEntry(H100, "sim", None, 1), Tally(1, 1))
-    with pytest.raises(JournalDamagedError, match=reason):
-        extend(history, {**record, **changed})
-    extend(history, record)
-
-
-@pytest.mark.parametrize("name", ["run", "node"])
-def test_a_context_cannot_rename_the_run_or_node(name: str) -> None:
-    from flopsd.core.ledger.history import History, extend
-    from tests.support.runs import CONTEXT
-
-    context = CONTEXT.for_journal()
-    context[name]["id" if name == "run" else "name"] = "another"
-    begin = {"kind": "begin", "format": "flopsd-journal/1", "incarnation": 1, "run": "r", "node": "n", "boot_id": "b", "ns": 1,
-             "wall_ns": 1, "utc": "u", "flopsd_version": "0", "peak_table_sha256": "0", "config_sha256": "0", "context": context}  # fmt: skip
-    with pytest.raises(JournalDamagedError, match="the context does not have its members"):
-        extend(History(), begin)
-
-
 def test_a_frame_has_one_spelling() -> None:
     import io
 

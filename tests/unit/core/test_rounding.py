@@ -91,12 +91,6 @@ def test_plain(number: Fraction, text: str) -> None:
     assert plain(number, 2) == text
 
 
-@pytest.mark.parametrize(("number", "figures"), [(-1, 2), (5, 0)])
-def test_what_cannot_be_rounded_is_refused(number: int, figures: int) -> None:
-    with pytest.raises(ValueError, match="expected"):
-        significant(number, figures)
-
-
 @given(st.integers(0, 10**40 - 1))
 def test_a_lower_bound_is_never_shown_higher_nor_an_upper_bound_lower(number: int) -> None:
     low, high = value(flop_number(number, Towards.DOWN)), value(flop_number(number, Towards.UP))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,28 +96,6 @@ def test_stopping_takes_a_final_reading(tmp_path: Path) -> None:
     assert after_the_end[:3] == [False, False, True]
 
 
-def test_a_source_that_cannot_be_opened_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(tmp_path)
-    tries: list[int] = []
-
-    def opener() -> Source:
-        tries.append(1)
-        if len(tries) == 1:
-            raise SourceUnavailableError("not yet", hint="wait")
-        return ScriptedSource("script", [H100], script)
-
-    def script() -> Sweep:
-        bench.daemon.stop("found")
-        return bench.sweep()
-
-    import flopsd.daemon.loop
-
-    monkeypatch.setattr(flopsd.daemon.loop, "REOPEN_SECONDS", 0.01)
-    assert bench.run(opener) == "found"
-    assert len(tries) == 2
-    assert bench.writer.snapshot.sources["script"].errors == {"source_down": 1}
-
-
 def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,59 +125,6 @@ def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
     assert state.tally.total_observed_ns + state.tally.total_gap_ns == state.tally.span_ns
 
 
-class Clumsy(ScriptedSource):
-    """Fails in one of its calls, at the first or each time."""
-
-    def __init__(self, bench: Bench, call: str, times: int) -> None:
-        super().__init__("script", [H100], bench.sweep)
-        self.bench, self.call, self.left = bench, call, times
-
-    def fail(self, call: str) -> None:
-        if call == self.call and self.left > 0:
-            self.left -= 1
-            raise RuntimeError(f"a plug-in's own fault in {call}")
-
-    def describe(self) -> Mapping[str, Any]:
-        self.fail("describe")
-        return {"driver": "7", "replay": None}
-
-    def read(self) -> Sweep:
-        self.bench.reads += 1
-        if self.bench.reads == 3:
-            self.bench.daemon.stop("enough")
-        self.fail("read")
-        return super().read()
-
-    def devices(self) -> Sequence[Device]:
-        self.fail("devices")
-        return super().devices()
-
-    def close(self) -> None:
-        self.fail("close")
-        super().close()
-
-
-@pytest.mark.parametrize("call", ["describe", "read", "devices"])
-def test_a_source_that_fails_in_any_call_is_read_again_and_its_facts_are_kept(tmp_path: Path, call: str) -> None:
-    bench = Bench(tmp_path)
-    assert bench.run(lambda: Clumsy(bench, call, 1)) == "enough"
-    assert bench.writer.snapshot.sources["script"].errors == {"driver_error": 1}
-    facts = [record["facts"] for record in bench.journal.read() if record["kind"] == "source"]
-    assert facts == [{"driver": "7", "replay": None}]
-    (state,) = bench.writer.snapshot.devices
-    assert state.tally.total_observed_ns > 0
-
-
-def test_a_source_that_cannot_be_closed_delays_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench(tmp_path)
-    assert bench.run(lambda: Clumsy(bench, "close", 9)) == "enough"
-    (state,) = bench.writer.snapshot.devices
-    assert set(state.tally.gap_ns) <= {GapReason.STARTING, GapReason.STOPPING}
-    assert [record.message for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == [
-        """source 'script' failed: RuntimeError("a plug-in's own fault in close")"""
-    ]
-
-
 def test_an_invalid_sweep_is_a_fault_of_the_source() -> None:
     source = ScriptedSource("script", [H100], lambda: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(SourceError, match="gave NoneType, not a Sweep"):
@@ -210,44 +135,67 @@ class Panic(BaseException):
     """As libraries in Rust raise it."""
 
 
-class Leaves(ScriptedSource):
-    """Raises what a test says, in the call that it says, until the third read."""
+class Failing(ScriptedSource):
+    """Raises `fault` in one of its calls, the first few times."""
 
-    def __init__(self, bench: Bench, call: str, fault: BaseException) -> None:
+    def __init__(self, bench: Bench, call: str, fault: BaseException, times: int) -> None:
         super().__init__("script", [H100], bench.sweep)
-        self.bench, self.call, self.fault = bench, call, fault
+        self.bench, self.call, self.fault, self.left = bench, call, fault, times
 
-    def _leave(self, call: str) -> None:
-        if call == self.call and self.bench.reads < 3:
+    def fail(self, call: str) -> None:
+        if call == self.call and self.left > 0:
+            self.left -= 1
             raise self.fault
 
     def describe(self) -> Mapping[str, Any]:
-        self.bench.reads += self.call == "describe"
-        self._leave("describe")
-        return super().describe()
+        self.fail("describe")
+        return {"driver": "7", "replay": None}
 
     def read(self) -> Sweep:
-        self.bench.reads += self.call != "describe"
-        self._leave("read")
+        self.fail("read")
+        self.bench.reads += self.call == "close" or not self.left
+        if self.bench.reads == 3:
+            self.bench.daemon.stop("enough")
         return super().read()
 
     def devices(self) -> Iterator[Device]:  # type: ignore[override]
-        self._leave("devices")
+        self.fail("devices")
         yield from super().devices()
-        self.bench.daemon.stop("enough")
+
+    def close(self) -> None:
+        self.fail("close")
+        super().close()
 
 
 @pytest.mark.parametrize("call", ["describe", "read", "devices"])
-@pytest.mark.parametrize("fault", [SystemExit(3), Panic("index out of bounds"), KeyboardInterrupt()])
-def test_no_exit_or_panic_of_a_source_ends_its_readings(tmp_path: Path, call: str, fault: BaseException) -> None:
+@pytest.mark.parametrize(
+    "fault", [RuntimeError("its own"), SystemExit(3), Panic("index out of bounds"), KeyboardInterrupt()]
+)
+def test_a_source_that_fails_in_any_call_is_read_again_and_its_facts_are_kept(
+    tmp_path: Path, call: str, fault: BaseException
+) -> None:
     bench = Bench(tmp_path)
-    assert bench.run(lambda: Leaves(bench, call, fault)) == "enough"
+    assert bench.run(lambda: Failing(bench, call, fault, 2)) == "enough"
+    assert bench.writer.snapshot.sources["script"].errors == {"driver_error": 2}
+    facts = [record["facts"] for record in bench.journal.read() if record["kind"] == "source"]
+    assert facts == [{"driver": "7", "replay": None}]
     (state,) = bench.writer.snapshot.devices
     assert state.tally.total_observed_ns > 0
-    assert bench.writer.snapshot.sources["script"].errors == {"driver_error": 2}
 
 
-@pytest.mark.parametrize("fault", [SystemExit(3), Panic(), ZeroDivisionError()])
+def test_a_source_that_cannot_be_closed_delays_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(tmp_path)
+    assert bench.run(lambda: Failing(bench, "close", RuntimeError("its own"), 9)) == "enough"
+    (state,) = bench.writer.snapshot.devices
+    assert set(state.tally.gap_ns) <= {GapReason.STARTING, GapReason.STOPPING}
+    assert [record.message for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == [
+        "source 'script' failed: RuntimeError('its own')"
+    ]
+
+
+@pytest.mark.parametrize(
+    "fault", [SourceUnavailableError("not yet", hint="wait"), SystemExit(3), Panic(), ZeroDivisionError()]
+)
 def test_opening_is_tried_again_whatever_it_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
 ) -> None:

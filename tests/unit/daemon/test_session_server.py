@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import socket
 import stat
 import subprocess
@@ -22,7 +21,6 @@ from hypothesis import strategies as st
 from flopsd.core.session_protocol import (
     MAX_LINE_BYTES,
     Conversation,
-    Event,
     FactsDeclared,
     PhaseChanged,
     RefusedError,
@@ -30,27 +28,17 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
-from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, SessionServer
+from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS
 from flopsd.errors import ConfigError, ListenError
 from flopsd.settings.client_socket import LONGEST_PATH_BYTES, client_socket_candidates, socket_path
 from flopsd.settings.load import load_settings
-from flopsd.system.clock import NS_PER_S, Clock, SystemClock
+from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.process import wait_until
+from tests.support.session_servers import PATIENCE_SECONDS, EventServer
 
 ID = "0123456789abcdef" * 2
-PATIENCE_SECONDS = 30
 NOBODY = 65534
-
-
-class EventServer:
-    def __init__(self, path: Path, uids: tuple[int, ...] = (), clock: Clock | None = None) -> None:
-        self.events: queue.Queue[Event] = queue.Queue()
-        self.listener = SessionServer(path, uids, self.events.put, clock or SystemClock())
-        self.listener.start()
-
-    def next(self) -> Event:
-        return self.events.get(timeout=PATIENCE_SECONDS)
 
 
 class Peer:

@@ -32,7 +32,7 @@ from flopsd.journal.state_dir import StateDir
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.extent import Extent, sampled
-from tests.support.runs import H100, Run
+from tests.support.runs import H100, Run, finished
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,7 @@ class Place:
         self.state.release()
         clock = FakeClock()
         clock.advance(60 * NS_PER_S)
-        run = Run(self.state.path, devices=(H100,), clock=clock)
-        run.meter(3)
-        run.finish()
+        run = finished(self.state.path, 3, devices=(H100,), clock=clock)
         sealed = seal_journal(run.state.journal, self.key, self.state.path.parent / "ledger.json", FakeClock())
         verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))])
         self.state.acquire()

@@ -110,24 +110,6 @@ def test_a_line_longer_than_readers_accept_is_not_written() -> None:
         frame(GENESIS, {"x": "y" * (spare + 1)})
 
 
-def test_cut_at_every_byte_the_longest_good_prefix_survives(state: StateDir) -> None:
-    write(state, 4)
-    whole = state.journal.read_bytes()
-    ends = [line.end for line in read_journal(state.journal)]
-    for size in range(len(whole)):
-        state.journal.write_bytes(whole[:size])
-        journal = Journal(state)
-        recovery = journal.recover("aside")
-        kept = sum(end <= size for end in ends)
-        assert journal.records == kept
-        assert (recovery is None) == (size in (0, *ends))
-        if recovery is not None:
-            assert recovery.cut_bytes == size - (ends[kept - 1] if kept else 0)
-        journal.append({"n": kept})
-        journal.close()
-        assert read(state) == [{"n": n} for n in range(kept + 1)]
-
-
 @pytest.mark.parametrize("tail", [b"\0" * 700, b'{"h":"', b"\xff\xfe garbage", b"\n", b"{}\n", b'{"h":"00","r":{}}'])
 def test_an_incomplete_last_line_is_cut_and_reported(state: StateDir, tail: bytes) -> None:
     records = write(state, 3)

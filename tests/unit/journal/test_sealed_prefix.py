@@ -16,12 +16,12 @@ from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.verify import Verified, verify_ledger
-from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import JournalDamagedError, NotVerifiedError
 from flopsd.journal.framing import frame
 from flopsd.journal.sealed_prefix import longest_prefix, sealed_part
 from flopsd.report.ledger_text import verified_text
+from tests.support.independent import payload_of
 from tests.support.runs import Run
 
 
@@ -138,7 +138,7 @@ def test_another_chain_of_the_same_length_is_refused(states: list[Sealed], tmp_p
 )
 def test_a_signed_lie_about_the_size_is_found(states: list[Sealed], tmp_path: Path, size: str, reason: str) -> None:
     key = load_signer(str(states[0].ledger.parent / "state" / "flopsd-key.pem"))
-    document = json.loads(parse_envelope(states[1].ledger.read_bytes()).payload)
+    document = payload_of(states[1].ledger)
     document["predicate"]["method"]["journal"]["bytes"] = size
     ledger = tmp_path / "ledger.json"
     ledger.write_bytes(sign(encode(document), key))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
@@ -27,6 +25,7 @@ from flopsd.report.model_documentation import (
     order_of_magnitude,
 )
 from flopsd.settings.data_files import load_policies, parse_policy
+from tests.support.independent import payload_of
 from tests.support.paths import VECTORS
 from tests.unit.settings.test_policies import MADE_UP
 
@@ -34,15 +33,9 @@ ACT = next(policy for policy in load_policies() if policy.id == "eu-ai-act")
 LEDGERS = sorted([*VECTORS.glob("valid/*/ledger.json"), *VECTORS.glob("merged/*/ledger.json")])
 
 
-def predicate(path: Path) -> dict[str, Any]:
-    payload = base64.b64decode(json.loads(path.read_text())["payload"])
-    found = json.loads(payload)["predicate"]
-    assert isinstance(found, dict)
+def node(name: str = "activity-and-gaps", kind: str = "valid") -> dict[str, Any]:
+    found: dict[str, Any] = payload_of(VECTORS / kind / name / "ledger.json")["predicate"]
     return found
-
-
-def node(name: str = "activity-and-gaps") -> dict[str, Any]:
-    return predicate(VECTORS / "valid" / name / "ledger.json")
 
 
 def executed_only(ledger: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +73,7 @@ def judged(updates: Figures, cumulative: Figures, method: Method, base: Base | N
 
 @pytest.mark.parametrize("path", LEDGERS, ids=lambda path: path.parent.name)
 def test_every_published_ledger_has_a_form(path: Path) -> None:
-    found = form(predicate(path), ACT)
+    found = form(payload_of(path)["predicate"], ACT)
     assert found.notification == (), "nothing is crossed in them"
     for line in found.lines:
         assert line.ai_office, line.field
@@ -107,7 +100,7 @@ def test_a_node_in_the_words_of_the_form() -> None:
 
 
 def test_a_job_in_the_words_of_the_form() -> None:
-    found = lines(form(executed_only(predicate(VECTORS / "merged" / "job" / "ledger.json")), ACT))
+    found = lines(form(executed_only(node("job", "merged")), ACT))
     wall = found["Training time, wall clock"]
     assert (wall.ai_office, wall.national) == ("at most 0.000058 days", "less than 1 month"), "4 s and what is cut off"
     assert "50 % of device time was not measured" in found["Amount of computation used for training"].note
@@ -122,12 +115,12 @@ def test_a_number_format_that_is_assumed_is_said() -> None:
     assert assumed in method(node("activity-and-gaps"))
     assert "number format of" not in method(node("cycles-recovered")), "BF16 is declared"
     assert "number format of" not in method(node("neuron-count")), "counted whole"
-    assert "whose number format was not declared" in method(predicate(VECTORS / "merged" / "job" / "ledger.json"))
+    assert "whose number format was not declared" in method(node("job", "merged"))
 
 
 def test_an_upper_end_is_rounded_up_and_what_is_not_whole_has_none() -> None:
     """125 107 s are 1.448 days; device time of ledgers that are here is a lower bound of all."""
-    job = predicate(VECTORS / "merged" / "job" / "ledger.json")
+    job = node("job", "merged")
     job |= {"startedAt": "2026-01-01T00:00:00Z", "lastRecordAt": "2026-01-02T10:45:06.9Z"}
     job["coverage"] |= {"spanSeconds": "250560.0", "gapSecondsByReason": {}}  # 2.9 days
     found = lines(form(job, ACT))
@@ -168,7 +161,7 @@ def test_the_methodology_reads_well_where_nothing_was_measured() -> None:
     told = lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
     assert told.startswith("Metered with flopsd 0.1.0, which read no counter that gives an estimate: ")
     assert "nothing that was read gives one: only bounds are." in told
-    job = predicate(VECTORS / "merged" / "job" / "ledger.json")
+    job = node("job", "merged")
     job["totals"]["executed"]["method"] += f"; {ledger['totals']['executed']['method']}"
     told = lines(form(job, ACT))["Measurement methodology, compute"].ai_office
     assert "the SM clock; on some nodes no counter that gives an estimate was read. Every" in told
@@ -193,7 +186,7 @@ def test_energy_that_nobody_counted_leaves_a_lower_bound() -> None:
     assert "device days without an energy reading" in energy["Energy used for training"].note
     assert "(25 % of device time)" in energy["Measurement methodology, energy"].ai_office
     assert "a lower bound" in energy["Measurement methodology, energy"].ai_office
-    job = predicate(VECTORS / "merged" / "job" / "ledger.json") | {"energyUncountedSeconds": "0.000000000"}
+    job = node("job", "merged") | {"energyUncountedSeconds": "0.000000000"}
     assert lines(form(job, ACT))["Energy used for training"].ai_office == "2.3x10^-9 MWh"
     job["completeness"]["complete"] = False
     told = lines(form(job, ACT))

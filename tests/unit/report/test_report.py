@@ -15,7 +15,7 @@ from flopsd.cli.main import main
 from flopsd.core.declarations import Base, Method
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
-from flopsd.report.model import Content, ReportState
+from flopsd.report.model import ReportState
 from flopsd.report.report_text import report_text
 from flopsd.report.terminal import COLUMNS
 from flopsd.report.threshold_text import threshold_facts
@@ -23,7 +23,7 @@ from flopsd.report.verification import NO_FIGURES, refused
 from tests.support import enriched
 from tests.support.enriched import SCENES, plain, vector, with_policy
 from tests.support.extent import Extent, sampled
-from tests.support.reports import report, scene
+from tests.support.reports import content, report, scene
 from tests.support.story import VECTORS
 from tests.support.vectors import signed
 from tests.support.vectors_merged import of_one_node
@@ -33,12 +33,6 @@ CASES = sorted(
     for path in [*VECTORS.glob("valid/*/ledger.json"), *VECTORS.glob("merged/*/ledger.json")]
     if json.loads((path.parent / "expected.json").read_bytes())["verdict"] == "accept"
 )
-
-
-def content(name: str) -> Content:
-    found = scene(name).content
-    assert found is not None
-    return found
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -75,7 +69,7 @@ def test_the_text_fits_a_terminal(name: str) -> None:
 
 
 def test_nothing_measured_is_said_and_not_zero() -> None:
-    made = content("nothing-measured")
+    made = content(SCENES["nothing-measured"]())
     (executed, *_) = made.bases
     assert executed.value is not None
     assert (executed.value.measured, executed.no_middle) == (None, "nothing was measured")
@@ -86,19 +80,17 @@ def test_nothing_measured_is_said_and_not_zero() -> None:
 
 
 def test_time_of_which_only_utilization_was_read_is_split_off() -> None:
-    made = report(vector("valid/activity-and-gaps")).content
-    assert made is not None
+    made = content(vector("valid/activity-and-gaps"))
     assert "how much was done is not known" in made.coverage.text
     name = "Read as utilization, so that only a ceiling is known"
     assert [fact.value for fact in made.coverage.facts if fact.name == name] == ["15 s"]
-    measured = report(vector("valid/declared-by-settings")).content
-    assert measured is not None
+    measured = content(vector("valid/declared-by-settings"))
     assert "how much was done" not in measured.coverage.text
     assert not any(fact.name == name for fact in measured.coverage.facts)
 
 
 def test_no_upper_bound_is_said_everywhere() -> None:
-    made = content("no-upper-bound")
+    made = content(SCENES["no-upper-bound"]())
     assert made.bases[0].value is not None
     assert made.bases[0].value.high is None
     assert {(rule.state, rule.applies) for rule in made.rules} == {(ReportState.INDETERMINATE, None)}
@@ -126,11 +118,10 @@ def test_a_replay_and_a_hole_are_flagged() -> None:
 
 
 def test_the_answer_is_the_gravest_of_all_rules() -> None:
-    assert content("lineage-above").answer.headline == "Above both thresholds"
-    assert content("everything").answer.headline == "Below both thresholds"
+    assert content(SCENES["lineage-above"]()).answer.headline == "Above both thresholds"
+    assert content(SCENES["everything"]()).answer.headline == "Below both thresholds"
     between = enriched.larger(vector("valid/activity-and-gaps"), 10**7, 1)
-    made = report(with_policy(between, Method.PRETRAINING, None)).content
-    assert made is not None
+    made = content(with_policy(between, Method.PRETRAINING, None))
     assert [rule.state for rule in made.rules] == [ReportState.INDETERMINATE, ReportState.BELOW]
     assert made.answer.headline == "Indeterminate for 1 of 2 thresholds"
     assert made.answer.sentences[-1] == "1 further rule: below."
@@ -140,8 +131,7 @@ def test_a_reading_of_the_text_that_is_above_says_that_it_is_one() -> None:
     base = Base("b", "known", 10**25 - 1, None, False)
     counted = enriched.with_guidelines(vector("valid/activity-and-gaps"), 10**6, 10**6)
     above = with_policy(counted, Method.FULL, base)
-    made = report(above).content
-    assert made is not None
+    made = content(above)
     assert [(rule.name, rule.reading) for rule in made.rules if rule.state is ReportState.ABOVE] == [
         ("eu-ai-act/base-and-modification-systemic", True)
     ]
@@ -152,26 +142,25 @@ def test_a_reading_of_the_text_that_is_above_says_that_it_is_one() -> None:
 def test_a_rule_that_may_not_apply_is_indeterminate_even_far_above() -> None:
     base = Base("b", "unknown", None, None, None)
     above = with_policy(enriched.larger(vector("valid/activity-and-gaps"), 10**12, 1), Method.FULL, base)
-    made = report(above).content
-    assert made is not None
+    made = content(above)
     open_rules = [rule for rule in made.rules if rule.state is ReportState.INDETERMINATE]
     assert open_rules
     assert all("not known whether the rule applies" in rule.text for rule in open_rules)
 
 
 def test_bases_stand_side_by_side_with_what_they_are_not() -> None:
-    executed, guidelines, architecture = content("everything").bases
+    executed, guidelines, architecture = content(SCENES["everything"]()).bases
     assert executed.value is not None
     assert guidelines.value is not None
     assert architecture.value is not None
     assert architecture.middle == "computed"
     assert guidelines.further[0][0].startswith("Cumulative")
-    assert [one.word for one in content("everything").comparisons] == ["Agree", "Do not agree"]
-    assert content("everything").comparisons[1].warning == "FRAMEWORK_COUNT_FAR_OFF"
+    assert [one.word for one in content(SCENES["everything"]()).comparisons] == ["Agree", "Do not agree"]
+    assert content(SCENES["everything"]()).comparisons[1].warning == "FRAMEWORK_COUNT_FAR_OFF"
 
 
 def test_declarations_stand_with_who_made_them() -> None:
-    declared = content("everything").declared
+    declared = content(SCENES["everything"]()).declared
     facts = {fact.name: fact for fact in (*declared.job, *declared.processes)}
     assert facts["Base model"].by == "the job's configuration"
     assert facts["LoRA"].value == "r = 8 on q_proj, v_proj"
@@ -180,14 +169,14 @@ def test_declarations_stand_with_who_made_them() -> None:
     assert [fact.by for fact in declared.job if fact.name == "Training method"] == [
         "the training processes; the configuration may say so too"
     ]
-    only_config = content("nothing-measured").declared.job
+    only_config = content(SCENES["nothing-measured"]()).declared.job
     assert [fact.by for fact in only_config if fact.name == "Training method"] == ["the job's configuration"]
     work = {fact.name: fact.value for fact in declared.work}
     assert work["Phase train"] == "4 000 steps, 2 048 000 sequences, 4 194 304 000 tokens, 0 padding tokens"
 
 
 def test_the_form_is_filled_and_a_notification_only_where_one_is_due() -> None:
-    node, lineage = content("everything").form, content("lineage-above").form
+    node, lineage = content(SCENES["everything"]()).form, content(SCENES["lineage-above"]()).form
     assert node is not None
     assert lineage is not None
     assert [one.ai_office for one in node.lines if one.field == "Amount of computation used for training"] == [
@@ -200,7 +189,7 @@ def test_the_form_is_filled_and_a_notification_only_where_one_is_due() -> None:
 
 
 def test_the_course_ends_where_the_totals_are() -> None:
-    made = content("everything")
+    made = content(SCENES["everything"]())
     assert made.course is not None
     executed = made.bases[0].value
     assert executed is not None

@@ -12,7 +12,7 @@ from flopsd.core.model import Precision
 from flopsd.daemon.writer import WriterSettings
 from flopsd.settings.parsers import device_precision
 from flopsd.settings.schema import effective
-from tests.support.runs import A100, H100, Run
+from tests.support.runs import A100, H100, finished
 
 BF16, FP8 = Precision((("bf16", 1_000_000),), "config"), Precision((("fp8", 1_000_000),), "config")
 MIX = Precision((("bf16", 900_000), ("fp8", 100_000)), "config")
@@ -39,9 +39,7 @@ def test_a_devices_own_declaration_comes_before_the_runs() -> None:
 
 def test_the_ledger_rates_each_device_by_its_own_declaration(tmp_path: Path) -> None:
     other = H100.__class__(**{**{f: getattr(H100, f) for f in H100.__slots__}, "uid": "GPU-h2", "index": 1})
-    run = Run(tmp_path / "state", devices=(H100, other), precision=BF16, device_precision={"GPU-h2": FP8})
-    run.meter(5)
-    run.finish()
+    run = finished(tmp_path / "state", 5, devices=(H100, other), precision=BF16, device_precision={"GPU-h2": FP8})
     sealed = run.seal(tmp_path / "ledger.json")
     statement = json.loads(base64.b64decode(json.loads(sealed.ledger.read_bytes())["payload"]))
     told = {}

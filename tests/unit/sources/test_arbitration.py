@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from flopsd.core.ledger.journal_codec import DeviceEntry, evidence_record, ident
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer, WriterSettings
-from flopsd.journal.journal import Journal
-from flopsd.journal.state_dir import StateDir
 from flopsd.sources.arbitration import Arbiter
 from flopsd.system.clock import NS_PER_S
-from flopsd.testing import FakeClock
-from tests.support.runs import A100, CONTEXT, H100
+from tests.support.runs import A100, H100, Run
 from tests.support.strategies import table
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    found = Run(tmp_path / "state", devices=(), sources=("nvml", "dcgm"))
+    yield found
+    found.kill()
 
 
 @given(
@@ -54,17 +58,11 @@ def test_what_a_source_lists_no_more_is_nobodys() -> None:
 
 
 @pytest.mark.parametrize("whole_first", [True, False])
-def test_a_gpu_whose_slices_are_read_is_never_beside_them(tmp_path: Path, whole_first: bool) -> None:
+def test_a_gpu_whose_slices_are_read_is_never_beside_them(run: Run, whole_first: bool) -> None:
     """An exporter lists the whole GPU, NVML its slices: whichever comes first, the whole has neither work nor ceiling."""
     whole = replace(A100, evidence=Evidence.UTILIZATION)
     slices = [replace(whole, uid=f"MIG-{n}", parent=whole.uid, sm_count=42) for n in (1, 2)]
-    clock, state = FakeClock(), StateDir(tmp_path / "state")
-    state.acquire()
-    journal = Journal(state)
-    journal.recover("aside")
-    settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("nvml", "dcgm"))
-    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
-    writer.begin("run", read_history(journal.read()), None)
+    writer, clock = run.writer, run.clock
 
     def tell(source: str, devices: list[Device]) -> None:
         now_ns = clock.boottime_ns()
@@ -76,8 +74,6 @@ def test_a_gpu_whose_slices_are_read_is_never_beside_them(tmp_path: Path, whole_
         for source, devices in (("dcgm", [whole]), ("nvml", slices))[:: 1 if whole_first else -1]:
             tell(source, devices)
     assert writer.close("test")
-    journal.close()
-    state.release()
     states = {state.device.uid: state for state in writer.snapshot.devices}
     assert set(states) == {"MIG-1", "MIG-2"} | ({whole.uid} if whole_first else set())
     if whole_first:  # it was met before its slices were
@@ -89,17 +85,11 @@ def test_a_gpu_whose_slices_are_read_is_never_beside_them(tmp_path: Path, whole_
 
 
 @pytest.mark.parametrize("nameless_first", [True, False])
-def test_who_a_device_is_does_not_depend_on_who_lists_it_first(tmp_path: Path, nameless_first: bool) -> None:
+def test_who_a_device_is_does_not_depend_on_who_lists_it_first(run: Run, nameless_first: bool) -> None:
     """An older exporter names no model: what it lists first is unknown until another source says what it is."""
     nameless = replace(H100, model="unidentified", pci_device_id=None, serial=None, sm_count=None,
                        sm_clock_max_mhz=None, evidence=Evidence.GAP)  # fmt: skip
-    clock, state = FakeClock(), StateDir(tmp_path / "state")
-    state.acquire()
-    journal = Journal(state)
-    journal.recover("aside")
-    settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("nvml", "dcgm"))
-    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
-    writer.begin("run", read_history(journal.read()), None)
+    writer, clock = run.writer, run.clock
     told: dict[str, tuple[Device, Active | Gap]] = {
         "dcgm": (nameless, Gap(GapReason.UNKNOWN_DEVICE)),
         "nvml": (H100, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**11})),
@@ -117,12 +107,10 @@ def test_who_a_device_is_does_not_depend_on_who_lists_it_first(tmp_path: Path, n
     assert shown.tally.observed_ns == {Evidence.ACTIVITY: (30 - nameless_first) * NS_PER_S}
     figures = writer.snapshot.view.figures
     assert figures.high_flop is not None  # a second without a name is bounded by what the device is known to be
-    history = read_history(journal.read())
+    history = read_history(run.journal.read())
     assert view_of(history, table()).figures == figures
     (entry,) = history.incarnations[0].devices.values()
     assert entry == DeviceEntry(shown.device, "nvml", "h100-sxm5-80gb", shown.tally.begin_ns)
-    journal.close()
-    state.release()
 
 
 def test_a_device_is_not_identified_twice() -> None:
@@ -134,14 +122,8 @@ def test_a_device_is_not_identified_twice() -> None:
         identified(known, record["identity"])
 
 
-def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(tmp_path: Path) -> None:
-    clock, state = FakeClock(), StateDir(tmp_path / "state")
-    state.acquire()
-    journal = Journal(state)
-    journal.recover("aside")
-    settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("nvml", "dcgm"))
-    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
-    writer.begin("run", read_history(journal.read()), None)
+def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(run: Run) -> None:
+    writer, clock = run.writer, run.clock
     for evidence, work in ((Evidence.ACTIVITY, Gap(GapReason.STALE)), (Evidence.UTILIZATION, Busy(10))):
         clock.advance(NS_PER_S)
         now_ns = clock.boottime_ns()
@@ -153,19 +135,11 @@ def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(tmp_path: Path) -
     assert shown.entry.source == "dcgm"
     assert shown.tally.busy_sm_cycles == 0
     assert shown.tally.gap_ns == {GapReason.STALE: NS_PER_S}
-    journal.close()
-    state.release()
 
 
-def test_an_older_energy_value_of_another_source_is_not_counted_again(tmp_path: Path) -> None:
+def test_an_older_energy_value_of_another_source_is_not_counted_again(run: Run) -> None:
     """NVML bounds it at 1000 and 1700 mJ, an exporter measures it from a page that still says 1100, and dies."""
-    clock, state = FakeClock(), StateDir(tmp_path / "state")
-    state.acquire()
-    journal = Journal(state)
-    journal.recover("aside")
-    settings = WriterSettings(NS_PER_S, 10 * NS_PER_S, "0" * 64, None, ("nvml", "dcgm"))
-    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
-    writer.begin("run", read_history(journal.read()), None)
+    writer, clock = run.writer, run.clock
     better = replace(A100, evidence=Evidence.ACTIVITY)
 
     def tell(source: str, device: Device, energy_mj: int) -> None:
@@ -185,19 +159,11 @@ def test_an_older_energy_value_of_another_source_is_not_counted_again(tmp_path: 
     tell("nvml", A100, 100)  # its own value that falls is a driver's reload, as ever
     tell("nvml", A100, 150)
     assert writer.snapshot.devices[0].tally.energy_mj == 2150
-    journal.close()
-    state.release()
 
 
-def test_readings_that_waited_behind_a_slow_disk_are_all_counted(tmp_path: Path) -> None:
+def test_readings_that_waited_behind_a_slow_disk_are_all_counted(run: Run) -> None:
     """They were read in time: what is late is only that somebody takes them in."""
-    clock, state = FakeClock(), StateDir(tmp_path / "state")
-    state.acquire()
-    journal = Journal(state)
-    journal.recover("aside")
-    settings = WriterSettings(NS_PER_S, 3600 * NS_PER_S, "0" * 64, None, ("nvml",))
-    writer = Writer(journal, table(), settings, CONTEXT, clock, lambda _: None)
-    writer.begin("run", read_history(journal.read()), None)
+    writer, clock = run.writer, run.clock
     begin_ns = clock.boottime_ns()
     waiting = []
     for number in range(10):
@@ -212,5 +178,3 @@ def test_readings_that_waited_behind_a_slow_disk_are_all_counted(tmp_path: Path)
     (device,) = writer.snapshot.devices
     assert device.tally.active_sm_cycles == {(Evidence.ACTIVITY, Pipe.TENSOR_HMMA): 10_000}
     assert not device.tally.gap_ns
-    journal.close()
-    state.release()

@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from flopsd.errors import ConfigError, PushError
 from flopsd.settings.load import SECRETS, load_settings
-from flopsd.settings.push_targets import Target, parse_target
+from flopsd.settings.push_targets import parse_target
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.system.protobuf import message_classes
 from flopsd.telemetry.prometheus import Exposition
@@ -47,41 +47,6 @@ def page_of(run: Run, at_ns: int = WALL_NS) -> Parsed:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     return Run(tmp_path / "state", devices=(H100, A100))
-
-
-def test_an_address_says_all() -> None:
-    found = parse_target(
-        "remotewrite+https://aps.example:8443/w/a/api/v1/remote_write?x=1#sigv4=eu-west-1&job=tune&ca=/ca.pem"
-    )
-    assert found == Target(
-        "remotewrite", "https://aps.example:8443/w/a/api/v1/remote_write?x=1",
-        "remotewrite+https://aps.example:8443/w/a/api/v1/remote_write", "tune", ca="/ca.pem", sigv4="eu-west-1",
-    )  # fmt: skip
-    assert parse_target("pushgateway+http://gw:9091/").url == "http://gw:9091"
-    assert parse_target("pushgateway+http://gw:9091#auth=/run/a+b%20c").auth == "/run/a+b c"
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("http://gw:9091", "KIND one of pushgateway, otlp, remotewrite"),
-        ("statsd+http://gw", "KIND one of"),
-        ("otlp+ftp://gw/x", "expected an address"),
-        ("otlp+http://gw:4318", "the path is missing"),
-        ("pushgateway+http://user:secret@gw", "auth=FILE"),
-        ("pushgateway+http://gw:99999", "[Pp]ort"),
-        ("pushgateway+http://gw?x=1", "no query"),
-        ("pushgateway+http://gw#password=x", "auth, ca, job, sigv4, tenant"),
-        ("pushgateway+http://gw#job=a&job=b", "each at most once"),
-        ("pushgateway+http://gw#job=", "with a value"),
-        ("pushgateway+http://gw#sigv4=eu-west-1", "sigv4 works with remotewrite only"),
-        ("remotewrite+http://gw/w#sigv4=Ireland", "not a valid AWS region"),
-        ("remotewrite+http://gw/w#tenant=a\nb", "not a valid tenant"),
-    ],
-)
-def test_a_wrong_address_is_refused_with_what_is_expected(text: str, why: str) -> None:
-    with pytest.raises(ValueError, match=why):
-        parse_target(text)
 
 
 def test_settings_take_several_receivers_once_each() -> None:
