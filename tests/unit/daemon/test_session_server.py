@@ -110,7 +110,7 @@ HELLO = b'{"flopsd":1,"kind":"hello","session":"' + ID.encode() + b'","client":"
         (HELLO.replace(b'"0.1.0"', b'"\\u001b[31m"'), "hello.client: must be a version such as 0.1.0"),
         (HELLO.replace(b'"pid":1', b'"pid":1,"root":1'), "has the fields client, pid, session"),
         (HELLO.replace(b'"pid":1', b'"pid":1,"pid":2'), "contains the key 'pid' twice"),
-        (HELLO.replace(b'"pid":1', b'"pid":NaN'), "no whole number"),
+        (HELLO.replace(b'"pid":1', b'"pid":NaN'), "not a whole number"),
         (b"\xff\xfe", "UTF-8"),
         (b"[" * 5000, "nested too deep"),
         (b'{"a":' * 5000, "nested too deep"),
