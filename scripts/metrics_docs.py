@@ -15,7 +15,7 @@ from flopsd.core.policy.evaluate import Verdict
 from flopsd.settings.data_files import load_peaks
 from flopsd.telemetry.http.exchange import KEEP_SECONDS, REQUEST_SECONDS
 from flopsd.telemetry.http.server import MAX_CONNECTIONS
-from flopsd.telemetry.prometheus import FactsCollector, SnapshotCollector
+from flopsd.telemetry.prometheus import changing_families, constant_families
 from flopsd.telemetry.push.states import PushState, metrics
 from flopsd.telemetry.snapshot import JournalState, Snapshot
 
@@ -124,8 +124,8 @@ def families() -> list[Metric]:
     empty = Snapshot(RunView((), "", "", 1), "", load_peaks(), (), {}, 0, None, "")
     served = replace(empty, journal_state=JournalState(0, 1, 0))  # rolling seals too
     return [
-        *SnapshotCollector(served, metrics((PushState("receiver", last_success_wall_ns=1),))).collect(),
-        *FactsCollector(served).collect(),
+        *changing_families(served, metrics((PushState("receiver", last_success_wall_ns=1),))),
+        *constant_families(served),
     ]
 
 

@@ -70,11 +70,15 @@ class Setting:
     """One setting. `parse` takes what YAML or text gave and raises ValueError saying what is expected."""
 
     key: str
-    flag: str
     metavar: str
     help: str
     parse: Callable[[object], object]
+    other_flag: str = ""  # where it is not made from the key
     repeatable: bool = False
+
+    @property
+    def flag(self) -> str:
+        return self.other_flag or "--" + self.key.removesuffix("_seconds").replace("_", "-")
 
     @property
     def variable(self) -> str:
@@ -84,106 +88,88 @@ class Setting:
 SETTINGS: tuple[Setting, ...] = (
     Setting(
         "sources",
-        "--source",
         "NAME",
         "where readings come from; probe takes the accelerators that are here (default: probe)",
         parsers.sources,
+        other_flag="--source",
         repeatable=True,
     ),
-    Setting(
-        "interval_seconds", "--interval", "SECONDS", "time between readings (default: 1)", parsers.seconds(0.1, 60)
-    ),
+    Setting("interval_seconds", "SECONDS", "time between readings (default: 1)", parsers.seconds(0.1, 60)),
     Setting(
         "checkpoint_seconds",
-        "--checkpoint",
         "SECONDS",
         "time between fsynced checkpoints of the journal (default: 60)",
         parsers.seconds(0.2, 3600),
     ),
     Setting(
         "checkpoint_output",
-        "--checkpoint-output",
         "WHERE",
         "where checkpoint lines go: stdout, stderr or off (default: stdout)",
         parsers.output,
     ),
     Setting(
         "state_dir",
-        "--state-dir",
         "DIR",
         "folder of journal and key (default: $STATE_DIRECTORY, /var/lib/flopsd as root, else ~/.local/state/flopsd)",
         parsers.text,
     ),
-    Setting(
-        "listen",
-        "--listen",
-        "HOST:PORT",
-        "where /metrics is served, or 'off' (default: 127.0.0.1:10188)",
-        parsers.listen,
-    ),
+    Setting("listen", "HOST:PORT", "where /metrics is served, or 'off' (default: 127.0.0.1:10188)", parsers.listen),
     Setting(
         "web_config",
-        "--web-config-file",
         "FILE",
         "TLS, client certificates, users and headers of that address, in the format of Prometheus's exporter-toolkit "
         "(default: none: plain HTTP, open to every client)",
         parsers.text,
+        other_flag="--web-config-file",
     ),
     Setting(
         "pushes",
-        "--push",
         "RECEIVER",
         "where metrics are pushed to too: pushgateway+http://HOST:PORT, otlp+http://HOST:PORT/PATH or "
         "remotewrite+http://HOST:PORT/PATH (https as well), behind it "
         "#auth=FILE&ca=FILE&job=NAME&sigv4=REGION&tenant=ID",
         parsers.pushes,
+        other_flag="--push",
         repeatable=True,
     ),
-    Setting(
-        "push_every_seconds", "--push-every", "SECONDS", "time between pushes (default: 15)", parsers.seconds(1, 3600)
-    ),
+    Setting("push_every_seconds", "SECONDS", "time between pushes (default: 15)", parsers.seconds(1, 3600)),
     Setting(
         "run_id",
-        "--run-id",
         "ID",
         "name of the run; its journal is continued after a restart (default: the platform's job name, else a new one)",
         parsers.run_id,
     ),
     Setting(
         "key",
-        "--key",
         "KEY-URI",
         "private key that signs: a PEM file, Ed25519 or P-256 (default: DIR/flopsd-key.pem, made when missing)",
         parsers.text,
     ),
     Setting(
         "ledger",
-        "--ledger",
         "FILE",
         "where the sealed ledger goes: a path, or s3://BUCKET/KEY (default: DIR/RUN-ID.ledger.json)",
         parsers.location,
     ),
     Setting(
         "ledger_copies",
-        "--ledger-copy",
         "LOCATION",
         "where to copy ledger, journal and public key too: a path, or "
         "s3://BUCKET/KEY[?lock=governance|compliance&days=N][&overwrite=never][&rolling=off]; "
         "{run} and {node} stand for their names",
         parsers.locations,
+        other_flag="--ledger-copy",
         repeatable=True,
     ),
-    Setting("seal", "--seal", "BOOL", "whether to seal a ledger at the end (default: true)", parsers.flag),
+    Setting("seal", "BOOL", "whether to seal a ledger at the end (default: true)", parsers.flag),
     Setting(
         "seal_every_seconds",
-        "--seal-every",
         "SECONDS",
         "time between rolling seals of the run so far, or 'off' (default: 900)",
         parsers.seconds_or_off(1, 86400),
     ),
     Setting(
         "precision",
-        "--precision",
         "FORMAT",
         "declared number format of tensor work: bf16, or shares "
         "of tensor cycles such as bf16:0.9,fp8:0.1 (default: undeclared)",
@@ -191,51 +177,45 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "device_precision",
-        "--device-precision",
         "DEVICE=FORMAT",
         "the same for single devices, by UUID or index: 0=bf16;1=bf16:0.9,fp8:0.1 (default: --precision for all)",
         parsers.device_precision,
     ),
     Setting(
         "devices",
-        "--devices",
         "WHICH",
         "all (default), visible (CUDA_VISIBLE_DEVICES), pod (the kubelet's word), job or job:ID (the scheduler's "
         "job-mapping folder), processes (those of the job under exec), or UUIDs and indices",
         parse_devices,
     ),
-    Setting("peaks", "--peaks", "FILE", "peak table to use instead of the packaged one", parsers.text),
+    Setting("peaks", "FILE", "peak table to use instead of the packaged one", parsers.text),
     Setting(
         "duration_seconds",
-        "--duration",
         "SECONDS",
         "stop by itself after this time (default: run on)",
         parsers.seconds(0.1, 86400 * 400),
     ),
     Setting(
         "stop_seconds",
-        "--stop-within",
         "SECONDS",
         "time that final reading, sealing and copying may take (default: 60)",
         parsers.seconds(1, 600),
+        other_flag="--stop-within",
     ),
     Setting(
         "evidence",
-        "--evidence",
         "KINDS",
         f"evidence to put into the ledger: off, or some of {', '.join(KINDS)} (default: all of them)",
         parse_kinds,
     ),
     Setting(
         "timestamp_url",
-        "--timestamp-url",
         "URL",
         "RFC 3161 timestamp authority that is asked to stamp the seal (default: none)",
         parsers.url,
     ),
     Setting(
         "phase",
-        "--phase",
         "PHASE",
         "declares what the whole job does unless a training process declares a phase: train, evaluate, generate or "
         "other (default: undeclared)",
@@ -243,7 +223,6 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "method",
-        "--method",
         "METHOD",
         "declares how weights are trained: pretraining, full, partial, lora or qlora (default: what the training "
         "process declares)",
@@ -251,15 +230,13 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "recomputation",
-        "--recomputation",
         "HOW",
         "declares activation checkpointing: none, full or selective (default: what the training process declares)",
         parsers.one_of(Recomputation),
     ),
-    Setting("base_model", "--base-model", "NAME", "name of the model that is modified", parsers.text),
+    Setting("base_model", "NAME", "name of the model that is modified", parsers.text),
     Setting(
         "base_flop",
-        "--base-flop",
         "FLOP",
         "training compute of that model, such as 7.2e23; 'unknown' asserts that it is neither known nor can be "
         "estimated (default: undeclared)",
@@ -267,50 +244,41 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "base_flop_method",
-        "--base-flop-method",
         "TEXT",
         "makes it an estimate, with the method, such as '6 x 8e9 x 15e12 from the model card'",
         parsers.text,
     ),
     Setting(
-        "base_systemic",
-        "--base-systemic",
-        "BOOL",
-        "whether the base model is one of systemic risk (default: undeclared)",
-        parsers.flag,
+        "base_systemic", "BOOL", "whether the base model is one of systemic risk (default: undeclared)", parsers.flag
     ),
     Setting(
         "policies",
-        "--policy",
         "FILE",
         "a policy to compare the run with, beside the packaged EU AI Act, or instead of it where it has the same id",
         parsers.files,
+        other_flag="--policy",
         repeatable=True,
     ),
     Setting(
         "client_socket",
-        "--client-socket",
         "PATH",
         "Unix socket where training processes declare phases and facts, or 'off' (default: DIR/client.sock)",
         parsers.text_or_off,
     ),
     Setting(
         "client_uids",
-        "--client-uids",
         "UIDS",
         "numbers of the users whose processes may do so, beside root and flopsd's own: 1000,1001 (default: none)",
         parsers.uids,
     ),
     Setting(
         "metric_line_seconds",
-        "--metric-line",
         "SECONDS",
         "time between metric lines on stdout, or 'off' (default: 60 in a SageMaker training job, else off)",
         parsers.seconds_or_zero(1, 3600),
     ),
     Setting(
         "stop_window_seconds",
-        "--stop-window",
         "SECONDS",
         "under exec, the time from SIGTERM until the platform kills (default: 120 in a SageMaker training job, else "
         "not known)",
@@ -318,7 +286,6 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "wait_for_source",
-        "--wait-for-source",
         "BOOL",
         "whether to start without an accelerator, or with a key that cannot be used yet, and look again and again, "
         "instead of exit codes 4 and 2; always so under exec (default: false)",

@@ -52,7 +52,6 @@ def settings_of(info: SourceInfo) -> tuple[Setting, ...]:
     return tuple(
         Setting(
             key=info.key(option),
-            flag="--" + info.key(option).removesuffix("_seconds").replace("_", "-"),
             metavar=option.metavar,
             help=f"{option.help} (default: {option.default_text or option.default})",
             parse=option.parse,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import Collector
 
 from flopsd.telemetry import metric_families
 from flopsd.telemetry.snapshot import Snapshot
@@ -15,33 +15,30 @@ from flopsd.telemetry.snapshot import Snapshot
 _OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 
-class SnapshotCollector(Collector):
+def changing_families(snapshot: Snapshot, more: Iterable[Metric] = ()) -> Iterator[Metric]:
     """What changes from reading to reading."""
-
-    def __init__(self, snapshot: Snapshot, more: Iterable[Metric] = ()) -> None:
-        self._snapshot, self._more = snapshot, more
-
-    def collect(self) -> Iterator[Metric]:
-        snapshot = self._snapshot
-        yield from metric_families.flop(snapshot)
-        yield from metric_families.time_and_energy(snapshot)
-        yield from metric_families.gauges(snapshot)
-        yield from metric_families.sources(snapshot)
-        yield from metric_families.journal(snapshot)
-        if snapshot.journal_state is not None:
-            yield from metric_families.journal_state(snapshot.journal_state)
-        yield from self._more
+    yield from metric_families.flop(snapshot)
+    yield from metric_families.time_and_energy(snapshot)
+    yield from metric_families.gauges(snapshot)
+    yield from metric_families.sources(snapshot)
+    yield from metric_families.journal(snapshot)
+    if snapshot.journal_state is not None:
+        yield from metric_families.journal_state(snapshot.journal_state)
+    yield from more
 
 
-class FactsCollector(Collector):
+def constant_families(snapshot: Snapshot) -> Iterator[Metric]:
     """What stays the same for a whole daemon start, as long as no device joins."""
+    yield from metric_families.device_facts(snapshot)
+    yield from metric_families.run_facts(snapshot)
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+
+class _Families(Collector):
+    def __init__(self, families: Iterator[Metric]) -> None:
+        self._families = families
 
     def collect(self) -> Iterator[Metric]:
-        yield from metric_families.device_facts(self._snapshot)
-        yield from metric_families.run_facts(self._snapshot)
+        return self._families
 
 
 class Exposition:
@@ -56,8 +53,8 @@ class Exposition:
         key = (content_type, snapshot.replay, *(state.entry for state in snapshot.devices))
         if key not in self._facts:
             self._facts = {k: v for k, v in self._facts.items() if k[1:] == key[1:]}
-            self._facts[key] = encoder(_registry(FactsCollector(snapshot))).removesuffix(b"# EOF\n")
-        return self._facts[key] + encoder(_registry(SnapshotCollector(snapshot, more))), content_type
+            self._facts[key] = encoder(_Families(constant_families(snapshot))).removesuffix(b"# EOF\n")
+        return self._facts[key] + encoder(_Families(changing_families(snapshot, more))), content_type
 
 
 def _takes_openmetrics(accept: str) -> bool:
@@ -67,9 +64,3 @@ def _takes_openmetrics(accept: str) -> bool:
         if kind == "application/openmetrics-text":
             return not any(option.startswith("q=") and not option[2:].strip("0.") for option in options)
     return False
-
-
-def _registry(collector: Collector) -> CollectorRegistry:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)
-    return registry

@@ -10,7 +10,7 @@ import pytest
 
 from flopsd.core.model import Counted, Evidence, Gap, GapReason
 from flopsd.sources import SourceSettings
-from flopsd.sources.neuron.opener import open_source
+from flopsd.sources.neuron import open_source
 from flopsd.sources.neuron.source import NeuronSource
 from flopsd.sources.neuron.sysfs import Power, Tree
 from flopsd.system.clock import NS_PER_S

@@ -11,7 +11,7 @@ from typing import Any
 
 from flopsd.core.model import Counted, Reading, Sweep
 from flopsd.sources import SourceSettings
-from flopsd.sources.neuron.opener import open_source
+from flopsd.sources.neuron import open_source
 from flopsd.sources.neuron.source import NeuronSource
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock

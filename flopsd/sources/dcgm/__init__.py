@@ -5,26 +5,44 @@ Only its page is read. No DCGM engine is started: the profiling counters of thes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import socket
+from functools import partial
+from urllib.parse import urlsplit
 
 from flopsd.core.model import Evidence
+from flopsd.errors import SourceUnavailableError
 from flopsd.settings import parsers
 from flopsd.sources import Source, SourceInfo, SourceOption, SourceSettings
-
-if TYPE_CHECKING:
-    from flopsd.sources.ownership.rule import Job, VendorDevices
+from flopsd.sources.nvml import ownership
+from flopsd.system.clock import NS_PER_S
 
 
 def _open(settings: SourceSettings) -> Source:
-    from flopsd.sources.dcgm.opener import open_source
+    """A machine without an exporter does not import what reads its page."""
+    url, seconds = str(settings.options["url"]), float(settings.options["interval_seconds"])
+    _require_listener(url)
+    from flopsd.sources.dcgm.source import DcgmSource
+    from flopsd.sources.nvml.sm_clock import open_clocks
 
-    return open_source(settings)
+    clock, peaks = settings.clock, settings.peaks
+    clocks = partial(open_clocks, clock, peaks, round(4 * seconds * NS_PER_S))
+    return DcgmSource(clock, peaks, url, seconds, settings.origins, clocks)
 
 
-def _ownership(job: Job) -> VendorDevices:  # noqa: ARG001, every source's has it
-    from flopsd.sources.nvml.ownership import NvidiaDevices
-
-    return NvidiaDevices()
+def _require_listener(url: str) -> None:
+    """Raises SourceUnavailableError: absent where the address is right and no server listens."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or parts.hostname is None:
+        raise SourceUnavailableError(
+            f"{url!r} is no address of an exporter", hint="expected such as http://127.0.0.1:9400/metrics"
+        )
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=2.0).close()
+    except OSError as fault:
+        absent = isinstance(fault, ConnectionRefusedError)
+        why = f"no exporter answers at {url}: {fault.strerror or fault}"
+        raise SourceUnavailableError(why, absent=absent) from fault
 
 
 SOURCE = SourceInfo(
@@ -32,7 +50,7 @@ SOURCE = SourceInfo(
     title="NVIDIA GPUs, through a running dcgm-exporter",
     open=_open,
     vendor="nvidia",
-    ownership=_ownership,
+    ownership=ownership,
     evidence=(Evidence.ACTIVITY, Evidence.UTILIZATION),
     options=(
         SourceOption(

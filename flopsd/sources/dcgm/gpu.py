@@ -28,10 +28,10 @@ from flopsd.core.peaks import PeakTable
 from flopsd.errors import UnknownDeviceError
 from flopsd.sources.dcgm.exposition import Field, GpuPage
 from flopsd.sources.dcgm.work import (
+    COUNTERS_NAME,
     Expected,
     active,
     calibrate,
-    calibration_of,
     ceiling,
     expect,
     has_counters,
@@ -39,7 +39,7 @@ from flopsd.sources.dcgm.work import (
     totals,
     unread_counters,
 )
-from flopsd.sources.nvml.counter_calibration import Calibration
+from flopsd.sources.nvml.counter_calibration import Calibration, remembered
 
 _SAMPLE_SLACK_NS = 2_000_000_000  # how far the first and last sample of the clock may be from the interval's ends
 _STALE = Expected(
@@ -88,7 +88,7 @@ class FollowedGpu:
         """
         changed, self._page = page.changed_from(self._page), page
         if self._calibration is None and self._limits is not None:
-            self._calibration = calibration_of(origin, self._limits.sm_count)
+            self._calibration = remembered(origin, self._limits.sm_count, COUNTERS_NAME)
         self.device = replace(self.device, shared=_shared(page))
         pending, self._pending = self._pending, None
         if changed:
@@ -115,12 +115,8 @@ class FollowedGpu:
     def gauges(self) -> Gauges:
         """What the newest page shows."""
         percent, mhz = self._page.utilization_percent(), self._page.values.get(Field.SM_CLOCK)
-        usable = percent is not None and 0 <= percent <= 100
-        return Gauges(
-            {} if self._page.slices else ratios(self._page),
-            percent / 100 if percent is not None and usable else None,
-            _mhz(mhz),
-        )
+        utilization = percent / 100 if percent is not None and 0 <= percent <= 100 else None
+        return Gauges({} if self._page.slices else ratios(self._page), utilization, _mhz(mhz))
 
     def _count(self, collection: _Collection) -> list[Reading]:
         """The readings up to a whole collection: one, or two where it came late."""
@@ -148,7 +144,8 @@ class FollowedGpu:
             return self._until(end_ns, Gap(expected.gap or GapReason.UNKNOWN_DEVICE), counters)
         if self._calibration is not None and has_counters(page):
             running: Totals | None = totals(page, self._calibration)
-            stalled = before is not None and _elapsed(before.page) == _elapsed(page)
+            elapsed = page.values.get(Field.CYCLES_ELAPSED)
+            stalled = before is not None and before.page.values.get(Field.CYCLES_ELAPSED) == elapsed
             gap = expected.gap or (GapReason.COUNTER_STALLED if stalled else None)
             if stalled and expected.gap is None:
                 self._tell(Expected(Evidence.GAP, "the cycle counters 1084-1096 stand still"))
@@ -162,7 +159,7 @@ class FollowedGpu:
             return self._until(end_ns, ceiling(percent, limits, end_ns - begin_ns), counters)
         running = None
         if before is not None and before.at_ns == begin_ns:
-            self._calibration = _settled(before, collection, cycles, limits)
+            self._calibration = calibrate(before.page, page, cycles, limits.sm_count)
             running = totals(page, self._calibration) if self._calibration is not None else None
         return self._until(end_ns, active(page, cycles, limits.sm_count), counters, running)
 
@@ -197,17 +194,6 @@ class FollowedGpu:
         self.device = replace(
             self.device, evidence=expected.evidence, evidence_reason=expected.reason, evidence_fix=expected.fix
         )
-
-
-def _settled(before: _Collection, now: _Collection, cycles: Cycles, limits: Limits) -> Calibration | None:
-    """The counters' scale by a self-test over one collection, where they are there."""
-    if not (has_counters(before.page) and has_counters(now.page)):
-        return None
-    return calibrate(before.page.values, now.page.values, cycles, limits.sm_count)
-
-
-def _elapsed(page: GpuPage) -> float | None:
-    return page.values.get(Field.CYCLES_ELAPSED)
 
 
 def _device(page: GpuPage, at: int) -> Device:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass, replace
 
 from flopsd.core.clock_integral import Cycles
@@ -10,13 +10,7 @@ from flopsd.core.flop import ceil_div
 from flopsd.core.meter import SUB_PIPES_TOLERANCE_PPM, max_sm_cycles
 from flopsd.core.model import PPM, Active, Busy, Evidence, GapReason, Limits, Pipe, Totals
 from flopsd.sources.dcgm.exposition import NOT_PERMITTED, Field, GpuPage
-from flopsd.sources.nvml.counter_calibration import (
-    Calibration,
-    SelfTest,
-    SelfTestFailedError,
-    judge,
-    remembered,
-)
+from flopsd.sources.nvml.counter_calibration import Calibration, SelfTest, SelfTestFailedError, judge
 
 RATIO_MAX = 1.005  # rounding of what is an average of averages
 VECTOR_PIPES = ((Field.FP64, Pipe.FP64), (Field.FP32, Pipe.FP32), (Field.FP16, Pipe.FP16))
@@ -32,7 +26,7 @@ _COUNTERS = (
 )
 _UTILIZATION_STANDS_FOR_NS = 1_000_000_000  # "between 1 second and 1/6 second, depending on the product", nvml.h
 _FULL_LOAD_PERCENT, _FULL_LOAD_POWER_SHARE = 90, 0.5
-_COUNTERS_NAME = "DCGM 1084-1096"
+COUNTERS_NAME = "DCGM 1084-1096"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +53,8 @@ def expect(
     counted = calibration is not None and has_counters(page)
     if garbage and not counted:
         return _none(GapReason.OUT_OF_RANGE, f"field {garbage[0].value} is no ratio")
-    if not counted and _sub_pipes_exceed(page):
+    parts = sum(page.values.get(f, 0.0) for f, _ in SUB_PIPES)
+    if not counted and parts > page.values.get(Field.TENSOR, 1.0) + SUB_PIPES_TOLERANCE_PPM / PPM:
         return _none(GapReason.CONTRADICTORY, "the fields 1013-1015 show more tensor activity than field 1004")
     if zero_at_full_load(page):
         return _none(
@@ -87,12 +82,6 @@ def expect(
     if NOT_PERMITTED in blank:
         reason = GapReason.NO_PERMISSION
     return _none(reason, why_no_tensor or "neither SM clock nor utilisation is exported", _tensor_fix(page))
-
-
-def _sub_pipes_exceed(page: GpuPage) -> bool:
-    """Whether parts of the tensor activity are more than all of it."""
-    parts = sum(page.values.get(f, 0.0) for f, _ in SUB_PIPES)
-    return parts > page.values.get(Field.TENSOR, 1.0) + SUB_PIPES_TOLERANCE_PPM / PPM
 
 
 def _none(gap: GapReason, reason: str, fix: str = "") -> Expected:
@@ -125,13 +114,8 @@ def _activity(page: GpuPage, hopper: bool) -> Expected:
         reason = "the scale of the cycle counters 1084-1096 is not settled by a self-test"
         fix = "" if Field.TENSOR in page.values else "export 1004 beside them: the self-test compares both"
         return Expected(Evidence.ACTIVITY, reason, fix)
-    if hopper:
-        reason, fixes = (
-            "no cycle counters on the page",
-            ["with DCGM 4.6 and driver R595 or newer add 1084-1096 to the exporter's CSV"],
-        )
-    else:
-        reason, fixes = "cycle counters come with Hopper", []
+    reason = "no cycle counters on the page" if hopper else "cycle counters come with Hopper"
+    fixes = ["with DCGM 4.6 and driver R595 or newer add 1084-1096 to the exporter's CSV"] if hopper else []
     if not any(f in page.values for f, _ in SUB_PIPES):
         fixes.append("add 1013-1015 to the CSV (Ampere and newer) to split tensor work by kind")
     if missing := [f"{f.value}" for f, _ in VECTOR_PIPES if f not in page.values]:
@@ -166,13 +150,9 @@ def active(page: GpuPage, cycles: Cycles, sm_count: int) -> Active:
     return Active(
         Evidence.ACTIVITY,
         {pipe: round(ratio * cycles.cycles * sm_count) for pipe, ratio in found.items()},
-        {pipe: _up(ratio * cycles.doubt_cycles * sm_count) for pipe, ratio in found.items()},
+        {pipe: math.ceil(ratio * cycles.doubt_cycles * sm_count) for pipe, ratio in found.items()},
         tuple(pipe for pipe in (Pipe.TENSOR, *(pipe for _, pipe in VECTOR_PIPES)) if pipe not in found),
     )
-
-
-def _up(value: float) -> int:
-    return -int(-value // 1)
 
 
 def ceiling(percent: float, limits: Limits, duration_ns: int) -> Busy:
@@ -211,25 +191,20 @@ def unread_counters(page: GpuPage) -> tuple[Pipe, ...]:
     return tuple(pipe for f, pipe in _COUNTERS if pipe in vector and f not in page.values)
 
 
-def calibration_of(origin: str | None, sm_count: int) -> Calibration | None:
-    """The calibration that an origin made here names."""
-    return remembered(origin, sm_count, _COUNTERS_NAME)
-
-
-def calibrate(
-    before: Mapping[Field, float], now: Mapping[Field, float], cycles: Cycles, sm_count: int
-) -> Calibration | None:
+def calibrate(earlier: GpuPage, later: GpuPage, cycles: Cycles, sm_count: int) -> Calibration | None:
     """The scale of the counters by the self-test that NVML's have too, over one collection whose SM clock ran
-    `cycles`; None: none fits, or too little ran to decide."""
+    `cycles`; None: they are not there, none fits, or too little ran to decide."""
+    if not (has_counters(earlier) and has_counters(later)):
+        return None
+    before, now = earlier.values, later.values
     elapsed = int(now[Field.CYCLES_ELAPSED]), int(before[Field.CYCLES_ELAPSED])
     grown = int(now[Field.CYCLES_MMA]) - int(before[Field.CYCLES_MMA])
     ratio = now.get(Field.TENSOR, 0.0)
     if elapsed[0] <= elapsed[1] or ratio > RATIO_MAX:
         return None
-    trial = SelfTest(
-        elapsed[0] - elapsed[1], {Pipe.TENSOR: grown}, {Pipe.TENSOR: ratio}, elapsed[1], elapsed[0], cycles.cycles
-    )
+    counted, shares = {Pipe.TENSOR: grown}, {Pipe.TENSOR: ratio}
+    trial = SelfTest(elapsed[0] - elapsed[1], counted, shares, elapsed[1], elapsed[0], cycles.cycles)
     try:
-        return judge(trial, sm_count, _COUNTERS_NAME)
+        return judge(trial, sm_count, COUNTERS_NAME)
     except SelfTestFailedError:
         return None

@@ -7,20 +7,40 @@ without FLOP is a gap. See `flopsd.sources.neuron.document` for the sources.
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 from flopsd.core.model import Evidence
+from flopsd.errors import SourceUnavailableError
 from flopsd.settings import parsers
-from flopsd.sources import Source, SourceInfo, SourceOption, SourceSettings
+from flopsd.sources import SourceInfo, SourceOption, SourceSettings
+from flopsd.sources.neuron.sysfs import Tree
 
 if TYPE_CHECKING:
+    from flopsd.sources.neuron.source import NeuronSource
     from flopsd.sources.ownership.rule import Job, VendorDevices
 
+_INSTALLED = "/opt/aws/neuron/bin/neuron-monitor"
 
-def _open(settings: SourceSettings) -> Source:
-    from flopsd.sources.neuron.opener import open_source
 
-    return open_source(settings)
+def open_source(settings: SourceSettings) -> NeuronSource:
+    """The Neuron chips of this machine; one without any does not import what reads them.
+
+    Tests set the options `sysfs` and `module`, the driver's sysfs folders, which are no settings. Raises
+    SourceUnavailableError with the remedy; it may wait some seconds for the first document.
+    """
+    options = settings.options
+    tree, monitor = Tree(options.get("sysfs"), options.get("module")), options.get("monitor")
+    if monitor and shutil.which(str(monitor)) is None:
+        raise SourceUnavailableError(f"{monitor} is no executable", hint="give the path of neuron-monitor")
+    if not monitor:
+        monitor = _INSTALLED if os.access(_INSTALLED, os.X_OK) else shutil.which("neuron-monitor")
+    if monitor is None and not tree.chips:
+        raise SourceUnavailableError("no Neuron device and no neuron-monitor was found", absent=True)
+    from flopsd.sources.neuron.source import NeuronSource
+
+    return NeuronSource(settings.clock, settings.peaks, tree, monitor)
 
 
 def _ownership(job: Job) -> VendorDevices:
@@ -32,7 +52,7 @@ def _ownership(job: Job) -> VendorDevices:
 SOURCE = SourceInfo(
     name="neuron",
     title="AWS Trainium and Inferentia2, through neuron-monitor or the driver's sysfs",
-    open=_open,
+    open=open_source,
     vendor="aws",
     ownership=_ownership,
     evidence=(Evidence.COUNT,),
@@ -42,7 +62,7 @@ SOURCE = SourceInfo(
             "FILE",
             "AWS's neuron-monitor",
             parsers.text,
-            default_text="/opt/aws/neuron/bin/neuron-monitor, else the one on PATH",
+            default_text=f"{_INSTALLED}, else the one on PATH",
         ),
     ),
     remedy="on Trainium and Inferentia install aws-neuronx-tools; in a container mount /opt/aws/neuron and give it "

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 
 def _open(settings: SourceSettings) -> Source:
-    from flopsd.sources.nvml.source import open_source
+    import pynvml
 
-    return open_source(settings)
+    from flopsd.sources.nvml.source import NvmlSource
+
+    return NvmlSource(pynvml, settings)
 
 
-def _ownership(job: Job) -> VendorDevices:  # noqa: ARG001, every source's has it
+def ownership(job: Job) -> VendorDevices:  # noqa: ARG001, every source's has it
     from flopsd.sources.nvml.ownership import NvidiaDevices
 
     return NvidiaDevices()
@@ -30,7 +32,7 @@ SOURCE = SourceInfo(
     title="NVIDIA GPUs, through the driver's NVML",
     open=_open,
     vendor="nvidia",
-    ownership=_ownership,
+    ownership=ownership,
     evidence=(Evidence.CYCLES, Evidence.ACTIVITY, Evidence.UTILIZATION),
     packages=(Package("pynvml", "nvidia-ml-py", "flopsd[nvml]"),),
     remedy="load the NVIDIA driver (nvidia-smi lists the GPUs); in a container use the NVIDIA runtime",

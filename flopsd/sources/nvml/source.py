@@ -32,13 +32,6 @@ _LOOK_AGAIN_NS = 10 * NS_PER_S  # for MIG that was switched, and slices that wer
 _GPM_TRIES = 3
 
 
-def open_source(settings: SourceSettings) -> NvmlSource:
-    """The NVML source of this machine. Raises SourceUnavailableError with the remedy."""
-    import pynvml
-
-    return NvmlSource(pynvml, settings)
-
-
 class NvmlSource:
     """All GPUs that NVML shows to this process."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.registry import Collector
 
 from flopsd.errors import PushError
 from flopsd.telemetry.push.frames import Page
@@ -17,7 +17,7 @@ INFO = "flopsd_run_info"
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(Collector):
     """A page's families, the run and node that it is of, and its time."""
 
     families: tuple[Metric, ...]
@@ -30,15 +30,15 @@ class Parsed:
         """Of one daemon's account, as `job` and `instance` have to be: the next run on a node is another."""
         return f"{self.node}/{self.run_id}"
 
+    def collect(self) -> Iterator[Metric]:
+        return iter(self.families)
+
 
 def parse_page(page: Page) -> Parsed:
     """Raises PushError for a page that is not flopsd's."""
     try:
-        found = [
-            family
-            for family in text_string_to_metric_families(page.text.decode())
-            if not family.name.startswith(PREFIX)
-        ]
+        families = text_string_to_metric_families(page.text.decode())
+        found = [family for family in families if not family.name.startswith(PREFIX)]
     except ValueError as fault:
         raise PushError(f"this is no page of metrics: {fault}", reason="not_possible", final=True) from fault
     runs = [sample.labels for family in found if family.name == INFO for sample in family.samples]
@@ -48,21 +48,7 @@ def parse_page(page: Page) -> Parsed:
 
 
 def with_states(parsed: Parsed, states: Iterable[PushState]) -> Parsed:
-    return Parsed((*parsed.families, *metrics(states)), parsed.run_id, parsed.node, parsed.wall_ns)
-
-
-class _Families(Collector):
-    def __init__(self, parsed: Parsed) -> None:
-        self._parsed = parsed
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._parsed.families
-
-
-def registry_of(parsed: Parsed) -> CollectorRegistry:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(parsed))
-    return registry
+    return replace(parsed, families=(*parsed.families, *metrics(states)))
 
 
 class Zeros:

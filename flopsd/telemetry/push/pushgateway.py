@@ -8,7 +8,7 @@ from prometheus_client.exposition import push_to_gateway
 
 from flopsd.settings.push_targets import Target
 from flopsd.telemetry.push.http import Http
-from flopsd.telemetry.push.pages import Parsed, registry_of
+from flopsd.telemetry.push.pages import Parsed
 
 
 class Gateway:
@@ -33,7 +33,7 @@ class Gateway:
         push_to_gateway(
             self._target.url,
             job=self._target.job,
-            registry=registry_of(parsed),
+            registry=parsed,
             grouping_key={"instance": parsed.instance, "run_id": parsed.run_id, "node": parsed.node},
             timeout=seconds,
             handler=handler,
