@@ -15,7 +15,6 @@ from flopsd.integrations.parameters import count_parameters
 log = logging.getLogger("flopsd.client")
 # Long, and not part of the architecture.
 _LEFT_OUT = ("id2label", "label2id", "task_specific_params", "quantization_config", "transformers_version")
-_FRAMEWORKS = ("transformers", "torch", "accelerate", "peft", "trl", "deepspeed", "bitsandbytes")
 
 
 def describe(model: Any, arguments: Any) -> dict[str, Any]:
@@ -56,11 +55,9 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
 
 def frameworks() -> str:
     """The loaded frameworks with their versions."""
-    return ", ".join(
-        f"{name} {sys.modules[name].__version__}"
-        for name in _FRAMEWORKS
-        if hasattr(sys.modules.get(name), "__version__")
-    )
+    names = ("transformers", "torch", "accelerate", "peft", "trl", "deepspeed", "bitsandbytes")
+    versions = {name: getattr(sys.modules.get(name), "__version__", None) for name in names}
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
 
 
 def attention(config: Any) -> str | None:
@@ -94,9 +91,8 @@ def method(model: Any, base: Any) -> Method | None:
     """How the weights are trained, as far as the model shows. None: all weights of a model that was not loaded from
     anywhere, which may be pretraining."""
     if any(hasattr(module, "lora_A") for module in model.modules()):
-        quantized = any(
-            getattr(base, name, False) for name in ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit")
-        )
+        marks = ("is_quantized", "is_loaded_in_4bit", "is_loaded_in_8bit")
+        quantized = any(getattr(base, mark, False) for mark in marks)
         return Method.QLORA if quantized else Method.LORA
     if not all(parameter.requires_grad for parameter in model.parameters()):
         return Method.PARTIAL
@@ -125,22 +121,16 @@ def recomputation(model: Any, arguments: Any) -> Recomputation | None:
         return Recomputation.FULL
     switches = {name: m for name, m in model.named_modules() if hasattr(m, "gradient_checkpointing")}
     # A model has the attribute too when its layers have it; the layers decide then.
-    layers = [m for name, m in switches.items() if not any(o != name and _is_within(o, name) for o in switches)]
+    within = {name: f"{name}." if name else "" for name in switches}
+    layers = [m for n, m in switches.items() if not any(o != n and o.startswith(within[n]) for o in switches)]
     if not layers:
         return None
     on = [layer for layer in layers if layer.gradient_checkpointing]
     if not on:
         return Recomputation.NONE
-    chosen = any("context_fn" in getattr(_function(layer), "keywords", ()) for layer in on)
+    functions = (getattr(layer, "_gradient_checkpointing_func", None) for layer in on)
+    chosen = any("context_fn" in getattr(function, "keywords", ()) for function in functions)
     return Recomputation.SELECTIVE if chosen or len(on) < len(layers) else Recomputation.FULL
-
-
-def _is_within(name: str, outer: str) -> bool:
-    return outer == "" or name.startswith(f"{outer}.")
-
-
-def _function(layer: Any) -> Any:
-    return getattr(layer, "_gradient_checkpointing_func", None)
 
 
 def precision(base: Any, arguments: Any) -> str | None:
@@ -151,11 +141,7 @@ def precision(base: Any, arguments: Any) -> str | None:
         return "bf16"
     if getattr(arguments, "fp16", False):
         return "fp16"
-    found = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}.get(getattr(base, "dtype", None))
-    if (
-        found is None
-        and getattr(base, "dtype", None) is torch.float32
-        and torch.get_float32_matmul_precision() != "highest"
-    ):
-        return "tf32"
-    return found
+    dtype = getattr(base, "dtype", None)
+    if dtype is torch.float32:
+        return None if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}.get(dtype)

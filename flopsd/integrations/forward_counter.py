@@ -73,11 +73,9 @@ class ForwardCounter:
     def settle(self, phase: str = "other") -> None:
         """Declare the sums on the device; unsettled work belongs to `phase`. Waits for the device."""
         pending, self._on_device = self._on_device, {}
-        unsettled, self._unsettled = self._unsettled, defaultdict(int)
         for (of, counter, _), value in pending.items():
             self.client.count(of or phase, **{counter: int(value.item())})
-        if unsettled:
-            self.client.count(phase, **unsettled)
+        self.settle_phase(phase)
 
     def settle_phase(self, phase: str) -> None:
         """Assign unsettled work to `phase`, without waiting for the device."""

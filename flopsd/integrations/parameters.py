@@ -63,11 +63,9 @@ def size_of(parameter: Any) -> int | None:
 
 def _countable(model: Any) -> bool:
     config = getattr(model, "config", None)
-    quantization = getattr(config, "quantization_config", None)
-    method = quantization.get("quant_method") if isinstance(quantization, dict) else getattr(
-        quantization, "quant_method", None
-    )  # fmt: skip
-    if quantization is not None and str(getattr(method, "value", method)) not in SIZED_QUANTIZATIONS:
+    packing = getattr(config, "quantization_config", None)
+    method = packing.get("quant_method") if isinstance(packing, dict) else getattr(packing, "quant_method", None)
+    if packing is not None and str(getattr(method, "value", method)) not in SIZED_QUANTIZATIONS:
         return False
     # FSDP 1 shows slices of a flat tensor; FSDP 2 (DTensor) shows full sizes.
     return not any(hasattr(module, "_fsdp_wrapped_module") for module in model.modules())

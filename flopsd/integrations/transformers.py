@@ -100,20 +100,18 @@ class FlopsdCallback(TrainerCallback):
         self.client.set_phase("evaluate")
 
     @_guarded
-    def on_evaluate(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
-        self._after_evaluation()
+    def on_evaluate(self, args: Any, state: Any, control: Any, *metrics: Any, **named: Any) -> None:  # noqa: ARG002
+        self._predicting = False
+        self._counter.settle("evaluate")
+        self.client.set_phase("train" if self._training else "other")
 
-    @_guarded
-    def on_predict(self, args: Any, state: Any, control: Any, *metrics: Any, **named: Any) -> None:  # noqa: ARG002
-        self._after_evaluation()
+    on_predict = on_evaluate
 
     @_guarded
     def on_log(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
         self._declare_progress(args, state)
 
-    @_guarded
-    def on_save(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
-        self._declare_progress(args, state)
+    on_save = on_log
 
     @_guarded
     def on_train_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
@@ -144,14 +142,11 @@ class FlopsdCallback(TrainerCallback):
                     "`flopsd.client` if they are needed"
                 )
             self._logged_compiled = True
-        elif not self._counter.counts(model) and self._is_first_of_its_group(arguments, model):
+            return
+        # Ranks of one tensor-parallel group see the same tokens, so the first one counts.
+        is_first = int(getattr(arguments, "process_index", 0)) % int(getattr(model, "tp_size", None) or 1) == 0
+        if is_first and not self._counter.counts(model):
             self._counter.attach(model, compiled=compiled)
-
-    @staticmethod
-    def _is_first_of_its_group(arguments: Any, model: Any) -> bool:
-        """Ranks of one tensor-parallel group see the same tokens, so the first one counts."""
-        size = getattr(model, "tp_size", None) or 1
-        return int(getattr(arguments, "process_index", 0)) % int(size) == 0
 
     def _phase_of(self, model: Any, generating: bool) -> str:
         """The phase of a forward pass that begins."""
@@ -165,11 +160,6 @@ class FlopsdCallback(TrainerCallback):
             phase = "evaluate"
         self.client.set_phase(phase or "other")
         return phase
-
-    def _after_evaluation(self) -> None:
-        self._predicting = False
-        self._counter.settle("evaluate")
-        self.client.set_phase("train" if self._training else "other")
 
     def _declare_progress(self, arguments: Any, state: Any) -> None:
         self._counter.settle()

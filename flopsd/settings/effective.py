@@ -16,20 +16,12 @@ from flopsd.errors import ConfigError, FlopsdError
 from flopsd.settings.client_socket import socket_path
 from flopsd.settings.data_files import load_peaks, load_policies
 from flopsd.settings.device_selection import DevicesSetting
-from flopsd.settings.load import (
-    COMMAND_LINE,
-    ENVIRONMENT,
-    SECRETS,
-    Layers,
-    read_layers,
-    settings_of_layers,
-)
+from flopsd.settings.load import COMMAND_LINE, ENVIRONMENT, SECRETS, Layers, read_layers, settings_of_layers
 from flopsd.settings.platform import Context
 from flopsd.settings.sagemaker_defaults import with_defaults
-from flopsd.settings.schema import Setting, Settings, declared_of
+from flopsd.settings.schema import Setting, declared_of
 
 HIDDEN = "HIDDEN"
-_END_OF_SCALAR = "...\n"
 _DEFAULT = re.compile(r"\(default: (?P<what>.*)\)$")
 _PIN = re.compile(r"((?:^|[?&;])pin-value=)[^&;]+")
 
@@ -74,8 +66,9 @@ def as_yaml(found: list[EffectiveSetting], layers: Layers, environment: Mapping[
             lines.append(f"# {one.setting.key}: not set  # default: {default['what'] if default else 'none'}")
             continue
         text = yaml.safe_dump(one.value, default_flow_style=True, width=1_000_000, sort_keys=False)
+        text = text.removesuffix("...\n").rstrip()  # the end of a scalar
         origin = one.origin if one.origin == "default" else f"{one.origin} {one.where}"
-        lines.append(f"{one.setting.key}: {text.removesuffix(_END_OF_SCALAR).rstrip()}  # {origin}")
+        lines.append(f"{one.setting.key}: {text}  # {origin}")
     return "\n".join(lines) + "\n"
 
 
@@ -88,28 +81,21 @@ def check_file(path: str, source_settings: Sequence[Setting] = ()) -> int:
     except ConfigError as fault:
         raise ConfigError(fault.problems, hint="`flopsd run --help` lists all settings") from fault
     problems, hints = [], []
-    for needed in _WHAT_A_RUN_NEEDS:
+    needed: tuple[Callable[[], object], ...] = (
+        lambda: declared_of(settings),
+        lambda: load_peaks(settings.peaks),
+        lambda: load_policies(settings.policies),
+        lambda: socket_path(settings.client_socket, Path()),
+    )
+    for find in needed:
         try:
-            needed(settings)
+            find()
         except FlopsdError as fault:
             problems += [f"{layers.file}: {line}" for line in str(fault).splitlines()]
             hints.append(fault.hint)
     if problems:
         raise ConfigError(problems, hint="; ".join(filter(None, hints)))
     return sum(len(raw) for name, raw in layers.given if name not in (ENVIRONMENT, COMMAND_LINE))
-
-
-def _socket(settings: Settings) -> None:
-    if settings.client_socket is not None:
-        socket_path(settings.client_socket, Path())
-
-
-_WHAT_A_RUN_NEEDS: tuple[Callable[[Settings], object], ...] = (
-    declared_of,
-    lambda settings: load_peaks(settings.peaks),
-    lambda settings: load_policies(settings.policies),
-    _socket,
-)
 
 
 def _origin(setting: Setting, layers: Layers) -> tuple[str, str]:
@@ -133,10 +119,8 @@ def _plain(setting: Setting, value: Any) -> Any:
         return {name: _plain(setting, one) for name, one in value.items()}
     if isinstance(value, tuple):
         return [_plain(setting, one) for one in value]
-    if isinstance(value, float) and _means_off(setting, value):
-        return "off"
     if isinstance(value, float):
-        return int(value) if value.is_integer() else value
+        return "off" if _means_off(setting, value) else int(value) if value.is_integer() else value
     return without_secrets(value) if isinstance(value, str) else value
 
 

@@ -21,14 +21,7 @@ PASSPHRASE, PASSPHRASE_FILE = "FLOPSD_KEY_PASSPHRASE", "FLOPSD_KEY_PASSPHRASE_FI
 PKCS11_PIN = "FLOPSD_PKCS11_PIN"
 PUSH_AUTH = "FLOPSD_PUSH_AUTH"
 SECRETS = (PASSPHRASE, PKCS11_PIN, PUSH_AUTH)  # removed from the environment of the job that `flopsd exec` starts
-_OTHER_VARIABLES = (
-    "FLOPSD_CONFIG",
-    PASSPHRASE,
-    PASSPHRASE_FILE,
-    PKCS11_PIN,
-    PUSH_AUTH,
-    SOCKET_VARIABLE,
-)
+_OTHER_VARIABLES = ("FLOPSD_CONFIG", PASSPHRASE_FILE, SOCKET_VARIABLE, *SECRETS)
 ENVIRONMENT, COMMAND_LINE = "environment", "command line"
 
 
@@ -123,8 +116,7 @@ def _settings_file(path: Path, settings: Sequence[Setting]) -> tuple[dict[str, A
     except OSError as fault:
         raise ConfigError([f"{path}: cannot be read: {fault.strerror}"]) from fault
     document, problems = read_yaml(data, str(path))
-    if document is None:
-        document = {}
+    document = {} if document is None else document
     if not isinstance(document, dict):
         return {}, [*problems, f"{path}: expected settings such as 'interval_seconds: 1'"]
     known: dict[str, Any] = {}

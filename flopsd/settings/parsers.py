@@ -13,7 +13,6 @@ from flopsd.settings.locations import parse_location
 from flopsd.settings.push_targets import parse_target
 
 _LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]*):(?P<port>[0-9]{1,5})")
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FORMATS = ("bf16", "fp16", "tf32", "fp8", "fp6", "fp4", "fp64", "int8")
 
 
@@ -128,7 +127,7 @@ def listen(value: object) -> str | None:
 
 
 def run_id(value: object) -> str:
-    if not isinstance(value, str) or not _RUN_ID.fullmatch(value):
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", value):
         raise ValueError("expected at most 128 letters, digits, '.', '_' or '-', beginning with a letter or digit")
     return value
 
@@ -149,10 +148,8 @@ def one_of(kind: type[Enum]) -> Callable[[object], str | None]:
 
 def flop_or_unknown(value: object) -> int | str | None:
     """An exact FLOP count, or `unknown`, which is an assertion; None for `undeclared`."""
-    if value in ("unknown", None):
+    if value in ("unknown", "undeclared", None):
         return "unknown" if value == "unknown" else None
-    if value == "undeclared":
-        return None
     found = parse_flop(value)
     if not 0 < found < 10**40:
         raise ValueError("expected a positive number of FLOP below 1e40, or unknown")

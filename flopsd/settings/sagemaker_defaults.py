@@ -14,12 +14,7 @@ from typing import Any
 from flopsd.settings.platform import SAGEMAKER, Context
 from flopsd.settings.schema import Settings
 
-OUTPUT = "opt/ml/output/data/flopsd/{node}.json"
-CHECKPOINTS = "opt/ml/checkpoints"
-CHECKPOINT_CONFIG = "opt/ml/input/config/checkpointconfig.json"
 KEPT = "flopsd/{run}/{node}.json"  # jobs of one model often share a checkpoint folder
-METRIC_LINE_SECONDS = 60.0
-STOP_WINDOW_SECONDS = 120.0
 
 
 def with_defaults(settings: Settings, context: Context, root: Path = Path("/")) -> Settings:
@@ -32,25 +27,21 @@ def with_defaults(settings: Settings, context: Context, root: Path = Path("/")) 
         copies = (*copies, str(folder / KEPT))
     return replace(
         settings,
-        ledger=str(root / OUTPUT) if settings.ledger is None else settings.ledger,
+        ledger=str(root / "opt/ml/output/data/flopsd/{node}.json") if settings.ledger is None else settings.ledger,
         ledger_copies=copies,
-        metric_line_seconds=_or(settings.metric_line_seconds, METRIC_LINE_SECONDS),
-        stop_window_seconds=_or(settings.stop_window_seconds, STOP_WINDOW_SECONDS),
+        metric_line_seconds=60.0 if settings.metric_line_seconds is None else settings.metric_line_seconds,
+        stop_window_seconds=120.0 if settings.stop_window_seconds is None else settings.stop_window_seconds,
     )
 
 
 def checkpoint_folder(root: Path = Path("/")) -> Path | None:
     """The folder that SageMaker syncs with S3 while the job runs; None if the job has none."""
     try:
-        config: Any = json.loads((root / CHECKPOINT_CONFIG).read_bytes())
+        config: Any = json.loads((root / "opt/ml/input/config/checkpointconfig.json").read_bytes())
     except (OSError, ValueError):
         config = None
     local = config.get("LocalPath") if isinstance(config, dict) else None
     if isinstance(local, str) and local.startswith("/"):
         return root / local.lstrip("/")
-    folder = root / CHECKPOINTS
+    folder = root / "opt/ml/checkpoints"
     return folder if config is not None or folder.is_dir() else None
-
-
-def _or(given: float | None, otherwise: float) -> float:
-    return otherwise if given is None else given

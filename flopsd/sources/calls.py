@@ -18,59 +18,41 @@ log = logging.getLogger("flopsd")
 
 def read_source(source: Source, clock: Clock) -> Sweep:
     """One read. Raises SourceError."""
-
-    def read() -> Sweep:
-        sweep = source.read()
-        return _checked(source, sweep, lambda: check_sweep(sweep, clock.boottime_ns()))
-
-    return _call(source, read)
+    return _call(source, lambda: source.read(), lambda sweep: check_sweep(sweep, clock.boottime_ns()))
 
 
 def devices_of(source: Source) -> tuple[Device, ...]:
     """The devices that are listed now. Raises SourceError."""
-
-    def devices() -> tuple[Device, ...]:
-        listed = tuple(source.devices())
-        return _checked(source, listed, lambda: check_devices(listed))
-
-    return _call(source, devices)
+    return _call(source, lambda: tuple(source.devices()), check_devices)
 
 
 def facts_of(source: Source) -> Mapping[str, Any]:
     """What the source describes itself by. Raises SourceError."""
-
-    def facts() -> Mapping[str, Any]:
-        found = source.describe()
-        return _checked(source, found, lambda: check_facts(found))
-
-    return _call(source, facts)
+    return _call(source, lambda: source.describe(), check_facts)
 
 
 def close_source(source: Source) -> None:
     """Close it. A fault is only logged: everything that was read has been received already."""
     try:
-        _call(source, source.close)
+        _call(source, lambda: source.close(), lambda _: None)
     except SourceError as fault:
         log.warning("%s", fault)
 
 
-def _call(source: Source, call: Callable[[], T]) -> T:
+def _call(source: Source, call: Callable[[], T], check: Callable[[T], None]) -> T:
     """Whatever a source raises, an exit or a panic too, comes out as SourceError."""
     try:
-        return call()
+        given = call()
+        try:
+            check(given)
+        except ValueError as fault:
+            raise SourceError(
+                f"source {source.name!r}: {fault}",
+                hint="nothing of this read is counted; this is a fault of the source: its authors can reproduce it "
+                "with flopsd.testing.SourceContract",
+            ) from fault
+        return given
     except (SourceError, KeyboardInterrupt):
         raise
     except BaseException as fault:
         raise SourceError(f"source {source.name!r} failed: {fault!r}") from fault
-
-
-def _checked(source: Source, given: T, check: Callable[[], None]) -> T:
-    try:
-        check()
-    except ValueError as fault:
-        raise SourceError(
-            f"source {source.name!r}: {fault}",
-            hint="nothing of this read is counted; this is a fault of the source: its authors can reproduce it with "
-            "flopsd.testing.SourceContract",
-        ) from fault
-    return given

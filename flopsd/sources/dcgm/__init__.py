@@ -5,7 +5,6 @@ Only its page is read. No DCGM engine is started: the profiling counters of thes
 
 from __future__ import annotations
 
-import socket
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -31,6 +30,8 @@ def _open(settings: SourceSettings) -> Source:
 
 def _require_listener(url: str) -> None:
     """Raises SourceUnavailableError: absent where the address is right and no server listens."""
+    import socket
+
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or parts.hostname is None:
         raise SourceUnavailableError(

@@ -15,7 +15,6 @@ from flopsd.core.model import Evidence
 from flopsd.errors import SourceUnavailableError
 from flopsd.settings import parsers
 from flopsd.sources import SourceInfo, SourceOption, SourceSettings
-from flopsd.sources.neuron.sysfs import Tree
 
 if TYPE_CHECKING:
     from flopsd.sources.neuron.source import NeuronSource
@@ -30,6 +29,8 @@ def open_source(settings: SourceSettings) -> NeuronSource:
     Tests set the options `sysfs` and `module`, the driver's sysfs folders, which are no settings. Raises
     SourceUnavailableError with the remedy; it may wait some seconds for the first document.
     """
+    from flopsd.sources.neuron.sysfs import Tree
+
     options = settings.options
     tree, monitor = Tree(options.get("sysfs"), options.get("module")), options.get("monitor")
     if monitor and shutil.which(str(monitor)) is None:

@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from flopsd.core.model import Device, Evidence
+from flopsd.core.model import Counted, Device, Evidence, Gap, GapReason, Reading
 from flopsd.core.peaks import PeakTable
 from flopsd.sources.neuron.document import MonitorDocument
 from flopsd.sources.neuron.sysfs import ChipNode, Tree
-
-UNKNOWN_MODEL = "unknown Neuron device"
 
 
 @dataclass(slots=True)
@@ -65,6 +63,52 @@ class Chip:
         totals = {"neuron_sysfs_flop_total": self.flop_total, "neuron_sysfs_flop_begin": self.flop_begin}
         return totals if self.sysfs_live is None else {**totals, "neuron_sysfs_live": int(self.sysfs_live)}
 
+    def expect_growth(self, tree: Tree, why: str) -> None:
+        """Set what the totals can give, `why` being the reason for not going by neuron-monitor."""
+        install = "install aws-neuronx-tools; in a container mount /opt/aws/neuron and give it /dev/neuron*"
+        driver = f"driver {tree.driver}" if tree.driver else "a driver of unknown version"
+        if self.node is None or not self.node.totals:
+            why_none = self.node.why_none if self.node is not None else "there is no sysfs"
+            self.expect(Evidence.GAP, f"{why}, and {why_none}", install)
+        elif not tree.live:
+            reason = f"{why}, and {driver} moves its flop_count only when a process exits"
+            self.expect(Evidence.GAP, reason, f"update aws-neuronx-dkms to 2.30.2 or newer, or {install}")
+        else:
+            self.expect(Evidence.COUNT, f"{why}: counted from the driver's flop_count", install)
+        shared = "any process on this host: the driver's totals do not separate processes"
+        self.device = replace(self.device, shared=shared)
+
+    def read_growth(self, now_ns: int) -> Reading:
+        """What the total grew by. One that cannot be read is a gap whose FLOP the next total still holds."""
+        before, since_ns = self.flop_total, self.since_ns
+        self.since_ns = now_ns
+        if self.device.evidence is not Evidence.COUNT:
+            return Reading(self.device.uid, since_ns, now_ns, Gap(GapReason.NOT_SUPPORTED))
+        work: Counted | Gap
+        if not self.read_total():
+            work = Gap(GapReason.DRIVER_ERROR)
+        elif before is None or self.flop_total is None:
+            work = Gap(GapReason.STARTING)
+        elif self.flop_total < before:
+            work = Gap(GapReason.COUNTER_RESET)
+        else:
+            work = Counted(self.flop_total - before)
+        return Reading(self.device.uid, since_ns, now_ns, work, self.counters)
+
+
+def sysfs_facts(chips: Sequence[Chip], tree: Tree) -> dict[str, str | None]:
+    """What sysfs shows, for the ledger: text only."""
+    seen = {chip.sysfs_live for chip in chips if chip.flop_total is not None}
+    moves = None if not seen else "not seen" if None in seen else "live" if all(seen) else "at exit"
+    nodes = [chip.node for chip in chips if chip.node is not None]
+    powers = [(node.index, power) for node in nodes if (power := node.power()) is not None]
+    return {
+        "driver": tree.driver,
+        "sysfs_flop_count": moves,
+        "architecture": ", ".join(sorted({node.architecture for node in nodes if node.architecture})) or None,
+        "power_percent": "; ".join(f"{i}: {'/'.join(power.percent)}" for i, power in powers) or None,
+    }
+
 
 def chips_of_document(document: MonitorDocument, tree: Tree, peaks: PeakTable, now_ns: int) -> list[Chip]:
     """The chips that a document counts, or else sysfs; none where neither does.
@@ -74,7 +118,9 @@ def chips_of_document(document: MonitorDocument, tree: Tree, peaks: PeakTable, n
     count = document.device_count if document.device_count is not None else len(tree.chips)
     nodes: Sequence[ChipNode | None] = tree.chips if len(tree.chips) == count else [None] * count
     model = document.device_type or next((n.device_name for n in nodes if n is not None and n.device_name), None)
-    return _chips(nodes, model or _model_of_instance(document.instance_type, peaks), tree, now_ns)
+    known = peaks.instances.get(f"ml.{document.instance_type}")
+    names = peaks.parts[known.accelerator].names if known is not None else ()  # for tools that name no chip
+    return _chips(nodes, model or next(iter(names), None), tree, now_ns)
 
 
 def chips_of_sysfs(tree: Tree, now_ns: int) -> list[Chip]:
@@ -94,17 +140,10 @@ def _chips(nodes: Sequence[ChipNode | None], model: str | None, tree: Tree, now_
             uid=f"NEURON-{serial}" if serial is not None else f"neuron{index}",
             index=index,
             vendor="aws",
-            model=model or UNKNOWN_MODEL,
+            model=model or "unknown Neuron device",
             serial=serial,
             driver=tree.driver,
             evidence=Evidence.COUNT,
         )
         found.append(Chip(device, now_ns, node))
     return found
-
-
-def _model_of_instance(instance_type: str | None, peaks: PeakTable) -> str | None:
-    """What an instance type holds, for tools that name no chip: the first name of its row."""
-    known = peaks.instances.get(f"ml.{instance_type}")
-    names = peaks.parts[known.accelerator].names if known is not None else ()
-    return names[0] if names else None

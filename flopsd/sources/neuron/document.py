@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from flopsd.core.model import GapReason
@@ -81,7 +82,9 @@ def scrub(text: str) -> str:
 def parse(line: bytes) -> MonitorDocument:
     """The document in one line. Raises DocumentError: not JSON, or not the shape of a document."""
     try:
-        data = json.loads(line, parse_float=_decimal, parse_int=_int, parse_constant=Decimal)
+        data = json.loads(
+            line, parse_float=partial(_short, Decimal), parse_int=partial(_short, int), parse_constant=Decimal
+        )
     except (ValueError, ArithmeticError, RecursionError) as fault:
         raise DocumentError(f"neuron-monitor printed no JSON: {type(fault).__name__}") from fault
     if not isinstance(data, dict) or not isinstance(data.get("neuron_runtime_data", []), list | None):
@@ -130,10 +133,8 @@ def _core(report: Mapping[str, Any]) -> Core:
     rate = next((report[name] for name in RATE_FIELDS if name in report), None)
     numbers = [_number(rate), _number(report.get("neuroncore_utilization"))]
     fault = next((number for number in numbers if isinstance(number, GapReason)), None)
-    if fault is not None:
-        return Core(None, None, fault)
-    flop_per_s, percent = (number if isinstance(number, Fraction) else None for number in numbers)
-    return Core(flop_per_s, percent)
+    flop_per_s, percent = (number if isinstance(number, Fraction) and fault is None else None for number in numbers)
+    return Core(flop_per_s, percent, fault)
 
 
 def _number(value: object) -> Fraction | GapReason | None:
@@ -157,16 +158,10 @@ def _period(group: Mapping[str, Any]) -> Fraction | None:
     return seconds if isinstance(seconds, Fraction) and seconds > 0 else None
 
 
-def _decimal(text: str) -> Decimal:
+def _short(kind: type[int | Decimal], text: str) -> int | Decimal:
     if len(text) > _LONGEST_NUMBER:
         raise ValueError("a number of too many digits")
-    return Decimal(text)
-
-
-def _int(text: str) -> int:
-    if len(text) > _LONGEST_NUMBER:
-        raise ValueError("a number of too many digits")
-    return int(text)
+    return kind(text)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

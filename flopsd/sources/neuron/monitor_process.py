@@ -15,7 +15,6 @@ import tempfile
 import threading
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO
 
 from flopsd.errors import SourceUnavailableError
@@ -31,8 +30,6 @@ CONFIG = {
 }
 _GUARDED = 'exec 3<&0; (read -r _ <&3; kill -KILL 0) </dev/null >/dev/null 2>&1 & exec "$@" </dev/null 3<&-'
 _BUFFERED = 600  # ten minutes; what falls out is a hole between documents, and a hole is a gap
-_REMEMBERED_LINES = 20
-_JOIN_SECONDS = 5.0
 _VERSION = re.compile(r"\bversion:?\s+v?(\d+(?:\.\d+)+\S*)", re.IGNORECASE)
 
 
@@ -66,7 +63,7 @@ class MonitorProcess:
         self._path, self._clock = path, clock
         self._items: deque[StreamItem] = deque(maxlen=_BUFFERED)
         self._heard = threading.Event()
-        self._stderr: deque[str] = deque(maxlen=_REMEMBERED_LINES)
+        self._stderr: deque[str] = deque(maxlen=20)
         self.version: str | None = None
         try:
             self._config = _write_config()
@@ -99,16 +96,13 @@ class MonitorProcess:
     def drain(self) -> list[StreamItem]:
         """All that came since the last call, oldest first. Never waits."""
         self._heard.clear()
-        found: list[StreamItem] = []
-        while self._items:
-            found.append(self._items.popleft())
-        return found
+        return [self._items.popleft() for _ in range(len(self._items))]
 
     def close(self, *, wait: bool = True) -> None:
         """End it and what it started. Harmless where it has ended."""
         self._end()
         for thread in self._threads:
-            thread.join(_JOIN_SECONDS if wait else 0)  # a child stuck in its driver is left to the kernel
+            thread.join(5.0 if wait else 0)  # a child stuck in its driver is left to the kernel
         self._forget_config()
 
     def _end(self) -> None:
@@ -169,4 +163,4 @@ def _write_config() -> str:
     handle, path = tempfile.mkstemp(prefix="flopsd-neuron-", suffix=".json")
     with os.fdopen(handle, "w", encoding="ascii") as file:
         json.dump(CONFIG, file)
-    return str(Path(path))
+    return path

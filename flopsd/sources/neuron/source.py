@@ -10,22 +10,18 @@ from typing import Any
 from flopsd.core.model import Counted, Device, DeviceUid, Evidence, Gap, GapReason, Gauges, Reading, Sweep
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import SourceUnavailableError
-from flopsd.sources.neuron.chips import Chip, chips_of_document, chips_of_sysfs
+from flopsd.sources.neuron.chips import Chip, chips_of_document, chips_of_sysfs, sysfs_facts
 from flopsd.sources.neuron.document import MonitorDocument, scrub
 from flopsd.sources.neuron.flop_per_chip import PERIOD_SECONDS, ChipFlop, Runtimes, account, period_ends
 from flopsd.sources.neuron.monitor_process import Ended, Garbled, MonitorProcess, StreamItem
 from flopsd.sources.neuron.sysfs import Tree
-from flopsd.sources.neuron.sysfs_totals import expect_growth, read_growth, sysfs_facts
 from flopsd.system.clock import NS_PER_S, Clock
 
 FIRST_DOCUMENT_SECONDS = 10.0  # it asks the instance metadata service before it prints
 STARTUP_NS = 60 * NS_PER_S
 SILENT_NS = 10 * PERIOD_SECONDS * NS_PER_S  # longer than this without another line: it hangs
-_FIRST_LINES = 5
 _JITTER = 10  # a document may come late by a tenth of its period without leaving a hole
 _BACKOFF_NS, _BACKOFF_MAX_NS = NS_PER_S, 64 * NS_PER_S
-_INSTALL_TOOLS = "install aws-neuronx-tools; in a container mount /opt/aws/neuron and give it /dev/neuron*"
-_UPDATE_TOOLS = "update aws-neuronx-tools"
 
 
 class NeuronSource:
@@ -82,7 +78,7 @@ class NeuronSource:
         readings: list[Reading] = []
         gauges: dict[DeviceUid, Gauges] = {}
         if self._path is None:
-            return Sweep(tuple(read_growth(chip, now_ns) for chip in self._chips))
+            return Sweep(tuple(chip.read_growth(now_ns) for chip in self._chips))
         for item in self._drain():
             readings += self._take(item, gauges)
         if self._monitor is None:
@@ -105,7 +101,7 @@ class NeuronSource:
         """Start it and take the first document: it lists the hardware, and begins the first period."""
         self._chips = chips_of_sysfs(self._tree, self._opened_ns)
         self._monitor = MonitorProcess(path, self._clock)
-        for _ in range(_FIRST_LINES):
+        for _ in range(5):
             if self._identified or self._monitor is None or not self._monitor.wait(FIRST_DOCUMENT_SECONDS):
                 break
             for item in self._drain():
@@ -126,7 +122,7 @@ class NeuronSource:
         self._path = None
         self._chips = chips_of_sysfs(self._tree, self._clock.boottime_ns())
         for chip in self._chips:
-            expect_growth(chip, self._tree, why, _INSTALL_TOOLS)
+            chip.expect_growth(self._tree, why)
 
     def _drain(self) -> list[StreamItem]:
         """What came, each item with the time at which its period ended."""
@@ -170,7 +166,7 @@ class NeuronSource:
         self._runtimes, self._backoff_ns = counted.runtimes, _BACKOFF_NS
         for chip in self._chips:
             if not counted.has_rate:
-                chip.expect(Evidence.GAP, "this neuron-monitor reports no FLOP rate", _UPDATE_TOOLS)
+                chip.expect(Evidence.GAP, "this neuron-monitor reports no FLOP rate", "update aws-neuronx-tools")
             elif item.what.rate_field is not None:
                 chip.expect(Evidence.COUNT)
             gauges[chip.device.uid] = Gauges(utilization_ratio=counted.utilization_ratio[chip.device.index])
@@ -215,13 +211,11 @@ class NeuronSource:
 
     def _gap(self, until_ns: int, reason: GapReason) -> list[Reading]:
         """The time of all chips from their last reading on, as a gap."""
-        readings = [
-            Reading(chip.device.uid, chip.since_ns, until_ns, Gap(reason))
-            for chip in self._chips
-            if until_ns > chip.since_ns
-        ]
+        readings = []
         for chip in self._chips:
-            chip.since_ns = max(chip.since_ns, until_ns)
+            if until_ns > chip.since_ns:
+                readings.append(Reading(chip.device.uid, chip.since_ns, until_ns, Gap(reason)))
+                chip.since_ns = until_ns
         return readings
 
     def _with_totals(self, readings: list[Reading]) -> list[Reading]:

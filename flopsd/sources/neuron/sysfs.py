@@ -16,7 +16,6 @@ from pathlib import Path
 
 ROOT = "/sys/devices/virtual/neuron_device"
 MODULE = "/sys/module/neuron"
-LIVE_SINCE = (2, 30, 2)
 _CHIP = re.compile(r"neuron(\d+)")
 _SERIAL = re.compile(r"[0-9a-fA-F]{4,32}")
 _NUMBER = re.compile(r"\d{1,20}")  # 64 bits
@@ -73,7 +72,7 @@ class Tree:
     @property
     def live(self) -> bool:
         """Whether this driver's totals move while a process runs."""
-        return _version(self.driver) >= LIVE_SINCE
+        return _version(self.driver) >= (2, 30, 2)
 
 
 def _version(text: str | None) -> tuple[int, ...]:

@@ -46,13 +46,10 @@ class Routes:
         try:
             return page(request)
         except Exception:
-            log.exception(
-                "internal error while rendering %s; metering goes on; please report this with the traceback",
-                request.path,
-            )
-            return Response(
-                HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"this page cannot be rendered; see the log of flopsd\n"
-            )
+            text = "internal error while rendering %s; metering goes on; please report this with the traceback"
+            log.exception(text, request.path)
+            words = b"this page cannot be rendered; see the log of flopsd\n"
+            return Response(HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, words)
 
     def _ready(self, _: Request) -> Response:
         if self._snapshot().ready:
@@ -63,15 +60,12 @@ class Routes:
     def _metrics(self, request: Request) -> Response:
         accept = request.headers.get("accept", "")
         body, content_type = self._exposition.render(self._snapshot(), accept, self._extra())
-        body, headers = compressed(body, request.headers.get("accept-encoding", ""))
-        return Response(HTTPStatus.OK, content_type, body, headers)
+        return _compressed(request, content_type, body)
 
     def _status(self, request: Request) -> Response:
         from flopsd.telemetry.status import facts_of  # loaded at the first request
 
-        body = json.dumps(facts_of(self._snapshot())).encode("utf-8")
-        body, headers = compressed(body, request.headers.get("accept-encoding", ""))
-        return Response(HTTPStatus.OK, "application/json", body, headers)
+        return _compressed(request, "application/json", json.dumps(facts_of(self._snapshot())).encode("utf-8"))
 
     def _page(self, request: Request) -> Response:
         from flopsd.telemetry.page.status_page import Assets, status_page
@@ -80,6 +74,9 @@ class Routes:
         if self._assets is None:
             self._assets = Assets()
         page = status_page(facts_of(self._snapshot()), self._assets).encode("utf-8")
-        body, headers = compressed(page, request.headers.get("accept-encoding", ""))
-        safe = (("Content-Security-Policy", self._assets.policy), *_SAFE)
-        return Response(HTTPStatus.OK, HTML, body, (*headers, *safe))
+        return _compressed(request, HTML, page, ("Content-Security-Policy", self._assets.policy), *_SAFE)
+
+
+def _compressed(request: Request, content_type: str, body: bytes, *more: tuple[str, str]) -> Response:
+    body, headers = compressed(body, request.headers.get("accept-encoding", ""))
+    return Response(HTTPStatus.OK, content_type, body, (*headers, *more))

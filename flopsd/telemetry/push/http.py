@@ -46,14 +46,10 @@ class Http:
             given.update(self._sign(method, url, given, body))
         sockets = Sockets()
         opener = urllib.request.OpenerDirector()
-        for handler in (
-            urllib.request.ProxyHandler(),
-            _Plain(sockets),
-            _Secure(sockets, self._tls),
-            urllib.request.HTTPErrorProcessor(),
-            urllib.request.HTTPDefaultErrorHandler(),
-        ):
-            opener.add_handler(handler)
+        opener.add_handler(urllib.request.ProxyHandler())
+        opener.add_handler(_Handler(sockets, self._tls))
+        opener.add_handler(urllib.request.HTTPErrorProcessor())
+        opener.add_handler(urllib.request.HTTPDefaultErrorHandler())
         # The socket's own time limit begins anew with each byte, so a receiver that drips would hold us for ever.
         timer = threading.Timer(seconds, sockets.cut)
         timer.daemon = True
@@ -113,19 +109,13 @@ class Sockets:
             _shut(one)
 
 
-class _Plain(urllib.request.HTTPHandler):
-    def __init__(self, sockets: Sockets) -> None:
-        super().__init__()
-        self._sockets = sockets
-
-    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        return self.do_open(_keeping(http.client.HTTPConnection, self._sockets), request)
-
-
-class _Secure(urllib.request.HTTPSHandler):
+class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
     def __init__(self, sockets: Sockets, context: ssl.SSLContext | None) -> None:
         super().__init__(context=context)
         self._sockets, self._tls = sockets, context
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_keeping(http.client.HTTPConnection, self._sockets), request)
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
         return self.do_open(_keeping(http.client.HTTPSConnection, self._sockets), request, context=self._tls)

@@ -7,29 +7,24 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from flopsd import __version__
 from flopsd.settings.push_targets import Target
 from flopsd.telemetry.push.http import Http
-from flopsd.telemetry.push.pages import Parsed, Zeros, key_of
-from flopsd.telemetry.push.queue import KEPT_PAGES
-
-_HEADERS = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
-_MS = 1_000_000
+from flopsd.telemetry.push.pages import Parsed, key_of
+from flopsd.telemetry.push.queue import TimedSender
 
 
-class Otlp:
-    """Points carry their time, so that what a receiver missed reaches it later."""
-
-    keeps = KEPT_PAGES
+class Otlp(TimedSender):
+    headers: ClassVar = {"Content-Type": "application/x-protobuf", "Content-Encoding": "gzip"}
 
     def __init__(self, target: Target, http: Http) -> None:
         """Raises ImportError without the extra."""
         from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
         from opentelemetry.proto.metrics.v1 import metrics_pb2
 
-        self._target, self._http, self._zeros = target, http, Zeros()
+        super().__init__(target, http)
         self._request = metrics_service_pb2.ExportMetricsServiceRequest
         self._cumulative = metrics_pb2.AGGREGATION_TEMPORALITY_CUMULATIVE
 
@@ -51,13 +46,9 @@ class Otlp:
             for sample in family.samples:
                 labels = {**sample.labels, "run_id": parsed.run_id, "node": parsed.node, "job": self._target.job}
                 if key_of(sample.name, sample.labels) in zeros:
-                    _label(points.add(time_unix_nano=parsed.wall_ns - _MS, as_double=0.0), labels)
+                    _label(points.add(time_unix_nano=parsed.wall_ns - 1_000_000, as_double=0.0), labels)
                 _label(points.add(time_unix_nano=parsed.wall_ns, as_double=sample.value), labels)
         return gzip.compress(request.SerializeToString(), 6)
-
-    def send(self, body: bytes, seconds: float) -> None:
-        """Raises PushError."""
-        self._http.request("POST", self._target.url, _HEADERS, body, seconds)
 
 
 def _label(message: Any, labels: Mapping[str, str]) -> None:

@@ -30,6 +30,10 @@ class Parsed(Collector):
         """Of one daemon's account, as `job` and `instance` have to be: the next run on a node is another."""
         return f"{self.node}/{self.run_id}"
 
+    @property
+    def grouping_key(self) -> dict[str, str]:
+        return {"instance": self.instance, "run_id": self.run_id, "node": self.node}
+
     def collect(self) -> Iterator[Metric]:
         return iter(self.families)
 

@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 from flopsd.errors import PushError
 from flopsd.settings.push_targets import Target
@@ -20,12 +21,6 @@ from flopsd.telemetry.push.queue import Sender, SendQueue
 from flopsd.telemetry.push.states import PushState
 
 log = logging.getLogger("flopsd")
-END_SECONDS = 10.0
-SCRAPE_SECONDS = 5.0
-NEEDS_EXTRA = (
-    "pushing by OTLP or remote write needs the packages of the extra 'push', signing for AWS those of 'kms'",
-    "pip install 'flopsd[push]'",
-)
 
 
 class Pusher:
@@ -36,7 +31,9 @@ class Pusher:
     ) -> None:
         """`report`: print the state of targets on stdout, as the daemon reads it."""
         self._clock, self._report = clock, report
-        self._lanes = [SendQueue(target.name, _opener(target, environment), clock, self._told) for target in targets]
+        self._lanes = [
+            SendQueue(target.name, partial(_open_sender, target, environment), clock, self._told) for target in targets
+        ]
         self._complaint = ""
 
     def offer(self, page: Page) -> None:
@@ -54,7 +51,7 @@ class Pusher:
 
     def finish(self) -> bool:
         """Get through what waits, within ten seconds; false if something did not."""
-        deadline_ns = self._clock.boottime_ns() + round(END_SECONDS * NS_PER_S)
+        deadline_ns = self._clock.boottime_ns() + 10 * NS_PER_S
         for lane in self._lanes:
             lane.finish(deadline_ns)
         for lane in self._lanes:
@@ -114,30 +111,30 @@ def run_scraping(
 
 
 def _scrape(url: str, clock: Clock) -> Page:
-    with urllib.request.urlopen(
-        url.rstrip("/").removesuffix("/metrics") + "/metrics", timeout=SCRAPE_SECONDS
-    ) as answer:
+    with urllib.request.urlopen(url.rstrip("/").removesuffix("/metrics") + "/metrics", timeout=5.0) as answer:
         text = answer.read(MAX_PAGE_BYTES + 1)
     if len(text) > MAX_PAGE_BYTES:
         raise ValueError("the page is too large")
     return Page(text, clock.wall_ns())
 
 
-def _opener(target: Target, environment: Mapping[str, str]) -> Callable[[], Sender]:
-    def open_sender() -> Sender:
-        if target.kind == "pushgateway":
-            from flopsd.telemetry.push.pushgateway import Gateway
+def _open_sender(target: Target, environment: Mapping[str, str]) -> Sender:
+    if target.kind == "pushgateway":
+        from flopsd.telemetry.push.pushgateway import Gateway
 
-            return Gateway(target, Http(target, environment))
-        try:
-            if target.kind == "otlp":
-                from flopsd.telemetry.push.otlp import Otlp
+        return Gateway(target, Http(target, environment))
+    try:
+        if target.kind == "otlp":
+            from flopsd.telemetry.push.otlp import Otlp
 
-                return Otlp(target, Http(target, environment))
-            from flopsd.telemetry.push.remote_write import RemoteWrite, signer
+            return Otlp(target, Http(target, environment))
+        from flopsd.telemetry.push.remote_write import RemoteWrite, signer
 
-            return RemoteWrite(target, Http(target, environment, signer(target)))
-        except ImportError as fault:
-            raise PushError(NEEDS_EXTRA[0], reason="not_possible", final=True, hint=NEEDS_EXTRA[1]) from fault
-
-    return open_sender
+        return RemoteWrite(target, Http(target, environment, signer(target)))
+    except ImportError as fault:
+        raise PushError(
+            "pushing by OTLP or remote write needs the packages of the extra 'push', signing for AWS those of 'kms'",
+            reason="not_possible",
+            final=True,
+            hint="pip install 'flopsd[push]'",
+        ) from fault

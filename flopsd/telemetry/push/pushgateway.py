@@ -34,7 +34,7 @@ class Gateway:
             self._target.url,
             job=self._target.job,
             registry=parsed,
-            grouping_key={"instance": parsed.instance, "run_id": parsed.run_id, "node": parsed.node},
+            grouping_key=parsed.grouping_key,
             timeout=seconds,
             handler=handler,
         )

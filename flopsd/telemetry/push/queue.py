@@ -6,12 +6,14 @@ import logging
 import random
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 from flopsd.errors import PushError
+from flopsd.settings.push_targets import Target
 from flopsd.system.clock import NS_PER_S, Clock
-from flopsd.telemetry.push.pages import Parsed, with_states
+from flopsd.telemetry.push.http import Http
+from flopsd.telemetry.push.pages import Parsed, Zeros, with_states
 from flopsd.telemetry.push.states import PushState
 
 log = logging.getLogger("flopsd")
@@ -30,6 +32,20 @@ class Sender(Protocol):
 
     def send(self, encoded: Any, seconds: float) -> None:
         """Raises PushError."""
+
+
+class TimedSender:
+    """One whose samples carry their time, so that what a receiver missed reaches it later."""
+
+    keeps = KEPT_PAGES
+    headers: ClassVar[Mapping[str, str]]
+
+    def __init__(self, target: Target, http: Http) -> None:
+        self._target, self._http, self._zeros = target, http, Zeros()
+
+    def send(self, body: bytes, seconds: float) -> None:
+        """Raises PushError."""
+        self._http.request("POST", self._target.url, self.headers, body, seconds)
 
 
 class SendQueue:
@@ -58,14 +74,8 @@ class SendQueue:
 
     @property
     def state(self) -> PushState:
-        return PushState(
-            self.name,
-            self._successes,
-            dict(self._failures),
-            self._dropped,
-            len(self._queue),
-            self._last_success_wall_ns,
-        )
+        counts = (self._successes, dict(self._failures), self._dropped, len(self._queue))
+        return PushState(self.name, *counts, self._last_success_wall_ns)
 
     @property
     def well(self) -> bool:
@@ -152,11 +162,7 @@ class SendQueue:
             self._failures[fault.reason] += 1
             self._dropped += fault.final
         if str(fault) != self._complaint:
-            log.error(
-                "NOT PUSHED to %s: %s%s; metering goes on",
-                self.name,
-                fault,
-                f"; {fault.hint}" if fault.hint else "",
-            )
+            hint = f"; {fault.hint}" if fault.hint else ""
+            log.error("NOT PUSHED to %s: %s%s; metering goes on", self.name, fault, hint)
         self._complaint = str(fault)
         self._report(self.state)

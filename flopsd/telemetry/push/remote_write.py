@@ -6,20 +6,15 @@ Source: prometheus/prompb types.proto and remote.proto. Only the fields that are
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from flopsd.errors import PushError
 from flopsd.settings.push_targets import Target
 from flopsd.system.protobuf import DOUBLE, INT64, OPTIONAL, REPEATED, STRING, Messages, message_classes
 from flopsd.telemetry.push.http import Http, Signer
-from flopsd.telemetry.push.pages import Parsed, Zeros, key_of
-from flopsd.telemetry.push.queue import KEPT_PAGES
+from flopsd.telemetry.push.pages import Parsed, key_of
+from flopsd.telemetry.push.queue import TimedSender
 
-_HEADERS = {
-    "Content-Type": "application/x-protobuf",
-    "Content-Encoding": "snappy",
-    "X-Prometheus-Remote-Write-Version": "0.1.0",
-}
-_NS_PER_MS = 1_000_000
 MESSAGES: Messages = {
     "WriteRequest": (("timeseries", 1, REPEATED, "TimeSeries"),),
     "TimeSeries": (("labels", 1, REPEATED, "Label"), ("samples", 2, REPEATED, "Sample")),
@@ -28,25 +23,25 @@ MESSAGES: Messages = {
 }
 
 
-class RemoteWrite:
-    """Samples carry their time, so that what a receiver missed reaches it later."""
-
-    keeps = KEPT_PAGES
+class RemoteWrite(TimedSender):
+    headers: ClassVar = {
+        "Content-Type": "application/x-protobuf",
+        "Content-Encoding": "snappy",
+        "X-Prometheus-Remote-Write-Version": "0.1.0",
+    }
 
     def __init__(self, target: Target, http: Http) -> None:
         """Raises ImportError without the extra."""
         from cramjam import snappy
 
-        self._target, self._http, self._zeros = target, http, Zeros()
+        super().__init__(target, http)
         self._request = message_classes("prometheus", MESSAGES)["WriteRequest"]
         self._compress = snappy.compress_raw
 
     def encode(self, parsed: Parsed) -> bytes:
         request, zeros = self._request(), self._zeros.of(parsed)
-        added = {
-            "job": self._target.job, "instance": parsed.instance, "run_id": parsed.run_id, "node": parsed.node
-        }  # fmt: skip
-        at_ms = parsed.wall_ns // _NS_PER_MS
+        added = {"job": self._target.job, **parsed.grouping_key}
+        at_ms = parsed.wall_ns // 1_000_000
         for family in parsed.families:
             for sample in family.samples:
                 series = request.timeseries.add()
@@ -58,10 +53,6 @@ class RemoteWrite:
                     series.samples.add(value=0.0, timestamp=at_ms - 1)
                 series.samples.add(value=sample.value, timestamp=at_ms)
         return bytes(self._compress(request.SerializeToString()))
-
-    def send(self, body: bytes, seconds: float) -> None:
-        """Raises PushError."""
-        self._http.request("POST", self._target.url, _HEADERS, body, seconds)
 
 
 def signer(target: Target) -> Signer | None:
