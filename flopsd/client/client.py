@@ -230,9 +230,8 @@ class Client:
             self._clock.wait(self._closing, pause)
 
     def _drop_connection(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._drop_in_child()
+        self._connection = None
 
     def _serve_session(self) -> None:
         """Send everything, then each change, until closed. Raises OSError when the daemon goes away."""

@@ -48,9 +48,8 @@ class SourceSettings:
     clock: Clock
     peaks: PeakTable
     options: Mapping[str, Any] = field(default_factory=dict)
-    origins: Mapping[DeviceUid, str] = field(
-        default_factory=dict
-    )  # of the totals last journalled on this boot; complete when `read` is called, not before
+    # Of the totals last journalled on this boot; complete when `read` is called, not before.
+    origins: Mapping[DeviceUid, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,8 @@ from flopsd.sources.arbitration import Arbiter
 from flopsd.sources.calls import close_source, devices_of, facts_of, read_source
 from flopsd.system.clock import Clock
 
-_UNSHOWN = ("library", "library_sha256")  # for the ledger, and too long for a line
 # The scale of running counters takes two intervals, the longer one of 0.8 s, and work on the device.
-_PAUSES_SECONDS = (0.2, 1.0, 0.2)
+_PAUSES_SECONDS = (0.0, 0.2, 1.0, 0.2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +51,15 @@ def probe(names: Sequence[str], opener: Callable[[str], Source], clock: Clock) -
     broken: dict[str, SourceError] = {}
     facts: dict[str, str] = {}
     listed: dict[str, tuple[Device, ...]] = {}
-    pauses = (0.0, *_PAUSES_SECONDS)
     try:
-        for at, pause in enumerate(pauses, start=1):
+        for at, pause in enumerate(_PAUSES_SECONDS, start=1):
             clock.wait(threading.Event(), pause)
             for name, source in opened.items():
                 if name in broken:
                     continue
                 try:
                     read_source(source, clock)
-                    if at == len(pauses):
+                    if at == len(_PAUSES_SECONDS):
                         facts[name] = _as_text(facts_of(source))
                         listed[name] = devices_of(source)
                 except SourceError as fault:
@@ -75,12 +73,12 @@ def probe(names: Sequence[str], opener: Callable[[str], Source], clock: Clock) -
         arbiter.offer(name, devices)
     uids = dict.fromkeys(device.uid for devices in listed.values() for device in devices)
     best = [(offer[1], offer[0]) for uid in uids if (offer := arbiter.best(uid)) is not None]
-    order = {name: at for at, name in enumerate(names)}
-    return Probe(tuple(sorted(found, key=lambda one: order[one.name])), tuple(best))
+    return Probe(tuple(sorted(found, key=lambda one: names.index(one.name))), tuple(best))
 
 
 def _as_text(facts: Mapping[str, Any]) -> str:
     recording = facts.get("replay")
     if recording:
         return f"plays {recording.get('recording', 'a recording')}: {recording.get('origin', 'origin unknown')}"
-    return ", ".join(f"{key} {value}" for key, value in facts.items() if value and key not in _UNSHOWN)
+    too_long = ("library", "library_sha256")  # they are for the ledger
+    return ", ".join(f"{key} {value}" for key, value in facts.items() if value and key not in too_long)

@@ -34,11 +34,6 @@ MOST_OF_A_DEVICE = 2**32  # SMs, MHz, ids: what a field of a driver can hold
 MOST_CHARACTERS = 10_000  # a device's whole description must fit into one line of the journal
 MOST_FACTS_BYTES = 256 * 1024
 AHEAD_NS = 10_000_000  # where another clock of the machine gives the end of an interval
-_DEEPEST_FACT = 8
-_TEXTS = ("vendor", "model", "evidence_reason", "evidence_fix")
-_TEXTS_OR_NONE = ("serial", "pci_bus_id", "parent", "driver", "shared")
-_COUNTS_OR_NONE = ("sm_count", "sm_clock_max_mhz")  # of which zero would be a ceiling of nothing
-_ESTIMATED = (Evidence.CYCLES, Evidence.ACTIVITY)
 
 
 def is_count(value: object, most: int = MOST) -> bool:
@@ -64,7 +59,7 @@ def unfit_facts(facts: object) -> Iterator[str]:
     if not isinstance(facts, Mapping):
         yield f"describe() gave {type(facts).__name__}, not a mapping"
         return
-    found = list(_unfit("describe()", facts, _DEEPEST_FACT))
+    found = list(_unfit("describe()", facts, 8))
     yield from found
     if not isinstance(facts.get("replay"), Mapping | None):
         yield f"describe()['replay'] is {shown(facts['replay'])}: it is None, or a mapping of the recording"
@@ -88,14 +83,14 @@ def check_devices(devices: Sequence[object]) -> None:
         if not is_text(uid) or not uid:
             raise _refusal("a device", "uid", uid, "text")
         uids.add(uid)
-        for name in _TEXTS:
+        for name in ("vendor", "model", "evidence_reason", "evidence_fix"):
             if not is_text(getattr(device, name)):
                 raise _refusal(uid, name, getattr(device, name), "text")
-        for name in _TEXTS_OR_NONE:
+        for name in ("serial", "pci_bus_id", "parent", "driver", "shared"):
             text = getattr(device, name)
             if text is not None and not is_text(text):
                 raise _refusal(uid, name, text, "text or None")
-        for name in _COUNTS_OR_NONE:
+        for name in ("sm_count", "sm_clock_max_mhz"):  # zero would be a ceiling of nothing
             count = getattr(device, name)
             if count is not None and (count == 0 or not is_count(count, MOST_OF_A_DEVICE)):
                 raise _refusal(uid, name, count, "a whole number above 0, or None where it is not known")
@@ -148,7 +143,7 @@ def _check_reading(reading: object, now_ns: int) -> None:
     if end_ns > now_ns + AHEAD_NS:
         raise _refusal(uid, "end_ns", end_ns, f"not in the future: it is {now_ns} now")
     if isinstance(work, Active):
-        if work.evidence not in _ESTIMATED:
+        if work.evidence not in (Evidence.CYCLES, Evidence.ACTIVITY):
             raise _refusal(uid, "work.evidence", work.evidence, "Evidence.CYCLES or Evidence.ACTIVITY")
         _check_cycles(uid, "work.sm_cycles", work.sm_cycles)
         _check_cycles(uid, "work.uncertainty_sm_cycles", work.uncertainty_sm_cycles)

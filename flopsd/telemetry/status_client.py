@@ -23,9 +23,6 @@ from flopsd.settings.data_files import Tables
 from flopsd.settings.platform import default_state_dir
 from flopsd.telemetry.status import SCHEMA, facts_in
 
-_TIMEOUT_SECONDS = 5
-_MAX_BYTES = 4 << 20
-
 
 def from_state_dir(
     folder: str | None, environment: Mapping[str, str], peaks_file: str | None = None, policy_files: Sequence[str] = ()
@@ -55,18 +52,16 @@ def from_url(url: str) -> dict[str, Any]:
     address, headers = _without_password(url.rstrip("/") + "/api/status")
     shown = address.removesuffix("/api/status")
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(address, headers=headers), timeout=_TIMEOUT_SECONDS
-        ) as answer:
-            status = json.loads(answer.read(_MAX_BYTES))
+        request = urllib.request.Request(address, headers=headers)
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            status = json.loads(answer.read(4 << 20))
     except (OSError, ValueError, http.client.HTTPException) as fault:
         why = fault.reason if type(fault) is urllib.error.URLError else fault
         reason = why.strerror if isinstance(why, OSError) and why.strerror else why
         raise FlopsdError(f"cannot read {shown}: {reason}", hint=_hint(fault)) from fault
     if not isinstance(status, dict) or status.get("schema") != SCHEMA:
-        raise FlopsdError(
-            f"{shown} is not a flopsd daemon of this version", hint="use the same version of flopsd as the daemon"
-        )
+        hint = "use the same version of flopsd as the daemon"
+        raise FlopsdError(f"{shown} is not a flopsd daemon of this version", hint=hint)
     return status
 
 

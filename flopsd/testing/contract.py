@@ -88,12 +88,10 @@ class SourceContract:
     def test_the_name_is_the_entry_points(self) -> None:
         with self._opened() as (source, _):
             found = source.name
-            problems = []
             if not isinstance(found, str) or not found:
-                problems.append(f"name is {found!r}, which is no text")
-            elif found != self.name:
-                problems.append(f"name is {found!r}, it is opened as {self.name!r}")
-            _require("name", problems)
+                raise ContractViolation("name", [f"name is {found!r}, which is no text"])
+            if found != self.name:
+                raise ContractViolation("name", [f"name is {found!r}, it is opened as {self.name!r}"])
 
     def test_devices_are_described(self) -> None:
         info = self.info()
@@ -288,8 +286,7 @@ def violations(contract: SourceContract) -> tuple[str, ...]:
 
 
 def _require(clause: str, problems: Iterable[str]) -> None:
-    found = list(problems)
-    if found:
+    if found := list(problems):
         raise ContractViolation(clause, found)
 
 

@@ -89,8 +89,7 @@ def membership(observation: Observation) -> Iterator[str]:
     for read in observation.reads:
         if not is_count(read.sweep.patience_ns):
             yield f"patience_ns is {read.sweep.patience_ns!r}"
-        named = [reading.device for reading in read.sweep.readings] + list(read.sweep.gauges)
-        for uid in named:
+        for uid in [*(reading.device for reading in read.sweep.readings), *read.sweep.gauges]:
             if read.device(uid) is None:
                 yield f"a reading or gauge names {uid!r}, which devices() does not list"
 
@@ -236,7 +235,6 @@ def work_done(readings: Iterable[Reading]) -> dict[DeviceUid, tuple[int, int, Co
         elif isinstance(work, Gap):
             sums[f"gap {work.reason.value}"] += reading.end_ns - reading.begin_ns
         if reading.totals is not None:
-            sums.update({f"total {pipe.value}": 0 for pipe in reading.totals.sm_cycles})
             for pipe, cycles in reading.totals.sm_cycles.items():
                 sums[f"total {pipe.value}"] = cycles
         done[reading.device] = (begin_ns, reading.end_ns, sums)
@@ -244,15 +242,10 @@ def work_done(readings: Iterable[Reading]) -> dict[DeviceUid, tuple[int, int, Co
 
 
 def _evidence(reading: Reading) -> Evidence | None:
-    work = reading.work
-    if isinstance(work, Active):
-        return work.evidence
-    kinds: dict[type, Evidence] = {
-        Growth: Evidence.CYCLES,
-        Counted: Evidence.COUNT,
-        Busy: Evidence.UTILIZATION,
-    }
-    return kinds.get(type(work))
+    if isinstance(reading.work, Active):
+        return reading.work.evidence
+    kinds: dict[type, Evidence] = {Growth: Evidence.CYCLES, Counted: Evidence.COUNT, Busy: Evidence.UTILIZATION}
+    return kinds.get(type(reading.work))
 
 
 def _possible(device: Device | None, duration_ns: int) -> int | None:

@@ -16,9 +16,6 @@ from flopsd.sources.nvml.mig import PERMISSION_FIX, Slice, is_partitioned, slice
 from flopsd.sources.nvml.utilization_meter import UtilizationMeter
 from flopsd.sources.ownership.rule import UNIDENTIFIED
 
-NO_GPM_FIX = "run a dcgm-exporter beside it: flopsd reads its tensor activity"
-_NO_GPM = "no GPM on this GPU (Hopper and newer have it): utilisation gives a ceiling, no measurement"
-
 
 class Discovery:
     """Opens GPUs by index, and looks again at what MIG makes of them. Raises NVMLError unless stated otherwise."""
@@ -77,7 +74,8 @@ class Discovery:
 
     def ceiling(self, device: Device, handle: Any, why: str) -> UtilizationMeter:
         """The meter of a GPU that gives no more than utilisation."""
-        return UtilizationMeter(self._driver, device, handle, self._limits(device), (why, NO_GPM_FIX))
+        fix = "run a dcgm-exporter beside it: flopsd reads its tensor activity"
+        return UtilizationMeter(self._driver, device, handle, self._limits(device), (why, fix))
 
     def _whole(self, device: Device, handle: Any) -> Gpu:
         return Gpu(device, handle, self._meter(device, handle)).updated()
@@ -87,9 +85,10 @@ class Discovery:
             if self._lib.nvmlGpmQueryDeviceSupport(handle).isSupportedDevice:
                 return self._gpm_meter(device, handle, None)
         except self._lib.NVMLError as fault:
-            why = f"GPM support cannot be queried ({fault}): utilisation gives a ceiling, no measurement"
-            return self.ceiling(device, handle, why)
-        return self.ceiling(device, handle, _NO_GPM)
+            why = f"GPM support cannot be queried ({fault})"
+        else:
+            why = "no GPM on this GPU (Hopper and newer have it)"
+        return self.ceiling(device, handle, f"{why}: utilisation gives a ceiling, no measurement")
 
     def _slices(self, device: Device, handle: Any, known: Mapping[DeviceUid, Gpu]) -> list[Gpu]:
         """What is metered of a partitioned GPU; those that are `known` as they are."""

@@ -60,6 +60,11 @@ def hint_of(fault: Any) -> str:
     return _HINTS.get(fault.value, "")
 
 
+def is_absent(fault: Any) -> bool:
+    """Whether an NVMLError at start means that this machine has no NVIDIA driver."""
+    return fault.value in (DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND)
+
+
 class Driver:
     """The pynvml module with flopsd's units. Calls raise its NVMLError unless they say otherwise."""
 

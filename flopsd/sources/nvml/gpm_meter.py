@@ -38,22 +38,13 @@ _VECTOR = (Pipe.FP64, Pipe.FP32, Pipe.FP16)
 # Seen in the field for weeks (DCGM#303): counters stuck at zero under full load. Below these a device
 # may well be waiting, moving data or counting integers.
 _FULL_UTILIZATION_RATIO, _FULL_POWER_RATIO = 0.9, 0.5
-PENDING = "the scale of the running cycle counters is proven by the first second of work; percentages until then"
-NO_COUNTERS = "this driver has no running cycle counters"
-NO_COUNTERS_FIX = "a driver of R595 or newer counts cycles since boot, which lose nothing in a restart"
 
 
 class GpmMeter:
     """One device, or one MIG slice, between reads. Each reading begins where the last one ended."""
 
     def __init__(
-        self,
-        driver: Driver,
-        gpm: Gpm,
-        device: Device,
-        handle: Any,
-        sm_count: int,
-        origin: Callable[[], str | None],
+        self, driver: Driver, gpm: Gpm, device: Device, handle: Any, sm_count: int, origin: Callable[[], str | None]
     ) -> None:
         """`handle` is the whole device's: clock, energy and streaming are. `origin` is what the journal has."""
         self._driver, self._gpm, self._handle = driver, gpm, handle
@@ -102,16 +93,15 @@ class GpmMeter:
         counters = {} if self._is_slice else driver.counters(handle)  # a slice has no energy counter of its own
         utilization = None if self._is_slice else driver.utilization_ratio(handle)
         metrics: Metrics | None = None
-        fault: UnusableError | None = None
+        reason = self._unread_reason
         if kept:
             try:
                 metrics = self._gpm.metrics()
-            except UnusableError as unusable:
-                fault = unusable
+            except UnusableError as fault:
+                reason = fault.reason
         self._gpm.keep()
         self._kept, self._since_ns = True, now_ns
         if metrics is None:
-            reason = fault.reason if fault is not None else self._unread_reason
             self._unread_reason = GapReason.STARTING
             return Reading(self._uid, since_ns, now_ns, Gap(reason), counters), Gauges({}, utilization, mhz)
         gauges = Gauges(remainder(metrics.ratios), utilization, mhz)
@@ -126,10 +116,12 @@ class GpmMeter:
         """What the interval held: what running counters grew by, else percentages x SM clock x SMs."""
         calibrated = self._calibration is not None
         if metrics.elapsed is None or not metrics.counters:
-            self.evidence = (Evidence.ACTIVITY, NO_COUNTERS, NO_COUNTERS_FIX)
+            fix = "a driver of R595 or newer counts cycles since boot, which lose nothing in a restart"
+            self.evidence = (Evidence.ACTIVITY, "this driver has no running cycle counters", fix)
         elif self._strikes < _STRIKES:
             if not calibrated:
-                self.evidence = (Evidence.ACTIVITY, PENDING, "")
+                pending = "the scale of the running cycle counters is proven by the first second of work"
+                self.evidence = (Evidence.ACTIVITY, f"{pending}; percentages until then", "")
             if self._last is None and not calibrated:
                 self._calibration = remembered(self._origin(), self._sm_count)
                 calibrated = self._calibration is not None
@@ -143,14 +135,10 @@ class GpmMeter:
             if any(ratios.values()):  # activity without a clock is no measurement; without activity no clock is needed
                 raise UnusableError(GapReason.OUT_OF_RANGE, totals)
             cycles = Cycles(0, 0)
-        return Active(
-            Evidence.ACTIVITY,
-            {pipe: round(ratio * cycles.cycles * self._sm_count) for pipe, ratio in ratios.items()},
-            {pipe: math.ceil(ratio * cycles.doubt_cycles * self._sm_count) for pipe, ratio in ratios.items() if ratio}
-            if cycles.doubt_cycles
-            else {},
-            metrics.unread,
-        ), totals
+        sms, doubt_cycles = self._sm_count, cycles.doubt_cycles
+        counted = {pipe: round(ratio * cycles.cycles * sms) for pipe, ratio in ratios.items()}
+        doubts = {p: math.ceil(ratio * doubt_cycles * sms) for p, ratio in ratios.items() if ratio and doubt_cycles}
+        return Active(Evidence.ACTIVITY, counted, doubts, metrics.unread), totals
 
     def _examine(self, metrics: Metrics, since_ns: int, now_ns: int) -> None:
         """Hold running counters against their last values and the percentages; prove their scale once.
@@ -191,11 +179,8 @@ class GpmMeter:
         self._strikes += 1
         if self._strikes == _STRIKES:
             self._calibration = None
-            self.evidence = (
-                Evidence.ACTIVITY,
-                f"the running cycle counters failed their self-test: {why}",
-                "please report it with the driver's version",
-            )
+            reason = f"the running cycle counters failed their self-test: {why}"
+            self.evidence = (Evidence.ACTIVITY, reason, "please report it with the driver's version")
 
     def _totals(self, metrics: Metrics) -> Totals | None:
         if self._calibration is None or metrics.elapsed is None or not metrics.counters:

@@ -6,12 +6,9 @@ import hashlib
 from pathlib import Path
 
 NAME = "libnvidia-ml.so"
-_DELETED = " (deleted)"
-_MAPS = Path("/proc/self/maps")
-_CHUNK_BYTES = 1 << 20
 
 
-def loaded_library(maps: Path = _MAPS) -> tuple[str | None, str | None]:
+def loaded_library(maps: Path = Path("/proc/self/maps")) -> tuple[str | None, str | None]:
     """Path of the loaded library, and SHA-256 of its file; None: not known.
 
     Of a file that was replaced since it was loaded the digest is not known: the path leads to another one.
@@ -26,14 +23,14 @@ def loaded_library(maps: Path = _MAPS) -> tuple[str | None, str | None]:
     if path is None:
         return None, None
     shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return shown, None if path.endswith(_DELETED) else _sha256(path)
+    return shown, None if path.endswith(" (deleted)") else _sha256(path)
 
 
 def _sha256(path: str) -> str | None:
     whole = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
+            while chunk := file.read(1 << 20):
                 whole.update(chunk)
     except OSError:
         return None

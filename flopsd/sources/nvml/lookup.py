@@ -7,6 +7,7 @@ only, where no source of this process uses it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from flopsd.core.model import DeviceUid
@@ -19,7 +20,12 @@ class NvmlLookup:
 
     def __init__(self, lib: Any = None) -> None:
         """`lib` is the pynvml module; None imports it."""
-        self._lib = lib if lib is not None else _pynvml()
+        if lib is None:
+            with suppress(ImportError):
+                import pynvml
+
+                lib = pynvml
+        self._lib = lib
 
     def index(self, uid: DeviceUid) -> int | None:
         """The index that NVML gives a GPU."""
@@ -56,14 +62,6 @@ class NvmlLookup:
                 lib.nvmlShutdown()
         except lib.NVMLError:
             return None
-
-
-def _pynvml() -> Any:
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    return pynvml
 
 
 def _pids(lib: Any, handle: Any) -> frozenset[int]:

@@ -21,19 +21,14 @@ class SmClocks:
         self._driver = Driver(lib, clock, peaks)
         self._handles: dict[DeviceUid, tuple[Any, int | None]] = {}  # with the maximum clock
         self._samples: dict[DeviceUid, list[ClockSample]] = {}
-        self._open = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether NVML answers."""
-        return self._open
+        self.is_open = False  # whether NVML answers
 
     def poll(self, uids: Iterable[DeviceUid]) -> None:
         """Add what is known of the clocks since the last poll: buffered samples where there are some, and one now."""
         try:
-            if not self._open:
+            if not self.is_open:
                 self._lib.nvmlInit()
-                self._open = True
+                self.is_open = True
             for uid in uids:
                 self._poll(uid)
         except self._lib.NVMLError:
@@ -47,8 +42,8 @@ class SmClocks:
     def close(self) -> None:
         """Let go of NVML."""
         self._handles.clear()
-        if self._open:
-            self._open = False
+        if self.is_open:
+            self.is_open = False
             self._driver.optional(self._lib.nvmlShutdown)
 
     def _poll(self, uid: DeviceUid) -> None:

@@ -10,16 +10,7 @@ from flopsd.core.model import Device, DeviceUid, Evidence, Gauges, Reading, Swee
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.discovery import Discovery
-from flopsd.sources.nvml.driver import (
-    DRIVER_NOT_LOADED,
-    LIBRARY_NOT_FOUND,
-    NO_PERMISSION,
-    NOT_OFFERED,
-    Driver,
-    UnusableError,
-    hint_of,
-    reason_of,
-)
+from flopsd.sources.nvml.driver import NO_PERMISSION, NOT_OFFERED, Driver, UnusableError, hint_of, is_absent, reason_of
 from flopsd.sources.nvml.gpm_meter import GpmMeter
 from flopsd.sources.nvml.gpu import Gpu, Unread
 from flopsd.sources.nvml.loaded_library import loaded_library
@@ -48,11 +39,8 @@ class NvmlSource:
         try:
             lib.nvmlInit()
         except lib.NVMLError as fault:
-            raise SourceUnavailableError(
-                f"NVML cannot be used: {fault}",
-                hint=hint_of(fault),
-                absent=fault.value in (DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND),
-            ) from fault
+            why = f"NVML cannot be used: {fault}"
+            raise SourceUnavailableError(why, hint=hint_of(fault), absent=is_absent(fault)) from fault
         try:
             self._driver.version = str(lib.nvmlSystemGetDriverVersion())
             for index in range(lib.nvmlDeviceGetCount()):

@@ -17,7 +17,6 @@ from flopsd.sources.ownership.rule import Ownership, OwnershipResult, VendorDevi
 
 VARIABLE = "DCGM_HPC_JOB_MAPPING_DIR"
 _FILE = re.compile(r"(?P<gpu>\d+)(?:\.(?P<instance>\d+))?", re.ASCII)
-_FILE_BYTES_MAX = 1 << 16
 
 
 def mapping_dir(environment: Mapping[str, str]) -> Path:
@@ -90,5 +89,5 @@ class JobRule:
 
 def _jobs(path: Path) -> set[str]:
     with path.open("rb") as file:
-        text = file.read(_FILE_BYTES_MAX).decode("utf-8", "replace")
+        text = file.read(1 << 16).decode("utf-8", "replace")
     return {line.strip() for line in text.splitlines() if line.strip()}

@@ -6,7 +6,6 @@ protobuf skips the others.
 
 from __future__ import annotations
 
-import errno
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,6 @@ from flopsd.system.protobuf import OPTIONAL, REPEATED, STRING, Messages, message
 
 SOCKET = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
 DEADLINE_SECONDS = 2.0
-_METHOD = "/v1.PodResourcesLister/List"
-_RESPONSE_BYTES_MAX = 16 << 20  # what the kubelet's own client takes
-_MOUNT = "mount /var/lib/kubelet/pod-resources of the node into the container as a read-only hostPath volume"
 MESSAGES: Messages = {
     "ListPodResourcesRequest": (),
     "ListPodResourcesResponse": (("pod_resources", 1, REPEATED, "PodResources"),),
@@ -58,9 +54,8 @@ class PodResources:
 
             self._messages = message_classes("v1", MESSAGES)
         except ImportError as fault:
-            raise OwnershipError(
-                f"the kubelet cannot be asked: {fault}", hint="pip install 'flopsd[kubernetes]'"
-            ) from fault
+            why = f"the kubelet cannot be asked: {fault}"
+            raise OwnershipError(why, hint="pip install 'flopsd[kubernetes]'") from fault
         self._grpc: Any = grpc
         self.path, self._deadline_seconds = path, deadline_seconds
 
@@ -68,14 +63,11 @@ class PodResources:
         """All pods of this node. Raises OwnershipError within the deadline, saying what is wrong with the socket."""
         self._check_socket()
         grpc = self._grpc
-        options = (
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.default_authority", "localhost"),
-            ("grpc.max_receive_message_length", _RESPONSE_BYTES_MAX),
-        )
+        sized = ("grpc.max_receive_message_length", 16 << 20)  # what the kubelet's own client takes
+        options = (("grpc.enable_http_proxy", 0), ("grpc.default_authority", "localhost"), sized)
         with grpc.insecure_channel(f"unix:{self.path}", options=options) as channel:
             call = channel.unary_unary(
-                _METHOD,
+                "/v1.PodResourcesLister/List",
                 request_serializer=self._messages["ListPodResourcesRequest"].SerializeToString,
                 response_deserializer=self._messages["ListPodResourcesResponse"].FromString,
             )
@@ -92,17 +84,16 @@ class PodResources:
                 probe.settimeout(self._deadline_seconds)
                 probe.connect(str(self.path))
         except OSError as fault:
-            hints = {
-                errno.ENOENT: _MOUNT,
-                errno.EACCES: "run as root, or as a user that may write to the socket",
-                errno.EPERM: "run as root, or as a user that may write to the socket",
-                errno.ECONNREFUSED: "no process listens there: is the kubelet running, and is its folder mounted, "
-                "not the socket alone, which goes stale when the kubelet restarts?",
-            }
-            raise OwnershipError(
-                f"the kubelet's socket {self.path} cannot be used: {fault.strerror or fault}",
-                hint=hints.get(fault.errno or 0, _MOUNT),
-            ) from fault
+            hint = "mount /var/lib/kubelet/pod-resources of the node into the container as a read-only hostPath volume"
+            if isinstance(fault, PermissionError):
+                hint = "run as root, or as a user that may write to the socket"
+            elif isinstance(fault, ConnectionRefusedError):
+                hint = (
+                    "no process listens there: is the kubelet running, and is its folder mounted, not the socket "
+                    "alone, which goes stale when the kubelet restarts?"
+                )
+            why = f"the kubelet's socket {self.path} cannot be used: {fault.strerror or fault}"
+            raise OwnershipError(why, hint=hint) from fault
 
     def _refused(self, fault: Any) -> OwnershipError:
         code = fault.code()

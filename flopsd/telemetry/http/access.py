@@ -71,10 +71,8 @@ class Access:
         tls = self.config().tls
         assert tls is not None
         files = [tls.cert_file, tls.key_file, *([tls.client_ca_file] if tls.client_ca_file is not None else [])]
-        found = (
-            tls,
-            tuple(_bytes_of(file) for file in files),
-        )  # both: a file read anew may ask otherwise of the same ones
+        # Both: a file read anew may ask otherwise of the same ones.
+        found = (tls, tuple(_bytes_of(file) for file in files))
         with self._lock:
             if self._context is None or found != self._loaded:
                 self._context, self._loaded = _context(tls, self._path), found
@@ -85,8 +83,7 @@ class Access:
         tls = self.config().tls
         if tls is None or not tls.client_allowed_sans:
             return True
-        certificate = connection.getpeercert() or {}
-        names = certificate.get("subjectAltName", ())
+        names = (connection.getpeercert() or {}).get("subjectAltName", ())
         return any(isinstance(name, tuple) and name[1] in tls.client_allowed_sans for name in names)
 
     def admits(self, config: WebConfig, authorization: str) -> bool:

@@ -69,9 +69,8 @@ class Exchange:
             config = self._access.config()
         except ConfigError as fault:
             self._access.log_refusal(fault)
-            broken = Response(
-                HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"the web configuration is invalid; see the log of flopsd\n"
-            )
+            text = b"the web configuration is invalid; see the log of flopsd\n"
+            broken = Response(HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, text)
             return encoded(broken, request.method, {}, keeps=False)
         try:
             admitted = self._access.admits(config, request.headers.get("authorization", ""))

@@ -210,9 +210,8 @@ class WebServer:
         """One handshake or request of a client, in its own thread."""
         goes_on = False
         try:
-            goes_on = (
-                self._shake_hands(connection) if connection.waits_for_handshake else self._exchange.serve(connection)
-            )
+            act = self._shake_hands if connection.waits_for_handshake else self._exchange.serve
+            goes_on = act(connection)
         except ConfigError as fault:
             self._access.log_refusal(fault)
         except (OSError, ValueError) as fault:  # SSLError is an OSError; ValueError: it was closed meanwhile

@@ -103,13 +103,8 @@ def gaps_part(devices: Sequence[Mapping[str, Any]]) -> Html:
 def sources_part(facts: Mapping[str, Any]) -> Html:
     cards = [_source(one) for one in facts["sources"]]
     journal = facts["journal"]
-    fault = h(
-        "p",
-        h("strong", "The journal cannot be written: "),
-        journal["fault"],
-        ". Totals are in memory only.",
-        cls="warning",
-    )
+    title = h("strong", "The journal cannot be written: ")
+    fault = h("p", title, journal["fault"], ". Totals are in memory only.", cls="warning")
     words = h("p", f"{journal['records']} records in the journal.", cls="note")
     return section(
         "sources",
@@ -123,17 +118,13 @@ def _source(source: Mapping[str, Any]) -> Html:
     state = "up" if source["up"] else "down"
     errors = ", ".join(f"{count} {reason}" for reason, count in source["errors"].items())
     at = source["lastReadingAt"]
-    lines = [
-        h("p", f"{source['name']} is {state}" + (f": {source['reason']}" if source["reason"] else ""), cls="says"),
-        h(
-            "p",
-            "No reading yet."
-            if at is None
-            else f"Last reading {at[:10]} {at[11:19]} UTC."
-            + (f" Readings that became gaps: {errors}." if errors else ""),
-        ),
-    ]
-    return h("div", icon(state), h("div", *lines), cls=f"check check-{'verified' if source['up'] else 'refused'}")
+    last = "No reading yet."
+    if at is not None:
+        gaps = f" Readings that became gaps: {errors}." if errors else ""
+        last = f"Last reading {at[:10]} {at[11:19]} UTC.{gaps}"
+    says = f"{source['name']} is {state}" + (f": {source['reason']}" if source["reason"] else "")
+    lines = h("div", h("p", says, cls="says"), h("p", last))
+    return h("div", icon(state), lines, cls=f"check check-{'verified' if source['up'] else 'refused'}")
 
 
 def _time(seconds: str) -> str:

@@ -21,7 +21,6 @@ from flopsd.telemetry.page.devices import devices_part, gaps_part, sources_part
 from flopsd.telemetry.status_text import coverage_text, figures_in
 
 REFRESH_SECONDS = 10  # without a script; with it the page is asked for every two seconds
-_OPEN_SHOWN = 1  # where no verdict is certain; the other rules are folded away
 _ADVICE = (
     "The thresholds are an indicative criterion and this is no legal advice. The ledger, not this page, is the record."
 )
@@ -168,30 +167,22 @@ def _thresholds(facts: Mapping[str, Any]) -> Html:
     if not rules:
         return section("thresholds", "No threshold applies", h("p", "No rule of a policy applies to this run."))
     when = {f"{one['policy']}/{one['rule']}": one["crossing"] for one in findings}
-    parts = [
-        _rule(
-            rule,
-            f"rule-{at}",
-            when.get(rule.name),
-            None if axis is None or rule.chart is None else rule_chart(rule.chart, axis, f"rule-{at}"),
-        )
-        for at, rule in enumerate(rules)
-    ]
+    parts = []
+    for at, rule in enumerate(rules):
+        chart = None if axis is None or rule.chart is None else rule_chart(rule.chart, axis, f"rule-{at}")
+        parts.append(_rule(rule, f"rule-{at}", when.get(rule.name), chart))
     state = answer.state.value
     title = text(icon(state), h("span", answer.headline))
     leads = [h("p", words, cls="lead") for words in answer.sentences]
     drawn = None if axis is None else rule_legend(axis)
-    certain = [part for part, rule in zip(parts, rules, strict=True) if not _hangs_on_declarations(rule)]
-    certain = certain or parts[:_OPEN_SHOWN]
+    open_rules = [rule.state is ReportState.INDETERMINATE and rule.applies is None for rule in rules]
+    certain = [part for part, is_open in zip(parts, open_rules, strict=True) if not is_open]
+    certain = certain or parts[:1]
     folded, rest = [part for part in parts if part not in certain], None
     if folded:
         words = f"{counted(len(folded), 'further rule')}: indeterminate, since too little is declared"
         rest = h("details", h("summary", words), *folded, id="indeterminate")
     return section("thresholds", title, *leads, *certain, drawn, rest, cls=f"headline state-{state}")
-
-
-def _hangs_on_declarations(rule: ReportRule) -> bool:
-    return rule.state is ReportState.INDETERMINATE and rule.applies is None
 
 
 def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None, drawn: Html | None) -> Html:

@@ -22,8 +22,6 @@ log = logging.getLogger("flopsd")
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 300.0
 PIPE_BYTES = 1 << 20
 LAST_PUSH_SECONDS = 12.0  # a little more than the pusher gives itself
-LOOK_SECONDS = 0.02
-_MAX_UNREAD_BYTES = 1 << 16
 
 
 class Feed:
@@ -77,7 +75,7 @@ class Feed:
         while child.poll() is None and self._clock.boottime_ns() < deadline_ns:
             self._write(child)
             self._listen(child)
-            self._clock.wait(pause, LOOK_SECONDS)
+            self._clock.wait(pause, 0.02)
         if child.poll() is None:
             log.error("the pushing process did not end within %.1f s and is killed", seconds)
         self._listen(child)
@@ -125,7 +123,7 @@ class Feed:
         if not found:
             return
         *lines, self._unread = (self._unread + found).split(b"\n")
-        self._unread = self._unread[-_MAX_UNREAD_BYTES:]
+        self._unread = self._unread[-(1 << 16) :]
         for line in lines:
             try:
                 state = parse_state(line)
