@@ -22,7 +22,6 @@ from flopsd.settings.client_socket import client_socket_candidates
 from flopsd.system.clock import NS_PER_S, Clock, SystemClock
 
 log = logging.getLogger("flopsd.client")
-CLOSE_SECONDS = 1.0
 BACKOFF_SECONDS, BACKOFF_SECONDS_MAX, REFUSED_SECONDS = 0.2, 5.0, 60.0
 SEND_SECONDS = 0.2  # between two sends; a phase that changes after a quiet time is sent at once
 WORK_SECONDS = 1.0
@@ -164,7 +163,7 @@ class Client:
             finally:
                 self._adding = False
 
-    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+    def close(self, seconds: float = 1.0) -> None:
         """Send the rest and close the session, within `seconds`. Runs by itself when the interpreter exits."""
         if os.getpid() != self._pid or self._leaving:
             return

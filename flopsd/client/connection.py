@@ -34,11 +34,9 @@ class Connection:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.settimeout(ANSWER_SECONDS)
             try:
-                self._socket.connect(os.fspath(path))
+                return self._socket.connect(os.fspath(path))
             except OSError as error:
                 fault = error
-            else:
-                return
         raise fault
 
     @property

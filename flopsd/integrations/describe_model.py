@@ -61,7 +61,6 @@ def frameworks() -> str:
 
 
 def attention(config: Any) -> str | None:
-    """The attention kernel, by the name that transformers uses."""
     name = getattr(config, "_attn_implementation", None)
     return re.sub("[^a-z0-9_]", "_", name.lower())[:40] if name else None
 

@@ -34,7 +34,7 @@ class ForwardCounter:
         By default a pass with gradients is training, and any other belongs to the client's current phase.
         """
         self.client, self._phase_of = client, phase_of or self._usual_phase
-        self._model: Callable[[], Any] = _nothing  # weak, so that it is freed with its owner
+        self._model: Callable[[], Any] = lambda: None  # weak, so that it is freed with its owner
         self.saw_documents = False  # the documents within a row were seen, not only its length
         self._window: int | None = None
         self._flash = self._encodes = False
@@ -65,7 +65,7 @@ class ForwardCounter:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._model = _nothing
+        self._model = lambda: None
 
     def counts(self, model: Any) -> bool:
         return self._model() is model
@@ -129,8 +129,9 @@ class ForwardCounter:
     def _decoder(self, phase: str, rows: int, length: int, past: int, named: Mapping[str, Any]) -> dict[str, int]:
         window = self._window
         found = {"tokens": rows * length}
-        positions: Any = named.get("position_ids")
-        if self._flash and rows == 1 and not past and _are_positions(positions, length):
+        positions = _first(named, "position_ids")
+        packed = positions is not None and tuple(positions.shape) == (1, length)
+        if self._flash and rows == 1 and not past and packed:
             # Documents one behind the other, each attending to itself only: a position is its number within one.
             self.saw_documents = True
             self._add(phase, "sequences", positions.device, lambda: (positions == 0).sum())
@@ -172,10 +173,6 @@ class ForwardCounter:
             self._on_device[key] = self._on_device[key] + value if key in self._on_device else value
 
 
-def _nothing() -> None:
-    return None
-
-
 class _Hook:
     """A hook that stays behind when its model is copied or pickled: the copy is not counted."""
 
@@ -215,7 +212,3 @@ def _past_length(cache: Any) -> int | None:
 
 def _first(named: Mapping[Any, Any], *names: Any) -> Any:
     return next((named[name] for name in names if isinstance(named.get(name), torch.Tensor)), None)
-
-
-def _are_positions(positions: Any, length: int) -> bool:
-    return isinstance(positions, torch.Tensor) and tuple(positions.shape) == (1, length)

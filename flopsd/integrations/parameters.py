@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-# Quantizations, as transformers names them, whose parameters this module can count; others keep weights in buffers.
-SIZED_QUANTIZATIONS = ("bitsandbytes",)
-
 
 @dataclass(frozen=True, slots=True)
 class LiveParameters:
@@ -65,8 +62,8 @@ def _countable(model: Any) -> bool:
     config = getattr(model, "config", None)
     packing = getattr(config, "quantization_config", None)
     method = packing.get("quant_method") if isinstance(packing, dict) else getattr(packing, "quant_method", None)
-    if packing is not None and str(getattr(method, "value", method)) not in SIZED_QUANTIZATIONS:
-        return False
+    if packing is not None and str(getattr(method, "value", method)) != "bitsandbytes":
+        return False  # others keep weights in buffers
     # FSDP 1 shows slices of a flat tensor; FSDP 2 (DTensor) shows full sizes.
     return not any(hasattr(module, "_fsdp_wrapped_module") for module in model.modules())
 

@@ -149,7 +149,6 @@ class FlopsdCallback(TrainerCallback):
             self._counter.attach(model, compiled=compiled)
 
     def _phase_of(self, model: Any, generating: bool) -> str:
-        """The phase of a forward pass that begins."""
         phase = UNSETTLED
         if torch.is_grad_enabled() and model.training:
             phase = "train"

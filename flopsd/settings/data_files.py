@@ -101,7 +101,7 @@ def load_policies(files: Sequence[str] = ()) -> tuple[Policy, ...]:
     """
     problems: list[str] = []
     found: dict[str, Policy] = {}
-    for paths in (_current(), [Path(file) for file in files]):
+    for paths in (_packaged_policies(), [Path(file) for file in files]):
         here: dict[str, Policy] = {}
         for path in paths:
             try:
@@ -134,7 +134,7 @@ def find_policy(sha256: str, candidates: Iterable[Path] = ()) -> Policy:
 
     Raises PolicyError when none has it.
     """
-    for path in (*candidates, *_current(), *sorted((_folder() / "old").glob("*.yaml"))):
+    for path in (*candidates, *_packaged_policies(), *_packaged_policies("policies/old")):
         if path.is_file() and hashlib.sha256(data := _read(path)).hexdigest() == sha256:
             return parse_policy(data, str(path))
     raise PolicyError(
@@ -142,12 +142,8 @@ def find_policy(sha256: str, candidates: Iterable[Path] = ()) -> Policy:
     )
 
 
-def _folder() -> Path:
-    return config_dir() / "policies"
-
-
-def _current() -> list[Path]:
-    return sorted(_folder().glob("*.yaml"))
+def _packaged_policies(folder: str = "policies") -> list[Path]:
+    return sorted((config_dir() / folder).glob("*.yaml"))
 
 
 def _read(path: Path) -> bytes:

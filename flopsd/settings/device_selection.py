@@ -15,8 +15,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 
 
 class Whose(str, Enum):
-    """The rules."""
-
     ALL = "all"
     VISIBLE = "visible"
     NAMED = "named"

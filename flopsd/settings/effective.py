@@ -22,8 +22,6 @@ from flopsd.settings.sagemaker_defaults import with_defaults
 from flopsd.settings.schema import Setting, declared_of
 
 HIDDEN = "HIDDEN"
-_DEFAULT = re.compile(r"\(default: (?P<what>.*)\)$")
-_PIN = re.compile(r"((?:^|[?&;])pin-value=)[^&;]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ def as_yaml(found: list[EffectiveSetting], layers: Layers, environment: Mapping[
     lines += [f"# {name} is set; its value is not shown" for name in SECRETS if name in environment]
     for one in found:
         if one.value is None:
-            default = _DEFAULT.search(one.setting.help)
+            default = re.search(r"\(default: (?P<what>.*)\)$", one.setting.help)
             lines.append(f"# {one.setting.key}: not set  # default: {default['what'] if default else 'none'}")
             continue
         text = yaml.safe_dump(one.value, default_flow_style=True, width=1_000_000, sort_keys=False)
@@ -133,7 +131,7 @@ def _means_off(setting: Setting, value: Any) -> bool:
 
 def without_secrets(text: str) -> str:
     """`text` without the PIN of a key URI and without the user, password and query of a URL."""
-    text = _PIN.sub(rf"\1{HIDDEN}", text)
+    text = re.sub(r"((?:^|[?&;])pin-value=)[^&;]+", rf"\1{HIDDEN}", text)
     if not text.startswith(("http://", "https://")):
         return text
     parts = urlsplit(text)

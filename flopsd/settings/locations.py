@@ -6,9 +6,6 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-LOCK_MODES = ("governance", "compliance")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_UNKNOWN_NAME = re.compile(r"\{(?!run\}|node\})[^}]*\}")
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]")
 _MAX_DAYS = 36500
 
@@ -44,7 +41,7 @@ def is_remote(location: str) -> bool:
 
 def parse_location(text: str) -> Path | S3Location:
     """A location as --ledger and --ledger-copy give it. Raises ValueError."""
-    if unknown := _UNKNOWN_NAME.search(text):
+    if unknown := re.search(r"\{(?!run\}|node\})[^}]*\}", text):
         raise ValueError(f"{unknown[0]} is not known; known: {{run}}, {{node}}")
     if not is_remote(text):
         return Path(text)
@@ -53,7 +50,7 @@ def parse_location(text: str) -> Path | S3Location:
         raise ValueError(f"{scheme}:// is not known; expected a path or s3://BUCKET/KEY")
     address, _, query = rest.partition("?")
     bucket, _, key = address.partition("/")
-    if not _BUCKET.fullmatch(bucket):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket):
         raise ValueError(f"{bucket!r} is not a bucket name; expected s3://BUCKET/KEY")
     if not key or key.endswith("/") or "//" in key or len(key) > 900 or not PurePosixPath(key).suffix:
         raise ValueError("expected s3://BUCKET/KEY with the key of a file, such as s3://bucket/folder/ledger.json")
@@ -71,7 +68,7 @@ def _with_options(location: S3Location, query: str) -> S3Location:
     overwrite, rolling = given.pop("overwrite", None), given.pop("rolling", None)
     if given:
         raise ValueError(f"{next(iter(given))!r} is not an option; known: lock, days, overwrite, rolling")
-    if mode not in (None, *LOCK_MODES):
+    if mode not in (None, "governance", "compliance"):
         raise ValueError(f"lock={mode} is not known; expected lock=governance or lock=compliance")
     if (mode is None) != (days is None):
         raise ValueError("lock and days need each other, such as lock=governance&days=365")

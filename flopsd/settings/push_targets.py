@@ -40,9 +40,8 @@ def parse_target(text: str) -> Target:
     if parts.port == 0:  # reading the port checks it
         raise ValueError("port 0 is not a port")
     if "@" in parts.netloc:
-        raise ValueError(
-            "credentials in an address show in logs and process lists; put them into a file and add #auth=FILE"
-        )
+        why = "credentials in an address show in logs and process lists"
+        raise ValueError(f"{why}; put them into a file and add #auth=FILE")
     if kind != "pushgateway" and parts.path in ("", "/"):
         path = {"otlp": "/api/v1/otlp/v1/metrics or /v1/metrics", "remotewrite": "/api/v1/write"}[kind]
         raise ValueError(f"the path is missing; for Prometheus it is {path}")

@@ -39,7 +39,6 @@ class Arbiter:
         return True
 
     def offered(self, source: str) -> tuple[Device, ...]:
-        """What the source listed last."""
         return self._offers.get(source, ())
 
     def is_in_slices(self, uid: DeviceUid) -> bool:

@@ -48,7 +48,6 @@ def known_sources() -> KnownSources:
 
 
 def settings_of(info: SourceInfo) -> tuple[Setting, ...]:
-    """The options of a source as settings."""
     return tuple(
         Setting(
             key=info.key(option),

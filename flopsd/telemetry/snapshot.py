@@ -91,7 +91,6 @@ class Snapshot:
 
     @property
     def ready(self) -> bool:
-        """Whether at least one device has been read."""
         return any(device.observed_ns for device in self.devices)
 
     @property

@@ -70,7 +70,6 @@ class SourceContract:
         return load_peaks()
 
     def info(self) -> SourceInfo:
-        """What the source declares of itself."""
         return find(self.name)
 
     def open(self, settings: SourceSettings) -> Source:

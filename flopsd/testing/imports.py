@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 
-_PATIENCE_SECONDS = 60.0
 # Runs in a fresh interpreter, where audit events report it (docs.python.org/3/library/audit_events.html).
 _WATCHED_IMPORT = """
 import importlib, json, sys, threading
@@ -42,7 +41,7 @@ def import_effects(module: str) -> list[str]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         capture_output=True,
         text=True,
-        timeout=_PATIENCE_SECONDS,
+        timeout=60.0,
         check=False,
     )
     if done.returncode:

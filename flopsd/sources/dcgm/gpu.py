@@ -113,7 +113,6 @@ class FollowedGpu:
         self._pending, self._unread = None, GapReason.SOURCE_DOWN
 
     def gauges(self) -> Gauges:
-        """What the newest page shows."""
         percent, mhz = self._page.utilization_percent(), self._page.values.get(Field.SM_CLOCK)
         utilization = percent / 100 if percent is not None and 0 <= percent <= 100 else None
         return Gauges({} if self._page.slices else ratios(self._page), utilization, _mhz(mhz))

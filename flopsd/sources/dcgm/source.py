@@ -25,8 +25,6 @@ _SEE_WHETHER = (
 
 
 class DcgmSource:
-    """All GPUs on one exporter's page."""
-
     name = "dcgm"
 
     def __init__(

@@ -30,7 +30,6 @@ class Chip:
         return self.moved > self.stood if self.moved or self.stood else None
 
     def expect(self, evidence: Evidence, reason: str = "", fix: str = "") -> None:
-        """Set what evidence there is from now on."""
         if (self.device.evidence, self.device.evidence_reason) != (evidence, reason):
             self.device = replace(self.device, evidence=evidence, evidence_reason=reason, evidence_fix=fix)
 
@@ -124,7 +123,6 @@ def chips_of_document(document: MonitorDocument, tree: Tree, peaks: PeakTable, n
 
 
 def chips_of_sysfs(tree: Tree, now_ns: int) -> list[Chip]:
-    """The chips of the host as sysfs shows them."""
     name = next((node.device_name for node in tree.chips if node.device_name), None)
     return _chips(tree.chips, name, tree, now_ns)
 

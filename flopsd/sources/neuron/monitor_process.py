@@ -34,17 +34,11 @@ _VERSION = re.compile(r"\bversion:?\s+v?(\d+(?:\.\d+)+\S*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Garbled:
-    """A line that is no document."""
+class Failure:
+    """A line that is no document; or the child `ended`, and prints no other."""
 
     fault: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The child printed its last line."""
-
-    fault: str
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +46,10 @@ class StreamItem:
     """What came, and when (boot time)."""
 
     at_ns: int
-    what: MonitorDocument | Garbled | Ended
+    what: MonitorDocument | Failure
 
 
 class MonitorProcess:
-    """One run of neuron-monitor."""
-
     def __init__(self, path: str, clock: Clock) -> None:
         """Start it. Raises SourceUnavailableError when it cannot be started."""
         self._path, self._clock = path, clock
@@ -122,7 +114,7 @@ class MonitorProcess:
         code = self._process.wait()
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         last = f": {self._stderr[-1]}" if self._stderr else ""
-        self._put(Ended(f"neuron-monitor {how}{last}"))
+        self._put(Failure(f"neuron-monitor {how}{last}", ended=True))
 
     def _follow_stderr(self) -> None:
         assert self._process.stderr is not None
@@ -134,7 +126,7 @@ class MonitorProcess:
                 if self.version is None and (match := _VERSION.search(text)):
                     self.version = match[1]
 
-    def _put(self, what: MonitorDocument | Garbled | Ended) -> None:
+    def _put(self, what: MonitorDocument | Failure) -> None:
         self._items.append(StreamItem(self._clock.boottime_ns(), what))
         self._heard.set()
 
@@ -145,18 +137,18 @@ class MonitorProcess:
             pass  # already: it is read before the first line is printed
 
 
-def _read_on(line: bytes, stdout: IO[bytes]) -> MonitorDocument | Garbled:
+def _read_on(line: bytes, stdout: IO[bytes]) -> MonitorDocument | Failure:
     """The document of a line, of which more may be unread: then it is too long, and is passed over."""
     if not line.endswith(b"\n"):
         length = len(line)
         while line and not line.endswith(b"\n"):
             line = stdout.readline(LINE_MAX_BYTES)
             length += len(line)
-        return Garbled(f"a line of {length} bytes, too long or cut off")
+        return Failure(f"a line of {length} bytes, too long or cut off")
     try:
         return parse(line)
     except DocumentError as fault:
-        return Garbled(str(fault))
+        return Failure(str(fault))
 
 
 def _write_config() -> str:

@@ -6,6 +6,7 @@ NEURON_RT_VISIBLE_CORES by the Neuron Runtime configuration guide: core indices 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from flopsd.core.model import Device, DeviceUid
@@ -70,10 +71,7 @@ def neuron_cores(text: str) -> frozenset[int]:
 
 def chips_of(cores: frozenset[int], cores_per_chip: int) -> dict[int, int]:
     """By chip index, how many of `cores` it holds."""
-    held: dict[int, int] = {}
-    for core in cores:
-        held[core // cores_per_chip] = held.get(core // cores_per_chip, 0) + 1
-    return held
+    return Counter(core // cores_per_chip for core in cores)
 
 
 def _all_unknown(devices: Sequence[Device], why: str) -> dict[DeviceUid, Ownership]:

@@ -13,7 +13,7 @@ from flopsd.errors import SourceUnavailableError
 from flopsd.sources.neuron.chips import Chip, chips_of_document, chips_of_sysfs, sysfs_facts
 from flopsd.sources.neuron.document import MonitorDocument, scrub
 from flopsd.sources.neuron.flop_per_chip import PERIOD_SECONDS, ChipFlop, Runtimes, account, period_ends
-from flopsd.sources.neuron.monitor_process import Ended, Garbled, MonitorProcess, StreamItem
+from flopsd.sources.neuron.monitor_process import Failure, MonitorProcess, StreamItem
 from flopsd.sources.neuron.sysfs import Tree
 from flopsd.system.clock import NS_PER_S, Clock
 
@@ -95,8 +95,6 @@ class NeuronSource:
             self._monitor.close()
             self._monitor = None
 
-    # --- neuron-monitor's life
-
     def _open(self, path: str) -> None:
         """Start it and take the first document: it lists the hardware, and begins the first period."""
         self._chips = chips_of_sysfs(self._tree, self._opened_ns)
@@ -149,14 +147,12 @@ class NeuronSource:
         self._restarts += 1
         self._received_ns, self._silent_after_ns = now_ns, STARTUP_NS
 
-    # --- its documents
-
     def _take(self, item: StreamItem, gauges: dict[DeviceUid, Gauges]) -> list[Reading]:
         self._received_ns, self._silent_after_ns = item.at_ns, SILENT_NS
-        if isinstance(item.what, Ended):
-            self._end(item.at_ns, GapReason.SOURCE_DOWN, item.what.fault)
-            return self._gap(item.at_ns, GapReason.SOURCE_DOWN)
-        if isinstance(item.what, Garbled):
+        if isinstance(item.what, Failure):
+            if item.what.ended:
+                self._end(item.at_ns, GapReason.SOURCE_DOWN, item.what.fault)
+                return self._gap(item.at_ns, GapReason.SOURCE_DOWN)
             self._garbled += 1
             return self._gap(item.at_ns, GapReason.DRIVER_ERROR)
         self._learn(item.what)

@@ -71,7 +71,6 @@ class SelfTestFailedError(Exception):
 
 
 def scales(sm_count: int) -> tuple[Scale, ...]:
-    """The scales that the counters may have."""
     return Scale(sm_count), Scale(1), Scale(1, 4)
 
 

@@ -33,7 +33,6 @@ class Discovery:
             return [self._unread(device, None, reason_of(fault), f"cannot be identified: {fault}", hint_of(fault))]
 
     def reach(self, index: int) -> list[Gpu]:
-        """The GPU at `index`, or its slices."""
         handle = self._lib.nvmlDeviceGetHandleByIndex(index)
         device = self._driver.identify(index, handle)
         found = self._slices(device, handle, {}) if is_partitioned(self._driver, handle) else []
@@ -57,7 +56,6 @@ class Discovery:
         return found
 
     def gpm(self, handle: Any, part: Slice | None) -> Gpm:
-        """The GPM counters of a GPU, or of a slice of it."""
         lib = self._lib
         if part is None:
             return Gpm(lib, lambda sample: lib.nvmlGpmSampleGet(handle, sample))

@@ -28,12 +28,10 @@ class NvmlLookup:
         self._lib = lib
 
     def index(self, uid: DeviceUid) -> int | None:
-        """The index that NVML gives a GPU."""
         found = self._ask(lambda lib: lib.nvmlDeviceGetIndex(lib.nvmlDeviceGetHandleByUUID(uid)))
         return None if found is None else int(found)
 
     def gpu_instance(self, uid: DeviceUid) -> int | None:
-        """The GPU instance id of a MIG slice."""
         found = self._ask(lambda lib: lib.nvmlDeviceGetGpuInstanceId(lib.nvmlDeviceGetHandleByUUID(uid)))
         return None if found is None else int(found)
 

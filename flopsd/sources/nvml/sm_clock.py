@@ -40,7 +40,6 @@ class SmClocks:
         return self._samples.get(uid, ())
 
     def close(self) -> None:
-        """Let go of NVML."""
         self._handles.clear()
         if self.is_open:
             self.is_open = False

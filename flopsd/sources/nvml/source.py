@@ -20,12 +20,9 @@ from flopsd.sources.ownership.rule import UNIDENTIFIED
 from flopsd.system.clock import NS_PER_S
 
 _LOOK_AGAIN_NS = 10 * NS_PER_S  # for MIG that was switched, and slices that were made or removed
-_GPM_TRIES = 3
 
 
 class NvmlSource:
-    """All GPUs that NVML shows to this process."""
-
     name = "nvml"
 
     def __init__(self, lib: Any, settings: SourceSettings) -> None:
@@ -126,7 +123,7 @@ class NvmlSource:
             gpu.refusals = None if gpu.refusals is None else gpu.refusals + 1
             if gpu.part is not None and fault.value == NO_PERMISSION:
                 gpu.meter.evidence = (Evidence.GAP, "no permission to read this MIG slice's counters", PERMISSION_FIX)
-            elif gpu.part is None and gpu.refusals == _GPM_TRIES and fault.value in NOT_OFFERED:
+            elif gpu.part is None and gpu.refusals == 3 and fault.value in NOT_OFFERED:
                 # Seen on vGPU guests (dcgm-exporter#701): reported as supported, and never a sample.
                 why = f"GPM is reported as supported and refuses every sample ({fault})"
                 gpu.meter = self._discovery.ceiling(gpu.device, gpu.handle, why)

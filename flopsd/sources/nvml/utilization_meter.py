@@ -30,11 +30,9 @@ class UtilizationMeter:
         self.evidence: tuple[Evidence, str, str] = (Evidence.UTILIZATION, *why)
 
     def reach(self, handle: Any) -> None:
-        """Go on with a new handle after the old one failed."""
         self._handle = handle
 
     def fail(self, reason: GapReason, totals: Totals | None = None) -> Reading:
-        """The interval up to now as a gap."""
         now_ns = self._driver.clock.boottime_ns()
         reading = Reading(self._uid, self._since_ns, now_ns, Gap(reason), {}, totals)
         self._since_ns, self._begun, self._unread_reason = now_ns, False, reason

@@ -39,8 +39,6 @@ def this_job(environment: Mapping[str, str], job_name: str | None) -> str:
 
 
 class JobRule:
-    """The GPUs whose mapping files hold the job's id."""
-
     constant = False
     lasting = False  # the next job on this node gets what this one leaves
 

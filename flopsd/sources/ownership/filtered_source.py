@@ -8,6 +8,7 @@ of this job, not even of the total's upper figure.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,16 +18,13 @@ from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.sources import Source
 from flopsd.sources.calls import close_source, devices_of
 from flopsd.sources.ownership.rule import Ownership, OwnershipResult, OwnershipRule
-from flopsd.sources.ownership.rule_thread import RuleThread
 from flopsd.system.clock import NS_PER_S, Clock
 
 log = logging.getLogger("flopsd")
 ASK_AGAIN_NS = 10 * NS_PER_S
 OPEN_SECONDS = 5.0  # more than any rule's own deadline
-GRACE_SECONDS = 0.2  # far below the silence that the writer allows at the shortest interval
 _ENERGY = "energy_mj"
 _UNKNOWN = Ownership(None, why="the rule was not asked yet")
-_UNKNOWN_TEXT = "it is not known whether this device is this job's"
 
 
 class FilteredSource:
@@ -43,7 +41,7 @@ class FilteredSource:
         clock: Clock,
         *,
         sharing: OwnershipRule | None = None,
-        grace_seconds: float = GRACE_SECONDS,
+        grace_seconds: float = 0.2,  # far below the silence that the writer allows at the shortest interval
     ) -> None:
         """Takes `source` over, and closes it on failure. `sharing` counts who else uses a device, where it can.
 
@@ -83,7 +81,7 @@ class FilteredSource:
     def sharing(self, device: Device) -> str | None:
         """Who else uses a device; None: no other user is known."""
         verdict = self._verdicts.get(device.uid, _UNKNOWN)
-        unknown = _UNKNOWN_TEXT if verdict.mine is None else None
+        unknown = "it is not known whether this device is this job's" if verdict.mine is None else None
         texts = (device.shared, verdict.shared, self._sharers.get(device.uid), unknown)
         return "; ".join(text for text in texts if text) or None
 
@@ -219,3 +217,59 @@ class Rejoin:
             self._not_ours_mj[uid] = energy_mj  # from zero: a counter that fell does not cover the time before
         left_mj = energy_mj - self._not_ours_mj.get(uid, 0)
         return replace(reading, counters={**reading.counters, _ENERGY: left_mj})
+
+
+class _Question:
+    """One question and its answer, which is there once `answered` is set."""
+
+    def __init__(self, rule: OwnershipRule, devices: Sequence[Device]) -> None:
+        self.answered = threading.Event()
+        self.answer: OwnershipResult | OwnershipError = OwnershipError("the rule failed by a fault of flopsd")
+        self.waited_for = False
+        self._rule, self._devices = rule, devices
+
+    def run(self) -> None:
+        try:
+            self.answer = self._rule.judge(self._devices)
+        except OwnershipError as fault:
+            self.answer = fault
+        finally:
+            self.answered.set()
+
+
+class RuleThread:
+    """Asks a rule in its own thread, so that a socket, file server or driver that hangs never delays a reading.
+
+    One question at a time; one that hangs keeps its thread, and no other is asked beside it.
+    """
+
+    def __init__(self, rule: OwnershipRule) -> None:
+        self._rule = rule
+        self._open: _Question | None = None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a question was asked whose answer was not taken yet."""
+        return self._open is not None
+
+    def ask(self, devices: Sequence[Device]) -> None:
+        """Ask about `devices`. A constant rule answers at once, in this thread."""
+        if self._open is not None:
+            return
+        self._open = _Question(self._rule, tuple(devices))
+        if self._rule.constant:
+            self._open.run()
+        else:
+            threading.Thread(target=self._open.run, name="ownership", daemon=True).start()
+
+    def take(self, seconds: float) -> OwnershipResult | OwnershipError | None:
+        """The answer, waited for at most `seconds`, and that once a question; None while there is none."""
+        question = self._open
+        if question is None:
+            return None
+        patience = 0.0 if question.waited_for else seconds
+        question.waited_for = True
+        if not question.answered.wait(patience):
+            return None
+        self._open = None
+        return question.answer

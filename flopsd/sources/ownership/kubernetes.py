@@ -48,8 +48,6 @@ def this_pod(environment: Mapping[str, str], namespace_file: Path = NAMESPACE_FI
 
 
 class PodRule:
-    """The devices that the kubelet gave to this pod."""
-
     constant = False
     lasting = True  # a pod keeps its devices for its life
 

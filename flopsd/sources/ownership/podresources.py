@@ -15,7 +15,6 @@ from flopsd.errors import OwnershipError
 from flopsd.system.protobuf import OPTIONAL, REPEATED, STRING, Messages, message_classes
 
 SOCKET = Path("/var/lib/kubelet/pod-resources/kubelet.sock")
-DEADLINE_SECONDS = 2.0
 MESSAGES: Messages = {
     "ListPodResourcesRequest": (),
     "ListPodResourcesResponse": (("pod_resources", 1, REPEATED, "PodResources"),),
@@ -47,7 +46,7 @@ class PodDevices:
 class PodResources:
     """Asks one kubelet. Each question has a connection of its own, so that a restarted kubelet is found again."""
 
-    def __init__(self, path: Path = SOCKET, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+    def __init__(self, path: Path = SOCKET, deadline_seconds: float = 2.0) -> None:
         """Raises OwnershipError without grpcio."""
         try:
             import grpc

@@ -109,8 +109,6 @@ def verdicts(mine: set[str], devices: Sequence[Device], unmatched: Sequence[str]
 
 
 class AllRule:
-    """Every device that the source sees."""
-
     words = "all visible devices"
     constant = True
     lasting = True
@@ -120,8 +118,6 @@ class AllRule:
 
 
 class NamedRule:
-    """The devices that the setting names, by UUID or index."""
-
     constant = True
     lasting = True
 
@@ -137,8 +133,6 @@ class NamedRule:
 
 
 class VisibleRule:
-    """The devices that this process's environment lets a job see."""
-
     constant = True
     lasting = True
 

@@ -58,7 +58,7 @@ class ReplaySource:
         if header["format"] != FORMAT:
             raise ValueError(f"format {header['format']!r}")
         self._facts = {"recording": name, "sha256": hashlib.sha256(data).hexdigest(), "origin": str(header["origin"])}
-        self._devices = [_device(row) for row in header["devices"]]
+        self._devices = [Device(**{**row, "evidence": Evidence(row["evidence"])}) for row in header["devices"]]
         self._recorded = sorted(((int(row[2]), row) for row in lines[1:]), key=lambda item: item[0])
         if not self._recorded:
             raise ValueError("no readings")
@@ -113,7 +113,3 @@ def _work(recorded: Mapping[str, Any]) -> Active | Busy | Gap:
     if "busy" in recorded:
         return Busy(int(recorded["busy"]))
     return Gap(GapReason(recorded["gap"]))
-
-
-def _device(row: Mapping[str, Any]) -> Device:
-    return Device(**{**row, "evidence": Evidence(row["evidence"])})

@@ -16,8 +16,6 @@ _LEVEL = 1  # higher levels cost more time than they save on the network
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Status, body and headers of a response."""
-
     status: HTTPStatus
     content_type: str
     body: bytes

@@ -68,7 +68,6 @@ class WebServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Close all connections and the listening socket."""
         self._stopping.set()
         self._wake()
         self._thread.join(REQUEST_SECONDS)

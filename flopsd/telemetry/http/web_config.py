@@ -30,7 +30,6 @@ _TLS_NOT_HERE = {
     "client_ca": "give client_ca_file",
     "curve_preferences": "Python's TLS uses OpenSSL's order; leave it out",
 }
-_AUTH_NOT_HERE = ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert")
 # TLS 1.2 cipher suites: Go's names, which the file uses, to OpenSSL's.
 _CIPHERS = {
     f"TLS_{exchange}_WITH_{go}": f"{exchange.replace('_', '-')}-{openssl}"
@@ -127,7 +126,7 @@ def _tls(section: FieldReader, folder: Path) -> Tls | None:
 
 def _client_auth(section: FieldReader, has_ca: bool) -> str:
     auth = section.maybe_text("client_auth_type") or "NoClientCert"
-    if auth in _AUTH_NOT_HERE:
+    if auth in ("RequestClientCert", "RequireAnyClientCert", "RequireClientCert"):
         section.problem("client_auth_type", f"{auth} is not supported: it accepts certificates without verifying them")
     elif auth not in _AUTH:
         section.wrong("client_auth_type", f"one of {', '.join(_AUTH)}")

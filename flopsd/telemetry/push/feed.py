@@ -20,7 +20,6 @@ from flopsd.telemetry.push.states import PushState, parse_state
 
 log = logging.getLogger("flopsd")
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 1.0, 300.0
-PIPE_BYTES = 1 << 20
 LAST_PUSH_SECONDS = 12.0  # a little more than the pusher gives itself
 
 
@@ -96,7 +95,7 @@ class Feed:
         os.set_blocking(self._child.stdin.fileno(), False)
         os.set_blocking(self._child.stdout.fileno(), False)
         try:
-            fcntl.fcntl(self._child.stdin.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            fcntl.fcntl(self._child.stdin.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
         except OSError:
             pass  # over the user's allowance: a large page goes through in parts
 

@@ -24,8 +24,6 @@ log = logging.getLogger("flopsd")
 
 
 class Pusher:
-    """All lanes."""
-
     def __init__(
         self, targets: Sequence[Target], environment: Mapping[str, str], clock: Clock, *, report: bool
     ) -> None:
@@ -37,7 +35,6 @@ class Pusher:
         self._complaint = ""
 
     def offer(self, page: Page) -> None:
-        """Hand a page to every lane."""
         try:
             parsed = parse_page(page)
         except PushError as fault:
