@@ -1,8 +1,4 @@
-"""Whose device is it: which of the visible devices are this job's, by a rule that the operator chooses.
-
-One setting, `devices`, names the rule. `opening.own` wraps a source so that only this job's devices and
-readings come out of it.
-"""
+"""The setting `devices`: which of the visible devices are this job's, by a rule that the operator chooses."""
 
 from __future__ import annotations
 

@@ -86,9 +86,8 @@ class GpuPage:
         """The series whose values are others than on an earlier page."""
         if self is earlier:
             return set()
-        return {
-            name for name in self.shown.keys() | earlier.shown.keys() if self.shown.get(name) != earlier.shown.get(name)
-        }
+        names = self.shown.keys() | earlier.shown.keys()
+        return {name for name in names if self.shown.get(name) != earlier.shown.get(name)}
 
     def utilization_percent(self) -> float | None:
         """GPU utilisation. Up to 1, `..._UTIL_RATIO` is taken as a ratio: the larger of both meanings."""

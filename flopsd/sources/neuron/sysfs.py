@@ -16,7 +16,6 @@ from pathlib import Path
 
 ROOT = "/sys/devices/virtual/neuron_device"
 MODULE = "/sys/module/neuron"
-_CHIP = re.compile(r"neuron(\d+)")
 _SERIAL = re.compile(r"[0-9a-fA-F]{4,32}")
 _NUMBER = re.compile(r"\d{1,20}")  # 64 bits
 
@@ -82,7 +81,7 @@ def _version(text: str | None) -> tuple[int, ...]:
 
 def _chips(root: Path) -> list[ChipNode]:
     try:
-        names = [(match, entry) for entry in root.iterdir() if (match := _CHIP.fullmatch(entry.name))]
+        names = [(match, entry) for entry in root.iterdir() if (match := re.fullmatch(r"neuron(\d+)", entry.name))]
     except OSError:
         return []
     return sorted((ChipNode(entry, int(match[1])) for match, entry in names), key=lambda chip: chip.index)

@@ -115,11 +115,8 @@ class FilteredSource:
             )
         if self._rule.constant and not any(verdict.mine is not False for verdict in given):
             here = ", ".join(f"{device.index} ({device.uid})" for device in devices)
-            raise SourceUnavailableError(
-                f"source {self.name!r} has none of {self._rule.words}",
-                hint=f"devices here: {here or 'none'}",
-                absent=True,
-            )
+            why = f"source {self.name!r} has none of {self._rule.words}"
+            raise SourceUnavailableError(why, hint=f"devices here: {here or 'none'}", absent=True)
         self._accept(answer)
         if self._rule.lasting:
             self._rejoin = Rejoin()

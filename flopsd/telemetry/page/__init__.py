@@ -1,1 +1,1 @@
-"""The page at `/`: the facts of a run for people. `markup` makes HTML that nothing can break out of."""
+"""The page at `/`: the facts of a run for people."""
