@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from flopsd.core.model import PPM
 from flopsd.core.rounding import Towards, divided, grouped
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import Basis, Comparison, Fact, Share
-from flopsd.report.numbers import NO_UPPER_BOUND, NOTHING_MEASURED, Interval, flop, interval, percent
+from flopsd.report.numbers import NO_UPPER_BOUND, NOTHING_MEASURED, flop, interval, percent
 
 EXECUTED = (
     "What the accelerators' own counters recorded: everything that ran, recomputation of activations, padding and "
@@ -22,7 +22,6 @@ ARCHITECTURE = (
     "What follows from the model and the tokens that the training declared: a calculation beside the measurement, "
     "not a measurement."
 )
-NO_SINGLE = "no single figure"
 EVIDENCE = {
     "cycles": "differences of hardware cycle counters, which count between readings too",
     "activity": "hardware activity percentages times the clock",
@@ -55,22 +54,17 @@ def _executed(totals: LedgerObject) -> Basis:
     if doubt := entry.maybe_count("clockUncertaintyFlop"):
         facts.append(Fact("Of that, from the clock", f"{flop(doubt).text} FLOP either way", exact=flop(doubt).exact))
     shown = interval(entry.figures())
-    return Basis("executed", "Executed", EXECUTED, "measured", shown, "", NOTHING_MEASURED, tuple(facts))
+    return Basis("executed", EXECUTED, value=shown, no_middle=NOTHING_MEASURED, facts=tuple(facts))
 
 
 def _guidelines(totals: LedgerObject) -> Basis:
     entry = totals.maybe_object("guidelines")
     if entry is None:
-        return Basis(
-            "guidelines",
-            "Guidelines",
-            GUIDELINES,
-            "measured",
-            None,
+        absent = (
             "Not stated: this ledger does not say how much of the executed compute the Guidelines count. "
-            "It is not more than was executed.",
-            NO_SINGLE,
+            "It is not more than was executed."
         )
+        return Basis("guidelines", GUIDELINES, absent=absent)
     facts = [Fact("Taken from", entry.text("requiredPpmSource"))] if "requiredPpmSource" in entry else []
     facts += [Fact("How", entry.text("method"))] if "method" in entry else []
     share = entry.maybe_object("requiredPpm")
@@ -80,26 +74,31 @@ def _guidelines(totals: LedgerObject) -> Basis:
         if stated is not None and low != high:
             words += f", {percent(stated)} by what was declared"
         facts.append(Fact("Counted share of executed", words))
-    further: tuple[tuple[str, Interval], ...] = ()
-    if "cumulative" in entry:
-        further = (("Cumulative: all that counts towards the model", interval(entry.figures("cumulative"))),)
-    shown, assumptions = interval(entry.figures()), entry.texts("assumptions")
-    name, title, middle = "guidelines", "Guidelines", "measured"
-    return Basis(name, title, GUIDELINES, middle, shown, "", NO_SINGLE, tuple(facts), further, assumptions)
+    further = {"Cumulative: all that counts towards the model": "cumulative"}
+    return _basis("guidelines", GUIDELINES, "measured", entry, facts, further)
+
+
+def _basis(
+    name: str, meaning: str, middle: str, entry: LedgerObject, facts: Sequence[Fact], further: Mapping[str, str]
+) -> Basis:
+    """`further`: the titles of more figures, and the members that hold them where the ledger has them."""
+    more = ((title, interval(entry.figures(key, middle))) for title, key in further.items() if key in entry)
+    return Basis(
+        name,
+        meaning,
+        middle,
+        interval(entry.figures(middle=middle)),
+        facts=tuple(facts),
+        further=tuple(more),
+        assumptions=entry.texts("assumptions"),
+    )
 
 
 def _architecture(totals: LedgerObject) -> Basis:
     entry = totals.maybe_object("architecture")
     if entry is None:
-        return Basis(
-            "architecture",
-            "Architecture",
-            ARCHITECTURE,
-            "computed",
-            None,
-            "Not declared: neither model nor tokens were given, so there is nothing to compare with the counters.",
-            NO_SINGLE,
-        )
+        absent = "Not declared: neither model nor tokens were given, so there is nothing to compare with the counters."
+        return Basis("architecture", ARCHITECTURE, "computed", absent=absent)
     facts = [Fact("How", entry.text("method"))] if "method" in entry else []
     parameters = entry.maybe_object("parameters")
     if parameters is not None:
@@ -110,13 +109,8 @@ def _architecture(totals: LedgerObject) -> Basis:
         facts.append(Fact("Tokens", grouped(entry.count("tokens"))))
     if "marginPpm" in entry:
         facts.append(Fact("Margin", f"{percent(entry.count('marginPpm'))} either way"))
-    further: tuple[tuple[str, Interval], ...] = ()
-    if "executed" in entry:
-        again = interval(entry.figures("executed", "computed"))
-        further = (("With recomputation, as the hardware executes it", again),)
-    shown, assumptions = interval(entry.figures(middle="computed")), entry.texts("assumptions")
-    name, title, middle = "architecture", "Architecture", "computed"
-    return Basis(name, title, ARCHITECTURE, middle, shown, "", NO_SINGLE, tuple(facts), further, assumptions)
+    further = {"With recomputation, as the hardware executes it": "executed"}
+    return _basis("architecture", ARCHITECTURE, "computed", entry, facts, further)
 
 
 def comparisons_of(predicate: LedgerObject) -> tuple[Comparison, ...]:

@@ -12,7 +12,7 @@ from flopsd.errors import LedgerError
 from flopsd.report.bases import bases_of, comparisons_of, evidence_of, phases_of
 from flopsd.report.coverage import coverage_of, growth_chart, moment, timed
 from flopsd.report.declarations import declared_of
-from flopsd.report.inventory import children_of, completeness_of, devices_of, energy_of, items_of, nodes_of
+from flopsd.report.inventory import child, completeness_of, device, energy_of, items_of, node, rows_of
 from flopsd.report.ledger_json import HINT, LedgerObject, line
 from flopsd.report.model import (
     Content,
@@ -56,7 +56,7 @@ def report_of(
     kind = predicate.text("kind")
     if kind not in _KINDS:
         raise LedgerError(f"a ledger of kind {kind!r:.40} is not known here", hint="a newer flopsd may know it")
-    subject = _subject(predicate, kind)
+    subject = predicate.object("lineage").text("name") if kind == "lineage" else predicate.object("run").text("id")
     return Report(
         kind=kind,
         title=f"Training compute of {_KINDS[kind]} {subject}",
@@ -70,18 +70,14 @@ def report_of(
     )
 
 
-def _subject(predicate: LedgerObject, kind: str) -> str:
-    return predicate.object("lineage").text("name") if kind == "lineage" else predicate.object("run").text("id")
-
-
 def _content(
     predicate: LedgerObject, kind: str, found: Sequence[EvidenceResult], policy: Policy | None, course: Course
 ) -> Content:
     rules, others, axis = rules_of(predicate)
     bases = bases_of(predicate)
-    devices, devices_left_out = devices_of(predicate)
-    nodes, nodes_left_out = nodes_of(predicate)
-    children, children_left_out = children_of(predicate)
+    devices, devices_left_out = rows_of(predicate, "devices", device)
+    nodes, nodes_left_out = rows_of(predicate, "nodes", node)
+    children, children_left_out = rows_of(predicate, "children", child)
     claim = predicate.object("claim")
     return Content(
         facts=_facts(predicate, kind),
@@ -120,12 +116,11 @@ def _facts(predicate: LedgerObject, kind: str) -> tuple[Fact, ...]:
         named = (("Job", "jobName"), ("ARN", "jobArn"))
         facts += [Fact(name, run.text(member)) for name, member in named if member in run]
     if kind == "node":
-        node = predicate.object("node")
-        rank = node.maybe_count("rank")
-        where = "" if rank is None else f", rank {rank}"
-        facts.append(Fact("Node", node.text("name") + where))
-        if "instanceType" in node:
-            facts.append(Fact("Instance type", node.text("instanceType")))
+        host = predicate.object("node")
+        rank = host.maybe_count("rank")
+        facts.append(Fact("Node", host.text("name") + ("" if rank is None else f", rank {rank}")))
+        if "instanceType" in host:
+            facts.append(Fact("Instance type", host.text("instanceType")))
         starts = list(predicate.objects("incarnations"))
         if starts:
             facts.append(Fact("Begun", _utc(min(entry.moment_ns("startedAt") for entry in starts))))
@@ -165,19 +160,15 @@ def _method(predicate: LedgerObject) -> ReportMethod:
     )
 
 
-# What members of another type than a ledger has can make the Form's arithmetic do.
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError)
-
-
 def form_of(predicate: LedgerObject, policy: Policy | None) -> Form | None:
     """None without a policy that has a form. Raises LedgerError."""
     if policy is None or policy.form is None:
         return None
-    for device in predicate.objects("devices"):
-        device.decimal("spanSeconds")  # so that no 1e999999999 is taken for a number
+    for entry in predicate.objects("devices"):
+        entry.decimal("spanSeconds")  # so that no 1e999999999 is taken for a number
     try:
         found = form(predicate.mapping, policy)
-    except _MALFORMED as fault:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as fault:
         raise LedgerError(f"predicate gives no figures for the Form: {line(repr(fault)[:200])}", hint=HINT) from fault
     lines = tuple(FormLine(*(line(text) for text in astuple(one))) for one in found.lines)
     return replace(found, lines=lines, notification=tuple(map(line, found.notification)))

@@ -31,8 +31,12 @@ class Axis:
 
     low: int
     high: int
-    ticks: tuple[Mark, ...]
-    label: str
+
+    @property
+    def ticks(self) -> tuple[Mark, ...]:
+        step = math.ceil((self.high - self.low) / _MAX_TICKS)
+        exponents = range(-(-self.low // step) * step, self.high + 1, step)
+        return tuple(Mark(self.at(Fraction(10) ** exponent), f"10^{exponent}") for exponent in exponents)
 
     def at(self, value: int | Fraction) -> float:
         """Where `value` stands; what lies outside stands at the edge."""
@@ -87,7 +91,6 @@ class GrowthChart:
     ticks: tuple[Mark, ...]
     times: tuple[Mark, ...]
     rows: tuple[tuple[str, str, str, str], ...]  # the same as a table: when, low, measured, high
-    title: str
     description: str
 
 
@@ -105,13 +108,7 @@ def axis_of(values: Iterable[int | Fraction]) -> Axis | None:
     low, high = math.floor(min(logarithms) - 0.3), math.ceil(max(logarithms) + 0.3)
     if high - low < 3:
         low, high = low - 1, high + 1
-    step = math.ceil((high - low) / _MAX_TICKS)
-    axis = Axis(low, high, (), "FLOP, each step ten times the one before")
-    first = low if low % step == 0 else low + step - low % step
-    ticks = tuple(
-        Mark(axis.at(Fraction(10) ** exponent), f"10^{exponent}") for exponent in range(first, high + 1, step)
-    )
-    return Axis(low, high, ticks, axis.label)
+    return Axis(low, high)
 
 
 def width_of(begin: float, end: float) -> float:

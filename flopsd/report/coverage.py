@@ -50,7 +50,6 @@ CEILINGS = "Where only utilization was read, how much was done is not known: suc
 _UTILIZATION = Evidence.UTILIZATION.value
 ONLY_HERE = "This covers the ledgers that are here: what others would add is missing."
 _ELSEWHERE = {reason.value for reason in ACCOUNTED_ELSEWHERE}
-Spans = Sequence[tuple[int, int]]
 
 
 def coverage_of(predicate: LedgerObject) -> Coverage:
@@ -116,14 +115,10 @@ def _ceiling_only(predicate: LedgerObject) -> Fraction:
 
 def _reasons(entry: LedgerObject) -> tuple[Share, ...]:
     times = entry.maybe_object("gapSecondsByReason")
-    names = () if times is None else times.mapping
-    assert times is not None or not names
-    found = [
-        (times.decimal(name), Share(name, REASONS.get(name, ""), time=duration(times.decimal(name))))
-        for name in names
-        if times is not None
-    ]
-    return tuple(share for _, share in sorted(found, key=lambda one: -one[0]))
+    if times is None:
+        return ()
+    longest = sorted(times.mapping, key=lambda name: -times.decimal(name))
+    return tuple(Share(name, REASONS.get(name, ""), time=duration(times.decimal(name))) for name in longest)
 
 
 def _gap(gap: LedgerObject, begins: Mapping[int, int]) -> ReportGap:
@@ -148,11 +143,8 @@ def _span(gap: LedgerObject, begins: Mapping[int, int]) -> tuple[int, int] | Non
     origin = begins.get(gap.count("incarnation"))
     if origin is None:
         return None
-    return origin + _ns(gap.decimal("beginSeconds")), origin + _ns(gap.decimal("endSeconds"))
-
-
-def _ns(seconds: Fraction) -> int:
-    return int(seconds * NS_PER_S)
+    begin_s, end_s = gap.decimal("beginSeconds"), gap.decimal("endSeconds")
+    return origin + int(begin_s * NS_PER_S), origin + int(end_s * NS_PER_S)
 
 
 def _limits(predicate: LedgerObject) -> tuple[int, int] | None:
@@ -227,7 +219,6 @@ def growth_chart(predicate: LedgerObject, course: Sequence[Mapping[str, Any]]) -
             for at, anchor in ((0, "start"), (50, "middle"), (100, "end"))
         ),
         rows=tuple(_row(at, figures) for at, figures in _some(points)),
-        title="Executed compute over time, cumulative",
         description=f"From {moment(begin)} to {moment(end)}. At the end: {last.ends}, {middle}. "
         + (f"{counted(len(shaded), 'stretch', 'stretches')} with gaps shaded." if shaded else "No gaps."),
     )

@@ -10,14 +10,12 @@ from importlib.resources import files
 from flopsd.report.html_answer import answer_section, bases_section, reconciliation_section
 from flopsd.report.html_coverage import course_section, coverage_section
 from flopsd.report.html_kit import Html, h, text, verbatim
-from flopsd.report.html_parts import facts, icon, patterns
+from flopsd.report.html_parts import facts, icon, patterns, section
 from flopsd.report.html_tables import (
     declared_section,
     devices_section,
-    energy_section,
     form_section,
     members_section,
-    metered_section,
     method_section,
 )
 from flopsd.report.model import Content, Report, VerificationState
@@ -144,12 +142,12 @@ def _sections(content: Content) -> Iterator[tuple[str, Html]]:
     if content.course is not None:
         yield "course", course_section(content.course)
     yield "coverage", coverage_section(content.coverage)
-    yield "metered", metered_section(content)
+    yield "metered", section("metered", "What was metered", facts(content.facts))
     if content.completeness is not None:
         yield "members", members_section(content, content.completeness)
     if content.devices:
         yield "devices", devices_section(content)
-    yield "energy", energy_section(content)
+    yield "energy", section("energy", "Energy", facts(content.energy))
     yield "declared", declared_section(content.declared)
     if content.form is not None:
         yield "form", form_section(content.form)
@@ -178,9 +176,9 @@ def _proof(report: Report) -> Html:
         )
         items = text(h("h3", "Attached evidence"), h("ul", *lines, cls="pairs"))
     *shown, (words, script) = report.proof.commands
-    return h(
-        "section",
-        h("h2", "Proof", id="h-proof"),
+    return section(
+        "proof",
+        "Proof",
         claims,
         h("h3", "Digests"),
         facts(report.proof.facts, "facts digests"),
@@ -189,8 +187,6 @@ def _proof(report: Report) -> Html:
         h("p", _KEY_ADVICE),
         *(text(h("p", f"{what}:", cls="cmd"), _code(_command(command))) for what, command in shown),
         h("details", h("summary", words), _code(verbatim(script))),
-        id="proof",
-        aria_labelledby="h-proof",
     )
 
 

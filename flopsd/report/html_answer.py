@@ -35,7 +35,7 @@ def answer_section(content: Content) -> Html:
     parts = [
         *(h("p", words, cls="lead") for words in answer.sentences),
         *(_rule(rule, axis, f"rule-{at}") for at, rule in enumerate(content.rules, 1)),
-        rule_legend(axis) if axis is not None and content.rules else None,
+        rule_legend() if axis is not None and content.rules else None,
         _not_applicable(content.other_rules) if content.other_rules else None,
         h("p", content.advice, cls="note") if content.advice else None,
     ]
@@ -145,7 +145,7 @@ def _basis(basis: Basis) -> Html:
     how = h("details", h("summary", "How it was counted"), facts(basis.facts, "stack"), assumptions)
     return h(
         "article",
-        h("h3", basis.title, id=f"basis-{basis.name}"),
+        h("h3", basis.name.capitalize(), id=f"basis-{basis.name}"),
         figures,
         h("p", basis.meaning, cls="meaning"),
         *further,

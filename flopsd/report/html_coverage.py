@@ -58,7 +58,7 @@ def _course(course: GrowthChart) -> Html:
     )
     return h(
         "svg",
-        h("title", course.title, id="course-t"),
+        h("title", "Executed compute over time, cumulative", id="course-t"),
         h("desc", course.description, id="course-d"),
         *(h("rect", cls="gap", x=f"{gap.at}%", width=f"{gap.width}%", y=0, height=270) for gap in course.gaps),
         h("svg", band, line, **place, viewBox="0 0 1000 300", preserveAspectRatio="none"),

@@ -147,13 +147,13 @@ def rule_chart(chart: RuleChart, axis: Axis, name: str) -> Html:
     )
 
 
-def rule_legend(axis: Axis) -> Html:
+def rule_legend() -> Html:
     return legend(
         (34, h("rect", cls="bar", y=3, width=34, height=10, rx=2), "at least to at most"),
         (12, h("line", cls="mark", x1=6, x2=6, y1=0, y2=16), "measured"),
         (12, h("line", cls="limit", x1=6, x2=6, y1=0, y2=16), "threshold"),
         (34, h("rect", cls="open", y=3, width=34, height=10), "from zero, or without a bound, on this side"),
-        more=f"scale: {axis.label}",
+        more="scale: FLOP, each step ten times the one before",
     )
 
 

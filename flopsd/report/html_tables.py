@@ -23,10 +23,6 @@ _LONG = 120  # characters of a field of the form that takes both columns
 _KEPT = (("Observed", "n"), ("Energy", "n"))
 
 
-def metered_section(content: Content) -> Html:
-    return section("metered", "What was metered", facts(content.facts))
-
-
 def members_section(content: Content, whole: ReportCompleteness) -> Html:
     word = {True: "Complete", False: "Incomplete", None: "Completeness unknown"}[whole.complete]
     missing = [h("li", words) for words in whole.missing]
@@ -92,10 +88,6 @@ def _device(device: ReportDevice) -> Html:
         h("td", device.energy, cls="n"),
         h("td", device.evidence, _sub(device.note) if device.note else None),
     )
-
-
-def energy_section(content: Content) -> Html:
-    return section("energy", "Energy", facts(content.energy))
 
 
 def declared_section(declared: ReportDeclarations) -> Html:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from flopsd.attestation.evidence.item import EvidenceResult
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
@@ -15,19 +16,20 @@ from flopsd.report.numbers import duration, energy, interval, percent
 from flopsd.report.terminal import counted
 
 MAX_ROWS = 500
+_Row = TypeVar("_Row")
 ENERGY_BOUNDARY = (
     "By the accelerators' own energy counters: the devices alone. Host processors, memory, network, cooling and "
     "power supply losses are not included."
 )
 
 
-def devices_of(predicate: LedgerObject) -> tuple[tuple[ReportDevice, ...], int]:
-    """The first devices of a node ledger, and how many are left out."""
-    entries = list(predicate.objects("devices"))
-    return tuple(_device(one) for one in entries[:MAX_ROWS]), max(0, len(entries) - MAX_ROWS)
+def rows_of(predicate: LedgerObject, key: str, row: Callable[[LedgerObject], _Row]) -> tuple[tuple[_Row, ...], int]:
+    """The first rows of one of the ledger's lists, and how many are left out."""
+    entries = list(predicate.objects(key))
+    return tuple(map(row, entries[:MAX_ROWS])), max(0, len(entries) - MAX_ROWS)
 
 
-def _device(entry: LedgerObject) -> ReportDevice:
+def device(entry: LedgerObject) -> ReportDevice:
     evidence, reason = entry.text("evidence"), entry.maybe_text("evidenceReason")
     notes = [reason] if reason else []
     if "sharedWith" in entry:
@@ -120,17 +122,11 @@ def completeness_of(predicate: LedgerObject) -> ReportCompleteness | None:
     )
 
 
-def nodes_of(predicate: LedgerObject) -> tuple[tuple[Member, ...], int]:
-    entries = list(predicate.objects("nodes"))
-    return tuple(_node(one) for one in entries[:MAX_ROWS]), max(0, len(entries) - MAX_ROWS)
-
-
-def _node(entry: LedgerObject) -> Member:
-    rank = entry.maybe_count("rank")
+def node(entry: LedgerObject) -> Member:
     share = entry.maybe_count("coveragePpm")
     return Member(
         name=entry.text("name"),
-        where=_where(rank, entry.maybe_text("instanceType")),
+        where=_where(entry),
         span=duration(entry.decimal("deviceSeconds")).text,
         devices=entry.text("devices"),
         value=interval(entry.figures("executed")),
@@ -141,13 +137,8 @@ def _node(entry: LedgerObject) -> Member:
     )
 
 
-def children_of(predicate: LedgerObject) -> tuple[tuple[Member, ...], int]:
-    """The ledgers that a merged one is made of."""
-    entries = list(predicate.objects("children"))
-    return tuple(_child(one) for one in entries[:MAX_ROWS]), max(0, len(entries) - MAX_ROWS)
-
-
-def _child(entry: LedgerObject) -> Member:
+def child(entry: LedgerObject) -> Member:
+    """A ledger that a merged one is made of."""
     share = entry.object("coverage").maybe_count("coveragePpm")
     whole = entry.maybe_object("completeness")
     notes = ["REPLAY: no evidence"] if entry.flag("replay") else []
@@ -155,9 +146,7 @@ def _child(entry: LedgerObject) -> Member:
         notes.append("incomplete" if whole.flag("complete") is False else "completeness not known")
     return Member(
         name=entry.text("name"),
-        where=_where(entry.maybe_count("rank"), entry.maybe_text("instanceType"))
-        if entry.text("kind") == "node"
-        else "job",
+        where=_where(entry) if entry.text("kind") == "node" else "job",
         span=f"{_day(entry.text('startedAt'))} to {_day(entry.text('lastRecordAt'))}",
         devices="",
         value=interval(entry.object("totals").figures("executed")),
@@ -168,7 +157,8 @@ def _child(entry: LedgerObject) -> Member:
     )
 
 
-def _where(rank: int | None, instance: str | None) -> str:
+def _where(entry: LedgerObject) -> str:
+    rank, instance = entry.maybe_count("rank"), entry.maybe_text("instanceType")
     return ", ".join([*([] if rank is None else [f"rank {rank}"]), *([instance] if instance else [])]) or "no rank"
 
 

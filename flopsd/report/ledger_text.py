@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.model import Figures
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
-from flopsd.report.numbers import NOTHING_MEASURED, interval, percent
+from flopsd.report.numbers import NOTHING_MEASURED, figures_in, interval, percent
 from flopsd.report.terminal import LABEL, counted, facts, interval_facts, one_line, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
 
@@ -145,7 +145,7 @@ def _executed(predicate: Mapping[str, Any]) -> list[Row]:
         if uncounted := Fraction(predicate["energyUncountedSeconds"]):
             energy += f", and more that was not counted in {format_duration(uncounted)} of device time"
     return [
-        *interval_facts(interval(_figures(executed)), NOTHING_MEASURED),
+        *interval_facts(interval(figures_in(executed)), NOTHING_MEASURED),
         ("evidence", one_line(", ".join(executed["byEvidence"])) or "none"),
         *(
             [("clock", f"adds {format_flop(clock, Towards.UP)} of that either way, between its samples")]
@@ -162,18 +162,13 @@ def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
     totals = predicate["totals"]
     guidelines, architecture = totals["guidelines"], totals["architecture"]
     source = f" ({one_line(guidelines['requiredPpmSource'])})" if "requiredPpmSource" in guidelines else ""
-    rows = [("guidelines", f"{figures_text(_figures(guidelines))}: what contributes to parameter updates{source}")]
+    rows = [("guidelines", f"{figures_text(figures_in(guidelines))}: what contributes to parameter updates{source}")]
     if architecture is not None:
-        computed = figures_text(_figures(architecture, "computed"))
+        computed = figures_text(figures_in(architecture, "computed"))
         rows.append(("by model", f"{computed}: from its architecture and tokens"))
     warned = [ratio for ratio in predicate["reconciliation"] if ratio["warning"] is not None]
     rows += [("WARNING", f"{one_line(ratio['name'])}: {one_line(ratio['warning'])}") for ratio in warned]
     return [*rows, *threshold_facts(predicate["findings"])]
-
-
-def _figures(figures: Mapping[str, Any], middle: str = "measured") -> Figures:
-    low, point, high = (None if figures[name] is None else int(figures[name]) for name in ("low", middle, "high"))
-    return Figures(low or 0, point, high)
 
 
 def figures_text(figures: Figures) -> str:

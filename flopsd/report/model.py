@@ -53,7 +53,6 @@ class Flag:
 
     word: str
     text: str
-    grave: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +92,11 @@ class Basis:
     """One basis of counting. `value` is None where the ledger does not have it; `absent` then gives the reason."""
 
     name: str
-    title: str
     meaning: str
-    middle: str  # what its middle figure is called: measured, computed
-    value: Interval | None
-    absent: str
-    no_middle: str  # text in place of a missing middle figure
+    middle: str = "measured"  # what its middle figure is called: measured, computed
+    value: Interval | None = None
+    absent: str = ""
+    no_middle: str = "no single figure"  # text in place of a missing middle figure
     facts: tuple[Fact, ...] = ()
     further: tuple[tuple[str, Interval], ...] = ()
     assumptions: tuple[str, ...] = ()

@@ -25,6 +25,7 @@ from flopsd.report.model_documentation_texts import (
     unmeasured,
     without_base,
 )
+from flopsd.report.numbers import figures_in
 
 DAY_S = 86_400
 MONTH_DAYS = Fraction(365, 12)
@@ -170,7 +171,7 @@ def _compute(predicate: Mapping[str, Any], rules: FormRules) -> list[FormLine]:
     without = without_base(predicate)
     beside = f"; {without}" if without else ""
     return [
-        _flop_line(line, _figures(figures), rules, f"{what}{beside}{_unseen(predicate, figures)}")
+        _flop_line(line, figures_in(figures), rules, f"{what}{beside}{_unseen(predicate, figures)}")
         for line, figures, what in rows
     ]
 
@@ -221,11 +222,6 @@ def _dependencies(predicate: Mapping[str, Any]) -> FormLine:
     if method == "pretraining" and not conflict:
         return FormLine("Model dependencies", NOT_APPLICABLE, "", "declared as trained from the start")
     return FormLine("Model dependencies", NOT_KNOWN, "", conflict or "no base model is declared")
-
-
-def _figures(figures: Mapping[str, Any]) -> Figures:
-    low, measured, high = (figures[name] for name in ("low", "measured", "high"))
-    return Figures(int(low), None if measured is None else int(measured), None if high is None else int(high))
 
 
 def _power(flop: int, figures: int, towards: Towards) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 from flopsd.core.model import PPM, Figures
 from flopsd.core.rounding import Towards, flop_number, format_duration, format_energy, format_percent
@@ -38,13 +40,14 @@ class Interval:
         return f"{self.low.text} to {self.high.text} FLOP"
 
 
-def flop(value: int, towards: Towards = Towards.NEAREST) -> Amount:
+def flop(value: int | Fraction, towards: Towards = Towards.NEAREST) -> Amount:
     return Amount(flop_number(value, towards), f"{value} FLOP")
 
 
-def fraction(value: Fraction) -> Amount:
-    """An exact fraction, such as a threshold."""
-    return Amount(flop_number(value), f"{value} FLOP")
+def figures_in(entry: Mapping[str, Any], middle: str = "measured") -> Figures:
+    """Figures as JSON has them, decimal strings or null."""
+    point, high = (None if entry[name] is None else int(entry[name]) for name in (middle, "high"))
+    return Figures(int(entry["low"]), point, high)
 
 
 def interval(figures: Figures) -> Interval:

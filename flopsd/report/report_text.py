@@ -144,7 +144,7 @@ def _rule(rule: ReportRule) -> Iterator[str]:
 
 
 def _basis(basis: Basis) -> Iterator[str]:
-    yield from wrapped(f"{basis.title}: {basis.meaning}")
+    yield from wrapped(f"{basis.name.capitalize()}: {basis.meaning}")
     if basis.value is None:
         yield from wrapped(basis.absent, "  ")
     else:

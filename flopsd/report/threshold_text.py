@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -47,7 +47,8 @@ def _against(finding: Mapping[str, Any]) -> str:
 
 def crossing_text(crossing: Mapping[str, str | None]) -> str:
     """When a threshold is crossed; an upper bound that is not known may be beyond it already."""
-    earliest, latest = (None if crossing[k] is None else int(crossing[k] or 0) for k in _ENDS)
+    ends = (crossing["earliestSeconds"], crossing["latestSeconds"])
+    earliest, latest = (None if end is None else int(end) for end in ends)
     if earliest is None:
         return "not crossed at this rate"
     last = "" if latest is None else format_duration(latest, Towards.UP)
@@ -55,6 +56,3 @@ def crossing_text(crossing: Mapping[str, str | None]) -> str:
         return "may be crossed already" + (f", certainly within {last} at this rate" if last else "")
     first = format_duration(earliest, Towards.DOWN)
     return f"crossed in {first} to {last} at this rate" if last else f"crossed in {first} at the earliest"
-
-
-_ENDS: Sequence[str] = ("earliestSeconds", "latestSeconds")

@@ -11,15 +11,7 @@ from flopsd.report.charts import Axis, RuleChart, anchor_at, axis_of, width_of
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import Answer, ReportRule, ReportState
 from flopsd.report.model_documentation_texts import READING
-from flopsd.report.numbers import (
-    NO_MEASURED,
-    NO_UPPER_BOUND,
-    NOTHING_MEASURED,
-    Amount,
-    Interval,
-    fraction,
-    interval,
-)
+from flopsd.report.numbers import NO_MEASURED, NO_UPPER_BOUND, NOTHING_MEASURED, Amount, Interval, flop, interval
 from flopsd.report.terminal import counted
 
 QUANTITIES = {
@@ -34,12 +26,7 @@ _WORDS = {
     ReportState.BELOW: "Below",
     ReportState.NOT_APPLICABLE: "Not applicable",
 }
-_ORDER = (
-    ReportState.ABOVE,
-    ReportState.INDETERMINATE,
-    ReportState.BELOW,
-    ReportState.NOT_APPLICABLE,
-)
+_ORDER = tuple(_WORDS)  # the gravest first
 _REASONS = 3
 _LED = 2  # rules that the answer takes one by one
 _COMPARED = ("below", "above", "indeterminate")
@@ -199,7 +186,7 @@ def _threshold(finding: LedgerObject) -> tuple[Fraction | None, Fraction | None]
 
 
 def _shown(low: Fraction, high: Fraction) -> Amount:
-    one, other = fraction(low), fraction(high)
+    one, other = flop(low), flop(high)
     return one if low == high else Amount(f"{one.text} to {other.text}", f"{one.exact} to {other.exact}")
 
 

@@ -16,17 +16,11 @@ from flopsd.core.envelope import parse_envelope
 from flopsd.core.rounding import grouped
 from flopsd.errors import NotVerifiedError
 from flopsd.report.ledger_json import LedgerObject, line
-from flopsd.report.ledger_text import (
-    added_up_again,
-    anchor_facts,
-    children_text,
-    recomputed,
-    signed_by,
-    unsealed_text,
-)
+from flopsd.report.ledger_text import added_up_again, anchor_facts, children_text, recomputed, signed_by, unsealed_text
 from flopsd.report.model import Fact, Flag, Proof, VerificationResult, VerificationState
 from flopsd.report.offline_recipe import CHAIN, DIGEST, FIGURES, PAYLOAD, SIGNATURE
 
+NO_FIGURES = "No figure is shown, since the ledger failed verification."
 UNVERIFIED = "NOT VERIFIED by this report: neither the signature nor any figure was checked."
 
 
@@ -136,9 +130,6 @@ def _commands(document: LedgerDocument) -> tuple[tuple[str, str], ...]:
         ("The same without flopsd, as a script for this ledger", f"{command} --explain"),
         ("The same steps by hand: openssl 3, jq, sha256sum and python3", "\n".join(steps)),
     )
-
-
-NO_FIGURES = "No figure is shown, since the ledger failed verification."
 
 
 def verified(found: Verified | VerifiedMerge) -> tuple[VerificationResult, tuple[EvidenceResult, ...]]:

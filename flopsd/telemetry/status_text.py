@@ -8,7 +8,7 @@ from typing import Any
 
 from flopsd.core.model import Figures
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_percent, format_rate
-from flopsd.report.numbers import NOTHING_MEASURED, interval
+from flopsd.report.numbers import NOTHING_MEASURED, figures_in, interval
 from flopsd.report.terminal import facts, interval_facts, one_line, shown, table, wrapped
 from flopsd.report.threshold_text import threshold_facts
 
@@ -32,11 +32,6 @@ def status_text(status: Mapping[str, Any]) -> str:
     ]
     replay = ["REPLAY of a recording: no hardware is metered"] if status["replay"] else []
     return shown([*replay, *facts(rows), "", *_devices(status["devices"])])
-
-
-def figures_in(figures: Mapping[str, str | None]) -> Figures:
-    """Figures as JSON has them, decimal strings or null."""
-    return Figures(int(figures["low"] or 0), _int(figures["measured"]), _int(figures["high"]))
 
 
 def coverage_text(status: Mapping[str, Any]) -> str:

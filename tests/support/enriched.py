@@ -16,6 +16,7 @@ from flopsd.core.declarations import Base, Method
 from flopsd.core.figures import figures_json
 from flopsd.core.model import PPM, Figures
 from flopsd.core.policy.evaluate import Case, findings
+from flopsd.report.numbers import figures_in
 from flopsd.settings.data_files import load_policies
 from tests.support.independent import payload_of
 from tests.support.story import A100, VECTORS, Story, tell
@@ -108,7 +109,7 @@ def with_policy(statement: J, method: Method | None, base: Base | None, *, whole
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
     told = predicate["totals"]["guidelines"] or predicate["totals"]["executed"]
-    case = Case(_figures(told), _figures(told.get("cumulative") or told), method, base, whole)
+    case = Case(figures_in(told), figures_in(told.get("cumulative") or told), method, base, whole)
     policies = load_policies()
     predicate["findings"] = [finding.for_ledger() for policy in policies for finding in findings(policy, case)]
     predicate["method"]["policies"] = [{"id": policy.id, "sha256": policy.sha256} for policy in policies]
@@ -118,7 +119,7 @@ def with_policy(statement: J, method: Method | None, base: Base | None, *, whole
 def with_guidelines(statement: J, low_ppm: int, high_ppm: int) -> J:
     """Of the executed compute between so much and so much counts."""
     statement = copy.deepcopy(statement)
-    executed = _figures(statement["predicate"]["totals"]["executed"])
+    executed = figures_in(statement["predicate"]["totals"]["executed"])
     stated = (low_ppm + high_ppm) // 2
     counted = Figures(
         executed.low_flop * low_ppm // PPM,
@@ -210,7 +211,7 @@ def with_phases(statement: J) -> J:
     """Nine tenths in training, the rest undeclared."""
     statement = copy.deepcopy(statement)
     executed = statement["predicate"]["totals"]["executed"]
-    whole = _figures(executed)
+    whole = figures_in(executed)
     part = _share(whole, 900_000)
     rest = Figures(
         whole.low_flop - part.low_flop,
@@ -228,7 +229,7 @@ def with_course(statement: J) -> J:
     predicate = statement["predicate"]
     starts = predicate["incarnations"]
     begin, end = _moment(starts[0]["startedAt"]), _moment(starts[-1]["lastRecordAt"])
-    whole, points = _figures(predicate["totals"]["executed"]), []
+    whole, points = figures_in(predicate["totals"]["executed"]), []
     blind = _blind(predicate)
     for number in range(_POINTS + 1):
         at = begin + (end - begin) * number / _POINTS
@@ -276,12 +277,6 @@ def _share(whole: Figures, ppm: int) -> Figures:
         None if whole.measured_flop is None else whole.measured_flop * ppm // PPM,
         None if whole.high_flop is None else -(-whole.high_flop * ppm // PPM),
     )
-
-
-def _figures(told: Mapping[str, Any]) -> Figures:
-    low, measured, high = (None if told[name] is None else int(told[name]) for name in ("low", "measured", "high"))
-    assert low is not None
-    return Figures(low, measured, high)
 
 
 def _times(seconds: str, factor: int) -> str:

@@ -10,8 +10,7 @@ from flopsd.core.rounding import format_duration, format_rate
 from flopsd.report.coverage import REASONS
 from flopsd.report.html_kit import Html, h
 from flopsd.report.html_parts import amount, entry, icon, none, or_none, section, share_bar
-from flopsd.report.numbers import interval
-from flopsd.telemetry.status_text import figures_in
+from flopsd.report.numbers import figures_in, interval
 
 _EVIDENCE = {
     "cycles": "counted cycles",

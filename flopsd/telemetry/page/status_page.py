@@ -13,12 +13,12 @@ from flopsd.report.html_kit import Html, h, text
 from flopsd.report.html_parts import chip, entry, icon, or_none, patterns, rule_chart, rule_legend, section, triple
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
-from flopsd.report.numbers import NOTHING_MEASURED, interval
+from flopsd.report.numbers import NOTHING_MEASURED, figures_in, interval
 from flopsd.report.terminal import counted
 from flopsd.report.threshold_text import crossing_text
 from flopsd.report.verdicts import answer_of, rules_of
 from flopsd.telemetry.page.devices import devices_part, gaps_part, sources_part
-from flopsd.telemetry.status_text import coverage_text, figures_in
+from flopsd.telemetry.status_text import coverage_text
 
 REFRESH_SECONDS = 10  # without a script; with it the page is asked for every two seconds
 _ADVICE = (
@@ -174,7 +174,7 @@ def _thresholds(facts: Mapping[str, Any]) -> Html:
     state = answer.state.value
     title = text(icon(state), h("span", answer.headline))
     leads = [h("p", words, cls="lead") for words in answer.sentences]
-    drawn = None if axis is None else rule_legend(axis)
+    drawn = None if axis is None else rule_legend()
     open_rules = [rule.state is ReportState.INDETERMINATE and rule.applies is None for rule in rules]
     certain = [part for part, is_open in zip(parts, open_rules, strict=True) if not is_open]
     certain = certain or parts[:1]

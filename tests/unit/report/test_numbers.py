@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from flopsd.core.model import Figures
 from flopsd.report.charts import Axis, axis_of, bands, linear_ticks, logarithm, round_number
-from flopsd.report.numbers import NO_UPPER_BOUND, duration, energy, fraction, interval
+from flopsd.report.numbers import NO_UPPER_BOUND, duration, energy, flop, interval
 
 NUMBERS = st.integers(0, 10**40 - 1)
 
@@ -23,7 +23,7 @@ def test_the_exact_number_stands_beside_the_shown_one(number: int) -> None:
 
 
 def test_a_threshold_keeps_its_fraction() -> None:
-    assert fraction(Fraction(10**25, 3)).exact == f"{10**25}/3 FLOP"
+    assert flop(Fraction(10**25, 3)).exact == f"{10**25}/3 FLOP"
 
 
 def test_what_is_not_known_is_said() -> None:
@@ -51,8 +51,8 @@ def test_an_axis_holds_all_its_numbers_in_their_order(numbers: list[int]) -> Non
 
 def test_an_axis_of_nothing_is_none_and_zero_stands_at_its_edge() -> None:
     assert axis_of([0]) is None
-    assert Axis(20, 26, (), "").at(0) == 3.0
-    assert Axis(20, 26, (), "").at(10**40) == 97.0
+    assert Axis(20, 26).at(0) == 3.0
+    assert Axis(20, 26).at(10**40) == 97.0
 
 
 def test_stretches_that_touch_are_one_and_stay_within() -> None:
