@@ -13,8 +13,9 @@ from pathlib import Path
 
 import psutil
 
+from tests.support.free import free_port
 from tests.support.process import daemon_pid, environment, started, wait_until
-from tests.support.receivers import free_port, receiving
+from tests.support.receivers import receiving
 from tests.support.scenario import Scenario, Segment, h100
 
 SECONDS, GPUS = 20, 8

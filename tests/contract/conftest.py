@@ -11,6 +11,8 @@ import pytest
 
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.source import NvmlSource
+from tests.support.dcgm import BUSY
+from tests.support.exporter import Exporter, exporting, gpu
 from tests.support.neuron import Lead, Led
 from tests.support.scenario import Gpu, Scenario
 from tests.support.sim import SharedClock, simulated
@@ -38,6 +40,12 @@ def open_sim(standin: Path, tmp_path: Path) -> Iterator[Open]:
             return source, clock
 
         yield open_it
+
+
+@pytest.fixture
+def exporter() -> Iterator[Exporter]:
+    with exporting(gpu(BUSY)) as one:
+        yield one
 
 
 @pytest.fixture

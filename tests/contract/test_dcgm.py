@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,12 +46,6 @@ from tests.support.exporter import (
 from tests.support.strategies import table
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
-
-
-@pytest.fixture
-def exporter() -> Iterator[Exporter]:
-    with exporting(gpu(BUSY)) as one:
-        yield one
 
 
 def test_the_t4_capture(exporter: Exporter) -> None:

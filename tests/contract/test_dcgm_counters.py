@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from flopsd.core.meter import advance
@@ -19,7 +17,7 @@ from flopsd.core.model import (
 )
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.system.clock import NS_PER_S
-from tests.support.dcgm import BUSY, H100, H100_NAME, Bench, device_of
+from tests.support.dcgm import H100, H100_NAME, Bench, device_of
 from tests.support.exporter import (
     A100_UID,
     CLOCK,
@@ -28,16 +26,9 @@ from tests.support.exporter import (
     TENSOR,
     UTIL,
     Exporter,
-    exporting,
     gpu,
 )
 from tests.support.strategies import table
-
-
-@pytest.fixture
-def exporter() -> Iterator[Exporter]:
-    with exporting(gpu(BUSY)) as one:
-        yield one
 
 
 class Hopper:
@@ -57,12 +48,17 @@ class Hopper:
         }  # fmt: skip
 
 
+def bench_of(exporter: Exporter, hopper: Hopper, interval_s: float = 30) -> Bench:
+    exporter.shows(gpu(hopper.page(0), model=H100_NAME))
+    bench = Bench(exporter, interval_s)
+    bench.limits = H100
+    return bench
+
+
 @pytest.mark.parametrize(("per_cycle", "named"), [(1, "132"), (132, "1"), (528, "1/4")])
 def test_cycle_counters_count_once_their_scale_is_settled(exporter: Exporter, per_cycle: int, named: str) -> None:
     hopper = Hopper(per_cycle)
-    exporter.shows(gpu(hopper.page(0), model=H100_NAME))
-    bench = Bench(exporter)
-    bench.limits = H100
+    bench = bench_of(exporter, hopper)
     works: list[object] = []
     for second in (30, 60, 90, 120):
         works += [r.work for r in bench.collects(hopper.page(second), model=H100_NAME) if not isinstance(r.work, Gap)]
@@ -85,9 +81,7 @@ def test_cycle_counters_count_once_their_scale_is_settled(exporter: Exporter, pe
 @pytest.mark.parametrize("times", [2, 7])
 def test_counters_that_do_not_fit_the_tensor_ratio_are_not_used(exporter: Exporter, times: int) -> None:
     hopper = Hopper(per_cycle=1, mma_per_cycle=times)
-    exporter.shows(gpu(hopper.page(0), model=H100_NAME))
-    bench = Bench(exporter)
-    bench.limits = H100
+    bench = bench_of(exporter, hopper)
     for second in (30, 60, 90):
         bench.collects(hopper.page(second), model=H100_NAME)
     bench.read()
@@ -98,9 +92,7 @@ def test_counters_that_do_not_fit_the_tensor_ratio_are_not_used(exporter: Export
 def test_no_scale_is_settled_over_time_that_is_partly_a_gap(exporter: Exporter) -> None:
     """What the counters grew by in 132 s is no "sum over SMs" of the one second that the reading covers."""
     hopper = Hopper(per_cycle=1)
-    exporter.shows(gpu(hopper.page(0), model=H100_NAME))
-    bench = Bench(exporter, interval_s=60)
-    bench.limits = H100
+    bench = bench_of(exporter, hopper, interval_s=60)
     bench.collects(hopper.page(60), after_s=60, model=H100_NAME)
     bench.collects(hopper.page(192), after_s=132, model=H100_NAME)
     (reading,) = bench.read()
@@ -111,9 +103,7 @@ def test_no_scale_is_settled_over_time_that_is_partly_a_gap(exporter: Exporter) 
 
 def test_a_scale_that_was_settled_before_closes_the_gap_of_a_restart(exporter: Exporter) -> None:
     hopper = Hopper(132)
-    exporter.shows(gpu(hopper.page(0), model=H100_NAME))
-    bench = Bench(exporter)
-    bench.limits = H100
+    bench = bench_of(exporter, hopper)
     for second in (30, 60, 90):
         bench.collects(hopper.page(second), model=H100_NAME)
     bench.read()
@@ -133,9 +123,7 @@ def test_a_scale_that_was_settled_before_closes_the_gap_of_a_restart(exporter: E
 
 def test_counters_that_stand_still_are_a_gap(exporter: Exporter) -> None:
     hopper = Hopper(132)
-    exporter.shows(gpu(hopper.page(0), model=H100_NAME))
-    bench = Bench(exporter)
-    bench.limits = H100
+    bench = bench_of(exporter, hopper)
     for second in (30, 60, 90, 90):
         bench.collects(hopper.page(second), model=H100_NAME)
     (reading,) = bench.read()

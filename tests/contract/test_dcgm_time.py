@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +30,6 @@ from tests.support.exporter import (
 from tests.support.scenario import Fault, Scenario, Segment, a100
 from tests.support.sim import SharedClock, simulated
 from tests.support.strategies import table
-
-
-@pytest.fixture
-def exporter() -> Iterator[Exporter]:
-    with exporting(gpu(BUSY)) as one:
-        yield one
 
 
 def test_a_constant_load_is_counted_exactly(exporter: Exporter) -> None:

@@ -7,7 +7,7 @@ import pytest
 from flopsd.core.model import Evidence, GapReason, Pipe
 from tests.contract.conftest import Open
 from tests.support.fold import Fold
-from tests.support.scenario import Fault, Segment, h100
+from tests.support.scenario import LIES, Fault, Segment, h100
 
 HIT, OTHER = (f"GPU-5a4d0000-0000-4000-8000-{n:012d}" for n in range(2))
 # When these faults end, the simulated counters jump to where they would be: another lie, found as well.
@@ -17,20 +17,6 @@ AFTERWARDS = {
     "contradict": {GapReason.COUNTER_RESET},
 }
 BUSY = (Segment(1000, hmma=0.6, fp32=0.1, util=100, watts=650),)
-LIES = [
-    ("counters_disabled", GapReason.COUNTERS_DISABLED),
-    ("stalled", GapReason.COUNTER_STALLED),
-    ("fell", GapReason.COUNTER_RESET),
-    ("contradict", GapReason.CONTRADICTORY),
-    ("range", GapReason.OUT_OF_RANGE),
-    ("nan", GapReason.NOT_A_NUMBER),
-    ("infinite", GapReason.NOT_A_NUMBER),
-    ("zero", GapReason.ZERO_AT_FULL_LOAD),
-    ("gpu_lost", GapReason.DEVICE_LOST),
-    ("timeout", GapReason.DRIVER_TIMEOUT),
-    ("unknown", GapReason.DRIVER_ERROR),
-    ("no_permission", GapReason.NO_PERMISSION),
-]
 
 
 @pytest.mark.parametrize(("kind", "reason"), LIES)

@@ -25,7 +25,7 @@ def page() -> str:
 
 def test_an_a100_is_measured_and_sealed(tmp_path: Path) -> None:
     state, ledger = tmp_path / "state", tmp_path / "ledger.json"
-    exporter = Exporter(0)
+    exporter = Exporter()
     exporter.page = page
     with started("run", "--source", "dcgm", "--dcgm-url", exporter.url, "--dcgm-interval", "1", "--state-dir", str(state),
                  "--ledger", str(ledger), "--listen", "off", "--precision", "bf16", "--duration", str(SECONDS),
@@ -50,7 +50,7 @@ def test_an_a100_is_measured_and_sealed(tmp_path: Path) -> None:
 def test_one_gpu_by_two_sources_is_counted_once_and_by_the_better(tmp_path: Path, standin: Path) -> None:
     """NVML bounds an A100, the exporter measures it; when the exporter goes, NVML's ceiling is what is left."""
     scenario = Scenario((a100((Segment(1000, mhz=1410, util=97, watts=400),)),))
-    ledger, exporter = tmp_path / "ledger.json", Exporter(0)
+    ledger, exporter = tmp_path / "ledger.json", Exporter()
     exporter.page = page
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
     with started("run", "--dcgm-url", exporter.url, "--dcgm-interval", "1", "--state-dir", str(tmp_path / "state"),

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_prometheus import query
 from tests.support.many import NODES_A_RUN
 from tests.support.monitoring import prometheus
-from tests.support.process import environment, get, wait_until
+from tests.support.process import environment, get, query, wait_until
 from tests.support.prometheus import RULES
 
 NODES = 500

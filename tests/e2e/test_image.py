@@ -16,8 +16,8 @@ import pytest
 from tests.support.image import BASE, IMAGE, ROOT, TOOLS, Engine, Network, call, default_of, engine, network
 from tests.support.kubelet import answer, kubelet
 from tests.support.kubernetes import PACKAGES, manifest, of_kind, render, training_chart
-from tests.support.pods import Pod, answers, flop, mounted_driver
-from tests.support.process import predicate, wait_until
+from tests.support.pods import Pod, flop, mounted_driver
+from tests.support.process import answers, predicate, wait_until
 from tests.support.s3 import Store, serving
 from tests.support.scenario import Scenario, Segment, h100
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from flopsd.attestation.signing.pem import make_pem
 from flopsd.attestation.verify import verify_ledger
 from flopsd.errors import LedgerError, SigningKeyError
 from flopsd.system.clock import NS_PER_S, SystemClock
+from tests.support.authorities import Answer, serving
 from tests.support.kms import REGION, Kms, kms_server
 from tests.support.process import environment, flopsd
 from tests.support.runs import sealed_run
@@ -119,25 +119,15 @@ def test_refusals_in_the_form_that_aws_documents(
     (tmp_path / "k.pub").write_bytes(key.public_pem)
     asked = []
 
-    class Refusing(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked.append(self.headers["X-Amz-Target"])
-            body = json.dumps({"__type": code, "message": "no\nway"}).encode()
-            self.send_response(400)
-            self.send_header("Content-Type", "application/x-amz-json-1.1")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def refuse(request: BaseHTTPRequestHandler, _: bytes) -> Answer:
+        asked.append(request.headers["X-Amz-Target"])
+        body = json.dumps({"__type": code, "message": "no\nway"}).encode()
+        return 400, body, {"Content-Type": "application/x-amz-json-1.1"}
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", f"http://127.0.0.1:{server.server_port}")
+    with serving(refuse) as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", url)
         with pytest.raises(SigningKeyError, match=f"AWS KMS refused Sign with alias/x: {code}: no way") as caught:
             load_signer(f"awskms:alias/x?public={tmp_path}/k.pub").sign(b"x")
-        server.shutdown()
     assert hint in caught.value.hint
     assert asked == ["TrentService.Sign"] * (2 if code == "ThrottlingException" else 1)
 

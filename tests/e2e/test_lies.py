@@ -9,21 +9,12 @@ from flopsd.core.model import GapReason, Pipe
 from flopsd.journal.journal import read_journal
 from flopsd.system.clock import NS_PER_S
 from tests.support.process import environment, get, predicate, started, wait_until
+from tests.support.scenario import LIES as ALL_LIES
 from tests.support.scenario import Fault, Scenario, Segment, h100
 
 BUSY = (Segment(1000, mhz=1755, hmma=0.6, fp32=0.1, util=100, watts=650),)
 FROM_MS, TO_MS = 6000, 8500
-LIES = (
-    ("counters_disabled", GapReason.COUNTERS_DISABLED),
-    ("stalled", GapReason.COUNTER_STALLED),
-    ("fell", GapReason.COUNTER_RESET),
-    ("contradict", GapReason.CONTRADICTORY),
-    ("range", GapReason.OUT_OF_RANGE),
-    ("nan", GapReason.NOT_A_NUMBER),
-    ("zero", GapReason.ZERO_AT_FULL_LOAD),
-    ("gpu_lost", GapReason.DEVICE_LOST),
-    ("timeout", GapReason.DRIVER_TIMEOUT),
-)
+LIES = tuple(lie for lie in ALL_LIES if lie[0] not in ("infinite", "unknown", "no_permission"))
 
 
 def test_each_lie_is_told_and_the_others_are_untouched(tmp_path: Path, standin: Path) -> None:

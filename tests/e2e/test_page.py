@@ -18,7 +18,6 @@ from flopsd.settings.data_files import load_policies
 from flopsd.telemetry.http.access import Access
 from flopsd.telemetry.http.server import WebServer
 from flopsd.telemetry.snapshot import SourceState
-from tests.e2e.test_report import TEXTS_OUTSIDE, TEXTS_THAT_OVERLAP, WIDER_THAN_THE_PAGE
 from tests.support.chromium import Page, chromium
 from tests.support.process import wait_until
 from tests.support.reports import scene
@@ -120,12 +119,7 @@ def test_nothing_is_cut_asked_for_elsewhere_or_complained_of(browser: Page, name
     for width in (PHONE, DESK):
         for dark in (False, True):
             browser.look(width, dark=dark)
-            assert browser.evaluate("document.documentElement.scrollWidth") <= width
-            assert browser.evaluate(WIDER_THAN_THE_PAGE) == []
-            assert browser.evaluate(TEXTS_OUTSIDE) == []
-            assert browser.evaluate(TEXTS_THAT_OVERLAP) == []
-            ground = browser.evaluate("getComputedStyle(document.body).backgroundColor")
-            assert ground == ("rgb(20, 23, 27)" if dark else "rgb(251, 250, 247)")
+            browser.assert_whole(width, dark=dark)
             if kept:
                 Path(kept, f"page-{name}-{width}-{'dark' if dark else 'light'}.png").write_bytes(browser.picture())
     asked = {
@@ -199,8 +193,7 @@ def test_it_is_read_with_the_keyboard_alone(browser: Page, tmp_path: Path) -> No
         browser.look(DESK)
         reached = []
         for _ in range(6):
-            for kind in ("keyDown", "keyUp"):
-                browser.ask("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+            browser.press_tab()
             reached.append(browser.evaluate("document.activeElement.textContent.slice(0, 20)"))
     assert reached[:2] == ["Skip to the figures", "Pause"]
     assert reached[2].startswith("7 further rules")

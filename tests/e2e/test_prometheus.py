@@ -2,55 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import urllib.parse
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.free import free_port
-from tests.support.process import daemon_pid, environment, get, started, wait_until
+from tests.support.monitoring import prometheus
+from tests.support.process import daemon_pid, environment, query, started, wait_until
 from tests.support.scenario import Fault, Scenario, Segment, a100, h100
 
 BUSY = (Segment(700, hmma=0.5, fp32=0.1, util=100, watts=500), Segment(300, util=0, watts=120))
-
-
-@contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[str]:
-    port = free_port()
-    (folder / "prometheus.yml").write_text(
-        "global: {scrape_interval: 1s, scrape_timeout: 900ms}\n"
-        f"scrape_configs:\n  - job_name: flopsd\n    static_configs: [{{targets: ['{target}']}}]\n"
-    )
-    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
-               f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            url = f"http://127.0.0.1:{port}"
-            wait_until(lambda: _answers(f"{url}/-/ready"), "Prometheus is ready")
-            yield url
-        finally:
-            process.kill()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return get(url)[0] == 200
-    except OSError:
-        return False
-
-
-def query(url: str, expression: str) -> list[dict[str, Any]]:
-    status, body, _ = get(f"{url}/api/v1/query?query={urllib.parse.quote(expression)}")
-    assert status == 200, body
-    found: list[dict[str, Any]] = json.loads(body)["data"]["result"]
-    return found
 
 
 def ups(url: str) -> list[float]:
@@ -68,7 +32,7 @@ def test_no_counter_falls_through_a_restart(tmp_path: Path, standin: Path) -> No
         "exec", "--state-dir", str(state), "--listen", address, "--no-seal", "--", "sleep", "600", env=env
     ) as program:
         program.wait_for("metrics at")
-        with prometheus(tmp_path, address) as url:
+        with prometheus(tmp_path, [{"targets": [address]}]) as url:
             wait_until(lambda: sum(ups(url)) >= 28, "28 scrapes before the kill")
             os.kill(daemon_pid(state), signal.SIGKILL)
             program.wait_for("daemon start 2")

@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.process import daemon_pid, environment, get, predicate, started, wait_until
-from tests.support.receivers import prometheus, pushgateway, query, receiving, victoriametrics
+from tests.support.process import daemon_pid, environment, get, predicate, query, started, wait_until
+from tests.support.receivers import prometheus, pushgateway, receiving, victoriametrics
 from tests.support.scenario import Scenario, Segment, a100, h100
 
 BUSY = (Segment(700, hmma=0.5, fp32=0.1, util=100, watts=500), Segment(300, util=0, watts=120))

@@ -22,23 +22,6 @@ from tests.unit.report.test_html import hostile
 ACTIVITY = VECTORS / "valid" / "activity-and-gaps"
 WITH_KEY = ("--key", str(ACTIVITY / "ledger.pub"), "--peaks", str(PEAKS))
 PHONE, DESK = 390, 1280
-WIDER_THAN_THE_PAGE = """
-  [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, .skip, .defs, svg') && e.getClientRects().length
-    && (e.getBoundingClientRect().right > innerWidth + 1 || e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display != 'inline'))
-  .map(e => e.outerHTML.slice(0, 120))
-"""
-TEXTS_OUTSIDE = """
-  [...document.querySelectorAll('svg[role=img]')].flatMap(svg => { const box = svg.getBoundingClientRect();
-    return [...svg.querySelectorAll('text')].filter(t => { const b = t.getBoundingClientRect();
-      return b.width && (b.left < box.left - 16 || b.right > box.right + 16 || b.top < box.top - 3 || b.bottom > box.bottom + 3) })
-    .map(t => t.textContent) })
-"""
-TEXTS_THAT_OVERLAP = """
-  [...document.querySelectorAll('svg[role=img]')].flatMap(svg => {
-    const boxes = [...svg.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]).filter(b => b[1].width);
-    return boxes.flatMap(([a, x], i) => boxes.slice(i + 1).filter(([, y]) =>
-      x.left < y.right && y.left < x.right && x.top + 2 < y.bottom && y.top + 2 < x.bottom).map(([b]) => a + ' / ' + b)) })
-"""
 
 
 def test_without_a_key_it_says_that_nobody_verified_and_how_to() -> None:
@@ -147,12 +130,7 @@ def test_nothing_is_cut_or_lies_over_something_else(
     page.load(folder / f"{name}.html")
     page.look(width, dark=dark)
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.evaluate(WIDER_THAN_THE_PAGE) == []
-    assert page.evaluate(TEXTS_OUTSIDE) == []
-    assert page.evaluate(TEXTS_THAT_OVERLAP) == []
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert ground == ("rgb(20, 23, 27)" if dark else "rgb(251, 250, 247)")
+    page.assert_whole(width, dark=dark)
     picture = page.picture()
     assert picture.startswith(b"\x89PNG")
     if os.environ.get("FLOPSD_REPORT_PICTURES"):
@@ -184,8 +162,7 @@ def test_it_can_be_read_with_the_keyboard_alone(page: Page, folder: Path) -> Non
     page.look(DESK)
     reached = []
     for _ in range(60):
-        for kind in ("keyDown", "keyUp"):
-            page.ask("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        page.press_tab()
         reached.append(page.evaluate("document.activeElement.className + ' ' + document.activeElement.tagName"))
     assert reached[0] == "skip A"
     for what in ("SUMMARY", "scroll DIV", "PRE"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import http.server
 import json
 import re
 import socket
@@ -13,22 +12,25 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from flopsd.settings.data_files import config_dir
 from flopsd.system.clock import NS_PER_S, SystemClock
+from tests.support.authorities import Answer, serving
 from tests.support.process import environment, flopsd, predicate, started, wait_until
 from tests.support.runs import finished
-from tests.support.s3 import Store, serving
+from tests.support.s3 import Store
+from tests.support.s3 import serving as serving_s3
 
 ENDS = (".json", ".journal.jsonl", ".pub")
 
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Store]:
-    with serving() as found:
+    with serving_s3() as found:
         yield found
 
 
@@ -180,48 +182,28 @@ def test_under_exec_a_hanging_store_costs_neither_exit_code_nor_ledger(tmp_path:
     assert predicate(ledger)["incarnations"][0]["endReason"] == "job ended"
 
 
-class LosesAnAnswer(http.server.BaseHTTPRequestHandler):
-    """A stand-in for a bad line before moto: it hands everything on, and drops the answer to the first upload."""
+def test_an_upload_whose_answer_was_lost_is_no_conflict(tmp_path: Path, state: Path, store: Store) -> None:
+    bucket = store.bucket("lost")
+    dropped = threading.Event()
 
-    behind, dropped = "", threading.Event()
-
-    def do_PUT(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self._hand_on(body)
-
-    def do_HEAD(self) -> None:
-        self._hand_on(None)
-
-    def _hand_on(self, body: bytes | None) -> None:
-        line = http.client.HTTPConnection(self.behind.removeprefix("http://"))
-        line.request(self.command, self.path, body, dict(self.headers.items()))
+    def hand_on(request: BaseHTTPRequestHandler, body: bytes) -> Answer:
+        """A bad line before moto: it drops the answer to the first upload."""
+        line = http.client.HTTPConnection(store.url.removeprefix("http://"))
+        line.request(request.command, request.path, body, dict(request.headers.items()))
         answer = line.getresponse()
         data = answer.read()
         line.close()
-        if self.command == "PUT" and not self.dropped.is_set():
-            self.dropped.set()
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in ("connection", "transfer-encoding", "date", "server"):
-                self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
+        if request.command == "PUT" and not dropped.is_set():
+            dropped.set()
+            request.connection.shutdown(socket.SHUT_RDWR)
+            raise ConnectionError
+        left_out = ("connection", "transfer-encoding", "date", "server")
+        return answer.status, data, {k: v for k, v in answer.getheaders() if k.lower() not in left_out}
 
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def test_an_upload_whose_answer_was_lost_is_no_conflict(tmp_path: Path, state: Path, store: Store) -> None:
-    bucket = store.bucket("lost")
-    LosesAnAnswer.behind = store.url
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), LosesAnAnswer) as line:
-        threading.Thread(target=line.serve_forever).start()
-        done = seal(state, Store(f"http://127.0.0.1:{line.server_port}"), "--ledger", str(tmp_path / "ledger.json"),
+    with serving(hand_on) as url:
+        done = seal(state, Store(url), "--ledger", str(tmp_path / "ledger.json"),
                     "--ledger-copy", f"s3://{bucket}/l.json?overwrite=never")  # fmt: skip
-        line.shutdown()
-    assert LosesAnAnswer.dropped.is_set()
+    assert dropped.is_set()
     assert done.returncode == 0, done.stderr
     predicate(fetched(store, bucket, "l", tmp_path / "far"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from tests.support.process import environment, flopsd, predicate, wait_until
 from tests.support.scenario import Scenario, Segment, h100
-from tests.support.slurm import NODES, ROOT, Slurm, python, slurm
+from tests.support.slurm import NODES, ROOT, Slurm, slurm
 
 SCRIPT = ROOT / "slurm" / "flopsd-job"
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="namespaces and Slurm's daemons need root")
@@ -30,7 +31,7 @@ def cluster(standin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         scenario.write_text(scenario.read_text().replace("uuid=GPU-", f"uuid=GPU-{node}-"))
     (folder / "flopsd").write_text(
         f"#!/bin/sh\nLD_LIBRARY_PATH={standin} NVML_STANDIN_SCENARIO={folder}/$SLURMD_NODENAME.txt PYTHONPATH={ROOT} "
-        f'exec {python()} -m flopsd "$@"\n'
+        f'exec {sys.executable} -m flopsd "$@"\n'
     )
     (folder / "flopsd").chmod(0o755)
     conf = (
@@ -75,7 +76,7 @@ def test_prolog_and_epilog_meter_each_job_by_itself(cluster: Slurm) -> None:
     program = cluster.folder / "work.py"
     program.write_text("\n".join(line.strip() for line in work.splitlines()))
     done = cluster.run(
-        "srun", "-N2", "--gres=gpu:1", "--ntasks-per-node=1", python(), str(program), PYTHONPATH=str(ROOT)
+        "srun", "-N2", "--gres=gpu:1", "--ntasks-per-node=1", sys.executable, str(program), PYTHONPATH=str(ROOT)
     )
     assert len(done.stdout.split()) == 4
     job = next(path.name for path in (cluster.folder / "jobs" / "n1").iterdir())

@@ -14,8 +14,7 @@ import psutil
 import pytest
 import yaml
 
-from tests.e2e.test_prometheus import query
-from tests.support.process import environment, get, wait_until
+from tests.support.process import environment, get, query, wait_until
 from tests.support.prometheus import ALERTS, RULES, rules
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -21,10 +21,10 @@ Answer = tuple[int, bytes, dict[str, str]]
 
 @contextmanager
 def serving(answer: Callable[[BaseHTTPRequestHandler, bytes], Answer]) -> Iterator[str]:
-    """The address of an HTTP server that answers GET, PUT and POST by a function of the request and its body."""
+    """The address of an HTTP server that answers GET, HEAD, PUT and POST by a function of the request and its body."""
 
     class Handler(BaseHTTPRequestHandler):
-        def _any(self) -> None:
+        def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             status, data, headers = answer(self, body)
             self.send_response(status)
@@ -33,14 +33,7 @@ def serving(answer: Callable[[BaseHTTPRequestHandler, bytes], Answer]) -> Iterat
             self.end_headers()
             self.wfile.write(data)
 
-        def do_GET(self) -> None:
-            self._any()
-
-        def do_PUT(self) -> None:
-            self._any()
-
-        def do_POST(self) -> None:
-            self._any()
+        do_HEAD = do_PUT = do_POST = do_GET  # noqa: N815 - the names that http.server calls
 
         def log_message(self, *_: object) -> None:
             """Say nothing."""

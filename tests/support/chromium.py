@@ -21,6 +21,23 @@ FLAGS = (
 PATIENCE_SECONDS = 60
 FREE = 20
 J = dict[str, Any]
+_WIDER_THAN_THE_PAGE = """
+  [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, .skip, .defs, svg') && e.getClientRects().length
+    && (e.getBoundingClientRect().right > innerWidth + 1 || e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display != 'inline'))
+  .map(e => e.outerHTML.slice(0, 120))
+"""
+_TEXTS_OUTSIDE = """
+  [...document.querySelectorAll('svg[role=img]')].flatMap(svg => { const box = svg.getBoundingClientRect();
+    return [...svg.querySelectorAll('text')].filter(t => { const b = t.getBoundingClientRect();
+      return b.width && (b.left < box.left - 16 || b.right > box.right + 16 || b.top < box.top - 3 || b.bottom > box.bottom + 3) })
+    .map(t => t.textContent) })
+"""
+_TEXTS_THAT_OVERLAP = """
+  [...document.querySelectorAll('svg[role=img]')].flatMap(svg => {
+    const boxes = [...svg.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()]).filter(b => b[1].width);
+    return boxes.flatMap(([a, x], i) => boxes.slice(i + 1).filter(([, y]) =>
+      x.left < y.right && y.left < x.right && x.top + 2 < y.bottom && y.top + 2 < x.bottom).map(([b]) => a + ' / ' + b)) })
+"""
 
 
 class Page:
@@ -65,6 +82,18 @@ class Page:
         told = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in told, told["exceptionDetails"]
         return told["result"].get("value")
+
+    def assert_whole(self, width: int, *, dark: bool) -> None:
+        """Nothing is cut or lies over something else, and the colours are those of the scheme."""
+        assert self.evaluate("document.documentElement.scrollWidth") <= width
+        for misplaced in (_WIDER_THAN_THE_PAGE, _TEXTS_OUTSIDE, _TEXTS_THAT_OVERLAP):
+            assert self.evaluate(misplaced) == []
+        ground = self.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert ground == ("rgb(20, 23, 27)" if dark else "rgb(251, 250, 247)")
+
+    def press_tab(self) -> None:
+        for kind in ("keyDown", "keyUp"):
+            self.ask("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
 
     def picture(self) -> bytes:
         """PNG of the whole page."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.support.authorities import Answer, serving
 
 A100_UID = "GPU-5a4d0000-0000-4000-8000-000000000000"  # the first GPU of the NVML stand-in: one and the same device
 TENSOR, CLOCK, UTIL = "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE", "DCGM_FI_DEV_SM_CLOCK", "DCGM_FI_DEV_GPU_UTIL"
@@ -37,41 +37,26 @@ def gpu(
 class Exporter:
     """What it answers now: a page, or an HTTP status."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self) -> None:
         self.page: Callable[[], str] = str
         self.status = 200
-        exporter = self
+        self._serving = serving(self._answer)
+        self.url = f"{self._serving.__enter__()}/metrics"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                body = exporter.page().encode()
-                self.send_response(exporter.status)
-                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/metrics"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-        self._thread.start()
+    def _answer(self, *_: object) -> Answer:
+        return self.status, self.page().encode(), {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
 
     def shows(self, text: str) -> None:
         self.page = lambda: text
 
     def stop(self) -> None:
         """Nothing listens there any more."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._serving.__exit__(None, None, None)
 
 
 @contextmanager
-def exporting(text: str, port: int = 0) -> Iterator[Exporter]:
-    exporter = Exporter(port)
+def exporting(text: str) -> Iterator[Exporter]:
+    exporter = Exporter()
     exporter.shows(text)
     try:
         yield exporter

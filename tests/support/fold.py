@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
 
 from flopsd.core.figures import Rating, total
 from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
@@ -48,11 +48,5 @@ class Fold:
 
     def journalled(self) -> dict[DeviceUid, Tally]:
         """The tallies as they come back from the journal, to be gone on with."""
-        return {uid: tally_from_record(_copy(tally_record(0, t)), t.begin_ns) for uid, t in self.tallies.items()}
-
-
-def _copy(record: dict[str, Any]) -> dict[str, Any]:
-    import json
-
-    copied: dict[str, Any] = json.loads(json.dumps(record))
-    return copied
+        records = {uid: json.loads(json.dumps(tally_record(0, tally))) for uid, tally in self.tallies.items()}
+        return {uid: tally_from_record(record, self.tallies[uid].begin_ns) for uid, record in records.items()}

@@ -22,7 +22,7 @@ from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.snapshot import JournalState
 from tests.support.free import free_port
-from tests.support.process import get, wait_until
+from tests.support.process import running
 from tests.support.prometheus import RULES, rules
 from tests.support.story import CONTEXT, Story
 from tests.support.story import H100 as STORY_H100
@@ -133,21 +133,8 @@ def served(blocks: Path) -> Iterator[str]:
     config.write_text("scrape_configs: []\n")
     command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={blocks}", "--log.level=error",
                "--storage.tsdb.retention.time=100y", f"--web.listen-address=127.0.0.1:{port}"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            url = f"http://127.0.0.1:{port}"
-            wait_until(lambda: answers(f"{url}/-/ready"), "Prometheus is ready")
-            yield url
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def answers(url: str) -> bool:
-    try:
-        return get(url)[0] == 200
-    except OSError:
-        return False
+    with running(command, f"http://127.0.0.1:{port}") as url:
+        yield url
 
 
 def stored(folder: Path, text: str) -> Path:

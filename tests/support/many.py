@@ -10,42 +10,32 @@ import os
 import resource
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
-from flopsd.core.ledger.history import History
 from flopsd.core.model import Precision
-from flopsd.core.peaks import PeakTable
 from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer, WriterSettings
-from flopsd.journal.journal import Journal
-from flopsd.journal.state_dir import StateDir
-from flopsd.settings.data_files import load_peaks
 from flopsd.settings.platform import Context
 from flopsd.sources.replay.source import ReplaySource
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.http.server import WebServer
 from flopsd.telemetry.snapshot import Snapshot
 from flopsd.testing import FakeClock
+from tests.support.runs import Run
 
 RECORDING = Path(__file__).resolve().parents[2] / "config" / "recordings" / "h100x2.jsonl"
 NODES_A_RUN = 50
 BF16 = Precision((("bf16", 1_000_000),), "settings")
 
 
-def metered(folder: Path, number: int, recording: bytes, table: PeakTable) -> Snapshot:
+def metered(folder: Path, number: int, recording: bytes) -> Snapshot:
     """What node `number` shows after some seconds of the recording: each its own devices, every seventh another time."""
-    clock, state = FakeClock(), StateDir(folder / str(number))
+    clock = FakeClock()
     source = ReplaySource(recording, RECORDING.name, clock)
-    devices = [replace(device, uid=f"{device.uid}-{number}") for device in source.devices()]
+    devices = tuple(replace(device, uid=f"{device.uid}-{number}") for device in source.devices())
     renamed = dict(zip((device.uid for device in source.devices()), (device.uid for device in devices), strict=True))
-    state.acquire()
-    journal = Journal(state)
-    journal.recover("aside")
-    settings = WriterSettings(NS_PER_S, 3600 * NS_PER_S, "0" * 64, BF16, ("told",))
     node = Context("host", None, None, f"node-{number}", None, (), None, "boot", "boot")
-    writer = Writer(journal, table, settings, node, clock, lambda _: None)
-    writer.begin(f"run-{number // NODES_A_RUN}", History(), None)
+    run_id = f"run-{number // NODES_A_RUN}"
+    run = Run(folder / str(number), devices=devices, precision=BF16, context=node, run_id=run_id, clock=clock)
     for _ in range(5 + number % 7):
         clock.advance(NS_PER_S)
         sweep = source.read()
@@ -53,28 +43,26 @@ def metered(folder: Path, number: int, recording: bytes, table: PeakTable) -> Sn
         gauges = {renamed[uid]: its for uid, its in sweep.gauges.items()}
         told = replace(sweep, readings=readings, gauges=gauges)
         # Without the mark of a replay, which the sums of a fleet leave out.
-        writer.take(Message("told", clock.boottime_ns(), devices, told, read_seconds=0.001))
-    journal.close()
-    state.release()
-    return writer.snapshot
+        run.writer.take(Message("sim", clock.boottime_ns(), devices, told, read_seconds=0.001))
+    run.kill()
+    return run.writer.snapshot
 
 
-def _same(shown: Snapshot) -> Snapshot:
-    return shown
+def serve(shown: Snapshot) -> None:
+    server = WebServer("127.0.0.1", 0, lambda: shown)
+    server.start()
+    figures = shown.view.figures
+    told = {"target": server.url.removeprefix("http://"), "run": shown.view.run, "low": figures.low_flop,
+            "measured": figures.measured_flop, "high": figures.high_flop}  # fmt: skip
+    print(json.dumps(told), flush=True)
 
 
 def main(folder: Path, count: int) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a listener and a connection each
-    recording, table = RECORDING.read_bytes(), load_peaks()
+    recording = RECORDING.read_bytes()
     for number in range(count):
-        shown = metered(folder, number, recording, table)
-        server = WebServer("127.0.0.1", 0, partial(_same, shown))
-        server.start()
-        figures = shown.view.figures
-        told = {"target": server.url.removeprefix("http://"), "run": shown.view.run, "low": figures.low_flop,
-                "measured": figures.measured_flop, "high": figures.high_flop}  # fmt: skip
-        print(json.dumps(told), flush=True)
+        serve(metered(folder, number, recording))
     sys.stdin.read()
     os._exit(0)  # hundreds of threads that wait for clients have nothing to say
 

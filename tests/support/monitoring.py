@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import queue
 import re
-import subprocess
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tests.support.authorities import Answer, serving
 from tests.support.free import free_port
-from tests.support.hour import answers
-from tests.support.process import wait_until
+from tests.support.process import running
 from tests.support.prometheus import ALERTS, RULES
 
 J = dict[str, Any]
@@ -32,17 +29,6 @@ def hurried(folder: Path, window: str) -> list[str]:
         copy.write_text(re.sub(r"\bfor: \d+[mh]", "for: 1s", text))
         found.append(str(copy))
     return found
-
-
-@contextmanager
-def running(command: Sequence[str], url: str) -> Iterator[str]:
-    """A program that answers at `url` + /-/ready, until the end of the block."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            wait_until(lambda: answers(f"{url}/-/ready"), f"{command[0]} is ready")
-            yield url
-        finally:
-            process.kill()
 
 
 @contextmanager
@@ -91,20 +77,10 @@ def webhook() -> Iterator[tuple[str, queue.SimpleQueue[J]]]:
     """Its address, and the alerts in the order in which they came."""
     alerts: queue.SimpleQueue[J] = queue.SimpleQueue()
 
-    class Hook(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            for alert in json.loads(self.rfile.read(int(self.headers["Content-Length"])))["alerts"]:
-                alerts.put(alert)
-            self.send_response(200)
-            self.end_headers()
+    def keep(_: object, body: bytes) -> Answer:
+        for alert in json.loads(body)["alerts"]:
+            alerts.put(alert)
+        return 200, b"", {}
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/", alerts
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(keep) as url:
+        yield f"{url}/", alerts

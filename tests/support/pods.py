@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.image import IMAGE, Engine, Network, call
 from tests.support.kubernetes import Document, flopsd_of, pod_of, variables
-from tests.support.process import get, wait_until
+from tests.support.process import answers, get, wait_until
 from tests.support.scenario import LIBRARY
 
 
@@ -91,13 +91,6 @@ def mounted_driver(standin: Path, scenario: Path) -> list[str]:
     library = f"/usr/lib/{os.uname().machine}-linux-gnu/{LIBRARY}"
     return ["-v", f"{standin / LIBRARY}:{library}:ro", "-v", f"{scenario}:/scenario.txt:ro",
             "-e", "NVML_STANDIN_SCENARIO=/scenario.txt"]  # fmt: skip
-
-
-def answers(url: str) -> bool:
-    try:
-        return get(url)[0] == 200
-    except OSError:
-        return False
 
 
 def flop(url: str) -> float:

@@ -9,8 +9,9 @@ import select
 import signal
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,33 @@ def get(url: str) -> tuple[int, str, dict[str, str]]:
             return answer.status, answer.read().decode(), dict(answer.headers)
     except urllib.error.HTTPError as fault:
         return fault.code, fault.read().decode(), dict(fault.headers)
+
+
+def answers(url: str) -> bool:
+    try:
+        return get(url)[0] == 200
+    except OSError:
+        return False
+
+
+def query(url: str, expression: str, at_seconds: float | None = None) -> list[dict[str, Any]]:
+    """What a Prometheus gives for an expression."""
+    at = "" if at_seconds is None else f"&time={at_seconds:.3f}"
+    status, body, _ = get(f"{url}/api/v1/query?query={urllib.parse.quote(expression)}{at}")
+    assert status == 200, body
+    found: list[dict[str, Any]] = json.loads(body)["data"]["result"]
+    return found
+
+
+@contextmanager
+def running(command: Sequence[str], url: str) -> Iterator[str]:
+    """A program that answers at `url` + /-/ready, until the end of the block."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until(lambda: answers(f"{url}/-/ready"), f"{command[0]} is ready")
+            yield url
+        finally:
+            process.terminate()
 
 
 def predicate(ledger: Path) -> dict[str, Any]:

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import subprocess
 import threading
-import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
-from tests.support.process import get, wait_until
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+from tests.support.free import free_port
+from tests.support.process import running
 
 
 @contextmanager
 def pushgateway(port: int = 0) -> Iterator[str]:
     """Its address."""
     address = f"127.0.0.1:{port or free_port()}"
-    with _process(
-        ["prometheus-pushgateway", f"--web.listen-address={address}", "--log.level=error"], f"http://{address}"
-    ):
-        yield f"http://{address}"
+    command = ["prometheus-pushgateway", f"--web.listen-address={address}", "--log.level=error"]
+    with running(command, f"http://{address}") as url:
+        yield url
 
 
 @contextmanager
@@ -51,8 +39,8 @@ def prometheus(folder: Path, scrapes: str = "", port: int = 0) -> Iterator[str]:
     )
     command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
                f"--web.listen-address={address}", "--log.level=error", "--web.enable-remote-write-receiver"]  # fmt: skip
-    with _process(command, f"http://{address}"):
-        yield f"http://{address}"
+    with running(command, f"http://{address}") as url:
+        yield url
 
 
 @contextmanager
@@ -61,33 +49,8 @@ def victoriametrics(folder: Path) -> Iterator[str]:
     address = f"127.0.0.1:{free_port()}"
     command = ["victoria-metrics", f"-storageDataPath={folder}", f"-httpListenAddr={address}",
                "-search.latencyOffset=1s", "-inmemoryDataFlushInterval=1s"]  # fmt: skip
-    with _process(command, f"http://{address}"):
-        yield f"http://{address}"
-
-
-@contextmanager
-def _process(command: list[str], url: str) -> Iterator[None]:
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            wait_until(lambda: _answers(f"{url}/-/ready"), f"{command[0]} is ready")
-            yield
-        finally:
-            process.kill()
-
-
-def _answers(url: str) -> bool:
-    try:
-        return get(url)[0] == 200
-    except OSError:
-        return False
-
-
-def query(url: str, expression: str, at_seconds: float | None = None) -> list[dict[str, Any]]:
-    at = "" if at_seconds is None else f"&time={at_seconds:.3f}"
-    status, body, _ = get(f"{url}/api/v1/query?query={urllib.parse.quote(expression)}{at}")
-    assert status == 200, body
-    found: list[dict[str, Any]] = json.loads(body)["data"]["result"]
-    return found
+    with running(command, f"http://{address}") as url:
+        yield url
 
 
 class Receiver:

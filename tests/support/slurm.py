@@ -10,7 +10,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,8 +126,3 @@ def slurm(folder: Path, script: Path, job_conf: str, env: dict[str, str]) -> Ite
         if outer.poll() is None:
             os.killpg(outer.pid, signal.SIGKILL)
         outer.wait()
-
-
-def python() -> str:
-    """This interpreter, for scripts that have no PATH."""
-    return sys.executable

@@ -6,7 +6,6 @@ import copy
 import logging
 import os
 import pickle
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +15,10 @@ import pytest
 
 from flopsd.client import connect
 from flopsd.core.architecture import flop, read_model, training_from
+from tests.support.free import free_port
 from tests.support.process import wait_until
 from tests.support.session_servers import Daemon, EventServer, never_reads, work_of
-from tests.train.trainers import LENGTH, REAL, ROWS, arguments, llama, rows, told_to
+from tests.train.trainers import LENGTH, LLAMA, REAL, ROWS, Told, arguments, llama, rows, told_to, trainer_of
 
 pytestmark = [pytest.mark.training("accelerate"), pytest.mark.filterwarnings("ignore")]
 
@@ -69,14 +69,12 @@ def test_what_is_told_is_enough_for_the_flop_that_pytorch_counts(
 ) -> None:
     from peft import LoraConfig, get_peft_model
     from torch.utils.flop_counter import FlopCounterMode
-    from transformers import Trainer
 
     model = llama()
     if adapted:
         model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
-    options = arguments(tmp_path, gradient_checkpointing=checkpointing)
     with told_to(path, method=None if adapted else "full") as (callback, told):
-        trainer = Trainer(model, options, train_dataset=rows(), callbacks=[callback])
+        trainer = trainer_of(tmp_path, callback, model=model, gradient_checkpointing=checkpointing)
         with FlopCounterMode(display=False) as counter:
             trainer.train()
     facts = told.facts
@@ -89,12 +87,10 @@ def test_what_is_told_is_enough_for_the_flop_that_pytorch_counts(
 
 
 def test_only_what_this_process_did_is_counted_after_a_resume(tmp_path: Path, path: Path) -> None:
-    from transformers import Trainer
-
-    whole = arguments(tmp_path, save_strategy="steps", save_steps=5, max_steps=8)
-    Trainer(llama(), whole, train_dataset=rows()).train()
+    whole = {"save_strategy": "steps", "save_steps": 5, "max_steps": 8}
+    trainer_of(tmp_path, **whole).train()
     with told_to(path) as (callback, told):
-        trainer = Trainer(llama(), whole, train_dataset=rows(), callbacks=[callback])
+        trainer = trainer_of(tmp_path, callback, **whole)
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
     flos = int(trainer.state.total_flos) * 3 // 8
     assert told.work == {"train": passed(6, 3, steps=3, framework_flop=flos)}
@@ -102,27 +98,25 @@ def test_only_what_this_process_did_is_counted_after_a_resume(tmp_path: Path, pa
 
 
 def test_of_weights_that_were_loaded_and_partly_frozen_it_is_told(tmp_path: Path, path: Path) -> None:
-    from transformers import LlamaForCausalLM, Trainer
+    from transformers import LlamaForCausalLM
 
     llama().save_pretrained(tmp_path / "base")
     model = LlamaForCausalLM.from_pretrained(tmp_path / "base")
     with told_to(path) as (callback, told):
-        Trainer(model, arguments(tmp_path), train_dataset=rows(), callbacks=[callback])
+        trainer_of(tmp_path, callback, model=model)
     assert told.facts["method"] == "full"
     path.unlink(missing_ok=True)
     model.model.embed_tokens.weight.requires_grad = False
     with told_to(path) as (callback, told):
-        Trainer(model, arguments(tmp_path), train_dataset=rows(), callbacks=[callback])
+        trainer_of(tmp_path, callback, model=model)
     assert told.facts["method"] == "partial"
     assert told.facts["model_name"] == str(tmp_path / "base")
     assert told.facts["parameters_total"] - told.facts["parameters_trainable"] == 64 * 32
 
 
 def test_a_trainer_that_gets_the_callback_late_is_told_of_too(tmp_path: Path, path: Path) -> None:
-    from transformers import Trainer
-
     with told_to(path) as (callback, told):
-        trainer = Trainer(llama(), arguments(tmp_path), train_dataset=rows())
+        trainer = trainer_of(tmp_path)
         trainer.add_callback(callback)
         trainer.train()
         trainer.train()  # once more: the same model is not counted twice
@@ -130,13 +124,11 @@ def test_a_trainer_that_gets_the_callback_late_is_told_of_too(tmp_path: Path, pa
 
 
 def test_windows_are_counted_where_a_model_has_them(tmp_path: Path, path: Path) -> None:
-    from transformers import MistralConfig, MistralForCausalLM, Trainer
-
-    from tests.train.trainers import LLAMA
+    from transformers import MistralConfig, MistralForCausalLM
 
     model = MistralForCausalLM(MistralConfig(**LLAMA, sliding_window=4, attn_implementation="eager"))
     with told_to(path) as (callback, told):
-        Trainer(model, arguments(tmp_path), train_dataset=rows(), callbacks=[callback]).train()
+        trainer_of(tmp_path, callback, model=model).train()
     assert told.facts["window"] == 4
     assert told.work["train"]["window_pairs"] == ROWS * (1 + 2 + 3 + 4 * (LENGTH - 3))
 
@@ -213,23 +205,16 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
     counter.settle()
     client.close()
     assert counter.saw_documents
-    assert work_of(server.all()) == {
-        "train": {
-            "forward_passes": 1, "tokens": 9, "sequences": 3, "square_pairs": 16 + 4 + 9,
-            "window_pairs": (1 + 2 + 3 + 3) + (1 + 2) + (1 + 2 + 3),
-        },
-        "other": {
-            "forward_passes": 1, "tokens": 9, "sequences": 3, "square_pairs": 16 + 4 + 9,
-            "window_pairs": (1 + 2 + 3 + 3) + (1 + 2) + (1 + 2 + 3),
-        },
+    counted = {
+        "forward_passes": 1, "tokens": 9, "sequences": 3, "square_pairs": 16 + 4 + 9,
+        "window_pairs": (1 + 2 + 3 + 3) + (1 + 2) + (1 + 2 + 3),
     }  # fmt: skip
+    assert work_of(server.all()) == {"train": counted, "other": counted}
 
 
 def test_a_model_that_is_copied_or_pickled_is_not_counted_in_its_copy(tmp_path: Path, path: Path) -> None:
-    from transformers import Trainer
-
     with told_to(path) as (callback, told):
-        trainer = Trainer(llama(), arguments(tmp_path), train_dataset=rows(), callbacks=[callback])
+        trainer = trainer_of(tmp_path, callback)
         twin, other = copy.deepcopy(trainer.model), pickle.loads(pickle.dumps(trainer.model))
         for model in (twin, other):
             model(input_ids=rows(1)[0]["input_ids"][None])
@@ -240,7 +225,6 @@ def test_a_model_that_is_copied_or_pickled_is_not_counted_in_its_copy(tmp_path: 
 
 def test_a_model_of_ones_own_is_counted_without_a_configuration(tmp_path: Path, path: Path) -> None:
     import torch
-    from transformers import Trainer
 
     class Bigram(torch.nn.Module):
         def __init__(self) -> None:
@@ -252,7 +236,7 @@ def test_a_model_of_ones_own_is_counted_without_a_configuration(tmp_path: Path, 
             return {"loss": torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
 
     with told_to(path, method="pretraining") as (callback, told):
-        Trainer(Bigram(), arguments(tmp_path), train_dataset=rows(), callbacks=[callback]).train()
+        trainer_of(tmp_path, callback, model=Bigram()).train()
     assert told.work["train"]["tokens"] == ROWS * LENGTH
     assert told.facts["parameters_total"] == 64 * 64
     assert "model_config" not in told.facts
@@ -260,21 +244,17 @@ def test_a_model_of_ones_own_is_counted_without_a_configuration(tmp_path: Path, 
 
 
 def test_a_compiled_model_is_counted(tmp_path: Path, path: Path) -> None:
-    from transformers import Trainer
-
-    options = arguments(tmp_path, torch_compile=True, torch_compile_backend="eager", max_steps=3)
+    options = {"torch_compile": True, "torch_compile_backend": "eager", "max_steps": 3}
     with told_to(path) as (callback, told):
-        Trainer(llama("sdpa"), options, train_dataset=rows(), callbacks=[callback]).train()
+        trainer_of(tmp_path, callback, model=llama("sdpa"), **options).train()
     assert told.work["train"]["tokens"] == 3 * 2 * LENGTH
 
 
 def test_a_whole_compiled_graph_is_left_alone(tmp_path: Path, path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from transformers import Trainer
-
     model = llama("sdpa")
     model.compile(backend="eager", fullgraph=True)
     with told_to(path) as (callback, told), caplog.at_level(logging.WARNING, "flopsd.client"):
-        Trainer(model, arguments(tmp_path, max_steps=2), train_dataset=rows(), callbacks=[callback]).train()
+        trainer_of(tmp_path, callback, model=model, max_steps=2).train()
     assert "does not count tokens" in caplog.text
     assert "tokens" not in told.work["train"]
     assert told.work["train"]["steps"] == 2
@@ -283,20 +263,18 @@ def test_a_whole_compiled_graph_is_left_alone(tmp_path: Path, path: Path, caplog
 def test_a_fact_that_cannot_be_found_takes_no_other_with_it(
     tmp_path: Path, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from transformers import Trainer
-
     model = llama()
     model.config.sliding_window = "far"
     model.config.to_dict = lambda: 1 / 0
     with told_to(path, method="full") as (callback, told), caplog.at_level(logging.ERROR, "flopsd.client"):
-        Trainer(model, arguments(tmp_path, max_steps=2), train_dataset=rows(), callbacks=[callback]).train()
+        trainer_of(tmp_path, callback, model=model, max_steps=2).train()
     assert "cannot determine model_config of this model" in caplog.text
     assert told.facts["attention"] == "eager"
     assert told.work["train"]["tokens"] == 2 * 2 * LENGTH
 
 
 def test_a_daemon_killed_in_the_middle_loses_nothing(tmp_path: Path, path: Path) -> None:
-    from transformers import Trainer, TrainerCallback
+    from transformers import TrainerCallback
 
     from flopsd.integrations.transformers import FlopsdCallback
 
@@ -311,7 +289,7 @@ def test_a_daemon_killed_in_the_middle_loses_nothing(tmp_path: Path, path: Path)
             if state.global_step == 5:
                 daemons.append(Daemon(path))
 
-    trainer = Trainer(llama(), arguments(tmp_path), train_dataset=rows(), callbacks=[callback, Killer()])
+    trainer = trainer_of(tmp_path, callback, Killer())
     trainer.train()
     callback.client.close(30)
     last: dict[str, Any] = {}
@@ -323,13 +301,13 @@ def test_a_daemon_killed_in_the_middle_loses_nothing(tmp_path: Path, path: Path)
 
 def test_whom_the_callback_meets_changes_no_weight(tmp_path: Path, path: Path) -> None:
     import torch
-    from transformers import Trainer, set_seed
+    from transformers import set_seed
 
     from flopsd.integrations.transformers import FlopsdCallback
 
     def weights(callbacks: list[Any]) -> Any:
         set_seed(1)
-        trainer = Trainer(llama(), arguments(tmp_path, max_steps=3), train_dataset=rows(), callbacks=callbacks)
+        trainer = trainer_of(tmp_path, *callbacks, max_steps=3)
         trainer.train()
         for callback in callbacks:
             callback.client.close(0)
@@ -344,13 +322,11 @@ def test_whom_the_callback_meets_changes_no_weight(tmp_path: Path, path: Path) -
 def test_what_fails_in_the_callback_is_logged_once_and_the_training_goes_on(
     tmp_path: Path, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from transformers import Trainer
-
     from flopsd.integrations.transformers import FlopsdCallback
 
     model = llama()
     callback = FlopsdCallback(client=connect(path))
-    trainer = Trainer(model, arguments(tmp_path), train_dataset=rows(), callbacks=[callback])
+    trainer = trainer_of(tmp_path, callback, model=model)
     del callback.client, callback._counter.client
     with caplog.at_level(logging.ERROR, "flopsd.client"):
         assert trainer.train().global_step == 8
@@ -370,10 +346,12 @@ def test_each_rank_counts_its_own_batches(tmp_path: Path, path: Path) -> None:
         f"options = arguments(Path({str(tmp_path)!r}), ddp_backend='gloo')\n"
         "Trainer(llama(), options, train_dataset=rows(), callbacks=[FlopsdCallback()]).train()\n"
     )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2"}
+    rendezvous = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "WORLD_SIZE": "2",
+    }
     usual = {**os.environ, "FLOPSD_SOCKET": str(path), "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1", **rendezvous}
     started = [
         subprocess.Popen(
@@ -385,8 +363,6 @@ def test_each_rank_counts_its_own_batches(tmp_path: Path, path: Path) -> None:
     for process in started:
         said, _ = process.communicate(timeout=120)
         assert process.returncode == 0, said
-    from tests.train.trainers import Told
-
     events = server.all()
     ranks = {}
     for session in {event.session for event in events}:

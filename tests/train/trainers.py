@@ -44,6 +44,14 @@ def arguments(folder: Path, **more: Any) -> Any:
     return TrainingArguments(str(folder), **{**usual, **more})
 
 
+def trainer_of(folder: Path, *callbacks: Any, model: Any = None, **options: Any) -> Any:
+    """A Trainer of `model`, else of a new llama, on the usual rows."""
+    from transformers import Trainer
+
+    used = llama() if model is None else model
+    return Trainer(used, arguments(folder, **options), train_dataset=rows(), callbacks=list(callbacks))
+
+
 @dataclass
 class Told:
     """What a session told, when it is over."""

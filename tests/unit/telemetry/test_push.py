@@ -31,9 +31,10 @@ from flopsd.telemetry.push.queue import Sender, SendQueue
 from flopsd.telemetry.push.remote_write import MESSAGES, RemoteWrite, signer
 from flopsd.telemetry.push.states import REASONS, PushState, metrics, parse_state
 from flopsd.testing import FakeClock
+from tests.support.free import free_port
 from tests.support.paths import ROOT
 from tests.support.process import wait_until
-from tests.support.receivers import free_port, receiving
+from tests.support.receivers import receiving
 from tests.support.runs import A100, H100, Run
 
 WALL_NS = 1_800_000_000 * NS_PER_S
