@@ -127,6 +127,12 @@ def test_an_invalid_policy_is_refused(text: bytes) -> None:
         parse_policy(text, "bad.yaml")
 
 
+def assert_refused(bad: dict[str, Any], words: str) -> None:
+    with pytest.raises(PolicyError) as fault:
+        Policy.from_data(bad, "")
+    assert any(words in problem for problem in fault.value.problems), fault.value.problems
+
+
 def _third(rule: dict[str, Any]) -> None:
     rule["threshold"] = {"of_base": 0.3333}
 
@@ -185,9 +191,7 @@ FAULTS: list[tuple[str, Any, str]] = [
 def test_a_fault_is_named(name: str, change: Any, says: str) -> None:  # noqa: ARG001
     bad = data()
     change(next(rule for rule in bad["rules"] if rule["id"] == "modification-third"))
-    with pytest.raises(PolicyError) as fault:
-        Policy.from_data(bad, "")
-    assert any(says in problem for problem in fault.value.problems), fault.value.problems
+    assert_refused(bad, says)
 
 
 def test_every_fault_at_once() -> None:
@@ -290,9 +294,7 @@ def test_rules_that_contradict_each_other_are_refused(
     bad = data()
     for rule in bad["rules"]:
         rule.update(changes.get(rule["id"], {}))
-    with pytest.raises(PolicyError) as fault:
-        Policy.from_data(bad, "")
-    assert any(problem in found for found in fault.value.problems), fault.value.problems
+    assert_refused(bad, problem)
 
 
 @pytest.mark.parametrize(
@@ -318,6 +320,4 @@ def test_rules_that_contradict_each_other_are_refused(
 def test_problems_outside_the_rules_are_reported(change: Any, problem: str) -> None:
     bad = data()
     change(bad)
-    with pytest.raises(PolicyError) as fault:
-        Policy.from_data(bad, "")
-    assert any(problem in found for found in fault.value.problems), fault.value.problems
+    assert_refused(bad, problem)

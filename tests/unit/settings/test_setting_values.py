@@ -95,7 +95,7 @@ REFUSED: list[tuple[Any, object, str]] = [
     (parsers.locations, {}, "expected a list of"),
     (parsers.location, "s3://UPPER/x", "is not a bucket name"),
     (parsers.pushes, {}, "expected a list of receivers"),
-    (parsers.pushes, "pushgateway+http://h:1 pushgateway+http://h:1/", "a receiver is named twice"),
+    (parsers.pushes, "pushgateway+http://h:1 pushgateway+http://h:1/#job=x", "a receiver is named twice"),
     (parsers.sources, "", "expected a list of source names"),
     (parsers.sources, [], "expected a list of source names"),
     (parsers.sources, [7], "expected a list of source names"),
