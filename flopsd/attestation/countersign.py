@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.signing.base import SigningKey
-from flopsd.attestation.signing.dsse import fresh_signature, good_signature, pae, verify_signatures
+from flopsd.attestation.signing.dsse import good_signature, pae, sign_message, verify_signatures
 from flopsd.attestation.verify import Verified, read_ledger
-from flopsd.core.envelope import parse_envelope
+from flopsd.core.envelope import encode64, parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.system.atomic_files import replace_file
@@ -43,7 +42,7 @@ def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path 
     present = any(good_signature(key.public, message, signature) for _, signature in envelope.signatures)
     count = len(envelope.signatures)
     if not present:
-        data, count = _with_signature(data, key.public.keyid, fresh_signature(envelope, key)), count + 1
+        data, count = _with_signature(data, key.public.keyid, sign_message(message, key)), count + 1
         again = parse_envelope(data)
         verify_signatures(again, [key.public], 1)
         if again.payload != verified.payload:
@@ -59,5 +58,5 @@ def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path 
 def _with_signature(data: bytes, keyid: str, signature: bytes) -> bytes:
     """The envelope file with one more signature, in the layout of sealing; unknown fields are kept."""
     document: dict[str, Any] = parse_json(data, "the ledger")
-    document["signatures"].append({"keyid": keyid, "sig": base64.b64encode(signature).decode("ascii")})
+    document["signatures"].append({"keyid": keyid, "sig": encode64(signature)})
     return json.dumps(document, indent=1).encode("ascii") + b"\n"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from flopsd.errors import LedgerError
 from flopsd.system.atomic_files import replace_file
-from flopsd.system.clock import NS_PER_S, Clock, rfc3339
+from flopsd.system.clock import NS_PER_S, Clock, file_stamp
 
 LOCK_SECONDS, POLL_SECONDS = 5.0, 0.05
 
@@ -111,8 +111,7 @@ def _continues(ledger: Path, beside: bytes | None, new: LedgerFiles) -> bool:
 
 def _move_aside(ledger: Path, clock: Clock) -> None:
     """Rename the files of another run's or key's ledger, with the time until which they were here."""
-    stamp = rfc3339(clock.wall_ns()).replace(":", "").replace("-", "").replace(".", "")
-    kept = ledger.with_name(f"{ledger.stem}-until-{stamp}{ledger.suffix}")
+    kept = ledger.with_name(f"{ledger.stem}-until-{file_stamp(clock.wall_ns())}{ledger.suffix}")
     for where in (journal_beside, public_key_beside, peaks_beside):
         data = _read(where(ledger))
         if data is not None:

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
-from flopsd.core.envelope import is_digest, parse_count
 from flopsd.core.model import Figures
-from flopsd.core.values import is_whole
+from flopsd.core.values import is_digest, is_whole, whole_number
 from flopsd.errors import NotVerifiedError
 from flopsd.system.clock import rfc3339
 
@@ -148,16 +147,16 @@ def _anchor(rest: str, where: str, ingested_ms: int | None, line_time: str | Non
         return None
     try:
         low, measured, high = (
-            None if values[f"{name}_flop"] == "unknown" else parse_count(values[f"{name}_flop"])
+            None if values[f"{name}_flop"] == "unknown" else whole_number(values[f"{name}_flop"])
             for name in ("low", "measured", "high")
         )
         if low is None or not is_digest(values["head"]):
             return None
         return Anchor(
             where,
-            parse_count(incarnation),
-            parse_count(values["records"]),
-            parse_count(values["bytes"]),
+            whole_number(incarnation),
+            whole_number(values["records"]),
+            whole_number(values["bytes"]),
             values["head"],
             Figures(low, measured, high),
             ingested_ms,

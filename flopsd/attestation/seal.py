@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from flopsd.attestation.ledger_files import (
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_signer
 from flopsd.core.ledger.history import History, read_history
-from flopsd.core.ledger.run_view import view_of
+from flopsd.core.ledger.merged_sums import figures_from
 from flopsd.core.ledger.statement import SealFacts, encode, statement
 from flopsd.core.model import Figures
 from flopsd.errors import JournalDamagedError, LedgerError
@@ -30,6 +29,8 @@ from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.system.clock import Clock, rfc3339
 
 log = logging.getLogger("flopsd")
+# What the arithmetic may raise on signed fields and chained records that flopsd does not write.
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, StopIteration, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +81,14 @@ def seal_journal(
         raise LedgerError(f"the journal {journal} is empty: nothing to seal")
     sha256 = one_peak_table(history)
     tables = Tables(peaks_file, policy_files)
-    with _malformed_as_damaged(journal):
+    try:
         table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
-        figures = view_of(history, table).figures
-    evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
-    seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, policies)
-    with _malformed_as_damaged(journal):
-        payload = encode(statement(history, table, sealed.facts, seal))
-    data, timestamp = sign(payload, key), ""
+        evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
+        seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, policies)
+        document = statement(history, table, sealed.facts, seal)
+    except MALFORMED as fault:
+        raise JournalDamagedError(f"{journal} contains records that no daemon writes: {fault!r:.200}") from fault
+    data, timestamp = sign(encode(document), key), ""
     if wanted is not None:
         data, timestamp = stamp(data, wanted, clock)
     try:
@@ -105,7 +106,7 @@ def seal_journal(
         ledger,
         journal_beside(ledger),
         public_key_beside(ledger),
-        figures,
+        figures_from(document["predicate"]["totals"]["executed"]),
         history.replay is not None,
         history.ended,
         history.run,
@@ -113,15 +114,6 @@ def seal_journal(
         timestamp,
         tuple(Path(file).absolute() for file in policy_files),
     )
-
-
-@contextmanager
-def _malformed_as_damaged(journal: Path) -> Iterator[None]:
-    """Records that no daemon writes can break the arithmetic, even with a valid chain. Raises JournalDamagedError."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as fault:
-        raise JournalDamagedError(f"{journal} contains records that no daemon writes: {fault!r:.200}") from fault
 
 
 def one_peak_table(history: History) -> str:

@@ -14,16 +14,9 @@ from flopsd.attestation.evidence.check import StampedSignature, findings, signed
 from flopsd.attestation.evidence.item import CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
 from flopsd.attestation.ledger_files import journal_beside, peaks_beside
-from flopsd.attestation.seal import one_peak_table
+from flopsd.attestation.seal import MALFORMED, one_peak_table
 from flopsd.attestation.signing.dsse import verify_signatures
-from flopsd.core.envelope import (
-    MAX_ENVELOPE_BYTES,
-    Envelope,
-    is_digest,
-    is_timestamp,
-    parse_count,
-    parse_envelope,
-)
+from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
 from flopsd.core.ledger.history import History, extend
 from flopsd.core.ledger.statement import (
     PAYLOAD_TYPE,
@@ -36,6 +29,7 @@ from flopsd.core.ledger.statement import (
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.evaluate import Policy
 from flopsd.core.untrusted import parse_json
+from flopsd.core.values import is_digest, is_timestamp, whole_number
 from flopsd.errors import FlopsdError, NotVerifiedError
 from flopsd.journal.framing import GENESIS
 from flopsd.journal.journal import read_journal
@@ -59,19 +53,6 @@ class Verified:
     evidence: tuple[EvidenceResult, ...] = ()
     unsealed_records: int = 0  # of the journal, after the sealed part: not covered by the ledger
     anchored: AnchorComparison | None = None  # None: no log was given
-
-
-# What the arithmetic may raise on signed records that no daemon writes.
-_MALFORMED_RECORDS = (
-    KeyError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    IndexError,
-    ArithmeticError,
-    StopIteration,
-    RecursionError,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +129,7 @@ def verify_opened(
             f"the signature is valid, but the journal {journal} does not exist: no total can be recomputed",
             hint="put the journal next to the ledger, or name it with --journal",
         )
-    tables = tables or Tables()
-    anchored = None
+    tables, trust, anchored = tables or Tables(), trust or Trust(), None
     try:
         sealed = _sealed_journal(signed)
         facts, further = sealed_part(journal, sealed.size_bytes)
@@ -162,25 +142,16 @@ def verify_opened(
                 f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
                 hint="a replay is not evidence; to check only its arithmetic, add --allow-replay",
             )
-        evidence = _evidence(signed, opened.envelope, opened.keys, trust or Trust(), history, facts)
+        evidence = _evidence(opened, trust, CheckContext(history, facts.head_sha256, trust.aws_certificates))
         anchored = compare_anchors(anchors, journal, facts, history, table) if anchors else None
     except NotVerifiedError:
         raise
     except FlopsdError as fault:
         raise NotVerifiedError(str(fault), hint=fault.hint) from fault
-    except _MALFORMED_RECORDS as fault:
+    except MALFORMED as fault:
         raise NotVerifiedError(f"the journal contains records that no daemon writes: {fault!r:.200}") from fault
-    return Verified(
-        signed,
-        opened.keyids,
-        facts.records,
-        history.replay is not None,
-        opened.envelope.payload,
-        history,
-        evidence,
-        further,
-        anchored,
-    )
+    replay, payload = history.replay is not None, opened.envelope.payload
+    return Verified(signed, opened.keyids, facts.records, replay, payload, history, evidence, further, anchored)
 
 
 def read_ledger(ledger: Path) -> bytes:
@@ -208,12 +179,12 @@ def _sealed_journal(signed: Mapping[str, Any]) -> JournalFacts:
     """The journal that the statement names. Checks by hand the fields that the recomputation relies on."""
     try:
         digest, sealed = signed["subject"][0]["digest"]["sha256"], signed["predicate"]["method"]["journal"]
-        head, count, size = sealed["headSha256"], parse_count(sealed["records"]), parse_count(sealed["bytes"])
+        head, count, size = sealed["headSha256"], whole_number(sealed["records"]), whole_number(sealed["bytes"])
         executed = signed["predicate"]["totals"]["executed"]
-        parse_count(executed["low"])
+        whole_number(executed["low"])
         for name in ("measured", "high"):
             if executed[name] is not None:
-                parse_count(executed[name])
+                whole_number(executed[name])
     except (KeyError, TypeError, IndexError, ValueError) as fault:
         raise NotVerifiedError(f"the statement does not name its journal and totals: {fault!r:.200}") from fault
     if not is_digest(digest) or not is_digest(head) or sealed.get("sha256") != digest:
@@ -270,25 +241,18 @@ def refuse_difference(again: Mapping[str, Any], signed: Mapping[str, Any], sourc
         raise NotVerifiedError(f"the ledger does not match {source}: {difference}")
 
 
-def _evidence(
-    signed: Mapping[str, Any],
-    envelope: Envelope,
-    keys: Sequence[SSlibKey],
-    trust: Trust,
-    history: History,
-    facts: JournalFacts,
-) -> tuple[EvidenceResult, ...]:
+def _evidence(opened: SignedStatement, trust: Trust, context: CheckContext) -> tuple[EvidenceResult, ...]:
     """Check every piece of evidence. Raises NotVerifiedError if one is invalid."""
-    predicate = signed["predicate"]
+    predicate, envelope = opened.statement["predicate"], opened.envelope
     stamped = []
     for index, signature in enumerate(envelope.signatures):
         try:
-            verify_signatures(replace(envelope, signatures=(signature,)), keys, 1)
+            verify_signatures(replace(envelope, signatures=(signature,)), opened.keys, 1)
         except NotVerifiedError:
             continue  # a timestamp of an untrusted signature proves nothing about the ledger
         stamped.append(StampedSignature(signature[1], envelope.timestamps(index)))
     found = (
-        *findings(predicate["evidence"], CheckContext(history, facts.head_sha256, trust.aws_certificates)),
+        *findings(predicate["evidence"], context),
         *timestamp_findings(stamped, trust, str(predicate["method"]["sealedAt"])),
     )
     bad = next((finding for finding in found if finding.verdict is EvidenceState.FAILED), None)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from flopsd.settings.schema import SETTINGS, Setting, Settings
 
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
     from flopsd.settings.load import Layers
     from flopsd.sources.registry import KnownSources
 
-    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
-
+Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 OK, FAILED, USAGE, NOT_VERIFIED, NO_SOURCE = 0, 1, 2, 3, 4
 # The settings that `seal` needs, and that `exec` passes on to it.
 SEAL_KEYS = (
@@ -35,6 +36,30 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def add_repeatable(
+    parser: argparse.ArgumentParser, flag: str, metavar: str, text: str, *, needed: bool = False
+) -> None:
+    """An option that may be given several times: a list, empty where it is not given."""
+    default: list[str] | None = None if needed else []
+    parser.add_argument(
+        flag, action="append", required=needed, default=default, metavar=metavar, help=f"{text}; repeatable"
+    )
+
+
+def write_output(file: str | None, text: str) -> None:
+    """Write to `file`, whole or not at all, or to stdout where there is none. Raises LedgerError."""
+    if file is None:
+        sys.stdout.write(text)
+        return
+    from flopsd.errors import LedgerError
+    from flopsd.system.atomic_files import replace_file
+
+    try:
+        replace_file(Path(file), text.encode("utf-8"))
+    except OSError as fault:
+        raise LedgerError(f"cannot write {file}: {fault.strerror}") from fault
 
 
 def be_nice() -> None:
@@ -59,22 +84,11 @@ def add_source_settings(parser: argparse.ArgumentParser, sources: KnownSources) 
 def _add_flags(parser: argparse._ActionsContainer, settings: Sequence[Setting]) -> None:
     for setting in settings:
         if setting.key == "seal":
-            parser.add_argument(
-                "--no-seal",
-                dest="seal",
-                action="store_const",
-                const="false",
-                help="do not seal a ledger at the end (also FLOPSD_SEAL=false)",
-            )
+            text = "do not seal a ledger at the end (also FLOPSD_SEAL=false)"
+            parser.add_argument("--no-seal", dest="seal", action="store_const", const="false", help=text)
             continue
-        text = f"{setting.help} [{setting.variable}]"
-        parser.add_argument(
-            setting.flag,
-            dest=setting.key,
-            metavar=setting.metavar,
-            help=text,
-            action="append" if setting.repeatable else "store",
-        )
+        action, text = "append" if setting.repeatable else "store", f"{setting.help} [{setting.variable}]"
+        parser.add_argument(setting.flag, dest=setting.key, metavar=setting.metavar, help=text, action=action)
 
 
 def settings_of(arguments: argparse.Namespace) -> Settings:

@@ -5,23 +5,39 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from flopsd.cli.common import OK, add_settings, add_source_settings, layers_of, sources_of
+from flopsd import __version__
+from flopsd.cli.common import OK, Verbs, add_settings, add_source_settings, layers_of, sources_of
 from flopsd.errors import MissingExtraError
 from flopsd.settings.schema import SETTINGS
 
 if TYPE_CHECKING:
-    from flopsd.cli.common import Verbs
     from flopsd.sources.registry import KnownSources
 
 SHELLS = ("bash", "zsh", "fish")
+_FILES = """.SH FILES
+.TP
+\\fI/etc/flopsd/flopsd.yaml\\fR
+settings; check it with \\fBflopsd config check\\fR
+.TP
+\\fI/var/lib/flopsd\\fR
+state folder of root and of the service: journal, key, ledger
+.TP
+\\fI/run/flopsd/client.sock\\fR
+socket of the service for training processes
+.SH SEE ALSO
+.BR dcgm-exporter (1),
+.BR systemd.service (5),
+.BR srun (1)
+"""
+_USAGE = re.compile(r"^(usage: .*(?:\n.+)*)", re.MULTILINE)
 
 
 def add(verbs: Verbs, sources: KnownSources) -> None:
-    """The verbs of this module."""
     config = verbs.add_parser(
         "config", help="show the effective settings, or check a settings file", description="Shows or checks settings."
     )
@@ -116,7 +132,12 @@ def _complete_paths(parser: argparse.ArgumentParser, kinds: Mapping[str, object]
 
 
 def _man(arguments: argparse.Namespace) -> int:
-    from flopsd.cli.manual import manual_page
-
-    print(manual_page(arguments.parser()), end="")
+    try:
+        from argparse_manpage.manpage import Manpage
+    except ImportError as fault:
+        raise MissingExtraError("manual pages", "shell") from fault
+    names = {"project_name": "flopsd", "version": __version__, "manual_title": "User Commands"}
+    page = str(Manpage(arguments.parser(), {**names, "description": "the electricity meter of AI training"}))
+    # argparse has formatted the usage lines already.
+    print(_USAGE.sub(r".nf\n\1\n.fi", page).rstrip() + "\n" + _FILES, end="")
     return OK

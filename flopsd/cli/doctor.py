@@ -7,9 +7,8 @@ import shutil
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 from flopsd.attestation.signing.key_uri import scheme_of
 from flopsd.core.model import ESTIMATING, Device, Evidence
@@ -44,9 +43,6 @@ class Diagnosis:
     meters: bool = False
     evidence: str = ""
     why: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def examine(settings: Settings, environment: Mapping[str, str], clock: Clock) -> list[Diagnosis]:
@@ -96,25 +92,16 @@ def doctor_text(checks: list[Diagnosis]) -> str:
 
 def _package(name: str, module: str, extra: str) -> Diagnosis:
     if find_spec(module) is None:
-        return Diagnosis(
-            name,
-            "fail",
-            f"the Python module {module} is not installed",
-            f"pip install 'flopsd[{extra}]'",
-        )
+        return Diagnosis(name, "fail", f"the Python module {module} is not installed", f"pip install 'flopsd[{extra}]'")
     return Diagnosis(name, "ok", f"{module} is installed")
 
 
 def _asked_for(settings: Settings) -> list[Diagnosis]:
     """The packages that single settings need: the end of a run is too late to find one missing."""
     scheme, _ = scheme_of(settings.key or "")
+    to_s3 = any(isinstance(location, S3Location) for location in copy_destinations(settings, "run", "node"))
     needs = (
-        (
-            any(isinstance(location, S3Location) for location in copy_destinations(settings, "run", "node")),
-            "copies to S3",
-            "boto3",
-            "s3",
-        ),
+        (to_s3, "copies to S3", "boto3", "s3"),
         (scheme == "awskms", "key in AWS KMS", "botocore", "kms"),
         (scheme == "pkcs11", "key in a PKCS#11 token", "pkcs11", "hsm"),
         (settings.timestamp_url is not None, "timestamps", "rfc3161_client", "timestamp"),
@@ -129,13 +116,10 @@ def _state(settings: Settings, environment: Mapping[str, str]) -> Diagnosis:
     if not os.access(existing, os.W_OK | os.X_OK):
         return Diagnosis("state folder", "fail", f"{folder} cannot be written", "give --state-dir a writable folder")
     free = shutil.disk_usage(existing).free
-    state = "ok" if free > _ENOUGH_BYTES else "warn"
-    return Diagnosis(
-        "state folder",
-        state,
-        f"{folder}, {free // 1_000_000} MB free",
-        "" if state == "ok" else "a week of 8 GPUs takes up to 50 MB, and the ledger a copy of it",
-    )
+    text = f"{folder}, {free // 1_000_000} MB free"
+    if free > _ENOUGH_BYTES:
+        return Diagnosis("state folder", "ok", text)
+    return Diagnosis("state folder", "warn", text, "a week of 8 GPUs takes up to 50 MB, and the ledger a copy of it")
 
 
 def _port(settings: Settings) -> Diagnosis:
@@ -147,12 +131,8 @@ def _port(settings: Settings) -> Diagnosis:
         try:
             probe.bind((host, port))
         except OSError as fault:
-            return Diagnosis(
-                "metrics address",
-                "warn",
-                f"{settings.listen}: {fault.strerror}",
-                "another flopsd may be running; else give --listen another port",
-            )
+            fix = "another flopsd may be running; else give --listen another port"
+            return Diagnosis("metrics address", "warn", f"{settings.listen}: {fault.strerror}", fix)
     return Diagnosis("metrics address", "ok", f"{settings.listen} is free")
 
 
@@ -180,15 +160,9 @@ def _device(device: Device, source: str, table: PeakTable) -> Diagnosis:
         + f": evidence {device.evidence.value} by {source}, {gives}{margin}"
         + ("" if device.shared is None else f"; SHARED with {device.shared}")
     )
-    return Diagnosis(
-        name,
-        "ok" if measured else "warn",
-        detail,
-        device.evidence_fix,
-        meters=device.evidence is not Evidence.GAP and not recorded,
-        evidence=device.evidence.value,
-        why=device.evidence_reason,
-    )
+    state, meters = "ok" if measured else "warn", device.evidence is not Evidence.GAP and not recorded
+    why, evidence = device.evidence_reason, device.evidence.value
+    return Diagnosis(name, state, detail, device.evidence_fix, meters, evidence, why)
 
 
 def _instance(instance_type: str | None, devices: list[Device], table: PeakTable) -> list[Diagnosis]:

@@ -8,12 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.cli.common import OK, add_settings, positive, settings_of
+from flopsd.cli.common import OK, Verbs, add_settings, positive, settings_of
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.settings.schema import SETTINGS
 
 if TYPE_CHECKING:
-    from flopsd.cli.common import Verbs
     from flopsd.core.architecture import Model
     from flopsd.report.estimate import Mfu
 
@@ -24,7 +23,6 @@ DEFAULT_RANK, DEFAULT_TARGETS = 16, "all-linear"
 
 
 def add(verbs: Verbs) -> None:
-    """The verbs of this module."""
     estimate = verbs.add_parser(
         "estimate",
         help="estimate FLOP, hours and distance to the thresholds before a run",
@@ -170,7 +168,7 @@ def _model(arguments: argparse.Namespace) -> Model:
 
 
 def _count(text: str) -> int:
-    from flopsd.core.flop import parse_flop
+    from flopsd.core.values import parse_flop
 
     try:
         number = parse_flop(text)

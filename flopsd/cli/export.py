@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flopsd.cli.common import OK
-
-if TYPE_CHECKING:
-    from flopsd.cli.common import Verbs
+from flopsd.cli.common import OK, Verbs, write_output
 
 
 def add(verbs: Verbs) -> None:
-    """Add `export` to the command line."""
     export = verbs.add_parser(
         "export",
         help="convert a ledger to the format of another tool",
@@ -38,17 +32,9 @@ def _export(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.signing.sigstore_bundle import sigstore_bundle
     from flopsd.attestation.verify import read_ledger
     from flopsd.core.envelope import parse_envelope
-    from flopsd.errors import LedgerError
-    from flopsd.system.atomic_files import replace_file
 
     ledger = Path(arguments.ledger)
     key = load_public(arguments.key or str(public_key_beside(ledger)))
     bundle = sigstore_bundle(parse_envelope(read_ledger(ledger)), key)
-    if arguments.output is None:
-        sys.stdout.write(bundle.decode("ascii"))
-        return OK
-    try:
-        replace_file(Path(arguments.output), bundle)
-    except OSError as fault:
-        raise LedgerError(f"cannot write {arguments.output}: {fault.strerror}") from fault
+    write_output(arguments.output, bundle.decode("ascii"))
     return OK

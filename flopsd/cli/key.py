@@ -9,19 +9,17 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flopsd.cli.common import OK
+from flopsd.cli.common import OK, Verbs, add_repeatable
 from flopsd.cli.verify import add_inputs
 
 if TYPE_CHECKING:
     from flopsd.attestation.signing.public_key import PublicKey
-    from flopsd.cli.common import Verbs
 
 _TYPES = ("ed25519", "p256")
 _KEY_URI = "file:PATH or a path, awskms:KEY or pkcs11:..."
 
 
 def add(verbs: Verbs) -> None:
-    """Add `key` and `countersign` to the command line."""
     key = verbs.add_parser(
         "key", help="create or show a signing key", description="Creates or shows keys that sign ledgers."
     )
@@ -59,13 +57,7 @@ def add(verbs: Verbs) -> None:
     )
     counter.add_argument("ledger", metavar="LEDGER", help="the ledger file")
     counter.add_argument("--key", required=True, metavar="KEY-URI", help=f"private key that signs: {_KEY_URI}")
-    counter.add_argument(
-        "--trust",
-        action="append",
-        required=True,
-        metavar="PUBLIC-KEY",
-        help="public key of an earlier signer, a PEM file; repeatable",
-    )
+    add_repeatable(counter, "--trust", "PUBLIC-KEY", "public key of an earlier signer, a PEM file", needed=True)
     add_inputs(counter)
     counter.add_argument(
         "-o", "--output", metavar="FILE", help="write the ledger with all signatures to FILE (default: LEDGER itself)"
@@ -130,7 +122,7 @@ def _countersign(arguments: argparse.Namespace) -> int:
         ledger,
         [load_public(file) for file in arguments.trust],
         threshold=arguments.threshold,
-        journal=None if arguments.journal is None else Path(arguments.journal),
+        journal=arguments.journal,
         tables=Tables(arguments.peaks, arguments.policy),
         allow_replay=arguments.allow_replay,
     )
@@ -142,10 +134,10 @@ def _countersign(arguments: argparse.Namespace) -> int:
         return OK
     action, rest = ("signed", "") if done.added else ("was already signed", "; nothing was added")
     keyids = {*verified.keyids, key.public.keyid}
-    journal = arguments.journal or (str(journal_beside(ledger)) if arguments.output else None)
+    journal = arguments.journal or (journal_beside(ledger) if arguments.output else None)
     again = [word for file in arguments.trust for word in ("--key", file)]
     again += ["--key", "YOUR-PUBLIC-KEY", "--threshold", str(len(keyids))]
-    again += ["--journal", journal] if journal else []
+    again += ["--journal", str(journal)] if journal else []
     again += ["--peaks", arguments.peaks] if arguments.peaks else []
     again += [word for file in arguments.policy for word in ("--policy", file)]
     again += ["--allow-replay"] if verified.replay else []

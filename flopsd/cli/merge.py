@@ -6,18 +6,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flopsd.cli.common import OK, positive
+from flopsd.cli.common import OK, Verbs, add_repeatable, positive
 from flopsd.errors import ConfigError
 from flopsd.system.clock import SystemClock
 
-if TYPE_CHECKING:
-    from flopsd.cli.common import Verbs
-
 
 def add(verbs: Verbs) -> None:
-    """Add `merge` to the command line."""
     merge = verbs.add_parser(
         "merge",
         help="merge node ledgers into a job ledger, job ledgers into a lineage",
@@ -30,13 +25,8 @@ def add(verbs: Verbs) -> None:
         metavar="LEDGER",
         help="a ledger, a folder, a quoted glob, a .tar.gz or s3://BUCKET/PREFIX; with the journals next to them",
     )
-    merge.add_argument(
-        "--trust",
-        action="append",
-        required=True,
-        metavar="PUBLIC-KEY",
-        help="public key of a signer of these ledgers, a PEM file; repeatable",
-    )
+    signer = "public key of a signer of these ledgers, a PEM file"
+    add_repeatable(merge, "--trust", "PUBLIC-KEY", signer, needed=True)
     merge.add_argument("--key", required=True, metavar="KEY-URI", help="private key that signs the merged ledger")
     merge.add_argument(
         "--ledger",
@@ -58,13 +48,8 @@ def add(verbs: Verbs) -> None:
     )
     merge.add_argument("--allow-replay", action="store_true", help="accept replayed recordings, which are not evidence")
     merge.add_argument("--peaks", metavar="FILE", help="a peak table that is neither packaged nor next to its ledger")
-    merge.add_argument(
-        "--policy",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a policy to apply besides the packaged EU AI Act, or instead of it if it has the same id; repeatable",
-    )
+    policy = "a policy to apply besides the packaged EU AI Act, or instead of it if it has the same id"
+    add_repeatable(merge, "--policy", "FILE", policy)
     merge.add_argument("--json", action="store_true", help="print the result as JSON")
     merge.set_defaults(run=_merge)
 

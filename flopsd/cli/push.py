@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
 
-from flopsd.cli.common import FAILED, OK, PUSH_KEYS, add_settings, be_nice, settings_of
+from flopsd.cli.common import FAILED, OK, PUSH_KEYS, Verbs, add_settings, be_nice, settings_of
 from flopsd.errors import ConfigError
 from flopsd.settings.schema import BY_KEY
 from flopsd.system.clock import SystemClock
 
-if TYPE_CHECKING:
-    from flopsd.cli.common import Verbs
-
 
 def add(verbs: Verbs) -> None:
-    """The verbs of this module."""
     push = verbs.add_parser(
         "push",
         help="push the metrics of a daemon that cannot be scraped",

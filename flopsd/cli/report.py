@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.cli.common import NOT_VERIFIED, OK
+from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, write_output
 from flopsd.cli.verify import add_verification, verify_with
 
 if TYPE_CHECKING:
     from flopsd.attestation.evidence.item import EvidenceResult
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
     from flopsd.attestation.verify import Verified
-    from flopsd.cli.common import Verbs
     from flopsd.core.policy.policy_file import Policy
     from flopsd.report.model import Report, VerificationResult
     from flopsd.report.verification import LedgerDocument
 
 
 def add(verbs: Verbs) -> None:
-    """The verbs of this module."""
     report = verbs.add_parser(
         "report",
         help="report a ledger as text, HTML or figures for the Model Documentation Form",
@@ -57,7 +54,7 @@ def _report(arguments: argparse.Namespace) -> int:
     check, found, course = _check(arguments, document)
     made = f"{rfc3339(SystemClock().wall_ns())[:16].replace('T', ' ')} UTC"
     report = report_of(document, check, made, found, _form_policy(document), course)
-    _write(arguments, _shown(arguments, document, report))
+    write_output(arguments.output, _shown(arguments, document, report))
     return NOT_VERIFIED if check.state is VerificationState.REFUSED else OK
 
 
@@ -105,7 +102,7 @@ def _course(arguments: argparse.Namespace, found: Verified | VerifiedMerge) -> l
     if not isinstance(found, Verified):
         return []
     ledger = Path(arguments.ledger)
-    journal = journal_beside(ledger) if arguments.journal is None else Path(arguments.journal)
+    journal = arguments.journal or journal_beside(ledger)
     table = Tables(arguments.peaks).peaks(one_peak_table(found.history), [peaks_beside(ledger)])
     return course(journal, found.records, table)
 
@@ -114,15 +111,9 @@ def _refuse_idle_grounds(arguments: argparse.Namespace) -> None:
     """What verifies has no effect without a key, and a report that looks verified must be."""
     from flopsd.errors import ConfigError
 
-    given = {
-        "--threshold": arguments.threshold != 1,
-        "--allow-replay": arguments.allow_replay,
-        "--anchors": arguments.anchors,
-        "--children": arguments.children,
-        "--aws-certificate": arguments.aws_certificate,
-        "--tsa-certificate": arguments.tsa_certificate,
-    }
-    idle = [option for option, value in given.items() if value]
+    names = ("allow_replay", "anchors", "children", "aws_certificate", "tsa_certificate")
+    idle = ["--threshold"] if arguments.threshold != 1 else []
+    idle += [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
     if idle and not arguments.key:
         raise ConfigError(
             [f"report: {option} verifies, which needs a key" for option in idle], hint="name the signer's with --key"
@@ -131,7 +122,7 @@ def _refuse_idle_grounds(arguments: argparse.Namespace) -> None:
 
 def _shown(arguments: argparse.Namespace, document: LedgerDocument, report: Report) -> str:
     if arguments.json:
-        return _json(document, report)
+        return json.dumps(_facts(document, report)) + "\n"
     if arguments.format == "html":
         from flopsd.report.html import report_html
 
@@ -141,13 +132,13 @@ def _shown(arguments: argparse.Namespace, document: LedgerDocument, report: Repo
     return form_report(report) if arguments.format == "form" else report_text(report)
 
 
-def _json(document: LedgerDocument, report: Report) -> str:
+def _facts(document: LedgerDocument, report: Report) -> dict[str, Any]:
     from dataclasses import asdict
 
     from flopsd.report.model import VerificationState
 
     content = report.content
-    entry = {
+    return {
         "verified": {VerificationState.VERIFIED: True, VerificationState.REFUSED: False}.get(report.check.state),
         "reason": report.check.text,
         "hint": report.check.hint,
@@ -159,17 +150,3 @@ def _json(document: LedgerDocument, report: Report) -> str:
         "form": None if content is None or content.form is None else asdict(content.form),
         "predicate": None if content is None else document.statement["predicate"],
     }
-    return json.dumps(entry) + "\n"
-
-
-def _write(arguments: argparse.Namespace, text: str) -> None:
-    from flopsd.errors import LedgerError
-    from flopsd.system.atomic_files import replace_file
-
-    if arguments.output is None:
-        sys.stdout.write(text)
-        return
-    try:
-        replace_file(Path(arguments.output), text.encode("utf-8"))
-    except OSError as fault:
-        raise LedgerError(f"cannot write {arguments.output}: {fault.strerror}") from fault

@@ -17,6 +17,7 @@ from flopsd.cli.common import (
     OK,
     PUSH_KEYS,
     SEAL_KEYS,
+    Verbs,
     add_settings,
     add_source_settings,
     settings_of,
@@ -27,14 +28,12 @@ from flopsd.settings.schema import BY_KEY, SETTINGS, Setting, Settings
 from flopsd.system.clock import SystemClock
 
 if TYPE_CHECKING:
-    from flopsd.cli.common import Verbs
     from flopsd.sources.registry import KnownSources
 
 ME = (sys.executable, str(Path(flopsd.__file__).with_name("__main__.py")))  # -m would search the job's folder first
 
 
 def add(verbs: Verbs, sources: KnownSources) -> None:
-    """The verbs of this module."""
     run = verbs.add_parser(
         "run",
         help="meter in the foreground until SIGTERM or SIGINT, then seal",
@@ -66,17 +65,15 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from flopsd.daemon.run import run_daemon
-    from flopsd.daemon.stop_requests import Supervision
 
     progress = arguments.progress or sys.stderr.isatty()
-    supervision = None if arguments.lifeline is None else Supervision(arguments.lifeline)
     config = ["--config", arguments.config] if arguments.config else []
     seal = [*ME, "seal", "--rolling", *config, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
     push = [*ME, "push", "--fed", *config, *_given(arguments, [BY_KEY[key] for key in PUSH_KEYS])]
     settings, clock = settings_of(arguments), SystemClock()
     _check_web(settings)
-    _check_key(settings, goes_on=supervision is not None or settings.wait_for_source)
-    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, supervision, progress, seal, push)
+    _check_key(settings, goes_on=arguments.lifeline is not None or settings.wait_for_source)
+    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, arguments.lifeline, progress, seal, push)
     return OK if well else FAILED
 
 
@@ -104,22 +101,11 @@ def _exec(arguments: argparse.Namespace) -> int:
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))
     config = ["--config", arguments.config] if arguments.config else []
     run = ["--run-id", run_id, *config]
+    passed_on = [s for s in (*SETTINGS, *sources_of(arguments).settings) if s.key != "run_id"]
+    of_seal = _given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"])
     launcher = Launcher(
-        daemon_command=[
-            *ME,
-            "run",
-            *run,
-            *_given(arguments, [s for s in (*SETTINGS, *sources_of(arguments).settings) if s.key != "run_id"]),
-        ],
-        seal_command=[
-            *ME,
-            "seal",
-            "--at-end",
-            *run,
-            *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS if key != "run_id"]),
-        ]
-        if settings.seal
-        else None,
+        daemon_command=[*ME, "run", *run, *_given(arguments, passed_on)],
+        seal_command=[*ME, "seal", "--at-end", *run, *of_seal] if settings.seal else None,
         clock=clock,
         stop_seconds=settings.stop_seconds,
         log=logging.getLogger("flopsd").error,

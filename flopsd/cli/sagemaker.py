@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING
 
-from flopsd.cli.common import OK
-
-if TYPE_CHECKING:
-    from flopsd.cli.common import Verbs
+from flopsd.cli.common import OK, Verbs
 
 
 def add(verbs: Verbs) -> None:
-    """The verbs of this module."""
     sagemaker = verbs.add_parser(
         "sagemaker",
         help="print what a SageMaker training job needs",

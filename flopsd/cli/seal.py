@@ -6,18 +6,13 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flopsd.cli.common import OK, SEAL_KEYS, add_settings, be_nice, settings_of
+from flopsd.cli.common import OK, SEAL_KEYS, Verbs, add_settings, be_nice, settings_of
 from flopsd.settings.schema import SETTINGS
 from flopsd.system.clock import NS_PER_S, SystemClock
 
-if TYPE_CHECKING:
-    from flopsd.cli.common import Verbs
-
 
 def add(verbs: Verbs) -> None:
-    """Add `seal` to the command line."""
     seal = verbs.add_parser(
         "seal",
         help="seal the journal of a run into a signed ledger",

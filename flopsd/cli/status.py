@@ -6,14 +6,14 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from flopsd.cli.common import NO_SOURCE, OK, add_settings, add_source_settings, layers_of, settings_of
+from flopsd.cli.common import NO_SOURCE, OK, Verbs, add_settings, add_source_settings, layers_of, settings_of
 from flopsd.settings.schema import SETTINGS
 from flopsd.system.clock import SystemClock
 
 if TYPE_CHECKING:
-    from flopsd.cli.common import Verbs
     from flopsd.sources.registry import KnownSources
 
 _DOCTORS = (
@@ -23,7 +23,6 @@ _DOCTORS = (
 
 
 def add(verbs: Verbs, sources: KnownSources) -> None:
-    """The verbs of this module."""
     status = verbs.add_parser(
         "status",
         help="show totals, rate, coverage and sources of a run",
@@ -103,7 +102,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
     checks = examine(settings_of(arguments), os.environ, SystemClock())
     if arguments.json:
-        print(json.dumps([check.as_dict() for check in checks]))
+        print(json.dumps([asdict(check) for check in checks]))
     else:
         print(doctor_text(checks), end="")
     return OK if can_meter(checks) else NO_SOURCE

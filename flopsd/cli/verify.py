@@ -8,17 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.cli.common import NOT_VERIFIED, OK, positive
+from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, add_repeatable, positive
 from flopsd.errors import ConfigError, NotVerifiedError
 
 if TYPE_CHECKING:
     from flopsd.attestation.merge.verify_merged import VerifiedMerge
     from flopsd.attestation.verify import SignedStatement, Verified
-    from flopsd.cli.common import Verbs
 
 
 def add(verbs: Verbs) -> None:
-    """Add `verify` to the command line."""
     verify = verbs.add_parser(
         "verify",
         help="check a ledger's signatures and recompute every total",
@@ -39,44 +37,25 @@ def add(verbs: Verbs) -> None:
 
 def add_verification(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
     """The options of verification; `needed`: at least one --key is required."""
-    parser.add_argument(
-        "--key",
-        action="append",
-        required=needed,
-        default=None if needed else [],
-        metavar="PUBLIC-KEY",
-        help=f"{'' if needed else 'verify the ledger first, with this '}public key of a signer, a PEM file; repeatable",
-    )
+    first = "" if needed else "verify the ledger first, with this "
+    add_repeatable(parser, "--key", "PUBLIC-KEY", f"{first}public key of a signer, a PEM file", needed=needed)
     add_inputs(parser)
-    parser.add_argument(
-        "--aws-certificate",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="AWS certificate of the region, to check the instance identity document; repeatable",
-    )
-    parser.add_argument(
-        "--tsa-certificate",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="root certificate of a timestamp authority, with the intermediates that its timestamps lack; repeatable",
-    )
-    parser.add_argument(
-        "--anchors",
-        action="append",
-        default=[],
-        metavar="LOGFILE",
-        help="log with the daemon's checkpoint lines, exported from CloudWatch Logs, S3 or a container runtime, "
-        "gzipped or not; every line must match the journal; repeatable",
-    )
-    parser.add_argument(
-        "--children",
-        action="append",
-        default=[],
-        metavar="LEDGER",
-        help="for a merged ledger: its children, as files, folders, archives or s3:// prefixes; repeatable",
-    )
+    for flag, metavar, text in (
+        ("--aws-certificate", "FILE", "AWS certificate of the region, to check the instance identity document"),
+        (
+            "--tsa-certificate",
+            "FILE",
+            "root certificate of a timestamp authority, with the intermediates that its timestamps lack",
+        ),
+        (
+            "--anchors",
+            "LOGFILE",
+            "log with the daemon's checkpoint lines, exported from CloudWatch Logs, S3 or a container runtime, "
+            "gzipped or not; every line must match the journal",
+        ),
+        ("--children", "LEDGER", "for a merged ledger: its children, as files, folders, archives or s3:// prefixes"),
+    ):
+        add_repeatable(parser, flag, metavar, text)
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -88,17 +67,11 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of these keys that must have signed (default: 1)",
     )
-    parser.add_argument("--journal", metavar="FILE", help="the journal (default: next to the ledger)")
+    parser.add_argument("--journal", type=Path, metavar="FILE", help="the journal (default: next to the ledger)")
     parser.add_argument(
         "--peaks", metavar="FILE", help="the peak table (default: a packaged one, or the one next to the ledger)"
     )
-    parser.add_argument(
-        "--policy",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="a policy of the ledger that is not a packaged one; repeatable",
-    )
+    add_repeatable(parser, "--policy", "FILE", "a policy of the ledger that is not a packaged one")
     parser.add_argument(
         "--allow-replay", action="store_true", help="accept a replayed recording, which is not evidence"
     )
@@ -125,7 +98,7 @@ def verify_with(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
     return verify_opened(
         opened,
         Path(arguments.ledger),
-        journal=None if arguments.journal is None else Path(arguments.journal),
+        journal=arguments.journal,
         tables=Tables(arguments.peaks, arguments.policy),
         allow_replay=arguments.allow_replay,
         trust=load_trust(arguments.aws_certificate, arguments.tsa_certificate),
@@ -137,16 +110,11 @@ def _verify_merged(opened: SignedStatement, arguments: argparse.Namespace) -> Ve
     from flopsd.attestation.merge.verify_merged import verify_merged
     from flopsd.settings.data_files import Tables
 
-    for given, option in (
-        (arguments.journal, "--journal"),
-        (arguments.anchors, "--anchors"),
-        (arguments.aws_certificate, "--aws-certificate"),
-        (arguments.tsa_certificate, "--tsa-certificate"),
-    ):
-        if given:  # ignoring it would claim a check that was not made
+    for option in ("journal", "anchors", "aws-certificate", "tsa-certificate"):
+        if getattr(arguments, option.replace("-", "_")):  # ignoring it would claim a check that was not made
             kind = f"{arguments.ledger} is a {opened.kind} ledger"
             raise ConfigError(
-                [f"{arguments.verb}: {option} applies to ledgers of nodes; {kind}"],
+                [f"{arguments.verb}: --{option} applies to ledgers of nodes; {kind}"],
                 hint="use it to verify the ledgers of the nodes",
             )
     return verify_merged(
@@ -167,8 +135,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     if arguments.explain:
         from flopsd.report.offline_recipe import recipe
 
-        journal = None if arguments.journal is None else Path(arguments.journal)
-        print(recipe(Path(arguments.ledger), arguments.key, journal), end="", flush=True)
+        print(recipe(Path(arguments.ledger), arguments.key, arguments.journal), end="", flush=True)
         verdict = sys.stderr
     try:
         found = verify_with(arguments)
@@ -182,10 +149,9 @@ def _verify(arguments: argparse.Namespace) -> int:
         return NOT_VERIFIED
     if arguments.json:
         print(json.dumps(_facts(found)))
-    elif isinstance(found, Verified):
-        print(verified_text(found), end="", file=verdict)
     else:
-        print(verified_merge_text(found), end="", file=verdict)
+        text = verified_text(found) if isinstance(found, Verified) else verified_merge_text(found)
+        print(text, end="", file=verdict)
     return OK
 
 

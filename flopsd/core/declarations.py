@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Precision
 from flopsd.core.untrusted import FieldReader, raising
-from flopsd.core.values import is_whole
+from flopsd.core.values import is_whole, text_or_none
 
 MAX_TEXT = 200
 MAX_CONFIG_ENTRIES = 400
@@ -97,20 +97,12 @@ class OperatorDeclarations:
 
     def for_journal(self) -> dict[str, Any]:
         """As the journal's `begin` has it; FLOP are text there, as in ledgers."""
-        base = self.base
+        base = None if self.base is None else {**asdict(self.base), "flop": text_or_none(self.base.flop)}
         return {
             "phase": None if self.phase is None else self.phase.value,
             "method": None if self.method is None else self.method.value,
             "recomputation": None if self.recomputation is None else self.recomputation.value,
-            "base": None
-            if base is None
-            else {
-                "name": base.name,
-                "kind": base.kind,
-                "flop": None if base.flop is None else str(base.flop),
-                "method": base.method,
-                "systemic": base.systemic,
-            },
+            "base": base,
         }
 
 
@@ -255,11 +247,8 @@ def _plain(value: object, depth: int) -> Any:
 
 
 def _entries(value: object) -> int:
-    if isinstance(value, Mapping):
-        return sum(1 + _entries(item) for item in value.values())
-    if isinstance(value, list):
-        return sum(1 + _entries(item) for item in value)
-    return 0
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return sum(1 + _entries(item) for item in items)
 
 
 _FACTS: Mapping[str, Callable[[FieldReader, str], Any]] = {

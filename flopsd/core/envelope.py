@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,6 @@ from flopsd.errors import NotVerifiedError
 
 MAX_ENVELOPE_BYTES = 64 * 1024 * 1024
 MAX_SIGNATURES = 100
-_COUNT = re.compile(r"0|[1-9][0-9]{0,39}", re.ASCII)
-TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?Z", re.ASCII)
-_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +36,6 @@ class Envelope:
             if isinstance(one, dict) and one.get("type") == "rfc3161"
         ]
         return tuple(_base64(token if isinstance(token, str) else "*", "a timestamp") for token in tokens)
-
-
-def parse_count(text: object) -> int:
-    """A count as it is written in a ledger. Raises ValueError for anything but decimal text of at most 40 digits."""
-    if not isinstance(text, str) or not _COUNT.fullmatch(text):
-        raise ValueError(f"{str(text)[:60]!r} is not a count")
-    return int(text)
-
-
-def is_digest(text: object) -> bool:
-    """Whether it is a SHA-256 as it is written in a ledger: 64 lower-case hex digits."""
-    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
-
-
-def is_timestamp(text: object) -> bool:
-    """Whether it is a time as it is written in a ledger: RFC 3339, UTC with `Z`."""
-    return isinstance(text, str) and TIMESTAMP.fullmatch(text) is not None
 
 
 def parse_envelope(data: bytes) -> Envelope:
@@ -83,6 +62,10 @@ def parse_envelope(data: bytes) -> Envelope:
     return Envelope(_base64(document["payload"], "the payload"), payload_type, tuple(found), tuple(extensions))
 
 
+def encode64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
 def _base64(text: str, what: str) -> bytes:
     """Standard or URL-safe base64, as DSSE v1.0.2 asks of verifiers; nothing else passes."""
     try:
@@ -100,17 +83,7 @@ def encode_envelope(
 ) -> bytes:
     """The envelope file for a payload and its (keyid, signature) pairs, with what else stands beside each."""
     beside = [*extensions, *({} for _ in signatures[len(extensions) :])]
-    return (
-        json.dumps(
-            {
-                "payload": base64.b64encode(payload).decode("ascii"),
-                "payloadType": payload_type,
-                "signatures": [
-                    {"keyid": keyid, "sig": base64.b64encode(sig).decode("ascii"), **more}
-                    for (keyid, sig), more in zip(signatures, beside, strict=True)
-                ],
-            },
-            indent=1,
-        ).encode("ascii")
-        + b"\n"
-    )
+    pairs = zip(signatures, beside, strict=True)
+    signed = [{"keyid": keyid, "sig": encode64(sig), **more} for (keyid, sig), more in pairs]
+    document = {"payload": encode64(payload), "payloadType": payload_type, "signatures": signed}
+    return json.dumps(document, indent=1).encode("ascii") + b"\n"

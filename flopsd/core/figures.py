@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from flopsd.core.flop import ceil_div
 from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import (
     ESTIMATING,
@@ -25,6 +24,7 @@ from flopsd.core.model import (
 )
 from flopsd.core.peaks import TENSOR_PIPES, Part, PeakTable
 from flopsd.core.phases import remainder, split_bucket
+from flopsd.core.values import ceil_div
 
 UNDECLARED = "undeclared"
 _FIXED_FORMAT: Mapping[Pipe, str] = {Pipe.TENSOR_IMMA: "int8", Pipe.TENSOR_DFMA: "fp64"}
@@ -90,40 +90,16 @@ def _rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
     found += [_unread(pipe, ns, rating, table) for pipe, ns in sorted(tally.unread_ns.items())]
     if Evidence.COUNT in tally.observed_ns:
         flop, margin = tally.counted_flop, table.margin_ppm(Evidence.COUNT)
-        found.append(
-            Row(
-                Evidence.COUNT,
-                None,
-                UNDECLARED,
-                0,
-                tally.observed_ns[Evidence.COUNT],
-                Figures(_less(flop, margin), flop, _more(flop, margin)),
-            )
-        )
+        figures = Figures(_less(flop, margin), flop, _more(flop, margin))
+        found.append(Row(Evidence.COUNT, None, UNDECLARED, 0, tally.observed_ns[Evidence.COUNT], figures))
+    label = precision_label(None, rating)
     if Evidence.UTILIZATION in tally.observed_ns:
-        rate = _ceiling_rate(rating, table)
-        high = None if rate is None else tally.busy_sm_cycles * rate
-        found.append(
-            Row(
-                Evidence.UTILIZATION,
-                None,
-                precision_label(None, rating),
-                tally.busy_sm_cycles,
-                tally.observed_ns[Evidence.UTILIZATION],
-                Figures(0, None, high),
-            )
-        )
+        rate, known_ns = _ceiling_rate(rating, table), tally.observed_ns[Evidence.UTILIZATION]
+        figures = Figures(0, None, None if rate is None else tally.busy_sm_cycles * rate)
+        found.append(Row(Evidence.UTILIZATION, None, label, tally.busy_sm_cycles, known_ns, figures))
     if tally.unknown_ns:
-        found.append(
-            Row(
-                Evidence.GAP,
-                None,
-                precision_label(None, rating),
-                0,
-                tally.unknown_ns,
-                Figures(0, None, gap_ceiling_flop(tally.unknown_ns, rating, table)),
-            )
-        )
+        figures = Figures(0, None, gap_ceiling_flop(tally.unknown_ns, rating, table))
+        found.append(Row(Evidence.GAP, None, label, 0, tally.unknown_ns, figures))
     return found
 
 
@@ -206,13 +182,3 @@ def _less(flop: int, margin_ppm: int) -> int:
 
 def _more(flop: int, margin_ppm: int) -> int:
     return ceil_div(flop * (PPM + margin_ppm), PPM)
-
-
-def figures_json(figures: Figures) -> dict[str, str | None]:
-    """`{low, measured, high}` as decimal strings; null is what is not known."""
-    measured, high = figures.measured_flop, figures.high_flop
-    return {
-        "low": str(figures.low_flop),
-        "measured": None if measured is None else str(measured),
-        "high": None if high is None else str(high),
-    }

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
 
-from flopsd.core.flop import ceil_div
 from flopsd.core.model import (
     ACCOUNTED_ELSEWHERE,
     UNDECLARED_PHASE,
@@ -36,8 +34,7 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.core.phases import NO_PHASE, ActivePhase, with_share
-
-K = TypeVar("K")
+from flopsd.core.values import added, ceil_div
 
 # The driver's clock readings are whole MHz, and a boost step can lie between two of them.
 CLOCK_TOLERANCE_PPM = 10_000
@@ -130,10 +127,10 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
     return replace(
         tally,
         watermark_ns=reading.end_ns,
-        observed_ns=_plus(tally.observed_ns, {Evidence.CYCLES: duration_ns}),
+        observed_ns=added(tally.observed_ns, {Evidence.CYCLES: duration_ns}),
         recovered_ns=tally.recovered_ns + tally.watermark_ns - tally.totals_ns,
-        active_sm_cycles=_plus(tally.active_sm_cycles, _of(Evidence.CYCLES, grown)),
-        unread_ns=_plus(tally.unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns)),
+        active_sm_cycles=added(tally.active_sm_cycles, _of(Evidence.CYCLES, grown)),
+        unread_ns=added(tally.unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns)),
     )
 
 
@@ -183,10 +180,10 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
         return replace(
             tally,
             watermark_ns=reading.end_ns,
-            observed_ns=_plus(tally.observed_ns, {work.evidence: duration_ns}),
-            active_sm_cycles=_plus(tally.active_sm_cycles, _of(work.evidence, work.sm_cycles)),
-            uncertainty_sm_cycles=_plus(tally.uncertainty_sm_cycles, _of(work.evidence, work.uncertainty_sm_cycles)),
-            unread_ns=_plus(tally.unread_ns, dict.fromkeys(work.unread, duration_ns)),
+            observed_ns=added(tally.observed_ns, {work.evidence: duration_ns}),
+            active_sm_cycles=added(tally.active_sm_cycles, _of(work.evidence, work.sm_cycles)),
+            uncertainty_sm_cycles=added(tally.uncertainty_sm_cycles, _of(work.evidence, work.uncertainty_sm_cycles)),
+            unread_ns=added(tally.unread_ns, dict.fromkeys(work.unread, duration_ns)),
         )
     assert isinstance(work, Busy)
     if not 0 <= work.sm_cycles <= possible:
@@ -194,7 +191,7 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
     return replace(
         tally,
         watermark_ns=reading.end_ns,
-        observed_ns=_plus(tally.observed_ns, {Evidence.UTILIZATION: duration_ns}),
+        observed_ns=added(tally.observed_ns, {Evidence.UTILIZATION: duration_ns}),
         busy_sm_cycles=tally.busy_sm_cycles + work.sm_cycles,
     )
 
@@ -208,7 +205,7 @@ def _count(tally: Tally, end_ns: int, duration_ns: int, flop: int, limits: Limit
     return replace(
         tally,
         watermark_ns=end_ns,
-        observed_ns=_plus(tally.observed_ns, {Evidence.COUNT: duration_ns}),
+        observed_ns=added(tally.observed_ns, {Evidence.COUNT: duration_ns}),
         counted_flop=tally.counted_flop + flop,
     )
 
@@ -226,7 +223,7 @@ def _gap(tally: Tally, until_ns: int, reason: GapReason) -> Tally:
     return replace(
         tally,
         watermark_ns=until_ns,
-        gap_ns=_plus(tally.gap_ns, {reason: until_ns - tally.watermark_ns}),
+        gap_ns=added(tally.gap_ns, {reason: until_ns - tally.watermark_ns}),
     )
 
 
@@ -249,15 +246,6 @@ def _with_absolutes(tally: Tally, reading: Reading) -> Tally:
         energy_mj = (tally.energy_mj or 0) + now - before
         after = replace(after, energy_mj=energy_mj, energy_ns=tally.energy_ns + reading.end_ns - tally.energy_at_ns)
     return replace(after, energy_at_ns=reading.end_ns)
-
-
-def _plus(totals: Mapping[K, int], more: Mapping[K, int]) -> Mapping[K, int]:
-    if not more:
-        return totals
-    grown = dict(totals)
-    for key, value in more.items():
-        grown[key] = grown.get(key, 0) + value
-    return grown
 
 
 def new_gaps(before: Tally, after: Tally, reading: Reading) -> list[tuple[int, int, GapReason]]:

@@ -7,8 +7,10 @@ readings into a `Tally`, whose fields only grow; peaks turn a tally into `Figure
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+
+from flopsd.core.values import text_or_none
 
 DeviceUid = str
 
@@ -273,6 +275,12 @@ class Tally:
         return sum(self.gap_ns.get(reason, 0) for reason in ACCOUNTED_ELSEWHERE)
 
 
+# The fields of a tally that grow and add up, besides its span and energy_mj: the shares of its phases have no others.
+TALLY_AMOUNTS = ("counted_flop", "busy_sm_cycles", "recovered_ns", "energy_ns")
+TALLY_ABSOLUTES = ("counters", "energy_at_ns", "totals", "totals_ns")  # what counting goes on from
+TALLY_MAPPINGS = ("active_sm_cycles", "observed_ns", "gap_ns", "uncertainty_sm_cycles", "unread_ns")
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
     """The three figures of any total. `measured` is None where nothing estimating was read;
@@ -286,6 +294,16 @@ class Figures:
         measured = [m for m in (self.measured_flop, other.measured_flop) if m is not None]
         high = None if self.high_flop is None or other.high_flop is None else self.high_flop + other.high_flop
         return Figures(self.low_flop + other.low_flop, sum(measured) if measured else None, high)
+
+    @property
+    def unbounded(self) -> Figures:
+        """The same of what is not whole: no upper bound is known of it."""
+        return replace(self, high_flop=None)
+
+    def for_ledger(self) -> dict[str, str | None]:
+        """`{low, measured, high}` as decimal strings; null is what is not known."""
+        measured, high = text_or_none(self.measured_flop), text_or_none(self.high_flop)
+        return {"low": str(self.low_flop), "measured": measured, "high": high}
 
 
 NO_FIGURES = Figures(0, None, 0)

@@ -286,12 +286,8 @@ def _check(parts: list[Part], table: PeakTable) -> None:
         for key in keys:
             if seen.setdefault(key, part.id) != part.id:
                 raise PeakTableError(f"peak table: {key!r} belongs to both {seen[key]!r} and {part.id!r}")
-        bad = [
-            v
-            for v in (*part.tensor_flop_per_cycle.values(), *part.vector_flop_per_cycle.values())
-            if not is_whole(v) or v == 0
-        ]
-        if bad:
+        rates = (*part.tensor_flop_per_cycle.values(), *part.vector_flop_per_cycle.values())
+        if bad := [rate for rate in rates if not is_whole(rate) or rate == 0]:
             raise PeakTableError(f"peak table: row {part.id!r} has rates that are no positive integers: {bad}")
     if len(table.parts) != len(parts):
         raise PeakTableError("peak table: two rows share an id")

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flopsd.core.declarations import Phase, precision_from
-from flopsd.core.model import PPM, UNDECLARED_PHASE, Precision, Tally
+from flopsd.core.model import PPM, TALLY_AMOUNTS, TALLY_MAPPINGS, UNDECLARED_PHASE, Precision, Tally
+from flopsd.core.values import added
 
 K = TypeVar("K", bound=Hashable)
 PROCESS = "process"
@@ -66,42 +67,20 @@ def remainder(tally: Tally) -> Tally:
 
 def _difference(whole: Tally, part: Tally) -> Tally:
     energy_mj = None if whole.energy_mj is None else whole.energy_mj - (part.energy_mj or 0)
-    difference = Tally(
-        0,
-        whole.span_ns - part.span_ns,
-        _less(whole.active_sm_cycles, part.active_sm_cycles),
-        whole.counted_flop - part.counted_flop,
-        whole.busy_sm_cycles - part.busy_sm_cycles,
-        _less(whole.observed_ns, part.observed_ns),
-        _less(whole.gap_ns, part.gap_ns),
-        whole.recovered_ns - part.recovered_ns,
-        _less(whole.uncertainty_sm_cycles, part.uncertainty_sm_cycles),
-        _less(whole.unread_ns, part.unread_ns),
-        energy_mj,
-        whole.energy_ns - part.energy_ns,
-    )
-    amounts = (difference.span_ns, difference.counted_flop, difference.busy_sm_cycles, difference.recovered_ns)
-    if min(*amounts, energy_mj or 0, difference.energy_ns) < 0:
+    amounts = {name: getattr(whole, name) - getattr(part, name) for name in TALLY_AMOUNTS}
+    span_ns = whole.span_ns - part.span_ns
+    if min(span_ns, energy_mj or 0, *amounts.values()) < 0:
         raise ValueError("a phase accounts for more than there is")
-    return difference
+    mappings: dict[str, Any] = {name: _less(getattr(whole, name), getattr(part, name)) for name in TALLY_MAPPINGS}
+    return Tally(0, span_ns, energy_mj=energy_mj, **amounts, **mappings)
 
 
 def _sum(one: Tally, other: Tally) -> Tally:
     energies = [mj for mj in (one.energy_mj, other.energy_mj) if mj is not None]
-    return Tally(
-        0,
-        one.span_ns + other.span_ns,
-        _plus(one.active_sm_cycles, other.active_sm_cycles),
-        one.counted_flop + other.counted_flop,
-        one.busy_sm_cycles + other.busy_sm_cycles,
-        _plus(one.observed_ns, other.observed_ns),
-        _plus(one.gap_ns, other.gap_ns),
-        one.recovered_ns + other.recovered_ns,
-        _plus(one.uncertainty_sm_cycles, other.uncertainty_sm_cycles),
-        _plus(one.unread_ns, other.unread_ns),
-        sum(energies) if energies else None,
-        one.energy_ns + other.energy_ns,
-    )
+    amounts = {name: getattr(one, name) + getattr(other, name) for name in TALLY_AMOUNTS}
+    mappings: dict[str, Any] = {name: added(getattr(one, name), getattr(other, name)) for name in TALLY_MAPPINGS}
+    energy_mj = sum(energies) if energies else None
+    return Tally(0, one.span_ns + other.span_ns, energy_mj=energy_mj, **amounts, **mappings)
 
 
 def _less(whole: Mapping[K, int], part: Mapping[K, int]) -> dict[K, int]:
@@ -109,7 +88,3 @@ def _less(whole: Mapping[K, int], part: Mapping[K, int]) -> dict[K, int]:
         raise ValueError("a phase accounts for more than there is")
     left = {key: amount - part.get(key, 0) for key, amount in whole.items()}
     return {key: amount for key, amount in left.items() if amount}
-
-
-def _plus(one: Mapping[K, int], other: Mapping[K, int]) -> dict[K, int]:
-    return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}

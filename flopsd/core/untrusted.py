@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NoReturn, TypeVar
 
-from flopsd.core.flop import parse_flop
-from flopsd.core.values import is_whole
+from flopsd.core.values import is_whole, parse_flop
 from flopsd.errors import NotVerifiedError
 
 MAX_VALUES = 4_000_000  # objects, lists and members of one JSON text: what a reader must hold at once

@@ -1,13 +1,19 @@
-"""Counts, durations, energy and times as ledgers write them, and read back. Pure."""
+"""Exact numbers, durations, digests and times as ledgers and people write them, and read back. Pure."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, TypeGuard
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, TypeGuard, TypeVar
 
+K = TypeVar("K")
+_NUMBER = re.compile(r"[0-9]{1,60}(?:\.[0-9]{1,60})?(?:[eE]\+?[0-9]{1,2})?", re.ASCII)
 _COUNT = re.compile("0|[1-9][0-9]{0,39}")
 _SIGNED = re.compile("0|-?[1-9][0-9]{0,39}")
 _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,39})\.([0-9]+)")
+_DIGEST = re.compile("[0-9a-f]{64}")
+TIMESTAMP = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]{1,9})?Z")
 
 
 def is_whole(value: Any, *, signed: bool = False) -> TypeGuard[int]:
@@ -15,10 +21,59 @@ def is_whole(value: Any, *, signed: bool = False) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and (signed or value >= 0)
 
 
-def whole_number(text: Any, *, signed: bool = False) -> int:
-    """A count; only a time on a clock may be `signed`. Raises TypeError or ValueError on anything else."""
-    if not (_SIGNED if signed else _COUNT).fullmatch(text):
-        raise ValueError(f"{text[:80]!r} is not a {'whole number' if signed else 'count'}")
+def parse_flop(value: object) -> int:
+    """An exact FLOP count from an int or from text such as "1e25" or "989.4e12".
+
+    Raises ValueError for floats (they have lost digits already), negatives and fractions of a FLOP.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{value!r} is not an exact count: write it as a whole number or as text like '1e25'")
+    if isinstance(value, int):
+        if value < 0:
+            raise ValueError(f"{value} is negative")
+        return value
+    if not _NUMBER.fullmatch(value):
+        raise ValueError(f"{value!r} is not a count like '33' or '1e25'")
+    number = Decimal(value)
+    whole = int(number)
+    if number != whole:
+        raise ValueError(f"{value!r} is not a whole number")
+    return whole
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """The quotient of two ints, rounded towards plus infinity."""
+    return -(-numerator // denominator)
+
+
+def added(*parts: Mapping[K, int]) -> dict[K, int]:
+    """The sums by key."""
+    found: dict[K, int] = {}
+    for part in parts:
+        for key, value in part.items():
+            found[key] = found.get(key, 0) + value
+    return found
+
+
+def is_digest(text: object) -> bool:
+    """Whether it is a SHA-256 as it is written in a ledger: 64 lower-case hex digits."""
+    return isinstance(text, str) and _DIGEST.fullmatch(text) is not None
+
+
+def is_timestamp(text: object) -> bool:
+    """Whether it is a time as it is written in a ledger: RFC 3339, UTC with `Z`."""
+    return isinstance(text, str) and TIMESTAMP.fullmatch(text) is not None
+
+
+def text_or_none(number: int | None) -> str | None:
+    """A count as ledgers write it; None: not known."""
+    return None if number is None else str(number)
+
+
+def whole_number(text: object, *, signed: bool = False) -> int:
+    """A count of at most 40 digits; only a time on a clock may be `signed`. Raises ValueError on anything else."""
+    if not isinstance(text, str) or not (_SIGNED if signed else _COUNT).fullmatch(text):
+        raise ValueError(f"{str(text)[:80]!r} is not a {'whole number' if signed else 'count'}")
     return int(text)
 
 
@@ -52,9 +107,6 @@ def _scaled(text: Any, decimals: int) -> int:
     return amount
 
 
-_RFC3339 = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d+)?Z", re.ASCII)
-
-
 def span_seconds(begin: str, end: str) -> int:
     """Seconds from one RFC 3339 time in UTC to another, fractions cut off; 0 if the clock went back between them.
 
@@ -64,7 +116,7 @@ def span_seconds(begin: str, end: str) -> int:
 
 
 def _seconds(text: str) -> int:
-    found = _RFC3339.fullmatch(text)
+    found = TIMESTAMP.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r:.60} is no time in UTC such as 2026-11-02T10:00:00Z")
     year, month, day, hour, minute, second = (int(part) for part in found.groups())

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.ledger.run_view import RatedTally, rated_tallies
-from flopsd.core.model import DeviceUid, GapReason, Tally
+from flopsd.core.model import TALLY_ABSOLUTES, DeviceUid, GapReason, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.system.clock import NS_PER_S, wall_ns_of
 
@@ -46,14 +46,8 @@ class EarlierStarts:
         tally = before.tallies[uid]
         if before.boot_id == self._boot_id:
             begin_ns = min(tally.watermark_ns, begin_ns)
-            return Tally(
-                begin_ns,
-                begin_ns,
-                energy_at_ns=tally.energy_at_ns,
-                counters=tally.counters,
-                totals=tally.totals,
-                totals_ns=tally.totals_ns,
-            )
+            absolute = {name: getattr(tally, name) for name in TALLY_ABSOLUTES}
+            return Tally(begin_ns, begin_ns, **absolute)
         passed_ns = self._passed_ns(before)
         begin_ns = 0 if passed_ns < 0 else begin_ns - passed_ns - (before.last_ns - tally.watermark_ns)
         return Tally(begin_ns, begin_ns)

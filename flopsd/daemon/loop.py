@@ -95,16 +95,8 @@ class SourceReader(threading.Thread):
         ended_ns = self._clock.boottime_ns()
         if opened is not None:
             self._described = True
-        self._post(
-            Message(
-                self.source_name,
-                ended_ns,
-                devices,
-                sweep,
-                read_seconds=(ended_ns - began_ns) / NS_PER_S,
-                opened=opened,
-            )
-        )
+        took = (ended_ns - began_ns) / NS_PER_S
+        self._post(Message(self.source_name, ended_ns, devices, sweep, read_seconds=took, opened=opened))
 
     def _outage(self, fault: BaseException) -> Message:
         down = self._source is None or isinstance(fault, SourceUnavailableError)

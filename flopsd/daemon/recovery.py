@@ -10,7 +10,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.errors import JournalDamagedError
 from flopsd.journal.journal import Journal, Recovery
 from flopsd.settings.platform import new_run_id
-from flopsd.system.clock import Clock, rfc3339
+from flopsd.system.clock import Clock, file_stamp, rfc3339
 
 log = logging.getLogger("flopsd")
 
@@ -36,7 +36,7 @@ class RecoveredRun:
 
 def recover(journal: Journal, clock: Clock) -> RecoveredRun:
     """Recover the longest valid prefix of the journal; the damaged rest is kept beside it."""
-    aside = f"damaged-{_stamp(clock)}.journal.jsonl"
+    aside = f"damaged-{file_stamp(clock.wall_ns())}.journal.jsonl"
     recovery = journal.recover(aside)
     if recovery is not None:
         log.error(
@@ -64,12 +64,8 @@ def choose_run(
         same = history.run == wanted if wanted else not history.ended
         if same and history.node == node and history.incarnations[-1].begin["peak_table_sha256"] == table.sha256:
             return history.run, history
-        kept = journal.put_aside(f"{history.run}-until-{_stamp(clock)}.journal.jsonl")
+        kept = journal.put_aside(f"{history.run}-until-{file_stamp(clock.wall_ns())}.journal.jsonl")
         log.warning(
             "the state folder held the journal of run %s; it is kept as %s; a new run begins", history.run, kept
         )
     return wanted or new_run_id(rfc3339(clock.wall_ns())), History()
-
-
-def _stamp(clock: Clock) -> str:
-    return rfc3339(clock.wall_ns()).replace(":", "").replace("-", "").replace(".", "")

@@ -52,7 +52,8 @@ def restore(
     """
     if folder.journal.exists() and folder.journal.stat().st_size:
         return None  # this machine knows at least as much
-    found = [saved for path in ledgers for saved in _saved(path) if _is_of(saved, run, node)]
+    everything = (saved for path in ledgers for saved in _saved(path))
+    found = [saved for saved in everything if (saved.history.run, saved.history.node) == (run, node)]
     if not found:
         return None
     newest = max(found, key=lambda saved: saved.last)
@@ -106,10 +107,6 @@ def _read(ledger: Path) -> Saved:
     if not history.incarnations:
         raise JournalDamagedError("it holds no complete record")
     return Saved(ledger, data[: last.end], history, last.head)
-
-
-def _is_of(saved: Saved, run: str, node: str) -> bool:
-    return (saved.history.run, saved.history.node) == (run, node)
 
 
 def _seal_of(saved: Saved) -> str:

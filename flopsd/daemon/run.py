@@ -18,7 +18,7 @@ from flopsd.daemon.recovery import choose_run, recover
 from flopsd.daemon.restore_attempt import restore
 from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
 from flopsd.daemon.sealing import RESERVE_SECONDS, copy_destinations, local_ledger, seal_own, state_dir
-from flopsd.daemon.stop_requests import StopRequests, Supervision
+from flopsd.daemon.stop_requests import StopRequests
 from flopsd.daemon.writer import Writer, WriterSettings
 from flopsd.journal.journal import Journal, Recovery
 from flopsd.journal.state_dir import StateDir
@@ -45,27 +45,27 @@ def run_daemon(
     clock: Clock,
     out: IO[str],
     err: IO[str],
-    supervision: Supervision | None = None,
+    lifeline: int | None = None,
     progress: bool = False,
     seal_command: Sequence[str] = (),
     push_command: Sequence[str] = (),
 ) -> bool:
-    """Meter until stopped, then seal. True if the journal is complete, sealed and copied; under supervision a failed
-    copy is no failure, since the launcher would only seal again.
+    """Meter until stopped, then seal. True if the journal is complete, sealed and copied.
 
-    `seal_command` makes a rolling seal and `push_command` pushes the metrics on its stdin; an empty one is not run.
-    Raises FlopsdError when it cannot start.
+    `lifeline` is the pipe of `flopsd exec`, which supervises the daemon: it starts without a source too, and a failed
+    copy is no failure, since the launcher would only seal again. `seal_command` makes a rolling seal and `push_command`
+    pushes the metrics on its stdin; an empty one is not run. Raises FlopsdError when it cannot start.
     """
     # What the run is: data files, platform, sources.
     table, policies, declared = load_peaks(settings.peaks), load_policies(settings.policies), declared_of(settings)
     context = find_context(environment)
-    client_socket = socket_path(settings.client_socket, _socket_folder(settings, environment, supervision))
+    client_socket = socket_path(settings.client_socket, _socket_folder(settings, environment, lifeline))
     origins: dict[str, str] = {}  # filled from the journal, before any source is read
-    root_pid = os.getppid() if supervision is not None else None  # the launcher, whose child the job is
+    root_pid = os.getppid() if lifeline is not None else None  # the launcher, whose child the job is
     job = Job(environment, context.job_name, root_pid, cores_per_chip(context, table))
     open_all = SourceOpener(settings, SourceSettings(clock, table, origins=origins), job)
-    sources = open_sources(open_all, later=supervision is not None or settings.wait_for_source)
-    stop_requests = StopRequests(supervision)  # a signal before this line loses nothing, and simply ends the process
+    sources = open_sources(open_all, later=lifeline is not None or settings.wait_for_source)
+    stop_requests = StopRequests(lifeline)  # a signal before this line loses nothing, and simply ends the process
     folder = StateDir(state_dir(settings, environment))
     folder.acquire()
     journal = Journal(folder)
@@ -85,7 +85,7 @@ def run_daemon(
         writer.begin(run, history, found.recovery or restored)
         del history, found
         # Under exec the service manager's main process is the launcher.
-        notifier = Notifier(environment if supervision is None else {}, clock)
+        notifier = Notifier(environment if lifeline is None else {}, clock)
         daemon = Daemon(writer, sources, clock, settings.interval_seconds, notifier.ping_seconds)
         if client_socket is not None and settings.client_socket is None and client_socket.name != SOCKET_NAME:
             log.warning(
@@ -101,9 +101,8 @@ def run_daemon(
         _check_s3_extra(settings)
         log.info("run %s, daemon start %d, journal %s", run, writer.snapshot.view.start, folder.journal)
         stop_requests.attach(daemon, settings, clock)
-        background = BackgroundTasks(
-            writer, settings, clock, err if progress else None, rolling, sessions, feed, lines, stop_requests.is_near
-        )
+        beside = (rolling, sessions, feed, lines, lambda: stop_requests.is_near)
+        background = BackgroundTasks(writer, settings, clock, err if progress else None, *beside)
         begin_ns = clock.boottime_ns()
 
         def each_tick() -> None:
@@ -137,7 +136,7 @@ def run_daemon(
     finally:
         journal.close()
         folder.release()
-    return durable and sealed and (copied or supervision is not None)
+    return durable and sealed and (copied or lifeline is not None)
 
 
 def _restore(settings: Settings, folder: StateDir, context: Context, table: PeakTable) -> Recovery | None:
@@ -150,11 +149,11 @@ def _restore(settings: Settings, folder: StateDir, context: Context, table: Peak
     return restore(folder, earlier, ledger, run, context.node, table.sha256) if earlier else None
 
 
-def _socket_folder(settings: Settings, environment: Mapping[str, str], supervision: Supervision | None) -> Path:
+def _socket_folder(settings: Settings, environment: Mapping[str, str], lifeline: int | None) -> Path:
     """The folder of the socket for training processes: a service's folder in /run, which other users can enter, else
     the state folder. Under exec always the state folder, since the launcher passes that path to the job."""
     runtime = environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    return Path(runtime) if runtime and supervision is None else state_dir(settings, environment)
+    return Path(runtime) if runtime and lifeline is None else state_dir(settings, environment)
 
 
 def _check_s3_extra(settings: Settings) -> None:

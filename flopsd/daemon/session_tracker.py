@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from flopsd.core.declarations import OperatorDeclarations, precision_from
-from flopsd.core.model import UNDECLARED_PHASE, Precision
+from flopsd.core.model import UNDECLARED_PHASE
 from flopsd.core.phases import PROCESS, ActivePhase, bucket
 from flopsd.core.session_protocol import (
     DeclaredSession,
@@ -21,13 +21,6 @@ from flopsd.core.session_protocol import (
 
 
 @dataclass(slots=True)
-class _Live:
-    """One connected process. `phase` is None until it names one: until then it does not affect the active phase."""
-
-    phase: str | None = None
-
-
-@dataclass(slots=True)
 class SessionTracker:
     """All sessions of training processes in this run, closed ones included. One thread owns it."""
 
@@ -35,7 +28,7 @@ class SessionTracker:
     known: dict[str, DeclaredSession]
     now_ns: Callable[[], int]
     active_phase: ActivePhase = field(init=False)
-    _live: dict[str, _Live] = field(default_factory=dict)
+    _live: dict[str, str | None] = field(default_factory=dict)  # the phase of each connected process, once it named one
     _changed: dict[str, set[str]] = field(default_factory=dict)  # what the journal does not have yet
 
     def __post_init__(self) -> None:
@@ -45,7 +38,7 @@ class SessionTracker:
         """Fold in an event. A change of phase takes effect now, when the daemon receives it."""
         name = event.session
         if isinstance(event, SessionOpened):
-            self._live.setdefault(name, _Live())
+            self._live.setdefault(name, None)
             if name not in self.known:
                 self.known[name] = DeclaredSession(name, event.pid, event.uid, event.client)
                 self._changed[name] = set()
@@ -59,7 +52,7 @@ class SessionTracker:
         elif isinstance(event, WorkCounted):
             self._count(self.known[name], event.work)
         elif isinstance(event, PhaseChanged):
-            self._live.setdefault(name, _Live()).phase = event.phase
+            self._live[name] = event.phase
         elif isinstance(event, SessionClosed):
             self._live.pop(name, None)
         now = self._bucket()
@@ -68,7 +61,7 @@ class SessionTracker:
 
     def for_journal(self) -> list[dict[str, Any]]:
         """What changed since `journalled`, for a checkpoint record."""
-        return [session_record(self.known[name], parts) for name, parts in self._changed.items()]
+        return [_record(self.known[name], parts) for name, parts in self._changed.items()]
 
     def journalled(self) -> None:
         """Note that the journal holds everything up to now."""
@@ -85,24 +78,18 @@ class SessionTracker:
     def _bucket(self) -> str:
         """The phase that all processes which named one agree on; undeclared where they differ, since a counter does
         not show which process a count belongs to."""
-        named = [name for name, live in self._live.items() if live.phase is not None]
+        named = {name: phase for name, phase in self._live.items() if phase is not None}
         if not named:
             return UNDECLARED_PHASE if self.declared.phase is None else self.declared.phase.value
-        phases = {self._live[name].phase for name in named}
+        phases = set(named.values())
         if len(phases) > 1 or UNDECLARED_PHASE in phases:
             return UNDECLARED_PHASE
-        formats = {self._precision(name) for name in named}
-        return bucket(str(phases.pop()), formats.pop() if len(formats) == 1 else None)
-
-    def _precision(self, name: str) -> Precision | None:
-        declared = self.known[name].facts.get("precision")
-        return None if declared is None else precision_from(declared, PROCESS)
+        declared = (self.known[name].facts.get("precision") for name in named)
+        formats = {None if one is None else precision_from(one, PROCESS) for one in declared}
+        return bucket(phases.pop(), formats.pop() if len(formats) == 1 else None)
 
 
-def session_record(session: DeclaredSession, parts: set[str]) -> dict[str, Any]:
-    record: dict[str, Any] = {"id": session.id, "pid": session.pid, "uid": session.uid, "client": session.client}
-    if "facts" in parts:
-        record["facts"] = dict(session.facts)
-    if "work" in parts:
-        record["work"] = {phase: dict(counters) for phase, counters in session.work.items()}
-    return record
+def _record(session: DeclaredSession, parts: set[str]) -> dict[str, Any]:
+    """Who it is, and what of it changed: facts, work."""
+    found = asdict(session)
+    return {name: value for name, value in found.items() if name in ("id", "pid", "uid", "client") or name in parts}

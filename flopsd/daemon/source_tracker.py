@@ -73,11 +73,10 @@ class SourceTracker:
         )
         if message.absent and not self._logged_no_device and all(other.absent for other in self.states.values()):
             self._logged_no_device = True
-            reasons = "; ".join(other.reason for other in self.states.values())
             log.error(
                 "NOTHING IS METERED: no accelerator was found: %s; flopsd keeps looking; `flopsd doctor` shows how to "
                 "fix each",
-                reasons,
+                "; ".join(other.reason for other in self.states.values()),
             )
         return self.arbiter.down(message.source)
 

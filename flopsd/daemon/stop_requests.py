@@ -6,54 +6,43 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from flopsd.daemon.loop import Daemon
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import Clock
 
 
-@dataclass(frozen=True, slots=True)
-class Supervision:
-    """The daemon runs under `flopsd exec`: it starts without a source too, and ends when this pipe says or closes."""
-
-    lifeline: int
-
-
 class StopRequests:
     """Stops the daemon that is attached. A signal that comes before that is kept.
 
-    Under supervision a signal ends nothing: a service manager or Slurm signals every process of the job, and the job
-    goes on until it has saved its state.
+    `lifeline` is the pipe of `flopsd exec`, None without it: the run ends when it says so or closes. A signal then ends
+    nothing: a service manager or Slurm signals every process of the job, which goes on until it has saved its state.
     """
 
-    def __init__(self, supervision: Supervision | None) -> None:
+    def __init__(self, lifeline: int | None) -> None:
         self.child_exit_code: int | None = None
-        self._supervision, self._is_near = supervision, False
+        self.is_near = False  # whether the job was asked to stop, so that the platform may soon kill everything
+        self._lifeline = lifeline
         self._daemon: Daemon | None = None
         self._early = ""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-
-    def is_near(self) -> bool:
-        """Whether the job was asked to stop, so that the platform may soon kill everything."""
-        return self._is_near
 
     def attach(self, daemon: Daemon, settings: Settings, clock: Clock) -> None:
         """Let requests stop `daemon`, one that already came included."""
         self._daemon = daemon
         if self._early:
             daemon.stop(self._early)
-        supervision, seconds = self._supervision, settings.duration_seconds
-        if supervision is not None:  # under exec the job decides how long
-            self._start("lifeline", lambda: self._read_lifeline(supervision.lifeline, daemon))
+        lifeline, seconds = self._lifeline, settings.duration_seconds
+        if lifeline is not None:  # under exec the job decides how long
+            self._start("lifeline", lambda: self._read_lifeline(lifeline, daemon))
         elif seconds is not None:
             self._start("duration", lambda: self._stop_after(seconds, clock, daemon))
 
     def _on_signal(self, number: int, _: object) -> None:
         name = signal.Signals(number).name
-        if self._supervision is not None:
-            self._is_near = True
+        if self._lifeline is not None:
+            self.is_near = True
         elif self._daemon is None:
             self._early = self._early or name
         else:
@@ -75,5 +64,5 @@ class StopRequests:
                     self.child_exit_code = int(line.removeprefix("exit "))
                     daemon.stop("job ended")
                     return
-                self._is_near = True
+                self.is_near = True
         daemon.stop("launcher gone")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from flopsd.core.figures import Rating
 from flopsd.core.ledger.impossible_records import LEAD_NS
-from flopsd.core.ledger.journal_codec import DeviceEntry
+from flopsd.core.ledger.journal_codec import IDENTITY, DeviceEntry
 from flopsd.core.meter import advance, new_gaps
 from flopsd.core.model import Device, Gap, GapReason, Gauges, Growth, Precision, Reading, Tally
 from flopsd.core.peaks import PeakTable
@@ -18,7 +19,6 @@ from flopsd.telemetry.snapshot import DeviceState
 
 log = logging.getLogger("flopsd")
 _ENERGY = "energy_mj"
-_IDENTITY = ("model", "serial", "pci_bus_id", "pci_device_id", "sm_count", "sm_clock_max_mhz", "driver")
 
 
 @dataclass(slots=True)
@@ -76,26 +76,18 @@ class TrackedDevice:
         """The reading, or a gap until now where it ends in the future."""
         if reading.end_ns <= now_ns + LEAD_NS:
             return reading
-        ahead_ns = reading.end_ns - now_ns
         log.error(
             "source %s sent a reading of device %s that ends %.3f s in the future; it is recorded as a gap; report "
             "it to the author of the source",
             self.entry.source,
             reading.device,
-            ahead_ns / NS_PER_S,
+            (reading.end_ns - now_ns) / NS_PER_S,
         )
         return self.gap(now_ns, GapReason.OUT_OF_RANGE)
 
     def is_read_by(self, source: str, device: Device) -> bool:
         """Whether `source` reads it already, with the evidence that `device` states."""
-        known = self.entry.device
-        return (source, device.evidence, device.evidence_reason, device.evidence_fix, device.shared) == (
-            self.entry.source,
-            known.evidence,
-            known.evidence_reason,
-            known.evidence_fix,
-            known.shared,
-        )
+        return source == self.entry.source and _expected(device) == _expected(self.entry.device)
 
     def identified_by(self, listed: Device, table: PeakTable, precision: Precision | None) -> bool:
         """Rate a device without a known model by the model in `listed`; true if that succeeded now.
@@ -108,7 +100,7 @@ class TrackedDevice:
             part = table.resolve(listed)
         except UnknownDeviceError:
             return False
-        device = replace(self.entry.device, **{name: getattr(listed, name) for name in _IDENTITY})
+        device = replace(self.entry.device, **{name: getattr(listed, name) for name in IDENTITY})
         log.info(
             "device %d (%s) was identified as %s; its peaks are known from now on",
             device.index,
@@ -124,15 +116,13 @@ class TrackedDevice:
         """Follow a change of source or of expected evidence."""
         why = f" ({listed.evidence_reason})" if listed.evidence_reason else ""
         log.info("device %d: read by source %s, evidence %s%s", listed.index, source, listed.evidence.value, why)
-        device = replace(
-            self.entry.device,
-            evidence=listed.evidence,
-            evidence_reason=listed.evidence_reason,
-            evidence_fix=listed.evidence_fix,
-            shared=listed.shared,
-        )
-        entry = replace(self.entry, source=source, device=device)
+        entry = replace(self.entry, source=source, device=replace(self.entry.device, **_expected(listed)))
         self.state = self.state.described(replace(self.state.now, entry=entry))
+
+
+def _expected(device: Device) -> dict[str, Any]:
+    """What may change of a listed device."""
+    return {name: getattr(device, name) for name in ("evidence", "evidence_reason", "evidence_fix", "shared")}
 
 
 def rate(device: Device, table: PeakTable, precision: Precision | None) -> Rating:

@@ -131,14 +131,8 @@ class Writer:
         """Fold in what a source sent and make the totals survive a kill."""
         self._sources.received(message)
         if message.opened is not None:
-            self._queue.append(
-                {
-                    "kind": "source",
-                    "incarnation": self._incarnation,
-                    "name": message.source,
-                    "facts": dict(message.opened),
-                }
-            )
+            source = {"kind": "source", "name": message.source, "facts": dict(message.opened)}
+            self._queue.append({**source, "incarnation": self._incarnation})
         if message.sweep is None:
             self._devices.count_outage(message)
         else:

@@ -18,6 +18,7 @@ from typing import IO, Any
 from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.framing import GENESIS, JournalLine, frame, looks_like_records, read_lines
 from flopsd.journal.state_dir import StateDir
+from flopsd.system.atomic_files import sync_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,11 +207,7 @@ class Journal:
         if self._pending_fd < 0:
             self._pending_fd = os.open(self._state.pending, flags, 0o600)
         if new:
-            folder = os.open(self._state.path, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(self._state.path)
 
     def _check_unchanged(self) -> None:
         try:

@@ -9,11 +9,11 @@ from typing import Any
 
 from flopsd.core.architecture import ArchitectureFlop, Bounds, Model, Parameters, Training, adapters, flop, parameters
 from flopsd.core.declarations import Base, Method
-from flopsd.core.flop import ceil_div
 from flopsd.core.model import PPM, Figures
 from flopsd.core.peaks import Part, PeakTable
 from flopsd.core.policy.evaluate import Case, Finding, Policy, findings
 from flopsd.core.rounding import Towards, divided, format_rate
+from flopsd.core.values import ceil_div
 from flopsd.errors import UnknownDeviceError
 
 ALONE = "no data is generated for it and its lineage has no earlier training: cumulative compute is that of its updates"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flopsd.core.figures import figures_json
 from flopsd.core.ledger.history import History, extend
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.peaks import PeakTable
@@ -41,7 +40,7 @@ def _point(history: History, table: PeakTable) -> dict[str, Any]:
     return {
         "at": rfc3339(int(last.begin["wall_ns"]) + passed_ns),
         "seconds": seconds(passed_ns),
-        "executed": figures_json(view.figures),
-        "phases": {phase: figures_json(figures) for phase, figures in sorted(view.bases.by_phase.items())},
+        "executed": view.figures.for_ledger(),
+        "phases": {phase: figures.for_ledger() for phase, figures in sorted(view.bases.by_phase.items())},
         "coveragePpm": None if coverage_ppm is None else str(coverage_ppm),
     }

@@ -8,10 +8,9 @@ from datetime import datetime, timedelta, timezone
 from fractions import Fraction
 from typing import Any
 
-from flopsd.core.envelope import TIMESTAMP, parse_count
 from flopsd.core.model import Figures
 from flopsd.core.untrusted import FieldReader, Report, raising
-from flopsd.core.values import is_whole
+from flopsd.core.values import TIMESTAMP, is_whole, whole_number
 from flopsd.errors import LedgerError
 from flopsd.report.terminal import one_line
 from flopsd.system.clock import NS_PER_S
@@ -46,7 +45,7 @@ class LedgerObject(FieldReader):
         if is_whole(value):
             return value
         try:
-            return parse_count(value)
+            return whole_number(value)
         except ValueError:
             self.wrong(key, "a count")
             raise

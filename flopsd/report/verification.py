@@ -41,7 +41,7 @@ class LedgerDocument:
         return LedgerObject(self.statement["predicate"], "predicate")
 
 
-def read_document(ledger: Path, keys: tuple[str, ...] = (), journal: str | None = None) -> LedgerDocument:
+def read_document(ledger: Path, keys: tuple[str, ...] = (), journal: str | Path | None = None) -> LedgerDocument:
     """Raises NotVerifiedError where it is no ledger."""
     envelope = parse_envelope(read_ledger(ledger))
     beside = journal_beside(ledger) if journal is None else Path(journal)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from urllib.parse import urlsplit
 
-from flopsd.core.flop import parse_flop
 from flopsd.core.model import PPM, Precision
+from flopsd.core.values import parse_flop
 from flopsd.settings.locations import parse_location
 from flopsd.settings.push_targets import parse_target
 

@@ -6,6 +6,7 @@ may step and is therefore never subtracted.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from datetime import datetime, timedelta, timezone
@@ -45,6 +46,11 @@ def rfc3339(wall_ns: int) -> str:
     seconds, nanoseconds = divmod(wall_ns, NS_PER_S)
     moment = datetime.fromtimestamp(seconds, tz=timezone.utc)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds // 1000:06d}Z"
+
+
+def file_stamp(wall_ns: int) -> str:
+    """The same for a file's name."""
+    return re.sub("[-:.]", "", rfc3339(wall_ns))
 
 
 def wall_ns_of(text: str) -> int:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from flopsd import __version__
-from flopsd.core.figures import figures_json
+from flopsd.core.figures import NS_PER_S
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import DeviceView, RunView
 from flopsd.core.model import Evidence, Figures
-from flopsd.core.policy.forecast import NOTHING_BEFORE, NS_PER_S, Rates, mean_rates, outlook
+from flopsd.core.policy.forecast import Rates, mean_rates, outlook
+from flopsd.core.policy.guidelines import NOTHING_COUNTED
 from flopsd.core.values import joules, seconds
 from flopsd.system.clock import rfc3339
 from flopsd.telemetry.snapshot import DeviceState, Snapshot, SourceState
@@ -67,7 +68,7 @@ def _run(view: RunView, rates: Rates | None) -> Facts:
         "run": view.run,
         "node": view.node,
         "daemonStarts": view.start,
-        "executed": figures_json(view.figures),
+        "executed": view.figures.for_ledger(),
         "guidelines": view.bases.guidelines.for_ledger(),
         "thresholds": outlook(view.findings, rates),
         "knownSeconds": seconds(view.job_ns - view.unknown_ns),
@@ -109,7 +110,7 @@ def _device(view: DeviceView) -> Facts:
         "evidenceReason": device.evidence_reason,
         "evidenceFix": device.evidence_fix,
         "sharedWith": device.shared,
-        "executed": figures_json(view.figures),
+        "executed": view.figures.for_ledger(),
         "observedSeconds": seconds(view.observed_ns),
         "gapSeconds": seconds(view.gap_ns),
         "gapSecondsByReason": {reason.value: seconds(ns) for reason, ns in view.gap_ns_by_reason.items()},
@@ -122,7 +123,7 @@ def _device(view: DeviceView) -> Facts:
 def _rates(view: RunView) -> Rates | None:
     """The mean rates of this daemon start, over the time that its tallies cover: the gap before it is in them."""
     earlier, now = view.before(view.start), [one.tally for one in view.rated if one.start == view.start]
-    before = earlier.bases.guidelines if earlier.rated else NOTHING_BEFORE
+    before = earlier.bases.guidelines if earlier.rated else NOTHING_COUNTED
     begin_ns = min((tally.begin_ns for tally in now), default=0)
     end_ns = max((tally.watermark_ns for tally in now), default=0)
     return mean_rates(before, view.bases.guidelines, end_ns - begin_ns)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from flopsd.core.flop import ceil_div
+from flopsd.core.values import ceil_div
 from tests.hardware.plan import GEMM_FORMATS
 from tests.hardware.questions import QUESTIONS
 from tests.hardware.results import Document, ResultsError, read

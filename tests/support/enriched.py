@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.core.declarations import Base, Method
-from flopsd.core.figures import figures_json
 from flopsd.core.model import PPM, Figures
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.report.numbers import figures_in
@@ -127,8 +126,8 @@ def with_guidelines(statement: J, low_ppm: int, high_ppm: int) -> J:
         None if executed.high_flop is None else -(-executed.high_flop * high_ppm // PPM),
     )
     statement["predicate"]["totals"]["guidelines"] = {
-        **figures_json(counted),
-        "cumulative": figures_json(counted),
+        **counted.for_ledger(),
+        "cumulative": counted.for_ledger(),
         "requiredPpm": {"low": str(low_ppm), "stated": str(stated), "high": str(high_ppm)},
         "requiredPpmSource": "executed compute of the phases that count",
         "method": "executed compute times the share that is required: recomputation of activations taken out",
@@ -218,7 +217,7 @@ def with_phases(statement: J) -> J:
         None if whole.measured_flop is None or part.measured_flop is None else whole.measured_flop - part.measured_flop,
         None if whole.high_flop is None or part.high_flop is None else whole.high_flop - part.high_flop,
     )
-    executed["byPhase"] = {"train": figures_json(part), "undeclared": figures_json(rest)}
+    executed["byPhase"] = {"train": part.for_ledger(), "undeclared": rest.for_ledger()}
     return statement
 
 
@@ -241,8 +240,8 @@ def with_course(statement: J) -> J:
             {
                 "at": _text(at),
                 "seconds": f"{(at - begin).total_seconds():.9f}",
-                "executed": figures_json(figures),
-                "phases": {"undeclared": figures_json(figures)["measured"]},
+                "executed": figures.for_ledger(),
+                "phases": {"undeclared": figures.for_ledger()["measured"]},
                 "coveragePpm": str(min(PPM, seen_ppm)),
             }
         )

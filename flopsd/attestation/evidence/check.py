@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,9 @@ from flopsd.attestation.evidence import rfc3161
 from flopsd.attestation.evidence.collect import MODULES
 from flopsd.attestation.evidence.item import CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
+from flopsd.core.values import is_timestamp
 from flopsd.errors import EvidenceError, NotVerifiedError
 
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z")
 _MEMBERS = {"type", "collectedAt", "state", "reason", "data", "proves", "limits"}
 _UNKNOWN = ("Unknown to this verifier.", "A newer flopsd may know this kind.")
 MAX_ITEMS = 64
@@ -37,7 +36,7 @@ def signed_items(predicate: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         if not isinstance(item, dict) or set(item) != _MEMBERS:
             raise NotVerifiedError(f"{path} must have exactly the fields {', '.join(sorted(_MEMBERS))}")
         texts = ("type", "collectedAt", "proves", "limits")
-        if not all(isinstance(item[name], str) for name in texts) or not _TIME.fullmatch(item["collectedAt"]):
+        if not all(isinstance(item[name], str) for name in texts) or not is_timestamp(item["collectedAt"]):
             raise NotVerifiedError(f"{path} has a malformed type, time, proves or limits")
         there = item["state"] == "present" and isinstance(item["data"], dict) and item["reason"] is None
         missing = item["state"] == "absent" and item["data"] is None and isinstance(item["reason"], str)

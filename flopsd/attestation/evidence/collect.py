@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from flopsd.attestation.evidence import (
     driver_library,
@@ -16,15 +17,15 @@ from flopsd.attestation.evidence import (
     rfc3161,
     sagemaker_job,
 )
-from flopsd.attestation.evidence.deadline import Call
-from flopsd.attestation.evidence.item import CollectContext, EvidenceModule, absent, present
+from flopsd.attestation.evidence.item import CollectContext, EvidenceModule, item_of
+from flopsd.core.envelope import encode64
 from flopsd.core.ledger.history import History
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import EvidenceWanted
-from flopsd.system.clock import Clock, rfc3339
+from flopsd.system.clock import NS_PER_S, Clock, rfc3339
 
+T = TypeVar("T")
 MODULES: Sequence[EvidenceModule] = (ec2_identity, nvidia_spdm, driver_library, package_digest, sagemaker_job)
-SWITCHED_OFF = "switched off by the setting evidence"
 
 
 def collect(wanted: EvidenceWanted, history: History, head_sha256: str, clock: Clock) -> tuple[dict[str, Any], ...]:
@@ -33,16 +34,14 @@ def collect(wanted: EvidenceWanted, history: History, head_sha256: str, clock: C
     calls = {module.KIND.name: _call(module, context, clock) for module in MODULES if module.KIND.name in wanted.kinds}
     items = []
     for module in MODULES:
-        call, reason = calls.get(module.KIND.name), SWITCHED_OFF
-        if call is not None:
+        data: dict[str, Any] | None = None
+        reason: str | None = "switched off by the setting evidence"
+        if (call := calls.get(module.KIND.name)) is not None:
             try:
-                data = call.result()
+                data, reason = call.result(), None
             except EvidenceError as fault:
                 reason = str(fault)
-            else:
-                items.append(present(module.KIND, rfc3339(clock.wall_ns()), data))
-                continue
-        items.append(absent(module.KIND, rfc3339(clock.wall_ns()), reason))
+        items.append(item_of(module.KIND, rfc3339(clock.wall_ns()), data, reason))
     return tuple(items)
 
 
@@ -64,9 +63,39 @@ def stamp(envelope: bytes, wanted: EvidenceWanted, clock: Clock) -> tuple[bytes,
         except EvidenceError as fault:
             texts.append(f"NONE: {fault}" + (f" ({fault.hint})" if fault.hint else ""))
             continue
-        one["timestamps"] = [{"type": rfc3161.KIND.name, "token": base64.b64encode(token).decode("ascii")}]
+        one["timestamps"] = [{"type": rfc3161.KIND.name, "token": encode64(token)}]
     return json.dumps(document, indent=1).encode("ascii") + b"\n", "; ".join(texts)
 
 
 def _call(module: EvidenceModule, context: CollectContext, clock: Clock) -> Call[dict[str, Any]]:
     return Call(module.KIND.name, lambda: module.collect(context), module.KIND.deadline_seconds, clock)
+
+
+class Call(Generic[T]):
+    """`function` on a daemon thread, so that a hanging driver or resolver does not keep the process alive."""
+
+    def __init__(self, name: str, function: Callable[[], T], seconds: float, clock: Clock) -> None:
+        self._function, self._seconds, self._clock = function, seconds, clock
+        self._deadline_ns = clock.boottime_ns() + round(seconds * NS_PER_S)
+        self._done = threading.Event()
+        self._found: list[T] = []
+        self._fault: EvidenceError | None = None
+        threading.Thread(target=self._run, name=f"evidence-{name}", daemon=True).start()
+
+    def result(self) -> T:
+        """The result. Raises the EvidenceError of the function, or one if the deadline has passed."""
+        left_ns = self._deadline_ns - self._clock.boottime_ns()
+        if not self._clock.wait(self._done, left_ns / NS_PER_S):
+            raise EvidenceError(f"no answer within {self._seconds:g} s")
+        if self._fault is not None:
+            raise self._fault
+        return self._found[0]
+
+    def _run(self) -> None:
+        try:
+            self._found.append(self._function())
+        except EvidenceError as fault:
+            self._fault = fault
+        except Exception as fault:  # noqa: BLE001, evidence must never prevent a seal
+            self._fault = EvidenceError(f"{type(fault).__name__}: {fault}")
+        self._done.set()

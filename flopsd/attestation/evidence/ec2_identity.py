@@ -17,9 +17,9 @@ from flopsd.attestation.evidence.item import (
     EvidenceKind,
     EvidenceState,
     bytes_of,
-    encode64,
     fields_of,
 )
+from flopsd.core.envelope import encode64
 from flopsd.errors import EvidenceError
 from flopsd.settings.data_files import config_dir
 from flopsd.settings.evidence_kinds import INSTANCE_IDENTITY

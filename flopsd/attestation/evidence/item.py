@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -68,13 +68,7 @@ class EvidenceResult:
 
     def as_json(self) -> dict[str, str]:
         """For `--json`."""
-        return {
-            "type": self.type,
-            "verdict": self.verdict.value,
-            "text": self.text,
-            "proves": self.proves,
-            "limits": self.limits,
-        }
+        return {**asdict(self), "verdict": self.verdict.value}
 
 
 class EvidenceModule(Protocol):
@@ -89,23 +83,12 @@ class EvidenceModule(Protocol):
         """The result and its text. Raises EvidenceError if the data are invalid."""
 
 
-def present(kind: EvidenceKind, collected_at: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The item of collected evidence."""
-    return _item(kind, collected_at, "present", None, data)
-
-
-def absent(kind: EvidenceKind, collected_at: str, reason: str) -> dict[str, Any]:
-    """The item of evidence that could not be collected."""
-    return _item(kind, collected_at, "absent", reason, None)
-
-
-def _item(
-    kind: EvidenceKind, collected_at: str, state: str, reason: str | None, data: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def item_of(kind: EvidenceKind, at: str, data: Mapping[str, Any] | None, reason: str | None) -> dict[str, Any]:
+    """The item of collected evidence, or of evidence that could not be collected for `reason`."""
     return {
         "type": kind.name,
-        "collectedAt": collected_at,
-        "state": state,
+        "collectedAt": at,
+        "state": "absent" if data is None else "present",
         "reason": reason,
         "data": data,
         "proves": kind.proves,
@@ -116,10 +99,6 @@ def _item(
 def fields_of(data: Mapping[str, Any]) -> FieldReader:
     """The data of an item, to be read by type; a wrong field raises EvidenceError."""
     return FieldReader(data, "data", raising(EvidenceError))
-
-
-def encode64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
 
 
 def bytes_of(data: FieldReader, key: str) -> bytes:

@@ -18,10 +18,10 @@ from flopsd.attestation.evidence.item import (
     EvidenceKind,
     EvidenceState,
     bytes_of,
-    encode64,
     fields_of,
 )
 from flopsd.attestation.evidence.trust import load_certificates, parse_certificates
+from flopsd.core.envelope import encode64
 from flopsd.core.untrusted import FieldReader
 from flopsd.errors import EvidenceError
 from flopsd.settings.data_files import config_dir

@@ -13,9 +13,9 @@ from flopsd.attestation.evidence.item import (
     CollectContext,
     EvidenceKind,
     EvidenceState,
-    encode64,
     read_bounded,
 )
+from flopsd.core.envelope import encode64
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import SAGEMAKER
 

@@ -88,10 +88,12 @@ def begins_with(later: Path, earlier: Path) -> bool:
     return True
 
 
-def note_skipped(rolling: int, shown: str, note: Note) -> None:
-    """Report how many rolling ledgers were skipped."""
+def note_skipped(rolling: int, archives: int, shown: str, note: Note) -> None:
+    """Report how many rolling ledgers and archives were skipped."""
     if rolling:
         note(f"{shown}: skipped {rolling} rolling ledgers, earlier states of the ledgers next to them")
+    if archives:
+        note(f"{shown}: {archives} archives were not opened; give those that contain ledgers by name")
 
 
 def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> Iterator[FoundLedger]:
@@ -104,8 +106,10 @@ def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> 
         folders.sort()
         below = Path(below_name)
         label = shown if below == folder else f"{shown}{below.relative_to(folder)}/"
-        refuse_lone_journals(names, label)
         here = set(names)
+        for name in sorted(here):
+            if name.endswith(JOURNAL_ENDING) and name.removesuffix(JOURNAL_ENDING) + LEDGER_ENDING not in here:
+                raise lone_journal(f"{label}{name}")
         for name in sorted(names):
             archives += name.endswith(ARCHIVE_ENDINGS)
             path = below / name
@@ -116,20 +120,14 @@ def in_folder(folder: Path, shown: str, note: Note, but: Path | None = None) -> 
                 continue
             if f"{path.stem}{JOURNAL_ENDING}" in here or looks_like_a_ledger(path):
                 yield FoundLedger(path, label, explicit=False)
-    note_skipped(rolling, shown, note)
-    if archives:
-        note(f"{shown}: {archives} archives were not opened; give those that contain ledgers by name")
+    note_skipped(rolling, archives, shown, note)
 
 
-def refuse_lone_journals(names: list[str], shown: str) -> None:
-    """Raises LedgerError for a journal without its ledger."""
-    here = set(names)
-    for name in sorted(names):
-        if name.endswith(JOURNAL_ENDING) and name.removesuffix(JOURNAL_ENDING) + LEDGER_ENDING not in here:
-            raise LedgerError(
-                f"the journal {shown}{name} has no ledger next to it",
-                hint="seal it (`flopsd seal --journal`), or move it away if it belongs to another job",
-            )
+def lone_journal(journal: str) -> LedgerError:
+    return LedgerError(
+        f"the journal {journal} has no ledger next to it",
+        hint="seal it (`flopsd seal --journal`), or move it away if it belongs to another job",
+    )
 
 
 def looks_like_a_ledger(path: Path) -> bool:

@@ -27,9 +27,9 @@ from flopsd.core.ledger.merged_statement import (
     LINEAGE,
     MergeFacts,
     Merging,
-    merged_statement,
     subject_of,
 )
+from flopsd.core.ledger.statement import statement_about
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.settings.data_files import Tables, load_policies
 from flopsd.system.atomic_files import replace_file
@@ -84,27 +84,16 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
             temporary = Path(name)
             first = _read_children(request, reader, spool, temporary, note)
             refuse_double(spool.claimed())
-            job = request.kind == JOB
-            merging = Merging(
-                MergeFacts(
-                    request.kind,
-                    dict(first.run) if job else None,
-                    first.nodes if job else (),
-                    request.lineage,
-                    request.nodes,
-                    __version__,
-                    rfc3339(clock.wall_ns()),
-                    load_policies(request.policy_files),
-                )
-            )
+            run, nodes = (dict(first.run), first.nodes) if request.kind == JOB else (None, ())
+            made = (__version__, rfc3339(clock.wall_ns()), load_policies(request.policy_files))
+            merging = Merging(MergeFacts(request.kind, run, nodes, request.lineage, request.nodes, *made))
             _add_up(merging, spool, temporary / "nodes")
             completeness = merging.completeness()
             _refuse_incomplete(completeness, request)
             children = Lines(lambda: (entry for entry, _ in spool.entries()))
             subject = Lines(lambda: (json.dumps(subject_of(json.loads(entry))) for entry, _ in spool.entries()))
-            nodes = Lines(lambda: _lines(temporary / "nodes"))
-            predicate = merging.predicate(nodes, children)
-            digest = sign_statement(merged_statement(subject, predicate), key, request.ledger, temporary)
+            predicate = merging.predicate(Lines(lambda: _lines(temporary / "nodes")), children)
+            digest = sign_statement(statement_about(subject, predicate), key, request.ledger, temporary)
         public_key = public_key_beside(request.ledger)
         replace_file(public_key, key.public_pem)
     except sqlite3.Error as fault:

@@ -1,4 +1,4 @@
-"""Read one child: verify it completely, then reduce it to its entry in the merged ledger."""
+"""Read one child: verify it completely, a merged one as the sum of its own children, then reduce it to its entry."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.merge.ledger_folders import FoundLedger
-from flopsd.attestation.merge.recompute import MALFORMED, recompute
-from flopsd.attestation.verify import SignedStatement, open_ledger, verify_opened
+from flopsd.attestation.seal import MALFORMED
+from flopsd.attestation.verify import SignedStatement, open_ledger, refuse_difference, verify_opened
 from flopsd.core.envelope import parse_envelope
-from flopsd.core.ledger.merged_claims import Claim, claims_of, device_claims, ledger_claim
+from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, device_claims, ledger_claim, refuse_double
 from flopsd.core.ledger.merged_completeness import completeness_of_single
-from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry
-from flopsd.core.ledger.merged_statement import JOB, LINEAGE
+from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry, sort_key
+from flopsd.core.ledger.merged_statement import JOB, KINDS, LINEAGE, recompute_merged
 from flopsd.core.ledger.statement import PREDICATE_TYPE
 from flopsd.core.untrusted import parse_json
-from flopsd.errors import FlopsdError, LedgerError, NotVerifiedError
+from flopsd.errors import FlopsdError, LedgerError, NotVerifiedError, PolicyError
 from flopsd.settings.data_files import Tables
 
 if TYPE_CHECKING:
@@ -108,3 +108,36 @@ def _is_foreign(path: Path) -> bool:
     except (OSError, NotVerifiedError):
         return False
     return not isinstance(statement, dict) or statement.get("predicateType") != PREDICATE_TYPE
+
+
+def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = False) -> None:
+    """Add up the children in a merged ledger again. Raises NotVerifiedError with the first failure."""
+    predicate = opened.statement["predicate"]
+    try:
+        if predicate["kind"] not in KINDS:
+            raise NotVerifiedError(f"this is a ledger of kind {predicate['kind']!r:.60}, not a merged one")
+        entries = predicate["children"]
+        if not entries:
+            raise NotVerifiedError("the merged ledger lists no children")
+        if entries != sorted(entries, key=sort_key):
+            raise NotVerifiedError("the children are not in the order of the format")
+        claims = [
+            DeviceClaims(claim, number, entry["name"])
+            for number, entry in enumerate(entries)
+            for claim in claims_of(entry)
+        ]
+        refuse_double(sorted(claims, key=lambda claimed: (claimed.claim.what, claimed.claim.key, claimed.child)))
+        policies = tables.policies(str(policy["sha256"]) for policy in predicate["method"]["policies"])
+        again = recompute_merged(predicate, entries, policies)
+    except PolicyError as fault:
+        raise NotVerifiedError(str(fault), hint=fault.hint) from fault
+    except LedgerError as fault:
+        raise NotVerifiedError(f"its children cannot be merged: {fault}", hint=fault.hint) from fault
+    except MALFORMED as fault:
+        raise NotVerifiedError(f"it contains fields that `flopsd merge` does not write: {fault!r:.200}") from fault
+    refuse_difference(again, opened.statement, "the entries of its children")
+    if predicate["replay"] is not None and not allow_replay:
+        raise NotVerifiedError(
+            f"{predicate['replay']['children']} of its {len(entries)} children are replays: no hardware was metered",
+            hint="a replay is not evidence; to check only the arithmetic, add --allow-replay",
+        )

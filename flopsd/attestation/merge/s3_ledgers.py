@@ -18,6 +18,7 @@ from flopsd.attestation.merge.ledger_folders import (
     Note,
     final_of,
     is_earlier_state,
+    lone_journal,
     looks_like_a_ledger,
     most_bytes,
     note_skipped,
@@ -75,15 +76,9 @@ def _under(store: _Store, prefix: str, temporary: Path, note: Note) -> Iterator[
                     rolling += 1
                     continue
                 yield FoundLedger(ledger, f"{store.name}/{folder}/" if folder else f"{store.name}/", False)
-    lone = min(journals, default="")
-    if lone:
-        raise LedgerError(
-            f"the journal {store.name}/{lone}{JOURNAL_ENDING} has no ledger next to it",
-            hint="seal it (`flopsd seal --journal`), or move it away if it belongs to another job",
-        )
-    note_skipped(rolling, f"{store.name}/{prefix}", note)
-    if archives:
-        note(f"{store.name}/{prefix}: {archives} archives were not opened; give those that contain ledgers by name")
+    if journals:
+        raise lone_journal(f"{store.name}/{min(journals)}{JOURNAL_ENDING}")
+    note_skipped(rolling, archives, f"{store.name}/{prefix}", note)
     if not listed:
         raise LedgerError(f"no object found under {store.name}/{prefix}")
 

@@ -41,13 +41,9 @@ class Spool:
         row = (*sort_key(entry), shown, json.dumps(entry, separators=(",", ":")))
         self._base.execute("INSERT INTO child VALUES (NULL, ?, ?, ?, ?, ?, ?)", row)
         self.count += 1
-        self._base.executemany(
-            "INSERT INTO claim VALUES (?, ?, ?, ?)",
-            (
-                (c.what, c.key, self.count, json.dumps([c.boot_id, c.begin_ns, c.end_ns, c.wall_offset_ns]))
-                for c in claims
-            ),
-        )
+        times = ((c, json.dumps([c.boot_id, c.begin_ns, c.end_ns, c.wall_offset_ns])) for c in claims)
+        rows = ((c.what, c.key, self.count, text) for c, text in times)
+        self._base.executemany("INSERT INTO claim VALUES (?, ?, ?, ?)", rows)
 
     def entries(self) -> Iterator[tuple[str, str]]:
         """Every child's entry as one line of JSON, and its label, in the order of `sort_key`."""

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.dsse import sign_message
-from flopsd.core.envelope import MAX_ENVELOPE_BYTES
+from flopsd.core.envelope import MAX_ENVELOPE_BYTES, encode64
 from flopsd.core.ledger.statement import PAYLOAD_TYPE
 from flopsd.errors import LedgerError
 from flopsd.system.atomic_files import replacing
@@ -82,8 +82,5 @@ def _write_envelope(out: IO[bytes], payload: IO[bytes], keyid: str, signature: b
     out.write(b'{\n "payload": "')
     while chunk := payload.read(_CHUNK):
         out.write(base64.b64encode(chunk))
-    rest = {
-        "payloadType": PAYLOAD_TYPE,
-        "signatures": [{"keyid": keyid, "sig": base64.b64encode(signature).decode("ascii")}],
-    }
+    rest = {"payloadType": PAYLOAD_TYPE, "signatures": [{"keyid": keyid, "sig": encode64(signature)}]}
     out.write(b'",\n ' + json.dumps(rest, indent=1).encode("ascii").removeprefix(b"{\n ") + b"\n")

@@ -11,8 +11,8 @@ from typing import Any
 
 from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import FoundLedger, Note
-from flopsd.attestation.merge.read_child import NODE, entry_again
-from flopsd.attestation.merge.recompute import MALFORMED, recompute
+from flopsd.attestation.merge.read_child import NODE, entry_again, recompute
+from flopsd.attestation.seal import MALFORMED
 from flopsd.attestation.verify import SignedStatement, refuse_difference
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_completeness import completeness_of_single

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flopsd.attestation.signing.base import SigningKey
-from flopsd.core.envelope import Envelope, encode_envelope, is_digest, parse_envelope
+from flopsd.core.envelope import Envelope, encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE
+from flopsd.core.values import is_digest
 from flopsd.errors import LedgerError, NotVerifiedError
 
 if TYPE_CHECKING:
@@ -21,15 +22,10 @@ def sign(payload: bytes, key: SigningKey) -> bytes:
 
     Raises SigningKeyError, and LedgerError where the signature does not verify.
     """
-    signature = fresh_signature(Envelope(payload, PAYLOAD_TYPE, ()), key)
+    signature = sign_message(pae(Envelope(payload, PAYLOAD_TYPE, ())), key)
     data = encode_envelope(payload, PAYLOAD_TYPE, [(key.public.keyid, signature)])
     verify_signatures(parse_envelope(data), [key.public], 1)
     return data
-
-
-def fresh_signature(envelope: Envelope, key: SigningKey) -> bytes:
-    """A signature of `key` over the payload, verified with its public key. Raises SigningKeyError, LedgerError."""
-    return sign_message(pae(envelope), key)
 
 
 def sign_message(message: bytes, key: SigningKey) -> bytes:

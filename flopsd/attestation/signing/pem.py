@@ -14,6 +14,7 @@ from flopsd.attestation.signing.public_key import need_extra, pem_labels, read_p
 from flopsd.attestation.signing.secrets import passphrase
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE
+from flopsd.system.atomic_files import sync_folder
 
 NO_PASSPHRASE = f"set {PASSPHRASE_FILE} to a file that contains the passphrase, or {PASSPHRASE} to the passphrase"
 
@@ -114,11 +115,7 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.link(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except FileExistsError as fault:
         raise SigningKeyError(f"{path} already exists; keys are never overwritten") from fault
     except OSError as fault:

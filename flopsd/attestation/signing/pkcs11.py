@@ -16,7 +16,7 @@ from typing import Any
 
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.key_uri import as_text, attributes
-from flopsd.attestation.signing.public_key import PublicKey, need_extra, read_public, usable
+from flopsd.attestation.signing.public_key import PublicKey, need_extra, need_packages, read_public, usable
 from flopsd.attestation.signing.secrets import pin
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PKCS11_PIN
@@ -72,7 +72,7 @@ class TokenKey(SigningKey):
 def load_token_key(rest: str, environment: Mapping[str, str]) -> TokenKey:
     """The key that follows `pkcs11:` in a key URI. Raises SigningKeyError."""
     need_extra()
-    _need_hsm()
+    need_packages(("pkcs11",), NEEDS_EXTRA)
     location = location_of(rest, environment)
     given = None if location.public is None else read_public(location.public)
     with _session(location) as session:
@@ -214,10 +214,3 @@ def _attribute(key: Any, attribute: Any) -> Any:
         return key[attribute]
     except (pkcs11.AttributeTypeInvalid, pkcs11.AttributeSensitive):
         return None
-
-
-def _need_hsm() -> None:
-    try:
-        import pkcs11  # noqa: F401
-    except ImportError as fault:
-        raise SigningKeyError(NEEDS_EXTRA[0], hint=NEEDS_EXTRA[1]) from fault

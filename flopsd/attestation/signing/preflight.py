@@ -6,12 +6,11 @@ Loads no cryptography, since a metering process calls it, and contacts no networ
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 from flopsd.attestation.signing import aws_kms, pem, pkcs11
 from flopsd.attestation.signing.key_uri import FORMS, scheme_of
-from flopsd.attestation.signing.public_key import NEEDS_SEAL
+from flopsd.attestation.signing.public_key import need_extra, need_packages
 from flopsd.errors import SigningKeyError
 
 
@@ -20,20 +19,15 @@ def check_key(uri: str | None, environment: Mapping[str, str]) -> None:
 
     None: the key that is created when it is needed.
     """
-    _need(("cryptography", "securesystemslib"), NEEDS_SEAL)
+    need_extra()
     scheme, rest = scheme_of("file:" if uri is None else uri)
     if scheme == "awskms":
-        _need(("botocore",), aws_kms.NEEDS_EXTRA)
+        need_packages(("botocore",), aws_kms.NEEDS_EXTRA)
         aws_kms.key_and_public(rest)
     elif scheme == "pkcs11":
-        _need(("pkcs11",), pkcs11.NEEDS_EXTRA)
+        need_packages(("pkcs11",), pkcs11.NEEDS_EXTRA)
         pkcs11.location_of(rest, environment)
     elif scheme != "file":
         raise SigningKeyError(f"unknown kind of key {scheme!r}", hint=f"use {FORMS}")
     elif uri is not None:
         pem.read_private(Path(rest), environment)
-
-
-def _need(packages: tuple[str, ...], missing: tuple[str, str]) -> None:
-    if any(find_spec(package) is None for package in packages):
-        raise SigningKeyError(missing[0], hint=missing[1])

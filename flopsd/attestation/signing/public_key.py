@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,11 +114,13 @@ def is_public(data: bytes) -> bool:
 
 def need_extra() -> None:
     """Raises SigningKeyError where the packages of the extra `seal` are missing."""
-    try:
-        import cryptography  # noqa: F401
-        import securesystemslib  # noqa: F401
-    except ImportError as fault:
-        raise SigningKeyError(NEEDS_SEAL[0], hint=NEEDS_SEAL[1]) from fault
+    need_packages(("cryptography", "securesystemslib"), NEEDS_SEAL)
+
+
+def need_packages(packages: tuple[str, ...], missing: tuple[str, str]) -> None:
+    """Raises SigningKeyError with the text and hint in `missing` where a package is not installed. Imports none."""
+    if any(find_spec(package) is None for package in packages):
+        raise SigningKeyError(missing[0], hint=missing[1])
 
 
 def _unusable(where: str, detail: str = "") -> SigningKeyError:

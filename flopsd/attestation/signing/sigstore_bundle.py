@@ -6,13 +6,12 @@ https://docs.sigstore.dev/about/bundle/
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flopsd.attestation.signing.dsse import short_id, verify_signatures
-from flopsd.core.envelope import Envelope
+from flopsd.core.envelope import Envelope, encode64
 from flopsd.errors import NotVerifiedError
 
 if TYPE_CHECKING:
@@ -39,15 +38,11 @@ def sigstore_bundle(envelope: Envelope, key: SSlibKey) -> bytes:
         )
     document = {
         "mediaType": BUNDLE_TYPE,
-        "verificationMaterial": {"publicKey": {"hint": _base64(bytes.fromhex(key.keyid))}},
+        "verificationMaterial": {"publicKey": {"hint": encode64(bytes.fromhex(key.keyid))}},
         "dsseEnvelope": {
-            "payload": _base64(envelope.payload),
+            "payload": encode64(envelope.payload),
             "payloadType": envelope.payload_type,
-            "signatures": [{"sig": _base64(envelope.signatures[index][1])}],
+            "signatures": [{"sig": encode64(envelope.signatures[index][1])}],
         },
     }
     return json.dumps(document, indent=1).encode("ascii") + b"\n"
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")

@@ -92,11 +92,8 @@ def _put_everywhere(
 ) -> list[CopyResult]:
     """Run `put`, which returns the location of the copy, for each location."""
     copies = [CopyResult(p, f"not finished within {seconds:.0f} s") for p in locations]
-    threads = [
-        # Daemon threads: a store that hangs must not keep the process from exiting.
-        threading.Thread(target=_try, args=(copy, put), daemon=True)
-        for copy in copies
-    ]
+    # Daemon threads: a store that hangs must not keep the process from exiting.
+    threads = [threading.Thread(target=_try, args=(copy, put), daemon=True) for copy in copies]
     deadline_ns = clock.boottime_ns() + round(seconds * NS_PER_S)
     for thread in threads:
         thread.start()

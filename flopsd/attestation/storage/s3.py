@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
 from typing import Any
 
+from flopsd.core.envelope import encode64
 from flopsd.errors import StorageError
 from flopsd.settings.locations import S3Location
 from flopsd.system.clock import NS_PER_S, Clock
@@ -75,7 +75,7 @@ def _refuse_another(client: Any, location: S3Location, data: bytes) -> None:
 
 
 def _sha256(data: bytes) -> str:
-    return base64.b64encode(hashlib.sha256(data).digest()).decode("ascii")
+    return encode64(hashlib.sha256(data).digest())
 
 
 def _code(fault: Any) -> str:

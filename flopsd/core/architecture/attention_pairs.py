@@ -13,7 +13,7 @@ from enum import Enum
 from math import isqrt
 
 from flopsd.core.architecture.model import Mask, Stream
-from flopsd.core.flop import ceil_div
+from flopsd.core.values import ceil_div
 from flopsd.errors import ArchitectureError
 
 

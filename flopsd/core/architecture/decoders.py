@@ -123,16 +123,10 @@ class _Attention:
             sizes = (("q", width), ("k", kv_width), ("v", kv_width))
             projections = tuple(Linear(f"{path}.{n}_proj", hidden, size, self.bias) for n, size in sizes)
             feeds = ("q", "k", "v")
-        return Attention(
-            Mask.CAUSAL if window is None else Mask.WINDOW,
-            self.heads,
-            self.head_dim,
-            projections,
-            feeds,
-            Linear(f"{path}.o_proj", width, hidden, self.out_bias),
-            window,
-            others=(2 * self.head_dim if self.style.qk_norm else 0) + (self.heads if self.style.sinks else 0),
-        )
+        output = Linear(f"{path}.o_proj", width, hidden, self.out_bias)
+        mask = Mask.CAUSAL if window is None else Mask.WINDOW
+        others = (2 * self.head_dim if self.style.qk_norm else 0) + (self.heads if self.style.sinks else 0)
+        return Attention(mask, self.heads, self.head_dim, projections, feeds, output, window, others=others)
 
 
 class _Feed:

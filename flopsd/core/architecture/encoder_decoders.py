@@ -6,10 +6,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import head_of
+from flopsd.core.architecture.heads import Head, head_of
 from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
 
 _TARGET = Stream.TARGET
+
+
+def _attention(
+    path: str,
+    names: tuple[str, str, str, str],
+    hidden: int,
+    heads: tuple[int, int],
+    mask: Mask,
+    stream: Stream,
+    *,
+    bias: bool = False,
+    others: int = 0,
+) -> Attention:
+    """Attention with a matrix each for q, k, v and the output, by these `names`; `heads`: how many, and their width.
+    Across the stacks k and v read the encoder."""
+    width, source = heads[0] * heads[1], Stream.TOKENS if mask is Mask.CROSS else stream
+    read = zip(names, (stream, source, source), strict=False)
+    projections = tuple(Linear(f"{path}.{name}", hidden, width, bias, stream=of) for name, of in read)
+    output = Linear(f"{path}.{names[3]}", width, hidden, bias, stream=stream)
+    return Attention(mask, *heads, projections, ("q", "k", "v"), output, others=others, stream=stream)
 
 
 def read_t5(config: Mapping[str, Any]) -> Model:
@@ -27,21 +47,11 @@ def read_t5(config: Mapping[str, Any]) -> Model:
         raise fields.wrong("is_gated_act", gated)
     tied = fields.flag("tie_word_embeddings", True)
     fields.only("is_decoder", False)
-    width = heads * head_dim
     inner = ("wi_0", "wi_1") if gated else ("wi",)
 
     def attention(path: str, mask: Mask, first: bool, stream: Stream) -> Attention:
-        source = Stream.TOKENS if mask is Mask.CROSS else stream
-        return Attention(
-            mask, heads, head_dim,
-            (
-                Linear(f"{path}.q", hidden, width, stream=stream),
-                Linear(f"{path}.k", hidden, width, stream=source),
-                Linear(f"{path}.v", hidden, width, stream=source),
-            ),
-            ("q", "k", "v"), Linear(f"{path}.o", width, hidden, stream=stream),
-            others=buckets * heads if first else 0, stream=stream,
-        )  # fmt: skip
+        others = buckets * heads if first else 0
+        return _attention(path, ("q", "k", "v", "o"), hidden, (heads, head_dim), mask, stream, others=others)
 
     def mlp(path: str, stream: Stream) -> Mlp:
         matrices = tuple(Linear(f"{path}.DenseReluDense.{name}", hidden, size, stream=stream) for name in inner)
@@ -50,31 +60,16 @@ def read_t5(config: Mapping[str, Any]) -> Model:
     blocks = []
     for index in range(layers):
         path = f"encoder.block.{index}"
-        parts = (
-            attention(f"{path}.layer.0.SelfAttention", Mask.FULL, index == 0, Stream.TOKENS),
-            mlp(f"{path}.layer.1", Stream.TOKENS),
-        )
-        blocks.append(Block(path, parts, others=2 * hidden))
+        own = attention(f"{path}.layer.0.SelfAttention", Mask.FULL, index == 0, Stream.TOKENS)
+        blocks.append(Block(path, (own, mlp(f"{path}.layer.1", Stream.TOKENS)), others=2 * hidden))
     for index in range(decoder_layers):
         path = f"decoder.block.{index}"
-        blocks.append(
-            Block(
-                path,
-                (
-                    attention(f"{path}.layer.0.SelfAttention", Mask.CAUSAL, index == 0, _TARGET),
-                    attention(f"{path}.layer.1.EncDecAttention", Mask.CROSS, False, _TARGET),
-                    mlp(f"{path}.layer.2", _TARGET),
-                ),
-                others=3 * hidden,
-                stream=_TARGET,
-            )
-        )
+        own = attention(f"{path}.layer.0.SelfAttention", Mask.CAUSAL, index == 0, _TARGET)
+        cross = attention(f"{path}.layer.1.EncDecAttention", Mask.CROSS, False, _TARGET)
+        blocks.append(Block(path, (own, cross, mlp(f"{path}.layer.2", _TARGET)), others=3 * hidden, stream=_TARGET))
     language = Linear("lm_head", hidden, vocabulary, tied=tied, stream=_TARGET)
-    head, others = head_of(
-        fields,
-        {"ForConditionalGeneration": lambda: ((language,), 0), "T5Model": lambda: ((), 0)},
-        "ForConditionalGeneration",
-    )
+    heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "T5Model": lambda: ((), 0)}
+    head, others = head_of(fields, heads_known, "ForConditionalGeneration")
     fields.finish(("n_positions", "output_past", "num_hidden_layers", "num_attention_heads", "hidden_size"))
     table = Embedding("shared", vocabulary, hidden)
     return Model("t5", (table,), blocks=tuple(blocks), heads=head, others=2 * hidden + others)
@@ -97,16 +92,8 @@ def read_bart(config: Mapping[str, Any]) -> Model:
     fields.only("is_decoder", False)
 
     def attention(path: str, mask: Mask, heads: int, stream: Stream) -> Attention:
-        source = Stream.TOKENS if mask is Mask.CROSS else stream
-        return Attention(
-            mask, heads, hidden // heads,
-            (
-                Linear(f"{path}.q_proj", hidden, hidden, True, stream=stream),
-                Linear(f"{path}.k_proj", hidden, hidden, True, stream=source),
-                Linear(f"{path}.v_proj", hidden, hidden, True, stream=source),
-            ),
-            ("q", "k", "v"), Linear(f"{path}.out_proj", hidden, hidden, True, stream=stream), stream=stream,
-        )  # fmt: skip
+        names = ("q_proj", "k_proj", "v_proj", "out_proj")
+        return _attention(path, names, hidden, (heads, hidden // heads), mask, stream, bias=True)
 
     blocks = []
     for name, stream, (layers, heads, size) in zip(
@@ -118,19 +105,12 @@ def read_bart(config: Mapping[str, Any]) -> Model:
             parts: list[Attention | Mlp] = [attention(f"{path}.self_attn", own, heads, stream)]
             if stream is _TARGET:
                 parts.append(attention(f"{path}.encoder_attn", Mask.CROSS, heads, stream))
-            parts.append(
-                Mlp(
-                    (Linear(f"{path}.fc1", hidden, size, True, stream=stream),),
-                    Linear(f"{path}.fc2", size, hidden, True, stream=stream),
-                )
-            )
+            inner = Linear(f"{path}.fc1", hidden, size, True, stream=stream)
+            parts.append(Mlp((inner,), Linear(f"{path}.fc2", size, hidden, True, stream=stream)))
             blocks.append(Block(path, tuple(parts), others=2 * hidden * len(parts), spare_tail=False, stream=stream))
     language = Linear("lm_head", hidden, vocabulary, tied=tied, stream=_TARGET)
-    head, others = head_of(
-        fields,
-        {"ForConditionalGeneration": lambda: ((language,), 0), "BartModel": lambda: ((), 0)},
-        "ForConditionalGeneration",
-    )
+    heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "BartModel": lambda: ((), 0)}
+    head, others = head_of(fields, heads_known, "ForConditionalGeneration")
     fields.finish(("num_hidden_layers", "extra_pos_embeddings"))
     tables = (
         Embedding("model.shared", vocabulary, hidden),

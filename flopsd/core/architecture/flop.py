@@ -15,14 +15,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flopsd.core.architecture.attention_pairs import Kernel, Level, Pairs, side_from
-from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
-from flopsd.core.architecture.model import Attention, Model, Stream
+from flopsd.core.architecture.model import ArchitectureFlop, Attention, Bounds, Model, Stream
 from flopsd.core.architecture.parameters import adapters, parameters
 from flopsd.core.architecture.parameters_only import bare_flop, bare_forward
 from flopsd.core.architecture.passes import PassFlop, walk
 from flopsd.core.architecture.training import Trained, Training, check_names
 from flopsd.core.declarations import Method, Recomputation
-from flopsd.core.flop import ceil_div
+from flopsd.core.values import ceil_div
 from flopsd.errors import ArchitectureError
 
 NOT_COUNTED = "matrix products only: norms, softmax, activations and the optimizer are not counted"

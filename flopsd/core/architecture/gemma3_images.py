@@ -8,7 +8,7 @@ from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.decoders import read_decoder
-from flopsd.core.architecture.heads import head_of
+from flopsd.core.architecture.heads import Head, head_of
 from flopsd.core.architecture.model import Attention, Block, Embedding, Images, Linear, Mask, Mlp, Model, Stream
 from flopsd.errors import ArchitectureError
 
@@ -27,15 +27,9 @@ def read_gemma3(config: Mapping[str, Any]) -> Model:
     tokens = fields.number("mm_tokens_per_image", 256)
     # transformers ties them by the outer configuration; the inner one has the field too.
     tied = fields.flag("tie_word_embeddings", True)
-    vocabulary = decoder.embeddings[0].rows
-    heads, _ = head_of(
-        fields,
-        {
-            "ForConditionalGeneration": lambda: ((Linear("lm_head", width, vocabulary, tied=tied),), 0),
-            "Model": lambda: ((), 0),
-        },
-        "ForConditionalGeneration",
-    )
+    language = Linear("lm_head", width, decoder.embeddings[0].rows, tied=tied)
+    known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "Model": lambda: ((), 0)}
+    heads, _ = head_of(fields, known, "ForConditionalGeneration")
     tower = _Tower(vision)
     side = tower.vision_width
     projection = Linear(
@@ -75,23 +69,13 @@ class _Tower:
 
         self.embeddings = (Embedding(f"{_TOWER}.embeddings.position_embedding", self.count, width, Stream.PATCHES),)
         self.patches = linear(f"{_TOWER}.embeddings.patch_embedding", channels * patch**2, width, False)
-        self.blocks = tuple(
-            Block(
-                path := f"{_TOWER}.encoder.layers.{index}",
-                (
-                    Attention(
-                        Mask.FULL,
-                        heads,
-                        width // heads,
-                        tuple(linear(f"{path}.self_attn.{n}_proj", width, width) for n in ("k", "v", "q")),
-                        ("k", "v", "q"),
-                        linear(f"{path}.self_attn.out_proj", width, width),
-                        stream=Stream.PATCHES,
-                    ),
-                    Mlp((linear(f"{path}.mlp.fc1", width, size),), linear(f"{path}.mlp.fc2", size, width)),
-                ),
-                others=4 * width,
-                stream=Stream.PATCHES,
-            )
-            for index in range(layers)
-        )
+
+        def block(path: str) -> Block:
+            feeds = ("k", "v", "q")
+            projections = tuple(linear(f"{path}.self_attn.{name}_proj", width, width) for name in feeds)
+            output, each = linear(f"{path}.self_attn.out_proj", width, width), width // heads
+            attention = Attention(Mask.FULL, heads, each, projections, feeds, output, stream=Stream.PATCHES)
+            mlp = Mlp((linear(f"{path}.mlp.fc1", width, size),), linear(f"{path}.mlp.fc2", size, width))
+            return Block(path, (attention, mlp), others=4 * width, stream=Stream.PATCHES)
+
+        self.blocks = tuple(block(f"{_TOWER}.encoder.layers.{index}") for index in range(layers))

@@ -5,6 +5,7 @@ Norms, biases and positions hold parameters and no matrix product: they are coun
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -165,3 +166,25 @@ def linears_of(part: Attention | Mlp) -> tuple[Linear, ...]:
     if isinstance(part, Attention):
         return (*part.projections, part.output)
     return (*part.router, *part.inner, part.down)
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """FLOP: at least, as computed, at most. `computed` rests on assumptions that are named beside it."""
+
+    low: int
+    computed: int
+    high: int
+
+    def __add__(self, other: Bounds) -> Bounds:
+        return Bounds(self.low + other.low, self.computed + other.computed, self.high + other.high)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchitectureFlop:
+    """FLOP of a training by what it required and by what ran. The `terms` add up to `executed.computed`."""
+
+    required: Bounds
+    executed: Bounds
+    terms: Mapping[str, int]
+    assumptions: tuple[str, ...]

@@ -44,7 +44,7 @@ def adapters(model: Model, lora: Lora, *, ambiguous: bool = False) -> int:
     """
     trained = Trained(lora=lora, ambiguous=ambiguous)
     heads = set(map(id, model.heads))
-    count = sum(table.parameters for table in model.embeddings if trained.embedding(table))
+    count = sum(table.parameters for table in model.embeddings if trained.weight(table))
     for linear in model.linears():
         rank = trained.rank(linear, id(linear) in heads)
         count += rank * (linear.inputs + linear.outputs) * linear.held

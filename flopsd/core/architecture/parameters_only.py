@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from math import isqrt
 
 from flopsd.core.architecture.attention_pairs import side_from
-from flopsd.core.architecture.bounds import ArchitectureFlop, Bounds
+from flopsd.core.architecture.model import ArchitectureFlop, Bounds
 from flopsd.core.architecture.training import Training
 from flopsd.core.declarations import Method, Recomputation
-from flopsd.core.flop import ceil_div
+from flopsd.core.values import ceil_div
 from flopsd.errors import ArchitectureError
 
 # Published mixtures of experts use a token on down to about 1/32 of their parameters (Kimi K2: 32 of 1026 billion).
@@ -52,11 +52,7 @@ def bare_flop(total: int, work: Mapping[str, int], training: Training) -> Archit
     back = Bounds(
         forward.low if trained.low >= total else 0, forward.computed, forward.high + _attention(total, passed)
     )
-    required = Bounds(
-        forward.low + back.low + weight.low,
-        forward.computed + back.computed + weight.computed,
-        forward.high + back.high + weight.high,
-    )
+    required = forward + back + weight
     full = training.recomputation is Recomputation.FULL
     again = 0 if training.recomputation is Recomputation.NONE else forward.high
     terms = {

@@ -56,7 +56,7 @@ class _Walk:
         self.sums, self._last, self._in_head = PassFlop(), 0, False
         self._graded = dict.fromkeys(Stream, input_gradients)
         for table in model.embeddings:
-            if trained.embedding(table) and table.stream is not Stream.PATCHES:
+            if trained.weight(table) and table.stream is not Stream.PATCHES:
                 self._graded[table.stream] = True
         for linear in model.stem:
             source = Stream.PATCHES if linear.stream is Stream.SOFT else linear.stream

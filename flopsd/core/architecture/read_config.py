@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from flopsd.core.architecture.classic import read_bert, read_gpt2, read_gpt_neox
@@ -14,7 +15,16 @@ from flopsd.core.architecture.model import Model
 from flopsd.core.architecture.weight_reuse import instead
 from flopsd.errors import ArchitectureError
 
-FAMILIES = (*STYLES, "gemma3", "gpt2", "gpt_neox", "bert", "roberta", "t5", "bart")
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
+    **{family: partial(read_decoder, family) for family in STYLES},
+    "gemma3": read_gemma3,
+    "gpt2": read_gpt2,
+    "gpt_neox": read_gpt_neox,
+    **{family: partial(read_bert, family) for family in ("bert", "roberta")},
+    "t5": read_t5,
+    "bart": read_bart,
+}
+FAMILIES = tuple(_READERS)
 
 
 def read_model(config: Mapping[str, Any]) -> Model:
@@ -30,28 +40,15 @@ def read_model(config: Mapping[str, Any]) -> Model:
         raise ArchitectureError(f"model_type is {family!r:.60}, not a name", hint="give a model's config.json")
     if family is None and config.get("parameters_total") is not None:
         return bare_model(config["parameters_total"])
-    notes: tuple[str, ...] = ()
-    if config.get("auto_map"):
-        notes = ("the configuration names code of its own (auto_map): counted is the family's own architecture",)
-    if family in STYLES:
-        model = read_decoder(str(family), config)
-    elif family in ("bert", "roberta"):
-        model = read_bert(str(family), config)
-    else:
-        reader = {
-            "gemma3": read_gemma3,
-            "gpt2": read_gpt2,
-            "gpt_neox": read_gpt_neox,
-            "t5": read_t5,
-            "bart": read_bart,
-        }.get(str(family))
-        if reader is None:
-            raise ArchitectureError(
-                f"model_type is {family!r:.60}; flopsd knows {', '.join(FAMILIES)}",
-                hint=instead(family, config),
-            )
-        model = reader(config)
-    return _with_notes(model, notes)
+    reader = _READERS.get(str(family))
+    if reader is None:
+        known = f"flopsd knows {', '.join(FAMILIES)}"
+        raise ArchitectureError(f"model_type is {family!r:.60}; {known}", hint=instead(family, config))
+    model = reader(config)
+    if not config.get("auto_map"):
+        return model
+    note = "the configuration names code of its own (auto_map): counted is the family's own architecture"
+    return replace(model, notes=(*model.notes, note))
 
 
 def bare_model(parameters_total: int) -> Model:
@@ -59,7 +56,3 @@ def bare_model(parameters_total: int) -> Model:
     if parameters_total < 1:
         raise ArchitectureError("parameters_total is 0", hint="count the parameters before they are sharded or packed")
     return Model("bare", bare=parameters_total)
-
-
-def _with_notes(model: Model, notes: tuple[str, ...]) -> Model:
-    return replace(model, notes=(*model.notes, *notes)) if notes else model

@@ -74,11 +74,8 @@ class Trained:
     lora: Lora | None = None
     ambiguous: bool = False
 
-    def weight(self, linear: Linear) -> bool:
-        return self.everything or (self.lora is not None and named(linear.path, self.lora.modules_to_save))
-
-    def embedding(self, table: Embedding) -> bool:
-        return self.everything or (self.lora is not None and named(table.path, self.lora.modules_to_save))
+    def weight(self, matrix: Linear | Embedding) -> bool:
+        return self.everything or (self.lora is not None and named(matrix.path, self.lora.modules_to_save))
 
     def rank(self, linear: Linear, head: bool) -> int:
         """The rank of the adapter on a matrix; 0: none."""

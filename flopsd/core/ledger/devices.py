@@ -1,4 +1,8 @@
-"""Devices as a ledger lists them: identity, peak row, figures, times, and work by phase, evidence, pipe and format."""
+"""Devices and coverage as a ledger has them. Pure.
+
+Of a device: identity, peak row, figures, times, and work by phase, evidence, pipe and format. Of the run: how much
+device time was observed, and each gap with its reason and ceiling.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,13 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from flopsd.core.figures import UNDECLARED, Rating, Row, figures_json, sum_figures, takes_a_declaration
-from flopsd.core.ledger.coverage import times_for_ledger
-from flopsd.core.ledger.run_view import DeviceView, RunView
-from flopsd.core.model import Device, Tally
+from flopsd.core.figures import UNDECLARED, Rating, Row, gap_ceiling_flop, sum_figures, takes_a_declaration
+from flopsd.core.ledger.history import GapInterval, History
+from flopsd.core.ledger.run_view import DeviceView, RatedTallies, RatedTally, RunView
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, Device, Tally
 from flopsd.core.values import joules, seconds
 
+MAX_LISTED_GAPS = 1000
 _HEX_RUN = re.compile("[0-9a-fA-F]{8}")
 
 
@@ -40,7 +45,7 @@ def _device(view: DeviceView) -> dict[str, Any]:
         "evidence": device.evidence.value,
         "evidenceReason": device.evidence_reason,
         "sharedWith": device.shared,
-        "executed": figures_json(view.figures),
+        "executed": view.figures.for_ledger(),
         "energyJoules": joules(view.energy_mj),
         "energyUncountedSeconds": seconds(view.energy_unknown_ns),
         **times_for_ledger(view),
@@ -70,7 +75,7 @@ def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
             "precisionDeclaredBy": next((by for by, _ in group if by), None),
             "smCycles": str(sum(row.sm_cycles for _, row in group)),
             "seconds": seconds(sum(row.duration_ns for _, row in group)),
-            "flop": figures_json(sum_figures(row.figures for _, row in group)),
+            "flop": sum_figures(row.figures for _, row in group).for_ledger(),
             "clockUncertaintyFlop": str(sum(row.clock_uncertainty_flop for _, row in group)),
         }
         for (phase, evidence, pipe, precision), group in sorted(grouped.items())
@@ -95,3 +100,44 @@ def lasting_name(device: Device, node: str) -> str:
     if device.serial is not None or _HEX_RUN.search(device.uid):
         return device.uid
     return f"{node}/{device.uid}"
+
+
+def coverage_for_ledger(history: History, view: RunView) -> dict[str, Any]:
+    """The longest gaps are listed, in the order of time; all are in the sums."""
+    ppm = view.coverage_ppm
+    longest = sorted(history.gaps, key=lambda gap: gap.begin_ns - gap.end_ns)[:MAX_LISTED_GAPS]
+    listed = sorted(longest, key=lambda gap: (gap.incarnation, gap.begin_ns, gap.device))
+    rated = {(one.start, one.uid): one for one in view.rated}
+    begin_ns = [incarnation.begin["ns"] for incarnation in history.incarnations]
+    return {
+        **times_for_ledger(view),
+        "coveragePpm": None if ppm is None else str(ppm),
+        "gapSecondsByReason": {reason.value: seconds(ns) for reason, ns in sorted(view.gap_ns_by_reason.items())},
+        "gaps": [_gap(gap, rated[gap.incarnation, gap.device], begin_ns[gap.incarnation - 1]) for gap in listed],
+        "gapsNotListed": str(len(history.gaps) - len(listed)),
+    }
+
+
+def times_for_ledger(tallies: RatedTallies) -> dict[str, str]:
+    """Of a device or a run: observed and gap time are together the span."""
+    return {
+        "observedSeconds": seconds(tallies.observed_ns),
+        "gapSeconds": seconds(tallies.gap_ns),
+        "recoveredSeconds": seconds(tallies.recovered_ns),
+        "spanSeconds": seconds(tallies.span_ns),
+    }
+
+
+def _gap(gap: GapInterval, rated: RatedTally, begin_ns: int) -> dict[str, Any]:
+    duration_ns = gap.end_ns - gap.begin_ns
+    elsewhere = gap.reason in ACCOUNTED_ELSEWHERE
+    ceiling = 0 if elsewhere else gap_ceiling_flop(duration_ns, rated.rating, rated.table)
+    return {
+        "device": gap.device,
+        "incarnation": gap.incarnation,
+        "reason": gap.reason.value,
+        "beginSeconds": seconds(gap.begin_ns - begin_ns),
+        "endSeconds": seconds(gap.end_ns - begin_ns),
+        "seconds": seconds(duration_ns),
+        "ceiling": None if ceiling is None else str(ceiling),
+    }

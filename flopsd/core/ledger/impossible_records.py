@@ -7,13 +7,12 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from flopsd.core.ledger.journal_codec import count, text
-from flopsd.core.model import Tally
+from flopsd.core.model import TALLY_ABSOLUTES, TALLY_AMOUNTS, TALLY_MAPPINGS, Tally
 from flopsd.errors import JournalDamagedError
 
 K = TypeVar("K")
 # How far in the future a reading may end: a source that times its own readings has its own clock.
 LEAD_NS = 1_000_000_000
-_ABSOLUTE = {"counters", "energy_at_ns", "totals", "totals_ns"}  # what counting goes on from
 _CONTEXT, _RUN, _NODE = (
     {"run", "node", "attempt"},
     {"platform", "jobName", "jobArn"},
@@ -25,7 +24,7 @@ def refuse_counted(start: Tally, since_ns: int | None) -> None:
     """Raises JournalDamagedError where a device's first record counts something: it only has what counting continues
     from. `since_ns` is when the incarnation began, None where an earlier one tracked the device."""
     nothing = Tally(start.begin_ns, start.begin_ns)
-    amounts = (one.name for one in fields(Tally) if one.name not in _ABSOLUTE)
+    amounts = (one.name for one in fields(Tally) if one.name not in TALLY_ABSOLUTES)
     if any(getattr(start, name) != getattr(nothing, name) for name in amounts):
         raise JournalDamagedError("a device has counts before its first reading")
     if since_ns is not None and start.begin_ns < since_ns:
@@ -60,16 +59,9 @@ def grew_from(before: Tally, after: Tally) -> bool:
     return (
         before.begin_ns == after.begin_ns
         and before.watermark_ns <= after.watermark_ns
-        and before.counted_flop <= after.counted_flop
-        and before.busy_sm_cycles <= after.busy_sm_cycles
+        and all(getattr(before, name) <= getattr(after, name) for name in TALLY_AMOUNTS)
+        and all(_grew(getattr(before, name), getattr(after, name)) for name in TALLY_MAPPINGS)
         and (before.energy_mj is None or (after.energy_mj is not None and before.energy_mj <= after.energy_mj))
-        and before.energy_ns <= after.energy_ns
-        and _grew(before.active_sm_cycles, after.active_sm_cycles)
-        and _grew(before.observed_ns, after.observed_ns)
-        and _grew(before.gap_ns, after.gap_ns)
-        and before.recovered_ns <= after.recovered_ns
-        and _grew(before.uncertainty_sm_cycles, after.uncertainty_sm_cycles)
-        and _grew(before.unread_ns, after.unread_ns)
         and all(name in after.phases and grew_from(share, after.phases[name]) for name, share in before.phases.items())
         and (before.watermark_ns < after.watermark_ns or before == after)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,44 +25,36 @@ class DeviceEntry:
 
 def tally_record(number: int, tally: Tally) -> dict[str, Any]:
     """One device's running totals as JSON."""
+    return {"number": number, **_totals_record(tally)}
+
+
+def _totals_record(tally: Tally) -> dict[str, Any]:
     record: dict[str, Any] = {
-        "number": number,
         "to_ns": tally.watermark_ns,
         "observed_ns": {evidence.value: ns for evidence, ns in tally.observed_ns.items()},
         "gap_ns": {reason.value: ns for reason, ns in tally.gap_ns.items()},
     }
-    if tally.active_sm_cycles:
-        record["sm_cycles"] = _by_evidence(tally.active_sm_cycles)
-    if tally.busy_sm_cycles:
-        record["busy_sm_cycles"] = tally.busy_sm_cycles
+    optional = {
+        "sm_cycles": _by_evidence(tally.active_sm_cycles),
+        "busy_sm_cycles": tally.busy_sm_cycles,
+        "recovered_ns": tally.recovered_ns,
+        "unread_ns": {pipe.value: ns for pipe, ns in tally.unread_ns.items()},
+        "uncertainty_sm_cycles": _by_evidence(tally.uncertainty_sm_cycles),
+        "energy_ns": tally.energy_ns,
+        "counters": dict(tally.counters),
+        "phases": {name: _totals_record(share) for name, share in tally.phases.items()},
+    }
+    record |= {name: amount for name, amount in optional.items() if amount}
     if Evidence.COUNT in tally.observed_ns:
         record["counted_flop"] = tally.counted_flop
-    if tally.recovered_ns:
-        record["recovered_ns"] = tally.recovered_ns
-    if tally.unread_ns:
-        record["unread_ns"] = {pipe.value: ns for pipe, ns in tally.unread_ns.items()}
-    if tally.uncertainty_sm_cycles:
-        record["uncertainty_sm_cycles"] = _by_evidence(tally.uncertainty_sm_cycles)
     if tally.totals is not None:
         # A list, since it is the longest part of the journal: origin, when, elapsed, then each pipe in Pipe's order.
         counters = [tally.totals.sm_cycles.get(pipe) for pipe in Pipe]
         record["running"] = [tally.totals.origin, tally.totals_ns, tally.totals.elapsed_sm_cycles, *counters]
     if tally.energy_mj is not None:
         record["energy_mj"] = tally.energy_mj
-    if tally.energy_ns:
-        record["energy_ns"] = tally.energy_ns
-    if tally.counters:
-        record["counters"] = dict(tally.counters)
     if "energy_mj" in tally.counters and tally.energy_at_ns != tally.watermark_ns:
         record["energy_at_ns"] = tally.energy_at_ns
-    if tally.phases:
-        record["phases"] = {name: _share_record(share) for name, share in tally.phases.items()}
-    return record
-
-
-def _share_record(share: Tally) -> dict[str, Any]:
-    record = tally_record(0, share)
-    del record["number"]
     return record
 
 
@@ -150,18 +142,8 @@ def evidence_record(
 
 
 def _identity(entry: DeviceEntry) -> dict[str, Any]:
-    device = entry.device
-    return {
-        "model": device.model,
-        "serial": device.serial,
-        "pci_bus_id": device.pci_bus_id,
-        "pci_device_id": device.pci_device_id,
-        "sm_count": device.sm_count,
-        "sm_clock_max_mhz": device.sm_clock_max_mhz,
-        "driver": device.driver,
-        "peak_row": entry.part_id,
-        "precision": precision_record(entry.precision),
-    }
+    identity = {name: getattr(entry.device, name) for name in IDENTITY}
+    return {**identity, "peak_row": entry.part_id, "precision": precision_record(entry.precision)}
 
 
 def _evidence(entry: DeviceEntry) -> dict[str, Any]:
@@ -219,21 +201,24 @@ def identified(entry: DeviceEntry, record: Record) -> DeviceEntry:
     if entry.part_id is not None:
         raise ValueError(f"device {entry.device.uid} is identified twice")
     device = replace(entry.device, **_identity_from_record(record))
-    return replace(
-        entry, device=device, part_id=_text_or_none(record["peak_row"]), precision=_precision(record["precision"])
-    )
+    part_id, precision = _text_or_none(record["peak_row"]), _precision(record["precision"])
+    return replace(entry, device=device, part_id=part_id, precision=precision)
 
 
 def _identity_from_record(record: Record) -> dict[str, Any]:
-    return {
-        "model": text(record["model"]),
-        "serial": _text_or_none(record["serial"]),
-        "pci_bus_id": _text_or_none(record["pci_bus_id"]),
-        "pci_device_id": _count_or_none(record["pci_device_id"]),
-        "sm_count": _count_or_none(record["sm_count"]),
-        "sm_clock_max_mhz": _count_or_none(record["sm_clock_max_mhz"]),
-        "driver": _text_or_none(record["driver"]),
-    }
+    return {name: read(record[name]) for name, read in IDENTITY.items()}
+
+
+# What a device is, by the fields of `Device` and of a record, with how each is read.
+IDENTITY: Mapping[str, Callable[[object], Any]] = {
+    "model": text,
+    "serial": _text_or_none,
+    "pci_bus_id": _text_or_none,
+    "pci_device_id": _count_or_none,
+    "sm_count": _count_or_none,
+    "sm_clock_max_mhz": _count_or_none,
+    "driver": _text_or_none,
+}
 
 
 def precision_record(precision: Precision | None) -> dict[str, Any] | None:

@@ -92,32 +92,28 @@ def _refuse_within(group: list[DeviceClaims]) -> None:
 
 
 def _double(one: DeviceClaims, other: DeviceClaims) -> LedgerError:
-    what, key = one.claim.what, one.claim.key
-    both = f"{one.label} and {other.label}"
-    if what == LEDGER:
-        return LedgerError(f"the same ledger is given twice: {both}", hint="give each ledger once")
-    if what == NODE:
-        same = (one.claim.boot_id, one.claim.begin_ns) == (other.claim.boot_id, other.claim.begin_ns)
-        return LedgerError(
-            f"node {key!r} is given twice for the same time: {both}",
-            hint="they are of the same journal at two times: give the later one only"
-            if same
-            else "only one of the two can belong to this job; leave the other out",
-        )
-    if what == RANK:
-        return LedgerError(
-            f"rank {key} is given twice for the same time: {both}",
-            hint="two nodes of one job have two ranks; one of the two is not of this job",
-        )
-    if what == RUN:
-        return LedgerError(
-            f"job {key!r} is given twice for the same time: {both}",
-            hint="merge the ledgers of all its attempts into one job ledger, and give that one only",
-        )
-    return LedgerError(
-        f"device {key} is counted twice at the same time: by {both}",
-        hint="only one of the two ledgers may be in the sum",
-    )
+    key, same = one.claim.key, (one.claim.boot_id, one.claim.begin_ns) == (other.claim.boot_id, other.claim.begin_ns)
+    of_a_node = "they are of the same journal at two times: give the later one only"
+    text, hint = {
+        LEDGER: ("the same ledger is given twice:", "give each ledger once"),
+        NODE: (
+            f"node {key!r} is given twice for the same time:",
+            of_a_node if same else "only one of the two can belong to this job; leave the other out",
+        ),
+        RANK: (
+            f"rank {key} is given twice for the same time:",
+            "two nodes of one job have two ranks; one of the two is not of this job",
+        ),
+        RUN: (
+            f"job {key!r} is given twice for the same time:",
+            "merge the ledgers of all its attempts into one job ledger, and give that one only",
+        ),
+        DEVICE: (
+            f"device {key} is counted twice at the same time: by",
+            "only one of the two ledgers may be in the sum",
+        ),
+    }[one.claim.what]
+    return LedgerError(f"{text} {one.label} and {other.label}", hint=hint)
 
 
 def _claim(what: int, key: str, times: Mapping[str, Any], period: Mapping[str, Any]) -> Claim:

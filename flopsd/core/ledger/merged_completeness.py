@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flopsd.core.values import text_or_none
 from flopsd.errors import LedgerError
 
 MAX_LISTED = 20
@@ -43,17 +44,13 @@ class Completeness:
         return {
             "complete": self.complete,
             "missing": list(self.missing),
-            "expectedNodes": None if self.expected_nodes is None else str(self.expected_nodes),
-            "declaredNodes": None if self.declared_nodes is None else str(self.declared_nodes),
+            "expectedNodes": text_or_none(self.expected_nodes),
+            "declaredNodes": text_or_none(self.declared_nodes),
             "nodes": str(self.nodes),
-            "summary": self._summary,
+            "summary": {True: WHOLE, False: NOT_WHOLE, None: NODES_UNKNOWN if self.nodes_unknown else ENDLESS}[
+                self.complete
+            ],
         }
-
-    @property
-    def _summary(self) -> str:
-        if self.complete is not None:
-            return WHOLE if self.complete else NOT_WHOLE
-        return NODES_UNKNOWN if self.nodes_unknown else ENDLESS
 
     @property
     def missing_text(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from flopsd.core.ledger.devices import lasting_name
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.merged_sums import LedgerSums, node_sums, sums_of_ledger
 from flopsd.core.model import ACCOUNTED_ELSEWHERE
-from flopsd.core.values import is_whole, whole_number
+from flopsd.core.values import is_digest, is_whole, whole_number
 from flopsd.errors import LedgerError
 
 Entry = dict[str, Any]
@@ -19,7 +18,6 @@ _MEMBERS = {
     "name", "sha256", "kind", "keyids", "run", "node", "rank", "instanceType", "replay", "flopsdVersions",
     "peakTableSha256", "startedAt", "lastRecordAt", "periods", "deviceTimes", "ended", "declared",
 }  # fmt: skip
-_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def node_entry(predicate: Mapping[str, Any], history: History, sha256: str, keyids: Iterable[str]) -> Entry:
@@ -95,7 +93,7 @@ def refuse_malformed(entry: Mapping[str, Any], sums: LedgerSums) -> None:
     if any(entry[name] != value for name, value in known.items()):
         raise ValueError("the sums of a child are not written as flopsd writes them")
     keyids, digests = entry["keyids"], (entry["sha256"], *entry["keyids"], *entry["peakTableSha256"])
-    if not all(_DIGEST.fullmatch(digest) for digest in digests):
+    if not all(map(is_digest, digests)):
         raise ValueError("the digest of a child, its keys or its peak table is not a SHA-256")
     if not keyids or keyids != sorted(set(keyids)):
         raise ValueError("a child names no key that signed it, or one twice")

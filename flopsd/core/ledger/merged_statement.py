@@ -14,7 +14,7 @@ from flopsd.core.ledger.merged_completeness import ENDLESS, WHOLE, Completeness,
 from flopsd.core.ledger.merged_declarations import MergedDeclarations
 from flopsd.core.ledger.merged_entry import refuse_malformed
 from flopsd.core.ledger.merged_sums import LedgerSums, sums_of_ledger
-from flopsd.core.ledger.statement import CLAIM_LIMIT, PREDICATE_TYPE, STATEMENT_TYPE, policies_for_ledger
+from flopsd.core.ledger.statement import CLAIM_LIMIT, policies_for_ledger, statement_about
 from flopsd.core.policy.evaluate import Case, Policy, findings
 from flopsd.core.policy.reconcile import reconcile
 from flopsd.core.values import whole_number
@@ -202,11 +202,6 @@ def subject_of(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": entry["name"], "digest": {"sha256": entry["sha256"]}}
 
 
-def merged_statement(subject: Any, predicate: Mapping[str, Any]) -> dict[str, Any]:
-    """The in-toto Statement v1 about the children."""
-    return {"_type": STATEMENT_TYPE, "subject": subject, "predicateType": PREDICATE_TYPE, "predicate": predicate}
-
-
 def recompute_merged(
     predicate: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], policies: tuple[Policy, ...]
 ) -> dict[str, Any]:
@@ -229,7 +224,7 @@ def recompute_merged(
     merging = Merging(facts)
     finished = [merging.add(entry, entry["name"]) for entry in entries]
     summaries = [node for node in (*finished, merging.last_node()) if node is not None]
-    return merged_statement([subject_of(entry) for entry in entries], merging.predicate(summaries, list(entries)))
+    return statement_about([subject_of(entry) for entry in entries], merging.predicate(summaries, list(entries)))
 
 
 def _jobs_of(completeness: Completeness) -> dict[str, Any]:

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flopsd.core.figures import figures_json
 from flopsd.core.ledger.history import History
 from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
-from flopsd.core.policy.architecture_sums import ArchitectureFigures, figures_of_ledger
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
-from flopsd.core.values import joules, millijoules, nanoseconds, seconds, whole_number
+from flopsd.core.policy.reconcile import ArchitectureFigures, figures_of_ledger
+from flopsd.core.values import added, joules, millijoules, nanoseconds, seconds, whole_number
 
 TIMES = ("deviceSeconds", "nodeSeconds", "energyUncountedSeconds")
 COVERAGE_TIMES = (
@@ -50,8 +49,8 @@ class LedgerSums:
             _all_added(self.by_evidence, other.by_evidence),
             self.methods | other.methods,
             sum(energies) if energies else None,
-            _added(self.times_ns, other.times_ns),
-            _added(self.gap_ns_by_reason, other.gap_ns_by_reason),
+            added(self.times_ns, other.times_ns),
+            added(self.gap_ns_by_reason, other.gap_ns_by_reason),
             _all_added(self.by_phase, other.by_phase),
             self.guidelines + other.guidelines,
             both[0] + both[1] if len(both) == 2 else both[0] if both else None,
@@ -60,15 +59,15 @@ class LedgerSums:
 
     def for_ledger(self, *, whole: bool = True) -> dict[str, Any]:
         """As ledgers write it. Where it is not whole no upper bound is known."""
-        figures = self.executed if whole else unbounded(self.executed)
+        figures = self.executed if whole else self.executed.unbounded
         counted = self.counted if whole and not self.uncounted else None
         return {
             "totals": {
                 "executed": {
-                    **figures_json(figures),
+                    **figures.for_ledger(),
                     "method": _BETWEEN_METHODS.join(sorted(self.methods)),
-                    "byEvidence": {name: figures_json(self.by_evidence[name]) for name in sorted(self.by_evidence)},
-                    "byPhase": {name: figures_json(self.by_phase[name]) for name in sorted(self.by_phase)},
+                    "byEvidence": {name: self.by_evidence[name].for_ledger() for name in sorted(self.by_evidence)},
+                    "byPhase": {name: self.by_phase[name].for_ledger() for name in sorted(self.by_phase)},
                 },
                 "guidelines": self.counted_guidelines(whole=whole).for_ledger(),
                 "architecture": None if counted is None else counted.for_ledger(),
@@ -86,7 +85,7 @@ class LedgerSums:
     def counted_guidelines(self, *, whole: bool) -> Guidelines:
         """Of what is not whole no upper bound is known."""
         known = self.guidelines
-        return known if whole else Guidelines(unbounded(known.updates), unbounded(known.cumulative))
+        return known if whole else Guidelines(known.updates.unbounded, known.cumulative.unbounded)
 
     def _observed_ppm(self) -> str | None:
         job_ns = self.times_ns.get("jobSeconds", 0)
@@ -98,8 +97,8 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
     totals, coverage = ledger["totals"], ledger["coverage"]
     executed, guidelines, architecture = totals["executed"], totals["guidelines"], totals["architecture"]
     return LedgerSums(
-        _figures(executed),
-        {str(name): _figures(figures) for name, figures in executed["byEvidence"].items()},
+        figures_from(executed),
+        {str(name): figures_from(figures) for name, figures in executed["byEvidence"].items()},
         frozenset(part for part in executed["method"].split(_BETWEEN_METHODS) if part),
         None if ledger["energyJoules"] is None else millijoules(ledger["energyJoules"]),
         {
@@ -107,8 +106,8 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
             **{name: nanoseconds(coverage[name]) for name in COVERAGE_TIMES},
         },
         {str(name): nanoseconds(text) for name, text in coverage["gapSecondsByReason"].items()},
-        {str(name): _figures(figures) for name, figures in executed["byPhase"].items()},
-        Guidelines(_figures(guidelines), _figures(guidelines["cumulative"])),
+        {str(name): figures_from(figures) for name, figures in executed["byPhase"].items()},
+        Guidelines(figures_from(guidelines), figures_from(guidelines["cumulative"])),
         None if architecture is None else figures_of_ledger(architecture),
         int(architecture is None),
     )
@@ -131,20 +130,13 @@ def node_sums(predicate: Mapping[str, Any], history: History) -> LedgerSums:
     )
 
 
-def _figures(entry: Mapping[str, Any]) -> Figures:
+def figures_from(entry: Mapping[str, Any]) -> Figures:
+    """The inverse of `Figures.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
     low, measured, high = (None if entry[k] is None else whole_number(entry[k]) for k in ("low", "measured", "high"))
     if low is None:
         raise ValueError("low is never null")
     return Figures(low, measured, high)
 
 
-def unbounded(figures: Figures) -> Figures:
-    return Figures(figures.low_flop, figures.measured_flop, None)
-
-
 def _all_added(one: Mapping[str, Figures], other: Mapping[str, Figures]) -> dict[str, Figures]:
     return {name: one.get(name, NO_FIGURES) + other.get(name, NO_FIGURES) for name in {**one, **other}}
-
-
-def _added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    return {name: one.get(name, 0) + other.get(name, 0) for name in {**one, **other}}

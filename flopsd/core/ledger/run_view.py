@@ -7,10 +7,9 @@ that of an earlier daemon start never again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
 
 from flopsd.core.figures import Rating, Row, by_phase, rows, sum_figures, total_of
 from flopsd.core.ledger.history import History
@@ -19,8 +18,7 @@ from flopsd.core.model import PPM, Device, DeviceUid, Evidence, Figures, GapReas
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import NO_DECLARATIONS, Bases, Declarations, declarations_of, run_bases
 from flopsd.core.policy.evaluate import Case, Finding, Policy, findings
-
-K = TypeVar("K")
+from flopsd.core.values import added
 
 
 @dataclass(frozen=True)
@@ -98,11 +96,11 @@ class RatedTallies:
 
     @property
     def observed_ns_by_evidence(self) -> dict[Evidence, int]:
-        return _added(one.tally.observed_ns for one in self.rated)
+        return added(*(one.tally.observed_ns for one in self.rated))
 
     @property
     def gap_ns_by_reason(self) -> dict[GapReason, int]:
-        return _added(one.tally.gap_ns for one in self.rated)
+        return added(*(one.tally.gap_ns for one in self.rated))
 
     @property
     def energy_mj(self) -> int | None:
@@ -197,14 +195,6 @@ def rated_tallies(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
 
 def rating_of(entry: DeviceEntry, table: PeakTable) -> Rating:
     """How a device is rated: by the row of the peak table that its entry names."""
-    part = table.parts.get(entry.part_id) if entry.part_id is not None else None
+    part = table.parts.get(entry.part_id or "")
     limits = table.limits(entry.device, part) if part is not None else None
     return Rating(part, limits, entry.precision)
-
-
-def _added(totals: Iterable[Mapping[K, int]]) -> dict[K, int]:
-    found: dict[K, int] = {}
-    for mapping in totals:
-        for key, value in mapping.items():
-            found[key] = found.get(key, 0) + value
-    return found

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.declarations import OperatorDeclarations
-from flopsd.core.figures import figures_json
-from flopsd.core.ledger.coverage import coverage_for_ledger
-from flopsd.core.ledger.devices import devices_for_ledger
+from flopsd.core.ledger.devices import coverage_for_ledger, devices_for_ledger
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.impossible_totals import refuse_double_counting, refuse_impossible
 from flopsd.core.ledger.run_view import RunView, view_of
@@ -24,7 +22,7 @@ from flopsd.core.policy.bases import Architecture, Bases
 from flopsd.core.policy.evaluate import Policy
 from flopsd.core.policy.reconcile import reconcile
 from flopsd.core.session_protocol import DeclaredSession
-from flopsd.core.values import joules, seconds
+from flopsd.core.values import joules, seconds, text_or_none
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://flopsd.dev/attestations/compute-ledger/v1"
@@ -81,12 +79,13 @@ class SealFacts:
 
 def statement(history: History, table: PeakTable, journal: JournalFacts, seal: SealFacts) -> dict[str, Any]:
     """The in-toto Statement v1 whose subject is the journal. Raises LedgerError, JournalDamagedError."""
-    return {
-        "_type": STATEMENT_TYPE,
-        "subject": [{"name": "journal.jsonl", "digest": {"sha256": journal.sha256}}],
-        "predicateType": PREDICATE_TYPE,
-        "predicate": predicate(history, table, journal, seal),
-    }
+    subject = [{"name": "journal.jsonl", "digest": {"sha256": journal.sha256}}]
+    return statement_about(subject, predicate(history, table, journal, seal))
+
+
+def statement_about(subject: Any, predicate: Mapping[str, Any]) -> dict[str, Any]:
+    """The in-toto Statement v1 around a ledger's predicate."""
+    return {"_type": STATEMENT_TYPE, "subject": subject, "predicateType": PREDICATE_TYPE, "predicate": predicate}
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
@@ -95,7 +94,7 @@ def encode(document: Mapping[str, Any]) -> bytes:
 
 
 def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: SealFacts) -> dict[str, Any]:
-    """The predicate of design 5a, kind `node`."""
+    """The predicate of a ledger of kind `node`. Raises LedgerError, JournalDamagedError."""
     refuse_double_counting(history)
     view = view_of(history, table, seal.policies)
     refuse_impossible(view)
@@ -177,12 +176,12 @@ def _executed(view: RunView, table: PeakTable) -> dict[str, Any]:
     for row in view.rows:
         by_evidence[row.evidence] = by_evidence.get(row.evidence, NO_FIGURES) + row.figures
     return {
-        **figures_json(view.figures),
+        **view.figures.for_ledger(),
         "method": _method(view.observed_ns_by_evidence.keys()),
         "marginPpm": {e.value: table.margin_ppm(e) for e in sorted(by_evidence) if e in table.margins},
         "clockUncertaintyFlop": str(sum(row.clock_uncertainty_flop for row in view.rows)),
-        "byEvidence": {e.value: figures_json(by_evidence[e]) for e in sorted(by_evidence)},
-        "byPhase": {phase: figures_json(figures) for phase, figures in sorted(view.bases.by_phase.items())},
+        "byEvidence": {e.value: by_evidence[e].for_ledger() for e in sorted(by_evidence)},
+        "byPhase": {phase: figures.for_ledger() for phase, figures in sorted(view.bases.by_phase.items())},
     }
 
 
@@ -227,7 +226,7 @@ def _guidelines(found: Bases) -> dict[str, Any]:
         **found.guidelines.for_ledger(),
         "requiredPpm": {
             "low": str(share.low_ppm),
-            "stated": None if share.stated_ppm is None else str(share.stated_ppm),
+            "stated": text_or_none(share.stated_ppm),
             "high": str(share.high_ppm),
         },
         "requiredPpmSource": share.source,
@@ -237,13 +236,12 @@ def _guidelines(found: Bases) -> dict[str, Any]:
 def _architecture(found: Architecture | None) -> dict[str, Any] | None:
     if found is None:
         return None
-    trainable = found.parameters_trainable
     return {
         **found.counted.for_ledger(),
         "parameters": {
             "total": str(found.parameters_total),
             "active": str(found.parameters_active),
-            "trainable": None if trainable is None else str(trainable),
+            "trainable": text_or_none(found.parameters_trainable),
         },
         "assumptions": list(found.assumptions),
     }

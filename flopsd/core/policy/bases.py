@@ -10,9 +10,10 @@ from typing import Any
 from flopsd.core.architecture import Bounds, bare_model, flop, forward_flop, parameters, read_model, training_from
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
-from flopsd.core.policy.architecture_sums import ArchitectureFigures, add_bounds
 from flopsd.core.policy.guidelines import Guidelines, Required, guidelines, required_share
+from flopsd.core.policy.reconcile import ArchitectureFigures
 from flopsd.core.session_protocol import DeclaredSession
+from flopsd.core.values import added
 from flopsd.errors import ArchitectureError
 
 _MODEL_FACTS = (
@@ -121,9 +122,7 @@ def _architecture(
             facts["recomputation"] = recomputation.value
         _, work = groups.setdefault(json.dumps(facts, sort_keys=True), (facts, {}))
         for phase, counters in session.work.items():
-            known = work.setdefault(phase, {})
-            for name, value in counters.items():
-                known[name] = known.get(name, 0) + value
+            work[phase] = added(work.get(phase, {}), counters)
     try:
         found = [_of_model(facts, work) for facts, work in groups.values()]
     except ArchitectureError as fault:
@@ -134,7 +133,7 @@ def _architecture(
     for more in found[1:]:
         whole = Architecture(
             whole.counted + more.counted,
-            add_bounds(whole.training_executed, more.training_executed),
+            whole.training_executed + more.training_executed,
             max(whole.parameters_total, more.parameters_total),
             max(whole.parameters_active, more.parameters_active),
             None,
@@ -156,7 +155,7 @@ def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -
     executed = trained_executed
     for phase, counters in work.items():
         if phase != Phase.TRAIN.value and counters.get("tokens"):
-            executed = add_bounds(executed, forward_flop(model, counters, training))
+            executed += forward_flop(model, counters, training)
     sizes = parameters(model)
     return Architecture(
         ArchitectureFigures(required, executed, train.get("tokens", 0)),

@@ -13,10 +13,10 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.declarations import Base, Method
-from flopsd.core.flop import ceil_div
 from flopsd.core.model import PPM, Figures
 from flopsd.core.policy.conditions import applies_to, base_bounds
 from flopsd.core.policy.policy_file import Policy, Quantity, Rule, Threshold
+from flopsd.core.values import ceil_div, text_or_none
 
 __all__ = ["Case", "Finding", "Limit", "Policy", "Verdict", "findings"]
 
@@ -96,12 +96,8 @@ class Finding:
             "reason": self.why,
             "threshold": None if self.limit is None else {"low": str(self.limit.low), "high": str(self.limit.high)},
             "state": None if self.state is None else self.state.value,
-            "value": {
-                "low": str(self.value.low_flop),
-                "measured": _text(self.value.measured_flop),
-                "high": _text(self.value.high_flop),
-            },
-            "sharePpm": {"low": _text(low), "measured": _text(measured), "high": _text(high)},
+            "value": self.value.for_ledger(),
+            "sharePpm": {"low": text_or_none(low), "measured": text_or_none(measured), "high": text_or_none(high)},
             "title": self.rule.title,
             "citation": self.rule.citation,
             "consequence": self.rule.consequence,
@@ -180,7 +176,7 @@ def _quantities(rules: Sequence[Rule], case: Case) -> list[Quantity]:
 def _value(quantity: Quantity, case: Case, margin_ppm: int) -> Figures:
     plain = case.updates if quantity in (Quantity.UPDATES, Quantity.BASE_UPDATES) else case.cumulative
     if not case.whole:
-        plain = Figures(plain.low_flop, plain.measured_flop, None)
+        plain = plain.unbounded
     if quantity in (Quantity.UPDATES, Quantity.CUMULATIVE):
         return plain
     low, high = base_bounds(case.base, margin_ppm)
@@ -235,7 +231,3 @@ def _state(value: Figures, limit: Limit | None, case: Case) -> tuple[Verdict, st
 
 def _ceil(number: Fraction) -> int:
     return ceil_div(number.numerator, number.denominator)
-
-
-def _text(number: int | None) -> str | None:
-    return None if number is None else str(number)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from flopsd.core.figures import NS_PER_S
 from flopsd.core.model import Figures
 from flopsd.core.policy.evaluate import Finding, Limit
 from flopsd.core.policy.guidelines import Guidelines
+from flopsd.core.values import ceil_div, text_or_none
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,6 @@ def _until(limit: Fraction, flop: int, flop_per_s: int) -> int | None:
     return (limit - flop) // flop_per_s + 1
 
 
-NS_PER_S = 1_000_000_000
-NOTHING_BEFORE = Guidelines(Figures(0, None, 0), Figures(0, None, 0))
 Rates = tuple[Rate, Rate]
 
 
@@ -73,17 +73,14 @@ def mean_rates(before: Guidelines, now: Guidelines, passed_ns: int) -> Rates | N
     """FLOP/s of updates and of all that is cumulative, while `passed_ns` passed; None where no time did."""
     if passed_ns <= 0:
         return None
-    return (
-        _rate(before.updates, now.updates, passed_ns),
-        _rate(before.cumulative, now.cumulative, passed_ns),
-    )
+    return _rate(before.updates, now.updates, passed_ns), _rate(before.cumulative, now.cumulative, passed_ns)
 
 
 def _crossing(finding: Finding, rates: Rates | None) -> dict[str, str | None] | None:
     when = None if rates is None else crossing(finding.limit, finding.value, _rate_of(finding, rates))
     if when is None:
         return None
-    return {"earliestSeconds": _text(when.earliest_s), "latestSeconds": _text(when.latest_s)}
+    return {"earliestSeconds": text_or_none(when.earliest_s), "latestSeconds": text_or_none(when.latest_s)}
 
 
 def _rate_of(finding: Finding, rates: Rates) -> Rate:
@@ -100,8 +97,4 @@ def _rate(before: Figures, now: Figures, passed_ns: int) -> Rate:
     low = max(0, now.low_flop - before.low_flop) * NS_PER_S // passed_ns
     if now.high_flop is None or before.high_flop is None:
         return Rate(low, None)
-    return Rate(low, -(-max(0, now.high_flop - before.high_flop) * NS_PER_S // passed_ns))
-
-
-def _text(value: int | None) -> str | None:
-    return None if value is None else str(value)
+    return Rate(low, ceil_div(max(0, now.high_flop - before.high_flop) * NS_PER_S, passed_ns))

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flopsd.core.declarations import Method, Phase, Recomputation
-from flopsd.core.figures import figures_json
-from flopsd.core.flop import ceil_div
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
+from flopsd.core.values import ceil_div
 
 # Forward, activation gradients and weight gradients are 2 FLOP each a parameter and token: 6 are required; a second
 # forward pass makes 8 of it. Frozen weights need no weight gradients: 4 of 6. No lower share is possible while each
@@ -55,7 +54,7 @@ class Guidelines:
     cumulative: Figures
 
     def for_ledger(self) -> dict[str, Any]:
-        return {**figures_json(self.updates), "cumulative": figures_json(self.cumulative), "method": METHOD}
+        return {**self.updates.for_ledger(), "cumulative": self.cumulative.for_ledger(), "method": METHOD}
 
     def __add__(self, other: Guidelines) -> Guidelines:
         """A part that may count and has no measured figure leaves the sum none: of executed work it is left out."""

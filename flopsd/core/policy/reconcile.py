@@ -1,4 +1,4 @@
-"""How far two bases of one run agree. Pure.
+"""The architecture basis as sums that ledgers add up, and how far two bases of one run agree. Pure.
 
 Each basis is an interval, so their ratio is one too. A disagreement has a name, so that it can be looked up and
 alerted on; it never changes a figure.
@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flopsd.core.architecture import Bounds
 from flopsd.core.declarations import Phase
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
-from flopsd.core.policy.architecture_sums import ArchitectureFigures
 from flopsd.core.policy.guidelines import MARGIN_PPM
+from flopsd.core.values import ceil_div, text_or_none, whole_number
 
+COUNTED = "Counted from the model's shape and the tokens that its processes declare. No hardware was asked."
 MORE_EXECUTED = "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
 LESS_EXECUTED = "LESS_EXECUTED_THAN_THE_MODEL_NEEDS"
 NOT_COMPARABLE = "NOT_COMPARABLE"
@@ -29,6 +31,41 @@ _WORDS = {
     FRAMEWORK_DIFFERS: "The training framework's own count is its estimate (6 x parameters x tokens in the Trainer), "
     "blind to frozen weights, attention and recomputation.",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class ArchitectureFigures:
+    """The architecture basis in sums: what training required, and what all declared phases executed, in FLOP."""
+
+    required: Bounds
+    executed: Bounds
+    tokens: int
+
+    def __add__(self, other: ArchitectureFigures) -> ArchitectureFigures:
+        tokens = self.tokens + other.tokens
+        return ArchitectureFigures(self.required + other.required, self.executed + other.executed, tokens)
+
+    def for_ledger(self) -> dict[str, Any]:
+        return {
+            **_bounds_json(self.required),
+            "executed": _bounds_json(self.executed),
+            "method": COUNTED,
+            "tokens": str(self.tokens),
+            "marginPpm": str(MARGIN_PPM),
+        }
+
+
+def _bounds_json(bounds: Bounds) -> dict[str, str]:
+    return {"low": str(bounds.low), "computed": str(bounds.computed), "high": str(bounds.high)}
+
+
+def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:
+    """The inverse of `Counted.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
+    return ArchitectureFigures(_bounds(entry), _bounds(entry["executed"]), whole_number(entry["tokens"]))
+
+
+def _bounds(entry: Mapping[str, Any]) -> Bounds:
+    return Bounds(*(whole_number(entry[name]) for name in ("low", "computed", "high")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +102,7 @@ class Ratio:
             "name": self.name,
             "numerator": self.of,
             "denominator": self.to,
-            "ratioPpm": {name: None if ppm is None else str(ppm) for name, ppm in ratio.items()},
+            "ratioPpm": {name: text_or_none(ppm) for name, ppm in ratio.items()},
             "marginPpm": str(MARGIN_PPM),
             "withinMargin": self.within,
             "warning": warning,
@@ -87,6 +124,7 @@ def reconcile(
         declared += by_phase.get(phase.value, NO_FIGURES)
     most = (declared + by_phase.get(UNDECLARED_PHASE, NO_FIGURES)).high_flop  # what was not declared may be of them
     needed, all_of_it = architecture.required, architecture.executed
+    of_training = "architecture, required for training"
     ratios = [
         _ratio(
             "executed/architecture",
@@ -98,31 +136,21 @@ def reconcile(
         _ratio(
             "guidelines/architecture",
             "guidelines, directly contributing to parameter updates",
-            "architecture, required for training",
+            of_training,
             updates,
             Figures(needed.low, needed.computed, needed.high),
         ),
     ]
     if framework_flop and needed.computed:
         ppm = framework_flop * PPM // needed.computed
-        ratios.append(
-            Ratio(
-                "framework/architecture",
-                "the training framework's own count",
-                "architecture, required for training",
-                ppm,
-                ppm,
-                ppm,
-                FRAMEWORK_DIFFERS,
-                FRAMEWORK_DIFFERS,
-            )
-        )
+        words = ("framework/architecture", "the training framework's own count", of_training)
+        ratios.append(Ratio(*words, ppm, ppm, ppm, more=FRAMEWORK_DIFFERS, less=FRAMEWORK_DIFFERS))
     return tuple(ratios)
 
 
 def _ratio(name: str, of: str, to: str, one: Figures, other: Figures) -> Ratio:
     low = one.low_flop * PPM // other.high_flop if other.high_flop else None
-    high = -(-one.high_flop * PPM // other.low_flop) if other.low_flop and one.high_flop is not None else None
+    high = ceil_div(one.high_flop * PPM, other.low_flop) if other.low_flop and one.high_flop is not None else None
     measured: int | None = None
     if one.measured_flop is not None and other.measured_flop:
         measured = one.measured_flop * PPM // other.measured_flop

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, replace
 
 from flopsd.core.clock_integral import Cycles
-from flopsd.core.flop import ceil_div
 from flopsd.core.meter import SUB_PIPES_TOLERANCE_PPM, max_sm_cycles
 from flopsd.core.model import PPM, Active, Busy, Evidence, GapReason, Limits, Pipe, Totals
+from flopsd.core.values import ceil_div
 from flopsd.sources.dcgm.exposition import NOT_PERMITTED, Field, GpuPage
 from flopsd.sources.nvml.counter_calibration import Calibration, SelfTest, SelfTestFailedError, judge
 

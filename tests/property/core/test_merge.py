@@ -16,8 +16,8 @@ from flopsd.core.ledger.merged_entry import sort_key
 from flopsd.core.ledger.merged_statement import MergeFacts, Merging
 from flopsd.core.ledger.merged_sums import COVERAGE_TIMES, TIMES, LedgerSums, sums_of_ledger
 from flopsd.core.model import Figures
-from flopsd.core.policy.architecture_sums import ArchitectureFigures, figures_of_ledger
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
+from flopsd.core.policy.reconcile import ArchitectureFigures, figures_of_ledger
 from flopsd.core.values import nanoseconds, seconds, whole_number
 from flopsd.errors import LedgerError
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.attestation.evidence import ec2_identity
-from flopsd.attestation.evidence.deadline import Call
+from flopsd.attestation.evidence.collect import Call
 from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceState
 from flopsd.attestation.evidence.pkcs7 import signed_content
 from flopsd.attestation.evidence.trust import load_certificates

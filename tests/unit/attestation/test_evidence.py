@@ -17,7 +17,7 @@ import pytest
 import flopsd
 from flopsd.attestation.evidence import collect, driver_library, package_digest, rfc3161, sagemaker_job
 from flopsd.attestation.evidence.check import findings
-from flopsd.attestation.evidence.deadline import Call
+from flopsd.attestation.evidence.collect import Call
 from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceState
 from flopsd.attestation.evidence.trust import Trust, load_trust
 from flopsd.attestation.seal import Sealed, seal_journal

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.flop import ceil_div, parse_flop
+from flopsd.core.values import ceil_div, parse_flop
 
 
 @pytest.mark.parametrize(("text", "flop"), [("1e25", 10**25), ("989.4e12", 989_400_000_000_000), ("0", 0), (7, 7)])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
 from flopsd.core.policy.evaluate import Case, Limit, findings
-from flopsd.core.policy.forecast import NOTHING_BEFORE, Crossing, Rate, crossing, mean_rates, outlook
-from flopsd.core.policy.guidelines import Guidelines
+from flopsd.core.policy.forecast import Crossing, Rate, crossing, mean_rates, outlook
+from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.settings.data_files import load_policies
 
 THIRD = Limit(Fraction(10**23, 3), Fraction(10**23, 3))
@@ -66,4 +66,4 @@ def test_a_rate_is_what_was_added_in_the_time_that_passed_rounded_outward() -> N
     assert rates == (Rate(3, 6), Rate(2, None))
     assert mean_rates(now, before, 10**9) == (Rate(0, 0), Rate(0, None)), "a figure that fell is no negative rate"
     assert mean_rates(before, now, 0) is None
-    assert mean_rates(NOTHING_BEFORE, before, 10**9) == (Rate(100, 200), Rate(1_000, None))
+    assert mean_rates(NOTHING_COUNTED, before, 10**9) == (Rate(100, 200), Rate(1_000, None))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.flop import parse_flop
 from flopsd.core.rounding import Towards, significant
+from flopsd.core.values import parse_flop
 from tests.support.guidelines_estimate import (
     Period,
     dense_transformer_flop,

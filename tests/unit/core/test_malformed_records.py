@@ -6,14 +6,9 @@ import json
 
 import pytest
 
-from flopsd.core.envelope import (
-    MAX_SIGNATURES,
-    is_digest,
-    is_timestamp,
-    parse_count,
-    parse_envelope,
-)
+from flopsd.core.envelope import MAX_SIGNATURES, parse_envelope
 from flopsd.core.untrusted import MAX_VALUES, parse_json
+from flopsd.core.values import is_digest, is_timestamp, whole_number
 from flopsd.errors import JournalDamagedError, NotVerifiedError
 from flopsd.journal.framing import GENESIS, frame
 from flopsd.report.terminal import one_line
@@ -21,7 +16,7 @@ from flopsd.report.terminal import one_line
 
 @pytest.mark.parametrize("text", ["0", "7", "10", "9" * 40])
 def test_counts_are_read(text: str) -> None:
-    assert parse_count(text) == int(text)
+    assert whole_number(text) == int(text)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +24,7 @@ def test_counts_are_read(text: str) -> None:
 )  # fmt: skip
 def test_what_only_a_lenient_reader_takes_for_a_count_is_none(text: object) -> None:
     with pytest.raises(ValueError, match="is not a count"):
-        parse_count(text)
+        whole_number(text)
 
 
 def test_digests_and_timestamps_have_one_spelling() -> None:

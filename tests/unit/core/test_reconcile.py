@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from flopsd.core.architecture import Bounds
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
-from flopsd.core.policy.architecture_sums import ArchitectureFigures
-from flopsd.core.policy.reconcile import LESS_EXECUTED, reconcile
+from flopsd.core.policy.reconcile import LESS_EXECUTED, ArchitectureFigures, reconcile
 
 NEEDED = ArchitectureFigures(Bounds(90, 100, 110), Bounds(90, 100, 110), 1)
 
