@@ -94,7 +94,7 @@ def read_both(left: dict[str, Any]) -> tuple[Model, Model] | None:
     try:
         ours, theirs = (replace(read_model(config), max_positions=None) for config in (left, filled))
     except ArchitectureError as fault:
-        assert re.search("has no|is missing|cannot be|vision_use_head", str(fault)), fault
+        assert re.search("has no|is missing|is invalid|vision_use_head", str(fault)), fault
         return None
     return ours, theirs
 
