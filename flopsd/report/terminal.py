@@ -30,7 +30,9 @@ def wrapped(text: str, indent: str = "", first: str | None = None) -> list[str]:
     """Lines of at most 80 columns, if the words allow; `first` stands in place of the first line's indent."""
     first = indent if first is None else first
     whole = _ONE_NUMBER.sub(_KEPT, text)
-    lines = textwrap.wrap(whole, COLUMNS, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        whole, COLUMNS, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
     return [line.replace(_KEPT, " ") for line in lines] or [first.rstrip()]
 
 

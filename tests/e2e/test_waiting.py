@@ -16,7 +16,7 @@ def test_a_driver_that_comes_later_is_found(tmp_path: Path, standin: Path) -> No
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"), FLOPSD_WAIT_FOR_SOURCE="true")
     with started("run", "--state-dir", str(tmp_path / "state"), "--listen", "off", "--ledger", str(tmp_path / "l.json"),
                  "--evidence", "off", env=env) as program:  # fmt: skip
-        program.wait_for("device 0 is read by nvml")
+        program.wait_for("device 0: read by source nvml")
         assert SystemClock().boottime_ns() - now_ns >= 2.5 * NS_PER_S
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0, program.text

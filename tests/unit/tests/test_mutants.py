@@ -87,7 +87,8 @@ def test_a_campaign_prints_what_survived_and_the_figures(project: Path) -> None:
         [*command, "--count", "4", "--seed", "0"],
         cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    logs = [log.read_text() for log in (project / "run" / "mutants").glob("*.log")]
+    assert ran.returncode == 0, (ran.stdout, ran.stderr, logs)
     survived = [line for line in ran.stdout.splitlines() if line.startswith("+ ")]
     assert sorted(survived) == ["+ if value <= least:", "+ return min(LIMIT, value)"]
     assert ran.stdout.splitlines()[-1].split() == ["all", "15", "6", "4", "2", "0", "2", "50.0", "%"]
