@@ -14,7 +14,10 @@ import pytest
 
 from tests.support.paths import ROOT
 
-pytestmark = [pytest.mark.package("mkdocs"), pytest.mark.package("material")]
+pytestmark = [
+    [pytest.mark.package("mkdocs"), pytest.mark.package("material")],
+    pytest.mark.xdist_group("docs_site"),
+]  # one build for all
 LOADING = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "srcset", "object": "data"}
 
 
