@@ -15,10 +15,10 @@ import pytest
 from tests.support.paths import ROOT
 
 pytestmark = [
-    [pytest.mark.package("mkdocs"), pytest.mark.package("material")],
-    pytest.mark.xdist_group("docs_site"),
-]  # one build for all
-LOADING = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "srcset", "object": "data"}
+    pytest.mark.package("mkdocs"),
+    pytest.mark.package("material"),
+    pytest.mark.xdist_group("docs_site"),  # one build for all
+]
 
 
 def build(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
