@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.package("material"),
     pytest.mark.xdist_group("docs_site"),  # one build for all
 ]
+LOADING = {"link": "href", "script": "src", "img": "src", "iframe": "src", "source": "srcset", "object": "data"}
 
 
 def build(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
