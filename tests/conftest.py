@@ -18,6 +18,7 @@ settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "default"))
 # A file of test names: those in it are not run again, those that pass are added.
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
+GROUPS = ("training", "docs_site")  # tests that one worker runs one after another
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +39,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 * len(os.sched_getaffinity(0)) + 1
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The minute-long ones first: they wait more than they work, so workers take them side by side. Those that train
     stay with one worker: loading PyTorch and what is around it takes each process ten seconds."""
@@ -54,4 +56,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if PASSED_FILE is not None:
         with Path(PASSED_FILE).open("a", encoding="utf-8") as file:
-            file.writelines(f"{report.nodeid}\n" for report in terminalreporter.getreports("passed"))
+            for report in terminalreporter.getreports("passed"):
+                name, _, group = report.nodeid.rpartition("@")  # xdist appends the group
+                file.write(f"{name if group in GROUPS else report.nodeid}\n")
