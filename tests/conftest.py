@@ -18,7 +18,7 @@ settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "default"))
 # A file of test names: those in it are not run again, those that pass are added.
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
-GROUPS = ("training", "docs_site")  # tests that one worker runs one after another
+GROUPS = ("training", "docs_site", "dashboards")  # tests that one worker runs one after another
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ GRAFANA = ROOT / "config" / "grafana"
 NAMES = ("flopsd-run", "flopsd-fleet")
 J = dict[str, Any]
 
+pytestmark = pytest.mark.xdist_group("dashboards")  # one Prometheus for all
+
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int, int]]:

@@ -32,7 +32,7 @@ def finetune(tmp_path: Path, standin: Path, method: str, *options: str) -> tuple
     return predicate(ledger), printed
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.exhaustive), "lora"])
 def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, method: str) -> None:
     # The simulated GPU works while PyTorch is loaded too: left undeclared, that would be too much for a measured figure.
     declaring = ("--base-flop", "1e15", "--base-model", "a tiny", "--base-systemic", "false", "--phase", "evaluate")
