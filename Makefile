@@ -38,10 +38,10 @@ stack: $(INSTALLED) ## flopsd on the recording, Prometheus and Alertmanager: gra
 
 install: $(INSTALLED) ## the environment alone, with EXTRAS
 
-quick: $(INSTALLED) ## unit and property tests: within a minute on two cores
+quick: $(INSTALLED) ## unit and property tests alone
 	@FLOPSD_HYPOTHESIS=quick $(PYTEST) -m 'not exhaustive' tests/unit tests/property $(PYTEST_ARGS)
 
-test: check ## lint, types and the tests, a sample of each exhaustive one: within four minutes on two cores
+test: check ## lint, types and the tests, with a sample of each exhaustive one
 	@FLOPSD_HYPOTHESIS=quick $(PYTEST) -m 'not exhaustive' $(PYTEST_ARGS)
 
 test-all: $(INSTALLED) check ## lint, types and every test: exhaustive ones whole, four times as many examples of each property

@@ -57,7 +57,7 @@ class Guidelines:
         return {**self.updates.for_ledger(), "cumulative": self.cumulative.for_ledger(), "method": METHOD}
 
     def __add__(self, other: Guidelines) -> Guidelines:
-        """A part that may count and has no measured figure leaves the sum none: of executed work it is left out."""
+        """A part that may count and has no measured figure leaves the sum without one; executed sums omit it."""
         return Guidelines(_both(self.updates, other.updates), _both(self.cumulative, other.cumulative))
 
 
