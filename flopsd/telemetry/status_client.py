@@ -55,7 +55,7 @@ def from_url(url: str) -> dict[str, Any]:
         request = urllib.request.Request(address, headers=headers)
         with urllib.request.urlopen(request, timeout=5) as answer:
             status = json.loads(answer.read(4 << 20))
-    except (OSError, ValueError, http.client.HTTPException) as fault:
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as fault:
         why = fault.reason if type(fault) is urllib.error.URLError else fault
         reason = why.strerror if isinstance(why, OSError) and why.strerror else why
         raise FlopsdError(f"cannot read {shown}: {reason}", hint=_hint(fault)) from fault

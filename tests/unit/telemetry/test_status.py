@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import GapReason
+from flopsd.errors import FlopsdError
 from flopsd.settings.data_files import load_policies
 from flopsd.telemetry.snapshot import SourceState
 from flopsd.telemetry.status import facts_of
-from flopsd.telemetry.status_client import from_state_dir
+from flopsd.telemetry.status_client import from_state_dir, from_url
 from flopsd.telemetry.status_text import status_text
+from tests.support.authorities import Answer, serving
 from tests.support.reports import ESCAPES
 from tests.support.runs import A100, H100, STRANGER, Run
 
@@ -101,3 +104,12 @@ def test_nothing_of_a_daemon_moves_the_terminal(tmp_path: Path, escape: str) -> 
     told["thresholds"][0]["rule"] = escape
     assert all(char.isprintable() or char == "\n" for char in status_text(told))
     run.kill()
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"\xff", b"{", b'{"schema": "another"}', b"[]"])
+def test_an_answer_that_is_no_status_is_an_error_that_names_the_address(body: bytes) -> None:
+    def answer(_: BaseHTTPRequestHandler, __: bytes) -> Answer:
+        return 200, body, {}
+
+    with serving(answer) as url, pytest.raises(FlopsdError, match=url):
+        from_url(url)
