@@ -117,7 +117,7 @@ def _seal_of(saved: Saved) -> str:
         size = int(sealed["bytes"])
         if size <= len(saved.data) and hashlib.sha256(saved.data[:size]).hexdigest() == sealed["sha256"]:
             return "whose seal fits" if size == len(saved.data) else f"of which {sealed['records']} are sealed"
-    except (OSError, ValueError, KeyError, TypeError, FlopsdError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, FlopsdError):
         pass
     return "NOT SEALED: no ledger beside them fits"
 

@@ -38,7 +38,7 @@ def checkpoint_folder(root: Path = Path("/")) -> Path | None:
     """The folder that SageMaker syncs with S3 while the job runs; None if the job has none."""
     try:
         config: Any = json.loads((root / "opt/ml/input/config/checkpointconfig.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         config = None
     local = config.get("LocalPath") if isinstance(config, dict) else None
     if isinstance(local, str) and local.startswith("/"):
