@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -168,12 +170,19 @@ def _torn(journal: Path) -> None:
     journal.write_bytes(journal.read_bytes()[:-20])
 
 
+def _nested(journal: Path) -> None:
+    """The job can write to this folder: a payload without end must not stop the daemon's start."""
+    envelope = json.loads((journal.parent / "algo-1.json").read_bytes())
+    envelope["payload"] = base64.b64encode(b"[" * 100_000).decode("ascii")
+    (journal.parent / "algo-1.json").write_text(json.dumps(envelope))
+
+
 def _older(journal: Path) -> None:
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join(lines[:-1]))
 
 
-@pytest.mark.parametrize("damage", [_torn, _older])
+@pytest.mark.parametrize("damage", [_torn, _older, _nested])
 def test_a_truncated_state_is_continued_and_reported(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     first_attempt(tmp_path)
     damage(tmp_path / "saved/algo-1.journal.jsonl")

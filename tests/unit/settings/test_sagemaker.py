@@ -52,6 +52,12 @@ def test_each_host_of_a_heterogeneous_cluster_knows_its_own_group(
     assert found.attempt == found.boot_id
 
 
+def test_a_resource_file_nested_without_end_is_tolerated(tmp_path: Path) -> None:
+    root = tree(tmp_path, "resourceconfig_homogeneous_awsdocs")
+    (root / "opt/ml/input/config/resourceconfig.json").write_text("[" * 100_000)
+    assert find_context(NAMED, root).platform == "sagemaker-training"
+
+
 @pytest.mark.parametrize("changed", [{"hosts": "algo-1"}, {"instance_groups": {"a": 1}}, {"instance_groups": [7]},
                                      {"current_instance_type": 5}])  # fmt: skip
 def test_a_resource_file_of_another_shape_is_tolerated(tmp_path: Path, changed: dict[str, object]) -> None:
@@ -89,6 +95,7 @@ def test_defaults_apply_to_unset_settings_of_training_jobs_only(tmp_path: Path) 
         ('{"LocalPath": "/opt/ml/elsewhere", "S3Uri": "s3://b/p"}', "opt/ml/elsewhere"),
         ('{"S3Uri": "s3://b/p"}', "opt/ml/checkpoints"),
         ("not JSON", None),
+        ("[" * 100_000, None),
         ('{"LocalPath": 7}', "opt/ml/checkpoints"),
         ("[]", "opt/ml/checkpoints"),
     ],
