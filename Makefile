@@ -17,6 +17,8 @@ HARDWARE_PYTHON ?= python3
 HARDWARE_DIR ?= $(RUN_DIR)/hardware-$(shell date -u +%Y%m%dT%H%M%SZ)
 HARDWARE_ARGS ?=
 MUTANTS_ARGS ?=
+# The tests start flopsd a thousand times: without byte code each start would compile it again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install run stack quick test test-all check docs docs-site bench mutants hardware recording clean
 

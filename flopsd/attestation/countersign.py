@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.signing.base import SigningKey
-from flopsd.attestation.signing.dsse import good_signature, pae, sign_message, verify_signatures
+from flopsd.attestation.signing.dsse import pae, sign_message, verify_signatures
 from flopsd.attestation.verify import Verified, read_ledger
 from flopsd.core.envelope import encode64, parse_envelope
 from flopsd.core.untrusted import parse_json
@@ -39,7 +39,7 @@ def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path 
         )
     target = output or ledger
     message = pae(envelope)
-    present = any(good_signature(key.public, message, signature) for _, signature in envelope.signatures)
+    present = any(key.public.verifies(message, signature) for _, signature in envelope.signatures)
     count = len(envelope.signatures)
     if not present:
         data, count = _with_signature(data, key.public.keyid, sign_message(message, key)), count + 1

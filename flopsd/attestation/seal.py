@@ -95,7 +95,7 @@ def seal_journal(
         peaks = Path(peaks_file).read_bytes() if peaks_file is not None and not is_packaged(sha256) else None
         with ledger_files_lock(lock, clock):
             write_ledger_files(
-                ledger, LedgerFiles(data, sealed.data, key.public_pem, peaks), clock, only_longer=rolling
+                ledger, LedgerFiles(data, sealed.data, key.public.pem, peaks), clock, only_longer=rolling
             )
     except OSError as fault:
         raise LedgerError(

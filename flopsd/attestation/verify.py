@@ -37,7 +37,7 @@ from flopsd.journal.sealed_prefix import sealed_part
 from flopsd.settings.data_files import Tables
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import SSlibKey
+    from flopsd.attestation.signing.public_key import PublicKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class SignedStatement:
     keyids: tuple[str, ...]
     payload_sha256: str
     envelope: Envelope
-    keys: tuple[SSlibKey, ...] = ()
+    keys: tuple[PublicKey, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -71,7 +71,7 @@ class SignedStatement:
         return str(self.statement["predicate"].get("kind"))
 
 
-def open_ledger(ledger: Path, keys: Sequence[SSlibKey], threshold: int = 1) -> SignedStatement:
+def open_ledger(ledger: Path, keys: Sequence[PublicKey], threshold: int = 1) -> SignedStatement:
     """Check the signatures of `ledger`. Raises NotVerifiedError."""
     envelope = parse_envelope(read_ledger(ledger))
     keyids = verify_signatures(envelope, keys, threshold)
@@ -81,7 +81,7 @@ def open_ledger(ledger: Path, keys: Sequence[SSlibKey], threshold: int = 1) -> S
 
 def verify_ledger(
     ledger: Path,
-    keys: Sequence[SSlibKey],
+    keys: Sequence[PublicKey],
     *,
     threshold: int = 1,
     journal: Path | None = None,

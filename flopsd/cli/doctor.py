@@ -49,7 +49,7 @@ def examine(settings: Settings, environment: Mapping[str, str], clock: Clock) ->
     """All checks. Never raises for what it finds."""
     checks = [Diagnosis("python", "ok", f"{sys.version_info.major}.{sys.version_info.minor} at {sys.executable}")]
     checks += [
-        _package("sealing", "securesystemslib", "seal"),
+        _package("sealing", "cryptography", "seal"),
         *_asked_for(settings),
         _state(settings, environment),
         _port(settings),

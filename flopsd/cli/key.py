@@ -79,11 +79,13 @@ def _new(arguments: argparse.Namespace) -> int:
     if beside.exists():
         raise SigningKeyError(f"{beside} already exists; keys are never overwritten")
     key = make_pem(path, arguments.type, secret)
-    write_new(beside, key.public_pem, 0o644)
+    write_new(beside, key.public.pem, 0o644)
     if arguments.json:
-        print(json.dumps({**_facts(key.half), "privateKeyFile": str(path), "publicKeyFile": str(beside)}))
+        print(json.dumps({**_facts(key.public), "privateKeyFile": str(path), "publicKeyFile": str(beside)}))
     else:
-        print(f"private key {path}\npublic key  {beside}\ntype        {key.half.type}\nkey id      {key.public.keyid}")
+        print(
+            f"private key {path}\npublic key  {beside}\ntype        {key.public.type}\nkey id      {key.public.keyid}"
+        )
     return OK
 
 
@@ -95,19 +97,19 @@ def _show(arguments: argparse.Namespace) -> int:
     scheme, rest = scheme_of(arguments.key)
     data = read_pem(Path(rest), "key") if scheme == "file" else b""
     if is_public(data):
-        half, what = parse_public(data, rest), f"the public key in the file {rest}"
+        public, what = parse_public(data, rest), f"the public key in the file {rest}"
     else:
         key = load_signer(arguments.key)
-        half, what = key.half, key.describe()
+        public, what = key.public, key.describe()
     if arguments.json:
-        print(json.dumps({**_facts(half), "is": what}))
+        print(json.dumps({**_facts(public), "is": what}))
     else:
-        print(f"{what}\ntype    {half.type}\nkey id  {half.key.keyid}\n{half.pem.decode('ascii')}", end="")
+        print(f"{what}\ntype    {public.type}\nkey id  {public.keyid}\n{public.pem.decode('ascii')}", end="")
     return OK
 
 
-def _facts(half: PublicKey) -> dict[str, str]:
-    return {"type": half.type, "keyId": half.key.keyid, "publicKey": half.pem.decode("ascii")}
+def _facts(public: PublicKey) -> dict[str, str]:
+    return {"type": public.type, "keyId": public.keyid, "publicKey": public.pem.decode("ascii")}
 
 
 def _countersign(arguments: argparse.Namespace) -> int:

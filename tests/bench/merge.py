@@ -70,7 +70,7 @@ def _ledgers(folder: Path, count: int, minutes: int) -> str:
     fill(state, clock, gpus(8), minutes, slurm(0, job="bench"), "bench")
     key, _ = ensure_key(None, state.path)
     signer = load_signer(key)
-    (folder / "key.pub").write_bytes(signer.public_pem)
+    (folder / "key.pub").write_bytes(signer.public.pem)
     records = [line.record() for line in read_journal(state.journal)]
     for rank in range(count):
         place = folder / "nodes" / f"{rank // 100:03d}" / f"{rank:05d}"

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from securesystemslib.dsse import Envelope as TheirEnvelope
 from securesystemslib.exceptions import VerificationError
+from securesystemslib.signer import SSlibKey
 
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signing.dsse import sign
@@ -117,13 +118,18 @@ def test_securesystemslib_verifies_with_its_own_envelope(sealed: Sealed) -> None
     """Its rules ask for a keyid that the key knows; ours is the digest of the key."""
     document = json.loads(sealed.ledger.read_bytes())
     theirs = TheirEnvelope.from_dict(copy.deepcopy(document))
-    key, other = load_public(str(sealed.public_key)), load_public(str(sealed.ledger.with_name("other.pub")))
+    key, other = _their_key(sealed.public_key), _their_key(sealed.ledger.with_name("other.pub"))
     assert list(theirs.verify([key], 1)) == [key.keyid]
     with pytest.raises(VerificationError):
         theirs.verify([other], 1)
     spoil_payload(sealed.ledger)
     with pytest.raises(VerificationError):
         TheirEnvelope.from_dict(json.loads(sealed.ledger.read_bytes())).verify([key], 1)
+
+
+def _their_key(file: Path) -> SSlibKey:
+    public = load_public(str(file))
+    return SSlibKey.from_crypto(public.key, keyid=public.keyid)
 
 
 def _edit_journal(sealed: Sealed) -> None:

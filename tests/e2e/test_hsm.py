@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.attestation.signing.dsse import good_signature, sign
+from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.signing.pem import make_pem
 from flopsd.errors import LedgerError, SigningKeyError
@@ -64,11 +64,11 @@ def test_a_key_signs_by_label_by_id_and_as_the_only_one() -> None:
         load("token=my%3B%20second"),
         load("object=only;token=my%3b second;type=private"),
     ):
-        assert key.half.type == "p256"
+        assert key.public.type == "p256"
         for _ in range(20):  # r and s have leading zeros now and then
             signature = key.sign(message)
-            assert good_signature(key.public, message, signature)
-        assert not good_signature(key.public, message[1:], signature)
+            assert key.public.verifies(message, signature)
+        assert not key.public.verifies(message[1:], signature)
     assert by_label.describe() == f"the P-256 key 'ledger' on token 'flopsd' of {module_path()}"
 
 
@@ -126,8 +126,8 @@ def test_what_fits_no_key_or_no_good_one(path: str, reason: str) -> None:
 
 @pytest.mark.usefixtures("tokens")
 def test_a_token_without_its_public_key_is_given_one(tmp_path: Path) -> None:
-    (tmp_path / "other.pub").write_bytes(load("token=flopsd;object=other").public_pem)
-    (tmp_path / "ed.pub").write_bytes(make_pem(tmp_path / "ed.pem").public_pem)
+    (tmp_path / "other.pub").write_bytes(load("token=flopsd;object=other").public.pem)
+    (tmp_path / "ed.pub").write_bytes(make_pem(tmp_path / "ed.pem").public.pem)
     assert sign(b"payload", load("token=flopsd;object=other", f"&public={tmp_path}/other.pub"))
     with pytest.raises(LedgerError, match="does not verify with the public key"):
         sign(b"payload", load("token=flopsd;object=lonely", f"&public={tmp_path}/other.pub"))

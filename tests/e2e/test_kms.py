@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.attestation.signing.dsse import good_signature, sign
+from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.signing.pem import make_pem
 from flopsd.attestation.verify import verify_ledger
@@ -50,10 +50,10 @@ def test_a_key_signs_by_id_by_arn_and_by_alias(kms: Kms) -> None:
     message = os.urandom(1_000_000)  # RAW signing ends at 4096 bytes
     for key, name in zip(keys, names, strict=True):
         assert key.public == keys[0].public
-        assert key.half.type == "p256"
+        assert key.public.type == "p256"
         signature = key.sign(message)
-        assert good_signature(keys[0].public, message, signature)
-        assert not good_signature(keys[0].public, message + b"!", signature)
+        assert keys[0].public.verifies(message, signature)
+        assert not keys[0].public.verifies(message + b"!", signature)
         assert key.describe() == f"the P-256 key {name} in AWS KMS, region {REGION}"
 
 
@@ -116,7 +116,7 @@ def test_refusals_in_the_form_that_aws_documents(
 ) -> None:
     """moto never says these, or says them in XML."""
     key = load_signer(f"awskms:{kms.new_key()}")
-    (tmp_path / "k.pub").write_bytes(key.public_pem)
+    (tmp_path / "k.pub").write_bytes(key.public.pem)
     asked = []
 
     def refuse(request: BaseHTTPRequestHandler, _: bytes) -> Answer:
@@ -133,8 +133,8 @@ def test_refusals_in_the_form_that_aws_documents(
 
 
 def test_the_public_key_of_another_key_is_found_out_before_anything_is_sealed(kms: Kms, tmp_path: Path) -> None:
-    (tmp_path / "other.pub").write_bytes(make_pem(tmp_path / "other.pem", "p256").public_pem)
-    (tmp_path / "ed.pub").write_bytes(make_pem(tmp_path / "ed.pem").public_pem)
+    (tmp_path / "other.pub").write_bytes(make_pem(tmp_path / "other.pem", "p256").public.pem)
+    (tmp_path / "ed.pub").write_bytes(make_pem(tmp_path / "ed.pem").public.pem)
     for arn in (kms.new_key(), kms.new_key("ECC_SECG_P256K1")):  # both sign with ECDSA_SHA_256
         key = load_signer(f"awskms:{arn}?public={tmp_path}/other.pub")
         with pytest.raises(LedgerError, match="does not verify with the public key") as caught:
@@ -148,7 +148,7 @@ def test_who_may_only_sign_gives_the_public_key(tmp_path: Path, monkeypatch: pyt
     with kms_server() as strict:
         _use(monkeypatch, strict.environment)
         arn = strict.new_key()
-        (tmp_path / "a key.pub").write_bytes(load_signer(f"awskms:{arn}").public_pem)
+        (tmp_path / "a key.pub").write_bytes(load_signer(f"awskms:{arn}").public.pem)
         _use(monkeypatch, {**strict.environment, **strict.user("kms:Sign")})
         with pytest.raises(SigningKeyError, match="AWS KMS refused GetPublicKey .*AccessDenied") as caught:
             load_signer(f"awskms:{arn}")
@@ -166,7 +166,7 @@ def test_who_may_not_sign_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_kms_that_never_answers_does_not_use_up_the_end_of_a_job(kms: Kms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    (tmp_path / "k.pub").write_bytes(load_signer(f"awskms:{kms.new_key(alias='silent')}").public_pem)
+    (tmp_path / "k.pub").write_bytes(load_signer(f"awskms:{kms.new_key(alias='silent')}").public.pem)
     clock = SystemClock()
     with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:  # connects, and says nothing
         monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", f"http://127.0.0.1:{silent.getsockname()[1]}")

@@ -25,7 +25,7 @@ from tests.support.scenario import Scenario, Segment, h100
 
 BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
 # Not libcrypto, which hashlib itself uses for the journal's chain.
-SIGNING = ("cryptography", "securesystemslib", "libssl", "boto", "_rust", "_cffi")
+SIGNING = ("cryptography", "libssl", "boto", "_rust", "_cffi")
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import sys
 from collections.abc import Callable
 
 NEEDED = {"yaml": "pyyaml", "prometheus_client": "prometheus-client", "pynvml": "nvidia-ml-py"}
-FOR_SEALING = {"securesystemslib": "securesystemslib", "cryptography": "cryptography"}
-_SEALING_WHEELS = ("securesystemslib", "cryptography", "cffi", "pycparser")
+_SEALING_WHEELS = ("cryptography", "cffi", "pycparser")
 
 
 def is_here(module: str) -> bool:
@@ -28,7 +27,7 @@ def missing(*, simulated: bool, here: Callable[[str], bool] = is_here) -> list[s
 
 def can_seal(here: Callable[[str], bool] = is_here) -> bool:
     """Whether the run can end in a signed ledger; it is metered without one otherwise."""
-    return all(here(module) for module in FOR_SEALING)
+    return here("cryptography")
 
 
 def advice(packages: list[str]) -> str:
@@ -61,6 +60,6 @@ def carried(packages: list[str]) -> list[str]:
 def sealing_advice() -> str:
     """Why no ledger will be sealed, and what would change that."""
     return "\n".join(
-        ["no ledger is sealed: securesystemslib or cryptography is not here; metering needs neither.",
+        ["no ledger is sealed: cryptography is not here; metering needs neither.",
          *carried(list(_SEALING_WHEELS))]
     )  # fmt: skip

@@ -49,7 +49,7 @@ class Nodes:
         folder.mkdir(parents=True, exist_ok=True)
         self.key, _ = ensure_key(None, folder)
         self.public = folder / "trusted.pub"
-        self.public.write_bytes(load_signer(self.key).public_pem)
+        self.public.write_bytes(load_signer(self.key).public.pem)
 
     def ledger(self, context: Context, name: str = "", *, seconds: int = 5, devices: tuple[Device, ...] | None = None,
                run_id: str | None = None, later: int = 0, key: str | None = None, replay: bool = False,

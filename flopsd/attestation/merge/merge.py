@@ -73,7 +73,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
     Raises LedgerError, NotVerifiedError, SigningKeyError.
     """
     key = load_signer(request.key_uri)
-    _refuse_overwriting(request.ledger, key.public_pem)
+    _refuse_overwriting(request.ledger, key.public.pem)
     trust = [load_public(file) for file in request.trust]
     reader = ChildReader(
         request.kind, trust, Tables(request.peaks_file, request.policy_files), allow_replay=request.allow_replay
@@ -95,7 +95,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
             predicate = merging.predicate(Lines(lambda: _lines(temporary / "nodes")), children)
             digest = sign_statement(statement_about(subject, predicate), key, request.ledger, temporary)
         public_key = public_key_beside(request.ledger)
-        replace_file(public_key, key.public_pem)
+        replace_file(public_key, key.public.pem)
     except sqlite3.Error as fault:
         raise LedgerError(
             f"cannot write to the temporary folder: {fault}",

@@ -21,7 +21,7 @@ from flopsd.errors import FlopsdError, LedgerError, NotVerifiedError, PolicyErro
 from flopsd.settings.data_files import Tables
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import SSlibKey
+    from flopsd.attestation.signing.public_key import PublicKey
 
 NODE = "node"
 
@@ -39,7 +39,7 @@ class Child:
 class ChildReader:
     """Reads the children of a merged ledger of `kind`, which must be signed by one of `keys`."""
 
-    def __init__(self, kind: str, keys: Sequence[SSlibKey], tables: Tables, *, allow_replay: bool) -> None:
+    def __init__(self, kind: str, keys: Sequence[PublicKey], tables: Tables, *, allow_replay: bool) -> None:
         self._kind, self._keys, self._tables, self._allow_replay = kind, keys, tables, allow_replay
 
     def read(self, found: FoundLedger) -> Child | None:

@@ -15,13 +15,13 @@ from typing import Any
 
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.key_uri import as_text, attributes
-from flopsd.attestation.signing.public_key import PublicKey, need_extra, read_public, usable
+from flopsd.attestation.signing.public_key import PublicKey, load_public, need_extra, usable
 from flopsd.errors import SigningKeyError
 
 # SageMaker kills a job 120 s after SIGTERM; waiting for KMS must leave time to save the journal.
 TIMEOUT_SECONDS = 2
 MAX_ATTEMPTS = 2
-NEEDS_EXTRA = "keys in AWS KMS need the package of the extra 'kms'", "pip install 'flopsd[kms]'"
+NEEDS_EXTRA = "keys in AWS KMS need the packages of the extra 'kms'", "pip install 'flopsd[kms]'"
 _ARN = re.compile(r"arn:aws[a-z-]*:kms:([a-z0-9-]+):[0-9]{12}:(?:key|alias)/.+")
 _DENIED = {
     "GetPublicKey": "grant kms:GetPublicKey, or give the public key: awskms:KEY?public=PATH",
@@ -57,7 +57,7 @@ def load_kms(rest: str, environment: Mapping[str, str]) -> KmsKey:
     """The KMS key that follows `awskms:` in a key URI. Raises SigningKeyError."""
     need_extra()
     key_id, given = key_and_public(rest)
-    public = None if given is None else read_public(given)
+    public = None if given is None else load_public(given)
     if public is not None and public.type != "p256":
         raise SigningKeyError(f"{given} is an {public.type} key; keys in AWS KMS are P-256 keys")
     client, region = _client(key_id, environment)

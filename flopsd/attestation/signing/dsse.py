@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from flopsd.attestation.signing.base import SigningKey
+from flopsd.attestation.signing.public_key import PublicKey
 from flopsd.core.envelope import Envelope, encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE
 from flopsd.core.values import is_digest
 from flopsd.errors import LedgerError, NotVerifiedError
-
-if TYPE_CHECKING:
-    from securesystemslib.signer import SSlibKey
 
 MAX_SIGNATURES = 64  # each is tried with each key, over the whole payload
 
@@ -31,7 +28,7 @@ def sign(payload: bytes, key: SigningKey) -> bytes:
 def sign_message(message: bytes, key: SigningKey) -> bytes:
     """A signature of `key` over `message`, verified with its public key. Raises SigningKeyError, LedgerError."""
     signature = key.sign(message)
-    if not good_signature(key.public, message, signature):
+    if not key.public.verifies(message, signature):
         raise LedgerError(
             f"the new signature by {key.describe()} does not verify with the public key {short_id(key.public.keyid)}",
             hint="if the public key was read from a file, it belongs to another private key",
@@ -39,27 +36,13 @@ def sign_message(message: bytes, key: SigningKey) -> bytes:
     return signature
 
 
-def good_signature(key: SSlibKey, message: bytes, signature: bytes) -> bool:
-    """Whether `signature` over `message` is one of `key`: Ed25519, or ECDSA over SHA-256 in DER."""
-    from securesystemslib.exceptions import UnverifiedSignatureError
-    from securesystemslib.signer import Signature
-
-    try:
-        key.verify_signature(Signature(key.keyid, signature.hex()), message)
-    except UnverifiedSignatureError:
-        return False
-    return True
-
-
 def pae(envelope: Envelope) -> bytes:
     """DSSE's pre-authentication encoding: the bytes that are signed."""
-    from securesystemslib.dsse import Envelope as Dsse
-
-    encoded: bytes = Dsse(envelope.payload, envelope.payload_type, {}).pae()
-    return encoded
+    kind = envelope.payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(envelope.payload), envelope.payload)
 
 
-def verify_signatures(envelope: Envelope, keys: Sequence[SSlibKey], threshold: int) -> set[str]:
+def verify_signatures(envelope: Envelope, keys: Sequence[PublicKey], threshold: int) -> set[str]:
     """Key ids of the distinct public keys with a good signature; keyids in the envelope are not trusted.
 
     Raises NotVerifiedError when they are fewer than `threshold`.
@@ -73,7 +56,7 @@ def verify_signatures(envelope: Envelope, keys: Sequence[SSlibKey], threshold: i
     good = {
         keyid
         for keyid, key in distinct.items()
-        if any(good_signature(key, signed, signature) for _, signature in envelope.signatures)
+        if any(key.verifies(signed, signature) for _, signature in envelope.signatures)
     }
     if len(good) < threshold:
         raise _not_signed(envelope, list(distinct), good, threshold)

@@ -32,12 +32,14 @@ class PemKey(SigningKey):
         from cryptography.hazmat.primitives.hashes import SHA256
 
         signature: bytes = (
-            self._private.sign(message) if self.half.type == "ed25519" else self._private.sign(message, ECDSA(SHA256()))
+            self._private.sign(message)
+            if self.public.type == "ed25519"
+            else self._private.sign(message, ECDSA(SHA256()))
         )
         return signature
 
     def describe(self) -> str:
-        return f"the {self.half.type} key in the file {self.path}"
+        return f"the {self.public.type} key in the file {self.path}"
 
 
 def load_pem(path: Path, environment: Mapping[str, str]) -> PemKey:

@@ -16,12 +16,12 @@ from typing import Any
 
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.key_uri import as_text, attributes
-from flopsd.attestation.signing.public_key import PublicKey, need_extra, need_packages, read_public, usable
+from flopsd.attestation.signing.public_key import PublicKey, load_public, need_extra, need_packages, usable
 from flopsd.attestation.signing.secrets import pin
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PKCS11_PIN
 
-NEEDS_EXTRA = "keys in PKCS#11 tokens need the package of the extra 'hsm'", "pip install 'flopsd[hsm]'"
+NEEDS_EXTRA = "keys in PKCS#11 tokens need the packages of the extra 'hsm'", "pip install 'flopsd[hsm]'"
 _TOKEN: tuple[str, ...] = ("token", "manufacturer", "model", "serial")
 _PATH = (*_TOKEN, "object", "id", "type")
 _QUERY = ("module-path", "pin-source", "public")
@@ -74,7 +74,7 @@ def load_token_key(rest: str, environment: Mapping[str, str]) -> TokenKey:
     need_extra()
     need_packages(("pkcs11",), NEEDS_EXTRA)
     location = location_of(rest, environment)
-    given = None if location.public is None else read_public(location.public)
+    given = None if location.public is None else load_public(location.public)
     with _session(location) as session:
         private = _private_key(session, location)
         public = given or _public_key(session, private, location)

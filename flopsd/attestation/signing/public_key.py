@@ -10,12 +10,9 @@ import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flopsd.errors import SigningKeyError
-
-if TYPE_CHECKING:
-    from securesystemslib.signer import SSlibKey
 
 MAX_PEM_BYTES = 64 * 1024
 NEEDS_SEAL = "sealing and verifying need the packages of the extra 'seal'", "pip install 'flopsd[seal]'"
@@ -26,17 +23,25 @@ _BLOCK = re.compile(rb"^-----BEGIN ([A-Z0-9 ]+)-----", re.MULTILINE)
 class PublicKey:
     """A public key of a kind that signs ledgers. `type` is `ed25519` or `p256`, `pem` its SubjectPublicKeyInfo."""
 
-    key: SSlibKey
+    keyid: str
     type: str
     pem: bytes
+    key: Any  # of pyca/cryptography
+
+    def verifies(self, message: bytes, signature: bytes) -> bool:
+        """Whether `signature` over `message` is one of this key: Ed25519, or ECDSA over SHA-256 in DER."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+        from cryptography.hazmat.primitives.hashes import SHA256
+
+        try:
+            self.key.verify(signature, message, *([ECDSA(SHA256())] if self.type == "p256" else []))
+        except InvalidSignature:
+            return False
+        return True
 
 
-def load_public(file: str) -> SSlibKey:
-    """The public key in a PEM file. Raises SigningKeyError."""
-    return read_public(file).key
-
-
-def read_public(file: str) -> PublicKey:
+def load_public(file: str) -> PublicKey:
     """The only public key of a PEM file. Raises SigningKeyError."""
     return parse_public(read_pem(Path(file), "public key"), file)
 
@@ -76,15 +81,13 @@ def usable(public: Any, where: str) -> PublicKey:
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-    from securesystemslib.signer import SSlibKey
 
     curve = public.curve if isinstance(public, EllipticCurvePublicKey) else None
     if not isinstance(public, Ed25519PublicKey) and not isinstance(curve, SECP256R1):
         raise _unusable(where, "" if curve is None else f"; it is on the curve {curve.name}")
     der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    key = SSlibKey.from_crypto(public, keyid=hashlib.sha256(der).hexdigest())
-    return PublicKey(key, "ed25519" if curve is None else "p256", pem)
+    return PublicKey(hashlib.sha256(der).hexdigest(), "ed25519" if curve is None else "p256", pem, public)
 
 
 def read_pem(path: Path, what: str) -> bytes:
@@ -113,8 +116,8 @@ def is_public(data: bytes) -> bool:
 
 
 def need_extra() -> None:
-    """Raises SigningKeyError where the packages of the extra `seal` are missing."""
-    need_packages(("cryptography", "securesystemslib"), NEEDS_SEAL)
+    """Raises SigningKeyError where the package of the extra `seal` are missing."""
+    need_packages(("cryptography",), NEEDS_SEAL)
 
 
 def need_packages(packages: tuple[str, ...], missing: tuple[str, str]) -> None:

@@ -15,12 +15,12 @@ from flopsd.core.envelope import Envelope, encode64
 from flopsd.errors import NotVerifiedError
 
 if TYPE_CHECKING:
-    from securesystemslib.signer import SSlibKey
+    from flopsd.attestation.signing.public_key import PublicKey
 
 BUNDLE_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
-def signature_by(envelope: Envelope, key: SSlibKey) -> int | None:
+def signature_by(envelope: Envelope, key: PublicKey) -> int | None:
     """The index of the signature that the key made; None if it made none."""
     for index, signature in enumerate(envelope.signatures):
         if verify_signatures(replace(envelope, signatures=(signature,)), [key], 0):
@@ -28,7 +28,7 @@ def signature_by(envelope: Envelope, key: SSlibKey) -> int | None:
     return None
 
 
-def sigstore_bundle(envelope: Envelope, key: SSlibKey) -> bytes:
+def sigstore_bundle(envelope: Envelope, key: PublicKey) -> bytes:
     """The bundle of the signature that `key` made. Raises NotVerifiedError if it made none."""
     index = signature_by(envelope, key)
     if index is None:

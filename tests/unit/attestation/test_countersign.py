@@ -36,7 +36,7 @@ def sealed(once: Sealed, tmp_path: Path) -> Sealed:
 @pytest.fixture
 def second(tmp_path: Path) -> PemKey:
     key = make_pem(tmp_path / "second.pem", "p256")
-    (tmp_path / "second.pub").write_bytes(key.public_pem)
+    (tmp_path / "second.pub").write_bytes(key.public.pem)
     return key
 
 

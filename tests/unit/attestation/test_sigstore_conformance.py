@@ -17,7 +17,7 @@ from cryptography.x509 import load_der_x509_certificate
 
 from flopsd.attestation.evidence import rfc3161
 from flopsd.attestation.evidence.trust import parse_certificates
-from flopsd.attestation.signing.dsse import good_signature, verify_signatures
+from flopsd.attestation.signing.dsse import verify_signatures
 from flopsd.attestation.signing.keys import load_public
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.untrusted import parse_json
@@ -86,7 +86,7 @@ def test_envelopes(case: str, tmp_path: Path) -> None:
 def test_signatures_by_keys(case: str, good: bool, tmp_path: Path) -> None:
     own = FOLDER / case / "artifact"
     message = (own if own.exists() else FOLDER / "a.txt").read_bytes()
-    assert good_signature(key_of(case, tmp_path), message, signature_of(case)) == good
+    assert key_of(case, tmp_path).verifies(message, signature_of(case)) == good
 
 
 def test_what_is_no_key_no_json_and_no_base64(tmp_path: Path) -> None:
