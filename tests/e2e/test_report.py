@@ -44,8 +44,10 @@ def test_with_the_key_it_verifies_first(tmp_path: Path) -> None:
     assert told["predicate"]["totals"]["executed"]["measured"] == "6505252184471040"
 
 
-@pytest.mark.parametrize("case", ["edited-payload", "edited-journal", "wrong-key", "replay-as-evidence"])
-@pytest.mark.parametrize("shape", ["text", "html", "form"])
+@pytest.mark.parametrize(
+    ("case", "shape"),
+    [("edited-payload", "html"), ("edited-journal", "text"), ("wrong-key", "form"), ("replay-as-evidence", "text")],
+)
 def test_a_ledger_that_does_not_hold_gets_no_figures_and_exit_3(case: str, shape: str) -> None:
     folder = VECTORS / "invalid" / case
     told = json.loads((folder / "expected.json").read_bytes())

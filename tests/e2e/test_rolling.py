@@ -111,7 +111,7 @@ def test_verifiers_that_race_with_rolling_seals_and_a_final_seal_in_the_end(
     def look() -> None:
         nonlocal counted, longer
         key = [load_public(str(ledger.with_suffix(".pub")))]
-        while not done.is_set():
+        while not done.wait(0.05):
             try:
                 longer += verify_ledger(ledger, key).unsealed_records > 0
             except Exception as fault:  # noqa: BLE001 - whatever it is, it is what this test looks for

@@ -15,7 +15,7 @@ import pytest
 from tests.support.process import environment
 
 ROOT = Path(__file__).parents[2]
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+PYTHONS = ("3.10", *(pytest.param(version, marks=pytest.mark.exhaustive) for version in ("3.11", "3.12")), "3.13")
 CORE = {"flopsd", "prometheus_client", "psutil", "pyyaml"}
 CORE_BYTES_MAX = 5_000_000  # beyond the interpreter: the budget of the design
 WALK = (

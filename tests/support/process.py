@@ -110,7 +110,7 @@ def wait_until(condition: Any, what: str) -> Any:
     while clock.boottime_ns() < deadline:
         if found := condition():
             return found
-        pause.wait(0.02)
+        pause.wait(0.05)
     raise AssertionError(f"never happened: {what}")
 
 

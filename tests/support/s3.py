@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 SERVE = (
@@ -32,10 +33,7 @@ class Store:
         }
 
     def client(self) -> Any:
-        import boto3
-
-        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "eu-central-1"}
-        return boto3.session.Session().client("s3", endpoint_url=self.url, **keys)
+        return _client(self.url)
 
     def bucket(self, name: str, *, lock: bool = False) -> str:
         where = {"LocationConstraint": "eu-central-1"}
@@ -48,6 +46,14 @@ class Store:
     def get(self, bucket: str, key: str) -> bytes:
         data: bytes = self.client().get_object(Bucket=bucket, Key=key)["Body"].read()
         return data
+
+
+@cache
+def _client(url: str) -> Any:
+    import boto3
+
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "eu-central-1"}
+    return boto3.session.Session().client("s3", endpoint_url=url, **keys)
 
 
 @contextmanager
