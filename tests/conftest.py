@@ -18,7 +18,9 @@ settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "default"))
 # A file of test names: those in it are not run again, those that pass are added.
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
-GROUPS = ("training", "docs_site", "dashboards")  # tests that one worker runs one after another
+# Tests that one worker runs one after another: what they share is dear. Files of tests/e2e, and marks elsewhere.
+SHARING = {"test_s3", "test_kms", "test_wheel", "test_plugin"}
+GROUPS = {"training", "docs_site", "dashboards"} | SHARING
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +52,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("training") is not None:
             item.add_marker(pytest.mark.xdist_group("training"))
-    items.sort(key=lambda item: item.get_closest_marker("minute") is None)
+        elif item.path.stem in SHARING:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: (item.get_closest_marker("minute") is None, item.path.stem not in SHARING))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

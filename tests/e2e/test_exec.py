@@ -283,11 +283,12 @@ def test_a_daemon_that_hangs_in_its_driver_is_killed_and_its_journal_sealed(tmp_
     """The driver hangs for good: the writer accounts for the silence, and the end does not wait for the driver."""
     scenario = Scenario((h100(BUSY, (Fault(3000, 10**9, "hang"),)),))
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
-    done = run(tmp_path, env, "sleep", "7")
+    silent = 'while ! grep -q source_silent "$0"/*.jsonl 2>/dev/null; do sleep 0.05; done'
+    done = run(tmp_path, env, "sh", "-c", silent, str(tmp_path / "state"))
     assert done.returncode == 0
     assert "no final reading from source nvml, whose driver hangs" in done.stderr
     told = predicate(tmp_path / "ledger.json")
-    assert float(told["coverage"]["gapSecondsByReason"]["source_silent"]) > 1
+    assert float(told["coverage"]["gapSecondsByReason"]["source_silent"]) > 0
 
 
 def test_the_second_daemon_on_a_state_folder_refuses(tmp_path: Path, env: dict[str, str]) -> None:
