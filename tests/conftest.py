@@ -38,7 +38,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """More workers than cores: many tests wait for a daemon, a scrape or a second to pass."""
-    return 2 * len(os.sched_getaffinity(0)) + 1
+    return 3 * len(os.sched_getaffinity(0))
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment
+from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, wait_until
 
 # A launcher whose daemon and sealer are deaf to all, and that has no SIGKILL to send.
 DEAF = r"""
@@ -62,6 +62,10 @@ class Shell:
     def type(self, keys: str) -> None:
         os.write(self._fd, keys.encode())
 
+    def foreground(self) -> int:
+        """The process group that has the terminal."""
+        return os.tcgetpgrp(self._fd)
+
     def wait_for(self, pattern: str) -> None:
         """What comes behind all that was waited for before."""
         while not (match := re.search(pattern.encode(), self._seen)):
@@ -98,14 +102,16 @@ def test_control_z_stops_job_and_launcher_and_fg_continues_them(tmp_path: Path) 
         shell.wait_for("ready> ")
         shell.type(f"$F --checkpoint-output off --state-dir {tmp_path} -- sh -c '{JOB}' 2>/dev/null; echo code=$?\n")
         shell.wait_for("\njob is up")
+        job = shell.foreground()
         for _ in range(2):
+            wait_until(lambda: shell.foreground() == job, "the job has the terminal")
             shell.type("\x1a")
             shell.wait_for("Stopped")
             shell.wait_for("ready> ")
             shell.type("echo $((6*7))\n")
             shell.wait_for("\n42")
             # It wants the keyboard, which the shell has.
-            shell.type("bg; until jobs -s | grep -q exec; do sleep 0.05; done; echo $((6*9))\n")
+            shell.type("bg; until jobs -s | grep -q checkpoint; do sleep 0.05; done; echo $((6*9))\n")
             shell.wait_for("\n54")
             shell.type("fg\n")
             shell.wait_for("-- sh -c")
