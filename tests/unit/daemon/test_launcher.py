@@ -66,13 +66,14 @@ class Shell:
         """The process group that has the terminal."""
         return os.tcgetpgrp(self._fd)
 
-    def wait_for(self, pattern: str) -> None:
+    def wait_for(self, pattern: str) -> re.Match[bytes]:
         """What comes behind all that was waited for before."""
         while not (match := re.search(pattern.encode(), self._seen)):
             ready, _, _ = select.select([self._fd], [], [], PATIENCE_SECONDS)
             assert ready, f"{pattern!r} never came: {self._seen!r}"
             self._seen += os.read(self._fd, 1 << 16)
         self._seen = self._seen[match.end() :]
+        return match
 
 
 @contextmanager
@@ -94,15 +95,14 @@ def terminal(*command: str) -> Iterator[Shell]:
         os.waitpid(pid, 0)
 
 
-JOB = 'echo "job is up"; read word; echo "got $word"; exit 7'
+JOB = 'echo "job is up: $$"; read word; echo "got $word"; exit 7'
 
 
 def test_control_z_stops_job_and_launcher_and_fg_continues_them(tmp_path: Path) -> None:
     with terminal("bash", "--norc", "--noediting", "-i") as shell:
         shell.wait_for("ready> ")
         shell.type(f"$F --checkpoint-output off --state-dir {tmp_path} -- sh -c '{JOB}' 2>/dev/null; echo code=$?\n")
-        shell.wait_for("\njob is up")
-        job = shell.foreground()
+        job = int(shell.wait_for(r"\njob is up: (\d+)\r")[1])  # the leader of a group of its own
         for _ in range(2):
             wait_until(lambda: shell.foreground() == job, "the job has the terminal")
             shell.type("\x1a")
