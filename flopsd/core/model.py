@@ -104,7 +104,7 @@ class Active:
     """What estimating counters counted: SM-cycles during which each pipe was active, summed over the SMs.
 
     `uncertainty_sm_cycles` is how far each may be off, both ways, since the SM clock between two readings of
-    it is not known. `missed_reading` are pipes of which nothing was read: only their ceiling is known.
+    it is not known. `unread` are pipes of which nothing was read: only their ceiling is known.
     """
 
     evidence: Evidence

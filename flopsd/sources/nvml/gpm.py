@@ -35,7 +35,7 @@ MIN_INTERVAL_NS = 100_000_000  # "should be greater than 100ms", nvml.h; a hard 
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """The difference of two samples. TENSOR is any tensor activity; a pipe without a value is in `missed_reading`."""
+    """The difference of two samples. TENSOR is any tensor activity; a pipe without a value is in `unread`."""
 
     ratios: Mapping[Pipe, float]
     unread: tuple[Pipe, ...]
