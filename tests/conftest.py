@@ -19,8 +19,10 @@ settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "default"))
 # A file of test names: those in it are not run again, those that pass are added.
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
 # Tests that one worker runs one after another: what they share is dear. Files of tests/e2e, and marks elsewhere.
+STARTING = {"test_examples", "test_finetune"}  # train in processes that they start
 SHARING = {"test_s3", "test_kms", "test_wheel", "test_plugin"}
 GROUPS = {"training", "docs_site", "dashboards"} | SHARING
+LONG = {"minute", "training"}
 
 
 @pytest.fixture(scope="session")
@@ -43,18 +45,18 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The minute-long ones first: they wait more than they work, so workers take them side by side. Those that train
-    stay with one worker: loading PyTorch and what is around it takes each process ten seconds."""
+    """The long ones first, so that workers take them side by side. Those that train in the test's own process stay with
+    one worker: loading PyTorch and what is around it takes each process ten seconds."""
     if PASSED_FILE is not None and Path(PASSED_FILE).exists():
         passed = set(Path(PASSED_FILE).read_text(encoding="utf-8").splitlines())
         config.hook.pytest_deselected(items=[item for item in items if item.nodeid in passed])
         items[:] = [item for item in items if item.nodeid not in passed]
     for item in items:
-        if item.get_closest_marker("training") is not None:
+        if item.get_closest_marker("training") is not None and item.path.stem not in STARTING:
             item.add_marker(pytest.mark.xdist_group("training"))
         elif item.path.stem in SHARING:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
-    items.sort(key=lambda item: (item.get_closest_marker("minute") is None, item.path.stem not in SHARING))
+    items.sort(key=lambda item: (not LONG & {mark.name for mark in item.iter_markers()}, item.path.stem not in SHARING))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
