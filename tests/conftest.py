@@ -19,10 +19,10 @@ settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "default"))
 # A file of test names: those in it are not run again, those that pass are added.
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
 # Tests that one worker runs one after another: what they share is dear. Files of tests/e2e, and marks elsewhere.
-STARTING = {"test_examples", "test_finetune"}  # train in processes that they start
 SHARING = {"test_s3", "test_kms", "test_wheel", "test_plugin"}
 GROUPS = {"training", "docs_site", "dashboards"} | SHARING
 LONG = {"minute", "training"}
+STARTING = {"test_examples", "test_finetune"}  # train in processes that they start
 
 
 @pytest.fixture(scope="session")
