@@ -5,14 +5,13 @@ Deterministic to the byte: fixed keys, a fake clock, RFC 6979 for P-256. They ar
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
 import io
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -23,10 +22,27 @@ from flopsd.attestation.signing.dsse import pae
 from flopsd.core.envelope import Envelope, encode_envelope
 from flopsd.core.ledger.history import read_history
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, JournalFacts, SealFacts, encode, statement
-from flopsd.journal.framing import GENESIS, JournalLine, read_lines
-from tests.support.story import VECTORS, VERSION, policy, table
+from flopsd.journal.framing import GENESIS, JournalLine, frame, read_lines
+from tests.support import vector_runs as runs
+from tests.support.story import VECTORS, VERSION, policy, table, tell
 
 SEALED_AT = "2026-09-21T15:00:00.000000Z"
+Files = dict[str, bytes]  # by path below `VECTORS`
+VALID_RUNS = {
+    "activity-and-gaps": runs.activity,
+    "cycles-recovered": runs.cycles,
+    "declared-mix": runs.declared,
+    "declared-phases": runs.phases,
+    "declared-by-settings": runs.settings,
+    "neuron-count": runs.neuron,
+    "unknown-device": runs.stranger,
+    "no-device": runs.nothing,
+    "replay": runs.replayed,
+    "rebooted": runs.rebooted,
+    "accounted-elsewhere": runs.elsewhere,
+    "named-late": runs.named_late,
+    "recovered-tail": runs.torn,
+}
 
 
 @dataclass(frozen=True)
@@ -63,56 +79,14 @@ class Key:
 FIRST, SECOND, P256 = Key("first"), Key("second"), Key("third", "p256")
 
 
-@dataclass(frozen=True)
-class Case:
-    """One vector. `reason` is what flopsd says of one that must be refused; `schema` what the JSON Schema does with
-    its payload: None where the fault keeps it from being read, or lies where no schema looks."""
-
-    name: str
-    what: str
-    ledger: bytes
-    journal: bytes | None
-    reason: str | None = None
-    keys: tuple[Key, ...] = (FIRST,)
-    threshold: int = 1
-    allow_replay: bool = False
-    schema: bool | None = True
-
-    @property
-    def folder(self) -> Path:
-        return VECTORS / ("valid" if self.reason is None else "invalid") / self.name
-
-    def expected(self) -> dict[str, Any]:
-        return {
-            "verdict": "accept" if self.reason is None else "refuse",
-            "reason": self.reason,
-            "keys": [f"{key}.pub" for key in self.key_names()],
-            "threshold": self.threshold,
-            "allowReplay": self.allow_replay,
-            "schema": {True: "accepts", False: "refuses", None: "not applicable"}[self.schema],
-        }
-
-    def key_names(self) -> list[str]:
-        return ["ledger", *(f"key{n}" for n in range(2, len(self.keys) + 1))]
-
-    def files(self) -> dict[str, bytes]:
-        files = {f"{name}.pub": key.public_pem for name, key in zip(self.key_names(), self.keys, strict=True)}
-        files |= {"ledger.json": self.ledger, "README.md": self.readme().encode()}
-        files["expected.json"] = json.dumps(self.expected(), indent=1).encode() + b"\n"
-        if self.journal is not None:
-            files["ledger.journal.jsonl"] = self.journal
-        return files
-
-    def readme(self) -> str:
-        keys = " ".join(f"--key {name}.pub" for name in self.key_names())
-        options = (f" --threshold {self.threshold}" if self.threshold > 1 else "") + (
-            " --allow-replay" if self.allow_replay else ""
-        )
-        must = "Must be accepted." if self.reason is None else f"Must be refused. flopsd's reason:\n\n    {self.reason}"
-        return (
-            f"# {self.name}\n\n{self.what}\n\n{must}\n\n"
-            f"    flopsd verify ledger.json {keys} --peaks ../../peaks.yaml --policy ../../policy.yaml{options}\n"
-        )
+def case(name: str, ledger: bytes, journal: bytes | None, *keys: Key) -> Files:
+    """The files of one vector that are made; what it is and what must happen stands beside them, written by hand."""
+    files = {"ledger.json": ledger}
+    for number, key in enumerate(keys or (FIRST,), 1):
+        files["ledger.pub" if number == 1 else f"key{number}.pub"] = key.public_pem
+    if journal is not None:
+        files["ledger.journal.jsonl"] = journal
+    return {f"{name}/{file}": data for file, data in files.items()}
 
 
 def lines_of(journal: bytes) -> list[bytes]:
@@ -158,21 +132,50 @@ def signed(payload: bytes, *keys: Key, payload_type: str = PAYLOAD_TYPE) -> byte
     return encode_envelope(payload, payload_type, [key.sign(payload, payload_type) for key in keys or (FIRST,)])
 
 
-def write(cases: list[Case]) -> None:
-    for folder in (VECTORS / "valid", VECTORS / "invalid"):
-        shutil.rmtree(folder, ignore_errors=True)
-    for case in cases:
-        case.folder.mkdir(parents=True)
-        for name, data in case.files().items():
-            (case.folder / name).write_bytes(data)
+def valid() -> Files:
+    """The vectors that every implementation must accept, figure for figure."""
+    small = tell(runs.small)
+    payload = encode(statement_of(small))
+    further, _ = frame(parsed(small)[-1].head, {"kind": "end", "incarnation": 1})
+    made = {
+        **case("valid/p256", signed(payload, P256), small, P256),
+        **case("valid/two-signatures", signed(payload, FIRST, P256), small, FIRST, P256),
+        **case("valid/liberal-envelope", _liberal(payload), small),
+        **case("valid/journal-goes-on", signed(payload), small + further),
+    }
+    for name, run in VALID_RUNS.items():
+        journal = tell(run)
+        made |= case(f"valid/{name}", signed(encode(statement_of(journal))), journal)
+    return made
 
 
-def all_cases() -> list[Case]:
+def _liberal(payload: bytes) -> bytes:
+    """What DSSE lets an envelope be."""
+    (_, first), (_, second) = FIRST.sign(payload), SECOND.sign(payload)
+    document = {
+        "comment": "members that nobody knows are ignored",
+        "signatures": [
+            {"keyid": "mine", "sig": base64.urlsafe_b64encode(second).decode()},
+            {"sig": base64.urlsafe_b64encode(first).decode(), "extension": {"kind": "unknown"}},
+        ],
+        "payloadType": "application/vnd.in-toto+json",
+        "payload": base64.urlsafe_b64encode(payload).decode(),
+    }
+    return json.dumps(document).encode()
+
+
+def all_vectors() -> Files:
     from tests.support.vectors_invalid import invalid
-    from tests.support.vectors_valid import valid
+    from tests.support.vectors_merged import merged_vectors
 
-    return [*valid(), *invalid()]
+    return {**valid(), **invalid(), **merged_vectors()}
+
+
+def write(files: Files) -> None:
+    for name, data in files.items():
+        (VECTORS / name).parent.mkdir(parents=True, exist_ok=True)
+        (VECTORS / name).write_bytes(data)
 
 
 if __name__ == "__main__":
-    write(all_cases())
+    write(all_vectors())

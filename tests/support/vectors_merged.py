@@ -1,4 +1,4 @@
-"""The vectors of ledgers made of ledgers: `python -m tests.support.vectors_merged` writes them anew, to the byte."""
+"""The vectors of ledgers made of ledgers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import base64
 import copy
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,47 +17,9 @@ from flopsd.core.ledger.merged_statement import recompute_merged
 from flopsd.core.ledger.statement import encode
 from tests.support.story import A100, CONTEXT, H100, VECTORS, VERSION, Story, policy, tell
 from tests.support.vector_runs import BUSY, TRAINING
-from tests.support.vectors import FIRST, SEALED_AT, SECOND, parsed, signed, statement_of
+from tests.support.vectors import FIRST, SEALED_AT, SECOND, Files, case, parsed, signed, statement_of
 
-MERGED = VECTORS / "merged"
 HOSTS = ("node-0", "node-1")
-
-
-@dataclass(frozen=True)
-class MergedCase:
-    """One vector: a merged ledger and what is handed over of its children. `reason` is None where it is valid;
-    `needs_children` where only the children show what is wrong."""
-
-    name: str
-    what: str
-    ledger: bytes
-    children: dict[str, bytes] = field(default_factory=dict)  # by file
-    reason: str | None = None
-    needs_children: bool = False
-
-    @property
-    def folder(self) -> Path:
-        return MERGED / self.name
-
-    def files(self) -> dict[str, bytes]:
-        must = "Must be accepted." if self.reason is None else f"Must be refused. flopsd's reason:\n\n    {self.reason}"
-        told = {
-            "verdict": "accept" if self.reason is None else "refuse",
-            "reason": self.reason,
-            "keys": ["ledger.pub"],
-            "children": bool(self.children),
-            "onlyWithChildren": self.needs_children,
-        }
-        command = "flopsd verify ledger.json --key ledger.pub --peaks ../../peaks.yaml --policy ../../policy.yaml"
-        command += " --children children" if self.children else ""
-        readme = f"# {self.name}\n\n{self.what}\n\n{must}\n\n    {command}\n"
-        return {
-            "ledger.json": self.ledger,
-            "ledger.pub": FIRST.public_pem,
-            "expected.json": json.dumps(told, indent=1).encode() + b"\n",
-            "README.md": readme.encode(),
-            **{f"children/{name}": data for name, data in self.children.items()},
-        }
 
 
 @dataclass(frozen=True)
@@ -83,42 +44,36 @@ def node(rank: int, seconds: int = 4, *, ended: bool = True) -> Child:
 
     journal = tell(story)
     payload = encode(statement_of(journal))
+    name = f"{HOSTS[rank]}/ledger"
+    return Child(entry_of(payload, journal), {f"{name}.json": signed(payload), f"{name}.journal.jsonl": journal})
+
+
+def entry_of(payload: bytes, journal: bytes) -> Entry:
     history = read_history(line.record() for line in parsed(journal))
     digest = hashlib.sha256(payload).hexdigest()
-    entry = node_entry(json.loads(payload)["predicate"], history, digest, [FIRST.keyid])
-    name = f"{HOSTS[rank]}/ledger"
-    return Child(entry, {f"{name}.json": signed(payload), f"{name}.journal.jsonl": journal})
+    return node_entry(json.loads(payload)["predicate"], history, digest, [FIRST.keyid])
 
 
 def of_one_node(vector: str) -> dict[str, Any]:
     """The statement of a job whose only node is the valid vector of that name."""
     folder = VECTORS / "valid" / vector
     payload = base64.b64decode(json.loads((folder / "ledger.json").read_bytes())["payload"])
-    history = read_history(line.record() for line in parsed((folder / "ledger.journal.jsonl").read_bytes()))
-    predicate = json.loads(payload)["predicate"]
-    entry = node_entry(predicate, history, hashlib.sha256(payload).hexdigest(), [FIRST.keyid])
-    facts = {
-        "kind": "job",
-        "run": predicate["run"],
-        "jobNodes": [],
-        "lineage": None,
-        "completeness": {"declaredNodes": "1"},
-        "method": {"flopsdVersion": VERSION, "sealedAt": SEALED_AT},
-    }
-    return recompute_merged(facts, [entry], (policy(),))
+    entry = entry_of(payload, (folder / "ledger.journal.jsonl").read_bytes())
+    run = json.loads(payload)["predicate"]["run"]
+    return merged("job", [Child(entry, {})], run=run, jobNodes=[], completeness={"declaredNodes": "1"})
 
 
-def merged(kind: str, children: Sequence[Child], declared_nodes: int | None = None) -> dict[str, Any]:
+def merged(kind: str, children: Sequence[Child], **facts: Any) -> dict[str, Any]:
     """The statement that merging gives."""
     job = kind == "job"
-    run = {"id": "vector", "platform": "slurm", "jobName": "slurm-4711", "jobArn": None}
     facts = {
         "kind": kind,
-        "run": run if job else None,
+        "run": {"id": "vector", "platform": "slurm", "jobName": "slurm-4711", "jobArn": None} if job else None,
         "jobNodes": list(HOSTS) if job else [],
         "lineage": None if job else {"name": "a model"},
-        "completeness": {"declaredNodes": None if declared_nodes is None else str(declared_nodes)},
+        "completeness": {"declaredNodes": None},
         "method": {"flopsdVersion": VERSION, "sealedAt": SEALED_AT},
+        **facts,
     }
     return recompute_merged(facts, sorted((child.entry for child in children), key=sort_key), (policy(),))
 
@@ -134,98 +89,40 @@ def bent(statement: dict[str, Any], edit: Callable[[dict[str, Any]], object]) ->
     return signed(encode(document))
 
 
-def all_merged() -> list[MergedCase]:
-    """All of them."""
+def merged_vectors() -> Files:
     nodes = [node(0), node(1)]
     job = merged("job", nodes)
     payload = encode(job)
     entry = job_entry(json.loads(payload)["predicate"], hashlib.sha256(payload).hexdigest(), [FIRST.keyid])
-    again = node(1, seconds=5)
     endless = [nodes[0], node(1, ended=False)]
-    counted = json.loads(nodes[1].files["node-1/ledger.json"])
-    other = json.loads(signed(b"", SECOND))["signatures"][0]
-    counted["signatures"].append({**other, "sig": _signature(nodes[1].files["node-1/ledger.json"])})
+    child = base64.b64decode(json.loads(nodes[1].files["node-1/ledger.json"])["payload"])
+    countersigned = {**handed(nodes), "node-1/ledger.json": signed(child, FIRST, SECOND).rstrip()}
     twice = copy.deepcopy(job)
     twice["predicate"]["children"] = [nodes[0].entry, nodes[0].entry]
     high = job["predicate"]["totals"]["executed"]["high"]
-    return [
-        MergedCase("job", "Two nodes, each with an H100 and an A100, and the ledgers of both.", signed(payload), handed(nodes)),
-        MergedCase("job-alone", "The same without its children: its own arithmetic is all that can be checked.", signed(payload)),
-        MergedCase(
-            "job-child-countersigned",
-            "A second party has signed a child since. Children are named by their payload, so it is the same child.",
-            signed(payload),
-            {**handed(nodes), "node-1/ledger.json": json.dumps(counted, indent=1).encode()},
-        ),
-        MergedCase(
-            "job-with-a-hole",
-            "One of two nodes has no ledger, which the roster tells: `complete` is false, and no total has an upper bound.",
-            signed(encode(merged("job", nodes[:1]))),
-            handed(nodes[:1]),
-        ),
-        MergedCase(
-            "job-without-an-end",
-            "A rolling ledger of one node: nobody knows how long it went on, so `complete` is null and no total has an upper bound.",
-            signed(encode(merged("job", endless))),
-            handed(endless),
-        ),
-        MergedCase("lineage", "A model made by one job.", signed(encode(merged("lineage", [Child(entry, {})])))),
-        MergedCase(
-            "sum-bent",
-            "A sum is one more than that of its children.",
-            bent(job, lambda p: p["totals"]["executed"].update(high=str(int(high) + 1))),
-            reason="the ledger does not match the entries of its children: "
-            f"statement.predicate.totals.executed.high is '{int(high) + 1}'",
-        ),
-        MergedCase(
-            "amount-below-zero",
-            "A child's entry takes work out of the sum.",
-            bent(job, lambda p: p["children"][1]["totals"]["executed"].update(low="-1")),
-            reason="'-1' is not a count",
-        ),
-        MergedCase(
-            "hole-left-out",
-            "A node is missing, and the ledger says that it is whole.",
+    made: dict[str, tuple[bytes, Files]] = {
+        "job": (signed(payload), handed(nodes)),
+        "job-alone": (signed(payload), {}),
+        "job-child-countersigned": (signed(payload), countersigned),
+        "job-with-a-hole": (signed(encode(merged("job", nodes[:1]))), handed(nodes[:1])),
+        "job-without-an-end": (signed(encode(merged("job", endless))), handed(endless)),
+        "lineage": (signed(encode(merged("lineage", [Child(entry, {})]))), {}),
+        "sum-bent": (bent(job, lambda p: p["totals"]["executed"].update(high=str(int(high) + 1))), {}),
+        "amount-below-zero": (bent(job, lambda p: p["children"][1]["totals"]["executed"].update(low="-1")), {}),
+        "hole-left-out": (
             bent(merged("job", nodes[:1]), lambda p: p["completeness"].update(complete=True, missing=[])),
-            reason="the ledger does not match the entries of its children: "
-            "statement.predicate.completeness.complete is True",
+            {},
         ),
-        MergedCase(
-            "child-twice",
-            "A child is counted twice.",
-            signed(encode(twice)),
-            reason="its children cannot be merged: the same ledger is given twice",
-        ),
-        MergedCase(
-            "children-out-of-order",
-            "The order of children is part of the format, so that who merged cannot choose the bytes.",
-            bent(job, lambda p: p["children"].reverse()),
-            reason="the children are not in the order of the format",
-        ),
-        MergedCase(
-            "child-changed",
-            "A child was sealed again after the merge, with other figures.",
-            signed(payload),
-            handed([nodes[0], again]),
-            reason="is not the ledger that was merged for node-1",
-            needs_children=True,
-        ),
-        MergedCase(
-            "entry-bent",
-            "A child's entry says more than the child, and the sums follow the entry.",
-            signed(encode(merged("job", [nodes[0], Child(_more(nodes[1].entry), {})]))),
-            handed(nodes),
-            reason="the ledger does not match this child: ",
-            needs_children=True,
-        ),
-    ]  # fmt: skip
-
-
-def _signature(ledger: bytes) -> str:
-    """The second key's signature over a ledger's payload, as base64."""
-    payload = base64.b64decode(json.loads(ledger)["payload"])
-    text: str = json.loads(signed(payload, SECOND))["signatures"][0]["sig"]
-    return text
+        "child-twice": (signed(encode(twice)), {}),
+        "children-out-of-order": (bent(job, lambda p: p["children"].reverse()), {}),
+        "child-changed": (signed(payload), handed([nodes[0], node(1, seconds=5)])),
+        "entry-bent": (signed(encode(merged("job", [nodes[0], Child(_more(nodes[1].entry), {})]))), handed(nodes)),
+    }
+    files: Files = {}
+    for name, (ledger, children) in made.items():
+        files |= case(f"merged/{name}", ledger, None)
+        files |= {f"merged/{name}/children/{path}": data for path, data in children.items()}
+    return files
 
 
 def _more(entry: Entry) -> Entry:
@@ -235,16 +132,3 @@ def _more(entry: Entry) -> Entry:
     for figures in (executed, executed["byEvidence"]["activity"]):
         figures["measured"] = str(int(figures["measured"]) + 1000)
     return changed
-
-
-def write_merged(cases: Sequence[MergedCase]) -> None:
-    shutil.rmtree(MERGED, ignore_errors=True)
-    for case in cases:
-        for name, data in case.files().items():
-            path = case.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-
-
-if __name__ == "__main__":
-    write_merged(all_merged())

@@ -316,15 +316,3 @@ def test_the_client_imports_nothing_of_the_daemon() -> None:
         "system",
     }
     assert not {name for name in ours.split() if name.startswith(("flopsd.core.ledger", "flopsd.core.policy"))}
-
-
-def test_counters_are_sent_as_absolute_values(server: EventServer, client: Client) -> None:
-    client.count("train", tokens=10)
-    client.set_phase("train")
-    server.wait_for(PhaseChanged(client.session, "train"))
-    client.count("train", tokens=10)
-    client.count("train", tokens=10)
-    client.close()
-    told = [event.work["train"]["tokens"] for event in server.all() if isinstance(event, WorkCounted)]
-    assert told == sorted(told)
-    assert told[-1] == 30

@@ -287,10 +287,6 @@ def test_energy_is_never_of_more_time_than_was_the_jobs(sequence: list[Reading])
     assert (tally.energy_ns == 0) == (tally.energy_mj is None)
 
 
-def test_a_tally_without_any_counter_has_no_energy_rather_than_zero() -> None:
-    assert run([Reading("GPU-0", 0, 10, Counted(5))]).energy_mj is None
-
-
 @pytest.mark.parametrize(("sub_pipes", "counted"), [(50, True), (60, True), (61, False)])
 def test_running_counters_whose_parts_outgrow_the_whole_count_nothing(sub_pipes: int, counted: bool) -> None:
     def at(begin_ns: int, any_tensor: int, hmma: int, imma: int) -> Reading:

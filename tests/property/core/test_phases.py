@@ -167,25 +167,6 @@ def test_the_guidelines_basis_never_says_more_than_is_known(
             assert beside * 10 <= figures.measured_flop * 3, "else the point could be far too low"
 
 
-def test_what_may_count_and_is_large_leaves_no_measured_figure() -> None:
-    share, known = required_share(None, Recomputation.NONE), Figures(90, 100, 110)
-
-    def points(**by_phase: Figures) -> tuple[int | None, int | None]:
-        found = guidelines(by_phase, share)
-        return found.updates.measured_flop, found.cumulative.measured_flop
-
-    assert points(train=known, undeclared=Figures(29, 30, 31)) == (100, 100), "within the margin of an estimate"
-    assert points(train=known, undeclared=Figures(29, 31, 31)) == (None, None)
-    assert points(train=known, undeclared=Figures(0, 16, 16), other=Figures(0, 15, 15)) == (None, None), "together"
-    assert points(train=known, evaluate=Figures(999, 999, 999)) == (100, 100), "it does not count"
-    assert points(train=known, generate=Figures(8, 10, 12), undeclared=Figures(0, 32, 40)) == (None, 110)
-    assert points(generate=known, undeclared=Figures(0, 31, 40)) == (None, None)
-    assert points(undeclared=known) == (None, None)
-    assert points(train=known, generate=Figures(0, None, 5)) == (100, None), "generated, and nobody measured how much"
-    assert points(train=known, generate=Figures(0, None, None)) == (100, None)
-    assert points(train=known, generate=Figures(0, None, 0)) == (100, 100)
-
-
 def test_buckets_are_read_back() -> None:
     mix = Precision((("bf16", 900_000), ("fp8", 100_000)), "process")
     for phase, precision in (("train", None), ("evaluate", mix), ("generate", Precision((("fp8", 10**6),), "process"))):

@@ -56,12 +56,6 @@ def test_the_first_entry_that_is_no_device_ends_the_list(
     assert cuda_visible(f"{named},{invalid},{rest}", node, TOLD) == cuda_visible(named, node, TOLD)
 
 
-@given(nodes())
-def test_an_empty_list_shows_no_device(node: list[Device]) -> None:
-    assert cuda_visible("", node, TOLD) == []
-    assert cuda_visible("-1", node, TOLD) == []
-
-
 @given(st.data(), nodes())
 def test_the_beginning_of_two_uuids_is_not_guessed(data: st.DataObject, node: list[Device]) -> None:
     twin = replace(node[0], uid=node[0].uid[:-1] + ("0" if node[0].uid[-1] != "0" else "1"), index=len(node))

@@ -30,7 +30,6 @@ from flopsd.errors import EvidenceError, NotVerifiedError
 from flopsd.journal.journal import read_journal
 from flopsd.report.ledger_text import verified_text
 from flopsd.settings.evidence_kinds import KINDS, EvidenceWanted
-from flopsd.settings.load import load_settings
 from flopsd.sources.nvml.loaded_library import loaded_library
 from flopsd.system.clock import SystemClock
 from tests.support.authorities import IDENTITY, Metadata, serving
@@ -103,16 +102,14 @@ def test_what_is_switched_off_is_named_as_switched_off(tmp_path: Path) -> None:
 
 
 def test_a_collector_that_hangs_or_breaks_is_an_absence(tmp_path: Path) -> None:
-    service, clock = Metadata(hold=threading.Event()), SystemClock()
+    service = Metadata(hold=threading.Event())
     with serving(service.answer) as url:
-        begin_ns = clock.boottime_ns()
         made = seal(tmp_path, EvidenceWanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": url}))
-        print(f"sealed in {(clock.boottime_ns() - begin_ns) / 1e9:.2f} s beside a metadata service that hangs")
         assert service.hold is not None
         service.hold.set()
     assert verdicts(made)["ec2-instance-identity"] == "absent"
     broken = EvidenceWanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://[::bad"})
-    items = collect.collect(broken, History(), "00" * 32, clock)
+    items = collect.collect(broken, History(), "00" * 32, SystemClock())
     assert [item["state"] for item in items] == ["absent", "absent", "absent", "present", "absent"]
     assert "does not answer: " in items[0]["reason"] or "ValueError" in items[0]["reason"]
 
@@ -246,18 +243,9 @@ def test_the_digest_of_a_replaced_library_is_not_known(tmp_path: Path) -> None:
     path.write_bytes(bytes(3_000_000))
     line = "7f00-7f01 r-xp 00000000 fe:00 42                         "
     maps.write_text(f"7e00-7e01 rw-p 00000000 00:00 0 \n{line}/lib/libc.so.6\n{line}{path}\n")
-    begin_ns = (clock := SystemClock()).boottime_ns()
-    found, sha256 = loaded_library(maps)
-    print(f"a library of 3 MB costs {(clock.boottime_ns() - begin_ns) / 1e6:.1f} ms once an opening")
-    assert (found, sha256) == (str(path), hashlib.sha256(bytes(3_000_000)).hexdigest())
+    assert loaded_library(maps) == (str(path), hashlib.sha256(bytes(3_000_000)).hexdigest())
     maps.write_text(f"{line}{path} (deleted)\n")
     assert loaded_library(maps) == (f"{path} (deleted)", None)
     maps.write_text("")
     assert loaded_library(maps) == (None, None)
     assert loaded_library(tmp_path / "none") == (None, None)
-
-
-def test_the_setting_names_kinds_or_off() -> None:
-    assert load_settings({}, {}).evidence == KINDS
-    chosen = load_settings({}, {"FLOPSD_EVIDENCE": "flopsd-package, driver-library"})
-    assert chosen.evidence == ("flopsd-package", "driver-library")

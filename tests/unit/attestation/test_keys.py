@@ -168,9 +168,8 @@ def test_a_verification_key_is_one_public_key_and_nothing_else(tmp_path: Path) -
         (b"x" * 70_000, "more than 65536 bytes"),
     ):
         (tmp_path / "trust.pem").write_bytes(content)
-        with pytest.raises(SigningKeyError, match=reason) as caught:
+        with pytest.raises(SigningKeyError, match=reason):
             load_public(str(tmp_path / "trust.pem"))
-        print(f"{caught.value}; hint: {caught.value.hint}")
     with pytest.raises(SigningKeyError, match="cannot read the public key .*: Is a directory"):
         load_public(str(tmp_path))
     for content, reason in (
@@ -229,14 +228,6 @@ def test_one_key_in_two_forms_is_one_key(tmp_path: Path) -> None:
     for given_keys in ([key.public, short], [short, key.public]):
         with pytest.raises(NotVerifiedError, match="signed by 1 of the given keys .* 2 signatures are required"):
             verify_signatures(twice, given_keys, 2)
-
-
-def test_more_signatures_than_anyone_adds_are_not_tried(tmp_path: Path) -> None:
-    key = make_pem(tmp_path / "key.pem")
-    envelope = parse_envelope(sign(b"payload", key))
-    many = Envelope(envelope.payload, envelope.payload_type, envelope.signatures * 65)
-    with pytest.raises(NotVerifiedError, match="65 signatures; at most 64 are checked"):
-        verify_signatures(many, [key.public], 1)
 
 
 @pytest.mark.tool("openssl")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,15 @@ import pytest
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
-from flopsd.attestation.verify import open_ledger
 from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.core.model import GapReason
 from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.settings.platform import Context
 from flopsd.testing import FakeClock
 from tests.support.independent import payload_of
 from tests.support.jobs import Nodes, gpus, plain, sagemaker, slurm
-from tests.support.runs import STRANGER, Run, finished
+from tests.support.runs import Run, finished
 
 THREE = ("algo-1", "algo-2", "algo-3")
 
@@ -67,10 +67,13 @@ def test_the_subject_is_the_payload_so_a_counter_signature_changes_nothing(nodes
     assert payload_of(after)["subject"][0]["digest"]["sha256"] == hashlib.sha256(envelope.payload).hexdigest()
 
 
-def test_the_order_of_arguments_changes_no_byte(nodes: Nodes) -> None:
+def test_the_order_of_arguments_changes_no_byte_and_another_time_the_date(nodes: Nodes) -> None:
     a, b, c = (nodes.ledger(sagemaker(rank, THREE)) for rank in range(3))
     ledgers = {nodes.merge(*order).ledger.read_bytes() for order in ((a, b, c), (c, a, b), (b, c, a), (c, b, a))}
     assert len(ledgers) == 1
+    later = FakeClock()
+    later.advance(10**9)
+    assert nodes.merge(a, b, c, clock=later).ledger.read_bytes() not in ledgers
 
 
 def test_the_envelope_is_what_every_other_ledger_is_in(nodes: Nodes) -> None:
@@ -78,21 +81,6 @@ def test_the_envelope_is_what_every_other_ledger_is_in(nodes: Nodes) -> None:
     envelope = parse_envelope(data)
     assert data == encode_envelope(envelope.payload, PAYLOAD_TYPE, list(envelope.signatures))
     json.loads(envelope.payload, parse_float=lambda text: pytest.fail(f"float {text}"))
-
-
-def test_what_no_node_measured_stays_unknown(nodes: Nodes) -> None:
-    bounded = nodes.ledger(sagemaker(0), devices=(STRANGER,))
-    measured = nodes.ledger(sagemaker(1))
-    job = predicate(nodes.merge(bounded, measured).ledger)
-    assert job["totals"]["executed"]["high"] is None
-    assert job["totals"]["executed"]["measured"] == predicate(measured)["totals"]["executed"]["measured"]
-    assert (job["energyJoules"], job["energyUncountedSeconds"]) == (
-        predicate(measured)["energyJoules"],
-        "7.000000000",
-    )  # and the first seconds
-    alone = nodes.ledger(sagemaker(0, ("algo-1",), job="b"), "b", devices=(STRANGER,))
-    executed = predicate(nodes.merge(alone).ledger)["totals"]["executed"]
-    assert (executed["low"], executed["measured"], executed["high"]) == ("0", None, None)
 
 
 def test_gaps_stay_gaps_in_the_sum(nodes: Nodes) -> None:
@@ -110,8 +98,19 @@ def test_gaps_stay_gaps_in_the_sum(nodes: Nodes) -> None:
 # What must be refused: each with its reason.
 
 
-def missing(nodes: Nodes) -> list[Path]:
-    return [nodes.ledger(sagemaker(0, THREE)), nodes.ledger(sagemaker(2, THREE))]
+Given = Sequence[tuple[Context, dict[str, Any]]]
+
+
+def one(context: Context, **how: Any) -> tuple[Context, dict[str, Any]]:
+    """How one node's ledger is made."""
+    return context, how
+
+
+MISSING = (one(sagemaker(0, THREE)), one(sagemaker(2, THREE)))
+
+
+def made(nodes: Nodes, given: Given) -> list[Path]:
+    return [nodes.ledger(context, **how) for context, how in given]
 
 
 def same_file(nodes: Nodes) -> list[Path]:
@@ -125,11 +124,6 @@ def copied(nodes: Nodes) -> list[Path]:
     return [ledger, nodes.ledger(sagemaker(1)), nodes.folder / "copy" / "ledger.json"]
 
 
-def same_node(nodes: Nodes) -> list[Path]:
-    other = nodes.ledger(sagemaker(0, boot="b"), "again", devices=gpus("other"), later=2)
-    return [nodes.ledger(sagemaker(0)), other, nodes.ledger(sagemaker(1))]
-
-
 def earlier_state(nodes: Nodes) -> list[Path]:
     run = Run(nodes.folder / "s", devices=gpus("algo-1"), context=sagemaker(0, ("algo-1",)), run_id="train-7")
     run.meter(20)
@@ -139,44 +133,6 @@ def earlier_state(nodes: Nodes) -> list[Path]:
     return [early, run.seal(nodes.folder / "late" / "ledger.json", nodes.key).ledger]
 
 
-def same_rank(nodes: Nodes) -> list[Path]:
-    return [nodes.ledger(slurm(0)), nodes.ledger(replace(slurm(0), node="node-7", boot_id="x"))]
-
-
-def same_device(nodes: Nodes) -> list[Path]:
-    return [nodes.ledger(sagemaker(0), devices=gpus("x")), nodes.ledger(sagemaker(1), devices=gpus("x"), later=3)]
-
-
-def mixed_jobs(nodes: Nodes) -> list[Path]:
-    return [nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1, job="train-8"))]
-
-
-def mixed_rosters(nodes: Nodes) -> list[Path]:
-    return [nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(2, THREE))]
-
-
-def not_in_roster(nodes: Nodes) -> list[Path]:
-    return [nodes.ledger(sagemaker(0)), nodes.ledger(replace(sagemaker(1), node="algo-9", rank=None))]
-
-
-def other_rank(nodes: Nodes) -> list[Path]:
-    return [nodes.ledger(sagemaker(0)), nodes.ledger(replace(sagemaker(1), rank=5))]
-
-
-def hole_in_ranks(nodes: Nodes) -> list[Path]:
-    return [nodes.ledger(slurm(0)), nodes.ledger(slurm(2))]
-
-
-def lost_attempt(nodes: Nodes) -> list[Path]:
-    second = nodes.ledger(slurm(0, attempt="1"), "again", later=100)
-    return [nodes.ledger(slurm(0)), second, nodes.ledger(slurm(1))]
-
-
-def lost_boot(nodes: Nodes) -> list[Path]:
-    second = nodes.ledger(sagemaker(0, boot="b"), "again", later=100)
-    return [nodes.ledger(sagemaker(0)), second, nodes.ledger(sagemaker(1))]
-
-
 def job_as_node(nodes: Nodes) -> list[Path]:
     return [nodes.merge(nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1)), ledger=nodes.folder / "j.json").ledger]
 
@@ -184,26 +140,58 @@ def job_as_node(nodes: Nodes) -> list[Path]:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (missing, r"the job is incomplete: rank 1 \(algo-2\): no ledger"),
+        (MISSING, r"the job is incomplete: rank 1 \(algo-2\): no ledger"),
         (same_file, "the same ledger is given twice: .*algo-1/ledger.json and .*algo-1/ledger.json"),
         (copied, "the same ledger is given twice: .*copy/ledger.json and .*algo-1/ledger.json"),
-        (same_node, "node 'algo-1' is given twice for the same time: .*ledger.json and .*ledger.json"),
+        (
+            [
+                one(sagemaker(0)),
+                one(sagemaker(0, boot="b"), name="again", devices=gpus("other"), later=2),
+                one(sagemaker(1)),
+            ],
+            "node 'algo-1' is given twice for the same time: .*ledger.json and .*ledger.json",
+        ),
         (earlier_state, "node 'algo-1' is given twice for the same time: .*early/ledger.json"),
-        (same_rank, "rank 0 is given twice for the same time: .*node-0/ledger.json and .*node-7/ledger.json"),
-        (same_device, "device GPU-x-0 is counted twice at the same time: by .*algo-1/.* and .*algo-2/"),
-        (mixed_jobs, "/ledger.json belongs to another job than .*: run.id is 'train-[78]', not 'train-[87]'"),
-        (mixed_rosters, "/ledger.json lists other nodes than .*: [23] nodes .*algo-2.*, not [23] nodes"),
-        (not_in_roster, "of node 'algo-9' with rank None, which is not among the job's nodes"),
-        (other_rank, "gives node 'algo-2' rank 5; by the job's node list it has 1"),
-        (hole_in_ranks, "the job is incomplete: rank 1: no ledger"),
-        (lost_attempt, r"rank 1 \(node-1\): no ledger of attempt '1'"),
-        (lost_boot, r"rank 1 \(algo-2\): ledgers of 1 attempts, while other nodes have 2"),
+        (
+            [one(slurm(0)), one(replace(slurm(0), node="node-7", boot_id="x"))],
+            "rank 0 is given twice for the same time: .*node-0/ledger.json and .*node-7/ledger.json",
+        ),
+        (
+            [one(sagemaker(0), devices=gpus("x")), one(sagemaker(1), devices=gpus("x"), later=3)],
+            "device GPU-x-0 is counted twice at the same time: by .*algo-1/.* and .*algo-2/",
+        ),
+        (
+            [one(sagemaker(0)), one(sagemaker(1, job="train-8"))],
+            "/ledger.json belongs to another job than .*: run.id is 'train-[78]', not 'train-[87]'",
+        ),
+        (
+            [one(sagemaker(0)), one(sagemaker(2, THREE))],
+            "/ledger.json lists other nodes than .*: [23] nodes .*algo-2.*, not [23] nodes",
+        ),
+        (
+            [one(sagemaker(0)), one(replace(sagemaker(1), node="algo-9", rank=None))],
+            "of node 'algo-9' with rank None, which is not among the job's nodes",
+        ),
+        (
+            [one(sagemaker(0)), one(replace(sagemaker(1), rank=5))],
+            "gives node 'algo-2' rank 5; by the job's node list it has 1",
+        ),
+        ([one(slurm(0)), one(slurm(2))], "the job is incomplete: rank 1: no ledger"),
+        (
+            [one(slurm(0)), one(slurm(0, attempt="1"), name="again", later=100), one(slurm(1))],
+            r"rank 1 \(node-1\): no ledger of attempt '1'",
+        ),
+        (
+            [one(sagemaker(0)), one(sagemaker(0, boot="b"), name="again", later=100), one(sagemaker(1))],
+            r"rank 1 \(algo-2\): ledgers of 1 attempts, while other nodes have 2",
+        ),
         (job_as_node, "j.json: this is a ledger of kind 'job', which cannot be part of a job"),
     ],
-    ids=lambda value: getattr(value, "__name__", None),
 )
-def test_what_does_not_fit_together_is_refused(nodes: Nodes, given: Callable[[Nodes], list[Path]], reason: str) -> None:
-    ledgers = given(nodes)
+def test_what_does_not_fit_together_is_refused(
+    nodes: Nodes, given: Given | Callable[[Nodes], list[Path]], reason: str
+) -> None:
+    ledgers = given(nodes) if callable(given) else made(nodes, given)
     for order in (ledgers, ledgers[::-1]):
         with pytest.raises(LedgerError, match=reason) as caught:
             nodes.merge(*order)
@@ -267,7 +255,7 @@ def test_a_replay_is_refused_or_marked(nodes: Nodes) -> None:
 
 
 def test_an_incomplete_job_says_what_is_missing_and_has_no_upper_bound(nodes: Nodes) -> None:
-    ledgers = missing(nodes)
+    ledgers = made(nodes, MISSING)
     merged = nodes.merge(*ledgers, allow_incomplete=True)
     executed, told = merged.predicate["totals"]["executed"], merged.predicate["completeness"]
     assert (told["complete"], told["missing"]) == (False, ["rank 1 (algo-2): no ledger"])
@@ -426,22 +414,8 @@ def test_only_what_an_earlier_merge_made_is_written_over(nodes: Nodes) -> None:
 
 
 def test_only_trusted_keys_are_named(nodes: Nodes) -> None:
-    one = nodes.ledger(sagemaker(0, ("algo-1",)))
-    keyid = load_public(str(nodes.public)).keyid
-    assert predicate(nodes.merge(one).ledger)["children"][0]["keyids"] == [keyid]
-    assert (
-        open_ledger(nodes.folder / "out" / "job.json", [load_public(str(nodes.folder / "out" / "job.pub"))]).kind
-        == "job"
-    )
-
-
-def test_merging_twice_gives_the_same_bytes_and_another_time_another_date(nodes: Nodes) -> None:
-    one = nodes.ledger(sagemaker(0, ("algo-1",)))
-    first = nodes.merge(one).ledger.read_bytes()
-    assert nodes.merge(one).ledger.read_bytes() == first
-    later = FakeClock()
-    later.advance(10**9)
-    assert nodes.merge(one, clock=later).ledger.read_bytes() != first
+    job = predicate(nodes.merge(nodes.ledger(sagemaker(0, ("algo-1",)))).ledger)
+    assert job["children"][0]["keyids"] == [load_public(str(nodes.public)).keyid]
 
 
 def test_a_child_with_fields_that_no_daemon_writes_is_refused_by_name(nodes: Nodes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 from typing import Any
@@ -24,7 +23,7 @@ from tests.support.paths import VECTORS
 )
 def test_every_wycheproof_vector_is_judged_as_wycheproof_judges_it(file: str, kind: str, count: int) -> None:
     document = json.loads(gzip.decompress((VECTORS / "wycheproof" / f"{file}.json.gz").read_bytes()))
-    valid = invalid = 0
+    judged: list[bool] = []
     for group in document["testGroups"]:
         public = parse_public(group["publicKeyPem"].encode("ascii"), file)
         assert public.type == kind
@@ -32,10 +31,9 @@ def test_every_wycheproof_vector_is_judged_as_wycheproof_judges_it(file: str, ki
             good = public.verifies(bytes.fromhex(vector["msg"]), bytes.fromhex(vector["sig"]))
             assert vector["result"] in ("valid", "invalid")
             assert good is (vector["result"] == "valid"), f"tcId {vector['tcId']}: {vector['comment']}"
-            valid, invalid = valid + good, invalid + (not good)
-    print(f"Wycheproof {file}: {valid + invalid} vectors, {valid} valid, {invalid} invalid, 0 mismatches")
-    assert valid + invalid == count == document["numberOfTests"]
-    assert valid > 0 < invalid
+            judged.append(good)
+    assert len(judged) == count == document["numberOfTests"]
+    assert set(judged) == {True, False}
 
 
 @pytest.fixture
@@ -62,4 +60,3 @@ def test_the_vector_of_the_dsse_specification(vector: dict[str, Any]) -> None:
     ):
         with pytest.raises(NotVerifiedError, match="signed by a different key|was changed after it was signed"):
             verify_signatures(changed, [key], 1)
-    print(f"DSSE vector: PAE equal, {len(base64.b64encode(der))} characters of DER verify")

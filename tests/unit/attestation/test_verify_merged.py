@@ -57,14 +57,9 @@ def test_a_child_without_its_journal_is_known_by_its_digest_only(nodes: Nodes) -
     assert (seen.given, seen.recomputed) == (2, 1)
 
 
-def test_a_child_changed_after_the_merge_is_found(nodes: Nodes) -> None:
+def test_a_child_damaged_after_the_merge_is_found(nodes: Nodes) -> None:
     ledger = two(nodes)
     child = nodes.folder / "ledgers" / "algo-2" / "ledger.json"
-    document = payload_of(child)
-    document["predicate"]["method"]["sealedAt"] = "2026-01-01T00:00:00.000000Z"
-    child.write_bytes(sign(encode(document), load_signer(nodes.key)))
-    with pytest.raises(NotVerifiedError, match=r"algo-2/ledger.json is not the ledger that was merged for algo-2/"):
-        verify(nodes, ledger, nodes.folder / "ledgers")
     child.write_bytes(child.read_bytes()[:-10])
     with pytest.raises(NotVerifiedError, match=r"algo-2/ledger.json: .*not JSON"):
         verify(nodes, ledger, nodes.folder / "ledgers")
@@ -85,10 +80,6 @@ def test_ledgers_of_others_lying_there_are_no_part_of_it(nodes: Nodes) -> None:
     assert found.children is not None
     assert [Path(label).parent.name for label in found.children.others] == ["other"]
     assert "  no part     " in verified_merge_text(found)
-
-
-def _sum(predicate: dict[str, Any]) -> None:
-    predicate["totals"]["executed"]["low"] = "1"
 
 
 def _child_sum(predicate: dict[str, Any]) -> None:
@@ -112,7 +103,6 @@ def _device(predicate: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (_sum, "executed.low is '1', recomputed is"),
         (_child_sum, "the entries of its children: .*executed.low is '.*', recomputed is"),
         (_dropped, "statement.subject has 2 entries, recomputed are 1"),
         (_whole, "statement.subject has 2 entries, recomputed are 1"),
@@ -256,16 +246,6 @@ def test_a_lineage_is_no_child(nodes: Nodes) -> None:
     ledger = lineage(nodes, "a", ledger=nodes.folder / "lineage.json")
     with pytest.raises(LedgerError, match="kind 'lineage', which cannot be part of a lineage"):
         nodes.merge(ledger, kind="lineage", lineage="m")
-
-
-def test_a_lying_job_is_no_child(nodes: Nodes) -> None:
-    lineage(nodes, "a")
-    job = nodes.folder / "a.json"
-    document = payload_of(job)
-    _sum(document["predicate"])
-    job.write_bytes(sign(encode(document), load_signer(nodes.key)))
-    with pytest.raises(NotVerifiedError, match=r"a.json: the ledger does not match the entries of its children"):
-        nodes.merge(job, kind="lineage", lineage="m")
 
 
 def test_a_node_left_out_by_the_merger_shows_in_the_roster(nodes: Nodes) -> None:

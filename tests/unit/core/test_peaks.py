@@ -13,7 +13,7 @@ from flopsd.core.declarations import precision_from
 from flopsd.core.figures import Rating, precision_label
 from flopsd.core.model import Device, Evidence, Pipe, Precision
 from flopsd.errors import PeakTableError, UnknownDeviceError
-from flopsd.settings.data_files import config_dir, load_peaks, parse_peaks
+from flopsd.settings.data_files import config_dir, parse_peaks
 from tests.support.strategies import table
 
 
@@ -155,11 +155,6 @@ def test_a_bad_table_is_refused_with_its_fault(change: tuple[str, str], told: st
     text = (config_dir() / "peaks.yaml").read_text().replace(*change, 1)
     with pytest.raises(PeakTableError, match=told):
         parse_peaks(text.encode(), "peaks.yaml")
-
-
-def test_a_missing_table_is_named() -> None:
-    with pytest.raises(PeakTableError, match="cannot read the peak table /nowhere"):
-        load_peaks("/nowhere")
 
 
 @pytest.mark.parametrize(

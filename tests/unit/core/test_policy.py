@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from fractions import Fraction
 
@@ -71,20 +70,6 @@ def test_a_row_on_both_sides_and_straddling(rule: str, base: Base | None, method
     missing = finding(rule, replace(fine_tune(figures(highest), base, method), whole=False))
     assert missing.state is OPEN
     assert "something is missing" in missing.why
-
-
-def test_a_third_is_exact() -> None:
-    """10^23 / 3 is no whole number: 33…333 is below it, 33…334 above. Of 3 x 10^23 the third itself is not above."""
-    third = 10**23 // 3
-    base = replace(LOST, systemic=False)
-    assert Fraction(third) < Fraction(10**23, 3) < third + 1
-    assert finding("unknown-base-other", fine_tune(figures(third), base)).state is BELOW
-    assert finding("unknown-base-other", fine_tune(figures(third + 1), base)).state is ABOVE
-    exact = replace(KNOWN, flop=3 * 10**23)
-    assert finding("modification-third", fine_tune(figures(10**23), exact)).state is BELOW
-    assert finding("modification-third", fine_tune(figures(10**23 + 1), exact)).state is ABOVE
-    told = finding("unknown-base-other", fine_tune(figures(third), base)).for_ledger()
-    assert told["threshold"] == {"low": f"{10**23}/3", "high": f"{10**23}/3"}
 
 
 def test_an_estimate_of_the_base_model_is_an_interval() -> None:
@@ -211,60 +196,25 @@ def test_generated_data_counts_only_where_the_text_says_so() -> None:
     case = Case(updates, cumulative, Method.PRETRAINING)
     assert finding("gpai-indicative", case).state is BELOW
     assert finding("systemic-presumption", case).state is ABOVE
-    case = Case(updates, cumulative, Method.FULL, KNOWN)
-    assert (finding("modification-third", case).value, finding("modification-third", case).quantity) == (
-        updates,
-        "updates",
-    )
-    case = replace(case, base=SYSTEMIC)
-    assert (finding("modification-third", case).value, finding("modification-third", case).quantity) == (
-        cumulative,
-        "cumulative",
-    )
-    case = replace(case, base=replace(KNOWN, systemic=None))
-    either = finding("modification-third", case)
-    assert (either.value, either.quantity) == (Figures(10**22, None, 4 * 10**25), "updates or cumulative")
+    for base, value, quantity in (
+        (KNOWN, updates, "updates"),
+        (SYSTEMIC, cumulative, "cumulative"),
+        (replace(KNOWN, systemic=None), Figures(10**22, None, 4 * 10**25), "updates or cumulative"),
+    ):
+        third = finding("modification-third", Case(updates, cumulative, Method.FULL, base))
+        assert (third.value, third.quantity) == (value, quantity)
 
 
-def test_a_small_tune_of_a_model_with_systemic_risk_is_below() -> None:
-    """The base model alone is above 10^25: that says nothing of its modifier."""
+def test_a_small_tune_of_a_base_above_the_threshold_is_below() -> None:
+    """The base model alone is above 10^25: no rule takes that for its modifier's."""
     states = {f.rule.id: f.state for f in findings(ACT, fine_tune(figures(10**20), SYSTEMIC)) if f.applies}
     assert states == {"modification-third": BELOW, "modification-systemic": BELOW}
-
-
-def test_a_small_tune_of_a_base_above_the_threshold_without_systemic_risk_is_below() -> None:
-    """The base model alone is above 10^25: no rule takes that for its modifier's."""
     case = fine_tune(Figures(1, 2 * 10**15, 10**16), replace(SYSTEMIC, systemic=False))
     assert {f.rule.id: f.state for f in findings(ACT, case) if f.applies} == {"modification-third": BELOW}
     together = finding("base-and-modification-systemic", case)
     assert (together.applies, together.why) == (False, "the base model's compute is above 1e25 FLOP")
     at = replace(SYSTEMIC, systemic=False, flop=10**25)
     assert finding("base-and-modification-systemic", fine_tune(figures(1), at)).state is ABOVE
-
-
-def test_shares_of_a_threshold() -> None:
-    base = replace(LOST, systemic=False)
-    value = Figures(10**22, 2 * 10**22, 4 * 10**22)
-    assert finding("unknown-base-other", fine_tune(value, base)).share_ppm == (300_000, 600_000, 1_200_000)
-    assert finding("unknown-base-other", fine_tune(Figures(1, None, None), base)).share_ppm == (0, None, None)
-    outward = finding("unknown-base-other", fine_tune(Figures(1, None, 1), base)).share_ppm
-    assert outward == (0, None, 1), "an upper share never rounds to nothing"
-    estimated = replace(KNOWN, kind="estimated")
-    low, measured, high = finding("modification-third", fine_tune(value, estimated)).share_ppm
-    assert (low, measured, high) == (25_641, None, 190_477)
-
-
-def test_a_ledger_holds_no_numbers() -> None:
-    for base in (None, KNOWN, SYSTEMIC, SMALL, LOST):
-        for found in findings(ACT, fine_tune(Figures(1, 2, 3), base)):
-            json.dumps(found.for_ledger(), default=pytest.fail)
-            assert not _numbers(found.for_ledger())
-
-
-def _numbers(value: object) -> bool:
-    if isinstance(value, dict):
-        return any(_numbers(item) for item in value.values())
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 counts = st.one_of(st.integers(0, 10**26), st.sampled_from([10**23, 10**23 // 3, 10**23 // 3 + 1, 10**25, 10**25 // 3]))
@@ -349,6 +299,7 @@ def test_a_share_of_the_threshold_is_rounded_outward_and_a_threshold_of_one_flop
     rule = ACT.rule("gpai-indicative")
     smallest = Finding("p", rule, True, "", "updates", Figures(1, 2, 3), Limit(Fraction(1), Fraction(1)), ABOVE)
     assert smallest.share_ppm == (1_000_000, 2_000_000, 3_000_000)
+    assert replace(smallest, value=Figures(1, None, None)).share_ppm == (1_000_000, None, None)
     thirds = replace(smallest, limit=Limit(Fraction(7, 3), Fraction(7, 3)))
     assert thirds.share_ppm == (428_571, 857_143, 1_285_715)
     assert replace(smallest, limit=Limit(Fraction(0), Fraction(1))).share_ppm == (None, None, None)

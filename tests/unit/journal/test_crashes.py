@@ -77,6 +77,7 @@ class Place:
         records = list(writer.read())
         writer.append({"kind": "next"})
         writer.close()
+        assert self.state.pending.read_bytes() == b""
         honest = [json.loads(raw)["r"] for raw in journal.splitlines()[:kept]]
         assert records[:kept] == honest
         assert len(records) in (kept, kept + 1)  # one more from the pending file, if that continues what is kept
@@ -124,7 +125,6 @@ def test_cut_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
         recovery = place.recover(left.journal[:size], left.pending, kept=kept)
         assert (recovery is None) == (size in (0, *left.ends))
         assert recovery is None or recovery.kept_as is None
-    print(f"{len(sizes)} cuts: {dict(place.told)}")
     for size in sorted({*around, *range(0, len(left.journal), 211 * extent.step)}):
         place.go_on(left.journal[:size])
 
@@ -141,7 +141,6 @@ def test_a_flip_at_every_byte(left: Left, place: Place, pattern: int, extent: Ex
         recovery = place.recover(bytes(flipped), left.pending, kept=kept)
         assert recovery is not None
         assert recovery.kept_as == "aside" or at == len(left.journal) - 1  # the last newline: that looks torn
-    print(f"{len(places)} flips with {pattern:#04x}: {dict(place.told)}")
     assert place.told["whole"] == 0
     for at in range(0, len(left.journal), 307 * extent.step):
         place.go_on(left.journal[:at] + bytes([left.journal[at] ^ pattern]) + left.journal[at + 1 :])
@@ -156,7 +155,6 @@ def test_a_tail_of_nuls_at_every_byte(left: Left, place: Place, extent: Extent) 
     for end in left.ends:
         for count in (1, 511, 4096, 70_000):
             place.recover(left.journal[:end] + b"\0" * count, b"", kept=left.lines_before(end))
-    print(f"NULs: {dict(place.told)}")
     assert place.told["put aside"] == place.told["whole"] == 0
 
 

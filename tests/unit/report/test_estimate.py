@@ -109,13 +109,6 @@ def test_a_size_alone_is_6pd(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["assumed"] == [ALONE]
 
 
-def test_what_is_left_out_of_cumulative_compute_is_said(capsys: pytest.CaptureFixture[str], config: str) -> None:
-    found = told(capsys, config, "--tokens", "1e9", "--sequence-length", "4096", *BASE)
-    rules = [one for one in found["options"][0]["findings"] if "cumulative" in one["quantity"]]
-    assert rules
-    assert ALONE in found["assumed"]
-
-
 def test_a_rule_that_is_read_and_not_written_is_marked(capsys: pytest.CaptureFixture[str], config: str) -> None:
     assert run(config, "--tokens", "1e9", "--sequence-length", "4096", *BASE) == 0
     lines = capsys.readouterr().out.splitlines()

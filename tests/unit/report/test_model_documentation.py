@@ -251,11 +251,6 @@ def test_what_the_base_model_took_is_in_no_figure_and_that_is_said(
         assert f"cumulative training compute{'; ' if words else ''}{words}." in "\n".join(made.notification)
 
 
-def test_nobody_says_whether_there_is_a_base_model() -> None:
-    note = lines(form(node(), ACT))["Amount of computation used for training, cumulative"].note
-    assert "a base model's compute, if there is one, is not in it" in note
-
-
 def test_what_flopsd_reads_into_the_text_is_notified_as_that() -> None:
     small, base = Figures(10**24, 10**24, 10**24), Base("b", "known", 95 * 10**23, None, False)
     told = "\n".join(form(judged(small, small, Method.FULL, base), ACT).notification)

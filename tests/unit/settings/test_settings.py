@@ -48,11 +48,6 @@ def test_every_problem_is_reported_at_once_with_its_location_and_fix(tmp_path: P
     )
 
 
-def test_a_misspelt_variable_is_named() -> None:
-    with pytest.raises(ConfigError, match="FLOPSD_INTERVALL is not a setting; did you mean FLOPSD_INTERVAL?"):
-        load_settings({}, {"FLOPSD_INTERVALL": "1"})
-
-
 @pytest.mark.parametrize("text", ["[1, 2", "- a\n- b\n", "just text", "a: *nowhere", "\x00"])
 def test_bad_yaml_is_a_config_error(tmp_path: Path, text: str) -> None:
     file = tmp_path / "flopsd.yaml"

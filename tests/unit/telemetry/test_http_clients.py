@@ -102,14 +102,9 @@ def rss_mb() -> float:
 
 def test_a_hundred_idle_tls_clients_and_a_scrape(door: Door) -> None:
     """The clock stands still, so nobody's time is over: without room for all of them the scrape would never come."""
-    door.scrape()
-    before = rss_mb()
     with all_of([door.shake_hands() for _ in range(50)] + [door.knock() for _ in range(50)]) as idle:
         assert door.scrape() == 200
         assert not any(is_closed(one) for one in idle)
-        print(
-            f"100 idle TLS clients, half of them before the handshake: RSS {before:.1f} -> {rss_mb():.1f} MB, clients included"
-        )
 
 
 def test_those_over_the_limit_are_closed_the_longest_waiting_first(door: Door) -> None:
@@ -155,7 +150,6 @@ def test_slow_readers_do_not_hold_a_scrape(door: Door, monkeypatch: pytest.Monke
                 pass  # left already
         for _ in range(5):
             assert door.scrape() == 200
-        print(f"{len(slow)} slow readers: RSS {rss_mb():.1f} MB")
 
 
 def test_a_header_of_ten_megabytes_is_refused_and_not_kept(door: Door) -> None:
@@ -173,18 +167,8 @@ def test_a_header_of_ten_megabytes_is_refused_and_not_kept(door: Door) -> None:
                     assert door.scrape() == 200
         except OSError:
             pass  # it is free to close at once
-        after = rss_mb()
-        assert after - before < HEADER_BYTES / 1e6 / 2
-    print(f"{sent / 1e6:.1f} MB of a header sent: RSS {before:.1f} -> {after:.1f} MB")
+        assert rss_mb() - before < HEADER_BYTES / 1e6 / 2
     assert door.scrape() == 200
-
-
-def test_a_header_that_is_too_large_is_answered_so(door: Door) -> None:
-    connection = http.client.HTTPSConnection(*door.address, timeout=30, context=door.context)
-    connection.request("GET", "/metrics", headers={"X": "y" * 20_000})
-    answer = connection.getresponse()
-    assert (answer.status, answer.headers["Connection"]) == (431, "close")
-    connection.close()
 
 
 def test_requests_sent_ahead_are_answered_one_after_the_other(door: Door) -> None:
