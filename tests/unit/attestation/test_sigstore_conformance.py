@@ -1,25 +1,30 @@
-"""The cases of sigstore-conformance whose reason lies in code that flopsd has too: JSON, base64, DSSE, keys, timestamps.
+"""Other people's vectors: Wycheproof, DSSE's own, and the cases of sigstore-conformance whose reason lies in code that
+flopsd has too: JSON, base64, DSSE, keys, timestamps.
 
-Its bundles are Sigstore's; what flopsd reads of them is the envelope or signature, the signer's key, and the timestamp.
+The bundles are Sigstore's; what flopsd reads of them is the envelope or signature, the signer's key, and the timestamp.
 What fails them by Fulcio's certificates or Rekor's log is not here: flopsd has neither.
 """
 
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicNumbers
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_der_x509_certificate
 
 from flopsd.attestation.evidence import rfc3161
 from flopsd.attestation.evidence.trust import parse_certificates
-from flopsd.attestation.signing.dsse import verify_signatures
+from flopsd.attestation.signing.dsse import pae, verify_signatures
 from flopsd.attestation.signing.keys import load_public
-from flopsd.core.envelope import parse_envelope
+from flopsd.attestation.signing.public_key import parse_public, usable
+from flopsd.core.envelope import Envelope, encode_envelope, parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import EvidenceError, NotVerifiedError, SigningKeyError
 from tests.support.paths import VECTORS
@@ -122,3 +127,48 @@ def test_timestamps(case: str, moment: str | None) -> None:
             rfc3161.verify(response, signature_of(case), trusted)
     else:
         assert rfc3161.verify(response, signature_of(case), trusted)[0] == moment
+
+
+@pytest.mark.parametrize(
+    ("file", "kind", "count"),
+    [("ed25519_test", "ed25519", 151), ("ecdsa_secp256r1_sha256_test", "p256", 484)],
+)
+def test_every_wycheproof_vector_is_judged_as_wycheproof_judges_it(file: str, kind: str, count: int) -> None:
+    document = json.loads(gzip.decompress((VECTORS / "wycheproof" / f"{file}.json.gz").read_bytes()))
+    judged: list[bool] = []
+    for group in document["testGroups"]:
+        public = parse_public(group["publicKeyPem"].encode("ascii"), file)
+        assert public.type == kind
+        for vector in group["tests"]:
+            good = public.verifies(bytes.fromhex(vector["msg"]), bytes.fromhex(vector["sig"]))
+            assert vector["result"] in ("valid", "invalid")
+            assert good is (vector["result"] == "valid"), f"tcId {vector['tcId']}: {vector['comment']}"
+            judged.append(good)
+    assert len(judged) == count == document["numberOfTests"]
+    assert set(judged) == {True, False}
+
+
+@pytest.fixture
+def vector() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((VECTORS / "dsse" / "spec_vector.json").read_bytes())
+    return found
+
+
+def test_the_vector_of_the_dsse_specification(vector: dict[str, Any]) -> None:
+    key = usable(
+        EllipticCurvePublicNumbers(int(vector["key"]["x"]), int(vector["key"]["y"]), SECP256R1()).public_key(), "vector"
+    )
+    raw = parse_envelope(json.dumps(vector["envelope"]).encode())
+    assert raw.payload == vector["serializedBody"].encode()
+    assert pae(raw) == vector["pae"].encode()
+    signature = raw.signatures[0][1]
+    der = encode_dss_signature(int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big"))
+    envelope = parse_envelope(encode_envelope(raw.payload, raw.payload_type, [("", der)]))
+    assert verify_signatures(envelope, [key], 1) == {key.keyid}
+    for changed in (
+        Envelope(raw.payload + b"!", raw.payload_type, envelope.signatures),
+        Envelope(raw.payload, raw.payload_type + "!", envelope.signatures),
+        raw,  # as the specification prints it, raw r||s: other verifiers would not take it either
+    ):
+        with pytest.raises(NotVerifiedError, match="signed by a different key|was changed after it was signed"):
+            verify_signatures(changed, [key], 1)

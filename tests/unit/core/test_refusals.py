@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ GEMMA3 = {
     "model_type": "gemma3",
     "text_config": {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4},
 }
+NARROW = {"hidden_size": 10, "num_attention_heads": 3, "vision_use_head": False}
 
 
 @pytest.mark.parametrize(
@@ -41,16 +43,10 @@ GEMMA3 = {
         ({"model_type": "t5", "is_gated_act": 1}, "is_gated_act is 1"),
         (
             {**LLAMA, "model_type": "mixtral", "num_local_experts": 2, "num_experts_per_tok": 3},
-            "num_experts_per_tok is 3, which is invalid",
+            "num_experts_per_tok is 3",
         ),
         ({**LLAMA, "model_type": "gemma2", "layer_types": "all"}, "layer_types is 'all', which is invalid"),
-        (
-            {
-                **GEMMA3,
-                "vision_config": {"hidden_size": 10, "num_attention_heads": 3, "vision_use_head": False},
-            },
-            "num_attention_heads is 3",
-        ),
+        ({**GEMMA3, "vision_config": NARROW}, "num_attention_heads is 3"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused_by_the_name_of_its_field(
@@ -107,74 +103,61 @@ def test_counters_at_the_edge_of_a_contradiction_are_taken(work: dict[str, int])
 BASE = {"name": "base", "kind": "estimated", "flop": "7", "method": "6ND", "systemic": None}
 
 
+def base_with(**changed: object) -> object:
+    return base_from({**BASE, **changed})
+
+
+REFUSED: list[tuple[Callable[[Any], object], Sequence[object], str | None]] = [
+    (lambda kind: base_with(kind=kind), ("unknown", "known", "guessed"), None),
+    (lambda flop: base_with(flop=flop), (None, 7, "07", "-7"), None),
+    (lambda method: base_with(method=method), (None, 7), None),
+    (lambda name: base_with(name=name), ("", "x" * 10_000, "\x1b[2J", 7), None),
+    (lambda systemic: base_with(systemic=systemic), ("no",), None),
+    (work_from, ([],), "work is not a mapping of phases"),
+    (work_from, ({"train": 7},), "the work of phase 'train' is not a mapping of counters"),
+    (work_from, ({"sleep": {"tokens": 1}}, {"undeclared": {"tokens": 1}}), "'(sleep|undeclared)' is not a valid Phase"),
+    (work_from, ({"train": {"naps": 1}},), "'naps' is not a known counter"),
+    (lambda tokens: work_from({"train": {"tokens": tokens}}), (-1, True, 1.0, 10**40), "is not a count"),
+    (facts_from, ([],), "must be a mapping"),
+    (facts_from, ({"colour": "blue"},), "colour: unknown"),
+    (facts_from, ({"method": "guessing"},), "method: must be one of"),
+    (facts_from, ({"recomputation": "some"},), "recomputation: must be one of"),
+    (facts_from, ({"parameters_total": -1},), "parameters_total: must be a whole number"),
+    (facts_from, ({"packing": "yes"},), "packing: must be true or false"),
+    (facts_from, ({"precision": "bf17"},), "precision: expected one of"),
+    (
+        lambda shares: facts_from({"precision": shares}),
+        ({"bf16": 999_999}, {"bf16": 1_000_000, "tf32": 0}),
+        "precision: shares must be positive and add up to a million",
+    ),
+    (facts_from, ({"lora": {"r": 1, "alpha": 2}},), "lora.alpha: unknown"),
+    (facts_from, ({"lora": {"target_modules": ["q"]}},), "lora.r: must be a whole number"),
+    (facts_from, ({"lora": {"r": 1, "target_modules": "q"}},), "lora.target_modules: must be a list"),
+    (
+        lambda modules: facts_from({"lora": {"r": 1, "target_modules": modules}}),
+        ([""], ["\x1b"]),
+        "lora.target_modules: must be a list of at most",
+    ),
+    (facts_from, ({"model_config": {"a": {1}}},), "model_config: set is not JSON"),
+    (facts_from, ({"model_config": []},), "model_config: must be a mapping"),
+    (
+        lambda text: span_seconds(text, "2026-11-02T10:00:00Z"),
+        ("", "2026-11-02", "2026-11-02T10:00:00", "2026-11-02 10:00:00Z", "2026-11-02T10:00:00+00:00"),
+        "is no time in UTC",
+    ),
+    (millijoules, ("1.02", "1.0020", "1", "-1.000", "x"), "is not an amount with 3 decimals"),
+]
+
+
 @pytest.mark.parametrize(
-    "changed",
-    [
-        {"kind": "unknown"},
-        {"kind": "known"},
-        {"kind": "guessed"},
-        {"flop": None},
-        {"method": None},
-        {"flop": 7},
-        {"flop": "07"},
-        {"flop": "-7"},
-        {"name": ""},
-        {"name": "x" * 10_000},
-        {"name": "\x1b[2J"},
-        {"name": 7},
-        {"method": 7},
-        {"systemic": "no"},
-    ],
+    ("read", "given", "reason"), [(read, given, reason) for read, each, reason in REFUSED for given in each]
 )
-def test_what_describes_no_base_model_is_refused(changed: dict[str, object]) -> None:
+def test_what_is_not_written_as_it_must_be_is_refused(
+    read: Callable[[Any], object], given: object, reason: str | None | None
+) -> None:
     assert base_from(BASE) is not None
-    with pytest.raises((ValueError, TypeError)):
-        base_from({**BASE, **changed})
-
-
-@pytest.mark.parametrize(
-    ("work", "reason"),
-    [
-        ([], "work is not a mapping of phases"),
-        ({"train": 7}, "the work of phase 'train' is not a mapping of counters"),
-        ({"sleep": {"tokens": 1}}, "'sleep' is not a valid Phase"),
-        ({"undeclared": {"tokens": 1}}, "'undeclared' is not a valid Phase"),
-        ({"train": {"naps": 1}}, "'naps' is not a known counter"),
-        ({"train": {"tokens": -1}}, "-1 is not a count"),
-        ({"train": {"tokens": True}}, "True is not a count"),
-        ({"train": {"tokens": 1.0}}, "1.0 is not a count"),
-        ({"train": {"tokens": 10**40}}, "is not a count"),
-    ],
-)
-def test_work_that_nobody_counts_is_refused(work: object, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        work_from(work)
-
-
-@pytest.mark.parametrize(
-    ("facts", "reason"),
-    [
-        ([], "must be a mapping"),
-        ({"colour": "blue"}, "colour: unknown"),
-        ({"method": "guessing"}, "method: must be one of"),
-        ({"recomputation": "some"}, "recomputation: must be one of"),
-        ({"parameters_total": -1}, "parameters_total: must be a whole number"),
-        ({"packing": "yes"}, "packing: must be true or false"),
-        ({"precision": "bf17"}, "precision: expected one of"),
-        ({"precision": {"bf16": 999_999}}, "precision: shares must be positive and add up to a million"),
-        ({"precision": {"bf16": 1_000_000, "tf32": 0}}, "precision: shares must be positive and add up to a million"),
-        ({"lora": {"r": 1, "alpha": 2}}, "lora.alpha: unknown"),
-        ({"lora": {"target_modules": ["q"]}}, "lora.r: must be a whole number"),
-        ({"lora": {"r": 1, "target_modules": "q"}}, "lora.target_modules: must be a list"),
-        ({"lora": {"r": 1, "target_modules": [""]}}, "lora.target_modules: must be a list of at most"),
-        ({"lora": {"r": 1, "target_modules": ["\x1b"]}}, "lora.target_modules: must be a list of at most"),
-        ({"model_config": {"a": {1}}}, "model_config: set is not JSON"),
-        ({"model_config": []}, "model_config: must be a mapping"),
-    ],
-)
-def test_facts_outside_the_closed_set_are_refused(facts: object, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        facts_from(facts)
+    with pytest.raises((ValueError, TypeError), match=reason):
+        read(given)
 
 
 def test_a_configuration_is_json_of_a_bounded_depth_and_size() -> None:
@@ -227,16 +210,5 @@ def test_seconds_between_two_times(begin: str, end: str, seconds: int) -> None:
     assert span_seconds(begin, end) == seconds
 
 
-@pytest.mark.parametrize(
-    "text", ["", "2026-11-02", "2026-11-02T10:00:00", "2026-11-02 10:00:00Z", "2026-11-02T10:00:00+00:00"]
-)
-def test_a_time_in_another_form_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no time in UTC"):
-        span_seconds(text, "2026-11-02T10:00:00Z")
-
-
 def test_joules_have_three_decimals() -> None:
     assert millijoules("1.002") == 1002
-    for text in ("1.02", "1.0020", "1", "-1.000", "x"):
-        with pytest.raises(ValueError, match="is not an amount with 3 decimals"):
-            millijoules(text)

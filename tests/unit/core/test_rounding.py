@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.rounding import (
+    DAY_S,
+    YEAR_S,
     Towards,
     flop_number,
     format_duration,
@@ -24,7 +27,6 @@ from flopsd.core.rounding import (
     share_at_most,
     significant,
 )
-from tests.support.notation import seconds_in, value
 
 numbers = st.one_of(
     st.integers(1, 10**30).map(Fraction), st.fractions(min_value=Fraction(1, 10**12), max_value=10**30).filter(bool)
@@ -61,76 +63,11 @@ def test_the_order_of_magnitude(number: Fraction) -> None:
     assert Fraction(10) ** magnitude(number) <= number < Fraction(10) ** (magnitude(number) + 1)
 
 
-@pytest.mark.parametrize(
-    ("number", "figures", "text"),
-    [
-        (23 * 10**24, 2, "2.3x10^25"),
-        (225 * 10**23, 2, "2.2x10^25"),  # half to even
-        (235 * 10**23, 2, "2.4x10^25"),
-        (996 * 10**22, 2, "1.0x10^25"),  # carries
-        (7, 1, "7x10^0"),
-        (0, 2, "0"),
-        (10**23 - 1, 2, "1.0x10^23"),  # not above the threshold that it looks like: verdicts are on exact numbers
-    ],
-)
-def test_scientific(number: int, figures: int, text: str) -> None:
-    assert scientific(number, figures) == text
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (Fraction(123, 10), "12"),
-        (Fraction(1234, 100_000), "0.012"),
-        (370_000, "370000"),
-        (4_200_000, "4.2x10^6"),
-        (0, "0"),
-    ],
-)
-def test_plain(number: Fraction, text: str) -> None:
-    assert plain(number, 2) == text
-
-
 @given(st.integers(0, 10**40 - 1))
 def test_a_lower_bound_is_never_shown_higher_nor_an_upper_bound_lower(number: int) -> None:
     low, high = value(flop_number(number, Towards.DOWN)), value(flop_number(number, Towards.UP))
     assert low <= number <= high
     assert high - low <= Fraction(max(number, 1), 100)
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (None, "unknown"),
-        (0, "0 FLOP"),
-        (999, "999 FLOP"),
-        (1000, "10^3 FLOP"),
-        (6_505_252_184_471_040, "6.51x10^15 FLOP"),
-        (10**25, "10^25 FLOP"),
-        (10**25 + 1, "1.00x10^25 FLOP"),
-        (999_999, "1.00x10^6 FLOP"),
-        (Fraction(10**23, 3), "3.33x10^22 FLOP"),
-        (Fraction(1, 3), "0.333 FLOP"),
-    ],
-)
-def test_flop(number: int | Fraction | None, text: str) -> None:
-    assert format_flop(number) == text
-
-
-@pytest.mark.parametrize(
-    ("rate", "text"),
-    [
-        (None, "unknown"),
-        (0, "0 FLOP/s"),
-        (10**8, "10^8 FLOP/s"),
-        (1_234_567_890, "0.00123 TFLOP/s"),
-        (812 * 10**12, "812 TFLOP/s"),
-        (1234 * 10**12, "1.23 PFLOP/s"),
-        (10**20, "100 000 PFLOP/s"),
-    ],
-)
-def test_rates(rate: int | None, text: str) -> None:
-    assert format_rate(rate) == text
 
 
 @given(st.integers(0, 10**12))
@@ -142,12 +79,69 @@ def test_a_percentage_is_rounded_outward(ppm: int) -> None:
     assert low * 10_000 <= ppm <= high * 10_000
 
 
-@pytest.mark.parametrize(
-    ("ppm", "text"),
-    [(0, "0 %"), (1, "0.0001 %"), (12_345, "1.23 %"), (736_842, "73.6 %"), (999_999, "99.9 %"), (1_000_000, "100 %")],
-)
-def test_only_what_is_whole_is_called_whole(ppm: int, text: str) -> None:
-    assert format_percent(Fraction(ppm, 10**6), Towards.DOWN) == text
+TEXTS: list[tuple[Callable[[], str], str]] = [
+    (lambda: scientific(23 * 10**24, 2), "2.3x10^25"),
+    (lambda: scientific(225 * 10**23, 2), "2.2x10^25"),  # half to even
+    (lambda: scientific(235 * 10**23, 2), "2.4x10^25"),
+    (lambda: scientific(996 * 10**22, 2), "1.0x10^25"),  # carries
+    (lambda: scientific(7, 1), "7x10^0"),
+    (lambda: scientific(0, 2), "0"),
+    (
+        lambda: scientific(10**23 - 1, 2),
+        "1.0x10^23",
+    ),  # not above the threshold that it looks like: verdicts are on exact numbers
+    (lambda: plain(Fraction(123, 10), 2), "12"),
+    (lambda: plain(Fraction(1234, 100_000), 2), "0.012"),
+    (lambda: plain(370_000, 2), "370000"),
+    (lambda: plain(4_200_000, 2), "4.2x10^6"),
+    (lambda: plain(0, 2), "0"),
+    (lambda: format_flop(None), "unknown"),
+    (lambda: format_flop(0), "0 FLOP"),
+    (lambda: format_flop(999), "999 FLOP"),
+    (lambda: format_flop(1000), "10^3 FLOP"),
+    (lambda: format_flop(6_505_252_184_471_040), "6.51x10^15 FLOP"),
+    (lambda: format_flop(10**25), "10^25 FLOP"),
+    (lambda: format_flop(10**25 + 1), "1.00x10^25 FLOP"),
+    (lambda: format_flop(999_999), "1.00x10^6 FLOP"),
+    (lambda: format_flop(Fraction(10**23, 3)), "3.33x10^22 FLOP"),
+    (lambda: format_flop(Fraction(1, 3)), "0.333 FLOP"),
+    (lambda: format_rate(None), "unknown"),
+    (lambda: format_rate(0), "0 FLOP/s"),
+    (lambda: format_rate(10**8), "10^8 FLOP/s"),
+    (lambda: format_rate(1_234_567_890), "0.00123 TFLOP/s"),
+    (lambda: format_rate(812 * 10**12), "812 TFLOP/s"),
+    (lambda: format_rate(1234 * 10**12), "1.23 PFLOP/s"),
+    (lambda: format_rate(10**20), "100 000 PFLOP/s"),
+    (lambda: format_percent(Fraction(0, 10**6), Towards.DOWN), "0 %"),
+    (lambda: format_percent(Fraction(1, 10**6), Towards.DOWN), "0.0001 %"),
+    (lambda: format_percent(Fraction(12_345, 10**6), Towards.DOWN), "1.23 %"),
+    (lambda: format_percent(Fraction(736_842, 10**6), Towards.DOWN), "73.6 %"),
+    (lambda: format_percent(Fraction(999_999, 10**6), Towards.DOWN), "99.9 %"),
+    (lambda: format_percent(Fraction(1_000_000, 10**6), Towards.DOWN), "100 %"),
+    (lambda: format_duration(Fraction("0")), "0 s"),
+    (lambda: format_duration(Fraction("0.00001")), "under 0.1 ms"),
+    (lambda: format_duration(Fraction("0.08")), "80 ms"),
+    (lambda: format_duration(Fraction("1.5")), "1.5 s"),
+    (lambda: format_duration(Fraction("52.4")), "52 s"),
+    (lambda: format_duration(Fraction("336")), "5.6 min"),
+    (lambda: format_duration(Fraction("11520")), "3.2 h"),
+    (lambda: format_duration(Fraction("1000000")), "12 days"),
+    (lambda: format_duration(Fraction("70000000")), "2.2 years"),
+    (lambda: format_duration(Fraction("1000000000000")), "over 10 000 years"),
+    (lambda: format_duration(Fraction("-52")), "-52 s"),
+    (lambda: format_energy(Fraction(0)), "0 J"),
+    (lambda: format_energy(Fraction(25)), "25 J"),
+    (lambda: format_energy(Fraction(756_000)), "210 Wh"),
+    (lambda: format_energy(Fraction(7_200_000)), "2 kWh"),
+    (lambda: format_energy(Fraction(10**11)), "27.8 MWh"),
+    (lambda: format_energy(Fraction("25.2")), "25.2 J"),
+    (lambda: grouped(1_234_567), "1 234 567"),
+]
+
+
+@pytest.mark.parametrize(("made", "text"), TEXTS)
+def test_the_text_of_a_number(made: Callable[[], str], text: str) -> None:
+    assert made() == text
 
 
 THRESHOLD = Fraction(10**25)
@@ -182,39 +176,27 @@ def test_an_upper_bound_is_never_shown_smaller_against_its_threshold(part: int) 
         assert part <= THRESHOLD * value(text.replace("times", ""))
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        ("0", "0 s"),
-        ("0.00001", "under 0.1 ms"),
-        ("0.08", "80 ms"),
-        ("1.5", "1.5 s"),
-        ("52.4", "52 s"),
-        ("336", "5.6 min"),
-        ("11520", "3.2 h"),
-        ("1000000", "12 days"),
-        ("70000000", "2.2 years"),
-        ("1000000000000", "over 10 000 years"),
-        ("-52", "-52 s"),
-    ],
-)
-def test_durations(seconds: str, text: str) -> None:
-    assert format_duration(Fraction(seconds)) == text
-
-
 @given(st.fractions(min_value=0, max_value=10**11))
 def test_a_duration_is_rounded_the_way_that_is_asked_for(seconds: Fraction) -> None:
     low, high = seconds_in(format_duration(seconds, Towards.DOWN)), seconds_in(format_duration(seconds, Towards.UP))
     assert low <= seconds <= high
 
 
-@pytest.mark.parametrize(
-    ("joules", "text"),
-    [(0, "0 J"), (25, "25 J"), (756_000, "210 Wh"), (7_200_000, "2 kWh"), (10**11, "27.8 MWh"), ("25.2", "25.2 J")],
-)
-def test_energies(joules: int | str, text: str) -> None:
-    assert format_energy(Fraction(joules)) == text
+_SECONDS = {
+    "ms": Fraction(1, 1000), "s": Fraction(1), "min": Fraction(60), "h": Fraction(3600), "days": Fraction(DAY_S),
+    "years": Fraction(YEAR_S),
+}  # fmt: skip
 
 
-def test_counts_are_grouped() -> None:
-    assert grouped(1_234_567) == "1 234 567"
+def value(text: str) -> Fraction:
+    """`1.23x10^24`, `10^24` or `660 000`."""
+    mantissa, power, exponent = text.replace(" ", "").rpartition("10^")
+    if not power:
+        return Fraction(exponent)
+    return Fraction(mantissa.removesuffix("x") or "1") * Fraction(10) ** int(exponent)
+
+
+def seconds_in(text: str) -> Fraction:
+    """`under 0.1 ms` is read as its bound."""
+    number, _, unit = text.removeprefix("under ").rpartition(" ")
+    return value(number) * _SECONDS[unit]

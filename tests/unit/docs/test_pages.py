@@ -1,12 +1,29 @@
-"""Every Markdown file of the repository: its width, its links; pictures made from text are current."""
+"""Every Markdown file of the repository: its width, its links; what pages state and pictures made from text are current."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
+from flopsd.core.declarations import _FACTS, COUNTERS, Method, Phase, Recomputation
+from flopsd.core.model import Evidence
+from flopsd.core.session_protocol import (
+    MAX_LINE_BYTES,
+    Conversation,
+    FactsDeclared,
+    PhaseChanged,
+    SessionClosed,
+    SessionOpened,
+    WorkCounted,
+)
+from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, MESSAGES_A_SECOND
+from flopsd.settings.client_socket import LONGEST_PATH_BYTES
 from scripts import architecture
+from scripts.docs_site import replace_links
 from tests.support.paths import ROOT
+from tests.support.strategies import table
 
 FOLDERS = ("config", "docs", "examples", "scripts", "slurm", "systemd", "tests")
 PAGES = sorted(
@@ -79,3 +96,111 @@ def test_every_room_of_the_picture_exists() -> None:
     for name, (_, _, _, where) in architecture.BOXES.items():
         if "/" in where or where.endswith(".py"):
             assert (ROOT / "flopsd" / where).exists(), name
+
+
+PAGE = (ROOT / "docs" / "training-process.md").read_text()
+NAMES = set(re.findall(r"`(\w+)`", PAGE))
+
+
+def test_every_word_is_on_the_page() -> None:
+    assert {*_FACTS, *COUNTERS} <= NAMES
+    assert {word.value for words in (Phase, Method, Recomputation) for word in words} <= NAMES
+
+
+def test_the_lines_of_the_protocol_are_taken_as_they_are_printed() -> None:
+    talk = Conversation(4711, 0)
+    lines = re.findall(r'^ {4}(\{"flopsd".*\})$', PAGE, re.MULTILINE)
+    lines[0] = lines[0].replace("0f…32 hexadecimal digits", "0f" * 16)
+    events = [talk.receive(line.encode()) for line in lines]
+    assert [type(event) for event in events] == [SessionOpened, FactsDeclared, PhaseChanged, WorkCounted, SessionClosed]
+
+
+def test_the_bounds_on_the_page_are_those_that_hold() -> None:
+    assert f"reads {MESSAGES_A_SECOND} lines and {BYTES_A_SECOND // 1024} KiB a second" in PAGE
+    assert f"serves {MAX_SESSIONS} processes" in PAGE
+    assert f"without a hello after {HELLO_SECONDS} s" in PAGE
+    assert f"at most {MAX_LINE_BYTES // 1024} KiB" in PAGE
+    assert f"at most {LONGEST_PATH_BYTES} bytes" in PAGE
+
+
+SOURCE = "https://example.com/flopsd/blob/main"
+
+
+@pytest.mark.parametrize(
+    ("link", "folder", "without", "with_source"),
+    [
+        ("[config/peaks.yaml](../config/peaks.yaml)", "docs", "`config/peaks.yaml`", "config/peaks.yaml"),
+        ("[`peaks.yaml`](../config/peaks.yaml)", "docs", "`config/peaks.yaml`", "config/peaks.yaml"),
+        (
+            "[the table](../../config/peaks.yaml#x)",
+            "docs/adr",
+            "the table (`config/peaks.yaml`)",
+            "config/peaks.yaml#x",
+        ),
+    ],
+)
+def test_a_link_out_of_the_pages_is_a_path_or_leads_to_the_source(
+    link: str, folder: str, without: str, with_source: str
+) -> None:
+    assert replace_links(f"See {link}.", folder, "") == f"See {without}."
+    text = link.split("]")[0]
+    assert replace_links(f"See {link}.", folder, SOURCE) == f"See {text}]({SOURCE}/{with_source})."
+
+
+def test_a_link_between_pages_stays() -> None:
+    assert replace_links("[keys](../keys.md#files)", "docs/adr", SOURCE) == "[keys](../keys.md#files)"
+
+
+def test_a_link_to_no_file_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    replace_links("[x](../config/gone.yaml)", "docs", "")
+    assert "config/gone.yaml leads to no file" in caplog.text
+
+
+ACCELERATORS = (ROOT / "docs" / "accelerators.md").read_text()
+ROWS = {
+    "H100 (SXM5, PCIe, NVL)": ("h100-sxm5-80gb", "h100-pcie", "h100-nvl"),
+    "H200 (SXM, NVL)": ("h200-sxm", "h200-nvl"),
+    "GH200": ("gh200",),
+    "B200": ("b200",),
+    "GB200": ("gb200",),
+    "B300": ("b300",),
+    "GB300": ("gb300",),
+    "RTX PRO 6000 Blackwell Server": ("rtx-pro-6000-blackwell-server",),
+    "RTX PRO 4500 Blackwell Server": ("rtx-pro-4500-blackwell-server",),
+    "A100 (SXM4, PCIe)": ("a100-sxm4-40gb", "a100-sxm4-80gb", "a100-pcie"),
+    "A10G": ("a10g",),
+    "L40S": ("l40s",),
+    "L4": ("l4",),
+    "T4": ("t4",),
+    "V100 SXM2": ("v100-sxm2",),
+    "Trainium1": ("trainium1",),
+    "Inferentia2": ("inferentia2",),
+    "Trainium2": ("trainium2",),
+    "Trainium3": ("trainium3",),
+}
+
+
+def test_every_part_of_the_table_has_a_row() -> None:
+    assert sorted(part for parts in ROWS.values() for part in parts) == sorted(table().parts)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_says_evidence_and_margin_as_they_are(name: str) -> None:
+    (line,) = [line for line in ACCELERATORS.splitlines() if line.startswith(f"| {name} |")]
+    _, _, evidence, how, margin, why, _ = (cell.strip() for cell in line.split("|"))
+    for part_id in ROWS[name]:
+        part = table().parts[part_id]
+        if part.vendor == "aws":
+            assert evidence == "`count`"
+            kinds = [Evidence.COUNT]
+        elif part.gpm is False:
+            assert evidence == "`activity`, else `utilization`"
+            kinds = [Evidence.ACTIVITY]
+        else:
+            assert evidence == "`cycles`, else `activity`"
+            kinds = [Evidence.CYCLES, Evidence.ACTIVITY]
+        assert margin == " / ".join(dict.fromkeys(f"{table().margin_ppm(kind) / 10_000:g} %" for kind in kinds))
+        if part.status == "unverified":
+            assert "unverified" in why or "no source" in why
+    assert how
+    assert "no run" in why or "not calibrated" in why or "as H100" in why

@@ -1,4 +1,4 @@
-"""What a report says of a ledger: old ones and new ones, whole and not, and what is no ledger at all."""
+"""What a report says of a ledger: old ones and new ones, whole and not, and what is no ledger at all; and of its course."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from flopsd.cli.main import main
 from flopsd.core.declarations import Base, Method
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.report import growth as module
+from flopsd.report.growth import course
 from flopsd.report.model import ReportState
 from flopsd.report.report_text import report_text
 from flopsd.report.terminal import COLUMNS
@@ -23,8 +26,9 @@ from flopsd.report.verification import NO_FIGURES, refused
 from tests.support import enriched
 from tests.support.enriched import SCENES, plain, vector, with_policy
 from tests.support.extent import Extent, sampled
+from tests.support.independent import payload_of
 from tests.support.reports import content, report, scene
-from tests.support.story import VECTORS
+from tests.support.story import VECTORS, table
 from tests.support.vectors import signed
 from tests.support.vectors_merged import of_one_node
 
@@ -272,3 +276,24 @@ def test_a_merged_ledger_whose_children_declared_a_model_is_reported_in_every_fo
     told = capsys.readouterr()
     assert (ended.value.code, told.err) == (0, "")
     assert "is in the node ledgers" in told.out or shape == ["--json"]
+
+
+COURSES = ["activity-and-gaps", "cycles-recovered", "declared-phases", "journal-goes-on", "rebooted"]
+
+
+@pytest.mark.parametrize("case", COURSES)
+@pytest.mark.parametrize("most", [1, 2, 200])
+def test_it_ends_at_the_ledgers_totals_and_never_falls(case: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_POINTS", most)
+    folder: Path = VECTORS / "valid" / case
+    predicate = payload_of(folder / "ledger.json")["predicate"]
+    executed = predicate["totals"]["executed"]
+    points = course(folder / "ledger.journal.jsonl", int(predicate["method"]["journal"]["records"]), table())
+    assert 1 <= len(points) <= most + 1
+    assert points[-1]["executed"] == {name: executed[name] for name in ("low", "measured", "high")}
+    assert points[-1]["phases"] == executed["byPhase"]
+    for before, after in pairwise(points):
+        assert before["at"] <= after["at"]
+        for name in ("low", "measured"):  # high falls where counters tell afterwards what a gap held
+            if before["executed"][name] is not None:
+                assert int(before["executed"][name]) <= int(after["executed"][name])

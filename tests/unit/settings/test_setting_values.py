@@ -13,6 +13,7 @@ from flopsd.errors import ConfigError, PeakTableError
 from flopsd.settings import parsers
 from flopsd.settings.client_socket import socket_path
 from flopsd.settings.data_files import Tables, find_peaks, load_peaks, parse_peaks
+from flopsd.settings.device_selection import DevicesSetting, Whose, parse_devices
 from flopsd.settings.evidence_kinds import KINDS, parse_kinds
 from flopsd.settings.load import load_settings
 from flopsd.settings.push_targets import Target, parse_target
@@ -75,72 +76,103 @@ def test_a_setting_that_is_taken(check: Any, given: object, value: object) -> No
     assert check(given) == value
 
 
-REFUSED: list[tuple[Any, object, str]] = [
-    (parsers.text, "", "expected text"),
-    (parsers.text, 7, "expected text"),
-    (parsers.text_or_off, True, "expected text"),
-    (parsers.uids, "me", "expected numbers of users"),
-    (parsers.uids, [True], "expected numbers of users"),
-    (parsers.uids, -1, "expected numbers of users"),
-    (parsers.uids, {}, "expected numbers of users"),
-    (minute, True, "expected a number of seconds"),
-    (minute, [], "expected a number of seconds"),
-    (minute, "1 s", "without a unit"),
-    (minute, "nan", "between 0.5 and 60 seconds"),
-    (minute, 0.4999, "between 0.5 and 60 seconds"),
-    (minute, 60.0001, "between 0.5 and 60 seconds"),
-    (minute_or_off, "0.1", "between 0.5 and 60 seconds"),
-    (minute_or_off, True, "expected a number of seconds"),
-    (parsers.locations, "a a", "each once"),
-    (parsers.locations, {}, "expected a list of"),
-    (parsers.location, "s3://UPPER/x", "is not a bucket name"),
-    (parsers.pushes, {}, "expected a list of receivers"),
-    (parsers.pushes, "pushgateway+http://h:1 pushgateway+http://h:1/#job=x", "a receiver is named twice"),
-    (parsers.sources, "", "expected a list of source names"),
-    (parsers.sources, [], "expected a list of source names"),
-    (parsers.sources, [7], "expected a list of source names"),
-    (parsers.sources, "nvml,nvml", "a source is named twice"),
-    (parsers.flag, "maybe", "expected true or false"),
-    (parsers.flag, 1, "expected true or false"),
-    (parsers.listen, "h", "expected HOST:PORT"),
-    (parsers.listen, "h:65536", "expected HOST:PORT"),
-    (parsers.listen, True, "expected text"),
-    (parsers.run_id, "a" * 129, "at most 128"),
-    (parsers.run_id, "-a", "beginning with a letter or digit"),
-    (parsers.run_id, "", "at most 128"),
-    (parsers.run_id, 7, "at most 128"),
-    (method, "guessing", "expected one of pretraining, full"),
-    (parsers.flop_or_unknown, 0, "positive number of FLOP below 1e40"),
-    (parsers.flop_or_unknown, 10**40, "positive number of FLOP below 1e40"),
-    (parsers.files, [7], "expected a list of files"),
-    (parsers.files, {}, "expected a list of files"),
-    (parsers.output, "file", "expected stdout, stderr or off"),
-    (parsers.output, True, "expected stdout, stderr or off"),
-    (parsers.precision, "bf16,bf16", "a format is named twice"),
-    (parsers.precision, 7, "expected a format such as bf16"),
-    (parsers.precision, "bf17", "'bf17' is not a number format"),
-    (parsers.precision, "bf16:many", "the share of bf16 is not a number"),
-    (parsers.precision, "bf16:inf", "the share of bf16 is not a number"),
-    (parsers.precision, "bf16:0.9", "add up to 1"),
-    (parsers.precision, "bf16:1,fp8:0", "must be positive"),
-    (parsers.device_precision, "0", "expected DEVICE=FORMAT"),
-    (parsers.device_precision, [], "expected devices, by UUID or index"),
-    (parsers.url, "ftp://h", "expected a URL"),
-    (parsers.url, "http://h /x", "expected a URL"),
-    (parsers.url, "http://h:99999/x", "expected a URL"),
-    (parsers.url, 7, "expected a URL"),
-    (parse_kinds, "", "expected off, or some of"),
-    (parse_kinds, True, "expected off, or some of"),
-    (parse_kinds, [], "expected off, or some of"),
-    (parse_kinds, ["gossip"], "expected off, or some of"),
-    (parse_kinds, [KINDS[0], KINDS[0]], "a kind is given twice"),
-]  # fmt: skip
+REFUSED: list[tuple[Any, list[object], str]] = [
+    (parsers.text, ["", 7], "expected text"),
+    (parsers.text_or_off, [True], "expected text"),
+    (parsers.uids, ["me", [True], -1, {}], "expected numbers of users"),
+    (minute, [True, []], "expected a number of seconds"),
+    (minute, ["1 s"], "without a unit"),
+    (minute, ["nan", 0.4999, 60.0001], "between 0.5 and 60 seconds"),
+    (minute_or_off, ["0.1"], "between 0.5 and 60 seconds"),
+    (minute_or_off, [True], "expected a number of seconds"),
+    (parsers.locations, ["a a"], "each once"),
+    (parsers.locations, [{}], "expected a list of"),
+    (parsers.location, ["s3://UPPER/x"], "is not a bucket name"),
+    (parsers.pushes, [{}], "expected a list of receivers"),
+    (parsers.pushes, ["pushgateway+http://h:1 pushgateway+http://h:1/#job=x"], "a receiver is named twice"),
+    (parsers.sources, ["", [], [7]], "expected a list of source names"),
+    (parsers.sources, ["nvml,nvml"], "a source is named twice"),
+    (parsers.flag, ["maybe", 1], "expected true or false"),
+    (parsers.listen, ["h", "h:65536"], "expected HOST:PORT"),
+    (parsers.listen, [True], "expected text"),
+    (parsers.run_id, ["a" * 129, "", 7], "at most 128"),
+    (parsers.run_id, ["-a"], "beginning with a letter or digit"),
+    (method, ["guessing"], "expected one of pretraining, full"),
+    (parsers.flop_or_unknown, [0, 10**40], "positive number of FLOP below 1e40"),
+    (parsers.files, [[7], {}], "expected a list of files"),
+    (parsers.output, ["file", True], "expected stdout, stderr or off"),
+    (parsers.precision, ["bf16,bf16"], "a format is named twice"),
+    (parsers.precision, [7], "expected a format such as bf16"),
+    (parsers.precision, ["bf17"], "'bf17' is not a number format"),
+    (parsers.precision, ["bf16:many", "bf16:inf"], "the share of bf16 is not a number"),
+    (parsers.precision, ["bf16:0.9"], "add up to 1"),
+    (parsers.precision, ["bf16:1,fp8:0"], "must be positive"),
+    (parsers.device_precision, ["0"], "expected DEVICE=FORMAT"),
+    (parsers.device_precision, [[]], "expected devices, by UUID or index"),
+    (parsers.url, ["ftp://h", "http://h /x", "http://h:99999/x", 7], "expected a URL"),
+    (parse_kinds, ["", True, [], ["gossip"]], "expected off, or some of"),
+    (parse_kinds, [[KINDS[0], KINDS[0]]], "a kind is given twice"),
+    (parse_target, ["http://h"], "expected KIND.http"),
+    (parse_target, ["kafka+http://h"], "with KIND one of pushgateway, otlp, remotewrite"),
+    (
+        parse_target,
+        ["otlp+ftp://h/p", "otlp+http:///p", "otlp+http://h/a b", "otlp+http://h/a\x07"],
+        "expected an address such as otlp",
+    ),
+    (parse_target, ["otlp+http://h:0/p"], "port 0 is not a port"),
+    (parse_target, ["otlp+http://h:99999/p"], "out of range"),
+    (parse_target, ["otlp+http://me:secret@h/p"], "credentials in an address"),
+    (parse_target, ["otlp+http://h"], "the path is missing; for Prometheus it is /api/v1/otlp"),
+    (parse_target, ["remotewrite+http://h/"], "the path is missing; for Prometheus it is /api/v1/write"),
+    (parse_target, ["pushgateway+http://h/?a=1"], "has no query"),
+    (parse_target, ["otlp+http://h/p#sigv4=eu-west-1"], "sigv4 works with remotewrite only"),
+    (
+        parse_target,
+        ["remotewrite+http://h/p#sigv4=eu-west-1&auth=/a"],
+        "sigv4 works with remotewrite only, and without auth",
+    ),
+    (parse_target, ["otlp+http://h/p#auth"], "expected options after the address"),
+    (parse_target, ["otlp+http://h/p#auth="], "each at most once and with a value"),
+    (parse_target, ["otlp+http://h/p#job=a&job=b"], "each at most once"),
+    (parse_target, ["otlp+http://h/p#colour=blue"], "options after # are auth, ca, job, sigv4, tenant"),
+    (parse_target, ["otlp+http://h/p#job=-a"], "job=-a is not a valid job"),
+    (parse_target, ["otlp+http://h/p#tenant=a/b"], "is not a valid tenant"),
+    (parse_target, ["remotewrite+http://h/p#sigv4=moon"], "sigv4=moon is not a valid AWS region"),
+    (parse_devices, ["", [], True, [True], [1.5], {"0": 1}, None, "0,,1"], "expected all"),
+    (parse_devices, ["vissible"], "'vissible' is neither a rule nor a device"),
+    (parse_devices, ["-1"], "'-1' is neither"),
+    (parse_devices, ["all,0"], "'all' stands alone"),
+    (parse_devices, ["job:", "job:a b"], "a job id after job:"),
+    (parse_devices, ["0,1,0", "GPU-AB,gpu-ab"], "named twice"),
+]
 
 
-@pytest.mark.parametrize(("check", "given", "reason"), REFUSED)
+@pytest.mark.parametrize(
+    ("check", "given", "reason"), [(check, given, reason) for check, each, reason in REFUSED for given in each]
+)
 def test_a_setting_that_is_refused(check: Any, given: object, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         check(given)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("all", DevicesSetting()),
+        ("visible", DevicesSetting(Whose.VISIBLE)),
+        (["pod"], DevicesSetting(Whose.POD)),
+        ("processes", DevicesSetting(Whose.PROCESSES)),
+        ("job", DevicesSetting(Whose.JOB)),
+        ("job:4711_3", DevicesSetting(Whose.JOB, job="4711_3")),
+        ("0", DevicesSetting(Whose.NAMED, ("0",))),
+        (3, DevicesSetting(Whose.NAMED, ("3",))),
+        ([0, "GPU-ab"], DevicesSetting(Whose.NAMED, ("0", "GPU-ab"))),
+        ("GPU-8932f937 , MIG-GPU-8932f937/1/2", DevicesSetting(Whose.NAMED, ("GPU-8932f937", "MIG-GPU-8932f937/1/2"))),
+    ],
+)
+def test_a_selection_of_devices_is_read(value: object, expected: DevicesSetting) -> None:
+    assert parse_devices(value) == expected
+    assert parse_devices(str(expected)) == expected
 
 
 def test_a_receiver_is_read_with_its_options() -> None:
@@ -151,37 +183,6 @@ def test_a_receiver_is_read_with_its_options() -> None:
     assert parse_target("pushgateway+http://h:9091/#auth=/a+b%20c") == Target(
         "pushgateway", "http://h:9091", "pushgateway+http://h:9091", auth="/a+b c"
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("http://h", "expected KIND.http"),
-        ("kafka+http://h", "with KIND one of pushgateway, otlp, remotewrite"),
-        ("otlp+ftp://h/p", "expected an address such as otlp"),
-        ("otlp+http:///p", "expected an address such as otlp"),
-        ("otlp+http://h/a b", "expected an address such as otlp"),
-        ("otlp+http://h/a\x07", "expected an address such as otlp"),
-        ("otlp+http://h:0/p", "port 0 is not a port"),
-        ("otlp+http://h:99999/p", "out of range"),
-        ("otlp+http://me:secret@h/p", "credentials in an address"),
-        ("otlp+http://h", "the path is missing; for Prometheus it is /api/v1/otlp"),
-        ("remotewrite+http://h/", "the path is missing; for Prometheus it is /api/v1/write"),
-        ("pushgateway+http://h/?a=1", "has no query"),
-        ("otlp+http://h/p#sigv4=eu-west-1", "sigv4 works with remotewrite only"),
-        ("remotewrite+http://h/p#sigv4=eu-west-1&auth=/a", "sigv4 works with remotewrite only, and without auth"),
-        ("otlp+http://h/p#auth", "expected options after the address"),
-        ("otlp+http://h/p#auth=", "each at most once and with a value"),
-        ("otlp+http://h/p#job=a&job=b", "each at most once"),
-        ("otlp+http://h/p#colour=blue", "options after # are auth, ca, job, sigv4, tenant"),
-        ("otlp+http://h/p#job=-a", "job=-a is not a valid job"),
-        ("otlp+http://h/p#tenant=a/b", "is not a valid tenant"),
-        ("remotewrite+http://h/p#sigv4=moon", "sigv4=moon is not a valid AWS region"),
-    ],
-)
-def test_an_address_that_is_refused(text: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        parse_target(text)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,12 @@ import pytest
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import GapReason
 from flopsd.errors import FlopsdError
+from flopsd.report.threshold_text import crossing_text
 from flopsd.settings.data_files import load_policies
 from flopsd.telemetry.snapshot import SourceState
 from flopsd.telemetry.status import facts_of
 from flopsd.telemetry.status_client import from_state_dir, from_url
-from flopsd.telemetry.status_text import status_text
+from flopsd.telemetry.status_text import coverage_text, status_text
 from tests.support.authorities import Answer, serving
 from tests.support.reports import ESCAPES
 from tests.support.runs import A100, H100, STRANGER, Run
@@ -113,3 +114,24 @@ def test_an_answer_that_is_no_status_is_an_error_that_names_the_address(body: by
 
     with serving(answer) as url, pytest.raises(FlopsdError, match=url):
         from_url(url)
+
+
+def test_status_rounds_coverage_down_too() -> None:
+    told = {"knownSeconds": "999999.999999999", "jobSeconds": "1000000.000000000"}
+    assert coverage_text(told).startswith("99.9 % of")
+
+
+@pytest.mark.parametrize(
+    ("earliest", "latest", "text"),
+    [
+        (259_200, 4 * 86_400 - 1, "crossed in 3 days to 4 days at this rate"),
+        (3_599, 3_600, "crossed in 59 min to 60 min at this rate"),
+        (86_399, 172_799, "crossed in 23 h to 48 h at this rate"),
+        (0, 90 * 60, "may be crossed already, certainly within 90 min at this rate"),
+        (315_569_519, 315_569_521, "crossed in 9.9 years to 11 years at this rate"),
+    ],
+)
+def test_a_crossing_is_not_told_later_than_its_earliest_nor_sooner_than_its_latest(
+    earliest: int, latest: int, text: str
+) -> None:
+    assert crossing_text({"earliestSeconds": str(earliest), "latestSeconds": str(latest)}) == text
