@@ -106,7 +106,7 @@ def test_passphrases_that_cannot_be_meant(encrypted: Path, tmp_path: Path) -> No
 
 
 def test_the_variables_for_secrets_are_known_and_their_misspellings_told() -> None:
-    load_settings({}, {PASSPHRASE: "x", PASSPHRASE_FILE: "x", PKCS11_PIN: "x"})
+    load_settings({}, {PASSPHRASE: "x", PASSPHRASE_FILE: "x", PKCS11_PIN: "x", "FLOPSD_SOCKET": "/run/x"})
     for wrong, right in (
         ("FLOPSD_KEY_PASPHRASE", PASSPHRASE),
         ("FLOPSD_KEY_PASSPHRASE_FIL", PASSPHRASE_FILE),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flopsd.attestation.merge.verify_merged import VerifiedMerge, verify_merged
+from flopsd.attestation.merge.verify_merged import ChildrenChecked, VerifiedMerge, verify_merged
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.verify import open_ledger, verify_ledger
@@ -26,6 +26,12 @@ def verify(nodes: Nodes, ledger: Path, *children: Path, **how: Any) -> VerifiedM
     return verify_merged(opened, children=[str(child) for child in children], **how)
 
 
+def held(nodes: Nodes, ledger: Path, *children: Path) -> ChildrenChecked:
+    found = verify(nodes, ledger, *children).children
+    assert found is not None
+    return found
+
+
 def two(nodes: Nodes, **how: Any) -> Path:
     return nodes.merge(nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1)), **how).ledger
 
@@ -35,8 +41,7 @@ def test_a_job_ledger_verifies_by_itself_and_with_its_children(nodes: Nodes) -> 
     alone = verify(nodes, ledger)
     assert alone.children is None
     assert "of were not checked" in verified_merge_text(alone)
-    seen = verify(nodes, ledger, nodes.folder / "ledgers").children
-    assert seen is not None
+    seen = held(nodes, ledger, nodes.folder / "ledgers")
     assert (seen.given, seen.recomputed, seen.missing, seen.others) == (2, 2, (), ())
 
 
@@ -52,8 +57,7 @@ def test_children_that_are_not_given_are_named(nodes: Nodes) -> None:
 def test_a_child_without_its_journal_is_known_by_its_digest_only(nodes: Nodes) -> None:
     ledger = two(nodes)
     (nodes.folder / "ledgers" / "algo-1" / "ledger.journal.jsonl").unlink()
-    seen = verify(nodes, ledger, nodes.folder / "ledgers").children
-    assert seen is not None
+    seen = held(nodes, ledger, nodes.folder / "ledgers")
     assert (seen.given, seen.recomputed) == (2, 1)
 
 
@@ -204,9 +208,7 @@ def test_a_single_node_is_a_job_of_its_own_and_a_part_of_one_is_not(nodes: Nodes
     whole = nodes.ledger(sagemaker(0, ("algo-1",), job="small"), "small", devices=gpus("small"))
     merged = nodes.merge(whole, kind="lineage", lineage="m")
     assert merged.completeness.complete is True
-    seen = verify(nodes, merged.ledger, whole.parent).children
-    assert seen is not None
-    assert seen.recomputed == 1
+    assert held(nodes, merged.ledger, whole.parent).recomputed == 1
     with pytest.raises(LedgerError, match="one node of job 'train-7', which has 2 nodes") as caught:
         nodes.merge(nodes.ledger(sagemaker(0)), kind="lineage", lineage="m")
     assert "merge the job first" in caught.value.hint

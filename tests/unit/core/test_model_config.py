@@ -1,4 +1,5 @@
-"""Models read from a config.json, without torch: published sizes, and what is refused."""
+"""Models read from a config.json, without torch: published sizes, what a file that says little means in each family
+(windows by layer, heads, biases, tied heads), and what is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.architecture import causal_pairs, parameters, read_model, window_pairs
+from flopsd.core.architecture import (
+    Bounds,
+    adapters,
+    causal_pairs,
+    flop,
+    parameters,
+    read_model,
+    training_from,
+    window_pairs,
+)
+from flopsd.core.architecture.model import Attention, Model
+from flopsd.core.architecture.training import Lora
 from flopsd.errors import ArchitectureError
 from tests.support.architectures import LLAMA_8B, PUBLISHED
 
@@ -95,3 +107,138 @@ def test_a_hint_to_6pd_says_on_what_condition(config: dict[str, Any]) -> None:
         read_model(config)
     assert "each weight at most once a token" in caught.value.hint
     assert "--parameters" in caught.value.hint
+
+
+BASE = {
+    "hidden_size": 64, "intermediate_size": 32, "num_hidden_layers": 7, "num_attention_heads": 32, "vocab_size": 50,
+}  # fmt: skip
+EXPERTS = {
+    "mixtral": {"num_local_experts": 2, "num_experts_per_tok": 1},
+    "gpt_oss": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen2_moe": {
+        "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8,
+    },
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8},
+}  # fmt: skip
+NONE: list[int | None] = [None] * 7
+
+
+def model(family: str, **fields: object) -> Model:
+    return read_model({"model_type": family, **BASE, **EXPERTS.get(family, {}), **fields})
+
+
+def attentions(found: Model) -> list[Attention]:
+    return [part for block in found.blocks for part in block.parts if isinstance(part, Attention)]
+
+
+# family; heads of keys and values, width of a head, bias of queries and of the output, tied head; windows by layer
+DEFAULTS: list[tuple[str, int, int, bool, bool, bool, list[int | None]]] = [
+    ("llama", 32, 2, False, False, False, NONE),
+    ("mistral", 8, 2, False, False, False, [4096] * 7),
+    ("mixtral", 8, 2, False, False, False, NONE),
+    ("qwen2", 32, 2, True, False, False, NONE),
+    ("qwen3", 32, 128, False, False, False, NONE),
+    ("qwen2_moe", 16, 2, True, False, False, NONE),
+    ("qwen3_moe", 4, 2, False, False, False, NONE),
+    ("gemma", 16, 256, False, False, True, NONE),
+    ("gemma2", 4, 256, False, False, True, [4096, None, 4096, None, 4096, None, 4096]),
+    ("gemma3_text", 4, 256, False, False, True, [4096, 4096, 4096, 4096, 4096, None, 4096]),
+    ("gpt_oss", 8, 64, True, True, False, [128, None, 128, None, 128, None, 128]),
+]
+
+
+@pytest.mark.parametrize(
+    ("family", "kv", "width", "qkv", "out", "tied", "windows"), DEFAULTS, ids=[d[0] for d in DEFAULTS]
+)
+def test_what_a_family_means_by_a_field_that_is_left_out(
+    family: str, kv: int, width: int, qkv: bool, out: bool, tied: bool, windows: list[int | None]
+) -> None:
+    found = model(family)
+    for part in attentions(found):
+        queries, keys, values = part.projections
+        assert (part.heads, part.head_dim) == (32, width)
+        assert (queries.outputs, keys.outputs, values.outputs) == (32 * width, kv * width, kv * width)
+        assert (queries.bias, part.output.bias) == (qkv, out)
+    assert [part.window for part in attentions(found)] == windows
+    assert found.heads[0].tied is tied
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "windows"),
+    [
+        ("mistral", {"sliding_window": 7}, [7] * 7),
+        ("mistral", {"sliding_window": None}, NONE),
+        ("mistral", {"sliding_window": 0}, NONE),
+        ("mixtral", {"sliding_window": 7}, [7] * 7),
+        ("phi3", {"sliding_window": 7}, [7] * 7),
+        ("qwen2", {"sliding_window": 7, "max_window_layers": 2}, NONE),
+        (
+            "qwen2",
+            {"sliding_window": 7, "max_window_layers": 2, "use_sliding_window": True},
+            [None, None, 7, 7, 7, 7, 7],
+        ),
+        ("qwen3", {"use_sliding_window": True, "max_window_layers": 0}, [4096] * 7),
+        ("qwen3", {"use_sliding_window": True}, NONE),
+        ("qwen3_moe", {"sliding_window": 7, "use_sliding_window": True}, [7] * 7),
+        ("gemma2", {"sliding_window": 7}, [7, None, 7, None, 7, None, 7]),
+        ("gemma3_text", {"sliding_window_pattern": 3}, [4096, 4096, None, 4096, 4096, None, 4096]),
+        ("gemma2", {"layer_types": ["full_attention"] * 6 + ["sliding_attention"]}, [None] * 6 + [4096]),
+    ],
+)
+def test_which_layers_have_a_window(family: str, fields: dict[str, Any], windows: list[int | None]) -> None:
+    assert [part.window for part in attentions(model(family, **fields))] == windows
+
+
+def test_layers_with_a_window_that_versions_disagree_about_are_refused() -> None:
+    with pytest.raises(ArchitectureError, match="differs between versions"):
+        model("qwen2_moe", use_sliding_window=True)
+    with pytest.raises(ArchitectureError, match="for each of 7 layers"):
+        model("gemma2", layer_types=["full_attention"] * 6)
+    with pytest.raises(ArchitectureError, match="for each of 7 layers"):
+        model("gemma2", layer_types=["full_attention"] * 6 + ["ring_attention"])
+
+
+def test_a_window_takes_pairs_away_and_its_own_counter_is_believed() -> None:
+    """One sequence of 10 tokens: 55 causal pairs, of a window of 4 only 10 + 6 x 4 = 34. A pair costs 4 FLOP a width."""
+    work = {"tokens": 10, "sequences": 1, "square_pairs": 100}
+    facts = {"method": "full", "recomputation": "none", "attention": "flash_attention_2"}
+    everything = flop(model("mistral", sliding_window=None), work, training_from(facts))
+    windowed = flop(model("mistral", sliding_window=4), work, training_from(facts))
+    counted = flop(
+        model("mistral", sliding_window=4), {**work, "window_pairs": 33}, training_from({**facts, "window": 4})
+    )
+    other = flop(
+        model("mistral", sliding_window=4), {**work, "window_pairs": 33}, training_from({**facts, "window": 5})
+    )
+    pair = 3 * 7 * 4 * 64  # forward and twice back, in 7 layers of 32 heads of 2
+    assert everything.required.computed - windowed.required.computed == (55 - 40) * pair
+    assert everything.required.computed - counted.required.computed == (55 - 33) * pair
+    assert other == windowed
+    assert everything.required.low - windowed.required.low == (55 - 34) * pair
+    assert windowed.required.high == everything.required.high
+    assert isinstance(counted.required, Bounds)
+
+
+def test_each_familys_parameters_are_counted_with_its_norms_and_biases() -> None:
+    """By hand, of one layer: hidden 4, feed 3, 2 heads of 2, vocabulary 5."""
+    small = {"hidden_size": 4, "intermediate_size": 3, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "num_key_value_heads": 2, "vocab_size": 5}  # fmt: skip
+    llama = 4 * 16 + 3 * 12 + 2 * 4 + 4 + 2 * 20
+    assert parameters(read_model({"model_type": "llama", **small})).total == llama
+    assert parameters(read_model({"model_type": "llama", **small, "attention_bias": True})).total == llama + 4 * 4
+    assert parameters(read_model({"model_type": "llama", **small, "mlp_bias": True})).total == llama + 3 + 3 + 4
+    assert parameters(read_model({"model_type": "llama", **small, "tie_word_embeddings": True})).total == llama - 20
+    assert parameters(read_model({"model_type": "qwen2", **small})).total == llama + 3 * 4
+    qwen3 = {"model_type": "qwen3", **small, "head_dim": 2}
+    assert parameters(read_model(qwen3)).total == llama + 2 * 2
+    gemma2 = {"model_type": "gemma2", **small, "head_dim": 2}
+    assert parameters(read_model(gemma2)).total == llama - 20 + 2 * 4
+
+
+def test_phi3_fuses_its_matrices_and_its_adapters_are_named_by_them() -> None:
+    """Rank 1 on one layer's gate_up_proj: 64 inputs and twice 32 outputs; on its qkv_proj: 64 and three times 64."""
+    found = model("phi3")
+    assert adapters(found, Lora(1, ("gate_up_proj",))) == 7 * (64 + 2 * 32)
+    assert adapters(found, Lora(1, ("qkv_proj",))) == 7 * (64 + 3 * 64)
+    assert adapters(found, Lora(1, ("q_proj", "gate_proj"))) == 0
+    assert adapters(model("llama"), Lora(1, ("q_proj", "gate_proj"))) == 7 * (64 + 64 + 64 + 32)

@@ -31,7 +31,6 @@ from flopsd.core.session_protocol import (
 from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS
 from flopsd.errors import ConfigError, ListenError
 from flopsd.settings.client_socket import LONGEST_PATH_BYTES, client_socket_candidates, socket_path
-from flopsd.settings.load import load_settings
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.process import wait_until
@@ -325,12 +324,3 @@ def test_a_path_too_long_for_a_socket_is_replaced_alike_on_both_sides(tmp_path: 
     server.listener.stop()
     with pytest.raises(ConfigError, match="is longer than the 107 bytes"):
         socket_path(str(deep / "client.sock"), tmp_path)
-
-
-def test_settings() -> None:
-    assert load_settings({}, {"FLOPSD_CLIENT_UIDS": "1001, 1000"}).client_uids == (1000, 1001)
-    with pytest.raises(ConfigError, match="numbers of users"):
-        load_settings({"client_uids": "alice"}, {})
-    assert socket_path("off", Path("/s")) is None
-    assert socket_path(None, Path("/s")) == Path("/s/client.sock")
-    load_settings({}, {"FLOPSD_SOCKET": "/run/x"})  # for the training process, no misspelt setting

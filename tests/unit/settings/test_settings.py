@@ -124,18 +124,6 @@ def test_every_setting_is_a_key_a_flag_and_a_variable() -> None:
     assert len({s.flag for s in known}) == len({s.variable for s in known}) == len({s.key for s in known}) == len(known)
 
 
-def test_the_shipped_file_names_only_settings_that_exist(tmp_path: Path) -> None:
-    """Every commented line of config/flopsd.yaml, taken in, is a good setting."""
-    text = (config_dir() / "flopsd.yaml").read_text()
-    sources = known_sources().settings
-    keys = {s.key for s in (*SETTINGS, *sources)}
-    active = [line.removeprefix("# ") for line in text.splitlines() if line.removeprefix("# ").split(":")[0] in keys]
-    assert len(active) >= 12
-    file = tmp_path / "flopsd.yaml"
-    file.write_text("\n".join(active))
-    assert load_settings({}, {}, str(file), sources).precision is not None
-
-
 def test_the_digest_leaves_out_the_location_of_the_key() -> None:
     assert settings_sha256(Settings(key="a")) == settings_sha256(Settings(key="b"))
     assert settings_sha256(Settings(interval_seconds=2)) != settings_sha256(Settings())

@@ -1,4 +1,5 @@
-"""The facts of a snapshot and of its journal are the same, and they are shown in 80 plain columns."""
+"""The facts of a snapshot and of its journal are the same, and they are shown in 80 plain columns; the log names each step
+towards a threshold once."""
 
 from __future__ import annotations
 
@@ -9,17 +10,19 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
-from flopsd.core.model import GapReason
+from flopsd.core.model import Device, GapReason
 from flopsd.errors import FlopsdError
 from flopsd.report.threshold_text import crossing_text
-from flopsd.settings.data_files import load_policies
+from flopsd.settings.data_files import load_policies, parse_policy
 from flopsd.telemetry.snapshot import SourceState
 from flopsd.telemetry.status import facts_of
 from flopsd.telemetry.status_client import from_state_dir, from_url
 from flopsd.telemetry.status_text import coverage_text, status_text
+from flopsd.telemetry.threshold_log import CHECK_SECONDS, ThresholdLog
 from tests.support.authorities import Answer, serving
 from tests.support.reports import ESCAPES
 from tests.support.runs import A100, H100, STRANGER, Run
+from tests.unit.attestation.test_lineage_base import POLICY
 
 ONLY_LIVE = {"pipeActivityRatio", "utilizationRatio", "smClockMhz", "measuredFlopPerSecond", "source", "peakRow"}
 DECLARED = OperatorDeclarations(
@@ -135,3 +138,40 @@ def test_a_crossing_is_not_told_later_than_its_earliest_nor_sooner_than_its_late
     earliest: int, latest: int, text: str
 ) -> None:
     assert crossing_text({"earliestSeconds": str(earliest), "latestSeconds": str(latest)}) == text
+
+
+TRAINS = OperatorDeclarations(Phase.TRAIN, Method.FULL, Recomputation.NONE)
+
+
+def told(caplog: pytest.LogCaptureFixture, run: Run, seconds: int) -> list[str]:
+    watch = ThresholdLog(run.clock)
+    for _ in range(seconds):
+        run.meter(1)
+        watch.each_tick(run.writer.snapshot)
+    return [record.message for record in caplog.records if "threshold" in record.message.lower()]
+
+
+def run_of(tmp_path: Path, limit: int, device: Device) -> Run:
+    rules = parse_policy(POLICY.replace("LIMIT", str(limit)).encode(), "small")
+    return Run(tmp_path, devices=(device,), declared=TRAINS, policies=(rules,))
+
+
+def test_each_step_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    alone = run_of(tmp_path / "first", 10**30, H100)
+    alone.meter(CHECK_SECONDS)
+    a_minute = alone.writer.snapshot.view.bases.guidelines.updates.low_flop
+    assert a_minute
+    limit = a_minute * 10
+    said = told(caplog, run_of(tmp_path / "second", limit, H100), 12 * CHECK_SECONDS)
+    assert len(said) == len(set(said))
+    assert any("% of the threshold whole" in line for line in said)
+    assert sum("ABOVE THE THRESHOLD of whole (section 3): It is registered." in line for line in said) == 1
+    assert said[-1].startswith("ABOVE")
+
+
+def test_a_ceiling_is_never_told_as_reached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bounded = run_of(tmp_path / "state", 1000, A100)  # only an upper bound is known, and it is far above
+    assert told(caplog, bounded, 2 * CHECK_SECONDS) == []
+    high = bounded.writer.snapshot.view.bases.guidelines.updates.high_flop
+    assert high is not None
+    assert high > 1000
