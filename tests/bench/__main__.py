@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import http.client
 import platform
-import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -27,6 +25,7 @@ from tests.bench.client import client
 from tests.bench.clients import clients
 from tests.bench.journals import fill
 from tests.bench.journals import gpus as gpu_devices
+from tests.bench.measuring import cpu_ns, p50_p99, scrape, timed
 from tests.bench.merge import merge
 from tests.bench.peer import peer
 from tests.bench.push import push
@@ -36,7 +35,6 @@ from tests.support.scenario import Scenario, Segment, compile_standin, h100
 from tests.support.sim import SharedClock, simulated
 from tests.support.strategies import table
 
-ORIGIN = "GPM pipes x132, elapsed x132"
 SECONDS = 30
 BURSTS = (
     Segment(50, hmma=0.9, fp32=0.1, util=100, watts=690),
@@ -49,7 +47,7 @@ def say(what: str, figure: str, budget: str) -> None:
     print(f"{what:<62} {figure:>26}   budget {budget}", flush=True)
 
 
-def running(standin: Path, folder: Path, gpus: int, scraped: bool) -> Iterator[None]:
+def running(standin: Path, folder: Path, gpus: int, scraped: bool) -> None:
     """CPU, memory, first metric, driver calls and scrape time of a real daemon."""
     calls = folder / "calls"
     scenario = Scenario(tuple(h100(BURSTS, counters="average") for _ in range(gpus))).write(folder / "scenario.txt")
@@ -65,41 +63,25 @@ def running(standin: Path, folder: Path, gpus: int, scraped: bool) -> Iterator[N
         pause.wait(3)
         process = psutil.Process(daemon_pid(folder / "state"))
         client = http.client.HTTPConnection(url.removeprefix("http://"))  # kept open, as Prometheus does
-        spent, made, since = _cpu_ns(process.pid), _count(calls), time.monotonic()
+        spent, made, since = cpu_ns(process.pid), _count(calls), time.monotonic()
         while time.monotonic() - since < SECONDS:
             if scraped:
-                _scrape(client)
+                scrape(client)
             pause.wait(1)
         passed = time.monotonic() - since
-        cpu = (_cpu_ns(process.pid) - spent) / 1e7 / passed
+        cpu = (cpu_ns(process.pid) - spent) / 1e7 / passed
         rss = process.memory_info().rss / 1e6
         per_tick = (_count(calls) - made) / passed / gpus
         what = f"{gpus} GPUs at 1 Hz" + (", scraped every second" if scraped else "")
         say(f"daemon CPU, {what}", f"{cpu:.3f} % of a core", "0.2 %" if scraped else "0.1 %")
         say(f"daemon RSS, {what}", f"{rss:.1f} MB", "32 MB")
         if scraped:
-            many = []
-            for _ in range(300):
-                asked = time.monotonic()
-                _scrape(client)
-                many.append(1000 * (time.monotonic() - asked))
-            p99 = statistics.quantiles(many, n=100)[98]
-            say(f"one scrape, {gpus} GPUs, client's time incl. HTTP, p50 / p99", f"{statistics.median(many):.2f} / {p99:.2f} ms",
-                "3 ms" if gpus == 16 else "1.5 ms")  # fmt: skip
+            times = p50_p99([timed(lambda: scrape(client)) for _ in range(300)])
+            budget = "3 ms" if gpus == 16 else "1.5 ms"
+            say(f"one scrape, {gpus} GPUs, client's time incl. HTTP, p50 / p99", times, budget)
         else:
             say("first metric after start", f"{first:.2f} s", "0.5 s")
             say("driver calls a device and tick", f"{per_tick:.2f}", "8")
-    yield
-
-
-def _scrape(client: http.client.HTTPConnection) -> None:
-    client.request("GET", "/metrics")
-    client.getresponse().read()
-
-
-def _cpu_ns(pid: int) -> int:
-    """Time on a CPU of all threads, to the nanosecond; threads that ended are few and short here."""
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
 
 
 def _count(calls: Path) -> int:
@@ -145,12 +127,6 @@ def week(folder: Path, days: int = 7, gpus: int = 8) -> None:
     say(f"verify with recomputation, {days} days x {gpus} GPUs", f"{verify_s:.2f} s", "5 s")
 
 
-def timed(work: Callable[[], object]) -> float:
-    began = time.monotonic()
-    work()
-    return time.monotonic() - began
-
-
 def main() -> None:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
@@ -161,13 +137,10 @@ def main() -> None:
         for gpus, scraped in ((8, False), (8, True), (16, True)):
             place = folder / f"{gpus}{scraped}"
             place.mkdir()
-            next(running(standin, place, gpus, scraped))
-        (folder / "peer").mkdir()
-        peer(standin, folder / "peer", say)
-        (folder / "push").mkdir()
-        push(standin, folder / "push", say)
-        (folder / "clients").mkdir()
-        clients(standin, folder / "clients", say)
+            running(standin, place, gpus, scraped)
+        for bench in (peer, push, clients):
+            (folder / bench.__name__).mkdir()
+            bench(standin, folder / bench.__name__, say)
         integral_error(standin, folder)
         week(folder)
         (folder / "merge").mkdir()

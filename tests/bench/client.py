@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.client import Client, connect
+from tests.bench.measuring import Say, timed
 from tests.support.session_servers import EventServer, foreign, never_reads
 
-Say = Callable[[str, str, str], None]
 CALLS, STEPS, ROUNDS = 20_000, 60, 5
 
 
@@ -54,9 +54,7 @@ def calls(folder: Path, say: Say) -> None:
                     f"{median:.1f} us, {worst / 1e3:.1f} ms",
                     "no wait",
                 )
-            began = time.monotonic()
-            client.close()
-            say(f"client, close at the end, {situation}", f"{time.monotonic() - began:.3f} s", "1 s")
+            say(f"client, close at the end, {situation}", f"{timed(client.close):.3f} s", "1 s")
 
 
 def _cost(client: Client, call: Callable[[Client], None]) -> tuple[float, float]:

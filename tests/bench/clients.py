@@ -5,20 +5,17 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
-import statistics
 import threading
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 
+from tests.bench.measuring import Say, p50_p99, scrape, timed
 from tests.support.certificates import Authority
 from tests.support.process import daemon_pid, environment, started
 from tests.support.scenario import Scenario, Segment, h100
 
-Say = Callable[[str, str, str], None]
 BUSY = (Segment(1000, hmma=0.5, fp32=0.1, util=100, watts=500),)
 SCRAPES = 100
 
@@ -37,14 +34,9 @@ def clients(standin: Path, folder: Path, say: Say) -> None:
         process = psutil.Process(daemon_pid(folder / "state"))
 
         def tell(what: str) -> None:
-            kept, fresh = _kept(address, context), _fresh(address, context)
-            rss = process.memory_info().rss / 1e6
-            say(
-                f"scrape of 8 GPUs by TLS, {what}: kept / fresh connection",
-                f"{kept} / {fresh} ms",
-                "p50, p99: 1.5 kept",
-            )
-            say(f"daemon RSS, {what}", f"{rss:.1f} MB", "32 MB")
+            times = f"{_kept(address, context)}, {_fresh(address, context)}"
+            say(f"scrape of 8 GPUs by TLS, {what}: p50 / p99 kept, fresh", times, "1.5 ms kept")
+            say(f"daemon RSS, {what}", f"{process.memory_info().rss / 1e6:.1f} MB", "32 MB")
 
         tell("alone")
         with ExitStack() as stack:
@@ -94,30 +86,15 @@ def _flood(address: tuple[str, int], context: ssl.SSLContext, over: threading.Ev
 
 def _kept(address: tuple[str, int], context: ssl.SSLContext) -> str:
     connection = http.client.HTTPSConnection(*address, context=context)
-    times = [_timed(lambda: _scrape(connection)) for _ in range(SCRAPES)]
+    times = [timed(lambda: scrape(connection)) for _ in range(SCRAPES)]
     connection.close()
-    return _shown(times)
+    return p50_p99(times)
 
 
 def _fresh(address: tuple[str, int], context: ssl.SSLContext) -> str:
     def once() -> None:
         connection = http.client.HTTPSConnection(*address, context=context)
-        _scrape(connection)
+        scrape(connection)
         connection.close()
 
-    return _shown([_timed(once) for _ in range(SCRAPES)])
-
-
-def _scrape(connection: http.client.HTTPSConnection) -> None:
-    connection.request("GET", "/metrics", headers={"Accept-Encoding": "gzip"})
-    assert connection.getresponse().read()
-
-
-def _timed(work: Callable[[], None]) -> float:
-    began = time.monotonic()
-    work()
-    return 1000 * (time.monotonic() - began)
-
-
-def _shown(times: list[float]) -> str:
-    return f"{statistics.median(times):.1f}, {statistics.quantiles(times, n=100)[98]:.1f}"
+    return p50_p99([timed(once) for _ in range(SCRAPES)])

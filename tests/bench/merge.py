@@ -10,7 +10,7 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from flopsd.journal.journal import read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.testing import FakeClock
 from tests.bench.journals import fill, gpus
+from tests.bench.measuring import Say
 from tests.support.jobs import slurm
 from tests.support.process import FLOPSD, environment
 from tests.support.strategies import table
 
-Say = Callable[[str, str, str], None]
 COUNTS = (100, 1_000, 10_000)
 MINUTES = 10
 MEASURED = """

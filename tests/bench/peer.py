@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import http.client
 import re
-import socket
 import statistics
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from tests.bench.measuring import Say, p50_p99, scrape, timed
+from tests.support.free import free_port
 from tests.support.process import environment, started
 from tests.support.scenario import Scenario, Segment, h100
 
@@ -23,7 +23,7 @@ GPUS, TURNS = 16, 200
 BUSY = (Segment(700, hmma=0.5, util=100, watts=500), Segment(300))
 
 
-def peer(standin: Path, folder: Path, say: Callable[[str, str, str], None]) -> None:
+def peer(standin: Path, folder: Path, say: Say) -> None:
     """Prints both p50 and p99, and their ratio."""
     venv = folder / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
@@ -32,18 +32,8 @@ def peer(standin: Path, folder: Path, say: Callable[[str, str, str], None]) -> N
         say(f"one scrape of a peer exporter, {GPUS} GPUs", "not to be had", "none")
         return
     env = environment(standin, Scenario(tuple(h100(BUSY) for _ in range(GPUS))).write(folder / "scenario.txt"))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        str(venv / "bin" / "nvitop-exporter"),
-        "--bind-address",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--interval",
-        "1",
-    ]
+    port = free_port()
+    command = [str(venv / "bin" / "nvitop-exporter"), *f"--bind-address 127.0.0.1 --port {port} --interval 1".split()]
     flags = ("run", "--state-dir", str(folder / "state"), "--listen", "127.0.0.1:0", "--no-seal")
     with (
         started(*flags, env=env) as program,
@@ -56,18 +46,10 @@ def peer(standin: Path, folder: Path, say: Callable[[str, str, str], None]) -> N
             told: dict[str, list[float]] = {"flopsd": [], "nvitop-exporter": []}
             for _ in range(TURNS):
                 for name, connection in zip(told, (ours, theirs), strict=True):
-                    asked = time.monotonic()
-                    connection.request("GET", "/metrics")
-                    connection.getresponse().read()
-                    told[name].append(1000 * (time.monotonic() - asked))
+                    told[name].append(timed(partial(scrape, connection)))
         finally:
             other.terminate()
     for name, many in told.items():
-        p99 = statistics.quantiles(many, n=100)[98]
-        say(
-            f"one scrape beside a peer, {GPUS} GPUs, {name}, p50 / p99",
-            f"{statistics.median(many):.2f} / {p99:.2f} ms",
-            "none",
-        )
+        say(f"one scrape beside a peer, {GPUS} GPUs, {name}, p50 / p99", p50_p99(many), "none")
     ratio = statistics.median(told["flopsd"]) / statistics.median(told["nvitop-exporter"])
     say("its p50 as a share of the peer's", f"{ratio:.2f}", "the leaner the better")

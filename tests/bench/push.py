@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
+from tests.bench.measuring import Say, cpu_ns, timed
 from tests.support.free import free_port
-from tests.support.process import daemon_pid, environment, started, wait_until
+from tests.support.process import daemon_pid, environment, predicate, started, wait_until
 from tests.support.receivers import receiving
 from tests.support.scenario import Scenario, Segment, h100
 
@@ -22,15 +21,15 @@ SECONDS, GPUS = 20, 8
 BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
 
 
-def push(standin: Path, folder: Path, say: Callable[[str, str, str], None], seconds: int = SECONDS) -> None:
+def push(standin: Path, folder: Path, say: Say) -> None:
     """One line of figures each, the daemon's first and last without any receiver: the machine's own noise."""
     for kind in ("nobody", "taking", "dead", "hanging", "refusing", "nobody"):
         place = folder / f"{kind}{len(list(folder.iterdir()))}"
         place.mkdir()
-        _one(standin, place, kind, say, seconds)
+        _one(standin, place, kind, say)
 
 
-def _one(standin: Path, folder: Path, kind: str, say: Callable[[str, str, str], None], seconds: int) -> None:
+def _one(standin: Path, folder: Path, kind: str, say: Say) -> None:
     scenario = Scenario(tuple(h100(BUSY, counters="average") for _ in range(GPUS))).write(folder / "scenario.txt")
     state, ledger = folder / "state", folder / "ledger.json"
     flags = ("--state-dir", str(state), "--ledger", str(ledger), "--listen", "off", "--seal-every", "off",
@@ -44,30 +43,24 @@ def _one(standin: Path, folder: Path, kind: str, say: Callable[[str, str, str], 
         pause.wait(4)
         daemon = psutil.Process(daemon_pid(state))
         pusher = daemon.children()
-        spent, since = _cpu_ns(daemon.pid), time.monotonic()
-        spent_pushing = sum(_cpu_ns(child.pid) for child in pusher)
-        pause.wait(seconds)
+        spent, since = cpu_ns(daemon.pid), time.monotonic()
+        spent_pushing = sum(cpu_ns(child.pid) for child in pusher)
+        pause.wait(SECONDS)
         passed = time.monotonic() - since
-        cpu = (_cpu_ns(daemon.pid) - spent) / 1e7 / passed
-        cpu_pushing = (sum(_cpu_ns(child.pid) for child in pusher) - spent_pushing) / 1e7 / passed
+        cpu = (cpu_ns(daemon.pid) - spent) / 1e7 / passed
+        cpu_pushing = (sum(cpu_ns(child.pid) for child in pusher) - spent_pushing) / 1e7 / passed
         rss = daemon.memory_info().rss / 1e6
         rss_pushing = sum(child.memory_info().rss for child in pusher) / 1e6
-        asked = time.monotonic()
         program.process.send_signal(signal.SIGTERM)
-        assert program.finish() == 0, program.text
-        ended = time.monotonic() - asked
-    predicate = json.loads(base64.b64decode(json.loads(ledger.read_bytes())["payload"]))["predicate"]
-    gaps = predicate["coverage"]["gapSecondsByReason"]
+        ended = timed(program.finish)
+        assert program.process.returncode == 0, program.text
+    gaps = predicate(ledger)["coverage"]["gapSecondsByReason"]
     what = f"pushed every second to {kind}, {GPUS} GPUs"
     say(f"daemon CPU / RSS, {what}", f"{cpu:.3f} % / {rss:.1f} MB", "as nobody")
     if pusher:
         say(f"pusher CPU / RSS, {what}", f"{cpu_pushing:.3f} % / {rss_pushing:.1f} MB", "none")
     say(f"end with seal, {what}", f"{ended:.2f} s", "12 s more")
     say(f"gaps, {what}", ", ".join(f"{k} {v}" for k, v in gaps.items()) or "none", "as nobody")
-
-
-def _cpu_ns(pid: int) -> int:
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir())
 
 
 @contextmanager
