@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from flopsd.core.model import (
 )
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources import SourceSettings
-from flopsd.sources.arbitration import Arbiter
 from flopsd.sources.dcgm.exposition import Field, parse_page
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.sources.registry import open_source
@@ -236,17 +234,6 @@ def test_energy_beyond_every_smaller_blank_is_energy(exporter: Exporter) -> None
     bench.read()
     (reading,) = bench.read()
     assert reading.counters == {}
-
-
-def test_the_exporters_a100_is_the_one_that_nvml_lists(exporter: Exporter) -> None:
-    roster = Arbiter(("nvml", "dcgm"))
-    bench = Bench(exporter)
-    (device,) = bench.source.devices()
-    roster.offer("nvml", [replace(device, evidence=Evidence.UTILIZATION)])
-    roster.offer("dcgm", [device])
-    best = roster.best(A100_UID)
-    assert best is not None
-    assert best[0] == "dcgm"
 
 
 def test_nothing_listens_is_absence_with_the_remedy() -> None:

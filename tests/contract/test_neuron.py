@@ -230,13 +230,6 @@ def test_what_cannot_be_believed_is_a_gap_of_one_period(
     assert flop(led.after(SECOND, doc=inf2())[0]) == 876_173_407_187
 
 
-def test_a_runtimes_own_fault_is_not_made_up_for_by_another(lead: Lead) -> None:
-    led = counting(lead, two_runtimes(3))
-    document = two_runtimes(3)
-    document["neuron_runtime_data"][1]["error"] = "timed out"  # type: ignore[index]
-    assert led.after(1, doc=document)[0].work == Gap(GapReason.DRIVER_ERROR)
-
-
 def test_a_runtime_that_is_gone_takes_its_last_work_with_it(lead: Lead) -> None:
     led = counting(lead, two_runtimes(3))
     led.after(1, doc=two_runtimes(3))

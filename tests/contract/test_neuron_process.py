@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.core.meter import advance
-from flopsd.core.model import Gap, GapReason, Reading, Tally
+from flopsd.core.model import Gap, GapReason
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources import SourceSettings
 from flopsd.sources.registry import open_source
@@ -62,24 +61,6 @@ def test_time_that_no_period_covers_is_a_hole(lead: Lead) -> None:
     assert late.end_ns - late.begin_ns == 1_000_665_759
     (jittered,) = led.after(1.09, doc=inf2())
     assert jittered.begin_ns == late.end_ns
-
-
-def test_lines_that_came_late_all_at_once_keep_their_periods(lead: Lead) -> None:
-    led = counting(lead, inf2())
-    led.after(SECOND, doc=inf2())
-    before_ns = led.clock.boottime_ns()
-    led.clock.advance(3 * 1_000_665_759)
-    for _ in range(3):
-        led.send(doc=inf2())
-    read: list[Reading] = []
-    while len(read) < 3:
-        read += led.sweep().readings
-    assert sum(map(flop, read)) == 3 * 876_173_407_187
-    tally = Tally(before_ns, before_ns)
-    limits = table().limits(led.source.devices()[0], table().parts["inferentia2"])
-    for reading in read:
-        tally = advance(tally, reading, limits)
-    assert tally.counted_flop == 3 * 876_173_407_187
 
 
 def test_a_dead_monitor_is_a_gap_and_is_started_again_ever_more_rarely(lead: Lead) -> None:

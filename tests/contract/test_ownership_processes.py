@@ -181,13 +181,6 @@ def test_a_device_between_two_processes_of_the_job_stays_and_one_taken_by_others
     assert source.devices()[0].shared is None
 
 
-def test_the_last_selection_is_kept_when_the_job_has_ended(open_sim: Open, job: Tree) -> None:
-    source, clock = open_sim(gpu((0, FOR_EVER, job.root)), gpu(), root=job.root)
-    job.end()
-    assert seen(source, clock, 10) == [0]
-    assert "has ended" in source.devices()[0].evidence_reason
-
-
 def test_ids_of_another_namespace_open_nothing(job: Tree) -> None:
     nowhere = max(psutil.pids()) + 100_000
     told = Told(running={device.uid: frozenset({nowhere}) for device in GPUS})

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flopsd.core.model import Device
-from flopsd.errors import OwnershipError, SourceUnavailableError
+from flopsd.errors import OwnershipError
 from flopsd.sources.neuron.ownership import NeuronDevices
 from flopsd.sources.nvml.ownership import NvidiaDevices
 from flopsd.sources.ownership.filtered_source import FilteredSource
@@ -222,15 +222,6 @@ def test_a_kubelet_that_restarts_is_found_again(tmp_path: Path) -> None:
         assert second.asked == 1
     assert source.devices()[0].evidence_reason == ""
     assert source.describe()["devices"] == "the devices of pod ml/train-0, as the kubelet lists them: 1 of 4"
-
-
-def test_an_absent_kubelet_opens_nothing(tmp_path: Path) -> None:
-    clock = FakeClock()
-    source = Scripted(clock)
-    with pytest.raises(SourceUnavailableError, match="it is not known which devices are this job's") as caught:
-        FilteredSource(source, PodRule(PodResources(tmp_path / "no.sock"), Pod(*TRAIN), NvidiaDevices(Told())), clock)
-    assert "hostPath" in caught.value.hint
-    assert source.closed
 
 
 def test_which_pod_this_is(tmp_path: Path) -> None:

@@ -16,42 +16,41 @@ from tests.support.strategies import table
 KEEP_S = 10
 
 
+STEADY = (a100((Segment(1000, mhz=1230),)),)
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> SharedClock:
+    return SharedClock(tmp_path / "clock")
+
+
 def opened(clock: SharedClock) -> SmClocks:
     clocks = open_clocks(clock, table(), KEEP_S * NS_PER_S)
     assert clocks is not None
     return clocks
 
 
-def test_samples_are_kept_for_as_long_as_was_asked_and_then_forgotten(standin: Path, tmp_path: Path) -> None:
-    clock = SharedClock(tmp_path / "clock")
-    scenario = Scenario((a100((Segment(1000, mhz=1230),)),))
+def test_samples_are_kept_for_as_long_as_was_asked_and_then_forgotten(
+    clock: SharedClock, standin: Path, tmp_path: Path
+) -> None:
+    scenario = Scenario(STEADY)
+    uid = scenario.uuid(0)
     with simulated(standin, tmp_path, scenario, clock):
         clocks = opened(clock)
         for _ in range(3 * KEEP_S):
             clock.advance(NS_PER_S)
-            clocks.poll([scenario.uuid(0)])
+            clocks.poll([uid])
         now_ns = clock.boottime_ns()
-        samples = [(now_ns - age_s * NS_PER_S, 1230) for age_s in range(KEEP_S, -1, -1)]
-        assert list(clocks.of(scenario.uuid(0))) == samples
+        assert list(clocks.of(uid)) == [(now_ns - age_s * NS_PER_S, 1230) for age_s in range(KEEP_S, -1, -1)]
         assert list(clocks.of("GPU-of-another-node")) == []
-        clocks.close()
-
-
-def test_after_a_long_silence_only_the_newest_sample_is_kept(standin: Path, tmp_path: Path) -> None:
-    clock = SharedClock(tmp_path / "clock")
-    scenario = Scenario((a100((Segment(1000, mhz=1230),)),))
-    with simulated(standin, tmp_path, scenario, clock):
-        clocks = opened(clock)
-        clocks.poll([scenario.uuid(0)])
         clock.advance(60 * KEEP_S * NS_PER_S)
-        clocks.poll([scenario.uuid(0)])
-        assert list(clocks.of(scenario.uuid(0))) == [(clock.boottime_ns(), 1230)]
+        clocks.poll([uid])
+        assert list(clocks.of(uid)) == [(clock.boottime_ns(), 1230)], "after a long silence only the newest"
         clocks.close()
 
 
-def test_a_driver_that_was_loaded_anew_is_read_anew(standin: Path, tmp_path: Path) -> None:
+def test_a_driver_that_was_loaded_anew_is_read_anew(clock: SharedClock, standin: Path, tmp_path: Path) -> None:
     """The stand-in, as NVML, reads the machine when its first user starts: only if all let go is a new one seen."""
-    clock = SharedClock(tmp_path / "clock")
     lost = Scenario((a100((Segment(1000, mhz=1230),), (Fault(5_000, 10**9, "gpu_lost"),)),))
     with simulated(standin, tmp_path, lost, clock):
         clocks = opened(clock)
@@ -68,11 +67,9 @@ def test_a_driver_that_was_loaded_anew_is_read_anew(standin: Path, tmp_path: Pat
         clocks.close()
 
 
-def test_what_is_closed_twice_lets_go_once(standin: Path, tmp_path: Path) -> None:
+def test_what_is_closed_twice_lets_go_once(clock: SharedClock, standin: Path, tmp_path: Path) -> None:
     """NVML counts its users: another one in the same process must not lose its hold."""
-    clock = SharedClock(tmp_path / "clock")
-    scenario = Scenario((a100((Segment(1000, mhz=1230),)),))
-    with simulated(standin, tmp_path, scenario, clock):
+    with simulated(standin, tmp_path, Scenario(STEADY), clock):
         pynvml.nvmlInit()
         clocks = opened(clock)
         clocks.close()
@@ -84,7 +81,6 @@ def test_what_is_closed_twice_lets_go_once(standin: Path, tmp_path: Path) -> Non
             pynvml.nvmlDeviceGetCount()
 
 
-def test_without_a_driver_there_are_no_clocks(standin: Path, tmp_path: Path) -> None:
-    clock = SharedClock(tmp_path / "clock")
-    with simulated(standin, tmp_path, Scenario((a100((Segment(1000),)),), driver_from_ms=1_000), clock):
+def test_without_a_driver_there_are_no_clocks(clock: SharedClock, standin: Path, tmp_path: Path) -> None:
+    with simulated(standin, tmp_path, Scenario(STEADY, driver_from_ms=1_000), clock):
         assert open_clocks(clock, table(), NS_PER_S) is None
