@@ -9,10 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from flopsd.settings.data_files import config_dir
-from flopsd.settings.platform import find_context
 from tests.support.process import environment, flopsd, get, predicate, started, wait_until
 from tests.support.scenario import Fault, Scenario, Segment, a100, h100
 
@@ -48,12 +45,18 @@ def test_a_replay_is_labelled_everywhere_and_is_no_evidence(tmp_path: Path) -> N
     assert all(device["uuid"].startswith("REPLAY-") for device in told["devices"])
 
 
-def test_run_without_an_accelerator_is_exit_4_with_the_remedy(tmp_path: Path) -> None:
-    done = flopsd("run", "--state-dir", str(tmp_path / "state"))
+def test_run_without_an_accelerator_is_exit_4_with_the_remedy_unless_it_shall_wait(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.json"
+    run = ("run", "--state-dir", str(tmp_path / "state"), "--listen", "off", "--ledger", str(ledger), "--duration", "1")
+    done = flopsd(*run)
     assert done.returncode == 4
     assert "NVML Shared Library Not Found" in done.stderr
     assert "hint: install the NVIDIA driver" in done.stderr
     assert not (tmp_path / "state").exists()
+    done = flopsd(*run, "--wait-for-source", "true")
+    assert done.returncode == 0, done.stderr
+    found = predicate(ledger)
+    assert (found["devices"], found["totals"]["executed"]["measured"]) == ([], None)
 
 
 def test_an_unknown_source_is_exit_4_and_names_the_known(tmp_path: Path) -> None:
@@ -80,6 +83,9 @@ def test_a_run_is_continued_after_a_kill_and_begun_anew_after_its_end(tmp_path: 
     with started(*common, env=env) as program:
         first = program.wait_for(r"run (\S+), daemon start 1,")[1]
         wait_until(lambda: b"activity" in (state / "pending.jsonl").read_bytes(), "a reading")
+        for busy in (flopsd(*common, env=env), flopsd("seal", "--state-dir", str(state))):
+            assert busy.returncode == 1
+            assert f"is in use by a running flopsd: process {program.process.pid}" in busy.stderr
         program.process.kill()
         program.process.wait()
     with started(*common, env=env) as program:
@@ -90,29 +96,9 @@ def test_a_run_is_continued_after_a_kill_and_begun_anew_after_its_end(tmp_path: 
         assert program.wait_for(r"run (\S+), daemon start 1,")[1] != first
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0
+    assert json.loads(flopsd("status", "--state-dir", str(state), "--json").stdout)["endReason"] == "SIGTERM"
     assert len(list(state.glob(f"{first}-until-*.journal.jsonl"))) == 1  # nothing is overwritten
     assert len(list(state.glob("*.ledger.json"))) == 2
-
-
-def test_seal_closes_what_a_killed_daemon_left(tmp_path: Path, standin: Path) -> None:
-    env = environment(standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"))
-    state = tmp_path / "state"
-    with started("run", "--state-dir", str(state), "--listen", "off", "--run-id", "spot", env=env) as program:
-        wait_until(
-            lambda: (state / "pending.jsonl").exists() and b"activity" in (state / "pending.jsonl").read_bytes(),
-            "a reading",
-        )
-        busy = flopsd("seal", "--state-dir", str(state))
-        assert busy.returncode == 1
-        assert "is in use by a running flopsd" in busy.stderr
-        program.process.kill()
-        program.process.wait()
-    done = flopsd("seal", "--state-dir", str(state))
-    assert done.returncode == 0, done.stderr
-    told = predicate(state / "spot.ledger.json")
-    assert told["incarnations"][0]["endReason"] is None
-    assert int(told["totals"]["executed"]["measured"]) > 0
-    assert flopsd("seal", "--state-dir", str(tmp_path / "nowhere")).returncode == 1
 
 
 def test_doctor_names_devices_evidence_and_remedies(tmp_path: Path, standin: Path) -> None:
@@ -164,7 +150,8 @@ def test_status_tells_a_lost_source(tmp_path: Path, standin: Path) -> None:
     assert [float(d["gapSeconds"]) > 0 for d in told["devices"]] == [True, True]
     assert float(told["devices"][1]["gapSeconds"]) > float(told["devices"][0]["gapSeconds"])
     assert exact["daemon"] == "running"
-    assert flopsd("status", "--state-dir", str(tmp_path / "none")).returncode == 1
+    for verb in ("status", "seal"):
+        assert flopsd(verb, "--state-dir", str(tmp_path / "none")).returncode == 1
     assert flopsd("status", "--url", url).returncode == 1
 
 
@@ -191,24 +178,6 @@ def test_an_unknown_device_is_named_and_leaves_no_upper_bound(tmp_path: Path, st
     assert "no upper bound is known" in done.stderr
     executed = predicate(tmp_path / "ledger.json")["totals"]["executed"]
     assert (executed["measured"], executed["high"]) == (None, None)
-
-
-@pytest.mark.parametrize("sample", [None, "rank"])
-def test_the_context_of_a_training_job(tmp_path: Path, sample: str | None) -> None:
-    (tmp_path / "proc/sys/kernel/random").mkdir(parents=True)
-    (tmp_path / "proc/sys/kernel/random/boot_id").write_text("boot-7\n")
-    variables = {"TRAINING_JOB_NAME": "job", "TRAINING_JOB_ARN": "arn:x"}
-    if sample:
-        config = tmp_path / "opt/ml/input/config"
-        config.mkdir(parents=True)
-        (config / "resourceconfig.json").write_text(
-            '{"current_host": "algo-2", "hosts": ["algo-1", "algo-2"], "current_instance_type": "ml.p5.48xlarge"}'
-        )
-    context = find_context(variables, tmp_path)
-    assert (context.platform, context.job_name, context.boot_id) == ("sagemaker-training", "job", "boot-7")
-    assert (context.rank, context.instance_type) == ((1, "ml.p5.48xlarge") if sample else (None, None))
-    assert find_context({"SLURM_JOB_ID": "9", "SLURM_NODEID": "3"}, tmp_path / "other").rank == 3
-    assert find_context({}, tmp_path / "other").platform == "host"
 
 
 def test_help_teaches_every_verb() -> None:

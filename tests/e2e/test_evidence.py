@@ -98,17 +98,6 @@ def test_a_run_is_sealed_with_all_the_evidence_there_is(tmp_path: Path, standin:
     assert (code, "ledger.pub contains no X.509 certificate" in told) == (1, True)
 
 
-@pytest.mark.tool("openssl")
-def test_a_forged_identity_that_was_sealed_is_not_verified(tmp_path: Path, standin: Path) -> None:
-    env = metered(tmp_path, standin)
-    with serving(Metadata(rsa2048=(IDENTITY / "forged.p7").read_bytes()).answer) as imds:
-        seal(tmp_path, {**env, "AWS_EC2_METADATA_SERVICE_ENDPOINT": imds})
-    assert verdicts(tmp_path)["ec2-instance-identity"] == "not checked"
-    code, told = verify(tmp_path, "--aws-certificate", str(IDENTITY / "pinned_cert.pem"))
-    assert code == 3
-    assert "is invalid: its signature was not made by the key of the pinned certificate" in told
-
-
 def test_where_nobody_answers_the_seal_is_made_and_says_so(tmp_path: Path, standin: Path) -> None:
     env = metered(tmp_path, standin)
     said, nothing = seal(tmp_path, env, "--evidence", "off")

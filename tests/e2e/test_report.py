@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -113,30 +114,24 @@ def page(folder: Path) -> Iterator[Page]:
 
 @pytest.mark.tool("chromium")
 @pytest.mark.parametrize("name", [*SCENES, "hostile"])
-def test_the_page_asks_for_nothing_and_complains_of_nothing(page: Page, folder: Path, name: str) -> None:
+def test_the_page_asks_for_nothing_and_nothing_is_cut_or_lies_over_something_else(
+    page: Page, folder: Path, name: str
+) -> None:
     before = len(page.events)
     page.load(folder / f"{name}.html")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgba(0, 0, 0, 0)", "no style applies"
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    for width, dark in itertools.product((PHONE, DESK), (False, True)) if name in SCENES else ():
+        page.look(width, dark=dark)
+        page.assert_whole(width, dark=dark)
+        picture = page.picture()
+        assert picture.startswith(b"\x89PNG")
+        if os.environ.get("FLOPSD_REPORT_PICTURES"):
+            (folder / f"{name}-{width}-{'dark' if dark else 'light'}.png").write_bytes(picture)
     events = page.events[before:]
     asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
     assert asked == [(folder / f"{name}.html").as_uri()]
     assert not [event for event in events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")]  # fmt: skip
-
-
-@pytest.mark.tool("chromium")
-@pytest.mark.parametrize("name", SCENES)
-@pytest.mark.parametrize(("width", "dark"), [(PHONE, False), (PHONE, True), (DESK, False), (DESK, True)])
-def test_nothing_is_cut_or_lies_over_something_else(
-    page: Page, folder: Path, name: str, width: int, dark: bool
-) -> None:
-    page.load(folder / f"{name}.html")
-    page.look(width, dark=dark)
-    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    page.assert_whole(width, dark=dark)
-    picture = page.picture()
-    assert picture.startswith(b"\x89PNG")
-    if os.environ.get("FLOPSD_REPORT_PICTURES"):
-        (folder / f"{name}-{width}-{'dark' if dark else 'light'}.png").write_bytes(picture)
 
 
 @pytest.mark.tool("chromium", "pdftotext")

@@ -19,6 +19,14 @@ def shell(script: str, tmp_path: Path, encoding: str = "utf-8") -> subprocess.Co
     return subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
 
 
+@pytest.fixture(scope="module")
+def unsealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state folder of a run that ended and was not sealed."""
+    folder = tmp_path_factory.mktemp("unsealed")
+    assert shell("$F run --no-seal --state-dir s --duration 1", folder).returncode == 0
+    return folder / "s"
+
+
 EXEC = "$F exec --run-id r --evidence off --state-dir s --ledger o/l.json --ledger-copy copy/l.json --"
 
 
@@ -44,19 +52,20 @@ def test_a_run_with_closed_streams_seals_and_copies(tmp_path: Path, streams: str
 
 
 @pytest.mark.parametrize("streams", [">/dev/full", ">&-", "2>/dev/full"])
-def test_sealing_copies_before_it_prints(tmp_path: Path, streams: str) -> None:
-    assert shell("$F run --no-seal --state-dir s --duration 1", tmp_path).returncode == 0
-    done = shell(f"$F seal --evidence off --state-dir s --ledger l.json --ledger-copy copy/l.json {streams}", tmp_path)
+def test_sealing_copies_before_it_prints(tmp_path: Path, unsealed: Path, streams: str) -> None:
+    seal = f"$F seal --evidence off --state-dir {unsealed} --ledger l.json --ledger-copy copy/l.json"
+    done = shell(f"{seal} {streams}", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "copy" / "l.json").exists()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-def test_a_path_that_the_terminal_cannot_encode_is_printed_with_escapes(tmp_path: Path, encoding: str) -> None:
-    assert shell("$F run --no-seal --state-dir s --duration 1", tmp_path).returncode == 0
-    done = shell("$F seal --evidence off --state-dir s --ledger 日.json --ledger-copy c/日.json", tmp_path,
-                 encoding)  # fmt: skip
+def test_a_path_that_the_terminal_cannot_encode_is_printed_with_escapes(
+    tmp_path: Path, unsealed: Path, encoding: str
+) -> None:
+    seal = f"$F seal --evidence off --state-dir {unsealed} --ledger 日.json --ledger-copy c/日.json"
+    done = shell(seal, tmp_path, encoding)
     assert done.returncode == 0, done.stderr
     name = "日" if encoding == "utf-8" else r"\u65e5"
     assert f"/{name}.json" in done.stdout

@@ -127,7 +127,7 @@ def chromium() -> Iterator[Page]:
     """A fresh Chromium that no host name resolves for. Commands go to its descriptor 3, answers come from 4."""
     to_read, to_write = _pipe()
     from_read, from_write = _pipe()
-    with TemporaryDirectory(prefix="chromium-") as profile:
+    with TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
         # bash puts the ends where Chromium looks for them: its own descriptors are all below FREE.
         command = ["bash", "-c", f'exec "$@" 3<&{to_read} 4>&{from_write}', "bash", "chromium", *FLAGS,
                    "--remote-debugging-pipe", f"--user-data-dir={profile}"]  # fmt: skip
