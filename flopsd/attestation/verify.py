@@ -57,8 +57,9 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class SignedStatement:
-    """A statement with valid signatures, its figures not verified yet."""
+    """A statement with valid signatures, its figures not verified yet, and the file that it is in."""
 
+    path: Path
     statement: Mapping[str, Any]
     keyids: tuple[str, ...]
     payload_sha256: str
@@ -76,39 +77,11 @@ def open_ledger(ledger: Path, keys: Sequence[PublicKey], threshold: int = 1) -> 
     envelope = parse_envelope(read_ledger(ledger))
     keyids = verify_signatures(envelope, keys, threshold)
     digest = hashlib.sha256(envelope.payload).hexdigest()
-    return SignedStatement(statement_in(envelope), tuple(sorted(keyids)), digest, envelope, tuple(keys))
+    return SignedStatement(ledger, statement_in(envelope), tuple(sorted(keyids)), digest, envelope, tuple(keys))
 
 
 def verify_ledger(
-    ledger: Path,
-    keys: Sequence[PublicKey],
-    *,
-    threshold: int = 1,
-    journal: Path | None = None,
-    tables: Tables | None = None,
-    allow_replay: bool = False,
-    trust: Trust | None = None,
-    anchors: Sequence[Path] = (),
-) -> Verified:
-    """Verify `ledger` with public `keys`: its evidence with the certificates in `trust`, its journal with the logs in
-    `anchors`.
-
-    Raises NotVerifiedError with the first failure.
-    """
-    return verify_opened(
-        open_ledger(ledger, keys, threshold),
-        ledger,
-        journal=journal,
-        tables=tables,
-        allow_replay=allow_replay,
-        trust=trust,
-        anchors=anchors,
-    )
-
-
-def verify_opened(
     opened: SignedStatement,
-    ledger: Path,
     *,
     journal: Path | None = None,
     tables: Tables | None = None,
@@ -116,14 +89,15 @@ def verify_opened(
     trust: Trust | None = None,
     anchors: Sequence[Path] = (),
 ) -> Verified:
-    """Recompute a node ledger whose signatures are valid. Raises NotVerifiedError."""
+    """Recompute a node ledger whose signatures are valid; check its evidence with the certificates in `trust`, its
+    journal with the logs in `anchors`. Raises NotVerifiedError with the first failure."""
     signed = opened.statement
     if opened.kind != "node":
         raise NotVerifiedError(
             f"this is a ledger of kind {opened.kind!r:.60}; only the ledger of a node has a journal",
             hint="countersign the ledgers of its nodes; verify this one with `flopsd verify`",
         )
-    journal = journal if journal is not None else journal_beside(ledger)
+    journal = journal if journal is not None else journal_beside(opened.path)
     if not journal.is_file():
         raise NotVerifiedError(
             f"the signature is valid, but the journal {journal} does not exist: no total can be recomputed",
@@ -135,7 +109,7 @@ def verify_opened(
         facts, further = sealed_part(journal, sealed.size_bytes)
         _compare_journal(sealed, facts, journal)
         history = _history(journal, facts)
-        table = tables.peaks(one_peak_table(history), [peaks_beside(ledger)])
+        table = tables.peaks(one_peak_table(history), [peaks_beside(opened.path)])
         _recompute(signed, history, facts, table, tables.policies(history.policy_sha256))
         if history.replay is not None and not allow_replay:
             raise NotVerifiedError(

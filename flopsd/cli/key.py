@@ -116,14 +116,12 @@ def _countersign(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.countersign import countersign
     from flopsd.attestation.ledger_files import journal_beside
     from flopsd.attestation.signing.keys import load_public, load_signer
-    from flopsd.attestation.verify import verify_ledger
+    from flopsd.attestation.verify import open_ledger, verify_ledger
     from flopsd.settings.data_files import Tables
 
     ledger = Path(arguments.ledger)
     verified = verify_ledger(
-        ledger,
-        [load_public(file) for file in arguments.trust],
-        threshold=arguments.threshold,
+        open_ledger(ledger, [load_public(file) for file in arguments.trust], arguments.threshold),
         journal=arguments.journal,
         tables=Tables(arguments.peaks, arguments.policy),
         allow_replay=arguments.allow_replay,

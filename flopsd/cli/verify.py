@@ -84,7 +84,7 @@ def verify_with(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
     """
     from flopsd.attestation.evidence.trust import load_trust
     from flopsd.attestation.signing.keys import load_public
-    from flopsd.attestation.verify import open_ledger, verify_opened
+    from flopsd.attestation.verify import open_ledger, verify_ledger
     from flopsd.settings.data_files import Tables
 
     keys = [load_public(file) for file in arguments.key]
@@ -95,9 +95,8 @@ def verify_with(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
         raise ConfigError(
             [f"{arguments.verb}: --children applies to merged ledgers only; {arguments.ledger} is the ledger of a node"]
         )
-    return verify_opened(
+    return verify_ledger(
         opened,
-        Path(arguments.ledger),
         journal=arguments.journal,
         tables=Tables(arguments.peaks, arguments.policy),
         allow_replay=arguments.allow_replay,

@@ -14,7 +14,7 @@ import pynvml
 
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key, load_public
-from flopsd.attestation.verify import verify_ledger
+from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.core.model import Active, Pipe
 from flopsd.journal.state_dir import StateDir
 from flopsd.sources import SourceSettings
@@ -123,7 +123,7 @@ def week(folder: Path, days: int = 7, gpus: int = 8) -> None:
     seal_s = timed(lambda: seal_journal(state.journal, key, folder / "ledger.json", clock))
     say(f"seal, {days} days x {gpus} GPUs", f"{seal_s:.2f} s", "2 s")
     public = load_public(str(folder / "ledger.pub"))
-    verify_s = timed(lambda: verify_ledger(folder / "ledger.json", [public]))
+    verify_s = timed(lambda: verify_ledger(open_ledger(folder / "ledger.json", [public])))
     say(f"verify with recomputation, {days} days x {gpus} GPUs", f"{verify_s:.2f} s", "5 s")
 
 

@@ -14,7 +14,7 @@ import pytest
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.signing.pem import make_pem
-from flopsd.attestation.verify import verify_ledger
+from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.errors import LedgerError, SigningKeyError
 from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.authorities import Answer, serving
@@ -218,4 +218,4 @@ def test_a_run_is_sealed_by_kms_in_its_own_process_and_verified_without_it(kms: 
     )
     assert done.returncode == 0, done.stderr
     both = [load_public(str(sealed.public_key)), load_public(str(ledger.with_suffix(".pub")))]
-    assert len(verify_ledger(sealed.ledger, both, threshold=2).keyids) == 2
+    assert len(verify_ledger(open_ledger(sealed.ledger, both, threshold=2)).keyids) == 2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.merge.ledger_folders import FoundLedger
 from flopsd.attestation.seal import MALFORMED
-from flopsd.attestation.verify import SignedStatement, open_ledger, refuse_difference, verify_opened
+from flopsd.attestation.verify import SignedStatement, open_ledger, refuse_difference, verify_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, device_claims, ledger_claim, refuse_double
 from flopsd.core.ledger.merged_completeness import completeness_of_single
@@ -48,7 +48,7 @@ class ChildReader:
         Raises NotVerifiedError and LedgerError naming the file.
         """
         try:
-            return self._child(open_ledger(found.path, self._keys), found)
+            return self._child(open_ledger(found.path, self._keys))
         except FlopsdError as fault:
             if not found.explicit and not found.has_journal and _is_foreign(found.path):
                 return None
@@ -57,7 +57,7 @@ class ChildReader:
         except MALFORMED as fault:
             raise NotVerifiedError(f"{found.label}: flopsd does not write such a ledger: {fault!r:.200}") from fault
 
-    def _child(self, opened: SignedStatement, found: FoundLedger) -> Child:
+    def _child(self, opened: SignedStatement) -> Child:
         kind, predicate = opened.kind, opened.statement["predicate"]
         if kind == JOB and self._kind == LINEAGE:
             recompute(opened, self._tables, allow_replay=self._allow_replay)
@@ -70,16 +70,16 @@ class ChildReader:
                 if kind == JOB
                 else "give the node and job ledgers that it was merged from",
             )
-        entry = entry_again(opened, found.path, self._tables, allow_replay=self._allow_replay)
+        entry = entry_again(opened, self._tables, allow_replay=self._allow_replay)
         if self._kind == LINEAGE:
             _refuse_part_of_job(entry, predicate)
             entry["completeness"] = completeness_of_single(entry)
         return Child(entry, list(claims_of(entry)), predicate["run"], tuple(predicate["node"]["jobNodes"]))
 
 
-def entry_again(opened: SignedStatement, ledger: Path, tables: Tables, *, allow_replay: bool) -> Entry:
+def entry_again(opened: SignedStatement, tables: Tables, *, allow_replay: bool) -> Entry:
     """The entry of a node ledger, computed from its journal. Raises NotVerifiedError, LedgerError."""
-    verified = verify_opened(opened, ledger, allow_replay=allow_replay, tables=tables)
+    verified = verify_ledger(opened, allow_replay=allow_replay, tables=tables)
     return node_entry(verified.statement["predicate"], verified.history, opened.payload_sha256, opened.keyids)
 
 

@@ -107,7 +107,7 @@ def _read(found: FoundLedger) -> SignedStatement:
     except OSError as fault:
         raise NotVerifiedError(f"cannot read {found.label}: {fault.strerror}") from fault
     digest = sha256(envelope.payload).hexdigest()
-    return SignedStatement(statement if isinstance(statement, dict) else {}, (), digest, envelope)
+    return SignedStatement(found.path, statement if isinstance(statement, dict) else {}, (), digest, envelope)
 
 
 def _run_and_node(statement: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -128,7 +128,7 @@ def _again(entry: Entry, opened: SignedStatement, found: FoundLedger, tables: Ta
             recompute(opened, tables, allow_replay=True)
             again = job_entry(opened.statement["predicate"], entry["sha256"], entry["keyids"])
         elif opened.kind == NODE and found.has_journal:
-            again = entry_again(opened, found.path, tables, allow_replay=True)
+            again = entry_again(opened, tables, allow_replay=True)
             if "completeness" in entry:
                 again["completeness"] = completeness_of_single(again)
         else:

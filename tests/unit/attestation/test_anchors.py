@@ -17,7 +17,7 @@ from flopsd.attestation.anchors import AnchorComparison
 from flopsd.attestation.log_export import CHUNK, MAX_CHECKPOINT, MAX_EVENT, SkippedLines, find_anchors
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signing.keys import load_public
-from flopsd.attestation.verify import Verified, verify_ledger
+from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
 from flopsd.errors import NotVerifiedError
 from flopsd.report.ledger_text import verified_text
 from flopsd.system.clock import NS_PER_S
@@ -58,7 +58,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def hold(sealed: Sealed, *logs: Path) -> Verified:
-    return verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))], anchors=logs)
+    return verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]), anchors=logs)
 
 
 def anchored(sealed: Sealed, *logs: Path) -> AnchorComparison:

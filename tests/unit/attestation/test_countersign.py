@@ -16,7 +16,7 @@ from flopsd.attestation.countersign import countersign
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signing.keys import load_public
 from flopsd.attestation.signing.pem import PemKey, make_pem
-from flopsd.attestation.verify import Verified, verify_ledger
+from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.errors import LedgerError, NotVerifiedError
 from tests.support.process import flopsd
@@ -42,7 +42,7 @@ def second(tmp_path: Path) -> PemKey:
 
 def verified(sealed: Sealed, *more: Path, threshold: int = 1) -> Verified:
     keys = [load_public(str(file)) for file in (sealed.public_key, *more)]
-    return verify_ledger(sealed.ledger, keys, threshold=threshold)
+    return verify_ledger(open_ledger(sealed.ledger, keys, threshold=threshold))
 
 
 def edit(ledger: Path, **members: Any) -> None:

@@ -23,7 +23,7 @@ from flopsd.attestation.evidence.trust import Trust, load_trust
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
-from flopsd.attestation.verify import Verified, verify_ledger
+from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
 from flopsd.core.ledger.history import History, read_history
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import EvidenceError, NotVerifiedError
@@ -53,7 +53,7 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
 
 
 def verified(sealed: Sealed, trust: Trust = AWS) -> Verified:
-    return verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))], trust=trust)
+    return verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]), trust=trust)
 
 
 def verdicts(sealed: Sealed, trust: Trust = AWS) -> dict[str, str]:

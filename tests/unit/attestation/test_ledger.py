@@ -11,7 +11,7 @@ import pytest
 
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key, load_public
-from flopsd.attestation.verify import verify_ledger
+from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
@@ -34,7 +34,7 @@ def copy(sealed: Sealed, tmp_path: Path) -> Sealed:
 
 
 def verify(sealed: Sealed, **how: Any) -> dict[str, Any]:
-    return dict(verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))], **how).statement)
+    return dict(verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]), **how).statement)
 
 
 def test_a_sealed_ledger_verifies_and_says_what_was_metered(sealed: Sealed) -> None:

@@ -10,7 +10,7 @@ import pytest
 from flopsd.attestation.ledger_files import ledger_files_lock
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key, load_public
-from flopsd.attestation.verify import verify_ledger
+from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.daemon.sealing import default_ledger, seal_file
 from flopsd.errors import JournalDamagedError, LedgerError, SigningKeyError
 from flopsd.settings.schema import Settings
@@ -22,7 +22,7 @@ from tests.support.runs import Run
 
 def believed(ledger: Path) -> int:
     """How many records a ledger that verifies seals."""
-    return verify_ledger(ledger, [load_public(str(ledger.with_suffix(".pub")))]).records
+    return verify_ledger(open_ledger(ledger, [load_public(str(ledger.with_suffix(".pub")))])).records
 
 
 def rolling(run: Run, ledger: Path) -> Sealed:
@@ -42,7 +42,7 @@ def test_no_verifier_ever_finds_files_that_do_not_fit(tmp_path: Path, extent: Ex
     def look() -> None:
         while not done.is_set():
             try:
-                found = verify_ledger(ledger, key)
+                found = verify_ledger(open_ledger(ledger, key))
             except Exception as fault:  # noqa: BLE001 - whatever it is, it is what this test looks for
                 refused.append(repr(fault))
                 return

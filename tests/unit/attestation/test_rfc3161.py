@@ -23,7 +23,7 @@ from flopsd.attestation.evidence.item import EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust, load_certificates, load_trust
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key, load_public
-from flopsd.attestation.verify import verify_ledger
+from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PREDICATE_TYPE
 from flopsd.errors import EvidenceError, NotVerifiedError
@@ -117,7 +117,7 @@ def seal(folder: Path, url: str) -> Sealed:
 
 
 def stamps(sealed: Sealed, trust: Trust) -> list[EvidenceResult]:
-    found = verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))], trust=trust).evidence
+    found = verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]), trust=trust).evidence
     return [finding for finding in found if finding.type == "rfc3161"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.attestation.signing.keys import load_public
-from flopsd.attestation.verify import verify_ledger
+from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.errors import NotVerifiedError
 from flopsd.settings.data_files import Tables
@@ -48,7 +48,7 @@ class Campaign:
                     path.write_bytes(data)
             last = pair
             try:
-                verify_ledger(self.ledger, self.keys, anchors=[self.sealed.log], tables=self.tables)
+                verify_ledger(open_ledger(self.ledger, self.keys), anchors=[self.sealed.log], tables=self.tables)
             except NotVerifiedError as fault:
                 assert pair != self.sealed.honest, f"the honest pair is refused: {fault}"
                 self.reasons[reason_class(str(fault))] += 1

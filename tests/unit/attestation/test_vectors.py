@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
 from flopsd.attestation.signing.keys import load_public
-from flopsd.attestation.verify import Verified, verify_ledger
+from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
 from flopsd.cli.main import main
 from flopsd.core.envelope import parse_envelope
 from flopsd.errors import NotVerifiedError
@@ -35,10 +35,10 @@ def told(case: Path) -> dict[str, Any]:
 
 def judge(case: Path, peaks: Path = PEAKS, policy: Path = POLICY) -> Verified:
     how = told(case)
-    return verify_ledger(
-        case / "ledger.json", [load_public(str(case / name)) for name in how["keys"]], threshold=how["threshold"],
-        tables=Tables(str(peaks), [str(policy)] if policy.exists() else []), allow_replay=how["allowReplay"],
-    )  # fmt: skip
+    keys = [load_public(str(case / name)) for name in how["keys"]]
+    tables = Tables(str(peaks), [str(policy)] if policy.exists() else [])
+    opened = open_ledger(case / "ledger.json", keys, how["threshold"])
+    return verify_ledger(opened, tables=tables, allow_replay=how["allowReplay"])
 
 
 def judge_releases(releases: Path) -> list[str]:

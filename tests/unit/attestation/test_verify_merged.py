@@ -146,7 +146,7 @@ def test_a_merger_that_lies_is_found_by_adding_up(
 
 def test_a_job_ledger_is_no_node_ledger(nodes: Nodes) -> None:
     with pytest.raises(NotVerifiedError, match="ledger of kind 'job'; only the ledger of a node has a journal"):
-        verify_ledger(two(nodes), [load_public(str(nodes.public))])
+        verify_ledger(open_ledger(two(nodes), [load_public(str(nodes.public))]))
 
 
 def test_a_node_ledger_is_no_merged_one(nodes: Nodes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.attestation.signing.keys import load_public
-from flopsd.attestation.verify import verify_ledger
+from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.core.ledger.history import Incarnation, read_history
 from flopsd.core.model import GapReason
 from flopsd.journal.journal import read_journal
@@ -29,7 +29,7 @@ def sealed(run: Run, tmp_path: Path) -> list[Incarnation]:
     """The run's incarnations, after its ledger was made and verified."""
     run.finish()
     ledger = run.seal(tmp_path / "out" / "ledger.json")
-    verify_ledger(ledger.ledger, [load_public(str(ledger.public_key))])
+    verify_ledger(open_ledger(ledger.ledger, [load_public(str(ledger.public_key))]))
     return read_history(line.record() for line in read_journal(run.state.journal)).incarnations
 
 

@@ -14,10 +14,10 @@ import pytest
 from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.merge.merge import MergeRequest, merge_ledgers
 from flopsd.attestation.signing.keys import ensure_key, load_public
-from flopsd.attestation.verify import verify_ledger
+from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.core.ledger.history import History, read_history
 from flopsd.core.ledger.run_view import view_of
-from flopsd.daemon.restore_attempt import restore
+from flopsd.daemon.recovery import restore
 from flopsd.journal.journal import Recovery, read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context
@@ -114,7 +114,7 @@ def test_a_restored_run_continues_and_unrecorded_time_is_a_gap_with_a_ceiling(tm
 
 def verify(run: Run, tmp_path: Path) -> None:
     sealed = run.seal(tmp_path / "out" / "algo-1.json")
-    verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))])
+    verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]))
 
 
 def test_a_kill_before_the_first_checkpoint_loses_nothing_of_the_earlier_attempt(tmp_path: Path) -> None:

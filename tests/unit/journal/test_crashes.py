@@ -22,7 +22,7 @@ import pytest
 
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key, load_public
-from flopsd.attestation.verify import verify_ledger
+from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.core.ledger.history import read_history
 from flopsd.daemon.write_queue import WriteQueue
 from flopsd.errors import JournalError, UnreadableRecordError
@@ -104,7 +104,7 @@ class Place:
         clock.advance(60 * NS_PER_S)
         run = finished(self.state.path, 3, devices=(H100,), clock=clock)
         sealed = seal_journal(run.state.journal, self.key, self.state.path.parent / "ledger.json", FakeClock())
-        verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))])
+        verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]))
         self.state.acquire()
 
 
@@ -246,7 +246,7 @@ def test_copies_of_a_journal_that_is_being_written_are_prefixes_of_it(tmp_path: 
         state.release()
         uri, _ = ensure_key(None, folder)
         sealed = seal_journal(state.journal, uri, folder / "ledger.json", FakeClock())
-        verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))])
+        verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]))
     assert told > 20
 
 

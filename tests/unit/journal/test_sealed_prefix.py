@@ -14,7 +14,7 @@ from flopsd.attestation.ledger_files import journal_beside, public_key_beside
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_public, load_signer
-from flopsd.attestation.verify import Verified, verify_ledger
+from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import JournalDamagedError, NotVerifiedError
 from flopsd.journal.sealed_prefix import longest_prefix, sealed_part
@@ -40,7 +40,7 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> list[Sealed]:
 
 
 def verify(sealed: Sealed, journal: Path | None = None) -> Verified:
-    return verify_ledger(sealed.ledger, [load_public(str(sealed.public_key))], journal=journal)
+    return verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]), journal=journal)
 
 
 def test_each_ledger_fits_each_longer_journal_and_no_shorter_one(states: list[Sealed]) -> None:
@@ -112,7 +112,7 @@ def test_a_signed_lie_about_the_size_is_found(states: list[Sealed], tmp_path: Pa
     shutil.copy(states[1].journal, journal_beside(ledger))
     shutil.copy(states[1].public_key, public_key_beside(ledger))
     with pytest.raises(NotVerifiedError, match=reason):
-        verify_ledger(ledger, [load_public(str(states[1].public_key))])
+        verify_ledger(open_ledger(ledger, [load_public(str(states[1].public_key))]))
 
 
 @given(cut=st.integers(0, 10**6))
