@@ -78,7 +78,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
     )
     from flopsd.report.estimate_text import estimate_text
     from flopsd.settings.data_files import load_peaks, load_policies
-    from flopsd.settings.schema import declared_of
+    from flopsd.settings.load import declared_of
 
     settings = settings_of(arguments)
     declared = declared_of(settings)

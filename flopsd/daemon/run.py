@@ -24,10 +24,10 @@ from flopsd.journal.journal import Journal, Recovery
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.client_socket import SOCKET_NAME, socket_path
 from flopsd.settings.data_files import load_peaks, load_policies
-from flopsd.settings.load import settings_sha256
+from flopsd.settings.load import declared_of, settings_sha256
 from flopsd.settings.locations import S3Location
 from flopsd.settings.platform import Context, find_context
-from flopsd.settings.schema import Settings, declared_of
+from flopsd.settings.schema import Settings
 from flopsd.sources import SourceSettings
 from flopsd.sources.ownership.rule import Job
 from flopsd.system.clock import NS_PER_S, Clock

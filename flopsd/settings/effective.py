@@ -16,10 +16,18 @@ from flopsd.errors import ConfigError, FlopsdError
 from flopsd.settings.client_socket import socket_path
 from flopsd.settings.data_files import load_peaks, load_policies
 from flopsd.settings.device_selection import DevicesSetting
-from flopsd.settings.load import COMMAND_LINE, ENVIRONMENT, SECRETS, Layers, read_layers, settings_of_layers
+from flopsd.settings.load import (
+    COMMAND_LINE,
+    ENVIRONMENT,
+    SECRETS,
+    Layers,
+    declared_of,
+    read_layers,
+    settings_of_layers,
+)
 from flopsd.settings.platform import Context
 from flopsd.settings.sagemaker_defaults import with_defaults
-from flopsd.settings.schema import Setting, declared_of
+from flopsd.settings.schema import Setting
 
 HIDDEN = "HIDDEN"
 

@@ -1,4 +1,7 @@
-"""Loads the settings from file, environment and flags, in that order. Reports every problem at once."""
+"""Loads the settings from file, environment and flags, in that order, and what they declare of the run.
+
+Reports every problem at once.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.errors import ConfigError
 from flopsd.settings.client_socket import VARIABLE as SOCKET_VARIABLE
-from flopsd.settings.schema import SETTINGS, Setting, Settings, effective
+from flopsd.settings.schema import BY_KEY, SETTINGS, Setting, Settings
 from flopsd.settings.strict_yaml import read_yaml
 
 log = logging.getLogger("flopsd")
@@ -51,12 +55,47 @@ def load_settings(
 
 def settings_of_layers(layers: Layers) -> Settings:
     """Raises ConfigError holding every problem."""
-    settings, more = effective(layers.given, layers.known)
-    if layers.problems or more:
-        raise ConfigError(
-            [*layers.problems, *more], hint="correct these settings; `flopsd run --help` lists all of them"
-        )
-    return settings
+    by_key = {setting.key: setting for setting in layers.known}
+    values: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    problems = list(layers.problems)
+    for layer, raw in layers.given:
+        for key, value in raw.items():
+            setting = by_key[key]
+            try:
+                (values if key in BY_KEY else options)[key] = setting.parse(value)
+            except ValueError as fault:
+                where = key if layer.endswith(".yaml") or "file" in layer else ""
+                name = where or (setting.flag if layer == COMMAND_LINE else setting.variable)
+                problems.append(f"{layer}: {name}: {value!r}: {fault}")
+    if problems:
+        raise ConfigError(problems, hint="correct these settings; `flopsd run --help` lists all of them")
+    return Settings(**values, source_options=options)
+
+
+def declared_of(settings: Settings) -> OperatorDeclarations:
+    """What the settings declare of the run. Raises ConfigError where they contradict each other."""
+    described = (settings.base_model, settings.base_flop, settings.base_flop_method, settings.base_systemic)
+    problems = []
+    if settings.base_flop_method is not None and not isinstance(settings.base_flop, int):
+        problems.append("--base-flop-method needs the number that it explains: give --base-flop too")
+    if settings.base_flop is None and any(value is not None for value in described):
+        problems.append("--base-model and --base-systemic describe a base model: say its compute with --base-flop")
+    if settings.method == Method.PRETRAINING.value and settings.base_flop is not None:
+        problems.append("--method pretraining has no base model: leave the --base settings out, or name another method")
+    if problems:
+        raise ConfigError(problems, hint="docs/thresholds.md shows how a base model is declared")
+    base = None
+    if settings.base_flop is not None:
+        flop = settings.base_flop if isinstance(settings.base_flop, int) else None
+        kind = "unknown" if flop is None else "known" if settings.base_flop_method is None else "estimated"
+        base = Base(settings.base_model, kind, flop, settings.base_flop_method, settings.base_systemic)
+    return OperatorDeclarations(
+        None if settings.phase is None else Phase(settings.phase),
+        None if settings.method is None else Method(settings.method),
+        None if settings.recomputation is None else Recomputation(settings.recomputation),
+        base,
+    )
 
 
 def read_layers(

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from urllib.parse import urlsplit
 
+from flopsd.core.declarations import FORMATS
 from flopsd.core.model import PPM, Precision
 from flopsd.core.values import parse_flop
 from flopsd.settings.locations import parse_location
 from flopsd.settings.push_targets import parse_target
 
 _LISTEN = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]*):(?P<port>[0-9]{1,5})")
-_FORMATS = ("bf16", "fp16", "tf32", "fp8", "fp6", "fp4", "fp64", "int8")
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -188,8 +188,8 @@ def precision(value: object) -> Precision | None:
         raise ValueError("expected a format such as bf16, or shares such as {bf16: 0.9, fp8: 0.1}")
     ppm: dict[str, int] = {}
     for name, share in shares.items():
-        if name not in _FORMATS:
-            raise ValueError(f"{name!r} is not a number format; known: {', '.join(_FORMATS)}")
+        if name not in FORMATS:
+            raise ValueError(f"{name!r} is not a number format; known: {', '.join(FORMATS)}")
         try:
             ppm[str(name)] = round(float(str(share)) * PPM)
         except (ValueError, OverflowError):

@@ -6,13 +6,12 @@ checks, so that no setting can exist in only one of the three places.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
+from flopsd.core.declarations import Method, Phase, Recomputation
 from flopsd.core.model import Precision
-from flopsd.errors import ConfigError
 from flopsd.settings import parsers
 from flopsd.settings.device_selection import DevicesSetting, parse_devices
 from flopsd.settings.evidence_kinds import KINDS, parse_kinds
@@ -292,53 +291,4 @@ SETTINGS: tuple[Setting, ...] = (
         parsers.flag,
     ),
 )
-DECLARING = ("phase", "method", "recomputation", "base_model", "base_flop", "base_flop_method", "base_systemic")
 BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}
-
-
-def effective(
-    layers: list[tuple[str, Mapping[str, Any]]], known: Sequence[Setting] = SETTINGS
-) -> tuple[Settings, list[str]]:
-    """Settings from layers of (name of the layer, key -> raw value), the strongest last, and every problem.
-
-    `known` are SETTINGS and the options of sources.
-    """
-    by_key = {setting.key: setting for setting in known}
-    values: dict[str, Any] = {}
-    options: dict[str, Any] = {}
-    problems: list[str] = []
-    for layer, raw in layers:
-        for key, value in raw.items():
-            setting = by_key[key]
-            try:
-                (values if key in BY_KEY else options)[key] = setting.parse(value)
-            except ValueError as fault:
-                where = key if layer.endswith(".yaml") or "file" in layer else ""
-                name = where or (setting.flag if layer == "command line" else setting.variable)
-                problems.append(f"{layer}: {name}: {value!r}: {fault}")
-    return Settings(**values, source_options=options), problems
-
-
-def declared_of(settings: Settings) -> OperatorDeclarations:
-    """What the settings declare of the run. Raises ConfigError where they contradict each other."""
-    described = (settings.base_model, settings.base_flop, settings.base_flop_method, settings.base_systemic)
-    problems = []
-    if settings.base_flop_method is not None and not isinstance(settings.base_flop, int):
-        problems.append("--base-flop-method needs the number that it explains: give --base-flop too")
-    if settings.base_flop is None and any(value is not None for value in described):
-        problems.append("--base-model and --base-systemic describe a base model: say its compute with --base-flop")
-    if settings.method == Method.PRETRAINING.value and settings.base_flop is not None:
-        problems.append("--method pretraining has no base model: leave the --base settings out, or name another method")
-    if problems:
-        raise ConfigError(problems, hint="docs/thresholds.md shows how a base model is declared")
-    base = None
-    if settings.base_flop is not None:
-        flop = settings.base_flop if isinstance(settings.base_flop, int) else None
-        kind = "unknown" if flop is None else "known" if settings.base_flop_method is None else "estimated"
-        base = Base(settings.base_model, kind, flop, settings.base_flop_method, settings.base_systemic)
-    return OperatorDeclarations(
-        None if settings.phase is None else Phase(settings.phase),
-        None if settings.method is None else Method(settings.method),
-        None if settings.recomputation is None else Recomputation(settings.recomputation),
-        base,
-    )

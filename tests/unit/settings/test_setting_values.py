@@ -19,10 +19,9 @@ from flopsd.settings.client_socket import socket_path
 from flopsd.settings.data_files import Tables, find_peaks, load_peaks, parse_peaks
 from flopsd.settings.device_selection import DevicesSetting, Whose, parse_devices
 from flopsd.settings.evidence_kinds import KINDS, parse_kinds
-from flopsd.settings.load import load_settings
+from flopsd.settings.load import declared_of, load_settings
 from flopsd.settings.parsers import device_precision
 from flopsd.settings.push_targets import Target, parse_target
-from flopsd.settings.schema import declared_of, effective
 from tests.support.runs import A100, H100, finished
 
 minute = parsers.seconds(0.5, 60)
@@ -258,9 +257,10 @@ def test_the_setting_as_text_and_as_yaml(value: object) -> None:
 
 @pytest.mark.parametrize("value", ["bf16", "0=bf17", "0=bf16:0.5", 7, {0: {"bf16": 2}}])
 def test_an_invalid_precision_is_refused_with_what_is_expected(value: object) -> None:
-    _, problems = effective([("command line", {"device_precision": value})])
-    assert len(problems) == 1
-    assert problems[0].startswith("command line: --device-precision")
+    with pytest.raises(ConfigError) as refused:
+        load_settings({"device_precision": value}, {})
+    assert len(refused.value.problems) == 1
+    assert refused.value.problems[0].startswith("command line: --device-precision")
 
 
 def test_a_devices_own_declaration_comes_before_the_runs() -> None:
