@@ -96,7 +96,7 @@ def _course(arguments: argparse.Namespace, found: Verified | VerifiedMerge) -> l
     from flopsd.attestation.ledger_files import journal_beside, peaks_beside
     from flopsd.attestation.seal import one_peak_table
     from flopsd.attestation.verify import Verified
-    from flopsd.report.growth import course
+    from flopsd.report.build import course_of
     from flopsd.settings.data_files import Tables
 
     if not isinstance(found, Verified):
@@ -104,7 +104,7 @@ def _course(arguments: argparse.Namespace, found: Verified | VerifiedMerge) -> l
     ledger = Path(arguments.ledger)
     journal = arguments.journal or journal_beside(ledger)
     table = Tables(arguments.peaks).peaks(one_peak_table(found.history), [peaks_beside(ledger)])
-    return course(journal, found.records, table)
+    return course_of(journal, found.records, table)
 
 
 def _refuse_idle_grounds(arguments: argparse.Namespace) -> None:

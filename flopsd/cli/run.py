@@ -143,7 +143,7 @@ def _check_key(settings: Settings, *, goes_on: bool) -> None:
     With `goes_on` it only logs an error, since the run can still be sealed with another key: under exec, where the job
     runs already, and in a sidecar, whose key may arrive later.
     """
-    from flopsd.attestation.signing.preflight import check_key
+    from flopsd.attestation.signing.keys import check_key
 
     if not settings.seal:
         return

@@ -2,7 +2,7 @@
 
 `run` is the story of a run. What it uses, in that order:
 
-- the run to continue: `recovery` (the journal in the state folder), `restore_attempt` (one saved before a Spot stop)
+- the run to continue: `recovery` (the journal in the state folder, or one saved before a Spot stop)
 - threads: `loop` (a reader for each source, and the writer's thread), `open_sources`, `stop_requests`
 - totals: `writer`, which owns `device_accounts` (of `tracked_device`, `mig_handover`, `earlier_starts`),
   `source_tracker`, `session_tracker` and `write_queue`

@@ -1,4 +1,4 @@
-"""Everything beside the metering: web server, session server, progress line, rolling seals, push, metric lines."""
+"""Everything beside the metering: web and session servers, progress and metric lines, thresholds, seals, push."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from flopsd.core.policy.evaluate import Finding, Verdict
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_rate
 from flopsd.core.session_protocol import Event
 from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
@@ -22,7 +23,6 @@ from flopsd.telemetry.metric_lines import MetricLines
 from flopsd.telemetry.push.feed import Feed
 from flopsd.telemetry.push.states import metrics
 from flopsd.telemetry.snapshot import Snapshot
-from flopsd.telemetry.threshold_log import ThresholdLog
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("flopsd")
 REBIND_SECONDS = 10
 PROGRESS_SECONDS = 5
+THRESHOLD_SECONDS = 60
+STEPS_PPM = (500_000, 800_000, 950_000)  # towards a threshold
 
 
 class SessionServerTask:
@@ -157,3 +159,45 @@ def progress_line(snapshot: Snapshot, seconds: int) -> str:
             "coverage unknown" if coverage is None else f"coverage {percent(coverage, Towards.DOWN)}",
         )
     )
+
+
+class ThresholdLog:
+    """Logs once that a run reached a step towards a threshold that applies to it; checked once a minute.
+
+    Steps are of what is certain (`low`) or measured, never of an upper bound.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._next_ns = clock, clock.boottime_ns()
+        self._logged: dict[tuple[str, str], int] = {}
+
+    def each_tick(self, snapshot: Snapshot) -> None:
+        now_ns = self._clock.boottime_ns()
+        if now_ns < self._next_ns:
+            return
+        self._next_ns = now_ns + THRESHOLD_SECONDS * NS_PER_S
+        for finding in snapshot.view.findings:
+            if finding.state is not None and finding.applies is not False:
+                self._check(finding)
+
+    def _check(self, finding: Finding) -> None:
+        low, measured, _ = finding.share_ppm
+        reached = max(low or 0, measured or 0)
+        passed = len(STEPS_PPM) + 1 if finding.state is Verdict.ABOVE else sum(reached >= step for step in STEPS_PPM)
+        key = (finding.policy, finding.rule.id)
+        if passed <= self._logged.get(key, 0):
+            return
+        self._logged[key] = passed
+        name, source = finding.rule.id, finding.rule.citation
+        if finding.state is Verdict.ABOVE:
+            consequence = " ".join(finding.rule.consequence.split())
+            log.warning("ABOVE THE THRESHOLD of %s (%s): %s", name, source, consequence)
+            return
+        known = "measured" if reached == measured else "certain"
+        log.warning(
+            "%s FLOP have reached %s of the threshold %s (%s); `flopsd status` shows when it would be crossed",
+            known,
+            percent(reached, Towards.DOWN),
+            name,
+            source,
+        )

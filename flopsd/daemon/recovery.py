@@ -1,15 +1,32 @@
-"""Recovery of the journal in the state folder, and the choice to continue its run or to begin another."""
+"""The run to meter: the journal in the state folder is recovered and its run continued, or another begins.
+
+A Spot stop takes the disk away: the journal of an earlier attempt is restored from where its ledgers were copied. The
+saved journal is continued as one run, so that the ledger of the last attempt covers all of them, and time without a
+saved record becomes a gap. A journal that cannot be continued keeps its own ledger.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from flopsd.attestation.ledger_files import journal_beside, peaks_beside, public_key_beside
+from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.peaks import PeakTable
-from flopsd.errors import JournalDamagedError
-from flopsd.journal.journal import Journal, Recovery
+from flopsd.errors import FlopsdError, JournalDamagedError
+from flopsd.journal.framing import GENESIS, JournalLine, read_lines
+from flopsd.journal.journal import Journal, Recovery, also
+from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import new_run_id
+from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock, file_stamp, rfc3339
 
 log = logging.getLogger("flopsd")
@@ -69,3 +86,115 @@ def choose_run(
             "the state folder held the journal of run %s; it is kept as %s; a new run begins", history.run, kept
         )
     return wanted or new_run_id(rfc3339(clock.wall_ns())), History()
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A journal found beside a ledger: its valid lines and the history in them."""
+
+    ledger: Path
+    data: bytes
+    history: History
+    head: bytes
+
+    @property
+    def last(self) -> tuple[str, int]:
+        return self.history.incarnations[-1].last_utc, len(self.data)
+
+
+def restore(
+    folder: StateDir, ledgers: Sequence[Path], ledger: Path, run: str, node: str, peak_table_sha256: str
+) -> Recovery | None:
+    """If `folder` has no journal, put the newest saved one of this run and node there: of those beside `ledgers`, the
+    paths of earlier copies. Saved journals that it does not continue are copied beside `ledger`.
+
+    Returns what the new journal records of this. A folder that cannot be read is logged and never stops the run.
+    """
+    if folder.journal.exists() and folder.journal.stat().st_size:
+        return None  # this machine knows at least as much
+    everything = (saved for path in ledgers for saved in _saved(path))
+    found = [saved for saved in everything if (saved.history.run, saved.history.node) == (run, node)]
+    if not found:
+        return None
+    newest = max(found, key=lambda saved: saved.last)
+    fits = newest.history.incarnations[-1].begin["peak_table_sha256"] == peak_table_sha256
+    for saved in found:
+        if not (fits and newest.data.startswith(saved.data)):
+            _keep_beside(saved, ledger)
+    if not fits:
+        log.warning(
+            "the earlier attempt in %s was metered with another peak table: this run does not continue it; merge both "
+            "ledgers with `flopsd merge`",
+            newest.ledger,
+        )
+        return None
+    replace_file(folder.journal, newest.data)
+    folder.journal.chmod(0o600)
+    text = f"restored from {newest.ledger.name}: {newest.history.records} records, {_seal_of(newest)}"
+    log.info("%s; this run continues it", text)
+    return also(None, text)
+
+
+def _saved(path: Path) -> Iterator[Saved]:
+    """The ledger at `path`, and those that were put aside there for another run or key."""
+    for ledger in sorted({path, *path.parent.glob(f"{path.stem}-until-*{path.suffix}")}):
+        try:
+            yield _read(ledger)
+        except FileNotFoundError:
+            pass
+        except (OSError, FlopsdError) as fault:
+            log.error(
+                "NOT RESTORED: %s: %s; the run goes on without it, and its time is not in this ledger",
+                journal_beside(ledger),
+                fault,
+            )
+
+
+def _read(ledger: Path) -> Saved:
+    """Raises OSError, JournalDamagedError."""
+    data = journal_beside(ledger).read_bytes()
+    last = JournalLine(b"", 0, GENESIS, 0)
+
+    def good() -> Iterator[Record]:
+        nonlocal last
+        try:
+            for last in read_lines(io.BytesIO(data)):
+                yield last.record()
+        except JournalDamagedError as fault:
+            log.warning("%s: only the first %d records are valid: %s", journal_beside(ledger), last.number, fault)
+
+    history = read_history(good())
+    if not history.incarnations:
+        raise JournalDamagedError("it holds no complete record")
+    return Saved(ledger, data[: last.end], history, last.head)
+
+
+def _seal_of(saved: Saved) -> str:
+    """Whether the ledger beside it seals it. Only digests are compared: the verifier decides which keys to trust, and a
+    metering process does not load the libraries for signatures."""
+    try:
+        sealed: Any = json.loads(parse_envelope(saved.ledger.read_bytes()).payload)["predicate"]["method"]["journal"]
+        size = int(sealed["bytes"])
+        if size <= len(saved.data) and hashlib.sha256(saved.data[:size]).hexdigest() == sealed["sha256"]:
+            return "whose seal fits" if size == len(saved.data) else f"of which {sealed['records']} are sealed"
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, FlopsdError):
+        pass
+    return "NOT SEALED: no ledger beside them fits"
+
+
+def _keep_beside(saved: Saved, ledger: Path) -> None:
+    """Copy another attempt's ledger, with its files, to where `flopsd merge` finds it beside this attempt's."""
+    kept = ledger.with_name(f"{ledger.stem}-attempt-{saved.head.hex()[:8]}{ledger.suffix}")
+    try:
+        for where in (journal_beside, public_key_beside, peaks_beside, Path):
+            source = where(saved.ledger)
+            if source.exists():
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(where(kept), source.read_bytes())
+    except OSError as fault:
+        log.error(
+            "the ledger %s of an earlier attempt could not be copied beside %s: %s; it stays where it is",
+            saved.ledger,
+            ledger,
+            fault.strerror,
+        )

@@ -14,8 +14,7 @@ from flopsd.core.policy.evaluate import Policy
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
 from flopsd.daemon.loop import Daemon
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources
-from flopsd.daemon.recovery import choose_run, recover
-from flopsd.daemon.restore_attempt import restore
+from flopsd.daemon.recovery import choose_run, recover, restore
 from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
 from flopsd.daemon.sealing import RESERVE_SECONDS, copy_destinations, local_ledger, seal_own, state_dir
 from flopsd.daemon.stop_requests import StopRequests

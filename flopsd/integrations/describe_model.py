@@ -6,11 +6,12 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.integrations.forward_counter import sliding_window
-from flopsd.integrations.parameters import count_parameters
 
 log = logging.getLogger("flopsd.client")
 # Long, and not part of the architecture.
@@ -144,3 +145,58 @@ def precision(base: Any, arguments: Any) -> str | None:
     if dtype is torch.float32:
         return None if torch.get_float32_matmul_precision() == "highest" else "tf32"
     return {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "fp64"}.get(dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveParameters:
+    """Numbers of elements before packing and sharding, tied weights once."""
+
+    total: int
+    trainable: int
+
+
+def count_parameters(model: Any) -> LiveParameters | None:
+    """The parameters of a model, packed or sharded ones included, or None if they cannot be counted.
+
+    Element counts are wrong in two common cases. bitsandbytes packs two 4-bit weights in a byte, and several bytes in
+    an element (`bnb_4bit_quant_storage=bfloat16`: four weights per element). DeepSpeed ZeRO-3 leaves an empty tensor
+    on each rank. Both store the true size beside it. Reads no element, so nothing is transferred and no shard is
+    gathered. Does not import torch.
+    """
+    if not _countable(model):
+        return None
+    total = trainable = 0
+    for parameter in model.parameters():
+        size = size_of(parameter)
+        if size is None:
+            return None
+        total += size
+        trainable += size if parameter.requires_grad else 0
+    return LiveParameters(total, trainable) if total else None
+
+
+def size_of(parameter: Any) -> int | None:
+    """Elements of one parameter before it was packed or sharded; None if unknown."""
+    shape = getattr(getattr(parameter, "quant_state", None), "shape", None)
+    if shape is not None:
+        return int(prod(shape))
+    elements = int(parameter.numel())
+    if elements == 0:
+        # A parameter that is really empty keeps its shape; the rest of a sharded one is flat.
+        whole = getattr(parameter, "ds_numel", None if len(parameter.shape) == 1 else 0)
+        if whole is None:
+            return None
+        elements = int(whole)
+    if getattr(parameter, "bnb_quantized", False) and type(parameter).__name__ == "Params4bit":
+        elements *= 2 * int(parameter.element_size())
+    return elements
+
+
+def _countable(model: Any) -> bool:
+    config = getattr(model, "config", None)
+    packing = getattr(config, "quantization_config", None)
+    method = packing.get("quant_method") if isinstance(packing, dict) else getattr(packing, "quant_method", None)
+    if packing is not None and str(getattr(method, "value", method)) != "bitsandbytes":
+        return False  # others keep weights in buffers
+    # FSDP 1 shows slices of a flat tensor; FSDP 2 (DTensor) shows full sizes.
+    return not any(hasattr(module, "_fsdp_wrapped_module") for module in model.modules())

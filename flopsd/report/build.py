@@ -1,14 +1,20 @@
-"""A report of a ledger: pure data from the statement and from what verifying it found."""
+"""A report of a ledger: pure data from the statement and from what verifying it found, its course from the journal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
+from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.evidence.item import EvidenceResult
+from flopsd.core.ledger.history import History, extend
+from flopsd.core.ledger.run_view import view_of
+from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy
+from flopsd.core.values import seconds
 from flopsd.errors import LedgerError
+from flopsd.journal.journal import read_journal
 from flopsd.report.bases import bases_of, comparisons_of, evidence_of, phases_of
 from flopsd.report.coverage import coverage_of, growth_chart, moment, timed
 from flopsd.report.declarations import declared_of
@@ -28,15 +34,15 @@ from flopsd.report.model_documentation import form
 from flopsd.report.numbers import percent
 from flopsd.report.verdicts import answer_of, rules_of
 from flopsd.report.verification import LedgerDocument, flags_of, proof_of
+from flopsd.system.clock import rfc3339
 
 _KINDS = {"node": "run", "job": "job", "lineage": "model lineage"}
 _ADVICE = (
     "A threshold is an indicative criterion. Whether a model falls under a rule depends on more than compute, and this "
     "report is no legal advice."
 )
-
-
 Course = Sequence[Mapping[str, Any]]
+MAX_POINTS = 200  # of a course
 
 
 def report_of(
@@ -172,3 +178,34 @@ def form_of(predicate: LedgerObject, policy: Policy | None) -> Form | None:
         raise LedgerError(f"predicate gives no figures for the Form: {line(repr(fault)[:200])}", hint=HINT) from fault
     lines = tuple(FormLine(*(line(text) for text in astuple(one))) for one in found.lines)
     return replace(found, lines=lines, notification=tuple(map(line, found.notification)))
+
+
+def course_of(journal: Path, records: int, table: PeakTable) -> list[dict[str, Any]]:
+    """How compute grew: figures so far at some checkpoints of the first `records` records, the last one among them;
+    times by the wall clock of each incarnation's beginning. Raises JournalError."""
+    checkpoints = sum(line.record()["kind"] == "checkpoint" for line in read_journal(journal) if line.number <= records)
+    every = max(1, -(-checkpoints // MAX_POINTS))
+    history, seen, points = History(), 0, list[dict[str, Any]]()
+    for entry in read_journal(journal):
+        if entry.number > records:
+            break
+        record = entry.record()
+        extend(history, record)
+        if record["kind"] != "checkpoint":
+            continue
+        seen += 1
+        if seen % every == 0 or seen == checkpoints:
+            points.append(_point(history, table))
+    return points
+
+
+def _point(history: History, table: PeakTable) -> dict[str, Any]:
+    last, view = history.incarnations[-1], view_of(history, table)
+    passed_ns, coverage_ppm = last.last_ns - int(last.begin["ns"]), view.coverage_ppm
+    return {
+        "at": rfc3339(int(last.begin["wall_ns"]) + passed_ns),
+        "seconds": seconds(passed_ns),
+        "executed": view.figures.for_ledger(),
+        "phases": {phase: figures.for_ledger() for phase, figures in sorted(view.bases.by_phase.items())},
+        "coveragePpm": None if coverage_ppm is None else str(coverage_ppm),
+    }

@@ -16,8 +16,7 @@ import pytest
 from flopsd.errors import OwnershipError, SourceUnavailableError
 from flopsd.settings.device_selection import parse_devices
 from flopsd.sources import SourceSettings
-from flopsd.sources.nvml.lookup import NvmlLookup
-from flopsd.sources.nvml.ownership import NvidiaDevices
+from flopsd.sources.nvml.ownership import NvidiaDevices, NvmlLookup
 from flopsd.sources.nvml.source import NvmlSource
 from flopsd.sources.ownership.filtered_source import FilteredSource
 from flopsd.sources.ownership.open import own

@@ -12,7 +12,7 @@ from flopsd.core.architecture import FAMILIES as ARCHITECTURES
 from flopsd.core.architecture import Lora, Model, adapters, parameters, read_model
 from flopsd.core.declarations import facts_from
 from flopsd.errors import ArchitectureError
-from flopsd.integrations.parameters import LiveParameters, count_parameters, size_of
+from flopsd.integrations.describe_model import LiveParameters, count_parameters, size_of
 from tests.train.families import FAMILIES, RANK, adapt, build, config_of
 
 _WITHIN = ("text_config", "vision_config")
@@ -112,20 +112,19 @@ def test_a_classifier_is_counted_by_its_own_class_and_not_by_that_of_its_configu
 @pytest.mark.parametrize("name", FAMILIES)
 def test_adapters_are_counted_as_peft_counts_them(name: str) -> None:
     model, targets = build(name), FAMILIES[name][2]
-    config, base = config_of(model), sum(p.numel() for p in model.parameters())
-    adapted = adapt(model, targets)
+    config, adapted = config_of(model), adapt(model, targets)
     trainable, total = adapted.get_nb_trainable_parameters()
     assert adapters(read_model(config), Lora(RANK, tuple(targets))) == trainable
-    assert count_parameters(adapted) == LiveParameters(total=total, trainable=trainable, base=base)
+    assert count_parameters(adapted) == LiveParameters(total, trainable)
 
 
 def test_modules_to_save_are_copies() -> None:
     model = build("llama")
-    config, base = config_of(model), sum(p.numel() for p in model.parameters())
+    config = config_of(model)
     adapted = adapt(model, ["q_proj"], modules_to_save=["lm_head", "embed_tokens"])
     trainable, total = adapted.get_nb_trainable_parameters()
     assert adapters(read_model(config), Lora(RANK, ("q_proj",), ("lm_head", "embed_tokens"))) == trainable
-    assert count_parameters(adapted) == LiveParameters(total, trainable, base)
+    assert count_parameters(adapted) == LiveParameters(total, trainable)
 
 
 def test_tied_weights_count_once() -> None:
@@ -133,7 +132,7 @@ def test_tied_weights_count_once() -> None:
     assert model.lm_head.weight is model.model.embed_tokens.weight
     found = count_parameters(model)
     assert found is not None
-    assert found.total == found.trainable == found.base == parameters(read_model(config_of(model))).total
+    assert found.total == found.trainable == parameters(read_model(config_of(model))).total
 
 
 @pytest.mark.parametrize("storage", ["uint8", "bfloat16", "float32"])

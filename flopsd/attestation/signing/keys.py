@@ -13,11 +13,11 @@ from pathlib import Path
 
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.key_uri import FORMS, scheme_of
-from flopsd.attestation.signing.pem import load_pem, make_pem
-from flopsd.attestation.signing.public_key import load_public
+from flopsd.attestation.signing.pem import load_pem, make_pem, read_private
+from flopsd.attestation.signing.public_key import load_public, need_extra, need_packages
 from flopsd.errors import SigningKeyError
 
-__all__ = ["DEFAULT_KEY_NAME", "SigningKey", "ensure_key", "load_public", "load_signer"]
+__all__ = ["DEFAULT_KEY_NAME", "SigningKey", "check_key", "ensure_key", "load_public", "load_signer"]
 
 DEFAULT_KEY_NAME = "flopsd-key.pem"
 
@@ -35,7 +35,35 @@ def load_signer(uri: str, environment: Mapping[str, str] = os.environ) -> Signin
         from flopsd.attestation.signing.pkcs11 import load_token_key
 
         return load_token_key(rest, environment)
-    raise SigningKeyError(f"unknown kind of key {scheme!r}", hint=f"use {FORMS}")
+    raise _unknown(scheme)
+
+
+def check_key(uri: str | None, environment: Mapping[str, str]) -> None:
+    """Check at the start of a run that its key will be able to sign at the end. Loads no cryptography, since a metering
+    process calls it, and contacts no network or token. None: the key that is created when it is needed.
+
+    Raises SigningKeyError if the key does not exist, is malformed, or lacks its passphrase, PIN or packages.
+    """
+    need_extra()
+    scheme, rest = scheme_of("file:" if uri is None else uri)
+    if scheme == "awskms":
+        from flopsd.attestation.signing import aws_kms
+
+        need_packages(("botocore",), aws_kms.NEEDS_EXTRA)
+        aws_kms.key_and_public(rest)
+    elif scheme == "pkcs11":
+        from flopsd.attestation.signing import pkcs11
+
+        need_packages(("pkcs11",), pkcs11.NEEDS_EXTRA)
+        pkcs11.location_of(rest, environment)
+    elif scheme != "file":
+        raise _unknown(scheme)
+    elif uri is not None:
+        read_private(Path(rest), environment)
+
+
+def _unknown(scheme: str) -> SigningKeyError:
+    return SigningKeyError(f"unknown kind of key {scheme!r}", hint=f"use {FORMS}")
 
 
 def ensure_key(uri: str | None, state_dir: Path) -> tuple[str, bool]:

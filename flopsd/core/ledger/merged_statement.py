@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.ledger.merged_completeness import ENDLESS, WHOLE, Completeness, NodeCheck
-from flopsd.core.ledger.merged_declarations import MergedDeclarations
 from flopsd.core.ledger.merged_entry import refuse_malformed
-from flopsd.core.ledger.merged_sums import LedgerSums, sums_of_ledger
+from flopsd.core.ledger.merged_sums import LedgerSums, MergedDeclarations, sums_of_ledger
 from flopsd.core.ledger.statement import CLAIM_LIMIT, policies_for_ledger, statement_about
 from flopsd.core.policy.evaluate import Case, Policy, findings
 from flopsd.core.policy.reconcile import reconcile

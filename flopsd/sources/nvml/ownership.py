@@ -9,16 +9,19 @@ inside a container as outside.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
 
 from flopsd.core.model import Device, DeviceUid
 from flopsd.errors import OwnershipError
-from flopsd.sources.nvml.device_names import Lookup, find
-from flopsd.sources.nvml.lookup import NvmlLookup
 from flopsd.sources.ownership.rule import Ownership, VendorDevices, is_unidentified
 
 _CUDA_ENTRY = re.compile(r"\d+|GPU-\S+|MIG-\S+", re.ASCII)
 _REPLICA_MARKS = ("::", "/vgpu")  # of time-slicing: NVIDIA's device plugin, GKE's
+_OLD_MIG = re.compile(r"MIG-(?P<gpu>GPU-[^/]+)/(?P<instance>\d+)/\d+")
+_NODE = re.compile(r"nvidia(?P<index>\d+)(?:/gi(?P<instance>\d+))?")
+_UNINITIALIZED, _NOT_SUPPORTED, _FUNCTION_NOT_FOUND = 1, 3, 13  # of NVML
 
 
 class NvidiaDevices(VendorDevices):
@@ -100,3 +103,132 @@ def _check_order(cuda: str, environment: Mapping[str, str], gpus: Sequence[Devic
             f"CUDA_VISIBLE_DEVICES={cuda!r} counts GPUs in CUDA's order, which is not known for unlike GPUs",
             hint="set CUDA_DEVICE_ORDER=PCI_BUS_ID, for the job too, or name GPUs by UUID",
         )
+
+
+class Lookup(Protocol):
+    """What NVML reports of a device by UUID; None: nothing."""
+
+    def index(self, uid: DeviceUid) -> int | None: ...
+
+    def gpu_instance(self, uid: DeviceUid) -> int | None: ...
+
+    def processes(self, uid: DeviceUid) -> frozenset[int] | None: ...
+
+
+def find(name: str, devices: Sequence[Device], lookup: Lookup) -> list[Device]:
+    """The devices that schedulers, device plugins and people call `name`. Raises OwnershipError if it is ambiguous.
+
+    Forms: an index `1`; a UUID `GPU-…` or the beginning of one, as CUDA allows; `MIG-…`; the older
+    `MIG-GPU-…/GI/CI`; `nvidia1` and `nvidia1/gi3`, as GKE's device plugin names them. A GPU stands for all its slices.
+    """
+    if match := _OLD_MIG.fullmatch(name):
+        return _instance(_identity(match["gpu"], devices), int(match["instance"]), devices, lookup)
+    if match := _NODE.fullmatch(name):
+        gpu = _at_index(int(match["index"]), devices, lookup)
+        if match["instance"] is not None:
+            return _instance(gpu, int(match["instance"]), devices, lookup)
+        return _of(gpu, devices)
+    if name.isascii() and name.isdigit():
+        return _of(_at_index(int(name), devices, lookup), devices)
+    return _of(_identity(name, devices), devices)
+
+
+def _of(identity: str | None, devices: Sequence[Device]) -> list[Device]:
+    return [device for device in devices if identity is not None and identity in (device.uid, device.parent)]
+
+
+def _instance(identity: str | None, instance: int, devices: Sequence[Device], lookup: Lookup) -> list[Device]:
+    slices = [device for device in devices if identity is not None and device.parent == identity]
+    return [device for device in slices if lookup.gpu_instance(device.uid) == instance]
+
+
+def _at_index(index: int, devices: Sequence[Device], lookup: Lookup) -> str | None:
+    for device in devices:
+        if device.parent is None and device.index == index:
+            return device.uid
+    for parent in dict.fromkeys(device.parent for device in devices if device.parent is not None):
+        if lookup.index(parent) == index:
+            return parent
+    return None
+
+
+def _identity(name: str, devices: Sequence[Device]) -> str | None:
+    """The UUID that `name` is, or that alone begins with it."""
+    known = {device.uid for device in devices} | {device.parent for device in devices if device.parent is not None}
+    folded = name.casefold()
+    for identity in known:
+        if identity.casefold() == folded:
+            return identity
+    begun = sorted(identity for identity in known if identity.casefold().startswith(folded))
+    if len(begun) > 1 and folded.startswith("gpu-"):
+        raise OwnershipError(
+            f"{name!r} is the beginning of {len(begun)} device UUIDs", hint=f"write more of it: {', '.join(begun)}"
+        )
+    return begun[0] if begun and folded.startswith("gpu-") else None
+
+
+class NvmlLookup:
+    """Answers by the pynvml module, or None throughout where it is missing.
+
+    NVML is shared with the source that reads it, which starts and stops it; here it is started for one question
+    only, where no source of this process uses it.
+    """
+
+    def __init__(self, lib: Any = None) -> None:
+        """`lib` is the pynvml module; None imports it."""
+        if lib is None:
+            with suppress(ImportError):
+                import pynvml
+
+                lib = pynvml
+        self._lib = lib
+
+    def index(self, uid: DeviceUid) -> int | None:
+        found = self._ask(lambda lib: lib.nvmlDeviceGetIndex(lib.nvmlDeviceGetHandleByUUID(uid)))
+        return None if found is None else int(found)
+
+    def gpu_instance(self, uid: DeviceUid) -> int | None:
+        found = self._ask(lambda lib: lib.nvmlDeviceGetGpuInstanceId(lib.nvmlDeviceGetHandleByUUID(uid)))
+        return None if found is None else int(found)
+
+    def processes(self, uid: DeviceUid) -> frozenset[int] | None:
+        """The process ids on a device: compute, graphics, clients of MPS. None: NVML does not list them.
+
+        Whose pid namespace they are in depends on the driver, see `ownership/processes.py`.
+        """
+        found: frozenset[int] | None = self._ask(lambda lib: _pids(lib, lib.nvmlDeviceGetHandleByUUID(uid)))
+        return found
+
+    def _ask(self, question: Callable[[Any], Any]) -> Any:
+        lib = self._lib
+        if lib is None:
+            return None
+        try:
+            try:
+                return question(lib)
+            except lib.NVMLError as fault:
+                if fault.value != _UNINITIALIZED:
+                    return None
+            lib.nvmlInit()
+            try:
+                return question(lib)
+            finally:
+                lib.nvmlShutdown()
+        except lib.NVMLError:
+            return None
+
+
+def _pids(lib: Any, handle: Any) -> frozenset[int]:
+    pids = _running(lib, "Compute", handle)
+    for kind in ("Graphics", "MPSCompute"):
+        try:
+            pids |= _running(lib, kind, handle)
+        except lib.NVMLError as fault:
+            if fault.value not in (_NOT_SUPPORTED, _FUNCTION_NOT_FOUND):
+                raise
+    return pids
+
+
+def _running(lib: Any, kind: str, handle: Any) -> frozenset[int]:
+    """The versioned call: for the plain one pynvml raises what is no NVMLError where the driver lacks it."""
+    return frozenset(int(process.pid) for process in getattr(lib, f"nvmlDeviceGet{kind}RunningProcesses_v3")(handle))

@@ -25,9 +25,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.attestation.signing.dsse import sign, verify_signatures
-from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
+from flopsd.attestation.signing.keys import check_key, ensure_key, load_public, load_signer
 from flopsd.attestation.signing.pem import make_pem, write_new
-from flopsd.attestation.signing.preflight import check_key
 from flopsd.attestation.signing.public_key import parse_public
 from flopsd.attestation.signing.secrets import passphrase
 from flopsd.core.envelope import Envelope, parse_envelope
@@ -367,7 +366,7 @@ def test_what_cannot_sign_is_known_before_there_is_anything_to_sign(
 def test_asking_loads_nothing_that_signs(tmp_path: Path) -> None:
     make_pem(tmp_path / "key.pem")
     code = (
-        "import sys; from flopsd.attestation.signing.preflight import check_key; check_key(sys.argv[1], {}); check_key('awskms:a', {});"
+        "import sys; from flopsd.attestation.signing.keys import check_key; check_key(sys.argv[1], {}); check_key('awskms:a', {});"
         "print(*sorted({'cryptography', 'botocore', 'pkcs11', 'ssl'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "key.pem")], capture_output=True, text=True, check=True)  # fmt: skip

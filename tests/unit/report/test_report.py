@@ -16,8 +16,8 @@ from flopsd.cli.main import main
 from flopsd.core.declarations import Base, Method
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
-from flopsd.report import growth as module
-from flopsd.report.growth import course
+from flopsd.report import build as module
+from flopsd.report.build import course_of
 from flopsd.report.model import ReportState
 from flopsd.report.report_text import report_text
 from flopsd.report.terminal import COLUMNS
@@ -288,7 +288,7 @@ def test_it_ends_at_the_ledgers_totals_and_never_falls(case: str, most: int, mon
     folder: Path = VECTORS / "valid" / case
     predicate = payload_of(folder / "ledger.json")["predicate"]
     executed = predicate["totals"]["executed"]
-    points = course(folder / "ledger.journal.jsonl", int(predicate["method"]["journal"]["records"]), table())
+    points = course_of(folder / "ledger.journal.jsonl", int(predicate["method"]["journal"]["records"]), table())
     assert 1 <= len(points) <= most + 1
     assert points[-1]["executed"] == {name: executed[name] for name in ("low", "measured", "high")}
     assert points[-1]["phases"] == executed["byPhase"]

@@ -10,8 +10,7 @@ import pytest
 from flopsd.core.model import Device
 from flopsd.errors import OwnershipError
 from flopsd.sources.neuron.ownership import NeuronDevices
-from flopsd.sources.nvml.device_names import find
-from flopsd.sources.nvml.ownership import NvidiaDevices, cuda_visible
+from flopsd.sources.nvml.ownership import NvidiaDevices, cuda_visible, find
 from flopsd.sources.ownership.rule import NamedRule, VendorDevices, VisibleRule
 from tests.support.owners import CHIPS, GPUS, LOST, SLICES, Told
 

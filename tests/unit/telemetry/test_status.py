@@ -11,6 +11,7 @@ import pytest
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import Device, GapReason
+from flopsd.daemon.background import THRESHOLD_SECONDS, ThresholdLog
 from flopsd.errors import FlopsdError
 from flopsd.report.threshold_text import crossing_text
 from flopsd.settings.data_files import load_policies, parse_policy
@@ -18,7 +19,6 @@ from flopsd.telemetry.snapshot import SourceState
 from flopsd.telemetry.status import facts_of
 from flopsd.telemetry.status_client import from_state_dir, from_url
 from flopsd.telemetry.status_text import coverage_text, status_text
-from flopsd.telemetry.threshold_log import CHECK_SECONDS, ThresholdLog
 from tests.support.authorities import Answer, serving
 from tests.support.reports import ESCAPES
 from tests.support.runs import A100, H100, STRANGER, Run
@@ -158,11 +158,11 @@ def run_of(tmp_path: Path, limit: int, device: Device) -> Run:
 
 def test_each_step_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     alone = run_of(tmp_path / "first", 10**30, H100)
-    alone.meter(CHECK_SECONDS)
+    alone.meter(THRESHOLD_SECONDS)
     a_minute = alone.writer.snapshot.view.bases.guidelines.updates.low_flop
     assert a_minute
     limit = a_minute * 10
-    said = told(caplog, run_of(tmp_path / "second", limit, H100), 12 * CHECK_SECONDS)
+    said = told(caplog, run_of(tmp_path / "second", limit, H100), 12 * THRESHOLD_SECONDS)
     assert len(said) == len(set(said))
     assert any("% of the threshold whole" in line for line in said)
     assert sum("ABOVE THE THRESHOLD of whole (section 3): It is registered." in line for line in said) == 1
@@ -171,7 +171,7 @@ def test_each_step_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
 def test_a_ceiling_is_never_told_as_reached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bounded = run_of(tmp_path / "state", 1000, A100)  # only an upper bound is known, and it is far above
-    assert told(caplog, bounded, 2 * CHECK_SECONDS) == []
+    assert told(caplog, bounded, 2 * THRESHOLD_SECONDS) == []
     high = bounded.writer.snapshot.view.bases.guidelines.updates.high_flop
     assert high is not None
     assert high > 1000
