@@ -1,27 +1,4 @@
-"""The errors that flopsd raises, each with a hint at what to do.
-
-FlopsdError
-├── ConfigError          bad settings, all problems at once
-├── PeakTableError       the peak table cannot be used
-│   └── UnknownDeviceError   the table has no row for this device
-├── PolicyError          a policy cannot be used, all problems at once
-├── SourceError          a source failed
-│   └── SourceUnavailableError   it cannot be opened on this machine
-├── OwnershipError       it is unknown to which job a device belongs
-├── JournalError         the journal cannot be used
-│   ├── JournalDamagedError  its hash chain is broken
-│   ├── UnreadableRecordError   a record could not be read back, so it is not written
-│   └── StateDirBusyError    another daemon owns the state folder
-├── SigningKeyError      a key cannot be read or created
-├── EvidenceError        a piece of evidence cannot be collected or is invalid
-├── LedgerError          a ledger cannot be made
-├── ArchitectureError    a model's FLOP cannot be computed from its configuration
-├── StorageError         a ledger could not be copied
-├── PushError            metrics could not be pushed
-├── MissingExtraError    a package of an extra is not installed
-├── ListenError          the socket for training processes cannot be opened
-└── NotVerifiedError     a ledger failed verification, with the first failure
-"""
+"""The errors that flopsd raises, each with a hint at what to do."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def _report(fault: FlopsdError) -> int:
     return NO_SOURCE if isinstance(fault, SourceUnavailableError) else FAILED
 
 
-class _Handler(logging.Handler):
+class _StderrHandler(logging.Handler):
     """Writes log records to stderr, and ignores a closed stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -73,7 +73,7 @@ class _Handler(logging.Handler):
 
 
 def _log_to_stderr(verb: str) -> None:
-    handler = _Handler()
+    handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("flopsd: %(levelname)s: %(message)s"))
     logging.getLogger("flopsd").handlers[:] = [handler]
     logging.getLogger("flopsd").setLevel(logging.INFO if verb in METERING else logging.WARNING)

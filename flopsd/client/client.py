@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from flopsd.client.connection import Connection, RefusedByDaemonError, line
+from flopsd.client.connection import DaemonConnection, RefusedByDaemonError, line
 from flopsd.core.declarations import COUNTERS, Phase, facts_from, phase_from
 from flopsd.core.session_protocol import MAX_LINE_BYTES, Conversation, FactsDeclared, RefusedError
 from flopsd.settings.client_socket import client_socket_candidates
@@ -28,7 +28,6 @@ WORK_SECONDS = 1.0
 # Phase changes kept between two sends: at most 40 a second, below what the daemon reads from one process.
 MAX_TRANSITIONS = 8
 _PHASES = frozenset(phase.value for phase in Phase)
-_COUNTERS = frozenset(COUNTERS)
 
 
 def connect(path: str | os.PathLike[str] | None = None) -> Client:
@@ -64,7 +63,7 @@ class Client:
         self._has_unsent_work = False
         self._work_sent_ns = 0
         self._logged: set[str] = set()
-        self._connection: Connection | None = None
+        self._connection: DaemonConnection | None = None
         self._backoff_seconds = BACKOFF_SECONDS
         self._closing, self._leaving = threading.Event(), False
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is reentrant, unlike Event.set
@@ -136,7 +135,7 @@ class Client:
         if os.getpid() != self._pid:
             return
         try:
-            if phase not in _PHASES or not counters.keys() <= _COUNTERS:
+            if phase not in _PHASES or not counters.keys() <= set(COUNTERS):
                 raise ValueError(f"phases are {', '.join(sorted(_PHASES))}; counters are {', '.join(COUNTERS)}")
             added = {name: operator.index(value) for name, value in counters.items()}
             if any(value < 0 for value in added.values()):
@@ -178,7 +177,7 @@ class Client:
         if not self._paths:
             return
         # A forked child shares the connection: it must not keep it open after this process ended.
-        drop = weakref.WeakMethod(self._drop_in_child)
+        drop = weakref.WeakMethod(self._close_connection)
         os.register_at_fork(after_in_child=lambda: (method := drop()) and method())
         atexit.register(self.close)
         try:
@@ -186,7 +185,7 @@ class Client:
         except RuntimeError as fault:
             self._log_once(f"nothing is declared to flopsd: {fault}; the training goes on")
 
-    def _drop_in_child(self) -> None:
+    def _close_connection(self) -> None:
         if self._connection is not None:
             self._connection.close()
 
@@ -222,19 +221,16 @@ class Client:
                 log.exception("internal error in flopsd's client: nothing more is declared; the training goes on")
                 return
             finally:
-                self._drop_connection()
+                self._close_connection()
+                self._connection = None
             if last:
                 return
             self._backoff_seconds = min(2 * self._backoff_seconds, BACKOFF_SECONDS_MAX)
             self._clock.wait(self._closing, pause)
 
-    def _drop_connection(self) -> None:
-        self._drop_in_child()
-        self._connection = None
-
     def _serve_session(self) -> None:
         """Send everything, then each change, until closed. Raises OSError when the daemon goes away."""
-        daemon = self._connection = Connection()  # before it opens, so that a forked child can close it
+        daemon = self._connection = DaemonConnection()  # before it opens, so that a forked child can close it
         daemon.open(self._paths)
         daemon.hello(self.session)
         self._add_up()
@@ -268,7 +264,7 @@ class Client:
             while True:
                 self._wake.get_nowait()
 
-    def _send_changes(self, daemon: Connection, *, everything: bool) -> None:
+    def _send_changes(self, daemon: DaemonConnection, *, everything: bool) -> None:
         now_ns = self._clock.boottime_ns()
         self._add_up()
         with self._lock:

@@ -20,7 +20,7 @@ class RefusedByDaemonError(Exception):
     """The daemon answered hello with an error."""
 
 
-class Connection:
+class DaemonConnection:
     """A connection, made by `open`. Methods raise OSError if the daemon went away, ValueError for an invalid answer."""
 
     def __init__(self) -> None:

@@ -49,11 +49,8 @@ def _sync(fd: int) -> None:
     try:
         os.fsync(fd)
     except OSError as fault:
-        if fault.errno not in (
-            errno.EINVAL,
-            errno.EROFS,
-            errno.ENOTSUP,
-        ):  # such a file system does not lose data in a power cut
+        # A file system that answers this does not lose data in a power cut.
+        if fault.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):
             raise
 
 

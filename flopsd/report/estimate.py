@@ -214,18 +214,14 @@ def as_dict(found: Estimate) -> dict[str, Any]:
 def _option_dict(option: Option) -> dict[str, Any]:
     return {
         "method": option.method.value,
-        "trainable": None if option.trainable is None else _bounds(option.trainable),
-        "required": _bounds(option.flop.required),
-        "executed": _bounds(option.flop.executed),
+        "trainable": None if option.trainable is None else option.trainable.for_ledger(),
+        "required": option.flop.required.for_ledger(),
+        "executed": option.flop.executed.for_ledger(),
         "terms": {name: str(value) for name, value in option.flop.terms.items()},
         "assumptions": list(option.flop.assumptions),
         "hours": None if option.hours is None else _ends(*option.hours),
         "findings": [finding.for_ledger() for finding in option.findings],
     }
-
-
-def _bounds(bounds: Bounds) -> dict[str, str]:
-    return {"low": str(bounds.low), "computed": str(bounds.computed), "high": str(bounds.high)}
 
 
 def _ends(low: Fraction, high: Fraction) -> dict[str, str]:

@@ -9,7 +9,7 @@ from flopsd.attestation.evidence.item import EvidenceResult
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.rounding import Towards
 from flopsd.report.bases import EVIDENCE
-from flopsd.report.coverage import ONLY_HERE, is_complete
+from flopsd.report.coverage import ONLY_HERE, is_complete, timed
 from flopsd.report.ledger_json import LedgerObject, line
 from flopsd.report.model import EvidenceLine, Fact, Member, ReportCompleteness, ReportDevice
 from flopsd.report.numbers import duration, energy, interval, percent
@@ -85,17 +85,13 @@ def energy_of(predicate: LedgerObject) -> tuple[Fact, ...]:
     if joules is None:
         return (
             Fact("Energy", "not counted: no device reported it"),
-            Fact("Device time whose energy is not known", duration(uncounted).text, exact=duration(uncounted).exact),
+            timed("Device time whose energy is not known", uncounted),
         )
     facts = [Fact("Energy", energy(joules).text, exact=energy(joules).exact)]
     if uncounted:
-        facts.append(
-            Fact(
-                "Not included",
-                f"{duration(uncounted).text} of device time without an energy reading: the true total is higher",
-                exact=duration(uncounted).exact,
-            )
-        )
+        missing = duration(uncounted)
+        words = f"{missing.text} of device time without an energy reading: the true total is higher"
+        facts.append(Fact("Not included", words, exact=missing.exact))
     if not is_complete(predicate):
         facts.append(Fact("Incomplete", ONLY_HERE))
     return (*facts, Fact("Boundary", ENERGY_BOUNDARY))

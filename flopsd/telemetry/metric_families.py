@@ -57,10 +57,7 @@ def flop(snapshot: Snapshot) -> Iterator[Metric]:
             measured.add_metric((*gpu, *key), float(flop))
         if bound is not None:
             ceiling.add_metric(gpu, float(bound))
-    yield measured
-    yield ceiling
-    yield _run_flop(snapshot.view.bases)
-    yield from _thresholds(snapshot.view)
+    yield from (measured, ceiling, _run_flop(snapshot.view.bases), *_thresholds(snapshot.view))
 
 
 def time_and_energy(snapshot: Snapshot) -> Iterator[Metric]:
@@ -214,9 +211,9 @@ def run_facts(snapshot: Snapshot) -> Iterator[Metric]:
     )
     build.add_metric((__version__, platform.python_version(), snapshot.table.sha256), 1)
     yield build
-    starts = GaugeMetricFamily("flopsd_daemon_starts", "How often the daemon was started for this run.")
-    starts.add_metric((), snapshot.view.start)
-    yield starts
+    yield GaugeMetricFamily(
+        "flopsd_daemon_starts", "How often the daemon was started for this run.", snapshot.view.start
+    )
 
 
 def sources(snapshot: Snapshot) -> Iterator[Metric]:
@@ -246,41 +243,39 @@ def sources(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def journal(snapshot: Snapshot) -> Iterator[Metric]:
-    records = CounterMetricFamily("flopsd_journal_records", "Records in the journal.")
-    records.add_metric((), snapshot.journal_records)
-    yield records
+    yield CounterMetricFamily("flopsd_journal_records", "Records in the journal.", snapshot.journal_records)
     append = GaugeMetricFamily("flopsd_journal_last_append_timestamp_seconds", "When a record was last made durable.")
     if snapshot.journal_last_append_wall_ns is not None:
         append.add_metric((), snapshot.journal_last_append_wall_ns / NS_PER_S)
     yield append
-    writable = GaugeMetricFamily(
-        "flopsd_journal_writable", "0 while the journal cannot be written and totals are only in memory."
+    yield GaugeMetricFamily(
+        "flopsd_journal_writable",
+        "0 while the journal cannot be written and totals are only in memory.",
+        float(not snapshot.journal_fault),
     )
-    writable.add_metric((), float(not snapshot.journal_fault))
-    yield writable
 
 
 def journal_state(state: JournalState) -> Iterator[Metric]:
-    clock = GaugeMetricFamily("flopsd_time_seconds", "The host's wall clock at the scrape.")
-    clock.add_metric((), state.wall_ns / NS_PER_S)
-    yield clock
+    yield GaugeMetricFamily("flopsd_time_seconds", "The host's wall clock at the scrape.", state.wall_ns / NS_PER_S)
     if state.seal_every_ns is None:
         return
-    every = GaugeMetricFamily(
-        "flopsd_ledger_seal_interval_seconds", "Time between rolling seals; absent without rolling seals."
+    yield GaugeMetricFamily(
+        "flopsd_ledger_seal_interval_seconds",
+        "Time between rolling seals; absent without rolling seals.",
+        state.seal_every_ns / NS_PER_S,
     )
-    every.add_metric((), state.seal_every_ns / NS_PER_S)
     last = GaugeMetricFamily(
         "flopsd_ledger_last_seal_timestamp_seconds",
         "When this daemon last sealed the ledger and copied it to every destination; absent before the first time.",
     )
     if state.last_seal_wall_ns is not None:
         last.add_metric((), state.last_seal_wall_ns / NS_PER_S)
-    failures = CounterMetricFamily(
-        "flopsd_ledger_seal_failures", "Rolling seals that failed, or could not be copied to a destination."
+    yield last
+    yield CounterMetricFamily(
+        "flopsd_ledger_seal_failures",
+        "Rolling seals that failed, or could not be copied to a destination.",
+        state.seal_failures,
     )
-    failures.add_metric((), state.seal_failures)
-    yield from (every, last, failures)
 
 
 def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:

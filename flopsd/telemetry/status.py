@@ -15,7 +15,7 @@ from flopsd.core.ledger.run_view import DeviceView, RunView
 from flopsd.core.model import Evidence, Figures
 from flopsd.core.policy.forecast import Rates, mean_rates, outlook
 from flopsd.core.policy.guidelines import NOTHING_COUNTED
-from flopsd.core.values import joules, seconds
+from flopsd.core.values import joules, seconds, text_or_none
 from flopsd.system.clock import rfc3339
 from flopsd.telemetry.snapshot import DeviceState, Snapshot, SourceState
 
@@ -33,7 +33,7 @@ def facts_of(snapshot: Snapshot) -> Facts:
         "endReason": None,
         "replay": snapshot.replay,
         "lastRecordAt": None if appended is None else rfc3339(appended),
-        "measuredFlopPerSecond": _text(snapshot.rate_flop_per_s),
+        "measuredFlopPerSecond": text_or_none(snapshot.rate_flop_per_s),
         "sources": [_source(name, state) for name, state in sorted(snapshot.sources.items()) if not state.absent],
         "journal": {"records": str(snapshot.journal_records), "fault": snapshot.journal_fault},
         "devices": [_device_now(state) for state in devices],
@@ -53,7 +53,7 @@ def facts_in(history: History, view: RunView, before: tuple[Figures, int], *, he
         "endReason": None if last.end is None else last.end["reason"],
         "replay": history.replay is not None,
         "lastRecordAt": last.last_utc,
-        "measuredFlopPerSecond": _text(rate),
+        "measuredFlopPerSecond": text_or_none(rate),
         "sources": [{"name": name, "up": None, "reason": ""} for name in sorted(last.sources)],
         "journal": None,
         "devices": [_device(device) for device in view.devices],
@@ -93,7 +93,7 @@ def _device_now(state: DeviceState) -> Facts:
         **_device(state),
         "source": state.entry.source,
         "peakRow": state.entry.part_id,
-        "measuredFlopPerSecond": _text(state.rate_flop_per_s),
+        "measuredFlopPerSecond": text_or_none(state.rate_flop_per_s),
         "pipeActivityRatio": {} if gauges is None else {p.value: r for p, r in gauges.pipe_activity_ratio.items()},
         "utilizationRatio": None if gauges is None else gauges.utilization_ratio,
         "smClockMhz": None if gauges is None else gauges.sm_clock_mhz,
@@ -127,7 +127,3 @@ def _rates(view: RunView) -> Rates | None:
     begin_ns = min((tally.begin_ns for tally in now), default=0)
     end_ns = max((tally.watermark_ns for tally in now), default=0)
     return mean_rates(before, view.bases.guidelines, end_ns - begin_ns)
-
-
-def _text(number: int | None) -> str | None:
-    return None if number is None else str(number)

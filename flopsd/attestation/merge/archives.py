@@ -7,6 +7,7 @@ temporary folder: no folder name in an archive ever becomes a path.
 from __future__ import annotations
 
 import gzip
+import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -93,7 +94,7 @@ def _unpack(archive: Path, shown: str, temporary: Path, note: Note) -> dict[str,
             assert source is not None  # it is a regular file
             try:
                 with (folders[inside] / name.name).open("xb") as kept:
-                    _copy(source, kept)
+                    shutil.copyfileobj(source, kept, _CHUNK)
             except FileExistsError:
                 raise LedgerError(f"{shown} contains {member.name!r} twice") from None
         while stream.read(_CHUNK):  # up to the checksum at the end
@@ -127,8 +128,3 @@ def _safe_name(member: tarfile.TarInfo, shown: str) -> PurePosixPath:
             hint="do not trust this archive: no tool that packs training output writes such names",
         )
     return name
-
-
-def _copy(source: IO[bytes], kept: IO[bytes]) -> None:
-    while chunk := source.read(_CHUNK):
-        kept.write(chunk)

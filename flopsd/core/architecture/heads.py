@@ -25,9 +25,9 @@ def head_of(fields: Fields, heads: Mapping[str, Head], default: str) -> tuple[tu
     )
 
 
-def causal_heads(fields: Fields, hidden: int, vocabulary: int, tied: bool, *, prefix: str = "") -> dict[str, Head]:
+def causal_heads(fields: Fields, hidden: int, vocabulary: int, tied: bool) -> dict[str, Head]:
     """Heads of decoders: the language model's (a product with every token), a classifier's, none."""
-    language = Linear(f"{prefix}lm_head", hidden, vocabulary, tied=tied)
+    language = Linear("lm_head", hidden, vocabulary, tied=tied)
     return {
         "ForCausalLM": lambda: ((language,), 0),
         "LMHeadModel": lambda: ((language,), 0),

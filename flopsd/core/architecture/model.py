@@ -179,6 +179,9 @@ class Bounds:
     def __add__(self, other: Bounds) -> Bounds:
         return Bounds(self.low + other.low, self.computed + other.computed, self.high + other.high)
 
+    def for_ledger(self) -> dict[str, str]:
+        return {"low": str(self.low), "computed": str(self.computed), "high": str(self.high)}
+
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureFlop:

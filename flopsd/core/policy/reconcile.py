@@ -47,16 +47,12 @@ class ArchitectureFigures:
 
     def for_ledger(self) -> dict[str, Any]:
         return {
-            **_bounds_json(self.required),
-            "executed": _bounds_json(self.executed),
+            **self.required.for_ledger(),
+            "executed": self.executed.for_ledger(),
             "method": COUNTED,
             "tokens": str(self.tokens),
             "marginPpm": str(MARGIN_PPM),
         }
-
-
-def _bounds_json(bounds: Bounds) -> dict[str, str]:
-    return {"low": str(bounds.low), "computed": str(bounds.computed), "high": str(bounds.high)}
 
 
 def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:

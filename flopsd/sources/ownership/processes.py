@@ -56,8 +56,10 @@ class JobProcesses:
         except psutil.Error as fault:
             raise OwnershipError(f"the job's processes cannot be listed: {fault}") from fault
 
-    def census(self, listed: Collection[int], job: frozenset[int]) -> ProcessCensus:
-        """Count `listed`, which NVML gave, by whether they are in `job`."""
+    def census(self, listed: Collection[int] | None, job: frozenset[int]) -> ProcessCensus | None:
+        """Count `listed`, which NVML gave, by whether they are in `job`. None: the driver lists none."""
+        if listed is None:
+            return None
         if self._initial:
             return _count([pid for pid in listed if psutil.pid_exists(pid)], job)  # others have ended just now
         if all(psutil.pid_exists(pid) for pid in listed):
@@ -148,7 +150,7 @@ class ProcessRule:
         return OwnershipResult({device.uid: self._verdict(device, job) for device in devices})
 
     def _verdict(self, device: Device, job: frozenset[int]) -> Ownership:
-        census = census_of(device, job, self._job, self._vendor)
+        census = self._job.census(self._vendor.processes(device.uid), job)
         if census is None:
             return Ownership(None, why="the driver does not list the processes on it")
         if census.unknown and not census.mine:
@@ -158,13 +160,6 @@ class ProcessRule:
         elif census.others:
             self._ours.discard(device.uid)
         return Ownership(device.uid in self._ours, others_text(census))
-
-
-def census_of(
-    device: Device, job: frozenset[int], processes: JobProcesses, vendor: VendorDevices
-) -> ProcessCensus | None:
-    listed = vendor.processes(device.uid)
-    return None if listed is None else processes.census(listed, job)
 
 
 def others_text(census: ProcessCensus | None) -> str | None:
@@ -185,5 +180,5 @@ class SharingRule:
 
     def judge(self, devices: Sequence[Device]) -> OwnershipResult:
         job = self._job.pids()
-        counted = {device.uid: census_of(device, job, self._job, self._vendor) for device in devices}
+        counted = {device.uid: self._job.census(self._vendor.processes(device.uid), job) for device in devices}
         return OwnershipResult({uid: Ownership(True, others_text(census)) for uid, census in counted.items()})

@@ -9,7 +9,7 @@ from typing import Any
 from flopsd.core.rounding import format_duration, format_rate
 from flopsd.report.coverage import REASONS
 from flopsd.report.html_kit import Html, h
-from flopsd.report.html_parts import amount, entry, icon, none, or_none, section, share_bar
+from flopsd.report.html_parts import amount, entry, icon, none, or_none, section, share_bar, table
 from flopsd.report.numbers import figures_in, interval
 
 _EVIDENCE = {
@@ -83,20 +83,9 @@ def gaps_part(devices: Sequence[Mapping[str, Any]]) -> Html:
         )
         for reason, parts in sorted(found.items(), key=lambda item: -sum(one for _, one in item[1]))
     ]
-    heads = h(
-        "thead",
-        h(
-            "tr",
-            h("th", "Reason", scope="col"),
-            h("th", "Device time", scope="col", cls="n"),
-            h("th", "GPU", scope="col"),
-        ),
-    )
-    caption = h("caption", "Device time without readings. It counts in the upper bound only.")
-    table = h("table", caption, heads, h("tbody", *rows))
-    return section(
-        "gaps", "Gaps", h("div", table, cls="scroll", tabindex=0, role="region", aria_label="Gaps by reason")
-    )
+    heads = (("Reason", None), ("Device time", "n"), ("GPU", None))
+    caption = "Device time without readings. It counts in the upper bound only."
+    return section("gaps", "Gaps", table("Gaps by reason", caption, heads, rows))
 
 
 def sources_part(facts: Mapping[str, Any]) -> Html:

@@ -47,7 +47,7 @@ class Http:
         sockets = Sockets()
         opener = urllib.request.OpenerDirector()
         opener.add_handler(urllib.request.ProxyHandler())
-        opener.add_handler(_Handler(sockets, self._tls))
+        opener.add_handler(_CuttableHandler(sockets, self._tls))
         opener.add_handler(urllib.request.HTTPErrorProcessor())
         opener.add_handler(urllib.request.HTTPDefaultErrorHandler())
         # The socket's own time limit begins anew with each byte, so a receiver that drips would hold us for ever.
@@ -109,7 +109,7 @@ class Sockets:
             _shut(one)
 
 
-class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+class _CuttableHandler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
     def __init__(self, sockets: Sockets, context: ssl.SSLContext | None) -> None:
         super().__init__(context=context)
         self._sockets, self._tls = sockets, context
@@ -124,12 +124,12 @@ class _Handler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
 def _keeping(kind: type[http.client.HTTPConnection], sockets: Sockets) -> Any:
     """The connections of `kind`, whose sockets are kept: the connection itself forgets its own once it is answered."""
 
-    class Connection(kind):  # type: ignore[valid-type, misc]
+    class Kept(kind):  # type: ignore[valid-type, misc]
         def connect(self) -> None:
             super().connect()
             sockets.keep(self.sock)
 
-    return Connection
+    return Kept
 
 
 def _shut(one: socket.socket) -> None:
