@@ -22,13 +22,11 @@ from flopsd.sources.nvml.source import NvmlSource
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.bench.client import client
-from tests.bench.clients import clients
+from tests.bench.daemon import clients, peer, push
 from tests.bench.journals import fill
 from tests.bench.journals import gpus as gpu_devices
 from tests.bench.measuring import cpu_ns, p50_p99, scrape, timed
 from tests.bench.merge import merge
-from tests.bench.peer import peer
-from tests.bench.push import push
 from tests.support.process import daemon_pid, environment, get, started
 from tests.support.runs import CONTEXT
 from tests.support.scenario import Scenario, Segment, compile_standin, h100
