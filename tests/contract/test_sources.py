@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.model import (
-    Active,
     Busy,
     Counted,
     DeviceUid,
@@ -135,24 +134,3 @@ class TestScripted(SourceContract):
     def break_one(self, source: Source) -> DeviceUid:  # noqa: ARG002
         self.broken = A100.uid
         return self.broken
-
-
-class TestActivity(SourceContract):
-    name = "script"
-
-    def info(self) -> SourceInfo:
-        return SourceInfo("script", "a script", self.open, tuple(Evidence), "write one")
-
-    def open(self, settings: SourceSettings) -> Source:
-        clock, since_ns = settings.clock, settings.clock.boottime_ns()
-
-        def script() -> Sweep:
-            nonlocal since_ns
-            now_ns, last_ns = clock.boottime_ns(), since_ns
-            if now_ns == last_ns:
-                return Sweep(())
-            since_ns, cycles = now_ns, 132 * 1755 * (now_ns - last_ns) // 1000
-            work = Active(Evidence.ACTIVITY, {Pipe.TENSOR: cycles}, {Pipe.TENSOR: cycles // 100}, (Pipe.FP16,))
-            return Sweep((Reading(H100.uid, last_ns, now_ns, work),))
-
-        return ScriptedSource("script", [replace(H100, evidence_reason="no cycle counters")], script)

@@ -25,11 +25,15 @@ def env(standin: Path, tmp_path: Path) -> dict[str, str]:
     return environment(standin, Scenario((h100(BUSY),)).write(tmp_path / "scenario.txt"))
 
 
+def arguments(tmp_path: Path, *command: str, options: tuple[str, ...] = ()) -> tuple[str, ...]:
+    state, ledger = tmp_path / "state", tmp_path / "ledger.json"
+    return ("exec", "--state-dir", str(state), "--ledger", str(ledger), "--listen", "off", *options, "--", *command)
+
+
 def run(
     tmp_path: Path, env: dict[str, str], *command: str, options: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    return flopsd("exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"),
-                  "--listen", "off", *options, "--", *command, env=env)  # fmt: skip
+    return flopsd(*arguments(tmp_path, *command, options=options), env=env)
 
 
 METERED = ("sh", "-c", 'while ! grep -q activity "$0"/pending.jsonl 2>/dev/null; do sleep 0.05; done; eval "$1"')
@@ -70,8 +74,7 @@ def test_signals_reach_the_jobs_whole_process_group(
         "sys.stderr.write('job is up\\n'); sys.stderr.flush()\n"
         "sys.exit(40 + child.wait())\n"
     )
-    with started("exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen",
-                 "off", "--", sys.executable, "-c", job, env=env) as program:  # fmt: skip
+    with started(*arguments(tmp_path, sys.executable, "-c", job), env=env) as program:
         program.wait_for("job is up")
         os.kill(program.process.pid, number)
         assert program.finish() == 47, program.text
@@ -211,8 +214,8 @@ def test_a_full_disk_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str
 
 
 def test_a_killed_daemon_is_started_again_and_the_job_does_not_notice(tmp_path: Path, env: dict[str, str]) -> None:
-    with started("exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen",
-                 "off", "--", "sh", "-c", "trap 'exit 9' USR1; while :; do sleep 0.05; done", env=env) as program:  # fmt: skip
+    job = "trap 'exit 9' USR1; while :; do sleep 0.05; done"
+    with started(*arguments(tmp_path, "sh", "-c", job), env=env) as program:
         wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a first reading")
         os.kill(daemon_pid(tmp_path / "state"), signal.SIGKILL)
         program.wait_for("METERING INTERRUPTED: the daemon ended with signal 9")
@@ -230,8 +233,7 @@ def test_a_stop_that_signals_all_processes_is_metered_until_the_job_has_saved_it
 ) -> None:
     """As systemd and Slurm stop: the daemon is told as well, and its run is one with one end."""
     save = "trap 'sleep 2; exit 3' TERM; echo up >&2; while :; do sleep 0.05; done"
-    with started("exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen",
-                 "off", "--", *metered(tmp_path, save), env=env) as program:  # fmt: skip
+    with started(*arguments(tmp_path, *metered(tmp_path, save)), env=env) as program:
         program.wait_for("^up")
         launcher = psutil.Process(program.process.pid)
         for process in [*launcher.children(recursive=True), launcher]:
@@ -271,8 +273,7 @@ def test_a_state_folder_too_deep_for_a_socket_is_told_of_and_the_job_finds_the_d
 
 
 def test_a_killed_launcher_leaves_a_sealed_ledger(tmp_path: Path, env: dict[str, str]) -> None:
-    with started("exec", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "ledger.json"), "--listen",
-                 "off", "--", "sleep", "60", env=env) as program:  # fmt: skip
+    with started(*arguments(tmp_path, "sleep", "60"), env=env) as program:
         wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a first reading")
         os.kill(program.process.pid, signal.SIGKILL)
         wait_until((tmp_path / "ledger.json").exists, "the ledger of an orphaned daemon")

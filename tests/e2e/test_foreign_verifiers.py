@@ -11,9 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from securesystemslib.dsse import Envelope as TheirEnvelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
@@ -21,6 +18,7 @@ from securesystemslib.signer import SSlibKey
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_public, load_signer
+from flopsd.attestation.signing.pem import make_pem
 from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from tests.support.foreign import cosign_bundle, cosign_envelope, shell
@@ -31,10 +29,7 @@ OTHER_TYPE = "https://example.org/another/v1"
 
 
 def make_key(kind: str, file: Path) -> Path:
-    private = Ed25519PrivateKey.generate() if kind == "ed25519" else generate_private_key(SECP256R1())
-    file.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    file.with_suffix(".pub").write_bytes(public)
+    file.with_suffix(".pub").write_bytes(make_pem(file, kind).public.pem)
     return file
 
 
@@ -175,26 +170,19 @@ def test_the_recipe_that_verify_explains_decides_alike(
         assert str(sealed.figures.measured_flop) in done.stdout
 
 
-def test_the_recipe_is_given_where_nothing_can_be_read(tmp_path: Path) -> None:
-    ledger = tmp_path / "o'ledger.json"
+def test_the_recipe_is_given_where_nothing_can_be_read_and_runs_nothing_that_a_name_says(tmp_path: Path) -> None:
+    ledger = tmp_path / "o'led\ntouch pwned\nger.json"
     ledger.write_bytes(b"\xff")
     make_key("ed25519", tmp_path / "key.pem")
     told = flopsd("verify", str(ledger), "--key", str(tmp_path / "key.pub"), "--explain")
     assert told.returncode == 3
     assert "NOT VERIFIED: the ledger is not valid UTF-8 text" in told.stderr
-    assert f"""ledger='{tmp_path}/o'"'"'ledger.json'""" in told.stdout
+    assert f"""ledger='{tmp_path}/o'"'"'led\ntouch pwned\nger.json'""" in told.stdout
     assert "openssl pkeyutl" in told.stdout
-    both = flopsd("verify", str(ledger), "--key", str(tmp_path / "key.pub"), "--explain", "--json")
-    assert both.returncode == 2
-
-
-def test_the_recipe_runs_nothing_that_a_name_says(tmp_path: Path) -> None:
-    ledger = tmp_path / "led\ntouch pwned\nger.json"
-    ledger.write_bytes(b"\xff")
-    make_key("ed25519", tmp_path / "key.pem")
-    told = flopsd("verify", str(ledger), "--key", str(tmp_path / "key.pub"), "--explain")
     shell(told.stdout, tmp_path)
     assert not (tmp_path / "pwned").exists()
+    both = flopsd("verify", str(ledger), "--key", str(tmp_path / "key.pub"), "--explain", "--json")
+    assert both.returncode == 2
 
 
 def test_a_key_that_signed_nothing_gets_no_bundle(sealed: Sealed) -> None:

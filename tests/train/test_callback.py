@@ -17,7 +17,7 @@ from flopsd.client import connect
 from flopsd.core.architecture import flop, read_model, training_from
 from tests.support.free import free_port
 from tests.support.process import wait_until
-from tests.support.session_servers import Daemon, EventServer, never_reads, work_of
+from tests.support.session_servers import EventServer, never_reads, work_of
 from tests.train.trainers import LENGTH, LLAMA, REAL, ROWS, Told, arguments, llama, rows, told_to, trainer_of
 
 pytestmark = [pytest.mark.training("accelerate"), pytest.mark.filterwarnings("ignore")]
@@ -271,32 +271,6 @@ def test_a_fact_that_cannot_be_found_takes_no_other_with_it(
     assert "cannot determine model_config of this model" in caplog.text
     assert told.facts["attention"] == "eager"
     assert told.work["train"]["tokens"] == 2 * 2 * LENGTH
-
-
-def test_a_daemon_killed_in_the_middle_loses_nothing(tmp_path: Path, path: Path) -> None:
-    from transformers import TrainerCallback
-
-    from flopsd.integrations.transformers import FlopsdCallback
-
-    daemons = [Daemon(path)]
-    callback = FlopsdCallback(client=connect(path))
-
-    class Killer(TrainerCallback):
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-            if state.global_step == 2:
-                daemons[-1].next("SessionOpened")
-                daemons[-1].kill()
-            if state.global_step == 5:
-                daemons.append(Daemon(path))
-
-    trainer = trainer_of(tmp_path, callback, Killer())
-    trainer.train()
-    callback.client.close(30)
-    last: dict[str, Any] = {}
-    while (event := daemons[-1].next_event())["event"] != "SessionClosed":
-        last = event["work"] if event["event"] == "WorkCounted" else last
-    daemons[-1].close()
-    assert last == {"train": passed(ROWS, 8, steps=8, framework_flop=int(trainer.state.total_flos))}
 
 
 def test_whom_the_callback_meets_changes_no_weight(tmp_path: Path, path: Path) -> None:

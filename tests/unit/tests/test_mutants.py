@@ -89,8 +89,7 @@ def test_a_campaign_prints_what_survived_and_the_figures(project: Path) -> None:
         # Plug-ins that other packages bring along: the sample has no pyproject.toml to keep them out.
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "-p no:anyio -p no:cloudcoil"},
     )  # fmt: skip
-    logs = [log.read_text() for log in (project / "run" / "mutants").glob("*.log")]
-    assert ran.returncode == 0, (ran.stdout, ran.stderr, logs)
+    assert ran.returncode == 0, (ran.stdout, ran.stderr)
     survived = [line for line in ran.stdout.splitlines() if line.startswith("+ ")]
     assert sorted(survived) == ["+ if value <= least:", "+ return min(LIMIT, value)"]
     assert ran.stdout.splitlines()[-1].split() == ["all", "15", "6", "4", "2", "0", "2", "50.0", "%"]
