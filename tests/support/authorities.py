@@ -111,7 +111,6 @@ class Authority:
         )  # fmt: skip
 
     def stamp(self, query: bytes) -> bytes:
-        """The response to a DER query."""
         with self._lock, tempfile.TemporaryDirectory() as folder:
             asked, told = Path(folder) / "q", Path(folder) / "r"
             asked.write_bytes(query)

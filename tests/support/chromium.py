@@ -73,7 +73,6 @@ class Page:
             self._next()
 
     def look(self, width: int, *, dark: bool = False) -> None:
-        """As wide as that, in this scheme."""
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
@@ -96,7 +95,6 @@ class Page:
             self.ask("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
 
     def picture(self) -> bytes:
-        """PNG of the whole page."""
         told = self.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=self._whole())
         return base64.b64decode(told["data"])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -153,28 +154,39 @@ def with_architecture(statement: J) -> J:
         "assumptions": ["The backward pass of frozen weights needs no weight gradient."],
     }
     predicate["reconciliation"] = [
-        {
-            "name": "executed/architecture",
-            "numerator": "executed, measured",
-            "denominator": "architecture, executed",
-            "ratioPpm": {"low": "353846", "measured": "1041666", "high": "9187500"},
-            "marginPpm": "300000",
-            "withinMargin": True,
-            "warning": None,
-            "summary": "the counters saw 1.042 times what the model and its tokens need with recomputation",
-        },
-        {
-            "name": "executed/framework",
-            "numerator": "executed, measured",
-            "denominator": "the framework's own count",
-            "ratioPpm": {"low": None, "measured": "2710000", "high": None},
-            "marginPpm": "300000",
-            "withinMargin": False,
-            "warning": "FRAMEWORK_COUNT_FAR_OFF",
-            "summary": "the framework's count takes packed 4-bit weights for whole ones",
-        },
+        _ratio(
+            "architecture",
+            "architecture, executed",
+            ("353846", "1041666", "9187500"),
+            None,
+            "the counters saw 1.042 times what the model and its tokens need with recomputation",
+        ),
+        _ratio(
+            "framework",
+            "the framework's own count",
+            (None, "2710000", None),
+            "FRAMEWORK_COUNT_FAR_OFF",
+            "the framework's count takes packed 4-bit weights for whole ones",
+        ),
     ]
     return statement
+
+
+def _ratio(name: str, of: str, ppm: tuple[str | None, ...], warning: str | None, summary: str) -> J:
+    return {
+        "name": f"executed/{name}",
+        "numerator": "executed, measured",
+        "denominator": of,
+        "ratioPpm": dict(zip(("low", "measured", "high"), ppm, strict=True)),
+        "marginPpm": "300000",
+        "withinMargin": warning is None,
+        "warning": warning,
+        "summary": summary,
+    }
+
+
+def _base(base: Base) -> J:
+    return {**asdict(base), "flop": None if base.flop is None else str(base.flop), "declaredBy": "config"}
 
 
 def with_declarations(statement: J, *, declared: Mapping[str, Any] | None = None, sessions: int = 2) -> J:
@@ -184,14 +196,7 @@ def with_declarations(statement: J, *, declared: Mapping[str, Any] | None = None
         "phase": None,
         "method": "lora",
         "recomputation": None,
-        "base": {
-            "name": LLAMA.name,
-            "kind": LLAMA.kind,
-            "flop": str(LLAMA.flop),
-            "method": LLAMA.method,
-            "systemic": LLAMA.systemic,
-            "declaredBy": "config",
-        },
+        "base": _base(LLAMA),
         "sessions": [
             {
                 "id": f"s{rank}",
@@ -294,7 +299,6 @@ def _text(at: datetime) -> str:
 
 
 def everything() -> J:
-    """A node's ledger with every member that a ledger can have."""
     statement = larger(vector("valid/activity-and-gaps"), 30_000, 30_000)
     statement = with_declarations(with_architecture(with_guidelines(with_phases(statement), 600_000, 733_334)))
     return with_course(with_policy(statement, Method.LORA, LLAMA))
@@ -304,8 +308,7 @@ def nothing_measured() -> J:
     """An A100 that is only bounded, its base model's compute asserted to be unknown."""
     statement = larger(bounded(), 30_000_000, 30_000)
     base = Base("a base model", "unknown", None, None, None)
-    told = {"base": {"name": base.name, "kind": "unknown", "flop": None, "method": None, "systemic": None, "declaredBy": "config"}}  # fmt: skip
-    statement = with_declarations(statement, declared={"method": "full", **told}, sessions=0)
+    statement = with_declarations(statement, declared={"method": "full", "base": _base(base)}, sessions=0)
     return with_course(with_policy(statement, Method.FULL, base))
 
 

@@ -50,7 +50,6 @@ class Exporter:
         self.page = lambda: text
 
     def stop(self) -> None:
-        """Nothing listens there any more."""
         self._serving.__exit__(None, None, None)
 
 

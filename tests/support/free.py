@@ -6,7 +6,6 @@ import socket
 
 
 def free_port() -> int:
-    """A port of this machine that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

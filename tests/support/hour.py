@@ -138,7 +138,6 @@ def served(blocks: Path) -> Iterator[str]:
 
 
 def stored(folder: Path, text: str) -> Path:
-    """Blocks of OpenMetrics with times."""
     (folder / "told.om").write_text(text)
     command = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(folder / "told.om"), str(folder / "blocks")]
     subprocess.run(command, check=True, capture_output=True)
@@ -146,7 +145,6 @@ def stored(folder: Path, text: str) -> Path:
 
 
 def record(folder: Path) -> tuple[Path, int, int]:
-    """Blocks of the hour, and its first and last second."""
     text, first, last = pages(folder)
     blocks, run = stored(folder, text), ["promtool", "tsdb", "create-blocks-from"]
     for level in levels():

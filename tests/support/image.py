@@ -112,7 +112,6 @@ class Engine:
             self.podman("rm", "--force", "--time", "0", "--ignore", name)
 
     def said(self, name: str) -> str:
-        """What a container wrote to stdout and stderr."""
         command = self.podman_command("logs", name)
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False).stdout
 

@@ -32,12 +32,10 @@ def slurm(rank: int, *, job: str = "slurm-9", attempt: str = "0") -> Context:
 
 
 def plain(node: str) -> Context:
-    """A host that is told nothing."""
     return Context("host", None, None, node, None, (), None, f"boot-{node}", f"boot-{node}")
 
 
 def gpus(node: str, count: int = 2) -> tuple[Device, ...]:
-    """The H100s of a node, named after it."""
     return tuple(replace(H100, uid=f"GPU-{node}-{index}", index=index) for index in range(count))
 
 

@@ -76,7 +76,6 @@ class Kms:
         )
 
     def new_key(self, spec: str = "ECC_NIST_P256", alias: str | None = None, usage: str = "SIGN_VERIFY") -> str:
-        """The ARN of a fresh key."""
         arn: str = self.client().create_key(KeySpec=spec, KeyUsage=usage)["KeyMetadata"]["Arn"]
         if alias is not None:
             self.client().create_alias(AliasName=f"alias/{alias}", TargetKeyId=arn)
@@ -99,7 +98,6 @@ class Kms:
 
 @contextmanager
 def kms_server() -> Iterator[Kms]:
-    """A server process that ends with the block."""
     command = [sys.executable, "-m", "tests.support.kms"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

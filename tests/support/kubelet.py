@@ -86,7 +86,6 @@ class Kubelet:
 
 @contextmanager
 def kubelet(path: Path) -> Iterator[Kubelet]:
-    """A kubelet that listens on `path`."""
     grpc = require("grpc")
     service = Kubelet(path)
     server = grpc.server(ThreadPoolExecutor(max_workers=4))

@@ -69,7 +69,6 @@ class Led:
         os.write(self._steps, json.dumps(step).encode() + b"\n")
 
     def hang(self) -> None:
-        """Let the stand-in hang, and wait until it does."""
         self.send(hang=1)
         wait_until((self.folder / "hung").exists, "the stand-in hanging")
 
@@ -90,7 +89,6 @@ class Led:
         return found
 
     def pids(self) -> list[int]:
-        """The stand-ins that were started, in order."""
         file = self.folder / "pids"
         return [int(line) for line in file.read_text().splitlines()] if file.exists() else []
 

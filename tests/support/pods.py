@@ -71,7 +71,6 @@ def environment(told: Mapping[str, str]) -> list[str]:
 
 
 def rights(container: Document) -> list[str]:
-    """The security context as options of podman."""
     context = container["securityContext"]
     assert context["readOnlyRootFilesystem"] is True
     assert context["capabilities"] == {"drop": ["ALL"]}
@@ -94,6 +93,5 @@ def mounted_driver(standin: Path, scenario: Path) -> list[str]:
 
 
 def flop(url: str) -> float:
-    """All FLOP that a daemon's page counts."""
     lines = get(f"{url}/metrics")[1].splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("flopsd_flop_total{"))

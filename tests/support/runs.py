@@ -10,12 +10,12 @@ from pathlib import Path
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
-from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.history import History, read_history
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
 from flopsd.core.policy.evaluate import Policy
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer, WriterSettings
-from flopsd.journal.journal import Journal
+from flopsd.journal.journal import Journal, read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context
 from flopsd.system.clock import NS_PER_S
@@ -89,6 +89,10 @@ class Run:
     def seal(self, ledger: Path, key: str | None = None) -> Sealed:
         uri, _ = ensure_key(key, self.state.path)
         return seal_journal(self.state.journal, uri, ledger, self.clock)
+
+
+def history_of(journal: Path) -> History:
+    return read_history(line.record() for line in read_journal(journal))
 
 
 def finished(folder: Path, seconds: int, **how: object) -> Run:

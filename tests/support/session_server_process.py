@@ -13,7 +13,6 @@ from flopsd.system.clock import SystemClock
 
 
 def main() -> None:
-    """Listen until stdin ends."""
 
     def post(event: Event) -> None:
         print(json.dumps({"event": type(event).__name__, **asdict(event)}), flush=True)

@@ -65,7 +65,6 @@ class Daemon:
         assert self.process.stdout.readline() == "listening\n"
 
     def next(self, kind: str) -> dict[str, Any]:
-        """The next event of a kind."""
         while (found := self.next_event())["event"] != kind:
             pass
         return found

@@ -86,7 +86,6 @@ class Slurm:
         return done
 
     def states(self) -> list[str]:
-        """The nodes' states, such as idle or drained."""
         return self.run("sinfo", "--noheader", "--Node", "--format=%T").stdout.split()
 
     def logs(self) -> str:

@@ -165,7 +165,6 @@ def chain(records: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def policy() -> Policy:
-    """The policy of the vectors, never changed."""
     return parse_policy(POLICY.read_bytes(), str(POLICY))
 
 

@@ -61,7 +61,6 @@ class Systemd:
         self._pid = pid
 
     def run(self, *command: str, check: bool = True) -> str:
-        """What a command inside says on stdout."""
         done = subprocess.run(
             ["nsenter", "-t", str(self._pid), "-m", "-p", "-C", "-u", "-i", "-n", *command],
             capture_output=True, text=True, timeout=PATIENCE_SECONDS * 2, check=False,
@@ -73,11 +72,9 @@ class Systemd:
         return self.run("sh", "-ec", script)
 
     def shown(self, unit: str, name: str) -> str:
-        """A property of a unit."""
         return self.run("systemctl", "show", "--property", name, "--value", unit).strip()
 
     def log(self) -> str:
-        """What the services said."""
         return self.run("cat", "/run/services.log", check=False)
 
 

@@ -124,7 +124,6 @@ def work(tokens: int, steps: int = 0) -> dict[str, int]:
 
 
 def settings(folder: Path) -> bytes:
-    """What settings alone declare."""
     told = OperatorDeclarations(Phase.TRAIN, Method.FULL, Recomputation.FULL, Base(None, "unknown", None, None, True))
     story = Story(folder, (H100,), declared=told, policies=(policy(),))
     story.during(5, {H100: TRAINING})
@@ -132,7 +131,6 @@ def settings(folder: Path) -> bytes:
 
 
 def neuron(folder: Path) -> bytes:
-    """A chip whose work its vendor's software counts; its ceiling is that of the whole chip."""
     story = Story(folder, (TRAINIUM,))
     story.during(4, {TRAINIUM: lambda _: Counted(60_000_000_000_001)})
     story.during(1, {TRAINIUM: gap(GapReason.STALE)})
@@ -140,14 +138,12 @@ def neuron(folder: Path) -> bytes:
 
 
 def stranger(folder: Path) -> bytes:
-    """A GPU that the table does not know: no total has an upper bound."""
     story = Story(folder, (H100, STRANGER))
     story.during(3, {H100: TRAINING, STRANGER: TRAINING})
     return story.finish()
 
 
 def nothing(folder: Path) -> bytes:
-    """No accelerator was found: low is zero, the others are not known."""
     story = Story(folder, ())
     story.during(2, {})
     return story.finish()
@@ -214,7 +210,6 @@ def small(folder: Path) -> bytes:
 
 
 def smaller(folder: Path) -> bytes:
-    """Another run, with as many records."""
     story = Story(folder, (H100,), run="another")
     story.during(6, {H100: active(132, 1000, {Pipe.TENSOR_HMMA: 1000})})
     return story.finish()

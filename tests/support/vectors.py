@@ -104,7 +104,6 @@ def facts_of(journal: bytes) -> JournalFacts:
 
 
 def statement_of(journal: bytes) -> dict[str, Any]:
-    """What flopsd says of a journal."""
     history = read_history(line.record() for line in parsed(journal))
     judged = (policy(),) if history.policy_sha256 else ()
     return statement(history, table(), facts_of(journal), SealFacts(VERSION, SEALED_AT, policies=judged))
@@ -121,14 +120,12 @@ def claimed(journal: bytes, said: dict[str, Any]) -> dict[str, Any]:
 
 
 def edited(said: dict[str, Any], edit: Callable[[dict[str, Any]], object]) -> bytes:
-    """The payload of a statement after an edit."""
     document = copy.deepcopy(said)
     edit(document)
     return encode(document)
 
 
 def signed(payload: bytes, *keys: Key, payload_type: str = PAYLOAD_TYPE) -> bytes:
-    """The envelope over any payload."""
     return encode_envelope(payload, payload_type, [key.sign(payload, payload_type) for key in keys or (FIRST,)])
 
 

@@ -24,8 +24,6 @@ HOSTS = ("node-0", "node-1")
 
 @dataclass(frozen=True)
 class Child:
-    """A child and its entry."""
-
     entry: Entry
     files: dict[str, bytes]
 

@@ -238,7 +238,6 @@ sys.exit(7)
 
 
 def trained(path: Path, *how: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A training process that ends at once, without a word to its client."""
     return subprocess.run(
         [sys.executable, "-c", TRAINING, *how], env={**os.environ, "FLOPSD_SOCKET": str(path), **environment},
         capture_output=True, text=True, timeout=60, check=False,
@@ -294,11 +293,6 @@ def test_the_client_imports_nothing_of_the_daemon() -> None:
     )  # fmt: skip
     ours, foreign_modules = done.stdout.splitlines()
     assert foreign_modules == "set()"
-    assert {name.split(".")[1] for name in ours.split() if "." in name} <= {
-        "client",
-        "core",
-        "errors",
-        "settings",
-        "system",
-    }
+    rooms = {name.split(".")[1] for name in ours.split() if "." in name}
+    assert rooms <= {"client", "core", "errors", "settings", "system"}
     assert not {name for name in ours.split() if name.startswith(("flopsd.core.ledger", "flopsd.core.policy"))}

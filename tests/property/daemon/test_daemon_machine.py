@@ -42,8 +42,6 @@ def _span_ns(state: DeviceState) -> int:
 
 
 class FullDisk(Journal):
-    """A journal whose disk can be full."""
-
     full = False
 
     def append(self, record):  # type: ignore[no-untyped-def]

@@ -31,7 +31,6 @@ MODELS = {"NVIDIA A100-SXM4-80GB": Limits(108, 1410), "NVIDIA H100 80GB HBM3": L
 
 
 def usual(known: Field) -> st.SearchStrategy[str]:
-    """Values that a healthy GPU shows."""
     if known in COUNTERS:
         return st.integers(0, 10**15).map(str)
     if known.value >= Field.GR_ENGINE and known is not Field.GPU_UTIL_RATIO:

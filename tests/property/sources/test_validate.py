@@ -10,7 +10,6 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flopsd.core.ledger.history import read_history
 from flopsd.core.ledger.statement import JournalFacts, SealFacts, encode, statement
 from flopsd.core.model import (
     Active,
@@ -27,10 +26,9 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.daemon.source_tracker import Message
-from flopsd.journal.journal import read_journal
 from flopsd.sources.validate import check_devices, check_facts, check_sweep
 from flopsd.system.clock import NS_PER_S
-from tests.support.runs import H100, Run
+from tests.support.runs import H100, Run, history_of
 from tests.support.strategies import table
 
 WORKS: dict[type, dict[str, Any]] = {
@@ -65,7 +63,6 @@ junk = st.recursive(
 
 
 def changed(draw: st.DrawFn, value: Any) -> Any:
-    """`value` with junk in one of its fields."""
     return replace(value, **{draw(st.sampled_from(fields(value))).name: draw(junk)})
 
 
@@ -114,6 +111,6 @@ def test_what_passes_the_seam_can_be_journalled_read_back_and_sealed(told: tuple
         run.writer.tick()
         assert run.writer.checkpoint()
         run.finish()
-        history = read_history(line.record() for line in read_journal(run.state.journal))
+        history = history_of(run.state.journal)
         journal = JournalFacts("0" * 64, 1, history.records, "0" * 64)
         assert encode(statement(history, table(), journal, SealFacts("1", "2026-01-01T00:00:00Z")))

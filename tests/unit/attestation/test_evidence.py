@@ -24,17 +24,16 @@ from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
 from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
-from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import EvidenceError, NotVerifiedError
-from flopsd.journal.journal import read_journal
 from flopsd.report.ledger_text import verified_text
 from flopsd.settings.evidence_kinds import KINDS, EvidenceWanted
 from flopsd.sources.nvml.loaded_library import loaded_library
 from flopsd.system.clock import SystemClock
 from tests.support.authorities import IDENTITY, Metadata, serving
 from tests.support.independent import payload_of
-from tests.support.runs import CONTEXT, copied, finished
+from tests.support.runs import CONTEXT, copied, finished, history_of
 
 AWS = load_trust([str(IDENTITY / "pinned_cert.pem")])
 
@@ -156,7 +155,6 @@ OTHER = json.dumps({**json.loads((IDENTITY / "document.json").read_text()), "ins
 def test_forged_evidence_with_the_right_key_is_not_verified(
     sealed: Sealed, tmp_path: Path, edit: Edit, reason: str | None
 ) -> None:
-    """The key's holder signs other evidence than he had."""
     copy = copied(sealed, tmp_path)
     document = payload_of(copy.ledger)
     edit(document["predicate"]["evidence"])
@@ -201,7 +199,7 @@ def test_the_packages_digest_is_what_a_shell_computes(tmp_path: Path) -> None:
 
 def job(folder: Path, arn: str | None) -> History:
     run = finished(folder, 1, context=replace(CONTEXT, job_arn=arn))
-    return read_history(line.record() for line in read_journal(run.state.journal))
+    return history_of(run.state.journal)
 
 
 def test_of_a_sagemaker_job_only_what_is_harmless_is_taken(tmp_path: Path) -> None:

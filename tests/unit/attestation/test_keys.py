@@ -45,7 +45,6 @@ def openssl(*arguments: str | Path) -> bytes:
 
 @pytest.fixture
 def encrypted(tmp_path: Path) -> Path:
-    """An Ed25519 key that OpenSSL encrypted."""
     (tmp_path / "secret").write_text(SECRET + "\n")
     openssl("genpkey", "-algorithm", "ed25519", "-aes-256-cbc", "-pass", f"file:{tmp_path / 'secret'}", "-out",
             tmp_path / "key.pem")  # fmt: skip

@@ -21,12 +21,11 @@ from hypothesis import strategies as st
 from flopsd.attestation.evidence import nvidia_spdm
 from flopsd.attestation.evidence.item import CheckContext, CollectContext, fields_of
 from flopsd.attestation.evidence.trust import load_certificates
-from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.history import History
 from flopsd.errors import EvidenceError
-from flopsd.journal.journal import read_journal
 from flopsd.settings.data_files import config_dir
 from tests.support.authorities import VECTORS
-from tests.support.runs import finished
+from tests.support.runs import finished, history_of
 from tests.support.scenario import Scenario, Segment, h100
 from tests.support.sim import SharedClock, simulated
 
@@ -126,7 +125,7 @@ def test_a_gpu_may_not_vouch_for_another_one() -> None:
 @pytest.fixture
 def history(tmp_path: Path) -> History:
     run = finished(tmp_path / "state", 2)
-    return read_history(line.record() for line in read_journal(run.state.journal))
+    return history_of(run.state.journal)
 
 
 def test_the_gpu_is_asked_to_sign_the_journals_head(

@@ -127,7 +127,6 @@ MERGED_CASES = sorted(MERGED.iterdir())
 
 
 def leaves(command: list[str]) -> int:
-    """The exit code of a command of ours."""
     with pytest.raises(SystemExit) as left:
         main(command)
     return int(left.value.code or 0)

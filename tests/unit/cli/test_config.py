@@ -141,12 +141,8 @@ def test_check_tells_every_problem_at_once_and_exits_2(tmp_path: Path) -> None:
     # What is in the environment is not the file's fault.
     done = flopsd("config", "check", str(file), env=environment(None, FLOPSD_INTERVAL="never"))
     assert done.returncode == 2
-    assert [word in done.stderr for word in ("intervall_seconds", "nowhere", "maybe", "never")] == [
-        True,
-        True,
-        True,
-        False,
-    ]
+    words = ("intervall_seconds", "nowhere", "maybe", "never")
+    assert [word in done.stderr for word in words] == [True, True, True, False]
     assert done.stdout == ""
 
 

@@ -260,7 +260,6 @@ def more(value: Figures, flop: int) -> Figures:
 
 @given(cases, counts)
 def test_more_compute_never_lifts_a_finding(case: Case, flop: int) -> None:
-    """Above stays above; below comes from nowhere."""
     grown = replace(case, updates=more(case.updates, flop), cumulative=more(case.cumulative, flop))
     for before, after in zip(findings(ACT, case), findings(ACT, grown), strict=True):
         if before.state is ABOVE:

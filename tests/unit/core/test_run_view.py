@@ -10,23 +10,21 @@ import pytest
 from flopsd.core import figures
 from flopsd.core.figures import Rating, Row
 from flopsd.core.ledger import run_view
-from flopsd.core.ledger.history import History, Incarnation, read_history
+from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.impossible_totals import refuse_double_counting
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Figures, GapReason, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import LedgerError
-from flopsd.journal.journal import read_journal
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.status import facts_of
-from tests.support.runs import A100, H100, Run
+from tests.support.runs import A100, H100, Run, history_of
 from tests.support.strategies import table
 
 
 @pytest.fixture
 def rated(monkeypatch: pytest.MonkeyPatch) -> list[Tally]:
-    """The tallies that were turned into rows."""
     found: list[Tally] = []
 
     def counted(tally: Tally, rating: Rating, peaks: PeakTable) -> Sequence[Row]:
@@ -67,7 +65,7 @@ def test_the_snapshot_and_the_journal_give_one_view(tmp_path: Path) -> None:
     run.meter(4)
     run.writer.checkpoint()
     live = run.writer.snapshot.view
-    read = view_of(read_history(line.record() for line in read_journal(run.state.journal)), table())
+    read = view_of(history_of(run.state.journal), table())
     assert (live.run, live.node, live.start) == (read.run, read.node, read.start)
     for one in ("figures", "coverage_ppm", "bases", "gap_ns_by_reason", "energy_mj", "energy_unknown_ns"):
         assert getattr(live, one) == getattr(read, one), one

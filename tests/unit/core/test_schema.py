@@ -163,7 +163,6 @@ def test_no_count_may_be_bent(case: str, extent: Extent) -> None:
 
 
 def merged(folder: Path, kind: str) -> dict[str, Any]:
-    """A job of two nodes, or the lineage of that job."""
     nodes = Nodes(folder)
     job = nodes.merge(nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1))).ledger
     if kind == "lineage":
@@ -190,7 +189,6 @@ def test_a_ledger_of_ledgers_has_its_own_shape(tmp_path: Path, kind: str, extent
 
 
 def test_where_it_may_grow() -> None:
-    """Typed evidence."""
     node = payload("activity-and-gaps")
     node["predicate"]["evidence"] = [{"type": "ec2-instance-identity", "document": "e30="}]
     assert accepts(node)

@@ -31,13 +31,8 @@ def test_fields_of_the_right_type_are_read() -> None:
     assert (a.whole("n", 1, 3), a.text("t"), a.flag("f"), a.texts("l")) == (3, "x", False, ("x",))
     assert (a.fraction("q"), a.maybe_flop("n"), a.one_of("t", ("x", "y"))) == (Fraction(10**25, 3), 3, "x")
     assert [each.whole("n", 0, 9) for each in a.objects("o")] == [1]
-    assert (a.maybe_text("no"), a.flag("no"), a.texts("no"), a.maybe_flop("no"), a.maybe_object("no")) == (
-        None,
-        None,
-        (),
-        None,
-        None,
-    )
+    missing = (a.maybe_text("no"), a.flag("no"), a.texts("no"), a.maybe_flop("no"), a.maybe_object("no"))
+    assert missing == (None, None, (), None, None)
     assert [(name, found.path) for name, found in reader({"a": {"e": {}}}, problems).items("a")] == [("e", "a.e")]
     assert problems == []
 

@@ -9,12 +9,11 @@ import pytest
 
 from flopsd.attestation.signing.keys import load_public
 from flopsd.attestation.verify import open_ledger, verify_ledger
-from flopsd.core.ledger.history import Incarnation, read_history
+from flopsd.core.ledger.history import Incarnation
 from flopsd.core.model import GapReason
-from flopsd.journal.journal import read_journal
 from flopsd.system.clock import NS_PER_S, rfc3339, wall_ns_of
 from flopsd.testing import FakeClock
-from tests.support.runs import H100, Run
+from tests.support.runs import H100, Run, history_of
 
 
 def reboot(run: Run, wall_seconds: int, boot: str = "boot-2", up_seconds: int = 20) -> None:
@@ -30,7 +29,7 @@ def sealed(run: Run, tmp_path: Path) -> list[Incarnation]:
     run.finish()
     ledger = run.seal(tmp_path / "out" / "ledger.json")
     verify_ledger(open_ledger(ledger.ledger, [load_public(str(ledger.public_key))]))
-    return read_history(line.record() for line in read_journal(run.state.journal)).incarnations
+    return history_of(run.state.journal).incarnations
 
 
 def test_rfc3339_round_trip() -> None:

@@ -9,14 +9,12 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flopsd.core.ledger.history import read_history
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Device, DeviceUid, Evidence, GapReason, Limits, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
-from flopsd.journal.journal import read_journal
 from flopsd.system.clock import NS_PER_S
 from tests.support.extent import examples
-from tests.support.runs import H100, Run
+from tests.support.runs import H100, Run, history_of
 from tests.support.strategies import table
 
 GPU = replace(H100, uid="GPU-p", sm_count=120)
@@ -98,8 +96,7 @@ def test_the_time_of_a_gpu_is_that_of_its_slices_in_every_layout(told: list[tupl
         assert metered.sm_ns() == elapsed_ns * 120
         metered.run.finish()
         shown = metered.run.writer.snapshot.view.figures
-        journal = read_journal(metered.run.state.journal)
-        assert view_of(read_history(line.record() for line in journal), table()).figures == shown
+        assert view_of(history_of(metered.run.state.journal), table()).figures == shown
         metered.run.seal(Path(folder) / "out" / "ledger.json")
 
 

@@ -15,15 +15,15 @@ from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.merge.merge import MergeRequest, merge_ledgers
 from flopsd.attestation.signing.keys import ensure_key, load_public
 from flopsd.attestation.verify import open_ledger, verify_ledger
-from flopsd.core.ledger.history import History, read_history
+from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import view_of
 from flopsd.daemon.recovery import restore
-from flopsd.journal.journal import Recovery, read_journal
+from flopsd.journal.journal import Recovery
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from tests.support.runs import A100, H100, Run
+from tests.support.runs import A100, H100, Run, history_of
 from tests.support.strategies import table
 
 BOUNDS = ("low_flop", "measured_flop", "high_flop")
@@ -75,23 +75,17 @@ def second_attempt(tmp_path: Path, later: int, boot_ns: int = 7 * NS_PER_S) -> R
     return Run(tmp_path / "two", context=on("boot-2"), run_id="job-1", clock=clock, devices=devices)
 
 
-def history(run: Run) -> History:
-    return read_history(line.record() for line in read_journal(run.state.journal))
-
-
 @pytest.mark.parametrize("ended", [True, False])
 def test_a_restored_run_continues_and_unrecorded_time_is_a_gap_with_a_ceiling(tmp_path: Path, ended: bool) -> None:
     first_attempt(tmp_path, ended=ended)
-    saved = view_of(
-        read_history(line.record() for line in read_journal(tmp_path / "saved/algo-1.journal.jsonl")), table()
-    ).figures
+    saved = view_of(history_of(tmp_path / "saved/algo-1.journal.jsonl"), table()).figures
     told = again(tmp_path)
     assert told is not None
     assert "whose seal fits" in told.reason
     run = second_attempt(tmp_path, later=600)
     run.meter(5)
     run.finish()
-    found = history(run)
+    found = history_of(run.state.journal)
     assert [incarnation.boot_id for incarnation in found.incarnations] == ["boot-1", "boot-2"]
     second = found.incarnations[1]
     total = view_of(found, table()).figures
@@ -105,9 +99,7 @@ def test_a_restored_run_continues_and_unrecorded_time_is_a_gap_with_a_ceiling(tm
             assert tally.total_gap_ns == tally.span_ns == (600 - 40) * NS_PER_S
             assert tally.watermark_ns == second.begin["ns"]
             assert tally.begin_ns < 0  # this machine was not even up then
-        really = view_of(
-            read_history(line.record() for line in read_journal(tmp_path / "one/journal.jsonl")), table()
-        ).figures
+        really = view_of(history_of(tmp_path / "one/journal.jsonl"), table()).figures
         assert (total.high_flop or 0) > (really.high_flop or 0) + (alone.measured_flop or 0)
     verify(run, tmp_path)
 
@@ -126,7 +118,9 @@ def test_a_kill_before_the_first_checkpoint_loses_nothing_of_the_earlier_attempt
     third = Run(tmp_path / "two", context=on("boot-3"), run_id="job-1", clock=clock)
     third.meter(1)
     third.finish()
-    spans = [inc.tallies["GPU-h"].span_ns for inc in history(third).incarnations if "GPU-h" in inc.tallies]
+    spans = [
+        inc.tallies["GPU-h"].span_ns for inc in history_of(third.state.journal).incarnations if "GPU-h" in inc.tallies
+    ]
     assert sum(spans[1:]) == (900 - 40 + 1) * NS_PER_S  # this time the card came back, and is counted on
 
 
@@ -139,7 +133,7 @@ def test_a_device_that_returns_late_continues_without_a_hole(tmp_path: Path) -> 
     run.devices = (*run.devices, H100)
     run.meter(4)
     run.finish()
-    tally = history(run).incarnations[1].tallies["GPU-h"]
+    tally = history_of(run.state.journal).incarnations[1].tallies["GPU-h"]
     assert tally.total_observed_ns + tally.total_gap_ns == tally.span_ns == (100 - 40 + 7) * NS_PER_S
 
 
@@ -192,7 +186,7 @@ def test_a_truncated_state_is_continued_and_reported(tmp_path: Path, damage: Cal
     assert told.for_journal()["cutBytes"] == "0"
     run = second_attempt(tmp_path, later=100)
     run.finish()
-    assert len(history(run).incarnations) == 2
+    assert len(history_of(run.state.journal).incarnations) == 2
 
 
 def test_an_invalid_saved_journal_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

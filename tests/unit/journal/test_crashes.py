@@ -37,8 +37,6 @@ from tests.support.runs import H100, Run, finished
 
 @dataclass(frozen=True)
 class Left:
-    """What a kill left in a state folder."""
-
     journal: bytes
     pending: bytes
     ends: tuple[int, ...]  # of the journal's lines
@@ -60,8 +58,6 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
 
 
 class Place:
-    """One state folder that is laid out anew for every case."""
-
     def __init__(self, folder: Path) -> None:
         self.state = StateDir(folder / "state")
         self.state.acquire()
@@ -278,8 +274,6 @@ def test_a_full_disk_at_recovery_keeps_the_newest_totals(left: Left, place: Plac
 
 
 class FullDisk(Journal):
-    """A journal without room, neither in its own file nor in the pending one."""
-
     def append(self, _: Mapping[str, Any]) -> None:
         raise JournalError("cannot write the journal")
 

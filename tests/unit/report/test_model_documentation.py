@@ -27,7 +27,7 @@ from flopsd.report.model_documentation import (
 from flopsd.settings.data_files import load_policies, parse_policy
 from tests.support.independent import payload_of
 from tests.support.paths import VECTORS
-from tests.unit.settings.test_policies import MADE_UP
+from tests.unit.attestation.test_lineage_base import POLICY
 
 ACT = next(policy for policy in load_policies() if policy.id == "eu-ai-act")
 LEDGERS = sorted([*VECTORS.glob("valid/*/ledger.json"), *VECTORS.glob("merged/*/ledger.json")])
@@ -288,8 +288,8 @@ def test_no_notification_by_a_rule_that_may_not_apply() -> None:
 
 
 def test_a_policy_without_a_form() -> None:
-    with pytest.raises(PolicyError, match="made-up has no form"):
-        form(node(), parse_policy(MADE_UP.encode(), "made-up.yaml"))
+    with pytest.raises(PolicyError, match="small has no form"):
+        form(node(), parse_policy(POLICY.replace("LIMIT", "1").encode(), "small.yaml"))
 
 
 @pytest.mark.parametrize(

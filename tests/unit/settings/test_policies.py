@@ -14,26 +14,9 @@ from flopsd.core.model import Figures
 from flopsd.core.policy.evaluate import Case, Policy, Verdict, findings
 from flopsd.errors import PolicyError
 from flopsd.settings.data_files import config_dir, find_policy, load_policies, parse_policy
+from tests.unit.attestation.test_lineage_base import POLICY
 
 PACKAGED = config_dir() / "policies" / "eu-ai-act.yaml"
-MADE_UP = """
-schema: flopsd-policy/1
-id: made-up
-title: A made-up regime
-notice: Nobody made this law.
-sources: {law: The Law of Nowhere}
-estimation_margin: {ppm: 100000, source: {of: law, at: section 1, says: ten percent}}
-rules:
-  - id: register
-    title: must be registered
-    quantity: cumulative
-    threshold: {flop: "1e21"}
-    citation: section 2
-    consequence: It is registered.
-    since: "2026-01-01"
-    status: text
-    sources: [{of: law, at: section 2, says: more than 10^21}]
-"""
 
 
 def data() -> dict[str, Any]:
@@ -61,11 +44,8 @@ def test_every_threshold_of_the_packaged_policy_stands_in_its_file() -> None:
         "base-not-gpai": (e23, "None"),
         "base-and-modification-systemic": (e25, "None"),
     }
-    assert {rule.id for rule in policy.rules if rule.notify} == {
-        "systemic-presumption",
-        "modification-systemic",
-        "base-and-modification-systemic",
-    }
+    notified = {rule.id for rule in policy.rules if rule.notify}
+    assert notified == {"systemic-presumption", "modification-systemic", "base-and-modification-systemic"}
 
 
 def test_the_page_on_thresholds_has_every_rule_with_its_threshold() -> None:
@@ -86,12 +66,12 @@ def test_the_page_on_thresholds_has_every_rule_with_its_threshold() -> None:
 
 
 def test_another_regime_is_another_file(tmp_path: Path) -> None:
-    file = tmp_path / "made-up.yaml"
-    file.write_text(MADE_UP)
+    file = tmp_path / "small.yaml"
+    file.write_text(POLICY.replace("LIMIT", "1e21"))
     policies = load_policies([str(file)])
-    assert [policy.id for policy in policies] == ["eu-ai-act", "made-up"]
-    (found,) = findings(policies[1], Case(Figures(0, None, 0), Figures(10**21 + 1, None, None)))
-    assert (found.policy, found.applies, found.state) == ("made-up", True, Verdict.ABOVE)
+    assert [policy.id for policy in policies] == ["eu-ai-act", "small"]
+    (_, found) = findings(policies[1], Case(Figures(0, None, 0), Figures(10**21 + 1, None, None)))
+    assert (found.policy, found.applies, found.state) == ("small", True, Verdict.ABOVE)
     assert find_policy(policies[1].sha256, [file]) == policies[1]
 
 

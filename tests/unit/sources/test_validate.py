@@ -270,8 +270,6 @@ class Metered:
 
 
 class Bad(ScriptedSource):
-    """Sound but for one answer."""
-
     def __init__(self, bench: Metered, *, sweep: Any = None, devices: Any = (ACME,), facts: Any = None) -> None:
         super().__init__("bad", devices, lambda: sweep(bench.clock.boottime_ns()) if sweep else Sweep(()))
         self.facts = facts or {"replay": None}

@@ -110,10 +110,16 @@ FIRING: dict[str, tuple[Mapping[str, str | None], set[str]]] = {
     "a copy was refused": ({"flopsd_ledger_seal_failures": "0x80 1x40"}, {"FlopsdLedgerNotCopied"}),
 }  # fmt: skip
 MINUTE = 100
+Expected = dict[str, list[tuple[dict[str, str], float]]]
 
 
-def fires(names: set[str]) -> dict[str, list[tuple[dict[str, str], float]]]:
+def fires(names: set[str]) -> Expected:
     return {'count by (alertname) (ALERTS{alertstate="firing"})': [({"alertname": name}, 1) for name in sorted(names)]}
+
+
+def of_m(number: int) -> World:
+    """A run of its own on a node of its own, of lineage m."""
+    return healthy(f"i{number}", f"r{number}", f"n{number}", f"G{number}", more=',lineage="m"')
 
 
 def side_by_side(worlds: Mapping[str, tuple[World, set[str]]]) -> Case:
@@ -143,63 +149,34 @@ def test_every_alert_fires_and_is_silent(tmp_path: Path) -> None:
     )  # fmt: skip
     six: World = {}
     for number in range(6):
-        one = healthy(f"i{number}", f"r{number}", f"n{number}", f"G{number}", more=',lineage="m"')
-        one = changed(one, {f'{REACHED}"measured"': "0.17x120", f'{REACHED}"high"': "0.9x120"})
+        one = changed(of_m(number), {f'{REACHED}"measured"': "0.17x120", f'{REACHED}"high"': "0.9x120"})
         six |= {name: values.replace("x120", f"x{20 * number + 10}") for name, values in one.items()}
-    two = {
-        **healthy("a", "r0", "n0", "G0", more=',lineage="m"'),
-        **changed(
-            healthy("b", "r1", "n1", "G1", more=',lineage="m"'),
-            {f'{REACHED}"measured"': "0.01+0.00005x120", f'{REACHED}"high"': "0.1x120"},
-        ),
-    }
+    soon = {f'{REACHED}"measured"': "0.01+0.00005x120", f'{REACHED}"high"': "0.1x120"}
+    two = {**of_m(0), **changed(of_m(1), soon)}
     pair = {**healthy("a", "r1", "n1", "G0"), **healthy("b", "r1", "n2", "G1")}
     halves = changed(pair, {f'{REACHED}"measured"': "0.48x120", f'{REACHED}"high"': "0.49x120"})
     one_ended = {name: values.replace("x120", "x50") if '"b"' in name else values for name, values in halves.items()}
     wide = changed(pair, {f'{REACHED}"high"': "0.9x120"})
-    back = {
-        name: values.replace("x120", "x100")
-        + (" _x120 " if '"b"' in name else " " + values.split("x")[0].split("+")[0] + "x120 ")
-        + values.split("x")[0].split("+")[0]
-        + "x200"
-        for name, values in pair.items()
-        if name.startswith(("flopsd_threshold_ratio", "flopsd_run_info", "flopsd_run_flop"))
+    back = {}
+    for name, values in pair.items():
+        if name.startswith(("flopsd_threshold_ratio", "flopsd_run_info", "flopsd_run_flop")):
+            first = values.split("x")[0].split("+")[0]
+            away = "_x120" if '"b"' in name else f"{first}x120"
+            back[name] = f"{values.replace('x120', 'x100')} {away} {first}x200"
+    late = {
+        f'{REACHED}"{bound}"': f"_x60 {share}x60" for bound, share in (("measured", 0.4), ("low", 0.3), ("high", 0.45))
     }
-    joined = {
-        **healthy("a", "r0", "n0", "G0", more=',lineage="m"'),
-        **healthy("b", "r1", "n1", "G1", more=',lineage="m"'),
-        **changed(
-            healthy("c", "r2", "n2", "G2", more=',lineage="m"'),
-            {
-                f'{REACHED}"measured"': "_x60 0.4x60",
-                f'{REACHED}"low"': "_x60 0.3x60",
-                f'{REACHED}"high"': "_x60 0.45x60",
-            },
-        ),
-    }
+    joined = {**of_m(0), **of_m(1), **changed(of_m(2), late)}
     twice = {**healthy("a", "r1", "n1", "G0"), **healthy("b", "r2", "n2", "G0")}
+    forecast = 'alertname="FlopsdThresholdCrossingForecast"'
+    stays: Expected = {f"ALERTS{{{forecast}}}": [], "count(run:flopsd_threshold_reached:ratio)": [({}, 1.0)]}
+    crosses: Expected = {
+        f'count by (run_id) (ALERTS{{alertstate="firing", {forecast}}})': [({}, 1.0), ({"run_id": "r1"}, 1.0)]
+    }
     alone = [
-        Case(
-            "a node is back after two hours",
-            back,
-            400,
-            {
-                'ALERTS{alertname="FlopsdThresholdCrossingForecast"}': [],
-                "count(run:flopsd_threshold_reached:ratio)": [({}, 1)],
-            },
-        ),
+        Case("a node is back after two hours", back, 400, stays),
         Case("six runs below one after the other, their lineage above", six, MINUTE + 5, fires({"FlopsdThreshold95"})),
-        Case(
-            "a lineage crosses within 14 days, and a run of it",
-            two,
-            MINUTE,
-            {
-                'count by (run_id) (ALERTS{alertstate="firing", alertname="FlopsdThresholdCrossingForecast"})': [
-                    ({}, 1),
-                    ({"run_id": "r1"}, 1),
-                ]
-            },
-        ),
+        Case("a lineage crosses within 14 days, and a run of it", two, MINUTE, crosses),
     ]
     worlds: dict[str, tuple[World, set[str]]] = {
         "two halves, and one node has ended": (one_ended, {"FlopsdNodeMissing", "FlopsdThreshold95"}),

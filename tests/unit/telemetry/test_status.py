@@ -31,12 +31,8 @@ DECLARED = OperatorDeclarations(
 
 
 def story(folder: Path, *, stranger: bool) -> Run:
-    run = Run(
-        folder,
-        devices=(H100, A100, STRANGER) if stranger else (H100, A100),
-        declared=DECLARED,
-        policies=load_policies(),
-    )
+    devices = (H100, A100, STRANGER) if stranger else (H100, A100)
+    run = Run(folder, devices=devices, declared=DECLARED, policies=load_policies())
     run.meter(12)
     run.meter(2, GapReason.DRIVER_TIMEOUT)
     run.kill()

@@ -43,7 +43,6 @@ MOST = 132 * 1980 * 10**6  # SM-cycles of the H100 in a second
 
 
 def on(uid: DeviceUid, change: Callable[[Reading], Reading]) -> Callable[[Sweep], Sweep]:
-    """`change` every reading of one device."""
 
     def edit(sweep: Sweep) -> Sweep:
         return replace(
