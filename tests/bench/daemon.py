@@ -21,8 +21,7 @@ import psutil
 
 from tests.bench.measuring import Say, cpu_ns, p50_p99, scrape, timed
 from tests.support.certificates import Authority
-from tests.support.free import free_port
-from tests.support.process import daemon_pid, environment, predicate, started, wait_until
+from tests.support.process import daemon_pid, environment, free_port, predicate, started, wait_until
 from tests.support.receivers import receiving
 from tests.support.scenario import Scenario, Segment, h100
 

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.free import free_port
 from tests.support.monitoring import alertmanager, hurried, prometheus, webhook
-from tests.support.process import daemon_pid, environment, started
+from tests.support.process import daemon_pid, environment, free_port, started
 from tests.support.scenario import Fault, Scenario, Segment, h100
 
 BUSY = (Segment(700, hmma=0.5, fp32=0.1, util=100, watts=500), Segment(300, util=0, watts=120))

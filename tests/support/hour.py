@@ -21,8 +21,7 @@ from flopsd.settings.data_files import load_policies
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.snapshot import JournalState
-from tests.support.free import free_port
-from tests.support.process import running
+from tests.support.process import free_port, running
 from tests.support.prometheus import RULES, rules
 from tests.support.story import CONTEXT, Story
 from tests.support.story import H100 as STORY_H100

@@ -13,8 +13,7 @@ from typing import Any
 import yaml
 
 from tests.support.authorities import Answer, serving
-from tests.support.free import free_port
-from tests.support.process import running
+from tests.support.process import free_port, running
 from tests.support.prometheus import ALERTS, RULES
 
 J = dict[str, Any]

@@ -7,6 +7,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import urllib.parse
@@ -100,6 +101,13 @@ def started(*arguments: str, env: Mapping[str, str]) -> Iterator[Program]:
 def daemon_pid(state_dir: Path) -> int:
     """The daemon that holds a state folder now."""
     return int((state_dir / "lock").read_text())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def wait_until(condition: Any, what: str) -> Any:

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.support.free import free_port
-from tests.support.process import running
+from tests.support.process import free_port, running
 
 
 @contextmanager

@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from flopsd.attestation.seal import Sealed, seal_journal
-from flopsd.attestation.signing.keys import ensure_key
+from flopsd.attestation.signing.keys import ensure_key, load_public
+from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
 from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.ledger.history import History, read_history
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
@@ -107,6 +109,10 @@ def copied(sealed: Sealed, folder: Path) -> Sealed:
     """The same three files in another folder, to be spoilt."""
     ledger, journal, key = (Path(shutil.copy(p, folder)) for p in (sealed.ledger, sealed.journal, sealed.public_key))
     return replace(sealed, ledger=ledger, journal=journal, public_key=key)
+
+
+def verified(sealed: Sealed, **how: Any) -> Verified:
+    return verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]), **how)
 
 
 def sealed_run(folder: Path, **how: object) -> Sealed:

@@ -1,4 +1,7 @@
-"""Servers for the client of a training process: one in this process, one that can be killed, one that never reads."""
+"""Servers for the client of a training process: one in this process, one that can be killed, one that never reads.
+
+`python -m tests.support.session_servers SOCKET` is the one that can be killed.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +60,7 @@ class Daemon:
 
     def __init__(self, path: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.session_server_process", str(path)],
+            [sys.executable, "-m", "tests.support.session_servers", str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -113,3 +117,18 @@ def foreign(path: Path) -> Iterator[None]:
         yield
         listening.shutdown(socket.SHUT_RDWR)
         thread.join()
+
+
+def main() -> None:
+    def post(event: Event) -> None:
+        print(json.dumps({"event": type(event).__name__, **asdict(event)}), flush=True)
+
+    listener = SessionServer(Path(sys.argv[1]), (), post, SystemClock())
+    listener.start()
+    print("listening", flush=True)
+    sys.stdin.read()
+    listener.stop()
+
+
+if __name__ == "__main__":
+    main()

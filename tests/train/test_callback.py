@@ -15,8 +15,7 @@ import pytest
 
 from flopsd.client import connect
 from flopsd.core.architecture import flop, read_model, training_from
-from tests.support.free import free_port
-from tests.support.process import wait_until
+from tests.support.process import free_port, wait_until
 from tests.support.session_servers import EventServer, never_reads, work_of
 from tests.train.trainers import LENGTH, LLAMA, REAL, ROWS, Told, arguments, llama, rows, told_to, trainer_of
 

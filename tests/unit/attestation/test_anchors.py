@@ -16,14 +16,13 @@ import pytest
 from flopsd.attestation.anchors import AnchorComparison
 from flopsd.attestation.log_export import CHUNK, MAX_CHECKPOINT, MAX_EVENT, SkippedLines, find_anchors
 from flopsd.attestation.seal import Sealed
-from flopsd.attestation.signing.keys import load_public
-from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
+from flopsd.attestation.verify import Verified
 from flopsd.errors import NotVerifiedError
 from flopsd.report.ledger_text import verified_text
 from flopsd.system.clock import NS_PER_S
 from tests.support.extent import Extent, sampled
 from tests.support.process import flopsd
-from tests.support.runs import A100, CONTEXT, H100, Run
+from tests.support.runs import A100, CONTEXT, H100, Run, verified
 
 NOISE = ["2026-11-25 step 10 loss=1.25", '{"level":"info","msg":"saved \\"x\\""}', '[INFO] épüché 5" pipe', "", "{"]
 INGESTED_MS = 1_764_079_200_000
@@ -58,7 +57,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def hold(sealed: Sealed, *logs: Path) -> Verified:
-    return verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]), anchors=logs)
+    return verified(sealed, anchors=logs)
 
 
 def anchored(sealed: Sealed, *logs: Path) -> AnchorComparison:

@@ -22,8 +22,8 @@ from flopsd.attestation.evidence.item import CheckContext, CollectContext, Evide
 from flopsd.attestation.evidence.trust import Trust, load_trust
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.dsse import sign
-from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
-from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
+from flopsd.attestation.signing.keys import ensure_key, load_signer
+from flopsd.attestation.verify import Verified
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import EvidenceError, NotVerifiedError
@@ -33,7 +33,7 @@ from flopsd.sources.nvml.loaded_library import loaded_library
 from flopsd.system.clock import SystemClock
 from tests.support.authorities import IDENTITY, Metadata, serving
 from tests.support.independent import payload_of
-from tests.support.runs import CONTEXT, copied, finished, history_of
+from tests.support.runs import CONTEXT, copied, finished, history_of, verified
 
 AWS = load_trust([str(IDENTITY / "pinned_cert.pem")])
 
@@ -51,16 +51,16 @@ def sealed(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
         return seal(folder, EvidenceWanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": url}))
 
 
-def verified(sealed: Sealed, trust: Trust = AWS) -> Verified:
-    return verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]), trust=trust)
+def held(sealed: Sealed, trust: Trust = AWS) -> Verified:
+    return verified(sealed, trust=trust)
 
 
 def verdicts(sealed: Sealed, trust: Trust = AWS) -> dict[str, str]:
-    return {finding.type: finding.verdict.value for finding in verified(sealed, trust).evidence}
+    return {finding.type: finding.verdict.value for finding in held(sealed, trust).evidence}
 
 
 def test_every_kind_stands_in_the_ledger_present_or_absent(sealed: Sealed) -> None:
-    items = {item["type"]: item for item in verified(sealed).statement["predicate"]["evidence"]}
+    items = {item["type"]: item for item in held(sealed).statement["predicate"]["evidence"]}
     assert tuple(items) == KINDS
     assert [name for name, item in items.items() if item["state"] == "present"] == [
         "ec2-instance-identity",
@@ -88,14 +88,14 @@ def test_verify_says_of_each_piece_what_came_of_it(sealed: Sealed) -> None:
         "rfc3161": "absent",
     }
     assert verdicts(sealed, Trust())["ec2-instance-identity"] == "not checked"
-    text = verified_text(verified(sealed))
+    text = verified_text(held(sealed))
     assert "  ec2-instance-identity: checked: instance i-0abc, p5.48xlarge" in text
     assert "    limits: It carries no nonce" in text
-    assert "    claims: AWS signed" in verified_text(verified(sealed, Trust()))
+    assert "    claims: AWS signed" in verified_text(held(sealed, Trust()))
 
 
 def test_what_is_switched_off_is_named_as_switched_off(tmp_path: Path) -> None:
-    items = verified(seal(tmp_path, EvidenceWanted(()))).statement["predicate"]["evidence"]
+    items = held(seal(tmp_path, EvidenceWanted(()))).statement["predicate"]["evidence"]
     assert {item["reason"] for item in items} == {"switched off by the setting evidence"}
     assert len(items) == len(KINDS)
 
@@ -164,7 +164,7 @@ def test_forged_evidence_with_the_right_key_is_not_verified(
         assert verdicts(copy)["driver-library"] == "not checked"
         return
     with pytest.raises(NotVerifiedError, match=reason):
-        verified(copy)
+        held(copy)
 
 
 def test_a_kind_that_the_verifier_does_not_know_proves_nothing() -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from flopsd.attestation.seal import Sealed, seal_journal
-from flopsd.attestation.signing.keys import ensure_key, load_public
-from flopsd.attestation.verify import open_ledger, verify_ledger
+from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
@@ -20,7 +19,7 @@ from flopsd.journal.framing import GENESIS, frame
 from flopsd.settings.data_files import config_dir, load_peaks
 from flopsd.system.clock import NS_PER_S
 from tests.support.independent import payload_of
-from tests.support.runs import H100, Run, copied, finished, sealed_run
+from tests.support.runs import H100, Run, copied, finished, sealed_run, verified
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def copy(sealed: Sealed, tmp_path: Path) -> Sealed:
 
 
 def verify(sealed: Sealed, **how: Any) -> dict[str, Any]:
-    return dict(verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]), **how).statement)
+    return dict(verified(sealed, **how).statement)
 
 
 def test_a_sealed_ledger_verifies_and_says_what_was_metered(sealed: Sealed) -> None:

@@ -95,21 +95,6 @@ def test_jobs_that_are_all_below_are_a_lineage_above(nodes: Nodes, tmp_path: Pat
     assert "--policy" in refused.value.hint
 
 
-def test_one_flop_more_than_the_threshold_is_above_and_the_threshold_itself_is_not(
-    nodes: Nodes, tmp_path: Path
-) -> None:
-    alone = job(nodes, "sft", 0)
-    for limit, state in (
-        (low(alone) - 1, "above"),
-        (low(alone), "indeterminate"),
-        (high(alone) - 1, "indeterminate"),
-        (high(alone), "below"),
-    ):
-        rules = policy(tmp_path, limit)
-        again = nodes.merge(*_children(nodes, alone), ledger=tmp_path / f"{limit}.json", policy_files=[str(rules)])
-        assert findings(again.ledger)["whole"]["state"] == state
-
-
 def test_of_what_is_not_whole_nothing_is_below(nodes: Nodes, tmp_path: Path) -> None:
     part = nodes.ledger(sagemaker(0), declared=TRAINS)
     rules = policy(tmp_path, 10**30)

@@ -22,15 +22,14 @@ from flopsd.attestation.evidence import rfc3161
 from flopsd.attestation.evidence.item import EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust, load_certificates, load_trust
 from flopsd.attestation.seal import Sealed, seal_journal
-from flopsd.attestation.signing.keys import ensure_key, load_public
-from flopsd.attestation.verify import open_ledger, verify_ledger
+from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PREDICATE_TYPE
 from flopsd.errors import EvidenceError, NotVerifiedError
 from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.system.clock import SystemClock
 from tests.support.authorities import VECTORS, Answer, Authority, serving
-from tests.support.runs import finished
+from tests.support.runs import finished, verified
 
 FOLDER = VECTORS / "rfc3161"
 ACCEPTED = {
@@ -117,8 +116,7 @@ def seal(folder: Path, url: str) -> Sealed:
 
 
 def stamps(sealed: Sealed, trust: Trust) -> list[EvidenceResult]:
-    found = verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]), trust=trust).evidence
-    return [finding for finding in found if finding.type == "rfc3161"]
+    return [finding for finding in verified(sealed, trust=trust).evidence if finding.type == "rfc3161"]
 
 
 def edit(sealed: Sealed, change: Any) -> None:

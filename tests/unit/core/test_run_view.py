@@ -67,9 +67,6 @@ def test_the_snapshot_and_the_journal_give_one_view(tmp_path: Path) -> None:
     live = run.writer.snapshot.view
     read = view_of(history_of(run.state.journal), table())
     assert (live.run, live.node, live.start) == (read.run, read.node, read.start)
-    for one in ("figures", "coverage_ppm", "bases", "gap_ns_by_reason", "energy_mj", "energy_unknown_ns"):
-        assert getattr(live, one) == getattr(read, one), one
-    assert [device.figures for device in live.devices] == [device.figures for device in read.devices]
     assert [device.device.uid for device in live.devices] == [H100.uid, A100.uid]
     assert live.before(2).figures == read.before(2).figures
     assert {one.start for one in live.before(2).rated} == {1}

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.attestation.signing.keys import load_public
-from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.core.ledger.history import Incarnation
 from flopsd.core.model import GapReason
 from flopsd.system.clock import NS_PER_S, rfc3339, wall_ns_of
 from flopsd.testing import FakeClock
-from tests.support.runs import H100, Run, history_of
+from tests.support.runs import H100, Run, history_of, verified
 
 
 def reboot(run: Run, wall_seconds: int, boot: str = "boot-2", up_seconds: int = 20) -> None:
@@ -27,8 +25,7 @@ def reboot(run: Run, wall_seconds: int, boot: str = "boot-2", up_seconds: int = 
 def sealed(run: Run, tmp_path: Path) -> list[Incarnation]:
     """The run's incarnations, after its ledger was made and verified."""
     run.finish()
-    ledger = run.seal(tmp_path / "out" / "ledger.json")
-    verify_ledger(open_ledger(ledger.ledger, [load_public(str(ledger.public_key))]))
+    verified(run.seal(tmp_path / "out" / "ledger.json"))
     return history_of(run.state.journal).incarnations
 
 

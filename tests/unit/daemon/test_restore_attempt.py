@@ -13,8 +13,7 @@ import pytest
 
 from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.merge.merge import MergeRequest, merge_ledgers
-from flopsd.attestation.signing.keys import ensure_key, load_public
-from flopsd.attestation.verify import open_ledger, verify_ledger
+from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import view_of
 from flopsd.daemon.recovery import restore
@@ -23,7 +22,7 @@ from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from tests.support.runs import A100, H100, Run, history_of
+from tests.support.runs import A100, H100, Run, history_of, verified
 from tests.support.strategies import table
 
 BOUNDS = ("low_flop", "measured_flop", "high_flop")
@@ -101,12 +100,7 @@ def test_a_restored_run_continues_and_unrecorded_time_is_a_gap_with_a_ceiling(tm
             assert tally.begin_ns < 0  # this machine was not even up then
         really = view_of(history_of(tmp_path / "one/journal.jsonl"), table()).figures
         assert (total.high_flop or 0) > (really.high_flop or 0) + (alone.measured_flop or 0)
-    verify(run, tmp_path)
-
-
-def verify(run: Run, tmp_path: Path) -> None:
-    sealed = run.seal(tmp_path / "out" / "algo-1.json")
-    verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]))
+    verified(run.seal(tmp_path / "out" / "algo-1.json"))
 
 
 def test_a_kill_before_the_first_checkpoint_loses_nothing_of_the_earlier_attempt(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from flopsd.attestation.ledger_files import journal_beside, public_key_beside
 from flopsd.attestation.seal import Sealed
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_public, load_signer
-from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
+from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import JournalDamagedError, NotVerifiedError
 from flopsd.journal.sealed_prefix import longest_prefix, sealed_part
 from flopsd.report.ledger_text import verified_text
 from tests.support.independent import payload_of
-from tests.support.runs import Run
+from tests.support.runs import Run, verified
 
 
 @pytest.fixture(scope="module")
@@ -39,22 +39,18 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> list[Sealed]:
     return sealed
 
 
-def verify(sealed: Sealed, journal: Path | None = None) -> Verified:
-    return verify_ledger(open_ledger(sealed.ledger, [load_public(str(sealed.public_key))]), journal=journal)
-
-
 def test_each_ledger_fits_each_longer_journal_and_no_shorter_one(states: list[Sealed]) -> None:
     """All that a reader can find between two renames, and what it must never find."""
     fitting = 0
     for i, older in enumerate(states):
-        alone = verify(older)
+        alone = verified(older)
         assert alone.unsealed_records == 0
         for j, other in enumerate(states):
             if j < i:
                 with pytest.raises(NotVerifiedError, match="is truncated"):
-                    verify(older, other.journal)
+                    verified(older, journal=other.journal)
                 continue
-            found = verify(older, other.journal)
+            found = verified(older, journal=other.journal)
             assert found.statement == alone.statement
             records = len(other.journal.read_bytes().splitlines())
             assert found.records + found.unsealed_records == records
@@ -64,7 +60,7 @@ def test_each_ledger_fits_each_longer_journal_and_no_shorter_one(states: list[Se
 
 
 def test_the_text_names_what_is_not_sealed(states: list[Sealed]) -> None:
-    found = verify(states[1], states[4].journal)
+    found = verified(states[1], journal=states[4].journal)
     text = verified_text(found)
     assert "ROLLING: sealed while the run went on" in text
     assert f"{found.unsealed_records} more record" in text
@@ -89,7 +85,7 @@ def test_a_journal_with_an_invalid_continuation_is_refused(
     spoilt.write_bytes(spoil(states[3].journal.read_bytes()))
     for ledger in (states[1], states[3]):
         with pytest.raises(NotVerifiedError, match=reason):
-            verify(ledger, spoilt)
+            verified(ledger, journal=spoilt)
 
 
 @pytest.mark.parametrize(

@@ -120,10 +120,6 @@ def test_counters_that_fell_are_a_gap_of_one_reading() -> None:
     gpu.counters[Pipe.TENSOR] -= 10**11
     assert reason(gpu.runs(0.0)) is GapReason.COUNTER_RESET
     assert isinstance(gpu.runs(0.5).work, Growth)
-
-
-def test_an_elapsed_counter_that_fell_is_a_gap_too() -> None:
-    gpu = proven(Gpu())
     gpu.elapsed -= 10**13
     assert reason(gpu.runs(0.0)) is GapReason.COUNTER_RESET
 

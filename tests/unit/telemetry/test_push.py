@@ -31,9 +31,8 @@ from flopsd.telemetry.push.queue import Sender, SendQueue
 from flopsd.telemetry.push.remote_write import MESSAGES, RemoteWrite, signer
 from flopsd.telemetry.push.states import REASONS, PushState, metrics, parse_state
 from flopsd.testing import FakeClock
-from tests.support.free import free_port
 from tests.support.paths import ROOT
-from tests.support.process import wait_until
+from tests.support.process import free_port, wait_until
 from tests.support.receivers import receiving
 from tests.support.runs import A100, H100, Run
 

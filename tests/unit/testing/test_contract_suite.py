@@ -343,23 +343,19 @@ class LeavesChild(Model):
         type(self).child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
 
 
-def test_a_thread_that_outlives_close_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kind", "words"), [(LeavesThread, "the thread 'poller' outlives close"), (LeavesChild, "the child process")]
+)
+def test_what_outlives_close_is_found(kind: type[Model], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flopsd.testing.contract._LEFTOVER_SECONDS", 0.01)
     LeavesThread.release = threading.Event()
     try:
-        with pytest.raises(ContractViolation, match="the thread 'poller' outlives close"):
-            Sound(LeavesThread).test_nothing_is_left_behind()
+        with pytest.raises(ContractViolation, match=words):
+            Sound(kind).test_nothing_is_left_behind()
     finally:
         LeavesThread.release.set()
-
-
-def test_a_child_that_outlives_close_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flopsd.testing.contract._LEFTOVER_SECONDS", 0.01)
-    try:
-        with pytest.raises(ContractViolation, match="the child process"):
-            Sound(LeavesChild).test_nothing_is_left_behind()
-    finally:
-        LeavesChild.child.communicate(b"\n")
+        if kind is LeavesChild:
+            LeavesChild.child.communicate(b"\n")
 
 
 class Shy(Sound):
