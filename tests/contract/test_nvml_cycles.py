@@ -1,4 +1,4 @@
-"""Running cycle counters: whatever their scale, whoever dies, nothing is lost; and percentages under a moving clock."""
+"""Running cycle counters and percentages: whoever dies, nothing is lost; each lie is a gap with its own reason."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from flopsd.core.model import Evidence, GapReason, Pipe
 from tests.contract.conftest import Open
 from tests.support.fold import Fold
-from tests.support.scenario import Gpu, Segment, h100
+from tests.support.scenario import LIES, Fault, Gpu, Segment, h100
 
 UID = "GPU-5a4d0000-0000-4000-8000-000000000000"
 LOAD = (
@@ -130,3 +130,105 @@ def test_the_doubt_of_the_clock_widens_low_and_high(open_sim: Open) -> None:
     assert 0.05 * cycles < doubt < 0.6 * cycles
     assert figures.low_flop <= (cycles - doubt) * 2048 * 95 // 100
     assert figures.measured_flop == cycles * 4096
+
+
+HIT, OTHER = (f"GPU-5a4d0000-0000-4000-8000-{n:012d}" for n in range(2))
+# When these faults end, the simulated counters jump to where they would be: another lie, found as well.
+AFTERWARDS = {
+    "stalled": {GapReason.OUT_OF_RANGE},
+    "fell": {GapReason.CONTRADICTORY},
+    "contradict": {GapReason.COUNTER_RESET},
+}
+BUSY = (Segment(1000, hmma=0.6, fp32=0.1, util=100, watts=650),)
+
+
+@pytest.mark.parametrize(("kind", "reason"), LIES)
+def test_each_lie_is_a_gap_with_its_reason_within_two_ticks(open_sim: Open, kind: str, reason: GapReason) -> None:
+    hit, other = h100(BUSY, (Fault(6500, 9500, kind),), counters="average"), h100(BUSY, counters="average")
+    source, clock = open_sim(hit, other)
+    fold = Fold(source, clock).read(10).read(1000, 14)
+    reasons = fold.reasons(HIT)
+    assert reasons[:7] == [GapReason.STARTING, *[None] * 6]
+    assert reason in reasons[7:9]
+    assert set(reasons[7:]) <= {reason, None, *AFTERWARDS.get(kind, ())}
+    assert reasons[-1] is None  # it recovers by itself
+    if kind in ("stalled", "fell", "zero"):
+        assert fold.tallies[HIT].recovered_ns == 0  # never claimed
+    assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 14]
+    counted = sum(n for (_, pipe), n in fold.tallies[OTHER].active_sm_cycles.items() if pipe is Pipe.TENSOR_HMMA)
+    assert counted == pytest.approx(0.6 * 14e9 * 1.755 * 132, rel=1e-6)
+    measured, high = fold.figures(HIT).measured_flop, fold.figures(HIT).high_flop
+    assert measured is not None
+    assert high is not None
+    true = 14.0e9 * 1.755 * 132 * (0.6 * 4096 + 0.1 * 256)
+    assert measured <= true * 1.3 if kind == "contradict" else measured <= true * 1.0001
+    assert high >= true
+
+
+@pytest.mark.parametrize("kind", ["clock_zero", "clock_garbage"])
+def test_a_clock_that_cannot_be_one_makes_a_gap_of_what_needs_it(open_sim: Open, kind: str) -> None:
+    fault = (Fault(6500, 9500, kind),)
+    idle = h100((Segment(1000, util=0, watts=80),), fault)
+    source, clock = open_sim(h100(BUSY, fault), h100(BUSY, fault, counters="average"), idle)
+    fold = Fold(source, clock).read(10).read(1000, 14)
+    out = [GapReason.OUT_OF_RANGE] * 4  # three reads without a clock, and one that began without
+    assert fold.reasons(HIT) == [GapReason.STARTING, *[None] * 6, *out, *[None] * 4]
+    assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 14]  # counters of cycles need none
+    assert fold.reasons(source.devices()[2].uid) == [GapReason.STARTING, *[None] * 14]  # nor does what was idle
+    counted = fold.tallies[HIT].active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)]
+    assert counted == pytest.approx(0.6 * 10e9 * 1.755 * 132, rel=1e-6)
+    assert fold.figures(source.devices()[2].uid).measured_flop == 0
+
+
+def test_the_scale_of_counters_is_not_proven_by_a_clock_that_cannot_be_one(open_sim: Open) -> None:
+    source, clock = open_sim(h100(BUSY, (Fault(0, 6500, "clock_zero"),), counters="average"))
+    fold = Fold(source, clock).read(10).read(1000, 6)
+    assert source.devices()[0].evidence is Evidence.ACTIVITY
+    assert "failed" not in source.devices()[0].evidence_reason
+    fold.read(1000, 8)
+    assert source.devices()[0].evidence is Evidence.CYCLES
+
+
+@pytest.mark.parametrize("counters", ["none", "average"])
+def test_parts_of_the_tensor_activity_that_are_more_than_all_of_it_are_a_contradiction(
+    open_sim: Open, counters: str
+) -> None:
+    lie = Segment(1000, hmma=0.3, imma=0.2, dfma=0.2, any_tensor=0.5, util=100, watts=650)
+    near = Segment(1000, hmma=0.3, imma=0.22, any_tensor=0.5, util=100, watts=650)
+    source, clock = open_sim(h100((lie,), counters=counters), h100((near,), counters=counters))
+    fold = Fold(source, clock).read(10).read(1000, 6)
+    assert fold.reasons(HIT) == [GapReason.STARTING, *[GapReason.CONTRADICTORY] * 6]
+    assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 6]
+
+
+@pytest.mark.parametrize("kind", ["timeout", "nan", "counters_disabled", "zero"])
+def test_after_a_fault_a_load_that_changed_meanwhile_is_no_contradiction(open_sim: Open, kind: str) -> None:
+    """Counters grew over the whole fault, the percentages after it are of its last second alone."""
+    load = (Segment(7000, hmma=0.9, util=100, watts=650), Segment(7000, hmma=0.1, util=100, watts=650))
+    source, clock = open_sim(h100(load, (Fault(4500, 7800, kind),), counters="average"))
+    fold = Fold(source, clock).read(10).read(1000, 20)
+    assert GapReason.CONTRADICTORY not in fold.reasons(HIT)
+    assert fold.reasons(HIT)[-9:] == [None] * 9
+    if kind != "zero":  # what was never readable was still counted
+        counted = sum(n for (_, pipe), n in fold.tallies[HIT].active_sm_cycles.items() if pipe is Pipe.TENSOR_HMMA)
+        assert counted == pytest.approx((0.9 * (7 - 0.01) + 0.1 * 7 + 0.9 * 6.01) * 1e9 * 1.755 * 132, rel=1e-3)
+
+
+def test_streaming_is_switched_on_again(open_sim: Open) -> None:
+    """The fault would last for an hour; the meter ends it at the first look, and the counters close the gap."""
+    source, clock = open_sim(h100(BUSY, (Fault(6500, 3_600_000, "counters_disabled"),), counters="average"))
+    fold = Fold(source, clock).read(10).read(1000, 14)
+    assert fold.reasons(HIT).count(GapReason.COUNTERS_DISABLED) == 2  # the read that found it off, and the new baseline
+    assert fold.tallies[HIT].recovered_ns == 2 * 10**9
+    assert fold.tallies[HIT].active_sm_cycles[(Evidence.CYCLES, Pipe.TENSOR_HMMA)] == pytest.approx(
+        0.6 * fold.tallies[HIT].observed_ns[Evidence.CYCLES] * 1.755 * 132 + 0.6 * 2e9 * 1.755 * 132, rel=1e-6
+    )
+
+
+def test_gpm_that_says_supported_and_never_samples_becomes_a_ceiling(open_sim: Open) -> None:
+    source, clock = open_sim(h100(BUSY, (Fault(0, 3_600_000, "unsampled"),)))
+    fold = Fold(source, clock).read(1000, 8)
+    device = source.devices()[0]
+    assert device.evidence is Evidence.UTILIZATION
+    assert "supported and refuses every sample" in device.evidence_reason
+    assert fold.tallies[HIT].observed_ns[Evidence.UTILIZATION] > 2 * 10**9

@@ -66,11 +66,20 @@ def test_several_compute_instances_of_one_gpu_instance_are_counted_once(open_sim
     )
 
 
-def test_an_instance_that_is_not_covered_is_a_gap_and_says_why(open_sim: Open) -> None:
-    source, clock = open_sim(mig(Slice(1, 30, BUSY, of="2/4")))
+@pytest.mark.parametrize(
+    ("slices", "parent", "reason"),
+    [
+        ((Slice(1, 30, BUSY, of="2/4"),), PARENT, "do not cover the GPU instance"),
+        ((), None, "no instance is visible"),
+    ],
+)
+def test_an_instance_that_is_not_covered_or_seen_is_a_gap_and_says_why(
+    open_sim: Open, slices: tuple[Slice, ...], parent: str | None, reason: str
+) -> None:
+    source, clock = open_sim(mig(*slices))
     (device,) = source.devices()
-    assert (device.evidence, device.parent) == (Evidence.GAP, PARENT)
-    assert "do not cover the GPU instance" in device.evidence_reason
+    assert (device.evidence, device.parent) == (Evidence.GAP, parent)
+    assert reason in device.evidence_reason
     clock.advance(10**9)
     assert source.read().readings[0].work == Gap(GapReason.NOT_SUPPORTED)
 
@@ -88,15 +97,6 @@ def test_a_missing_permission_is_named_with_the_remedy(open_sim: Open) -> None:
     assert "NVIDIA_MIG_MONITOR_DEVICES" in device.evidence_fix
     fold.read(1000, 4)
     assert source.devices()[0].evidence is Evidence.ACTIVITY
-
-
-def test_without_any_instance_the_whole_device_is_a_gap_and_never_charged(open_sim: Open) -> None:
-    source, clock = open_sim(mig())
-    (device,) = source.devices()
-    assert device.evidence is Evidence.GAP
-    assert "no instance is visible" in device.evidence_reason
-    clock.advance(10**9)
-    assert source.read().readings[0].work == Gap(GapReason.NOT_SUPPORTED)
 
 
 def test_published_mig_example_of_the_dcgm_guide(open_sim: Open) -> None:

@@ -217,22 +217,14 @@ def test_all_needs_no_job(open_sim: Open, job: Tree) -> None:
     assert [device.index for device in source.devices()] == [0, 1]
 
 
-def test_nvml_is_started_for_the_question_where_no_source_uses_it(
-    standin: Path, tmp_path: Path, stack: ExitStack, job: Tree
-) -> None:
-    clock = SharedClock(tmp_path / "clock")
-    scenario = Scenario((gpu((0, FOR_EVER, job.root)),))
-    stack.enter_context(simulated(standin, tmp_path, scenario, clock))
-    assert NvmlLookup(pynvml).processes(scenario.uuid(0)) == frozenset({job.root})
-    with pytest.raises(pynvml.NVMLError_Uninitialized):
-        pynvml.nvmlDeviceGetCount()
-
-
-def test_clients_of_mps_and_graphics_count_too(
+def test_nvml_is_started_for_the_question_and_clients_of_mps_and_graphics_count_too(
     standin: Path, tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, scenario = SharedClock(tmp_path / "clock"), Scenario((gpu((0, FOR_EVER, 11)),))
     stack.enter_context(simulated(standin, tmp_path, scenario, clock))
+    assert NvmlLookup(pynvml).processes(scenario.uuid(0)) == frozenset({11})
+    with pytest.raises(pynvml.NVMLError_Uninitialized):
+        pynvml.nvmlDeviceGetCount()
     client = pynvml.nvmlFriendlyObject({"pid": 12})
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMPSComputeRunningProcesses_v3", lambda _: [client])
     assert NvmlLookup(pynvml).processes(scenario.uuid(0)) == frozenset({11, 12})

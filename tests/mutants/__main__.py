@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.mutants.campaign import Campaign, Outcome, sample, table
-from tests.mutants.equivalent import LIST, read_equivalent
-from tests.mutants.faults import faults, rooms
+from tests.mutants.faults import LIST, faults, read_equivalent, rooms
 from tests.support.paths import ROOT
 
 

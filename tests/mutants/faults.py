@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+LIST = Path(__file__).with_name("equivalent.txt")
+Key = tuple[str, str, str, str]
 _OPPOSITES: dict[type[ast.cmpop], str] = {
     ast.Eq: "!=",
     ast.NotEq: "==",
@@ -40,7 +42,7 @@ class Fault:
     after: str
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> Key:
         """What the list of equivalent faults names it by: line numbers change too often."""
         return self.path, self.function, self.before, self.after
 
@@ -264,3 +266,17 @@ def rooms(found: Iterator[Fault] | list[Fault]) -> dict[str, list[Fault]]:
     for fault in found:
         by_room.setdefault(Path(fault.path).parts[1].removesuffix(".py"), []).append(fault)
     return by_room
+
+
+def read_equivalent(text: str) -> dict[Key, str]:
+    """The faults that no test can find, since what they change has no effect: reasons by `Fault.key`.
+
+    An entry is four lines: path and function, `- before`, `+ after`, `= reason`."""
+    found: dict[Key, str] = {}
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    for where, before, after, reason in zip(*[iter(lines)] * 4, strict=True):
+        if not (before.startswith("- ") and after.startswith("+ ") and reason.startswith("= ")):
+            raise ValueError(f"an entry is path and function, '- ', '+ ' and '= ': {where}")
+        path, _, function = where.partition(" ")
+        found[path, function, before[2:], after[2:]] = reason[2:]
+    return found

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.equivalent import LIST, read_equivalent
-from tests.mutants.faults import faults
+from tests.mutants.faults import LIST, faults, read_equivalent
 from tests.support.paths import ROOT
 
 SAMPLE = '''"""A module."""
