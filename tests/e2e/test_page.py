@@ -12,7 +12,6 @@ import bcrypt
 import pytest
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
-from flopsd.core.model import GapReason
 from flopsd.report.html import report_html
 from flopsd.settings.data_files import load_policies
 from flopsd.telemetry.http.access import Access
@@ -21,7 +20,7 @@ from flopsd.telemetry.snapshot import SourceState
 from tests.support.chromium import Page, chromium
 from tests.support.process import wait_until
 from tests.support.reports import scene
-from tests.support.runs import A100, H100, STRANGER, Run
+from tests.support.runs import A100, H100, STRANGER, Run, interrupted
 from tests.support.tools import missing
 
 PHONE, DESK = 390, 1280
@@ -41,12 +40,7 @@ def everything(tmp_path: Path) -> Run:
     run = Run(
         tmp_path / "state", devices=(H100, A100, STRANGER), replay=True, policies=load_policies(), run_id="everything"
     )
-    run.meter(12)
-    run.meter(2, GapReason.DRIVER_TIMEOUT)
-    run.kill()
-    run.clock.advance(4 * 10**9)
-    run.start()
-    run.meter(3)
+    interrupted(run)
     down = SourceState(reason=f"the driver is gone: {ATTACK}", errors={"driver_timeout": 6})
     run.writer.snapshot = replace(
         run.writer.snapshot,

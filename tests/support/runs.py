@@ -97,6 +97,17 @@ def history_of(journal: Path) -> History:
     return read_history(line.record() for line in read_journal(journal))
 
 
+def interrupted(run: Run) -> Run:
+    """A fault, a kill, and a second incarnation that goes on."""
+    run.meter(12)
+    run.meter(2, GapReason.DRIVER_TIMEOUT)
+    run.kill()
+    run.clock.advance(4 * NS_PER_S)
+    run.start()
+    run.meter(3)
+    return run
+
+
 def finished(folder: Path, seconds: int, **how: object) -> Run:
     """A run without a fault, from its start to its end."""
     run = Run(folder, **how)  # type: ignore[arg-type]

@@ -13,13 +13,12 @@ from flopsd.core.ledger import run_view
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.impossible_totals import refuse_double_counting
 from flopsd.core.ledger.run_view import view_of
-from flopsd.core.model import Figures, GapReason, Tally
+from flopsd.core.model import Figures, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import LedgerError
-from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.status import facts_of
-from tests.support.runs import A100, H100, Run, history_of
+from tests.support.runs import A100, H100, Run, history_of, interrupted
 from tests.support.strategies import table
 
 
@@ -56,13 +55,7 @@ def test_a_snapshot_turns_each_tally_into_rows_once(tmp_path: Path, rated: list[
 
 
 def test_the_snapshot_and_the_journal_give_one_view(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.meter(3)
-    run.meter(2, GapReason.DRIVER_TIMEOUT)
-    run.kill()
-    run.clock.advance(4 * NS_PER_S)
-    run.start()
-    run.meter(4)
+    run = interrupted(Run(tmp_path))
     run.writer.checkpoint()
     live = run.writer.snapshot.view
     read = view_of(history_of(run.state.journal), table())

@@ -157,26 +157,26 @@ def test_a_link_to_no_file_is_a_warning(caplog: pytest.LogCaptureFixture) -> Non
 
 
 ACCELERATORS = (ROOT / "docs" / "accelerators.md").read_text()
+ALONE: tuple[str, ...] = (
+    "GH200",
+    "B200",
+    "GB200",
+    "B300",
+    "GB300",
+    "A10G",
+    "L40S",
+    "L4",
+    "T4",
+    "V100 SXM2",
+    "Trainium1",
+    "Inferentia2",
+)
+ALONE += ("Trainium2", "Trainium3", "RTX PRO 6000 Blackwell Server", "RTX PRO 4500 Blackwell Server")
 ROWS = {
     "H100 (SXM5, PCIe, NVL)": ("h100-sxm5-80gb", "h100-pcie", "h100-nvl"),
     "H200 (SXM, NVL)": ("h200-sxm", "h200-nvl"),
-    "GH200": ("gh200",),
-    "B200": ("b200",),
-    "GB200": ("gb200",),
-    "B300": ("b300",),
-    "GB300": ("gb300",),
-    "RTX PRO 6000 Blackwell Server": ("rtx-pro-6000-blackwell-server",),
-    "RTX PRO 4500 Blackwell Server": ("rtx-pro-4500-blackwell-server",),
     "A100 (SXM4, PCIe)": ("a100-sxm4-40gb", "a100-sxm4-80gb", "a100-pcie"),
-    "A10G": ("a10g",),
-    "L40S": ("l40s",),
-    "L4": ("l4",),
-    "T4": ("t4",),
-    "V100 SXM2": ("v100-sxm2",),
-    "Trainium1": ("trainium1",),
-    "Inferentia2": ("inferentia2",),
-    "Trainium2": ("trainium2",),
-    "Trainium3": ("trainium3",),
+    **{name: (name.lower().replace(" ", "-"),) for name in ALONE},
 }
 
 

@@ -28,55 +28,42 @@ minute = parsers.seconds(0.5, 60)
 minute_or_off = parsers.seconds_or_off(0.5, 60)
 method = parsers.one_of(Method)
 
-TAKEN: list[tuple[Any, object, object]] = [
-    (parsers.text, "x", "x"),
-    (parsers.text_or_off, False, "off"),
-    (parsers.uids, "1000, 7,7", (7, 1000)),
-    (parsers.uids, [1000, "7"], (7, 1000)),
-    (parsers.uids, 0, (0,)),
-    (minute, "0.5", 0.5),
-    (minute, 60, 60.0),
-    (minute_or_off, "off", None),
-    (minute_or_off, False, None),
-    (minute_or_off, "0", None),
-    (minute_or_off, 1, 1.0),
-    (parsers.seconds_or_zero(0.5, 60), "off", 0.0),
-    (parsers.seconds_or_zero(0.5, 60), "2", 2.0),
-    (parsers.locations, "a.json s3://bucket/b.json", ("a.json", "s3://bucket/b.json")),
-    (parsers.locations, ["a b.json"], ("a b.json",)),
-    (parsers.pushes, "pushgateway+http://h:1 otlp+http://h/p", ("pushgateway+http://h:1", "otlp+http://h/p")),
-    (parsers.sources, "nvml, dcgm", ("nvml", "dcgm")),
-    (parsers.flag, "Yes", True),
-    (parsers.flag, "0", False),
-    (parsers.flag, False, False),
-    (parsers.listen, False, None),
-    (parsers.listen, "off", None),
-    (parsers.listen, "[::1]:0", "[::1]:0"),
-    (parsers.listen, ":65535", ":65535"),
-    (parsers.run_id, "a" * 128, "a" * 128),
-    (parsers.run_id, "7.x_Y-z", "7.x_Y-z"),
-    (method, "lora", "lora"),
-    (method, "undeclared", None),
-    (method, None, None),
-    (parsers.flop_or_unknown, "1e25", 10**25),
-    (parsers.flop_or_unknown, "unknown", "unknown"),
-    (parsers.flop_or_unknown, "undeclared", None),
-    (parsers.flop_or_unknown, None, None),
-    (parsers.flop_or_unknown, 10**40 - 1, 10**40 - 1),
-    (parsers.flop_or_unknown, 1, 1),
-    (parsers.files, "a b", ("a", "b")),
-    (parsers.files, ["a b"], ("a b",)),
-    (parsers.output, False, "off"),
-    (parsers.output, "stderr", "stderr"),
-    (parsers.url, "https://h:9400/metrics?x=1", "https://h:9400/metrics?x=1"),
-    (parse_kinds, "off", ()),
-    (parse_kinds, False, ()),
-    (parse_kinds, ", ".join(KINDS), KINDS),
-    (parse_kinds, [KINDS[1]], (KINDS[1],)),
-]  # fmt: skip
+TAKEN: list[tuple[Any, list[tuple[object, object]]]] = [
+    (parsers.text, [("x", "x")]),
+    (parsers.text_or_off, [(False, "off")]),
+    (parsers.uids, [("1000, 7,7", (7, 1000)), ([1000, "7"], (7, 1000)), (0, (0,))]),
+    (minute, [("0.5", 0.5), (60, 60.0)]),
+    (minute_or_off, [("off", None), (False, None), ("0", None), (1, 1.0)]),
+    (parsers.seconds_or_zero(0.5, 60), [("off", 0.0), ("2", 2.0)]),
+    (
+        parsers.locations,
+        [("a.json s3://bucket/b.json", ("a.json", "s3://bucket/b.json")), (["a b.json"], ("a b.json",))],
+    ),
+    (parsers.pushes, [("pushgateway+http://h:1 otlp+http://h/p", ("pushgateway+http://h:1", "otlp+http://h/p"))]),
+    (parsers.sources, [("nvml, dcgm", ("nvml", "dcgm"))]),
+    (parsers.flag, [("Yes", True), ("0", False), (False, False)]),
+    (parsers.listen, [(False, None), ("off", None), ("[::1]:0", "[::1]:0"), (":65535", ":65535")]),
+    (parsers.run_id, [("a" * 128, "a" * 128), ("7.x_Y-z", "7.x_Y-z")]),
+    (method, [("lora", "lora"), ("undeclared", None), (None, None)]),
+    (
+        parsers.flop_or_unknown,
+        [
+            ("1e25", 10**25),
+            ("unknown", "unknown"),
+            ("undeclared", None),
+            (None, None),
+            (10**40 - 1, 10**40 - 1),
+            (1, 1),
+        ],
+    ),
+    (parsers.files, [("a b", ("a", "b")), (["a b"], ("a b",))]),
+    (parsers.output, [(False, "off"), ("stderr", "stderr")]),
+    (parsers.url, [("https://h:9400/metrics?x=1", "https://h:9400/metrics?x=1")]),
+    (parse_kinds, [("off", ()), (False, ()), (", ".join(KINDS), KINDS), ([KINDS[1]], (KINDS[1],))]),
+]
 
 
-@pytest.mark.parametrize(("check", "given", "value"), TAKEN)
+@pytest.mark.parametrize(("check", "given", "value"), [(check, *pair) for check, each in TAKEN for pair in each])
 def test_a_setting_that_is_taken(check: Any, given: object, value: object) -> None:
     assert check(given) == value
 

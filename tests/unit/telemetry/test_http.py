@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from flopsd.core.model import GapReason
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry import metric_families
 from flopsd.telemetry.http.server import WebServer
@@ -21,7 +20,7 @@ from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.snapshot import JournalState, Snapshot
 from tests.support.paths import GOLDEN
 from tests.support.process import get
-from tests.support.runs import A100, H100, STRANGER, Run
+from tests.support.runs import A100, H100, STRANGER, Run, interrupted
 
 
 @pytest.fixture
@@ -103,12 +102,7 @@ def test_a_fault_in_rendering_is_a_500_and_the_daemon_lives(
 
 def test_the_exposition_is_the_golden_one(run: Run, url: str) -> None:
     """Every family, with a fault and a second incarnation in it. Renew with FLOPSD_UPDATE_GOLDEN=1 and read the diff."""
-    run.meter(12)
-    run.meter(2, GapReason.DRIVER_TIMEOUT)
-    run.kill()
-    run.clock.advance(4 * 10**9)
-    run.start()
-    run.meter(3)
+    interrupted(run)
     text = get(f"{url}/metrics")[1]
     stable = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("flopsd_build_info{"))
     golden = GOLDEN / "metrics.prom"

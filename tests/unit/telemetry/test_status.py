@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
-from flopsd.core.model import Device, GapReason
+from flopsd.core.model import Device
 from flopsd.daemon.background import THRESHOLD_SECONDS, ThresholdLog
 from flopsd.errors import FlopsdError
 from flopsd.report.threshold_text import crossing_text
@@ -21,7 +21,7 @@ from flopsd.telemetry.status_client import from_state_dir, from_url
 from flopsd.telemetry.status_text import coverage_text, status_text
 from tests.support.authorities import Answer, serving
 from tests.support.reports import ESCAPES
-from tests.support.runs import A100, H100, STRANGER, Run
+from tests.support.runs import A100, H100, STRANGER, Run, interrupted
 from tests.unit.attestation.test_lineage_base import POLICY
 
 ONLY_LIVE = {"pipeActivityRatio", "utilizationRatio", "smClockMhz", "measuredFlopPerSecond", "source", "peakRow"}
@@ -32,14 +32,7 @@ DECLARED = OperatorDeclarations(
 
 def story(folder: Path, *, stranger: bool) -> Run:
     devices = (H100, A100, STRANGER) if stranger else (H100, A100)
-    run = Run(folder, devices=devices, declared=DECLARED, policies=load_policies())
-    run.meter(12)
-    run.meter(2, GapReason.DRIVER_TIMEOUT)
-    run.kill()
-    run.clock.advance(4 * 10**9)
-    run.start()
-    run.meter(3)
-    return run
+    return interrupted(Run(folder, devices=devices, declared=DECLARED, policies=load_policies()))
 
 
 @pytest.mark.parametrize("stranger", [False, True])
