@@ -5,13 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
+import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from flopsd.cli.common import NO_SOURCE, OK, Verbs, add_settings, add_source_settings, layers_of, settings_of
+from flopsd.errors import FlopsdError
 from flopsd.settings.schema import SETTINGS
-from flopsd.system.clock import SystemClock
+from flopsd.system.clock import Clock, SystemClock, rfc3339
+from flopsd.system.signals import awaited
 
 if TYPE_CHECKING:
     from flopsd.sources.registry import KnownSources
@@ -20,6 +25,9 @@ _DOCTORS = (
     "sources", "devices", "state_dir", "listen", "peaks", "key", "ledger",
     "ledger_copies", "timestamp_url",
 )  # fmt: skip
+# The alternate screen and no cursor: what stood in the terminal before is under it, untouched.
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+_HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 def add(verbs: Verbs, sources: KnownSources) -> None:
@@ -89,8 +97,6 @@ def _status(arguments: argparse.Namespace) -> int:
         return from_state_dir(settings.state_dir, os.environ, settings.peaks, settings.policies)
 
     if arguments.watch is not None:
-        from flopsd.cli.watch import watch
-
         watch(lambda: status_text(read()), arguments.watch, SystemClock(), sys.stdout, os.environ.get("TERM", ""))
         return OK
     print(json.dumps(read()) if arguments.json else status_text(read()), end="\n" if arguments.json else "")
@@ -106,3 +112,57 @@ def _doctor(arguments: argparse.Namespace) -> int:
     else:
         print(doctor_text(checks), end="")
     return OK if can_meter(checks) else NO_SOURCE
+
+
+def watch(read: Callable[[], str], every_seconds: float, clock: Clock, out: IO[str], term: str) -> None:
+    """Show what `read` gives again and again until SIGINT or SIGTERM, in a terminal, which is then as it was before.
+
+    Into anything but a terminal it writes one picture after the other, without any control sequence. Raises
+    FlopsdError where the very first look fails.
+    """
+    from flopsd.report.terminal import one_line
+
+    text, screen = read(), out.isatty() and term not in ("", "dumb")
+    with awaited(signal.SIGINT, signal.SIGTERM, signal.SIGTSTP) as wait:
+        begin = _ENTER
+        try:
+            while True:
+                at = f"{rfc3339(clock.wall_ns())[11:19]} UTC, every {every_seconds:g} s, Ctrl-C ends"
+                out.write(begin + _picture(f"{at}\n\n{text}") if screen else f"{at}\n{text}\n")
+                out.flush()
+                begin, came = "", wait(every_seconds)
+                if came == signal.SIGTSTP:
+                    _leave(out, screen)
+                    os.kill(os.getpid(), signal.SIGSTOP)
+                    begin = _ENTER
+                elif came is not None:
+                    return
+                try:
+                    text = read()
+                except FlopsdError as fault:  # it may come back
+                    text = f"{one_line(fault)}\n{one_line(fault.hint)}\n"
+        finally:
+            _leave(out, screen)
+
+
+def _leave(out: IO[str], screen: bool) -> None:
+    if screen:
+        out.write(_LEAVE)
+        out.flush()
+
+
+def _picture(text: str) -> str:
+    """The text over what was there, cut to the terminal, which may have been made larger or smaller."""
+    columns, height = _size()
+    lines = text.rstrip("\n").split("\n")
+    if len(lines) > height:
+        lines = [*lines[: height - 1], f"… {len(lines) - height + 1} more lines"]
+    return _HOME + "\n".join(line[:columns] + _REST_OF_LINE for line in lines) + _REST_OF_SCREEN
+
+
+def _size() -> tuple[int, int]:
+    """Of the terminal as it is now: $COLUMNS and $LINES tell of an earlier one."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno())
+    except (OSError, ValueError):
+        return shutil.get_terminal_size()

@@ -5,7 +5,10 @@ IMDSv2 only. The document names account, instance, image and private IP: identif
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +38,8 @@ KIND = EvidenceKind(
 )
 _ENDPOINTS = {"ipv4": "http://169.254.169.254", "ipv6": "http://[fd00:ec2::254]"}
 _TIMEOUT_SECONDS = 1
-_LIMIT_BYTES = 16 * 1024
+_LIMIT_BYTES, _MESSAGE_BYTES = 16 * 1024, 64 * 1024
+_ARMOR = re.compile(r"-----(BEGIN|END) (PKCS7|CMS)-----")
 
 
 def collect(context: CollectContext) -> dict[str, Any]:
@@ -78,8 +82,6 @@ def pinned(region: str, folder: Path | None = None) -> tuple[Certificate, ...]:
 
 
 def _content(message: str, certificates: tuple[Certificate, ...]) -> bytes:
-    from flopsd.attestation.evidence.pkcs7 import signed_content
-
     faults = []
     for certificate in certificates:
         try:
@@ -123,3 +125,59 @@ def _parse(document: bytes) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("instanceId"), str):
         raise EvidenceError("the identity document has no instanceId")
     return found
+
+
+def signed_content(message: str, certificate: Certificate) -> bytes:
+    """The content of a PKCS7 `message` (base64, PEM armour or none) if the key of `certificate` signed it.
+
+    `openssl smime -verify -certfile PINNED -noverify`, which AWS documents, takes the signer's certificate from
+    the message itself and so accepts a document with any signature; embedded certificates are ignored here.
+    Needs the extra `evidence`. Raises EvidenceError with the reason if it is invalid.
+    """
+    content, signature, attributes = _parts(message)
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    key = certificate.public_key()
+    if not isinstance(key, RSAPublicKey):
+        raise EvidenceError("the pinned certificate has no RSA key")
+    try:
+        key.verify(signature, attributes, PKCS1v15(), SHA256())
+    except InvalidSignature as fault:
+        raise EvidenceError("its signature was not made by the key of the pinned certificate") from fault
+    return content
+
+
+def _parts(message: str) -> tuple[bytes, bytes, bytes]:
+    """Content, signature, and the signed attributes as the DER SET that the signature is over."""
+    from asn1crypto import cms
+
+    if len(message) > _MESSAGE_BYTES:
+        raise EvidenceError(f"the PKCS7 message has more than {_MESSAGE_BYTES} bytes")
+    try:
+        der = base64.b64decode("".join(_ARMOR.sub("", message).split()).encode("ascii"), validate=True)
+        info = cms.ContentInfo.load(der, strict=True)
+        _require(info["content_type"].native == "signed_data", "it is not signed data")
+        signed = info["content"]
+        _require(len(signed["signer_infos"]) == 1, "it does not have exactly one signer")
+        signer = signed["signer_infos"][0]
+        _require(signer["digest_algorithm"]["algorithm"].native == "sha256", "its digest is not SHA-256")
+        scheme = signer["signature_algorithm"]["algorithm"].native
+        _require(scheme in ("rsassa_pkcs1v15", "sha256_rsa"), f"its signature is {scheme}, not RSA with PKCS#1 v1.5")
+        content = signed["encap_content_info"]["content"].native
+        _require(isinstance(content, bytes), "it contains no document")
+        attributes = signer["signed_attrs"]
+        digests: list[Any] = [a["values"].native for a in attributes if a["type"].native == "message_digest"]
+        _require(digests == [[hashlib.sha256(content).digest()]], "its message digest does not match the document")
+        return content, signer["signature"].native, attributes.untag().dump(force=True)
+    except EvidenceError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as fault:
+        raise EvidenceError(f"it is not a PKCS7 message as AWS writes it: {type(fault).__name__}") from fault
+
+
+def _require(holds: bool, fault: str) -> None:
+    if not holds:
+        raise EvidenceError(fault)

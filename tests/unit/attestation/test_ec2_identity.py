@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.attestation.evidence import ec2_identity
+from flopsd.attestation.evidence.ec2_identity import signed_content
 from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceState
-from flopsd.attestation.evidence.pkcs7 import signed_content
 from flopsd.attestation.evidence.trust import load_certificates
 from flopsd.core.ledger.history import History
 from flopsd.errors import EvidenceError
