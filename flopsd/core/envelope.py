@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,15 +75,8 @@ def _base64(text: str, what: str) -> bytes:
         raise NotVerifiedError(f"{what} is not base64") from fault
 
 
-def encode_envelope(
-    payload: bytes,
-    payload_type: str,
-    signatures: list[tuple[str, bytes]],
-    extensions: Sequence[Mapping[str, Any]] = (),
-) -> bytes:
-    """The envelope file for a payload and its (keyid, signature) pairs, with what else stands beside each."""
-    beside = [*extensions, *({} for _ in signatures[len(extensions) :])]
-    pairs = zip(signatures, beside, strict=True)
-    signed = [{"keyid": keyid, "sig": encode64(sig), **more} for (keyid, sig), more in pairs]
+def encode_envelope(payload: bytes, payload_type: str, signatures: list[tuple[str, bytes]]) -> bytes:
+    """The envelope file for a payload and its (keyid, signature) pairs."""
+    signed = [{"keyid": keyid, "sig": encode64(sig)} for keyid, sig in signatures]
     document = {"payload": encode64(payload), "payloadType": payload_type, "signatures": signed}
     return json.dumps(document, indent=1).encode("ascii") + b"\n"

@@ -103,11 +103,6 @@ def _rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
     return found
 
 
-def total(tally: Tally, rating: Rating, table: PeakTable) -> Figures:
-    """The three figures of one tally."""
-    return total_of(rows(tally, rating, table), tally)
-
-
 def total_of(found: Iterable[Row], tally: Tally) -> Figures:
     """The three figures of one tally, from its rows."""
     figures = sum_figures(row.figures for row in found)

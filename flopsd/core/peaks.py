@@ -106,10 +106,6 @@ class Part:
         shares = tuple((name, ppm) for name, ppm in precision.shares_ppm if ppm and name in counted)
         return replace(precision, shares_ppm=shares) if shares else None
 
-    def highest_tensor_rate(self, precision: Precision | None) -> int:
-        """FLOP per cycle of the declared mix, or of the fastest format where none is declared."""
-        return self.rates(Pipe.TENSOR, precision).high or 0
-
     def _highest(self, *names: str) -> int | None:
         tables = (self.tensor_flop_per_cycle, self.disputed_tensor_flop_per_cycle)
         return max((rates[name] for rates in tables for name in names if name in rates), default=None)
@@ -171,7 +167,7 @@ class PeakTable:
 
     def ceiling_flop_per_cycle(self, part: Part, precision: Precision | None) -> int | None:
         """FLOP per SM-cycle if every pipe ran at once: what nothing can exceed. None: not known."""
-        rates = [part.highest_tensor_rate(precision)]
+        rates = [part.rates(Pipe.TENSOR, precision).high or 0]
         for pipe, name in _FORMAT_OF_VECTOR.items():
             rate = part.vector_flop_per_cycle.get(name, self.unrated_bound(part, pipe))
             if rate is None:

@@ -94,14 +94,14 @@ def format_flop(count: Fraction | int | None, towards: Towards = Towards.NEAREST
     return "unknown" if count is None else f"{flop_number(count, towards)} FLOP"
 
 
-def format_rate(flop_per_s: int | None, towards: Towards = Towards.NEAREST) -> str:
+def format_rate(flop_per_s: int | None) -> str:
     """`812 TFLOP/s`, `1.23 PFLOP/s`; below a thousandth of a TFLOP/s as a power of ten."""
     if flop_per_s is None:
         return "unknown"
     for prefix, size, least in (("P", 10**15, 10**15), ("T", 10**12, 10**9)):
         if flop_per_s >= least:
-            return f"{_digits(Fraction(flop_per_s, size), towards)} {prefix}FLOP/s"
-    return f"{flop_number(flop_per_s, towards)} FLOP/s"
+            return f"{_digits(Fraction(flop_per_s, size))} {prefix}FLOP/s"
+    return f"{flop_number(flop_per_s)} FLOP/s"
 
 
 def format_percent(share: Fraction | int, towards: Towards = Towards.NEAREST) -> str:
@@ -143,10 +143,10 @@ def format_duration(seconds: Fraction | int, towards: Towards = Towards.NEAREST)
     return "over 10 000 years"
 
 
-def format_energy(joules: Fraction | int, towards: Towards = Towards.NEAREST) -> str:
+def format_energy(joules: Fraction | int) -> str:
     """Joules, or watt-hours where they are many: `25.2 J`, `2.1 kWh`."""
     unit, size = next((known for known in reversed(_JOULES) if joules >= known[1]), _JOULES[0])
-    return f"{_digits(Fraction(joules) / size, towards)} {unit}"
+    return f"{_digits(Fraction(joules) / size)} {unit}"
 
 
 def grouped(count: int) -> str:
@@ -154,7 +154,7 @@ def grouped(count: int) -> str:
     return f"{count:,}".replace(",", " ")
 
 
-def _digits(number: Fraction, towards: Towards, figures: int = FIGURES) -> str:
+def _digits(number: Fraction, towards: Towards = Towards.NEAREST, figures: int = FIGURES) -> str:
     """`figures` digits without a power of ten up to 10^9: `0.0152`, `4.21`, `660 000`."""
     digits, exponent = significant(number, figures, towards)
     if digits == 0:

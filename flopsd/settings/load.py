@@ -39,22 +39,8 @@ class Layers:
     known: tuple[Setting, ...] = SETTINGS
 
 
-def load_settings(
-    flags: Mapping[str, Any],
-    environment: Mapping[str, str],
-    config_file: str | None = None,
-    source_settings: Sequence[Setting] = (),
-) -> Settings:
-    """The effective settings. `flags` are raw values by setting key; `source_settings` are the options of sources.
-
-    The file is --config, else $FLOPSD_CONFIG, else $CONFIGURATION_DIRECTORY/flopsd.yaml (systemd), else
-    /etc/flopsd/flopsd.yaml, else none. Raises ConfigError holding every problem.
-    """
-    return settings_of_layers(read_layers(flags, environment, config_file, source_settings))
-
-
 def settings_of_layers(layers: Layers) -> Settings:
-    """Raises ConfigError holding every problem."""
+    """The effective settings. Raises ConfigError holding every problem."""
     by_key = {setting.key: setting for setting in layers.known}
     values: dict[str, Any] = {}
     options: dict[str, Any] = {}
@@ -101,10 +87,14 @@ def declared_of(settings: Settings) -> OperatorDeclarations:
 def read_layers(
     flags: Mapping[str, Any],
     environment: Mapping[str, str],
-    config_file: str | None = None,
-    source_settings: Sequence[Setting] = (),
+    config_file: str | None,
+    source_settings: Sequence[Setting],
 ) -> Layers:
-    """File, environment and flags. Raises ConfigError where the file cannot be read."""
+    """What is given where: `flags` are raw values by setting key, `source_settings` the options of sources.
+
+    The file is --config, else $FLOPSD_CONFIG, else $CONFIGURATION_DIRECTORY/flopsd.yaml (systemd), else
+    /etc/flopsd/flopsd.yaml, else none. Raises ConfigError where the file cannot be read.
+    """
     problems: list[str] = []
     layers: list[tuple[str, Mapping[str, Any]]] = []
     known = (*SETTINGS, *source_settings)

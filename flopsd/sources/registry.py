@@ -65,7 +65,6 @@ def probed() -> tuple[str, ...]:
 
 
 def built_in(name: str) -> SourceInfo:
-    """What one of BUILT_IN declares."""
     info: SourceInfo = import_module(f"flopsd.sources.{name}").SOURCE
     return info
 

@@ -19,12 +19,13 @@ _MODEL_COLUMNS, _EVIDENCE_COLUMNS = 28, 12
 def status_text(status: Mapping[str, Any]) -> str:
     """Every fact a line, long ones wrapped; then the devices."""
     executed, counts, fault = status["executed"], status["guidelines"], (status["journal"] or {}).get("fault")
+    rate = status["measuredFlopPerSecond"]
     rows = [
         ("run", _run(status)),
         *interval_facts(interval(figures_in(executed)), NOTHING_MEASURED),
         ("guidelines", _figures_text(figures_in(counts))),
         *threshold_facts(status["thresholds"]),
-        ("rate", format_rate(_int(status["measuredFlopPerSecond"]))),
+        ("rate", format_rate(None if rate is None else int(rate))),
         ("coverage", coverage_text(status)),
         ("gaps", gaps_text(status["devices"])),
         *(("sources", text) for text in _sources(status["sources"]) or ["none"]),
@@ -100,7 +101,3 @@ def _devices(devices: Sequence[Mapping[str, Any]]) -> list[str]:
     head, *lines = table(rows, right=(0, 3, 4))
     now = [wrapped(text, "     ") if (text := activity_text(device)) else [] for device in devices]
     return [head, *(line for first, more in zip(lines, now, strict=True) for line in (first, *more))]
-
-
-def _int(number: str | None) -> int | None:
-    return None if number is None else int(number)

@@ -16,7 +16,6 @@ import yaml
 from flopsd.cli.main import main
 from flopsd.daemon.sealing import copy_destinations
 from flopsd.settings.device_selection import Whose
-from flopsd.settings.load import load_settings
 from flopsd.settings.platform import find_context
 from flopsd.settings.schema import SETTINGS, Settings
 from flopsd.sources.registry import known_sources
@@ -38,6 +37,7 @@ from tests.support.kubernetes import (
     variables,
     without_helm,
 )
+from tests.support.settings import load_settings
 
 pytestmark = pytest.mark.package(*PACKAGES)
 HERE = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any, TypeVar
 
-from flopsd.core.figures import Rating, rows, total
+from flopsd.core.figures import Rating, rows, total_of
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.model import PPM, Figures, Precision, Tally
 from flopsd.core.peaks import PeakTable
@@ -69,8 +69,8 @@ def metered(
     return {
         "from_ns": tally.begin_ns,
         "to_ns": tally.watermark_ns,
-        "declared": bounds(total(tally, rated, table)),
-        "undeclared": bounds(total(tally, rating(entry, table, None), table)),
+        "declared": bounds(total_of(rows(tally, rated, table), tally)),
+        "undeclared": bounds(total_of(rows(tally, rating(entry, table, None), table), tally)),
         "exported_flop": exported,
         "pipes": sorted(pipes, key=lambda pipe: -int(pipe["flop"] or 0)),
         "observed_seconds": {evidence.value: ns / NS_PER_S for evidence, ns in tally.observed_ns.items()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flopsd.core.figures import Rating, total
+from flopsd.core.figures import Rating
 from flopsd.core.meter import advance
 from flopsd.core.model import (
     Evidence,
@@ -26,6 +26,7 @@ from tests.support.exporter import (
     Exporter,
     gpu,
 )
+from tests.support.fold import total
 from tests.support.strategies import table
 
 A100_NAME, H100_NAME = "NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3"

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from flopsd.core.figures import Rating, total
+from flopsd.core.figures import Rating, rows, total_of
 from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
 from flopsd.core.meter import advance
 from flopsd.core.model import DeviceUid, Figures, Gap, GapReason, Precision, Tally
+from flopsd.core.peaks import PeakTable
 from flopsd.sources import Source
 from flopsd.testing import FakeClock
 from tests.support.strategies import table
+
+
+def total(tally: Tally, rating: Rating, peaks: PeakTable) -> Figures:
+    return total_of(rows(tally, rating, peaks), tally)
 
 
 class Fold:

@@ -67,7 +67,6 @@ class EvidenceResult:
     limits: str
 
     def as_json(self) -> dict[str, str]:
-        """For `--json`."""
         return {**asdict(self), "verdict": self.verdict.value}
 
 

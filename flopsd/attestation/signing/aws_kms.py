@@ -15,7 +15,7 @@ from typing import Any
 
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.key_uri import as_text, attributes
-from flopsd.attestation.signing.public_key import PublicKey, load_public, need_extra, usable
+from flopsd.attestation.signing.public_key import PublicKey, load_public, need_extra, need_package, usable
 from flopsd.errors import SigningKeyError
 
 # SageMaker kills a job 120 s after SIGTERM; waiting for KMS must leave time to save the journal.
@@ -56,6 +56,7 @@ class KmsKey(SigningKey):
 def load_kms(rest: str, environment: Mapping[str, str]) -> KmsKey:
     """The KMS key that follows `awskms:` in a key URI. Raises SigningKeyError."""
     need_extra()
+    need_package("botocore", NEEDS_EXTRA)
     key_id, given = key_and_public(rest)
     public = None if given is None else load_public(given)
     if public is not None and public.type != "p256":
@@ -107,12 +108,10 @@ def _ask_public(client: Any, key_id: str) -> PublicKey:
 
 def _client(key_id: str, environment: Mapping[str, str]) -> tuple[Any, str]:
     """A KMS client for the region of the key's ARN, else of the AWS configuration, else $AWS_REGION."""
-    try:
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
-        from botocore.session import get_session
-    except ImportError as fault:
-        raise SigningKeyError(NEEDS_EXTRA[0], hint=NEEDS_EXTRA[1]) from fault
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+    from botocore.session import get_session
+
     config = Config(
         connect_timeout=TIMEOUT_SECONDS,
         read_timeout=TIMEOUT_SECONDS,

@@ -14,7 +14,7 @@ from pathlib import Path
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.key_uri import FORMS, scheme_of
 from flopsd.attestation.signing.pem import load_pem, make_pem, read_private
-from flopsd.attestation.signing.public_key import load_public, need_extra, need_packages
+from flopsd.attestation.signing.public_key import load_public, need_extra, need_package
 from flopsd.errors import SigningKeyError
 
 __all__ = ["DEFAULT_KEY_NAME", "SigningKey", "check_key", "ensure_key", "load_public", "load_signer"]
@@ -49,12 +49,12 @@ def check_key(uri: str | None, environment: Mapping[str, str]) -> None:
     if scheme == "awskms":
         from flopsd.attestation.signing import aws_kms
 
-        need_packages(("botocore",), aws_kms.NEEDS_EXTRA)
+        need_package("botocore", aws_kms.NEEDS_EXTRA)
         aws_kms.key_and_public(rest)
     elif scheme == "pkcs11":
         from flopsd.attestation.signing import pkcs11
 
-        need_packages(("pkcs11",), pkcs11.NEEDS_EXTRA)
+        need_package("pkcs11", pkcs11.NEEDS_EXTRA)
         pkcs11.location_of(rest, environment)
     elif scheme != "file":
         raise _unknown(scheme)

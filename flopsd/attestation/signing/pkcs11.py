@@ -16,7 +16,7 @@ from typing import Any
 
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.key_uri import as_text, attributes
-from flopsd.attestation.signing.public_key import PublicKey, load_public, need_extra, need_packages, usable
+from flopsd.attestation.signing.public_key import PublicKey, load_public, need_extra, need_package, usable
 from flopsd.attestation.signing.secrets import pin
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PKCS11_PIN
@@ -72,7 +72,7 @@ class TokenKey(SigningKey):
 def load_token_key(rest: str, environment: Mapping[str, str]) -> TokenKey:
     """The key that follows `pkcs11:` in a key URI. Raises SigningKeyError."""
     need_extra()
-    need_packages(("pkcs11",), NEEDS_EXTRA)
+    need_package("pkcs11", NEEDS_EXTRA)
     location = location_of(rest, environment)
     given = None if location.public is None else load_public(location.public)
     with _session(location) as session:

@@ -105,7 +105,6 @@ def read_pem(path: Path, what: str) -> bytes:
 
 
 def pem_labels(data: bytes) -> list[str]:
-    """The labels of the PEM blocks in `data`."""
     return [label.decode("ascii") for label in _BLOCK.findall(data)]
 
 
@@ -117,12 +116,12 @@ def is_public(data: bytes) -> bool:
 
 def need_extra() -> None:
     """Raises SigningKeyError where the package of the extra `seal` are missing."""
-    need_packages(("cryptography",), NEEDS_SEAL)
+    need_package("cryptography", NEEDS_SEAL)
 
 
-def need_packages(packages: tuple[str, ...], missing: tuple[str, str]) -> None:
-    """Raises SigningKeyError with the text and hint in `missing` where a package is not installed. Imports none."""
-    if any(find_spec(package) is None for package in packages):
+def need_package(package: str, missing: tuple[str, str]) -> None:
+    """Raises SigningKeyError with the text and hint in `missing` where it is not installed. Imports nothing."""
+    if find_spec(package) is None:
         raise SigningKeyError(missing[0], hint=missing[1])
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.figures import Rating, gap_ceiling_flop, rows, sum_figures, total
+from flopsd.core.figures import Rating, gap_ceiling_flop, rows, sum_figures
 from flopsd.core.ledger.impossible_records import grew_from
 from flopsd.core.ledger.journal_codec import DeviceEntry, tally_from_record, tally_record
 from flopsd.core.ledger.run_view import RatedTallies, RatedTally
@@ -34,6 +34,7 @@ from flopsd.core.model import (
     Tally,
     Totals,
 )
+from tests.support.fold import total
 from tests.support.strategies import H100, LIMITS, rating, readings, run, sequences, table
 
 

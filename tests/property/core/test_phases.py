@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.declarations import Method, Recomputation
-from flopsd.core.figures import by_phase, rows, sum_figures, total
+from flopsd.core.figures import by_phase, rows, sum_figures
 from flopsd.core.ledger.impossible_records import grew_from
 from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
 from flopsd.core.meter import advance
 from flopsd.core.model import UNDECLARED_PHASE, Active, Evidence, Figures, Growth, Pipe, Precision, Reading, Tally
 from flopsd.core.phases import NO_PHASE, ActivePhase, bucket, remainder, split_bucket
 from flopsd.core.policy.guidelines import guidelines, required_share
+from tests.support.fold import total
 from tests.support.strategies import LIMITS, rating, readings, run, table
 
 phases = st.sampled_from(

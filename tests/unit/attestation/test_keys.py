@@ -31,8 +31,9 @@ from flopsd.attestation.signing.public_key import parse_public
 from flopsd.attestation.signing.secrets import passphrase
 from flopsd.core.envelope import Envelope, parse_envelope
 from flopsd.errors import ConfigError, NotVerifiedError, SigningKeyError
-from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN, load_settings
+from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN
 from tests.support.process import environment, flopsd
+from tests.support.settings import load_settings
 from tests.support.tools import require_tools
 
 SECRET = "correct horse: battery \N{LATIN SMALL LETTER U WITH DIAERESIS}"
@@ -308,7 +309,7 @@ def test_the_longest_passphrase_encrypts_and_decrypts(tmp_path: Path, line_end: 
 @pytest.mark.parametrize(
     ("package", "uri", "extra"),
     [
-        ("botocore.session", "awskms:alias/x", "kms"),
+        ("botocore", "awskms:alias/x", "kms"),
         ("pkcs11", "pkcs11:object=x?module-path=/x", "hsm"),
         ("cryptography", "key.pem", "seal"),
     ],

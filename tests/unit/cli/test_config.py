@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from flopsd.settings.data_files import config_dir
-from flopsd.settings.load import load_settings
 from flopsd.settings.schema import SETTINGS
 from flopsd.sources.registry import known_sources
 from tests.support.process import environment, flopsd
+from tests.support.settings import load_settings
 
 EVERYTHING = """
 sources: [nvml, dcgm]

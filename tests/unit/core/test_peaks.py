@@ -184,4 +184,4 @@ def test_a_counter_is_rated_by_the_declared_formats_that_it_counts(
 def test_integers_are_bounded_by_the_fastest_that_the_part_has(row: str, int4: int) -> None:
     part = table().parts[row]
     assert part.rates(Pipe.TENSOR_IMMA, None).high == int4
-    assert part.highest_tensor_rate(None) == int4
+    assert part.rates(Pipe.TENSOR, None).high == int4

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 
 from flopsd.core.clock_integral import integrate
-from flopsd.core.figures import Rating, total
+from flopsd.core.figures import Rating
 from flopsd.core.meter import advance
 from flopsd.core.model import Figures, Limits, Precision, Reading, Tally
 from flopsd.core.peaks import Part
 from flopsd.sources.dcgm.exposition import Field, GpuPage
 from flopsd.sources.dcgm.work import active
 from flopsd.system.clock import NS_PER_S
+from tests.support.fold import total
 from tests.support.paths import SAMPLES
 from tests.support.strategies import table
 

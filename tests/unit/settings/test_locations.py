@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from flopsd.daemon.sealing import copy_destinations, copy_seconds, local_ledger
 from flopsd.errors import ConfigError
-from flopsd.settings.load import load_settings
 from flopsd.settings.locations import S3Location, named, parse_location
 from flopsd.settings.schema import Settings
+from tests.support.settings import load_settings
 
 
 def test_the_options_of_a_location_are_in_its_query() -> None:

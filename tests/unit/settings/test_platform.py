@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.settings.load import load_settings
 from flopsd.settings.platform import default_state_dir, find_context, metered_by_task
+from tests.support.settings import load_settings
 
 STEP = {"SLURM_JOB_ID": "9", "SLURMD_NODENAME": "n2", "SLURM_NODEID": "1", "SLURM_PROCID": "3", "SLURM_LOCALID": "1",
         "SLURM_STEP_TASKS_PER_NODE": "2(x2)"}  # fmt: skip

@@ -12,7 +12,6 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from flopsd.settings.load import load_settings
 from flopsd.settings.platform import find_context
 from flopsd.settings.sagemaker_defaults import checkpoint_folder, with_defaults
 from flopsd.settings.schema import Settings
@@ -21,6 +20,7 @@ from flopsd.telemetry.metric_lines import MetricLines, metric_definitions, metri
 from tests.support.paths import ROOT
 from tests.support.runs import CONTEXT, STRANGER, Run
 from tests.support.sagemaker import JOB, SAMPLES
+from tests.support.settings import load_settings
 
 NAMED = {"TRAINING_JOB_NAME": JOB, "TRAINING_JOB_ARN": f"arn:aws:sagemaker:eu-west-1:1:training-job/{JOB}"}
 

@@ -19,10 +19,11 @@ from flopsd.settings.client_socket import socket_path
 from flopsd.settings.data_files import Tables, find_peaks, load_peaks, parse_peaks
 from flopsd.settings.device_selection import DevicesSetting, Whose, parse_devices
 from flopsd.settings.evidence_kinds import KINDS, parse_kinds
-from flopsd.settings.load import declared_of, load_settings
+from flopsd.settings.load import declared_of
 from flopsd.settings.parsers import device_precision
 from flopsd.settings.push_targets import Target, parse_target
 from tests.support.runs import A100, H100, finished
+from tests.support.settings import load_settings
 
 minute = parsers.seconds(0.5, 60)
 minute_or_off = parsers.seconds_or_off(0.5, 60)

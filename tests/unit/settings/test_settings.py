@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from flopsd.core.model import Precision
 from flopsd.errors import ConfigError
 from flopsd.settings.data_files import config_dir
-from flopsd.settings.load import load_settings, settings_sha256
+from flopsd.settings.load import settings_sha256
 from flopsd.settings.parsers import parse_listen
 from flopsd.settings.schema import BY_KEY, SETTINGS, Settings
 from flopsd.settings.strict_yaml import read_yaml
 from flopsd.sources.registry import known_sources
+from tests.support.settings import load_settings
 
 
 def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:

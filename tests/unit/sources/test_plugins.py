@@ -13,11 +13,11 @@ import pytest
 from flopsd.core.model import Evidence
 from flopsd.errors import ConfigError, SourceUnavailableError
 from flopsd.settings.data_files import load_peaks
-from flopsd.settings.load import load_settings
 from flopsd.settings.schema import SETTINGS
 from flopsd.sources import SourceSettings
 from flopsd.sources.registry import BUILT_IN, built_in, find, known_sources, open_source, settings_of
 from flopsd.testing import FakeClock
+from tests.support.settings import load_settings
 from tests.support.strategies import table
 
 GOOD = """

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from flopsd.errors import ConfigError, PushError
-from flopsd.settings.load import SECRETS, load_settings
+from flopsd.settings.load import SECRETS
 from flopsd.settings.push_targets import parse_target
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.system.protobuf import message_classes
@@ -35,6 +35,7 @@ from tests.support.paths import ROOT
 from tests.support.process import free_port, wait_until
 from tests.support.receivers import receiving
 from tests.support.runs import A100, H100, Run
+from tests.support.settings import load_settings
 
 WALL_NS = 1_800_000_000 * NS_PER_S
 WRITE_REQUEST = message_classes("prometheus", MESSAGES)["WriteRequest"]
