@@ -20,6 +20,8 @@ from flopsd.journal.framing import GENESIS, JournalLine, frame
 from flopsd.system.clock import NS_PER_S
 from tests.support.runs import H100, Run
 
+J = dict[str, Any]
+
 
 class Pair(NamedTuple):
     """The two files that an auditor is given."""
@@ -143,86 +145,65 @@ def _lines(rng: random.Random, pair: Pair, material: Material) -> Pair:
 
 def _replay(rng: random.Random, pair: Pair, material: Material) -> Pair:
     """A file of another pair that the same key signed, or both of them."""
-    other, kind = rng.choice(material.others), rng.randrange(3)
-    return (
-        other
-        if kind == 0
-        else pair._replace(**{("ledger", "journal")[kind - 1]: getattr(other, ("ledger", "journal")[kind - 1])})
-    )
+    other = rng.choice(material.others)
+    return rng.choice([other, pair._replace(ledger=other.ledger), pair._replace(journal=other.journal)])
+
+
+def _respelt(rng: random.Random, text: str) -> str:
+    url_safe = text.translate(str.maketrans("+/", "-_"))
+    return rng.choice([url_safe, text.rstrip("="), text + "=", text[:-4], "\n".join(text), text + "\n", " " + text])
+
+
+def _other_signature(rng: random.Random, text: str) -> Any:
+    noise = base64.b64encode(rng.randbytes(64)).decode()
+    return rng.choice(["", "AA==", text[:-4], noise, "A" * 10_000, None, [], text + "\n"])
+
+
+def _other_digit(rng: random.Random, text: str) -> str:
+    payload = bytearray(base64.b64decode(text[: len(text) // 4 * 4].rstrip("=") + "==="))
+    payload[rng.choice([i for i, b in enumerate(payload) if 48 <= b < 58])] = rng.randrange(48, 58)
+    return base64.b64encode(payload).decode()
+
+
+MEMBERS: tuple[Callable[[random.Random, J, J], object], ...] = (
+    lambda _, d, other: d.update(signatures=other["signatures"]),
+    lambda _, d, other: d.update(payload=other["payload"]),
+    lambda _, d, other: d.update(signatures=[*d["signatures"], *other["signatures"]]),
+    lambda rng, d, _: d.update(signatures=d["signatures"] * rng.randrange(150)),
+    lambda rng, d, _: d["signatures"][0].update(keyid=rng.choice(["", "x", None, 7, "0" * 64, "\x1b[2J"])),
+    lambda rng, d, _: d.update(payload=_respelt(rng, d["payload"])),
+    lambda rng, d, _: d.update(payloadType=rng.choice(["application/vnd.in-toto+json\n", "text/plain", "", None, 5])),
+    lambda rng, d, _: d["signatures"][0].update(sig=_other_signature(rng, d["signatures"][0]["sig"])),
+    lambda _rng, d, _other: d.update(extension={"any": [1, {"deep": None}]}),
+    lambda rng, d, _: d.update(payload=_other_digit(rng, d["payload"])),
+    lambda _rng, d, _other: d.update({name: d.pop(name) for name in reversed(list(d))}),
+)
+TAILS = (
+    b'"payload":"e30="}',
+    b'"signatures":[]}',
+    b'"x":NaN}',
+    b'"x":1e9}',
+    b'"x":"\\udc00"}',
+    b'"x":' + b"9" * 5000 + b"}",
+)
+SPELLINGS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
+    lambda rng, data: data.rstrip(b"}\n ") + b"," + rng.choice(TAILS),
+    lambda _, data: data.replace(b'"payload"', b'"\\u0070ayload"'),
+    lambda rng, data: data[:-1] + b',"x":' + b"[" * rng.randrange(100, 100_000),
+)
 
 
 def _envelope(rng: random.Random, pair: Pair, material: Material) -> Pair:
     """Members of the envelope exchanged, doubled, spelt in another way, or taken from another ledger."""
+    kind = rng.randrange(len(MEMBERS) + len(SPELLINGS))
     try:
-        document: dict[str, Any] = json.loads(pair.ledger)
-        signature, text = document["signatures"][0], document["payload"]
-        other = json.loads(rng.choice(material.others).ledger)
+        document: J = json.loads(pair.ledger)
+        if kind < len(MEMBERS):
+            MEMBERS[kind](rng, document, json.loads(rng.choice(material.others).ledger))
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return pair
-    kind = rng.randrange(14)
-    if kind == 0:
-        document["signatures"] = other["signatures"]
-    elif kind == 1:
-        document["payload"] = other["payload"]
-    elif kind == 2:
-        document["signatures"] = [*document["signatures"], *other["signatures"]]
-    elif kind == 3:
-        document["signatures"] = document["signatures"] * rng.randrange(150)
-    elif kind == 4:
-        signature["keyid"] = rng.choice(["", "x", None, 7, "0" * 64, "\x1b[2J"])
-    elif kind == 5:
-        document["payload"] = rng.choice(
-            [
-                text.replace("+", "-").replace("/", "_"),
-                text.rstrip("="),
-                text + "=",
-                text[:-4],
-                "\n".join(text),
-                text + "\n",
-                " " + text,
-            ]
-        )
-    elif kind == 6:
-        document["payloadType"] = rng.choice(["application/vnd.in-toto+json\n", "text/plain", "", None, 5])
-    elif kind == 7:
-        signature["sig"] = rng.choice(
-            [
-                "",
-                "AA==",
-                signature["sig"][:-4],
-                base64.b64encode(rng.randbytes(64)).decode(),
-                "A" * 10_000,
-                None,
-                [],
-                signature["sig"] + "\n",
-            ]
-        )
-    elif kind == 8:
-        document["extension"] = {"any": [1, {"deep": None}]}
-    elif kind == 9:
-        payload = bytearray(base64.b64decode(text[: len(text) // 4 * 4].rstrip("=") + "==="))
-        digits = [i for i, b in enumerate(payload) if 48 <= b < 58]
-        payload[rng.choice(digits)] = rng.randrange(48, 58)
-        document["payload"] = base64.b64encode(payload).decode()
-    elif kind == 10:
-        document = dict(reversed(document.items()))
     dumped = json.dumps(document, indent=rng.choice([None, 0, 3, "\t"]), sort_keys=rng.random() < 0.3).encode()
-    if kind == 11:
-        dumped = dumped.rstrip(b"}\n ") + rng.choice(
-            [
-                b',"payload":"e30="}',
-                b',"signatures":[]}',
-                b',"x":NaN}',
-                b',"x":1e9}',
-                b',"x":"\\udc00"}',
-                b',"x":' + b"9" * 5000 + b"}",
-            ]
-        )
-    elif kind == 12:
-        dumped = dumped.replace(b'"payload"', b'"\\u0070ayload"')
-    elif kind == 13:
-        dumped = dumped[:-1] + b',"x":' + b"[" * rng.randrange(100, 100_000)
-    return pair._replace(ledger=dumped)  # fmt: skip
+    return pair._replace(ledger=dumped if kind < len(MEMBERS) else SPELLINGS[kind - len(MEMBERS)](rng, dumped))
 
 
 EDITS: tuple[Callable[[random.Random, Pair, Material], Pair], ...] = (

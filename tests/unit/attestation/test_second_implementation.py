@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Precision
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
-from tests.support import independent, independent_architecture, independent_ledger, independent_merged
+from tests.support import independent, independent_architecture, independent_ledger
 from tests.support.extent import examples
 from tests.support.independent import payload_of
 from tests.support.independent_ledger import recompute, stated
@@ -39,13 +39,13 @@ def test_it_computes_the_figures_of_every_valid_vector_and_finds_no_law_broken(c
     sealed.write_bytes(journal[: int(said["predicate"]["method"]["journal"]["bytes"])])
     assert recompute(sealed, PEAKS) == stated(said)
     records, _ = independent.records_of(sealed)
-    assert independent_merged.laws_broken(records) == set()
+    assert independent_ledger.laws_broken(records) == set()
 
 
 @pytest.mark.parametrize("case", MERGED, ids=lambda path: path.name)
 def test_it_adds_up_every_valid_merged_vector(case: Path) -> None:
     predicate = payload_of(case / "ledger.json")["predicate"]
-    assert independent_merged.merged_again(predicate) == independent_merged.stated(predicate)
+    assert independent_ledger.merged_again(predicate) == independent_ledger.stated_sums(predicate)
 
 
 @pytest.mark.parametrize(
@@ -54,11 +54,11 @@ def test_it_adds_up_every_valid_merged_vector(case: Path) -> None:
 )
 def test_it_finds_which_law_of_time_a_journal_breaks(name: str, law: int) -> None:
     records, _ = independent.records_of(VECTORS / "invalid" / name / "ledger.journal.jsonl")
-    assert independent_merged.laws_broken(records) == {law}
+    assert independent_ledger.laws_broken(records) == {law}
 
 
 def test_it_knows_nothing_of_flopsd() -> None:
-    for module in (independent, independent_architecture, independent_ledger, independent_merged):
+    for module in (independent, independent_architecture, independent_ledger):
         for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text())):
             if isinstance(node, ast.ImportFrom | ast.Import):
                 names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
