@@ -87,8 +87,8 @@ def test_a_journal_of_an_earlier_run_is_never_mixed_with_this_one(tmp_path: Path
 
 def test_without_pytorch_it_says_what_is_missing_and_measures_nothing(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.modules['torch'] = None; import tests.hardware.torch_loads, tests.hardware.transformer, "
-        "tests.hardware.suite; from tests.hardware.__main__ import main; sys.exit(main(sys.argv[1:]))"
+        "import sys; sys.modules['torch'] = None; import tests.hardware.torch_loads, tests.hardware.suite; "
+        "from tests.hardware.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code, "--out", str(tmp_path / "out")], cwd=ROOT, env=environment(None),

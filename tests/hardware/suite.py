@@ -15,8 +15,7 @@ from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.settings.data_files import load_peaks
 from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.hardware import preflight, privileges, table
-from tests.hardware.knobs import Knobs
-from tests.hardware.loads import Load, Spec
+from tests.hardware.loads import Knobs, Load, Spec
 from tests.hardware.meter import ROOT, Meter, MeterError
 from tests.hardware.questions import answers
 from tests.hardware.raw import Gpu, GpuError

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from tests.hardware import plan, preflight
 from tests.hardware.accuracy import main, page
 from tests.hardware.flop import Shape, gemm_flop, sparse_gemm_flop, training_step_flop
-from tests.hardware.knobs import Knobs
-from tests.hardware.loads import UnavailableError
+from tests.hardware.loads import Knobs, UnavailableError
 from tests.hardware.questions import answers, grown
 from tests.hardware.results import ResultsError, read
 from tests.support.paths import ROOT
@@ -146,7 +145,7 @@ def test_another_file_is_refused_with_its_name(tmp_path: Path, capsys: pytest.Ca
 
 SMALL = Shape(layers=1, width=24, heads=3, sequence=5, batch=3, hidden=40, vocabulary=11, rank=2)
 LONG = Shape(layers=3, width=16, heads=1, sequence=12, batch=1, hidden=16, vocabulary=100, rank=8)
-# One step of tests/hardware/transformer.py as torch.utils.flop_counter.FlopCounterMode counts it: PyTorch 2.13.0, CPU.
+# One step of tests/hardware/torch_loads.py as torch.utils.flop_counter.FlopCounterMode counts it: PyTorch 2.13.0, CPU.
 COUNTED_BY_PYTORCH = [
     (plan.TINY, False, False, 1818624), (plan.TINY, False, True, 1437696),
     (plan.TINY, True, False, 2375680), (plan.TINY, True, True, 2093056),
