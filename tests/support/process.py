@@ -103,6 +103,12 @@ def daemon_pid(state_dir: Path) -> int:
     return int((state_dir / "lock").read_text())
 
 
+def modules_after(code: str, *arguments: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after `code`."""
+    command = [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)", *arguments]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

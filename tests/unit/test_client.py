@@ -23,6 +23,7 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
+from tests.support.process import modules_after
 from tests.support.session_servers import Daemon, EventServer, foreign, never_reads, work_of
 
 
@@ -286,13 +287,8 @@ def test_a_thread_that_cannot_start_does_not_affect_the_training(
 
 def test_the_client_imports_nothing_of_the_daemon() -> None:
     """A training process imports the standard library and a few words only."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys, flopsd.client; print(*sorted(m for m in sys.modules if m.startswith('flopsd')));"
-         "print({'yaml', 'psutil', 'prometheus_client', 'torch'} & set(sys.modules))"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    ours, foreign_modules = done.stdout.splitlines()
-    assert foreign_modules == "set()"
-    rooms = {name.split(".")[1] for name in ours.split() if "." in name}
+    loaded = modules_after("import flopsd.client")
+    assert not {"yaml", "psutil", "prometheus_client", "torch"} & loaded
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("flopsd.")}
     assert rooms <= {"client", "core", "errors", "settings", "system"}
-    assert not {name for name in ours.split() if name.startswith(("flopsd.core.ledger", "flopsd.core.policy"))}
+    assert not {name for name in loaded if name.startswith(("flopsd.core.ledger", "flopsd.core.policy"))}

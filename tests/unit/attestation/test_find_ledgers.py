@@ -179,6 +179,11 @@ def add(archive: tarfile.TarFile, name: str, data: bytes = b"x", kind: bytes = t
     archive.addfile(info, io.BytesIO(data))
 
 
+def add_ledgers(archive: tarfile.TarFile, nodes: Nodes, below: str = "") -> None:
+    for file in sorted((nodes.folder / "ledgers").rglob("*.json*")):
+        archive.add(file, arcname=f"{below}{file.parent.name}/{file.name}")
+
+
 def twice(archive: tarfile.TarFile, name: str) -> None:
     add(archive, "a.json")
     add(archive, name)
@@ -270,8 +275,7 @@ def test_members_passed_over_are_not_kept_in_memory(nodes: Nodes, want: bytes, m
     with tarfile.open(path, "w:gz") as archive:
         for number in range(50):
             add(archive, f"shard-{number}.bin")
-        for file in sorted((nodes.folder / "ledgers").rglob("*.json*")):
-            archive.add(file, arcname=f"{file.parent.name}/{file.name}")
+        add_ledgers(archive, nodes)
     assert nodes.merge(path).ledger.read_bytes() == want
     assert max(kept) <= 1
 
@@ -280,8 +284,7 @@ def test_a_link_in_a_model_archive_that_is_no_ledger_is_no_matter(nodes: Nodes, 
     path = nodes.folder / "model.tar.gz"
     with tarfile.open(path, "w:gz") as archive:
         add(archive, "weights.bin", kind=tarfile.SYMTYPE, link="/elsewhere")
-        for file in sorted((nodes.folder / "ledgers").rglob("*.json*")):
-            archive.add(file, arcname=f"./flopsd/{file.parent.name}/{file.name}")
+        add_ledgers(archive, nodes, "./flopsd/")
     assert nodes.merge(path).ledger.read_bytes() == want
 
 
@@ -298,8 +301,7 @@ def test_a_cut_or_altered_archive_is_refused(nodes: Nodes) -> None:
 def test_members_are_capped(nodes: Nodes, want: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ledger_folders, "MAX_ENVELOPE_BYTES", 100_000)
     with tarfile.open(path := nodes.folder / "output.tar.gz", "w:gz") as archive:
-        for file in sorted((nodes.folder / "ledgers").rglob("*.json*")):
-            archive.add(file, arcname=f"{file.parent.name}/{file.name}")
+        add_ledgers(archive, nodes)
         add(archive, "tokenizer.json", b" " * 100_001)
     assert nodes.merge(path).ledger.read_bytes() == want
     assert nodes.notes == [f"{path}: skipped 'tokenizer.json', which is too large for a ledger"]

@@ -1,4 +1,5 @@
-"""Merged ledgers as a verifier sees them: added up again, and held against the children that are at hand."""
+"""Merged ledgers as a verifier sees them: added up again, and held against the children that are at hand; and how big the
+parts of a ledger may be."""
 
 from __future__ import annotations
 
@@ -10,10 +11,14 @@ from typing import Any
 
 import pytest
 
+from flopsd.attestation.merge import streamed_envelope
+from flopsd.attestation.merge.ledger_folders import most_bytes
+from flopsd.attestation.merge.streamed_envelope import sign_statement
 from flopsd.attestation.merge.verify_merged import ChildrenChecked, VerifiedMerge, verify_merged
-from flopsd.attestation.signing.dsse import sign
-from flopsd.attestation.signing.keys import load_public, load_signer
+from flopsd.attestation.signing.dsse import sign, verify_signatures
+from flopsd.attestation.signing.keys import ensure_key, load_public, load_signer
 from flopsd.attestation.verify import open_ledger, verify_ledger
+from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report.ledger_text import merged_text, verified_merge_text
@@ -86,31 +91,13 @@ def test_ledgers_of_others_lying_there_are_no_part_of_it(nodes: Nodes) -> None:
     assert "  no part     " in verified_merge_text(found)
 
 
-def _child_sum(predicate: dict[str, Any]) -> None:
-    predicate["children"][0]["totals"]["executed"]["low"] = "1"
-
-
-def _dropped(predicate: dict[str, Any]) -> None:
-    predicate["children"].pop()
-    predicate["nodes"].pop()
-
-
-def _whole(predicate: dict[str, Any]) -> None:
-    predicate["children"].pop()
-    predicate["jobNodes"].pop()
-
-
-def _device(predicate: dict[str, Any]) -> None:
-    predicate["children"][1]["deviceTimes"] = predicate["children"][0]["deviceTimes"]
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (_child_sum, "the entries of its children: .*executed.low is '.*', recomputed is"),
-        (_dropped, "statement.subject has 2 entries, recomputed are 1"),
-        (_whole, "statement.subject has 2 entries, recomputed are 1"),
-        (_device, "device GPU-algo-1-0 is counted twice at the same time"),
+        (lambda p: p["children"][0]["totals"]["executed"].update(low="1"), "the entries of its children: .*executed.low is '.*', recomputed is"),
+        (lambda p: (p["children"].pop(), p["nodes"].pop()), "statement.subject has 2 entries, recomputed are 1"),
+        (lambda p: (p["children"].pop(), p["jobNodes"].pop()), "statement.subject has 2 entries, recomputed are 1"),
+        (lambda p: p["children"][1].update(deviceTimes=p["children"][0]["deviceTimes"]), "device GPU-algo-1-0 is counted twice at the same time"),
         (lambda p: p["children"][0].pop("totals"), "fields that `flopsd merge` does not write: KeyError"),
         (lambda p: p["children"][0].update(totals=None), "fields that `flopsd merge` does not write: TypeError"),
         (lambda p: p["children"][0].update(deviceSeconds="1e9"), "not an amount with 9 decimals"),
@@ -259,3 +246,48 @@ def test_a_node_left_out_by_the_merger_shows_in_the_roster(nodes: Nodes) -> None
     ledger.write_bytes(sign(encode(document), load_signer(nodes.key)))
     with pytest.raises(NotVerifiedError, match="completeness.complete is True, recomputed is False"):
         verify(nodes, ledger)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        ("node-0.json", 67_108_864),
+        ("node-0.rolling.json", 67_108_864),
+        ("node-0.journal.jsonl", 2_147_483_648),
+        ("node-0.peaks.yaml", 16_777_216),
+        ("node-0.pub", None),
+        (".node-0.json", None),
+        ("node-0.yaml", None),
+    ],
+)
+def test_each_part_of_a_ledger_has_a_limit_by_its_name(name: str, most: int | None) -> None:
+    assert most_bytes(name) == most
+
+
+def test_a_merged_ledger_is_never_larger_than_a_verifier_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest that is written keeps the limit, and little is refused that would have kept it."""
+    limit = 100_000
+    monkeypatch.setattr(streamed_envelope, "MAX_ENVELOPE_BYTES", limit)
+    made, _ = ensure_key(None, tmp_path)
+    key = load_signer(made)
+    ledger = tmp_path / "merged.json"
+
+    def written(size: int) -> bool:
+        try:
+            sign_statement({"text": "x" * size}, key, ledger, tmp_path)
+        except LedgerError as fault:
+            assert "at most 100000 are allowed" in str(fault)
+            return False
+        assert ledger.stat().st_size <= limit
+        verify_signatures(parse_envelope(ledger.read_bytes()), [key.public], 1)
+        return True
+
+    accepted, refused = 0, limit
+    while refused - accepted > 1:
+        middle = (accepted + refused) // 2
+        accepted, refused = (middle, refused) if written(middle) else (accepted, middle)
+    assert accepted > (limit - 4096) * 3 // 4 - 100
+    assert written(accepted)
+    ledger.unlink()
+    assert not written(refused)
+    assert not ledger.exists(), "what is refused is not written"

@@ -30,6 +30,7 @@ from tests.support.paths import VECTORS
 from tests.unit.attestation.test_lineage_base import POLICY
 
 ACT = next(policy for policy in load_policies() if policy.id == "eu-ai-act")
+SYSTEMIC = Base("b", "known", 10**24, None, True)
 LEDGERS = sorted([*VECTORS.glob("valid/*/ledger.json"), *VECTORS.glob("merged/*/ledger.json")])
 
 
@@ -229,11 +230,7 @@ def test_a_notification_only_for_systemic_risk() -> None:
 @pytest.mark.parametrize(
     ("method", "base", "words"),
     [
-        (
-            Method.LORA,
-            Base("b", "known", 10**24, None, True),
-            "of the modification; the base model's compute is not in it",
-        ),
+        (Method.LORA, SYSTEMIC, "of the modification; the base model's compute is not in it"),
         (Method.LORA, None, "a base model's compute, if there is one, is not in it"),
         (Method.PRETRAINING, None, ""),
     ],

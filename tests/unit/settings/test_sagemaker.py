@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -108,17 +109,6 @@ def test_the_checkpoint_folder_is_where_the_platform_says(tmp_path: Path, config
     assert checkpoint_folder(tmp_path) == (None if folder is None else tmp_path / folder)
 
 
-class Out:
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> int:
-        self.text += text
-        return len(text)
-
-    def flush(self) -> None: ...
-
-
 def numbers(line: str) -> dict[str, str]:
     found = {one["Name"]: re.search(one["Regex"], line) for one in metric_definitions()}
     return {name.removeprefix("flopsd:"): match[1] for name, match in found.items() if match}
@@ -144,21 +134,21 @@ def test_an_unknown_metric_gives_no_data_point(tmp_path: Path) -> None:
 
 
 def test_the_rate_is_that_since_the_previous_line(tmp_path: Path) -> None:
-    run, out = Run(tmp_path), Out()
+    run, out = Run(tmp_path), io.StringIO()
     run.meter(5)
     before = run.writer.snapshot.view.figures.measured_flop or 0
-    lines = MetricLines(out, 60, run.writer.snapshot, run.clock)  # type: ignore[arg-type]
+    lines = MetricLines(out, 60, run.writer.snapshot, run.clock)
     run.meter(59)
     lines.each_tick(run.writer.snapshot)
-    assert out.text == ""
+    assert out.getvalue() == ""
     run.meter(1)
     lines.each_tick(run.writer.snapshot)
     after = run.writer.snapshot.view.figures.measured_flop or 0
-    assert numbers(out.text)["rate_flop_per_second"] == str((after - before) // 60)
-    out.text = ""
+    assert numbers(out.getvalue())["rate_flop_per_second"] == str((after - before) // 60)
+    out.truncate(0)
     run.clock.advance(60 * NS_PER_S)
     lines.each_tick(run.writer.snapshot)
-    assert numbers(out.text)["rate_flop_per_second"] == "0"  # a minute in which nothing was measured
+    assert numbers(out.getvalue())["rate_flop_per_second"] == "0"  # a minute in which nothing was measured
 
 
 def test_the_definitions_respect_sagemakers_limits() -> None:

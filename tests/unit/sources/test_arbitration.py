@@ -20,12 +20,22 @@ from flopsd.system.clock import NS_PER_S
 from tests.support.runs import A100, H100, Run
 from tests.support.strategies import table
 
+Work = Active | Busy | Gap
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     found = Run(tmp_path / "state", devices=(), sources=("nvml", "dcgm"))
     yield found
     found.kill()
+
+
+def tell(run: Run, source: str, *read: tuple[Device, Work], **counters: int) -> None:
+    """A source reads what devices did in the last second."""
+    now_ns = run.clock.boottime_ns()
+    readings = tuple(Reading(device.uid, now_ns - NS_PER_S, now_ns, work, counters) for device, work in read)
+    devices = tuple(device for device, _ in read)
+    run.writer.take(Message(source, now_ns, devices, Sweep(readings), opened={"replay": None}))
 
 
 @given(
@@ -62,19 +72,12 @@ def test_a_gpu_whose_slices_are_read_is_never_beside_them(run: Run, whole_first:
     """An exporter lists the whole GPU, NVML its slices: whichever comes first, the whole has neither work nor ceiling."""
     whole = replace(A100, evidence=Evidence.UTILIZATION)
     slices = [replace(whole, uid=f"MIG-{n}", parent=whole.uid, sm_count=42) for n in (1, 2)]
-    writer, clock = run.writer, run.clock
-
-    def tell(source: str, devices: list[Device]) -> None:
-        now_ns = clock.boottime_ns()
-        readings = tuple(Reading(d.uid, now_ns - NS_PER_S, now_ns, Busy(1000)) for d in devices)
-        writer.take(Message(source, now_ns, tuple(devices), Sweep(readings), opened={"replay": None}))
-
     for _ in range(5):
-        clock.advance(NS_PER_S)
+        run.clock.advance(NS_PER_S)
         for source, devices in (("dcgm", [whole]), ("nvml", slices))[:: 1 if whole_first else -1]:
-            tell(source, devices)
-    assert writer.close("test")
-    states = {state.device.uid: state for state in writer.snapshot.devices}
+            tell(run, source, *((device, Busy(1000)) for device in devices))
+    assert run.writer.close("test")
+    states = {state.device.uid: state for state in run.writer.snapshot.devices}
     assert set(states) == {"MIG-1", "MIG-2"} | ({whole.uid} if whole_first else set())
     if whole_first:  # it was met before its slices were
         tally = states[whole.uid].tally
@@ -89,18 +92,15 @@ def test_who_a_device_is_does_not_depend_on_who_lists_it_first(run: Run, nameles
     """An older exporter names no model: what it lists first is unknown until another source says what it is."""
     nameless = replace(H100, model="unidentified", pci_device_id=None, serial=None, sm_count=None,
                        sm_clock_max_mhz=None, evidence=Evidence.GAP)  # fmt: skip
-    writer, clock = run.writer, run.clock
-    told: dict[str, tuple[Device, Active | Gap]] = {
+    writer = run.writer
+    told: dict[str, tuple[Device, Work]] = {
         "dcgm": (nameless, Gap(GapReason.UNKNOWN_DEVICE)),
         "nvml": (H100, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**11})),
     }
     for _ in range(30):
-        clock.advance(NS_PER_S)
-        now_ns = clock.boottime_ns()
+        run.clock.advance(NS_PER_S)
         for source in sorted(told, reverse=not nameless_first):
-            device, work = told[source]
-            reading = Reading(device.uid, now_ns - NS_PER_S, now_ns, work)
-            writer.take(Message(source, now_ns, (device,), Sweep((reading,))))
+            tell(run, source, told[source])
     assert writer.close("test")
     (shown,) = writer.snapshot.devices
     assert shown.device.serial == H100.serial
@@ -123,15 +123,11 @@ def test_a_device_is_not_identified_twice() -> None:
 
 
 def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(run: Run) -> None:
-    writer, clock = run.writer, run.clock
-    for evidence, work in ((Evidence.ACTIVITY, Gap(GapReason.STALE)), (Evidence.UTILIZATION, Busy(10))):
-        clock.advance(NS_PER_S)
-        now_ns = clock.boottime_ns()
-        reading = Reading(A100.uid, now_ns - NS_PER_S, now_ns, work)
-        source = "dcgm" if evidence is Evidence.ACTIVITY else "nvml"
-        device = replace(A100, evidence=evidence)
-        writer.take(Message(source, now_ns, (device,), Sweep((reading,)), opened={"replay": None}))
-    (shown,) = writer.snapshot.devices
+    run.clock.advance(NS_PER_S)
+    tell(run, "dcgm", (replace(A100, evidence=Evidence.ACTIVITY), Gap(GapReason.STALE)))
+    run.clock.advance(NS_PER_S)
+    tell(run, "nvml", (A100, Busy(10)))
+    (shown,) = run.writer.snapshot.devices
     assert shown.entry.source == "dcgm"
     assert shown.tally.busy_sm_cycles == 0
     assert shown.tally.gap_ns == {GapReason.STALE: NS_PER_S}
@@ -139,26 +135,18 @@ def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(run: Run) -> None
 
 def test_an_older_energy_value_of_another_source_is_not_counted_again(run: Run) -> None:
     """NVML bounds it at 1000 and 1700 mJ, an exporter measures it from a page that still says 1100, and dies."""
-    writer, clock = run.writer, run.clock
-    better = replace(A100, evidence=Evidence.ACTIVITY)
-
-    def tell(source: str, device: Device, energy_mj: int) -> None:
-        clock.advance(NS_PER_S)
-        now_ns = clock.boottime_ns()
-        work: Active | Busy = Busy(10) if source == "nvml" else Active(Evidence.ACTIVITY, {Pipe.FP32: 5})
-        reading = Reading(device.uid, now_ns - NS_PER_S, now_ns, work, {"energy_mj": energy_mj})
-        writer.take(Message(source, now_ns, (device,), Sweep((reading,))))
-
-    tell("nvml", A100, 1000)
-    tell("nvml", A100, 1700)
-    tell("dcgm", better, 1100)
-    writer.take(Message("dcgm", clock.boottime_ns(), fault="no answer"))
-    tell("nvml", A100, 3100)
-    (shown,) = writer.snapshot.devices
-    assert shown.tally.energy_mj == 2100
-    tell("nvml", A100, 100)  # its own value that falls is a driver's reload, as ever
-    tell("nvml", A100, 150)
-    assert writer.snapshot.devices[0].tally.energy_mj == 2150
+    better = replace(A100, evidence=Evidence.ACTIVITY), Active(Evidence.ACTIVITY, {Pipe.FP32: 5})
+    for energy_mj in (1000, 1700):
+        run.clock.advance(NS_PER_S)
+        tell(run, "nvml", (A100, Busy(10)), energy_mj=energy_mj)
+    run.clock.advance(NS_PER_S)
+    tell(run, "dcgm", better, energy_mj=1100)
+    run.writer.take(Message("dcgm", run.clock.boottime_ns(), fault="no answer"))
+    # Its own value that falls is a driver's reload, as ever.
+    for energy_mj, total_mj in ((3100, 2100), (100, 2100), (150, 2150)):
+        run.clock.advance(NS_PER_S)
+        tell(run, "nvml", (A100, Busy(10)), energy_mj=energy_mj)
+        assert run.writer.snapshot.devices[0].tally.energy_mj == total_mj
 
 
 def test_readings_that_waited_behind_a_slow_disk_are_all_counted(run: Run) -> None:

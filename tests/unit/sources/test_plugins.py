@@ -1,22 +1,26 @@
-"""How a source is found by its name, and what a bad plug-in is told: always which distribution it came with."""
+"""How a source is found by its name, what a bad plug-in is told (always which distribution it came with), and what `doctor`
+asks of all sources: one that fails in any call is told of, and costs no other."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flopsd.core.model import Evidence
-from flopsd.errors import ConfigError, SourceUnavailableError
+from flopsd.core.model import Device, Evidence, Sweep
+from flopsd.errors import ConfigError, SourceError, SourceUnavailableError
 from flopsd.settings.data_files import load_peaks
 from flopsd.settings.schema import SETTINGS
-from flopsd.sources import SourceSettings
+from flopsd.sources import Source, SourceSettings
+from flopsd.sources.probe import probe
 from flopsd.sources.registry import BUILT_IN, built_in, find, known_sources, open_source, settings_of
-from flopsd.testing import FakeClock
+from flopsd.testing import FakeClock, ScriptedSource
+from tests.support.process import modules_after
+from tests.support.runs import A100, H100
 from tests.support.settings import load_settings
 from tests.support.strategies import table
 
@@ -208,14 +212,10 @@ def test_a_plug_in_does_not_take_a_built_in_sources_name(install: Install) -> No
 
 def test_the_command_line_reads_what_sources_declare_without_their_drivers() -> None:
     """Nor what finds plug-ins, where none is installed."""
-    code = (
-        "import sys\nfrom flopsd.cli.main import _parser\n_parser()\n"
-        "print(*sorted(name for name in sys.modules if name.startswith('flopsd.sources.')), "
-        "*(name for name in ('importlib.metadata', 'pynvml', 'socket', 'yaml') if name in sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    described = sorted(f"flopsd.sources.{name}" for name in (*BUILT_IN, "registry"))
-    assert done.stdout.split() == described
+    loaded = modules_after("from flopsd.cli.main import _parser; _parser()")
+    assert not {"importlib.metadata", "pynvml", "socket", "yaml"} & loaded
+    described = {f"flopsd.sources.{name}" for name in (*BUILT_IN, "registry")}
+    assert {name for name in loaded if name.startswith("flopsd.sources.")} == described
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -231,3 +231,71 @@ def test_a_built_in_source_declares_what_is_collected(name: str) -> None:
 
 def test_every_part_of_the_peak_table_is_some_sources() -> None:
     assert {part.vendor for part in load_peaks().parts.values()} == {built_in(name).vendor for name in BUILT_IN} - {""}
+
+
+def leave() -> None:
+    raise SystemExit(3)
+
+
+FAULTS: dict[str, Callable[[], Any]] = {
+    "describe": lambda: 1 / 0,
+    "devices": lambda: None,
+    "read": leave,
+    "close": lambda: 1 / 0,
+}
+
+
+class Faulty(ScriptedSource):
+    def __init__(self, call: str) -> None:
+        super().__init__("bad", [A100], lambda: Sweep(()))
+        self.call = call
+
+    def describe(self) -> Mapping[str, Any]:
+        return FAULTS["describe"]() if self.call == "describe" else super().describe()
+
+    def devices(self) -> Sequence[Device]:
+        return FAULTS["devices"]() if self.call == "devices" else super().devices()
+
+    def read(self) -> Sweep:
+        return FAULTS["read"]() if self.call == "read" else super().read()
+
+    def close(self) -> None:
+        super().close()
+        if self.call == "close":
+            FAULTS["close"]()
+
+
+@pytest.mark.parametrize("call", ["describe", "devices", "read"])
+def test_a_source_that_fails_in_any_call_is_named_with_its_fault(call: str) -> None:
+    good, bad = ScriptedSource("good", [H100], lambda: Sweep(())), Faulty(call)
+    sources: dict[str, Source] = {"bad": bad, "good": good}
+    found = probe(["bad", "good"], sources.__getitem__, FakeClock())
+    assert [(one.name, bool(one.fault)) for one in found.sources] == [("bad", True), ("good", False)]
+    assert "source 'bad' failed: " in found.sources[0].fault
+    assert found.devices == ((H100, "good"),)
+    assert bad.closed
+    assert good.closed
+
+
+def test_a_source_that_cannot_be_closed_is_told_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    good, bad = ScriptedSource("good", [H100], lambda: Sweep(())), Faulty("close")
+    sources: dict[str, Source] = {"bad": bad, "good": good}
+    found = probe(["bad", "good"], sources.__getitem__, FakeClock())
+    assert [one.fault for one in found.sources] == ["", ""]
+    assert found.devices == ((A100, "bad"), (H100, "good"))
+    assert good.closed
+    assert "division by zero" in caplog.text
+
+
+def test_what_opening_says_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    def opener(name: str) -> Source:
+        if name == "gone":
+            raise SourceUnavailableError("nothing here", hint="plug it in", absent=True)
+        if name == "bad":
+            raise SourceError("its devices cannot be listed")
+        return ScriptedSource(name, [replace(H100, sm_count=None)], lambda: Sweep(()))
+
+    found = probe(["gone", "bad", "good"], opener, FakeClock())
+    assert [(one.fault, one.absent) for one in found.sources] == [
+        ("nothing here", True), ("its devices cannot be listed", False), ("", False)]  # fmt: skip
+    assert not caplog.records
