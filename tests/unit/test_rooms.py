@@ -207,15 +207,15 @@ def imported(tree: ast.Module) -> set[str]:
 def test_the_core_is_pure() -> None:
     for name, tree in modules(PACKAGE).items():
         if name.startswith("flopsd.core"):
-            used = {imported.split(".")[0] for imported in imported(tree)}
-            assert used <= PURE_IMPORTS, f"{name} imported {sorted(used - PURE_IMPORTS)}"
+            used = {module.split(".")[0] for module in imported(tree)}
+            assert used <= PURE_IMPORTS, f"{name} imports {sorted(used - PURE_IMPORTS)}"
 
 
 def test_only_the_clock_reads_time() -> None:
     for name, tree in modules(PACKAGE).items():
         if name == "flopsd.system.clock":
             continue
-        assert "time" not in imported(tree), f"{name} imported time"
+        assert "time" not in imported(tree), f"{name} imports time"
         for node in ast.walk(tree):
             if (
                 isinstance(node, ast.Attribute)
@@ -237,7 +237,7 @@ def test_only_the_command_line_exits() -> None:
 
 
 def test_nothing_happens_at_import() -> None:
-    """At module level stand only definitions, imported and constants."""
+    """At module level stand only definitions, imports and constants."""
     allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.Expr, ast.If)
     for name, tree in modules(PACKAGE).items():
         for node in tree.body:

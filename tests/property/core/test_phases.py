@@ -1,4 +1,5 @@
-"""Laws of phases: they divide what was counted, and lose and add nothing."""
+"""Laws of phases: they divide what was counted, and lose and add nothing. And what the contract suite finds nothing against,
+the meter takes whole: no time or work of it is turned into a gap."""
 
 from __future__ import annotations
 
@@ -9,16 +10,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import flopsd.testing.rules as rules
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.figures import by_phase, rows, sum_figures
 from flopsd.core.ledger.impossible_records import grew_from
 from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
 from flopsd.core.meter import advance
-from flopsd.core.model import UNDECLARED_PHASE, Active, Evidence, Figures, Growth, Pipe, Precision, Reading, Tally
+from flopsd.core.model import (
+    UNDECLARED_PHASE,
+    Active,
+    Busy,
+    Counted,
+    Evidence,
+    Figures,
+    Gap,
+    GapReason,
+    Growth,
+    Pipe,
+    Precision,
+    Reading,
+    Sweep,
+    Tally,
+    Totals,
+)
 from flopsd.core.phases import NO_PHASE, ActivePhase, bucket, remainder, split_bucket
 from flopsd.core.policy.guidelines import guidelines, required_share
+from flopsd.testing.rules import Observation, Read
 from tests.support.fold import total
-from tests.support.strategies import LIMITS, rating, readings, run, table
+from tests.support.strategies import H100, LIMITS, rating, readings, run, table, works
 
 phases = st.sampled_from(
     ["undeclared", "train", "train@bf16", "train@bf16:0.9,fp8:0.1", "evaluate", "generate", "other"]
@@ -176,3 +195,51 @@ def test_buckets_are_read_back() -> None:
         with pytest.raises(ValueError, match="Phase|float|expected|shares|number format"):
             split_bucket(bad)
     assert NO_PHASE.bucket == UNDECLARED_PHASE
+
+
+DEVICE = replace(H100, evidence=Evidence.CYCLES)
+
+
+@st.composite
+def observed_readings(draw: st.DrawFn) -> list[Reading]:
+    """Readings of one device, mostly sound: now and then a hole, an overlap, too much work or a counter that falls."""
+    readings, at_ns, total = [], 0, 0
+    for _ in range(draw(st.integers(1, 8))):
+        begin_ns = max(0, at_ns + draw(st.sampled_from([0] * 9 + [-5, 5])))
+        at_ns = begin_ns + draw(st.integers(1, 30)) * 100_000_000
+        work: Active | Busy | Counted | Gap | Growth = draw(works(at_ns - begin_ns))
+        totals = None
+        if draw(st.sampled_from([False] * 3 + [True])):
+            total += draw(st.sampled_from([0, 10**6, 10**9, 10**9, 10**9, -(10**6), 10**14]))
+            work, totals = Growth(), Totals("boot", max(0, total), {Pipe.TENSOR: max(0, total)})
+        elif isinstance(work, Busy) and draw(st.sampled_from([False] * 9 + [True])):
+            work = Busy(work.sm_cycles + 10**14)
+        readings.append(Reading(DEVICE.uid, begin_ns, at_ns, work, {}, totals))
+    return readings
+
+
+def problems(readings: list[Reading]) -> list[str]:
+    reads = tuple(Read(r.end_ns, (DEVICE,), (DEVICE,), Sweep((r,))) for r in readings)
+    observation = Observation(0, reads)
+    return [*rules.intervals(observation), *rules.works(observation), *rules.totals(observation)]
+
+
+@given(observed_readings())
+def test_what_the_suite_passes_the_meter_takes_whole(readings: list[Reading]) -> None:
+    if problems(readings):
+        return
+    tally = run(readings, limits=LIMITS)
+    allowed = {GapReason.STARTING} | {r.work.reason for r in readings if isinstance(r.work, Gap)}
+    if any(isinstance(r.work, Growth) for r in readings):
+        allowed.add(GapReason.MISSED_READING)  # until there are totals to subtract from
+    assert set(tally.gap_ns) <= allowed
+    assert tally.span_ns == readings[-1].end_ns
+
+
+@given(observed_readings(), st.integers(0, 7), st.sampled_from([-1, 1]))
+def test_a_shifted_boundary_is_always_found(readings: list[Reading], at: int, by_ns: int) -> None:
+    if problems(readings) or len(readings) < 2:
+        return
+    at = at % (len(readings) - 1) + 1
+    readings[at] = replace(readings[at], begin_ns=readings[at].begin_ns + by_ns)
+    assert problems(readings)

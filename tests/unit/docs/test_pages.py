@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from flopsd.core.declarations import _FACTS, COUNTERS, Method, Phase, Recomputation
 from flopsd.core.model import Evidence
@@ -20,9 +21,10 @@ from flopsd.core.session_protocol import (
 )
 from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, MESSAGES_A_SECOND
 from flopsd.settings.client_socket import LONGEST_PATH_BYTES
-from scripts import architecture
+from scripts import architecture, metrics_docs
 from scripts.docs_site import replace_links
-from tests.support.paths import ROOT
+from scripts.metrics_docs import LABELS, families, labels_of
+from tests.support.paths import GOLDEN, ROOT
 from tests.support.strategies import table
 
 FOLDERS = ("config", "docs", "examples", "scripts", "slurm", "systemd", "tests")
@@ -204,3 +206,23 @@ def test_a_row_says_evidence_and_margin_as_they_are(name: str) -> None:
             assert "unverified" in why or "no source" in why
     assert how
     assert "no run" in why or "not calibrated" in why or "as H100" in why
+
+
+GOLDEN = GOLDEN / "metrics.prom"
+
+
+def test_the_page_is_the_one_that_is_made() -> None:
+    assert metrics_docs.PAGE.read_text(encoding="utf-8") == metrics_docs.page(), "run `make docs` and read the diff"
+
+
+def test_whatever_is_served_is_on_the_page_with_these_labels() -> None:
+    known = {family.name: set(labels_of(family)) for family in families()}
+    served = list(text_string_to_metric_families(GOLDEN.read_text()))
+    assert served
+    for family in served:
+        for sample in family.samples:
+            assert set(sample.labels) == known[family.name], family.name
+
+
+def test_no_label_is_explained_that_nothing_has() -> None:
+    assert set(LABELS) == {label for family in families() for label in labels_of(family)}
