@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from flopsd.__main__ import search_path
+from flopsd.cli.main import _parser
 from flopsd.cli.run import ME
 from flopsd.settings.data_files import config_dir
 from flopsd.settings.schema import SETTINGS
@@ -227,3 +229,11 @@ def test_by_its_path_it_is_the_package_that_the_file_lies_in(tmp_path: Path) -> 
     done = subprocess.run([*ME, "--version"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == subprocess.run([*FLOPSD, "--version"], capture_output=True, text=True, check=True).stdout
     assert ME[0] == sys.executable
+
+
+def test_every_verb_has_a_function() -> None:
+    verbs = next(one for one in _parser()._actions if isinstance(one, argparse._SubParsersAction)).choices
+    assert {"run", "exec", "seal", "verify", "report", "merge", "key", "status", "doctor", "estimate"} <= verbs.keys()
+    for verb, parser in verbs.items():
+        has_verbs = any(isinstance(one, argparse._SubParsersAction) for one in parser._actions)
+        assert has_verbs or parser.get_default("run") is not None, verb

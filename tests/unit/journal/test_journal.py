@@ -159,11 +159,14 @@ def test_a_pending_file_of_an_older_head_is_ignored(state: StateDir) -> None:
     assert newest_pending(state.pending, head) is None
 
 
-def test_a_replaced_journal_stops_the_writer(state: StateDir) -> None:
+@pytest.mark.parametrize("another", [False, True])
+def test_a_replaced_journal_stops_the_writer(state: StateDir, another: bool) -> None:
     write(state, 1)
     journal = Journal(state)
     journal.recover("aside")
-    state.journal.rename(state.path / "stolen")
+    stolen = state.journal.rename(state.path / "stolen")
+    if another:  # of the same size
+        state.journal.write_bytes(stolen.read_bytes())
     with pytest.raises(JournalError, match="removed, replaced or changed"):
         journal.append({"n": 1})
     journal.close()

@@ -1,0 +1,61 @@
+"""Values at the edge of what a function decides."""
+
+from __future__ import annotations
+
+import pytest
+
+from flopsd.core.architecture import read_model
+from flopsd.core.architecture.attention_pairs import Side
+from flopsd.core.ledger.merged_sums import LedgerSums
+from flopsd.core.model import PPM, Tally
+from flopsd.core.phases import with_share
+from flopsd.core.policy.guidelines import MARGIN_PPM
+from flopsd.core.policy.reconcile import Ratio
+from flopsd.core.untrusted import FieldReader, collecting
+from flopsd.settings.parsers import precision
+
+
+@pytest.mark.parametrize(("off_ppm", "within"), [(MARGIN_PPM, True), (MARGIN_PPM + 1, False)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_margin_is_in_the_margin(sign: int, off_ppm: int, within: bool) -> None:
+    ratio = Ratio("a ratio", "one", "another", None, PPM + sign * off_ppm, None)
+    assert ratio.within is within
+    assert (ratio.warning is None) is within
+
+
+def test_phases_without_an_energy_counter_have_no_energy() -> None:
+    tally = with_share(Tally(0, 7), Tally(0, 3), "train")
+    again = with_share(Tally(0, 9, phases=tally.phases), Tally(0, 7, phases=tally.phases), "train")
+    assert again.phases["train"].span_ns == 6
+    assert again.phases["train"].energy_mj is None
+
+
+def test_a_line_that_is_wrong_is_empty_text() -> None:
+    problems: list[str] = []
+    assert FieldReader({"a": "\n"}, "here", collecting(problems, "x")).line("a", 5) == ""
+    assert len(problems) == 1
+
+
+def test_a_share_of_one_in_a_million_is_a_share() -> None:
+    found = precision("bf16:0.999999,fp8:0.000001")
+    assert found is not None
+    assert dict(found.shares_ppm) == {"bf16": 999_999, "fp8": 1}
+
+
+def test_padding_takes_its_rows_and_columns_from_a_full_square() -> None:
+    """At least as many pairs as with sequences that are alike, and no fewer than each padding position takes away."""
+    assert Side(16, 1, 2, 136, 136).least_square(packing=False) == 136 - 2 * 11
+    assert Side(16, 1, 1, 256, 256).least_square(packing=False) == 256 - 2 * 16 + 1
+
+
+def test_the_sum_of_two_nodes_without_a_model_has_none() -> None:
+    assert (LedgerSums() + LedgerSums()).counted is None
+
+
+def test_every_token_is_classified() -> None:
+    fields = {
+        "model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "intermediate_size": 16, "vocab_size": 32, "num_labels": 3, "max_position_embeddings": 16,
+    }  # fmt: skip
+    model = read_model({**fields, "architectures": ["BertForTokenClassification"]})
+    assert [(head.path, head.inputs, head.outputs) for head in model.heads] == [("classifier", 8, 3)]
