@@ -10,10 +10,15 @@
  *   name TEXT
  *   seg MS MHZ UTIL POWER_W ANY HMMA IMMA DFMA DMMA FP64 FP32 FP16      ratios 0..1
  *   counters average|sum|quarter|delta|wrong           running cycle counters 248-260, and their scale; none without
+ *   factor F                                           running cycle counters are off by this factor
+ *   bits N                                             running cycle counters wrap at 2^N
+ *   appears MS                                         the GPU is not listed before; the others keep their order
+ *   moves MS                                           from then on the GPU is listed last
  *   clock_samples MS                                   period of buffered SM clock samples; none without
  *   slice gi=N ci=N sms=N of=N/N uuid=…                a MIG device of the gpu before; its segs follow it
  *   fault FROM_MS TO_MS gpu_lost|timeout|unknown|no_permission|hang|nan|range|util_garbage|backwards|
- *                       counters_disabled|stalled|zero|fell|contradict|unsampled|infinite|clock_zero|clock_garbage
+ *                       counters_disabled|stalled|zero|fell|contradict|unsampled|infinite|clock_zero|clock_garbage|
+ *                       stuck|full                       percentages stay what they were, or at 100
  *   process FROM_MS TO_MS PID                            runs on the GPU above, as the driver lists it
  *
  * Compile with -DWITHOUT_GPM or -DWITHOUT_SAMPLES for a driver in which those symbols are missing.
@@ -41,11 +46,13 @@
 enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PERMISSION = 4, NOT_FOUND = 6,
        DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15, UNKNOWN = 999 };
 enum { LOST, TIMED_OUT, UNKNOWN_ERROR, PERMISSION, HANG, NOT_A_NUMBER, RANGE, UTIL_GARBAGE, BACKWARDS,
-       STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED, MIG_FLIP, GONE, INFINITE, CLOCK_ZERO, CLOCK_GARBAGE };
+       STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED, MIG_FLIP, GONE, INFINITE, CLOCK_ZERO, CLOCK_GARBAGE,
+       STUCK, FULL };
 static const char *const FAULT_NAMES[] = {"gpu_lost", "timeout", "unknown", "no_permission", "hang",
                                           "nan", "range", "util_garbage", "backwards",
                                           "counters_disabled", "stalled", "zero", "fell", "contradict", "unsampled",
-                                          "mig_flip", "gone", "infinite", "clock_zero", "clock_garbage"};
+                                          "mig_flip", "gone", "infinite", "clock_zero", "clock_garbage",
+                                          "stuck", "full"};
 enum { NO_COUNTERS, AVERAGE, SUM, QUARTER, DELTA, WRONG };
 static const char *const COUNTER_NAMES[] = {"none", "average", "sum", "quarter", "delta", "wrong"};
 #define COUNTERS_BEFORE_EPOCH 7.0e12L /* cycles of one SM that ran between boot and epoch */
@@ -56,8 +63,9 @@ typedef struct { long long from_ns, to_ns; unsigned pid; } Process;
 typedef struct Gpu {
     struct Gpu *parent; /* of a slice */
     unsigned gi, ci, sms, slices_ci, slices_gi;
-    int counters;
-    long long clock_sample_ns, streaming_since_ns; /* when streaming was switched on last */
+    int counters, bits;
+    double factor;
+    long long appears_ns, moves_ns, clock_sample_ns, streaming_since_ns; /* when streaming was switched on last */
     char uuid[96], serial[32], name[96], bus[32];
     unsigned pci, cores, arch, cc_major, cc_minor, max_mhz, gpm, mig;
     int segments, faults;
@@ -125,6 +133,8 @@ static void load(void) {
             gpu = &gpus[gpu_count++];
             memset(gpu, 0, sizeof *gpu);
             gpu->streaming_since_ns = -1;
+            gpu->factor = 1;
+            gpu->moves_ns = -1;
             if (sscanf(line, "gpu uuid=%95s serial=%31s pci=%x bus=%31s cores=%u arch=%u cc=%u.%u max_mhz=%u gpm=%u mig=%u",
                        gpu->uuid, gpu->serial, &gpu->pci, gpu->bus, &gpu->cores, &gpu->arch, &gpu->cc_major,
                        &gpu->cc_minor, &gpu->max_mhz, &gpu->gpm, &gpu->mig) != 11) abort();
@@ -139,7 +149,11 @@ static void load(void) {
                        &gpu->slices_ci, &gpu->slices_gi, gpu->uuid) != 6) abort();
         } else if (gpu && !strncmp(line, "counters ", 9)) {
             for (int i = 0; i < 6; i++) if (!strcmp(line + 9, COUNTER_NAMES[i])) gpu->counters = i;
-        } else if (gpu && !strncmp(line, "clock_samples ", 14)) gpu->clock_sample_ns = atoll(line + 14) * 1000000;
+        } else if (gpu && !strncmp(line, "factor ", 7)) gpu->factor = atof(line + 7);
+        else if (gpu && !strncmp(line, "bits ", 5)) gpu->bits = atoi(line + 5);
+        else if (gpu && !strncmp(line, "appears ", 8)) gpu->appears_ns = atoll(line + 8) * 1000000;
+        else if (gpu && !strncmp(line, "moves ", 6)) gpu->moves_ns = atoll(line + 6) * 1000000;
+        else if (gpu && !strncmp(line, "clock_samples ", 14)) gpu->clock_sample_ns = atoll(line + 14) * 1000000;
         else if (gpu && !strncmp(line, "name ", 5)) snprintf(gpu->name, sizeof gpu->name, "%.95s", line + 5);
         else if (gpu && !strncmp(line, "seg ", 4) && gpu->segments < MAX_SEGMENTS) {
             Segment *s = &gpu->segment[gpu->segments++];
@@ -206,7 +220,11 @@ static int has_fault(const Gpu *gpu, int kind) {
 
 /* MIG is switched for as long as the fault lasts; a slice can be gone by itself. */
 static unsigned mig_now(const Gpu *gpu) { return has_fault(gpu, MIG_FLIP) ? !gpu->mig : gpu->mig; }
-static int is_there(const Gpu *gpu) { return !gpu->parent || (mig_now(gpu->parent) && !has_fault(gpu, GONE)); }
+static int is_there(const Gpu *gpu) {
+    if (gpu->appears_ns > now_ns()) return 0;
+    return !gpu->parent || (mig_now(gpu->parent) && !has_fault(gpu, GONE));
+}
+static int has_moved(const Gpu *gpu) { return gpu->moves_ns >= 0 && gpu->moves_ns <= now_ns(); }
 
 /* What any call on this device answers now. A hang lasts to the fault's end. */
 static int answer(const Gpu *gpu) {
@@ -252,12 +270,16 @@ EXPORT int nvmlSystemGetDriverVersion(char *to, unsigned size) { return put(to, 
 EXPORT int nvmlSystemGetNVMLVersion(char *to, unsigned size) { return put(to, size, "13.595.91.07"); }
 EXPORT int nvmlDeviceGetCount_v2(unsigned *count) {
     *count = 0;
-    for (int i = 0; i < gpu_count; i++) *count += !gpus[i].parent;
+    for (int i = 0; i < gpu_count; i++) *count += !gpus[i].parent && is_there(&gpus[i]);
     return loaded ? OK : UNINITIALIZED;
 }
 EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned index, Gpu **gpu) {
-    for (int i = 0; i < gpu_count; i++)
-        if (!gpus[i].parent && !index--) { *gpu = &gpus[i]; return answer(*gpu); }
+    for (int moved = 0; moved < 2; moved++)
+        for (int i = 0; i < gpu_count; i++)
+            if (!gpus[i].parent && is_there(&gpus[i]) && has_moved(&gpus[i]) == moved && !index--) {
+                *gpu = &gpus[i];
+                return answer(*gpu);
+            }
     return INVALID_ARGUMENT;
 }
 EXPORT int nvmlDeviceGetMaxMigDeviceCount(Gpu *gpu, unsigned *count) { ANSWER(gpu); *count = mig_now(gpu) ? 7 : 0; return OK; }
@@ -423,7 +445,8 @@ static long double running(const Sample *sample, int what) {
     if (has_fault(gpu, FELL)) cycles -= COUNTERS_BEFORE_EPOCH / 5;
     if (has_fault(gpu, CONTRADICT) && what >= 0) cycles *= 1.5L;
     if (gpu->counters == WRONG && what >= 0) cycles *= 0.37L;
-    return floorl(gpu->counters == SUM ? cycles * sms : gpu->counters == QUARTER ? cycles * sms * 4 : cycles);
+    cycles = floorl(gpu->factor * (gpu->counters == SUM ? cycles * sms : gpu->counters == QUARTER ? cycles * sms * 4 : cycles));
+    return gpu->bits ? fmodl(cycles, ldexpl(1, gpu->bits)) : cycles;
 }
 
 EXPORT int nvmlGpmMetricsGet(Metrics *metrics) {
@@ -442,6 +465,8 @@ EXPORT int nvmlGpmMetricsGet(Metrics *metrics) {
                 m->status = OK;
                 m->value = cycles > 0 ? (double)(100 * (integral(gpu, what, two->ns) - integral(gpu, what, one->ns)) / cycles) : NAN;
                 if (has_fault(gpu, ZERO) || one->blind || two->blind) m->value = 0;
+                if (has_fault(gpu, FULL)) m->value = 100;
+                if (has_fault(gpu, STUCK)) m->value = 100 * segment_at(gpu, fault_from(gpu, STUCK))->ratio[what];
             } else if (gpu->counters != NO_COUNTERS && (int)m->id == (what < 0 ? 248 : ID_OF_COUNTER[what])) {
                 m->status = OK;
                 m->value = (double)(running(two, what) - (gpu->counters == DELTA ? running(one, what) : 0));

@@ -104,6 +104,10 @@ class Gpu:
     faults: tuple[Fault, ...] = ()
     mig: bool = False
     counters: str = "none"  # running cycle counters, by scale: average, sum, quarter; delta and wrong are none
+    factor: float = 1.0  # what running cycle counters are off by
+    bits: int = 0  # where they wrap
+    appears_ms: int = 0  # not listed before
+    moves_ms: int | None = None  # listed last from then on
     clock_samples_ms: int = 0
     slices: tuple[Slice, ...] = ()
     processes: tuple[Process, ...] = ()
@@ -155,6 +159,10 @@ class Scenario:
                 f"name {gpu.name}",
                 f"counters {gpu.counters}",
                 f"clock_samples {gpu.clock_samples_ms}",
+                f"factor {gpu.factor:.17g}",
+                f"bits {gpu.bits}",
+                f"appears {gpu.appears_ms}",
+                *([] if gpu.moves_ms is None else [f"moves {gpu.moves_ms}"]),
                 *_behaviour(gpu.segments, gpu.faults),
                 *(f"process {p.from_ms} {p.to_ms} {p.pid}" for p in gpu.processes),
             ]
