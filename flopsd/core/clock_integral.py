@@ -20,10 +20,12 @@ def is_clock(mhz: float, max_mhz: int | None) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Cycles:
-    """Cycles of one SM in an interval; true are `cycles` +- `doubt_cycles`."""
+    """Cycles of one SM in an interval; true are `cycles` +- `doubt_cycles`, and where they are a sum of random samples
+    also +- the deviation of their `square_sum`; see clock_bound."""
 
     cycles: int
     doubt_cycles: int
+    square_sum: int = 0
 
 
 def integrate(samples: Sequence[ClockSample], begin_ns: int, end_ns: int) -> Cycles | None:

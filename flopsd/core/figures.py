@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from flopsd.core.meter import max_sm_cycles
+from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
+from flopsd.core.meter import max_plausible_sm_cycles, max_sm_cycles
 from flopsd.core.model import (
     ESTIMATING,
     NO_FIGURES,
@@ -135,13 +136,21 @@ def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: R
     duration_ns = tally.observed_ns.get(evidence, 0) + (tally.recovered_ns if evidence is Evidence.CYCLES else 0)
     if rating.part is None:
         return Row(evidence, pipe, label, cycles, duration_ns, Figures(0, None, None))
-    doubt = tally.uncertainty_sm_cycles.get((evidence, pipe), 0)
+    doubt = tally.uncertainty_sm_cycles.get((evidence, pipe), 0) + _deviation(evidence, pipe, tally, rating)
     rates = rating.part.rates(pipe, rating.precision)
     low = _less(max(0, cycles - doubt) * rates.low, margin) if rates.low is not None else 0
     measured = cycles * rates.measured if rates.measured is not None else None
     bound = rates.high if rates.high is not None else table.unrated_bound(rating.part, pipe)
     high = _more((cycles + doubt) * bound, margin) if bound is not None else None
     return Row(evidence, pipe, label, cycles, duration_ns, Figures(low, measured, high), doubt * (rates.measured or 0))
+
+
+def _deviation(evidence: Evidence, pipe: Pipe, tally: Tally, rating: Rating) -> int:
+    """How far a sum of random samples of the clock may be off, in SM-cycles; 0 where it was not sampled so."""
+    square_sum = tally.square_sum.get((evidence, pipe), 0)
+    if not square_sum or not isinstance(rating.limits, Limits):
+        return 0
+    return deviation(square_sum, max_plausible_sm_cycles(rating.limits, SLOT_MAX_NS))
 
 
 def _unread(pipe: Pipe, duration_ns: int, rating: Rating, table: PeakTable) -> Row:

@@ -183,6 +183,7 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
             observed_ns=added(tally.observed_ns, {work.evidence: duration_ns}),
             active_sm_cycles=added(tally.active_sm_cycles, _of(work.evidence, work.sm_cycles)),
             uncertainty_sm_cycles=added(tally.uncertainty_sm_cycles, _of(work.evidence, work.uncertainty_sm_cycles)),
+            square_sum=added(tally.square_sum, _of(work.evidence, work.square_sum)),
             unread_ns=added(tally.unread_ns, dict.fromkeys(work.unread, duration_ns)),
         )
     assert isinstance(work, Busy)

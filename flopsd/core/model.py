@@ -103,14 +103,16 @@ class Device:
 class Active:
     """What estimating counters counted: SM-cycles during which each pipe was active, summed over the SMs.
 
-    `uncertainty_sm_cycles` is how far each may be off, both ways, since the SM clock between two readings of
-    it is not known. `unread` are pipes of which nothing was read: only their ceiling is known.
+    `uncertainty_sm_cycles` is how far each may be off, both ways, since the SM clock between two readings of it is not
+    known. Where the clock was sampled at random, each may be off by the deviation of `square_sum` too (SM-cycles
+    squared; clock_bound.py). `unread` are pipes of which nothing was read: only their ceiling is known.
     """
 
     evidence: Evidence
     sm_cycles: Mapping[Pipe, int]
     uncertainty_sm_cycles: Mapping[Pipe, int] = field(default_factory=dict)
     unread: tuple[Pipe, ...] = ()
+    square_sum: Mapping[Pipe, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +238,7 @@ class Tally:
     gap_ns: Mapping[GapReason, int] = field(default_factory=dict)
     recovered_ns: int = 0  # gap time whose work cumulative counters gave afterwards
     uncertainty_sm_cycles: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
+    square_sum: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
     unread_ns: Mapping[Pipe, int] = field(default_factory=dict)  # observed time in which this pipe was not read
     energy_mj: int | None = None  # None: no energy was ever counted
     energy_ns: int = 0  # time whose energy is in energy_mj
@@ -278,7 +281,7 @@ class Tally:
 # The fields of a tally that grow and add up, besides its span and energy_mj: the shares of its phases have no others.
 TALLY_AMOUNTS = ("counted_flop", "busy_sm_cycles", "recovered_ns", "energy_ns")
 TALLY_ABSOLUTES = ("counters", "energy_at_ns", "totals", "totals_ns")  # what counting goes on from
-TALLY_MAPPINGS = ("active_sm_cycles", "observed_ns", "gap_ns", "uncertainty_sm_cycles", "unread_ns")
+TALLY_MAPPINGS = ("active_sm_cycles", "observed_ns", "gap_ns", "uncertainty_sm_cycles", "square_sum", "unread_ns")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source
-from flopsd.sources.calls import close_source, devices_of, facts_of, read_source
+from flopsd.sources.calls import close_source, devices_of, facts_of, poll_source, read_source
 from flopsd.sources.validate import shown
 from flopsd.system.clock import NS_PER_S, Clock
 
@@ -26,6 +26,7 @@ log = logging.getLogger("flopsd")
 REOPEN_SECONDS, REOPEN_SECONDS_MAX = 5.0, 60.0  # doubled each time that no device of its kind is found
 FIRST_READ_SECONDS = 0.2  # the first figure comes early; GPM needs 100 ms between samples
 FINAL_READ_SECONDS = 5.0
+POLL_PAUSE_NS = 200_000
 
 
 class SourceReader(threading.Thread):
@@ -68,11 +69,21 @@ class SourceReader(threading.Thread):
                 due_ns = now_ns + min(self._interval_ns, round(FIRST_READ_SECONDS * NS_PER_S))
             else:
                 due_ns += self._interval_ns * max(1, -(-(now_ns - due_ns) // self._interval_ns))
-            self._clock.wait(self._stop_event, (due_ns - now_ns) / NS_PER_S)
+            self._wait(due_ns)
         if self._source is not None:
             close_source(self._source)
         self.finished.set()
         self._post(Message(self.source_name, -1))  # wakes the writer; see Daemon.run
+
+    def _wait(self, due_ns: int) -> None:
+        """Until the next read is due, with the polls of the source in between."""
+        while not self._stop_event.is_set():
+            poll_ns = None if self._source is None else poll_source(self._source, due_ns)
+            now_ns = self._clock.boottime_ns()
+            until_ns = due_ns if poll_ns is None else max(poll_ns, now_ns + POLL_PAUSE_NS)
+            self._clock.wait(self._stop_event, (min(until_ns, due_ns) - now_ns) / NS_PER_S)
+            if until_ns >= due_ns:
+                return
 
     def describe_again(self) -> None:
         """Send the source's facts again with the next reading. Safe from any thread."""

@@ -21,6 +21,21 @@ def read_source(source: Source, clock: Clock) -> Sweep:
     return _call(source, lambda: source.read(), lambda sweep: check_sweep(sweep, clock.boottime_ns()))
 
 
+def poll_source(source: Source, until_ns: int) -> int | None:
+    """Let a source sample what it has no counter of, before its next read at `until_ns`; when it wants to again.
+
+    Most sources have no `poll`. A fault is for the next read to report.
+    """
+    poll = getattr(source, "poll", None)
+    if poll is None:
+        return None
+    try:
+        due_ns = poll(until_ns)
+    except Exception:  # noqa: BLE001 - whatever a source raises, its next read raises too
+        return None
+    return due_ns if isinstance(due_ns, int) and due_ns < until_ns else None
+
+
 def devices_of(source: Source) -> tuple[Device, ...]:
     """The devices that are listed now. Raises SourceError."""
     return _call(source, lambda: tuple(source.devices()), check_devices)

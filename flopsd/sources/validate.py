@@ -147,6 +147,7 @@ def _check_reading(reading: object, now_ns: int) -> None:
             raise _refusal(uid, "work.evidence", work.evidence, "Evidence.CYCLES or Evidence.ACTIVITY")
         _check_cycles(uid, "work.sm_cycles", work.sm_cycles)
         _check_cycles(uid, "work.uncertainty_sm_cycles", work.uncertainty_sm_cycles)
+        _check_cycles(uid, "work.square_sum", work.square_sum)
         _check_unread(uid, work.unread)
     elif isinstance(work, Growth):
         _check_unread(uid, work.unread)

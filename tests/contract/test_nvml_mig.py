@@ -12,7 +12,7 @@ from flopsd.daemon.source_tracker import Message
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.snapshot import DeviceState
 from tests.contract.conftest import Open
-from tests.support.fold import Fold
+from tests.support.fold import Fold, pass_time
 from tests.support.runs import Run
 from tests.support.scenario import Fault, Gpu, Segment, Slice, h100
 
@@ -123,7 +123,7 @@ def metered(open_sim: Open, folder: Path, gpu: Gpu, seconds: int) -> tuple[Run, 
     source, clock = open_sim(gpu)
     run = Run(folder / "state", devices=(), clock=clock)
     for _ in range(seconds):
-        clock.advance(NS_PER_S)
+        pass_time(source, clock, NS_PER_S)
         sweep = source.read()
         run.writer.take(Message("sim", clock.boottime_ns(), tuple(source.devices()), sweep))
     shown = {state.device.uid.replace("5a4d0000-0000-4000-8000-", ""): state for state in run.writer.snapshot.devices}

@@ -36,6 +36,7 @@ def between(before: Tally, after: Tally) -> Tally:
         gap_ns=_less(after.gap_ns, before.gap_ns),
         recovered_ns=after.recovered_ns - before.recovered_ns,
         uncertainty_sm_cycles=_less(after.uncertainty_sm_cycles, before.uncertainty_sm_cycles),
+        square_sum=_less(after.square_sum, before.square_sum),
         unread_ns=_less(after.unread_ns, before.unread_ns),
         energy_mj=energy,
     )

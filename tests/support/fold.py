@@ -11,12 +11,21 @@ from flopsd.core.meter import advance
 from flopsd.core.model import DeviceUid, Figures, Gap, GapReason, Precision, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.sources import Source
+from flopsd.sources.calls import poll_source
 from flopsd.testing import FakeClock
 from tests.support.strategies import table
 
 
 def total(tally: Tally, rating: Rating, peaks: PeakTable) -> Figures:
     return total_of(rows(tally, rating, peaks), tally)
+
+
+def pass_time(source: Source, clock: FakeClock, ns: int) -> None:
+    """Let `ns` pass, and the source take the samples that it wants to take meanwhile, as the daemon's reader does."""
+    until_ns = clock.boottime_ns() + ns
+    while (due_ns := poll_source(source, until_ns)) is not None:
+        clock.advance(max(0, due_ns - clock.boottime_ns()))
+    clock.advance(until_ns - clock.boottime_ns())
 
 
 class Fold:
@@ -29,7 +38,7 @@ class Fold:
 
     def read(self, ms: int, times: int = 1) -> Fold:
         for _ in range(times):
-            self.clock.advance(ms * 1_000_000)
+            pass_time(self.source, self.clock, ms * 1_000_000)
             told: dict[DeviceUid, GapReason | None] = {}
             sweep = self.source.read()
             devices = {device.uid: device for device in self.source.devices()}

@@ -186,13 +186,22 @@ def gap(reason: GapReason) -> Callable[[Second], Work]:
     return lambda _: Gap(reason)
 
 
-def active(sm_count: int, mhz: int, shares: Mapping[Pipe, int], doubt: int = 0, unread: tuple[Pipe, ...] = ()) -> Callable[[Second], Work]:  # fmt: skip
-    """Pipes active in `shares` parts per million of the cycles at `mhz`; `doubt` is so many of each's cycles per million."""
+def active(
+    sm_count: int,
+    mhz: int,
+    shares: Mapping[Pipe, int],
+    doubt: int = 0,
+    unread: tuple[Pipe, ...] = (),
+    swing: int = 0,
+) -> Callable[[Second], Work]:
+    """Pipes active in `shares` parts per million of the cycles at `mhz`; `doubt` is so many of each's cycles per million,
+    and `swing` the root of their sum of squares."""
 
     def work(second: Second) -> Work:
         cycles = sm_count * mhz * (second.end_ns - second.begin_ns) // 1000
         seen = {pipe: cycles * share // 1_000_000 for pipe, share in shares.items()}
         unsure = {pipe: n * doubt // 1_000_000 for pipe, n in seen.items()} if doubt else {}
-        return Active(Evidence.ACTIVITY, seen, unsure, unread)
+        squares = {pipe: (n * swing // 1_000_000) ** 2 for pipe, n in seen.items()} if swing else {}
+        return Active(Evidence.ACTIVITY, seen, unsure, unread, squares)
 
     return work

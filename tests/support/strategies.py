@@ -49,7 +49,8 @@ def works(draw: st.DrawFn, duration_ns: int) -> Active | Busy | Counted | Gap:
         pipes = draw(st.dictionaries(st.sampled_from(list(Pipe)), cycles, max_size=4))
         doubt = {pipe: draw(st.integers(0, n // 10)) for pipe, n in pipes.items() if n}
         unread = draw(st.sets(st.sampled_from([Pipe.FP64, Pipe.FP32, Pipe.FP16]))) - pipes.keys()
-        return Active(Evidence.ACTIVITY, pipes, doubt, tuple(unread))
+        squares = {pipe: draw(st.integers(0, n * n)) for pipe, n in doubt.items()}
+        return Active(Evidence.ACTIVITY, pipes, doubt, tuple(unread), squares)
     if kind == "busy":
         return Busy(draw(cycles))
     if kind == "counted":

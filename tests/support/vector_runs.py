@@ -71,7 +71,7 @@ def declared(folder: Path) -> bytes:
     story.during(
         5,
         {
-            H100: active(132, 1411, shares, doubt=21_001, unread=(Pipe.FP64, Pipe.FP32)),
+            H100: active(132, 1411, shares, doubt=21_001, unread=(Pipe.FP64, Pipe.FP32), swing=70_003),
             A10G: active(80, 1233, {Pipe.TENSOR_HMMA: 250_000, Pipe.TENSOR_IMMA: 1}, doubt=3),
             HALF_KNOWN: active(7, 907, {Pipe.TENSOR_IMMA: 5000, Pipe.FP64: 333, Pipe.FP32: 1}, unread=(Pipe.FP16,)),
         },

@@ -112,9 +112,8 @@ class Discovery:
 
     def _gpm_meter(self, device: Device, handle: Any, part: Slice | None) -> GpmMeter:
         limits = self._limits(device)
-        sm_count = limits.sm_count if limits is not None else 0
         uid, origins = device.uid, self._settings.origins
-        return GpmMeter(self._driver, self.gpm(handle, part), device, handle, sm_count, lambda: origins.get(uid))
+        return GpmMeter(self._driver, self.gpm(handle, part), device, handle, limits, lambda: origins.get(uid))
 
     def _limits(self, device: Device) -> Limits | None:
         try:

@@ -16,6 +16,7 @@ from flopsd.core.model import (
     GapReason,
     Gauges,
     Growth,
+    Limits,
     Pipe,
     Reading,
     Totals,
@@ -30,6 +31,7 @@ from flopsd.sources.nvml.counter_calibration import (
 )
 from flopsd.sources.nvml.driver import NOT_OFFERED, Driver, UnusableError
 from flopsd.sources.nvml.gpm import MIN_INTERVAL_NS, Gpm, Metrics, remainder
+from flopsd.sources.nvml.polled_clock import PolledClock
 
 _WINDOW_NS = 800_000_000  # counters are renewed each 100 ms: a shorter interval is too coarse for their rate
 _STALL_NS = 500_000_000
@@ -44,11 +46,19 @@ class GpmMeter:
     """One device, or one MIG slice, between reads. Each reading begins where the last one ended."""
 
     def __init__(
-        self, driver: Driver, gpm: Gpm, device: Device, handle: Any, sm_count: int, origin: Callable[[], str | None]
+        self,
+        driver: Driver,
+        gpm: Gpm,
+        device: Device,
+        handle: Any,
+        limits: Limits | None,
+        origin: Callable[[], str | None],
     ) -> None:
-        """`handle` is the whole device's: clock, energy and streaming are. `origin` is what the journal has."""
+        """`handle` is the whole device's: clock, energy and streaming are. `origin` is what the journal has. Without
+        limits the daemon makes a gap of all."""
         self._driver, self._gpm, self._handle = driver, gpm, handle
-        self._uid, self._sm_count, self._origin = device.uid, sm_count, origin
+        self._uid, self._sm_count, self._origin = device.uid, 0 if limits is None else limits.sm_count, origin
+        self._polled = PolledClock(0 if limits is None else limits.sm_clock_max_mhz)
         self._max_mhz = device.sm_clock_max_mhz
         self._is_slice = device.parent is not None
         self._since_ns = driver.clock.boottime_ns()
@@ -79,6 +89,27 @@ class GpmMeter:
         reading = Reading(self._uid, self._since_ns, now_ns, Gap(reason), {}, totals)
         self._since_ns, self._kept, self._unread_reason = now_ns, False, reason
         return reading
+
+    def poll(self, until_ns: int) -> int | None:
+        """Read the clock, if a moment for it has come; the next such moment. None: no more before the next read.
+
+        `until_ns` is when that read is due. Raises NVMLError.
+        """
+        if self._buffered_clock or not self._kept or self.evidence[0] is Evidence.CYCLES:
+            return None
+        now_ns = self._driver.clock.boottime_ns()
+        if self._polled.planned_until_ns != until_ns:
+            self._polled.plan(now_ns, until_ns)
+        due_ns = self._polled.due_ns
+        if due_ns is not None and due_ns <= now_ns:
+            mhz = None
+            try:
+                mhz = self._driver.sm_clock_mhz(self._handle, self._max_mhz)
+            finally:
+                self._polled.polled(now_ns, mhz)
+            if mhz is not None:
+                self._clock.append((now_ns, mhz))
+        return self._polled.due_ns
 
     def read(self) -> tuple[Reading | None, Gauges | None]:
         """The interval since the last read; none where it is too short. Raises NVMLError, UnusableError."""
@@ -131,6 +162,8 @@ class GpmMeter:
             self.evidence = (Evidence.CYCLES, "", "")
             return Growth(tuple(pipe for pipe in _VECTOR if pipe not in totals.sm_cycles)), totals
         cycles, ratios = self._cycles(since_ns, now_ns), remainder(metrics.ratios)
+        if cycles is not None and not self._buffered_clock:
+            cycles = self._polled.cycles(since_ns, now_ns, self._clock[-1][1])
         if cycles is None:
             if any(ratios.values()):  # activity without a clock is no measurement; without activity no clock is needed
                 raise UnusableError(GapReason.OUT_OF_RANGE, totals)
@@ -138,7 +171,9 @@ class GpmMeter:
         sms, doubt_cycles = self._sm_count, cycles.doubt_cycles
         counted = {pipe: round(ratio * cycles.cycles * sms) for pipe, ratio in ratios.items()}
         doubts = {p: math.ceil(ratio * doubt_cycles * sms) for p, ratio in ratios.items() if ratio and doubt_cycles}
-        return Active(Evidence.ACTIVITY, counted, doubts, metrics.unread), totals
+        squares = {p: math.ceil(cycles.square_sum * (ratio * sms) ** 2) for p, ratio in ratios.items() if ratio}
+        squares = {pipe: square + square // 10**12 for pipe, square in squares.items() if square}  # a float's rounding
+        return Active(Evidence.ACTIVITY, counted, doubts, metrics.unread, squares), totals
 
     def _examine(self, metrics: Metrics, since_ns: int, now_ns: int) -> None:
         """Hold running counters against their last values and the percentages; prove their scale once.

@@ -86,6 +86,18 @@ class NvmlSource:
             self._restart()
         return Sweep(tuple(readings), gauges, renamed=dict(self._discovery.renamed))
 
+    def poll(self, until_ns: int) -> int | None:
+        """Take samples of what is due between two reads, the second of them at `until_ns`; when the next are due."""
+        due: list[int] = []
+        for gpu in self._gpus:
+            if isinstance(gpu.meter, GpmMeter) and gpu.handle is not None:
+                try:
+                    due_ns = gpu.meter.poll(until_ns)
+                except self._lib.NVMLError:
+                    continue  # the next read gives the reason
+                due += [] if due_ns is None else [due_ns]
+        return min(due, default=None)
+
     def close(self) -> None:
         if not self._closed:
             self._closed = True

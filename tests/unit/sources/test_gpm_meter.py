@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.model import Active, Evidence, Gap, GapReason, Growth, Pipe, Reading
+from flopsd.core.model import Active, Evidence, Gap, GapReason, Growth, Limits, Pipe, Reading
 from flopsd.sources.nvml.counter_calibration import (
     Calibration,
     Scale,
@@ -56,7 +56,7 @@ class Gpu:
         gpm: Any = SimpleNamespace(
             sample=lambda: None, keep=lambda: None, release=lambda: None, metrics=lambda: self._metrics()
         )
-        self.meter = GpmMeter(driver, gpm, H100, object(), SMS, lambda: None)
+        self.meter = GpmMeter(driver, gpm, H100, object(), Limits(SMS, MHZ), lambda: None)
 
     def _metrics(self) -> Metrics:
         return Metrics(dict(self.ratios), (), self.elapsed, dict(self.counters))

@@ -1,0 +1,88 @@
+"""An SM clock that the driver keeps no samples of: read once, at a random moment, in each slot between two reads.
+
+docs/adr/0020 says why, and what is proven of the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from secrets import randbelow
+
+from flopsd.core.clock_bound import SLOT_MAX_NS
+from flopsd.core.clock_integral import Cycles
+from flopsd.core.meter import CLOCK_TOLERANCE_PPM
+from flopsd.core.values import ceil_div
+
+LATE_NS = 5_000_000  # a process that wakes up later than this after a drawn moment did not poll at it
+
+
+@dataclass(slots=True)
+class _Slot:
+    begin_ns: int
+    end_ns: int
+    draw_ns: int
+    mhz: int | None = None
+
+
+class PolledClock:
+    """One clock between two reads. Its slots are planned when it is known when the next read is due."""
+
+    def __init__(self, max_mhz: int, draw_below: Callable[[int], int] = randbelow) -> None:
+        """`draw_below` gives an even number from 0 up to its argument, which no load can know before."""
+        self._max_mhz = max_mhz + ceil_div(max_mhz * CLOCK_TOLERANCE_PPM, 1_000_000)
+        self._draw_below = draw_below
+        self._slots: list[_Slot] = []
+        self._next = 0
+        self._last_mhz: int | None = None
+        self.planned_until_ns = 0
+
+    @property
+    def due_ns(self) -> int | None:
+        """The moment of the next poll; None: there is no further one before the next read."""
+        return self._slots[self._next].draw_ns if self._next < len(self._slots) else None
+
+    def plan(self, now_ns: int, until_ns: int) -> None:
+        """Draw the moments of the polls between now and `until_ns`."""
+        self.planned_until_ns, self._next = until_ns, 0
+        number = ceil_div(max(0, until_ns - now_ns), SLOT_MAX_NS)
+        edges = [now_ns + (until_ns - now_ns) * at // number for at in range(number)] + [until_ns]
+        self._slots = [
+            _Slot(begin, end, begin + self._draw_below(end - begin)) for begin, end in pairwise(edges) if end > begin
+        ]
+
+    def polled(self, at_ns: int, mhz: int | None) -> None:
+        """The clock as read at `at_ns`; None: it was not learnt. Of moments that passed before, nothing is known."""
+        while (due_ns := self.due_ns) is not None and due_ns <= at_ns:
+            if at_ns - due_ns <= LATE_NS and mhz is not None and mhz <= self._max_mhz:
+                self._slots[self._next].mhz = mhz
+            self._next += 1
+
+    def cycles(self, begin_ns: int, end_ns: int, mhz: int | None) -> Cycles:
+        """Cycles of one SM from one read to the next; `mhz` is the clock as the second read it.
+
+        What no poll covers may have been anything from zero to the maximum clock. A slot whose poll was missed keeps
+        its place in the sum, with the widest square: whether it was missed may depend on the load.
+        """
+        last_mhz = self._last_mhz if self._last_mhz is not None else mhz or self._max_mhz // 2
+        sampled_ns = khz_ns = squares = 0
+        hard: list[tuple[int, int]] = []  # stretches without a poll: length, and the clock that is taken for them
+        for slot in self._slots:
+            length_ns = slot.end_ns - slot.begin_ns
+            if not begin_ns <= slot.begin_ns < slot.end_ns <= end_ns:
+                continue
+            sampled_ns += length_ns
+            if slot.mhz is None:
+                hard.append((length_ns, last_mhz))
+                squares += ceil_div(self._max_mhz * length_ns, 1000) ** 2
+                continue
+            khz_ns += slot.mhz * length_ns
+            squares += ceil_div(abs(slot.mhz - last_mhz) * length_ns, 1000) ** 2 + 1
+            last_mhz = slot.mhz
+        hard.append((end_ns - begin_ns - sampled_ns, last_mhz))
+        self._last_mhz = mhz if mhz is not None and mhz <= self._max_mhz else last_mhz
+        self._slots, self._next = [], 0
+        khz_ns += sum(length_ns * taken for length_ns, taken in hard)
+        doubt = sum(length_ns * max(taken, self._max_mhz - taken) for length_ns, taken in hard)
+        return Cycles(khz_ns // 1000, ceil_div(doubt, 1000) + 1, squares)
