@@ -150,7 +150,10 @@ def _deviation(evidence: Evidence, pipe: Pipe, tally: Tally, rating: Rating) -> 
     square_sum = tally.square_sum.get((evidence, pipe), 0)
     if not square_sum or not isinstance(rating.limits, Limits):
         return 0
-    return deviation(square_sum, max_plausible_sm_cycles(rating.limits, SLOT_MAX_NS))
+    widest, whole = (
+        max_plausible_sm_cycles(rating.limits, ns) for ns in (SLOT_MAX_NS, tally.observed_ns.get(evidence, 0))
+    )
+    return deviation(square_sum, widest, whole)
 
 
 def _unread(pipe: Pipe, duration_ns: int, rating: Rating, table: PeakTable) -> Row:

@@ -28,8 +28,9 @@ def truth(gpu: Gpu, fold: Fold, pipe: Pipe, since_ms: int) -> float:
 def off(tally: Tally) -> int:
     """How far the SM-cycles of HMMA may be off because of the clock."""
     key = (Evidence.ACTIVITY, Pipe.TENSOR_HMMA)
-    widest = max_plausible_sm_cycles(Limits(132, 1980), SLOT_MAX_NS)
-    sampled = deviation(tally.square_sum[key], widest) if key in tally.square_sum else 0
+    observed_ns = tally.observed_ns[Evidence.ACTIVITY]
+    widest, whole = (max_plausible_sm_cycles(Limits(132, 1980), ns) for ns in (SLOT_MAX_NS, observed_ns))
+    sampled = deviation(tally.square_sum[key], widest, whole) if key in tally.square_sum else 0
     return tally.uncertainty_sm_cycles.get(key, 0) + sampled
 
 

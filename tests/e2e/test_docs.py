@@ -122,6 +122,7 @@ def test_the_format_page_names_every_member_and_every_word() -> None:
         "shares_ppm",
         "sm_cycles",
         "uncertainty_sm_cycles",
+        "square_sum",
         "observed_ns",
         "gap_ns",
         "unread_ns",

@@ -8,8 +8,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +188,18 @@ class Rated:
                 sums[phase] = (low, 0, high)
         return sums
 
+    def deviation(self, square_sum: int, observed_ns: int) -> int:
+        """How far a sum of random samples of the clock may be off."""
+        if not square_sum or self.sms_mhz is None:
+            return 0
+        c, h = (n + n // 100 + 1 for n in (ceil(self.sms_mhz * ns, 1000) for ns in (58_000_000, observed_ns)))
+        found = []
+        for a in (Fraction(4, 5), *(Fraction(1, 2**k) for k in range(1, 20))):
+            first, second, third = Fraction(182, 10) / a, a / 2 + a * a / (3 * (1 - a)), a / 8
+            within = min(ceil(math.ceil(2**60 * second) * square_sum, c), math.ceil(2**60 * third) * h)
+            found.append(math.ceil(2**60 * first) * c + within)
+        return ceil(min(found), 2**60)
+
     def _rows(self, phase: str, tally: J) -> list[J]:
         found: list[J] = []
 
@@ -208,6 +222,8 @@ class Rated:
                 if not c and phase == "undeclared" and self.tally.get("phases"):
                     continue  # all of it is in a phase
                 d = tally.get("uncertainty_sm_cycles", {}).get(evidence, {}).get(pipe, 0)
+                v = tally.get("square_sum", {}).get(evidence, {}).get(pipe, 0)
+                d += self.deviation(v, tally["observed_ns"].get(evidence, 0))
                 low, measured, _ = self.rates(pipe)
                 bound = self.bound(pipe)
                 figures: Figures = (0, None, None)

@@ -234,7 +234,7 @@ def guidelines(phases: dict[str, Any], method: str | None, how: str | None, trai
 
 
 COUNT, SIGNED = re.compile("0|[1-9][0-9]{0,39}"), re.compile("0|-?[1-9][0-9]{0,39}")
-TALLY = ("observed_ns", "gap_ns", "sm_cycles", "uncertainty_sm_cycles", "unread_ns", "recovered_ns", "busy_sm_cycles",
+TALLY = ("observed_ns", "gap_ns", "sm_cycles", "uncertainty_sm_cycles", "square_sum", "unread_ns", "recovered_ns", "busy_sm_cycles",
          "counted_flop", "energy_mj", "phases")  # fmt: skip
 
 

@@ -52,7 +52,9 @@ ASSUMPTIONS = (
     "utilization is the share of time in which any kernel ran: a ceiling, never an estimate.",
     "cycles are differences of counters that run on while nobody looks: recoveredSeconds of the gaps are counted by "
     "them. Their origin says their scale as the self-test found it: SM-cycles = counter x N.",
-    "The SM clock of activity is integrated from samples; clockUncertaintyFlop is how far off it may be in between.",
+    "The SM clock of activity is integrated from samples of the driver. Where it keeps none, the clock is read once "
+    "at a random moment of each slot of 58 ms at most: if the load does not know these moments, the sum is off by more "
+    "than the bound once in a million rows. clockUncertaintyFlop is how far off the clock may be.",
     "count is what the vendor's software counted (executions x compiled operations), not a hardware counter.",
 )
 

@@ -1,0 +1,100 @@
+"""A driver without clock samples, and loads in step with whoever reads the clock: the truth stays in the interval."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from flopsd.core.clock_bound import SLOT_MAX_NS
+from flopsd.core.model import Evidence, Pipe
+from flopsd.sources.nvml.polled_clock import LATE_NS, PolledClock
+from tests.contract.conftest import Open
+from tests.support.fold import Fold
+from tests.support.scenario import Segment, h100
+
+UID = "GPU-5a4d0000-0000-4000-8000-000000000000"
+HMMA = (Evidence.ACTIVITY, Pipe.TENSOR_HMMA)
+MARGIN = 0.05  # of the peak table, for activity
+SECOND = 10**9
+
+
+@pytest.mark.parametrize(
+    ("high_ms", "low_ms"), [(500, 500), (100, 900), (900, 100), (250, 250), (40, 43), (1000, 1000)]
+)
+def test_a_load_in_step_with_the_reads_stays_in_the_interval(open_sim: Open, high_ms: int, low_ms: int) -> None:
+    """The clock jumps from idle to maximum and back, in step with the daemon's second."""
+    load = (Segment(high_ms, mhz=1980, hmma=0.9, util=100), Segment(low_ms, mhz=210, hmma=0.9, util=100))
+    gpu = h100(load)
+    source, clock = open_sim(gpu)
+    begin_ns = clock.boottime_ns() + 10_000_000
+    fold = Fold(source, clock).read(10).read(1000, 600)
+    tally, figures = fold.tallies[UID], fold.figures(UID)
+    true = float(gpu.sm_cycles(Pipe.TENSOR_HMMA, begin_ns - 1000 * SECOND, clock.boottime_ns() - 1000 * SECOND, 132))
+    most = 600 * 132 * 1980e6 * 0.9
+    assert figures.high_flop is not None
+    high = figures.high_flop / 8192 / (1 + MARGIN)  # FP8, twice BF16
+    low = figures.low_flop / 2048 / (1 - MARGIN)
+    points = 100 * (high - low) / most
+    print(
+        f"{high_ms} ms at 1980 MHz, {low_ms} ms at 210 MHz, ten minutes: {tally.active_sm_cycles[HMMA] / true - 1:+.2%} of "
+        f"the truth, {points:.2f} points wide"
+    )
+    assert low <= true <= high
+    assert points < 7
+
+
+def clock_at(seed: int) -> PolledClock:
+    return PolledClock(1980, random.Random(seed).randrange)
+
+
+def test_polls_are_in_slots_that_cover_the_interval() -> None:
+    polled = clock_at(1)
+    polled.plan(5 * SECOND, 6 * SECOND)
+    moments = []
+    while (due_ns := polled.due_ns) is not None:
+        moments.append(due_ns)
+        polled.polled(due_ns, 1000)
+    assert len(moments) == 18
+    assert all(
+        5 * SECOND + at * SECOND // 18 <= ns <= 5 * SECOND + (at + 1) * SECOND // 18 for at, ns in enumerate(moments)
+    )
+    found = polled.cycles(5 * SECOND, 6 * SECOND, 1000)
+    assert found.cycles == pytest.approx(SECOND, abs=18)
+    assert found.doubt_cycles <= 1
+    assert SECOND // 18 <= SLOT_MAX_NS
+
+
+@pytest.mark.parametrize("late_ns", [LATE_NS, LATE_NS + 1])
+def test_a_poll_that_comes_late_is_no_poll(late_ns: int) -> None:
+    """What the clock was at a moment that passed is not known: anything up to its maximum, and the widest square."""
+    polled = clock_at(2)
+    polled.plan(0, SECOND)
+    while (due_ns := polled.due_ns) is not None:
+        polled.polled(due_ns + (late_ns if due_ns < SLOT_MAX_NS else 0), 1000)
+    found = polled.cycles(0, SECOND, 1000)
+    if late_ns == LATE_NS:
+        assert found.doubt_cycles <= 1
+        assert found.square_sum < SECOND
+    else:
+        assert found.doubt_cycles >= 1000 * SECOND // 18 // 1000 * 99 // 100
+        assert found.square_sum >= (1980 * SECOND // 18 // 1000) ** 2
+
+
+def test_time_without_any_poll_is_bounded_by_what_the_clock_can_do() -> None:
+    """A process that was stopped: the whole second may have been at the maximum clock, or at none."""
+    polled = clock_at(3)
+    found = polled.cycles(0, SECOND, 600)
+    assert found.cycles == 600 * SECOND // 1000
+    assert found.cycles + found.doubt_cycles >= 1980 * SECOND // 1000
+    assert found.cycles - found.doubt_cycles <= 0
+    assert found.square_sum == 0
+
+
+@pytest.mark.parametrize("mhz", [None, 2001])
+def test_what_cannot_be_the_clock_is_no_poll(mhz: int | None) -> None:
+    polled = clock_at(4)
+    polled.plan(0, SECOND)
+    while (due_ns := polled.due_ns) is not None:
+        polled.polled(due_ns, mhz)
+    assert polled.cycles(0, SECOND, 600).doubt_cycles >= (1980 - 600) * SECOND // 1000
