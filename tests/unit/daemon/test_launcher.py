@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from tests.support.process import FLOPSD, PATIENCE_SECONDS, environment, wait_until
 
 # A launcher whose daemon and sealer are deaf to all, and that has no SIGKILL to send.
@@ -95,6 +97,10 @@ def terminal(*command: str) -> Iterator[Shell]:
         os.waitpid(pid, 0)
 
 
+def _runs(pid: int) -> bool:
+    return psutil.Process(pid).status() != psutil.STATUS_STOPPED
+
+
 JOB = 'echo "job is up: $$"; read word; echo "got $word"; exit 7'
 
 
@@ -104,7 +110,7 @@ def test_control_z_stops_job_and_launcher_and_fg_continues_them(tmp_path: Path) 
         shell.type(f"$F --checkpoint-output off --state-dir {tmp_path} -- sh -c '{JOB}' 2>/dev/null; echo code=$?\n")
         job = int(shell.wait_for(r"\njob is up: (\d+)\r")[1])  # the leader of a group of its own
         for _ in range(2):
-            wait_until(lambda: shell.foreground() == job, "the job has the terminal")
+            wait_until(lambda: shell.foreground() == job and _runs(job), "the job has the terminal")
             shell.type("\x1a")
             shell.wait_for("Stopped")
             shell.wait_for("ready> ")
