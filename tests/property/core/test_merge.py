@@ -148,19 +148,11 @@ def test_overlap_is_mutual(one: Claim, other: Claim) -> None:
 
 
 def entry(rank: int, attempt: str, told: LedgerSums) -> dict[str, Any]:
-    period = {
-        "incarnation": 1,
-        "attempt": attempt,
-        "bootId": "b",
-        "beginNs": "0",
-        "endNs": "1",
-        "wallOffsetNs": "0",
-    }
     sha256 = f"{rank}{attempt}".ljust(64, "0")
     return {
         "name": f"n{rank}/{sha256[:16]}", "sha256": sha256, "kind": "node", "keyids": ["0" * 64], "run": "r",
         "node": f"n{rank}", "rank": rank, "instanceType": None, "replay": False, "flopsdVersions": ["1"],
-        "peakTableSha256": ["1" * 64], "startedAt": "a", "lastRecordAt": "b", "periods": [period], "deviceTimes": [], "ended": True,
+        "peakTableSha256": ["1" * 64], "startedAt": "a", "lastRecordAt": "b", "periods": [{"incarnation": 1, "attempt": attempt, "bootId": "b", "beginNs": "0", "endNs": "1", "wallOffsetNs": "0"}], "deviceTimes": [], "ended": True,
         "declared": {"method": None, "base": None},
         **told.for_ledger(),
     }  # fmt: skip

@@ -74,24 +74,15 @@ def test_sealing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     assert run.seal(tmp_path / "a.json").ledger.read_bytes() == run.seal(tmp_path / "b.json").ledger.read_bytes()
 
 
-def _envelope(change: Callable[[dict[str, Any]], object]) -> Callable[[Sealed], None]:
-    def spoil(sealed: Sealed) -> None:
-        document = json.loads(sealed.ledger.read_bytes())
-        changed = change(document)
-        sealed.ledger.write_text(changed if isinstance(changed, str) else json.dumps(document))
-
-    return spoil
-
-
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (_envelope(lambda d: d.pop("signatures")), "is not signed"),
-        (_envelope(lambda _: "[" * 100_000), "nested too deeply|is not JSON"),
+        (lambda s: s.ledger.write_text('{"payload": "e30=", "payloadType": "x"}'), "is not signed"),
+        (lambda s: s.ledger.write_text("[" * 100_000), "nested too deeply|is not JSON"),
         (lambda s: s.ledger.unlink(), "cannot read the ledger"),
     ],
 )  # fmt: skip
-def test_what_was_changed_is_not_believed(copy: Sealed, spoil: Callable[[Sealed], None], reason: str) -> None:
+def test_what_was_changed_is_not_believed(copy: Sealed, spoil: Callable[[Sealed], object], reason: str) -> None:
     """Beside the published vectors, which have a case for each other change."""
     verify(copy)
     spoil(copy)

@@ -65,6 +65,11 @@ def test_it_knows_nothing_of_flopsd() -> None:
                 assert not any(name.startswith("flopsd") for name in names)
 
 
+def declarations(phase: st.SearchStrategy[Phase | None]) -> st.SearchStrategy[OperatorDeclarations]:
+    methods, recomputations = st.none() | st.sampled_from(Method), st.none() | st.sampled_from(Recomputation)
+    return st.builds(OperatorDeclarations, phase, methods, recomputations)
+
+
 @st.composite
 def doings(draw: st.DrawFn) -> list[tuple[int, int, int, int, bool, str | None]]:
     """Some seconds of a device: kind of work, two amounts in ppm, doubt, whether the daemon is killed behind it, the
@@ -90,12 +95,7 @@ def doings(draw: st.DrawFn) -> list[tuple[int, int, int, int, bool, str | None]]
             "int8",
         ]
     ),
-    declared=st.builds(
-        OperatorDeclarations,
-        st.none() | st.sampled_from(Phase),
-        st.none() | st.sampled_from(Method),
-        st.none() | st.sampled_from(Recomputation),
-    ),
+    declared=declarations(st.none() | st.sampled_from(Phase)),
 )
 def test_it_computes_the_figures_of_any_run(
     plan: list[tuple[int, int, int, int, bool, str | None]],
@@ -194,12 +194,7 @@ def trainings(draw: st.DrawFn) -> tuple[dict[str, object], dict[str, dict[str, i
 @given(
     processes=st.lists(trainings(), min_size=1, max_size=3),
     same=st.booleans(),
-    declared=st.builds(
-        OperatorDeclarations,
-        st.none(),
-        st.none() | st.sampled_from(Method),
-        st.none() | st.sampled_from(Recomputation),
-    ),
+    declared=declarations(st.none()),
 )
 def test_it_computes_what_any_declared_training_required(
     processes: list[tuple[dict[str, Any], dict[str, dict[str, int]]]],

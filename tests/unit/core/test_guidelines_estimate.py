@@ -65,17 +65,6 @@ def test_model_g_with_its_epochs() -> None:
     assert significant(dense_transformer_flop(2_600_000_000, tokens), 2) == (16, 22)
 
 
-def test_periods_add_up_and_unlike_units_are_weighted() -> None:
-    a100, h100, half = Fraction(300 * 10**12), Fraction(989 * 10**12), Fraction(1, 2)
-    peak = mixed_peak_flop_per_s([(2, a100), (1, h100)])
-    assert peak == (2 * a100 + h100) / 3
-    mixed = hardware_flop([Period(3, Fraction(60), peak, half)])
-    apart = hardware_flop([Period(2, Fraction(60), a100, half), Period(1, Fraction(60), h100, half)])
-    assert mixed == apart == 60 * (2 * 300 + 989) * 10**12 // 2
-    with pytest.raises(ValueError, match="no units"):
-        mixed_peak_flop_per_s([])
-
-
 @dataclass(frozen=True, slots=True)
 class Period:
     """A time in which the number of units does not change. `utilization` is the share of the peak achieved."""
@@ -89,15 +78,6 @@ class Period:
 def hardware_flop(periods: Iterable[Period]) -> Fraction:
     """C = N x L x H x U, summed over periods (annex A.2.1)."""
     return sum((p.units * p.seconds * p.peak_flop_per_s * p.utilization for p in periods), Fraction(0))
-
-
-def mixed_peak_flop_per_s(units: Iterable[tuple[int, Fraction]]) -> Fraction:
-    """The peak of unlike units: their mean, weighted by how many there are. Raises ValueError for no units."""
-    counted = list(units)
-    total = sum(number for number, _ in counted)
-    if total <= 0:
-        raise ValueError("no units, so no peak")
-    return sum((number * peak for number, peak in counted), Fraction(0)) / total
 
 
 def dense_transformer_flop(parameters: int, tokens: int) -> int:

@@ -41,6 +41,10 @@ def of(name: str, **labels: str) -> str:
     return f"{name}{{{','.join(f'{k}={json.dumps(v)}' for k, v in labels.items())}}}"
 
 
+def bounds(labels: Mapping[str, str], **values: float) -> list[tuple[dict[str, str], float]]:
+    return [({**labels, "bound": bound}, value) for bound, value in values.items()]
+
+
 R1 = {"lineage": "m", "run_id": "r1", "replay": "false"}
 N1 = {**R1, "node": "n1"}
 G0 = {**N1, "gpu": "0", "uuid": "G0"}
@@ -58,15 +62,13 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
     of("node:flopsd_run_info:max", run_id="r1", node="n1"): [(N1, 1)],
     of("run:flopsd_nodes:count", run_id="r1"): [(R1, 2)],
     of("run:flopsd_nodes_missing:count1h", run_id="r1"): [(R1, 0)],
-    of("node:flopsd_run_flop:max", node="n1", basis="executed", bound="measured"): [
-        ({**N1, "basis": "executed", "bound": "measured"}, 1e15 * SECONDS)],
-    of("node:flopsd_run_flop:last", node="n1", basis="executed", bound="measured"): [
-        ({**N1, "basis": "executed", "bound": "measured"}, 1e15 * SECONDS)],
+    of("node:flopsd_run_flop:max", node="n1", basis="executed", bound="measured"):
+        bounds({**N1, "basis": "executed"}, measured=1e15 * SECONDS),
+    of("node:flopsd_run_flop:last", node="n1", basis="executed", bound="measured"):
+        bounds({**N1, "basis": "executed"}, measured=1e15 * SECONDS),
     of("run:flopsd_nodes_gone:count"): [],
-    of("run:flopsd_run_flop:sum", run_id="r1", basis="executed"): [
-        ({**R1, "basis": "executed", "bound": "low"}, 2 * 0.95e15 * SECONDS),
-        ({**R1, "basis": "executed", "bound": "measured"}, 2e15 * SECONDS),
-        ({**R1, "basis": "executed", "bound": "high"}, float("inf"))],
+    of("run:flopsd_run_flop:sum", run_id="r1", basis="executed"):
+        bounds({**R1, "basis": "executed"}, low=2 * 0.95e15 * SECONDS, measured=2e15 * SECONDS, high=float("inf")),
     of("run:flopsd_flop:rate5m", run_id="r1"): [(R1, 2e15)],
     of("run:flopsd_power_watts:rate5m", run_id="r1"): [(R1, 1200)],
     of("run:flopsd_energy_joules:sum", run_id="r1"): [(R1, 1200 * SECONDS)],
@@ -75,27 +77,22 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
     of("run:flopsd_coverage:ratio1h", run_id="r1"): [(R1, 1)],
     of("run:flopsd_hfu:ratio5m", run_id="r1"): [(R1, 0.5)],
     of("run:flopsd_mfu_bf16:ratio10m", run_id="r1"): [(R1, 0.2)],
-    of("node:flopsd_threshold_share:max", node="n1", bound="measured"): [({**N1, **SHARE, "bound": "measured"}, 0.02)],
-    of("node:flopsd_threshold_share:last", node="n1", bound="measured"): [({**N1, **SHARE, "bound": "measured"}, 0.02)],
-    of("run:flopsd_threshold_share:ratio", run_id="r1"): [
-        ({**R1, **SHARE, "bound": "low"}, 0.02), ({**R1, **SHARE, "bound": "measured"}, 0.04),
-        ({**R1, **SHARE, "bound": "high"}, 0.06)],
-    of("run:flopsd_threshold_forecast:ratio14d", run_id="r1"): [
-        ({**R1, **SHARE, "bound": "low"}, 0.02), ({**R1, **SHARE, "bound": "measured"}, 0.04)],
-    of("run:flopsd_threshold_reached:ratio", run_id="r1"): [({**R1, **SHARE, "bound": "measured"}, 0.04)],
-    of("lineage:flopsd_node_flop:last", run_id="r0", basis="executed", bound="measured"): [
-        ({"lineage": "m", "run_id": "r0", "node": "n0", "basis": "executed", "bound": "measured"}, 1e15 * 50 * 60)],
+    of("node:flopsd_threshold_share:max", node="n1", bound="measured"): bounds({**N1, **SHARE}, measured=0.02),
+    of("node:flopsd_threshold_share:last", node="n1", bound="measured"): bounds({**N1, **SHARE}, measured=0.02),
+    of("run:flopsd_threshold_share:ratio", run_id="r1"): bounds({**R1, **SHARE}, low=0.02, measured=0.04, high=0.06),
+    of("run:flopsd_threshold_forecast:ratio14d", run_id="r1"): bounds({**R1, **SHARE}, low=0.02, measured=0.04),
+    of("run:flopsd_threshold_reached:ratio", run_id="r1"): bounds({**R1, **SHARE}, measured=0.04),
+    of("lineage:flopsd_node_flop:last", run_id="r0", basis="executed", bound="measured"):
+        bounds({"lineage": "m", "run_id": "r0", "node": "n0", "basis": "executed"}, measured=1e15 * 50 * 60),
     # The ended run, and the two nodes of the other once each; not the recording.
-    of("lineage:flopsd_run_flop:sum", basis="guidelines", bound="measured"): [
-        ({"lineage": "m", "basis": "guidelines", "bound": "measured"}, 1e15 * (50 * 60 + 2 * SECONDS))],
-    of("lineage:flopsd_node_threshold_share:last", run_id="r0", bound="measured"): [
-        ({"lineage": "m", "run_id": "r0", "node": "n0", **SHARE, "bound": "measured"}, 0.02)],
-    of("lineage:flopsd_threshold_share:ratio"): [
-        ({"lineage": "m", **SHARE, "bound": "low"}, 0.03), ({"lineage": "m", **SHARE, "bound": "measured"}, 0.06)],
-    of("lineage:flopsd_threshold_reached:ratio"): [({"lineage": "m", **SHARE, "bound": "measured"}, 0.06)],
+    of("lineage:flopsd_run_flop:sum", basis="guidelines", bound="measured"):
+        bounds({"lineage": "m", "basis": "guidelines"}, measured=1e15 * (50 * 60 + 2 * SECONDS)),
+    of("lineage:flopsd_node_threshold_share:last", run_id="r0", bound="measured"):
+        bounds({"lineage": "m", "run_id": "r0", "node": "n0", **SHARE}, measured=0.02),
+    of("lineage:flopsd_threshold_share:ratio"): bounds({"lineage": "m", **SHARE}, low=0.03, measured=0.06),
+    of("lineage:flopsd_threshold_reached:ratio"): bounds({"lineage": "m", **SHARE}, measured=0.06),
     of("lineage:flopsd_node_threshold_flop:last"): [],
-    of("lineage:flopsd_threshold_forecast:ratio14d"): [
-        ({"lineage": "m", **SHARE, "bound": "low"}, 0.03), ({"lineage": "m", **SHARE, "bound": "measured"}, 0.06)],
+    of("lineage:flopsd_threshold_forecast:ratio14d"): bounds({"lineage": "m", **SHARE}, low=0.03, measured=0.06),
     "fleet:flopsd_flop:rate5m": [({}, 2e15)],
     "fleet:flopsd_power_watts:rate5m": [({}, 1200)],
     "fleet:flopsd_devices:count": [({}, 2)],
@@ -158,10 +155,9 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
     cases = [
         Case("the fleet", fleet(), 100, EXPECTED),
         Case("a node is gone: what it counted stays, and no upper end is told", missing, 100, {
-            of("run:flopsd_run_flop:sum", basis="executed"): [
-                ({**only_one, "bound": "low"}, 0.95e15 * (SECONDS + 60 * 60)),
-                ({**only_one, "bound": "measured"}, 1e15 * (SECONDS + 60 * 60))],
-            "run:flopsd_threshold_share:ratio": [({**alone_r1, "bound": "low"}, 0.02), ({**alone_r1, "bound": "measured"}, 0.04)],
+            of("run:flopsd_run_flop:sum", basis="executed"):
+                bounds(only_one, low=0.95e15 * (SECONDS + 60 * 60), measured=1e15 * (SECONDS + 60 * 60)),
+            "run:flopsd_threshold_share:ratio": bounds(alone_r1, low=0.02, measured=0.04),
             "run:flopsd_nodes_missing:count1h": [({"run_id": "r1", "replay": "false"}, 1)],
             "run:flopsd_nodes_gone:count": [({"run_id": "r1", "replay": "false"}, 1)]}),
         Case("long gone: still none", longer(missing, 400), 350, {
@@ -169,29 +165,28 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
             "run:flopsd_nodes_missing:count1h": [({"run_id": "r1", "replay": "false"}, 0)],
             "run:flopsd_nodes_gone:count": [({"run_id": "r1", "replay": "false"}, 1)]}),
         Case("a node without an upper end: the run has none", no_end, 100, {
-            "run:flopsd_threshold_share:ratio": [({**alone_r1, "bound": "low"}, 0.02), ({**alone_r1, "bound": "measured"}, 0.04)]}),
+            "run:flopsd_threshold_share:ratio": bounds(alone_r1, low=0.02, measured=0.04)}),
         Case("thirds of two base models do not add up", thirds, 100, {
             "lineage:flopsd_threshold_share:ratio": [], "lineage:flopsd_threshold_reached:ratio": []}),
         Case("the same threshold for both", same, 100, {
-            of("lineage:flopsd_threshold_share:ratio", bound="measured"): [
-                ({"lineage": "m", **SHARE, "bound": "measured"}, 0.04)],
-            of("lineage:flopsd_node_threshold_flop:last", run_id="r1"): [
-                ({"lineage": "m", "run_id": "r1", "node": "n1", "policy": "p", "rule": "third", "bound": "low"}, 2e24)]}),
+            of("lineage:flopsd_threshold_share:ratio", bound="measured"):
+                bounds({"lineage": "m", **SHARE}, measured=0.04),
+            of("lineage:flopsd_node_threshold_flop:last", run_id="r1"):
+                bounds({"lineage": "m", "run_id": "r1", "node": "n1", "policy": "p", "rule": "third"}, low=2e24)}),
         Case("no share of a guessed peak", unsure, 100, {
             "device:flopsd_hfu:ratio5m": [], "run:flopsd_hfu:ratio5m": [], "fleet:flopsd_flop:rate5m": [({}, 2e15)]}),
         Case("nothing measured: what is certain, and it says so", unmeasured, 100, {
-            "run:flopsd_threshold_reached:ratio": [({"run_id": "r1", "replay": "false", **SHARE, "bound": "low"}, 0.01)]}),
+            "run:flopsd_threshold_reached:ratio": bounds({"run_id": "r1", "replay": "false", **SHARE}, low=0.01)}),
         Case("a node tells only what is certain, and that is more", half_known, 100, {
-            "run:flopsd_threshold_reached:ratio": [
-                ({"run_id": "r1", "replay": "false", **SHARE, "bound": "low"}, 0.045)]}),
+            "run:flopsd_threshold_reached:ratio": bounds({"run_id": "r1", "replay": "false", **SHARE}, low=0.045)}),
         Case("a lineage of one run says no more than the run", alone, 100, {"lineage:flopsd_threshold_reached:ratio": []}),
         Case("a lineage whose runs have all ended", over, 100, {
             "lineage:flopsd_threshold_reached:ratio": [],
-            of("lineage:flopsd_threshold_share:ratio", bound="measured"): [
-                ({"lineage": "m", **SHARE, "bound": "measured"}, 0.06)]}),
+            of("lineage:flopsd_threshold_share:ratio", bound="measured"):
+                bounds({"lineage": "m", **SHARE}, measured=0.06)}),
         Case("a base model is counted once, and is then a lower end", with_base, 100, {
-            "run:flopsd_threshold_share:ratio": [({"run_id": "r1", "replay": "false", "policy": "p", "rule": "r",
-                                                   "quantity": "base+updates", "bound": "low"}, 0.4)]}),
+            "run:flopsd_threshold_share:ratio":
+                bounds({"run_id": "r1", "replay": "false", "policy": "p", "rule": "r", "quantity": "base+updates"}, low=0.4)}),
         Case("a run that goes on on another machine", moved, 100, {
             of("lineage:flopsd_run_flop:sum", basis="executed", bound="measured"): [
                 (total, 3600e15 + 60e15 * 45)]}),

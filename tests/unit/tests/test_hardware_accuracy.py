@@ -105,12 +105,8 @@ def test_a_driver_without_cycle_ids_leaves_two_questions_open() -> None:
 
 def test_root_alone_does_not_answer_for_everybody() -> None:
     document = as_if_real()
-    document["privileges"] = {
-        "euid": 0,
-        "sys_admin": True,
-        "container": False,
-        "as_nobody": {"asked": False, "why": "x"},
-    }
+    nobody = {"asked": False, "why": "x"}
+    document["privileges"] = {"euid": 0, "sys_admin": True, "container": False, "as_nobody": nobody}
     assert "only root was tried" in answers(document, {})[4]["not_answered"]
     document["privileges"]["as_nobody"] = {"asked": True, "works": False, "status": 4}
     assert "as user 65534: does not work (status 4)" in answers(document, {})[4]["answer"]
