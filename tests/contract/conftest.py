@@ -11,8 +11,7 @@ import pytest
 
 from flopsd.sources import SourceSettings
 from flopsd.sources.nvml.source import NvmlSource
-from tests.support.dcgm import BUSY
-from tests.support.exporter import Exporter, exporting, gpu
+from tests.support.exporter import BUSY, Exporter, exporting, gpu
 from tests.support.neuron import Lead, Led
 from tests.support.scenario import Gpu, Scenario
 from tests.support.sim import SharedClock, simulated

@@ -22,9 +22,10 @@ from flopsd.sources.dcgm.exposition import Field, parse_page
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.sources.registry import open_source
 from flopsd.testing import FakeClock
-from tests.support.dcgm import A100, BUSY, Bench, device_of
 from tests.support.exporter import (
+    A100,
     A100_UID,
+    BUSY,
     CLOCK,
     DFMA,
     ENERGY,
@@ -37,7 +38,9 @@ from tests.support.exporter import (
     POWER,
     TENSOR,
     UTIL,
+    Bench,
     Exporter,
+    device_of,
     exporting,
     gpu,
 )

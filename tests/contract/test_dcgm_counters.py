@@ -17,15 +17,18 @@ from flopsd.core.model import (
 )
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.system.clock import NS_PER_S
-from tests.support.dcgm import H100, H100_NAME, Bench, device_of
 from tests.support.exporter import (
     A100_UID,
     CLOCK,
     ELAPSED,
+    H100,
+    H100_NAME,
     MMA,
     TENSOR,
     UTIL,
+    Bench,
     Exporter,
+    device_of,
     gpu,
 )
 from tests.support.strategies import table

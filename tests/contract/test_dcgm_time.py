@@ -17,13 +17,15 @@ from flopsd.core.model import (
 from flopsd.errors import SourceError
 from flopsd.sources.nvml.sm_clock import open_clocks
 from flopsd.system.clock import NS_PER_S
-from tests.support.dcgm import BUSY, Bench, device_of
 from tests.support.exporter import (
     A100_UID,
+    BUSY,
     CLOCK,
     ENERGY,
     TENSOR,
+    Bench,
     Exporter,
+    device_of,
     exporting,
     gpu,
 )

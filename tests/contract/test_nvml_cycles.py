@@ -8,8 +8,8 @@ from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
 from flopsd.core.meter import max_plausible_sm_cycles
 from flopsd.core.model import Evidence, GapReason, Limits, Pipe, Tally
 from tests.contract.conftest import Open
-from tests.support.fold import Fold
 from tests.support.scenario import LIES, Fault, Gpu, Segment, h100
+from tests.support.sim import Fold
 
 UID = "GPU-5a4d0000-0000-4000-8000-000000000000"
 LOAD = (

@@ -12,9 +12,9 @@ from flopsd.daemon.source_tracker import Message
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.snapshot import DeviceState
 from tests.contract.conftest import Open
-from tests.support.fold import Fold, pass_time
 from tests.support.runs import Run
 from tests.support.scenario import Fault, Gpu, Segment, Slice, h100
+from tests.support.sim import Fold, pass_time
 
 PARENT = "GPU-5a4d0000-0000-4000-8000-000000000000"
 BUSY, HALF = (Segment(1000, mhz=1755, hmma=0.9, watts=500),), (Segment(1000, mhz=1755, hmma=0.3, watts=500),)

@@ -10,8 +10,8 @@ from flopsd.core.clock_bound import SLOT_MAX_NS
 from flopsd.core.model import Evidence, Pipe
 from flopsd.sources.nvml.polled_clock import LATE_NS, PolledClock
 from tests.contract.conftest import Open
-from tests.support.fold import Fold
 from tests.support.scenario import Segment, h100
+from tests.support.sim import Fold
 
 UID = "GPU-5a4d0000-0000-4000-8000-000000000000"
 HMMA = (Evidence.ACTIVITY, Pipe.TENSOR_HMMA)

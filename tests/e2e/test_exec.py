@@ -13,8 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.disk import small_disk
-from tests.support.process import daemon_pid, environment, flopsd, predicate, started, wait_until
+from tests.support.process import daemon_pid, environment, flopsd, predicate, small_disk, started, wait_until
 from tests.support.scenario import Fault, Scenario, Segment, compile_standin, h100
 
 BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)

@@ -18,8 +18,8 @@ from flopsd.telemetry.http.access import Access
 from flopsd.telemetry.http.server import WebServer
 from flopsd.telemetry.snapshot import SourceState
 from tests.support.chromium import Page, chromium
+from tests.support.enriched import scene
 from tests.support.process import wait_until
-from tests.support.reports import scene
 from tests.support.runs import A100, H100, STRANGER, Run, interrupted
 from tests.support.tools import missing
 

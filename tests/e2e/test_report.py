@@ -14,9 +14,8 @@ import pytest
 
 from flopsd.report.html import page_line, report_html
 from tests.support.chromium import Page, chromium
-from tests.support.enriched import SCENES
+from tests.support.enriched import SCENES, report, scene
 from tests.support.process import flopsd
-from tests.support.reports import report, scene
 from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.unit.report.test_html import hostile
 

@@ -16,8 +16,18 @@ import pytest
 from flopsd.core.ledger.history import read_history
 from flopsd.journal.journal import read_live
 from flopsd.settings.data_files import config_dir
-from tests.support.disk import fill, small_disk
-from tests.support.process import FLOPSD, Program, daemon_pid, environment, flopsd, predicate, started, wait_until
+from tests.support.process import (
+    FLOPSD,
+    Program,
+    daemon_pid,
+    environment,
+    fill,
+    flopsd,
+    predicate,
+    small_disk,
+    started,
+    wait_until,
+)
 from tests.support.scenario import Scenario, Segment, h100
 
 BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)

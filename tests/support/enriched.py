@@ -10,13 +10,18 @@ import copy
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from flopsd.core.declarations import Base, Method
+from flopsd.core.ledger.statement import encode
 from flopsd.core.model import PPM, Figures
 from flopsd.core.policy.evaluate import Case, findings
+from flopsd.report.build import report_of
+from flopsd.report.model import Content, Report, VerificationResult
 from flopsd.report.numbers import figures_in
+from flopsd.report.verification import LedgerDocument, not_checked
 from flopsd.settings.data_files import load_policies
 from tests.support.independent import payload_of
 from tests.support.story import A100, VECTORS, Story, tell
@@ -343,3 +348,32 @@ SCENES = {
     "incomplete-job": incomplete_job,
     "lineage-above": lineage_above,
 }
+
+
+MADE = "2026-11-25 16:45 UTC"
+KEYID = "83cf0602b340d2394dc5ac754675d6494ab184390d66c268b30edc753ba4f91b"
+ESCAPES = ("\x1b[31m", "<script>alert(1)</script>", "\"'><img src=x onerror=alert(1)>", "line\nbreak", "{{ 7 * 7 }}")
+
+
+def document(statement: Any) -> LedgerDocument:
+    payload = encode(statement)
+    return LedgerDocument(
+        "ledger.json", "ledger.journal.jsonl", statement, sha256(payload).hexdigest(), len(payload), (KEYID,)
+    )
+
+
+def report(statement: Any, check: VerificationResult | None = None) -> Report:
+    """Not verified, unless `check` says otherwise. A `course` beside the statement is drawn."""
+    read = document({name: value for name, value in statement.items() if name != "course"})
+    policy = next(policy for policy in load_policies() if policy.form is not None)
+    return report_of(read, check or not_checked(read), MADE, policy=policy, course=statement.get("course", ()))
+
+
+def content(statement: Any) -> Content:
+    found = report(statement).content
+    assert found is not None
+    return found
+
+
+def scene(name: str) -> Report:
+    return report(SCENES[name]())

@@ -19,6 +19,7 @@ from typing import Any
 
 from flopsd.system.clock import NS_PER_S, SystemClock
 from tests.support.scenario import Scenario
+from tests.support.tools import missing, require_tools
 
 FLOPSD = (sys.executable, "-m", "flopsd")
 PATIENCE_SECONDS = 60
@@ -175,3 +176,29 @@ def truth(scenario: Scenario, index: int, begin_ns: int, end_ns: int, sms: int, 
     """FLOP that a simulated GPU executed between two boot times, in closed form."""
     gpu, zero = scenario.gpus[index], scenario.epoch_ns
     return int(sum(gpu.sm_cycles(pipe, begin_ns - zero, end_ns - zero, sms) * rate for pipe, rate in rates.items()))
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A tmpfs of `size` at `folder`; without the right to mount one the test is skipped, or fails where CI demands all."""
+    require_tools("mount", "umount")
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        missing(f"no right to mount a small tmpfs: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take all the room that is left on `disk`; the file to be removed for it to be free again."""
+    path = disk / "fill"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            return path

@@ -1,17 +1,27 @@
-"""The stand-in loaded into this process, on a clock that is stepped by hand."""
+"""The stand-in loaded into this process, on a clock that is stepped by hand; and readings folded into tallies as the writer
+does it, without journal and threads."""
 
 from __future__ import annotations
 
 import ctypes
+import json
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from flopsd.core.figures import Rating, rows, total_of
+from flopsd.core.ledger.journal_codec import tally_from_record, tally_record
+from flopsd.core.meter import advance
+from flopsd.core.model import DeviceUid, Figures, Gap, GapReason, Precision, Tally
+from flopsd.core.peaks import PeakTable
+from flopsd.sources import Source
+from flopsd.sources.calls import poll_source
 from flopsd.testing import FakeClock
 from tests.support.scenario import LIBRARY, Scenario
+from tests.support.strategies import table
 
 
 class SharedClock(FakeClock):
@@ -55,3 +65,53 @@ def simulated(standin: Path, folder: Path, scenario: Scenario, clock: SharedCloc
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def total(tally: Tally, rating: Rating, peaks: PeakTable) -> Figures:
+    return total_of(rows(tally, rating, peaks), tally)
+
+
+def pass_time(source: Source, clock: FakeClock, ns: int) -> None:
+    """Let `ns` pass, and the source take the samples that it wants to take meanwhile, as the daemon's reader does."""
+    until_ns = clock.boottime_ns() + ns
+    while (due_ns := poll_source(source, until_ns)) is not None:
+        clock.advance(max(0, due_ns - clock.boottime_ns()))
+    clock.advance(until_ns - clock.boottime_ns())
+
+
+class Fold:
+    """The tallies of a source's devices. `die` is what kill -9 leaves: what was journalled, as it was."""
+
+    def __init__(self, source: Source, clock: FakeClock, tallies: Mapping[DeviceUid, Tally] | None = None) -> None:
+        self.source, self.clock = source, clock
+        self.tallies = dict(tallies or {})
+        self.gaps: list[dict[DeviceUid, GapReason | None]] = []
+
+    def read(self, ms: int, times: int = 1) -> Fold:
+        for _ in range(times):
+            pass_time(self.source, self.clock, ms * 1_000_000)
+            told: dict[DeviceUid, GapReason | None] = {}
+            sweep = self.source.read()
+            devices = {device.uid: device for device in self.source.devices()}
+            for reading in sweep.readings:
+                device = devices[reading.device]
+                limits = table().limits(device, table().resolve(device))
+                before = self.tallies.get(device.uid) or Tally(reading.begin_ns, reading.begin_ns)
+                self.tallies[device.uid] = after = advance(before, reading, limits)
+                grown = [r for r, ns in after.gap_ns.items() if ns > before.gap_ns.get(r, 0)]
+                told[device.uid] = reading.work.reason if isinstance(reading.work, Gap) else next(iter(grown), None)
+            self.gaps.append(told)
+        return self
+
+    def reasons(self, uid: DeviceUid) -> list[GapReason | None]:
+        return [told[uid] for told in self.gaps if uid in told]
+
+    def figures(self, uid: DeviceUid, precision: Precision | None = None) -> Figures:
+        device = next(device for device in self.source.devices() if device.uid == uid)
+        part = table().resolve(device)
+        return total(self.tallies[uid], Rating(part, table().limits(device, part), precision), table())
+
+    def journalled(self) -> dict[DeviceUid, Tally]:
+        """The tallies as they come back from the journal, to be gone on with."""
+        records = {uid: json.loads(json.dumps(tally_record(0, tally))) for uid, tally in self.tallies.items()}
+        return {uid: tally_from_record(record, self.tallies[uid].begin_ns) for uid, record in records.items()}

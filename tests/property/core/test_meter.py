@@ -34,7 +34,7 @@ from flopsd.core.model import (
     Tally,
     Totals,
 )
-from tests.support.fold import total
+from tests.support.sim import total
 from tests.support.strategies import H100, LIMITS, rating, readings, run, sequences, table
 
 

@@ -36,7 +36,7 @@ from flopsd.core.model import (
 from flopsd.core.phases import NO_PHASE, ActivePhase, bucket, remainder, split_bucket
 from flopsd.core.policy.guidelines import guidelines, required_share
 from flopsd.testing.rules import Observation, Read
-from tests.support.fold import total
+from tests.support.sim import total
 from tests.support.strategies import H100, LIMITS, rating, readings, run, table, works
 
 phases = st.sampled_from(

@@ -18,8 +18,8 @@ from flopsd.core.peaks import Part
 from flopsd.sources.dcgm.exposition import Field, GpuPage
 from flopsd.sources.dcgm.work import active
 from flopsd.system.clock import NS_PER_S
-from tests.support.fold import total
 from tests.support.paths import SAMPLES
+from tests.support.sim import total
 from tests.support.strategies import table
 
 A100, H100_PCIE = (table().parts[name] for name in ("a100-sxm4-40gb", "h100-pcie"))

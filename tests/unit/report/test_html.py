@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 
 from flopsd.report.html import css_string, page_line, report_html
-from tests.support.enriched import SCENES
+from tests.support.enriched import ESCAPES, SCENES, report, scene
 from tests.support.paths import GOLDEN
-from tests.support.reports import ESCAPES, report, scene
 
 GOLDEN = GOLDEN / "report"
 CSS = (files("flopsd") / "report" / "report.css").read_text()

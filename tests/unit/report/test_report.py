@@ -24,10 +24,9 @@ from flopsd.report.terminal import COLUMNS
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.report.verification import NO_FIGURES, refused
 from tests.support import enriched
-from tests.support.enriched import SCENES, plain, vector, with_policy
+from tests.support.enriched import SCENES, content, plain, report, scene, vector, with_policy
 from tests.support.extent import Extent, sampled
 from tests.support.independent import payload_of
-from tests.support.reports import content, report, scene
 from tests.support.story import VECTORS, table
 from tests.support.vectors import signed
 from tests.support.vectors_merged import of_one_node

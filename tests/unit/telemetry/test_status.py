@@ -20,7 +20,7 @@ from flopsd.telemetry.status import facts_of
 from flopsd.telemetry.status_client import from_state_dir, from_url
 from flopsd.telemetry.status_text import coverage_text, status_text
 from tests.support.authorities import Answer, serving
-from tests.support.reports import ESCAPES
+from tests.support.enriched import ESCAPES
 from tests.support.runs import A100, H100, STRANGER, Run, interrupted
 from tests.unit.attestation.test_lineage_base import POLICY
 
