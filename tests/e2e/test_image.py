@@ -19,6 +19,7 @@ import pytest
 from tests.support.image import BASE, IMAGE, ROOT, TOOLS, Engine, Network, call, default_of, engine, network
 from tests.support.kubelet import answer, kubelet
 from tests.support.kubernetes import (
+    FIELDS,
     PACKAGES,
     Document,
     flopsd_of,
@@ -118,12 +119,6 @@ def flop(url: str) -> float:
 
 
 BUCKET = "your-bucket"
-FIELDS = {
-    "metadata.name": "llama-finetune-1-abcde",
-    "metadata.namespace": "ml",
-    "metadata.labels['batch.kubernetes.io/job-name']": "llama-finetune",
-    "metadata.labels['batch.kubernetes.io/controller-uid']": "0b1f5c1e-9a52-4d0e-8f1a-6a2f5a4f0c11",
-}
 USER = 65532
 BUSY = (Segment(700, hmma=0.5, util=100, watts=500), Segment(300, util=0, watts=120))
 COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "as", "ld", "cpp", "make", "rustc", "cargo", "go")

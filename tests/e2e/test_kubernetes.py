@@ -21,6 +21,7 @@ from flopsd.settings.schema import SETTINGS, Settings
 from flopsd.sources.registry import known_sources
 from tests.support.kubernetes import (
     CHART,
+    FIELDS,
     MANIFESTS,
     PACKAGES,
     ROOT,
@@ -70,15 +71,6 @@ SIDECARS: dict[str, dict[str, Any]] = {
     "PyTorchJob": {"sidecar": {"jobLabels": {"name": "training.kubeflow.org/job-name", "uid": ""},
                                "indexLabel": "training.kubeflow.org/replica-index"}},
 }  # fmt: skip
-FIELDS = {
-    "metadata.name": "llama-finetune-1-abcde",
-    "metadata.namespace": "ml",
-    "spec.nodeName": "ip-10-0-0-7.ec2.internal",
-    "metadata.labels['batch.kubernetes.io/job-name']": "llama-finetune",
-    "metadata.labels['batch.kubernetes.io/controller-uid']": "0b1f5c1e-9a52-4d0e-8f1a-6a2f5a4f0c11",
-    "metadata.labels['training.kubeflow.org/job-name']": "llama-finetune",
-    "metadata.labels['training.kubeflow.org/replica-index']": "1",
-}
 
 
 def job_of(folder: Path, values: dict[str, Any], namespace: str = "ml") -> dict[str, Any]:

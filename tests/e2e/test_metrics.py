@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from tests.support.certificates import Authority
+from tests.support.monitoring import prometheus
 from tests.support.process import daemon_pid, environment, flopsd, get, predicate, query, started, wait_until
-from tests.support.receivers import prometheus, pushgateway, receiving, victoriametrics
+from tests.support.receivers import pushgateway, receiving, victoriametrics
 from tests.support.scenario import Scenario, Segment, a100, h100
 
 PASSWORD = "correct horse"
@@ -100,7 +101,7 @@ def test_what_is_pushed_through_a_kill_adds_up_to_the_ledger(tmp_path: Path, sta
     state, ledger = tmp_path / "state", tmp_path / "ledger.json"
     with (
         pushgateway() as gateway,
-        prometheus(tmp_path / "prometheus", gateway.removeprefix("http://")) as prom,
+        prometheus(tmp_path / "prometheus", [{"targets": [gateway.removeprefix("http://")]}]) as prom,
         victoriametrics(tmp_path / "victoria") as victoria,
     ):
         where = {"gw": prom, "rw": prom, "otlp": victoria}

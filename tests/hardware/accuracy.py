@@ -16,7 +16,7 @@ from flopsd.core.values import ceil_div
 from tests.hardware.plan import GEMM_FORMATS
 from tests.hardware.questions import QUESTIONS
 from tests.hardware.results import Document, ResultsError, read
-from tests.hardware.table import scientific
+from tests.hardware.table import cells
 
 STEP_PPM = 10_000  # proposed margins are whole percents, rounded up
 LONG_SECONDS = 10  # shorter loads are mostly edges
@@ -94,26 +94,10 @@ def _one_run(run: Document) -> Iterator[str]:
     yield "|---|---:|---:|---:|---|---:|---|---:|---|\n"
     for load in run["loads"]:
         if load["status"] == "done":
-            yield _row(load)
+            yield f"| {' | '.join(cells(load))} |\n"
     for load in run["loads"]:
         if load["status"] != "done":
             yield f"\n{load['name']}: {load['status']}, {load['reason']}\n"
-
-
-def _row(load: Document) -> str:
-    main, clock, declared = load["main"], load["clock_mhz"], load["metered"]["declared"]
-    cells = (
-        load["name"],
-        scientific(load["true_flop"]),
-        scientific(declared["measured"]),
-        _ratio(load["ratio"]),
-        main["pipe"] if main else "none",
-        _ratio(main["ratio"] if main else None),
-        {True: "yes", False: "**no**", None: "no upper figure"}[load["inside"]],
-        "unknown" if clock is None else f"{clock['mean']:.0f}",
-        ", ".join([*load["metered"]["observed_seconds"], *(["gap"] if load["metered"]["gap_seconds"] else [])]),
-    )
-    return f"| {' | '.join(cells)} |\n"
 
 
 def _by_format(runs: Sequence[Document]) -> Iterator[str]:
@@ -183,10 +167,6 @@ def _questions(runs: Sequence[Document]) -> Iterator[str]:
 def _item(mark: str, text: str) -> str:
     """An item of a list, in lines of at most 120 columns."""
     return textwrap.fill(text, 120, initial_indent=mark, subsequent_indent=" " * len(mark)) + "\n"
-
-
-def _ratio(ratio: float | None) -> str:
-    return "none" if ratio is None else f"{ratio:.4f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tests.hardware.flop import Shape
-from tests.hardware.loads import Spec
+from tests.hardware.loads import Shape, Spec
 
 GEMM_FORMATS = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "int8")
 VARIANTS = ("plain", "ckpt", "lora", "lora+ckpt")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.hardware.results import Document
 
 WIDTH = 100
-_COLUMNS = f"{'load':<29}{'true':>10}{'metered':>10}{'ratio':>8} {'in':<3} {'pipe':<12}{'alone':>8}{'MHz':>6} evidence"
+_COLUMNS = f"{'load':<29}{'true':>10}{'metered':>10}{'ratio':>8} {'in':<3} {'pipe':<12}{'alone':>8}{'MHz':>8} evidence"
 
 
 def header(document: Document) -> list[str]:
@@ -31,15 +31,25 @@ def row(result: Document) -> str:
     """One load on one line."""
     if result["status"] != "done":
         return f"{result['name']:<29}{result['status']}: {result['reason']}"[:WIDTH]
-    metered, main, clock = result["metered"], result["main"], result["clock_mhz"]
-    evidence = ",".join([*metered["observed_seconds"], *(["gap"] if metered["gap_seconds"] else [])])
+    name, true, metered, ratio, pipe, alone, _, mhz, evidence = cells(result)
     inside = {True: "yes", False: "NO", None: "?"}[result["inside"]]
-    text = (
-        f"{result['name']:<29}{scientific(result['true_flop']):>10}{scientific(metered['declared']['measured']):>10}"
-        f"{_ratio(result['ratio']):>8} {inside:<3} {main['pipe'] if main else '-':<12}{_ratio(main and main['ratio']):>8}"
-        f"{'-' if clock is None else round(clock['mean']):>6} {evidence}"
+    return f"{name:<29}{true:>10}{metered:>10}{ratio:>8} {inside:<3} {pipe:<12}{alone:>8}{mhz:>8} {evidence}"[:WIDTH]
+
+
+def cells(load: Document) -> tuple[str, ...]:
+    """Name, true and metered FLOP, ratio, pipe, its ratio alone, whether the truth lies inside, MHz, evidence."""
+    main, clock, metered = load["main"], load["clock_mhz"], load["metered"]
+    return (
+        load["name"],
+        scientific(load["true_flop"]),
+        scientific(metered["declared"]["measured"]),
+        _ratio(load["ratio"]),
+        main["pipe"] if main else "none",
+        _ratio(main["ratio"] if main else None),
+        {True: "yes", False: "**no**", None: "no upper figure"}[load["inside"]],
+        "unknown" if clock is None else f"{clock['mean']:.0f}",
+        ", ".join([*metered["observed_seconds"], *(["gap"] if metered["gap_seconds"] else [])]),
     )
-    return text[:WIDTH]
 
 
 def scientific(flop: str | None) -> str:
@@ -48,4 +58,4 @@ def scientific(flop: str | None) -> str:
 
 
 def _ratio(ratio: float | None) -> str:
-    return "-" if ratio is None else f"{ratio:.4f}" if ratio < 100 else f"{ratio:.1e}"
+    return "none" if ratio is None else f"{ratio:.4f}"

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.system.clock import NS_PER_S, Clock
-from tests.hardware.flop import Shape, gemm_flop, sparse_gemm_flop, training_step_flop
-from tests.hardware.loads import Done, Spec, UnavailableError
+from tests.hardware.loads import Done, Shape, Spec, UnavailableError, gemm_flop, sparse_gemm_flop, training_step_flop
 from tests.hardware.plan import TRANSFORMER
 
 LEARNING_RATE = 1e-4

@@ -22,6 +22,16 @@ TRAINING_CHART = ROOT / "tests" / "support" / "training-chart"
 PACKAGES = ("helm_python", "kubernetes_validate", "cloudcoil.models.prometheus_operator")
 VERSIONS = ("1.29", "1.33", "1.37")  # the first with native sidecars, the first where they are stable, the newest known
 Document = dict[str, Any]
+# What the downward API tells of a pod.
+FIELDS = {
+    "metadata.name": "llama-finetune-1-abcde",
+    "metadata.namespace": "ml",
+    "spec.nodeName": "ip-10-0-0-7.ec2.internal",
+    "metadata.labels['batch.kubernetes.io/job-name']": "llama-finetune",
+    "metadata.labels['batch.kubernetes.io/controller-uid']": "0b1f5c1e-9a52-4d0e-8f1a-6a2f5a4f0c11",
+    "metadata.labels['training.kubeflow.org/job-name']": "llama-finetune",
+    "metadata.labels['training.kubeflow.org/replica-index']": "1",
+}
 
 
 def documents(text: str) -> list[Document]:

@@ -34,20 +34,21 @@ def hurried(folder: Path, window: str) -> list[str]:
 def prometheus(
     folder: Path, targets: Sequence[J], *, rules: Sequence[str] = (), alertmanager: str = "", every: str = "1s"
 ) -> Iterator[str]:
-    """Scrapes the static configs `targets` and evaluates rules as often."""
+    """Scrapes the static configs `targets`, evaluates rules as often, and takes remote write."""
     folder.mkdir(exist_ok=True)
     port = free_port()
     told: J = {
         "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
         "rule_files": list(rules),
-        "scrape_configs": [{"job_name": "flopsd", "static_configs": list(targets)}],
+        "scrape_configs": [{"job_name": "flopsd", "honor_labels": True, "static_configs": list(targets)}],
     }
     if alertmanager:
         peers = [{"targets": [alertmanager.removeprefix("http://")]}]
         told["alerting"] = {"alertmanagers": [{"static_configs": peers}]}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(told))
     command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
-               f"--web.listen-address=127.0.0.1:{port}", "--log.level=error", "--rules.alert.resend-delay=1s"]  # fmt: skip
+               f"--web.listen-address=127.0.0.1:{port}", "--log.level=error", "--rules.alert.resend-delay=1s",
+               "--web.enable-remote-write-receiver"]  # fmt: skip
     with running(command, f"http://127.0.0.1:{port}") as url:
         yield url
 

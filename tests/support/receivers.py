@@ -1,4 +1,4 @@
-"""Receivers of pushed metrics: the real Prometheus and Pushgateway on free ports, and servers that behave badly."""
+"""Receivers of pushed metrics: the real Pushgateway and VictoriaMetrics on free ports, and servers that behave badly."""
 
 from __future__ import annotations
 
@@ -12,39 +12,17 @@ from tests.support.process import free_port, running
 
 
 @contextmanager
-def pushgateway(port: int = 0) -> Iterator[str]:
+def pushgateway() -> Iterator[str]:
     """Its address."""
-    address = f"127.0.0.1:{port or free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     command = ["prometheus-pushgateway", f"--web.listen-address={address}", "--log.level=error"]
     with running(command, f"http://{address}") as url:
         yield url
 
 
 @contextmanager
-def prometheus(folder: Path, scrapes: str = "", port: int = 0) -> Iterator[str]:
-    """The address of one that takes remote write, and scrapes `scrapes` every second as it stands there.
-
-    Debian leaves its OTLP receiver out.
-    """
-    folder.mkdir(exist_ok=True)
-    address = f"127.0.0.1:{port or free_port()}"
-    (folder / "prometheus.yml").write_text(
-        "global: {scrape_interval: 1s, scrape_timeout: 900ms}\nscrape_configs:\n"
-        + (
-            f"  - job_name: gateway\n    honor_labels: true\n    static_configs: [{{targets: ['{scrapes}']}}]\n"
-            if scrapes
-            else "  []\n"
-        )
-    )
-    command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
-               f"--web.listen-address={address}", "--log.level=error", "--web.enable-remote-write-receiver"]  # fmt: skip
-    with running(command, f"http://{address}") as url:
-        yield url
-
-
-@contextmanager
 def victoriametrics(folder: Path) -> Iterator[str]:
-    """The address of one, which takes OTLP and answers as Prometheus does."""
+    """The address of one, which takes OTLP, as Debian's Prometheus does not, and answers as that does."""
     address = f"127.0.0.1:{free_port()}"
     command = ["victoria-metrics", f"-storageDataPath={folder}", f"-httpListenAddr={address}",
                "-search.latencyOffset=1s", "-inmemoryDataFlushInterval=1s"]  # fmt: skip

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from tests.hardware import plan, preflight
 from tests.hardware.accuracy import main, page
-from tests.hardware.flop import Shape, gemm_flop, sparse_gemm_flop, training_step_flop
-from tests.hardware.loads import Knobs, UnavailableError
+from tests.hardware.loads import Knobs, Shape, UnavailableError, gemm_flop, sparse_gemm_flop, training_step_flop
 from tests.hardware.questions import answers, grown
 from tests.hardware.results import ResultsError, read
 from tests.support.paths import ROOT
