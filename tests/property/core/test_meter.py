@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.figures import Rating, gap_ceiling_flop, rows, sum_figures
-from flopsd.core.ledger.impossible_records import grew_from
+from flopsd.core.figures import Rating, gap_ceiling_flop
 from flopsd.core.ledger.journal_codec import DeviceEntry, tally_from_record, tally_record
 from flopsd.core.ledger.run_view import RatedTallies, RatedTally
 from flopsd.core.meter import (
@@ -29,25 +28,12 @@ from flopsd.core.model import (
     Growth,
     Limits,
     Pipe,
-    Precision,
     Reading,
     Tally,
     Totals,
 )
 from tests.support.sim import total
-from tests.support.strategies import H100, LIMITS, rating, readings, run, sequences, table
-
-
-@given(sequences)
-def test_time_is_conserved(sequence: list[Reading]) -> None:
-    tally = run(sequence)
-    assert tally.total_observed_ns + tally.total_gap_ns == tally.watermark_ns - tally.begin_ns
-
-
-@given(sequences, readings())
-def test_every_field_only_grows(sequence: list[Reading], reading: Reading) -> None:
-    before = run(sequence)
-    assert grew_from(before, advance(before, reading, LIMITS))
+from tests.support.strategies import H100, LIMITS, rating, run, sequences, table
 
 
 @given(sequences, st.data())
@@ -124,21 +110,6 @@ def test_gap_intervals_add_up_to_the_gap_totals(sequence: list[Reading]) -> None
     assert listed == dict(tally.gap_ns)
 
 
-@given(sequences, st.sampled_from([None, Precision((("bf16", 1_000_000),), "config"),
-                                   Precision((("bf16", 900_000), ("fp8", 100_000)), "config")]))  # fmt: skip
-def test_low_measured_high_are_ordered_and_rows_add_up(sequence: list[Reading], precision: Precision | None) -> None:
-    tally = run(sequence)
-    figures = total(tally, rating(precision), table())
-    assert figures.high_flop is not None
-    assert 0 <= figures.low_flop <= figures.high_flop
-    if figures.measured_flop is not None:
-        assert figures.low_flop <= figures.measured_flop <= figures.high_flop
-    summed = sum_figures(row.figures for row in rows(tally, rating(precision), table()))
-    assert (summed.low_flop, summed.high_flop) == (figures.low_flop, figures.high_flop)
-    estimating = any(e in tally.observed_ns for e in (Evidence.ACTIVITY, Evidence.CYCLES, Evidence.COUNT))
-    assert (figures.measured_flop is not None) == estimating
-
-
 @given(st.integers(0, 10**15))
 def test_a_gaps_ceiling_is_peak_times_time(gap_ns: int) -> None:
     flop_per_cycle = 8192 + 128 + 256 + 512  # fastest tensor format, FP64, FP32, FP16 at once
@@ -146,12 +117,6 @@ def test_a_gaps_ceiling_is_peak_times_time(gap_ns: int) -> None:
     ceiling = gap_ceiling_flop(gap_ns, rating(), table())
     assert ceiling is not None
     assert 0 <= ceiling - exact < 1
-
-
-@given(sequences)
-def test_a_tally_survives_its_record(sequence: list[Reading]) -> None:
-    tally = run(sequence)
-    assert tally_from_record(tally_record(0, tally), tally.begin_ns) == tally
 
 
 @given(sequences)

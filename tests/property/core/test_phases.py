@@ -118,7 +118,10 @@ def test_what_counters_tell_of_a_hole_is_the_phases_only_if_it_held_all_along(re
     assert advance(known, growing, LIMITS, ActivePhase("train", 0)).phases
 
 
-@given(told, st.sampled_from([None, Precision((("bf16", 1_000_000),), "config")]))
+BF16, MIX = (Precision(shares, "config") for shares in ((("bf16", 10**6),), (("bf16", 900_000), ("fp8", 100_000))))
+
+
+@given(told, st.sampled_from([None, BF16, MIX]))
 def test_rows_of_phases_are_disjoint_and_ordered(
     sequence: list[tuple[Reading, ActivePhase]], precision: Precision | None
 ) -> None:
@@ -130,9 +133,12 @@ def test_rows_of_phases_are_disjoint_and_ordered(
     parts = by_phase(tally, found)
     assert sum_figures(parts.values()).measured_flop == figures.measured_flop
     assert {row.phase for row in found} <= {"undeclared", "train", "evaluate", "generate", "other"}
+    assert figures.high_flop is not None
+    assert 0 <= figures.low_flop <= figures.high_flop
     if figures.measured_flop is not None:
-        assert figures.high_flop is not None
         assert figures.low_flop <= figures.measured_flop <= figures.high_flop
+    estimating = any(e in tally.observed_ns for e in (Evidence.ACTIVITY, Evidence.CYCLES, Evidence.COUNT))
+    assert (figures.measured_flop is not None) == estimating
 
 
 def test_a_process_that_names_its_format_is_taken_at_its_word_for_its_phase_only() -> None:

@@ -45,14 +45,6 @@ def test_every_problem_is_reported_at_once_with_its_location_and_fix(tmp_path: P
     )
 
 
-@pytest.mark.parametrize("text", ["[1, 2", "- a\n- b\n", "just text", "a: *nowhere", "\x00"])
-def test_bad_yaml_is_a_config_error(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "flopsd.yaml"
-    file.write_text(text)
-    with pytest.raises(ConfigError, match=str(file)):
-        load_settings({}, {}, str(file))
-
-
 @given(st.binary(max_size=200))
 def test_no_bytes_make_anything_but_settings_or_a_config_error(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
@@ -69,6 +61,7 @@ def test_no_bytes_make_anything_but_settings_or_a_config_error(
     ("text", "problem"),
     [("run_id: &a [*a]", "an alias refers to a node that contains it"), ("run_id: 2001-99-99", "not YAML"),
      ("sources: !!bool x", "not YAML"), ("sources: !!timestamp x", "not YAML"),
+     *((text, "flopsd.yaml") for text in ("[1, 2", "- a\n- b\n", "just text", "a: *nowhere", "\x00")),
      ("precision: {bf16: .inf}", "is not a number"), ("timestamp_url: 'http://['", "expected a URL")],
 )  # fmt: skip
 def test_odd_values_are_reported_and_never_crash(tmp_path: Path, text: str, problem: str) -> None:
