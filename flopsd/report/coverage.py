@@ -37,7 +37,7 @@ REASONS = {
     "out_of_range": "the driver returned an impossible number",
     "counter_reset": "a counter ran backwards",
     "counter_stalled": "a counter stood still",
-    "contradictory": "two counters of one thing disagreed",
+    "contradictory": "two counters disagreed, or counters and power",
     "counters_disabled": "another process had switched the counters off",
     "zero_at_full_load": "the counters were idle, the power draw was not",
     "stale": "the reading was out of date",

@@ -35,8 +35,8 @@ class Segment:
 
     ms: int
     mhz: int = 1755
-    util: int = 0
-    watts: int = 100
+    util: int | None = None  # None: fully utilised while any pipe is active
+    watts: int | None = None  # None: 100 idle, and up to 600 more by the busiest pipe
     hmma: float = 0.0
     imma: float = 0.0
     dfma: float = 0.0
@@ -58,7 +58,10 @@ class Segment:
     def line(self) -> str:
         any_tensor = self.hmma + self.imma + self.dfma if self.any_tensor is None else self.any_tensor
         values = (any_tensor, self.hmma, self.imma, self.dfma, 0, self.fp64, self.fp32, self.fp16)
-        return f"seg {self.ms} {self.mhz} {self.util} {self.watts} " + " ".join(f"{v:g}" for v in values)
+        busiest = max(values)
+        util = self.util if self.util is not None else 100 if busiest else 0
+        watts = self.watts if self.watts is not None else round(100 + 600 * min(1, busiest))
+        return f"seg {self.ms} {self.mhz} {util} {watts} " + " ".join(f"{v:g}" for v in values)
 
 
 @dataclass(frozen=True)

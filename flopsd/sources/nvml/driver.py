@@ -163,6 +163,24 @@ class Driver:
         return {} if energy_mj is None else {"energy_mj": int(energy_mj)}
 
 
+class MeanPower:
+    """The power between two reads, from the energy counter, as a share of the limit as it was at the first."""
+
+    def __init__(self) -> None:
+        self._limit_mw: int | None = None
+        self._before: tuple[int, int] | None = None  # energy in mJ, and when
+
+    def ratio(self, driver: Driver, handle: Any, energy_mj: int | None, now_ns: int) -> float | None:
+        """None: there is no energy counter, no limit, or no earlier reading."""
+        before, self._before = self._before, None if energy_mj is None else (energy_mj, now_ns)
+        if energy_mj is None or before is None or now_ns <= before[1] or energy_mj < before[0]:
+            return None
+        if self._limit_mw is None:
+            self._limit_mw = driver.optional(driver.lib.nvmlDeviceGetEnforcedPowerLimit, handle)
+        mean_mw = (energy_mj - before[0]) * 1_000_000_000 / (now_ns - before[1])
+        return mean_mw / self._limit_mw if self._limit_mw else None
+
+
 def text(value: Any) -> str | None:
     """What pynvml gives as bytes or text, as text."""
     return value.decode("ascii", "replace") if isinstance(value, bytes) else value

@@ -29,8 +29,9 @@ from flopsd.sources.nvml.counter_calibration import (
     judge,
     remembered,
 )
-from flopsd.sources.nvml.driver import NOT_OFFERED, Driver, UnusableError
+from flopsd.sources.nvml.driver import NOT_OFFERED, Driver, MeanPower, UnusableError
 from flopsd.sources.nvml.gpm import MIN_INTERVAL_NS, Gpm, Metrics, remainder
+from flopsd.sources.nvml.plausibility import Plausibility
 from flopsd.sources.nvml.polled_clock import PolledClock
 
 _WINDOW_NS = 800_000_000  # counters are renewed each 100 ms: a shorter interval is too coarse for their rate
@@ -58,6 +59,7 @@ class GpmMeter:
         limits the daemon makes a gap of all."""
         self._driver, self._gpm, self._handle = driver, gpm, handle
         self._uid, self._sm_count, self._origin = device.uid, 0 if limits is None else limits.sm_count, origin
+        self._plausibility, self._power = Plausibility(), MeanPower()
         self._polled = PolledClock(0 if limits is None else limits.sm_clock_max_mhz)
         self._max_mhz = device.sm_clock_max_mhz
         self._is_slice = device.parent is not None
@@ -138,6 +140,7 @@ class GpmMeter:
         gauges = Gauges(remainder(metrics.ratios), utilization, mhz)
         try:
             self._refuse_zero_at_full_load(metrics, utilization)
+            self._refuse_what_cannot_be(metrics, utilization, counters.get("energy_mj"), mhz)
             work, totals = self._work(metrics, since_ns, now_ns)
         except UnusableError as lie:
             return Reading(self._uid, since_ns, now_ns, Gap(lie.reason), counters, lie.totals), gauges
@@ -228,6 +231,15 @@ class GpmMeter:
         power = self._driver.power_ratio(self._handle)
         if power is not None and power >= _FULL_POWER_RATIO:
             raise UnusableError(GapReason.ZERO_AT_FULL_LOAD, self._totals(metrics))
+
+    def _refuse_what_cannot_be(
+        self, metrics: Metrics, utilization: float | None, energy_mj: int | None, mhz: int | None
+    ) -> None:
+        """Raises UnusableError for percentages that the device's power or utilisation contradicts."""
+        power = self._power.ratio(self._driver, self._handle, energy_mj, self._since_ns)
+        clock = mhz / self._max_mhz if mhz is not None and self._max_mhz else None
+        if self._plausibility.contradicts(metrics.ratios, utilization, power, clock):
+            raise UnusableError(GapReason.CONTRADICTORY, self._totals(metrics))
 
     def _require_streaming(self) -> None:
         """Any process that has the device node can switch the counters off, for all; each read looks.

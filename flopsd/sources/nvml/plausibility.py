@@ -1,0 +1,50 @@
+"""Whether percentages can be true: held against power and utilisation. Pure.
+
+A counter that is stuck looks like work. What it says is not counted where the device drew too little for it, ran
+nothing, or changed what it did while the percentages stayed the same to the last digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flopsd.core.model import Pipe
+
+# Idle datacentre GPUs draw 0.10 to 0.17 of their limit (published idle figures of H100 and B200 boards). A pipe that is
+# active in a third of all cycles at half the maximum clock or more draws beyond 0.2.
+ACTIVE_RATIO, IDLE_POWER_RATIO, RUNNING_CLOCK_RATIO = 0.3, 0.2, 0.5
+READS_WITHOUT_UTILIZATION = 3  # one reading of utilisation covers the last sixth of a second only
+POWER_STEP = 0.1  # of the limit: a change that no noise makes
+
+
+class Plausibility:
+    """What one device's percentages are held against, from read to read."""
+
+    def __init__(self) -> None:
+        self._before: tuple[Mapping[Pipe, float], float | None, float | None] = ({}, None, None)
+        self._frozen = False
+        self._without_utilization = 0
+
+    def contradicts(
+        self, ratios: Mapping[Pipe, float], utilization: float | None, power: float | None, clock: float | None
+    ) -> bool:
+        """Whether the percentages of one reading cannot be true.
+
+        `power` is the mean of the interval as a share of the limit, `clock` the SM clock as a share of its maximum;
+        None is not known.
+        """
+        before, utilization_before, power_before = self._before
+        self._before = ratios, utilization, power
+        busiest = max(ratios.values(), default=0.0)
+        same = busiest > 0 and ratios == before
+        if power is not None and power_before is not None:  # of the same interval, as utilisation is not
+            changed = abs(power - power_before) >= POWER_STEP
+        else:
+            changed = None not in (utilization, utilization_before) and utilization != utilization_before
+        self._frozen = same and (self._frozen or changed)
+        idle = power is not None and power < IDLE_POWER_RATIO and (clock is None or clock >= RUNNING_CLOCK_RATIO)
+        nothing_ran = utilization == 0 and busiest >= ACTIVE_RATIO and (power is None or idle)
+        self._without_utilization = self._without_utilization + 1 if nothing_ran else 0
+        return (
+            self._frozen or (idle and busiest >= ACTIVE_RATIO) or self._without_utilization >= READS_WITHOUT_UTILIZATION
+        )

@@ -1,0 +1,69 @@
+"""Counters that lie upward: a gap with a ceiling, never work; and loads that only look like a lie."""
+
+from __future__ import annotations
+
+import pytest
+
+from flopsd.core.model import Evidence, GapReason, Pipe
+from flopsd.sources.nvml.plausibility import READS_WITHOUT_UTILIZATION, Plausibility
+from tests.contract.conftest import Open
+from tests.support.fold import Fold
+from tests.support.scenario import Fault, Segment, h100
+
+UID = "GPU-5a4d0000-0000-4000-8000-000000000000"
+SECOND = 10**9
+FOREVER = 10**9
+
+
+@pytest.mark.parametrize("counters", ["none", "average"])
+@pytest.mark.parametrize("kind", ["full", "stuck"])
+def test_percentages_that_stay_while_the_gpu_goes_idle_are_a_gap(open_sim: Open, kind: str, counters: str) -> None:
+    """Twenty seconds of work, then forty idle in which the percentages are those of the work, or a hundred."""
+    load = (Segment(20_000, mhz=1755, hmma=0.42), Segment(100_000, mhz=1755))
+    gpu = h100(load, (Fault(19_000, FOREVER, kind),), counters=counters)
+    source, clock = open_sim(gpu)
+    fold = Fold(source, clock).read(10).read(990).read(1000, 59)
+    tally, figures = fold.tallies[UID], fold.figures(UID)
+    true = float(gpu.sm_cycles(Pipe.TENSOR_HMMA, 10_000_000, 60 * SECOND, 132))
+    assert tally.gap_ns[GapReason.CONTRADICTORY] >= 39 * SECOND
+    assert figures.high_flop is not None
+    assert figures.low_flop <= true * 4096 <= figures.high_flop
+    assert figures.measured_flop is not None
+    assert figures.measured_flop <= 1.2 * true * 4096
+
+
+def test_a_load_in_step_with_the_utilisation_sample_is_no_lie(open_sim: Open) -> None:
+    """Busy for 0.7 s of each second and idle when utilisation is read: its power shows that it works."""
+    load = (Segment(700, mhz=1755, hmma=0.8), Segment(300, mhz=1755))
+    source, clock = open_sim(h100(load))
+    fold = Fold(source, clock).read(10).read(990).read(1000, 30)
+    assert GapReason.CONTRADICTORY not in fold.tallies[UID].gap_ns
+    assert fold.tallies[UID].observed_ns[Evidence.ACTIVITY] == 30 * SECOND + 990_000_000
+
+
+def test_where_power_is_not_known_utilisation_decides_after_some_reads() -> None:
+    one, work = Plausibility(), {Pipe.TENSOR: 0.5}
+    found = [one.contradicts({Pipe.TENSOR: 0.5 + at / 1000}, 0.0, None, 1.0) for at in range(5)]
+    assert found == [at + 1 >= READS_WITHOUT_UTILIZATION for at in range(5)]
+    assert not one.contradicts(work, 0.1, None, 1.0)
+    assert one.contradicts(work, 1.0, None, 1.0)  # the same to the last digit, and the utilisation another
+    assert one.contradicts(work, 1.0, None, 1.0)
+    assert not one.contradicts({Pipe.TENSOR: 0.51}, 1.0, None, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "power", "clock", "is_a_lie"),
+    [(0.3, 0.19, 0.5, True), (0.29, 0.19, 0.5, False), (0.3, 0.2, 0.5, False), (0.3, 0.19, 0.49, False), (0.3, 0.19, None, True),
+     (0.0, 0.1, 1.0, False)],
+)  # fmt: skip
+def test_power_that_no_work_has(ratio: float, power: float, clock: float | None, is_a_lie: bool) -> None:
+    assert Plausibility().contradicts({Pipe.TENSOR: ratio}, 1.0, power, clock) is is_a_lie
+
+
+@pytest.mark.parametrize(("power", "is_a_lie"), [(0.5625, False), (0.625, True), (0.375, True)])
+def test_what_stays_while_the_power_changes_is_stuck_until_it_moves(power: float, is_a_lie: bool) -> None:
+    one, work = Plausibility(), {Pipe.TENSOR: 0.42}
+    assert not one.contradicts(work, 1.0, 0.5, 1.0)
+    assert one.contradicts(work, 1.0, power, 1.0) is is_a_lie
+    assert one.contradicts(work, 1.0, power, 1.0) is is_a_lie
+    assert not one.contradicts({Pipe.TENSOR: 0.43}, 1.0, power, 1.0)
