@@ -7,8 +7,8 @@ import pytest
 from flopsd.core.model import Evidence, GapReason, Pipe
 from flopsd.sources.nvml.plausibility import READS_WITHOUT_UTILIZATION, Plausibility
 from tests.contract.conftest import Open
-from tests.support.fold import Fold
 from tests.support.scenario import Fault, Segment, h100
+from tests.support.sim import Fold
 
 UID = "GPU-5a4d0000-0000-4000-8000-000000000000"
 SECOND = 10**9
