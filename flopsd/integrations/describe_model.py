@@ -11,7 +11,6 @@ from math import prod
 from typing import Any
 
 from flopsd.core.declarations import Method, Recomputation
-from flopsd.integrations.forward_counter import sliding_window
 
 log = logging.getLogger("flopsd.client")
 # Long, and not part of the architecture.
@@ -200,3 +199,12 @@ def _countable(model: Any) -> bool:
         return False  # others keep weights in buffers
     # FSDP 1 shows slices of a flat tensor; FSDP 2 (DTensor) shows full sizes.
     return not any(hasattr(module, "_fsdp_wrapped_module") for module in model.modules())
+
+
+def sliding_window(config: Any) -> int | None:
+    """The causal window of those layers that have one, by the names that Hugging Face's configurations use."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    window = getattr(text, "sliding_window", None)
+    if getattr(text, "use_sliding_window", True) is False or isinstance(window, bool) or not isinstance(window, int):
+        return None
+    return window if window > 0 else None

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from flopsd.client import Client
+from flopsd.integrations.describe_model import sliding_window
 
 log = logging.getLogger("flopsd.client")
 UNSETTLED = ""  # a phase that becomes known later
@@ -185,15 +186,6 @@ class _Hook:
 
     def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:
         return _Hook, ()
-
-
-def sliding_window(config: Any) -> int | None:
-    """The causal window of those layers that have one, by the names that Hugging Face's configurations use."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    window = getattr(text, "sliding_window", None)
-    if getattr(text, "use_sliding_window", True) is False or isinstance(window, bool) or not isinstance(window, int):
-        return None
-    return window if window > 0 else None
 
 
 def _window_pairs(length: int, window: int) -> int:
