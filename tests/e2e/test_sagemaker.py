@@ -278,7 +278,8 @@ def test_four_hosts_of_two_instance_groups_become_one_job_and_a_missing_one_is_n
     assert (told["completeness"]["complete"], told["ledgerCount"], told["jobNodes"]) == (True, "4", job.hosts)
     for bound in BOUNDS:
         total = sum(int(node["totals"]["executed"][bound]) for node in nodes)
-        assert int(told["totals"]["executed"][bound]) == total > 0
+        assert int(told["totals"]["executed"][bound]) == total
+        assert total > 0 or bound == "low"  # a clock that was polled for a moment gives no lower bound
     assert flopsd("verify", str(out), "--key", str(out.with_suffix(".pub"))).returncode == 0
     three = flopsd("merge", str(job.pack([machines[0], machines[1], machines[3]])), *common)
     assert three.returncode == 1
