@@ -6,6 +6,7 @@ by their exact NVML name or by their exact PCI device id, never by a part of a n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +26,7 @@ _TENSOR_PIPE = {
     "fp64": Pipe.TENSOR_DFMA,
 }
 MEASURED_FORMAT = "bf16"
+_CHIP = re.compile(r"\b[A-Z]{1,2}[0-9]{1,3}[A-Z]?\b")  # as H100, A10G or GB300; not SXM5 or HBM3
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +184,14 @@ class PeakTable:
         """
         by_name = {p.id for p in self.parts.values() if device.model in p.names}
         by_pci = {p.id for p in self.parts.values() if device.pci_device_id in p.pci_device_ids}
-        found = by_name & by_pci or by_name or by_pci
+        # A name that is not in the table may still be that of another chip than its PCI id's.
+        by_pci_alone = {row for row in by_pci if _chips(device.model) <= _chips(" ".join(self.parts[row].names))}
+        found = by_name & by_pci or by_name or by_pci_alone
         if not found or (by_name and by_pci and not by_name & by_pci) or len(found) > 1:
             pci = "no PCI id" if device.pci_device_id is None else f"PCI id 0x{device.pci_device_id:04x}"
             what = "is not in the peak table" if not found else f"matches more than one row: {sorted(by_name | by_pci)}"
+            if not found and by_pci:
+                what = f"has another chip's name than {', '.join(sorted(by_pci))}, whose id it is: neither is believed"
             raise UnknownDeviceError(
                 f"device {device.index} ({device.uid}): {device.model!r} with {pci} {what}",
                 hint="add a row with its exact name to a copy of config/peaks.yaml and pass --peaks FILE; "
@@ -290,3 +296,7 @@ def _check(parts: list[Part], table: PeakTable) -> None:
     for instance in table.instances.values():
         if instance.accelerator not in table.parts:
             raise PeakTableError(f"peak table: {instance.name} names the unknown accelerator {instance.accelerator!r}")
+
+
+def _chips(name: str) -> set[str]:
+    return set(_CHIP.findall(name))

@@ -30,7 +30,7 @@ class NvmlSource:
         self._lib, self._clock = lib, settings.clock
         self._driver = Driver(lib, settings.clock, settings.peaks)
         self._discovery = Discovery(self._driver, settings)
-        self._looked_ns = settings.clock.boottime_ns()
+        self._opened_ns = self._looked_ns = settings.clock.boottime_ns()
         self._gpus: list[Gpu] = []
         self._closed = False
         try:
@@ -181,6 +181,28 @@ class NvmlSource:
                     self._driver.optional(gpu.meter.release)
             self._gpus = [gpu for gpu in self._gpus if gpu.whole != uid]
             self._gpus[at:at] = found
+        self._add_new()
+
+    def _add_new(self) -> None:
+        """GPUs that the driver did not list before: after a reset, a hot plug, or a late fabric manager.
+
+        Each may have worked for the job since this source was opened: so its first reading begins there. Indices may
+        have changed, so the UUID decides.
+        """
+        lib, known = self._lib, {gpu.whole for gpu in self._gpus}
+        try:
+            count = lib.nvmlDeviceGetCount()
+            if count == len(known) and all(gpu.handle is not None for gpu in self._gpus):
+                return
+            uids = [str(lib.nvmlDeviceGetUUID(lib.nvmlDeviceGetHandleByIndex(index))) for index in range(count)]
+        except lib.NVMLError:
+            return  # one of them cannot be asked: the next look finds the others
+        for index, uid in enumerate(uids):
+            if uid not in known:
+                opened = self._discovery.open(index)
+                for gpu in opened:
+                    gpu.since_ns = self._opened_ns
+                self._gpus += opened
 
     def _restart(self) -> None:
         """All GPUs failed: perhaps the driver was reloaded. NVML is started again, with sample buffers of its own."""

@@ -1,0 +1,45 @@
+"""GPUs that appear after the start, and indices that change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from flopsd.core.model import Evidence, GapReason, Pipe
+from tests.contract.conftest import Open
+from tests.support.scenario import Segment, h100
+from tests.support.sim import Fold
+
+LOAD = (Segment(1000, mhz=1755, hmma=0.5),)
+EARLY, LATE = (f"GPU-5a4d0000-0000-4000-8000-00000000000{at}" for at in range(2))
+SECOND = 10**9
+
+
+def test_a_gpu_that_appears_later_is_found_and_its_time_before_is_a_gap_with_a_ceiling(open_sim: Open) -> None:
+    late = replace(h100(LOAD, clock_samples_ms=100), appears_ms=25_500)
+    source, clock = open_sim(h100(LOAD, clock_samples_ms=100), late)
+    begin_ns = clock.boottime_ns()
+    fold = Fold(source, clock).read(10).read(990).read(1000, 24)
+    assert [device.uid for device in source.devices()] == [EARLY]
+    fold.read(1000, 10)
+    assert [device.uid for device in source.devices()] == [EARLY, LATE]
+    fold.read(1000, 25)
+    tally, figures = fold.tallies[LATE], fold.figures(LATE)
+    assert (tally.begin_ns, tally.watermark_ns) == (begin_ns, clock.boottime_ns())
+    assert 25 * SECOND <= tally.gap_ns[GapReason.STARTING] <= 36 * SECOND
+    assert tally.observed_ns[Evidence.ACTIVITY] >= 24 * SECOND
+    true = late.sm_cycles(Pipe.TENSOR_HMMA, 0, 60 * SECOND, 132) * 4096
+    assert figures.high_flop is not None
+    assert figures.low_flop <= true <= figures.high_flop
+    assert GapReason.CONTRADICTORY not in fold.tallies[EARLY].gap_ns
+
+
+def test_gpus_whose_indices_change_go_on_by_their_uuids(open_sim: Open) -> None:
+    """The first GPU is listed last from the twelfth second on, and a third appears in the same moment."""
+    moved = replace(h100(LOAD, clock_samples_ms=100), moves_ms=12_000)
+    new = replace(h100(LOAD, clock_samples_ms=100), appears_ms=12_000)
+    source, clock = open_sim(moved, h100((Segment(1000, hmma=0.25),), clock_samples_ms=100), new)
+    fold = Fold(source, clock).read(10).read(990).read(1000, 39)
+    assert len({device.uid for device in source.devices()}) == len(source.devices()) == 3
+    cycles = [fold.tallies[uid].active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)] for uid in (EARLY, LATE)]
+    assert 1.99 < cycles[0] / cycles[1] < 2.01
+    assert [fold.tallies[uid].total_gap_ns for uid in (EARLY, LATE)] == [10_000_000, 10_000_000]
