@@ -107,8 +107,8 @@ class GpmMeter:
             mhz = None
             try:
                 mhz = self._driver.sm_clock_mhz(self._handle, self._max_mhz)
-            finally:
-                self._polled.polled(now_ns, mhz)
+            finally:  # an answer that took long is not of the moment of the call
+                self._polled.polled(self._driver.clock.boottime_ns(), mhz)
             if mhz is not None:
                 self._clock.append((now_ns, mhz))
         return self._polled.due_ns

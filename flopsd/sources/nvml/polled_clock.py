@@ -53,7 +53,8 @@ class PolledClock:
         ]
 
     def polled(self, at_ns: int, mhz: int | None) -> None:
-        """The clock as read at `at_ns`; None: it was not learnt. Of moments that passed before, nothing is known."""
+        """The clock as the driver had answered by `at_ns`; None: it was not learnt. Of moments that passed before,
+        nothing is known."""
         while (due_ns := self.due_ns) is not None and due_ns <= at_ns:
             if at_ns - due_ns <= LATE_NS and mhz is not None and mhz <= self._max_mhz:
                 self._slots[self._next].mhz = mhz
@@ -65,7 +66,8 @@ class PolledClock:
         What no poll covers may have been anything from zero to the maximum clock. A slot whose poll was missed keeps
         its place in the sum, with the widest square: whether it was missed may depend on the load.
         """
-        last_mhz = self._last_mhz if self._last_mhz is not None else mhz or self._max_mhz // 2
+        predicted = self._max_mhz // 2 if self._last_mhz is None else self._last_mhz  # known before the first draw
+        taken = predicted if self._last_mhz is not None or mhz is None else mhz
         sampled_ns = khz_ns = squares = 0
         hard: list[tuple[int, int]] = []  # stretches without a poll: length, and the clock that is taken for them
         for slot in self._slots:
@@ -74,15 +76,15 @@ class PolledClock:
                 continue
             sampled_ns += length_ns
             if slot.mhz is None:
-                hard.append((length_ns, last_mhz))
+                hard.append((length_ns, taken))
                 squares += ceil_div(self._max_mhz * length_ns, 1000) ** 2
                 continue
             khz_ns += slot.mhz * length_ns
-            squares += ceil_div(abs(slot.mhz - last_mhz) * length_ns, 1000) ** 2 + 1
-            last_mhz = slot.mhz
-        hard.append((end_ns - begin_ns - sampled_ns, last_mhz))
-        self._last_mhz = mhz if mhz is not None and mhz <= self._max_mhz else last_mhz
+            squares += ceil_div(abs(slot.mhz - predicted) * length_ns, 1000) ** 2 + 1
+            predicted = taken = slot.mhz
+        hard.append((end_ns - begin_ns - sampled_ns, taken))
+        self._last_mhz = mhz if mhz is not None and mhz <= self._max_mhz else taken
         self._slots, self._next = [], 0
-        khz_ns += sum(length_ns * taken for length_ns, taken in hard)
-        doubt = sum(length_ns * max(taken, self._max_mhz - taken) for length_ns, taken in hard)
+        khz_ns += sum(length_ns * clock for length_ns, clock in hard)
+        doubt = sum(length_ns * max(clock, self._max_mhz - clock) for length_ns, clock in hard)
         return Cycles(khz_ns // 1000, ceil_div(doubt, 1000) + 1, squares)
