@@ -124,7 +124,11 @@ def slurm(folder: Path, script: Path, job_conf: str, env: dict[str, str]) -> Ite
         assert outer.poll() is None, (folder / "boot.log").read_text()
         pid = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text())
         cluster = Slurm(pid, folder, env)
-        wait_until(lambda: cluster.states() == ["idle", "idle"], f"the nodes are idle: {cluster.logs()}")
+        try:
+            wait_until(lambda: cluster.states() == ["idle", "idle"], "the nodes are idle", 15)
+        except AssertionError:  # a node that came before its controller could answer: let it register again
+            cluster.run("scontrol", "reconfigure", check=False)
+            wait_until(lambda: cluster.states() == ["idle", "idle"], f"the nodes are idle: {cluster.logs()}")
         yield cluster
     finally:
         if outer.poll() is None:

@@ -117,10 +117,10 @@ def free_port() -> int:
         return port
 
 
-def wait_until(condition: Any, what: str) -> Any:
+def wait_until(condition: Any, what: str, seconds: int = PATIENCE_SECONDS) -> Any:
     """Ask for a condition that no event announces, until it holds."""
     clock = SystemClock()
-    deadline = clock.boottime_ns() + PATIENCE_SECONDS * NS_PER_S
+    deadline = clock.boottime_ns() + seconds * NS_PER_S
     pause = __import__("threading").Event()
     while clock.boottime_ns() < deadline:
         if found := condition():

@@ -10,7 +10,6 @@ import http.client
 import re
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -40,6 +39,7 @@ class Door:
     """A server with TLS, and ways to knock at it."""
 
     def __init__(self, server: WebServer, ca: Path) -> None:
+        self.server = server
         self.address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
         self.context = ssl.create_default_context(cafile=str(ca))
 
@@ -91,9 +91,9 @@ def is_closed(sock: socket.socket) -> bool:
         return True
 
 
-def nobody_is_served() -> None:
+def nobody_is_served(door: Door) -> None:
     """Before a clock that is stepped by hand ends a turn that real time would not."""
-    wait_until(lambda: not [one for one in threading.enumerate() if one.name == "web-client"], "no turn goes on")
+    wait_until(lambda: not door.server._at_work, "no turn goes on")
 
 
 def rss_mb() -> float:
@@ -117,7 +117,7 @@ def test_half_requests_hold_no_thread_and_end(door: Door, clock: FakeClock) -> N
             one.sendall(b"a")
         assert door.scrape() == 200
         assert not any(is_closed(one) for one in slow)
-        nobody_is_served()
+        nobody_is_served(door)
         clock.advance((REQUEST_SECONDS + 1) * 10**9)
         assert door.scrape() == 200  # wakes it
         wait_until(lambda: all(map(is_closed, slow)), "all of them are closed")
@@ -180,10 +180,10 @@ def test_a_kept_connection_serves_many_scrapes_and_ends_when_it_is_forgotten(doo
         assert answer.headers["Content-Encoding"] == "gzip"
         assert b"flopsd_run_flop" in gzip.decompress(answer.read())
         assert connection.sock is sock, "it was not kept"
-        nobody_is_served()
+        nobody_is_served(door)
         clock.advance((KEEP_SECONDS - 1) * 10**9)
         assert door.scrape() == 200
-    nobody_is_served()
+    nobody_is_served(door)
     clock.advance(2 * 10**9)
     assert door.scrape() == 200
     assert connection.sock is not None
