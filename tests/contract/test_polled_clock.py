@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from flopsd.core.clock_bound import SLOT_MAX_NS
+from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
 from flopsd.core.model import Evidence, Pipe
 from flopsd.sources.nvml.polled_clock import LATE_NS, PolledClock
 from tests.contract.conftest import Open
@@ -98,3 +100,27 @@ def test_what_cannot_be_the_clock_is_no_poll(mhz: int | None) -> None:
     while (due_ns := polled.due_ns) is not None:
         polled.polled(due_ns, mhz)
     assert polled.cycles(0, SECOND, 600).doubt_cycles >= (1980 - 600) * SECOND // 1000
+
+
+@given(st.integers(0, 2**32), st.sampled_from([20, 60, 100, 500, 1000, 1700]), st.integers(1, 30))
+def test_a_process_that_is_stalled_whenever_the_clock_is_low_stays_in_the_bound(
+    seed: int, ms: int, seconds: int
+) -> None:
+    """The load takes the processors in step with its own phases: polls in a low phase come when it ends."""
+    polled, half_ns = clock_at(seed), ms * 1_000_000
+
+    def mhz_at(ns: int) -> int:
+        return 1980 if ns // half_ns % 2 else 210
+
+    cycles = doubt = squares = 0
+    for second in range(seconds):
+        polled.plan(second * SECOND, (second + 1) * SECOND)
+        while (due_ns := polled.due_ns) is not None:
+            at_ns = due_ns if mhz_at(due_ns) == 1980 else (due_ns // half_ns + 1) * half_ns
+            polled.polled(at_ns, mhz_at(at_ns))
+        found = polled.cycles(second * SECOND, (second + 1) * SECOND, mhz_at((second + 1) * SECOND))
+        cycles, doubt, squares = cycles + found.cycles, doubt + found.doubt_cycles, squares + found.square_sum
+    full, part_ns = divmod(seconds * SECOND, 2 * half_ns)
+    true = (full * half_ns * (1980 + 210) + min(part_ns, half_ns) * 210 + max(0, part_ns - half_ns) * 1980) // 1000
+    bound = deviation(squares, 2000 * SLOT_MAX_NS // 1000, 2000 * seconds * SECOND // 1000)
+    assert abs(cycles - true) <= doubt + bound

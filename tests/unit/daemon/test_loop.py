@@ -92,6 +92,35 @@ def test_stopping_takes_a_final_reading(tmp_path: Path) -> None:
     assert after_the_end[:3] == [False, False, True]
 
 
+def test_a_source_is_polled_at_the_moments_that_it_names_and_a_fault_there_costs_no_reading(tmp_path: Path) -> None:
+    bench, asked, due = Bench(tmp_path), list[tuple[int, int, int]](), [0]
+
+    def poll(until_ns: int) -> int | None:
+        now_ns = bench.clock.boottime_ns()
+        asked.append((due[0], now_ns, until_ns))
+        due[0] = 0
+        if len(asked) == 3:
+            raise ZeroDivisionError("a plug-in's own fault")
+        if now_ns + 10_000_000 >= until_ns:
+            return None
+        due[0] = now_ns + 10_000_000
+        return due[0]
+
+    def script() -> Sweep:
+        bench.reads += 1
+        if bench.reads == 6:
+            bench.daemon.stop("enough")
+        return bench.sweep()
+
+    source = ScriptedSource("script", [H100], script)
+    source.poll = poll  # type: ignore[attr-defined]
+    assert bench.run(lambda: source) == "enough"
+    assert len(asked) > 6
+    assert all(now_ns >= due_ns for due_ns, now_ns, _ in asked)
+    assert len({until_ns for _, _, until_ns in asked}) >= 4  # one for each wait
+    assert bench.writer.snapshot.sources["script"].errors == {}
+
+
 def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
