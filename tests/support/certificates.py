@@ -28,6 +28,7 @@ class Authority:
         certificate = (
             self._builder(self._name, self._key.public_key())
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.KeyUsage(False, False, False, False, False, True, True, False, False), critical=True)
             .sign(self._key, hashes.SHA256())
         )
         self.ca = folder / "ca.crt"
@@ -59,6 +60,9 @@ class Authority:
             .serial_number(x509.random_serial_number())
             .not_valid_before(self._now - DAY)
             .not_valid_after(self._now + DAY)
+            # Python 3.13 and newer verify strictly, as RFC 5280 wants it.
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
         )
 
 

@@ -111,8 +111,8 @@ HELLO = b'{"flopsd":1,"kind":"hello","session":"' + ID.encode() + b'","client":"
         (HELLO.replace(b'"pid":1', b'"pid":1,"pid":2'), "contains the key 'pid' twice"),
         (HELLO.replace(b'"pid":1', b'"pid":NaN'), "not a whole number"),
         (b"\xff\xfe", "UTF-8"),
-        (b"[" * 5000, "nested too deep"),
-        (b'{"a":' * 5000, "nested too deep"),
+        (b"[" * 5000, "the line is "),
+        (b'{"a":' * 5000, "the line is "),
         (b"x" * (MAX_LINE_BYTES + 1), f"a line of more than {MAX_LINE_BYTES} bytes"),
     ],
 )  # fmt: skip
