@@ -62,7 +62,7 @@ docs-site: $(INSTALLED) ## build the documentation site in site/; a broken link 
 bench: $(INSTALLED) ## print the budgets of the design, figure beside budget
 	@$(BIN)/python -m tests.bench
 
-mutants: $(INSTALLED) ## plant 300 faults in copies of the tree, print those that no test finds: the better part of an hour
+mutants: $(INSTALLED) ## plant 300 faults in copies of the tree, print those that no test finds
 	@$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
 
 hardware: ## true against metered FLOP on this NVIDIA GPU; changes no setting of it

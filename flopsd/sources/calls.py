@@ -24,14 +24,14 @@ def read_source(source: Source, clock: Clock) -> Sweep:
 def poll_source(source: Source, until_ns: int) -> int | None:
     """Let a source sample what it has no counter of, before its next read at `until_ns`; when it wants to again.
 
-    Most sources have no `poll`. A fault is for the next read to report.
+    Most sources have no `poll`. After a fault, what was to be sampled until then counts as not sampled.
     """
     poll = getattr(source, "poll", None)
     if poll is None:
         return None
     try:
         due_ns = poll(until_ns)
-    except Exception:  # noqa: BLE001 - whatever a source raises, its next read raises too
+    except Exception:  # noqa: BLE001 - a sample less never costs a reading
         return None
     return due_ns if isinstance(due_ns, int) and due_ns < until_ns else None
 

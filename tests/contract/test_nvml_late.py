@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from flopsd.core.model import Evidence, GapReason, Pipe
+import pytest
+
+from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading
 from tests.contract.conftest import Open
-from tests.support.scenario import Segment, h100
-from tests.support.sim import Fold
+from tests.support.scenario import Fault, Segment, h100
+from tests.support.sim import Fold, pass_time
 
 LOAD = (Segment(1000, mhz=1755, hmma=0.5),)
 EARLY, LATE = (f"GPU-5a4d0000-0000-4000-8000-00000000000{at}" for at in range(2))
@@ -43,3 +45,22 @@ def test_gpus_whose_indices_change_go_on_by_their_uuids(open_sim: Open) -> None:
     cycles = [fold.tallies[uid].active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)] for uid in (EARLY, LATE)]
     assert 1.99 < cycles[0] / cycles[1] < 2.01
     assert [fold.tallies[uid].total_gap_ns for uid in (EARLY, LATE)] == [10_000_000, 10_000_000]
+
+
+@pytest.mark.parametrize("until_ms", [18_500, 10**9])
+def test_a_gpu_that_cannot_be_identified_hides_no_late_one_and_is_listed_once(open_sim: Open, until_ms: int) -> None:
+    """The first GPU is lost from the start, and back later or never; the third appears meanwhile."""
+    sick = h100(LOAD, (Fault(0, until_ms, "gpu_lost"),), clock_samples_ms=100)
+    well = h100(LOAD, clock_samples_ms=100)
+    source, clock = open_sim(sick, well, replace(well, appears_ms=12_000))
+    seen: list[Reading] = []
+    for _ in range(40):
+        pass_time(source, clock, SECOND)
+        sweep = source.read()
+        uids = [reading.device for reading in sweep.readings]
+        assert len(uids) == len(set(uids))
+        seen += sweep.readings
+    listed = [device.uid for device in source.devices()]
+    third = LATE[:-1] + "2"
+    assert sorted(listed) == sorted(["nvml-index-0" if until_ms == 10**9 else EARLY, LATE, third])
+    assert sum(reading.device == third and isinstance(reading.work, Active) for reading in seen) >= 15

@@ -52,9 +52,10 @@ ASSUMPTIONS = (
     "utilization is the share of time in which any kernel ran: a ceiling, never an estimate.",
     "cycles are differences of counters that run on while nobody looks: recoveredSeconds of the gaps are counted by "
     "them. Their origin says their scale as the self-test found it: SM-cycles = counter x N.",
-    "The SM clock of activity is integrated from samples of the driver. Where it keeps none, the clock is read once "
-    "at a random moment of each slot of 58 ms at most: if the load does not know these moments, the sum is off by more "
-    "than the bound once in a million rows. clockUncertaintyFlop is how far off the clock may be.",
+    "The SM clock of activity is integrated from samples that the driver or an exporter keeps; between two of them "
+    "half their difference is taken as the doubt, which is no proven bound. Where NVML is read and keeps none, the "
+    "clock is read once at a random moment of each slot of 58 ms at most: if the load does not know these moments, the "
+    "sum is off by more than the bound once in a million rows. clockUncertaintyFlop is how far off the clock may be.",
     "count is what the vendor's software counted (executions x compiled operations), not a hardware counter.",
 )
 

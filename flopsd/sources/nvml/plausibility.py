@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 from flopsd.core.model import Pipe
 
-# Idle datacentre GPUs draw 0.10 to 0.17 of their limit (published idle figures of H100 and B200 boards). A pipe that is
-# active in a third of all cycles at half the maximum clock or more draws beyond 0.2.
+# Assumed, and measured on no hardware yet: a pipe that is active in a third of all cycles, at half the maximum clock or
+# more, draws over a fifth of the power limit. Where that is wrong, work becomes a gap with a ceiling: wider, and true.
 ACTIVE_RATIO, IDLE_POWER_RATIO, RUNNING_CLOCK_RATIO = 0.3, 0.2, 0.5
 READS_WITHOUT_UTILIZATION = 3  # one reading of utilisation covers the last sixth of a second only
-POWER_STEP = 0.1  # of the limit: a change that no noise makes
+POWER_STEP = 0.1  # of the limit; assumed too: a change that no noise makes
 
 
 class Plausibility:

@@ -187,22 +187,22 @@ class NvmlSource:
         """GPUs that the driver did not list before: after a reset, a hot plug, or a late fabric manager.
 
         Each may have worked for the job since this source was opened: so its first reading begins there. Indices may
-        have changed, so the UUID decides.
+        have changed, so the UUID decides. An index whose GPU could not be identified is opened again by its reading.
         """
         lib, known = self._lib, {gpu.whole for gpu in self._gpus}
-        try:
-            count = lib.nvmlDeviceGetCount()
-            if count == len(known) and all(gpu.handle is not None for gpu in self._gpus):
-                return
-            uids = [str(lib.nvmlDeviceGetUUID(lib.nvmlDeviceGetHandleByIndex(index))) for index in range(count)]
-        except lib.NVMLError:
-            return  # one of them cannot be asked: the next look finds the others
-        for index, uid in enumerate(uids):
-            if uid not in known:
-                opened = self._discovery.open(index)
-                for gpu in opened:
-                    gpu.since_ns = self._opened_ns
-                self._gpus += opened
+        count = self._driver.optional(lib.nvmlDeviceGetCount) or 0
+        if count == len(known) and all(gpu.handle is not None for gpu in self._gpus):
+            return
+        unidentified = {gpu.device.index for gpu in self._gpus if gpu.device.model == UNIDENTIFIED}
+        for index in set(range(count)) - unidentified:
+            try:
+                uid = str(lib.nvmlDeviceGetUUID(lib.nvmlDeviceGetHandleByIndex(index)))
+                opened = [] if uid in known else self._discovery.reach(index)
+            except lib.NVMLError:
+                continue  # a GPU that is sick, and no reason not to look at the others
+            for gpu in opened:
+                gpu.since_ns = self._opened_ns
+            self._gpus += opened
 
     def _restart(self) -> None:
         """All GPUs failed: perhaps the driver was reloaded. NVML is started again, with sample buffers of its own."""
