@@ -16,6 +16,8 @@ settings.register_profile("quick", deadline=None, max_examples=25, derandomize=T
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("FLOPSD_HYPOTHESIS", "default"))
+# PyTorch in several processes at once: threads of one that wait for each other would take the cores from the others.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A file of test names: those in it are not run again, those that pass are added.
 PASSED_FILE = os.environ.get("FLOPSD_PASSED_TESTS")
 # Tests that one worker runs one after another: what they share is dear. Files of tests/e2e, and marks elsewhere.

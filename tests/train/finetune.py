@@ -49,7 +49,7 @@ def main(folder: Path, method: str) -> None:
     torch.set_num_threads(1)
     arguments = TrainingArguments(
         str(folder), per_device_train_batch_size=4, per_device_eval_batch_size=8, gradient_accumulation_steps=2,
-        max_steps=96, eval_strategy="steps", eval_steps=32, logging_steps=32, save_strategy="no", report_to=[], use_cpu=True,
+        max_steps=64, eval_strategy="steps", eval_steps=32, logging_steps=32, save_strategy="no", report_to=[], use_cpu=True,
         disable_tqdm=True, gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False},
     )  # fmt: skip
     told = None if method == "lora" else method  # that nothing was pretrained before does not show in a model
@@ -57,7 +57,7 @@ def main(folder: Path, method: str) -> None:
         model_of(method),
         arguments,
         train_dataset=rows(96),
-        eval_dataset=rows(160),
+        eval_dataset=rows(80),
         callbacks=[FlopsdCallback(method=told)],
     )
     counter = FlopCounterMode(display=False)

@@ -43,9 +43,9 @@ def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, m
         assert int(by_phase[phase]["measured"]) > 0, by_phase
     assert (declared["method"], declared["recomputation"]) == (method, "full")
     (session,) = declared["sessions"]
-    assert session["work"]["train"]["steps"] == str(printed["steps"]) == "96"
-    assert session["work"]["train"]["tokens"] == str(96 * 2 * 4 * 64)
-    assert session["work"]["evaluate"]["tokens"] == str(3 * 160 * 64)
+    assert session["work"]["train"]["steps"] == str(printed["steps"]) == "64"
+    assert session["work"]["train"]["tokens"] == str(64 * 2 * 4 * 64)
+    assert session["work"]["evaluate"]["tokens"] == str(2 * 80 * 64)
     architecture = totals["architecture"]
     ratio = int(architecture["executed"]["computed"]) / printed["flopCounter"]
     assert 0.98 <= ratio <= 1.02, (architecture, printed)
