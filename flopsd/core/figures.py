@@ -92,10 +92,10 @@ def _rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
     if Evidence.COUNT in tally.observed_ns:
         flop, margin = tally.counted_flop, table.margin_ppm(Evidence.COUNT)
         figures = Figures(_less(flop, margin), flop, _more(flop, margin))
-        found.append(Row(Evidence.COUNT, None, UNDECLARED, 0, tally.observed_ns[Evidence.COUNT], figures))
+        found.append(Row(Evidence.COUNT, None, UNDECLARED, 0, tally.known_ns(Evidence.COUNT), figures))
     label = precision_label(None, rating)
     if Evidence.UTILIZATION in tally.observed_ns:
-        rate, known_ns = _ceiling_rate(rating, table), tally.observed_ns[Evidence.UTILIZATION]
+        rate, known_ns = _ceiling_rate(rating, table), tally.known_ns(Evidence.UTILIZATION)
         figures = Figures(0, None, None if rate is None else tally.busy_sm_cycles * rate)
         found.append(Row(Evidence.UTILIZATION, None, label, tally.busy_sm_cycles, known_ns, figures))
     if tally.unknown_ns:
@@ -133,7 +133,7 @@ def gap_ceiling_flop(gap_ns: int, rating: Rating, table: PeakTable) -> int | Non
 
 def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: Rating, table: PeakTable) -> Row:
     label, margin = precision_label(pipe, rating), table.margin_ppm(evidence)
-    duration_ns = tally.observed_ns.get(evidence, 0) + (tally.recovered_ns if evidence is Evidence.CYCLES else 0)
+    duration_ns = tally.known_ns(evidence)
     if rating.part is None:
         return Row(evidence, pipe, label, cycles, duration_ns, Figures(0, None, None))
     doubt = tally.uncertainty_sm_cycles.get((evidence, pipe), 0) + _deviation(evidence, pipe, tally, rating)
@@ -150,9 +150,7 @@ def _deviation(evidence: Evidence, pipe: Pipe, tally: Tally, rating: Rating) -> 
     square_sum = tally.square_sum.get((evidence, pipe), 0)
     if not square_sum or not isinstance(rating.limits, Limits):
         return 0
-    widest, whole = (
-        max_plausible_sm_cycles(rating.limits, ns) for ns in (SLOT_MAX_NS, tally.observed_ns.get(evidence, 0))
-    )
+    widest, whole = (max_plausible_sm_cycles(rating.limits, ns) for ns in (SLOT_MAX_NS, tally.known_ns(evidence)))
     return deviation(square_sum, widest, whole)
 
 

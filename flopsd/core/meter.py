@@ -3,7 +3,8 @@
 Laws (tests/property/core/test_meter.py):
   - time is conserved: observed + gap = watermark - begin, always;
   - every count only grows;
-  - a reading before the watermark changes nothing, so a repeated reading is harmless;
+  - a reading before the watermark changes nothing, so a repeated reading is harmless, unless there was only silence:
+    then it counts, and its time is recovered of the gap;
   - splitting a reading changes no total;
   - cumulative counters lose nothing, however many readings of them are missed;
   - what a phase accounts for is part of the whole, and grows as it does;
@@ -75,13 +76,15 @@ def advance(
     """`tally` after `reading`. `active` is the declared phase, and since when.
 
     `limits` is None for a device that the peak table does not know: its time becomes a gap.
-    A hole before the reading becomes a gap, unless cumulative counters cover it; a reading that overlaps
-    the watermark is a gap for the part that remains, since how its work was spread is not known.
+    A hole before the reading becomes a gap, unless cumulative counters cover it; a reading that overlaps time that was
+    read is a gap for the part that remains, since how its work was spread is not known. One that comes late, after its
+    time was taken for silence, counts whole.
     """
-    if reading.end_ns <= tally.watermark_ns:
+    late = _is_late(tally, reading)
+    if reading.end_ns <= tally.watermark_ns and not late:
         return tally
     after = _advance(tally, reading, limits)
-    covers_since_ns = tally.watermark_ns
+    covers_since_ns = min(tally.watermark_ns, reading.begin_ns) if late else tally.watermark_ns
     if isinstance(reading.work, Growth) and tally.totals is not None:
         covers_since_ns = min(covers_since_ns, tally.totals_ns)
     if active.bucket == UNDECLARED_PHASE or covers_since_ns < active.since_ns:
@@ -108,6 +111,27 @@ def _advance(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None)
     return after
 
 
+def _is_late(tally: Tally, reading: Reading) -> bool:
+    """Whether the reading begins in time of which only silence is known so far."""
+    has_work = not isinstance(reading.work, Gap | Growth)
+    return has_work and tally.watermark_ns - tally.silent_ns <= reading.begin_ns < tally.watermark_ns
+
+
+def _known(tally: Tally, reading: Reading, evidence: Evidence) -> Tally:
+    """`tally` with the reading's time: new, or recovered of the silence before the watermark."""
+    until_ns = max(tally.watermark_ns, reading.end_ns)
+    recovered_ns = max(0, min(tally.watermark_ns, reading.end_ns) - reading.begin_ns)
+    observed = added(tally.observed_ns, {evidence: until_ns - tally.watermark_ns})
+    recovered = added(tally.recovered_ns, {evidence: recovered_ns}) if recovered_ns else tally.recovered_ns
+    return replace(
+        tally,
+        watermark_ns=until_ns,
+        observed_ns=observed,
+        recovered_ns=recovered,
+        silent_ns=until_ns - reading.end_ns,
+    )
+
+
 def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLimits | None) -> Tally:
     """Count what totals grew by since they were last read; all time in between is gap so far."""
     now, before = reading.totals, tally.totals
@@ -123,12 +147,8 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
     if _sub_pipes_exceed(before, now):
         return _gap(tally, reading.end_ns, GapReason.CONTRADICTORY)
-    duration_ns = reading.end_ns - tally.watermark_ns
     return replace(
-        tally,
-        watermark_ns=reading.end_ns,
-        observed_ns=added(tally.observed_ns, {Evidence.CYCLES: duration_ns}),
-        recovered_ns=tally.recovered_ns + tally.watermark_ns - tally.totals_ns,
+        _known(tally, replace(reading, begin_ns=tally.totals_ns), Evidence.CYCLES),
         active_sm_cycles=added(tally.active_sm_cycles, _of(Evidence.CYCLES, grown)),
         unread_ns=added(tally.unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns)),
     )
@@ -165,11 +185,11 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
     work = reading.work
     if isinstance(work, Gap):
         return _gap(tally, reading.end_ns, work.reason)
-    if reading.begin_ns < tally.watermark_ns:
+    if reading.begin_ns < tally.watermark_ns and not _is_late(tally, reading):
         return _gap(tally, reading.end_ns, GapReason.OVERLAP)
     duration_ns = reading.end_ns - reading.begin_ns
     if isinstance(work, Counted):
-        return _count(tally, reading.end_ns, duration_ns, work.flop, limits)
+        return _count(tally, reading, duration_ns, work.flop, limits)
     if not isinstance(limits, Limits):
         return _gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE)
     possible = max_plausible_sm_cycles(limits, duration_ns)
@@ -178,9 +198,7 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
         if any(not 0 <= cycles <= possible for cycles in amounts):
             return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
         return replace(
-            tally,
-            watermark_ns=reading.end_ns,
-            observed_ns=added(tally.observed_ns, {work.evidence: duration_ns}),
+            _known(tally, reading, work.evidence),
             active_sm_cycles=added(tally.active_sm_cycles, _of(work.evidence, work.sm_cycles)),
             uncertainty_sm_cycles=added(tally.uncertainty_sm_cycles, _of(work.evidence, work.uncertainty_sm_cycles)),
             square_sum=added(tally.square_sum, _of(work.evidence, work.square_sum)),
@@ -189,26 +207,17 @@ def _apply(tally: Tally, reading: Reading, limits: Limits | ChipLimits | None) -
     assert isinstance(work, Busy)
     if not 0 <= work.sm_cycles <= possible:
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-    return replace(
-        tally,
-        watermark_ns=reading.end_ns,
-        observed_ns=added(tally.observed_ns, {Evidence.UTILIZATION: duration_ns}),
-        busy_sm_cycles=tally.busy_sm_cycles + work.sm_cycles,
-    )
+    known = _known(tally, reading, Evidence.UTILIZATION)
+    return replace(known, busy_sm_cycles=tally.busy_sm_cycles + work.sm_cycles)
 
 
-def _count(tally: Tally, end_ns: int, duration_ns: int, flop: int, limits: Limits | ChipLimits | None) -> Tally:
+def _count(tally: Tally, reading: Reading, duration_ns: int, flop: int, limits: Limits | ChipLimits | None) -> Tally:
     at_once, in_all = (max_counted_flop(limits, ns) for ns in (duration_ns, tally.job_ns + duration_ns))
     if at_once is None or in_all is None:
-        return _gap(tally, end_ns, GapReason.UNKNOWN_DEVICE)
+        return _gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE)
     if not 0 <= flop <= at_once or tally.counted_flop + flop > in_all:
-        return _gap(tally, end_ns, GapReason.OUT_OF_RANGE)
-    return replace(
-        tally,
-        watermark_ns=end_ns,
-        observed_ns=added(tally.observed_ns, {Evidence.COUNT: duration_ns}),
-        counted_flop=tally.counted_flop + flop,
-    )
+        return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
+    return replace(_known(tally, reading, Evidence.COUNT), counted_flop=tally.counted_flop + flop)
 
 
 def _of(evidence: Evidence, cycles: Mapping[Pipe, int]) -> dict[tuple[Evidence, Pipe], int]:
@@ -221,10 +230,15 @@ def _hole_reason(tally: Tally) -> GapReason:
 
 
 def _gap(tally: Tally, until_ns: int, reason: GapReason) -> Tally:
+    """Time up to `until_ns` as a gap; nothing where it is accounted for already."""
+    more_ns = until_ns - tally.watermark_ns
+    if more_ns <= 0:
+        return tally
     return replace(
         tally,
         watermark_ns=until_ns,
-        gap_ns=added(tally.gap_ns, {reason: until_ns - tally.watermark_ns}),
+        gap_ns=added(tally.gap_ns, {reason: more_ns}),
+        silent_ns=tally.silent_ns + more_ns if reason is GapReason.SOURCE_SILENT else 0,
     )
 
 

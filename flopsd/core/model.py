@@ -236,7 +236,7 @@ class Tally:
     busy_sm_cycles: int = 0
     observed_ns: Mapping[Evidence, int] = field(default_factory=dict)
     gap_ns: Mapping[GapReason, int] = field(default_factory=dict)
-    recovered_ns: int = 0  # gap time whose work cumulative counters gave afterwards
+    recovered_ns: Mapping[Evidence, int] = field(default_factory=dict)  # gap time whose work was learnt afterwards
     uncertainty_sm_cycles: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
     square_sum: Mapping[tuple[Evidence, Pipe], int] = field(default_factory=dict)
     unread_ns: Mapping[Pipe, int] = field(default_factory=dict)  # observed time in which this pipe was not read
@@ -247,6 +247,9 @@ class Tally:
     totals: Totals | None = None  # at totals_ns; all time since then is gap
     totals_ns: int = 0
     phases: Mapping[str, Tally] = field(default_factory=dict)  # declared shares of all this; see core/phases.py
+    # How much before the watermark was only silence, which a late reading can cover. Not journalled: the source of a
+    # restarted daemon reads nothing from before its start.
+    silent_ns: int = field(default=0, compare=False)
 
     @property
     def span_ns(self) -> int:
@@ -262,10 +265,18 @@ class Tally:
         return sum(self.gap_ns.values())
 
     @property
+    def total_recovered_ns(self) -> int:
+        return sum(self.recovered_ns.values())
+
+    def known_ns(self, evidence: Evidence) -> int:
+        """Time of which it is known by `evidence` what was done, at once or afterwards."""
+        return self.observed_ns.get(evidence, 0) + self.recovered_ns.get(evidence, 0)
+
+    @property
     def unknown_ns(self) -> int:
         """Gap time that was not recovered afterwards. A later tally can recover what an earlier one left open, so there
         it is not below zero."""
-        return max(0, self.total_gap_ns - self.elsewhere_ns - self.recovered_ns)
+        return max(0, self.total_gap_ns - self.elsewhere_ns - self.total_recovered_ns)
 
     @property
     def job_ns(self) -> int:
@@ -279,9 +290,11 @@ class Tally:
 
 
 # The fields of a tally that grow and add up, besides its span and energy_mj: the shares of its phases have no others.
-TALLY_AMOUNTS = ("counted_flop", "busy_sm_cycles", "recovered_ns", "energy_ns")
+TALLY_AMOUNTS = ("counted_flop", "busy_sm_cycles", "energy_ns")
 TALLY_ABSOLUTES = ("counters", "energy_at_ns", "totals", "totals_ns")  # what counting goes on from
-TALLY_MAPPINGS = ("active_sm_cycles", "observed_ns", "gap_ns", "uncertainty_sm_cycles", "square_sum", "unread_ns")
+TALLY_MAPPINGS = (
+    "active_sm_cycles", "observed_ns", "gap_ns", "recovered_ns", "uncertainty_sm_cycles", "square_sum", "unread_ns",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,10 +123,10 @@ def check_sweep(sweep: object, now_ns: int) -> None:
     others: Any = sweep.not_ours
     if not isinstance(others, frozenset | set) or not all(map(is_text, others)):
         raise _refusal("the sweep", "not_ours", others, "a set of uids")
+    _require_mapping("the sweep", "renamed", sweep.renamed)
+    if not all(map(is_text, sweep.renamed)):
+        raise _refusal("the sweep", "renamed", sweep.renamed, "by the uids of devices")
     if sweep.renamed:
-        _require_mapping("the sweep", "renamed", sweep.renamed)
-        if not all(map(is_text, sweep.renamed)):
-            raise _refusal("the sweep", "renamed", sweep.renamed, "by the uids of devices")
         check_devices(tuple(sweep.renamed.values()))
 
 

@@ -120,7 +120,7 @@ def test_a_scale_that_was_settled_before_closes_the_gap_of_a_restart(exporter: E
     bench.collects(hopper.page(90 + 330), model=H100_NAME)
     bench.read()
     assert bench.tally.unknown_ns == 0
-    assert bench.tally.recovered_ns == 329 * NS_PER_S
+    assert bench.tally.total_recovered_ns == 329 * NS_PER_S
     assert bench.tally.active_sm_cycles[(Evidence.CYCLES, Pipe.FP32)] == pytest.approx(0.125 * 1500e6 * 132 * 330)
 
 
@@ -132,4 +132,4 @@ def test_counters_that_stand_still_are_a_gap(exporter: Exporter) -> None:
     (reading,) = bench.read()
     assert reading.work == Gap(GapReason.COUNTER_STALLED)
     assert device_of(bench)[:2] == (Evidence.GAP, "the cycle counters 1084-1096 stand still")
-    assert bench.tally.recovered_ns == 0
+    assert bench.tally.total_recovered_ns == 0

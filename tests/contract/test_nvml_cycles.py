@@ -100,7 +100,7 @@ def test_ten_deaths_lose_nothing(open_sim: Open) -> None:
     for pipe in PIPES:
         counted = tally.active_sm_cycles[(Evidence.CYCLES, pipe)] - first.get((Evidence.CYCLES, pipe), 0)
         assert abs(counted - truth(gpu, fold, pipe, begin_ms)) <= 132 * 2  # a counter is a whole number of cycles
-    assert tally.recovered_ns == tally.total_gap_ns - 10_000_000
+    assert tally.total_recovered_ns == tally.total_gap_ns - 10_000_000
     assert tally.unknown_ns == 10_000_000  # what lay before the first reading
 
 
@@ -165,7 +165,7 @@ def test_each_lie_is_a_gap_with_its_reason_within_two_ticks(open_sim: Open, kind
     assert set(reasons[7:]) <= {reason, None, *AFTERWARDS.get(kind, ())}
     assert reasons[-1] is None  # it recovers by itself
     if kind in ("stalled", "fell", "zero"):
-        assert fold.tallies[HIT].recovered_ns == 0  # never claimed
+        assert fold.tallies[HIT].total_recovered_ns == 0  # never claimed
     assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 14]
     counted = sum(n for (_, pipe), n in fold.tallies[OTHER].active_sm_cycles.items() if pipe is Pipe.TENSOR_HMMA)
     assert counted == pytest.approx(0.6 * 14e9 * 1.755 * 132, rel=1e-6)
@@ -231,7 +231,7 @@ def test_streaming_is_switched_on_again(open_sim: Open) -> None:
     source, clock = open_sim(h100(BUSY, (Fault(6500, 3_600_000, "counters_disabled"),), counters="average"))
     fold = Fold(source, clock).read(10).read(1000, 14)
     assert fold.reasons(HIT).count(GapReason.COUNTERS_DISABLED) == 2  # the read that found it off, and the new baseline
-    assert fold.tallies[HIT].recovered_ns == 2 * 10**9
+    assert fold.tallies[HIT].total_recovered_ns == 2 * 10**9
     assert fold.tallies[HIT].active_sm_cycles[(Evidence.CYCLES, Pipe.TENSOR_HMMA)] == pytest.approx(
         0.6 * fold.tallies[HIT].observed_ns[Evidence.CYCLES] * 1.755 * 132 + 0.6 * 2e9 * 1.755 * 132, rel=1e-6
     )

@@ -34,7 +34,7 @@ def between(before: Tally, after: Tally) -> Tally:
         busy_sm_cycles=after.busy_sm_cycles - before.busy_sm_cycles,
         observed_ns=_less(after.observed_ns, before.observed_ns),
         gap_ns=_less(after.gap_ns, before.gap_ns),
-        recovered_ns=after.recovered_ns - before.recovered_ns,
+        recovered_ns=_less(after.recovered_ns, before.recovered_ns),
         uncertainty_sm_cycles=_less(after.uncertainty_sm_cycles, before.uncertainty_sm_cycles),
         square_sum=_less(after.square_sum, before.square_sum),
         unread_ns=_less(after.unread_ns, before.unread_ns),

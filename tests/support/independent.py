@@ -215,15 +215,18 @@ class Rated:
                 }
             )
 
+        def known(evidence: str) -> int:
+            return int(tally["observed_ns"].get(evidence, 0) + tally.get("recovered_ns", {}).get(evidence, 0))
+
         for evidence, pipes in tally.get("sm_cycles", {}).items():
             m = self.table["margins"][evidence]["ppm"]
-            ns = tally["observed_ns"].get(evidence, 0) + (tally.get("recovered_ns", 0) if evidence == "cycles" else 0)
+            ns = known(evidence)
             for pipe, c in pipes.items():
                 if not c and phase == "undeclared" and self.tally.get("phases"):
                     continue  # all of it is in a phase
                 d = tally.get("uncertainty_sm_cycles", {}).get(evidence, {}).get(pipe, 0)
                 v = tally.get("square_sum", {}).get(evidence, {}).get(pipe, 0)
-                d += self.deviation(v, tally["observed_ns"].get(evidence, 0))
+                d += self.deviation(v, ns)
                 low, measured, _ = self.rates(pipe)
                 bound = self.bound(pipe)
                 figures: Figures = (0, None, None)
@@ -238,15 +241,15 @@ class Rated:
             if not ns:
                 continue
             bound = self.bound(pipe)
-            known = self.sms_mhz is not None and bound is not None
-            row("gap", pipe, 0, ns, (0, None, ceil(self.sms_mhz * ns, 1000) * bound if known else None))  # type: ignore[operator]
+            has_bound = self.sms_mhz is not None and bound is not None
+            row("gap", pipe, 0, ns, (0, None, ceil(self.sms_mhz * ns, 1000) * bound if has_bound else None))  # type: ignore[operator]
         observed = {evidence: ns for evidence, ns in tally["observed_ns"].items() if ns}
         if "count" in observed:
             c, m = tally.get("counted_flop", 0), self.table["margins"]["count"]["ppm"]
-            row("count", None, 0, observed["count"], (c * (M - m) // M, c, ceil(c * (M + m), M)))
+            row("count", None, 0, known("count"), (c * (M - m) // M, c, ceil(c * (M + m), M)))
         if "utilization" in observed:
             busy, rate = tally.get("busy_sm_cycles", 0), self.ceiling_rate()
-            row("utilization", None, busy, observed["utilization"], (0, None, None if rate is None else busy * rate))
+            row("utilization", None, busy, known("utilization"), (0, None, None if rate is None else busy * rate))
         if unknown := unknown_of(tally):
             row("gap", None, 0, unknown, (0, None, self.ceiling(unknown)))
         return found
@@ -260,7 +263,8 @@ class Rated:
 
 def unknown_of(tally: J) -> int:
     gaps: dict[str, int] = tally["gap_ns"]
-    return max(0, sum(gaps.values()) - sum(gaps.get(r, 0) for r in ELSEWHERE) - int(tally.get("recovered_ns", 0)))
+    recovered: dict[str, int] = tally.get("recovered_ns", {})
+    return max(0, sum(gaps.values()) - sum(gaps.get(r, 0) for r in ELSEWHERE) - sum(recovered.values()))
 
 
 def _less(whole: Any, part: Any) -> Any:

@@ -180,7 +180,7 @@ def _devices(everything: list[Rated]) -> J:
             "energyUncountedSeconds": _uncounted(same),
             "observedSeconds": seconds(sum(sum(d.tally["observed_ns"].values()) for d in same)),
             "gapSeconds": seconds(sum(d.gap_ns() for d in same)),
-            "recoveredSeconds": seconds(sum(d.tally.get("recovered_ns", 0) for d in same)),
+            "recoveredSeconds": seconds(sum(sum(d.tally.get("recovered_ns", {}).values()) for d in same)),
             "spanSeconds": seconds(sum(d.span for d in same)),
             "work": [
                 {

@@ -63,7 +63,7 @@ def grew_from(before: Tally, after: Tally) -> bool:
         and all(_grew(getattr(before, name), getattr(after, name)) for name in TALLY_MAPPINGS)
         and (before.energy_mj is None or (after.energy_mj is not None and before.energy_mj <= after.energy_mj))
         and all(name in after.phases and grew_from(share, after.phases[name]) for name, share in before.phases.items())
-        and (before.watermark_ns < after.watermark_ns or before == after)
+        and (before.watermark_ns < after.watermark_ns or before.recovered_ns != after.recovered_ns or before == after)
     )
 
 

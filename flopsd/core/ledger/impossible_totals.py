@@ -51,9 +51,7 @@ def _refuse_tally(rated: RatedTally) -> None:
     if not isinstance(limits, Limits):
         return
     for (evidence, pipe), cycles in tally.active_sm_cycles.items():
-        known_ns = tally.observed_ns.get(evidence, 0)
-        if evidence is Evidence.CYCLES:
-            known_ns += tally.recovered_ns + COUNTER_REFRESH_NS
+        known_ns = tally.known_ns(evidence) + (COUNTER_REFRESH_NS if evidence is Evidence.CYCLES else 0)
         # One extra cycle a reading for rounding; no run has more readings than milliseconds.
         possible = max_plausible_sm_cycles(limits, known_ns) + tally.span_ns // 1_000_000
         if cycles > possible:

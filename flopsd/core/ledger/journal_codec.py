@@ -37,7 +37,7 @@ def _totals_record(tally: Tally) -> dict[str, Any]:
     optional = {
         "sm_cycles": _by_evidence(tally.active_sm_cycles),
         "busy_sm_cycles": tally.busy_sm_cycles,
-        "recovered_ns": tally.recovered_ns,
+        "recovered_ns": {evidence.value: ns for evidence, ns in tally.recovered_ns.items()},
         "unread_ns": {pipe.value: ns for pipe, ns in tally.unread_ns.items()},
         "uncertainty_sm_cycles": _by_evidence(tally.uncertainty_sm_cycles),
         "square_sum": _by_evidence(tally.square_sum),
@@ -70,7 +70,7 @@ def tally_from_record(record: Record, begin_ns: int) -> Tally:
         busy_sm_cycles=count(record.get("busy_sm_cycles", 0)),
         observed_ns={Evidence(name): count(ns) for name, ns in record["observed_ns"].items()},
         gap_ns={GapReason(name): count(ns) for name, ns in record["gap_ns"].items()},
-        recovered_ns=count(record.get("recovered_ns", 0)),
+        recovered_ns={Evidence(name): count(ns) for name, ns in record.get("recovered_ns", {}).items()},
         uncertainty_sm_cycles=_from_evidence(record.get("uncertainty_sm_cycles", {})),
         square_sum=_from_evidence(record.get("square_sum", {})),
         unread_ns={Pipe(name): count(ns) for name, ns in record.get("unread_ns", {}).items()},

@@ -74,7 +74,7 @@ class RatedTallies:
 
     @property
     def recovered_ns(self) -> int:
-        return sum(one.tally.recovered_ns for one in self.rated)
+        return sum(one.tally.total_recovered_ns for one in self.rated)
 
     @property
     def span_ns(self) -> int:
