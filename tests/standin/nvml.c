@@ -19,6 +19,7 @@
  *   fault FROM_MS TO_MS gpu_lost|timeout|unknown|no_permission|hang|nan|range|util_garbage|backwards|
  *                       counters_disabled|stalled|zero|fell|contradict|unsampled|infinite|clock_zero|clock_garbage|
  *                       stuck|full                       percentages stay what they were, or at 100
+ *                       hang_after                       samples and clocks are of when the call began, and come at its end
  *   process FROM_MS TO_MS PID                            runs on the GPU above, as the driver lists it
  *
  * Compile with -DWITHOUT_GPM or -DWITHOUT_SAMPLES for a driver in which those symbols are missing.
@@ -47,12 +48,12 @@ enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PE
        DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15, UNKNOWN = 999 };
 enum { LOST, TIMED_OUT, UNKNOWN_ERROR, PERMISSION, HANG, NOT_A_NUMBER, RANGE, UTIL_GARBAGE, BACKWARDS,
        STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED, MIG_FLIP, GONE, INFINITE, CLOCK_ZERO, CLOCK_GARBAGE,
-       STUCK, FULL };
+       STUCK, FULL, HANG_AFTER };
 static const char *const FAULT_NAMES[] = {"gpu_lost", "timeout", "unknown", "no_permission", "hang",
                                           "nan", "range", "util_garbage", "backwards",
                                           "counters_disabled", "stalled", "zero", "fell", "contradict", "unsampled",
                                           "mig_flip", "gone", "infinite", "clock_zero", "clock_garbage",
-                                          "stuck", "full"};
+                                          "stuck", "full", "hang_after"};
 enum { NO_COUNTERS, AVERAGE, SUM, QUARTER, DELTA, WRONG };
 static const char *const COUNTER_NAMES[] = {"none", "average", "sum", "quarter", "delta", "wrong"};
 #define COUNTERS_BEFORE_EPOCH 7.0e12L /* cycles of one SM that ran between boot and epoch */
@@ -226,16 +227,18 @@ static int is_there(const Gpu *gpu) {
 }
 static int has_moved(const Gpu *gpu) { return gpu->moves_ns >= 0 && gpu->moves_ns <= now_ns(); }
 
+/* Wait for the fault's end, where it lasts. */
+static void wait_out(const Gpu *gpu, int fault) {
+    int at = has_fault(gpu, fault);
+    struct timespec ms = {0, 1000000};
+    while (at && boot_ns() < gpu->fault[at - 1].to_ns + epoch_ns) clock_nanosleep(CLOCK_MONOTONIC, 0, &ms, NULL);
+}
+
 /* What any call on this device answers now. A hang lasts to the fault's end. */
 static int answer(const Gpu *gpu) {
     count_call();
     if (!loaded) return UNINITIALIZED;
-    int at = has_fault(gpu, HANG);
-    if (at) {
-        long long until = gpu->fault[at - 1].to_ns + epoch_ns;
-        struct timespec t = {until / 1000000000LL, until % 1000000000LL};
-        clock_nanosleep(CLOCK_BOOTTIME, TIMER_ABSTIME, &t, NULL);
-    }
+    wait_out(gpu, HANG);
     if (has_fault(gpu, LOST)) return GPU_IS_LOST;
     if (has_fault(gpu, TIMED_OUT)) return TIMEOUT;
     if (has_fault(gpu, UNKNOWN_ERROR)) return UNKNOWN;
@@ -338,6 +341,7 @@ EXPORT int nvmlDeviceGetClockInfo(Gpu *gpu, unsigned type, unsigned *mhz) {
     *mhz = (unsigned)segment_at(gpu, now_ns())->mhz;
     if (has_fault(gpu, CLOCK_ZERO)) *mhz = 0;
     if (has_fault(gpu, CLOCK_GARBAGE)) *mhz = 176000;
+    wait_out(gpu, HANG_AFTER);
     return OK;
 }
 EXPORT int nvmlDeviceGetTotalEnergyConsumption(Gpu *gpu, unsigned long long *mj) {
@@ -419,6 +423,7 @@ EXPORT int nvmlGpmSampleGet(Gpu *gpu, Sample *sample) {
     sample->ns = now_ns();
     sample->gpu = gpu;
     sample->blind = !streams(gpu->parent ? gpu->parent : gpu);
+    wait_out(gpu, HANG_AFTER);
     return OK;
 }
 EXPORT int nvmlGpmMigSampleGet(Gpu *gpu, unsigned instance, Sample *sample) {

@@ -24,13 +24,16 @@ class Discovery:
         self._lib, self._driver, self._settings = driver.lib, driver, settings
         self.renamed: dict[DeviceUid, Device] = {}  # GPUs that were identified later, by the uid that stood for them
 
+    def unanswered(self, index: int) -> Gpu:
+        """What is listed of the GPU at `index` until the driver answers. Makes no call."""
+        return self._unidentified(index, GapReason.DRIVER_TIMEOUT, "the driver has not answered yet", "")
+
     def open(self, index: int) -> list[Gpu]:
         """The GPU at `index`, or its slices; one that cannot be identified is listed, and is not read. Never raises."""
         try:
             return self.reach(index)
         except self._lib.NVMLError as fault:
-            device = Device(_placeholder(index), index, "nvidia", UNIDENTIFIED, driver=self._driver.version)
-            return [self._unread(device, None, reason_of(fault), f"cannot be identified: {fault}", hint_of(fault))]
+            return [self._unidentified(index, reason_of(fault), f"cannot be identified: {fault}", hint_of(fault))]
 
     def reach(self, index: int) -> list[Gpu]:
         handle = self._lib.nvmlDeviceGetHandleByIndex(index)
@@ -103,6 +106,10 @@ class Discovery:
             why = "its compute instances do not cover the GPU instance, so what its percentages are of is not known"
             return self._unread(one.device, parent, GapReason.NOT_SUPPORTED, why, "", one)
         return Gpu(one.device, parent, self._gpm_meter(one.device, parent, one), one).updated()
+
+    def _unidentified(self, index: int, reason: GapReason, why: str, fix: str) -> Gpu:
+        device = Device(_placeholder(index), index, "nvidia", UNIDENTIFIED, driver=self._driver.version)
+        return self._unread(device, None, reason, why, fix)
 
     def _unread(
         self, device: Device, handle: Any, reason: GapReason, why: str, fix: str, part: Slice | None = None

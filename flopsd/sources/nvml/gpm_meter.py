@@ -21,6 +21,7 @@ from flopsd.core.model import (
     Reading,
     Totals,
 )
+from flopsd.core.values import ceil_div
 from flopsd.sources.nvml.counter_calibration import (
     Calibration,
     SelfTest,
@@ -31,6 +32,7 @@ from flopsd.sources.nvml.counter_calibration import (
 )
 from flopsd.sources.nvml.driver import NOT_OFFERED, Driver, MeanPower, UnusableError
 from flopsd.sources.nvml.gpm import MIN_INTERVAL_NS, Gpm, Metrics, remainder
+from flopsd.sources.nvml.gpu_threads import SAMPLING_MAX_NS
 from flopsd.sources.nvml.plausibility import Plausibility
 from flopsd.sources.nvml.polled_clock import PolledClock
 
@@ -60,7 +62,9 @@ class GpmMeter:
         self._driver, self._gpm, self._handle = driver, gpm, handle
         self._uid, self._sm_count, self._origin = device.uid, 0 if limits is None else limits.sm_count, origin
         self._plausibility, self._power = Plausibility(), MeanPower()
-        self._polled = PolledClock(0 if limits is None else limits.sm_clock_max_mhz)
+        self._top_mhz = 0 if limits is None else limits.sm_clock_max_mhz
+        self._polled = PolledClock(self._top_mhz)
+        self._took_ns = self._edge_doubt_cycles = 0
         self._max_mhz = device.sm_clock_max_mhz
         self._is_slice = device.parent is not None
         self._since_ns = driver.clock.boottime_ns()
@@ -92,26 +96,26 @@ class GpmMeter:
         self._since_ns, self._kept, self._unread_reason = now_ns, False, reason
         return reading
 
-    def poll(self, until_ns: int) -> int | None:
-        """Read the clock, if a moment for it has come; the next such moment. None: no more before the next read.
-
-        `until_ns` is when that read is due. Raises NVMLError.
-        """
+    def next_poll_ns(self, until_ns: int) -> int | None:
+        """The next moment at which to read the clock before the read at `until_ns`; None: there is none."""
         if self._buffered_clock or not self._kept or self.evidence[0] is Evidence.CYCLES:
             return None
-        now_ns = self._driver.clock.boottime_ns()
         if self._polled.planned_until_ns != until_ns:
-            self._polled.plan(now_ns, until_ns)
-        due_ns = self._polled.due_ns
-        if due_ns is not None and due_ns <= now_ns:
-            mhz = None
-            try:
-                mhz = self._driver.sm_clock_mhz(self._handle, self._max_mhz)
-            finally:  # an answer that took long is not of the moment of the call
-                self._polled.polled(self._driver.clock.boottime_ns(), mhz)
-            if mhz is not None:
-                self._clock.append((now_ns, mhz))
+            self._polled.plan(self._driver.clock.boottime_ns(), until_ns)
         return self._polled.due_ns
+
+    def poll(self) -> None:
+        """Read the clock, if a moment for it has come. Raises NVMLError."""
+        now_ns, due_ns = self._driver.clock.boottime_ns(), self._polled.due_ns
+        if due_ns is None or due_ns > now_ns:
+            return
+        mhz = None
+        try:
+            mhz = self._driver.sm_clock_mhz(self._handle, self._max_mhz)
+        finally:  # an answer that took long is not of the moment of the call
+            self._polled.polled(self._driver.clock.boottime_ns(), mhz)
+        if mhz is not None:
+            self._clock.append((now_ns, mhz))
 
     def read(self) -> tuple[Reading | None, Gauges | None]:
         """The interval since the last read; none where it is too short. Raises NVMLError, UnusableError."""
@@ -120,9 +124,11 @@ class GpmMeter:
         if self._kept and before_ns - self._since_ns < MIN_INTERVAL_NS:
             return None, None
         self._require_streaming()
-        self._gpm.sample()
-        now_ns, since_ns, kept = (before_ns + clock.boottime_ns()) // 2, self._since_ns, self._kept
-        mhz = self._follow_clock(now_ns)
+        sampled = self._sample() or self._sample()
+        if sampled is None:
+            return None, None  # a later reading covers this one's time
+        now_ns, mhz = sampled
+        since_ns, kept = self._since_ns, self._kept
         counters = {} if self._is_slice else driver.counters(handle)  # a slice has no energy counter of its own
         utilization = None if self._is_slice else driver.utilization_ratio(handle)
         metrics: Metrics | None = None
@@ -171,7 +177,7 @@ class GpmMeter:
             if any(ratios.values()):  # activity without a clock is no measurement; without activity no clock is needed
                 raise UnusableError(GapReason.OUT_OF_RANGE, totals)
             cycles = Cycles(0, 0)
-        sms, doubt_cycles = self._sm_count, cycles.doubt_cycles
+        sms, doubt_cycles = self._sm_count, cycles.doubt_cycles + self._edge_doubt_cycles
         counted = {pipe: round(ratio * cycles.cycles * sms) for pipe, ratio in ratios.items()}
         doubts = {p: math.ceil(ratio * doubt_cycles * sms) for p, ratio in ratios.items() if ratio and doubt_cycles}
         squares = {p: math.ceil(cycles.square_sum * (ratio * sms) ** 2) for p, ratio in ratios.items() if ratio}
@@ -257,11 +263,27 @@ class GpmMeter:
             self._driver.optional(lib.nvmlGpmSetStreamingEnabled, self._handle, 1)
             raise UnusableError(GapReason.COUNTERS_DISABLED)
 
-    def _follow_clock(self, now_ns: int) -> int | None:
-        """Add what is known of the SM clock up to now: buffered samples where the driver has them, and a poll.
+    def _sample(self) -> tuple[int, int | None] | None:
+        """Sample the counters and the clock: the moment, and the clock. None: the driver took too long for a moment.
 
-        None where the polled value cannot be a clock.
+        The sample is of any moment of its call: so are both edges of a reading's interval.
         """
+        clock = self._driver.clock
+        began_ns = clock.boottime_ns()
+        self._gpm.sample()
+        took_ns = clock.boottime_ns() - began_ns
+        now_ns = began_ns + took_ns // 2
+        mhz = self._follow_clock(now_ns)
+        if clock.boottime_ns() - began_ns > SAMPLING_MAX_NS:
+            return None
+        self._edge_doubt_cycles = ceil_div((self._took_ns + took_ns) * self._top_mhz, 2000)
+        self._took_ns = took_ns
+        if mhz is not None:
+            self._clock.append((now_ns, mhz))
+        return now_ns, mhz
+
+    def _follow_clock(self, now_ns: int) -> int | None:
+        """The SM clock now, None where it cannot be one; the samples that the driver kept of it are added."""
         driver = self._driver
         since_ns = self._clock[-1][0] if self._clock else now_ns
         if self._buffered_clock and self.evidence[0] is not Evidence.CYCLES:
@@ -269,8 +291,6 @@ class GpmMeter:
             self._buffered_clock = samples is not None
             self._clock += samples or []
         mhz = driver.sm_clock_mhz(self._handle, self._max_mhz)
-        if mhz is not None:
-            self._clock.append((now_ns, mhz))
         needed_from_ns = self._since_ns
         if self._calibration is None and self._last is not None:
             needed_from_ns = min(needed_from_ns, self._window[1])

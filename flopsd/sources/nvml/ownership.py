@@ -9,13 +9,16 @@ inside a container as outside.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
 from flopsd.core.model import Device, DeviceUid
 from flopsd.errors import OwnershipError
+from flopsd.sources.nvml.gpu_threads import GpuThreads
 from flopsd.sources.ownership.rule import Ownership, VendorDevices, is_unidentified
+from flopsd.system.clock import SystemClock
 
 _CUDA_ENTRY = re.compile(r"\d+|GPU-\S+|MIG-\S+", re.ASCII)
 _REPLICA_MARKS = ("::", "/vgpu")  # of time-slicing: NVIDIA's device plugin, GKE's
@@ -182,13 +185,14 @@ class NvmlLookup:
 
                 lib = pynvml
         self._lib = lib
+        self._threads, self._asking = GpuThreads(SystemClock()), threading.Lock()
 
     def index(self, uid: DeviceUid) -> int | None:
-        found = self._ask(lambda lib: lib.nvmlDeviceGetIndex(lib.nvmlDeviceGetHandleByUUID(uid)))
+        found = self._ask(uid, lambda lib: lib.nvmlDeviceGetIndex(lib.nvmlDeviceGetHandleByUUID(uid)))
         return None if found is None else int(found)
 
     def gpu_instance(self, uid: DeviceUid) -> int | None:
-        found = self._ask(lambda lib: lib.nvmlDeviceGetGpuInstanceId(lib.nvmlDeviceGetHandleByUUID(uid)))
+        found = self._ask(uid, lambda lib: lib.nvmlDeviceGetGpuInstanceId(lib.nvmlDeviceGetHandleByUUID(uid)))
         return None if found is None else int(found)
 
     def processes(self, uid: DeviceUid) -> frozenset[int] | None:
@@ -196,10 +200,19 @@ class NvmlLookup:
 
         Whose pid namespace they are in depends on the driver, see `ownership/processes.py`.
         """
-        found: frozenset[int] | None = self._ask(lambda lib: _pids(lib, lib.nvmlDeviceGetHandleByUUID(uid)))
+        found: frozenset[int] | None = self._ask(uid, lambda lib: _pids(lib, lib.nvmlDeviceGetHandleByUUID(uid)))
         return found
 
-    def _ask(self, question: Callable[[Any], Any]) -> Any:
+    def _ask(self, uid: DeviceUid, question: Callable[[Any], Any]) -> Any:
+        """The answer to a question about a GPU; None too where that GPU hangs, so that the others are asked."""
+        with self._asking:
+            given = self._threads.run({uid: lambda: (question, self._answer(question))})
+        for _, answer in given:
+            if isinstance(answer, BaseException):
+                raise answer
+        return next((answer for _, (asked, answer) in given if asked is question), None)
+
+    def _answer(self, question: Callable[[Any], Any]) -> Any:
         lib = self._lib
         if lib is None:
             return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from flopsd.core.clock_integral import ClockSample
 from flopsd.core.model import DeviceUid
 from flopsd.core.peaks import PeakTable
 from flopsd.sources.nvml.driver import Driver
+from flopsd.sources.nvml.gpu_threads import SAMPLING_MAX_NS, GpuThreads
 from flopsd.system.clock import Clock
 
 
@@ -21,6 +23,7 @@ class SmClocks:
         self._driver = Driver(lib, clock, peaks)
         self._handles: dict[DeviceUid, tuple[Any, int | None]] = {}  # with the maximum clock
         self._samples: dict[DeviceUid, list[ClockSample]] = {}
+        self._threads = GpuThreads(clock)
         self.is_open = False  # whether NVML answers
 
     def poll(self, uids: Iterable[DeviceUid]) -> None:
@@ -29,11 +32,14 @@ class SmClocks:
             if not self.is_open:
                 self._lib.nvmlInit()
                 self.is_open = True
-            for uid in uids:
-                self._poll(uid)
         except self._lib.NVMLError:
-            # NVML counts its users: only when all have let go does a new start see a driver that was reloaded.
-            self.close()
+            return
+        for _, fault in self._threads.run({uid: partial(self._poll, uid) for uid in uids}):
+            if isinstance(fault, self._lib.NVMLError):
+                # NVML counts its users: only when all have let go does a new start see a driver that was reloaded.
+                self.close()
+            elif isinstance(fault, BaseException):
+                raise fault
 
     def of(self, uid: DeviceUid) -> Sequence[ClockSample]:
         """The samples of one GPU that are kept, in order of time."""
@@ -41,7 +47,7 @@ class SmClocks:
 
     def close(self) -> None:
         self._handles.clear()
-        if self.is_open:
+        if self.is_open and not self._threads.hanging:
             self.is_open = False
             self._driver.optional(self._lib.nvmlShutdown)
 
@@ -55,7 +61,7 @@ class SmClocks:
         since_ns = kept[-1][0] if kept else now_ns
         kept += self._driver.sm_clock_samples(handle, since_ns, max_mhz) or []
         mhz = self._driver.sm_clock_mhz(handle, max_mhz)
-        if mhz is not None:
+        if mhz is not None and self._clock.boottime_ns() - now_ns <= SAMPLING_MAX_NS:
             kept.append((now_ns, mhz))
         first = next((at for at, (ns, _) in enumerate(kept) if ns >= now_ns - self._keep_ns), 0)
         del kept[:first]

@@ -1,0 +1,164 @@
+"""One GPU of the NVML source with its slices, from read to read. All its calls are made in one thread at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flopsd.core.model import Device, DeviceUid, Evidence, Gauges, Reading
+from flopsd.sources.nvml.discovery import Discovery
+from flopsd.sources.nvml.driver import NO_PERMISSION, NOT_OFFERED, Driver, UnusableError, reason_of
+from flopsd.sources.nvml.gpm_meter import GpmMeter
+from flopsd.sources.nvml.gpu import Gpu, Unread
+from flopsd.sources.nvml.mig import PERMISSION_FIX
+from flopsd.sources.nvml.utilization_meter import UtilizationMeter
+from flopsd.sources.ownership.rule import UNIDENTIFIED
+from flopsd.system.clock import NS_PER_S
+
+LOOK_AGAIN_NS = 10 * NS_PER_S  # for GPUs that come late, MIG that was switched, and slices that were made or removed
+
+
+@dataclass(slots=True)
+class Read:
+    """What one read of a GPU gave."""
+
+    readings: list[Reading] = field(default_factory=list)
+    gauges: dict[DeviceUid, Gauges] = field(default_factory=dict)
+
+
+class GpuReader:
+    """The GPU that was at `index` when it was found; its UUID decides from then on, since indices may change."""
+
+    def __init__(self, index: int, driver: Driver, discovery: Discovery) -> None:
+        self.index = index
+        self._driver, self._discovery = driver, discovery
+        self._gpus: list[Gpu] = [discovery.unanswered(index)]
+        self._looked_ns = driver.clock.boottime_ns()
+        self.devices: Sequence[Device] = [gpu.device for gpu in self._gpus]
+
+    @property
+    def uid(self) -> DeviceUid | None:
+        """The whole GPU's; None: it could not be identified yet."""
+        first = self._gpus[0]
+        return None if first.device.model == UNIDENTIFIED else first.whole
+
+    @property
+    def is_down(self) -> bool:
+        """Whether none of it could be read when it was tried last."""
+        return all(gpu.handle is None for gpu in self._gpus)
+
+    def open(self, since_ns: int | None = None) -> GpuReader:
+        """Find out what it is. `since_ns`: it may have been there and at work since then. Never raises NVMLError."""
+        found = self._discovery.open(self.index)
+        for gpu in found:
+            gpu.since_ns = since_ns
+        self._use(found)
+        return self
+
+    def read(self) -> Read:
+        """One reading of each device that has one. Never raises NVMLError."""
+        self._look_again()
+        found = Read()
+        for at, gpu in enumerate(self._gpus):
+            reading, shown = self._read(gpu)
+            gpu = self._gpus[at]  # one that was identified now
+            if reading is not None:
+                if gpu.since_ns is not None:
+                    reading, gpu.since_ns = replace(reading, begin_ns=gpu.since_ns), None
+                found.readings.append(reading)
+            if shown is not None:
+                found.gauges[gpu.device.uid] = shown
+        self._use(self._gpus)
+        return found
+
+    def next_poll_ns(self, until_ns: int) -> int | None:
+        """When the next sample is due before a read at `until_ns`; None: none is. Makes no call."""
+        due = [meter.next_poll_ns(until_ns) for meter in self._open_meters()]
+        return min((ns for ns in due if ns is not None), default=None)
+
+    def poll(self) -> None:
+        """Take the samples that are due. Never raises NVMLError: the next read gives the reason."""
+        for meter in self._open_meters():
+            self._driver.optional(meter.poll)
+
+    def _open_meters(self) -> list[GpmMeter]:
+        return [gpu.meter for gpu in self._gpus if isinstance(gpu.meter, GpmMeter) and gpu.handle is not None]
+
+    def release(self) -> None:
+        """Give the driver's memory back."""
+        for gpu in self._gpus:
+            if isinstance(gpu.meter, GpmMeter):
+                self._driver.optional(gpu.meter.release)
+
+    def _use(self, gpus: Sequence[Gpu]) -> None:
+        self._gpus = list(gpus)
+        self.devices = [gpu.device for gpu in gpus]
+
+    def _read(self, gpu: Gpu) -> tuple[Reading | None, Gauges | None]:
+        try:
+            if gpu.handle is None:
+                gpu = self._again(gpu)
+            if isinstance(gpu.meter, Unread):
+                return gpu.meter.reading(self._driver.clock.boottime_ns(), gpu.meter.reason), None
+            reading, gauges = gpu.meter.read()
+            gpu.refusals = None
+            gpu.updated()
+            return reading, gauges
+        except self._driver.lib.NVMLError as fault:
+            return self._failed(gpu, fault), None
+        except UnusableError as fault:
+            assert not isinstance(gpu.meter, Unread)
+            return gpu.meter.fail(fault.reason, fault.totals), None
+
+    def _failed(self, gpu: Gpu, fault: Any) -> Reading:
+        reason = reason_of(fault)
+        if isinstance(gpu.meter, Unread):
+            gpu.handle = None
+            return gpu.meter.reading(self._driver.clock.boottime_ns(), reason)
+        reading = gpu.meter.fail(reason)
+        if isinstance(gpu.meter, GpmMeter):
+            gpu.refusals = None if gpu.refusals is None else gpu.refusals + 1
+            if gpu.part is not None and fault.value == NO_PERMISSION:
+                gpu.meter.evidence = (Evidence.GAP, "no permission to read this MIG slice's counters", PERMISSION_FIX)
+            elif gpu.part is None and gpu.refusals == 3 and fault.value in NOT_OFFERED:
+                # Seen on vGPU guests (dcgm-exporter#701): reported as supported, and never a sample.
+                why = f"GPM is reported as supported and refuses every sample ({fault})"
+                gpu.meter = self._discovery.ceiling(gpu.device, gpu.handle, why)
+                gpu.updated()
+                return reading
+            gpu.updated()
+        gpu.handle = None
+        return reading
+
+    def _again(self, gpu: Gpu) -> Gpu:
+        """A GPU that failed, with a new handle; one that was never identified is opened again. Raises NVMLError."""
+        lib = self._driver.lib
+        if gpu.device.model == UNIDENTIFIED:
+            self._gpus[:] = self._discovery.reach(self.index)
+            return self._gpus[0]
+        handle = lib.nvmlDeviceGetHandleByUUID(gpu.whole)
+        if gpu.part is not None:
+            gpu.part = replace(gpu.part, handle=lib.nvmlDeviceGetHandleByUUID(gpu.device.uid))
+        if isinstance(gpu.meter, GpmMeter):
+            gpu.meter.reach(handle, self._discovery.gpm(handle, gpu.part))
+        elif isinstance(gpu.meter, UtilizationMeter):
+            gpu.meter.reach(handle)
+        gpu.handle = handle
+        return gpu
+
+    def _look_again(self) -> None:
+        """MIG is switched, and slices come and go, while the daemon runs."""
+        now_ns, looked_ns = self._driver.clock.boottime_ns(), self._looked_ns
+        if now_ns - looked_ns < LOOK_AGAIN_NS or self.uid is None:
+            return
+        self._looked_ns = now_ns
+        known = {gpu.device.uid: gpu for gpu in self._gpus}
+        try:
+            found = self._discovery.again(self.uid, known, looked_ns)
+        except self._driver.lib.NVMLError:
+            return  # its readings give the reason
+        for gpu in known.values():
+            if isinstance(gpu.meter, GpmMeter) and gpu not in found:
+                self._driver.optional(gpu.meter.release)
+        self._use(found)
