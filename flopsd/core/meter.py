@@ -139,40 +139,58 @@ def _grow(tally: Tally, reading: Reading, work: Growth, limits: Limits | ChipLim
         return _gap(tally, reading.end_ns, GapReason.UNKNOWN_DEVICE)
     if now is None or before is None or now.origin != before.origin:
         return _gap(tally, reading.end_ns, _hole_reason(tally))
-    grown = _growth(before, now)
+    possible = max_plausible_sm_cycles(limits, reading.end_ns - tally.totals_ns + COUNTER_REFRESH_NS)
+    grown = _growth(before, now, possible)
     if grown is None or _energy_fell(tally, reading):
         return _gap(tally, reading.end_ns, GapReason.COUNTER_RESET)
-    possible = max_plausible_sm_cycles(limits, reading.end_ns - tally.totals_ns + COUNTER_REFRESH_NS)
-    if any(cycles > possible for cycles in grown.values()):
+    if any(cycles > possible for cycles in grown.sm_cycles.values()):
         return _gap(tally, reading.end_ns, GapReason.OUT_OF_RANGE)
-    if _sub_pipes_exceed(before, now):
+    if _sub_pipes_exceed(grown):
         return _gap(tally, reading.end_ns, GapReason.CONTRADICTORY)
     return replace(
         _known(tally, replace(reading, begin_ns=tally.totals_ns), Evidence.CYCLES),
-        active_sm_cycles=added(tally.active_sm_cycles, _of(Evidence.CYCLES, grown)),
+        active_sm_cycles=added(tally.active_sm_cycles, _of(Evidence.CYCLES, _disjoint(grown.sm_cycles))),
         unread_ns=added(tally.unread_ns, dict.fromkeys(work.unread, reading.end_ns - tally.totals_ns)),
     )
 
 
-def _growth(before: Totals, now: Totals) -> dict[Pipe, int] | None:
-    """Differences by pipe, what no tensor sub-pipe accounts for under TENSOR; None where a counter fell."""
-    if now.elapsed_sm_cycles < before.elapsed_sm_cycles or now.sm_cycles.keys() != before.sm_cycles.keys():
+def _growth(before: Totals, now: Totals, possible: int) -> Totals | None:
+    """Differences, over the end of a counter's range where it fell; None where that does not explain the values.
+
+    A counter that may have gone through its whole range in the meantime says nothing of it.
+    """
+    if now.sm_cycles.keys() != before.sm_cycles.keys():
         return None
-    grown = {pipe: cycles - before.sm_cycles[pipe] for pipe, cycles in now.sm_cycles.items()}
-    if any(cycles < 0 for cycles in grown.values()):
+    elapsed_at, pipe_at = now.wrap_at or (None, None)
+    if elapsed_at is not None and min(elapsed_at, pipe_at or elapsed_at) <= possible:
         return None
-    if Pipe.TENSOR in grown:
-        grown[Pipe.TENSOR] = max(0, grown[Pipe.TENSOR] - sum(grown.get(pipe, 0) for pipe in _SUB_PIPES))
-    return grown
+    elapsed = _difference(before.elapsed_sm_cycles, now.elapsed_sm_cycles, elapsed_at, possible)
+    grown = {
+        pipe: _difference(before.sm_cycles[pipe], cycles, pipe_at, possible) for pipe, cycles in now.sm_cycles.items()
+    }
+    if elapsed < 0 or any(cycles < 0 for cycles in grown.values()):
+        return None
+    return Totals(now.origin, elapsed, grown)
 
 
-def _sub_pipes_exceed(before: Totals, now: Totals) -> bool:
+def _difference(before: int, now: int, wrap_at: int | None, possible: int) -> int:
+    over = None if wrap_at is None or not now < before < wrap_at else now - before + wrap_at
+    return now - before if over is None or over > possible else over
+
+
+def _disjoint(grown: Mapping[Pipe, int]) -> dict[Pipe, int]:
+    """The same growth; what no tensor sub-pipe accounts for under TENSOR."""
+    if Pipe.TENSOR not in grown:
+        return dict(grown)
+    return {**grown, Pipe.TENSOR: max(0, grown[Pipe.TENSOR] - sum(grown.get(pipe, 0) for pipe in _SUB_PIPES))}
+
+
+def _sub_pipes_exceed(grown: Totals) -> bool:
     """Whether the tensor sub-pipes grew by more than any tensor activity did."""
-    if Pipe.TENSOR not in now.sm_cycles:
+    if Pipe.TENSOR not in grown.sm_cycles:
         return False
-    grown = {pipe: cycles - before.sm_cycles[pipe] for pipe, cycles in now.sm_cycles.items()}
-    beyond = sum(grown.get(pipe, 0) for pipe in _SUB_PIPES) - grown[Pipe.TENSOR]
-    return beyond * 1_000_000 > (now.elapsed_sm_cycles - before.elapsed_sm_cycles) * SUB_PIPES_TOLERANCE_PPM
+    beyond = sum(grown.sm_cycles.get(pipe, 0) for pipe in _SUB_PIPES) - grown.sm_cycles[Pipe.TENSOR]
+    return beyond * 1_000_000 > grown.elapsed_sm_cycles * SUB_PIPES_TOLERANCE_PPM
 
 
 def _energy_fell(tally: Tally, reading: Reading) -> bool:

@@ -126,6 +126,8 @@ class Totals:
     origin: str
     elapsed_sm_cycles: int
     sm_cycles: Mapping[Pipe, int]
+    # Where elapsed cycles and pipes may begin anew at zero; None: nowhere. Not journalled: the source knows it anew.
+    wrap_at: tuple[int, int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

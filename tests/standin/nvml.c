@@ -12,6 +12,7 @@
  *   counters average|sum|quarter|delta|wrong           running cycle counters 248-260, and their scale; none without
  *   factor F                                           running cycle counters are off by this factor
  *   bits N                                             running cycle counters wrap at 2^N
+ *   before N                                           cycles of one SM that ran between boot and epoch
  *   appears MS                                         the GPU is not listed before; the others keep their order
  *   moves MS                                           from then on the GPU is listed last
  *   clock_samples MS                                   period of buffered SM clock samples; none without
@@ -19,6 +20,7 @@
  *   fault FROM_MS TO_MS gpu_lost|timeout|unknown|no_permission|hang|nan|range|util_garbage|backwards|
  *                       counters_disabled|stalled|zero|fell|contradict|unsampled|infinite|clock_zero|clock_garbage|
  *                       stuck|full                       percentages stay what they were, or at 100
+ *                       slow                             running cycle counters count three quarters
  *                       hang_after                       samples and clocks are of when the call began, and come at its end
  *   process FROM_MS TO_MS PID                            runs on the GPU above, as the driver lists it
  *
@@ -48,15 +50,14 @@ enum { OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NO_PE
        DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15, UNKNOWN = 999 };
 enum { LOST, TIMED_OUT, UNKNOWN_ERROR, PERMISSION, HANG, NOT_A_NUMBER, RANGE, UTIL_GARBAGE, BACKWARDS,
        STREAMING_OFF, STALLED, ZERO, FELL, CONTRADICT, UNSAMPLED, MIG_FLIP, GONE, INFINITE, CLOCK_ZERO, CLOCK_GARBAGE,
-       STUCK, FULL, HANG_AFTER };
+       STUCK, FULL, HANG_AFTER, SLOW };
 static const char *const FAULT_NAMES[] = {"gpu_lost", "timeout", "unknown", "no_permission", "hang",
                                           "nan", "range", "util_garbage", "backwards",
                                           "counters_disabled", "stalled", "zero", "fell", "contradict", "unsampled",
                                           "mig_flip", "gone", "infinite", "clock_zero", "clock_garbage",
-                                          "stuck", "full", "hang_after"};
+                                          "stuck", "full", "hang_after", "slow"};
 enum { NO_COUNTERS, AVERAGE, SUM, QUARTER, DELTA, WRONG };
 static const char *const COUNTER_NAMES[] = {"none", "average", "sum", "quarter", "delta", "wrong"};
-#define COUNTERS_BEFORE_EPOCH 7.0e12L /* cycles of one SM that ran between boot and epoch */
 
 typedef struct { long long ns; double mhz, util, watts, ratio[RATIOS]; } Segment;
 typedef struct { long long from_ns, to_ns; int kind; } Fault;
@@ -65,7 +66,7 @@ typedef struct Gpu {
     struct Gpu *parent; /* of a slice */
     unsigned gi, ci, sms, slices_ci, slices_gi;
     int counters, bits;
-    double factor;
+    double factor, before;
     long long appears_ns, moves_ns, clock_sample_ns, streaming_since_ns; /* when streaming was switched on last */
     char uuid[96], serial[32], name[96], bus[32];
     unsigned pci, cores, arch, cc_major, cc_minor, max_mhz, gpm, mig;
@@ -135,6 +136,7 @@ static void load(void) {
             memset(gpu, 0, sizeof *gpu);
             gpu->streaming_since_ns = -1;
             gpu->factor = 1;
+            gpu->before = 7e12;
             gpu->moves_ns = -1;
             if (sscanf(line, "gpu uuid=%95s serial=%31s pci=%x bus=%31s cores=%u arch=%u cc=%u.%u max_mhz=%u gpm=%u mig=%u",
                        gpu->uuid, gpu->serial, &gpu->pci, gpu->bus, &gpu->cores, &gpu->arch, &gpu->cc_major,
@@ -151,6 +153,7 @@ static void load(void) {
         } else if (gpu && !strncmp(line, "counters ", 9)) {
             for (int i = 0; i < 6; i++) if (!strcmp(line + 9, COUNTER_NAMES[i])) gpu->counters = i;
         } else if (gpu && !strncmp(line, "factor ", 7)) gpu->factor = atof(line + 7);
+        else if (gpu && !strncmp(line, "before ", 7)) gpu->before = atof(line + 7);
         else if (gpu && !strncmp(line, "bits ", 5)) gpu->bits = atoi(line + 5);
         else if (gpu && !strncmp(line, "appears ", 8)) gpu->appears_ns = atoll(line + 8) * 1000000;
         else if (gpu && !strncmp(line, "moves ", 6)) gpu->moves_ns = atoll(line + 6) * 1000000;
@@ -443,11 +446,12 @@ EXPORT int nvmlGpmSetStreamingEnabled(Gpu *gpu, unsigned state) {
 static long double running(const Sample *sample, int what) {
     const Gpu *gpu = sample->gpu;
     unsigned sms = gpu->parent ? gpu->sms : gpu->cores / (gpu->arch == 7 ? 64 : 128);
-    long long t = sample->ns, stalled = fault_from(gpu, STALLED);
+    long long t = sample->ns, stalled = fault_from(gpu, STALLED), slow = fault_from(gpu, SLOW);
     if (sample->blind) return 0;
     if (stalled >= 0) t = stalled;
-    long double cycles = integral(gpu, what, t) / 1000 + COUNTERS_BEFORE_EPOCH * (what == -1 ? 1 : 0.25L);
-    if (has_fault(gpu, FELL)) cycles -= COUNTERS_BEFORE_EPOCH / 5;
+    long double cycles = integral(gpu, what, t) / 1000 + gpu->before * (what == -1 ? 1 : 0.25L);
+    if (slow >= 0 && t > slow) cycles -= (integral(gpu, what, t) - integral(gpu, what, slow)) / 4000;
+    if (has_fault(gpu, FELL)) cycles -= gpu->before / 5;
     if (has_fault(gpu, CONTRADICT) && what >= 0) cycles *= 1.5L;
     if (gpu->counters == WRONG && what >= 0) cycles *= 0.37L;
     cycles = floorl(gpu->factor * (gpu->counters == SUM ? cycles * sms : gpu->counters == QUARTER ? cycles * sms * 4 : cycles));

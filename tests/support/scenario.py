@@ -109,6 +109,7 @@ class Gpu:
     counters: str = "none"  # running cycle counters, by scale: average, sum, quarter; delta and wrong are none
     factor: float = 1.0  # what running cycle counters are off by
     bits: int = 0  # where they wrap
+    before_epoch: int = 7 * 10**12  # cycles of one SM between boot and epoch
     appears_ms: int = 0  # not listed before
     moves_ms: int | None = None  # listed last from then on
     clock_samples_ms: int = 0
@@ -132,7 +133,9 @@ class Gpu:
 
 
 def h100(segments: tuple[Segment, ...], faults: tuple[Fault, ...] = (), **changed: object) -> Gpu:
-    facts = {"name": "NVIDIA H100 80GB HBM3", "pci": 0x233010DE, "cores": 132 * 128, "arch": 9, "cc": "9.0",
+    """Where it has running counters, its driver keeps clock samples too, so that their scale is proven in seconds."""
+    samples_ms = 20 if changed.get("counters", "none") != "none" else 0
+    facts = {"clock_samples_ms": samples_ms, "name": "NVIDIA H100 80GB HBM3", "pci": 0x233010DE, "cores": 132 * 128, "arch": 9, "cc": "9.0",
              "max_mhz": 1980, "gpm": True, **changed}  # fmt: skip
     return Gpu(segments=segments, faults=faults, **facts)  # type: ignore[arg-type]
 
@@ -164,6 +167,7 @@ class Scenario:
                 f"clock_samples {gpu.clock_samples_ms}",
                 f"factor {gpu.factor:.17g}",
                 f"bits {gpu.bits}",
+                f"before {gpu.before_epoch}",
                 f"appears {gpu.appears_ms}",
                 *([] if gpu.moves_ms is None else [f"moves {gpu.moves_ms}"]),
                 *_behaviour(gpu.segments, gpu.faults),

@@ -31,15 +31,15 @@ from flopsd.sources.dcgm.work import (
     COUNTERS_NAME,
     Expected,
     active,
-    calibrate,
     ceiling,
+    counted_between,
     expect,
     has_counters,
     ratios,
     totals,
     unread_counters,
 )
-from flopsd.sources.nvml.counter_calibration import Calibration, remembered
+from flopsd.sources.nvml.counter_calibration import Calibration, SelfTestFailedError, Window, judge, remembered
 
 _SAMPLE_SLACK_NS = 2_000_000_000  # how far the first and last sample of the clock may be from the interval's ends
 _STALE = Expected(
@@ -75,6 +75,7 @@ class FollowedGpu:
         self._last: _Collection | None = None
         self._clocks: list[ClockSample] = []
         self._calibration: Calibration | None = None
+        self._window = Window()  # of the self-test of the counters
         self.device = _device(page, at)
         self._limits, self._hopper = _limits(self.device, peaks)
         clock_known = bool(page.values.get(Field.SM_CLOCK)) or more_clocks is not None
@@ -156,11 +157,25 @@ class FollowedGpu:
             percent = page.utilization_percent()
             assert percent is not None
             return self._until(end_ns, ceiling(percent, limits, end_ns - begin_ns), counters)
-        running = None
         if before is not None and before.at_ns == begin_ns:
-            self._calibration = calibrate(before.page, page, cycles, limits.sm_count)
-            running = totals(page, self._calibration) if self._calibration is not None else None
+            self._prove_counters(before.page, page, cycles, end_ns - begin_ns, limits)
+        proven = self._calibration if has_counters(page) else None
+        running = None if proven is None else totals(page, proven)
         return self._until(end_ns, active(page, cycles, limits.sm_count), counters, running)
+
+    def _prove_counters(
+        self, earlier: GpuPage, later: GpuPage, cycles: Cycles, duration_ns: int, limits: Limits
+    ) -> None:
+        """Go on with the self-test that NVML's counters have too, by one more collection."""
+        trial = counted_between(earlier, later)
+        if trial is None:
+            self._window = Window()
+            return
+        self._window = self._window.with_interval(trial.elapsed, cycles, duration_ns)
+        try:
+            self._calibration = judge(trial, self._window, limits.sm_count, limits.sm_clock_max_mhz, COUNTERS_NAME)
+        except SelfTestFailedError:
+            self._window = Window()
 
     def _cycles(self, begin_ns: int, end_ns: int) -> Cycles | None:
         """Cycles of one SM, or None where the clock is not known from end to end."""

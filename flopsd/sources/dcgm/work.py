@@ -10,7 +10,7 @@ from flopsd.core.meter import SUB_PIPES_TOLERANCE_PPM, max_sm_cycles
 from flopsd.core.model import PPM, Active, Busy, Evidence, GapReason, Limits, Pipe, Totals
 from flopsd.core.values import ceil_div
 from flopsd.sources.dcgm.exposition import NOT_PERMITTED, Field, GpuPage
-from flopsd.sources.nvml.counter_calibration import Calibration, SelfTest, SelfTestFailedError, judge
+from flopsd.sources.nvml.counter_calibration import Calibration, Interval
 
 RATIO_MAX = 1.005  # rounding of what is an average of averages
 VECTOR_PIPES = ((Field.FP64, Pipe.FP64), (Field.FP32, Pipe.FP32), (Field.FP16, Pipe.FP16))
@@ -191,20 +191,11 @@ def unread_counters(page: GpuPage) -> tuple[Pipe, ...]:
     return tuple(pipe for f, pipe in _COUNTERS if pipe in vector and f not in page.values)
 
 
-def calibrate(earlier: GpuPage, later: GpuPage, cycles: Cycles, sm_count: int) -> Calibration | None:
-    """The scale of the counters by the self-test that NVML's have too, over one collection whose SM clock ran
-    `cycles`; None: they are not there, none fits, or too little ran to decide."""
+def counted_between(earlier: GpuPage, later: GpuPage) -> Interval | None:
+    """What the counters grew by from one collection to the next; None: they are not there, or say nothing."""
     if not (has_counters(earlier) and has_counters(later)):
         return None
     before, now = earlier.values, later.values
-    elapsed = int(now[Field.CYCLES_ELAPSED]), int(before[Field.CYCLES_ELAPSED])
-    grown = int(now[Field.CYCLES_MMA]) - int(before[Field.CYCLES_MMA])
-    ratio = now.get(Field.TENSOR, 0.0)
-    if elapsed[0] <= elapsed[1] or ratio > RATIO_MAX:
-        return None
-    counted, shares = {Pipe.TENSOR: grown}, {Pipe.TENSOR: ratio}
-    trial = SelfTest(elapsed[0] - elapsed[1], counted, shares, elapsed[1], elapsed[0], cycles.cycles)
-    try:
-        return judge(trial, sm_count, COUNTERS_NAME)
-    except SelfTestFailedError:
-        return None
+    elapsed = int(now[Field.CYCLES_ELAPSED]) - int(before[Field.CYCLES_ELAPSED])
+    grown, ratio = int(now[Field.CYCLES_MMA]) - int(before[Field.CYCLES_MMA]), now.get(Field.TENSOR, 0.0)
+    return None if elapsed <= 0 or ratio > RATIO_MAX else Interval(elapsed, {Pipe.TENSOR: grown}, {Pipe.TENSOR: ratio})

@@ -1,4 +1,4 @@
-"""What the running GPM counters count: a self-test of their scale against percentages and clock. Pure.
+"""What running cycle counters count: a self-test of their scale against percentages and clock. Pure.
 
 NVIDIA documents the counters 248 to 260 as cycles since reboot, and not whether they are summed over the
 SMs or averaged, nor whether they are running totals at all. The device's own percentages of the same
@@ -10,11 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flopsd.core.model import Pipe, Totals
+from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
+from flopsd.core.clock_integral import Cycles
+from flopsd.core.meter import max_plausible_sm_cycles
+from flopsd.core.model import Limits, Pipe, Totals
+from flopsd.core.values import ceil_div
 
 ENOUGH_ACTIVITY_RATIO = 0.01  # below it, a percentage is too coarse to separate scales
+CLOCK_TOLERANCE_PPM = 100_000  # between the elapsed cycles and the SM clock, its doubt included
 _RATIO_TOLERANCE = 0.05  # between a quotient of counters and the percentage of the same two samples
-_CLOCK_TOLERANCE = 0.5  # polls of a clock that moves, counters up to 100 ms old (nvml.h)
+_REFRESH_NS = 100_000_000  # counters are up to so old (nvml.h)
+_WIDTHS = (32, 48)  # bits at which counters that are not of 64 begin anew
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +51,51 @@ class Calibration:
         """Names counters and scale: SM-cycles = counter x times / per. Only totals of one origin are subtracted."""
         return f"{self.counters} pipes x{self.pipes}, elapsed x{self.elapsed}"
 
-    def totals(self, elapsed: int, counters: Mapping[Pipe, int]) -> Totals:
+    def totals(self, elapsed: int, counters: Mapping[Pipe, int], bits: int | None = None) -> Totals:
+        """Counters, which begin anew at 2^`bits`, in SM-cycles."""
         return Totals(
             self.origin,
             self.elapsed.sm_cycles(elapsed),
             {pipe: self.pipes.sm_cycles(counter) for pipe, counter in counters.items()},
+            None if bits is None else (self.elapsed.sm_cycles(2**bits), self.pipes.sm_cycles(2**bits)),
         )
 
 
 @dataclass(frozen=True, slots=True)
-class SelfTest:
-    """One interval of two samples, by counters and by what they are held against; and a longer one for the
-    rate of the elapsed cycles, since counters are up to 100 ms old. `cycles` are those of one SM."""
+class Interval:
+    """One interval of two samples: what the counters grew by, and the percentages."""
 
-    elapsed: int  # difference of the counter
-    active: Mapping[Pipe, int]  # differences of the counters
-    ratios: Mapping[Pipe, float]  # from the percentages; TENSOR is any tensor activity in both
-    window_elapsed_before: int
-    window_elapsed_after: int
-    window_cycles: int
+    elapsed: int
+    active: Mapping[Pipe, int]
+    ratios: Mapping[Pipe, float]  # TENSOR is any tensor activity in both
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Intervals that follow each other: the growth of the elapsed counter, and what the clock of one SM ran."""
+
+    elapsed: int = 0
+    cycles: int = 0
+    doubt_cycles: int = 0
+    square_sum: int = 0
+    duration_ns: int = 0
+
+    def with_interval(self, elapsed: int, clock: Cycles, duration_ns: int) -> Window:
+        return Window(
+            self.elapsed + elapsed,
+            self.cycles + clock.cycles,
+            self.doubt_cycles + clock.doubt_cycles,
+            self.square_sum + clock.square_sum,
+            self.duration_ns + duration_ns,
+        )
+
+    def doubt(self, max_mhz: int) -> int:
+        """How far `cycles` may be from what the counter had to count: the clock is not known, the counter not new."""
+        widest, whole = (
+            max_plausible_sm_cycles(Limits(1, max_mhz), ns) for ns in (SLOT_MAX_NS, max(self.duration_ns, 0))
+        )
+        sampled = deviation(self.square_sum, widest, whole) if self.square_sum else 0
+        return self.doubt_cycles + sampled + ceil_div(_REFRESH_NS * max_mhz, 1000)
 
 
 class SelfTestFailedError(Exception):
@@ -74,6 +106,17 @@ def scales(sm_count: int) -> tuple[Scale, ...]:
     return Scale(sm_count), Scale(1), Scale(1, 4)
 
 
+def width(elapsed: int) -> int | None:
+    """The fewest bits that a counter with such a value can have; None: as many as there are."""
+    return next((bits for bits in _WIDTHS if elapsed < 2**bits), None)
+
+
+def growth(before: int, now: int, bits: int | None) -> int:
+    """What a counter grew by, over the end of its `bits` where it fell from near it; below zero: it fell otherwise."""
+    over = None if bits is None or not now < before < 2**bits else now - before + 2**bits
+    return now - before if over is None or bits is None or over > 2**bits * 3 // 4 else over
+
+
 def remembered(origin: str | None, sm_count: int, counters: str = "GPM") -> Calibration | None:
     """The calibration that an origin names, where it was journalled before on this boot."""
     candidates = scales(sm_count)
@@ -81,24 +124,21 @@ def remembered(origin: str | None, sm_count: int, counters: str = "GPM") -> Cali
     return next((one for one in found if origin == one.origin or (origin or "").startswith(one.origin + ",")), None)
 
 
-def judge(trial: SelfTest, sm_count: int, counters: str = "GPM") -> Calibration | None:
+def judge(trial: Interval, window: Window, sm_count: int, max_mhz: int, counters: str = "GPM") -> Calibration | None:
     """The scale that fits, or None while too little ran to decide. Raises SelfTestFailedError."""
     enough = {pipe: ratio for pipe, ratio in trial.ratios.items() if ratio >= ENOUGH_ACTIVITY_RATIO}
-    if not enough or not trial.window_cycles:
+    if not enough or not window.cycles:
         return None  # any scale would fit a clock that stood still
-    grown = trial.window_elapsed_after - trial.window_elapsed_before
-    expected = trial.window_cycles * sm_count
-    elapsed = _fitting(expected, grown, sm_count, _CLOCK_TOLERANCE)
-    if elapsed is None:
-        if _fitting(expected, trial.window_elapsed_after, sm_count, _CLOCK_TOLERANCE) is not None:
-            raise SelfTestFailedError("the cycle counters are differences between samples, not running totals")
+    elapsed = min(scales(sm_count), key=lambda scale: abs(_distance(scale, window, sm_count)))
+    fits = follows_clock(elapsed, window, sm_count, max_mhz)
+    if fits is False:
         raise SelfTestFailedError(
-            f"SM_CYCLES_ELAPSED grew by {grown} while the SM clock ran {trial.window_cycles} cycles on {sm_count} SMs"
+            f"SM_CYCLES_ELAPSED grew by {window.elapsed} while {sm_count} SMs ran {window.cycles} cycles each"
         )
-    if not trial.elapsed:
+    if fits is None or not trial.elapsed:
         return None  # counters that were not renewed between these two samples: any scale would fit zero
     whole = elapsed.sm_cycles(trial.elapsed)
-    found = {_fitting(ratio * whole, trial.active[pipe], sm_count, _RATIO_TOLERANCE) for pipe, ratio in enough.items()}
+    found = {_fitting(ratio * whole, trial.active[pipe], sm_count) for pipe, ratio in enough.items()}
     scale = found.pop()
     if scale is None or found:
         compared = ", ".join(
@@ -108,7 +148,14 @@ def judge(trial: SelfTest, sm_count: int, counters: str = "GPM") -> Calibration 
     return Calibration(scale, elapsed, counters)
 
 
-def contradicts(calibration: Calibration, trial: SelfTest) -> bool:
+def follows_clock(scale: Scale, window: Window, sm_count: int, max_mhz: int) -> bool | None:
+    """Whether the elapsed cycles are those of the SM clock, to a tenth; None: its doubt leaves that open."""
+    apart, doubt = abs(_distance(scale, window, sm_count)), window.doubt(max_mhz) * sm_count
+    allowed = window.cycles * sm_count * CLOCK_TOLERANCE_PPM // 1_000_000
+    return True if apart + doubt <= allowed else False if apart - doubt > allowed else None
+
+
+def contradicts(calibration: Calibration, trial: Interval) -> bool:
     """Whether counters that passed the self-test say another thing than the percentages in this interval."""
     whole = calibration.elapsed.sm_cycles(trial.elapsed)
     return any(
@@ -117,8 +164,11 @@ def contradicts(calibration: Calibration, trial: SelfTest) -> bool:
     )
 
 
-def _fitting(expected: float, counter: int, sm_count: int, tolerance: float) -> Scale | None:
+def _distance(scale: Scale, window: Window, sm_count: int) -> int:
+    return scale.sm_cycles(window.elapsed) - window.cycles * sm_count
+
+
+def _fitting(expected: float, counter: int, sm_count: int) -> Scale | None:
     return next(
-        (s for s in scales(sm_count) if abs(s.sm_cycles(counter) - expected) <= tolerance * expected),
-        None,
+        (s for s in scales(sm_count) if abs(s.sm_cycles(counter) - expected) <= _RATIO_TOLERANCE * expected), None
     )

@@ -22,23 +22,13 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.core.values import ceil_div
-from flopsd.sources.nvml.counter_calibration import (
-    Calibration,
-    SelfTest,
-    SelfTestFailedError,
-    contradicts,
-    judge,
-    remembered,
-)
+from flopsd.sources.nvml.counter_check import CounterCheck
 from flopsd.sources.nvml.driver import NOT_OFFERED, Driver, MeanPower, UnusableError
 from flopsd.sources.nvml.gpm import MIN_INTERVAL_NS, Gpm, Metrics, remainder
 from flopsd.sources.nvml.gpu_threads import SAMPLING_MAX_NS
 from flopsd.sources.nvml.plausibility import Plausibility
 from flopsd.sources.nvml.polled_clock import PolledClock
 
-_WINDOW_NS = 800_000_000  # counters are renewed each 100 ms: a shorter interval is too coarse for their rate
-_STALL_NS = 500_000_000
-_STRIKES = 3
 _VECTOR = (Pipe.FP64, Pipe.FP32, Pipe.FP16)
 # Seen in the field for weeks (DCGM#303): counters stuck at zero under full load. Below these a device
 # may well be waiting, moving data or counting integers.
@@ -60,7 +50,7 @@ class GpmMeter:
         """`handle` is the whole device's: clock, energy and streaming are. `origin` is what the journal has. Without
         limits the daemon makes a gap of all."""
         self._driver, self._gpm, self._handle = driver, gpm, handle
-        self._uid, self._sm_count, self._origin = device.uid, 0 if limits is None else limits.sm_count, origin
+        self._uid, self._sm_count = device.uid, 0 if limits is None else limits.sm_count
         self._plausibility, self._power = Plausibility(), MeanPower()
         self._top_mhz = 0 if limits is None else limits.sm_clock_max_mhz
         self._polled = PolledClock(self._top_mhz)
@@ -72,12 +62,8 @@ class GpmMeter:
         self._unread_reason = GapReason.STARTING
         self._clock: list[ClockSample] = []
         self._buffered_clock = True
-        self._last: Metrics | None = None
-        self._last_ns = 0
-        self._window = (0, 0)  # elapsed counter and time at which the self-test's interval began
-        self._calibration: Calibration | None = None
-        self._strikes = 0
-        self.evidence: tuple[Evidence, str, str] = (Evidence.ACTIVITY, "not read yet", "")
+        self._check = CounterCheck(self._sm_count, self._top_mhz, origin)
+        self.evidence = self._check.evidence
 
     def reach(self, handle: Any, gpm: Gpm) -> None:
         """Go on with a new handle after the old one failed."""
@@ -154,25 +140,16 @@ class GpmMeter:
 
     def _work(self, metrics: Metrics, since_ns: int, now_ns: int) -> tuple[Active | Growth, Totals | None]:
         """What the interval held: what running counters grew by, else percentages x SM clock x SMs."""
-        calibrated = self._calibration is not None
-        if metrics.elapsed is None or not metrics.counters:
-            fix = "a driver of R595 or newer counts cycles since boot, which lose nothing in a restart"
-            self.evidence = (Evidence.ACTIVITY, "this driver has no running cycle counters", fix)
-        elif self._strikes < _STRIKES:
-            if not calibrated:
-                pending = "the scale of the running cycle counters is proven by the first second of work"
-                self.evidence = (Evidence.ACTIVITY, f"{pending}; percentages until then", "")
-            if self._last is None and not calibrated:
-                self._calibration = remembered(self._origin(), self._sm_count)
-                calibrated = self._calibration is not None
-            self._examine(metrics, since_ns, now_ns)
-        totals = self._totals(metrics)
-        if totals is not None and calibrated:
-            self.evidence = (Evidence.CYCLES, "", "")
-            return Growth(tuple(pipe for pipe in _VECTOR if pipe not in totals.sm_cycles)), totals
-        cycles, ratios = self._cycles(since_ns, now_ns), remainder(metrics.ratios)
-        if cycles is not None and not self._buffered_clock:
+        cycles, ratios, proven = self._cycles(since_ns, now_ns), remainder(metrics.ratios), self._check.are_proven
+        if cycles is not None and not self._buffered_clock and not proven:
             cycles = self._polled.cycles(since_ns, now_ns, self._clock[-1][1])
+        try:
+            by_counters = self._check.examine(metrics, since_ns, now_ns, cycles)
+        finally:
+            self.evidence = self._check.evidence
+        totals = self._check.totals(metrics)
+        if totals is not None and by_counters:
+            return Growth(tuple(pipe for pipe in _VECTOR if pipe not in totals.sm_cycles)), totals
         if cycles is None:
             if any(ratios.values()):  # activity without a clock is no measurement; without activity no clock is needed
                 raise UnusableError(GapReason.OUT_OF_RANGE, totals)
@@ -184,59 +161,12 @@ class GpmMeter:
         squares = {pipe: square + square // 10**12 for pipe, square in squares.items() if square}  # a float's rounding
         return Active(Evidence.ACTIVITY, counted, doubts, metrics.unread, squares), totals
 
-    def _examine(self, metrics: Metrics, since_ns: int, now_ns: int) -> None:
-        """Hold running counters against their last values and the percentages; prove their scale once.
-
-        Raises UnusableError for counters that lie: counting goes on from the new values.
-        """
-        assert metrics.elapsed is not None
-        last, last_ns, self._last, self._last_ns = self._last, self._last_ns, metrics, now_ns
-        if last is None or last.elapsed is None or last.counters.keys() != metrics.counters.keys():
-            self._window = (metrics.elapsed, now_ns)
-            return
-        same_interval = last_ns == since_ns  # not so after a fault: then the percentages are of a part of it
-        grown = {pipe: counter - last.counters[pipe] for pipe, counter in metrics.counters.items()}
-        ratios = {pipe: ratio for pipe, ratio in metrics.ratios.items() if pipe in grown}
-        elapsed, (before, window_ns) = metrics.elapsed - last.elapsed, self._window
-        window = self._cycles(window_ns, now_ns) if self._calibration is None and same_interval else None
-        trial = SelfTest(elapsed, grown, ratios, before, metrics.elapsed, 0 if window is None else window.cycles)
-        if self._calibration is not None:
-            totals = self._totals(metrics)
-            if elapsed < 0 or any(counter < 0 for counter in grown.values()):
-                raise UnusableError(GapReason.COUNTER_RESET, totals)
-            if elapsed == 0 and now_ns - last_ns >= _STALL_NS:
-                raise UnusableError(GapReason.COUNTER_STALLED, totals)
-            if same_interval and contradicts(self._calibration, trial):
-                self._strike("they contradict the percentages of the same samples")
-                raise UnusableError(GapReason.CONTRADICTORY, totals)
-            self._strikes = 0
-        elif window is None:
-            self._window = (metrics.elapsed, now_ns)
-        elif now_ns - window_ns >= _WINDOW_NS:
-            self._window = (metrics.elapsed, now_ns)
-            try:
-                self._calibration = judge(trial, self._sm_count)
-            except SelfTestFailedError as failed:
-                self._strike(str(failed))
-
-    def _strike(self, why: str) -> None:
-        self._strikes += 1
-        if self._strikes == _STRIKES:
-            self._calibration = None
-            reason = f"the running cycle counters failed their self-test: {why}"
-            self.evidence = (Evidence.ACTIVITY, reason, "please report it with the driver's version")
-
-    def _totals(self, metrics: Metrics) -> Totals | None:
-        if self._calibration is None or metrics.elapsed is None or not metrics.counters:
-            return None
-        return self._calibration.totals(metrics.elapsed, metrics.counters)
-
     def _refuse_zero_at_full_load(self, metrics: Metrics, utilization: float | None) -> None:
         if any(metrics.ratios.values()) or utilization is None or utilization < _FULL_UTILIZATION_RATIO:
             return
         power = self._driver.power_ratio(self._handle)
         if power is not None and power >= _FULL_POWER_RATIO:
-            raise UnusableError(GapReason.ZERO_AT_FULL_LOAD, self._totals(metrics))
+            raise UnusableError(GapReason.ZERO_AT_FULL_LOAD, self._check.totals(metrics))
 
     def _refuse_what_cannot_be(
         self, metrics: Metrics, utilization: float | None, energy_mj: int | None, mhz: int | None
@@ -245,7 +175,7 @@ class GpmMeter:
         power = self._power.ratio(self._driver, self._handle, energy_mj, self._since_ns)
         clock = mhz / self._max_mhz if mhz is not None and self._max_mhz else None
         if self._plausibility.contradicts(metrics.ratios, utilization, power, clock):
-            raise UnusableError(GapReason.CONTRADICTORY, self._totals(metrics))
+            raise UnusableError(GapReason.CONTRADICTORY, self._check.totals(metrics))
 
     def _require_streaming(self) -> None:
         """Any process that has the device node can switch the counters off, for all; each read looks.
@@ -291,10 +221,7 @@ class GpmMeter:
             self._buffered_clock = samples is not None
             self._clock += samples or []
         mhz = driver.sm_clock_mhz(self._handle, self._max_mhz)
-        needed_from_ns = self._since_ns
-        if self._calibration is None and self._last is not None:
-            needed_from_ns = min(needed_from_ns, self._window[1])
-        del self._clock[: max(0, bisect_right(self._clock, (needed_from_ns, math.inf)) - 1)]
+        del self._clock[: max(0, bisect_right(self._clock, (self._since_ns, math.inf)) - 1)]
         return mhz
 
     def _cycles(self, since_ns: int, now_ns: int) -> Cycles | None:

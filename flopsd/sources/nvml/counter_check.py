@@ -1,0 +1,130 @@
+"""One device's running cycle counters from read to read: whether they may be counted, and what they count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flopsd.core.clock_integral import Cycles
+from flopsd.core.model import Evidence, GapReason, Totals
+from flopsd.sources.nvml.counter_calibration import (
+    Calibration,
+    Interval,
+    SelfTestFailedError,
+    Window,
+    contradicts,
+    follows_clock,
+    growth,
+    judge,
+    remembered,
+    width,
+)
+from flopsd.sources.nvml.driver import UnusableError
+from flopsd.sources.nvml.gpm import Metrics
+from flopsd.system.clock import NS_PER_S
+
+_STALL_NS = 500_000_000
+_STRIKES = 3
+_CHECK_NS, _WINDOW_NS = 60 * NS_PER_S, 600 * NS_PER_S  # of the counters in use against the clock
+_PROVEN = (Evidence.CYCLES, "", "")
+_PENDING = (
+    Evidence.ACTIVITY,
+    "the scale of the running cycle counters is not proven yet, which takes seconds to minutes of work; percentages "
+    "until then",
+    "",
+)
+
+
+class CounterCheck:
+    """Their scale is proven first, and held against percentages and clock for as long as they are counted."""
+
+    def __init__(self, sm_count: int, max_mhz: int, origin: Callable[[], str | None]) -> None:
+        """`origin` is what the journal has of an earlier daemon start on this boot."""
+        self._sm_count, self._max_mhz, self._origin = sm_count, max_mhz, origin
+        self._last: Metrics | None = None
+        self._last_ns = self._largest = 0
+        self._window = Window()
+        self._calibration: Calibration | None = None
+        self._strikes = 0
+        self.evidence: tuple[Evidence, str, str] = (Evidence.ACTIVITY, "not read yet", "")
+
+    @property
+    def are_proven(self) -> bool:
+        return self._calibration is not None
+
+    def totals(self, metrics: Metrics) -> Totals | None:
+        """The counters in SM-cycles, once their scale is proven."""
+        if self._calibration is None or metrics.elapsed is None or not metrics.counters:
+            return None
+        return self._calibration.totals(metrics.elapsed, metrics.counters, width(self._largest))
+
+    def examine(self, metrics: Metrics, since_ns: int, now_ns: int, clock: Cycles | None) -> bool:
+        """Hold them against their last values, the percentages and the SM clock from `since_ns` to `now_ns`; whether
+        the work of this interval is what they grew by.
+
+        Raises UnusableError for counters that cannot be right: counting goes on from the new values.
+        """
+        if metrics.elapsed is None or not metrics.counters:
+            fix = "a driver of R595 or newer counts cycles since boot, which lose nothing in a restart"
+            self.evidence = (Evidence.ACTIVITY, "this driver has no running cycle counters", fix)
+            return False
+        self._largest = max(self._largest, metrics.elapsed)
+        if self._strikes >= _STRIKES:
+            return False
+        if self._last is None and self._calibration is None:
+            self._calibration = remembered(self._origin(), self._sm_count)
+        was_proven = self._calibration is not None
+        self.evidence = _PROVEN if was_proven else _PENDING
+        last, last_ns, self._last, self._last_ns = self._last, self._last_ns, metrics, now_ns
+        if last is None or last.elapsed is None or last.counters.keys() != metrics.counters.keys():
+            self._window = Window()
+            return was_proven
+        bits = width(self._largest)
+        grown = {pipe: growth(last.counters[pipe], counter, bits) for pipe, counter in metrics.counters.items()}
+        elapsed = growth(last.elapsed, metrics.elapsed, bits)
+        trial = Interval(elapsed, grown, {pipe: ratio for pipe, ratio in metrics.ratios.items() if pipe in grown})
+        same_interval = last_ns == since_ns  # not so after a fault: then the percentages are of a part of it
+        if elapsed < 0 or clock is None or not same_interval:
+            self._window = Window()
+        else:
+            self._window = self._window.with_interval(elapsed, clock, now_ns - since_ns)
+        if self._calibration is None:
+            self._prove(trial)
+        else:
+            self._hold(self._calibration, trial, metrics, now_ns - last_ns, same_interval=same_interval)
+        return was_proven
+
+    def _prove(self, trial: Interval) -> None:
+        try:
+            self._calibration = judge(trial, self._window, self._sm_count, self._max_mhz)
+        except SelfTestFailedError as failed:
+            self._window = Window()
+            self._strike(str(failed))
+        if self._calibration is not None:
+            self._window, self._strikes, self.evidence = Window(), 0, _PROVEN
+
+    def _hold(
+        self, calibration: Calibration, trial: Interval, metrics: Metrics, duration_ns: int, *, same_interval: bool
+    ) -> None:
+        totals = self.totals(metrics)
+        if trial.elapsed < 0 or any(counter < 0 for counter in trial.active.values()):
+            raise UnusableError(GapReason.COUNTER_RESET, totals)
+        if trial.elapsed == 0 and duration_ns >= _STALL_NS:
+            raise UnusableError(GapReason.COUNTER_STALLED, totals)
+        if same_interval and contradicts(calibration, trial):
+            self._strike("they contradict the percentages of the same samples")
+            raise UnusableError(GapReason.CONTRADICTORY, totals)
+        self._strikes = 0
+        if self._window.duration_ns >= _CHECK_NS:
+            if follows_clock(calibration.elapsed, self._window, self._sm_count, self._max_mhz) is False:
+                self._strikes = _STRIKES - 1
+                self._strike("they and the SM clock part by more than a tenth")
+                raise UnusableError(GapReason.CONTRADICTORY)
+            if self._window.duration_ns >= _WINDOW_NS:
+                self._window = Window()
+
+    def _strike(self, why: str) -> None:
+        self._strikes += 1
+        if self._strikes == _STRIKES:
+            self._calibration = None
+            reason = f"the running cycle counters failed their self-test: {why}"
+            self.evidence = (Evidence.ACTIVITY, reason, "please report it with the driver's version")
