@@ -10,6 +10,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from secrets import randbelow
 from typing import Any
 
 from flopsd.core.model import GapReason
@@ -27,10 +28,12 @@ REOPEN_SECONDS, REOPEN_SECONDS_MAX = 5.0, 60.0  # doubled each time that no devi
 FIRST_READ_SECONDS = 0.2  # the first figure comes early; GPM needs 100 ms between samples
 FINAL_READ_SECONDS = 5.0
 POLL_PAUSE_NS = 200_000
+APART_NS = 200_000_000  # two reads of short intervals: GPM needs 100 ms between samples
 
 
 class SourceReader(threading.Thread):
-    """Reads one source at fixed times and posts the results. Never raises, never exits before `stop`."""
+    """Reads one source once an interval, at a moment that no load can know, and posts the results. Never raises, never
+    exits before `stop`."""
 
     def __init__(
         self,
@@ -69,11 +72,16 @@ class SourceReader(threading.Thread):
                 due_ns = now_ns + min(self._interval_ns, round(FIRST_READ_SECONDS * NS_PER_S))
             else:
                 due_ns += self._interval_ns * max(1, -(-(now_ns - due_ns) // self._interval_ns))
-            self._wait(due_ns)
+            self._wait(due_ns if first else due_ns + self._offset_ns())
         if self._source is not None:
             close_source(self._source)
         self.finished.set()
         self._post(Message(self.source_name, -1))  # wakes the writer; see Daemon.run
+
+    def _offset_ns(self) -> int:
+        """Up to a quarter of the interval before or after, at random: no load can be in step with the reads."""
+        spread_ns = min(self._interval_ns // 4, max(0, self._interval_ns - APART_NS) // 2)
+        return randbelow(2 * spread_ns + 1) - spread_ns
 
     def _wait(self, due_ns: int) -> None:
         """Until the next read is due, with the polls of the source in between."""
