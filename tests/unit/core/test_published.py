@@ -14,7 +14,7 @@ from flopsd.core.clock_integral import integrate
 from flopsd.core.figures import Rating
 from flopsd.core.meter import advance
 from flopsd.core.model import Figures, Limits, Precision, Reading, Tally
-from flopsd.core.peaks import Part
+from flopsd.core.part import Part
 from flopsd.sources.dcgm.exposition import Field, GpuPage
 from flopsd.sources.dcgm.work import active
 from flopsd.system.clock import NS_PER_S
