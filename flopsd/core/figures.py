@@ -54,6 +54,7 @@ class Row:
     duration_ns: int
     figures: Figures
     integers: Figures  # integer operations of the tensor cores
+    margin_ppm: int | None = None  # in both of them; None: none
     may_be_integer: bool = False  # whether the measured FLOP may be integer operations that no counter tells apart
     clock_uncertainty_flop: int = 0  # how much of the distance from measured, both ways, comes from the clock alone
     phase: str = UNDECLARED_PHASE
@@ -180,10 +181,11 @@ def _at_rate(duration_ns: int, rating: Rating, rate: int | None) -> int | None:
 
 
 def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: Rating, table: PeakTable) -> Row:
-    label, margin, part = precision_label(pipe, rating), table.margin_ppm(evidence), rating.part
+    label, part = precision_label(pipe, rating), rating.part
     duration_ns = tally.observed_ns.get(evidence, 0) + (tally.recovered_ns if evidence is Evidence.CYCLES else 0)
     if part is None:
         return Row(evidence, pipe, label, cycles, duration_ns, Figures(0, None, None), Figures(0, None, None))
+    margin = table.margin_ppm(evidence, part, part.formats(pipe, rating.precision))
     doubt = tally.uncertainty_sm_cycles.get((evidence, pipe), 0) + _deviation(evidence, pipe, tally, rating)
 
     def figures(rates: Rates, bound: int | None) -> Figures:
@@ -200,6 +202,7 @@ def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: R
         duration_ns,
         figures(rates, table.bound(part, pipe, rating.precision)),
         figures(integer_rates, table.integer_bound(part, pipe, rating.precision)),
+        margin,
         part.may_be_integer(pipe, rating.precision),
         doubt * (rates.measured or 0),
     )
@@ -212,7 +215,7 @@ def _counted(flop: int, duration_ns: int, rating: Rating, table: PeakTable) -> R
         mixed = rating.part.count_may_be_integer(rating.precision)
     figures = Figures(0 if mixed else _less(flop, margin), flop, _more(flop, margin))
     integers = Figures(0, None, figures.high_flop) if mixed else Figures(0, 0, 0)
-    return Row(Evidence.COUNT, None, UNDECLARED, 0, duration_ns, figures, integers, mixed)
+    return Row(Evidence.COUNT, None, UNDECLARED, 0, duration_ns, figures, integers, margin, mixed)
 
 
 def _deviation(evidence: Evidence, pipe: Pipe, tally: Tally, rating: Rating) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from flopsd.core.model import Pipe, Precision
+from flopsd.core.model import Evidence, Pipe, Precision
 
 TENSOR_PIPES = (Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
 # Tensor formats that one counter cannot separate (DCGM#251, #252); the rest have counters of their own.
@@ -17,6 +17,14 @@ HMMA_FORMATS = ("fp16", "bf16", "tf32", "fp8", "fp6", "fp4")
 FORMAT_OF_VECTOR = {Pipe.FP64: "fp64", Pipe.FP32: "fp32", Pipe.FP16: "fp16"}
 INTEGER_FORMATS = ("int8", "int4")  # one counter for both
 MEASURED_FORMAT = "bf16"
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """How far a kind of evidence may be off, both ways, and the source of that figure."""
+
+    ppm: int
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,7 @@ class Part:
     chip_ceiling_flop_per_s: int | None = None  # its fastest floating-point format, sparsity included
     chip_ceiling_integer_per_s: int | None = None  # its fastest integer format; None: not known
     cores_per_chip: int | None = None
+    margins: Mapping[tuple[Evidence, str], Margin] = field(default_factory=dict)  # by tensor format, of its own runs
 
     def rates(self, pipe: Pipe, precision: Precision | None) -> Rates:
         """FLOP of one pipe; `precision` is the declared mix of tensor formats, if any."""
@@ -114,6 +123,14 @@ class Part:
         if precision is not None and all(name in known for name, _ in precision.shares_ppm):
             return False
         return self.has_integer_tensor
+
+    def formats(self, pipe: Pipe, precision: Precision | None) -> tuple[str, ...]:
+        """The tensor formats that a pipe's work may be in; none for a vector pipe."""
+        if (declared := self.declared(pipe, precision)) is not None and pipe in (Pipe.TENSOR, Pipe.TENSOR_HMMA):
+            return tuple(name for name, _ in declared.shares_ppm)
+        of_pipe = {Pipe.TENSOR_HMMA: HMMA_FORMATS, Pipe.TENSOR_IMMA: INTEGER_FORMATS, Pipe.TENSOR_DFMA: ("fp64",)}
+        counted = of_pipe.get(pipe, tuple(self.tensor_flop_per_cycle) if pipe is Pipe.TENSOR else ())
+        return tuple(name for name in counted if name in self.tensor_flop_per_cycle)
 
     def declares(self, precision: Precision | None) -> bool:
         """Whether a declaration fits this part: every format in it is one that the part has."""

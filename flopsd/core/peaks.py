@@ -11,20 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.model import ChipLimits, Device, Evidence, Limits, Pipe, Precision
-from flopsd.core.part import FORMAT_OF_VECTOR, INTEGER_FORMATS, Part
+from flopsd.core.model import PPM, ChipLimits, Device, Evidence, Limits, Pipe, Precision
+from flopsd.core.part import FORMAT_OF_VECTOR, INTEGER_FORMATS, Margin, Part
 from flopsd.core.values import is_whole
 from flopsd.errors import PeakTableError, UnknownDeviceError
 
 _CHIP = re.compile(r"\b[A-Z]{1,2}[0-9]{1,3}[A-Z]?\b")  # as H100, A10G or GB300; not SXM5 or HBM3
-
-
-@dataclass(frozen=True, slots=True)
-class Margin:
-    """How far a kind of evidence may be off, both ways, and the source of that figure."""
-
-    ppm: int
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +35,7 @@ class PeakTable:
 
     sha256: str
     parts: Mapping[str, Part]
-    margins: Mapping[Evidence, Margin]
+    margins: Mapping[Evidence, Margin]  # of a part and format without a run of its own
     cores_per_sm: Mapping[tuple[int, str], int]  # (NVML architecture, compute capability or "") -> cores
     unrated_times_fp32: Mapping[str, int]  # format -> bound, as a multiple of the part's FP32 vector rate
     instances: Mapping[str, InstanceType]
@@ -106,8 +98,11 @@ class PeakTable:
         at_once = None if flop is None or integers is None else flop + integers
         return Limits(sm_count, max(clocks), at_once)
 
-    def margin_ppm(self, evidence: Evidence) -> int:
-        return self.margins[evidence].ppm
+    def margin_ppm(self, evidence: Evidence, part: Part | None = None, formats: tuple[str, ...] = ()) -> int:
+        """The widest margin of the formats that the work may be in: each its own, where the part's row has one."""
+        known = {} if part is None else part.margins
+        found = [known.get((evidence, name), self.margins[evidence]).ppm for name in formats]
+        return max(found, default=self.margins[evidence].ppm)
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any], sha256: str) -> PeakTable:
@@ -119,7 +114,7 @@ class PeakTable:
             table = cls(
                 sha256=sha256,
                 parts={part.id: part for part in parts},
-                margins={Evidence(k): Margin(int(v["ppm"]), str(v["source"])) for k, v in data["margins"].items()},
+                margins={Evidence(name): _margin(entry) for name, entry in data["margins"].items()},
                 cores_per_sm={
                     (int(r["nvml_arch"]), str(r.get("compute_capability", ""))): int(r["cores"])
                     for r in data["cores_per_sm"]
@@ -162,7 +157,18 @@ def _part(row: Mapping[str, Any]) -> Part:
         chip_ceiling_flop_per_s=_chip_ceiling(row, integers=False),
         chip_ceiling_integer_per_s=_chip_ceiling(row, integers=True),
         cores_per_chip=row.get("cores_per_chip"),
+        margins={
+            (Evidence(evidence), name): _margin(entry)
+            for evidence, formats in row.get("margins", {}).items()
+            for name, entry in formats.items()
+        },
     )
+
+
+def _margin(entry: Mapping[str, Any]) -> Margin:
+    if not is_whole(entry["ppm"]) or entry["ppm"] > PPM:
+        raise ValueError(f"a margin is parts per million, at most a million: {entry['ppm']!r}")
+    return Margin(entry["ppm"], str(entry["source"]))
 
 
 def _whole_flop(tflop_per_s: Mapping[str, float]) -> dict[str, int]:

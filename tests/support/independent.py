@@ -151,7 +151,6 @@ class Rated(Rates):
             )
 
         for evidence, pipes in tally.get("sm_cycles", {}).items():
-            m = self.table["margins"][evidence]["ppm"]
             ns = tally["observed_ns"].get(evidence, 0) + (tally.get("recovered_ns", 0) if evidence == "cycles" else 0)
             for pipe, c in pipes.items():
                 if not c and phase == "undeclared" and self.tally.get("phases"):
@@ -160,6 +159,7 @@ class Rated(Rates):
                 v = tally.get("square_sum", {}).get(evidence, {}).get(pipe, 0)
                 d += self.deviation(v, tally["observed_ns"].get(evidence, 0))
                 of = self.of_pipe(pipe, tally)
+                m = of.margin(evidence, pipe)
                 both: list[Figures] = []
                 for (low, measured, _), bound in (
                     (of.rates(pipe), of.bound(pipe)),

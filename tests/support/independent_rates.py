@@ -82,6 +82,14 @@ class Rates:
             return self.has_integers and not (named and self.formats.issuperset(named))
         return pipe == "fp32" or (pipe == "tensor" and self.has_integers and not self.told(pipe))
 
+    def margin(self, evidence: str, pipe: str) -> int:
+        """The widest of the formats that the pipe's work may be in, each its own where the row has one."""
+        told = self.told(pipe) if pipe in ("tensor", "tensor_hmma") else None
+        of_pipe = {"tensor_hmma": HMMA, "tensor_imma": INTEGERS, "tensor_dfma": ("fp64",), "tensor": tuple(self.tensor)}
+        formats = list(told or (f for f in of_pipe.get(pipe, ()) if f in self.tensor))
+        plain, own = self.table["margins"][evidence]["ppm"], (self.row or {}).get("margins", {}).get(evidence, {})
+        return max((int(own.get(f, {"ppm": plain})["ppm"]) for f in formats), default=int(plain))
+
     def bound(self, pipe: str) -> int | None:
         high = self.rates(pipe)[2]
         return high if high is not None else self.times_fp32(pipe.removeprefix("tensor_"))

@@ -117,7 +117,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "devices": devices_for_ledger(view),
         "declared": _declared(view.bases, history.declared, history.sessions.values()),
         "totals": {
-            "executed": _executed(view, table),
+            "executed": _executed(view),
             "integerOperations": integers_for_ledger(view.integers, view.bases.integers),
             "guidelines": _guidelines(view.bases),
             "architecture": _architecture(view.declarations.architecture),
@@ -180,14 +180,17 @@ def _reconciliation(found: Bases) -> list[dict[str, Any]]:
     return [ratio.for_ledger() for ratio in ratios]
 
 
-def _executed(view: RunView, table: PeakTable) -> dict[str, Any]:
+def _executed(view: RunView) -> dict[str, Any]:
     by_evidence: dict[Evidence, Figures] = {}
+    margins: dict[str, int] = {}
     for row in view.rows:
         by_evidence[row.evidence] = by_evidence.get(row.evidence, NO_FIGURES) + row.figures
+        if row.margin_ppm is not None:
+            margins[row.evidence.value] = max(margins.get(row.evidence.value, 0), row.margin_ppm)
     return {
         **view.figures.for_ledger(),
         "method": _method(view.observed_ns_by_evidence.keys()),
-        "marginPpm": {e.value: table.margin_ppm(e) for e in sorted(by_evidence) if e in table.margins},
+        "marginPpm": dict(sorted(margins.items())),
         "clockUncertaintyFlop": str(sum(row.clock_uncertainty_flop for row in view.rows)),
         "mayBeIntegerFlop": str(view.may_be_integer_flop),
         "byEvidence": {e.value: by_evidence[e].for_ledger() for e in sorted(by_evidence)},

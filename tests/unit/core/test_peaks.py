@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple
+from dataclasses import astuple, replace
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ import yaml
 from flopsd.core.declarations import precision_from
 from flopsd.core.figures import Rating, precision_label
 from flopsd.core.model import ChipLimits, Device, Evidence, Pipe, Precision
+from flopsd.core.part import Margin
 from flopsd.errors import PeakTableError, UnknownDeviceError
 from flopsd.settings.data_files import config_dir, parse_peaks
+from tests.hardware.margins import LEAST_WITHOUT_RUNS_PPM, margin_ppm
 from tests.support.strategies import table
 
 
@@ -182,6 +185,42 @@ def test_a_counter_is_rated_by_the_declared_formats_that_it_counts(
     for integers, found in ((False, tensor), (True, part.integer_rates(Pipe.TENSOR, mix))):
         rates = [part.tensor_flop_per_cycle[n] * p for n, p in mix.shares_ppm if (n == "int8") is integers]
         assert (found.low, found.high) == (math.floor(sum(rates) / 10**6), math.ceil(sum(rates) / 10**6))
+
+
+def test_each_margin_follows_its_rule() -> None:
+    """docs/adr/0021. Of the runs themselves test_published tells."""
+    own: dict[str, list[int]] = {}
+    for row in raw()["accelerators"]:
+        for evidence, formats in row.get("margins", {}).items():
+            for name, entry in formats.items():
+                assert name in row["flop_per_cycle_per_sm"]["tensor"], (row["id"], name)
+                assert entry["ppm"] == margin_ppm(Fraction(entry["widest_ppm"], 10**6)), (row["id"], name)
+                assert entry["runs"] > 0
+                own.setdefault(evidence, []).append(entry["ppm"])
+    assert own
+    for evidence, margin in raw()["margins"].items():
+        runs = own.get("activity" if evidence == "cycles" else evidence, [])
+        assert margin["ppm"] == max(LEAST_WITHOUT_RUNS_PPM, *runs, 0), evidence
+
+
+def test_a_margin_is_that_of_every_format_that_the_work_may_be_in() -> None:
+    plain = table().margins[Evidence.ACTIVITY].ppm
+    part = replace(
+        table().parts["h100-pcie"],
+        margins={(Evidence.ACTIVITY, name): Margin(ppm, "") for name, ppm in (("bf16", 40_000), ("fp8", 60_000))},
+    )
+
+    def margin(pipe: Pipe, *formats: str, evidence: Evidence = Evidence.ACTIVITY) -> int:
+        shares = {name: 10**6 // len(formats) for name in formats}
+        mix = precision_from(shares, "config") if formats else None
+        return table().margin_ppm(evidence, part, part.formats(pipe, mix))
+
+    assert margin(Pipe.TENSOR_HMMA, "bf16") == 40_000
+    assert margin(Pipe.TENSOR_HMMA, "bf16", "fp8") == 60_000
+    assert margin(Pipe.TENSOR_HMMA, "bf16", "fp64") == 40_000, "FP64 is counted elsewhere"
+    assert margin(Pipe.TENSOR, "bf16", "fp64") == plain, "one of the two has no run"
+    assert {margin(pipe) for pipe in Pipe} == {plain}, "undeclared work may be in a format without a run"
+    assert margin(Pipe.TENSOR_HMMA, "bf16", evidence=Evidence.CYCLES) == table().margins[Evidence.CYCLES].ppm
 
 
 # Per SM-cycle: the fastest floating-point tensor format with FP64, FP32 and FP16 beside it, the most of undeclared
