@@ -9,6 +9,7 @@ from typing import Any
 from flopsd.core.model import Device, DeviceUid, Evidence, Gauges, Reading, Sweep
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import SourceSettings
+from flopsd.sources.nvml.confidential import confidential_computing
 from flopsd.sources.nvml.discovery import Discovery
 from flopsd.sources.nvml.driver import NO_PERMISSION, NOT_OFFERED, Driver, UnusableError, hint_of, is_absent, reason_of
 from flopsd.sources.nvml.gpm_meter import GpmMeter
@@ -62,6 +63,7 @@ class NvmlSource:
             "driver": self._driver.version,
             "nvml": self._driver.optional(self._lib.nvmlSystemGetNVMLVersion),
             "binding": None if version is None else str(version),
+            "confidential_computing": confidential_computing(self._driver),
             "library": library,
             "library_sha256": library_sha256,
             "replay": None,
