@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from flopsd.attestation.signing.key_uri import scheme_of
-from flopsd.core.model import ESTIMATING, Device, Evidence
+from flopsd.core.model import ESTIMATING, Device, Evidence, Pipe
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip
 from flopsd.daemon.sealing import copy_destinations, state_dir
@@ -149,7 +149,10 @@ def _device(device: Device, source: str, table: PeakTable) -> Diagnosis:
     except UnknownDeviceError as fault:
         return Diagnosis(name, "fail", str(fault), fault.hint)
     measured = device.evidence in ESTIMATING
-    margin = f", margin {table.margin_ppm(device.evidence) / 10_000:g} %" if measured else ""
+    margin = ""
+    if measured:
+        formats = part.formats(Pipe.TENSOR_HMMA, None)
+        margin = f", margin {table.margin_ppm(device.evidence, part, formats) / 10_000:g} %"
     recorded = not find(source).hardware
     gives = {Evidence.UTILIZATION: "only a ceiling", Evidence.GAP: "nothing"}.get(device.evidence, "a measurement")
     gives = "recorded elsewhere" if recorded else gives

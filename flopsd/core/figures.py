@@ -1,4 +1,4 @@
-"""From tallies to FLOP: low, measured and high, row by row. Pure and exact.
+"""From tallies to FLOP and integer operations: low, measured and high, row by row. Pure and exact.
 
 The rounding is one-sided: low is rounded down and high up, so that no figure is narrower than it is known.
 """
@@ -23,12 +23,14 @@ from flopsd.core.model import (
     Precision,
     Tally,
 )
-from flopsd.core.peaks import TENSOR_PIPES, Part, PeakTable
+from flopsd.core.part import TENSOR_PIPES, Part, Rates
+from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import remainder, split_bucket
 from flopsd.core.values import ceil_div
 
 UNDECLARED = "undeclared"
 _FIXED_FORMAT: Mapping[Pipe, str] = {Pipe.TENSOR_IMMA: "int8", Pipe.TENSOR_DFMA: "fp64"}
+_SUB_PIPES = frozenset({Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA})
 NS_PER_S = 1_000_000_000
 
 
@@ -51,6 +53,9 @@ class Row:
     sm_cycles: int
     duration_ns: int
     figures: Figures
+    integers: Figures  # integer operations of the tensor cores
+    margin_ppm: int | None = None  # in both of them; None: none
+    may_be_integer: bool = False  # whether the measured FLOP may be integer operations that no counter tells apart
     clock_uncertainty_flop: int = 0  # how much of the distance from measured, both ways, comes from the clock alone
     phase: str = UNDECLARED_PHASE
     declared_by: str | None = None  # who declared the format, where a process did
@@ -69,48 +74,74 @@ def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
     return [*found, *_rows(remainder(tally), rating, table)]
 
 
-def by_phase(tally: Tally, found: Iterable[Row]) -> dict[str, Figures]:
-    """The figures of one tally by phase; `found` are its rows."""
+def by_phase(tally: Tally, found: Iterable[Row], *, integers: bool = False) -> dict[str, Figures]:
+    """The figures of one tally by phase, of FLOP or of integer operations; `found` are its rows."""
     figures: dict[str, Figures] = {}
     for row in found:
-        figures[row.phase] = figures.get(row.phase, NO_FIGURES) + row.figures
+        known = row.integers if integers else row.figures
+        figures[row.phase] = figures.get(row.phase, NO_FIGURES) + known
     left = remainder(tally) if tally.phases else tally
-    for name, share in (*tally.phases.items(), (UNDECLARED_PHASE, left)):
-        phase = name.partition("@")[0]
-        known = figures.get(phase, NO_FIGURES)
-        if known.measured_flop is None and any(evidence in share.observed_ns for evidence in ESTIMATING):
-            figures[phase] = replace(known, measured_flop=0)  # read, and idle
-    return figures
+    shares = (*tally.phases.items(), (UNDECLARED_PHASE, left))
+    read = {name.partition("@")[0] for name, share in shares if _was_read(share, integers=integers)}
+    return {
+        phase: _settled(figures.get(phase, NO_FIGURES), was_read=phase in read, integers=integers)
+        for phase in dict.fromkeys((*figures, *sorted(read)))
+    }
+
+
+def _settled(figures: Figures, *, was_read: bool, integers: bool) -> Figures:
+    """Nothing counted is a measured zero where every pipe was read, and of integers not known where none could be."""
+    if figures.measured_flop:
+        return figures
+    if was_read:
+        return replace(figures, measured_flop=0)
+    return replace(figures, measured_flop=None) if integers else figures
+
+
+def _was_read(tally: Tally, *, integers: bool) -> bool:
+    """Whether something that estimates was read, so that nothing counted is a measured zero."""
+    if not integers:
+        return any(evidence in tally.observed_ns for evidence in ESTIMATING)
+    # Integers are measured where the counters told the kinds of tensor work apart, or saw none of any kind.
+    apart = _told_apart(tally) or not any(pipe is Pipe.TENSOR for _, pipe in tally.active_sm_cycles)
+    counted = Evidence.CYCLES in tally.observed_ns or Evidence.ACTIVITY in tally.observed_ns
+    return counted and apart and Evidence.COUNT not in tally.observed_ns and Pipe.TENSOR_IMMA not in tally.unread_ns
+
+
+def _told_apart(tally: Tally) -> bool:
+    return any(pipe in _SUB_PIPES for _, pipe in tally.active_sm_cycles)
+
+
+def _of_pipe(pipe: Pipe, tally: Tally, rating: Rating) -> Rating:
+    """A declared mix is of all tensor work: what other counters leave of it has another mix, which nobody declared."""
+    mixed = rating.precision is not None and len(rating.precision.shares_ppm) > 1
+    return replace(rating, precision=None) if mixed and pipe is Pipe.TENSOR and _told_apart(tally) else rating
 
 
 def _rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
     found = [
-        _active(evidence, pipe, cycles, tally, rating, table)
+        _active(evidence, pipe, cycles, tally, _of_pipe(pipe, tally, rating), table)
         for (evidence, pipe), cycles in sorted(tally.active_sm_cycles.items())
     ]
-    found += [_unread(pipe, ns, rating, table) for pipe, ns in sorted(tally.unread_ns.items())]
+    found += [_unread(pipe, ns, _of_pipe(pipe, tally, rating), table) for pipe, ns in sorted(tally.unread_ns.items())]
     if Evidence.COUNT in tally.observed_ns:
-        flop, margin = tally.counted_flop, table.margin_ppm(Evidence.COUNT)
-        figures = Figures(_less(flop, margin), flop, _more(flop, margin))
-        found.append(Row(Evidence.COUNT, None, UNDECLARED, 0, tally.known_ns(Evidence.COUNT), figures))
+        found.append(_counted(tally.counted_flop, tally.known_ns(Evidence.COUNT), rating, table))
     label = precision_label(None, rating)
     if Evidence.UTILIZATION in tally.observed_ns:
-        rate, known_ns = _ceiling_rate(rating, table), tally.known_ns(Evidence.UTILIZATION)
-        figures = Figures(0, None, None if rate is None else tally.busy_sm_cycles * rate)
-        found.append(Row(Evidence.UTILIZATION, None, label, tally.busy_sm_cycles, known_ns, figures))
+        busy, known_ns = tally.busy_sm_cycles, tally.known_ns(Evidence.UTILIZATION)
+        flop, integers = (Figures(0, None, None if rate is None else busy * rate) for rate in _rates(rating, table))
+        found.append(Row(Evidence.UTILIZATION, None, label, busy, known_ns, flop, integers))
     if tally.unknown_ns:
-        figures = Figures(0, None, gap_ceiling_flop(tally.unknown_ns, rating, table))
-        found.append(Row(Evidence.GAP, None, label, 0, tally.unknown_ns, figures))
+        flop = Figures(0, None, gap_ceiling_flop(tally.unknown_ns, rating, table))
+        integers = Figures(0, None, _gap_ceiling_integers(tally.unknown_ns, rating, table))
+        found.append(Row(Evidence.GAP, None, label, 0, tally.unknown_ns, flop, integers))
     return found
 
 
-def total_of(found: Iterable[Row], tally: Tally) -> Figures:
-    """The three figures of one tally, from its rows."""
-    figures = sum_figures(row.figures for row in found)
-    if figures.measured_flop is None and any(e in tally.observed_ns for e in ESTIMATING):
-        # Every pipe was read and every pipe was idle: that is a measured zero.
-        return Figures(figures.low_flop, 0, figures.high_flop)
-    return figures
+def total_of(found: Iterable[Row], tally: Tally, *, integers: bool = False) -> Figures:
+    """The three figures of one tally, of FLOP or of integer operations, from its rows."""
+    figures = sum_figures(row.integers if integers else row.figures for row in found)
+    return _settled(figures, was_read=_was_read(tally, integers=integers), integers=integers)
 
 
 def sum_figures(parts: Iterable[Figures]) -> Figures:
@@ -125,24 +156,66 @@ def gap_ceiling_flop(gap_ns: int, rating: Rating, table: PeakTable) -> int | Non
     """What a device could have done at most in `gap_ns`, or None where no ceiling is known."""
     if isinstance(rating.limits, ChipLimits):
         return ceil_div(gap_ns * rating.limits.flop_per_s, NS_PER_S)
-    rate = _ceiling_rate(rating, table)
-    if rate is None or rating.limits is None:
+    return _at_rate(gap_ns, rating, _rates(rating, table)[0])
+
+
+def _gap_ceiling_integers(gap_ns: int, rating: Rating, table: PeakTable) -> int | None:
+    if isinstance(rating.limits, ChipLimits):
+        known = rating.limits.integer_per_s
+        return None if known is None else ceil_div(gap_ns * known, NS_PER_S)
+    return _at_rate(gap_ns, rating, _rates(rating, table)[1])
+
+
+def _rates(rating: Rating, table: PeakTable) -> tuple[int | None, int | None]:
+    """FLOP and integer operations of an SM-cycle at most, if every pipe ran at once. None: not known."""
+    part, precision = rating.part, rating.precision
+    if part is None:
+        return None, None
+    return table.ceiling_flop_per_cycle(part, precision), table.integer_bound(part, Pipe.TENSOR, precision)
+
+
+def _at_rate(duration_ns: int, rating: Rating, rate: int | None) -> int | None:
+    if rate is None or not isinstance(rating.limits, Limits):
         return None
-    return ceil_div(gap_ns * rating.limits.sm_count * rating.limits.sm_clock_max_mhz * rate, 1000)
+    return ceil_div(duration_ns * rating.limits.sm_count * rating.limits.sm_clock_max_mhz * rate, 1000)
 
 
 def _active(evidence: Evidence, pipe: Pipe, cycles: int, tally: Tally, rating: Rating, table: PeakTable) -> Row:
-    label, margin = precision_label(pipe, rating), table.margin_ppm(evidence)
+    label, part = precision_label(pipe, rating), rating.part
     duration_ns = tally.known_ns(evidence)
-    if rating.part is None:
-        return Row(evidence, pipe, label, cycles, duration_ns, Figures(0, None, None))
+    if part is None:
+        return Row(evidence, pipe, label, cycles, duration_ns, Figures(0, None, None), Figures(0, None, None))
+    margin = table.margin_ppm(evidence, part, part.formats(pipe, rating.precision))
     doubt = tally.uncertainty_sm_cycles.get((evidence, pipe), 0) + _deviation(evidence, pipe, tally, rating)
-    rates = rating.part.rates(pipe, rating.precision)
-    low = _less(max(0, cycles - doubt) * rates.low, margin) if rates.low is not None else 0
-    measured = cycles * rates.measured if rates.measured is not None else None
-    bound = rates.high if rates.high is not None else table.unrated_bound(rating.part, pipe)
-    high = _more((cycles + doubt) * bound, margin) if bound is not None else None
-    return Row(evidence, pipe, label, cycles, duration_ns, Figures(low, measured, high), doubt * (rates.measured or 0))
+
+    def figures(rates: Rates, bound: int | None) -> Figures:
+        low = _less(max(0, cycles - doubt) * rates.low, margin) if rates.low is not None else 0
+        measured = cycles * rates.measured if rates.measured is not None else None
+        return Figures(low, measured, _more((cycles + doubt) * bound, margin) if bound is not None else None)
+
+    rates, integer_rates = part.rates(pipe, rating.precision), part.integer_rates(pipe, rating.precision)
+    return Row(
+        evidence,
+        pipe,
+        label,
+        cycles,
+        duration_ns,
+        figures(rates, table.bound(part, pipe, rating.precision)),
+        figures(integer_rates, table.integer_bound(part, pipe, rating.precision)),
+        margin,
+        part.may_be_integer(pipe, rating.precision),
+        doubt * (rates.measured or 0),
+    )
+
+
+def _counted(flop: int, duration_ns: int, rating: Rating, table: PeakTable) -> Row:
+    """A vendor's count. It knows no formats: undeclared, all of it may be integer operations."""
+    margin, mixed = table.margin_ppm(Evidence.COUNT), True
+    if rating.part is not None:
+        mixed = rating.part.count_may_be_integer(rating.precision)
+    figures = Figures(0 if mixed else _less(flop, margin), flop, _more(flop, margin))
+    integers = Figures(0, None, figures.high_flop) if mixed else Figures(0, 0, 0)
+    return Row(Evidence.COUNT, None, UNDECLARED, 0, duration_ns, figures, integers, margin, mixed)
 
 
 def _deviation(evidence: Evidence, pipe: Pipe, tally: Tally, rating: Rating) -> int:
@@ -156,16 +229,13 @@ def _deviation(evidence: Evidence, pipe: Pipe, tally: Tally, rating: Rating) -> 
 
 def _unread(pipe: Pipe, duration_ns: int, rating: Rating, table: PeakTable) -> Row:
     """A pipe that was not read while the others were: it may have run all the time."""
-    high: int | None = None
-    if rating.part is not None and isinstance(rating.limits, Limits):
-        known = rating.part.rates(pipe, rating.precision).high
-        bound = known if known is not None else table.unrated_bound(rating.part, pipe)
-        high = max_sm_cycles(rating.limits, duration_ns) * bound if bound is not None else None
-    return Row(Evidence.GAP, pipe, precision_label(pipe, rating), 0, duration_ns, Figures(0, None, high))
-
-
-def _ceiling_rate(rating: Rating, table: PeakTable) -> int | None:
-    return table.ceiling_flop_per_cycle(rating.part, rating.precision) if rating.part is not None else None
+    highs: list[int | None] = [None, None]
+    if (part := rating.part) is not None and isinstance(rating.limits, Limits):
+        most = max_sm_cycles(rating.limits, duration_ns)
+        bounds = (bound(part, pipe, rating.precision) for bound in (table.bound, table.integer_bound))
+        highs = [None if bound is None else most * bound for bound in bounds]
+    flop, integers = (Figures(0, None, high) for high in highs)
+    return Row(Evidence.GAP, pipe, precision_label(pipe, rating), 0, duration_ns, flop, integers)
 
 
 def takes_a_declaration(pipe: Pipe | None) -> bool:

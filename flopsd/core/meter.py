@@ -61,13 +61,13 @@ def max_plausible_sm_cycles(limits: Limits, duration_ns: int) -> int:
 
 
 def max_counted_flop(limits: Limits | ChipLimits | None, duration_ns: int) -> int | None:
-    """FLOP that can be counted of `duration_ns`, with what one execution did before; None: not known."""
+    """What a vendor's count, which may hold integers, can come to in `duration_ns` and one execution before it."""
     possible_ns = duration_ns + LONGEST_EXECUTION_NS
     if isinstance(limits, ChipLimits):
-        return limits.flop_per_s * possible_ns // 1_000_000_000
-    if limits is None or limits.flop_per_cycle is None:
+        return max(limits.flop_per_s, limits.integer_per_s or 0) * possible_ns // 1_000_000_000
+    if limits is None or limits.operations_per_cycle is None:
         return None
-    return max_sm_cycles(limits, possible_ns) * limits.flop_per_cycle
+    return max_sm_cycles(limits, possible_ns) * limits.operations_per_cycle
 
 
 def advance(

@@ -217,7 +217,7 @@ class Limits:
 
     sm_count: int
     sm_clock_max_mhz: int
-    flop_per_cycle: int | None = None  # of an SM with every pipe at its fastest, dense; None: not known
+    operations_per_cycle: int | None = None  # of an SM with every pipe at its fastest, integers too; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +225,7 @@ class ChipLimits:
     """What a chip cannot exceed whose peak is published whole, in its fastest format, sparsity included."""
 
     flop_per_s: int
+    integer_per_s: int | None = None  # integer operations; None: not known
 
 
 @dataclass(frozen=True, slots=True)

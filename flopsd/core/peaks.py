@@ -8,136 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.model import ChipLimits, Device, Evidence, Limits, Pipe, Precision
+from flopsd.core.model import PPM, ChipLimits, Device, Evidence, Limits, Pipe, Precision
+from flopsd.core.part import FORMAT_OF_VECTOR, INTEGER_FORMATS, Margin, Part
 from flopsd.core.values import is_whole
 from flopsd.errors import PeakTableError, UnknownDeviceError
 
-TENSOR_PIPES = (Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
-# Tensor formats that one counter cannot separate (DCGM#251, #252); the rest have counters of their own.
-HMMA_FORMATS = ("fp16", "bf16", "tf32", "fp8", "fp6", "fp4")
-_FORMAT_OF_VECTOR = {Pipe.FP64: "fp64", Pipe.FP32: "fp32", Pipe.FP16: "fp16"}
-INTEGER_FORMATS = ("int8", "int4")  # one counter for both
-_TENSOR_PIPE = {
-    **dict.fromkeys(HMMA_FORMATS, Pipe.TENSOR_HMMA),
-    **dict.fromkeys(INTEGER_FORMATS, Pipe.TENSOR_IMMA),
-    "fp64": Pipe.TENSOR_DFMA,
-}
-MEASURED_FORMAT = "bf16"
 _CHIP = re.compile(r"\b[A-Z]{1,2}[0-9]{1,3}[A-Z]?\b")  # as H100, A10G or GB300; not SXM5 or HBM3
-
-
-@dataclass(frozen=True, slots=True)
-class Margin:
-    """How far a kind of evidence may be off, both ways, and the source of that figure."""
-
-    ppm: int
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """FLOP per SM-cycle of an active pipe. None: the pipe's rate on this part is not known."""
-
-    low: int | None
-    measured: int | None
-    high: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One row of the table. Rates are dense FLOP per cycle and SM; clocks are MHz."""
-
-    id: str
-    vendor: str
-    names: tuple[str, ...]
-    pci_device_ids: tuple[int, ...]
-    sm_count: int | None
-    tensor_flop_per_cycle: Mapping[str, int]
-    disputed_tensor_flop_per_cycle: Mapping[str, int]  # from other sources: only the upper figure uses it
-    vector_flop_per_cycle: Mapping[str, int]
-    tensor_ref_mhz: int | None
-    vector_ref_mhz: int | None
-    vector_clocked_tensor_formats: tuple[str, ...]
-    status: str
-    sources: tuple[str, ...]
-    gpm: bool | None
-    chip_flop_per_s: Mapping[str, int] = field(default_factory=dict)  # dense peak of the whole chip, by format
-    chip_ceiling_flop_per_s: int | None = None  # its fastest format, sparsity included
-    cores_per_chip: int | None = None
-
-    def rates(self, pipe: Pipe, precision: Precision | None) -> Rates:
-        """The three rates of one pipe; `precision` is the declared mix of tensor formats, if any."""
-        if pipe in _FORMAT_OF_VECTOR:
-            rate = self.vector_flop_per_cycle.get(_FORMAT_OF_VECTOR[pipe])
-            # The FP32 reading is the FMA pipe, integer work included: no lower bound of FLOP.
-            return Rates(0 if pipe is Pipe.FP32 else rate, rate, rate)
-        if pipe is Pipe.TENSOR_IMMA:
-            # The Guidelines count every operation alike and are silent on integers.
-            return Rates(0, self.tensor_flop_per_cycle.get("int8"), self._highest(*INTEGER_FORMATS))
-        if pipe is Pipe.TENSOR_DFMA:
-            rate = self.tensor_flop_per_cycle.get("fp64")
-            return Rates(rate, rate, rate)
-        shares = self.declared(pipe, precision)
-        if shares is not None:
-            declared = _mix(shares, self.tensor_flop_per_cycle)
-            return Rates(declared, declared, -_mix(shares, {n: -rate for n, rate in self._highest_rates().items()}))
-        candidates = self.tensor_flop_per_cycle if pipe is Pipe.TENSOR else HMMA_FORMATS
-        formats = [name for name in candidates if name in self.tensor_flop_per_cycle]
-        if not formats:
-            return Rates(None, None, None)
-        dense = MEASURED_FORMAT if MEASURED_FORMAT in formats else "fp16"
-        return Rates(
-            min(self.tensor_flop_per_cycle[name] for name in formats),
-            self.tensor_flop_per_cycle.get(dense),
-            max(self._highest_rates()[name] for name in formats),
-        )
-
-    def declares(self, precision: Precision | None) -> bool:
-        """Whether a declaration fits this part: every format in it is one that the part has."""
-        return precision is not None and all(name in self.tensor_flop_per_cycle for name, _ in precision.shares_ppm)
-
-    def declared(self, pipe: Pipe | None, precision: Precision | None) -> Precision | None:
-        """What a declaration says of a pipe's work, or of all tensor work: the shares of the formats that are counted
-        there. None: nothing, since it does not fit this part or names none of them."""
-        if precision is None or not self.declares(precision):
-            return None
-        counted = HMMA_FORMATS if pipe is Pipe.TENSOR_HMMA else tuple(self.tensor_flop_per_cycle)
-        shares = tuple((name, ppm) for name, ppm in precision.shares_ppm if ppm and name in counted)
-        return replace(precision, shares_ppm=shares) if shares else None
-
-    def _highest(self, *names: str) -> int | None:
-        tables = (self.tensor_flop_per_cycle, self.disputed_tensor_flop_per_cycle)
-        return max((rates[name] for rates in tables for name in names if name in rates), default=None)
-
-    def _highest_rates(self) -> dict[str, int]:
-        return {
-            name: max(rate, self.disputed_tensor_flop_per_cycle.get(name, 0))
-            for name, rate in self.tensor_flop_per_cycle.items()
-        }
-
-    def datasheet_peaks(self, slice_sm_count: int | None = None) -> list[tuple[Pipe | None, str, int]]:
-        """Dense datasheet peaks, the denominators of MFU: (pipe, format, FLOP/s); pipe is None for a whole chip.
-
-        SMs x rate x reference clock. Hopper and Blackwell have two of those: one for low-precision tensor
-        work, a higher one for FP64 and the vector pipes. The maximum clock is neither peak's. A MIG slice
-        has the peak of its own SMs.
-        """
-        found: list[tuple[Pipe | None, str, int]] = [(None, name, peak) for name, peak in self.chip_flop_per_s.items()]
-        sm_count = slice_sm_count if slice_sm_count is not None else self.sm_count
-        if sm_count is None:
-            return found
-        for name, rate in self.tensor_flop_per_cycle.items():
-            mhz = self.vector_ref_mhz if name in self.vector_clocked_tensor_formats else self.tensor_ref_mhz
-            if mhz is not None:
-                found.append((_TENSOR_PIPE[name], name, sm_count * rate * mhz * 1_000_000))
-        for pipe, name in _FORMAT_OF_VECTOR.items():
-            if name in self.vector_flop_per_cycle and self.vector_ref_mhz is not None:
-                rate = self.vector_flop_per_cycle[name]
-                found.append((pipe, name, sm_count * rate * self.vector_ref_mhz * 1_000_000))
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,26 +35,34 @@ class PeakTable:
 
     sha256: str
     parts: Mapping[str, Part]
-    margins: Mapping[Evidence, Margin]
+    margins: Mapping[Evidence, Margin]  # of a part and format without a run of its own
     cores_per_sm: Mapping[tuple[int, str], int]  # (NVML architecture, compute capability or "") -> cores
     unrated_times_fp32: Mapping[str, int]  # format -> bound, as a multiple of the part's FP32 vector rate
     instances: Mapping[str, InstanceType]
 
-    def unrated_bound(self, part: Part, pipe: Pipe) -> int | None:
-        """An upper bound for a pipe whose rate the part's row does not state; None where there is none."""
-        fp32 = part.vector_flop_per_cycle.get("fp32")
-        times = self.unrated_times_fp32.get("int8" if pipe is Pipe.TENSOR_IMMA else pipe.value.removeprefix("tensor_"))
-        return fp32 * times if fp32 is not None and times is not None else None
+    def bound(self, part: Part, pipe: Pipe, precision: Precision | None) -> int | None:
+        """The most FLOP per SM-cycle of a pipe, by its rate or by the bound for a rate that the part's row does not
+        state; None where there is neither."""
+        high = part.rates(pipe, precision).high
+        return high if high is not None else self._times_fp32(part, pipe.value.removeprefix("tensor_"))
+
+    def integer_bound(self, part: Part, pipe: Pipe, precision: Precision | None) -> int | None:
+        """The same of integer operations."""
+        high = part.integer_rates(pipe, precision).high
+        return high if high is not None else self._times_fp32(part, "int8")
 
     def ceiling_flop_per_cycle(self, part: Part, precision: Precision | None) -> int | None:
         """FLOP per SM-cycle if every pipe ran at once: what nothing can exceed. None: not known."""
         rates = [part.rates(Pipe.TENSOR, precision).high or 0]
-        for pipe, name in _FORMAT_OF_VECTOR.items():
-            rate = part.vector_flop_per_cycle.get(name, self.unrated_bound(part, pipe))
-            if rate is None:
+        for pipe in FORMAT_OF_VECTOR:
+            if (rate := self.bound(part, pipe, precision)) is None:
                 return None
             rates.append(rate)
         return sum(rates)
+
+    def _times_fp32(self, part: Part, name: str) -> int | None:
+        fp32, times = part.vector_flop_per_cycle.get("fp32"), self.unrated_times_fp32.get(name)
+        return fp32 * times if fp32 is not None and times is not None else None
 
     def resolve(self, device: Device) -> Part:
         """The row of a device.
@@ -202,15 +89,20 @@ class PeakTable:
     def limits(self, device: Device, part: Part) -> Limits | ChipLimits | None:
         """What the device cannot exceed, or None where SMs or clock are unknown."""
         if part.chip_ceiling_flop_per_s is not None:
-            return ChipLimits(part.chip_ceiling_flop_per_s)
+            return ChipLimits(part.chip_ceiling_flop_per_s, part.chip_ceiling_integer_per_s)
         sm_count = device.sm_count if device.sm_count is not None else part.sm_count
         clocks = [c for c in (device.sm_clock_max_mhz, part.tensor_ref_mhz, part.vector_ref_mhz) if c]
         if sm_count is None or not clocks:
             return None
-        return Limits(sm_count, max(clocks), self.ceiling_flop_per_cycle(part, None))
+        flop, integers = self.ceiling_flop_per_cycle(part, None), self.integer_bound(part, Pipe.TENSOR, None)
+        at_once = None if flop is None or integers is None else flop + integers
+        return Limits(sm_count, max(clocks), at_once)
 
-    def margin_ppm(self, evidence: Evidence) -> int:
-        return self.margins[evidence].ppm
+    def margin_ppm(self, evidence: Evidence, part: Part | None = None, formats: tuple[str, ...] = ()) -> int:
+        """The widest margin of the formats that the work may be in: each its own, where the part's row has one."""
+        known = {} if part is None else part.margins
+        found = [known.get((evidence, name), self.margins[evidence]).ppm for name in formats]
+        return max(found, default=self.margins[evidence].ppm)
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any], sha256: str) -> PeakTable:
@@ -222,7 +114,7 @@ class PeakTable:
             table = cls(
                 sha256=sha256,
                 parts={part.id: part for part in parts},
-                margins={Evidence(k): Margin(int(v["ppm"]), str(v["source"])) for k, v in data["margins"].items()},
+                margins={Evidence(name): _margin(entry) for name, entry in data["margins"].items()},
                 cores_per_sm={
                     (int(r["nvml_arch"]), str(r.get("compute_capability", ""))): int(r["cores"])
                     for r in data["cores_per_sm"]
@@ -239,12 +131,6 @@ class PeakTable:
             ) from fault
         _check(parts, table)
         return table
-
-
-def _mix(precision: Precision, rates: Mapping[str, int]) -> int:
-    """The mean rate of the declared formats, rounded down."""
-    whole = sum(ppm for _, ppm in precision.shares_ppm)
-    return sum(rates[name] * ppm for name, ppm in precision.shares_ppm) // whole
 
 
 def _part(row: Mapping[str, Any]) -> Part:
@@ -267,18 +153,38 @@ def _part(row: Mapping[str, Any]) -> Part:
         sources=tuple(row["sources"]),
         gpm=gpm if isinstance(gpm, bool) else None,
         chip_flop_per_s=_whole_flop(row.get("peak_dense_tflop_per_s_per_chip", {})),
-        chip_ceiling_flop_per_s=_chip_ceiling(row),
+        has_integer_tensor=row.get("integer_tensor") is not False,
+        chip_ceiling_flop_per_s=_chip_ceiling(row, integers=False),
+        chip_ceiling_integer_per_s=_chip_ceiling(row, integers=True),
         cores_per_chip=row.get("cores_per_chip"),
+        margins={
+            (Evidence(evidence), name): _margin(entry)
+            for evidence, formats in row.get("margins", {}).items()
+            for name, entry in formats.items()
+        },
     )
+
+
+def _margin(entry: Mapping[str, Any]) -> Margin:
+    if not is_whole(entry["ppm"]) or entry["ppm"] > PPM:
+        raise ValueError(f"a margin is parts per million, at most a million: {entry['ppm']!r}")
+    return Margin(entry["ppm"], str(entry["source"]))
 
 
 def _whole_flop(tflop_per_s: Mapping[str, float]) -> dict[str, int]:
     return {name: round(value * 1000) * 1_000_000_000 for name, value in tflop_per_s.items()}
 
 
-def _chip_ceiling(row: Mapping[str, Any]) -> int | None:
-    dense, sparse = (row.get(f"peak_{kind}_tflop_per_s_per_chip", {}) for kind in ("dense", "sparse"))
-    return max((*_whole_flop(dense).values(), *_whole_flop(sparse).values()), default=None)
+def _chip_ceiling(row: Mapping[str, Any], *, integers: bool) -> int | None:
+    return max(
+        (
+            flop_per_s
+            for kind in ("dense", "sparse")
+            for name, flop_per_s in _whole_flop(row.get(f"peak_{kind}_tflop_per_s_per_chip", {})).items()
+            if (name in INTEGER_FORMATS) is integers
+        ),
+        default=None,
+    )
 
 
 def _check(parts: list[Part], table: PeakTable) -> None:

@@ -8,7 +8,7 @@ from flopsd.core.model import PPM
 from flopsd.core.rounding import Towards, divided, grouped
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import Basis, Comparison, Fact, Share
-from flopsd.report.numbers import NO_UPPER_BOUND, NOTHING_MEASURED, flop, interval, percent
+from flopsd.report.numbers import NO_UPPER_BOUND, NOTHING_MEASURED, flop, integers_text, interval, percent
 
 EXECUTED = (
     "What the accelerators' own counters recorded: everything that ran, recomputation of activations, padding and "
@@ -53,6 +53,12 @@ def _executed(totals: LedgerObject) -> Basis:
         facts += [Fact("Margin", ", ".join(known))] if known else []
     if doubt := entry.maybe_count("clockUncertaintyFlop"):
         facts.append(Fact("Of that, from the clock", f"{flop(doubt).text} FLOP either way", exact=flop(doubt).exact))
+    integers = totals.maybe_object("integerOperations")
+    if integers is not None:
+        facts.append(Fact("Integer operations, beside it", integers_text(integers.figures())))
+    if mixed := entry.maybe_count("mayBeIntegerFlop"):
+        text = f"{flop(mixed).text} FLOP: no counter tells them apart"
+        facts.append(Fact("Of the measured figure, may be integer operations", text, exact=flop(mixed).exact))
     shown = interval(entry.figures())
     return Basis("executed", EXECUTED, value=shown, no_middle=NOTHING_MEASURED, facts=tuple(facts))
 

@@ -10,7 +10,8 @@ from typing import Any
 from flopsd.core.architecture import ArchitectureFlop, Bounds, Model, Parameters, Training, adapters, flop, parameters
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import PPM, Figures
-from flopsd.core.peaks import Part, PeakTable
+from flopsd.core.part import Part
+from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.evaluate import Case, Finding, Policy, findings
 from flopsd.core.rounding import Towards, divided, format_rate
 from flopsd.core.values import ceil_div

@@ -12,7 +12,7 @@ from flopsd.report.bases import EVIDENCE
 from flopsd.report.coverage import ONLY_HERE, is_complete, timed
 from flopsd.report.ledger_json import LedgerObject, line
 from flopsd.report.model import EvidenceLine, Fact, Member, ReportCompleteness, ReportDevice
-from flopsd.report.numbers import duration, energy, interval, percent
+from flopsd.report.numbers import duration, energy, integers_text, interval, percent
 from flopsd.report.terminal import counted
 
 MAX_ROWS = 500
@@ -46,6 +46,8 @@ def device(entry: LedgerObject) -> ReportDevice:
         Fact("Streaming multiprocessors", _processors(entry)),
         Fact("Read by", entry.text("source")),
     ]
+    if "integerOperations" in entry:
+        facts.append(Fact("Integer operations", integers_text(entry.figures("integerOperations"))))
     return ReportDevice(
         index=entry.count("index"),
         model=entry.text("model"),

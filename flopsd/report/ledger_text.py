@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.model import Figures
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
-from flopsd.report.numbers import NOTHING_MEASURED, figures_in, interval, percent
+from flopsd.report.numbers import NOTHING_MEASURED, figures_in, integer_facts, interval, percent
 from flopsd.report.terminal import LABEL, counted, facts, interval_facts, one_line, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
 
@@ -152,6 +152,7 @@ def _executed(predicate: Mapping[str, Any]) -> list[Row]:
             if clock
             else []
         ),
+        *integer_facts(executed["mayBeIntegerFlop"], figures_in(predicate["totals"]["integerOperations"])),
         ("coverage", f"{share} of {format_duration(Fraction(coverage['spanSeconds']))} of device time{listed}"),
         ("energy", energy),
     ]

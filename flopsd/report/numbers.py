@@ -35,9 +35,12 @@ class Interval:
     @property
     def ends(self) -> str:
         """From the lower to the upper bound: `1.53x10^15 to 1.16x10^16 FLOP`."""
+        return self.ends_in("FLOP")
+
+    def ends_in(self, unit: str) -> str:
         if self.high is None:
-            return f"at least {self.low.text} FLOP; {NO_UPPER_BOUND}"
-        return f"{self.low.text} to {self.high.text} FLOP"
+            return f"at least {self.low.text} {unit}; {NO_UPPER_BOUND}"
+        return f"{self.low.text} to {self.high.text} {unit}"
 
 
 def flop(value: int | Fraction, towards: Towards = Towards.NEAREST) -> Amount:
@@ -57,6 +60,24 @@ def interval(figures: Figures) -> Interval:
         None if measured is None else flop(measured),
         None if high is None else flop(high, Towards.UP),
     )
+
+
+def integers_text(figures: Figures) -> str:
+    """Integer operations, which are no FLOP: `3.2x10^15 (3.04x10^15 to 3.36x10^15 integer operations)`."""
+    if figures.high_flop == 0:
+        return "none"
+    value = interval(figures)
+    point = "not told apart by the counters" if value.measured is None else value.measured.text
+    return f"{point} ({value.ends_in('integer operations')})"
+
+
+def integer_facts(may_be_integer: str, figures: Figures) -> list[tuple[str, str]]:
+    """Integer operations, and how much of the measured FLOP may be such."""
+    rows = [("integers", integers_text(figures))]
+    if mixed := int(may_be_integer):
+        shown = flop(mixed, Towards.UP).text
+        rows.append(("integers", f"{shown} FLOP of what was measured may be integer too: no counter tells them apart"))
+    return rows
 
 
 def percent(ppm: int, towards: Towards = Towards.NEAREST) -> str:

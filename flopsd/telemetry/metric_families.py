@@ -28,8 +28,15 @@ def flop(snapshot: Snapshot) -> Iterator[Metric]:
     measured = CounterMetricFamily(
         "flopsd_flop",
         "Floating-point operations executed, as measured; a count, not a rate. Gaps and intervals that were "
-        "only bounded are not in it: see flopsd_flop_ceiling_total.",
+        "only bounded are not in it: see flopsd_flop_ceiling_total. Of pipes tensor (work that no counter of a kind "
+        "accounts for), fp32, and all without a declared format, some may be integer operations.",
         labels=(*_GPU, "pipe", "precision", "evidence"),
+    )
+    integers = CounterMetricFamily(
+        "flopsd_integer_operations",
+        "Integer operations of the tensor cores, as measured; they are not in flopsd_flop_total. Absent for a device "
+        "whose counters do not tell integers apart.",
+        labels=(*_GPU, "evidence"),
     )
     ceiling = CounterMetricFamily(
         "flopsd_flop_ceiling",
@@ -46,6 +53,8 @@ def flop(snapshot: Snapshot) -> Iterator[Metric]:
                 if row.evidence is Evidence.UTILIZATION or (row.evidence is Evidence.GAP and row.pipe is not None):
                     bound = None if bound is None or row.figures.high_flop is None else bound + row.figures.high_flop
                 continue
+            if row.pipe is Pipe.TENSOR_IMMA:
+                continue
             key = ("all" if row.pipe is None else row.pipe.value, row.precision, row.evidence.value)
             totals[key] = totals.get(key, 0) + row.figures.measured_flop
         for one in state.rated:
@@ -55,9 +64,11 @@ def flop(snapshot: Snapshot) -> Iterator[Metric]:
         gpu = _gpu(snapshot, state)
         for key, flop in totals.items():
             measured.add_metric((*gpu, *key), float(flop))
+        for evidence, operations in _integers(state).items():
+            integers.add_metric((*gpu, evidence.value), float(operations))
         if bound is not None:
             ceiling.add_metric(gpu, float(bound))
-    yield from (measured, ceiling, _run_flop(snapshot.view.bases), *_thresholds(snapshot.view))
+    yield from (measured, integers, ceiling, _run_flop(snapshot.view.bases), *_thresholds(snapshot.view))
 
 
 def time_and_energy(snapshot: Snapshot) -> Iterator[Metric]:
@@ -290,7 +301,19 @@ def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
         for evidence in (*one.tally.observed_ns, *(() if one.tally.totals is None else (Evidence.CYCLES,)))
         if evidence in (Evidence.CYCLES, Evidence.ACTIVITY)
         for pipe in Pipe
+        if pipe is not Pipe.TENSOR_IMMA
     }
+
+
+def _integers(state: DeviceState) -> dict[Evidence, int]:
+    """Measured integer operations by evidence; none where the device's counters never told integers apart."""
+    if state.integers.measured_flop is None:
+        return {}
+    found = dict.fromkeys((Evidence(evidence) for _, _, evidence in _zeros(state)), 0)
+    for row in state.rows:
+        if operations := row.integers.measured_flop:
+            found[row.evidence] = found.get(row.evidence, 0) + operations
+    return found
 
 
 def _gpu(snapshot: Snapshot, state: DeviceState) -> tuple[str, str]:

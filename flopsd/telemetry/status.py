@@ -28,7 +28,7 @@ def facts_of(snapshot: Snapshot) -> Facts:
     view, appended = snapshot.view, snapshot.journal_last_append_wall_ns
     devices = sorted(snapshot.devices, key=lambda state: (state.device.index, state.device.uid))
     return {
-        **_run(view, _rates(view)),
+        **_run(view, goes_on=True),
         "daemon": "running",
         "endReason": None,
         "replay": snapshot.replay,
@@ -48,7 +48,7 @@ def facts_in(history: History, view: RunView, before: tuple[Figures, int], *, he
     if measured is not None and passed_ns > 0:
         rate = (measured - (before[0].measured_flop or 0)) * NS_PER_S // passed_ns
     return {
-        **_run(view, _rates(view) if last.end is None else None),
+        **_run(view, goes_on=last.end is None),
         "daemon": "running" if held else "not running",
         "endReason": None if last.end is None else last.end["reason"],
         "replay": history.replay is not None,
@@ -60,8 +60,9 @@ def facts_in(history: History, view: RunView, before: tuple[Figures, int], *, he
     }
 
 
-def _run(view: RunView, rates: Rates | None) -> Facts:
-    """What follows from the view alone. `rates` is None for a run that has ended."""
+def _run(view: RunView, *, goes_on: bool) -> Facts:
+    """What follows from the view alone."""
+    rates, with_integers = _rates(view) if goes_on else (None, None)
     return {
         "schema": SCHEMA,
         "flopsdVersion": __version__,
@@ -69,8 +70,10 @@ def _run(view: RunView, rates: Rates | None) -> Facts:
         "node": view.node,
         "daemonStarts": view.start,
         "executed": view.figures.for_ledger(),
+        "mayBeIntegerFlop": str(view.may_be_integer_flop),
+        "integerOperations": view.integers.for_ledger(),
         "guidelines": view.bases.guidelines.for_ledger(),
-        "thresholds": outlook(view.findings, rates),
+        "thresholds": outlook(view.findings, rates, with_integers),
         "knownSeconds": seconds(view.job_ns - view.unknown_ns),
         "jobSeconds": seconds(view.job_ns),
     }
@@ -111,6 +114,7 @@ def _device(view: DeviceView) -> Facts:
         "evidenceFix": device.evidence_fix,
         "sharedWith": device.shared,
         "executed": view.figures.for_ledger(),
+        "integerOperations": view.integers.for_ledger(),
         "observedSeconds": seconds(view.observed_ns),
         "gapSeconds": seconds(view.gap_ns),
         "gapSecondsByReason": {reason.value: seconds(ns) for reason, ns in view.gap_ns_by_reason.items()},
@@ -120,10 +124,17 @@ def _device(view: DeviceView) -> Facts:
     }
 
 
-def _rates(view: RunView) -> Rates | None:
-    """The mean rates of this daemon start, over the time that its tallies cover: the gap before it is in them."""
+def _rates(view: RunView) -> tuple[Rates | None, Rates | None]:
+    """The mean rates of this daemon start, over the time that its tallies cover: the gap before it is in them. Of FLOP,
+    and of FLOP and integer operations together."""
     earlier, now = view.before(view.start), [one.tally for one in view.rated if one.start == view.start]
-    before = earlier.bases.guidelines if earlier.rated else NOTHING_COUNTED
+    flop, integers = (
+        (earlier.bases.guidelines, earlier.bases.integers) if earlier.rated else (NOTHING_COUNTED, NOTHING_COUNTED)
+    )
+    bases = view.bases
     begin_ns = min((tally.begin_ns for tally in now), default=0)
     end_ns = max((tally.watermark_ns for tally in now), default=0)
-    return mean_rates(before, view.bases.guidelines, end_ns - begin_ns)
+    return (
+        mean_rates(flop, bases.guidelines, end_ns - begin_ns),
+        mean_rates(flop + integers, bases.guidelines + bases.integers, end_ns - begin_ns),
+    )

@@ -29,11 +29,12 @@ def open_sim(standin: Path, tmp_path: Path) -> Iterator[Open]:
             driver_from_ms: int = 0,
             again: SharedClock | None = None,
             origins: Mapping[str, str] | None = None,
+            confidential: str | None = None,
         ) -> tuple[NvmlSource, SharedClock]:
             """A new scenario; `again` opens the one that is there once more, as a restarted daemon does."""
             clock = again or SharedClock(tmp_path / "clock")
             if again is None:
-                stack.enter_context(simulated(standin, tmp_path, Scenario(gpus, driver_from_ms), clock))
+                stack.enter_context(simulated(standin, tmp_path, Scenario(gpus, driver_from_ms, confidential), clock))
             source = NvmlSource(pynvml, SourceSettings(clock, table(), origins=origins or {}))
             stack.callback(source.close)
             return source, clock

@@ -11,10 +11,12 @@ import pytest
 from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe, Reading
 from flopsd.daemon.source_tracker import Message
 from flopsd.errors import SourceUnavailableError
+from flopsd.sources.nvml.confidential import DEVELOPER_TOOLS, OFF, ON
 from flopsd.sources.nvml.sm_clock import SmClocks, open_clocks
 from flopsd.sources.nvml.source import NvmlSource
 from flopsd.system.clock import NS_PER_S
 from tests.contract.conftest import Open
+from tests.support.independent import payload_of
 from tests.support.runs import Run
 from tests.support.scenario import LIBRARY, Fault, Scenario, Segment, a100, h100
 from tests.support.sim import SharedClock, simulated
@@ -44,7 +46,30 @@ def test_identity_is_read_from_the_device(open_sim: Open) -> None:
     library = Path(told.pop("library"))
     assert library.name == LIBRARY
     assert told.pop("library_sha256") == hashlib.sha256(library.read_bytes()).hexdigest()
-    assert told == {"driver": "595.91.07", "nvml": "13.595.91.07", "binding": None, "replay": None}
+    assert told == {
+        "driver": "595.91.07", "nvml": "13.595.91.07", "binding": None, "replay": None, "confidential_computing": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["off", "on", "devtools"])
+def test_a_device_has_counters_or_confidential_computing_and_the_ledger_says_which(
+    open_sim: Open, tmp_path: Path, mode: str
+) -> None:
+    source, clock = open_sim(h100(BURSTS), confidential=mode)
+    run = Run(tmp_path / "state", devices=(), clock=clock)
+    for at in range(8):
+        clock.advance(NS_PER_S)
+        sweep, facts = source.read(), None if at else source.describe()
+        run.writer.take(Message("nvml", clock.boottime_ns(), tuple(source.devices()), sweep, opened=facts))
+    run.finish()
+    predicate = payload_of(run.seal(tmp_path / "ledger.json").ledger)["predicate"]
+    (device,) = predicate["devices"]
+    told = predicate["incarnations"][0]["sources"]["nvml"]["confidential_computing"]
+    assert (told, device["evidence"]) == {
+        "off": (OFF, "activity"), "on": (ON, "utilization"), "devtools": (DEVELOPER_TOOLS, "activity"),
+    }[mode]  # fmt: skip
+    assert (ON in device["evidenceReason"]) is (mode == "on")
+    assert (device["executed"]["measured"] is None) is (mode == "on")
 
 
 def test_activity_is_exact_at_a_constant_clock(open_sim: Open) -> None:

@@ -14,10 +14,10 @@ from flopsd.sources.nvml.polled_clock import LATE_NS, PolledClock
 from tests.contract.conftest import Open
 from tests.support.scenario import Segment, h100
 from tests.support.sim import Fold
+from tests.support.strategies import table
 
 UID = "GPU-5a4d0000-0000-4000-8000-000000000000"
 HMMA = (Evidence.ACTIVITY, Pipe.TENSOR_HMMA)
-MARGIN = 0.05  # of the peak table, for activity
 SECOND = 10**9
 
 
@@ -34,9 +34,11 @@ def test_a_load_in_step_with_the_reads_stays_in_the_interval(open_sim: Open, hig
     tally, figures = fold.tallies[UID], fold.figures(UID)
     true = float(gpu.sm_cycles(Pipe.TENSOR_HMMA, begin_ns - 1000 * SECOND, clock.boottime_ns() - 1000 * SECOND, 132))
     most = 600 * 132 * 1980e6 * 0.9
+    part = table().resolve(source.devices()[0])
+    margin = table().margin_ppm(Evidence.ACTIVITY, part, part.formats(Pipe.TENSOR_HMMA, None)) / 1e6
     assert figures.high_flop is not None
-    high = figures.high_flop / 8192 / (1 + MARGIN)  # FP8, twice BF16
-    low = figures.low_flop / 2048 / (1 - MARGIN)
+    high = figures.high_flop / 8192 / (1 + margin)  # FP8, twice BF16
+    low = figures.low_flop / 2048 / (1 - margin)
     points = 100 * (high - low) / most
     print(
         f"{high_ms} ms at 1980 MHz, {low_ms} ms at 210 MHz, ten minutes: {tally.active_sm_cycles[HMMA] / true - 1:+.2%} of "

@@ -103,6 +103,14 @@ def test_a_run_is_continued_after_a_kill_and_begun_anew_after_its_end(tmp_path: 
     assert len(list(state.glob("*.ledger.json"))) == 2
 
 
+def test_doctor_says_that_confidential_computing_takes_the_counters_away(tmp_path: Path, standin: Path) -> None:
+    scenario = Scenario((h100(BUSY),), confidential="on").write(tmp_path / "scenario.txt")
+    done = flopsd("doctor", env=environment(standin, scenario, FLOPSD_STATE_DIR=str(tmp_path / "state")))
+    assert "confidential_computing on: performance counters are off then, by NVIDIA's documentation" in done.stdout
+    assert "evidence utilization by nvml, only a ceiling" in done.stdout
+    assert "-> none in this mode: an SPDM report and counters exclude each other" in done.stdout
+
+
 def test_doctor_names_devices_evidence_and_remedies(tmp_path: Path, standin: Path) -> None:
     stranger = h100(BUSY, name="NVIDIA H20", pci=0x232910DE)
     scenario = Scenario((h100(BUSY, counters="sum"), h100(BUSY), a100(BUSY), stranger, h100(BUSY, mig=True)))
@@ -118,7 +126,7 @@ def test_doctor_names_devices_evidence_and_remedies(tmp_path: Path, standin: Pat
 
     assert told(0)[0] == (
         f"ok    device 0: NVIDIA H100 80GB HBM3 ({scenario.uuid(0)}), row h100-sxm5-80gb (published), 132 SMs: "
-        "evidence cycles by nvml, a measurement, margin 5 %"
+        "evidence cycles by nvml, a measurement, margin 9 %"
     )
     assert told(1)[0].startswith("ok    device 1")
     assert "evidence activity by nvml" in told(1)[0]

@@ -29,7 +29,7 @@ LOAD = (
     Segment(130, mhz=1980, util=100, watts=690, hmma=0.93, fp32=0.05),
     Segment(270, mhz=1980, util=10, watts=140, hmma=0.2, imma=0.01),
 )
-RATES = {Pipe.TENSOR_HMMA: 4096, Pipe.TENSOR_IMMA: 8192, Pipe.FP32: 256}
+RATES = {Pipe.TENSOR_HMMA: 4096, Pipe.FP32: 256}
 LINE = re.compile(
     r"flopsd-checkpoint .* records=(\d+) bytes=(\d+) head=([0-9a-f]{64}) low_flop=(\d+) measured_flop=(\S+)"
 )
@@ -137,8 +137,8 @@ def _measured(journal: Path, evidence: str = "") -> bool:
 
 pytestmark = pytest.mark.minute
 IDLE_FIRST, IDLE_LAST = 10, 3  # seconds: a daemon that starts beside other tests is slow
-H100_RATES = {Pipe.TENSOR_HMMA: 4096, Pipe.TENSOR_IMMA: 8192, Pipe.FP64: 128, Pipe.FP32: 256, Pipe.FP16: 512}
-A100_RATES = {Pipe.TENSOR_HMMA: 2048, Pipe.TENSOR_IMMA: 4096, Pipe.FP64: 64, Pipe.FP32: 128, Pipe.FP16: 512}
+H100_RATES = {Pipe.TENSOR_HMMA: 4096, Pipe.FP64: 128, Pipe.FP32: 256, Pipe.FP16: 512}
+A100_RATES = {Pipe.TENSOR_HMMA: 2048, Pipe.FP64: 64, Pipe.FP32: 128, Pipe.FP16: 512}
 
 
 def training(index: int, seconds: int) -> tuple[Segment, ...]:

@@ -13,12 +13,12 @@ from fractions import Fraction
 from pathlib import Path
 
 from flopsd.core.values import ceil_div
+from tests.hardware.margins import margin_ppm
 from tests.hardware.plan import GEMM_FORMATS
 from tests.hardware.questions import QUESTIONS
 from tests.hardware.results import Document, ResultsError, read
 from tests.hardware.table import cells
 
-STEP_PPM = 10_000  # proposed margins are whole percents, rounded up
 LONG_SECONDS = 10  # shorter loads are mostly edges
 LARGE = 2048  # smaller products do not fill their tiles: what is executed is more than 2MNK
 PPM = 1_000_000
@@ -116,29 +116,27 @@ def _by_format(runs: Sequence[Document]) -> Iterator[str]:
 
 
 def _margins(runs: Sequence[Document]) -> Iterator[str]:
-    worst: dict[str, tuple[Fraction, str]] = {}
-    counted: dict[str, int] = {}
+    found: dict[tuple[str, str, str], list[tuple[Fraction, str]]] = {}
     for run, load in _comparable(runs):
         # The FMA pipe holds integer work too, and rates are dense: neither says how well cycles tell FLOP.
         if load["format"] == "fp32" or load["kind"] == "sparse":
             continue
-        evidence, ratio = load["main"]["evidence"], Fraction(load["main"]["ratio"])
+        ratio, part = Fraction(load["main"]["ratio"]), run["device"]["part"] or "none"
         off = abs(1 / ratio - 1) if ratio else Fraction(1)
-        counted[evidence] = counted.get(evidence, 0) + 1
-        worst[evidence] = max(
-            worst.get(evidence, (Fraction(0), "")), (off, f"{load['name']} on {run['device']['name']}")
-        )
-    if not worst:
+        found.setdefault((part, load["main"]["evidence"], load["format"]), []).append((off, load["name"]))
+    if not found:
         yield "\nNo load gives a margin.\n"
         return
     yield (
-        "\nThe smallest margin, in whole percents, within which every long, large product and training run here lies\n"
-        "(FP32 and sparse products excepted). A proposal for `config/peaks.yaml`, for these parts, drivers and loads only.\n\n"
+        "\nBy the rule of [ADR 21](adr/0021-margins-have-a-rule.md), of every long, large product and training run here "
+        "(FP32 and\nsparse products excepted). For `config/peaks.yaml`: `margins`, evidence, format in the row of the part, "
+        "in place of\nwhat stands there.\n\n"
     )
-    yield "| evidence | proposed ppm | loads | farthest off |\n|---|---:|---:|---|\n"
-    for evidence, (off, name) in sorted(worst.items()):
-        ppm = max(1, ceil_div(ceil_div(off.numerator * PPM, off.denominator), STEP_PPM)) * STEP_PPM
-        yield f"| {evidence} | {ppm} | {counted[evidence]} | {name}, {float(off):.2%} |\n"
+    yield "| part | evidence | format | ppm | runs | widest ppm | of |\n|---|---|---|---:|---:|---:|---|\n"
+    for (part, evidence, name), loads in sorted(found.items()):
+        off, widest = max(loads)
+        ppm = ceil_div(off.numerator * PPM, off.denominator)
+        yield f"| {part} | {evidence} | {name} | {margin_ppm(Fraction(ppm, PPM))} | {len(loads)} | {ppm} | {widest} |\n"
 
 
 def _comparable(runs: Sequence[Document]) -> Iterator[tuple[Document, Document]]:

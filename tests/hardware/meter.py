@@ -42,6 +42,10 @@ class Mark:
 
     tally: Tally
     exported_flop: Mapping[tuple[str, str, str], float]
+    exported_integers: Mapping[str, float]  # by evidence
+
+    def exported(self, *, integers: bool) -> float:
+        return sum((self.exported_integers if integers else self.exported_flop).values())
 
 
 class Meter:
@@ -98,7 +102,7 @@ class Meter:
         tally = self._wait(lambda: self._tally(uid, since_ns), f"a reading of {uid} that is new enough")
         span_seconds = tally.span_ns / NS_PER_S - 1e-3
         exported = self._wait(lambda: self._exported(uid, span_seconds), f"/metrics with that reading of {uid}")
-        return Mark(tally, exported)
+        return Mark(tally, *exported)
 
     def cpu_seconds(self) -> float:
         """CPU time that the daemon has used so far."""
@@ -142,10 +146,12 @@ class Meter:
         tallies = [tally_from_record(r, entry.begin_ns) for r in totals[-1]["devices"] if r["number"] == number]
         return next((tally for tally in tallies if tally.watermark_ns >= since_ns and tally.observed_ns), None)
 
-    def _exported(self, uid: str, span_seconds: float) -> dict[tuple[str, str, str], float] | None:
+    def _exported(
+        self, uid: str, span_seconds: float
+    ) -> tuple[dict[tuple[str, str, str], float], dict[str, float]] | None:
         with urllib.request.urlopen(f"{self._url}/metrics", timeout=PATIENCE_SECONDS) as answer:
             page = answer.read().decode()
-        known, flop = 0.0, {}
+        known, flop, integers = 0.0, {}, {}
         for name, labels, value in _SAMPLE.findall(page):
             label = dict(_LABEL.findall(labels))
             if label.get("uuid") != uid:
@@ -154,4 +160,6 @@ class Meter:
                 known += float(value)
             elif name == "flopsd_flop_total":
                 flop[label["pipe"], label["precision"], label["evidence"]] = float(value)
-        return flop if known >= span_seconds else None
+            elif name == "flopsd_integer_operations_total":
+                integers[label["evidence"]] = float(value)
+        return (flop, integers) if known >= span_seconds else None

@@ -16,10 +16,10 @@ loads         one object a load, in order:
   name, kind, format, size, variant, setting, seconds_asked
   status        done, unavailable or failed; then reason says why and the rest is absent
   begin_ns, end_ns, steps, flop_per_step, counted_flop_per_step (by PyTorch, or null)
-  true_flop     steps x flop_per_step
+  true_flop     steps x flop_per_step; of an int8 load integer operations, here and in all that follows
   metered       {from_ns, to_ns,
                  declared, undeclared: {low, measured, high} with and without the load's number format,
-                 exported_flop: growth of flopsd_flop_total (undeclared; a float, as Prometheus has it),
+                 exported_flop: growth of flopsd_flop_total or flopsd_integer_operations_total (undeclared; a float, as Prometheus has it),
                  pipes: [{evidence, pipe, precision, sm_cycles, flop}], most FLOP first,
                  observed_seconds by evidence, gap_seconds by reason, energy_joules}
   ratio         measured (declared) / true_flop; null where either is missing or nothing was to be counted

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 from flopsd.core.figures import Rating, rows, total_of
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.model import PPM, Figures, Precision, Tally
+from flopsd.core.part import INTEGER_FORMATS
 from flopsd.core.peaks import PeakTable
+from flopsd.core.values import text_or_none
 from flopsd.system.clock import NS_PER_S, Clock
 from tests.hardware.loads import Done, Knobs, Load, MissedError, Spec, UnavailableError
 from tests.hardware.meter import Mark, Meter
@@ -60,14 +62,19 @@ def metered(
 ) -> dict[str, Any]:
     """The `metered` object of a result; see results.py."""
     tally, rated = between(before.tally, after.tally), rating(entry, table, number_format)
-    exported = sum(after.exported_flop.values()) - sum(before.exported_flop.values())
+    integers = number_format in INTEGER_FORMATS  # then what the load is known to execute is no FLOP
+    exported = after.exported(integers=integers) - before.exported(integers=integers)
+
+    def figures(rated: Rating) -> Figures:
+        return total_of(rows(tally, rated, table), tally, integers=integers)
+
     pipes = [
         {
             "evidence": row.evidence.value,
             "pipe": row.pipe.value,
             "precision": row.precision,
             "sm_cycles": str(row.sm_cycles),
-            "flop": None if row.figures.measured_flop is None else str(row.figures.measured_flop),
+            "flop": text_or_none((row.integers if integers else row.figures).measured_flop),
         }
         for row in rows(tally, rated, table)
         if row.pipe is not None and row.sm_cycles
@@ -75,8 +82,8 @@ def metered(
     return {
         "from_ns": tally.begin_ns,
         "to_ns": tally.watermark_ns,
-        "declared": bounds(total_of(rows(tally, rated, table), tally)),
-        "undeclared": bounds(total_of(rows(tally, rating(entry, table, None), table), tally)),
+        "declared": bounds(figures(rated)),
+        "undeclared": bounds(figures(rating(entry, table, None))),
         "exported_flop": exported,
         "pipes": sorted(pipes, key=lambda pipe: -int(pipe["flop"] or 0)),
         "observed_seconds": {evidence.value: ns / NS_PER_S for evidence, ns in tally.observed_ns.items()},
@@ -86,8 +93,7 @@ def metered(
 
 
 def bounds(figures: Figures) -> dict[str, str | None]:
-    texts = {"low": figures.low_flop, "measured": figures.measured_flop, "high": figures.high_flop}
-    return {name: None if flop is None else str(flop) for name, flop in texts.items()}
+    return dict(figures.for_ledger())
 
 
 ATTEMPTS = 10

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flopsd.core.model import Pipe
-from flopsd.core.peaks import Part
+from flopsd.core.part import Part
 from flopsd.system.clock import NS_PER_S, Clock
 from tests.hardware.loads import Done, MissedError, Spec
 from tests.support.scenario import LIBRARY, Gpu, Scenario, Segment, compile_standin, h100

@@ -6,6 +6,8 @@
  * What a GPU does is a periodic list of segments; all counters are exact integrals over it.
  *
  *   epoch_ns N | driver TEXT | driver_from_ms N        before that nvmlInit finds no driver
+ *   confidential off|on|devtools                       without it the driver knows no confidential computing; on: GPM is
+ *                                                      reported as supported and gives no sample (what it does is unknown)
  *   gpu uuid=… serial=… pci=HEX bus=… cores=N arch=N cc=N.N max_mhz=N gpm=0|1 mig=0|1
  *   name TEXT
  *   seg MS MHZ UTIL POWER_W ANY HMMA IMMA DFMA DMMA FP64 FP32 FP16      ratios 0..1
@@ -88,6 +90,8 @@ static int gpu_count, loaded, users;
 static pthread_mutex_t starting = PTHREAD_MUTEX_INITIALIZER;
 static long long epoch_ns, driver_from_ns;
 static char driver[64] = "595.91.07";
+enum { CC_UNKNOWN, CC_OFF, CC_ON, CC_DEVTOOLS };
+static int confidential;
 static unsigned long long *calls;
 static const volatile long long *told_ns;
 
@@ -125,12 +129,15 @@ static void load(void) {
     FILE *file = path ? fopen(path, "r") : NULL;
     char line[1024];
     gpu_count = 0;
+    confidential = CC_UNKNOWN;
     while (file && fgets(line, sizeof line, file)) {
         Gpu *gpu = gpu_count ? &gpus[gpu_count - 1] : NULL;
         line[strcspn(line, "\n")] = 0;
         if (!strncmp(line, "epoch_ns ", 9)) epoch_ns = atoll(line + 9);
         else if (!strncmp(line, "driver ", 7)) snprintf(driver, sizeof driver, "%.63s", line + 7);
         else if (!strncmp(line, "driver_from_ms ", 15)) driver_from_ns = atoll(line + 15) * 1000000;
+        else if (!strncmp(line, "confidential ", 13))
+            confidential = line[14] == 'f' ? CC_OFF : line[13] == 'o' ? CC_ON : CC_DEVTOOLS;
         else if (!strncmp(line, "gpu ", 4) && gpu_count < MAX_GPUS) {
             gpu = &gpus[gpu_count++];
             memset(gpu, 0, sizeof *gpu);
@@ -422,7 +429,7 @@ EXPORT int nvmlGpmSampleFree(Sample *sample) { free(sample); return OK; }
 
 EXPORT int nvmlGpmSampleGet(Gpu *gpu, Sample *sample) {
     ANSWER(gpu);
-    if (!gpu->gpm || has_fault(gpu, UNSAMPLED)) return NOT_SUPPORTED;
+    if (!gpu->gpm || confidential == CC_ON || has_fault(gpu, UNSAMPLED)) return NOT_SUPPORTED;
     sample->ns = now_ns();
     sample->gpu = gpu;
     sample->blind = !streams(gpu->parent ? gpu->parent : gpu);
@@ -511,6 +518,14 @@ EXPORT int nvmlDeviceGetComputeRunningProcesses_v3(Gpu *gpu, unsigned *count, Pr
 typedef struct { unsigned size, attestation_size; unsigned char chain[0x1000], attestation[0x1400]; } Certificates;
 typedef struct { unsigned has_cec, size, cec_size; unsigned char nonce[32], report[0x2000], cec[0x1000]; } Attestation;
 
+EXPORT int nvmlSystemGetConfComputeState(unsigned *state) { /* environment, feature, developer tools */
+    count_call();
+    if (confidential == CC_UNKNOWN) return NOT_SUPPORTED;
+    state[0] = 2;
+    state[1] = confidential != CC_OFF;
+    state[2] = confidential == CC_DEVTOOLS;
+    return loaded ? OK : UNINITIALIZED;
+}
 EXPORT int nvmlDeviceGetConfComputeGpuCertificate(Gpu *gpu, Certificates *to) {
     ANSWER(gpu);
     const char *path = getenv("NVML_STANDIN_SPDM");

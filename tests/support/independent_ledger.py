@@ -51,20 +51,23 @@ def recompute(journal: Path, peaks: Path) -> J:
     for device in everything:
         for row in device.rows():
             by_evidence.setdefault(row["key"][1], []).append(row["figures"])
-    by_phase: dict[str, list[Any]] = {}
-    for device in everything:
-        for phase, figures in device.by_phase().items():
-            by_phase.setdefault(phase, []).append(figures)
-    phases = {phase: add(figures) for phase, figures in by_phase.items()}
+    phases, integer_phases = _by_phase(everything, "figures"), _by_phase(everything, "integers")
     settings = begins[-1].get("declared") or {}
     sessions = _sessions(records)
     method, how, basis, trained = architecture.declared(settings, sessions) if _is_known(sessions) else (None,) * 4
     counted = guidelines(phases, method, how, trained) if everything and _is_known(sessions) else None
+    integers: J = guidelines(integer_phases, method, how, trained) if counted else {}
+    integers.pop("requiredPpm", None)
     return {
         "byPhase": {phase: said(figures) for phase, figures in phases.items()},
         "guidelines": counted,
         "architecture": basis,
         "executed": said(add(device.total() for device in everything)) if everything else said((0, None, None)),
+        "integerOperations": {
+            **(said(add(device.total("integers") for device in everything)) if everything else said((0, None, None))),
+            "guidelines": integers or None,
+        },
+        "mayBeIntegerFlop": str(sum(row["mixed"] for device in everything for row in device.rows())),
         "clockUncertaintyFlop": str(sum(row["doubt"] for device in everything for row in device.rows())),
         "byEvidence": {evidence: said(add(figures)) for evidence, figures in by_evidence.items()},
         "devices": _devices(everything),
@@ -90,14 +93,36 @@ def stated(statement: J) -> J:
     executed, coverage, method = predicate["totals"]["executed"], predicate["coverage"], predicate["method"]
     is_known = _is_known(predicate["declared"]["sessions"])
     energy = ("energyJoules", "energyUncountedSeconds")
-    of_device = ("executed", *energy, "observedSeconds", "gapSeconds", "recoveredSeconds", "spanSeconds")
-    of_row = ("phase", "evidence", "pipe", "precision", "smCycles", "seconds", "flop", "clockUncertaintyFlop")
+    of_device = (
+        "executed",
+        "integerOperations",
+        *energy,
+        "observedSeconds",
+        "gapSeconds",
+        "recoveredSeconds",
+        "spanSeconds",
+    )
+    of_row: tuple[str, ...] = (
+        "phase",
+        "evidence",
+        "pipe",
+        "precision",
+        "smCycles",
+        "seconds",
+        "flop",
+        "integerOperations",
+    )
+    of_row += ("clockUncertaintyFlop",)
+    integers = predicate["totals"]["integerOperations"]
+    is_counted = predicate["devices"] and is_known
     return {
         "executed": {name: executed[name] for name in ("low", "measured", "high")},
+        "integerOperations": {**integers, "guidelines": integers["guidelines"] if is_counted else None},
+        "mayBeIntegerFlop": executed["mayBeIntegerFlop"],
         "clockUncertaintyFlop": executed["clockUncertaintyFlop"],
         "byEvidence": executed["byEvidence"],
         "byPhase": executed["byPhase"] if predicate["devices"] else {},
-        "guidelines": _counted(predicate) if predicate["devices"] and is_known else None,
+        "guidelines": _counted(predicate) if is_counted else None,
         "architecture": _shaped(predicate["totals"]["architecture"]) if is_known else None,
         "devices": {
             device["uuid"]: {
@@ -111,6 +136,14 @@ def stated(statement: J) -> J:
         "peakTableSha256": method["peakTableSha256"],
         "journal": {name: method["journal"][name] for name in ("sha256", "records", "headSha256")},
     }
+
+
+def _by_phase(devices: list[Rated], name: str) -> dict[str, Any]:
+    found: dict[str, list[Any]] = {}
+    for device in devices:
+        for phase, figures in device.by_phase(name).items():
+            found.setdefault(phase, []).append(figures)
+    return {phase: add(figures) for phase, figures in found.items()}
 
 
 def _sessions(records: list[J]) -> list[J]:
@@ -176,6 +209,7 @@ def _devices(everything: list[Rated]) -> J:
                 rows.setdefault(row["key"], []).append(row)
         found[uid] = {
             "executed": said(add(device.total() for device in same)),
+            "integerOperations": said(add(device.total("integers") for device in same)),
             "energyJoules": _energy(same),
             "energyUncountedSeconds": _uncounted(same),
             "observedSeconds": seconds(sum(sum(d.tally["observed_ns"].values()) for d in same)),
@@ -188,6 +222,7 @@ def _devices(everything: list[Rated]) -> J:
                     "smCycles": str(sum(row["cycles"] for row in rows[key])),
                     "seconds": seconds(sum(row["ns"] for row in rows[key])),
                     "flop": said(add(row["figures"] for row in rows[key])),
+                    "integerOperations": said(add(row["integers"] for row in rows[key])),
                     "clockUncertaintyFlop": str(sum(row["doubt"] for row in rows[key])),
                 }
                 for key in sorted(rows)

@@ -150,6 +150,7 @@ class Scenario:
 
     gpus: tuple[Gpu, ...]
     driver_from_ms: int = 0
+    confidential: str | None = None  # confidential computing: off, on, devtools; None: the driver knows none
     epoch_ns: int = field(default_factory=lambda: SystemClock().boottime_ns())
 
     def uuid(self, index: int) -> str:
@@ -157,6 +158,7 @@ class Scenario:
 
     def write(self, path: Path) -> Path:
         lines = [f"epoch_ns {self.epoch_ns}", "driver 595.91.07", f"driver_from_ms {self.driver_from_ms}"]
+        lines += [] if self.confidential is None else [f"confidential {self.confidential}"]
         for index, gpu in enumerate(self.gpus):
             lines += [
                 f"gpu uuid={self.uuid(index)} serial=165{index:07d} "

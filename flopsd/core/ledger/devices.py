@@ -46,6 +46,7 @@ def _device(view: DeviceView) -> dict[str, Any]:
         "evidenceReason": device.evidence_reason,
         "sharedWith": device.shared,
         "executed": view.figures.for_ledger(),
+        "integerOperations": view.integers.for_ledger(),
         "energyJoules": joules(view.energy_mj),
         "energyUncountedSeconds": seconds(view.energy_unknown_ns),
         **times_for_ledger(view),
@@ -76,6 +77,7 @@ def _work(work: Iterable[tuple[str | None, Row]]) -> list[dict[str, Any]]:
             "smCycles": str(sum(row.sm_cycles for _, row in group)),
             "seconds": seconds(sum(row.duration_ns for _, row in group)),
             "flop": sum_figures(row.figures for _, row in group).for_ledger(),
+            "integerOperations": sum_figures(row.integers for _, row in group).for_ledger(),
             "clockUncertaintyFlop": str(sum(row.clock_uncertainty_flop for _, row in group)),
         }
         for (phase, evidence, pipe, precision), group in sorted(grouped.items())

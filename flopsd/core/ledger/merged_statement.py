@@ -126,9 +126,14 @@ class Merging:
         """The predicate around lists of node summaries and of children. Raises LedgerError as `completeness`."""
         facts, completeness = self.facts, self.completeness()
         whole, declared = completeness.complete is True, self._declared
-        sums, counted = self.sums.for_ledger(whole=whole), self.sums.counted_guidelines(whole=whole)
+        sums = self.sums.for_ledger(whole=whole)
+        counted, integers = (
+            LedgerSums.bounded(known, whole=whole) for known in (self.sums.guidelines, self.sums.integers_counted)
+        )
         architecture = None if sums["totals"]["architecture"] is None else self.sums.counted
-        case = Case(counted.updates, counted.cumulative, declared.method, declared.base, whole, declared.conflict)
+        case = Case(
+            counted.updates, counted.cumulative, declared.method, declared.base, whole, declared.conflict, integers
+        )
         job = facts.kind == JOB
         return {
             "kind": facts.kind,

@@ -8,6 +8,7 @@ from typing import Any
 
 from flopsd.core.declarations import Base, Method, base_from
 from flopsd.core.ledger.history import History
+from flopsd.core.ledger.statement import integers_for_ledger
 from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
 from flopsd.core.policy.conditions import CONTRADICTION
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
@@ -43,6 +44,9 @@ class LedgerSums:
     guidelines: Guidelines = NOTHING_COUNTED
     counted: ArchitectureFigures | None = None  # the architecture basis of those ledgers that have one
     uncounted: int = 0  # ledgers that have none
+    integers: Figures = NO_FIGURES
+    integers_counted: Guidelines = NOTHING_COUNTED  # what the guidelines count of them
+    may_be_integer_flop: int = 0
 
     def __add__(self, other: LedgerSums) -> LedgerSums:
         both = [counted for counted in (self.counted, other.counted) if counted is not None]
@@ -58,23 +62,28 @@ class LedgerSums:
             self.guidelines + other.guidelines,
             both[0] + both[1] if len(both) == 2 else both[0] if both else None,
             self.uncounted + other.uncounted,
+            self.integers + other.integers,
+            self.integers_counted + other.integers_counted,
+            self.may_be_integer_flop + other.may_be_integer_flop,
         )
 
     def for_ledger(self, *, whole: bool = True) -> dict[str, Any]:
         """As ledgers write it. Where it is not whole no upper bound is known."""
-        figures = self.executed if whole else self.executed.unbounded
-        counted = self.counted if whole and not self.uncounted else None
+        figures, integers = (one if whole else one.unbounded for one in (self.executed, self.integers))
+        architecture = self.counted if whole and not self.uncounted else None
         return {
             "totals": {
                 "executed": {
                     **figures.for_ledger(),
                     "method": _AND.join(sorted(self.methods)),
+                    "mayBeIntegerFlop": str(self.may_be_integer_flop),
                     "byEvidence": {name: self.by_evidence[name].for_ledger() for name in sorted(self.by_evidence)},
                     "byPhase": {name: self.by_phase[name].for_ledger() for name in sorted(self.by_phase)},
                 },
-                "guidelines": self.counted_guidelines(whole=whole).for_ledger(),
-                "architecture": None if counted is None else counted.for_ledger(),
-                "architectureAbsentReason": None if counted is not None else _ABSENT,
+                "integerOperations": integers_for_ledger(integers, self.bounded(self.integers_counted, whole=whole)),
+                "guidelines": self.bounded(self.guidelines, whole=whole).for_ledger(),
+                "architecture": None if architecture is None else architecture.for_ledger(),
+                "architectureAbsentReason": None if architecture is not None else _ABSENT,
             },
             "energyJoules": joules(self.energy_mj),
             **{name: seconds(self.times_ns.get(name, 0)) for name in TIMES},
@@ -85,9 +94,9 @@ class LedgerSums:
             },
         }
 
-    def counted_guidelines(self, *, whole: bool) -> Guidelines:
+    @staticmethod
+    def bounded(known: Guidelines, *, whole: bool) -> Guidelines:
         """Of what is not whole no upper bound is known."""
-        known = self.guidelines
         return known if whole else Guidelines(known.updates.unbounded, known.cumulative.unbounded)
 
     def _observed_ppm(self) -> str | None:
@@ -99,6 +108,7 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
     """The inverse of `for_ledger`. Raises KeyError, TypeError, ValueError, AttributeError on anything else."""
     totals, coverage = ledger["totals"], ledger["coverage"]
     executed, guidelines, architecture = totals["executed"], totals["guidelines"], totals["architecture"]
+    integers = totals["integerOperations"]
     return LedgerSums(
         figures_from(executed),
         {str(name): figures_from(figures) for name, figures in executed["byEvidence"].items()},
@@ -110,9 +120,12 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
         },
         {str(name): nanoseconds(text) for name, text in coverage["gapSecondsByReason"].items()},
         {str(name): figures_from(figures) for name, figures in executed["byPhase"].items()},
-        Guidelines(figures_from(guidelines), figures_from(guidelines["cumulative"])),
+        _guidelines_from(guidelines),
         None if architecture is None else figures_of_ledger(architecture),
         int(architecture is None),
+        figures_from(integers),
+        _guidelines_from(integers["guidelines"]),
+        whole_number(executed["mayBeIntegerFlop"]),
     )
 
 
@@ -139,6 +152,10 @@ def figures_from(entry: Mapping[str, Any]) -> Figures:
     if low is None:
         raise ValueError("low is never null")
     return Figures(low, measured, high)
+
+
+def _guidelines_from(entry: Mapping[str, Any]) -> Guidelines:
+    return Guidelines(figures_from(entry), figures_from(entry["cumulative"]))
 
 
 def _all_added(one: Mapping[str, Figures], other: Mapping[str, Figures]) -> dict[str, Figures]:

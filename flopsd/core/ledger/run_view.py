@@ -44,6 +44,11 @@ class RatedTally:
     def figures(self) -> Figures:
         return total_of(self.rows, self.tally)
 
+    @cached_property
+    def integers(self) -> Figures:
+        """Integer operations, which are no FLOP."""
+        return total_of(self.rows, self.tally, integers=True)
+
 
 @dataclass(frozen=True)
 class RatedTallies:
@@ -63,6 +68,15 @@ class RatedTallies:
     def figures(self) -> Figures:
         """Without any device no ceiling is known: there may have been some."""
         return sum_figures(one.figures for one in self.rated) if self.rated else Figures(0, None, None)
+
+    @cached_property
+    def integers(self) -> Figures:
+        return sum_figures(one.integers for one in self.rated) if self.rated else Figures(0, None, None)
+
+    @property
+    def may_be_integer_flop(self) -> int:
+        """How much of the measured FLOP may be integer operations, since no counter tells them apart."""
+        return sum(row.figures.measured_flop or 0 for row in self.rows if row.may_be_integer)
 
     @property
     def observed_ns(self) -> int:
@@ -145,14 +159,22 @@ class RunView(RatedTallies):
     @cached_property
     def bases(self) -> Bases:
         """The figures by phase, and what counts of them."""
-        parts = (by_phase(one.tally, one.rows) for one in self.rated)
-        return run_bases(parts, self.figures, self.declarations)
+        flop = [by_phase(one.tally, one.rows) for one in self.rated]
+        integers = [by_phase(one.tally, one.rows, integers=True) for one in self.rated]
+        return run_bases(flop, integers, self.figures, self.declarations)
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """The run held against the thresholds of every policy, in their order."""
         counted, declared = self.bases.guidelines, self.declarations
-        case = Case(counted.updates, counted.cumulative, declared.method, declared.base, self.is_whole)
+        case = Case(
+            counted.updates,
+            counted.cumulative,
+            declared.method,
+            declared.base,
+            self.is_whole,
+            integers=self.bases.integers,
+        )
         return tuple(finding for policy in self.policies for finding in findings(policy, case))
 
     @cached_property

@@ -20,6 +20,7 @@ from flopsd.core.model import ESTIMATING, NO_FIGURES, Evidence, Figures
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import Architecture, Bases
 from flopsd.core.policy.evaluate import Policy
+from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.policy.reconcile import reconcile
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import joules, seconds, text_or_none
@@ -45,7 +46,11 @@ ASSUMPTIONS = (
     "low the slowest and high the fastest format of the pipe on that part.",
     "A reading belongs to a declared phase only where that phase was in force for all of the reading's time; a change "
     "takes effect when the daemon hears of it.",
-    "low leaves out the FP32 pipe, which counts integer multiply-adds too, INT8 tensor work, and what is only bounded.",
+    "FLOP are floating-point. integerOperations are those of the tensor cores, which have a counter of their own "
+    "(IMMA); vector pipes have none. Tensor activity that no counter of a kind accounts for, a vendor's count without "
+    "a declared format, and the FP32 pipe, which counts integer multiply-adds too, may be either: measured takes them "
+    "for FLOP (mayBeIntegerFlop is how much), low of both leaves them out, and high of both holds them whole.",
+    "low leaves out what is only bounded.",
     "high adds the margins, and the most that the device can do for every interval only bounded or not observed.",
     "A pipe whose rate the table does not state is not in measured; high holds a bound for it.",
     "Energy is what the devices' counters counted; device seconds of which none told it are named beside it.",
@@ -112,7 +117,8 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "devices": devices_for_ledger(view),
         "declared": _declared(view.bases, history.declared, history.sessions.values()),
         "totals": {
-            "executed": _executed(view, table),
+            "executed": _executed(view),
+            "integerOperations": integers_for_ledger(view.integers, view.bases.integers),
             "guidelines": _guidelines(view.bases),
             "architecture": _architecture(view.declarations.architecture),
             "architectureAbsentReason": view.declarations.absent or None,
@@ -174,15 +180,19 @@ def _reconciliation(found: Bases) -> list[dict[str, Any]]:
     return [ratio.for_ledger() for ratio in ratios]
 
 
-def _executed(view: RunView, table: PeakTable) -> dict[str, Any]:
+def _executed(view: RunView) -> dict[str, Any]:
     by_evidence: dict[Evidence, Figures] = {}
+    margins: dict[str, int] = {}
     for row in view.rows:
         by_evidence[row.evidence] = by_evidence.get(row.evidence, NO_FIGURES) + row.figures
+        if row.margin_ppm is not None:
+            margins[row.evidence.value] = max(margins.get(row.evidence.value, 0), row.margin_ppm)
     return {
         **view.figures.for_ledger(),
         "method": _method(view.observed_ns_by_evidence.keys()),
-        "marginPpm": {e.value: table.margin_ppm(e) for e in sorted(by_evidence) if e in table.margins},
+        "marginPpm": dict(sorted(margins.items())),
         "clockUncertaintyFlop": str(sum(row.clock_uncertainty_flop for row in view.rows)),
+        "mayBeIntegerFlop": str(view.may_be_integer_flop),
         "byEvidence": {e.value: by_evidence[e].for_ledger() for e in sorted(by_evidence)},
         "byPhase": {phase: figures.for_ledger() for phase, figures in sorted(view.bases.by_phase.items())},
     }
@@ -220,6 +230,14 @@ def _declared(found: Bases, declared: OperatorDeclarations, sessions: Iterable[D
             }
             for session in sorted(sessions, key=lambda session: session.id)
         ],
+    }
+
+
+def integers_for_ledger(executed: Figures, counted: Guidelines) -> dict[str, Any]:
+    """Integer operations, and what the guidelines count of them if a policy takes integers for FLOP."""
+    return {
+        **executed.for_ledger(),
+        "guidelines": {**counted.updates.for_ledger(), "cumulative": counted.cumulative.for_ledger()},
     }
 
 

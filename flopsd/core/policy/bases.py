@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,7 @@ class Bases:
     by_phase: Mapping[str, Figures]
     executed: Figures
     guidelines: Guidelines
+    integers: Guidelines  # of integer operations, which only some policies count
     declarations: Declarations
 
 
@@ -82,17 +83,27 @@ def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredS
 NO_DECLARATIONS = Declarations(None, None, None, required_share(None, None), None, NO_PROCESS, None)
 
 
-def run_bases(parts: Iterable[Mapping[str, Figures]], executed: Figures, declared: Declarations) -> Bases:
-    """The bases of figures by phase, one mapping for each tally; their sum is `executed`."""
+Parts = Sequence[Mapping[str, Figures]]
+
+
+def run_bases(flop: Parts, integers: Parts, executed: Figures, declared: Declarations) -> Bases:
+    """The bases of FLOP and integer operations by phase, one mapping for each tally; `executed` is the sum of FLOP."""
+    by_phase = _added_up(flop)
+    return Bases(
+        by_phase,
+        executed,
+        guidelines(by_phase, declared.required),
+        guidelines(_added_up(integers), declared.required),
+        declared,
+    )
+
+
+def _added_up(parts: Parts) -> dict[str, Figures]:
     by_phase: dict[str, Figures] = {}
-    any_device = False
     for part in parts:
-        any_device = True
         for phase, figures in part.items():
             by_phase[phase] = by_phase.get(phase, NO_FIGURES) + figures
-    if not any_device:  # what ran is not known
-        by_phase = {UNDECLARED_PHASE: executed}
-    return Bases(by_phase, executed, guidelines(by_phase, declared.required), declared)
+    return by_phase if parts else {UNDECLARED_PHASE: Figures(0, None, None)}  # without a device it is not known
 
 
 def _agreed(sessions: Sequence[DeclaredSession], fact: str, kind: Any) -> Any:

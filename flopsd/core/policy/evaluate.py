@@ -7,7 +7,7 @@ the lower end is, else `indeterminate` with the reason. "Above" is a strict "gre
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from fractions import Fraction
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import PPM, Figures
 from flopsd.core.policy.conditions import applies_to, base_bounds
+from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.policy.policy_file import Policy, Quantity, Rule, Threshold
 from flopsd.core.values import ceil_div, text_or_none
 
@@ -31,7 +32,8 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """The account of one lineage and what is declared of it.
+    """The account of one lineage and what is declared of it. `integers` are integer operations, which only some
+    policies count.
 
     `whole` is False where something is missing from the account: then it has no upper end. `conflict` names what
     contradicts what about the base model, if anything does: then a `base` of None does not mean undeclared.
@@ -43,6 +45,7 @@ class Case:
     base: Base | None = None
     whole: bool = True
     conflict: str = ""
+    integers: Guidelines = NOTHING_COUNTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class Finding:
     value: Figures
     limit: Limit | None
     state: Verdict | None
+    counts_integers: bool = False  # whether integer operations are in the value
 
     @property
     def share_ppm(self) -> tuple[int | None, int | None, int | None]:
@@ -92,6 +96,7 @@ class Finding:
             "policy": self.policy,
             "rule": self.rule.id,
             "quantity": self.quantity,
+            "countsIntegerOperations": self.counts_integers,
             "applies": self.applies,
             "reason": self.why,
             "threshold": None if self.limit is None else {"low": str(self.limit.low), "high": str(self.limit.high)},
@@ -109,6 +114,9 @@ class Finding:
 
 def findings(policy: Policy, case: Case) -> tuple[Finding, ...]:
     """One finding a rule, in the policy's order."""
+    if policy.counts_integers:
+        both = Guidelines(case.updates, case.cumulative) + case.integers
+        case = replace(case, updates=both.updates, cumulative=both.cumulative)
     found: dict[str, Finding] = {}
     for rule in sorted(policy.rules, key=lambda rule: bool(rule.derived)):
         found[rule.id] = _derived(policy, rule, case, found) if rule.derived else _compared(policy, rule, case)
@@ -136,7 +144,7 @@ def _compared(policy: Policy, rule: Rule, case: Case) -> Finding:
             state, reason = Verdict.INDETERMINATE, "above the threshold, if the rule applies"
         why = f"{why}; {reason}" if reason else why
     quantity = " or ".join(q.value for q in quantities)
-    return Finding(policy.id, rule, applies, why, quantity, value, limit, state)
+    return Finding(policy.id, rule, applies, why, quantity, value, limit, state, policy.counts_integers)
 
 
 def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) -> Finding:
@@ -147,14 +155,14 @@ def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) 
     if applies is not False and not sources:
         applies, why = False, f"no rule that it rests on applies: {first.why}"
     if applies is False:
-        return Finding(policy.id, rule, False, why, first.quantity, first.value, None, None)
+        return replace(first, rule=rule, applies=False, why=why, limit=None, state=None)
     certain = applies is True and len(sources) == 1 and first.applies is True
     states = {source.state for source in sources}
     state = first.state if certain or states == {Verdict.BELOW} else Verdict.INDETERMINATE
     names = " or ".join(source.rule.id for source in sources)
     why = f"as {names}: {first.why}" if applies else why
     limit = first.limit if len(sources) == 1 else None
-    return Finding(policy.id, rule, True if certain else None, why, first.quantity, first.value, limit, state)
+    return replace(first, rule=rule, applies=True if certain else None, why=why, limit=limit, state=state)
 
 
 def _quantities(rules: Sequence[Rule], case: Case) -> list[Quantity]:

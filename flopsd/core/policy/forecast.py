@@ -60,10 +60,13 @@ def _until(limit: Fraction, flop: int, flop_per_s: int) -> int | None:
 Rates = tuple[Rate, Rate]
 
 
-def outlook(findings: Iterable[Finding], rates: Rates | None) -> list[dict[str, Any]]:
-    """Each rule that applies or may, as in the ledger, with its crossing at `rates`."""
+def outlook(
+    findings: Iterable[Finding], rates: Rates | None, with_integers: Rates | None = None
+) -> list[dict[str, Any]]:
+    """Each rule that applies or may, as in the ledger, with its crossing at `rates`; `with_integers` are those of
+    FLOP and integer operations together, for a policy that counts both."""
     return [
-        {**finding.for_ledger(), "crossing": _crossing(finding, rates)}
+        {**finding.for_ledger(), "crossing": _crossing(finding, with_integers if finding.counts_integers else rates)}
         for finding in findings
         if finding.state is not None and finding.applies is not False
     ]

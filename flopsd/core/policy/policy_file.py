@@ -21,6 +21,7 @@ from flopsd.errors import PolicyError
 SCHEMA = "flopsd-policy/1"
 BASE_KINDS = ("known", "estimated", "unknown")
 STATUSES = ("text", "interpretation")
+INTEGER_OPERATIONS = ("not counted", "counted")
 MAX_TEXT = 1200
 OURS = "flopsd"  # the source of what we read into a text
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,59}", re.ASCII)
@@ -111,6 +112,7 @@ class Policy:
     title: str
     notice: str
     margin_ppm: int  # how far an estimate may be off, both ways
+    counts_integers: bool  # whether integer operations count beside FLOP
     rules: tuple[Rule, ...]
     form: FormRules | None
 
@@ -122,7 +124,10 @@ class Policy:
         """A policy from parsed YAML. Raises PolicyError with every problem."""
         problems: list[str] = []
         top = FieldReader(data, "", collecting(problems, "policy"))
-        top.only("schema", "id", "title", "generated", "notice", "sources", "estimation_margin", "form", "rules")
+        top.only(
+            *("schema", "id", "title", "generated", "notice", "sources", "estimation_margin"),
+            *("integer_operations", "form", "rules"),
+        )
         if top.raw("schema") != SCHEMA:
             raise PolicyError([f"policy: schema is {shown(top.raw('schema'))}; this flopsd reads {SCHEMA!r}"])
         sources = {*map(str, top.object("sources").mapping), OURS}
@@ -140,6 +145,8 @@ class Policy:
             title=_text(top, "title"),
             notice=_text(top, "notice"),
             margin_ppm=margin.whole("ppm", 1, PPM - 1),
+            counts_integers="integer_operations" in top
+            and top.one_of("integer_operations", INTEGER_OPERATIONS) == INTEGER_OPERATIONS[1],
             rules=tuple(_rule(raw, position, sources, problems) for position, raw in enumerate(raw_rules, 1)),
             form=None if (form := top.maybe_object("form")) is None else _form(form, sources),
         )

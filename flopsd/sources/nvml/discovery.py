@@ -8,6 +8,7 @@ from typing import Any
 from flopsd.core.model import Device, DeviceUid, Evidence, GapReason, Limits
 from flopsd.errors import UnknownDeviceError
 from flopsd.sources import SourceSettings
+from flopsd.sources.nvml.confidential import reasons
 from flopsd.sources.nvml.driver import NO_PERMISSION, Driver, hint_of, reason_of
 from flopsd.sources.nvml.gpm import Gpm
 from flopsd.sources.nvml.gpm_meter import GpmMeter
@@ -76,7 +77,7 @@ class Discovery:
     def ceiling(self, device: Device, handle: Any, why: str) -> UtilizationMeter:
         """The meter of a GPU that gives no more than utilisation."""
         fix = "run a dcgm-exporter beside it: flopsd reads its tensor activity"
-        return UtilizationMeter(self._driver, device, handle, self._limits(device), (why, fix))
+        return UtilizationMeter(self._driver, device, handle, self._limits(device), reasons(self._driver, why, fix))
 
     def _whole(self, device: Device, handle: Any) -> Gpu:
         return Gpu(device, handle, self._meter(device, handle)).updated()

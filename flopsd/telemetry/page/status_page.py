@@ -13,7 +13,7 @@ from flopsd.report.html_kit import Html, h, text
 from flopsd.report.html_parts import chip, entry, icon, or_none, patterns, rule_chart, rule_legend, section, triple
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
-from flopsd.report.numbers import NOTHING_MEASURED, figures_in, interval
+from flopsd.report.numbers import NOTHING_MEASURED, figures_in, integers_text, interval
 from flopsd.report.terminal import counted
 from flopsd.report.threshold_text import crossing_text
 from flopsd.report.verdicts import answer_of, rules_of
@@ -130,12 +130,17 @@ def _header(facts: Mapping[str, Any]) -> Html:
 def _total(facts: Mapping[str, Any]) -> Html:
     executed, counted = interval(figures_in(facts["executed"])), interval(figures_in(facts["guidelines"]))
     rate = facts["measuredFlopPerSecond"]
+    integers = integers_text(figures_in(facts["integerOperations"]))
     return section(
         "total",
         "Compute so far",
         h(
             "div",
-            _card("Executed", "Everything that the hardware did.", triple(executed, NOTHING_MEASURED)),
+            _card(
+                "Executed",
+                f"Everything that the hardware did in floating point. Integer operations, beside it: {integers}.",
+                triple(executed, NOTHING_MEASURED),
+            ),
             _card(
                 "Counts as training compute",
                 "Under the Commission's Guidelines; an interval where not all is declared.",

@@ -41,6 +41,9 @@ def sums(draw: st.DrawFn) -> LedgerSums:
         Guidelines(draw(figures), draw(figures)),
         draw(st.none() | st.builds(ArchitectureFigures, bounds, bounds, flop)),
         draw(st.integers(0, 2)),
+        draw(figures),
+        Guidelines(draw(figures), draw(figures)),
+        draw(flop),
     )
 
 

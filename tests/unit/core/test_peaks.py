@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple
+from dataclasses import astuple, replace
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ import yaml
 
 from flopsd.core.declarations import precision_from
 from flopsd.core.figures import Rating, precision_label
-from flopsd.core.model import Device, Evidence, Pipe, Precision
+from flopsd.core.model import ChipLimits, Device, Evidence, Pipe, Precision
+from flopsd.core.part import Margin
 from flopsd.errors import PeakTableError, UnknownDeviceError
 from flopsd.settings.data_files import config_dir, parse_peaks
+from tests.hardware.margins import LEAST_WITHOUT_RUNS_PPM, margin_ppm
 from tests.support.strategies import table
 
 
@@ -112,7 +115,6 @@ def test_rates_of_an_undeclared_format_are_a_range() -> None:
     assert (rates.low, rates.measured, rates.high) == (2048, 4096, 8192)
     declared = h100.rates(Pipe.TENSOR_HMMA, Precision((("bf16", 900_000), ("fp8", 100_000)), "config"))
     assert (declared.low, declared.measured, declared.high) == (4505, 4505, 4506)  # 4505.6
-    assert h100.rates(Pipe.TENSOR_IMMA, None).low == 0
     assert h100.rates(Pipe.FP32, None).low == 0
     assert table().ceiling_flop_per_cycle(h100, None) == 8192 + 128 + 256 + 512
 
@@ -130,7 +132,7 @@ def test_a_disputed_rate_raises_only_the_upper_figure() -> None:
 def test_an_unrated_pipe_is_bounded_not_zero() -> None:
     b200 = table().parts["b200"]
     assert b200.rates(Pipe.FP16, None).measured is None
-    assert table().unrated_bound(b200, Pipe.FP16) == 1024
+    assert table().bound(b200, Pipe.FP16, None) == 1024
     assert table().ceiling_flop_per_cycle(b200, None) == 32768 + 128 + 256 + 1024
     for part in table().parts.values():
         vector, tensor = part.vector_flop_per_cycle, part.tensor_flop_per_cycle
@@ -165,7 +167,7 @@ def test_a_bad_table_is_refused_with_its_fault(change: tuple[str, str], told: st
     ("shares", "hmma", "label"),
     [
         ({"bf16": 500_000, "fp64": 500_000}, (4096, 4096, 4096), "bf16"),
-        ({"bf16": 900_000, "int8": 100_000}, (4096, 4096, 4096), "bf16"),
+        ({"bf16": 900_001, "int8": 99_999}, (4096, 4096, 4096), "bf16"),
         ({"bf16": 300_000, "fp8": 100_000, "fp64": 600_000}, (5120, 5120, 5120), "bf16:0.75,fp8:0.25"),
         ({"bf16": 900_001, "fp8": 99_999}, (4505, 4505, 4506), "bf16:0.900001,fp8:0.099999"),
         ({"int8": 1_000_000}, (2048, 4096, 8192), "undeclared"),
@@ -180,12 +182,69 @@ def test_a_counter_is_rated_by_the_declared_formats_that_it_counts(
     whole = Rating(part, None, mix)
     assert precision_label(Pipe.TENSOR, whole) == precision_label(None, whole) == mix.label  # any format is in these
     tensor = part.rates(Pipe.TENSOR, mix)
-    exact = sum(part.tensor_flop_per_cycle[name] * ppm for name, ppm in mix.shares_ppm) / 10**6
-    assert (tensor.low, tensor.high) == (math.floor(exact), math.ceil(exact))
+    for integers, found in ((False, tensor), (True, part.integer_rates(Pipe.TENSOR, mix))):
+        rates = [part.tensor_flop_per_cycle[n] * p for n, p in mix.shares_ppm if (n == "int8") is integers]
+        assert (found.low, found.high) == (math.floor(sum(rates) / 10**6), math.ceil(sum(rates) / 10**6))
 
 
-@pytest.mark.parametrize(("row", "int4"), [("t4", 4096), ("a10g", 4096), ("l4", 4096), ("l40s", 4096), ("a100-pcie", 8192)])  # fmt: skip
-def test_integers_are_bounded_by_the_fastest_that_the_part_has(row: str, int4: int) -> None:
+def test_each_margin_follows_its_rule() -> None:
+    """docs/adr/0021. Of the runs themselves test_published tells."""
+    own: dict[str, list[int]] = {}
+    for row in raw()["accelerators"]:
+        for evidence, formats in row.get("margins", {}).items():
+            for name, entry in formats.items():
+                assert name in row["flop_per_cycle_per_sm"]["tensor"], (row["id"], name)
+                assert entry["ppm"] == margin_ppm(Fraction(entry["widest_ppm"], 10**6)), (row["id"], name)
+                assert entry["runs"] > 0
+                own.setdefault(evidence, []).append(entry["ppm"])
+    assert own
+    for evidence, margin in raw()["margins"].items():
+        runs = own.get("activity" if evidence == "cycles" else evidence, [])
+        assert margin["ppm"] == max(LEAST_WITHOUT_RUNS_PPM, *runs, 0), evidence
+
+
+def test_a_margin_is_that_of_every_format_that_the_work_may_be_in() -> None:
+    plain = table().margins[Evidence.ACTIVITY].ppm
+    part = replace(
+        table().parts["h100-pcie"],
+        margins={(Evidence.ACTIVITY, name): Margin(ppm, "") for name, ppm in (("bf16", 40_000), ("fp8", 60_000))},
+    )
+
+    def margin(pipe: Pipe, *formats: str, evidence: Evidence = Evidence.ACTIVITY) -> int:
+        shares = {name: 10**6 // len(formats) for name in formats}
+        mix = precision_from(shares, "config") if formats else None
+        return table().margin_ppm(evidence, part, part.formats(pipe, mix))
+
+    assert margin(Pipe.TENSOR_HMMA, "bf16") == 40_000
+    assert margin(Pipe.TENSOR_HMMA, "bf16", "fp8") == 60_000
+    assert margin(Pipe.TENSOR_HMMA, "bf16", "fp64") == 40_000, "FP64 is counted elsewhere"
+    assert margin(Pipe.TENSOR, "bf16", "fp64") == plain, "one of the two has no run"
+    assert {margin(pipe) for pipe in Pipe} == {plain}, "undeclared work may be in a format without a run"
+    assert margin(Pipe.TENSOR_HMMA, "bf16", evidence=Evidence.CYCLES) == table().margins[Evidence.CYCLES].ppm
+
+
+# Per SM-cycle: the fastest floating-point tensor format with FP64, FP32 and FP16 beside it, the most of undeclared
+# tensor work, the fastest integer format. docs/accelerators.md has the same table, and test_pages compares them.
+UNDECLARED = {
+    "v100-sxm2": (1024 + 64 + 128 + 256, 1024, 0), "t4": (1024 + 4 + 128 + 256, 1024, 4096),
+    "a100-sxm4-80gb": (2048 + 64 + 128 + 512, 2048, 8192), "a10g": (1024 + 4 + 256 + 256, 1024, 4096),
+    "l4": (2048 + 4 + 256 + 256, 2048, 4096), "h100-sxm5-80gb": (8192 + 128 + 256 + 512, 8192, 8192),
+    "b200": (32768 + 128 + 256 + 1024, 32768, 16384), "b300": (49152 + 256 + 256 + 1024, 49152, 16384),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", UNDECLARED)
+def test_integers_are_a_quantity_of_their_own_with_a_ceiling_of_their_own(row: str) -> None:
+    ceiling, tensor, integers = UNDECLARED[row]
     part = table().parts[row]
-    assert part.rates(Pipe.TENSOR_IMMA, None).high == int4
-    assert part.rates(Pipe.TENSOR, None).high == int4
+    assert (table().ceiling_flop_per_cycle(part, None), part.rates(Pipe.TENSOR, None).high) == (ceiling, tensor)
+    assert table().integer_bound(part, Pipe.TENSOR, None) == table().integer_bound(part, Pipe.TENSOR_IMMA, None)
+    assert table().integer_bound(part, Pipe.TENSOR, None) == integers
+    assert table().bound(part, Pipe.TENSOR_IMMA, None) == 0
+    assert part.rates(Pipe.TENSOR, None).low == (0 if integers else 1024), "tensor work of no kind may be integers"
+
+
+def test_a_chip_has_a_ceiling_for_each_of_both() -> None:
+    limits = {row: table().limits(device("chip", None), table().parts[row]) for row in ("trainium1", "trainium2")}
+    assert limits["trainium1"] == ChipLimits(191 * 10**12, 380 * 10**12)
+    assert limits["trainium2"] == ChipLimits(2563 * 10**12, None), "no source states an integer rate"

@@ -6,13 +6,16 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
 from flopsd.core.policy.evaluate import Case, Finding, Limit, Policy, Verdict, findings
-from flopsd.settings.data_files import load_policies
+from flopsd.core.policy.guidelines import Guidelines
+from flopsd.errors import PolicyError
+from flopsd.settings.data_files import config_dir, load_policies
 
 ACT = next(policy for policy in load_policies() if policy.id == "eu-ai-act")
 BELOW, ABOVE, OPEN = Verdict.BELOW, Verdict.ABOVE, Verdict.INDETERMINATE
@@ -310,7 +313,8 @@ def test_a_ledger_has_each_figure_as_text_and_null_for_what_is_not_known() -> No
     rule = ACT.rule("gpai-indicative")
     found = Finding("p", rule, True, "why", "updates", Figures(1, 2, 3), Limit(Fraction(7, 3), Fraction(8)), OPEN)
     assert found.for_ledger() == {
-        "policy": "p", "rule": "gpai-indicative", "quantity": "updates", "applies": True, "reason": "why",
+        "policy": "p", "rule": "gpai-indicative", "quantity": "updates",
+        "countsIntegerOperations": False, "applies": True, "reason": "why",
         "threshold": {"low": "7/3", "high": "8"}, "state": "indeterminate",
         "value": {"low": "1", "measured": "2", "high": "3"},
         "sharePpm": {"low": "125000", "measured": None, "high": "1285715"},
@@ -322,6 +326,22 @@ def test_a_ledger_has_each_figure_as_text_and_null_for_what_is_not_known() -> No
     assert unknown["state"] is None
     assert unknown["value"] == {"low": "1", "measured": None, "high": None}
     assert unknown["sharePpm"] == {"low": None, "measured": None, "high": None}
+
+
+def test_integer_operations_count_where_the_policy_says_so_and_nowhere_else() -> None:
+    integers = Guidelines(figures(3 * 10**22, 4 * 10**22), figures(3 * 10**22, 4 * 10**22))
+    case = Case(figures(8 * 10**22), figures(8 * 10**22), Method.PRETRAINING, integers=integers)
+    counting = replace(ACT, counts_integers=True)
+    without, within = (findings(policy, case)[0] for policy in (ACT, counting))
+    assert (without.value, without.state, without.counts_integers) == (figures(8 * 10**22), BELOW, False)
+    assert (within.value, within.state, within.counts_integers) == (figures(11 * 10**22, 12 * 10**22), ABOVE, True)
+    unknown = replace(case, integers=Guidelines(Figures(0, None, None), Figures(0, None, None)))
+    (open_, *_) = findings(counting, unknown)
+    assert (open_.value, open_.state) == (Figures(8 * 10**22, None, None), OPEN), "unknown integers are not none"
+    text = yaml.safe_load((config_dir() / "policies" / "eu-ai-act.yaml").read_text())
+    assert Policy.from_data({**text, "integer_operations": "counted"}, "").counts_integers
+    with pytest.raises(PolicyError, match="integer_operations"):
+        Policy.from_data({**text, "integer_operations": True}, "")
 
 
 def test_an_estimated_base_model_is_named_as_what_leaves_it_open() -> None:

@@ -9,7 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from flopsd.core.declarations import _FACTS, COUNTERS, Method, Phase, Recomputation
-from flopsd.core.model import Evidence
+from flopsd.core.figures import NS_PER_S, Rating, rows, total_of
+from flopsd.core.model import Device, Evidence, GapReason, Tally
 from flopsd.core.session_protocol import (
     MAX_LINE_BYTES,
     Conversation,
@@ -51,6 +52,26 @@ def prose(text: str) -> str:
 def anchors(text: str) -> set[str]:
     headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_page_of_accelerators_has_the_ceilings_of_the_peak_table() -> None:
+    page = (ROOT / "docs" / "accelerators.md").read_text().partition("## Ceilings")[2].partition("\n## ")[0]
+    told = {
+        part: cells
+        for line in page.splitlines()
+        if line.startswith("| `")
+        for cells in [[cell.strip() for cell in line.split("|")[2:5:2]]]
+        for part in re.findall("`([^`]+)`", line.partition(" | ")[0])
+    }
+    expected = {}
+    for part in table().parts.values():
+        limits = table().limits(Device("GPU-0", 0, part.vendor, ""), part)
+        rating, second = Rating(part, limits, None), {GapReason.DRIVER_ERROR: NS_PER_S}
+        tally = Tally(0, NS_PER_S, gap_ns=second)
+        found = [total_of(rows(tally, rating, table()), tally, integers=of).high_flop for of in (False, True)]
+        if limits is not None:
+            expected[part.id] = ["not known" if high is None else f"{high / 10**12:.0f}" for high in found]
+    assert told == expected
 
 
 def test_no_line_is_wider_than_a_screen() -> None:
@@ -205,7 +226,7 @@ def test_a_row_says_evidence_and_margin_as_they_are(name: str) -> None:
         if part.status == "unverified":
             assert "unverified" in why or "no source" in why
     assert how
-    assert "no run" in why or "not calibrated" in why or "as H100" in why
+    assert "no run" in why or "not calibrated" in why or "as H100" in why or why == "[1]"
 
 
 GOLDEN = GOLDEN / "metrics.prom"

@@ -183,7 +183,7 @@ def test_the_form_is_filled_and_a_notification_only_where_one_is_due() -> None:
     assert node is not None
     assert lineage is not None
     assert [one.ai_office for one in node.lines if one.field == "Amount of computation used for training"] == [
-        "1.3x10^20 FLOP"
+        "1.2x10^20 FLOP"
     ]
     assert node.notification == ()
     assert len(lineage.notification) == 4

@@ -1,0 +1,183 @@
+"""One row of the peak table: what the pipes of a part can do. Pure.
+
+FLOP are floating-point. Integer operations of the tensor cores are a quantity of their own: they have a counter of
+their own (IMMA) where the driver separates it, and are bounded where it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from flopsd.core.model import Evidence, Pipe, Precision
+
+TENSOR_PIPES = (Pipe.TENSOR, Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA)
+# Tensor formats that one counter cannot separate (DCGM#251, #252); the rest have counters of their own.
+HMMA_FORMATS = ("fp16", "bf16", "tf32", "fp8", "fp6", "fp4")
+FORMAT_OF_VECTOR = {Pipe.FP64: "fp64", Pipe.FP32: "fp32", Pipe.FP16: "fp16"}
+INTEGER_FORMATS = ("int8", "int4")  # one counter for both
+MEASURED_FORMAT = "bf16"
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """How far a kind of evidence may be off, both ways, and the source of that figure."""
+
+    ppm: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Operations per SM-cycle of an active pipe. None: the pipe's rate on this part is not known."""
+
+    low: int | None
+    measured: int | None
+    high: int | None
+
+
+_NONE_OF_THEM = Rates(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One row of the table. Rates are dense operations per cycle and SM, integers among them by their format; clocks
+    are MHz."""
+
+    id: str
+    vendor: str
+    names: tuple[str, ...]
+    pci_device_ids: tuple[int, ...]
+    sm_count: int | None
+    tensor_flop_per_cycle: Mapping[str, int]
+    disputed_tensor_flop_per_cycle: Mapping[str, int]  # from other sources: only the upper figure uses it
+    vector_flop_per_cycle: Mapping[str, int]
+    tensor_ref_mhz: int | None
+    vector_ref_mhz: int | None
+    vector_clocked_tensor_formats: tuple[str, ...]
+    status: str
+    sources: tuple[str, ...]
+    gpm: bool | None
+    has_integer_tensor: bool = True  # False only where a source says that the tensor cores have no integer format
+    chip_flop_per_s: Mapping[str, int] = field(default_factory=dict)  # dense peak of the whole chip, by format
+    chip_ceiling_flop_per_s: int | None = None  # its fastest floating-point format, sparsity included
+    chip_ceiling_integer_per_s: int | None = None  # its fastest integer format; None: not known
+    cores_per_chip: int | None = None
+    margins: Mapping[tuple[Evidence, str], Margin] = field(default_factory=dict)  # by tensor format, of its own runs
+
+    def rates(self, pipe: Pipe, precision: Precision | None) -> Rates:
+        """FLOP of one pipe; `precision` is the declared mix of tensor formats, if any."""
+        if pipe in FORMAT_OF_VECTOR:
+            rate = self.vector_flop_per_cycle.get(FORMAT_OF_VECTOR[pipe])
+            # The FP32 reading is the FMA pipe, integer work included: no lower bound of FLOP.
+            return Rates(0 if pipe is Pipe.FP32 else rate, rate, rate)
+        if pipe is Pipe.TENSOR_IMMA:
+            return _NONE_OF_THEM
+        if pipe is Pipe.TENSOR_DFMA:
+            rate = self.tensor_flop_per_cycle.get("fp64")
+            return Rates(rate, rate, rate)
+        shares, tops = self.declared(pipe, precision), self._highest_rates()
+        if shares is not None:
+            declared = _mix(shares, self.tensor_flop_per_cycle, of_integers=False)
+            return Rates(declared, declared, -_mix(shares, {n: -rate for n, rate in tops.items()}, of_integers=False))
+        formats = [
+            name
+            for name in self.tensor_flop_per_cycle
+            if name in HMMA_FORMATS or (pipe is Pipe.TENSOR and name not in INTEGER_FORMATS)
+        ]
+        if not formats:
+            return Rates(None, None, None)
+        dense = MEASURED_FORMAT if MEASURED_FORMAT in formats else "fp16"
+        slowest = min(self.tensor_flop_per_cycle[name] for name in formats)
+        return Rates(
+            0 if self.may_be_integer(pipe, precision) else slowest,
+            self.tensor_flop_per_cycle.get(dense),
+            max(tops[name] for name in formats),
+        )
+
+    def integer_rates(self, pipe: Pipe, precision: Precision | None) -> Rates:
+        """Integer operations of one pipe, of its tensor cores alone: nothing counts those of the vector pipes."""
+        shares = self.declared(pipe, precision) if pipe is Pipe.TENSOR else None
+        if shares is not None:
+            tops = {name: -rate for name, rate in self._highest_rates().items()}
+            declared = _mix(shares, self.tensor_flop_per_cycle, of_integers=True)
+            return Rates(declared, declared, -_mix(shares, tops, of_integers=True))
+        if pipe not in (Pipe.TENSOR, Pipe.TENSOR_IMMA) or not self.has_integer_tensor:
+            return _NONE_OF_THEM
+        known = [self.tensor_flop_per_cycle[name] for name in INTEGER_FORMATS if name in self.tensor_flop_per_cycle]
+        disputed = [rate for name, rate in self.disputed_tensor_flop_per_cycle.items() if name in INTEGER_FORMATS]
+        fastest = max((*known, *disputed), default=None)
+        if pipe is Pipe.TENSOR:
+            return Rates(0, None, fastest)
+        return Rates(min(known, default=None), self.tensor_flop_per_cycle.get("int8"), fastest)
+
+    def may_be_integer(self, pipe: Pipe, precision: Precision | None) -> bool:
+        """Whether the FLOP that a pipe's counter measures may be integer operations: nothing tells them apart."""
+        if pipe is Pipe.TENSOR:
+            return self.has_integer_tensor and self.declared(pipe, precision) is None
+        return pipe is Pipe.FP32
+
+    def count_may_be_integer(self, precision: Precision | None) -> bool:
+        """The same of the vendor's own count, which knows no formats."""
+        known = {*self.tensor_flop_per_cycle, *self.chip_flop_per_s} - {*INTEGER_FORMATS}
+        if precision is not None and all(name in known for name, _ in precision.shares_ppm):
+            return False
+        return self.has_integer_tensor
+
+    def formats(self, pipe: Pipe, precision: Precision | None) -> tuple[str, ...]:
+        """The tensor formats that a pipe's work may be in; none for a vector pipe."""
+        if (declared := self.declared(pipe, precision)) is not None and pipe in (Pipe.TENSOR, Pipe.TENSOR_HMMA):
+            return tuple(name for name, _ in declared.shares_ppm)
+        of_pipe = {Pipe.TENSOR_HMMA: HMMA_FORMATS, Pipe.TENSOR_IMMA: INTEGER_FORMATS, Pipe.TENSOR_DFMA: ("fp64",)}
+        counted = of_pipe.get(pipe, tuple(self.tensor_flop_per_cycle) if pipe is Pipe.TENSOR else ())
+        return tuple(name for name in counted if name in self.tensor_flop_per_cycle)
+
+    def declares(self, precision: Precision | None) -> bool:
+        """Whether a declaration fits this part: every format in it is one that the part has."""
+        return precision is not None and all(name in self.tensor_flop_per_cycle for name, _ in precision.shares_ppm)
+
+    def declared(self, pipe: Pipe | None, precision: Precision | None) -> Precision | None:
+        """What a declaration says of a pipe's work, or of all tensor work: the shares of the formats that are counted
+        there. None: nothing, since it does not fit this part or names none of them."""
+        if precision is None or not self.declares(precision):
+            return None
+        counted = HMMA_FORMATS if pipe is Pipe.TENSOR_HMMA else tuple(self.tensor_flop_per_cycle)
+        shares = tuple((name, ppm) for name, ppm in precision.shares_ppm if ppm and name in counted)
+        return replace(precision, shares_ppm=shares) if shares else None
+
+    def _highest_rates(self) -> dict[str, int]:
+        return {
+            name: max(rate, self.disputed_tensor_flop_per_cycle.get(name, 0))
+            for name, rate in self.tensor_flop_per_cycle.items()
+        }
+
+    def datasheet_peaks(self, slice_sm_count: int | None = None) -> list[tuple[Pipe | None, str, int]]:
+        """Dense datasheet peaks, the denominators of MFU: (pipe, format, FLOP/s); pipe is None for a whole chip.
+
+        SMs x rate x reference clock. Hopper and Blackwell have two of those: one for low-precision tensor
+        work, a higher one for FP64 and the vector pipes. The maximum clock is neither peak's. A MIG slice
+        has the peak of its own SMs.
+        """
+        found: list[tuple[Pipe | None, str, int]] = [
+            (None, name, peak) for name, peak in self.chip_flop_per_s.items() if name not in INTEGER_FORMATS
+        ]
+        sm_count = slice_sm_count if slice_sm_count is not None else self.sm_count
+        if sm_count is None:
+            return found
+        for name, rate in self.tensor_flop_per_cycle.items():
+            mhz = self.vector_ref_mhz if name in self.vector_clocked_tensor_formats else self.tensor_ref_mhz
+            if mhz is not None and name not in INTEGER_FORMATS:
+                pipe = Pipe.TENSOR_HMMA if name in HMMA_FORMATS else Pipe.TENSOR_DFMA
+                found.append((pipe, name, sm_count * rate * mhz * 1_000_000))
+        for pipe, name in FORMAT_OF_VECTOR.items():
+            if name in self.vector_flop_per_cycle and self.vector_ref_mhz is not None:
+                rate = self.vector_flop_per_cycle[name]
+                found.append((pipe, name, sm_count * rate * self.vector_ref_mhz * 1_000_000))
+        return found
+
+
+def _mix(precision: Precision, rates: Mapping[str, int], *, of_integers: bool) -> int:
+    """The mean rate over the declared shares, rounded down; formats of the other kind add nothing to it."""
+    whole = sum(ppm for _, ppm in precision.shares_ppm)
+    counted = [(name, ppm) for name, ppm in precision.shares_ppm if (name in INTEGER_FORMATS) is of_integers]
+    return sum(rates[name] * ppm for name, ppm in counted) // whole

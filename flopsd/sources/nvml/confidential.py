@@ -1,0 +1,34 @@
+"""Whether NVIDIA's confidential computing is on. With it performance counters are off, so that they are no side
+channel; in its mode for developer tools they are on, and nothing is protected.
+
+Source: nvml.h 13.5.37; NVIDIA, "Confidential Computing on H100 GPUs for Secure and Trustworthy AI", 2023. Whether GPM
+counts as a performance counter there, no source says: never tried on a GPU in that mode.
+"""
+
+from __future__ import annotations
+
+from flopsd.sources.nvml.driver import Driver
+
+OFF = "off"
+ON = "on: performance counters are off then, by NVIDIA's documentation"
+DEVELOPER_TOOLS = (
+    "on for developer tools: performance counters are on then and nothing is protected, by NVIDIA's documentation"
+)
+
+
+def confidential_computing(driver: Driver) -> str | None:
+    """The mode of this machine's GPUs, in words for ledger and doctor; None where the driver does not say."""
+    call = getattr(driver.lib, "nvmlSystemGetConfComputeState", None)
+    state = None if call is None else driver.optional(call)
+    if state is None:
+        return None
+    if not state.ccFeature:
+        return OFF
+    return DEVELOPER_TOOLS if state.devToolsMode else ON
+
+
+def reasons(driver: Driver, why: str, fix: str) -> tuple[str, str]:
+    """Why a GPU gives no counters and what would help, where confidential computing is what takes them away."""
+    if confidential_computing(driver) != ON:
+        return why, fix
+    return f"{why}; confidential computing is {ON}", "none in this mode: an SPDM report and counters exclude each other"
