@@ -17,10 +17,11 @@ HARDWARE_PYTHON ?= python3
 HARDWARE_DIR ?= $(RUN_DIR)/hardware-$(shell date -u +%Y%m%dT%H%M%SZ)
 HARDWARE_ARGS ?=
 MUTANTS_ARGS ?=
+CAMPAIGN_ARGS ?=
 # The tests start flopsd a thousand times: without byte code each start would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run stack quick test test-all check docs docs-site bench mutants hardware recording clean
+.PHONY: help install run stack quick test test-all check docs docs-site bench mutants campaign hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -64,6 +65,9 @@ bench: $(INSTALLED) ## print the budgets of the design, figure beside budget
 
 mutants: $(INSTALLED) ## plant 300 faults in copies of the tree, print those that no test finds
 	@$(BIN)/python -m tests.mutants $(MUTANTS_ARGS)
+
+campaign: $(INSTALLED) ## meter simulated machines of every load and fault, hold each ledger against the truth
+	@$(BIN)/python -m tests.campaign $(CAMPAIGN_ARGS)
 
 hardware: ## true against metered FLOP on this NVIDIA GPU; changes no setting of it
 	@$(HARDWARE_PYTHON) -m tests.hardware --date "$$(date -u +%F)" --out "$(HARDWARE_DIR)" $(HARDWARE_ARGS)

@@ -167,11 +167,14 @@ def _gap_ceiling_integers(gap_ns: int, rating: Rating, table: PeakTable) -> int 
 
 
 def _rates(rating: Rating, table: PeakTable) -> tuple[int | None, int | None]:
-    """FLOP and integer operations of an SM-cycle at most, if every pipe ran at once. None: not known."""
+    """FLOP and integer operations of an SM-cycle at most, if every pipe ran at once. None: not known.
+
+    A declaration is believed of floating-point work; whatever it says, integers may have been multiplied too.
+    """
     part, precision = rating.part, rating.precision
     if part is None:
         return None, None
-    return table.ceiling_flop_per_cycle(part, precision), table.integer_bound(part, Pipe.TENSOR, precision)
+    return table.ceiling_flop_per_cycle(part, precision), table.integer_bound(part, Pipe.TENSOR_IMMA, precision)
 
 
 def _at_rate(duration_ns: int, rating: Rating, rate: int | None) -> int | None:

@@ -109,7 +109,7 @@ class Rates:
         return int(sum(vectors)) + (self.rates("tensor")[2] or 0)
 
     def integer_ceiling_rate(self) -> int | None:
-        return self.integer_bound("tensor") if self.row is not None else None
+        return self.integer_bound("tensor_imma") if self.row is not None else None
 
     def ceiling(self, ns: int, *, integers: bool = False) -> int | None:
         if self.chip_flop_per_s is not None:
