@@ -6,9 +6,12 @@ is taken, and half the difference is the uncertainty. What happened and was undo
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from flopsd.core.model import Active, Evidence, Pipe
 
 ClockSample = tuple[int, int]  # boot time in ns, MHz
 
@@ -26,6 +29,19 @@ class Cycles:
     cycles: int
     doubt_cycles: int
     square_sum: int = 0
+
+
+def activity(ratios: Mapping[Pipe, float], clock: Cycles, sm_count: int, unread: tuple[Pipe, ...]) -> Active:
+    """Shares of all cycles by pipe as SM-cycles, with what the clock leaves in doubt."""
+    busy = {pipe: ratio for pipe, ratio in ratios.items() if ratio}
+    squares = {pipe: math.ceil(clock.square_sum * (ratio * sm_count) ** 2) for pipe, ratio in busy.items()}
+    return Active(
+        Evidence.ACTIVITY,
+        {pipe: round(ratio * clock.cycles * sm_count) for pipe, ratio in ratios.items()},
+        {pipe: math.ceil(ratio * clock.doubt_cycles * sm_count) for pipe, ratio in busy.items() if clock.doubt_cycles},
+        unread,
+        {pipe: square + square // 10**12 for pipe, square in squares.items() if square},  # a float's rounding
+    )
 
 
 def integrate(samples: Sequence[ClockSample], begin_ns: int, end_ns: int) -> Cycles | None:

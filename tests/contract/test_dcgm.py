@@ -220,7 +220,7 @@ def test_zero_activity_at_full_load_is_a_gap(exporter: Exporter) -> None:
     (reading,) = bench.read()
     assert reading.work == Gap(GapReason.ZERO_AT_FULL_LOAD)
     assert "Xid 31" in device_of(bench)[2]
-    for true in ({FP32: 0.2}, {UTIL: 80}, {POWER: 150}, {LIMIT: "NaN"}):
+    for true in ({FP32: 0.2}, {UTIL: 80}, {POWER: 79}, {LIMIT: "NaN"}):
         bench.collects({**stuck, **true})
         (reading,) = bench.read()
         assert isinstance(reading.work, Active)

@@ -255,13 +255,13 @@ def test_samples_are_kept_for_as_long_as_was_asked_and_then_forgotten(
         clocks = opened(clock)
         for _ in range(3 * KEEP_S):
             clock.advance(NS_PER_S)
-            clocks.poll([uid])
+            clocks.read({uid: 1410})
         now_ns = clock.boottime_ns()
-        assert list(clocks.of(uid)) == [(now_ns - age_s * NS_PER_S, 1230) for age_s in range(KEEP_S, -1, -1)]
-        assert list(clocks.of("GPU-of-another-node")) == []
+        assert list(clocks.samples(uid)) == [(now_ns - age_s * NS_PER_S, 1230) for age_s in range(KEEP_S, -1, -1)]
+        assert list(clocks.samples("GPU-of-another-node")) == []
         clock.advance(60 * KEEP_S * NS_PER_S)
-        clocks.poll([uid])
-        assert list(clocks.of(uid)) == [(clock.boottime_ns(), 1230)], "after a long silence only the newest"
+        clocks.read({uid: 1410})
+        assert list(clocks.samples(uid)) == [(clock.boottime_ns(), 1230)], "after a long silence only the newest"
         clocks.close()
 
 
@@ -270,16 +270,16 @@ def test_a_driver_that_was_loaded_anew_is_read_anew(clock: SharedClock, standin:
     lost = Scenario((a100((Segment(1000, mhz=1230),), (Fault(5_000, 10**9, "gpu_lost"),)),))
     with simulated(standin, tmp_path, lost, clock):
         clocks = opened(clock)
-        clocks.poll([lost.uuid(0)])
-        assert len(clocks.of(lost.uuid(0))) == 1
+        clocks.read({lost.uuid(0): 1410})
+        assert len(clocks.samples(lost.uuid(0))) == 1
         clock.advance(6 * NS_PER_S)
-        clocks.poll([lost.uuid(0)])
+        clocks.read({lost.uuid(0): 1410})
         assert not clocks.is_open, "a fault lets go of the driver"
     healthy = Scenario((a100((Segment(1000, mhz=1320),)),))
     with simulated(standin, tmp_path, healthy, clock):
         clock.advance(NS_PER_S)
-        clocks.poll([healthy.uuid(0)])
-        assert clocks.of(healthy.uuid(0))[-1] == (clock.boottime_ns(), 1320)
+        clocks.read({healthy.uuid(0): 1410})
+        assert clocks.samples(healthy.uuid(0))[-1] == (clock.boottime_ns(), 1320)
         clocks.close()
 
 

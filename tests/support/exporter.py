@@ -20,7 +20,7 @@ from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.authorities import Answer, serving
-from tests.support.sim import total
+from tests.support.sim import pass_time, total
 from tests.support.strategies import table
 
 A100_UID = "GPU-5a4d0000-0000-4000-8000-000000000000"  # the first GPU of the NVML stand-in: one and the same device
@@ -97,7 +97,7 @@ class Bench:
         self.limits: Limits | None = A100
 
     def read(self, seconds: float = 1) -> list[Reading]:
-        self.clock.advance(round(seconds * NS_PER_S))
+        pass_time(self.source, self.clock, round(seconds * NS_PER_S))
         readings = [reading for reading in self.source.read().readings if reading.device == A100_UID]
         for reading in readings:
             assert reading.begin_ns == self.tally.watermark_ns

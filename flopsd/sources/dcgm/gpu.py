@@ -6,7 +6,7 @@ that changed; its averages are over one collection interval, and of more time th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flopsd.core.clock_integral import ClockSample, Cycles, integrate, is_clock
@@ -14,7 +14,6 @@ from flopsd.core.model import (
     Active,
     Busy,
     Device,
-    DeviceUid,
     Evidence,
     Gap,
     GapReason,
@@ -25,6 +24,7 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.core.peaks import PeakTable
+from flopsd.core.values import ceil_div
 from flopsd.errors import UnknownDeviceError
 from flopsd.sources.dcgm.exposition import Field, GpuPage
 from flopsd.sources.dcgm.work import (
@@ -40,6 +40,7 @@ from flopsd.sources.dcgm.work import (
     unread_counters,
 )
 from flopsd.sources.nvml.counter_calibration import Calibration, SelfTestFailedError, Window, judge, remembered
+from flopsd.sources.nvml.sm_clock import SmClocks
 
 _SAMPLE_SLACK_NS = 2_000_000_000  # how far the first and last sample of the clock may be from the interval's ends
 _STALE = Expected(
@@ -47,8 +48,6 @@ _STALE = Expected(
     "the exporter has not renewed its values for two collection intervals",
     "set dcgm_interval_seconds to DCGM_EXPORTER_INTERVAL / 1000; where it is that, restart dcgm-exporter",
 )
-
-ClockSamples = Callable[[DeviceUid], Sequence[ClockSample]]
 
 
 @dataclass(slots=True)
@@ -65,7 +64,7 @@ class FollowedGpu:
     """One GPU between reads. Values of its first page are of unknown age: they only are what later ones differ from."""
 
     def __init__(
-        self, page: GpuPage, at: int, now_ns: int, interval_ns: int, peaks: PeakTable, more_clocks: ClockSamples | None
+        self, page: GpuPage, at: int, now_ns: int, interval_ns: int, peaks: PeakTable, more_clocks: SmClocks | None
     ) -> None:
         """`at` is its index on the page; `interval_ns` is how often the exporter collects."""
         self._interval_ns, self._more_clocks = interval_ns, more_clocks
@@ -77,9 +76,9 @@ class FollowedGpu:
         self._calibration: Calibration | None = None
         self._window = Window()  # of the self-test of the counters
         self.device = _device(page, at)
-        self._limits, self._hopper = _limits(self.device, peaks)
+        self.limits, self._hopper = _limits(self.device, peaks)
         clock_known = bool(page.values.get(Field.SM_CLOCK)) or more_clocks is not None
-        self._tell(expect(page, self._limits, None, clock_known, self._hopper))
+        self._tell(expect(page, self.limits, None, clock_known, self._hopper))
 
     def follow(self, page: GpuPage, now_ns: int, lag_ns: int, origin: str | None) -> list[Reading]:
         """What has become known by `now_ns`, where the last page is `lag_ns` old; `origin` is that of earlier totals.
@@ -88,8 +87,8 @@ class FollowedGpu:
         values change a second time before that; what changes for the first time then belongs to it.
         """
         changed, self._page = page.changed_from(self._page), page
-        if self._calibration is None and self._limits is not None:
-            self._calibration = remembered(origin, self._limits.sm_count, COUNTERS_NAME)
+        if self._calibration is None and self.limits is not None:
+            self._calibration = remembered(origin, self.limits.sm_count, COUNTERS_NAME)
         self.device = replace(self.device, shared=_shared(page))
         pending, self._pending = self._pending, None
         if changed:
@@ -123,7 +122,7 @@ class FollowedGpu:
         before, self._last = self._last, collection
         end_ns, page = collection.at_ns, collection.page
         mhz = page.values.get(Field.SM_CLOCK)
-        if mhz is not None and self._limits and is_clock(mhz, self._limits.sm_clock_max_mhz):
+        if mhz is not None and self.limits and is_clock(mhz, self.limits.sm_clock_max_mhz):
             self._clocks.append((end_ns, round(mhz)))
         late: list[Reading] = []
         if self._unread is None and not (self._calibration is not None and has_counters(page)):
@@ -133,8 +132,9 @@ class FollowedGpu:
         return late + self._judge(before, collection)
 
     def _judge(self, before: _Collection | None, collection: _Collection) -> list[Reading]:
-        page, limits, begin_ns, end_ns = collection.page, self._limits, self._since_ns, collection.at_ns
-        cycles = self._cycles(begin_ns, end_ns)
+        page, limits, begin_ns, end_ns = collection.page, self.limits, self._since_ns, collection.at_ns
+        known, seen = self._cycles(begin_ns, end_ns), self._exported_cycles(begin_ns, end_ns)
+        cycles = known or (None if seen is None or limits is None else _up_to_maximum(seen, limits, end_ns - begin_ns))
         expected = expect(page, limits, self._calibration, cycles is not None, self._hopper)
         unread, self._unread = self._unread, None
         clock_follows = unread is not None and (Field.SM_CLOCK in page.values or self._more_clocks is not None)
@@ -158,7 +158,7 @@ class FollowedGpu:
             assert percent is not None
             return self._until(end_ns, ceiling(percent, limits, end_ns - begin_ns), counters)
         if before is not None and before.at_ns == begin_ns:
-            self._prove_counters(before.page, page, cycles, end_ns - begin_ns, limits)
+            self._prove_counters(before.page, page, known or seen or cycles, end_ns - begin_ns, limits)
         proven = self._calibration if has_counters(page) else None
         running = None if proven is None else totals(page, proven)
         return self._until(end_ns, active(page, cycles, limits.sm_count), counters, running)
@@ -178,17 +178,18 @@ class FollowedGpu:
             self._window = Window()
 
     def _cycles(self, begin_ns: int, end_ns: int) -> Cycles | None:
-        """Cycles of one SM, or None where the clock is not known from end to end."""
-        samples = self._clocks
-        if self._more_clocks is not None:
-            samples = sorted({*samples, *self._more_clocks(self.device.uid)})
-        oldest_ns = begin_ns - 3 * self._interval_ns
-        samples = [sample for sample in samples if sample[0] >= oldest_ns]
-        self._clocks = [sample for sample in self._clocks if sample[0] >= oldest_ns]
-        slack_ns = min(_SAMPLE_SLACK_NS, (end_ns - begin_ns) // 4)
-        if not samples or samples[0][0] > begin_ns + slack_ns or samples[-1][0] < end_ns - slack_ns:
+        """Cycles of one SM by NVML's polls at random moments, which bound what the clock was, or by its own samples;
+        None where they do not reach from end to end."""
+        if self._more_clocks is None:
             return None
-        return integrate(samples, begin_ns, end_ns)
+        polled = self._more_clocks.cycles(self.device.uid, begin_ns, end_ns)
+        return polled or _integral(self._more_clocks.samples(self.device.uid), begin_ns, end_ns)
+
+    def _exported_cycles(self, begin_ns: int, end_ns: int) -> Cycles | None:
+        """The same by the exporter's own values, one a collection: an estimate, whose doubt is no bound."""
+        oldest_ns = begin_ns - 3 * self._interval_ns
+        self._clocks = [sample for sample in self._clocks if sample[0] >= oldest_ns]
+        return _integral(self._clocks, begin_ns, end_ns)
 
     def _until(
         self,
@@ -242,3 +243,16 @@ def _limits(device: Device, peaks: PeakTable) -> tuple[Limits | None, bool]:
 def _shared(page: GpuPage) -> str | None:
     """Several containers on one GPU: time-slicing, or a pod of several."""
     return f"{len(page.users)} containers: {', '.join(sorted(page.users))}" if len(page.users) > 1 else None
+
+
+def _up_to_maximum(seen: Cycles, limits: Limits, duration_ns: int) -> Cycles:
+    """The same estimate; between two values of the clock it may have been anything up to its maximum."""
+    most = ceil_div(duration_ns * limits.sm_clock_max_mhz, 1000)
+    return Cycles(seen.cycles, max(seen.cycles, most - seen.cycles))
+
+
+def _integral(samples: Sequence[ClockSample], begin_ns: int, end_ns: int) -> Cycles | None:
+    slack_ns = min(_SAMPLE_SLACK_NS, (end_ns - begin_ns) // 4)
+    if not samples or samples[0][0] > begin_ns + slack_ns or samples[-1][0] < end_ns - slack_ns:
+        return None
+    return integrate(samples, begin_ns, end_ns)

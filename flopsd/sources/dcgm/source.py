@@ -87,7 +87,8 @@ class DcgmSource:
         readings: list[Reading] = []
         gauges: dict[DeviceUid, Gauges] = {}
         if self._clocks is not None:
-            self._clocks.poll(pages)
+            limits = {uid: gpu.limits for uid, gpu in self._gpus.items() if uid in pages}
+            self._clocks.read({uid: one.sm_clock_max_mhz for uid, one in limits.items() if one is not None})
         for at, (uid, page) in enumerate(pages.items()):
             if uid not in self._gpus:
                 self._gpus[uid] = self._new(page, at, now_ns)
@@ -96,13 +97,16 @@ class DcgmSource:
             gauges[uid] = gpu.gauges()
         return Sweep(tuple(readings), gauges, patience_ns)
 
+    def poll(self, until_ns: int) -> int | None:
+        """Read the SM clocks that are due before the next read, at `until_ns`; when the next are due."""
+        return None if self._clocks is None else self._clocks.poll(until_ns)
+
     def close(self) -> None:
         if self._clocks is not None:
             self._clocks.close()
 
     def _new(self, page: GpuPage, at: int, now_ns: int) -> FollowedGpu:
-        more_clocks = None if self._clocks is None else self._clocks.of
-        return FollowedGpu(page, at, now_ns, self._interval_ns, self._peaks, more_clocks)
+        return FollowedGpu(page, at, now_ns, self._interval_ns, self._peaks, self._clocks)
 
     def _scrape(self) -> Mapping[DeviceUid, GpuPage]:
         """The page as it is now. Raises SourceError."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
-from flopsd.core.clock_integral import Cycles
+from flopsd.core.clock_integral import Cycles, activity
 from flopsd.core.meter import SUB_PIPES_TOLERANCE_PPM, max_sm_cycles
 from flopsd.core.model import PPM, Active, Busy, Evidence, GapReason, Limits, Pipe, Totals
 from flopsd.core.values import ceil_div
 from flopsd.sources.dcgm.exposition import NOT_PERMITTED, Field, GpuPage
 from flopsd.sources.nvml.counter_calibration import Calibration, Interval
+from flopsd.sources.nvml.plausibility import IDLE_POWER_RATIO
 
 RATIO_MAX = 1.005  # rounding of what is an average of averages
 VECTOR_PIPES = ((Field.FP64, Pipe.FP64), (Field.FP32, Pipe.FP32), (Field.FP16, Pipe.FP16))
@@ -25,7 +25,7 @@ _COUNTERS = (
     (Field.CYCLES_FP16, Pipe.FP16),
 )
 _UTILIZATION_STANDS_FOR_NS = 1_000_000_000  # "between 1 second and 1/6 second, depending on the product", nvml.h
-_FULL_LOAD_PERCENT, _FULL_LOAD_POWER_SHARE = 90, 0.5
+_FULL_LOAD_PERCENT = 90
 COUNTERS_NAME = "DCGM 1084-1096"
 
 
@@ -129,7 +129,7 @@ def zero_at_full_load(page: GpuPage) -> bool:
     read = [page.values[f] for f in _RATIOS if f in page.values]
     if Field.TENSOR not in page.values or any(read) or percent is None or watts is None or not limit:
         return False
-    return percent >= _FULL_LOAD_PERCENT and watts >= _FULL_LOAD_POWER_SHARE * limit
+    return percent >= _FULL_LOAD_PERCENT and watts >= IDLE_POWER_RATIO * limit
 
 
 def ratios(page: GpuPage) -> dict[Pipe, float]:
@@ -147,10 +147,10 @@ def ratios(page: GpuPage) -> dict[Pipe, float]:
 def active(page: GpuPage, cycles: Cycles, sm_count: int) -> Active:
     """Activity over cycles of one SM, with the clock's doubt."""
     found = ratios(page)
-    return Active(
-        Evidence.ACTIVITY,
-        {pipe: round(ratio * cycles.cycles * sm_count) for pipe, ratio in found.items()},
-        {pipe: math.ceil(ratio * cycles.doubt_cycles * sm_count) for pipe, ratio in found.items()},
+    return activity(
+        found,
+        cycles,
+        sm_count,
         tuple(pipe for pipe in (Pipe.TENSOR, *(pipe for _, pipe in VECTOR_PIPES)) if pipe not in found),
     )
 

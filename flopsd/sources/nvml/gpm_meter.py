@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from flopsd.core.clock_integral import ClockSample, Cycles, integrate
+from flopsd.core.clock_integral import ClockSample, Cycles, activity, integrate
 from flopsd.core.model import (
     Active,
     Device,
@@ -30,9 +31,6 @@ from flopsd.sources.nvml.plausibility import Plausibility
 from flopsd.sources.nvml.polled_clock import PolledClock
 
 _VECTOR = (Pipe.FP64, Pipe.FP32, Pipe.FP16)
-# Seen in the field for weeks (DCGM#303): counters stuck at zero under full load. Below these a device
-# may well be waiting, moving data or counting integers.
-_FULL_UTILIZATION_RATIO, _FULL_POWER_RATIO = 0.9, 0.5
 
 
 class GpmMeter:
@@ -131,7 +129,8 @@ class GpmMeter:
             return Reading(self._uid, since_ns, now_ns, Gap(reason), counters), Gauges({}, utilization, mhz)
         gauges = Gauges(remainder(metrics.ratios), utilization, mhz)
         try:
-            self._refuse_zero_at_full_load(metrics, utilization)
+            if self._plausibility.is_zero_at_full_load(metrics.ratios, utilization, lambda: driver.power_ratio(handle)):
+                raise UnusableError(GapReason.ZERO_AT_FULL_LOAD, self._check.totals(metrics))
             self._refuse_what_cannot_be(metrics, utilization, counters.get("energy_mj"), mhz)
             work, totals = self._work(metrics, since_ns, now_ns)
         except UnusableError as lie:
@@ -154,19 +153,8 @@ class GpmMeter:
             if any(ratios.values()):  # activity without a clock is no measurement; without activity no clock is needed
                 raise UnusableError(GapReason.OUT_OF_RANGE, totals)
             cycles = Cycles(0, 0)
-        sms, doubt_cycles = self._sm_count, cycles.doubt_cycles + self._edge_doubt_cycles
-        counted = {pipe: round(ratio * cycles.cycles * sms) for pipe, ratio in ratios.items()}
-        doubts = {p: math.ceil(ratio * doubt_cycles * sms) for p, ratio in ratios.items() if ratio and doubt_cycles}
-        squares = {p: math.ceil(cycles.square_sum * (ratio * sms) ** 2) for p, ratio in ratios.items() if ratio}
-        squares = {pipe: square + square // 10**12 for pipe, square in squares.items() if square}  # a float's rounding
-        return Active(Evidence.ACTIVITY, counted, doubts, metrics.unread, squares), totals
-
-    def _refuse_zero_at_full_load(self, metrics: Metrics, utilization: float | None) -> None:
-        if any(metrics.ratios.values()) or utilization is None or utilization < _FULL_UTILIZATION_RATIO:
-            return
-        power = self._driver.power_ratio(self._handle)
-        if power is not None and power >= _FULL_POWER_RATIO:
-            raise UnusableError(GapReason.ZERO_AT_FULL_LOAD, self._check.totals(metrics))
+        cycles = replace(cycles, doubt_cycles=cycles.doubt_cycles + self._edge_doubt_cycles)
+        return activity(ratios, cycles, self._sm_count, metrics.unread), totals
 
     def _refuse_what_cannot_be(
         self, metrics: Metrics, utilization: float | None, energy_mj: int | None, mhz: int | None

@@ -6,13 +6,15 @@ nothing, or changed what it did while the percentages stayed the same to the las
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from flopsd.core.model import Pipe
 
 # Assumed, and measured on no hardware yet: a pipe that is active in a third of all cycles, at half the maximum clock or
 # more, draws over a fifth of the power limit. Where that is wrong, work becomes a gap with a ceiling: wider, and true.
 ACTIVE_RATIO, IDLE_POWER_RATIO, RUNNING_CLOCK_RATIO = 0.3, 0.2, 0.5
+FULL_UTILIZATION_RATIO = 0.9
+READS_OF_ZERO = 3  # what draws little may wait in a kernel that computes nothing; not for long
 READS_WITHOUT_UTILIZATION = 3  # one reading of utilisation covers the last sixth of a second only
 POWER_STEP = 0.1  # of the limit; assumed too: a change that no noise makes
 
@@ -23,7 +25,19 @@ class Plausibility:
     def __init__(self) -> None:
         self._before: tuple[Mapping[Pipe, float], float | None, float | None] = ({}, None, None)
         self._frozen = False
-        self._without_utilization = 0
+        self._without_utilization = self._zero = 0
+
+    def is_zero_at_full_load(
+        self, ratios: Mapping[Pipe, float], utilization: float | None, power: Callable[[], float | None]
+    ) -> bool:
+        """Whether every pipe reads exactly zero on a device that is busy by its utilisation, and by its power or for
+        some readings. Seen in the field for weeks (DCGM#303)."""
+        busy = utilization is not None and utilization >= FULL_UTILIZATION_RATIO
+        self._zero = self._zero + 1 if busy and not any(ratios.values()) else 0
+        if not self._zero:
+            return False
+        drawn = power() if self._zero < READS_OF_ZERO else None
+        return self._zero >= READS_OF_ZERO or (drawn is not None and drawn >= IDLE_POWER_RATIO)
 
     def contradicts(
         self, ratios: Mapping[Pipe, float], utilization: float | None, power: float | None, clock: float | None

@@ -31,7 +31,7 @@ class PolledClock:
 
     def __init__(self, max_mhz: int, draw_below: Callable[[int], int] = randbelow) -> None:
         """`draw_below` gives an even number from 0 up to its argument, which no load can know before."""
-        self._max_mhz = max_mhz + ceil_div(max_mhz * CLOCK_TOLERANCE_PPM, 1_000_000)
+        self.max_mhz = max_mhz + ceil_div(max_mhz * CLOCK_TOLERANCE_PPM, 1_000_000)
         self._draw_below = draw_below
         self._slots: list[_Slot] = []
         self._next = 0
@@ -56,7 +56,7 @@ class PolledClock:
         """The clock as the driver had answered by `at_ns`; None: it was not learnt. Of moments that passed before,
         nothing is known."""
         while (due_ns := self.due_ns) is not None and due_ns <= at_ns:
-            if at_ns - due_ns <= LATE_NS and mhz is not None and mhz <= self._max_mhz:
+            if at_ns - due_ns <= LATE_NS and mhz is not None and mhz <= self.max_mhz:
                 self._slots[self._next].mhz = mhz
             self._next += 1
 
@@ -66,7 +66,7 @@ class PolledClock:
         What no poll covers may have been anything from zero to the maximum clock. A slot whose poll was missed keeps
         its place in the sum, with the widest square: whether it was missed may depend on the load.
         """
-        predicted = self._max_mhz // 2 if self._last_mhz is None else self._last_mhz  # known before the first draw
+        predicted = self.max_mhz // 2 if self._last_mhz is None else self._last_mhz  # known before the first draw
         taken = predicted if self._last_mhz is not None or mhz is None else mhz
         sampled_ns = khz_ns = squares = 0
         hard: list[tuple[int, int]] = []  # stretches without a poll: length, and the clock that is taken for them
@@ -77,14 +77,14 @@ class PolledClock:
             sampled_ns += length_ns
             if slot.mhz is None:
                 hard.append((length_ns, taken))
-                squares += ceil_div(self._max_mhz * length_ns, 1000) ** 2
+                squares += ceil_div(self.max_mhz * length_ns, 1000) ** 2
                 continue
             khz_ns += slot.mhz * length_ns
             squares += ceil_div(abs(slot.mhz - predicted) * length_ns, 1000) ** 2 + 1
             predicted = taken = slot.mhz
         hard.append((end_ns - begin_ns - sampled_ns, taken))
-        self._last_mhz = mhz if mhz is not None and mhz <= self._max_mhz else taken
+        self._last_mhz = mhz if mhz is not None and mhz <= self.max_mhz else taken
         self._slots, self._next = [], 0
         khz_ns += sum(length_ns * clock for length_ns, clock in hard)
-        doubt = sum(length_ns * max(clock, self._max_mhz - clock) for length_ns, clock in hard)
+        doubt = sum(length_ns * max(clock, self.max_mhz - clock) for length_ns, clock in hard)
         return Cycles(khz_ns // 1000, ceil_div(doubt, 1000) + 1, squares)

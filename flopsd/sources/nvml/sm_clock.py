@@ -2,69 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from flopsd.core.clock_integral import ClockSample
+from flopsd.core.clock_integral import ClockSample, Cycles
 from flopsd.core.model import DeviceUid
 from flopsd.core.peaks import PeakTable
+from flopsd.core.values import ceil_div
 from flopsd.sources.nvml.driver import Driver
 from flopsd.sources.nvml.gpu_threads import SAMPLING_MAX_NS, GpuThreads
+from flopsd.sources.nvml.polled_clock import PolledClock
 from flopsd.system.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one clock ran between two reads of it."""
+
+    begin_ns: int
+    end_ns: int
+    cycles: Cycles
+
+
+@dataclass(slots=True)
+class _Gpu:
+    handle: Any
+    max_mhz: int
+    polled: PolledClock
+    has_buffer: bool = True
+    samples: list[ClockSample] = field(default_factory=list)
+    parts: list[_Part] = field(default_factory=list)
 
 
 class SmClocks:
     """What the SM clocks of GPUs were, for a while back. A fault of the driver is a clock that is not known."""
 
     def __init__(self, lib: Any, clock: Clock, peaks: PeakTable, keep_ns: int) -> None:
-        """`lib` is the pynvml module; samples older than `keep_ns` are forgotten."""
+        """`lib` is the pynvml module; what is older than `keep_ns` is forgotten."""
         self._lib, self._clock, self._keep_ns = lib, clock, keep_ns
         self._driver = Driver(lib, clock, peaks)
-        self._handles: dict[DeviceUid, tuple[Any, int | None]] = {}  # with the maximum clock
-        self._samples: dict[DeviceUid, list[ClockSample]] = {}
+        self._gpus: dict[DeviceUid, _Gpu] = {}
         self._threads = GpuThreads(clock)
         self.is_open = False  # whether NVML answers
 
-    def poll(self, uids: Iterable[DeviceUid]) -> None:
-        """Add what is known of the clocks since the last poll: buffered samples where there are some, and one now."""
+    def read(self, max_mhz: Mapping[DeviceUid, int]) -> None:
+        """Add what is known of the clocks since the last read, of GPUs with their maximum clock: the driver's buffered
+        samples, or else the polls since then."""
         try:
             if not self.is_open:
                 self._lib.nvmlInit()
                 self.is_open = True
         except self._lib.NVMLError:
             return
-        for _, fault in self._threads.run({uid: partial(self._poll, uid) for uid in uids}):
+        self._run({uid: partial(self._read, uid, mhz) for uid, mhz in max_mhz.items()})
+
+    def poll(self, until_ns: int) -> int | None:
+        """Read the clocks that are due between two reads, the second of them at `until_ns`; when the next are due."""
+        gpus = {uid: gpu for uid, gpu in self._gpus.items() if not gpu.has_buffer and not self._threads.is_slow(uid)}
+        now_ns = self._clock.boottime_ns()
+        for gpu in gpus.values():
+            if gpu.polled.planned_until_ns != until_ns:
+                gpu.polled.plan(now_ns, until_ns)
+        due = {uid: gpu for uid, gpu in gpus.items() if gpu.polled.due_ns is not None and gpu.polled.due_ns <= now_ns}
+        if due:
+            self._run({uid: partial(self._poll, gpu) for uid, gpu in due.items()})
+        return min((gpu.polled.due_ns for gpu in gpus.values() if gpu.polled.due_ns is not None), default=None)
+
+    def cycles(self, uid: DeviceUid, begin_ns: int, end_ns: int) -> Cycles | None:
+        """What the clock of a GPU ran in an interval; None where too little is known of it."""
+        gpu = self._gpus.get(uid)
+        if gpu is None or gpu.has_buffer:
+            return None
+        parts = [one for one in gpu.parts if begin_ns <= (one.begin_ns + one.end_ns) // 2 < end_ns]
+        known_ns = sum(one.end_ns - one.begin_ns for one in parts)
+        if 2 * known_ns < end_ns - begin_ns:
+            return None
+        # Of what no part covers, or a part covers beyond the interval, nothing is known up to the maximum clock.
+        covered_ns = sum(max(0, min(one.end_ns, end_ns) - max(one.begin_ns, begin_ns)) for one in parts)
+        unknown_ns = (end_ns - begin_ns - covered_ns) + (known_ns - covered_ns)
+        ran = sum(one.cycles.cycles for one in parts)
+        doubt = sum(one.cycles.doubt_cycles for one in parts) + ceil_div(unknown_ns * gpu.polled.max_mhz, 1000)
+        return Cycles(ran * (end_ns - begin_ns) // known_ns, doubt, sum(one.cycles.square_sum for one in parts))
+
+    def samples(self, uid: DeviceUid) -> list[ClockSample]:
+        """The samples of one GPU that are kept, in order of time: the driver's, and one of each read."""
+        return list(self._gpus[uid].samples) if uid in self._gpus else []
+
+    def close(self) -> None:
+        self._gpus.clear()
+        if self.is_open and not self._threads.hanging:
+            self.is_open = False
+            self._driver.optional(self._lib.nvmlShutdown)
+
+    def _run(self, calls: Mapping[Any, Any]) -> None:
+        for _, fault in self._threads.run(calls):
             if isinstance(fault, self._lib.NVMLError):
                 # NVML counts its users: only when all have let go does a new start see a driver that was reloaded.
                 self.close()
             elif isinstance(fault, BaseException):
                 raise fault
 
-    def of(self, uid: DeviceUid) -> Sequence[ClockSample]:
-        """The samples of one GPU that are kept, in order of time."""
-        return self._samples.get(uid, ())
-
-    def close(self) -> None:
-        self._handles.clear()
-        if self.is_open and not self._threads.hanging:
-            self.is_open = False
-            self._driver.optional(self._lib.nvmlShutdown)
-
-    def _poll(self, uid: DeviceUid) -> None:
-        if uid not in self._handles:
-            found = self._lib.nvmlDeviceGetHandleByUUID(uid)
-            self._handles[uid] = found, self._driver.sm_clock_max_mhz(found)
-        handle, max_mhz = self._handles[uid]
-        kept = self._samples.setdefault(uid, [])
+    def _read(self, uid: DeviceUid, max_mhz: int) -> None:
+        gpu = self._gpus.get(uid)
+        if gpu is None:
+            handle = self._lib.nvmlDeviceGetHandleByUUID(uid)
+            gpu = self._gpus[uid] = _Gpu(handle, max_mhz, PolledClock(max_mhz))
         now_ns = self._clock.boottime_ns()
-        since_ns = kept[-1][0] if kept else now_ns
-        kept += self._driver.sm_clock_samples(handle, since_ns, max_mhz) or []
-        mhz = self._driver.sm_clock_mhz(handle, max_mhz)
-        if mhz is not None and self._clock.boottime_ns() - now_ns <= SAMPLING_MAX_NS:
-            kept.append((now_ns, mhz))
-        first = next((at for at, (ns, _) in enumerate(kept) if ns >= now_ns - self._keep_ns), 0)
-        del kept[:first]
+        before_ns = gpu.samples[-1][0] if gpu.samples else now_ns
+        if gpu.has_buffer:
+            found = self._driver.sm_clock_samples(gpu.handle, before_ns, max_mhz)
+            gpu.has_buffer = found is not None
+            gpu.samples += found or []
+        mhz = self._driver.sm_clock_mhz(gpu.handle, max_mhz)
+        if mhz is None or self._clock.boottime_ns() - now_ns > SAMPLING_MAX_NS:
+            return
+        gpu.samples.append((now_ns, mhz))
+        if not gpu.has_buffer and now_ns > before_ns:
+            gpu.parts.append(_Part(before_ns, now_ns, gpu.polled.cycles(before_ns, now_ns, mhz)))
+        oldest_ns = now_ns - self._keep_ns
+        gpu.samples = [sample for sample in gpu.samples if sample[0] >= oldest_ns]
+        gpu.parts = [part for part in gpu.parts if part.begin_ns >= oldest_ns]
+
+    def _poll(self, gpu: _Gpu) -> None:
+        mhz = None
+        try:
+            mhz = self._driver.sm_clock_mhz(gpu.handle, gpu.max_mhz)
+        finally:
+            gpu.polled.polled(self._clock.boottime_ns(), mhz)
 
 
 def open_clocks(clock: Clock, peaks: PeakTable, keep_ns: int) -> SmClocks | None:
@@ -74,5 +140,5 @@ def open_clocks(clock: Clock, peaks: PeakTable, keep_ns: int) -> SmClocks | None
     except ImportError:
         return None
     clocks = SmClocks(pynvml, clock, peaks, keep_ns)
-    clocks.poll(())
+    clocks.read({})
     return clocks if clocks.is_open else None

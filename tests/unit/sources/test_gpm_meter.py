@@ -178,7 +178,7 @@ def test_activity_without_a_clock_is_a_gap_and_idleness_is_none() -> None:
 
 @pytest.mark.parametrize(
     ("utilization", "power", "is_a_lie"),
-    [(0.9, 0.5, True), (0.89, 0.5, False), (0.9, 0.49, False), (None, 0.5, False), (0.9, None, False)],
+    [(0.9, 0.2, True), (0.89, 0.2, False), (0.9, 0.19, False), (None, 0.2, False), (0.9, None, False)],
 )
 def test_zero_at_full_load_is_a_lie(utilization: float | None, power: float | None, is_a_lie: bool) -> None:
     gpu = Gpu(counted=())
@@ -186,6 +186,8 @@ def test_zero_at_full_load_is_a_lie(utilization: float | None, power: float | No
     gpu.utilization, gpu.power = utilization, power
     reading = gpu.runs(0.0)
     assert isinstance(reading.work, Gap) is is_a_lie
+    gpu.runs(0.0)
+    assert isinstance(gpu.runs(0.0).work, Gap) is (utilization == 0.9), "nothing waits so long without computing"
     gpu.utilization, gpu.power = 1.0, 1.0
     assert isinstance(gpu.runs(0.01).work, Active), "whatever ran a little is no lie"
 
