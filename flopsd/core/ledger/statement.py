@@ -56,10 +56,12 @@ ASSUMPTIONS = (
     "Energy is what the devices' counters counted; device seconds of which none told it are named beside it.",
     "utilization is the share of time in which any kernel ran: a ceiling, never an estimate.",
     "cycles are differences of counters that run on while nobody looks: recoveredSeconds of the gaps are counted by "
-    "them, or by readings that came late. Their origin says their scale as the self-test found it: SM-cycles = counter x N.",
+    "them, or by readings that came late. Their origin says their scale as the self-test found it: SM-cycles = "
+    "counter x N.",
     "The SM clock of activity is integrated from samples that the driver keeps; between two of them half their "
     "difference is taken as the doubt, which is no proven bound. Of an exporter's clock alone, one value a collection, "
-    "low assumes zero and high the maximum clock. Where NVML keeps no samples, the clock is read once at a random moment of each slot of 58 ms at most: if the load does not know these moments, the "
+    "low assumes zero and high the maximum clock. Where NVML keeps no samples, the clock is read once at a random "
+    "moment of each slot of 58 ms at most: if the load does not know these moments, the "
     "sum is off by more than the bound once in a million rows. clockUncertaintyFlop is how far off the clock may be.",
     "count is what the vendor's software counted (executions x compiled operations), not a hardware counter.",
 )
