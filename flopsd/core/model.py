@@ -139,7 +139,7 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """FLOP as the vendor's own software counted them."""
+    """FLOP as the vendor's own software counted them; integer operations may be among them."""
 
     flop: int
 

@@ -41,11 +41,20 @@ def test_metered_flop_agree_with_the_true_ones_load_by_load(tmp_path: Path) -> N
     assert document["daemon"]["exit_code"] == 0
     assert document["daemon"]["verified"] is True
     assert document["settings"] == {"changed": False}
-    assert [q["number"] for q in document["questions"]] == list(range(1, 10))
+    assert [q["number"] for q in document["questions"]] == list(range(1, 15))
     assert all((q["answer"] is None) != (q["not_answered"] is None) for q in document["questions"])
     assert "tensor_hmma" in document["questions"][2]["answer"]
     assert document["questions"][4]["not_answered"] == "the driver was simulated"
+    told = {q["subject"]: q["answer"] or q["not_answered"] for q in document["questions"]}
+    assert told["clock buffer"] == "none: NVML answers with status 3", "the stand-in keeps none here"
+    assert told["streaming"].startswith("on before flopsd ran")
+    assert "ms apart, faster than counters are renewed: ANY_TENSOR_UTIL" in told["stuck"]
+    assert "--change-settings does" in told["stuck"], "nothing global was touched"
+    assert told["Nsight"] == "Nsight Compute (ncu) is not installed"
+    assert told["DCGM"] == "dcgmi is not installed"
     lines = ran.stdout.splitlines()
+    for question in document["questions"]:
+        assert sum(line.startswith(f"{question['number']:>2} {question['subject']}: ") for line in lines) == 1
     assert all(len(line) <= 100 or "results.json" in line for line in lines)
     assert all(any(line.startswith(spec.name) for line in lines) for spec in specs)
     assert "SIMULATED: no figure here is about hardware" in lines

@@ -63,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
         "--leave-settings", action="store_true", help="change no clock and no power limit; this is the default"
     )
     settings.add_argument(
-        "--change-settings", action="store_true", help="lock clocks and cap power for some loads, and undo it"
+        "--change-settings",
+        action="store_true",
+        help="lock clocks and cap power for some loads, and undo it; at the end stop GPM for every reader for a second",
     )
     return parser
 

@@ -149,7 +149,7 @@ def _comparable(runs: Sequence[Document]) -> Iterator[tuple[Document, Document]]
 
 
 def _questions(runs: Sequence[Document]) -> Iterator[str]:
-    for number, (question, asked, _) in enumerate(QUESTIONS, start=1):
+    for number, (_, question, asked, _) in enumerate(QUESTIONS, start=1):
         yield "\n" + _item(f"{number}. ", f"**{question}**") + _item("    - ", f"Asked by: {asked}.")
         if not runs:
             yield _item("    - ", "Not answered here: no run on hardware has been made.")

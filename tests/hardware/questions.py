@@ -9,23 +9,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tests.hardware import probe_answers
+from tests.hardware.probe_answers import Facts, NotAnsweredError
 from tests.hardware.raw import NAMES
 
 MOVED_PERCENT = 0.5
 _OK = 0
 
 
-class NotAnsweredError(Exception):
-    """Why a question has no answer from this run."""
-
-
-Facts = Mapping[str, Any]
-
-
 def answers(document: Facts, environment: Mapping[str, str] = os.environ) -> list[dict[str, Any]]:
-    """All nine, in order: {number, question, asked, answer, not_answered}."""
+    """All, in order: {number, subject, question, asked, answer, not_answered}."""
     found = []
-    for number, (question, asked, ask) in enumerate(QUESTIONS, start=1):
+    for number, (subject, question, asked, ask) in enumerate(QUESTIONS, start=1):
         answer, reason = None, None
         try:
             if document["origin"] == "simulated" and number in _HARDWARE_ONLY:
@@ -33,7 +28,8 @@ def answers(document: Facts, environment: Mapping[str, str] = os.environ) -> lis
             answer = ask(document, environment)
         except NotAnsweredError as fault:
             reason = str(fault)
-        found.append({"number": number, "question": question, "asked": asked, "answer": answer, "not_answered": reason})
+        told = {"number": number, "subject": subject, "question": question, "asked": asked}
+        found.append({**told, "answer": answer, "not_answered": reason})
     return found
 
 
@@ -196,23 +192,34 @@ def sagemaker(document: Facts, environment: Mapping[str, str]) -> str:
 
 
 _HARDWARE_ONLY = (5, 8, 9)
-QUESTIONS: Sequence[tuple[str, str, Callable[[Facts, Mapping[str, str]], str]]] = (
-    ("Scale of ids 248 to 254: summed over SMs or averaged? Is MMA/ELAPSED ANY_TENSOR_UTIL? Does ELAPSED advance when idle?",
+QUESTIONS: Sequence[tuple[str, str, str, Callable[[Facts, Mapping[str, str]], str]]] = (
+    ("scale", "Scale of ids 248 to 254: summed over SMs or averaged? Is MMA/ELAPSED ANY_TENSOR_UTIL? Does ELAPSED advance when idle?",
      "growth of 248 and 250 inside the idle load and the longest BF16 product, against SM clock x time", scale),
-    ("Are 248 to 260 absolute or differences, and do they survive process exit, persistence off and reset?",
+    ("absolute", "Are 248 to 260 absolute or differences, and do they survive process exit, persistence off and reset?",
      "three samples queried in pairs around every load", absolute),
-    ("Which counter moves for BF16, FP16, TF32, FP8, INT8, FP64 and 2:4-sparse products, and is FLOP/(cycles x rate) 1?",
+    ("formats", "Which counter moves for BF16, FP16, TF32, FP8, INT8, FP64 and 2:4-sparse products, and is FLOP/(cycles x rate) 1?",
      "products of known FLOP in each format; percentages of ids 6 to 13 beside flopsd", formats),
-    ("Does tensor activity saturate at about 1 at 1830 and at 1980 MHz?",
+    ("saturation", "Does tensor activity saturate at about 1 at 1830 and at 1980 MHz?",
      "ANY_TENSOR_UTIL within a BF16 product at locked clocks, where changing them is allowed", saturation),
-    ("Does GPM work in a container without root and SYS_ADMIN, and what if another process disables streaming?",
+    ("rights", "Does GPM work in a container without root and SYS_ADMIN, and what if another process disables streaming?",
      "GPM read with the suite's rights, and as user 65534 where the suite is root", rights),
-    ("How do values behave at intervals of 50 ms to 10 min, what does polling cost, and do dcgm-exporter and ncu agree?",
+    ("intervals", "How do values behave at intervals of 50 ms to 10 min, what does polling cost, and do dcgm-exporter and ncu agree?",
      "GPM samples 50 ms to 4 s apart inside one product; CPU time of flopsd", intervals),
-    ("What does the FP32 pipe read for pure FFMA, and which of DFMA and DMMA moves for FP64?",
+    ("vectors", "What does the FP32 pipe read for pure FFMA, and which of DFMA and DMMA moves for FP64?",
      "ids 4, 6, 8, 11 and 12 within FP32 (TF32 off) and FP64 products", vectors),
-    ("A10G: 70 or 125 to 140 TFLOP/s, and its tensor ceiling in DCGM?",
+    ("A10G", "A10G: 70 or 125 to 140 TFLOP/s, and its tensor ceiling in DCGM?",
      "rate of FP16 and BF16 products, on an A10G only", ampere),
-    ("Which driver does a SageMaker training job on p5 have?",
+    ("SageMaker", "Which driver does a SageMaker training job on p5 have?",
      "driver version, inside a training job only", sagemaker),
+    ("clock buffer", "Does the driver keep a buffer of SM clock samples?",
+     "NVML_PROCESSOR_CLK_SAMPLES before flopsd runs", probe_answers.clock_buffer),
+    ("streaming", "Does GPM stream after boot, before anybody switches it on?",
+     "nvmlGpmQueryIfStreamingEnabled before flopsd runs, and the time since boot", probe_answers.streaming),
+    ("stuck", "What do counters that stand still look like?",
+     "two samples closer than the refresh; where changing settings is allowed, streaming switched off and on again",
+     probe_answers.stuck),
+    ("Nsight", "How many FLOP has a cycle of the tensor pipe in each format, by Nsight Compute?",
+     "one product of 4096 in each format under ncu, where it is installed", probe_answers.nsight),
+    ("DCGM", "Do DCGM's fields 1084 to 1096 and GPM's ids 248 to 260 agree?",
+     "dcgmi dmon between two readings of GPM, where it is installed", probe_answers.dcgm),
 )  # fmt: skip

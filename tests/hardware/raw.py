@@ -27,6 +27,7 @@ SPACINGS_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 _FIRST_SECONDS = 0.05  # of the load's beginning, before the first inner sample
 _CLOCK_SECONDS = 0.05
 _CLOCK_SM = 1
+_SAMPLES_CLOCK = 5
 _REASONS = "nvmlDeviceGetCurrentClocksThrottleReasons"  # its older name, which every binding has
 ANY_TENSOR = 5
 
@@ -55,7 +56,7 @@ class Gpu:
         """`uid` None: the only GPU here. Raises GpuError."""
         import pynvml
 
-        self._lib, self._clock = pynvml, clock
+        self._lib, self.clock = pynvml, clock
         try:
             pynvml.nvmlInit()
             count = pynvml.nvmlDeviceGetCount()
@@ -63,6 +64,8 @@ class Gpu:
                 raise GpuError(f"{count} GPUs are visible and PyTorch does not say which one it uses")
             self._handle = pynvml.nvmlDeviceGetHandleByUUID(uid) if uid else pynvml.nvmlDeviceGetHandleByIndex(0)
             self.uid = str(pynvml.nvmlDeviceGetUUID(self._handle))
+            uids = [str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(at))) for at in range(count)]
+            self.index = uids.index(self.uid)
         except pynvml.NVMLError as fault:
             raise GpuError(f"NVML: {fault}; nvidia-smi and `python -m flopsd doctor` say more") from fault
         self._kept: list[Any] = []
@@ -80,8 +83,36 @@ class Gpu:
             "binding": getattr(lib, "__version__", None),
             "sm_clock_max_mhz": self._optional("nvmlDeviceGetMaxClockInfo", handle, _CLOCK_SM),
             "power_limit_mw": self._optional("nvmlDeviceGetPowerManagementLimit", handle),
-            "gpm_streaming": self._optional("nvmlGpmQueryIfStreamingEnabled", handle),
+            "gpm_streaming": self.streaming(),
         }
+
+    def streaming(self) -> int | None:
+        """1 while GPM renews its counters, for every reader; None where the driver does not say."""
+        found: int | None = self._optional("nvmlGpmQueryIfStreamingEnabled", self._handle)
+        return found
+
+    def set_streaming(self, *, on: bool) -> int:
+        """For every reader on this machine. NVML's code: 0 where it was done."""
+        try:
+            self._lib.nvmlGpmSetStreamingEnabled(self._handle, int(on))
+        except self._lib.NVMLError as fault:
+            return int(fault.value)
+        return 0
+
+    def clock_buffer(self) -> dict[str, Any]:
+        """The driver's buffer of SM clock samples: {status}, and where it has one {samples, span_ms, mhz}."""
+        try:
+            _, samples = self._lib.nvmlDeviceGetSamples(self._handle, _SAMPLES_CLOCK, 0)
+        except self._lib.NVMLError as fault:
+            return {"status": int(fault.value)}
+        stamps = sorted(int(sample.timeStamp) for sample in samples)
+        mhz = [int(sample.sampleValue.uiVal) for sample in samples]
+        span_ms = (stamps[-1] - stamps[0]) / 1000 if stamps else 0.0
+        return {"status": 0, "samples": len(stamps), "span_ms": span_ms, "mhz": [min(mhz), max(mhz)] if mhz else None}
+
+    def sample_after(self, seconds: float) -> Sampled:
+        self.clock.wait(Event(), seconds)
+        return self.sample()
 
     def sample(self) -> Sampled:
         """(boot ns, GPM buffer), or None where GPM gives none."""
@@ -92,7 +123,7 @@ class Gpu:
             lib.nvmlGpmSampleGet(self._handle, buffer)
         except lib.NVMLError:
             return None
-        return self._clock.boottime_ns(), buffer
+        return self.clock.boottime_ns(), buffer
 
     def metrics(self, first: Sampled, second: Sampled, ids: Sequence[int]) -> dict[str, Any]:
         """{id: {status, value}} between two samples; a status other than 0 is NVML's own code."""
@@ -138,7 +169,7 @@ class Gpu:
             self._optional("nvmlGpmSampleFree", self._kept.pop())
 
     def _watch(self, stop: Event, into: Watch) -> None:
-        lib, handle, clock = self._lib, self._handle, self._clock
+        lib, handle, clock = self._lib, self._handle, self.clock
         due_ns: int | None = clock.boottime_ns() + round(_FIRST_SECONDS * NS_PER_S)
         spacings = iter(SPACINGS_SECONDS)
         try:

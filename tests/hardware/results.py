@@ -29,7 +29,9 @@ loads         one object a load, in order:
   power_watts, event_reasons (NVML clock event bits, or-ed), watch_fault
   raw           {whole, steady: {ns, percent, cycles_ab, cycles_bc, cycles_ac} or null,
                  spacings: [{ms, any_tensor: {status, value}}]}; values {status, value} by GPM id
-questions     [{number, question, asked, answer, not_answered}]: answer or not_answered is null
+probes        what was asked once, see probes.py and tools.py: {uptime_seconds, streaming, clock_buffer, frozen,
+               blinded (null: not allowed), dcgm, nsight}; the last two {why} where the tool is not there
+questions     [{number, subject, question, asked, answer, not_answered}]: answer or not_answered is null
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from flopsd import __version__
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.settings.data_files import load_peaks
 from flopsd.system.clock import NS_PER_S, SystemClock
-from tests.hardware import preflight, privileges, table
+from tests.hardware import preflight, privileges, probes, table
 from tests.hardware.loads import Knobs, Load, Spec
 from tests.hardware.meter import ROOT, Meter, MeterError
 from tests.hardware.questions import answers
@@ -69,6 +69,7 @@ def _measured(
     options: Options, machine: Machine, gpu: Gpu, clock: SystemClock, say: Callable[[str], object]
 ) -> dict[str, Any]:
     peaks, facts, path = load_peaks(), gpu.facts(), options.out / "results.json"
+    asked = probes.before(gpu)
     knobs = Knobs(gpu.uid, allowed=options.change_settings, power_limit_mw=facts["power_limit_mw"])
     loads: list[dict[str, Any]] = []
     seal = preflight.can_seal()
@@ -76,7 +77,7 @@ def _measured(
         say(preflight.sealing_advice())
     with Meter(options.out, clock, interval_seconds=options.interval_seconds, seal=seal) as meter:
         entry = meter.device(gpu.uid)
-        document = _document(options, machine, facts, entry, peaks.sha256, gpu.uid, loads)
+        document = _document(options, machine, facts, entry, peaks.sha256, gpu.uid, loads) | {"probes": asked}
         bench = Bench(meter, gpu, entry, peaks, clock, knobs, machine.settle_ns)
         for line in table.header(document):
             say(line)
@@ -91,7 +92,11 @@ def _measured(
             save(document, path)
             say(table.row(loads[-1]))
     document["daemon"] |= {"exit_code": meter.exit_code, "verified": _verified(meter.ledger) if seal else None}
+    document["probes"] |= probes.after(gpu, change_settings=options.change_settings)
+    document["questions"] = answers(document)
     save(document, path)
+    for question in document["questions"]:
+        say(table.answer(question))
     say(
         f"flopsd ended with {meter.exit_code}, ledger {'verified' if document['daemon']['verified'] else 'not verified'}; {path}"
     )

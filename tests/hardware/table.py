@@ -36,6 +36,12 @@ def row(result: Document) -> str:
     return f"{name:<29}{true:>10}{metered:>10}{ratio:>8} {inside:<3} {pipe:<12}{alone:>8}{mhz:>8} {evidence}"[:WIDTH]
 
 
+def answer(question: Document) -> str:
+    """A question's number, its subject and its answer, or why it has none, on one line."""
+    said = question["answer"] or f"not answered: {question['not_answered']}"
+    return f"{question['number']:>2} {question['subject']}: {said}"[:WIDTH]
+
+
 def cells(load: Document) -> tuple[str, ...]:
     """Name, true and metered FLOP, ratio, pipe, its ratio alone, whether the truth lies inside, MHz, evidence."""
     main, clock, metered = load["main"], load["clock_mhz"], load["metered"]

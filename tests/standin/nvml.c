@@ -67,7 +67,7 @@ typedef struct { long long from_ns, to_ns; unsigned pid; } Process;
 typedef struct Gpu {
     struct Gpu *parent; /* of a slice */
     unsigned gi, ci, sms, slices_ci, slices_gi;
-    int counters, bits;
+    int counters, bits, switched_off;
     double factor, before;
     long long appears_ns, moves_ns, clock_sample_ns, streaming_since_ns; /* when streaming was switched on last */
     char uuid[96], serial[32], name[96], bus[32];
@@ -416,7 +416,7 @@ static long long fault_from(const Gpu *gpu, int kind) {
 /* Streaming stays off from a fault's beginning until somebody switches it on. */
 static int streams(const Gpu *gpu) {
     long long off = fault_from(gpu, STREAMING_OFF);
-    return off < 0 || gpu->streaming_since_ns >= off;
+    return !gpu->switched_off && (off < 0 || gpu->streaming_since_ns >= off);
 }
 
 EXPORT int nvmlGpmQueryDeviceSupport(Gpu *gpu, unsigned *support) {
@@ -445,6 +445,7 @@ EXPORT int nvmlGpmMigSampleGet(Gpu *gpu, unsigned instance, Sample *sample) {
 EXPORT int nvmlGpmQueryIfStreamingEnabled(Gpu *gpu, unsigned *state) { ANSWER(gpu); *state = (unsigned)streams(gpu); return OK; }
 EXPORT int nvmlGpmSetStreamingEnabled(Gpu *gpu, unsigned state) {
     ANSWER(gpu);
+    gpu->switched_off = !state; /* by this process; only a fault switches off what others see */
     if (state) gpu->streaming_since_ns = now_ns();
     return OK;
 }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from flopsd.core.declarations import FORMATS
@@ -85,7 +85,18 @@ def within(truth: int, figures: Figures) -> bool:
     return figures.low_flop <= truth and (figures.high_flop is None or truth <= figures.high_flop)
 
 
+T4 = table().parts["t4"]
+
+
 @given(runs())
+@example(Ran(T4, {"int8": PPM}, "by kind", declared=False))
+@example(Ran(T4, {"int4": PPM}, "by kind", declared=False))
+@example(Ran(T4, {"fp16": 1, "int8": PPM - 1}, "tensor_imma", declared=True))
+@example(Ran(T4, {"fp16": PPM - 1, "int8": 1}, "tensor_hmma", declared=True))
+@example(Ran(T4, {"int8": PPM}, "as one", declared=False))
+@example(Ran(T4, {"int4": PPM}, "gap", declared=False))
+@example(Ran(T4, {"int4": PPM}, "utilization", declared=False))
+@example(Ran(T4, {"int4": PPM}, "unread", declared=False))
 def test_flop_and_integer_operations_are_within_their_bounds(ran: Ran) -> None:
     found = rows(ran.tally, ran.rating, table())
     flop, integers = (total_of(found, ran.tally, integers=of) for of in (False, True))
@@ -94,6 +105,7 @@ def test_flop_and_integer_operations_are_within_their_bounds(ran: Ran) -> None:
     assert integers.high_flop is not None, "each part of the table has a bound"
     if ran.truth(integers=True) and ran.seen == "as one" and not ran.declared:
         assert flop.measured_flop == sum(row.figures.measured_flop or 0 for row in found if row.may_be_integer)
+        assert integers.measured_flop is None, "nothing told them apart"
     if ran.seen == "by kind":
         assert integers.measured_flop is not None
         assert not any(row.may_be_integer for row in found)
