@@ -6,17 +6,18 @@ from typing import Any
 
 import yaml
 
-_LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_yaml(data: bytes, name: str) -> tuple[Any, list[str]]:
     """The document, None if empty, and its problems."""
     try:
-        node = yaml.compose(data, _LOADER)
+        loader = _LOADER(data)
+        node = loader.get_single_node()
         if node is None:
             return None, []
         problems = _duplicate_keys(node, name, set(), set())
-        return yaml.load(data, _LOADER), problems
+        return loader.construct_document(node), problems
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as fault:
         # The library raises others than YAMLError for an impossible date, too many digits, `!!bool x`, `!!timestamp x`.
         return None, [f"{name}: not YAML: {' '.join(str(fault).split())}"]

@@ -123,12 +123,6 @@ def test_the_root_stays_small() -> None:
     assert len([path for path in root.iterdir() if (path / "__init__.py").is_file()]) <= 13
 
 
-def test_every_package_says_what_it_is_for() -> None:
-    folder = Path(flopsd.__file__).parent
-    silent = [name for name, tree in modules(folder).items() if not ast.get_docstring(tree)]
-    assert silent == []
-
-
 def test_the_page_has_the_same_drawing() -> None:
     page = (ROOT / "docs" / "source-tree.md").read_text()
     for room, allowed in MAY_IMPORT.items():
@@ -182,61 +176,54 @@ def test_a_planted_breach_is_caught(form: str) -> None:
     assert any(planted in breach for breach in breaches(known))
 
 
-PACKAGE = Path(flopsd.__file__).parent
 PURE_IMPORTS = {
     "__future__", "base64", "binascii", "bisect", "collections", "dataclasses", "decimal", "enum", "flopsd", "fractions", "functools", "json",
     "math", "re", "typing",
 }  # fmt: skip
 TIME_READERS = re.compile("(time|monotonic|clock_gettime|perf_counter)(_ns)?|now")
+DEFINING = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.Expr, ast.If)
 
 
-def imported(tree: ast.Module) -> set[str]:
-    found: set[str] = set()
+def liberties(name: str, tree: ast.Module) -> Iterator[str]:
+    """What a module does that no module may: the core is pure, one module reads time, one exits, an import only defines."""
+    if not ast.get_docstring(tree):
+        yield "has no docstring"
+    for node in tree.body:
+        if not isinstance(node, DEFINING) or (isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)):
+            yield f"line {node.lineno} does something at import"
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+        imported = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        imported += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for module in imported:
+            if name.startswith("flopsd.core") and module.split(".")[0] not in PURE_IMPORTS:
+                yield f"imports {module}"
+            if module == "time" and name != "flopsd.system.clock":
+                yield "imports time"
+        if isinstance(node, ast.Attribute):
+            of = node.value.id if isinstance(node.value, ast.Name) else ""
+            if of in ("time", "datetime") and TIME_READERS.fullmatch(node.attr) and name != "flopsd.system.clock":
+                yield f"line {node.lineno} reads a clock"
+        called = getattr(node, "attr", getattr(node, "id", ""))
+        if called in ("exit", "_exit", "SystemExit") and name != "flopsd.cli.main":
+            yield f"line {node.lineno} exits"
 
 
-def test_the_core_is_pure() -> None:
-    for name, tree in modules(PACKAGE).items():
-        if name.startswith("flopsd.core"):
-            used = {module.split(".")[0] for module in imported(tree)}
-            assert used <= PURE_IMPORTS, f"{name} imports {sorted(used - PURE_IMPORTS)}"
+def test_what_a_reader_of_any_module_may_rely_on() -> None:
+    found = modules(Path(flopsd.__file__).parent)
+    assert [f"{name} {fault}" for name, tree in found.items() for fault in liberties(name, tree)] == []
 
 
-def test_only_the_clock_reads_time() -> None:
-    for name, tree in modules(PACKAGE).items():
-        if name == "flopsd.system.clock":
-            continue
-        assert "time" not in imported(tree), f"{name} imports time"
-        for node in ast.walk(tree):
-            if (
-                isinstance(node, ast.Attribute)
-                and isinstance(node.value, ast.Name)
-                and node.value.id in ("time", "datetime")
-            ):
-                assert not TIME_READERS.fullmatch(node.attr), f"{name} line {node.lineno} reads a clock"
-
-
-def test_only_the_command_line_exits() -> None:
-    for name, tree in modules(PACKAGE).items():
-        if name == "flopsd.cli.main":
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and node.attr in ("exit", "_exit"):
-                raise AssertionError(f"{name} line {node.lineno} exits")
-            if isinstance(node, ast.Name) and node.id == "SystemExit":
-                raise AssertionError(f"{name} line {node.lineno} exits")
-
-
-def test_nothing_happens_at_import() -> None:
-    """At module level stand only definitions, imports and constants."""
-    allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.Expr, ast.If)
-    for name, tree in modules(PACKAGE).items():
-        for node in tree.body:
-            assert isinstance(node, allowed), f"{name} line {node.lineno}"
-            if isinstance(node, ast.Expr):
-                assert isinstance(node.value, ast.Constant), f"{name} line {node.lineno} does something at import"
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("x = 1", "has no docstring"),
+        ("'x'\nprint(1)", "line 2 does something at import"),
+        ("'x'\nimport os.path", "imports os.path"),
+        ("'x'\nfrom time import time", "imports time"),
+        ("'x'\ndef f():\n    datetime.now()", "line 3 reads a clock"),
+        ("'x'\ndef f():\n    sys.exit()", "line 3 exits"),
+        ("'x'\ndef f():\n    raise SystemExit", "line 3 exits"),
+    ],
+)
+def test_a_planted_liberty_is_caught(text: str, fault: str) -> None:
+    assert fault in set(liberties("flopsd.core.meter", ast.parse(text)))
