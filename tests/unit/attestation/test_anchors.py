@@ -21,7 +21,7 @@ from flopsd.errors import NotVerifiedError
 from flopsd.report.ledger_text import verified_text
 from flopsd.system.clock import NS_PER_S
 from tests.support.extent import Extent, sampled
-from tests.support.process import flopsd
+from tests.support.process import in_process
 from tests.support.runs import A100, CONTEXT, H100, Run, verified
 
 NOISE = ["2026-11-25 step 10 loss=1.25", '{"level":"info","msg":"saved \\"x\\""}', '[INFO] épüché 5" pipe', "", "{"]
@@ -327,7 +327,7 @@ def test_the_verb_takes_logs_and_gives_facts_and_exit_codes(run: Run, sealed: Se
     (tmp_path / "a.log").write_text("\n".join(run.lines[:2]))
     (tmp_path / "b.json").write_text(EXPORTS["get-log-events"](run.lines[2:]))
     logs = ("--anchors", str(tmp_path / "a.log"), "--anchors", str(tmp_path / "b.json"))
-    good = flopsd(*verb, *logs, "--json")
+    good = in_process(*verb, *logs, "--json")
     assert good.returncode == 0
     told = json.loads(good.stdout)["anchors"]
     assert (told["anchors"], told["first"]["where"], told["first"]["ingestedAt"]) == (
@@ -335,9 +335,9 @@ def test_the_verb_takes_logs_and_gives_facts_and_exit_codes(run: Run, sealed: Se
         "a.log line 1",
         None,
     )
-    assert json.loads(flopsd(*verb, "--json").stdout)["anchors"] is None
+    assert json.loads(in_process(*verb, "--json").stdout)["anchors"] is None
     (tmp_path / "a.log").write_text("flopsd-checkpoint run=\x1b[2Jx node=y\n")
-    bad = flopsd(*verb, "--anchors", str(tmp_path / "a.log"))
+    bad = in_process(*verb, "--anchors", str(tmp_path / "a.log"))
     assert bad.returncode == 3
     assert bad.stdout.startswith(
         "NOT VERIFIED: a.log: no checkpoint line of run 'run-1' on node 'node-0'; 1 of other runs"

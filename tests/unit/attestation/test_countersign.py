@@ -19,7 +19,7 @@ from flopsd.attestation.signing.pem import PemKey, make_pem
 from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.errors import LedgerError, NotVerifiedError
-from tests.support.process import flopsd
+from tests.support.process import in_process
 from tests.support.runs import copied, sealed_run
 
 
@@ -136,30 +136,30 @@ def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
         (("--key", key, *trust, "--unverified"), 2, "unrecognized arguments: --unverified"),
         (("--key", str(sealed.public_key), *trust), 1, "contains a public key, not a private key"),
     ):
-        done = flopsd("countersign", ledger, *arguments)
+        done = in_process("countersign", ledger, *arguments)
         assert (done.returncode, said in done.stderr) == (code, True), done.stderr
-    done = flopsd("countersign", ledger, "--key", key, *trust, "-o", str(output))
+    done = in_process("countersign", ledger, "--key", key, *trust, "-o", str(output))
     assert done.returncode == 0, done.stderr
     assert sealed.ledger.read_bytes() == before
     both = ("--key", str(sealed.public_key), "--key", str(tmp_path / "second.pub"), "--threshold", "2")
     command = done.stdout.splitlines()[-1].replace("YOUR-PUBLIC-KEY", str(tmp_path / "second.pub"))
-    checked = flopsd(*shlex.split(command)[1:])  # as it told us to
+    checked = in_process(*shlex.split(command)[1:])  # as it told us to
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    done = flopsd("countersign", ledger, "--key", f"file:{key}", *trust, "--json")
+    done = in_process("countersign", ledger, "--key", f"file:{key}", *trust, "--json")
     assert json.loads(done.stdout) == {
         "ledger": ledger, "added": True, "signatures": 2, "keyId": second.public.keyid,
         "verifiedWith": [load_public(str(sealed.public_key)).keyid],
     }  # fmt: skip
-    done = flopsd("countersign", ledger, "--key", key, *trust)
+    done = in_process("countersign", ledger, "--key", key, *trust)
     assert done.returncode == 0
     assert "was already signed by the p256 key in the file" in done.stdout
-    assert flopsd("verify", ledger, *both).returncode == 0
+    assert in_process("verify", ledger, *both).returncode == 0
 
 
 def test_a_ledger_that_does_not_recompute_is_not_signed(sealed: Sealed, second: PemKey) -> None:
     sealed.journal.write_bytes(b"".join(sealed.journal.read_bytes().splitlines(keepends=True)[:-1]))
     before = sealed.ledger.read_bytes()
-    done = flopsd("countersign", str(sealed.ledger), "--key", str(second.path), "--trust", str(sealed.public_key))
+    done = in_process("countersign", str(sealed.ledger), "--key", str(second.path), "--trust", str(sealed.public_key))
     assert done.returncode == 3
     assert "is truncated: it has 11 records, 12 were sealed" in done.stderr
     assert sealed.ledger.read_bytes() == before

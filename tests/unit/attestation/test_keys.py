@@ -32,7 +32,7 @@ from flopsd.attestation.signing.secrets import passphrase
 from flopsd.core.envelope import Envelope, parse_envelope
 from flopsd.errors import ConfigError, NotVerifiedError, SigningKeyError
 from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE, PKCS11_PIN
-from tests.support.process import environment, flopsd, modules_after
+from tests.support.process import environment, flopsd, in_process, modules_after
 from tests.support.settings import load_settings
 from tests.support.tools import require_tools
 
@@ -242,7 +242,7 @@ def test_one_key_in_two_forms_is_one_key(tmp_path: Path) -> None:
 def test_key_new_makes_what_openssl_reads(tmp_path: Path, kind: str, secret: str | None) -> None:
     file = tmp_path / "key.pem"
     env = {**environment(None), **({PASSPHRASE: secret} if secret else {})}
-    done = flopsd("key", "new", "--type", kind, *(["--encrypt"] if secret else []), "--json", str(file), env=env)
+    done = in_process("key", "new", "--type", kind, *(["--encrypt"] if secret else []), "--json", str(file), env=env)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     public = tmp_path / "key.pem.pub"
@@ -254,29 +254,29 @@ def test_key_new_makes_what_openssl_reads(tmp_path: Path, kind: str, secret: str
     assert told["publicKey"].encode() == public.read_bytes()
     assert (b"ENCRYPTED" in file.read_bytes()) is (secret is not None)
     for shown in (str(file), f"file:{file}", str(public)):
-        done = flopsd("key", "show", "--json", shown, env=env)
+        done = in_process("key", "show", "--json", shown, env=env)
         assert done.returncode == 0, done.stderr
         facts = json.loads(done.stdout)
         assert (facts["type"], facts["keyId"], facts["publicKey"]) == (kind, told["keyId"], told["publicKey"])
-    text = flopsd("key", "show", str(public)).stdout
+    text = in_process("key", "show", str(public)).stdout
     assert load_pem_public_key(text[text.index("-----BEGIN") :].encode())
     assert f"key id  {told['keyId']}" in text
     before = file.read_bytes(), public.read_bytes()
-    again = flopsd("key", "new", str(file), env=env)
+    again = in_process("key", "new", str(file), env=env)
     assert again.returncode == 1
     assert "already exists; keys are never overwritten" in again.stderr
     public.unlink()
-    assert flopsd("key", "new", str(file), env=env).returncode == 1
+    assert in_process("key", "new", str(file), env=env).returncode == 1
     assert (file.read_bytes(), public.exists()) == (before[0], False)
 
 
 def test_key_new_needs_a_passphrase_to_encrypt_and_makes_nothing_without(tmp_path: Path) -> None:
-    done = flopsd("key", "new", "--encrypt", str(tmp_path / "key.pem"))
+    done = in_process("key", "new", "--encrypt", str(tmp_path / "key.pem"))
     assert done.returncode == 1
     assert "--encrypt needs a passphrase and none is given" in done.stderr
     assert PASSPHRASE_FILE in done.stderr
-    assert flopsd("key", "new", str(tmp_path / "no" / "key.pem")).returncode == 1
-    assert flopsd("key", "show", str(tmp_path / "missing.pem")).returncode == 1
+    assert in_process("key", "new", str(tmp_path / "no" / "key.pem")).returncode == 1
+    assert in_process("key", "show", str(tmp_path / "missing.pem")).returncode == 1
     assert list(tmp_path.iterdir()) == []
 
 

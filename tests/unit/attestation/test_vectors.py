@@ -15,13 +15,13 @@ from jsonschema import Draft202012Validator
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
 from flopsd.attestation.signing.keys import load_public
 from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
-from flopsd.cli.main import main
 from flopsd.core.envelope import parse_envelope
 from flopsd.errors import NotVerifiedError
 from flopsd.report.ledger_text import verified_merge_text
 from flopsd.settings.data_files import Tables
 from tests.support.independent import payload_of
 from tests.support.paths import SCHEMA
+from tests.support.process import in_process
 from tests.support.story import PEAKS, POLICY, VECTORS
 from tests.support.vectors import all_vectors, write
 
@@ -126,28 +126,21 @@ MERGED = VECTORS / "merged"
 MERGED_CASES = sorted(MERGED.iterdir())
 
 
-def leaves(command: list[str]) -> int:
-    with pytest.raises(SystemExit) as left:
-        main(command)
-    return int(left.value.code or 0)
-
-
 @pytest.mark.parametrize("case", MERGED_CASES, ids=lambda case: case.name)
-def test_each_merged_vector_is_judged_as_it_says(case: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_merged_vector_is_judged_as_it_says(case: Path) -> None:
     told = json.loads((case / "expected.json").read_bytes())
     children = ["--children", str(case / "children")] if told["children"] else []
     command = ["verify", str(case / "ledger.json"), "--key", str(case / "ledger.pub"), "--peaks", str(PEAKS), "--policy", str(POLICY), "--json"]  # fmt: skip
-    code = leaves([*command, *children])
-    answer = json.loads(capsys.readouterr().out)
-    assert (code == 0, answer["verified"]) == (told["verdict"] == "accept",) * 2, answer.get("reason")
+    done = in_process(*command, *children)
+    answer = json.loads(done.stdout)
+    assert (done.returncode == 0, answer["verified"]) == (told["verdict"] == "accept",) * 2, answer.get("reason")
     if told["reason"] is not None:
         assert told["reason"] in answer["reason"]
     elif children:
         assert answer["children"]["missing"] == []
         assert answer["children"]["recomputed"] == answer["children"]["given"] > 0
     if told["onlyWithChildren"]:
-        assert leaves(command) == 0
-        capsys.readouterr()
+        assert in_process(*command).returncode == 0
 
 
 @pytest.mark.parametrize("case", MERGED_CASES, ids=lambda case: case.name)
@@ -157,16 +150,14 @@ def test_the_schema_takes_every_merged_vector(case: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--journal", "--anchors", "--aws-certificate", "--tsa-certificate"])
-def test_what_only_a_nodes_ledger_can_be_held_against_is_refused(
-    option: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_only_a_nodes_ledger_can_be_held_against_is_refused(option: str) -> None:
     """Ignored, it would let VERIFIED say more than was looked at."""
     case = MERGED / "job"
-    command = ["verify", str(case / "ledger.json"), "--key", str(case / "ledger.pub"), option, str(case / "README.md")]
-    assert leaves(command) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert f"{option} applies to ledgers of nodes" in told.err
+    done = in_process(
+        "verify", str(case / "ledger.json"), "--key", str(case / "ledger.pub"), option, str(case / "README.md")
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{option} applies to ledgers of nodes" in done.stderr
 
 
 def test_text_of_a_merged_ledger_stays_on_its_line() -> None:

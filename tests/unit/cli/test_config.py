@@ -18,7 +18,7 @@ from flopsd.cli.run import ME
 from flopsd.settings.data_files import config_dir
 from flopsd.settings.schema import SETTINGS
 from flopsd.sources.registry import known_sources
-from tests.support.process import FLOPSD, environment, flopsd, predicate
+from tests.support.process import FLOPSD, environment, in_process, predicate
 from tests.support.settings import load_settings
 
 EVERYTHING = """
@@ -75,7 +75,7 @@ def test_what_is_shown_is_a_settings_file_that_says_the_same(tmp_path: Path) -> 
     file.write_text(text.replace("me:HIDDEN@", "HIDDEN@"))
     missing = {setting.key for setting in SETTINGS} - set(yaml.safe_load(EVERYTHING))
     assert not missing, "a new setting belongs into this test"
-    done = flopsd("config", "show", "--config", str(file))
+    done = in_process("config", "show", "--config", str(file))
     assert done.returncode == 0, done.stderr
     again = tmp_path / "again.yaml"
     again.write_text(done.stdout)
@@ -94,7 +94,7 @@ def test_off_means_off_in_yaml_for_every_setting_that_can_be(tmp_path: Path) -> 
 def test_what_a_platform_decides_is_shown_as_that() -> None:
     """Two variables are what makes a training job here; there is no checkpoint folder on this machine."""
     here = environment(None, TRAINING_JOB_NAME="tune-1", FLOPSD_STOP_WINDOW="30")
-    told = json.loads(flopsd("config", "show", "--json", env=here).stdout)["settings"]
+    told = json.loads(in_process("config", "show", "--json", env=here).stdout)["settings"]
     assert told["ledger"] == {
         "value": "/opt/ml/output/data/flopsd/{node}.json", "from": "platform", "where": "sagemaker-training"
     }  # fmt: skip
@@ -103,7 +103,7 @@ def test_what_a_platform_decides_is_shown_as_that() -> None:
 
 
 def test_defaults_are_shown_as_what_they_are(tmp_path: Path) -> None:
-    done = flopsd("config", "show", "--config", str(config_dir() / "flopsd.yaml"))
+    done = in_process("config", "show", "--config", str(config_dir() / "flopsd.yaml"))
     again = tmp_path / "again.yaml"
     again.write_text(done.stdout)
     assert load_settings({}, {}, str(again)) == load_settings({}, {}, str(config_dir() / "flopsd.yaml"))
@@ -116,7 +116,7 @@ def test_each_setting_tells_where_it_came_from(tmp_path: Path) -> None:
     file.write_text("interval_seconds: 2\ncheckpoint_seconds: 20\nrun_id: from-file\n")
     env = environment(None, FLOPSD_CONFIG=str(file), FLOPSD_CHECKPOINT="30", FLOPSD_RUN_ID="from-variable")
     arguments = ("config", "show", "--run-id", "from-flag", "--no-seal")
-    told = json.loads(flopsd(*arguments, "--json", env=env).stdout)
+    told = json.loads(in_process(*arguments, "--json", env=env).stdout)
     assert told["file"] == str(file)
     settings = told["settings"]
     assert settings["interval_seconds"] == {"value": 2, "from": "file", "where": str(file)}
@@ -124,7 +124,7 @@ def test_each_setting_tells_where_it_came_from(tmp_path: Path) -> None:
     assert settings["run_id"] == {"value": "from-flag", "from": "flag", "where": "--run-id"}
     assert settings["seal"] == {"value": False, "from": "flag", "where": "--no-seal"}
     assert settings["listen"] == {"value": "127.0.0.1:10188", "from": "default", "where": ""}
-    text = flopsd(*arguments, env=env).stdout
+    text = in_process(*arguments, env=env).stdout
     assert f"interval_seconds: 2  # file {file}\n" in text
     assert "checkpoint_seconds: 30  # variable FLOPSD_CHECKPOINT\n" in text
     assert "run_id: from-flag  # flag --run-id\n" in text
@@ -135,7 +135,7 @@ def test_secrets_are_shown_nowhere(tmp_path: Path) -> None:
     file.write_text(EVERYTHING)
     env = environment(None, FLOPSD_KEY_PASSPHRASE="hunter2", FLOPSD_PKCS11_PIN="12345678")
     for more in ((), ("--json",)):
-        done = flopsd("config", "show", "--config", str(file), *more, env=env)
+        done = in_process("config", "show", "--config", str(file), *more, env=env)
         assert done.returncode == 0, done.stderr
         assert not [secret for secret in SECRETS if secret in done.stdout + done.stderr]
         assert "FLOPSD_KEY_PASSPHRASE" in done.stdout
@@ -146,7 +146,7 @@ def test_check_tells_every_problem_at_once_and_exits_2(tmp_path: Path) -> None:
     file = tmp_path / "flopsd.yaml"
     file.write_text("intervall_seconds: 1\nlisten: nowhere\nseal: maybe\n")
     # What is in the environment is not the file's fault.
-    done = flopsd("config", "check", str(file), env=environment(None, FLOPSD_INTERVAL="never"))
+    done = in_process("config", "check", str(file), env=environment(None, FLOPSD_INTERVAL="never"))
     assert done.returncode == 2
     words = ("intervall_seconds", "nowhere", "maybe", "never")
     assert [word in done.stderr for word in words] == [True, True, True, False]
@@ -159,7 +159,7 @@ def test_check_finds_what_a_run_would_meet_only_when_it_has_begun(tmp_path: Path
     file.write_text(
         f"base_model: llama\npeaks: {peaks}\npolicies: [{tmp_path}/none.yaml]\nclient_socket: /run/{'x' * 200}\n"
     )
-    done = flopsd("config", "check", str(file))
+    done = in_process("config", "check", str(file))
     assert done.returncode == 2
     problems = [line for line in done.stderr.splitlines() if str(file) in line]
     assert len(problems) == 4, done.stderr
@@ -170,7 +170,7 @@ def test_check_finds_what_a_run_would_meet_only_when_it_has_begun(tmp_path: Path
 @pytest.mark.parametrize("name", ["flopsd.yaml"])
 def test_the_shipped_file_is_right_with_every_comment_taken_away_too(tmp_path: Path, name: str) -> None:
     shipped = config_dir() / name
-    assert flopsd("config", "check", str(shipped)).returncode == 0
+    assert in_process("config", "check", str(shipped)).returncode == 0
     bare = "\n".join(
         line.removeprefix("# ") for line in shipped.read_text().splitlines() if line.startswith("# ") and ": " in line
     )
@@ -179,13 +179,13 @@ def test_the_shipped_file_is_right_with_every_comment_taken_away_too(tmp_path: P
     file = tmp_path / name
     # Files that are examples are not here.
     file.write_text("\n".join(line for line in lines if not line.startswith(("peaks", "policies"))))
-    done = flopsd("config", "check", str(file))
+    done = in_process("config", "check", str(file))
     assert done.returncode == 0, done.stderr
     assert len(lines) > 25
 
 
 def test_check_of_no_file_is_told(tmp_path: Path) -> None:
-    done = flopsd("config", "check", str(tmp_path / "none.yaml"))
+    done = in_process("config", "check", str(tmp_path / "none.yaml"))
     assert done.returncode == 2
     assert "none.yaml" in done.stderr
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from flopsd.cli.main import main
 from flopsd.core.architecture import flop, read_model, training_from
 from flopsd.errors import LedgerError
 from flopsd.report.estimate import ALONE
@@ -21,6 +20,7 @@ from flopsd.report.measured_mfu import mfu_of
 from flopsd.settings.data_files import load_peaks
 from tests.support.architectures import LLAMA_8B
 from tests.support.paths import ROOT, VECTORS
+from tests.support.process import in_process
 
 BASE = ("--base-flop", "7.2e23", "--base-flop-method", "6PD of its card", "--base-systemic", "false")
 
@@ -31,21 +31,21 @@ def config(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        main(["estimate", *arguments])
-    return int(caught.value.code or 0)
+def run(*arguments: str, code: int = 0) -> str:
+    """What it prints, or says on stderr where it fails."""
+    done = in_process("estimate", *arguments)
+    assert done.returncode == code, done.stderr
+    return done.stderr if code else done.stdout
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    assert run(*arguments, "--json") == 0
-    found: dict[str, Any] = json.loads(capsys.readouterr().out, parse_float=pytest.fail)
+def computed(*arguments: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(run(*arguments, "--json"), parse_float=pytest.fail)
     return found
 
 
-def test_three_ways_beside_each_other(capsys: pytest.CaptureFixture[str], config: str) -> None:
-    found = told(
-        capsys, config, "--tokens", "1e9", "--epochs", "3", "--sequence-length", "4096", "--recomputation", "full",
+def test_three_ways_beside_each_other(config: str) -> None:
+    found = computed(
+        config, "--tokens", "1e9", "--epochs", "3", "--sequence-length", "4096", "--recomputation", "full",
         "--on", "ml.p5.48xlarge", "--count", "2", *BASE,
     )  # fmt: skip
     assert [option["method"] for option in found["options"]] == ["full", "lora", "qlora"]
@@ -69,26 +69,24 @@ def test_three_ways_beside_each_other(capsys: pytest.CaptureFixture[str], config
     assert third["value"]["measured"] is None
 
 
-def test_the_page_shows_what_the_command_prints(capsys: pytest.CaptureFixture[str], config: str) -> None:
+def test_the_page_shows_what_the_command_prints(config: str) -> None:
     page = (ROOT / "docs" / "model-flop.md").read_text()
     command = re.search(r"^    flopsd estimate config.json ((?:.*\\\n)*.*)\n", page, re.MULTILINE)
     assert command is not None
-    assert run(config, *shlex.split(command[1].replace("\\\n", " "))) == 0
-    for line in capsys.readouterr().out.splitlines():
+    for line in run(config, *shlex.split(command[1].replace("\\\n", " "))).splitlines():
         assert line in page
 
 
-def test_far_above_and_astride(capsys: pytest.CaptureFixture[str], config: str) -> None:
+def test_far_above_and_astride(config: str) -> None:
     for tokens, state in (("1e10", "below"), ("5.5e12", "indeterminate"), ("1e14", "above")):
-        found = told(capsys, config, "--tokens", tokens, "--sequence-length", "4096", "--method", "full",
+        found = computed(config, "--tokens", tokens, "--sequence-length", "4096", "--method", "full",
                      "--recomputation", "none", *BASE)  # fmt: skip
         third = next(f for f in found["options"][0]["findings"] if f["rule"] == "modification-third")
         assert third["state"] == state
 
 
-def test_the_text_says_what_is_assumed(capsys: pytest.CaptureFixture[str], config: str) -> None:
-    assert run(config, "--tokens", "1e9", "--on", "h100-sxm5-80gb", "--mfu", "0.4") == 0
-    text = " ".join(capsys.readouterr().out.split())
+def test_the_text_says_what_is_assumed(config: str) -> None:
+    text = " ".join(run(config, "--tokens", "1e9", "--on", "h100-sxm5-80gb", "--mfu", "0.4").split())
     for words in (
         "llama: 8 030 261 248 parameters",
         "MFU 40 % to 40 %, as given",
@@ -101,17 +99,16 @@ def test_the_text_says_what_is_assumed(capsys: pytest.CaptureFixture[str], confi
         assert words in text
 
 
-def test_a_size_alone_is_6pd(capsys: pytest.CaptureFixture[str]) -> None:
-    found = told(capsys, "--parameters", "7e9", "--tokens", "1e9", "--sequence-length", "2048")
+def test_a_size_alone_is_6pd() -> None:
+    found = computed("--parameters", "7e9", "--tokens", "1e9", "--sequence-length", "2048")
     full, lora, _ = found["options"]
     assert full["required"]["computed"] == str(42 * 10**18)
     assert lora["required"]["computed"] == str(28 * 10**18)
     assert found["assumed"] == [ALONE]
 
 
-def test_a_rule_that_is_read_and_not_written_is_marked(capsys: pytest.CaptureFixture[str], config: str) -> None:
-    assert run(config, "--tokens", "1e9", "--sequence-length", "4096", *BASE) == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_a_rule_that_is_read_and_not_written_is_marked(config: str) -> None:
+    lines = run(config, "--tokens", "1e9", "--sequence-length", "4096", *BASE).splitlines()
     assert any(line.startswith("eu-ai-act base-and-modification-systemic * ") for line in lines)
     assert not any(line.startswith("eu-ai-act modification-third *") for line in lines)
     assert "* as flopsd reads it: the text does not spell it out" in lines
@@ -134,38 +131,31 @@ def test_a_rule_that_is_read_and_not_written_is_marked(capsys: pytest.CaptureFix
         (["--tokens", "1e9"], 2, "CONFIG"),
     ],
 )
-def test_what_cannot_be_estimated_is_named(
-    capsys: pytest.CaptureFixture[str], config: str, arguments: list[str], code: int, words: str
-) -> None:
-    assert run(*(config if word == "CONFIG" else word for word in arguments)) == code
-    assert words in capsys.readouterr().err
+def test_what_cannot_be_estimated_is_named(config: str, arguments: list[str], code: int, words: str) -> None:
+    assert words in run(*(config if word == "CONFIG" else word for word in arguments), code=code)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"model_type": "rwkv"}', "[" * 100_000, " " * (2 << 20)])
-def test_a_file_that_is_no_configuration(capsys: pytest.CaptureFixture[str], tmp_path: Path, content: str) -> None:
+def test_a_file_that_is_no_configuration(tmp_path: Path, content: str) -> None:
     file = tmp_path / "some.json"
     file.write_text(content)
-    assert run(str(file), "--tokens", "1e9") == 1
-    said = capsys.readouterr().err
+    said = run(str(file), "--tokens", "1e9", code=1)
     assert "hint: " in said
     assert "Traceback" not in said
 
 
-def test_the_mfu_of_an_earlier_run_is_its_ledgers(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_mfu_of_an_earlier_run_is_its_ledgers() -> None:
     vectors = VECTORS / "valid"
     ledger = vectors / "declared-by-settings" / "ledger.json"
     command = ["--parameters", "8e9", "--tokens", "1e9", "--sequence-length", "2048", "--on", "ml.p5.48xlarge"]
-    found = told(capsys, *command, "--mfu-from", str(ledger))
+    found = computed(*command, "--mfu-from", str(ledger))
     assert "measured, by the ledger ledger.json, not verified here" in json.dumps(found)
-    assert run(*command, "--mfu-from", str(vectors / "activity-and-gaps" / "ledger.json")) == 1
-    assert "--phase train" in capsys.readouterr().err
+    assert "--phase train" in run(*command, "--mfu-from", str(vectors / "activity-and-gaps" / "ledger.json"), code=1)
 
 
-def test_doubt_about_a_peak_is_said_and_a_disputed_one_widens_the_hours(
-    capsys: pytest.CaptureFixture[str], config: str
-) -> None:
+def test_doubt_about_a_peak_is_said_and_a_disputed_one_widens_the_hours(config: str) -> None:
     work = (config, "--tokens", "1e9", "--sequence-length", "4096", "--method", "full", "--mfu", "0.5")
-    a10g = told(capsys, *work, "--on", "a10g")
+    a10g = computed(*work, "--on", "a10g")
     assert a10g["hardware"]["doubts"] == [
         "the rates of a10g are disputed: the shortest time assumes 140 TFLOP/s each, as others publish it"
     ]
@@ -173,14 +163,12 @@ def test_doubt_about_a_peak_is_said_and_a_disputed_one_widens_the_hours(
     peak = int(a10g["hardware"]["peakFlopPerSecond"])
     assert Fraction(hours["low"]) <= Fraction(int(needed["low"]), 3600 * 2 * peak) * 2
     assert Fraction(hours["high"]) >= Fraction(int(needed["high"]), 3600 * peak) * 2
-    assert told(capsys, *work, "--on", "b300")["hardware"]["doubts"] == ["the rates of b300 are unverified"]
-    assert told(capsys, *work, "--on", "h100-sxm5-80gb")["hardware"]["doubts"] == []
+    assert computed(*work, "--on", "b300")["hardware"]["doubts"] == ["the rates of b300 are unverified"]
+    assert computed(*work, "--on", "h100-sxm5-80gb")["hardware"]["doubts"] == []
     assert (
-        told(capsys, *work, "--on", "ml.g7e.8xlarge")["hardware"]["doubts"][-1]
-        == "that ml.g7e.8xlarge has 1 is unverified"
+        computed(*work, "--on", "ml.g7e.8xlarge")["hardware"]["doubts"][-1] == "that ml.g7e.8xlarge has 1 is unverified"
     )
-    assert run(*work, "--on", "b300") == 0
-    assert "DOUBT: the rates of b300 are unverified" in capsys.readouterr().out
+    assert "DOUBT: the rates of b300 are unverified" in run(*work, "--on", "b300")
 
 
 def ledger_of(path: Path, devices: list[dict[str, Any]], gaps: list[dict[str, str]], by_reason: dict[str, str]) -> Path:

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from flopsd.cli.main import main
 from flopsd.core.declarations import Base, Method
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
@@ -27,6 +26,7 @@ from tests.support import enriched
 from tests.support.enriched import SCENES, content, plain, report, scene, vector, with_policy
 from tests.support.extent import Extent, sampled
 from tests.support.independent import payload_of
+from tests.support.process import in_process
 from tests.support.story import VECTORS, table
 from tests.support.vectors import signed
 from tests.support.vectors_merged import of_one_node
@@ -264,17 +264,15 @@ def test_an_unknown_state_is_not_taken_for_a_verdict() -> None:
 
 @pytest.mark.parametrize("shape", [[], ["--format", "form"], ["--format", "html"], ["--json"]], ids=str)
 def test_a_merged_ledger_whose_children_declared_a_model_is_reported_in_every_format(
-    shape: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shape: list[str], tmp_path: Path
 ) -> None:
     statement = of_one_node("declared-phases")
     assert statement["predicate"]["totals"]["architecture"] is not None
     ledger = tmp_path / "job.json"
     ledger.write_bytes(signed(encode(statement)))
-    with pytest.raises(SystemExit) as ended:
-        main(["report", str(ledger), *shape])
-    told = capsys.readouterr()
-    assert (ended.value.code, told.err) == (0, "")
-    assert "is in the node ledgers" in told.out or shape == ["--json"]
+    done = in_process("report", str(ledger), *shape)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "is in the node ledgers" in done.stdout or shape == ["--json"]
 
 
 COURSES = ["activity-and-gaps", "cycles-recovered", "declared-phases", "journal-goes-on", "rebooted"]
