@@ -33,14 +33,12 @@ def test_a_replay_is_labelled_everywhere_and_is_no_evidence(tmp_path: Path) -> N
         assert program.finish() == 0, program.text
     assert "REPLAY of a recording: no hardware was metered, and this is no evidence" in " ".join(program.text.split())
     key = str(ledger.with_suffix(".pub"))
-    refused = flopsd("verify", str(ledger), "--key", key)
-    assert refused.returncode == 3
+    refused = flopsd("verify", str(ledger), "--key", key, code=3)
     assert (
         "NOT VERIFIED: this ledger is a replay of the recording 'h100x2.jsonl': no hardware was metered"
         in refused.stdout
     )
-    accepted = flopsd("verify", str(ledger), "--key", key, "--allow-replay")
-    assert accepted.returncode == 0
+    accepted = flopsd("verify", str(ledger), "--key", key, "--allow-replay", code=0)
     assert "REPLAY: read from a recording" in " ".join(accepted.stdout.split())
     told = predicate(ledger)
     assert told["replay"]["origin"].startswith("simulation")
@@ -50,29 +48,21 @@ def test_a_replay_is_labelled_everywhere_and_is_no_evidence(tmp_path: Path) -> N
 def test_run_without_an_accelerator_is_exit_4_with_the_remedy_unless_it_shall_wait(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.json"
     run = ("run", "--state-dir", str(tmp_path / "state"), "--listen", "off", "--ledger", str(ledger), "--duration", "1")
-    done = flopsd(*run)
-    assert done.returncode == 4
-    assert "NVML Shared Library Not Found" in done.stderr
-    assert "hint: install the NVIDIA driver" in done.stderr
+    flopsd(*run, code=4, says=("NVML Shared Library Not Found", "hint: install the NVIDIA driver"))
     assert not (tmp_path / "state").exists()
-    done = flopsd(*run, "--wait-for-source", "true")
-    assert done.returncode == 0, done.stderr
+    flopsd(*run, "--wait-for-source", "true", code=0)
     found = predicate(ledger)
     assert (found["devices"], found["totals"]["executed"]["measured"]) == ([], None)
 
 
 def test_an_unknown_source_is_exit_4_and_names_the_known(tmp_path: Path) -> None:
-    done = flopsd("run", "--source", "tpu", "--state-dir", str(tmp_path))
-    assert done.returncode == 4
-    assert "there is no source named 'tpu'" in done.stderr
-    assert "sources here: dcgm, neuron, nvml, replay" in done.stderr
+    flopsd("run", "--source", "tpu", "--state-dir", str(tmp_path), code=4,
+           says=("there is no source named 'tpu'", "sources here: dcgm, neuron, nvml, replay"))  # fmt: skip
 
 
 def test_bad_settings_are_exit_2_all_at_once(tmp_path: Path) -> None:
-    done = flopsd("run", "--interval", "soon", "--listen", "x", "--state-dir", str(tmp_path))
-    assert done.returncode == 2
-    assert "--interval: 'soon'" in done.stderr
-    assert "--listen: 'x'" in done.stderr
+    flopsd("run", "--interval", "soon", "--listen", "x", "--state-dir", str(tmp_path), code=2,
+           says=("--interval: 'soon'", "--listen: 'x'"))  # fmt: skip
     assert flopsd("run", "--no-such-flag").returncode == 2
     assert flopsd("exec", "--").returncode == 2
     assert flopsd().returncode == 2
@@ -115,8 +105,7 @@ def test_doctor_names_devices_evidence_and_remedies(tmp_path: Path, standin: Pat
     stranger = h100(BUSY, name="NVIDIA H20", pci=0x232910DE)
     scenario = Scenario((h100(BUSY, counters="sum"), h100(BUSY), a100(BUSY), stranger, h100(BUSY, mig=True)))
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"), FLOPSD_STATE_DIR=str(tmp_path / "state"))
-    done = flopsd("doctor", env=env)
-    assert done.returncode == 0
+    done = flopsd("doctor", env=env, code=0)
     lines = done.stdout.splitlines()
 
     def told(number: int) -> list[str]:
@@ -168,12 +157,9 @@ def test_status_tells_a_lost_source(tmp_path: Path, standin: Path) -> None:
 def test_status_takes_the_table_that_the_run_was_metered_with(tmp_path: Path) -> None:
     custom, state = tmp_path / "mine.yaml", str(tmp_path / "s")
     custom.write_text((config_dir() / "peaks.yaml").read_text() + "# ours\n")
-    done = flopsd("run", "--source", "replay", "--state-dir", state, "--listen", "off", "--duration", "1.5",
-                  "--peaks", str(custom))  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    without = flopsd("status", "--state-dir", state)
-    assert without.returncode == 1
-    assert "hint: give --peaks the table" in without.stderr
+    flopsd("run", "--source", "replay", "--state-dir", state, "--listen", "off", "--duration", "1.5", "--peaks",
+           str(custom), code=0)  # fmt: skip
+    flopsd("status", "--state-dir", state, code=1, says="hint: give --peaks the table")
     assert "x10^15 FLOP" in flopsd("status", "--state-dir", state, "--peaks", str(custom)).stdout
 
 
@@ -181,11 +167,9 @@ def test_an_unknown_device_is_named_and_leaves_no_upper_bound(tmp_path: Path, st
     env = environment(
         standin, Scenario((h100(BUSY, name="NVIDIA X9000", pci=0x999910DE),)).write(tmp_path / "scenario.txt")
     )
-    done = flopsd("run", "--state-dir", str(tmp_path / "s"), "--ledger", str(tmp_path / "ledger.json"), "--listen", "off",
-                  "--duration", "1.5", env=env)  # fmt: skip
-    assert done.returncode == 0
-    assert "'NVIDIA X9000' with PCI id 0x9999 is not in the peak table" in done.stderr
-    assert "no upper bound is known" in done.stderr
+    flopsd("run", "--state-dir", str(tmp_path / "s"), "--ledger", str(tmp_path / "ledger.json"), "--listen", "off",
+           "--duration", "1.5", env=env, code=0,
+           says=("'NVIDIA X9000' with PCI id 0x9999 is not in the peak table", "no upper bound is known"))  # fmt: skip
     executed = predicate(tmp_path / "ledger.json")["totals"]["executed"]
     assert (executed["measured"], executed["high"]) == (None, None)
 

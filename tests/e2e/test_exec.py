@@ -152,8 +152,7 @@ def test_an_unreadable_key_is_loud_from_the_start_and_loses_nothing(tmp_path: Pa
     shutil.rmtree(tmp_path / "state")
     for kept in (tmp_path / "ledger.journal.jsonl", copies / "l.journal.jsonl", beside):
         assert str(kept) in ended
-        later = flopsd("seal", "--journal", str(kept), "--ledger", str(tmp_path / "later" / "l.json"))
-        assert later.returncode == 0, later.stderr
+        flopsd("seal", "--journal", str(kept), "--ledger", str(tmp_path / "later" / "l.json"), code=0)
         told = predicate(tmp_path / "later" / "l.json")
         assert int(told["totals"]["executed"]["measured"]) > 0
         assert told["incarnations"][0]["endReason"] == "job ended"
@@ -166,11 +165,8 @@ def test_a_run_with_a_key_that_cannot_sign_does_not_begin(tmp_path: Path, env: d
     assert "--key: cannot read the key" in done.stderr
     assert not (tmp_path / "state").exists()
     sidecar = ("--wait-for-source", "true", "--listen", "off", "--duration", "2")
-    done = flopsd(
-        "run", "--state-dir", str(tmp_path / "state"), "--key", str(tmp_path / "missing.pem"), *sidecar, env=env
-    )
-    assert done.returncode == 1
-    assert "THE LEDGER WILL NOT BE SEALED unless this is fixed" in done.stderr
+    flopsd("run", "--state-dir", str(tmp_path / "state"), "--key", str(tmp_path / "missing.pem"), *sidecar, env=env,
+           code=1, says="THE LEDGER WILL NOT BE SEALED unless this is fixed")  # fmt: skip
     assert (tmp_path / "state" / "journal.jsonl").stat().st_size > 0
 
 
@@ -188,12 +184,8 @@ def test_another_runs_journal_is_never_sealed_as_this_jobs(tmp_path: Path, env: 
 
 def test_a_state_folder_that_cannot_be_used_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:
     (tmp_path / "file").write_text("")
-    done = flopsd(
-        "exec", "--state-dir", str(tmp_path / "file" / "x"), "--listen", "off", "--", "sh", "-c", "exit 3", env=env
-    )
-    assert done.returncode == 3
-    assert "cannot use the state folder" in done.stderr
-    assert "NOT SEALED" in done.stderr
+    flopsd("exec", "--state-dir", str(tmp_path / "file" / "x"), "--listen", "off", "--", "sh", "-c", "exit 3", env=env,
+           code=3, says=("cannot use the state folder", "NOT SEALED"))  # fmt: skip
 
 
 def test_a_full_disk_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str]) -> None:

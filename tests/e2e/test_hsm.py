@@ -186,21 +186,17 @@ def test_a_token_seals_and_countersigns_through_the_command_line(tokens: Tokens,
     finished(tmp_path / "state", 3)
     env = {**environment(None), **tokens.environment, "PYKCS11LIB": module_path(), PKCS11_PIN: PIN}
     ledger, public = tmp_path / "ledger.json", tmp_path / "ledger.pub"
-    done = flopsd("seal", "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger), "--key",
-                  "pkcs11:token=flopsd;object=ledger", env=env)  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    flopsd("seal", "--state-dir", str(tmp_path / "state"), "--ledger", str(ledger), "--key",
+           "pkcs11:token=flopsd;object=ledger", env=env, code=0)  # fmt: skip
     assert flopsd("verify", str(ledger), "--key", str(public)).returncode == 0
     assert load_public(str(public)).keyid == load("token=flopsd;object=ledger").public.keyid
-    done = flopsd("countersign", str(ledger), "--trust", str(public), "--key", "pkcs11:token=my%3B%20second", env=env)
-    assert done.returncode == 0, done.stderr
+    flopsd("countersign", str(ledger), "--trust", str(public), "--key", "pkcs11:token=my%3B%20second", env=env, code=0)
     shown = flopsd("key", "show", "pkcs11:token=my%3B%20second", env=env).stdout
     (tmp_path / "second.pub").write_text(shown[shown.index("-----BEGIN") :])
-    done = flopsd(
-        "verify", str(ledger), "--key", str(public), "--key", str(tmp_path / "second.pub"), "--threshold", "2"
+    flopsd(
+        "verify", str(ledger), "--key", str(public), "--key", str(tmp_path / "second.pub"), "--threshold", "2", code=0
     )
-    assert done.returncode == 0, done.stdout
     wrong = flopsd("seal", "--state-dir", str(tmp_path / "state"), "--ledger", str(tmp_path / "no.json"), "--key",
-                   "pkcs11:token=flopsd;object=ledger", env={**env, PKCS11_PIN: "0000"})  # fmt: skip
-    assert wrong.returncode == 1
+                   "pkcs11:token=flopsd;object=ledger", env={**env, PKCS11_PIN: "0000"}, code=1)  # fmt: skip
     assert "the PIN is wrong for the P-256 key 'ledger' on token 'flopsd'" in wrong.stderr
     assert not (tmp_path / "no.json").exists()

@@ -201,11 +201,9 @@ def test_a_run_is_sealed_by_kms_in_its_own_process_and_verified_without_it(kms: 
     ledger, by_kms = tmp_path / "ledger.json", ("--state-dir", str(tmp_path / "state"), "--key", "awskms:alias/run")
     away = {**env, "AWS_ENDPOINT_URL_KMS": "http://127.0.0.1:9"}
     replay = ("run", "--source", "replay", "--listen", "off", "--duration", "1.5", "--ledger", str(ledger))
-    done = flopsd(*replay, *by_kms, env=env)
-    assert done.returncode == 0, done.stderr
+    done = flopsd(*replay, *by_kms, env=env, code=0)
     assert f"sealing with the P-256 key alias/run in AWS KMS, region {REGION}, key id" in done.stderr
-    checked = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--allow-replay")
-    assert checked.returncode == 0, checked.stdout
+    flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--allow-replay", code=0)
     late = flopsd("seal", *by_kms, "--ledger", str(tmp_path / "late.json"), env=away)
     assert (late.returncode, (tmp_path / "late.json").exists()) == (1, False)
     assert "no answer from AWS KMS to GetPublicKey" in late.stderr
@@ -213,9 +211,7 @@ def test_a_run_is_sealed_by_kms_in_its_own_process_and_verified_without_it(kms: 
     assert json.loads(shown.stdout)["publicKey"] == ledger.with_suffix(".pub").read_text()
     # A second party of flesh and blood countersigns what KMS has signed, and the other way round.
     sealed = sealed_run(tmp_path / "by hand")
-    done = flopsd(
-        "countersign", str(sealed.ledger), "--trust", str(sealed.public_key), "--key", "awskms:alias/run", env=env
-    )
-    assert done.returncode == 0, done.stderr
+    flopsd("countersign", str(sealed.ledger), "--trust", str(sealed.public_key), "--key", "awskms:alias/run", env=env,
+           code=0)  # fmt: skip
     both = [load_public(str(sealed.public_key)), load_public(str(ledger.with_suffix(".pub")))]
     assert len(verify_ledger(open_ledger(sealed.ledger, both, threshold=2)).keyids) == 2

@@ -25,8 +25,7 @@ PHONE, DESK = 390, 1280
 
 
 def test_without_a_key_it_says_that_nobody_verified_and_how_to() -> None:
-    done = flopsd("report", str(ACTIVITY / "ledger.json"))
-    assert done.returncode == 0, done.stderr
+    done = flopsd("report", str(ACTIVITY / "ledger.json"), code=0)
     assert "NOT VERIFIED by this report" in done.stdout
     assert "flopsd verify ledger.json --key PUBLIC-KEY" in done.stdout
     assert done.stderr == ""
@@ -52,8 +51,7 @@ def test_a_ledger_that_does_not_hold_gets_no_figures_and_exit_3(case: str, shape
     folder = VECTORS / "invalid" / case
     told = json.loads((folder / "expected.json").read_bytes())
     keys = [part for name in told["keys"] for part in ("--key", str(folder / name))]
-    done = flopsd("report", str(folder / "ledger.json"), *keys, "--peaks", str(PEAKS), "--format", shape)
-    assert done.returncode == 3
+    done = flopsd("report", str(folder / "ledger.json"), *keys, "--peaks", str(PEAKS), "--format", shape, code=3)
     assert "REFUSED" in done.stdout
     assert not re.search("10[⁰¹²³⁴⁵⁶⁷⁸⁹]", done.stdout)
 
@@ -66,27 +64,21 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
 
 
 def test_grounds_without_a_key_are_a_usage_error() -> None:
-    done = flopsd("report", str(ACTIVITY / "ledger.json"), "--threshold", "2", "--allow-replay")
-    assert done.returncode == 2
-    assert "--threshold verifies, which needs a key" in done.stderr
-    assert "--allow-replay verifies, which needs a key" in done.stderr
+    flopsd("report", str(ACTIVITY / "ledger.json"), "--threshold", "2", "--allow-replay", code=2,
+           says=("--threshold verifies, which needs a key", "--allow-replay verifies, which needs a key"))  # fmt: skip
 
 
 def test_merged_ledgers_are_verified_and_reported() -> None:
     folder = VECTORS / "merged" / "job-with-a-hole"
-    done = flopsd(
-        "report", str(folder / "ledger.json"), "--key", str(folder / "ledger.pub"), "--children", str(folder / "children"),
-        "--peaks", str(PEAKS), "--policy", str(POLICY),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = flopsd("report", str(folder / "ledger.json"), "--key", str(folder / "ledger.pub"), "--children",
+                  str(folder / "children"), "--peaks", str(PEAKS), "--policy", str(POLICY), code=0)  # fmt: skip
     assert "every sum recomputed" in done.stdout
     assert "INCOMPLETE" in done.stdout
     assert "1 of its 1 ledger given and unchanged" in " ".join(done.stdout.split())
 
 
 def test_the_form_names_the_figures_of_the_form() -> None:
-    done = flopsd("report", str(ACTIVITY / "ledger.json"), "--format", "form")
-    assert done.returncode == 0
+    done = flopsd("report", str(ACTIVITY / "ledger.json"), "--format", "form", code=0)
     assert "Amount of computation used for training:" in done.stdout
     assert "between 0 and 3.4x10^16 FLOP" in " ".join(done.stdout.split())  # nothing declares what of it counts
     assert "NOT VERIFIED" in done.stdout

@@ -60,8 +60,7 @@ def test_a_run_into_s3_only_leaves_all_there_and_a_copy_here(tmp_path: Path, sto
     table.write_text((config_dir() / "peaks.yaml").read_text() + "# ours\n")
     done = flopsd("run", "--source", "replay", "--state-dir", str(state), "--listen", "off", "--duration", "1.5",
                   "--peaks", str(table), "--run-id", "job", "--ledger", f"s3://{bucket}/runs/{{run}}/algo-1.json",
-                  env=environment(None, None, **store.variables))  # fmt: skip
-    assert done.returncode == 0, done.stderr
+                  env=environment(None, None, **store.variables), code=0)  # fmt: skip
     assert f"copied to   s3://{bucket}/runs/job/algo-1.json" in done.stderr
     assert store.keys(bucket) == [f"runs/job/algo-1{end}" for end in sorted((*ENDS, ".peaks.yaml"))]
     assert predicate(fetched(store, bucket, "runs/job/algo-1", tmp_path / "far")) == predicate(

@@ -188,16 +188,13 @@ def test_after_a_spot_stop_the_account_goes_on_on_a_new_machine(make: Make, noti
     trust = ("--trust", str(second.ledger.with_suffix(".pub")), "--trust", str(first.saved.with_suffix(".pub")))
     out = second.folder / "job.json"
     common = (*trust, "--key", str(second.state / "flopsd-key.pem"), "--ledger", str(out), "--json")
-    merged = flopsd("merge", str(job.pack([second])), *common)
-    assert merged.returncode == 0, merged.stderr
+    merged = flopsd("merge", str(job.pack([second])), *common, code=0)
     total = json.loads(merged.stdout)["predicate"]["totals"]["executed"]
     assert [total[bound] for bound in BOUNDS] == [executed[bound] for bound in BOUNDS]
     # From the checkpoint folder alone, as where the output was lost: the same, since the last state lies there.
-    kept = flopsd("merge", str(second.saved), *common)
-    assert kept.returncode == 0, kept.stderr
+    kept = flopsd("merge", str(second.saved), *common, code=0)
     assert json.loads(kept.stdout)["predicate"]["totals"]["executed"] == total
-    twice = flopsd("merge", str(second.ledger), str(first.saved), *common)
-    assert twice.returncode == 1
+    twice = flopsd("merge", str(second.ledger), str(first.saved), *common, code=1)
     assert "node 'algo-1' is given twice for the same time" in twice.stderr
 
 
@@ -272,8 +269,7 @@ def test_four_hosts_of_two_instance_groups_become_one_job_and_a_missing_one_is_n
     ]  # fmt: skip
     public, out = str(machines[0].ledger.with_suffix(".pub")), tmp_path / "job.json"
     common = ("--trust", public, "--key", str(key), "--ledger", str(out), "--json")
-    merged = flopsd("merge", str(job.pack(machines)), *common)
-    assert merged.returncode == 0, merged.stderr
+    merged = flopsd("merge", str(job.pack(machines)), *common, code=0)
     told = json.loads(merged.stdout)["predicate"]
     assert (told["completeness"]["complete"], told["ledgerCount"], told["jobNodes"]) == (True, "4", job.hosts)
     for bound in BOUNDS:
@@ -281,6 +277,5 @@ def test_four_hosts_of_two_instance_groups_become_one_job_and_a_missing_one_is_n
         assert int(told["totals"]["executed"][bound]) == total
         assert total > 0 or bound == "low"  # a clock that was polled for a moment gives no lower bound
     assert flopsd("verify", str(out), "--key", str(out.with_suffix(".pub"))).returncode == 0
-    three = flopsd("merge", str(job.pack([machines[0], machines[1], machines[3]])), *common)
-    assert three.returncode == 1
+    three = flopsd("merge", str(job.pack([machines[0], machines[1], machines[3]])), *common, code=1)
     assert "rank 2 (algo-3): no ledger" in three.stderr

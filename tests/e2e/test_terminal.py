@@ -116,9 +116,7 @@ def test_a_pipe_gets_plain_text(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_at_all_is_an_error(tmp_path: Path) -> None:
-    done = flopsd("status", "--watch", "--state-dir", str(tmp_path))
-    assert done.returncode == 1
-    assert "there is no journal" in done.stderr
+    flopsd("status", "--watch", "--state-dir", str(tmp_path), code=1, says="there is no journal")
     assert flopsd("status", "--watch", "0").returncode == 2
 
 
@@ -130,8 +128,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `flopsd completion` prints, for each shell."""
     folder = tmp_path_factory.mktemp("completions")
     for shell in ("bash", "zsh", "fish"):
-        done = flopsd("completion", shell)
-        assert done.returncode == 0, done.stderr
+        done = flopsd("completion", shell, code=0)
         (folder / shell).write_text(done.stdout)
     (folder / "flopsd.sock").touch()
     return folder

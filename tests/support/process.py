@@ -39,14 +39,27 @@ def environment(standin: Path | None, scenario: Path | None = None, **more: str)
     return {**clean, **more}
 
 
-def flopsd(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+Done = subprocess.CompletedProcess[str]
+Says = str | tuple[str, ...]
+
+
+def flopsd(*arguments: str, env: Mapping[str, str] | None = None, code: int | None = None, says: Says = ()) -> Done:
+    """The program from its start to its end: with this exit code, where one is named, and these words on stderr."""
+    done = subprocess.run(
         [*FLOPSD, *arguments], env=dict(env) if env is not None else environment(None), capture_output=True, text=True,
         timeout=PATIENCE_SECONDS * 3, check=False,
     )  # fmt: skip
+    return _as_expected(done, code, says)
 
 
-def in_process(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def _as_expected(done: Done, code: int | None, says: Says) -> Done:
+    assert code in (None, done.returncode), done.stdout + done.stderr
+    for words in (says,) if isinstance(says, str) else says:
+        assert words in done.stderr, done.stderr
+    return done
+
+
+def in_process(*arguments: str, env: Mapping[str, str] | None = None, code: int | None = None, says: Says = ()) -> Done:
     """As `flopsd`, without the price of an interpreter: for verbs that start no process and leave the streams alone."""
     out, err, logger = io.StringIO(), io.StringIO(), logging.getLogger("flopsd")
     clean = dict(env) if env is not None else environment(None)
@@ -55,10 +68,11 @@ def in_process(*arguments: str, env: Mapping[str, str] | None = None) -> subproc
         with redirect_stdout(out), redirect_stderr(err), patch.dict(os.environ, clean, clear=True):
             main(arguments)
     except SystemExit as left:
-        return subprocess.CompletedProcess(arguments, int(left.code or 0), out.getvalue(), err.getvalue())
+        done = Done(arguments, int(left.code or 0), out.getvalue(), err.getvalue())
     finally:
         logger.handlers[:] = handlers
         logger.setLevel(level)
+    return _as_expected(done, code, says)
 
 
 class Program:
@@ -185,8 +199,7 @@ def running(command: Sequence[str], url: str) -> Iterator[str]:
 
 def predicate(ledger: Path) -> dict[str, Any]:
     """The predicate of a ledger that `flopsd verify` accepts; fails with its reason otherwise."""
-    done = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--json", "--allow-replay")
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--json", "--allow-replay", code=0)
     found: dict[str, Any] = json.loads(done.stdout)["predicate"]
     return found
 

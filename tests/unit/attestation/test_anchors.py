@@ -327,8 +327,7 @@ def test_the_verb_takes_logs_and_gives_facts_and_exit_codes(run: Run, sealed: Se
     (tmp_path / "a.log").write_text("\n".join(run.lines[:2]))
     (tmp_path / "b.json").write_text(EXPORTS["get-log-events"](run.lines[2:]))
     logs = ("--anchors", str(tmp_path / "a.log"), "--anchors", str(tmp_path / "b.json"))
-    good = in_process(*verb, *logs, "--json")
-    assert good.returncode == 0
+    good = in_process(*verb, *logs, "--json", code=0)
     told = json.loads(good.stdout)["anchors"]
     assert (told["anchors"], told["first"]["where"], told["first"]["ingestedAt"]) == (
         len(run.lines),
@@ -337,8 +336,7 @@ def test_the_verb_takes_logs_and_gives_facts_and_exit_codes(run: Run, sealed: Se
     )
     assert json.loads(in_process(*verb, "--json").stdout)["anchors"] is None
     (tmp_path / "a.log").write_text("flopsd-checkpoint run=\x1b[2Jx node=y\n")
-    bad = in_process(*verb, "--anchors", str(tmp_path / "a.log"))
-    assert bad.returncode == 3
+    bad = in_process(*verb, "--anchors", str(tmp_path / "a.log"), code=3)
     assert bad.stdout.startswith(
         "NOT VERIFIED: a.log: no checkpoint line of run 'run-1' on node 'node-0'; 1 of other runs"
     )

@@ -138,8 +138,7 @@ def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
     ):
         done = in_process("countersign", ledger, *arguments)
         assert (done.returncode, said in done.stderr) == (code, True), done.stderr
-    done = in_process("countersign", ledger, "--key", key, *trust, "-o", str(output))
-    assert done.returncode == 0, done.stderr
+    done = in_process("countersign", ledger, "--key", key, *trust, "-o", str(output), code=0)
     assert sealed.ledger.read_bytes() == before
     both = ("--key", str(sealed.public_key), "--key", str(tmp_path / "second.pub"), "--threshold", "2")
     command = done.stdout.splitlines()[-1].replace("YOUR-PUBLIC-KEY", str(tmp_path / "second.pub"))
@@ -150,8 +149,7 @@ def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
         "ledger": ledger, "added": True, "signatures": 2, "keyId": second.public.keyid,
         "verifiedWith": [load_public(str(sealed.public_key)).keyid],
     }  # fmt: skip
-    done = in_process("countersign", ledger, "--key", key, *trust)
-    assert done.returncode == 0
+    done = in_process("countersign", ledger, "--key", key, *trust, code=0)
     assert "was already signed by the p256 key in the file" in done.stdout
     assert in_process("verify", ledger, *both).returncode == 0
 

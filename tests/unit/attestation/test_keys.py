@@ -254,27 +254,22 @@ def test_key_new_makes_what_openssl_reads(tmp_path: Path, kind: str, secret: str
     assert told["publicKey"].encode() == public.read_bytes()
     assert (b"ENCRYPTED" in file.read_bytes()) is (secret is not None)
     for shown in (str(file), f"file:{file}", str(public)):
-        done = in_process("key", "show", "--json", shown, env=env)
-        assert done.returncode == 0, done.stderr
+        done = in_process("key", "show", "--json", shown, env=env, code=0)
         facts = json.loads(done.stdout)
         assert (facts["type"], facts["keyId"], facts["publicKey"]) == (kind, told["keyId"], told["publicKey"])
     text = in_process("key", "show", str(public)).stdout
     assert load_pem_public_key(text[text.index("-----BEGIN") :].encode())
     assert f"key id  {told['keyId']}" in text
     before = file.read_bytes(), public.read_bytes()
-    again = in_process("key", "new", str(file), env=env)
-    assert again.returncode == 1
-    assert "already exists; keys are never overwritten" in again.stderr
+    in_process("key", "new", str(file), env=env, code=1, says="already exists; keys are never overwritten")
     public.unlink()
     assert in_process("key", "new", str(file), env=env).returncode == 1
     assert (file.read_bytes(), public.exists()) == (before[0], False)
 
 
 def test_key_new_needs_a_passphrase_to_encrypt_and_makes_nothing_without(tmp_path: Path) -> None:
-    done = in_process("key", "new", "--encrypt", str(tmp_path / "key.pem"))
-    assert done.returncode == 1
-    assert "--encrypt needs a passphrase and none is given" in done.stderr
-    assert PASSPHRASE_FILE in done.stderr
+    in_process("key", "new", "--encrypt", str(tmp_path / "key.pem"), code=1,
+               says=("--encrypt needs a passphrase and none is given", PASSPHRASE_FILE))  # fmt: skip
     assert in_process("key", "new", str(tmp_path / "no" / "key.pem")).returncode == 1
     assert in_process("key", "show", str(tmp_path / "missing.pem")).returncode == 1
     assert list(tmp_path.iterdir()) == []
