@@ -10,20 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from flopsd import __version__
-from flopsd.cli import (
-    config,
-    estimate,
-    export,
-    key,
-    merge,
-    push,
-    report,
-    run,
-    sagemaker,
-    seal,
-    status,
-    verify,
-)
+from flopsd.cli import config, estimate, export, key, merge, push, report, run, sagemaker, seal, status, verify
 from flopsd.cli.common import FAILED, NO_SOURCE, NOT_VERIFIED, OK, USAGE
 from flopsd.errors import ConfigError, FlopsdError, NotVerifiedError, SourceUnavailableError
 from flopsd.sources.registry import known_sources

@@ -11,13 +11,7 @@ from flopsd.report.html_answer import answer_section, bases_section, reconciliat
 from flopsd.report.html_coverage import course_section, coverage_section
 from flopsd.report.html_kit import Html, h, text, verbatim
 from flopsd.report.html_parts import facts, icon, patterns, section
-from flopsd.report.html_tables import (
-    declared_section,
-    devices_section,
-    form_section,
-    members_section,
-    method_section,
-)
+from flopsd.report.html_tables import declared_section, devices_section, form_section, members_section, method_section
 from flopsd.report.model import Content, Report, VerificationState
 
 _DOT = h("span", " · ", aria_hidden="true")

@@ -8,14 +8,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core.meter import max_sm_cycles
-from flopsd.core.model import (
-    Active,
-    Busy,
-    Evidence,
-    Gap,
-    GapReason,
-    Pipe,
-)
+from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources import SourceSettings
 from flopsd.sources.dcgm.exposition import Field, parse_page

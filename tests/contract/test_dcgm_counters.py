@@ -5,16 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flopsd.core.meter import advance
-from flopsd.core.model import (
-    Active,
-    Evidence,
-    Gap,
-    GapReason,
-    Growth,
-    Pipe,
-    Reading,
-    Tally,
-)
+from flopsd.core.model import Active, Evidence, Gap, GapReason, Growth, Pipe, Reading, Tally
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.system.clock import NS_PER_S
 from tests.support.exporter import (

@@ -7,29 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.core.model import (
-    Active,
-    Evidence,
-    Gap,
-    GapReason,
-    Pipe,
-    Tally,
-)
+from flopsd.core.model import Active, Evidence, Gap, GapReason, Pipe, Tally
 from flopsd.errors import SourceError
 from flopsd.sources.nvml.sm_clock import open_clocks
 from flopsd.system.clock import NS_PER_S
-from tests.support.exporter import (
-    A100_UID,
-    BUSY,
-    CLOCK,
-    ENERGY,
-    TENSOR,
-    Bench,
-    Exporter,
-    device_of,
-    exporting,
-    gpu,
-)
+from tests.support.exporter import A100_UID, BUSY, CLOCK, ENERGY, TENSOR, Bench, Exporter, device_of, exporting, gpu
 from tests.support.scenario import Fault, Scenario, Segment, a100
 from tests.support.sim import SharedClock, simulated
 from tests.support.strategies import table

@@ -17,15 +17,7 @@ from flopsd.sources import SourceSettings
 from flopsd.sources.registry import open_source
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
-from tests.support.neuron import (
-    MONITOR,
-    Lead,
-    Led,
-    alive,
-    counting,
-    flop,
-    inf2,
-)
+from tests.support.neuron import MONITOR, Lead, Led, alive, counting, flop, inf2
 from tests.support.process import wait_until
 from tests.support.strategies import table
 

@@ -8,19 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flopsd.core.model import (
-    Busy,
-    Counted,
-    DeviceUid,
-    Evidence,
-    Gap,
-    GapReason,
-    Growth,
-    Pipe,
-    Reading,
-    Sweep,
-    Totals,
-)
+from flopsd.core.model import Busy, Counted, DeviceUid, Evidence, Gap, GapReason, Growth, Pipe, Reading, Sweep, Totals
 from flopsd.settings.data_files import config_dir
 from flopsd.sources import Source, SourceInfo, SourceSettings
 from flopsd.system.clock import NS_PER_S, Clock

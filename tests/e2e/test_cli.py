@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.settings.data_files import config_dir
-from tests.support.process import FLOPSD, environment, flopsd, get, predicate, started, wait_until
+from tests.support.process import FLOPSD, Done, as_expected, environment, flopsd, get, predicate, started, wait_until
 from tests.support.scenario import Fault, Scenario, Segment, a100, h100
 
 BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
@@ -189,13 +189,14 @@ def test_help_teaches_every_verb() -> None:
     assert flopsd("--version").stdout == "flopsd 0.1.0\n"
 
 
-def shell(script: str, tmp_path: Path, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
+def shell(script: str, tmp_path: Path, encoding: str = "utf-8", code: int | None = None) -> Done:
     """A script in which $F is flopsd without hardware, on a state folder of its own."""
     env = environment(None) | {
         "F": " ".join(FLOPSD), "FLOPSD_SOURCE": "replay", "FLOPSD_LISTEN": "off", "PYTHONIOENCODING": encoding,
         "PYTHONUNBUFFERED": "",  # as a service starts it, whatever runs the tests
     }  # fmt: skip
-    return subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    return as_expected(done, code, ())
 
 
 @pytest.fixture(scope="module")
@@ -213,8 +214,7 @@ EXEC = "$F exec --run-id r --evidence off --state-dir s --ledger o/l.json --ledg
     "streams", ["2>/dev/full", ">/dev/full", "2>&1 | head -1", "<&-", "<&- >&- 2>&-"]
 )  # fmt: skip
 def test_with_broken_streams_the_exit_code_is_returned_and_the_ledger_copied(tmp_path: Path, streams: str) -> None:
-    done = shell(f"{EXEC} sh -c 'sleep 1; exit 7' {streams}; exit ${{PIPESTATUS[0]}}", tmp_path)
-    assert done.returncode == 7, done.stderr
+    shell(f"{EXEC} sh -c 'sleep 1; exit 7' {streams}; exit ${{PIPESTATUS[0]}}", tmp_path, code=7)
     wait_until((tmp_path / "copy" / "l.json").exists, "the copy")
     assert [one["endReason"] for one in predicate(tmp_path / "copy" / "l.json")["incarnations"]] == ["job ended"]
 
@@ -233,8 +233,7 @@ def test_a_run_with_closed_streams_seals_and_copies(tmp_path: Path, streams: str
 @pytest.mark.parametrize("streams", [">/dev/full", ">&-", "2>/dev/full"])
 def test_sealing_copies_before_it_prints(tmp_path: Path, unsealed: Path, streams: str) -> None:
     seal = f"$F seal --evidence off --state-dir {unsealed} --ledger l.json --ledger-copy copy/l.json"
-    done = shell(f"{seal} {streams}", tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = shell(f"{seal} {streams}", tmp_path, code=0)
     assert "Traceback" not in done.stderr
     assert (tmp_path / "copy" / "l.json").exists()
 
@@ -244,14 +243,12 @@ def test_a_path_that_the_terminal_cannot_encode_is_printed_with_escapes(
     tmp_path: Path, unsealed: Path, encoding: str
 ) -> None:
     seal = f"$F seal --evidence off --state-dir {unsealed} --ledger 日.json --ledger-copy c/日.json"
-    done = shell(seal, tmp_path, encoding)
-    assert done.returncode == 0, done.stderr
+    done = shell(seal, tmp_path, encoding, code=0)
     name = "日" if encoding == "utf-8" else r"\u65e5"
     assert f"/{name}.json" in done.stdout
     assert f"copied to   c/{name}.json" in done.stdout
 
 
 def test_data_that_could_not_be_written_is_a_failure(tmp_path: Path) -> None:
-    done = shell("$F config show >/dev/full", tmp_path)
-    assert done.returncode == 1
+    done = shell("$F config show >/dev/full", tmp_path, code=1)
     assert "Traceback" not in done.stderr

@@ -65,8 +65,7 @@ def test_every_command_of_the_newcomers_page_does_what_it_shows(fresh: Sealed) -
     commands = steps(RECEIVED)
     assert len(commands) >= 10
     script = "set -e\n" + "".join(f"{command}echo '{END_OF_STEP}'\n" for command, _ in commands)
-    done = shell(script, fresh.ledger.parent)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = shell(script, fresh.ledger.parent, code=0)
     said = done.stdout.split(f"{END_OF_STEP}\n")[:-1]
     assert len(said) == len(commands)
     for (command, shown), output in zip(commands, said, strict=True):
@@ -96,8 +95,7 @@ def test_the_page_and_verify_explain_the_same(fresh: Sealed) -> None:
 @pytest.mark.tool("cosign")
 def test_the_commands_of_the_format_page_are_accepted(fresh: Sealed) -> None:
     ((commands, _),) = steps(FORMAT)
-    done = shell("set -e\n" + commands, fresh.ledger.parent)
-    assert done.returncode == 0, done.stderr
+    done = shell("set -e\n" + commands, fresh.ledger.parent, code=0)
     assert done.stderr.count("Verified OK") == 2
 
 
@@ -207,8 +205,7 @@ def test_two_pods_ledgers_become_the_jobs_by_the_commands_of_the_page(tmp_path: 
         place = told["FLOPSD_LEDGER_COPY"].replace("s3://your-bucket/flopsd/{run}", str(tmp_path / "ledgers"))
         told["FLOPSD_LEDGER_COPY"] = place
         flopsd("run", "--duration", "1.5", env=environment(standin, tmp_path / "scenario.txt", **told), code=0)
-    merged = shell(f"set -e\nflopsd {merge}\nflopsd {verify}\n", tmp_path)
-    assert merged.returncode == 0, merged.stdout + merged.stderr
+    shell(f"set -e\nflopsd {merge}\nflopsd {verify}\n", tmp_path, code=0)
     found = payload_of(tmp_path / "job.json")["predicate"]
     assert (found["run"]["id"], found["completeness"]["complete"]) == ("llama-finetune-0b1f5c1e", True)
     (tmp_path / "ledgers" / "llama-finetune-0-abcde.json").unlink()

@@ -6,14 +6,14 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
-from tests.support.process import daemon_pid, environment, flopsd, predicate, small_disk, started, wait_until
+from tests.support.process import Done, daemon_pid, environment, flopsd, predicate, small_disk, started, wait_until
 from tests.support.scenario import Fault, Scenario, Segment, compile_standin, h100
 
 BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
@@ -29,10 +29,8 @@ def arguments(tmp_path: Path, *command: str, options: tuple[str, ...] = ()) -> t
     return ("exec", "--state-dir", str(state), "--ledger", str(ledger), "--listen", "off", *options, "--", *command)
 
 
-def run(
-    tmp_path: Path, env: dict[str, str], *command: str, options: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    return flopsd(*arguments(tmp_path, *command, options=options), env=env)
+def run(tmp_path: Path, env: dict[str, str], *command: str, options: tuple[str, ...] = (), **expected: Any) -> Done:
+    return flopsd(*arguments(tmp_path, *command, options=options), env=env, **expected)
 
 
 METERED = ("sh", "-c", 'while ! grep -q activity "$0"/pending.jsonl 2>/dev/null; do sleep 0.05; done; eval "$1"')
@@ -49,8 +47,7 @@ def metered(tmp_path: Path, then: str) -> tuple[str, ...]:
 def test_the_jobs_exit_code_is_returned_and_the_ledger_sealed(
     tmp_path: Path, env: dict[str, str], then: str, code: int
 ) -> None:
-    done = run(tmp_path, env, *metered(tmp_path, then))
-    assert done.returncode == code, done.stderr
+    done = run(tmp_path, env, *metered(tmp_path, then), code=code)
     told = predicate(tmp_path / "ledger.json")
     assert told["incarnations"][0]["childExitCode"] == code
     assert told["incarnations"][0]["endReason"] == "job ended"
@@ -93,10 +90,8 @@ def test_the_jobs_own_output_is_untouched(tmp_path: Path, env: dict[str, str]) -
 
 
 def test_without_a_driver_the_job_runs_and_the_ledger_says_nothing_measured(tmp_path: Path) -> None:
-    done = run(tmp_path, environment(None), "sh", "-c", "sleep 1; exit 5")
-    assert done.returncode == 5
-    assert "NVML Shared Library Not Found" in done.stderr
-    assert "nothing was measured" in done.stderr
+    run(tmp_path, environment(None), "sh", "-c", "sleep 1; exit 5", code=5,
+        says=("NVML Shared Library Not Found", "nothing was measured"))  # fmt: skip
     executed = predicate(tmp_path / "ledger.json")["totals"]["executed"]
     assert (executed["low"], executed["measured"], executed["high"]) == ("0", None, None)
 
@@ -104,9 +99,7 @@ def test_without_a_driver_the_job_runs_and_the_ledger_says_nothing_measured(tmp_
 def test_a_driver_that_comes_late_is_taken_up(tmp_path: Path, standin: Path) -> None:
     scenario = Scenario((h100(BUSY),), driver_from_ms=4500)
     late = environment(standin, scenario.write(tmp_path / "scenario.txt"))
-    done = run(tmp_path, late, *metered(tmp_path, "exit 0"))
-    assert done.returncode == 0
-    assert "Driver Not Loaded" in done.stderr
+    run(tmp_path, late, *metered(tmp_path, "exit 0"), code=0, says="Driver Not Loaded")
     told = predicate(tmp_path / "ledger.json")
     assert int(told["totals"]["executed"]["measured"]) > 0
     assert float(told["coverage"]["gapSecondsByReason"]["starting"]) > 1  # the whole wait is a gap
@@ -117,8 +110,7 @@ def test_a_driver_that_comes_late_is_taken_up(tmp_path: Path, standin: Path) -> 
 def test_a_driver_without_the_symbols_still_meters_what_it_can(tmp_path: Path, define: str) -> None:
     old = compile_standin(tmp_path / "old", define).parent
     scenario = Scenario((h100(BUSY, gpm=define == "WITHOUT_SAMPLES"),)).write(tmp_path / "scenario.txt")
-    done = run(tmp_path, environment(old, scenario), "sleep", "3")
-    assert done.returncode == 0
+    run(tmp_path, environment(old, scenario), "sleep", "3", code=0)
     told = predicate(tmp_path / "ledger.json")
     assert list(told["totals"]["executed"]["byEvidence"])[-1] == ("utilization" if define == "WITHOUT_GPM" else "gap")
     assert told["devices"][0]["evidence"] == ("utilization" if define == "WITHOUT_GPM" else "activity")
@@ -174,11 +166,8 @@ def test_another_runs_journal_is_never_sealed_as_this_jobs(tmp_path: Path, env: 
     """The daemon cannot begin, and the folder still holds an earlier run: its figures are not this job's."""
     assert run(tmp_path, env, *metered(tmp_path, "exit 0")).returncode == 0
     (tmp_path / "ledger.json").unlink()
-    done = run(tmp_path, env, "sh", "-c", "exit 3", options=("--peaks", str(tmp_path / "none.yaml")))
-    assert done.returncode == 3
-    assert "cannot read the peak table" in done.stderr
-    assert "is of run" in done.stderr
-    assert "NOT SEALED" in done.stderr
+    run(tmp_path, env, "sh", "-c", "exit 3", options=("--peaks", str(tmp_path / "none.yaml")), code=3,
+        says=("cannot read the peak table", "is of run", "NOT SEALED"))  # fmt: skip
     assert not (tmp_path / "ledger.json").exists()
 
 
@@ -243,8 +232,7 @@ def test_the_job_finds_the_daemon_and_what_it_declares_is_sealed(tmp_path: Path,
         "client.set_phase('train')\n"
         "client.count('train', tokens=4096)\n"
     )
-    done = run(tmp_path, env, *metered(tmp_path, f"{sys.executable} {job}"))
-    assert done.returncode == 0, done.stderr
+    run(tmp_path, env, *metered(tmp_path, f"{sys.executable} {job}"), code=0)
     [session] = predicate(tmp_path / "ledger.json")["declared"]["sessions"]
     assert session["facts"] == {"method": "lora"}
     assert session["work"] == {"train": {"tokens": "4096"}}
@@ -276,8 +264,7 @@ def test_a_driver_that_hangs_for_good_holds_up_neither_the_job_nor_the_seal(tmp_
     scenario = Scenario((h100(BUSY, (Fault(3000, 10**9, "hang"),)),))
     env = environment(standin, scenario.write(tmp_path / "scenario.txt"))
     silent = 'while ! grep -q source_silent "$0"/*.jsonl 2>/dev/null; do sleep 0.05; done'
-    done = run(tmp_path, env, "sh", "-c", silent, str(tmp_path / "state"))
-    assert done.returncode == 0
+    done = run(tmp_path, env, "sh", "-c", silent, str(tmp_path / "state"), code=0)
     assert "GPU 0: the driver hangs; its time is a gap until it answers" in done.stderr
     told = predicate(tmp_path / "ledger.json")
     assert float(told["coverage"]["gapSecondsByReason"]["source_silent"]) > 0

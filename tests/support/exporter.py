@@ -8,14 +8,7 @@ from contextlib import contextmanager
 
 from flopsd.core.figures import Rating
 from flopsd.core.meter import advance
-from flopsd.core.model import (
-    Evidence,
-    Figures,
-    Limits,
-    Precision,
-    Reading,
-    Tally,
-)
+from flopsd.core.model import Evidence, Figures, Limits, Precision, Reading, Tally
 from flopsd.sources.dcgm.source import DcgmSource
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from flopsd.core.ledger.statement import PREDICATE_TYPE
+from tests.support.process import Done, as_expected
 
 EMPTY_ROOT = (
     '{"mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1", "tlogs": [],'
@@ -15,28 +16,26 @@ EMPTY_ROOT = (
 )
 
 
-def cosign_envelope(
-    ledger: Path, key: Path, blob: Path, kind: str = PREDICATE_TYPE
-) -> subprocess.CompletedProcess[str]:
+def cosign_envelope(ledger: Path, key: Path, blob: Path, kind: str = PREDICATE_TYPE) -> Done:
     """cosign on a DSSE envelope as it lies there."""
     return _cosign(key, blob, kind, "--signature", str(ledger))
 
 
-def cosign_bundle(bundle: Path, key: Path, blob: Path, kind: str = PREDICATE_TYPE) -> subprocess.CompletedProcess[str]:
+def cosign_bundle(bundle: Path, key: Path, blob: Path, kind: str = PREDICATE_TYPE) -> Done:
     """cosign on a Sigstore bundle, offline: the root of trust that it asks for is an empty one."""
     root = bundle.with_name("empty-root.json")
     root.write_text(EMPTY_ROOT)
     return _cosign(key, blob, kind, "--new-bundle-format", "--bundle", str(bundle), "--trusted-root", str(root))
 
 
-def _cosign(key: Path, blob: Path, kind: str, *how: str) -> subprocess.CompletedProcess[str]:
+def _cosign(key: Path, blob: Path, kind: str, *how: str) -> Done:
     return subprocess.run(
         ["cosign", "verify-blob-attestation", "--key", str(key), *how, "--type", kind, "--insecure-ignore-tlog=true", str(blob)],
         capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
 
 
-def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def shell(script: str, folder: Path, code: int | None = None) -> Done:
     """Run `script` by sh in `folder`; `flopsd` there is the one under test."""
     commands = folder / ".bin"
     commands.mkdir(exist_ok=True)
@@ -44,4 +43,5 @@ def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     (commands / "flopsd").chmod(0o755)
     env = {name: value for name, value in os.environ.items() if not name.startswith("FLOPSD_")}
     env |= {"PATH": f"{commands}:{env['PATH']}", "LC_ALL": "C.UTF-8", "TMPDIR": str(folder)}
-    return subprocess.run(["sh"], input=script, cwd=folder, env=env, capture_output=True, text=True, timeout=180, check=False)  # fmt: skip
+    done = subprocess.run(["sh"], input=script, cwd=folder, env=env, capture_output=True, text=True, timeout=180, check=False)  # fmt: skip
+    return as_expected(done, code, ())

@@ -49,10 +49,11 @@ def flopsd(*arguments: str, env: Mapping[str, str] | None = None, code: int | No
         [*FLOPSD, *arguments], env=dict(env) if env is not None else environment(None), capture_output=True, text=True,
         timeout=PATIENCE_SECONDS * 3, check=False,
     )  # fmt: skip
-    return _as_expected(done, code, says)
+    return as_expected(done, code, says)
 
 
-def _as_expected(done: Done, code: int | None, says: Says) -> Done:
+def as_expected(done: Done, code: int | None, says: Says) -> Done:
+    """A finished program, held against the exit code and the words on stderr that a test expects."""
     assert code in (None, done.returncode), done.stdout + done.stderr
     for words in (says,) if isinstance(says, str) else says:
         assert words in done.stderr, done.stderr
@@ -72,7 +73,7 @@ def in_process(*arguments: str, env: Mapping[str, str] | None = None, code: int 
     finally:
         logger.handlers[:] = handlers
         logger.setLevel(level)
-    return _as_expected(done, code, says)
+    return as_expected(done, code, says)
 
 
 class Program:

@@ -7,13 +7,7 @@ from pathlib import Path
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import Busy, Counted, GapReason, Growth, Pipe, Precision
-from flopsd.core.session_protocol import (
-    FactsDeclared,
-    PhaseChanged,
-    SessionClosed,
-    SessionOpened,
-    WorkCounted,
-)
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
 from tests.support.story import (
     A10G,
     A100,

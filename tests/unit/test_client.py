@@ -16,13 +16,7 @@ import pytest
 
 from flopsd.client import Client, connect
 from flopsd.client.client import MAX_TRANSITIONS
-from flopsd.core.session_protocol import (
-    FactsDeclared,
-    PhaseChanged,
-    SessionClosed,
-    SessionOpened,
-    WorkCounted,
-)
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
 from tests.support.process import modules_after
 from tests.support.session_servers import Daemon, EventServer, foreign, never_reads, work_of
 

@@ -188,9 +188,9 @@ def liberties(name: str, tree: ast.Module) -> Iterator[str]:
     """What a module does that no module may: the core is pure, one module reads time, one exits, an import only defines."""
     if not ast.get_docstring(tree):
         yield "has no docstring"
-    for node in tree.body:
-        if not isinstance(node, DEFINING) or (isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)):
-            yield f"line {node.lineno} does something at import"
+    for line in tree.body:
+        if not isinstance(line, DEFINING) or (isinstance(line, ast.Expr) and not isinstance(line.value, ast.Constant)):
+            yield f"line {line.lineno} does something at import"
     for node in ast.walk(tree):
         imported = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         imported += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

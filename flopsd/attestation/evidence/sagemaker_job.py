@@ -8,13 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flopsd.attestation.evidence.item import (
-    CheckContext,
-    CollectContext,
-    EvidenceKind,
-    EvidenceState,
-    read_bounded,
-)
+from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceKind, EvidenceState, read_bounded
 from flopsd.core.envelope import encode64
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import SAGEMAKER

@@ -14,14 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from flopsd.attestation.merge.ledger_folders import (
-    LEDGER_ENDING,
-    OWN_ENDING,
-    FoundLedger,
-    Note,
-    in_folder,
-    most_bytes,
-)
+from flopsd.attestation.merge.ledger_folders import LEDGER_ENDING, OWN_ENDING, FoundLedger, Note, in_folder, most_bytes
 from flopsd.errors import LedgerError
 
 MAX_UNPACKED_BYTES = 64 * 1024**3

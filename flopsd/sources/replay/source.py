@@ -12,19 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flopsd.core.model import (
-    Active,
-    Busy,
-    Device,
-    DeviceUid,
-    Evidence,
-    Gap,
-    GapReason,
-    Gauges,
-    Pipe,
-    Reading,
-    Sweep,
-)
+from flopsd.core.model import Active, Busy, Device, DeviceUid, Evidence, Gap, GapReason, Gauges, Pipe, Reading, Sweep
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.settings.data_files import config_dir
 from flopsd.sources import SourceSettings

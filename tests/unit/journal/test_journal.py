@@ -16,12 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopsd.core.untrusted import parse_json
-from flopsd.errors import (
-    JournalError,
-    NotVerifiedError,
-    StateDirBusyError,
-    UnreadableRecordError,
-)
+from flopsd.errors import JournalError, NotVerifiedError, StateDirBusyError, UnreadableRecordError
 from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, frame, read_lines
 from flopsd.journal.journal import Journal, newest_pending, read_journal
 from flopsd.journal.sealed_prefix import read_durable

@@ -17,13 +17,7 @@ from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.values import span_seconds
 from flopsd.errors import PolicyError
 from flopsd.report.model import Form, FormLine
-from flopsd.report.model_documentation import (
-    MONTH_DAYS,
-    band,
-    figure_text,
-    form,
-    order_of_magnitude,
-)
+from flopsd.report.model_documentation import MONTH_DAYS, band, figure_text, form, order_of_magnitude
 from flopsd.settings.data_files import load_policies, parse_policy
 from tests.support.independent import payload_of
 from tests.support.paths import VECTORS
