@@ -12,6 +12,7 @@ RUN_DIR := run
 PYTEST = $(BIN)/python -m pytest -n auto --dist loadgroup
 PYTEST_ARGS ?=
 STACK_ARGS ?=
+# Unit tests wait for little, so that one worker more than cores is enough for `quick`.
 # Journals are synced at every record: unit tests that write thousands do so in memory, where a gigabyte of it is free.
 MEMORY := $(shell test -w /dev/shm && df -P /dev/shm | awk 'NR == 2 && $$4 > 1000000 {print "PYTEST_DEBUG_TEMPROOT=/dev/shm"}')
 # The interpreter that has PyTorch; the suite says what else it lacks and how to carry that there.
@@ -44,7 +45,7 @@ stack: $(INSTALLED) ## flopsd on the recording, Prometheus and Alertmanager: gra
 install: $(INSTALLED) ## the environment alone, with EXTRAS
 
 quick: $(INSTALLED) ## unit and property tests alone
-	@$(MEMORY) FLOPSD_HYPOTHESIS=quick $(PYTEST) -o tmp_path_retention_policy=failed -m 'not exhaustive' tests/unit tests/property $(PYTEST_ARGS)
+	@$(MEMORY) FLOPSD_HYPOTHESIS=quick $(PYTEST) -n $$(($$(nproc) + 1)) -o tmp_path_retention_policy=failed -m 'not exhaustive' tests/unit tests/property $(PYTEST_ARGS)
 
 test: check ## lint, types and the tests, with a sample of each exhaustive one
 	@FLOPSD_HYPOTHESIS=quick $(PYTEST) -m 'not exhaustive' $(PYTEST_ARGS)

@@ -47,7 +47,6 @@ def test_a_real_capture_gives_executions_times_the_graphs_flop(lead: Lead) -> No
     assert table().resolve(chip).id == "inferentia2"
     begin_ns = led.clock.boottime_ns() + 1  # the first document ended a nanosecond after the opening
     (reading,) = led.after(SECOND, doc=inf2())
-    print(f"counted {flop(reading)}, executions say {INF2_FLOP}, ratio {flop(reading) / INF2_FLOP:.9f}")
     assert flop(reading) == 876_173_407_187
     assert flop(reading) == pytest.approx(INF2_FLOP, rel=1e-7)
     assert (reading.begin_ns, reading.end_ns) == (begin_ns, led.clock.boottime_ns())
@@ -198,7 +197,6 @@ def test_rates_are_integrated_over_their_own_periods_not_averaged(lead: Lead) ->
     true = sum(rate * 5 for rate in rates)
     kernel = 71.93e12 * 30  # its own analytic rate, for as long as it ran
     averaged = sum(rates) / len(rates) * 30  # the first and the last period are partly busy
-    print(f"integrated {counted / 1e12:.1f}, kernel {kernel / 1e12:.1f}, averaged {averaged / 1e12:.1f} TFLOP")
     assert counted == true
     assert counted == pytest.approx(kernel, rel=0.005)
     assert averaged < 0.87 * kernel

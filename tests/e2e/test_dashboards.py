@@ -60,7 +60,6 @@ def test_the_committed_dashboards_are_what_the_script_makes(tmp_path: Path) -> N
 @pytest.mark.parametrize("name", NAMES)
 def test_every_query_of_every_panel_has_data(name: str, recorded: tuple[str, int, int]) -> None:
     url, first, last = recorded
-    count = 0
     for panel in panels(name):
         assert panel["targets"]
         for target in panel["targets"]:
@@ -69,8 +68,6 @@ def test_every_query_of_every_panel_has_data(name: str, recorded: tuple[str, int
             assert any(math.isfinite(value) for value in values), f"{panel['title']}: {target['expr']} has no data"
             for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
                 assert all(label in one["metric"] for one in series), f"{panel['title']}: no {label} in its series"
-            count += 1
-    print(f"{name}: {count} queries of {len(panels(name))} panels have data")
 
 
 @pytest.mark.tool("prometheus", "promtool")

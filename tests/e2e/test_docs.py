@@ -70,7 +70,6 @@ def test_every_command_of_the_newcomers_page_does_what_it_shows(fresh: Sealed) -
     assert len(said) == len(commands)
     for (command, shown), output in zip(commands, said, strict=True):
         assert matches(shown or "", output), f"{command}\nshows\n{shown}\nand says\n{output}"
-    print(f"{len(commands)} commands, every output as shown")
 
 
 @pytest.mark.tool("openssl", "jq", "sha256sum")

@@ -104,7 +104,6 @@ def _another(journal: Path) -> Path:
 
 def _all_refused(refusals: dict[str, subprocess.CompletedProcess[str]]) -> None:
     for what, done in refusals.items():
-        print(f"cosign, another {what}: {done.stderr.strip().splitlines()[-1]}")
         assert done.returncode != 0, f"cosign accepts another {what}"
         assert "Verified OK" not in done.stderr
 

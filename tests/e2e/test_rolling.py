@@ -7,7 +7,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -84,9 +83,6 @@ def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: d
     assert told["incarnations"][-1]["endReason"] is None
     assert int(told["totals"]["executed"]["measured"]) > 0
     sealed, lasting = last_seconds(ledger.with_name("ledger.journal.jsonl")), last_seconds(state / "journal.jsonl")
-    print(
-        f"killed: the ledger reaches to {sealed[1]}, the journal to {lasting[1]}: {lasting[0] - sealed[0]:.2f} s unsealed"
-    )
     assert lasting[0] - sealed[0] < 10  # one second, and what two busy processors need to seal
     text = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub"))).stdout
     flat = " ".join(text.split())  # lines are wrapped
@@ -119,13 +115,6 @@ def test_the_daemon_carries_nothing_that_signs_and_a_full_disk_leaves_the_older_
         replaced(ledger, 6)
         maps = Path(f"/proc/{process.pid}/maps").read_text()
         after = process.memory_info().rss
-        nice = []
-        for child in process.children():
-            with suppress(psutil.NoSuchProcess):
-                nice.append(child.nice())
-        print(
-            f"RSS of the daemon: {before >> 10} kB after one rolling seal, {after >> 10} kB after five more; children's niceness {nice}"
-        )
         filler = fill(small)
         program.wait_for("NO ROLLING SEAL: cannot write the ledger .*No space left on device.*metering goes on")
         predicate(ledger)

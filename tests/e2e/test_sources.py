@@ -116,7 +116,6 @@ def test_one_gpu_by_two_sources_is_counted_once_and_by_the_better(tmp_path: Path
     history = read_history(line.record() for line in read_journal(ledger.with_name("ledger.journal.jsonl")))
     (tally,) = history.incarnations[0].tallies.values()
     shown = FLOP_PER_SECOND * tally.observed_ns[Evidence.ACTIVITY] // NS_PER_S
-    print(f"{device['model']}: measured {measured:.5e}, shown by the exporter {shown:.5e}")
     assert abs(measured / shown - 1) < 1e-6
     assert measured < FLOP_PER_SECOND * float(device["spanSeconds"]) < high
 
@@ -157,7 +156,6 @@ def test_a_run_counts_every_execution_and_its_ledger_verifies(tmp_path: Path) ->
     told = predicate(ledger)
     true, (chip,) = sum(periods(tmp_path)), told["devices"]
     counted = int(chip["executed"]["measured"])
-    print(f"counted {counted}, true {true}, coverage {chip['observedSeconds']} s of {chip['spanSeconds']} s")
     assert true >= 3 * 816 * 2**30
     assert counted == pytest.approx(true, rel=1e-9)
     assert int(chip["executed"]["low"]) < true < int(chip["executed"]["high"])

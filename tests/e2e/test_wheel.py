@@ -134,7 +134,6 @@ def test_the_core_alone_imports_everything_and_names_missing_extras(wheel: Path,
     sizes = {name: int(size) for name, size in lines}
     assert set(sizes) == CORE
     dependencies = sum(sizes.values()) - sizes["flopsd"]
-    print(f"core: dependencies {dependencies / 1e6:.1f} MB, flopsd {sizes['flopsd'] / 1e6:.1f} MB")
     assert dependencies <= CORE_BYTES_MAX
 
 

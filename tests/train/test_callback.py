@@ -81,7 +81,6 @@ def test_what_is_told_is_enough_for_the_flop_that_pytorch_counts(
     assert facts["recomputation"] == ("full" if checkpointing else "none")
     assert facts.get("lora") == ({"r": 4, "target_modules": ["q_proj", "v_proj"]} if adapted else None)
     ours = flop(read_model(facts["model_config"]), told.work["train"], training_from(facts)).executed
-    print(f"executed {ours.computed}, PyTorch counts {counter.get_total_flops()}")
     assert ours.computed == counter.get_total_flops()
 
 

@@ -53,17 +53,9 @@ def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, m
     low, measured, high = (int(guidelines[name]) for name in ("low", "measured", "high"))
     assert 0 < low <= measured < int(by_phase["train"]["measured"])  # recomputation is taken out
     assert measured <= high <= int(totals["executed"]["high"])
-    share = int(guidelines["requiredPpm"]["stated"]) / 10**6
     # What the three bases say of each other is named: the simulated GPU does far more than this model needs.
     named = {ratio["name"]: ratio["warning"] for ratio in told["reconciliation"]}
     assert named["executed/architecture"] == "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
     assert named["guidelines/architecture"] == "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
     states = {finding["rule"]: (finding["applies"], finding["state"]) for finding in told["findings"]}
     assert states["base-not-gpai"] == (True, "below")
-    print(
-        f"\n{method}: PyTorch counted {printed['flopCounter']}, ours / theirs {ratio:.4f}; required "
-        f"{architecture['computed']} of them, {share:.3f} of the training; phases "
-        + ", ".join(
-            f"{phase} {int(figures['measured']):.3e}" for phase, figures in by_phase.items() if figures["measured"]
-        )
-    )

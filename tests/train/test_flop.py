@@ -15,7 +15,6 @@ pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwa
 def test_every_product_is_counted_once(name: str, method: str, recomputation: str) -> None:
     found = step(name, method, recomputation)
     bounds = found.ours.executed
-    print(f"{name}, {method}, recomputation {recomputation}: {bounds.computed} / {found.counted} = {found.ratio:.6f}")
     assert bounds.computed == found.counted
     assert bounds.low <= found.counted <= bounds.high
     assert sum(found.ours.terms.values()) == bounds.computed
