@@ -59,6 +59,8 @@ def test_a_folder_a_glob_and_an_archive_are_the_same_ledgers(
     assert nodes.merge(pack(ledgers, nodes.folder / "output.tar.gz")).ledger.read_bytes() == want
     monkeypatch.chdir(ledgers / "algo-1")
     assert nodes.merge("ledger.json", "../algo-2").ledger.read_bytes() == want
+    (ledgers / "algo-2").rename(ledgers / os.fsdecode(b"algo-2\xff"))  # a name that is no text
+    assert nodes.merge(ledgers).ledger.read_bytes() == want
 
 
 def test_what_is_no_ledger_is_passed_over_and_told(nodes: Nodes, want: bytes) -> None:
@@ -85,23 +87,14 @@ def test_a_folder_that_holds_the_output_can_be_merged_again(nodes: Nodes, want: 
         nodes.merge(nodes.folder / "ledgers")
 
 
-def test_a_damaged_ledger_in_a_folder_is_not_passed_over(nodes: Nodes) -> None:
+def test_neither_a_damaged_ledger_in_a_folder_nor_a_journal_without_its_ledger_is_passed_over(nodes: Nodes) -> None:
     ledger = nodes.folder / "ledgers" / "algo-2" / "ledger.json"
     ledger.write_bytes(b"")
     with pytest.raises(NotVerifiedError, match="algo-2/ledger.json: the ledger is not JSON"):
         nodes.merge(nodes.folder / "ledgers")
-
-
-def test_a_journal_without_its_ledger_is_a_node_left_out(nodes: Nodes) -> None:
-    (nodes.folder / "ledgers" / "algo-2" / "ledger.json").unlink()
+    ledger.unlink()
     with pytest.raises(LedgerError, match="the journal .*algo-2/ledger.journal.jsonl has no ledger next to it"):
         nodes.merge(nodes.folder / "ledgers", allow_incomplete=True)
-
-
-def test_names_that_are_no_text_are_names_all_the_same(nodes: Nodes, want: bytes) -> None:
-    ledgers = nodes.folder / "ledgers"
-    (ledgers / "algo-2").rename(ledgers / os.fsdecode(b"algo-2\xff"))
-    assert nodes.merge(ledgers).ledger.read_bytes() == want
 
 
 def test_what_cannot_be_read_is_named_and_not_the_output(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,8 +130,8 @@ def test_arguments_that_name_nothing_are_told(nodes: Nodes, tmp_path: Path) -> N
 
 def with_rolling(nodes: Nodes, *, later: bool = False) -> Path:
     """A node's ledger with the rolling one of its run beside it, as stores have them."""
-    folder = nodes.folder / "store"
-    run = Run(nodes.folder / "rolling", context=sagemaker(0, ("algo-1",)), run_id="train-7")
+    folder = nodes.folder / ("later" if later else "store")
+    run = Run(nodes.folder / "rolling" / folder.name, context=sagemaker(0, ("algo-1",)), run_id="train-7")
     run.meter(10)
     rolling, final = folder / "algo-1.rolling.json", folder / "algo-1.json"
     for ledger in (final, rolling) if later else (rolling, final):
@@ -159,12 +152,8 @@ def test_a_rolling_ledger_is_passed_over_where_its_run_went_on(nodes: Nodes, buc
     assert nodes.notes == [f"s3://{BUCKET}/run/: skipped 1 rolling ledgers, earlier states of the ledgers next to them"]
     alone = nodes.merge(folder / "algo-1.rolling.json", trust=[str(nodes.public)])
     assert (alone.ledgers, nodes.notes) == (1, [])
-
-
-def test_a_rolling_ledger_that_tells_of_more_is_not_passed_over(nodes: Nodes, bucket: object) -> None:
-    folder = with_rolling(nodes, later=True)
-    upload(bucket, folder, "run/")
-    for given in ([folder], sorted(folder.glob("*.json")), [f"s3://{BUCKET}/run/"]):
+    upload(bucket, with_rolling(nodes, later=True), "more/")  # the rolling one says more than the final one
+    for given in ([nodes.folder / "later"], sorted((nodes.folder / "later").glob("*.json")), [f"s3://{BUCKET}/more/"]):
         with pytest.raises(LedgerError, match="node 'algo-1' is given twice for the same time"):
             nodes.merge(*given)
 
@@ -275,17 +264,10 @@ def test_members_passed_over_are_not_kept_in_memory(nodes: Nodes, want: bytes, m
     with tarfile.open(path, "w:gz") as archive:
         for number in range(50):
             add(archive, f"shard-{number}.bin")
-        add_ledgers(archive, nodes)
-    assert nodes.merge(path).ledger.read_bytes() == want
-    assert max(kept) <= 1
-
-
-def test_a_link_in_a_model_archive_that_is_no_ledger_is_no_matter(nodes: Nodes, want: bytes) -> None:
-    path = nodes.folder / "model.tar.gz"
-    with tarfile.open(path, "w:gz") as archive:
-        add(archive, "weights.bin", kind=tarfile.SYMTYPE, link="/elsewhere")
+        add(archive, "weights.bin", kind=tarfile.SYMTYPE, link="/elsewhere")  # refused where it is a ledger's name
         add_ledgers(archive, nodes, "./flopsd/")
     assert nodes.merge(path).ledger.read_bytes() == want
+    assert max(kept) <= 1
 
 
 def test_a_cut_or_altered_archive_is_refused(nodes: Nodes) -> None:

@@ -41,54 +41,36 @@ def two(nodes: Nodes, **how: Any) -> Path:
     return nodes.merge(nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1)), **how).ledger
 
 
-def test_a_job_ledger_verifies_by_itself_and_with_its_children(nodes: Nodes) -> None:
-    ledger = two(nodes)
+def test_a_job_ledger_verifies_by_itself_and_with_as_many_children_as_are_at_hand(nodes: Nodes) -> None:
+    ledger, ledgers = two(nodes), nodes.folder / "ledgers"
     alone = verify(nodes, ledger)
     assert alone.children is None
     assert "of were not checked" in verified_merge_text(alone)
-    seen = held(nodes, ledger, nodes.folder / "ledgers")
+    seen = held(nodes, ledger, ledgers)
     assert (seen.given, seen.recomputed, seen.missing, seen.others) == (2, 2, (), ())
-
-
-def test_children_that_are_not_given_are_named(nodes: Nodes) -> None:
-    ledger = two(nodes)
-    found = verify(nodes, ledger, nodes.folder / "ledgers" / "algo-1")
-    assert found.children is not None
-    (missing,) = found.children.missing
+    part = verify(nodes, ledger, ledgers / "algo-1")
+    (missing,) = held(nodes, ledger, ledgers / "algo-1").missing
     assert missing.startswith("algo-2/")
-    assert f"  not given   {missing}" in verified_merge_text(found)
+    assert f"  not given   {missing}" in verified_merge_text(part)
+    nodes.ledger(sagemaker(0, job="other"), "other")
+    assert [Path(label).parent.name for label in held(nodes, ledger, ledgers).others] == ["other"]
+    assert "  no part     " in verified_merge_text(verify(nodes, ledger, ledgers))
+    (ledgers / "algo-1" / "ledger.journal.jsonl").unlink()
+    seen = held(nodes, ledger, ledgers)
+    assert (seen.given, seen.recomputed) == (2, 1), "a child without its journal is known by its digest only"
 
 
-def test_a_child_without_its_journal_is_known_by_its_digest_only(nodes: Nodes) -> None:
-    ledger = two(nodes)
-    (nodes.folder / "ledgers" / "algo-1" / "ledger.journal.jsonl").unlink()
-    seen = held(nodes, ledger, nodes.folder / "ledgers")
-    assert (seen.given, seen.recomputed) == (2, 1)
-
-
-def test_a_child_damaged_after_the_merge_is_found(nodes: Nodes) -> None:
-    ledger = two(nodes)
-    child = nodes.folder / "ledgers" / "algo-2" / "ledger.json"
+def test_a_child_that_was_changed_after_the_merge_is_found(nodes: Nodes) -> None:
+    ledger, ledgers = two(nodes), nodes.folder / "ledgers"
+    child, journal = (ledgers / "algo-2" / name for name in ("ledger.json", "ledger.journal.jsonl"))
+    whole = journal.read_bytes()
+    journal.write_bytes(whole.replace(b"algo-2", b"algo-3"))
+    with pytest.raises(NotVerifiedError, match=r"algo-2/ledger.json: journal line 1: its hash does not continue"):
+        verify(nodes, ledger, ledgers)
+    journal.write_bytes(whole)
     child.write_bytes(child.read_bytes()[:-10])
     with pytest.raises(NotVerifiedError, match=r"algo-2/ledger.json: .*not JSON"):
-        verify(nodes, ledger, nodes.folder / "ledgers")
-
-
-def test_a_childs_changed_journal_is_found(nodes: Nodes) -> None:
-    ledger = two(nodes)
-    journal = nodes.folder / "ledgers" / "algo-2" / "ledger.journal.jsonl"
-    journal.write_bytes(journal.read_bytes().replace(b"algo-2", b"algo-3"))
-    with pytest.raises(NotVerifiedError, match=r"algo-2/ledger.json: journal line 1: its hash does not continue"):
-        verify(nodes, ledger, nodes.folder / "ledgers")
-
-
-def test_ledgers_of_others_lying_there_are_no_part_of_it(nodes: Nodes) -> None:
-    ledger = two(nodes)
-    nodes.ledger(sagemaker(0, job="other"), "other")
-    found = verify(nodes, ledger, nodes.folder / "ledgers")
-    assert found.children is not None
-    assert [Path(label).parent.name for label in found.children.others] == ["other"]
-    assert "  no part     " in verified_merge_text(found)
+        verify(nodes, ledger, ledgers)
 
 
 @pytest.mark.parametrize(
@@ -131,14 +113,14 @@ def test_a_merger_that_lies_is_found_by_adding_up(
         verify(nodes, ledger)
 
 
-def test_a_job_ledger_is_no_node_ledger(nodes: Nodes) -> None:
+def test_a_ledger_is_not_taken_for_one_of_another_kind(nodes: Nodes) -> None:
     with pytest.raises(NotVerifiedError, match="ledger of kind 'job'; only the ledger of a node has a journal"):
         verify_ledger(open_ledger(two(nodes), [load_public(str(nodes.public))]))
-
-
-def test_a_node_ledger_is_no_merged_one(nodes: Nodes) -> None:
     with pytest.raises(NotVerifiedError, match="kind 'node', not a merged one"):
-        verify(nodes, nodes.ledger(sagemaker(0)))
+        verify(nodes, nodes.folder / "ledgers" / "algo-1" / "ledger.json")
+    above = lineage(nodes, "a", ledger=nodes.folder / "lineage.json")
+    with pytest.raises(LedgerError, match="kind 'lineage', which cannot be part of a lineage"):
+        nodes.merge(above, kind="lineage", lineage="m")
 
 
 def test_a_merge_of_replays_is_no_evidence(nodes: Nodes) -> None:
@@ -164,10 +146,9 @@ def lineage(nodes: Nodes, *names: str, **how: Any) -> Path:
 
 def test_a_lineage_is_the_sum_of_its_jobs(nodes: Nodes) -> None:
     ledger = lineage(nodes, "pretrain", "tune")
-    found = verify(nodes, ledger, nodes.folder)
+    found, seen = verify(nodes, ledger, nodes.folder), held(nodes, ledger, nodes.folder)
     predicate = found.statement["predicate"]
-    assert found.children is not None
-    assert (found.children.given, found.children.recomputed, found.children.missing) == (2, 2, ())
+    assert (seen.given, seen.recomputed, seen.missing) == (2, 2, ())
     assert predicate["lineage"] == {"name": "model-1", "runs": ["pretrain", "tune"]}
     jobs = [payload_of(nodes.folder / f"{name}.json")["predicate"] for name in ("pretrain", "tune")]
     for figure in ("low", "measured", "high"):
@@ -229,12 +210,6 @@ def test_a_device_is_in_one_job_of_a_lineage_at_a_time(nodes: Nodes) -> None:
         LedgerError, match="device GPU-shared-0 is counted twice at the same time: by .*/[ab].json and .*/[ab].json"
     ):
         nodes.merge(*jobs, kind="lineage", lineage="m")
-
-
-def test_a_lineage_is_no_child(nodes: Nodes) -> None:
-    ledger = lineage(nodes, "a", ledger=nodes.folder / "lineage.json")
-    with pytest.raises(LedgerError, match="kind 'lineage', which cannot be part of a lineage"):
-        nodes.merge(ledger, kind="lineage", lineage="m")
 
 
 def test_a_node_left_out_by_the_merger_shows_in_the_roster(nodes: Nodes) -> None:

@@ -11,7 +11,6 @@ from flopsd.core.model import PPM, Tally
 from flopsd.core.phases import with_share
 from flopsd.core.policy.guidelines import MARGIN_PPM
 from flopsd.core.policy.reconcile import Ratio
-from flopsd.core.untrusted import FieldReader, collecting
 from flopsd.settings.parsers import precision
 
 
@@ -28,12 +27,6 @@ def test_phases_without_an_energy_counter_have_no_energy() -> None:
     again = with_share(Tally(0, 9, phases=tally.phases), Tally(0, 7, phases=tally.phases), "train")
     assert again.phases["train"].span_ns == 6
     assert again.phases["train"].energy_mj is None
-
-
-def test_a_line_that_is_wrong_is_empty_text() -> None:
-    problems: list[str] = []
-    assert FieldReader({"a": "\n"}, "here", collecting(problems, "x")).line("a", 5) == ""
-    assert len(problems) == 1
 
 
 def test_a_share_of_one_in_a_million_is_a_share() -> None:

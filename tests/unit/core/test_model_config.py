@@ -38,6 +38,10 @@ def test_grouped_heads_that_are_null_are_all_heads(family: str) -> None:
     assert read_model({**whole, "num_key_value_heads": None}) == read_model({**whole, "num_key_value_heads": 32})
 
 
+GEMMA3 = {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4}
+NARROW = {"hidden_size": 10, "num_attention_heads": 3, "vision_use_head": False}
+
+
 @given(st.integers(0, 80), st.integers(1, 80))
 def test_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
     assert causal_pairs(s) == sum(1 for q in range(s) for k in range(s) if k <= q)
@@ -68,8 +72,23 @@ def test_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
         ({"model_type": "gemma3", "text_config": {}, "vision_config": {}}, "vision_use_head"),
         ({**LLAMA_8B, "model_type": "gemma", "use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ({"parameters_total": 0}, "parameters_total is 0"),
+        ({"model_type": 7}, "model_type is 7, not a name"),
+        ({"model_type": "albert"}, "flopsd knows llama"),
+        ({**LLAMA_8B, "hidden_size": 0}, "hidden_size is 0, which is invalid"),
+        ({**LLAMA_8B, "hidden_size": 18}, "cannot be|head_dim"),
+        ({**LLAMA_8B, "new_field": 1}, "does not know new_field"),
+        ({**LLAMA_8B, "add_cross_attention": True}, "add_cross_attention is True"),
+        *(({"model_type": family, width: 10, heads: 3}, f"{heads} is 3") for family, width, heads in (
+            ("gpt2", "n_embd", "n_head"), ("bert", "hidden_size", "num_attention_heads"),
+            ("roberta", "hidden_size", "num_attention_heads"), ("bart", "d_model", "encoder_attention_heads"))),
+        ({"model_type": "bart", "d_model": 16, "decoder_attention_heads": 3}, "decoder_attention_heads is 3"),
+        ({**LLAMA_8B, "model_type": "gpt_neox", "hidden_size": 10, "num_attention_heads": 3}, "num_attention_heads is 3"),
+        ({"model_type": "t5", "is_gated_act": 1}, "is_gated_act is 1"),
+        ({**LLAMA_8B, "model_type": "mixtral", "num_local_experts": 2, "num_experts_per_tok": 3}, "num_experts_per_tok is 3"),
+        ({**LLAMA_8B, "model_type": "gemma2", "layer_types": "all"}, "layer_types is 'all', which is invalid"),
+        ({"model_type": "gemma3", "text_config": GEMMA3, "vision_config": NARROW}, "num_attention_heads is 3"),
     ],
-)
+)  # fmt: skip
 def test_what_could_change_the_counts_is_refused_by_name(config: dict[str, Any], names: str) -> None:
     with pytest.raises(ArchitectureError, match=names) as caught:
         read_model(config)

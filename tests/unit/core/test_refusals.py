@@ -19,44 +19,6 @@ LLAMA = {
     "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "vocab_size": 50,
 }  # fmt: skip
-GEMMA3 = {
-    "model_type": "gemma3",
-    "text_config": {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4},
-}
-NARROW = {"hidden_size": 10, "num_attention_heads": 3, "vision_use_head": False}
-
-
-@pytest.mark.parametrize(
-    ("config", "reason"),
-    [
-        ({"model_type": 7}, "model_type is 7, not a name"),
-        ({"model_type": "albert"}, "flopsd knows llama"),
-        ({**LLAMA, "hidden_size": 0}, "hidden_size is 0, which is invalid"),
-        ({**LLAMA, "hidden_size": 18}, "cannot be|head_dim"),
-        ({**LLAMA, "unheard_of": 1}, "does not know unheard_of"),
-        ({**LLAMA, "use_bidirectional_attention": True}, "use_bidirectional_attention is True"),
-        ({**LLAMA, "add_cross_attention": True}, "add_cross_attention is True"),
-        ({"model_type": "gpt2", "n_embd": 10, "n_head": 3}, "n_head is 3, which is invalid"),
-        ({**LLAMA, "model_type": "gpt_neox", "hidden_size": 10, "num_attention_heads": 3}, "num_attention_heads is 3"),
-        ({"model_type": "bert", "hidden_size": 10, "num_attention_heads": 3}, "num_attention_heads is 3"),
-        ({"model_type": "roberta", "hidden_size": 10, "num_attention_heads": 3}, "num_attention_heads is 3"),
-        ({"model_type": "bart", "d_model": 10, "encoder_attention_heads": 3}, "encoder_attention_heads is 3"),
-        ({"model_type": "bart", "d_model": 16, "decoder_attention_heads": 3}, "decoder_attention_heads is 3"),
-        ({"model_type": "t5", "is_gated_act": 1}, "is_gated_act is 1"),
-        (
-            {**LLAMA, "model_type": "mixtral", "num_local_experts": 2, "num_experts_per_tok": 3},
-            "num_experts_per_tok is 3",
-        ),
-        ({**LLAMA, "model_type": "gemma2", "layer_types": "all"}, "layer_types is 'all', which is invalid"),
-        ({**GEMMA3, "vision_config": NARROW}, "num_attention_heads is 3"),
-    ],
-)
-def test_a_configuration_that_cannot_be_is_refused_by_the_name_of_its_field(
-    config: dict[str, Any], reason: str
-) -> None:
-    with pytest.raises(ArchitectureError, match=reason) as fault:
-        read_model(config)
-    assert fault.value.hint
 
 
 @pytest.mark.parametrize(("name", "most"), [("vocab_size", 10**9), ("num_hidden_layers", 2000)])

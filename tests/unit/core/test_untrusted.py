@@ -3,6 +3,7 @@ JSON and YAML field by field: every problem has a path, and no value is guessed.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from flopsd.core.envelope import MAX_SIGNATURES, parse_envelope
 from flopsd.core.untrusted import MAX_VALUES, FieldReader, collecting, parse_json, raising
 from flopsd.core.values import is_digest, is_timestamp, whole_number
 from flopsd.errors import JournalDamagedError, NotVerifiedError
-from flopsd.journal.framing import GENESIS, frame
+from flopsd.journal.framing import GENESIS, frame, read_lines
 from flopsd.report.terminal import one_line
 
 DOCUMENT = {"a": {"n": 3, "t": "x", "f": False, "l": ["x"], "q": "1e25/3", "o": [{"n": 1}]}}
@@ -75,26 +76,20 @@ def test_a_mapping_that_is_none_is_one_problem_however_many_fields_are_read() ->
     assert problems == ["FILE: must be a mapping, is a list"]
 
 
-def test_the_first_problem_raises_where_the_caller_wants_it() -> None:
+def test_the_first_problem_raises_where_the_caller_wants_it_and_no_key_writes_to_the_terminal() -> None:
     with pytest.raises(KeyError, match=r"x\.y: must be text, is 1"):
         FieldReader({"y": 1}, "x", raising(KeyError)).text("y")
-
-
-def test_a_key_cannot_write_to_the_terminal() -> None:
     problems: list[str] = []
     reader({"\x1b[2J": 1}, problems).only("a")
     assert problems == ["FILE: '\\x1b[2J': unknown; known: a"]
-
-
-@pytest.mark.parametrize("text", ["0", "7", "10", "9" * 40])
-def test_counts_are_read(text: str) -> None:
-    assert whole_number(text) == int(text)
+    assert reader({"a": "\n"}, problems).line("a", 5) == ""
 
 
 @pytest.mark.parametrize(
     "text", ["", "00", "01", "-1", "+1", " 1", "1 ", "1\n", "1_0", "1.0", "1e3", "0x1", "\u0663", "\uff11", "9" * 41, 1, 1.0, None, True, []]
 )  # fmt: skip
 def test_what_only_a_lenient_reader_takes_for_a_count_is_none(text: object) -> None:
+    assert [whole_number(count) for count in ("0", "7", "10", "9" * 40)] == [0, 7, 10, int("9" * 40)]
     with pytest.raises(ValueError, match="is not a count"):
         whole_number(text)
 
@@ -152,18 +147,9 @@ def test_text_of_others_cannot_speak_for_us_on_a_terminal() -> None:
 
 
 def test_a_frame_has_one_spelling() -> None:
-    import io
-
-    from flopsd.journal.framing import read_lines
-
     line, _ = frame(GENESIS, {"n": 1})
     assert [found.framed() for found in read_lines(io.BytesIO(line))] == [line]
-    for spelt in (
-        line.replace(b'"h":', b'"h": '),
-        line.replace(b"}\n", b"}\r\n"),
-        b" " + line,
-        line.upper(),
-        b"\xef\xbb\xbf" + line,
-    ):
+    spaced, returned = line.replace(b'"h":', b'"h": '), line.replace(b"}\n", b"}\r\n")
+    for spelt in (spaced, returned, b" " + line, line.upper(), b"\xef\xbb\xbf" + line):
         with pytest.raises(JournalDamagedError):
             list(read_lines(io.BytesIO(spelt)))

@@ -111,11 +111,8 @@ def test_the_readme_is_read_in_one_sitting() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
-def test_the_picture_of_the_architecture_is_current() -> None:
+def test_the_picture_of_the_architecture_is_current_and_every_room_of_it_exists() -> None:
     assert architecture.PICTURE.read_text(encoding="utf-8") == architecture.picture(), "run `make docs`"
-
-
-def test_every_room_of_the_picture_exists() -> None:
     for name, (_, _, _, where) in architecture.BOXES.items():
         if "/" in where or where.endswith(".py"):
             assert (ROOT / "flopsd" / where).exists(), name
@@ -154,14 +151,9 @@ SOURCE = "https://example.com/flopsd/blob/main"
     [
         ("[config/peaks.yaml](../config/peaks.yaml)", "docs", "`config/peaks.yaml`", "config/peaks.yaml"),
         ("[`peaks.yaml`](../config/peaks.yaml)", "docs", "`config/peaks.yaml`", "config/peaks.yaml"),
-        (
-            "[the table](../../config/peaks.yaml#x)",
-            "docs/adr",
-            "the table (`config/peaks.yaml`)",
-            "config/peaks.yaml#x",
-        ),
+        ("[the table](../../config/peaks.yaml#x)", "docs/adr", "the table (`config/peaks.yaml`)", "config/peaks.yaml#x"),
     ],
-)
+)  # fmt: skip
 def test_a_link_out_of_the_pages_is_a_path_or_leads_to_the_source(
     link: str, folder: str, without: str, with_source: str
 ) -> None:
@@ -170,31 +162,17 @@ def test_a_link_out_of_the_pages_is_a_path_or_leads_to_the_source(
     assert replace_links(f"See {link}.", folder, SOURCE) == f"See {text}]({SOURCE}/{with_source})."
 
 
-def test_a_link_between_pages_stays() -> None:
+def test_a_link_between_pages_stays_and_one_to_no_file_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert replace_links("[keys](../keys.md#files)", "docs/adr", SOURCE) == "[keys](../keys.md#files)"
-
-
-def test_a_link_to_no_file_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     replace_links("[x](../config/gone.yaml)", "docs", "")
     assert "config/gone.yaml leads to no file" in caplog.text
 
 
 ACCELERATORS = (ROOT / "docs" / "accelerators.md").read_text()
-ALONE: tuple[str, ...] = (
-    "GH200",
-    "B200",
-    "GB200",
-    "B300",
-    "GB300",
-    "A10G",
-    "L40S",
-    "L4",
-    "T4",
-    "V100 SXM2",
-    "Trainium1",
-    "Inferentia2",
-)
-ALONE += ("Trainium2", "Trainium3", "RTX PRO 6000 Blackwell Server", "RTX PRO 4500 Blackwell Server")
+ALONE = (
+    "GH200", "B200", "GB200", "B300", "GB300", "A10G", "L40S", "L4", "T4", "V100 SXM2", "Trainium1", "Trainium2",
+    "Trainium3", "Inferentia2", "RTX PRO 6000 Blackwell Server", "RTX PRO 4500 Blackwell Server",
+)  # fmt: skip
 ROWS = {
     "H100 (SXM5, PCIe, NVL)": ("h100-sxm5-80gb", "h100-pcie", "h100-nvl"),
     "H200 (SXM, NVL)": ("h200-sxm", "h200-nvl"),
@@ -203,25 +181,20 @@ ROWS = {
 }
 
 
-def test_every_part_of_the_table_has_a_row() -> None:
-    assert sorted(part for parts in ROWS.values() for part in parts) == sorted(table().parts)
-
-
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_says_evidence_and_margin_as_they_are(name: str) -> None:
+def test_every_part_of_the_table_has_a_row_that_says_evidence_and_margin_as_they_are(name: str) -> None:
+    assert sorted(part for parts in ROWS.values() for part in parts) == sorted(table().parts)
     (line,) = [line for line in ACCELERATORS.splitlines() if line.startswith(f"| {name} |")]
     _, _, evidence, how, margin, why, _ = (cell.strip() for cell in line.split("|"))
     for part_id in ROWS[name]:
         part = table().parts[part_id]
         if part.vendor == "aws":
-            assert evidence == "`count`"
-            kinds = [Evidence.COUNT]
+            words, kinds = "`count`", [Evidence.COUNT]
         elif part.gpm is False:
-            assert evidence == "`activity`, else `utilization`"
-            kinds = [Evidence.ACTIVITY]
+            words, kinds = "`activity`, else `utilization`", [Evidence.ACTIVITY]
         else:
-            assert evidence == "`cycles`, else `activity`"
-            kinds = [Evidence.CYCLES, Evidence.ACTIVITY]
+            words, kinds = "`cycles`, else `activity`", [Evidence.CYCLES, Evidence.ACTIVITY]
+        assert evidence == words
         assert margin == " / ".join(dict.fromkeys(f"{table().margin_ppm(kind) / 10_000:g} %" for kind in kinds))
         if part.status == "unverified":
             assert "unverified" in why or "no source" in why
@@ -232,18 +205,12 @@ def test_a_row_says_evidence_and_margin_as_they_are(name: str) -> None:
 GOLDEN = GOLDEN / "metrics.prom"
 
 
-def test_the_page_is_the_one_that_is_made() -> None:
+def test_whatever_is_served_is_on_the_page_with_these_labels_and_no_others_are_explained() -> None:
     assert metrics_docs.PAGE.read_text(encoding="utf-8") == metrics_docs.page(), "run `make docs` and read the diff"
-
-
-def test_whatever_is_served_is_on_the_page_with_these_labels() -> None:
+    assert set(LABELS) == {label for family in families() for label in labels_of(family)}
     known = {family.name: set(labels_of(family)) for family in families()}
     served = list(text_string_to_metric_families(GOLDEN.read_text()))
     assert served
     for family in served:
         for sample in family.samples:
             assert set(sample.labels) == known[family.name], family.name
-
-
-def test_no_label_is_explained_that_nothing_has() -> None:
-    assert set(LABELS) == {label for family in families() for label in labels_of(family)}

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.model import Precision
 from flopsd.errors import ConfigError
 from flopsd.settings.data_files import config_dir
 from flopsd.settings.load import settings_sha256
@@ -88,15 +87,6 @@ def test_an_inaccessible_settings_folder_stops_no_job(
     monkeypatch.setattr(Path, "is_file", refused)
     assert load_settings({}, {"CONFIGURATION_DIRECTORY": str(tmp_path)}) == Settings()
     assert "may not enter" in caplog.text
-
-
-def test_precision_may_be_a_mix() -> None:
-    mix = load_settings({"precision": "fp8:0.1,bf16:0.9"}, {}).precision
-    assert mix == Precision((("bf16", 900_000), ("fp8", 100_000)), "config")
-    assert mix.label == "bf16:0.9,fp8:0.1"
-    assert load_settings({"precision": "undeclared"}, {}).precision is None
-    with pytest.raises(ConfigError, match="add up to 1"):
-        load_settings({"precision": "bf16:0.9,fp8:0.2"}, {})
 
 
 def test_listen() -> None:

@@ -41,24 +41,17 @@ def test_slices_by_uuid_and_by_their_gpu() -> None:
     assert cuda("GPU-8932f937", SLICES) == MIGS  # the GPU itself is not listed, only its slices are
     assert cuda("0", (*GPUS, *SLICES)) == [A, *MIGS]
     assert cuda("0", SLICES) == []  # which index the slices' GPU has is not known
-    told = Told(indices={A: 0})
-    assert [device.uid for device in cuda_visible("0", SLICES, told)] == MIGS
+    assert [device.uid for device in cuda_visible("0", SLICES, Told(indices={A: 0}))] == MIGS
     assert cuda("MIG-GPU-8932f937/9/0", (*GPUS, *SLICES)) == []
-
-
-def test_gke_names() -> None:
-    devices = (*GPUS, *SLICES)
+    devices = (*GPUS, *SLICES)  # and the names of GKE
     assert [device.uid for device in find("nvidia2", devices, Told())] == [C]
     assert [device.uid for device in find("nvidia0/gi5", devices, Told())] == [MIGS[2]]
     assert find("nvidia1/gi5", devices, Told()) == []
 
 
-def test_visible_without_any_variable_is_all() -> None:
+def test_without_a_variable_all_are_visible_and_the_container_runtime_counts_only_by_uuid() -> None:
     assert visible({}) == [A, B, C, D]
     assert VisibleRule({}, NVIDIA).words == "all: no variable hides any"
-
-
-def test_the_container_runtime_counts_only_by_uuid() -> None:
     assert visible({"NVIDIA_VISIBLE_DEVICES": f"{C},{D}"}) == [C, D]
     for text in ("all", "0", "none", "void", "", "/var/run/nvidia-container-devices", f"{C},1"):
         assert visible({"NVIDIA_VISIBLE_DEVICES": text}) == [A, B, C, D]
@@ -110,18 +103,15 @@ def test_neuron_chips_are_not_guessed(environment: Mapping[str, str], cores: int
     assert all(bool(verdict.why) is (mine is None) for verdict in verdicts.values())
 
 
-def test_a_vendor_without_a_variable_is_not_guessed() -> None:
-    other = replace(GPUS[0], uid="0x1", vendor="other")
-    assert VisibleRule({}, VendorDevices()).judge([other]).verdicts["0x1"].mine is None
-
-
 def test_named_devices_that_are_not_here_are_told() -> None:
     judgement = NamedRule(("2", "GPU-00", "7"), NVIDIA).judge(GPUS)
     assert [uid for uid, verdict in judgement.verdicts.items() if verdict.mine] == [C]
     assert judgement.unmatched == ("GPU-00", "7")
 
 
-def test_a_vendor_that_declares_nothing_is_known_by_uid_and_index() -> None:
+def test_a_vendor_that_declares_nothing_is_known_by_uid_and_index_and_not_guessed() -> None:
+    other = replace(GPUS[0], uid="0x1", vendor="other")
+    assert VisibleRule({}, VendorDevices()).judge([other]).verdicts["0x1"].mine is None
     judgement = NamedRule(("2", CHIPS[0].uid.upper(), "x7"), VendorDevices()).judge(CHIPS)
     assert [uid for uid, verdict in judgement.verdicts.items() if verdict.mine] == [CHIPS[0].uid, CHIPS[2].uid]
     assert judgement.unmatched == ("x7",)
