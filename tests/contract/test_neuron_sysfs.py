@@ -131,7 +131,6 @@ def test_power_is_read_where_firmware_tells_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("second", "total"), [(2**33 + 1, 2**33 + 1), (6, 6)])
 def test_a_total_that_seems_to_fall_is_read_again(tmp_path: Path, second: int, total: int) -> None:
-    """Pipes in the counters' places give another value each time that they are opened."""
     sysfs = Sysfs(tmp_path)
     (chip,) = Tree(**moved_options(sysfs)).chips
     for pipe in chip.totals:

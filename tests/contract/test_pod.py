@@ -134,13 +134,10 @@ def test_a_pod_without_devices_is_an_error_that_names_the_cause(node: Kubelet) -
     assert "downward API" in caught.value.hint
 
 
-def test_an_absent_socket_is_named(tmp_path: Path) -> None:
+def test_a_socket_that_is_absent_or_that_nobody_listens_on_is_named(tmp_path: Path) -> None:
     with pytest.raises(OwnershipError, match="cannot be used: No such file or directory") as caught:
         PodResources(tmp_path / "kubelet.sock").list()
     assert "hostPath" in caught.value.hint
-
-
-def test_a_socket_that_nobody_listens_on_is_named(tmp_path: Path) -> None:
     with kubelet(tmp_path / "kubelet.sock"):
         os.link(tmp_path / "kubelet.sock", tmp_path / "stale.sock")
     with pytest.raises(OwnershipError, match="Connection refused") as caught:
@@ -197,10 +194,7 @@ def test_a_refusal_is_told_in_the_kubelets_words(node: Kubelet, code: str, detai
         rule(node).judge(GPUS)
     assert hint in caught.value.hint
     assert bool(hint) is bool(caught.value.hint)
-
-
-def test_garbage_instead_of_an_answer_is_an_error(node: Kubelet) -> None:
-    node.reply = b"\xff\xff\xff"
+    node.fail, node.reply = None, b"\xff\xff\xff"
     with pytest.raises(OwnershipError, match="the kubelet refused"):
         rule(node).judge(GPUS)
 

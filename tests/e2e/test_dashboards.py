@@ -72,7 +72,6 @@ def test_every_query_of_every_panel_has_data(name: str, recorded: tuple[str, int
 
 @pytest.mark.tool("prometheus", "promtool")
 def test_the_hour_tells_what_happened_in_it(recorded: tuple[str, int, int]) -> None:
-    """The panels' queries against figures that are known otherwise."""
     url, first, last = recorded
 
     def newest(expression: str) -> dict[str, float]:

@@ -60,7 +60,6 @@ def test_the_jobs_exit_code_is_returned_and_the_ledger_sealed(
 def test_signals_reach_the_jobs_whole_process_group(
     tmp_path: Path, env: dict[str, str], number: signal.Signals
 ) -> None:
-    """The job is a shell with a child of its own; both must get the signal, and the job decides the exit code."""
     job = (
         "import os, signal, sys, subprocess\n"
         f"child = subprocess.Popen([sys.executable, '-c', "
@@ -211,7 +210,6 @@ def test_a_killed_daemon_is_started_again_and_the_job_does_not_notice(tmp_path: 
 def test_a_stop_that_signals_all_processes_is_metered_until_the_job_has_saved_its_state(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
-    """As systemd and Slurm stop: the daemon is told as well, and its run is one with one end."""
     save = "trap 'sleep 2; exit 3' TERM; echo up >&2; while :; do sleep 0.05; done"
     with started(*arguments(tmp_path, *metered(tmp_path, save)), env=env) as program:
         program.wait_for("^up")

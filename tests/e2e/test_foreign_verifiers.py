@@ -192,7 +192,6 @@ def test_a_key_that_signed_nothing_gets_no_bundle(sealed: Sealed) -> None:
 
 @pytest.mark.tool("cosign", "openssl", "jq")
 def test_of_two_signatures_each_has_its_bundle_and_its_step(tmp_path: Path) -> None:
-    """An envelope with two signatures, as a counter-signature makes it: each key is held against its own."""
     first = seal(tmp_path, "ed25519")
     second = tmp_path / "out" / "second.pub"
     shutil.copy(make_key("p256", tmp_path / "second.pem").with_suffix(".pub"), second)

@@ -127,7 +127,6 @@ def test_the_chart_is_clean_and_all_that_it_makes_is_known(tmp_path: Path) -> No
 
 
 def test_chart_and_manifests_say_the_same(tmp_path: Path) -> None:
-    """Of two ways to the same cluster neither is forgotten."""
     made = [without_helm(document) for document in render(ALL)]
     for name in ("daemonset.yaml", "podmonitor.yaml", "networkpolicy.yaml"):
         wanted = manifest(name)
@@ -148,7 +147,6 @@ def _sorted_env(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_flopsd_takes_every_setting_in_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And what comes out is what the manifest is for."""
     pods = every_pod(tmp_path)
     assert len(pods) == 2 + len(VALUES) + len(SIDECARS)
     for name, document in pods:

@@ -203,7 +203,6 @@ def test_a_refusing_receiver_changes_nothing_and_no_secret_gets_out(tmp_path: Pa
 
 
 def test_without_the_extra_the_gateway_is_still_pushed_to_and_the_remedy_told(tmp_path: Path, standin: Path) -> None:
-    """And what pushes alone, beside a daemon that knows nothing of it."""
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['cramjam'] = None\n")
     env = environment(
         standin,

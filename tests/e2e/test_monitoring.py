@@ -212,7 +212,6 @@ def test_the_compose_file_is_one_and_mounts_what_there_is() -> None:
 
 @pytest.mark.tool("promtool", "amtool")
 def test_the_compose_files_configurations_are_sound(tmp_path: Path) -> None:
-    """With the rules where the containers have them."""
     for path in (COMPOSE / "prometheus.yml", RULES, ALERTS):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     for check in (["promtool", "check", "config", str(tmp_path / "prometheus.yml")],

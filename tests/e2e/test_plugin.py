@@ -147,7 +147,6 @@ def test_without_amds_library_flopsd_says_what_is_missing(installed: Installed, 
 
 
 def test_every_snippet_of_the_plug_in_page_runs(installed: Installed, tmp_path: Path) -> None:
-    """Files are written as they are named above them, then the commands are run as they stand."""
     page = (ROOT / "docs" / "plugins.md").read_text()
     blocks = re.findall(r"(?:^`([^`\n]+)`:\n\n)?^```(\w*)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     assert page.count("```") == 2 * len(blocks)

@@ -156,7 +156,6 @@ def test_with_a_policy_and_a_peak_table_of_the_users_own_they_are_made_and_verif
 
 
 def test_off_is_off(tmp_path: Path, env: dict[str, str]) -> None:
-    """No seal but the last one, however many checkpoints there are."""
     journal, ledger = tmp_path / "state" / "journal.jsonl", tmp_path / "out" / "ledger.json"
     off = ("--seal-every", "off", "--checkpoint", "0.2", "--checkpoint-output", "off")
     with started("run", *arguments(tmp_path), *off, env=env) as program:

@@ -246,7 +246,6 @@ def test_a_model_trainer_command_fails_as_it_does_alone(make: Make) -> None:
 def test_four_hosts_of_two_instance_groups_become_one_job_and_a_missing_one_is_named(
     make: Make, tmp_path: Path
 ) -> None:
-    """Four containers at a time, one archive of all, one key that all of them were given as an input channel."""
     work = "echo training; while [ ! -e /opt/ml/model/go ]; do sleep 0.1; done"
     key, job = tmp_path / "key.pem", make("", checkpoints=False, FLOPSD_KEY="/opt/ml/input/data/train/key.pem")
     job.resources = FOUR

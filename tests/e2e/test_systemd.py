@@ -143,7 +143,6 @@ def env(standin: Path, tmp_path: Path) -> dict[str, str]:
 
 
 def test_it_tells_ready_status_alive_and_stopping_in_this_order(tmp_path: Path, env: dict[str, str]) -> None:
-    """A manager with an abstract name; the real one has a path."""
     name = f"flopsd-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{name}")
@@ -237,7 +236,6 @@ def test_every_line_that_hardens_has_its_reason() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 @pytest.mark.tool("unshare", "nsenter", "ip", "systemctl")
 def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_path: Path) -> None:
-    """With everything that the unit forbids forbidden: dynamic user, system calls, devices, file system."""
     extra = tmp_path / "extra"
     (extra / "nvml").mkdir(parents=True)
     for file in standin.iterdir():

@@ -272,7 +272,6 @@ def test_a_thread_that_cannot_start_does_not_affect_the_training(
 
 
 def test_the_client_imports_nothing_of_the_daemon() -> None:
-    """A training process imports the standard library and a few words only."""
     loaded = modules_after("import flopsd.client")
     assert not {"yaml", "psutil", "prometheus_client", "torch"} & loaded
     rooms = {name.split(".")[1] for name in loaded if name.startswith("flopsd.")}

@@ -56,7 +56,6 @@ def test_the_forged_document_is_rejected_though_it_brings_its_own_certificate() 
 
 @pytest.mark.tool("openssl")
 def test_the_command_that_aws_documents_accepts_the_forgery() -> None:
-    """So nobody should be told to use it as it stands."""
     command = ("smime", "-verify", "-in", "forged.p7", "-inform", "PEM", "-certfile", "pinned_cert.pem", "-noverify")
     fooled, strict = openssl(IDENTITY, *command), openssl(IDENTITY, *command, "-nointern")
     assert (fooled.returncode, "Verification successful" in fooled.stderr) == (0, True)

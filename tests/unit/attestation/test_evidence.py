@@ -124,7 +124,6 @@ def test_what_does_not_answer_in_time_is_given_up() -> None:
 
 
 def test_all_deadlines_together_are_bounded() -> None:
-    """They run side by side, and the timestamp follows them: together within ten seconds."""
     longest = max(module.KIND.deadline_seconds for module in collect.MODULES)
     assert longest + rfc3161.KIND.deadline_seconds <= 10
 

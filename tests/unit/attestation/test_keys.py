@@ -216,7 +216,6 @@ def test_whatever_a_public_key_file_holds_it_is_a_key_or_a_clear_error(junk: byt
 
 @pytest.mark.tool("openssl")
 def test_one_key_in_two_forms_is_one_key(tmp_path: Path) -> None:
-    """A point may be written compressed or not; the same key must not count twice for a threshold."""
     key = make_pem(tmp_path / "key.pem", "p256")
     openssl("ec", "-in", tmp_path / "key.pem", "-pubout", "-conv_form", "compressed", "-out", tmp_path / "short.pub")
     assert (tmp_path / "short.pub").read_bytes() != key.public.pem
@@ -276,7 +275,6 @@ def test_key_new_needs_a_passphrase_to_encrypt_and_makes_nothing_without(tmp_pat
 
 
 def test_a_key_that_is_there_is_never_lost(tmp_path: Path) -> None:
-    """Not even where two make the default key at once and the second comes too late."""
     uri, made = ensure_key(None, tmp_path)
     assert made
     assert stat.S_IMODE(Path(uri).stat().st_mode) == 0o600

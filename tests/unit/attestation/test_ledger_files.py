@@ -32,7 +32,6 @@ def rolling(run: Run, ledger: Path) -> Sealed:
 
 @sampled(8)
 def test_no_verifier_ever_finds_files_that_do_not_fit(tmp_path: Path, extent: Extent) -> None:
-    """Seals of a journal that grows, and two verifiers that never stop looking."""
     run, ledger = Run(tmp_path / "state"), tmp_path / "out" / "ledger.json"
     run.meter(11)
     rolling(run, ledger)
@@ -88,7 +87,6 @@ def test_another_keys_ledger_is_kept_whole(tmp_path: Path) -> None:
 
 
 def test_a_journal_begun_anew_does_not_take_the_place_of_what_was_sealed(tmp_path: Path) -> None:
-    """The journal is damaged in its middle, put aside, and the same run begun again with a shorter one."""
     run, ledger = Run(tmp_path / "state"), tmp_path / "ledger.json"
     run.meter(95)
     rolling(run, ledger)

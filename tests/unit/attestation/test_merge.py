@@ -324,7 +324,6 @@ def test_a_lone_node_without_an_end_makes_no_whole_lineage_nor_does_an_attempt_t
 
 
 def test_a_killed_attempt_that_a_later_one_takes_up_has_a_maximum(nodes: Nodes) -> None:
-    """On whatever machine: its journal goes on with a gap that has a ceiling."""
     run, _ = killed(nodes, 1)
     run.context = replace(run.context, boot_id="boot-of-another-machine", attempt="boot-of-another-machine")
     run.clock.advance(300 * 10**9)

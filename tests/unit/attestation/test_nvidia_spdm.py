@@ -131,7 +131,6 @@ def history(tmp_path: Path) -> History:
 def test_the_gpu_is_asked_to_sign_the_journals_head(
     standin: Path, tmp_path: Path, history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through the real pynvml: its structures, its nonce, its lengths."""
     root = made("root", None, ca=True)
     gpu = made("gpu", root, ca=False)
     (tmp_path / "chain.pem").write_bytes(pem(gpu, root))

@@ -202,7 +202,6 @@ def encoded(authority: Authority, message: bytes) -> str:
 
 @pytest.mark.tool("openssl")
 def test_an_old_stamp_of_a_stranger_s_signature_dates_nothing(tmp_path: Path, authority: Authority, url: str) -> None:
-    """A second 'signature' that nobody trusted made, with a good stamp of it: the ledger is no older for it."""
     sealed = seal(tmp_path, url)
     edit(sealed, lambda s: s[0].pop("timestamps"))
     junk = Ed25519PrivateKey.generate().sign(b"long ago")
@@ -217,7 +216,6 @@ def test_an_old_stamp_of_a_stranger_s_signature_dates_nothing(tmp_path: Path, au
 
 @pytest.mark.tool("openssl")
 def test_an_authority_that_does_not_stamp_this_leaves_the_seal_without(tmp_path: Path, authority: Authority) -> None:
-    """Each is told with its reason, and the ledger is sealed and verifies all the same."""
     stale = authority.stamp(query(b"stale"))
     hold = threading.Event()
 

@@ -94,7 +94,6 @@ def test_the_vectors_are_what_this_flopsd_writes() -> None:
 
 
 def test_the_vectors_go_through_every_kind_of_evidence_and_gap_of_note() -> None:
-    """What the vectors leave out, another implementation would not notice that it has wrong."""
     evidence, reasons, pipes = set(), set(), set()
     for case in CASES:
         if case.parent.name == "valid":
@@ -151,7 +150,6 @@ def test_the_schema_takes_every_merged_vector(case: Path) -> None:
 
 @pytest.mark.parametrize("option", ["--journal", "--anchors", "--aws-certificate", "--tsa-certificate"])
 def test_what_only_a_nodes_ledger_can_be_held_against_is_refused(option: str) -> None:
-    """Ignored, it would let VERIFIED say more than was looked at."""
     case = MERGED / "job"
     done = in_process(
         "verify", str(case / "ledger.json"), "--key", str(case / "ledger.pub"), option, str(case / "README.md")

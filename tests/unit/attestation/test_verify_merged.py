@@ -213,7 +213,6 @@ def test_a_device_is_in_one_job_of_a_lineage_at_a_time(nodes: Nodes) -> None:
 
 
 def test_a_node_left_out_by_the_merger_shows_in_the_roster(nodes: Nodes) -> None:
-    """Its entry, its subject and its summary are gone; the roster of the others still names it."""
     ledger = two(nodes)
     document = payload_of(ledger)
     for gone in (document["subject"], document["predicate"]["children"], document["predicate"]["nodes"]):
@@ -240,7 +239,6 @@ def test_each_part_of_a_ledger_has_a_limit_by_its_name(name: str, most: int | No
 
 
 def test_a_merged_ledger_is_never_larger_than_a_verifier_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The largest that is written keeps the limit, and little is refused that would have kept it."""
     limit = 100_000
     monkeypatch.setattr(streamed_envelope, "MAX_ENVELOPE_BYTES", limit)
     made, _ = ensure_key(None, tmp_path)

@@ -107,7 +107,6 @@ def test_bounds_are_in_order_and_terms_add_up(
 def test_what_is_not_counted_is_within_the_bounds_of_what_is_left(
     config: dict[str, Any], lengths: list[int], padding: int, method: str
 ) -> None:
-    """Whatever counters are missing, the figure that they would have given stays inside."""
     facts: dict[str, Any] = {"method": method, "recomputation": "none", "attention": "flash_attention_2"}
     if method == "lora":
         facts["lora"] = {"r": 2, "target_modules": ["q_proj", "v_proj"]}
@@ -126,7 +125,6 @@ def test_what_is_not_counted_is_within_the_bounds_of_what_is_left(
 
 @given(DECODERS, TRAININGS, LENGTHS, LENGTHS)
 def test_work_adds_up(config: dict[str, Any], facts: dict[str, Any], one: list[int], other: list[int]) -> None:
-    """Counters are sums, so micro-batches, epochs and ranks are in them already."""
     facts = {name: value for name, value in facts.items() if not name.startswith("parameters")}
     model, training = model_of(config), training_from(facts_from(facts))
     first, second = (work_of(lengths, 0, facts.get("window")) for lengths in (one, other))

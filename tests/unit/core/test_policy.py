@@ -150,12 +150,9 @@ def test_pretraining_leaves_out_what_is_about_modifications() -> None:
         if about:
             assert found.for_ledger()["threshold"] is None
             assert "no base model" in found.why
-
-
-def test_a_base_model_of_a_pretraining_is_a_contradiction() -> None:
-    found = finding("gpai-indicative", fine_tune(figures(10**24), KNOWN, Method.PRETRAINING))
-    assert (found.applies, found.state) == (None, OPEN)
-    assert "one of the two is not so" in found.why
+    contradiction = finding("gpai-indicative", fine_tune(figures(10**24), KNOWN, Method.PRETRAINING))
+    assert (contradiction.applies, contradiction.state) == (None, OPEN)
+    assert "one of the two is not so" in contradiction.why
 
 
 def test_different_base_models_leave_open_what_applies_and_say_so() -> None:
@@ -172,7 +169,6 @@ def test_different_base_models_leave_open_what_applies_and_say_so() -> None:
     ("value", "state"), [(10**23 // 3, BELOW), (10**24, OPEN), (10**25 // 3, OPEN), (10**25 // 3 + 1, ABOVE)]
 )
 def test_an_unknown_base_whose_risk_nobody_tells(value: int, state: Verdict) -> None:
-    """Below only if below the lower fallback, above only if above the higher."""
     for rule in ("unknown-base-systemic", "unknown-base-other"):
         found = finding(rule, fine_tune(figures(value), LOST))
         assert (found.applies, found.state) == (None, state)
@@ -186,8 +182,6 @@ def test_an_undeclared_method_leaves_a_fallback_its_own_threshold() -> None:
     assert (found.applies, found.state) == (None, BELOW)
     assert found.for_ledger()["threshold"] == {"low": f"{10**25}/3", "high": f"{10**25}/3"}
 
-
-def test_the_fallback_needs_the_assertion_that_nothing_is_known() -> None:
     for base in (KNOWN, replace(KNOWN, kind="estimated")):
         for rule in ("unknown-base-systemic", "unknown-base-other"):
             assert finding(rule, fine_tune(figures(10**24), base)).applies is False
@@ -273,7 +267,6 @@ def test_more_compute_never_lifts_a_finding(case: Case, flop: int) -> None:
 
 @given(cases)
 def test_a_verdict_is_what_every_point_of_the_interval_says(case: Case) -> None:
-    """The oracle: no figure between the ends contradicts the verdict, so below and above are never both."""
     for found in findings(ACT, case):
         if found.state not in (BELOW, ABOVE):
             continue
@@ -288,7 +281,6 @@ def test_a_verdict_is_what_every_point_of_the_interval_says(case: Case) -> None:
 
 @given(cases)
 def test_not_knowing_the_base_model_never_clears(case: Case) -> None:
-    """Whoever leaves out the base model gets no verdict that declaring it would deny."""
     silent = replace(case, base=None)
     if case.method is Method.PRETRAINING:
         return

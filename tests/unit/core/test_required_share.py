@@ -68,14 +68,12 @@ def test_generated_data_count_for_the_cumulative_figure_only() -> None:
     assert nothing.cumulative == Figures(360, 500, 1100)
 
 
-def test_an_upper_bound_that_is_not_known_leaves_none() -> None:
+def test_an_upper_bound_that_is_not_known_leaves_none_and_bounds_are_rounded_outward() -> None:
     for phase in ("train", "generate", "other", "undeclared"):
         by_phase = {"train": Figures(1, 1, 1), phase: Figures(1, 1, None)}
         assert guidelines(by_phase, HALF).updates.high_flop is None
     assert guidelines({"train": Figures(1, 1, 1), "evaluate": Figures(1, 1, None)}, HALF).updates.high_flop == 1
 
-
-def test_the_upper_bound_is_rounded_up_and_the_lower_one_down() -> None:
     share = Required(333_333, 500_000, 999_999, "")
     assert guidelines({"train": Figures(10, 11, 12)}, share).updates == Figures(3, 5, 12)
 
@@ -111,8 +109,6 @@ def test_each_ratio_is_of_opposite_ends_and_rounded_outward() -> None:
     assert (guidelines.low_ppm, guidelines.measured_ppm, guidelines.high_ppm) == (467_289, 544_554, 674_158)
     assert (framework.low_ppm, framework.measured_ppm, framework.high_ppm) == (1_188_118,) * 3
 
-
-def test_without_a_model_there_is_nothing_to_compare_and_without_a_count_no_framework() -> None:
     assert reconcile({"train": Figures(1, 1, 1)}, Figures(1, 1, 1), None, 120) == ()
     names = [ratio.name for ratio in reconcile({"train": Figures(1, 1, 1)}, Figures(1, 1, 1), NEEDED)]
     assert names == ["executed/architecture", "guidelines/architecture"]
@@ -122,13 +118,10 @@ THIRD = Limit(Fraction(10**23, 3), Fraction(10**23, 3))
 small = st.integers(0, 40)
 
 
-def test_a_month_of_a_cluster() -> None:
+def test_a_month_of_a_cluster_never_and_unknown_are_told_apart() -> None:
     rate = Rate(10**16, 2 * 10**16)
     assert crossing(THIRD, Figures(0, 0, 0), rate) == Crossing(1_666_667, 3_333_334)
     assert crossing(THIRD, Figures(10**23, None, None), rate) == Crossing(0, 0)
-
-
-def test_never_and_unknown_are_told_apart() -> None:
     idle = Rate(0, 0)
     assert crossing(THIRD, Figures(0, 0, 0), idle) == Crossing(None, None)
     assert crossing(THIRD, Figures(0, 0, None), idle) == Crossing(0, None), "it may have been crossed already"

@@ -35,7 +35,6 @@ def rated(monkeypatch: pytest.MonkeyPatch) -> list[Tally]:
 
 
 def test_a_snapshot_turns_each_tally_into_rows_once(tmp_path: Path, rated: list[Tally]) -> None:
-    """Whatever is asked of it, and those of earlier daemon starts never again."""
     run = Run(tmp_path)
     run.meter(3)
     run.kill()

@@ -51,7 +51,6 @@ def payload(case: str) -> dict[str, Any]:
 
 
 def test_what_is_sealed_with_the_packaged_table_is_accepted(tmp_path: Path) -> None:
-    """Of the other kinds of ledgers the vectors are held against the schema."""
     faults = list(validator().iter_errors(payload_of(sealed_run(tmp_path).ledger)))
     assert not faults, faults[0].message[:300]
 

@@ -64,7 +64,6 @@ def test_unknown_downtime_is_reported(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def test_a_device_of_an_earlier_machine_is_not_missing_on_the_next_one(tmp_path: Path) -> None:
-    """It is accounted for until the new machine began, also after that one's own daemon was killed."""
     run = Run(tmp_path / "state", devices=(H100,))
     run.meter(60)
     run.devices = (replace(H100, uid="GPU-new"),)

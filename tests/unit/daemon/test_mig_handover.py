@@ -101,7 +101,6 @@ def test_the_time_of_a_gpu_is_that_of_its_slices_in_every_layout(told: list[tupl
 
 
 def test_removed_slices_have_no_gap_after_they_were_replaced(tmp_path: Path) -> None:
-    """Seven slices for a hundred seconds, then one, every second of them read."""
     metered = Metered(tmp_path)
     for layout in (SLICED[3], SLICED[0]):
         for _ in range(100):

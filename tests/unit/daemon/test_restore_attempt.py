@@ -193,7 +193,6 @@ def test_an_invalid_saved_journal_is_ignored(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_the_newest_of_several_states_is_restored_and_its_prefixes_are_ignored(tmp_path: Path) -> None:
-    """The same journal at two times, as another key leaves it, and one that this machine has already."""
     first_attempt(tmp_path)
     ledger = tmp_path / "saved/algo-1.json"
     for where in (Path, journal_beside):

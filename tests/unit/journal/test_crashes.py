@@ -140,7 +140,6 @@ def test_a_flip_at_every_byte(left: Left, place: Place, pattern: int, extent: Ex
 
 @sampled(10)
 def test_a_tail_of_nuls_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
-    """As a power cut leaves it: the size is written, the blocks are not."""
     for size in extent.of(range(len(left.journal))):
         nuls = b"\0" * (len(left.journal) - size)
         place.recover(left.journal[:size] + nuls, b"", kept=left.lines_before(size))
@@ -152,7 +151,6 @@ def test_a_tail_of_nuls_at_every_byte(left: Left, place: Place, extent: Extent) 
 
 @sampled(10)
 def test_a_pending_file_cut_or_flipped_at_every_byte(left: Left, place: Place, extent: Extent) -> None:
-    """What is appended from it is one of the honest totals, the newest before the damage."""
     lines = left.pending.splitlines(keepends=True)
     honest = [json.loads(raw)["r"] for raw in lines]
     ends = [len(b"".join(lines[: i + 1])) for i in range(len(lines))]
@@ -238,7 +236,6 @@ class FullDisk(Journal):
 
 
 def test_a_full_disk_is_logged_once_for_each_file(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    """Both fail by turns ten times a second; the log is not flooded with it."""
     outbox = WriteQueue(FullDisk(place.state), FakeClock())
     for _ in range(50):
         assert not outbox.append({"kind": "checkpoint"})

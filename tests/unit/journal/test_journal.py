@@ -47,15 +47,11 @@ def read(state: StateDir) -> list[object]:
 
 
 def test_what_is_appended_is_read_back_over_restarts(state: StateDir) -> None:
-    assert read_all(state, 3) == [{"n": 0}, {"n": 1}, {"n": 2}]
-    assert read_all(state, 2) == [{"n": n} for n in range(5)]
+    for more, records in ((3, 3), (2, 5)):
+        write(state, more)
+        assert read(state) == [{"n": n} for n in range(records)]
     assert state.journal.stat().st_mode & 0o777 == 0o600
     assert state.path.stat().st_mode & 0o777 == 0o700
-
-
-def read_all(state: StateDir, more: int) -> list[object]:
-    write(state, more)
-    return read(state)
 
 
 def test_the_chain_is_as_documented() -> None:
@@ -245,16 +241,16 @@ def test_a_failed_write_costs_no_descriptor(
     assert [line.record() for line in read_journal(state.journal)] == [{"n": 0}, {"n": 1}]
 
 
-def test_a_record_is_synced_before_it_counts_as_written(journal: Journal, state: StateDir, synced: list[int]) -> None:
-    journal.append({"n": 0})
-    assert synced == [state.journal.stat().st_ino]
-
-
-def test_a_new_journal_is_synced_into_its_folder(state: StateDir, synced: list[int]) -> None:
+def test_a_new_journal_is_synced_into_its_folder_and_each_record_before_it_counts_as_written(
+    state: StateDir, synced: list[int]
+) -> None:
     fresh = Journal(state)
     fresh.recover("aside")
-    fresh.close()
     assert state.path.stat().st_ino in synced
+    synced.clear()
+    fresh.append({"n": 0})
+    assert synced == [state.journal.stat().st_ino]
+    fresh.close()
 
 
 def test_what_was_put_aside_and_the_cut_are_synced(journal: Journal, state: StateDir, synced: list[int]) -> None:

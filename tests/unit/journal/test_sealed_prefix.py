@@ -40,7 +40,6 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> list[Sealed]:
 
 
 def test_each_ledger_fits_each_longer_journal_and_no_shorter_one(states: list[Sealed]) -> None:
-    """All that a reader can find between two renames, and what it must never find."""
     fitting = 0
     for i, older in enumerate(states):
         alone = verified(older)

@@ -52,7 +52,6 @@ def test_every_published_ledger_is_reported(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_ledger_of_before_is_reported_without_a_verdict(case: str) -> None:
-    """No findings, no declarations, no course: each is said, and none is zero."""
     made = report(plain(vector(case)))
     assert made.content is not None
     assert made.content.answer.headline == "No policy was applied"
@@ -237,7 +236,6 @@ WRONG: list[tuple[str, Any]] = [
 def test_whatever_stands_in_a_ledger_it_is_reported_or_refused_by_its_place(
     name: str, wrong: Any, extent: Extent
 ) -> None:
-    """Nobody may have verified it: any member can be anything."""
     statement, refusals = copy.deepcopy(_statement(name)), 0
     for path in extent.of(list(_paths(statement["predicate"]))):
         there: Any = statement["predicate"]

@@ -36,12 +36,10 @@ def test_a_task_of_a_slurm_step_meters_its_node_or_itself_or_leaves_it_to_anothe
     assert folder.parts[-2:] == ("slurm-9", node), "nodes share a home"
 
 
-def test_a_requeued_job_is_another_attempt(tmp_path: Path) -> None:
+def test_a_requeued_job_is_another_attempt_and_outside_slurm_no_task_is_left_to_another(tmp_path: Path) -> None:
     assert find_context(STEP, tmp_path).attempt == "0"
     assert find_context({**STEP, "SLURM_RESTART_COUNT": "2"}, tmp_path).attempt == "2"
 
-
-def test_outside_slurm_no_task_is_left_to_another(tmp_path: Path) -> None:
     assert metered_by_task({"SLURM_LOCALID": "1"}) is None
     assert find_context({"SLURM_LOCALID": "1"}, tmp_path).platform == "host"
 
@@ -89,8 +87,6 @@ def test_missing_pod_variables_are_left_out(told: dict[str, str], job: str | Non
     assert (context.job_name, context.node, context.rank) == (job, node, None)
     assert find_context({**INSIDE, "INSTANCE_TYPE": "ml.trn1.32xlarge"}, tmp_path).instance_type == "ml.trn1.32xlarge"
 
-
-def test_outside_of_a_cluster_these_variables_mean_nothing(tmp_path: Path) -> None:
     assert find_context({"POD_NAME": "x", **JOB}, tmp_path).platform == "host"
     assert find_context({**INSIDE, "TRAINING_JOB_NAME": "j"}, tmp_path).platform == "sagemaker-training"
 

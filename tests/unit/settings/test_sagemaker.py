@@ -53,21 +53,14 @@ def test_each_host_of_a_heterogeneous_cluster_knows_its_own_group(
     assert found.attempt == found.boot_id
 
 
-def test_a_resource_file_nested_without_end_is_tolerated(tmp_path: Path) -> None:
-    root = tree(tmp_path, "resourceconfig_homogeneous_awsdocs")
-    (root / "opt/ml/input/config/resourceconfig.json").write_text("[" * 100_000)
-    assert find_context(NAMED, root).platform == "sagemaker-training"
-
-
 @pytest.mark.parametrize("changed", [{"hosts": "algo-1"}, {"instance_groups": {"a": 1}}, {"instance_groups": [7]},
                                      {"current_instance_type": 5}])  # fmt: skip
 def test_a_resource_file_of_another_shape_is_tolerated(tmp_path: Path, changed: dict[str, object]) -> None:
     found = find_context(NAMED, tree(tmp_path, "resourceconfig_homogeneous_awsdocs", **changed))
     assert (found.platform, found.job_name, found.node) == ("sagemaker-training", JOB, "algo-1")
     assert found.instance_type is None
-
-
-def test_the_arn_alone_names_the_job(tmp_path: Path) -> None:
+    (tmp_path / "opt/ml/input/config/resourceconfig.json").write_text("[" * 100_000)  # nested without end
+    assert find_context(NAMED, tmp_path).platform == "sagemaker-training"
     assert find_context({"TRAINING_JOB_ARN": NAMED["TRAINING_JOB_ARN"]}, tmp_path).job_name == JOB
 
 
@@ -103,9 +96,8 @@ def test_defaults_apply_to_unset_settings_of_training_jobs_only(tmp_path: Path) 
 )
 def test_the_checkpoint_folder_is_where_the_platform_says(tmp_path: Path, config: str, folder: str | None) -> None:
     assert checkpoint_folder(tmp_path) is None
-    (tree(tmp_path, "resourceconfig_homogeneous_awsdocs") / "opt/ml/input/config/checkpointconfig.json").write_text(
-        config
-    )
+    root = tree(tmp_path, "resourceconfig_homogeneous_awsdocs")
+    (root / "opt/ml/input/config/checkpointconfig.json").write_text(config)
     assert checkpoint_folder(tmp_path) == (None if folder is None else tmp_path / folder)
 
 
@@ -131,6 +123,9 @@ def test_an_unknown_metric_gives_no_data_point(tmp_path: Path) -> None:
     replay.meter(3)
     assert numbers(metric_line(replay.writer.snapshot, 12)) == {}
     assert numbers(f"flopsd-checkpoint run={JOB} measured_flop=5") == {}
+    definitions = metric_definitions()
+    assert 0 < len(definitions) <= 40
+    assert all(len(one["Name"]) <= 255 and len(one["Regex"]) <= 500 for one in definitions), "SageMaker's limits"
 
 
 def test_the_rate_is_that_since_the_previous_line(tmp_path: Path) -> None:
@@ -151,12 +146,6 @@ def test_the_rate_is_that_since_the_previous_line(tmp_path: Path) -> None:
     assert numbers(out.getvalue())["rate_flop_per_second"] == "0"  # a minute in which nothing was measured
 
 
-def test_the_definitions_respect_sagemakers_limits() -> None:
-    definitions = metric_definitions()
-    assert 0 < len(definitions) <= 40
-    assert all(len(one["Name"]) <= 255 and len(one["Regex"]) <= 500 for one in definitions)
-
-
 def blocks() -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/sagemaker.md").read_text(), re.DOTALL | re.MULTILINE)
 
@@ -167,7 +156,8 @@ def test_the_request_in_the_docs_is_valid_for_the_api(monkeypatch: pytest.Monkey
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "none")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    monkeypatch.setattr(subprocess, "check_output", lambda command: _printed(command))
+    printed = {("flopsd", "sagemaker", "metric-definitions"): json.dumps(metric_definitions())}
+    monkeypatch.setattr(subprocess, "check_output", lambda command: printed[tuple(command)])
     asked: list[dict[str, Any]] = []
     with mock_aws():
         session = boto3.session.Session()
@@ -185,8 +175,3 @@ def test_the_request_in_the_docs_is_valid_for_the_api(monkeypatch: pytest.Monkey
         given = re.search(r"(?:environment)=(\{.*?\})", block)
         assert given is not None
         load_settings({}, json.loads(given[1]))
-
-
-def _printed(command: list[str]) -> Any:
-    assert command == ["flopsd", "sagemaker", "metric-definitions"]
-    return json.dumps(metric_definitions())

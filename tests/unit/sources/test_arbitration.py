@@ -89,7 +89,6 @@ def test_a_gpu_whose_slices_are_read_is_never_beside_them(run: Run, whole_first:
 
 @pytest.mark.parametrize("nameless_first", [True, False])
 def test_who_a_device_is_does_not_depend_on_who_lists_it_first(run: Run, nameless_first: bool) -> None:
-    """An older exporter names no model: what it lists first is unknown until another source says what it is."""
     nameless = replace(H100, model="unidentified", pci_device_id=None, serial=None, sm_count=None,
                        sm_clock_max_mhz=None, evidence=Evidence.GAP)  # fmt: skip
     writer = run.writer
@@ -150,7 +149,6 @@ def test_an_older_energy_value_of_another_source_is_not_counted_again(run: Run) 
 
 
 def test_readings_that_waited_behind_a_slow_disk_are_all_counted(run: Run) -> None:
-    """They were read in time: what is late is only that somebody takes them in."""
     writer, clock = run.writer, run.clock
     begin_ns = clock.boottime_ns()
     waiting = []

@@ -170,7 +170,6 @@ def test_its_options_are_settings_like_any_other(install: Install, tmp_path: Pat
 
 
 def test_an_option_cannot_take_another_settings_name(install: Install) -> None:
-    """Neither flopsd's own, nor that of another plug-in."""
     install("first", GOOD.replace('"extra"', '"a"').replace('"url"', '"b_url"'), name="a")
     install("second", GOOD.replace('"extra"', '"a-b"'), name="a-b")
     install("third", GOOD.replace('"extra"', '"state"').replace('"url"', '"dir"'), name="state")
@@ -200,7 +199,6 @@ def test_a_plug_in_does_not_take_a_built_in_sources_name(install: Install) -> No
 
 
 def test_the_command_line_reads_what_sources_declare_without_their_drivers() -> None:
-    """Nor what finds plug-ins, where none is installed."""
     loaded = modules_after("from flopsd.cli.main import _parser; _parser()")
     assert not {"importlib.metadata", "pynvml", "socket", "yaml"} & loaded
     described = {f"flopsd.sources.{name}" for name in (*BUILT_IN, "registry")}

@@ -232,7 +232,6 @@ def test_guesses_side_by_side_are_all_wrong(authority: Authority) -> None:
 
 
 def test_no_number_of_guesses_keeps_a_user_out(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither those that were checked, nor those that wait to be."""
     access = Access(written(authority, f"basic_auth_users: {{alice: {HASH}}}"))
     assert access.admits(access.config(), header(PASSWORD))
     checked = threading.Semaphore(0)
