@@ -70,16 +70,12 @@ def test_two_parties_on_one_ledger(sealed: Sealed, second: PemKey, tmp_path: Pat
         verified(sealed, tmp_path / "copy.pub", threshold=2)
 
 
-def test_the_layout_is_that_of_sealing(sealed: Sealed, second: PemKey) -> None:
+def test_the_layout_is_that_of_sealing_and_signing_twice_changes_nothing(sealed: Sealed, second: PemKey) -> None:
     before = sealed.ledger.read_bytes()
     countersign(verified(sealed), sealed.ledger, second)
     document = json.loads(sealed.ledger.read_bytes())
     del document["signatures"][1]
     assert json.dumps(document, indent=1).encode() + b"\n" == before
-
-
-def test_signing_twice_changes_nothing(sealed: Sealed, second: PemKey) -> None:
-    countersign(verified(sealed), sealed.ledger, second)
     before, inode = sealed.ledger.read_bytes(), sealed.ledger.stat().st_ino
     again = countersign(verified(sealed), sealed.ledger, second)  # ECDSA would give another signature each time
     assert (again.added, again.signatures) == (False, 2)
@@ -118,13 +114,6 @@ def test_a_full_envelope_takes_no_signature_that_verify_would_not_try(sealed: Se
     assert sealed.ledger.read_bytes() == before
 
 
-def test_where_the_result_cannot_be_written_the_ledger_is_kept(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
-    before = sealed.ledger.read_bytes()
-    with pytest.raises(LedgerError, match="cannot write the ledger"):
-        countersign(verified(sealed), sealed.ledger, second, tmp_path / "missing" / "ledger.json")
-    assert sealed.ledger.read_bytes() == before
-
-
 def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
     ledger, output, key = str(sealed.ledger), tmp_path / "both.json", str(second.path)
     before = sealed.ledger.read_bytes()
@@ -154,9 +143,13 @@ def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
     assert in_process("verify", ledger, *both).returncode == 0
 
 
-def test_a_ledger_that_does_not_recompute_is_not_signed(sealed: Sealed, second: PemKey) -> None:
-    sealed.journal.write_bytes(b"".join(sealed.journal.read_bytes().splitlines(keepends=True)[:-1]))
+def test_a_ledger_that_does_not_recompute_is_not_signed_nor_one_that_cannot_be_written(
+    sealed: Sealed, second: PemKey, tmp_path: Path
+) -> None:
     before = sealed.ledger.read_bytes()
+    with pytest.raises(LedgerError, match="cannot write the ledger"):
+        countersign(verified(sealed), sealed.ledger, second, tmp_path / "missing" / "ledger.json")
+    sealed.journal.write_bytes(b"".join(sealed.journal.read_bytes().splitlines(keepends=True)[:-1]))
     done = in_process("countersign", str(sealed.ledger), "--key", str(second.path), "--trust", str(sealed.public_key))
     assert done.returncode == 3
     assert "is truncated: it has 11 records, 12 were sealed" in done.stderr

@@ -42,13 +42,11 @@ def openssl(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
-def test_the_genuine_document_is_accepted_with_the_pinned_key() -> None:
+def test_the_genuine_document_is_accepted_and_the_forged_one_rejected_though_it_brings_its_own_certificate() -> None:
     assert signed_content(GENUINE, PINNED) == DOCUMENT
     bare = "".join(line for line in GENUINE.splitlines() if "-----" not in line)  # as IMDS serves it
     assert signed_content(bare, PINNED) == DOCUMENT
 
-
-def test_the_forged_document_is_rejected_though_it_brings_its_own_certificate() -> None:
     with pytest.raises(EvidenceError, match="not made by the key of the pinned certificate"):
         signed_content(FORGED, PINNED)
     assert signed_content(FORGED, ATTACKER) == DOCUMENT  # it is well made: only the key is wrong
@@ -138,23 +136,15 @@ def test_a_pinned_certificate_decides() -> None:
             EvidenceState.NOT_CHECKED,
             "this needs the extra: pip install 'flopsd[evidence]'",
         )
-    for forged in (
-        item(message=FORGED),
-        item(DOCUMENT.replace(b"p5.48", b"p4d.2")),
-        item(message=""),
-        {"document": "!"},
-        {},
-    ):
+    other = item(DOCUMENT.replace(b"p5.48", b"p4d.2"))
+    for forged in (item(message=FORGED), other, item(message=""), {"document": "!"}, {}):
         with pytest.raises(EvidenceError):
             ec2_identity.check(forged, grounds(PINNED))
 
 
 def test_certificates_are_found_by_region(tmp_path: Path) -> None:
-    for name, source in (
-        ("us-east-1_2026-11-25.pem", "pinned"),
-        ("us-east-1.pem", "attacker"),
-        ("us-east-2.pem", "pinned"),
-    ):
+    sources = {"us-east-1_2026-11-25.pem": "pinned", "us-east-1.pem": "attacker", "us-east-2.pem": "pinned"}
+    for name, source in sources.items():
         shutil.copy(IDENTITY / f"{source}_cert.pem", tmp_path / name)
     assert set(ec2_identity.pinned("us-east-1", tmp_path)) == {ATTACKER, PINNED}
     assert ec2_identity.pinned("us-east", tmp_path) == ec2_identity.pinned("../us-east-1", tmp_path) == ()

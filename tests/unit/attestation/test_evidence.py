@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import subprocess
 import threading
 from collections.abc import Callable
@@ -62,16 +63,11 @@ def verdicts(sealed: Sealed, trust: Trust = AWS) -> dict[str, str]:
 def test_every_kind_stands_in_the_ledger_present_or_absent(sealed: Sealed) -> None:
     items = {item["type"]: item for item in held(sealed).statement["predicate"]["evidence"]}
     assert tuple(items) == KINDS
-    assert [name for name, item in items.items() if item["state"] == "present"] == [
-        "ec2-instance-identity",
-        "flopsd-package",
-    ]
+    present = [name for name, item in items.items() if item["state"] == "present"]
+    assert present == ["ec2-instance-identity", "flopsd-package"]
     assert items["sagemaker-job-description"]["reason"] == "this is no SageMaker training job"
     assert items["driver-library"]["reason"] == "no source of this journal read through NVIDIA's library"
-    assert (
-        items["nvidia-spdm"]["reason"].startswith("NVML cannot be used")
-        or "no GPU gives" in items["nvidia-spdm"]["reason"]
-    )
+    assert re.search("^NVML cannot be used|no GPU gives", items["nvidia-spdm"]["reason"])
     for item in items.values():
         assert (item["data"] is None) == (item["state"] == "absent") == (item["reason"] is not None)
         assert item["proves"]
@@ -113,7 +109,7 @@ def test_a_collector_that_hangs_or_breaks_is_an_absence(tmp_path: Path) -> None:
     assert "does not answer: " in items[0]["reason"] or "ValueError" in items[0]["reason"]
 
 
-def test_what_does_not_answer_in_time_is_given_up() -> None:
+def test_what_does_not_answer_in_time_is_given_up_and_all_deadlines_together_are_bounded() -> None:
     never = threading.Event()
     with pytest.raises(EvidenceError, match=r"no answer within 0.05 s"):
         Call("hang", never.wait, 0.05, SystemClock()).result()
@@ -122,8 +118,6 @@ def test_what_does_not_answer_in_time_is_given_up() -> None:
         Call("break", lambda: 1 // 0, 5, SystemClock()).result()
     assert Call("answer", lambda: "it", 5, SystemClock()).result() == "it"
 
-
-def test_all_deadlines_together_are_bounded() -> None:
     longest = max(module.KIND.deadline_seconds for module in collect.MODULES)
     assert longest + rfc3161.KIND.deadline_seconds <= 10
 
@@ -167,13 +161,7 @@ def test_forged_evidence_with_the_right_key_is_not_verified(
 
 
 def test_a_kind_that_the_verifier_does_not_know_proves_nothing() -> None:
-    item: dict[str, Any] = {
-        "type": "x-oracle",
-        "state": "present",
-        "data": {},
-        "proves": "Everything.",
-        "limits": "None.",
-    }
+    item = {"type": "x-oracle", "state": "present", "data": {}, "proves": "Everything.", "limits": "None."}
     (told,) = findings([item], CheckContext(History(), "00" * 32))
     assert (told.verdict, told.text) == (EvidenceState.NOT_CHECKED, "a kind unknown to this verifier")
     assert "Everything" not in told.proves + told.limits

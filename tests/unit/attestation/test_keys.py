@@ -149,6 +149,9 @@ def test_other_kinds_and_curves_are_refused_on_both_sides(
             load(str(tmp_path / file))
 
 
+PUBLIC = b"-----BEGIN PUBLIC KEY-----\n%s\n-----END PUBLIC KEY-----\n"
+
+
 @pytest.mark.tool("openssl")
 def test_a_verification_key_is_one_public_key_and_nothing_else(tmp_path: Path) -> None:
     key = make_pem(tmp_path / "key.pem", "p256")
@@ -163,12 +166,19 @@ def test_a_verification_key_is_one_public_key_and_nothing_else(tmp_path: Path) -
         (b"", "is not a PEM public key"),
         (key.public.pem[:100], "is not a PEM public key"),
         (key.public.pem.replace(b"A", b"!"), "is not a PEM public key"),
-        (b"-----BEGIN PUBLIC KEY-----\n-----END PUBLIC KEY-----\n", "is not a PEM public key"),
-        (b"x" * 70_000, "more than 65536 bytes"),
+        (PUBLIC % b"", "is not a PEM public key"),
+        (key.public.pem + b"\n" * (65_537 - len(key.public.pem)), "more than 65536 bytes"),
+        # A SubjectPublicKeyInfo whose algorithm is the identifier 1.2.3.4.
+        (
+            PUBLIC % base64.b64encode(bytes.fromhex("300e300506032a03040305000badcafe")),
+            "neither an Ed25519 nor a P-256",
+        ),
     ):
         (tmp_path / "trust.pem").write_bytes(content)
         with pytest.raises(SigningKeyError, match=reason):
             load_public(str(tmp_path / "trust.pem"))
+    (tmp_path / "trust.pem").write_bytes(key.public.pem + b"\n" * (65_536 - len(key.public.pem)))
+    assert load_public(str(tmp_path / "trust.pem")) == key.public, "64 KiB are read"
     with pytest.raises(SigningKeyError, match="cannot read the public key .*: Is a directory"):
         load_public(str(tmp_path))
     for content, reason in (
@@ -185,28 +195,9 @@ def test_a_verification_key_is_one_public_key_and_nothing_else(tmp_path: Path) -
         load_signer(str(tmp_path / "missing.pem"))
 
 
-def test_a_key_of_an_unknown_algorithm_is_named_as_such(tmp_path: Path) -> None:
-    """A SubjectPublicKeyInfo whose algorithm is the identifier 1.2.3.4."""
-    info = bytes.fromhex("300e300506032a03040305000badcafe")
-    (tmp_path / "odd.pub").write_bytes(
-        b"-----BEGIN PUBLIC KEY-----\n" + base64.b64encode(info) + b"\n-----END PUBLIC KEY-----\n"
-    )
-    with pytest.raises(SigningKeyError, match="neither an Ed25519 nor a P-256 key"):
-        load_public(str(tmp_path / "odd.pub"))
-
-
-def test_a_key_file_of_exactly_64_kib_is_read_and_one_byte_more_is_not(tmp_path: Path) -> None:
-    pem = make_pem(tmp_path / "key.pem").public.pem
-    (tmp_path / "large.pub").write_bytes(pem + b"\n" * (65_536 - len(pem)))
-    assert load_public(str(tmp_path / "large.pub")).keyid == load_signer(str(tmp_path / "key.pem")).public.keyid
-    (tmp_path / "large.pub").write_bytes(pem + b"\n" * (65_537 - len(pem)))
-    with pytest.raises(SigningKeyError, match="more than 65536 bytes"):
-        load_public(str(tmp_path / "large.pub"))
-
-
 @given(st.binary(max_size=200), st.integers(0, 250), st.booleans())
 def test_whatever_a_public_key_file_holds_it_is_a_key_or_a_clear_error(junk: bytes, at: int, keep: bool) -> None:
-    pem = b"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAfU0Of2FTpptiQrUiq77mhf2kQg+INLEIw72uNp71Sfo=\n-----END PUBLIC KEY-----\n"
+    pem = PUBLIC % b"MCowBQYDK2VwAyEAfU0Of2FTpptiQrUiq77mhf2kQg+INLEIw72uNp71Sfo="
     try:
         found = parse_public(pem[:at] + junk + pem[at + (0 if keep else len(junk)) :], "x")
     except SigningKeyError:
@@ -314,8 +305,10 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, package: str,
     assert caught.value.hint == f"pip install 'flopsd[{extra}]'"
 
 
-def test_a_key_file_brings_in_nothing_of_the_other_kinds(tmp_path: Path) -> None:
+def test_a_key_file_brings_in_nothing_of_the_other_kinds_and_asking_nothing_that_signs(tmp_path: Path) -> None:
     key = make_pem(tmp_path / "key.pem")
+    code = "import sys; from flopsd.attestation.signing.keys import check_key as check; check(sys.argv[1], {}); check('awskms:a', {})"
+    assert not {"cryptography", "botocore", "pkcs11", "ssl"} & modules_after(code, str(key.path))
     code = (
         "import sys; from flopsd.attestation.signing import dsse, keys; dsse.sign(b'x', keys.load_signer(sys.argv[1]))"
     )
@@ -350,9 +343,3 @@ def test_what_cannot_sign_is_known_before_there_is_anything_to_sign(
     for well in ("key.pem", "file:key.pem", "awskms:alias/x", "pkcs11:object=x?module-path=m", None):
         check_key(well, {})
     check_key("locked.pem", {"FLOPSD_KEY_PASSPHRASE": "secret"})
-
-
-def test_asking_loads_nothing_that_signs(tmp_path: Path) -> None:
-    make_pem(tmp_path / "key.pem")
-    code = "import sys; from flopsd.attestation.signing.keys import check_key as check; check(sys.argv[1], {}); check('awskms:a', {})"
-    assert not {"cryptography", "botocore", "pkcs11", "ssl"} & modules_after(code, str(tmp_path / "key.pem"))

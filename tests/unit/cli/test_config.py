@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import yaml
 
 from flopsd.__main__ import search_path
@@ -148,6 +147,7 @@ def test_check_tells_every_problem_at_once_and_exits_2(tmp_path: Path) -> None:
     words = ("intervall_seconds", "nowhere", "maybe", "never")
     assert [word in done.stderr for word in words] == [True, True, True, False]
     assert done.stdout == ""
+    in_process("config", "check", str(tmp_path / "none.yaml"), code=2, says="none.yaml")
 
 
 def test_check_finds_what_a_run_would_meet_only_when_it_has_begun(tmp_path: Path) -> None:
@@ -163,24 +163,19 @@ def test_check_finds_what_a_run_would_meet_only_when_it_has_begun(tmp_path: Path
         assert [line for line in problems if word in line], word
 
 
-@pytest.mark.parametrize("name", ["flopsd.yaml"])
-def test_the_shipped_file_is_right_with_every_comment_taken_away_too(tmp_path: Path, name: str) -> None:
-    shipped = config_dir() / name
+def test_the_shipped_file_is_right_with_every_comment_taken_away_too(tmp_path: Path) -> None:
+    shipped = config_dir() / "flopsd.yaml"
     assert in_process("config", "check", str(shipped)).returncode == 0
     bare = "\n".join(
         line.removeprefix("# ") for line in shipped.read_text().splitlines() if line.startswith("# ") and ": " in line
     )
     keys = [setting.key for setting in (*SETTINGS, *SOURCES)]
     lines = [line for line in bare.splitlines() if line.split(":")[0] in keys]
-    file = tmp_path / name
+    file = tmp_path / "flopsd.yaml"
     # Files that are examples are not here.
     file.write_text("\n".join(line for line in lines if not line.startswith(("peaks", "policies"))))
     in_process("config", "check", str(file), code=0)
     assert len(lines) > 25
-
-
-def test_check_of_no_file_is_told(tmp_path: Path) -> None:
-    in_process("config", "check", str(tmp_path / "none.yaml"), code=2, says="none.yaml")
 
 
 STANDARD = ["/lib/python", "/lib/site"]

@@ -17,7 +17,6 @@ from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.journal.journal import Journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.sources import Source
-from flopsd.sources.calls import read_source
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import ScriptedSource
 from tests.support.runs import CONTEXT, H100
@@ -148,12 +147,6 @@ def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
     (state,) = bench.writer.snapshot.devices
     assert state.tally.gap_ns[GapReason.SOURCE_SILENT] > 0
     assert state.tally.total_observed_ns + state.tally.total_gap_ns == state.tally.span_ns
-
-
-def test_an_invalid_sweep_is_a_fault_of_the_source() -> None:
-    source = ScriptedSource("script", [H100], lambda: None)  # type: ignore[arg-type, return-value]
-    with pytest.raises(SourceError, match="gave NoneType, not a Sweep"):
-        read_source(source, SystemClock())
 
 
 class Panic(BaseException):

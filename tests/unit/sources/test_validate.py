@@ -212,20 +212,16 @@ def test_facts_that_the_ledger_cannot_hold_are_refused(words: str, facts: Any) -
         check_facts(facts)
 
 
-def test_facts_that_hold_themselves_are_refused() -> None:
+def test_text_ints_and_nothing_are_facts_and_those_that_hold_themselves_are_refused() -> None:
+    check_facts({"driver": "ü", "n": -3, "replay": {"recording": "r", "versions": [1, ("x", None)]}})
     facts: dict[str, Any] = {}
     facts["x"] = facts
     with pytest.raises(ValueError, match="nested too deeply"):
         check_facts(facts)
 
 
-def test_text_ints_and_nothing_are_facts() -> None:
-    check_facts({"driver": "ü", "n": -3, "replay": {"recording": "r", "versions": [1, ("x", None)]}})
-
-
 def test_what_is_refused_names_the_source() -> None:
-    nothing: Any = None
-    source, clock = ScriptedSource("acme", [replace(ACME, index=-1)], lambda: Sweep((nothing,))), FakeClock()
+    source, clock = ScriptedSource("acme", [replace(ACME, index=-1)], lambda: Sweep((None,))), FakeClock()  # type: ignore[arg-type]
     for call in (lambda: read_source(source, clock), lambda: devices_of(source)):
         with pytest.raises(SourceError, match="^source 'acme': ") as caught:
             call()

@@ -54,6 +54,14 @@ def written(authority: Authority, text: str) -> Path:
     return file
 
 
+def basic(login: str) -> str:
+    return "Basic " + base64.b64encode(login.encode()).decode()
+
+
+def header(word: str) -> str:
+    return basic(f"alice:{word}")
+
+
 def ask(
     port: int, authority: Authority | None = None, *, client: tuple[Path, Path] | None = None, login: str = "",
     limit: ssl.TLSVersion | None = None, path: str = "/metrics",
@@ -68,7 +76,7 @@ def ask(
         if limit is not None:
             context.maximum_version = limit
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
-    headers = {"Authorization": "Basic " + base64.b64encode(login.encode()).decode()} if login else {}
+    headers = {"Authorization": basic(login)} if login else {}
     try:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
@@ -136,12 +144,8 @@ def test_the_file_is_followed(authority: Authority, tmp_path: Path, caplog: pyte
         file.write_text(f"{tls}basic_auth_users: {{alice: {HASH}}}\n")
         assert ask(port, authority).status == 401
         assert ask(port, authority, login=f"alice:{PASSWORD}").status == 200
-        for broken in (
-            "basic_auth_users: {alice: secret}",
-            "",
-            "tls_server_config: {cert_file: nope, key_file: nope}",
-            tls,
-        ):
+        nowhere = "tls_server_config: {cert_file: nope, key_file: nope}"
+        for broken in ("basic_auth_users: {alice: secret}", "", nowhere, tls):
             file.write_text(broken)
             with pytest.raises((OSError, http.client.HTTPException)):  # nobody gets in, not even as before
                 ask(port, authority, login=f"alice:{PASSWORD}")
@@ -156,12 +160,10 @@ def test_the_file_is_followed(authority: Authority, tmp_path: Path, caplog: pyte
 def test_a_handshake_that_read_the_file_before_a_change_keeps_no_other_from_the_new_one(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tls = (
-        "tls_server_config: {{cert_file: server.crt, key_file: server.key, client_ca_file: {}, client_auth_type: {}}}\n"
-    )
+    tls = "tls_server_config: {{cert_file: server.crt, key_file: server.key, client_ca_file: {}, client_auth_type: {}}}"
     file = written(authority, tls.format(authority.ca, "VerifyClientCertIfGiven"))
     access, read, held = Access(file), threading.Event(), threading.Event()
-    file.write_text(file.read_text() + "# touched\n")
+    file.write_text(file.read_text() + "\n# touched\n")
     real = access_module._bytes_of
 
     def slow(path: Path) -> bytes:
@@ -203,10 +205,6 @@ def test_certificates_that_cannot_be_used_are_an_error_at_the_start(authority: A
                     "-out", str(authority.folder / "locked.key")], check=True)  # fmt: skip
     with pytest.raises(ConfigError, match="cannot"):
         Access(written(authority, text))
-
-
-def header(word: str) -> str:
-    return "Basic " + base64.b64encode(f"alice:{word}".encode()).decode()
 
 
 def test_guesses_side_by_side_are_all_wrong(authority: Authority) -> None:
