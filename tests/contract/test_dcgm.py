@@ -254,15 +254,16 @@ def test_something_else_that_answers_is_no_absence(exporter: Exporter, status: i
     assert "see whether it runs" in caught.value.hint
 
 
-def test_an_endless_page_is_cut_off(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_page_is_cut_off_and_only_http_is_asked(exporter: Exporter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flopsd.sources.dcgm.source._PAGE_BYTES_MAX", 100)
     with pytest.raises(SourceUnavailableError, match="more than 100 bytes"):
         DcgmSource(FakeClock(), table(), exporter.url)
 
-
-def test_only_http_is_asked_and_no_password_is_told(exporter: Exporter) -> None:
     with pytest.raises(SourceUnavailableError, match="no address of an exporter"):
         open_source("dcgm", SourceSettings(FakeClock(), table(), {"url": "file:///etc/passwd"}))
+
+
+def test_no_password_is_told(exporter: Exporter) -> None:
     source = DcgmSource(FakeClock(), table(), exporter.url)
     source._url = "http://me:secret@node:9400/metrics"
     assert source.describe()["url"] == "http://node:9400/metrics"

@@ -110,17 +110,12 @@ def test_an_instance_that_the_table_does_not_know_stays_unknown(lead: Lead) -> N
         table().resolve(led.source.devices()[0])
 
 
-def test_idle_is_a_measured_zero(lead: Lead) -> None:
+def test_idle_is_a_measured_zero_but_not_where_the_monitor_cannot_see(lead: Lead) -> None:
     document = sample("idle_no_runtime.json")
     led = counting(lead, document)
     (reading,) = led.after(1, doc=document)
     assert reading.work == Counted(0)
     assert led.source.devices()[0].model == "trainium"
-
-
-def test_a_monitor_that_cannot_see_says_nothing_of_idleness(lead: Lead) -> None:
-    document = sample("idle_no_runtime.json")
-    led = counting(lead, document)
     document["neuron_hardware_info"]["error"] = "driver does not answer"
     assert led.after(1, doc=document)[0].work == Gap(GapReason.DRIVER_ERROR)
 

@@ -123,15 +123,14 @@ def test_a_monitor_that_fails_at_once_is_unavailable_with_its_words(lead: Lead, 
     assert "aws-neuronx-dkms" in caught.value.hint
 
 
-def test_a_machine_without_neuron_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_neuron_is_absent_and_a_named_monitor_that_is_not_there_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SourceUnavailableError, match="no Neuron device") as caught:
         open_source("neuron", SourceSettings(FakeClock(), table(), {"sysfs": str(tmp_path)}))
     assert caught.value.absent
     assert "aws-neuronx-tools" in caught.value.hint
-
-
-def test_a_named_monitor_that_is_not_there_is_no_absence(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailableError, match="no executable") as caught:
         open_source("neuron", SourceSettings(FakeClock(), table(), {"monitor": str(tmp_path / "x")}))
     assert not caught.value.absent

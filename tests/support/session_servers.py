@@ -87,20 +87,18 @@ class Daemon:
 
 
 @contextmanager
-def never_reads(path: Path) -> Iterator[None]:
+def never_reads(path: Path) -> Iterator[socket.socket]:
     """A server that accepts and never reads."""
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen(8)
-        yield
+        yield listening
 
 
 @contextmanager
 def foreign(path: Path) -> Iterator[None]:
     """A daemon that speaks another version only."""
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(path))
-        listening.listen(8)
+    with never_reads(path) as listening:
 
         def serve() -> None:
             while True:

@@ -127,18 +127,18 @@ MERGED_CASES = sorted(MERGED.iterdir())
 
 @pytest.mark.parametrize("case", MERGED_CASES, ids=lambda case: case.name)
 def test_each_merged_vector_is_judged_as_it_says(case: Path) -> None:
-    told = json.loads((case / "expected.json").read_bytes())
-    children = ["--children", str(case / "children")] if told["children"] else []
+    how = told(case)
+    children = ["--children", str(case / "children")] if how["children"] else []
     command = ["verify", str(case / "ledger.json"), "--key", str(case / "ledger.pub"), "--peaks", str(PEAKS), "--policy", str(POLICY), "--json"]  # fmt: skip
     done = in_process(*command, *children)
     answer = json.loads(done.stdout)
-    assert (done.returncode == 0, answer["verified"]) == (told["verdict"] == "accept",) * 2, answer.get("reason")
-    if told["reason"] is not None:
-        assert told["reason"] in answer["reason"]
+    assert (done.returncode == 0, answer["verified"]) == (how["verdict"] == "accept",) * 2, answer.get("reason")
+    if how["reason"] is not None:
+        assert how["reason"] in answer["reason"]
     elif children:
         assert answer["children"]["missing"] == []
         assert answer["children"]["recomputed"] == answer["children"]["given"] > 0
-    if told["onlyWithChildren"]:
+    if how["onlyWithChildren"]:
         assert in_process(*command).returncode == 0
 
 

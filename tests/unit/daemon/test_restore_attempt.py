@@ -55,14 +55,8 @@ def save(run: Run, tmp_path: Path) -> None:
 def again(tmp_path: Path, *, run: str = "job-1", node: str = "algo-1", peaks: str = "") -> Recovery | None:
     folder = StateDir(tmp_path / "two")
     folder.path.mkdir(exist_ok=True)
-    return restore(
-        folder,
-        [tmp_path / "saved" / "algo-1.json"],
-        tmp_path / "out" / "algo-1.json",
-        run,
-        node,
-        peaks or table().sha256,
-    )
+    saved, out = tmp_path / "saved" / "algo-1.json", tmp_path / "out" / "algo-1.json"
+    return restore(folder, [saved], out, run, node, peaks or table().sha256)
 
 
 def second_attempt(tmp_path: Path, later: int, boot_ns: int = 7 * NS_PER_S) -> Run:

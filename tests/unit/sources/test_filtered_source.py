@@ -143,21 +143,18 @@ def test_a_device_of_which_it_cannot_be_told_is_shown_and_says_so(node: Node) ->
     assert {device.shared for device in source.devices()} == {None}
 
 
-def test_only_devices_that_no_rule_can_tell_of_are_an_error(node: Node) -> None:
-    node.source.listed = CHIPS
-    with pytest.raises(SourceUnavailableError, match="name NVIDIA GPUs only") as caught:
-        node.open(JobRule(node.folder, "4711", VendorDevices()))
-    assert "another rule" in caught.value.hint
-    assert not caught.value.absent
-
-
-def test_settings_that_select_nothing_are_an_error_that_names_what_is_here(node: Node) -> None:
+def test_devices_that_no_rule_can_tell_of_and_settings_that_select_nothing_are_errors(node: Node) -> None:
     with pytest.raises(SourceUnavailableError, match="has none of the devices named") as caught:
         node.open(NamedRule(("9",), NVIDIA))
     assert B in caught.value.hint
     assert caught.value.absent
     with pytest.raises(SourceUnavailableError, match="CUDA_VISIBLE_DEVICES= leave visible"):
         own(node.source, NVIDIA, parse_devices("visible"), Job({"CUDA_VISIBLE_DEVICES": ""}), node.clock)
+    node.source.listed = CHIPS
+    with pytest.raises(SourceUnavailableError, match="name NVIDIA GPUs only") as caught:
+        node.open(JobRule(node.folder, "4711", VendorDevices()))
+    assert "another rule" in caught.value.hint
+    assert not caught.value.absent
 
 
 def test_a_job_without_devices_yet_is_waited_for(node: Node) -> None:
@@ -177,16 +174,13 @@ def test_slices_by_gpu_and_gpu_instance(node: Node) -> None:
     assert {device.uid: device.shared for device in source.devices()}[SLICES[2].uid] == "1 other job"
 
 
-def test_a_mapping_that_names_no_device_here_is_told(node: Node) -> None:
-    node.note(gpu0="4711", gpu9="4711", gpu8="4712")
-    assert str(node.open().describe()["devices"]).endswith("1 of 4; not found here: 9")
-
-
-def test_what_the_source_itself_says_is_kept(node: Node) -> None:
+def test_what_the_source_itself_says_is_kept_and_a_mapping_that_names_no_device_here_is_told(node: Node) -> None:
     node.source.listed = (replace(GPUS[0], shared="MPS", evidence_reason="no GPM"), *GPUS[1:])
-    node.note(gpu0="4711\n1")
-    (device,) = node.open().devices()
+    node.note(gpu0="4711\n1", gpu9="4711", gpu8="4712")
+    source = node.open()
+    (device,) = source.devices()
     assert (device.shared, device.evidence_reason) == ("MPS; 1 other job", "no GPM")
+    assert str(source.describe()["devices"]).endswith("1 of 4; not found here: 9")
 
 
 def grown(node: Node, device: Device, cycles: int) -> Reading:
