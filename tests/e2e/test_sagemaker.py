@@ -73,12 +73,9 @@ def test_exit_code_and_failure_file_are_the_scripts_own_and_the_ledger_lies_wher
     )
     end = "success" if mode == "succeed" else "failure"
     assert kept == [
-        "data/flopsd/algo-1.journal.jsonl",
-        "data/flopsd/algo-1.json",
-        "data/flopsd/algo-1.pub",
-        "data/metrics.json",
+        "data/flopsd/algo-1.journal.jsonl", "data/flopsd/algo-1.json", "data/flopsd/algo-1.pub", "data/metrics.json",
         end,
-    ]
+    ]  # fmt: skip
 
 
 def test_the_metric_line_is_what_the_metric_definitions_find(make: Make) -> None:

@@ -187,18 +187,9 @@ def test_the_manual_page_is_read_and_names_every_verb_and_setting(tmp_path: Path
     text = " ".join(done.stdout.split())
     assert "flopsd - the electricity meter of AI training" in text
     for verb in (
-        "run",
-        "exec",
-        "seal",
-        "verify",
-        "report",
-        "merge",
-        "countersign",
-        "export",
-        "status",
-        "doctor",
+        "run", "exec", "seal", "verify", "report", "merge", "countersign", "export", "status", "doctor",
         "config show",
-    ):
+    ):  # fmt: skip
         assert f"COMMAND 'flopsd {verb}'" in text, verb
     for setting in KNOWN:
         assert setting.variable in page.read_text(), "in the text it may be hyphenated"

@@ -13,20 +13,6 @@ from flopsd.core.architecture.read_config import FAMILIES, bare_model, read_mode
 from flopsd.core.architecture.training import Lora, Training, training_from
 
 __all__ = [
-    "FAMILIES",
-    "ArchitectureFlop",
-    "Bounds",
-    "Lora",
-    "Model",
-    "Parameters",
-    "Training",
-    "adapters",
-    "bare_model",
-    "causal_pairs",
-    "flop",
-    "forward_flop",
-    "parameters",
-    "read_model",
-    "training_from",
-    "window_pairs",
-]
+    "FAMILIES", "ArchitectureFlop", "Bounds", "Lora", "Model", "Parameters", "Training", "adapters", "bare_model",
+    "causal_pairs", "flop", "forward_flop", "parameters", "read_model", "training_from", "window_pairs",
+]  # fmt: skip

@@ -39,13 +39,9 @@ def read_gpt2(config: Mapping[str, Any]) -> Model:
 
 
 _GPT2 = (
-    "n_ctx",
-    "summary_activation",
-    "summary_first_dropout",
-    "summary_proj_to_labels",
-    "summary_type",
+    "n_ctx", "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
     "summary_use_proj",
-)
+)  # fmt: skip
 
 
 def read_gpt_neox(config: Mapping[str, Any]) -> Model:

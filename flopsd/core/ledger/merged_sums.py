@@ -17,14 +17,9 @@ from flopsd.core.values import added, joules, millijoules, nanoseconds, seconds,
 
 TIMES = ("deviceSeconds", "nodeSeconds", "energyUncountedSeconds")
 COVERAGE_TIMES = (
-    "observedSeconds",
-    "gapSeconds",
-    "recoveredSeconds",
-    "spanSeconds",
-    "jobSeconds",
-    "unknownSeconds",
+    "observedSeconds", "gapSeconds", "recoveredSeconds", "spanSeconds", "jobSeconds", "unknownSeconds",
     "boundedSeconds",
-)
+)  # fmt: skip
 _AND = "; "  # between methods, and between conflicts
 DIFFERENT = "the ledgers declare different base models, so none is taken"
 _ABSENT = "not every ledger has an architecture basis, or one is missing"

@@ -17,16 +17,9 @@ from flopsd.core.values import added
 from flopsd.errors import ArchitectureError
 
 _MODEL_FACTS = (
-    "model_config",
-    "parameters_total",
-    "parameters_trainable",
-    "lora",
-    "method",
-    "recomputation",
-    "attention",
-    "packing",
-    "window",
-)
+    "model_config", "parameters_total", "parameters_trainable", "lora", "method", "recomputation", "attention",
+    "packing", "window",
+)  # fmt: skip
 _NO_MODEL = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError)
 NO_PROCESS = "no training process declared its model and its tokens"
 

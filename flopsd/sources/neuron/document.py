@@ -23,14 +23,9 @@ from flopsd.sources.validate import is_text, is_whole
 RATE_FIELDS = ("effective_flops", "flops")  # in this order: the first that is there
 # The facts of neuron_hardware_info that name no machine and no account.
 _HARDWARE_FACTS = (
-    "neuron_device_type",
-    "neuron_device_version",
-    "neuroncore_version",
-    "neuron_device_count",
-    "neuron_device_memory_size",
-    "neuroncore_per_device_count",
-    "logical_neuroncore_config",
-)
+    "neuron_device_type", "neuron_device_version", "neuroncore_version", "neuron_device_count",
+    "neuron_device_memory_size", "neuroncore_per_device_count", "logical_neuroncore_config",
+)  # fmt: skip
 _ABSURD_EXPONENT = 30  # beyond 10^30, or below its inverse, an exact number would only cost memory
 _LONGEST_NUMBER = 64
 _IDENTIFIER = re.compile(r"\b(?:i|ami|subnet|vpc|eni)-[0-9a-f]{8,17}\b")

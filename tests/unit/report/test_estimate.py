@@ -87,14 +87,10 @@ def test_far_above_and_astride(config: str) -> None:
 def test_the_text_says_what_is_assumed(config: str) -> None:
     text = " ".join(run(config, "--tokens", "1e9", "--on", "h100-sxm5-80gb", "--mfu", "0.4").split())
     for words in (
-        "llama: 8 030 261 248 parameters",
-        "MFU 40 % to 40 %, as given",
-        "adapters of rank 16 on all-linear",
+        "llama: 8 030 261 248 parameters", "MFU 40 % to 40 %, as given", "adapters of rank 16 on all-linear",
         "no counter tells the length of the sequences: taken to be at most 131072 tokens, the model's positions",
-        "recomputation is not declared",
-        "modification-third: the base model is not declared",
-        "no legal advice",
-    ):
+        "recomputation is not declared", "modification-third: the base model is not declared", "no legal advice",
+    ):  # fmt: skip
         assert words in text
 
 

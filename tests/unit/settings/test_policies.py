@@ -166,13 +166,8 @@ def test_every_fault_at_once() -> None:
         Policy.from_data(bad, "")
     found = "\n".join(fault.value.problems)
     named = (
-        "rule gpai-indicative",
-        "rule systemic-presumption",
-        "estimation_margin.ppm",
-        "bands",
-        "notice",
-        "'nowhere'",
-    )
+        "rule gpai-indicative", "rule systemic-presumption", "estimation_margin.ppm", "bands", "notice", "'nowhere'",
+    )  # fmt: skip
     assert all(words in found for words in named), found
     assert "flop_significant_figures: must be a whole number from 1 to 12, is 0" in found
 
