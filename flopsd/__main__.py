@@ -14,8 +14,8 @@ from typing import NoReturn
 def search_path(found: list[str], environment: dict[str, str], first: str | None) -> list[str]:
     """Where modules are looked for, of what Python `found`; `first` is the script's folder, None: there is none."""
     ours = found[1:] if found and first is not None and found[0] in ("", first) else found
-    told = environment.get("PYTHONPATH")
-    theirs = {_absolute(part) for part in told.split(os.pathsep)} if told else set[str]()
+    given = environment.get("PYTHONPATH")
+    theirs = {_absolute(part) for part in given.split(os.pathsep)} if given else set[str]()
     return sorted(ours, key=lambda folder: _absolute(folder) in theirs)
 
 

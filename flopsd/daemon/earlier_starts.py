@@ -64,7 +64,7 @@ class EarlierStarts:
             return ""
         return (
             f"the wall clock stands {max(fell_ns) / NS_PER_S:.1f} s before the last record of another boot: how long "
-            "nobody metered is not known, the gap tells of the time since this boot only"
+            "nobody metered is not known, the gap has the time since this boot only"
         )
 
     def _is_closed(self, uid: DeviceUid, last: Incarnation) -> bool:

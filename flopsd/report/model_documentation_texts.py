@@ -122,7 +122,7 @@ def _measured_from(flopsd: str, method: str) -> str:
 
 
 def _assumed_format(predicate: Mapping[str, Any]) -> list[str]:
-    """No counter tells FP16 from BF16 from FP8, so a figure of undeclared tensor work rests on an assumption."""
+    """No counter distinguishes FP16, BF16 and FP8, so a figure of undeclared tensor work rests on an assumption."""
     assumed = (
         "the estimate takes dense BF16 (FP16 on a part without it), the lower bound the slowest and the upper bound "
         "the fastest format of the part."

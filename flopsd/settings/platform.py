@@ -54,7 +54,7 @@ def find_context(environment: Mapping[str, str], root: Path = Path("/")) -> Cont
 
 
 def _sagemaker(environment: Mapping[str, str], resources: Mapping[str, Any], host: str, boot_id: str) -> Context:
-    """A training job. A second attempt has the same name on another machine, so the boot tells attempts apart."""
+    """A training job. A second attempt has the same name on another machine, so the boot distinguishes attempts."""
     groups = [group for group in _list(resources, "instance_groups") if isinstance(group, dict)]
     hosts = tuple(map(str, _list(resources, "hosts"))) or tuple(
         str(name) for group in groups for name in _list(group, "hosts")

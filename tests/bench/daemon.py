@@ -49,15 +49,15 @@ def peer(standin: Path, folder: Path, say: Say) -> None:
             ours = http.client.HTTPConnection(re.sub("https?://", "", program.wait_for(r"metrics at (\S+)/metrics")[1]))
             theirs = http.client.HTTPConnection("127.0.0.1", port)
             threading.Event().wait(8)  # both have read all devices
-            told: dict[str, list[float]] = {"flopsd": [], "nvitop-exporter": []}
+            found: dict[str, list[float]] = {"flopsd": [], "nvitop-exporter": []}
             for _ in range(PEER_TURNS):
-                for name, connection in zip(told, (ours, theirs), strict=True):
-                    told[name].append(timed(partial(scrape, connection)))
+                for name, connection in zip(found, (ours, theirs), strict=True):
+                    found[name].append(timed(partial(scrape, connection)))
         finally:
             other.terminate()
-    for name, many in told.items():
+    for name, many in found.items():
         say(f"one scrape beside a peer, {PEER_GPUS} GPUs, {name}, p50 / p99", p50_p99(many), "none")
-    ratio = statistics.median(told["flopsd"]) / statistics.median(told["nvitop-exporter"])
+    ratio = statistics.median(found["flopsd"]) / statistics.median(found["nvitop-exporter"])
     say("its p50 as a share of the peer's", f"{ratio:.2f}", "the leaner the better")
 
 

@@ -54,10 +54,10 @@ def test_the_t4_capture(exporter: Exporter) -> None:
     gauges = source.read().gauges[t4.uid]
     assert gauges.pipe_activity_ratio == {Pipe.TENSOR: 0.005822}
     assert (gauges.utilization_ratio, gauges.sm_clock_mhz) == (0.91, 660)
-    told = source.describe()
-    assert (told["hostname"], told["driver"], told["interval_ms"]) == ("cp-bm14r7", "590.48.01", 30_000)
-    assert told["fields"].split()[0] == "DCGM_FI_DEV_GPU_UTIL"
-    assert told["replay"] is None
+    found = source.describe()
+    assert (found["hostname"], found["driver"], found["interval_ms"]) == ("cp-bm14r7", "590.48.01", 30_000)
+    assert found["fields"].split()[0] == "DCGM_FI_DEV_GPU_UTIL"
+    assert found["replay"] is None
 
 
 def test_the_label_variants_capture(exporter: Exporter) -> None:
@@ -183,11 +183,11 @@ def test_what_is_missing_is_said_with_what_would_help(
     bench.collects(values)
     bench.collects(values)
     (reading,) = bench.read()
-    told = device_of(bench)
-    assert told == at_first
-    assert told[0] is evidence
-    assert reason in told[1]
-    assert fix in told[2]
+    found = device_of(bench)
+    assert found == at_first
+    assert found[0] is evidence
+    assert reason in found[1]
+    assert fix in found[2]
     kinds = {Evidence.GAP: Gap, Evidence.UTILIZATION: Busy, Evidence.ACTIVITY: Active}
     assert isinstance(reading.work, kinds[evidence])
 

@@ -120,9 +120,9 @@ def test_a_skipped_collection_leaves_a_gap_before_the_next(exporter: Exporter) -
     bench.collects(BUSY)
     bench.read()
     late = bench.collects(BUSY, after_s=54) + bench.read()
-    told = [(reading.work, (reading.end_ns - reading.begin_ns) // NS_PER_S) for reading in late]
-    assert told[0] == (Gap(GapReason.STALE), 25)
-    ((work, seconds),) = told[1:]
+    found = [(reading.work, (reading.end_ns - reading.begin_ns) // NS_PER_S) for reading in late]
+    assert found[0] == (Gap(GapReason.STALE), 25)
+    ((work, seconds),) = found[1:]
     assert isinstance(work, Active)
     assert seconds == 30
 
@@ -132,8 +132,8 @@ def test_values_that_are_not_renewed_are_stale_until_they_are(exporter: Exporter
     bench.collects(BUSY)
     bench.collects(BUSY)
     bench.read()
-    told = [(second, reading.work) for second in range(2, 70) for reading in bench.read()]
-    assert told == [(second, Gap(GapReason.STALE)) for second in range(62, 70)]
+    found = [(second, reading.work) for second in range(2, 70) for reading in bench.read()]
+    assert found == [(second, Gap(GapReason.STALE)) for second in range(62, 70)]
     assert device_of(bench)[0] is Evidence.GAP
     bench.collects(BUSY, after_s=1)
     bench.read()

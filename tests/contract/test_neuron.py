@@ -70,10 +70,10 @@ def test_logical_cores_of_the_guides_trn2_are_added_up_on_their_chip(lead: Lead)
     assert len(readings) == 16
     assert flop(readings[0]) == round((1234567891011 + 1234567891021) * 1.000113182)
     assert {flop(reading) for reading in readings[1:]} == {0}  # not among the cores in use
-    told = led.source.describe()
-    assert (told["logical_neuroncore_config"], told["counted_from"]) == (2, "flops")
+    found = led.source.describe()
+    assert (found["logical_neuroncore_config"], found["counted_from"]) == (2, "flops")
     assert table().resolve(led.source.devices()[15]).id == "trainium2"
-    assert not any(word in json.dumps(told) for word in ("i-00112233", "ami-", "subnet-", "My_Instance"))
+    assert not any(word in json.dumps(found) for word in ("i-00112233", "ami-", "subnet-", "My_Instance"))
 
 
 def test_core_numbers_beyond_the_first_chip_belong_to_the_next(lead: Lead) -> None:

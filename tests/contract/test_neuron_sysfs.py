@@ -43,9 +43,9 @@ def test_live_totals_are_counted_by_their_growth(tmp_path: Path) -> None:
     assert works(source, clock) == [Gap(GapReason.STARTING)] * 2
     sysfs.work(0, 10**15 + 7, 6)
     assert works(source, clock) == [Counted(8), Counted(0)]
-    told = source.describe()
-    assert told["counted_from"] == "sysfs flop_count"
-    assert told["power_percent"] == "0: 0.86/25.00/18.86; 1: 0.86/25.00/18.86"
+    found = source.describe()
+    assert found["counted_from"] == "sysfs flop_count"
+    assert found["power_percent"] == "0: 0.86/25.00/18.86; 1: 0.86/25.00/18.86"
     assert source.read().readings[0].counters["neuron_sysfs_flop_total"] == 10**15 + 13
 
 

@@ -182,11 +182,11 @@ def test_a_device_between_two_processes_of_the_job_stays_and_one_taken_by_others
 
 def test_ids_of_another_namespace_open_nothing(job: Tree) -> None:
     nowhere = max(psutil.pids()) + 100_000
-    told = Told(running={device.uid: frozenset({nowhere}) for device in GPUS})
+    shown = Told(running={device.uid: frozenset({nowhere}) for device in GPUS})
     clock = FakeClock()
     inner = Scripted(clock)
     with pytest.raises(SourceUnavailableError, match="another pid namespace") as caught:
-        FilteredSource(inner, ProcessRule(JobProcesses(job.root, initial=False), NvidiaDevices(told)), clock)
+        FilteredSource(inner, ProcessRule(JobProcesses(job.root, initial=False), NvidiaDevices(shown)), clock)
     assert "another rule" in caught.value.hint
     assert inner.closed
 

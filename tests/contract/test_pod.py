@@ -201,16 +201,16 @@ def test_a_refusal_is_told_in_the_kubelets_words(node: Kubelet, code: str, detai
 
 def test_a_kubelet_that_restarts_is_found_again(tmp_path: Path) -> None:
     path, clock = tmp_path / "kubelet.sock", FakeClock()
-    told = answer({TRAIN: {"trainer": {GPU: (B,)}}})
+    found = answer({TRAIN: {"trainer": {GPU: (B,)}}})
     with kubelet(path) as first:
-        first.reply = told
+        first.reply = found
         source = FilteredSource(Scripted(clock), rule(first), clock, grace_seconds=30)
     path.unlink(missing_ok=True)
     clock.advance(10 * NS_PER_S)
     assert [reading.device for reading in source.read().readings] == [B]
     assert "kubelet.sock cannot be used" in source.devices()[0].evidence_reason
     with kubelet(path) as second:
-        second.reply = told
+        second.reply = found
         clock.advance(10 * NS_PER_S)
         source.read()
         assert second.asked == 1

@@ -40,9 +40,9 @@ def test_a_replay_is_labelled_everywhere_and_is_no_evidence(tmp_path: Path) -> N
     )
     accepted = flopsd("verify", str(ledger), "--key", key, "--allow-replay", code=0)
     assert "REPLAY: read from a recording" in " ".join(accepted.stdout.split())
-    told = predicate(ledger)
-    assert told["replay"]["origin"].startswith("simulation")
-    assert all(device["uuid"].startswith("REPLAY-") for device in told["devices"])
+    sealed = predicate(ledger)
+    assert sealed["replay"]["origin"].startswith("simulation")
+    assert all(device["uuid"].startswith("REPLAY-") for device in sealed["devices"])
 
 
 def test_run_without_an_accelerator_is_exit_4_with_the_remedy_unless_it_shall_wait(tmp_path: Path) -> None:
@@ -108,27 +108,27 @@ def test_doctor_names_devices_evidence_and_remedies(tmp_path: Path, standin: Pat
     done = flopsd("doctor", env=env, code=0)
     lines = done.stdout.splitlines()
 
-    def told(number: int) -> list[str]:
+    def about(number: int) -> list[str]:
         """The lines about one device: what it gives, why not better, what to do."""
         at = next(n for n, line in enumerate(lines) if f"device {number}:" in line)
         return [lines[at], *(line for line in lines[at + 1 : at + 3] if line.startswith("      "))]
 
-    assert told(0)[0] == (
+    assert about(0)[0] == (
         f"ok    device 0: NVIDIA H100 80GB HBM3 ({scenario.uuid(0)}), row h100-sxm5-80gb (published), 132 SMs: "
         "evidence cycles by nvml, a measurement, margin 9 %"
     )
-    assert told(1)[0].startswith("ok    device 1")
-    assert "evidence activity by nvml" in told(1)[0]
-    assert "no running cycle counters" in told(1)[1]
-    assert "R595 or newer" in told(1)[2]
-    assert told(2)[0].startswith("warn  device 2: NVIDIA A100-SXM4-80GB")
-    assert "evidence utilization by nvml, only a ceiling" in told(2)[0]
-    assert "no GPM on this GPU" in told(2)[1]
-    assert "dcgm-exporter" in told(2)[2]
-    assert "add a row with its exact name" in told(3)[1]
-    assert "evidence gap by nvml, nothing" in told(4)[0]
-    assert "no instance is visible" in told(4)[1]
-    assert "NVIDIA_MIG_MONITOR_DEVICES=all" in told(4)[2]
+    assert about(1)[0].startswith("ok    device 1")
+    assert "evidence activity by nvml" in about(1)[0]
+    assert "no running cycle counters" in about(1)[1]
+    assert "R595 or newer" in about(1)[2]
+    assert about(2)[0].startswith("warn  device 2: NVIDIA A100-SXM4-80GB")
+    assert "evidence utilization by nvml, only a ceiling" in about(2)[0]
+    assert "no GPM on this GPU" in about(2)[1]
+    assert "dcgm-exporter" in about(2)[2]
+    assert "add a row with its exact name" in about(3)[1]
+    assert "evidence gap by nvml, nothing" in about(4)[0]
+    assert "no instance is visible" in about(4)[1]
+    assert "NVIDIA_MIG_MONITOR_DEVICES=all" in about(4)[2]
     checks = json.loads(flopsd("doctor", "--json", env=env).stdout)
     assert [c["meters"] for c in checks if c["name"].startswith("device")] == [True, True, True, False, False]
     assert flopsd("doctor", env=environment(None)).returncode == 4
@@ -141,13 +141,13 @@ def test_status_tells_a_lost_source(tmp_path: Path, standin: Path) -> None:
         url = program.wait_for(r"metrics at (\S+)/metrics")[1]
         wait_until(lambda: 'reason="device_lost"' in get(f"{url}/metrics")[1], "the loss in the metrics")
         page = get(f"{url}/metrics")[1]
-        told = json.loads(flopsd("status", "--url", url, "--json").stdout)
+        answer = json.loads(flopsd("status", "--url", url, "--json").stdout)
         exact = json.loads(flopsd("status", "--state-dir", str(tmp_path / "s"), "--json").stdout)
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0
     assert 'flopsd_source_errors_total{reason="device_lost",source="nvml"}' in page
-    assert [float(d["gapSeconds"]) > 0 for d in told["devices"]] == [True, True]
-    assert float(told["devices"][1]["gapSeconds"]) > float(told["devices"][0]["gapSeconds"])
+    assert [float(d["gapSeconds"]) > 0 for d in answer["devices"]] == [True, True]
+    assert float(answer["devices"][1]["gapSeconds"]) > float(answer["devices"][0]["gapSeconds"])
     assert exact["daemon"] == "running"
     for verb in ("status", "seal"):
         assert flopsd(verb, "--state-dir", str(tmp_path / "none")).returncode == 1

@@ -96,9 +96,9 @@ def test_sigkills_at_any_moment_lose_nothing_that_was_acknowledged(
     sealed = ledger.with_suffix(".journal.jsonl")
     assert all(sealed.read_bytes().startswith(copy) for copy in copies)
     log.write_text("".join(acknowledged))
-    told = [(int(low), int(measured)) for *_, low, measured in LINE.findall(log.read_text()) if measured != "unknown"]
-    assert told == sorted(told)  # totals only grow
-    assert all(a[1] <= b[1] for a, b in pairwise(told))
+    shown = [(int(low), int(measured)) for *_, low, measured in LINE.findall(log.read_text()) if measured != "unknown"]
+    assert shown == sorted(shown)  # totals only grow
+    assert all(a[1] <= b[1] for a, b in pairwise(shown))
     done = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub")), "--anchors", str(log), code=0)
     text = " ".join(done.stdout.split())  # lines are wrapped
     assert f"{len(LINE.findall(log.read_text()))} checkpoints in" in text
@@ -201,23 +201,23 @@ def test_eight_h100_agree_with_the_closed_form_eight_a100_are_only_bounded_and_k
             os.kill(daemon_pid(state), signal.SIGKILL)
             program.wait_for(f"daemon start {kill + 2}")
         assert program.finish() == 0, program.text
-    told = predicate(ledger)
+    stated = predicate(ledger)
     history = read_history(line.record() for line in read_journal(ledger.with_name("ledger.journal.jsonl")))
     end_ns = scenario.epoch_ns + (seconds + 10) * 10**9
     true = sum(truth(scenario, i, scenario.epoch_ns, end_ns, 132, H100_RATES) for i in range(8))
     seen = sum(truth(scenario, i, begin, end, 132, H100_RATES)
                for i in range(8) for begin, end in intervals(history, scenario.uuid(i)))  # fmt: skip
-    measurable, bounded = told["devices"][:8], told["devices"][8:]
+    measurable, bounded = stated["devices"][:8], stated["devices"][8:]
     low, measured, high = (sum(int(d["executed"][k]) for d in measurable) for k in ("low", "measured", "high"))
     error = measured / seen - 1
-    gap_s = float(told["coverage"]["gapSecondsByReason"].get("daemon_down", 0))
+    gap_s = float(stated["coverage"]["gapSecondsByReason"].get("daemon_down", 0))
     print(f"8 x H100 through exec, {kills} kills: error of the measured part {error:+.6%}, {measured / true:.4%} of the "
-          f"truth measured, {gap_s:.3f} s of {told['coverage']['spanSeconds']} device seconds down")  # fmt: skip
+          f"truth measured, {gap_s:.3f} s of {stated['coverage']['spanSeconds']} device seconds down")  # fmt: skip
     assert abs(error) <= 0.001
     assert kills or abs(measured / true - 1) <= 0.001
     assert low <= true <= high
     assert low <= measured <= (true if kills else high)
-    assert len(told["incarnations"]) == kills + 1
+    assert len(stated["incarnations"]) == kills + 1
     for device in measurable:
         spans = [t.span_ns for inc in history.incarnations for u, t in inc.tallies.items() if u == device["uuid"]]
         gaps = sum(g.end_ns - g.begin_ns for g in history.gaps if g.device == device["uuid"])

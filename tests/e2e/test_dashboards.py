@@ -98,12 +98,12 @@ def test_the_hour_tells_what_happened_in_it(recorded: tuple[str, int, int]) -> N
 @pytest.mark.parametrize("name", NAMES)
 def test_a_dashboard_is_as_grafana_wants_it(name: str) -> None:
     """What dashboard-linter would look for: data source by variable, units, words, rates by Grafana's interval, no overlap."""
-    told = json.loads((GRAFANA / f"{name}.json").read_text())
-    assert told["uid"] == name
-    variables = {variable["name"]: variable for variable in told["templating"]["list"]}
+    answer = json.loads((GRAFANA / f"{name}.json").read_text())
+    assert answer["uid"] == name
+    variables = {variable["name"]: variable for variable in answer["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"
     taken = set[tuple[int, int]]()
-    for panel in told["panels"]:
+    for panel in answer["panels"]:
         assert panel["title"]
         assert panel["datasource"]["uid"] == "${datasource}"
         assert panel["fieldConfig"]["defaults"].get("unit"), panel["title"]
@@ -122,8 +122,8 @@ def test_a_dashboard_is_as_grafana_wants_it(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_picture_has_every_panel(name: str, recorded: tuple[str, int, int]) -> None:
     url, first, last = recorded
-    told = json.loads((GRAFANA / f"{name}.json").read_text())
-    html = picture.page(told, lambda expression: asked(url, expression, first + 60, last), (first, last))
+    answer = json.loads((GRAFANA / f"{name}.json").read_text())
+    html = picture.page(answer, lambda expression: asked(url, expression, first + 60, last), (first, last))
     assert html.count("<section") == len(panels(name))
     assert all(panel["title"] in html for panel in panels(name))
     assert "nan" not in html

@@ -84,10 +84,10 @@ def test_the_fingerprint_and_the_checkpoint_are_those_of_the_ledger(fresh: Seale
 
 
 def test_the_page_and_verify_explain_the_same(fresh: Sealed) -> None:
-    told = flopsd("verify", str(fresh.ledger), "--key", str(fresh.public_key), "--explain").stdout
+    answer = flopsd("verify", str(fresh.ledger), "--key", str(fresh.public_key), "--explain").stdout
     printed = "".join(command for command, _ in steps(RECEIVED))
     for part in (PAYLOAD, SIGNATURE, DIGEST, CHAIN, FIGURES):
-        assert part in told
+        assert part in answer
         assert part in printed
 
 
@@ -159,8 +159,8 @@ def test_every_name_on_the_pages_is_known() -> None:
         ):
             assert key in schema[group]["properties"], f"{group}.{key}"
         for block in re.findall(r"^    (sidecar:\n(?:      .*\n)+)", page, re.MULTILINE):
-            for group, told in yaml.safe_load(block.replace("\n    ", "\n")).items():
-                assert set(told) <= set(schema[group]["properties"])
+            for group, answer in yaml.safe_load(block.replace("\n    ", "\n")).items():
+                assert set(answer) <= set(schema[group]["properties"])
 
 
 def test_figures_of_the_page_are_those_of_the_files() -> None:
@@ -183,7 +183,7 @@ def test_two_pods_ledgers_become_the_jobs_by_the_commands_of_the_page(tmp_path: 
         pod = {"metadata.name": f"llama-finetune-{rank}-abcde", "metadata.namespace": "ml",
                "metadata.labels['batch.kubernetes.io/job-name']": "llama-finetune",
                "metadata.labels['batch.kubernetes.io/controller-uid']": "0b1f5c1e-9a52-4d0e"}  # fmt: skip
-        told = {
+        answer = {
             **variables(flopsd_of(job), pod),
             "JOB_COMPLETION_INDEX": str(rank),
             "FLOPSD_DEVICES": scenario.uuid(rank),  # each its own node's
@@ -193,9 +193,9 @@ def test_two_pods_ledgers_become_the_jobs_by_the_commands_of_the_page(tmp_path: 
             "FLOPSD_LISTEN": "off",
             "FLOPSD_EVIDENCE": "off",
         }
-        place = told["FLOPSD_LEDGER_COPY"].replace("s3://your-bucket/flopsd/{run}", str(tmp_path / "ledgers"))
-        told["FLOPSD_LEDGER_COPY"] = place
-        flopsd("run", "--duration", "1.5", env=environment(standin, tmp_path / "scenario.txt", **told), code=0)
+        place = answer["FLOPSD_LEDGER_COPY"].replace("s3://your-bucket/flopsd/{run}", str(tmp_path / "ledgers"))
+        answer["FLOPSD_LEDGER_COPY"] = place
+        flopsd("run", "--duration", "1.5", env=environment(standin, tmp_path / "scenario.txt", **answer), code=0)
     shell(f"set -e\nflopsd {merge}\nflopsd {verify}\n", tmp_path, code=0)
     found = payload_of(tmp_path / "job.json")["predicate"]
     assert (found["run"]["id"], found["completeness"]["complete"]) == ("llama-finetune-0b1f5c1e", True)

@@ -77,23 +77,23 @@ def test_a_run_is_sealed_with_all_the_evidence_there_is(tmp_path: Path, standin:
     }
     unpinned = verdicts(state)
     assert (unpinned["ec2-instance-identity"], unpinned["rfc3161"]) == ("not checked", "not checked")
-    _, told = verify(state, *certificates)
-    print(told)
-    assert "ec2-instance-identity: checked: instance i-0abc, p5.48xlarge, account 123456789012" in told
-    assert f"rfc3161: checked: the signature existed at {said.split('timestamp')[1].split(',')[0].strip()}" in told
-    assert f"unsigned; job {ARN}, as in the journal" in told
+    _, shown = verify(state, *certificates)
+    print(shown)
+    assert "ec2-instance-identity: checked: instance i-0abc, p5.48xlarge, account 123456789012" in shown
+    assert f"rfc3161: checked: the signature existed at {said.split('timestamp')[1].split(',')[0].strip()}" in shown
+    assert f"unsigned; job {ARN}, as in the journal" in shown
 
     # The simulated driver is no secret: its file's digest stands in the journal and in the ledger.
     (library,) = items(state)["driver-library"]["data"]["libraries"]
     assert library["sha256"] == hashlib.sha256((standin / LIBRARY).read_bytes()).hexdigest()
     assert "no GPU gives a report: GPU 0: Not Supported" in items(state)["nvidia-spdm"]["reason"]
 
-    code, told = verify(state, "--aws-certificate", str(IDENTITY / "attacker_cert.pem"))
-    assert (code, "NOT VERIFIED: the evidence ec2-instance-identity is invalid" in told) == (3, True)
-    code, told = verify(state, "--tsa-certificate", str(IDENTITY / "pinned_cert.pem"))
-    assert (code, "rfc3161: not checked" in told) == (0, True)  # by an authority that nobody named
-    code, told = verify(state, "--aws-certificate", str(state / "ledger.pub"))
-    assert (code, "ledger.pub contains no X.509 certificate" in told) == (1, True)
+    code, shown = verify(state, "--aws-certificate", str(IDENTITY / "attacker_cert.pem"))
+    assert (code, "NOT VERIFIED: the evidence ec2-instance-identity is invalid" in shown) == (3, True)
+    code, shown = verify(state, "--tsa-certificate", str(IDENTITY / "pinned_cert.pem"))
+    assert (code, "rfc3161: not checked" in shown) == (0, True)  # by an authority that nobody named
+    code, shown = verify(state, "--aws-certificate", str(state / "ledger.pub"))
+    assert (code, "ledger.pub contains no X.509 certificate" in shown) == (1, True)
 
 
 def test_where_nobody_answers_the_seal_is_made_and_says_so(tmp_path: Path, standin: Path) -> None:

@@ -48,10 +48,10 @@ def test_the_jobs_exit_code_is_returned_and_the_ledger_sealed(
     tmp_path: Path, env: dict[str, str], then: str, code: int
 ) -> None:
     done = run(tmp_path, env, *metered(tmp_path, then), code=code)
-    told = predicate(tmp_path / "ledger.json")
-    assert told["incarnations"][0]["childExitCode"] == code
-    assert told["incarnations"][0]["endReason"] == "job ended"
-    assert int(told["totals"]["executed"]["measured"]) > 0
+    sealed = predicate(tmp_path / "ledger.json")
+    assert sealed["incarnations"][0]["childExitCode"] == code
+    assert sealed["incarnations"][0]["endReason"] == "job ended"
+    assert int(sealed["totals"]["executed"]["measured"]) > 0
     assert "made the Ed25519 key" in done.stderr
     assert "flopsd verify" in done.stderr
 
@@ -99,10 +99,10 @@ def test_a_driver_that_comes_late_is_taken_up(tmp_path: Path, standin: Path) -> 
     scenario = Scenario((h100(BUSY),), driver_from_ms=4500)
     late = environment(standin, scenario.write(tmp_path / "scenario.txt"))
     run(tmp_path, late, *metered(tmp_path, "exit 0"), code=0, says="Driver Not Loaded")
-    told = predicate(tmp_path / "ledger.json")
-    assert int(told["totals"]["executed"]["measured"]) > 0
-    assert float(told["coverage"]["gapSecondsByReason"]["starting"]) > 1  # the whole wait is a gap
-    assert len(told["devices"]) == 1
+    sealed = predicate(tmp_path / "ledger.json")
+    assert int(sealed["totals"]["executed"]["measured"]) > 0
+    assert float(sealed["coverage"]["gapSecondsByReason"]["starting"]) > 1  # the whole wait is a gap
+    assert len(sealed["devices"]) == 1
 
 
 @pytest.mark.parametrize("define", ["WITHOUT_GPM", "WITHOUT_SAMPLES"])
@@ -110,9 +110,9 @@ def test_a_driver_without_the_symbols_still_meters_what_it_can(tmp_path: Path, d
     old = compile_standin(tmp_path / "old", define).parent
     scenario = Scenario((h100(BUSY, gpm=define == "WITHOUT_SAMPLES"),)).write(tmp_path / "scenario.txt")
     run(tmp_path, environment(old, scenario), "sleep", "3", code=0)
-    told = predicate(tmp_path / "ledger.json")
-    assert list(told["totals"]["executed"]["byEvidence"])[-1] == ("utilization" if define == "WITHOUT_GPM" else "gap")
-    assert told["devices"][0]["evidence"] == ("utilization" if define == "WITHOUT_GPM" else "activity")
+    sealed = predicate(tmp_path / "ledger.json")
+    assert list(sealed["totals"]["executed"]["byEvidence"])[-1] == ("utilization" if define == "WITHOUT_GPM" else "gap")
+    assert sealed["devices"][0]["evidence"] == ("utilization" if define == "WITHOUT_GPM" else "activity")
 
 
 def test_a_taken_port_is_loud_and_stops_nothing(tmp_path: Path, env: dict[str, str]) -> None:
@@ -144,9 +144,9 @@ def test_an_unreadable_key_is_loud_from_the_start_and_loses_nothing(tmp_path: Pa
     for kept in (tmp_path / "ledger.journal.jsonl", copies / "l.journal.jsonl", beside):
         assert str(kept) in ended
         flopsd("seal", "--journal", str(kept), "--ledger", str(tmp_path / "later" / "l.json"), code=0)
-        told = predicate(tmp_path / "later" / "l.json")
-        assert int(told["totals"]["executed"]["measured"]) > 0
-        assert told["incarnations"][0]["endReason"] == "job ended"
+        sealed = predicate(tmp_path / "later" / "l.json")
+        assert int(sealed["totals"]["executed"]["measured"]) > 0
+        assert sealed["incarnations"][0]["endReason"] == "job ended"
         shutil.rmtree(tmp_path / "later")
 
 
@@ -188,8 +188,8 @@ def test_a_full_disk_is_loud_and_the_job_runs(tmp_path: Path, env: dict[str, str
     assert done.returncode == 3, done.stderr
     assert "o space left on" in done.stderr
     assert "the journal can be written again" in done.stderr
-    told = predicate(tmp_path / "ledger.json")
-    assert set(told["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping"}  # nothing of the full time is lost
+    sealed = predicate(tmp_path / "ledger.json")
+    assert set(sealed["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping"}  # nothing of the full time is lost
 
 
 def test_a_killed_daemon_is_started_again_and_the_job_does_not_notice(tmp_path: Path, env: dict[str, str]) -> None:
@@ -202,9 +202,9 @@ def test_a_killed_daemon_is_started_again_and_the_job_does_not_notice(tmp_path: 
         wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a reading of incarnation 2")
         os.kill(program.process.pid, signal.SIGUSR1)
         assert program.finish() == 9, program.text
-    told = predicate(tmp_path / "ledger.json")
-    assert [i["endReason"] for i in told["incarnations"]] == [None, "job ended"]
-    assert "daemon_down" in told["coverage"]["gapSecondsByReason"]
+    sealed = predicate(tmp_path / "ledger.json")
+    assert [i["endReason"] for i in sealed["incarnations"]] == [None, "job ended"]
+    assert "daemon_down" in sealed["coverage"]["gapSecondsByReason"]
 
 
 def test_a_stop_that_signals_all_processes_is_metered_until_the_job_has_saved_its_state(
@@ -264,8 +264,8 @@ def test_a_driver_that_hangs_for_good_holds_up_neither_the_job_nor_the_seal(tmp_
     silent = 'while ! grep -q source_silent "$0"/*.jsonl 2>/dev/null; do sleep 0.05; done'
     done = run(tmp_path, env, "sh", "-c", silent, str(tmp_path / "state"), code=0)
     assert "GPU 0: the driver hangs; its time is a gap until it answers" in done.stderr
-    told = predicate(tmp_path / "ledger.json")
-    assert float(told["coverage"]["gapSecondsByReason"]["source_silent"]) > 0
+    sealed = predicate(tmp_path / "ledger.json")
+    assert float(sealed["coverage"]["gapSecondsByReason"]["source_silent"]) > 0
 
 
 def _read(path: Path) -> bytes:

@@ -156,10 +156,10 @@ def test_the_recipe_that_verify_explains_decides_alike(
     """The text goes to sh as it is printed, for a ledger that flopsd refuses too."""
     if spoil is not None:
         spoil(sealed)
-    told = flopsd("verify", str(sealed.ledger), "--key", str(sealed.public_key), "--explain")
-    assert told.returncode == (0 if spoil is None else 3)
-    assert told.stderr.startswith("VERIFIED" if spoil is None else "NOT VERIFIED")
-    done = shell(told.stdout, sealed.ledger.parent)
+    found = flopsd("verify", str(sealed.ledger), "--key", str(sealed.public_key), "--explain")
+    assert found.returncode == (0 if spoil is None else 3)
+    assert found.stderr.startswith("VERIFIED" if spoil is None else "NOT VERIFIED")
+    done = shell(found.stdout, sealed.ledger.parent)
     assert (done.returncode == 0) == (spoil is None), done.stdout + done.stderr
     assert last_said in done.stdout
     if spoil is None:
@@ -173,11 +173,11 @@ def test_the_recipe_is_given_where_nothing_can_be_read_and_runs_nothing_that_a_n
     ledger = tmp_path / "o'led\ntouch pwned\nger.json"
     ledger.write_bytes(b"\xff")
     make_key("ed25519", tmp_path / "key.pem")
-    told = flopsd("verify", str(ledger), "--key", str(tmp_path / "key.pub"), "--explain", code=3)
-    assert "NOT VERIFIED: the ledger is not valid UTF-8 text" in told.stderr
-    assert f"""ledger='{tmp_path}/o'"'"'led\ntouch pwned\nger.json'""" in told.stdout
-    assert "openssl pkeyutl" in told.stdout
-    shell(told.stdout, tmp_path)
+    found = flopsd("verify", str(ledger), "--key", str(tmp_path / "key.pub"), "--explain", code=3)
+    assert "NOT VERIFIED: the ledger is not valid UTF-8 text" in found.stderr
+    assert f"""ledger='{tmp_path}/o'"'"'led\ntouch pwned\nger.json'""" in found.stdout
+    assert "openssl pkeyutl" in found.stdout
+    shell(found.stdout, tmp_path)
     assert not (tmp_path / "pwned").exists()
     flopsd("verify", str(ledger), "--key", str(tmp_path / "key.pub"), "--explain", "--json", code=2)
 
@@ -207,8 +207,8 @@ def test_of_two_signatures_each_has_its_bundle_and_its_step(tmp_path: Path) -> N
         assert cosign_bundle(bundle, key, first.journal).returncode == 0
         assert cosign_envelope(first.ledger, key, first.journal).returncode == 0
     keys = ("--key", str(first.public_key), "--key", str(second))
-    told = flopsd("verify", str(first.ledger), *keys, "--threshold", "2", "--explain", code=0)
-    done = shell(told.stdout, first.ledger.parent, code=0)
+    found = flopsd("verify", str(first.ledger), *keys, "--threshold", "2", "--explain", code=0)
+    done = shell(found.stdout, first.ledger.parent, code=0)
     assert done.stdout.count("Signature Verified Successfully") == 2
 
 
@@ -218,8 +218,8 @@ def test_a_ledger_without_a_journal_is_explained_without_one(tmp_path: Path) -> 
     key = load_signer(str(make_key("p256", tmp_path / "key.pem")))
     document = {"_type": "https://in-toto.io/Statement/v1", "subject": [], "predicate": {"kind": "job", "totals": {"executed": {"low": "7"}}}}  # fmt: skip
     (tmp_path / "job.json").write_bytes(sign(encode(document), key))
-    told = flopsd("verify", str(tmp_path / "job.json"), "--key", str(tmp_path / "key.pub"), "--explain", code=3)
-    assert "sha256sum -c" not in told.stdout
-    done = shell(told.stdout, tmp_path, code=0)
+    found = flopsd("verify", str(tmp_path / "job.json"), "--key", str(tmp_path / "key.pub"), "--explain", code=3)
+    assert "sha256sum -c" not in found.stdout
+    done = shell(found.stdout, tmp_path, code=0)
     assert "Signature Verified Successfully" in done.stdout
     assert '"low": "7"' in done.stdout

@@ -49,14 +49,14 @@ class Pod:
 
     def volume(self, name: str) -> Path:
         """As a kubelet or an administrator makes it: an emptyDir is everybody's, the node's folders are root's."""
-        (told,) = [one for one in pod_of(self.document)["spec"]["volumes"] if one["name"] == name]
+        (stated,) = [one for one in pod_of(self.document)["spec"]["volumes"] if one["name"] == name]
         made = self.folder / name
         if not made.exists():
             made.mkdir(parents=True)
-            made.chmod(0o777 if "emptyDir" in told else 0o755)
-            if "secret" in told:
+            made.chmod(0o777 if "emptyDir" in stated else 0o755)
+            if "secret" in stated:
                 call("openssl", "genpkey", "-algorithm", "ed25519", "-out", made / "key.pem")
-                (made / "key.pem").chmod(told["secret"]["defaultMode"])
+                (made / "key.pem").chmod(stated["secret"]["defaultMode"])
         return made
 
     def mounts(self, container: Document) -> list[str]:
@@ -69,9 +69,9 @@ class Pod:
     @contextmanager
     def running(self, built: Engine, cable: Network, driver: list[str], more: Mapping[str, str]) -> Iterator[str]:
         """The URL of it, once it is ready; stopped by TERM at the end, as a kubelet does it, with exit code 0."""
-        told = {**variables(self.container, self.fields), **more}
+        stated = {**variables(self.container, self.fields), **more}
         options = ["--network", cable.option, *rights(self.container), *limits(self.container)]
-        options += [*self.mounts(self.container), *driver, *environment(told)]
+        options += [*self.mounts(self.container), *driver, *environment(stated)]
         with built.running(*options, name="pod", command=self.container["args"]):
             url = f"http://{cable.there}:{self.container['ports'][0]['containerPort']}"
             wait_until(lambda: answers(f"{url}/-/ready"), "the container is ready")
@@ -82,13 +82,13 @@ class Pod:
     def train(self, built: Engine, code: str) -> None:
         """Run `code` in the trainer's place, beside flopsd: another container that has its mounts and its variables."""
         (trainer,) = pod_of(self.document)["spec"]["containers"]
-        told = environment({entry["name"]: entry["value"] for entry in trainer["env"]})
-        built.podman("run", "--rm", "--network", "none", "--user", "0", "--read-only", *self.mounts(trainer), *told,
+        stated = environment({entry["name"]: entry["value"] for entry in trainer["env"]})
+        built.podman("run", "--rm", "--network", "none", "--user", "0", "--read-only", *self.mounts(trainer), *stated,
                      "--entrypoint", "/opt/flopsd/bin/python", IMAGE, "-c", code)  # fmt: skip
 
 
-def environment(told: Mapping[str, str]) -> list[str]:
-    return [part for name, value in told.items() for part in ("-e", f"{name}={value}")]
+def environment(given: Mapping[str, str]) -> list[str]:
+    return [part for name, value in given.items() for part in ("-e", f"{name}={value}")]
 
 
 def rights(container: Document) -> list[str]:

@@ -151,8 +151,8 @@ def test_flopsd_takes_every_setting_in_them(tmp_path: Path, capsys: pytest.Captu
     assert len(pods) == 2 + len(VALUES) + len(SIDECARS)
     for name, document in pods:
         container = flopsd_of(document)
-        told = {**variables(container, FIELDS), **({"JOB_COMPLETION_INDEX": "1"} if document["kind"] == "Job" else {})}
-        settings, context = _settings(container, told), find_context(told, tmp_path)
+        shown = {**variables(container, FIELDS), **({"JOB_COMPLETION_INDEX": "1"} if document["kind"] == "Job" else {})}
+        settings, context = _settings(container, shown), find_context(shown, tmp_path)
         assert settings.wait_for_source, name
         assert settings.listen is not None
         assert settings.listen.endswith(f":{container['ports'][0]['containerPort']}")
@@ -164,9 +164,9 @@ def test_flopsd_takes_every_setting_in_them(tmp_path: Path, capsys: pytest.Captu
         if settings.key is not None and not settings.key.startswith("awskms:"):
             assert str(Path(settings.key).parent) in mounts
         if document["kind"] == "Job":
-            _check_sidecar(settings, document, mounts, told)
+            _check_sidecar(settings, document, mounts, shown)
             assert (context.job_name, context.rank) == (
-                told["JOB_NAME"] + ("-0b1f5c1e" if "JOB_UID" in told else ""),
+                shown["JOB_NAME"] + ("-0b1f5c1e" if "JOB_UID" in shown else ""),
                 1,
             )
             assert context.node == "llama-finetune-1"
@@ -180,19 +180,19 @@ def test_flopsd_takes_every_setting_in_them(tmp_path: Path, capsys: pytest.Captu
     assert "--no-such-flag" in capsys.readouterr().err
 
 
-def _settings(container: dict[str, Any], told: dict[str, str]) -> Settings:
+def _settings(container: dict[str, Any], given: dict[str, str]) -> Settings:
     assert container["args"] == ["run"]  # every setting is a variable, so that one list of names serves all
     sources = known_sources().settings
     known = {setting.variable for setting in (*SETTINGS, *sources)}
-    assert [key for key in told if key.startswith("FLOPSD_") and key not in known] == []
-    return load_settings({}, told, source_settings=sources)
+    assert [key for key in given if key.startswith("FLOPSD_") and key not in known] == []
+    return load_settings({}, given, source_settings=sources)
 
 
-def _check_sidecar(settings: Settings, document: dict[str, Any], mounts: set[str], told: dict[str, str]) -> None:
+def _check_sidecar(settings: Settings, document: dict[str, Any], mounts: set[str], given: dict[str, str]) -> None:
     pod = settings.devices.whose is Whose.POD
     assert pod == ("/var/lib/kubelet/pod-resources" in mounts)
     assert pod or settings.devices.whose is Whose.ALL
-    assert {"POD_NAME", "POD_NAMESPACE"} <= told.keys()
+    assert {"POD_NAME", "POD_NAMESPACE"} <= given.keys()
     spec = pod_of(document)["spec"]
     assert spec["initContainers"][0]["restartPolicy"] == "Always"
     (trainer,) = spec["containers"]
@@ -233,7 +233,7 @@ def test_what_the_container_may_and_may_not(tmp_path: Path) -> None:
 
 def test_odd_values_arrive_as_they_are(tmp_path: Path) -> None:
     web = {"name": "web", "secret": {"secretName": "w"}}
-    told = {
+    shown = {
         "key": {"secretName": "123"},
         "gpu": {"runtimeClassName": "true"},
         "serviceAccount": {"name": "0"},
@@ -243,7 +243,7 @@ def test_odd_values_arrive_as_they_are(tmp_path: Path) -> None:
     }
     host = {"priorityClassName": "null", "stateHostPath": "/var/lib/a #b",
             "resources": {"requests": {"cpu": 0.5, "memory": "524288Ki"}, "limits": {"cpu": 0.5, "memory": "1e9"}}}  # fmt: skip
-    document = of_kind("DaemonSet", render({**told, "daemonset": host}))
+    document = of_kind("DaemonSet", render({**shown, "daemonset": host}))
     spec, container = pod_of(document)["spec"], flopsd_of(document)
     assert not complaints(document)
     assert (spec["priorityClassName"], spec["runtimeClassName"], spec["serviceAccountName"]) == ("null", "true", "0")

@@ -123,9 +123,9 @@ def test_increase_over_the_whole_is_the_ledgers_total(tmp_path: Path) -> None:
     seal_journal(story.state.journal, key, tmp_path / "ledger.json", story.clock, str(PEAKS))
     done = flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), "--peaks", str(PEAKS),
                   "--json", code=0)  # fmt: skip
-    told = json.loads(done.stdout)["predicate"]
-    total = int(told["totals"]["executed"]["measured"])
-    assert len(told["incarnations"]) == 4
+    sealed = json.loads(done.stdout)["predicate"]
+    total = int(sealed["totals"]["executed"]["measured"])
+    assert len(sealed["incarnations"]) == 4
 
     blocks = stored(tmp_path, "".join(story.pages) + "# EOF\n")
     with served(blocks) as url:
@@ -195,9 +195,9 @@ def test_the_compose_file_is_one_and_mounts_what_there_is() -> None:
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
     done = subprocess.run(check, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    told = yaml.safe_load(file.read_text())
-    named, mounted = set(told["volumes"]), dict[str, Path]()
-    for service in told["services"].values():
+    shown = yaml.safe_load(file.read_text())
+    named, mounted = set(shown["volumes"]), dict[str, Path]()
+    for service in shown["services"].values():
         for volume in service.get("volumes", ()):
             source, target = volume.split(":")[:2]
             if source in named:

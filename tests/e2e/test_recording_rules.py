@@ -110,8 +110,8 @@ def rounded(expected: Mapping[str, Sequence[tuple[Mapping[str, str], float]]]) -
 
 @pytest.mark.tool("promtool")
 def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None:
-    told = str(list(EXPECTED))
-    assert all(str(rule["record"]) in told for rule in rules(RULES)), "a rule without a test"
+    found = str(list(EXPECTED))
+    assert all(str(rule["record"]) in found for rule in rules(RULES)), "a rule without a test"
     missing = {**healthy("a", "r1", "n1", "G0"), **ends(healthy("b", "r1", "n2", "G1"), 60)}
     only_one = {"run_id": "r1", "replay": "false", "basis": "executed"}
     alone_r1 = {"run_id": "r1", "replay": "false", **SHARE}

@@ -38,9 +38,9 @@ def test_with_the_key_it_verifies_first(tmp_path: Path) -> None:
     text = page.read_text()
     assert "VERIFIED: signature checked, every total recomputed from 13 journal records." in text
     assert "NOT VERIFIED" not in text
-    told = json.loads(flopsd("report", str(ACTIVITY / "ledger.json"), *WITH_KEY, "--json").stdout)
-    assert (told["verified"], told["kind"], told["flags"]) == (True, "node", [])
-    assert told["predicate"]["totals"]["executed"]["measured"] == "6011834917271040"
+    answer = json.loads(flopsd("report", str(ACTIVITY / "ledger.json"), *WITH_KEY, "--json").stdout)
+    assert (answer["verified"], answer["kind"], answer["flags"]) == (True, "node", [])
+    assert answer["predicate"]["totals"]["executed"]["measured"] == "6011834917271040"
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_with_the_key_it_verifies_first(tmp_path: Path) -> None:
 )
 def test_a_ledger_that_does_not_hold_gets_no_figures_and_exit_3(case: str, shape: str) -> None:
     folder = VECTORS / "invalid" / case
-    told = json.loads((folder / "expected.json").read_bytes())
-    keys = [part for name in told["keys"] for part in ("--key", str(folder / name))]
+    answer = json.loads((folder / "expected.json").read_bytes())
+    keys = [part for name in answer["keys"] for part in ("--key", str(folder / name))]
     done = flopsd("report", str(folder / "ledger.json"), *keys, "--peaks", str(PEAKS), "--format", shape, code=3)
     assert "REFUSED" in done.stdout
     assert not re.search("10[⁰¹²³⁴⁵⁶⁷⁸⁹]", done.stdout)

@@ -79,9 +79,9 @@ def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: d
     with started("exec", *arguments(tmp_path), "--", "sleep", "600", env=env) as program:
         replaced(ledger, 3)
         kill_all(program)
-    told = predicate(ledger)
-    assert told["incarnations"][-1]["endReason"] is None
-    assert int(told["totals"]["executed"]["measured"]) > 0
+    found = predicate(ledger)
+    assert found["incarnations"][-1]["endReason"] is None
+    assert int(found["totals"]["executed"]["measured"]) > 0
     sealed, lasting = last_seconds(ledger.with_name("ledger.journal.jsonl")), last_seconds(state / "journal.jsonl")
     assert lasting[0] - sealed[0] < 10  # one second, and what two busy processors need to seal
     text = flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub"))).stdout
@@ -100,7 +100,7 @@ def test_a_killed_container_leaves_a_ledger_that_verifies(tmp_path: Path, env: d
     flopsd("seal", "--state-dir", str(state), "--ledger", str(ledger), code=0)
     closed = predicate(ledger)
     assert closed["method"]["journal"]["lastRecordAt"] >= lasting[1]  # with the pending totals
-    assert int(closed["totals"]["executed"]["measured"]) >= int(told["totals"]["executed"]["measured"])
+    assert int(closed["totals"]["executed"]["measured"]) >= int(found["totals"]["executed"]["measured"])
     assert not list(ledger.parent.glob("*until*"))
 
 
@@ -123,13 +123,13 @@ def test_the_daemon_carries_nothing_that_signs_and_a_full_disk_leaves_the_older_
         predicate(ledger)
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0, program.text
-        told = predicate(ledger)
+        found = predicate(ledger)
         assert "ROLLING" not in flopsd("verify", str(ledger), "--key", str(ledger.with_suffix(".pub"))).stdout
     assert "python" in maps
     assert [name for name in SIGNING if name in maps] == []
     assert after - before < 2 << 20
-    assert told["incarnations"][-1]["endReason"] == "SIGTERM"
-    assert set(told["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping"}
+    assert found["incarnations"][-1]["endReason"] == "SIGTERM"
+    assert set(found["coverage"]["gapSecondsByReason"]) <= {"starting", "stopping"}
 
 
 def test_with_a_policy_and_a_peak_table_of_the_users_own_they_are_made_and_verify_as_they_say(

@@ -62,12 +62,12 @@ def test_exit_code_and_failure_file_are_the_scripts_own_and_the_ledger_lies_wher
     assert machine.failure() == alone.failure()
     assert (machine.failure() is None) == (mode == "succeed")
     assert (machine.ml / "output/success").exists() == (alone.ml / "output/success").exists() == (mode == "succeed")
-    told = predicate(machine.ledger)
-    assert told["run"] == {"id": JOB, "jobName": JOB, "platform": "sagemaker-training",
+    sealed = predicate(machine.ledger)
+    assert sealed["run"] == {"id": JOB, "jobName": JOB, "platform": "sagemaker-training",
                            "jobArn": f"arn:aws:sagemaker:eu-west-1:123456789012:training-job/{JOB}"}  # fmt: skip
-    assert told["node"] == {"name": "algo-1", "rank": 0, "jobNodes": ["algo-1"], "instanceType": None}
-    assert told["incarnations"][0]["childExitCode"] == done.code
-    assert int(told["totals"]["executed"]["measured"]) > 0
+    assert sealed["node"] == {"name": "algo-1", "rank": 0, "jobNodes": ["algo-1"], "instanceType": None}
+    assert sealed["incarnations"][0]["childExitCode"] == done.code
+    assert int(sealed["totals"]["executed"]["measured"]) > 0
     kept = sorted(
         str(path.relative_to(machine.ml / "output")) for path in (machine.ml / "output").rglob("*") if path.is_file()
     )
@@ -106,9 +106,9 @@ def test_a_script_that_saves_its_state_on_sigterm_has_the_time_for_it(make: Make
         container.metered()
         assert container.stop(30) == 143, container.stderr  # what the toolkit ended with
     assert (machine.ml / "model/algo-1.bin").read_text() == "saved in time"
-    told = predicate(machine.ledger)
-    assert told["incarnations"][0]["childExitCode"] == 143
-    assert float(told["wallSeconds"]) > 2  # metered to the end of the saving
+    sealed = predicate(machine.ledger)
+    assert sealed["incarnations"][0]["childExitCode"] == 143
+    assert float(sealed["wallSeconds"]) > 2  # metered to the end of the saving
 
 
 def test_of_a_script_that_does_not_stop_the_account_is_closed_within_the_window(make: Make) -> None:
@@ -133,9 +133,9 @@ def test_a_job_that_does_not_stop_is_killed_and_leaves_a_ledger(make: Make) -> N
         container.kill()
         assert container.code == 137
     for ledger in (machine.ledger, machine.saved):
-        told = predicate(ledger)
-        assert told["incarnations"][-1]["endReason"] is None
-        assert int(told["totals"]["executed"]["measured"]) > 0
+        sealed = predicate(ledger)
+        assert sealed["incarnations"][-1]["endReason"] is None
+        assert int(sealed["totals"]["executed"]["measured"]) > 0
 
 
 @pytest.mark.parametrize("notice", [True, False])
@@ -160,16 +160,16 @@ def test_after_a_spot_stop_the_account_goes_on_on_a_new_machine(make: Make, noti
     done = second.run(*entrypoint(TRAIN))
     assert done.code == 0, done.stderr
     assert "this run continues it" in done.stderr
-    told = predicate(second.ledger)
-    assert [one["number"] for one in told["incarnations"]] == [1, 2]
-    assert len(told["attempts"]) == len({one["bootId"] for one in told["incarnations"]}) == 2
-    assert told["incarnations"][1]["recovered"]["reason"].startswith("restored from algo-1.json: ")
-    mine = {device["uuid"]: device for device in told["devices"]}
+    sealed = predicate(second.ledger)
+    assert [one["number"] for one in sealed["incarnations"]] == [1, 2]
+    assert len(sealed["attempts"]) == len({one["bootId"] for one in sealed["incarnations"]}) == 2
+    assert sealed["incarnations"][1]["recovered"]["reason"].startswith("restored from algo-1.json: ")
+    mine = {device["uuid"]: device for device in sealed["devices"]}
     before = {device["uuid"]: device for device in saved["devices"]}
     assert len(mine) == 2
     for uid, device in before.items():  # neither lost nor counted twice
         assert mine[uid]["executed"]["measured"] == device["executed"]["measured"]
-    gaps = [gap for gap in told["coverage"]["gaps"] if gap["reason"] == "daemon_down"]
+    gaps = [gap for gap in sealed["coverage"]["gaps"] if gap["reason"] == "daemon_down"]
     if notice:
         assert not gaps
     else:  # what it did after the last record that was saved has a ceiling, and is not measured
@@ -178,7 +178,7 @@ def test_after_a_spot_stop_the_account_goes_on_on_a_new_machine(make: Make, noti
         assert gap["incarnation"] == 2
         assert int(gap["ceiling"]) > 0
         assert float(gap["endSeconds"]) == 0
-    executed, earlier = told["totals"]["executed"], saved["totals"]["executed"]
+    executed, earlier = sealed["totals"]["executed"], saved["totals"]["executed"]
     assert int(executed["measured"]) > int(earlier["measured"]) > 0
     assert int(executed["high"]) > int(earlier["high"]) + sum(int(gap["ceiling"]) for gap in gaps)
 
@@ -235,9 +235,9 @@ def test_a_model_trainer_command_fails_as_it_does_alone(make: Make) -> None:
     assert done.code == without.code == code, done.stderr
     assert machine.failure() == alone.failure()
     assert "Training Execution failed" in str(machine.failure())
-    told = predicate(machine.ledger)
-    assert told["incarnations"][0]["childExitCode"] == code
-    assert int(told["totals"]["executed"]["measured"]) > 0
+    sealed = predicate(machine.ledger)
+    assert sealed["incarnations"][0]["childExitCode"] == code
+    assert int(sealed["totals"]["executed"]["measured"]) > 0
 
 
 def test_four_hosts_of_two_instance_groups_become_one_job_and_a_missing_one_is_named(
@@ -260,17 +260,17 @@ def test_four_hosts_of_two_instance_groups_become_one_job_and_a_missing_one_is_n
             (machine.ml / "model/go").touch()
         assert [container.wait() for container in containers] == [0, 0, 0, 0], containers[0].stderr
     nodes = [predicate(machine.ledger) for machine in machines]
-    assert [(told["node"]["rank"], told["node"]["instanceType"]) for told in nodes] == [
+    assert [(sealed["node"]["rank"], sealed["node"]["instanceType"]) for sealed in nodes] == [
         (0, "ml.p5.48xlarge"), (1, "ml.p5.48xlarge"), (2, "ml.p5.4xlarge"), (3, "ml.p5.4xlarge")
     ]  # fmt: skip
     public, out = str(machines[0].ledger.with_suffix(".pub")), tmp_path / "job.json"
     common = ("--trust", public, "--key", str(key), "--ledger", str(out), "--json")
     merged = flopsd("merge", str(job.pack(machines)), *common, code=0)
-    told = json.loads(merged.stdout)["predicate"]
-    assert (told["completeness"]["complete"], told["ledgerCount"], told["jobNodes"]) == (True, "4", job.hosts)
+    sealed = json.loads(merged.stdout)["predicate"]
+    assert (sealed["completeness"]["complete"], sealed["ledgerCount"], sealed["jobNodes"]) == (True, "4", job.hosts)
     for bound in BOUNDS:
         total = sum(int(node["totals"]["executed"][bound]) for node in nodes)
-        assert int(told["totals"]["executed"][bound]) == total
+        assert int(sealed["totals"]["executed"][bound]) == total
         assert total > 0 or bound == "low"  # a clock that was polled for a moment gives no lower bound
     assert flopsd("verify", str(out), "--key", str(out.with_suffix(".pub"))).returncode == 0
     three = flopsd("merge", str(job.pack([machines[0], machines[1], machines[3]])), *common, code=1)

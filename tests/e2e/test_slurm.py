@@ -203,12 +203,12 @@ def test_prolog_and_epilog_meter_each_job_by_itself(cluster: Slurm) -> None:
     job = next(path.name for path in (cluster.folder / "jobs" / "n1").iterdir())
     for rank, node in enumerate(NODES):
         folder = cluster.folder / "jobs" / node / job
-        told = predicate(ledger(folder))
-        assert (told["run"]["id"], told["run"]["platform"]) == (f"slurm-{job}", "slurm")
-        assert (told["node"]["name"], told["node"]["rank"]) == (node, rank)
-        (uuid,) = [device["uuid"] for device in told["devices"]]
+        sealed = predicate(ledger(folder))
+        assert (sealed["run"]["id"], sealed["run"]["platform"]) == (f"slurm-{job}", "slurm")
+        assert (sealed["node"]["name"], sealed["node"]["rank"]) == (node, rank)
+        (uuid,) = [device["uuid"] for device in sealed["devices"]]
         assert uuid.startswith(f"GPU-{node}-"), "of two GPUs one is the job's"
-        assert told["incarnations"][0]["endReason"] == "SIGTERM"
+        assert sealed["incarnations"][0]["endReason"] == "SIGTERM"
         assert '"lora"' in ledger(folder).with_suffix(".journal.jsonl").read_text()
     wait_until(lambda: cluster.states() == ["idle", "idle"], "no node is drained")
 
@@ -223,9 +223,9 @@ def test_a_daemon_that_dies_is_started_again_and_the_job_has_one_ledger(cluster:
     )
     cluster.run("srun", "-N1", "-w", "n1", "--gres=gpu:2", "sh", "-c", kill)
     (folder,) = set((cluster.folder / "jobs" / "n1").glob("*")) - before
-    told = predicate(ledger(folder))
-    assert [one["endReason"] for one in told["incarnations"]] == [None, "SIGTERM"]
-    assert len(told["devices"]) == 2
+    sealed = predicate(ledger(folder))
+    assert [one["endReason"] for one in sealed["incarnations"]] == [None, "SIGTERM"]
+    assert len(sealed["devices"]) == 2
 
 
 @pytest.mark.parametrize("broken", ["FLOPSD=/no/such/command", "if then fi", "exit 3", "STATE=/proc/none"])

@@ -40,15 +40,15 @@ def test_only_this_jobs_devices_are_metered_and_a_lost_one_ends_without_a_ceilin
         wait_until(lambda: _observed(url, scenario.uuid(0)) > 14, "some more of the first")
         program.process.terminate()
         assert program.finish() == 0, program.text
-    told = predicate(ledger)
-    first, second = told["devices"]
+    sealed = predicate(ledger)
+    first, second = sealed["devices"]
     assert float(second["gapSeconds"]) > 1
-    gaps = [gap for gap in told["coverage"]["gaps"] if gap["reason"] == "other_job"]
+    gaps = [gap for gap in sealed["coverage"]["gaps"] if gap["reason"] == "other_job"]
     assert gaps
     assert all((gap["device"], gap["ceiling"]) == (second["uuid"], "0") for gap in gaps)
-    assert int(told["coverage"]["coveragePpm"]) > 900_000
+    assert int(sealed["coverage"]["coveragePpm"]) > 900_000
     assert float(first["observedSeconds"]) > float(second["observedSeconds"]) + 1
-    source = told["incarnations"][0]["sources"]["nvml"]
+    source = sealed["incarnations"][0]["sources"]["nvml"]
     assert source["devices"].endswith("2 of 2")
 
 
@@ -106,8 +106,8 @@ def test_one_gpu_by_two_sources_is_counted_once_and_by_the_better(tmp_path: Path
         wait_until(lambda: _observed(url, 'evidence="utilization"') > before + 2, "two seconds by NVML")
         program.process.terminate()
         assert program.finish() == 0, program.text
-    told = predicate(ledger)
-    (device,) = told["devices"]
+    sealed = predicate(ledger)
+    (device,) = sealed["devices"]
     assert device["source"] == "nvml"
     assert {row["evidence"] for row in device["work"] if row["flop"]["measured"]} == {"activity"}
     assert Decimal(device["observedSeconds"]) + Decimal(device["gapSeconds"]) == Decimal(device["spanSeconds"])
@@ -153,8 +153,8 @@ def test_a_run_counts_every_execution_and_its_ledger_verifies(tmp_path: Path) ->
         wait_until(lambda: len(periods(tmp_path)) >= quiet + 2, "an idle period that is read")
         program.process.send_signal(signal.SIGTERM)
         assert program.finish() == 0, program.text
-    told = predicate(ledger)
-    true, (chip,) = sum(periods(tmp_path)), told["devices"]
+    sealed = predicate(ledger)
+    true, (chip,) = sum(periods(tmp_path)), sealed["devices"]
     counted = int(chip["executed"]["measured"])
     assert true >= 3 * 816 * 2**30
     assert counted == pytest.approx(true, rel=1e-9)

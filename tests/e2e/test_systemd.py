@@ -147,9 +147,9 @@ def test_it_tells_ready_status_alive_and_stopping_in_this_order(tmp_path: Path, 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0{name}")
         manager.settimeout(PATIENCE_SECONDS)
-        told = {**env, "NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "900000"}
+        found = {**env, "NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "900000"}
         with started("run", "--state-dir", str(tmp_path / "state"), "--listen", "off", "--interval", "20",
-                     env=told) as program:  # fmt: skip
+                     env=found) as program:  # fmt: skip
             heard: list[str] = []
             # The pings come every 0.3 s although nothing is read for 20 s.
             while sum("WATCHDOG=1" in one for one in heard) < 4:
@@ -279,7 +279,7 @@ def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_pat
         inside.shell("cp /var/lib/flopsd/*.ledger.* /etc/flopsd/key.pem.pub /opt/out/")
     (ledger,) = (tmp_path / "out").glob("*.ledger.json")
     assert ledger.with_suffix(".pub").read_bytes() == (tmp_path / "out" / "key.pem.pub").read_bytes()
-    told = predicate(ledger)
-    assert [one["endReason"] for one in told["incarnations"]] == [None, "SIGTERM"]
-    assert int(told["totals"]["executed"]["measured"]) > 0
+    sealed = predicate(ledger)
+    assert [one["endReason"] for one in sealed["incarnations"]] == [None, "SIGTERM"]
+    assert int(sealed["totals"]["executed"]["measured"]) > 0
     assert '"lora"' in ledger.with_suffix(".journal.jsonl").read_text(), "another user's process was heard"

@@ -110,8 +110,8 @@ def test_the_core_alone_imports_everything_and_names_missing_extras(wheel: Path,
     for extra in ("seal", "nvml", "kms", "s3", "timestamp", "kubernetes"):
         assert f"pip install 'flopsd[{extra}]'" in doctor.stdout, extra
     report = ("report", str(ROOT / "tests" / "vectors" / "valid" / "activity-and-gaps" / "ledger.json"))
-    told = core.run("flopsd", *report)
-    assert (told.returncode, "NOT VERIFIED" in told.stdout) == (0, True), told.stderr
+    shown = core.run("flopsd", *report)
+    assert (shown.returncode, "NOT VERIFIED" in shown.stdout) == (0, True), shown.stderr
     page = core.run("flopsd", *report, "--format", "html")
     assert (page.returncode, page.stdout.startswith("<!doctype html>")) == (0, True), page.stderr
     hsm = core.run("flopsd", "doctor", "--key", "pkcs11:token=box;object=key")

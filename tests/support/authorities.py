@@ -112,10 +112,10 @@ class Authority:
 
     def stamp(self, query: bytes) -> bytes:
         with self._lock, tempfile.TemporaryDirectory() as folder:
-            asked, told = Path(folder) / "q", Path(folder) / "r"
+            asked, stated = Path(folder) / "q", Path(folder) / "r"
             asked.write_bytes(query)
-            self._openssl("ts", "-reply", "-config", "tsa.cnf", "-queryfile", str(asked), "-out", str(told))
-            return told.read_bytes()
+            self._openssl("ts", "-reply", "-config", "tsa.cnf", "-queryfile", str(asked), "-out", str(stated))
+            return stated.read_bytes()
 
     def answer(self, request: BaseHTTPRequestHandler, body: bytes) -> Answer:
         if request.headers["Content-Type"] != "application/timestamp-query":

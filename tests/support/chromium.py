@@ -59,10 +59,10 @@ class Page:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while True:
-            told = self._next()
-            if told.get("id") == self._last:
-                assert "error" not in told, f"{method}: {told['error']}"
-                found: J = told["result"]
+            shown = self._next()
+            if shown.get("id") == self._last:
+                assert "error" not in shown, f"{method}: {shown['error']}"
+                found: J = shown["result"]
                 return found
 
     def load(self, where: Path | str) -> None:
@@ -78,9 +78,9 @@ class Page:
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
 
     def evaluate(self, expression: str) -> Any:
-        told = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in told, told["exceptionDetails"]
-        return told["result"].get("value")
+        shown = self.ask("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in shown, shown["exceptionDetails"]
+        return shown["result"].get("value")
 
     def assert_whole(self, width: int, *, dark: bool) -> None:
         """Nothing is cut or lies over something else, and the colours are those of the scheme."""
@@ -95,12 +95,12 @@ class Page:
             self.ask("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
 
     def picture(self) -> bytes:
-        told = self.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=self._whole())
-        return base64.b64decode(told["data"])
+        shown = self.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=self._whole())
+        return base64.b64decode(shown["data"])
 
     def pdf(self) -> bytes:
-        told = self.ask("Page.printToPDF", preferCSSPageSize=True, printBackground=True)
-        return base64.b64decode(told["data"])
+        shown = self.ask("Page.printToPDF", preferCSSPageSize=True, printBackground=True)
+        return base64.b64decode(shown["data"])
 
     def _whole(self) -> J:
         size = self.ask("Page.getLayoutMetrics")["cssContentSize"]
@@ -114,10 +114,10 @@ class Page:
             assert data, "chromium is gone"
             self._buffer += data
         text, _, self._buffer = self._buffer.partition(b"\0")
-        told: J = json.loads(text)
-        if "method" in told:
-            self.events.append(told)
-        return told
+        shown: J = json.loads(text)
+        if "method" in shown:
+            self.events.append(shown)
+        return shown
 
 
 @contextmanager

@@ -59,9 +59,9 @@ def bounded() -> J:
     """A real run of one A100 without DCGM: an upper bound and nothing else."""
 
     def story(folder: Path) -> bytes:
-        told = Story(folder, (A100,))
-        told.during(9, {A100: BUSY})
-        return told.finish()
+        run = Story(folder, (A100,))
+        run.during(9, {A100: BUSY})
+        return run.finish()
 
     return statement_of(tell(story))
 
@@ -113,8 +113,8 @@ def with_policy(statement: J, method: Method | None, base: Base | None, *, whole
     """Findings of the packaged policy on the guidelines' figures, or on the executed ones where there are none."""
     statement = copy.deepcopy(statement)
     predicate = statement["predicate"]
-    told = predicate["totals"]["guidelines"] or predicate["totals"]["executed"]
-    case = Case(figures_in(told), figures_in(told.get("cumulative") or told), method, base, whole)
+    sealed = predicate["totals"]["guidelines"] or predicate["totals"]["executed"]
+    case = Case(figures_in(sealed), figures_in(sealed.get("cumulative") or sealed), method, base, whole)
     policies = load_policies()
     predicate["findings"] = [finding.for_ledger() for policy in policies for finding in findings(policy, case)]
     predicate["method"]["policies"] = [{"id": policy.id, "sha256": policy.sha256} for policy in policies]

@@ -89,7 +89,7 @@ class Node(Story):
 
 def pages(folder: Path) -> tuple[str, int, int]:
     """The hour as OpenMetrics with times, and its first and last second of the wall clock."""
-    nodes, told = [Node(folder / f"n{n}", n) for n in range(2)], list[str]()
+    nodes, shown = [Node(folder / f"n{n}", n) for n in range(2)], list[str]()
     first = nodes[0].clock.wall_ns() // NS_PER_S
     for node in nodes:
         exposition = Exposition()
@@ -101,8 +101,8 @@ def pages(folder: Path) -> tuple[str, int, int]:
             wall_ns = node.clock.wall_ns()
             state = JournalState(wall_ns, 900 * NS_PER_S, wall_ns - node.seconds % 900 * NS_PER_S, 0)
             page = exposition.render(replace(node.writer.snapshot, journal_state=state), OPENMETRICS)[0].decode()
-            told += stamped(page + "up 1.0\n", at, wall_ns // NS_PER_S)
-    return "".join(told) + "# EOF\n", first, nodes[0].clock.wall_ns() // NS_PER_S
+            shown += stamped(page + "up 1.0\n", at, wall_ns // NS_PER_S)
+    return "".join(shown) + "# EOF\n", first, nodes[0].clock.wall_ns() // NS_PER_S
 
 
 def stamped(page: str, labels: str, seconds: int) -> Iterator[str]:

@@ -37,15 +37,15 @@ def prometheus(
     """Scrapes the static configs `targets`, evaluates rules as often, and takes remote write."""
     folder.mkdir(exist_ok=True)
     port = free_port()
-    told: J = {
+    shown: J = {
         "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
         "rule_files": list(rules),
         "scrape_configs": [{"job_name": "flopsd", "honor_labels": True, "static_configs": list(targets)}],
     }
     if alertmanager:
         peers = [{"targets": [alertmanager.removeprefix("http://")]}]
-        told["alerting"] = {"alertmanagers": [{"static_configs": peers}]}
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(told))
+        shown["alerting"] = {"alertmanagers": [{"static_configs": peers}]}
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(shown))
     command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
                f"--web.listen-address=127.0.0.1:{port}", "--log.level=error", "--rules.alert.resend-delay=1s",
                "--web.enable-remote-write-receiver"]  # fmt: skip

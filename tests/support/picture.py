@@ -55,15 +55,15 @@ def named(panel: Mapping[str, Any], ask: Ask) -> Series:
     return sorted(found)
 
 
-def panel(told: Mapping[str, Any], ask: Ask, span: tuple[int, int]) -> str:
-    place, unit = told["gridPos"], told["fieldConfig"]["defaults"]["unit"]
+def panel(spec: Mapping[str, Any], ask: Ask, span: tuple[int, int]) -> str:
+    place, unit = spec["gridPos"], spec["fieldConfig"]["defaults"]["unit"]
     width, height = place["w"] * COLUMN - 8, place["h"] * ROW - 8
-    series = named(told, ask)
-    kind = told["type"]
+    series = named(spec, ask)
+    kind = spec["type"]
     if kind == "stat":
         value = series[0][1][-1][1]
         text = shown(value, unit)
-        for mapping in told["fieldConfig"]["defaults"].get("mappings", ()):
+        for mapping in spec["fieldConfig"]["defaults"].get("mappings", ()):
             text = mapping["options"].get(f"{value:g}", {"text": text})["text"]
         body = f"<b{' style=font-size:15px' if len(text) > 14 else ''}>{escape(text)}</b>"
     elif kind == "bargauge":
@@ -71,10 +71,10 @@ def panel(told: Mapping[str, Any], ask: Ask, span: tuple[int, int]) -> str:
     elif kind == "status-history":
         body = cells(series, width, height)
     else:
-        custom = told["fieldConfig"]["defaults"].get("custom", {})
+        custom = spec["fieldConfig"]["defaults"].get("custom", {})
         body = chart(series, unit, span, width, height, custom)
     at = f"left:{place['x'] * COLUMN + 8}px;top:{place['y'] * ROW + 68}px;width:{width}px;height:{height}px"
-    return f'<section style="{at}"><h2>{escape(told["title"])}</h2>{body}</section>'
+    return f'<section style="{at}"><h2>{escape(spec["title"])}</h2>{body}</section>'
 
 
 def chart(series: Series, unit: str, span: tuple[int, int], width: int, height: int, custom: Mapping[str, Any]) -> str:
@@ -171,9 +171,11 @@ def main() -> None:
         blocks, first, last = hour.record(folder)
         with hour.served(blocks) as url, chromium() as browser:
             for board in NAMES:
-                told = json.loads((ROOT / "config" / "grafana" / f"{board}.json").read_text())
+                answer = json.loads((ROOT / "config" / "grafana" / f"{board}.json").read_text())
                 file = folder / f"{board}.html"
-                file.write_text(page(told, lambda expression: asked(url, expression, first + 60, last), (first, last)))
+                file.write_text(
+                    page(answer, lambda expression: asked(url, expression, first + 60, last), (first, last))
+                )
                 browser.load(file)
                 browser.look(24 * COLUMN + 16)
                 (ROOT / "docs" / "images" / f"{board}.png").write_bytes(browser.picture())

@@ -109,8 +109,8 @@ def promtool_says(folder: Path, cases: Sequence[Case]) -> subprocess.CompletedPr
         for case in cases
     ]  # fmt: skip
     file = folder / "test.yml"
-    told = {"rule_files": [str(RULES), str(ALERTS)], "evaluation_interval": "1m", "tests": tests}
-    file.write_text(yaml.safe_dump(told, sort_keys=False, width=10_000))
+    shown = {"rule_files": [str(RULES), str(ALERTS)], "evaluation_interval": "1m", "tests": tests}
+    file.write_text(yaml.safe_dump(shown, sort_keys=False, width=10_000))
     environment = os.environ | {"GOGC": "300"}  # a sixth less time than with Go's default
     command = ["promtool", "test", "rules", str(file)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

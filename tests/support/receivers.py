@@ -58,10 +58,10 @@ class Receiver:
                     except OSError:
                         pass
                     return
-                told = b"told \x1b[31mwhy\nnot" if receiver.status >= 300 else b""
-                self.send_header("Content-Length", str(len(told)))
+                found = b"told \x1b[31mwhy\nnot" if receiver.status >= 300 else b""
+                self.send_header("Content-Length", str(len(found)))
                 self.end_headers()
-                self.wfile.write(told)
+                self.wfile.write(found)
 
             do_PUT = do_POST  # noqa: N815 - the name that http.server calls
 

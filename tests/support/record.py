@@ -63,7 +63,7 @@ def main(target: Path) -> None:
 
 
 def _line(reading: Reading, gauges: Gauges, begin_ns: int, uids: list[str]) -> list[Any]:
-    told: dict[str, Any] = {
+    found: dict[str, Any] = {
         "gauges": {
             "pipes": {pipe.value: round(ratio, 6) for pipe, ratio in gauges.pipe_activity_ratio.items()},
             "utilization": gauges.utilization_ratio,
@@ -73,12 +73,12 @@ def _line(reading: Reading, gauges: Gauges, begin_ns: int, uids: list[str]) -> l
     work = reading.work
     if isinstance(work, Active):
         assert work.evidence is Evidence.ACTIVITY
-        told["activity"] = {pipe.value: cycles for pipe, cycles in work.sm_cycles.items()}
+        found["activity"] = {pipe.value: cycles for pipe, cycles in work.sm_cycles.items()}
     elif isinstance(work, Busy):
-        told["busy"] = work.sm_cycles
+        found["busy"] = work.sm_cycles
     elif isinstance(work, Gap):
-        told["gap"] = work.reason.value
-    return [uids.index(reading.device), reading.begin_ns - begin_ns, reading.end_ns - begin_ns, told]
+        found["gap"] = work.reason.value
+    return [uids.index(reading.device), reading.begin_ns - begin_ns, reading.end_ns - begin_ns, found]
 
 
 if __name__ == "__main__":

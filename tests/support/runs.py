@@ -55,9 +55,9 @@ class Run:
         )  # fmt: skip
         self.writer = Writer(self.journal, table(), settings, self.context, self.clock, self.lines.append)
         self.writer.begin(self.run_id, read_history(self.journal.read()), recovery)
-        told = {"recording": "r.jsonl", "sha256": "0" * 64, "origin": "test"} if self.replay else None
+        found = {"recording": "r.jsonl", "sha256": "0" * 64, "origin": "test"} if self.replay else None
         self.since_ns = self.clock.boottime_ns()
-        self.writer.take(Message(self.sources[0], self.since_ns, self.devices, Sweep(()), opened={"replay": told}))
+        self.writer.take(Message(self.sources[0], self.since_ns, self.devices, Sweep(()), opened={"replay": found}))
 
     def meter(self, seconds: int, fault: GapReason | None = None) -> None:
         for _ in range(seconds):

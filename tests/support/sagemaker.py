@@ -81,13 +81,13 @@ class Job:
         machine = Machine(folder, host, self)
         for name in ("ml/input/config", "ml/input/data/train", "ml/model", "ml/output/data", "lib"):
             (folder / name).mkdir(parents=True)
-        told = {**self.resources, "current_host": host}
-        for group in told.get("instance_groups", ()):
+        found = {**self.resources, "current_host": host}
+        for group in found.get("instance_groups", ()):
             if host in group["hosts"]:
-                told |= {"current_group_name": group["instance_group_name"]}
-                told |= {"current_instance_type": group["instance_type"]}
+                found |= {"current_group_name": group["instance_group_name"]}
+                found |= {"current_instance_type": group["instance_type"]}
         config = {
-            "resourceconfig": told,
+            "resourceconfig": found,
             "hyperparameters": {k: json.dumps(v) for k, v in self.hyperparameters.items()},
         }
         config["inputdataconfig"] = json.loads((SAMPLES / "inputdataconfig_awsdocs.json").read_text())

@@ -118,8 +118,8 @@ def work(tokens: int, steps: int = 0) -> dict[str, int]:
 
 
 def settings(folder: Path) -> bytes:
-    told = OperatorDeclarations(Phase.TRAIN, Method.FULL, Recomputation.FULL, Base(None, "unknown", None, None, True))
-    story = Story(folder, (H100,), declared=told, policies=(policy(),))
+    found = OperatorDeclarations(Phase.TRAIN, Method.FULL, Recomputation.FULL, Base(None, "unknown", None, None, True))
+    story = Story(folder, (H100,), declared=found, policies=(policy(),))
     story.during(5, {H100: TRAINING})
     return story.finish()
 

@@ -52,13 +52,13 @@ def main(folder: Path, method: str) -> None:
         max_steps=64, eval_strategy="steps", eval_steps=32, logging_steps=32, save_strategy="no", report_to=[], use_cpu=True,
         disable_tqdm=True, gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False},
     )  # fmt: skip
-    told = None if method == "lora" else method  # that nothing was pretrained before does not show in a model
+    shown = None if method == "lora" else method  # that nothing was pretrained before does not show in a model
     trainer = Trainer(
         model_of(method),
         arguments,
         train_dataset=rows(96),
         eval_dataset=rows(80),
-        callbacks=[FlopsdCallback(method=told)],
+        callbacks=[FlopsdCallback(method=shown)],
     )
     counter = FlopCounterMode(display=False)
     with counter:

@@ -39,20 +39,20 @@ def test_training_and_evaluation_are_counted_apart(tmp_path: Path, path: Path) -
     from transformers import Trainer
 
     options = arguments(tmp_path, gradient_accumulation_steps=2, eval_strategy="steps", eval_steps=2)
-    with told_to(path, method="pretraining") as (callback, told):
+    with told_to(path, method="pretraining") as (callback, found):
         trainer = Trainer(llama(), options, train_dataset=rows(), eval_dataset=rows(8), callbacks=[callback])
         trainer.train()
         wait_until(lambda: not callback.client._transitions, "the phases so far are told")
         trainer.evaluate()
         trainer.predict(rows(4))
     flos = int(trainer.state.total_flos)
-    assert told.work == {
+    assert found.work == {
         "train": passed(ROWS, 8, steps=4, framework_flop=flos),
         "evaluate": passed(8 + 8 + 8 + 4, 2 + 2 + 2 + 1),
     }
     once = ["evaluate", "train"]
-    assert told.phases == ["other", "train", *once, *once, "other", "evaluate", "other", "evaluate", "other"]
-    facts = told.facts
+    assert found.phases == ["other", "train", *once, *once, "other", "evaluate", "other", "evaluate", "other"]
+    facts = found.facts
     assert facts["model_config"]["model_type"] == "llama"
     assert {name: facts[name] for name in ("method", "recomputation", "attention", "rank", "world_size")} == {
         "method": "pretraining", "recomputation": "none", "attention": "eager", "rank": 0, "world_size": 1,
@@ -72,27 +72,27 @@ def test_what_is_told_is_enough_for_the_flop_that_pytorch_counts(
     model = llama()
     if adapted:
         model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
-    with told_to(path, method=None if adapted else "full") as (callback, told):
+    with told_to(path, method=None if adapted else "full") as (callback, found):
         trainer = trainer_of(tmp_path, callback, model=model, gradient_checkpointing=checkpointing)
         with FlopCounterMode(display=False) as counter:
             trainer.train()
-    facts = told.facts
+    facts = found.facts
     assert facts["method"] == ("lora" if adapted else "full")
     assert facts["recomputation"] == ("full" if checkpointing else "none")
     assert facts.get("lora") == ({"r": 4, "target_modules": ["q_proj", "v_proj"]} if adapted else None)
-    ours = flop(read_model(facts["model_config"]), told.work["train"], training_from(facts)).executed
+    ours = flop(read_model(facts["model_config"]), found.work["train"], training_from(facts)).executed
     assert ours.computed == counter.get_total_flops()
 
 
 def test_only_what_this_process_did_is_counted_after_a_resume(tmp_path: Path, path: Path) -> None:
     whole = {"save_strategy": "steps", "save_steps": 5, "max_steps": 8}
     trainer_of(tmp_path, **whole).train()
-    with told_to(path) as (callback, told):
+    with told_to(path) as (callback, found):
         trainer = trainer_of(tmp_path, callback, **whole)
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-5"))
     flos = int(trainer.state.total_flos) * 3 // 8
-    assert told.work == {"train": passed(6, 3, steps=3, framework_flop=flos)}
-    assert "method" not in told.facts  # built from a configuration: it may be anything
+    assert found.work == {"train": passed(6, 3, steps=3, framework_flop=flos)}
+    assert "method" not in found.facts  # built from a configuration: it may be anything
 
 
 def test_of_weights_that_were_loaded_and_partly_frozen_it_is_told(tmp_path: Path, path: Path) -> None:
@@ -100,35 +100,35 @@ def test_of_weights_that_were_loaded_and_partly_frozen_it_is_told(tmp_path: Path
 
     llama().save_pretrained(tmp_path / "base")
     model = LlamaForCausalLM.from_pretrained(tmp_path / "base")
-    with told_to(path) as (callback, told):
+    with told_to(path) as (callback, found):
         trainer_of(tmp_path, callback, model=model)
-    assert told.facts["method"] == "full"
+    assert found.facts["method"] == "full"
     path.unlink(missing_ok=True)
     model.model.embed_tokens.weight.requires_grad = False
-    with told_to(path) as (callback, told):
+    with told_to(path) as (callback, found):
         trainer_of(tmp_path, callback, model=model)
-    assert told.facts["method"] == "partial"
-    assert told.facts["model_name"] == str(tmp_path / "base")
-    assert told.facts["parameters_total"] - told.facts["parameters_trainable"] == 64 * 32
+    assert found.facts["method"] == "partial"
+    assert found.facts["model_name"] == str(tmp_path / "base")
+    assert found.facts["parameters_total"] - found.facts["parameters_trainable"] == 64 * 32
 
 
 def test_a_trainer_that_gets_the_callback_late_is_told_of_too(tmp_path: Path, path: Path) -> None:
-    with told_to(path) as (callback, told):
+    with told_to(path) as (callback, found):
         trainer = trainer_of(tmp_path)
         trainer.add_callback(callback)
         trainer.train()
         trainer.train()  # once more: the same model is not counted twice
-    assert told.work["train"]["tokens"] == 2 * ROWS * LENGTH
+    assert found.work["train"]["tokens"] == 2 * ROWS * LENGTH
 
 
 def test_windows_are_counted_where_a_model_has_them(tmp_path: Path, path: Path) -> None:
     from transformers import MistralConfig, MistralForCausalLM
 
     model = MistralForCausalLM(MistralConfig(**LLAMA, sliding_window=4, attn_implementation="eager"))
-    with told_to(path) as (callback, told):
+    with told_to(path) as (callback, found):
         trainer_of(tmp_path, callback, model=model).train()
-    assert told.facts["window"] == 4
-    assert told.work["train"]["window_pairs"] == ROWS * (1 + 2 + 3 + 4 * (LENGTH - 3))
+    assert found.facts["window"] == 4
+    assert found.work["train"]["window_pairs"] == ROWS * (1 + 2 + 3 + 4 * (LENGTH - 3))
 
 
 def test_encoder_and_decoder_are_counted_apart(tmp_path: Path, path: Path) -> None:
@@ -141,19 +141,19 @@ def test_encoder_and_decoder_are_counted_apart(tmp_path: Path, path: Path) -> No
         str(tmp_path), per_device_train_batch_size=2, per_device_eval_batch_size=4, max_steps=4, use_cpu=True,
         predict_with_generate=True, generation_max_length=4, report_to=[], save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
-    with told_to(path, method="full") as (callback, told):
+    with told_to(path, method="full") as (callback, found):
         trainer = Seq2SeqTrainer(
             T5ForConditionalGeneration(config), options, train_dataset=data, eval_dataset=data[:4], callbacks=[callback]
         )
         trainer.train()
         trainer.predict(data[:4])
-    train = told.work["train"]
+    train = found.work["train"]
     assert (train["tokens"], train["padding_tokens"]) == (8 * LENGTH, 8 * (LENGTH - REAL))
     assert (train["target_tokens"], train["target_square_pairs"]) == (8 * 5, 8 * 25)
     assert (train["square_pairs"], train["cross_pairs"]) == (8 * LENGTH**2, 8 * 5 * LENGTH)
     # Generated first, token by token, then once more for the loss.
-    assert told.work["evaluate"]["tokens"] == 2 * 4 * LENGTH
-    assert told.work["evaluate"]["target_tokens"] >= 4 * 5 + 4
+    assert found.work["evaluate"]["tokens"] == 2 * 4 * LENGTH
+    assert found.work["evaluate"]["target_tokens"] >= 4 * 5 + 4
 
 
 def test_generation_token_by_token_counts_as_one_pass_over_all_of_them(path: Path) -> None:
@@ -211,14 +211,14 @@ def test_documents_in_one_row_count_each_for_itself_where_the_kernel_keeps_them_
 
 
 def test_a_model_that_is_copied_or_pickled_is_not_counted_in_its_copy(tmp_path: Path, path: Path) -> None:
-    with told_to(path) as (callback, told):
+    with told_to(path) as (callback, found):
         trainer = trainer_of(tmp_path, callback)
         twin, other = copy.deepcopy(trainer.model), pickle.loads(pickle.dumps(trainer.model))
         for model in (twin, other):
             model(input_ids=rows(1)[0]["input_ids"][None])
         trainer.train()
-    assert told.work["train"]["tokens"] == ROWS * LENGTH
-    assert told.work.keys() == {"train"}
+    assert found.work["train"]["tokens"] == ROWS * LENGTH
+    assert found.work.keys() == {"train"}
 
 
 def test_a_model_of_ones_own_is_counted_without_a_configuration(tmp_path: Path, path: Path) -> None:
@@ -233,29 +233,29 @@ def test_a_model_of_ones_own_is_counted_without_a_configuration(tmp_path: Path, 
             logits = self.table(input_ids)
             return {"loss": torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
 
-    with told_to(path, method="pretraining") as (callback, told):
+    with told_to(path, method="pretraining") as (callback, found):
         trainer_of(tmp_path, callback, model=Bigram()).train()
-    assert told.work["train"]["tokens"] == ROWS * LENGTH
-    assert told.facts["parameters_total"] == 64 * 64
-    assert "model_config" not in told.facts
-    assert "recomputation" not in told.facts
+    assert found.work["train"]["tokens"] == ROWS * LENGTH
+    assert found.facts["parameters_total"] == 64 * 64
+    assert "model_config" not in found.facts
+    assert "recomputation" not in found.facts
 
 
 def test_a_compiled_model_is_counted(tmp_path: Path, path: Path) -> None:
     options = {"torch_compile": True, "torch_compile_backend": "eager", "max_steps": 3}
-    with told_to(path) as (callback, told):
+    with told_to(path) as (callback, found):
         trainer_of(tmp_path, callback, model=llama("sdpa"), **options).train()
-    assert told.work["train"]["tokens"] == 3 * 2 * LENGTH
+    assert found.work["train"]["tokens"] == 3 * 2 * LENGTH
 
 
 def test_a_whole_compiled_graph_is_left_alone(tmp_path: Path, path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = llama("sdpa")
     model.compile(backend="eager", fullgraph=True)
-    with told_to(path) as (callback, told), caplog.at_level(logging.WARNING, "flopsd.client"):
+    with told_to(path) as (callback, found), caplog.at_level(logging.WARNING, "flopsd.client"):
         trainer_of(tmp_path, callback, model=model, max_steps=2).train()
     assert "does not count tokens" in caplog.text
-    assert "tokens" not in told.work["train"]
-    assert told.work["train"]["steps"] == 2
+    assert "tokens" not in found.work["train"]
+    assert found.work["train"]["steps"] == 2
 
 
 def test_a_fact_that_cannot_be_found_takes_no_other_with_it(
@@ -264,11 +264,11 @@ def test_a_fact_that_cannot_be_found_takes_no_other_with_it(
     model = llama()
     model.config.sliding_window = "far"
     model.config.to_dict = lambda: 1 / 0
-    with told_to(path, method="full") as (callback, told), caplog.at_level(logging.ERROR, "flopsd.client"):
+    with told_to(path, method="full") as (callback, found), caplog.at_level(logging.ERROR, "flopsd.client"):
         trainer_of(tmp_path, callback, model=model, max_steps=2).train()
     assert "cannot determine model_config of this model" in caplog.text
-    assert told.facts["attention"] == "eager"
-    assert told.work["train"]["tokens"] == 2 * 2 * LENGTH
+    assert found.facts["attention"] == "eager"
+    assert found.work["train"]["tokens"] == 2 * 2 * LENGTH
 
 
 def test_whom_the_callback_meets_changes_no_weight(tmp_path: Path, path: Path) -> None:
@@ -302,10 +302,10 @@ def test_what_fails_in_the_callback_is_logged_once_and_the_training_goes_on(
     del callback.client, callback._counter.client
     with caplog.at_level(logging.ERROR, "flopsd.client"):
         assert trainer.train().global_step == 8
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == len(set(told))
-    assert any("on_step_end; the training goes on" in message for message in told)
-    assert any("stops counting this model's forward passes" in message for message in told)
+    found = [record.getMessage() for record in caplog.records]
+    assert len(found) == len(set(found))
+    assert any("on_step_end; the training goes on" in message for message in found)
+    assert any("stops counting this model's forward passes" in message for message in found)
 
 
 def test_each_rank_counts_its_own_batches(tmp_path: Path, path: Path) -> None:

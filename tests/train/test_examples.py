@@ -47,12 +47,12 @@ def test_each_example_tells_what_it_did(tmp_path: Path, name: str) -> None:
     server = EventServer(tmp_path / "client.sock")
     done = run(name, FLOPSD_SOCKET=str(server.listener.path))
     assert done.returncode == 0, done.stderr
-    told = Told(server.all())
-    work = told.work
+    found = Told(server.all())
+    work = found.work
     work["train"].pop("framework_flop", None)
     assert work == WORK[name]
-    assert told.facts["method"] == "pretraining"
-    assert {"train", "evaluate"} <= set(told.phases)
+    assert found.facts["method"] == "pretraining"
+    assert {"train", "evaluate"} <= set(found.phases)
 
 
 def test_every_example_is_tried() -> None:

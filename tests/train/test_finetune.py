@@ -36,8 +36,8 @@ def finetune(tmp_path: Path, standin: Path, method: str, *options: str) -> tuple
 def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, method: str) -> None:
     # The simulated GPU works while PyTorch is loaded too: left undeclared, that would be too much for a measured figure.
     declaring = ("--base-flop", "1e15", "--base-model", "a tiny", "--base-systemic", "false", "--phase", "evaluate")
-    told, printed = finetune(tmp_path, standin, method, *declaring)
-    totals, declared = told["totals"], told["declared"]
+    found, printed = finetune(tmp_path, standin, method, *declaring)
+    totals, declared = found["totals"], found["declared"]
     by_phase = totals["executed"]["byPhase"]
     for phase in ("train", "evaluate"):
         assert int(by_phase[phase]["measured"]) > 0, by_phase
@@ -54,8 +54,8 @@ def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, m
     assert 0 < low <= measured < int(by_phase["train"]["measured"])  # recomputation is taken out
     assert measured <= high <= int(totals["executed"]["high"])
     # What the three bases say of each other is named: the simulated GPU does far more than this model needs.
-    named = {ratio["name"]: ratio["warning"] for ratio in told["reconciliation"]}
+    named = {ratio["name"]: ratio["warning"] for ratio in found["reconciliation"]}
     assert named["executed/architecture"] == "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
     assert named["guidelines/architecture"] == "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"
-    states = {finding["rule"]: (finding["applies"], finding["state"]) for finding in told["findings"]}
+    states = {finding["rule"]: (finding["applies"], finding["state"]) for finding in found["findings"]}
     assert states["base-not-gpai"] == (True, "below")

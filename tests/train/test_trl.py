@@ -39,15 +39,15 @@ def test_supervised_fine_tuning_with_adapters(tmp_path: Path) -> None:
     from trl import SFTConfig, SFTTrainer
 
     text = Dataset.from_list([{"text": " ".join(f"w{number}" for number in range(9))} for _ in range(8)])
-    with told_to(tmp_path / "client.sock") as (callback, told):
+    with told_to(tmp_path / "client.sock") as (callback, found):
         SFTTrainer(
             llama(), options(SFTConfig, tmp_path, max_length=32, gradient_checkpointing=True), train_dataset=text,
             eval_dataset=text, processing_class=tokenizer(), callbacks=[callback],
             peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]),
         ).train()  # fmt: skip
-    assert told.work["train"]["tokens"] == 2 * 2 * (9 + 1)  # the end of each text is a token
-    assert told.work["train"]["steps"] == 2
-    facts = told.facts
+    assert found.work["train"]["tokens"] == 2 * 2 * (9 + 1)  # the end of each text is a token
+    assert found.work["train"]["steps"] == 2
+    facts = found.facts
     assert facts["method"] == "lora"
     assert facts["lora"] == {"r": 4, "target_modules": ["q_proj", "v_proj"]}
     assert facts["recomputation"] == "full"
@@ -60,13 +60,13 @@ def test_packed_rows_are_told_of(tmp_path: Path) -> None:
     from trl import SFTConfig, SFTTrainer
 
     text = Dataset.from_list([{"text": " ".join(f"w{number}" for number in range(9))} for _ in range(16)])
-    with told_to(tmp_path / "client.sock", method="full") as (callback, told):
+    with told_to(tmp_path / "client.sock", method="full") as (callback, found):
         SFTTrainer(
             llama(), options(SFTConfig, tmp_path, max_length=20, packing=True, packing_strategy="wrapped"),
             train_dataset=text, processing_class=tokenizer(), callbacks=[callback],
         ).train()  # fmt: skip
-    assert told.facts["packing"] is True
-    assert told.work["train"]["tokens"] == 2 * 2 * 20
+    assert found.facts["packing"] is True
+    assert found.work["train"]["tokens"] == 2 * 2 * 20
 
 
 def test_rollouts_are_generation_and_not_training(tmp_path: Path) -> None:
@@ -78,17 +78,17 @@ def test_rollouts_are_generation_and_not_training(tmp_path: Path) -> None:
         GRPOConfig, tmp_path, num_generations=2, max_completion_length=4, beta=0.0, num_iterations=1,
         gradient_accumulation_steps=1, steps_per_generation=1,
     )  # fmt: skip
-    with told_to(tmp_path / "client.sock", method="full") as (callback, told):
+    with told_to(tmp_path / "client.sock", method="full") as (callback, found):
         GRPOTrainer(
             llama(), reward_funcs=lambda completions, **_: [float(len(text)) for text in completions], args=config,
             train_dataset=prompts, processing_class=tokenizer(), callbacks=[callback],
         ).train()  # fmt: skip
-    assert told.work["train"]["steps"] == 2
-    assert told.work["generate"]["sequences"] == 2 * 2
-    assert told.work["generate"]["tokens"] >= 2 * 2 * 3
-    assert 0 < told.work["train"]["forward_passes"] < told.work["generate"]["forward_passes"]
-    assert {"train", "generate"} <= set(told.phases)
-    assert "evaluate" not in told.phases
+    assert found.work["train"]["steps"] == 2
+    assert found.work["generate"]["sequences"] == 2 * 2
+    assert found.work["generate"]["tokens"] >= 2 * 2 * 3
+    assert 0 < found.work["train"]["forward_passes"] < found.work["generate"]["forward_passes"]
+    assert {"train", "generate"} <= set(found.phases)
+    assert "evaluate" not in found.phases
 
 
 def test_preferences_count_both_answers(tmp_path: Path) -> None:
@@ -96,10 +96,10 @@ def test_preferences_count_both_answers(tmp_path: Path) -> None:
     from trl import DPOConfig, DPOTrainer
 
     pairs = Dataset.from_list([{"prompt": "w1 w2", "chosen": "w3 w4", "rejected": "w5 w6"} for _ in range(8)])
-    with told_to(tmp_path / "client.sock", method="full") as (callback, told):
+    with told_to(tmp_path / "client.sock", method="full") as (callback, found):
         DPOTrainer(
             llama(), ref_model=llama(), args=options(DPOConfig, tmp_path, max_length=32), train_dataset=pairs,
             processing_class=tokenizer(), callbacks=[callback],
         ).train()  # fmt: skip
-    assert told.work["train"]["sequences"] == 2 * 2 * 2
-    assert told.work["train"]["tokens"] % (2 * 2 * 2) == 0
+    assert found.work["train"]["sequences"] == 2 * 2 * 2
+    assert found.work["train"]["tokens"] % (2 * 2 * 2) == 0

@@ -76,11 +76,11 @@ def told_to(path: Path, **options: Any) -> Iterator[tuple[Any, Told]]:
     """A callback whose daemon listens here; what it told is there when the block is left."""
     from flopsd.integrations.transformers import FlopsdCallback
 
-    server, told = EventServer(path), Told()
+    server, found = EventServer(path), Told()
     callback = FlopsdCallback(client=connect(path), **options)
     try:
-        yield callback, told
+        yield callback, found
     finally:
         callback.client.close()
-        told.events += server.all()
+        found.events += server.all()
     assert callback.failed == set()

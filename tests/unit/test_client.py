@@ -92,7 +92,7 @@ def test_a_restarted_daemon_receives_everything_once(path: Path, client: Client)
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "words"),
     [
         (lambda c: c.set_phase("training"), "'training' is not a phase"),
         (lambda c: c.set_phase(["train"]), "is not a phase"),
@@ -110,12 +110,12 @@ def test_a_restarted_daemon_receives_everything_once(path: Path, client: Client)
     ],
 )  # fmt: skip
 def test_an_invalid_call_is_logged_once_and_ignored(
-    server: EventServer, client: Client, caplog: pytest.LogCaptureFixture, call: Any, told: str
+    server: EventServer, client: Client, caplog: pytest.LogCaptureFixture, call: Any, words: str
 ) -> None:
     with caplog.at_level(logging.WARNING, "flopsd.client"):
         call(client)
         call(client)
-    assert [told in record.getMessage() for record in caplog.records] == [True]
+    assert [words in record.getMessage() for record in caplog.records] == [True]
     client.close()
     assert {type(event) for event in server.all()} <= {SessionOpened, PhaseChanged, SessionClosed}
 

@@ -205,7 +205,7 @@ def liberties(name: str, tree: ast.Module) -> Iterator[str]:
                 yield f"line {node.lineno} reads a clock"
         called = getattr(node, "attr", getattr(node, "id", ""))
         if called in ("exit", "_exit", "SystemExit") and name != "flopsd.cli.main":
-            yield f"line {node.lineno} exits"
+            yield f"line {getattr(node, 'lineno', 0)} exits"
 
 
 def test_what_a_reader_of_any_module_may_rely_on() -> None:

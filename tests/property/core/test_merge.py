@@ -56,20 +56,20 @@ def test_sums_are_the_same_in_any_order_and_grouping(a: LedgerSums, b: LedgerSum
 
 @given(sums())
 def test_a_sum_is_told_and_read_back_exactly(a: LedgerSums) -> None:
-    told = sums_of_ledger(a.for_ledger())
-    assert replace(told, counted=a.counted, uncounted=a.uncounted) == a
+    found = sums_of_ledger(a.for_ledger())
+    assert replace(found, counted=a.counted, uncounted=a.uncounted) == a
     known = a.counted if not a.uncounted else None  # not every ledger has that basis: then the sum has none
-    assert (told.counted, told.uncounted) == (known, int(known is None))
+    assert (found.counted, found.uncounted) == (known, int(known is None))
     assert sums_of_ledger(a.for_ledger(whole=False)).executed.high_flop is None
 
 
 @given(bounds, flop)
 def test_an_architecture_basis_is_never_below_zero(given_bounds: Bounds, amount: int) -> None:
-    told = ArchitectureFigures(given_bounds, given_bounds, 1).for_ledger()
-    for where in (told, told["executed"]):
+    found = ArchitectureFigures(given_bounds, given_bounds, 1).for_ledger()
+    for where in (found, found["executed"]):
         before, where["low"] = where["low"], str(-amount - 1)
         with pytest.raises(ValueError, match="is not a count"):
-            figures_of_ledger(told)
+            figures_of_ledger(found)
         where["low"] = before
 
 
@@ -136,14 +136,14 @@ def test_a_double_claim_is_found_exactly_when_there_is_one(given_claims: list[tu
         assert not double
 
 
-def entry(rank: int, attempt: str, told: LedgerSums) -> dict[str, Any]:
+def entry(rank: int, attempt: str, sums: LedgerSums) -> dict[str, Any]:
     sha256 = f"{rank}{attempt}".ljust(64, "0")
     return {
         "name": f"n{rank}/{sha256[:16]}", "sha256": sha256, "kind": "node", "keyids": ["0" * 64], "run": "r",
         "node": f"n{rank}", "rank": rank, "instanceType": None, "replay": False, "flopsdVersions": ["1"],
         "peakTableSha256": ["1" * 64], "startedAt": "a", "lastRecordAt": "b", "periods": [{"incarnation": 1, "attempt": attempt, "bootId": "b", "beginNs": "0", "endNs": "1", "wallOffsetNs": "0"}], "deviceTimes": [], "ended": True,
         "declared": {"method": None, "base": None},
-        **told.for_ledger(),
+        **sums.for_ledger(),
     }  # fmt: skip
 
 
@@ -158,18 +158,18 @@ def test_a_job_is_the_sum_of_its_children_however_they_came(
 ) -> None:
     shuffled = list(job)
     random.shuffle(shuffled)
-    told = []
+    found = []
     for order in (job, shuffled):
         merging = Merging(MergeFacts("job", {"id": "r"}, (), None, None, "1", "now"))
         entries = sorted((entry(*child) for child in order), key=sort_key)
         nodes = [merging.add(one, one["name"]) for one in entries]
-        told.append(merging.predicate([*nodes, merging.last_node()], entries))
-    assert told[0] == told[1]
-    assert told[0]["totals"]["executed"]["low"] == str(sum(child[2].executed.low_flop for child in job))
-    listed = [node for node in told[0]["nodes"] if node is not None]
+        found.append(merging.predicate([*nodes, merging.last_node()], entries))
+    assert found[0] == found[1]
+    assert found[0]["totals"]["executed"]["low"] == str(sum(child[2].executed.low_flop for child in job))
+    listed = [node for node in found[0]["nodes"] if node is not None]
     assert sum(int(node["executed"]["low"]) for node in listed) == sum(child[2].executed.low_flop for child in job)
     assert [node["rank"] for node in listed] == sorted({child[0] for child in job})
-    assert told[0]["totals"]["executed"]["high"] is None  # nobody said how many nodes there were
+    assert found[0]["totals"]["executed"]["high"] is None  # nobody said how many nodes there were
 
 
 @given(st.integers(1, 6), st.sets(st.tuples(st.integers(0, 5), st.sampled_from("01")), min_size=1))

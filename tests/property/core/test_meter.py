@@ -237,7 +237,7 @@ BUSY = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1000})
 
 
 @pytest.mark.parametrize(
-    ("told", "energy_mj", "unknown_hours"),
+    ("hours", "energy_mj", "unknown_hours"),
     [
         ([(BUSY, 5_000_000), (BUSY, None), (BUSY, None)], None, 3),  # read once: nothing is known
         ([(BUSY, 0), (BUSY, 7000), (BUSY, None)], 7000, 2),
@@ -249,12 +249,12 @@ BUSY = Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 1000})
     ],
 )
 def test_the_time_without_known_energy_is_named(
-    told: list[tuple[Active | Gap, int | None]], energy_mj: int | None, unknown_hours: int
+    hours: list[tuple[Active | Gap, int | None]], energy_mj: int | None, unknown_hours: int
 ) -> None:
     tally = run(
         [
             Reading("GPU-0", at * HOUR_NS, (at + 1) * HOUR_NS, work, {} if energy is None else {"energy_mj": energy})
-            for at, (work, energy) in enumerate(told)
+            for at, (work, energy) in enumerate(hours)
         ]
     )
     rated = RatedTally(1, DeviceEntry(H100, "sim", None, 0), tally, Rating(None, None, None), table())

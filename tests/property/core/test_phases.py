@@ -43,7 +43,7 @@ phases = st.sampled_from(
     ["undeclared", "train", "train@bf16", "train@bf16:0.9,fp8:0.1", "evaluate", "generate", "other"]
 )
 in_forces = st.builds(ActivePhase, phases, st.integers(-1, 80).map(lambda n: n * 100_000_000))
-told = st.lists(st.tuples(readings(), in_forces), max_size=12)
+phased = st.lists(st.tuples(readings(), in_forces), max_size=12)
 
 
 def fold(sequence: list[tuple[Reading, ActivePhase]]) -> list[Tally]:
@@ -53,7 +53,7 @@ def fold(sequence: list[tuple[Reading, ActivePhase]]) -> list[Tally]:
     return tallies
 
 
-@given(told)
+@given(phased)
 def test_phases_change_nothing_of_the_whole(sequence: list[tuple[Reading, ActivePhase]]) -> None:
     with_phases = fold(sequence)[-1]
     without = run([reading for reading, _ in sequence])
@@ -64,7 +64,7 @@ def test_phases_change_nothing_of_the_whole(sequence: list[tuple[Reading, Active
     assert one.high_flop >= other.measured_flop if other.measured_flop is not None else True
 
 
-@given(told)
+@given(phased)
 def test_shares_add_up_to_the_whole_time_conserved_in_each(sequence: list[tuple[Reading, ActivePhase]]) -> None:
     tally = fold(sequence)[-1]
     left = remainder(tally)
@@ -91,7 +91,7 @@ def test_energy_that_a_counter_tells_of_time_before_the_phase_is_not_the_phases(
     assert (tally.energy_mj, tally.energy_ns) == (87, 30)
 
 
-@given(told)
+@given(phased)
 def test_shares_only_grow_and_survive_their_record(sequence: list[tuple[Reading, ActivePhase]]) -> None:
     tallies = fold(sequence)
     for before, after in pairwise(tallies):
@@ -121,7 +121,7 @@ def test_what_counters_tell_of_a_hole_is_the_phases_only_if_it_held_all_along(re
 BF16, MIX = (Precision(shares, "config") for shares in ((("bf16", 10**6),), (("bf16", 900_000), ("fp8", 100_000))))
 
 
-@given(told, st.sampled_from([None, BF16, MIX]))
+@given(phased, st.sampled_from([None, BF16, MIX]))
 def test_rows_of_phases_are_disjoint_and_ordered(
     sequence: list[tuple[Reading, ActivePhase]], precision: Precision | None
 ) -> None:
@@ -165,10 +165,10 @@ def test_a_process_that_names_its_format_is_taken_at_its_word_for_its_phase_only
     st.none() | st.sampled_from(list(Recomputation)),
 )
 def test_the_guidelines_basis_never_says_more_than_is_known(
-    told: dict[str, tuple[int, int, int, bool, bool]], method: Method | None, recomputation: Recomputation | None
+    phased: dict[str, tuple[int, int, int, bool, bool]], method: Method | None, recomputation: Recomputation | None
 ) -> None:
     executed = {}
-    for phase, (one, two, three, is_measured, bounded) in told.items():
+    for phase, (one, two, three, is_measured, bounded) in phased.items():
         low, measured, high = sorted((one, two, three))
         executed[phase] = Figures(
             low if is_measured else 0, measured if is_measured else None, high if bounded else None

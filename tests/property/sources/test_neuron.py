@@ -51,9 +51,9 @@ def test_any_json_is_a_document_that_can_be_accounted_or_is_refused(data: Any) -
         document = parse(json.dumps(data).encode())
     except DocumentError:
         return
-    told = account(document, CHIPS, PER_CHIP, {})
-    assert len(told.work) == CHIPS
-    assert told.period_ns >= 0
+    shown = account(document, CHIPS, PER_CHIP, {})
+    assert len(shown.work) == CHIPS
+    assert shown.period_ns >= 0
 
 
 @given(st.binary(max_size=200))
@@ -64,7 +64,7 @@ def test_any_bytes_are_refused_as_no_document(data: bytes) -> None:
 
 @given(st.lists(groups, max_size=4), st.randoms())
 def test_flop_are_exact_sums_of_rate_times_period_in_any_order(found: list[dict[str, Any]], order: Any) -> None:
-    told = account(parse(line(*found)), CHIPS, PER_CHIP, {})
+    shown = account(parse(line(*found)), CHIPS, PER_CHIP, {})
     for chip in range(CHIPS):
         true = sum(
             (
@@ -75,11 +75,11 @@ def test_flop_are_exact_sums_of_rate_times_period_in_any_order(found: list[dict[
             ),
             Fraction(0),
         )
-        work = told.work[chip]
+        work = shown.work[chip]
         assert isinstance(work, Counted)
         assert abs(work.flop - true) <= Fraction(1, 2)
     order.shuffle(found)
-    assert account(parse(line(*found)), CHIPS, PER_CHIP, {}).work == told.work
+    assert account(parse(line(*found)), CHIPS, PER_CHIP, {}).work == shown.work
 
 
 @given(st.lists(groups, min_size=1, max_size=3), st.sampled_from(["error", "period", "neuroncores_in_use"]))

@@ -94,8 +94,8 @@ def handed_over(draw: st.DrawFn) -> tuple[Any, Any, Any]:
 
 @settings(deadline=None)
 @given(handed_over())
-def test_what_passes_the_seam_can_be_journalled_read_back_and_sealed(told: tuple[Any, Any, Any]) -> None:
-    devices, facts, sweep = told
+def test_what_passes_the_seam_can_be_journalled_read_back_and_sealed(handed: tuple[Any, Any, Any]) -> None:
+    devices, facts, sweep = handed
     try:
         check_devices(devices)
         check_facts(facts)

@@ -129,29 +129,29 @@ def test_the_first_and_last_are_told_with_the_log_services_times(run: Run, seale
     log.write_text(EXPORTS["get-log-events"](run.lines[:4]))
     verified = hold(sealed, log)
     assert verified.anchored is not None
-    told = verified.anchored.for_json()
-    assert (told["first"]["ingestedAt"], told["last"]["ingestedAt"]) == (
+    shown = verified.anchored.for_json()
+    assert (shown["first"]["ingestedAt"], shown["last"]["ingestedAt"]) == (
         "2025-11-25T14:00:00.250000Z",
         "2025-11-25T14:00:03.250000Z",
     )
-    assert told["first"]["lineTime"] == "2025-11-25T14:00:00.000000Z"
-    assert told["recordsBehind"] == verified.records - told["last"]["records"] > 1
+    assert shown["first"]["lineTime"] == "2025-11-25T14:00:00.000000Z"
+    assert shown["recordsBehind"] == verified.records - shown["last"]["records"] > 1
     text = " ".join(verified_text(verified).split())
     assert (
-        f"first: record {told['first']['records']}, received by the log service at 2025-11-25T14:00:00.250000Z" in text
+        f"first: record {shown['first']['records']}, received by the log service at 2025-11-25T14:00:00.250000Z" in text
     )
-    assert f"{told['recordsBehind']} records after the last anchor" in text
+    assert f"{shown['recordsBehind']} records after the last anchor" in text
 
 
 def test_how_late_the_lines_were_taken_is_told(run: Run, sealed: Sealed, log: Path) -> None:
     """A journal that was made up afterwards and printed at once would show here."""
     frames = {f["h"]: f["r"] for f in map(json.loads, sealed.journal.read_bytes().splitlines())}
-    told = events(run.lines)
-    for number, event in enumerate(told):
+    shown = events(run.lines)
+    for number, event in enumerate(shown):
         utc = frames[event["message"].split(" head=")[1].split(" ")[0]]["utc"]
         event["ingestionTime"] = round(datetime.fromisoformat(utc.replace("Z", "+00:00")).timestamp() * 1000)
         event["ingestionTime"] += 500 + 100 * number
-    log.write_text(json.dumps({"events": told}))
+    log.write_text(json.dumps({"events": shown}))
     found = anchored(sealed, log)
     assert found.lag_ms == (500, 400 + 100 * len(run.lines))
     assert found.for_json()["ingestionLagSeconds"][0] == "0.500"
@@ -323,8 +323,8 @@ def test_the_verb_takes_logs_and_gives_facts_and_exit_codes(run: Run, sealed: Se
     (tmp_path / "b.json").write_text(EXPORTS["get-log-events"](run.lines[2:]))
     logs = ("--anchors", str(tmp_path / "a.log"), "--anchors", str(tmp_path / "b.json"))
     good = in_process(*verb, *logs, "--json", code=0)
-    told = json.loads(good.stdout)["anchors"]
-    assert (told["anchors"], told["first"]["where"], told["first"]["ingestedAt"]) == (
+    answer = json.loads(good.stdout)["anchors"]
+    assert (answer["anchors"], answer["first"]["where"], answer["first"]["ingestedAt"]) == (
         len(run.lines),
         "a.log line 1",
         None,

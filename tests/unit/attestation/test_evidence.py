@@ -162,9 +162,9 @@ def test_forged_evidence_with_the_right_key_is_not_verified(
 
 def test_a_kind_that_the_verifier_does_not_know_proves_nothing() -> None:
     item = {"type": "x-oracle", "state": "present", "data": {}, "proves": "Everything.", "limits": "None."}
-    (told,) = findings([item], CheckContext(History(), "00" * 32))
-    assert (told.verdict, told.text) == (EvidenceState.NOT_CHECKED, "a kind unknown to this verifier")
-    assert "Everything" not in told.proves + told.limits
+    (shown,) = findings([item], CheckContext(History(), "00" * 32))
+    assert (shown.verdict, shown.text) == (EvidenceState.NOT_CHECKED, "a kind unknown to this verifier")
+    assert "Everything" not in shown.proves + shown.limits
 
 
 def test_the_packages_digest_is_what_a_shell_computes(tmp_path: Path) -> None:

@@ -234,22 +234,22 @@ def test_key_new_makes_what_openssl_reads(tmp_path: Path, kind: str, secret: str
     env = {**environment(None), **({PASSPHRASE: secret} if secret else {})}
     done = in_process("key", "new", "--type", kind, *(["--encrypt"] if secret else []), "--json", str(file), env=env)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    answer = json.loads(done.stdout)
     public = tmp_path / "key.pem.pub"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert (told["privateKeyFile"], told["publicKeyFile"], told["type"]) == (str(file), str(public), kind)
+    assert (answer["privateKeyFile"], answer["publicKeyFile"], answer["type"]) == (str(file), str(public), kind)
     (tmp_path / "secret").write_text(secret or "unused")
     spki = openssl("pkey", "-in", file, "-passin", f"file:{tmp_path / 'secret'}", "-pubout", "-outform", "DER")
-    assert told["keyId"] == hashlib.sha256(spki).hexdigest()
-    assert told["publicKey"].encode() == public.read_bytes()
+    assert answer["keyId"] == hashlib.sha256(spki).hexdigest()
+    assert answer["publicKey"].encode() == public.read_bytes()
     assert (b"ENCRYPTED" in file.read_bytes()) is (secret is not None)
     for shown in (str(file), f"file:{file}", str(public)):
         done = in_process("key", "show", "--json", shown, env=env, code=0)
         facts = json.loads(done.stdout)
-        assert (facts["type"], facts["keyId"], facts["publicKey"]) == (kind, told["keyId"], told["publicKey"])
+        assert (facts["type"], facts["keyId"], facts["publicKey"]) == (kind, answer["keyId"], answer["publicKey"])
     text = in_process("key", "show", str(public)).stdout
     assert load_pem_public_key(text[text.index("-----BEGIN") :].encode())
-    assert f"key id  {told['keyId']}" in text
+    assert f"key id  {answer['keyId']}" in text
     before = file.read_bytes(), public.read_bytes()
     in_process("key", "new", str(file), env=env, code=1, says="already exists; keys are never overwritten")
     public.unlink()

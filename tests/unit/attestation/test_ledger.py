@@ -120,8 +120,8 @@ def test_a_reading_of_a_time_that_has_not_come_is_a_gap_and_spoils_no_journal(tm
     run.since_ns = now_ns
     run.meter(2)
     run.finish()
-    told = payload_of(run.seal(tmp_path / "ledger.json").ledger)["predicate"]["coverage"]
-    assert (told["gapSecondsByReason"], told["observedSeconds"]) == ({"out_of_range": "1.000000000"}, "4.000000000")
+    found = payload_of(run.seal(tmp_path / "ledger.json").ledger)["predicate"]["coverage"]
+    assert (found["gapSecondsByReason"], found["observedSeconds"]) == ({"out_of_range": "1.000000000"}, "4.000000000")
 
 
 def test_a_custom_peak_table_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,19 +109,19 @@ def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(nodes: Nod
     jobs = [job(nodes, "sft", 0, declared), job(nodes, "dpo", 100, TRAINS)]
     rules = policy(tmp_path, 10**30)
     lineage = lineage_of(nodes, jobs, rules)
-    told, third = payload_of(lineage)["predicate"]["declared"], findings(lineage)["third"]
-    assert (told["method"], told["base"]["flop"], told["conflict"]) == ("full", str(3 * 10**18), None)
+    sealed, third = payload_of(lineage)["predicate"]["declared"], findings(lineage)["third"]
+    assert (sealed["method"], sealed["base"]["flop"], sealed["conflict"]) == ("full", str(3 * 10**18), None)
     exact = {"low": str(10**18), "high": str(10**18)}
     # The truth lies in [0.7 E, 1.3 E], so a third of it does.
     assert third["threshold"] == (exact if kind == "known" else {"low": str(7 * 10**17), "high": str(13 * 10**17)})
     assert (third["applies"], third["state"]) == (True, "below")
     other = OperatorDeclarations(Phase.TRAIN, Method.LORA, Recomputation.FULL, Base("n", "known", 10**18, None, False))
     split = lineage_of(nodes, [*jobs, job(nodes, "kto", 200, other)], rules)
-    told = payload_of(split)["predicate"]["declared"]
-    assert told["base"] is None
-    assert "different base models" in told["conflict"]
+    sealed = payload_of(split)["predicate"]["declared"]
+    assert sealed["base"] is None
+    assert "different base models" in sealed["conflict"]
     assert findings(split)["third"]["applies"] is None
-    assert findings(split)["third"]["reason"] == told["conflict"], "and not that none is declared"
+    assert findings(split)["third"]["reason"] == sealed["conflict"], "and not that none is declared"
 
 
 def test_base_models_that_differ_within_a_job_differ_in_its_lineage_too(nodes: Nodes, tmp_path: Path) -> None:
@@ -132,9 +132,9 @@ def test_base_models_that_differ_within_a_job_differ_in_its_lineage_too(nodes: N
     lineage = nodes.merge(
         split, job(nodes, "sft", 100, tunes[0]), kind="lineage", lineage="m", ledger=tmp_path / "l.json"
     ).ledger
-    told = payload_of(lineage)["predicate"]["declared"]
-    assert told["base"] is None, "the one job that agrees with itself does not decide it"
-    assert "different base models" in told["conflict"]
+    sealed = payload_of(lineage)["predicate"]["declared"]
+    assert sealed["base"] is None, "the one job that agrees with itself does not decide it"
+    assert "different base models" in sealed["conflict"]
 
 
 def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(nodes: Nodes, tmp_path: Path) -> None:
@@ -147,14 +147,14 @@ def test_a_base_model_beside_the_pretraining_is_a_conflict_and_is_never_dropped(
     rules = policy(tmp_path, 10**30)
     lineage = lineage_of(nodes, jobs, rules)
     predicate = payload_of(lineage)["predicate"]
-    told = predicate["declared"]
-    assert (told["method"], told["base"]["flop"]) == ("pretraining", str(38 * 10**24))
-    assert told["conflict"] == "pretraining is declared and so is a base model: one of the two is not so"
+    sealed = predicate["declared"]
+    assert (sealed["method"], sealed["base"]["flop"]) == ("pretraining", str(38 * 10**24))
+    assert sealed["conflict"] == "pretraining is declared and so is a base model: one of the two is not so"
     assert findings(lineage)["third"]["applies"] is None
     by_act = {found["rule"]: found for found in predicate["findings"] if found["policy"] == "eu-ai-act"}
     assert by_act["modification-systemic"]["applies"] is None
-    assert told["conflict"] in by_act["modification-systemic"]["reason"]
-    assert told["conflict"] in by_act["gpai-indicative"]["reason"]
+    assert sealed["conflict"] in by_act["modification-systemic"]["reason"]
+    assert sealed["conflict"] in by_act["gpai-indicative"]["reason"]
 
 
 def test_a_lineage_of_the_pretraining_alone_and_its_own_tunes_has_no_base(nodes: Nodes, tmp_path: Path) -> None:
@@ -162,8 +162,8 @@ def test_a_lineage_of_the_pretraining_alone_and_its_own_tunes_has_no_base(nodes:
     jobs = [job(nodes, "pretraining", 0, own), job(nodes, "sft", 100, TRAINS)]
     rules = policy(tmp_path, 10**30)
     lineage = lineage_of(nodes, jobs, rules)
-    told = payload_of(lineage)["predicate"]["declared"]
-    assert (told["method"], told["base"], told["conflict"]) == ("pretraining", None, None)
+    sealed = payload_of(lineage)["predicate"]["declared"]
+    assert (sealed["method"], sealed["base"], sealed["conflict"]) == ("pretraining", None, None)
     assert findings(lineage)["third"]["applies"] is False
 
 

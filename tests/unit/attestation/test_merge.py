@@ -254,9 +254,9 @@ def test_a_replay_is_refused_or_marked(nodes: Nodes) -> None:
 def test_an_incomplete_job_says_what_is_missing_and_has_no_upper_bound(nodes: Nodes) -> None:
     ledgers = made(nodes, MISSING)
     merged = nodes.merge(*ledgers, allow_incomplete=True)
-    executed, told = merged.predicate["totals"]["executed"], merged.predicate["completeness"]
-    assert (told["complete"], told["missing"]) == (False, ["rank 1 (algo-2): no ledger"])
-    assert (told["expectedNodes"], told["nodes"]) == ("3", "2")
+    executed, shown = merged.predicate["totals"]["executed"], merged.predicate["completeness"]
+    assert (shown["complete"], shown["missing"]) == (False, ["rank 1 (algo-2): no ledger"])
+    assert (shown["expectedNodes"], shown["nodes"]) == ("3", "2")
     assert executed["high"] is None
     for figure in ("low", "measured"):
         assert executed[figure] == str(sum(int(predicate(one)["totals"]["executed"][figure]) for one in ledgers))
@@ -270,10 +270,10 @@ def test_where_no_ledger_tells_how_many_nodes_there_were_nobody_knows_a_maximum(
     untold = nodes.merge(*ledgers)
     assert untold.completeness.complete is None
     assert untold.predicate["totals"]["executed"]["high"] is None
-    told = nodes.merge(*ledgers, nodes=2)
-    assert told.completeness.complete is True
-    assert told.predicate["totals"]["executed"]["high"] is not None
-    assert told.predicate["completeness"]["declaredNodes"] == "2"
+    shown = nodes.merge(*ledgers, nodes=2)
+    assert shown.completeness.complete is True
+    assert shown.predicate["totals"]["executed"]["high"] is not None
+    assert shown.predicate["completeness"]["declaredNodes"] == "2"
     with pytest.raises(LedgerError, match="1 of 3 nodes: no ledger, and none here says of which rank"):
         nodes.merge(*ledgers, nodes=3)
     ranked = [nodes.ledger(slurm(rank)) for rank in (0, 1)]

@@ -129,9 +129,9 @@ def edit(sealed: Sealed, change: Any) -> None:
 def test_a_seal_is_stamped_and_others_can_check_the_stamp(tmp_path: Path, authority: Authority, url: str) -> None:
     sealed = seal(tmp_path, url)
     assert f"by {url}" in sealed.timestamp
-    (told,) = stamps(sealed, load_trust(tsa_files=[str(authority.root)]))
-    assert told.verdict is EvidenceState.HOLDS
-    assert told.text.startswith(
+    (found,) = stamps(sealed, load_trust(tsa_files=[str(authority.root)]))
+    assert found.verdict is EvidenceState.HOLDS
+    assert found.text.startswith(
         f"the signature existed at {sealed.timestamp.split(',')[0]} according to CN=flopsd test root"
     )
     (unchecked,) = stamps(sealed, Trust())
@@ -181,9 +181,9 @@ def test_a_stamp_of_an_authority_that_was_not_named_is_not_checked_and_spoils_no
 ) -> None:
     stranger = Authority(tmp_path / "stranger", "CN=stranger")
     sealed = seal(tmp_path / "x", url)
-    (told,) = stamps(sealed, load_trust(tsa_files=[str(stranger.root)]))
-    assert told.verdict is EvidenceState.NOT_CHECKED
-    assert told.text.startswith("no certificate of its authority was given; it names CN=flopsd test root")
+    (found,) = stamps(sealed, load_trust(tsa_files=[str(stranger.root)]))
+    assert found.verdict is EvidenceState.NOT_CHECKED
+    assert found.text.startswith("no certificate of its authority was given; it names CN=flopsd test root")
     (signature,) = json.loads(sealed.ledger.read_bytes())["signatures"]
     second = {"type": "rfc3161", "token": encoded(stranger, base64.b64decode(signature["sig"]))}
     edit(sealed, lambda s: s[0]["timestamps"].append(second))
@@ -210,8 +210,8 @@ def test_an_old_stamp_of_a_stranger_s_signature_dates_nothing(tmp_path: Path, au
         "timestamps": [{"type": "rfc3161", "token": encoded(authority, junk)}],
     }
     edit(sealed, lambda s: s.append(stamped))
-    (told,) = stamps(sealed, load_trust(tsa_files=[str(authority.root)]))
-    assert (told.verdict, told.text) == (EvidenceState.ABSENT, "no valid signature has a timestamp")
+    (found,) = stamps(sealed, load_trust(tsa_files=[str(authority.root)]))
+    assert (found.verdict, found.text) == (EvidenceState.ABSENT, "no valid signature has a timestamp")
 
 
 @pytest.mark.tool("openssl")
@@ -266,8 +266,8 @@ def test_without_the_extra_nothing_is_stamped_or_checked_and_both_say_so(
     trust, stamped = load_trust(tsa_files=[str(authority.root)]), seal(tmp_path / "a", url)
     monkeypatch.setitem(sys.modules, "rfc3161_client", None)
     assert "NONE: timestamps need the extra 'timestamp' (pip install" in seal(tmp_path / "b", url).timestamp
-    (told,) = stamps(stamped, trust)
-    assert (told.verdict, told.text) == (
+    (found,) = stamps(stamped, trust)
+    assert (found.verdict, found.text) == (
         EvidenceState.NOT_CHECKED,
         "this needs the extra: pip install 'flopsd[timestamp]'",
     )

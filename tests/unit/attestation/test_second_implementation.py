@@ -109,13 +109,13 @@ def test_it_computes_the_figures_of_any_run(
     precision = None if shares is None else Precision((("bf16", shares), ("tf32", 1_000_000 - shares)), "config")
 
     def story(folder: Path) -> bytes:
-        told = Story(folder, (device,), precision=precision, declared=declared)
+        run = Story(folder, (device,), precision=precision, declared=declared)
         for kind, one, other, doubt, killed, phase in plan:
             if phase is not None:
-                told.says(SessionOpened(SESSION, 1, 2, "0.1.0"))
-                told.says(PhaseChanged(SESSION, phase))
+                run.says(SessionOpened(SESSION, 1, 2, "0.1.0"))
+                run.says(PhaseChanged(SESSION, phase))
                 if formats is not None:
-                    told.says(FactsDeclared(SESSION, {"precision": formats}))
+                    run.says(FactsDeclared(SESSION, {"precision": formats}))
 
             def work(
                 _: Second, kind: int = kind, one: int = one, other: int = other, doubt: int = doubt
@@ -131,11 +131,11 @@ def test_it_computes_the_figures_of_any_run(
                     return Active(Evidence.ACTIVITY, {Pipe.FP32: one, Pipe.TENSOR_IMMA: other, Pipe.TENSOR_DFMA: doubt})
                 return Busy(cycles * one // 10**6) if kind == 2 else Gap(list(GapReason)[doubt % len(GapReason)])
 
-            told.during(1, {device: work})
+            run.during(1, {device: work})
             if killed:
-                told.kill(for_seconds=1)
-                told.start()
-        return told.finish()
+                run.kill(for_seconds=1)
+                run.start()
+        return run.finish()
 
     journal = tmp_path_factory.mktemp("any") / "journal.jsonl"
     journal.write_bytes(tell(story))
@@ -205,15 +205,15 @@ def test_it_computes_what_any_declared_training_required(
     """The architecture basis and the share of the work that counts, of one model or several, of one or many ranks."""
 
     def story(folder: Path) -> bytes:
-        told = Story(folder, (H100,), declared=declared)
+        run = Story(folder, (H100,), declared=declared)
         for rank, (facts, work) in enumerate(processes):
             session = f"{rank:032x}"
-            told.says(SessionOpened(session, 1 + rank, 2, "0.1.0"))
-            told.says(FactsDeclared(session, processes[0][0] if same else facts))
-            told.says(PhaseChanged(session, "train"))
-            told.says(WorkCounted(session, work))
-        told.during(1, {H100: lambda _: Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: SMS[H100] * 10**5 + 7})})
-        return told.finish()
+            run.says(SessionOpened(session, 1 + rank, 2, "0.1.0"))
+            run.says(FactsDeclared(session, processes[0][0] if same else facts))
+            run.says(PhaseChanged(session, "train"))
+            run.says(WorkCounted(session, work))
+        run.during(1, {H100: lambda _: Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: SMS[H100] * 10**5 + 7})})
+        return run.finish()
 
     journal = tmp_path_factory.mktemp("any") / "journal.jsonl"
     journal.write_bytes(tell(story))

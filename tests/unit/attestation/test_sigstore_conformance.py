@@ -42,8 +42,8 @@ def key_of(case: str, folder: Path) -> Any:
     if (FOLDER / case / "key.pub").exists():
         return load_public(str(FOLDER / case / "key.pub"))
     material = bundle(case)["verificationMaterial"]
-    told = material.get("certificate") or material["x509CertificateChain"]["certificates"][0]
-    public = load_der_x509_certificate(base64.b64decode(told["rawBytes"])).public_key()
+    shown = material.get("certificate") or material["x509CertificateChain"]["certificates"][0]
+    public = load_der_x509_certificate(base64.b64decode(shown["rawBytes"])).public_key()
     (folder / "leaf.pub").write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     return load_public(str(folder / "leaf.pub"))
 
@@ -120,7 +120,7 @@ def test_timestamps(case: str, moment: str | None) -> None:
     (token,) = bundle(case)["verificationMaterial"]["timestampVerificationData"]["rfc3161Timestamps"]
     root = json.loads((FOLDER / case / "trusted_root.json").read_bytes())
     (chain,) = (authority["certChain"]["certificates"] for authority in root["timestampAuthorities"])
-    trusted = [one for told in chain for one in parse_certificates(base64.b64decode(told["rawBytes"]), case)]
+    trusted = [one for shown in chain for one in parse_certificates(base64.b64decode(shown["rawBytes"]), case)]
     response = base64.b64decode(token["signedTimestamp"])
     if moment is None:
         with pytest.raises(EvidenceError):

@@ -28,13 +28,13 @@ from tests.support.vectors import all_vectors, write
 CASES = sorted(path.parent for path in VECTORS.glob("*valid/*/expected.json"))
 
 
-def told(case: Path) -> dict[str, Any]:
+def expected(case: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((case / "expected.json").read_bytes())
     return found
 
 
 def judge(case: Path, peaks: Path = PEAKS, policy: Path = POLICY) -> Verified:
-    how = told(case)
+    how = expected(case)
     keys = [load_public(str(case / name)) for name in how["keys"]]
     tables = Tables(str(peaks), [str(policy)] if policy.exists() else [])
     opened = open_ledger(case / "ledger.json", keys, how["threshold"])
@@ -58,7 +58,7 @@ def validator() -> Draft202012Validator:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_each_vector_is_judged_as_it_says(case: Path) -> None:
-    how, readme = told(case), (case / "README.md").read_text()
+    how, readme = expected(case), (case / "README.md").read_text()
     assert readme.count(" --key ") == len(how["keys"])
     assert ("--allow-replay" in readme, "--threshold" in readme) == (how["allowReplay"], how["threshold"] > 1)
     assert case.parent.name == ("valid" if how["verdict"] == "accept" else "invalid")
@@ -73,7 +73,7 @@ def test_each_vector_is_judged_as_it_says(case: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_the_schema_does_with_each_payload_what_it_says(case: Path) -> None:
-    how = told(case)
+    how = expected(case)
     if how["schema"] == "not applicable":
         return
     payload = json.loads(parse_envelope((case / "ledger.json").read_bytes()).payload)
@@ -127,7 +127,7 @@ MERGED_CASES = sorted(MERGED.iterdir())
 
 @pytest.mark.parametrize("case", MERGED_CASES, ids=lambda case: case.name)
 def test_each_merged_vector_is_judged_as_it_says(case: Path) -> None:
-    how = told(case)
+    how = expected(case)
     children = ["--children", str(case / "children")] if how["children"] else []
     command = ["verify", str(case / "ledger.json"), "--key", str(case / "ledger.pub"), "--peaks", str(PEAKS), "--policy", str(POLICY), "--json"]  # fmt: skip
     done = in_process(*command, *children)

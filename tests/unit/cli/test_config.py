@@ -92,12 +92,12 @@ def test_off_means_off_in_yaml_for_every_setting_that_can_be(tmp_path: Path) -> 
 def test_what_a_platform_decides_is_shown_as_that() -> None:
     """Two variables are what makes a training job here; there is no checkpoint folder on this machine."""
     here = environment(None, TRAINING_JOB_NAME="tune-1", FLOPSD_STOP_WINDOW="30")
-    told = json.loads(in_process("config", "show", "--json", env=here).stdout)["settings"]
-    assert told["ledger"] == {
+    answer = json.loads(in_process("config", "show", "--json", env=here).stdout)["settings"]
+    assert answer["ledger"] == {
         "value": "/opt/ml/output/data/flopsd/{node}.json", "from": "platform", "where": "sagemaker-training"
     }  # fmt: skip
-    assert (told["metric_line_seconds"]["value"], told["metric_line_seconds"]["from"]) == (60, "platform")
-    assert (told["stop_window_seconds"]["value"], told["stop_window_seconds"]["from"]) == (30, "variable")
+    assert (answer["metric_line_seconds"]["value"], answer["metric_line_seconds"]["from"]) == (60, "platform")
+    assert (answer["stop_window_seconds"]["value"], answer["stop_window_seconds"]["from"]) == (30, "variable")
 
 
 def test_defaults_are_shown_as_what_they_are(tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ def test_each_setting_tells_where_it_came_from(tmp_path: Path) -> None:
     file.write_text("interval_seconds: 2\ncheckpoint_seconds: 20\nrun_id: from-file\n")
     env = environment(None, FLOPSD_CONFIG=str(file), FLOPSD_CHECKPOINT="30", FLOPSD_RUN_ID="from-variable")
     arguments = ("config", "show", "--run-id", "from-flag", "--no-seal")
-    told = json.loads(in_process(*arguments, "--json", env=env).stdout)
-    assert told["file"] == str(file)
-    settings = told["settings"]
+    answer = json.loads(in_process(*arguments, "--json", env=env).stdout)
+    assert answer["file"] == str(file)
+    settings = answer["settings"]
     assert settings["interval_seconds"] == {"value": 2, "from": "file", "where": str(file)}
     assert settings["checkpoint_seconds"] == {"value": 30, "from": "variable", "where": "FLOPSD_CHECKPOINT"}
     assert settings["run_id"] == {"value": "from-flag", "from": "flag", "where": "--run-id"}
@@ -182,8 +182,8 @@ STANDARD = ["/lib/python", "/lib/site"]
 
 
 def test_the_folder_that_python_puts_first_is_left_out_and_pythonpath_comes_last() -> None:
-    told = {"PYTHONPATH": "/job:/job/src"}
-    assert search_path(["", "/job", "/job/src", *STANDARD], told, "/work") == [*STANDARD, "/job", "/job/src"]
+    found = {"PYTHONPATH": "/job:/job/src"}
+    assert search_path(["", "/job", "/job/src", *STANDARD], found, "/work") == [*STANDARD, "/job", "/job/src"]
     assert search_path(["/work", *STANDARD], {}, "/work") == STANDARD
     assert search_path(["/venv/bin", *STANDARD], {"PYTHONPATH": ""}, "/work") == ["/venv/bin", *STANDARD]
     assert search_path([os.getcwd(), *STANDARD], {"PYTHONPATH": ":"}, None) == [*STANDARD, os.getcwd()]
@@ -208,8 +208,8 @@ def test_a_job_whose_folders_hold_modules_of_the_same_names_is_metered(tmp_path:
     )  # fmt: skip
     assert done.returncode == 7, done.stderr
     assert env["PYTHONPATH"] in done.stdout.splitlines(), "the job's own variable is as it was"
-    for told in ("METERING INTERRUPTED", "NO ROLLING SEAL", "NOT SEALED"):
-        assert told not in done.stderr, done.stderr
+    for found in ("METERING INTERRUPTED", "NO ROLLING SEAL", "NOT SEALED"):
+        assert found not in done.stderr, done.stderr
     assert [one["endReason"] for one in predicate(ledger)["incarnations"]] == ["job ended"]
 
 

@@ -32,23 +32,23 @@ def _journal() -> tuple[J, ...]:
     """Two starts of a daemon: a GPU with running counters that works, one that has gaps, a process that declares."""
 
     def story(folder: Path) -> bytes:
-        told = Story(folder, (CYCLES_H100, A100), declared=NOTHING_DECLARED)
+        run = Story(folder, (CYCLES_H100, A100), declared=NOTHING_DECLARED)
 
         def work(_: Second) -> Growth:
             return Growth(())
 
         def plan(seconds: int, reason: GapReason) -> None:
-            told.during(seconds, {CYCLES_H100: work, A100: gap(reason)})
+            run.during(seconds, {CYCLES_H100: work, A100: gap(reason)})
 
-        told.says(SessionOpened(SESSION, 1, 2, "0.1.0"), FactsDeclared(SESSION, {"method": "lora"}))
-        told.says(PhaseChanged(SESSION, "train"), WorkCounted(SESSION, {"train": {"tokens": 7}}))
+        run.says(SessionOpened(SESSION, 1, 2, "0.1.0"), FactsDeclared(SESSION, {"method": "lora"}))
+        run.says(PhaseChanged(SESSION, "train"), WorkCounted(SESSION, {"train": {"tokens": 7}}))
         plan(6, GapReason.DRIVER_TIMEOUT)
-        told.says(WorkCounted(SESSION, {"train": {"tokens": 9}}))
+        run.says(WorkCounted(SESSION, {"train": {"tokens": 9}}))
         plan(6, GapReason.OTHER_JOB)
-        told.kill(for_seconds=2)
-        told.start()
+        run.kill(for_seconds=2)
+        run.start()
         plan(6, GapReason.DRIVER_TIMEOUT)
-        return told.finish()
+        return run.finish()
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "journal.jsonl"

@@ -147,7 +147,7 @@ def test_an_unrated_pipe_is_bounded_not_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "fault"),
     [
         (("schema: flopsd-peaks/1", "schema: other/2"), "schema 'other/2'"),
         (("tensor: {fp16: 1024}", "tensor: {fp16: 1024.5}"), "no positive integers"),
@@ -157,9 +157,9 @@ def test_an_unrated_pipe_is_bounded_not_zero() -> None:
         (("schema:", "schema: x\nschema:"), "given twice"),
     ],
 )
-def test_a_bad_table_is_refused_with_its_fault(change: tuple[str, str], told: str) -> None:
+def test_a_bad_table_is_refused_with_its_fault(change: tuple[str, str], fault: str) -> None:
     text = (config_dir() / "peaks.yaml").read_text().replace(*change, 1)
-    with pytest.raises(PeakTableError, match=told):
+    with pytest.raises(PeakTableError, match=fault):
         parse_peaks(text.encode(), "peaks.yaml")
 
 

@@ -284,8 +284,8 @@ def test_not_knowing_the_base_model_never_clears(case: Case) -> None:
     silent = replace(case, base=None)
     if case.method is Method.PRETRAINING:
         return
-    for told, untold in zip(findings(ACT, case), findings(ACT, silent), strict=True):
-        if told.state is not None and case.base is not None:
+    for shown, untold in zip(findings(ACT, case), findings(ACT, silent), strict=True):
+        if shown.state is not None and case.base is not None:
             assert untold.state is not BELOW
 
 

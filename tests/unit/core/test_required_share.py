@@ -134,11 +134,11 @@ def test_the_first_second_at_which_it_is_so(figures: tuple[int, int], a: int, b:
     low, high = sorted(figures)
     slow, fast = sorted(rates)
     limit = Limit(Fraction(min(a, b), 3), Fraction(max(a, b), 3))
-    told = crossing(limit, Figures(low, None, high), Rate(slow, fast))
+    shown = crossing(limit, Figures(low, None, high), Rate(slow, fast))
     seconds = range(200)
     may = next((s for s in seconds if high + fast * s > limit.low), None)
     must = next((s for s in seconds if low + slow * s > limit.high), None)
-    assert told == Crossing(may, must)
+    assert shown == Crossing(may, must)
 
 
 def test_where_either_account_may_count_a_crossing_is_certain_once_the_slower_has_crossed() -> None:
@@ -146,8 +146,8 @@ def test_where_either_account_may_count_a_crossing_is_certain_once_the_slower_ha
     updates, cumulative = Figures(10**20, None, 2 * 10**20), Figures(5 * 10**20, None, 6 * 10**20)
     (policy,) = load_policies()
     slow, fast = Rate(10**15, 2 * 10**15), Rate(5 * 10**15, 6 * 10**15)
-    told = outlook(findings(policy, Case(updates, cumulative, Method.FULL, base)), (slow, fast))
-    rule = next(one for one in told if one["quantity"] == "updates or cumulative" and one["threshold"] is not None)
+    shown = outlook(findings(policy, Case(updates, cumulative, Method.FULL, base)), (slow, fast))
+    rule = next(one for one in shown if one["quantity"] == "updates or cumulative" and one["threshold"] is not None)
     limit = Fraction(rule["threshold"]["high"])
     slower = crossing(Limit(limit, limit), updates, slow)
     faster = crossing(Limit(limit, limit), cumulative, fast)

@@ -70,8 +70,8 @@ def test_whatever_a_source_raises_is_a_gap_and_the_next_reading_counts(tmp_path:
     assert source.closed
     (state,) = bench.writer.snapshot.devices
     # The reading behind the fault began before it: what of it is not yet told as a gap cannot be told apart.
-    told = {GapReason.DRIVER_ERROR, GapReason.OVERLAP, GapReason.STARTING, GapReason.STOPPING}
-    assert set(state.tally.gap_ns) <= told
+    found = {GapReason.DRIVER_ERROR, GapReason.OVERLAP, GapReason.STARTING, GapReason.STOPPING}
+    assert set(state.tally.gap_ns) <= found
     assert state.tally.gap_ns[GapReason.DRIVER_ERROR] > 0
     assert state.tally.active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)] >= 3000
     assert bench.writer.snapshot.sources["script"].errors == {"driver_error": 1}

@@ -75,12 +75,12 @@ steps = st.tuples(
 
 @settings(max_examples=examples(60), deadline=None)
 @given(st.lists(steps, min_size=1, max_size=25))
-def test_the_time_of_a_gpu_is_that_of_its_slices_in_every_layout(told: list[tuple[str, int, int]]) -> None:
+def test_the_time_of_a_gpu_is_that_of_its_slices_in_every_layout(plan: list[tuple[str, int, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         metered = Metered(Path(folder))
         begin_ns = metered.run.clock.boottime_ns()
         metered.tell(WHOLE, 1)
-        for what, layout, ms in told:
+        for what, layout, ms in plan:
             if what == "tell":
                 metered.tell(LAYOUTS[layout], ms)
             elif what == "fail":

@@ -72,9 +72,9 @@ def second_attempt(tmp_path: Path, later: int, boot_ns: int = 7 * NS_PER_S) -> R
 def test_a_restored_run_continues_and_unrecorded_time_is_a_gap_with_a_ceiling(tmp_path: Path, ended: bool) -> None:
     first_attempt(tmp_path, ended=ended)
     saved = view_of(history_of(tmp_path / "saved/algo-1.journal.jsonl"), table()).figures
-    told = again(tmp_path)
-    assert told is not None
-    assert "whose seal fits" in told.reason
+    shown = again(tmp_path)
+    assert shown is not None
+    assert "whose seal fits" in shown.reason
     run = second_attempt(tmp_path, later=600)
     run.meter(5)
     run.finish()
@@ -168,10 +168,10 @@ def _older(journal: Path) -> None:
 def test_a_truncated_state_is_continued_and_reported(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     first_attempt(tmp_path)
     damage(tmp_path / "saved/algo-1.journal.jsonl")
-    told = again(tmp_path)
-    assert told is not None
-    assert "NOT SEALED: no ledger beside them fits" in told.reason
-    assert told.for_journal()["cutBytes"] == "0"
+    shown = again(tmp_path)
+    assert shown is not None
+    assert "NOT SEALED: no ledger beside them fits" in shown.reason
+    assert shown.for_journal()["cutBytes"] == "0"
     run = second_attempt(tmp_path, later=100)
     run.finish()
     assert len(history_of(run.state.journal).incarnations) == 2
@@ -193,8 +193,8 @@ def test_the_newest_of_several_states_is_restored_and_its_prefixes_are_ignored(t
         shutil.copy(where(ledger), where(ledger.with_name("algo-1-until-20260101T000000000Z.json")))
     longer = (tmp_path / "one/journal.jsonl").read_bytes()
     journal_beside(ledger).write_bytes(longer)
-    told = again(tmp_path)
-    assert told is not None
+    shown = again(tmp_path)
+    assert shown is not None
     assert (tmp_path / "two/journal.jsonl").read_bytes() == longer
     assert not (tmp_path / "out").exists()
     assert again(tmp_path) is None  # now it is here

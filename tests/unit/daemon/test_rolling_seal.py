@@ -189,6 +189,6 @@ def test_the_snapshot_shows_the_state_of_sealing() -> None:
     sealed_ns = clock.wall_ns()
     run_out(rolling)
     clock.advance(5 * NS_PER_S)
-    told = rolling.state()
-    assert (told.wall_ns, told.last_seal_wall_ns, told.seal_failures) == (sealed_ns + 5 * NS_PER_S, sealed_ns, 0)
-    assert told.seal_every_ns == 10 * NS_PER_S
+    found = rolling.state()
+    assert (found.wall_ns, found.last_seal_wall_ns, found.seal_failures) == (sealed_ns + 5 * NS_PER_S, sealed_ns, 0)
+    assert found.seal_every_ns == 10 * NS_PER_S

@@ -58,7 +58,7 @@ class Place:
         self.state = StateDir(folder / "state")
         self.state.acquire()
         self.key, _ = ensure_key(None, folder)
-        self.told: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
 
     def recover(self, journal: bytes, pending: bytes, *, kept: int) -> Recovery | None:
         """Recover from `journal`, append, read back; the first `kept` lines must be there and nothing else of it."""
@@ -84,7 +84,7 @@ class Place:
                 aside = self.state.path / recovery.kept_as
                 assert aside.read_bytes() == rest
                 aside.unlink()
-        self.told["whole" if recovery is None else "cut" if recovery.kept_as is None else "put aside"] += 1
+        self.outcomes["whole" if recovery is None else "cut" if recovery.kept_as is None else "put aside"] += 1
         return recovery
 
     def go_on(self, journal: bytes) -> None:
@@ -133,7 +133,7 @@ def test_a_flip_at_every_byte(left: Left, place: Place, pattern: int, extent: Ex
         recovery = place.recover(bytes(flipped), left.pending, kept=kept)
         assert recovery is not None
         assert recovery.kept_as == "aside" or at == len(left.journal) - 1  # the last newline: that looks torn
-    assert place.told["whole"] == 0
+    assert place.outcomes["whole"] == 0
     for at in range(0, len(left.journal), 307 * extent.step):
         place.go_on(left.journal[:at] + bytes([left.journal[at] ^ pattern]) + left.journal[at + 1 :])
 
@@ -146,7 +146,7 @@ def test_a_tail_of_nuls_at_every_byte(left: Left, place: Place, extent: Extent) 
     for end in left.ends:
         for count in (1, 511, 4096, 70_000):
             place.recover(left.journal[:end] + b"\0" * count, b"", kept=left.lines_before(end))
-    assert place.told["put aside"] == place.told["whole"] == 0
+    assert place.outcomes["put aside"] == place.outcomes["whole"] == 0
 
 
 @sampled(10)

@@ -84,7 +84,7 @@ def test_a_record_is_framed_exactly_if_it_can_be_read_back(value: object) -> Non
     record = {"kind": "any", "value": value}
     try:
         text = json.dumps(record, sort_keys=True, allow_nan=False)
-        told = parse_json(text.encode("ascii"), "the record")
+        shown = parse_json(text.encode("ascii"), "the record")
     except (TypeError, ValueError, NotVerifiedError):
         with pytest.raises(UnreadableRecordError, match="of kind 'any' cannot be journalled"):
             frame(GENESIS, record)
@@ -92,7 +92,7 @@ def test_a_record_is_framed_exactly_if_it_can_be_read_back(value: object) -> Non
     framed, head = frame(GENESIS, record)
     (line,) = read_lines(io.BytesIO(framed))
     assert line.head == head
-    assert line.record() == told
+    assert line.record() == shown
 
 
 def test_a_line_longer_than_readers_accept_is_not_written() -> None:

@@ -39,11 +39,11 @@ def executed_only(ledger: dict[str, Any]) -> dict[str, Any]:
     return ledger
 
 
-def lines(told: Form) -> dict[str, FormLine]:
-    return {line.field: line for line in told.lines}
+def lines(made: Form) -> dict[str, FormLine]:
+    return {line.field: line for line in made.lines}
 
 
-def told(figures: Figures) -> dict[str, str | None]:
+def texts_of(figures: Figures) -> dict[str, str | None]:
     texts = (None if n is None else str(n) for n in (figures.low_flop, figures.measured_flop, figures.high_flop))
     return dict(zip(("low", "measured", "high"), texts, strict=True))
 
@@ -52,8 +52,8 @@ def judged(updates: Figures, cumulative: Figures, method: Method, base: Base | N
     """A published ledger with the account and the findings of another."""
     ledger = node()
     ledger["totals"]["guidelines"] = {
-        **told(updates),
-        "cumulative": told(cumulative),
+        **texts_of(updates),
+        "cumulative": texts_of(cumulative),
         "requiredPpmSource": "executed FLOP",
         "method": "recomputation taken out as declared",
         "assumptions": [],
@@ -135,8 +135,8 @@ def test_an_upper_end_is_rounded_up_and_what_is_not_whole_has_none() -> None:
 def test_device_time_that_was_partly_anothers_is_an_upper_end() -> None:
     ledger = node()
     ledger["coverage"]["gapSecondsByReason"]["other_job"] = "1.000000000"
-    told = lines(form(ledger, ACT))["Training time, hardware"].ai_office
-    assert told == "at most 0.00022 NVIDIA A100-SXM4-80GB days, at most 0.00022 NVIDIA H100 80GB HBM3 days"
+    shown = lines(form(ledger, ACT))["Training time, hardware"].ai_office
+    assert shown == "at most 0.00022 NVIDIA A100-SXM4-80GB days, at most 0.00022 NVIDIA H100 80GB HBM3 days"
 
 
 def test_what_cannot_be_measured_is_no_figure() -> None:
@@ -158,14 +158,14 @@ def test_what_cannot_be_measured_is_no_figure() -> None:
 
 def test_the_methodology_reads_well_where_nothing_was_measured() -> None:
     ledger = node("no-device")
-    told = lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
-    assert told.startswith("Metered with flopsd 0.1.0, which read no counter that gives an estimate: ")
-    assert "nothing that was read gives one: only bounds are." in told
+    shown = lines(form(ledger, ACT))["Measurement methodology, compute"].ai_office
+    assert shown.startswith("Metered with flopsd 0.1.0, which read no counter that gives an estimate: ")
+    assert "nothing that was read gives one: only bounds are." in shown
     job = node("job", "merged")
     job["totals"]["executed"]["method"] += f"; {ledger['totals']['executed']['method']}"
-    told = lines(form(job, ACT))["Measurement methodology, compute"].ai_office
-    assert "the SM clock; on some nodes no counter that gives an estimate was read. Every" in told
-    assert "since what was measured and declared leaves it open" in told, "of which nobody declared what it was for"
+    shown = lines(form(job, ACT))["Measurement methodology, compute"].ai_office
+    assert "the SM clock; on some nodes no counter that gives an estimate was read. Every" in shown
+    assert "since what was measured and declared leaves it open" in shown, "of which nobody declared what it was for"
 
 
 def test_energy_that_nobody_counted_leaves_a_lower_bound() -> None:
@@ -181,9 +181,9 @@ def test_energy_that_nobody_counted_leaves_a_lower_bound() -> None:
     job = node("job", "merged") | {"energyUncountedSeconds": "0.000000000"}
     assert lines(form(job, ACT))["Energy used for training"].ai_office == "2.3x10^-9 MWh"
     job["completeness"]["complete"] = False
-    told = lines(form(job, ACT))
-    assert told["Energy used for training"].ai_office == "at least 2.3x10^-9 MWh"
-    assert "may be incomplete" in told["Measurement methodology, energy"].ai_office
+    shown = lines(form(job, ACT))
+    assert shown["Energy used for training"].ai_office == "at least 2.3x10^-9 MWh"
+    assert "may be incomplete" in shown["Measurement methodology, energy"].ai_office
 
 
 def test_the_declared_model_and_its_base() -> None:
@@ -238,11 +238,11 @@ def test_what_the_base_model_took_is_in_no_figure_and_that_is_said(
 
 def test_what_flopsd_reads_into_the_text_is_notified_as_that() -> None:
     small, base = Figures(10**24, 10**24, 10**24), Base("b", "known", 95 * 10**23, None, False)
-    told = "\n".join(form(judged(small, small, Method.FULL, base), ACT).notification)
-    assert "This is flopsd's reading and not the text's." in told
+    shown = "\n".join(form(judged(small, small, Method.FULL, base), ACT).notification)
+    assert "This is flopsd's reading and not the text's." in shown
     assert (
         "Amount: between 1.0x10^25 and 1.1x10^25 FLOP; cumulative training compute, with the base model's compute; the "
-        "base model's part of it is declared, not measured." in told
+        "base model's part of it is declared, not measured." in shown
     )
     pretrained = Figures(2 * 10**25, None, None)
     of_the_text = "\n".join(form(judged(pretrained, pretrained, Method.PRETRAINING, None), ACT).notification)
@@ -305,9 +305,9 @@ def test_what_is_told_encloses_what_is_known(a: int, b: int, c: int, significant
     below, above = bounds.removeprefix("between ").removesuffix(" FLOP").split(" and ")
     assert _number(below) <= low
     assert _number(above) >= high
-    told = _number(point.removesuffix(" FLOP"))
+    shown = _number(point.removesuffix(" FLOP"))
     exponent = int(point.removesuffix(" FLOP").partition("x10^")[2] or "0")
-    assert abs(told - measured) <= Fraction(10) ** (exponent - significant + 1) / 2
+    assert abs(shown - measured) <= Fraction(10) ** (exponent - significant + 1) / 2
 
 
 def _number(text: str) -> Fraction:

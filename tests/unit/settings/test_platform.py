@@ -1,4 +1,4 @@
-"""Where flopsd runs, told by variables: Slurm's, as 24.11 sets them (tests/e2e/test_slurm.py runs it), and a pod's."""
+"""Where flopsd runs, by variables: Slurm's, as 24.11 sets them (tests/e2e/test_slurm.py runs it), and a pod's."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ STEP = {"SLURM_JOB_ID": "9", "SLURMD_NODENAME": "n2", "SLURM_NODEID": "1", "SLUR
 def test_a_task_of_a_slurm_step_meters_its_node_or_itself_or_leaves_it_to_another(
     tmp_path: Path, more: dict[str, str], node: str, rank: int, by_other: int | None
 ) -> None:
-    told = {**STEP, **more}
-    found = find_context(told, tmp_path)
+    variables = {**STEP, **more}
+    found = find_context(variables, tmp_path)
     assert (found.platform, found.job_name, found.node, found.rank) == ("slurm", "slurm-9", node, rank)
-    assert metered_by_task(told) == by_other
-    folder = default_state_dir({**told, "XDG_STATE_HOME": "/home/me/.state"})
+    assert metered_by_task(variables) == by_other
+    folder = default_state_dir({**variables, "XDG_STATE_HOME": "/home/me/.state"})
     assert folder.parts[-2:] == ("slurm-9", node), "nodes share a home"
 
 
@@ -49,11 +49,11 @@ def test_daemon_starts_without_a_readable_boot_id_count_as_different_boots(tmp_p
     first, second = find_context({}, tmp_path), find_context({}, tmp_path)
     assert first.boot_id.startswith("unknown-")
     assert first.boot_id != second.boot_id
-    told = tmp_path / "proc/sys/kernel/random/boot_id"
-    told.parent.mkdir(parents=True)
-    told.write_text("\n")
+    boot_id = tmp_path / "proc/sys/kernel/random/boot_id"
+    boot_id.parent.mkdir(parents=True)
+    boot_id.write_text("\n")
     assert find_context({}, tmp_path).boot_id.startswith("unknown-")
-    told.write_text("6c3e\n")
+    boot_id.write_text("6c3e\n")
     assert find_context({}, tmp_path).boot_id == "6c3e"
 
 
@@ -73,7 +73,7 @@ def test_a_pod_of_an_indexed_job_keeps_its_name_when_it_is_replaced(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("told", "job", "node"),
+    ("more", "job", "node"),
     [
         ({}, None, "llama-0-x7k2p"),
         ({"JOB_NAME": "", "JOB_UID": ""}, None, "llama-0-x7k2p"),  # a label that the pod does not have
@@ -82,8 +82,8 @@ def test_a_pod_of_an_indexed_job_keeps_its_name_when_it_is_replaced(tmp_path: Pa
         ({"NODE_NAME": "ip-10-0-0-7"}, None, "ip-10-0-0-7"),
     ],
 )
-def test_missing_pod_variables_are_left_out(told: dict[str, str], job: str | None, node: str, tmp_path: Path) -> None:
-    context = find_context({**INSIDE, **told}, tmp_path)
+def test_missing_pod_variables_are_left_out(more: dict[str, str], job: str | None, node: str, tmp_path: Path) -> None:
+    context = find_context({**INSIDE, **more}, tmp_path)
     assert (context.job_name, context.node, context.rank) == (job, node, None)
     assert find_context({**INSIDE, "INSTANCE_TYPE": "ml.trn1.32xlarge"}, tmp_path).instance_type == "ml.trn1.32xlarge"
 

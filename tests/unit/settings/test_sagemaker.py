@@ -29,8 +29,8 @@ NAMED = {"TRAINING_JOB_NAME": JOB, "TRAINING_JOB_ARN": f"arn:aws:sagemaker:eu-we
 def tree(root: Path, sample: str, **changed: object) -> Path:
     config = root / "opt/ml/input/config"
     config.mkdir(parents=True, exist_ok=True)
-    told = json.loads((SAMPLES / f"{sample}.json").read_text()) | changed
-    (config / "resourceconfig.json").write_text(json.dumps({k: v for k, v in told.items() if v is not None}))
+    answer = json.loads((SAMPLES / f"{sample}.json").read_text()) | changed
+    (config / "resourceconfig.json").write_text(json.dumps({k: v for k, v in answer.items() if v is not None}))
     return root
 
 

@@ -41,9 +41,9 @@ def tell(run: Run, source: str, *read: tuple[Device, Work], **counters: int) -> 
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(list(Evidence)), st.booleans()), max_size=12)
 )
-def test_the_strongest_offer_of_those_that_answer_is_taken(told: list[tuple[str, Evidence, bool]]) -> None:
+def test_the_strongest_offer_of_those_that_answer_is_taken(calls: list[tuple[str, Evidence, bool]]) -> None:
     roster, offers, down = Arbiter(("a", "b")), dict[str, Evidence](), set[str]()
-    for source, evidence, answers in told:
+    for source, evidence, answers in calls:
         if answers:
             roster.offer(source, [replace(H100, evidence=evidence)])
             offers[source] = evidence
@@ -92,14 +92,14 @@ def test_who_a_device_is_does_not_depend_on_who_lists_it_first(run: Run, nameles
     nameless = replace(H100, model="unidentified", pci_device_id=None, serial=None, sm_count=None,
                        sm_clock_max_mhz=None, evidence=Evidence.GAP)  # fmt: skip
     writer = run.writer
-    told: dict[str, tuple[Device, Work]] = {
+    answer: dict[str, tuple[Device, Work]] = {
         "dcgm": (nameless, Gap(GapReason.UNKNOWN_DEVICE)),
         "nvml": (H100, Active(Evidence.ACTIVITY, {Pipe.TENSOR_HMMA: 10**11})),
     }
     for _ in range(30):
         run.clock.advance(NS_PER_S)
-        for source in sorted(told, reverse=not nameless_first):
-            tell(run, source, told[source])
+        for source in sorted(answer, reverse=not nameless_first):
+            tell(run, source, answer[source])
     assert writer.close("test")
     (shown,) = writer.snapshot.devices
     assert shown.device.serial == H100.serial

@@ -68,9 +68,9 @@ def test_only_the_jobs_devices_are_listed_and_read(node: Node) -> None:
     source = node.open()
     assert later(node, source, 1) == [B, C]
     assert [device.shared for device in source.devices()] == [None, "2 other jobs"]
-    told = source.describe()
-    assert told["devices"] == f"the devices of job 4711 by the mapping files in {node.folder}: 2 of 4"
-    assert told["replay"] is None
+    found = source.describe()
+    assert found["devices"] == f"the devices of job 4711 by the mapping files in {node.folder}: 2 of 4"
+    assert found["replay"] is None
 
 
 def test_devices_come_and_go_with_the_job(node: Node) -> None:
@@ -126,8 +126,8 @@ def test_a_file_that_cannot_be_read_leaves_its_device_as_it_was(node: Node) -> N
         (node.folder / name).unlink(missing_ok=True)
         (node.folder / name).symlink_to(node.folder / "nowhere")
     assert later(node, source) == [A, B]
-    told = {device.uid: device.evidence_reason for device in source.devices()}
-    assert told == {A: f"{node.folder}/0 cannot be read: No such file or directory", B: ""}
+    found = {device.uid: device.evidence_reason for device in source.devices()}
+    assert found == {A: f"{node.folder}/0 cannot be read: No such file or directory", B: ""}
 
 
 def test_a_device_of_which_it_cannot_be_told_is_shown_and_says_so(node: Node) -> None:

@@ -275,14 +275,14 @@ class Bad(ScriptedSource):
         return facts
 
 
-def told(work: Any, ahead_ns: int = 0, **more: Any) -> Callable[[int], Sweep]:
+def reads(work: Any, ahead_ns: int = 0, **more: Any) -> Callable[[int], Sweep]:
     return lambda now_ns: Sweep((Reading(ACME.uid, now_ns - 10**7, now_ns + ahead_ns, work, **more),))
 
 
 BAD: list[tuple[str, str, dict[str, Any]]] = [
     ("a reading of nothing", "no Reading", {"sweep": lambda _: Sweep((None,))}),  # type: ignore[arg-type]
-    ("a gap without a reason", "work.reason", {"sweep": told(Gap("oops"))}),  # type: ignore[arg-type]
-    ("an hour ahead", "in the future", {"sweep": told(Busy(0), 3600 * NS_PER_S)}),
+    ("a gap without a reason", "work.reason", {"sweep": reads(Gap("oops"))}),  # type: ignore[arg-type]
+    ("an hour ahead", "in the future", {"sweep": reads(Busy(0), 3600 * NS_PER_S)}),
     ("no devices", "'NoneType' object is not iterable", {"devices": None}),
     ("half a character", "describe()", {"facts": {"x": HALF}}),
 ]
@@ -314,7 +314,7 @@ def test_what_the_writer_cannot_fold_in_is_an_outage_of_its_source_and_tells_ane
         take(message)
 
     monkeypatch.setattr(bench.writer, "take", fails_twice)
-    bench.run(lambda: Bad(bench, sweep=told(Busy(0))))
+    bench.run(lambda: Bad(bench, sweep=reads(Busy(0))))
     bench.check(tmp_path)
     assert bench.writer.snapshot.sources["bad"].errors["driver_error"] == 2
     records = [line.record() for line in read_journal(bench.state.journal)]

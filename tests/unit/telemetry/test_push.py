@@ -102,10 +102,10 @@ def test_otlp_and_remote_write_tell_the_same_with_run_node_and_job(run: Run) -> 
     run.meter(3)
     later = page_of(run, WALL_NS + NS_PER_S)
     for parsed in (first, later):
-        told = ExportMetricsServiceRequest.FromString(gzip.decompress(otlp.encode(parsed)))
+        answer = ExportMetricsServiceRequest.FromString(gzip.decompress(otlp.encode(parsed)))
         written = WRITE_REQUEST.FromString(bytes(snappy.decompress_raw(remote.encode(parsed))))
         by_otlp, by_remote = set(), set()
-        for metric in told.resource_metrics[0].scope_metrics[0].metrics:
+        for metric in answer.resource_metrics[0].scope_metrics[0].metrics:
             sums = metric.WhichOneof("data") == "sum"
             assert sums == metric.name.endswith("_total")
             assert not sums or (metric.sum.is_monotonic and metric.sum.aggregation_temporality == 2)
@@ -320,11 +320,11 @@ def test_what_the_pusher_tells_is_shown_by_the_daemon() -> None:
     code = f"import sys, signal; sys.stdout.buffer.write(b'nonsense\\n' + {state.line()!r}); sys.stdout.flush(); signal.pause()"
     feed, _ = fed(FakeClock(), code)
 
-    def told() -> bool:
+    def arrived() -> bool:
         feed.each_tick()
         return bool(feed.states)
 
-    wait_until(told, "a state")
+    wait_until(arrived, "a state")
     assert feed.states == (state,)
     feed._clock = SystemClock()
     feed.end(0)

@@ -53,16 +53,16 @@ def test_a_snapshot_and_its_journal_tell_the_same(tmp_path: Path, stranger: bool
 
 def test_the_text_fits_80_columns_and_is_plain(tmp_path: Path) -> None:
     run = story(tmp_path, stranger=True)
-    told = facts_of(run.writer.snapshot)
-    text = status_text(told)
+    found = facts_of(run.writer.snapshot)
+    text = status_text(found)
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" not in text
     for words in ("gaps        15 s unknown_device, 12 s daemon_down", "sources     sim up", "tensor_hmma 50 %", "100 % busy", "1500 MHz",
                   "at most     no upper bound is known", "ceiling only", "INDETERMINATE"):  # fmt: skip
         assert words in text, text
-    told["sources"] = [{"name": "nvml", "up": False, "reason": "the driver says: " + "very long words " * 12}]
-    assert "sources     nvml DOWN: the driver says" in status_text(told)
-    assert max(map(len, status_text(told).splitlines())) <= 80
+    found["sources"] = [{"name": "nvml", "up": False, "reason": "the driver says: " + "very long words " * 12}]
+    assert "sources     nvml DOWN: the driver says" in status_text(found)
+    assert max(map(len, status_text(found).splitlines())) <= 80
     run.kill()
 
 
@@ -89,13 +89,13 @@ def test_no_crossing_is_forecast_of_a_run_that_has_ended(tmp_path: Path) -> None
 @pytest.mark.parametrize("escape", ESCAPES)
 def test_nothing_of_a_daemon_moves_the_terminal(tmp_path: Path, escape: str) -> None:
     run = story(tmp_path, stranger=False)
-    told = facts_of(run.writer.snapshot)
-    told["run"] = told["node"] = told["endReason"] = escape
-    told["sources"] = [{"name": escape, "up": False, "reason": escape}]
-    told["devices"][0]["model"] = escape
-    told["devices"][0]["gapSecondsByReason"] = {escape: "1.0"}
-    told["thresholds"][0]["rule"] = escape
-    assert all(char.isprintable() or char == "\n" for char in status_text(told))
+    found = facts_of(run.writer.snapshot)
+    found["run"] = found["node"] = found["endReason"] = escape
+    found["sources"] = [{"name": escape, "up": False, "reason": escape}]
+    found["devices"][0]["model"] = escape
+    found["devices"][0]["gapSecondsByReason"] = {escape: "1.0"}
+    found["thresholds"][0]["rule"] = escape
+    assert all(char.isprintable() or char == "\n" for char in status_text(found))
     run.kill()
 
 
@@ -109,8 +109,8 @@ def test_an_answer_that_is_no_status_is_an_error_that_names_the_address(body: by
 
 
 def test_status_rounds_coverage_down_too() -> None:
-    told = {"knownSeconds": "999999.999999999", "jobSeconds": "1000000.000000000"}
-    assert coverage_text(told).startswith("99.9 % of")
+    found = {"knownSeconds": "999999.999999999", "jobSeconds": "1000000.000000000"}
+    assert coverage_text(found).startswith("99.9 % of")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_crossing_is_not_told_later_than_its_earliest_nor_sooner_than_its_late
 TRAINS = OperatorDeclarations(Phase.TRAIN, Method.FULL, Recomputation.NONE)
 
 
-def told(caplog: pytest.LogCaptureFixture, run: Run, seconds: int) -> list[str]:
+def logged(caplog: pytest.LogCaptureFixture, run: Run, seconds: int) -> list[str]:
     watch = ThresholdLog(run.clock)
     for _ in range(seconds):
         run.meter(1)
@@ -151,7 +151,7 @@ def test_each_step_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture
     a_minute = alone.writer.snapshot.view.bases.guidelines.updates.low_flop
     assert a_minute
     limit = a_minute * 10
-    said = told(caplog, run_of(tmp_path / "second", limit, H100), 12 * THRESHOLD_SECONDS)
+    said = logged(caplog, run_of(tmp_path / "second", limit, H100), 12 * THRESHOLD_SECONDS)
     assert len(said) == len(set(said))
     assert any("% of the threshold whole" in line for line in said)
     assert sum("ABOVE THE THRESHOLD of whole (section 3): It is registered." in line for line in said) == 1
@@ -160,7 +160,7 @@ def test_each_step_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
 def test_a_ceiling_is_never_told_as_reached(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bounded = run_of(tmp_path / "state", 1000, A100)  # only an upper bound is known, and it is far above
-    assert told(caplog, bounded, 2 * THRESHOLD_SECONDS) == []
+    assert logged(caplog, bounded, 2 * THRESHOLD_SECONDS) == []
     high = bounded.writer.snapshot.view.bases.guidelines.updates.high_flop
     assert high is not None
     assert high > 1000

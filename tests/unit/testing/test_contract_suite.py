@@ -161,11 +161,11 @@ def active(**changed: Any) -> Callable[[Sweep], Sweep]:
 
 def growth(origin: str = "boot", **changed: Any) -> Callable[[Sweep], Sweep]:
     """Running totals of which a function of the boot time says how far they are."""
-    told = {"elapsed": lambda ms: ms * 1000, "pipes": lambda ms: {Pipe.TENSOR: ms}, **changed}
+    shown = {"elapsed": lambda ms: ms * 1000, "pipes": lambda ms: {Pipe.TENSOR: ms}, **changed}
 
     def give(reading: Reading) -> Reading:
         ms = reading.end_ns // 10**6
-        return replace(reading, work=Growth(), totals=Totals(origin, told["elapsed"](ms), told["pipes"](ms)))
+        return replace(reading, work=Growth(), totals=Totals(origin, shown["elapsed"](ms), shown["pipes"](ms)))
 
     return on(CYCLES.uid, give)
 
