@@ -61,14 +61,11 @@ def signature_of(case: str) -> bytes:
 @pytest.mark.parametrize(
     "case",
     [
-        "happy-path-intoto-in-dsse-v3",
-        "intoto-with-custom-trust-root",
-        "rekor2-dsse-happy-path",
+        "happy-path-intoto-in-dsse-v3", "intoto-with-custom-trust-root", "rekor2-dsse-happy-path",
         "dsse-mismatch-envelope_fail",  # good in itself: another one was logged
-        "dsse-invalid-sig_fail",
-        "rekor2-dsse-invalid-sig_fail",
+        "dsse-invalid-sig_fail", "rekor2-dsse-invalid-sig_fail",
     ],
-)
+)  # fmt: skip
 def test_envelopes(case: str, tmp_path: Path) -> None:
     envelope = parse_envelope(json.dumps(bundle(case)["dsseEnvelope"]).encode())
     key = key_of(case, tmp_path)
@@ -80,18 +77,13 @@ def test_envelopes(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "good"),
-    [
-        ("managed-key-happy-path", True),
-        ("managed-key-and-trusted-root", True),
-        ("signature-mismatch_fail", False),
-        ("wrong-material_fail", False),
-    ],
+    "case",
+    ["managed-key-happy-path", "managed-key-and-trusted-root", "signature-mismatch_fail", "wrong-material_fail"],
 )
-def test_signatures_by_keys(case: str, good: bool, tmp_path: Path) -> None:
+def test_signatures_by_keys(case: str, tmp_path: Path) -> None:
     own = FOLDER / case / "artifact"
     message = (own if own.exists() else FOLDER / "a.txt").read_bytes()
-    assert key_of(case, tmp_path).verifies(message, signature_of(case)) == good
+    assert key_of(case, tmp_path).verifies(message, signature_of(case)) != case.endswith("_fail")
 
 
 def test_what_is_no_key_no_json_and_no_base64(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def test_every_published_ledger_is_reported(case: str) -> None:
     made = report(vector(case))
     assert made.content is not None
     assert made.content.form is not None
+    assert made.content.form.notification == (), "nothing is crossed in them"
+    assert all(line.ai_office and "None" not in str(line) for line in made.content.form.lines)
     text = report_text(made)
     assert "NOT VERIFIED" in text
     assert max(map(len, text.splitlines())) <= COLUMNS
