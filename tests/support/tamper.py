@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import random
 import re
@@ -179,13 +180,8 @@ MEMBERS: tuple[Callable[[random.Random, J, J], object], ...] = (
     lambda _rng, d, _other: d.update({name: d.pop(name) for name in reversed(list(d))}),
 )
 TAILS = (
-    b'"payload":"e30="}',
-    b'"signatures":[]}',
-    b'"x":NaN}',
-    b'"x":1e9}',
-    b'"x":"\\udc00"}',
-    b'"x":' + b"9" * 5000 + b"}",
-)
+    b'"payload":"e30="}', b'"signatures":[]}', b'"x":NaN}', b'"x":1e9}', b'"x":"\\udc00"}', b'"x":' + b"9" * 5000 + b"}",
+)  # fmt: skip
 SPELLINGS: tuple[Callable[[random.Random, bytes], bytes], ...] = (
     lambda rng, data: data.rstrip(b"}\n ") + b"," + rng.choice(TAILS),
     lambda _, data: data.replace(b'"payload"', b'"\\u0070ayload"'),
@@ -227,6 +223,12 @@ ODD: tuple[Any, ...] = (
 )  # fmt: skip
 
 
+LENIENT = (
+    b'{"kind":"end","kind":"begin"}', b'{"x":' + b"[" * 900 + b"]" * 900 + b"}", b'{"x":1.0}', b'{"x":NaN}',
+    b'{"x":"\\ud800"}', b'{"x":"\xff"}', b"{}}{}", b'{"x":' + b"9" * 5000 + b"}",
+)  # fmt: skip
+
+
 def _mutate(rng: random.Random, value: Any) -> Any:
     """`value` with something in it changed, removed, added or exchanged for what does not belong there."""
     if rng.random() < 0.25 or not isinstance(value, dict | list) or not value:
@@ -245,8 +247,6 @@ def _mutate(rng: random.Random, value: Any) -> Any:
 
 def forged(rng: random.Random, material: Material) -> Pair:
     """The whole chain written anew around changed records, and signed with the right key, with fitting digests."""
-    import hashlib
-
     lines = [json.loads(raw)["r"] for raw in material.honest.journal.splitlines()]
     at, kind = rng.randrange(len(lines)), rng.randrange(10)
     if kind == 0:
@@ -260,18 +260,7 @@ def forged(rng: random.Random, material: Material) -> Pair:
     for number, record in enumerate(lines):
         line, after = frame(head, record)
         if kind == 2 and number == at:  # what only a lenient reader takes for a record
-            raw = rng.choice(
-                [
-                    b'{"kind":"end","kind":"begin"}',
-                    b'{"x":' + b"[" * 900 + b"]" * 900 + b"}",
-                    b'{"x":1.0}',
-                    b'{"x":NaN}',
-                    b'{"x":"\\ud800"}',
-                    b'{"x":"\xff"}',
-                    b"{}}{}",
-                    b'{"x":' + b"9" * 5000 + b"}",
-                ]
-            )
+            raw = rng.choice(LENIENT)
             after = hashlib.sha256(head + raw).digest()
             line = JournalLine(raw, 0, after, 0).framed()
         journal, head = journal + line, after

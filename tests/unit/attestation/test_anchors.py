@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -286,8 +287,6 @@ def test_lines_of_any_length_are_searched_whole(run: Run, log: Path, length: int
 
 
 def test_a_big_log_is_read_in_little_memory(run: Run, log: Path) -> None:
-    import tracemalloc
-
     noise = ("step loss=1.0 " * 5000 + "\n") * 10
     with gzip.open(log, "wt", compresslevel=1) as file:
         for _ in range(90):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -54,8 +55,6 @@ def test_a_job_is_the_exact_sum_of_its_nodes(nodes: Nodes) -> None:
 
 
 def test_the_subject_is_the_payload_so_a_counter_signature_changes_nothing(nodes: Nodes) -> None:
-    import hashlib
-
     one, two = nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1))
     before = nodes.merge(one, two).ledger.read_bytes()
     envelope = parse_envelope(one.read_bytes())

@@ -250,12 +250,10 @@ def test_a_process_that_counts_other_parameters_widens_the_bounds() -> None:
     assert any("counts 16060522496 parameters" in note for note in other.assumptions)
 
 
-def test_a_module_that_is_not_there_is_refused_with_those_that_are() -> None:
+def test_a_module_that_is_not_there_is_refused_with_those_that_are_and_half_an_encoder_decoder_too() -> None:
     with pytest.raises(ArchitectureError, match="c_attn") as caught:
         computed(LLAMA_8B, work_of([3]), method="lora", lora={"r": 4, "target_modules": ["c_attn"]})
     assert "q_proj" in caught.value.hint
 
-
-def test_an_encoder_decoder_needs_both_sides() -> None:
     with pytest.raises(ArchitectureError, match="target_tokens"):
         computed({"model_type": "t5"}, work_of([3]), method="full")

@@ -117,11 +117,7 @@ def test_rates_of_an_undeclared_format_are_a_range() -> None:
     assert (declared.low, declared.measured, declared.high) == (4505, 4505, 4506)  # 4505.6
     assert h100.rates(Pipe.FP32, None).low == 0
     assert table().ceiling_flop_per_cycle(h100, None) == 8192 + 128 + 256 + 512
-
-
-def test_a_format_that_a_part_lacks_counts_as_undeclared() -> None:
-    a100 = table().parts["a100-sxm4-80gb"]
-    assert not a100.declares(Precision((("fp8", 1_000_000),), "config"))
+    assert not table().parts["a100-sxm4-80gb"].declares(Precision((("fp8", 1_000_000),), "config")), "it lacks FP8"
 
 
 def test_a_disputed_rate_raises_only_the_upper_figure() -> None:

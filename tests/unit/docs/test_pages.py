@@ -83,6 +83,7 @@ def test_no_line_is_wider_than_a_screen() -> None:
         if len(line) > COLUMNS
     ]
     assert wide == []
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150, "it is read in one sitting"
 
 
 def test_links_lead_somewhere() -> None:
@@ -105,10 +106,6 @@ def test_files_that_a_page_names_exist() -> None:
             assert any((folder / name).exists() for folder in (ROOT, ROOT / "flopsd", page.parent)), (
                 f"{name_of(page)}: {name}"
             )
-
-
-def test_the_readme_is_read_in_one_sitting() -> None:
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 def test_the_picture_of_the_architecture_is_current_and_every_room_of_it_exists() -> None:

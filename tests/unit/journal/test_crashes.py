@@ -9,7 +9,10 @@ import hashlib
 import io
 import json
 import os
+import resource
+import signal
 import tempfile
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -164,8 +167,6 @@ def test_a_pending_file_cut_or_flipped_at_every_byte(left: Left, place: Place, e
 
 
 def test_ten_gigabytes_of_garbage_are_refused_at_the_first_line_in_little_memory(place: Place) -> None:
-    import tracemalloc
-
     with place.state.journal.open("wb") as file:
         file.truncate(10 << 30)  # NULs that take no room
     tracemalloc.start()
@@ -202,9 +203,6 @@ def read_lines_of(journal: bytes) -> list[bytes]:
 
 def test_a_full_disk_at_recovery_keeps_the_newest_totals(left: Left, place: Place) -> None:
     """A journal that cannot grow is still read, the pending totals are counted, and written when there is room."""
-    import resource
-    import signal
-
     place.state.journal.write_bytes(left.journal)
     place.state.pending.write_bytes(left.pending)
     newest = json.loads(left.pending.splitlines()[-1])["r"]

@@ -163,13 +163,16 @@ def test_a_replaced_journal_stops_the_writer(state: StateDir, another: bool) -> 
     journal.close()
 
 
-def test_the_second_owner_of_a_state_folder_is_refused_by_name(state: StateDir) -> None:
+def test_the_second_owner_of_a_state_folder_is_refused_by_name_and_an_unusable_one_too(state: StateDir) -> None:
     with pytest.raises(StateDirBusyError, match=rf"is in use by a running flopsd: process {os.getpid()} ") as caught:
         StateDir(state.path).acquire()
     assert "--state-dir" in caught.value.hint
     assert StateDir(state.path).is_held()
     state.release()
     assert not StateDir(state.path).is_held()
+    (state.path / "file").write_text("")
+    with pytest.raises(JournalError, match="cannot use the state folder"):
+        StateDir(state.path / "file" / "state").acquire()
 
 
 def test_checking_the_lock_keeps_no_daemon_from_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,12 +190,6 @@ def test_checking_the_lock_keeps_no_daemon_from_the_folder(tmp_path: Path, monke
     folder.acquire()
     assert looks == 0
     folder.release()
-
-
-def test_an_unusable_state_folder_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(JournalError, match="cannot use the state folder"):
-        StateDir(tmp_path / "file" / "state").acquire()
 
 
 @pytest.fixture

@@ -63,6 +63,8 @@ def test_the_text_fits_80_columns_and_is_plain(tmp_path: Path) -> None:
     found["sources"] = [{"name": "nvml", "up": False, "reason": "the driver says: " + "very long words " * 12}]
     assert "sources     nvml DOWN: the driver says" in status_text(found)
     assert max(map(len, status_text(found).splitlines())) <= 80
+    nearly = {"knownSeconds": "999999.999999999", "jobSeconds": "1000000.000000000"}
+    assert coverage_text(nearly).startswith("99.9 % of"), "rounded down"
     run.kill()
 
 
@@ -106,11 +108,6 @@ def test_an_answer_that_is_no_status_is_an_error_that_names_the_address(body: by
 
     with serving(answer) as url, pytest.raises(FlopsdError, match=url):
         from_url(url)
-
-
-def test_status_rounds_coverage_down_too() -> None:
-    found = {"knownSeconds": "999999.999999999", "jobSeconds": "1000000.000000000"}
-    assert coverage_text(found).startswith("99.9 % of")
 
 
 @pytest.mark.parametrize(
