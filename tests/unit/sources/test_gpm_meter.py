@@ -201,23 +201,27 @@ def judged(trial: Interval, window: Window = WINDOW) -> Calibration | None:
     return judge(trial, window, SMS, MHZ)
 
 
-def test_counters_that_fit_give_their_scale() -> None:
+def test_counters_that_fit_give_their_scale_and_those_that_stood_still_none() -> None:
     assert judged(SOUND) == Calibration(Scale(SMS), Scale(SMS))
+    for active in (0, 5):  # the counters are up to 100 ms old: two samples may show the same, and any scale fits zero
+        assert judged(replace(SOUND, elapsed=0, active={Pipe.TENSOR: active})) is None
+    assert judged(SOUND, replace(WINDOW, cycles=0, elapsed=0)) is None, "a clock that stood still"
+    for ratio, tells in ((0.01, True), (0.0099, False)):
+        trial = replace(SOUND, active={Pipe.TENSOR: 10}, ratios={Pipe.TENSOR: ratio})
+        assert (judged(trial) is not None) is tells, "a percentage below one"
 
 
-@pytest.mark.parametrize("active", [0, 5])
-def test_an_interval_without_elapsed_cycles_tells_nothing(active: int) -> None:
-    """The counters are up to 100 ms old: two samples may show the same. Any scale would fit zero."""
-    assert judged(replace(SOUND, elapsed=0, active={Pipe.TENSOR: active})) is None
-
-
-def test_a_clock_that_stood_still_tells_nothing() -> None:
-    assert judged(SOUND, replace(WINDOW, cycles=0, elapsed=0)) is None
-
-
-def test_counters_that_contradict_the_percentages_fail() -> None:
-    with pytest.raises(SelfTestFailedError, match=r"tensor 0\.3000 for 0\.5000"):
-        judged(replace(SOUND, active={Pipe.TENSOR: 300}))
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"active": {Pipe.TENSOR: 300}}, r"tensor 0\.3000 for 0\.5000"),
+        ({"active": {Pipe.TENSOR: 500, Pipe.FP32: 500 * SMS}, "ratios": {Pipe.TENSOR: 0.5, Pipe.FP32: 0.5}},
+         r"tensor 0\.5000 for 0\.5000, fp32 66"),  # they ask for different scales
+    ],
+)  # fmt: skip
+def test_counters_that_contradict_the_percentages_or_each_other_fail(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(SelfTestFailedError, match=words):
+        judged(replace(SOUND, **changed))
 
 
 @pytest.mark.parametrize("pipes", [Scale(SMS), Scale(1), Scale(1, 4)])
@@ -290,21 +294,9 @@ def test_a_clock_that_was_polled_at_random_is_in_doubt_by_the_deviation() -> Non
         (2**30, 7, 32, 7 - 2**30),
     ],
 )
-def test_a_counter_that_begins_anew_at_its_width_did_not_fall(before: int, now: int, bits: int, grown: int) -> None:
+def test_a_counter_that_begins_anew_at_its_width_did_not_fall_and_it_has_as_many_bits_as_it_showed(
+    before: int, now: int, bits: int, grown: int
+) -> None:
     assert growth(before, now, bits) == grown
 
-
-def test_a_counter_has_as_many_bits_as_it_showed() -> None:
     assert [width(n) for n in (0, 2**32 - 1, 2**32, 2**48 - 1, 2**48)] == [32, 32, 48, 48, None]
-
-
-@pytest.mark.parametrize(("ratio", "tells"), [(0.01, True), (0.0099, False)])
-def test_a_percentage_below_one_tells_no_scale(ratio: float, tells: bool) -> None:
-    trial = replace(SOUND, active={Pipe.TENSOR: 10}, ratios={Pipe.TENSOR: ratio})
-    assert (judged(trial) is not None) is tells
-
-
-def test_pipes_that_ask_for_different_scales_fail() -> None:
-    trial = replace(SOUND, active={Pipe.TENSOR: 500, Pipe.FP32: 500 * SMS}, ratios={Pipe.TENSOR: 0.5, Pipe.FP32: 0.5})
-    with pytest.raises(SelfTestFailedError, match=r"tensor 0\.5000 for 0\.5000, fp32 66"):
-        judged(trial)
