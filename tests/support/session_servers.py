@@ -118,12 +118,16 @@ def foreign(path: Path) -> Iterator[None]:
 
 
 def main() -> None:
+    said = threading.Event()
+
     def post(event: Event) -> None:
+        said.wait()  # a client may be quicker than the first line
         print(json.dumps({"event": type(event).__name__, **asdict(event)}), flush=True)
 
     listener = SessionServer(Path(sys.argv[1]), (), post, SystemClock())
     listener.start()
     print("listening", flush=True)
+    said.set()
     sys.stdin.read()
     listener.stop()
 
