@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,17 @@ def test_garbage_instead_of_an_answer_is_an_error(node: Kubelet) -> None:
     node.reply = b"\xff\xff\xff"
     with pytest.raises(OwnershipError, match="the kubelet refused"):
         rule(node).judge(GPUS)
+
+
+@pytest.mark.parametrize("too_long", [0, 1])
+def test_an_answer_is_as_long_as_kubelets_own_clients_take(node: Kubelet, too_long: int) -> None:
+    head = len(answer({TRAIN: {"c": {GPU: ("",)}}})) + 5 * 3  # three lengths that take more bytes
+    for _ in range(9):
+        node.reply = answer({TRAIN: {"c": {GPU: ("x" * ((16 << 20) + too_long - head),)}}})
+        head += len(node.reply) - (16 << 20) - too_long
+    assert len(node.reply) == (16 << 20) + too_long
+    with pytest.raises(OwnershipError, match="larger than max") if too_long else nullcontext():
+        assert PodResources(node.path, 20).list()
 
 
 def test_a_kubelet_that_restarts_is_found_again(tmp_path: Path) -> None:

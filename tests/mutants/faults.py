@@ -18,7 +18,7 @@ _ARITHMETIC: dict[type[ast.operator], tuple[str, str]] = {
     ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "//"), ast.FloorDiv: ("//", "*"),
 }  # fmt: skip
 _LOGGERS = frozenset({"debug", "info", "warning", "error", "exception", "log"})
-_TYPE_CHECKS = frozenset({"isinstance", "issubclass", "cast"})
+_NOT_SWAPPED = frozenset({"isinstance", "issubclass", "cast", "min", "max"})
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,9 @@ class _Finder(ast.NodeVisitor):
             self._add("doubled", node, repr(node.value * 2 or 1.0))
 
     def visit_Call(self, node: ast.Call) -> None:
-        checks_type = isinstance(node.func, ast.Name) and node.func.id in _TYPE_CHECKS  # every call of it would fail
-        if len(node.args) > 1 and not checks_type and not isinstance(node.args[0], ast.Starred):
+        # Every check of a type would fail; the least of two is the same in either order.
+        kept = isinstance(node.func, ast.Name) and node.func.id in _NOT_SWAPPED
+        if len(node.args) > 1 and not kept and not isinstance(node.args[0], ast.Starred):
             first, second = node.args[:2]
             texts = self._text(first), self._text(second)
             if not isinstance(second, ast.Starred) and texts[0] != texts[1]:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from flopsd.cli.run import ME
 from flopsd.settings.data_files import config_dir
 from flopsd.settings.schema import SETTINGS
 from flopsd.sources.registry import known_sources
+from tests.support.paths import GOLDEN
 from tests.support.process import FLOPSD, environment, flopsd, predicate
 from tests.support.settings import load_settings
 
@@ -237,3 +239,25 @@ def test_every_verb_has_a_function() -> None:
     for verb, parser in verbs.items():
         has_verbs = any(isinstance(one, argparse._SubParsersAction) for one in parser._actions)
         assert has_verbs or parser.get_default("run") is not None, verb
+
+
+def test_the_options_are_these() -> None:
+    """What scripts rely on. A golden: FLOPSD_UPDATE_GOLDEN=1 renews it; read the diff."""
+    made, golden = "\n".join(_options(_parser())) + "\n", GOLDEN / "command-line.txt"
+    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
+        golden.write_text(made)
+    assert made == golden.read_text()
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for one in parser._actions:
+        if isinstance(one, argparse._SubParsersAction):
+            for verb in dict.fromkeys(one.choices.values()):
+                yield from _options(verb)
+        elif not isinstance(one, argparse._HelpAction | argparse._VersionAction):
+            facts = {"nargs": one.nargs, "const": one.const, "choices": one.choices and list(one.choices), "type": getattr(one.type, "__name__", None)}  # fmt: skip
+            told = [f"{name}={value}" for name, value in facts.items() if value is not None]
+            needed = "required" if one.required else f"default={one.default}"
+            yield " ".join([parser.prog, *one.option_strings, one.dest, type(one).__name__, needed, *told])
+    for group in parser._mutually_exclusive_groups:
+        yield f"{parser.prog} {'one' if group.required else 'at most one'} of {[one.dest for one in group._group_actions]}"

@@ -159,14 +159,16 @@ def test_a_pending_file_of_an_older_head_is_ignored(state: StateDir) -> None:
     assert newest_pending(state.pending, head) is None
 
 
-@pytest.mark.parametrize("another", [False, True])
-def test_a_replaced_journal_stops_the_writer(state: StateDir, another: bool) -> None:
+@pytest.mark.parametrize("how", ["removed", "replaced", "longer"])
+def test_a_replaced_journal_stops_the_writer(state: StateDir, how: str) -> None:
     write(state, 1)
     journal = Journal(state)
     journal.recover("aside")
-    stolen = state.journal.rename(state.path / "stolen")
-    if another:  # of the same size
-        state.journal.write_bytes(stolen.read_bytes())
+    before = state.journal.read_bytes()
+    if how != "longer":
+        state.journal.rename(state.path / "stolen")
+    if how != "removed":
+        state.journal.write_bytes(before * (2 if how == "longer" else 1))
     with pytest.raises(JournalError, match="removed, replaced or changed"):
         journal.append({"n": 1})
     journal.close()

@@ -9,6 +9,7 @@ import pytest
 
 from flopsd.cli.estimate import _interval
 from flopsd.core.model import Figures
+from flopsd.report.charts import anchor_at
 from flopsd.report.coverage import MAX_ROWS, _some
 from flopsd.report.declarations import _base
 from flopsd.report.html_answer import _grounds
@@ -54,3 +55,7 @@ def test_a_share_of_the_peak_is_one_at_most() -> None:
     assert [str(end) for end in _interval("0.5..1")] == ["1/2", "1"]
     with pytest.raises(Exception, match="up to 1"):
         _interval("0.5..1.5")
+
+
+def test_labels_at_the_ends_of_a_drawing_stay_within_it() -> None:
+    assert [anchor_at(at) for at in (39.9, 40, 60, 60.1)] == ["start", "middle", "middle", "end"]
