@@ -61,8 +61,7 @@ def main() -> None:
 
 
 def python_files(root: Path, folder: str) -> Iterator[str]:
-    at = root / folder
-    for path in [at] if at.is_file() else sorted(at.rglob("*.py")):
+    for path in sorted((root / folder).rglob("*.py")) or [root / folder]:
         yield str(path.relative_to(root))
 
 

@@ -29,6 +29,7 @@ AT_LEAST = 10  # faults of each room that counts
 COUNTS_FROM = 50  # possible faults
 BUDGET_SECONDS = 60.0  # of tests, as long as they took when they were traced
 TRACING_SECONDS, STARTUP_SECONDS = 500.0, 60.0
+Ended = tuple[int | None, str]  # exit code, None where time ran out; and words
 PASSED = (0, 5)  # exit codes of pytest: every test, or none was run
 _LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".hypothesis", ".*_cache", "run", "build", "dist")
 _PYTEST = ("-q", "-x", "-p", "no:cacheprovider", "-p", "tests.mutants.lines", "--hypothesis-seed=0",
@@ -143,7 +144,7 @@ class Campaign:
 
         return self._each(meet, faults)
 
-    def _run(self, names: list[str], limit: float, fault: Fault) -> tuple[int | None, str]:
+    def _run(self, names: list[str], limit: float, fault: Fault) -> Ended:
         """The exit code and the test that failed, or how it ended."""
         with tempfile.NamedTemporaryFile("w") as file:
             json.dump(names, file)
@@ -163,10 +164,8 @@ class Campaign:
             for process in list(self._running):
                 _kill(process)
 
-    def _pytest(
-        self, files: Sequence[str], seconds: float, more: dict[str, str], fault: Fault | None = None
-    ) -> tuple[int | None, str]:
-        """The exit code, None where time ran out, and what was printed."""
+    def _pytest(self, files: list[str], seconds: float, more: dict[str, str], fault: Fault | None = None) -> Ended:
+        """Run test files, with a fault planted; the words are what was printed."""
         with self._tree(fault) as tree, tempfile.TemporaryDirectory(prefix="m") as short:  # sockets lie in it
             env = {**os.environ, "PYTHONPATH": f"{tree}{os.pathsep}{ROOT}", "PYTEST_DEBUG_TEMPROOT": short, **more}
             command = [sys.executable, "-m", "pytest", *_PYTEST, *files]

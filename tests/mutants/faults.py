@@ -109,11 +109,10 @@ class _Finder(ast.NodeVisitor):
 
     # What is left out
 
-    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Positions within it are wrong before Python 3.12."""
+    def visit_JoinedStr(self, node: ast.JoinedStr | ast.Assert) -> None:
+        """Positions within it are wrong before Python 3.12; an assertion means nothing under -O."""
 
-    def visit_Assert(self, node: ast.Assert) -> None:
-        """Means nothing under -O."""
+    visit_Assert = visit_JoinedStr  # noqa: N815
 
     def visit_Raise(self, node: ast.Raise) -> None:
         self._add("refusal removed", node, "pass")
@@ -125,8 +124,6 @@ class _Finder(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        if any(isinstance(target, ast.Name) and target.id in ("__all__", "__slots__") for target in node.targets):
-            return
         if all(isinstance(target, ast.Attribute) for target in node.targets):
             self._add("statement removed", node, "pass")
         self.generic_visit(node)
@@ -222,11 +219,6 @@ class _Finder(ast.NodeVisitor):
         value = node.value
         if value is not None and not (isinstance(value, ast.Constant) and value.value is None):
             self._add("returns None", value, "None")
-        self.generic_visit(node)
-
-    def visit_Subscript(self, node: ast.Subscript) -> None:
-        if isinstance(node.value, ast.Name) and node.value.id == "Literal":
-            return
         self.generic_visit(node)
 
 

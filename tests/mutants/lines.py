@@ -56,9 +56,8 @@ class Lines:
         self._totals: dict[CodeType, int] = {}  # number of lines; 0: no function of the package
         self._by_test: dict[str, defaultdict[CodeType, set[int]]] = {}
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self._test, self._since = "", time.monotonic()
+        self._test, self._since, self._starting = "", time.monotonic(), set[str]()
         self._turn("")
-        self._starting: set[str] = set()
         sys.addaudithook(self._audit)
         threading.settrace(self._call)
         sys.settrace(self._call)
