@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import yaml
 
 from flopsd.__main__ import search_path
-from flopsd.cli.main import _parser
+from flopsd.cli.main import _log_to_stderr, _parser
 from flopsd.cli.run import ME
 from flopsd.settings.data_files import config_dir
 from flopsd.settings.schema import SETTINGS
@@ -239,6 +240,21 @@ def test_every_verb_has_a_function() -> None:
     for verb, parser in verbs.items():
         has_verbs = any(isinstance(one, argparse._SubParsersAction) for one in parser._actions)
         assert has_verbs or parser.get_default("run") is not None, verb
+
+
+@pytest.mark.parametrize("verb", ["run", "exec", "seal"])
+def test_the_log_of_metering_tells_each_step(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("flopsd")
+    handlers, level = logger.handlers[:], logger.level
+    try:
+        _log_to_stderr(verb)
+        logger.info("a step")
+        logger.warning("trouble")
+    finally:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+    step = "" if verb == "seal" else "flopsd: INFO: a step\n"
+    assert capsys.readouterr().err == f"{step}flopsd: WARNING: trouble\n"
 
 
 def test_the_options_are_these() -> None:
