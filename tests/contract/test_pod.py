@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,17 @@ def test_a_socket_that_nobody_listens_on_is_named(tmp_path: Path) -> None:
     with pytest.raises(OwnershipError, match="Connection refused") as caught:
         PodResources(tmp_path / "stale.sock").list()
     assert "stale" in caught.value.hint
+
+
+def test_a_socket_whose_queue_is_full_is_given_up_at_the_deadline(tmp_path: Path) -> None:
+    path = str(tmp_path / "kubelet.sock")
+    with socket.socket(socket.AF_UNIX) as listening, ExitStack() as stack:
+        listening.bind(path)
+        listening.listen(0)
+        waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+        waiting.connect(path)
+        with pytest.raises(OwnershipError, match="cannot be used: (timed out|Resource temporarily unavailable)"):
+            PodResources(Path(path), 0.1).list()
 
 
 FORBIDDEN = """

@@ -249,6 +249,32 @@ def test_a_failed_write_costs_no_descriptor(
     assert descriptors() <= before
     journal.append({"n": 1})
     assert descriptors() == before
+    journal.close()
+    journal.close()  # no descriptor that another has meanwhile
+    assert [line.record() for line in read_journal(state.journal)] == [{"n": 0}, {"n": 1}]
+
+
+def test_what_a_broken_disk_left_is_cut_before_the_next_record(
+    journal: Journal, state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_at = os.pwrite
+
+    def tear(fd: int, line: bytes, at: int) -> int:
+        write_at(fd, line[:5], at)
+        raise OSError(errno.EIO, "Input/output error")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    journal.append({"n": 0})
+    size = state.journal.stat().st_size
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pwrite", tear)
+        broken.setattr(os, "ftruncate", refuse)
+        with pytest.raises(JournalError, match="Input/output error"):
+            journal.append({"n": 1})
+    assert state.journal.stat().st_size == size + 5
+    journal.append({"n": 1})
     assert [line.record() for line in read_journal(state.journal)] == [{"n": 0}, {"n": 1}]
 
 

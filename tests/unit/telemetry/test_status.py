@@ -118,6 +118,7 @@ def test_no_crossing_is_forecast_of_a_run_that_has_ended(tmp_path: Path) -> None
     run.finish()
     ended = from_state_dir(str(tmp_path), {})
     assert ended["endReason"]
+    assert ended["daemon"] == "not running"
     assert [one["crossing"] for one in ended["thresholds"]] == [None] * len(going_on)
 
 
