@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +19,9 @@ import pytest
 
 from flopsd.client import Client, connect
 from flopsd.client.client import MAX_TRANSITIONS
+from flopsd.client.connection import DaemonConnection
 from flopsd.core.session_protocol import (
+    MAX_LINE_BYTES,
     FactsDeclared,
     PhaseChanged,
     SessionClosed,
@@ -259,8 +263,13 @@ def test_a_count_that_interrupts_another_anywhere_is_counted_once() -> None:
         sys.settrace(step)
         client.count("train", tokens=1)
         sys.settrace(before)
-        client._add_up()
-        assert client._work == {"train": {"tokens": 1 if done else 11}}, position
+        daemon = DaemonConnection()
+        daemon.close()
+        daemon._socket, peer = socket.socketpair()
+        client._send_changes(daemon, everything=True)
+        assert json.loads(peer.recv(MAX_LINE_BYTES))["work"] == {"train": {"tokens": 1 if done else 11}}, position
+        daemon.close()
+        peer.close()
     assert position > 50
 
 

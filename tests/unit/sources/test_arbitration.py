@@ -194,3 +194,13 @@ def test_a_slice_loses_no_time_where_its_gpu_is_read(
     tracker.arbiter.offer("nvml", offered)
     tracker.swept(message, sweep, ())
     assert tracker.accounted_elsewhere(DeviceEntry(SLICE, "nvml", None, 0)) is why
+
+
+def test_a_reading_of_a_device_that_is_not_listed_is_told_and_not_counted(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    now_ns = run.clock.boottime_ns()
+    stray = Reading(A100.uid, now_ns - NS_PER_S, now_ns, Busy(NS_PER_S // 2), {})
+    run.writer.take(Message("nvml", now_ns, (H100,), Sweep((stray,)), opened={"replay": None}))
+    assert "sent a reading of device GPU-a, which it does not list" in caplog.text
+    assert [state.device.uid for state in run.writer.snapshot.devices] == [H100.uid]
