@@ -27,7 +27,7 @@ from tests.support.paths import ROOT
 
 AT_LEAST = 10  # faults of each room that counts
 COUNTS_FROM = 50  # possible faults
-BUDGET_SECONDS = 60.0  # of tests, as long as they took when they were traced
+BUDGET_SECONDS = 120.0  # of tests, as long as they took when they were traced: several times as long as alone
 TRACING_SECONDS, STARTUP_SECONDS = 500.0, 60.0
 Ended = tuple[int | None, str]  # exit code, None where time ran out; and words
 PASSED = (0, 5)  # exit codes of pytest: every test, or none was run
@@ -80,19 +80,19 @@ class Reach:
         return any(whole.executes(fault) for whole in self.whole.values())
 
     def chosen(self, fault: Fault) -> dict[str, list[Traced]]:
-        """Tests that reach it, by file, as many as the budget holds: first those that execute it themselves and the
-        quickest. Not seen is what a process of a test executes, and who uses what runs at import: all that the file has
-        is counted."""
-        found = []
+        """Tests that reach it, by file: first those that execute it themselves, then those unlike others, then the
+        quickest. Where a process is started, and for what runs at import, all counts that the file executes."""
+        found: list[Traced] = []
         for file, tests in self.tests.items():
             shared, whole = self.shared[file].executes(fault), self.whole[file].executes(fault)
-            for test in tests:
-                itself = test.executes(fault)
-                if itself or shared or (whole and (test.starts or not fault.function)):
-                    found.append((not itself, test.seconds, test.name, test))
-        files: dict[str, list[Traced]] = {}
-        left = BUDGET_SECONDS
-        for _, seconds, name, test in sorted(found, key=lambda each: each[:3]):
+            found += [t for t in tests if t.executes(fault) or shared or (whole and (t.starts or not fault.function))]
+        alike, ranked = Counter[tuple[str, int]](), []
+        for test in sorted(found, key=lambda test: test.seconds):
+            kind = test.name.partition("[")[0], test.lines.get(fault.path, 0)
+            ranked.append((not test.executes(fault), alike[kind], test.seconds, test.name, test))
+            alike[kind] += 1
+        files, left = dict[str, list[Traced]](), BUDGET_SECONDS
+        for *_, seconds, name, test in sorted(ranked, key=lambda each: each[:4]):
             file = name.partition("::")[0]
             left -= seconds + (0.0 if file in files else self.shared[file].seconds)
             if left < 0 and files:

@@ -30,7 +30,13 @@ def verify(case: str, *options: str) -> int:
     ("name", "case", "options", "code"),
     [
         ("node", NODE, [], 0),
+        ("gaps", "valid/activity-and-gaps", [], 0),
+        ("mix", "valid/declared-mix", [], 0),
+        ("no-upper-bound", "valid/unknown-device", [], 0),
+        ("replay", "valid/replay", ["--allow-replay"], 0),
+        ("replay-refused", "valid/replay", [], 3),
         ("job", JOB, [], 0),
+        ("job-with-a-hole", "merged/job-with-a-hole", [], 0),
         ("job-whole", JOB, ["--children", f"{JOB}/children"], 0),
         ("lineage", "merged/lineage", [], 0),
         ("refused", "merged/sum-bent", [], 3),

@@ -315,7 +315,7 @@ def test_stopping_reads_what_was_sent_before_and_leaves_a_foreign_socket(tmp_pat
 
 
 def test_stopping_waits_for_what_is_being_posted(tmp_path: Path) -> None:
-    begun, posted = threading.Event(), []
+    begun, posted = threading.Event(), list[type[Event]]()
 
     def post(event: Event) -> None:
         begun.set()

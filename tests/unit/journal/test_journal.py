@@ -251,6 +251,7 @@ def test_a_failed_write_costs_no_descriptor(
     assert descriptors() == before
     journal.close()
     journal.close()  # no descriptor that another has meanwhile
+    assert descriptors() == before - 2
     assert [line.record() for line in read_journal(state.journal)] == [{"n": 0}, {"n": 1}]
 
 

@@ -105,6 +105,16 @@ def test_no_upper_bound_is_said_everywhere() -> None:
     assert all(row[3] == "not known" for row in made.course.rows)
 
 
+def test_a_course_without_an_upper_bound_for_a_time_is_open_to_the_top_there() -> None:
+    statement = SCENES["everything"]()
+    statement["course"][0]["executed"]["high"] = None
+    course = content(statement).course
+    assert course is not None
+    assert course.unbounded
+    assert course.band.startswith("M0,0 L")
+    assert course.rows[0][3] == "not known"
+
+
 def test_a_replay_and_a_hole_are_flagged() -> None:
     assert [flag.word for flag in scene("replay").flags] == ["REPLAY"]
     job = scene("incomplete-job")

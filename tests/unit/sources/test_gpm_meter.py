@@ -308,3 +308,13 @@ def test_pipes_that_ask_for_different_scales_fail() -> None:
     trial = replace(SOUND, active={Pipe.TENSOR: 500, Pipe.FP32: 500 * SMS}, ratios={Pipe.TENSOR: 0.5, Pipe.FP32: 0.5})
     with pytest.raises(SelfTestFailedError, match=r"tensor 0\.5000 for 0\.5000, fp32 66"):
         judged(trial)
+
+
+        judge(trial, SMS)
+
+
+def test_a_device_without_limits_is_read_and_the_daemon_makes_a_gap_of_it() -> None:
+    gpu = Gpu()
+    driver, gpm = gpu.meter._driver, gpu.meter._gpm
+    meter = GpmMeter(driver, gpm, H100, object(), None, lambda: None)
+    assert meter._sm_count == 0
