@@ -11,6 +11,7 @@ import pytest
 from flopsd.cli.estimate import _count, _interval
 from flopsd.cli.main import main
 from flopsd.core.model import Figures
+from flopsd.report.bases import _ratio
 from flopsd.report.charts import anchor_at
 from flopsd.report.coverage import MAX_ROWS, _some
 from flopsd.report.declarations import _base
@@ -93,3 +94,20 @@ def test_a_report_takes_nothing_to_verify_with_without_a_key(idle: str, capsys: 
         main(["report", str(VECTORS / "valid" / "named-late" / "ledger.json"), idle])
     assert ended.value.code == 2
     assert f"report: {idle.partition('=')[0]} verifies, which needs a key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("low", "measured", "high", "text"),
+    [
+        (None, None, None, "not known"),
+        (None, "1500000", None, "1.500"),
+        ("1", None, "2000000", "0.000 to 2.000"),
+        ("1000000", None, None, "at least 1.000; no upper bound is known"),
+        ("0", "1000000", "1000001", "1.000 (0.000 to 1.001)"),
+        (None, None, "1000000", "0.000 to 1.000"),
+    ],
+)
+def test_a_ratio_tells_which_of_its_ends_is_known(
+    low: str | None, measured: str | None, high: str | None, text: str
+) -> None:
+    assert _ratio(LedgerObject({"low": low, "measured": measured, "high": high}, "here")) == text

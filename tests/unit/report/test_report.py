@@ -284,6 +284,8 @@ def test_a_merged_ledger_whose_children_declared_a_model_is_reported_in_every_fo
         main(["report", str(ledger), *shape])
     told = capsys.readouterr()
     assert (ended.value.code, told.err) == (0, "")
+    if "html" not in shape:
+        assert ("What it states, and what it does not" in told.out) == (shape == [])
     assert "is in the node ledgers" in told.out or json.loads(told.out)["form"]["rows"]
 
 

@@ -123,6 +123,18 @@ def test_a_device_is_not_identified_twice() -> None:
         identified(known, record["identity"])
 
 
+def test_a_device_whose_source_fell_silent_is_read_by_the_next(run: Run) -> None:
+    better = replace(A100, evidence=Evidence.ACTIVITY), Active(Evidence.ACTIVITY, {Pipe.FP32: 5})
+    for second in range(9):
+        run.clock.advance(NS_PER_S)
+        if second < 3:
+            tell(run, "dcgm", better)
+        tell(run, "nvml", (A100, Busy(10)))
+    (shown,) = run.writer.snapshot.devices
+    assert (shown.entry.source, shown.tally.active_sm_cycles[(Evidence.ACTIVITY, Pipe.FP32)]) == ("nvml", 15)
+    assert shown.tally.busy_sm_cycles > 0
+
+
 def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(run: Run) -> None:
     run.clock.advance(NS_PER_S)
     tell(run, "dcgm", (replace(A100, evidence=Evidence.ACTIVITY), Gap(GapReason.STALE)))
