@@ -264,6 +264,10 @@ def test_what_a_dead_receiver_missed_reaches_it_in_order_up_to_a_bound(
     assert parse_state(states[-1].line()) == states[-1]
 
 
+def test_an_hour_is_kept_at_the_default_interval() -> None:
+    assert RemoteWrite.keeps * load_settings({}, {}).push_every_seconds == 3600
+
+
 def test_the_end_waits_for_nobody_longer_than_it_may(run: Run) -> None:
     clock = SystemClock()
     with receiving() as receiver:
