@@ -310,9 +310,6 @@ def test_pipes_that_ask_for_different_scales_fail() -> None:
         judged(trial)
 
 
-        judge(trial, SMS)
-
-
 def test_a_device_without_limits_is_read_and_the_daemon_makes_a_gap_of_it() -> None:
     gpu = Gpu()
     driver, gpm = gpu.meter._driver, gpu.meter._gpm
