@@ -280,12 +280,14 @@ client = flopsd.client.connect()
 client.set_phase("train")
 client.count("train", tokens=1000, steps=1)
 if "fork" in sys.argv:
+    before = {"train": {"tokens": 1000, "steps": 1}}
     child = os.fork()
     if child == 0:
         client.set_phase("evaluate")
         client.count("train", tokens=5)
         client.declare(method="full")
         client.close()
+        assert (client.current_phase, client._work, client._facts) == ("train", before, {})
         assert client._connection is None or client._connection._socket.fileno() == -1
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
