@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -216,6 +217,15 @@ def test_facts_that_hold_themselves_are_refused() -> None:
     facts: dict[str, Any] = {}
     facts["x"] = facts
     with pytest.raises(ValueError, match="nested too deeply"):
+        check_facts(facts)
+
+
+def test_facts_of_exactly_the_limit_are_taken() -> None:
+    facts = {str(n): "x" * 9000 for n in range(29)}
+    facts["28"] += "x" * (256 * 1024 - len(json.dumps(facts)))
+    check_facts(facts)
+    facts["28"] += "x"
+    with pytest.raises(ValueError, match="more than 262144 bytes"):
         check_facts(facts)
 
 
