@@ -43,6 +43,7 @@ def verify(case: str, *options: str) -> int:
         ("children-of-a-node", NODE, ["--children", "."], 2),
         ("anchors-of-a-job", JOB, ["--anchors", "x.log"], 2),
         ("no-key-enough", NODE, ["--threshold", "2"], 3),
+        ("another-key", NODE, ["--threshold", "2", "--key", "valid/p256/ledger.pub"], 3),
     ],
 )
 def test_the_verdicts_are_these(

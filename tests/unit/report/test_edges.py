@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flopsd.cli.common import positive
 from flopsd.cli.estimate import _count, _interval
 from flopsd.cli.main import main
 from flopsd.core.model import Figures
@@ -68,6 +69,9 @@ def test_labels_at_the_ends_of_a_drawing_stay_within_it() -> None:
 
 def test_counts_of_an_estimate_are_from_one_to_a_quintillion() -> None:
     assert [_count(text) for text in ("1", "1e18")] == [1, 10**18]
+    assert positive("1") == 1
+    with pytest.raises(argparse.ArgumentTypeError, match="at least 1"):
+        positive("0")
     for text in ("0", "1000000000000000001"):
         with pytest.raises(argparse.ArgumentTypeError, match="between 1 and 1e18"):
             _count(text)
