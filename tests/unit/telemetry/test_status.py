@@ -27,6 +27,7 @@ from flopsd.telemetry.status_text import coverage_text, status_text
 from tests.support.authorities import Answer, serving
 from tests.support.enriched import ESCAPES
 from tests.support.paths import GOLDEN
+from tests.support.process import free_port
 from tests.support.runs import A100, H100, STRANGER, Run, interrupted
 from tests.unit.attestation.test_lineage_base import POLICY
 
@@ -85,20 +86,33 @@ SHAPES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("well", [False, True])
-def test_the_status_is_shown_thus(tmp_path: Path, shape: str, well: bool) -> None:
+@pytest.mark.parametrize("scene", ["well", "faulty", "empty", "above"])
+def test_the_status_is_shown_thus(tmp_path: Path, shape: str, scene: str) -> None:
     """Goldens: FLOPSD_UPDATE_GOLDEN=1 renews them; read the diff."""
-    run = story(tmp_path, stranger=not well, replay=not well)
+    if scene in ("well", "faulty"):
+        run = story(tmp_path, stranger=scene == "faulty", replay=scene == "faulty")
+    else:
+        run = Run(tmp_path, devices=()) if scene == "empty" else run_of(tmp_path, 1000, H100)
+        run.meter(2 * (scene == "above"))
     snapshot = run.writer.snapshot
-    if not well:
+    if scene == "faulty":
         sources = {**snapshot.sources, "nvml": SourceState(reason="driver gone", errors={"driver_error": 3})}
         snapshot = replace(snapshot, sources=sources, journal_fault="no space left")
     made = SHAPES[shape](facts_of(snapshot) | {"flopsdVersion": "1.2.3"})
-    golden = GOLDEN / f"status-{'well' if well else 'faulty'}.{shape}"
+    golden = GOLDEN / f"status-{scene}.{shape}"
     if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
         golden.write_text(made)
     assert made == golden.read_text()
     run.kill()
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda folder: from_state_dir(str(folder), {}), lambda _: from_url(f"http://127.0.0.1:{free_port()}")]
+)
+def test_where_no_daemon_is_the_hint_says_what_to_look_at(tmp_path: Path, ask: Callable[[Path], object]) -> None:
+    with pytest.raises(FlopsdError) as caught:
+        ask(tmp_path)
+    assert caught.value.hint
 
 
 def test_a_source_that_is_down_says_why(tmp_path: Path) -> None:
