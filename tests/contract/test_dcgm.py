@@ -242,7 +242,7 @@ FULL_LOAD = {
         (Field.TENSOR, 0.001),
         (Field.FP32, 0.001),
         (Field.GPU_UTIL, 89.9),
-        (Field.POWER_USAGE, 349.0),
+        (Field.POWER_USAGE, 139.9),
         (Field.POWER_LIMIT, 0.0),
         *((field, None) for field in FULL_LOAD if field is not Field.FP32),
     ],
