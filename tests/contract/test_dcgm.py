@@ -11,8 +11,9 @@ from flopsd.core.meter import max_sm_cycles
 from flopsd.core.model import Active, Busy, Evidence, Gap, GapReason, Pipe
 from flopsd.errors import SourceUnavailableError
 from flopsd.sources import SourceSettings
-from flopsd.sources.dcgm.exposition import Field, parse_page
+from flopsd.sources.dcgm.exposition import Field, GpuPage, parse_page
 from flopsd.sources.dcgm.source import DcgmSource
+from flopsd.sources.dcgm.work import zero_at_full_load
 from flopsd.sources.registry import open_source
 from flopsd.testing import FakeClock
 from tests.support.exporter import (
@@ -217,6 +218,32 @@ def test_zero_activity_at_full_load_is_a_gap(exporter: Exporter) -> None:
         bench.collects({**stuck, **true})
         (reading,) = bench.read()
         assert isinstance(reading.work, Active)
+
+
+FULL_LOAD = {
+    Field.TENSOR: 0.0,
+    Field.FP32: 0.0,
+    Field.GPU_UTIL: 90.0,
+    Field.POWER_USAGE: 350.0,
+    Field.POWER_LIMIT: 700.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (Field.TENSOR, 0.001),
+        (Field.FP32, 0.001),
+        (Field.GPU_UTIL, 89.9),
+        (Field.POWER_USAGE, 139.9),
+        (Field.POWER_LIMIT, 0.0),
+        *((field, None) for field in FULL_LOAD if field is not Field.FP32),
+    ],
+)
+def test_only_a_gpu_that_is_busy_by_all_other_signs_is_at_full_load(field: Field, value: float | None) -> None:
+    values = {name: read for name, read in {**FULL_LOAD, field: value}.items() if read is not None}
+    assert zero_at_full_load(GpuPage("GPU-1", {}, dict(FULL_LOAD)))
+    assert not zero_at_full_load(GpuPage("GPU-1", {}, values))
 
 
 def test_energy_beyond_every_smaller_blank_is_energy(exporter: Exporter) -> None:

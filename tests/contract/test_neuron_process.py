@@ -123,6 +123,15 @@ def test_a_monitor_that_fails_at_once_is_unavailable_with_its_words(lead: Lead, 
     assert "aws-neuronx-dkms" in caught.value.hint
 
 
+def test_a_monitor_that_prints_nothing_is_said_to_be_silent(
+    lead: Lead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flopsd.sources.neuron.source.FIRST_DOCUMENT_SECONDS", 0.2)
+    settings = {"monitor": str(MONITOR), "sysfs": str(tmp_path)}
+    with pytest.raises(SourceUnavailableError, match=r"neuron-monitor is silent for 0\.2 s"):
+        open_source("neuron", SourceSettings(lead().clock, table(), settings))
+
+
 def test_a_machine_without_neuron_is_absent_and_a_named_monitor_that_is_not_there_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

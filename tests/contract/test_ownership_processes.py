@@ -161,6 +161,8 @@ def test_devices_follow_the_processes(open_sim: Open, job: Tree) -> None:
     )
     assert [device.index for device in source.devices()] == [0, 2]
     assert [device.shared for device in source.devices()] == [None, "2 processes of others"]
+    others = "2 processes of others"
+    assert source.sharing(source.devices()[1]) == f"{others}; {others}"  # the device's and the verdict's, no third
     assert source.describe()["devices"] == f"the devices on which process {job.root} and its descendants run: 2 of 4"
     assert seen(source, clock, 10) == [0, 2, 3]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,17 @@ def test_a_socket_that_is_absent_or_that_nobody_listens_on_is_named(tmp_path: Pa
     assert "stale" in caught.value.hint
 
 
+def test_a_socket_whose_queue_is_full_is_given_up_at_the_deadline(tmp_path: Path) -> None:
+    path = str(tmp_path / "kubelet.sock")
+    with socket.socket(socket.AF_UNIX) as listening, ExitStack() as stack:
+        listening.bind(path)
+        listening.listen(0)
+        waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+        waiting.connect(path)
+        with pytest.raises(OwnershipError, match="cannot be used: (timed out|Resource temporarily unavailable)"):
+            PodResources(Path(path), 0.1).list()
+
+
 FORBIDDEN = """
 import os, sys
 from pathlib import Path
@@ -197,6 +210,17 @@ def test_a_refusal_is_told_in_the_kubelets_words(node: Kubelet, code: str, detai
     node.fail, node.reply = None, b"\xff\xff\xff"
     with pytest.raises(OwnershipError, match="the kubelet refused"):
         rule(node).judge(GPUS)
+
+
+@pytest.mark.parametrize("too_long", [0, 1])
+def test_an_answer_is_as_long_as_kubelets_own_clients_take(node: Kubelet, too_long: int) -> None:
+    head = len(answer({TRAIN: {"c": {GPU: ("",)}}})) + 5 * 3  # three lengths that take more bytes
+    for _ in range(9):
+        node.reply = answer({TRAIN: {"c": {GPU: ("x" * ((16 << 20) + too_long - head),)}}})
+        head += len(node.reply) - (16 << 20) - too_long
+    assert len(node.reply) == (16 << 20) + too_long
+    with pytest.raises(OwnershipError, match="larger than max") if too_long else nullcontext():
+        assert PodResources(node.path, 20).list()
 
 
 def test_a_kubelet_that_restarts_is_found_again(tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
 """Mutation testing: plants deliberate faults in a copy of the tree, one at a time, and runs the tests that reach them.
 
-`make mutants`, or `python -m tests.mutants --help`. Not part of CI: a campaign of 300 takes the better part of an hour.
-"""
+`make mutants`, or `python -m tests.mutants --help`. Not part of CI: a campaign of 300 takes some twenty minutes."""

@@ -8,10 +8,11 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from tests.mutants.campaign import Campaign, Outcome, sample, table
-from tests.mutants.faults import LIST, faults, read_equivalent, rooms
+from tests.mutants.faults import LIST, faults, read_equivalent
 from tests.support.paths import ROOT
 
 
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("--package", default="flopsd", help="the folder to plant in (default flopsd)")
     parser.add_argument("--verbose", action="store_true", help="also what was killed, and by which test")
     args = parser.parse_args()
+    say = partial(print, flush=True)
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))  # so that no test goes on without this
 
     every = [fault for path in python_files(args.root, args.package) for fault in faults(args.root, path)]
@@ -35,19 +37,15 @@ def main() -> None:
         for path, function, before, _ in equivalent.keys() - {fault.key for fault in every}:
             say(f"{LIST.name} names what is no possible fault any more: {path} {function}: {before}")
     # The tool's own tests are left out: they plant faults themselves.
-    tests = [
-        path
-        for folder in args.tests
-        for path in python_files(args.root, folder)
-        if Path(path).name.startswith("test_") and "mutants" not in path
-    ]
+    listed = [path for folder in args.tests for path in python_files(args.root, folder)]
+    files = [path for path in listed if Path(path).name.startswith("test_") and "mutants" not in path]
     prefixes = tuple(f"{args.package}/{room}" for room in args.room or [""])
+    possible = [fault for fault in every if fault.path.startswith(prefixes)]
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(args.root, args.package, Path(folder), args.jobs)
-        reach = campaign.reach(tests, say)
-        by_room = sample(args.seed, args.count, rooms(f for f in every if f.path.startswith(prefixes)), reach)
-        planted = [fault for room in by_room.values() for fault in room.planted]
-        say(f"{len(every)} possible faults, {len(planted)} planted, {len(reach.lines)} test files, seed {args.seed}")
+        reach = campaign.reach(files, say)
+        planted = sample(args.seed, args.count, possible, reach)
+        say(f"{len(every)} possible faults, {len(planted)} planted, {len(reach.whole)} test files, seed {args.seed}")
         outcomes = [Outcome(fault, "equivalent") for fault in planted if fault.key in equivalent]
         faulty = [fault for fault in planted if fault.key not in equivalent]
         random.Random(args.seed).shuffle(faulty)  # a campaign that is cut short has met some of every room
@@ -56,22 +54,15 @@ def main() -> None:
                 outcomes.append(outcome)
                 if outcome.verdict == "survived" or args.verbose:
                     fault = outcome.fault
-                    say(f"\n{fault.path}:{fault.lines.start} {fault.kind}, {outcome.met} test files: {outcome.verdict}")
-                    say(f"{fault.path} {fault.function}\n- {fault.before}\n+ {fault.after}")
-                    if outcome.by:
-                        say(f"  by {outcome.by}")
+                    say(f"\n{fault.path}:{fault.lines.start} {fault.kind}: {outcome.verdict}; tests: {outcome.met}")
+                    say(f"{fault.path} {fault.function}\n- {fault.before}\n+ {fault.after}\n  {outcome.by}")
         finally:
-            say("\n" + "\n".join(table(by_room, outcomes)))
+            say("\n" + "\n".join(table(possible, reach, outcomes)))
 
 
 def python_files(root: Path, folder: str) -> Iterator[str]:
-    at = root / folder
-    for path in [at] if at.is_file() else sorted(at.rglob("*.py")):
+    for path in sorted((root / folder).rglob("*.py")) or [root / folder]:
         yield str(path.relative_to(root))
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

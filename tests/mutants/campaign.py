@@ -1,4 +1,4 @@
-"""A campaign: which test files execute which lines, then each fault in a copy of the tree before the tests that reach it."""
+"""A campaign: which tests execute which lines, then each fault in a copy of the tree before the tests that reach it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from tests.mutants.faults import Fault
+from tests.mutants.lines import bits
 from tests.support.paths import ROOT
 
 AT_LEAST = 10  # faults of each room that counts
 COUNTS_FROM = 50  # possible faults
-BUDGET_SECONDS = 60.0  # of test files, as long as they took when they were traced
+BUDGET_SECONDS = 120.0  # of tests, as long as they took when they were traced: several times as long as alone
 TRACING_SECONDS, STARTUP_SECONDS = 500.0, 60.0
-_LEFT_OUT = shutil.ignore_patterns(
-    ".git", ".venv", "__pycache__", ".hypothesis", ".*_cache", "run", "build", "dist", "*.egg-info"
-)
+Ended = tuple[int | None, str]  # exit code, None where time ran out; and words
+PASSED = (0, 5)  # exit codes of pytest: every test, or none was run
+_LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".hypothesis", ".*_cache", "run", "build", "dist")
 _PYTEST = ("-q", "-x", "-p", "no:cacheprovider", "-p", "tests.mutants.lines", "--hypothesis-seed=0",
            "-m", "not minute and not exhaustive", "--rootdir", ".")  # fmt: skip
 
@@ -40,37 +41,64 @@ class Outcome:
     fault: Fault
     verdict: str  # killed, equivalent, survived
     by: str = ""  # the test that failed, or how it ended
-    met: int = 0  # test files
+    met: int = 0  # tests
 
 
-@dataclass
-class Room:
-    possible: int
-    unreached: int
-    planted: list[Fault]
+@dataclass(frozen=True)
+class Traced:
+    """A test that passes on the tree as it is, and the lines that it executes, as `bits`, by module."""
+
+    name: str
+    seconds: float
+    lines: dict[str, int]
+    starts: bool  # a process with Python, in which more is executed
+
+    def executes(self, fault: Fault) -> bool:
+        """Where it runs at import: anything of its module."""
+        at = self.lines.get(fault.path, 0)
+        return bool(at and (not fault.function or at & bits(fault.lines)))
 
 
 @dataclass
 class Reach:
-    """What each test file that passes on the tree as it is takes and executes: line numbers by module."""
+    """What each test executes, by its file; what the tests of a file share; and what all of a file do together."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-    lines: dict[str, dict[str, set[int]]] = field(default_factory=dict)
+    tests: dict[str, list[Traced]] = field(default_factory=dict)
+    shared: dict[str, Traced] = field(default_factory=dict)
+    whole: dict[str, Traced] = field(default_factory=dict)
 
-    def files(self, fault: Fault) -> list[str]:
-        """Test files that reach it, the quickest first. What runs at import is reached by all that execute its module."""
-        reached = [
-            file
-            for file, modules in self.lines.items()
-            if fault.path in modules and (not fault.function or modules[fault.path].intersection(fault.lines))
-        ]
-        return sorted(reached, key=lambda file: (self.seconds[file], file))
+    def add(self, file: str, found: dict[str, tuple[float, dict[str, int], bool]]) -> None:
+        traced = {name: Traced(name, *figures) for name, figures in found.items()}
+        whole = self.whole[file] = Traced(file, 0.0, {}, False)
+        for test in traced.values():
+            for path, at in test.lines.items():
+                whole.lines[path] = whole.lines.get(path, 0) | at
+        self.shared[file] = traced.pop("")
+        self.tests[file] = list(traced.values())
 
-    def chosen(self, fault: Fault) -> list[str]:
-        """Those that are run."""
-        files = self.files(fault)
-        ends = accumulate(self.seconds[file] for file in files)
-        return [file for file, end in zip(files, ends, strict=True) if file == files[0] or end < BUDGET_SECONDS]
+    def reached(self, fault: Fault) -> bool:
+        return any(whole.executes(fault) for whole in self.whole.values())
+
+    def chosen(self, fault: Fault) -> dict[str, list[Traced]]:
+        """Tests that reach it, by file: first those that execute it themselves, then those unlike others, then the
+        quickest. Where a process is started, and for what runs at import, all counts that the file executes."""
+        found: list[Traced] = []
+        for file, tests in self.tests.items():
+            shared, whole = self.shared[file].executes(fault), self.whole[file].executes(fault)
+            found += [t for t in tests if t.executes(fault) or shared or (whole and (t.starts or not fault.function))]
+        alike, ranked = Counter[tuple[str, int]](), []
+        for test in sorted(found, key=lambda test: test.seconds):
+            kind = test.name.partition("[")[0], test.lines.get(fault.path, 0)
+            ranked.append((not test.executes(fault), alike[kind], test.seconds, test.name, test))
+            alike[kind] += 1
+        files, left = dict[str, list[Traced]](), BUDGET_SECONDS
+        for *_, seconds, name, test in sorted(ranked, key=lambda each: each[:4]):
+            file = name.partition("::")[0]
+            left -= seconds + (0.0 if file in files else self.shared[file].seconds)
+            if left < 0 and files:
+                break
+            files.setdefault(file, []).append(test)
+        return files
 
 
 class Campaign:
@@ -80,59 +108,64 @@ class Campaign:
         self._package, self._jobs = package, jobs
         self._free: queue.SimpleQueue[Path] = queue.SimpleQueue()
         self._running: set[subprocess.Popen[str]] = set()
+        self._times = count(1)
         for number in range(jobs):
             self._free.put(Path(shutil.copytree(root, folder / str(number), ignore=_LEFT_OUT, symlinks=True)))
 
     def reach(self, files: Sequence[str], say: Callable[[str], None]) -> Reach:
         """Run every test file once, traced."""
-        found, failed = Reach(), []
+        reach = Reach()
 
-        def trace(file: str) -> None:
+        def trace(file: str) -> str:
             with tempfile.NamedTemporaryFile() as out:
-                began = time.monotonic()
                 lines = {"FLOPSD_MUTANTS_LINES": out.name, "FLOPSD_MUTANTS_PACKAGE": self._package}
                 code, _ = self._pytest([file], TRACING_SECONDS, lines)
                 if code == 0:
-                    found.seconds[file] = time.monotonic() - began
-                    found.lines[file] = {path: set(at) for path, at in json.loads(Path(out.name).read_text()).items()}
-                else:
-                    failed.append(file)
+                    reach.add(file, json.loads(Path(out.name).read_text()))
+                return "" if code in PASSED else file
 
         say(f"tracing {len(files)} test files")
-        list(self._each(trace, files))
-        if failed:
-            say(f"test files that do not pass on the tree as it is, and meet no fault: {', '.join(sorted(failed))}")
-        return found
+        if failed := sorted(filter(None, self._each(trace, files))):
+            say(f"test files that do not pass on the tree as it is, and meet no fault: {', '.join(failed)}")
+        return reach
 
     def plant(self, faults: Iterable[Fault], reach: Reach) -> Iterator[Outcome]:
         """Plant each fault; what became of it."""
 
         def meet(fault: Fault) -> Outcome:
-            files = reach.chosen(fault)
-            seconds = STARTUP_SECONDS + 3 * sum(reach.seconds[file] for file in files)
-            code, printed = self._pytest(files, seconds, {}, fault)
-            named = re.search(r"^(?:FAILED|ERROR) (\S+)", printed, re.MULTILINE)
-            by = named[1] if named else "out of time" if code is None else f"exit {code}"
-            return Outcome(fault, "survived", met=len(files)) if code == 0 else Outcome(fault, "killed", by, len(files))
+            chosen = reach.chosen(fault)
+            names = [test.name for tests in chosen.values() for test in tests]
+            limit = STARTUP_SECONDS + 3 * sum(test.seconds for at in chosen for test in [*chosen[at], reach.shared[at]])
+            code, by = self._run(names, limit, fault)
+            while code not in PASSED and by in names and self._run([by], limit, fault)[0] in PASSED:
+                names.remove(by)  # a test before it made it fail, not the fault
+                code, by = self._run(names, limit, fault)
+            return Outcome(fault, "survived" if code in PASSED else "killed", by, len(names))
 
         return self._each(meet, faults)
 
-    def _each(
-        self, work: Callable[[Fault], Outcome] | Callable[[str], None], on: Iterable[object]
-    ) -> Iterator[Outcome]:
+    def _run(self, names: list[str], limit: float, fault: Fault) -> Ended:
+        """The exit code and the test that failed, or how it ended."""
+        with tempfile.NamedTemporaryFile("w") as file:
+            json.dump(names, file)
+            file.flush()
+            files = list(dict.fromkeys(name.partition("::")[0] for name in names))
+            code, printed = self._pytest(files, limit, {"FLOPSD_MUTANTS_TESTS": file.name}, fault)
+        named = re.search(r"^(?:FAILED|ERROR) (\S+::.+?)(?: - |$)", printed, re.MULTILINE)
+        return code, named[1] if named else "out of time" if code is None else f"exit {code}"
+
+    def _each(self, work: Callable[[Any], Any], on: Iterable[object]) -> Iterator[Any]:
         executor = ThreadPoolExecutor(self._jobs)
         try:
-            for done in as_completed([executor.submit(work, each) for each in on]):  # type: ignore[arg-type]
-                yield done.result()  # type: ignore[misc]
+            for done in as_completed([executor.submit(work, each) for each in on]):
+                yield done.result()
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
             for process in list(self._running):
                 _kill(process)
 
-    def _pytest(
-        self, files: Sequence[str], seconds: float, more: dict[str, str], fault: Fault | None = None
-    ) -> tuple[int | None, str]:
-        """The exit code, None where time ran out, and what was printed."""
+    def _pytest(self, files: list[str], seconds: float, more: dict[str, str], fault: Fault | None = None) -> Ended:
+        """Run test files, with a fault planted; the words are what was printed."""
         with self._tree(fault) as tree, tempfile.TemporaryDirectory(prefix="m") as short:  # sockets lie in it
             env = {**os.environ, "PYTHONPATH": f"{tree}{os.pathsep}{ROOT}", "PYTEST_DEBUG_TEMPROOT": short, **more}
             command = [sys.executable, "-m", "pytest", *_PYTEST, *files]
@@ -151,67 +184,51 @@ class Campaign:
     @contextmanager
     def _tree(self, fault: Fault | None) -> Iterator[Path]:
         tree = self._free.get()
+        source = (tree / fault.path).read_bytes() if fault else b""
         try:
-            if fault is None:
-                yield tree
-                return
-            source = (tree / fault.path).read_bytes()
-            (tree / fault.path).write_bytes(fault.plant(source))
-            try:
-                yield tree
-            finally:
-                (tree / fault.path).write_bytes(source)
+            if fault:
+                (tree / fault.path).write_bytes(fault.plant(source))
+                os.utime(tree / fault.path, (0, next(self._times)))  # byte code of no other fault is taken for its own
+            yield tree
         finally:
+            if fault:
+                (tree / fault.path).write_bytes(source)
             self._free.put(tree)
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
     """With all that it started."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
-def sample(seed: int, count: int, by_room: dict[str, list[Fault]], reach: Reach) -> dict[str, Room]:
-    """`count` faults that tests reach, by room in proportion to what is possible, at least AT_LEAST of each that counts.
+def sample(seed: int, most: int, faults: Iterable[Fault], reach: Reach) -> list[Fault]:
+    """`most` faults that tests reach, by room in proportion to what is reached, at least AT_LEAST of each that counts.
 
     A fault's rank depends on the seed and on its own text, so it is the same whatever changes elsewhere.
     """
-
-    def rank(fault: Fault) -> str:
-        return hashlib.sha256(repr((seed, fault.key)).encode()).hexdigest()
-
-    reached = {room: [f for f in found if reach.files(f)] for room, found in by_room.items()}
-    total = sum(map(len, reached.values())) or 1
-    floor = min(AT_LEAST, count // max(1, len(reached)))
-    least = {room: floor if len(found) >= COUNTS_FROM else 0 for room, found in reached.items()}
-    wanted = {room: max(least[room], round(count * len(found) / total)) for room, found in reached.items()}
-    while sum(wanted.values()) > count:  # the largest give what the smallest have more
-        largest = max((room for room in wanted if wanted[room] > least[room]), key=wanted.__getitem__, default=None)
-        if largest is None:
-            break
-        wanted[largest] -= 1
-    return {
-        room: Room(len(found), len(found) - len(reached[room]), sorted(reached[room], key=rank)[: wanted[room]])
-        for room, found in by_room.items()
-    }
+    by_room: dict[str, list[Fault]] = {}
+    for fault in sorted(faults, key=lambda fault: hashlib.sha256(repr((seed, fault.key)).encode()).digest()):
+        if reach.reached(fault):
+            by_room.setdefault(fault.room, []).append(fault)
+    share = most / (sum(map(len, by_room.values())) or 1)
+    floor = min(AT_LEAST, most // (len(by_room) or 1))
+    least = {room: floor if len(found) >= COUNTS_FROM else 0 for room, found in by_room.items()}
+    wanted = {room: max(least[room], round(share * len(found))) for room, found in by_room.items()}
+    while sum(wanted.values()) > most:  # the largest give what the smallest have more
+        wanted[max(wanted, key=lambda room: (wanted[room] > least[room], wanted[room]))] -= 1
+    return [fault for room, found in by_room.items() for fault in found[: wanted[room]]]
 
 
-def table(by_room: dict[str, Room], outcomes: Iterable[Outcome]) -> list[str]:
+def table(faults: Sequence[Fault], reach: Reach, outcomes: Sequence[Outcome]) -> list[str]:
     """Room by room: faults possible, on lines that no test executes, planted, and what became of these."""
-    verdicts = {room: Counter[str]() for room in by_room}
-    room_of = {id(fault): name for name, room in by_room.items() for fault in room.planted}
-    for outcome in outcomes:
-        verdicts[room_of[id(outcome.fault)]][outcome.verdict] += 1
-    rows = [(name, room.possible, room.unreached, verdicts[name]) for name, room in by_room.items()]
-    whole = sum((verdict for *_, verdict in rows), Counter[str]())
-    rows.append(("all", sum(row[1] for row in rows), sum(row[2] for row in rows), whole))
-    lines = [f"{'room':14}{'possible':>9}{'unreached':>10}{'planted':>9}{'killed':>8}{'equivalent':>11}{'survived':>9}"]
-    for name, possible, unreached, verdict in rows:
-        planted = verdict.total()
-        if planted:
-            share = f"{100 * (planted - verdict['survived']) / planted:6.1f} %"
-            figures = f"{verdict['killed']:8}{verdict['equivalent']:11}{verdict['survived']:9}"
-            lines.append(f"{name:14}{possible:9}{unreached:10}{planted:9}{figures}  {share}")
+    header = ("possible", "unreached", "planted", "killed", "equivalent", "survived")
+    lines = ["room".ljust(14) + "".join(f"{title:>11}" for title in header)]
+    for room in [*sorted({outcome.fault.room for outcome in outcomes}), "all"]:
+        possible = [fault for fault in faults if room in (fault.room, "all")]
+        verdicts = Counter(outcome.verdict for outcome in outcomes if room in (outcome.fault.room, "all"))
+        unreached = sum(not reach.reached(fault) for fault in possible)
+        figures = (len(possible), unreached, verdicts.total(), *(verdicts[verdict] for verdict in header[3:]))
+        share = 1 - verdicts["survived"] / (verdicts.total() or 1)
+        lines.append(room.ljust(14) + "".join(f"{figure:11}" for figure in figures) + f"{100 * share:7.1f} %")
     return lines

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 LIST = Path(__file__).with_name("equivalent.txt")
 Key = tuple[str, str, str, str]
 _OPPOSITES: dict[type[ast.cmpop], str] = {
-    ast.Eq: "!=",
-    ast.NotEq: "==",
-    ast.Lt: ">=",
-    ast.GtE: "<",
-    ast.Gt: "<=",
-    ast.LtE: ">",
-    ast.In: "not in",
-    ast.NotIn: "in",
-    ast.Is: "is not",
-    ast.IsNot: "is",
-}
+    ast.Eq: "!=", ast.NotEq: "==", ast.Lt: ">=", ast.GtE: "<", ast.Gt: "<=", ast.LtE: ">",
+    ast.In: "not in", ast.NotIn: "in", ast.Is: "is not", ast.IsNot: "is",
+}  # fmt: skip
 _BOUNDARIES: dict[type[ast.cmpop], str] = {ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">"}
-_ARITHMETIC: dict[type[ast.operator], str] = {ast.Add: "-", ast.Sub: "+", ast.Mult: "//", ast.FloorDiv: "*"}
+_ARITHMETIC: dict[type[ast.operator], tuple[str, str]] = {
+    ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "//"), ast.FloorDiv: ("//", "*"),
+}  # fmt: skip
 _LOGGERS = frozenset({"debug", "info", "warning", "error", "exception", "log"})
-_TYPE_CHECKS = frozenset({"isinstance", "issubclass", "cast"})
+_NOT_SWAPPED = frozenset({"isinstance", "issubclass", "cast", "min", "max"})
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,11 @@ class Fault:
         """What the list of equivalent faults names it by: line numbers change too often."""
         return self.path, self.function, self.before, self.after
 
+    @property
+    def room(self) -> str:
+        """The folder or module of the package's root in which it is."""
+        return Path(self.path).parts[1].removesuffix(".py")
+
     def plant(self, source: bytes) -> bytes:
         return source[: self.begin] + self.text.encode() + source[self.end :]
 
@@ -63,82 +62,57 @@ class _Finder(ast.NodeVisitor):
 
     def __init__(self, path: str, source: bytes) -> None:
         self.faults: list[Fault] = []
-        self._path = path
-        self._source = source
-        self._starts = [0]
-        for line in source.splitlines(keepends=True):
-            self._starts.append(self._starts[-1] + len(line))
+        self._path, self._source = path, source
+        self._starts = [0, *accumulate(map(len, source.splitlines(keepends=True)))]
         self._names: list[str] = []
         self._depth = 0  # of functions
-
-    def _at(self, line: int, column: int) -> int:
-        return self._starts[line - 1] + column
 
     def _span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
         assert node.end_lineno is not None
         assert node.end_col_offset is not None
-        return self._at(node.lineno, node.col_offset), self._at(node.end_lineno, node.end_col_offset)
+        return self._starts[node.lineno - 1] + node.col_offset, self._starts[node.end_lineno - 1] + node.end_col_offset
 
-    def _text(self, node: ast.expr | ast.stmt) -> str:
-        begin, end = self._span(node)
-        return self._source[begin:end].decode()
+    def _text(self, node: ast.expr) -> str:
+        return self._source[slice(*self._span(node))].decode()
 
     def _add(self, kind: str, node: ast.expr | ast.stmt, text: str, span: tuple[int, int] | None = None) -> None:
         begin, end = span or self._span(node)
-        first = self._source.count(b"\n", 0, begin)
-        last = self._source.count(b"\n", 0, end)
-        line_begin, line_end = self._starts[first], self._starts[last + 1]
+        line_begin, line_end = self._source.rfind(b"\n", 0, begin) + 1, self._source.find(b"\n", end) + 1
         before = self._source[line_begin:line_end].decode()
         after = (self._source[line_begin:begin] + text.encode() + self._source[end:line_end]).decode()
-        assert node.end_lineno is not None
-        self.faults.append(
-            Fault(
-                path=self._path,
-                function=".".join(self._names) if self._depth else "",
-                kind=kind,
-                begin=begin,
-                end=end,
-                text=text,
-                lines=range(node.lineno, node.end_lineno + 1),
-                before=" ".join(before.split()),
-                after=" ".join(after.split()),
-            )
-        )
+        function = ".".join(self._names) if self._depth else ""
+        lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+        texts = " ".join(before.split()), " ".join(after.split())
+        self.faults.append(Fault(self._path, function, kind, begin, end, text, lines, *texts))
 
     # Scopes
 
-    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         for default in [*node.args.defaults, *node.args.kw_defaults]:
             if default is not None:
                 self.visit(default)  # runs with the enclosing scope
         self._names.append(node.name)
         self._depth += 1
-        self._body(node.body)
+        self.visit_Module(node)
         self._depth -= 1
         self._names.pop()
 
-    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
-
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self._names.append(node.name)
-        self._body(node.body)
+        self.visit_Module(node)
         self._names.pop()
 
-    def visit_Module(self, node: ast.Module) -> None:
-        self._body(node.body)
-
-    def _body(self, body: list[ast.stmt]) -> None:
-        for statement in body:
+    def visit_Module(self, node: ast.Module | ast.ClassDef | ast.FunctionDef) -> None:
+        for statement in node.body:
             if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
                 self.visit(statement)
 
     # What is left out
 
-    def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
-        """Positions within it are wrong before Python 3.12."""
+    def visit_JoinedStr(self, node: ast.JoinedStr | ast.Assert) -> None:
+        """Positions within it are wrong before Python 3.12; an assertion means nothing under -O."""
 
-    def visit_Assert(self, node: ast.Assert) -> None:
-        """Means nothing under -O."""
+    visit_Assert = visit_JoinedStr  # noqa: N815
 
     def visit_Raise(self, node: ast.Raise) -> None:
         self._add("refusal removed", node, "pass")
@@ -150,17 +124,17 @@ class _Finder(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        if any(isinstance(target, ast.Name) and target.id in ("__all__", "__slots__") for target in node.targets):
-            return
         if all(isinstance(target, ast.Attribute) for target in node.targets):
             self._add("statement removed", node, "pass")
         self.generic_visit(node)
 
-    def visit_If(self, node: ast.If) -> None:
+    def visit_If(self, node: ast.If | ast.IfExp) -> None:
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return
         self._condition(node.test)
         self.generic_visit(node)
+
+    visit_IfExp = visit_If  # noqa: N815
 
     # Faults
 
@@ -174,10 +148,6 @@ class _Finder(ast.NodeVisitor):
             if isinstance(call.func, ast.Attribute) and call.func.attr in _LOGGERS:
                 return
             self._add("statement removed", node, "pass")
-        self.generic_visit(node)
-
-    def visit_IfExp(self, node: ast.IfExp) -> None:
-        self._condition(node.test)
         self.generic_visit(node)
 
     def visit_comprehension(self, node: ast.comprehension) -> None:
@@ -208,11 +178,11 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
-        other = _ARITHMETIC.get(type(node.op))
-        texts = [part for part in (node.left, node.right) if _is_text(part)]
-        if other is not None and not texts:
-            word = {"-": "+", "+": "-", "//": "*", "*": "//"}[other]
-            self._operator("arithmetic", node, (node.left, node.right), word, other)
+        words, sides = _ARITHMETIC.get(type(node.op)), (node.left, node.right)
+        constants = [side.value for side in sides if isinstance(side, ast.Constant)]
+        is_text = any(isinstance(each, ast.JoinedStr | str | bytes) for each in [*sides, *constants])
+        if words is not None and not is_text:
+            self._operator("arithmetic", node, sides, *words)
         self.generic_visit(node)
 
     def _operator(self, kind: str, node: ast.expr, sides: tuple[ast.expr, ast.expr], word: str, other: str) -> None:
@@ -233,8 +203,9 @@ class _Finder(ast.NodeVisitor):
             self._add("doubled", node, repr(node.value * 2 or 1.0))
 
     def visit_Call(self, node: ast.Call) -> None:
-        checks_type = isinstance(node.func, ast.Name) and node.func.id in _TYPE_CHECKS  # every call of it would fail
-        if len(node.args) > 1 and not checks_type and not isinstance(node.args[0], ast.Starred):
+        # Every check of a type would fail; the least of two is the same in either order.
+        kept = isinstance(node.func, ast.Name) and node.func.id in _NOT_SWAPPED
+        if len(node.args) > 1 and not kept and not isinstance(node.args[0], ast.Starred):
             first, second = node.args[:2]
             texts = self._text(first), self._text(second)
             if not isinstance(second, ast.Starred) and texts[0] != texts[1]:
@@ -249,23 +220,6 @@ class _Finder(ast.NodeVisitor):
         if value is not None and not (isinstance(value, ast.Constant) and value.value is None):
             self._add("returns None", value, "None")
         self.generic_visit(node)
-
-    def visit_Subscript(self, node: ast.Subscript) -> None:
-        if isinstance(node.value, ast.Name) and node.value.id == "Literal":
-            return
-        self.generic_visit(node)
-
-
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes))
-
-
-def rooms(found: Iterator[Fault] | list[Fault]) -> dict[str, list[Fault]]:
-    """The faults by the folder or module of the package's root in which they are."""
-    by_room: dict[str, list[Fault]] = {}
-    for fault in found:
-        by_room.setdefault(Path(fault.path).parts[1].removesuffix(".py"), []).append(fault)
-    return by_room
 
 
 def read_equivalent(text: str) -> dict[Key, str]:

@@ -1,16 +1,19 @@
-"""A pytest plug-in of campaigns: few examples of each property and, where it is asked for, which lines the tests execute.
+"""A pytest plug-in of campaigns: few examples of each property, and the lines that each test executes or the tests to run.
 
 FLOPSD_MUTANTS_LINES names the file for the lines of the package FLOPSD_MUTANTS_PACKAGE, found with `sys.settrace`.
-Lines that only a subprocess of a test executes are not seen.
+Lines that a process executes which a test starts are not seen. FLOPSD_MUTANTS_TESTS names the file with the tests to run.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
 import threading
-from collections.abc import Generator
+import time
+from collections import defaultdict
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
@@ -30,6 +33,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     from hypothesis import HealthCheck, settings  # pytest must have loaded it, to rewrite its assertions
 
     items[:] = [item for item in items if not any("promtool" in marker.args for marker in item.iter_markers("tool"))]
+    if chosen := os.environ.get("FLOPSD_MUTANTS_TESTS"):
+        place = {test: number for number, test in enumerate(json.loads(Path(chosen).read_text()))}
+        items[:] = sorted((item for item in items if item.nodeid in place), key=lambda item: place[item.nodeid])
     for item in items:
         test = getattr(item, "obj", None)
         known = getattr(test, "_hypothesis_internal_use_settings", None)
@@ -41,38 +47,65 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Lines:
-    """Plug-in: the lines in functions of `package` that are executed while tests run."""
+    """Plug-in: the lines in functions of `package` that each test executes, and its seconds.
+
+    The test "" is what the tests of a file share: what runs at import and in fixtures of more than one test."""
 
     def __init__(self, root: str, package: str, out: Path) -> None:
         self._root, self._prefix, self._out = root, f"{root}{package}/", out
-        self._seen: dict[CodeType, set[int]] = {}
-        self._totals: dict[CodeType, int] = {}  # number of lines; 0: not of the package
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self) -> Generator[None, Any, Any]:
+        self._totals: dict[CodeType, int] = {}  # number of lines; 0: no function of the package
+        self._by_test: dict[str, defaultdict[CodeType, set[int]]] = {}
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._test, self._since, self._starting = "", time.monotonic(), set[str]()
+        self._turn("")
+        sys.addaudithook(self._audit)
         threading.settrace(self._call)
         sys.settrace(self._call)
-        try:
-            return (yield)
-        finally:
-            sys.settrace(None)
-            threading.settrace(None)
+
+    def _audit(self, event: str, args: tuple[object, ...]) -> None:
+        if event == "os.fork" or (event == "subprocess.Popen" and "python" in str(args)):
+            self._starting.add(self._test)
+
+    def _turn(self, test: str) -> str:
+        """Which test runs from now on; which did before."""
+        before, now = self._test, time.monotonic()
+        self._seconds[before] += now - self._since
+        self._test, self._since = test, now
+        self._seen = self._by_test.setdefault(test, defaultdict(set))
+        return before
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        for module in list(sys.modules.values()):  # a test that is given what another one cached executes it too
+            for value in vars(module).values() if str(getattr(module, "__file__", "")).startswith(self._root) else ():
+                getattr(value, "cache_clear", int)()
+        self._turn(nodeid)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
+        before = self._turn(self._test if fixturedef.scope == "function" else "")
+        value = yield
+        self._turn(before)
+        return value
 
     def pytest_sessionfinish(self) -> None:
-        found: dict[str, list[int]] = {}
-        for code, lines in self._seen.items():
-            found.setdefault(code.co_filename.removeprefix(self._root), []).extend(lines)
+        sys.settrace(None)
+        self._turn("")
+        found: dict[str, tuple[float, defaultdict[str, int], bool]] = {}
+        for test, seen in self._by_test.items():
+            found[test] = self._seconds[test], defaultdict(int), test in self._starting
+            for code, lines in seen.items():
+                found[test][1][code.co_filename.removeprefix(self._root)] |= bits(lines)
         self._out.write_text(json.dumps(found))
 
     def _call(self, frame: FrameType, _event: str, _arg: object) -> Any:
         code = frame.f_code
         total = self._totals.get(code)
         if total is None:
-            counts = code.co_filename.startswith(self._prefix) and code.co_name != "<module>"
+            counts = code.co_filename.startswith(self._prefix) and code.co_flags & inspect.CO_OPTIMIZED
             total = self._totals[code] = len({line for _, _, line in code.co_lines() if line}) if counts else 0
         if total == 0 or len(self._seen.get(code, ())) >= total:
             return None
-        self._seen.setdefault(code, set()).add(frame.f_lineno)
+        self._seen[code].add(frame.f_lineno)
         return self._line
 
     def _line(self, frame: FrameType, event: str, _arg: object) -> Any:
@@ -82,3 +115,8 @@ class Lines:
             if len(seen) >= self._totals[frame.f_code]:
                 frame.f_trace_lines = False  # nothing new can come, and this is what costs time
         return self._line
+
+
+def bits(lines: Iterable[int]) -> int:
+    """Line numbers as one number: as sets, thousands of tests by a hundred modules would fill the memory."""
+    return sum(1 << line for line in set(lines))

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from flopsd.client import Client, connect
 from flopsd.client.client import MAX_TRANSITIONS
-from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
-from tests.support.process import modules_after
+from flopsd.client.connection import DaemonConnection
+from flopsd.core.session_protocol import (
+    MAX_LINE_BYTES,
+    FactsDeclared,
+    PhaseChanged,
+    SessionClosed,
+    SessionOpened,
+    WorkCounted,
+)
+from flopsd.system.clock import SystemClock
+from tests.support.process import PATIENCE_SECONDS, modules_after, wait_until
 from tests.support.session_servers import Daemon, EventServer, foreign, never_reads, work_of
 
 
@@ -65,6 +77,25 @@ def test_declarations_arrive(server: EventServer, client: Client) -> None:
     assert FactsDeclared(client.session, kept) in events
     assert work_of(events) == {"train": {"tokens": 111, "steps": 1}, "evaluate": {"tokens": 5}}
     assert events[-1] == SessionClosed(client.session, clean=True)
+
+
+def test_a_change_after_a_quiet_time_is_sent_at_once(
+    path: Path, server: EventServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with the next counters: those would come in an hour."""
+    monkeypatch.setattr("flopsd.client.client.WORK_SECONDS", 3600.0)
+    client = connect(path)
+    client.set_phase("train")
+    server.wait_for(PhaseChanged(client.session, "train"))
+    wait_until(lambda: not client._awake, "the thread waits")
+    client.declare(method="full")
+    server.wait_for(FactsDeclared(client.session, {"method": "full"}))
+    wait_until(lambda: not client._awake, "the thread waits")
+    client.set_phase("evaluate")
+    server.wait_for(PhaseChanged(client.session, "evaluate"))
+    wait_until(lambda: not client._awake, "the thread waits")
+    client.close(PATIENCE_SECONDS)
+    assert server.all()[-1] == SessionClosed(client.session, clean=True)
 
 
 def test_a_restarted_daemon_receives_everything_once(path: Path, client: Client) -> None:
@@ -198,6 +229,38 @@ def test_a_signal_handler_may_call_while_its_thread_is_inside(server: EventServe
     assert work_of(server.all()) == {"train": {"tokens": counted}, "evaluate": {"tokens": len(rang)}}
 
 
+def test_a_count_that_interrupts_another_anywhere_is_counted_once() -> None:
+    """A signal comes between any two instructions."""
+    code, position, done = Client._add_up.__code__, 0, False
+    while not done:
+        client, left, position, done = Client((), SystemClock()), position, position + 1, True
+
+        def step(frame: FrameType, event: str, _: object, client: Client = client) -> Any:
+            nonlocal left, done
+            if frame.f_code is not code:
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode" and left == 0:
+                done = False
+                sys.settrace(None)
+                client.count("train", tokens=10)
+            left -= event == "opcode"
+            return step
+
+        before = sys.gettrace()
+        sys.settrace(step)
+        client.count("train", tokens=1)
+        sys.settrace(before)
+        daemon = DaemonConnection()
+        daemon.close()
+        daemon._socket, peer = socket.socketpair()
+        client._send_changes(daemon, everything=True)
+        assert json.loads(peer.recv(MAX_LINE_BYTES))["work"] == {"train": {"tokens": 1 if done else 11}}, position
+        daemon.close()
+        peer.close()
+    assert position > 50
+
+
 TRAINING = """
 import os, sys
 import flopsd.client
@@ -205,12 +268,14 @@ client = flopsd.client.connect()
 client.set_phase("train")
 client.count("train", tokens=1000, steps=1)
 if "fork" in sys.argv:
+    before = {"train": {"tokens": 1000, "steps": 1}}
     child = os.fork()
     if child == 0:
         client.set_phase("evaluate")
         client.count("train", tokens=5)
         client.declare(method="full")
         client.close()
+        assert (client.current_phase, client._work, client._facts) == ("train", before, {})
         assert client._connection is None or client._connection._socket.fileno() == -1
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0

@@ -26,7 +26,6 @@ class RefusedRequest(Exception):
     """The request is not supported or invalid; the connection has to be closed."""
 
     def __init__(self, status: HTTPStatus, *headers: tuple[str, str]) -> None:
-        super().__init__(status.phrase)
         self.status, self.headers = status, headers
 
 

@@ -102,3 +102,12 @@ def test_how_wide_it_is(hours: float, points: float) -> None:
 
 def test_without_slots_there_is_no_deviation() -> None:
     assert deviation(0, 0, 0) == 0
+
+
+@pytest.mark.parametrize("squares", [4**n for n in range(18)])
+def test_the_bound_is_close_to_the_best_of_the_published_one_on_its_grid(squares: int) -> None:
+    widest = 10**6
+    best = min(
+        widest * (math.log(80e6) + squares * (-math.log(1 - a) - a)) / a for a in (0.8, *(0.5**k for k in range(1, 20)))
+    )
+    assert best <= deviation(squares * widest**2, widest, 10**40) <= 1.12 * best

@@ -275,7 +275,7 @@ def test_lines_of_any_length_are_searched_whole(run: Run, log: Path, length: int
     rng = random.Random(length)
     text, lines, expected = "", 1, []
     for line in run.lines:
-        filler = "x" * rng.randrange(length)
+        filler = "x" * (length - rng.randrange(min(length, len(line))))  # the first one spans the end of a piece
         lines += 1
         text += f"\n{filler}{line} {filler}"
         expected.append(f"export.log line {lines}")

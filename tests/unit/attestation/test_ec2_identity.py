@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from flopsd.attestation.evidence import ec2_identity
 from flopsd.attestation.evidence.ec2_identity import signed_content
+from flopsd.attestation.evidence.http import request
 from flopsd.attestation.evidence.item import CheckContext, CollectContext, EvidenceState
 from flopsd.attestation.evidence.trust import load_certificates
 from flopsd.core.ledger.history import History
@@ -191,3 +193,10 @@ def test_nobody_is_asked_where_there_is_no_ec2(tmp_path: Path) -> None:
     assert service.asked == []
     with pytest.raises(EvidenceError, match="is not an http address"):
         ec2_identity.collect(scene(tmp_path, AWS_EC2_METADATA_SERVICE_ENDPOINT="file:///etc/passwd"))
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_an_answer_has_a_limit(more: int) -> None:
+    told = pytest.raises(EvidenceError, match="more than 100 bytes") if more else nullcontext()
+    with serving(lambda *_: (200, b"x" * (100 + more), {})) as url, told:
+        assert request(url, timeout_seconds=30, limit_bytes=100) == b"x" * 100

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,11 @@ from flopsd.attestation.ledger_files import LedgerFiles, _continues, peaks_besid
 from flopsd.attestation.log_export import _moment
 from flopsd.attestation.seal import seal_journal
 from flopsd.attestation.signing.keys import ensure_key
+from flopsd.attestation.verify import _sealed_journal
+from flopsd.errors import NotVerifiedError
 from flopsd.settings.data_files import config_dir
+from tests.support.independent import payload_of
+from tests.support.paths import VECTORS
 from tests.support.runs import Run
 
 
@@ -50,3 +56,30 @@ def test_the_packaged_peak_table_does_not_go_with_the_ledger(tmp_path: Path) -> 
     uri, _ = ensure_key(None, run.state.path)
     seal_journal(run.state.journal, uri, ledger, run.clock, peaks_file=str(config_dir() / "peaks.yaml"))
     assert not peaks_beside(ledger).exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "fault"),
+    [
+        (("predicate", "totals", "executed", "low"), "1.5", "journal and totals"),
+        (("predicate", "totals", "executed", "measured"), "x", "journal and totals"),
+        (("predicate", "totals", "executed", "high"), 7, "journal and totals"),
+        (("predicate", "totals", "executed", "high"), None, ""),
+        (("predicate", "totals", "executed", "measured"), None, ""),
+        (("predicate", "method", "journal", "records"), "-1", "journal and totals"),
+        (("predicate", "method", "journal", "bytes"), None, "journal and totals"),
+        (("predicate", "method", "journal", "headSha256"), "AB" * 32, "digests of the journal"),
+        (("predicate", "method", "journal", "sha256"), "ab" * 32, "digests of the journal"),
+        (("subject", 0, "digest", "sha256"), "ab" * 32, "digests of the journal"),
+        (("subject", 0, "digest", "sha256"), "x", "digests of the journal"),
+        (("predicate", "method", "sealedAt"), "yesterday", "no sealing time"),
+    ],
+)
+def test_what_the_recomputation_relies_on_is_checked_first(place: tuple[Any, ...], value: object, fault: str) -> None:
+    signed = payload_of(VECTORS / "valid" / "activity-and-gaps" / "ledger.json")
+    there: Any = signed
+    for step in place[:-1]:
+        there = there[step]
+    there[place[-1]] = value
+    with pytest.raises(NotVerifiedError, match=fault) if fault else nullcontext():
+        _sealed_journal(signed)

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from flopsd.attestation.signing.dsse import sign, verify_signatures
 from flopsd.attestation.signing.keys import check_key, ensure_key, load_public, load_signer
 from flopsd.attestation.signing.pem import make_pem, write_new
+from flopsd.attestation.signing.pkcs11 import location_of
 from flopsd.attestation.signing.public_key import parse_public
 from flopsd.attestation.signing.secrets import passphrase
 from flopsd.core.envelope import Envelope, parse_envelope
@@ -328,6 +329,8 @@ def test_a_key_file_brings_in_nothing_of_the_other_kinds_and_asking_nothing_that
         ("awskms:alias/x?region=y", "unknown attribute 'region'"),
         ("pkcs11:object=x?pin-value=1", "every user of the host could read a PIN"),
         ("pkcs11:object=x?module-path=m&pin-source=file:none", "cannot read the PIN in none"),
+        ("pkcs11:object=x", "no module is given"),
+        ("pkcs11:object=x;type=public?module-path=m", "a signing key has type=private"),
         ("gcpkms:x", "unknown kind of key 'gcpkms'"),
     ],
 )
@@ -343,3 +346,13 @@ def test_what_cannot_sign_is_known_before_there_is_anything_to_sign(
     for well in ("key.pem", "file:key.pem", "awskms:alias/x", "pkcs11:object=x?module-path=m", None):
         check_key(well, {})
     check_key("locked.pem", {"FLOPSD_KEY_PASSPHRASE": "secret"})
+
+
+def test_where_a_key_lies_in_a_token_is_said_without_its_pin(tmp_path: Path) -> None:
+    (tmp_path / "pin").write_text("1234\n")
+    uri = f"token=my%20box;serial=7;object=k;id=%01%ff;type=private?module-path=/lib.so&pin-source=file:{tmp_path}/pin"
+    found = location_of(f"{uri}&public=k.pub", {})
+    assert (found.pin, found.public) == ("1234", "k.pub")
+    assert found.describe() == "the P-256 key 'k' id 01ff on token 'my box', serial '7' of /lib.so"
+    assert "1234" not in repr(found)
+    assert location_of("", {"PYKCS11LIB": "m"}).describe() == "the P-256 key (the only one) on the only token of m"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,15 @@ def test_no_single_byte_of_the_report_can_be_changed() -> None:
     for length in (0, 36, 37, 133, len(REPORT) - 1):
         with pytest.raises(EvidenceError):
             nvidia_spdm.verify_report(CHAIN, REPORT[:length], NONCE, ROOT)
+
+
+@pytest.mark.parametrize("measured", [0, 1])
+def test_a_report_has_something_behind_its_request(measured: int) -> None:
+    root = made("root", None, ca=True)
+    gpu = made("gpu", root, ca=False)
+    report = signed(REPORT[: 37 + measured] + bytes(96), gpu[1])
+    with nullcontext() if measured else pytest.raises(EvidenceError, match="not an SPDM 1.1"):
+        assert "CN=gpu" in nvidia_spdm.verify_report(pem(gpu, root), report, NONCE, root[0])
 
 
 def test_a_chain_must_lead_to_the_pinned_root() -> None:

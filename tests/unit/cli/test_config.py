@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import yaml
 
 from flopsd.__main__ import search_path
-from flopsd.cli.main import _parser
+from flopsd.cli.main import _log_to_stderr, _parser
 from flopsd.cli.run import ME
 from flopsd.settings.data_files import config_dir
 from flopsd.settings.schema import SETTINGS
 from flopsd.sources.registry import known_sources
+from tests.support.paths import GOLDEN
 from tests.support.process import FLOPSD, environment, in_process, predicate
 from tests.support.settings import load_settings
 
@@ -225,3 +229,40 @@ def test_every_verb_has_a_function() -> None:
     for verb, parser in verbs.items():
         has_verbs = any(isinstance(one, argparse._SubParsersAction) for one in parser._actions)
         assert has_verbs or parser.get_default("run") is not None, verb
+
+
+@pytest.mark.parametrize("verb", ["run", "exec", "seal"])
+def test_the_log_of_metering_tells_each_step(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("flopsd")
+    handlers, level = logger.handlers[:], logger.level
+    try:
+        _log_to_stderr(verb)
+        logger.info("a step")
+        logger.warning("trouble")
+    finally:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+    step = "" if verb == "seal" else "flopsd: INFO: a step\n"
+    assert capsys.readouterr().err == f"{step}flopsd: WARNING: trouble\n"
+
+
+def test_the_options_are_these() -> None:
+    """What scripts rely on. A golden: FLOPSD_UPDATE_GOLDEN=1 renews it; read the diff."""
+    made, golden = "\n".join(_options(_parser())) + "\n", GOLDEN / "command-line.txt"
+    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
+        golden.write_text(made)
+    assert made == golden.read_text()
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for one in parser._actions:
+        if isinstance(one, argparse._SubParsersAction):
+            for verb in dict.fromkeys(one.choices.values()):
+                yield from _options(verb)
+        elif not isinstance(one, argparse._HelpAction | argparse._VersionAction):
+            facts = {"nargs": one.nargs, "const": one.const, "choices": one.choices and list(one.choices), "type": getattr(one.type, "__name__", None)}  # fmt: skip
+            told = [f"{name}={value}" for name, value in facts.items() if value is not None]
+            needed = "required" if one.required else f"default={one.default}"
+            yield " ".join([parser.prog, *one.option_strings, one.dest, type(one).__name__, needed, *told])
+    for group in parser._mutually_exclusive_groups:
+        yield f"{parser.prog} {'one' if group.required else 'at most one'} of {[one.dest for one in group._group_actions]}"

@@ -20,6 +20,7 @@ from flopsd.core.architecture import (
     training_from,
     window_pairs,
 )
+from flopsd.core.architecture.model import Stream
 from flopsd.core.architecture.training import Lora
 from flopsd.core.declarations import facts_from
 from flopsd.errors import ArchitectureError
@@ -257,3 +258,15 @@ def test_a_module_that_is_not_there_is_refused_with_those_that_are_and_half_an_e
 
     with pytest.raises(ArchitectureError, match="target_tokens"):
         computed({"model_type": "t5"}, work_of([3]), method="full")
+
+
+def test_across_the_stacks_keys_and_values_are_of_the_encoder() -> None:
+    streams: dict[str, set[tuple[str, Stream]]] = {}
+    for linear in read_model({"model_type": "t5"}).linears():
+        stack, *_, part, name = linear.path.split(".") if "Attention" in linear.path else ("", "", "")
+        streams.setdefault(f"{stack} {part}", set()).add((name, linear.stream))
+    both = {(name, Stream.TARGET) for name in "qkvo"}
+    assert streams["decoder SelfAttention"] == both
+    assert streams["encoder SelfAttention"] == {(name, Stream.TOKENS) for name in "qkvo"}
+    crossed = {(name, Stream.TOKENS if name in "kv" else Stream.TARGET) for name in "qkvo"}
+    assert streams["decoder EncDecAttention"] == crossed

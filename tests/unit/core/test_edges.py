@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from flopsd.core.architecture import read_model
 from flopsd.core.architecture.attention_pairs import Side
+from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_sums import LedgerSums
 from flopsd.core.model import PPM, Tally
 from flopsd.core.phases import with_share
 from flopsd.core.policy.guidelines import MARGIN_PPM
 from flopsd.core.policy.reconcile import Ratio
+from flopsd.errors import NotVerifiedError
 from flopsd.settings.parsers import precision
 
 
@@ -52,3 +56,16 @@ def test_every_token_is_classified() -> None:
     }  # fmt: skip
     model = read_model({**fields, "architectures": ["BertForTokenClassification"]})
     assert [(head.path, head.inputs, head.outputs) for head in model.heads] == [("classifier", 8, 3)]
+
+
+@pytest.mark.parametrize(("more", "fault"), [(0, "is not JSON"), (1, "more than 67108864 bytes")])
+def test_a_ledger_has_64_mib_at_most(more: int, fault: str) -> None:
+    with pytest.raises(NotVerifiedError, match=fault):
+        parse_envelope(b"x" * ((64 << 20) + more))
+
+
+@pytest.mark.parametrize("signature", [1, {}, {"sig": 1}])
+def test_a_signature_has_text(signature: object) -> None:
+    envelope = {"payloadType": "x", "payload": "", "signatures": [signature]}
+    with pytest.raises(NotVerifiedError, match="a signature without the text 'sig'"):
+        parse_envelope(json.dumps(envelope).encode())

@@ -19,6 +19,7 @@ from flopsd.core.architecture import (
     training_from,
     window_pairs,
 )
+from flopsd.core.architecture.gemma3_images import _Tower
 from flopsd.core.architecture.model import Attention, Model
 from flopsd.core.architecture.training import Lora
 from flopsd.errors import ArchitectureError
@@ -261,3 +262,10 @@ def test_phi3_fuses_its_matrices_and_its_adapters_are_named_by_them() -> None:
     assert adapters(found, Lora(1, ("qkv_proj",))) == 7 * (64 + 3 * 64)
     assert adapters(found, Lora(1, ("q_proj", "gate_proj"))) == 0
     assert adapters(model("llama"), Lora(1, ("q_proj", "gate_proj"))) == 7 * (64 + 64 + 64 + 32)
+
+
+def test_what_a_tower_leaves_out_is_siglips_default() -> None:
+    given = {"vision_use_head": False}
+    whole = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072, "num_attention_heads": 12,
+             "image_size": 224, "patch_size": 16, "num_channels": 3}  # fmt: skip
+    assert vars(_Tower(given)) == vars(_Tower({**given, **whole}))

@@ -19,6 +19,7 @@ from flopsd.journal.state_dir import StateDir
 from flopsd.sources import Source
 from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import ScriptedSource
+from tests.support.process import PATIENCE_SECONDS, wait_until
 from tests.support.runs import CONTEXT, H100
 from tests.support.strategies import table
 
@@ -147,6 +148,29 @@ def test_a_hanging_source_delays_neither_the_writer_nor_the_end(
     (state,) = bench.writer.snapshot.devices
     assert state.tally.gap_ns[GapReason.SOURCE_SILENT] > 0
     assert state.tally.total_observed_ns + state.tally.total_gap_ns == state.tally.span_ns
+
+
+def test_the_end_comes_with_the_last_source_and_not_at_the_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flopsd.daemon.loop.FINAL_READ_SECONDS", 3600.0)
+    bench = Bench(tmp_path)
+
+    def script() -> Sweep:
+        bench.daemon.stop("enough")
+        return bench.sweep()
+
+    class Slow(ScriptedSource):
+        def close(self) -> None:
+            wait_until(bench.daemon._inbox.empty, "the last reading is taken")
+            super().close()
+
+    source = Slow("script", [H100], script)
+    running = threading.Thread(target=bench.run, args=(lambda: source,), daemon=True)
+    running.start()
+    running.join(PATIENCE_SECONDS)
+    assert not running.is_alive()
+    assert source.closed
 
 
 class Panic(BaseException):

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from flopsd.core.session_protocol import (
     MAX_LINE_BYTES,
     Conversation,
+    Event,
     FactsDeclared,
     PhaseChanged,
     RefusedError,
@@ -28,10 +30,10 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
-from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS
+from flopsd.daemon.session_server import BYTES_A_SECOND, HELLO_SECONDS, MAX_SESSIONS, SessionServer
 from flopsd.errors import ConfigError, ListenError
 from flopsd.settings.client_socket import LONGEST_PATH_BYTES, client_socket_candidates, socket_path
-from flopsd.system.clock import NS_PER_S
+from flopsd.system.clock import NS_PER_S, SystemClock
 from flopsd.testing import FakeClock
 from tests.support.process import wait_until
 from tests.support.session_servers import PATIENCE_SECONDS, EventServer
@@ -309,6 +311,24 @@ def test_stopping_reads_what_was_sent_before_and_leaves_a_foreign_socket(tmp_pat
     assert [type(server.next()) for _ in range(3)] == [SessionOpened, WorkCounted, SessionClosed]
     assert successor.listener.path.exists()
     successor.listener.stop()
+    peer.close()
+
+
+def test_stopping_waits_for_what_is_being_posted(tmp_path: Path) -> None:
+    begun, posted = threading.Event(), list[type[Event]]()
+
+    def post(event: Event) -> None:
+        begun.set()
+        wait_until(listener._stopping.is_set, "it is to stop")
+        posted.append(type(event))
+
+    listener = SessionServer(tmp_path / "client.sock", (), post, SystemClock())
+    listener.start()
+    peer = Peer(listener.path)
+    peer.say("hello", session=ID, client="0.1.0", pid=os.getpid())
+    assert begun.wait(PATIENCE_SECONDS)
+    listener.stop()
+    assert posted[:1] == [SessionOpened]
     peer.close()
 
 

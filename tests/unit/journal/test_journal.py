@@ -150,14 +150,16 @@ def test_a_pending_file_of_an_older_head_is_ignored(state: StateDir) -> None:
     assert newest_pending(state.pending, head) is None
 
 
-@pytest.mark.parametrize("another", [False, True])
-def test_a_replaced_journal_stops_the_writer(state: StateDir, another: bool) -> None:
+@pytest.mark.parametrize("how", ["removed", "replaced", "longer"])
+def test_a_replaced_journal_stops_the_writer(state: StateDir, how: str) -> None:
     write(state, 1)
     journal = Journal(state)
     journal.recover("aside")
-    stolen = state.journal.rename(state.path / "stolen")
-    if another:  # of the same size
-        state.journal.write_bytes(stolen.read_bytes())
+    before = state.journal.read_bytes()
+    if how != "longer":
+        state.journal.rename(state.path / "stolen")
+    if how != "removed":
+        state.journal.write_bytes(before * (2 if how == "longer" else 1))
     with pytest.raises(JournalError, match="removed, replaced or changed"):
         journal.append({"n": 1})
     journal.close()
@@ -235,6 +237,33 @@ def test_a_failed_write_costs_no_descriptor(
     assert descriptors() <= before
     journal.append({"n": 1})
     assert descriptors() == before
+    journal.close()
+    journal.close()  # no descriptor that another has meanwhile
+    assert descriptors() == before - 2
+    assert [line.record() for line in read_journal(state.journal)] == [{"n": 0}, {"n": 1}]
+
+
+def test_what_a_broken_disk_left_is_cut_before_the_next_record(
+    journal: Journal, state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_at = os.pwrite
+
+    def tear(fd: int, line: bytes, at: int) -> int:
+        write_at(fd, line[:5], at)
+        raise OSError(errno.EIO, "Input/output error")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    journal.append({"n": 0})
+    size = state.journal.stat().st_size
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pwrite", tear)
+        broken.setattr(os, "ftruncate", refuse)
+        with pytest.raises(JournalError, match="Input/output error"):
+            journal.append({"n": 1})
+    assert state.journal.stat().st_size == size + 5
+    journal.append({"n": 1})
     assert [line.record() for line in read_journal(state.journal)] == [{"n": 0}, {"n": 1}]
 
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from flopsd.cli.estimate import _interval
+from flopsd.cli.common import positive
+from flopsd.cli.estimate import _count, _interval
+from flopsd.cli.main import main
 from flopsd.core.model import Figures
+from flopsd.report.bases import _ratio
+from flopsd.report.charts import anchor_at
 from flopsd.report.coverage import MAX_ROWS, _some
 from flopsd.report.declarations import _base
 from flopsd.report.html_answer import _grounds
+from flopsd.report.inventory import _observed, items_of
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.report_text import _more
 from flopsd.report.threshold_text import threshold_facts
+from tests.support.paths import VECTORS
 
 RULE = ReportRule("a rule", "a/1", ReportState.BELOW, True, "below", "", "why", "compute", None, None, "", "Article 3",
                   "a duty", "2025", "", False, None)  # fmt: skip
@@ -54,3 +61,57 @@ def test_a_share_of_the_peak_is_one_at_most() -> None:
     assert [str(end) for end in _interval("0.5..1")] == ["1/2", "1"]
     with pytest.raises(Exception, match="up to 1"):
         _interval("0.5..1.5")
+
+
+def test_labels_at_the_ends_of_a_drawing_stay_within_it() -> None:
+    assert [anchor_at(at) for at in (39.9, 40, 60, 60.1)] == ["start", "middle", "middle", "end"]
+
+
+def test_counts_of_an_estimate_are_from_one_to_a_quintillion() -> None:
+    assert [_count(text) for text in ("1", "1e18")] == [1, 10**18]
+    assert positive("1") == 1
+    with pytest.raises(argparse.ArgumentTypeError, match="at least 1"):
+        positive("0")
+    for text in ("0", "1000000000000000001"):
+        with pytest.raises(argparse.ArgumentTypeError, match="between 1 and 1e18"):
+            _count(text)
+
+
+@pytest.mark.parametrize(("span", "text"), [("0.0", "not known"), ("1.0", "50 %")])
+def test_what_was_observed_is_a_share_of_the_time(span: str, text: str) -> None:
+    entry = {"spanSeconds": span, "observedSeconds": "0.25", "recoveredSeconds": "0.25"}
+    assert _observed(LedgerObject(entry, "here")) == text
+
+
+def test_evidence_that_was_not_checked_is_as_the_ledger_claims_it() -> None:
+    predicate = {"evidence": [{"type": "a", "state": "absent", "reason": "no chip"},
+                              {"type": "b", "state": "attached", "collectedAt": "then"}]}  # fmt: skip
+    told = [(item.name, item.state, item.text) for item in items_of(LedgerObject(predicate, "here"), ())]
+    assert told == [("a", "absent", "no chip"), ("b", "not checked by this report", "attached at then")]
+
+
+@pytest.mark.parametrize(
+    "idle", ["--allow-replay", "--anchors=x", "--children=x", "--threshold=2", "--aws-certificate=x"]
+)
+def test_a_report_takes_nothing_to_verify_with_without_a_key(idle: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(VECTORS / "valid" / "named-late" / "ledger.json"), idle])
+    assert ended.value.code == 2
+    assert f"report: {idle.partition('=')[0]} verifies, which needs a key" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("low", "measured", "high", "text"),
+    [
+        (None, None, None, "not known"),
+        (None, "1500000", None, "1.500"),
+        ("1", None, "2000000", "0.000 to 2.000"),
+        ("1000000", None, None, "at least 1.000; no upper bound is known"),
+        ("0", "1000000", "1000001", "1.000 (0.000 to 1.001)"),
+        (None, None, "1000000", "0.000 to 1.000"),
+    ],
+)
+def test_a_ratio_tells_which_of_its_ends_is_known(
+    low: str | None, measured: str | None, high: str | None, text: str
+) -> None:
+    assert _ratio(LedgerObject({"low": low, "measured": measured, "high": high}, "here")) == text

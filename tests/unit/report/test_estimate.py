@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shlex
 from dataclasses import replace
@@ -19,7 +20,7 @@ from flopsd.report.estimate import ALONE
 from flopsd.report.measured_mfu import mfu_of
 from flopsd.settings.data_files import load_peaks
 from tests.support.architectures import LLAMA_8B
-from tests.support.paths import ROOT, VECTORS
+from tests.support.paths import GOLDEN, ROOT, VECTORS
 from tests.support.process import in_process
 
 BASE = ("--base-flop", "7.2e23", "--base-flop-method", "6PD of its card", "--base-systemic", "false")
@@ -66,6 +67,25 @@ def test_three_ways_beside_each_other(config: str) -> None:
     assert third["state"] == "below"
     assert int(third["value"]["high"]) == -(-ours.required.high * 13 // 10)
     assert third["value"]["measured"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("three-ways", ["CONFIG", "--tokens", "1e9", "--epochs", "3", "--sequence-length", "4096", "--recomputation", "full",
+                        "--on", "ml.p5.48xlarge", "--count", "2", *BASE]),
+        ("size-alone", ["--parameters", "7e9", "--tokens", "1e9", "--sequence-length", "2048", "--trainable", "1e6"]),
+        ("little-known", ["CONFIG", "--tokens", "1e9", "--on", "b300", "--mfu", "0.4", "--lora-targets", "q_proj"]),
+    ],
+)  # fmt: skip
+def test_the_estimates_are_these(config: str, name: str, arguments: list[str]) -> None:
+    """Goldens: FLOPSD_UPDATE_GOLDEN=1 renews them; read the diff."""
+    given = [config if word == "CONFIG" else word for word in arguments]
+    made = run(*given) + json.dumps(computed(*given), indent=1) + "\n"
+    golden = GOLDEN / f"estimate-{name}.txt"
+    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
+        golden.write_text(made)
+    assert made == golden.read_text()
 
 
 def test_the_page_shows_what_the_command_prints(config: str) -> None:
@@ -182,7 +202,7 @@ def ledger_of(path: Path, devices: list[dict[str, Any]], gaps: list[dict[str, st
 
 def test_the_time_of_other_jobs_is_no_part_of_a_measured_mfu(tmp_path: Path) -> None:
     table = load_peaks(None)
-    h100 = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": 132, "spanSeconds": "10.0"}
+    h100 = {"uuid": "a", "peakRow": "h100-sxm5-80gb", "parent": None, "smCount": None, "spanSeconds": "10.0"}
     other = {**h100, "uuid": "b", "peakRow": "a100-sxm4-80gb", "smCount": 108, "spanSeconds": "6.0"}
     gap = {"device": "a", "reason": "other_job", "seconds": "8.0"}
     ours = mfu_of(ledger_of(tmp_path / "ours", [{**h100, "spanSeconds": "2.0"}], [], {}), table, "bf16")

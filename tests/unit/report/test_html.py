@@ -7,7 +7,7 @@ import copy
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from importlib.resources import files
 from itertools import pairwise
@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from flopsd.report.html import css_string, page_line, report_html
+from flopsd.report.model import Report
+from flopsd.report.report_text import form_report, report_text
 from tests.support.enriched import ESCAPES, SCENES, report, scene
 from tests.support.paths import GOLDEN
 
@@ -87,10 +89,15 @@ def hostile() -> Any:
     return statement
 
 
+@pytest.mark.parametrize(
+    ("render", "suffix"),
+    [(report_html, "html"), (report_text, "txt"), (form_report, "form.txt")],
+    ids=["", "text", "form"],
+)
 @pytest.mark.parametrize("name", SCENES)
-def test_the_pages_are_these(name: str) -> None:
+def test_the_pages_are_these(name: str, render: Callable[[Report], str], suffix: str) -> None:
     """Goldens: FLOPSD_UPDATE_GOLDEN=1 renews them; look at them in a browser then."""
-    made, golden = report_html(scene(name)), GOLDEN / f"{name}.html"
+    made, golden = render(scene(name)), GOLDEN / f"{name}.{suffix}"
     if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
         golden.parent.mkdir(exist_ok=True)
         golden.write_text(made, encoding="utf-8")

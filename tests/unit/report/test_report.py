@@ -106,6 +106,16 @@ def test_no_upper_bound_is_said_everywhere() -> None:
     assert all(row[3] == "not known" for row in made.course.rows)
 
 
+def test_a_course_without_an_upper_bound_for_a_time_is_open_to_the_top_there() -> None:
+    statement = SCENES["everything"]()
+    statement["course"][0]["executed"]["high"] = None
+    course = content(statement).course
+    assert course is not None
+    assert course.unbounded
+    assert course.band.startswith("M0,0 L")
+    assert course.rows[0][3] == "not known"
+
+
 def test_a_replay_and_a_hole_are_flagged() -> None:
     assert [flag.word for flag in scene("replay").flags] == ["REPLAY"]
     job = scene("incomplete-job")
@@ -272,7 +282,9 @@ def test_a_merged_ledger_whose_children_declared_a_model_is_reported_in_every_fo
     ledger.write_bytes(signed(encode(statement)))
     done = in_process("report", str(ledger), *shape)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "is in the node ledgers" in done.stdout or shape == ["--json"]
+    if "html" not in shape:
+        assert ("What it states, and what it does not" in done.stdout) == (shape == [])
+    assert "is in the node ledgers" in done.stdout or json.loads(done.stdout)["form"]["rows"]
 
 
 COURSES = ["activity-and-gaps", "cycles-recovered", "declared-phases", "journal-goes-on", "rebooted"]
@@ -289,6 +301,7 @@ def test_it_ends_at_the_ledgers_totals_and_never_falls(case: str, most: int, mon
     assert 1 <= len(points) <= most + 1
     assert points[-1]["executed"] == {name: executed[name] for name in ("low", "measured", "high")}
     assert points[-1]["phases"] == executed["byPhase"]
+    assert points[-1]["coveragePpm"] == predicate["coverage"]["coveragePpm"]
     for before, after in pairwise(points):
         assert before["at"] <= after["at"]
         for name in ("low", "measured"):  # high falls where counters tell afterwards what a gap held

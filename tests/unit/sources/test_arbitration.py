@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from flopsd.core.ledger.history import read_history
 from flopsd.core.ledger.journal_codec import DeviceEntry, evidence_record, identified
 from flopsd.core.ledger.run_view import view_of
-from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Reading, Sweep
-from flopsd.daemon.source_tracker import Message
+from flopsd.core.model import Active, Busy, Device, DeviceUid, Evidence, Gap, GapReason, Pipe, Reading, Sweep
+from flopsd.daemon.source_tracker import Message, SourceTracker
 from flopsd.sources.arbitration import Arbiter
 from flopsd.system.clock import NS_PER_S
+from flopsd.testing import FakeClock
 from tests.support.runs import A100, H100, Run
 from tests.support.strategies import table
 
@@ -121,6 +122,18 @@ def test_a_device_is_not_identified_twice() -> None:
         identified(known, record["identity"])
 
 
+def test_a_device_whose_source_fell_silent_is_read_by_the_next(run: Run) -> None:
+    better = replace(A100, evidence=Evidence.ACTIVITY), Active(Evidence.ACTIVITY, {Pipe.FP32: 5})
+    for second in range(9):
+        run.clock.advance(NS_PER_S)
+        if second < 3:
+            tell(run, "dcgm", better)
+        tell(run, "nvml", (A100, Busy(10)))
+    (shown,) = run.writer.snapshot.devices
+    assert (shown.entry.source, shown.tally.active_sm_cycles[(Evidence.ACTIVITY, Pipe.FP32)]) == ("nvml", 15)
+    assert shown.tally.busy_sm_cycles > 0
+
+
 def test_a_gap_of_the_better_source_is_not_filled_by_the_worse(run: Run) -> None:
     run.clock.advance(NS_PER_S)
     tell(run, "dcgm", (replace(A100, evidence=Evidence.ACTIVITY), Gap(GapReason.STALE)))
@@ -164,3 +177,40 @@ def test_readings_that_waited_behind_a_slow_disk_are_all_counted(run: Run) -> No
     (device,) = writer.snapshot.devices
     assert device.tally.active_sm_cycles == {(Evidence.ACTIVITY, Pipe.TENSOR_HMMA): 10_000}
     assert not device.tally.gap_ns
+
+
+SLICE = replace(H100, uid="MIG-1", parent=H100.uid)
+
+
+@pytest.mark.parametrize(
+    ("offered", "renamed", "others", "why"),
+    [
+        ((), (), (), None),
+        ((H100,), (), (), GapReason.REPLACED),  # the whole GPU is read in its place
+        ((replace(SLICE, uid="MIG-2"),), (), (), GapReason.REPLACED),  # another slice of it is
+        ((A100,), (), (), None),
+        ((SLICE,), (), (), None),  # it is read itself
+        ((H100,), (), (SLICE.uid,), None),  # another job's
+        ((A100,), (SLICE.uid,), (), GapReason.REPLACED),  # under another name
+    ],
+)  # fmt: skip
+def test_a_slice_loses_no_time_where_its_gpu_is_read(
+    offered: tuple[Device, ...], renamed: tuple[str, ...], others: tuple[str, ...], why: GapReason | None
+) -> None:
+    tracker = SourceTracker(("nvml",), FakeClock())
+    sweep = Sweep((), renamed=dict.fromkeys(map(DeviceUid, renamed), H100), not_ours=frozenset(map(DeviceUid, others)))
+    message = Message("nvml", 1, offered, sweep)
+    tracker.changes(message, sweep)
+    tracker.arbiter.offer("nvml", offered)
+    tracker.swept(message, sweep, ())
+    assert tracker.accounted_elsewhere(DeviceEntry(SLICE, "nvml", None, 0)) is why
+
+
+def test_a_reading_of_a_device_that_is_not_listed_is_told_and_not_counted(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    now_ns = run.clock.boottime_ns()
+    stray = Reading(A100.uid, now_ns - NS_PER_S, now_ns, Busy(NS_PER_S // 2), {})
+    run.writer.take(Message("nvml", now_ns, (H100,), Sweep((stray,)), opened={"replay": None}))
+    assert "sent a reading of device GPU-a, which it does not list" in caplog.text
+    assert [state.device.uid for state in run.writer.snapshot.devices] == [H100.uid]

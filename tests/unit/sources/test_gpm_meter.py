@@ -300,3 +300,10 @@ def test_a_counter_that_begins_anew_at_its_width_did_not_fall_and_it_has_as_many
     assert growth(before, now, bits) == grown
 
     assert [width(n) for n in (0, 2**32 - 1, 2**32, 2**48 - 1, 2**48)] == [32, 32, 48, 48, None]
+
+
+def test_a_device_without_limits_is_read_and_the_daemon_makes_a_gap_of_it() -> None:
+    gpu = Gpu()
+    driver, gpm = gpu.meter._driver, gpu.meter._gpm
+    meter = GpmMeter(driver, gpm, H100, object(), None, lambda: None)
+    assert meter._sm_count == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -217,6 +218,15 @@ def test_text_ints_and_nothing_are_facts_and_those_that_hold_themselves_are_refu
     facts: dict[str, Any] = {}
     facts["x"] = facts
     with pytest.raises(ValueError, match="nested too deeply"):
+        check_facts(facts)
+
+
+def test_facts_of_exactly_the_limit_are_taken() -> None:
+    facts = {str(n): "x" * 9000 for n in range(29)}
+    facts["28"] += "x" * (256 * 1024 - len(json.dumps(facts)))
+    check_facts(facts)
+    facts["28"] += "x"
+    with pytest.raises(ValueError, match="more than 262144 bytes"):
         check_facts(facts)
 
 

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from flopsd.system.signals import awaited
-from flopsd.system.streams import say
+from flopsd.system.streams import let_go, say
 from tests.support.process import PATIENCE_SECONDS
 
 
@@ -82,3 +82,16 @@ def test_say_returns_whether_the_text_was_written() -> None:
     assert say(old, "é日\n")
     assert old.buffer.getvalue() == b"\\xe9\\u65e5\n"
     assert say(sys.stderr, "")
+
+
+def test_a_stream_that_is_let_go_of_says_whether_all_of_it_was_written() -> None:
+    assert let_go(None)
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        stream.write("words")
+        assert let_go(stream)
+        assert os.read(reader, 9) == b"words"
+        os.close(reader)
+        stream.write("more")
+        assert not let_go(stream)  # and closing it raises nothing
+    assert not let_go(Full())

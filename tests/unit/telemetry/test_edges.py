@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
 from flopsd.errors import PushError
 from flopsd.system.clock import SystemClock
+from flopsd.telemetry.http.response import compressed
 from flopsd.telemetry.page.devices import sources_part
-from flopsd.telemetry.push.queue import Sender, SendQueue
+from flopsd.telemetry.push.frames import Page
+from flopsd.telemetry.push.pages import Parsed, parse_page
+from flopsd.telemetry.push.queue import REQUEST_SECONDS, Sender, SendQueue
 from flopsd.telemetry.status_text import activity_text
+from tests.support.paths import GOLDEN
+from tests.support.process import PATIENCE_SECONDS
+
+PAGE = (GOLDEN / "metrics.prom").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -38,3 +46,36 @@ def test_a_push_that_cannot_begin_logs_its_hint_and_is_done_at_once(caplog: pyte
     ]
     queue.finish(0)
     assert queue.done.is_set()
+
+
+def test_nothing_is_sent_when_no_time_is_left() -> None:
+    """What fails while the end comes is tried once more only if there is time."""
+    sending, ended, sent = threading.Event(), threading.Event(), list[float]()
+
+    class Failing:
+        keeps = 5
+
+        def encode(self, parsed: Parsed) -> Parsed:
+            return parsed
+
+        def send(self, _: Parsed, seconds: float) -> None:
+            sent.append(seconds)
+            sending.set()
+            ended.wait(PATIENCE_SECONDS)
+            raise PushError("gone", reason="unreachable")
+
+    queue = SendQueue("a receiver", Failing, SystemClock(), lambda _: None)
+    queue.offer(parse_page(Page(PAGE, 1)), [])
+    assert sending.wait(PATIENCE_SECONDS)
+    queue.finish(0)
+    ended.set()
+    assert queue.done.wait(PATIENCE_SECONDS)
+    assert sent == [REQUEST_SECONDS]
+    assert (queue.state.failures, queue.state.dropped) == ({"unreachable": 1, "timeout": 1}, 1)
+    assert not queue.well
+
+
+@pytest.mark.parametrize("size", [1023, 1024])
+def test_what_fits_into_one_packet_is_not_compressed(size: int) -> None:
+    body, headers = compressed(b"x" * size, "gzip")
+    assert (len(body) < size) == (("Content-Encoding", "gzip") in headers) == (size == 1024)

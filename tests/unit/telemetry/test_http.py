@@ -125,6 +125,12 @@ def test_promtool_finds_nothing_to_say() -> None:
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
 
 
+def test_without_rolling_seals_nothing_is_told_of_them(run: Run) -> None:
+    page = Exposition().render(replace(run.writer.snapshot, journal_state=JournalState(5 * NS_PER_S)), "")[0].decode()
+    assert "flopsd_time_seconds 5.0" in page
+    assert "_seal_" not in page
+
+
 def test_a_device_without_a_name_of_its_own_has_its_nodes_before_it(tmp_path: Path) -> None:
     """`neuron0` is on every host: the sums of a fleet take each name once."""
     run = Run(tmp_path / "nameless", devices=(replace(H100, uid="neuron0", serial=None),))

@@ -113,12 +113,14 @@ def test_half_requests_hold_no_thread_and_end(door: Door, clock: FakeClock) -> N
         for one in slow:
             one.sendall(b"GET /metrics HTTP/1.1\r\nX-Slow: ")
         assert door.scrape() == 200
+        nobody_is_served(door)
+        clock.advance((REQUEST_SECONDS - 1) * 10**9)
         for one in slow:
-            one.sendall(b"a")
+            one.sendall(b"a")  # which gives none of them more time
         assert door.scrape() == 200
         assert not any(is_closed(one) for one in slow)
         nobody_is_served(door)
-        clock.advance((REQUEST_SECONDS + 1) * 10**9)
+        clock.advance(2 * 10**9)
         assert door.scrape() == 200  # wakes it
         wait_until(lambda: all(map(is_closed, slow)), "all of them are closed")
 

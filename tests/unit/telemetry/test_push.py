@@ -223,13 +223,15 @@ def test_a_receiver_that_drips_is_cut_off_and_a_dead_one_is_unreachable() -> Non
 
 
 @pytest.mark.parametrize(("status", "reason", "final"), [(503, "server_error", False), (429, "server_error", False),
-                                                         (401, "refused", False), (400, "refused", True)])  # fmt: skip
+                                                         (401, "refused", False), (400, "refused", True),
+                                                         (300, "refused", False), (399, "refused", False)])  # fmt: skip
 def test_what_can_be_tried_again_is_told_from_what_cannot(status: int, reason: str, final: bool) -> None:
     with receiving() as receiver:
         receiver.status = status
         with pytest.raises(PushError, match=f"HTTP {status}: told") as caught:
             sent(f"otlp+{receiver.url}/v1/metrics", {})
     assert (caught.value.reason, caught.value.final) == (reason, final)
+    assert ("redirects" in caught.value.hint) == (status < 400)
 
 
 def lane(target: str, states: list[PushState]) -> SendQueue:
@@ -262,6 +264,10 @@ def test_what_a_dead_receiver_missed_reaches_it_in_order_up_to_a_bound(
     assert parse_state(states[-1].line()) == states[-1]
 
 
+def test_an_hour_is_kept_at_the_default_interval() -> None:
+    assert RemoteWrite.keeps * load_settings({}, {}).push_every_seconds == 3600
+
+
 def test_the_end_waits_for_nobody_longer_than_it_may(run: Run) -> None:
     clock = SystemClock()
     with receiving() as receiver:
@@ -274,12 +280,13 @@ def test_the_end_waits_for_nobody_longer_than_it_may(run: Run) -> None:
     assert one.state.waiting == 1
 
 
-def fed(clock: FakeClock, code: str) -> tuple[Feed, list[int]]:
+def fed(clock: FakeClock, code: str, size: int = 3_000_000) -> tuple[Feed, list[int]]:
+    """Pages are larger than any pipe holds, unless `size` says otherwise."""
     rendered: list[int] = []
 
     def render() -> bytes:
         rendered.append(1)
-        return b"x" * 3_000_000  # more than any pipe holds
+        return b"x" * size
 
     return Feed((sys.executable, "-c", code), 1, render, clock), rendered
 
@@ -297,6 +304,19 @@ def test_a_pusher_that_reads_nothing_is_never_waited_for_and_gets_no_more_than_o
     feed._clock = SystemClock()
     feed.end(0.1)
     assert child.returncode == -9
+
+
+def test_a_page_is_offered_once_an_interval() -> None:
+    clock = FakeClock()
+    feed, rendered = fed(clock, "import signal; signal.pause()", size=10)
+    pages = []
+    for ns in (0, 0, NS_PER_S - 1, 1, 0):
+        clock.advance(ns)
+        feed.each_tick()
+        pages.append(len(rendered))
+    assert pages == [1, 1, 1, 2, 2]
+    feed._clock = SystemClock()
+    feed.end(0)
 
 
 def test_a_pusher_that_dies_is_started_again_later_and_later(caplog: pytest.LogCaptureFixture) -> None:

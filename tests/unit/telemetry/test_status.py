@@ -4,8 +4,12 @@ towards a threshold once."""
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,12 +19,15 @@ from flopsd.daemon.background import THRESHOLD_SECONDS, ThresholdLog
 from flopsd.errors import FlopsdError
 from flopsd.report.threshold_text import crossing_text
 from flopsd.settings.data_files import load_policies, parse_policy
+from flopsd.telemetry.page.status_page import Assets, status_page
 from flopsd.telemetry.snapshot import SourceState
 from flopsd.telemetry.status import facts_of
 from flopsd.telemetry.status_client import from_state_dir, from_url
 from flopsd.telemetry.status_text import coverage_text, status_text
 from tests.support.authorities import Answer, serving
 from tests.support.enriched import ESCAPES
+from tests.support.paths import GOLDEN
+from tests.support.process import free_port
 from tests.support.runs import A100, H100, STRANGER, Run, interrupted
 from tests.unit.attestation.test_lineage_base import POLICY
 
@@ -30,9 +37,9 @@ DECLARED = OperatorDeclarations(
 )
 
 
-def story(folder: Path, *, stranger: bool) -> Run:
+def story(folder: Path, *, stranger: bool, replay: bool = False) -> Run:
     devices = (H100, A100, STRANGER) if stranger else (H100, A100)
-    return interrupted(Run(folder, devices=devices, declared=DECLARED, policies=load_policies()))
+    return interrupted(Run(folder, devices=devices, declared=DECLARED, policies=load_policies(), replay=replay))
 
 
 @pytest.mark.parametrize("stranger", [False, True])
@@ -68,6 +75,48 @@ def test_the_text_fits_80_columns_and_is_plain(tmp_path: Path) -> None:
     run.kill()
 
 
+def page(told: dict[str, Any]) -> str:
+    assets = Assets()
+    return status_page(told, assets).replace(assets.style, "").replace(assets.script, "")
+
+
+SHAPES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "html": page,
+    "txt": status_text,
+    "json": lambda told: json.dumps(told, indent=1),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("scene", ["well", "faulty", "empty", "above"])
+def test_the_status_is_shown_thus(tmp_path: Path, shape: str, scene: str) -> None:
+    """Goldens: FLOPSD_UPDATE_GOLDEN=1 renews them; read the diff."""
+    if scene in ("well", "faulty"):
+        run = story(tmp_path, stranger=scene == "faulty", replay=scene == "faulty")
+    else:
+        run = Run(tmp_path, devices=()) if scene == "empty" else run_of(tmp_path, 1000, H100)
+        run.meter(2 * (scene == "above"))
+    snapshot = run.writer.snapshot
+    if scene == "faulty":
+        sources = {**snapshot.sources, "nvml": SourceState(reason="driver gone", errors={"driver_error": 3})}
+        snapshot = replace(snapshot, sources=sources, journal_fault="no space left")
+    made = SHAPES[shape](facts_of(snapshot) | {"flopsdVersion": "1.2.3"})
+    golden = GOLDEN / f"status-{scene}.{shape}"
+    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
+        golden.write_text(made)
+    assert made == golden.read_text()
+    run.kill()
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda folder: from_state_dir(str(folder), {}), lambda _: from_url(f"http://127.0.0.1:{free_port()}")]
+)
+def test_where_no_daemon_is_the_hint_says_what_to_look_at(tmp_path: Path, ask: Callable[[Path], object]) -> None:
+    with pytest.raises(FlopsdError) as caught:
+        ask(tmp_path)
+    assert caught.value.hint
+
+
 def test_a_source_that_is_down_says_why(tmp_path: Path) -> None:
     run = story(tmp_path, stranger=False)
     snapshot = run.writer.snapshot
@@ -85,6 +134,7 @@ def test_no_crossing_is_forecast_of_a_run_that_has_ended(tmp_path: Path) -> None
     run.finish()
     ended = from_state_dir(str(tmp_path), {})
     assert ended["endReason"]
+    assert ended["daemon"] == "not running"
     assert [one["crossing"] for one in ended["thresholds"]] == [None] * len(going_on)
 
 

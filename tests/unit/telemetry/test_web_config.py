@@ -48,6 +48,11 @@ WRONG = {
 }
 # What others take and flopsd does not: refused by name, never passed over.
 NOT_HERE = {
+    "a number for a name": (f"basic_auth_users: {{7: {HASH}}}", "must be a name without a colon"),
+    "names that nobody verifies": (PAIR + ", client_allowed_sans: [me]}", "needs client_auth_type: RequireAndVerify"),
+    "no names": (PAIR + ", client_allowed_sans: []}", "an empty list would admit no client"),
+    "no name": (f"basic_auth_users: {{'': {HASH}}}", "must be a name without a colon"),
+    "colon in a name": (f"basic_auth_users: {{'a:b': {HASH}}}", "must be a name without a colon"),
     "limit": ("rate_limit: {interval: 1s, burst: 20}", "rate_limit: not supported"),
     "http2": ("http_server_config: {http2: true}", "HTTP/2 is not supported"),
     "inline": ("tls_server_config: {cert: a, key: b, client_ca: c}", "cert: not supported; give cert_file"),

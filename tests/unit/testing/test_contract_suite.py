@@ -34,6 +34,7 @@ from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.sources import Source, SourceInfo, SourceSettings
 from flopsd.system.clock import Clock, SystemClock
 from flopsd.testing import ContractViolation, SourceContract, violations
+from flopsd.testing.rules import work_done
 from tests.support.runs import A100, H100
 from tests.support.strategies import table
 
@@ -420,3 +421,13 @@ def test_a_hook_that_is_not_given_is_skipped_and_breaks_nothing() -> None:
             return Model(settings)
 
     assert violations(Plain()) == ()
+
+
+def test_work_is_summed_by_what_it_is() -> None:
+    active = Active(Evidence.ACTIVITY, {Pipe.FP32: 5})
+    works: list[Active | Busy | Counted | Gap]
+    works = [active, active, Busy(7), Busy(7), Counted(11), Counted(11), Gap(GapReason.STALE), Gap(GapReason.STALE)]
+    readings = [Reading(H100.uid, at, at + 2, work, {}) for at, work in zip(range(0, 16, 2), works, strict=True)]
+    begin_ns, end_ns, sums = work_done(readings)[H100.uid]
+    assert (begin_ns, end_ns) == (0, 16)
+    assert sums == {"activity fp32": 10, "busy": 14, "flop": 22, "gap stale": 4}

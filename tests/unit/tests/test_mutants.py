@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants.campaign import Campaign
 from tests.mutants.faults import LIST, faults, read_equivalent
 from tests.support.paths import ROOT
 
@@ -20,7 +21,11 @@ def bounded(value: int, least: int = 0) -> int:
     """Docstrings are left alone."""
     if value < least:
         raise ValueError("too small")
-    return min(value, LIMIT)
+    return capped(value, LIMIT)
+
+
+def capped(value: int, limit: int) -> int:
+    return min(value, limit)
 
 
 def unused(flag: bool) -> int:
@@ -35,6 +40,35 @@ def test_it_is_bounded_above():
 def test_it_refuses_what_is_too_small():
     with pytest.raises(ValueError):
         bounded(-1)
+"""
+SHARING_TESTS = """import subprocess, sys
+from functools import cache
+import pytest
+from sample.module import bounded
+
+@pytest.fixture(scope="module")
+def refused():
+    with pytest.raises(ValueError):
+        bounded(-1)
+
+@cache
+def five():
+    return bounded(5)
+
+def test_given_a_fixture(refused):
+    pass
+
+def test_given_a_value():
+    assert five() == 3
+
+def test_given_it_again():
+    assert five() == 3
+
+def test_starts_a_process():
+    subprocess.run([sys.executable, "-c", ""], check=True)
+
+def test_elsewhere():
+    pass
 """
 
 
@@ -61,8 +95,9 @@ def test_it_finds_the_faults_of_a_module(project: Path) -> None:
         ("comparison flipped", "if value < least:", "if value >= least:"),
         ("boundary moved", "if value < least:", "if value <= least:"),
         ("refusal removed", 'raise ValueError("too small")', "pass"),
-        ("returns None", "return min(value, LIMIT)", "return None"),
-        ("arguments swapped", "return min(value, LIMIT)", "return min(LIMIT, value)"),
+        ("returns None", "return capped(value, LIMIT)", "return None"),
+        ("arguments swapped", "return capped(value, LIMIT)", "return capped(LIMIT, value)"),
+        ("returns None", "return min(value, limit)", "return None"),
         ("returns None", "return 1 if not flag else 2", "return None"),
         ("condition always True", "return 1 if not flag else 2", "return 1 if True else 2"),
         ("condition always False", "return 1 if not flag else 2", "return 1 if False else 2"),
@@ -80,7 +115,7 @@ def test_every_fault_of_a_module_compiles() -> None:
 
 
 def test_a_campaign_prints_what_survived_and_the_figures(project: Path) -> None:
-    """The tests reach 9 of 15 possible faults and kill 6; this seed takes 4 of the 9, and 2 of these survive."""
+    """The tests reach 10 of 16 possible faults and kill 7; this seed takes 4 of the 10, and 2 of these survive."""
     command = [sys.executable, "-m", "tests.mutants", "--root", str(project), "--package", "sample", "--jobs", "1"]
     ran = subprocess.run(
         [*command, "--count", "4", "--seed", "0"],
@@ -90,9 +125,31 @@ def test_a_campaign_prints_what_survived_and_the_figures(project: Path) -> None:
     )  # fmt: skip
     assert ran.returncode == 0, (ran.stdout, ran.stderr)
     survived = [line for line in ran.stdout.splitlines() if line.startswith("+ ")]
-    assert sorted(survived) == ["+ if value <= least:", "+ return min(LIMIT, value)"]
-    assert ran.stdout.splitlines()[-1].split() == ["all", "15", "6", "4", "2", "0", "2", "50.0", "%"]
+    assert sorted(survived) == ["+ if value <= least:", "+ return capped(LIMIT, value)"]
+    assert ran.stdout.splitlines()[-1].split() == ["all", "16", "6", "4", "2", "0", "2", "50.0", "%"]
     assert (project / "sample" / "module.py").read_text() == SAMPLE
+
+
+@pytest.mark.parametrize(
+    ("kind", "met"),
+    [
+        ("refusal removed", {"fixture", "value", "again", "process", "elsewhere"}),  # in the fixture, hence by all
+        ("arguments swapped", {"value", "again", "process"}),
+        ("off by one", {"fixture", "value", "again", "process", "elsewhere"}),  # at import
+    ],
+)
+def test_a_fault_meets_the_tests_that_may_execute_it(
+    kind: str, met: set[str], project: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:anyio -p no:cloudcoil")
+    (project / "tests" / "unit" / "test_module.py").write_text(SHARING_TESTS)
+    reach = Campaign(project, "sample", tmp_path_factory.mktemp("copies"), 1).reach(
+        ["tests/unit/test_module.py"], print
+    )
+    fault = next(fault for fault in faults(project, "sample/module.py") if fault.kind == kind)
+    names = [test.name for tests in reach.chosen(fault).values() for test in tests]
+    assert {name.rpartition("_")[2] for name in names} == met
+    assert len(names) == len(met)
 
 
 def test_an_equivalent_fault_has_a_reason() -> None:

@@ -1,0 +1,64 @@
+"""What `flopsd verify` prints of ledgers that hold and of those that do not, and which options go with which."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+from flopsd.cli.main import main
+from tests.support.paths import GOLDEN, VECTORS
+
+JOB, NODE = "merged/job", "valid/declared-by-settings"
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(VECTORS)
+
+
+def verify(case: str, *options: str) -> int:
+    tables = ("--peaks", "peaks.yaml", "--policy", "policy.yaml")
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", f"{case}/ledger.json", "--key", f"{case}/ledger.pub", *tables, *options])
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "options", "code"),
+    [
+        ("node", NODE, [], 0),
+        ("gaps", "valid/activity-and-gaps", [], 0),
+        ("mix", "valid/declared-mix", [], 0),
+        ("no-upper-bound", "valid/unknown-device", [], 0),
+        ("replay", "valid/replay", ["--allow-replay"], 0),
+        ("replay-refused", "valid/replay", [], 3),
+        ("job", JOB, [], 0),
+        ("job-with-a-hole", "merged/job-with-a-hole", [], 0),
+        ("job-whole", JOB, ["--children", f"{JOB}/children"], 0),
+        ("lineage", "merged/lineage", [], 0),
+        ("refused", "merged/sum-bent", [], 3),
+        ("children-of-a-node", NODE, ["--children", "."], 2),
+        ("anchors-of-a-job", JOB, ["--anchors", "x.log"], 2),
+        ("no-key-enough", NODE, ["--threshold", "2"], 3),
+        ("another-key", NODE, ["--threshold", "2", "--key", "valid/p256/ledger.pub"], 3),
+    ],
+)
+def test_the_verdicts_are_these(
+    name: str, case: str, options: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Goldens: FLOPSD_UPDATE_GOLDEN=1 renews them; read the diff."""
+    assert verify(case, *options) == code
+    told = capsys.readouterr()
+    made = told.out + told.err
+    assert verify(case, *options, "--json") == code
+    if found := capsys.readouterr().out:
+        facts: dict[str, Any] = json.loads(found)
+        assert facts["verified"] == (facts.pop("predicate", None) is not None) == (code == 0)
+        made += json.dumps(facts, indent=1) + "\n"
+    golden = GOLDEN / f"verify-{name}.txt"
+    if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
+        golden.write_text(made)
+    assert made == golden.read_text()
