@@ -68,9 +68,9 @@ def lines_of(frame: str) -> list[str]:
 def test_it_follows_a_state_folder_and_leaves_the_terminal_as_it_was(tmp_path: Path, run: Run) -> None:
     terminal = Terminal("status", "--watch", "0.2", "--state-dir", str(tmp_path / "state"))
     begin = terminal.wait_for(re.escape(ENTER))
-    first = terminal.wait_for(r"1\.33x10\^15 FLOP.*?\x1b\[J", begin)
+    first = terminal.wait_for(r"1\.23x10\^15 FLOP.*?\x1b\[J", begin)
     run.meter(3)
-    second = terminal.wait_for(r"2\.66x10\^15 FLOP.*?\x1b\[J", first)
+    second = terminal.wait_for(r"2\.46x10\^15 FLOP.*?\x1b\[J", first)
     assert max(map(len, lines_of(terminal.text[:second]))) <= 80
     assert not re.findall(r"\x1b\[[0-9;]*m", terminal.text), "no colour"
     assert terminal.leave() == 0
@@ -84,7 +84,7 @@ def test_it_follows_a_daemon_and_says_when_it_is_gone(run: Run) -> None:
     server = WebServer("127.0.0.1", 0, lambda: run.writer.snapshot)
     server.start()
     terminal = Terminal("status", "--watch", "0.2", "--url", server.url, rows=10)
-    terminal.wait_for(r"1\.33x10\^15 FLOP.*more lines\x1b\[K\x1b\[J")
+    terminal.wait_for(r"1\.23x10\^15 FLOP.*more lines\x1b\[K\x1b\[J")
     server.stop()
     terminal.wait_for(r"cannot read http://127")
     assert terminal.leave() == 0
