@@ -1,8 +1,14 @@
-"""What training processes declared: the phase that is active now, and what of it is still to be journalled."""
+"""What training processes declared: the phase that is active now, and what of it is still to be journalled.
+
+What a job may declare is bounded, so that no declaration keeps a measurement out of the journal. What is beyond the
+bounds is not recorded, and only makes figures wider.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +25,11 @@ from flopsd.core.session_protocol import (
     WorkCounted,
 )
 
+log = logging.getLogger("flopsd")
+MAX_SESSIONS, MAX_FACTS_BYTES = 2000, 4 * 1024 * 1024  # of a run: eight processes that restart 250 times
+MAX_BUCKETS = 24  # phases, and phases with a number format, that a tally has shares of
+RECORD_BYTES = 256 * 1024  # of declarations in one record of the journal, which may have 4 MiB
+
 
 @dataclass(slots=True)
 class SessionTracker:
@@ -29,26 +40,30 @@ class SessionTracker:
     now_ns: Callable[[], int]
     active_phase: ActivePhase = field(init=False)
     _live: dict[str, str | None] = field(default_factory=dict)  # the phase of each connected process, once it named one
-    _changed: dict[str, set[str]] = field(default_factory=dict)  # what the journal does not have yet
+    _declared: dict[str, None] = field(default_factory=dict)  # sessions whose facts the journal does not have yet
+    _worked: dict[str, None] = field(default_factory=dict)  # the same of their counters
+    _unrecorded: set[str] = field(default_factory=set)  # connected processes that said more than is recorded
+    _is_over: bool = False  # whether a bound was reached
+    _facts_bytes: int = 0  # of all facts that were recorded, replaced ones too
+    _buckets: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self._facts_bytes = sum(_size(session.facts) for session in self.known.values())
         self.active_phase = ActivePhase(self._bucket(), 0)
 
     def apply(self, event: Event) -> None:
         """Fold in an event. A change of phase takes effect now, when the daemon receives it."""
         name = event.session
         if isinstance(event, SessionOpened):
-            self._live.setdefault(name, None)
-            if name not in self.known:
-                self.known[name] = DeclaredSession(name, event.pid, event.uid, event.client)
-                self._changed[name] = set()
+            self._open(event)
+        elif name in self._unrecorded:
+            if isinstance(event, SessionClosed):
+                self._unrecorded.discard(name)
+                self._live.pop(name, None)
         elif name not in self.known:
             return  # never opened; the session server does not send this
         elif isinstance(event, FactsDeclared):
-            facts = {**self.known[name].facts, **event.facts}
-            if facts != self.known[name].facts:
-                self.known[name].facts = facts
-                self._changed.setdefault(name, set()).add("facts")
+            self._declare(self.known[name], event.facts)
         elif isinstance(event, WorkCounted):
             self._count(self.known[name], event.work)
         elif isinstance(event, PhaseChanged):
@@ -59,13 +74,56 @@ class SessionTracker:
         if now != self.active_phase.bucket:
             self.active_phase = ActivePhase(now, self.now_ns())
 
-    def for_journal(self) -> list[dict[str, Any]]:
-        """What changed since `journalled`, for a checkpoint record."""
-        return [_record(self.known[name], parts) for name, parts in self._changed.items()]
+    def new_declarations(self) -> Iterator[list[dict[str, Any]]]:
+        """Processes and facts that the journal does not have yet, in pieces that fit a record. Asked for once."""
+        piece: list[dict[str, Any]] = []
+        size = 0
+        for name in self._declared:
+            record = _record(self.known[name], "facts")
+            if piece and size + _size(record) > RECORD_BYTES:
+                yield piece
+                piece, size = [], 0
+            piece.append(record)
+            size += _size(record)
+        self._declared.clear()
+        if piece:
+            yield piece
+
+    def new_work(self) -> list[dict[str, Any]]:
+        """Counters that changed since `journalled`, for a checkpoint record."""
+        return [_record(self.known[name], "work") for name in self._worked]
 
     def journalled(self) -> None:
-        """Note that the journal holds everything up to now."""
-        self._changed.clear()
+        """Note that the journal holds all counters up to now."""
+        self._worked.clear()
+
+    def _open(self, event: SessionOpened) -> None:
+        name = event.session
+        if name not in self.known:
+            if len(self.known) >= MAX_SESSIONS:
+                self._leave_out(name, f"more than {MAX_SESSIONS} processes connected")
+                return
+            self.known[name] = DeclaredSession(name, event.pid, event.uid, event.client)
+            self._declared[name] = None
+        self._live.setdefault(name, None)
+
+    def _declare(self, session: DeclaredSession, new: Mapping[str, Any]) -> None:
+        facts = {**session.facts, **new}
+        if facts == session.facts:
+            return
+        size = _size(facts)
+        if self._facts_bytes + size > MAX_FACTS_BYTES:
+            self._leave_out(session.id, f"processes declared more than {MAX_FACTS_BYTES >> 20} MiB")
+            return
+        session.facts, self._facts_bytes = facts, self._facts_bytes + size
+        self._declared[session.id] = None
+
+    def _leave_out(self, name: str, why: str) -> None:
+        """Record no more of a process; while it runs, no phase is declared."""
+        self._unrecorded.add(name)
+        if not self._is_over:
+            log.warning("%s in this run: what is declared from now on is not recorded, and its work is undeclared", why)
+        self._is_over = True
 
     def _count(self, session: DeclaredSession, work: Mapping[str, Mapping[str, int]]) -> None:
         for phase, counters in work.items():
@@ -73,11 +131,18 @@ class SessionTracker:
             for counter, value in counters.items():
                 if value > known.get(counter, 0):  # values are absolute and only grow: an old message changes nothing
                     known[counter] = value
-                    self._changed.setdefault(session.id, set()).add("work")
+                    self._worked[session.id] = None
 
     def _bucket(self) -> str:
         """The phase that all processes which named one agree on; undeclared where they differ, since a counter does
         not show which process a count belongs to."""
+        found = UNDECLARED_PHASE if self._unrecorded else self._agreed()
+        if found not in self._buckets and len(self._buckets) >= MAX_BUCKETS:
+            return UNDECLARED_PHASE
+        self._buckets.add(found)
+        return found
+
+    def _agreed(self) -> str:
         named = {name: phase for name, phase in self._live.items() if phase is not None}
         if not named:
             return UNDECLARED_PHASE if self.declared.phase is None else self.declared.phase.value
@@ -89,7 +154,12 @@ class SessionTracker:
         return bucket(phases.pop(), formats.pop() if len(formats) == 1 else None)
 
 
-def _record(session: DeclaredSession, parts: set[str]) -> dict[str, Any]:
-    """Who it is, and what of it changed: facts, work."""
+def _record(session: DeclaredSession, part: str) -> dict[str, Any]:
+    """Who it is, and its facts or its work."""
     found = asdict(session)
-    return {name: value for name, value in found.items() if name in ("id", "pid", "uid", "client") or name in parts}
+    return {name: found[name] for name in ("id", "pid", "uid", "client", part)}
+
+
+def _size(value: object) -> int:
+    """Bytes that it takes in a journal."""
+    return len(json.dumps(value))

@@ -153,6 +153,7 @@ class Writer:
         now_ns = self._clock.boottime_ns()
         tolerance_ns = 2 * self._settings.interval_ns + NS_PER_S // 2
         self._devices.fill(min(received_ns, now_ns), tolerance_ns, GapReason.SOURCE_SILENT)
+        self._declare()
         if now_ns - self._checkpointed_ns >= self._settings.checkpoint_ns:
             self.checkpoint()
         else:
@@ -164,6 +165,7 @@ class Writer:
         self._checkpointed_ns = self._clock.boottime_ns()
         self._check_wall_clock()
         self._devices.resume(same_boot=False)
+        self._declare()
         if not self._queue.append(self._record()):
             return False
         for tracked in self._devices.tracked:
@@ -202,8 +204,13 @@ class Writer:
             )
         self._offset_ns = offset_ns
 
+    def _declare(self) -> None:
+        """Journal what processes declared, in records of their own: no declaration keeps a checkpoint out."""
+        for sessions in self._sessions.new_declarations():
+            self._queue.append({"kind": "declaration", "incarnation": self._incarnation, "sessions": sessions})
+
     def _record(self) -> dict[str, Any]:
-        sessions, tracked = self._sessions.for_journal(), self._devices.tracked
+        sessions, tracked = self._sessions.new_work(), self._devices.tracked
         return {
             "kind": "checkpoint",
             "incarnation": self._incarnation,

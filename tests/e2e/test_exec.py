@@ -236,6 +236,29 @@ def test_the_job_finds_the_daemon_and_what_it_declares_is_sealed(tmp_path: Path,
     assert session["work"] == {"train": {"tokens": "4096"}}
 
 
+def test_a_job_that_floods_its_meter_with_declarations_is_metered_to_its_end(
+    tmp_path: Path, env: dict[str, str]
+) -> None:
+    """Eighty short processes of 60 KB each: more than a line of the journal may have, in one checkpoint."""
+    job = tmp_path / "job.py"
+    job.write_text(
+        "import flopsd.client\n"
+        "facts = {'text%d' % n: 'x' * 200 for n in range(280)}\n"
+        "for _ in range(80):\n"
+        "    client = flopsd.client.connect()\n"
+        "    client.declare(model_config=facts)\n"
+        "    client.close(30)\n"
+        "import threading\n"
+        "threading.Event().wait(3)\n"
+    )
+    done = run(tmp_path, env, *metered(tmp_path, f"{sys.executable} {job}"), code=0)
+    told = predicate(tmp_path / "ledger.json")
+    assert "processes declared more than 4 MiB in this run" in done.stderr
+    assert told["incarnations"][-1]["endReason"] == "job ended"
+    (device,) = told["devices"]
+    assert float(device["spanSeconds"]) > 3
+
+
 def test_a_state_folder_too_deep_for_a_socket_is_told_of_and_the_job_finds_the_daemon(
     tmp_path: Path, env: dict[str, str]
 ) -> None:

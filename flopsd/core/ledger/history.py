@@ -8,8 +8,9 @@ follow from the cycles and the peak table.
     source       a source was opened: its versions and facts; a replay says so here
     device       a device seen for the first time in this incarnation
     evidence     a device's source, its expected evidence or the reason for it changed; or what it is was learned
-    checkpoint   running totals of every device, the gaps since the checkpoint before, and what training
-                 processes declared since then
+    declaration  training processes and the facts that they declared
+    checkpoint   running totals of every device, the gaps since the checkpoint before, and the counters of training
+                 processes that changed since then
     end          the incarnation stopped on purpose; a killed one has none
 """
 
@@ -166,6 +167,9 @@ def _take(history: History, record: Record) -> None:
         changed = replace(seen.device, **evidence_from_record(record))
         incarnation.devices[record["number"]] = replace(seen, device=changed, source=record["source"])
         refuse_time(incarnation.last_ns, count(record["ns"]))
+    elif kind == "declaration":
+        for session in record["sessions"]:
+            _session(history, session)
     elif kind == "checkpoint":
         _checkpoint(history, incarnation, record)
     elif kind == "end":

@@ -1,0 +1,89 @@
+"""A job that declares without end: bounded, and no declaration keeps a measurement out of the journal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
+from flopsd.daemon.session_tracker import MAX_BUCKETS, MAX_FACTS_BYTES, MAX_SESSIONS, RECORD_BYTES
+from flopsd.journal.framing import MAX_LINE_BYTES
+from tests.support.runs import Run, history_of, verified
+
+BIG = {"model_config": {"text": "x" * 60_000}}
+
+
+def flood(run: Run, sessions: int, facts: object = None) -> None:
+    for number in range(sessions):
+        name = f"{number:032x}"
+        run.writer.take_event(SessionOpened(name, 100 + number, 0, "0.1.0"))
+        run.writer.take_event(FactsDeclared(name, facts or BIG))  # type: ignore[arg-type]
+        run.writer.take_event(WorkCounted(name, {"train": {"steps": number + 1}}))
+        run.writer.take_event(SessionClosed(name, clean=True))
+
+
+def test_eighty_processes_with_large_facts_displace_no_checkpoint(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state")
+    run.meter(5)
+    flood(run, 80)
+    assert run.writer.checkpoint()
+    run.meter(30)
+    run.finish()
+    sealed = run.seal(tmp_path / "ledger.json")
+    assert verified(sealed).history.ended
+    history = history_of(run.state.journal)
+    assert history.incarnations[0].tallies["GPU-h"].watermark_ns == run.clock.boottime_ns()
+    assert sum(len(json.dumps(session.facts)) for session in history.sessions.values()) <= MAX_FACTS_BYTES
+    assert max(map(len, run.state.journal.read_bytes().splitlines())) < RECORD_BYTES + 70_000 < MAX_LINE_BYTES
+
+
+def test_a_run_records_so_many_processes_and_the_phase_of_more_is_undeclared(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state")
+    flood(run, MAX_SESSIONS, {"method": "full"})
+    run.meter(1)
+    one_more = f"{MAX_SESSIONS:032x}"
+    known = f"{0:032x}"
+    run.writer.take_event(SessionOpened(known, 100, 0, "0.1.0"))
+    run.writer.take_event(PhaseChanged(known, "train"))
+    run.meter(2)
+    run.writer.take_event(SessionOpened(one_more, 1, 0, "0.1.0"))
+    run.writer.take_event(PhaseChanged(one_more, "train"))
+    run.meter(10)
+    (state, _) = run.writer.snapshot.devices
+    assert state.tally.phases["train"].span_ns == 2 * 10**9
+    run.writer.take_event(SessionClosed(one_more, clean=True))
+    run.meter(3)
+    (state, _) = run.writer.snapshot.devices
+    assert state.tally.phases["train"].span_ns == 5 * 10**9
+    run.finish()
+    assert len(history_of(run.state.journal).sessions) == MAX_SESSIONS
+
+
+def test_a_process_whose_facts_are_not_recorded_declares_nothing_any_more(tmp_path: Path) -> None:
+    """Its number format may have changed with what was left out: it is not taken for the old one."""
+    run = Run(tmp_path / "state")
+    name = "a" * 32
+    run.writer.take_event(SessionOpened(name, 1, 0, "0.1.0"))
+    run.writer.take_event(FactsDeclared(name, {"precision": "bf16"}))
+    run.writer.take_event(PhaseChanged(name, "train"))
+    run.meter(2)
+    for number in range(MAX_FACTS_BYTES // 60_000 + 1):
+        run.writer.take_event(FactsDeclared(name, {"model_config": {"text": "x" * 60_000 + str(number)}}))
+    run.writer.take_event(FactsDeclared(name, {"precision": "fp8"}))
+    run.meter(10)
+    (state, _) = run.writer.snapshot.devices
+    assert state.tally.phases["train@bf16"].span_ns == 2 * 10**9
+    assert set(state.tally.phases) == {"train@bf16"}
+
+
+def test_a_tally_has_shares_of_so_many_phases_and_formats(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state")
+    name = "a" * 32
+    run.writer.take_event(SessionOpened(name, 1, 0, "0.1.0"))
+    run.writer.take_event(PhaseChanged(name, "train"))
+    for ppm in range(1, 100):
+        run.writer.take_event(FactsDeclared(name, {"precision": {"bf16": 1_000_000 - ppm, "fp8": ppm}}))
+        run.meter(2)
+    (state, _) = run.writer.snapshot.devices
+    assert len(state.tally.phases) <= MAX_BUCKETS
+    assert run.writer.checkpoint()
