@@ -18,6 +18,7 @@ from flopsd.core.model import (
     ChipLimits,
     Evidence,
     Figures,
+    GapReason,
     Limits,
     Pipe,
     Precision,
@@ -134,6 +135,8 @@ def _rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
     if tally.unknown_ns:
         flop = Figures(0, None, gap_ceiling_flop(tally.unknown_ns, rating, table))
         integers = Figures(0, None, _gap_ceiling_integers(tally.unknown_ns, rating, table))
+        if GapReason.END_UNKNOWN in tally.gap_ns:
+            flop, integers = flop.unbounded, integers.unbounded
         found.append(Row(Evidence.GAP, None, label, 0, tally.unknown_ns, flop, integers))
     return found
 

@@ -72,6 +72,8 @@ class GapReason(str, Enum):
     UNKNOWN_DEVICE = "unknown_device"
     OVERLAP = "overlap"
     MISSED_READING = "missed_reading"  # no reading covers the interval
+    NOT_JOURNALLED = "not_journalled"  # of a ledger: from the last record of a run that goes on to the seal
+    END_UNKNOWN = "end_unknown"  # of a ledger: the run has no end, and the last record is too old to know more
 
 
 # Nothing is missing in such time: it has no ceiling and costs no coverage.

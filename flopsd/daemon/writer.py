@@ -106,6 +106,7 @@ class Writer:
                 "peak_table_sha256": self._table.sha256,
                 "config_sha256": settings.config_sha256,
                 "interval_ns": settings.interval_ns,
+                "checkpoint_ns": settings.checkpoint_ns,
                 "context": self._context.for_journal(),
                 "precision": precision_record(settings.precision),
                 "recovered": None if recovery is None else recovery.for_journal(),

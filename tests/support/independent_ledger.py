@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from tests.support.independent import ELSEWHERE, M, Rated, add, records_of, said
 J = dict[str, Any]
 
 
-def recompute(journal: Path, peaks: Path) -> J:
-    """What the page says of a journal, by the names of the predicate's fields."""
+def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
+    """What the page says of a journal that was sealed then, by the names of the predicate's fields."""
     records, head = records_of(journal)
     table = yaml.safe_load(peaks.read_bytes())
     begins: list[J] = []
@@ -42,6 +43,8 @@ def recompute(journal: Path, peaks: Path) -> J:
                 _take(gaps, [len(begins), *gap])
         if kind in ("checkpoint", "end"):
             last_ns[-1] = record["ns"]
+    if records and records[-1]["kind"] != "end":
+        _go_on(records, begins[-1], rated[-1], gaps, sealed_at, len(begins))
     everything = [device for incarnation in rated for device in incarnation.values()]
     spans = sum(device.span for device in everything)
     job = spans - sum(device.gap_ns(*ELSEWHERE) for device in everything)
@@ -85,6 +88,21 @@ def recompute(journal: Path, peaks: Path) -> J:
             "headSha256": head,
         },
     }
+
+
+def _go_on(
+    records: list[J], begin: J, devices: dict[int, Rated], gaps: list[list[Any]], sealed_at: str, incarnation: int
+) -> None:
+    """The time from the last record to the seal, of a journal without an end."""
+    moments = [record["utc"] for record in records if record["kind"] in ("begin", "checkpoint")]
+    last, seal = (datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%f%z") for text in (moments[-1], sealed_at))
+    age = round((seal - last).total_seconds() * 10**6) * 1000
+    reason = "not_journalled" if 0 <= age <= 2 * begin["checkpoint_ns"] else "end_unknown"
+    for number, device in devices.items():
+        tally = device.tally = {**device.tally, "gap_ns": dict(device.tally["gap_ns"])}
+        gaps.append([incarnation, number, tally["to_ns"], tally["to_ns"] + max(age, 1000), reason])
+        tally["to_ns"] += max(age, 1000)
+        tally["gap_ns"][reason] = max(age, 1000)
 
 
 def stated(statement: J) -> J:
@@ -182,6 +200,7 @@ def _take(gaps: list[list[Any]], gap: list[Any]) -> None:
 def _gap(device: Rated, begin: J, gap: list[Any]) -> J:
     incarnation, _, begin_ns, end_ns, reason = gap
     ceiling = 0 if reason in ELSEWHERE else device.ceiling(end_ns - begin_ns)
+    ceiling = None if reason == "end_unknown" else ceiling
     return {
         "device": device.record["uuid"], "incarnation": incarnation, "reason": reason,
         "beginSeconds": seconds(begin_ns - begin["ns"]), "endSeconds": seconds(end_ns - begin["ns"]),

@@ -189,7 +189,7 @@ def _begin(history: History, record: Record) -> None:
         )
     for name in ("boot_id", "utc", "flopsd_version", "peak_table_sha256", "config_sha256"):
         text(record[name])
-    for name in ("ns", "wall_ns"):
+    for name in ("ns", "wall_ns", "checkpoint_ns"):
         count(record[name])
     declared_from(record.get("declared"))
     refuse_context(record["context"])

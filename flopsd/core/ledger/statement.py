@@ -16,6 +16,7 @@ from flopsd.core.ledger.devices import coverage_for_ledger, devices_for_ledger
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.impossible_totals import refuse_double_counting, refuse_impossible
 from flopsd.core.ledger.run_view import RunView, view_of
+from flopsd.core.ledger.unended import as_of
 from flopsd.core.model import ESTIMATING, NO_FIGURES, Evidence, Figures
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import Architecture, Bases
@@ -106,6 +107,7 @@ def encode(document: Mapping[str, Any]) -> bytes:
 def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: SealFacts) -> dict[str, Any]:
     """The predicate of a ledger of kind `node`. Raises LedgerError, JournalDamagedError."""
     refuse_double_counting(history)
+    history = as_of(history, seal.sealed_at)
     view = view_of(history, table, seal.policies)
     refuse_impossible(view)
     first, last = history.incarnations[0], history.incarnations[-1]

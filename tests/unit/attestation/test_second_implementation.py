@@ -37,7 +37,7 @@ def test_it_computes_the_figures_of_every_valid_vector_and_finds_no_law_broken(c
     sealed = tmp_path / "sealed.jsonl"
     journal = (case / "ledger.journal.jsonl").read_bytes()
     sealed.write_bytes(journal[: int(said["predicate"]["method"]["journal"]["bytes"])])
-    assert recompute(sealed, PEAKS) == stated(said)
+    assert recompute(sealed, PEAKS, said["predicate"]["method"]["sealedAt"]) == stated(said)
     records, _ = independent.records_of(sealed)
     assert independent_ledger.laws_broken(records) == set()
 
@@ -139,7 +139,8 @@ def test_it_computes_the_figures_of_any_run(
 
     journal = tmp_path_factory.mktemp("any") / "journal.jsonl"
     journal.write_bytes(tell(story))
-    assert recompute(journal, PEAKS) == stated(statement_of(journal.read_bytes()))
+    said = statement_of(journal.read_bytes())
+    assert recompute(journal, PEAKS, said["predicate"]["method"]["sealedAt"]) == stated(said)
 
 
 @st.composite
@@ -217,7 +218,8 @@ def test_it_computes_what_any_declared_training_required(
 
     journal = tmp_path_factory.mktemp("any") / "journal.jsonl"
     journal.write_bytes(tell(story))
-    found, said = recompute(journal, PEAKS), stated(statement_of(journal.read_bytes()))
+    statement = statement_of(journal.read_bytes())
+    found, said = recompute(journal, PEAKS, statement["predicate"]["method"]["sealedAt"]), stated(statement)
     assert found["architecture"] == said["architecture"]
     assert found["guidelines"] == said["guidelines"]
     assert found["architecture"] is not None
