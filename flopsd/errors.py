@@ -57,6 +57,10 @@ class JournalError(FlopsdError):
     """The journal cannot be written or read."""
 
 
+class JournalReplacedError(JournalError):
+    """A journal that is not the one that this run wrote."""
+
+
 class JournalDamagedError(JournalError):
     """A record of the journal is not the one that was written."""
 

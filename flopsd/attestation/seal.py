@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from flopsd.core.ledger.merged_sums import figures_from
 from flopsd.core.ledger.statement import SealFacts, encode, statement
 from flopsd.core.model import Figures
 from flopsd.errors import JournalDamagedError, LedgerError
-from flopsd.journal.sealed_prefix import longest_prefix, read_durable
+from flopsd.journal.framing import read_lines
+from flopsd.journal.sealed_prefix import Head, longest_prefix, read_durable, require_head
 from flopsd.settings.data_files import Tables, is_packaged
 from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.system.clock import Clock, rfc3339
@@ -61,6 +63,7 @@ def seal_journal(
     live: bool = False,
     rolling: bool = False,
     lock: Path | None = None,
+    head: Head | None = None,
 ) -> Sealed:
     """Seal `journal` into `ledger`, with journal and public key next to it; the ledger appears last, complete.
 
@@ -68,6 +71,7 @@ def seal_journal(
     `wanted` is the evidence to collect, in bounded time; None: no evidence is recorded, not even as absent.
     `live`: the journal may be growing or truncated, and its longest valid prefix is sealed. `rolling`: replace only a
     ledger that covers less. `lock`: a file that serializes the seals of one state folder.
+    `head`: what the journal must contain, where the caller knows it of the process that wrote it.
     Raises LedgerError, JournalError, SigningKeyError, PeakTableError.
     """
     key = load_signer(key_uri)
@@ -76,6 +80,7 @@ def seal_journal(
     sealed = longest_prefix(read_durable(journal))
     if sealed.reason and not live:
         raise JournalDamagedError(sealed.reason)
+    require_head(journal, head, read_lines(io.BytesIO(sealed.data)))
     history = read_history(sealed.records())
     if not history.incarnations:
         raise LedgerError(f"the journal {journal} is empty: nothing to seal")

@@ -48,6 +48,7 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
         help="print a progress line on stderr every 5 s, even if that is not a terminal",
     )
     run.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
+    run.add_argument("--head-file", type=int, help=argparse.SUPPRESS)
     run.set_defaults(run=_run)
 
     execute = verbs.add_parser(
@@ -73,7 +74,8 @@ def _run(arguments: argparse.Namespace) -> int:
     settings, clock = settings_of(arguments), SystemClock()
     _check_web(settings)
     _check_key(settings, goes_on=arguments.lifeline is not None or settings.wait_for_source)
-    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, arguments.lifeline, progress, seal, push)
+    of_launcher = arguments.lifeline, arguments.head_file
+    well = run_daemon(settings, os.environ, clock, sys.stdout, sys.stderr, *of_launcher, progress, seal, push)
     return OK if well else FAILED
 
 

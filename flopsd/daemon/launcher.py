@@ -38,6 +38,7 @@ class Launcher:
     window_seconds: float | None = None  # from SIGTERM until the platform kills; None: unknown
     _daemon: subprocess.Popen[bytes] | None = None
     _pipe: int = -1
+    _head_file: int = -1  # in memory: the daemon writes there what its journal contains, and the job does not hold it
     _restart_ns: int | None = None
     _backoff_seconds: float = FIRST_BACKOFF_SECONDS
     _started_ns: int = 0
@@ -52,6 +53,7 @@ class Launcher:
         """
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, the kernel keeps no exit codes
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        self._head_file = os.memfd_create("flopsd-head")
         self._start_daemon(before)
         try:
             job = subprocess.Popen(command, env=dict(environment), preexec_fn=_unblock(before, group=True))
@@ -141,8 +143,8 @@ class Launcher:
         read_end, write_end = os.pipe()
         try:
             self._daemon = subprocess.Popen(
-                [*self.daemon_command, "--lifeline", str(read_end)],
-                pass_fds=(read_end,),
+                [*self.daemon_command, "--lifeline", str(read_end), "--head-file", str(self._head_file)],
+                pass_fds=(read_end, self._head_file),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 preexec_fn=_unblock(mask),
@@ -190,7 +192,9 @@ class Launcher:
             return
         self.log("the daemon did not seal the ledger; `flopsd exec` now seals what is in its journal")
         try:
-            sealer = subprocess.Popen(self.seal_command, stdin=subprocess.DEVNULL, preexec_fn=_unblock(set()))
+            head = os.pread(self._head_file, 100, 0).decode("ascii", "replace").strip()
+            command = [*self.seal_command, *(["--head", head] if head else [])]
+            sealer = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_unblock(set()))
         except OSError as fault:
             self.log(f"NOT SEALED: {fault}; the journal is kept, seal it with `flopsd seal`")
             return

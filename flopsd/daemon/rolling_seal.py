@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from flopsd.system.clock import NS_PER_S, Clock
@@ -27,11 +27,18 @@ class RollingSeals:
     """Starts `command` at most once every `every_seconds`. One thread calls it."""
 
     def __init__(
-        self, command: Sequence[str], every_seconds: float, checkpoint_seconds: float, clock: Clock, *, overdue: bool
+        self,
+        command: Sequence[str],
+        every_seconds: float,
+        checkpoint_seconds: float,
+        clock: Clock,
+        *,
+        overdue: bool,
+        head: Callable[[], object],
     ) -> None:
         """`checkpoint_seconds`: the longest time between two checkpoints. `overdue`: seal at once, since an earlier
-        daemon start may never have been sealed."""
-        self._command, self._clock = command, clock
+        daemon start may never have been sealed. `head` gives what the journal contains now."""
+        self._command, self._clock, self._head = command, clock, head
         self._every_ns, self._slack_ns = round(every_seconds * NS_PER_S), round(checkpoint_seconds * NS_PER_S)
         self._due_ns = clock.boottime_ns() + (0 if overdue else self._every_ns)
         self._child: subprocess.Popen[bytes] | None = None
@@ -77,7 +84,7 @@ class RollingSeals:
         self._fresh, self._started_ns, self._due_ns = False, now_ns, now_ns + self._every_ns
         try:
             self._child = subprocess.Popen(
-                self._command,
+                [*self._command, "--head", str(self._head())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,

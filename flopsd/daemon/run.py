@@ -19,7 +19,8 @@ from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
 from flopsd.daemon.sealing import RESERVE_SECONDS, copy_destinations, local_ledger, seal_own, state_dir
 from flopsd.daemon.stop_requests import StopRequests
 from flopsd.daemon.writer import Writer, WriterSettings
-from flopsd.journal.journal import Journal, Recovery
+from flopsd.journal.journal import Journal, Recovery, read_journal
+from flopsd.journal.sealed_prefix import Head, require_head
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.client_socket import SOCKET_NAME, socket_path
 from flopsd.settings.data_files import load_peaks, load_policies
@@ -45,6 +46,7 @@ def run_daemon(
     out: IO[str],
     err: IO[str],
     lifeline: int | None = None,
+    head_file: int | None = None,
     progress: bool = False,
     seal_command: Sequence[str] = (),
     push_command: Sequence[str] = (),
@@ -52,8 +54,10 @@ def run_daemon(
     """Meter until stopped, then seal. True if the journal is complete, sealed and copied.
 
     `lifeline` is the pipe of `flopsd exec`, which supervises the daemon: it starts without a source too, and a failed
-    copy is no failure, since the launcher would only seal again. `seal_command` makes a rolling seal and `push_command`
-    pushes the metrics on its stdin; an empty one is not run. Raises FlopsdError when it cannot start.
+    copy is no failure, since the launcher would only seal again. `head_file` is a file of the launcher with what the
+    journal must contain, since an earlier daemon start wrote it; this one goes on with that. `seal_command` makes a
+    rolling seal and `push_command` pushes the metrics on its stdin; an empty one is not run. Raises FlopsdError when
+    it cannot start.
     """
     # What the run is: data files, platform, sources.
     table, policies, declared = load_peaks(settings.peaks), load_policies(settings.policies), declared_of(settings)
@@ -68,20 +72,26 @@ def run_daemon(
     folder = StateDir(state_dir(settings, environment))
     folder.acquire()
     journal = Journal(folder)
+
+    def head() -> Head:
+        return Head(journal.records, journal.head_sha256)
+
     try:
         # Which run it continues.
         restored = _restore(settings, folder, context, table)
+        require_head(folder.journal, _known_head(head_file), read_journal(folder.journal))
         found = recover(journal, clock)
         origins.update(found.origins(context.boot_id))
         run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
 
         # The writer and everything beside it.
-        rolling = _rolling(settings, seal_command, clock, resumed=bool(history.incarnations))
-        emit = _emitter(settings, out, err, rolling)
+        rolling = _rolling(settings, seal_command, clock, head, resumed=bool(history.incarnations))
+        emit = _emitter(settings, out, err, rolling, lambda: _report_head(head_file, head()))
         writer = Writer(
             journal, table, _writer_settings(settings, tuple(sources), declared, policies), context, clock, emit
         )
         writer.begin(run, history, found.recovery or restored)
+        _report_head(head_file, head())
         del history, found
         # Under exec the service manager's main process is the launcher.
         notifier = Notifier(environment if lifeline is None else {}, clock)
@@ -129,7 +139,7 @@ def run_daemon(
         sealed = copied = not settings.seal
         if settings.seal and durable:
             ended_ns = clock.boottime_ns() if daemon.stopped_ns is None else daemon.stopped_ns
-            sealed, copied = seal_own(settings, folder, run, context.node, clock, ended_ns, err, environment)
+            sealed, copied = seal_own(settings, folder, run, context.node, clock, ended_ns, err, environment, head())
         if feed is not None:
             feed.end(_seconds_left(settings, clock, daemon.stopped_ns))
     finally:
@@ -164,13 +174,15 @@ def _check_s3_extra(settings: Settings) -> None:
             log.error("the ledger will not be copied: %s; %s", *NEEDS_EXTRA)
 
 
-def _rolling(settings: Settings, command: Sequence[str], clock: Clock, *, resumed: bool) -> RollingSeals | None:
+def _rolling(
+    settings: Settings, command: Sequence[str], clock: Clock, head: Callable[[], Head], *, resumed: bool
+) -> RollingSeals | None:
     every = settings.seal_every_seconds
     if not settings.seal or not command or every is None:
         return None
     # A reading may come up to an interval after the checkpoint that it was due for.
     between = min(settings.checkpoint_seconds, every) + settings.interval_seconds
-    return RollingSeals(command, every, between, clock, overdue=resumed)
+    return RollingSeals(command, every, between, clock, overdue=resumed, head=head)
 
 
 def _feed(
@@ -212,10 +224,24 @@ def _writer_settings(
     )
 
 
-def _emitter(settings: Settings, out: IO[str], err: IO[str], rolling: RollingSeals | None) -> Callable[[str], None]:
+def _known_head(file: int | None) -> Head | None:
+    """What an earlier daemon start under this launcher has written; None: nothing, or there is no launcher."""
+    return None if file is None else Head.parse(os.pread(file, 100, 0).decode("ascii", "replace").strip())
+
+
+def _report_head(file: int | None, head: Head) -> None:
+    """Let the launcher know what the journal must contain, whoever seals it."""
+    if file is not None:
+        os.pwrite(file, f"{head}\n".ljust(100).encode("ascii"), 0)
+
+
+def _emitter(
+    settings: Settings, out: IO[str], err: IO[str], rolling: RollingSeals | None, checkpointed: Callable[[], None]
+) -> Callable[[str], None]:
     stream = {"stdout": out, "stderr": err, "off": None}[settings.checkpoint_output]
 
     def emit(line: str) -> None:
+        checkpointed()
         if rolling is not None:
             rolling.checkpointed()
         if stream is not None and not say(stream, line + "\n"):

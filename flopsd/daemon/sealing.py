@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 from flopsd.errors import FlopsdError, LedgerError
 from flopsd.journal.journal import Journal, read_live
-from flopsd.journal.sealed_prefix import longest_prefix, read_durable
+from flopsd.journal.sealed_prefix import Head, longest_prefix, read_durable
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.settings.locations import S3Location, is_remote, named, parse_location
@@ -64,12 +64,14 @@ def seal(
     live: bool = False,
     lock: Path | None = None,
     evidence_from: Mapping[str, str] | None = None,
+    head: Head | None = None,
 ) -> Sealed:
     """Seal `journal`; key and ledger lie in `folder` unless the settings name other places.
 
     `live`: the journal may be growing or torn, and its longest valid prefix is sealed. `lock`: the file by which the
     sealers of one state folder exclude each other; with `live` this makes a rolling seal, which replaces only a ledger
-    that covers less. `evidence_from`: the environment to collect evidence from; None: none is collected.
+    that covers less. `evidence_from`: the environment to collect evidence from; None: none is collected. `head`: what
+    the journal must contain.
     Raises LedgerError for an empty journal or one of another run than --run-id, and what `seal_journal` raises.
     """
     from flopsd.attestation.seal import seal_journal
@@ -95,6 +97,7 @@ def seal(
         live=live,
         rolling=live and lock is not None,
         lock=lock,
+        head=head,
     )
 
 
@@ -111,10 +114,10 @@ def _run_and_node(journal: Path, settings: Settings) -> tuple[str, str]:
     return str(first.get("run")), str(first.get("node"))
 
 
-def seal_rolling(settings: Settings, environment: Mapping[str, str], clock: Clock) -> Sealed:
+def seal_rolling(settings: Settings, environment: Mapping[str, str], clock: Clock, head: Head | None) -> Sealed:
     """Seal the checkpoints so far of a running daemon. Raises what `seal` raises."""
     folder = StateDir(state_dir(settings, environment))
-    return seal(folder.journal, folder.path, settings, clock, live=True, lock=folder.seal_lock)
+    return seal(folder.journal, folder.path, settings, clock, live=True, lock=folder.seal_lock, head=head)
 
 
 def seal_file(journal: Path, settings: Settings, clock: Clock) -> Sealed:
@@ -129,7 +132,14 @@ def seal_file(journal: Path, settings: Settings, clock: Clock) -> Sealed:
     return seal(journal, folder, settings, clock, live=True)
 
 
-def seal_ended(settings: Settings, environment: Mapping[str, str], clock: Clock, *, keep: bool = False) -> Sealed:
+def seal_ended(
+    settings: Settings,
+    environment: Mapping[str, str],
+    clock: Clock,
+    *,
+    keep: bool = False,
+    head: Head | None = None,
+) -> Sealed:
     """Seal the journal of a daemon that no longer runs, the last pending totals included.
 
     `keep`: a journal that cannot be sealed is copied to where its ledger would go.
@@ -150,7 +160,15 @@ def seal_ended(settings: Settings, environment: Mapping[str, str], clock: Clock,
             )
         run, node = _run_and_node(folder.journal, settings)
         try:
-            return seal(folder.journal, folder.path, settings, clock, lock=folder.seal_lock, evidence_from=environment)
+            return seal(
+                folder.journal,
+                folder.path,
+                settings,
+                clock,
+                lock=folder.seal_lock,
+                evidence_from=environment,
+                head=head,
+            )
         except FlopsdError:
             if keep:
                 log.error("%s", keep_journal(settings, folder, run, node, clock, 0))
@@ -169,6 +187,7 @@ def seal_own(
     stopped_ns: int,
     err: IO[str],
     environment: Mapping[str, str],
+    head: Head,
 ) -> tuple[bool, bool]:
     """Seal the run of this daemon at its end and copy the ledger, within --stop-seconds since `stopped_ns`. The figures
     go to `err` only then, so that a blocked reader costs no copy.
@@ -178,7 +197,15 @@ def seal_own(
     from flopsd.report.ledger_text import sealed_text
 
     try:
-        sealed = seal(folder.journal, folder.path, settings, clock, lock=folder.seal_lock, evidence_from=environment)
+        sealed = seal(
+            folder.journal,
+            folder.path,
+            settings,
+            clock,
+            lock=folder.seal_lock,
+            evidence_from=environment,
+            head=head,
+        )
     except FlopsdError as fault:
         kept = keep_journal(settings, folder, run, node, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)
         log.error("NOT SEALED: %s; %s; %s", fault, fault.hint, kept)

@@ -236,6 +236,38 @@ def test_the_job_finds_the_daemon_and_what_it_declares_is_sealed(tmp_path: Path,
     assert session["work"] == {"train": {"tokens": "4096"}}
 
 
+FORGERY = """
+import json, os, pathlib, sys, threading
+from flopsd.journal.framing import GENESIS, frame
+journal = pathlib.Path(sys.argv[1])
+while b'"checkpoint"' not in journal.read_bytes():
+    threading.Event().wait(0.05)
+records = [json.loads(line)["r"] for line in journal.read_bytes().splitlines()]
+upto = next(at for at, record in enumerate(records) if record["kind"] == "checkpoint")
+end = {"kind": "end", "incarnation": 1, "ns": records[0]["ns"] + 1, "utc": records[0]["utc"], "reason": "job ended", "child_exit_code": 0}
+forged, head = journal.with_name("forged"), GENESIS
+with forged.open("wb") as file:
+    for record in [*records[:upto], end]:
+        line, head = frame(head, record)
+        file.write(line)
+os.replace(forged, journal)
+"""
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_journal_that_the_job_put_in_place_is_not_sealed_as_this_runs(
+    tmp_path: Path, env: dict[str, str], kill: bool
+) -> None:
+    """A prefix of the daemon's own journal with an end of the job's making: it would verify, with next to no FLOP."""
+    job, state = tmp_path / "job.py", tmp_path / "state"
+    job.write_text(FORGERY + ("os.kill(int((journal.parent / 'lock').read_text().split()[0]), 9)\n" if kill else ""))
+    command = metered(tmp_path, f"{sys.executable} {job} {state / 'journal.jsonl'}")
+    done = run(tmp_path, env, *command, options=("--checkpoint", "0.5"), code=0)
+    assert "NOT SEALED" in done.stderr
+    assert "is not the journal that was written" in done.stderr
+    assert not (tmp_path / "ledger.json").exists()
+
+
 def test_a_job_that_floods_its_meter_with_declarations_is_metered_to_its_end(
     tmp_path: Path, env: dict[str, str]
 ) -> None:

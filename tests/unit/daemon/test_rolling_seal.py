@@ -19,7 +19,7 @@ from tests.support.process import wait_until
 def seals(
     clock: FakeClock, *command: str, every: float = 10, checkpoint: float = 2, overdue: bool = False
 ) -> RollingSeals:
-    return RollingSeals(command, every, checkpoint, clock, overdue=overdue)
+    return RollingSeals(command, every, checkpoint, clock, overdue=overdue, head=lambda: "1:" + "0" * 64)
 
 
 def python(code: str) -> tuple[str, str, str]:
