@@ -62,6 +62,14 @@ def write_output(file: str | None, text: str) -> None:
         raise LedgerError(f"cannot write {file}: {fault.strerror}") from fault
 
 
+def note(text: str) -> None:
+    """Tell the user something on stderr."""
+    from flopsd.report.terminal import one_line
+    from flopsd.system.streams import say
+
+    say(sys.stderr, f"flopsd: {one_line(text)}\n")
+
+
 def be_nice() -> None:
     """Lower the priority, since the processors belong to the job. Not an error where a service may not."""
     try:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, add_repeatable, positive
+from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, add_repeatable, note, positive
 from flopsd.errors import ConfigError, NotVerifiedError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _verify_merged(opened: SignedStatement, arguments: argparse.Namespace) -> Ve
         children=arguments.children,
         allow_replay=arguments.allow_replay,
         tables=Tables(arguments.peaks, arguments.policy),
-        note=lambda text: print(f"flopsd: {text}", file=sys.stderr),
+        note=note,
     )
 
 
@@ -144,7 +144,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         else:
             print(f"NOT VERIFIED: {one_line(fault)}", file=verdict)
             if fault.hint:
-                print(f"flopsd: hint: {fault.hint}", file=sys.stderr)
+                note(f"hint: {fault.hint}")
         return NOT_VERIFIED
     if arguments.json:
         print(json.dumps(_facts(found)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +11,7 @@ from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.model import Figures
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.report.numbers import NOTHING_MEASURED, figures_in, integer_facts, interval, percent
-from flopsd.report.terminal import LABEL, counted, facts, interval_facts, one_line, shown, wrapped
+from flopsd.report.terminal import LABEL, counted, facts, interval_facts, one_line, shell_command, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ def verify_command(ledger: Path, public_key: Path, policies: Iterable[object], *
     """The shell command that verifies a ledger where it was just written."""
     more = [word for file in policies for word in ("--policy", str(file))]
     more += ["--allow-replay"] if replay else []
-    return shlex.join(["flopsd", "verify", str(ledger), "--key", str(public_key), *more])
+    return shell_command(["flopsd", "verify", str(ledger), "--key", str(public_key), *more])
 
 
 def _indented(rows: Iterable[Row]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +19,7 @@ from flopsd.report.ledger_text import added_up_again, anchor_facts, children_tex
 from flopsd.report.model import Fact, Flag, Proof, VerificationResult, VerificationState
 from flopsd.report.offline_recipe import CHAIN, DIGEST, FIGURES, PAYLOAD, SIGNATURE
 
+from flopsd.report.terminal import shell_command
 NO_FIGURES = "No figure is shown, since the ledger failed verification."
 UNVERIFIED = "NOT VERIFIED by this report: neither the signature nor any figure was checked."
 
@@ -68,7 +68,7 @@ def verify_command(document: LedgerDocument) -> str:
         words += ["--key", key]
     if document.predicate.raw("replay") is not None:
         words.append("--allow-replay")
-    return shlex.join(words)
+    return shell_command(words)
 
 
 def flags_of(predicate: LedgerObject) -> tuple[Flag, ...]:
@@ -117,9 +117,9 @@ def proof_of(document: LedgerDocument) -> Proof:
 def _commands(document: LedgerDocument) -> tuple[tuple[str, str], ...]:
     node = document.predicate.raw("kind") == "node"
     key = document.keys[0] if document.keys else "PUBLIC-KEY"
-    setting = f"ledger={shlex.quote(document.name)} key={shlex.quote(key)} signature=0"
+    setting = f"ledger={shell_command([document.name])} key={shell_command([key])} signature=0"
     if node:
-        setting += f" journal={shlex.quote(document.journal)}"
+        setting += f" journal={shell_command([document.journal])}"
     steps = [setting + "\n", PAYLOAD, SIGNATURE, *((DIGEST, CHAIN) if node else ()), FIGURES]
     command = verify_command(document)
     again = "Check the signatures and recompute every figure from the journal and the peak table"

@@ -136,4 +136,4 @@ def refuse_failed(ledger: Path, copies: Sequence[CopyResult]) -> None:
     """Raises StorageError naming every failed copy and the reason."""
     failed = [f"NOT COPIED to {copy.location}: {copy.fault}" for copy in copies if copy.fault is not None]
     if failed:
-        raise StorageError("\n".join(failed), hint=f"{ledger} itself is complete; `flopsd seal` copies it again")
+        raise StorageError(*failed, hint=f"{ledger} itself is complete; `flopsd seal` copies it again")
