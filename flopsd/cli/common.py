@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from flopsd.report.terminal import one_line
 from flopsd.settings.schema import SETTINGS, Setting, Settings
+from flopsd.system.streams import say
 
 if TYPE_CHECKING:
     from flopsd.settings.load import Layers
@@ -64,9 +66,6 @@ def write_output(file: str | None, text: str) -> None:
 
 def note(text: str) -> None:
     """Tell the user something on stderr."""
-    from flopsd.report.terminal import one_line
-    from flopsd.system.streams import say
-
     say(sys.stderr, f"flopsd: {one_line(text)}\n")
 
 

@@ -13,6 +13,7 @@ from flopsd import __version__
 from flopsd.cli import config, estimate, export, key, merge, push, report, run, sagemaker, seal, status, verify
 from flopsd.cli.common import FAILED, NO_SOURCE, NOT_VERIFIED, OK, USAGE, note
 from flopsd.errors import ConfigError, FlopsdError, NotVerifiedError, SourceUnavailableError
+from flopsd.report.terminal import shown
 from flopsd.sources.registry import known_sources
 from flopsd.system.streams import let_go, open_missing, say
 
@@ -56,8 +57,6 @@ class _StderrHandler(logging.Handler):
     """Writes log records to stderr, and ignores a closed stderr. A message may quote a file, and stays one line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        from flopsd.report.terminal import shown
-
         lines = [f"flopsd: {record.levelname}: {record.getMessage()}"]
         if record.exc_info:
             lines += logging.Formatter().formatException(record.exc_info).split("\n")
