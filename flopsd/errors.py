@@ -12,6 +12,12 @@ class FlopsdError(Exception):
         super().__init__(message)
         self.hint = hint
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The message as it is printed. Only an error that lists several things has several: a text that one quotes
+        must not begin a line."""
+        return (str(self),)
+
 
 class ConfigError(FlopsdError):
     """One or more settings are invalid; `problems` lists every one."""
@@ -19,6 +25,10 @@ class ConfigError(FlopsdError):
     def __init__(self, problems: Sequence[str], *, hint: str = "") -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(self.problems), hint=hint)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return self.problems
 
 
 class PeakTableError(FlopsdError):
@@ -90,7 +100,15 @@ class ArchitectureError(FlopsdError):
 
 
 class StorageError(FlopsdError):
-    """A sealed ledger could not be copied to another location."""
+    """A sealed ledger could not be copied to other locations, a message for each."""
+
+    def __init__(self, *messages: str, hint: str = "") -> None:
+        self.messages = messages
+        super().__init__("\n".join(messages), hint=hint)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return self.messages
 
 
 class PushError(FlopsdError):

@@ -81,6 +81,9 @@ SERVING = f"""
 | `/-/ready` | 200 once a device was read, 503 with `Retry-After` before |
 
 GET and HEAD; 404 elsewhere. `--listen` (default 127.0.0.1:10188) sets the address, `--web-config-file` who may connect.
+On a loopback address without TLS only requests for localhost or a loopback address are answered, others with 421: a web
+page whose name resolves to 127.0.0.1 could read them in a browser (DNS rebinding). A reverse proxy on the same host
+that passes its own `Host` on must name 127.0.0.1 instead.
 Silent, slow and oversized clients do not delay a scrape: {MAX_CONNECTIONS} connections, {REQUEST_SECONDS} s for a first
 request and for any answer, {KEEP_SECONDS} s between requests, 16 KiB of headers.
 

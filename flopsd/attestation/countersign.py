@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flopsd.attestation.ledger_files import LEDGER_MODE
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.dsse import pae, sign_message, verify_signatures
 from flopsd.attestation.verify import Verified, read_ledger
@@ -49,7 +50,7 @@ def countersign(verified: Verified, ledger: Path, key: SigningKey, output: Path 
             raise LedgerError(f"adding a signature would change the payload of {ledger}")
     if not present or target.absolute() != ledger.absolute():
         try:
-            replace_file(target, data)
+            replace_file(target, data, LEDGER_MODE)
         except OSError as fault:
             raise LedgerError(f"cannot write the ledger {target}: {fault.strerror}") from fault
     return Countersigned(target, not present, count)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flopsd.errors import LedgerError
-from flopsd.system.atomic_files import replace_file
+from flopsd.system.atomic_files import remove_unfinished, replace_file
 from flopsd.system.clock import NS_PER_S, Clock, file_stamp
 
+LEDGER_MODE = 0o644  # to be handed on, whatever the umask of the job
 LOCK_SECONDS, POLL_SECONDS = 5.0, 0.05
 
 
@@ -46,6 +46,9 @@ def peaks_beside(ledger: Path) -> Path:
     return ledger.parent / f"{ledger.stem}.peaks.yaml"
 
 
+BESIDE = (journal_beside, public_key_beside, peaks_beside)
+
+
 def write_ledger_files(ledger: Path, new: LedgerFiles, clock: Clock, *, only_longer: bool = False) -> None:
     """Write the files of `ledger`, the ledger itself last. Existing files of another run or key are kept under another
     name. Raises LedgerError if the existing ledger covers more, or with `only_longer` as much; OSError.
@@ -53,7 +56,8 @@ def write_ledger_files(ledger: Path, new: LedgerFiles, clock: Clock, *, only_lon
     if ledger.is_dir():
         raise LedgerError(f"{ledger} is a folder", hint=f"give --ledger a file, such as {ledger / 'ledger.json'}")
     ledger.parent.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(ledger)
+    for path in (ledger, *(where(ledger) for where in BESIDE)):
+        remove_unfinished(path)
     beside = _read(journal_beside(ledger))
     if ledger.exists() and beside is not None:
         known, wanted = len(beside), len(new.journal)
@@ -64,11 +68,11 @@ def write_ledger_files(ledger: Path, new: LedgerFiles, clock: Clock, *, only_lon
             )
     if ledger.exists() and not _continues(ledger, beside, new):
         _move_aside(ledger, clock)
-    replace_file(journal_beside(ledger), new.journal)
+    replace_file(journal_beside(ledger), new.journal, LEDGER_MODE)
     if new.peaks is not None:
-        replace_file(peaks_beside(ledger), new.peaks)
-    replace_file(public_key_beside(ledger), new.public_key)
-    replace_file(ledger, new.ledger)
+        replace_file(peaks_beside(ledger), new.peaks, LEDGER_MODE)
+    replace_file(public_key_beside(ledger), new.public_key, LEDGER_MODE)
+    replace_file(ledger, new.ledger, LEDGER_MODE)
 
 
 @contextmanager
@@ -111,22 +115,21 @@ def _continues(ledger: Path, beside: bytes | None, new: LedgerFiles) -> bool:
 
 def _move_aside(ledger: Path, clock: Clock) -> None:
     """Rename the files of another run's or key's ledger, with the time until which they were here."""
-    kept = ledger.with_name(f"{ledger.stem}-until-{file_stamp(clock.wall_ns())}{ledger.suffix}")
-    for where in (journal_beside, public_key_beside, peaks_beside):
+    kept = _unused(ledger, f"until-{file_stamp(clock.wall_ns())}")
+    for where in BESIDE:
         data = _read(where(ledger))
         if data is not None:
-            replace_file(where(kept), data)
+            replace_file(where(kept), data, LEDGER_MODE)
     os.rename(ledger, kept)
     peaks_beside(ledger).unlink(missing_ok=True)
 
 
-def _remove_unfinished(ledger: Path) -> None:
-    """Remove the unfinished files of a process that was killed while sealing."""
-    names = {path.name for path in (ledger, *(f(ledger) for f in (journal_beside, public_key_beside, peaks_beside)))}
-    for path in ledger.parent.glob(".*"):
-        match = re.fullmatch(r"\.(.+)\.[0-9]+", path.name)
-        if match and match[1] in names:
-            path.unlink(missing_ok=True)
+def _unused(ledger: Path, word: str) -> Path:
+    """A name of which no file exists yet: the wall clock may step back to a time that a kept ledger has."""
+    kept, number = ledger.with_name(f"{ledger.stem}-{word}{ledger.suffix}"), 1
+    while any(os.path.lexists(path) for path in (kept, *(where(kept) for where in BESIDE))):
+        kept, number = ledger.with_name(f"{ledger.stem}-{word}-{number}{ledger.suffix}"), number + 1
+    return kept
 
 
 def _read(path: Path) -> bytes | None:

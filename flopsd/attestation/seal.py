@@ -19,6 +19,7 @@ from flopsd.attestation.ledger_files import (
 )
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_signer
+from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.ledger.history import History, read_history
 from flopsd.core.ledger.merged_sums import figures_from
 from flopsd.core.ledger.statement import SealFacts, encode, statement
@@ -91,6 +92,7 @@ def seal_journal(
         evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
         seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, policies)
         document = statement(history, table, sealed.facts, seal)
+        refuse_malformed_times(document["predicate"])
     except MALFORMED as fault:
         raise JournalDamagedError(f"{journal} contains records that no daemon writes: {fault!r:.200}") from fault
     data, timestamp = sign(encode(document), key), ""

@@ -16,6 +16,7 @@ from flopsd.attestation.evidence.trust import Trust
 from flopsd.attestation.ledger_files import journal_beside, peaks_beside
 from flopsd.attestation.seal import MALFORMED, one_peak_table
 from flopsd.attestation.signing.dsse import verify_signatures
+from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
 from flopsd.core.ledger.history import History, extend
 from flopsd.core.ledger.statement import (
@@ -110,6 +111,7 @@ def verify_ledger(
         _compare_journal(sealed, facts, journal)
         history = _history(journal, facts)
         table = tables.peaks(one_peak_table(history), [peaks_beside(opened.path)])
+        refuse_malformed_times(signed["predicate"])
         _recompute(signed, history, facts, table, tables.policies(history.policy_sha256))
         if history.replay is not None and not allow_replay:
             raise NotVerifiedError(

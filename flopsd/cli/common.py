@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from flopsd.report.terminal import one_line
 from flopsd.settings.schema import SETTINGS, Setting, Settings
+from flopsd.system.streams import say
 
 if TYPE_CHECKING:
     from flopsd.settings.load import Layers
@@ -60,6 +62,11 @@ def write_output(file: str | None, text: str) -> None:
         replace_file(Path(file), text.encode("utf-8"))
     except OSError as fault:
         raise LedgerError(f"cannot write {file}: {fault.strerror}") from fault
+
+
+def note(text: str) -> None:
+    """Tell the user something on stderr."""
+    say(sys.stderr, f"flopsd: {one_line(text)}\n")
 
 
 def be_nice() -> None:

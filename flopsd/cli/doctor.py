@@ -16,6 +16,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip
 from flopsd.daemon.sealing import copy_destinations, state_dir
 from flopsd.errors import FlopsdError, UnknownDeviceError
+from flopsd.report.terminal import shown
 from flopsd.settings.data_files import load_peaks
 from flopsd.settings.device_selection import Whose
 from flopsd.settings.locations import S3Location
@@ -87,7 +88,7 @@ def doctor_text(checks: list[Diagnosis]) -> str:
         if meters
         else "no accelerator can be metered here; `flopsd run --source replay` plays a recording"
     )
-    return "\n".join(lines) + "\n"
+    return shown(lines)
 
 
 def _package(name: str, module: str, extra: str) -> Diagnosis:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +69,7 @@ def _new(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.signing.pem import NO_PASSPHRASE, make_pem, write_new
     from flopsd.attestation.signing.secrets import passphrase
     from flopsd.errors import SigningKeyError
+    from flopsd.report.terminal import shown
 
     path = Path(arguments.file)
     beside = path.with_name(path.name + ".pub")
@@ -83,9 +83,8 @@ def _new(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({**_facts(key.public), "privateKeyFile": str(path), "publicKeyFile": str(beside)}))
     else:
-        print(
-            f"private key {path}\npublic key  {beside}\ntype        {key.public.type}\nkey id      {key.public.keyid}"
-        )
+        rows = (("private key", path), ("public key", beside), ("type", key.public.type), ("key id", key.public.keyid))
+        print(shown(f"{name:<12}{value}" for name, value in rows), end="")
     return OK
 
 
@@ -93,6 +92,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.signing.key_uri import scheme_of
     from flopsd.attestation.signing.keys import load_signer
     from flopsd.attestation.signing.public_key import is_public, parse_public, read_pem
+    from flopsd.report.terminal import shown
 
     scheme, rest = scheme_of(arguments.key)
     data = read_pem(Path(rest), "key") if scheme == "file" else b""
@@ -104,7 +104,8 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({**_facts(public), "is": what}))
     else:
-        print(f"{what}\ntype    {public.type}\nkey id  {public.keyid}\n{public.pem.decode('ascii')}", end="")
+        pem = public.pem.decode("ascii").splitlines()
+        print(shown([what, f"type    {public.type}", f"key id  {public.keyid}", *pem]), end="")
     return OK
 
 
@@ -117,6 +118,7 @@ def _countersign(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.ledger_files import journal_beside
     from flopsd.attestation.signing.keys import load_public, load_signer
     from flopsd.attestation.verify import open_ledger, verify_ledger
+    from flopsd.report.terminal import shell_command, shown
     from flopsd.settings.data_files import Tables
 
     ledger = Path(arguments.ledger)
@@ -141,11 +143,13 @@ def _countersign(arguments: argparse.Namespace) -> int:
     again += ["--peaks", arguments.peaks] if arguments.peaks else []
     again += [word for file in arguments.policy for word in ("--policy", file)]
     again += ["--allow-replay"] if verified.replay else []
-    print(
-        f"{done.ledger} {action} by {key.describe()}{rest}\n"
-        f"  key id     {key.public.keyid}\n"
-        f"  verified   with {', '.join(verified.keyids)}\n"
-        f"  signatures {done.signatures}\n"
-        f"verify it with all public keys:\n  {shlex.join(['flopsd', 'verify', str(done.ledger), *again])}"
+    lines = (
+        f"{done.ledger} {action} by {key.describe()}{rest}",
+        f"  key id     {key.public.keyid}",
+        f"  verified   with {', '.join(verified.keyids)}",
+        f"  signatures {done.signatures}",
+        "verify it with all public keys:",
+        f"  {shell_command(['flopsd', 'verify', str(done.ledger), *again])}",
     )
+    print(shown(lines), end="")
     return OK

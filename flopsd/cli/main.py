@@ -11,8 +11,9 @@ from typing import NoReturn
 
 from flopsd import __version__
 from flopsd.cli import config, estimate, export, key, merge, push, report, run, sagemaker, seal, status, verify
-from flopsd.cli.common import FAILED, NO_SOURCE, NOT_VERIFIED, OK, USAGE
+from flopsd.cli.common import FAILED, NO_SOURCE, NOT_VERIFIED, OK, USAGE, note
 from flopsd.errors import ConfigError, FlopsdError, NotVerifiedError, SourceUnavailableError
+from flopsd.report.terminal import shown
 from flopsd.sources.registry import known_sources
 from flopsd.system.streams import let_go, open_missing, say
 
@@ -41,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _report(fault: FlopsdError) -> int:
-    for line in str(fault).splitlines():
-        say(sys.stderr, f"flopsd: {line}\n")
+    for line in fault.lines:
+        note(line)
     if fault.hint:
-        say(sys.stderr, f"flopsd: hint: {fault.hint}\n")
+        note(f"hint: {fault.hint}")
     if isinstance(fault, ConfigError):
         return USAGE
     if isinstance(fault, NotVerifiedError):
@@ -53,16 +54,17 @@ def _report(fault: FlopsdError) -> int:
 
 
 class _StderrHandler(logging.Handler):
-    """Writes log records to stderr, and ignores a closed stderr."""
+    """Writes log records to stderr, and ignores a closed stderr. A message may quote a file, and stays one line."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(sys.stderr, f"{self.format(record)}\n")
+        lines = [f"flopsd: {record.levelname}: {record.getMessage()}"]
+        if record.exc_info:
+            lines += logging.Formatter().formatException(record.exc_info).split("\n")
+        say(sys.stderr, shown(lines))
 
 
 def _log_to_stderr(verb: str) -> None:
-    handler = _StderrHandler()
-    handler.setFormatter(logging.Formatter("flopsd: %(levelname)s: %(message)s"))
-    logging.getLogger("flopsd").handlers[:] = [handler]
+    logging.getLogger("flopsd").handlers[:] = [_StderrHandler()]
     logging.getLogger("flopsd").setLevel(logging.INFO if verb in METERING else logging.WARNING)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-from flopsd.cli.common import OK, Verbs, add_repeatable, positive
+from flopsd.cli.common import OK, Verbs, add_repeatable, note, positive
 from flopsd.errors import ConfigError
 from flopsd.system.clock import SystemClock
 
@@ -76,7 +75,7 @@ def _merge(arguments: argparse.Namespace) -> int:
         arguments.peaks,
         arguments.policy,
     )
-    merged = merge_ledgers(request, SystemClock(), lambda text: print(f"flopsd: {text}", file=sys.stderr))
+    merged = merge_ledgers(request, SystemClock(), note)
     if arguments.json:
         facts = {
             "ledger": str(merged.ledger),

@@ -44,6 +44,7 @@ def add(verbs: Verbs) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    from flopsd.errors import LedgerError, NotVerifiedError
     from flopsd.report.build import report_of
     from flopsd.report.model import VerificationState
     from flopsd.report.verification import read_document
@@ -52,8 +53,14 @@ def _report(arguments: argparse.Namespace) -> int:
     _refuse_idle_grounds(arguments)
     document = read_document(Path(arguments.ledger), tuple(arguments.key), arguments.journal)
     check, found, course = _check(arguments, document)
-    made = f"{rfc3339(SystemClock().wall_ns())[:16].replace('T', ' ')} UTC"
-    report = report_of(document, check, made, found, _form_policy(document), course)
+    now_ns = SystemClock().wall_ns()
+    made = f"{rfc3339(now_ns)[:16].replace('T', ' ')} UTC"
+    try:
+        report = report_of(document, check, made, found, _form_policy(document), course, now_ns)
+    except LedgerError as fault:
+        if check.state is not VerificationState.REFUSED:
+            raise
+        raise NotVerifiedError(check.text, hint=check.hint) from fault
     write_output(arguments.output, _shown(arguments, document, report))
     return NOT_VERIFIED if check.state is VerificationState.REFUSED else OK
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, add_repeatable, positive
+from flopsd.cli.common import NOT_VERIFIED, OK, Verbs, add_repeatable, note, positive
 from flopsd.errors import ConfigError, NotVerifiedError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _verify_merged(opened: SignedStatement, arguments: argparse.Namespace) -> Ve
         children=arguments.children,
         allow_replay=arguments.allow_replay,
         tables=Tables(arguments.peaks, arguments.policy),
-        note=lambda text: print(f"flopsd: {text}", file=sys.stderr),
+        note=note,
     )
 
 
@@ -129,6 +129,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.verify import Verified
     from flopsd.report.ledger_text import verified_merge_text, verified_text
     from flopsd.report.terminal import one_line
+    from flopsd.system.clock import SystemClock
 
     verdict = sys.stdout
     if arguments.explain:
@@ -144,23 +145,27 @@ def _verify(arguments: argparse.Namespace) -> int:
         else:
             print(f"NOT VERIFIED: {one_line(fault)}", file=verdict)
             if fault.hint:
-                print(f"flopsd: hint: {fault.hint}", file=sys.stderr)
+                note(f"hint: {fault.hint}")
         return NOT_VERIFIED
+    now_ns = SystemClock().wall_ns()
     if arguments.json:
-        print(json.dumps(_facts(found)))
+        print(json.dumps(_facts(found, now_ns)))
     else:
-        text = verified_text(found) if isinstance(found, Verified) else verified_merge_text(found)
+        text = verified_text(found, now_ns) if isinstance(found, Verified) else verified_merge_text(found, now_ns)
         print(text, end="", file=verdict)
     return OK
 
 
-def _facts(found: Verified | VerifiedMerge) -> dict[str, Any]:
+def _facts(found: Verified | VerifiedMerge, now_ns: int) -> dict[str, Any]:
     """The result for `--json`."""
     from dataclasses import asdict
 
+    from flopsd.attestation.times import seal_time_doubts
     from flopsd.attestation.verify import Verified
 
+    predicate = found.statement["predicate"]
     facts: dict[str, Any] = {"verified": True, "keyids": found.keyids, "replay": found.replay}
+    facts["sealTimeDoubts"] = seal_time_doubts(predicate, now_ns)
     if isinstance(found, Verified):
         facts |= {
             "records": found.records,
@@ -170,4 +175,4 @@ def _facts(found: Verified | VerifiedMerge) -> dict[str, Any]:
         }
     else:
         facts["children"] = None if found.children is None else asdict(found.children)
-    return {**facts, "predicate": found.statement["predicate"]}
+    return {**facts, "predicate": predicate}

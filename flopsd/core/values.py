@@ -13,7 +13,8 @@ _COUNT = re.compile("0|[1-9][0-9]{0,39}")
 _SIGNED = re.compile("0|-?[1-9][0-9]{0,39}")
 _DECIMAL = re.compile(r"(0|[1-9][0-9]{0,39})\.([0-9]+)")
 _DIGEST = re.compile("[0-9a-f]{64}")
-TIMESTAMP = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.[0-9]{1,9})?Z")
+TIMESTAMP = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?Z")
+_EPOCH_DAYS, _NS = 719_468, 1_000_000_000  # from 1 March of year 0 to 1 January 1970
 
 
 def is_whole(value: Any, *, signed: bool = False) -> TypeGuard[int]:
@@ -61,8 +62,34 @@ def is_digest(text: object) -> bool:
 
 
 def is_timestamp(text: object) -> bool:
-    """Whether it is a time as it is written in a ledger: RFC 3339, UTC with `Z`."""
-    return isinstance(text, str) and TIMESTAMP.fullmatch(text) is not None
+    """Whether it is a time as it is written in a ledger: RFC 3339, UTC with `Z`, of a day that there is."""
+    try:
+        utc_ns(text)
+    except ValueError:
+        return False
+    return True
+
+
+def utc_ns(text: object) -> int:
+    """Nanoseconds since the Unix epoch of a time as it is written in a ledger. Raises ValueError."""
+    found = TIMESTAMP.fullmatch(text) if isinstance(text, str) else None
+    if found is None:
+        raise ValueError(f"{str(text)[:60]!r} is no time in UTC such as 2026-11-02T10:00:00Z")
+    year, month, day, hour, minute, second = (int(part) for part in found.groups()[:6])
+    if not (year and 1 <= month <= 12 and hour < 24 and minute < 60 and second < 60):
+        raise ValueError(f"{text!r} is no time of a day")
+    days, next_month = _days(year, month, day), (year, month + 1, 1) if month < 12 else (year + 1, 1, 1)
+    if not _days(year, month, 1) <= days < _days(*next_month):
+        raise ValueError(f"{text!r} is of a day that there is not")
+    at_s = (days - _EPOCH_DAYS) * 86_400 + hour * 3600 + minute * 60 + second
+    return at_s * _NS + int((found[7] or "").ljust(9, "0"))
+
+
+def _days(year: int, month: int, day: int) -> int:
+    """Days in the Gregorian calendar since 1 March of year 0: with years that begin in March the leap day is last."""
+    shifted = year - (month < 3)
+    of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
+    return 365 * shifted + shifted // 4 - shifted // 100 + shifted // 400 + of_year
 
 
 def text_or_none(number: int | None) -> str | None:
@@ -112,19 +139,4 @@ def span_seconds(begin: str, end: str) -> int:
 
     Raises ValueError for other text.
     """
-    return max(0, _seconds(end) - _seconds(begin))
-
-
-def _seconds(text: str) -> int:
-    found = TIMESTAMP.fullmatch(text)
-    if found is None:
-        raise ValueError(f"{text!r:.60} is no time in UTC such as 2026-11-02T10:00:00Z")
-    year, month, day, hour, minute, second = (int(part) for part in found.groups())
-    return _days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second
-
-
-def _days(year: int, month: int, day: int) -> int:
-    """Days in the Gregorian calendar since 1 March of year 0: with years that begin in March the leap day is last."""
-    shifted = year - (month < 3)
-    of_year = (153 * ((month + 9) % 12) + 2) // 5 + day - 1
-    return 365 * shifted + shifted // 4 - shifted // 100 + shifted // 400 + of_year
+    return max(0, utc_ns(end) // _NS - utc_ns(begin) // _NS)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flopsd.attestation.ledger_files import journal_beside, peaks_beside, public_key_beside
+from flopsd.attestation.ledger_files import LEDGER_MODE, journal_beside, peaks_beside, public_key_beside
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.history import History, read_history
 from flopsd.core.ledger.journal_codec import Record
@@ -128,8 +128,7 @@ def restore(
             newest.ledger,
         )
         return None
-    replace_file(folder.journal, newest.data)
-    folder.journal.chmod(0o600)
+    replace_file(folder.journal, newest.data, 0o600)
     text = f"restored from {newest.ledger.name}: {newest.history.records} records, {_seal_of(newest)}"
     log.info("%s; this run continues it", text)
     return also(None, text)
@@ -190,7 +189,7 @@ def _keep_beside(saved: Saved, ledger: Path) -> None:
             source = where(saved.ledger)
             if source.exists():
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                replace_file(where(kept), source.read_bytes())
+                replace_file(where(kept), source.read_bytes(), LEDGER_MODE)
     except OSError as fault:
         log.error(
             "the ledger %s of an earlier attempt could not be copied beside %s: %s; it stays where it is",

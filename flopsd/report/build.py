@@ -52,9 +52,10 @@ def report_of(
     found: Sequence[EvidenceResult] = (),
     policy: Policy | None = None,
     course: Course = (),
+    now_ns: int | None = None,
 ) -> Report:
     """`found` is what verifying said of the attached evidence, `policy` the one whose form is to be filled, `course`
-    the points of the verified journal.
+    the points of the verified journal, `now_ns` the reader's time, before which it must have been sealed.
 
     Raises LedgerError where the ledger is not as flopsd writes one.
     """
@@ -69,7 +70,7 @@ def report_of(
         subject=subject,
         digest=document.sha256,
         made=made,
-        flags=flags_of(predicate),
+        flags=flags_of(predicate, now_ns),
         check=check,
         proof=proof_of(document),
         content=None if check.state is VerificationState.REFUSED else _content(predicate, kind, found, policy, course),
@@ -151,7 +152,7 @@ def _utc(at_ns: int) -> str:
 
 def _method(predicate: LedgerObject) -> ReportMethod:
     entry = predicate.object("method")
-    facts = [Fact("Sealed", entry.text("sealedAt")), Fact("Sealed by flopsd", entry.text("flopsdVersion"))]
+    facts = [Fact("Sealed", entry.utc("sealedAt")), Fact("Sealed by flopsd", entry.text("flopsdVersion"))]
     if versions := entry.texts("flopsdVersions"):
         facts.append(Fact("Metered by flopsd", ", ".join(versions)))
     for name, margin in entry.items("margins"):

@@ -145,7 +145,7 @@ def child(entry: LedgerObject) -> Member:
     return Member(
         name=entry.text("name"),
         where=_where(entry) if entry.text("kind") == "node" else "job",
-        span=f"{_day(entry.text('startedAt'))} to {_day(entry.text('lastRecordAt'))}",
+        span=f"{_minute(entry, 'startedAt')} to {_minute(entry, 'lastRecordAt')}",
         devices="",
         value=interval(entry.object("totals").figures("executed")),
         observed="not known" if share is None else percent(share, Towards.DOWN),
@@ -160,8 +160,8 @@ def _where(entry: LedgerObject) -> str:
     return ", ".join([*([] if rank is None else [f"rank {rank}"]), *([instance] if instance else [])]) or "no rank"
 
 
-def _day(text: str) -> str:
-    return text[:16].replace("T", " ")
+def _minute(entry: LedgerObject, key: str) -> str:
+    return entry.utc(key)[:16].replace("T", " ")
 
 
 def items_of(predicate: LedgerObject, found: Sequence[EvidenceResult]) -> tuple[EvidenceLine, ...]:
@@ -174,7 +174,7 @@ def items_of(predicate: LedgerObject, found: Sequence[EvidenceResult]) -> tuple[
         EvidenceLine(
             entry.text("type"),
             "absent" if entry.text("state") == "absent" else "not checked by this report",
-            entry.maybe_text("reason") or f"attached at {entry.text('collectedAt')}",
+            entry.maybe_text("reason") or f"attached at {entry.utc('collectedAt')}",
             entry.maybe_text("proves") or "",
             entry.maybe_text("limits") or "",
         )

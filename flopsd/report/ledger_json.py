@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
 from fractions import Fraction
 from typing import Any
 
 from flopsd.core.model import Figures
 from flopsd.core.untrusted import FieldReader, Report, raising
-from flopsd.core.values import TIMESTAMP, is_whole, whole_number
+from flopsd.core.values import is_whole, utc_ns, whole_number
 from flopsd.errors import LedgerError
 from flopsd.report.terminal import one_line
-from flopsd.system.clock import NS_PER_S
+from flopsd.system.clock import rfc3339
 
 MAX_TEXT = 2000
 _DECIMAL = re.compile(r"(-?)(0|[1-9][0-9]{0,29})\.([0-9]{1,9})", re.ASCII)
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class LedgerObject(FieldReader):
@@ -65,13 +63,15 @@ class LedgerObject(FieldReader):
 
     def moment_ns(self, key: str) -> int:
         """A time in UTC, in nanoseconds since the Unix epoch."""
-        whole, _, rest = self.matching(key, TIMESTAMP, "a time in UTC")[:-1].partition(".")
         try:
-            moment = datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)
+            return utc_ns(self.raw(key))
         except ValueError:
             self.wrong(key, "a time in UTC")
             raise
-        return (moment - _EPOCH) // timedelta(seconds=1) * NS_PER_S + int(rest.ljust(9, "0") or "0")
+
+    def utc(self, key: str) -> str:
+        """A time in UTC, written anew."""
+        return rfc3339(self.moment_ns(key))
 
     def figures(self, key: str | None = None, middle: str = "measured") -> Figures:
         """Low, measured and high of the member, or of this object itself."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flopsd.attestation.times import seal_time_doubts, short_utc
 from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.model import Figures
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
+from flopsd.core.values import utc_ns
 from flopsd.report.numbers import NOTHING_MEASURED, figures_in, integer_facts, interval, percent
-from flopsd.report.terminal import LABEL, counted, facts, interval_facts, one_line, shown, wrapped
+from flopsd.report.terminal import LABEL, counted, facts, interval_facts, one_line, shell_command, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
+from flopsd.system.clock import rfc3339
 
 if TYPE_CHECKING:
     from flopsd.attestation.anchors import AnchorComparison
@@ -51,8 +53,8 @@ def merged_text(merged: Merged) -> str:
     return shown([f"merged {merged.ledger}", *_job(merged.predicate), *key, "verify it with:", f"  {command}"])
 
 
-def verified_text(verified: Verified) -> str:
-    """What a verified ledger states, and what it does not."""
+def verified_text(verified: Verified, now_ns: int | None = None) -> str:
+    """What a verified ledger states, and what it does not. `now_ns`: the time at which it is verified."""
     predicate = verified.statement["predicate"]
     devices, starts = counted(len(predicate["devices"]), "device"), counted(len(predicate["incarnations"]), "start")
     run, node = one_line(predicate["run"]["id"]), one_line(predicate["node"]["name"])
@@ -62,6 +64,7 @@ def verified_text(verified: Verified) -> str:
             *wrapped(signed_by(verified.keyids)),
             *(wrapped(f"REPLAY: read from a recording; {NO_EVIDENCE}") if verified.replay else []),
             *_rolling(verified),
+            *_clock(predicate, now_ns),
             *wrapped(f"run {run} on {node}: {devices}, {starts} of the daemon"),
             "executed FLOP:",
             *_indented([*_executed(predicate), *_meaning(predicate)]),
@@ -72,8 +75,8 @@ def verified_text(verified: Verified) -> str:
     )
 
 
-def verified_merge_text(verified: VerifiedMerge) -> str:
-    """What a verified merged ledger states, and what it does not."""
+def verified_merge_text(verified: VerifiedMerge, now_ns: int | None = None) -> str:
+    """What a verified merged ledger states, and what it does not. `now_ns`: the time at which it is verified."""
     predicate = verified.statement["predicate"]
     return shown(
         [
@@ -81,6 +84,7 @@ def verified_merge_text(verified: VerifiedMerge) -> str:
             *wrapped(signed_by(verified.keyids)),
             *wrapped(children_text(verified)),
             *([] if verified.children is None else _children(verified.children)),
+            *_clock(predicate, now_ns),
             *_job(predicate),
             *_claim(predicate),
         ]
@@ -91,7 +95,7 @@ def verify_command(ledger: Path, public_key: Path, policies: Iterable[object], *
     """The shell command that verifies a ledger where it was just written."""
     more = [word for file in policies for word in ("--policy", str(file))]
     more += ["--allow-replay"] if replay else []
-    return shlex.join(["flopsd", "verify", str(ledger), "--key", str(public_key), *more])
+    return shell_command(["flopsd", "verify", str(ledger), "--key", str(public_key), *more])
 
 
 def _indented(rows: Iterable[Row]) -> list[str]:
@@ -182,7 +186,7 @@ def _rolling(verified: Verified) -> list[str]:
     """What to know of a ledger that was sealed before its run ended, or whose journal goes on."""
     predicate, lines = verified.statement["predicate"], []
     if predicate["incarnations"][-1]["endReason"] is None:
-        last = predicate["method"]["journal"]["lastRecordAt"]
+        last = rfc3339(utc_ns(predicate["method"]["journal"]["lastRecordAt"]))
         lines += wrapped(
             "ROLLING: sealed while the run went on, or after it was killed. It covers the time up to "
             f"{last} only; later work is not in it."
@@ -190,6 +194,10 @@ def _rolling(verified: Verified) -> list[str]:
     if verified.unsealed_records:
         lines += wrapped(unsealed_text(verified.unsealed_records))
     return lines
+
+
+def _clock(predicate: Mapping[str, Any], now_ns: int | None) -> list[str]:
+    return [line for doubt in seal_time_doubts(predicate, now_ns) for line in wrapped(f"CLOCK: {doubt}.")]
 
 
 def _attached(found: Sequence[EvidenceResult]) -> list[str]:
@@ -250,7 +258,8 @@ def _job(predicate: Mapping[str, Any]) -> list[str]:
 
 def _subject(predicate: Mapping[str, Any]) -> str:
     ledgers = counted(int(predicate["ledgerCount"]), "ledger")
-    ledgers += one_line(f", {predicate['startedAt'][:19]}Z to {predicate['lastRecordAt'][:19]}Z")
+    begin, last = (short_utc(utc_ns(predicate[name])) for name in ("startedAt", "lastRecordAt"))
+    ledgers += f", {begin} to {last}"
     if predicate["lineage"] is not None:
         runs = counted(len(predicate["lineage"]["runs"]), "job")
         return f"lineage {one_line(predicate['lineage']['name'])}: {runs}, {ledgers}"

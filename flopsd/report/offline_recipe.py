@@ -5,7 +5,6 @@ docs/you-received-a-ledger.md prints the same lines and explains them; a test ho
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from flopsd.attestation.verify import read_ledger
 from flopsd.core.envelope import Envelope, parse_envelope
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import NotVerifiedError, SigningKeyError
-from flopsd.report.terminal import one_line
+from flopsd.report.terminal import one_line, shell_command
 
 PAYLOAD = """\
 jq -r .payload "$ledger" | base64 -d >payload.json; type=$(jq -r .payloadType "$ledger")
@@ -72,7 +71,7 @@ def recipe(ledger: Path, key_files: Sequence[str], journal: Path | None = None) 
 
 
 def _quoted(path: Path) -> str:
-    return shlex.quote(str(path.absolute()))
+    return shell_command([str(path.absolute())])
 
 
 def _envelope(ledger: Path) -> Envelope | None:

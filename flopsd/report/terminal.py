@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
@@ -19,6 +21,20 @@ _KEPT = "\N{NO-BREAK SPACE}"  # `one_line` lets none through
 def one_line(text: object) -> str:
     """Text from a ledger or a log as one printable line: it must not move a terminal's cursor or look like ours."""
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(text))
+
+
+def shell_command(words: Iterable[str]) -> str:
+    """A command to be copied into a shell. Printable, and the same words still: names may come from an archive."""
+    return " ".join(shlex.quote(word) if word.isprintable() else _spelled(word) for word in words)
+
+
+def _spelled(word: str) -> str:
+    """A word of a shell with escapes for what a terminal would act on, and for what is special to shell or printf."""
+    spelled = "".join(
+        char if char.isprintable() and char not in "\\'" else "".join(f"\\0{byte:03o}" for byte in os.fsencode(char))
+        for char in word
+    )
+    return f"\"$(printf %b '{spelled}')\""
 
 
 def counted(count: int, noun: str, several: str = "") -> str:
@@ -77,4 +93,5 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]
 
 
 def shown(lines: Iterable[str]) -> str:
-    return "\n".join(lines) + "\n"
+    """The lines as they are printed. What a ledger, a journal or a log says reaches no terminal by another way."""
+    return "".join(f"{one_line(line)}\n" for line in lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -11,14 +10,16 @@ from typing import Any
 from flopsd.attestation.evidence.item import EvidenceResult
 from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
+from flopsd.attestation.times import seal_time_doubts
 from flopsd.attestation.verify import Verified, read_ledger, statement_in
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.rounding import grouped
-from flopsd.errors import NotVerifiedError
-from flopsd.report.ledger_json import LedgerObject, line
+from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.report.ledger_json import HINT, LedgerObject, line
 from flopsd.report.ledger_text import added_up_again, anchor_facts, children_text, recomputed, signed_by, unsealed_text
 from flopsd.report.model import Fact, Flag, Proof, VerificationResult, VerificationState
 from flopsd.report.offline_recipe import CHAIN, DIGEST, FIGURES, PAYLOAD, SIGNATURE
+from flopsd.report.terminal import shell_command
 
 NO_FIGURES = "No figure is shown, since the ledger failed verification."
 UNVERIFIED = "NOT VERIFIED by this report: neither the signature nor any figure was checked."
@@ -68,10 +69,10 @@ def verify_command(document: LedgerDocument) -> str:
         words += ["--key", key]
     if document.predicate.raw("replay") is not None:
         words.append("--allow-replay")
-    return shlex.join(words)
+    return shell_command(words)
 
 
-def flags_of(predicate: LedgerObject) -> tuple[Flag, ...]:
+def flags_of(predicate: LedgerObject, now_ns: int | None = None) -> tuple[Flag, ...]:
     """What must be known before any figure."""
     flags = []
     replay = predicate.maybe_object("replay")
@@ -81,14 +82,22 @@ def flags_of(predicate: LedgerObject) -> tuple[Flag, ...]:
         flags.append(Flag("REPLAY", f"{what}: no hardware was metered, and this is no evidence."))
     incarnations = list(predicate.objects("incarnations"))
     if incarnations and incarnations[-1].raw("endReason") is None:
-        last = predicate.object("method").object("journal").text("lastRecordAt")
+        last = predicate.object("method").object("journal").utc("lastRecordAt")
         says = f"sealed while the run went on, or after it was killed. It covers the time up to {last} only."
         flags.append(Flag("ROLLING", says))
+    flags += [Flag("CLOCK", f"{doubt}.") for doubt in _doubts(predicate, now_ns)]
     whole = predicate.maybe_object("completeness")
     if whole is not None and whole.flag("complete") is not True:
         word = "INCOMPLETE" if whole.flag("complete") is False else "COMPLETENESS UNKNOWN"
         flags.append(Flag(word, whole.text("summary")))
     return tuple(flags)
+
+
+def _doubts(predicate: LedgerObject, now_ns: int | None) -> list[str]:
+    try:
+        return seal_time_doubts(predicate.mapping, now_ns)
+    except (LookupError, TypeError, ValueError) as fault:
+        raise LedgerError(f"predicate has malformed times: {line(repr(fault)[:200])}", hint=HINT) from fault
 
 
 def proof_of(document: LedgerDocument) -> Proof:
@@ -117,9 +126,9 @@ def proof_of(document: LedgerDocument) -> Proof:
 def _commands(document: LedgerDocument) -> tuple[tuple[str, str], ...]:
     node = document.predicate.raw("kind") == "node"
     key = document.keys[0] if document.keys else "PUBLIC-KEY"
-    setting = f"ledger={shlex.quote(document.name)} key={shlex.quote(key)} signature=0"
+    setting = f"ledger={shell_command([document.name])} key={shell_command([key])} signature=0"
     if node:
-        setting += f" journal={shlex.quote(document.journal)}"
+        setting += f" journal={shell_command([document.journal])}"
     steps = [setting + "\n", PAYLOAD, SIGNATURE, *((DIGEST, CHAIN) if node else ()), FIGURES]
     command = verify_command(document)
     again = "Check the signatures and recompute every figure from the journal and the peak table"

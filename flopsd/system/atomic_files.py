@@ -3,34 +3,52 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+_UNFINISHED = re.compile("[0-9a-f]{16}")
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Replace the content of `path` by `data`, atomically and durably: a reader sees the old file or the new one."""
-    with replacing(path) as file:
+
+def replace_file(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Replace the content of `path` by `data`, atomically and durably: a reader sees the old file or the new one.
+
+    `mode` holds whatever the umask is; None: as the umask leaves it.
+    """
+    with replacing(path, mode) as file:
         file.write(data)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path, mode: int | None = None) -> Iterator[IO[bytes]]:
     """A file to write, which replaces `path` atomically and durably at the end of the block."""
     if path.is_dir():  # os.replace would raise a less clear error
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # The folder may be open to other users: nobody can prepare the name, and a file or link that has it is not opened.
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if mode is None else 0o600)
     try:
-        with temporary.open("wb") as file:
+        with os.fdopen(fd, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if mode is not None:
+                os.fchmod(fd, mode)
+            os.fsync(fd)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what processes left that were killed while they replaced `path`; nobody else may be replacing it now."""
+    for found in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if _UNFINISHED.fullmatch(found.name.removeprefix(f".{path.name}.")) and not found.is_dir():
+            found.unlink(missing_ok=True)
 
 
 def sync_folder(path: Path) -> None:

@@ -88,7 +88,7 @@ def clients(standin: Path, folder: Path, say: Say) -> None:
         with ExitStack() as stack:
             for _ in range(100):
                 stack.enter_context(_handshake(address, context, receive=4096)).sendall(
-                    b"GET /metrics HTTP/1.1\r\n\r\n" * 200
+                    b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200
                 )
             tell("100 slow readers")
         over = threading.Event()

@@ -84,6 +84,8 @@ def larger(statement: J, flop: int, time: int) -> J:
     predicate["findings"] = []  # of figures that are no longer so
     begun = min(one["startedAt"] for one in [predicate, *predicate.get("incarnations", [])] if "startedAt" in one)
     _grow(predicate, flop, time, _moment(begun))
+    ends = [one["lastRecordAt"] for one in [predicate, *predicate.get("incarnations", [])] if "lastRecordAt" in one]
+    predicate["method"]["sealedAt"] = max(ends)
     return statement
 
 

@@ -10,7 +10,8 @@ from flopsd.attestation.evidence import rfc3161
 from flopsd.attestation.evidence.collect import MODULES
 from flopsd.attestation.evidence.item import CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
-from flopsd.core.values import is_timestamp
+from flopsd.attestation.times import TOLERANCE_NS
+from flopsd.core.values import is_timestamp, utc_ns
 from flopsd.errors import EvidenceError, NotVerifiedError
 
 _MEMBERS = {"type", "collectedAt", "state", "reason", "data", "proves", "limits"}
@@ -92,6 +93,8 @@ def _stamp(signature: bytes, token: bytes, trust: Trust, sealed_at: str) -> Evid
             faults.append(str(fault))
             continue
         text = f"the signature existed at {moment} according to {root}; the ledger was sealed at {sealed_at}"
+        if utc_ns(sealed_at) > utc_ns(moment) + TOLERANCE_NS:
+            text += ", WHICH IS LATER: the clock that sealed was ahead, or the time of the seal is not true"
         return _result(EvidenceState.HOLDS, text)
     try:
         signers = rfc3161.signers_of(token)

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from flopsd import __version__
-from flopsd.attestation.ledger_files import public_key_beside
+from flopsd.attestation.ledger_files import LEDGER_MODE, public_key_beside
 from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import Note
 from flopsd.attestation.merge.read_child import Child, ChildReader
@@ -96,7 +96,7 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
             predicate = merging.predicate(Lines(lambda: _lines(temporary / "nodes")), children)
             digest = sign_statement(statement_about(subject, predicate), key, request.ledger, temporary)
         public_key = public_key_beside(request.ledger)
-        replace_file(public_key, key.public.pem)
+        replace_file(public_key, key.public.pem, LEDGER_MODE)
     except sqlite3.Error as fault:
         raise LedgerError(
             f"cannot write to the temporary folder: {fault}",

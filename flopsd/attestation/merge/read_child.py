@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.merge.ledger_folders import FoundLedger
 from flopsd.attestation.seal import MALFORMED
+from flopsd.attestation.times import refuse_malformed_times
 from flopsd.attestation.verify import SignedStatement, open_ledger, refuse_difference, verify_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, device_claims, ledger_claim, refuse_double
@@ -119,6 +120,7 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
         entries = predicate["children"]
         if not entries:
             raise NotVerifiedError("the merged ledger lists no children")
+        refuse_malformed_times(predicate)
         if entries != sorted(entries, key=sort_key):
             raise NotVerifiedError("the children are not in the order of the format")
         claims = [

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from flopsd.attestation.ledger_files import LEDGER_MODE
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.dsse import sign_message
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, encode64
@@ -72,7 +73,7 @@ def sign_statement(statement: Mapping[str, Any], key: SigningKey, ledger: Path, 
         digest = hashlib.sha256(memoryview(signed)[len(prefix) :]).hexdigest()
         del signed
         file.seek(_ROOM)
-        with replacing(ledger) as out:
+        with replacing(ledger, LEDGER_MODE) as out:
             _write_envelope(out, file, key.public.keyid, signature)
     return digest
 

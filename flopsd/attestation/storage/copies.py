@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flopsd.attestation.ledger_files import (
+    LEDGER_MODE,
     LedgerFiles,
     journal_beside,
     peaks_beside,
@@ -78,7 +79,7 @@ def copy_journal(
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not data.startswith(path.read_bytes()):
             path = path.with_name(f"{ledger.stem}-unsealed-{hashlib.sha256(data).hexdigest()[:8]}.journal.jsonl")
-        replace_file(path, data)
+        replace_file(path, data, LEDGER_MODE)
         return path
 
     return _put_everywhere(locations, put, clock, seconds)
@@ -135,4 +136,4 @@ def refuse_failed(ledger: Path, copies: Sequence[CopyResult]) -> None:
     """Raises StorageError naming every failed copy and the reason."""
     failed = [f"NOT COPIED to {copy.location}: {copy.fault}" for copy in copies if copy.fault is not None]
     if failed:
-        raise StorageError("\n".join(failed), hint=f"{ledger} itself is complete; `flopsd seal` copies it again")
+        raise StorageError(*failed, hint=f"{ledger} itself is complete; `flopsd seal` copies it again")

@@ -6,6 +6,7 @@ import select
 import socket
 import ssl
 from http import HTTPStatus
+from ipaddress import ip_address
 
 from flopsd.errors import ConfigError
 from flopsd.system.clock import NS_PER_S
@@ -18,6 +19,7 @@ REQUEST_SECONDS = 10  # from connecting to the end of the first response, and fo
 KEEP_SECONDS = 150  # between two requests of one connection: longer than usual scrape intervals
 _MAX_DISCARDED = 16 << 20
 _CHUNK = 16_384
+_FOREIGN = b"flopsd listens on a loopback address: ask for localhost or 127.0.0.1, or give --listen another one\n"
 
 
 class Connection:
@@ -36,10 +38,14 @@ class Connection:
 
 
 class Exchange:
-    """Answers the requests of all connections by `routes`, if `access` admits them. Thread-safe."""
+    """Answers the requests of all connections by `routes`, if `access` admits them. Thread-safe.
 
-    def __init__(self, access: Access, routes: Routes) -> None:
-        self._access, self._routes = access, routes
+    `local`: the listener is on a loopback address, without TLS. Then only requests to this host by such an address or
+    as localhost are answered: a web page whose name its owner points at 127.0.0.1 must not read ours (DNS rebinding).
+    """
+
+    def __init__(self, access: Access, routes: Routes, *, local: bool = False) -> None:
+        self._access, self._routes, self._local = access, routes, local
 
     def serve(self, connection: Connection) -> bool:
         """Receive, and answer one request if it is complete. Returns whether the connection stays open."""
@@ -65,6 +71,9 @@ class Exchange:
         return request.keeps
 
     def _answer(self, request: Request) -> bytes:
+        if self._local and "host" in request.headers and not _is_local(request.host):
+            foreign = Response(HTTPStatus.MISDIRECTED_REQUEST, TEXT, _FOREIGN)
+            return encoded(foreign, request.method, {}, keeps=request.keeps)
         try:
             config = self._access.config()
         except ConfigError as fault:
@@ -82,6 +91,20 @@ class Exchange:
         else:
             answer = refusal(HTTPStatus.UNAUTHORIZED, ("WWW-Authenticate", 'Basic realm="flopsd", charset="UTF-8"'))
         return encoded(answer, request.method, config.headers, keeps=request.keeps)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether it is a loopback address, as IPv4, IPv6 or the one in the other."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
+
+
+def _is_local(host: str) -> bool:
+    name = host.removesuffix(".")
+    return name == "localhost" or name.endswith(".localhost") or is_loopback(host.strip("[]"))
 
 
 def _discard(sock: socket.socket) -> None:

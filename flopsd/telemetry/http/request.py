@@ -9,6 +9,11 @@ from http import HTTPStatus
 
 MAX_HEAD_BYTES = 16_384
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TARGET = re.compile(r"/[!-~]*")
+_VERSION = re.compile(r"HTTP/[0-9]\.[0-9]")
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
+_LONE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")  # half a line end, which other readers of a head may take for a whole one
 _END = b"\r\n\r\n"
 
 
@@ -20,6 +25,7 @@ class Request:
     path: str
     headers: Mapping[str, str]
     keeps: bool
+    host: str = ""  # as the client named us, without the port
 
 
 class RefusedRequest(Exception):
@@ -39,6 +45,8 @@ def take_request(buffer: bytearray) -> Request | None:
     while buffer[:2] == b"\r\n":  # empty lines between two requests
         del buffer[:2]
     end = buffer.find(_END, 0, MAX_HEAD_BYTES)
+    if _LONE.search(buffer, 0, min(len(buffer), MAX_HEAD_BYTES) if end < 0 else end):
+        raise RefusedRequest(HTTPStatus.BAD_REQUEST)
     if end < 0:
         if len(buffer) >= MAX_HEAD_BYTES:
             raise RefusedRequest(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
@@ -47,19 +55,23 @@ def take_request(buffer: bytearray) -> Request | None:
     del buffer[: end + len(_END)]
     method, path, version = _first_line(lines[0])
     headers = _headers(lines[1:])
+    host = _HOST.fullmatch(headers.get("host", "" if version == "HTTP/1.0" else " "))
+    length = headers.get("content-length", "0")
+    if host is None or not (length.isascii() and length.isdigit()):
+        raise RefusedRequest(HTTPStatus.BAD_REQUEST)
     if method not in ("GET", "HEAD"):
         raise RefusedRequest(HTTPStatus.METHOD_NOT_ALLOWED, ("Allow", "GET, HEAD"))
-    if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+    if length.strip("0") or "transfer-encoding" in headers:
         raise RefusedRequest(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     options = {option.strip().lower() for option in headers.get("connection", "").split(",")}
     keeps = "close" not in options and (version == "HTTP/1.1" or "keep-alive" in options)
-    return Request(method, path, headers, keeps)
+    return Request(method, path, headers, keeps, host[1].lower())
 
 
 def _first_line(line: str) -> tuple[str, str, str]:
     method, _, rest = line.partition(" ")
     target, _, version = rest.partition(" ")
-    if not _TOKEN.fullmatch(method) or not target or not target.isprintable() or not version.startswith("HTTP/"):
+    if not (_TOKEN.fullmatch(method) and _TARGET.fullmatch(target) and _VERSION.fullmatch(version)):
         raise RefusedRequest(HTTPStatus.BAD_REQUEST)
     if version not in ("HTTP/1.0", "HTTP/1.1"):
         raise RefusedRequest(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
@@ -70,7 +82,7 @@ def _headers(lines: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
-        if not colon or not _TOKEN.fullmatch(name):
+        if not colon or not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value):
             raise RefusedRequest(HTTPStatus.BAD_REQUEST)
         name, value = name.lower(), value.strip(" \t")
         found[name] = f"{found[name]}, {value}" if name in found else value

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
+from flopsd.attestation.countersign import countersign
 from flopsd.attestation.ledger_files import ledger_files_lock
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key, load_public
+from flopsd.attestation.signing.pem import make_pem
 from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.daemon.sealing import default_ledger, seal_file
 from flopsd.errors import JournalDamagedError, LedgerError, SigningKeyError
@@ -17,6 +20,7 @@ from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.extent import Extent, sampled
+from tests.support.jobs import Nodes, sagemaker
 from tests.support.runs import Run
 
 
@@ -80,6 +84,45 @@ def test_the_ledger_of_another_run_or_key_is_kept_whole(tmp_path: Path) -> None:
     second.seal(ledger, ensure_key(None, tmp_path / "other")[0])
     (again,) = set(tmp_path.glob("ledger-until-*.json")) - {kept}
     assert believed(again) == before < believed(ledger)
+
+
+def test_two_ledgers_that_are_put_aside_at_one_time_are_both_kept(tmp_path: Path) -> None:
+    """The wall clock stands where a virtual machine is resumed or NTP sets it back."""
+    ledger, records = tmp_path / "ledger.json", []
+    for name, seconds in (("a", 12), ("b", 25), ("c", 38)):
+        run = Run(tmp_path / name)
+        run.meter(seconds)
+        run.finish()
+        run.clock.step_wall(FakeClock().wall_ns() - run.clock.wall_ns())
+        run.seal(ledger)
+        records.append(believed(ledger))
+    kept = sorted(believed(path) for path in tmp_path.glob("ledger-until-*.json"))
+    assert [*kept, believed(ledger)] == records
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_ledgers_are_for_all_to_read_and_keys_for_nobody_else(tmp_path: Path, nodes: Nodes, umask: int) -> None:
+    """Nor is anything written through a link that lies where a file of this process would be written first."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"dear")
+    second = make_pem(tmp_path / "second.pem")
+    before = os.umask(umask)
+    try:
+        one, two = nodes.ledger(sagemaker(0)), nodes.ledger(sagemaker(1))
+        (nodes.folder / "out").mkdir()
+        for path in (one, nodes.folder / "out" / "job.json", nodes.folder / "out" / "job.pub"):
+            (path.parent / f".{path.name}.{os.getpid()}").symlink_to(victim)
+        countersign(verify_ledger(open_ledger(one, [load_public(str(nodes.public))])), one, second)
+        nodes.merge(one, two)
+    finally:
+        os.umask(before)
+    made = {path: path.stat().st_mode & 0o777 for path in nodes.folder.rglob("*") if not path.is_symlink()}
+    ledgers = [path for path in made if {"ledgers", "out"} & {*path.parent.parts} and path.is_file()]
+    secrets = [path for path in made if path.suffix == ".pem" or path.name == "journal.jsonl"]
+    assert (len(ledgers), {made[path] for path in ledgers}) == (8, {0o644})
+    assert (len(secrets), {made[path] for path in secrets}) == (4, {0o600})
+    assert {made[path] for path in (nodes.folder / "state").iterdir()} == {0o700}
+    assert victim.read_bytes() == b"dear"
 
 
 def test_a_journal_begun_anew_does_not_take_the_place_of_what_was_sealed(tmp_path: Path) -> None:
@@ -166,8 +209,8 @@ def test_what_killed_sealers_left_is_swept_up(tmp_path: Path) -> None:
     ledger.parent.mkdir()
     strange = ledger.parent / ".ledger.json.backup"
     strange.write_text("mine")
-    for name in (".ledger.json.123", ".ledger.journal.jsonl.77", ".ledger.pub.9"):
-        (ledger.parent / name).write_text("half")
+    for name in (".ledger.json", ".ledger.journal.jsonl", ".ledger.pub"):
+        (ledger.parent / f"{name}.0123456789abcdef").write_text("half")
     rolling(run, ledger)
     assert sorted(path.name for path in ledger.parent.glob(".*")) == [strange.name]
     run.kill()

@@ -27,7 +27,7 @@ from flopsd.core.envelope import encode_envelope, parse_envelope
 from flopsd.core.ledger.statement import PREDICATE_TYPE
 from flopsd.errors import EvidenceError, NotVerifiedError
 from flopsd.settings.evidence_kinds import EvidenceWanted
-from flopsd.system.clock import SystemClock
+from flopsd.system.clock import NS_PER_S, Clock, SystemClock
 from tests.support.authorities import VECTORS, Answer, Authority, serving
 from tests.support.runs import finished, verified
 
@@ -109,10 +109,11 @@ def url(authority: Authority) -> Iterator[str]:
         yield address
 
 
-def seal(folder: Path, url: str) -> Sealed:
+def seal(folder: Path, url: str, clock: Clock | None = None) -> Sealed:
     run = finished(folder / "state", 3)
     key, _ = ensure_key(None, run.state.path)
-    return seal_journal(run.state.journal, key, folder / "ledger.json", SystemClock(), None, EvidenceWanted((), url))
+    when = clock or SystemClock()
+    return seal_journal(run.state.journal, key, folder / "ledger.json", when, None, EvidenceWanted((), url))
 
 
 def stamps(sealed: Sealed, trust: Trust) -> list[EvidenceResult]:
@@ -145,6 +146,20 @@ def test_a_seal_is_stamped_and_others_can_check_the_stamp(tmp_path: Path, author
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout.strip()) == (0, "Verification: OK"), done.stderr
+
+
+class Ahead(SystemClock):
+    def wall_ns(self) -> int:
+        return super().wall_ns() + 3600 * NS_PER_S
+
+
+@pytest.mark.tool("openssl")
+def test_a_seal_of_a_later_time_than_its_stamp_is_named(tmp_path: Path, authority: Authority, url: str) -> None:
+    trust = load_trust(tsa_files=[str(authority.root)])
+    for name, clock, later in (("now", SystemClock(), False), ("ahead", Ahead(), True)):
+        (tmp_path / name).mkdir()
+        (found,) = stamps(seal(tmp_path / name, url, clock), trust)
+        assert ("WHICH IS LATER" in found.text) is later
 
 
 @pytest.mark.tool("cosign")

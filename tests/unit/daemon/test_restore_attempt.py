@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -135,8 +136,13 @@ def test_another_run_or_node_is_not_restored(tmp_path: Path, other: dict[str, st
 
 def test_a_state_with_another_peak_table_stays_a_ledger_that_can_be_merged(tmp_path: Path) -> None:
     first_attempt(tmp_path, ended=True)
-    assert again(tmp_path, peaks="0" * 64) is None
+    before = os.umask(0o077)
+    try:
+        assert again(tmp_path, peaks="0" * 64) is None
+    finally:
+        os.umask(before)
     (kept,) = (tmp_path / "out").glob("algo-1-attempt-*.json")
+    assert {path.stat().st_mode & 0o777 for path in kept.parent.iterdir()} == {0o644}
     run = second_attempt(tmp_path, later=600)
     run.meter(5)
     run.finish()

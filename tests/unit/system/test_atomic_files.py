@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from flopsd.system.atomic_files import replace_file, replacing
+from flopsd.system.atomic_files import remove_unfinished, replace_file, replacing
 
 
 def test_a_folder_in_the_place_is_named_and_nothing_is_left(tmp_path: Path) -> None:
@@ -24,3 +25,42 @@ def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -
         file.write(b"new")
         assert path.read_bytes() == b"old"
     assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"new", [path])
+
+
+def test_a_link_in_the_place_of_the_unfinished_file_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that others may write to: they know our process id, and a name that they guessed is not opened."""
+    path, victim = tmp_path / "file", tmp_path / "victim"
+    victim.write_bytes(b"dear")
+    (tmp_path / f".file.{os.getpid()}").symlink_to(victim)
+    replace_file(path, b"new")
+    assert (path.read_bytes(), path.is_symlink(), victim.read_bytes()) == (b"new", False, b"dear")
+    monkeypatch.setattr(os, "urandom", bytes)
+    (tmp_path / f".file.{'00' * 8}").symlink_to(victim)
+    with pytest.raises(FileExistsError):
+        replace_file(path, b"newer")
+    assert (path.read_bytes(), victim.read_bytes()) == (b"new", b"dear")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o027, 0o077])
+def test_a_mode_holds_whatever_the_umask_is(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        replace_file(tmp_path / "ledger", b"", 0o644)
+        replace_file(tmp_path / "secret", b"", 0o600)
+        replace_file(tmp_path / "report", b"")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"ledger": 0o644, "secret": 0o600, "report": 0o666 & ~umask}
+
+
+def test_only_what_a_killed_writer_of_this_file_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".a[1].json.0123456789abcdef"
+    others = [tmp_path / name for name in (".a[1].json.backup", ".a1.json.0123456789abcdef", ".a[1].json.12")]
+    for path in (left, *others):
+        path.touch()
+    (folder := tmp_path / ".a[1].json.fedcba9876543210").mkdir()
+    remove_unfinished(tmp_path / "a[1].json")
+    assert sorted(tmp_path.iterdir()) == sorted([*others, folder])

@@ -142,7 +142,7 @@ def test_a_device_without_a_name_of_its_own_has_its_nodes_before_it(tmp_path: Pa
 TOKENS = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=12)
 VALUES = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=20)
 HEADS = st.tuples(st.sampled_from(["GET", "HEAD"]), st.sampled_from(["/", "/metrics", "/x%20y"]),
-                  st.dictionaries(TOKENS.filter(lambda name: name not in ("content-length", "transfer-encoding")), VALUES, max_size=5))  # fmt: skip
+                  st.dictionaries(TOKENS.filter(lambda name: name not in ("content-length", "transfer-encoding", "host")), VALUES, max_size=5).map(lambda found: {"host": "x", **found}))  # fmt: skip
 
 
 @given(st.lists(HEADS, min_size=1, max_size=3), st.lists(st.integers(1, 60), min_size=1, max_size=5))
@@ -166,26 +166,83 @@ def test_requests_are_the_same_however_the_bytes_come(
     assert not buffer
 
 
+HOST = "\r\nHost: localhost"
+
+
 @pytest.mark.parametrize(
     ("head", "status"),
     [
-        ("GET / HTTP/2.0", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED),
+        (f"GET / HTTP/2.0{HOST}", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED),
         ("GET /", HTTPStatus.BAD_REQUEST),
-        ("", HTTPStatus.BAD_REQUEST),
-        ("G@T / HTTP/1.1", HTTPStatus.BAD_REQUEST),
-        ("GET / HTTP/1.1\r\nNo colon", HTTPStatus.BAD_REQUEST),
-        ("GET / HTTP/1.1\r\nA: b\r\n folded", HTTPStatus.BAD_REQUEST),
+        (" ", HTTPStatus.BAD_REQUEST),
+        (f"G@T / HTTP/1.1{HOST}", HTTPStatus.BAD_REQUEST),
+        (f"GET metrics HTTP/1.1{HOST}", HTTPStatus.BAD_REQUEST),
+        (f"GET /\xe9 HTTP/1.1{HOST}", HTTPStatus.BAD_REQUEST),
+        (f"GET / HTTP/1.1 x{HOST}", HTTPStatus.BAD_REQUEST),
+        (f"GET / HTTP/x{HOST}", HTTPStatus.BAD_REQUEST),
+        ("GET / HTTP/1.1", HTTPStatus.BAD_REQUEST),
+        (f"GET / HTTP/1.1{HOST}{HOST}", HTTPStatus.BAD_REQUEST),
+        ("GET / HTTP/1.1\r\nHost: a b", HTTPStatus.BAD_REQUEST),
+        ("GET / HTTP/1.1\r\nHost: user@localhost", HTTPStatus.BAD_REQUEST),
+        (f"GET / HTTP/1.1{HOST}\r\nNo colon", HTTPStatus.BAD_REQUEST),
+        (f"GET / HTTP/1.1{HOST}\r\nA: b\r\n folded", HTTPStatus.BAD_REQUEST),
+        (f"GET / HTTP/1.1{HOST}\r\nA: b\0c", HTTPStatus.BAD_REQUEST),
+        (f"GET / HTTP/1.1{HOST}\r\nA: b\nC: d", HTTPStatus.BAD_REQUEST),
+        (f"GET / HTTP/1.1{HOST}\r\nA: b\rC: d", HTTPStatus.BAD_REQUEST),
+        (f"GET / HTTP/1.1{HOST}\r\nContent-Length: -1", HTTPStatus.BAD_REQUEST),
         ("GET / HTTP/1.1\r\nHost : x", HTTPStatus.BAD_REQUEST),
-        ("POST / HTTP/1.1", HTTPStatus.METHOD_NOT_ALLOWED),
-        ("GET / HTTP/1.1\r\nContent-Length: 3", HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-        ("GET / HTTP/1.1\r\nTransfer-Encoding: chunked", HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-        (f"GET / HTTP/1.1\r\nA: {'b' * MAX_HEAD_BYTES}", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
+        (f"POST / HTTP/1.1{HOST}", HTTPStatus.METHOD_NOT_ALLOWED),
+        (f"GET / HTTP/1.1{HOST}\r\nContent-Length: 3", HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+        (f"GET / HTTP/1.1{HOST}\r\nTransfer-Encoding: chunked", HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+        (f"GET / HTTP/1.1{HOST}\r\nA: {'b' * MAX_HEAD_BYTES}", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
     ],
 )  # fmt: skip
 def test_what_is_refused(head: str, status: HTTPStatus) -> None:
     with pytest.raises(RefusedRequest) as caught:
-        take_request(bytearray(f" {head}\r\n\r\n".encode() if not head else f"{head}\r\n\r\n".encode()))
+        take_request(bytearray(f"{head}\r\n\r\n".encode("latin-1")))
     assert caught.value.status is status
+
+
+def test_a_head_with_bare_line_ends_is_refused_before_its_time_is_up() -> None:
+    with pytest.raises(RefusedRequest) as caught:
+        take_request(bytearray(b"GET / HTTP/1.0\n\n"))
+    assert caught.value.status is HTTPStatus.BAD_REQUEST
+    assert take_request(bytearray(b"GET / HTTP/1.0\r")) is None  # half a line end, the other half of which comes
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.1:10188", 200), ("127.8.9.1", 200), ("localhost", 200), ("LOCALHOST.:80", 200), ("node.localhost", 200),
+     ("[::1]:10188", 200), ("[::ffff:127.0.0.1]", 200), ("rebound.example:10188", 421), ("127.0.0.1.rebound.example", 421),
+     ("10.0.0.1", 421), ("notlocalhost", 421), ("[2001:db8::1]", 421), ("", 421), (None, 200)],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/", "/metrics", "/api/status", "/nope"])
+def test_a_loopback_listener_answers_only_those_who_call_it_so(
+    connection: http.client.HTTPConnection, monkeypatch: pytest.MonkeyPatch, host: str | None, status: int, path: str
+) -> None:
+    """A page in a browser may have its own name resolve to 127.0.0.1, and would read ours as its own."""
+    if host is None:  # of HTTP/1.0, which no browser speaks
+        monkeypatch.setattr(connection, "_http_vsn_str", "HTTP/1.0")
+    connection.putrequest("GET", path, skip_host=True)
+    if host is not None:
+        connection.putheader("Host", host)
+    connection.endheaders()
+    answer = connection.getresponse()
+    body = answer.read()
+    assert answer.status == (404 if (status, path) == (200, "/nope") else status)
+    assert (b"run-1" in body) is (status == 200 and path in ("/", "/metrics", "/api/status"))
+
+
+def test_a_listener_for_other_hosts_answers_to_any_name(run: Run) -> None:
+    server = WebServer("0.0.0.0", 0, lambda: run.writer.snapshot)
+    server.start()
+    try:
+        opened = http.client.HTTPConnection("127.0.0.1", int(server.url.rpartition(":")[2]), timeout=30)
+        opened.request("GET", "/-/healthy", headers={"Host": "gpu-node-7.example"})
+        assert opened.getresponse().status == 200
+        opened.close()
+    finally:
+        server.stop()
 
 
 @given(st.binary(max_size=200))

@@ -130,7 +130,7 @@ def test_slow_readers_do_not_hold_a_scrape(door: Door, monkeypatch: pytest.Monke
     """They ask for much and read nothing: answers that fit nowhere wait in as many threads as there are, until one more
     client comes."""
     monkeypatch.setattr(server_module, "FAIR_NS", 1_000_000_000)  # the scrape's own turn too, on a machine that is busy
-    ask = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 200
+    ask = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 200
     slow: list[socket.socket] = []
     for _ in range(MAX_AT_WORK * 2):
         raw = socket.socket()
@@ -168,7 +168,10 @@ def test_a_header_of_ten_megabytes_is_refused_and_not_kept(door: Door) -> None:
 
 def test_requests_sent_ahead_are_answered_one_after_the_other(door: Door) -> None:
     with door.shake_hands() as client:
-        client.sendall(b"GET /-/healthy HTTP/1.1\r\n\r\n" * 3 + b"GET /nope HTTP/1.1\r\nConnection: close\r\n\r\n")
+        client.sendall(
+            b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3
+            + b"GET /nope HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
         answers = b"".join(iter(lambda: client.recv(4096), b""))
     assert re.findall(rb"HTTP/1.1 ([0-9]+)", answers) == [b"200", b"200", b"200", b"404"]
 
@@ -201,7 +204,7 @@ def test_the_server_stops_with_clients_at_work_and_waiting(tmp_path: Path) -> No
     server.start()
     port = int(server.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=30) as waits:
-        waits.sendall(b"GET /-/healthy HTTP/1.1\r\n\r\n")
+        waits.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert waits.recv(4096).startswith(b"HTTP/1.1 200 OK")
         server.stop()
         assert waits.recv(1) == b""

@@ -1,0 +1,138 @@
+"""What files say and what they are called reaches a terminal as text, never as something that it acts on."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flopsd.attestation.signing.pem import make_pem
+from flopsd.cli.main import _log_to_stderr
+from flopsd.report.terminal import shell_command, shown
+from tests.support.jobs import Nodes, plain
+from tests.support.process import Done, in_process
+
+EVIL = "x\x1b[1A\x1b[2K\r\x9b2J\u202e\nflopsd: VERIFIED\x07"
+JOB_OPTIONS = ("--nodes", "1")
+
+
+def is_harmless(done: Done) -> bool:
+    text = (done.stdout + done.stderr).replace("\xa0", " ").replace("\u202f", " ")  # which a page has of its own
+    lines = text.split("\n")
+    return all(line.isprintable() for line in lines) and not any(line.startswith("flopsd: VERIFIED") for line in lines)
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Nodes:
+    return Nodes(tmp_path)
+
+
+@pytest.fixture
+def _logger() -> Iterator[None]:
+    logger = logging.getLogger("flopsd")
+    handlers, level = logger.handlers[:], logger.level
+    yield
+    logger.handlers[:] = handlers
+    logger.setLevel(level)
+
+
+def test_what_a_ledger_says_is_text(nodes: Nodes) -> None:
+    """Run and node are what the job's environment calls them."""
+    ledger = nodes.ledger(plain(EVIL), "node", run_id=EVIL)
+    key, job = str(nodes.public), str(nodes.folder / "job.json")
+    second = make_pem(nodes.folder / "second.pem")
+    for arguments in (
+        ("verify", str(ledger), "--key", key),
+        ("report", str(ledger), "--key", key),
+        ("report", str(ledger), "--format", "form"),
+        ("report", str(ledger), "--format", "html"),
+        ("status", "--state-dir", str(nodes.folder / "state" / "node")),
+        ("seal", "--journal", str(ledger.with_name("ledger.journal.jsonl")), "--key", nodes.key),
+        ("countersign", str(ledger), "--key", str(second.path), "--trust", key),
+        ("merge", str(ledger), "--trust", key, "--key", nodes.key, "--ledger", job, *JOB_OPTIONS),
+        ("verify", job, "--key", key, "--children", str(ledger)),
+        ("report", job, "--key", key),
+    ):
+        done = in_process(*arguments)
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+        assert is_harmless(done), arguments
+
+
+def test_what_a_file_is_called_is_text_in_verdicts_and_errors(nodes: Nodes) -> None:
+    ledger = nodes.ledger(plain("node"))
+    folder = nodes.folder / EVIL
+    folder.mkdir()
+    named, key = folder / f"{EVIL}.json", folder / f"{EVIL}.pub"
+    for source, target in ((ledger, named), (ledger.with_name("ledger.journal.jsonl"), folder / f"{EVIL}.journal.jsonl"),
+                           (nodes.public, key)):  # fmt: skip
+        shutil.copy(source, target)
+    again = ""
+    for arguments, code in (
+        (("verify", str(named), "--key", str(key)), 0),
+        (("verify", str(named), "--key", str(key), "--explain"), 0),
+        (("report", str(named), "--key", str(key)), 0),
+        (("report", str(named)), 0),
+        (("key", "show", str(key)), 0),
+        (("key", "new", str(folder / "new.pem")), 0),
+        (("export", str(named), "--key", str(folder / "none")), 1),
+        (("countersign", str(named), "--key", str(folder / "new.pem"), "--trust", str(key)), 0),
+        (("merge", str(named), "--trust", str(key), "--key", nodes.key, "--ledger", str(folder / "j.json"), *JOB_OPTIONS), 0),
+        (("merge", str(named), "--trust", str(key), "--key", nodes.key, "--ledger", str(named)), 1),
+        (("verify", str(folder / "none.json"), "--key", str(key)), 3),
+        (("verify", str(named), "--key", str(folder)), 1),
+        (("report", str(key)), 3),
+        (("seal", "--journal", str(key), "--ledger", str(folder / "l.json")), 1),
+        (("estimate", str(named), "--tokens", "1"), 1),
+        (("config", "check", str(named)), 2),
+        (("status", "--state-dir", str(folder)), 1),
+    ):  # fmt: skip
+        done = in_process(*arguments)
+        assert done.returncode == code, (arguments, done.stdout, done.stderr)
+        assert is_harmless(done), (arguments, done.stdout, done.stderr)
+        again = done.stdout if arguments[:2] == ("merge", str(named)) and code == 0 else again
+    command = again.rstrip().splitlines()[-1].replace("flopsd verify", "printf '%s|'", 1)
+    words = subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout.decode()
+    assert words == f"{folder / 'j.json'}|--key|{folder / 'j.pub'}|"
+
+
+def test_what_an_archive_calls_its_members_is_text(nodes: Nodes) -> None:
+    archive, out = nodes.folder / "children.tar.gz", io.BytesIO(b"{}")
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, kind in ((f"{EVIL}/a.json", tarfile.REGTYPE), (f"{EVIL}/b.json", tarfile.SYMTYPE)):
+            member = tarfile.TarInfo(name)
+            member.size, member.type = 2 if kind == tarfile.REGTYPE else 0, kind
+            out.seek(0)
+            tar.addfile(member, out)
+    job = str(nodes.folder / "job.json")
+    done = in_process("merge", str(archive), "--trust", str(nodes.public), "--key", nodes.key, "--ledger", job)
+    assert done.returncode in (1, 3)
+    assert "\\x1b[1A" in done.stderr
+    assert is_harmless(done), done.stderr
+
+
+@pytest.mark.usefixtures("_logger")
+def test_what_is_logged_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    _log_to_stderr("seal")
+    try:
+        raise ValueError(EVIL)
+    except ValueError:
+        logging.getLogger("flopsd").exception("of %s", EVIL)
+    lines = capsys.readouterr().err.split("\n")
+    assert lines[0].startswith("flopsd: ERROR: of x\\x1b[1A\\x1b[2K\\x0d\\x9b2J\\x202e\\x0aflopsd: VERIFIED\\x07")
+    assert lines[1].startswith("Traceback")
+    assert all(line.isprintable() for line in lines)
+
+
+@pytest.mark.parametrize("word", ["a b", "it's", EVIL, "\\0101", "-n", "%s", '$(id)\n`id`"\\', "\udcff.json", "é"])
+def test_a_shell_reads_the_words_that_were_meant(word: str) -> None:
+    command = shell_command(["printf", "%s|", word])
+    assert command.isprintable()
+    assert shown([command]) == f"{command}\n"
+    assert subprocess.run(["sh", "-c", command], capture_output=True, check=True).stdout == os.fsencode(word) + b"|"
