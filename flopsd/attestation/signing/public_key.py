@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.errors import SigningKeyError
+from flopsd.system.regular_files import open_regular
 
 MAX_PEM_BYTES = 64 * 1024
 NEEDS_SEAL = "sealing and verifying need the packages of the extra 'seal'", "pip install 'flopsd[seal]'"
@@ -93,7 +94,7 @@ def usable(public: Any, where: str) -> PublicKey:
 def read_pem(path: Path, what: str) -> bytes:
     """The bytes of a file that is small enough to be a key. Raises SigningKeyError."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_PEM_BYTES + 1)
     except OSError as fault:
         raise SigningKeyError(

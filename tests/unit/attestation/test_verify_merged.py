@@ -228,7 +228,7 @@ def test_a_node_left_out_by_the_merger_shows_in_the_roster(nodes: Nodes) -> None
         ("node-0.json", 67_108_864),
         ("node-0.rolling.json", 67_108_864),
         ("node-0.journal.jsonl", 2_147_483_648),
-        ("node-0.peaks.yaml", 16_777_216),
+        ("node-0.peaks.yaml", 1_048_576),
         ("node-0.pub", None),
         (".node-0.json", None),
         ("node-0.yaml", None),
