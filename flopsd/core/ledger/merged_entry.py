@@ -8,12 +8,12 @@ from typing import Any
 from flopsd.core.ledger.devices import lasting_name
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.merged_sums import LedgerSums, node_sums, sums_of_ledger
+from flopsd.core.ledger.merged_types import MAX_RANK
 from flopsd.core.model import ACCOUNTED_ELSEWHERE
 from flopsd.core.values import is_digest, is_whole, whole_number
 from flopsd.errors import LedgerError
 
 Entry = dict[str, Any]
-MAX_RANK = 2**31
 _MEMBERS = {
     "name", "sha256", "kind", "keyids", "run", "node", "rank", "instanceType", "replay", "flopsdVersions",
     "peakTableSha256", "startedAt", "lastRecordAt", "periods", "deviceTimes", "ended", "declared",
