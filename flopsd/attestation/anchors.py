@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.log_export import Anchor, SkippedLines, find_anchors
+from flopsd.core.ledger.growing_run import GrowingRun
 from flopsd.core.ledger.history import History, extend
-from flopsd.core.ledger.run_view import view_of
 from flopsd.core.ledger.statement import JournalFacts
 from flopsd.core.model import Figures
 from flopsd.core.peaks import PeakTable
@@ -129,7 +129,7 @@ def _check_figures(
 ) -> tuple[int, int] | None:
     """Recompute the figures of each line from the journal up to its record. Returns the minimum and maximum time from
     writing a record to the ingestion of its line."""
-    history, head, lags = History(), "", list[int]()
+    history, run, head, lags = History(), GrowingRun(table), "", list[int]()
     for line in read_journal(journal):
         if line.number > facts.records:
             break  # not sealed
@@ -138,7 +138,7 @@ def _check_figures(
         head = line.head.hex()
         if (anchor := anchors.get(line.number)) is None:
             continue
-        incarnation, figures = len(history.incarnations), view_of(history, table).figures
+        incarnation, figures = len(history.incarnations), run.figures(history)
         if (anchor.incarnation, anchor.figures) != (incarnation, figures):
             raise NotVerifiedError(
                 f"{anchor.where} has {_text(anchor.figures)} in daemon start {anchor.incarnation}, the journal up to "

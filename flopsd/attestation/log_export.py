@@ -6,23 +6,26 @@ time was set on the host that wrote the line.
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from flopsd.core.model import Figures
 from flopsd.core.values import is_digest, is_whole, whole_number
 from flopsd.errors import NotVerifiedError
+from flopsd.system.bounded_streams import Unpacked, WithoutHoles
 from flopsd.system.clock import rfc3339
+from flopsd.system.regular_files import open_regular
 
 MARK = "flopsd-checkpoint run="
 CHUNK, MAX_EVENT = 1 << 20, 1 << 22  # characters; CloudWatch takes events of at most a mebibyte
+FREE_BYTES = 64 * 1024**2  # that a log may unpack to whatever its size, and a hole in it may have
+LEAST_EVENT, UNJUDGED_EVENTS = 48, 100_000  # characters of an event on average, once there are so many
 MAX_CHECKPOINT = 4096  # a checkpoint line is some 400 characters
 LIST_KEYS = ("events", "logEvents")  # get-log-events and filter-log-events; subscriptions
 _NOT_SPACE = re.compile(r"[^ \t\r\n]")
@@ -65,7 +68,7 @@ def find_anchors(path: Path, run: str, node: str, skipped: SkippedLines) -> Iter
     wanted = f"flopsd-checkpoint run={run} node={node} incarnation="
     search = _Search((wanted, json.dumps(wanted)[1:-1]), path.name, skipped)
     try:
-        with path.open("rb") as raw, _opened(raw) as text:
+        with open_regular(path) as raw, _opened(raw) as text:
             first = text.read(CHUNK)
             if first.lstrip()[:1] in ("{", "[") and _EXPORT.search(first):
                 yield from search.in_export(_Json(text, first, path.name))
@@ -77,9 +80,9 @@ def find_anchors(path: Path, run: str, node: str, skipped: SkippedLines) -> Iter
 
 def _opened(raw: IO[bytes]) -> io.TextIOWrapper:
     """The text of a log file; bytes that are not text become replacement characters, which match nothing."""
-    plain: Any = raw
-    if plain.peek(2)[:2] == b"\x1f\x8b":
-        plain = io.BufferedReader(gzip.GzipFile(fileobj=raw))
+    file: Any = raw
+    packed = file.peek(2)[:2] == b"\x1f\x8b"
+    plain = io.BufferedReader(Unpacked(raw, FREE_BYTES) if packed else WithoutHoles(raw, FREE_BYTES), 1 << 16)
     utf16 = plain.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff")  # as PowerShell redirects
     return io.TextIOWrapper(plain, encoding="utf-16" if utf16 else "utf-8-sig", errors="replace", newline="\n")
 
@@ -103,9 +106,10 @@ class _Search:
             while 0 <= at < end:
                 line += buffer.count("\n", counted, at)
                 counted = at
-                before = buffer[max(buffer.rfind("\n", 0, at) + 1, at - MAX_CHECKPOINT) : at]
-                time = _TIME.search(before)
-                yield from self._at(buffer, at, f"{self._name} line {line}", None, None if time is None else time[0])
+                for anchor in self._at(buffer, at, f"{self._name} line {line}", None, None):
+                    since = max(0, at - MAX_CHECKPOINT)
+                    time = _TIME.search(buffer, max(since, buffer.rfind("\n", since, at) + 1), at)
+                    yield replace(anchor, line_time=None if time is None else time[0])
                 at = buffer.find(MARK, at + 1)
             kept = max(0, end - MAX_CHECKPOINT)  # the text before a checkpoint on the same line may contain its time
             line += buffer.count("\n", counted, kept) if kept > counted else -buffer.count("\n", kept, counted)
@@ -184,6 +188,7 @@ class _Json:
 
     def __init__(self, text: IO[str], first: str, name: str) -> None:
         self._text, self._buffer, self._at, self._name = text, first, 0, name
+        self._before, self._objects = 0, 0  # characters before the buffer; objects so far
         self._decode = json.JSONDecoder(object_pairs_hook=self._unique).raw_decode
 
     def objects(self) -> Iterator[Mapping[str, Any]]:
@@ -202,7 +207,7 @@ class _Json:
             if char == "{" and not whole:
                 yield from self._members()
             elif isinstance(value := self._value(), dict):
-                yield value
+                yield self._counted(value)
             if self._peek() == ",":
                 self._at += 1
             elif self._peek() != "]":
@@ -212,21 +217,26 @@ class _Json:
     def _members(self) -> Iterator[Mapping[str, Any]]:
         self._at += 1
         found: list[tuple[str, Any]] = []
+        begin = self._before + self._at
         while self._peek() != "}":
             key = self._value() if self._peek() == '"' else self._refuse("an object is truncated")
             if self._peek() != ":":
                 self._refuse("an object is truncated")
             self._at += 1
             if key in LIST_KEYS and self._peek() == "[":
+                before = self._before + self._at
                 yield from self._elements(whole=True)
+                begin += self._before + self._at - before  # its elements are objects of their own
             else:
                 found.append((key, self._value()))
+            if self._before + self._at - begin > MAX_EVENT:
+                self._refuse(f"an object has more than {MAX_EVENT} characters")
             if self._peek() == ",":
                 self._at += 1
             elif self._peek() != "}":
                 self._refuse("an object is truncated")
         self._at += 1
-        yield self._unique(found)
+        yield self._counted(self._unique(found))
 
     def _peek(self) -> str:
         """The next character that is not white space; empty at the end."""
@@ -255,8 +265,16 @@ class _Json:
     def _more(self) -> bool:
         chunk = self._text.read(CHUNK)
         if chunk:
+            self._before += self._at
             self._buffer, self._at = self._buffer[self._at :] + chunk, 0
         return bool(chunk)
+
+    def _counted(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Small objects take far longer to read than they take to send, packed."""
+        self._objects += 1
+        if self._objects > max(UNJUDGED_EVENTS, (self._before + self._at) // LEAST_EVENT):
+            self._refuse(f"its {self._objects} objects have less than {LEAST_EVENT} characters on average")
+        return event
 
     def _unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)

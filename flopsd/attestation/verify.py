@@ -36,6 +36,7 @@ from flopsd.journal.framing import GENESIS
 from flopsd.journal.journal import read_journal
 from flopsd.journal.sealed_prefix import sealed_part
 from flopsd.settings.data_files import Tables
+from flopsd.system.regular_files import open_regular
 
 if TYPE_CHECKING:
     from flopsd.attestation.signing.public_key import PublicKey
@@ -99,7 +100,7 @@ def verify_ledger(
             hint="countersign the ledgers of its nodes; verify this one with `flopsd verify`",
         )
     journal = journal if journal is not None else journal_beside(opened.path)
-    if not journal.is_file():
+    if not journal.exists():
         raise NotVerifiedError(
             f"the signature is valid, but the journal {journal} does not exist: no total can be recomputed",
             hint="put the journal next to the ledger, or name it with --journal",
@@ -133,7 +134,7 @@ def verify_ledger(
 def read_ledger(ledger: Path) -> bytes:
     """The bytes of a ledger file, at most one more than allowed. Raises NotVerifiedError."""
     try:
-        with ledger.open("rb") as file:
+        with open_regular(ledger) as file:
             return file.read(MAX_ENVELOPE_BYTES + 1)
     except OSError as fault:
         raise NotVerifiedError(f"cannot read the ledger {ledger}: {fault.strerror}") from fault

@@ -19,6 +19,7 @@ from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.framing import GENESIS, JournalLine, frame, looks_like_records, read_lines
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.atomic_files import sync_folder
+from flopsd.system.regular_files import open_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def also(recovery: Recovery | None, reason: str) -> Recovery:
 def read_journal(path: Path) -> Iterator[JournalLine]:
     """Valid lines of a journal file. Raises JournalDamagedError at the first invalid one, JournalError on I/O error."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             yield from read_lines(file)
     except OSError as fault:
         raise JournalError(f"cannot read the journal {path}: {fault.strerror}") from fault

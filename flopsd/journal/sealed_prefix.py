@@ -19,6 +19,7 @@ from flopsd.core.ledger.statement import JournalFacts
 from flopsd.errors import JournalDamagedError, JournalError, JournalReplacedError
 from flopsd.journal.framing import GENESIS, JournalLine, looks_like_records, read_lines
 from flopsd.journal.journal import read_journal
+from flopsd.system.regular_files import open_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def sealed_part(path: Path, size_bytes: int) -> tuple[JournalFacts, int]:
         else:
             further += 1
     digest, left = hashlib.sha256(), size_bytes
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(min(left, 1 << 20)):
             digest.update(chunk)
             left -= len(chunk)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.evidence.item import EvidenceResult
-from flopsd.core.ledger.history import History, extend
-from flopsd.core.ledger.run_view import view_of
+from flopsd.core.ledger.growing_run import GrowingRun, RunSums
+from flopsd.core.ledger.history import History, Incarnation, extend
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.values import seconds
@@ -186,7 +186,7 @@ def course_of(journal: Path, records: int, table: PeakTable) -> list[dict[str, A
     times by the wall clock of each incarnation's beginning. Raises JournalError."""
     checkpoints = sum(line.record()["kind"] == "checkpoint" for line in read_journal(journal) if line.number <= records)
     every = max(1, -(-checkpoints // MAX_POINTS))
-    history, seen, points = History(), 0, list[dict[str, Any]]()
+    history, run, seen, points = History(), GrowingRun(table), 0, list[dict[str, Any]]()
     for entry in read_journal(journal):
         if entry.number > records:
             break
@@ -196,17 +196,16 @@ def course_of(journal: Path, records: int, table: PeakTable) -> list[dict[str, A
             continue
         seen += 1
         if seen % every == 0 or seen == checkpoints:
-            points.append(_point(history, table))
+            points.append(_point(history.incarnations[-1], run.sums(history)))
     return points
 
 
-def _point(history: History, table: PeakTable) -> dict[str, Any]:
-    last, view = history.incarnations[-1], view_of(history, table)
-    passed_ns, coverage_ppm = last.last_ns - int(last.begin["ns"]), view.coverage_ppm
+def _point(last: Incarnation, so_far: RunSums) -> dict[str, Any]:
+    passed_ns, coverage_ppm = last.last_ns - int(last.begin["ns"]), so_far.coverage_ppm
     return {
         "at": rfc3339(int(last.begin["wall_ns"]) + passed_ns),
         "seconds": seconds(passed_ns),
-        "executed": view.figures.for_ledger(),
-        "phases": {phase: figures.for_ledger() for phase, figures in sorted(view.bases.by_phase.items())},
+        "executed": so_far.figures.for_ledger(),
+        "phases": {phase: figures.for_ledger() for phase, figures in sorted(so_far.by_phase.items())},
         "coveragePpm": None if coverage_ppm is None else str(coverage_ppm),
     }

@@ -10,8 +10,9 @@ from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.evaluate import Policy
 from flopsd.errors import ConfigError, PeakTableError, PolicyError
 from flopsd.settings.strict_yaml import read_yaml
+from flopsd.system.regular_files import read_at_most
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 20  # of a peak table or a policy
 
 
 def config_dir() -> Path:
@@ -53,11 +54,7 @@ class Tables:
 def load_peaks(file: str | None = None) -> PeakTable:
     """The packaged peak table, or the one in `file`. Raises PeakTableError."""
     path = Path(file) if file is not None else config_dir() / "peaks.yaml"
-    try:
-        data = path.read_bytes()
-    except OSError as fault:
-        raise PeakTableError(f"cannot read the peak table {path}: {fault.strerror}") from fault
-    return parse_peaks(data, str(path))
+    return parse_peaks(_read_peaks(path), str(path))
 
 
 def parse_peaks(data: bytes, name: str) -> PeakTable:
@@ -74,15 +71,18 @@ def find_peaks(sha256: str, candidates: Sequence[Path] = ()) -> PeakTable:
     Raises PeakTableError when none has it.
     """
     for path in (*candidates, *_packaged_tables()):
-        try:
-            data = path.read_bytes() if path.is_file() else b""
-        except OSError as fault:
-            raise PeakTableError(f"{path}: cannot be read: {fault.strerror}") from fault
-        if hashlib.sha256(data).hexdigest() == sha256:
+        if path.exists() and hashlib.sha256(data := _read_peaks(path)).hexdigest() == sha256:
             return parse_peaks(data, str(path))
     raise PeakTableError(
         f"there is no peak table with SHA-256 {sha256}", hint="give --peaks the table that the run was metered with"
     )
+
+
+def _read_peaks(path: Path) -> bytes:
+    try:
+        return read_at_most(path, MAX_BYTES)
+    except OSError as fault:
+        raise PeakTableError(f"cannot read the peak table {path}: {fault.strerror}") from fault
 
 
 def is_packaged(sha256: str) -> bool:
@@ -135,7 +135,7 @@ def find_policy(sha256: str, candidates: Iterable[Path] = ()) -> Policy:
     Raises PolicyError when none has it.
     """
     for path in (*candidates, *_packaged_policies(), *_packaged_policies("policies/old")):
-        if path.is_file() and hashlib.sha256(data := _read(path)).hexdigest() == sha256:
+        if path.exists() and hashlib.sha256(data := _read(path)).hexdigest() == sha256:
             return parse_policy(data, str(path))
     raise PolicyError(
         [f"there is no policy with SHA-256 {sha256}"], hint="give --policy the file that the ledger was sealed with"
@@ -148,10 +148,6 @@ def _packaged_policies(folder: str = "policies") -> list[Path]:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        return read_at_most(path, MAX_BYTES)
     except OSError as fault:
         raise PolicyError([f"{path}: cannot be read: {fault.strerror}"]) from fault
-    if len(data) > MAX_BYTES:
-        raise PolicyError([f"{path}: larger than {MAX_BYTES} bytes, the limit for a policy"])
-    return data

@@ -28,6 +28,7 @@ from tests.bench.journals import gpus as gpu_devices
 from tests.bench.measuring import cpu_ns, p50_p99, scrape, timed
 from tests.bench.merge import merge
 from tests.support.process import daemon_pid, environment, get, started
+from tests.support.restarts import restarted
 from tests.support.runs import CONTEXT
 from tests.support.scenario import Scenario, Segment, compile_standin, h100
 from tests.support.sim import SharedClock, simulated
@@ -127,6 +128,14 @@ def week(folder: Path, days: int = 7, gpus: int = 8) -> None:
     say(f"verify with recomputation, {days} days x {gpus} GPUs", f"{verify_s:.2f} s", "5 s")
 
 
+def starts(folder: Path, count: int = 6000) -> None:
+    """A journal of as many daemon starts, with a checkpoint line of each in a log."""
+    sealed = restarted(folder, count)
+    public = load_public(str(sealed.public_key))
+    verify_s = timed(lambda: verify_ledger(open_ledger(sealed.ledger, [public]), anchors=[folder / "log"]))
+    say(f"verify with checkpoint lines, {count} daemon starts", f"{verify_s:.2f} s", "5 s")
+
+
 def main() -> None:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
@@ -145,6 +154,8 @@ def main() -> None:
             bench(standin, folder / bench.__name__, say)
         integral_error(standin, folder)
         week(folder)
+        (folder / "starts").mkdir()
+        starts(folder / "starts")
         (folder / "merge").mkdir()
         merge(folder / "merge", say)
         (folder / "client").mkdir()

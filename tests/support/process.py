@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -74,6 +75,24 @@ def in_process(*arguments: str, env: Mapping[str, str] | None = None, code: int 
         logger.handlers[:] = handlers
         logger.setLevel(level)
     return as_expected(done, code, says)
+
+
+ADDRESS_SPACE = 256 * 1024**2
+
+
+def in_little_memory(*arguments: str, code: int, says: str) -> None:
+    """As `flopsd`, in 256 MB of address space. The words are on stdout or stderr, and are no traceback."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+
+    done = subprocess.run(
+        [*FLOPSD, *arguments], env=environment(None), capture_output=True, text=True, timeout=PATIENCE_SECONDS,
+        check=False, preexec_fn=limit,
+    )  # fmt: skip
+    done.stderr += done.stdout
+    as_expected(done, code, says)
+    assert "Traceback" not in done.stderr
 
 
 class Program:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flopsd.core.ledger.history import History
 from flopsd.core.untrusted import FieldReader, raising
 from flopsd.errors import EvidenceError
+from flopsd.system.regular_files import open_regular
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate
@@ -111,7 +112,7 @@ def bytes_of(data: FieldReader, key: str) -> bytes:
 def read_bounded(path: Path, limit_bytes: int) -> bytes:
     """A whole file of at most `limit_bytes`. Raises EvidenceError naming it."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(limit_bytes + 1)
     except OSError as fault:
         raise EvidenceError(f"{path}: {fault.strerror}") from fault

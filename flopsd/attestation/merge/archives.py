@@ -11,13 +11,17 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from flopsd.attestation.merge.ledger_folders import LEDGER_ENDING, OWN_ENDING, FoundLedger, Note, in_folder, most_bytes
 from flopsd.errors import LedgerError
+from flopsd.system.bounded_streams import Unpacked
+from flopsd.system.regular_files import open_regular
 
 MAX_UNPACKED_BYTES = 64 * 1024**3
+FREE_UNPACKED_BYTES = 1024**3  # of any ratio: a checkpoint may be full of zeros
 MAX_HEADER_BYTES = 4 * 1024**2  # of one member; they are kept in memory
 _CHUNK = 1 << 20
 # What tarfile may raise, since it does not validate headers.
@@ -52,7 +56,8 @@ def _unpack(archive: Path, shown: str, temporary: Path, note: Note) -> dict[str,
     folders: dict[str, Path] = {}
     left = MAX_UNPACKED_BYTES
     # Not mode "r|gz": it accepts a truncated file.
-    with gzip.open(archive, "rb") as stream:
+    with open_regular(archive) as packed:
+        stream = BufferedReader(Unpacked(packed, FREE_UNPACKED_BYTES), _CHUNK)
         bounded = _Bounded(stream)
         # Any: the stubs lack `members`. Only the stream needs closing.
         members: Any = tarfile.open(fileobj=cast("IO[bytes]", bounded), mode="r|")  # noqa: SIM115
@@ -99,7 +104,7 @@ class _Bounded:
     """The stream that tarfile reads. It trusts the sizes in headers and keeps headers in memory: `left` bounds what it
     may read before the next member."""
 
-    def __init__(self, stream: gzip.GzipFile) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         self._stream, self._ended, self.left = stream, False, MAX_HEADER_BYTES
 
     def read(self, size: int) -> bytes:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES
 from flopsd.errors import LedgerError
+from flopsd.system.regular_files import open_regular
 
 JOURNAL_ENDING, PEAKS_ENDING, LEDGER_ENDING, OWN_ENDING = ".journal.jsonl", ".peaks.yaml", ".json", ".ledger.json"
 ROLLING_ENDING = ".rolling.json"
 MAX_JOURNAL_BYTES = 2 * 1024**3
-MAX_PEAKS_BYTES = 16 * 1024**2
+MAX_PEAKS_BYTES = 1024**2
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz")
 _CHUNK = 1 << 20
 _MARK = b'"payloadType"'
@@ -81,7 +82,7 @@ def is_earlier_state(ledger: Path) -> bool:
 
 def begins_with(later: Path, earlier: Path) -> bool:
     """Whether a journal begins with all of an earlier one. Raises OSError."""
-    with later.open("rb") as one, earlier.open("rb") as other:
+    with open_regular(later) as one, open_regular(earlier) as other:
         while chunk := other.read(_CHUNK):
             if one.read(len(chunk)) != chunk:
                 return False
@@ -136,7 +137,7 @@ def looks_like_a_ledger(path: Path) -> bool:
         return True
     tail = b""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for _ in range(MAX_ENVELOPE_BYTES // _CHUNK + 1):
                 chunk = file.read(_CHUNK)
                 if _MARK in tail + chunk:

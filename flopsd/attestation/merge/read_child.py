@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flopsd.attestation.merge.ledger_folders import FoundLedger
 from flopsd.attestation.seal import MALFORMED
 from flopsd.attestation.times import refuse_malformed_times
-from flopsd.attestation.verify import SignedStatement, open_ledger, refuse_difference, verify_ledger
+from flopsd.attestation.verify import SignedStatement, open_ledger, read_ledger, refuse_difference, verify_ledger
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, device_claims, ledger_claim, refuse_double
 from flopsd.core.ledger.merged_completeness import completeness_of_single
@@ -105,8 +105,8 @@ def _claims_below(predicate: Mapping[str, Any]) -> Iterator[Claim]:
 def _is_foreign(path: Path) -> bool:
     """Whether a file is a complete signed statement that is not a flopsd ledger."""
     try:
-        statement = parse_json(parse_envelope(path.read_bytes()).payload, "the payload")
-    except (OSError, NotVerifiedError):
+        statement = parse_json(parse_envelope(read_ledger(path)).payload, "the payload")
+    except NotVerifiedError:
         return False
     return not isinstance(statement, dict) or statement.get("predicateType") != PREDICATE_TYPE
 

@@ -13,7 +13,7 @@ from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import FoundLedger, Note
 from flopsd.attestation.merge.read_child import NODE, entry_again, recompute
 from flopsd.attestation.seal import MALFORMED
-from flopsd.attestation.verify import SignedStatement, refuse_difference
+from flopsd.attestation.verify import SignedStatement, read_ledger, refuse_difference
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_completeness import completeness_of_single
 from flopsd.core.ledger.merged_entry import Entry, job_entry
@@ -100,12 +100,10 @@ def _check_children(entries: Sequence[Entry], arguments: Sequence[str], tables: 
 def _read(found: FoundLedger) -> SignedStatement:
     """The statement in a file. Its signatures need no check: the signed merged ledger contains its digest."""
     try:
-        envelope = parse_envelope(found.path.read_bytes())
+        envelope = parse_envelope(read_ledger(found.path))
         statement = parse_json(envelope.payload, "the payload")
     except NotVerifiedError as fault:
         raise NotVerifiedError(f"{found.label}: {fault}", hint="ask for the original of this file") from fault
-    except OSError as fault:
-        raise NotVerifiedError(f"cannot read {found.label}: {fault.strerror}") from fault
     digest = sha256(envelope.payload).hexdigest()
     return SignedStatement(found.path, statement if isinstance(statement, dict) else {}, (), digest, envelope)
 

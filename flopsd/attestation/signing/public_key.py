@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from flopsd.errors import SigningKeyError
+from flopsd.system.regular_files import open_regular
 
 MAX_PEM_BYTES = 64 * 1024
 NEEDS_SEAL = "sealing and verifying need the packages of the extra 'seal'", "pip install 'flopsd[seal]'"
+_P = 2**255 - 19  # the prime of Ed25519's field, and its curve's constant d
+_D = -121665 * pow(121666, -1, _P) % _P
 _BLOCK = re.compile(rb"^-----BEGIN ([A-Z0-9 ]+)-----", re.MULTILINE)
 
 
@@ -85,15 +88,27 @@ def usable(public: Any, where: str) -> PublicKey:
     curve = public.curve if isinstance(public, EllipticCurvePublicKey) else None
     if not isinstance(public, Ed25519PublicKey) and not isinstance(curve, SECP256R1):
         raise _unusable(where, "" if curve is None else f"; it is on the curve {curve.name}")
+    if isinstance(public, Ed25519PublicKey) and _is_of_small_order(public.public_bytes_raw()):
+        raise SigningKeyError(
+            f"{where} is an Ed25519 key of small order: anybody can sign with it",
+            hint="nobody makes such a key by chance",
+        )
     der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return PublicKey(hashlib.sha256(der).hexdigest(), "ed25519" if curve is None else "p256", pem, public)
 
 
+def _is_of_small_order(point: bytes) -> bool:
+    """Whether eight times the point is the identity, however its y is written. y is 0 for order 4, 1 and -1 for orders
+    1 and 2; of order 8 are the points whose double has y = 0, which makes d y^4 + 2 y^2 = 1 of the curve's equation."""
+    y = int.from_bytes(point, "little") % 2**255 % _P
+    return y * (y * y - 1) * (_D * y**4 + 2 * y * y - 1) % _P == 0
+
+
 def read_pem(path: Path, what: str) -> bytes:
     """The bytes of a file that is small enough to be a key. Raises SigningKeyError."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_PEM_BYTES + 1)
     except OSError as fault:
         raise SigningKeyError(

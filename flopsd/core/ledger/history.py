@@ -80,6 +80,7 @@ class History:
     gaps: list[GapInterval] = field(default_factory=list)
     records: int = 0
     sessions: dict[str, DeclaredSession] = field(default_factory=dict)
+    tracked: set[DeviceUid] = field(default_factory=set)  # by any incarnation
 
     @property
     def declared(self) -> OperatorDeclarations:
@@ -157,9 +158,9 @@ def _take(history: History, record: Record) -> None:
             raise JournalDamagedError("device numbered out of order or named twice")
         incarnation.devices[record["number"]] = entry
         start = tally_from_record(record, entry.begin_ns)
-        known = any(entry.device.uid in earlier.tallies for earlier in history.incarnations[:-1])
-        refuse_counted(start, None if known else incarnation.begin["ns"])
+        refuse_counted(start, None if entry.device.uid in history.tracked else incarnation.begin["ns"])
         incarnation.tallies[entry.device.uid] = start
+        history.tracked.add(entry.device.uid)
     elif kind == "evidence":
         seen = incarnation.devices[record["number"]]
         if "identity" in record:

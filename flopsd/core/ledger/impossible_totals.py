@@ -29,14 +29,20 @@ def refuse_double_counting(history: History) -> None:
     claimed: dict[tuple[str, DeviceUid], list[tuple[int, int, int]]] = {}
     for start in history.incarnations:
         for uid, tally in start.tallies.items():
-            of_device = claimed.setdefault((start.boot_id, uid), [])
-            for number, begin_ns, end_ns in of_device:
-                if max(begin_ns, tally.begin_ns) < min(end_ns, tally.watermark_ns):
-                    raise LedgerError(
-                        f"device {uid} is counted twice at the same time: by daemon starts {number} and {start.number}",
-                        hint="the journal was altered, or continued from a copy",
-                    )
-            of_device.append((start.number, tally.begin_ns, tally.watermark_ns))
+            if tally.begin_ns < tally.watermark_ns:
+                times = (tally.begin_ns, tally.watermark_ns, start.number)
+                claimed.setdefault((start.boot_id, uid), []).append(times)
+    for (_, uid), of_device in claimed.items():
+        # In the order of their beginnings, the first that overlaps another one overlaps the one before it.
+        before_ns, one = 0, 0
+        for begin_ns, end_ns, other in sorted(of_device):
+            if one and begin_ns < before_ns:
+                raise LedgerError(
+                    f"device {uid} is counted twice at the same time: "
+                    f"by daemon starts {min(one, other)} and {max(one, other)}",
+                    hint="the journal was altered, or continued from a copy",
+                )
+            before_ns, one = end_ns, other
 
 
 def _refuse_tally(rated: RatedTally) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 from flopsd.core.ledger.devices import lasting_name
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.merged_sums import LedgerSums, node_sums, sums_of_ledger
+from flopsd.core.ledger.merged_types import MAX_RANK
 from flopsd.core.model import ACCOUNTED_ELSEWHERE
 from flopsd.core.values import is_digest, is_whole, whole_number
 from flopsd.errors import LedgerError
 
 Entry = dict[str, Any]
-MAX_RANK = 2**31
 _MEMBERS = {
     "name", "sha256", "kind", "keyids", "run", "node", "rank", "instanceType", "replay", "flopsdVersions",
     "peakTableSha256", "startedAt", "lastRecordAt", "periods", "deviceTimes", "ended", "declared",
@@ -43,7 +43,7 @@ def node_entry(predicate: Mapping[str, Any], history: History, sha256: str, keyi
         "startedAt": min(str(incarnation["startedAt"]) for incarnation in predicate["incarnations"]),
         "lastRecordAt": max(str(incarnation["lastRecordAt"]) for incarnation in predicate["incarnations"]),
         "periods": [_period(incarnation) for incarnation in history.incarnations],
-        "deviceTimes": [time for incarnation in history.incarnations for time in _device_times(incarnation, history)],
+        "deviceTimes": _device_times(history),
         "ended": history.ended,
         "declared": _declared(predicate),
         **node_sums(predicate, history).for_ledger(),
@@ -132,12 +132,22 @@ def _period(incarnation: Incarnation) -> dict[str, Any]:
     }
 
 
-def _device_times(incarnation: Incarnation, history: History) -> list[dict[str, Any]]:
-    """When the incarnation counts which devices; devices of the same times together."""
-    elsewhere: dict[str, list[tuple[int, int]]] = {}
+def _device_times(history: History) -> list[dict[str, Any]]:
+    """When each incarnation counts which devices."""
+    elsewhere: dict[int, dict[str, list[tuple[int, int]]]] = {}
     for gap in history.gaps:
-        if gap.incarnation == incarnation.number and gap.reason in ACCOUNTED_ELSEWHERE:
-            elsewhere.setdefault(gap.device, []).append((gap.begin_ns, gap.end_ns))
+        if gap.reason in ACCOUNTED_ELSEWHERE:
+            by_device = elsewhere.setdefault(gap.incarnation, {})
+            by_device.setdefault(gap.device, []).append((gap.begin_ns, gap.end_ns))
+    return [
+        times
+        for incarnation in history.incarnations
+        for times in _times_of(incarnation, elsewhere.get(incarnation.number, {}))
+    ]
+
+
+def _times_of(incarnation: Incarnation, elsewhere: Mapping[str, list[tuple[int, int]]]) -> list[dict[str, Any]]:
+    """Devices of the same times together; without those in which a device was accounted for `elsewhere`."""
     devices = {entry.device.uid: entry.device for entry in incarnation.devices.values()}
     together: dict[tuple[int, int], list[str]] = {}
     for uid, tally in incarnation.tallies.items():

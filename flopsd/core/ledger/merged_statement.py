@@ -13,6 +13,7 @@ from typing import Any
 from flopsd.core.ledger.merged_completeness import ENDLESS, WHOLE, Completeness, NodeCheck
 from flopsd.core.ledger.merged_entry import refuse_malformed
 from flopsd.core.ledger.merged_sums import LedgerSums, MergedDeclarations, sums_of_ledger
+from flopsd.core.ledger.merged_types import refuse_wrong_entry, refuse_wrong_facts
 from flopsd.core.ledger.statement import CLAIM_LIMIT, policies_for_ledger, statement_about
 from flopsd.core.policy.evaluate import Case, Policy, findings
 from flopsd.core.policy.reconcile import reconcile
@@ -84,6 +85,7 @@ class Merging:
             raise LedgerError(f"{label} is of run {entry['run']!r}, not of {self.facts.run['id']!r}")
         sums = sums_of_ledger(entry)
         refuse_malformed(entry, sums)
+        refuse_wrong_entry(entry, in_lineage=self.facts.kind == LINEAGE)
         self.sums += sums
         self.ledgers += 1
         self._declared.add(entry["declared"])
@@ -214,6 +216,7 @@ def recompute_merged(
     Raises LedgerError for what cannot be merged, KeyError, TypeError, ValueError, AttributeError for what is no
     merged predicate.
     """
+    refuse_wrong_facts(predicate, is_job=predicate["kind"] == JOB)
     nodes = predicate["completeness"]["declaredNodes"]
     facts = MergeFacts(
         predicate["kind"],

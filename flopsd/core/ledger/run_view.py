@@ -7,12 +7,12 @@ that of an earlier daemon start never again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from flopsd.core.figures import Rating, Row, by_phase, rows, sum_figures, total_of
-from flopsd.core.ledger.history import History
+from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.model import PPM, Device, DeviceUid, Evidence, Figures, GapReason, Tally
 from flopsd.core.peaks import PeakTable
@@ -105,8 +105,7 @@ class RatedTallies:
     @property
     def coverage_ppm(self) -> int | None:
         """The known share of the job's device time, rounded down; None where there is no such time."""
-        job_ns = self.job_ns
-        return (job_ns - self.unknown_ns) * PPM // job_ns if job_ns else None
+        return coverage_of(self.job_ns, self.unknown_ns)
 
     @property
     def observed_ns_by_evidence(self) -> dict[Evidence, int]:
@@ -208,11 +207,18 @@ def view_of(history: History, table: PeakTable, policies: Iterable[Policy] = ())
 
 def rated_tallies(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
     """Every tally of a journal, rated by the row that the journal names."""
-    return tuple(
-        RatedTally(start.number, entry, start.tallies[entry.device.uid], rating_of(entry, table), table)
-        for start in history.incarnations
-        for entry in start.devices.values()
-    )
+    return tuple(one for start in history.incarnations for one in rated_start(start, table))
+
+
+def rated_start(start: Incarnation, table: PeakTable) -> Iterator[RatedTally]:
+    """The tallies of one daemon start."""
+    for entry in start.devices.values():
+        yield RatedTally(start.number, entry, start.tallies[entry.device.uid], rating_of(entry, table), table)
+
+
+def coverage_of(job_ns: int, unknown_ns: int) -> int | None:
+    """The known share of the job's device time in ppm, rounded down; None where there is no such time."""
+    return (job_ns - unknown_ns) * PPM // job_ns if job_ns else None
 
 
 def rating_of(entry: DeviceEntry, table: PeakTable) -> Rating:

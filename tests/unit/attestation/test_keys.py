@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -148,6 +149,35 @@ def test_other_kinds_and_curves_are_refused_on_both_sides(
     for load, file in ((load_signer, "key.pem"), (load_public, "key.pub")):
         with pytest.raises(SigningKeyError, match=f"neither an Ed25519 nor a P-256 key.*{named}"):
             load(str(tmp_path / file))
+
+
+# y of every point of order 1, 2, 4 and 8, in each form that fits 255 bits; the highest bit is the sign of x. The list is
+# that of libsodium's ge25519_has_small_order.
+SMALL_ORDER = (
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+)
+
+
+@pytest.mark.parametrize("point", SMALL_ORDER)
+def test_a_key_with_which_anybody_can_sign_is_refused(point: str) -> None:
+    for sign_bit in (0, 0x80):
+        raw = bytearray.fromhex(point)
+        raw[31] |= sign_bit
+        key = Ed25519PublicKey.from_public_bytes(bytes(raw))
+        with pytest.raises(SigningKeyError, match="is an Ed25519 key of small order"):
+            parse_public(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), "key.pub")
+
+
+def test_a_signature_that_nobody_made_verifies_under_such_a_key() -> None:
+    """Why: the identity as the key, and 0 as the scalar, satisfy the equation for every message."""
+    identity = bytes.fromhex(SMALL_ORDER[1])
+    Ed25519PublicKey.from_public_bytes(identity).verify(identity + bytes(32), b"whatever")
 
 
 PUBLIC = b"-----BEGIN PUBLIC KEY-----\n%s\n-----END PUBLIC KEY-----\n"

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flopsd.attestation.evidence import rfc3161
+from flopsd.attestation.evidence.check import StampedSignature, timestamp_findings
 from flopsd.attestation.evidence.item import EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust, load_certificates, load_trust
 from flopsd.attestation.seal import Sealed, seal_journal
@@ -83,6 +84,21 @@ def test_a_token_that_the_library_stumbles_over_does_not_hold() -> None:
     raw[296] ^= 1  # the version of a certificate
     with pytest.raises(EvidenceError, match="does not verify with"):
         rfc3161.verify(bytes(raw), b"hello", chain_of(name))
+
+
+def test_no_response_is_a_crash_whoever_is_trusted() -> None:
+    """Changed bytes make versions, kinds of text and algorithms that the libraries do not know, each with an error of its
+    own; where the authority is a stranger, its name is read from such a token."""
+    name = "test_tsa/response.tsr"
+    whole = (FOLDER / name).read_bytes()
+    for trusted in (name, "identrust/x"):
+        trust = Trust(tsa_chains=(chain_of(trusted),))
+        for at in (*range(280, 420), *range(0, len(whole), 7)):
+            raw = bytearray(whole)
+            raw[at] ^= 3
+            stamped = StampedSignature(b"hello", (bytes(raw),))
+            (found,) = timestamp_findings([stamped], trust, "2026-01-01T00:00:00Z")
+            assert found.verdict in (EvidenceState.FAILED, EvidenceState.NOT_CHECKED, EvidenceState.HOLDS)
 
 
 @given(st.data())

@@ -1,0 +1,72 @@
+"""The figures of a run at many of its records, each daemon start rated once: a run may have thousands of them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flopsd.core.figures import sum_figures
+from flopsd.core.ledger.history import History, Incarnation
+from flopsd.core.ledger.run_view import RunView, coverage_of, rated_start
+from flopsd.core.model import NO_FIGURES, UNDECLARED_PHASE, Figures
+from flopsd.core.peaks import PeakTable
+from flopsd.core.values import added
+
+_NOT_KNOWN = Figures(0, None, None)  # as long as there was no device
+
+
+@dataclass(frozen=True, slots=True)
+class RunSums:
+    """The sums of some daemon starts, and whether any of them had a device."""
+
+    figures: Figures = NO_FIGURES
+    by_phase: Mapping[str, Figures] = field(default_factory=dict)
+    times_ns: Mapping[str, int] = field(default_factory=dict)
+    devices: bool = False
+
+    def __add__(self, other: RunSums) -> RunSums:
+        phases = {**self.by_phase, **other.by_phase}
+        return RunSums(
+            self.figures + other.figures,
+            {name: sum_figures(one.by_phase.get(name, NO_FIGURES) for one in (self, other)) for name in phases},
+            added(self.times_ns, other.times_ns),
+            self.devices or other.devices,
+        )
+
+    @property
+    def coverage_ppm(self) -> int | None:
+        return coverage_of(self.times_ns.get("job", 0), self.times_ns.get("unknown", 0))
+
+
+class GrowingRun:
+    """What a history gives while records are added to it: the same as `view_of` of it each time."""
+
+    def __init__(self, table: PeakTable) -> None:
+        self._table, self._starts, self._before = table, 0, RunSums()
+
+    def figures(self, history: History) -> Figures:
+        last = self._last(history)
+        if not self._before.devices:
+            return last.figures
+        return self._before.figures + last.figures if last.rated else self._before.figures
+
+    def sums(self, history: History) -> RunSums:
+        last = _sums(self._last(history))
+        whole = self._before + last
+        return whole if whole.devices else RunSums(_NOT_KNOWN, {UNDECLARED_PHASE: _NOT_KNOWN})
+
+    def _last(self, history: History) -> RunView:
+        """The last daemon start. Those before it, which grow no more, are added up once."""
+        while self._starts < len(history.incarnations) - 1:
+            self._before += _sums(self._view(history.incarnations[self._starts]))
+            self._starts += 1
+        return self._view(history.incarnations[-1])
+
+    def _view(self, start: Incarnation) -> RunView:
+        return RunView(tuple(rated_start(start, self._table)), "", "", start.number)
+
+
+def _sums(view: RunView) -> RunSums:
+    if not view.rated:
+        return RunSums()
+    return RunSums(view.figures, view.bases.by_phase, {"job": view.job_ns, "unknown": view.unknown_ns}, devices=True)

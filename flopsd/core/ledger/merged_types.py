@@ -1,0 +1,122 @@
+"""The types of what a merged ledger repeats of its children and of its job. Pure.
+
+Most of it is copied, not computed, so that adding up again would accept whatever stands there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flopsd.core.untrusted import FieldReader, raising
+from flopsd.core.values import is_timestamp, whole_number
+
+MAX_RANK = 2**31
+_PERIOD = {"incarnation", "attempt", "bootId", "beginNs", "endNs", "wallOffsetNs"}
+_DEVICE_TIMES = {"incarnation", "beginNs", "endNs", "devices"}
+_RUN = {"id", "platform", "jobName", "jobArn"}
+_BASE = {"name", "kind", "flop", "method", "systemic", "declaredBy"}
+
+
+def refuse_wrong_entry(raw: Mapping[str, Any], *, in_lineage: bool) -> None:
+    """Raises ValueError for an entry whose fields have not the types of the format."""
+    entry = FieldReader(raw, "", raising(ValueError))
+    node = entry.one_of("kind", ("node", "job") if in_lineage else ("node",)) == "node"
+    for name in ("name", "run"):
+        entry.text(name)
+    _moments(entry, "startedAt", "lastRecordAt")
+    if not node and any(raw[name] is not None for name in ("node", "rank", "instanceType", "ended")):
+        raise ValueError("a job has no node, rank, instanceType and end")
+    if node:
+        entry.text("node")
+    entry.maybe_text("instanceType")
+    if raw["rank"] is not None:
+        entry.whole("rank", 0, MAX_RANK - 1)
+    for name in ("replay", "ended") if node else ("replay",):
+        if not isinstance(raw[name], bool):
+            entry.wrong(name, "true or false")
+    versions, tables = entry.texts("flopsdVersions"), entry.texts("peakTableSha256")
+    if not versions or not tables or (node and (len(versions), len(tables)) != (1, 1)):
+        raise ValueError("a child has no version or peak table, or a node several")
+    _times(entry, node=node)
+    _declared(entry.object("declared"), conflict=not node)
+    if in_lineage != ("completeness" in raw):
+        raise ValueError("completeness is of the children of a lineage, and of no others")
+    if in_lineage:
+        completeness = entry.object("completeness")
+        _exactly(completeness, {"complete", "missing"})
+        completeness.flag("complete")
+        _texts(completeness, "missing")
+
+
+def refuse_wrong_facts(raw: Mapping[str, Any], *, is_job: bool) -> None:
+    """The same of the predicate: what no child says."""
+    predicate = FieldReader(raw, "", raising(ValueError))
+    nodes = _texts(predicate, "jobNodes")
+    _moments(predicate.object("method"), "sealedAt")
+    if is_job:
+        run = predicate.object("run")
+        _exactly(run, _RUN)
+        for name in ("id", "platform"):
+            run.text(name)
+        for name in ("jobName", "jobArn"):
+            run.maybe_text(name)
+    else:
+        predicate.object("lineage").text("name")
+    if raw["lineage" if is_job else "run"] is not None or (nodes and not is_job):
+        raise ValueError("a job has no lineage, and a lineage neither run nor nodes")
+
+
+def _times(entry: FieldReader, *, node: bool) -> None:
+    """Periods and device times; those of a job are one stretch of time, without devices."""
+    periods, times = list(entry.objects("periods")), list(entry.objects("deviceTimes"))
+    if not isinstance(entry.raw("deviceTimes"), list) or not periods or (not node and (times or len(periods) > 1)):
+        raise ValueError("a child has no period or no list of device times, or a job has those of a node")
+    for number, period in enumerate(periods, start=1):
+        _exactly(period, _PERIOD)
+        period.text("bootId")
+        if node:
+            period.text("attempt")
+        if period.raw("incarnation") != (number if node else None) or isinstance(period.raw("incarnation"), bool):
+            period.wrong("incarnation", f"{number}, or null in a job")
+        if not node and (period.raw("attempt") is not None or period.raw("bootId")):
+            raise ValueError("a job has no attempt and no boot")
+        _span(period, "beginNs", "endNs", "wallOffsetNs")
+    for one in times:
+        _exactly(one, _DEVICE_TIMES)
+        one.whole("incarnation", 1, len(periods))
+        if not one.texts("devices"):
+            one.wrong("devices", "a list of names")
+        _span(one, "beginNs", "endNs")
+
+
+def _span(times: FieldReader, *names: str) -> None:
+    begin, end, *_ = (whole_number(times.raw(name), signed=True) for name in names)
+    if begin > end:
+        raise ValueError("a time ends before it begins")
+
+
+def _declared(declared: FieldReader, *, conflict: bool) -> None:
+    _exactly(declared, {"method", "base", "conflict"} if conflict else {"method", "base"})
+    for name in ("method", "conflict"):
+        declared.maybe_text(name)
+    if (base := declared.maybe_object("base")) is not None:
+        _exactly(base, _BASE)
+        base.text("declaredBy")
+
+
+def _moments(fields: FieldReader, *names: str) -> None:
+    for name in names:
+        if not is_timestamp(fields.raw(name)):
+            fields.wrong(name, "a time in UTC")
+
+
+def _texts(fields: FieldReader, name: str) -> tuple[str, ...]:
+    if not isinstance(fields.raw(name), list):
+        fields.wrong(name, "a list of texts")
+    return fields.texts(name)
+
+
+def _exactly(fields: FieldReader, names: set[str]) -> None:
+    if fields.mapping.keys() != names:
+        raise ValueError(f"{fields.path} must have exactly the members {', '.join(sorted(names))}")

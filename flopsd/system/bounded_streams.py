@@ -1,0 +1,66 @@
+"""Files that become far longer when they are read than they are on disk: gzip bombs, and files of holes.
+
+What is refused is the length that cost its sender nothing, so that the work of reading grows with what was sent.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+MOST_TIMES = 100  # logs and journals are packed to a tenth or a thirtieth, zeros to a thousandth
+
+
+class Unpacked(io.RawIOBase):
+    """The content of a gzip file. Reading raises BadGzipFile beyond `free` bytes where they are more than `MOST_TIMES`
+    those that were read of the file."""
+
+    def __init__(self, packed: IO[bytes], free: int) -> None:
+        self._packed, self._free, self._unpacked_bytes = _Counted(packed), free, 0
+        self._gzip = gzip.GzipFile(fileobj=self._packed, mode="rb")  # type: ignore[call-overload]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        count = int(self._gzip.readinto(buffer))
+        self._unpacked_bytes += count
+        if self._unpacked_bytes > max(self._free, MOST_TIMES * self._packed.count):
+            raise gzip.BadGzipFile(f"it unpacks to more than {MOST_TIMES} times its size")
+        return count
+
+
+class WithoutHoles(io.RawIOBase):
+    """A plain file. Reading raises OSError where it has a hole, or zeros, of more than `free` bytes."""
+
+    def __init__(self, plain: IO[bytes], free: int) -> None:
+        self._plain: Any = plain
+        self._free, self._zeros = free, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        count = int(self._plain.readinto(buffer))
+        read = memoryview(buffer)[:count]
+        is_zeros = count > 0 and not (read[0] or read[-1] or read.tobytes().strip(b"\0"))
+        self._zeros = self._zeros + count if is_zeros else 0
+        if self._zeros > self._free:
+            raise OSError(f"it has more than {self._free} zero bytes in a row")
+        return count
+
+
+class _Counted:
+    """A file, and how much was read of it; a pipe cannot tell."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.count = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self.count += len(data)
+        return data

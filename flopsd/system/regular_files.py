@@ -1,0 +1,38 @@
+"""Read files that others handed over: nothing but regular files, and no more of one than its kind can have.
+
+A FIFO would wait for ever for a writer, a device never ends, and a sparse file is larger than the memory that reads it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from pathlib import Path
+from typing import IO
+
+# Pipes that whoever runs flopsd opened for it: /dev/stdin, and `<(command)` of a shell.
+_OWN_PIPE = re.compile(r"/dev/stdin|/dev/fd/[0-9]+|/proc/self/fd/[0-9]+")
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """A file to read. Raises OSError, also for whatever is no regular file."""
+    # Without O_NONBLOCK the opening of a FIFO waits for its writer.
+    own_pipe = _OWN_PIPE.fullmatch(str(path)) is not None
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if own_pipe else os.O_NONBLOCK | os.O_NOCTTY))
+    mode = os.fstat(fd).st_mode
+    if not (stat.S_ISREG(mode) or own_pipe):
+        os.close(fd)
+        code = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(code, os.strerror(code) if stat.S_ISDIR(mode) else "not a regular file", str(path))
+    return os.fdopen(fd, "rb")
+
+
+def read_at_most(path: Path, most: int) -> bytes:
+    """The bytes of a regular file of at most `most` bytes. Raises OSError for a larger one too."""
+    with open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"larger than {most} bytes", str(path))
+    return data
