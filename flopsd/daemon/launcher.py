@@ -38,7 +38,7 @@ class Launcher:
     window_seconds: float | None = None  # from SIGTERM until the platform kills; None: unknown
     _daemon: subprocess.Popen[bytes] | None = None
     _pipe: int = -1
-    _head_file: int = -1  # in memory: the daemon writes there what its journal contains, and the job does not hold it
+    _head_file: int = -1  # in memory, not inherited by the job: the daemon writes there what its journal contains
     _restart_ns: int | None = None
     _backoff_seconds: float = FIRST_BACKOFF_SECONDS
     _started_ns: int = 0

@@ -19,6 +19,7 @@ from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
 from flopsd.daemon.sealing import RESERVE_SECONDS, copy_destinations, local_ledger, seal_own, state_dir
 from flopsd.daemon.stop_requests import StopRequests
 from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.errors import JournalReplacedError
 from flopsd.journal.journal import Journal, Recovery, read_journal
 from flopsd.journal.sealed_prefix import Head, require_head
 from flopsd.journal.state_dir import StateDir
@@ -225,8 +226,15 @@ def _writer_settings(
 
 
 def _known_head(file: int | None) -> Head | None:
-    """What an earlier daemon start under this launcher has written; None: nothing, or there is no launcher."""
-    return None if file is None else Head.parse(os.pread(file, 100, 0).decode("ascii", "replace").strip())
+    """What an earlier daemon start under this launcher has written; None: nothing, or there is no launcher.
+
+    Raises JournalReplacedError where something else was written there.
+    """
+    text = "" if file is None else os.pread(file, 100, 0).decode("ascii", "replace").strip()
+    try:
+        return Head.parse(text) if text else None
+    except ValueError as fault:
+        raise JournalReplacedError(f"what the launcher knows of the journal was changed: {fault}") from fault
 
 
 def _report_head(file: int | None, head: Head) -> None:

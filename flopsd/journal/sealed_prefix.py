@@ -67,10 +67,12 @@ class Head:
         return f"{self.records}:{self.sha256}"
 
     @classmethod
-    def parse(cls, text: str) -> Head | None:
-        """None: it is no head."""
+    def parse(cls, text: str) -> Head:
+        """Raises ValueError for what is no head: a check that cannot be made is never taken for one that passed."""
         match = _HEAD.fullmatch(text)
-        return None if match is None else cls(int(match[1]), match[2])
+        if match is None:
+            raise ValueError(f"{text!r:.100} is no head of a journal")
+        return cls(int(match[1]), match[2])
 
 
 _HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})", re.ASCII)

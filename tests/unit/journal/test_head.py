@@ -1,0 +1,40 @@
+"""What a journal must contain to be sealed as its run's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flopsd.errors import JournalReplacedError
+from flopsd.journal.journal import read_journal
+from flopsd.journal.sealed_prefix import Head, require_head
+from tests.support.process import in_process
+from tests.support.runs import Run
+
+
+@pytest.mark.parametrize("text", ["", "1", "1:", "x:" + "0" * 64, "1:" + "0" * 63, "1:" + "0" * 64 + "\n2"])
+def test_what_is_no_head_is_refused_and_not_left_out(text: str) -> None:
+    with pytest.raises(ValueError, match="is no head of a journal"):
+        Head.parse(text)
+    assert in_process("seal", "--head", text).returncode == 2
+
+
+def test_a_journal_is_its_runs_if_the_head_lies_on_its_chain(tmp_path: Path) -> None:
+    run = Run(tmp_path / "state")
+    run.meter(3)
+    head = Head(run.journal.records, run.journal.head_sha256)
+    run.meter(12)
+    run.finish()
+    path, whole = run.state.journal, run.state.journal.read_bytes().splitlines(keepends=True)
+    assert Head.parse(str(head)) == head
+    require_head(path, head, read_journal(path))
+    for other in (Head(head.records, "0" * 64), Head(head.records + 1, head.sha256), Head(10**6, head.sha256)):
+        with pytest.raises(JournalReplacedError, match="is not the journal that was written"):
+            require_head(path, other, read_journal(path))
+    path.write_bytes(b"".join(whole[: head.records - 1]))
+    with pytest.raises(JournalReplacedError):
+        require_head(path, head, read_journal(path))
+    path.unlink()
+    with pytest.raises(JournalReplacedError):
+        require_head(path, head, read_journal(path))
