@@ -39,7 +39,16 @@ from flopsd.sources.dcgm.work import (
     totals,
     unread_counters,
 )
-from flopsd.sources.nvml.counter_calibration import Calibration, SelfTestFailedError, Window, judge, remembered
+from flopsd.sources.nvml.counter_calibration import (
+    CHECK_NS,
+    WINDOW_NS,
+    Calibration,
+    SelfTestFailedError,
+    Window,
+    follows_clock,
+    judge,
+    remembered,
+)
 from flopsd.sources.nvml.sm_clock import SmClocks
 
 _SAMPLE_SLACK_NS = 2_000_000_000  # how far the first and last sample of the clock may be from the interval's ends
@@ -74,7 +83,8 @@ class FollowedGpu:
         self._last: _Collection | None = None
         self._clocks: list[ClockSample] = []
         self._calibration: Calibration | None = None
-        self._window = Window()  # of the self-test of the counters
+        self._window = Window()  # of the self-test of the counters, and of them in use
+        self._refused = False  # they parted from the clock
         self.device = _device(page, at)
         self.limits, self._hopper = _limits(self.device, peaks)
         clock_known = bool(page.values.get(Field.SM_CLOCK)) or more_clocks is not None
@@ -87,7 +97,7 @@ class FollowedGpu:
         values change a second time before that; what changes for the first time then belongs to it.
         """
         changed, self._page = page.changed_from(self._page), page
-        if self._calibration is None and self.limits is not None:
+        if self._calibration is None and not self._refused and self.limits is not None:
             self._calibration = remembered(origin, self.limits.sm_count, COUNTERS_NAME)
         self.device = replace(self.device, shared=_shared(page))
         pending, self._pending = self._pending, None
@@ -142,6 +152,11 @@ class FollowedGpu:
         counters = {"energy_mj": int(page.values[Field.ENERGY])} if Field.ENERGY in page.values else {}
         if limits is None or page.slices:
             return self._until(end_ns, Gap(expected.gap or GapReason.UNKNOWN_DEVICE), counters)
+        if self._calibration is not None and before is not None and before.at_ns == begin_ns:
+            self._hold_counters(self._calibration, before.page, page, known or seen, end_ns - begin_ns, limits)
+            if self._refused:
+                self._tell(Expected(Evidence.GAP, "the cycle counters 1084-1096 and the SM clock part by over a tenth"))
+                return self._until(end_ns, Gap(GapReason.CONTRADICTORY), counters)
         if self._calibration is not None and has_counters(page):
             running: Totals | None = totals(page, self._calibration)
             elapsed = page.values.get(Field.CYCLES_ELAPSED)
@@ -157,7 +172,7 @@ class FollowedGpu:
             percent = page.utilization_percent()
             assert percent is not None
             return self._until(end_ns, ceiling(percent, limits, end_ns - begin_ns), counters)
-        if before is not None and before.at_ns == begin_ns:
+        if before is not None and before.at_ns == begin_ns and not self._refused:
             self._prove_counters(before.page, page, known or seen or cycles, end_ns - begin_ns, limits)
         proven = self._calibration if has_counters(page) else None
         running = None if proven is None else totals(page, proven)
@@ -176,6 +191,28 @@ class FollowedGpu:
             self._calibration = judge(trial, self._window, limits.sm_count, limits.sm_clock_max_mhz, COUNTERS_NAME)
         except SelfTestFailedError:
             self._window = Window()
+        if self._calibration is not None:
+            self._window = Window()
+
+    def _hold_counters(
+        self,
+        calibration: Calibration,
+        earlier: GpuPage,
+        later: GpuPage,
+        clock: Cycles | None,
+        duration_ns: int,
+        limits: Limits,
+    ) -> None:
+        """Hold counters that are in use to the SM clock; those that part from it are not used any more."""
+        trial = counted_between(earlier, later)
+        if trial is None or clock is None or self._window.duration_ns >= WINDOW_NS:
+            self._window = Window()
+            return
+        self._window = self._window.with_interval(trial.elapsed, clock, duration_ns)
+        if self._window.duration_ns >= CHECK_NS:
+            fits = follows_clock(calibration.elapsed, self._window, limits.sm_count, limits.sm_clock_max_mhz)
+            if fits is False:
+                self._calibration, self._refused = None, True
 
     def _cycles(self, begin_ns: int, end_ns: int) -> Cycles | None:
         """Cycles of one SM by NVML's polls at random moments, which bound what the clock was, or by its own samples;

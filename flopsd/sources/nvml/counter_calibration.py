@@ -20,6 +20,7 @@ ENOUGH_ACTIVITY_RATIO = 0.01  # below it, a percentage is too coarse to separate
 CLOCK_TOLERANCE_PPM = 100_000  # between the elapsed cycles and the SM clock, its doubt included
 _RATIO_TOLERANCE = 0.05  # between a quotient of counters and the percentage of the same two samples
 _REFRESH_NS = 100_000_000  # counters are up to so old (nvml.h)
+CHECK_NS, WINDOW_NS = 60_000_000_000, 600_000_000_000  # of counters in use against the clock
 _WIDTHS = (32, 48)  # bits at which counters that are not of 64 begin anew
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from flopsd.core.clock_integral import Cycles
 from flopsd.core.model import Evidence, GapReason, Totals
 from flopsd.sources.nvml.counter_calibration import (
+    CHECK_NS,
+    WINDOW_NS,
     Calibration,
     Interval,
     SelfTestFailedError,
@@ -20,11 +22,9 @@ from flopsd.sources.nvml.counter_calibration import (
 )
 from flopsd.sources.nvml.driver import UnusableError
 from flopsd.sources.nvml.gpm import Metrics
-from flopsd.system.clock import NS_PER_S
 
 _STALL_NS = 500_000_000
 _STRIKES = 3
-_CHECK_NS, _WINDOW_NS = 60 * NS_PER_S, 600 * NS_PER_S  # of the counters in use against the clock
 _PROVEN = (Evidence.CYCLES, "", "")
 _PENDING = (
     Evidence.ACTIVITY,
@@ -114,12 +114,12 @@ class CounterCheck:
             self._strike("they contradict the percentages of the same samples")
             raise UnusableError(GapReason.CONTRADICTORY, totals)
         self._strikes = 0
-        if self._window.duration_ns >= _CHECK_NS:
+        if self._window.duration_ns >= CHECK_NS:
             if follows_clock(calibration.elapsed, self._window, self._sm_count, self._max_mhz) is False:
                 self._strikes = _STRIKES - 1
                 self._strike("they and the SM clock part by more than a tenth")
                 raise UnusableError(GapReason.CONTRADICTORY)
-            if self._window.duration_ns >= _WINDOW_NS:
+            if self._window.duration_ns >= WINDOW_NS:
                 self._window = Window()
 
     def _strike(self, why: str) -> None:
