@@ -26,7 +26,8 @@ from flopsd.core.ledger.statement import SealFacts, encode, statement
 from flopsd.core.model import Figures
 from flopsd.errors import JournalDamagedError, LedgerError
 from flopsd.journal.framing import read_lines
-from flopsd.journal.sealed_prefix import Head, longest_prefix, read_durable, require_head
+from flopsd.journal.head import Head, require_head
+from flopsd.journal.sealed_prefix import longest_prefix, read_durable
 from flopsd.settings.data_files import Tables, is_packaged
 from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.system.clock import Clock, rfc3339

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from flopsd.cli.common import OK, SEAL_KEYS, Verbs, add_settings, be_nice, settings_of
-from flopsd.journal.sealed_prefix import Head
+from flopsd.journal.head import Head, KnownJournal
 from flopsd.settings.schema import SETTINGS
 from flopsd.system.clock import NS_PER_S, SystemClock
 
@@ -30,7 +30,8 @@ def add(verbs: Verbs) -> None:
         "--rolling", action="store_true", help="seal the run of a running daemon so far, as it does itself periodically"
     )
     seal.add_argument("--at-end", action="store_true", help=argparse.SUPPRESS)  # set by `exec` if its daemon was killed
-    seal.add_argument("--head", type=Head.parse, help=argparse.SUPPRESS)  # what its daemon has written, by `exec`
+    seal.add_argument("--known-journal", type=KnownJournal.parse, help=argparse.SUPPRESS)  # what its daemon has written
+    seal.add_argument("--head", type=Head.parse, help=argparse.SUPPRESS)  # the same for a rolling seal, by the daemon
     seal.set_defaults(run=_seal)
 
 
@@ -50,7 +51,7 @@ def _seal(arguments: argparse.Namespace) -> int:
     elif arguments.rolling:
         sealed = seal_rolling(settings, os.environ, clock, arguments.head)
     else:
-        sealed = seal_ended(settings, os.environ, clock, keep=arguments.at_end, head=arguments.head)
+        sealed = seal_ended(settings, os.environ, clock, keep=arguments.at_end, known=arguments.known_journal)
     used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
     copies = copy_sealed(settings, sealed, clock, used_seconds, rolling=arguments.rolling)
     say(sys.stdout, sealed_text(sealed, copies_made(copies)))

@@ -14,11 +14,11 @@ from flopsd.core.model import (
     ESTIMATING,
     NO_FIGURES,
     PPM,
+    UNBOUNDED,
     UNDECLARED_PHASE,
     ChipLimits,
     Evidence,
     Figures,
-    GapReason,
     Limits,
     Pipe,
     Precision,
@@ -135,7 +135,7 @@ def _rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
     if tally.unknown_ns:
         flop = Figures(0, None, gap_ceiling_flop(tally.unknown_ns, rating, table))
         integers = Figures(0, None, _gap_ceiling_integers(tally.unknown_ns, rating, table))
-        if GapReason.END_UNKNOWN in tally.gap_ns:
+        if not tally.gap_ns.keys().isdisjoint(UNBOUNDED):
             flop, integers = flop.unbounded, integers.unbounded
         found.append(Row(Evidence.GAP, None, label, 0, tally.unknown_ns, flop, integers))
     return found

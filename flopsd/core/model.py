@@ -74,10 +74,13 @@ class GapReason(str, Enum):
     MISSED_READING = "missed_reading"  # no reading covers the interval
     NOT_JOURNALLED = "not_journalled"  # of a ledger: from the last record of a run that goes on to the seal
     END_UNKNOWN = "end_unknown"  # of a ledger: the run has no end, and the last record is too old to know more
+    JOURNAL_REPLACED = "journal_replaced"  # what was journalled before is lost: another process replaced the file
 
 
 # Nothing is missing in such time: it has no ceiling and costs no coverage.
 ACCOUNTED_ELSEWHERE = (GapReason.OTHER_JOB, GapReason.METERED_AS_MIG, GapReason.REPLACED)
+# Nothing bounds what was done in such time, since its length is not known.
+UNBOUNDED = (GapReason.END_UNKNOWN, GapReason.JOURNAL_REPLACED)
 
 
 @dataclass(frozen=True, slots=True)

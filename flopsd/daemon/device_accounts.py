@@ -13,6 +13,7 @@ from flopsd.core.ledger.journal_codec import DeviceEntry, device_record, evidenc
 from flopsd.core.ledger.run_view import RatedTally
 from flopsd.core.model import Device, DeviceUid, GapReason, Precision, Reading, Sweep, Tally
 from flopsd.core.peaks import PeakTable
+from flopsd.core.phases import NO_PHASE
 from flopsd.daemon.earlier_starts import EarlierStarts
 from flopsd.daemon.mig_handover import MigChange, hand_over
 from flopsd.daemon.session_tracker import SessionTracker
@@ -38,8 +39,12 @@ class DeviceAccounts:
         earlier: EarlierStarts,
         append: Callable[[Mapping[str, Any]], object],
         clock: Clock,
+        *,
+        journal_lost: bool = False,
     ) -> None:
-        """`precision_of`: the declared number format of a device. `append` journals one record."""
+        """`precision_of`: the declared number format of a device. `append` journals one record. `journal_lost`: what
+        was journalled before is not known any more."""
+        self._journal_lost = journal_lost
         self._incarnation, self._begin_ns, self._table = incarnation, begin_ns, table
         self._precision_of, self._append, self._clock = precision_of, append, clock
         self._sources, self._sessions, self._earlier = sources, sessions, earlier
@@ -149,6 +154,10 @@ class DeviceAccounts:
         self._append(device_record(self._incarnation, tracked.number, entry, tally))
         if tally.begin_ns < self._begin_ns:
             tracked.count_gap(self._begin_ns, GapReason.DAEMON_DOWN, self._sessions.active_phase)
+        if self._journal_lost:
+            tracked.count_gap(
+                max(self._clock.boottime_ns(), tally.watermark_ns + 1), GapReason.JOURNAL_REPLACED, NO_PHASE
+            )
         if since_ns is not None:
             tracked.count_gap(since_ns, before, self._sessions.active_phase)
 

@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from flopsd.journal.head import KNOWN_BYTES
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.process_groups import TERMINAL_STOPS, group_is_alive, pass_terminal, signal_group, stop_with
 
@@ -192,8 +193,8 @@ class Launcher:
             return
         self.log("the daemon did not seal the ledger; `flopsd exec` now seals what is in its journal")
         try:
-            head = os.pread(self._head_file, 100, 0).decode("ascii", "replace").strip()
-            command = [*self.seal_command, *(["--head", head] if head else [])]
+            known = os.pread(self._head_file, KNOWN_BYTES, 0).decode("utf-8", "replace").rstrip("\n ")
+            command = [*self.seal_command, *(["--known-journal", known] if known else [])]
             sealer = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_unblock(set()))
         except OSError as fault:
             self.log(f"NOT SEALED: {fault}; the journal is kept, seal it with `flopsd seal`")

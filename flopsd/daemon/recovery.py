@@ -21,9 +21,11 @@ from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.history import History, read_history
 from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.peaks import PeakTable
-from flopsd.errors import FlopsdError, JournalDamagedError
+from flopsd.errors import FlopsdError, JournalDamagedError, JournalReplacedError
 from flopsd.journal.framing import GENESIS, JournalLine, read_lines
-from flopsd.journal.journal import Journal, Recovery, also
+from flopsd.journal.head import KnownJournal
+from flopsd.journal.journal import Journal
+from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import new_run_id
 from flopsd.system.atomic_files import replace_file
@@ -38,6 +40,7 @@ class RecoveredRun:
 
     history: History
     recovery: Recovery | None
+    journal_lost: bool = False  # another process replaced the journal, and what was in it is not known
 
     def origins(self, boot_id: str) -> dict[str, str]:
         """By device, the origin of its cumulative counters, where the last daemon start was on this boot."""
@@ -51,10 +54,19 @@ class RecoveredRun:
         }
 
 
-def recover(journal: Journal, clock: Clock) -> RecoveredRun:
-    """Recover the longest valid prefix of the journal; the damaged rest is kept beside it."""
+def recover(journal: Journal, clock: Clock, known: KnownJournal | None) -> RecoveredRun:
+    """Recover the longest valid prefix of the journal; the damaged rest is kept beside it.
+
+    `known`: what an earlier daemon start under the same launcher wrote. A journal without that is put aside.
+    """
     aside = f"damaged-{file_stamp(clock.wall_ns())}.journal.jsonl"
-    recovery = journal.recover(aside)
+    try:
+        recovery = journal.recover(aside, known)
+    except JournalReplacedError as fault:
+        assert known is not None
+        lost = journal_lost(journal.size_bytes, known.head, journal.put_aside(NOT_OURS))
+        log.error("%s; the run goes on in a new journal, without an upper bound", fault)
+        return RecoveredRun(History(), lost, journal_lost=True)
     if recovery is not None:
         log.error(
             "the journal was damaged at its end (%s): %d bytes %s; the run goes on with the records before them",

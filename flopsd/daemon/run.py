@@ -8,9 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from flopsd.core.declarations import OperatorDeclarations
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.evaluate import Policy
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
 from flopsd.daemon.loop import Daemon
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources
@@ -19,13 +17,13 @@ from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
 from flopsd.daemon.sealing import RESERVE_SECONDS, copy_destinations, local_ledger, seal_own, state_dir
 from flopsd.daemon.stop_requests import StopRequests
 from flopsd.daemon.writer import Writer, WriterSettings
-from flopsd.errors import JournalReplacedError
-from flopsd.journal.journal import Journal, Recovery, read_journal
-from flopsd.journal.sealed_prefix import Head, require_head
+from flopsd.journal.head import KNOWN_BYTES, NOT_ANY, KnownJournal
+from flopsd.journal.journal import Journal
+from flopsd.journal.recovery import Recovery
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.client_socket import SOCKET_NAME, socket_path
 from flopsd.settings.data_files import load_peaks, load_policies
-from flopsd.settings.load import declared_of, settings_sha256
+from flopsd.settings.load import declared_of
 from flopsd.settings.locations import S3Location
 from flopsd.settings.platform import Context, find_context
 from flopsd.settings.schema import Settings
@@ -73,26 +71,22 @@ def run_daemon(
     folder = StateDir(state_dir(settings, environment))
     folder.acquire()
     journal = Journal(folder)
-
-    def head() -> Head:
-        return Head(journal.records, journal.head_sha256)
-
     try:
         # Which run it continues.
-        restored = _restore(settings, folder, context, table)
-        require_head(folder.journal, _known_head(head_file), read_journal(folder.journal))
-        found = recover(journal, clock)
+        known = _known_journal(head_file)
+        restored = None if known is not None else _restore(settings, folder, context, table)
+        found = recover(journal, clock, known)
         origins.update(found.origins(context.boot_id))
         run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
 
         # The writer and everything beside it.
-        rolling = _rolling(settings, seal_command, clock, head, resumed=bool(history.incarnations))
-        emit = _emitter(settings, out, err, rolling, lambda: _report_head(head_file, head()))
+        rolling = _rolling(settings, seal_command, clock, lambda: journal.head, resumed=bool(history.incarnations))
+        emit = _emitter(settings, out, err, rolling)
+        of_settings = WriterSettings.of(settings, tuple(sources), declared, policies)
         writer = Writer(
-            journal, table, _writer_settings(settings, tuple(sources), declared, policies), context, clock, emit
+            journal, table, of_settings, context, clock, emit, lambda: _report(head_file, journal.known(run))
         )
-        writer.begin(run, history, found.recovery or restored)
-        _report_head(head_file, head())
+        writer.begin(run, history, found.recovery or restored, journal_lost=found.journal_lost)
         del history, found
         # Under exec the service manager's main process is the launcher.
         notifier = Notifier(environment if lifeline is None else {}, clock)
@@ -140,7 +134,8 @@ def run_daemon(
         sealed = copied = not settings.seal
         if settings.seal and durable:
             ended_ns = clock.boottime_ns() if daemon.stopped_ns is None else daemon.stopped_ns
-            sealed, copied = seal_own(settings, folder, run, context.node, clock, ended_ns, err, environment, head())
+            head, node = journal.head, context.node
+            sealed, copied = seal_own(settings, folder, run, node, clock, ended_ns, err, environment, head)
         if feed is not None:
             feed.end(_seconds_left(settings, clock, daemon.stopped_ns))
     finally:
@@ -176,7 +171,7 @@ def _check_s3_extra(settings: Settings) -> None:
 
 
 def _rolling(
-    settings: Settings, command: Sequence[str], clock: Clock, head: Callable[[], Head], *, resumed: bool
+    settings: Settings, command: Sequence[str], clock: Clock, head: Callable[[], object], *, resumed: bool
 ) -> RollingSeals | None:
     every = settings.seal_every_seconds
     if not settings.seal or not command or every is None:
@@ -209,47 +204,26 @@ def _seconds_left(settings: Settings, clock: Clock, stopped_ns: int | None) -> f
     return min(LAST_PUSH_SECONDS, max(0.0, settings.stop_seconds - used_seconds - RESERVE_SECONDS))
 
 
-def _writer_settings(
-    settings: Settings, sources: tuple[str, ...], declared: OperatorDeclarations, policies: tuple[Policy, ...]
-) -> WriterSettings:
-    return WriterSettings(
-        round(settings.interval_seconds * NS_PER_S),
-        # A seal covers checkpoints only, so they come at least as often as rolling seals.
-        round(min(settings.checkpoint_seconds, settings.seal_every_seconds or 3600) * NS_PER_S),
-        settings_sha256(settings),
-        settings.precision,
-        sources,
-        settings.device_precision,
-        declared,
-        policies,
-    )
-
-
-def _known_head(file: int | None) -> Head | None:
-    """What an earlier daemon start under this launcher has written; None: nothing, or there is no launcher.
-
-    Raises JournalReplacedError where something else was written there.
-    """
-    text = "" if file is None else os.pread(file, 100, 0).decode("ascii", "replace").strip()
+def _known_journal(file: int | None) -> KnownJournal | None:
+    """What an earlier daemon start under this launcher has written; None: nothing, or there is no launcher."""
+    text = "" if file is None else os.pread(file, KNOWN_BYTES, 0).decode("utf-8", "replace").rstrip("\n ")
     try:
-        return Head.parse(text) if text else None
+        return KnownJournal.parse(text) if text else None
     except ValueError as fault:
-        raise JournalReplacedError(f"what the launcher knows of the journal was changed: {fault}") from fault
+        log.error("what the launcher knows of the journal was changed: %s", fault)
+        return NOT_ANY
 
 
-def _report_head(file: int | None, head: Head) -> None:
+def _report(file: int | None, known: KnownJournal) -> None:
     """Let the launcher know what the journal must contain, whoever seals it."""
     if file is not None:
-        os.pwrite(file, f"{head}\n".ljust(100).encode("ascii"), 0)
+        os.pwrite(file, f"{known}\n".encode().ljust(KNOWN_BYTES), 0)
 
 
-def _emitter(
-    settings: Settings, out: IO[str], err: IO[str], rolling: RollingSeals | None, checkpointed: Callable[[], None]
-) -> Callable[[str], None]:
+def _emitter(settings: Settings, out: IO[str], err: IO[str], rolling: RollingSeals | None) -> Callable[[str], None]:
     stream = {"stdout": out, "stderr": err, "off": None}[settings.checkpoint_output]
 
     def emit(line: str) -> None:
-        checkpointed()
         if rolling is not None:
             rolling.checkpointed()
         if stream is not None and not say(stream, line + "\n"):

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from flopsd.errors import FlopsdError, LedgerError
+from flopsd.errors import FlopsdError, JournalReplacedError, LedgerError
+from flopsd.journal.head import Head, KnownJournal
 from flopsd.journal.journal import Journal, read_live
-from flopsd.journal.sealed_prefix import Head, longest_prefix, read_durable
+from flopsd.journal.sealed_prefix import longest_prefix, read_durable
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.settings.locations import S3Location, is_remote, named, parse_location
@@ -138,22 +139,30 @@ def seal_ended(
     clock: Clock,
     *,
     keep: bool = False,
-    head: Head | None = None,
+    known: KnownJournal | None = None,
 ) -> Sealed:
     """Seal the journal of a daemon that no longer runs, the last pending totals included.
 
-    `keep`: a journal that cannot be sealed is copied to where its ledger would go.
+    `keep`: a journal that cannot be sealed is copied to where its ledger would go. `known`: what its daemon wrote; a
+    journal without that is put aside, and the ledger says so instead.
     Raises StateDirBusyError while a daemon runs, and what `seal` raises.
     """
     folder = StateDir(state_dir(settings, environment))
-    if not folder.journal.is_file():
+    if known is None and not folder.journal.is_file():
         raise LedgerError(
             f"there is no journal in {folder.path}", hint="give --state-dir the folder that the daemon wrote to"
         )
     folder.acquire()
     journal = Journal(folder)
     try:
-        recovery = journal.recover("damaged.journal.jsonl")
+        try:
+            recovery = journal.recover("damaged.journal.jsonl", known)
+        except JournalReplacedError as fault:
+            from flopsd.daemon.lost_journal import write_instead
+
+            assert known is not None
+            recovery = None
+            write_instead(journal, known, settings, environment, clock, fault)
         if recovery is not None:
             log.warning(
                 "the journal was damaged at its end (%s): %d bytes are left out", recovery.reason, recovery.cut_bytes
@@ -167,7 +176,7 @@ def seal_ended(
                 clock,
                 lock=folder.seal_lock,
                 evidence_from=environment,
-                head=head,
+                head=None if known is None else journal.head,
             )
         except FlopsdError:
             if keep:

@@ -97,6 +97,11 @@ class SessionTracker:
         """Note that the journal holds all counters up to now."""
         self._worked.clear()
 
+    def forget_journal(self) -> None:
+        """Note that the journal holds nothing of all this any more."""
+        self._declared = dict.fromkeys(self.known)
+        self._worked = dict.fromkeys(name for name, session in self.known.items() if session.work)
+
     def _open(self, event: SessionOpened) -> None:
         name = event.session
         if name not in self.known:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flopsd.errors import JournalError, UnreadableRecordError
+from flopsd.errors import JournalError, JournalReplacedError, UnreadableRecordError
 from flopsd.journal.framing import GENESIS, frame
 from flopsd.journal.journal import Journal
 from flopsd.system.clock import Clock
@@ -16,13 +16,16 @@ log = logging.getLogger("flopsd")
 
 
 class WriteQueue:
-    """Appends to the journal. `fault` is why it cannot be written now, empty when it can."""
+    """Appends to the journal. `fault` is why it cannot be written now, empty when it can; `is_lost` whether another
+    process replaced the file, so that it never can."""
 
-    def __init__(self, journal: Journal, clock: Clock) -> None:
-        self._journal, self._clock = journal, clock
+    def __init__(self, journal: Journal, clock: Clock, written: Callable[[], None] = lambda: None) -> None:
+        """`written` is called after each record."""
+        self._journal, self._clock, self._written = journal, clock, written
         self._unwritten: list[Mapping[str, Any]] = []  # oldest first
         self.last_append_wall_ns: int | None = None
         self.fault = ""
+        self.is_lost = False
         self._logged: set[str] = set()  # faults since the last good write: journal and pending file may fail in turn
 
     def append(self, record: Mapping[str, Any]) -> bool:
@@ -43,7 +46,9 @@ class WriteQueue:
             while self._unwritten:
                 self._journal.append(self._unwritten[0])
                 self._unwritten.pop(0)
+                self._written()
         except JournalError as fault:
+            self.is_lost = isinstance(fault, JournalReplacedError)
             if record["kind"] == "checkpoint":
                 self._unwritten.remove(record)
             self._complain(fault)
@@ -61,6 +66,7 @@ class WriteQueue:
             return
         try:
             self._journal.note(record())
+            self._written()
         except JournalError as fault:
             self._complain(fault)
 

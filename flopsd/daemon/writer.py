@@ -26,8 +26,12 @@ from flopsd.daemon.earlier_starts import EarlierStarts
 from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.daemon.source_tracker import Message, SourceTracker
 from flopsd.daemon.write_queue import WriteQueue, checkpoint_line
-from flopsd.journal.journal import Journal, Recovery, also
+from flopsd.errors import JournalReplacedError
+from flopsd.journal.journal import Journal
+from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
+from flopsd.settings.load import settings_sha256
 from flopsd.settings.platform import Context
+from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock, rfc3339
 from flopsd.telemetry.snapshot import Snapshot
 
@@ -47,6 +51,22 @@ class WriterSettings:
     device_precision: Mapping[str, Precision] = field(default_factory=dict)  # by UUID or index
     run_declared: OperatorDeclarations = NOTHING_DECLARED
     policies: Sequence[Policy] = ()
+
+    @classmethod
+    def of(
+        cls, settings: Settings, sources: Sequence[str], declared: OperatorDeclarations, policies: Sequence[Policy]
+    ) -> WriterSettings:
+        return cls(
+            round(settings.interval_seconds * NS_PER_S),
+            # A seal covers checkpoints only, so they come at least as often as rolling seals.
+            round(min(settings.checkpoint_seconds, settings.seal_every_seconds or 3600) * NS_PER_S),
+            settings_sha256(settings),
+            settings.precision,
+            sources,
+            settings.device_precision,
+            declared,
+            policies,
+        )
 
     def declared(self, device: Device) -> Precision | None:
         """The number format declared for a device: its own, else the run's."""
@@ -70,20 +90,30 @@ class Writer:
         context: Context,
         clock: Clock,
         emit: Callable[[str], None],
+        written: Callable[[], None] = lambda: None,
     ) -> None:
-        """`emit` gets one checkpoint line each time a checkpoint is durable."""
+        """`emit` gets one checkpoint line each time a checkpoint is durable; `written` is called after each record."""
         self._journal, self._table, self._settings = journal, table, settings
-        self._queue = WriteQueue(journal, clock)
+        self._written = written
         self._context, self._clock, self._emit = context, clock, emit
-        self._sources = SourceTracker(settings.sources, clock)
+        self._opened: dict[str, Mapping[str, Any]] = {}  # the facts of sources that were opened
         self._closed = False
 
-    def begin(self, run: str, history: History, recovery: Recovery | None) -> None:
-        """Start behind `history`; what the last daemon start left open becomes a gap."""
+    def begin(self, run: str, history: History, recovery: Recovery | None, *, journal_lost: bool = False) -> None:
+        """Start behind `history`; what the last daemon start left open becomes a gap.
+
+        `journal_lost`: there was a journal of this run before, which another process replaced.
+        """
+        self._run = run
+        self._sessions = SessionTracker(self._settings.run_declared, history.sessions, self._clock.boottime_ns)
+        self._begin(history, recovery, journal_lost)
+
+    def _begin(self, history: History, recovery: Recovery | None, journal_lost: bool) -> None:
         clock, settings = self._clock, self._settings
-        self._run, self._incarnation = run, len(history.incarnations) + 1
-        self._sessions = SessionTracker(settings.run_declared, history.sessions, clock.boottime_ns)
-        self._declarations = declarations_of(settings.run_declared, list(history.sessions.values()))
+        self._incarnation = len(history.incarnations) + 1
+        self._queue = WriteQueue(self._journal, clock, self._written)
+        self._sources = SourceTracker(settings.sources, clock)
+        self._declarations = declarations_of(settings.run_declared, list(self._sessions.known.values()))
         begin_ns = self._checkpointed_ns = clock.boottime_ns()
         wall_ns = clock.wall_ns()
         self._offset_ns = wall_ns - begin_ns
@@ -96,7 +126,7 @@ class Writer:
                 "kind": "begin",
                 "format": FORMAT,
                 "incarnation": self._incarnation,
-                "run": run,
+                "run": self._run,
                 "node": self._context.node,
                 "boot_id": self._context.boot_id,
                 "ns": begin_ns,
@@ -114,6 +144,8 @@ class Writer:
                 "policies": [{"id": policy.id, "sha256": policy.sha256} for policy in settings.policies],
             }
         )
+        for name, facts in self._opened.items():
+            self._note_opened(name, facts)
         self._devices = DeviceAccounts(
             self._incarnation,
             begin_ns,
@@ -124,6 +156,7 @@ class Writer:
             earlier,
             self._queue.append,
             clock,
+            journal_lost=journal_lost,
         )
         self._devices.resume(same_boot=True)
         self._publish()
@@ -132,14 +165,17 @@ class Writer:
         """Fold in what a source sent and make the totals survive a kill."""
         self._sources.received(message)
         if message.opened is not None:
-            source = {"kind": "source", "name": message.source, "facts": dict(message.opened)}
-            self._queue.append({**source, "incarnation": self._incarnation})
+            self._note_opened(message.source, message.opened)
         if message.sweep is None:
             self._devices.count_outage(message)
         else:
             self._devices.count(message, message.sweep)
         # Later messages may have waited since this one was sent: a slow disk must not turn their time into gaps.
         self._tick(message.at_ns)
+
+    def _note_opened(self, name: str, facts: Mapping[str, Any]) -> None:
+        self._opened[name] = facts
+        self._queue.append({"kind": "source", "name": name, "facts": dict(facts), "incarnation": self._incarnation})
 
     def take_event(self, event: Event) -> None:
         """Fold in what a training process declared."""
@@ -159,6 +195,8 @@ class Writer:
             self.checkpoint()
         else:
             self._queue.note(self._record)
+        if self._queue.is_lost:
+            self._begin_anew()
         self._publish()
 
     def checkpoint(self) -> bool:
@@ -182,6 +220,14 @@ class Writer:
         if self._closed:
             return True
         self._devices.fill(self._clock.boottime_ns(), None, GapReason.STOPPING)
+        self._end(why, child_exit_code)
+        if self._is_lost():
+            self._begin_anew()
+            self._end(why, child_exit_code)
+        self._publish()
+        return self._closed
+
+    def _end(self, why: str, child_exit_code: int | None) -> None:
         durable = self.checkpoint()
         now_ns, wall_ns = self._clock.boottime_ns(), self._clock.wall_ns()
         end = {
@@ -193,8 +239,26 @@ class Writer:
             "child_exit_code": child_exit_code,
         }
         self._closed = durable and self._queue.append(end)
-        self._publish()
-        return self._closed
+
+    def _is_lost(self) -> bool:
+        """Whether another process changed the journal for good, be it without a change of its size."""
+        try:
+            self._journal.check_unchanged(whole=True)
+        except JournalReplacedError:
+            return True
+        except OSError:
+            pass  # it cannot be read now, and is checked again when it is sealed
+        return self._queue.is_lost
+
+    def _begin_anew(self) -> None:
+        """Go on with another journal, in place of one that another process replaced or altered: what was in it is not
+        known any more."""
+        size, head = self._journal.size_bytes, self._journal.head
+        kept = self._journal.put_aside(NOT_OURS)
+        recovery = journal_lost(size, head, kept)
+        log.error("%s; the run goes on in a new journal, without an upper bound", recovery.reason)
+        self._sessions.forget_journal()
+        self._begin(History(), recovery, journal_lost=True)
 
     def _check_wall_clock(self) -> None:
         offset_ns = self._clock.wall_ns() - self._clock.boottime_ns()

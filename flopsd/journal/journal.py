@@ -8,43 +8,22 @@ sampling interval, a power cut at most one checkpoint interval. Both files can b
 from __future__ import annotations
 
 import errno
-import hashlib
+import io
+import logging
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.framing import GENESIS, JournalLine, frame, looks_like_records, read_lines
+from flopsd.journal.head import Head, KnownJournal, replaced
+from flopsd.journal.recovery import NOT_OURS, Recovery, copy_rest
 from flopsd.journal.state_dir import StateDir
-from flopsd.system.atomic_files import sync_folder
+from flopsd.system.atomic_files import replace_file, sync_folder
 from flopsd.system.regular_files import open_regular
 
-
-@dataclass(frozen=True, slots=True)
-class Recovery:
-    """What recovery cut from the end of a journal, and what else is unknown about the time before."""
-
-    cut_bytes: int
-    cut_sha256: str
-    reason: str
-    kept_as: str | None  # the file that holds what was cut; None for a line that a crash cut short
-
-    def for_journal(self) -> dict[str, Any]:
-        return {
-            "cutBytes": str(self.cut_bytes),
-            "cutSha256": self.cut_sha256,
-            "reason": self.reason,
-            "keptAs": self.kept_as,
-        }
-
-
-def also(recovery: Recovery | None, reason: str) -> Recovery:
-    """`recovery` with one more reason; the only one if nothing was cut."""
-    if recovery is None:
-        return Recovery(0, hashlib.sha256(b"").hexdigest(), reason, None)
-    return replace(recovery, reason=f"{recovery.reason}; {reason}")
+log = logging.getLogger("flopsd")
 
 
 def read_journal(path: Path) -> Iterator[JournalLine]:
@@ -64,13 +43,15 @@ def read_live(path: Path) -> Iterator[JournalLine]:
         pass  # the daemon is writing this line now, or died in it
 
 
-def newest_pending(path: Path, head: bytes) -> Mapping[str, Any] | None:
-    """The last good record of the pending file, if it continues the journal that ends with `head`."""
+def newest_pending(path: Path, head: bytes, known: KnownJournal | None = None) -> Mapping[str, Any] | None:
+    """The last good record of the pending file, if it continues the journal that ends with `head`; where the journal is
+    `known`, the last one that is."""
     newest: JournalLine | None = None
     try:
         with path.open("rb") as file:
             for line in read_lines(file, head):
-                newest = line
+                if known is None or line.head.hex() == known.pending_sha256:
+                    newest = line
     except (OSError, JournalDamagedError):
         pass  # torn in its last line, or older than the journal: what is good before it counts
     try:
@@ -90,7 +71,7 @@ class Journal:
         self._size = 0
         self._head = self._pending_head = GENESIS
         self._pending_size = 0
-        self._cut_first = False
+        self._cut_first = self._is_reopened = False
         self._owed: Mapping[str, Any] | None = None  # the newest pending record, where the disk was full at recovery
         self.records = 0
 
@@ -102,22 +83,37 @@ class Journal:
     def head_sha256(self) -> str:
         return self._head.hex()
 
-    def recover(self, put_aside_as: str) -> Recovery | None:
+    @property
+    def head(self) -> Head:
+        return Head(self.records, self.head_sha256)
+
+    def known(self, run: str) -> KnownJournal:
+        """What another process must find in the files to take them for this journal of `run`."""
+        is_pending = self._pending_head != self._head
+        return KnownJournal(self.head, self._pending_head.hex() if is_pending else None, run)
+
+    def recover(self, put_aside_as: str, known: KnownJournal | None = None) -> Recovery | None:
         """Open for appending after the longest valid prefix and the newest pending record.
 
         An incomplete last line is cut off. If complete lines are invalid, the file was altered: everything from there
-        on is moved to the file `put_aside_as`, so that it is kept and not used.
-        Raises JournalError if the file cannot be opened.
+        on is moved to the file `put_aside_as`, so that it is kept and not used. So is what lies beyond the head of a
+        journal that is `known`, since who wrote that is not.
+        Raises JournalReplacedError where the known head is not in it, JournalError if the file cannot be opened.
         """
         recovery: Recovery | None = None
         try:
             self._open()
             try:
                 for line in read_journal(self._state.journal):
+                    if known is not None and line.number > known.head.records:
+                        raise JournalDamagedError("what follows is not known to be of the daemon")
                     self._head, self._size, self.records = line.head, line.end, line.number
             except JournalDamagedError as fault:
-                recovery = self._mend(str(fault), put_aside_as)
-            pending = newest_pending(self._state.pending, self._head)
+                if known is None or self.head == known.head:
+                    recovery = self._mend(str(fault), put_aside_as)
+            if known is not None and self.head != known.head:
+                raise replaced(self._state.journal, known.head)
+            pending = newest_pending(self._state.pending, self._head, known)
             if pending is None:
                 self._empty_pending()
             else:
@@ -144,13 +140,54 @@ class Journal:
 
         Returns the new name.
         """
-        path = self._unused(name)
-        os.rename(self._state.journal, path)
-        os.close(self._fd)
+        path = self._renamed(name)
+        if self._fd >= 0:
+            os.close(self._fd)
         self._fd, self._head, self._size, self.records, self._owed = -1, GENESIS, 0, 0, None
         self._open()
         self._empty_pending()
         return path.name
+
+    def check_unchanged(self, *, whole: bool = False) -> None:
+        """Make sure that the file is the one that was written. One that another process put in its place, or appended
+        to, is kept under another name, and the journal is put back. `whole`: read all of it, since its size tells
+        nothing of a change within.
+
+        Raises JournalReplacedError where what was written is lost, OSError.
+        """
+        try:
+            here = os.stat(self._state.journal)
+        except FileNotFoundError:
+            here = None
+        is_same = here is not None and here.st_ino == self._inode and here.st_size == self._size
+        if is_same and not (whole or self._is_reopened):
+            return
+        data = self._own_data()
+        self._is_reopened = False
+        if is_same:
+            return
+        os.close(self._fd)
+        self._fd = -1
+        kept = self._renamed(NOT_OURS)
+        replace_file(self._state.journal, data, 0o600)
+        self._open()
+        log.error(
+            "the journal %s was removed, replaced or changed by another process; it was put back%s",
+            self._state.journal,
+            f", and what was found in its place is kept as {kept.name}" if kept.exists() else "",
+        )
+
+    def _own_data(self) -> bytes:
+        """All that was written, from the open file. Raises JournalReplacedError where it is not in it any more."""
+        data, head, size = os.pread(self._fd, self._size, 0), GENESIS, 0
+        try:
+            for line in read_lines(io.BytesIO(data)):
+                head, size = line.head, line.end
+        except JournalDamagedError:
+            pass
+        if (head, size) != (self._head, self._size):
+            raise replaced(self._state.journal, self.head)
+        return data
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record durably. Raises JournalError; then nothing of it is left in the file."""
@@ -167,10 +204,11 @@ class Journal:
         try:
             if self._fd < 0:
                 self._open()
+                self._is_reopened = True
             if self._cut_first and os.fstat(self._fd).st_size > self._size:
                 os.ftruncate(self._fd, self._size)
             self._cut_first = False
-            self._check_unchanged()
+            self.check_unchanged()
             self._write(self._fd, line, self._size)
             os.fsync(self._fd)
         except OSError as fault:
@@ -210,17 +248,6 @@ class Journal:
         if new:
             sync_folder(self._state.path)
 
-    def _check_unchanged(self) -> None:
-        try:
-            here = os.stat(self._state.journal)
-        except FileNotFoundError:
-            here = None
-        if here is None or here.st_ino != self._inode or here.st_size != self._size:
-            raise JournalError(
-                f"the journal {self._state.journal} was removed, replaced or changed by another process",
-                hint="it can no longer be continued: start flopsd again with an empty --state-dir",
-            )
-
     @staticmethod
     def _write(fd: int, line: bytes, at: int) -> None:
         """One write at a known offset; a partial line is cut off again."""
@@ -250,10 +277,19 @@ class Journal:
             altered = looks_like_records(file)
             aside = self._unused(put_aside_as) if altered else None
             file.seek(self._size)
-            digest, count = _copy(file, aside)
+            digest, count = copy_rest(file, aside)
         os.ftruncate(self._fd, self._size)
         os.fsync(self._fd)
         return Recovery(count, digest, reason, None if aside is None else aside.name)
+
+    def _renamed(self, name: str) -> Path:
+        """Rename the file at the journal's path, if there is one, to `name` or with a number before it."""
+        path = self._unused(name)
+        try:
+            os.rename(self._state.journal, path)
+        except FileNotFoundError:
+            pass  # another process removed it
+        return path
 
     def _unused(self, name: str) -> Path:
         """A path in the state folder that does not exist yet: nothing is overwritten."""
@@ -261,18 +297,3 @@ class Journal:
         while path.exists():
             path, number = self._state.path / f"{number}-{name}", number + 1
         return path
-
-
-def _copy(file: IO[bytes], to: Path | None) -> tuple[str, int]:
-    """SHA-256 and size of the rest of `file`, which is first copied durably to the new file `to`, if given."""
-    digest, count = hashlib.sha256(), 0
-    with open(os.devnull if to is None else to, "wb" if to is None else "xb") as copy:
-        if to is not None:
-            os.fchmod(copy.fileno(), 0o600)
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-            count += copy.write(chunk)
-        copy.flush()
-        if to is not None:
-            os.fsync(copy.fileno())
-    return digest.hexdigest(), count

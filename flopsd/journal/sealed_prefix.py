@@ -9,15 +9,14 @@ import errno
 import hashlib
 import io
 import os
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.ledger.statement import JournalFacts
-from flopsd.errors import JournalDamagedError, JournalError, JournalReplacedError
-from flopsd.journal.framing import GENESIS, JournalLine, looks_like_records, read_lines
+from flopsd.errors import JournalDamagedError, JournalError
+from flopsd.journal.framing import GENESIS, looks_like_records, read_lines
 from flopsd.journal.journal import read_journal
 from flopsd.system.regular_files import open_regular
 
@@ -54,44 +53,6 @@ def _sync(fd: int) -> None:
         # A file system that answers this does not lose data in a power cut.
         if fault.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):
             raise
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """A moment of a journal: its records, and the chain hash of the last of them. As text `RECORDS:HASH`."""
-
-    records: int
-    sha256: str
-
-    def __str__(self) -> str:
-        return f"{self.records}:{self.sha256}"
-
-    @classmethod
-    def parse(cls, text: str) -> Head:
-        """Raises ValueError for what is no head: a check that cannot be made is never taken for one that passed."""
-        match = _HEAD.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text!r:.100} is no head of a journal")
-        return cls(int(match[1]), match[2])
-
-
-_HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})", re.ASCII)
-
-
-def require_head(path: Path, head: Head | None, lines: Iterable[JournalLine]) -> None:
-    """Raises JournalReplacedError unless the chain of `lines`, which are of `path`, passes through `head`."""
-    if head is None or head.records == 0:
-        return
-    try:
-        found = next((line.head.hex() for line in lines if line.number == head.records), None)
-    except (JournalError, OSError):
-        found = None
-    if found != head.sha256:
-        raise JournalReplacedError(
-            f"{path} is not the journal that was written: it does not contain record {head.records} with chain hash "
-            f"{head.sha256[:16]}…",
-            hint="another process put a file of its own in place; what it says is not this run's, and is not signed",
-        )
 
 
 def longest_prefix(data: bytes) -> Prefix:

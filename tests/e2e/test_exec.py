@@ -254,18 +254,34 @@ os.replace(forged, journal)
 """
 
 
-@pytest.mark.parametrize("kill", [False, True])
+KILL = "os.kill(int((journal.parent / 'lock').read_text().split()[0]), 9)\n"
+AWAIT = "while b'activity' not in (journal.parent / 'pending.jsonl').read_bytes():\n    threading.Event().wait(0.05)\n"
+SPOIL = FORGERY.replace("os.replace(forged, journal)", "journal.write_bytes(forged.read_bytes())")
+
+
+@pytest.mark.parametrize(
+    ("job", "is_lost"),
+    [(FORGERY, False), (SPOIL, True), (FORGERY + KILL, True), (FORGERY + KILL + AWAIT, True)],
+    ids=["replaced", "overwritten", "replaced after a kill", "replaced before a restart"],
+)
 def test_a_journal_that_the_job_put_in_place_is_not_sealed_as_this_runs(
-    tmp_path: Path, env: dict[str, str], kill: bool
+    tmp_path: Path, env: dict[str, str], job: str, is_lost: bool
 ) -> None:
-    """A prefix of the daemon's own journal with an end of the job's making: it would verify, with next to no FLOP."""
-    job, state = tmp_path / "job.py", tmp_path / "state"
-    job.write_text(FORGERY + ("os.kill(int((journal.parent / 'lock').read_text().split()[0]), 9)\n" if kill else ""))
-    command = metered(tmp_path, f"{sys.executable} {job} {state / 'journal.jsonl'}")
+    """A prefix of the daemon's own journal with an end of the job's making: it would verify, with next to no FLOP. A
+    daemon that has its file still open puts it back; else the ledger says what happened, and has no upper bound."""
+    script, state = tmp_path / "job.py", tmp_path / "state"
+    script.write_text(job)
+    command = metered(tmp_path, f"{sys.executable} {script} {state / 'journal.jsonl'}")
     done = run(tmp_path, env, *command, options=("--checkpoint", "0.5"), code=0)
-    assert "NOT SEALED" in done.stderr
-    assert "is not the journal that was written" in done.stderr
-    assert not (tmp_path / "ledger.json").exists()
+    assert ("is not the journal that was written" if is_lost else "it was put back") in done.stderr
+    assert (state / "not-ours.journal.jsonl").exists()
+    executed = predicate(tmp_path / "ledger.json")["totals"]["executed"]
+    reasons = {gap["reason"] for gap in predicate(tmp_path / "ledger.json")["coverage"]["gaps"]}
+    recovered = predicate(tmp_path / "ledger.json")["incarnations"][0]["recovered"]
+    assert (executed["high"] is None) is is_lost
+    assert (recovered or {}).get("reason", "").startswith("journal_replaced: ") is is_lost
+    assert ("journal_replaced" in reasons) is (is_lost and bool(predicate(tmp_path / "ledger.json")["devices"]))
+    flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), env=env, code=0)
 
 
 def test_a_job_that_floods_its_meter_with_declarations_is_metered_to_its_end(

@@ -196,7 +196,7 @@ class Rated(Rates):
             row("utilization", None, busy, known("utilization"), (0, None, highs[0]), (0, None, highs[1]))
         if unknown := unknown_of(tally):
             flop, integers = (self.ceiling(unknown, integers=of) for of in (False, True))
-            if "end_unknown" in tally["gap_ns"]:
+            if {"end_unknown", "journal_replaced"} & tally["gap_ns"].keys():
                 flop = integers = None
             row("gap", None, 0, unknown, (0, None, flop), (0, None, integers))
         return found

@@ -200,7 +200,7 @@ def _take(gaps: list[list[Any]], gap: list[Any]) -> None:
 def _gap(device: Rated, begin: J, gap: list[Any]) -> J:
     incarnation, _, begin_ns, end_ns, reason = gap
     ceiling = 0 if reason in ELSEWHERE else device.ceiling(end_ns - begin_ns)
-    ceiling = None if reason == "end_unknown" else ceiling
+    ceiling = None if reason in ("end_unknown", "journal_replaced") else ceiling
     return {
         "device": device.record["uuid"], "incarnation": incarnation, "reason": reason,
         "beginSeconds": seconds(begin_ns - begin["ns"]), "endSeconds": seconds(end_ns - begin["ns"]),

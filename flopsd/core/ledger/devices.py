@@ -13,7 +13,7 @@ from typing import Any
 from flopsd.core.figures import UNDECLARED, Rating, Row, gap_ceiling_flop, sum_figures, takes_a_declaration
 from flopsd.core.ledger.history import GapInterval, History
 from flopsd.core.ledger.run_view import DeviceView, RatedTallies, RatedTally, RunView
-from flopsd.core.model import ACCOUNTED_ELSEWHERE, Device, GapReason, Tally
+from flopsd.core.model import ACCOUNTED_ELSEWHERE, UNBOUNDED, Device, Tally
 from flopsd.core.values import joules, seconds
 
 MAX_LISTED_GAPS = 1000
@@ -134,7 +134,7 @@ def _gap(gap: GapInterval, rated: RatedTally, begin_ns: int) -> dict[str, Any]:
     duration_ns = gap.end_ns - gap.begin_ns
     elsewhere = gap.reason in ACCOUNTED_ELSEWHERE
     ceiling = 0 if elsewhere else gap_ceiling_flop(duration_ns, rated.rating, rated.table)
-    ceiling = None if gap.reason is GapReason.END_UNKNOWN else ceiling
+    ceiling = None if gap.reason in UNBOUNDED else ceiling
     return {
         "device": gap.device,
         "incarnation": gap.incarnation,

@@ -18,7 +18,7 @@ from flopsd.attestation.signing.keys import ensure_key
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import view_of
 from flopsd.daemon.recovery import restore
-from flopsd.journal.journal import Recovery
+from flopsd.journal.recovery import Recovery
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context
 from flopsd.system.clock import NS_PER_S

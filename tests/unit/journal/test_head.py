@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from flopsd.errors import JournalReplacedError
+from flopsd.journal.head import Head, require_head
 from flopsd.journal.journal import read_journal
-from flopsd.journal.sealed_prefix import Head, require_head
 from tests.support.process import in_process
 from tests.support.runs import Run
 

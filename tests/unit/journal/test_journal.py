@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flopsd.core.untrusted import parse_json
-from flopsd.errors import JournalError, NotVerifiedError, StateDirBusyError, UnreadableRecordError
+from flopsd.errors import JournalError, JournalReplacedError, NotVerifiedError, StateDirBusyError, UnreadableRecordError
 from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, frame, read_lines
+from flopsd.journal.head import KnownJournal
 from flopsd.journal.journal import Journal, newest_pending, read_journal
 from flopsd.journal.sealed_prefix import read_durable
 from flopsd.journal.state_dir import StateDir
@@ -151,18 +152,54 @@ def test_a_pending_file_of_an_older_head_is_ignored(state: StateDir) -> None:
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced", "longer"])
-def test_a_replaced_journal_stops_the_writer(state: StateDir, how: str) -> None:
+def test_a_journal_that_another_process_replaced_is_put_back(state: StateDir, how: str) -> None:
     write(state, 1)
     journal = Journal(state)
     journal.recover("aside")
     before = state.journal.read_bytes()
     if how != "longer":
-        state.journal.rename(state.path / "stolen")
+        state.journal.unlink()
     if how != "removed":
         state.journal.write_bytes(before * (2 if how == "longer" else 1))
-    with pytest.raises(JournalError, match="removed, replaced or changed"):
-        journal.append({"n": 1})
+    journal.append({"n": 1})
     journal.close()
+    assert state.journal.read_bytes().startswith(before)
+    assert [line.record() for line in read_journal(state.journal)][-1] == {"n": 1}
+    assert (state.path / "not-ours.journal.jsonl").exists() is (how != "removed")
+
+
+def test_a_journal_altered_in_place_is_not_continued(state: StateDir) -> None:
+    write(state, 2)
+    journal = Journal(state)
+    journal.recover("aside")
+    altered = state.journal.read_bytes().replace(b'"n":0', b'"n":7')
+    state.journal.write_bytes(altered + b"\n")
+    with pytest.raises(JournalReplacedError, match="is not the journal that was written"):
+        journal.append({"n": 2})
+    journal.close()
+
+
+def test_what_a_known_journal_and_its_pending_file_do_not_have_is_not_continued(state: StateDir) -> None:
+    """A daemon was killed, and another process went on in its files before it was restarted."""
+    write(state, 2)
+    journal = Journal(state)
+    journal.recover("aside")
+    journal.note({"n": 2})
+    known = KnownJournal.parse(str(journal.known("run-1")))
+    journal.note({"n": 3})
+    journal.close()
+    genuine = state.pending.read_bytes()
+    forger = Journal(state)
+    forger.recover("aside")
+    forger.append({"n": 9})
+    forger.close()
+    state.pending.write_bytes(genuine)
+    journal = Journal(state)
+    recovery = journal.recover("aside", known)
+    journal.close()
+    assert recovery is not None
+    assert recovery.kept_as == "aside"
+    assert [line.record()["n"] for line in read_journal(state.journal)] == [0, 1, 2]
 
 
 def test_the_second_owner_of_a_state_folder_is_refused_by_name_and_an_unusable_one_too(state: StateDir) -> None:

@@ -1,0 +1,41 @@
+"""The journal of a run whose own was replaced by another process, when no daemon is left to go on with the run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from flopsd.core.ledger.history import History
+from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.errors import JournalReplacedError
+from flopsd.journal.head import KnownJournal
+from flopsd.journal.journal import Journal
+from flopsd.journal.recovery import NOT_OURS, journal_lost
+from flopsd.settings.data_files import load_peaks, load_policies
+from flopsd.settings.load import declared_of
+from flopsd.settings.platform import find_context
+from flopsd.settings.schema import Settings
+from flopsd.system.clock import Clock
+
+log = logging.getLogger("flopsd")
+
+
+def write_instead(
+    journal: Journal,
+    known: KnownJournal,
+    settings: Settings,
+    environment: Mapping[str, str],
+    clock: Clock,
+    fault: JournalReplacedError,
+) -> None:
+    """Put the file aside and write a journal which states that, and knows of no device: its ledger has no upper bound.
+
+    Raises FlopsdError.
+    """
+    lost = journal_lost(journal.size_bytes, known.head, journal.put_aside(NOT_OURS))
+    log.error("%s; it is kept as %s; the ledger of the run has no upper bound", fault, lost.kept_as)
+    of_settings = WriterSettings.of(settings, (), declared_of(settings), load_policies(settings.policies))
+    table, context = load_peaks(settings.peaks), find_context(environment)
+    writer = Writer(journal, table, of_settings, context, clock, lambda _: None)
+    writer.begin(known.run or settings.run_id or "", History(), lost, journal_lost=True)
+    writer.close("journal replaced")

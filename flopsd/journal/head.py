@@ -1,0 +1,82 @@
+"""What a journal must contain to be the one that was written: a moment of its chain that is known from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flopsd.core.values import is_digest
+from flopsd.errors import JournalError, JournalReplacedError
+from flopsd.journal.framing import JournalLine
+
+_HEAD = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A moment of a journal: its records, and the chain hash of the last of them. As text `RECORDS:HASH`."""
+
+    records: int
+    sha256: str
+
+    def __str__(self) -> str:
+        return f"{self.records}:{self.sha256}"
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        """Raises ValueError for what is no head: a check that cannot be made is never taken for one that passed."""
+        match = _HEAD.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r:.100} is no head of a journal")
+        return cls(int(match[1]), match[2])
+
+
+@dataclass(frozen=True, slots=True)
+class KnownJournal:
+    """What the launcher knows of the journal of its daemon: its head, that of the pending file, and the run.
+
+    As text `HEAD PENDING RUN`, with `-` where nothing is pending.
+    """
+
+    head: Head
+    pending_sha256: str | None
+    run: str
+
+    def __str__(self) -> str:
+        return f"{self.head} {self.pending_sha256 or '-'} {self.run}"
+
+    @classmethod
+    def parse(cls, text: str) -> KnownJournal:
+        """Raises ValueError as `Head.parse` does."""
+        head, _, rest = text.partition(" ")
+        pending, _, run = rest.partition(" ")
+        if not (pending == "-" or is_digest(pending)) or not run:
+            raise ValueError(f"{text!r:.200} does not describe a journal")
+        return cls(Head.parse(head), None if pending == "-" else pending, run)
+
+
+KNOWN_BYTES = 1024  # of such a text in the launcher's file
+NOT_ANY = KnownJournal(Head(1, "0" * 64), None, "")  # no journal is this one
+
+
+def require_head(path: Path, head: Head | None, lines: Iterable[JournalLine]) -> None:
+    """Raises JournalReplacedError unless the chain of `lines`, which are of `path`, passes through `head`."""
+    if head is None or head.records == 0:
+        return
+    try:
+        found = next((line.head.hex() for line in lines if line.number == head.records), None)
+    except (JournalError, OSError):
+        found = None
+    if found != head.sha256:
+        raise replaced(path, head)
+
+
+def replaced(path: Path, head: Head) -> JournalReplacedError:
+    """The error for a journal that does not contain `head`."""
+    return JournalReplacedError(
+        f"{path} is not the journal that was written: it does not contain record {head.records} with chain hash "
+        f"{head.sha256[:16]}…",
+        hint="another process put a file of its own in place; what it says is not this run's, and is not signed",
+    )

@@ -1,0 +1,62 @@
+"""What recovery cut from a journal, and where it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from flopsd.journal.head import Head
+
+NOT_OURS = "not-ours.journal.jsonl"  # the name of a file that another process put in the journal's place
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What recovery cut from the end of a journal, and what else is unknown about the time before."""
+
+    cut_bytes: int
+    cut_sha256: str
+    reason: str
+    kept_as: str | None  # the file that holds what was cut; None for a line that a crash cut short
+
+    def for_journal(self) -> dict[str, Any]:
+        return {
+            "cutBytes": str(self.cut_bytes),
+            "cutSha256": self.cut_sha256,
+            "reason": self.reason,
+            "keptAs": self.kept_as,
+        }
+
+
+def also(recovery: Recovery | None, reason: str) -> Recovery:
+    """`recovery` with one more reason; the only one if nothing was cut."""
+    if recovery is None:
+        return Recovery(0, hashlib.sha256(b"").hexdigest(), reason, None)
+    return replace(recovery, reason=f"{recovery.reason}; {reason}")
+
+
+def journal_lost(size_bytes: int, head: Head, kept_as: str | None) -> Recovery:
+    """What the begin of a journal records that stands in place of a lost one, of which `head` is known."""
+    reason = (
+        f"journal_replaced: another process replaced or altered the journal, which had {head.records} records, the "
+        f"last with chain hash {head.sha256}"
+    )
+    return Recovery(size_bytes, head.sha256, reason, kept_as)
+
+
+def copy_rest(file: IO[bytes], to: Path | None) -> tuple[str, int]:
+    """SHA-256 and size of the rest of `file`, which is first copied durably to the new file `to`, if given."""
+    digest, count = hashlib.sha256(), 0
+    with open(os.devnull if to is None else to, "wb" if to is None else "xb") as copy:
+        if to is not None:
+            os.fchmod(copy.fileno(), 0o600)
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            count += copy.write(chunk)
+        copy.flush()
+        if to is not None:
+            os.fsync(copy.fileno())
+    return digest.hexdigest(), count
