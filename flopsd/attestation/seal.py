@@ -91,7 +91,7 @@ def seal_journal(
     try:
         table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
         evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
-        seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, policies)
+        seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, key.readers(), policies)
         document = statement(history, table, sealed.facts, seal)
         refuse_malformed_times(document["predicate"])
     except MALFORMED as fault:

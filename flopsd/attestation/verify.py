@@ -19,6 +19,7 @@ from flopsd.attestation.signing.dsse import verify_signatures
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
 from flopsd.core.ledger.history import History, extend
+from flopsd.core.ledger.isolation import key_from
 from flopsd.core.ledger.statement import (
     PAYLOAD_TYPE,
     PREDICATE_TYPE,
@@ -204,8 +205,9 @@ def _recompute(
 ) -> None:
     """Compute the statement again and compare it with the signed one, field by field."""
     method = signed["predicate"]["method"]
+    isolation = signed["predicate"]["isolation"]
     version, sealed_at = str(method.get("flopsdVersion")), str(method.get("sealedAt"))
-    seal = SealFacts(version, sealed_at, signed_items(signed["predicate"]), policies)
+    seal = SealFacts(version, sealed_at, signed_items(signed["predicate"]), key_from(isolation["key"]), policies)
     refuse_difference(statement(history, table, facts, seal), signed, "the journal")
 
 

@@ -29,6 +29,7 @@ from flopsd.system.clock import SystemClock
 
 if TYPE_CHECKING:
     from flopsd.sources.registry import KnownSources
+    from flopsd.system.users import User
 
 ME = (sys.executable, str(Path(flopsd.__file__).with_name("__main__.py")))  # -m would search the job's folder first
 
@@ -92,7 +93,9 @@ def _exec(arguments: argparse.Namespace) -> int:
     settings = settings_of(arguments)
     _check_web(settings)
     environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
-    socket = socket_path(settings.client_socket, Path(settings.state_dir or default_state_dir(os.environ)))
+    user = _job_user(settings)
+    state = Path(settings.state_dir or default_state_dir(os.environ))
+    socket = socket_path(settings.client_socket, state, shared=user is not None)
     if socket is not None:
         environment[VARIABLE] = str(socket)
     task = metered_by_task(os.environ)
@@ -111,9 +114,30 @@ def _exec(arguments: argparse.Namespace) -> int:
         clock=clock,
         stop_seconds=settings.stop_seconds,
         log=logging.getLogger("flopsd").error,
+        user=user,
         window_seconds=settings.stop_window_seconds,
     )
     return launcher.run(command, environment)
+
+
+def _job_user(settings: Settings) -> User | None:
+    """Whom `exec` starts the job as; None: this process's own user. Raises ConfigError."""
+    from flopsd.system.users import find_user
+
+    if settings.job_user is None:
+        return None
+    try:
+        user = find_user(settings.job_user)
+    except KeyError:
+        raise ConfigError([f"--job-user: there is no user {settings.job_user!r}"], hint="`id NAME` shows one") from None
+    if user.uid == os.geteuid():
+        return None
+    if os.geteuid() != 0:
+        raise ConfigError(
+            ["--job-user: only root can start a job as another user"],
+            hint="leave --job-user out, or start flopsd exec as root",
+        )
+    return user
 
 
 def _become(command: Sequence[str], environment: Mapping[str, str], task: int) -> int:

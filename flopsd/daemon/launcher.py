@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from flopsd.journal.head import KNOWN_BYTES
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.process_groups import TERMINAL_STOPS, group_is_alive, pass_terminal, signal_group, stop_with
+from flopsd.system.users import User
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 FIRST_BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.2, 30.0
@@ -36,6 +37,7 @@ class Launcher:
     clock: Clock
     stop_seconds: float
     log: Callable[[str], None]
+    user: User | None = None  # whom the job runs as; None: our own user
     window_seconds: float | None = None  # from SIGTERM until the platform kills; None: unknown
     _daemon: subprocess.Popen[bytes] | None = None
     _pipe: int = -1
@@ -57,7 +59,7 @@ class Launcher:
         self._head_file = os.memfd_create("flopsd-head")
         self._start_daemon(before)
         try:
-            job = subprocess.Popen(command, env=dict(environment), preexec_fn=_unblock(before, group=True))
+            job = self._start_job(command, environment, before)
         except OSError as fault:
             code = cannot_run(command, fault, self.log)
             self._finish(code)
@@ -68,6 +70,20 @@ class Launcher:
         code = status if status >= 0 else 128 - status
         self._finish(code)
         return code
+
+    def _start_job(self, command: Sequence[str], environment: Mapping[str, str], mask: Mask) -> subprocess.Popen[bytes]:
+        """Raises OSError."""
+        prepare = _unblock(mask, group=True)
+        if self.user is None:
+            return subprocess.Popen(command, env=dict(environment), preexec_fn=prepare)
+        return subprocess.Popen(
+            command,
+            env={**environment, **self.user.environment()},
+            preexec_fn=prepare,
+            user=self.user.uid,
+            group=self.user.gid,
+            extra_groups=self.user.groups,
+        )
 
     def _supervise(self, job: int, mask: Mask) -> int:
         """Forward signals and restart the daemon until the job ends; its exit code, negative for a signal."""

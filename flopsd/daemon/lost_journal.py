@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 
 from flopsd.core.ledger.history import History
-from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.core.ledger.isolation import Isolation
+from flopsd.daemon.writer import Writer
+from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import JournalReplacedError
 from flopsd.journal.head import KnownJournal
 from flopsd.journal.journal import Journal
@@ -34,7 +37,8 @@ def write_instead(
     """
     lost = journal_lost(journal.size_bytes, known.head, journal.put_aside(NOT_OURS))
     log.error("%s; it is kept as %s; the ledger of the run has no upper bound", fault, lost.kept_as)
-    of_settings = WriterSettings.of(settings, (), declared_of(settings), load_policies(settings.policies))
+    declared, isolation = declared_of(settings), Isolation(os.geteuid(), checkpoint_output=settings.checkpoint_output)
+    of_settings = WriterSettings.of(settings, (), declared, load_policies(settings.policies), isolation)
     table, context = load_peaks(settings.peaks), find_context(environment)
     writer = Writer(journal, table, of_settings, context, clock, lambda _: None)
     writer.begin(known.run or settings.run_id or "", History(), lost, journal_lost=True)

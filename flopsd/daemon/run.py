@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from flopsd.core.ledger.isolation import Continues, Isolation
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
 from flopsd.daemon.loop import Daemon
@@ -16,7 +17,8 @@ from flopsd.daemon.recovery import choose_run, recover, restore
 from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state
 from flopsd.daemon.sealing import RESERVE_SECONDS, copy_destinations, local_ledger, seal_own, state_dir
 from flopsd.daemon.stop_requests import StopRequests
-from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.daemon.writer import Writer
+from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.head import KNOWN_BYTES, NOT_ANY, KnownJournal
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import Recovery
@@ -32,6 +34,7 @@ from flopsd.sources.ownership.rule import Job
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.sd_notify import Notifier
 from flopsd.system.streams import say
+from flopsd.system.users import find_user, only_own_user_writes
 from flopsd.telemetry.metric_lines import MetricLines
 from flopsd.telemetry.push.feed import LAST_PUSH_SECONDS, Feed
 
@@ -61,7 +64,11 @@ def run_daemon(
     # What the run is: data files, platform, sources.
     table, policies, declared = load_peaks(settings.peaks), load_policies(settings.policies), declared_of(settings)
     context = find_context(environment)
-    client_socket = socket_path(settings.client_socket, _socket_folder(settings, environment, lifeline))
+    job_user = _job_user(settings, lifeline)
+    is_shared = lifeline is not None and job_user != os.geteuid()
+    client_socket = socket_path(
+        settings.client_socket, _socket_folder(settings, environment, lifeline), shared=is_shared
+    )
     origins: dict[str, str] = {}  # filled from the journal, before any source is read
     root_pid = os.getppid() if lifeline is not None else None  # the launcher, whose child the job is
     job = Job(environment, context.job_name, root_pid, cores_per_chip(context, table))
@@ -73,6 +80,7 @@ def run_daemon(
     journal = Journal(folder)
     try:
         # Which run it continues.
+        is_private = only_own_user_writes(folder.path, folder.journal, folder.pending)
         known = _known_journal(head_file)
         restored = None if known is not None else _restore(settings, folder, context, table)
         found = recover(journal, clock, known)
@@ -82,7 +90,15 @@ def run_daemon(
         # The writer and everything beside it.
         rolling = _rolling(settings, seal_command, clock, lambda: journal.head, resumed=bool(history.incarnations))
         emit = _emitter(settings, out, err, rolling)
-        of_settings = WriterSettings.of(settings, tuple(sources), declared, policies)
+        continues = Continues.LAUNCHER if known else Continues.FILE_OWNER if is_private else Continues.NOTHING
+        isolation = Isolation(
+            os.geteuid(),
+            job_user,
+            is_private,
+            settings.checkpoint_output,
+            (Continues.NOTHING if restored else continues).value,
+        )
+        of_settings = WriterSettings.of(settings, tuple(sources), declared, policies, isolation)
         writer = Writer(
             journal, table, of_settings, context, clock, emit, lambda: _report(head_file, journal.known(run))
         )
@@ -91,14 +107,16 @@ def run_daemon(
         # Under exec the service manager's main process is the launcher.
         notifier = Notifier(environment if lifeline is None else {}, clock)
         daemon = Daemon(writer, sources, clock, settings.interval_seconds, notifier.ping_seconds)
-        if client_socket is not None and settings.client_socket is None and client_socket.name != SOCKET_NAME:
+        is_derived = settings.client_socket is None and not is_shared
+        if client_socket is not None and is_derived and client_socket.name != SOCKET_NAME:
             log.warning(
                 "the path of %s is too long for a socket in it; training processes connect at %s instead; they find it "
                 "by themselves",
                 folder.path,
                 client_socket,
             )
-        sessions = SessionServerTask(client_socket, settings.client_uids, daemon.post_event, clock)
+        client_uids = (*settings.client_uids, *([job_user] if is_shared and job_user is not None else []))
+        sessions = SessionServerTask(client_socket, client_uids, daemon.post_event, clock)
         feed = _feed(settings, push_command, writer, rolling, clock)
         every = settings.metric_line_seconds
         lines = MetricLines(out, every, writer.snapshot, clock) if every else None
@@ -142,6 +160,17 @@ def run_daemon(
         journal.close()
         folder.release()
     return durable and sealed and (copied or lifeline is not None)
+
+
+def _job_user(settings: Settings, lifeline: int | None) -> int | None:
+    """The user of the job, as set, else under a launcher its own. None: not known, be it for want of an account."""
+    if settings.job_user is None:
+        return None if lifeline is None else os.geteuid()
+    try:
+        return find_user(settings.job_user).uid
+    except KeyError:
+        log.warning("--job-user: there is no user %r; which user the job runs as is not known", settings.job_user)
+        return None
 
 
 def _restore(settings: Settings, folder: StateDir, context: Context, table: PeakTable) -> Recovery | None:

@@ -16,7 +16,9 @@ def listen_on(path: Path, *, mode: int, backlog: int) -> socket.socket:
     Raises ListenError.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.parent.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.chmod(0o700 if mode == 0o600 else 0o711)  # to reach the socket, one must enter the folder
         if path.parent.stat().st_uid not in (0, os.geteuid()):
             raise ListenError(
                 f"{path.parent} belongs to another user, who could replace the socket by one of their own",

@@ -7,71 +7,33 @@ The daemon calls it from one thread; tests drive it with a clock that they step 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from flopsd import __version__
-from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.ledger.history import FORMAT, History
 from flopsd.core.ledger.journal_codec import precision_record, tally_record
 from flopsd.core.ledger.run_view import RunView
-from flopsd.core.model import Device, GapReason, Precision
+from flopsd.core.model import GapReason
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import declarations_of
-from flopsd.core.policy.evaluate import Policy
 from flopsd.core.session_protocol import Event
 from flopsd.daemon.device_accounts import DeviceAccounts
 from flopsd.daemon.earlier_starts import EarlierStarts
 from flopsd.daemon.session_tracker import SessionTracker
 from flopsd.daemon.source_tracker import Message, SourceTracker
 from flopsd.daemon.write_queue import WriteQueue, checkpoint_line
+from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import JournalReplacedError
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
-from flopsd.settings.load import settings_sha256
 from flopsd.settings.platform import Context
-from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock, rfc3339
 from flopsd.telemetry.snapshot import Snapshot
 
 log = logging.getLogger("flopsd")
 STEP_TOLERANCE_NS = NS_PER_S
-
-
-@dataclass(frozen=True, slots=True)
-class WriterSettings:
-    """What the writer needs of the settings."""
-
-    interval_ns: int
-    checkpoint_ns: int
-    config_sha256: str
-    precision: Precision | None  # declared for the run
-    sources: Sequence[str]
-    device_precision: Mapping[str, Precision] = field(default_factory=dict)  # by UUID or index
-    run_declared: OperatorDeclarations = NOTHING_DECLARED
-    policies: Sequence[Policy] = ()
-
-    @classmethod
-    def of(
-        cls, settings: Settings, sources: Sequence[str], declared: OperatorDeclarations, policies: Sequence[Policy]
-    ) -> WriterSettings:
-        return cls(
-            round(settings.interval_seconds * NS_PER_S),
-            # A seal covers checkpoints only, so they come at least as often as rolling seals.
-            round(min(settings.checkpoint_seconds, settings.seal_every_seconds or 3600) * NS_PER_S),
-            settings_sha256(settings),
-            settings.precision,
-            sources,
-            settings.device_precision,
-            declared,
-            policies,
-        )
-
-    def declared(self, device: Device) -> Precision | None:
-        """The number format declared for a device: its own, else the run's."""
-        by_index = self.device_precision.get(str(device.index), self.precision)
-        return self.device_precision.get(device.uid, by_index)
 
 
 class Writer:
@@ -121,6 +83,7 @@ class Writer:
         if unknown := earlier.unknown_time():
             log.warning("%s", unknown)
             recovery = also(recovery, unknown)
+        isolation = settings.isolation if history.incarnations else replace(settings.isolation, continues=None)
         self._queue.append(
             {
                 "kind": "begin",
@@ -140,6 +103,7 @@ class Writer:
                 "context": self._context.for_journal(),
                 "precision": precision_record(settings.precision),
                 "recovered": None if recovery is None else recovery.for_journal(),
+                "isolation": isolation.for_journal(),
                 "declared": settings.run_declared.for_journal(),
                 "policies": [{"id": policy.id, "sha256": policy.sha256} for policy in settings.policies],
             }

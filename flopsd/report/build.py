@@ -19,6 +19,7 @@ from flopsd.report.bases import bases_of, comparisons_of, evidence_of, phases_of
 from flopsd.report.coverage import coverage_of, growth_chart, moment, timed
 from flopsd.report.declarations import declared_of
 from flopsd.report.inventory import child, completeness_of, device, energy_of, items_of, node, rows_of
+from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import HINT, LedgerObject, line
 from flopsd.report.model import (
     Content,
@@ -111,6 +112,7 @@ def _content(
         items=items_of(predicate, found),
         claims=claim.text("text"),
         does_not_claim=claim.text("limits"),
+        isolation=isolation_text(predicate),
         advice=_ADVICE if rules or others else "",
     )
 

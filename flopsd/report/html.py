@@ -156,6 +156,7 @@ def _proof(report: Report) -> Html:
             "div",
             h("div", h("h3", "What the signature states"), h("p", content.claims)),
             h("div", h("h3", "What it does not state"), h("p", content.does_not_claim)),
+            h("div", h("h3", "What the job could have done"), h("p", content.isolation)) if content.isolation else None,
             cls="claims",
         )
     if content is not None and content.items:

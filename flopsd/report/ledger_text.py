@@ -12,6 +12,8 @@ from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.model import Figures
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.core.values import utc_ns
+from flopsd.report.isolation_text import isolation_text
+from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.numbers import NOTHING_MEASURED, figures_in, integer_facts, interval, percent
 from flopsd.report.terminal import LABEL, counted, facts, interval_facts, one_line, shell_command, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
@@ -68,6 +70,7 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
             *wrapped(f"run {run} on {node}: {devices}, {starts} of the daemon"),
             "executed FLOP:",
             *_indented([*_executed(predicate), *_meaning(predicate)]),
+            *wrapped(isolation_text(LedgerObject(predicate, "predicate"))),
             *_attached(verified.evidence),
             *([] if verified.anchored is None else _indented(anchor_facts(verified.anchored))),
             *_claim(predicate),

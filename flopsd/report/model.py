@@ -278,6 +278,7 @@ class Content:
     items: tuple[EvidenceLine, ...]
     claims: str
     does_not_claim: str
+    isolation: str  # what the job could have done; empty for a merged ledger
     advice: str  # what a verdict is not; empty where there is none
 
 

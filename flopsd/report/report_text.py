@@ -120,6 +120,7 @@ def _content(content: Content) -> Iterator[str]:
     yield from title("What it states, and what it does not")
     yield from wrapped(content.claims)
     yield from wrapped(content.does_not_claim)
+    yield from wrapped(content.isolation) if content.isolation else ()
 
 
 def _rule(rule: ReportRule) -> Iterator[str]:

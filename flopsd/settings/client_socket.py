@@ -20,22 +20,23 @@ def fits(path: Path) -> bool:
     return len(os.fsencode(path)) <= LONGEST_PATH_BYTES
 
 
-def socket_path(setting: str | None, state_dir: Path) -> Path | None:
+def socket_path(setting: str | None, state_dir: Path, *, shared: bool = False) -> Path | None:
     """Where the daemon listens; None for `off`. Raises ConfigError for a given path that is too long for a socket.
 
-    Without a setting it is in the state folder. If that path is too long, it is a short one derived from it.
+    Without a setting it is in the state folder. If that path is too long, or processes of another user connect
+    (`shared`), who cannot enter that folder, it is a short one derived from it.
     """
     if setting == OFF:
         return None
     path = Path(os.path.abspath(setting if setting is not None else state_dir / SOCKET_NAME))
-    if fits(path):
+    if fits(path) and not (shared and setting is None):
         return path
     if setting is not None:
         raise ConfigError(
             [f"--client-socket: {path} is longer than the {LONGEST_PATH_BYTES} bytes of a Unix socket's path"],
             hint="give a shorter one, such as /run/flopsd/client.sock",
         )
-    return _short_folder() / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.sock"
+    return _short_folder(shared=shared) / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.sock"
 
 
 def client_socket_candidates(environment: Mapping[str, str]) -> tuple[Path, ...]:
@@ -48,10 +49,10 @@ def client_socket_candidates(environment: Mapping[str, str]) -> tuple[Path, ...]
     return tuple(dict.fromkeys(path for path in (own, Path("/run/flopsd") / SOCKET_NAME) if path is not None))
 
 
-def _short_folder() -> Path:
+def _short_folder(*, shared: bool) -> Path:
     """A folder with a short path that no other user can write to. The daemon creates it."""
-    user = os.geteuid()
-    for folder in (Path("/run/user") / str(user), Path("/run")):
+    user, name = os.geteuid(), "flopsd-jobs" if shared else "flopsd"
+    for folder in ([] if shared else [Path("/run/user") / str(user)]) + [Path("/run")]:
         if os.access(folder, os.W_OK) and folder.stat().st_uid == user:
-            return folder / "flopsd"
-    return Path(tempfile.gettempdir()) / f"flopsd-{user}"
+            return folder / name
+    return Path(tempfile.gettempdir()) / f"{name}-{user}"

@@ -30,6 +30,10 @@ def text(value: object) -> str:
     return value
 
 
+def text_or_number(value: object) -> str:
+    return str(value) if type(value) is int and value >= 0 else text(value)
+
+
 def text_or_off(value: object) -> str:
     """Text; `off` too where YAML reads it as false."""
     return "off" if value is False else text(value)

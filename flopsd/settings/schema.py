@@ -54,6 +54,7 @@ class Settings:
     policies: tuple[str, ...] = ()
     client_socket: str | None = None
     client_uids: tuple[int, ...] = ()
+    job_user: str | None = None
     metric_line_seconds: float | None = None  # 0: none
     stop_window_seconds: float | None = None
     wait_for_source: bool = False
@@ -269,6 +270,13 @@ SETTINGS: tuple[Setting, ...] = (
         "UIDS",
         "numbers of the users whose processes may do so, beside root and flopsd's own: 1000,1001 (default: none)",
         parsers.uids,
+    ),
+    Setting(
+        "job_user",
+        "USER",
+        "name or number of the user of the job: `exec`, as root, starts the command as this user, who can change "
+        "nothing of flopsd's; `run` only records it (default: exec: flopsd's own user; run: not known)",
+        parsers.text_or_number,
     ),
     Setting(
         "metric_line_seconds",

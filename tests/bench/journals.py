@@ -8,7 +8,8 @@ from dataclasses import replace
 from flopsd.core.ledger.history import read_history
 from flopsd.core.model import Device, Gauges, Growth, Pipe, Reading, Sweep, Totals
 from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.daemon.writer import Writer
+from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.journal import Journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.support.paths import ROOT
 from tests.support.process import Done, daemon_pid, environment, flopsd, predicate, small_disk, started, wait_until
 from tests.support.scenario import Fault, Scenario, Segment, compile_standin, h100
 
@@ -256,12 +258,14 @@ os.replace(forged, journal)
 
 KILL = "os.kill(int((journal.parent / 'lock').read_text().split()[0]), 9)\n"
 AWAIT = "while b'activity' not in (journal.parent / 'pending.jsonl').read_bytes():\n    threading.Event().wait(0.05)\n"
-SPOIL = FORGERY.replace("os.replace(forged, journal)", "journal.write_bytes(forged.read_bytes())")
+PUT = "os.replace(forged, journal)\n"
+SPOIL = FORGERY.replace(PUT, "journal.write_bytes(forged.read_bytes())\n")
+DEAD = FORGERY.replace(PUT, KILL + PUT)  # first the daemon, which would put its journal back
 
 
 @pytest.mark.parametrize(
     ("job", "is_lost"),
-    [(FORGERY, False), (SPOIL, True), (FORGERY + KILL, True), (FORGERY + KILL + AWAIT, True)],
+    [(FORGERY, False), (SPOIL, True), (DEAD, True), (DEAD + AWAIT, True)],
     ids=["replaced", "overwritten", "replaced after a kill", "replaced before a restart"],
 )
 def test_a_journal_that_the_job_put_in_place_is_not_sealed_as_this_runs(
@@ -344,3 +348,33 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except FileNotFoundError:
         return b""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a job as another user")
+def test_a_job_of_another_user_connects_and_can_touch_nothing_of_its_meter(tmp_path: Path, env: dict[str, str]) -> None:
+    job, state = tmp_path / "job.py", tmp_path / "state"
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    python, sees = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin"), {"PYTHONPATH": str(ROOT)}
+    if (
+        python is None
+        or subprocess.run([python, "-c", "import flopsd.client"], env=sees, user=65534, check=False).returncode
+    ):
+        pytest.skip("another user has no interpreter here, or cannot read this folder")
+    job = (
+        "import os, pathlib, sys\n"
+        f"state = pathlib.Path({str(state)!r})\n"
+        "assert os.getuid() == 65534 and not os.access(state, os.R_OK | os.X_OK)\n"
+        "import flopsd.client\n"
+        "flopsd.client.connect().declare(method='lora')\n"
+        "try:\n"
+        "    os.kill(os.getppid(), 0)\n"
+        "except PermissionError:\n"
+        "    sys.exit(7)\n"
+    )
+    run(tmp_path, {**env, **sees}, python, "-c", job, options=("--job-user", "65534", "--checkpoint", "0.5"), code=7)
+    found = predicate(tmp_path / "ledger.json")["isolation"]
+    assert (found["daemonUsers"], found["jobUsers"]) == (["0"], ["65534"])
+    assert (found["jobCouldWriteJournal"], found["jobCouldReadKey"]) == (False, False)
+    said = flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), env=env, code=0)
+    assert "The job could not have written this journal: it ran as user 65534" in " ".join(said.stdout.split())

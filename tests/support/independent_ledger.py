@@ -81,6 +81,7 @@ def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
         "coveragePpm": str((job - sum(device.unknown for device in everything)) * M // job) if job else None,
         "gaps": [_gap(rated[gap[0] - 1][gap[1]], begins[gap[0] - 1], gap) for gap in listed],
         "gapsNotListed": str(len(gaps) - len(listed)),
+        "isolation": _isolation(begins, records),
         "peakTableSha256": hashlib.sha256(peaks.read_bytes()).hexdigest(),
         "journal": {
             "sha256": hashlib.sha256(journal.read_bytes()).hexdigest(),
@@ -151,8 +152,35 @@ def stated(statement: J) -> J:
         },
         **{name: predicate[name] for name in ("deviceSeconds", "wallSeconds", *energy)},
         **{name: coverage[name] for name in ("coveragePpm", "gaps", "gapsNotListed")},
+        "isolation": {
+            name: value for name, value in predicate["isolation"].items() if name not in ("key", "jobCouldReadKey")
+        },
         "peakTableSha256": method["peakTableSha256"],
         "journal": {name: method["journal"][name] for name in ("sha256", "records", "headSha256")},
+    }
+
+
+def _isolation(begins: list[J], records: list[J]) -> J:
+    starts = [begin["isolation"] for begin in begins]
+    users = {start["job_user"] for start in starts} - {None}
+    users |= {session["uid"] for record in records for session in record.get("sessions", ())}
+    daemons, private = {start["daemon_user"] for start in starts}, all(start["files_private"] for start in starts)
+    continues = [start["continues"] for start in starts]
+    reasons = {
+        "job_user_unknown": not users,
+        "same_user": bool(users & daemons),
+        "job_is_root": 0 in users,
+        "files_open_to_others": not private,
+        "continued_unchecked": "nothing" in continues,
+    }
+    return {
+        "daemonUsers": [str(user) for user in sorted(daemons)],
+        "jobUsers": [str(user) for user in sorted(users)],
+        "filesPrivate": private,
+        "checkpointOutput": sorted({start["checkpoint_output"] for start in starts}),
+        "continues": continues,
+        "jobCouldWriteJournal": any(reasons.values()),
+        "reasons": [reason for reason, holds in reasons.items() if holds],
     }
 
 

@@ -16,7 +16,8 @@ from flopsd.core.ledger.history import History, read_history
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
 from flopsd.core.policy.evaluate import Policy
 from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.daemon.writer import Writer
+from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.journal import Journal, read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context

@@ -10,6 +10,7 @@ from typing import Any
 
 from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.ledger.history import read_history
+from flopsd.core.ledger.isolation import UNKNOWN, Isolation
 from flopsd.core.model import (
     Active,
     Busy,
@@ -29,7 +30,8 @@ from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.evaluate import Policy
 from flopsd.core.session_protocol import Event
 from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.daemon.writer import Writer
+from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.journal.framing import GENESIS, frame
 from flopsd.journal.journal import Journal, read_journal
 from flopsd.journal.state_dir import StateDir
@@ -75,10 +77,18 @@ class Story:
     def __init__(self, folder: Path, devices: Sequence[Device], *, precision: Precision | None = None,
                  device_precision: Mapping[str, Precision] | None = None, replay: bool = False,
                  context: Context = CONTEXT, run: str = "vector", declared: OperatorDeclarations = NOTHING_DECLARED,
-                 policies: tuple[Policy, ...] = ()) -> None:  # fmt: skip
+                 policies: tuple[Policy, ...] = (), isolation: Isolation = UNKNOWN) -> None:  # fmt: skip
         self.state, self.clock, self.devices, self.context, self.run = (StateDir(folder), FakeClock(), tuple(devices), context, run)  # fmt: skip
         self.settings = WriterSettings(
-            NS_PER_S, 5 * NS_PER_S, "c0" * 32, precision, ("told",), device_precision or {}, declared, policies
+            NS_PER_S,
+            5 * NS_PER_S,
+            "c0" * 32,
+            precision,
+            ("told",),
+            device_precision or {},
+            declared,
+            policies,
+            isolation,
         )
         self.renamed: Mapping[str, Device] = {}
         self.told = {"recording": "vector.jsonl", "sha256": "d1" * 32, "origin": "test vector"} if replay else None

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
+from flopsd.core.ledger.isolation import Isolation
 from flopsd.core.model import Busy, Counted, GapReason, Growth, Pipe, Precision
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionClosed, SessionOpened, WorkCounted
 from tests.support.story import (
@@ -193,6 +194,25 @@ def torn(folder: Path) -> bytes:
     better = replace(A100, evidence=H100.evidence, evidence_reason="", evidence_fix="")
     story.devices = (better,)
     story.during(3, {better: active(108, 1400, {Pipe.TENSOR_HMMA: 300_003})})
+    return story.finish()
+
+
+def apart(folder: Path) -> bytes:
+    """The job is another user's, and nobody else can write the daemon's files."""
+    story = Story(folder, (A100,), isolation=Isolation(0, 1001, True, "stdout", "file_owner"))
+    story.during(3, {A100: BUSY})
+    story.kill(for_seconds=2)
+    story.start()
+    story.during(3, {A100: BUSY})
+    return story.finish()
+
+
+def lost(folder: Path) -> bytes:
+    """Another process overwrote the journal: the run goes on in a new one, and nothing bounds what was before."""
+    story = Story(folder, (H100,))
+    story.during(6, {H100: TRAINING})
+    story.state.journal.write_bytes(bytes(story.state.journal.stat().st_size + 1))
+    story.during(9, {H100: TRAINING})
     return story.finish()
 
 

@@ -42,6 +42,8 @@ VALID_RUNS = {
     "accounted-elsewhere": runs.elsewhere,
     "named-late": runs.named_late,
     "recovered-tail": runs.torn,
+    "job-of-another-user": runs.apart,
+    "journal-replaced": runs.lost,
 }
 
 

@@ -75,6 +75,7 @@ def _payloads(said: J) -> dict[str, bytes]:
         "trailing-newline-in-count": lambda d: executed(d).update(measured=measured + "\n"),
         "count-as-number": lambda d: executed(d).update(measured=int(measured)),
         "gap-left-out": lambda d: d["predicate"]["coverage"].update(gapSecondsByReason={"starting": "1.000000000"}),
+        "job-said-to-be-shut-out": lambda d: d["predicate"]["isolation"].update(jobCouldWriteJournal=False, reasons=[]),
         "member-that-no-daemon-writes": lambda d: d["predicate"].update(certified=True),
     }
     made = {
@@ -138,6 +139,7 @@ def _laws() -> list[tuple[str, bytes, bytes]]:
         "counted-before-the-first-reading": lambda r: begun(r)["observed_ns"].update(activity=10**9),
         "time-that-has-not-come": lambda r: r[5].update(ns=device(r)["to_ns"] - 10**9 - 1),
         "time-that-runs-backwards": lambda r: r[-1].update(ns=1),
+        "isolation-left-out": lambda r: r[0].pop("isolation"),
         "unknown-record": lambda r: r[1].update(kind="rumour"),
         "unknown-journal-format": lambda r: r[0].update(format="flopsd-journal/2"),
         "unknown-gap-reason": lambda r: r[5]["gaps"][0].__setitem__(3, "holiday"),

@@ -49,6 +49,9 @@ class KmsKey(SigningKey):
         )
         return bytes(answer["Signature"])
 
+    def readers(self) -> dict[str, Any]:
+        return {"kind": "awskms"}
+
     def describe(self) -> str:
         return f"the P-256 key {self.key_id} in AWS KMS, region {self.region}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 from flopsd.attestation.signing.public_key import PublicKey
 
@@ -17,6 +18,10 @@ class SigningKey(ABC):
     @abstractmethod
     def sign(self, message: bytes) -> bytes:
         """The signature over `message`: Ed25519, or ECDSA over its SHA-256 in DER. Raises SigningKeyError."""
+
+    @abstractmethod
+    def readers(self) -> dict[str, Any]:
+        """Who could read or use it, as a ledger records it: the kind of key, of a file its owner and mode."""
 
     @abstractmethod
     def describe(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from flopsd.attestation.signing.base import SigningKey
 from flopsd.attestation.signing.public_key import need_extra, pem_labels, read_pem, usable
 from flopsd.attestation.signing.secrets import passphrase
+from flopsd.core.ledger.isolation import key_file
 from flopsd.errors import SigningKeyError
 from flopsd.settings.load import PASSPHRASE, PASSPHRASE_FILE
 from flopsd.system.atomic_files import sync_folder
@@ -37,6 +38,13 @@ class PemKey(SigningKey):
             else self._private.sign(message, ECDSA(SHA256()))
         )
         return signature
+
+    def readers(self) -> dict[str, Any]:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return {"kind": "file_gone"}
+        return key_file(found.st_uid, found.st_mode)
 
     def describe(self) -> str:
         return f"the {self.public.type} key in the file {self.path}"

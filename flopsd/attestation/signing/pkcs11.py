@@ -65,6 +65,9 @@ class TokenKey(SigningKey):
         half = len(raw) // 2
         return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
 
+    def readers(self) -> dict[str, Any]:
+        return {"kind": "pkcs11"}
+
     def describe(self) -> str:
         return self._location.describe()
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 
 from flopsd.core.declarations import OperatorDeclarations, declared_from, facts_from, work_from
 from flopsd.core.ledger.impossible_records import grew_from, refuse_context, refuse_counted, refuse_time
+from flopsd.core.ledger.isolation import isolation_from
 from flopsd.core.ledger.journal_codec import (
     DeviceEntry,
     Record,
@@ -194,6 +195,7 @@ def _begin(history: History, record: Record) -> None:
         count(record[name])
     declared_from(record.get("declared"))
     refuse_context(record["context"])
+    isolation_from(record["isolation"])
     for name in ("run", "node"):
         text(record[name])
         if history.incarnations and record[name] != history.incarnations[0].begin[name]:

@@ -15,6 +15,7 @@ from flopsd.core.declarations import OperatorDeclarations
 from flopsd.core.ledger.devices import coverage_for_ledger, devices_for_ledger
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.impossible_totals import refuse_double_counting, refuse_impossible
+from flopsd.core.ledger.isolation import isolation_for_ledger
 from flopsd.core.ledger.run_view import RunView, view_of
 from flopsd.core.ledger.unended import as_of
 from flopsd.core.model import ESTIMATING, NO_FIGURES, Evidence, Figures
@@ -85,6 +86,7 @@ class SealFacts:
     flopsd_version: str
     sealed_at: str
     evidence: tuple[Mapping[str, Any], ...] = ()  # collected at the seal; a verifier takes the signed one
+    key: Mapping[str, Any] | None = None  # who could read it, see `isolation.key_file`
     policies: tuple[Policy, ...] = ()  # those that the journal names, by their SHA-256
 
 
@@ -135,6 +137,11 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "findings": [finding.for_ledger() for finding in view.findings],
         "reconciliation": _reconciliation(view.bases),
         "evidence": [dict(item) for item in seal.evidence],
+        "isolation": isolation_for_ledger(
+            [incarnation.begin for incarnation in history.incarnations],
+            [session.uid for session in history.sessions.values()],
+            seal.key,
+        ),
         "method": {
             "flopsdVersion": seal.flopsd_version,
             "sealedAt": seal.sealed_at,

@@ -20,7 +20,8 @@ from flopsd.core.ledger.impossible_totals import refuse_double_counting
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Active, Device, Evidence, Figures, Gap, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.daemon.writer import Writer
+from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import JournalError
 from flopsd.journal.journal import Journal
 from flopsd.journal.state_dir import StateDir

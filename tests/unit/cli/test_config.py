@@ -60,6 +60,7 @@ base_systemic: false
 policies: [/srv/policy.yaml]
 client_socket: off
 client_uids: [1000, 1001]
+job_user: "1000"
 wait_for_source: true
 pushes: ["pushgateway+http://localhost:9091#auth=/srv/auth"]
 push_every_seconds: 30

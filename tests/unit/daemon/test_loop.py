@@ -12,7 +12,8 @@ import pytest
 from flopsd.core.ledger.history import read_history
 from flopsd.core.model import Active, Device, Evidence, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.loop import Daemon
-from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.daemon.writer import Writer
+from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import SourceError, SourceUnavailableError
 from flopsd.journal.journal import Journal
 from flopsd.journal.state_dir import StateDir

@@ -11,7 +11,7 @@ import pytest
 
 from flopsd.core.declarations import Method
 from flopsd.core.model import Precision
-from flopsd.daemon.writer import WriterSettings
+from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import ConfigError, PeakTableError
 from flopsd.settings import parsers
 from flopsd.settings.client_socket import socket_path

@@ -30,7 +30,8 @@ from flopsd.core.model import (
 )
 from flopsd.daemon.loop import Daemon
 from flopsd.daemon.source_tracker import Message
-from flopsd.daemon.writer import Writer, WriterSettings
+from flopsd.daemon.writer import Writer
+from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import SourceError
 from flopsd.journal.journal import Journal, read_journal
 from flopsd.journal.state_dir import StateDir

@@ -1,0 +1,119 @@
+"""Whether the job could have written the journal of its own meter, or signed it: a fact of the ledger. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+from flopsd.core.ledger.journal_codec import Record, count, text
+from flopsd.core.values import text_or_none
+
+
+class Continues(str, Enum):
+    """What vouched for the files that a daemon start went on with."""
+
+    LAUNCHER = "launcher"  # it knew what the daemon start before had written
+    FILE_OWNER = "file_owner"  # the kernel: only the daemon's own user can write them
+    NOTHING = "nothing"
+
+
+class WhyJobCould(str, Enum):
+    """Why a job could have written the journal."""
+
+    USER_UNKNOWN = "job_user_unknown"
+    SAME_USER = "same_user"
+    ROOT = "job_is_root"
+    OPEN_FILES = "files_open_to_others"
+    UNCHECKED_START = "continued_unchecked"
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """What separates the job from its meter, as the daemon found it at its start. Users by number."""
+
+    daemon_user: int
+    job_user: int | None = None  # None: not known
+    files_private: bool = True  # no other user can write the state folder or a file in it
+    checkpoint_output: str = "off"
+    continues: str | None = None  # a value of `Continues`; None: this start began a journal
+
+    def for_journal(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+UNKNOWN = Isolation(0)  # of a journal that no daemon writes
+
+
+def isolation_from(record: Record) -> Isolation:
+    """The inverse of `Isolation.for_journal`. Raises KeyError, TypeError or ValueError."""
+    job_user, continues, files_private = record["job_user"], record["continues"], record["files_private"]
+    if type(files_private) is not bool or len(record) != 5:
+        raise ValueError("the isolation does not have its members")
+    return Isolation(
+        count(record["daemon_user"]),
+        None if job_user is None else count(job_user),
+        files_private,
+        text(record["checkpoint_output"]),
+        None if continues is None else Continues(continues).value,
+    )
+
+
+def isolation_for_ledger(
+    begins: Iterable[Record], client_users: Iterable[int], key: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Of the `begin` records of a journal, and the users of the processes that declared something. `key`: the kind of
+    the key that seals, and of a file its owner and mode; None: not known."""
+    starts = [isolation_from(begin["isolation"]) for begin in begins]
+    users = {start.job_user for start in starts if start.job_user is not None} | set(client_users)
+    reasons = set()
+    if not users:
+        reasons.add(WhyJobCould.USER_UNKNOWN)
+    if users & {start.daemon_user for start in starts}:
+        reasons.add(WhyJobCould.SAME_USER)
+    if 0 in users:
+        reasons.add(WhyJobCould.ROOT)
+    if not all(start.files_private for start in starts):
+        reasons.add(WhyJobCould.OPEN_FILES)
+    if any(start.continues == Continues.NOTHING.value for start in starts):
+        reasons.add(WhyJobCould.UNCHECKED_START)
+    return {
+        "daemonUsers": [str(user) for user in sorted({start.daemon_user for start in starts})],
+        "jobUsers": [str(user) for user in sorted(users)],
+        "filesPrivate": all(start.files_private for start in starts),
+        "checkpointOutput": sorted({start.checkpoint_output for start in starts}),
+        "continues": [start.continues for start in starts],
+        "key": None if key is None else dict(key),
+        "jobCouldWriteJournal": bool(reasons),
+        "reasons": [reason.value for reason in WhyJobCould if reason in reasons],
+        "jobCouldReadKey": _could_read(key, users),
+    }
+
+
+def key_file(owner: int, mode: int) -> dict[str, Any]:
+    """A key in a file, as a seal records it."""
+    return {"kind": "file", "ownerUser": text_or_none(owner), "mode": f"{mode & 0o7777:04o}"}
+
+
+def _could_read(key: Mapping[str, Any] | None, users: set[int]) -> bool | None:
+    """None: not known, as of a key that is used over a network or in a token."""
+    if key is None or key["kind"] != "file":
+        return None
+    if int(key["mode"], 8) & 0o044 or users & {0, int(key["ownerUser"])}:
+        return True
+    return False if users else None
+
+
+def key_from(value: object) -> Mapping[str, Any] | None:
+    """What a ledger says of its key. Raises KeyError, TypeError or ValueError for anything that no seal writes."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise TypeError("the key of a ledger is an object")
+    if value["kind"] == "file":
+        if value != key_file(int(value["ownerUser"]), int(value["mode"], 8)):
+            raise ValueError("the key of a ledger is not described as flopsd does")
+    elif value != {"kind": text(value["kind"])}:
+        raise ValueError("a key that is no file has no owner")
+    return value

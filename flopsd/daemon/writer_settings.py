@@ -1,0 +1,56 @@
+"""What the writer needs of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
+from flopsd.core.ledger.isolation import UNKNOWN, Isolation
+from flopsd.core.model import Device, Precision
+from flopsd.core.policy.evaluate import Policy
+from flopsd.settings.load import settings_sha256
+from flopsd.settings.schema import Settings
+from flopsd.system.clock import NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSettings:
+    """What the writer needs of the settings."""
+
+    interval_ns: int
+    checkpoint_ns: int
+    config_sha256: str
+    precision: Precision | None  # declared for the run
+    sources: Sequence[str]
+    device_precision: Mapping[str, Precision] = field(default_factory=dict)  # by UUID or index
+    run_declared: OperatorDeclarations = NOTHING_DECLARED
+    policies: Sequence[Policy] = ()
+    isolation: Isolation = UNKNOWN
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        sources: Sequence[str],
+        declared: OperatorDeclarations,
+        policies: Sequence[Policy],
+        isolation: Isolation,
+    ) -> WriterSettings:
+        return cls(
+            round(settings.interval_seconds * NS_PER_S),
+            # A seal covers checkpoints only, so they come at least as often as rolling seals.
+            round(min(settings.checkpoint_seconds, settings.seal_every_seconds or 3600) * NS_PER_S),
+            settings_sha256(settings),
+            settings.precision,
+            sources,
+            settings.device_precision,
+            declared,
+            policies,
+            isolation,
+        )
+
+    def declared(self, device: Device) -> Precision | None:
+        """The number format declared for a device: its own, else the run's."""
+        by_index = self.device_precision.get(str(device.index), self.precision)
+        return self.device_precision.get(device.uid, by_index)

@@ -1,0 +1,51 @@
+"""Users of this machine, by name or number."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user, and what a process that becomes this user gets. `name` and `home` are empty where no account is known."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    name: str = ""
+    home: str = ""
+
+    def environment(self) -> dict[str, str]:
+        """The variables that name the user."""
+        return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name} if self.name else {}
+
+
+def find_user(name: str) -> User:
+    """The user of a name or number. A number without an account has the group of the same number.
+
+    Raises KeyError where there is no such name.
+    """
+    try:
+        entry = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except KeyError:
+        if not name.isdecimal():
+            raise
+        return User(int(name), int(name))
+    groups = tuple(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    return User(entry.pw_uid, entry.pw_gid, groups, entry.pw_name, entry.pw_dir)
+
+
+def only_own_user_writes(folder: Path, *files: Path) -> bool:
+    """Whether no other user, root aside, can write the folder or those of the files that exist."""
+    own = os.geteuid()
+    for path in (folder, *files):
+        try:
+            found = path.lstat()
+        except OSError:
+            continue
+        if found.st_uid != own or found.st_mode & 0o022:
+            return False
+    return True
