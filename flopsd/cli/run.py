@@ -24,7 +24,7 @@ from flopsd.cli.common import (
     sources_of,
 )
 from flopsd.errors import ConfigError, SigningKeyError
-from flopsd.settings.schema import BY_KEY, SETTINGS, Setting, Settings
+from flopsd.settings.schema import BY_KEY, CONTAINER, SETTINGS, Setting, Settings
 from flopsd.system.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -126,6 +126,10 @@ def _job_user(settings: Settings) -> User | None:
 
     if settings.job_user is None:
         return None
+    if settings.job_user == CONTAINER:
+        raise ConfigError(
+            ["--job-user container: `exec` starts the job beside itself"], hint="it is for `run` in a sidecar"
+        )
     try:
         user = find_user(settings.job_user)
     except KeyError:

@@ -28,7 +28,7 @@ from flopsd.settings.data_files import load_peaks, load_policies
 from flopsd.settings.load import declared_of
 from flopsd.settings.locations import S3Location
 from flopsd.settings.platform import Context, find_context
-from flopsd.settings.schema import Settings
+from flopsd.settings.schema import CONTAINER, Settings
 from flopsd.sources import SourceSettings
 from flopsd.sources.ownership.rule import Job
 from flopsd.system.clock import NS_PER_S, Clock
@@ -94,6 +94,7 @@ def run_daemon(
         isolation = Isolation(
             os.geteuid(),
             job_user,
+            settings.job_user == CONTAINER,
             is_private,
             settings.checkpoint_output,
             (Continues.NOTHING if restored else continues).value,
@@ -164,6 +165,8 @@ def run_daemon(
 
 def _job_user(settings: Settings, lifeline: int | None) -> int | None:
     """The user of the job, as set, else under a launcher its own. None: not known, be it for want of an account."""
+    if settings.job_user == CONTAINER:
+        return None
     if settings.job_user is None:
         return None if lifeline is None else os.geteuid()
     try:

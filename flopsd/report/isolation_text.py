@@ -30,6 +30,11 @@ def isolation_text(predicate: LedgerObject) -> str:
     if found.flag("jobCouldWriteJournal"):
         why = " and ".join(_WHY.get(reason, reason) for reason in found.texts("reasons"))
         first = f"The job could have written this journal: {why}."
+    elif found.flag("jobContainer"):
+        first = (
+            "The job could not have written this journal: it had a container of its own without the daemon's files, as "
+            "the operator states. Whoever controls the host could."
+        )
     else:
         users, daemon = ", ".join(found.texts("jobUsers")), ", ".join(found.texts("daemonUsers"))
         first = (

@@ -16,6 +16,8 @@ from flopsd.settings import parsers
 from flopsd.settings.device_selection import DevicesSetting, parse_devices
 from flopsd.settings.evidence_kinds import KINDS, parse_kinds
 
+CONTAINER = "container"  # the value of `job_user` for a job in a container of its own
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -275,7 +277,8 @@ SETTINGS: tuple[Setting, ...] = (
         "job_user",
         "USER",
         "name or number of the user of the job: `exec`, as root, starts the command as this user, who can change "
-        "nothing of flopsd's; `run` only records it (default: exec: flopsd's own user; run: not known)",
+        "nothing of flopsd's; `run` only records it; 'container': the job has a container of its own, without flopsd's "
+        "files (default: exec: flopsd's own user; run: not known)",
         parsers.text_or_number,
     ),
     Setting(

@@ -352,9 +352,7 @@ def _read(path: Path) -> bytes:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a job as another user")
 def test_a_job_of_another_user_connects_and_can_touch_nothing_of_its_meter(tmp_path: Path, env: dict[str, str]) -> None:
-    job, state = tmp_path / "job.py", tmp_path / "state"
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    state = tmp_path / "state"
     python, sees = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin"), {"PYTHONPATH": str(ROOT)}
     if (
         python is None
@@ -372,9 +370,17 @@ def test_a_job_of_another_user_connects_and_can_touch_nothing_of_its_meter(tmp_p
         "except PermissionError:\n"
         "    sys.exit(7)\n"
     )
-    run(tmp_path, {**env, **sees}, python, "-c", job, options=("--job-user", "65534", "--checkpoint", "0.5"), code=7)
-    found = predicate(tmp_path / "ledger.json")["isolation"]
-    assert (found["daemonUsers"], found["jobUsers"]) == (["0"], ["65534"])
-    assert (found["jobCouldWriteJournal"], found["jobCouldReadKey"]) == (False, False)
+    run(
+        tmp_path,
+        {**env, **sees},
+        str(python),
+        "-c",
+        job,
+        options=("--job-user", "65534", "--checkpoint", "0.5"),
+        code=7,
+    )
+    isolation = predicate(tmp_path / "ledger.json")["isolation"]
+    assert (isolation["daemonUsers"], isolation["jobUsers"]) == (["0"], ["65534"])
+    assert (isolation["jobCouldWriteJournal"], isolation["jobCouldReadKey"]) == (False, False)
     said = flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), env=env, code=0)
     assert "The job could not have written this journal: it ran as user 65534" in " ".join(said.stdout.split())

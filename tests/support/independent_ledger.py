@@ -164,18 +164,21 @@ def _isolation(begins: list[J], records: list[J]) -> J:
     starts = [begin["isolation"] for begin in begins]
     users = {start["job_user"] for start in starts} - {None}
     users |= {session["uid"] for record in records for session in record.get("sessions", ())}
+    processes = [session["pid"] for record in records for session in record.get("sessions", ())]
+    container = all(start["job_container"] for start in starts) and set(processes) <= {None}
     daemons, private = {start["daemon_user"] for start in starts}, all(start["files_private"] for start in starts)
     continues = [start["continues"] for start in starts]
     reasons = {
-        "job_user_unknown": not users,
-        "same_user": bool(users & daemons),
-        "job_is_root": 0 in users,
+        "job_user_unknown": not users and not container,
+        "same_user": bool(users & daemons) and not container,
+        "job_is_root": 0 in users and not container,
         "files_open_to_others": not private,
         "continued_unchecked": "nothing" in continues,
     }
     return {
         "daemonUsers": [str(user) for user in sorted(daemons)],
         "jobUsers": [str(user) for user in sorted(users)],
+        "jobContainer": container,
         "filesPrivate": private,
         "checkpointOutput": sorted({start["checkpoint_output"] for start in starts}),
         "continues": continues,

@@ -199,7 +199,7 @@ def torn(folder: Path) -> bytes:
 
 def apart(folder: Path) -> bytes:
     """The job is another user's, and nobody else can write the daemon's files."""
-    story = Story(folder, (A100,), isolation=Isolation(0, 1001, True, "stdout", "file_owner"))
+    story = Story(folder, (A100,), isolation=Isolation(0, 1001, False, True, "stdout", "file_owner"))
     story.during(3, {A100: BUSY})
     story.kill(for_seconds=2)
     story.start()

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from flopsd.core.ledger.journal_codec import Record, count, text
+from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import text_or_none
 
 
@@ -35,6 +36,7 @@ class Isolation:
 
     daemon_user: int
     job_user: int | None = None  # None: not known
+    job_container: bool = False  # the operator states that the job has a container of its own, without these files
     files_private: bool = True  # no other user can write the state folder or a file in it
     checkpoint_output: str = "off"
     continues: str | None = None  # a value of `Continues`; None: this start began a journal
@@ -48,12 +50,14 @@ UNKNOWN = Isolation(0)  # of a journal that no daemon writes
 
 def isolation_from(record: Record) -> Isolation:
     """The inverse of `Isolation.for_journal`. Raises KeyError, TypeError or ValueError."""
-    job_user, continues, files_private = record["job_user"], record["continues"], record["files_private"]
-    if type(files_private) is not bool or len(record) != 5:
+    job_user, continues = record["job_user"], record["continues"]
+    job_container, files_private = record["job_container"], record["files_private"]
+    if not type(files_private) is type(job_container) is bool or len(record) != 6:
         raise ValueError("the isolation does not have its members")
     return Isolation(
         count(record["daemon_user"]),
         None if job_user is None else count(job_user),
+        job_container,
         files_private,
         text(record["checkpoint_output"]),
         None if continues is None else Continues(continues).value,
@@ -61,18 +65,20 @@ def isolation_from(record: Record) -> Isolation:
 
 
 def isolation_for_ledger(
-    begins: Iterable[Record], client_users: Iterable[int], key: Mapping[str, Any] | None
+    begins: Iterable[Record], clients: Iterable[DeclaredSession], key: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Of the `begin` records of a journal, and the users of the processes that declared something. `key`: the kind of
-    the key that seals, and of a file its owner and mode; None: not known."""
-    starts = [isolation_from(begin["isolation"]) for begin in begins]
-    users = {start.job_user for start in starts if start.job_user is not None} | set(client_users)
+    """Of the `begin` records of a journal, and the processes that declared something. `key`: the kind of the key that
+    seals, and of a file its owner and mode; None: not known."""
+    starts, clients = [isolation_from(begin["isolation"]) for begin in begins], list(clients)
+    users = {start.job_user for start in starts if start.job_user is not None} | {client.uid for client in clients}
+    # The kernel gives the number of a process that the daemon could see, which is none of another container.
+    in_container = all(start.job_container for start in starts) and all(client.pid is None for client in clients)
     reasons = set()
-    if not users:
+    if not users and not in_container:
         reasons.add(WhyJobCould.USER_UNKNOWN)
-    if users & {start.daemon_user for start in starts}:
+    if users & {start.daemon_user for start in starts} and not in_container:
         reasons.add(WhyJobCould.SAME_USER)
-    if 0 in users:
+    if 0 in users and not in_container:
         reasons.add(WhyJobCould.ROOT)
     if not all(start.files_private for start in starts):
         reasons.add(WhyJobCould.OPEN_FILES)
@@ -81,13 +87,14 @@ def isolation_for_ledger(
     return {
         "daemonUsers": [str(user) for user in sorted({start.daemon_user for start in starts})],
         "jobUsers": [str(user) for user in sorted(users)],
+        "jobContainer": in_container,
         "filesPrivate": all(start.files_private for start in starts),
         "checkpointOutput": sorted({start.checkpoint_output for start in starts}),
         "continues": [start.continues for start in starts],
         "key": None if key is None else dict(key),
         "jobCouldWriteJournal": bool(reasons),
         "reasons": [reason.value for reason in WhyJobCould if reason in reasons],
-        "jobCouldReadKey": _could_read(key, users),
+        "jobCouldReadKey": _could_read(key, users, in_container=in_container),
     }
 
 
@@ -96,10 +103,12 @@ def key_file(owner: int, mode: int) -> dict[str, Any]:
     return {"kind": "file", "ownerUser": text_or_none(owner), "mode": f"{mode & 0o7777:04o}"}
 
 
-def _could_read(key: Mapping[str, Any] | None, users: set[int]) -> bool | None:
+def _could_read(key: Mapping[str, Any] | None, users: set[int], *, in_container: bool) -> bool | None:
     """None: not known, as of a key that is used over a network or in a token."""
     if key is None or key["kind"] != "file":
         return None
+    if in_container:
+        return False
     if int(key["mode"], 8) & 0o044 or users & {0, int(key["ownerUser"])}:
         return True
     return False if users else None

@@ -139,7 +139,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "evidence": [dict(item) for item in seal.evidence],
         "isolation": isolation_for_ledger(
             [incarnation.begin for incarnation in history.incarnations],
-            [session.uid for session in history.sessions.values()],
+            history.sessions.values(),
             seal.key,
         ),
         "method": {

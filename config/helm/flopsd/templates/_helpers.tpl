@@ -52,6 +52,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
   value: {{ .Values.listen | quote }}
 - name: FLOPSD_STATE_DIR
   value: /var/lib/flopsd
+{{- /* Pods that train mount neither state nor key, and the ledger says so. */}}
+- name: FLOPSD_JOB_USER
+  value: container
 - name: FLOPSD_STOP_WITHIN
   value: {{ .Values.stopWithinSeconds | quote }}
 {{- if .Values.key.uri }}
