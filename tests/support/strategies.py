@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from flopsd.core.figures import Rating
 from flopsd.core.meter import advance, max_sm_cycles
 from flopsd.core.model import (
+    UNBOUNDED,
     Active,
     Busy,
     Counted,
@@ -55,9 +56,7 @@ def works(draw: st.DrawFn, duration_ns: int) -> Active | Busy | Counted | Gap:
         return Busy(draw(cycles))
     if kind == "counted":
         return Counted(draw(st.integers(0, 10**16)))
-    return Gap(
-        draw(st.sampled_from([reason for reason in GapReason if reason is not GapReason.END_UNKNOWN]))
-    )  # no source's
+    return Gap(draw(st.sampled_from([reason for reason in GapReason if reason not in UNBOUNDED])))  # no source's
 
 
 @st.composite
