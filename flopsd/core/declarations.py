@@ -90,7 +90,7 @@ class Base:
 class OperatorDeclarations:
     """What the settings of a run declare. None: not declared."""
 
-    phase: Phase | None = None  # what the whole job does where no process says otherwise
+    phase: Phase | None = None  # what the whole job does, whatever a process says
     method: Method | None = None
     recomputation: Recomputation | None = None
     base: Base | None = None

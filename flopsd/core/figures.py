@@ -5,8 +5,9 @@ The rounding is one-sided: low is rounded down and high up, so that no figure is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from flopsd.core.clock_bound import SLOT_MAX_NS, deviation
 from flopsd.core.meter import max_plausible_sm_cycles, max_sm_cycles
@@ -29,6 +30,7 @@ from flopsd.core.peaks import PeakTable
 from flopsd.core.phases import remainder, split_bucket
 from flopsd.core.values import ceil_div
 
+K = TypeVar("K", bound=Hashable)
 UNDECLARED = "undeclared"
 _FIXED_FORMAT: Mapping[Pipe, str] = {Pipe.TENSOR_IMMA: "int8", Pipe.TENSOR_DFMA: "fp64"}
 _SUB_PIPES = frozenset({Pipe.TENSOR_HMMA, Pipe.TENSOR_IMMA, Pipe.TENSOR_DFMA})
@@ -58,28 +60,54 @@ class Row:
     margin_ppm: int | None = None  # in both of them; None: none
     may_be_integer: bool = False  # whether the measured FLOP may be integer operations that no counter tells apart
     clock_uncertainty_flop: int = 0  # how much of the distance from measured, both ways, comes from the clock alone
-    phase: str = UNDECLARED_PHASE
+    bucket: str = UNDECLARED_PHASE  # the phase, with the format where a process declared one
     declared_by: str | None = None  # who declared the format, where a process did
+    claimed: Figures | None = None  # FLOP if it is the format that a process declares
+
+    @property
+    def phase(self) -> str:
+        return self.bucket.partition("@")[0]
 
 
 def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
-    """The rows of one tally, by phase; they are disjoint and their sum is its total."""
+    """The rows of one tally, by phase; they are disjoint and their sum is its total.
+
+    A format that a process declares makes the measured figure. Low and high keep every format that the pipe can
+    have: whoever trains may lie about it.
+    """
     if not tally.phases:
         return _rows(tally, rating, table)
     found = []
     for name, share in sorted(tally.phases.items()):
-        phase, precision = split_bucket(name)
-        declared = replace(rating, precision=rating.precision or precision)
-        by = None if declared.precision is None else declared.precision.declared_by
-        found += [replace(row, phase=phase, declared_by=by) for row in _rows(share, declared, table)]
+        told = split_bucket(name)[1] if rating.precision is None else None
+        known = rating.precision or told
+        by = None if known is None else known.declared_by
+        of_share = _rows(share, rating, table)
+        if told is not None:
+            of_share = list(map(_measured_as, of_share, _rows(share, replace(rating, precision=told), table)))
+        found += [replace(row, bucket=name, declared_by=by) for row in of_share]
     return [*found, *_rows(remainder(tally), rating, table)]
 
 
-def by_phase(tally: Tally, found: Iterable[Row], *, integers: bool = False) -> dict[str, Figures]:
+def _measured_as(row: Row, claimed: Row) -> Row:
+    """`row` with the measured figures of the same row as a process declares its format."""
+    return replace(
+        row,
+        precision=claimed.precision,
+        figures=replace(row.figures, measured_flop=claimed.figures.measured_flop),
+        integers=replace(row.integers, measured_flop=claimed.integers.measured_flop),
+        clock_uncertainty_flop=claimed.clock_uncertainty_flop,
+        claimed=claimed.figures,
+    )
+
+
+def by_phase(
+    tally: Tally, found: Iterable[Row], *, integers: bool = False, claimed: bool = False
+) -> dict[str, Figures]:
     """The figures of one tally by phase, of FLOP or of integer operations; `found` are its rows."""
     figures: dict[str, Figures] = {}
     for row in found:
-        known = row.integers if integers else row.figures
+        known = row.integers if integers else (claimed and row.claimed) or row.figures
         figures[row.phase] = figures.get(row.phase, NO_FIGURES) + known
     left = remainder(tally) if tally.phases else tally
     shares = (*tally.phases.items(), (UNDECLARED_PHASE, left))
@@ -153,6 +181,15 @@ def sum_figures(parts: Iterable[Figures]) -> Figures:
     for part in parts:
         whole += part
     return whole
+
+
+def added_up(parts: Iterable[Mapping[K, Figures]]) -> dict[K, Figures]:
+    """The sums by key."""
+    found: dict[K, Figures] = {}
+    for part in parts:
+        for key, figures in part.items():
+            found[key] = found.get(key, NO_FIGURES) + figures
+    return found
 
 
 def gap_ceiling_flop(gap_ns: int, rating: Rating, table: PeakTable) -> int | None:

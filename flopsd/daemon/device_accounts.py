@@ -147,7 +147,7 @@ class DeviceAccounts:
             tally = Tally(since_ns, since_ns)
         part_id = None if rating.part is None else rating.part.id
         entry = DeviceEntry(device, source, part_id, tally.begin_ns, rating.precision)
-        now = RatedTally(self._incarnation, entry, tally, rating, self._table)
+        now = RatedTally(self._incarnation, entry, tally, rating, self._table, self._sessions.declared.phase)
         state = DeviceState((*self._earlier.of(device.uid), now), before=now)
         tracked = self._tracked[device.uid] = TrackedDevice(len(self._tracked), state)
         self.only_earlier = self._earlier.without(self._tracked)

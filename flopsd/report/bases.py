@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from flopsd.core.model import PPM
 from flopsd.core.rounding import Towards, divided, grouped
+from flopsd.report.claims import AS_CLAIMED, claims_text
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import Basis, Comparison, Fact, Share
 from flopsd.report.numbers import NO_UPPER_BOUND, NOTHING_MEASURED, flop, integers_text, interval, percent
@@ -16,7 +17,7 @@ EXECUTED = (
 )
 GUIDELINES = (
     "The part of it that directly contributed to parameter updates, as Annex A.1 of the Commission's Guidelines "
-    "counts: recomputation of activations and purely diagnostic work taken out, by what was declared."
+    "counts: recomputation of activations and purely diagnostic work taken out, by what the settings declare."
 )
 ARCHITECTURE = (
     "What follows from the model and the tokens that the training declared: a calculation beside the measurement, "
@@ -73,6 +74,7 @@ def _guidelines(totals: LedgerObject) -> Basis:
         return Basis("guidelines", GUIDELINES, absent=absent)
     facts = [Fact("Taken from", entry.text("requiredPpmSource"))] if "requiredPpmSource" in entry else []
     facts += [Fact("How", entry.text("method"))] if "method" in entry else []
+    facts += [Fact(AS_CLAIMED, claims)] if (claims := claims_text(entry.mapping)) else []
     share = entry.maybe_object("requiredPpm")
     if share is not None:
         low, stated, high = share.count("low"), share.maybe_count("stated"), share.count("high")

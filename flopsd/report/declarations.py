@@ -35,7 +35,7 @@ _NAMES = {
 _PER_PROCESS = ("rank", "local_rank")
 # Counters that are the same work seen by every process: adding them up would multiply it.
 _SHARED = ("steps",)
-_BY_JOB = "the job's configuration"
+_BY_JOB = "the settings"
 
 
 def declared_of(predicate: LedgerObject) -> ReportDeclarations:
@@ -44,23 +44,14 @@ def declared_of(predicate: LedgerObject) -> ReportDeclarations:
         return ReportDeclarations((), (), (), 0, recorded=False)
     sessions = list(entry.objects("sessions"))
     names = ("phase", "method", "recomputation") if "sessions" in entry else ("method",)
-    job = [Fact(_NAMES[name], entry.maybe_text(name) or NOT_DECLARED, _who(entry, sessions, name)) for name in names]
+    by = _BY_JOB if "sessions" in entry else "the ledgers that were merged"
+    known = ((name, entry.maybe_text(name)) for name in names)
+    job = [Fact(_NAMES[name], text or NOT_DECLARED, by if text else "") for name, text in known]
     if "conflict" in entry:
         job.append(Fact("Conflict", entry.text("conflict")))
     return ReportDeclarations(
         (*job, *_base(entry)), _processes(sessions), _work(sessions), len(sessions), recorded=True
     )
-
-
-def _who(entry: LedgerObject, sessions: list[LedgerObject], name: str) -> str:
-    """Who declared it: the configuration has the last word, and processes must agree."""
-    if name not in entry:
-        return ""
-    if "sessions" not in entry:
-        return "the ledgers that were merged"
-    facts = [facts for session in sessions if (facts := session.maybe_object("facts")) is not None and name in facts]
-    agreed = bool(facts) and all(one.raw(name) == entry.raw(name) for one in facts)
-    return "the training processes; the configuration may say so too" if agreed else _BY_JOB
 
 
 def _base(entry: LedgerObject) -> list[Fact]:

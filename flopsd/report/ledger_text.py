@@ -12,6 +12,7 @@ from flopsd.core.ledger.merged_completeness import MAX_LISTED
 from flopsd.core.model import Figures
 from flopsd.core.rounding import Towards, format_duration, format_energy, format_flop
 from flopsd.core.values import utc_ns
+from flopsd.report.claims import claims_text
 from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.numbers import NOTHING_MEASURED, figures_in, integer_facts, interval, percent
@@ -171,6 +172,7 @@ def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
     guidelines, architecture = totals["guidelines"], totals["architecture"]
     source = f" ({one_line(guidelines['requiredPpmSource'])})" if "requiredPpmSource" in guidelines else ""
     rows = [("guidelines", f"{figures_text(figures_in(guidelines))}: what contributes to parameter updates{source}")]
+    rows += [("as claimed", claims)] if (claims := claims_text(guidelines)) else []
     if architecture is not None:
         computed = figures_text(figures_in(architecture, "computed"))
         rows.append(("by model", f"{computed}: from its architecture and tokens"))

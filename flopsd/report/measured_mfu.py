@@ -38,7 +38,7 @@ def mfu_of(ledger: Path, table: PeakTable, number_format: str) -> Mfu:
     if not most_possible or not low:
         raise LedgerError(
             f"{ledger} does not tell how much of its work was training",
-            hint="its run must have declared its phase (--phase train, or the training process) and measured something",
+            hint="its run must have declared its phase (--phase train) and measured something",
         )
     most = Fraction(1) if high is None or least <= 0 else min(Fraction(1), high / least)
     replay = ", which replays a recording" if predicate["replay"] is not None else ""

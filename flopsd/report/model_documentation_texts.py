@@ -10,6 +10,7 @@ from flopsd.core.declarations import Method
 from flopsd.core.figures import NS_PER_S, UNDECLARED
 from flopsd.core.ledger.statement import NOTHING_ESTIMATES
 from flopsd.core.model import ACCOUNTED_ELSEWHERE, PPM, Evidence, Pipe
+from flopsd.core.phases import PROCESS
 from flopsd.core.policy.policy_file import FormRules, Policy
 from flopsd.core.rounding import Towards, format_percent, scientific
 from flopsd.core.values import nanoseconds
@@ -132,6 +133,8 @@ def _assumed_format(predicate: Mapping[str, Any]) -> list[str]:
     rows = [row for device in predicate["devices"] for row in device["work"]]
     if any(row["pipe"] in _TENSOR and row["precision"] == UNDECLARED and int(row["smCycles"]) for row in rows):
         return [f"The number format of some tensor work was not declared: for it {assumed}"]
+    if any(row.get("precisionDeclaredBy") == PROCESS for row in rows):
+        return ["The estimate takes the number format that training processes declare, and the bounds any of the part."]
     return []
 
 

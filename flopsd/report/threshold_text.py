@@ -31,6 +31,8 @@ def _finding(finding: Mapping[str, Any]) -> str:
     notes = [] if finding["applies"] else ["if it applies"]
     if finding["state"] == "above" and finding["status"] == "interpretation":
         notes.append("flopsd's reading, not the text's")
+    if (held := finding.get("stateIfClaimsHold")) is not None:
+        notes.append(f"{held} if what its processes claim is true")
     parts = [_against(finding)]
     if finding["state"] != "above" and finding.get("crossing") is not None:
         parts.append(crossing_text(finding["crossing"]))

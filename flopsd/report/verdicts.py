@@ -29,6 +29,7 @@ _WORDS = {
 _ORDER = tuple(_WORDS)  # the gravest first
 _REASONS = 3
 _LED = 2  # rules that the answer takes one by one
+_FOR_SURE = "what is declared outside the job, as by --phase and --precision, counts without an if"
 _COMPARED = ("below", "above", "indeterminate")
 
 
@@ -107,6 +108,7 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
     applies, compared = finding.flag("applies"), finding.maybe_text("state")
     if compared is not None and compared not in _COMPARED:
         finding.wrong("state", f"one of {', '.join(_COMPARED)}")
+    held = finding.one_of("stateIfClaimsHold", _COMPARED) if "stateIfClaimsHold" in finding else None
     value = None if "value" not in finding else finding.figures("value")
     low, high = _threshold(finding)
     state = _state(applies, compared)
@@ -122,7 +124,8 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
         applies=applies,
         word=_WORDS[state],
         text=_text(state, applies, value, low, high)
-        + (f" {READING}" if reading and state is ReportState.ABOVE else ""),
+        + (f" {READING}" if reading and state is ReportState.ABOVE else "")
+        + (f" {_WORDS[ReportState(held)]} if what its processes claim is true: {_FOR_SURE}." if held else ""),
         why=finding.maybe_text("reason") or "",
         quantity=", or ".join(QUANTITIES.get(quantity, quantity) for quantity in quantities),
         value=None if value is None else interval(value),

@@ -173,8 +173,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "precision",
         "FORMAT",
-        "declared number format of tensor work: bf16, or shares "
-        "of tensor cycles such as bf16:0.9,fp8:0.1 (default: undeclared)",
+        "declared number format of tensor work: bf16, or shares of tensor cycles such as bf16:0.9,fp8:0.1 (default: "
+        "undeclared; the measured figure takes what the training process declares)",
         parsers.precision,
     ),
     Setting(
@@ -219,21 +219,22 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "phase",
         "PHASE",
-        "declares what the whole job does unless a training process declares a phase: train, evaluate, generate or "
-        "other (default: undeclared)",
+        "declares what the whole job does, whatever its processes declare: train, evaluate, generate or other. Bounds "
+        "and verdicts rest on it alone (default: undeclared)",
         parsers.one_of(Phase),
     ),
     Setting(
         "method",
         "METHOD",
-        "declares how weights are trained: pretraining, full, partial, lora or qlora (default: what the training "
-        "process declares)",
+        "declares how weights are trained: pretraining, full, partial, lora or qlora. Which rules apply rests on it "
+        "alone (default: undeclared)",
         parsers.one_of(Method),
     ),
     Setting(
         "recomputation",
         "HOW",
-        "declares activation checkpointing: none, full or selective (default: what the training process declares)",
+        "declares activation checkpointing: none, full or selective (default: undeclared; the measured figure takes "
+        "what the training process declares)",
         parsers.one_of(Recomputation),
     ),
     Setting("base_model", "NAME", "name of the model that is modified", parsers.text),

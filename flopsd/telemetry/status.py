@@ -72,7 +72,7 @@ def _run(view: RunView, *, goes_on: bool) -> Facts:
         "executed": view.figures.for_ledger(),
         "mayBeIntegerFlop": str(view.may_be_integer_flop),
         "integerOperations": view.integers.for_ledger(),
-        "guidelines": view.bases.guidelines.for_ledger(),
+        "guidelines": view.bases.guidelines.for_ledger(view.bases.claimed),
         "thresholds": outlook(view.findings, rates, with_integers),
         "knownSeconds": seconds(view.job_ns - view.unknown_ns),
         "jobSeconds": seconds(view.job_ns),

@@ -67,25 +67,18 @@ class Rated(Rates):
     def __init__(self, record: J, table: J) -> None:
         super().__init__(record, table)
         self.tally = record
+        self.word: str | None = None  # the phase that the settings declare
 
     def parts(self) -> list[tuple[str, J, J | None]]:
-        """Phase, share of the tally, declared format; what no phase accounts for last."""
+        """Bucket, share of the tally, declared format; what no phase accounts for last."""
         left, found = dict(self.tally), []
         for bucket, share in sorted(self.tally.get("phases", {}).items()):
-            phase, _, label = bucket.partition("@")
+            _, _, label = bucket.partition("@")
             pairs = [piece.partition(":") for piece in label.split(",") if piece]
             told = {name: round(float(ppm) * M) if ppm else M for name, _, ppm in pairs}
-            found.append((phase, share, told))
+            found.append((bucket, share, told))
             left = {name: _less(left[name], share.get(name)) for name in left if name not in ("phases", "totals")}
         return [*found, ("undeclared", left, None)]
-
-    def under(self, told: J | None) -> Rated:
-        """The same device with a format that a process declared, where the run's own settings declare none."""
-        return (
-            self
-            if not told or self.record["precision"]
-            else Rated({**self.record, "precision": {"shares_ppm": told}}, self.table)
-        )
 
     @property
     def span(self) -> int:
@@ -98,18 +91,48 @@ class Rated(Rates):
     def unknown(self) -> int:
         return unknown_of(self.tally)
 
-    def rows(self) -> list[J]:
-        """All rows as [phase, evidence, pipe, precision, cycles, seconds, figures, uncertainty], in no order."""
-        return [row for phase, part, told in self.parts() for row in self.under(told)._rows(phase, part)]
+    def rows(self, claimed: bool = False) -> list[J]:
+        """All rows, in no order; `claimed`: with the formats that processes claim taken for true."""
+        return [row for bucket, part, told in self.parts() for row in self.of_share(bucket, part, told, claimed)]
 
-    def by_phase(self, name: str = "figures") -> dict[str, Figures]:
+    def of_share(self, bucket: str, part: J, told: J | None, claimed: bool) -> list[J]:
+        plain = self._rows(bucket, part)
+        if not told or self.record["precision"]:
+            return plain
+        other = Rated({**self.record, "precision": {"shares_ppm": told}}, self.table)._rows(bucket, part)
+        if claimed:
+            return other
+        for row, said_of in zip(plain, other, strict=True):
+            for name in ("figures", "integers"):
+                row[name] = row[name][0], said_of[name][1], row[name][2]
+            row["key"], row["doubt"] = said_of["key"], said_of["doubt"]
+        return plain
+
+    def by_phase(self, name: str = "figures", claimed: bool = False) -> dict[str, Figures]:
         """Of FLOP, or of "integers"."""
         found: dict[str, list[Figures]] = {}
-        for row in self.rows():
+        for row in self.rows(claimed):
             found.setdefault(row["key"][0], []).append(row[name])
         sums = {phase: add(figures) for phase, figures in found.items()}
-        read = {phase for phase, part, _ in self.parts() if was_read(part, name)}
+        read = {bucket.partition("@")[0] for bucket, part, _ in self.parts() if was_read(part, name)}
         return {phase: settled(sums.get(phase, (0, None, 0)), phase in read, name) for phase in {*sums, *read}}
+
+    def by_words(self, name: str) -> tuple[dict[str, Figures], dict[str, Figures], dict[str, Figures]]:
+        """By phase as the settings have it, as these or else the processes have it, and as the processes or else these."""
+        settings, recorded = {self.word or "undeclared": self.total(name)}, self.by_phase(name)
+        claimed: dict[str, list[Figures]] = {}
+        for phase, figures in self.by_phase(name, claimed=True).items():
+            claimed.setdefault(self.word or phase if phase == "undeclared" else phase, []).append(figures)
+        return settings, settings if self.word else recorded, {phase: add(parts) for phase, parts in claimed.items()}
+
+    def claims(self) -> list[tuple[tuple[str, str], Figures]]:
+        """Phase and format that processes claim and the settings do not say, and what was executed so."""
+        found = []
+        for row in self.rows():
+            phase, _, label = row["bucket"].partition("@")
+            claim = "" if phase in ("undeclared", self.word) else phase, "" if self.record["precision"] else label
+            found += [(claim, row["figures"])] if any(claim) else []
+        return found
 
     def deviation(self, square_sum: int, observed_ns: int) -> int:
         """How far a sum of random samples of the clock may be off."""
@@ -129,8 +152,9 @@ class Rated(Rates):
         rest = pipe == "tensor" and len(told) > 1 and active_in(tally) & SUB_PIPES
         return Rated({**self.record, "precision": None}, self.table) if rest else self
 
-    def _rows(self, phase: str, tally: J) -> list[J]:
+    def _rows(self, bucket: str, tally: J) -> list[J]:
         found: list[J] = []
+        phase = bucket.partition("@")[0]
 
         def row(
             evidence: str, pipe: str | None, cycles: int, ns: int, figures: Figures, integers: Figures, doubt: int = 0
@@ -145,7 +169,8 @@ class Rated(Rates):
                     "ns": ns,
                     "figures": figures,
                     "integers": integers,
-                    "mixed": (figures[1] or 0) if mixed else 0,
+                    "mixed": mixed,
+                    "bucket": bucket,
                     "doubt": doubt,
                 }
             )

@@ -265,13 +265,5 @@ def declared(settings: J, sessions: list[J]) -> tuple[str | None, str | None, J 
     return method, recomputation, basis, (required, trained)
 
 
-def share(required: Three, executed: Three, least: int) -> tuple[int, int] | None:
-    """l and s of the guidelines by the model's own terms; None where nothing was trained."""
-    if not all(executed):
-        return None
-    shares = [min(M, part * M // whole) for part, whole in zip(required, executed, strict=True)]
-    return min(least, *shares), shares[1]
-
-
 def _said(bounds: Three) -> J:
     return dict(zip(("low", "computed", "high"), map(str, bounds), strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from tests.support import independent_architecture as architecture
 from tests.support.independent import ELSEWHERE, M, Rated, add, records_of, said, seconds
 
 J = dict[str, Any]
+Shares = tuple[int, int | None, int]
+NAMES = ("low", "measured", "high")
 
 
 def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
@@ -54,23 +56,31 @@ def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
     for device in everything:
         for row in device.rows():
             by_evidence.setdefault(row["key"][1], []).append(row["figures"])
-    phases, integer_phases = _by_phase(everything, "figures"), _by_phase(everything, "integers")
+    for begin, devices in zip(begins, rated, strict=True):
+        for device in devices.values():
+            device.word = (begin.get("declared") or {}).get("phase")
     settings = begins[-1].get("declared") or {}
     sessions = _sessions(records)
     method, how, basis, trained = architecture.declared(settings, sessions) if _is_known(sessions) else (None,) * 4
-    counted = guidelines(phases, method, how, trained) if everything and _is_known(sessions) else None
-    integers: J = guidelines(integer_phases, method, how, trained) if counted else {}
-    integers.pop("requiredPpm", None)
+    counted, integers = None, None
+    if everything and _is_known(sessions):
+        shares = required(settings, method, how, trained)
+        counted, integers = (_guidelines(everything, name, shares) for name in ("figures", "integers"))
+        names = ("low", "stated", "high")
+        counted["requiredPpm"] = {n: None if ppm is None else str(ppm) for n, ppm in zip(names, shares, strict=True)}
+        counted["asClaimed"] = _claimed(everything, shares, {session["pid"] for session in sessions})
     return {
-        "byPhase": {phase: said(figures) for phase, figures in phases.items()},
+        "byPhase": {phase: said(figures) for phase, figures in summed(d.by_phase() for d in everything).items()},
         "guidelines": counted,
         "architecture": basis,
         "executed": said(add(device.total() for device in everything)) if everything else said((0, None, None)),
         "integerOperations": {
             **(said(add(device.total("integers") for device in everything)) if everything else said((0, None, None))),
-            "guidelines": integers or None,
+            "guidelines": integers,
         },
-        "mayBeIntegerFlop": str(sum(row["mixed"] for device in everything for row in device.rows())),
+        "mayBeIntegerFlop": str(
+            sum(row["figures"][1] or 0 for device in everything for row in device.rows() if row["mixed"])
+        ),
         "clockUncertaintyFlop": str(sum(row["doubt"] for device in everything for row in device.rows())),
         "byEvidence": {evidence: said(add(figures)) for evidence, figures in by_evidence.items()},
         "devices": _devices(everything),
@@ -187,12 +197,33 @@ def _isolation(begins: list[J], records: list[J]) -> J:
     }
 
 
-def _by_phase(devices: list[Rated], name: str) -> dict[str, Any]:
-    found: dict[str, list[Any]] = {}
-    for device in devices:
-        for phase, figures in device.by_phase(name).items():
-            found.setdefault(phase, []).append(figures)
-    return {phase: add(figures) for phase, figures in found.items()}
+def summed(parts: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:
+    found: dict[Any, list[Any]] = {}
+    for part in parts:
+        for key, figures in part.items():
+            found.setdefault(key, []).append(figures)
+    return {key: add(figures) for key, figures in found.items()}
+
+
+def _guidelines(devices: list[Rated], name: str, shares: Shares) -> J:
+    """The ends by the settings alone, the measured figures by the processes too."""
+    ends, point = (guidelines(summed(d.by_words(name)[word] for d in devices), shares) for word in (0, 1))
+    both = {**ends, "measured": point["measured"]}
+    return {**both, "cumulative": {**ends["cumulative"], "measured": point["cumulative"]["measured"]}}
+
+
+def _claimed(devices: list[Rated], shares: Shares, pids: set[int | None]) -> J | None:
+    claims = summed({claim: figures} for device in devices for claim, figures in device.claims())
+    if not claims:
+        return None
+    process = next(iter(pids)) if len(pids) == 1 else None
+    return {
+        **guidelines(summed(device.by_words("figures")[2] for device in devices), shares),
+        "claims": [
+            {"phase": phase or None, "precision": label or None, "flop": said(claims[phase, label]), "process": process}
+            for phase, label in sorted(claims)
+        ],
+    }
 
 
 def _sessions(records: list[J]) -> list[J]:
@@ -200,7 +231,7 @@ def _sessions(records: list[J]) -> list[J]:
     found: dict[str, J] = {}
     for record in records:
         for change in record.get("sessions", ()):
-            session = found.setdefault(change["id"], {"facts": {}, "work": {}})
+            session = found.setdefault(change["id"], {"pid": change["pid"], "facts": {}, "work": {}})
             session["facts"] = change.get("facts", session["facts"])
             for phase, counters in change.get("work", {}).items():
                 session["work"].setdefault(phase, {}).update(counters)
@@ -283,21 +314,22 @@ def _devices(everything: list[Rated]) -> J:
 
 def _counted(predicate: J) -> J:
     told = predicate["totals"]["guidelines"]
-    names = ("low", "measured", "high")
-    return {**{n: told[n] for n in names}, "cumulative": told["cumulative"], "requiredPpm": told["requiredPpm"]}
+    return {name: told[name] for name in ("low", "measured", "high", "cumulative", "requiredPpm", "asClaimed")}
 
 
-def guidelines(phases: dict[str, Any], method: str | None, how: str | None, trained: Any = None) -> J:
-    """Training less recomputation; what may count is in high. `trained`: what a model's terms say of its training."""
-    stated: int | None = None
-    least = 666_666
-    if how == "none":
-        least, stated = 857_142, M
-    elif how == "full":
+def required(settings: J, method: str | None, how: str | None, trained: Any = None) -> Shares:
+    """l, s and h. `trained`: what a model's terms say of its training."""
+    stated = M if how == "none" else None
+    if how == "full":
         stated = {"pretraining": 750_000, "full": 750_000, "lora": 666_667, "qlora": 666_667}.get(str(method))
-    if stated is not None and trained is not None:
-        terms = architecture.share(trained[0], trained[1], stated)
-        least, stated = terms if terms is not None else (least, stated)
+    if stated is not None and trained is not None and all(trained[1]):
+        stated = min(M, trained[0][1] * M // trained[1][1])
+    return 857_142 if settings.get("recomputation") == "none" else 666_666, stated, M
+
+
+def guidelines(phases: dict[str, Any], shares: Shares) -> J:
+    """Training less recomputation; what may count is in high."""
+    least, stated, _ = shares
     low, measured, high = phases.get("train", (0, None, 0))
     generated = phases.get("generate", (0, None, 0))
     highs = [high, *(phases[p][2] for p in ("generate", "other", "undeclared") if p in phases)]
@@ -314,11 +346,9 @@ def guidelines(phases: dict[str, Any], method: str | None, how: str | None, trai
     return {
         **said((low, counts, most)),
         "cumulative": said((low + generated[0], both, most)),
-        "requiredPpm": {"low": str(least), "stated": None if stated is None else str(stated), "high": str(M)},
     }
 
 
-COUNT, SIGNED = re.compile("0|[1-9][0-9]{0,39}"), re.compile("0|-?[1-9][0-9]{0,39}")
 TALLY = ("observed_ns", "gap_ns", "sm_cycles", "uncertainty_sm_cycles", "square_sum", "unread_ns", "recovered_ns", "busy_sm_cycles",
          "counted_flop", "energy_mj", "phases")  # fmt: skip
 
@@ -352,66 +382,3 @@ def laws_broken(records: list[J]) -> set[int]:
         if record["kind"] in ("checkpoint", "end"):
             last_ns = record["ns"]
     return broken
-
-
-def count(text: str) -> int:
-    assert COUNT.fullmatch(text)
-    return int(text)
-
-
-def nanoseconds(text: str) -> int:
-    whole, _, nine = text.partition(".")
-    assert re.fullmatch("[0-9]{9}", nine)
-    return count(whole) * 10**9 + int(nine)
-
-
-def merged_again(predicate: J) -> J:
-    """Completeness and sums of a merged ledger, from its children's entries."""
-    entries = predicate["children"]
-    assert entries
-    for entry in entries:
-        assert entry["keyids"] == sorted(set(entry["keyids"])) != []
-        for digest in (entry["sha256"], *entry["keyids"], *entry["peakTableSha256"]):
-            assert re.fullmatch("[0-9a-f]{64}", digest)
-        assert entry["name"] == f"{entry['run' if entry['kind'] == 'job' else 'node']}/{entry['sha256'][:16]}"
-        for period in (*entry["periods"], *entry["deviceTimes"]):
-            assert SIGNED.fullmatch(period["beginNs"])
-            assert SIGNED.fullmatch(period["endNs"])
-    complete = _complete(predicate, entries)
-    figures = [
-        tuple(None if told[name] is None else count(told[name]) for name in ("low", "measured", "high"))
-        for told in (entry["totals"]["executed"] for entry in entries)
-    ]
-    low, measured, high = add(figures)  # type: ignore[arg-type]
-    job, unknown = (
-        sum(nanoseconds(entry["coverage"][name]) for entry in entries) for name in ("jobSeconds", "unknownSeconds")
-    )
-    return {
-        "complete": complete,
-        "executed": said((low, measured, high if complete is True else None)),
-        "deviceSeconds": seconds(sum(nanoseconds(entry["deviceSeconds"]) for entry in entries)),
-        "coveragePpm": str((job - unknown) * M // job) if job else None,
-        "ledgerCount": str(len(entries)),
-    }
-
-
-def _complete(predicate: J, entries: list[J]) -> bool | None:
-    """Of a job whose nodes all had the same attempts, or of a lineage."""
-    if predicate["kind"] == "lineage":
-        told = {entry["completeness"]["complete"] for entry in entries}
-        return False if False in told else True if told == {True} else None
-    if set(predicate["jobNodes"]) - {entry["node"] for entry in entries}:
-        return False
-    known = predicate["jobNodes"] or predicate["completeness"]["declaredNodes"] is not None
-    return True if known and all(entry["ended"] for entry in entries) else None
-
-
-def stated_sums(predicate: J) -> J:
-    executed = predicate["totals"]["executed"]
-    return {
-        "complete": predicate["completeness"]["complete"],
-        "executed": {name: executed[name] for name in ("low", "measured", "high")},
-        "deviceSeconds": predicate["deviceSeconds"],
-        "coveragePpm": predicate["coverage"]["coveragePpm"],
-        "ledgerCount": predicate["ledgerCount"],
-    }

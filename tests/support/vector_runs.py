@@ -110,6 +110,22 @@ def phases(folder: Path) -> bytes:
     return story.finish()
 
 
+def lying(folder: Path) -> bytes:
+    """A full training, as its operator says, of a process that says it evaluates in TF32 for most of the time."""
+    base = Base("a base model", "known", 10**23 - 4 * 10**15, None, False)
+    said = OperatorDeclarations(Phase.TRAIN, Method.FULL, None, base)
+    story, process = Story(folder, (H100,), declared=said, policies=(policy(),)), "11" * 16
+    facts = {"method": "lora", "recomputation": "none", "precision": "tf32"}
+    story.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, facts))
+    story.says(PhaseChanged(process, "train"))
+    story.during(2, {H100: TRAINING})
+    story.says(PhaseChanged(process, "evaluate"))
+    story.during(8, {H100: TRAINING})
+    story.during(1, {H100: gap(GapReason.DRIVER_TIMEOUT)})
+    story.says(SessionClosed(process, clean=True))
+    return story.finish()
+
+
 def work(tokens: int, steps: int = 0) -> dict[str, int]:
     """Sequences of 64 tokens."""
     return {

@@ -34,6 +34,7 @@ VALID_RUNS = {
     "declared-mix": runs.declared,
     "declared-phases": runs.phases,
     "declared-by-settings": runs.settings,
+    "lying-declarations": runs.lying,
     "neuron-count": runs.neuron,
     "unknown-device": runs.stranger,
     "no-device": runs.nothing,

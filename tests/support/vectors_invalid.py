@@ -31,12 +31,23 @@ def invalid() -> Files:
         *((name, ledger, journal) for name, ledger in _envelopes(payload).items()),
         *((name, signed(changed), journal) for name, changed in _payloads(said).items()),
         *((name, good, beside) for name, beside in _journals(journal).items()),
+        ("high-lowered-by-a-claim", *_believed()),
         *_laws(),
     ]
     files: Files = {}
     for name, *made in cases:
         files |= case(f"invalid/{name}", *made)
     return files
+
+
+def _believed() -> tuple[bytes, bytes]:
+    """The upper end of what counts is the one that holds if the process tells the truth."""
+    journal = tell(runs.lying)
+    said = statement_of(journal)
+    counted = said["predicate"]["totals"]["guidelines"]
+    return signed(
+        edited(said, lambda d: d["predicate"]["totals"]["guidelines"].update(high=counted["asClaimed"]["high"]))
+    ), journal
 
 
 def _envelopes(payload: bytes) -> dict[str, bytes]:

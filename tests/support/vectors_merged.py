@@ -15,6 +15,7 @@ from flopsd.core.ledger.history import read_history
 from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry, sort_key
 from flopsd.core.ledger.merged_statement import recompute_merged
 from flopsd.core.ledger.statement import encode
+from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened
 from tests.support.story import A100, CONTEXT, H100, VECTORS, VERSION, Story, policy, tell
 from tests.support.vector_runs import BUSY, TRAINING
 from tests.support.vectors import FIRST, SEALED_AT, SECOND, Files, case, parsed, signed, statement_of
@@ -29,7 +30,8 @@ class Child:
 
 
 def node(rank: int, seconds: int = 4, *, ended: bool = True) -> Child:
-    """A node of the job: an H100 that works and an A100 that is only bounded. Without an end: the run so far."""
+    """A node of the job: an H100 that works and an A100 that is only bounded. Without an end: the run so far. A process
+    of the first claims to evaluate in TF32."""
     context = replace(
         CONTEXT, node=HOSTS[rank], rank=rank, job_nodes=HOSTS, boot_id=f"00000000-0000-4000-8000-00000000b00{rank}"
     )  # fmt: skip
@@ -37,6 +39,10 @@ def node(rank: int, seconds: int = 4, *, ended: bool = True) -> Child:
 
     def story(folder: Path) -> bytes:
         told = Story(folder, gpus, context=context)
+        if rank == 0:
+            process = "22" * 16
+            told.says(SessionOpened(process, 4711, 1000, "0.1.0"), FactsDeclared(process, {"precision": "tf32"}))
+            told.says(PhaseChanged(process, "evaluate"))
         told.during(seconds, {gpus[0]: TRAINING, gpus[1]: BUSY})
         return told.finish() if ended else told.so_far()
 

@@ -35,14 +35,15 @@ def finetune(tmp_path: Path, standin: Path, method: str, *options: str) -> tuple
 @pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.exhaustive), "lora"])
 def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, method: str) -> None:
     # The simulated GPU works while PyTorch is loaded too: left undeclared, that would be too much for a measured figure.
-    declaring = ("--base-flop", "1e15", "--base-model", "a tiny", "--base-systemic", "false", "--phase", "evaluate")
+    declaring = ("--base-flop", "1e15", "--base-model", "a tiny", "--base-systemic", "false", "--phase", "train", "--method", method)  # fmt: skip
     found, printed = finetune(tmp_path, standin, method, *declaring)
     totals, declared = found["totals"], found["declared"]
     by_phase = totals["executed"]["byPhase"]
     for phase in ("train", "evaluate"):
         assert int(by_phase[phase]["measured"]) > 0, by_phase
-    assert (declared["method"], declared["recomputation"]) == (method, "full")
+    assert (declared["method"], declared["recomputation"]) == (method, None)
     (session,) = declared["sessions"]
+    assert (session["facts"]["method"], session["facts"]["recomputation"]) == (method, "full")
     assert session["work"]["train"]["steps"] == str(printed["steps"]) == "64"
     assert session["work"]["train"]["tokens"] == str(64 * 2 * 4 * 64)
     assert session["work"]["evaluate"]["tokens"] == str(2 * 80 * 64)
@@ -51,8 +52,11 @@ def test_a_fine_tune_has_phases_and_three_bases(tmp_path: Path, standin: Path, m
     assert 0.98 <= ratio <= 1.02, (architecture, printed)
     guidelines = totals["guidelines"]
     low, measured, high = (int(guidelines[name]) for name in ("low", "measured", "high"))
-    assert 0 < low <= measured < int(by_phase["train"]["measured"])  # recomputation is taken out
-    assert measured <= high <= int(totals["executed"]["high"])
+    assert 0 < low <= measured < int(totals["executed"]["measured"])  # recomputation is taken out
+    assert measured <= high == int(totals["executed"]["high"])
+    claimed = guidelines["asClaimed"]
+    assert int(claimed["high"]) == high - int(by_phase["evaluate"]["high"]), "evaluation is the process's word"
+    assert {claim["process"] for claim in claimed["claims"]} == {session["process"]["pid"]}
     # What the three bases say of each other is named: the simulated GPU does far more than this model needs.
     named = {ratio["name"]: ratio["warning"] for ratio in found["reconciliation"]}
     assert named["executed/architecture"] == "MORE_EXECUTED_THAN_THE_MODEL_NEEDS"

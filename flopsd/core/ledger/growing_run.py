@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from flopsd.core.figures import sum_figures
+from flopsd.core.figures import added_up
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.run_view import RunView, coverage_of, rated_start
 from flopsd.core.model import NO_FIGURES, UNDECLARED_PHASE, Figures
@@ -25,10 +25,9 @@ class RunSums:
     devices: bool = False
 
     def __add__(self, other: RunSums) -> RunSums:
-        phases = {**self.by_phase, **other.by_phase}
         return RunSums(
             self.figures + other.figures,
-            {name: sum_figures(one.by_phase.get(name, NO_FIGURES) for one in (self, other)) for name in phases},
+            added_up((self.by_phase, other.by_phase)),
             added(self.times_ns, other.times_ns),
             self.devices or other.devices,
         )

@@ -133,9 +133,11 @@ class Merging:
             LedgerSums.bounded(known, whole=whole) for known in (self.sums.guidelines, self.sums.integers_counted)
         )
         architecture = None if sums["totals"]["architecture"] is None else self.sums.counted
+        claimed = self.sums.claims(whole=whole)
         case = Case(
-            counted.updates, counted.cumulative, declared.method, declared.base, whole, declared.conflict, integers
-        )
+            counted.updates, counted.cumulative, declared.method, declared.base, whole, declared.conflict, integers,
+            None if claimed is None else claimed.counted,
+        )  # fmt: skip
         job = facts.kind == JOB
         return {
             "kind": facts.kind,

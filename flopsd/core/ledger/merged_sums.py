@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flopsd.core.declarations import Base, Method, base_from
+from flopsd.core.declarations import Base, Method, Phase, base_from
+from flopsd.core.figures import added_up
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import integers_for_ledger
 from flopsd.core.model import NO_FIGURES, PPM, Evidence, Figures
+from flopsd.core.phases import split_bucket
 from flopsd.core.policy.conditions import CONTRADICTION
-from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
+from flopsd.core.policy.guidelines import NOTHING_COUNTED, Claimed, Guidelines
 from flopsd.core.policy.reconcile import ArchitectureFigures, figures_of_ledger
 from flopsd.core.values import added, joules, millijoules, nanoseconds, seconds, whole_number
 
@@ -42,25 +44,32 @@ class LedgerSums:
     integers: Figures = NO_FIGURES
     integers_counted: Guidelines = NOTHING_COUNTED  # what the guidelines count of them
     may_be_integer_flop: int = 0
+    claimed: Claimed | None = None  # None: no process of these ledgers claims anything
 
     def __add__(self, other: LedgerSums) -> LedgerSums:
         both = [counted for counted in (self.counted, other.counted) if counted is not None]
         energies = [mj for mj in (self.energy_mj, other.energy_mj) if mj is not None]
         return LedgerSums(
             self.executed + other.executed,
-            _all_added(self.by_evidence, other.by_evidence),
+            added_up((self.by_evidence, other.by_evidence)),
             self.methods | other.methods,
             sum(energies) if energies else None,
             added(self.times_ns, other.times_ns),
             added(self.gap_ns_by_reason, other.gap_ns_by_reason),
-            _all_added(self.by_phase, other.by_phase),
+            added_up((self.by_phase, other.by_phase)),
             self.guidelines + other.guidelines,
             both[0] + both[1] if len(both) == 2 else both[0] if both else None,
             self.uncounted + other.uncounted,
             self.integers + other.integers,
             self.integers_counted + other.integers_counted,
             self.may_be_integer_flop + other.may_be_integer_flop,
+            None if self.claimed is None and other.claimed is None else self.as_claimed + other.as_claimed,
         )
+
+    @property
+    def as_claimed(self) -> Claimed:
+        """Where nothing is claimed the figures are the same ones."""
+        return Claimed(self.guidelines, {}) if self.claimed is None else self.claimed
 
     def for_ledger(self, *, whole: bool = True) -> dict[str, Any]:
         """As ledgers write it. Where it is not whole no upper bound is known."""
@@ -76,7 +85,7 @@ class LedgerSums:
                     "byPhase": {name: self.by_phase[name].for_ledger() for name in sorted(self.by_phase)},
                 },
                 "integerOperations": integers_for_ledger(integers, self.bounded(self.integers_counted, whole=whole)),
-                "guidelines": self.bounded(self.guidelines, whole=whole).for_ledger(),
+                "guidelines": self.bounded(self.guidelines, whole=whole).for_ledger(self.claims(whole=whole)),
                 "architecture": None if architecture is None else architecture.for_ledger(),
                 "architectureAbsentReason": None if architecture is not None else _ABSENT,
             },
@@ -93,6 +102,10 @@ class LedgerSums:
     def bounded(known: Guidelines, *, whole: bool) -> Guidelines:
         """Of what is not whole no upper bound is known."""
         return known if whole else Guidelines(known.updates.unbounded, known.cumulative.unbounded)
+
+    def claims(self, *, whole: bool) -> Claimed | None:
+        known = self.claimed
+        return None if known is None else replace(known, counted=self.bounded(known.counted, whole=whole))
 
     def _observed_ppm(self) -> str | None:
         job_ns = self.times_ns.get("jobSeconds", 0)
@@ -121,6 +134,7 @@ def sums_of_ledger(ledger: Mapping[str, Any]) -> LedgerSums:
         figures_from(integers),
         _guidelines_from(integers["guidelines"]),
         whole_number(executed["mayBeIntegerFlop"]),
+        None if guidelines["asClaimed"] is None else _claimed_from(guidelines["asClaimed"]),
     )
 
 
@@ -153,8 +167,17 @@ def _guidelines_from(entry: Mapping[str, Any]) -> Guidelines:
     return Guidelines(figures_from(entry), figures_from(entry["cumulative"]))
 
 
-def _all_added(one: Mapping[str, Figures], other: Mapping[str, Figures]) -> dict[str, Figures]:
-    return {name: one.get(name, NO_FIGURES) + other.get(name, NO_FIGURES) for name in {**one, **other}}
+def _claimed_from(entry: Mapping[str, Any]) -> Claimed:
+    """Of whatever process: a sum does not tell them apart."""
+    claims = {_claim_of(claim): figures_from(claim["flop"]) for claim in entry["claims"]}
+    return Claimed(_guidelines_from(entry), claims)
+
+
+def _claim_of(claim: Mapping[str, Any]) -> tuple[str, str]:
+    phase, label = claim["phase"], claim["precision"]
+    if label is not None:
+        split_bucket(f"{phase or Phase.TRAIN.value}@{label}")
+    return "" if phase is None else Phase(phase).value, label or ""
 
 
 @dataclass(slots=True)

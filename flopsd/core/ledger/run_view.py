@@ -7,16 +7,17 @@ that of an earlier daemon start never again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from flopsd.core.declarations import Phase, declared_from
 from flopsd.core.figures import Rating, Row, by_phase, rows, sum_figures, total_of
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.journal_codec import DeviceEntry
-from flopsd.core.model import PPM, Device, DeviceUid, Evidence, Figures, GapReason, Tally
+from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Device, DeviceUid, Evidence, Figures, GapReason, Tally
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.bases import NO_DECLARATIONS, Bases, Declarations, declarations_of, run_bases
+from flopsd.core.policy.bases import NO_DECLARATIONS, Bases, Declarations, Phased, declarations_of, run_bases
 from flopsd.core.policy.evaluate import Case, Finding, Policy, findings
 from flopsd.core.values import added
 
@@ -30,6 +31,7 @@ class RatedTally:
     tally: Tally
     rating: Rating
     table: PeakTable
+    phase: Phase | None = None  # what the settings of this daemon start say that the job does
 
     @property
     def uid(self) -> DeviceUid:
@@ -48,6 +50,36 @@ class RatedTally:
     def integers(self) -> Figures:
         """Integer operations, which are no FLOP."""
         return total_of(self.rows, self.tally, integers=True)
+
+    @cached_property
+    def by_phase(self) -> Phased:
+        found = self._phased(by_phase(self.tally, self.rows), self.figures)
+        claims: dict[tuple[str, str], Figures] = {}
+        for row in self.rows:
+            if any(claim := self._claim_of(row)):
+                claims[claim] = claims.get(claim, NO_FIGURES) + row.figures
+        if not claims:
+            return found
+        told = by_phase(self.tally, self.rows, claimed=True)
+        if self.phase is not None and UNDECLARED_PHASE in told:
+            left, known = told.pop(UNDECLARED_PHASE), told.get(self.phase.value, NO_FIGURES)
+            told[self.phase.value] = known + left
+        return replace(found, claimed=told, claims=claims)
+
+    @cached_property
+    def integers_by_phase(self) -> Phased:
+        return self._phased(by_phase(self.tally, self.rows, integers=True), self.integers)
+
+    def _phased(self, recorded: Mapping[str, Figures], whole: Figures) -> Phased:
+        settings = {UNDECLARED_PHASE if self.phase is None else self.phase.value: whole}
+        measured = recorded if self.phase is None else settings
+        return Phased(recorded, settings, measured, measured)
+
+    def _claim_of(self, row: Row) -> tuple[str, str]:
+        """The phase and the format of a share that a process claims and the settings do not say; "": none."""
+        phase, _, label = row.bucket.partition("@")
+        known = (UNDECLARED_PHASE, None if self.phase is None else self.phase.value)
+        return "" if phase in known else phase, label if self.rating.precision is None else ""
 
 
 @dataclass(frozen=True)
@@ -158,21 +190,21 @@ class RunView(RatedTallies):
     @cached_property
     def bases(self) -> Bases:
         """The figures by phase, and what counts of them."""
-        flop = [by_phase(one.tally, one.rows) for one in self.rated]
-        integers = [by_phase(one.tally, one.rows, integers=True) for one in self.rated]
+        flop, integers = [one.by_phase for one in self.rated], [one.integers_by_phase for one in self.rated]
         return run_bases(flop, integers, self.figures, self.declarations)
 
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
         """The run held against the thresholds of every policy, in their order."""
-        counted, declared = self.bases.guidelines, self.declarations
+        counted, claimed, settings = self.bases.guidelines, self.bases.claimed, self.declarations.settings
         case = Case(
             counted.updates,
             counted.cumulative,
-            declared.method,
-            declared.base,
+            settings.method,
+            settings.base,
             self.is_whole,
             integers=self.bases.integers,
+            claimed=None if claimed is None else claimed.counted,
         )
         return tuple(finding for policy in self.policies for finding in findings(policy, case))
 
@@ -212,8 +244,10 @@ def rated_tallies(history: History, table: PeakTable) -> tuple[RatedTally, ...]:
 
 def rated_start(start: Incarnation, table: PeakTable) -> Iterator[RatedTally]:
     """The tallies of one daemon start."""
+    phase = declared_from(start.begin.get("declared")).phase
     for entry in start.devices.values():
-        yield RatedTally(start.number, entry, start.tallies[entry.device.uid], rating_of(entry, table), table)
+        tally = start.tallies[entry.device.uid]
+        yield RatedTally(start.number, entry, tally, rating_of(entry, table), table, phase)
 
 
 def coverage_of(job_ns: int, unknown_ns: int) -> int | None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.declarations import OperatorDeclarations
+from flopsd.core.declarations import OperatorDeclarations, declared_from
 from flopsd.core.ledger.devices import coverage_for_ledger, devices_for_ledger
 from flopsd.core.ledger.history import History, Incarnation
 from flopsd.core.ledger.impossible_totals import refuse_double_counting, refuse_impossible
@@ -46,6 +46,8 @@ ASSUMPTIONS = (
     "measured = SM-cycles of an active pipe x dense FLOP per cycle of the pipe. It says nothing of gaps.",
     "No counter separates FP16, BF16, TF32, FP8 and FP4. Where no format is declared, measured takes dense BF16, "
     "low the slowest and high the fastest format of the pipe on that part.",
+    "What training processes declare narrows neither low nor high, which only the settings do: it makes measured and "
+    "asClaimed, on which no finding's state rests.",
     "A reading belongs to a declared phase only where that phase was in force for all of the reading's time; a change "
     "takes effect when the daemon hears of it.",
     "FLOP are floating-point. integerOperations are those of the tensor cores, which have a counter of their own "
@@ -121,7 +123,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "attempts": sorted({str(inc.begin["context"]["attempt"]) for inc in history.incarnations}),
         "incarnations": [_incarnation(inc) for inc in history.incarnations],
         "devices": devices_for_ledger(view),
-        "declared": _declared(view.bases, history.declared, history.sessions.values()),
+        "declared": _declared(history.declared, history.sessions.values()),
         "totals": {
             "executed": _executed(view),
             "integerOperations": integers_for_ledger(view.integers, view.bases.integers),
@@ -176,6 +178,7 @@ def _incarnation(incarnation: Incarnation) -> dict[str, Any]:
         "checkpoints": str(incarnation.checkpoints),
         "recovered": begin["recovered"],
         "precision": _precision(begin["precision"]),
+        "phase": declared_from(begin.get("declared")).for_journal()["phase"],
         "sources": incarnation.sources,
     }
 
@@ -220,14 +223,12 @@ def _method(observed: Collection[Evidence]) -> str:
     return "; ".join(found) or NOTHING_ESTIMATES
 
 
-def _declared(found: Bases, declared: OperatorDeclarations, sessions: Iterable[DeclaredSession]) -> dict[str, Any]:
+def _declared(declared: OperatorDeclarations, sessions: Iterable[DeclaredSession]) -> dict[str, Any]:
     """What was declared and by whom; a declaration is no measurement."""
-    settings, agreed = declared.for_journal(), found.declarations
+    settings = declared.for_journal()
     base = settings["base"]
     return {
-        "phase": settings["phase"],
-        "method": None if agreed.method is None else agreed.method.value,
-        "recomputation": None if agreed.recomputation is None else agreed.recomputation.value,
+        **{name: settings[name] for name in ("phase", "method", "recomputation")},
         "base": None if base is None else {**base, "declaredBy": "config"},
         "sessions": [
             {
@@ -255,7 +256,7 @@ def integers_for_ledger(executed: Figures, counted: Guidelines) -> dict[str, Any
 def _guidelines(found: Bases) -> dict[str, Any]:
     share = found.declarations.required
     return {
-        **found.guidelines.for_ledger(),
+        **found.guidelines.for_ledger(found.claimed),
         "requiredPpm": {
             "low": str(share.low_ppm),
             "stated": text_or_none(share.stated_ppm),

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flopsd.core.architecture import Bounds, bare_model, flop, forward_flop, parameters, read_model, training_from
-from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
-from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
-from flopsd.core.policy.guidelines import Guidelines, Required, guidelines, required_share
+from flopsd.core.declarations import NOTHING_DECLARED, Method, OperatorDeclarations, Phase, Recomputation
+from flopsd.core.figures import added_up
+from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
+from flopsd.core.policy.guidelines import (
+    LEAST_PPM,
+    Claimed,
+    Claims,
+    Guidelines,
+    Required,
+    guidelines,
+    measured_as,
+    required_share,
+)
 from flopsd.core.policy.reconcile import ArchitectureFigures
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import added
@@ -38,15 +48,17 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True)
 class Declarations:
-    """What follows from declarations alone. `absent` says why there is no architecture basis."""
+    """What follows from declarations alone. `absent` says why there is no architecture basis.
 
-    method: Method | None
-    recomputation: Recomputation | None
-    base: Base | None
+    `settings` are the operator's word. What processes declare is in the architecture basis and in the stated share.
+    """
+
+    settings: OperatorDeclarations
     required: Required
     architecture: Architecture | None
     absent: str
     framework_flop: int | None
+    process: int | None = None  # whose claims they are, where all are one's
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +70,11 @@ class Bases:
     guidelines: Guidelines
     integers: Guidelines  # of integer operations, which only some policies count
     declarations: Declarations
+    claimed: Claimed | None  # None: no process claims anything of the run's phases and formats
 
 
 def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession]) -> Declarations:
-    """What settings and training processes declare, taken together; settings take precedence."""
+    """What settings and training processes declare; settings take precedence."""
     method = declared.method or _agreed(sessions, "method", Method)
     recomputation = declared.recomputation or _agreed(sessions, "recomputation", Recomputation)
     counted_as = method or _all_weights(sessions)
@@ -69,34 +82,49 @@ def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredS
     share = required_share(counted_as, recomputation)
     if found is not None:
         share = _share_of(found, share)
+    if recomputation is not None and declared.recomputation is None:
+        # Who says that nothing was recomputed may have recomputed everything.
+        source = f"{share.source}; by the training processes' word, which low leaves out"
+        share = replace(share, low_ppm=LEAST_PPM, source=source)
     counts = [counters.get("framework_flop", 0) for session in sessions for counters in session.work.values()]
-    return Declarations(method, recomputation, declared.base, share, found, absent, max(counts, default=0) or None)
+    processes = {session.pid for session in sessions}
+    process = processes.pop() if len(processes) == 1 else None
+    return Declarations(declared, share, found, absent, max(counts, default=0) or None, process)
 
 
-NO_DECLARATIONS = Declarations(None, None, None, required_share(None, None), None, NO_PROCESS, None)
+NO_DECLARATIONS = Declarations(NOTHING_DECLARED, required_share(None, None), None, NO_PROCESS, None)
 
 
-Parts = Sequence[Mapping[str, Figures]]
+ByPhase = Mapping[str, Figures]
 
 
-def run_bases(flop: Parts, integers: Parts, executed: Figures, declared: Declarations) -> Bases:
-    """The bases of FLOP and integer operations by phase, one mapping for each tally; `executed` is the sum of FLOP."""
-    by_phase = _added_up(flop)
-    return Bases(
-        by_phase,
-        executed,
-        guidelines(by_phase, declared.required),
-        guidelines(_added_up(integers), declared.required),
-        declared,
+@dataclass(frozen=True, slots=True)
+class Phased:
+    """The figures of one tally by phase, as different words have it."""
+
+    recorded: ByPhase
+    settings: ByPhase  # by the settings alone: these make both ends
+    measured: ByPhase  # by the settings, else by the processes
+    claimed: ByPhase  # by the processes, else by the settings
+    claims: Claims = field(default_factory=dict)
+
+
+def run_bases(flop: Sequence[Phased], integers: Sequence[Phased], executed: Figures, declared: Declarations) -> Bases:
+    """The bases of FLOP and integer operations, of each tally's figures; `executed` is the sum of FLOP."""
+    if not flop:  # without a device it is not known what there was
+        unknown = {UNDECLARED_PHASE: Figures(0, None, None)}
+        flop = integers = [Phased(unknown, unknown, unknown, unknown)]
+
+    def counted(parts: Iterable[ByPhase]) -> Guidelines:
+        return guidelines(added_up(parts), declared.required)
+
+    ends, operations = (
+        measured_as(counted(one.settings for one in parts), counted(one.measured for one in parts))
+        for parts in (flop, integers)
     )
-
-
-def _added_up(parts: Parts) -> dict[str, Figures]:
-    by_phase: dict[str, Figures] = {}
-    for part in parts:
-        for phase, figures in part.items():
-            by_phase[phase] = by_phase.get(phase, NO_FIGURES) + figures
-    return by_phase if parts else {UNDECLARED_PHASE: Figures(0, None, None)}  # without a device it is not known
+    claims = added_up(one.claims for one in flop)
+    claimed = Claimed(counted(one.claimed for one in flop), claims, declared.process) if claims else None
+    return Bases(added_up(one.recorded for one in flop), executed, ends, operations, declared, claimed)
 
 
 def _agreed(sessions: Sequence[DeclaredSession], fact: str, kind: Any) -> Any:
@@ -179,4 +207,4 @@ def _share_of(found: Architecture, known: Required) -> Required:
         return known
     shares = [min(PPM, part * PPM // whole) for part, whole in pairs]
     # What the terms leave out, such as the optimizer, is executed and not recomputed: no upper end below 1 is certain.
-    return Required(min(known.stated_ppm, *shares), shares[1], PPM, f"{known.source}; by the model's own terms")
+    return replace(known, stated_ppm=shares[1], source=f"{known.source}; by the model's own terms")

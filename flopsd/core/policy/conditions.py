@@ -10,7 +10,7 @@ from flopsd.core.model import PPM
 from flopsd.core.policy.policy_file import Conditions
 
 NOT_DECLARED = "the base model is not declared"
-NO_METHOD = "the method is not declared, so whether a base model was modified is not known"
+NO_METHOD = "the method is not declared (--method), so whether a base model was modified is not known"
 CONTRADICTION = "pretraining is declared and so is a base model: one of the two is not so"
 _SYSTEMIC_OPEN = "whether the base model carries systemic risk is not declared"
 _Answer = tuple[bool | None, str]

@@ -46,6 +46,7 @@ class Case:
     whole: bool = True
     conflict: str = ""
     integers: Guidelines = NOTHING_COUNTED
+    claimed: Guidelines | None = None  # what counts of FLOP if training processes say the truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ class Limit:
 class Finding:
     """One rule and one account. `applies` is None where it is not known; then `why` names what is not known.
 
-    `limit` is None where it is not known, `state` where the rule does not apply.
+    `limit` is None where it is not known, `state` where the rule does not apply. `if_claims_hold` is the state if
+    training processes say the truth, where that is another one.
     """
 
     policy: str
@@ -72,6 +74,7 @@ class Finding:
     limit: Limit | None
     state: Verdict | None
     counts_integers: bool = False  # whether integer operations are in the value
+    if_claims_hold: Verdict | None = None
 
     @property
     def share_ppm(self) -> tuple[int | None, int | None, int | None]:
@@ -101,6 +104,7 @@ class Finding:
             "reason": self.why,
             "threshold": None if self.limit is None else {"low": str(self.limit.low), "high": str(self.limit.high)},
             "state": None if self.state is None else self.state.value,
+            "stateIfClaimsHold": None if self.if_claims_hold is None else self.if_claims_hold.value,
             "value": self.value.for_ledger(),
             "sharePpm": {"low": text_or_none(low), "measured": text_or_none(measured), "high": text_or_none(high)},
             "title": self.rule.title,
@@ -114,6 +118,17 @@ class Finding:
 
 def findings(policy: Policy, case: Case) -> tuple[Finding, ...]:
     """One finding a rule, in the policy's order."""
+    judged = _judged(policy, case)
+    if case.claimed is None:
+        return judged
+    others = _judged(policy, replace(case, updates=case.claimed.updates, cumulative=case.claimed.cumulative))
+    return tuple(
+        one if one.state is other.state else replace(one, if_claims_hold=other.state)
+        for one, other in zip(judged, others, strict=True)
+    )
+
+
+def _judged(policy: Policy, case: Case) -> tuple[Finding, ...]:
     if policy.counts_integers:
         both = Guidelines(case.updates, case.cumulative) + case.integers
         case = replace(case, updates=both.updates, cumulative=both.cumulative)

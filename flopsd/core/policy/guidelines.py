@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flopsd.core.declarations import Method, Phase, Recomputation
+from flopsd.core.figures import added_up
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
 from flopsd.core.values import ceil_div
 
@@ -23,9 +24,10 @@ LEAST_WITHOUT_CHECKPOINTS_PPM = 857_142
 # Para 120: an estimate is good where the truth is within 30 % of it.
 MARGIN_PPM = 300_000
 METHOD = (
-    "Executed training work less the recomputation of activations (Guidelines C(2025) 5045, annex A.1). Evaluation is "
-    "taken out. What no process declared, and generated data, count in high only; cumulative counts generated data. "
-    "There is no measured figure where what may count beside it was measured at more than 30 % of it (paragraph 120)."
+    "Executed training work less the recomputation of activations (Guidelines C(2025) 5045, annex A.1); cumulative "
+    "counts generated data too. low counts what the settings declare as training, and high everything but what they "
+    "declare as evaluation. What training processes declare makes measured and asClaimed, and neither end. There is no "
+    "measured figure where what may count beside it was measured at more than 30 % of it (paragraph 120)."
 )
 _STATED = {
     (Recomputation.NONE, None): PPM,
@@ -53,8 +55,13 @@ class Guidelines:
     updates: Figures
     cumulative: Figures
 
-    def for_ledger(self) -> dict[str, Any]:
-        return {**self.updates.for_ledger(), "cumulative": self.cumulative.for_ledger(), "method": METHOD}
+    def for_ledger(self, claimed: Claimed | None) -> dict[str, Any]:
+        return {
+            **self.updates.for_ledger(),
+            "cumulative": self.cumulative.for_ledger(),
+            "asClaimed": None if claimed is None else claimed.for_ledger(),
+            "method": METHOD,
+        }
 
     def __add__(self, other: Guidelines) -> Guidelines:
         """A part that may count and has no measured figure leaves the sum without one; executed sums omit it."""
@@ -67,6 +74,34 @@ def _both(one: Figures, other: Figures) -> Figures:
 
 
 NOTHING_COUNTED = Guidelines(NO_FIGURES, NO_FIGURES)
+Claims = Mapping[tuple[str, str], Figures]  # executed, by the phase and the format that were claimed; "": none was
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What counts if training processes say the truth, which nobody checked: no verdict rests on it."""
+
+    counted: Guidelines
+    claims: Claims
+    process: int | None = None  # whose claims they are, where they are one's
+
+    def __add__(self, other: Claimed) -> Claimed:
+        return Claimed(self.counted + other.counted, added_up((self.claims, other.claims)))
+
+    def for_ledger(self) -> dict[str, Any]:
+        return {
+            **self.counted.updates.for_ledger(),
+            "cumulative": self.counted.cumulative.for_ledger(),
+            "claims": [
+                {
+                    "phase": phase or None,
+                    "precision": precision or None,
+                    "flop": figures.for_ledger(),
+                    "process": self.process,
+                }
+                for (phase, precision), figures in sorted(self.claims.items())
+            ],
+        }
 
 
 def required_share(method: Method | None, recomputation: Recomputation | None) -> Required:
@@ -83,8 +118,16 @@ def required_share(method: Method | None, recomputation: Recomputation | None) -
     return Required(LEAST_PPM, stated, PPM, f"{words}: {parts} parts required, attention left out")
 
 
+def measured_as(ends: Guidelines, point: Guidelines) -> Guidelines:
+    """The ends of the one basis, and the measured figures of the other."""
+    return Guidelines(
+        replace(ends.updates, measured_flop=point.updates.measured_flop),
+        replace(ends.cumulative, measured_flop=point.cumulative.measured_flop),
+    )
+
+
 def guidelines(by_phase: Mapping[str, Figures], required: Required) -> Guidelines:
-    """The basis of work whose executed figures by phase are `by_phase`.
+    """The basis of work whose executed figures by phase are `by_phase`, whoever declared the phases.
 
     Declared training counts, less recomputation; declared evaluation does not; all else may count and may not,
     so it is in the upper bound only. Generated data count for the cumulative figure. What may count and was measured at

@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from flopsd.core.rounding import format_rate
+from flopsd.report.claims import AS_CLAIMED, claims_text
 from flopsd.report.html_kit import Html, h, text
 from flopsd.report.html_parts import chip, entry, icon, or_none, patterns, rule_chart, rule_legend, section, triple
 from flopsd.report.ledger_json import LedgerObject
@@ -143,7 +144,8 @@ def _total(facts: Mapping[str, Any]) -> Html:
             ),
             _card(
                 "Counts as training compute",
-                "Under the Commission's Guidelines; an interval where not all is declared.",
+                "Under the Commission's Guidelines; an interval where not all is declared."
+                + (f" {AS_CLAIMED}: {claims}." if (claims := claims_text(facts["guidelines"])) else ""),
                 triple(counted, "no single figure: not all is declared"),
             ),
             _card(

@@ -16,7 +16,7 @@ from flopsd.core.ledger.merged_entry import sort_key
 from flopsd.core.ledger.merged_statement import MergeFacts, Merging
 from flopsd.core.ledger.merged_sums import COVERAGE_TIMES, TIMES, LedgerSums, sums_of_ledger
 from flopsd.core.model import Figures
-from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
+from flopsd.core.policy.guidelines import NOTHING_COUNTED, Claimed, Guidelines
 from flopsd.core.policy.reconcile import ArchitectureFigures, figures_of_ledger
 from flopsd.core.values import nanoseconds, seconds, whole_number
 from flopsd.errors import LedgerError
@@ -26,6 +26,11 @@ durations = st.integers(0, 10**18)
 figures = st.builds(Figures, flop, st.none() | flop, st.none() | flop)
 bounds = st.builds(Bounds, flop, flop, flop)
 names = st.sampled_from(["activity", "cycles", "gap", "utilization"])
+
+claim_keys = st.tuples(
+    st.sampled_from(["", "train", "evaluate"]), st.sampled_from(["", "bf16", "bf16:0.9,fp8:0.1"])
+).filter(any)
+claimed_flop = st.dictionaries(claim_keys, figures, min_size=1)
 
 
 @st.composite
@@ -44,6 +49,7 @@ def sums(draw: st.DrawFn) -> LedgerSums:
         draw(figures),
         Guidelines(draw(figures), draw(figures)),
         draw(flop),
+        draw(st.none() | st.builds(Claimed, st.builds(Guidelines, figures, figures), claimed_flop)),
     )
 
 

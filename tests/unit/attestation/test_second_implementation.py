@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from flopsd.core.declarations import Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.model import UNBOUNDED, Active, Busy, Device, Evidence, Gap, GapReason, Pipe, Precision
 from flopsd.core.session_protocol import FactsDeclared, PhaseChanged, SessionOpened, WorkCounted
-from tests.support import independent, independent_architecture, independent_ledger
+from tests.support import independent, independent_architecture, independent_ledger, independent_merged
 from tests.support.extent import examples
 from tests.support.independent import payload_of
 from tests.support.independent_ledger import recompute, stated
@@ -46,7 +46,7 @@ def test_it_computes_the_figures_of_every_valid_vector_and_finds_no_law_broken(c
 @pytest.mark.parametrize("case", MERGED, ids=lambda path: path.name)
 def test_it_adds_up_every_valid_merged_vector(case: Path) -> None:
     predicate = payload_of(case / "ledger.json")["predicate"]
-    assert independent_ledger.merged_again(predicate) == independent_ledger.stated_sums(predicate)
+    assert independent_merged.merged_again(predicate) == independent_merged.stated_sums(predicate)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_it_finds_which_law_of_time_a_journal_breaks(name: str, law: int) -> Non
 
 
 def test_it_knows_nothing_of_flopsd() -> None:
-    for module in (independent, independent_architecture, independent_ledger):
+    for module in (independent, independent_architecture, independent_ledger, independent_merged):
         for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text())):
             if isinstance(node, ast.ImportFrom | ast.Import):
                 names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]

@@ -30,8 +30,8 @@ def verify(case: str, *options: str) -> int:
     ("name", "case", "options", "code"),
     [
         ("node", NODE, [], 0),
-        ("gaps", "valid/activity-and-gaps", [], 0),
         ("mix", "valid/declared-mix", [], 0),
+        ("claims", "valid/lying-declarations", [], 0),
         ("no-upper-bound", "valid/unknown-device", [], 0),
         ("replay", "valid/replay", ["--allow-replay"], 0),
         ("replay-refused", "valid/replay", [], 3),

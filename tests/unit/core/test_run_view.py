@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flopsd.core import figures
+from flopsd.core.declarations import OperatorDeclarations, Phase
 from flopsd.core.figures import Rating, Row
 from flopsd.core.ledger import run_view
 from flopsd.core.ledger.history import History, Incarnation
@@ -54,13 +55,15 @@ def test_a_snapshot_turns_each_tally_into_rows_once(tmp_path: Path, rated: list[
 
 
 def test_the_snapshot_and_the_journal_give_one_view(tmp_path: Path) -> None:
-    run = interrupted(Run(tmp_path))
+    run = interrupted(Run(tmp_path, declared=OperatorDeclarations(Phase.TRAIN)))
     run.writer.checkpoint()
     live = run.writer.snapshot.view
     read = view_of(history_of(run.state.journal), table())
     assert (live.run, live.node, live.start) == (read.run, read.node, read.start)
     assert [device.device.uid for device in live.devices] == [H100.uid, A100.uid]
     assert live.before(2).figures == read.before(2).figures
+    assert live.bases.guidelines == read.bases.guidelines
+    assert live.bases.guidelines.updates.low_flop > 0, "the settings' word"
     assert {one.start for one in live.before(2).rated} == {1}
 
 

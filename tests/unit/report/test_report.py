@@ -17,6 +17,7 @@ from flopsd.core.ledger.statement import encode
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.report import build as module
 from flopsd.report.build import course_of
+from flopsd.report.html import report_html
 from flopsd.report.model import ReportState
 from flopsd.report.report_text import report_text
 from flopsd.report.terminal import COLUMNS
@@ -176,17 +177,21 @@ def test_bases_stand_side_by_side_with_what_they_are_not() -> None:
 def test_declarations_stand_with_who_made_them() -> None:
     declared = content(SCENES["everything"]()).declared
     facts = {fact.name: fact for fact in (*declared.job, *declared.processes)}
-    assert facts["Base model"].by == "the job's configuration"
+    assert facts["Base model"].by == "the settings"
     assert facts["LoRA"].value == "r = 8 on q_proj, v_proj"
     assert facts["LoRA"].by == "2 training processes"
     assert facts["Phase"].value == "not declared"
-    assert [fact.by for fact in declared.job if fact.name == "Training method"] == [
-        "the training processes; the configuration may say so too"
-    ]
-    only_config = content(SCENES["nothing-measured"]()).declared.job
-    assert [fact.by for fact in only_config if fact.name == "Training method"] == ["the job's configuration"]
+    assert [fact.by for fact in declared.job if fact.name == "Training method"] == ["the settings"]
     work = {fact.name: fact.value for fact in declared.work}
     assert work["Phase train"] == "4 000 steps, 2 048 000 sequences, 4 194 304 000 tokens, 0 padding tokens"
+
+
+def test_what_a_process_claims_is_said_once_with_whose_word_it_is() -> None:
+    made = report(vector("valid/lying-declarations"))
+    for shown in (report_text(made), report_html(made)):
+        text = " ".join(shown.split())
+        assert text.count("only if it was what process 4711 declared") == 1
+        assert "Below if what its processes claim is true" in text
 
 
 def test_the_form_is_filled_and_a_notification_only_where_one_is_due() -> None:

@@ -1,0 +1,47 @@
+"""What training processes claim of a run, and what would follow if it were true: one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flopsd.core.model import Figures
+from flopsd.core.rounding import Towards
+from flopsd.report.ledger_json import LedgerObject
+from flopsd.report.numbers import flop, interval
+
+AS_CLAIMED = "As its processes claim"
+_PHASES = {
+    "train": "training",
+    "evaluate": "evaluation",
+    "generate": "generation of training data",
+    "other": "other work",
+}
+
+
+def claims_text(guidelines: Mapping[str, Any]) -> str:
+    """`9.1x10^14 to 3.2x10^15 FLOP only if it was what process 4711 declared: 2.9x10^15 FLOP of evaluation`; empty
+    where no process claims anything."""
+    entry = LedgerObject(guidelines, "guidelines").maybe_object("asClaimed")
+    if entry is None:
+        return ""
+    claims = list(entry.objects("claims"))
+    process = claims[0].maybe_count("process") if claims else None
+    by = "its training processes" if process is None else f"process {process}"
+    return f"{interval(entry.figures()).ends} only if it was what {by} declared: {', '.join(map(_claim, claims))}"
+
+
+def _claim(claim: LedgerObject) -> str:
+    phase, precision = claim.maybe_text("phase"), claim.maybe_text("precision")
+    what = f"{precision} work" if phase is None else _PHASES.get(phase, phase)
+    if phase is not None and precision is not None:
+        what += f" in {precision}"
+    return f"{_amount(claim.figures('flop'))} of {what}"
+
+
+def _amount(figures: Figures) -> str:
+    if figures.measured_flop is not None:
+        return f"{flop(figures.measured_flop).text} FLOP"
+    if figures.high_flop is None:
+        return "an unknown amount"
+    return f"{flop(figures.high_flop, Towards.UP).text} FLOP at most"

@@ -1,0 +1,101 @@
+"""The second implementation: a ledger of ledgers, added up again from its children's entries."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from tests.support.independent import M, add, said, seconds
+from tests.support.independent_ledger import NAMES, summed
+
+J = dict[str, Any]
+COUNT, SIGNED = re.compile("0|[1-9][0-9]{0,39}"), re.compile("0|-?[1-9][0-9]{0,39}")
+
+
+def count(text: str) -> int:
+    assert COUNT.fullmatch(text)
+    return int(text)
+
+
+def nanoseconds(text: str) -> int:
+    whole, _, nine = text.partition(".")
+    assert re.fullmatch("[0-9]{9}", nine)
+    return count(whole) * 10**9 + int(nine)
+
+
+def merged_again(predicate: J) -> J:
+    """Completeness and sums of a merged ledger, from its children's entries."""
+    entries = predicate["children"]
+    assert entries
+    for entry in entries:
+        assert entry["keyids"] == sorted(set(entry["keyids"])) != []
+        for digest in (entry["sha256"], *entry["keyids"], *entry["peakTableSha256"]):
+            assert re.fullmatch("[0-9a-f]{64}", digest)
+        assert entry["name"] == f"{entry['run' if entry['kind'] == 'job' else 'node']}/{entry['sha256'][:16]}"
+        for period in (*entry["periods"], *entry["deviceTimes"]):
+            assert SIGNED.fullmatch(period["beginNs"])
+            assert SIGNED.fullmatch(period["endNs"])
+    complete = _complete(predicate, entries)
+    low, measured, high = add(_figures(entry["totals"]["executed"]) for entry in entries)
+    told = [entry["totals"]["guidelines"] for entry in entries]
+    claims = summed(
+        {(claim["phase"] or "", claim["precision"] or ""): _figures(claim["flop"])}
+        for each in told if each["asClaimed"] for claim in each["asClaimed"]["claims"]
+    )  # fmt: skip
+    claimed = {
+        **_counts([each["asClaimed"] or each for each in told], complete),
+        "claims": [
+            {"phase": phase or None, "precision": label or None, "flop": said(figures), "process": None}
+            for (phase, label), figures in sorted(claims.items())
+        ],
+    }
+    job, unknown = (
+        sum(nanoseconds(entry["coverage"][name]) for entry in entries) for name in ("jobSeconds", "unknownSeconds")
+    )
+    return {
+        "complete": complete,
+        "executed": said((low, measured, high if complete is True else None)),
+        "guidelines": {**_counts(told, complete), "asClaimed": claimed if claims else None},
+        "deviceSeconds": seconds(sum(nanoseconds(entry["deviceSeconds"]) for entry in entries)),
+        "coveragePpm": str((job - unknown) * M // job) if job else None,
+        "ledgerCount": str(len(entries)),
+    }
+
+
+def _figures(entry: J) -> tuple[int, int | None, int | None]:
+    low, measured, high = (None if entry[name] is None else count(entry[name]) for name in NAMES)
+    assert low is not None
+    return low, measured, high
+
+
+def _counts(children: list[J], complete: bool | None) -> J:
+    """What counts of all, and of `cumulative`: not measured where a part that may count is not."""
+    found = []
+    for parts in ([_figures(child) for child in children], [_figures(child["cumulative"]) for child in children]):
+        low, measured, high = add(parts)
+        unmeasured = any(one[1] is None and one[2] != 0 for one in parts)
+        found.append(said((low, None if unmeasured else measured, high if complete is True else None)))
+    return {**found[0], "cumulative": found[1]}
+
+
+def _complete(predicate: J, entries: list[J]) -> bool | None:
+    """Of a job whose nodes all had the same attempts, or of a lineage."""
+    if predicate["kind"] == "lineage":
+        told = {entry["completeness"]["complete"] for entry in entries}
+        return False if False in told else True if told == {True} else None
+    if set(predicate["jobNodes"]) - {entry["node"] for entry in entries}:
+        return False
+    known = predicate["jobNodes"] or predicate["completeness"]["declaredNodes"] is not None
+    return True if known and all(entry["ended"] for entry in entries) else None
+
+
+def stated_sums(predicate: J) -> J:
+    executed, counted = predicate["totals"]["executed"], predicate["totals"]["guidelines"]
+    return {
+        "complete": predicate["completeness"]["complete"],
+        "executed": {name: executed[name] for name in NAMES},
+        "guidelines": {name: counted[name] for name in (*NAMES, "cumulative", "asClaimed")},
+        "deviceSeconds": predicate["deviceSeconds"],
+        "coveragePpm": predicate["coverage"]["coveragePpm"],
+        "ledgerCount": predicate["ledgerCount"],
+    }
