@@ -1,7 +1,8 @@
 """Compare checkpoint lines that left the host with the journal: what a log service keeps cannot be edited here.
 
 A line on the journal's chain proves that the journal up to that record existed when the log service received the line.
-A line off the chain proves that this is not the journal of that time.
+A line off the chain proves that this is not the journal of that time, unless another process than the daemon printed
+it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from flopsd.attestation.foreign_lines import ForeignLines, LineJudge
 from flopsd.attestation.log_export import Anchor, SkippedLines, find_anchors
 from flopsd.core.ledger.growing_run import GrowingRun
 from flopsd.core.ledger.history import History, extend
@@ -20,6 +22,7 @@ from flopsd.core.ledger.statement import JournalFacts
 from flopsd.core.model import Figures
 from flopsd.core.peaks import PeakTable
 from flopsd.errors import NotVerifiedError
+from flopsd.journal.framing import JournalLine
 from flopsd.journal.journal import read_journal
 from flopsd.system.clock import rfc3339
 
@@ -40,6 +43,7 @@ class AnchorComparison:
     behind: int  # records sealed after the last one
     skipped: SkippedLines
     lag_ms: tuple[int, int] | None  # from the journal's time of a record to its ingestion: minimum and maximum
+    foreign: ForeignLines  # printed by another process than the daemon
 
     def for_json(self) -> dict[str, Any]:
         return {
@@ -50,36 +54,54 @@ class AnchorComparison:
             "recordsBehind": self.behind,
             "unreadableLines": self.skipped.unreadable,
             "linesOfOthers": self.skipped.others,
+            "foreignLines": self.foreign.count,
+            "firstForeign": None if self.foreign.first is None else _anchor_json(self.foreign.first),
             "ingestionLagSeconds": None if self.lag_ms is None else [_seconds(ms) for ms in self.lag_ms],
         }
 
 
 @dataclass(slots=True)
 class _Chain:
-    """Head and end of every record of a journal, in 40 bytes each."""
+    """Head and end of every record of a journal, in 40 bytes each, and the records that begin a daemon start."""
 
     heads: bytearray = field(default_factory=bytearray)
     ends: array[int] = field(default_factory=lambda: array("Q"))
+    begins: list[int] = field(default_factory=list)
+
+    def add(self, line: JournalLine) -> None:
+        self.heads += line.head
+        self.ends.append(line.end)
+        if b'"kind":"begin"' in line.body and line.record().get("kind") == "begin":
+            self.begins.append(line.number)
 
     def head(self, records: int) -> str:
         return self.heads[32 * (records - 1) : 32 * records].hex()
 
 
 def compare_anchors(
-    files: Sequence[Path], journal: Path, facts: JournalFacts, history: History, table: PeakTable
+    files: Sequence[Path],
+    journal: Path,
+    facts: JournalFacts,
+    history: History,
+    table: PeakTable,
+    secrets: Sequence[bytes],
 ) -> AnchorComparison:
-    """Compare the checkpoint lines of the journal's run and node in `files` with the verified `journal`.
+    """Compare the checkpoint lines of the journal's run and node in `files` with the verified `journal`; those of
+    daemon starts whose secret is among `secrets` are first told from lines that another process printed.
 
     Raises NotVerifiedError if one is not on its chain or has other figures, or if there are none.
     """
     chain = _Chain()
     for line in read_journal(journal):
-        chain.heads += line.head
-        chain.ends.append(line.end)
+        chain.add(line)
+    judge, foreign = LineJudge(history, secrets, chain.begins, len(chain.ends)), ForeignLines()
     skipped, lines, found = SkippedLines(), 0, dict[int, Anchor]()
     for file in files:
         for anchor in find_anchors(file, history.run, history.node, skipped):
             lines += 1
+            if judge.is_foreign(anchor):
+                foreign.add(anchor)
+                continue
             _check(anchor, chain)
             earlier = found.setdefault(anchor.records, anchor)
             if not earlier.agrees_with(anchor):
@@ -88,15 +110,18 @@ def compare_anchors(
                 )
             if (anchor.ingested_ms or _NEVER) < (earlier.ingested_ms or _NEVER):
                 found[anchor.records] = anchor  # repeated: the earliest ingestion counts
+    if not found and foreign.count:
+        foreign.refuse_unexplained()
     if not found:
         raise NotVerifiedError(
             f"{_names(files)}: no checkpoint line of run {history.run!r} on node {history.node!r}{_seen(skipped)}",
             hint="give the log with the daemon's output from the start of the run; without --anchors "
             "`verify` cannot tell when the journal existed",
         )
-    lag_ms = _check_figures(journal, facts, table, found)
+    lag_ms = _check_figures(journal, facts, table, found, foreign)
     first, last = found[min(found)], found[max(found)]
-    return AnchorComparison(lines, first, last, len(found), max(0, facts.records - last.records), skipped, lag_ms)
+    behind = max(0, facts.records - last.records)
+    return AnchorComparison(lines, first, last, len(found), behind, skipped, lag_ms, foreign)
 
 
 _NEVER = 1 << 62
@@ -125,18 +150,20 @@ def _check(anchor: Anchor, chain: _Chain) -> None:
 
 
 def _check_figures(
-    journal: Path, facts: JournalFacts, table: PeakTable, anchors: Mapping[int, Anchor]
+    journal: Path, facts: JournalFacts, table: PeakTable, anchors: Mapping[int, Anchor], foreign: ForeignLines
 ) -> tuple[int, int] | None:
-    """Recompute the figures of each line from the journal up to its record. Returns the minimum and maximum time from
-    writing a record to the ingestion of its line."""
+    """Recompute the figures of each line from the journal up to its record, and refuse `foreign` lines if the daemon's
+    own are missing. Returns the minimum and maximum time from writing a record to the ingestion of its line."""
     history, run, head, lags = History(), GrowingRun(table), "", list[int]()
     for line in read_journal(journal):
         if line.number > facts.records:
             break  # not sealed
         record = line.record()
         extend(history, record)
-        head = line.head.hex()
-        if (anchor := anchors.get(line.number)) is None:
+        head, anchor = line.head.hex(), anchors.get(line.number)
+        if line.code and record["kind"] == "checkpoint":
+            foreign.checkpoint(record["incarnation"], line.number, _unix_ms(record["utc"]), anchor)
+        if anchor is None:
             continue
         incarnation, figures = len(history.incarnations), run.figures(history)
         if (anchor.incarnation, anchor.figures) != (incarnation, figures):
@@ -148,6 +175,7 @@ def _check_figures(
             lags.append(anchor.ingested_ms - written_ms)
     if head != facts.head_sha256:
         raise NotVerifiedError(f"{journal} was changed during verification")
+    foreign.refuse_unexplained()
     return (min(lags), max(lags)) if lags else None
 
 

@@ -29,7 +29,8 @@ LEAST_EVENT, UNJUDGED_EVENTS = 48, 100_000  # characters of an event on average,
 MAX_CHECKPOINT = 4096  # a checkpoint line is some 400 characters
 LIST_KEYS = ("events", "logEvents")  # get-log-events and filter-log-events; subscriptions
 _NOT_SPACE = re.compile(r"[^ \t\r\n]")
-_REST = re.compile(r"[0-9]{1,9}(?: [a-z_]{1,40}=[0-9a-z]{1,80})+")
+_REST = re.compile(r"[0-9]{1,9}(?: [a-z_]{1,40}=[0-9a-z:]{1,80})+")
+_CODE = re.compile(r"(0|[1-9][0-9]{0,17}):([0-9a-f]{32})")
 _EXPORT = re.compile(r'"(?:events|logEvents)"\s*:\s*\[|"ingestionTime"\s*:\s*[0-9]')
 _TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.,][0-9]{1,9})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
@@ -48,6 +49,9 @@ class Anchor:
     figures: Figures
     ingested_ms: int | None = None  # Unix milliseconds at which the log service received it, by its own clock
     line_time: str | None = None  # by the clock of the host that wrote the line
+    text: str = ""  # up to its code, which is over this text
+    code: str | None = None
+    code_index: int = 0  # which line of its daemon start it is about
 
     def agrees_with(self, other: Anchor) -> bool:
         mine, others = ((a.incarnation, a.size_bytes, a.head_sha256, a.figures) for a in (self, other))
@@ -136,18 +140,22 @@ class _Search:
             self._skipped.other = self._skipped.other or text[at : at + 200].split("\n")[0]
             return
         rest = _REST.match(text, at + len(wanted), at + len(wanted) + MAX_CHECKPOINT)
-        anchor = None if rest is None else _anchor(rest[0], where, ingested_ms, line_time)
+        anchor = None if rest is None else _anchor(self._wanted[0], rest[0], where, ingested_ms, line_time)
         if anchor is None:
             self._skipped.unreadable += 1
         else:
             yield anchor
 
 
-def _anchor(rest: str, where: str, ingested_ms: int | None, line_time: str | None) -> Anchor | None:
-    """What follows `incarnation=`; None if it is truncated. The last value may be, so coverage is not read."""
+def _anchor(begin: str, rest: str, where: str, ingested_ms: int | None, line_time: str | None) -> Anchor | None:
+    """What follows `begin`, which ends in `incarnation=`; None if it is truncated. The last value may be, so coverage
+    is not read."""
     incarnation, *pairs = rest.split(" ")
     values = dict(pair.split("=", 1) for pair in pairs)
-    if len(values) != len(pairs) or list(values)[-1] in ("head", "low_flop", "measured_flop", "high_flop"):
+    if len(values) != len(pairs) or list(values)[-1] in ("head", "low_flop", "measured_flop", "high_flop", "code"):
+        return None
+    found = _CODE.fullmatch(values["code"]) if "code" in values else None
+    if "code" in values and found is None:
         return None
     try:
         low, measured, high = (
@@ -165,6 +173,9 @@ def _anchor(rest: str, where: str, ingested_ms: int | None, line_time: str | Non
             Figures(low, measured, high),
             ingested_ms,
             line_time,
+            begin + rest.partition(" code=")[0],
+            None if found is None else found[2],
+            0 if found is None else int(found[1]),
         )
     except (KeyError, ValueError):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from flopsd.core.ledger.merged_sums import figures_from
 from flopsd.core.ledger.statement import SealFacts, encode, statement
 from flopsd.core.model import Figures
 from flopsd.errors import JournalDamagedError, LedgerError
-from flopsd.journal.framing import read_lines
+from flopsd.journal.codes import CodeChecker
 from flopsd.journal.head import Head, require_head
 from flopsd.journal.sealed_prefix import longest_prefix, read_durable
 from flopsd.settings.data_files import Tables, is_packaged
@@ -66,6 +65,7 @@ def seal_journal(
     rolling: bool = False,
     lock: Path | None = None,
     head: Head | None = None,
+    code_secrets: Sequence[bytes] = (),
 ) -> Sealed:
     """Seal `journal` into `ledger`, with journal and public key next to it; the ledger appears last, complete.
 
@@ -74,6 +74,7 @@ def seal_journal(
     `live`: the journal may be growing or truncated, and its longest valid prefix is sealed. `rolling`: replace only a
     ledger that covers less. `lock`: a file that serializes the seals of one state folder.
     `head`: what the journal must contain, where the caller knows it of the process that wrote it.
+    `code_secrets`: disclosed in the ledger, where the journal has codes that follow from them; a wrong code is refused.
     Raises LedgerError, JournalError, SigningKeyError, PeakTableError.
     """
     key = load_signer(key_uri)
@@ -82,8 +83,8 @@ def seal_journal(
     sealed = longest_prefix(read_durable(journal))
     if sealed.reason and not live:
         raise JournalDamagedError(sealed.reason)
-    require_head(journal, head, read_lines(io.BytesIO(sealed.data)))
-    history = read_history(sealed.records())
+    require_head(journal, head, sealed.lines())
+    history = read_history(CodeChecker(code_secrets).records(sealed.lines()))
     if not history.incarnations:
         raise LedgerError(f"the journal {journal} is empty: nothing to seal")
     sha256 = one_peak_table(history)
@@ -91,7 +92,8 @@ def seal_journal(
     try:
         table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
         evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
-        seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, key.readers(), policies)
+        readers = key.readers()
+        seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, readers, policies, tuple(code_secrets))
         document = statement(history, table, sealed.facts, seal)
         refuse_malformed_times(document["predicate"])
     except MALFORMED as fault:

@@ -33,6 +33,7 @@ from flopsd.core.policy.evaluate import Policy
 from flopsd.core.untrusted import parse_json
 from flopsd.core.values import is_digest, is_timestamp, whole_number
 from flopsd.errors import FlopsdError, NotVerifiedError
+from flopsd.journal.codes import CodeChecker
 from flopsd.journal.framing import GENESIS
 from flopsd.journal.journal import read_journal
 from flopsd.journal.sealed_prefix import sealed_part
@@ -111,17 +112,18 @@ def verify_ledger(
         sealed = _sealed_journal(signed)
         facts, further = sealed_part(journal, sealed.size_bytes)
         _compare_journal(sealed, facts, journal)
-        history = _history(journal, facts)
+        secrets = _code_secrets(signed)
+        history = _history(journal, facts, secrets)
         table = tables.peaks(one_peak_table(history), [peaks_beside(opened.path)])
         refuse_malformed_times(signed["predicate"])
-        _recompute(signed, history, facts, table, tables.policies(history.policy_sha256))
+        _recompute(signed, history, facts, table, tables.policies(history.policy_sha256), secrets)
         if history.replay is not None and not allow_replay:
             raise NotVerifiedError(
                 f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
                 hint="a replay is not evidence; to check only its arithmetic, add --allow-replay",
             )
         evidence = _evidence(opened, trust, CheckContext(history, facts.head_sha256, trust.aws_certificates))
-        anchored = compare_anchors(anchors, journal, facts, history, table) if anchors else None
+        anchored = compare_anchors(anchors, journal, facts, history, table, secrets) if anchors else None
     except NotVerifiedError:
         raise
     except FlopsdError as fault:
@@ -185,13 +187,22 @@ def _compare_journal(sealed: JournalFacts, facts: JournalFacts, journal: Path) -
     )
 
 
-def _history(journal: Path, facts: JournalFacts) -> History:
-    """The history of exactly the bytes that `facts` describe."""
-    history, head = History(), GENESIS
+def _code_secrets(signed: Mapping[str, Any]) -> tuple[bytes, ...]:
+    secrets = signed["predicate"]["method"].get("codeSecrets")
+    if not isinstance(secrets, list) or not all(is_digest(secret) for secret in secrets):
+        raise NotVerifiedError("the secrets of the journal's codes (predicate.method.codeSecrets) are malformed")
+    return tuple(bytes.fromhex(secret) for secret in secrets)
+
+
+def _history(journal: Path, facts: JournalFacts, secrets: Sequence[bytes]) -> History:
+    """The history of exactly the bytes that `facts` describe, their codes checked with `secrets`."""
+    history, head, codes = History(), GENESIS, CodeChecker(secrets)
     for line in read_journal(journal):
         if line.number > facts.records:
             break
-        extend(history, line.record())
+        record = line.record()
+        codes.check(line, record)
+        extend(history, record)
         head = line.head
     if (head.hex(), history.records) != (facts.head_sha256, facts.records):
         raise NotVerifiedError(f"{journal} was changed during verification")
@@ -201,13 +212,19 @@ def _history(journal: Path, facts: JournalFacts) -> History:
 
 
 def _recompute(
-    signed: Mapping[str, Any], history: History, facts: JournalFacts, table: PeakTable, policies: tuple[Policy, ...]
+    signed: Mapping[str, Any],
+    history: History,
+    facts: JournalFacts,
+    table: PeakTable,
+    policies: tuple[Policy, ...],
+    secrets: tuple[bytes, ...],
 ) -> None:
     """Compute the statement again and compare it with the signed one, field by field."""
     method = signed["predicate"]["method"]
     isolation = signed["predicate"]["isolation"]
     version, sealed_at = str(method.get("flopsdVersion")), str(method.get("sealedAt"))
-    seal = SealFacts(version, sealed_at, signed_items(signed["predicate"]), key_from(isolation["key"]), policies)
+    key = key_from(isolation["key"])
+    seal = SealFacts(version, sealed_at, signed_items(signed["predicate"]), key, policies, secrets)
     refuse_difference(statement(history, table, facts, seal), signed, "the journal")
 
 

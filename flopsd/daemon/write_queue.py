@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flopsd.errors import JournalError, JournalReplacedError, UnreadableRecordError
+from flopsd.journal.codes import CODE_BYTES
 from flopsd.journal.framing import GENESIS, frame
 from flopsd.journal.journal import Journal
 from flopsd.system.clock import Clock
@@ -35,7 +36,8 @@ class WriteQueue:
         Raises UnreadableRecordError for a record that can never be written, unless it is a checkpoint.
         """
         try:
-            frame(GENESIS, record)  # such a record, if kept, would block all that follow
+            # Such a record, if kept, would block all that follow. With a code: that is the longest line of it.
+            frame(GENESIS, record, lambda head: head[:CODE_BYTES])
         except UnreadableRecordError as fault:
             self._complain(fault)
             if record["kind"] != "checkpoint":
@@ -79,7 +81,7 @@ class WriteQueue:
 
 def checkpoint_line(snapshot: Snapshot, journal: Journal) -> str:
     """One line for the platform's log service, where the host cannot change it later."""
-    view, figures = snapshot.view, snapshot.view.figures
+    view, figures, ppm = snapshot.view, snapshot.view.figures, snapshot.view.coverage_ppm
     fields = {
         "run": view.run,
         "node": view.node,
@@ -90,6 +92,8 @@ def checkpoint_line(snapshot: Snapshot, journal: Journal) -> str:
         "low_flop": figures.low_flop,
         "measured_flop": figures.measured_flop,
         "high_flop": figures.high_flop,
-        "coverage_ppm": view.coverage_ppm,
     }
-    return "flopsd-checkpoint " + " ".join(f"{k}={'unknown' if v is None else v}" for k, v in fields.items())
+    text = "flopsd-checkpoint " + " ".join(f"{k}={'unknown' if v is None else v}" for k, v in fields.items())
+    code = journal.code_of_print(text)
+    # The last value of a line may be cut off, so it is one that no verifier reads.
+    return f"{text}{'' if code is None else f' code={code}'} coverage_ppm={'unknown' if ppm is None else ppm}"

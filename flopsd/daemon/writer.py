@@ -26,6 +26,7 @@ from flopsd.daemon.source_tracker import Message, SourceTracker
 from flopsd.daemon.write_queue import WriteQueue, checkpoint_line
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import JournalReplacedError
+from flopsd.journal.codes import CodeKey
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
 from flopsd.settings.platform import Context
@@ -53,10 +54,12 @@ class Writer:
         clock: Clock,
         emit: Callable[[str], None],
         written: Callable[[], None] = lambda: None,
+        codes: Callable[[int], CodeKey] | None = None,
     ) -> None:
-        """`emit` gets one checkpoint line each time a checkpoint is durable; `written` is called after each record."""
+        """`emit` gets one checkpoint line each time a checkpoint is durable; `written` is called after each record.
+        `codes` gives the key of a daemon start in a journal; None: its records get no codes."""
         self._journal, self._table, self._settings = journal, table, settings
-        self._written = written
+        self._written, self._codes = written, codes
         self._context, self._clock, self._emit = context, clock, emit
         self._opened: dict[str, Mapping[str, Any]] = {}  # the facts of sources that were opened
         self._closed = False
@@ -73,6 +76,8 @@ class Writer:
     def _begin(self, history: History, recovery: Recovery | None, journal_lost: bool) -> None:
         clock, settings = self._clock, self._settings
         self._incarnation = len(history.incarnations) + 1
+        key = None if self._codes is None else self._codes(self._incarnation)
+        self._journal.authenticate(key)
         self._queue = WriteQueue(self._journal, clock, self._written)
         self._sources = SourceTracker(settings.sources, clock)
         self._declarations = declarations_of(settings.run_declared, list(self._sessions.known.values()))
@@ -106,6 +111,7 @@ class Writer:
                 "isolation": isolation.for_journal(),
                 "declared": settings.run_declared.for_journal(),
                 "policies": [{"id": policy.id, "sha256": policy.sha256} for policy in settings.policies],
+                "code_secret_sha256": None if key is None else key.secret_sha256,
             }
         )
         for name, facts in self._opened.items():

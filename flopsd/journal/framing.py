@@ -1,7 +1,8 @@
-"""The journal's lines: `{"h":"<64 hex>","r":<record>}`, each hash over the previous hash and the record.
+"""The journal's lines: `{"h":"<64 hex>","m":"<32 hex>","r":<record>}`, each hash over the previous hash and the record.
 
-h = SHA-256(previous h as 32 raw bytes, zeros for the first || record bytes). Reading is strict: a line that is not byte
-for byte what a daemon writes is damage.
+h = SHA-256(previous h as 32 raw bytes, zeros for the first || record bytes). m is the line's code (codes.py); a daemon
+start without a secret, and a line from the pending file, have none. Reading is strict: a line that is not byte for byte
+what a daemon writes is damage.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -19,7 +20,7 @@ from flopsd.errors import JournalDamagedError, NotVerifiedError, UnreadableRecor
 GENESIS = bytes(32)
 MAX_LINE_BYTES = 4 * 1024 * 1024
 _RECORD_BEGIN, _RECORD_END = b'{"h":"', b"}}\n"
-_FRAME = re.compile(rb'\{"h":"([0-9a-f]{64})","r":(\{.*\})\}\n', re.DOTALL)
+_FRAME = re.compile(rb'\{"h":"([0-9a-f]{64})",(?:"m":"([0-9a-f]{32})",)?"r":(\{.*\})\}\n', re.DOTALL)
 # Marks of a record that may not be readable: a fraction, half a surrogate pair, a number of too many digits. One
 # pattern for all would be far slower: each of these starts with a byte that can be searched for.
 _FRACTION, _EXPONENT, _ESCAPE = re.compile(rb"\.[0-9]+[,}\]]"), re.compile(rb"e[-+][0-9]+[,}\]]"), b"\\u"
@@ -28,16 +29,19 @@ _ZEROS, _MANY_DIGITS = bytes.maketrans(b"123456789", b"000000000"), b"0" * 40
 
 @dataclass(frozen=True, slots=True)
 class JournalLine:
-    """One valid line: the bytes of its record, its number from 1, its chain hash, and the offset of its end."""
+    """One valid line: the bytes of its record, its number from 1, its chain hash, the offset of its end, and its code
+    as hex digits, empty where it has none."""
 
     body: bytes
     number: int
     head: bytes
     end: int
+    code: bytes = b""
 
     def framed(self) -> bytes:
         """The line as it is in the file; a frame has only one form."""
-        return b'{"h":"%s","r":%s}\n' % (self.head.hex().encode("ascii"), self.body)
+        code = b'"m":"%s",' % self.code if self.code else b""
+        return b'{"h":"%s",%s"r":%s}\n' % (self.head.hex().encode("ascii"), code, self.body)
 
     def record(self) -> Mapping[str, Any]:
         """The record, parsed strictly. Raises JournalDamagedError."""
@@ -50,8 +54,10 @@ class JournalLine:
         return record
 
 
-def frame(previous: bytes, record: Mapping[str, Any]) -> tuple[bytes, bytes]:
-    """The line for `record` after the hash `previous`, and its own chain hash.
+def frame(
+    previous: bytes, record: Mapping[str, Any], code: Callable[[bytes], bytes] | None = None
+) -> tuple[bytes, bytes]:
+    """The line for `record` after the hash `previous`, and its own chain hash, of which `code` makes its code.
 
     Raises UnreadableRecordError for a record that `read_lines` or `JournalLine.record` would refuse.
     """
@@ -61,7 +67,7 @@ def frame(previous: bytes, record: Mapping[str, Any]) -> tuple[bytes, bytes]:
         raise _unreadable(record, fault) from fault
     body = text.encode("ascii")
     head = hashlib.sha256(previous + body).digest()
-    line = JournalLine(body, 0, head, 0)
+    line = JournalLine(body, 0, head, 0, b"" if code is None else code(head).hex().encode("ascii"))
     framed = line.framed()
     if len(framed) > MAX_LINE_BYTES:
         raise _unreadable(record, f"it has {len(framed)} bytes, the limit of a line is {MAX_LINE_BYTES}")
@@ -88,9 +94,9 @@ def read_lines(file: IO[bytes], head: bytes = GENESIS) -> Iterator[JournalLine]:
     """
     end = 0
     for number, raw in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), start=1):
-        body, head = _unframe(raw, head, number)
+        body, head, code = _unframe(raw, head, number)
         end += len(raw)
-        yield JournalLine(body, number, head, end)
+        yield JournalLine(body, number, head, end, code)
 
 
 def looks_like_records(file: IO[bytes]) -> bool:
@@ -109,15 +115,15 @@ def looks_like_records(file: IO[bytes]) -> bool:
     return False
 
 
-def _unframe(raw: bytes, previous: bytes, number: int) -> tuple[bytes, bytes]:
+def _unframe(raw: bytes, previous: bytes, number: int) -> tuple[bytes, bytes, bytes]:
     if not raw.endswith(b"\n"):
         raise JournalDamagedError(f"journal line {number}: no newline at its end: the file was cut or is being written")
     match = _FRAME.fullmatch(raw)
     if not match:
         raise JournalDamagedError(f"journal line {number}: not a framed record")
-    head = hashlib.sha256(previous + match[2]).digest()
+    head = hashlib.sha256(previous + match[3]).digest()
     if head.hex().encode("ascii") != match[1]:
         raise JournalDamagedError(
             f"journal line {number}: its hash does not continue the chain: altered, moved or left out"
         )
-    return match[2], head
+    return match[3], head, match[2] or b""

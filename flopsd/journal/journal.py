@@ -8,14 +8,15 @@ sampling interval, a power cut at most one checkpoint interval. Both files can b
 from __future__ import annotations
 
 import errno
-import io
+import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from flopsd.errors import JournalDamagedError, JournalError
+from flopsd.journal.codes import CodeChecker, CodeKey
 from flopsd.journal.framing import GENESIS, JournalLine, frame, looks_like_records, read_lines
 from flopsd.journal.head import Head, KnownJournal, replaced
 from flopsd.journal.recovery import NOT_OURS, Recovery, copy_rest
@@ -73,7 +74,13 @@ class Journal:
         self._pending_size = 0
         self._cut_first = self._is_reopened = False
         self._owed: Mapping[str, Any] | None = None  # the newest pending record, where the disk was full at recovery
+        self._codes: CodeKey | None = None
+        self._digest = hashlib.sha256()  # of all that was written: the chain does not cover the codes
         self.records = 0
+
+    def authenticate(self, key: CodeKey | None) -> None:
+        """Give every record from now on a code. A record from the pending file, still owed, gets none."""
+        self._codes = key
 
     @property
     def size_bytes(self) -> int:
@@ -82,6 +89,10 @@ class Journal:
     @property
     def head_sha256(self) -> str:
         return self._head.hex()
+
+    def code_of_print(self, text: str) -> str | None:
+        """The code for `text`, which is printed of the last record; None where records have no codes."""
+        return None if self._codes is None else self._codes.of_print(text)
 
     @property
     def head(self) -> Head:
@@ -108,6 +119,7 @@ class Journal:
                     if known is not None and line.number > known.head.records:
                         raise JournalDamagedError("what follows is not known to be of the daemon")
                     self._head, self._size, self.records = line.head, line.end, line.number
+                    self._digest.update(line.framed())
             except JournalDamagedError as fault:
                 if known is None or self.head == known.head:
                     recovery = self._mend(str(fault), put_aside_as)
@@ -129,9 +141,10 @@ class Journal:
             ) from fault
         return recovery
 
-    def read(self) -> Iterator[Mapping[str, Any]]:
-        """All records from the first, including one that a full disk refused at recovery."""
-        yield from (line.record() for line in read_journal(self._state.journal))
+    def read(self, secrets: Iterable[bytes] = ()) -> Iterator[Mapping[str, Any]]:
+        """All records from the first, including one that a full disk refused at recovery. Raises JournalDamagedError
+        for a wrong code of a daemon start with one of `secrets`, and for a missing one."""
+        yield from CodeChecker(secrets).records(read_journal(self._state.journal))
         if self._owed is not None:
             yield self._owed
 
@@ -144,6 +157,7 @@ class Journal:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._head, self._size, self.records, self._owed = -1, GENESIS, 0, 0, None
+        self._digest = hashlib.sha256()
         self._open()
         self._empty_pending()
         return path.name
@@ -179,28 +193,23 @@ class Journal:
 
     def _own_data(self) -> bytes:
         """All that was written, from the open file. Raises JournalReplacedError where it is not in it any more."""
-        data, head, size = os.pread(self._fd, self._size, 0), GENESIS, 0
-        try:
-            for line in read_lines(io.BytesIO(data)):
-                head, size = line.head, line.end
-        except JournalDamagedError:
-            pass
-        if (head, size) != (self._head, self._size):
+        data = os.pread(self._fd, self._size, 0)
+        if hashlib.sha256(data).digest() != self._digest.digest():
             raise replaced(self._state.journal, self.head)
         return data
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record durably. Raises JournalError; then nothing of it is left in the file."""
         self._append_owed()
-        self._append(record)
+        self._append(record, self._codes)
 
     def _append_owed(self) -> None:
         if self._owed is not None:
-            self._append(self._owed)
+            self._append(self._owed, None)
             self._owed = None
 
-    def _append(self, record: Mapping[str, Any]) -> None:
-        line, head = frame(self._head, record)
+    def _append(self, record: Mapping[str, Any], codes: CodeKey | None) -> None:
+        line, head = frame(self._head, record, None if codes is None else codes.code)
         try:
             if self._fd < 0:
                 self._open()
@@ -218,6 +227,9 @@ class Journal:
                 hint="metering goes on in memory and the write is tried again; free space on that disk",
             ) from fault
         self._head, self._size, self.records = head, self._size + len(line), self.records + 1
+        self._digest.update(line)
+        if codes is not None:
+            codes.advance()
         try:
             self._empty_pending()
         except OSError:

@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from flopsd.core.ledger.journal_codec import Record
 from flopsd.core.ledger.statement import JournalFacts
 from flopsd.errors import JournalDamagedError, JournalError
-from flopsd.journal.framing import GENESIS, looks_like_records, read_lines
+from flopsd.journal.framing import GENESIS, JournalLine, looks_like_records, read_lines
 from flopsd.journal.journal import read_journal
 from flopsd.system.regular_files import open_regular
 
@@ -30,8 +29,8 @@ class Prefix:
     left_out_bytes: int = 0
     reason: str = ""
 
-    def records(self) -> Iterator[Record]:
-        return (line.record() for line in read_lines(io.BytesIO(self.data)))
+    def lines(self) -> Iterator[JournalLine]:
+        return read_lines(io.BytesIO(self.data))
 
 
 def read_durable(path: Path) -> bytes:

@@ -135,6 +135,8 @@ def _facts(predicate: LedgerObject, kind: str) -> tuple[Fact, ...]:
             facts.append(Fact("Begun", _utc(min(entry.moment_ns("startedAt") for entry in starts))))
             facts.append(Fact("Last record", _utc(max(entry.moment_ns("lastRecordAt") for entry in starts))))
             facts.append(Fact("Starts of the daemon", str(len(starts))))
+            checked = sum(entry.text("codes") == "checked" for entry in starts)
+            facts.append(Fact("Starts whose codes were checked", str(checked)))
         facts.append(timed("Wall time", predicate.decimal("wallSeconds")))
     else:
         facts.append(Fact("Begun", _utc(predicate.moment_ns("startedAt"))))

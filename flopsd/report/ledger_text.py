@@ -68,7 +68,9 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
             *(wrapped(f"REPLAY: read from a recording; {NO_EVIDENCE}") if verified.replay else []),
             *_rolling(verified),
             *_clock(predicate, now_ns),
-            *wrapped(f"run {run} on {node}: {devices}, {starts} of the daemon"),
+            *wrapped(
+                f"run {run} on {node}: {devices}, {starts} of the daemon; {codes_text(predicate['incarnations'])}"
+            ),
             "executed FLOP:",
             *_indented([*_executed(predicate), *_meaning(predicate)]),
             *wrapped(isolation_text(LedgerObject(predicate, "predicate"))),
@@ -201,6 +203,13 @@ def _rolling(verified: Verified) -> list[str]:
     return lines
 
 
+def codes_text(incarnations: Sequence[Mapping[str, Any]]) -> str:
+    """Of how many daemon starts the codes were checked."""
+    checked = sum(start["codes"] == "checked" for start in incarnations)
+    of = f" in {checked} of {counted(len(incarnations), 'daemon start')}" if 0 < checked < len(incarnations) else ""
+    return f"codes of the journal checked{of}" if checked else "codes of the journal not checkable"
+
+
 def _clock(predicate: Mapping[str, Any], now_ns: int | None) -> list[str]:
     return [line for doubt in seal_time_doubts(predicate, now_ns) for line in wrapped(f"CLOCK: {doubt}.")]
 
@@ -232,6 +241,11 @@ def anchor_facts(anchored: AnchorComparison) -> list[Row]:
     if anchored.lag_ms is not None:
         least, most = (format_duration(Fraction(ms, 1000)) for ms in anchored.lag_ms)
         texts.append(f"logged {least} to {most} after the time that the journal gives the record")
+    if (foreign := anchored.foreign).first is not None:
+        lines = counted(foreign.count, "checkpoint line")
+        texts.append(
+            f"{lines} printed by another process, the first at {one_line(foreign.first.where)}, and so no anchor"
+        )
     if skipped.unreadable:
         texts.append(f"{counted(skipped.unreadable, 'line')} of this run torn or garbled, and so no anchor")
     return [("anchors", text) for text in texts]

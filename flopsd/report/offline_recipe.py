@@ -34,7 +34,7 @@ python3 - sealed.jsonl <<'END'
 import hashlib, json, re, sys
 head, count = bytes(32), 0
 for line in open(sys.argv[1], "rb"):
-    said, record = re.fullmatch(rb'\\{"h":"([0-9a-f]{64})","r":(\\{.*\\})\\}\\n', line).groups()
+    said, record = re.fullmatch(rb'\\{"h":"([0-9a-f]{64})",(?:"m":"[0-9a-f]{32}",)?"r":(\\{.*\\})\\}\\n', line).groups()
     head, count = hashlib.sha256(head + record).digest(), count + 1
     assert said == head.hex().encode(), f"line {count} does not continue the chain"
 sealed = json.load(open("payload.json"))["predicate"]["method"]["journal"]

@@ -23,7 +23,7 @@ from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.bench.client import client
 from tests.bench.daemon import clients, peer, push
-from tests.bench.journals import fill
+from tests.bench.journals import SECRET, fill
 from tests.bench.journals import gpus as gpu_devices
 from tests.bench.measuring import cpu_ns, p50_p99, scrape, timed
 from tests.bench.merge import merge
@@ -121,7 +121,7 @@ def week(folder: Path, days: int = 7, gpus: int = 8) -> None:
     say("journal, bytes a device and day", f"{size / days / gpus:,.0f} B", f"{50e6 / 56:,.0f} B")
     say(f"journal, {days} days x {gpus} GPUs", f"{size / 1e6:.1f} MB", "50 MB")
     key, _ = ensure_key(None, state.path)
-    seal_s = timed(lambda: seal_journal(state.journal, key, folder / "ledger.json", clock))
+    seal_s = timed(lambda: seal_journal(state.journal, key, folder / "ledger.json", clock, code_secrets=[SECRET]))
     say(f"seal, {days} days x {gpus} GPUs", f"{seal_s:.2f} s", "2 s")
     public = load_public(str(folder / "ledger.pub"))
     verify_s = timed(lambda: verify_ledger(open_ledger(folder / "ledger.json", [public])))

@@ -10,6 +10,7 @@ from flopsd.core.model import Device, Gauges, Growth, Pipe, Reading, Sweep, Tota
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.journal.codes import CodeKey
 from flopsd.journal.journal import Journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context
@@ -18,6 +19,7 @@ from flopsd.testing import FakeClock
 from tests.support.runs import H100
 from tests.support.strategies import table
 
+SECRET = bytes(range(32))
 ORIGIN = "GPM pipes x132, elapsed x132"
 # Running counters of all pipes: the fullest records that there are.
 SHARES = {Pipe.TENSOR: 2, Pipe.TENSOR_HMMA: 2, Pipe.TENSOR_IMMA: 997, Pipe.TENSOR_DFMA: 10**9, Pipe.FP64: 10**6,
@@ -31,12 +33,12 @@ def gpus(count: int) -> tuple[Device, ...]:
 def fill(
     state: StateDir, clock: FakeClock, devices: Sequence[Device], minutes: int, context: Context, run: str
 ) -> None:
-    """A finished run with a checkpoint every minute."""
+    """A finished run with a checkpoint every minute, each line with a code that follows from `SECRET`."""
     state.acquire()
     journal = Journal(state)
     journal.recover("aside")
     settings = WriterSettings(NS_PER_S, 60 * NS_PER_S, "0" * 64, None, ("sim",))
-    writer = Writer(journal, table(), settings, context, clock, lambda _: None)
+    writer = Writer(journal, table(), settings, context, clock, lambda _: None, codes=lambda n: CodeKey(SECRET, n))
     writer.begin(run, read_history(journal.read()), None)
     since = clock.boottime_ns()
     writer.take(Message("sim", since, tuple(devices), Sweep(()), opened={"replay": None}))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import math
 import re
@@ -21,6 +22,7 @@ M = 10**6
 SUB_PIPES = {"tensor_hmma", "tensor_imma", "tensor_dfma"}
 ESTIMATING = ("cycles", "activity", "count")
 ELSEWHERE = ("other_job", "metered_as_mig", "replaced")
+FRAME = re.compile(rb'\{"h":"([0-9a-f]{64})",(?:"m":"([0-9a-f]{32})",)?"r":(\{.*\})\}\n')
 Figures = tuple[int, int | None, int | None]
 
 
@@ -34,12 +36,41 @@ def records_of(journal: Path) -> tuple[list[J], str]:
     """The records behind an unbroken chain, and its head."""
     head, records = bytes(32), []
     for line in journal.read_bytes().splitlines(keepends=True):
-        match = re.fullmatch(rb'\{"h":"([0-9a-f]{64})","r":(\{.*\})\}\n', line)
+        match = re.fullmatch(FRAME, line)
         assert match
-        head = hashlib.sha256(head + match[2]).digest()
+        head = hashlib.sha256(head + match[3]).digest()
         assert head.hex().encode() == match[1]
-        records.append(json.loads(match[2]))
+        records.append(json.loads(match[3]))
     return records, head.hex()
+
+
+def codes_of(journal: Path, disclosed: list[str]) -> list[str]:
+    """Of each incarnation whether its codes could be checked. Fails where one of all the codes is wrong."""
+    known = {hashlib.sha256(bytes.fromhex(text)).hexdigest(): bytes.fromhex(text) for text in disclosed}
+    found: list[str] = []
+    named: set[str] = set()
+    for line in journal.read_bytes().splitlines(keepends=True):
+        match = re.fullmatch(FRAME, line)
+        assert match
+        record = json.loads(match[3])
+        if record["kind"] == "begin":
+            digest, closed = record.get("code_secret_sha256"), False
+            named.add(digest or "")
+            key = digest and hmac.digest(
+                known.get(digest, b""), f"flopsd checkpoint key {record['incarnation']}".encode(), "sha256"
+            )
+            found.append("checked" if digest in known else "not_checkable")
+        assert not closed
+        if digest and not match[2]:
+            assert record["kind"] == "checkpoint"
+            closed = True
+            continue
+        assert bool(digest) == bool(match[2])
+        if digest in known:
+            assert hmac.digest(key, bytes.fromhex(match[1].decode()), "sha256")[:16].hex().encode() == match[2]
+            key = hashlib.sha256(b"flopsd next key" + key).digest()
+    assert named >= known.keys()
+    return found
 
 
 def add(parts: Iterable[Figures]) -> Figures:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from flopsd.core.policy.evaluate import Policy
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.journal.codes import CodeKey
 from flopsd.journal.journal import Journal, read_journal
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.platform import Context
@@ -40,12 +41,18 @@ class Run:
                  context: Context = CONTEXT, replay: bool = False,
                  device_precision: Mapping[str, Precision] | None = None, run_id: str = "run-1",
                  clock: FakeClock | None = None, declared: OperatorDeclarations = NOTHING_DECLARED,
-                 policies: tuple[Policy, ...] = (), sources: tuple[str, ...] = ("sim",)) -> None:  # fmt: skip
+                 policies: tuple[Policy, ...] = (), sources: tuple[str, ...] = ("sim",),
+                 secret: bytes | None = None) -> None:  # fmt: skip
+        self.secret = secret
         self.device_precision, self.run_id, self.sources = device_precision or {}, run_id, sources
         self.state, self.clock, self.devices, self.context = StateDir(folder), clock or FakeClock(), devices, context
         self.precision, self.replay, self.declared, self.policies = precision, replay, declared, policies
         self.lines: list[str] = []
         self.start()
+
+    @property
+    def secrets(self) -> tuple[bytes, ...]:
+        return () if self.secret is None else (self.secret,)
 
     def start(self) -> None:
         self.state.acquire()
@@ -54,7 +61,9 @@ class Run:
         settings = WriterSettings(
             NS_PER_S, 10 * NS_PER_S, "0" * 64, self.precision, self.sources, self.device_precision, self.declared, self.policies
         )  # fmt: skip
-        self.writer = Writer(self.journal, table(), settings, self.context, self.clock, self.lines.append)
+        self.writer = Writer(
+            self.journal, table(), settings, self.context, self.clock, self.lines.append, codes=codes_of(self.secret)
+        )
         self.writer.begin(self.run_id, read_history(self.journal.read()), recovery)
         found = {"recording": "r.jsonl", "sha256": "0" * 64, "origin": "test"} if self.replay else None
         self.since_ns = self.clock.boottime_ns()
@@ -91,7 +100,11 @@ class Run:
 
     def seal(self, ledger: Path, key: str | None = None) -> Sealed:
         uri, _ = ensure_key(key, self.state.path)
-        return seal_journal(self.state.journal, uri, ledger, self.clock)
+        return seal_journal(self.state.journal, uri, ledger, self.clock, code_secrets=self.secrets)
+
+
+def codes_of(secret: bytes | None) -> Callable[[int], CodeKey] | None:
+    return None if secret is None else lambda start: CodeKey(secret, start)
 
 
 def history_of(journal: Path) -> History:

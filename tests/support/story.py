@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from flopsd.core.session_protocol import Event
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
+from flopsd.journal.codes import CodeKey
 from flopsd.journal.framing import GENESIS, frame
 from flopsd.journal.journal import Journal, read_journal
 from flopsd.journal.state_dir import StateDir
@@ -59,6 +60,7 @@ STRANGER = replace(H100, uid="GPU-00000000-0000-4000-8000-000000000005", index=4
 TRAINIUM = Device("trn-0", 0, "aws", "trainium1", driver="2.24.7.0", evidence=Evidence.COUNT)
 CONTEXT = Context("slurm", "slurm-4711", None, "node-0", 0, (), None, "00000000-0000-4000-8000-00000000b001", "0")
 
+NO_SECRETS: Mapping[int, bytes] = {}
 Work = Active | Busy | Counted | Gap | Growth
 Plan = Mapping[Device, Callable[["Second"], Work | None]]
 
@@ -77,7 +79,9 @@ class Story:
     def __init__(self, folder: Path, devices: Sequence[Device], *, precision: Precision | None = None,
                  device_precision: Mapping[str, Precision] | None = None, replay: bool = False,
                  context: Context = CONTEXT, run: str = "vector", declared: OperatorDeclarations = NOTHING_DECLARED,
-                 policies: tuple[Policy, ...] = (), isolation: Isolation = UNKNOWN) -> None:  # fmt: skip
+                 policies: tuple[Policy, ...] = (), isolation: Isolation = UNKNOWN,
+                 secrets: Mapping[int, bytes] = NO_SECRETS) -> None:  # fmt: skip
+        self.secrets = secrets
         self.state, self.clock, self.devices, self.context, self.run = (StateDir(folder), FakeClock(), tuple(devices), context, run)  # fmt: skip
         self.settings = WriterSettings(
             NS_PER_S,
@@ -98,8 +102,13 @@ class Story:
         self.state.acquire()
         self.journal = Journal(self.state)
         recovery = self.journal.recover("aside.jsonl")
-        self.writer = Writer(self.journal, table(), self.settings, self.context, self.clock, lambda _: None)
-        self.writer.begin(self.run, read_history(self.journal.read()), recovery)
+        history = read_history(self.journal.read())
+        secret = self.secrets.get(len(history.incarnations) + 1)
+        codes = None if secret is None else lambda start: CodeKey(secret, start)
+        self.writer = Writer(
+            self.journal, table(), self.settings, self.context, self.clock, lambda _: None, codes=codes
+        )
+        self.writer.begin(self.run, history, recovery)
         self.since_ns = self.clock.boottime_ns()
         self.writer.take(Message("told", self.since_ns, self.devices, Sweep(()), opened={"replay": self.told}))
 
@@ -153,23 +162,38 @@ class Story:
         return self.state.journal.read_bytes()
 
 
-def tell(story: Callable[[Path], bytes]) -> bytes:
-    """The journal of a story, as `VERSION` would have written it."""
+def tell(story: Callable[[Path], bytes], secrets: Mapping[int, bytes] = NO_SECRETS) -> bytes:
+    """The journal of a story, as `VERSION` would have written it, with the codes of `secrets` by daemon start."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "copy.jsonl"
         journal.write_bytes(story(Path(folder) / "state"))
-        records: list[dict[str, Any]] = [dict(line.record()) for line in read_journal(journal)]
+        lines = list(read_journal(journal))
+    records: list[dict[str, Any]] = [dict(line.record()) for line in lines]
     for record in records:
         if record["kind"] == "begin":
             record["flopsd"] = VERSION
-    return chain(records)
+    return chain(records, secrets, {at for at, line in enumerate(lines) if not line.code})
 
 
-def chain(records: Sequence[Mapping[str, Any]]) -> bytes:
-    """Records as a journal, its chain made anew."""
-    lines, head = [], GENESIS
-    for record in records:
-        line, head = frame(head, record)
+def chain(
+    records: Sequence[Mapping[str, Any]],
+    secrets: Mapping[int, bytes] = NO_SECRETS,
+    without: Collection[int] = (),
+    skipped: Collection[int] = (),
+) -> bytes:
+    """Records as a journal, its chain made anew, with the codes of `secrets` by daemon start: one each, but for those
+    `without`. Before those `skipped` one key is left out."""
+    lines, head, key = [], GENESIS, None
+    for at, record in enumerate(records):
+        if record["kind"] == "begin":
+            start = record["incarnation"]
+            key = CodeKey(secrets[start], start) if start in secrets else None
+        if key is not None and at in skipped:
+            key.advance()
+        coded = None if at in without else key
+        line, head = frame(head, record, None if coded is None else coded.code)
+        if coded is not None:
+            coded.advance()
         lines.append(line)
     return b"".join(lines)
 

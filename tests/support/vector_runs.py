@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,7 @@ TINY = {
     "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 512,
     "tie_word_embeddings": False,
 }  # fmt: skip
+SECRETS = {start: hashlib.sha256(b"flopsd test vector, a secret: %d" % start).digest() for start in (1, 2)}
 BF16 = Precision((("bf16", 1_000_000),), "config")
 MIX = Precision((("bf16", 900_001), ("fp8", 99_999)), "config")
 TRAINING = active(132, 1755, {Pipe.TENSOR_HMMA: 481_113, Pipe.TENSOR_IMMA: 20_000, Pipe.FP32: 99_999, Pipe.FP64: 7})
@@ -44,6 +46,16 @@ def activity(folder: Path) -> bytes:
     story.kill(for_seconds=4)
     story.start()
     story.during(3, {H100: TRAINING, A100: BUSY})
+    return story.finish()
+
+
+def coded(folder: Path) -> bytes:
+    """One GPU; a kill between two checkpoints, and a second incarnation with a secret of its own."""
+    story = Story(folder, (H100,), secrets=SECRETS)
+    story.during(7, {H100: TRAINING})
+    story.kill(for_seconds=4)
+    story.start()
+    story.during(3, {H100: TRAINING})
     return story.finish()
 
 

@@ -106,10 +106,10 @@ def facts_of(journal: bytes) -> JournalFacts:
     return JournalFacts(hashlib.sha256(journal).hexdigest(), len(journal), len(good), head.hex())
 
 
-def statement_of(journal: bytes) -> dict[str, Any]:
+def statement_of(journal: bytes, *secrets: bytes) -> dict[str, Any]:
     history = read_history(line.record() for line in parsed(journal))
     judged = (policy(),) if history.policy_sha256 else ()
-    return statement(history, table(), facts_of(journal), SealFacts(VERSION, SEALED_AT, policies=judged))
+    return statement(history, table(), facts_of(journal), SealFacts(VERSION, SEALED_AT, (), judged, secrets))
 
 
 def claimed(journal: bytes, said: dict[str, Any]) -> dict[str, Any]:
@@ -143,6 +143,9 @@ def valid() -> Files:
         **case("valid/liberal-envelope", _liberal(payload), small),
         **case("valid/journal-goes-on", signed(payload), small + further),
     }
+    coded, (first, second) = tell(runs.coded, runs.SECRETS), runs.SECRETS.values()
+    for name, secrets in (("codes-checked", (first, second)), ("codes-not-all-checkable", (second,))):
+        made |= case(f"valid/{name}", signed(encode(statement_of(coded, *secrets))), coded)
     for name, run in VALID_RUNS.items():
         journal = tell(run)
         made |= case(f"valid/{name}", signed(encode(statement_of(journal))), journal)

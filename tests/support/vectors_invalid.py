@@ -33,6 +33,7 @@ def invalid() -> Files:
         *((name, good, beside) for name, beside in _journals(journal).items()),
         ("high-lowered-by-a-claim", *_believed()),
         *_laws(),
+        *_codes(),
     ]
     files: Files = {}
     for name, *made in cases:
@@ -164,6 +165,37 @@ def _laws() -> list[tuple[str, bytes, bytes]]:
         edit(changed)
         journals[name] = chain(changed)
     return [(name, signed(encode(claimed(journal, story))), journal) for name, journal in journals.items()]
+
+
+def _codes() -> list[tuple[str, bytes, bytes]]:
+    """Journals whose codes are not those of one daemon after the other, well chained and well sealed."""
+    lines = parsed(tell(runs.coded, runs.SECRETS))
+    records = [dict(line.record()) for line in lines]
+    recovered = next(at for at, line in enumerate(lines) if not line.code)
+    nobody = [
+        {**record, "code_secret_sha256": None} if "code_secret_sha256" in record else record for record in records
+    ]
+    wrong = bytearray(chain(records, runs.SECRETS, {recovered}))
+    wrong[wrong.index(b'"m":"', 2000) + 5] ^= 1
+    first, second = runs.SECRETS.values()
+    journals = {
+        "wrong-code": bytes(wrong),
+        "missing-code": chain(records, runs.SECRETS, {2, recovered}),
+        "hole-in-codes": chain(records[:1] + records[2:], runs.SECRETS, {recovered - 1}, {1}),
+        "line-behind-one-without-a-code": chain(
+            [*records[: recovered + 1], records[recovered]], runs.SECRETS, {recovered}
+        ),
+        "code-of-no-secret": chain(nobody, runs.SECRETS, {recovered}),
+        "swapped-secrets": chain(records, {1: second, 2: first}, {recovered}),
+    }
+    made = [(name, signed(encode(statement_of(data, first, second))), data) for name, data in journals.items()]
+    good = chain(records, runs.SECRETS, {recovered})
+    said = statement_of(good, first)
+    lies: dict[str, Callable[[J], object]] = {
+        "wrong-secret": lambda d: d["predicate"]["method"].update(codeSecrets=[first.hex(), "0" * 64]),
+        "codes-said-to-be-checked": lambda d: d["predicate"]["incarnations"][1].update(codes="checked"),
+    }
+    return [*made, *((name, signed(edited(said, edit)), good) for name, edit in lies.items())]
 
 
 def _chained(bodies: list[bytes]) -> bytes:

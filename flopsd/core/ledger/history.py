@@ -35,6 +35,7 @@ from flopsd.core.ledger.journal_codec import (
 from flopsd.core.model import DeviceUid, GapReason, Tally
 from flopsd.core.phases import remainder
 from flopsd.core.session_protocol import DeclaredSession
+from flopsd.core.values import is_digest
 from flopsd.errors import JournalDamagedError
 
 FORMAT = "flopsd-journal/1"
@@ -71,6 +72,12 @@ class Incarnation:
     @property
     def boot_id(self) -> str:
         return str(self.begin["boot_id"])
+
+    @property
+    def code_secret_sha256(self) -> str | None:
+        """Of the secret from which the codes of its lines follow; None: they have none."""
+        found: str | None = self.begin.get("code_secret_sha256")
+        return found
 
 
 @dataclass(slots=True)
@@ -193,6 +200,8 @@ def _begin(history: History, record: Record) -> None:
         text(record[name])
     for name in ("ns", "wall_ns", "checkpoint_ns"):
         count(record[name])
+    if record.get("code_secret_sha256") is not None and not is_digest(record["code_secret_sha256"]):
+        raise JournalDamagedError("its code_secret_sha256 is no SHA-256")
     declared_from(record.get("declared"))
     refuse_context(record["context"])
     isolation_from(record["isolation"])

@@ -6,6 +6,7 @@ runs it again on the journal and compares every field. Counts are decimal string
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ class SealFacts:
     evidence: tuple[Mapping[str, Any], ...] = ()  # collected at the seal; a verifier takes the signed one
     key: Mapping[str, Any] | None = None  # who could read it, see `isolation.key_file`
     policies: tuple[Policy, ...] = ()  # those that the journal names, by their SHA-256
+    code_secrets: tuple[bytes, ...] = ()  # that are known; the codes of the journal were checked with them
 
 
 def statement(history: History, table: PeakTable, journal: JournalFacts, seal: SealFacts) -> dict[str, Any]:
@@ -115,13 +117,14 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
     view = view_of(history, table, seal.policies)
     refuse_impossible(view)
     first, last = history.incarnations[0], history.incarnations[-1]
+    secrets = secrets_in(history, seal.code_secrets)
     return {
         "kind": "node",
         "replay": history.replay,
         "run": {"id": history.run, **first.begin["context"]["run"]},
         "node": {"name": history.node, **first.begin["context"]["node"]},
         "attempts": sorted({str(inc.begin["context"]["attempt"]) for inc in history.incarnations}),
-        "incarnations": [_incarnation(inc) for inc in history.incarnations],
+        "incarnations": [_incarnation(inc, inc.code_secret_sha256 in secrets) for inc in history.incarnations],
         "devices": devices_for_ledger(view),
         "declared": _declared(history.declared, history.sessions.values()),
         "totals": {
@@ -152,6 +155,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
             "configSha256": sorted({inc.begin["config_sha256"] for inc in history.incarnations}),
             "margins": {e.value: {"ppm": m.ppm, "source": m.source} for e, m in table.margins.items()},
             "assumptions": list(ASSUMPTIONS),
+            "codeSecrets": [secret.hex() for secret in secrets.values()],
             "journal": {
                 "sha256": journal.sha256,
                 "bytes": str(journal.size_bytes),
@@ -164,7 +168,14 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
     }
 
 
-def _incarnation(incarnation: Incarnation) -> dict[str, Any]:
+def secrets_in(history: History, secrets: Iterable[bytes]) -> dict[str, bytes]:
+    """Those of `secrets` that the history names, by their SHA-256, in its order."""
+    known = {hashlib.sha256(secret).hexdigest(): secret for secret in secrets}
+    named = (incarnation.code_secret_sha256 for incarnation in history.incarnations)
+    return {digest: known[digest] for digest in named if digest in known}
+
+
+def _incarnation(incarnation: Incarnation, checked: bool) -> dict[str, Any]:
     begin, end = incarnation.begin, incarnation.end
     return {
         "number": incarnation.number,
@@ -176,6 +187,7 @@ def _incarnation(incarnation: Incarnation) -> dict[str, Any]:
         "attempt": begin["context"]["attempt"],
         "flopsdVersion": begin["flopsd_version"],
         "checkpoints": str(incarnation.checkpoints),
+        "codes": "checked" if checked else "not_checkable",
         "recovered": begin["recovered"],
         "precision": _precision(begin["precision"]),
         "phase": declared_from(begin.get("declared")).for_journal()["phase"],

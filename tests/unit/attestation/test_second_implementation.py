@@ -41,6 +41,8 @@ def test_it_computes_the_figures_of_every_valid_vector_and_finds_no_law_broken(c
     assert recompute(sealed, PEAKS, said["predicate"]["method"]["sealedAt"]) == stated(said)
     records, _ = independent.records_of(sealed)
     assert independent_ledger.laws_broken(records) == set()
+    codes = independent.codes_of(sealed, said["predicate"]["method"]["codeSecrets"])
+    assert codes == [start["codes"] for start in said["predicate"]["incarnations"]]
 
 
 @pytest.mark.parametrize("case", MERGED, ids=lambda path: path.name)
@@ -56,6 +58,19 @@ def test_it_adds_up_every_valid_merged_vector(case: Path) -> None:
 def test_it_finds_which_law_of_time_a_journal_breaks(name: str, law: int) -> None:
     records, _ = independent.records_of(VECTORS / "invalid" / name / "ledger.journal.jsonl")
     assert independent_ledger.laws_broken(records) == {law}
+
+
+def test_it_refuses_the_codes_that_flopsd_refuses() -> None:
+    refused = []
+    for case in {*(VECTORS / "invalid").glob("*code*"), *(VECTORS / "invalid").glob("*secret*")}:
+        method = payload_of(case / "ledger.json")["predicate"]["method"]
+        try:
+            codes = independent.codes_of(case / "ledger.journal.jsonl", method["codeSecrets"])
+        except AssertionError:
+            refused.append(case.name)
+        else:
+            assert (case.name, codes) == ("codes-said-to-be-checked", ["checked", "not_checkable"])
+    assert len(refused) == 7
 
 
 def test_it_knows_nothing_of_flopsd() -> None:

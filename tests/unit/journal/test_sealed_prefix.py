@@ -120,7 +120,7 @@ def test_whatever_is_copied_of_a_growing_journal_its_whole_records_are_the_prefi
     assert found.data == part[: part.rfind(b"\n") + 1]
     assert found.left_out_bytes == len(part) - len(found.data)
     assert bool(found.reason) == bool(found.left_out_bytes)
-    assert found.facts.records == found.data.count(b"\n") == len(list(found.records()))
+    assert found.facts.records == found.data.count(b"\n") == len(list(found.lines()))
 
 
 @given(at=st.integers(0, 10**6), flip=st.integers(1, 255))

@@ -1,0 +1,122 @@
+"""Checkpoint lines that another process printed: told from the daemon's by their codes, where the secret is disclosed.
+
+A foreign line refutes nothing if the log shows that the daemon itself was printing: then the job, or whoever else can
+write there, added it. It refutes like any other line that is not on the chain where the daemon's own lines are missing,
+since a sender who writes the whole journal anew, with a secret of his own, makes every line of the true daemon foreign.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flopsd.attestation.log_export import Anchor
+from flopsd.core.ledger.history import History
+from flopsd.core.ledger.statement import secrets_in
+from flopsd.errors import NotVerifiedError
+from flopsd.journal.codes import code, first_key, next_key, print_key
+
+# A daemon's line may be about a record that the ledger lacks, but not many weeks of checkpoints later.
+FURTHER_LINES, FURTHER_LINES_IN_ALL = 100_000, 1_000_000
+LATE_MS = 600_000
+
+
+class _PrintKeys:
+    """The keys of what one daemon start printed, as far as they were asked for, in 32 bytes each."""
+
+    def __init__(self, secret: bytes, start: int, lines: int) -> None:
+        self._next, self._keys, self.lines = first_key(secret, start), bytearray(), lines
+
+    @property
+    def further(self) -> int:
+        return max(0, len(self._keys) // 32 - self.lines)
+
+    def at(self, index: int) -> bytes:
+        while len(self._keys) <= 32 * index:
+            self._keys += print_key(self._next)
+            self._next = next_key(self._next)
+        return bytes(self._keys[32 * index : 32 * index + 32])
+
+
+class LineJudge:
+    """Tells which lines the daemon printed. Of a daemon start whose secret is not disclosed it knows nothing."""
+
+    def __init__(self, history: History, secrets: Sequence[bytes], begins: Sequence[int], records: int) -> None:
+        """`begins`: the lines of the journal that begin a daemon start; `records`: how many lines it has."""
+        known, ends = secrets_in(history, secrets), [*begins[1:], records + 1]
+        self._starts: dict[int, _PrintKeys] = {}
+        for incarnation, begin, end in zip(history.incarnations, begins, ends, strict=False):
+            if (secret := known.get(incarnation.code_secret_sha256 or "")) is not None:
+                self._starts[incarnation.number] = _PrintKeys(secret, incarnation.number, end - begin)
+
+    def is_foreign(self, anchor: Anchor) -> bool:
+        """Whether another process printed the line. Raises NotVerifiedError for more work than a daemon gives."""
+        keys = self._starts.get(anchor.incarnation)
+        if keys is None:
+            return False
+        if anchor.code is None or anchor.code_index >= keys.lines + FURTHER_LINES:
+            return True
+        right = code(keys.at(anchor.code_index), anchor.text.encode("utf-8"))
+        if sum(start.further for start in self._starts.values()) > FURTHER_LINES_IN_ALL:
+            raise NotVerifiedError(f"{anchor.where}: too many lines are about records that the journal lacks")
+        return not hmac.compare_digest(right.hex(), anchor.code)
+
+
+@dataclass(slots=True)
+class _OfStart:
+    """Foreign lines of one daemon start, and what the log shows of the daemon's own lines."""
+
+    first: Anchor
+    last_ms: int | None  # the latest ingestion
+    printed: bool = False
+    missing: tuple[int, int | None] | None = None  # the first checkpoint without a line, and when it was written
+
+
+class ForeignLines:
+    """The foreign lines of a log."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: Anchor | None = None
+        self._starts: dict[int, _OfStart] = {}
+
+    def add(self, anchor: Anchor) -> None:
+        self.count, self.first = self.count + 1, self.first or anchor
+        of = self._starts.setdefault(anchor.incarnation, _OfStart(anchor, anchor.ingested_ms))
+        if anchor.ingested_ms is not None:
+            of.last_ms = max(anchor.ingested_ms, of.last_ms or 0)
+
+    def checkpoint(self, start: int, number: int, written_ms: int | None, printed: Anchor | None) -> None:
+        """Note a checkpoint with a code: record `number`, and the daemon's line of it. Raises NotVerifiedError."""
+        if (of := self._starts.get(start)) is None:
+            return
+        if printed is None:
+            of.missing = of.missing or (number, written_ms)
+            return
+        of.printed = True
+        if of.missing is not None:
+            _refuse(of.first, f"it has no line of record {of.missing[0]}")
+        if (lag_ms := _lag_ms(printed.ingested_ms, written_ms)) is not None and abs(lag_ms) > LATE_MS:
+            _refuse(of.first, f"the line of record {number} was received {abs(lag_ms) // 60_000} minutes apart from it")
+
+    def refuse_unexplained(self) -> None:
+        """Raises NotVerifiedError unless the daemon printed its lines for as long as foreign lines came."""
+        for start, of in self._starts.items():
+            if not of.printed:
+                _refuse(of.first, f"it has no line of the daemon for daemon start {start}")
+            if of.missing is not None and (lag_ms := _lag_ms(of.last_ms, of.missing[1])) and lag_ms > LATE_MS:
+                _refuse(of.first, f"it has no line of record {of.missing[0]}, and lines received later")
+
+
+def _lag_ms(received_ms: int | None, written_ms: int | None) -> int | None:
+    return None if received_ms is None or written_ms is None else received_ms - written_ms
+
+
+def _refuse(foreign: Anchor, why: str) -> None:
+    how = "has no code" if foreign.code is None else "has a code that is not the daemon's"
+    raise NotVerifiedError(
+        f"{foreign.where} {how}, and the log does not show that the daemon of this journal was printing: {why}",
+        hint="either another process printed that line, or this journal replaced the one of that daemon: give the "
+        "whole log, from the start of the run",
+    )

@@ -1,0 +1,112 @@
+"""Codes: every journal line and every printed checkpoint is authenticated under a key that is then forgotten.
+
+    K(0)   = HMAC-SHA256(secret, "flopsd checkpoint key " || number of the daemon start, in decimal)
+    K(n+1) = SHA-256("flopsd next key" || K(n))
+    code of line n of the daemon start = the first 16 bytes of HMAC-SHA256(K(n), h of the line)
+    code of what is printed of line n = the first 16 bytes of HMAC-SHA256(SHA-256("flopsd print key" || K(n)), text)
+
+Whoever takes over the daemon at line n has K(n), from which no earlier key follows. docs/adr/0025 has what that proves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from flopsd.errors import JournalDamagedError
+from flopsd.journal.framing import JournalLine
+
+SECRET_BYTES, CODE_BYTES = 32, 16
+
+
+def secret_sha256(secret: bytes | bytearray) -> str:
+    """What `begin` names a secret by."""
+    return hashlib.sha256(secret).hexdigest()
+
+
+def first_key(secret: bytes | bytearray, start: int) -> bytes:
+    return hmac.digest(secret, b"flopsd checkpoint key %d" % start, "sha256")
+
+
+def next_key(key: bytes) -> bytes:
+    return hashlib.sha256(b"flopsd next key" + key).digest()
+
+
+def code(key: bytes, message: bytes) -> bytes:
+    return hmac.digest(key, message, "sha256")[:CODE_BYTES]
+
+
+def print_key(key: bytes) -> bytes:
+    """A key of its own for what is printed: the job can read the codes in the journal, and must not be able to print
+    one of them beside other figures."""
+    return hashlib.sha256(b"flopsd print key" + key).digest()
+
+
+class CodeKey:
+    """The key of the next line of one daemon start."""
+
+    def __init__(self, secret: bytes | bytearray, start: int) -> None:
+        self.secret_sha256 = secret_sha256(secret)
+        self._key, self._print_key, self._lines = first_key(secret, start), b"", 0
+
+    def code(self, head: bytes) -> bytes:
+        """The code of the next line, whose chain hash is `head`."""
+        return code(self._key, head)
+
+    def advance(self) -> None:
+        """Forget the key of a line that is durable. Not before: a line that a full disk refuses leaves no hole."""
+        self._print_key, self._key, self._lines = print_key(self._key), next_key(self._key), self._lines + 1
+
+    def of_print(self, text: str) -> str:
+        """The code of what is printed of the last line, once: `INDEX:CODE`."""
+        key, self._print_key = self._print_key, b""
+        return f"{self._lines - 1}:{code(key, text.encode('utf-8')).hex()}"
+
+
+class CodeChecker:
+    """Checks the codes of a journal's lines from the first on, with the secrets that are known.
+
+    Where a daemon start has codes, each of its lines has one, whether its secret is known or not: with holes allowed,
+    lines could be removed and the code of another be no longer needed. One line is excepted, the checkpoint that
+    recovery took from the pending file after a kill: it is the last of its daemon start.
+    """
+
+    def __init__(self, secrets: Iterable[bytes] = ()) -> None:
+        self._secrets = {secret_sha256(secret): secret for secret in secrets}
+        self._coded = self._recovered = False
+        self._key: bytes | None = None
+
+    def records(self, lines: Iterable[JournalLine]) -> Iterator[Mapping[str, Any]]:
+        """The records of lines whose codes are right. Raises JournalDamagedError at the first that is not."""
+        for line in lines:
+            record = line.record()
+            self.check(line, record)
+            yield record
+
+    def check(self, line: JournalLine, record: Mapping[str, Any]) -> None:
+        """Check the next line, whose record is `record`. Raises JournalDamagedError."""
+        if record.get("kind") == "begin":
+            digest = record.get("code_secret_sha256")
+            self._coded, self._recovered = digest is not None, False
+            secret, start = self._secrets.get(str(digest)), record.get("incarnation")
+            # What is no number of a daemon start is refused with its record.
+            self._key = first_key(secret, start) if secret is not None and type(start) is int else None
+        elif self._recovered:
+            raise JournalDamagedError(f"journal line {line.number} follows a line without a code in its daemon start")
+        if not line.code:
+            if self._coded and record.get("kind") != "checkpoint":
+                raise JournalDamagedError(
+                    f"journal line {line.number} has no code: altered, or put in by another process"
+                )
+            self._recovered = self._coded
+            return
+        if not self._coded:
+            raise JournalDamagedError(f"journal line {line.number} has a code, and its daemon start has none")
+        if self._key is not None:
+            if not hmac.compare_digest(code(self._key, line.head).hex().encode("ascii"), line.code):
+                raise JournalDamagedError(
+                    f"journal line {line.number} has a wrong code: the daemon that had the key did not write it there"
+                )
+            self._key = next_key(self._key)
