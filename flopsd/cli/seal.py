@@ -32,6 +32,7 @@ def add(verbs: Verbs) -> None:
     seal.add_argument("--at-end", action="store_true", help=argparse.SUPPRESS)  # set by `exec` if its daemon was killed
     seal.add_argument("--known-journal", type=KnownJournal.parse, help=argparse.SUPPRESS)  # what its daemon has written
     seal.add_argument("--head", type=Head.parse, help=argparse.SUPPRESS)  # the same for a rolling seal, by the daemon
+    seal.add_argument("--code-secret", type=int, help=argparse.SUPPRESS)  # the pipe with the secret of its daemon
     seal.set_defaults(run=_seal)
 
 
@@ -41,6 +42,7 @@ def _seal(arguments: argparse.Namespace) -> int:
     if arguments.rolling:
         be_nice()  # before importing the signing packages
     from flopsd.attestation.storage.copies import refuse_failed
+    from flopsd.daemon.code_secrets import read_secret
     from flopsd.daemon.sealing import copies_made, copy_sealed, seal_ended, seal_file, seal_rolling
     from flopsd.report.ledger_text import sealed_text
     from flopsd.system.streams import say
@@ -51,7 +53,15 @@ def _seal(arguments: argparse.Namespace) -> int:
     elif arguments.rolling:
         sealed = seal_rolling(settings, os.environ, clock, arguments.head)
     else:
-        sealed = seal_ended(settings, os.environ, clock, keep=arguments.at_end, known=arguments.known_journal)
+        secret = read_secret(arguments.code_secret)
+        sealed = seal_ended(
+            settings,
+            os.environ,
+            clock,
+            keep=arguments.at_end,
+            known=arguments.known_journal,
+            code_secrets=() if secret is None else (bytes(secret),),
+        )
     used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
     copies = copy_sealed(settings, sealed, clock, used_seconds, rolling=arguments.rolling)
     say(sys.stdout, sealed_text(sealed, copies_made(copies)))

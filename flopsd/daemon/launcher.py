@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from flopsd.journal.codes import SECRET_BYTES
 from flopsd.journal.head import KNOWN_BYTES
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.process_groups import TERMINAL_STOPS, group_is_alive, pass_terminal, signal_group, stop_with
@@ -41,6 +42,7 @@ class Launcher:
     window_seconds: float | None = None  # from SIGTERM until the platform kills; None: unknown
     _daemon: subprocess.Popen[bytes] | None = None
     _pipe: int = -1
+    _code_secret: bytes = field(default_factory=lambda: os.urandom(SECRET_BYTES))  # of the journal's codes
     _head_file: int = -1  # in memory, not inherited by the job: the daemon writes there what its journal contains
     _restart_ns: int | None = None
     _backoff_seconds: float = FIRST_BACKOFF_SECONDS
@@ -158,6 +160,7 @@ class Launcher:
     def _start_daemon(self, mask: Mask) -> None:
         self._restart_ns, self._started_ns = None, self.clock.boottime_ns()
         read_end, write_end = os.pipe()
+        os.write(write_end, self._code_secret)  # never as an argument or variable, which others can read
         try:
             self._daemon = subprocess.Popen(
                 [*self.daemon_command, "--lifeline", str(read_end), "--head-file", str(self._head_file)],
@@ -201,6 +204,7 @@ class Launcher:
         """Send the daemon the job's exit code. If it does not seal in time, seal what is in its journal."""
         sealed = False
         if self._daemon is not None:
+            self._send(f"secret {self._code_secret.hex()}")  # it is disclosed in the ledger
             self._send(f"exit {code}")
             self._close_pipe()
             seconds = self._seconds_left(keep=_reserve_seconds(self.window_seconds or 0) / 2)
@@ -211,12 +215,24 @@ class Launcher:
         try:
             known = os.pread(self._head_file, KNOWN_BYTES, 0).decode("utf-8", "replace").rstrip("\n ")
             command = [*self.seal_command, *(["--known-journal", known] if known else [])]
-            sealer = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_unblock(set()))
+            sealer = self._start_sealer(command)
         except OSError as fault:
             self.log(f"NOT SEALED: {fault}; the journal is kept, seal it with `flopsd seal`")
             return
         if self._await_child(sealer.pid, "sealing", self._seconds_left()) != 0:
             self.log("NOT SEALED: see above; the journal is kept, seal it with `flopsd seal`")
+
+    def _start_sealer(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Raises OSError."""
+        read_end, write_end = os.pipe()
+        with os.fdopen(read_end), os.fdopen(write_end, "wb", buffering=0) as pipe:
+            pipe.write(self._code_secret)
+            return subprocess.Popen(
+                [*command, "--code-secret", str(read_end)],
+                pass_fds=(read_end,),
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_unblock(set()),
+            )
 
     def _await_child(self, pid: int, name: str, seconds: float) -> int:
         """The exit code of a child. It is killed after `seconds`, and left behind if even that does not end it."""

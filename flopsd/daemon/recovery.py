@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,13 @@ class RecoveredRun:
         }
 
 
-def recover(journal: Journal, clock: Clock, known: KnownJournal | None) -> RecoveredRun:
+def recover(
+    journal: Journal, clock: Clock, known: KnownJournal | None, secrets: Iterable[bytes | bytearray] = ()
+) -> RecoveredRun:
     """Recover the longest valid prefix of the journal; the damaged rest is kept beside it.
 
-    `known`: what an earlier daemon start under the same launcher wrote. A journal without that is put aside.
+    `known`: what an earlier daemon start under the same launcher wrote. A journal without that is put aside, and so is
+    one with a wrong code of a daemon start with one of `secrets`.
     """
     aside = f"damaged-{file_stamp(clock.wall_ns())}.journal.jsonl"
     try:
@@ -75,11 +78,11 @@ def recover(journal: Journal, clock: Clock, known: KnownJournal | None) -> Recov
             f"kept as {recovery.kept_as}" if recovery.kept_as else "were cut off",
         )
     try:
-        return RecoveredRun(read_history(journal.read()), recovery)
+        return RecoveredRun(read_history(journal.read(secrets)), recovery)
     except JournalDamagedError as fault:
         size, head, kept = journal.size_bytes, journal.head_sha256, journal.put_aside(aside)
         log.error("the journal cannot be continued: %s; it is kept as %s, and a new one begins", fault, kept)
-        return RecoveredRun(History(), Recovery(size, head, str(fault), kept))
+        return RecoveredRun(History(), Recovery(size, head, str(fault), kept), journal_lost=known is not None)
 
 
 def choose_run(

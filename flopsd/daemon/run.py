@@ -11,6 +11,7 @@ from typing import IO
 from flopsd.core.ledger.isolation import Continues, Isolation
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
+from flopsd.daemon.code_secrets import CodeSecrets, read_secret
 from flopsd.daemon.loop import Daemon
 from flopsd.daemon.open_sources import SourceOpener, cores_per_chip, open_sources
 from flopsd.daemon.recovery import choose_run, recover, restore
@@ -61,6 +62,7 @@ def run_daemon(
     rolling seal and `push_command` pushes the metrics on its stdin; an empty one is not run. Raises FlopsdError when
     it cannot start.
     """
+    secrets = CodeSecrets(read_secret(lifeline))
     # What the run is: data files, platform, sources.
     table, policies, declared = load_peaks(settings.peaks), load_policies(settings.policies), declared_of(settings)
     context = find_context(environment)
@@ -83,7 +85,7 @@ def run_daemon(
         is_private = only_own_user_writes(folder.path, folder.journal, folder.pending)
         known = _known_journal(head_file)
         restored = None if known is not None else _restore(settings, folder, context, table)
-        found = recover(journal, clock, known)
+        found = recover(journal, clock, known, secrets.not_used)
         origins.update(found.origins(context.boot_id))
         run, history = choose_run(journal, found, settings.run_id or context.job_name, context.node, table, clock)
 
@@ -101,7 +103,14 @@ def run_daemon(
         )
         of_settings = WriterSettings.of(settings, tuple(sources), declared, policies, isolation)
         writer = Writer(
-            journal, table, of_settings, context, clock, emit, lambda: _report(head_file, journal.known(run))
+            journal,
+            table,
+            of_settings,
+            context,
+            clock,
+            emit,
+            lambda: _report(head_file, journal.known(run)),
+            secrets.key,
         )
         writer.begin(run, history, found.recovery or restored, journal_lost=found.journal_lost)
         del history, found
@@ -154,7 +163,8 @@ def run_daemon(
         if settings.seal and durable:
             ended_ns = clock.boottime_ns() if daemon.stopped_ns is None else daemon.stopped_ns
             head, node = journal.head, context.node
-            sealed, copied = seal_own(settings, folder, run, node, clock, ended_ns, err, environment, head)
+            told = [*secrets.kept, *stop_requests.code_secrets]
+            sealed, copied = seal_own(settings, folder, run, node, clock, ended_ns, err, environment, head, told)
         if feed is not None:
             feed.end(_seconds_left(settings, clock, daemon.stopped_ns))
     finally:

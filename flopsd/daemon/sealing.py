@@ -6,7 +6,7 @@ The libraries that sign and copy are imported when they are needed, so that a me
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -66,13 +66,14 @@ def seal(
     lock: Path | None = None,
     evidence_from: Mapping[str, str] | None = None,
     head: Head | None = None,
+    code_secrets: Sequence[bytes] = (),
 ) -> Sealed:
     """Seal `journal`; key and ledger lie in `folder` unless the settings name other places.
 
     `live`: the journal may be growing or torn, and its longest valid prefix is sealed. `lock`: the file by which the
     sealers of one state folder exclude each other; with `live` this makes a rolling seal, which replaces only a ledger
     that covers less. `evidence_from`: the environment to collect evidence from; None: none is collected. `head`: what
-    the journal must contain.
+    the journal must contain. `code_secrets`: what its codes follow from, as far as that is known.
     Raises LedgerError for an empty journal or one of another run than --run-id, and what `seal_journal` raises.
     """
     from flopsd.attestation.seal import seal_journal
@@ -99,6 +100,7 @@ def seal(
         rolling=live and lock is not None,
         lock=lock,
         head=head,
+        code_secrets=code_secrets,
     )
 
 
@@ -140,6 +142,7 @@ def seal_ended(
     *,
     keep: bool = False,
     known: KnownJournal | None = None,
+    code_secrets: Sequence[bytes] = (),
 ) -> Sealed:
     """Seal the journal of a daemon that no longer runs, the last pending totals included.
 
@@ -177,6 +180,7 @@ def seal_ended(
                 lock=folder.seal_lock,
                 evidence_from=environment,
                 head=None if known is None else journal.head,
+                code_secrets=code_secrets,
             )
         except FlopsdError:
             if keep:
@@ -197,6 +201,7 @@ def seal_own(
     err: IO[str],
     environment: Mapping[str, str],
     head: Head,
+    code_secrets: Sequence[bytes],
 ) -> tuple[bool, bool]:
     """Seal the run of this daemon at its end and copy the ledger, within --stop-seconds since `stopped_ns`. The figures
     go to `err` only then, so that a blocked reader costs no copy.
@@ -214,6 +219,7 @@ def seal_own(
             lock=folder.seal_lock,
             evidence_from=environment,
             head=head,
+            code_secrets=code_secrets,
         )
     except FlopsdError as fault:
         kept = keep_journal(settings, folder, run, node, clock, (clock.boottime_ns() - stopped_ns) / NS_PER_S)

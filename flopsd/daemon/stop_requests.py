@@ -21,6 +21,7 @@ class StopRequests:
 
     def __init__(self, lifeline: int | None) -> None:
         self.child_exit_code: int | None = None
+        self.code_secrets: list[bytes] = []  # the launcher's, for the ledger to disclose
         self.is_near = False  # whether the job was asked to stop, so that the platform may soon kill everything
         self._lifeline = lifeline
         self._daemon: Daemon | None = None
@@ -64,5 +65,8 @@ class StopRequests:
                     self.child_exit_code = int(line.removeprefix("exit "))
                     daemon.stop("job ended")
                     return
-                self.is_near = True
+                if line.startswith("secret "):
+                    self.code_secrets.append(bytes.fromhex(line.removeprefix("secret ")))
+                else:
+                    self.is_near = True
         daemon.stop("launcher gone")

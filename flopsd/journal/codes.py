@@ -73,7 +73,7 @@ class CodeChecker:
     recovery took from the pending file after a kill: it is the last of its daemon start.
     """
 
-    def __init__(self, secrets: Iterable[bytes] = ()) -> None:
+    def __init__(self, secrets: Iterable[bytes | bytearray] = ()) -> None:
         self._secrets = {secret_sha256(secret): secret for secret in secrets}
         self._coded = self._recovered = False
         self._key: bytes | None = None

@@ -141,7 +141,7 @@ class Journal:
             ) from fault
         return recovery
 
-    def read(self, secrets: Iterable[bytes] = ()) -> Iterator[Mapping[str, Any]]:
+    def read(self, secrets: Iterable[bytes | bytearray] = ()) -> Iterator[Mapping[str, Any]]:
         """All records from the first, including one that a full disk refused at recovery. Raises JournalDamagedError
         for a wrong code of a daemon start with one of `secrets`, and for a missing one."""
         yield from CodeChecker(secrets).records(read_journal(self._state.journal))

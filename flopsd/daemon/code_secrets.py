@@ -1,0 +1,40 @@
+"""The secrets from which the codes of a daemon's journal follow, and who keeps them."""
+
+from __future__ import annotations
+
+import os
+
+from flopsd.journal.codes import SECRET_BYTES, CodeKey
+
+
+class CodeSecrets:
+    """One secret for each journal that the daemon writes.
+
+    The first is the launcher's, which keeps it: it is overwritten here once its key is made. Without a launcher, and
+    for a journal begun in place of a lost one, the daemon makes a secret and must keep it until it is disclosed.
+    """
+
+    def __init__(self, of_launcher: bytearray | None) -> None:
+        self._of_launcher = of_launcher
+        self.kept: list[bytes] = []
+
+    @property
+    def not_used(self) -> list[bytearray]:
+        """The launcher's, as long as no key was made of it."""
+        return [] if self._of_launcher is None else [self._of_launcher]
+
+    def key(self, start: int) -> CodeKey:
+        """The key for the daemon start of that number in its journal."""
+        secret, self._of_launcher = self._of_launcher, None
+        if secret is None:
+            self.kept.append(os.urandom(SECRET_BYTES))
+            return CodeKey(self.kept[-1], start)
+        key = CodeKey(secret, start)
+        secret[:] = bytes(SECRET_BYTES)
+        return key
+
+
+def read_secret(pipe: int | None) -> bytearray | None:
+    """The secret that the launcher put into the pipe before all else; None without a launcher, or if it ended."""
+    secret = bytearray(SECRET_BYTES)
+    return secret if pipe is not None and os.readv(pipe, [secret]) == SECRET_BYTES else None
