@@ -10,7 +10,7 @@ from flopsd.core.ledger.history import History
 from flopsd.core.ledger.isolation import Isolation
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings
-from flopsd.errors import JournalReplacedError
+from flopsd.errors import JournalError
 from flopsd.journal.head import KnownJournal
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import NOT_OURS, journal_lost
@@ -29,7 +29,7 @@ def write_instead(
     settings: Settings,
     environment: Mapping[str, str],
     clock: Clock,
-    fault: JournalReplacedError,
+    fault: JournalError,
 ) -> None:
     """Put the file aside and write a journal which states that, and knows of no device: its ledger has no upper bound.
 

@@ -6,11 +6,12 @@ The libraries that sign and copy are imported when they are needed, so that a me
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from flopsd.errors import FlopsdError, JournalReplacedError, LedgerError
+from flopsd.errors import FlopsdError, JournalDamagedError, JournalReplacedError, LedgerError
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.journal.journal import Journal, read_live
 from flopsd.journal.sealed_prefix import longest_prefix, read_durable
@@ -147,7 +148,7 @@ def seal_ended(
     """Seal the journal of a daemon that no longer runs, the last pending totals included.
 
     `keep`: a journal that cannot be sealed is copied to where its ledger would go. `known`: what its daemon wrote; a
-    journal without that is put aside, and the ledger says so instead.
+    journal without that, or with a wrong code, is put aside, and the ledger says so instead.
     Raises StateDirBusyError while a daemon runs, and what `seal` raises.
     """
     folder = StateDir(state_dir(settings, environment))
@@ -160,10 +161,13 @@ def seal_ended(
     try:
         try:
             recovery = journal.recover("damaged.journal.jsonl", known)
-        except JournalReplacedError as fault:
+            if known is not None:
+                deque(journal.read(code_secrets), maxlen=0)
+        except (JournalReplacedError, JournalDamagedError) as fault:
             from flopsd.daemon.lost_journal import write_instead
 
-            assert known is not None
+            if known is None:
+                raise
             recovery = None
             write_instead(journal, known, settings, environment, clock, fault)
         if recovery is not None:

@@ -15,7 +15,18 @@ import psutil
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.process import Done, daemon_pid, environment, flopsd, predicate, small_disk, started, wait_until
+from tests.support.process import (
+    FLOPSD,
+    PATIENCE_SECONDS,
+    Done,
+    daemon_pid,
+    environment,
+    flopsd,
+    predicate,
+    small_disk,
+    started,
+    wait_until,
+)
 from tests.support.scenario import Fault, Scenario, Segment, compile_standin, h100
 
 BUSY = (Segment(1000, hmma=0.5, util=100, watts=500),)
@@ -205,7 +216,11 @@ def test_a_killed_daemon_is_started_again_and_the_job_does_not_notice(tmp_path: 
         os.kill(program.process.pid, signal.SIGUSR1)
         assert program.finish() == 9, program.text
     sealed = predicate(tmp_path / "ledger.json")
-    assert [i["endReason"] for i in sealed["incarnations"]] == [None, "job ended"]
+    assert [(i["endReason"], i["codes"]) for i in sealed["incarnations"]] == [
+        (None, "checked"),
+        ("job ended", "checked"),
+    ]
+    assert len(sealed["method"]["codeSecrets"]) == 1
     assert "daemon_down" in sealed["coverage"]["gapSecondsByReason"]
 
 
@@ -288,6 +303,74 @@ def test_a_journal_that_the_job_put_in_place_is_not_sealed_as_this_runs(
     flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), env=env, code=0)
 
 
+RESTARTED = "while (journal.parent / 'lock').read_text() == killed:\n    threading.Event().wait(0.05)\n" + AWAIT
+ALTER = """
+import os, pathlib, sys, threading
+journal = pathlib.Path(sys.argv[1])
+killed = (journal.parent / "lock").read_text()
+with journal.open("r+b") as file:
+    at = file.read().index(b'"m":"') + 5
+    digit = os.pread(file.fileno(), 1, at)
+    os.pwrite(file.fileno(), b"1" if digit == b"0" else b"0", at)
+"""
+
+
+@pytest.mark.parametrize(
+    ("job", "says"),
+    [
+        (ALTER, "another process replaced or altered the journal"),
+        (ALTER + KILL, "journal line 1 has a wrong code"),
+        (ALTER + KILL + RESTARTED, "journal line 1 has a wrong code"),
+    ],
+    ids=["while the daemon runs", "after a kill", "before a restart"],
+)
+def test_a_code_that_the_job_altered_is_found_though_no_chain_breaks(
+    tmp_path: Path, env: dict[str, str], job: str, says: str
+) -> None:
+    (tmp_path / "job.py").write_text(job)
+    alter = f"{sys.executable} {tmp_path / 'job.py'} {tmp_path / 'state' / 'journal.jsonl'}"
+    run(tmp_path, env, *metered(tmp_path, alter), code=0, says=says)
+    sealed = predicate(tmp_path / "ledger.json")
+    assert sealed["totals"]["executed"]["high"] is None
+    flopsd("verify", str(tmp_path / "ledger.json"), "--key", str(tmp_path / "ledger.pub"), env=env, code=0)
+
+
+def test_the_launcher_discloses_the_secret_of_a_daemon_that_was_killed(tmp_path: Path, env: dict[str, str]) -> None:
+    run(tmp_path, env, *metered(tmp_path, 'kill -KILL $(cat "$0/lock")'), code=0, says="seals what is in its journal")
+    (start,) = predicate(tmp_path / "ledger.json")["incarnations"]
+    assert (start["endReason"], start["codes"]) == (None, "checked")
+
+
+UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--") if os.geteuid() == 0 else ()
+SPY = """
+import os, sys
+launcher, daemon = os.getppid(), int(open(sys.argv[1] + "/lock").read())
+for pid in (launcher, daemon):
+    for name in ("mem", "environ", "fd/0", "maps"):
+        path = f"/proc/{pid}/{name}"
+        try:
+            open(path, "rb").close()
+            print("open", pid, name)
+        except PermissionError:
+            print("refused")
+print("open" if open("/proc/self/mem", "rb") else "")
+"""
+
+
+def test_a_job_of_the_same_user_cannot_read_launcher_or_daemon(tmp_path: Path, env: dict[str, str]) -> None:
+    """Without capabilities, as a job in a container has none that counts here."""
+    (tmp_path / "spy.py").write_text(SPY)
+    job = metered(tmp_path, f'exec {sys.executable} {tmp_path / "spy.py"} "$0"')
+    done = subprocess.run(
+        [*UNPRIVILEGED, *FLOPSD, *arguments(tmp_path, *job, options=("--checkpoint-output", "off"))],
+        capture_output=True, text=True, env=env, timeout=PATIENCE_SECONDS, check=False,
+    )  # fmt: skip
+    assert done.stdout == "refused\n" * 8 + "open\n", done.stdout + done.stderr
+    sealed = predicate(tmp_path / "ledger.json")
+    assert int(sealed["totals"]["executed"]["measured"]) > 0
+    assert sealed["incarnations"][0]["codes"] == "checked"
+
+
 def test_a_job_that_floods_its_meter_with_declarations_is_metered_to_its_end(
     tmp_path: Path, env: dict[str, str]
 ) -> None:
@@ -329,7 +412,8 @@ def test_a_killed_launcher_leaves_a_sealed_ledger(tmp_path: Path, env: dict[str,
         wait_until(lambda: b"activity" in _read(tmp_path / "state" / "pending.jsonl"), "a first reading")
         os.kill(program.process.pid, signal.SIGKILL)
         wait_until((tmp_path / "ledger.json").exists, "the ledger of an orphaned daemon")
-    assert predicate(tmp_path / "ledger.json")["incarnations"][0]["endReason"] == "launcher gone"
+    (start,) = predicate(tmp_path / "ledger.json")["incarnations"]
+    assert (start["endReason"], start["codes"]) == ("launcher gone", "not_checkable")  # the secret went with it
 
 
 def test_a_driver_that_hangs_for_good_holds_up_neither_the_job_nor_the_seal(tmp_path: Path, standin: Path) -> None:

@@ -145,7 +145,7 @@ def test_a_sender_who_writes_the_journal_anew_is_refuted_by_the_log(run: Run, tm
         compared(ledger, log, [*events(run, run.lines), *printed])
 
 
-def test_the_daemons_own_lines_refute_a_journal_that_lacks_them(run: Run, sealed: Sealed, tmp_path: Path) -> None:
+def test_the_daemons_own_lines_refute_a_journal_that_lacks_them(run: Run, tmp_path: Path) -> None:
     lines = run.state.journal.read_bytes().splitlines(keepends=True)
     (tmp_path / "short").write_bytes(b"".join(lines[: int(value(run.lines[1], "records"))]))
     key, _ = ensure_key(None, tmp_path)
