@@ -15,7 +15,7 @@ from flopsd.attestation.log_export import Anchor
 from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import secrets_in
 from flopsd.errors import NotVerifiedError
-from flopsd.journal.codes import code, first_key, next_key, print_key
+from flopsd.journal.codes import by_sha256, code, first_key, next_key, print_key
 
 # A daemon's line may be about a record that the ledger lacks, but not many weeks of checkpoints later.
 FURTHER_LINES, FURTHER_LINES_IN_ALL = 100_000, 1_000_000
@@ -44,7 +44,7 @@ class LineJudge:
 
     def __init__(self, history: History, secrets: Sequence[bytes], begins: Sequence[int], records: int) -> None:
         """`begins`: the lines of the journal that begin a daemon start; `records`: how many lines it has."""
-        known, ends = secrets_in(history, secrets), [*begins[1:], records + 1]
+        known, ends = secrets_in(history, by_sha256(secrets)), [*begins[1:], records + 1]
         self._starts: dict[int, _PrintKeys] = {}
         for incarnation, begin, end in zip(history.incarnations, begins, ends, strict=False):
             if (secret := known.get(incarnation.code_secret_sha256 or "")) is not None:

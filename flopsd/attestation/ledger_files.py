@@ -14,9 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from flopsd.errors import LedgerError
+from flopsd.core.envelope import MAX_ENVELOPE_BYTES, parse_envelope
+from flopsd.core.untrusted import parse_json
+from flopsd.core.values import is_digest
+from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.system.atomic_files import remove_unfinished, replace_file
 from flopsd.system.clock import NS_PER_S, Clock, file_stamp
+from flopsd.system.regular_files import open_regular
 
 LEDGER_MODE = 0o644  # to be handed on, whatever the umask of the job
 LOCK_SECONDS, POLL_SECONDS = 5.0, 0.05
@@ -44,6 +48,18 @@ def public_key_beside(ledger: Path) -> Path:
 def peaks_beside(ledger: Path) -> Path:
     """The path of a ledger's peak table if it is not a packaged one."""
     return ledger.parent / f"{ledger.stem}.peaks.yaml"
+
+
+def disclosed_secrets(ledger: Path) -> list[bytes]:
+    """The secrets that a ledger discloses: who seals its journal again, or a continued one, knows them from here only.
+    They need no trust, since a journal names its own by their SHA-256."""
+    try:
+        with open_regular(ledger) as file:
+            envelope = parse_envelope(file.read(MAX_ENVELOPE_BYTES + 1))
+        secrets = parse_json(envelope.payload, "the payload")["predicate"]["method"]["codeSecrets"]
+        return [bytes.fromhex(secret) for secret in secrets if is_digest(secret)]
+    except (OSError, NotVerifiedError, LookupError, TypeError):
+        return []
 
 
 BESIDE = (journal_beside, public_key_beside, peaks_beside)

@@ -11,6 +11,7 @@ from flopsd import __version__
 from flopsd.attestation.evidence.collect import collect, stamp
 from flopsd.attestation.ledger_files import (
     LedgerFiles,
+    disclosed_secrets,
     journal_beside,
     ledger_files_lock,
     public_key_beside,
@@ -24,7 +25,7 @@ from flopsd.core.ledger.merged_sums import figures_from
 from flopsd.core.ledger.statement import SealFacts, encode, statement
 from flopsd.core.model import Figures
 from flopsd.errors import JournalDamagedError, LedgerError
-from flopsd.journal.codes import CodeChecker
+from flopsd.journal.codes import CodeChecker, by_sha256
 from flopsd.journal.head import Head, require_head
 from flopsd.journal.sealed_prefix import longest_prefix, read_durable
 from flopsd.settings.data_files import Tables, is_packaged
@@ -75,6 +76,7 @@ def seal_journal(
     ledger that covers less. `lock`: a file that serializes the seals of one state folder.
     `head`: what the journal must contain, where the caller knows it of the process that wrote it.
     `code_secrets`: disclosed in the ledger, where the journal has codes that follow from them; a wrong code is refused.
+    So are those that the ledger discloses that is there already.
     Raises LedgerError, JournalError, SigningKeyError, PeakTableError.
     """
     key = load_signer(key_uri)
@@ -84,6 +86,7 @@ def seal_journal(
     if sealed.reason and not live:
         raise JournalDamagedError(sealed.reason)
     require_head(journal, head, sealed.lines())
+    code_secrets = [*code_secrets, *disclosed_secrets(ledger)]
     history = read_history(CodeChecker(code_secrets).records(sealed.lines()))
     if not history.incarnations:
         raise LedgerError(f"the journal {journal} is empty: nothing to seal")
@@ -92,8 +95,8 @@ def seal_journal(
     try:
         table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
         evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
-        readers = key.readers()
-        seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, readers, policies, tuple(code_secrets))
+        readers, secrets = key.readers(), by_sha256(code_secrets)
+        seal = SealFacts(__version__, rfc3339(clock.wall_ns()), evidence, readers, policies, secrets)
         document = statement(history, table, sealed.facts, seal)
         refuse_malformed_times(document["predicate"])
     except MALFORMED as fault:

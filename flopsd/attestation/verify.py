@@ -33,7 +33,7 @@ from flopsd.core.policy.evaluate import Policy
 from flopsd.core.untrusted import parse_json
 from flopsd.core.values import is_digest, is_timestamp, whole_number
 from flopsd.errors import FlopsdError, NotVerifiedError
-from flopsd.journal.codes import CodeChecker
+from flopsd.journal.codes import CodeChecker, by_sha256
 from flopsd.journal.framing import GENESIS
 from flopsd.journal.journal import read_journal
 from flopsd.journal.sealed_prefix import sealed_part
@@ -223,8 +223,8 @@ def _recompute(
     method = signed["predicate"]["method"]
     isolation = signed["predicate"]["isolation"]
     version, sealed_at = str(method.get("flopsdVersion")), str(method.get("sealedAt"))
-    key = key_from(isolation["key"])
-    seal = SealFacts(version, sealed_at, signed_items(signed["predicate"]), key, policies, secrets)
+    key, known = key_from(isolation["key"]), by_sha256(secrets)
+    seal = SealFacts(version, sealed_at, signed_items(signed["predicate"]), key, policies, known)
     refuse_difference(statement(history, table, facts, seal), signed, "the journal")
 
 

@@ -26,6 +26,10 @@ def secret_sha256(secret: bytes | bytearray) -> str:
     return hashlib.sha256(secret).hexdigest()
 
 
+def by_sha256(secrets: Iterable[bytes]) -> dict[str, bytes]:
+    return {secret_sha256(secret): secret for secret in secrets}
+
+
 def first_key(secret: bytes | bytearray, start: int) -> bytes:
     return hmac.digest(secret, b"flopsd checkpoint key %d" % start, "sha256")
 

@@ -22,6 +22,7 @@ from flopsd.attestation.signing.dsse import pae
 from flopsd.core.envelope import Envelope, encode_envelope
 from flopsd.core.ledger.history import read_history
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, JournalFacts, SealFacts, encode, statement
+from flopsd.journal.codes import by_sha256
 from flopsd.journal.framing import GENESIS, JournalLine, frame, read_lines
 from tests.support import vector_runs as runs
 from tests.support.story import VECTORS, VERSION, policy, table, tell
@@ -109,7 +110,7 @@ def facts_of(journal: bytes) -> JournalFacts:
 def statement_of(journal: bytes, *secrets: bytes) -> dict[str, Any]:
     history = read_history(line.record() for line in parsed(journal))
     judged = (policy(),) if history.policy_sha256 else ()
-    return statement(history, table(), facts_of(journal), SealFacts(VERSION, SEALED_AT, (), judged, secrets))
+    return statement(history, table(), facts_of(journal), SealFacts(VERSION, SEALED_AT, policies=judged, code_secrets=by_sha256(secrets)))
 
 
 def claimed(journal: bytes, said: dict[str, Any]) -> dict[str, Any]:

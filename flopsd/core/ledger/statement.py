@@ -6,10 +6,9 @@ runs it again on the journal and compares every field. Counts are decimal string
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from flopsd.core.declarations import OperatorDeclarations, declared_from
@@ -91,7 +90,7 @@ class SealFacts:
     evidence: tuple[Mapping[str, Any], ...] = ()  # collected at the seal; a verifier takes the signed one
     key: Mapping[str, Any] | None = None  # who could read it, see `isolation.key_file`
     policies: tuple[Policy, ...] = ()  # those that the journal names, by their SHA-256
-    code_secrets: tuple[bytes, ...] = ()  # that are known; the codes of the journal were checked with them
+    code_secrets: Mapping[str, bytes] = field(default_factory=dict)  # by SHA-256: the codes were checked with them
 
 
 def statement(history: History, table: PeakTable, journal: JournalFacts, seal: SealFacts) -> dict[str, Any]:
@@ -168,10 +167,9 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
     }
 
 
-def secrets_in(history: History, secrets: Iterable[bytes]) -> dict[str, bytes]:
-    """Those of `secrets` that the history names, by their SHA-256, in its order."""
-    known = {hashlib.sha256(secret).hexdigest(): secret for secret in secrets}
-    named = (incarnation.code_secret_sha256 for incarnation in history.incarnations)
+def secrets_in(history: History, known: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Those of the secrets `known` by their SHA-256 that the history names, in its order."""
+    named = (incarnation.code_secret_sha256 or "" for incarnation in history.incarnations)
     return {digest: known[digest] for digest in named if digest in known}
 
 

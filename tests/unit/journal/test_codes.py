@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flopsd.attestation.seal import Sealed
 from flopsd.daemon.code_secrets import CodeSecrets, read_secret
 from flopsd.errors import JournalDamagedError
 from flopsd.journal.codes import CodeChecker, CodeKey, code, next_key
 from flopsd.journal.framing import GENESIS, frame
 from flopsd.journal.journal import read_journal
-from tests.support.runs import H100, Run
+from tests.support.runs import H100, Run, verified
 
 SECRET = bytes(range(32))
 LINES = 12
@@ -111,6 +112,20 @@ def test_every_line_has_a_code_but_that_of_the_pending_file(run: Run) -> None:
 def other_digit(line: bytes) -> bytes:
     at = line.index(b'"m":"') + 5
     return line[:at] + (b"1" if line[at : at + 1] == b"0" else b"0") + line[at + 1 :]
+
+
+def test_who_seals_again_knows_the_secret_from_the_ledger_that_is_there(run: Run, tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.json"
+    run.seal(ledger)
+    run.secret = None
+    (run.state.path / "flopsd-key.pem").unlink()
+    assert [start["codes"] for start in incarnations(run.seal(ledger))] == ["checked", "checked"]
+    assert [start["codes"] for start in incarnations(run.seal(tmp_path / "other.json"))] == ["not_checkable"] * 2
+
+
+def incarnations(sealed: Sealed) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = verified(sealed).statement["predicate"]["incarnations"]
+    return found
 
 
 ATTACKS: dict[str, Callable[[list[bytes]], list[bytes]]] = {
