@@ -110,7 +110,12 @@ def facts_of(journal: bytes) -> JournalFacts:
 def statement_of(journal: bytes, *secrets: bytes) -> dict[str, Any]:
     history = read_history(line.record() for line in parsed(journal))
     judged = (policy(),) if history.policy_sha256 else ()
-    return statement(history, table(), facts_of(journal), SealFacts(VERSION, SEALED_AT, policies=judged, code_secrets=by_sha256(secrets)))
+    return statement(
+        history,
+        table(),
+        facts_of(journal),
+        SealFacts(VERSION, SEALED_AT, policies=judged, code_secrets=by_sha256(secrets)),
+    )
 
 
 def claimed(journal: bytes, said: dict[str, Any]) -> dict[str, Any]:
