@@ -36,6 +36,10 @@ def main() -> NoReturn:
         import flopsd  # noqa: F401 - the one beside this file, whichever else could be found
 
         del sys.path[0]
+    if sys.argv[1:2] in (["run"], ["exec"]):  # before all else: until then other processes of this user can read it
+        from flopsd.system.process_memory import protect_memory
+
+        protect_memory()
     from flopsd.cli.main import main as run
 
     run()

@@ -26,7 +26,6 @@ from flopsd.cli.common import (
 from flopsd.errors import ConfigError, SigningKeyError
 from flopsd.settings.schema import BY_KEY, CONTAINER, SETTINGS, Setting, Settings
 from flopsd.system.clock import SystemClock
-from flopsd.system.process_memory import protect_memory
 
 if TYPE_CHECKING:
     from flopsd.sources.registry import KnownSources
@@ -69,7 +68,6 @@ def add(verbs: Verbs, sources: KnownSources) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from flopsd.daemon.run import run_daemon
 
-    protect_memory()
     progress = arguments.progress or sys.stderr.isatty()
     config = ["--config", arguments.config] if arguments.config else []
     seal = [*ME, "seal", "--rolling", *config, *_given(arguments, [BY_KEY[key] for key in SEAL_KEYS])]
@@ -103,7 +101,6 @@ def _exec(arguments: argparse.Namespace) -> int:
     task = metered_by_task(os.environ)
     if task is not None:
         return _become(command, environment, task)
-    protect_memory()
     clock = SystemClock()
     # Chosen here, so that a restarted daemon continues the same run.
     run_id = settings.run_id or find_context(os.environ).job_name or new_run_id(rfc3339(clock.wall_ns()))

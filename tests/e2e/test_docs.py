@@ -39,7 +39,7 @@ END_OF_STEP = "---- end of step ----"
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Sealed:
-    return sealed_run(tmp_path)
+    return sealed_run(tmp_path, secret=bytes(range(32)))
 
 
 def steps(page: str) -> list[tuple[str, str | None]]:
