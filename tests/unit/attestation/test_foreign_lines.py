@@ -98,7 +98,9 @@ def lies(run: Run) -> list[str]:
 def test_what_a_job_prints_itself_refutes_nothing_and_is_told(run: Run, sealed: Sealed, tmp_path: Path) -> None:
     first, *rest = run.lines
     lines = [first, *lies(run), *rest]
-    found = compared(sealed, tmp_path / "log", events(run, lines))
+    shown = events(run, lines)
+    shown[1]["ingestionTime"] += 11 * MINUTE_MS  # when that daemon start had long been killed
+    found = compared(sealed, tmp_path / "log", shown)
     assert (found.anchors, found.lines, found.foreign.count) == (len(run.lines), len(lines), len(lies(run)))
     assert found.for_json()["firstForeign"]["where"] == "log event 2"
     (tmp_path / "log").write_text("\n".join(lines))  # a log without ingestion times
@@ -113,9 +115,10 @@ def test_what_a_job_prints_itself_refutes_nothing_and_is_told(run: Run, sealed: 
         ({1}, {}, 0, r"event 4 has a code that is not the daemon's, .*: it has no line of record \d+"),
         ({0, 1, 2, 3}, {}, 0, "it has no line of the daemon for daemon start 1"),
         ((), {2: 11 * MINUTE_MS}, 0, r"the line of record \d+ was received 11 minutes apart from it"),
+        ((), {2: -12 * MINUTE_MS}, 0, r"the line of record \d+ was received 11 minutes apart from it"),
         ({3}, {}, 11 * MINUTE_MS, r"it has no line of record \d+, and lines received later"),
     ],
-    ids=["a line missing", "all missing", "one late", "a lie after the daemon stopped"],
+    ids=["a line missing", "all missing", "one late", "one early", "a lie after the daemon stopped"],
 )
 def test_a_foreign_line_refutes_where_the_daemons_own_are_not_all_there(
     run: Run, sealed: Sealed, tmp_path: Path, hidden: set[int], late_ms: dict[int, int], lie_ms: int, reason: str

@@ -165,13 +165,15 @@ def test_the_lines_of_one_daemon_start_are_not_passed_off_as_those_of_another(ru
 
 def test_a_line_that_the_disk_refused_leaves_no_hole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(tmp_path / "state", devices=(H100,), secret=SECRET)
-    run.meter(2)
+    run.meter(14)
+    run.kill()
 
     def refuse(_: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as broken:
         broken.setattr(os, "fsync", refuse)
+        run.start()  # what was pending is still owed
         assert not run.writer.checkpoint()
     run.meter(12)
     run.finish()
