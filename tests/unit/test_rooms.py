@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "telemetry": "flopsd errors core journal report settings system",
     "daemon": f"flopsd {BELOW_DAEMON}",
     "cli": f"flopsd {BELOW_DAEMON} daemon",
-    "__main__": "flopsd cli",
+    "__main__": "flopsd cli system",
     "client": "flopsd core settings system",
     "integrations": "client core",
     "testing": "errors core settings sources system",
