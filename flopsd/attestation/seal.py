@@ -14,6 +14,7 @@ from flopsd.attestation.ledger_files import (
     disclosed_secrets,
     journal_beside,
     ledger_files_lock,
+    peaks_beside,
     public_key_beside,
     write_ledger_files,
 )
@@ -50,7 +51,8 @@ class Sealed:
     run: str = ""
     node: str = ""
     timestamp: str = ""  # the time of the timestamp, or why there is none; empty: not requested
-    policies: tuple[Path, ...] = ()  # to be handed to the verifier; a peak table is written next to the ledger
+    peaks: Path | None = None  # to be handed to the verifier, as the policies; None: a packaged one
+    policies: tuple[Path, ...] = ()
 
 
 def seal_journal(
@@ -91,7 +93,7 @@ def seal_journal(
     if not history.incarnations:
         raise LedgerError(f"the journal {journal} is empty: nothing to seal")
     sha256 = one_peak_table(history)
-    tables = Tables(peaks_file, policy_files)
+    tables = Tables([] if peaks_file is None else [peaks_file], policy_files)
     try:
         table, policies = tables.peaks(sha256), tables.policies(history.policy_sha256)
         evidence = () if wanted is None else collect(wanted, history, sealed.facts.head_sha256, clock)
@@ -125,6 +127,7 @@ def seal_journal(
         history.run,
         history.node,
         timestamp,
+        None if peaks is None else peaks_beside(ledger),
         tuple(Path(file).absolute() for file in policy_files),
     )
 

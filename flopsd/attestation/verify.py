@@ -13,6 +13,7 @@ from flopsd.attestation.anchors import AnchorComparison, compare_anchors
 from flopsd.attestation.evidence.check import StampedSignature, findings, signed_items, timestamp_findings
 from flopsd.attestation.evidence.item import CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
+from flopsd.attestation.foreign_files import ForeignFile, foreign_files
 from flopsd.attestation.ledger_files import journal_beside, peaks_beside
 from flopsd.attestation.seal import MALFORMED, one_peak_table
 from flopsd.attestation.signing.dsse import verify_signatures
@@ -57,6 +58,7 @@ class Verified:
     evidence: tuple[EvidenceResult, ...] = ()
     unsealed_records: int = 0  # of the journal, after the sealed part: not covered by the ledger
     anchored: AnchorComparison | None = None  # None: no log was given
+    foreign: tuple[ForeignFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def verify_ledger(
         _compare_journal(sealed, facts, journal)
         secrets = _code_secrets(signed)
         history = _history(journal, facts, secrets)
-        table = tables.peaks(one_peak_table(history), [peaks_beside(opened.path)])
+        table = tables.peaks(one_peak_table(history), peaks_beside(opened.path))
         refuse_malformed_times(signed["predicate"])
         _recompute(signed, history, facts, table, tables.policies(history.policy_sha256), secrets)
         if history.replay is not None and not allow_replay:
@@ -130,8 +132,18 @@ def verify_ledger(
         raise NotVerifiedError(str(fault), hint=fault.hint) from fault
     except MALFORMED as fault:
         raise NotVerifiedError(f"the journal contains records that no daemon writes: {fault!r:.200}") from fault
-    replay, payload = history.replay is not None, opened.envelope.payload
-    return Verified(signed, opened.keyids, facts.records, replay, payload, history, evidence, further, anchored)
+    return Verified(
+        signed,
+        opened.keyids,
+        facts.records,
+        history.replay is not None,
+        opened.envelope.payload,
+        history,
+        evidence,
+        further,
+        anchored,
+        foreign_files(signed["predicate"], tables),
+    )
 
 
 def read_ledger(ledger: Path) -> bytes:

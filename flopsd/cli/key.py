@@ -118,7 +118,7 @@ def _countersign(arguments: argparse.Namespace) -> int:
     from flopsd.attestation.ledger_files import journal_beside
     from flopsd.attestation.signing.keys import load_public, load_signer
     from flopsd.attestation.verify import open_ledger, verify_ledger
-    from flopsd.report.terminal import shell_command, shown
+    from flopsd.report.terminal import one_line, shell_command, shown
     from flopsd.settings.data_files import Tables
 
     ledger = Path(arguments.ledger)
@@ -132,6 +132,7 @@ def _countersign(arguments: argparse.Namespace) -> int:
     done = countersign(verified, ledger, key, None if arguments.output is None else Path(arguments.output))
     if arguments.json:
         facts = {"ledger": str(done.ledger), "added": done.added, "signatures": done.signatures}
+        facts["foreignFiles"] = [one.for_json() for one in verified.foreign]
         print(json.dumps({**facts, "keyId": key.public.keyid, "verifiedWith": verified.keyids}))
         return OK
     action, rest = ("signed", "") if done.added else ("was already signed", "; nothing was added")
@@ -140,11 +141,12 @@ def _countersign(arguments: argparse.Namespace) -> int:
     again = [word for file in arguments.trust for word in ("--key", file)]
     again += ["--key", "YOUR-PUBLIC-KEY", "--threshold", str(len(keyids))]
     again += ["--journal", str(journal)] if journal else []
-    again += ["--peaks", arguments.peaks] if arguments.peaks else []
+    again += [word for file in arguments.peaks for word in ("--peaks", file)]
     again += [word for file in arguments.policy for word in ("--policy", file)]
     again += ["--allow-replay"] if verified.replay else []
     lines = (
         f"{done.ledger} {action} by {key.describe()}{rest}",
+        *(f"{one.word}: {one_line(one.text)}" for one in verified.foreign),
         f"  key id     {key.public.keyid}",
         f"  verified   with {', '.join(verified.keyids)}",
         f"  signatures {done.signatures}",

@@ -46,7 +46,7 @@ def add(verbs: Verbs) -> None:
         help="merge even if ledgers are missing; the result is marked incomplete and has no upper bound",
     )
     merge.add_argument("--allow-replay", action="store_true", help="accept replayed recordings, which are not evidence")
-    merge.add_argument("--peaks", metavar="FILE", help="a peak table that is neither packaged nor next to its ledger")
+    add_repeatable(merge, "--peaks", "FILE", "a peak table of these ledgers that is not flopsd's own")
     policy = "a policy to apply besides the packaged EU AI Act, or instead of it if it has the same id"
     add_repeatable(merge, "--policy", "FILE", policy)
     merge.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -81,6 +81,7 @@ def _merge(arguments: argparse.Namespace) -> int:
             "ledger": str(merged.ledger),
             "publicKey": str(merged.public_key),
             "payloadSha256": merged.payload_sha256,
+            "foreignFiles": [one.for_json() for one in merged.foreign],
             "predicate": merged.predicate,
         }
         print(json.dumps(facts))

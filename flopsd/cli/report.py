@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flopsd.core.policy.policy_file import Policy
     from flopsd.report.model import Report, VerificationResult
     from flopsd.report.verification import LedgerDocument
+    from flopsd.settings.data_files import Tables
 
 
 def add(verbs: Verbs) -> None:
@@ -48,10 +49,12 @@ def _report(arguments: argparse.Namespace) -> int:
     from flopsd.report.build import report_of
     from flopsd.report.model import VerificationState
     from flopsd.report.verification import read_document
+    from flopsd.settings.data_files import Tables
     from flopsd.system.clock import SystemClock, rfc3339
 
     _refuse_idle_grounds(arguments)
-    document = read_document(Path(arguments.ledger), tuple(arguments.key), arguments.journal)
+    tables = Tables(arguments.peaks, arguments.policy)
+    document = read_document(Path(arguments.ledger), tuple(arguments.key), arguments.journal, tables)
     check, found, course = _check(arguments, document)
     now_ns = SystemClock().wall_ns()
     made = f"{rfc3339(now_ns)[:16].replace('T', ' ')} UTC"
@@ -95,23 +98,20 @@ def _check(
             raise NotVerifiedError(f"{arguments.ledger} was changed while it was verified")
     except NotVerifiedError as fault:
         return refused(fault), (), []
-    return *verified(found), _course(arguments, found)
+    return *verified(found), _course(arguments, found, document.tables)
 
 
-def _course(arguments: argparse.Namespace, found: Verified | VerifiedMerge) -> list[dict[str, Any]]:
+def _course(arguments: argparse.Namespace, found: Verified | VerifiedMerge, tables: Tables) -> list[dict[str, Any]]:
     """How the run's compute grew. Only a node's ledger has a journal."""
-    from flopsd.attestation.ledger_files import journal_beside, peaks_beside
+    from flopsd.attestation.ledger_files import journal_beside
     from flopsd.attestation.seal import one_peak_table
     from flopsd.attestation.verify import Verified
     from flopsd.report.build import course_of
-    from flopsd.settings.data_files import Tables
 
     if not isinstance(found, Verified):
         return []
-    ledger = Path(arguments.ledger)
-    journal = arguments.journal or journal_beside(ledger)
-    table = Tables(arguments.peaks).peaks(one_peak_table(found.history), [peaks_beside(ledger)])
-    return course_of(journal, found.records, table)
+    journal = arguments.journal or journal_beside(Path(arguments.ledger))
+    return course_of(journal, found.records, tables.peaks(one_peak_table(found.history)))
 
 
 def _refuse_idle_grounds(arguments: argparse.Namespace) -> None:
@@ -153,6 +153,7 @@ def _facts(document: LedgerDocument, report: Report) -> dict[str, Any]:
         "subject": report.subject,
         "payloadSha256": report.digest,
         "flags": [flag.word for flag in report.flags],
+        "foreignFiles": [one.for_json() for one in document.foreign()],
         "answer": None if content is None else asdict(content.answer),
         "form": None if content is None or content.form is None else asdict(content.form),
         "predicate": None if content is None else document.statement["predicate"],

@@ -68,10 +68,9 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         help="number of these keys that must have signed (default: 1)",
     )
     parser.add_argument("--journal", type=Path, metavar="FILE", help="the journal (default: next to the ledger)")
-    parser.add_argument(
-        "--peaks", metavar="FILE", help="the peak table (default: a packaged one, or the one next to the ledger)"
-    )
-    add_repeatable(parser, "--policy", "FILE", "a policy of the ledger that is not a packaged one")
+    text = "a peak table of the ledger that is not flopsd's own; its rates are its author's"
+    add_repeatable(parser, "--peaks", "FILE", text)
+    add_repeatable(parser, "--policy", "FILE", "a policy of the ledger that is not flopsd's own")
     parser.add_argument(
         "--allow-replay", action="store_true", help="accept a replayed recording, which is not evidence"
     )
@@ -165,6 +164,7 @@ def _facts(found: Verified | VerifiedMerge, now_ns: int) -> dict[str, Any]:
 
     predicate = found.statement["predicate"]
     facts: dict[str, Any] = {"verified": True, "keyids": found.keyids, "replay": found.replay}
+    facts["foreignFiles"] = [one.for_json() for one in found.foreign]
     facts["sealTimeDoubts"] = seal_time_doubts(predicate, now_ns)
     if isinstance(found, Verified):
         facts |= {

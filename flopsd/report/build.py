@@ -71,7 +71,7 @@ def report_of(
         subject=subject,
         digest=document.sha256,
         made=made,
-        flags=flags_of(predicate, now_ns),
+        flags=flags_of(document, now_ns),
         check=check,
         proof=proof_of(document),
         content=None if check.state is VerificationState.REFUSED else _content(predicate, kind, found, policy, course),

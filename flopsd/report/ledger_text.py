@@ -23,6 +23,7 @@ from flopsd.system.clock import rfc3339
 if TYPE_CHECKING:
     from flopsd.attestation.anchors import AnchorComparison
     from flopsd.attestation.evidence.item import EvidenceResult
+    from flopsd.attestation.foreign_files import ForeignFile
     from flopsd.attestation.log_export import Anchor
     from flopsd.attestation.merge.merge import Merged
     from flopsd.attestation.merge.verify_merged import ChildrenChecked, VerifiedMerge
@@ -44,16 +45,18 @@ def sealed_text(sealed: Sealed, copies: Iterable[object] = ()) -> str:
         *([("timestamp", sealed.timestamp)] if sealed.timestamp else []),
         *[("copied to", str(copy)) for copy in copies],
     ]
-    command = verify_command(sealed.ledger, sealed.public_key, sealed.policies, replay=sealed.replay)
+    peaks = [] if sealed.peaks is None else [sealed.peaks]
+    command = verify_command(sealed.ledger, sealed.public_key, peaks, sealed.policies, replay=sealed.replay)
     return shown([f"sealed {sealed.ledger}", *_indented(rows), "verify it with:", f"  {command}"])
 
 
 def merged_text(merged: Merged) -> str:
     """What was merged, what it adds up to, what is missing, and how to verify it."""
     replay = merged.predicate["replay"] is not None
-    command = verify_command(merged.ledger, merged.public_key, merged.policies, replay=replay)
+    command = verify_command(merged.ledger, merged.public_key, merged.peaks, merged.policies, replay=replay)
+    head = [f"merged {merged.ledger}", *_foreign(merged.foreign), *_job(merged.predicate)]
     key = _indented([("public key", str(merged.public_key))])
-    return shown([f"merged {merged.ledger}", *_job(merged.predicate), *key, "verify it with:", f"  {command}"])
+    return shown([*head, *key, "verify it with:", f"  {command}"])
 
 
 def verified_text(verified: Verified, now_ns: int | None = None) -> str:
@@ -66,6 +69,7 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
             recomputed(verified),
             *wrapped(signed_by(verified.keyids)),
             *(wrapped(f"REPLAY: read from a recording; {NO_EVIDENCE}") if verified.replay else []),
+            *_foreign(verified.foreign),
             *_rolling(verified),
             *_clock(predicate, now_ns),
             *wrapped(
@@ -88,6 +92,7 @@ def verified_merge_text(verified: VerifiedMerge, now_ns: int | None = None) -> s
         [
             added_up_again(verified),
             *wrapped(signed_by(verified.keyids)),
+            *_foreign(verified.foreign),
             *wrapped(children_text(verified)),
             *([] if verified.children is None else _children(verified.children)),
             *_clock(predicate, now_ns),
@@ -97,15 +102,23 @@ def verified_merge_text(verified: VerifiedMerge, now_ns: int | None = None) -> s
     )
 
 
-def verify_command(ledger: Path, public_key: Path, policies: Iterable[object], *, replay: bool) -> str:
+def verify_command(
+    ledger: Path, public_key: Path, peaks: Iterable[object], policies: Iterable[object], *, replay: bool
+) -> str:
     """The shell command that verifies a ledger where it was just written."""
-    more = [word for file in policies for word in ("--policy", str(file))]
+    more = [word for file in peaks for word in ("--peaks", str(file))]
+    more += [word for file in policies for word in ("--policy", str(file))]
     more += ["--allow-replay"] if replay else []
     return shell_command(["flopsd", "verify", str(ledger), "--key", str(public_key), *more])
 
 
 def _indented(rows: Iterable[Row]) -> list[str]:
     return list(facts(((f"  {name}", value) for name, value in rows), LABEL + 2))
+
+
+def _foreign(files: Iterable[ForeignFile]) -> list[str]:
+    """Whose tables and policies the figures and findings follow from, where they are not flopsd's own."""
+    return [text for one in files for text in wrapped(f"{one.word}: {one_line(one.text)}")]
 
 
 def recomputed(verified: Verified) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from flopsd.report.model import Basis, Content, Fact, Form, Member, Report, ReportRule, ReportState, Share
 from flopsd.report.numbers import NO_MEASURED, NOTHING_MEASURED, Interval
-from flopsd.report.terminal import COLUMNS, fact, interval_facts, shown, title, wrapped
+from flopsd.report.terminal import COLUMNS, fact, folded, interval_facts, shown, title, wrapped
 
 MAX_SHOWN = 16  # rows of a table; the HTML report has more of them
 _LABEL = 24
@@ -19,7 +19,7 @@ def report_text(report: Report) -> str:
     if report.content is not None:
         lines += _content(report.content)
     for words, command in report.proof.commands[: 1 if report.content is None else 2]:
-        lines += ["", *wrapped(f"{words}:"), f"  {command}"]
+        lines += ["", *wrapped(f"{words}:"), *folded(command)]
     return shown(lines)
 
 

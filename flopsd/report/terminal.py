@@ -28,6 +28,18 @@ def shell_command(words: Iterable[str]) -> str:
     return " ".join(shlex.quote(word) if word.isprintable() else _spelled(word) for word in words)
 
 
+def folded(command: str) -> list[str]:
+    """A command of `shell_command`, indented, on several lines where it is too long for one."""
+    if len(command) + 2 <= COLUMNS or "$(" in command:
+        return [f"  {command}"]
+    lines = [""]
+    for word in shlex.split(command):
+        if word.startswith("--") and len(lines[-1]) > COLUMNS // 2:
+            lines.append("")
+        lines[-1] += f" {shlex.quote(word)}"
+    return (" " + " \\\n   ".join(lines)).split("\n")
+
+
 def _spelled(word: str) -> str:
     """A word of a shell with escapes for what a terminal would act on, and for what is special to shell or printf."""
     spelled = "".join(

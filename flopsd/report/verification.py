@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from flopsd.attestation.evidence.item import EvidenceResult
+from flopsd.attestation.foreign_files import ForeignFile, foreign_files
 from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
 from flopsd.attestation.times import seal_time_doubts
@@ -20,7 +21,9 @@ from flopsd.report.ledger_text import added_up_again, anchor_facts, children_tex
 from flopsd.report.model import Fact, Flag, Proof, VerificationResult, VerificationState
 from flopsd.report.offline_recipe import CHAIN, DIGEST, FIGURES, PAYLOAD, SIGNATURE
 from flopsd.report.terminal import shell_command
+from flopsd.settings.data_files import Tables
 
+MAX_FOREIGN = 10  # tables and policies that are named; who verifies must give each by hand
 NO_FIGURES = "No figure is shown, since the ledger failed verification."
 UNVERIFIED = "NOT VERIFIED by this report: neither the signature nor any figure was checked."
 
@@ -36,13 +39,23 @@ class LedgerDocument:
     payload_bytes: int
     keyids: tuple[str, ...]  # hints: who is said to have signed
     keys: tuple[str, ...] = ()  # the names of the key files that the reader gave
+    tables: Tables = field(default_factory=Tables)  # the peak tables and policies that the reader gave, too
 
     @property
     def predicate(self) -> LedgerObject:
         return LedgerObject(self.statement["predicate"], "predicate")
 
+    def foreign(self) -> tuple[ForeignFile, ...]:
+        """Raises LedgerError where the ledger does not name its tables and policies."""
+        try:
+            return foreign_files(self.statement["predicate"], self.tables)
+        except (LookupError, TypeError) as fault:
+            raise LedgerError(f"predicate.method is malformed: {line(repr(fault)[:200])}", hint=HINT) from fault
 
-def read_document(ledger: Path, keys: tuple[str, ...] = (), journal: str | Path | None = None) -> LedgerDocument:
+
+def read_document(
+    ledger: Path, keys: tuple[str, ...] = (), journal: str | Path | None = None, tables: Tables | None = None
+) -> LedgerDocument:
     """Raises NotVerifiedError where it is no ledger."""
     envelope = parse_envelope(read_ledger(ledger))
     beside = journal_beside(ledger) if journal is None else Path(journal)
@@ -54,6 +67,7 @@ def read_document(ledger: Path, keys: tuple[str, ...] = (), journal: str | Path 
         len(envelope.payload),
         tuple(line(keyid) or "not named" for keyid, _ in envelope.signatures),
         tuple(Path(key).name for key in keys),
+        tables or Tables(),
     )
 
 
@@ -67,19 +81,21 @@ def verify_command(document: LedgerDocument) -> str:
     words = ["flopsd", "verify", document.name]
     for key in document.keys or ("PUBLIC-KEY",):
         words += ["--key", key]
+    words += [word for one in document.foreign()[:MAX_FOREIGN] for word in one.option]
     if document.predicate.raw("replay") is not None:
         words.append("--allow-replay")
     return shell_command(words)
 
 
-def flags_of(predicate: LedgerObject, now_ns: int | None = None) -> tuple[Flag, ...]:
+def flags_of(document: LedgerDocument, now_ns: int | None = None) -> tuple[Flag, ...]:
     """What must be known before any figure."""
-    flags = []
+    predicate, flags = document.predicate, []
     replay = predicate.maybe_object("replay")
     if replay is not None:
         of = replay.maybe_text("recording")
         what = f"read from the recording {of}" if of else f"{replay.count('children')} of its ledgers are of recordings"
         flags.append(Flag("REPLAY", f"{what}: no hardware was metered, and this is no evidence."))
+    flags += [Flag(one.word, line(one.text)) for one in document.foreign()[:MAX_FOREIGN]]
     incarnations = list(predicate.objects("incarnations"))
     if incarnations and incarnations[-1].raw("endReason") is None:
         last = predicate.object("method").object("journal").utc("lastRecordAt")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from flopsd.core.peaks import PeakTable
@@ -25,9 +26,9 @@ def config_dir() -> Path:
 class Tables:
     """Peak tables and policies by digest: packaged ones, old versions included, and those in the given files."""
 
-    def __init__(self, peaks_file: str | None = None, policy_files: Sequence[str] = ()) -> None:
+    def __init__(self, peaks_files: Sequence[str] = (), policy_files: Sequence[str] = ()) -> None:
         """Raises ConfigError for a given file that does not exist."""
-        self._peaks_files = () if peaks_file is None else (Path(peaks_file),)
+        self._peaks_files = tuple(Path(file) for file in peaks_files)
         self._policy_files = tuple(Path(file) for file in policy_files)
         missing = [str(path) for path in (*self._peaks_files, *self._policy_files) if not path.is_file()]
         if missing:
@@ -35,11 +36,19 @@ class Tables:
         self._peaks: dict[str, PeakTable] = {}
         self._policies: dict[str, Policy] = {}
 
-    def peaks(self, sha256: str, candidates: Sequence[Path] = ()) -> PeakTable:
-        """As `find_peaks`. Raises PeakTableError."""
+    def peaks(self, sha256: str, beside: Path | None = None) -> PeakTable:
+        """As `find_peaks`. `beside`: what came with the ledger, which is named to the user and never used.
+
+        Raises PeakTableError.
+        """
         if sha256 not in self._peaks:
-            self._peaks[sha256] = find_peaks(sha256, [*candidates, *self._peaks_files])
+            self._peaks[sha256] = find_peaks(sha256, self._peaks_files, beside)
         return self._peaks[sha256]
+
+    def name_of(self, sha256: str) -> str:
+        """The name of the given file with this digest; empty: none has it."""
+        given = (*self._peaks_files, *self._policy_files)
+        return next((path.name for path in given if _has_digest(path, sha256)), "")
 
     def policies(self, sha256s: Iterable[str]) -> tuple[Policy, ...]:
         """As `find_policy`, of each. Raises PolicyError."""
@@ -65,17 +74,31 @@ def parse_peaks(data: bytes, name: str) -> PeakTable:
     return PeakTable.from_data(document, hashlib.sha256(data).hexdigest())
 
 
-def find_peaks(sha256: str, candidates: Sequence[Path] = ()) -> PeakTable:
-    """The peak table with this digest: a packaged one, old ones included, or one of `candidates`.
+def find_peaks(sha256: str, candidates: Sequence[Path] = (), beside: Path | None = None) -> PeakTable:
+    """The peak table with this digest: a packaged one, old ones included, or one of `candidates`; never `beside`.
 
     Raises PeakTableError when none has it.
     """
     for path in (*candidates, *_packaged_tables()):
         if path.exists() and hashlib.sha256(data := _read_peaks(path)).hexdigest() == sha256:
             return parse_peaks(data, str(path))
+    if beside is not None and _has_digest(beside, sha256):
+        raise PeakTableError(
+            f"the run was rated by a peak table that is not flopsd's own: {beside}, SHA-256 {sha256}",
+            hint="it came with the ledger, and its rates are the sender's: every FLOP follows from them; read it, and "
+            f"accept it by hand with --peaks {beside}",
+        )
     raise PeakTableError(
-        f"there is no peak table with SHA-256 {sha256}", hint="give --peaks the table that the run was metered with"
+        f"flopsd has no peak table with SHA-256 {sha256}",
+        hint="give --peaks the table that the run was metered with; every FLOP follows from its rates",
     )
+
+
+def _has_digest(path: Path, sha256: str) -> bool:
+    try:
+        return hashlib.sha256(read_at_most(path, MAX_BYTES)).hexdigest() == sha256
+    except OSError:
+        return False
 
 
 def _read_peaks(path: Path) -> bytes:
@@ -86,8 +109,9 @@ def _read_peaks(path: Path) -> bytes:
 
 
 def is_packaged(sha256: str) -> bool:
-    """Whether this version of flopsd contains the peak table with this digest."""
-    return any(hashlib.sha256(path.read_bytes()).hexdigest() == sha256 for path in _packaged_tables())
+    """Whether this version of flopsd contains the peak table or policy with this digest."""
+    packaged = (*_packaged_tables(), *_packaged_policies(), *_packaged_policies("policies/old"))
+    return any(map(partial(_has_digest, sha256=sha256), packaged))
 
 
 def _packaged_tables() -> list[Path]:

@@ -18,6 +18,13 @@ Shares = tuple[int, int | None, int]
 NAMES = ("low", "measured", "high")
 
 
+def table_of(records: list[J], given: list[Path]) -> Path:
+    """The peak table that rates the journal: one that the verifier trusts, and never one that came with the ledger."""
+    (named,) = {record["peak_table_sha256"] for record in records if record["kind"] == "begin"}
+    (found,) = [path for path in given if hashlib.sha256(path.read_bytes()).hexdigest() == named]
+    return found
+
+
 def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
     """What the page says of a journal that was sealed then, by the names of the predicate's fields."""
     records, head = records_of(journal)

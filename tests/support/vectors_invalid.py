@@ -11,7 +11,7 @@ from flopsd.core.envelope import encode_envelope
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.journal.framing import GENESIS, frame
 from tests.support import vector_runs as runs
-from tests.support.story import chain, tell
+from tests.support.story import PEAKS, chain, tell
 from tests.support.vectors import FIRST, SECOND, Files, case, claimed, edited, lines_of, parsed, signed, statement_of
 
 J = dict[str, Any]
@@ -38,7 +38,8 @@ def invalid() -> Files:
     files: Files = {}
     for name, *made in cases:
         files |= case(f"invalid/{name}", *made)
-    return files
+    foreign = "invalid/foreign-table-beside"
+    return {**files, **case(foreign, good, journal), f"{foreign}/ledger.peaks.yaml": PEAKS.read_bytes()}
 
 
 def _believed() -> tuple[bytes, bytes]:

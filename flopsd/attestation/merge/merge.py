@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from flopsd import __version__
+from flopsd.attestation.foreign_files import ForeignFile, foreign_files
 from flopsd.attestation.ledger_files import LEDGER_MODE, public_key_beside
 from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import Note
@@ -50,7 +51,7 @@ class MergeRequest:
     nodes: int | None = None
     allow_incomplete: bool = False
     allow_replay: bool = False
-    peaks_file: str | None = None
+    peaks_files: Sequence[str] = ()
     policy_files: Sequence[str] = ()
 
 
@@ -64,7 +65,9 @@ class Merged:
     ledgers: int
     completeness: Completeness
     predicate: Mapping[str, Any]
-    policies: Sequence[str] = ()  # policy files that were applied besides the packaged one
+    foreign: tuple[ForeignFile, ...] = ()
+    peaks: Sequence[str] = ()  # files that a verifier needs too
+    policies: Sequence[str] = ()
 
 
 def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
@@ -76,9 +79,8 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
     key = load_signer(request.key_uri)
     _refuse_overwriting(request.ledger, key.public.pem)
     trust = [load_public(file) for file in request.trust]
-    reader = ChildReader(
-        request.kind, trust, Tables(request.peaks_file, request.policy_files), allow_replay=request.allow_replay
-    )
+    tables = Tables(request.peaks_files, request.policy_files)
+    reader = ChildReader(request.kind, trust, tables, allow_replay=request.allow_replay)
     try:
         request.ledger.absolute().parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix="flopsd-merge-") as name, Spool(Path(name)) as spool:
@@ -108,7 +110,8 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
             hint="give --ledger a writable path with free disk space",
         ) from fault
     short = {name: value for name, value in predicate.items() if name not in ("nodes", "children")}
-    return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, short, request.policy_files)
+    foreign, files = foreign_files(short, tables), (request.peaks_files, request.policy_files)
+    return Merged(request.ledger, public_key, digest, merging.ledgers, completeness, short, foreign, *files)
 
 
 def _refuse_overwriting(ledger: Path, public_pem: bytes) -> None:

@@ -18,7 +18,7 @@ from flopsd.core.ledger.merged_entry import Entry, job_entry, node_entry, sort_k
 from flopsd.core.ledger.merged_statement import JOB, KINDS, LINEAGE, recompute_merged
 from flopsd.core.ledger.statement import PREDICATE_TYPE
 from flopsd.core.untrusted import parse_json
-from flopsd.errors import FlopsdError, LedgerError, NotVerifiedError, PolicyError
+from flopsd.errors import FlopsdError, LedgerError, NotVerifiedError, PeakTableError, PolicyError
 from flopsd.settings.data_files import Tables
 
 if TYPE_CHECKING:
@@ -138,6 +138,11 @@ def recompute(opened: SignedStatement, tables: Tables, *, allow_replay: bool = F
     except MALFORMED as fault:
         raise NotVerifiedError(f"it contains fields that `flopsd merge` does not write: {fault!r:.200}") from fault
     refuse_difference(again, opened.statement, "the entries of its children")
+    try:
+        for sha256 in predicate["method"]["peakTableSha256"]:
+            tables.peaks(sha256)
+    except PeakTableError as fault:
+        raise NotVerifiedError(f"a ledger in it is rated by a foreign peak table: {fault}", hint=fault.hint) from fault
     if predicate["replay"] is not None and not allow_replay:
         raise NotVerifiedError(
             f"{predicate['replay']['children']} of its {len(entries)} children are replays: no hardware was metered",

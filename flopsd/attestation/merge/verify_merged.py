@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from flopsd.attestation.foreign_files import ForeignFile, foreign_files
 from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import FoundLedger, Note
 from flopsd.attestation.merge.read_child import NODE, entry_again, recompute
@@ -42,6 +43,7 @@ class VerifiedMerge:
     keyids: tuple[str, ...]
     replay: bool
     children: ChildrenChecked | None
+    foreign: tuple[ForeignFile, ...] = ()
 
 
 def verify_merged(
@@ -67,7 +69,8 @@ def verify_merged(
             raise
         except FlopsdError as fault:
             raise NotVerifiedError(str(fault), hint=fault.hint) from fault
-    return VerifiedMerge(opened.statement, opened.keyids, predicate["replay"] is not None, seen)
+    foreign = foreign_files(predicate, tables)
+    return VerifiedMerge(opened.statement, opened.keyids, predicate["replay"] is not None, seen, foreign)
 
 
 def _check_children(entries: Sequence[Entry], arguments: Sequence[str], tables: Tables, note: Note) -> ChildrenChecked:

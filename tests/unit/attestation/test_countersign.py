@@ -135,7 +135,7 @@ def test_the_verb(sealed: Sealed, second: PemKey, tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
     done = in_process("countersign", ledger, "--key", f"file:{key}", *trust, "--json")
     assert json.loads(done.stdout) == {
-        "ledger": ledger, "added": True, "signatures": 2, "keyId": second.public.keyid,
+        "ledger": ledger, "foreignFiles": [], "added": True, "signatures": 2, "keyId": second.public.keyid,
         "verifiedWith": [load_public(str(sealed.public_key)).keyid],
     }  # fmt: skip
     done = in_process("countersign", ledger, "--key", key, *trust, code=0)

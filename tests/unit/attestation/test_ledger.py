@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
 from flopsd.errors import JournalDamagedError, LedgerError, NotVerifiedError
 from flopsd.journal.framing import GENESIS, frame
+from flopsd.report.ledger_text import sealed_text
 from flopsd.settings.data_files import config_dir, load_peaks
 from flopsd.system.clock import NS_PER_S
 from tests.support.independent import payload_of
+from tests.support.process import in_process
 from tests.support.runs import H100, Run, copied, finished, sealed_run, verified
 
 
@@ -124,16 +127,46 @@ def test_a_reading_of_a_time_that_has_not_come_is_a_gap_and_spoils_no_journal(tm
     assert (found["gapSecondsByReason"], found["observedSeconds"]) == ({"out_of_range": "1.000000000"}, "4.000000000")
 
 
-def test_a_custom_peak_table_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peak_table_that_came_with_the_ledger_is_used_only_where_it_is_given_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     custom = tmp_path / "mine.yaml"
     custom.write_text((config_dir() / "peaks.yaml").read_text() + "\n# ours\n")
     monkeypatch.setattr("tests.support.runs.table", lambda: load_peaks(str(custom)))
     run = finished(tmp_path / "state", 1)
     uri, _ = ensure_key(None, run.state.path)
     sealed = seal_journal(run.state.journal, uri, tmp_path / "ledger.json", run.clock, str(custom))
-    custom.unlink()
-    verify(sealed)
-    (tmp_path / "ledger.peaks.yaml").unlink()
+    beside, sha256 = tmp_path / "ledger.peaks.yaml", load_peaks(str(custom)).sha256
+    with pytest.raises(NotVerifiedError, match="not flopsd's own") as caught:
+        verify(sealed)
+    assert str(beside) in str(caught.value)
+    assert sha256 in str(caught.value)
+    assert f"--peaks {beside}" in caught.value.hint
+    command = shlex.split(sealed_text(sealed).splitlines()[-1])[1:]  # as sealing tells
+    headline = f"PEAK TABLE: rated by a peak table that is not flopsd's own: ledger.peaks.yaml, SHA-256 {sha256}"
+    assert headline in " ".join(in_process(*command, code=0).stdout.split())
+    told = json.loads(in_process(*command, "--json", code=0).stdout)["foreignFiles"]
+    assert told == [{"kind": "peak table", "sha256": sha256, "id": None, "file": "ledger.peaks.yaml"}]
+    reported = in_process("report", *command[1:], code=0).stdout
+    assert headline in " ".join(reported.split())
+    merged = (
+        "merge",
+        *command[1:2],
+        "--trust",
+        *command[3:4],
+        "--key",
+        uri,
+        "--ledger",
+        str(tmp_path / "job"),
+        "--nodes",
+        "1",
+    )
+    assert "not flopsd's own" in in_process(*merged, code=3).stderr
+    assert headline in " ".join(in_process(*merged, *command[4:], code=0).stdout.split())
+    check = ("verify", str(tmp_path / "job"), "--key", str(tmp_path / "job.pub"))
+    assert f"no peak table with SHA-256 {sha256}" in in_process(*check, code=3).stdout
+    assert headline in " ".join(in_process(*check, *command[4:], code=0).stdout.split())
+    beside.unlink()
     with pytest.raises(NotVerifiedError, match="no peak table with SHA-256"):
         verify(sealed)
 

@@ -38,7 +38,7 @@ def device(path: Path) -> None:
     [
         ("ledger.json", ("more than 67108864 bytes", "not a regular file")),
         ("ledger.journal.jsonl", ("no newline at its end", "not a regular file")),
-        ("ledger.peaks.yaml", ("larger than 1048576 bytes", "not a regular file")),
+        ("ledger.peaks.yaml", ("flopsd has no peak table", "flopsd has no peak table")),
         ("ledger.pub", ("65536 bytes", "not a regular file")),
     ],
 )

@@ -51,6 +51,13 @@ def test_it_adds_up_every_valid_merged_vector(case: Path) -> None:
     assert independent_merged.merged_again(predicate) == independent_merged.stated_sums(predicate)
 
 
+def test_it_rates_by_no_table_that_only_lies_beside_the_ledger() -> None:
+    records, _ = independent.records_of(VECTORS / "invalid" / "foreign-table-beside" / "ledger.journal.jsonl")
+    assert independent_ledger.table_of(records, [PEAKS]) == PEAKS
+    with pytest.raises(ValueError, match="not enough values"):
+        independent_ledger.table_of(records, [])
+
+
 @pytest.mark.parametrize(
     ("name", "law"),
     [("counted-before-the-first-reading", 12), ("time-that-has-not-come", 13), ("time-that-runs-backwards", 13)],

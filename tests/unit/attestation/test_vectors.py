@@ -36,7 +36,7 @@ def expected(case: Path) -> dict[str, Any]:
 def judge(case: Path, peaks: Path = PEAKS, policy: Path = POLICY) -> Verified:
     how = expected(case)
     keys = [load_public(str(case / name)) for name in how["keys"]]
-    tables = Tables(str(peaks), [str(policy)] if policy.exists() else [])
+    tables = Tables([str(peaks)] if how.get("peaks", True) else [], [str(policy)] if policy.exists() else [])
     opened = open_ledger(case / "ledger.json", keys, how["threshold"])
     return verify_ledger(opened, tables=tables, allow_replay=how["allowReplay"])
 
@@ -60,6 +60,7 @@ def validator() -> Draft202012Validator:
 def test_each_vector_is_judged_as_it_says(case: Path) -> None:
     how, readme = expected(case), (case / "README.md").read_text()
     assert readme.count(" --key ") == len(how["keys"])
+    assert (" --peaks " in readme) == how.get("peaks", True)
     assert ("--allow-replay" in readme, "--threshold" in readme) == (how["allowReplay"], how["threshold"] > 1)
     assert case.parent.name == ("valid" if how["verdict"] == "accept" else "invalid")
     if how["verdict"] == "accept":

@@ -212,10 +212,10 @@ def test_a_peak_table_that_is_not_there_or_is_none_is_named(tmp_path: Path) -> N
             parse_peaks(data, "x.yaml")
     with pytest.raises(PeakTableError, match="peak table is malformed"):
         parse_peaks(b"a: 1\n", "x.yaml")
-    with pytest.raises(PeakTableError, match="there is no peak table with SHA-256 00"):
+    with pytest.raises(PeakTableError, match="no peak table with SHA-256 00"):
         find_peaks("00" * 32)
     with pytest.raises(ConfigError) as fault:
-        Tables(str(tmp_path / "a"), [str(tmp_path / "b")])
+        Tables([str(tmp_path / "a")], [str(tmp_path / "b")])
     assert [problem.rpartition("/")[2] for problem in fault.value.problems] == ["a: no such file", "b: no such file"]
 
 
