@@ -95,6 +95,12 @@ class LedgerError(FlopsdError):
     """A ledger cannot be built."""
 
 
+class NodeGivenTwiceError(LedgerError):
+    """Two ledgers of one node begin at the same moment: of one journal, or of two that part. `labels` names them."""
+
+    labels: tuple[str, str] = ("", "")
+
+
 class ArchitectureError(FlopsdError):
     """A model or the work on it is not described well enough to compute its FLOP. The message names the field."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from flopsd.attestation.ledger_files import (
 from flopsd.attestation.signing.dsse import sign
 from flopsd.attestation.signing.keys import load_signer
 from flopsd.attestation.times import refuse_malformed_times
+from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History, read_history
 from flopsd.core.ledger.merged_sums import figures_from
 from flopsd.core.ledger.statement import SealFacts, encode, statement
@@ -47,6 +49,7 @@ class Sealed:
     public_key: Path
     figures: Figures
     replay: bool
+    seal: EarlierSeal  # as later ledgers of the journal list it
     ended: bool = True  # false: the run continued, or was killed
     run: str = ""
     node: str = ""
@@ -123,6 +126,12 @@ def seal_journal(
         public_key_beside(ledger),
         figures_from(document["predicate"]["totals"]["executed"]),
         history.replay is not None,
+        EarlierSeal(
+            sealed.facts.size_bytes,
+            sealed.facts.head_sha256,
+            hashlib.sha256(encode(document)).hexdigest(),
+            seal.sealed_at,
+        ),
         history.ended,
         history.run,
         history.node,

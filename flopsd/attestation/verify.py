@@ -19,6 +19,7 @@ from flopsd.attestation.seal import MALFORMED, one_peak_table
 from flopsd.attestation.signing.dsse import verify_signatures
 from flopsd.attestation.times import refuse_malformed_times
 from flopsd.core.envelope import MAX_ENVELOPE_BYTES, Envelope, parse_envelope
+from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import History, extend
 from flopsd.core.ledger.isolation import key_from
 from flopsd.core.ledger.statement import (
@@ -42,6 +43,7 @@ from flopsd.settings.data_files import Tables
 from flopsd.system.regular_files import open_regular
 
 if TYPE_CHECKING:
+    from flopsd.attestation.same_run import Compared
     from flopsd.attestation.signing.public_key import PublicKey
 
 
@@ -59,6 +61,7 @@ class Verified:
     unsealed_records: int = 0  # of the journal, after the sealed part: not covered by the ledger
     anchored: AnchorComparison | None = None  # None: no log was given
     foreign: tuple[ForeignFile, ...] = ()
+    also: tuple[Compared, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +223,17 @@ def _history(journal: Path, facts: JournalFacts, secrets: Sequence[bytes]) -> Hi
         raise NotVerifiedError(f"{journal} was changed during verification")
     if not history.incarnations:
         raise NotVerifiedError("the journal is empty")
+    _refuse_other_seals(journal, history.seals)
     return history
+
+
+def _refuse_other_seals(journal: Path, seals: Sequence[EarlierSeal]) -> None:
+    """Every seal that the journal lists is of its own chain."""
+    missing = {(seal.size_bytes, seal.head_sha256) for seal in seals}
+    for line in read_journal(journal) if missing else ():
+        missing.discard((line.end, line.head.hex()))
+    if missing:
+        raise NotVerifiedError(f"{journal} lists a seal of another journal: no record has hash {min(missing)[1][:16]}…")
 
 
 def _recompute(

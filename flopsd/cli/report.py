@@ -118,7 +118,7 @@ def _refuse_idle_grounds(arguments: argparse.Namespace) -> None:
     """What verifies has no effect without a key, and a report that looks verified must be."""
     from flopsd.errors import ConfigError
 
-    names = ("allow_replay", "anchors", "children", "aws_certificate", "tsa_certificate")
+    names = ("allow_replay", "also", "anchors", "children", "aws_certificate", "tsa_certificate")
     idle = ["--threshold"] if arguments.threshold != 1 else []
     idle += [f"--{name.replace('_', '-')}" for name in names if getattr(arguments, name)]
     if idle and not arguments.key:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,12 @@ def add_verification(parser: argparse.ArgumentParser, *, needed: bool = True) ->
     add_repeatable(parser, "--key", "PUBLIC-KEY", f"{first}public key of a signer, a PEM file", needed=needed)
     add_inputs(parser)
     for flag, metavar, text in (
+        (
+            "--also",
+            "OTHER",
+            "another ledger of the same run and node, verified too: says which is the earlier seal of one journal; two "
+            "journals that part are refused",
+        ),
         ("--aws-certificate", "FILE", "AWS certificate of the region, to check the instance identity document"),
         (
             "--tsa-certificate",
@@ -82,6 +89,8 @@ def verify_with(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
     Raises NotVerifiedError, and ConfigError for options that do not apply to this kind of ledger.
     """
     from flopsd.attestation.evidence.trust import load_trust
+    from flopsd.attestation.ledger_files import journal_beside
+    from flopsd.attestation.same_run import SealedRun, compare
     from flopsd.attestation.signing.keys import load_public
     from flopsd.attestation.verify import open_ledger, verify_ledger
     from flopsd.settings.data_files import Tables
@@ -94,21 +103,32 @@ def verify_with(arguments: argparse.Namespace) -> Verified | VerifiedMerge:
         raise ConfigError(
             [f"{arguments.verb}: --children applies to merged ledgers only; {arguments.ledger} is the ledger of a node"]
         )
-    return verify_ledger(
+    tables, allow_replay = Tables(arguments.peaks, arguments.policy), arguments.allow_replay
+    found = verify_ledger(
         opened,
         journal=arguments.journal,
-        tables=Tables(arguments.peaks, arguments.policy),
-        allow_replay=arguments.allow_replay,
+        tables=tables,
+        allow_replay=allow_replay,
         trust=load_trust(arguments.aws_certificate, arguments.tsa_certificate),
         anchors=[Path(file) for file in arguments.anchors],
     )
+    mine = SealedRun(arguments.ledger, arguments.journal or journal_beside(opened.path), found)
+    also = []
+    for other in arguments.also:
+        try:
+            again = open_ledger(Path(other), keys, arguments.threshold)
+            verified = verify_ledger(again, tables=tables, allow_replay=allow_replay)
+        except NotVerifiedError as fault:
+            raise NotVerifiedError(f"{other}, which --also names: {fault}", hint=fault.hint) from fault
+        also.append(compare(mine, SealedRun(other, journal_beside(again.path), verified)))
+    return replace(found, also=tuple(also))
 
 
 def _verify_merged(opened: SignedStatement, arguments: argparse.Namespace) -> VerifiedMerge:
     from flopsd.attestation.merge.verify_merged import verify_merged
     from flopsd.settings.data_files import Tables
 
-    for option in ("journal", "anchors", "aws-certificate", "tsa-certificate"):
+    for option in ("journal", "also", "anchors", "aws-certificate", "tsa-certificate"):
         if getattr(arguments, option.replace("-", "_")):  # ignoring it would claim a check that was not made
             kind = f"{arguments.ledger} is a {opened.kind} ledger"
             raise ConfigError(
@@ -170,6 +190,7 @@ def _facts(found: Verified | VerifiedMerge, now_ns: int) -> dict[str, Any]:
         facts |= {
             "records": found.records,
             "unsealed_records": found.unsealed_records,
+            "also": [one.for_json() for one in found.also],
             "evidence": [finding.as_json() for finding in found.evidence],
             "anchors": None if found.anchored is None else found.anchored.for_json(),
         }

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 from flopsd.errors import FlopsdError, JournalDamagedError, JournalReplacedError, LedgerError
 from flopsd.journal.head import Head, KnownJournal
 from flopsd.journal.journal import Journal, read_live
+from flopsd.journal.seal_note import write_note
 from flopsd.journal.sealed_prefix import longest_prefix, read_durable
 from flopsd.journal.state_dir import StateDir
 from flopsd.settings.evidence_kinds import EvidenceWanted
@@ -89,7 +90,7 @@ def seal(
     evidence = None
     if evidence_from is not None:
         evidence = EvidenceWanted(settings.evidence, settings.timestamp_url, evidence_from)
-    return seal_journal(
+    sealed = seal_journal(
         journal,
         key,
         local_ledger(settings, folder, run, node),
@@ -103,6 +104,12 @@ def seal(
         head=head,
         code_secrets=code_secrets,
     )
+    if lock is not None:
+        try:
+            write_note(StateDir(folder).newest_seal, sealed.seal)
+        except OSError as fault:
+            log.warning("later ledgers will not list this seal: %s", fault.strerror)
+    return sealed
 
 
 def _run_and_node(journal: Path, settings: Settings) -> tuple[str, str]:

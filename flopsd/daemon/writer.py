@@ -78,6 +78,7 @@ class Writer:
         self._incarnation = len(history.incarnations) + 1
         key = None if self._codes is None else self._codes(self._incarnation)
         self._journal.authenticate(key)
+        self._listed_seal = history.seals[-1] if history.seals else None
         self._queue = WriteQueue(self._journal, clock, self._written)
         self._sources = SourceTracker(settings.sources, clock)
         self._declarations = declarations_of(settings.run_declared, list(self._sessions.known.values()))
@@ -175,6 +176,7 @@ class Writer:
         self._check_wall_clock()
         self._devices.resume(same_boot=False)
         self._declare()
+        self._list_seal()
         if not self._queue.append(self._record()):
             return False
         for tracked in self._devices.tracked:
@@ -238,6 +240,13 @@ class Writer:
                 (offset_ns - self._offset_ns) / NS_PER_S,
             )
         self._offset_ns = offset_ns
+
+    def _list_seal(self) -> None:
+        """Journal the newest seal, so that every later one names it."""
+        seal = self._journal.newest_seal()
+        if seal is not None and seal != self._listed_seal:
+            self._listed_seal = seal
+            self._queue.append(seal.for_journal(self._incarnation))
 
     def _declare(self) -> None:
         """Journal what processes declared, in records of their own: no declaration keeps a checkpoint out."""

@@ -15,11 +15,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.errors import JournalDamagedError, JournalError
 from flopsd.journal.codes import CodeChecker, CodeKey
-from flopsd.journal.framing import GENESIS, JournalLine, frame, looks_like_records, read_lines
+from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, JournalLine, frame, looks_like_records, read_lines
 from flopsd.journal.head import Head, KnownJournal, replaced
 from flopsd.journal.recovery import NOT_OURS, Recovery, copy_rest
+from flopsd.journal.seal_note import read_note
 from flopsd.journal.state_dir import StateDir
 from flopsd.system.atomic_files import replace_file, sync_folder
 from flopsd.system.regular_files import open_regular
@@ -147,6 +149,20 @@ class Journal:
         yield from CodeChecker(secrets).records(read_journal(self._state.journal))
         if self._owed is not None:
             yield self._owed
+
+    def newest_seal(self) -> EarlierSeal | None:
+        """The newest seal that was noted beside the journal, if it is one of this journal: a record ends there, with
+        that chain hash. Any process of this user can write a note."""
+        seal = read_note(self._state.newest_seal)
+        if seal is None or self._fd < 0 or not 0 < seal.size_bytes <= self._size:
+            return None
+        try:
+            least = max(0, seal.size_bytes - MAX_LINE_BYTES - 1)
+            lines = os.pread(self._fd, seal.size_bytes - least, least).splitlines(keepends=True)
+        except OSError:
+            return None
+        last = lines[-1] if lines else b""
+        return seal if last.startswith(b'{"h":"%s"' % seal.head_sha256.encode()) and last.endswith(b"}\n") else None
 
     def put_aside(self, name: str) -> str:
         """Rename the file to `name` in the same folder, with a number if that exists, and start an empty one.

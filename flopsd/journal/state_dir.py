@@ -10,6 +10,7 @@ from pathlib import Path
 from flopsd.errors import JournalError, StateDirBusyError
 
 JOURNAL_NAME, PENDING_NAME, LOCK_NAME, SEAL_LOCK_NAME = "journal.jsonl", "pending.jsonl", "lock", "seal.lock"
+SEAL_NOTE_NAME = "newest-seal.json"
 LOCK_TRIES, LOCK_TRY_SECONDS = 5, 0.02
 
 
@@ -32,6 +33,11 @@ class StateDir:
     def seal_lock(self) -> Path:
         """The lock file of processes that seal this folder; the daemon has another one."""
         return self.path / SEAL_LOCK_NAME
+
+    @property
+    def newest_seal(self) -> Path:
+        """Where whoever seals the journal notes that for the daemon."""
+        return self.path / SEAL_NOTE_NAME
 
     def acquire(self) -> None:
         """Create the folder (0700) and take its lock.

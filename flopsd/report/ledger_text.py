@@ -71,6 +71,7 @@ def verified_text(verified: Verified, now_ns: int | None = None) -> str:
             *(wrapped(f"REPLAY: read from a recording; {NO_EVIDENCE}") if verified.replay else []),
             *_foreign(verified.foreign),
             *_rolling(verified),
+            *(text for one in verified.also for text in wrapped(f"ALSO: {one_line(one.text)}")),
             *_clock(predicate, now_ns),
             *wrapped(
                 f"run {run} on {node}: {devices}, {starts} of the daemon; {codes_text(predicate['incarnations'])}"

@@ -162,6 +162,7 @@ def verified(found: Verified | VerifiedMerge) -> tuple[VerificationResult, tuple
     lines = [signed_by(found.keyids)]
     if isinstance(found, Verified):
         lines += [unsealed_text(found.unsealed_records)] if found.unsealed_records else []
+        lines += [line(one.text) for one in found.also]
         lines += [] if found.anchored is None else [text for _, text in anchor_facts(found.anchored)]
         verdict, evidence = recomputed(found), found.evidence
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -356,16 +357,36 @@ def guidelines(phases: dict[str, Any], shares: Shares) -> J:
     }
 
 
+def earlier_seals(records: list[J]) -> J:
+    listed = [record for record in records if record["kind"] == "sealed"]
+    names = {"payloadSha256": "payload_sha256", "headSha256": "head_sha256", "bytes": "bytes", "sealedAt": "utc"}
+    newest = {name: str(listed[-1][key]) for name, key in names.items()} if listed else None
+    return {"count": str(len(listed)), "newest": newest}
+
+
+def fork(one: Path, other: Path) -> int | None:
+    """The last record that two journals have in common, where neither begins with the other."""
+    mine, its = (path.read_bytes().splitlines() for path in (one, other))
+    same = [a == b for a, b in zip(mine, its, strict=False)]
+    return None if all(same) else same.index(False)
+
+
 TALLY = ("observed_ns", "gap_ns", "sm_cycles", "uncertainty_sm_cycles", "square_sum", "unread_ns", "recovered_ns", "busy_sm_cycles",
          "counted_flop", "energy_mj", "phases")  # fmt: skip
 
 
 def laws_broken(records: list[J]) -> set[int]:
-    """Of the laws 12 to 14 of the page, by number."""
+    """Of the laws 12 to 15 of the page, by number."""
+    ends: set[tuple[int, str]] = set()
+    head, size = bytes(32), 0
     broken: set[int] = set()
     watched: set[str] = set()
     begin_ns = last_ns = 0
     for record in records:
+        body = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+        head = hashlib.sha256(head + body).digest()
+        size += len(body) + 78  # {"h":"…","r":…} and a newline
+        ends.add((size, head.hex()))
         if record["kind"] == "begin":
             begin_ns = last_ns = record["ns"]
             context = record["context"]
@@ -376,6 +397,9 @@ def laws_broken(records: list[J]) -> set[int]:
                 ["instanceType", "jobNodes", "rank"],
             ):
                 broken.add(14)
+        elif record["kind"] == "sealed":
+            if (record["bytes"], record["head_sha256"]) not in ends:
+                broken.add(15)
         elif record["kind"] == "device":
             if any(record.get(name) for name in TALLY) or (
                 record["uuid"] not in watched and record["to_ns"] < begin_ns

@@ -20,12 +20,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from flopsd.attestation.signing.dsse import pae
 from flopsd.core.envelope import Envelope, encode_envelope
+from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import read_history
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, JournalFacts, SealFacts, encode, statement
 from flopsd.journal.codes import by_sha256
 from flopsd.journal.framing import GENESIS, JournalLine, frame, read_lines
 from tests.support import vector_runs as runs
-from tests.support.story import VECTORS, VERSION, policy, table, tell
+from tests.support.story import VECTORS, VERSION, chain, policy, table, tell
 
 SEALED_AT = "2026-09-21T15:00:00.000000Z"
 Files = dict[str, bytes]  # by path below `VECTORS`
@@ -148,6 +149,7 @@ def valid() -> Files:
         **case("valid/two-signatures", signed(payload, FIRST, P256), small, FIRST, P256),
         **case("valid/liberal-envelope", _liberal(payload), small),
         **case("valid/journal-goes-on", signed(payload), small + further),
+        **case("valid/earlier-seal", signed(encode(statement_of(listing(small)))), listing(small)),
     }
     coded, (first, second) = tell(runs.coded, runs.SECRETS), runs.SECRETS.values()
     for name, secrets in (("codes-checked", (first, second)), ("codes-not-all-checkable", (second,))):
@@ -156,6 +158,16 @@ def valid() -> Files:
         journal = tell(run)
         made |= case(f"valid/{name}", signed(encode(statement_of(journal))), journal)
     return made
+
+
+def listing(journal: bytes, **changes: object) -> bytes:
+    """The journal, with a record of a seal of its first four records."""
+    lines = parsed(journal)
+    early = b"".join(lines_of(journal)[:4])
+    digest = hashlib.sha256(encode(statement_of(early))).hexdigest()
+    seal = EarlierSeal(len(early), lines[3].head.hex(), digest, SEALED_AT).for_journal(1)
+    records = [dict(line.record()) for line in lines]
+    return chain([*records[:4], {**seal, **changes}, *records[4:]])
 
 
 def _liberal(payload: bytes) -> bytes:

@@ -12,7 +12,19 @@ from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.journal.framing import GENESIS, frame
 from tests.support import vector_runs as runs
 from tests.support.story import PEAKS, chain, tell
-from tests.support.vectors import FIRST, SECOND, Files, case, claimed, edited, lines_of, parsed, signed, statement_of
+from tests.support.vectors import (
+    FIRST,
+    SECOND,
+    Files,
+    case,
+    claimed,
+    edited,
+    lines_of,
+    listing,
+    parsed,
+    signed,
+    statement_of,
+)
 
 J = dict[str, Any]
 
@@ -39,7 +51,12 @@ def invalid() -> Files:
     for name, *made in cases:
         files |= case(f"invalid/{name}", *made)
     foreign = "invalid/foreign-table-beside"
-    return {**files, **case(foreign, good, journal), f"{foreign}/ledger.peaks.yaml": PEAKS.read_bytes()}
+    files |= {**case(foreign, good, journal), f"{foreign}/ledger.peaks.yaml": PEAKS.read_bytes()}
+    other = _journals(journal)["edited-journal-chained-anew"]
+    files |= case("invalid/fork", good, journal)
+    files |= {"invalid/fork/other.json": signed(encode(statement_of(other))), "invalid/fork/other.journal.jsonl": other}
+    strange = listing(journal, head_sha256="ab" * 32)
+    return {**files, **case("invalid/seal-of-another-journal", signed(encode(statement_of(strange))), strange)}
 
 
 def _believed() -> tuple[bytes, bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ from typing import Any
 
 from flopsd import __version__
 from flopsd.attestation.foreign_files import ForeignFile, foreign_files
-from flopsd.attestation.ledger_files import LEDGER_MODE, public_key_beside
+from flopsd.attestation.ledger_files import LEDGER_MODE, journal_beside, public_key_beside
 from flopsd.attestation.merge.find_ledgers import find_ledgers
 from flopsd.attestation.merge.ledger_folders import Note
 from flopsd.attestation.merge.read_child import Child, ChildReader
 from flopsd.attestation.merge.streamed_envelope import Lines, sign_statement
+from flopsd.attestation.same_run import SealedRun, compare
 from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.verify import read_ledger, statement_in
 from flopsd.core.envelope import parse_envelope
@@ -25,7 +27,7 @@ from flopsd.core.ledger.merged_completeness import Completeness
 from flopsd.core.ledger.merged_entry import Entry, sort_key
 from flopsd.core.ledger.merged_statement import JOB, LINEAGE, MergeFacts, Merging, subject_of
 from flopsd.core.ledger.statement import statement_about
-from flopsd.errors import LedgerError, NotVerifiedError
+from flopsd.errors import LedgerError, NodeGivenTwiceError, NotVerifiedError
 from flopsd.settings.data_files import Tables, load_policies
 from flopsd.system.atomic_files import replace_file
 from flopsd.system.clock import Clock, rfc3339
@@ -86,7 +88,10 @@ def merge_ledgers(request: MergeRequest, clock: Clock, note: Note) -> Merged:
         with TemporaryDirectory(prefix="flopsd-merge-") as name, Spool(Path(name)) as spool:
             temporary = Path(name)
             first = _read_children(request, reader, spool, temporary, note)
-            refuse_double(spool.claimed())
+            try:
+                refuse_double(spool.claimed())
+            except NodeGivenTwiceError as fault:
+                raise _told_apart(fault, request, reader, temporary) from fault
             run, nodes = (dict(first.run), first.nodes) if request.kind == JOB else (None, ())
             made = (__version__, rfc3339(clock.wall_ns()), load_policies(request.policy_files))
             merging = Merging(MergeFacts(request.kind, run, nodes, request.lineage, request.nodes, *made))
@@ -157,6 +162,23 @@ def _read_children(request: MergeRequest, reader: ChildReader, spool: Spool, tem
     if first is None:
         raise LedgerError("no ledger to merge was found")
     return first[0]
+
+
+def _told_apart(fault: NodeGivenTwiceError, request: MergeRequest, reader: ChildReader, temporary: Path) -> LedgerError:
+    """The refusal of two ledgers of one node: which is the earlier one. Raises NotVerifiedError if the journal forks.
+
+    They are looked for again, since only one fetched or unpacked ledger is in the temporary folder at a time.
+    """
+    found: list[SealedRun] = []
+    for one in find_ledgers(request.arguments, temporary, lambda _: None, but=request.ledger.resolve()):
+        if one.label in fault.labels and len(found) < 2:
+            kept = temporary / f"twice-{len(found)}.jsonl"
+            shutil.copyfile(journal_beside(one.path), kept)
+            found.append(SealedRun(one.label, kept, reader.verified(one)))
+    if len(found) < 2:
+        return fault
+    compared = compare(*found)
+    return LedgerError(f"{fault}: {compared.text.rstrip('.')}", hint=fault.hint)
 
 
 def _refuse_mixed(first: tuple[Child, str], other: tuple[Child, str]) -> None:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 from flopsd.attestation.merge.ledger_folders import FoundLedger
 from flopsd.attestation.seal import MALFORMED
 from flopsd.attestation.times import refuse_malformed_times
-from flopsd.attestation.verify import SignedStatement, open_ledger, read_ledger, refuse_difference, verify_ledger
+from flopsd.attestation.verify import (
+    SignedStatement,
+    Verified,
+    open_ledger,
+    read_ledger,
+    refuse_difference,
+    verify_ledger,
+)
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.merged_claims import Claim, DeviceClaims, claims_of, device_claims, ledger_claim, refuse_double
 from flopsd.core.ledger.merged_completeness import completeness_of_single
@@ -57,6 +64,11 @@ class ChildReader:
             raise kind(f"{found.label}: {found.for_user(str(fault))}", hint=found.for_user(fault.hint)) from fault
         except MALFORMED as fault:
             raise NotVerifiedError(f"{found.label}: flopsd does not write such a ledger: {fault!r:.200}") from fault
+
+    def verified(self, found: FoundLedger) -> Verified:
+        """The ledger of a node, verified again. Raises NotVerifiedError."""
+        opened = open_ledger(found.path, self._keys)
+        return verify_ledger(opened, allow_replay=self._allow_replay, tables=self._tables)
 
     def _child(self, opened: SignedStatement) -> Child:
         kind, predicate = opened.kind, opened.statement["predicate"]

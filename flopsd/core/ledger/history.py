@@ -9,6 +9,7 @@ follow from the cycles and the peak table.
     device       a device seen for the first time in this incarnation
     evidence     a device's source, its expected evidence or the reason for it changed; or what it is was learned
     declaration  training processes and the facts that they declared
+    sealed       a ledger of the first bytes of this journal was sealed
     checkpoint   running totals of every device, the gaps since the checkpoint before, and the counters of training
                  processes that changed since then
     end          the incarnation stopped on purpose; a killed one has none
@@ -20,6 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from flopsd.core.declarations import OperatorDeclarations, declared_from, facts_from, work_from
+from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.impossible_records import grew_from, refuse_context, refuse_counted, refuse_time
 from flopsd.core.ledger.isolation import isolation_from
 from flopsd.core.ledger.journal_codec import (
@@ -89,6 +91,7 @@ class History:
     records: int = 0
     sessions: dict[str, DeclaredSession] = field(default_factory=dict)
     tracked: set[DeviceUid] = field(default_factory=set)  # by any incarnation
+    seals: list[EarlierSeal] = field(default_factory=list)
 
     @property
     def declared(self) -> OperatorDeclarations:
@@ -179,6 +182,8 @@ def _take(history: History, record: Record) -> None:
     elif kind == "declaration":
         for session in record["sessions"]:
             _session(history, session)
+    elif kind == "sealed":
+        history.seals.append(EarlierSeal.from_record(record))
     elif kind == "checkpoint":
         _checkpoint(history, incarnation, record)
     elif kind == "end":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flopsd.core.values import whole_number
-from flopsd.errors import LedgerError
+from flopsd.errors import LedgerError, NodeGivenTwiceError
 
 LEDGER, NODE, RANK, RUN, DEVICE = range(5)  # in the order of the checks
 
@@ -113,6 +113,10 @@ def _double(one: DeviceClaims, other: DeviceClaims) -> LedgerError:
             "only one of the two ledgers may be in the sum",
         ),
     }[one.claim.what]
+    if one.claim.what == NODE and same:
+        twice = NodeGivenTwiceError(f"{text} {one.label} and {other.label}", hint=hint)
+        twice.labels = one.label, other.label
+        return twice
     return LedgerError(f"{text} {one.label} and {other.label}", hint=hint)
 
 

@@ -155,6 +155,10 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
             "margins": {e.value: {"ppm": m.ppm, "source": m.source} for e, m in table.margins.items()},
             "assumptions": list(ASSUMPTIONS),
             "codeSecrets": [secret.hex() for secret in secrets.values()],
+            "earlierSeals": {
+                "count": str(len(history.seals)),
+                "newest": history.seals[-1].for_ledger() if history.seals else None,
+            },
             "journal": {
                 "sha256": journal.sha256,
                 "bytes": str(journal.size_bytes),

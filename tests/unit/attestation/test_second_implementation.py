@@ -43,6 +43,7 @@ def test_it_computes_the_figures_of_every_valid_vector_and_finds_no_law_broken(c
     assert independent_ledger.laws_broken(records) == set()
     codes = independent.codes_of(sealed, said["predicate"]["method"]["codeSecrets"])
     assert codes == [start["codes"] for start in said["predicate"]["incarnations"]]
+    assert independent_ledger.earlier_seals(records) == said["predicate"]["method"]["earlierSeals"]
 
 
 @pytest.mark.parametrize("case", MERGED, ids=lambda path: path.name)
@@ -60,7 +61,12 @@ def test_it_rates_by_no_table_that_only_lies_beside_the_ledger() -> None:
 
 @pytest.mark.parametrize(
     ("name", "law"),
-    [("counted-before-the-first-reading", 12), ("time-that-has-not-come", 13), ("time-that-runs-backwards", 13)],
+    [
+        ("counted-before-the-first-reading", 12),
+        ("time-that-has-not-come", 13),
+        ("time-that-runs-backwards", 13),
+        ("seal-of-another-journal", 15),
+    ],
 )
 def test_it_finds_which_law_of_time_a_journal_breaks(name: str, law: int) -> None:
     records, _ = independent.records_of(VECTORS / "invalid" / name / "ledger.journal.jsonl")
@@ -78,6 +84,12 @@ def test_it_refuses_the_codes_that_flopsd_refuses() -> None:
         else:
             assert (case.name, codes) == ("codes-said-to-be-checked", ["checked", "not_checkable"])
     assert len(refused) == 7
+
+
+def test_it_finds_where_two_journals_of_a_run_part() -> None:
+    pair = [VECTORS / "invalid" / "fork" / f"{name}.journal.jsonl" for name in ("ledger", "other")]
+    assert independent_ledger.fork(*pair) == 3
+    assert independent_ledger.fork(pair[0], pair[0]) is None
 
 
 def test_it_knows_nothing_of_flopsd() -> None:

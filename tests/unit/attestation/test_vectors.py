@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
+from flopsd.attestation.ledger_files import journal_beside
 from flopsd.attestation.merge.verify_merged import VerifiedMerge
+from flopsd.attestation.same_run import SealedRun, compare
 from flopsd.attestation.signing.keys import load_public
 from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
 from flopsd.core.envelope import parse_envelope
@@ -37,8 +39,16 @@ def judge(case: Path, peaks: Path = PEAKS, policy: Path = POLICY) -> Verified:
     how = expected(case)
     keys = [load_public(str(case / name)) for name in how["keys"]]
     tables = Tables([str(peaks)] if how.get("peaks", True) else [], [str(policy)] if policy.exists() else [])
-    opened = open_ledger(case / "ledger.json", keys, how["threshold"])
-    return verify_ledger(opened, tables=tables, allow_replay=how["allowReplay"])
+
+    def sealed(name: str) -> SealedRun:
+        opened = open_ledger(case / f"{name}.json", keys, how["threshold"])
+        verified = verify_ledger(opened, tables=tables, allow_replay=how["allowReplay"])
+        return SealedRun(name, journal_beside(opened.path), verified)
+
+    found = sealed("ledger")
+    if "also" in how:
+        compare(found, sealed(how["also"]))
+    return found.verified
 
 
 def judge_releases(releases: Path) -> list[str]:
@@ -60,6 +70,7 @@ def validator() -> Draft202012Validator:
 def test_each_vector_is_judged_as_it_says(case: Path) -> None:
     how, readme = expected(case), (case / "README.md").read_text()
     assert readme.count(" --key ") == len(how["keys"])
+    assert (" --also " in readme) == ("also" in how)
     assert (" --peaks " in readme) == how.get("peaks", True)
     assert ("--allow-replay" in readme, "--threshold" in readme) == (how["allowReplay"], how["threshold"] > 1)
     assert case.parent.name == ("valid" if how["verdict"] == "accept" else "invalid")

@@ -1,0 +1,132 @@
+"""Two ledgers of one run on one node: whether one is an earlier seal of the other's journal, or the journal forks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from enum import Enum
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from flopsd.attestation.verify import Verified
+from flopsd.core.ledger.merged_claims import NODE, Claim, claims_of
+from flopsd.core.ledger.merged_entry import node_entry
+from flopsd.errors import NotVerifiedError
+from flopsd.journal.journal import read_journal
+
+
+class Relation(str, Enum):
+    """What the other ledger is to this one."""
+
+    SAME = "same length"
+    EARLIER = "earlier seal"
+    LATER = "later seal"
+    ANOTHER = "another journal"  # of the same run and node, at another time
+
+
+@dataclass(frozen=True, slots=True)
+class SealedRun:
+    """A verified ledger of a node, with its journal."""
+
+    label: str
+    journal: Path
+    verified: Verified
+
+    @property
+    def name(self) -> tuple[str, str]:
+        return self.verified.history.run, self.verified.history.node
+
+    @property
+    def length(self) -> tuple[int, int, str]:
+        """Records, bytes and head of the sealed part."""
+        facts = self.verified.statement["predicate"]["method"]["journal"]
+        return int(facts["records"]), int(facts["bytes"]), str(facts["headSha256"])
+
+    def heads(self) -> Iterator[bytes]:
+        return (line.head for line in islice(read_journal(self.journal), self.length[0]))
+
+    def lists(self, other: SealedRun) -> bool:
+        """Whether the sealed part of its journal names the other ledger."""
+        digest = sha256(other.verified.payload).hexdigest()
+        return any(seal.payload_sha256 == digest for seal in self.verified.history.seals)
+
+    def times(self) -> list[Claim]:
+        entry = node_entry(self.verified.statement["predicate"], self.verified.history, "0" * 64, ["0" * 64])
+        return [claim for claim in claims_of(entry) if claim.what == NODE]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """`records`, `bytes` and `flop` are how much longer the longer one is; a figure that either lacks is None.
+
+    `common_records`: how far both chains are the same. `listed`: the longer one's journal names the shorter one.
+    """
+
+    ledger: str
+    other: str
+    relation: Relation
+    common_records: int
+    records: int
+    bytes: int
+    flop: dict[str, str | None]
+    listed: bool | None
+
+    @property
+    def text(self) -> str:
+        apart = f"{self.records} records, {self.bytes} bytes and {self.flop['measured'] or 'unknown'} measured FLOP"
+        listed = "its journal lists it" if self.listed else "its journal does not list it"
+        return {
+            Relation.SAME: f"{self.other} seals the same journal at the same length, {self.common_records} records.",
+            Relation.EARLIER: f"{self.other} is an earlier seal of this journal, {apart} shorter; {listed}.",
+            Relation.LATER: f"{self.other} is a LATER seal of this journal: {self.ledger} lacks {apart}; {listed}.",
+            Relation.ANOTHER: f"{self.other} is of another journal of this run and node, at another time.",
+        }[self.relation]
+
+    def for_json(self) -> dict[str, Any]:
+        return {**asdict(self), "relation": self.relation.value}
+
+
+def compare(one: SealedRun, other: SealedRun) -> Compared:
+    """Raises NotVerifiedError for a fork, and for ledgers of different runs or nodes."""
+    if one.name != other.name:
+        raise NotVerifiedError(
+            f"{other.label} is of another run or node than {one.label}: run {other.name[0]!r} on {other.name[1]!r}, "
+            f"not run {one.name[0]!r} on {one.name[1]!r}",
+            hint="only ledgers of one run on one node can be held against each other; merge those of one job",
+        )
+    common = 0
+    for mine, its in zip(one.heads(), other.heads(), strict=False):
+        if mine != its:
+            break
+        common += 1
+    lengths = one.length[0], other.length[0]
+    if common < min(lengths):
+        if common == 0 and not any(mine.overlaps(its) for mine in one.times() for its in other.times()):
+            return Compared(one.label, other.label, Relation.ANOTHER, 0, 0, 0, {"measured": None}, None)
+        part = f"part after record {common}" if common else "have no record in common"
+        ends = [f"record {run.length[0]} with head {run.length[2]}" for run in (one, other)]
+        raise NotVerifiedError(
+            f"FORK: {one.label} and {other.label} are two histories of run {one.name[0]!r} on node {one.name[1]!r}: "
+            f"their journals {part}; one goes on to {ends[0]}, the other to {ends[1]}",
+            hint="at most one of them is true for that time; ask the sender why there are two: a journal that was "
+            "restored from an older copy parts like this, and so does one that was written again",
+        )
+    longer, shorter = (one, other) if lengths[0] >= lengths[1] else (other, one)
+    relation = Relation.SAME if lengths[0] == lengths[1] else Relation.EARLIER if longer is one else Relation.LATER
+    executed = [run.verified.statement["predicate"]["totals"]["executed"] for run in (longer, shorter)]
+    return Compared(
+        one.label,
+        other.label,
+        relation,
+        common,
+        longer.length[0] - shorter.length[0],
+        longer.length[1] - shorter.length[1],
+        {name: _less(executed[0][name], executed[1][name]) for name in ("low", "measured", "high")},
+        None if relation is Relation.SAME else longer.lists(shorter),
+    )
+
+
+def _less(more: str | None, less: str | None) -> str | None:
+    return None if more is None or less is None else str(int(more) - int(less))

@@ -1,0 +1,62 @@
+"""What a journal says of ledgers that were sealed of it before. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flopsd.core.ledger.journal_codec import Record, count
+from flopsd.core.values import is_digest, is_timestamp
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierSeal:
+    """A ledger of the first `size_bytes` of the journal, which end with the chain hash `head_sha256`.
+
+    `witness`: a `token` of the authority that stamped the head, in base64, or why there is none (`absent`); None: no
+    witness was asked.
+    """
+
+    size_bytes: int
+    head_sha256: str
+    payload_sha256: str
+    sealed_at: str
+    witness: Mapping[str, str] | None = None
+
+    @classmethod
+    def from_record(cls, record: Record) -> EarlierSeal:
+        """Raises KeyError or ValueError for what is no such record."""
+        digests, sealed_at, witness = (
+            (record["head_sha256"], record["payload_sha256"]),
+            record["utc"],
+            record["witness"],
+        )
+        if not all(map(is_digest, digests)) or not is_timestamp(sealed_at):
+            raise ValueError("a seal without its digests or its time")
+        if witness is not None and (
+            not isinstance(witness, dict)
+            or list(witness) not in (["token"], ["absent"])
+            or not all(isinstance(value, str) for value in witness.values())
+        ):
+            raise ValueError("a witness that is neither a token nor absent")
+        return cls(count(record["bytes"]), *digests, sealed_at, witness)
+
+    def for_journal(self, incarnation: int) -> dict[str, Any]:
+        return {
+            "kind": "sealed",
+            "incarnation": incarnation,
+            "bytes": self.size_bytes,
+            "head_sha256": self.head_sha256,
+            "payload_sha256": self.payload_sha256,
+            "utc": self.sealed_at,
+            "witness": None if self.witness is None else dict(self.witness),
+        }
+
+    def for_ledger(self) -> dict[str, str]:
+        return {
+            "payloadSha256": self.payload_sha256,
+            "headSha256": self.head_sha256,
+            "bytes": str(self.size_bytes),
+            "sealedAt": self.sealed_at,
+        }

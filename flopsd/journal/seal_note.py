@@ -1,0 +1,28 @@
+"""The newest seal of a state folder's journal, noted by whoever sealed it for the daemon to journal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from flopsd.core.ledger.earlier_seals import EarlierSeal
+from flopsd.core.untrusted import parse_json
+from flopsd.errors import NotVerifiedError
+from flopsd.system.atomic_files import replace_file
+from flopsd.system.regular_files import read_at_most
+
+MAX_NOTE_BYTES = 1 << 20
+
+
+def write_note(path: Path, seal: EarlierSeal) -> None:
+    """Raises OSError."""
+    replace_file(path, json.dumps(seal.for_journal(0)).encode("ascii") + b"\n", 0o600)
+
+
+def read_note(path: Path) -> EarlierSeal | None:
+    """None where there is none, or what lies there is no note."""
+    try:
+        record = parse_json(read_at_most(path, MAX_NOTE_BYTES), str(path))
+        return EarlierSeal.from_record(record) if isinstance(record, dict) else None
+    except (OSError, NotVerifiedError, KeyError, ValueError):
+        return None
