@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flopsd import __version__
 from flopsd.attestation.evidence.collect import collect, stamp
@@ -32,7 +33,7 @@ from flopsd.journal.codes import CodeChecker, by_sha256
 from flopsd.journal.head import Head, require_head
 from flopsd.journal.sealed_prefix import longest_prefix, read_durable
 from flopsd.settings.data_files import Tables, is_packaged
-from flopsd.settings.evidence_kinds import EvidenceWanted
+from flopsd.settings.evidence_kinds import WITNESS, EvidenceWanted
 from flopsd.system.clock import Clock, rfc3339
 
 log = logging.getLogger("flopsd")
@@ -131,6 +132,7 @@ def seal_journal(
             sealed.facts.head_sha256,
             hashlib.sha256(encode(document)).hexdigest(),
             seal.sealed_at,
+            _witness(wanted, evidence),
         ),
         history.ended,
         history.run,
@@ -139,6 +141,14 @@ def seal_journal(
         None if peaks is None else peaks_beside(ledger),
         tuple(Path(file).absolute() for file in policy_files),
     )
+
+
+def _witness(wanted: EvidenceWanted | None, evidence: Sequence[Mapping[str, Any]]) -> dict[str, str] | None:
+    """What the witness said, for the journal; None: it was not asked."""
+    if wanted is None or wanted.witness_url is None:
+        return None
+    item = next(item for item in evidence if item["type"] == WITNESS)
+    return {"absent": str(item["reason"])} if item["data"] is None else {"token": item["data"]["token"]}
 
 
 def one_peak_table(history: History) -> str:

@@ -13,6 +13,7 @@ from flopsd.attestation.anchors import AnchorComparison, compare_anchors
 from flopsd.attestation.evidence.check import StampedSignature, findings, signed_items, timestamp_findings
 from flopsd.attestation.evidence.item import CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
+from flopsd.attestation.evidence.witness import of_earlier_seals
 from flopsd.attestation.foreign_files import ForeignFile, foreign_files
 from flopsd.attestation.ledger_files import journal_beside, peaks_beside
 from flopsd.attestation.seal import MALFORMED, one_peak_table
@@ -127,7 +128,9 @@ def verify_ledger(
                 f"this ledger is a replay of the recording {history.replay['recording']!r}: no hardware was metered",
                 hint="a replay is not evidence; to check only its arithmetic, add --allow-replay",
             )
-        evidence = _evidence(opened, trust, CheckContext(history, facts.head_sha256, trust.aws_certificates))
+        evidence = _evidence(
+            opened, trust, CheckContext(history, facts.head_sha256, trust.aws_certificates, trust.tsa_chains)
+        )
         anchored = compare_anchors(anchors, journal, facts, history, table, secrets) if anchors else None
     except NotVerifiedError:
         raise
@@ -274,6 +277,7 @@ def _evidence(opened: SignedStatement, trust: Trust, context: CheckContext) -> t
         stamped.append(StampedSignature(signature[1], envelope.timestamps(index)))
     found = (
         *findings(predicate["evidence"], context),
+        *of_earlier_seals(context.history.seals, context),
         *timestamp_findings(stamped, trust, str(predicate["method"]["sealedAt"])),
     )
     bad = next((finding for finding in found if finding.verdict is EvidenceState.FAILED), None)

@@ -105,7 +105,7 @@ def _asked_for(settings: Settings) -> list[Diagnosis]:
         (to_s3, "copies to S3", "boto3", "s3"),
         (scheme == "awskms", "key in AWS KMS", "botocore", "kms"),
         (scheme == "pkcs11", "key in a PKCS#11 token", "pkcs11", "hsm"),
-        (settings.timestamp_url is not None, "timestamps", "rfc3161_client", "timestamp"),
+        ((settings.timestamp_url or settings.witness_url) is not None, "timestamps", "rfc3161_client", "timestamp"),
         (settings.devices.whose is Whose.POD, "devices of the pod", "grpc", "kubernetes"),
     )
     return [_package(name, module, extra) for is_asked, name, module, extra in needs if is_asked]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _DOCTORS = (
     "sources", "devices", "state_dir", "listen", "peaks", "key", "ledger",
-    "ledger_copies", "timestamp_url",
+    "ledger_copies", "timestamp_url", "witness_url",
 )  # fmt: skip
 # The alternate screen and no cursor: what stood in the terminal before is under it, untouched.
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"

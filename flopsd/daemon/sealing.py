@@ -89,7 +89,11 @@ def seal(
         )
     evidence = None
     if evidence_from is not None:
-        evidence = EvidenceWanted(settings.evidence, settings.timestamp_url, evidence_from)
+        evidence = EvidenceWanted(
+            settings.evidence, settings.timestamp_url, evidence_from, witness_url=settings.witness_url
+        )
+    elif settings.witness_url is not None and lock is not None:
+        evidence = EvidenceWanted((), witness_url=settings.witness_url, witness_alone=True)
     sealed = seal_journal(
         journal,
         key,

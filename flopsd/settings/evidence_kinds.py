@@ -14,6 +14,7 @@ DRIVER_LIBRARY = "driver-library"
 PACKAGE = "flopsd-package"
 SAGEMAKER = "sagemaker-job-description"
 TIMESTAMP = "rfc3161"  # beside the signature and not in the payload, so not one of KINDS
+WITNESS = "witness"  # by its own setting, the URL
 KINDS = (INSTANCE_IDENTITY, SPDM, DRIVER_LIBRARY, PACKAGE, SAGEMAKER)
 
 
@@ -24,6 +25,8 @@ class EvidenceWanted:
     kinds: tuple[str, ...] = KINDS
     timestamp_url: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    witness_url: str | None = None
+    witness_alone: bool = False  # as a rolling seal asks for nothing else
 
 
 def parse_kinds(value: object) -> tuple[str, ...]:

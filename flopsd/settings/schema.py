@@ -46,6 +46,7 @@ class Settings:
     stop_seconds: float = 60.0
     evidence: tuple[str, ...] = KINDS
     timestamp_url: str | None = None
+    witness_url: str | None = None
     phase: str | None = None
     method: str | None = None
     recomputation: str | None = None
@@ -215,6 +216,14 @@ SETTINGS: tuple[Setting, ...] = (
         "URL",
         "RFC 3161 timestamp authority that is asked to stamp the seal (default: none)",
         parsers.url,
+    ),
+    Setting(
+        "witness_url",
+        "URL",
+        "RFC 3161 timestamp authority that is asked to stamp the journal's head at every seal, rolling ones too "
+        "(default: none)",
+        parsers.url,
+        other_flag="--witness",
     ),
     Setting(
         "phase",

@@ -77,33 +77,12 @@ def timestamp_findings(stamped: Sequence[StampedSignature], trust: Trust, sealed
 
 
 def _stamp(signature: bytes, token: bytes, trust: Trust, sealed_at: str) -> EvidenceResult:
-    if not trust.tsa_chains:
-        return _result(
-            EvidenceState.NOT_CHECKED, "no certificate of a timestamp authority was given (--tsa-certificate)"
-        )
-    try:
-        import rfc3161_client  # noqa: F401
-    except ImportError:
-        return _result(EvidenceState.NOT_CHECKED, "this needs the extra: pip install 'flopsd[timestamp]'")
-    faults = []
-    for chain in trust.tsa_chains:
-        try:
-            moment, root = rfc3161.verify(token, signature, chain)
-        except EvidenceError as fault:
-            faults.append(str(fault))
-            continue
-        text = f"the signature existed at {moment} according to {root}; the ledger was sealed at {sealed_at}"
-        if utc_ns(sealed_at) > utc_ns(moment) + TOLERANCE_NS:
+    state, text = rfc3161.judge(token, signature, trust.tsa_chains)
+    if state is EvidenceState.HOLDS:
+        text = f"the signature existed at {text}; the ledger was sealed at {sealed_at}"
+        if utc_ns(sealed_at) > utc_ns(rfc3161.time_of_token(token)) + TOLERANCE_NS:
             text += ", WHICH IS LATER: the clock that sealed was ahead, or the time of the seal is not true"
-        return _result(EvidenceState.HOLDS, text)
-    try:
-        signers = rfc3161.signers_of(token)
-    except EvidenceError as fault:
-        return _result(EvidenceState.FAILED, "; ".join({*faults, str(fault)}))
-    if any({one.subject, one.issuer} & signers for chain in trust.tsa_chains for one in chain):
-        return _result(EvidenceState.FAILED, "; ".join(faults))
-    named = ", ".join(sorted(name.rfc4514_string() for name in signers)) or "no signer"
-    return _result(EvidenceState.NOT_CHECKED, f"no certificate of its authority was given; it names {named:.300}")
+    return _result(state, text)
 
 
 def _result(verdict: EvidenceState, text: str) -> EvidenceResult:

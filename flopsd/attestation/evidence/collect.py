@@ -16,6 +16,7 @@ from flopsd.attestation.evidence import (
     package_digest,
     rfc3161,
     sagemaker_job,
+    witness,
 )
 from flopsd.attestation.evidence.item import CollectContext, EvidenceModule, item_of
 from flopsd.core.envelope import encode64
@@ -25,15 +26,17 @@ from flopsd.settings.evidence_kinds import EvidenceWanted
 from flopsd.system.clock import NS_PER_S, Clock, rfc3339
 
 T = TypeVar("T")
-MODULES: Sequence[EvidenceModule] = (ec2_identity, nvidia_spdm, driver_library, package_digest, sagemaker_job)
+MODULES: Sequence[EvidenceModule] = (ec2_identity, nvidia_spdm, driver_library, package_digest, sagemaker_job, witness)
 
 
 def collect(wanted: EvidenceWanted, history: History, head_sha256: str, clock: Clock) -> tuple[dict[str, Any], ...]:
     """The items for the ledger, one of each kind. All are collected at once, each with its deadline. Never raises."""
-    context = CollectContext(history, head_sha256, wanted.environment)
-    calls = {module.KIND.name: _call(module, context, clock) for module in MODULES if module.KIND.name in wanted.kinds}
+    context = CollectContext(history, head_sha256, wanted.environment, witness_url=wanted.witness_url)
+    modules = (witness,) if wanted.witness_alone else MODULES
+    kinds = {*wanted.kinds, witness.KIND.name}
+    calls = {module.KIND.name: _call(module, context, clock) for module in modules if module.KIND.name in kinds}
     items = []
-    for module in MODULES:
+    for module in modules:
         data: dict[str, Any] | None = None
         reason: str | None = "switched off by the setting evidence"
         if (call := calls.get(module.KIND.name)) is not None:

@@ -46,6 +46,7 @@ class CollectContext:
     head_sha256: str
     environment: Mapping[str, str] = field(default_factory=dict)
     root: Path = Path("/")
+    witness_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class CheckContext:
     history: History
     head_sha256: str
     aws_certificates: tuple[Certificate, ...] = ()
+    tsa_chains: tuple[tuple[Certificate, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from datetime import timezone
 from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.evidence.http import request
-from flopsd.attestation.evidence.item import EvidenceKind
+from flopsd.attestation.evidence.item import EvidenceKind, EvidenceState
 from flopsd.errors import EvidenceError
 from flopsd.settings.evidence_kinds import TIMESTAMP
 
@@ -84,6 +84,35 @@ def verify(token: bytes, message: bytes, chain: Sequence[Certificate]) -> tuple[
         text = str(fault).split("ErrorStack")[0].rstrip(": ")
         raise EvidenceError(f"it does not verify with {_name(roots)}: {text}") from fault
     return _time(response), _name(roots)
+
+
+def judge(token: bytes, message: bytes, chains: Sequence[Sequence[Certificate]]) -> tuple[EvidenceState, str]:
+    """Whether one of the trusted `chains` certifies the stamp of `message`: then when and by whom, else why not.
+
+    A stamp by an authority whose certificates were not given is not checked.
+    """
+    if not chains:
+        return EvidenceState.NOT_CHECKED, "no certificate of a timestamp authority was given (--tsa-certificate)"
+    try:
+        _lib()
+    except EvidenceError:
+        return EvidenceState.NOT_CHECKED, "this needs the extra: pip install 'flopsd[timestamp]'"
+    faults = []
+    for chain in chains:
+        try:
+            moment, root = verify(token, message, chain)
+        except EvidenceError as fault:
+            faults.append(str(fault))
+            continue
+        return EvidenceState.HOLDS, f"{moment} according to {root}"
+    try:
+        signers = signers_of(token)
+    except EvidenceError as fault:
+        return EvidenceState.FAILED, "; ".join({*faults, str(fault)})
+    if any({one.subject, one.issuer} & signers for chain in chains for one in chain):
+        return EvidenceState.FAILED, "; ".join(faults)
+    named = ", ".join(sorted(name.rfc4514_string() for name in signers)) or "no signer"
+    return EvidenceState.NOT_CHECKED, f"no certificate of its authority was given; it names {named:.300}"
 
 
 def signers_of(token: bytes) -> set[Name]:

@@ -29,7 +29,7 @@ from flopsd.core.ledger.history import History
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import EvidenceError, NotVerifiedError
 from flopsd.report.ledger_text import verified_text
-from flopsd.settings.evidence_kinds import KINDS, EvidenceWanted
+from flopsd.settings.evidence_kinds import KINDS, WITNESS, EvidenceWanted
 from flopsd.sources.nvml.loaded_library import loaded_library
 from flopsd.system.clock import SystemClock
 from tests.support.authorities import IDENTITY, Metadata, serving
@@ -62,7 +62,7 @@ def verdicts(sealed: Sealed, trust: Trust = AWS) -> dict[str, str]:
 
 def test_every_kind_stands_in_the_ledger_present_or_absent(sealed: Sealed) -> None:
     items = {item["type"]: item for item in held(sealed).statement["predicate"]["evidence"]}
-    assert tuple(items) == KINDS
+    assert tuple(items) == (*KINDS, WITNESS)
     present = [name for name, item in items.items() if item["state"] == "present"]
     assert present == ["ec2-instance-identity", "flopsd-package"]
     assert items["sagemaker-job-description"]["reason"] == "this is no SageMaker training job"
@@ -81,6 +81,7 @@ def test_verify_says_of_each_piece_what_came_of_it(sealed: Sealed) -> None:
         "driver-library": "absent",
         "flopsd-package": "checked",
         "sagemaker-job-description": "absent",
+        "witness": "absent",
         "rfc3161": "absent",
     }
     assert verdicts(sealed, Trust())["ec2-instance-identity"] == "not checked"
@@ -92,8 +93,8 @@ def test_verify_says_of_each_piece_what_came_of_it(sealed: Sealed) -> None:
 
 def test_what_is_switched_off_is_named_as_switched_off(tmp_path: Path) -> None:
     items = held(seal(tmp_path, EvidenceWanted(()))).statement["predicate"]["evidence"]
-    assert {item["reason"] for item in items} == {"switched off by the setting evidence"}
-    assert len(items) == len(KINDS)
+    reasons = [item["reason"] for item in items]
+    assert reasons == ["switched off by the setting evidence"] * len(KINDS) + ["no witness was named (--witness)"]
 
 
 def test_a_collector_that_hangs_or_breaks_is_an_absence(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_a_collector_that_hangs_or_breaks_is_an_absence(tmp_path: Path) -> None:
     assert verdicts(made)["ec2-instance-identity"] == "absent"
     broken = EvidenceWanted(environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://[::bad"})
     items = collect.collect(broken, History(), "00" * 32, SystemClock())
-    assert [item["state"] for item in items] == ["absent", "absent", "absent", "present", "absent"]
+    assert [item["state"] for item in items] == ["absent", "absent", "absent", "present", "absent", "absent"]
     assert "does not answer: " in items[0]["reason"] or "ValueError" in items[0]["reason"]
 
 

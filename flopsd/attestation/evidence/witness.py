@@ -1,0 +1,76 @@
+"""`witness`: a timestamp authority's statement that the head of the journal's chain existed at a time.
+
+Unlike `rfc3161`, which is of the signature and beside it, this is in what is signed, and of every rolling seal: the
+stamps of earlier seals stay in the journal. Needs the extra `timestamp`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flopsd.attestation.evidence import rfc3161
+from flopsd.attestation.evidence.item import (
+    CheckContext,
+    CollectContext,
+    EvidenceKind,
+    EvidenceResult,
+    EvidenceState,
+    bytes_of,
+    fields_of,
+)
+from flopsd.core.envelope import encode64
+from flopsd.core.ledger.earlier_seals import EarlierSeal
+from flopsd.errors import EvidenceError
+from flopsd.settings.evidence_kinds import WITNESS
+
+KIND = EvidenceKind(
+    WITNESS,
+    4,
+    "The timestamp authority signed that this head of the journal, and so every record up to it, existed at that time.",
+    "It proves 'not later than', never 'not earlier than', and as much as the authority is trusted. It does not prove "
+    "that there is no other journal: two that part may both be stamped.",
+)
+
+
+def collect(context: CollectContext) -> dict[str, Any]:
+    """The authority's TimeStampResp over the 32 bytes of the head. Raises EvidenceError."""
+    if context.witness_url is None:
+        raise EvidenceError("no witness was named (--witness)")
+    return {"token": encode64(rfc3161.fetch(bytes.fromhex(context.head_sha256), context.witness_url))}
+
+
+def check(data: Mapping[str, Any], context: CheckContext) -> tuple[EvidenceState, str]:
+    """The stamp of the sealed part's own head."""
+    state, text = rfc3161.judge(
+        bytes_of(fields_of(data), "token"), bytes.fromhex(context.head_sha256), context.tsa_chains
+    )
+    return state, f"the last sealed record existed at {text}" if state is EvidenceState.HOLDS else text
+
+
+def of_earlier_seals(seals: Sequence[EarlierSeal], context: CheckContext) -> tuple[EvidenceResult, ...]:
+    """What the first and the newest stamp in the journal prove; nothing where no seal in it asked a witness.
+
+    All others lie between these two, and a journal may have many.
+    """
+    asked = [seal for seal in seals if seal.witness is not None]
+    stamped = [(seal, seal.witness["token"]) for seal in asked if seal.witness is not None and "token" in seal.witness]
+    if not asked:
+        return ()
+    if not stamped:
+        text = f"of {len(asked)} earlier seals none is stamped; the newest: {asked[-1].witness}"
+        return (EvidenceResult(KIND.name, EvidenceState.ABSENT, text, KIND.proves, KIND.limits),)
+    states, texts = [], [f"{len(stamped)} of {len(asked)} earlier seals are stamped"]
+    for seal, token in (stamped[0], stamped[-1])[: len(stamped)]:
+        try:
+            data = base64.b64decode(token.encode("ascii"), validate=True)
+            state, text = rfc3161.judge(data, bytes.fromhex(seal.head_sha256), context.tsa_chains)
+        except (UnicodeError, binascii.Error, EvidenceError) as fault:
+            state, text = EvidenceState.FAILED, str(fault)
+        states.append(state)
+        is_held = state is EvidenceState.HOLDS
+        texts.append(f"its first {seal.size_bytes} bytes existed at {text}" if is_held else text)
+    worst = next((state for state in (EvidenceState.FAILED, EvidenceState.NOT_CHECKED) if state in states), states[0])
+    return (EvidenceResult(KIND.name, worst, "; ".join(texts), KIND.proves, KIND.limits),)

@@ -1,0 +1,164 @@
+"""Two ledgers of one run: prefixes, forks, what later seals say of earlier ones, and stamps of the journal's head."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flopsd.attestation.evidence.item import CheckContext, EvidenceState
+from flopsd.attestation.evidence.trust import load_trust
+from flopsd.attestation.evidence.witness import of_earlier_seals
+from flopsd.attestation.seal import Sealed, seal_journal
+from flopsd.attestation.signing.keys import ensure_key
+from flopsd.core.ledger.history import History
+from flopsd.journal.seal_note import read_note, write_note
+from flopsd.settings.evidence_kinds import EvidenceWanted
+from flopsd.system.clock import SystemClock
+from flopsd.testing import FakeClock
+from tests.support.authorities import Authority, serving
+from tests.support.process import in_process
+from tests.support.runs import Run, history_of, verified
+from tests.support.vectors import parsed
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    (tmp_path / "key").mkdir()
+    return str(ensure_key(None, tmp_path / "key")[0])
+
+
+def begun(folder: Path, **how: Any) -> Run:
+    run = Run(folder, **how)
+    run.meter(20)
+    return run
+
+
+def ended(before: Run, folder: Path, ledger: Path, uri: str, seconds: int) -> Sealed:
+    run = Run(folder, clock=FakeClock(before.clock.boottime_ns(), before.clock.wall_ns()))
+    run.meter(seconds)
+    run.finish()
+    return run.seal(ledger, uri)
+
+
+def verify(ledger: Sealed, *also: Sealed, code: int = 0) -> dict[str, Any]:
+    others = [word for one in also for word in ("--also", str(one.ledger))]
+    found: dict[str, Any] = json.loads(
+        in_process("verify", str(ledger.ledger), "--key", str(ledger.public_key), *others, "--json", code=code).stdout
+    )
+    return found
+
+
+def test_the_shorter_of_two_seals_is_named_from_both_sides_and_the_later_one_lists_it(tmp_path: Path, uri: str) -> None:
+    run = begun(tmp_path / "s")
+    early = run.seal(tmp_path / "early.json", uri)
+    write_note(run.state.newest_seal, early.seal)
+    run.meter(20)
+    run.kill()
+    run.start()  # nothing of it is listed twice by a restart
+    run.meter(20)
+    run.finish()
+    late = run.seal(tmp_path / "late.json", uri)
+    found = verify(late, early)
+    (also,) = found["also"]
+    facts = [one["method"]["journal"] for one in (found["predicate"], verify(early)["predicate"])]
+    assert (also["relation"], also["listed"]) == ("earlier seal", True)
+    assert also["records"] == int(facts[0]["records"]) - int(facts[1]["records"])
+    assert also["bytes"] == int(facts[0]["bytes"]) - int(facts[1]["bytes"])
+    measured = [one["totals"]["executed"]["measured"] for one in (found["predicate"], verify(early)["predicate"])]
+    assert also["flop"]["measured"] == str(int(measured[0]) - int(measured[1]))
+    listed = found["predicate"]["method"]["earlierSeals"]
+    assert (listed["count"], listed["newest"]["payloadSha256"]) == ("1", early.seal.payload_sha256)
+    assert verify(early, late)["also"][0]["relation"] == "later seal"
+    assert verify(late, late)["also"][0]["relation"] == "same length"
+    command = ("verify", str(early.ledger), "--key", str(early.public_key), "--also", str(late.ledger))
+    assert "is a LATER seal of this journal" in " ".join(in_process(*command, code=0).stdout.split())
+
+
+def test_two_histories_of_a_run_are_a_fork_for_verify_and_for_merge(tmp_path: Path, uri: str) -> None:
+    run = begun(tmp_path / "one")
+    common = run.journal.records
+    run.kill()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    one, two = (
+        ended(run, tmp_path / name, tmp_path / f"{name}.json", uri, 20 + at) for at, name in enumerate(("one", "two"))
+    )
+    reason = verify(one, two, code=3)["reason"]
+    assert "FORK" in reason
+    heads = [found["predicate"]["method"]["journal"]["headSha256"] for found in (verify(one), verify(two))]
+    assert all(head in reason for head in heads)
+    first = [(line.head, line.number) for line in parsed(one.journal.read_bytes())]
+    same = [
+        number
+        for (head, number), line in zip(first, parsed(two.journal.read_bytes()), strict=False)
+        if head == line.head
+    ]
+    assert f"part after record {same[-1]}" in reason
+    assert same[-1] >= common
+    done = in_process("merge", str(one.ledger), str(two.ledger), "--trust", str(one.public_key), "--key", uri,
+                      "--ledger", str(tmp_path / "job.json"), "--nodes", "1", code=3)  # fmt: skip
+    assert f"their journals part after record {same[-1]}" in " ".join(done.stderr.split())
+
+
+def test_ledgers_of_other_runs_and_times_are_no_fork(tmp_path: Path, uri: str) -> None:
+    run = begun(tmp_path / "one")
+    run.finish()
+    one = run.seal(tmp_path / "one.json", uri)
+    other = begun(tmp_path / "two", run_id="run-2")
+    other.finish()
+    reason = verify(one, other.seal(tmp_path / "two.json", uri), code=3)["reason"]
+    assert "run 'run-2' on 'node-0', not run 'run-1' on 'node-0'" in reason
+    again = begun(tmp_path / "three", clock=run.clock)
+    again.finish()
+    assert verify(one, again.seal(tmp_path / "three.json", uri))["also"][0]["relation"] == "another journal"
+
+
+def test_a_note_of_another_journal_is_not_listed(tmp_path: Path, uri: str) -> None:
+    """Any process of the user can write one; a journal that listed it would never verify."""
+    run = begun(tmp_path / "s")
+    true = run.seal(tmp_path / "early.json", uri).seal
+    for false in (replace(true, head_sha256="ab" * 32), replace(true, size_bytes=true.size_bytes - 1)):
+        write_note(run.state.newest_seal, false)
+        run.meter(20)
+    run.state.newest_seal.write_text("[]")
+    assert read_note(run.state.newest_seal) is None
+    run.finish()
+    assert history_of(run.state.journal).seals == []
+
+
+@pytest.mark.tool("openssl")
+def test_a_witness_proves_when_a_prefix_existed_and_its_absence_is_recorded(tmp_path: Path, uri: str) -> None:
+    authority, run = Authority(tmp_path / "tsa"), begun(tmp_path / "s")
+
+    def seal(name: str, url: str) -> Sealed:
+        wanted = EvidenceWanted((), witness_url=url, witness_alone=True)
+        sealed = seal_journal(run.state.journal, uri, tmp_path / name, SystemClock(), None, wanted)
+        write_note(run.state.newest_seal, sealed.seal)
+        run.meter(20)
+        return sealed
+
+    with serving(authority.answer) as url:
+        seal("first.json", url)
+        seal("dead.json", "http://127.0.0.1:9")
+        run.finish()
+        last = seal_journal(
+            run.state.journal, uri, tmp_path / "last.json", SystemClock(), None, EvidenceWanted((), witness_url=url)
+        )
+    trust = load_trust(tsa_files=[str(authority.root)])
+    own, earlier = (one for one in verified(last, trust=trust).evidence if one.type == "witness")
+    assert (own.verdict, earlier.verdict) == (EvidenceState.HOLDS, EvidenceState.HOLDS)
+    assert "according to CN=flopsd test root" in own.text
+    assert "1 of 2 earlier seals are stamped; its first " in earlier.text
+    stranger = load_trust(tsa_files=[str(Authority(tmp_path / "other", "CN=other").root)])
+    unknown = [one.verdict for one in verified(last, trust=stranger).evidence if one.type == "witness"]
+    assert unknown == [EvidenceState.NOT_CHECKED] * 2
+    seals = history_of(last.journal).seals
+    assert "absent" in (seals[1].witness or {})
+    swapped = replace(seals[0], head_sha256=parsed(last.journal.read_bytes())[0].head.hex())
+    (found,) = of_earlier_seals([swapped], CheckContext(History(), "", (), trust.tsa_chains))
+    assert found.verdict is EvidenceState.FAILED
+    assert "Mismatch between messages" in found.text
