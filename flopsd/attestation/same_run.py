@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from enum import Enum
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
+from flopsd.attestation.compared import Compared, Relation
 from flopsd.attestation.verify import Verified
 from flopsd.core.ledger.merged_claims import NODE, Claim, claims_of
 from flopsd.core.ledger.merged_entry import node_entry
 from flopsd.errors import NotVerifiedError
 from flopsd.journal.journal import read_journal
-
-
-class Relation(str, Enum):
-    """What the other ledger is to this one."""
-
-    SAME = "same length"
-    EARLIER = "earlier seal"
-    LATER = "later seal"
-    ANOTHER = "another journal"  # of the same run and node, at another time
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,37 +45,6 @@ class SealedRun:
     def times(self) -> list[Claim]:
         entry = node_entry(self.verified.statement["predicate"], self.verified.history, "0" * 64, ["0" * 64])
         return [claim for claim in claims_of(entry) if claim.what == NODE]
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """`records`, `bytes` and `flop` are how much longer the longer one is; a figure that either lacks is None.
-
-    `common_records`: how far both chains are the same. `listed`: the longer one's journal names the shorter one.
-    """
-
-    ledger: str
-    other: str
-    relation: Relation
-    common_records: int
-    records: int
-    bytes: int
-    flop: dict[str, str | None]
-    listed: bool | None
-
-    @property
-    def text(self) -> str:
-        apart = f"{self.records} records, {self.bytes} bytes and {self.flop['measured'] or 'unknown'} measured FLOP"
-        listed = "its journal lists it" if self.listed else "its journal does not list it"
-        return {
-            Relation.SAME: f"{self.other} seals the same journal at the same length, {self.common_records} records.",
-            Relation.EARLIER: f"{self.other} is an earlier seal of this journal, {apart} shorter; {listed}.",
-            Relation.LATER: f"{self.other} is a LATER seal of this journal: {self.ledger} lacks {apart}; {listed}.",
-            Relation.ANOTHER: f"{self.other} is of another journal of this run and node, at another time.",
-        }[self.relation]
-
-    def for_json(self) -> dict[str, Any]:
-        return {**asdict(self), "relation": self.relation.value}
 
 
 def compare(one: SealedRun, other: SealedRun) -> Compared:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flopsd.attestation.anchors import AnchorComparison, compare_anchors
+from flopsd.attestation.compared import Compared
 from flopsd.attestation.evidence.check import StampedSignature, findings, signed_items, timestamp_findings
 from flopsd.attestation.evidence.item import CheckContext, EvidenceResult, EvidenceState
 from flopsd.attestation.evidence.trust import Trust
@@ -44,7 +45,6 @@ from flopsd.settings.data_files import Tables
 from flopsd.system.regular_files import open_regular
 
 if TYPE_CHECKING:
-    from flopsd.attestation.same_run import Compared
     from flopsd.attestation.signing.public_key import PublicKey
 
 

@@ -55,12 +55,12 @@ def of_earlier_seals(seals: Sequence[EarlierSeal], context: CheckContext) -> tup
 
     All others lie between these two, and a journal may have many.
     """
-    asked = [seal for seal in seals if seal.witness is not None]
-    stamped = [(seal, seal.witness["token"]) for seal in asked if seal.witness is not None and "token" in seal.witness]
+    asked = [(seal, seal.witness) for seal in seals if seal.witness is not None]
+    stamped = [(seal, witness["token"]) for seal, witness in asked if "token" in witness]
     if not asked:
         return ()
     if not stamped:
-        text = f"of {len(asked)} earlier seals none is stamped; the newest: {asked[-1].witness}"
+        text = f"of {len(asked)} earlier seals none is stamped; the newest: {asked[-1][1]['absent']}"
         return (EvidenceResult(KIND.name, EvidenceState.ABSENT, text, KIND.proves, KIND.limits),)
     states, texts = [], [f"{len(stamped)} of {len(asked)} earlier seals are stamped"]
     for seal, token in (stamped[0], stamped[-1])[: len(stamped)]:

@@ -50,6 +50,7 @@ duration_seconds: 3600
 stop_seconds: 30
 evidence: off
 timestamp_url: http://localhost/tsr
+witness_url: http://localhost/witness
 phase: train
 method: lora
 recomputation: full
