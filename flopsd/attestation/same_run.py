@@ -63,7 +63,9 @@ def compare(one: SealedRun, other: SealedRun) -> Compared:
     lengths = one.length[0], other.length[0]
     if common < min(lengths):
         if common == 0 and not any(mine.overlaps(its) for mine in one.times() for its in other.times()):
-            return Compared(one.label, other.label, Relation.ANOTHER, 0, 0, 0, {"measured": None}, None)
+            return Compared(
+                one.label, other.label, Relation.ANOTHER, 0, 0, 0, dict.fromkeys(("low", "measured", "high")), None
+            )
         part = f"part after record {common}" if common else "have no record in common"
         ends = [f"record {run.length[0]} with head {run.length[2]}" for run in (one, other)]
         raise NotVerifiedError(

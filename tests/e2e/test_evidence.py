@@ -73,6 +73,7 @@ def test_a_run_is_sealed_with_all_the_evidence_there_is(tmp_path: Path, standin:
         "driver-library": "not checked",
         "flopsd-package": "checked",
         "sagemaker-job-description": "not checked",
+        "witness": "absent",
         "rfc3161": "checked",
     }
     unpinned = verdicts(state)
@@ -100,7 +101,8 @@ def test_where_nobody_answers_the_seal_is_made_and_says_so(tmp_path: Path, stand
     env = metered(tmp_path, standin)
     said, nothing = seal(tmp_path, env, "--evidence", "off")
     assert "timestamp" not in said
-    assert {item["reason"] for item in items(tmp_path).values()} == {"switched off by the setting evidence"}
+    off = {"switched off by the setting evidence", "no witness was named (--witness)"}
+    assert {item["reason"] for item in items(tmp_path).values()} == off
 
     hold = threading.Event()
 

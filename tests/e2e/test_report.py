@@ -39,7 +39,7 @@ def test_with_the_key_it_verifies_first(tmp_path: Path) -> None:
     assert "VERIFIED: signature checked, every total recomputed from 13 journal records." in text
     assert "NOT VERIFIED" not in text
     answer = json.loads(flopsd("report", str(ACTIVITY / "ledger.json"), *WITH_KEY, "--json").stdout)
-    assert (answer["verified"], answer["kind"], answer["flags"]) == (True, "node", [])
+    assert (answer["verified"], answer["kind"], answer["flags"]) == (True, "node", ["PEAK TABLE"])
     assert answer["predicate"]["totals"]["executed"]["measured"] == "6011834917271040"
 
 

@@ -75,6 +75,10 @@ def test_the_shorter_of_two_seals_is_named_from_both_sides_and_the_later_one_lis
     assert (listed["count"], listed["newest"]["payloadSha256"]) == ("1", early.seal.payload_sha256)
     assert verify(early, late)["also"][0]["relation"] == "later seal"
     assert verify(late, late)["also"][0]["relation"] == "same length"
+    cut = tmp_path / "cut.journal.jsonl"
+    cut.write_bytes(b"".join(late.journal.read_bytes().splitlines(keepends=True)[:-2]))
+    truncated = seal_journal(cut, uri, tmp_path / "cut.json", run.clock, live=True)
+    assert verify(truncated, late)["also"][0]["relation"] == "later seal"
     command = ("verify", str(early.ledger), "--key", str(early.public_key), "--also", str(late.ledger))
     assert "is a LATER seal of this journal" in " ".join(in_process(*command, code=0).stdout.split())
 
