@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flopsd.settings.evidence_kinds import KINDS
+from flopsd.settings.evidence_kinds import KINDS, WITNESS
 from flopsd.system.clock import SystemClock
 from tests.support.authorities import IDENTITY, Answer, Authority, Metadata, serving
 from tests.support.process import environment, flopsd
@@ -116,7 +116,7 @@ def test_where_nobody_answers_the_seal_is_made_and_says_so(tmp_path: Path, stand
         hold.set()
     assert f"timestamp NONE: {nobody} does not answer: timed out" in said
     found = items(tmp_path)
-    assert tuple(found) == KINDS
+    assert tuple(found) == (*KINDS, WITNESS)
     assert found["ec2-instance-identity"]["reason"].endswith("/latest/api/token does not answer: timed out")
 
     closed = {**env, "AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:1"}
