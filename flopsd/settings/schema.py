@@ -287,8 +287,8 @@ SETTINGS: tuple[Setting, ...] = (
         "job_user",
         "USER",
         "name or number of the user of the job: `exec`, as root, starts the command as this user, who can change "
-        "nothing of flopsd's; `run` only records it, or the word container for a job in a container of its own, without "
-        "flopsd's files (default: exec: flopsd's own user; run: not known)",
+        "nothing of flopsd's; `run` only records it, or the word container for a job in a container of its own, "
+        "without flopsd's files (default: exec: flopsd's own user; run: not known)",
         parsers.text_or_number,
     ),
     Setting(
