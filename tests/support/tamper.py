@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from flopsd.attestation.seal import seal_journal
+from flopsd.attestation.seal import MALFORMED, seal_journal
 from flopsd.attestation.signing.dsse import sign
-from flopsd.attestation.signing.keys import SigningKey, load_signer
+from flopsd.attestation.signing.keys import load_signer
 from flopsd.core.envelope import parse_envelope
 from flopsd.core.ledger.statement import encode
-from flopsd.journal.framing import GENESIS, JournalLine, frame
+from flopsd.errors import FlopsdError
+from flopsd.journal.framing import GENESIS, JournalLine, read_lines
+from flopsd.settings.data_files import config_dir, load_peaks
 from flopsd.system.clock import NS_PER_S
+from tests.support import vectors
+from tests.support.json_edits import edited_json, edited_value, spelt
 from tests.support.runs import H100, Run
+from tests.support.story import PEAKS, POLICY, VECTORS
 
 J = dict[str, Any]
 
@@ -37,13 +43,17 @@ class Material:
 
     honest: Pair
     others: tuple[Pair, ...]  # older, smaller, of another run
-    log: Path  # of the honest run's checkpoint lines
-    anchored_bytes: int  # how much of the honest journal its last line holds
-    public_key: Path
-    key: SigningKey
+    public_key: bytes
+    sign: Callable[[bytes], bytes]
+    seal: Callable[[bytes], J]  # what flopsd states of a journal
+    peaks: Path
+    policy: Path | None = None
+    log: bytes = b""  # of the honest run's checkpoint lines
+    anchored_bytes: int = 0  # how much of the honest journal its last line holds
 
 
 def material(folder: Path) -> Material:
+    """Of a run whose log is there too."""
     run = Run(folder / "state", devices=(H100,))
     run.meter(22)
     run.finish()
@@ -59,11 +69,22 @@ def material(folder: Path) -> Material:
         show.meter(seconds)
         show.finish()
         others.append(show.seal(folder / f"{name}.json", key))
-    log = folder / "daemon.log"
-    log.write_text("\n".join(run.lines) + "\n")
+    log = "\n".join(run.lines) + "\n"
     held = int(run.lines[-1].split(" bytes=")[1].split(" ")[0])
     pairs = [Pair(s.ledger.read_bytes(), s.journal.read_bytes()) for s in (sealed, *others)]
-    return Material(pairs[0], tuple(pairs[1:]), log, held, sealed.public_key, load_signer(key))
+    signer, peaks = load_signer(key), config_dir() / "peaks.yaml"
+    return Material(
+        pairs[0], tuple(pairs[1:]), sealed.public_key.read_bytes(), lambda payload: sign(payload, signer),
+        lambda journal: vectors.statement_of(journal, load_peaks()), peaks, None, log.encode(), held,
+    )  # fmt: skip
+
+
+def of_vector(name: str) -> Material:
+    """Of a published vector that one key signed, beside three others."""
+    folders = [VECTORS / "valid" / other for other in (name, "rebooted", "activity-and-gaps", "declared-phases")]
+    pairs = [Pair(*((f / file).read_bytes() for file in ("ledger.json", "ledger.journal.jsonl"))) for f in folders]
+    key = (folders[0] / "ledger.pub").read_bytes()
+    return Material(pairs[0], tuple(pairs[1:]), key, vectors.signed, vectors.statement_of, PEAKS, POLICY)
 
 
 def reason_class(reason: str) -> str:
@@ -217,62 +238,46 @@ def edited(rng: random.Random, material: Material) -> Pair:
 
 # Edits by whoever holds the key: a journal of its own making, and a ledger that is signed over it.
 
-ODD: tuple[Any, ...] = (
-    None, True, False, 0, -1, 10**39, "", "x", "\x1b[2J\r\nVERIFIED", "1", [], {}, [[]], {"": {}}, "gap", "activity", [1, 2, 3],
-    {"id": "other-run", "name": "other-node"}, "\u202e",
-)  # fmt: skip
-
-
 LENIENT = (
     b'{"kind":"end","kind":"begin"}', b'{"x":' + b"[" * 900 + b"]" * 900 + b"}", b'{"x":1.0}', b'{"x":NaN}',
     b'{"x":"\\ud800"}', b'{"x":"\xff"}', b"{}}{}", b'{"x":' + b"9" * 5000 + b"}",
 )  # fmt: skip
 
 
-def _mutate(rng: random.Random, value: Any) -> Any:
-    """`value` with something in it changed, removed, added or exchanged for what does not belong there."""
-    if rng.random() < 0.25 or not isinstance(value, dict | list) or not value:
-        return rng.choice(ODD)
-    if isinstance(value, dict):
-        key = rng.choice(sorted(value))
-        kind = rng.randrange(8)
-        if kind == 0:
-            return {k: v for k, v in value.items() if k != key}
-        if kind == 1:
-            return {**value, rng.choice(["", "extra", "kind", "devices", "replay"]): rng.choice(ODD)}
-        return {**value, key: _mutate(rng, value[key])}
-    at = rng.randrange(len(value))
-    return value[:at] + [_mutate(rng, value[at])] * rng.choice([0, 1, 1, 1, 2]) + value[at + 1 :]
+def chained(bodies: Iterable[bytes]) -> tuple[bytes, str]:
+    """Whatever bytes as bodies of records, each framed as the journal does it, in a chain that holds; and its head."""
+    lines, head = [], GENESIS
+    for body in bodies:
+        head = hashlib.sha256(head + body).digest()
+        lines.append(JournalLine(body, 0, head, 0).framed())
+    return b"".join(lines), head.hex()
 
 
 def forged(rng: random.Random, material: Material) -> Pair:
-    """The whole chain written anew around changed records, and signed with the right key, with fitting digests."""
-    lines = [json.loads(raw)["r"] for raw in material.honest.journal.splitlines()]
-    at, kind = rng.randrange(len(lines)), rng.randrange(10)
-    if kind == 0:
-        lines.insert(rng.randrange(len(lines) + 1), lines[at])
-    elif kind == 1:
-        del lines[at]
-    else:
-        changed = _mutate(rng, lines[at])
-        lines[at] = changed if isinstance(changed, dict) else {"kind": changed}
-    journal, head = b"", GENESIS
-    for number, record in enumerate(lines):
-        line, after = frame(head, record)
-        if kind == 2 and number == at:  # what only a lenient reader takes for a record
-            raw = rng.choice(LENIENT)
-            after = hashlib.sha256(head + raw).digest()
-            line = JournalLine(raw, 0, after, 0).framed()
-        journal, head = journal + line, after
+    """Changed records, the whole chain made anew around them, and signed with the right key: by what flopsd seals of
+    them, or else by the honest statement with fitting digests."""
+    bodies = [line.body for line in read_lines(io.BytesIO(material.honest.journal))]
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        bodies = edited_json(rng, b"\n".join(bodies)).split(b"\n")
+    if rng.random() < 0.05:  # what only a lenient reader takes for a record
+        bodies[rng.randrange(len(bodies))] = rng.choice(LENIENT)
+    journal, head = chained(bodies)
+    try:
+        if rng.random() < 0.8:
+            return Pair(material.sign(encode(material.seal(journal))), journal)
+    except (FlopsdError, *MALFORMED):
+        pass
     statement = json.loads(parse_envelope(material.honest.ledger).payload)
     digest = hashlib.sha256(journal).hexdigest()
-    facts = {"sha256": digest, "bytes": str(len(journal)), "records": str(len(lines)), "headSha256": head.hex()}
+    facts = {"sha256": digest, "bytes": str(len(journal)), "records": str(len(bodies)), "headSha256": head}
     statement["subject"][0]["digest"]["sha256"] = digest
     statement["predicate"]["method"]["journal"].update(facts)
-    return Pair(sign(encode(statement), material.key), journal)  # fmt: skip
+    return Pair(material.sign(encode(statement)), journal)
 
 
 def misspoken(rng: random.Random, material: Material) -> Pair:
     """The honest journal under a statement that was changed before it was signed."""
-    statement = _mutate(rng, json.loads(parse_envelope(material.honest.ledger).payload))
-    return material.honest._replace(ledger=sign(encode(statement), material.key))
+    statement = json.loads(parse_envelope(material.honest.ledger).payload)
+    for _ in range(rng.choice([1, 1, 1, 2])):
+        statement = edited_value(rng, statement)
+    return material.honest._replace(ledger=material.sign(spelt(rng, statement)))

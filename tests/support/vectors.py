@@ -23,6 +23,8 @@ from flopsd.core.envelope import Envelope, encode_envelope
 from flopsd.core.ledger.earlier_seals import EarlierSeal
 from flopsd.core.ledger.history import read_history
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, JournalFacts, SealFacts, encode, statement
+from flopsd.core.peaks import PeakTable
+from flopsd.core.policy.policy_file import Policy
 from flopsd.journal.codes import by_sha256
 from flopsd.journal.framing import GENESIS, JournalLine, frame, read_lines
 from tests.support import vector_runs as runs
@@ -108,15 +110,14 @@ def facts_of(journal: bytes) -> JournalFacts:
     return JournalFacts(hashlib.sha256(journal).hexdigest(), len(journal), len(good), head.hex())
 
 
-def statement_of(journal: bytes, *secrets: bytes) -> dict[str, Any]:
+def statement_of(
+    journal: bytes, *secrets: bytes, peaks: PeakTable | None = None, policies: tuple[Policy, ...] | None = None
+) -> dict[str, Any]:
+    """What flopsd seals of it, by the vectors' own table and policy where none are given."""
     history = read_history(line.record() for line in parsed(journal))
-    judged = (policy(),) if history.policy_sha256 else ()
-    return statement(
-        history,
-        table(),
-        facts_of(journal),
-        SealFacts(VERSION, SEALED_AT, policies=judged, code_secrets=by_sha256(secrets)),
-    )
+    judged = policies if policies is not None else (policy(),) if history.policy_sha256 else ()
+    seal = SealFacts(VERSION, SEALED_AT, policies=judged, code_secrets=by_sha256(secrets))
+    return statement(history, peaks or table(), facts_of(journal), seal)
 
 
 def claimed(journal: bytes, said: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,387 @@
+"""What is fuzzed. A target takes bytes and raises for a fault alone: an exception that its parser does not document, or
+a broken law. It touches no network and writes no file but its own."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import random
+import tempfile
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from flopsd.attestation.evidence import nvidia_spdm, rfc3161
+from flopsd.attestation.evidence.check import StampedSignature, timestamp_findings
+from flopsd.attestation.evidence.ec2_identity import signed_content
+from flopsd.attestation.evidence.trust import Trust, load_certificates
+from flopsd.attestation.log_export import CHUNK, Anchor, SkippedLines, find_anchors
+from flopsd.attestation.merge.read_child import recompute
+from flopsd.attestation.seal import MALFORMED
+from flopsd.attestation.verify import SignedStatement, statement_in
+from flopsd.core.envelope import Envelope, encode_envelope, parse_envelope
+from flopsd.core.ledger.history import extend, read_history
+from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
+from flopsd.core.meter import advance
+from flopsd.core.model import Tally
+from flopsd.core.policy.bases import declarations_of
+from flopsd.core.session_protocol import (
+    Conversation,
+    DeclaredSession,
+    FactsDeclared,
+    RefusedError,
+    SessionOpened,
+    WorkCounted,
+)
+from flopsd.core.declarations import NOTHING_DECLARED
+from flopsd.core.untrusted import parse_json
+from flopsd.errors import EvidenceError, FlopsdError, JournalDamagedError, LedgerError, NotVerifiedError
+from flopsd.journal.framing import GENESIS, frame, read_lines
+from flopsd.journal.sealed_prefix import longest_prefix
+from flopsd.report.build import report_of
+from flopsd.report.html import report_html
+from flopsd.report.report_text import report_text
+from flopsd.report.verification import LedgerDocument, not_checked
+from flopsd.settings.data_files import Tables, config_dir
+from flopsd.sources.dcgm.exposition import parse_page
+from flopsd.sources.dcgm.gpu import FollowedGpu
+from flopsd.sources.validate import check_devices, check_sweep
+from flopsd.core.model import Sweep
+from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.http.request import RefusedRequest, Request, take_request
+from tests.support import story, vectors
+from tests.support.architectures import PUBLISHED
+from tests.support.authorities import IDENTITY
+from tests.support.exporter import gpu
+from tests.support.json_edits import edited_json
+from tests.support.story import POLICY, VECTORS
+from tests.support.strategies import table
+from tests.support.tamper import chained
+
+J = dict[str, Any]
+SAMPLES = VECTORS.parent / "samples"
+SEALED_AT = "2026-09-21T15:00:00.000000Z"
+RUN, NODE = "run-1", "node-0"
+
+
+@dataclass(frozen=True)
+class Target:
+    """`mutate` edits the structure of an input, beside the fuzzer's edits of its bytes."""
+
+    run: Callable[[bytes], None]
+    seeds: Callable[[], Iterable[bytes]]
+    mutate: Callable[[random.Random, bytes], bytes] | None = None
+
+
+def journal(data: bytes) -> None:
+    """A file of lines: those before the first fault are as they were framed, and say where they end."""
+    lines = []
+    with suppress(JournalDamagedError):
+        for line in read_lines(io.BytesIO(data)):
+            lines.append(line)
+    framed = b"".join(line.framed() for line in lines)
+    assert data.startswith(framed)
+    assert [line.number for line in lines] == list(range(1, len(lines) + 1))
+    with suppress(JournalDamagedError):
+        prefix = longest_prefix(data)
+        assert (prefix.data, prefix.left_out_bytes) == (framed, len(data) - len(framed))
+        assert prefix.facts.sha256 == sha256(framed).hexdigest()
+
+
+def records(data: bytes) -> None:
+    """Bodies of records, a line each, chained as the daemon does: what is read of them can be sealed, or is refused."""
+    found = []
+    with suppress(JournalDamagedError):
+        for line in read_lines(io.BytesIO(chained(data.split(b"\n"))[0])):
+            found.append(line.record())
+            (same,) = read_lines(io.BytesIO(frame(GENESIS, found[-1])[0]))
+            assert same.record() == found[-1]
+    if not found:
+        return
+    whole = story.chain(found)
+    try:
+        statement = vectors.statement_of(whole)
+    except (FlopsdError, *MALFORMED):
+        return
+    executed, integers = statement["predicate"]["totals"]["executed"], statement["predicate"]["totals"]["integerOperations"]
+    for figures in (executed, integers):
+        known = [int(figures[name]) for name in ("low", "measured", "high") if figures[name] is not None]
+        assert known == sorted(known), figures
+        assert known[0] >= 0
+    assert parse_json(encode(statement), "the payload") == json.loads(json.dumps(statement))
+
+
+def envelope(data: bytes) -> None:
+    """What is read of an envelope is read again of its encoding."""
+    try:
+        found = parse_envelope(data)
+    except NotVerifiedError:
+        return
+    again = parse_envelope(encode_envelope(found.payload, found.payload_type, list(found.signatures)))
+    assert again == replace(found, extensions=({},) * len(found.signatures))
+    with suppress(NotVerifiedError):
+        for index in range(len(found.signatures)):
+            found.timestamps(index)
+    with suppress(NotVerifiedError):
+        statement_in(found)
+
+
+def merged(data: bytes) -> None:
+    """The payload of a merged ledger: its sums follow from its entries, or it is refused."""
+    with suppress(NotVerifiedError):
+        statement = statement_in(Envelope(data, PAYLOAD_TYPE, ()))
+        opened = SignedStatement(Path("ledger.json"), statement, (), "0" * 64, Envelope(data, PAYLOAD_TYPE, ()))
+        recompute(opened, _tables(), allow_replay=True)
+        executed = statement["predicate"]["totals"]["executed"]
+        known = [int(executed[name]) for name in ("low", "measured", "high") if executed[name] is not None]
+        assert known == sorted(known), executed
+
+
+@cache
+def _tables() -> Tables:
+    return Tables(str(story.PEAKS), [str(POLICY)])
+
+
+def report(data: bytes) -> None:
+    """Any payload: a report that moves no cursor, or LedgerError."""
+    try:
+        statement = statement_in(Envelope(data, PAYLOAD_TYPE, ()))
+    except NotVerifiedError:
+        return
+    document = LedgerDocument("ledger.json", "ledger.journal.jsonl", statement, "0" * 64, len(data), ("key",))
+    try:
+        made = report_of(document, not_checked(document), "2026-11-25 00:00 UTC", now_ns=10**18)
+        shown = report_text(made)
+        page = report_html(made)
+    except LedgerError:
+        return
+    assert all(char.isprintable() or char == "\n" for char in shown)
+    assert "\x1b" not in page
+
+
+def log(data: bytes) -> None:
+    """The checkpoint lines of a log are the same packed, and wherever the pieces that it is read in end."""
+    path = _scratch()
+    found = _anchors(path, data)
+    if found is None:
+        return
+    if data[:2] != b"\x1f\x8b":
+        assert _anchors(path, gzip.compress(data, 1)) == found
+    if found and data[:1].isalnum() and b"\n" in data:  # plain text: the border of two pieces in the middle of it
+        padded = b"x" * (CHUNK - len(data) // 2) + b"\n" + data
+        moved = _anchors(path, padded)
+        assert moved is not None
+        assert [replace(a, where="") for a in moved] == [replace(a, where="") for a in found]
+
+
+def _anchors(path: Path, data: bytes) -> list[Anchor] | None:
+    path.write_bytes(data)
+    try:
+        return list(find_anchors(path, RUN, NODE, SkippedLines()))
+    except NotVerifiedError:
+        return None
+
+
+@cache
+def _scratch() -> Path:
+    return Path(tempfile.mkdtemp(prefix="flopsd-fuzz-")) / "log"
+
+
+def identity(data: bytes) -> None:
+    """A PKCS7 message in DER or as text: nothing but AWS's own document is ever its content."""
+    document, (pinned,) = (IDENTITY / "document.json").read_bytes(), _certificates(IDENTITY / "pinned_cert.pem")
+    for text in (base64.b64encode(data).decode(), data.decode("latin-1")):
+        with suppress(EvidenceError):
+            assert signed_content(text, pinned) == document
+
+
+@cache
+def _certificates(path: Path) -> tuple[Any, ...]:
+    return load_certificates(path)
+
+
+def timestamp(data: bytes) -> None:
+    """A TimeStampResp: it holds at the time of one of the genuine ones, or not at all."""
+    chains = tuple(_certificates(VECTORS / "rfc3161" / name / "ts_chain.pem") for name in ("test_tsa", "sigstage"))
+    stamped = StampedSignature(b"hello", (data,))
+    (found,) = timestamp_findings([stamped], Trust(tsa_chains=chains), "2026-01-01T00:00:00.000000Z")
+    assert found.text.isprintable()
+    for chain in chains:
+        with suppress(EvidenceError):
+            moment, _ = rfc3161.verify(data, b"hello", chain)
+            assert moment in _genuine_times()
+    with suppress(EvidenceError):
+        rfc3161.time_of_token(data)
+
+
+@cache
+def _genuine_times() -> set[str]:
+    return {rfc3161.time_of_token(token) for token in _tokens()}
+
+
+def _tokens() -> list[bytes]:
+    return [path.read_bytes() for path in sorted((VECTORS / "rfc3161").rglob("*.tsr"))]
+
+
+def gpu_report(data: bytes) -> None:
+    """NVIDIA's certificate chain and report, apart by a blank line: only the genuine report is ever signed."""
+    chain, _, report = data.partition(b"\n\n")
+    (root,) = _certificates(config_dir() / "certificates" / "nvidia" / "verifier_device_root.pem")
+    with suppress(EvidenceError):
+        nvidia_spdm.verify_report(chain, report, report[4:36], root)
+        assert report == _gpu_report()
+
+
+def _gpu_report() -> bytes:
+    return bytes.fromhex((VECTORS / "nvidia" / "hopperAttestationReport.txt").read_text())
+
+
+def dcgm(data: bytes) -> None:
+    """Pages of an exporter, apart by form feeds, 30 s from one to the next: readings that the daemon accepts, and time
+    that adds up."""
+    now_ns = 10**12
+    followed: dict[str, tuple[FollowedGpu, Tally]] = {}
+    for text in data.decode("utf-8", "replace").split("\f")[:6]:
+        now_ns += 30 * NS_PER_S
+        for at, (uid, page) in enumerate(parse_page(text).items()):
+            if uid not in followed:
+                followed[uid] = FollowedGpu(page, at, now_ns, 30 * NS_PER_S, table(), None), Tally(now_ns, now_ns)
+            one, tally = followed[uid]
+            readings = one.follow(page, now_ns, NS_PER_S, None)
+            check_sweep(Sweep(tuple(readings), {uid: one.gauges()}), now_ns)
+            check_devices((one.device,))
+            for reading in readings:
+                assert tally.watermark_ns == reading.begin_ns < reading.end_ns <= now_ns
+                tally = advance(tally, reading, one.limits)
+            assert tally.total_observed_ns + tally.total_gap_ns == tally.span_ns
+            followed[uid] = one, tally
+
+
+def client(data: bytes) -> None:
+    """Lines of a training process: what it declares can be journalled, and its model is counted or said not to be."""
+    talk, session = Conversation(1, 2), DeclaredSession("", 1, 2, "")
+    for line in data.split(b"\n"):
+        try:
+            event = talk.receive(line)
+        except RefusedError as fault:
+            assert len(str(fault)) <= 400
+            if fault.last:
+                break
+            continue
+        if isinstance(event, SessionOpened):
+            session.id, session.client = event.session, event.client
+        elif isinstance(event, FactsDeclared):
+            session.facts |= event.facts
+        elif isinstance(event, WorkCounted):
+            for phase, counters in event.work.items():
+                session.work.setdefault(phase, {}).update(counters)
+    declared = {"facts": session.facts, "work": session.work}
+    (framed,) = read_lines(io.BytesIO(frame(GENESIS, declared)[0]))
+    assert framed.record() == declared
+    if (found := declarations_of(NOTHING_DECLARED, [session]).architecture) is not None:
+        counted = found.counted.required
+        assert 0 <= counted.low <= counted.computed <= counted.high
+
+
+def http(data: bytes) -> None:
+    """Requests of one connection are the same however they come: whole, or a byte at a time. Unless their head is too
+    long, where what came by then decides."""
+    whole, piecewise = _requests(data, len(data) or 1), _requests(data, 1 if len(data) < 300 else 97)
+    assert whole == piecewise
+    for request in whole[0]:
+        assert request.method in ("GET", "HEAD")
+        assert request.path.startswith("/")
+
+
+def _requests(data: bytes, step: int) -> tuple[list[Request], bool]:
+    buffer, found = bytearray(), []
+    for begin in range(0, len(data), step):
+        buffer += data[begin : begin + step]
+        try:
+            while (request := take_request(buffer)) is not None:
+                found.append(request)
+        except RefusedRequest as refused:
+            assert 400 <= refused.status < 600
+            return found, True
+    return found, False
+
+
+# Seeds.
+
+
+def _files(*patterns: str) -> list[bytes]:
+    return [path.read_bytes() for pattern in patterns for path in sorted(VECTORS.glob(pattern))]
+
+
+def _bodies() -> list[bytes]:
+    """The records of every vector, as bodies."""
+    found = []
+    for data in _files("valid/*/ledger.journal.jsonl"):
+        with suppress(JournalDamagedError):
+            found.append(b"\n".join(line.body for line in read_lines(io.BytesIO(data))))
+    return found
+
+
+def _payloads(*patterns: str) -> list[bytes]:
+    return [parse_envelope(data).payload for data in _files(*patterns)]
+
+
+def _logs() -> Iterable[bytes]:
+    line = (
+        f"flopsd-checkpoint run={RUN} node={NODE} incarnation=1 records=7 bytes=4711 head={'5e' * 32} low_flop=1 "
+        "measured_flop=unknown high_flop=39 coverage=1"
+    )
+    event = {"timestamp": 1764079200000, "message": line, "ingestionTime": 1764079200123}
+    text = f"2026-11-25T14:00:00.000Z step 10\n2026-11-25 14:00:01,5 {line}\n"
+    yield from (text.encode(), text.encode("utf-16"), gzip.compress(text.encode(), 1))
+    yield json.dumps({"log": f"{line}\n", "stream": "stdout", "time": "2026-11-25T14:00:00.5Z"}).encode() + b"\n"
+    yield json.dumps({"events": [event, event], "nextToken": "x"}).encode()
+    yield json.dumps([event]).encode()
+    yield json.dumps({"messageType": "DATA_MESSAGE", "logEvents": [{"id": "1", **event}]}).encode()
+
+
+def _conversations() -> Iterable[bytes]:
+    hello = {"flopsd": 1, "kind": "hello", "session": "5e" * 16, "client": "0.1.0", "pid": 7}
+    work = {"flopsd": 1, "kind": "work", "work": {"train": {"tokens": 99, "sequences": 3, "square_pairs": 5000, "steps": 1},
+            "generate": {"tokens": 7, "forward_passes": 7}}}  # fmt: skip
+    lora = {"r": 8, "target_modules": ["q_proj", "v_proj"], "modules_to_save": ["lm_head"]}
+    how = {"method": "lora", "lora": lora, "recomputation": "full", "attention": "sdpa", "precision": {"bf16": 1000000}}
+    for config, _, _ in PUBLISHED.values():
+        facts = {"model_config": config, "parameters_total": 10**6, "packing": False, "window": 4, "rank": 0, **how}
+        lines = [hello, {"flopsd": 1, "kind": "declare", "facts": facts}, {"flopsd": 1, "kind": "phase", "phase": "train"},
+                 work, {"flopsd": 1, "kind": "bye"}]  # fmt: skip
+        yield "\n".join(map(json.dumps, lines)).encode()
+
+
+def _pages() -> Iterable[bytes]:
+    yield from (path.read_bytes() for path in sorted(SAMPLES.glob("*.prom")))
+    fields = {"DCGM_FI_DEV_SM_CLOCK": 1230, "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": 0.5, "DCGM_FI_DEV_GPU_UTIL": 97,
+              "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": 10**6, "DCGM_FI_PROF_PIPE_FP32_ACTIVE": 0.1}  # fmt: skip
+    for name in ("NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3"):
+        pages = [gpu({**fields, "DCGM_FI_DEV_FB_USED": at, "DCGM_FI_DEV_GPU_TEMP": 50 + at}, model=name) for at in range(3)]
+        yield "\f".join(pages).encode()
+
+
+TARGETS: dict[str, Target] = {
+    "journal": Target(journal, lambda: _files("*valid/*/ledger.journal.jsonl")),
+    "records": Target(records, _bodies, edited_json),
+    "envelope": Target(envelope, lambda: _files("*valid/*/ledger.json", "dsse/*.json"), edited_json),
+    "merged": Target(merged, lambda: _payloads("merged/*/ledger.json"), edited_json),
+    "report": Target(report, lambda: _payloads("valid/*/ledger.json", "merged/*/ledger.json"), edited_json),
+    "log": Target(log, _logs),
+    "identity": Target(identity, lambda: [*(base64.b64decode("".join((IDENTITY / name).read_text().splitlines()[1:-1])) for name in ("genuine.p7", "forged.p7")), (IDENTITY / "genuine.p7").read_bytes()]),
+    "timestamp": Target(timestamp, _tokens),
+    "gpu-report": Target(gpu_report, lambda: [(VECTORS / "nvidia" / "hopperCertChain.txt").read_bytes().rstrip() + b"\n\n" + _gpu_report()]),
+    "dcgm": Target(dcgm, _pages),
+    "client": Target(client, _conversations, edited_json),
+    "http": Target(http, lambda: [
+        b"GET /metrics HTTP/1.1\r\nHost: localhost:9400\r\nAccept-Encoding: gzip\r\n\r\nHEAD / HTTP/1.0\r\n\r\n",
+        b"\r\nPOST /x?y HTTP/1.1\r\nHost: [::1]:1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\nabc",
+    ]),
+}  # fmt: skip
