@@ -127,6 +127,11 @@ def _append(rng: random.Random, data: bytes) -> bytes:
     return data + tail if rng.random() < 0.8 else tail + data
 
 
+def byte_edit(rng: random.Random, data: bytes) -> bytes:
+    """One edit of bytes, whatever they mean."""
+    return rng.choice([_flip, _cut, _splice, _append, _respell])(rng, data)
+
+
 def _respell(rng: random.Random, data: bytes) -> bytes:
     return rng.choice(
         [
@@ -242,6 +247,10 @@ LENIENT = (
     b'{"kind":"end","kind":"begin"}', b'{"x":' + b"[" * 900 + b"]" * 900 + b"}", b'{"x":1.0}', b'{"x":NaN}',
     b'{"x":"\\ud800"}', b'{"x":"\xff"}', b"{}}{}", b'{"x":' + b"9" * 5000 + b"}",
 )  # fmt: skip
+
+
+def records_of(journal: bytes) -> list[J]:
+    return [dict(line.record()) for line in read_lines(io.BytesIO(journal))]
 
 
 def chained(bodies: Iterable[bytes]) -> tuple[bytes, str]:
