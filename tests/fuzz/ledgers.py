@@ -28,7 +28,8 @@ from flopsd.core.envelope import parse_envelope
 from flopsd.errors import ConfigError, FlopsdError
 from tests.fuzz.mutants import FAMILIES, JOURNAL, KEY, LEDGER, Mutant, mutant
 from tests.support import independent
-from tests.support.independent_ledger import laws_broken, merged_again, recompute, stated, stated_sums
+from tests.support.independent_ledger import laws_broken, recompute, stated
+from tests.support.independent_merged import merged_again, stated_sums
 from tests.support.process import FLOPSD, environment
 from tests.support.tamper import reason_class
 
@@ -113,7 +114,7 @@ class Bench:
         if code == VERIFIED:
             found.believed = 1
             try:
-                wrong, other = self._wrong(one, json.loads(out) if as_json else {})
+                wrong, other = self.wrong(one, json.loads(out) if as_json else {})
                 problems += [f"forged: {wrong}"] if wrong else []
                 found.others += other
             except Exception:  # the second implementation refuses what the first believed
@@ -129,7 +130,7 @@ class Bench:
         found.faults = [f"{family} {number}: {problem}" for problem in problems]
         return found
 
-    def _wrong(self, one: Mutant, facts: J) -> tuple[str, bool]:
+    def wrong(self, one: Mutant, facts: J) -> tuple[str, bool]:
         """What is wrong with believing it, if anything; whether its content is other than the original's."""
         payload = parse_envelope((self.folder / LEDGER).read_bytes()).payload
         genuine = {parse_envelope(pair.ledger).payload: pair.journal for pair in (one.base.honest, *one.base.others)}
@@ -154,7 +155,12 @@ class Bench:
         sealed.write_bytes(journal[:size])
         peaks.write_bytes(one.peaks or one.base.peaks.read_bytes())
         again = recompute(sealed, peaks, signed["predicate"]["method"]["sealedAt"])
-        if again != (said := stated(signed)):
+        said = stated(signed)
+        if said["architecture"] is None:  # of a model flopsd refuses more: it knows what a field means, and limits
+            for part in (again, said):
+                part.update(architecture=None, guidelines=None)
+                part["integerOperations"] = {**part["integerOperations"], "guidelines": None}
+        if again != said:
             return f"the second implementation computes otherwise: {[k for k in said if said[k] != again.get(k)]}", True
         if broken := laws_broken(independent.records_of(sealed)[0]):
             return f"the second implementation finds laws broken: {sorted(broken)}", True

@@ -97,7 +97,8 @@ def _statement(rng: random.Random) -> Mutant:
 def _signatures(rng: random.Random) -> Mutant:
     """By another key, over other bytes, of another type, one of two, one twice, or not quite a signature."""
     base = _vector(rng.choice(BASES))
-    payload, other = (parse_envelope(pair.ledger).payload for pair in (base.honest, rng.choice(base.others)))
+    payload, *others = (parse_envelope(pair.ledger).payload for pair in (base.honest, *base.others))
+    other = rng.choice([one for one in others if one != payload])
     (keyid, genuine), (_, foreign) = vectors.FIRST.sign(payload), vectors.SECOND.sign(payload)
     scalar = (int.from_bytes(genuine[32:], "little") + ED25519_ORDER).to_bytes(32, "little")
     bad = rng.choice([
@@ -109,7 +110,7 @@ def _signatures(rng: random.Random) -> Mutant:
     kind, threshold = rng.randrange(4), ("--threshold", "2")
     if kind == 0:
         return of_pair(base.honest._replace(ledger=encode_envelope(payload, PAYLOAD_TYPE, [(hint, bad)] * rng.choice([1, 1, 3]))), base, "never")  # fmt: skip
-    if kind == 1 and other != payload:
+    if kind == 1:
         return of_pair(base.honest._replace(ledger=encode_envelope(other, PAYLOAD_TYPE, [(hint, genuine)])), base, "never")
     if kind == 2:  # two keys are asked for: one of them signed, perhaps twice
         signatures = rng.choice([[(hint, genuine)], [(keyid, genuine), (hint, genuine)], [(keyid, genuine), (hint, bad)]])

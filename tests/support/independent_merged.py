@@ -79,12 +79,20 @@ def _counts(children: list[J], complete: bool | None) -> J:
 
 
 def _complete(predicate: J, entries: list[J]) -> bool | None:
-    """Of a job whose nodes all had the same attempts, or of a lineage."""
+    """Of a job whose platform lists its nodes, or with as many as declared; or of a lineage."""
     if predicate["kind"] == "lineage":
         told = {entry["completeness"]["complete"] for entry in entries}
         return False if False in told else True if told == {True} else None
     if set(predicate["jobNodes"]) - {entry["node"] for entry in entries}:
         return False
+    ranked = all(entry["rank"] is not None for entry in entries)
+    attempts: dict[Any, set[str]] = {}
+    for entry in entries:
+        slot = entry["rank"] if ranked else entry["node"]
+        attempts.setdefault(slot, set()).update(period["attempt"] for period in entry["periods"])
+    named = all(period["attempt"] != period["bootId"] for entry in entries for period in entry["periods"])
+    if len({tuple(sorted(one)) if named else len(one) for one in attempts.values()}) > 1:
+        return False  # not every node has a ledger of every attempt
     known = predicate["jobNodes"] or predicate["completeness"]["declaredNodes"] is not None
     return True if known and all(entry["ended"] for entry in entries) else None
 

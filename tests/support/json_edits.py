@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from typing import Any
 
 ODD: tuple[Any, ...] = (
@@ -16,29 +17,36 @@ DEPTHS = (10, 90, 900, 5000)
 
 
 def edited_value(rng: random.Random, value: Any, donor: Any = None) -> Any:
-    """`value` with one thing in it changed, left out, added, doubled or reordered, or taken from elsewhere in `donor`."""
-    donor = value if donor is None else donor
+    """`value` with one thing in it changed, left out, added, doubled or reordered, or taken from elsewhere in `donor`.
+    What is edited is drawn from all of its parts alike, so that most edits are deep."""
+    parts = list(_paths(value, ()))
+    return _edited_at(rng, value, rng.choice(parts), value if donor is None else donor)
+
+
+def _paths(value: Any, here: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    yield here
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inner:
+        yield from _paths(part, (*here, key))
+
+
+def _edited_at(rng: random.Random, value: Any, path: tuple[Any, ...], donor: Any) -> Any:
+    if path:
+        changed = _edited_at(rng, value[path[0]], path[1:], donor)
+        if isinstance(value, dict):
+            return {**value, path[0]: changed}
+        return value[: path[0]] + [changed] + value[path[0] + 1 :]
     if not isinstance(value, dict | list) or not value or rng.random() < 0.1:
         return _other(rng, value, donor)
     if isinstance(value, list):
-        return _edited_list(rng, value, donor)
-    key, kind = rng.choice(list(value)), rng.randrange(10)
+        at = rng.randrange(len(value))
+        return rng.choice([rng.sample(value, len(value)), value[:at] + [value[at]] * rng.choice([0, 2, 3]) + value[at + 1 :]])
+    key, another, kind = rng.choice(list(value)), rng.choice(list(value)), rng.randrange(3)
     if kind == 0:
         return {k: v for k, v in value.items() if k != key}
     if kind == 1:
         return {**value, rng.choice(NAMES): rng.choice(ODD)}
-    if kind == 2:
-        return {(rng.choice(list(value)) if k == key else k): v for k, v in value.items()}
-    return {**value, key: edited_value(rng, value[key], donor)}
-
-
-def _edited_list(rng: random.Random, value: list[Any], donor: Any) -> list[Any]:
-    at, kind = rng.randrange(len(value)), rng.randrange(6)
-    if kind == 0:
-        return rng.sample(value, len(value))
-    if kind == 1:
-        return value[:at] + [value[at]] * rng.choice([0, 2, 3]) + value[at + 1 :]
-    return value[:at] + [edited_value(rng, value[at], donor)] + value[at + 1 :]
+    return {**value, key: value[another]}
 
 
 def _other(rng: random.Random, value: Any, donor: Any) -> Any:
@@ -97,7 +105,7 @@ def edited_json(rng: random.Random, data: bytes) -> bytes:
         whole = json.loads(data) if data[:1] == b"{" and len(lines) > 1 and lines[0].strip() == b"{" else None
         if whole is not None:
             return spelt(rng, edited_value(rng, whole))
-        kind = rng.randrange(8)
+        kind = rng.randrange(20)
         if kind < 3:
             lines = [lines[:at] + lines[at + 1 :], [*lines, lines[at]], rng.sample(lines, len(lines))][kind]
         else:

@@ -151,7 +151,7 @@ def _respell(rng: random.Random, data: bytes) -> bytes:
 
 def _lines(rng: random.Random, pair: Pair, material: Material) -> Pair:
     lines = pair.journal.splitlines(keepends=True) or [b"\n"]
-    other = rng.choice(material.others).journal.splitlines(keepends=True)
+    other = rng.choice(material.others).journal.splitlines(keepends=True) or [b"\n"]
     at, to = rng.randrange(len(lines)), rng.randrange(len(lines))
     kind = rng.randrange(6)
     if kind == 0:

@@ -76,7 +76,7 @@ def verify_merged(
 def _check_children(entries: Sequence[Entry], arguments: Sequence[str], tables: Tables, note: Note) -> ChildrenChecked:
     by_digest = {entry["sha256"]: entry for entry in entries}
     seen: set[str] = set()
-    recomputed = 0
+    recomputed: set[str] = set()  # a child may be given twice, once without its journal
     others: dict[tuple[str, str | None], tuple[str, str]] = {}
     with TemporaryDirectory(prefix="flopsd-verify-") as temporary:
         for found in find_ledgers(arguments, Path(temporary), note):
@@ -86,7 +86,8 @@ def _check_children(entries: Sequence[Entry], arguments: Sequence[str], tables: 
                 others[_run_and_node(opened.statement)] = found.label, opened.payload_sha256
                 continue
             seen.add(opened.payload_sha256)
-            recomputed += _again(entry, opened, found, tables)
+            if _again(entry, opened, found, tables):
+                recomputed.add(opened.payload_sha256)
     for entry in entries:
         other = others.get((entry["run"], entry["node"]))
         if entry["sha256"] not in seen and other is not None:
@@ -97,7 +98,7 @@ def _check_children(entries: Sequence[Entry], arguments: Sequence[str], tables: 
             )
     missing = tuple(entry["name"] for entry in entries if entry["sha256"] not in seen)
     foreign = tuple(sorted(label for label, _ in others.values()))
-    return ChildrenChecked(len(seen), recomputed, missing, foreign)
+    return ChildrenChecked(len(seen), len(recomputed), missing, foreign)
 
 
 def _read(found: FoundLedger) -> SignedStatement:
