@@ -32,7 +32,8 @@ from tests.support.tamper import Material, Pair, byte_edit, edited, forged, mate
 J = dict[str, Any]
 LEDGER, JOURNAL, KEY, LOG = "ledger.json", "ledger.journal.jsonl", "ledger.pub", "daemon.log"
 BASES = ("activity-and-gaps", "cycles-recovered", "declared-mix", "declared-phases", "neuron-count", "unknown-device",
-         "rebooted", "accounted-elsewhere", "recovered-tail", "journal-replaced", "job-of-another-user")  # fmt: skip
+         "rebooted", "accounted-elsewhere", "lying-declarations", "earlier-seal", "codes-checked",
+         "recovered-tail", "journal-replaced", "job-of-another-user")  # fmt: skip
 ED25519_ORDER = 2**252 + 27742317777372353535851937790883648493
 
 
@@ -176,7 +177,7 @@ def _peaks(rng: random.Random) -> Mutant:
             record["peak_table_sha256"] = digest
     journal = story.chain(records)
     try:
-        statement = vectors.statement_of(journal, parse_peaks(data, "peaks.yaml"))
+        statement = vectors.statement_of(journal, peaks=parse_peaks(data, "peaks.yaml"))
     except (FlopsdError, *MALFORMED):
         statement = vectors.claimed(journal, json.loads(parse_envelope(base.honest.ledger).payload))
     found = of_pair(Pair(base.sign(encode(statement)), journal), base, "computed", "--peaks", "peaks.yaml")

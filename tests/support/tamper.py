@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +76,7 @@ def material(folder: Path) -> Material:
     signer, peaks = load_signer(key), config_dir() / "peaks.yaml"
     return Material(
         pairs[0], tuple(pairs[1:]), sealed.public_key.read_bytes(), lambda payload: sign(payload, signer),
-        lambda journal: vectors.statement_of(journal, load_peaks()), peaks, None, log.encode(), held,
+        lambda journal: vectors.statement_of(journal, peaks=load_peaks()), peaks, None, log.encode(), held,
     )  # fmt: skip
 
 
@@ -253,24 +254,26 @@ def records_of(journal: bytes) -> list[J]:
     return [dict(line.record()) for line in read_lines(io.BytesIO(journal))]
 
 
-def chained(bodies: Iterable[bytes]) -> tuple[bytes, str]:
-    """Whatever bytes as bodies of records, each framed as the journal does it, in a chain that holds; and its head."""
+def chained(bodies: Iterable[bytes], codes: Iterable[bytes] = ()) -> tuple[bytes, str]:
+    """Whatever bytes as bodies of records, each framed as the journal does it, in a chain that holds; and its head. The
+    codes are those that whoever lacks the secret has: of the lines as they were."""
     lines, head = [], GENESIS
-    for body in bodies:
+    for body, code in zip_longest(bodies, codes, fillvalue=b""):
         head = hashlib.sha256(head + body).digest()
-        lines.append(JournalLine(body, 0, head, 0).framed())
+        lines.append(JournalLine(body, 0, head, 0, code).framed())
     return b"".join(lines), head.hex()
 
 
 def forged(rng: random.Random, material: Material) -> Pair:
     """Changed records, the whole chain made anew around them, and signed with the right key: by what flopsd seals of
     them, or else by the honest statement with fitting digests."""
-    bodies = [line.body for line in read_lines(io.BytesIO(material.honest.journal))]
+    lines = list(read_lines(io.BytesIO(material.honest.journal)))
+    bodies = [line.body for line in lines]
     for _ in range(rng.choice([1, 1, 2, 3])):
         bodies = edited_json(rng, b"\n".join(bodies)).split(b"\n")
     if rng.random() < 0.05:  # what only a lenient reader takes for a record
         bodies[rng.randrange(len(bodies))] = rng.choice(LENIENT)
-    journal, head = chained(bodies)
+    journal, head = chained(bodies, [line.code for line in lines][: len(bodies)])
     try:
         if rng.random() < 0.8:
             return Pair(material.sign(encode(material.seal(journal))), journal)
