@@ -23,10 +23,13 @@ HARDWARE_DIR ?= $(RUN_DIR)/hardware-$(shell date -u +%Y%m%dT%H%M%SZ)
 HARDWARE_ARGS ?=
 MUTANTS_ARGS ?=
 CAMPAIGN_ARGS ?=
+FUZZ_SECONDS ?= 60
+FUZZ_ARGS ?=
+MUTATE_ARGS ?=
 # The tests start flopsd a thousand times: without byte code each start would compile it again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run stack quick test test-all check docs docs-site bench mutants campaign hardware recording clean
+.PHONY: help install run stack quick test test-all check docs docs-site bench mutants campaign fuzz mutate-ledgers hardware recording clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1: /p' $(MAKEFILE_LIST)
@@ -73,6 +76,13 @@ mutants: $(INSTALLED) ## plant 300 faults in copies of the tree, print those tha
 
 campaign: $(INSTALLED) ## meter simulated machines of every load and fault, hold each ledger against the truth
 	@$(BIN)/python -m tests.campaign $(CAMPAIGN_ARGS)
+
+fuzz: $(INSTALLED) ## coverage-guided fuzzing (Atheris) of each parser for FUZZ_SECONDS; renews tests/fuzz/corpus
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(FUZZ_ARGS)
+
+mutate-ledgers: $(INSTALLED) ## verify 56,000 mutants of ledgers and their files, print what is forged, crashed, slow or large
+	@$(BIN)/python -m tests.fuzz.ledgers $(MUTATE_ARGS)
 
 hardware: ## true against metered FLOP on this NVIDIA GPU; changes no setting of it
 	@$(HARDWARE_PYTHON) -m tests.hardware --date "$$(date -u +%F)" --out "$(HARDWARE_DIR)" $(HARDWARE_ARGS)

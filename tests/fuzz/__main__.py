@@ -30,7 +30,9 @@ def main() -> None:
     from tests.fuzz.targets import TARGETS
 
     faults = 0
-    print(f"{'target':12}{'executions':>12}{'per second':>12}{'inputs found':>14}{'kept files':>12}{'bytes':>9}  faults")
+    print(
+        f"{'target':12}{'executions':>12}{'per second':>12}{'inputs found':>14}{'kept files':>12}{'bytes':>9}  faults"
+    )
     for name, target in TARGETS.items():
         if args.only and name not in args.only:
             continue
@@ -46,13 +48,18 @@ def main() -> None:
                 f"-artifact_prefix={artifacts}/", str(found), str(seeds), str(CORPUS / name),
             ]  # fmt: skip
             environment = {**os.environ, "TMPDIR": temporary, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", env=environment, check=False
+            )
             counts = {key: int(value) for key, value in re.findall(r"stat::(\w+):\s+(\d+)", done.stderr)}
             failed = [path.read_bytes() for path in artifacts.iterdir()]
             for data in failed:  # replayed from now on, until it is mended and for ever after
                 (CORPUS / name / f"fault-{hashlib.sha256(data).hexdigest()[:16]}").write_bytes(data)
             if done.returncode:
-                print("\n".join(done.stderr.partition("=== Uncaught")[2].splitlines()[:30]) or done.stderr[-1500:], file=sys.stderr)
+                print(
+                    "\n".join(done.stderr.partition("=== Uncaught")[2].splitlines()[:30]) or done.stderr[-1500:],
+                    file=sys.stderr,
+                )
                 files, size = len(kept(name)), sum(path.stat().st_size for path in kept(name))
             else:
                 files, size = keep(name, target.run, target.seeds(), [path.read_bytes() for path in found.iterdir()])

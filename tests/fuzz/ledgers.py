@@ -15,7 +15,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
@@ -75,7 +75,10 @@ class Bench:
             path = self.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content) if isinstance(content, bytes) else content(path)
-        named = [option if option.startswith("-") or option.isdecimal() else str(self.folder / option) for option in one.options]
+        named = [
+            option if option.startswith("-") or option.isdecimal() else str(self.folder / option)
+            for option in one.options
+        ]
         if one.base.policy is not None and "--policy" not in named:
             named += ["--policy", str(one.base.policy)]
         if "--peaks" not in named:
@@ -103,7 +106,7 @@ class Bench:
         begin = time.perf_counter()
         try:
             code, out = self.verify([*arguments, *as_json])
-        except BaseException:  # MemoryError and SystemExit are crashes too
+        except BaseException:  # noqa: BLE001  MemoryError and SystemExit are crashes too
             code, out = -1, traceback.format_exc()
         found.seconds, found.bytes = time.perf_counter() - begin, _peak_bytes()
         problems = []
@@ -117,8 +120,10 @@ class Bench:
                 wrong, other = self.wrong(one, json.loads(out) if as_json else {})
                 problems += [f"forged: {wrong}"] if wrong else []
                 found.others += other
-            except Exception:  # the second implementation refuses what the first believed
-                problems.append(f"forged: the second implementation does not accept it: {traceback.format_exc()[-1500:]}")
+            except Exception:  # noqa: BLE001  the second implementation refuses what the first believed
+                problems.append(
+                    f"forged: the second implementation does not accept it: {traceback.format_exc()[-1500:]}"
+                )
         elif as_json and code == NOT_VERIFIED:
             found.reasons[reason_class(json.loads(out)["reason"].replace(str(self.folder), ""))] += 1
         if found.seconds > MAX_SECONDS:
@@ -166,7 +171,7 @@ class Bench:
             return f"the second implementation finds laws broken: {sorted(broken)}", True
         return "", payload not in genuine
 
-    def _wrong_merge(self, one: Mutant, facts: J, payload: bytes, genuine: J) -> tuple[str, bool]:
+    def _wrong_merge(self, one: Mutant, facts: J, payload: bytes, genuine: Mapping[bytes, bytes]) -> tuple[str, bool]:
         if one.law == "sealed":
             return ("" if payload in genuine else "another payload is believed"), False
         predicate = json.loads(payload)["predicate"]
@@ -222,7 +227,9 @@ def _command(arguments: list[str]) -> int:
 
 def judge(family: str, numbers: Iterable[int], every: int = 0) -> Count:
     """Some mutants of a family, one in `every` by the command too."""
-    with tempfile.TemporaryDirectory(prefix="flopsd-mutants-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="flopsd-mutants-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    ) as folder:
         bench, found = Bench(Path(folder)), Count()
         for number in numbers:
             faulthandler.dump_traceback_later(HANGS_SECONDS, exit=True)  # what hangs ends the worker, and names itself
@@ -238,13 +245,17 @@ def _limit() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.ledgers", description=__doc__)
     parser.add_argument("--mutants", type=int, default=56_000, help="of all families together (default 56,000)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first of each family: others than last time")
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first of each family: others than last time"
+    )
     parser.add_argument("--every", type=int, default=200, help="one in so many goes through the command too")
     parser.add_argument("--only", nargs="*", default=list(FAMILIES), metavar="FAMILY")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     total, faults = Count(), list[str]()
-    print(f"{'family':12}{'mutants':>9}{'refused':>9}{'believed':>9}{'reasons':>9}{'forged':>8}{'crashed':>8}{'> 5 s':>7}{'slowest s':>11}{'most MB':>9}")
+    print(
+        f"{'family':12}{'mutants':>9}{'refused':>9}{'believed':>9}{'reasons':>9}{'forged':>8}{'crashed':>8}{'> 5 s':>7}{'slowest s':>11}{'most MB':>9}"
+    )
     with ProcessPoolExecutor(args.workers, initializer=_limit) as pool:
         for family in args.only:
             end = args.first + args.mutants * SHARES[family] // sum(SHARES.values())

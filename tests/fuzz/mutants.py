@@ -73,7 +73,11 @@ def _vector(name: str) -> Material:
 
 def of_pair(pair: Pair, base: Material, law: str, *options: str) -> Mutant:
     """The two files beside the honest key and the honest log, where there is one."""
-    files: dict[str, bytes | Callable[[Path], object]] = {LEDGER: pair.ledger, JOURNAL: pair.journal, KEY: base.public_key}
+    files: dict[str, bytes | Callable[[Path], object]] = {
+        LEDGER: pair.ledger,
+        JOURNAL: pair.journal,
+        KEY: base.public_key,
+    }
     if base.log:
         files[LOG] = base.log
         options += ("--anchors", LOG)
@@ -112,12 +116,18 @@ def _signatures(rng: random.Random) -> Mutant:
     if kind == 0:
         return of_pair(base.honest._replace(ledger=encode_envelope(payload, PAYLOAD_TYPE, [(hint, bad)] * rng.choice([1, 1, 3]))), base, "never")  # fmt: skip
     if kind == 1:
-        return of_pair(base.honest._replace(ledger=encode_envelope(other, PAYLOAD_TYPE, [(hint, genuine)])), base, "never")
+        return of_pair(
+            base.honest._replace(ledger=encode_envelope(other, PAYLOAD_TYPE, [(hint, genuine)])), base, "never"
+        )
     if kind == 2:  # two keys are asked for: one of them signed, perhaps twice
-        signatures = rng.choice([[(hint, genuine)], [(keyid, genuine), (hint, genuine)], [(keyid, genuine), (hint, bad)]])
+        signatures = rng.choice(
+            [[(hint, genuine)], [(keyid, genuine), (hint, genuine)], [(keyid, genuine), (hint, bad)]]
+        )
         found = of_pair(base.honest._replace(ledger=encode_envelope(payload, PAYLOAD_TYPE, signatures)), base, "never", *threshold, "--key", "second.pub")  # fmt: skip
         by_both = bad == foreign and len(signatures) == 2
-        return replace(found, law="sealed" if by_both else "never", files={**found.files, "second.pub": vectors.SECOND.public_pem})
+        return replace(
+            found, law="sealed" if by_both else "never", files={**found.files, "second.pub": vectors.SECOND.public_pem}
+        )
     kind_of = rng.choice(["text/plain", f"{PAYLOAD_TYPE} ", "application/vnd.in-toto+JSON", ""])
     return of_pair(base.honest._replace(ledger=vectors.signed(payload, payload_type=kind_of)), base, "never")
 
@@ -126,7 +136,10 @@ def _log(rng: random.Random) -> Mutant:
     """The log in another shape and then edited, as whoever keeps it can."""
     base = metered()
     lines = base.log.decode().splitlines()
-    events = [{"timestamp": 1764079200000 + n, "message": line, "ingestionTime": 1764079200500 + n} for n, line in enumerate(lines)]
+    events = [
+        {"timestamp": 1764079200000 + n, "message": line, "ingestionTime": 1764079200500 + n}
+        for n, line in enumerate(lines)
+    ]
     shape = rng.randrange(5)
     data = [base.log, json.dumps({"events": events}).encode(), json.dumps(events).encode(),
             "\n".join(json.dumps({"log": line + "\n", "time": "2026-11-25T14:00:00Z"}) for line in lines).encode(),
@@ -137,7 +150,9 @@ def _log(rng: random.Random) -> Mutant:
         elif rng.random() < 0.3:
             words = data.split(b" ")
             at = rng.randrange(len(words))
-            words[at] = rng.choice([words[at] + b"0", words[at][:-1], b"low_flop=0", b"records=2", b"incarnation=2", rng.choice(words)])
+            words[at] = rng.choice(
+                [words[at] + b"0", words[at][:-1], b"low_flop=0", b"records=2", b"incarnation=2", rng.choice(words)]
+            )
             data = b" ".join(words)
         else:
             data = byte_edit(rng, data)
@@ -148,7 +163,7 @@ def _log(rng: random.Random) -> Mutant:
     return replace(found, files={**found.files, LOG: data})
 
 
-def _table(rng: random.Random, path: Path, rename: str) -> tuple[bytes, str]:
+def _table(rng: random.Random, path: Path) -> tuple[bytes, str]:
     """An edited YAML file, and its digest."""
     data = path.read_bytes()
     if rng.random() < 0.6:
@@ -157,7 +172,9 @@ def _table(rng: random.Random, path: Path, rename: str) -> tuple[bytes, str]:
             at = rng.randrange(len(lines))
             name, colon, value = lines[at].partition(b":")
             odd = rng.choice([b" 0", b" -1", b" 1e9", b" [1, 2]", b" {a: b}", b" null", b" '\\x1b'", b" \"\\e[2J\"", b" *a", b" &a x", b" .nan", b" 9" * 60, b" " + b"[" * 3000, value + b"1"])  # fmt: skip
-            lines[at] = rng.choice([name + colon + odd, b" " + lines[at], lines[at][2:], lines[at] + b"\n" + lines[at], b""])
+            lines[at] = rng.choice(
+                [name + colon + odd, b" " + lines[at], lines[at][2:], lines[at] + b"\n" + lines[at], b""]
+            )
         data = b"\n".join(lines)
     else:
         data = byte_edit(rng, data)
@@ -167,7 +184,7 @@ def _table(rng: random.Random, path: Path, rename: str) -> tuple[bytes, str]:
 def _peaks(rng: random.Random) -> Mutant:
     """Another peak table beside the ledger or named by an option; by the key's holder with a journal that names it."""
     base = _vector(rng.choice(BASES))
-    data, digest = _table(rng, PEAKS, "peaks")
+    data, digest = _table(rng, PEAKS)
     if rng.random() < 0.3:
         found = of_pair(base.honest, base, "sealed", "--peaks", "peaks.yaml")
         return replace(found, files={**found.files, "peaks.yaml": data})
@@ -187,7 +204,7 @@ def _peaks(rng: random.Random) -> Mutant:
 def _policy(rng: random.Random) -> Mutant:
     """The same of a policy."""
     base = _vector("declared-phases")
-    data, digest = _table(rng, POLICY, "policy")
+    data, digest = _table(rng, POLICY)
     if rng.random() < 0.3:
         found = of_pair(base.honest, base, "sealed", "--policy", "policy.yaml")
         return replace(found, files={**found.files, "policy.yaml": data})
@@ -214,7 +231,9 @@ def _job(name: str) -> tuple[Material, dict[str, bytes]]:
 
 def _merged(rng: random.Random) -> Mutant:
     """A merged ledger: edited without the key, misspoken with it, or added up anew from edited entries."""
-    name = rng.choice(["job", "job-alone", "job-with-a-hole", "job-without-an-end", "job-child-countersigned", "lineage"])
+    name = rng.choice(
+        ["job", "job-alone", "job-with-a-hole", "job-without-an-end", "job-child-countersigned", "lineage"]
+    )
     base, children = _job(name)
     kind = rng.randrange(3)
     if kind == 0:
@@ -271,7 +290,7 @@ def _socket(path: Path) -> None:
 
 ODD_FILES: tuple[bytes | Callable[[Path], object], ...] = (
     Path.mkdir, os.mkfifo, _sparse, _socket, lambda path: path.symlink_to(path), lambda path: path.symlink_to("/dev/zero"),
-    lambda path: path.symlink_to("/proc/self/mem"), lambda path: path.symlink_to("/nowhere"), lambda path: None, b"", b"\0" * 10**6,
+    lambda path: path.symlink_to("/proc/self/mem"), lambda path: path.symlink_to("/nowhere"), lambda _: None, b"", b"\0" * 10**6,
     b"[" * 10**6, b'{"a":' * 10**5, b"{}" * 10**6, b"x" * 5 * 10**6, b"[" + b"1," * 10**6 + b"1]", b'"' + b"\\u0041" * 10**6 + b'"',
     gzip.compress(b"\0" * (80 << 20)), gzip.compress(b"{}\n" * (1 << 20)), b"\n" * 10**6,
 )  # fmt: skip

@@ -25,11 +25,11 @@ from flopsd.attestation.log_export import CHUNK, Anchor, SkippedLines, find_anch
 from flopsd.attestation.merge.read_child import recompute
 from flopsd.attestation.seal import MALFORMED
 from flopsd.attestation.verify import SignedStatement, statement_in
+from flopsd.core.declarations import NOTHING_DECLARED
 from flopsd.core.envelope import Envelope, encode_envelope, parse_envelope
-from flopsd.core.ledger.history import extend, read_history
 from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.core.meter import advance
-from flopsd.core.model import Tally
+from flopsd.core.model import Sweep, Tally
 from flopsd.core.policy.bases import declarations_of
 from flopsd.core.session_protocol import (
     Conversation,
@@ -39,10 +39,9 @@ from flopsd.core.session_protocol import (
     SessionOpened,
     WorkCounted,
 )
-from flopsd.core.declarations import NOTHING_DECLARED
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import EvidenceError, FlopsdError, JournalDamagedError, LedgerError, NotVerifiedError
-from flopsd.journal.framing import GENESIS, frame, read_lines
+from flopsd.journal.framing import GENESIS, JournalLine, frame, read_lines
 from flopsd.journal.sealed_prefix import longest_prefix
 from flopsd.report.build import report_of
 from flopsd.report.html import report_html
@@ -52,7 +51,6 @@ from flopsd.settings.data_files import Tables, config_dir
 from flopsd.sources.dcgm.exposition import parse_page
 from flopsd.sources.dcgm.gpu import FollowedGpu
 from flopsd.sources.validate import check_devices, check_sweep
-from flopsd.core.model import Sweep
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.http.request import RefusedRequest, Request, take_request
 from tests.support import story, vectors
@@ -81,10 +79,9 @@ class Target:
 
 def journal(data: bytes) -> None:
     """A file of lines: those before the first fault are as they were framed, and say where they end."""
-    lines = []
+    lines: list[JournalLine] = []
     with suppress(JournalDamagedError):
-        for line in read_lines(io.BytesIO(data)):
-            lines.append(line)
+        lines.extend(read_lines(io.BytesIO(data)))  # what came before the fault stays in the list
     framed = b"".join(line.framed() for line in lines)
     assert data.startswith(framed)
     assert [line.number for line in lines] == list(range(1, len(lines) + 1))
@@ -96,21 +93,19 @@ def journal(data: bytes) -> None:
 
 def records(data: bytes) -> None:
     """Bodies of records, a line each, chained as the daemon does: what is read of them can be sealed, or is refused."""
-    found = []
+    whole = b""
     with suppress(JournalDamagedError):
         for line in read_lines(io.BytesIO(chained(data.split(b"\n"))[0])):
-            found.append(line.record())
-            (same,) = read_lines(io.BytesIO(frame(GENESIS, found[-1])[0]))
-            assert same.record() == found[-1]
-    if not found:
-        return
-    whole = story.chain(found)
+            record = line.record()
+            (same,) = read_lines(io.BytesIO(frame(GENESIS, record)[0]))
+            assert same.record() == record
+            whole += line.framed()
     try:
         statement = vectors.statement_of(whole)
     except (FlopsdError, *MALFORMED):
         return
-    executed, integers = statement["predicate"]["totals"]["executed"], statement["predicate"]["totals"]["integerOperations"]
-    for figures in (executed, integers):
+    totals = statement["predicate"]["totals"]
+    for figures in (totals["executed"], totals["integerOperations"], totals["guidelines"]):
         known = [int(figures[name]) for name in ("low", "measured", "high") if figures[name] is not None]
         assert known == sorted(known), figures
         assert known[0] >= 0
@@ -145,7 +140,7 @@ def merged(data: bytes) -> None:
 
 @cache
 def _tables() -> Tables:
-    return Tables(str(story.PEAKS), [str(POLICY)])
+    return Tables([str(story.PEAKS)], [str(POLICY)])
 
 
 def report(data: bytes) -> None:
@@ -215,13 +210,13 @@ def timestamp(data: bytes) -> None:
     for chain in chains:
         with suppress(EvidenceError):
             moment, _ = rfc3161.verify(data, b"hello", chain)
-            assert moment in _genuine_times()
+            assert moment in genuine_times()
     with suppress(EvidenceError):
         rfc3161.time_of_token(data)
 
 
 @cache
-def _genuine_times() -> set[str]:
+def genuine_times() -> set[str]:
     return {rfc3161.time_of_token(token) for token in _tokens()}
 
 
@@ -364,7 +359,9 @@ def _pages() -> Iterable[bytes]:
     fields = {"DCGM_FI_DEV_SM_CLOCK": 1230, "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": 0.5, "DCGM_FI_DEV_GPU_UTIL": 97,
               "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": 10**6, "DCGM_FI_PROF_PIPE_FP32_ACTIVE": 0.1}  # fmt: skip
     for name in ("NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3"):
-        pages = [gpu({**fields, "DCGM_FI_DEV_FB_USED": at, "DCGM_FI_DEV_GPU_TEMP": 50 + at}, model=name) for at in range(3)]
+        pages = [
+            gpu({**fields, "DCGM_FI_DEV_FB_USED": at, "DCGM_FI_DEV_GPU_TEMP": 50 + at}, model=name) for at in range(3)
+        ]
         yield "\f".join(pages).encode()
 
 

@@ -35,12 +35,14 @@ def _edited_at(rng: random.Random, value: Any, path: tuple[Any, ...], donor: Any
         changed = _edited_at(rng, value[path[0]], path[1:], donor)
         if isinstance(value, dict):
             return {**value, path[0]: changed}
-        return value[: path[0]] + [changed] + value[path[0] + 1 :]
+        return [*value[: path[0]], changed, *value[path[0] + 1 :]]
     if not isinstance(value, dict | list) or not value or rng.random() < 0.1:
         return _other(rng, value, donor)
     if isinstance(value, list):
         at = rng.randrange(len(value))
-        return rng.choice([rng.sample(value, len(value)), value[:at] + [value[at]] * rng.choice([0, 2, 3]) + value[at + 1 :]])
+        return rng.choice(
+            [rng.sample(value, len(value)), value[:at] + [value[at]] * rng.choice([0, 2, 3]) + value[at + 1 :]]
+        )
     key, another, kind = rng.choice(list(value)), rng.choice(list(value)), rng.randrange(3)
     if kind == 0:
         return {k: v for k, v in value.items() if k != key}
@@ -53,7 +55,9 @@ def _other(rng: random.Random, value: Any, donor: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and rng.random() < 0.7:
         return rng.choice([value + 1, value - 1, -value, value * 2, value * 10**9, value // 2, str(value), 1.5])
     if isinstance(value, str) and value.isdecimal() and rng.random() < 0.7:
-        return rng.choice([str(int(value) + 1), str(int(value) * 2), f"-{value}", f"0{value}", int(value), f"{value}.0"])
+        return rng.choice(
+            [str(int(value) + 1), str(int(value) * 2), f"-{value}", f"0{value}", int(value), f"{value}.0"]
+        )
     if isinstance(value, str) and value and rng.random() < 0.4:
         at = rng.randrange(len(value))
         return value[:at] + rng.choice(["", "\x07", "0", "f", "é", " "]) + value[at + 1 :]

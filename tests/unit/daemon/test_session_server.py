@@ -16,16 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from flopsd.core.session_protocol import (
     MAX_LINE_BYTES,
-    Conversation,
     Event,
     FactsDeclared,
     PhaseChanged,
-    RefusedError,
     SessionClosed,
     SessionOpened,
     WorkCounted,
@@ -151,14 +147,6 @@ def test_a_refused_message_is_answered_and_later_ones_are_read(
     assert isinstance(server.next(), SessionOpened)
     assert server.next() == PhaseChanged(ID, "train")
     peer.close()
-
-
-@given(st.lists(st.binary(max_size=80) | st.sampled_from([HELLO, b'{"flopsd":1,"kind":"bye"}']), max_size=4))
-def test_any_bytes_are_events_or_refused(lines: list[bytes]) -> None:
-    talk = Conversation(1, 2)
-    for line in lines:
-        with suppress(RefusedError):
-            assert talk.receive(line).session == ID
 
 
 def test_a_process_that_dies_closes_its_session_uncleanly(server: EventServer) -> None:

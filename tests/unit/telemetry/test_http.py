@@ -245,16 +245,6 @@ def test_a_listener_for_other_hosts_answers_to_any_name(run: Run) -> None:
         server.stop()
 
 
-@given(st.binary(max_size=200))
-def test_any_bytes_are_a_request_none_or_refused(data: bytes) -> None:
-    buffer = bytearray(data)
-    try:
-        found = take_request(buffer)
-    except RefusedRequest:
-        return
-    assert found is None or found.method in ("GET", "HEAD")
-
-
 @pytest.mark.parametrize(
     ("accepted", "packed"),
     [("gzip", True), ("deflate, gzip;q=1.0", True), ("*", True), ("GZIP", True), ("", False), ("br", False),
