@@ -58,6 +58,9 @@ def test_a_job_ledger_verifies_by_itself_and_with_as_many_children_as_are_at_han
     (ledgers / "algo-1" / "ledger.journal.jsonl").unlink()
     seen = held(nodes, ledger, ledgers)
     assert (seen.given, seen.recomputed) == (2, 1), "a child without its journal is known by its digest only"
+    shutil.copytree(ledgers / "algo-2", ledgers / "copy")
+    seen = held(nodes, ledger, ledgers)
+    assert (seen.given, seen.recomputed) == (2, 1), "a child that is given twice is one child"
 
 
 def test_a_child_that_was_changed_after_the_merge_is_found(nodes: Nodes) -> None:
