@@ -7,8 +7,8 @@ import base64
 import gzip
 import io
 import json
+import os
 import random
-import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -53,19 +53,16 @@ from flopsd.sources.dcgm.gpu import FollowedGpu
 from flopsd.sources.validate import check_devices, check_sweep
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.http.request import RefusedRequest, Request, take_request
+from tests.fuzz import seeds
 from tests.support import story, vectors
-from tests.support.architectures import PUBLISHED
 from tests.support.authorities import IDENTITY
-from tests.support.exporter import gpu
 from tests.support.json_edits import edited_json
 from tests.support.story import POLICY, VECTORS
 from tests.support.strategies import table
 from tests.support.tamper import chained
 
 J = dict[str, Any]
-SAMPLES = VECTORS.parent / "samples"
 SEALED_AT = "2026-09-21T15:00:00.000000Z"
-RUN, NODE = "run-1", "node-0"
 
 
 @dataclass(frozen=True)
@@ -162,30 +159,31 @@ def report(data: bytes) -> None:
 
 def log(data: bytes) -> None:
     """The checkpoint lines of a log are the same packed, and wherever the pieces that it is read in end."""
-    path = _scratch()
-    found = _anchors(path, data)
+    found = _anchors(data)
     if found is None:
         return
     if data[:2] != b"\x1f\x8b":
-        assert _anchors(path, gzip.compress(data, 1)) == found
+        assert _anchors(gzip.compress(data, 1)) == found
     if found and data[:1].isalnum() and b"\n" in data:  # plain text: the border of two pieces in the middle of it
         padded = b"x" * (CHUNK - len(data) // 2) + b"\n" + data
-        moved = _anchors(path, padded)
+        moved = _anchors(padded)
         assert moved is not None
         assert [replace(a, where="") for a in moved] == [replace(a, where="") for a in found]
 
 
-def _anchors(path: Path, data: bytes) -> list[Anchor] | None:
-    path.write_bytes(data)
+def _anchors(data: bytes) -> list[Anchor] | None:
+    fd = _scratch()
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, data, 0)
     try:
-        return list(find_anchors(path, RUN, NODE, SkippedLines()))
+        return list(find_anchors(Path(f"/proc/self/fd/{fd}"), seeds.RUN, seeds.NODE, SkippedLines()))
     except NotVerifiedError:
         return None
 
 
 @cache
-def _scratch() -> Path:
-    return Path(tempfile.mkdtemp(prefix="flopsd-fuzz-")) / "log"
+def _scratch() -> int:
+    return os.memfd_create("log")
 
 
 def identity(data: bytes) -> None:
@@ -217,11 +215,7 @@ def timestamp(data: bytes) -> None:
 
 @cache
 def genuine_times() -> set[str]:
-    return {rfc3161.time_of_token(token) for token in _tokens()}
-
-
-def _tokens() -> list[bytes]:
-    return [path.read_bytes() for path in sorted((VECTORS / "rfc3161").rglob("*.tsr"))]
+    return {rfc3161.time_of_token(token) for token in seeds.tokens()}
 
 
 def gpu_report(data: bytes) -> None:
@@ -230,11 +224,7 @@ def gpu_report(data: bytes) -> None:
     (root,) = _certificates(config_dir() / "certificates" / "nvidia" / "verifier_device_root.pem")
     with suppress(EvidenceError):
         nvidia_spdm.verify_report(chain, report, report[4:36], root)
-        assert report == _gpu_report()
-
-
-def _gpu_report() -> bytes:
-    return bytes.fromhex((VECTORS / "nvidia" / "hopperAttestationReport.txt").read_text())
+        assert report == seeds.gpu_report()
 
 
 def dcgm(data: bytes) -> None:
@@ -307,78 +297,17 @@ def _requests(data: bytes, step: int) -> tuple[list[Request], bool]:
     return found, False
 
 
-# Seeds.
-
-
-def _files(*patterns: str) -> list[bytes]:
-    return [path.read_bytes() for pattern in patterns for path in sorted(VECTORS.glob(pattern))]
-
-
-def _bodies() -> list[bytes]:
-    """The records of every vector, as bodies."""
-    found = []
-    for data in _files("valid/*/ledger.journal.jsonl"):
-        with suppress(JournalDamagedError):
-            found.append(b"\n".join(line.body for line in read_lines(io.BytesIO(data))))
-    return found
-
-
-def _payloads(*patterns: str) -> list[bytes]:
-    return [parse_envelope(data).payload for data in _files(*patterns)]
-
-
-def _logs() -> Iterable[bytes]:
-    line = (
-        f"flopsd-checkpoint run={RUN} node={NODE} incarnation=1 records=7 bytes=4711 head={'5e' * 32} low_flop=1 "
-        "measured_flop=unknown high_flop=39 coverage=1"
-    )
-    event = {"timestamp": 1764079200000, "message": line, "ingestionTime": 1764079200123}
-    text = f"2026-11-25T14:00:00.000Z step 10\n2026-11-25 14:00:01,5 {line}\n"
-    yield from (text.encode(), text.encode("utf-16"), gzip.compress(text.encode(), 1))
-    yield json.dumps({"log": f"{line}\n", "stream": "stdout", "time": "2026-11-25T14:00:00.5Z"}).encode() + b"\n"
-    yield json.dumps({"events": [event, event], "nextToken": "x"}).encode()
-    yield json.dumps([event]).encode()
-    yield json.dumps({"messageType": "DATA_MESSAGE", "logEvents": [{"id": "1", **event}]}).encode()
-
-
-def _conversations() -> Iterable[bytes]:
-    hello = {"flopsd": 1, "kind": "hello", "session": "5e" * 16, "client": "0.1.0", "pid": 7}
-    work = {"flopsd": 1, "kind": "work", "work": {"train": {"tokens": 99, "sequences": 3, "square_pairs": 5000, "steps": 1},
-            "generate": {"tokens": 7, "forward_passes": 7}}}  # fmt: skip
-    lora = {"r": 8, "target_modules": ["q_proj", "v_proj"], "modules_to_save": ["lm_head"]}
-    how = {"method": "lora", "lora": lora, "recomputation": "full", "attention": "sdpa", "precision": {"bf16": 1000000}}
-    for config, _, _ in PUBLISHED.values():
-        facts = {"model_config": config, "parameters_total": 10**6, "packing": False, "window": 4, "rank": 0, **how}
-        lines = [hello, {"flopsd": 1, "kind": "declare", "facts": facts}, {"flopsd": 1, "kind": "phase", "phase": "train"},
-                 work, {"flopsd": 1, "kind": "bye"}]  # fmt: skip
-        yield "\n".join(map(json.dumps, lines)).encode()
-
-
-def _pages() -> Iterable[bytes]:
-    yield from (path.read_bytes() for path in sorted(SAMPLES.glob("*.prom")))
-    fields = {"DCGM_FI_DEV_SM_CLOCK": 1230, "DCGM_FI_PROF_PIPE_TENSOR_ACTIVE": 0.5, "DCGM_FI_DEV_GPU_UTIL": 97,
-              "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION": 10**6, "DCGM_FI_PROF_PIPE_FP32_ACTIVE": 0.1}  # fmt: skip
-    for name in ("NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3"):
-        pages = [
-            gpu({**fields, "DCGM_FI_DEV_FB_USED": at, "DCGM_FI_DEV_GPU_TEMP": 50 + at}, model=name) for at in range(3)
-        ]
-        yield "\f".join(pages).encode()
-
-
 TARGETS: dict[str, Target] = {
-    "journal": Target(journal, lambda: _files("*valid/*/ledger.journal.jsonl")),
-    "records": Target(records, _bodies, edited_json),
-    "envelope": Target(envelope, lambda: _files("*valid/*/ledger.json", "dsse/*.json"), edited_json),
-    "merged": Target(merged, lambda: _payloads("merged/*/ledger.json"), edited_json),
-    "report": Target(report, lambda: _payloads("valid/*/ledger.json", "merged/*/ledger.json"), edited_json),
-    "log": Target(log, _logs),
-    "identity": Target(identity, lambda: [*(base64.b64decode("".join((IDENTITY / name).read_text().splitlines()[1:-1])) for name in ("genuine.p7", "forged.p7")), (IDENTITY / "genuine.p7").read_bytes()]),
-    "timestamp": Target(timestamp, _tokens),
-    "gpu-report": Target(gpu_report, lambda: [(VECTORS / "nvidia" / "hopperCertChain.txt").read_bytes().rstrip() + b"\n\n" + _gpu_report()]),
-    "dcgm": Target(dcgm, _pages),
-    "client": Target(client, _conversations, edited_json),
-    "http": Target(http, lambda: [
-        b"GET /metrics HTTP/1.1\r\nHost: localhost:9400\r\nAccept-Encoding: gzip\r\n\r\nHEAD / HTTP/1.0\r\n\r\n",
-        b"\r\nPOST /x?y HTTP/1.1\r\nHost: [::1]:1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\nabc",
-    ]),
-}  # fmt: skip
+    "journal": Target(journal, lambda: seeds.files("*valid/*/ledger.journal.jsonl")),
+    "records": Target(records, seeds.bodies, edited_json),
+    "envelope": Target(envelope, lambda: seeds.files("*valid/*/ledger.json", "dsse/*.json"), edited_json),
+    "merged": Target(merged, lambda: seeds.payloads("merged/*/ledger.json"), edited_json),
+    "report": Target(report, lambda: seeds.payloads("valid/*/ledger.json", "merged/*/ledger.json"), edited_json),
+    "log": Target(log, seeds.logs),
+    "identity": Target(identity, seeds.identities),
+    "timestamp": Target(timestamp, seeds.tokens),
+    "gpu-report": Target(gpu_report, seeds.gpu_reports),
+    "dcgm": Target(dcgm, seeds.pages),
+    "client": Target(client, seeds.conversations, edited_json),
+    "http": Target(http, seeds.requests),
+}
