@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from flopsd.core.architecture import Bounds
-from flopsd.core.policy.evaluate import Finding, Verdict
+from flopsd.core.policy.finding import Finding, Verdict
 from flopsd.core.rounding import (
     Towards,
     format_duration,

@@ -55,7 +55,6 @@ class Conditions:
     base_systemic: bool | None = None
     base_above_flop: int | None = None
     base_not_above_flop: int | None = None
-    systemic_is_above: bool = False  # a base model with systemic risk counts as above, whatever its compute
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +200,9 @@ def _conditions(when: FieldReader) -> Conditions:
     when.only("modification", "method", "base.kind", "base.systemic", "base.flop")
     flop = when.maybe_object("base.flop")
     if flop is not None:
-        flop.only("above", "not_above", "systemic")
+        flop.only("above", "not_above")
         if ("above" in flop) == ("not_above" in flop):
             when.problem("base.flop", "must have one of above, not_above")
-        if "systemic" in flop:
-            flop.one_of("systemic", ("above",))
     return Conditions(
         modification=when.flag("modification"),
         methods=tuple(Method(name) for name in when.some_of("method", [method.value for method in Method])),
@@ -213,7 +210,6 @@ def _conditions(when: FieldReader) -> Conditions:
         base_systemic=when.flag("base.systemic"),
         base_above_flop=None if flop is None else flop.maybe_flop("above"),
         base_not_above_flop=None if flop is None else flop.maybe_flop("not_above"),
-        systemic_is_above=flop is not None and "systemic" in flop,
     )
 
 
