@@ -43,6 +43,23 @@ class Interval:
         return f"{self.low.text} to {self.high.text} {unit}"
 
 
+@dataclass(frozen=True, slots=True)
+class OnlyIf:
+    """The base models that would put a run above a rule that is open for those alone: `width` counts their computes."""
+
+    words: str
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """How far a run can have come at most, in parts of the lowest threshold that the rule can have."""
+
+    at_most: Fraction
+    lowest: Fraction
+    with_base: bool  # whether the base model's compute is in it
+
+
 def flop(value: int | Fraction, towards: Towards = Towards.NEAREST) -> Amount:
     return Amount(flop_number(value, towards), f"{value} FLOP")
 

@@ -145,7 +145,10 @@ def _derived(policy: Policy, rule: Rule, case: Case, found: dict[str, Finding]) 
     rest = open_ones or sources
     certain = applies is True and len(sources) == 1 and rest[0].applies is True
     state = rest[0].state if certain or not open_ones else Verdict.INDETERMINATE
-    why = f"as {' or '.join(source.rule.id for source in rest)}: {rest[0].why}" if applies else why
+    if applies:
+        why = f"as {' or '.join(source.rule.id for source in rest)}: {rest[0].why}"
+    else:
+        why = "; ".join(dict.fromkeys((*why.split("; "), *rest[0].why.split("; "))))
     only_if = rest[0].only_if if len(rest) == 1 else None
     return replace(rest[0], rule=rule, applies=True if certain else None, why=why, state=state, only_if=only_if)
 
