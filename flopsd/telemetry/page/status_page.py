@@ -15,7 +15,7 @@ from flopsd.report.html_kit import Html, h, text
 from flopsd.report.html_parts import chip, entry, icon, or_none, patterns, rule_chart, rule_legend, section, triple
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
-from flopsd.report.numbers import NOTHING_MEASURED, figures_in, integers_text, interval
+from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integers_text, interval
 from flopsd.report.terminal import counted
 from flopsd.report.threshold_text import crossing_text
 from flopsd.report.verdicts import rules_of
@@ -130,6 +130,7 @@ def _header(facts: Mapping[str, Any]) -> Html:
 
 
 def _total(facts: Mapping[str, Any]) -> Html:
+    wide = beyond_margin(figures_in(facts["guidelines"]))
     executed, counted = interval(figures_in(facts["executed"])), interval(figures_in(facts["guidelines"]))
     rate = facts["measuredFlopPerSecond"]
     integers = integers_text(figures_in(facts["integerOperations"]))
@@ -146,6 +147,7 @@ def _total(facts: Mapping[str, Any]) -> Html:
             _card(
                 "Counts as training compute",
                 "Under the Commission's Guidelines; an interval where not all is declared."
+                + (f" {wide[:1].upper()}{wide[1:]}." if wide else "")
                 + (f" {AS_CLAIMED}: {claims}." if (claims := claims_text(facts["guidelines"])) else ""),
                 triple(counted, "no single figure: not all is declared"),
             ),
