@@ -195,6 +195,9 @@ def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
         rows.append(("by model", f"{computed}: from its architecture and tokens"))
     warned = [ratio for ratio in predicate["reconciliation"] if ratio["warning"] is not None]
     rows += [("WARNING", f"{one_line(ratio['name'])}: {one_line(ratio['warning'])}") for ratio in warned]
+    declared = LedgerObject(predicate, "predicate").maybe_object("declared")
+    named = () if declared is None else declared.objects("contradictions")
+    rows += [("WARNING", f"{one.text('name')}: {one.text('summary')}") for one in named]
     return [*rows, *threshold_facts(predicate["findings"])]
 
 

@@ -117,13 +117,13 @@ def _base_flop(when: Conditions, base: Base, margin_ppm: int) -> _Answer | None:
         return None
     low, high = base_bounds(base, margin_ppm)
     if low > limit:
-        return above, f"the base model's compute is above {_short(limit)} FLOP"
+        return above, f"the base model's compute is above {short(limit)} FLOP"
     if high is None or high > limit:
-        return None, f"whether the base model's compute is above {_short(limit)} FLOP is not known"
-    return not above, f"the base model's compute is not above {_short(limit)} FLOP"
+        return None, f"whether the base model's compute is above {short(limit)} FLOP is not known"
+    return not above, f"the base model's compute is not above {short(limit)} FLOP"
 
 
-def _short(flop: int) -> str:
+def short(flop: int) -> str:
     """An exact count in few digits: 1e23."""
     digits = str(flop).rstrip("0") or "0"
     zeros = len(str(flop)) - len(digits)

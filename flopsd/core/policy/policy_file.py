@@ -103,6 +103,14 @@ class FormRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Presumption:
+    """The law presumes systemic risk of a base model whose compute is above this."""
+
+    above_flop: int
+    citation: str
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """One regime's rules, with the SHA-256 of the file they came from."""
 
@@ -114,6 +122,7 @@ class Policy:
     counts_integers: bool  # whether integer operations count beside FLOP
     rules: tuple[Rule, ...]
     form: FormRules | None
+    presumed: Presumption | None = None
 
     def rule(self, rule_id: str) -> Rule:
         return next(rule for rule in self.rules if rule.id == rule_id)
@@ -125,7 +134,7 @@ class Policy:
         top = FieldReader(data, "", collecting(problems, "policy"))
         top.only(
             *("schema", "id", "title", "generated", "notice", "sources", "estimation_margin"),
-            *("integer_operations", "form", "rules"),
+            *("integer_operations", "base_systemic_presumed", "form", "rules"),
         )
         if top.raw("schema") != SCHEMA:
             raise PolicyError([f"policy: schema is {shown(top.raw('schema'))}; this flopsd reads {SCHEMA!r}"])
@@ -148,6 +157,7 @@ class Policy:
             and top.one_of("integer_operations", INTEGER_OPERATIONS) == INTEGER_OPERATIONS[1],
             rules=tuple(_rule(raw, position, sources, problems) for position, raw in enumerate(raw_rules, 1)),
             form=None if (form := top.maybe_object("form")) is None else _form(form, sources),
+            presumed=None if (base := top.maybe_object("base_systemic_presumed")) is None else _presumption(base),
         )
         _source(margin.object("source"), sources)
         problems += _contradictions(policy.rules)
@@ -162,6 +172,14 @@ def _id(entry: FieldReader, key: str) -> str:
 
 def _text(entry: FieldReader, key: str) -> str:
     return entry.line(key, MAX_TEXT, fold=True)
+
+
+def _presumption(base: FieldReader) -> Presumption:
+    base.only("above", "citation")
+    flop = base.maybe_flop("above")
+    if flop is None:
+        base.wrong("above", "a count of FLOP")
+    return Presumption(flop or 0, _text(base, "citation"))
 
 
 def _rule(raw: object, position: int, sources: set[str], problems: list[str]) -> Rule:
