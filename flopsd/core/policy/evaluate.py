@@ -1,6 +1,6 @@
 """A run's compute against thresholds: which rules apply, and whether they are crossed. Pure.
 
-A verdict is given only where it is certain, whatever is declared later (ADR 26): `below` if even the upper end is not
+A verdict is given only where it is certain, whatever is declared later (ADR 27): `below` if even the upper end is not
 above the lowest threshold that the rule can have, whether it applies or not; `above` if it applies and even the lower
 end is above the highest; else `indeterminate` with the reason. "Above" is a strict "greater than" on exact fractions.
 """
