@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 
 from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import Evidence, GapReason, Pipe
-from flopsd.core.policy.evaluate import Verdict
+from flopsd.core.policy.finding import Verdict
 from flopsd.settings.data_files import load_peaks
 from flopsd.telemetry.http.exchange import KEEP_SECONDS, REQUEST_SECONDS
 from flopsd.telemetry.http.server import MAX_CONNECTIONS

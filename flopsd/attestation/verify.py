@@ -33,7 +33,7 @@ from flopsd.core.ledger.statement import (
     statement,
 )
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.evaluate import Policy
+from flopsd.core.policy.policy_file import Policy
 from flopsd.core.untrusted import parse_json
 from flopsd.core.values import is_digest, is_timestamp, whole_number
 from flopsd.errors import FlopsdError, NotVerifiedError

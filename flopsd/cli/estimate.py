@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from flopsd.core.architecture import Model
     from flopsd.report.estimate import Mfu
 
-_SETTINGS = ("recomputation", "base_model", "base_flop", "base_flop_method", "base_systemic", "policies", "peaks")
+_SETTINGS = ("recomputation", "base_model", "base_flop", "base_flop_method", "base_systemic",
+             "base_systemic_reason", "policies", "peaks")  # fmt: skip
 _MAX_BYTES = 1 << 20
 DEFAULT_MFU = "0.3..0.5"
 DEFAULT_RANK, DEFAULT_TARGETS = 16, "all-linear"

@@ -76,7 +76,8 @@ Work = Mapping[str, int]
 class Base:
     """The model that was modified. `flop` is None where its compute is asserted unknown and not estimable.
 
-    `kind` is known, estimated (by `method`) or unknown; `systemic` is None where it is not declared.
+    `kind` is known, estimated (by `method`) or unknown; `systemic` is None where it is not declared. `reason` is why it
+    is none of systemic risk where the law presumes that it is.
     """
 
     name: str | None
@@ -84,6 +85,12 @@ class Base:
     flop: int | None
     method: str | None
     systemic: bool | None
+    reason: str | None = None
+
+    def for_journal(self) -> dict[str, Any]:
+        """As journal and ledger have it; without the reason, which few have, where there is none."""
+        fields = {**asdict(self), "flop": text_or_none(self.flop)}
+        return fields if self.reason is not None else {name: fields[name] for name in fields if name != "reason"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +104,11 @@ class OperatorDeclarations:
 
     def for_journal(self) -> dict[str, Any]:
         """As the journal's `begin` has it; FLOP are text there, as in ledgers."""
-        base = None if self.base is None else {**asdict(self.base), "flop": text_or_none(self.base.flop)}
         return {
             "phase": None if self.phase is None else self.phase.value,
             "method": None if self.method is None else self.method.value,
             "recomputation": None if self.recomputation is None else self.recomputation.value,
-            "base": base,
+            "base": None if self.base is None else self.base.for_journal(),
         }
 
 
@@ -134,10 +140,10 @@ def base_from(raw: Mapping[str, Any] | None) -> Base | None:
     base.flag("systemic")
     if flop is not None:
         base.matching("flop", _FLOP, "a count")
-    for key in ("name", "method"):
+    for key in ("name", "method", "reason"):
         if key in base:
             base.line(key, MAX_TEXT)
-    return Base(name, kind, None if flop is None else int(flop), method, systemic)
+    return Base(name, kind, None if flop is None else int(flop), method, systemic, raw.get("reason"))
 
 
 def facts_from(raw: object) -> dict[str, Any]:

@@ -111,21 +111,19 @@ def format_percent(share: Fraction | int, towards: Towards = Towards.NEAREST) ->
     return f"{_decimal(percent, steps, towards)} %"
 
 
-def format_share(part: int, threshold: Fraction, towards: Towards = Towards.NEAREST) -> str:
-    """What `part` is of a threshold: `660 000 times below`, `62.3 %`, `4.21 times`."""
+def format_share(part: Fraction | int, threshold: Fraction, towards: Towards = Towards.NEAREST) -> str:
+    """What `part` is of a threshold: `1/660,000`, `62.3 %`, `4.21 times`. Commas, since no line may end in a number."""
     share = part / threshold
     if share and share * FACTOR < 1:
         opposite = {Towards.DOWN: Towards.UP, Towards.UP: Towards.DOWN}.get(towards, towards)
-        return f"{_digits(1 / share, opposite, 2)} times below"
+        return f"1/{_digits(1 / share, opposite, 2).replace(' ', ',')}"
     return format_percent(share, towards) if share < 2 else f"{_digits(share, towards)} times"
 
 
-def share_at_most(part: int, threshold: Fraction) -> str:
-    """An upper bound against a threshold: `at most 62.3 % of the threshold`."""
+def share_at_most(part: Fraction | int, threshold: Fraction, of: str = "the threshold") -> str:
+    """An upper bound against a threshold: `at most 1/660,000 of the threshold`, `at most 4.21 times the threshold`."""
     shown = format_share(part, threshold, Towards.UP)
-    if shown.endswith("below"):
-        return f"at least {shown} the threshold"
-    return f"at most {shown} {'of ' if shown.endswith('%') else ''}the threshold"
+    return f"at most {shown} {'' if shown.endswith('times') else 'of '}{of}"
 
 
 def format_duration(seconds: Fraction | int, towards: Towards = Towards.NEAREST) -> str:

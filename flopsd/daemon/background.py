@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from flopsd.core.policy.evaluate import Finding, Verdict
+from flopsd.core.policy.finding import Finding, Verdict
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_rate
 from flopsd.core.session_protocol import Event
 from flopsd.daemon.rolling_seal import RollingSeals, with_journal_state

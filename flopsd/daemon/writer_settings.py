@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.ledger.isolation import UNKNOWN, Isolation
 from flopsd.core.model import Device, Precision
-from flopsd.core.policy.evaluate import Policy
+from flopsd.core.policy.policy_file import Policy
 from flopsd.settings.load import settings_sha256
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S

@@ -9,7 +9,15 @@ from flopsd.core.rounding import Towards, divided, grouped
 from flopsd.report.claims import AS_CLAIMED, claims_text
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import Basis, Comparison, Fact, Share
-from flopsd.report.numbers import NO_UPPER_BOUND, NOTHING_MEASURED, flop, integers_text, interval, percent
+from flopsd.report.numbers import (
+    NO_UPPER_BOUND,
+    NOTHING_MEASURED,
+    beyond_margin,
+    flop,
+    integers_text,
+    interval,
+    percent,
+)
 
 EXECUTED = (
     "What the accelerators' own counters recorded: everything that ran, recomputation of activations, padding and "
@@ -74,6 +82,7 @@ def _guidelines(totals: LedgerObject) -> Basis:
         return Basis("guidelines", GUIDELINES, absent=absent)
     facts = [Fact("Taken from", entry.text("requiredPpmSource"))] if "requiredPpmSource" in entry else []
     facts += [Fact("How", entry.text("method"))] if "method" in entry else []
+    facts += [Fact("Bounds", wide)] if (wide := beyond_margin(entry.figures())) else []
     facts += [Fact(AS_CLAIMED, claims)] if (claims := claims_text(entry.mapping)) else []
     share = entry.maybe_object("requiredPpm")
     if share is not None:

@@ -15,6 +15,7 @@ from flopsd.core.policy.policy_file import Policy
 from flopsd.core.values import seconds
 from flopsd.errors import LedgerError
 from flopsd.journal.journal import read_journal
+from flopsd.report.answer import answer_of
 from flopsd.report.bases import bases_of, comparisons_of, evidence_of, phases_of
 from flopsd.report.coverage import coverage_of, growth_chart, moment, timed
 from flopsd.report.declarations import declared_of
@@ -33,7 +34,7 @@ from flopsd.report.model import (
 )
 from flopsd.report.model_documentation import form
 from flopsd.report.numbers import percent
-from flopsd.report.verdicts import answer_of, rules_of
+from flopsd.report.verdicts import rules_of
 from flopsd.report.verification import LedgerDocument, flags_of, proof_of
 from flopsd.system.clock import rfc3339
 

@@ -49,6 +49,8 @@ def declared_of(predicate: LedgerObject) -> ReportDeclarations:
     job = [Fact(_NAMES[name], text or NOT_DECLARED, by if text else "") for name, text in known]
     if "conflict" in entry:
         job.append(Fact("Conflict", entry.text("conflict")))
+    named = entry.objects("contradictions")
+    job += [Fact("Contradiction", f"{one.text('name')}: {one.text('summary')}") for one in named]
     return ReportDeclarations(
         (*job, *_base(entry)), _processes(sessions), _work(sessions), len(sessions), recorded=True
     )
@@ -72,6 +74,7 @@ def _base(entry: LedgerObject) -> list[Fact]:
         Fact("Base model", base.maybe_text("name") or "not named", by),
         Fact("Its training compute", compute, by, "" if flop is None else f"{flop} FLOP"),
         Fact("It has systemic risk", systemic, by if systemic != NOT_DECLARED else ""),
+        *([Fact("Reason", base.text("reason"), by)] if "reason" in base else []),
     ]
 
 

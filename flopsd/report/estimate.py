@@ -12,7 +12,9 @@ from flopsd.core.declarations import Base, Method
 from flopsd.core.model import PPM, Figures
 from flopsd.core.part import Part
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.evaluate import Case, Finding, Policy, findings
+from flopsd.core.policy.evaluate import Case, findings
+from flopsd.core.policy.finding import Finding
+from flopsd.core.policy.policy_file import Policy
 from flopsd.core.rounding import Towards, divided, format_rate
 from flopsd.core.values import ceil_div
 from flopsd.errors import UnknownDeviceError

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from flopsd.core.architecture import Bounds
-from flopsd.core.policy.evaluate import Finding, Verdict
+from flopsd.core.policy.finding import Finding, Verdict
 from flopsd.core.rounding import (
     Towards,
     format_duration,
@@ -16,6 +16,7 @@ from flopsd.core.rounding import (
     format_share,
     grouped,
 )
+from flopsd.report.answer import answer_to
 from flopsd.report.estimate import Estimate, Option
 from flopsd.report.numbers import percent
 from flopsd.report.terminal import one_line, shown, table, wrapped
@@ -28,7 +29,7 @@ def estimate_text(found: Estimate) -> str:
     """The table, what was assumed, and what it is not."""
     plan = found.plan
     notes = dict.fromkeys(note for option in found.options for note in option.flop.assumptions)
-    lines = [*_subject(found), "", *_table(found.options), "", "assumed:"]
+    lines = [*_subject(found), "", *_answers(found.options), "", *_table(found.options), "", "assumed:"]
     for note in (*plan.assumed, *notes):
         lines += wrapped(one_line(note), "    ", "  ")
     for policy in plan.policies:
@@ -50,6 +51,18 @@ def _subject(found: Estimate) -> Iterator[str]:
             yield from wrapped(f"DOUBT: {one_line(doubt)}")
         low, high = format_percent(plan.mfu.low, Towards.DOWN), format_percent(plan.mfu.high, Towards.UP)
         yield from wrapped(f"MFU {low} to {high}, {one_line(plan.mfu.source)}")
+
+
+def _answers(options: Sequence[Option]) -> Iterator[str]:
+    """The answer for each way to train; once where it is the same."""
+    by_words: dict[tuple[str, ...], list[str]] = {}
+    for option in options:
+        answer = answer_to([finding.for_ledger() for finding in option.findings])
+        by_words.setdefault((answer.headline, *answer.only_if), []).append(option.method.value)
+    for (headline, *rest), methods in by_words.items():
+        yield from wrapped(f"{', '.join(methods)}: {headline}" if len(by_words) > 1 else headline)
+        for words in rest:
+            yield from wrapped(words, "  ")
 
 
 def _work(work: Mapping[str, int]) -> str:
@@ -95,7 +108,7 @@ def _flop_rows(name: str, bounds: Sequence[Bounds]) -> list[list[str]]:
 
 
 def _reasons(findings: Iterable[Finding]) -> list[str]:
-    open_ones = [one for one in findings if one.state is Verdict.INDETERMINATE]
+    open_ones = [one for one in findings if one.state is Verdict.INDETERMINATE and one.only_if is None]
     reasons = dict.fromkeys(f"{one_line(one.rule.id)}: {one_line(one.why)}" for one in open_ones)
     lines = ["", "indeterminate:"] if reasons else []
     for reason in reasons:
@@ -109,8 +122,7 @@ def _verdict(finding: Finding) -> str:
     high = finding.value.high_flop
     if high is None or finding.limit is None or finding.limit.low <= 0:
         return finding.state.value
-    share = format_share(high, finding.limit.low, Towards.UP)
-    return share if share.endswith("below") else f"{finding.state.value}, at most {share}"
+    return f"{finding.state.value}, at most {format_share(high, finding.limit.low, Towards.UP)}"
 
 
 def _trainable(bounds: Bounds | None) -> str:

@@ -33,7 +33,7 @@ def answer_section(content: Content) -> Html:
     state = answer.state.value
     title = text(icon(state), h("span", answer.headline))
     parts = [
-        *(h("p", words, cls="lead") for words in answer.sentences),
+        *(h("p", words, cls="lead") for words in (*answer.only_if, *answer.sentences)),
         *(_rule(rule, axis, f"rule-{at}") for at, rule in enumerate(content.rules, 1)),
         rule_legend() if axis is not None and content.rules else None,
         _not_applicable(content.other_rules) if content.other_rules else None,

@@ -15,7 +15,7 @@ from flopsd.core.values import utc_ns
 from flopsd.report.claims import claims_text
 from flopsd.report.isolation_text import isolation_text
 from flopsd.report.ledger_json import LedgerObject
-from flopsd.report.numbers import NOTHING_MEASURED, figures_in, integer_facts, interval, percent
+from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval, percent
 from flopsd.report.terminal import LABEL, counted, facts, interval_facts, one_line, shell_command, shown, wrapped
 from flopsd.report.threshold_text import threshold_facts
 from flopsd.system.clock import rfc3339
@@ -188,12 +188,16 @@ def _meaning(predicate: Mapping[str, Any]) -> list[Row]:
     guidelines, architecture = totals["guidelines"], totals["architecture"]
     source = f" ({one_line(guidelines['requiredPpmSource'])})" if "requiredPpmSource" in guidelines else ""
     rows = [("guidelines", f"{figures_text(figures_in(guidelines))}: what contributes to parameter updates{source}")]
+    rows += [("guidelines", wide)] if (wide := beyond_margin(figures_in(guidelines))) else []
     rows += [("as claimed", claims)] if (claims := claims_text(guidelines)) else []
     if architecture is not None:
         computed = figures_text(figures_in(architecture, "computed"))
         rows.append(("by model", f"{computed}: from its architecture and tokens"))
     warned = [ratio for ratio in predicate["reconciliation"] if ratio["warning"] is not None]
     rows += [("WARNING", f"{one_line(ratio['name'])}: {one_line(ratio['warning'])}") for ratio in warned]
+    declared = LedgerObject(predicate, "predicate").maybe_object("declared")
+    named = () if declared is None else declared.objects("contradictions")
+    rows += [("WARNING", f"{one.text('name')}: {one.text('summary')}") for one in named]
     return [*rows, *threshold_facts(predicate["findings"])]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from flopsd.report.charts import Axis, GrowthChart, RuleChart, Strip
-from flopsd.report.numbers import Amount, Interval
+from flopsd.report.numbers import Amount, Distance, Interval, OnlyIf
 
 
 class ReportState(str, Enum):
@@ -76,15 +76,18 @@ class ReportRule:
     assumes: str
     reading: bool  # a reading of the text that the text does not spell out
     chart: RuleChart | None
+    distance: Distance | None  # None: no upper bound is known, or none of the threshold but 0
+    only_if: OnlyIf | None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The whole in one headline and a few sentences."""
+    """The whole in one headline, which is the same wherever it is shown, what it is open for, and more sentences."""
 
     state: ReportState
     headline: str
-    sentences: tuple[str, ...]
+    only_if: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from flopsd.report.model_documentation_texts import (
     unmeasured,
     without_base,
 )
-from flopsd.report.numbers import figures_in
+from flopsd.report.numbers import beyond_margin, figures_in
 
 DAY_S = 86_400
 MONTH_DAYS = Fraction(365, 12)
@@ -191,9 +191,8 @@ def _unseen(predicate: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
 
 def _flop_line(name: str, figures: Figures, rules: FormRules, what: str) -> FormLine:
     text, bounds = figure_text(figures, rules.flop_figures)
-    return FormLine(
-        name, text, order_of_magnitude(figures, rules.flop_figures), f"{bounds}; {what}" if bounds else what
-    )
+    note = "; ".join(filter(None, (bounds, beyond_margin(figures), what)))
+    return FormLine(name, text, order_of_magnitude(figures, rules.flop_figures), note)
 
 
 def _energy(predicate: Mapping[str, Any], rules: FormRules) -> FormLine:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any
 
 from flopsd.core.model import PPM, Figures
+from flopsd.core.policy.guidelines import MARGIN_PPM
 from flopsd.core.rounding import Towards, flop_number, format_duration, format_energy, format_percent
 
 NO_UPPER_BOUND = "no upper bound is known"
@@ -43,6 +44,23 @@ class Interval:
         return f"{self.low.text} to {self.high.text} {unit}"
 
 
+@dataclass(frozen=True, slots=True)
+class OnlyIf:
+    """The base models that would put a run above a rule that is open for those alone: `width` counts their computes."""
+
+    words: str
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """How far a run can have come at most, in parts of the lowest threshold that the rule can have."""
+
+    at_most: Fraction
+    lowest: Fraction
+    with_base: bool  # whether the base model's compute is in it
+
+
 def flop(value: int | Fraction, towards: Towards = Towards.NEAREST) -> Amount:
     return Amount(flop_number(value, towards), f"{value} FLOP")
 
@@ -60,6 +78,14 @@ def interval(figures: Figures) -> Interval:
         None if measured is None else flop(measured),
         None if high is None else flop(high, Towards.UP),
     )
+
+
+def beyond_margin(figures: Figures) -> str:
+    """That the interval is wider than an estimate's may be, where there is a point figure beside it; else empty."""
+    point, high = figures.measured_flop, figures.high_flop
+    if not point or (high is not None and max(high - point, point - figures.low_flop) * PPM <= MARGIN_PPM * point):
+        return ""
+    return f"the bounds are wider than the {percent(MARGIN_PPM)} either way that paragraph 120 allows an estimate"
 
 
 def integers_text(figures: Figures) -> str:

@@ -62,8 +62,8 @@ def _head(report: Report) -> Iterator[str]:
 
 def _content(content: Content) -> Iterator[str]:
     yield from title("Answer")
-    yield from wrapped(content.answer.headline.upper())
-    for words in content.answer.sentences:
+    yield from wrapped(content.answer.headline)
+    for words in (*content.answer.only_if, *content.answer.sentences):
         yield from wrapped(words, "  ")
     for rule in content.rules:
         yield ""

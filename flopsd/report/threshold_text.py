@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
 from flopsd.core.rounding import Towards, format_duration, share_at_most
+from flopsd.report.answer import answer_to
 from flopsd.report.numbers import NO_UPPER_BOUND
 from flopsd.report.terminal import counted, one_line
 
 Row = tuple[str, str]
-TOO_LITTLE = "too little is declared of the training and its base model (docs/thresholds.md)"
 
 
-def threshold_facts(findings: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """One fact a rule: its verdict, what the run can be of the threshold at most, when it would be crossed."""
-    judged = [finding for finding in findings if finding["state"] is not None]
-    rows = [("threshold", _finding(one)) for one in judged if not _hangs_on_declarations(one)]
-    if count := len(judged) - len(rows):
-        rows.append(("threshold", f"INDETERMINATE for {counted(count, 'rule')}: {TOO_LITTLE}"))
-    return rows
+def threshold_facts(findings: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The answer; then one fact a rule: its verdict, what the run can be of the threshold at most, when it would be
+    crossed. Rules that may not apply are one fact, and those of the answer's exceptions none."""
+    answer = answer_to(findings)
+    rows = [("answer", words) for words in (answer.headline, *answer.only_if)]
+    judged = [one for one in findings if one["state"] is not None and one.get("aboveOnlyIfBase") is None]
+    unsure = [one for one in judged if one["applies"] is None and one["state"] == "below"]
+    rows += [("threshold", _finding(one)) for one in judged if one not in unsure]
+    return [*rows, *([("threshold", _all_below(unsure))] if unsure else [])]
 
 
-def _hangs_on_declarations(finding: Mapping[str, Any]) -> bool:
-    return finding["applies"] is None and finding["state"] == "indeterminate"
+def _all_below(findings: Sequence[Mapping[str, Any]]) -> str:
+    words = f"BELOW: {counted(len(findings), 'rule')}, whether {'it applies' if len(findings) == 1 else 'they apply'}"
+    known = [one["crossing"]["earliestSeconds"] for one in findings if one.get("crossing") is not None]
+    first = min((int(seconds) for seconds in known if seconds is not None), default=None)
+    soonest = {"earliestSeconds": None if first is None else str(first), "latestSeconds": None}
+    return f"{words} or not{f'; {crossing_text(soonest)}' if known else ''}"
 
 
 def _finding(finding: Mapping[str, Any]) -> str:
@@ -42,8 +48,8 @@ def _finding(finding: Mapping[str, Any]) -> str:
 
 def _against(finding: Mapping[str, Any]) -> str:
     high, threshold = finding["value"]["high"], finding["threshold"]
-    if threshold is None:
-        return one_line(finding["reason"]) or "the threshold is not known"
+    if threshold is None or finding["state"] == "indeterminate":
+        return one_line(finding["reason"])
     return NO_UPPER_BOUND if high is None else share_at_most(int(high), Fraction(threshold["low"]))
 
 

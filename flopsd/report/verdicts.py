@@ -1,18 +1,16 @@
-"""The findings of a ledger in words: what each rule comes to, and the answer to the whole."""
+"""The findings of a ledger in words: what each rule comes to. `answer.py` makes the answer of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 
 from flopsd.core.model import Figures
 from flopsd.core.rounding import FACTOR, Towards, format_share
 from flopsd.report.charts import Axis, RuleChart, anchor_at, axis_of, width_of
 from flopsd.report.ledger_json import LedgerObject
-from flopsd.report.model import Answer, ReportRule, ReportState
+from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.model_documentation_texts import READING
-from flopsd.report.numbers import NO_MEASURED, NO_UPPER_BOUND, NOTHING_MEASURED, Amount, Interval, flop, interval
-from flopsd.report.terminal import counted
+from flopsd.report.numbers import NO_MEASURED, NO_UPPER_BOUND, Amount, Distance, Interval, OnlyIf, flop, interval
 
 QUANTITIES = {
     "updates": "compute that directly contributes to parameter updates",
@@ -20,15 +18,13 @@ QUANTITIES = {
     "base+updates": "compute of the base model and of this training",
     "base+cumulative": "compute of the base model and all that counts of this training",
 }
-_WORDS = {
+WORDS = {
     ReportState.ABOVE: "Above",
     ReportState.INDETERMINATE: "Indeterminate",
     ReportState.BELOW: "Below",
     ReportState.NOT_APPLICABLE: "Not applicable",
 }
-_ORDER = tuple(_WORDS)  # the gravest first
-_REASONS = 3
-_LED = 2  # rules that the answer takes one by one
+_ORDER = tuple(WORDS)  # the gravest first
 _FOR_SURE = "what is declared outside the job, as by --phase and --precision, counts without an if"
 _COMPARED = ("below", "above", "indeterminate")
 
@@ -47,61 +43,9 @@ def rules_of(predicate: LedgerObject) -> tuple[tuple[ReportRule, ...], tuple[Rep
     )
 
 
-def answer_of(rules: Sequence[ReportRule], others: Sequence[ReportRule], executed: Interval | None) -> Answer:
-    """The headline: the gravest state of any rule decides it."""
-    if not rules and not others:
-        figures = () if executed is None else (f"Executed compute: {_words_of(executed, NOTHING_MEASURED)}.",)
-        says = "This ledger has no verdict: its figures were not compared with any threshold."
-        return Answer(ReportState.NONE, "No policy was applied", (says, *figures))
-    if not rules:
-        return Answer(ReportState.NOT_APPLICABLE, "No rule applies", _reasons(others))
-    state = rules[0].state
-    gravest = [rule for rule in rules if rule.state is state]
-    number = _number(len(gravest), len(rules))
-    hangs_on_declarations = state is ReportState.INDETERMINATE and gravest[0].applies is None
-    headline = {
-        ReportState.ABOVE: f"Above {number}",
-        ReportState.INDETERMINATE: f"Indeterminate for {number}"
-        + (": too little was declared" * hangs_on_declarations),
-        ReportState.BELOW: f"Below {number}",
-    }[state]
-    lead = _reasons(gravest) if hangs_on_declarations else tuple(map(_lead, gravest[:_LED]))
-    return Answer(state, headline, lead + _rest(rules, [] if hangs_on_declarations else gravest[_LED:], state))
-
-
-def _lead(rule: ReportRule) -> str:
-    share = f" Share of the threshold: {rule.share}." if rule.share else ""
-    return f"{rule.title}: {rule.text}{share}"
-
-
-def _reasons(rules: Sequence[ReportRule]) -> tuple[str, ...]:
-    """Why, each reason once."""
-    parts = (part for rule in rules for part in rule.why.split("; ") if part)
-    return tuple(dict.fromkeys(map(_sentence, parts)))[:_REASONS]
-
-
-def _rest(rules: Sequence[ReportRule], hidden: Sequence[ReportRule], led: ReportState) -> tuple[str, ...]:
-    """What the other rules come to, so that the headline hides none: those of its own state, then the others."""
-    counts = [(led, len(hidden))] + [
-        (one, sum(rule.state is one for rule in rules)) for one in _ORDER if one is not led
-    ]
-    return tuple(f"{counted(count, 'further rule')}: {_WORDS[state].lower()}." for state, count in counts if count)
-
-
 def _gravity(rule: ReportRule) -> tuple[int, bool]:
     """The gravest first, and of those that are indeterminate the ones that apply."""
     return _ORDER.index(rule.state), rule.applies is None
-
-
-def _number(some: int, rules: int) -> str:
-    if some < rules:
-        return f"{some} of {rules} thresholds"
-    return {1: "the threshold that applies", 2: "both thresholds"}.get(rules, f"all {rules} thresholds")
-
-
-def _sentence(words: str) -> str:
-    """With a capital letter, and a full stop where there is no end."""
-    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
 
 
 def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
@@ -111,21 +55,21 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
     held = finding.one_of("stateIfClaimsHold", _COMPARED) if "stateIfClaimsHold" in finding else None
     value = None if "value" not in finding else finding.figures("value")
     low, high = _threshold(finding)
-    state = _state(applies, compared)
+    state, only_if = _state(applies, compared), _only_if(finding)
     title = finding.maybe_text("title") or finding.text("rule")
     title = title[:1].upper() + title[1:]
     quantities = (finding.maybe_text("quantity") or "").split(" or ")
-    shown = None if low is None or high is None else _shown(low, high)
+    shown = None if low is None else _shown(low, high)
     share, reading = _share(value, low, high), finding.maybe_text("status") == "interpretation"
     return ReportRule(
         title=title,
         name=f"{finding.text('policy')}/{finding.text('rule')}",
         state=state,
         applies=applies,
-        word=_WORDS[state],
-        text=_text(state, applies, value, low, high)
+        word=WORDS[state],
+        text=(_text(state, applies, value, low, high) if only_if is None else f"Above only if {only_if.words}.")
         + (f" {READING}" if reading and state is ReportState.ABOVE else "")
-        + (f" {_WORDS[ReportState(held)]} if what its processes claim is true: {_FOR_SURE}." if held else ""),
+        + (f" {WORDS[ReportState(held)]} if what its processes claim is true: {_FOR_SURE}." if held else ""),
         why=finding.maybe_text("reason") or "",
         quantity=", or ".join(QUANTITIES.get(quantity, quantity) for quantity in quantities),
         value=None if value is None else interval(value),
@@ -137,9 +81,31 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
         assumes=finding.maybe_text("assumes") or "",
         reading=reading,
         chart=None
-        if axis is None or value is None or low is None or high is None or state is ReportState.NOT_APPLICABLE
+        if axis is None or value is None or not low or state is ReportState.NOT_APPLICABLE
         else chart_of(axis, value, low, high, title, share),
+        distance=None
+        if value is None or value.high_flop is None or not low
+        else Distance(value.high_flop / low, low, any(quantity.startswith("base+") for quantity in quantities)),
+        only_if=only_if,
     )
+
+
+def _only_if(finding: LedgerObject) -> OnlyIf | None:
+    """`the base model's training took at most 10^23 FLOP, and less than 5.1x10^16 FLOP short of that`."""
+    entry = finding.maybe_object("aboveOnlyIfBase")
+    if entry is None:
+        return None
+    least, most, systemic = entry.count("leastFlop"), entry.count("mostFlop"), entry.flag("systemic")
+    width, shown = most - least + 1, flop(most, Towards.UP).text
+    if least <= 1:
+        took = f"training took at most {shown} FLOP"
+    elif width * FACTOR < most:
+        short = flop(width, Towards.UP).text
+        took = f"training took at most {shown} FLOP, and less than {short} FLOP short of that"
+    else:
+        took = f"training took between {flop(least, Towards.DOWN).text} and {shown} FLOP"
+    risk = {True: " carries systemic risk and its", False: " carries no systemic risk and its", None: "'s"}[systemic]
+    return OnlyIf(f"the base model{risk} {took}", width)
 
 
 def _state(applies: bool | None, compared: str | None) -> ReportState:
@@ -164,7 +130,7 @@ def _text(
     if state is ReportState.BELOW:
         return "Even the upper bound does not exceed the threshold."
     if low is None or high is None:
-        return "The threshold is not known."
+        return "The threshold is not known, and may be as low as the figures." if low else "The threshold is not known."
     if value is not None and value.high_flop is None:
         return "No upper bound is known, and the lower bound does not exceed the threshold."
     return "The threshold lies between the lower and the upper bound."
@@ -172,9 +138,9 @@ def _text(
 
 def _stand(value: Figures | None, low: Fraction | None, high: Fraction | None) -> str:
     """How figures and threshold stand to each other, whatever it means."""
-    if value is None or low is None or high is None:
+    if value is None or low is None:
         return "The threshold is not known either."
-    if value.low_flop > high:
+    if high is not None and value.low_flop > high:
         return "The figures exceed the threshold."
     if value.high_flop is None:
         return "The figures have no upper bound."
@@ -185,30 +151,37 @@ def _stand(value: Figures | None, low: Fraction | None, high: Fraction | None) -
 
 def _threshold(finding: LedgerObject) -> tuple[Fraction | None, Fraction | None]:
     entry = finding.maybe_object("threshold")
-    return (None, None) if entry is None else (entry.fraction("low"), entry.fraction("high"))
+    if entry is None:
+        return None, None
+    low = Fraction(0) if entry.raw("low") == "0" else entry.fraction("low")  # a fraction of any base model's compute
+    return low, entry.fraction("high") if "high" in entry else None
 
 
-def _shown(low: Fraction, high: Fraction) -> Amount:
-    one, other = flop(low), flop(high)
+def _shown(low: Fraction, high: Fraction | None) -> Amount:
+    one = flop(low)
+    if high is None:
+        return Amount(f"at least {one.text}", f"at least {one.exact}")
+    other = flop(high)
     return one if low == high else Amount(f"{one.text} to {other.text}", f"{one.exact} to {other.exact}")
 
 
 def _share(value: Figures | None, low: Fraction | None, high: Fraction | None) -> str:
     """What the figures are of the threshold; of a threshold that is an interval, outward. What is not known is said."""
-    if value is None or low is None or high is None or (value.high_flop is None and not value.low_flop):
-        return NO_UPPER_BOUND if value is not None and low is not None else ""
-    least = format_share(value.low_flop, high, Towards.DOWN) if value.low_flop * FACTOR >= high else ""
+    if value is None or not low:
+        return ""
+    small = high is None or value.low_flop * FACTOR < high
+    least = "" if small or high is None else format_share(value.low_flop, high, Towards.DOWN)
     if value.high_flop is None:
         ends = f"at least {least}; {NO_UPPER_BOUND}" if least else NO_UPPER_BOUND
     else:
         most = format_share(value.high_flop, low, Towards.UP)
-        ends = f"{least} to {most}" if least else f"at {'least' if most.endswith('below') else 'most'} {most}"
+        ends = f"{least} to {most}" if least else f"at most {most}"
     if not value.measured_flop or low != high:
         return ends
     return f"{format_share(value.measured_flop, low)} ({ends})"
 
 
-def _words_of(value: Interval, absent: str) -> str:
+def words_of(value: Interval, absent: str) -> str:
     middle = absent if value.measured is None else f"measured {value.measured.text} FLOP"
     return f"{middle}, {value.ends}"
 
@@ -219,13 +192,13 @@ def _numbers(finding: LedgerObject) -> list[int | Fraction]:
     return [number for number in (*known, *_threshold(finding)) if number is not None]
 
 
-def chart_of(axis: Axis, value: Figures, low: Fraction, high: Fraction, title: str, share: str) -> RuleChart:
+def chart_of(axis: Axis, value: Figures, low: Fraction, high: Fraction | None, title: str, share: str) -> RuleChart:
     """The chart of one rule, with a description for a screen reader."""
     shown, wall = interval(value), axis.at(low)
     begin = axis.at(value.low_flop) if value.low_flop > 0 else 0.0
     known = axis.at(value.measured_flop or value.low_flop)  # up to where the bar is solid if it has no upper end
     end = known if value.high_flop is None else axis.at(value.high_flop)
-    words = _words_of(shown, NO_MEASURED)
+    words = words_of(shown, NO_MEASURED)
     return RuleChart(
         bar_from=begin,
         bar_width=width_of(begin, end),
@@ -233,7 +206,7 @@ def chart_of(axis: Axis, value: Figures, low: Fraction, high: Fraction, title: s
         open_from=None if value.high_flop is not None else end,
         measured=None if not value.measured_flop else axis.at(value.measured_flop),
         threshold_from=wall,
-        threshold_to=axis.at(high),
+        threshold_to=axis.at(low if high is None else high),
         threshold_label=f"threshold {_shown(low, high).text}",
         threshold_anchor=anchor_at(wall),
         title=f"{title}: interval against threshold",

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.evaluate import Policy
+from flopsd.core.policy.policy_file import Policy
 from flopsd.errors import ConfigError, PeakTableError, PolicyError
 from flopsd.settings.strict_yaml import read_yaml
 from flopsd.system.regular_files import read_at_most

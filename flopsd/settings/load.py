@@ -9,13 +9,16 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase, Recomputation
+from flopsd.core.policy.conditions import short
+from flopsd.core.policy.contradictions import presumed_systemic
 from flopsd.errors import ConfigError
 from flopsd.settings.client_socket import VARIABLE as SOCKET_VARIABLE
+from flopsd.settings.data_files import load_policies
 from flopsd.settings.schema import BY_KEY, SETTINGS, Setting, Settings
 from flopsd.settings.strict_yaml import read_yaml
 
@@ -69,13 +72,23 @@ def declared_of(settings: Settings) -> OperatorDeclarations:
         problems.append("--base-model and --base-systemic describe a base model: say its compute with --base-flop")
     if settings.method == Method.PRETRAINING.value and settings.base_flop is not None:
         problems.append("--method pretraining has no base model: leave the --base settings out, or name another method")
-    if problems:
-        raise ConfigError(problems, hint="docs/thresholds.md shows how a base model is declared")
+    if settings.base_systemic_reason is not None and settings.base_systemic is not False:
+        problems.append("--base-systemic-reason explains --base-systemic false, which is not given")
     base = None
     if settings.base_flop is not None:
         flop = settings.base_flop if isinstance(settings.base_flop, int) else None
         kind = "unknown" if flop is None else "known" if settings.base_flop_method is None else "estimated"
         base = Base(settings.base_model, kind, flop, settings.base_flop_method, settings.base_systemic)
+        base = replace(base, reason=settings.base_systemic_reason)
+        if base.systemic is False and base.reason is None:
+            problems += [
+                f"--base-systemic false: {policy.presumed.citation} presumes systemic risk of a base model above "
+                f"{short(policy.presumed.above_flop)} FLOP: give the reason with --base-systemic-reason"
+                for policy in load_policies(settings.policies)
+                if policy.presumed is not None and presumed_systemic(base, policy)
+            ]
+    if problems:
+        raise ConfigError(problems, hint="docs/thresholds.md shows how a base model is declared")
     return OperatorDeclarations(
         None if settings.phase is None else Phase(settings.phase),
         None if settings.method is None else Method(settings.method),

@@ -54,6 +54,7 @@ class Settings:
     base_flop: int | str | None = None  # "unknown": asserted neither known nor estimable
     base_flop_method: str | None = None
     base_systemic: bool | None = None
+    base_systemic_reason: str | None = None
     policies: tuple[str, ...] = ()
     client_socket: str | None = None
     client_uids: tuple[int, ...] = ()
@@ -262,6 +263,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "base_systemic", "BOOL", "whether the base model is one of systemic risk (default: undeclared)", parsers.flag
+    ),
+    Setting(
+        "base_systemic_reason",
+        "TEXT",
+        "why the base model is none of systemic risk, where the law presumes by its compute that it is",
+        parsers.text,
     ),
     Setting(
         "policies",

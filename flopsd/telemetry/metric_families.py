@@ -17,7 +17,7 @@ from flopsd.core.ledger.devices import lasting_name
 from flopsd.core.ledger.run_view import RunView
 from flopsd.core.model import PPM, Evidence, Pipe
 from flopsd.core.policy.bases import Bases
-from flopsd.core.policy.evaluate import Verdict
+from flopsd.core.policy.finding import Verdict
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.snapshot import DeviceState, JournalState, Snapshot
 
@@ -202,7 +202,8 @@ def _thresholds(view: RunView) -> Iterator[Metric]:
             verdict.add_metric((*name, state.value), float(finding.state is state))
         if finding.limit is not None:
             threshold.add_metric((*name, "low"), float(finding.limit.low))
-            threshold.add_metric((*name, "high"), float(finding.limit.high))
+            if finding.limit.high is not None:
+                threshold.add_metric((*name, "high"), float(finding.limit.high))
         for bound, ppm in zip(("low", "measured", "high"), finding.share_ppm, strict=True):
             if ppm is not None:
                 share.add_metric((*name, finding.quantity, bound), ppm / PPM)

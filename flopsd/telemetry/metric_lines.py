@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from typing import IO
 
+from flopsd.core.model import ESTIMATING, DeviceUid
 from flopsd.system.clock import NS_PER_S, Clock
 from flopsd.system.streams import say
 from flopsd.telemetry.snapshot import Snapshot
@@ -21,7 +22,7 @@ FIELDS = ("measured_flop", "low_flop", "high_flop", "rate_flop_per_second", "cov
 
 
 def metric_line(snapshot: Snapshot, rate_flop_per_s: int | None) -> str:
-    """The line for a snapshot; the rate is that since the previous line."""
+    """The line for a snapshot; the rate is the mean over what was measured since the previous line."""
     figures, coverage = snapshot.view.figures, snapshot.view.coverage_ppm
     percent = None if coverage is None else f"{coverage // 10_000}.{coverage % 10_000 // 100:02d}"
     values = (figures.measured_flop, figures.low_flop, figures.high_flop, rate_flop_per_s, percent)
@@ -39,8 +40,7 @@ class MetricLines:
 
     def __init__(self, out: IO[str], every_seconds: float, snapshot: Snapshot, clock: Clock) -> None:
         self._out, self._every_ns, self._clock = out, round(every_seconds * NS_PER_S), clock
-        self._last_ns = clock.boottime_ns()
-        self._last_flop = snapshot.view.figures.measured_flop or 0  # earlier attempts do not count into the rate
+        self._last_ns, self._last = clock.boottime_ns(), _measured(snapshot)
 
     def each_tick(self, snapshot: Snapshot) -> None:
         if self._clock.boottime_ns() - self._last_ns >= self._every_ns:
@@ -48,10 +48,26 @@ class MetricLines:
 
     def write(self, snapshot: Snapshot) -> None:
         """Write the line now. A closed stdout costs the line, nothing else."""
-        now_ns, measured = self._clock.boottime_ns(), snapshot.view.figures.measured_flop
-        passed_ns, rate = now_ns - self._last_ns, None
-        if measured is not None and passed_ns > 0:
-            rate = (measured - self._last_flop) * NS_PER_S // passed_ns
-        self._last_ns, self._last_flop = now_ns, measured or 0
-        if not say(self._out, metric_line(snapshot, rate) + "\n"):
+        before, now = self._last, _measured(snapshot)
+        self._last_ns, self._last = self._clock.boottime_ns(), now
+        rates = [rate for uid in now if (rate := _mean(before.get(uid, (0, 0)), now[uid])) is not None]
+        if not say(self._out, metric_line(snapshot, sum(rates) if rates else None) + "\n"):
             log.warning("a metric line could not be written to stdout; metering is not affected")
+
+
+def _measured(snapshot: Snapshot) -> dict[DeviceUid, tuple[int, int]]:
+    """Measured FLOP of each device in this daemon start, and the time that they were measured in."""
+    return {
+        state.device.uid: (
+            state.now.figures.measured_flop or 0,
+            sum(state.tally.known_ns(evidence) for evidence in ESTIMATING),
+        )
+        for state in snapshot.devices
+    }
+
+
+def _mean(before: tuple[int, int], now: tuple[int, int]) -> int | None:
+    """FLOP/s over the time measured, not over that between two lines: a reading may come long after its interval, and
+    FLOP of a minute over the second that is left of a run would be more than the device can do."""
+    flop, passed_ns = now[0] - before[0], now[1] - before[1]
+    return flop * NS_PER_S // passed_ns if passed_ns > 0 else None

@@ -9,7 +9,7 @@ from typing import Any
 from flopsd.core.model import Figures
 from flopsd.core.rounding import Towards, format_duration, format_flop, format_percent, format_rate
 from flopsd.report.claims import claims_text
-from flopsd.report.numbers import NOTHING_MEASURED, figures_in, integer_facts, interval
+from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integer_facts, interval
 from flopsd.report.terminal import facts, interval_facts, one_line, shown, table, wrapped
 from flopsd.report.threshold_text import threshold_facts
 
@@ -26,6 +26,7 @@ def status_text(status: Mapping[str, Any]) -> str:
         *interval_facts(interval(figures_in(executed)), NOTHING_MEASURED),
         *integer_facts(status["mayBeIntegerFlop"], figures_in(status["integerOperations"])),
         ("guidelines", _figures_text(figures_in(counts))),
+        *([("guidelines", wide)] if (wide := beyond_margin(figures_in(counts))) else []),
         *([("as claimed", claims)] if (claims := claims_text(counts)) else []),
         *threshold_facts(status["thresholds"]),
         ("rate", format_rate(None if rate is None else int(rate))),

@@ -14,7 +14,7 @@ from flopsd.attestation.verify import Verified, open_ledger, verify_ledger
 from flopsd.core.declarations import NOTHING_DECLARED, OperatorDeclarations
 from flopsd.core.ledger.history import History, read_history
 from flopsd.core.model import Active, Busy, Device, Evidence, Gap, GapReason, Gauges, Pipe, Precision, Reading, Sweep
-from flopsd.core.policy.evaluate import Policy
+from flopsd.core.policy.policy_file import Policy
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer
 from flopsd.daemon.writer_settings import WriterSettings

@@ -27,7 +27,7 @@ from flopsd.core.model import (
     Totals,
 )
 from flopsd.core.peaks import PeakTable
-from flopsd.core.policy.evaluate import Policy
+from flopsd.core.policy.policy_file import Policy
 from flopsd.core.session_protocol import Event
 from flopsd.daemon.source_tracker import Message
 from flopsd.daemon.writer import Writer

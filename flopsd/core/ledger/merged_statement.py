@@ -15,7 +15,9 @@ from flopsd.core.ledger.merged_entry import refuse_malformed
 from flopsd.core.ledger.merged_sums import LedgerSums, MergedDeclarations, sums_of_ledger
 from flopsd.core.ledger.merged_types import refuse_wrong_entry, refuse_wrong_facts
 from flopsd.core.ledger.statement import CLAIM_LIMIT, policies_for_ledger, statement_about
-from flopsd.core.policy.evaluate import Case, Policy, findings
+from flopsd.core.policy.contradictions import of_base
+from flopsd.core.policy.evaluate import Case, findings
+from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.reconcile import reconcile
 from flopsd.core.values import whole_number
 from flopsd.errors import LedgerError
@@ -151,7 +153,10 @@ class Merging:
             "ledgerCount": str(self.ledgers),
             "startedAt": self._begun,
             "lastRecordAt": self._last,
-            "declared": declared.for_ledger(),
+            "declared": {
+                **declared.for_ledger(),
+                "contradictions": [one.for_ledger() for one in of_base(declared.base, facts.policies)],
+            },
             **sums,
             "findings": [finding.for_ledger() for policy in facts.policies for finding in findings(policy, case)],
             "reconciliation": [r.for_ledger() for r in reconcile(self.sums.by_phase, counted.updates, architecture)],

@@ -101,7 +101,7 @@ def _declared(declared: FieldReader, *, conflict: bool) -> None:
     for name in ("method", "conflict"):
         declared.maybe_text(name)
     if (base := declared.maybe_object("base")) is not None:
-        _exactly(base, _BASE)
+        _exactly(base, _BASE | ({"reason"} if "reason" in base else set()))
         base.text("declaredBy")
 
 

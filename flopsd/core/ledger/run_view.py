@@ -18,7 +18,9 @@ from flopsd.core.ledger.journal_codec import DeviceEntry
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Device, DeviceUid, Evidence, Figures, GapReason, Tally
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import NO_DECLARATIONS, Bases, Declarations, Phased, declarations_of, run_bases
-from flopsd.core.policy.evaluate import Case, Finding, Policy, findings
+from flopsd.core.policy.evaluate import Case, findings
+from flopsd.core.policy.finding import Finding
+from flopsd.core.policy.policy_file import Policy
 from flopsd.core.values import added
 
 

@@ -21,8 +21,9 @@ from flopsd.core.ledger.unended import as_of
 from flopsd.core.model import ESTIMATING, NO_FIGURES, Evidence, Figures
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.bases import Architecture, Bases
-from flopsd.core.policy.evaluate import Policy
+from flopsd.core.policy.contradictions import contradictions
 from flopsd.core.policy.guidelines import Guidelines
+from flopsd.core.policy.policy_file import Policy
 from flopsd.core.policy.reconcile import reconcile
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import joules, seconds, text_or_none
@@ -125,7 +126,7 @@ def predicate(history: History, table: PeakTable, journal: JournalFacts, seal: S
         "attempts": sorted({str(inc.begin["context"]["attempt"]) for inc in history.incarnations}),
         "incarnations": [_incarnation(inc, inc.code_secret_sha256 in secrets) for inc in history.incarnations],
         "devices": devices_for_ledger(view),
-        "declared": _declared(history.declared, history.sessions.values()),
+        "declared": _declared(history.declared, list(history.sessions.values()), view.policies),
         "totals": {
             "executed": _executed(view),
             "integerOperations": integers_for_ledger(view.integers, view.bases.integers),
@@ -237,8 +238,10 @@ def _method(observed: Collection[Evidence]) -> str:
     return "; ".join(found) or NOTHING_ESTIMATES
 
 
-def _declared(declared: OperatorDeclarations, sessions: Iterable[DeclaredSession]) -> dict[str, Any]:
-    """What was declared and by whom; a declaration is no measurement."""
+def _declared(
+    declared: OperatorDeclarations, sessions: Sequence[DeclaredSession], policies: Iterable[Policy]
+) -> dict[str, Any]:
+    """What was declared and by whom, and what of it cannot all be so; a declaration is no measurement."""
     settings = declared.for_journal()
     base = settings["base"]
     return {
@@ -256,6 +259,7 @@ def _declared(declared: OperatorDeclarations, sessions: Iterable[DeclaredSession
             }
             for session in sorted(sessions, key=lambda session: session.id)
         ],
+        "contradictions": [one.for_ledger() for one in contradictions(declared, sessions, policies)],
     }
 
 

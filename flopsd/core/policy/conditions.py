@@ -28,6 +28,17 @@ def base_bounds(base: Base | None, margin_ppm: int) -> tuple[Fraction, Fraction 
     return Fraction(base.flop * (PPM - margin_ppm), PPM), Fraction(base.flop * (PPM + margin_ppm), PPM)
 
 
+def base_range(when: Conditions, base: Base | None, margin_ppm: int) -> tuple[Fraction, Fraction | None]:
+    """Between which exact counts the base model's compute lies if the rule applies, whatever is not declared."""
+    low, high = base_bounds(base, margin_ppm)
+    if when.base_above_flop is not None:
+        low = max(low, Fraction(when.base_above_flop))
+    if when.base_not_above_flop is not None:
+        most = Fraction(when.base_not_above_flop)
+        high = most if high is None else min(high, most)
+    return low, high
+
+
 def applies_to(
     when: Conditions, method: Method | None, base: Base | None, margin_ppm: int, conflict: str = ""
 ) -> tuple[bool | None, str, bool]:
@@ -106,17 +117,13 @@ def _base_flop(when: Conditions, base: Base, margin_ppm: int) -> _Answer | None:
         return None
     low, high = base_bounds(base, margin_ppm)
     if low > limit:
-        return above, f"the base model's compute is above {_short(limit)} FLOP"
-    if when.systemic_is_above and base.systemic:
-        return above, f"the base model carries systemic risk, so it counts as above {_short(limit)} FLOP"
+        return above, f"the base model's compute is above {short(limit)} FLOP"
     if high is None or high > limit:
-        return None, f"whether the base model's compute is above {_short(limit)} FLOP is not known"
-    if when.systemic_is_above and base.systemic is None:
-        return None, _SYSTEMIC_OPEN
-    return not above, f"the base model's compute is not above {_short(limit)} FLOP"
+        return None, f"whether the base model's compute is above {short(limit)} FLOP is not known"
+    return not above, f"the base model's compute is not above {short(limit)} FLOP"
 
 
-def _short(flop: int) -> str:
+def short(flop: int) -> str:
     """An exact count in few digits: 1e23."""
     digits = str(flop).rstrip("0") or "0"
     zeros = len(str(flop)) - len(digits)

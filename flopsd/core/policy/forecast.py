@@ -9,7 +9,7 @@ from typing import Any
 
 from flopsd.core.figures import NS_PER_S
 from flopsd.core.model import Figures
-from flopsd.core.policy.evaluate import Finding, Limit
+from flopsd.core.policy.finding import Finding, Limit
 from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.values import ceil_div, text_or_none
 
@@ -45,7 +45,8 @@ def crossing(limit: Limit | None, figures: Figures, rate: Rate) -> Crossing | No
     if figures.high_flop is not None and figures.high_flop <= limit.low:
         high_rate = rate.high_flop_per_s
         earliest = 0 if high_rate is None else _until(limit.low, figures.high_flop, high_rate)
-    return Crossing(earliest, _until(limit.high, figures.low_flop, rate.low_flop_per_s))
+    latest = None if limit.high is None else _until(limit.high, figures.low_flop, rate.low_flop_per_s)
+    return Crossing(earliest, latest)
 
 
 def _until(limit: Fraction, flop: int, flop_per_s: int) -> int | None:
@@ -63,12 +64,11 @@ Rates = tuple[Rate, Rate]
 def outlook(
     findings: Iterable[Finding], rates: Rates | None, with_integers: Rates | None = None
 ) -> list[dict[str, Any]]:
-    """Each rule that applies or may, as in the ledger, with its crossing at `rates`; `with_integers` are those of
-    FLOP and integer operations together, for a policy that counts both."""
+    """Each rule as in the ledger, with its crossing at `rates`; `with_integers` are those of FLOP and integer
+    operations together, for a policy that counts both. Where the base model decides, no rate tells when."""
     return [
         {**finding.for_ledger(), "crossing": _crossing(finding, with_integers if finding.counts_integers else rates)}
         for finding in findings
-        if finding.state is not None and finding.applies is not False
     ]
 
 
@@ -80,6 +80,8 @@ def mean_rates(before: Guidelines, now: Guidelines, passed_ns: int) -> Rates | N
 
 
 def _crossing(finding: Finding, rates: Rates | None) -> dict[str, str | None] | None:
+    if finding.only_if is not None:
+        return None
     when = None if rates is None else crossing(finding.limit, finding.value, _rate_of(finding, rates))
     if when is None:
         return None

@@ -55,7 +55,6 @@ class Conditions:
     base_systemic: bool | None = None
     base_above_flop: int | None = None
     base_not_above_flop: int | None = None
-    systemic_is_above: bool = False  # a base model with systemic risk counts as above, whatever its compute
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +103,14 @@ class FormRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Presumption:
+    """The law presumes systemic risk of a base model whose compute is above this."""
+
+    above_flop: int
+    citation: str
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """One regime's rules, with the SHA-256 of the file they came from."""
 
@@ -115,6 +122,7 @@ class Policy:
     counts_integers: bool  # whether integer operations count beside FLOP
     rules: tuple[Rule, ...]
     form: FormRules | None
+    presumed: Presumption | None = None
 
     def rule(self, rule_id: str) -> Rule:
         return next(rule for rule in self.rules if rule.id == rule_id)
@@ -126,7 +134,7 @@ class Policy:
         top = FieldReader(data, "", collecting(problems, "policy"))
         top.only(
             *("schema", "id", "title", "generated", "notice", "sources", "estimation_margin"),
-            *("integer_operations", "form", "rules"),
+            *("integer_operations", "base_systemic_presumed", "form", "rules"),
         )
         if top.raw("schema") != SCHEMA:
             raise PolicyError([f"policy: schema is {shown(top.raw('schema'))}; this flopsd reads {SCHEMA!r}"])
@@ -149,6 +157,7 @@ class Policy:
             and top.one_of("integer_operations", INTEGER_OPERATIONS) == INTEGER_OPERATIONS[1],
             rules=tuple(_rule(raw, position, sources, problems) for position, raw in enumerate(raw_rules, 1)),
             form=None if (form := top.maybe_object("form")) is None else _form(form, sources),
+            presumed=None if (base := top.maybe_object("base_systemic_presumed")) is None else _presumption(base),
         )
         _source(margin.object("source"), sources)
         problems += _contradictions(policy.rules)
@@ -163,6 +172,14 @@ def _id(entry: FieldReader, key: str) -> str:
 
 def _text(entry: FieldReader, key: str) -> str:
     return entry.line(key, MAX_TEXT, fold=True)
+
+
+def _presumption(base: FieldReader) -> Presumption:
+    base.only("above", "citation")
+    flop = base.maybe_flop("above")
+    if flop is None:
+        base.wrong("above", "a count of FLOP")
+    return Presumption(flop or 0, _text(base, "citation"))
 
 
 def _rule(raw: object, position: int, sources: set[str], problems: list[str]) -> Rule:
@@ -201,11 +218,9 @@ def _conditions(when: FieldReader) -> Conditions:
     when.only("modification", "method", "base.kind", "base.systemic", "base.flop")
     flop = when.maybe_object("base.flop")
     if flop is not None:
-        flop.only("above", "not_above", "systemic")
+        flop.only("above", "not_above")
         if ("above" in flop) == ("not_above" in flop):
             when.problem("base.flop", "must have one of above, not_above")
-        if "systemic" in flop:
-            flop.one_of("systemic", ("above",))
     return Conditions(
         modification=when.flag("modification"),
         methods=tuple(Method(name) for name in when.some_of("method", [method.value for method in Method])),
@@ -213,7 +228,6 @@ def _conditions(when: FieldReader) -> Conditions:
         base_systemic=when.flag("base.systemic"),
         base_above_flop=None if flop is None else flop.maybe_flop("above"),
         base_not_above_flop=None if flop is None else flop.maybe_flop("not_above"),
-        systemic_is_above=flop is not None and "systemic" in flop,
     )
 
 

@@ -9,15 +9,16 @@ from importlib.resources import files
 from typing import Any
 
 from flopsd.core.rounding import format_rate
+from flopsd.report.answer import answer_of
 from flopsd.report.claims import AS_CLAIMED, claims_text
 from flopsd.report.html_kit import Html, h, text
 from flopsd.report.html_parts import chip, entry, icon, or_none, patterns, rule_chart, rule_legend, section, triple
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
-from flopsd.report.numbers import NOTHING_MEASURED, figures_in, integers_text, interval
+from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integers_text, interval
 from flopsd.report.terminal import counted
 from flopsd.report.threshold_text import crossing_text
-from flopsd.report.verdicts import answer_of, rules_of
+from flopsd.report.verdicts import rules_of
 from flopsd.telemetry.page.devices import devices_part, gaps_part, sources_part
 from flopsd.telemetry.status_text import coverage_text
 
@@ -129,6 +130,7 @@ def _header(facts: Mapping[str, Any]) -> Html:
 
 
 def _total(facts: Mapping[str, Any]) -> Html:
+    wide = beyond_margin(figures_in(facts["guidelines"]))
     executed, counted = interval(figures_in(facts["executed"])), interval(figures_in(facts["guidelines"]))
     rate = facts["measuredFlopPerSecond"]
     integers = integers_text(figures_in(facts["integerOperations"]))
@@ -145,6 +147,7 @@ def _total(facts: Mapping[str, Any]) -> Html:
             _card(
                 "Counts as training compute",
                 "Under the Commission's Guidelines; an interval where not all is declared."
+                + (f" {wide[:1].upper()}{wide[1:]}." if wide else "")
                 + (f" {AS_CLAIMED}: {claims}." if (claims := claims_text(facts["guidelines"])) else ""),
                 triple(counted, "no single figure: not all is declared"),
             ),
@@ -169,10 +172,8 @@ def _card(title: str, meaning: str, content: Html) -> Html:
 
 def _thresholds(facts: Mapping[str, Any]) -> Html:
     findings = facts["thresholds"]
-    rules, _, axis = rules_of(LedgerObject({"findings": list(findings)}, "status"))
-    answer = answer_of(rules, (), None)
-    if not rules:
-        return section("thresholds", "No threshold applies", h("p", "No rule of a policy applies to this run."))
+    rules, others, axis = rules_of(LedgerObject({"findings": list(findings)}, "status"))
+    answer = answer_of(rules, others)
     when = {f"{one['policy']}/{one['rule']}": one["crossing"] for one in findings}
     parts = []
     for at, rule in enumerate(rules):
@@ -180,15 +181,13 @@ def _thresholds(facts: Mapping[str, Any]) -> Html:
         parts.append(_rule(rule, f"rule-{at}", when.get(rule.name), chart))
     state = answer.state.value
     title = text(icon(state), h("span", answer.headline))
-    leads = [h("p", words, cls="lead") for words in answer.sentences]
-    drawn = None if axis is None else rule_legend()
-    open_rules = [rule.state is ReportState.INDETERMINATE and rule.applies is None for rule in rules]
-    certain = [part for part, is_open in zip(parts, open_rules, strict=True) if not is_open]
-    certain = certain or parts[:1]
+    leads = [h("p", words, cls="lead") for words in (*answer.only_if, *answer.sentences)]
+    drawn = None if axis is None or not rules else rule_legend()
+    certain = [part for part, rule in zip(parts, rules, strict=True) if rule.applies] or parts[:1]
     folded, rest = [part for part in parts if part not in certain], None
     if folded:
-        words = f"{counted(len(folded), 'further rule')}: indeterminate, since too little is declared"
-        rest = h("details", h("summary", words), *folded, id="indeterminate")
+        words = f"{counted(len(folded), 'further rule')} that may not apply"
+        rest = h("details", h("summary", words), *folded, id="unsure")
     return section("thresholds", title, *leads, *certain, drawn, rest, cls=f"headline state-{state}")
 
 

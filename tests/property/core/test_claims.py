@@ -31,7 +31,7 @@ from flopsd.core.model import (
 )
 from flopsd.core.part import HMMA_FORMATS, INTEGER_FORMATS
 from flopsd.core.phases import ActivePhase
-from flopsd.core.policy.evaluate import Verdict
+from flopsd.core.policy.finding import Verdict
 from flopsd.core.session_protocol import DeclaredSession
 from tests.support.independent import payload_of
 from tests.support.story import VECTORS, policy

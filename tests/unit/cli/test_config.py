@@ -58,6 +58,7 @@ base_model: "Llama: 8B # not a comment"
 base_flop: 7.2e23
 base_flop_method: 6 x 8e9 x 15e12
 base_systemic: false
+base_systemic_reason: rebutted
 policies: [/srv/policy.yaml]
 client_socket: off
 client_uids: [1000, 1001]

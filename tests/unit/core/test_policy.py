@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
-from flopsd.core.policy.evaluate import Case, Finding, Limit, Policy, Verdict, findings
+from flopsd.core.policy.evaluate import Case, findings
+from flopsd.core.policy.finding import Finding, Limit, Verdict
 from flopsd.core.policy.guidelines import Guidelines
+from flopsd.core.policy.policy_file import Policy
 from flopsd.errors import PolicyError
 from flopsd.settings.data_files import config_dir, load_policies
 
@@ -42,24 +44,29 @@ def fine_tune(value: Figures, base: Base | None, method: Method | None = Method.
     return Case(value, value, method, base)
 
 
-# rule, what is declared beside the figures, the highest count that is not above the threshold
+# rule, citation, what is declared beside the figures, the highest count that is not above the threshold
 ROWS = [
-    ("gpai-indicative", None, Method.PRETRAINING, 10**23),
-    ("systemic-presumption", None, Method.PRETRAINING, 10**25),
-    ("modification-third", KNOWN, Method.FULL, 3 * 10**23),
-    ("modification-third", replace(KNOWN, flop=10**24), Method.FULL, 10**24 // 3),
-    ("unknown-base-systemic", replace(LOST, systemic=True), Method.LORA, 10**25 // 3),
-    ("unknown-base-other", replace(LOST, systemic=False), Method.QLORA, 10**23 // 3),
-    ("modification-systemic", SYSTEMIC, Method.PARTIAL, 10**25),
-    ("modification-systemic", replace(LOST, systemic=True), Method.FULL, 10**25 // 3),
-    ("base-not-gpai", SMALL, Method.FULL, 6 * 10**22),
-    ("base-and-modification-systemic", KNOWN, Method.FULL, 10**25 - 9 * 10**23),
+    ("gpai-indicative", "paragraphs 17", None, Method.PRETRAINING, 10**23),
+    ("systemic-presumption", "Article 51(2)", None, Method.PRETRAINING, 10**25),
+    ("modification-third", "paragraphs 60", KNOWN, Method.FULL, 3 * 10**23),
+    ("modification-third", "paragraphs 60", replace(KNOWN, flop=10**24), Method.FULL, 10**24 // 3),
+    ("modification-third-small", "Article 3(65)", replace(SMALL, systemic=True), Method.FULL, 4 * 10**22 // 3),
+    ("unknown-base-systemic", "paragraph 61", replace(LOST, systemic=True), Method.LORA, 10**25 // 3),
+    ("unknown-base-other", "paragraph 61", replace(LOST, systemic=False), Method.QLORA, 10**23 // 3),
+    ("modification-systemic", "section 3.2.2", SYSTEMIC, Method.PARTIAL, 10**25),
+    ("modification-systemic", "footnote 6", replace(LOST, systemic=True), Method.FULL, 10**25 // 3),
+    ("modification-systemic", "Articles 52(1)", replace(SMALL, systemic=True), Method.FULL, 4 * 10**22 // 3),
+    ("base-not-gpai", "annex A.1", SMALL, Method.FULL, 6 * 10**22),
+    ("base-and-modification-systemic", "annex A.1", KNOWN, Method.FULL, 10**25 - 9 * 10**23),
 ]
 
 
-@pytest.mark.parametrize(("rule", "base", "method", "highest"), ROWS)
-def test_a_row_on_both_sides_and_straddling(rule: str, base: Base | None, method: Method, highest: int) -> None:
+@pytest.mark.parametrize(("rule", "cited", "base", "method", "highest"), ROWS)
+def test_a_row_on_both_sides_and_straddling(
+    rule: str, cited: str, base: Base | None, method: Method, highest: int
+) -> None:
     at = finding(rule, fine_tune(figures(highest), base, method))
+    assert cited in at.rule.citation
     assert (at.applies, at.state) == (True, BELOW), "one FLOP less or as much is not greater than"
     over = finding(rule, fine_tune(figures(highest + 1), base, method))
     assert (over.applies, over.state) == (True, ABOVE)
@@ -105,21 +112,66 @@ def test_whether_an_estimated_base_is_one_can_be_open() -> None:
 def test_a_base_with_systemic_risk_is_a_general_purpose_model_whatever_its_compute() -> None:
     small = replace(SMALL, flop=9 * 10**22, systemic=True)
     case = fine_tune(figures(4 * 10**24), small)
-    for rule in ("modification-third", "modification-systemic"):
+    for rule in ("modification-third-small", "modification-systemic"):
         assert (finding(rule, case).applies, finding(rule, case).state) == (True, ABOVE)
-    assert finding("modification-third", case).quantity == "cumulative"
-    other = finding("base-not-gpai", case)
-    assert (other.applies, other.state) == (False, None)
-    assert "carries systemic risk, so it counts as above 1e23 FLOP" in other.why
-
-
-def test_a_small_base_whose_risk_nobody_tells_leaves_open_which_rule_is_for_it() -> None:
-    case = fine_tune(figures(4 * 10**24), replace(SMALL, systemic=None))
+        assert finding(rule, case).quantity == "cumulative"
     for rule in ("modification-third", "base-not-gpai"):
-        found = finding(rule, case)
-        assert (found.applies, found.state) == (None, OPEN)
-        assert "whether the base model carries systemic risk is not declared" in found.why
-    assert finding("modification-third", fine_tune(figures(1), replace(SMALL, systemic=None))).state is BELOW
+        assert (finding(rule, case).applies, finding(rule, case).state) == (False, None)
+
+
+THIRD, TINY = 10**23 // 3, 5 * 10**16
+RISK_OPEN = "whether the base model carries systemic risk is not declared"
+# rule, citation, what is declared, the upper end, the state, and the base models for which it would be above
+UNKNOWN = [
+    ("gpai-indicative", "paragraphs 17", None, None, 10**23, BELOW, None),
+    ("gpai-indicative", "paragraphs 17", None, None, 10**23 + 1, OPEN, None),
+    ("systemic-presumption", "Article 51(2)", None, None, 10**25, BELOW, None),
+    ("systemic-presumption", "Article 51(2)", None, None, 10**25 + 1, OPEN, None),
+    ("modification-third", "paragraphs 60", None, None, THIRD, BELOW, None),
+    ("modification-third", "paragraphs 60", None, None, THIRD + 1, OPEN, (10**23 + 1, 10**23 + 1)),
+    ("modification-third", "paragraphs 60", None, Method.LORA, THIRD, BELOW, None),
+    ("modification-third", "paragraphs 60", None, Method.LORA, 10**24, OPEN, (10**23 + 1, 3 * 10**24 - 1)),
+    ("modification-third", "paragraphs 60", KNOWN, None, 3 * 10**23, BELOW, None),
+    ("modification-third", "paragraphs 60", KNOWN, None, 3 * 10**23 + 1, OPEN, None),
+    ("modification-third-small", "Article 3(65)", None, None, 0, BELOW, None),
+    ("modification-third-small", "Article 3(65)", None, None, 1, OPEN, (0, 2)),
+    ("modification-third-small", "Article 3(65)", None, Method.FULL, TINY, OPEN, (0, 3 * TINY - 1)),
+    ("modification-third-small", "Article 3(65)", replace(SMALL, systemic=None), Method.FULL, 10**22, BELOW, None),
+    ("modification-third-small", "Article 3(65)", replace(SMALL, systemic=None), Method.FULL, THIRD, OPEN, None),
+    ("unknown-base-systemic", "paragraph 61", None, None, 10**25 // 3, BELOW, None),
+    ("unknown-base-systemic", "paragraph 61", None, None, 10**25 // 3 + 1, OPEN, None),
+    ("unknown-base-systemic", "paragraph 61", LOST, Method.LORA, 10**25 // 3, BELOW, None),
+    ("unknown-base-systemic", "paragraph 61", LOST, Method.LORA, 10**25 // 3 + 1, ABOVE, None),
+    ("unknown-base-other", "paragraph 61", None, None, THIRD, BELOW, None),
+    ("unknown-base-other", "paragraph 61", None, None, THIRD + 1, OPEN, None),
+    ("unknown-base-other", "paragraph 61", LOST, Method.LORA, THIRD + 1, OPEN, None),
+    ("unknown-base-other", "paragraph 61", LOST, Method.LORA, 10**25 // 3 + 1, ABOVE, None),
+    ("modification-systemic", "section 3.2.2", None, None, 0, BELOW, None),
+    ("modification-systemic", "section 3.2.2", None, None, TINY, OPEN, (0, 3 * TINY - 1)),
+    ("modification-systemic", "section 3.2.2", LOST, Method.FULL, 10**25 // 3, BELOW, None),
+    ("modification-systemic", "section 3.2.2", LOST, Method.FULL, 10**25 // 3 + 1, OPEN, None),
+    ("base-not-gpai", "annex A.1", None, None, 0, BELOW, None),
+    ("base-not-gpai", "annex A.1", None, Method.FULL, TINY, OPEN, (10**23 - TINY + 1, 10**23)),
+    ("base-not-gpai", "annex A.1", replace(SMALL, systemic=None), Method.FULL, 6 * 10**22, BELOW, None),
+    ("base-not-gpai", "annex A.1", replace(SMALL, systemic=None), Method.FULL, 6 * 10**22 + 1, OPEN, None),
+    ("base-and-modification-systemic", "annex A.1", None, None, 0, BELOW, None),
+    ("base-and-modification-systemic", "annex A.1", None, None, TINY, OPEN, (10**25 - TINY + 1, 10**25)),
+]
+
+
+@pytest.mark.parametrize(("rule", "cited", "base", "method", "high", "state", "only_if"), UNKNOWN)
+def test_what_is_known_is_said_whatever_is_not_declared(
+    rule: str, cited: str, base: Base | None, method: Method | None, high: int, state: Verdict, only_if: object
+) -> None:
+    found = finding(rule, fine_tune(figures(high), base, method))
+    assert cited in found.rule.citation
+    assert (found.applies, found.state) == (None, state)
+    named = found.only_if
+    assert (None if named is None else (named.least_flop, named.most_flop)) == only_if
+    if named is not None:
+        assert named.systemic is found.rule.when.base_systemic or found.rule.derived
+    if state is OPEN:
+        assert "not declared" in found.why or "if the rule applies" in found.why, "it says on what it hangs"
 
 
 def test_a_base_of_exactly_the_threshold_is_not_above_it() -> None:
@@ -127,19 +179,6 @@ def test_a_base_of_exactly_the_threshold_is_not_above_it() -> None:
     assert (finding("modification-third", case).applies, finding("base-not-gpai", case).applies) == (False, True)
     case = fine_tune(figures(1), replace(KNOWN, flop=10**23 + 1))
     assert (finding("modification-third", case).applies, finding("base-not-gpai", case).applies) == (True, False)
-
-
-def test_what_is_not_declared_is_never_skipped() -> None:
-    """Without a base model no rule on modifications is decided, however little was computed."""
-    for case in (fine_tune(figures(1), None), fine_tune(figures(1), None, None)):
-        for rule in ACT.rules:
-            if rule.when.modification is not True and case.method is not None:
-                continue
-            found = finding(rule.id, case)
-            assert (found.applies, found.state) == (None, OPEN), rule.id
-            assert "not declared" in found.why
-    assert finding("gpai-indicative", fine_tune(figures(1), None)).applies is False
-    assert finding("modification-third", fine_tune(figures(1), None)).quantity == "updates or cumulative"
 
 
 def test_pretraining_leaves_out_what_is_about_modifications() -> None:
@@ -160,21 +199,10 @@ def test_different_base_models_leave_open_what_applies_and_say_so() -> None:
     for method in (Method.FULL, Method.PRETRAINING):
         case = Case(figures(1), figures(2), method, None, conflict=words)
         found = finding("modification-third", case)
-        assert (found.applies, found.state, found.why) == (None, OPEN, words)
+        assert (found.applies, found.state, found.why) == (None, BELOW, words)
         assert found.quantity == "updates or cumulative", "the base model may carry systemic risk"
+        assert finding("base-not-gpai", case).state is OPEN
     assert finding("gpai-indicative", Case(figures(1), figures(1), Method.PRETRAINING, conflict=words)).applies is None
-
-
-@pytest.mark.parametrize(
-    ("value", "state"), [(10**23 // 3, BELOW), (10**24, OPEN), (10**25 // 3, OPEN), (10**25 // 3 + 1, ABOVE)]
-)
-def test_an_unknown_base_whose_risk_nobody_tells(value: int, state: Verdict) -> None:
-    for rule in ("unknown-base-systemic", "unknown-base-other"):
-        found = finding(rule, fine_tune(figures(value), LOST))
-        assert (found.applies, found.state) == (None, state)
-        assert found.for_ledger()["threshold"] == {"low": f"{10**23}/3", "high": f"{10**25}/3"}
-    derived = finding("modification-systemic", fine_tune(figures(value), LOST))
-    assert (derived.applies, derived.state) == (None, BELOW if state is BELOW else OPEN)
 
 
 def test_an_undeclared_method_leaves_a_fallback_its_own_threshold() -> None:
@@ -272,6 +300,7 @@ def test_a_verdict_is_what_every_point_of_the_interval_says(case: Case) -> None:
             continue
         assert found.limit is not None
         if found.state is ABOVE:
+            assert found.limit.high is not None
             assert found.value.low_flop > found.limit.high
         else:
             assert case.whole
@@ -279,14 +308,29 @@ def test_a_verdict_is_what_every_point_of_the_interval_says(case: Case) -> None:
             assert found.value.high_flop <= found.limit.low
 
 
-@given(cases)
-def test_not_knowing_the_base_model_never_clears(case: Case) -> None:
-    silent = replace(case, base=None)
-    if case.method is Method.PRETRAINING:
-        return
-    for shown, untold in zip(findings(ACT, case), findings(ACT, silent), strict=True):
-        if shown.state is not None and case.base is not None:
-            assert untold.state is not BELOW
+@given(cases, st.sampled_from(list(Method)), bases, st.booleans())
+def test_what_is_declared_later_changes_no_verdict(case: Case, method: Method, base: Base, systemic: bool) -> None:
+    """A rule that is below stays below or turns out not to apply; above stays above, where two fallbacks stood for each
+    other that of the two which applies. Where it is open for some base models alone, no other is above."""
+    known = base if case.base is None else case.base
+    if known.systemic is None:
+        known = replace(known, systemic=systemic)
+    pretraining = (case.method or method) is Method.PRETRAINING
+    contradicts = pretraining and case.base is not None and case.method is None
+    later = replace(case, method=case.method or method, base=case.base if pretraining else known)
+    for policy in load_policies():
+        after = {found.rule.id: found for found in findings(policy, later)}
+        for before in findings(policy, case):
+            now = after[before.rule.id]
+            if before.state is BELOW:
+                assert now.state in (BELOW, None)
+            if before.state is ABOVE and not contradicts:
+                assert ABOVE in (now.state, before.rule.or_else and after[before.rule.or_else].state)
+            if before.only_if is not None and now.state is ABOVE and later.base is not None:
+                assert later.base.kind != "known" or (
+                    before.only_if.least_flop <= (later.base.flop or 0) <= before.only_if.most_flop
+                )
+                assert before.only_if.systemic in (None, later.base.systemic)
 
 
 def test_a_share_of_the_threshold_is_rounded_outward_and_a_threshold_of_one_flop_has_one() -> None:
@@ -308,7 +352,7 @@ def test_a_ledger_has_each_figure_as_text_and_null_for_what_is_not_known() -> No
         "policy": "p", "rule": "gpai-indicative", "quantity": "updates",
         "countsIntegerOperations": False, "applies": True, "reason": "why",
         "threshold": {"low": "7/3", "high": "8"}, "state": "indeterminate", "stateIfClaimsHold": None,
-        "value": {"low": "1", "measured": "2", "high": "3"},
+        "aboveOnlyIfBase": None, "value": {"low": "1", "measured": "2", "high": "3"},
         "sharePpm": {"low": "125000", "measured": None, "high": "1285715"},
         "title": rule.title, "citation": rule.citation, "consequence": rule.consequence, "assumes": rule.assumes,
         "status": "text", "since": "2025-08-02",

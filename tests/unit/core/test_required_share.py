@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from flopsd.core.architecture import Bounds
 from flopsd.core.declarations import Base, Method, Recomputation
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
-from flopsd.core.policy.evaluate import Case, Limit, findings
+from flopsd.core.policy.evaluate import Case, findings
+from flopsd.core.policy.finding import Limit
 from flopsd.core.policy.forecast import Crossing, Rate, crossing, mean_rates, outlook
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines, Required, guidelines, required_share
 from flopsd.core.policy.reconcile import LESS_EXECUTED, ArchitectureFigures, reconcile
@@ -133,12 +134,13 @@ def test_a_month_of_a_cluster_never_and_unknown_are_told_apart() -> None:
 def test_the_first_second_at_which_it_is_so(figures: tuple[int, int], a: int, b: int, rates: tuple[int, int]) -> None:
     low, high = sorted(figures)
     slow, fast = sorted(rates)
-    limit = Limit(Fraction(min(a, b), 3), Fraction(max(a, b), 3))
-    shown = crossing(limit, Figures(low, None, high), Rate(slow, fast))
+    bottom, top = Fraction(min(a, b), 3), Fraction(max(a, b), 3)
     seconds = range(200)
-    may = next((s for s in seconds if high + fast * s > limit.low), None)
-    must = next((s for s in seconds if low + slow * s > limit.high), None)
-    assert shown == Crossing(may, must)
+    may = next((s for s in seconds if high + fast * s > bottom), None)
+    must = next((s for s in seconds if low + slow * s > top), None)
+    figures_now, rate = Figures(low, None, high), Rate(slow, fast)
+    assert crossing(Limit(bottom, top), figures_now, rate) == Crossing(may, must)
+    assert crossing(Limit(bottom, None), figures_now, rate) == Crossing(may, None)
 
 
 def test_where_either_account_may_count_a_crossing_is_certain_once_the_slower_has_crossed() -> None:

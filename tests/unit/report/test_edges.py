@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
@@ -21,17 +20,10 @@ from flopsd.report.inventory import _observed, items_of
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.report_text import _more
-from flopsd.report.threshold_text import threshold_facts
 from tests.support.paths import VECTORS
 
 RULE = ReportRule("a rule", "a/1", ReportState.BELOW, True, "below", "", "why", "compute", None, None, "", "Article 3",
-                  "a duty", "2025", "", False, None)  # fmt: skip
-FINDING: dict[str, Any] = {"title": "a rule", "applies": None, "state": "indeterminate", "status": "law"}
-
-
-def test_rules_that_hang_on_declarations_are_one_line() -> None:
-    rows = threshold_facts([FINDING, FINDING])
-    assert [text.partition(":")[0] for _, text in rows] == ["INDETERMINATE for 2 rules"]
+                  "a duty", "2025", "", False, None, None, None)  # fmt: skip
 
 
 @pytest.mark.parametrize("citation", ["Article 3", ""])

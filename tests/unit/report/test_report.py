@@ -134,11 +134,14 @@ def test_a_replay_and_a_hole_are_flagged() -> None:
 
 def test_the_answer_is_the_gravest_of_all_rules() -> None:
     assert content(SCENES["lineage-above"]()).answer.headline == "Above both thresholds"
-    assert content(SCENES["everything"]()).answer.headline == "Below both thresholds"
+    below = content(SCENES["everything"]()).answer
+    assert below.headline == "Far below: at most 1/220 of the lowest threshold that applies"
+    assert below.sentences[0].startswith("Together with its base model: at most 9.")
     between = enriched.larger(vector("valid/activity-and-gaps"), 10**7, 1)
     made = content(with_policy(between, Method.PRETRAINING, None))
     assert [rule.state for rule in made.rules] == [ReportState.INDETERMINATE, ReportState.BELOW]
-    assert made.answer.headline == "Indeterminate for 1 of 2 thresholds"
+    why = "the threshold lies between the lower and the upper end"
+    assert made.answer.headline == f"Indeterminate for 1 of 2 thresholds: {why}"
     assert made.answer.sentences[-1] == "1 further rule: below."
 
 

@@ -139,11 +139,16 @@ def test_the_rate_is_that_since_the_previous_line(tmp_path: Path) -> None:
     run.meter(1)
     lines.each_tick(run.writer.snapshot)
     after = run.writer.snapshot.view.figures.measured_flop or 0
-    assert numbers(out.getvalue())["rate_flop_per_second"] == str((after - before) // 60)
+    rate = (after - before) // 60
+    assert numbers(out.getvalue())["rate_flop_per_second"] == str(rate)
     out.truncate(0)
     run.clock.advance(60 * NS_PER_S)
     lines.each_tick(run.writer.snapshot)
-    assert numbers(out.getvalue())["rate_flop_per_second"] == "0"  # a minute in which nothing was measured
+    assert "rate_flop_per_second=unknown" in out.getvalue(), "a minute in which nothing was measured"
+    out.truncate(0)
+    run.meter(1)  # its reading is of the minute before too
+    lines.write(run.writer.snapshot)
+    assert int(numbers(out.getvalue())["rate_flop_per_second"]) == pytest.approx(rate, rel=1e-6), "not 61 times that"
 
 
 def blocks() -> list[str]:

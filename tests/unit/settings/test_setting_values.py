@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from flopsd.core.declarations import Method
+from flopsd.core.declarations import Method, declared_from
 from flopsd.core.model import Precision
+from flopsd.core.policy.contradictions import contradictions
+from flopsd.core.session_protocol import DeclaredSession
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import ConfigError, PeakTableError
 from flopsd.settings import parsers
 from flopsd.settings.client_socket import socket_path
-from flopsd.settings.data_files import Tables, find_peaks, load_peaks, parse_peaks
+from flopsd.settings.data_files import Tables, find_peaks, load_peaks, load_policies, parse_peaks
 from flopsd.settings.device_selection import DevicesSetting, Whose, parse_devices
 from flopsd.settings.evidence_kinds import KINDS, parse_kinds
 from flopsd.settings.load import declared_of
@@ -173,6 +175,8 @@ def test_a_receiver_is_read_with_its_options() -> None:
         ({"base_model": "x"}, "--base-model and --base-systemic describe a base model"),
         ({"base_systemic": "true"}, "--base-model and --base-systemic describe a base model"),
         ({"method": "pretraining", "base_flop": "1e23"}, "--method pretraining has no base model"),
+        ({"base_flop": "3.8e25", "base_systemic": "false"}, r"Article 51\(2\) presumes .* --base-systemic-reason"),
+        ({"base_flop": "3.8e25", "base_systemic_reason": "rebutted"}, "explains --base-systemic false"),
     ],
 )
 def test_declarations_that_contradict_each_other_are_refused(flags: dict[str, str], reason: str) -> None:
@@ -193,6 +197,40 @@ def test_how_well_a_base_model_is_known_follows_from_what_is_declared(
     base = declared_of(load_settings(flags, {})).base
     assert base is not None
     assert (base.kind, base.flop) == (kind, flop)
+
+
+def test_a_presumption_of_systemic_risk_is_overridden_with_a_reason() -> None:
+    flags = {"base_flop": "3.8e25", "base_systemic": "false", "base_systemic_reason": "rebutted: decision 7"}
+    declared = declared_of(load_settings(flags, {}))
+    assert declared_from(declared.for_journal()) == declared
+    (found,) = contradictions(declared, (), load_policies())
+    assert found.name == "SYSTEMIC_RISK_IS_PRESUMED"
+    assert "above 1e25 FLOP" in found.summary
+    assert found.summary.endswith("the settings declare that it does not: rebutted: decision 7")
+    estimated = {"base_flop": "1.2e25", "base_flop_method": "6ND", "base_systemic": "false"}
+    assert contradictions(declared_of(load_settings(estimated, {})), (), load_policies()) == (), "0.84e25 is not above"
+
+
+@pytest.mark.parametrize(
+    ("settings", "facts", "work", "names"),
+    [
+        ({"base_flop": "3.8e25"}, {}, {}, ["SYSTEMIC_RISK_IS_PRESUMED"]),
+        ({"base_flop": "3.8e25", "base_systemic": "true"}, {}, {}, []),
+        ({"method": "lora"}, {"method": "full"}, {}, ["METHOD_DIFFERS"]),
+        ({"base_flop": "1e24"}, {"method": "pretraining"}, {}, ["PRETRAINING_WITH_A_BASE"]),
+        ({"phase": "evaluate", "method": "full"}, {}, {}, ["EVALUATION_WITH_A_METHOD"]),
+        ({"phase": "evaluate"}, {}, {"train": {"tokens": 5}}, ["EVALUATION_THAT_TRAINS"]),
+        ({"method": "full"}, {"parameters_total": 9, "parameters_trainable": 3}, {}, ["TRAINABLE_SHARE_DIFFERS"]),
+        ({}, {"method": "lora", "parameters_total": 9, "parameters_trainable": 9}, {}, ["TRAINABLE_SHARE_DIFFERS"]),
+        ({"method": "lora"}, {"method": "lora", "parameters_total": 9, "parameters_trainable": 3}, {}, []),
+    ],
+)
+def test_what_contradicts_what_is_named(
+    settings: dict[str, str], facts: dict[str, object], work: dict[str, dict[str, int]], names: list[str]
+) -> None:
+    session = DeclaredSession("5e", 1, 0, "client", facts, work)
+    found = contradictions(declared_of(load_settings(settings, {})), (session, session), load_policies())
+    assert [one.name for one in found] == names, "each once"
 
 
 def test_a_socket_whose_path_is_too_long_is_refused_where_it_was_asked_for(tmp_path: Path) -> None:

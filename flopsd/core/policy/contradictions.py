@@ -1,0 +1,86 @@
+"""What is declared of a run that cannot all be so, by name: a finding, so that nobody has to notice. Pure.
+
+None of it changes a figure or a verdict: which of two declarations is wrong is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase
+from flopsd.core.policy.conditions import CONTRADICTION, base_bounds, short
+from flopsd.core.policy.policy_file import Policy
+from flopsd.core.session_protocol import DeclaredSession
+
+_ALL_WEIGHTS = (Method.PRETRAINING, Method.FULL)
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """A name to look up and to alert on, and what contradicts what."""
+
+    name: str
+    summary: str
+
+    def for_ledger(self) -> dict[str, str]:
+        return {"name": self.name, "summary": self.summary}
+
+
+def contradictions(
+    settings: OperatorDeclarations, sessions: Sequence[DeclaredSession], policies: Iterable[Policy]
+) -> tuple[Contradiction, ...]:
+    """Each once, in the order of the declarations."""
+    found = [*of_base(settings.base, policies), *_of_settings(settings)]
+    for session in sessions:
+        found += _of_session(settings, session)
+    return tuple(dict.fromkeys(found))
+
+
+def of_base(base: Base | None, policies: Iterable[Policy]) -> Iterator[Contradiction]:
+    """A base model that the law presumes to carry systemic risk by its compute, and that is not declared so."""
+    for policy in policies:
+        if base is None or base.systemic or not presumed_systemic(base, policy):
+            continue
+        assert policy.presumed is not None
+        declared = "whether it does is not declared"
+        if base.systemic is False:
+            declared = f"the settings declare that it does not: {base.reason or 'no reason is given'}"
+        yield Contradiction(
+            "SYSTEMIC_RISK_IS_PRESUMED",
+            f"the base model's compute is above {short(policy.presumed.above_flop)} FLOP, so it is presumed to carry "
+            f"systemic risk ({policy.presumed.citation}); {declared}",
+        )
+
+
+def presumed_systemic(base: Base, policy: Policy) -> bool:
+    """Whether the policy's law presumes systemic risk of the base model: by its compute at the least."""
+    return policy.presumed is not None and base_bounds(base, policy.margin_ppm)[0] > policy.presumed.above_flop
+
+
+def _of_settings(settings: OperatorDeclarations) -> Iterator[Contradiction]:
+    if settings.method is Method.PRETRAINING and settings.base is not None:
+        yield Contradiction("PRETRAINING_WITH_A_BASE", CONTRADICTION)
+    if settings.phase is Phase.EVALUATE and settings.method is not None:
+        words = f"the settings declare evaluation, which trains nothing, and the method {settings.method.value}"
+        yield Contradiction("EVALUATION_WITH_A_METHOD", words)
+
+
+def _of_session(settings: OperatorDeclarations, session: DeclaredSession) -> Iterator[Contradiction]:
+    said = session.facts.get("method")
+    if said is not None and settings.method is not None and said != settings.method.value:
+        words = f"the settings declare {settings.method.value}, a training process {said}"
+        yield Contradiction("METHOD_DIFFERS", words)
+    if said == Method.PRETRAINING.value and settings.base is not None and settings.method is None:
+        yield Contradiction(
+            "PRETRAINING_WITH_A_BASE", "a training process declares pretraining, the settings a base model"
+        )
+    if settings.phase is Phase.EVALUATE and session.work.get(Phase.TRAIN.value, {}).get("tokens"):
+        words = "the settings declare evaluation, and a training process counts tokens that it trained on"
+        yield Contradiction("EVALUATION_THAT_TRAINS", words)
+    method = settings.method or (None if said is None else Method(said))
+    total, trainable = (session.facts.get(f"parameters_{which}") for which in ("total", "trainable"))
+    if method is None or not total or trainable is None or (trainable == total) == (method in _ALL_WEIGHTS):
+        return
+    words = f"{method.value} is declared, and a training process trains {trainable} of its {total} parameters"
+    yield Contradiction("TRAINABLE_SHARE_DIFFERS", words)

@@ -1,0 +1,110 @@
+"""A rule held against an account, as ledgers have it: the verdict, the threshold, and what it hangs on. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+from typing import Any
+
+from flopsd.core.model import PPM, Figures
+from flopsd.core.policy.policy_file import Rule
+from flopsd.core.values import ceil_div, text_or_none
+
+
+class Verdict(str, Enum):
+    """What is certain of an account and a threshold."""
+
+    BELOW = "below"
+    ABOVE = "above"
+    INDETERMINATE = "indeterminate"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A threshold in exact FLOP: the lowest and the highest that it can be, whatever is not declared. They differ where
+    the base model's compute is an estimate or not declared; then `high` may be None, for no end."""
+
+    low: Fraction
+    high: Fraction | None
+
+
+@dataclass(frozen=True, slots=True)
+class OnlyIfBase:
+    """What the base model would have to be for an account not to be below: its compute, both ends included, and
+    whether it carries systemic risk, where the rule asks for that."""
+
+    least_flop: int
+    most_flop: int
+    systemic: bool | None
+
+    def for_ledger(self) -> dict[str, Any]:
+        return {"leastFlop": str(self.least_flop), "mostFlop": str(self.most_flop), "systemic": self.systemic}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule and one account. `applies` is None where it is not known; then `why` names what is not known.
+
+    `limit` and `state` are None where the rule does not apply. `only_if` names the base models that would put the
+    account above, where it is open for those alone. `if_claims_hold` is the state if training processes say the truth,
+    where that is another one.
+    """
+
+    policy: str
+    rule: Rule
+    applies: bool | None
+    why: str
+    quantity: str
+    value: Figures
+    limit: Limit | None
+    state: Verdict | None
+    counts_integers: bool = False  # whether integer operations are in the value
+    if_claims_hold: Verdict | None = None
+    only_if: OnlyIfBase | None = None
+
+    @property
+    def share_ppm(self) -> tuple[int | None, int | None, int | None]:
+        """Low, measured and high as parts per million of the threshold, rounded outward.
+
+        `measured` has a share only of an exact threshold.
+        """
+        if self.limit is None or self.limit.low <= 0:
+            return None, None, None
+        low, measured, high = self.value.low_flop, self.value.measured_flop, self.value.high_flop
+        exact = self.limit.low == self.limit.high
+        return (
+            None if self.limit.high is None else int(low * PPM / self.limit.high),
+            round(measured * PPM / self.limit.low) if exact and measured is not None else None,
+            None if high is None else ceil_of(high * PPM / self.limit.low),
+        )
+
+    def for_ledger(self) -> dict[str, Any]:
+        """JSON without a number: counts are decimal strings, thresholds exact fractions as text."""
+        low, measured, high = self.share_ppm
+        return {
+            "policy": self.policy,
+            "rule": self.rule.id,
+            "quantity": self.quantity,
+            "countsIntegerOperations": self.counts_integers,
+            "applies": self.applies,
+            "reason": self.why,
+            "threshold": None
+            if self.limit is None
+            else {"low": str(self.limit.low), "high": None if self.limit.high is None else str(self.limit.high)},
+            "state": None if self.state is None else self.state.value,
+            "stateIfClaimsHold": None if self.if_claims_hold is None else self.if_claims_hold.value,
+            "aboveOnlyIfBase": None if self.only_if is None else self.only_if.for_ledger(),
+            "value": self.value.for_ledger(),
+            "sharePpm": {"low": text_or_none(low), "measured": text_or_none(measured), "high": text_or_none(high)},
+            "title": self.rule.title,
+            "citation": self.rule.citation,
+            "consequence": self.rule.consequence,
+            "assumes": self.rule.assumes or None,
+            "status": self.rule.status,
+            "since": self.rule.since,
+        }
+
+
+def ceil_of(number: Fraction) -> int:
+    return ceil_div(number.numerator, number.denominator)

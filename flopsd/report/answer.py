@@ -1,0 +1,132 @@
+"""The answer to the whole: one headline, which every output shows word for word, and what it is open for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from flopsd.core.rounding import FACTOR, share_at_most
+from flopsd.report.ledger_json import LedgerObject
+from flopsd.report.model import Answer, ReportRule, ReportState
+from flopsd.report.numbers import NOTHING_MEASURED, Interval
+from flopsd.report.terminal import counted
+from flopsd.report.verdicts import WORDS, rules_of, words_of
+
+_REASONS = 3
+_NARROW = 10  # the lowest threshold is more than so many times what the exceptions of an answer leave open
+_LED = 2  # rules that the answer takes one by one
+
+
+def answer_to(findings: Iterable[Mapping[str, Any]]) -> Answer:
+    """The answer to findings as a ledger or the status of a run has them."""
+    rules, others, _ = rules_of(LedgerObject({"findings": list(findings)}, ""))
+    return answer_of(rules, others)
+
+
+def answer_of(rules: Sequence[ReportRule], others: Sequence[ReportRule], executed: Interval | None = None) -> Answer:
+    """Below comes first where only base models of a narrow kind would be above; else the gravest state decides it."""
+    if not rules and not others:
+        figures = () if executed is None else (f"Executed compute: {words_of(executed, NOTHING_MEASURED)}.",)
+        says = "This ledger has no verdict: its figures were not compared with any threshold."
+        return Answer(ReportState.NONE, "No policy was applied", (), (says, *figures))
+    if not rules:
+        return Answer(ReportState.NOT_APPLICABLE, "No rule applies", (), _reasons(others))
+    only_if = _only_if(rules)
+    if headline := _below(rules):
+        return Answer(ReportState.BELOW, headline, only_if, (*_with_base(rules), *_leads(rules, ReportState.BELOW)))
+    state = rules[0].state
+    gravest = [rule for rule in rules if rule.state is state]
+    headline = f"{WORDS[state]} {'for ' * (state is ReportState.INDETERMINATE)}{_number(len(gravest), len(rules))}"
+    if state is ReportState.INDETERMINATE:
+        headline += f": {_what_it_hangs_on(gravest)}"
+    if state is ReportState.INDETERMINATE and gravest[0].applies is None:
+        return Answer(state, headline, only_if, (*_reasons(gravest), *_rest(rules, 0, state)))
+    return Answer(state, headline, only_if, _leads(rules, state))
+
+
+def _below(rules: Sequence[ReportRule]) -> str:
+    """The headline of a run that is below whatever is not declared; empty where it is not.
+
+    A run that is far below may be open for base models of few computes: a wider range of them is what it hangs on.
+    """
+    all_below = [rule.distance for rule in rules if rule.state is ReportState.BELOW and rule.distance is not None]
+    own = [one for one in all_below if not one.with_base] or all_below
+    open_ones = [rule for rule in rules if rule.state is not ReportState.BELOW]
+    if not own:
+        return ""
+    nearest = max(own, key=lambda one: (one.at_most, -one.lowest))
+    far_below = nearest.at_most * FACTOR < 1
+    for rule in open_ones:
+        few = rule.only_if is not None and rule.only_if.width * _NARROW < nearest.lowest
+        if not (far_below and few and rule.applies is None):
+            return ""
+    certain = all(rule.applies for rule in rules)
+    least = "lowest" if nearest.lowest == min(one.lowest for one in own) else "nearest"
+    which = "threshold" if certain and len(rules) == 1 else f"{least} threshold"
+    of = f"the {which} that {'applies' if certain else 'could apply'}"
+    share = share_at_most(nearest.at_most, Fraction(1), of)
+    word = "Far below" if far_below else "Below"
+    base = ", with the base model's compute in it" if nearest.with_base else ""
+    return f"{word}: {share}{base}{', except for certain base models' if open_ones else ''}"
+
+
+def _only_if(rules: Sequence[ReportRule]) -> tuple[str, ...]:
+    """What would put the run above, each with the rules that hang on it."""
+    found: dict[str, list[str]] = {}
+    for rule in rules:
+        if rule.only_if is not None:
+            found.setdefault(rule.only_if.words, []).append(rule.name)
+    return tuple(f"Above only if {words} ({', '.join(names)})." for words, names in found.items())
+
+
+def _with_base(rules: Sequence[ReportRule]) -> tuple[str, ...]:
+    """How far a run has come together with its base model, which the headline leaves out."""
+    together = [rule.distance.at_most for rule in rules if rule.distance is not None and rule.distance.with_base]
+    known = [rule for rule in rules if rule.distance is not None and rule.only_if is None]
+    if not together or len(known) == len(together) or any(rule.only_if is not None for rule in rules):
+        return ()
+    return (f"Together with its base model: {share_at_most(max(together), Fraction(1))}.",)
+
+
+def _leads(rules: Sequence[ReportRule], state: ReportState) -> tuple[str, ...]:
+    """The first rules of that state, of those below the ones that apply, and what the others come to."""
+    led = [rule for rule in rules if rule.state is state and (rule.applies or state is not ReportState.BELOW)][:_LED]
+    hidden = sum(rule.state is state for rule in rules) - len(led)
+    return (*map(_lead, led), *_rest(rules, hidden, state))
+
+
+def _lead(rule: ReportRule) -> str:
+    share = f" Share of the threshold: {rule.share}." if rule.share else ""
+    return f"{rule.title}: {rule.text}{share}"
+
+
+def _what_it_hangs_on(rules: Sequence[ReportRule]) -> str:
+    """The last reason that they have in common."""
+    common = [part for part in rules[0].why.split("; ") if all(part in rule.why.split("; ") for rule in rules)]
+    return common[-1] if common and common[-1] else "see each"
+
+
+def _reasons(rules: Sequence[ReportRule]) -> tuple[str, ...]:
+    """Why, each reason once."""
+    parts = (part for rule in rules for part in rule.why.split("; ") if part)
+    return tuple(dict.fromkeys(map(_sentence, parts)))[:_REASONS]
+
+
+def _rest(rules: Sequence[ReportRule], hidden: int, led: ReportState) -> tuple[str, ...]:
+    """What the other rules come to, so that the headline hides none: those of its own state, then the others."""
+    counts = [(led, hidden)] + [
+        (one, sum(rule.state is one and rule.only_if is None for rule in rules)) for one in WORDS if one is not led
+    ]
+    return tuple(f"{counted(count, 'further rule')}: {WORDS[state].lower()}." for state, count in counts if count)
+
+
+def _number(some: int, rules: int) -> str:
+    if some < rules:
+        return f"{some} of {rules} thresholds"
+    return {1: "the threshold that applies", 2: "both thresholds"}.get(rules, f"all {rules} thresholds")
+
+
+def _sentence(words: str) -> str:
+    """With a capital letter, and a full stop where there is no end."""
+    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
