@@ -197,6 +197,11 @@ def _check(parts: list[Part], table: PeakTable) -> None:
         rates = (*part.tensor_flop_per_cycle.values(), *part.vector_flop_per_cycle.values())
         if bad := [rate for rate in rates if not is_whole(rate) or rate == 0]:
             raise PeakTableError(f"peak table: row {part.id!r} has rates that are no positive integers: {bad}")
+        sizes = (part.sm_count, part.tensor_ref_mhz, part.vector_ref_mhz, part.cores_per_chip)
+        if bad := [size for size in sizes if size is not None and (not is_whole(size) or size == 0)]:
+            raise PeakTableError(f"peak table: row {part.id!r} has sizes that are no positive integers: {bad}")
+        if not all(isinstance(text, str) for text in (part.id, part.vendor, part.status)):
+            raise PeakTableError(f"peak table: row {part.id!r} has an id, a vendor or a status that is no text")
     if len(table.parts) != len(parts):
         raise PeakTableError("peak table: two rows share an id")
     for instance in table.instances.values():

@@ -194,10 +194,10 @@ def _peaks(rng: random.Random) -> Mutant:
             record["peak_table_sha256"] = digest
     journal = story.chain(records)
     try:
-        statement = vectors.statement_of(journal, peaks=parse_peaks(data, "peaks.yaml"))
+        payload = encode(vectors.statement_of(journal, peaks=parse_peaks(data, "peaks.yaml")))
     except (FlopsdError, *MALFORMED):
-        statement = vectors.claimed(journal, json.loads(parse_envelope(base.honest.ledger).payload))
-    found = of_pair(Pair(base.sign(encode(statement)), journal), base, "computed", "--peaks", "peaks.yaml")
+        payload = encode(vectors.claimed(journal, json.loads(parse_envelope(base.honest.ledger).payload)))
+    found = of_pair(Pair(base.sign(payload), journal), base, "computed", "--peaks", "peaks.yaml")
     return replace(found, files={**found.files, "peaks.yaml": data}, peaks=data)
 
 
@@ -212,10 +212,10 @@ def _policy(rng: random.Random) -> Mutant:
     records = json.loads(json.dumps(records_of(base.honest.journal)).encode().replace(before, digest.encode()))
     journal = story.chain(records)
     try:
-        statement = vectors.statement_of(journal, policies=(parse_policy(data, "policy.yaml"),))
+        payload = encode(vectors.statement_of(journal, policies=(parse_policy(data, "policy.yaml"),)))
     except (FlopsdError, *MALFORMED):
-        statement = vectors.claimed(journal, json.loads(parse_envelope(base.honest.ledger).payload))
-    found = of_pair(Pair(base.sign(encode(statement)), journal), base, "computed", "--policy", "policy.yaml")
+        payload = encode(vectors.claimed(journal, json.loads(parse_envelope(base.honest.ledger).payload)))
+    found = of_pair(Pair(base.sign(payload), journal), base, "computed", "--policy", "policy.yaml")
     return replace(found, files={**found.files, "policy.yaml": data})
 
 
