@@ -133,17 +133,6 @@ def test_a_clock_that_steps_is_followed_within_one_percent_and_the_datasheet_is_
     assert abs(datasheet - true) > 0.05 * true
 
 
-def test_the_doubt_of_the_clock_widens_low_and_high(open_sim: Open) -> None:
-    source, clock = open_sim(h100((Segment(1500, mhz=1980, hmma=0.8), Segment(1500, mhz=600, hmma=0.8))))
-    fold = Fold(source, clock).read(10).read(1000, 30)
-    tally, figures = fold.tallies[UID], fold.figures(UID)
-    cycles = tally.active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)]
-    doubt = off(tally)
-    assert 0.05 * cycles < doubt < 0.6 * cycles
-    assert figures.low_flop <= (cycles - doubt) * 2048 * 95 // 100
-    assert figures.measured_flop == cycles * 4096
-
-
 HIT, OTHER = (f"GPU-5a4d0000-0000-4000-8000-{n:012d}" for n in range(2))
 # When these faults end, the simulated counters jump to where they would be: another lie, found as well.
 AFTERWARDS = {
