@@ -246,19 +246,6 @@ def test_only_a_gpu_that_is_busy_by_all_other_signs_is_at_full_load(field: Field
     assert not zero_at_full_load(GpuPage("GPU-1", {}, values))
 
 
-def test_energy_beyond_every_smaller_blank_is_energy(exporter: Exporter) -> None:
-    bench = Bench(exporter)
-    bench.energy = 150_000_000_000_000  # above the blanks of 32 bits and of floating point
-    bench.collects(BUSY)
-    bench.collects(BUSY)
-    bench.read()
-    assert bench.tally.energy_mj == 9_000_000
-    exporter.shows(gpu({**BUSY, ENERGY: 9223372036854775793}))
-    bench.read()
-    (reading,) = bench.read()
-    assert reading.counters == {}
-
-
 def test_nothing_listens_is_absence_with_the_remedy() -> None:
     with exporting("") as gone:
         url = gone.url

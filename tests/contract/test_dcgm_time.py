@@ -33,17 +33,6 @@ def test_a_constant_load_is_counted_exactly(exporter: Exporter) -> None:
     assert bench.tally.energy_mj == 27_000_000
 
 
-def test_between_two_values_of_the_exporter_the_clock_may_have_been_anything(exporter: Exporter) -> None:
-    bench = Bench(exporter)
-    bench.collects(BUSY)
-    bench.collects({**BUSY, CLOCK: 1410})
-    (reading,) = bench.read()
-    assert isinstance(reading.work, Active)
-    assert reading.work.sm_cycles[Pipe.TENSOR] == round(0.93 * 1320e6 * 30 * 108)
-    assert reading.work.uncertainty_sm_cycles == reading.work.sm_cycles
-    bench.read()
-
-
 @pytest.mark.parametrize("samples_ms", [0, 100])
 def test_nvmls_clock_beside_it_bounds_what_it_was(standin: Path, tmp_path: Path, samples_ms: int) -> None:
     """The exporter shows the clock twice a minute; the driver beside it was at 1230 MHz for 21 of the 30 s."""

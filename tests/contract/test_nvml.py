@@ -88,15 +88,6 @@ def test_activity_is_exact_at_a_constant_clock(open_sim: Open) -> None:
         assert abs(counted[pipe] - true) <= 5 + true / 10**9  # five roundings, and the driver's double
 
 
-def test_readings_are_contiguous(open_sim: Open) -> None:
-    source, clock = open_sim(h100(BURSTS), a100(BURSTS))
-    end: dict[str, int] = {}
-    for ms in (5, 1000, 40, 1000, 3000):  # 40 ms is too short for GPM: the next reading covers it
-        for reading in read(source, clock, ms):
-            assert reading.begin_ns == end.get(reading.device, reading.begin_ns)
-            end[reading.device] = reading.end_ns
-
-
 def test_tensor_work_that_no_sub_pipe_owns_is_kept_apart(open_sim: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     source, clock = open_sim(h100((Segment(1000, hmma=0.4, imma=0.2),)))
     original = pynvml.nvmlGpmMetricsGet

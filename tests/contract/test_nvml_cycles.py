@@ -54,22 +54,6 @@ def test_the_scale_is_found_and_named(open_sim: Open, scale: str) -> None:
     assert fold.reasons(UID) == [GapReason.STARTING, *[None] * 25]
 
 
-@pytest.mark.parametrize(
-    ("counters", "why"), [("wrong", "differs from the percentages"), ("delta", "SM_CYCLES_ELAPSED grew by 0")]
-)
-def test_counters_that_fail_the_self_test_are_not_used(open_sim: Open, counters: str, why: str) -> None:
-    gpu = h100((Segment(1000, hmma=0.5),), counters=counters)
-    source, clock = open_sim(gpu)
-    fold = Fold(source, clock).read(10).read(1000, 8)
-    device = source.devices()[0]
-    assert device.evidence is Evidence.ACTIVITY
-    assert why in device.evidence_reason
-    assert Evidence.CYCLES not in fold.tallies[UID].observed_ns
-    assert fold.tallies[UID].active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)] == pytest.approx(
-        truth(gpu, fold, Pipe.TENSOR_HMMA, 10)
-    )
-
-
 def test_an_idle_device_proves_nothing_and_loses_nothing(open_sim: Open) -> None:
     gpu = h100((Segment(10_000, mhz=345), Segment(10_000, mhz=1755, hmma=0.5)), counters="average")
     source, clock = open_sim(gpu)
@@ -133,17 +117,6 @@ def test_a_clock_that_steps_is_followed_within_one_percent_and_the_datasheet_is_
     assert abs(datasheet - true) > 0.05 * true
 
 
-def test_the_doubt_of_the_clock_widens_low_and_high(open_sim: Open) -> None:
-    source, clock = open_sim(h100((Segment(1500, mhz=1980, hmma=0.8), Segment(1500, mhz=600, hmma=0.8))))
-    fold = Fold(source, clock).read(10).read(1000, 30)
-    tally, figures = fold.tallies[UID], fold.figures(UID)
-    cycles = tally.active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)]
-    doubt = off(tally)
-    assert 0.05 * cycles < doubt < 0.6 * cycles
-    assert figures.low_flop <= (cycles - doubt) * 2048 * 95 // 100
-    assert figures.measured_flop == cycles * 4096
-
-
 HIT, OTHER = (f"GPU-5a4d0000-0000-4000-8000-{n:012d}" for n in range(2))
 # When these faults end, the simulated counters jump to where they would be: another lie, found as well.
 AFTERWARDS = {
@@ -192,15 +165,6 @@ def test_a_clock_that_cannot_be_one_makes_a_gap_of_what_needs_it(open_sim: Open,
     assert fold.figures(source.devices()[2].uid).measured_flop == 0
 
 
-def test_the_scale_of_counters_is_not_proven_by_a_clock_that_cannot_be_one(open_sim: Open) -> None:
-    source, clock = open_sim(h100(BUSY, (Fault(0, 6500, "clock_zero"),), counters="average"))
-    fold = Fold(source, clock).read(10).read(1000, 6)
-    assert source.devices()[0].evidence is Evidence.ACTIVITY
-    assert "failed" not in source.devices()[0].evidence_reason
-    fold.read(1000, 8)
-    assert source.devices()[0].evidence is Evidence.CYCLES
-
-
 @pytest.mark.parametrize("counters", ["none", "average"])
 def test_parts_of_the_tensor_activity_that_are_more_than_all_of_it_are_a_contradiction(
     open_sim: Open, counters: str
@@ -211,19 +175,6 @@ def test_parts_of_the_tensor_activity_that_are_more_than_all_of_it_are_a_contrad
     fold = Fold(source, clock).read(10).read(1000, 6)
     assert fold.reasons(HIT) == [GapReason.STARTING, *[GapReason.CONTRADICTORY] * 6]
     assert fold.reasons(OTHER) == [GapReason.STARTING, *[None] * 6]
-
-
-@pytest.mark.parametrize("kind", ["timeout", "nan", "counters_disabled", "zero"])
-def test_after_a_fault_a_load_that_changed_meanwhile_is_no_contradiction(open_sim: Open, kind: str) -> None:
-    """Counters grew over the whole fault, the percentages after it are of its last second alone."""
-    load = (Segment(7000, hmma=0.9, util=100, watts=650), Segment(7000, hmma=0.1, util=100, watts=650))
-    source, clock = open_sim(h100(load, (Fault(4500, 7800, kind),), counters="average"))
-    fold = Fold(source, clock).read(10).read(1000, 20)
-    assert GapReason.CONTRADICTORY not in fold.reasons(HIT)
-    assert fold.reasons(HIT)[-9:] == [None] * 9
-    if kind != "zero":  # what was never readable was still counted
-        counted = sum(n for (_, pipe), n in fold.tallies[HIT].active_sm_cycles.items() if pipe is Pipe.TENSOR_HMMA)
-        assert counted == pytest.approx((0.9 * (7 - 0.01) + 0.1 * 7 + 0.9 * 6.01) * 1e9 * 1.755 * 132, rel=1e-3)
 
 
 def test_streaming_is_switched_on_again(open_sim: Open) -> None:

@@ -82,18 +82,6 @@ def threads() -> GpuThreads:
     return GpuThreads(SystemClock())
 
 
-def test_calls_are_made_in_order_and_what_one_raises_is_what_it_gave(threads: GpuThreads) -> None:
-    made: list[str] = []
-    broken: dict[str, int] = {}
-    first, second, third = threads.run(
-        {"a": lambda: list(made), "b": lambda: broken["b"], "c": lambda: made.append("c")}
-    )
-    assert (first, third) == (("a", []), ("c", None))
-    assert isinstance(second[1], KeyError)
-    assert made == ["c"]
-    assert not threads.hanging
-
-
 def test_a_call_that_hangs_is_not_made_again_and_gives_its_result_later() -> None:
     threads, answer, calls = GpuThreads(FakeClock()), threading.Event(), []
 

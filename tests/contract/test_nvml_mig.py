@@ -99,22 +99,6 @@ def test_a_missing_permission_is_named_with_the_remedy(open_sim: Open) -> None:
     assert source.devices()[0].evidence is Evidence.ACTIVITY
 
 
-def test_published_mig_example_of_the_dcgm_guide(open_sim: Open) -> None:
-    """A100, 2 x 3g.20gb: 42 SMs each at 0.9525 and 1318.8 MHz did 108.1 TFLOP/s each, by NVIDIA's own count."""
-    load = (Segment(1000, mhz=1319, hmma=0.9525),)
-    gpu = replace(
-        h100(load), name="NVIDIA A100-SXM4-40GB", pci=0x20B010DE, cores=108 * 64, arch=7, cc="8.0", max_mhz=1410,
-        mig=True, slices=(Slice(1, 42, load), Slice(2, 42, load)),
-    )  # fmt: skip
-    source, clock = open_sim(gpu)
-    fold = Fold(source, clock).read(10).read(1000, 10)
-    for device in source.devices():
-        measured = fold.figures(device.uid).measured_flop
-        assert measured is not None
-        print(f"{device.uid}: {measured / 10e12:.2f} TFLOP/s, published 108.1: {measured / 10 / 108.1e12 - 1:+.3%}")
-        assert measured / 10 == pytest.approx(108.1e12, rel=0.002)
-
-
 FOREVER = 10**9
 
 

@@ -222,17 +222,6 @@ def test_the_score_is_the_one_that_the_page_states() -> None:
     assert f"{score[1]} ({score[2]})" in (ROOT / "docs" / "host.md").read_text()
 
 
-def test_every_line_that_hardens_has_its_reason() -> None:
-    """A comment stands above each group of lines, and each group is short enough to be one thing."""
-    since = 0
-    for line in UNIT.read_text().splitlines():
-        if line.startswith(("#", "[")) or not line:
-            since = 0
-        else:
-            since += 1
-            assert since <= 8, line
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="namespaces need root")
 @pytest.mark.tool("unshare", "nsenter", "ip", "systemctl")
 def test_the_unit_meters_and_seals_under_the_real_systemd(standin: Path, tmp_path: Path) -> None:

@@ -174,12 +174,6 @@ def test_a_key_with_which_anybody_can_sign_is_refused(point: str) -> None:
             parse_public(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), "key.pub")
 
 
-def test_a_signature_that_nobody_made_verifies_under_such_a_key() -> None:
-    """Why: the identity as the key, and 0 as the scalar, satisfy the equation for every message."""
-    identity = bytes.fromhex(SMALL_ORDER[1])
-    Ed25519PublicKey.from_public_bytes(identity).verify(identity + bytes(32), b"whatever")
-
-
 PUBLIC = b"-----BEGIN PUBLIC KEY-----\n%s\n-----END PUBLIC KEY-----\n"
 
 

@@ -12,7 +12,6 @@ import pytest
 
 from flopsd.attestation.seal import Sealed, seal_journal
 from flopsd.attestation.signing.keys import ensure_key
-from flopsd.core.envelope import parse_envelope
 from flopsd.core.model import Active, Evidence, GapReason, Pipe, Reading, Sweep
 from flopsd.daemon.source_tracker import Message
 from flopsd.errors import JournalDamagedError, LedgerError, NotVerifiedError
@@ -64,19 +63,6 @@ def test_a_sealed_ledger_verifies_and_says_what_was_metered(sealed: Sealed) -> N
     assert [i["endReason"] for i in predicate["incarnations"]] == [None, "test"]
     guidelines = predicate["totals"]["guidelines"]  # nothing is declared: all of it may count, and none of it
     assert (guidelines["low"], guidelines["measured"], guidelines["high"]) == ("0", None, executed["high"])
-
-
-def test_the_payload_is_readable_and_holds_no_float(sealed: Sealed) -> None:
-    raw = parse_envelope(sealed.ledger.read_bytes()).payload
-    assert b"\n  " in raw
-    json.loads(raw, parse_float=lambda text: pytest.fail(f"float {text}"))
-    assert sealed.journal.name == "ledger.journal.jsonl"
-    assert sealed.public_key.name == "ledger.pub"
-
-
-def test_sealing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
-    run = finished(tmp_path / "state", 3)
-    assert run.seal(tmp_path / "a.json").ledger.read_bytes() == run.seal(tmp_path / "b.json").ledger.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from flopsd.core.ledger.statement import PAYLOAD_TYPE, encode
 from flopsd.core.model import GapReason
 from flopsd.errors import LedgerError, NotVerifiedError
 from flopsd.settings.platform import Context
-from flopsd.testing import FakeClock
 from tests.support.independent import payload_of
 from tests.support.jobs import Nodes, gpus, plain, sagemaker, slurm
 from tests.support.runs import Run, finished
@@ -66,33 +65,12 @@ def test_the_subject_is_the_payload_so_a_counter_signature_changes_nothing(nodes
     assert payload_of(after)["subject"][0]["digest"]["sha256"] == hashlib.sha256(envelope.payload).hexdigest()
 
 
-def test_the_order_of_arguments_changes_no_byte_and_another_time_the_date(nodes: Nodes) -> None:
-    a, b, c = (nodes.ledger(sagemaker(rank, THREE)) for rank in range(3))
-    ledgers = {nodes.merge(*order).ledger.read_bytes() for order in ((a, b, c), (c, a, b), (b, c, a), (c, b, a))}
-    assert len(ledgers) == 1
-    later = FakeClock()
-    later.advance(10**9)
-    assert nodes.merge(a, b, c, clock=later).ledger.read_bytes() not in ledgers
-
-
 def test_the_envelope_is_what_every_other_ledger_is_in_and_only_trusted_keys_are_named(nodes: Nodes) -> None:
     ledger = nodes.merge(nodes.ledger(sagemaker(0, ("algo-1",)))).ledger
     envelope = parse_envelope(ledger.read_bytes())
     assert ledger.read_bytes() == encode_envelope(envelope.payload, PAYLOAD_TYPE, list(envelope.signatures))
     json.loads(envelope.payload, parse_float=lambda text: pytest.fail(f"float {text}"))
     assert predicate(ledger)["children"][0]["keyids"] == [load_public(str(nodes.public)).keyid]
-
-
-def test_gaps_stay_gaps_in_the_sum(nodes: Nodes) -> None:
-    run = Run(nodes.folder / "s", devices=gpus("algo-1"), context=sagemaker(0, ("algo-1",)), run_id="train-7")
-    run.meter(3)
-    run.meter(1, GapReason.DRIVER_TIMEOUT)
-    run.meter(2)
-    run.finish()
-    job = predicate(nodes.merge(run.seal(nodes.folder / "l" / "ledger.json", nodes.key).ledger).ledger)
-    assert job["coverage"]["gapSecondsByReason"] == {"driver_timeout": "2.000000000"}
-    assert job["coverage"]["coveragePpm"] == str(10 * 10**6 // 12)
-    assert job["totals"]["executed"]["byEvidence"]["gap"]["measured"] is None
 
 
 # What must be refused: each with its reason.
@@ -250,20 +228,6 @@ def test_a_replay_is_refused_or_marked(nodes: Nodes) -> None:
     assert merged.predicate["replay"] == {"children": "1"}
 
 
-def test_an_incomplete_job_says_what_is_missing_and_has_no_upper_bound(nodes: Nodes) -> None:
-    ledgers = made(nodes, MISSING)
-    merged = nodes.merge(*ledgers, allow_incomplete=True)
-    executed, shown = merged.predicate["totals"]["executed"], merged.predicate["completeness"]
-    assert (shown["complete"], shown["missing"]) == (False, ["rank 1 (algo-2): no ledger"])
-    assert (shown["expectedNodes"], shown["nodes"]) == ("3", "2")
-    assert executed["high"] is None
-    for figure in ("low", "measured"):
-        assert executed[figure] == str(sum(int(predicate(one)["totals"]["executed"][figure]) for one in ledgers))
-    complete = nodes.merge(*ledgers, nodes.ledger(sagemaker(1, THREE)), allow_incomplete=True)
-    assert complete.completeness.complete is True
-    assert complete.predicate["totals"]["executed"]["high"] is not None
-
-
 def test_where_no_ledger_tells_how_many_nodes_there_were_nobody_knows_a_maximum(nodes: Nodes) -> None:
     ledgers = [nodes.ledger(plain(name), run_id="r") for name in ("a", "b")]
     untold = nodes.merge(*ledgers)
@@ -336,22 +300,6 @@ def test_a_killed_attempt_that_a_later_one_takes_up_has_a_maximum(nodes: Nodes) 
     assert merged.completeness.complete is True
     assert predicate(two)["coverage"]["gapSecondsByReason"] == {"daemon_down": "600.000000000"}
     assert merged.predicate["totals"]["executed"]["high"] is not None
-
-
-def test_restarts_of_one_job_are_added_up(nodes: Nodes) -> None:
-    first = [nodes.ledger(sagemaker(rank, boot=f"spot-1-{rank}"), f"a{rank}") for rank in (0, 1)]
-    second = [
-        nodes.ledger(sagemaker(rank, boot=f"spot-2-{rank}"), f"b{rank}", later=60, devices=gpus(f"new-{rank}"))
-        for rank in (0, 1)
-    ]
-    job = predicate(nodes.merge(*first, *second).ledger)
-    assert job["completeness"]["complete"] is True
-    assert [(n["name"], n["ledgers"], n["attempts"], n["devices"]) for n in job["nodes"]] == [
-        ("algo-1", "2", "2", "4"),
-        ("algo-2", "2", "2", "4"),
-    ]
-    assert job["deviceSeconds"] == "40.000000000"
-    assert len(job["attempts"]) == 4
 
 
 def test_a_restart_on_the_same_devices_is_added_up_only_when_it_came_later(nodes: Nodes) -> None:

@@ -62,12 +62,6 @@ def test_good_responses_are_accepted_at_their_own_time(name: str) -> None:
         rfc3161.verify((FOLDER / name).read_bytes(), b"hullo", chain_of(name))
 
 
-@pytest.mark.parametrize("name", ["test_tsa/other_response.tsr", "sigstage/response-invalid-signature.tsr"])
-def test_bad_responses_are_rejected(name: str) -> None:
-    with pytest.raises(EvidenceError, match="does not verify with"):
-        rfc3161.verify((FOLDER / name).read_bytes(), message_of(name), chain_of(name))
-
-
 def test_another_authoritys_root_vouches_for_nothing() -> None:
     for name in ACCEPTED:
         other = "identrust/x" if "identrust" not in name else "test_tsa/x"

@@ -224,27 +224,6 @@ def test_a_job_is_in_a_lineage_once(nodes: Nodes) -> None:
         nodes.merge(nodes.folder / "a.json", overlapping, kind="lineage", lineage="m")
 
 
-def test_a_device_is_in_one_job_of_a_lineage_at_a_time(nodes: Nodes) -> None:
-    jobs = []
-    for name in ("a", "b"):
-        node = nodes.ledger(sagemaker(0, ("algo-1",), job=name, boot=name), name, devices=gpus("shared"))
-        jobs.append(nodes.merge(node, ledger=nodes.folder / f"{name}.json").ledger)
-    with pytest.raises(
-        LedgerError, match="device GPU-shared-0 is counted twice at the same time: by .*/[ab].json and .*/[ab].json"
-    ):
-        nodes.merge(*jobs, kind="lineage", lineage="m")
-
-
-def test_a_node_left_out_by_the_merger_shows_in_the_roster(nodes: Nodes) -> None:
-    ledger = two(nodes)
-    document = payload_of(ledger)
-    for gone in (document["subject"], document["predicate"]["children"], document["predicate"]["nodes"]):
-        gone.pop()
-    ledger.write_bytes(sign(encode(document), load_signer(nodes.key)))
-    with pytest.raises(NotVerifiedError, match="completeness.complete is True, recomputed is False"):
-        verify(nodes, ledger)
-
-
 @pytest.mark.parametrize(
     ("name", "most"),
     [

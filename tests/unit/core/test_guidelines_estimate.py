@@ -58,13 +58,6 @@ def test_all_eight_final_examples_are_here() -> None:
     assert {e["label"][0] for e in EXAMPLES if e["version"].startswith("final")} == set("ABCDEFGH")
 
 
-def test_model_g_with_its_epochs() -> None:
-    """61 B tokens x 164 epochs is 10.004 T, which the text takes as 10 T."""
-    tokens = 61 * 10**9 * 164
-    assert tokens == 10_004 * 10**9
-    assert significant(dense_transformer_flop(2_600_000_000, tokens), 2) == (16, 22)
-
-
 @dataclass(frozen=True, slots=True)
 class Period:
     """A time in which the number of units does not change. `utilization` is the share of the peak achieved."""

@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from flopsd.core.architecture import bare_model, flop, forward_flop, parameters, read_model, training_from
 from flopsd.core.declarations import base_from, facts_from, precision_from, work_from
 from flopsd.core.rounding import magnitude, significant
-from flopsd.core.values import ceil_div, millijoules, parse_flop, span_seconds
+from flopsd.core.values import millijoules, parse_flop, span_seconds
 from flopsd.errors import ArchitectureError
 
 LLAMA = {
@@ -175,9 +173,3 @@ def test_exact_counts() -> None:
 def test_everything_else_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="count|whole number|negative"):
         parse_flop(value)
-
-
-@given(st.integers(), st.integers(1))
-def test_ceil_div(numerator: int, denominator: int) -> None:
-    quotient = ceil_div(numerator, denominator)
-    assert (quotient - 1) * denominator < numerator <= quotient * denominator

@@ -23,7 +23,6 @@ from flopsd.core.rounding import (
     format_rate,
     format_share,
     grouped,
-    magnitude,
     plain,
     scientific,
     share_at_most,
@@ -60,11 +59,6 @@ def test_both_texts_say_the_rounded_number(number: Fraction, figures: int) -> No
     assert Fraction(mantissa) * Fraction(10) ** int(power) == rounded
     mantissa, _, power = plain(number, figures).partition("x10^")
     assert Fraction(mantissa) * Fraction(10) ** int(power or "0") == rounded
-
-
-@given(numbers)
-def test_the_order_of_magnitude(number: Fraction) -> None:
-    assert Fraction(10) ** magnitude(number) <= number < Fraction(10) ** (magnitude(number) + 1)
 
 
 @given(st.integers(0, 10**40 - 1))

@@ -11,12 +11,10 @@ from flopsd.core import figures
 from flopsd.core.declarations import OperatorDeclarations, Phase
 from flopsd.core.figures import Rating, Row
 from flopsd.core.ledger import run_view
-from flopsd.core.ledger.history import History, Incarnation
-from flopsd.core.ledger.impossible_totals import refuse_double_counting
+from flopsd.core.ledger.history import History
 from flopsd.core.ledger.run_view import view_of
 from flopsd.core.model import Figures, Tally
 from flopsd.core.peaks import PeakTable
-from flopsd.errors import LedgerError
 from flopsd.telemetry.prometheus import Exposition
 from flopsd.telemetry.status import facts_of
 from tests.support.runs import A100, H100, Run, history_of, interrupted
@@ -71,22 +69,3 @@ def test_without_a_device_no_ceiling_is_known() -> None:
     view = view_of(History(), table())
     assert (view.figures, view.coverage_ppm, view.devices) == (Figures(0, None, None), None, ())
     assert view.bases.by_phase == {"undeclared": Figures(0, None, None)}
-
-
-@pytest.mark.parametrize(("boots", "first_ns", "second_ns", "refused"), [
-    (("a", "a"), (0, 10), (9, 20), True),
-    (("a", "a"), (0, 10), (10, 20), False),
-    (("a", "b"), (0, 10), (5, 20), False),  # ordered by the chain; the clocks of two boots say nothing
-])  # fmt: skip
-def test_no_two_starts_on_one_boot_count_a_device_at_once(
-    boots: tuple[str, str], first_ns: tuple[int, int], second_ns: tuple[int, int], refused: bool
-) -> None:
-    starts = [
-        Incarnation({"incarnation": number, "boot_id": boot}, tallies={H100.uid: Tally(*span_ns)})
-        for number, boot, span_ns in zip((1, 2), boots, (first_ns, second_ns), strict=True)
-    ]
-    if not refused:
-        refuse_double_counting(History(starts))
-        return
-    with pytest.raises(LedgerError, match="counted twice at the same time: by daemon starts 1 and 2"):
-        refuse_double_counting(History(starts))

@@ -20,7 +20,6 @@ from tests.support.extent import Extent, sampled
 from tests.support.independent import payload_of
 from tests.support.jobs import Nodes, sagemaker
 from tests.support.paths import SCHEMA as SCHEMA_FILE
-from tests.support.runs import sealed_run
 from tests.support.story import VECTORS
 
 SCHEMA = json.loads(SCHEMA_FILE.read_bytes())
@@ -48,11 +47,6 @@ def _payload(case: Path) -> dict[str, Any]:
 
 def payload(case: str) -> dict[str, Any]:
     return copy.deepcopy(_payload(VECTORS / "valid" / case))
-
-
-def test_what_is_sealed_with_the_packaged_table_is_accepted(tmp_path: Path) -> None:
-    faults = list(validator().iter_errors(payload_of(sealed_run(tmp_path).ledger)))
-    assert not faults, faults[0].message[:300]
 
 
 def test_the_names_are_the_codes_own() -> None:

@@ -56,29 +56,6 @@ class Bench:
         return why
 
 
-def test_whatever_a_source_raises_is_a_gap_and_the_next_reading_counts(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
-
-    def script() -> Sweep:
-        bench.reads += 1
-        if bench.reads == 2:
-            raise ZeroDivisionError("a plug-in's own fault")
-        if bench.reads == 5:
-            bench.daemon.stop("enough")
-        return bench.sweep()
-
-    source = ScriptedSource("script", [H100], script)
-    assert bench.run(lambda: source) == "enough"
-    assert source.closed
-    (state,) = bench.writer.snapshot.devices
-    # The reading behind the fault began before it: what of it is not yet told as a gap cannot be told apart.
-    found = {GapReason.DRIVER_ERROR, GapReason.OVERLAP, GapReason.STARTING, GapReason.STOPPING}
-    assert set(state.tally.gap_ns) <= found
-    assert state.tally.gap_ns[GapReason.DRIVER_ERROR] > 0
-    assert state.tally.active_sm_cycles[(Evidence.ACTIVITY, Pipe.TENSOR_HMMA)] >= 3000
-    assert bench.writer.snapshot.sources["script"].errors == {"driver_error": 1}
-
-
 def test_stopping_takes_a_final_reading(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     after_the_end: list[bool] = []

@@ -100,17 +100,6 @@ def test_the_time_of_a_gpu_is_that_of_its_slices_in_every_layout(plan: list[tupl
         metered.run.seal(Path(folder) / "out" / "ledger.json")
 
 
-def test_removed_slices_have_no_gap_after_they_were_replaced(tmp_path: Path) -> None:
-    metered = Metered(tmp_path)
-    for layout in (SLICED[3], SLICED[0]):
-        for _ in range(100):
-            metered.tell(layout, 1000)
-    figures, coverage = metered.run.writer.snapshot.view.figures, metered.run.writer.snapshot.view.coverage_ppm
-    assert coverage == 1_000_000
-    assert figures.high_flop is not None
-    assert figures.high_flop < 200 * 120 * 1.98e9 * (8192 + 128 + 256 + 512)
-
-
 def test_a_slice_of_another_job_does_not_count_as_replaced(tmp_path: Path) -> None:
     metered = Metered(tmp_path)
     first, second = SLICED[1]

@@ -19,7 +19,7 @@ from flopsd.core.untrusted import parse_json
 from flopsd.errors import JournalError, JournalReplacedError, NotVerifiedError, StateDirBusyError, UnreadableRecordError
 from flopsd.journal.framing import GENESIS, MAX_LINE_BYTES, frame, read_lines
 from flopsd.journal.head import KnownJournal
-from flopsd.journal.journal import Journal, newest_pending, read_journal
+from flopsd.journal.journal import Journal, read_journal
 from flopsd.journal.sealed_prefix import read_durable
 from flopsd.journal.state_dir import StateDir
 from tests.support.extent import examples
@@ -45,23 +45,6 @@ def write(state: StateDir, count: int) -> list[dict[str, int]]:
 
 def read(state: StateDir) -> list[object]:
     return [line.record() for line in read_journal(state.journal)]
-
-
-def test_what_is_appended_is_read_back_over_restarts(state: StateDir) -> None:
-    for more, records in ((3, 3), (2, 5)):
-        write(state, more)
-        assert read(state) == [{"n": n} for n in range(records)]
-    assert state.journal.stat().st_mode & 0o777 == 0o600
-    assert state.path.stat().st_mode & 0o777 == 0o700
-
-
-def test_the_chain_is_as_documented() -> None:
-    import hashlib
-
-    first, head = frame(GENESIS, {"b": 1, "a": 2})
-    body = b'{"a":2,"b":1}'
-    assert head == hashlib.sha256(bytes(32) + body).digest()
-    assert first == b'{"h":"' + head.hex().encode() + b'","r":' + body + b"}\n"
 
 
 values = st.recursive(
@@ -104,20 +87,6 @@ def test_a_line_longer_than_readers_accept_is_not_written() -> None:
         frame(GENESIS, {"x": "y" * (spare + 1)})
 
 
-@pytest.mark.parametrize("tail", [b"\0" * 700, b'{"h":"', b"\xff\xfe garbage", b"\n", b"{}\n", b'{"h":"00","r":{}}'])
-def test_an_incomplete_last_line_is_cut_and_reported(state: StateDir, tail: bytes) -> None:
-    records = write(state, 3)
-    with state.journal.open("ab") as file:
-        file.write(tail)
-    journal = Journal(state)
-    recovery = journal.recover("aside")
-    assert recovery is not None
-    assert recovery.cut_bytes == len(tail)
-    assert recovery.kept_as is None
-    assert read(state) == records
-    journal.close()
-
-
 def test_invalid_complete_lines_are_put_aside(state: StateDir) -> None:
     """What is before them is kept: its chain is good, and what left the host before still lies on it."""
     write(state, 5)
@@ -136,19 +105,6 @@ def test_invalid_complete_lines_are_put_aside(state: StateDir) -> None:
         journal.append({"turn": turn})
         journal.close()
         assert read(state) == [{"n": 0}, {"n": 1}, {"turn": turn}]
-
-
-def test_a_pending_file_of_an_older_head_is_ignored(state: StateDir) -> None:
-    write(state, 2)
-    journal = Journal(state)
-    journal.recover("aside")
-    journal.note({"pending": 0})
-    old = state.pending.read_bytes()
-    journal.append({"n": 2})
-    journal.close()
-    state.pending.write_bytes(old)  # killed between append and emptying
-    head = list(read_journal(state.journal))[-1].head
-    assert newest_pending(state.pending, head) is None
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced", "longer"])

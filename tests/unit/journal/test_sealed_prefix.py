@@ -17,7 +17,7 @@ from flopsd.attestation.signing.keys import load_public, load_signer
 from flopsd.attestation.verify import open_ledger, verify_ledger
 from flopsd.core.ledger.statement import encode
 from flopsd.errors import JournalDamagedError, NotVerifiedError
-from flopsd.journal.sealed_prefix import longest_prefix, sealed_part
+from flopsd.journal.sealed_prefix import longest_prefix
 from flopsd.report.ledger_text import verified_text
 from tests.support.independent import payload_of
 from tests.support.runs import Run, verified
@@ -134,11 +134,3 @@ def test_an_altered_record_is_never_in_a_prefix(states: list[Sealed], at: int, f
     except JournalDamagedError:
         return  # records stand behind the damage: altered, not torn
     assert found.facts.size_bytes <= begin
-
-
-def test_the_part_is_the_same_whatever_follows(states: list[Sealed]) -> None:
-    wanted = longest_prefix(states[0].journal.read_bytes()).facts
-    for state in states:
-        facts, further = sealed_part(state.journal, wanted.size_bytes)
-        assert facts == wanted
-        assert further == len(state.journal.read_bytes().splitlines()) - wanted.records

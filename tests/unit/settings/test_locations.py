@@ -61,23 +61,6 @@ def test_invalid_locations_are_refused(text: str, reason: str) -> None:
         assert reason in str(caught.value)
 
 
-def test_copies_come_from_file_variable_and_flags(tmp_path: Path) -> None:
-    file = tmp_path / "flopsd.yaml"
-    file.write_text("ledger_copies: ['s3://bucket/a.json', /mnt/x.json]\nseal_every_seconds: off\n")
-    assert load_settings({}, {}, str(file)).ledger_copies == ("s3://bucket/a.json", "/mnt/x.json")
-    assert load_settings({}, {}, str(file)).seal_every_seconds is None
-    variable = {"FLOPSD_LEDGER_COPY": "s3://bucket/a.json /mnt/x.json", "FLOPSD_SEAL_EVERY": "0"}
-    assert load_settings({}, variable).ledger_copies == ("s3://bucket/a.json", "/mnt/x.json")
-    assert load_settings({}, variable).seal_every_seconds is None
-    assert load_settings({}, {}).seal_every_seconds == 900
-    assert load_settings({"seal_every_seconds": "60"}, {}).seal_every_seconds == 60
-    for wrong in ("0.5", "soon", "1e9"):
-        with pytest.raises(ConfigError, match="seconds"):
-            load_settings({"seal_every_seconds": wrong}, {})
-    with pytest.raises(ConfigError, match="each once"):
-        load_settings({"ledger_copies": ["/a.json", "/a.json"]}, {})
-
-
 def test_names_of_run_and_node_keep_many_nodes_apart() -> None:
     settings = Settings(ledger="s3://bucket/{run}/{node}.json", ledger_copies=("/mnt/{run}-{node}.json",))
     assert copy_destinations(settings, "job", "algo-2") == [

@@ -13,7 +13,6 @@ from flopsd.core.declarations import Method, declared_from
 from flopsd.core.model import Precision
 from flopsd.core.policy.contradictions import contradictions
 from flopsd.core.session_protocol import DeclaredSession
-from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import ConfigError, PeakTableError
 from flopsd.settings import parsers
 from flopsd.settings.client_socket import socket_path
@@ -24,7 +23,7 @@ from flopsd.settings.load import declared_of
 from flopsd.settings.parsers import device_precision
 from flopsd.settings.push_targets import Target, parse_target
 from tests.support.independent import payload_of
-from tests.support.runs import A100, H100, finished
+from tests.support.runs import H100, finished
 from tests.support.settings import load_settings
 
 minute = parsers.seconds(0.5, 60)
@@ -91,7 +90,8 @@ REFUSED: list[tuple[Any, list[object], str]] = [
     (parsers.precision, ["bf16:0.9"], "add up to 1"),
     (parsers.precision, ["bf16:1,fp8:0"], "must be positive"),
     (parsers.device_precision, ["0"], "expected DEVICE=FORMAT"),
-    (parsers.device_precision, [[]], "expected devices, by UUID or index"),
+    (parsers.device_precision, [[], 7], "expected devices, by UUID or index"),
+    (parsers.device_precision, [{0: {"bf16": 2}}], "add up to 1"),
     (parsers.url, ["ftp://h", "http://h /x", "http://h:99999/x", 7], "expected a URL"),
     (parse_kinds, ["", True, [], ["gossip"]], "expected off, or some of"),
     (parse_kinds, [[KINDS[0], KINDS[0]]], "a kind is given twice"),
@@ -267,21 +267,6 @@ def test_the_setting_as_text_and_as_yaml(value: object) -> None:
     assert load_settings({"precision": "fp8:0.1,bf16:0.9"}, {}).precision == MIX
     assert load_settings({"precision": "undeclared"}, {}).precision is None
     assert MIX.label == "bf16:0.9,fp8:0.1"
-
-
-@pytest.mark.parametrize("value", ["bf16", "0=bf17", "0=bf16:0.5", 7, {0: {"bf16": 2}}])
-def test_an_invalid_precision_is_refused_with_what_is_expected(value: object) -> None:
-    with pytest.raises(ConfigError) as refused:
-        load_settings({"device_precision": value}, {})
-    assert len(refused.value.problems) == 1
-    assert refused.value.problems[0].startswith("command line: --device-precision")
-
-
-def test_a_devices_own_declaration_comes_before_the_runs() -> None:
-    settings = WriterSettings(1, 1, "", BF16, (), {"0": FP8, A100.uid: MIX})
-    assert settings.declared(H100) == FP8
-    assert settings.declared(A100) == MIX
-    assert WriterSettings(1, 1, "", BF16, ()).declared(H100) == BF16
 
 
 def test_the_ledger_rates_each_device_by_its_own_declaration(tmp_path: Path) -> None:

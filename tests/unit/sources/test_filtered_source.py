@@ -157,13 +157,6 @@ def test_devices_that_no_rule_can_tell_of_and_settings_that_select_nothing_are_e
     assert not caught.value.absent
 
 
-def test_a_job_without_devices_yet_is_waited_for(node: Node) -> None:
-    source = node.open()
-    assert later(node, source, 1) == []
-    node.note(gpu0="4711")
-    assert later(node, source) == [A]
-
-
 def test_slices_by_gpu_and_gpu_instance(node: Node) -> None:
     node.source.listed = (*GPUS, *SLICES)
     node.note(gpu0_2="4711", gpu0_5="4712")
