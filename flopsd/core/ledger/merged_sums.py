@@ -170,6 +170,8 @@ def _guidelines_from(entry: Mapping[str, Any]) -> Guidelines:
 def _claimed_from(entry: Mapping[str, Any]) -> Claimed:
     """Of whatever process: a sum does not tell them apart."""
     claims = {_claim_of(claim): figures_from(claim["flop"]) for claim in entry["claims"]}
+    if not claims:
+        raise ValueError("asClaimed without a claim: it is null where no process claims anything")
     return Claimed(_guidelines_from(entry), claims)
 
 
