@@ -67,6 +67,9 @@ def test_a_sum_is_told_and_read_back_exactly(a: LedgerSums) -> None:
     known = a.counted if not a.uncounted else None  # not every ledger has that basis: then the sum has none
     assert (found.counted, found.uncounted) == (known, int(known is None))
     assert sums_of_ledger(a.for_ledger(whole=False)).executed.high_flop is None
+    empty = replace(a, claimed=Claimed(a.guidelines, {})).for_ledger()  # the format has null where nothing is claimed
+    with pytest.raises(ValueError, match="asClaimed without a claim"):
+        sums_of_ledger(empty)
 
 
 @given(bounds, flop)
