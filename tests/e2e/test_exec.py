@@ -357,6 +357,7 @@ print("open" if open("/proc/self/mem", "rb") else "")
 """
 
 
+@pytest.mark.tool(*UNPRIVILEGED[:1])
 def test_a_job_of_the_same_user_cannot_read_launcher_or_daemon(tmp_path: Path, env: dict[str, str]) -> None:
     """Without capabilities, as a job in a container has none that counts here."""
     (tmp_path / "spy.py").write_text(SPY)

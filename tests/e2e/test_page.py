@@ -190,7 +190,7 @@ def test_it_is_read_with_the_keyboard_alone(browser: Page, tmp_path: Path) -> No
             browser.press_tab()
             reached.append(browser.evaluate("document.activeElement.textContent.slice(0, 20)"))
     assert reached[:2] == ["Skip to the figures", "Pause"]
-    assert reached[2].startswith("7 further rules")
+    assert reached[2].startswith("8 further rules")
     assert reached[4:] == ["/metrics", "/api/status"]
 
 
