@@ -183,7 +183,10 @@ class Bench:
         if recomputed > len(whole):
             return f"{recomputed} children are said to be recomputed, {len(whole)} are as they were", True
         same = [entry for entry in predicate["children"] if entry["sha256"] in whole]
-        if recomputed and any(entry != honest[entry["sha256"]] for entry in same):
+        # Who signed a child is the word of whoever merged: its keys are not at hand when the merged ledger is verified.
+        if recomputed and any(
+            {**entry, "keyids": honest[entry["sha256"]]["keyids"]} != honest[entry["sha256"]] for entry in same
+        ):
             return "the entry of a recomputed child is not what its journal gives", True
         return "", payload not in genuine
 
