@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+import flopsd
 from flopsd.core.ledger.isolation import Continues, Isolation
 from flopsd.core.peaks import PeakTable
 from flopsd.daemon.background import BackgroundTasks, SessionServerTask, progress_line
@@ -82,7 +83,7 @@ def run_daemon(
     journal = Journal(folder)
     try:
         # Which run it continues.
-        is_private = only_own_user_writes(folder.path, folder.journal, folder.pending)
+        is_private = only_own_user_writes(folder.path, folder.journal, folder.pending, Path(flopsd.__file__).parent)
         known = _known_journal(head_file)
         restored = None if known is not None else _restore(settings, folder, context, table)
         found = recover(journal, clock, known, secrets.not_used)

@@ -35,6 +35,8 @@ class WriteQueue:
         A refused record is kept. A refused checkpoint is not: the next one repeats it, gaps included.
         Raises UnreadableRecordError for a record that can never be written, unless it is a checkpoint.
         """
+        if self.is_lost:
+            return False  # all of it is written anew, once a journal can be begun
         try:
             # Such a record, if kept, would block all that follow. With a code: that is the longest line of it.
             frame(GENESIS, record, lambda head: head[:CODE_BYTES])
@@ -50,7 +52,7 @@ class WriteQueue:
                 self._unwritten.pop(0)
                 self._written()
         except JournalError as fault:
-            self.is_lost = isinstance(fault, JournalReplacedError)
+            self.is_lost = self.is_lost or isinstance(fault, JournalReplacedError)
             if record["kind"] == "checkpoint":
                 self._unwritten.remove(record)
             self._complain(fault)
@@ -64,7 +66,7 @@ class WriteQueue:
     def note(self, record: Callable[[], Mapping[str, Any]]) -> None:
         """Make the totals up to now survive a kill, though not a power loss. A pending record must not name a device
         that the journal lacks, so none is written while a record is refused."""
-        if self._unwritten:
+        if self._unwritten or self.is_lost:
             return
         try:
             self._journal.note(record())

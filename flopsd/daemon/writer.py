@@ -27,6 +27,7 @@ from flopsd.daemon.write_queue import WriteQueue, checkpoint_line
 from flopsd.daemon.writer_settings import WriterSettings
 from flopsd.errors import JournalReplacedError
 from flopsd.journal.codes import CodeKey
+from flopsd.journal.head import Head
 from flopsd.journal.journal import Journal
 from flopsd.journal.recovery import NOT_OURS, Recovery, also, journal_lost
 from flopsd.settings.platform import Context
@@ -62,6 +63,7 @@ class Writer:
         self._written, self._codes = written, codes
         self._context, self._clock, self._emit = context, clock, emit
         self._opened: dict[str, Mapping[str, Any]] = {}  # the facts of sources that were opened
+        self._lost: tuple[int, Head] | None = None  # size and head of a journal in whose place none could be begun yet
         self._closed = False
 
     def begin(self, run: str, history: History, recovery: Recovery | None, *, journal_lost: bool = False) -> None:
@@ -225,9 +227,14 @@ class Writer:
     def _begin_anew(self) -> None:
         """Go on with another journal, in place of one that another process replaced or altered: what was in it is not
         known any more."""
-        size, head = self._journal.size_bytes, self._journal.head
-        kept = self._journal.put_aside(NOT_OURS)
-        recovery = journal_lost(size, head, kept)
+        self._lost = self._lost or (self._journal.size_bytes, self._journal.head)
+        try:
+            recovery = journal_lost(*self._lost, self._journal.put_aside(NOT_OURS))
+        except OSError as fault:  # a full or read-only disk: tried again at the next reading
+            self._queue.is_lost = True
+            log.error("the journal was replaced, and no other can be begun: %s; metering goes on", fault.strerror)
+            return
+        self._lost = None
         log.error("%s; the run goes on in a new journal, without an upper bound", recovery.reason)
         self._sessions.forget_journal()
         self._begin(History(), recovery, journal_lost=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,14 +39,19 @@ def find_user(name: str) -> User:
     return User(entry.pw_uid, entry.pw_gid, groups, entry.pw_name, entry.pw_dir)
 
 
-def only_own_user_writes(folder: Path, *files: Path) -> bool:
-    """Whether no other user, root aside, can write the folder or those of the files that exist."""
-    own = os.geteuid()
-    for path in (folder, *files):
-        try:
-            found = path.lstat()
-        except OSError:
-            continue
-        if found.st_uid != own or found.st_mode & 0o022:
-            return False
+def only_own_user_writes(*paths: Path) -> bool:
+    """Whether no other user, root aside, can write those of the paths that exist, or put others in their place.
+
+    Who can write a folder above can rename what lies in it, unless it is sticky as /tmp is.
+    """
+    trusted = {0, os.geteuid()}
+    for path in (path.absolute() for path in paths):
+        for each in (path, *path.parents):
+            try:
+                found = each.stat()
+            except OSError:
+                continue
+            is_open = found.st_mode & 0o022 and (each == path or not found.st_mode & stat.S_ISVTX)
+            if found.st_uid not in trusted or is_open:
+                return False
     return True

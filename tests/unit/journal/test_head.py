@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from flopsd.errors import JournalReplacedError
 from flopsd.journal.head import Head, require_head
 from flopsd.journal.journal import read_journal
 from tests.support.process import in_process
-from tests.support.runs import Run
+from tests.support.runs import Run, verified
 
 
 @pytest.mark.parametrize("text", ["", "1", "1:", "x:" + "0" * 64, "1:" + "0" * 63, "1:" + "0" * 64 + "\n2"])
@@ -38,3 +40,24 @@ def test_a_journal_is_its_runs_if_the_head_lies_on_its_chain(tmp_path: Path) -> 
     path.unlink()
     with pytest.raises(JournalReplacedError):
         require_head(path, head, read_journal(path))
+
+
+def test_a_run_whose_journal_was_lost_goes_on_as_soon_as_another_can_be_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path / "state")
+    run.meter(12)
+    run.state.journal.write_bytes(b"x")
+    with monkeypatch.context() as full:
+        full.setattr(os, "rename", no_space)
+        run.meter(12)
+    run.meter(12)
+    run.finish()
+    begin = next(read_journal(run.state.journal)).record()
+    assert begin["recovered"]["reason"].startswith("journal_replaced: ")
+    figures = verified(run.seal(tmp_path / "ledger.json")).statement["predicate"]["totals"]["executed"]
+    assert (int(figures["low"]) > 0, figures["high"]) == (True, None)
+
+
+def no_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
