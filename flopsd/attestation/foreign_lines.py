@@ -1,4 +1,4 @@
-"""Checkpoint lines that another process printed: told from the daemon's by their codes, where the secret is disclosed.
+"""Checkpoint lines that another process printed: their codes are not the daemon's, where its secret is disclosed.
 
 A foreign line refutes nothing if the log shows that the daemon itself was printing: then the job, or whoever else can
 write there, added it. It refutes like any other line that is not on the chain where the daemon's own lines are missing,
@@ -40,7 +40,7 @@ class _PrintKeys:
 
 
 class LineJudge:
-    """Tells which lines the daemon printed. Of a daemon start whose secret is not disclosed it knows nothing."""
+    """Which lines the daemon printed. Those of a daemon start whose secret is not disclosed count as its own."""
 
     def __init__(self, history: History, secrets: Sequence[bytes], begins: Sequence[int], records: int) -> None:
         """`begins`: the lines of the journal that begin a daemon start; `records`: how many lines it has."""

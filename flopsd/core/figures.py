@@ -79,12 +79,12 @@ def rows(tally: Tally, rating: Rating, table: PeakTable) -> list[Row]:
         return _rows(tally, rating, table)
     found = []
     for name, share in sorted(tally.phases.items()):
-        told = split_bucket(name)[1] if rating.precision is None else None
-        known = rating.precision or told
+        claimed = split_bucket(name)[1] if rating.precision is None else None
+        known = rating.precision or claimed
         by = None if known is None else known.declared_by
         of_share = _rows(share, rating, table)
-        if told is not None:
-            of_share = list(map(_measured_as, of_share, _rows(share, replace(rating, precision=told), table)))
+        if claimed is not None:
+            of_share = list(map(_measured_as, of_share, _rows(share, replace(rating, precision=claimed), table)))
         found += [replace(row, bucket=name, declared_by=by) for row in of_share]
     return [*found, *_rows(remainder(tally), rating, table)]
 
@@ -131,7 +131,7 @@ def _was_read(tally: Tally, *, integers: bool) -> bool:
     """Whether something that estimates was read, so that nothing counted is a measured zero."""
     if not integers:
         return any(evidence in tally.observed_ns for evidence in ESTIMATING)
-    # Integers are measured where the counters told the kinds of tensor work apart, or saw none of any kind.
+    # Integers are measured where the counters distinguished the kinds of tensor work, or saw none of any kind.
     apart = _told_apart(tally) or not any(pipe is Pipe.TENSOR for _, pipe in tally.active_sm_cycles)
     counted = Evidence.CYCLES in tally.observed_ns or Evidence.ACTIVITY in tally.observed_ns
     return counted and apart and Evidence.COUNT not in tally.observed_ns and Pipe.TENSOR_IMMA not in tally.unread_ns

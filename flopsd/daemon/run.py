@@ -164,8 +164,8 @@ def run_daemon(
         if settings.seal and durable:
             ended_ns = clock.boottime_ns() if daemon.stopped_ns is None else daemon.stopped_ns
             head, node = journal.head, context.node
-            told = [*secrets.kept, *stop_requests.code_secrets]
-            sealed, copied = seal_own(settings, folder, run, node, clock, ended_ns, err, environment, head, told)
+            disclosed = [*secrets.kept, *stop_requests.code_secrets]
+            sealed, copied = seal_own(settings, folder, run, node, clock, ended_ns, err, environment, head, disclosed)
         if feed is not None:
             feed.end(_seconds_left(settings, clock, daemon.stopped_ns))
     finally:

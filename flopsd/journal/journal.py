@@ -180,8 +180,8 @@ class Journal:
 
     def check_unchanged(self, *, whole: bool = False) -> None:
         """Make sure that the file is the one that was written. One that another process put in its place, or appended
-        to, is kept under another name, and the journal is put back. `whole`: read all of it, since its size tells
-        nothing of a change within.
+        to, is kept under another name, and the journal is put back. `whole`: read all of it, since a change
+        within may keep its size.
 
         Raises JournalReplacedError where what was written is lost, OSError.
         """

@@ -62,11 +62,11 @@ class RatedTally:
                 claims[claim] = claims.get(claim, NO_FIGURES) + row.figures
         if not claims:
             return found
-        told = by_phase(self.tally, self.rows, claimed=True)
-        if self.phase is not None and UNDECLARED_PHASE in told:
-            left, known = told.pop(UNDECLARED_PHASE), told.get(self.phase.value, NO_FIGURES)
-            told[self.phase.value] = known + left
-        return replace(found, claimed=told, claims=claims)
+        shares = by_phase(self.tally, self.rows, claimed=True)
+        if self.phase is not None and UNDECLARED_PHASE in shares:
+            left, known = shares.pop(UNDECLARED_PHASE), shares.get(self.phase.value, NO_FIGURES)
+            shares[self.phase.value] = known + left
+        return replace(found, claimed=shares, claims=claims)
 
     @cached_property
     def integers_by_phase(self) -> Phased:
