@@ -9,10 +9,6 @@ LLAMA_8B = {
     "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
     "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 131072,
 }  # fmt: skip
-_GPT_OSS = {
-    "model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880, "num_attention_heads": 64,
-    "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 201088, "experts_per_token": 4, "num_experts_per_tok": 4,
-}  # fmt: skip
 # What the published checkpoints of these configurations hold, in all and for one token.
 PUBLISHED: Mapping[str, tuple[dict[str, Any], int, int]] = {
     "Llama 3.1 8B": (LLAMA_8B, 8_030_261_248, 8_030_261_248),
@@ -50,12 +46,6 @@ PUBLISHED: Mapping[str, tuple[dict[str, Any], int, int]] = {
         {"model_type": "gemma2", "hidden_size": 3584, "intermediate_size": 14336, "num_hidden_layers": 42,
          "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 256},
         9_241_705_984, 9_241_705_984,
-    ),
-    "gpt-oss 20B": (
-        {**_GPT_OSS, "num_hidden_layers": 24, "num_local_experts": 32}, 20_914_757_184, 4_187_440_704
-    ),
-    "gpt-oss 120B": (
-        {**_GPT_OSS, "num_hidden_layers": 36, "num_local_experts": 128}, 116_829_156_672, 5_711_982_912
     ),
     "GPT-2": ({"model_type": "gpt2"}, 124_439_808, 124_439_808),
     "Phi-3 mini": (

@@ -47,26 +47,33 @@ HARMLESS: Mapping[str, tuple[object, ...]] = {
     "tie_encoder_decoder": (False, None),
     "cross_attention_hidden_size": (None,),
     "sparse_attention": (False, None),
+    "use_bidirectional_attention": (None, False),
+    "use_mrope": (False, None),  # positions of images and text in one, which Qwen2.5 has in every file
 }
 
 
 class Fields:
-    """The fields of one configuration. Each that is asked for is understood; `finish` refuses the rest."""
+    """The fields of one configuration. Each that is asked for is understood; `finish` refuses the rest.
 
-    def __init__(self, family: str, config: Mapping[str, Any]) -> None:
+    `defaults`: what transformers' class of the family takes for a field that is left out, before any default that a
+    method is called with.
+    """
+
+    def __init__(self, family: str, config: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
         self.family = family
         self._config = config
+        self._defaults = defaults or {}
         self._seen: set[str] = {"model_type"}
 
     def get(self, name: str, default: Any = None) -> Any:
         self._seen.add(name)
-        return self._config.get(name, default)
+        return self._config.get(name, self._defaults.get(name, default))
 
     def number(self, name: str, default: int | None = REQUIRED, *, at_least: int = 1) -> int:
         """A size. A missing one has the default of transformers' own class, since a config.json may leave it out."""
         value = self.get(name)
         if value is None:
-            value = None if default == REQUIRED else default
+            value = self._defaults.get(name, None if default == REQUIRED else default)
         if value is None:
             raise ArchitectureError(
                 f"{self.family}: the configuration has no {name}", hint="give the whole config.json of the model"
@@ -89,7 +96,7 @@ class Fields:
     def flag(self, name: str, default: bool) -> bool:
         value = self.get(name, default)
         if value is None:
-            return default
+            return bool(self._defaults.get(name, default))
         if not isinstance(value, bool):
             raise self.wrong(name, value)
         return value

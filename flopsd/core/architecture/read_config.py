@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from flopsd.core.architecture.classic import read_bert, read_gpt2, read_gpt_neox
-from flopsd.core.architecture.decoders import STYLES, read_decoder
+from flopsd.core.architecture.decoder_styles import STYLES
+from flopsd.core.architecture.decoders import read_decoder
 from flopsd.core.architecture.encoder_decoders import read_bart, read_t5
 from flopsd.core.architecture.gemma3_images import read_gemma3
 from flopsd.core.architecture.model import Model

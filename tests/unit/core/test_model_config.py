@@ -24,11 +24,12 @@ from flopsd.core.architecture.model import Attention, Model
 from flopsd.core.architecture.training import Lora
 from flopsd.errors import ArchitectureError
 from tests.support.architectures import LLAMA_8B, PUBLISHED
+from tests.support.published_decoders import PUBLISHED_DECODERS
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [*PUBLISHED, *PUBLISHED_DECODERS])
 def test_published_models_have_their_published_parameters(name: str) -> None:
-    config, total, active = PUBLISHED[name]
+    config, total, active = {**PUBLISHED, **PUBLISHED_DECODERS}[name]
     found = parameters(read_model(config))
     assert (found.total, found.active) == (total, active)
 
@@ -66,6 +67,8 @@ def test_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
         ({**LLAMA_8B, "architectures": ["LlamaForSomethingElse"]}, "LlamaForSomethingElse"),
         ({**LLAMA_8B, "model_type": "mistral", "layer_types": ["chunked_attention"] * 32}, "layer_types"),
         ({**LLAMA_8B, "model_type": "mistral", "layer_types": ["full_attention"]}, "layer_types"),
+        ({**LLAMA_8B, "model_type": "qwen2", "use_mrope": True}, "use_mrope is True"),
+        ({**LLAMA_8B, "model_type": "phi3", "full_attn_mod": 2}, "full_attn_mod is 2"),
         ({"model_type": "bert", "is_decoder": True}, "is_decoder"),
         ({"model_type": "bert", "position_embedding_type": "relative_key"}, "position_embedding_type"),
         ({"model_type": "bart", "encoder_layerdrop": 0.1}, "encoder_layerdrop"),

@@ -1,0 +1,85 @@
+"""The MLP or the experts of each layer of a decoder."""
+
+from __future__ import annotations
+
+from flopsd.core.architecture.config_fields import Fields
+from flopsd.core.architecture.decoder_attention import declared_bias
+from flopsd.core.architecture.decoder_styles import Experts, Style
+from flopsd.core.architecture.model import Linear, Mlp
+
+_ALIAS = {"num_experts": "num_local_experts", "num_local_experts": "num_experts"}
+
+
+class FeedForward:
+    """Reads the sizes once; `at` gives one layer's parts."""
+
+    def __init__(self, fields: Fields, style: Style, hidden: int, layers: int) -> None:
+        self.hidden, self.style = hidden, style
+        self.bias = declared_bias(fields, style.mlp_bias)
+        self.routed_layers: frozenset[int] = frozenset()
+        experts = style.experts
+        if experts is None:
+            self.size = fields.number("intermediate_size")
+            return
+        self.size = fields.number(experts.dense_size)
+        self.expert_size = fields.number(experts.size)
+        self.held = fields.number(experts.held, fields.get(_ALIAS.get(experts.held, experts.held)))
+        self.used = fields.number("num_experts_per_tok")
+        if self.used > self.held:
+            raise fields.wrong("num_experts_per_tok", self.used)
+        self.shared_size = 0
+        if experts.shared_size is not None:
+            self.shared_size = fields.number(experts.shared_size)
+        elif experts.shared_count is not None:
+            self.shared_size = self.expert_size * fields.number(experts.shared_count, at_least=0)
+        self.routed_layers = _routed_layers(fields, experts, layers)
+
+    def spare_tail(self, index: int) -> bool:
+        """Whether nothing of the backward pass needs the output of the layer's last product: no norm follows it, nor
+        the weights of the routing. Shared experts without a gate come last, and are added as they are."""
+        experts = self.style.experts
+        if self.style.post_norm:
+            return False
+        return index not in self.routed_layers or (
+            experts is not None and self.shared_size > 0 and not experts.shared_gate
+        )
+
+    def at(self, path: str, index: int) -> tuple[Mlp, ...]:
+        experts = self.style.experts
+        if experts is None or index not in self.routed_layers:
+            return (self._mlp(f"{path}.{experts.dense_module if experts else 'mlp'}", self.size),)
+        path = f"{path}.{experts.module}"
+        routed = self._experts(experts, path)
+        if not self.shared_size:
+            return (routed,)
+        shared = self._mlp(f"{path}.{experts.shared}", self.shared_size)
+        gate = (Linear(f"{path}.{experts.shared}_gate", self.hidden, 1),) if experts.shared_gate else ()
+        return (routed, Mlp(shared.inner, shared.down, router=gate))
+
+    def _experts(self, experts: Experts, path: str) -> Mlp:
+        """Neither experts nor router are Linear modules in transformers 5."""
+
+        def expert(name: str, inputs: int, outputs: int) -> Linear:
+            return Linear(
+                f"{path}.experts.{name}", inputs, outputs, experts.bias, self.held, self.used,
+                adaptable=experts.adaptable,
+            )  # fmt: skip
+
+        gate, up, down = experts.matrices
+        router = Linear(f"{path}.{experts.router}", self.hidden, self.held, experts.bias, adaptable=experts.adaptable)
+        inner = tuple(expert(name, self.hidden, self.expert_size) for name in (gate, up))
+        return Mlp(inner, expert(down, self.expert_size, self.hidden), router=(router,))
+
+    def _mlp(self, path: str, size: int) -> Mlp:
+        if self.style.fused_mlp:
+            inner: tuple[Linear, ...] = (Linear(f"{path}.gate_up_proj", self.hidden, 2 * size, self.bias),)
+        else:
+            inner = tuple(Linear(f"{path}.{name}_proj", self.hidden, size, self.bias) for name in ("gate", "up"))
+        return Mlp(inner, Linear(f"{path}.down_proj", size, self.hidden, self.bias))
+
+
+def _routed_layers(fields: Fields, experts: Experts, layers: int) -> frozenset[int]:
+    dense = (fields.sequence(experts.dense_layers) or ()) if experts.dense_layers else ()
+    first = fields.number(experts.dense_first, at_least=0) if experts.dense_first else 0
+    step = fields.number(experts.step) if experts.step else 1
+    return frozenset(index for index in range(first, layers) if index not in dense and (index + 1) % step == 0)
