@@ -67,6 +67,9 @@ COUNTERS = (
     "target_tokens",
     "target_square_pairs",
     "cross_pairs",
+    "headless_tokens",  # of which no logits were computed
+    "unlabelled_tokens",  # of which logits may have been left out: no label, or a head that is outside of the model
+    "fused_head_tokens",  # whose logits a fused loss computes, and computes again in its backward pass
     "framework_flop",  # the framework's own count, such as the Trainer's total_flos
 )
 Work = Mapping[str, int]

@@ -9,6 +9,7 @@ padding, is summed on the device and read by `settle`.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import weakref
@@ -20,6 +21,7 @@ import torch
 
 from flopsd.client import Client
 from flopsd.integrations.describe_model import sliding_window
+from flopsd.integrations.head_counter import backbone_of, head_work
 
 log = logging.getLogger("flopsd.client")
 UNSETTLED = ""  # a phase that becomes known later
@@ -36,6 +38,7 @@ class ForwardCounter:
         """
         self.client, self._phase_of = client, phase_of or self._usual_phase
         self._model: Callable[[], Any] = lambda: None  # weak, so that it is freed with its owner
+        self._backbone: Callable[[], Any] = lambda: None
         self.saw_documents = False  # the documents within a row were seen, not only its length
         self._window: int | None = None
         self._flash = self._encodes = False
@@ -58,7 +61,10 @@ class ForwardCounter:
             enter, leave = torch.compiler.disable(enter), torch.compiler.disable(leave)
         # PEFT's forward passes bypass the hooks of the inner model, its generation those of the outer one.
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        for one in {id(each): each for each in (model, inner)}.values():
+        backbone = None if compiled or self._encodes else backbone_of(inner)  # some losses have the head outside
+        if backbone is not None:
+            self._backbone = weakref.ref(backbone)
+        for one in {id(each): each for each in (model, inner, backbone) if each is not None}.values():
             self._handles.append(one.register_forward_pre_hook(_Hook(enter), with_kwargs=True))
             self._handles.append(one.register_forward_hook(_Hook(leave), with_kwargs=True, always_call=True))
 
@@ -66,7 +72,7 @@ class ForwardCounter:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._model = lambda: None
+        self._model = self._backbone = lambda: None
 
     def counts(self, model: Any) -> bool:
         return self._model() is model
@@ -112,6 +118,12 @@ class ForwardCounter:
             found |= self._encoder_decoder(ids, named, past or 0)
         elif ids is not None and ids.dim() >= 2:
             found |= self._decoder(phase, ids.shape[0], ids.shape[1], past or 0, named)
+        tokens = found.get("target_tokens", found.get("tokens", 0))
+        if tokens and model is self._backbone():
+            found["unlabelled_tokens"] = tokens
+        elif tokens:
+            rows = tokens if ids is None else ids.shape[0]
+            found |= head_work(tokens, rows, named, functools.partial(self._add, phase))
         mask = named.get("attention_mask")
         if not past and isinstance(mask, torch.Tensor) and mask.dim() == 2 and found.get("tokens") == mask.numel():
             self._add(phase, "padding_tokens", mask.device, lambda: (mask == 0).sum())

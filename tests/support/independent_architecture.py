@@ -49,6 +49,7 @@ class Llama:
 
     config: J
     tokens: int
+    logits: int  # tokens that the head is computed for
     rank: int = 0
     targets: tuple[str, ...] = ()
     all_weights: bool = False
@@ -96,7 +97,7 @@ class Llama:
                 s.layers_attention += 2 * one
                 inputs, outputs = self.shapes()["down_proj"]
                 s.spare += 2 * self.tokens * outputs * (self.rank if self._adapted("down_proj") else inputs)
-        head = 2 * self.tokens * c["hidden_size"] * c["vocab_size"]
+        head = 2 * self.logits * c["hidden_size"] * c["vocab_size"]
         s.forward += head
         s.backward_inputs += head if graded else 0
         s.backward_weights += head if self.all_weights else 0
@@ -122,7 +123,7 @@ def of_llama(facts: J, work: J) -> tuple[Three, Three, Three, int]:
     """Required, executed by training, executed by all else, parameters."""
     config, method, again = facts["model_config"], facts.get("method"), facts.get("recomputation")
     trainable, eager = facts.get("parameters_trainable"), facts.get("attention") == "eager"
-    total = Llama(config, 0).parameters()
+    total = Llama(config, 0, 0).parameters()
     if method == "full" and trainable is not None and trainable < total:
         method = "partial"
     lora = facts.get("lora") or {}
@@ -130,11 +131,15 @@ def of_llama(facts: J, work: J) -> tuple[Three, Three, Three, int]:
     detailed = method in ADAPTED and bool(named)
     vague = method in ADAPTED and not detailed
 
+    def logits(counters: J, level: int) -> int:
+        left_out = counters.get("headless_tokens", 0) + (counters.get("unlabelled_tokens", 0) if level < 2 else 0)
+        return int(counters["tokens"] - left_out)
+
     def model(tokens: int, level: int) -> Llama:
         if detailed:
-            return Llama(config, tokens, lora["r"], named)
+            return Llama(config, tokens, logits(train, level), lora["r"], named)
         everything = method in ("full", "pretraining") or (level > 0 and not (vague and level == 1))
-        return Llama(config, tokens, all_weights=everything)
+        return Llama(config, tokens, logits(train, level), all_weights=everything)
 
     def walk(level: int, tokens: int, pairs: int, graded: bool) -> Sums:
         sums = model(tokens, level).through(pairs, graded)
@@ -158,17 +163,22 @@ def of_llama(facts: J, work: J) -> tuple[Three, Three, Three, int]:
         once_more = least.layers - least.spare if again == "full" else 0
         deep = walk(1, tokens, square if eager else causal, True) if again in ("full", "selective") else computed
         parts = {"full": deep.layers - deep.spare, "selective": deep.layers_attention}.get(str(again), 0)
+        head, twice = 2 * config["hidden_size"] * config["vocab_size"], train.get("fused_head_tokens", 0)
         executed = (
             max(low.total, least.total + once_more),
-            deep.total + parts + (0 if eager else deep.scores),
-            high.total + (0 if again == "none" else high.layers) + (0 if eager else high.scores),
+            deep.total + parts + (0 if eager else deep.scores) + head * twice,
+            high.total
+            + (0 if again == "none" else high.layers)
+            + (0 if eager else high.scores)
+            + head * (twice + train.get("unlabelled_tokens", 0)),
         )
     other = (0, 0, 0)
     for phase, counters in work.items():
         if phase != "train" and (tokens := counters.get("tokens")):
             square, causal = counters["square_pairs"], (counters["square_pairs"] + tokens) // 2
-            forward = [Llama(config, tokens, lora["r"] if detailed else 0, named).through(pairs, False).forward
-                       for pairs in (causal, square if eager else causal, square)]  # fmt: skip
+            forward = [Llama(config, tokens, logits(counters, level), lora["r"] if detailed else 0, named)
+                       .through(pairs, False).forward
+                       for level, pairs in enumerate((causal, square if eager else causal, square))]  # fmt: skip
             counted = (forward[0], forward[1], forward[2])
             other = plus(other, _widened(counted, facts, config))
     return _widened(required, facts, config), _widened(executed, facts, config), other, total
@@ -176,11 +186,11 @@ def of_llama(facts: J, work: J) -> tuple[Three, Three, Three, int]:
 
 def _widened(bounds: Three, facts: J, config: J) -> Three:
     """A process that counts other parameters than its configuration has."""
-    ours, theirs = Llama(config, 0).parameters(), facts.get("parameters_total")
+    ours, theirs = Llama(config, 0, 0).parameters(), facts.get("parameters_total")
     explained = {ours}
     if lora := facts.get("lora"):
         targets = tuple(lora.get("target_modules") or ())
-        with_adapters = Llama(config, 0, lora["r"], targets).adapter_parameters()
+        with_adapters = Llama(config, 0, 0, lora["r"], targets).adapter_parameters()
         explained |= {ours + with_adapters, ours + facts.get("parameters_trainable", 0)}
     if not theirs or theirs in explained:
         return bounds

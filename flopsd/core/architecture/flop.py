@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flopsd.core.architecture.attention_pairs import Kernel, Level, Pairs, side_from
+from flopsd.core.architecture.head_work import HeadWork
 from flopsd.core.architecture.model import ArchitectureFlop, Attention, Bounds, Model, Stream
 from flopsd.core.architecture.parameters import adapters, parameters
 from flopsd.core.architecture.parameters_only import bare_flop, bare_forward
@@ -56,7 +57,7 @@ class _Case:
 
     def __init__(self, model: Model, work: Mapping[str, int], training: Training, *, cached: bool = False) -> None:
         self.model, self.training = model, training
-        self.pairs, self.rows = _resolve(model, work, training, cached)
+        self.pairs, self.rows, self.head = _resolve(model, work, training, cached)
         self.parameters = parameters(model)
         if training.lora is not None:
             check_names(model, training.lora)
@@ -113,7 +114,8 @@ class _Case:
 
     def executed_high(self, required: PassFlop) -> int:
         again = 0 if self.training.recomputation is Recomputation.NONE else required.layers
-        return required.total + again + (0 if self.kernel is Kernel.SQUARE else required.scores)
+        heads = self.head.flop_again(self.model, Level.HIGH)
+        return required.total + again + heads + (0 if self.kernel is Kernel.SQUARE else required.scores)
 
     def terms(self, sums: PassFlop) -> dict[str, int]:
         """The parts of executed.computed; those before `input_gradients` are required.computed."""
@@ -133,6 +135,7 @@ class _Case:
             "input_gradients": deep.total - sums.total,
             "recomputed_layers": again.get(recomputation, 0) if recomputation else 0,
             "recomputed_scores": 0 if self.kernel is Kernel.SQUARE else deep.scores,
+            "recomputed_head": self.head.flop_again(self.model, Level.COMPUTED),
         }
 
     def scaled(self, bounds: Bounds) -> Bounds:
@@ -158,7 +161,7 @@ class _Case:
         if self.kernel is Kernel.EITHER:
             notes.append("which attention kernel ran is not known: it is taken to skip what is masked, unless padded")
         if self.model.heads:
-            notes.append("the head is taken to be computed for every token, masked ones of the loss too")
+            notes.append(self.head.assumption)
         if training.packing:
             notes.append("rows hold several documents of unknown length: attention at least each token with itself")
         return tuple(notes)
@@ -215,8 +218,8 @@ def _lengths(model: Model, work: Mapping[str, int]) -> list[str]:
 
 def _resolve(
     model: Model, work: Mapping[str, int], training: Training, cached: bool
-) -> tuple[Pairs, dict[Level, dict[Stream, int]]]:
-    """Rows of every stream at every level, and the pairs."""
+) -> tuple[Pairs, dict[Level, dict[Stream, int]], HeadWork]:
+    """Rows of every stream at every level, the pairs, and the work of the head."""
     if "tokens" not in work:
         raise ArchitectureError("the work has no tokens", hint="declare the tokens that passed through the model")
     source = side_from(work, "", model.max_positions, cached=cached)
@@ -238,6 +241,7 @@ def _resolve(
         work.get("window_pairs"), training.window,
     )  # fmt: skip
     rows = {}
+    head = HeadWork.of(model, work)
     for level in Level:
         count = most if level is Level.HIGH else 0
         sequences = work.get("sequences")
@@ -247,5 +251,6 @@ def _resolve(
             Stream.SEQUENCES: sequences if sequences is not None else (source.tokens if level is Level.HIGH else 0),
             Stream.PATCHES: count * images.patches if images else 0,
             Stream.SOFT: count * images.tokens if images else 0,
+            Stream.LOGITS: head.rows(level),
         }
-    return pairs, rows
+    return pairs, rows, head

@@ -18,6 +18,7 @@ class Stream(str, Enum):
     SEQUENCES = "sequences"  # one row a sequence, such as a pooler
     PATCHES = "patches"  # of images
     SOFT = "soft_tokens"  # that an image becomes
+    LOGITS = "logits"  # tokens that pass through the head, where it reads tokens
 
 
 class Mask(str, Enum):

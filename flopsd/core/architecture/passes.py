@@ -110,7 +110,7 @@ class _Walk:
 
     def _linear(self, linear: Linear, source: bool) -> bool:
         """Count one product; whether what comes out of it has a gradient."""
-        sums, each = self.sums, 2 * self._rows[linear.stream] * linear.used
+        sums, each = self.sums, 2 * self._rows[self._stream(linear)] * linear.used
         product = each * linear.inputs * linear.outputs
         weight, rank = self._trained.weight(linear), self._trained.rank(linear, self._in_head)
         sums.linear += product
@@ -124,3 +124,6 @@ class _Walk:
             sums.weight_gradients += into + out_of
             self._last = out_of
         return source or weight or rank > 0
+
+    def _stream(self, linear: Linear) -> Stream:
+        return Stream.LOGITS if self._in_head and linear.stream in (Stream.TOKENS, Stream.TARGET) else linear.stream

@@ -183,7 +183,11 @@ def counters(draw: st.DrawFn) -> dict[str, int]:
     """Of some sequences, each with its own length."""
     lengths = draw(st.lists(st.integers(1, 60), min_size=1, max_size=5))
     squares = sum(length * length for length in lengths)
-    return {"tokens": sum(lengths), "sequences": len(lengths), "square_pairs": squares}
+    work = {"tokens": sum(lengths), "sequences": len(lengths), "square_pairs": squares}
+    if draw(st.booleans()):
+        first, last = sorted(draw(st.integers(0, sum(lengths))) for _ in range(2))
+        work |= {"headless_tokens": first, "unlabelled_tokens": last - first, "fused_head_tokens": sum(lengths) - last}
+    return work
 
 
 LLAMAS = st.fixed_dictionaries(
@@ -216,7 +220,7 @@ def trainings(draw: st.DrawFn) -> tuple[dict[str, object], dict[str, dict[str, i
     total = draw(st.integers(1, 10**10))
     if draw(st.booleans()):
         facts["model_config"] = draw(LLAMAS)
-        total = independent_architecture.Llama(facts["model_config"], 0).parameters()
+        total = independent_architecture.Llama(facts["model_config"], 0, 0).parameters()
         if draw(st.booleans()):
             facts["parameters_total"] = total + draw(st.sampled_from([0, 0, -1, 7]))
     else:

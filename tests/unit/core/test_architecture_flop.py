@@ -231,6 +231,26 @@ def test_generation_with_a_cache_pays_for_the_positions_before() -> None:
     assert sum(parts) == whole
 
 
+def test_the_head_is_computed_for_the_tokens_that_a_fused_loss_may_need() -> None:
+    facts = {"method": "full", "recomputation": "none", "attention": "eager"}
+    plain = computed(LLAMA_8B, work_of([10]), **facts)
+    some = computed(
+        LLAMA_8B, {**work_of([10]), "headless_tokens": 2, "unlabelled_tokens": 3, "fused_head_tokens": 4}, **facts
+    )
+    head = 2 * 4096 * 128256  # of a token, forward
+    assert plain.required.computed - some.required.low == 3 * 5 * head + (plain.required.computed - plain.required.low)
+    assert plain.required.computed - some.required.computed == 3 * 5 * head
+    assert plain.required.high - some.required.high == 3 * 2 * head
+    assert some.executed.computed - some.required.computed == some.terms["recomputed_head"] == 4 * head
+    assert some.executed.high - some.required.high == 7 * head
+    assert some.executed.low == plain.executed.low - 3 * 5 * head
+    last = forward_flop(read_model(LLAMA_8B), {**work_of([10]), "headless_tokens": 9}, training_from(facts))
+    assert last.computed == forward_flop(read_model(LLAMA_8B), work_of([10]), training_from(facts)).computed - 9 * head
+    assert all("every token" not in one for one in some.assumptions)
+    with pytest.raises(ArchitectureError, match="contradict each other: 8 headless_tokens, 3 unlabelled_tokens"):
+        computed(LLAMA_8B, {**work_of([10]), "headless_tokens": 8, "unlabelled_tokens": 3}, **facts)
+
+
 def test_lengths_that_only_the_models_positions_bound_are_said() -> None:
     counted = {"tokens": 10**6, "sequences": 10, "square_pairs": 10**11}
     said = "at most 131072 tokens, the model's positions"

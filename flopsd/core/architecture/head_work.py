@@ -1,0 +1,67 @@
+"""For how many tokens the head of a model was computed, and how often, from the counters of a process's work.
+
+A plain loss has logits of all tokens. Generation needs those of the last token, a preference loss those of the
+answers. A fused loss computes them tile by tile, for tokens with a label where that is faster, and a second time in its
+backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flopsd.core.architecture.attention_pairs import Level
+from flopsd.core.architecture.model import Model, Stream
+from flopsd.errors import ArchitectureError
+
+_FOR_ALL = "the head is taken to be computed for every token, masked ones of the loss too"
+_FOR_SOME = (
+    "the head is computed for the tokens that the process counted; for those without a label, and by a loss outside of "
+    "the model, in high only"
+)
+_TOKENS = (Stream.TOKENS, Stream.TARGET)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadWork:
+    """Tokens of the stream that the head reads. `certain` of them have logits, `possible` more may have them, and
+    `again` are those whose logits a fused loss computes twice; `padding` are among all of them."""
+
+    certain: int
+    possible: int
+    again: int
+    padding: int
+    is_counted: bool
+
+    @classmethod
+    def of(cls, model: Model, work: Mapping[str, int]) -> HeadWork:
+        """Raises ArchitectureError where the counters contradict each other."""
+        decodes = bool(model.heads) and model.heads[-1].stream is Stream.TARGET
+        tokens = work.get("target_tokens" if decodes else "tokens", 0)
+        without, unlabelled = work.get("headless_tokens", 0), work.get("unlabelled_tokens", 0)
+        again = work.get("fused_head_tokens", 0)
+        if without + unlabelled + again > tokens:
+            raise ArchitectureError(
+                f"the counters of the work contradict each other: {without} headless_tokens, {unlabelled} "
+                f"unlabelled_tokens and {again} fused_head_tokens of {tokens} tokens",
+                hint="a token is one of these at most",
+            )
+        padding = 0 if decodes else work.get("padding_tokens", 0)
+        return cls(tokens - without - unlabelled, unlabelled, again, padding, bool(without or unlabelled or again))
+
+    def rows(self, level: Level) -> int:
+        """Rows of the head's matrix. LOW is without padding, which may be among the tokens without logits too."""
+        if level is Level.LOW:
+            return max(0, self.certain - self.padding)
+        return self.certain + (self.possible if level is Level.HIGH else 0)
+
+    def flop_again(self, model: Model, level: Level) -> int:
+        """FLOP of what a fused loss computes a second time."""
+        weights = sum(
+            linear.inputs * linear.outputs * linear.used for linear in model.heads if linear.stream in _TOKENS
+        )
+        return 2 * weights * (self.again + (self.possible if level is Level.HIGH else 0))
+
+    @property
+    def assumption(self) -> str:
+        return _FOR_SOME if self.is_counted else _FOR_ALL
