@@ -102,14 +102,15 @@ def lora(model: Any) -> dict[str, Any] | None:
     """Rank and target modules of the LoRA adapters; None if there are none, or if ranks differ."""
     ranks: set[int] = set()
     targets: set[str] = set()
+    saved: set[str] = set()  # what is there: PEFT's configuration also lists heads that other models have
     for name, module in model.named_modules():
         if hasattr(module, "lora_A") and hasattr(module, "r"):
             targets.add(name.rpartition(".")[2])
             ranks |= set(module.r.values() if isinstance(module.r, Mapping) else (module.r,))
+        elif hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
+            saved.add(name.rpartition(".")[2])
     if len(ranks) != 1:
         return None
-    configs = getattr(model, "peft_config", None) or {}
-    saved = {name for config in configs.values() for name in getattr(config, "modules_to_save", None) or ()}
     return {"r": ranks.pop(), "target_modules": sorted(targets), "modules_to_save": sorted(saved) or None}
 
 
@@ -205,6 +206,8 @@ def sliding_window(config: Any) -> int | None:
     """The causal window of those layers that have one, by the names that Hugging Face's configurations use."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     window = getattr(text, "sliding_window", None)
+    if hasattr(text, "local_attention"):
+        return None  # ModernBERT's reaches to both sides
     if getattr(text, "use_sliding_window", True) is False or isinstance(window, bool) or not isinstance(window, int):
         return None
     return window if window > 0 else None

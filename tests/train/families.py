@@ -9,6 +9,7 @@ from typing import Any
 
 from flopsd.core.architecture import ArchitectureFlop, flop, read_model, training_from
 from flopsd.core.declarations import facts_from
+from tests.train.other_families import OTHERS
 
 BATCH, LENGTH, TARGET, RANK = 2, 24, 16, 4
 
@@ -18,10 +19,6 @@ _LLAMA = {
 }  # fmt: skip
 _HEAD = {"head_dim": 24}
 _MOE = {"num_experts_per_tok": 2}
-_BERT = {
-    "hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 128,
-    "max_position_embeddings": 64, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
-}  # fmt: skip
 _SIGLIP = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 16,
     "patch_size": 4, "vision_use_head": False, "model_type": "siglip_vision_model",
@@ -66,8 +63,7 @@ FAMILIES: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
         ["query_key_value"],
     ),
     "phi3": ("AutoModelForCausalLM", {**_LLAMA, "pad_token_id": 0}, ["qkv_proj"]),
-    "bert": ("AutoModelForMaskedLM", {**_BERT}, ["query", "value"]),
-    "roberta": ("AutoModelForMaskedLM", {**_BERT}, ["query", "value"]),
+    **OTHERS,
     "t5": (
         "AutoModelForSeq2SeqLM",
         {"d_model": 64, "d_kv": 24, "d_ff": 160, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4,

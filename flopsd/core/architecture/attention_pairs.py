@@ -27,6 +27,11 @@ def window_pairs(s: int, w: int) -> int:
     return causal_pairs(s) if s <= w else causal_pairs(w) + (s - w) * w
 
 
+def local_pairs(s: int, w: int) -> int:
+    """Pairs of a sequence of s tokens in which each sees itself and at most w on either side."""
+    return 2 * window_pairs(s, w + 1) - s
+
+
 class Kernel(Enum):
     """What an attention kernel computes of a masked square."""
 
@@ -78,6 +83,17 @@ class Side:
         lost = 2 * self.padding * isqrt(self.square_high)
         return max(self._alike(real, lambda s: s * s), self.square_low - lost)
 
+    def least_local(self, window: int, packing: bool) -> int:
+        """Pairs of the real tokens, at least, that are no further apart than `window`."""
+        real = self.tokens - self.padding
+        return real if packing else self._alike(real, lambda s: local_pairs(s, window))
+
+    def most_local(self, window: int) -> int:
+        """Pairs within `window`, at most: exact where all sequences are alike."""
+        if self.sequences and self.square_low * self.sequences == self.tokens**2:
+            return self._alike(self.tokens, lambda s: local_pairs(s, window))
+        return self.tokens * (2 * window + 1)
+
     def _alike(self, tokens: int, pairs: Callable[[int], int]) -> int:
         count = min(self.sequences if self.sequences is not None else tokens, tokens)
         if count == 0:
@@ -109,6 +125,8 @@ class Pairs:
             return 0  # images are not counted: they are in the upper bound only
         if mask is Mask.FULL:
             return side.least_square(self.packing) if level is Level.LOW else side.square_low
+        if mask is Mask.LOCAL and window is not None:
+            return self._local(side, window, level)
         masked = side.padding or self.packing
         if level is Level.COMPUTED and (self.kernel is Kernel.SQUARE or (self.kernel is Kernel.EITHER and masked)):
             return side.square_low
@@ -121,6 +139,13 @@ class Pairs:
         if self.kernel is Kernel.SQUARE and mask is not Mask.CROSS and stream is not Stream.PATCHES:
             return self.sides[stream].square_low
         return self.of(mask, window, stream, Level.LOW)
+
+    def _local(self, side: Side, window: int, level: Level) -> int:
+        if level is Level.LOW:
+            return side.least_local(window, self.packing)
+        # Only flash kernels skip what is outside: PyTorch's own are handed the window as a mask.
+        skips = self.kernel is Kernel.SKIPS
+        return min(side.square_low, side.most_local(window)) if skips else side.square_low
 
     def _windowed(self, side: Side, window: int, level: Level) -> int:
         counted = self.window_pairs if self.window == window else None

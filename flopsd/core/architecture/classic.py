@@ -1,4 +1,4 @@
-"""GPT-2, GPT-NeoX, BERT and RoBERTa."""
+"""GPT-2 and GPT-NeoX."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
-from flopsd.core.architecture.heads import Head, causal_heads, encoder_classifiers, head_of
-from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model, Stream
+from flopsd.core.architecture.heads import causal_heads, head_of
+from flopsd.core.architecture.model import Attention, Block, Embedding, Linear, Mask, Mlp, Model
 
 
 def read_gpt2(config: Mapping[str, Any]) -> Model:
@@ -74,60 +74,3 @@ def read_gpt_neox(config: Mapping[str, Any]) -> Model:
         "gpt_neox", (Embedding("gpt_neox.embed_in", vocabulary, hidden),), blocks=tuple(blocks), heads=head,
         others=2 * hidden + others, max_positions=maximum,
     )  # fmt: skip
-
-
-_VOCABULARY = {"bert": 30522, "roberta": 50265}  # of transformers' classes; the other defaults are the same
-
-
-def read_bert(family: str, config: Mapping[str, Any]) -> Model:
-    """BERT and RoBERTa: encoders, norms behind each part, a language head with a transform of its own."""
-    fields = Fields(family, config)
-    hidden, layers = fields.number("hidden_size", 768), fields.layers("num_hidden_layers", 12)
-    heads, vocabulary = fields.number("num_attention_heads", 12), fields.number("vocab_size", _VOCABULARY[family])
-    size, positions = fields.number("intermediate_size", 3072), fields.number("max_position_embeddings", 512)
-    types = fields.number("type_vocab_size", 2)
-    tied = fields.flag("tie_word_embeddings", True)
-    fields.only("is_decoder", False)
-    fields.only("position_embedding_type", "absolute", None)
-    if hidden % heads:
-        raise fields.wrong("num_attention_heads", heads)
-    blocks = []
-    for index in range(layers):
-        path = f"{family}.encoder.layer.{index}"
-        names = ("query", "key", "value")
-        attention = Attention(
-            Mask.FULL, heads, hidden // heads,
-            tuple(Linear(f"{path}.attention.self.{name}", hidden, hidden, True) for name in names), ("q", "k", "v"),
-            Linear(f"{path}.attention.output.dense", hidden, hidden, True),
-        )  # fmt: skip
-        mlp = Mlp(
-            (Linear(f"{path}.intermediate.dense", hidden, size, True),),
-            Linear(f"{path}.output.dense", size, hidden, True),
-        )
-        blocks.append(Block(path, (attention, mlp), others=4 * hidden, spare_tail=False))
-    head, others = head_of(fields, _bert_heads(fields, family, hidden, vocabulary, tied), "ForMaskedLM")
-    fields.finish(("directionality", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
-                   "pooler_size_per_head", "pooler_type"))  # fmt: skip
-    at = f"{family}.embeddings"
-    tables = (
-        Embedding(f"{at}.word_embeddings", vocabulary, hidden),
-        Embedding(f"{at}.position_embeddings", positions, hidden),
-        Embedding(f"{at}.token_type_embeddings", types, hidden),
-    )
-    return Model(family, tables, blocks=tuple(blocks), heads=head, others=2 * hidden + others, max_positions=positions)
-
-
-def _bert_heads(fields: Fields, family: str, hidden: int, vocabulary: int, tied: bool) -> dict[str, Head]:
-    bert = family == "bert"
-    first = "cls.predictions.transform.dense" if bert else "lm_head.dense"
-    decoder = "cls.predictions.decoder" if bert else "lm_head.decoder"
-    language: Head = lambda: (  # noqa: E731
-        (Linear(first, hidden, hidden, True), Linear(decoder, hidden, vocabulary, True, tied=tied)),
-        2 * hidden,
-    )
-    pooler = Linear(f"{family}.pooler.dense", hidden, hidden, True, stream=Stream.SEQUENCES)
-    found = encoder_classifiers(fields, hidden, pooler)
-    if not bert:  # RoBERTa's classifier has a first matrix of its own in place of the pooler
-        own = Linear("classifier.dense", hidden, hidden, True, stream=Stream.SEQUENCES)
-        found["ForSequenceClassification"] = encoder_classifiers(fields, hidden, own)["ForSequenceClassification"]
-    return {**found, "ForMaskedLM": language}

@@ -107,7 +107,8 @@ class _Case:
         def pairs(part: Attention) -> int:
             return self.pairs.executed_low(part.mask, part.window, part.stream)
 
-        sums = walk(self.model, self.rows[Level.COMPUTED], pairs, self.trained(Level.LOW))
+        rows = self.rows[Level.LOW if self._unpadded() else Level.COMPUTED]
+        sums = walk(self.model, rows, pairs, self.trained(Level.LOW))
         sums = self._with_surplus(sums, Level.LOW)
         again = sums.layers - sums.spare if self.training.recomputation is Recomputation.FULL else 0
         return max(sums.total + again, required.total)
@@ -160,6 +161,8 @@ class _Case:
             notes.append("selective recomputation is taken to be that of attention; all layers at the high end")
         if self.kernel is Kernel.EITHER:
             notes.append("which attention kernel ran is not known: it is taken to skip what is masked, unless padded")
+        if self._unpadded() and self.pairs.sides[Stream.TOKENS].padding:
+            notes.append("padding may have been removed before the first layer: it is in computed, and not in low")
         if self.model.heads:
             notes.append(self.head.assumption)
         if training.packing:
@@ -168,6 +171,10 @@ class _Case:
 
     def _inputs(self, level: Level) -> bool:
         return level is Level.HIGH or (level is Level.COMPUTED and self.undetailed)
+
+    def _unpadded(self) -> bool:
+        """Whether padding may have been removed before the first layer."""
+        return self.model.unpads and self.kernel is not Kernel.SQUARE
 
     def _method(self) -> Method | None:
         method, trainable = self.training.method, self.training.trainable

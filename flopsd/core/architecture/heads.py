@@ -33,6 +33,7 @@ def causal_heads(fields: Fields, hidden: int, vocabulary: int, tied: bool) -> di
         "LMHeadModel": lambda: ((language,), 0),
         "ForConditionalGeneration": lambda: ((language,), 0),
         "ForSequenceClassification": lambda: ((Linear("score", hidden, labels(fields)),), 0),
+        "ForTokenClassification": lambda: ((Linear("score", hidden, labels(fields), bias=True),), 0),
         "Model": lambda: ((), 0),
     }
 

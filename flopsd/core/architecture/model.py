@@ -26,6 +26,7 @@ class Mask(str, Enum):
 
     CAUSAL = "causal"
     WINDOW = "window"  # causal, and no further back than a window
+    LOCAL = "local"  # no further than a window, before and behind
     FULL = "full"
     CROSS = "cross"  # each position of a decoder with each of its encoder
 
@@ -146,6 +147,7 @@ class Model:
     max_positions: int | None = None
     images: Images | None = None
     bare: int | None = None
+    unpads: bool = False  # padding is removed before the first layer where the attention kernel allows it
     notes: tuple[str, ...] = ()
 
     @property

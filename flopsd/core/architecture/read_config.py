@@ -7,12 +7,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from flopsd.core.architecture.classic import read_bert, read_gpt2, read_gpt_neox
+from flopsd.core.architecture.bert import STYLES as ENCODERS
+from flopsd.core.architecture.bert import read_bert
+from flopsd.core.architecture.classic import read_gpt2, read_gpt_neox
 from flopsd.core.architecture.decoder_styles import STYLES
 from flopsd.core.architecture.decoders import read_decoder
 from flopsd.core.architecture.encoder_decoders import read_bart, read_t5
 from flopsd.core.architecture.gemma3_images import read_gemma3
 from flopsd.core.architecture.model import Model
+from flopsd.core.architecture.small_encoders import read_distilbert, read_modernbert
 from flopsd.core.architecture.weight_reuse import instead
 from flopsd.errors import ArchitectureError
 
@@ -21,7 +24,9 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
     "gemma3": read_gemma3,
     "gpt2": read_gpt2,
     "gpt_neox": read_gpt_neox,
-    **{family: partial(read_bert, family) for family in ("bert", "roberta")},
+    **{family: partial(read_bert, family) for family in ENCODERS},
+    "distilbert": read_distilbert,
+    "modernbert": read_modernbert,
     "t5": read_t5,
     "bart": read_bart,
 }

@@ -75,7 +75,7 @@ class Trained:
     ambiguous: bool = False
 
     def weight(self, matrix: Linear | Embedding) -> bool:
-        return self.everything or (self.lora is not None and named(matrix.path, self.lora.modules_to_save))
+        return self.everything or (self.lora is not None and within(matrix.path, self.lora.modules_to_save))
 
     def rank(self, linear: Linear, head: bool) -> int:
         """The rank of the adapter on a matrix; 0: none."""
@@ -93,11 +93,18 @@ def named(path: str, names: tuple[str, ...]) -> bool:
     return any(path == name or path.endswith(f".{name}") for name in names)
 
 
+def within(path: str, names: tuple[str, ...]) -> bool:
+    """Whether a name is that of the module, or of one that it is part of."""
+    parts = path.split(".")
+    return any(named(".".join(parts[:count]), names) for count in range(1, len(parts) + 1))
+
+
 def check_names(model: Model, lora: Lora) -> None:
     """Raises ArchitectureError for a module that the model does not have."""
     paths = [linear.path for linear in model.linears()] + [table.path for table in model.embeddings]
-    for name in (*(lora.target_modules or ()), *lora.modules_to_save):
-        if name != ALL_LINEAR and not any(named(path, (name,)) for path in paths):
+    wanted = [(name, named) for name in lora.target_modules or ()] + [(name, within) for name in lora.modules_to_save]
+    for name, matches in wanted:
+        if name != ALL_LINEAR and not any(matches(path, (name,)) for path in paths):
             known = sorted({path.rsplit(".", 1)[-1] for path in paths})
             raise ArchitectureError(
                 f"{model.family}: no module is named {name!r:.60}", hint=f"it has {', '.join(known)}"

@@ -1,0 +1,34 @@
+"""Classifiers under PyTorch's own FLOP counter, as PEFT trains them: its configuration lists heads of other models too."""
+
+from __future__ import annotations
+
+import pytest
+
+from flopsd.core.architecture import flop, read_model, training_from
+from flopsd.core.declarations import facts_from
+from flopsd.integrations.describe_model import describe
+from tests.train.families import BATCH, FAMILIES, LENGTH, RANK
+
+pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.mark.parametrize("task", ["SEQ_CLS", "TOKEN_CLS"])
+@pytest.mark.parametrize("name", ["llama", "bert", "roberta", "electra", "distilbert", "modernbert"])
+def test_a_classifier_that_is_trained_beside_its_adapters_is_counted(name: str, task: str) -> None:
+    import peft
+    import torch
+    import transformers
+    from torch.utils.flop_counter import FlopCounterMode
+
+    kind = {"SEQ_CLS": "AutoModelForSequenceClassification", "TOKEN_CLS": "AutoModelForTokenClassification"}[task]
+    config = transformers.AutoConfig.for_model(name, **{**FAMILIES[name][1], "pad_token_id": 0})
+    base = getattr(transformers, kind).from_config(config, attn_implementation="eager")
+    adapters = peft.LoraConfig(r=RANK, target_modules=FAMILIES[name][2], task_type=task)
+    model = peft.get_peft_model(base, adapters).train()
+    facts = facts_from({key: value for key, value in describe(model, None).items() if value is not None})
+    work = {"tokens": BATCH * LENGTH, "sequences": BATCH, "square_pairs": BATCH * LENGTH**2, "padding_tokens": 0}
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.randint(1, 100, (BATCH, LENGTH))).logits.sum().backward()
+    ours = flop(read_model(facts["model_config"]), work, training_from(facts))
+    assert ours.executed.computed == counter.get_total_flops()
+    assert not any("the process" in note for note in ours.assumptions)

@@ -1,0 +1,100 @@
+"""Encoders by the fields of their published config.json, and the pairs of local attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.architecture import flop, parameters, read_model, training_from
+from flopsd.core.architecture.attention_pairs import local_pairs
+from flopsd.errors import ArchitectureError
+
+_BASE = {
+    "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "initializer_range": 0.02,
+    "intermediate_size": 3072, "layer_norm_eps": 1e-05, "max_position_embeddings": 514, "hidden_size": 768,
+    "num_attention_heads": 12, "num_hidden_layers": 12, "pad_token_id": 1, "type_vocab_size": 1, "output_past": True,
+    "bos_token_id": 0, "eos_token_id": 2, "position_embedding_type": "absolute", "use_cache": True,
+}  # fmt: skip
+MODERNBERT: dict[str, Any] = {
+    "architectures": ["ModernBertForMaskedLM"], "attention_bias": False, "attention_dropout": 0.0, "bos_token_id": 50281,
+    "classifier_activation": "gelu", "classifier_bias": False, "classifier_dropout": 0.0, "classifier_pooling": "mean",
+    "cls_token_id": 50281, "decoder_bias": True, "deterministic_flash_attn": False, "embedding_dropout": 0.0,
+    "eos_token_id": 50282, "global_attn_every_n_layers": 3, "global_rope_theta": 160000.0,
+    "gradient_checkpointing": False, "hidden_activation": "gelu", "hidden_size": 768, "initializer_cutoff_factor": 2.0,
+    "initializer_range": 0.02, "intermediate_size": 1152, "layer_norm_eps": 1e-05, "local_attention": 128,
+    "local_rope_theta": 10000.0, "max_position_embeddings": 8192, "mlp_bias": False, "mlp_dropout": 0.0,
+    "model_type": "modernbert", "norm_bias": False, "norm_eps": 1e-05, "num_attention_heads": 12,
+    "num_hidden_layers": 22, "pad_token_id": 50283, "position_embedding_type": "absolute", "sep_token_id": 50282,
+    "tie_word_embeddings": True, "torch_dtype": "float32", "transformers_version": "4.47.0.dev0", "vocab_size": 50368,
+}  # fmt: skip
+# The sizes are those that transformers' classes have with these fields; ModernBERT's, 149 M, is that of its card.
+FILES: dict[str, tuple[dict[str, Any], int]] = {
+    "distilbert-base-uncased": (
+        {"activation": "gelu", "architectures": ["DistilBertForMaskedLM"], "attention_dropout": 0.1, "dim": 768,
+         "dropout": 0.1, "hidden_dim": 3072, "initializer_range": 0.02, "max_position_embeddings": 512,
+         "model_type": "distilbert", "n_heads": 12, "n_layers": 6, "pad_token_id": 0, "qa_dropout": 0.1,
+         "seq_classif_dropout": 0.2, "sinusoidal_pos_embds": False, "tie_weights_": True, "vocab_size": 30522},
+        66_985_530,
+    ),
+    "ModernBERT-base": (MODERNBERT, 149_655_232),
+    "xlm-roberta-base": (
+        {**_BASE, "architectures": ["XLMRobertaForMaskedLM"], "model_type": "xlm-roberta", "vocab_size": 250002},
+        278_295_186,
+    ),
+    "camembert-base": (
+        {**_BASE, "architectures": ["CamembertForMaskedLM"], "model_type": "camembert", "vocab_size": 32005}, 110_655_493
+    ),
+    "electra-base-discriminator": (
+        {**_BASE, "architectures": ["ElectraForPreTraining"], "model_type": "electra", "embedding_size": 768,
+         "max_position_embeddings": 512, "type_vocab_size": 2, "vocab_size": 30522, "summary_activation": "gelu",
+         "summary_last_dropout": 0.1, "summary_type": "first", "summary_use_proj": True},
+        109_483_009,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_published_files_are_read(name: str) -> None:
+    config, total = FILES[name]
+    assert parameters(read_model(config)).total == total
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_local_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
+    assert local_pairs(s, w) == sum(1 for q in range(s) for k in range(s) if abs(q - k) <= w)
+
+
+def test_which_pairs_a_local_layer_computes_is_its_kernels_affair() -> None:
+    """Two sequences of 200 tokens, 50 of padding in all. A pair costs 4 FLOP a width, forward and twice back."""
+    work = {"tokens": 400, "sequences": 2, "square_pairs": 2 * 200**2, "padding_tokens": 0}
+    pair, local, square = 3 * 4 * 768, 2 * local_pairs(200, 64), 2 * 200**2
+
+    def executed(attention: str, **more: int) -> Any:
+        facts = {"method": "full", "recomputation": "none", "attention": attention}
+        return flop(read_model(MODERNBERT), {**work, **more}, training_from(facts))
+
+    eager, flash, sdpa = (executed(name) for name in ("eager", "flash_attention_2", "sdpa"))
+    assert eager.required.computed - flash.required.computed == 14 * (square - local) * pair
+    assert sdpa.required.computed == eager.required.computed
+    assert sdpa.required.low == flash.required.low == flash.required.computed
+    padded = executed("flash_attention_2", padding_tokens=50)
+    assert padded.executed.low == padded.required.low < flash.executed.low
+    assert any("padding may have been removed" in note for note in padded.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"sparse_prediction": True}, "sparse_prediction"),
+        ({"layer_types": ["chunked_attention"] * 22}, "layer_types"),
+        ({"layer_types": ["full_attention"]}, "layer_types"),
+        ({"num_attention_heads": 5}, "num_attention_heads"),
+        ({"classifier_pooling": "max"}, "classifier_pooling"),
+    ],
+)
+def test_what_would_change_the_counts_is_refused(fields: dict[str, Any], names: str) -> None:
+    with pytest.raises(ArchitectureError, match=names):
+        read_model({**MODERNBERT, **fields})
