@@ -208,15 +208,15 @@ def of_size(facts: J, work: J) -> tuple[Three, Three, Three, int]:
 
     def forward(counters: J) -> Three:
         tokens = counters["tokens"]
-        each = 2 * total * tokens
-        return each // 32, each, each + attention(counters["square_pairs"])
+        each, adapters = 2 * total * tokens, 2 * tokens * (trainable or 0) if method in ADAPTED else 0
+        return each // 32, each, each + attention(counters["square_pairs"]) + adapters
 
     required = executed = (0, 0, 0)
     train = work.get("train", {})
     if tokens := train.get("tokens"):
         f = forward(train)
         if trainable is not None:
-            trained = (trainable,) * 3
+            trained = (trainable if trainable >= total else 0, trainable, trainable)
         elif method in ("full", "pretraining"):
             trained = (total,) * 3
         else:

@@ -46,7 +46,7 @@ def flop(model: Model, work: Mapping[str, int], training: Training) -> Architect
 def forward_flop(model: Model, work: Mapping[str, int], training: Training) -> Bounds:
     """FLOP of forward passes alone, such as evaluation, or generation: with a cache, each token passes once."""
     if model.bare is not None:
-        return bare_forward(model.bare, work)
+        return bare_forward(model.bare, work, training)
     case = _Case(model, work, training, cached=True)
     low, computed, high = (case.walk(level, case.frozen(level)).forward for level in Level)
     return case.scaled(Bounds(low, computed, high))

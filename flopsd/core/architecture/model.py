@@ -132,8 +132,24 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """What is known of a model without a configuration: numbers of parameters, and of its layers.
+
+    `active`: parameters that a token goes through, embeddings and head included; `embedding`: those of them that are
+    only looked up in a table. `attention_width` is heads x head size, which `layers` layers have at most. None: not
+    known.
+    """
+
+    total: int
+    active: int | None = None
+    embedding: int | None = None
+    layers: int | None = None
+    attention_width: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
-    """A model whose every matrix is known; or, with `bare`, one of which only the number of parameters is.
+    """A model whose every matrix is known; or, with `bare`, one of which only its size is.
 
     `notes` are sentences for the assumptions of whatever is computed from it.
     """
@@ -146,7 +162,7 @@ class Model:
     others: int = 0
     max_positions: int | None = None
     images: Images | None = None
-    bare: int | None = None
+    bare: Size | None = None
     unpads: bool = False  # padding is removed before the first layer where the attention kernel allows it
     notes: tuple[str, ...] = ()
 

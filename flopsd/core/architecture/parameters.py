@@ -21,8 +21,8 @@ class Parameters:
 
 def parameters(model: Model) -> Parameters:
     """The parameters of the base model, adapters left out."""
-    if model.bare is not None:
-        return Parameters(model.bare, 0, 0, model.bare)
+    if (size := model.bare) is not None:
+        return Parameters(size.total, size.embedding or 0, 0, size.total if size.active is None else size.active)
     embedding = sum(table.parameters for table in model.embeddings)
     others = model.others + sum(
         block.others + sum(part.others for part in block.parts if isinstance(part, Attention)) for block in model.blocks

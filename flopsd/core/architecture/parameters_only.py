@@ -1,18 +1,21 @@
-"""FLOP where only numbers of parameters are known: the Guidelines' 6PD (annex A.2.2), with honest bounds.
+"""FLOP where only the size of a model is known: the Guidelines' 6PD (annex A.2.2), with honest bounds.
 
 6PD holds for large dense models. The bounds allow for what it leaves out: attention, whose cost does not follow from
-the parameters; embeddings that are only looked up; mixtures of experts, of which a token uses a part. They do not allow
-for weights that a token uses several times, such as ALBERT's shared layers: that there are none is an assumption.
+the parameters; embeddings that are only looked up; mixtures of experts, of which a token uses a part, where it is not
+known which. They do not allow for weights that a token uses several times, such as ALBERT's shared layers: that there
+are none is an assumption.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from math import isqrt
 
 from flopsd.core.architecture.attention_pairs import side_from
-from flopsd.core.architecture.model import ArchitectureFlop, Bounds
+from flopsd.core.architecture.model import ArchitectureFlop, Bounds, Size
 from flopsd.core.architecture.training import Training
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.values import ceil_div
@@ -20,13 +23,19 @@ from flopsd.errors import ArchitectureError
 
 # Published mixtures of experts use a token on down to about 1/32 of their parameters (Kimi K2: 32 of 1026 billion).
 LEAST_ACTIVE = 32
-# A layer has some 12 d^2 parameters, so of P parameters in at most so many layers the width d is at least
-# sqrt(P / (12 layers)), and layers x d at most P / (12 d). The deepest published language models have some 130.
+# A layer has at least some 12 d^2 parameters, d its width, so P >= 12 layers d^2, and layers x d is at most
+# sqrt(layers x P / 12). The deepest published language models have some 130; where attention is k times as wide as the
+# layer (2 in small models of Qwen3), the bound holds for 200 / k^2 layers.
 MOST_LAYERS = 200
-ASSUMED = (
-    "only the number of parameters is known: 6PD, which leaves attention out of computed",
-    f"at least 1/{LEAST_ACTIVE} of the parameters is used for a token; at most {MOST_LAYERS} layers",
-    "each weight is used at most once a token, which shared layers, convolutions, image and audio towers do not keep",
+# Tables of tokens and positions have rows of width d. Published vocabularies have up to 262,208 tokens (Gemma 3).
+MOST_ROWS = 300_000
+# Published widths are up to 205 times the number of layers (Gopher, BLOOM, Command R), and a token goes through at
+# least 8 d^2 parameters of a layer. So of A active parameters, A >= 8 d^2 d / 256, and d^3 is at most 32 A.
+_WIDTH_CUBED_TO_ACTIVE = 32
+# Norms and biases: a dozen vectors of width d beside the 12 d^2 of a layer.
+_VECTORS = Fraction(1, 100)
+_ONCE = (
+    "each weight is used at most once a token, which shared layers, convolutions, image and audio towers do not keep"
 )
 
 
@@ -38,20 +47,32 @@ class _Work:
     square: int
 
 
-def bare_flop(total: int, work: Mapping[str, int], training: Training) -> ArchitectureFlop:
-    """4 P D + 2 P_trained D, and its bounds."""
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Weights that a token is multiplied by. A share of a whole number may be none: what is counted is rounded."""
+
+    low: Fraction
+    computed: int
+    high: int
+
+    def products(self, tokens: Bounds) -> Bounds:
+        """FLOP of one product with each."""
+        return Bounds(
+            2 * tokens.low * self.low.numerator // self.low.denominator,
+            2 * tokens.computed * self.computed,
+            2 * tokens.high * self.high,
+        )
+
+
+def bare_flop(size: Size, work: Mapping[str, int], training: Training) -> ArchitectureFlop:
+    """4 P D + 2 P_trained D of active parameters, and its bounds."""
     passed = _passed(work)
-    forward, tokens = _forward(total, passed), passed.tokens
-    trained, notes = _trained(total, training)
-    weight = Bounds(
-        2 * tokens.low * trained.low // LEAST_ACTIVE,
-        2 * tokens.computed * trained.computed,
-        2 * tokens.high * trained.high,
-    )
+    attention = _attention(size, passed)
+    forward = _forward(size, passed, training)
+    trained, notes = _trained(size, training)
+    weight = trained.products(passed.tokens)
     # With everything trained gradients pass through all; else perhaps through the last layer alone.
-    back = Bounds(
-        forward.low if trained.low >= total else 0, forward.computed, forward.high + _attention(total, passed)
-    )
+    back = Bounds(forward.low if _everything(size, training) else 0, forward.computed, forward.high + attention)
     required = forward + back + weight
     full = training.recomputation is Recomputation.FULL
     again = 0 if training.recomputation is Recomputation.NONE else forward.high
@@ -61,13 +82,37 @@ def bare_flop(total: int, work: Mapping[str, int], training: Training) -> Archit
         "weight_gradients": weight.computed,
         "recomputed_layers": forward.computed if full else 0,
     }
-    executed = Bounds(required.low, sum(terms.values()), required.high + again + _attention(total, passed))
-    return ArchitectureFlop(required, executed, terms, (*ASSUMED, *notes))
+    executed = Bounds(required.low, sum(terms.values()), required.high + again + attention)
+    return ArchitectureFlop(required, executed, terms, (*_assumed(size), *notes))
 
 
-def bare_forward(total: int, work: Mapping[str, int]) -> Bounds:
-    """2 P D, and its bounds."""
-    return _forward(total, _passed(work, cached=True))
+def bare_forward(size: Size, work: Mapping[str, int], training: Training) -> Bounds:
+    """2 P D of active parameters, and its bounds."""
+    return _forward(size, _passed(work, cached=True), training)
+
+
+def most_looked_up(active: int) -> int:
+    """Parameters of tables that a token looks up and is not multiplied by, at most: a language model's head multiplies
+    as many as are looked up."""
+    width = bisect_left(range(active + 1), _WIDTH_CUBED_TO_ACTIVE * active, key=lambda d: d**3)
+    return min(active // 2, MOST_ROWS * width)
+
+
+def _assumed(size: Size) -> tuple[str, ...]:
+    if size.active is None:
+        known = "only the number of parameters is known: 6PD, which leaves attention out of computed"
+        parts = [f"at least 1/{LEAST_ACTIVE} of the parameters is used for a token"]
+    else:
+        known = "only the size is known: 6PD of the active parameters, which leaves attention out of computed"
+        parts = []
+        if size.embedding is None:
+            looked_up = f"at most half of the active parameters, and at most {MOST_ROWS} rows of a table"
+            parts.append(f"{looked_up}, are looked up and not multiplied")
+    if size.layers is None:
+        parts.append(f"at most {MOST_LAYERS} layers")
+    else:
+        parts.append(f"attention of width {size.attention_width} at most in each of {size.layers} layers")
+    return known, "; ".join(parts), _ONCE
 
 
 def _passed(work: Mapping[str, int], *, cached: bool = False) -> _Work:
@@ -85,28 +130,47 @@ def _passed(work: Mapping[str, int], *, cached: bool = False) -> _Work:
     return _Work(tokens, one.square_high + other.square_high + work.get("cross_pairs", one.tokens * other.tokens))
 
 
-def _forward(total: int, passed: _Work) -> Bounds:
-    tokens = passed.tokens
-    return Bounds(
-        2 * total * tokens.low // LEAST_ACTIVE,
-        2 * total * tokens.computed,
-        2 * total * tokens.high + _attention(total, passed),
-    )
+def _passed_weights(size: Size) -> _Weights:
+    """Those of the model itself."""
+    if size.active is None:
+        return _Weights(Fraction(size.total, LEAST_ACTIVE), size.total, size.total)
+    looked_up = most_looked_up(size.active) if size.embedding is None else size.embedding
+    return _Weights((size.active - looked_up) * (1 - _VECTORS), size.active, size.active)
 
 
-def _attention(total: int, passed: _Work) -> int:
+def _forward(size: Size, passed: _Work, training: Training) -> Bounds:
+    """Through the model, and at most through each weight of its adapters."""
+    products = _passed_weights(size).products(passed.tokens)
+    adapters = training.trainable or 0 if training.adapted else 0
+    more = 2 * passed.tokens.high * adapters + _attention(size, passed)
+    return Bounds(products.low, products.computed, products.high + more)
+
+
+def _attention(size: Size, passed: _Work) -> int:
     """Two products of every pair with every layer's width, at most."""
-    width = max(1, isqrt(total // (12 * MOST_LAYERS)))
-    return 4 * passed.square * ceil_div(total, 12 * width)
+    if size.layers is not None and size.attention_width is not None:
+        return 4 * passed.square * size.layers * size.attention_width
+    width = max(1, isqrt(size.total // (12 * MOST_LAYERS)))
+    return 4 * passed.square * ceil_div(size.total, 12 * width)
 
 
-def _trained(total: int, training: Training) -> tuple[Bounds, tuple[str, ...]]:
-    """How many parameters have gradients."""
-    count, method = training.trainable, training.method
-    if count is not None:
-        return Bounds(count, count, count), ()
-    if method in (Method.FULL, Method.PRETRAINING):
-        return Bounds(total, total, total), ()
-    if training.adapted:
-        return Bounds(0, 0, total), ("how many parameters the adapters have is not declared",)
-    return Bounds(0, total, total), ("how many parameters are trained is not declared: all in computed, none in low",)
+def _everything(size: Size, training: Training) -> bool:
+    if training.trainable is not None:
+        return training.trainable >= size.total
+    return training.method in (Method.FULL, Method.PRETRAINING)
+
+
+def _trained(size: Size, training: Training) -> tuple[_Weights, tuple[str, ...]]:
+    """Weights with gradients, of those that a token is multiplied by."""
+    count, passed = training.trainable, _passed_weights(size)
+    if _everything(size, training):
+        return passed, ()
+    if count is None and training.adapted:
+        return _Weights(Fraction(0), 0, passed.high), ("how many parameters the adapters have is not declared",)
+    if count is None:
+        note = "how many parameters are trained is not declared: all in computed, none in low"
+        return _Weights(Fraction(0), passed.computed, passed.high), (note,)
+    # The trained ones may be those that few tokens use: experts, or tables.
+    if training.adapted or size.active is None:
+        return _Weights(Fraction(0), count, count), ()
+    return _Weights(Fraction(0), count * size.active // size.total, min(count, size.active)), ()

@@ -14,7 +14,7 @@ from flopsd.core.architecture.decoder_styles import STYLES
 from flopsd.core.architecture.decoders import read_decoder
 from flopsd.core.architecture.encoder_decoders import read_bart, read_t5
 from flopsd.core.architecture.gemma3_images import read_gemma3
-from flopsd.core.architecture.model import Model
+from flopsd.core.architecture.model import Model, Size
 from flopsd.core.architecture.small_encoders import read_distilbert, read_modernbert
 from flopsd.core.architecture.weight_reuse import instead
 from flopsd.errors import ArchitectureError
@@ -57,8 +57,33 @@ def read_model(config: Mapping[str, Any]) -> Model:
     return replace(model, notes=(*model.notes, note))
 
 
-def bare_model(parameters_total: int) -> Model:
-    """A model of which only the number of parameters is known: 6PD, with bounds that allow for what is not."""
+def bare_model(
+    parameters_total: int,
+    *,
+    active: int | None = None,
+    embedding: int | None = None,
+    layers: int | None = None,
+    attention_width: int | None = None,
+) -> Model:
+    """A model of which only its size is known, as `Size` names it: 6PD, with bounds that allow for what is not.
+
+    Raises ArchitectureError where the numbers contradict each other.
+    """
     if parameters_total < 1:
         raise ArchitectureError("parameters_total is 0", hint="count the parameters before they are sharded or packed")
-    return Model("bare", bare=parameters_total)
+    if active is not None and not 1 <= active <= parameters_total:
+        raise ArchitectureError(
+            f"{active} parameters are active, of {parameters_total}", hint="active parameters are a part of all"
+        )
+    if embedding is not None and (active is None or embedding >= active):
+        raise ArchitectureError(
+            f"{embedding} parameters of embeddings, of {active if active is not None else 'an unknown number of'} "
+            "active ones",
+            hint="they are a part of the active parameters",
+        )
+    if (layers is None) != (attention_width is None):
+        raise ArchitectureError(
+            "the number of layers and the width of their attention bound it only together",
+            hint="give both; the width is the number of heads x the head size",
+        )
+    return Model("bare", bare=Size(parameters_total, active, embedding, layers, attention_width))

@@ -1,0 +1,146 @@
+"""Bounds from a size alone hold what the whole architecture has, of published models and of drawn ones."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flopsd.core.architecture import (
+    ArchitectureFlop,
+    Bounds,
+    Model,
+    adapters,
+    bare_model,
+    flop,
+    forward_flop,
+    parameters,
+    read_model,
+    training_from,
+)
+from flopsd.core.architecture.model import Attention
+from flopsd.core.architecture.training import Lora
+from flopsd.errors import ArchitectureError
+from tests.support.architectures import PUBLISHED
+
+EXPERTS = {"mixtral": "num_local_experts", "gpt_oss": "num_local_experts", "qwen3_moe": "num_experts"}
+LORA = Lora(16, ("all-linear",))
+FULL = {"method": "full", "recomputation": "none"}
+
+
+def bare_ones(model: Model) -> list[Model]:
+    """The same model by its size: parameters alone; the active ones; and all that can be known of a size."""
+    sizes, tables = parameters(model), {id(table): table.parameters for table in model.embeddings}
+    tied = sum(linear.weights for linear in model.linears() if linear.tied)
+    parts = [part for block in model.blocks for part in block.parts if isinstance(part, Attention)]
+    known = {"layers": len(parts), "attention_width": max(part.width for part in parts)}
+    return [
+        bare_model(sizes.total),
+        bare_model(sizes.total, active=sizes.active),
+        bare_model(sizes.total, active=sizes.active, embedding=max(0, sum(tables.values()) - tied), **known),
+    ]
+
+
+def work_of(model: Model, rows: int, length: int) -> dict[str, int]:
+    work = {"tokens": rows * length, "sequences": rows, "square_pairs": rows * length**2}
+    if model.two_sided:
+        target = length // 2
+        work |= {"target_tokens": rows * target, "target_square_pairs": rows * target**2,
+                 "cross_pairs": rows * length * target}  # fmt: skip
+    return work
+
+
+def holds(outer: Bounds, inner: Bounds) -> bool:
+    return outer.low <= inner.low and inner.high <= outer.high
+
+
+def agree(model: Model, work: dict[str, int]) -> None:
+    """At every method, within every way of being known, the more is known the narrower."""
+    partial: dict[str, Any] = {"method": "partial", "parameters_trainable": parameters(model).total // 2}
+    adapted: dict[str, Any] = {
+        "method": "lora",
+        "lora": {"r": LORA.r, "target_modules": list(LORA.target_modules or ())},
+    }
+    adapted["parameters_trainable"] = adapters(model, LORA, ambiguous=True)
+    sizes = bare_ones(model)
+    for facts in (FULL, {"method": "full"}, partial, adapted):
+        training = training_from(facts)
+        exact, forward = flop(model, work, training), forward_flop(model, work, training)
+        found: list[ArchitectureFlop] = []
+        for bare in sizes:
+            found.append(flop(bare, work, training))
+            assert holds(found[-1].required, exact.required), (facts, bare)
+            assert holds(found[-1].executed, exact.executed), (facts, bare)
+            assert holds(forward_flop(bare, work, training), forward), (facts, bare)
+        for wider, narrower in pairwise(found):
+            assert wider.required.high >= narrower.required.high
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_they_hold_for_published_models(name: str) -> None:
+    model = read_model(PUBLISHED[name][0])
+    for length in (64, 2048, 8192):
+        agree(model, work_of(model, 500, length))
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> dict[str, Any]:
+    """Language models of usual proportions: a layer has 12 d^2 parameters and more."""
+    heads, each = draw(st.sampled_from([4, 8, 16])), draw(st.sampled_from([64, 128]))
+    width = heads * each
+    family = draw(st.sampled_from(["llama", "mistral", "mixtral", "gemma2", "qwen2", "qwen3", "qwen3_moe", "gpt_oss"]))
+    experts, wider = draw(st.integers(2, 64)), draw(st.sampled_from([1, 2]))
+    return {
+        "model_type": family, "hidden_size": width, "head_dim": each * wider,
+        "num_attention_heads": heads, "num_key_value_heads": draw(st.sampled_from([1, 2, 4])),
+        "intermediate_size": draw(st.integers(3, 8)) * width, "num_hidden_layers": draw(st.integers(8, 48 if wider > 1 else 100)),
+        "vocab_size": draw(st.integers(256, 262_208)), "tie_word_embeddings": draw(st.booleans()),
+        **({"sliding_window": draw(st.integers(32, 4096))} if family in ("mistral", "gemma2") else {}),
+        **({EXPERTS[family]: experts, "num_experts_per_tok": draw(st.integers(2, min(experts, 8)))}
+           if family in EXPERTS else {}),
+        **({"moe_intermediate_size": draw(st.integers(1, 4)) * width} if family == "qwen3_moe" else {}),
+    }  # fmt: skip
+
+
+@settings(max_examples=12, deadline=None)
+@given(configurations(), st.integers(1, 1000), st.integers(32, 8192))
+def test_they_hold_for_models_of_several_families(config: dict[str, Any], rows: int, length: int) -> None:
+    model = read_model(config)
+    agree(model, work_of(model, rows, length))
+
+
+@pytest.mark.parametrize(
+    ("size", "length", "narrow"),
+    [
+        ({"parameters_total": 671 * 10**9, "active": 37 * 10**9}, 4096, 2.0),
+        ({"parameters_total": 671 * 10**9, "active": 37 * 10**9, "layers": 61, "attention_width": 24576}, 4096, 1.5),
+        ({"parameters_total": 540 * 10**9, "active": 540 * 10**9}, 2048, 1.05),
+        ({"parameters_total": 540 * 10**9, "active": 540 * 10**9, "embedding": 0, "layers": 118,
+          "attention_width": 12288}, 2048, 1.03),
+    ],
+)  # fmt: skip
+def test_they_are_no_wider_than_what_is_not_known(size: dict[str, int], length: int, narrow: float) -> None:
+    model = bare_model(**size)
+    found = flop(model, work_of(model, 1000, length), training_from(FULL)).required
+    assert found.low <= found.computed == 6 * size["active"] * 1000 * length <= found.high
+    assert found.high <= narrow * found.low
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ({"active": 9}, "9 parameters are active, of 8"),
+        ({"active": 0}, "0 parameters are active"),
+        ({"embedding": 2}, "an unknown number of active ones"),
+        ({"active": 4, "embedding": 4}, "4 parameters of embeddings, of 4 active ones"),
+        ({"layers": 4}, "only together"),
+        ({"attention_width": 4}, "only together"),
+    ],
+)
+def test_sizes_that_contradict_each_other_are_refused(size: dict[str, int], words: str) -> None:
+    with pytest.raises(ArchitectureError, match=words) as caught:
+        bare_model(8, **size)
+    assert caught.value.hint
