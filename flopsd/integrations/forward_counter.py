@@ -41,7 +41,7 @@ class ForwardCounter:
         self._backbone: Callable[[], Any] = lambda: None
         self.saw_documents = False  # the documents within a row were seen, not only its length
         self._window: int | None = None
-        self._flash = self._encodes = False
+        self._flash = self._encodes = self._hears = False
         self._handles: list[Any] = []
         self._unsettled: dict[str, int] = defaultdict(int)
         self._on_device: dict[tuple[str, str, Any], Any] = {}  # by phase, counter, device: a sum on that device
@@ -55,6 +55,7 @@ class ForwardCounter:
         config = getattr(model, "config", None)
         self._window = sliding_window(config)
         self._encodes = bool(getattr(config, "is_encoder_decoder", False))
+        self._hears = getattr(config, "model_type", None) == "whisper"
         self._flash = (getattr(config, "_attn_implementation", None) or "").startswith(("flash", "flex"))
         enter, leave = self._enter, self._leave
         if compiled:  # the graph breaks before each hook and continues after it
@@ -160,11 +161,11 @@ class ForwardCounter:
         return found
 
     def _encoder_decoder(self, ids: Any, named: Mapping[str, Any], past: int) -> dict[str, int]:
-        source: Any = ids if ids is not None else (named.get("encoder_outputs") or (None,))[0]
+        encoded = self._encoded_length(ids, named)
         target = _first(named, "decoder_input_ids", "decoder_inputs_embeds", "labels")
-        if source is None or target is None:
+        if encoded is None or target is None:
             return {}
-        rows, encoded, length = target.shape[0], source.shape[1], target.shape[1]
+        rows, length = target.shape[0], target.shape[1]
         whole = past + length
         found = {
             "target_tokens": rows * length,
@@ -174,6 +175,18 @@ class ForwardCounter:
         if not past:
             found |= {"sequences": rows, "tokens": rows * encoded, "square_pairs": rows * encoded * encoded}
         return found
+
+    def _encoded_length(self, ids: Any, named: Mapping[str, Any]) -> int | None:
+        """Rows of one sequence in the encoder."""
+        states = (named.get("encoder_outputs") or (None,))[0]
+        features = _first(named, "input_features")
+        if features is None and self._hears:
+            features, ids = ids, None
+        if states is None and features is not None:
+            # Whisper's second convolution makes one row of two frames; of other models of sound it is not known.
+            return int(features.shape[-1]) // 2 if self._hears else None
+        source = states if ids is None else ids
+        return None if source is None else int(source.shape[1])
 
     def _add(self, phase: str, counter: str, device: Any, work: Callable[[], Any]) -> None:
         # A sum that was made in inference mode could not be added to outside of it.

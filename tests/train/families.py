@@ -95,6 +95,15 @@ def build(name: str) -> Any:
     return auto.from_config(made, attn_implementation="eager", experts_implementation="eager").train()
 
 
+def inputs_of(model: Any, ids: Any) -> dict[str, Any]:
+    """What the model reads, as long as `ids`."""
+    import torch
+
+    if model.config.model_type == "whisper":
+        return {"input_features": torch.randn(len(ids), model.config.num_mel_bins, 2 * ids.shape[1])}
+    return {"input_ids": ids}
+
+
 def adapt(model: Any, targets: list[str], **more: Any) -> Any:
     """The model with LoRA, as PEFT puts it on."""
     import peft
@@ -154,6 +163,6 @@ def step(name: str, method: str, recomputation: str, *, reentrant: bool = False)
             "cross_pairs": BATCH * LENGTH * TARGET,
         }
     with FlopCounterMode(display=False) as counter:
-        model(input_ids=ids, labels=labels).loss.backward()
+        model(**inputs_of(model, ids), labels=labels).loss.backward()
     ours = flop(read_model(config), work, training_from(facts_from(facts)))
     return Step(name, method, recomputation, counter.get_total_flops(), ours)

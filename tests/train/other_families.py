@@ -32,4 +32,12 @@ OTHERS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
          "num_labels": 128},
         ["Wqkv", "Wi"],
     ),
+    "whisper": (
+        "AutoModelForSpeechSeq2Seq",
+        {"d_model": 64, "encoder_layers": 3, "decoder_layers": 2, "encoder_ffn_dim": 160, "decoder_ffn_dim": 144,
+         "encoder_attention_heads": 4, "decoder_attention_heads": 2, "vocab_size": 128, "num_mel_bins": 20,
+         "max_source_positions": 24, "max_target_positions": 64, "pad_token_id": 0, "bos_token_id": 1,
+         "eos_token_id": 2, "decoder_start_token_id": 1, "begin_suppress_tokens": [3]},
+        ["q_proj", "v_proj"],
+    ),
 }  # fmt: skip

@@ -121,9 +121,10 @@ class _Case:
     def terms(self, sums: PassFlop) -> dict[str, int]:
         """The parts of executed.computed; those before `input_gradients` are required.computed."""
         recomputation = self.training.recomputation
-        # Checkpointed layers need an input with a gradient, so frozen embeddings are made to pass one.
+        # Checkpointed layers need an input with a gradient, so frozen embeddings are made to pass one; transformers
+        # does so for models of text alone.
         deep = sums
-        if recomputation in (Recomputation.FULL, Recomputation.SELECTIVE):
+        if recomputation in (Recomputation.FULL, Recomputation.SELECTIVE) and self.model.embeds_tokens:
             deep = self._with_surplus(self.walk(Level.COMPUTED, self.trained(Level.COMPUTED), True), Level.COMPUTED)
         # Non-reentrant checkpointing, the default of transformers 5, stops once it has what the backward pass needs.
         again = {Recomputation.FULL: deep.layers - deep.spare, Recomputation.SELECTIVE: deep.layers_attention}
@@ -180,7 +181,10 @@ class _Case:
         method, trainable = self.training.method, self.training.trainable
         if method is None:
             self.notes.append("the method is not declared: full at the high end, forward passes alone at the low end")
-        if method is Method.FULL and trainable is not None and trainable < self.parameters.total:
+        everything = self.parameters.total - self.model.constants
+        if method is Method.PARTIAL and self.model.constants and trainable == everything:
+            return Method.FULL  # a process sees that some parameters have no gradient
+        if method is Method.FULL and trainable is not None and trainable < everything:
             self.notes.append(f"full, with {trainable} of {self.parameters.total} parameters trained: taken as partial")
             return Method.PARTIAL
         if method is Method.PARTIAL:
@@ -258,6 +262,7 @@ def _resolve(
             Stream.SEQUENCES: sequences if sequences is not None else (source.tokens if level is Level.HIGH else 0),
             Stream.PATCHES: count * images.patches if images else 0,
             Stream.SOFT: count * images.tokens if images else 0,
+            Stream.FRAMES: 2 * source.tokens,
             Stream.LOGITS: head.rows(level),
         }
     return pairs, rows, head

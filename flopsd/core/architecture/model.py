@@ -18,6 +18,9 @@ class Stream(str, Enum):
     SEQUENCES = "sequences"  # one row a sequence, such as a pooler
     PATCHES = "patches"  # of images
     SOFT = "soft_tokens"  # that an image becomes
+    FRAMES = (
+        "frames"  # of a spectrogram, two for each row that a convolution makes of them: nothing below has a gradient
+    )
     LOGITS = "logits"  # tokens that pass through the head, where it reads tokens
 
 
@@ -163,6 +166,7 @@ class Model:
     max_positions: int | None = None
     images: Images | None = None
     bare: Size | None = None
+    constants: int = 0  # parameters that no training changes, such as sinusoidal positions
     unpads: bool = False  # padding is removed before the first layer where the attention kernel allows it
     notes: tuple[str, ...] = ()
 
@@ -170,6 +174,11 @@ class Model:
     def two_sided(self) -> bool:
         """Whether it is a decoder beside an encoder."""
         return any(block.stream is Stream.TARGET for block in self.blocks)
+
+    @property
+    def embeds_tokens(self) -> bool:
+        """Whether what its first layer reads are rows of an embedding."""
+        return any(table.stream is Stream.TOKENS for table in self.embeddings)
 
     def linears(self) -> tuple[Linear, ...]:
         """Every matrix, in the order of the forward pass."""

@@ -24,8 +24,13 @@ def parameters(model: Model) -> Parameters:
     if (size := model.bare) is not None:
         return Parameters(size.total, size.embedding or 0, 0, size.total if size.active is None else size.active)
     embedding = sum(table.parameters for table in model.embeddings)
-    others = model.others + sum(
-        block.others + sum(part.others for part in block.parts if isinstance(part, Attention)) for block in model.blocks
+    others = (
+        model.others
+        + model.constants
+        + sum(
+            block.others + sum(part.others for part in block.parts if isinstance(part, Attention))
+            for block in model.blocks
+        )
     )
     linears = model.linears()
     total = embedding + others + sum(linear.parameters for linear in linears)

@@ -54,15 +54,16 @@ class _Walk:
     ) -> None:
         self._rows, self._pairs, self._trained = rows, pairs, trained
         self.sums, self._last, self._in_head = PassFlop(), 0, False
-        self._graded = dict.fromkeys(Stream, input_gradients)
+        self._graded = {stream: input_gradients and stream is not Stream.FRAMES for stream in Stream}
         for table in model.embeddings:
             if trained.weight(table) and table.stream is not Stream.PATCHES:
                 self._graded[table.stream] = True
         for linear in model.stem:
             source = Stream.PATCHES if linear.stream is Stream.SOFT else linear.stream
             out = self._linear(linear, self._graded[source])
-            self._graded[linear.stream] = self._graded[linear.stream] or out
-        if model.embeddings and any(table.stream is Stream.TOKENS for table in model.embeddings):
+            into = Stream.TOKENS if linear.stream is Stream.FRAMES else linear.stream
+            self._graded[into] = self._graded[into] or out
+        if model.embeds_tokens:
             shared = self._graded[Stream.TOKENS]  # a decoder beside an encoder reads the same table
             self._graded[Stream.TARGET] = self._graded[Stream.TARGET] or shared
         for block in model.blocks:

@@ -17,6 +17,7 @@ from flopsd.core.architecture.gemma3_images import read_gemma3
 from flopsd.core.architecture.model import Model, Size
 from flopsd.core.architecture.small_encoders import read_distilbert, read_modernbert
 from flopsd.core.architecture.weight_reuse import instead
+from flopsd.core.architecture.whisper import read_whisper
 from flopsd.errors import ArchitectureError
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
@@ -29,6 +30,7 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
     "modernbert": read_modernbert,
     "t5": read_t5,
     "bart": read_bart,
+    "whisper": read_whisper,
 }
 FAMILIES = tuple(_READERS)
 

@@ -1,4 +1,4 @@
-"""Encoders by the fields of their published config.json, and the pairs of local attention."""
+"""Encoders, and Whisper, by the fields of their published config.json, and the pairs of local attention."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MODERNBERT: dict[str, Any] = {
     "num_hidden_layers": 22, "pad_token_id": 50283, "position_embedding_type": "absolute", "sep_token_id": 50282,
     "tie_word_embeddings": True, "torch_dtype": "float32", "transformers_version": "4.47.0.dev0", "vocab_size": 50368,
 }  # fmt: skip
-# The sizes are those that transformers' classes have with these fields; ModernBERT's, 149 M, is that of its card.
+# The sizes are those that transformers' classes have with these fields; the cards round them: 149 M, 1550 M.
 FILES: dict[str, tuple[dict[str, Any], int]] = {
     "distilbert-base-uncased": (
         {"activation": "gelu", "architectures": ["DistilBertForMaskedLM"], "attention_dropout": 0.1, "dim": 768,
@@ -52,6 +52,21 @@ FILES: dict[str, tuple[dict[str, Any], int]] = {
          "max_position_embeddings": 512, "type_vocab_size": 2, "vocab_size": 30522, "summary_activation": "gelu",
          "summary_last_dropout": 0.1, "summary_type": "first", "summary_use_proj": True},
         109_483_009,
+    ),
+    "whisper-large-v3": (
+        {"activation_dropout": 0.0, "activation_function": "gelu", "apply_spec_augment": False,
+         "architectures": ["WhisperForConditionalGeneration"], "attention_dropout": 0.0,
+         "begin_suppress_tokens": [220, 50257], "bos_token_id": 50257, "classifier_proj_size": 256, "d_model": 1280,
+         "decoder_attention_heads": 20, "decoder_ffn_dim": 5120, "decoder_layerdrop": 0.0, "decoder_layers": 32,
+         "decoder_start_token_id": 50258, "dropout": 0.0, "encoder_attention_heads": 20, "encoder_ffn_dim": 5120,
+         "encoder_layerdrop": 0.0, "encoder_layers": 32, "eos_token_id": 50257, "forced_decoder_ids": [[1, None]],
+         "init_std": 0.02, "is_encoder_decoder": True, "mask_feature_length": 10, "mask_feature_min_masks": 0,
+         "mask_feature_prob": 0.0, "mask_time_length": 10, "mask_time_min_masks": 2, "mask_time_prob": 0.05,
+         "max_length": 448, "max_source_positions": 1500, "max_target_positions": 448, "median_filter_width": 7,
+         "model_type": "whisper", "num_hidden_layers": 32, "num_mel_bins": 128, "pad_token_id": 50256,
+         "scale_embedding": False, "torch_dtype": "float16", "transformers_version": "4.36.0.dev0", "use_cache": True,
+         "use_weighted_layer_sum": False, "vocab_size": 51866},
+        1_543_490_560,
     ),
 }  # fmt: skip
 
