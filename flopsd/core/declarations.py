@@ -55,7 +55,8 @@ class Recomputation(str, Enum):
 
 # Counters of a process's work in one phase; they only grow. `tokens` are all positions that passed through the
 # model, padding included. Pairs are summed over sequences: of s tokens there are s*s square pairs, and
-# sum(min(i, w)) for i = 1..s pairs within a causal window of w. `target_` is a decoder beside an encoder.
+# sum(min(i, w)) for i = 1..s pairs within a causal window of w. `target_` is a decoder beside an encoder. `patches` are
+# all rows that pass an image tower, class tokens included; their pairs are of one image, or of one window in it.
 COUNTERS = (
     "steps",  # optimizer steps
     "forward_passes",
@@ -66,7 +67,11 @@ COUNTERS = (
     "window_pairs",
     "target_tokens",
     "target_square_pairs",
-    "cross_pairs",
+    "cross_pairs",  # of both sides; of a model that compares texts with images, every text with every image
+    "images",  # tiles and frames too: whatever attends to itself alone
+    "patches",
+    "patch_square_pairs",
+    "patch_window_pairs",
     "headless_tokens",  # of which no logits were computed
     "unlabelled_tokens",  # of which logits may have been left out: no label, or a head that is outside of the model
     "fused_head_tokens",  # whose logits a fused loss computes, and computes again in its backward pass

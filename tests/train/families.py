@@ -10,6 +10,7 @@ from typing import Any
 from flopsd.core.architecture import ArchitectureFlop, flop, read_model, training_from
 from flopsd.core.declarations import facts_from
 from tests.train.other_families import OTHERS
+from tests.train.vision_families import BATCHES, VISION_FAMILIES, loss_of
 
 BATCH, LENGTH, TARGET, RANK = 2, 24, 16, 4
 
@@ -82,6 +83,7 @@ FAMILIES: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
         {"text_config": _GEMMA3, "vision_config": _SIGLIP, "mm_tokens_per_image": 4, "image_token_index": 3},
         ["q_proj", "v_proj"],
     ),
+    **VISION_FAMILIES,
 }  # fmt: skip
 
 
@@ -143,7 +145,7 @@ def step(name: str, method: str, recomputation: str, *, reentrant: bool = False)
 
     torch.manual_seed(1)
     model = build(name)
-    config, two_sided = config_of(model), model.config.is_encoder_decoder
+    config = config_of(model)
     facts: dict[str, Any] = {"method": method, "recomputation": recomputation, "attention": "eager"}
     if method == "lora":
         targets = FAMILIES[name][2]
@@ -153,6 +155,18 @@ def step(name: str, method: str, recomputation: str, *, reentrant: bool = False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    inputs, work = BATCHES[name]() if name in BATCHES else text_batch(model)
+    with FlopCounterMode(display=False) as counter:
+        loss_of(model(**inputs)).backward()
+    ours = flop(read_model(config), work, training_from(facts_from(facts)))
+    return Step(name, method, recomputation, counter.get_total_flops(), ours)
+
+
+def text_batch(model: Any) -> tuple[dict[str, Any], dict[str, int]]:
+    """Tensors, and the counters of their work."""
+    import torch
+
+    two_sided = model.config.is_encoder_decoder
     ids = torch.randint(4, 128, (BATCH, LENGTH))
     labels = torch.randint(4, 128, (BATCH, TARGET if two_sided else LENGTH))
     work = {"tokens": BATCH * LENGTH, "sequences": BATCH, "square_pairs": BATCH * LENGTH**2, "padding_tokens": 0}
@@ -162,7 +176,4 @@ def step(name: str, method: str, recomputation: str, *, reentrant: bool = False)
             "target_square_pairs": BATCH * TARGET**2,
             "cross_pairs": BATCH * LENGTH * TARGET,
         }
-    with FlopCounterMode(display=False) as counter:
-        model(**inputs_of(model, ids), labels=labels).loss.backward()
-    ours = flop(read_model(config), work, training_from(facts_from(facts)))
-    return Step(name, method, recomputation, counter.get_total_flops(), ours)
+    return {**inputs_of(model, ids), "labels": labels}, work

@@ -14,6 +14,7 @@ from flopsd.core.declarations import facts_from
 from flopsd.errors import ArchitectureError
 from flopsd.integrations.describe_model import LiveParameters, count_parameters, size_of
 from tests.train.families import FAMILIES, RANK, adapt, build, config_of
+from tests.train.vision_families import VISION_DEFAULTS
 
 _WITHIN = ("text_config", "vision_config")
 pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
@@ -59,7 +60,7 @@ def test_the_configuration_of_the_class_itself_tells_every_parameter(family: str
     text = (
         {"text_config": layers, "vision_config": vision} if family == "gemma3" else {} if family == "bart" else layers
     )
-    config = transformers.AutoConfig.for_model(family, **text)
+    config = transformers.AutoConfig.for_model(family, **VISION_DEFAULTS.get(family, text))
     with torch.device("meta"):
         model = getattr(transformers, kind).from_config(config)
     model.tie_weights()

@@ -121,8 +121,6 @@ class Pairs:
         side = self.sides[stream]
         if level is Level.HIGH:
             return side.square_high
-        if stream is Stream.PATCHES:
-            return 0  # images are not counted: they are in the upper bound only
         if mask is Mask.FULL:
             return side.least_square(self.packing) if level is Level.LOW else side.square_low
         if mask is Mask.LOCAL and window is not None:
@@ -136,7 +134,7 @@ class Pairs:
 
     def executed_low(self, mask: Mask, window: int | None, stream: Stream) -> int:
         """What was computed at least: a kernel that masks a square has computed it."""
-        if self.kernel is Kernel.SQUARE and mask is not Mask.CROSS and stream is not Stream.PATCHES:
+        if self.kernel is Kernel.SQUARE and mask is not Mask.CROSS:
             return self.sides[stream].square_low
         return self.of(mask, window, stream, Level.LOW)
 

@@ -82,6 +82,16 @@ class Fields:
             raise self.wrong(name, value)
         return value
 
+    def pair(self, name: str, default: int) -> tuple[int, int]:
+        """A height and a width; one number is both."""
+        value = self.get(name)
+        if not isinstance(value, list | tuple):
+            both = self.number(name, default)
+            return both, both
+        if len(value) != 2 or not all(is_whole(side) and 0 < side <= MAX_SIZE for side in value):
+            raise self.wrong(name, value)
+        return value[0], value[1]
+
     def layers(self, name: str = "num_hidden_layers", default: int = REQUIRED) -> int:
         count = self.number(name, default)
         if count > MAX_LAYERS:

@@ -12,14 +12,16 @@ scores in the backward pass of flash kernels. Counters are sums, so gradient acc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from flopsd.core.architecture.attention_pairs import Kernel, Level, Pairs, side_from
 from flopsd.core.architecture.head_work import HeadWork
-from flopsd.core.architecture.model import ArchitectureFlop, Attention, Bounds, Model, Stream
+from flopsd.core.architecture.image_work import NOT_COUNTED as IMAGES_NOT_COUNTED
+from flopsd.core.architecture.image_work import ImageWork, image_work
+from flopsd.core.architecture.model import ArchitectureFlop, Attention, Bounds, Model, Similarity, Stream
 from flopsd.core.architecture.parameters import adapters, parameters
 from flopsd.core.architecture.parameters_only import bare_flop, bare_forward
-from flopsd.core.architecture.passes import PassFlop, walk
+from flopsd.core.architecture.passes import PairsOf, PassFlop, walk
 from flopsd.core.architecture.training import Trained, Training, check_names
 from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.values import ceil_div
@@ -57,11 +59,13 @@ class _Case:
 
     def __init__(self, model: Model, work: Mapping[str, int], training: Training, *, cached: bool = False) -> None:
         self.model, self.training = model, training
-        self.pairs, self.rows, self.head = _resolve(model, work, training, cached)
+        self.pairs, self.images, self.rows, self.head = _resolve(model, work, training, cached)
         self.parameters = parameters(model)
         if training.lora is not None:
             check_names(model, training.lora)
         self.notes: list[str] = _lengths(model, work)
+        if model.images is not None and "patches" not in work:
+            self.notes.append(IMAGES_NOT_COUNTED)
         self.method = self._method()
         adapted = self.method in (Method.LORA, Method.QLORA)
         self.detailed = adapted and training.lora is not None and training.lora.target_modules is not None
@@ -79,10 +83,25 @@ class _Case:
         return self._with_surplus(self.walk(level, self.trained(level), self._inputs(level)), level)
 
     def walk(self, level: Level, trained: Trained, input_gradients: bool = False) -> PassFlop:
-        def pairs(part: Attention) -> int:
+        def of_text(part: Attention) -> int:
             return self.pairs.of(part.mask, part.window, part.stream, level)
 
-        return walk(self.model, self.rows[level], pairs, trained, input_gradients=input_gradients)
+        pairs = self._pairs(level, of_text)
+        images_with_all = level is not Level.LOW  # perhaps some sequences have images, and others none
+        return walk(
+            self.model, self.rows[level], pairs, trained,
+            input_gradients=input_gradients, images_with_all=images_with_all,
+        )  # fmt: skip
+
+    def _pairs(self, level: Level, of_text: Callable[[Attention], int]) -> PairsOf:
+        def pairs(part: Attention | Similarity) -> int:
+            if isinstance(part, Similarity):
+                return self.pairs.cross
+            if part.stream in (Stream.PATCHES, Stream.IMAGES):
+                return self.images[level].pairs(part, level)
+            return of_text(part)
+
+        return pairs
 
     def trained(self, level: Level) -> Trained:
         """Which weights have gradients, at this level of what is not declared."""
@@ -104,11 +123,15 @@ class _Case:
         return Trained() if trained.everything else trained
 
     def executed_low(self, required: PassFlop) -> int:
-        def pairs(part: Attention) -> int:
+        def of_text(part: Attention) -> int:
             return self.pairs.executed_low(part.mask, part.window, part.stream)
 
-        rows = self.rows[Level.LOW if self._unpadded() else Level.COMPUTED]
-        sums = walk(self.model, rows, pairs, self.trained(Level.LOW))
+        rows = {
+            **self.rows[Level.LOW if self._unpadded() else Level.COMPUTED],
+            **self.images[Level.LOW].rows(),
+        }
+        pairs = self._pairs(Level.LOW, of_text)
+        sums = walk(self.model, rows, pairs, self.trained(Level.LOW), images_with_all=False)
         sums = self._with_surplus(sums, Level.LOW)
         again = sums.layers - sums.spare if self.training.recomputation is Recomputation.FULL else 0
         return max(sums.total + again, required.total)
@@ -164,7 +187,7 @@ class _Case:
             notes.append("which attention kernel ran is not known: it is taken to skip what is masked, unless padded")
         if self._unpadded() and self.pairs.sides[Stream.TOKENS].padding:
             notes.append("padding may have been removed before the first layer: it is in computed, and not in low")
-        if self.model.heads:
+        if any(linear.stream in (Stream.TOKENS, Stream.TARGET) for linear in self.model.heads):
             notes.append(self.head.assumption)
         if training.packing:
             notes.append("rows hold several documents of unknown length: attention at least each token with itself")
@@ -229,12 +252,16 @@ def _lengths(model: Model, work: Mapping[str, int]) -> list[str]:
 
 def _resolve(
     model: Model, work: Mapping[str, int], training: Training, cached: bool
-) -> tuple[Pairs, dict[Level, dict[Stream, int]], HeadWork]:
-    """Rows of every stream at every level, the pairs, and the work of the head."""
-    if "tokens" not in work:
+) -> tuple[Pairs, Mapping[Level, ImageWork], dict[Level, dict[Stream, int]], HeadWork]:
+    """The pairs, the rows of every stream at every level, and the work of the head."""
+    if model.reads_text and "tokens" not in work:
         raise ArchitectureError("the work has no tokens", hint="declare the tokens that passed through the model")
     source = side_from(work, "", model.max_positions, cached=cached)
     sides = {Stream.TOKENS: source}
+    if model.compares and "cross_pairs" not in work:
+        raise ArchitectureError(
+            f"{model.family}: the work has no cross_pairs", hint="count every text of a batch with every image of it"
+        )
     if model.two_sided:
         if "target_tokens" not in work or "cross_pairs" not in work:
             raise ArchitectureError(
@@ -242,27 +269,19 @@ def _resolve(
                 hint="an encoder-decoder counts both sides: tokens are the encoder's",
             )
         sides[Stream.TARGET] = side_from(work, "target_", model.max_positions, cached=cached)
-    images = model.images
-    most = source.tokens // images.tokens if images else 0
-    if images:
-        side = side_from({"tokens": most * images.patches, "square_pairs": most * images.patches**2}, "", None)
-        sides[Stream.PATCHES] = side
     pairs = Pairs(
         sides, work.get("cross_pairs", 0), Kernel.of(training.attention), training.packing,
         work.get("window_pairs"), training.window,
     )  # fmt: skip
-    rows = {}
+    images, sequences, rows = image_work(model, work, source), work.get("sequences"), {}
     head = HeadWork.of(model, work)
     for level in Level:
-        count = most if level is Level.HIGH else 0
-        sequences = work.get("sequences")
         rows[level] = {
+            **images[level].rows(),
             Stream.TOKENS: source.tokens - (source.padding if level is Level.LOW else 0),
             Stream.TARGET: sides[Stream.TARGET].tokens if model.two_sided else 0,
             Stream.SEQUENCES: sequences if sequences is not None else (source.tokens if level is Level.HIGH else 0),
-            Stream.PATCHES: count * images.patches if images else 0,
-            Stream.SOFT: count * images.tokens if images else 0,
             Stream.FRAMES: 2 * source.tokens,
             Stream.LOGITS: head.rows(level),
         }
-    return pairs, rows, head
+    return pairs, images, rows, head

@@ -16,7 +16,9 @@ class Stream(str, Enum):
     TOKENS = "tokens"
     TARGET = "target_tokens"  # a decoder's, beside an encoder
     SEQUENCES = "sequences"  # one row a sequence, such as a pooler
-    PATCHES = "patches"  # of images
+    PIXELS = "pixels"  # the patches that an image is cut into, before class tokens are added
+    PATCHES = "patches"  # rows of an image tower, class tokens included
+    IMAGES = "images"  # one row an image
     SOFT = "soft_tokens"  # that an image becomes
     FRAMES = (
         "frames"  # of a spectrogram, two for each row that a convolution makes of them: nothing below has a gradient
@@ -97,19 +99,34 @@ class Mlp:
 
 
 @dataclass(frozen=True, slots=True)
+class Similarity:
+    """Scores of each text of a batch with each of its images, both as vectors of `width`. No parameters."""
+
+    width: int
+
+
+Part = Attention | Mlp | Linear | Similarity
+
+
+@dataclass(frozen=True, slots=True)
 class Block:
     """One layer: what activation checkpointing keeps the input of and computes again.
 
     `parallel`: its parts all read the block's input. `spare_tail`: nothing of the backward pass needs the output
-    of its last product.
+    of its last product. `source`: the stream whose rows it reads, where that is not its own. `checkpointed`: False
+    for what stands between layers, such as a projection. `unused`: nothing reads its output, so it has no backward
+    pass.
     """
 
     path: str
-    parts: tuple[Attention | Mlp, ...]
+    parts: tuple[Part, ...]
     others: int = 0
     parallel: bool = False
     spare_tail: bool = True
     stream: Stream = Stream.TOKENS
+    source: Stream | None = None
+    checkpointed: bool = True
+    unused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +145,15 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """How many patches an image has, and how many tokens stand for it. Images are not counted."""
+    """How images become rows: squares of `patch_size` pixels, `class_tokens` more rows an image in the tower, and of
+    each `merge` patches one soft token. `patches`: rows of the tower an image, where all have the same size.
+    `window_side`: patches on a side of an attention window."""
 
-    patches: int
-    tokens: int
+    patch_size: int
+    patches: int | None = None
+    class_tokens: int = 0
+    merge: int = 1
+    window_side: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +202,16 @@ class Model:
         """Whether what its first layer reads are rows of an embedding."""
         return any(table.stream is Stream.TOKENS for table in self.embeddings)
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether tokens pass through it; otherwise images alone do."""
+        return any(block.stream is Stream.TOKENS for block in self.blocks)
+
+    @property
+    def compares(self) -> bool:
+        """Whether it scores texts against images."""
+        return any(isinstance(part, Similarity) for block in self.blocks for part in block.parts)
+
     def linears(self) -> tuple[Linear, ...]:
         """Every matrix, in the order of the forward pass."""
         found = list(self.stem)
@@ -189,11 +221,13 @@ class Model:
         return (*found, *self.heads)
 
 
-def linears_of(part: Attention | Mlp) -> tuple[Linear, ...]:
+def linears_of(part: Part) -> tuple[Linear, ...]:
     """The matrices of one part, in order."""
     if isinstance(part, Attention):
         return (*part.projections, part.output)
-    return (*part.router, *part.inner, part.down)
+    if isinstance(part, Mlp):
+        return (*part.router, *part.inner, part.down)
+    return (part,) if isinstance(part, Linear) else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,16 @@ trained one still pass gradients on, and those below the first trained one cost 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from flopsd.core.architecture.model import Attention, Block, Linear, Mlp, Model, Stream
+from flopsd.core.architecture.model import Attention, Block, Linear, Mlp, Model, Part, Similarity, Stream
 from flopsd.core.architecture.training import Trained
 
-PairsOf = Callable[[Attention], int]
+PairsOf = Callable[[Attention | Similarity], int]
+# Streams whose first rows may be made to pass a gradient on: the output of embeddings, patch embeddings included.
+_EMBEDDED = (Stream.TOKENS, Stream.TARGET, Stream.PATCHES)
+# What becomes of the rows of a stem.
+_READ_AS = {Stream.PIXELS: Stream.PATCHES, Stream.FRAMES: Stream.TOKENS}
 
 
 @dataclass(slots=True)
@@ -41,27 +45,39 @@ class PassFlop:
 
 
 def walk(
-    model: Model, rows: Mapping[Stream, int], pairs: PairsOf, trained: Trained, *, input_gradients: bool = False
+    model: Model,
+    rows: Mapping[Stream, int],
+    pairs: PairsOf,
+    trained: Trained,
+    *,
+    input_gradients: bool = False,
+    images_with_all: bool = True,
 ) -> PassFlop:
     """FLOP of all passes of `rows` through the model. `input_gradients`: gradients go down to the embeddings'
-    output though they are frozen, as checkpointing with adapters has it."""
-    return _Walk(model, rows, pairs, trained, input_gradients).sums
+    output though they are frozen, as checkpointing with adapters has it. `images_with_all`: the rows of text that
+    stand beside images pass gradients down to them; False where it is not known that all do."""
+    return _Walk(model, rows, pairs, trained, input_gradients, images_with_all).sums
 
 
 class _Walk:
     def __init__(
-        self, model: Model, rows: Mapping[Stream, int], pairs: PairsOf, trained: Trained, input_gradients: bool
+        self,
+        model: Model,
+        rows: Mapping[Stream, int],
+        pairs: PairsOf,
+        trained: Trained,
+        input_gradients: bool,
+        images_with_all: bool,
     ) -> None:
         self._rows, self._pairs, self._trained = rows, pairs, trained
         self.sums, self._last, self._in_head = PassFlop(), 0, False
-        self._graded = {stream: input_gradients and stream is not Stream.FRAMES for stream in Stream}
+        self._images_reach_text = images_with_all and rows[Stream.SOFT] > 0
+        self._graded = {stream: input_gradients and stream in _EMBEDDED for stream in Stream}
         for table in model.embeddings:
-            if trained.weight(table) and table.stream is not Stream.PATCHES:
-                self._graded[table.stream] = True
+            self._graded[table.stream] = self._graded[table.stream] or trained.weight(table)
         for linear in model.stem:
-            source = Stream.PATCHES if linear.stream is Stream.SOFT else linear.stream
-            out = self._linear(linear, self._graded[source])
-            into = Stream.TOKENS if linear.stream is Stream.FRAMES else linear.stream
+            into = _READ_AS.get(linear.stream, linear.stream)
+            out = self._linear(linear, self._graded[linear.stream])
             self._graded[into] = self._graded[into] or out
         if model.embeds_tokens:
             shared = self._graded[Stream.TOKENS]  # a decoder beside an encoder reads the same table
@@ -70,24 +86,41 @@ class _Walk:
             self._block(block)
         self._in_head = True
         if model.heads:
-            source = Stream.TARGET if model.heads[-1].stream is Stream.TARGET else Stream.TOKENS
-            graded = self._graded[source]
+            graded = any(self._graded[stream] for stream in _head_sources(model.heads[-1].stream))
             for linear in model.heads:
                 graded = self._linear(linear, graded)
 
     def _block(self, block: Block) -> None:
         sums, stream = self.sums, block.stream
-        forward, attention = sums.forward, sums.attention
-        begin = graded = self._graded[stream]
+        before = replace(sums)
+        begin = graded = self._graded[block.source or stream]
         for part in block.parts:
-            source = begin if block.parallel else graded
-            out = self._attention(part, source) if isinstance(part, Attention) else self._mlp(part, source)
-            graded = graded or out
-        self._graded[stream] = graded
-        if graded:
-            sums.layers += sums.forward - forward
-            sums.layers_attention += sums.attention - attention
+            graded = self._part(part, begin if block.parallel else graded) or graded
+        if block.unused:
+            sums.activation_gradients, sums.weight_gradients = before.activation_gradients, before.weight_gradients
+            sums.scores = before.scores
+            return
+        self._graded[stream] = self._graded[stream] or graded
+        if stream is Stream.SOFT and self._images_reach_text:
+            self._graded[Stream.TOKENS] = self._graded[Stream.TOKENS] or graded
+        if graded and block.checkpointed:
+            sums.layers += sums.forward - before.forward
+            sums.layers_attention += sums.attention - before.attention
             sums.spare += self._last if block.spare_tail else 0
+
+    def _part(self, part: Part, source: bool) -> bool:
+        if isinstance(part, Attention):
+            return self._attention(part, source)
+        if isinstance(part, Mlp):
+            return self._mlp(part, source)
+        return self._linear(part, source) if isinstance(part, Linear) else self._similarity(part)
+
+    def _similarity(self, part: Similarity) -> bool:
+        product, sums = 2 * self._pairs(part) * part.width, self.sums
+        sums.linear += product
+        texts, images = self._graded[Stream.SEQUENCES], self._graded[Stream.IMAGES]
+        sums.activation_gradients += product * (texts + images)
+        return texts or images
 
     def _attention(self, part: Attention, source: bool) -> bool:
         graded = {}
@@ -128,3 +161,11 @@ class _Walk:
 
     def _stream(self, linear: Linear) -> Stream:
         return Stream.LOGITS if self._in_head and linear.stream in (Stream.TOKENS, Stream.TARGET) else linear.stream
+
+
+def _head_sources(stream: Stream) -> tuple[Stream, ...]:
+    """The streams that a head's rows are taken from."""
+    return {
+        Stream.IMAGES: (Stream.IMAGES, Stream.PATCHES),
+        Stream.SEQUENCES: (Stream.SEQUENCES, Stream.TOKENS),
+    }.get(stream, (stream,))

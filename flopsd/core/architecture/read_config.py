@@ -13,7 +13,9 @@ from flopsd.core.architecture.classic import read_gpt2, read_gpt_neox
 from flopsd.core.architecture.decoder_styles import STYLES
 from flopsd.core.architecture.decoders import read_decoder
 from flopsd.core.architecture.encoder_decoders import read_bart, read_t5
-from flopsd.core.architecture.gemma3_images import read_gemma3
+from flopsd.core.architecture.image_encoders import read_clip_vision, read_siglip_vision, read_vit
+from flopsd.core.architecture.image_text import read_gemma3
+from flopsd.core.architecture.image_text_pairs import read_clip, read_clip_text, read_siglip
 from flopsd.core.architecture.model import Model, Size
 from flopsd.core.architecture.small_encoders import read_distilbert, read_modernbert
 from flopsd.core.architecture.weight_reuse import instead
@@ -31,6 +33,12 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
     "t5": read_t5,
     "bart": read_bart,
     "whisper": read_whisper,
+    **{family: partial(read_vit, family) for family in ("vit", "deit", "dinov2")},
+    "clip": read_clip,
+    "clip_text_model": read_clip_text,
+    "clip_vision_model": read_clip_vision,
+    "siglip": read_siglip,
+    "siglip_vision_model": read_siglip_vision,
 }
 FAMILIES = tuple(_READERS)
 

@@ -181,12 +181,12 @@ def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -
     nothing = Bounds(0, 0, 0)
     train, required, trained_executed = work.get(Phase.TRAIN.value, {}), nothing, nothing
     assumptions: tuple[str, ...] = ()
-    if train.get("tokens"):
+    if _passed(train):
         trained = flop(model, train, training)
         required, trained_executed, assumptions = trained.required, trained.executed, trained.assumptions
     executed = trained_executed
     for phase, counters in work.items():
-        if phase != Phase.TRAIN.value and counters.get("tokens"):
+        if phase != Phase.TRAIN.value and _passed(counters):
             executed += forward_flop(model, counters, training)
     sizes = parameters(model)
     return Architecture(
@@ -197,6 +197,11 @@ def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -
         facts.get("parameters_trainable"),
         assumptions,
     )
+
+
+def _passed(counters: Mapping[str, int]) -> bool:
+    """Whether anything was counted that passed a model: of an image encoder that is patches alone."""
+    return bool(counters.get("tokens") or counters.get("patches"))
 
 
 def _share_of(found: Architecture, known: Required) -> Required:

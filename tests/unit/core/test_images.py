@@ -1,0 +1,87 @@
+"""Models that read images: published sizes, and bounds where counters of images are missing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.architecture import ArchitectureFlop, flop, parameters, read_model, training_from
+from flopsd.errors import ArchitectureError
+from tests.support.published_images import PUBLISHED_IMAGES
+
+_TOWER = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+          "image_size": 16, "patch_size": 4}  # fmt: skip
+_VIT = {"model_type": "vit", **_TOWER}
+_CLIP = {"model_type": "clip", "vision_config": _TOWER, "text_config": {"num_hidden_layers": 1}}
+_GEMMA3 = {
+    "model_type": "gemma3", "mm_tokens_per_image": 4, "vision_config": {**_TOWER, "vision_use_head": False},
+    "text_config": {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
+                    "num_hidden_layers": 2, "intermediate_size": 32, "vocab_size": 64},
+}  # fmt: skip
+_TEXT = {"tokens": 48, "sequences": 2, "square_pairs": 2 * 24**2}
+
+
+def trained(config: dict[str, object], work: dict[str, int], method: str = "full") -> ArchitectureFlop:
+    return flop(read_model(config), work, training_from({"method": method, "attention": "eager"}))
+
+
+@pytest.mark.parametrize("name", PUBLISHED_IMAGES)
+def test_published_models_have_their_published_parameters(name: str) -> None:
+    config, total = PUBLISHED_IMAGES[name]
+    assert parameters(read_model(config)).total == total
+
+
+@given(st.integers(0, 5), st.sampled_from([_VIT, _CLIP, _GEMMA3]), st.sampled_from(["full", "lora"]))
+def test_what_is_counted_lies_within_the_bounds_of_what_is_not(
+    count: int, config: dict[str, object], method: str
+) -> None:
+    each = 16 if config is _GEMMA3 else 17
+    rows = {"images": count, "patches": count * each, "patch_square_pairs": count * each**2}
+    text = {} if config is _VIT else dict(_TEXT)
+    if config is _CLIP:
+        text["cross_pairs"] = 2 * count
+    exact = trained(config, {**text, **rows}, method)
+    for left in (("images",), ("patch_square_pairs",), ("images", "patch_square_pairs")):
+        wide = trained(config, {**text, **{name: n for name, n in rows.items() if name not in left}}, method)
+        for ours, theirs in ((exact.required, wide.required), (exact.executed, wide.executed)):
+            assert theirs.low <= ours.low <= ours.computed <= ours.high <= theirs.high
+            assert theirs.low <= theirs.computed <= theirs.high
+            assert theirs.computed == ours.computed  # of images that all have the size of the configuration
+
+
+def test_images_that_were_not_counted_are_in_the_upper_bound_only() -> None:
+    """48 tokens can stand for 12 images of 4 tokens each."""
+    unknown = trained(_GEMMA3, dict(_TEXT))
+    none, most = (
+        trained(_GEMMA3, {**_TEXT, "images": n, "patches": 16 * n, "patch_square_pairs": 256 * n}) for n in (0, 12)
+    )
+    assert unknown.executed.computed == none.executed.computed
+    assert unknown.executed.low == none.executed.low
+    assert unknown.executed.high == most.executed.high > none.executed.high
+    assert any("how many images" in note for note in unknown.assumptions)
+    assert not any("how many images" in note for note in none.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("config", "work", "words"),
+    [
+        (_VIT, {"tokens": 10}, "vit: the work has no patches"),
+        (_VIT, {"patches": 17, "patch_square_pairs": 290}, "290 patch_square_pairs of 17 patches"),
+        (_VIT, {"patches": 34, "images": 2, "patch_square_pairs": 577}, "577 patch_square_pairs of 34 patches"),
+        (_CLIP, {**_TEXT, "patches": 17}, "clip: the work has no cross_pairs"),
+        (_CLIP, {"patches": 17, "cross_pairs": 1}, "the work has no tokens"),
+        ({**_VIT, "patch_size": [4, 2]}, {}, "patch_size"),
+        ({**_VIT, "image_size": [16]}, {}, "image_size"),
+        ({**_VIT, "num_attention_heads": 5}, {}, "num_attention_heads"),
+        ({**_VIT, "architectures": ["ViTForMaskedImageModeling"]}, {}, "ViTForMaskedImageModeling"),
+        ({**_CLIP, "text_config": 3}, {}, "text_config is no object"),
+        ({**_GEMMA3, "mm_tokens_per_image": 5}, {}, "mm_tokens_per_image"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_computed_is_refused_with_its_reason(
+    config: dict[str, object], work: dict[str, int], words: str
+) -> None:
+    with pytest.raises(ArchitectureError, match=words) as fault:
+        trained(config, work)
+    assert fault.value.hint
