@@ -4,81 +4,33 @@ from __future__ import annotations
 
 import argparse
 import json
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flopsd.cli.common import OK, Verbs, add_settings, positive, settings_of
+from flopsd.cli.common import OK, Verbs, settings_of
+from flopsd.cli.estimate_options import DEFAULT_MFU, DEFAULT_RANK, DEFAULT_TARGETS, add_options, interval
 from flopsd.core.declarations import Method, Recomputation
-from flopsd.settings.schema import SETTINGS
 
 if TYPE_CHECKING:
     from flopsd.core.architecture import Model
-    from flopsd.report.estimate import Mfu
+    from flopsd.report.planned_hardware import Hardware, Mfu
 
-_SETTINGS = ("recomputation", "base_model", "base_flop", "base_flop_method", "base_systemic",
-             "base_systemic_reason", "policies", "peaks")  # fmt: skip
 _MAX_BYTES = 1 << 20
-DEFAULT_MFU = "0.3..0.5"
-DEFAULT_RANK, DEFAULT_TARGETS = 16, "all-linear"
+# Which say more of a model that only its size is given of.
+_OF_A_SIZE = ("--active-parameters", "--dense", "--embedding-parameters", "--layers", "--attention-width")
 
 
 def add(verbs: Verbs) -> None:
-    estimate = verbs.add_parser(
-        "estimate",
-        help="estimate FLOP, hours and distance to the thresholds before a run",
-        description="Computes from a model's config.json and the tokens what full fine-tuning, LoRA and QLoRA would "
-        "cost, each as an interval, beside each other. Nothing is measured.",
-    )
-    model = estimate.add_mutually_exclusive_group(required=True)
-    model.add_argument("model", nargs="?", metavar="CONFIG", help="a config.json, or the folder that it is in")
-    model.add_argument("--parameters", type=_count, metavar="N", help="parameters of a model without one: 6PD")
-    estimate.add_argument("--tokens", type=_count, required=True, metavar="N", help="tokens of one epoch, such as 2e9")
-    estimate.add_argument("--epochs", type=positive, default=1, metavar="N", help="how often they are seen")
-    estimate.add_argument("--sequence-length", type=positive, metavar="N", help="tokens of a row")
-    estimate.add_argument("--target-length", type=positive, metavar="N", help="of an encoder-decoder's target")
-    estimate.add_argument("--packing", action="store_true", help="a row holds several documents")
-    estimate.add_argument(
-        "--method",
-        dest="methods",
-        action="append",
-        choices=[m.value for m in Method],
-        help="repeatable (default: full, lora, qlora)",
-    )
-    estimate.add_argument("--trainable", type=_count, metavar="N", help="trainable parameters, where they are known")
-    estimate.add_argument("--lora-rank", type=positive, metavar="R", help=f"(default: {DEFAULT_RANK})")
-    estimate.add_argument(
-        "--lora-targets", metavar="NAMES", help=f"modules with adapters, q_proj,v_proj say (default: {DEFAULT_TARGETS})"
-    )
-    estimate.add_argument("--attention", metavar="NAME", help="attention implementation, such as sdpa or eager")
-    estimate.add_argument("--on", metavar="NAME", help="a SageMaker instance type, or a part of the peak table")
-    estimate.add_argument("--count", type=positive, default=1, metavar="N", help="how many of them")
-    estimate.add_argument("--devices-per-instance", type=positive, metavar="N", help="where no source has it")
-    estimate.add_argument("--format", default="bf16", metavar="NAME", help="number format of the peak (default: bf16)")
-    share = estimate.add_mutually_exclusive_group()
-    share.add_argument(
-        "--mfu", type=_interval, metavar="LOW..HIGH", help=f"share of the peak (default: {DEFAULT_MFU}, assumed)"
-    )
-    share.add_argument("--mfu-from", metavar="LEDGER", help="take the share that an earlier run had, by its ledger")
-    add_settings(estimate, [setting for setting in SETTINGS if setting.key in _SETTINGS])
-    estimate.add_argument("--json", action="store_true", help="facts as JSON on stdout")
-    estimate.set_defaults(run=_estimate)
+    add_options(verbs).set_defaults(run=_estimate)
 
 
 def _estimate(arguments: argparse.Namespace) -> int:
     from flopsd.core.architecture import Lora, Training
     from flopsd.errors import ConfigError
-    from flopsd.report.estimate import (
-        ALONE,
-        Plan,
-        as_dict,
-        estimate,
-        hardware_from,
-        methods_of,
-        work_from_lengths,
-    )
+    from flopsd.report.estimate import ALONE, Plan, estimate, methods_of, work_from_lengths
+    from flopsd.report.estimate_json import as_dict
     from flopsd.report.estimate_text import estimate_text
-    from flopsd.settings.data_files import load_peaks, load_policies
+    from flopsd.settings.data_files import load_policies
     from flopsd.settings.load import declared_of
 
     settings = settings_of(arguments)
@@ -94,22 +46,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
     rank = arguments.lora_rank or DEFAULT_RANK
     if model.bare is None and (arguments.lora_targets is None or arguments.lora_rank is None):
         assumed.append(f"adapters of rank {rank} on {targets}")
-    if arguments.sequence_length is None and model.max_positions is None:
-        raise ConfigError(
-            ["--sequence-length is missing: nothing else bounds the attention of this model"],
-            hint="give the tokens of a row; of documents in packed rows add --packing",
-        )
-    if arguments.target_length is not None and not (model.two_sided or model.bare is not None):
-        raise ConfigError(
-            [f"--target-length is of an encoder-decoder, and {model.family} is none"],
-            hint="leave it out: --sequence-length is all tokens of a row",
-        )
-    if arguments.target_length is not None and arguments.sequence_length is None:
-        raise ConfigError(["--target-length is given without --sequence-length"], hint="give both: a target a sequence")
-    hardware = None
-    if arguments.on is not None:
-        table = load_peaks(settings.peaks)
-        hardware = hardware_from(table, arguments.on, arguments.count, arguments.devices_per_instance, arguments.format)
+    _check_lengths(arguments, model)
     plan = Plan(
         model,
         work_from_lengths(arguments.tokens * arguments.epochs, arguments.sequence_length, arguments.target_length),
@@ -121,7 +58,7 @@ def _estimate(arguments: argparse.Namespace) -> int:
             trainable=arguments.trainable,
         ),
         methods,
-        hardware,
+        _hardware(arguments, settings.peaks),
         _mfu(arguments, settings.peaks),
         declared.base,
         load_policies(settings.policies),
@@ -132,24 +69,72 @@ def _estimate(arguments: argparse.Namespace) -> int:
     return OK
 
 
+def _check_lengths(arguments: argparse.Namespace, model: Model) -> None:
+    """What attention costs follows from the length of a row: the longest that a model takes is no guess at it."""
+    from flopsd.errors import ConfigError
+
+    longest = f"; the longest that this model takes is {model.max_positions}" if model.max_positions else ""
+    if arguments.sequence_length is None:
+        raise ConfigError(
+            ["--sequence-length is missing: what attention costs follows from it"],
+            hint=f"give the tokens of a row; of documents in packed rows add --packing{longest}",
+        )
+    if arguments.target_length is not None and not (model.two_sided or model.bare is not None):
+        raise ConfigError(
+            [f"--target-length is of an encoder-decoder, and {model.family} is none"],
+            hint="leave it out: --sequence-length is all tokens of a row",
+        )
+
+
+def _hardware(arguments: argparse.Namespace, peaks_file: str | None) -> tuple[Hardware, ...]:
+    """What --on names, each once, with the price that is given for it."""
+    from flopsd.errors import ConfigError
+    from flopsd.report.planned_hardware import hardware_from
+    from flopsd.settings.data_files import load_peaks
+
+    names, prices = list(dict.fromkeys(arguments.on)), dict(arguments.prices)
+    problems = [f"--price is given for {name!r:.60}, which no --on names" for name in prices if name not in names]
+    if len(prices) < len(arguments.prices):
+        problems.append("--price is given twice for one name")
+    if problems:
+        raise ConfigError(problems, hint="give one price for each name of --on, or none")
+    if not names:
+        return ()
+    table, each = load_peaks(peaks_file), arguments.devices_per_instance
+    return tuple(
+        hardware_from(table, name, arguments.count, each, arguments.format, prices.get(name)) for name in names
+    )
+
+
 def _mfu(arguments: argparse.Namespace, peaks_file: str | None) -> Mfu:
     """As given, as measured by a ledger, or assumed; `source` states which."""
-    from flopsd.report.estimate import Mfu
     from flopsd.report.measured_mfu import mfu_of
+    from flopsd.report.planned_hardware import Mfu
     from flopsd.settings.data_files import load_peaks
 
     if arguments.mfu_from is not None:
         return mfu_of(Path(arguments.mfu_from), load_peaks(peaks_file), arguments.format)
-    low, high = arguments.mfu or _interval(DEFAULT_MFU)
+    low, high = arguments.mfu or interval(DEFAULT_MFU)
     return Mfu(low, high, "assumed, not measured" if arguments.mfu is None else "as given")
 
 
 def _model(arguments: argparse.Namespace) -> Model:
     from flopsd.core.architecture import bare_model, read_model
-    from flopsd.errors import ArchitectureError
+    from flopsd.errors import ArchitectureError, ConfigError
 
     if arguments.model is None:
-        return bare_model(arguments.parameters)
+        return bare_model(
+            arguments.parameters,
+            active=arguments.parameters if arguments.dense else arguments.active_parameters,
+            embedding=arguments.embedding_parameters,
+            layers=arguments.layers,
+            attention_width=arguments.attention_width,
+        )
+    given = [flag for flag in _OF_A_SIZE if getattr(arguments, flag[2:].replace("-", "_")) not in (None, False)]
+    if given:
+        raise ConfigError(
+            [f"{', '.join(given)}: what config.json says already"], hint="leave it out, or give --parameters instead"
+        )
     path = Path(arguments.model)
     path = path / "config.json" if path.is_dir() else path
     try:
@@ -166,26 +151,3 @@ def _model(arguments: argparse.Namespace) -> Model:
     except (ValueError, RecursionError) as fault:
         raise ArchitectureError(f"{path} is no config.json: {fault}", hint="give a model's config.json") from fault
     return read_model(config)
-
-
-def _count(text: str) -> int:
-    from flopsd.core.values import parse_flop
-
-    try:
-        number = parse_flop(text)
-    except ValueError as fault:
-        raise argparse.ArgumentTypeError(str(fault)) from None
-    if not 1 <= number <= 10**18:
-        raise argparse.ArgumentTypeError("expected between 1 and 1e18")
-    return number
-
-
-def _interval(text: str) -> tuple[Fraction, Fraction]:
-    low, separator, high = text.partition("..")
-    try:
-        ends = Fraction(low), Fraction(high if separator else low)
-    except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"expected a share or two, such as {DEFAULT_MFU}") from None
-    if not 0 < ends[0] <= ends[1] <= 1:
-        raise argparse.ArgumentTypeError(f"expected shares above 0 and up to 1, such as {DEFAULT_MFU}")
-    return ends

@@ -147,6 +147,11 @@ def format_energy(joules: Fraction | int) -> str:
     return f"{_digits(Fraction(joules) / size)} {unit}"
 
 
+def format_usd(amount: Fraction | int, towards: Towards = Towards.NEAREST, figures: int = FIGURES) -> str:
+    """`1 980 USD`, `98.3 USD`."""
+    return f"{_digits(Fraction(amount), towards, figures)} USD"
+
+
 def grouped(count: int) -> str:
     """`1 234 567`."""
     return f"{count:,}".replace(",", " ")

@@ -14,12 +14,14 @@ from flopsd.core.rounding import (
     format_percent,
     format_rate,
     format_share,
+    format_usd,
     grouped,
 )
 from flopsd.report.answer import answer_to
-from flopsd.report.estimate import Estimate, Option
+from flopsd.report.estimate import Estimate, Option, Plan
 from flopsd.report.numbers import percent
-from flopsd.report.terminal import one_line, shown, table, wrapped
+from flopsd.report.planned_hardware import Hardware, Need
+from flopsd.report.terminal import one_line, shown, tables, wrapped
 
 _READING = " *"
 _HOUR_S = 3600
@@ -29,8 +31,8 @@ def estimate_text(found: Estimate) -> str:
     """The table, what was assumed, and what it is not."""
     plan = found.plan
     notes = dict.fromkeys(note for option in found.options for note in option.flop.assumptions)
-    lines = [*_subject(found), "", *_answers(found.options), "", *_table(found.options), "", "assumed:"]
-    for note in (*plan.assumed, *notes):
+    lines = [*_subject(found), "", *_answers(found.options), "", *_table(plan, found.options), "", "assumed:"]
+    for note in (*found.assumed, *notes):
         lines += wrapped(one_line(note), "    ", "  ")
     for policy in plan.policies:
         margin = f"compared with a margin of {percent(policy.margin_ppm, Towards.UP)} either way for estimates"
@@ -41,16 +43,28 @@ def estimate_text(found: Estimate) -> str:
 def _subject(found: Estimate) -> Iterator[str]:
     plan, sizes = found.plan, found.parameters
     active = f", {grouped(sizes.active)} of them active for a token" if sizes.active != sizes.total else ""
-    yield from wrapped(f"{one_line(plan.model.family)}: {grouped(sizes.total)} parameters{active}")
+    family = plan.model.family if plan.model.bare is None else "size alone"
+    yield from wrapped(f"{one_line(family)}: {grouped(sizes.total)} parameters{active}")
+    for missing in found.not_known:
+        yield from wrapped(f"NOT KNOWN: {missing}")
     yield from wrapped(_work(plan.work))
-    if plan.hardware is not None:
-        hardware = plan.hardware
-        peak = f"{format_rate(hardware.peak_flop_per_s)} dense {hardware.number_format} in total"
-        yield from wrapped(f"{hardware.devices} x {hardware.part}: {peak}")
-        for doubt in hardware.doubts:
-            yield from wrapped(f"DOUBT: {one_line(doubt)}")
+    for hardware in plan.hardware:
+        yield from _hardware(hardware)
+    if plan.hardware:
         low, high = format_percent(plan.mfu.low, Towards.DOWN), format_percent(plan.mfu.high, Towards.UP)
         yield from wrapped(f"MFU {low} to {high}, {one_line(plan.mfu.source)}")
+
+
+def _hardware(hardware: Hardware) -> Iterator[str]:
+    peak = f"{format_rate(hardware.peak_flop_per_s)} dense {hardware.number_format} in total"
+    devices = f"{hardware.devices} x {hardware.part}"
+    yield from wrapped(f"{_name(hardware)}{'' if _name(hardware) == devices else f', {devices}'}: {peak}")
+    for doubt in hardware.doubts:
+        yield from wrapped(f"DOUBT: {one_line(doubt)}")
+
+
+def _name(hardware: Hardware) -> str:
+    return f"{hardware.instances} x {hardware.name}"
 
 
 def _answers(options: Sequence[Option]) -> Iterator[str]:
@@ -74,29 +88,49 @@ def _work(work: Mapping[str, int]) -> str:
     return text
 
 
-def _table(options: Sequence[Option]) -> list[str]:
+def _table(plan: Plan, options: Sequence[Option]) -> list[str]:
     rows = [
         ["", *(option.method.value for option in options)],
         ["trainable parameters", *(_trainable(option.trainable) for option in options)],
         *_flop_rows("required", [option.flop.required for option in options]),
         *_flop_rows("executed", [option.flop.executed for option in options]),
     ]
-    if all(option.hours is not None for option in options):
-        rows.append(["time", *(_time(option.hours) for option in options)])
-    by_rule: dict[str, list[Finding]] = {}
+    for at, hardware in enumerate(plan.hardware):
+        rows += _need_rows(hardware, [option.needs[at] for option in options])
+    by_rule: dict[tuple[str, str], list[Finding]] = {}
     for option in options:
         for finding in option.findings:
-            by_rule.setdefault(f"{finding.policy} {finding.rule.id}", []).append(finding)
+            by_rule.setdefault((finding.policy, finding.rule.id), []).append(finding)
     readings = False
-    for rule, findings in by_rule.items():
-        if any(one.applies is not False for one in findings):
-            reading = any(one.rule.status == "interpretation" for one in findings)
+    for (policy, rule), found in by_rule.items():
+        if any(one.applies is not False for one in found):
+            reading = any(one.rule.status == "interpretation" for one in found)
             readings |= reading
-            rows.append([one_line(rule) + (_READING if reading else ""), *map(_verdict, findings)])
-    lines = table(rows)
+            if [one_line(policy)] not in rows:
+                rows.append([one_line(policy)])
+            rows.append([f"  {one_line(rule)}{_READING if reading else ''}", *map(_verdict, found)])
+    lines = tables(_alike_once(rows))
     if readings:
         lines.append(f"{_READING.strip()} as flopsd reads it: the text does not spell it out")
-    return [*lines, *_reasons(one for findings in by_rule.values() for one in findings)]
+    return [*lines, *_reasons(one for found in by_rule.values() for one in found)]
+
+
+def _alike_once(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Ways to train that come to the same, as LoRA and QLoRA do, are one column with both names."""
+    heads, *whole = [row for row in rows if len(row) > 1]
+    by_cells: dict[tuple[str, ...], list[int]] = {}
+    for at in range(1, len(heads)):
+        by_cells.setdefault(tuple(row[at] for row in whole), []).append(at)
+    groups = list(by_cells.values())
+    head = [heads[0], *(", ".join(heads[at] for at in group) for group in groups)]
+    return [head, *([row[0], *(row[group[0]] for group in groups if len(row) > 1)] for row in rows[1:])]
+
+
+def _need_rows(hardware: Hardware, needs: Sequence[Need]) -> list[list[str]]:
+    rows = [[f"time on {_name(hardware)}", *(_time(need.hours) for need in needs)]]
+    if hardware.price is not None:
+        rows.append(["  cost, at the assumed price", *(_cost(need.usd) for need in needs)])
+    return rows
 
 
 def _flop_rows(name: str, bounds: Sequence[Bounds]) -> list[list[str]]:
@@ -132,8 +166,12 @@ def _trainable(bounds: Bounds | None) -> str:
     return " to ".join(ends)
 
 
-def _time(hours: tuple[Fraction, Fraction] | None) -> str:
-    if hours is None:
-        return "unknown"
+def _time(hours: tuple[Fraction, Fraction]) -> str:
     low, high = (hours[0] * _HOUR_S, hours[1] * _HOUR_S)
     return f"{format_duration(low, Towards.DOWN)} to {format_duration(high, Towards.UP)}"
+
+
+def _cost(usd: tuple[Fraction, Fraction] | None) -> str:
+    if usd is None:
+        return "unknown"
+    return f"{format_usd(usd[0], Towards.DOWN).removesuffix(' USD')} to {format_usd(usd[1], Towards.UP)}"

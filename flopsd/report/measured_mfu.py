@@ -13,7 +13,7 @@ from flopsd.core.model import ACCOUNTED_ELSEWHERE
 from flopsd.core.peaks import PeakTable
 from flopsd.core.untrusted import parse_json
 from flopsd.errors import LedgerError
-from flopsd.report.estimate import Mfu, peak_flop_per_s
+from flopsd.report.planned_hardware import Mfu, peak_flop_per_s
 
 _NOT_OURS = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
 _ELSEWHERE = tuple(reason.value for reason in ACCOUNTED_ELSEWHERE)

@@ -12,6 +12,7 @@ from itertools import zip_longest
 from flopsd.report.numbers import NO_UPPER_BOUND, Interval
 
 COLUMNS = 80
+TABLE_COLUMNS = 100
 LABEL = 12  # columns of the names of facts
 # What a line break must not part: groups of digits, and a number from its unit.
 _ONE_NUMBER = re.compile(r"(?<=\d) (?=\d{3}(?!\d)|%|(?:[kM]?Wh|[TP]?FLOP(?:/s)?|J|ms|s|min|h|days|years|times)\b)")
@@ -102,6 +103,30 @@ def table(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]
         ).rstrip()
         for row in rows
     ]
+
+
+def tables(rows: Sequence[Sequence[str]], columns: int = TABLE_COLUMNS) -> list[str]:
+    """A table of names and columns, its first row the headings. Where it would be wider than `columns`, its columns
+    stand in several tables below each other; a name that leaves them no room has a line of its own."""
+    widths = [max(map(len, column)) for column in zip(*(row[1:] for row in rows if len(row) > 1), strict=True)]
+    room = columns - max(widths) - 2
+    label = max((len(row[0]) for row in rows if len(row) > 1 and len(row[0]) <= room), default=0)
+    lines: list[str] = []
+    begin = 0
+    while begin < len(widths):
+        end = begin + 1
+        while end < len(widths) and label + sum(2 + width for width in widths[begin : end + 1]) <= columns:
+            end += 1
+        lines += [""] if lines else []
+        for name, *cells in rows:
+            if not cells or len(name) > room:
+                lines += wrapped(name.strip(), "    ", " " * (len(name) - len(name.lstrip())))
+            if cells:
+                kept = ["" if len(name) > room else name, *cells[begin:end]]
+                padded = (cell.ljust(width) for cell, width in zip(kept, (label, *widths[begin:end]), strict=True))
+                lines.append("  ".join(padded).rstrip())
+        begin = end
+    return lines
 
 
 def shown(lines: Iterable[str]) -> str:

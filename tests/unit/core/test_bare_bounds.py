@@ -25,6 +25,7 @@ from flopsd.core.architecture.model import Attention
 from flopsd.core.architecture.training import Lora
 from flopsd.errors import ArchitectureError
 from tests.support.architectures import PUBLISHED
+from tests.support.published_decoders import PUBLISHED_DECODERS
 
 EXPERTS = {"mixtral": "num_local_experts", "gpt_oss": "num_local_experts", "qwen3_moe": "num_experts"}
 LORA = Lora(16, ("all-linear",))
@@ -79,9 +80,12 @@ def agree(model: Model, work: dict[str, int]) -> None:
             assert wider.required.high >= narrower.required.high
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+CONFIGS = {**PUBLISHED, **PUBLISHED_DECODERS}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_they_hold_for_published_models(name: str) -> None:
-    model = read_model(PUBLISHED[name][0])
+    model = read_model(CONFIGS[name][0])
     for length in (64, 2048, 8192):
         agree(model, work_of(model, 500, length))
 

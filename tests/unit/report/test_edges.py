@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from flopsd.cli.common import positive
-from flopsd.cli.estimate import _count, _interval
+from flopsd.cli.estimate_options import count, interval
 from flopsd.cli.main import main
 from flopsd.core.model import Figures
 from flopsd.report.bases import _ratio
@@ -50,9 +50,9 @@ def test_a_base_model_that_no_settings_declared_names_who_did() -> None:
 
 
 def test_a_share_of_the_peak_is_one_at_most() -> None:
-    assert [str(end) for end in _interval("0.5..1")] == ["1/2", "1"]
+    assert [str(end) for end in interval("0.5..1")] == ["1/2", "1"]
     with pytest.raises(Exception, match="up to 1"):
-        _interval("0.5..1.5")
+        interval("0.5..1.5")
 
 
 def test_labels_at_the_ends_of_a_drawing_stay_within_it() -> None:
@@ -60,13 +60,13 @@ def test_labels_at_the_ends_of_a_drawing_stay_within_it() -> None:
 
 
 def test_counts_of_an_estimate_are_from_one_to_a_quintillion() -> None:
-    assert [_count(text) for text in ("1", "1e18")] == [1, 10**18]
+    assert [count(text) for text in ("1", "1e18")] == [1, 10**18]
     assert positive("1") == 1
     with pytest.raises(argparse.ArgumentTypeError, match="at least 1"):
         positive("0")
     for text in ("0", "1000000000000000001"):
         with pytest.raises(argparse.ArgumentTypeError, match="between 1 and 1e18"):
-            _count(text)
+            count(text)
 
 
 @pytest.mark.parametrize(("span", "text"), [("0.0", "not known"), ("1.0", "50 %")])

@@ -15,14 +15,17 @@ from typing import Any
 import pytest
 
 from flopsd.core.architecture import flop, read_model, training_from
+from flopsd.core.declarations import Method
 from flopsd.errors import LedgerError
 from flopsd.report.estimate import ALONE
 from flopsd.report.measured_mfu import mfu_of
+from flopsd.report.planned_hardware import peak_flop_per_s
 from flopsd.settings.data_files import load_peaks
 from tests.support.architectures import LLAMA_8B
 from tests.support.paths import GOLDEN, ROOT, VECTORS
 from tests.support.process import in_process
 
+WORK = ("--tokens", "1e9", "--sequence-length", "4096")
 BASE = ("--base-flop", "7.2e23", "--base-flop-method", "6PD of its card", "--base-systemic", "false")
 
 
@@ -58,10 +61,11 @@ def test_three_ways_beside_each_other(config: str) -> None:
     assert full["executed"]["high"] == str(ours.executed.high)
     assert int(lora["required"]["high"]) < int(full["required"]["low"])
     assert lora["required"] == qlora["required"]
-    assert found["hardware"]["devices"] == "16"
-    peak = int(found["hardware"]["peakFlopPerSecond"])
+    (hardware,) = found["hardware"]
+    assert (hardware["instances"], hardware["devices"], hardware["assumedPriceUsdPerHour"]) == ("2", "16", None)
+    peak = int(hardware["peakFlopPerSecond"])
     hours = Fraction(ours.required.low, peak * 3600) / Fraction(1, 2)
-    assert 0 <= hours - Fraction(full["hours"]["low"]) < Fraction(1, 1000)
+    assert 0 <= hours - Fraction(full["on"][0]["hours"]["low"]) < Fraction(1, 1000)
     assert found["mfu"] == {"low": "0.300", "high": "0.500", "source": "assumed, not measured"}
     third = next(finding for finding in full["findings"] if finding["rule"] == "modification-third")
     assert third["state"] == "below"
@@ -75,7 +79,11 @@ def test_three_ways_beside_each_other(config: str) -> None:
         ("three-ways", ["CONFIG", "--tokens", "1e9", "--epochs", "3", "--sequence-length", "4096", "--recomputation", "full",
                         "--on", "ml.p5.48xlarge", "--count", "2", *BASE]),
         ("size-alone", ["--parameters", "7e9", "--tokens", "1e9", "--sequence-length", "2048", "--trainable", "1e6"]),
-        ("little-known", ["CONFIG", "--tokens", "1e9", "--on", "b300", "--mfu", "0.4", "--lora-targets", "q_proj"]),
+        ("little-known", ["CONFIG", "--tokens", "1e9", "--sequence-length", "512", "--on", "b300", "--mfu", "0.4",
+                          "--lora-targets", "q_proj"]),
+        ("mixture", ["--parameters", "671e9", "--active-parameters", "37e9", "--tokens", "14.8e12", "--sequence-length",
+                     "4096", "--method", "pretraining", "--on", "ml.p5.48xlarge", "--on", "ml.p4d.24xlarge", "--count",
+                     "256", "--price", "ml.p5.48xlarge=60"]),
     ],
 )  # fmt: skip
 def test_the_estimates_are_these(config: str, name: str, arguments: list[str]) -> None:
@@ -88,12 +96,14 @@ def test_the_estimates_are_these(config: str, name: str, arguments: list[str]) -
     assert made == golden.read_text()
 
 
-def test_the_page_shows_what_the_command_prints(config: str) -> None:
-    page = (ROOT / "docs" / "model-flop.md").read_text()
-    command = re.search(r"^    flopsd estimate config.json ((?:.*\\\n)*.*)\n", page, re.MULTILINE)
-    assert command is not None
-    for line in run(config, *shlex.split(command[1].replace("\\\n", " "))).splitlines():
-        assert line in page
+def test_the_page_shows_what_its_commands_print(config: str) -> None:
+    page = (ROOT / "docs" / "estimate.md").read_text()
+    commands = re.findall(r"^    flopsd estimate ((?:.*\\\n)*.*)\n", page, re.MULTILINE)
+    assert len(commands) == 2
+    for command in commands:
+        words = shlex.split(command.replace("\\\n", " "))
+        figures = run(*(config if word == "config.json" else word for word in words)).partition("\nassumed:\n")[0]
+        assert "".join(f"    {line}\n" if line else "\n" for line in figures.splitlines()) in page
 
 
 def test_far_above_and_astride(config: str) -> None:
@@ -105,11 +115,10 @@ def test_far_above_and_astride(config: str) -> None:
 
 
 def test_the_text_says_what_is_assumed(config: str) -> None:
-    text = " ".join(run(config, "--tokens", "1e9", "--on", "h100-sxm5-80gb", "--mfu", "0.4").split())
+    text = " ".join(run(config, *WORK, "--on", "h100-sxm5-80gb", "--mfu", "0.4").split())
     for words in (
         "llama: 8 030 261 248 parameters", "MFU 40 % to 40 %, as given", "adapters of rank 16 on all-linear",
-        "no counter tells the length of the sequences: taken to be at most 131072 tokens, the model's positions",
-        "recomputation is not declared", "(eu-ai-act/base-not-gpai)", "no legal advice",
+        "hours: all devices compute at that MFU all the time", "recomputation is not declared", "(eu-ai-act/base-not-gpai)", "no legal advice",
     ):  # fmt: skip
         assert words in text
 
@@ -120,12 +129,74 @@ def test_a_size_alone_is_6pd() -> None:
     assert full["required"]["computed"] == str(42 * 10**18)
     assert lora["required"]["computed"] == str(28 * 10**18)
     assert found["assumed"] == [ALONE]
+    assert found["model"] == {
+        "family": "bare", "parameters": "7000000000", "active": None, "embedding": None, "layers": None,
+        "attentionWidth": None,
+    }  # fmt: skip
+    assert len(found["notKnown"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("more", "state", "missing"),
+    [
+        ((), "indeterminate", ("--dense", "--layers")),
+        (("--dense",), "above", ("--embedding-parameters", "--layers")),
+        (("--active-parameters", "540e9", "--embedding-parameters", "0"), "above", ("--layers",)),
+        (("--dense", "--embedding-parameters", "0", "--layers", "118", "--attention-width", "12288"), "above", ()),
+        (("--active-parameters", "20e9"), "indeterminate", ("--embedding-parameters", "--layers")),
+    ],
+)
+def test_palm_is_above_once_it_is_said_to_be_dense(more: tuple[str, ...], state: str, missing: tuple[str, ...]) -> None:
+    command = ("--parameters", "540e9", "--tokens", "780e9", "--sequence-length", "2048", "--method", "pretraining")
+    found = computed(*command, *more)
+    (finding,) = (one for one in found["options"][0]["findings"] if one["rule"] == "gpai-indicative")
+    assert finding["state"] == state
+    for flag, words in zip(missing, found["notKnown"], strict=True):
+        assert flag in words
+        assert f"NOT KNOWN: {words}" in " ".join(run(*command, *more).split())
+
+
+def test_instance_types_stand_beside_each_other_with_the_price_that_was_given(config: str) -> None:
+    on = ("--on", "ml.p5.48xlarge", "--on", "ml.p4d.24xlarge", "--on", "ml.p5.48xlarge", "--count", "2")
+    found = computed(config, *WORK, *on, "--price", "ml.p4d.24xlarge=21.9576", "--method", "full")
+    assert [one["name"] for one in found["hardware"]] == ["ml.p5.48xlarge", "ml.p4d.24xlarge"]
+    assert [one["assumedPriceUsdPerHour"] for one in found["hardware"]] == [None, "21.957600"]
+    p5, p4 = found["options"][0]["on"]
+    assert p5["costUsd"] is None
+    for end, off in (("low", -1), ("high", 1)):
+        exact = 2 * Fraction("21.9576") * Fraction(p4["hours"][end])
+        assert abs(Fraction(p4["costUsd"][end]) - exact) < Fraction(1, 10), off
+    assert any("price of ml.p4d.24xlarge: 21.9576 USD an hour, as given" in note for note in found["assumed"])
+    text = run(config, *WORK, *on, "--price", "ml.p4d.24xlarge=21.9576", "--method", "full")
+    assert re.search(r"^time on 2 x ml.p5.48xlarge  .*\ntime on 2 x ml.p4d.24xlarge  .*\n  cost, at the assumed price .* USD$",
+                     text, re.MULTILINE)  # fmt: skip
+
+
+def test_no_table_is_wider_than_100_columns(config: str, tmp_path: Path) -> None:
+    """Of every instance type at once, at every method, with a rule of the longest name."""
+    policy = tmp_path / "long.yaml"
+    shipped = (ROOT / "config" / "policies" / "eu-ai-act.yaml").read_text()
+    policy.write_text(shipped.replace("modification-third-small", f"{'long-' * 11}rule"))
+    table = load_peaks(None)
+    types = [
+        name for name, one in table.instances.items()
+        if one.count is not None and peak_flop_per_s(table.parts[one.accelerator], "bf16") is not None
+    ]  # fmt: skip
+    assert len(types) > 40
+    on = [word for name in types for word in ("--on", name, "--price", f"{name}=123456789.1234")]
+    methods = [word for method in Method for word in ("--method", method.value)]
+    for model in ((config, "--tokens", "1e18"), ("--parameters", "1e18", "--tokens", "1e18")):
+        text = run(*model, "--sequence-length", "131072", *on, *methods, "--count", "1000",
+                   "--policy", str(policy))  # fmt: skip
+        assert max(map(len, text.splitlines())) <= 100
+        assert all(name in text for name in types)
+        assert text.count("required  ") > 1, "several tables below each other"
 
 
 def test_a_rule_that_is_read_and_not_written_is_marked(config: str) -> None:
     lines = run(config, "--tokens", "1e9", "--sequence-length", "4096", *BASE).splitlines()
-    assert any(line.startswith("eu-ai-act base-and-modification-systemic * ") for line in lines)
-    assert not any(line.startswith("eu-ai-act modification-third *") for line in lines)
+    assert any(line.startswith("  base-and-modification-systemic * ") for line in lines)
+    assert not any(line.startswith("  modification-third *") for line in lines)
     assert "* as flopsd reads it: the text does not spell it out" in lines
 
 
@@ -133,15 +204,22 @@ def test_a_rule_that_is_read_and_not_written_is_marked(config: str) -> None:
     ("arguments", "code", "words"),
     [
         (["--parameters", "7e9", "--tokens", "1e9"], 2, "--sequence-length"),
-        (["CONFIG", "--tokens", "1e9", "--on", "ml.p99.large"], 1, "ml.p99.large"),
-        (["CONFIG", "--tokens", "1e9", "--on", "h100-sxm5-80gb", "--format", "fp5"], 1, "fp5"),
-        (["CONFIG", "--tokens", "1e9", "--lora-targets", "c_attn"], 1, "c_attn"),
+        (["CONFIG", "--tokens", "1e9"], 2, "the longest that this model takes is 131072"),
+        (["CONFIG", *WORK, "--dense"], 2, "--dense: what config.json says already"),
+        (["CONFIG", *WORK, "--on", "b300", "--price", "b200=3"], 2, "'b200', which no --on names"),
+        (["CONFIG", *WORK, "--on", "b300", "--price", "b300=3", "--price", "b300=4"], 2, "given twice"),
+        (["CONFIG", *WORK, "--on", "b300", "--price", "b300=-3"], 2, "a price above 0"),
+        (["--parameters", "7e9", *WORK, "--active-parameters", "8e9"], 1, "8000000000 parameters are active"),
+        (["--parameters", "7e9", *WORK, "--layers", "8"], 1, "only together"),
+        (["CONFIG", *WORK, "--on", "ml.p99.large"], 1, "ml.p99.large"),
+        (["CONFIG", *WORK, "--on", "h100-sxm5-80gb", "--format", "fp5"], 1, "fp5"),
+        (["CONFIG", *WORK, "--lora-targets", "c_attn"], 1, "c_attn"),
         (["/nowhere/config.json", "--tokens", "1e9"], 1, "/nowhere/config.json"),
         (["CONFIG", "--tokens", "0.5"], 2, "'0.5' is not a whole number\n"),
         (["CONFIG", "--tokens", "1e9", "--sequence-length", "9", "--target-length", "9"], 2, "llama is none"),
         (["--parameters", "1e9", "--tokens", "1e9", "--target-length", "9"], 2, "--sequence-length"),
         (["CONFIG", "--tokens", "1e9", "--mfu", "0.5..0.3"], 2, "0.3..0.5"),
-        (["CONFIG", "--tokens", "1e9", "--base-model", "x"], 2, "--base-flop"),
+        (["CONFIG", *WORK, "--base-model", "x"], 2, "--base-flop"),
         (["CONFIG", "--tokens", "1e9", "--method", "pretraining", *BASE], 2, "has no base model"),
         (["--tokens", "1e9"], 2, "CONFIG"),
     ],
@@ -171,17 +249,18 @@ def test_the_mfu_of_an_earlier_run_is_its_ledgers() -> None:
 def test_doubt_about_a_peak_is_said_and_a_disputed_one_widens_the_hours(config: str) -> None:
     work = (config, "--tokens", "1e9", "--sequence-length", "4096", "--method", "full", "--mfu", "0.5")
     a10g = computed(*work, "--on", "a10g")
-    assert a10g["hardware"]["doubts"] == [
+    assert a10g["hardware"][0]["doubts"] == [
         "the rates of a10g are disputed: the shortest time assumes 140 TFLOP/s each, as others publish it"
     ]
-    hours, needed = a10g["options"][0]["hours"], a10g["options"][0]["required"]
-    peak = int(a10g["hardware"]["peakFlopPerSecond"])
+    hours, needed = a10g["options"][0]["on"][0]["hours"], a10g["options"][0]["required"]
+    peak = int(a10g["hardware"][0]["peakFlopPerSecond"])
     assert Fraction(hours["low"]) <= Fraction(int(needed["low"]), 3600 * 2 * peak) * 2
     assert Fraction(hours["high"]) >= Fraction(int(needed["high"]), 3600 * peak) * 2
-    assert computed(*work, "--on", "b300")["hardware"]["doubts"] == ["the rates of b300 are unverified"]
-    assert computed(*work, "--on", "h100-sxm5-80gb")["hardware"]["doubts"] == []
+    assert computed(*work, "--on", "b300")["hardware"][0]["doubts"] == ["the rates of b300 are unverified"]
+    assert computed(*work, "--on", "h100-sxm5-80gb")["hardware"][0]["doubts"] == []
     assert (
-        computed(*work, "--on", "ml.g7e.8xlarge")["hardware"]["doubts"][-1] == "that ml.g7e.8xlarge has 1 is unverified"
+        computed(*work, "--on", "ml.g7e.8xlarge")["hardware"][0]["doubts"][-1]
+        == "that ml.g7e.8xlarge has 1 is unverified"
     )
     assert "DOUBT: the rates of b300 are unverified" in run(*work, "--on", "b300")
 

@@ -1,0 +1,138 @@
+"""The options of `estimate`, and what they may hold."""
+
+from __future__ import annotations
+
+import argparse
+from fractions import Fraction
+
+from flopsd.cli.common import Verbs, add_repeatable, add_settings, positive
+from flopsd.core.declarations import Method
+from flopsd.settings.schema import SETTINGS
+
+DEFAULT_MFU = "0.3..0.5"
+DEFAULT_RANK, DEFAULT_TARGETS = 16, "all-linear"
+_SETTINGS = ("recomputation", "base_model", "base_flop", "base_flop_method", "base_systemic",
+             "base_systemic_reason", "policies", "peaks")  # fmt: skip
+_MOST_USD = 10**9
+
+
+def add_options(verbs: Verbs) -> argparse.ArgumentParser:
+    estimate = verbs.add_parser(
+        "estimate",
+        help="estimate FLOP, hours and distance to the thresholds before a run",
+        description="Computes from a model's config.json, or from its size, and the tokens what full fine-tuning, LoRA "
+        "and QLoRA would cost, each as an interval, beside each other. Nothing is measured.",
+    )
+    _add_model(estimate)
+    estimate.add_argument("--tokens", type=count, required=True, metavar="N", help="tokens of one epoch, such as 2e9")
+    estimate.add_argument("--epochs", type=positive, default=1, metavar="N", help="how often they are seen")
+    estimate.add_argument("--sequence-length", type=positive, metavar="N", help="tokens of a row; needed")
+    estimate.add_argument("--target-length", type=positive, metavar="N", help="of an encoder-decoder's target")
+    estimate.add_argument("--packing", action="store_true", help="a row holds several documents")
+    estimate.add_argument(
+        "--method",
+        dest="methods",
+        action="append",
+        choices=[m.value for m in Method],
+        help="repeatable (default: full, lora, qlora)",
+    )
+    estimate.add_argument("--trainable", type=count, metavar="N", help="trainable parameters, where they are known")
+    estimate.add_argument("--lora-rank", type=positive, metavar="R", help=f"(default: {DEFAULT_RANK})")
+    estimate.add_argument(
+        "--lora-targets", metavar="NAMES", help=f"modules with adapters, q_proj,v_proj say (default: {DEFAULT_TARGETS})"
+    )
+    estimate.add_argument("--attention", metavar="NAME", help="attention implementation, such as sdpa or eager")
+    _add_hardware(estimate)
+    add_settings(estimate, [setting for setting in SETTINGS if setting.key in _SETTINGS])
+    estimate.add_argument("--json", action="store_true", help="facts as JSON on stdout")
+    return estimate
+
+
+def _add_model(estimate: argparse.ArgumentParser) -> None:
+    model = estimate.add_mutually_exclusive_group(required=True)
+    model.add_argument("model", nargs="?", metavar="CONFIG", help="a config.json, or the folder that it is in")
+    model.add_argument("--parameters", type=count, metavar="N", help="parameters of a model without one: 6PD")
+    active = estimate.add_mutually_exclusive_group()
+    active.add_argument(
+        "--active-parameters",
+        type=count,
+        metavar="N",
+        help="with --parameters: those that a token goes through, embeddings and head included",
+    )
+    active.add_argument("--dense", action="store_true", help="with --parameters: a token goes through all of them")
+    estimate.add_argument(
+        "--embedding-parameters",
+        type=count_or_zero,
+        metavar="N",
+        help="of the active ones, those only looked up: tables of tokens and positions, unless the head shares them",
+    )
+    estimate.add_argument("--layers", type=positive, metavar="N", help="with --parameters: layers with attention")
+    estimate.add_argument(
+        "--attention-width",
+        type=positive,
+        metavar="N",
+        help="of such a layer: heads x head size, the larger of keys and values",
+    )
+
+
+def _add_hardware(estimate: argparse.ArgumentParser) -> None:
+    add_repeatable(estimate, "--on", "NAME", "a SageMaker instance type, or a part of the peak table")
+    estimate.add_argument("--count", type=positive, default=1, metavar="N", help="how many of each of them")
+    estimate.add_argument("--devices-per-instance", type=positive, metavar="N", help="where no source has it")
+    estimate.add_argument(
+        "--price",
+        dest="prices",
+        type=_price,
+        action="append",
+        default=[],
+        metavar="NAME=USD",
+        help="assumed price of one of a type of --on in USD an hour; repeatable (default: no cost)",
+    )
+    estimate.add_argument("--format", default="bf16", metavar="NAME", help="number format of the peak (default: bf16)")
+    share = estimate.add_mutually_exclusive_group()
+    share.add_argument(
+        "--mfu", type=interval, metavar="LOW..HIGH", help=f"share of the peak (default: {DEFAULT_MFU}, assumed)"
+    )
+    share.add_argument("--mfu-from", metavar="LEDGER", help="take the share that an earlier run had, by its ledger")
+
+
+def count(text: str) -> int:
+    return _whole(text, 1)
+
+
+def count_or_zero(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    from flopsd.core.values import parse_flop
+
+    try:
+        number = parse_flop(text)
+    except ValueError as fault:
+        raise argparse.ArgumentTypeError(str(fault)) from None
+    if not least <= number <= 10**18:
+        raise argparse.ArgumentTypeError(f"expected between {least} and 1e18")
+    return number
+
+
+def interval(text: str) -> tuple[Fraction, Fraction]:
+    low, separator, high = text.partition("..")
+    try:
+        ends = Fraction(low), Fraction(high if separator else low)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"expected a share or two, such as {DEFAULT_MFU}") from None
+    if not 0 < ends[0] <= ends[1] <= 1:
+        raise argparse.ArgumentTypeError(f"expected shares above 0 and up to 1, such as {DEFAULT_MFU}")
+    return ends
+
+
+def _price(text: str) -> tuple[str, Fraction]:
+    name, _, usd = text.rpartition("=")
+    try:
+        price = Fraction(usd)
+    except (ValueError, ZeroDivisionError):
+        price = Fraction(0)
+    if not name or not 0 < price <= _MOST_USD:
+        raise argparse.ArgumentTypeError("expected a name and a price above 0, such as ml.p5.48xlarge=98.32")
+    return name, price
