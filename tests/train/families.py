@@ -9,6 +9,7 @@ from typing import Any
 
 from flopsd.core.architecture import ArchitectureFlop, flop, read_model, training_from
 from flopsd.core.declarations import facts_from
+from tests.train.decoder_families import DECODERS
 from tests.train.other_families import OTHERS
 from tests.train.vision_families import BATCHES, VISION_FAMILIES, loss_of
 
@@ -83,6 +84,7 @@ FAMILIES: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
         {"text_config": _GEMMA3, "vision_config": _SIGLIP, "mm_tokens_per_image": 4, "image_token_index": 3},
         ["q_proj", "v_proj"],
     ),
+    **DECODERS,
     **VISION_FAMILIES,
 }  # fmt: skip
 

@@ -1,8 +1,9 @@
 """How many pairs of positions attention works on, from the counters of a process's work.
 
 Of a sequence of s tokens the full square is s x s pairs; the causal half, each position with itself and those before
-it, is s(s + 1)/2; a window of w leaves min(i, w) for the i-th. Which of them a kernel computes is the kernel's
-affair: `eager` computes the whole square and masks it, flash kernels skip what is masked.
+it, is s(s + 1)/2; a window of w leaves min(i, w) for the i-th; chunks of c leave the causal half of each chunk. Which
+of them a kernel computes is the kernel's affair: `eager` computes the whole square and masks it, flash kernels skip
+what is masked.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ def window_pairs(s: int, w: int) -> int:
 def local_pairs(s: int, w: int) -> int:
     """Pairs of a sequence of s tokens in which each sees itself and at most w on either side."""
     return 2 * window_pairs(s, w + 1) - s
+
+
+def chunk_pairs(s: int, c: int) -> int:
+    """Pairs of a causal sequence of s tokens in which each sees its own chunk of c tokens."""
+    return s // c * causal_pairs(c) + causal_pairs(s % c)
 
 
 class Kernel(Enum):
@@ -74,6 +80,25 @@ class Side:
             return alike
         lost = self.padding * isqrt(self.square_high)  # a padding position takes at most its row with it
         return max(alike, (self.square_low + self.tokens) // 2 - lost)
+
+    def least_chunked(self, chunk: int, packing: bool) -> int:
+        """As `least`, within chunks."""
+        real = self.tokens - self.padding
+        if packing:
+            return real
+
+        # chunk_pairs is not convex: of s = qc + r tokens they are r(c - r)/2 fewer than the line s(c + 1)/2, so at most
+        # c^2/8. Below them lies a convex function: causal pairs up to half a chunk, then that line less c^2/8.
+        def fewest(s: int) -> int:
+            return causal_pairs(s) if 2 * s <= chunk else (4 * s * (chunk + 1) - chunk**2) // 8
+
+        return self._alike(real, fewest)
+
+    def length(self) -> int | None:
+        """The length of every sequence, where the counters show that all are alike."""
+        if not self.sequences or self.padding or self.square_high * self.sequences != self.tokens**2:
+            return None
+        return self.tokens // self.sequences
 
     def least_square(self, packing: bool) -> int:
         """Pairs of a mask that hides nothing, of the real tokens, at least."""
@@ -130,6 +155,8 @@ class Pairs:
             return side.square_low
         if mask is Mask.WINDOW and window is not None:
             return self._windowed(side, window, level)
+        if mask is Mask.CHUNK and window is not None:
+            return self._chunked(side, window, level)
         return side.least(None, self.packing) if level is Level.LOW else (side.square_low + side.tokens) // 2
 
     def executed_low(self, mask: Mask, window: int | None, stream: Stream) -> int:
@@ -144,6 +171,14 @@ class Pairs:
         # Only flash kernels skip what is outside: PyTorch's own are handed the window as a mask.
         skips = self.kernel is Kernel.SKIPS
         return min(side.square_low, side.most_local(window)) if skips else side.square_low
+
+    def _chunked(self, side: Side, chunk: int, level: Level) -> int:
+        length = None if self.packing else side.length()
+        if length is not None and side.sequences is not None:
+            return side.sequences * chunk_pairs(length, chunk)
+        if level is Level.LOW:
+            return side.least_chunked(chunk, self.packing)
+        return min((side.square_low + side.tokens) // 2, side.tokens * (chunk + 1) // 2)
 
     def _windowed(self, side: Side, window: int, level: Level) -> int:
         counted = self.window_pairs if self.window == window else None

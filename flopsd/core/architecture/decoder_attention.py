@@ -1,11 +1,11 @@
-"""Attention of decoders with grouped queries, and which layers see a window only."""
+"""Attention of decoders with grouped queries."""
 
 from __future__ import annotations
 
 from flopsd.core.architecture.config_fields import Fields
+from flopsd.core.architecture.decoder_masks import layer_masks
 from flopsd.core.architecture.decoder_styles import Style
-from flopsd.core.architecture.model import Attention, Linear, Mask
-from flopsd.errors import ArchitectureError
+from flopsd.core.architecture.model import Attention, Linear
 
 
 class GroupedAttention:
@@ -23,11 +23,11 @@ class GroupedAttention:
             self.qk_norm = ""
         if self.heads % self.kv_heads:
             raise fields.wrong("num_key_value_heads", self.kv_heads)
-        self.windows = windows(fields, style, layers)
+        self.masks = layer_masks(fields, style, layers)
 
     def at(self, path: str, index: int) -> Attention:
         path, hidden, width = f"{path}.self_attn", self.hidden, self.heads * self.head_dim
-        kv_width, window = self.kv_heads * self.head_dim, self.windows[index]
+        kv_width, (mask, window) = self.kv_heads * self.head_dim, self.masks[index]
         if self.style.fused_qkv:
             projections: tuple[Linear, ...] = (Linear(f"{path}.qkv_proj", hidden, width + 2 * kv_width),)
             feeds: tuple[str, ...] = ("qkv",)
@@ -36,7 +36,6 @@ class GroupedAttention:
             projections = tuple(Linear(f"{path}.{n}_proj", hidden, size, self.bias) for n, size in sizes)
             feeds = ("q", "k", "v")
         output = Linear(f"{path}.o_proj", width, hidden, self.out_bias)
-        mask = Mask.CAUSAL if window is None else Mask.WINDOW
         norms = {"": 0, "head": 2 * self.head_dim, "width": width + kv_width}[self.qk_norm]
         others = norms + (self.heads if self.style.sinks else 0)
         return Attention(mask, self.heads, self.head_dim, projections, feeds, output, window, others=others)
@@ -45,32 +44,3 @@ class GroupedAttention:
 def declared_bias(fields: Fields, bias: bool | str) -> bool:
     """Whether a matrix has a bias, which a field of the configuration may say."""
     return fields.flag(bias, False) if isinstance(bias, str) else bias
-
-
-def windows(fields: Fields, style: Style, layers: int) -> list[int | None]:
-    """Each layer's window; None: it sees everything before it."""
-    if style.window == "never":
-        return [None] * layers
-    size = fields.optional("sliding_window")
-    switched = style.window in ("qwen", "no_rope")
-    if switched and not fields.flag("use_sliding_window", False):
-        size = None
-    types = fields.sequence("layer_types")
-    first = fields.number("max_window_layers", at_least=0) if "max_window_layers" in style.defaults else 0
-    pattern = fields.number("sliding_window_pattern", fields.number("_sliding_window_pattern", 2))
-    if types is not None:
-        if len(types) != layers or set(types) - {"full_attention", "sliding_attention"}:
-            raise ArchitectureError(
-                f"{fields.family}: layer_types does not name full_attention or sliding_attention for each of "
-                f"{layers} layers",
-                hint=f"flopsd models no other kind of layer; {fields.instead()}",
-            )
-        return [size if kind == "sliding_attention" else None for kind in types]
-    if style.window == "by_layer":
-        return [size if (index + 1) % pattern else None for index in range(layers)]
-    if size is not None and fields.family == "qwen2_moe":
-        raise ArchitectureError(
-            "qwen2_moe: which layers have the sliding window differs between versions of transformers",
-            hint="give layer_types, as the loaded model's configuration has it",
-        )
-    return [size if index >= first else None for index in range(layers)]

@@ -17,6 +17,7 @@ class FeedForward:
         self.hidden, self.style = hidden, style
         self.bias = declared_bias(fields, style.mlp_bias)
         self.routed_layers: frozenset[int] = frozenset()
+        self.notes: tuple[str, ...] = ()
         experts = style.experts
         if experts is None:
             self.size = fields.number("intermediate_size")
@@ -33,6 +34,11 @@ class FeedForward:
         elif experts.shared_count is not None:
             self.shared_size = self.expert_size * fields.number(experts.shared_count, at_least=0)
         self.routed_layers = _routed_layers(fields, experts, layers)
+        if experts.all_passed and self.routed_layers:
+            self.notes = (
+                f"transformers' class sends each token through all {self.held} experts of a layer, which computed has; "
+                f"the routing asks for {self.used}, which low has",
+            )
 
     def spare_tail(self, index: int) -> bool:
         """Whether nothing of the backward pass needs the output of the layer's last product: no norm follows it, nor
@@ -57,16 +63,18 @@ class FeedForward:
         return (routed, Mlp(shared.inner, shared.down, router=gate))
 
     def _experts(self, experts: Experts, path: str) -> Mlp:
-        """Neither experts nor router are Linear modules in transformers 5."""
 
         def expert(name: str, inputs: int, outputs: int) -> Linear:
             return Linear(
                 f"{path}.experts.{name}", inputs, outputs, experts.bias, self.held, self.used,
+                self.held if experts.all_passed else 0,
                 adaptable=experts.adaptable,
             )  # fmt: skip
 
         gate, up, down = experts.matrices
-        router = Linear(f"{path}.{experts.router}", self.hidden, self.held, experts.bias, adaptable=experts.adaptable)
+        router = Linear(
+            f"{path}.{experts.router}", self.hidden, self.held, experts.bias, adaptable=experts.router_adaptable
+        )
         inner = tuple(expert(name, self.hidden, self.expert_size) for name in (gate, up))
         return Mlp(inner, expert(down, self.expert_size, self.hidden), router=(router,))
 
@@ -79,7 +87,17 @@ class FeedForward:
 
 
 def _routed_layers(fields: Fields, experts: Experts, layers: int) -> frozenset[int]:
+    listed = fields.sequence(experts.routed_layers) if experts.routed_layers else None
+    types = fields.sequence(experts.layer_types) if experts.layer_types else None
     dense = (fields.sequence(experts.dense_layers) or ()) if experts.dense_layers else ()
     first = fields.number(experts.dense_first, at_least=0) if experts.dense_first else 0
     step = fields.number(experts.step) if experts.step else 1
+    if types is not None:
+        if len(types) != layers or any(name not in ("dense", "sparse") for name in types):
+            raise fields.wrong(str(experts.layer_types), types)
+        return frozenset(index for index in range(layers) if types[index] == "sparse")
+    if listed is not None:
+        if any(index not in range(layers) for index in listed):
+            raise fields.wrong(str(experts.routed_layers), listed)
+        return frozenset(listed)
     return frozenset(index for index in range(first, layers) if index not in dense and (index + 1) % step == 0)

@@ -10,14 +10,16 @@ from typing import Any
 
 from flopsd.core.architecture.config_fields import Fields
 from flopsd.core.architecture.decoder_attention import GroupedAttention
+from flopsd.core.architecture.decoder_families import STYLES
 from flopsd.core.architecture.decoder_feed_forward import FeedForward
-from flopsd.core.architecture.decoder_styles import STYLES
+from flopsd.core.architecture.decoder_latent_attention import LatentAttention
+from flopsd.core.architecture.decoder_styles import Style
 from flopsd.core.architecture.heads import causal_heads, head_of
 from flopsd.core.architecture.model import Block, Embedding, Model
 
 
 def read_decoder(family: str, config: Mapping[str, Any], *, prefix: str = "model.", head: bool = True) -> Model:
-    """A decoder of one of the families of decoder_styles.py. Raises ArchitectureError naming the field."""
+    """A decoder of one of the families of decoder_families.py. Raises ArchitectureError naming the field."""
     style = STYLES[family]
     fields = Fields(family, config, style.defaults)
     hidden, layers = fields.number("hidden_size"), fields.layers()
@@ -25,7 +27,7 @@ def read_decoder(family: str, config: Mapping[str, Any], *, prefix: str = "model
     tied = fields.flag("tie_word_embeddings", False)
     for name, allowed in style.only.items():
         fields.only(name, *allowed)
-    attention = GroupedAttention(fields, style, hidden, layers)
+    attention = (LatentAttention if style.latent else GroupedAttention)(fields, style, hidden, layers)
     feed_forward = FeedForward(fields, style, hidden, layers)
     blocks = tuple(
         Block(
@@ -40,6 +42,17 @@ def read_decoder(family: str, config: Mapping[str, Any], *, prefix: str = "model
     heads, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM") if head else ((), 0)
     embedding = Embedding(f"{prefix}embed_tokens", vocabulary, hidden)
     maximum = fields.optional("max_position_embeddings")
+    notes = (*feed_forward.notes, *_untrained(fields, style))
     fields.finish(style.irrelevant)
     others += hidden if style.final_norm else 0
-    return Model(family, (embedding,), blocks=blocks, heads=heads, others=others, max_positions=maximum)
+    return Model(
+        family, (embedding,), blocks=blocks, heads=heads, others=others, max_positions=maximum, notes=notes
+    )  # fmt: skip
+
+
+def _untrained(fields: Fields, style: Style) -> tuple[str, ...]:
+    """A note on the layers for multi-token prediction, which a checkpoint may hold."""
+    count = fields.number(style.untrained, at_least=0) if style.untrained else 0
+    if count == 0:
+        return ()
+    return (f"layers for multi-token prediction ({count}) are not counted: transformers' class does not have them",)

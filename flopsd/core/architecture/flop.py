@@ -87,11 +87,7 @@ class _Case:
             return self.pairs.of(part.mask, part.window, part.stream, level)
 
         pairs = self._pairs(level, of_text)
-        images_with_all = level is not Level.LOW  # perhaps some sequences have images, and others none
-        return walk(
-            self.model, self.rows[level], pairs, trained,
-            input_gradients=input_gradients, images_with_all=images_with_all,
-        )  # fmt: skip
+        return walk(self.model, self.rows[level], pairs, trained, level, input_gradients=input_gradients)
 
     def _pairs(self, level: Level, of_text: Callable[[Attention], int]) -> PairsOf:
         def pairs(part: Attention | Similarity) -> int:
@@ -131,7 +127,7 @@ class _Case:
             **self.images[Level.LOW].rows(),
         }
         pairs = self._pairs(Level.LOW, of_text)
-        sums = walk(self.model, rows, pairs, self.trained(Level.LOW), images_with_all=False)
+        sums = walk(self.model, rows, pairs, self.trained(Level.LOW), Level.LOW)
         sums = self._with_surplus(sums, Level.LOW)
         again = sums.layers - sums.spare if self.training.recomputation is Recomputation.FULL else 0
         return max(sums.total + again, required.total)

@@ -32,13 +32,15 @@ class Mask(str, Enum):
     CAUSAL = "causal"
     WINDOW = "window"  # causal, and no further back than a window
     LOCAL = "local"  # no further than a window, before and behind
+    CHUNK = "chunk"  # causal, within chunks that follow each other
     FULL = "full"
     CROSS = "cross"  # each position of a decoder with each of its encoder
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """A matrix of weights. Of `held` like it (the experts) a row of the stream goes through `used`.
+    """A matrix of weights. Of `held` like it (the experts) a row of the stream goes through `used`. `passed`: through
+    how many transformers' own class sends it, where that is more than the routing asks for.
 
     `adaptable`: whether PEFT puts an adapter on it when it is named. None: that depends on the version of
     transformers, since what was a module for each expert became one parameter for all.
@@ -50,6 +52,7 @@ class Linear:
     bias: bool = False
     held: int = 1
     used: int = 1
+    passed: int = 0
     tied: bool = False  # its weights are those of an embedding
     stream: Stream = Stream.TOKENS
     adaptable: bool | None = True
@@ -72,7 +75,11 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Scores and their product with the values. `feeds` says which of q, k and v each projection makes."""
+    """Scores and their product with the values. `feeds`: which of q, k and v each projection makes, a letter each;
+    other letters are latents, which a later projection `reads`. One that reads nothing reads the layer's input.
+
+    `window`: positions that a query sees, or those of a chunk. `value_dim`: None is `head_dim`.
+    """
 
     mask: Mask
     heads: int
@@ -81,12 +88,19 @@ class Attention:
     feeds: tuple[str, ...]
     output: Linear
     window: int | None = None
-    others: int = 0  # parameters without a product: norms of q and k, sinks, relative positions
+    reads: tuple[str, ...] = ()  # empty: all read the layer's input
+    value_dim: int | None = None
+    others: int = 0  # parameters without a product: norms, sinks, relative positions
     stream: Stream = Stream.TOKENS
 
     @property
     def width(self) -> int:
+        """Of queries and keys, all heads together."""
         return self.heads * self.head_dim
+
+    @property
+    def value_width(self) -> int:
+        return self.heads * (self.head_dim if self.value_dim is None else self.value_dim)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from flopsd.core.architecture.attention_pairs import Level
 from flopsd.core.architecture.model import Attention, Block, Linear, Mlp, Model, Part, Similarity, Stream
 from flopsd.core.architecture.training import Trained
 
@@ -49,14 +50,18 @@ def walk(
     rows: Mapping[Stream, int],
     pairs: PairsOf,
     trained: Trained,
+    level: Level,
     *,
     input_gradients: bool = False,
-    images_with_all: bool = True,
 ) -> PassFlop:
     """FLOP of all passes of `rows` through the model. `input_gradients`: gradients go down to the embeddings'
-    output though they are frozen, as checkpointing with adapters has it. `images_with_all`: the rows of text that
-    stand beside images pass gradients down to them; False where it is not known that all do."""
-    return _Walk(model, rows, pairs, trained, input_gradients, images_with_all).sums
+    output though they are frozen, as checkpointing with adapters has it.
+
+    LOW: experts that the routing asks for, and rows of text stand beside images in some sequences only, so that they
+    need not pass gradients down to them. COMPUTED: experts that transformers' class computes. HIGH: also values that a
+    flash kernel pads to the width of the keys.
+    """
+    return _Walk(model, rows, pairs, trained, level, input_gradients).sums
 
 
 class _Walk:
@@ -66,12 +71,12 @@ class _Walk:
         rows: Mapping[Stream, int],
         pairs: PairsOf,
         trained: Trained,
+        level: Level,
         input_gradients: bool,
-        images_with_all: bool,
     ) -> None:
-        self._rows, self._pairs, self._trained = rows, pairs, trained
+        self._rows, self._pairs, self._trained, self._level = rows, pairs, trained, level
         self.sums, self._last, self._in_head = PassFlop(), 0, False
-        self._images_reach_text = images_with_all and rows[Stream.SOFT] > 0
+        self._images_reach_text = level is not Level.LOW and rows[Stream.SOFT] > 0
         self._graded = {stream: input_gradients and stream in _EMBEDDED for stream in Stream}
         for table in model.embeddings:
             self._graded[table.stream] = self._graded[table.stream] or trained.weight(table)
@@ -123,18 +128,24 @@ class _Walk:
         return texts or images
 
     def _attention(self, part: Attention, source: bool) -> bool:
-        graded = {}
-        for linear, feeds in zip(part.projections, part.feeds, strict=True):
-            out = self._linear(linear, source if linear.stream is part.stream else self._graded[linear.stream])
-            graded.update(dict.fromkeys(feeds, out))
-        product = 2 * self._pairs(part) * part.width  # queries with keys; scores with values cost the same
+        graded: dict[str, bool] = {}
+        reads = part.reads or ("",) * len(part.projections)
+        for linear, feeds, read in zip(part.projections, part.feeds, reads, strict=True):
+            layer = source if linear.stream is part.stream else self._graded[linear.stream]
+            out = self._linear(linear, graded[read] if read else layer)
+            for letter in feeds:
+                graded[letter] = graded.get(letter, False) or out
+        pairs, value_width = self._pairs(part), part.value_width
+        if self._level is Level.HIGH:
+            value_width = max(value_width, part.width)
+        keys, values = 2 * pairs * part.width, 2 * pairs * value_width  # queries with keys; scores with values
         sums = self.sums
-        sums.attention += 2 * product
+        sums.attention += keys + values
         scores = graded["q"] or graded["k"]
         # Gradients of queries and keys; then of the scores, and of the values.
-        sums.activation_gradients += product * (graded["q"] + graded["k"] + scores + graded["v"])
+        sums.activation_gradients += keys * (graded["q"] + graded["k"]) + values * (scores + graded["v"])
         out = scores or graded["v"]
-        sums.scores += product if out else 0
+        sums.scores += keys if out else 0
         return self._linear(part.output, out)
 
     def _mlp(self, part: Mlp, source: bool) -> bool:
@@ -144,7 +155,8 @@ class _Walk:
 
     def _linear(self, linear: Linear, source: bool) -> bool:
         """Count one product; whether what comes out of it has a gradient."""
-        sums, each = self.sums, 2 * self._rows[self._stream(linear)] * linear.used
+        passed = linear.used if self._level is Level.LOW else max(linear.used, linear.passed)
+        sums, each = self.sums, 2 * self._rows[self._stream(linear)] * passed
         product = each * linear.inputs * linear.outputs
         weight, rank = self._trained.weight(linear), self._trained.rank(linear, self._in_head)
         sums.linear += product

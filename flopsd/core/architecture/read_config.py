@@ -10,7 +10,7 @@ from typing import Any
 from flopsd.core.architecture.bert import STYLES as ENCODERS
 from flopsd.core.architecture.bert import read_bert
 from flopsd.core.architecture.classic import read_gpt2, read_gpt_neox
-from flopsd.core.architecture.decoder_styles import STYLES
+from flopsd.core.architecture.decoder_families import STYLES
 from flopsd.core.architecture.decoders import read_decoder
 from flopsd.core.architecture.encoder_decoders import read_bart, read_t5
 from flopsd.core.architecture.image_encoders import read_clip_vision, read_siglip_vision, read_vit

@@ -19,7 +19,7 @@ from flopsd.core.architecture import (
     training_from,
     window_pairs,
 )
-from flopsd.core.architecture.model import Attention, Model
+from flopsd.core.architecture.model import Attention, Block, Linear, Model, linears_of
 from flopsd.core.architecture.training import Lora
 from flopsd.errors import ArchitectureError
 from tests.support.architectures import LLAMA_8B, PUBLISHED
@@ -68,6 +68,7 @@ def test_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
         ({**LLAMA_8B, "model_type": "mistral", "layer_types": ["full_attention"]}, "layer_types"),
         ({**LLAMA_8B, "model_type": "qwen2", "use_mrope": True}, "use_mrope is True"),
         ({**LLAMA_8B, "model_type": "phi3", "full_attn_mod": 2}, "full_attn_mod is 2"),
+        ({**LLAMA_8B, "model_type": "smollm3", "no_rope_layers": [1]}, r"no_rope_layers is \[1\]"),
         ({"model_type": "bert", "is_decoder": True}, "is_decoder"),
         ({"model_type": "bert", "position_embedding_type": "relative_key"}, "position_embedding_type"),
         ({"model_type": "bart", "encoder_layerdrop": 0.1}, "encoder_layerdrop"),
@@ -123,7 +124,7 @@ def test_no_hint_leads_to_6pd_where_a_weight_is_used_more_than_once_a_token(conf
     assert "parameters_total" not in caught.value.hint
 
 
-@pytest.mark.parametrize("config", [{"model_type": "deepseek_v3"}, {**LLAMA_8B, "kv_lora_rank": 512}])
+@pytest.mark.parametrize("config", [{"model_type": "bitnet"}, {**LLAMA_8B, "kv_lora_rank": 512}])
 def test_a_hint_to_6pd_says_on_what_condition(config: dict[str, Any]) -> None:
     with pytest.raises(ArchitectureError) as caught:
         read_model(config)
@@ -141,6 +142,12 @@ EXPERTS = {
         "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 8,
     },
     "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8},
+    "olmoe": {"num_experts": 4, "num_experts_per_tok": 2},
+    "granitemoe": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "glm4_moe": {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8},
+    "deepseek_v3": {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8},
+    "glm4_moe_lite": {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 8},
+    "llama4_text": {"num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 48},
 }  # fmt: skip
 NONE: list[int | None] = [None] * 7
 
@@ -166,6 +173,21 @@ DEFAULTS: list[tuple[str, int, int, bool, bool, bool, list[int | None]]] = [
     ("gemma2", 4, 256, False, False, True, [4096, None, 4096, None, 4096, None, 4096]),
     ("gemma3_text", 4, 256, False, False, True, [4096, 4096, 4096, 4096, 4096, None, 4096]),
     ("gpt_oss", 8, 64, True, True, False, [128, None, 128, None, 128, None, 128]),
+    ("ministral", 8, 2, False, False, False, [4096] * 7),
+    ("ministral3", 8, 128, False, False, False, NONE),
+    ("olmo", 32, 2, False, False, False, NONE),
+    ("olmo2", 32, 2, False, False, False, NONE),
+    ("olmo3", 32, 2, False, False, False, [4096, 4096, 4096, None, 4096, 4096, 4096]),
+    ("olmoe", 32, 2, False, False, False, NONE),
+    ("granite", 32, 2, False, False, False, NONE),
+    ("granitemoe", 32, 2, False, False, False, NONE),
+    ("smollm3", 4, 2, False, False, True, NONE),
+    ("glm4_moe", 8, 2, False, False, False, NONE),
+    ("glm", 2, 128, True, False, False, NONE),
+    ("glm4", 2, 128, True, False, False, NONE),
+    ("cohere", 32, 2, False, False, True, NONE),
+    ("cohere2", 32, 2, False, False, True, [4096, 4096, 4096, None, 4096, 4096, 4096]),
+    ("llama4_text", 8, 128, False, False, False, [8192, 8192, 8192, None, 8192, 8192, 8192]),
 ]
 
 
@@ -205,10 +227,36 @@ def test_what_a_family_means_by_a_field_that_is_left_out(
         ("gemma2", {"sliding_window": 7}, [7, None, 7, None, 7, None, 7]),
         ("gemma3_text", {"sliding_window_pattern": 3}, [4096, 4096, None, 4096, 4096, None, 4096]),
         ("gemma2", {"layer_types": ["full_attention"] * 6 + ["sliding_attention"]}, [None] * 6 + [4096]),
+        ("smollm3", {"use_sliding_window": True, "sliding_window": 7}, [None, None, None, 7, None, None, None]),
+        ("smollm3", {"use_sliding_window": True, "sliding_window": 7, "no_rope_layers": [0] + [1] * 6}, [7, *NONE[1:]]),
+        ("llama4_text", {"attention_chunk_size": 7, "no_rope_layers": [1, 0] * 4}, [7, None, 7, None, 7, None, 7]),
+        ("llama4_text", {"attention_chunk_size": None}, NONE),
+        ("llama4_text", {"layer_types": ["full_attention"] * 6 + ["chunked_attention"]}, [None] * 6 + [8192]),
     ],
 )
 def test_which_layers_have_a_window(family: str, fields: dict[str, Any], windows: list[int | None]) -> None:
     assert [part.window for part in attentions(model(family, **fields))] == windows
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "routed"),
+    [
+        ("olmoe", {}, [0, 1, 2, 3, 4, 5, 6]),
+        ("deepseek_v3", {}, [3, 4, 5, 6]),
+        ("deepseek_v3", {"first_k_dense_replace": 6}, [6]),
+        ("glm4_moe_lite", {"mlp_layer_types": ["dense", "sparse"] + ["dense"] * 5}, [1]),
+        ("llama4_text", {"interleave_moe_layer_step": 3}, [2, 5]),
+        ("llama4_text", {"moe_layers": [0, 6]}, [0, 6]),
+        ("qwen3_moe", {"decoder_sparse_step": 2, "mlp_only_layers": [3]}, [1, 5]),
+    ],
+)
+def test_which_layers_have_experts(family: str, fields: dict[str, Any], routed: list[int]) -> None:
+    blocks = model(family, **fields).blocks
+    assert [index for index, block in enumerate(blocks) if any(one.held > 1 for one in products(block))] == routed
+
+
+def products(block: Block) -> list[Linear]:
+    return [linear for part in block.parts for linear in linears_of(part)]
 
 
 def test_layers_with_a_window_that_versions_disagree_about_are_refused() -> None:
@@ -218,6 +266,14 @@ def test_layers_with_a_window_that_versions_disagree_about_are_refused() -> None
         model("gemma2", layer_types=["full_attention"] * 6)
     with pytest.raises(ArchitectureError, match="for each of 7 layers"):
         model("gemma2", layer_types=["full_attention"] * 6 + ["ring_attention"])
+    with pytest.raises(ArchitectureError, match="mlp_layer_types"):
+        model("glm4_moe_lite", mlp_layer_types=["dense"] * 6)
+    with pytest.raises(ArchitectureError, match="moe_layers"):
+        model("llama4_text", moe_layers=[7])
+    with pytest.raises(ArchitectureError, match="moe_layers"):
+        model("llama4_text", moe_layers=[[0]])
+    with pytest.raises(ArchitectureError, match="moe_layer_freq is 2"):
+        model("deepseek_v3", moe_layer_freq=2)
 
 
 def test_a_window_takes_pairs_away_and_its_own_counter_is_believed() -> None:

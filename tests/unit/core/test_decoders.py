@@ -1,0 +1,69 @@
+"""Decoders whose products differ from Llama's: attention within chunks, latent attention, experts that all run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flopsd.core.architecture import flop, read_model, training_from
+from flopsd.core.architecture.attention_pairs import Kernel, Level, Pairs, chunk_pairs, side_from
+from flopsd.core.architecture.model import Mask, Stream
+
+SMALL = {
+    "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "num_key_value_heads": 2, "vocab_size": 5,
+}  # fmt: skip
+WORK = {"tokens": 10, "sequences": 1, "square_pairs": 100}
+FULL = {"method": "full", "recomputation": "none", "attention": "flash_attention_2"}
+
+
+@given(st.integers(0, 40), st.integers(1, 40))
+def test_pairs_of_chunks_are_what_their_mask_leaves(s: int, c: int) -> None:
+    assert chunk_pairs(s, c) == sum(1 for q in range(s) for k in range(q + 1) if q // c == k // c)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=6), st.integers(1, 40))
+def test_the_bounds_hold_the_pairs_of_chunks_and_are_exact_where_all_sequences_are_alike(
+    lengths: list[int], chunk: int
+) -> None:
+    work = {"tokens": sum(lengths), "sequences": len(lengths), "square_pairs": sum(s * s for s in lengths)}
+    for known in (work, {"tokens": work["tokens"], "sequences": work["sequences"]}, {"tokens": work["tokens"]}):
+        pairs = Pairs({Stream.TOKENS: side_from(known, "", None)}, 0, Kernel.SKIPS, False, None, None)
+        low, computed, high = (pairs.of(Mask.CHUNK, chunk, Stream.TOKENS, level) for level in Level)
+        true = sum(chunk_pairs(s, chunk) for s in lengths)
+        assert low <= true <= high
+        if known is work:
+            assert true <= computed <= high
+            assert len(set(lengths)) > 1 or low == true == computed
+
+
+def test_latent_attention_has_values_of_their_own_width_which_flash_kernels_may_pad_to_that_of_the_keys() -> None:
+    """2 heads of 5 + 2 and 3: a causal pair of 55 costs 2 x 2 x (7 + 3) FLOP forward, and twice that backward."""
+    latent = {"kv_lora_rank": 4, "q_lora_rank": None, "qk_nope_head_dim": 5, "qk_rope_head_dim": 2, "v_head_dim": 3}
+    experts = {"n_routed_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 4}
+    config = {"model_type": "deepseek_v3", **SMALL, **latent, **experts}
+    found = flop(read_model(config), WORK, training_from(FULL))
+    wider = flop(read_model({**config, "qk_rope_head_dim": 3}), WORK, training_from(FULL))
+    linear = 3 * 2 * 10 * (2 * 8 + 8)  # one column more of each head's queries, and of the keys' common part
+    assert found.terms["attention_forward"] == 2 * 2 * 55 * (7 + 3)
+    assert found.terms["recomputed_scores"] == 2 * 2 * 55 * 7
+    assert wider.required.computed - found.required.computed == linear + 3 * 2 * 2 * 55
+    assert wider.required.high - found.required.high == linear + 2 * 3 * 2 * 2 * 100
+    assert any("multi-token prediction (1)" in note for note in found.assumptions)
+
+
+def test_experts_that_all_run_are_in_computed_and_low_has_those_that_the_routing_asks_for() -> None:
+    """Of 4 experts of 3 x 8 x 6 a token is sent to 1."""
+    experts: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 6}
+    found = flop(read_model({"model_type": "llama4_text", **SMALL, **experts}), WORK, training_from(FULL))
+    without = flop(
+        read_model({"model_type": "llama4_text", **SMALL, **experts, "moe_layers": []}), WORK, training_from(FULL)
+    )
+    each = 3 * 2 * 10 * 3 * 8 * 6
+    router = 3 * 2 * 10 * 8 * 4
+    # The layer without experts has an MLP as wide as the shared expert.
+    assert found.required.computed - without.required.computed == 4 * each + router
+    assert found.required.low - without.required.low == each + router
+    assert found.executed.low - without.executed.low == each + router
