@@ -32,7 +32,7 @@ from flopsd.errors import JournalDamagedError, LedgerError
 from flopsd.journal.codes import CodeChecker, by_sha256
 from flopsd.journal.head import Head, require_head
 from flopsd.journal.sealed_prefix import longest_prefix, read_durable
-from flopsd.settings.data_files import Tables, is_packaged
+from flopsd.settings.data_files import Tables, is_packaged, own_policies
 from flopsd.settings.evidence_kinds import WITNESS, EvidenceWanted
 from flopsd.system.clock import Clock, rfc3339
 
@@ -139,7 +139,7 @@ def seal_journal(
         history.node,
         timestamp,
         None if peaks is None else peaks_beside(ledger),
-        tuple(Path(file).absolute() for file in policy_files),
+        tuple(file.absolute() for file in own_policies(policy_files)),
     )
 
 

@@ -47,8 +47,8 @@ def add(verbs: Verbs) -> None:
     )
     merge.add_argument("--allow-replay", action="store_true", help="accept replayed recordings, which are not evidence")
     add_repeatable(merge, "--peaks", "FILE", "a peak table of these ledgers that is not flopsd's own")
-    policy = "a policy to apply besides the packaged EU AI Act, or instead of it if it has the same id"
-    add_repeatable(merge, "--policy", "FILE", policy)
+    policy = "a policy to apply: the name of a packaged one or a file, one of these ledgers too (default: eu-ai-act)"
+    add_repeatable(merge, "--policy", "POLICY", policy)
     merge.add_argument("--json", action="store_true", help="print the result as JSON")
     merge.set_defaults(run=_merge)
 

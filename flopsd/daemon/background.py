@@ -15,6 +15,7 @@ from flopsd.daemon.session_server import SessionServer
 from flopsd.daemon.writer import Writer
 from flopsd.errors import ConfigError, ListenError
 from flopsd.report.numbers import percent
+from flopsd.report.rule_words import doubt, of_compute_alone
 from flopsd.settings.parsers import parse_listen
 from flopsd.settings.schema import Settings
 from flopsd.system.clock import NS_PER_S, Clock
@@ -188,10 +189,13 @@ class ThresholdLog:
         if passed <= self._logged.get(key, 0):
             return
         self._logged[key] = passed
-        name, source = finding.rule.id, finding.rule.citation
+        rule = finding.rule
+        name, source = f"{finding.policy} {rule.id}", rule.citation
         if finding.state is Verdict.ABOVE:
-            consequence = " ".join(finding.rule.consequence.split())
-            log.warning("ABOVE THE THRESHOLD of %s (%s): %s", name, source, consequence)
+            words = " ".join(
+                filter(None, (rule.consequence, doubt(rule.status), of_compute_alone(rule.other_conditions)))
+            )
+            log.warning("ABOVE THE THRESHOLD of %s (%s)%s", name, source, f": {words}" if words else "")
             return
         known = "measured" if reached == measured else "certain"
         log.warning(

@@ -10,6 +10,7 @@ from flopsd.core.rounding import FACTOR, share_at_most
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import Answer, ReportRule, ReportState
 from flopsd.report.numbers import NOTHING_MEASURED, Interval
+from flopsd.report.rule_words import COMPUTE_ALONE
 from flopsd.report.terminal import counted
 from flopsd.report.verdicts import WORDS, rules_of, words_of
 
@@ -25,6 +26,23 @@ def answer_to(findings: Iterable[Mapping[str, Any]]) -> Answer:
 
 
 def answer_of(rules: Sequence[ReportRule], others: Sequence[ReportRule], executed: Interval | None = None) -> Answer:
+    """Of several policies each has an answer of its own, with its name, and the gravest comes first."""
+    policies = dict.fromkeys(rule.policy for rule in (*rules, *others))
+    if len(policies) < 2:
+        return _answer(rules, others, executed)
+    answers = {
+        name: _answer([one for one in rules if one.policy == name], [one for one in others if one.policy == name])
+        for name in policies
+    }
+    return Answer(
+        min((answer.state for answer in answers.values()), key=list(WORDS).index),
+        "; ".join(f"{name}: {answer.headline}" for name, answer in answers.items()),
+        tuple(dict.fromkeys(words for answer in answers.values() for words in answer.only_if)),
+        tuple(f"{name}: {words}" for name, answer in answers.items() for words in answer.sentences),
+    )
+
+
+def _answer(rules: Sequence[ReportRule], others: Sequence[ReportRule], executed: Interval | None = None) -> Answer:
     """Below comes first where only base models of a narrow kind would be above; else the gravest state decides it."""
     if not rules and not others:
         figures = () if executed is None else (f"Executed compute: {words_of(executed, NOTHING_MEASURED)}.",)
@@ -40,6 +58,8 @@ def answer_of(rules: Sequence[ReportRule], others: Sequence[ReportRule], execute
     headline = f"{WORDS[state]} {'for ' * (state is ReportState.INDETERMINATE)}{_number(len(gravest), len(rules))}"
     if state is ReportState.INDETERMINATE:
         headline += f": {_what_it_hangs_on(gravest)}"
+    if state is ReportState.ABOVE and any(rule.other_conditions for rule in gravest):
+        headline += f" ({COMPUTE_ALONE})"
     if state is ReportState.INDETERMINATE and gravest[0].applies is None:
         return Answer(state, headline, only_if, (*_reasons(gravest), *_rest(rules, 0, state)))
     return Answer(state, headline, only_if, _leads(rules, state))

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from flopsd.core.architecture import Bounds
 from flopsd.core.policy.finding import Finding, Verdict
+from flopsd.core.policy.policy_file import INTERPRETATION, SECONDARY
 from flopsd.core.rounding import (
     Towards,
     format_duration,
@@ -21,9 +22,10 @@ from flopsd.report.answer import answer_to
 from flopsd.report.estimate import Estimate, Option, Plan
 from flopsd.report.numbers import percent
 from flopsd.report.planned_hardware import Hardware, Need
+from flopsd.report.rule_words import beside_source
 from flopsd.report.terminal import one_line, shown, tables, wrapped
 
-_READING = " *"
+_MARKS = {INTERPRETATION: " *", SECONDARY: " +"}
 _HOUR_S = 3600
 
 
@@ -101,18 +103,18 @@ def _table(plan: Plan, options: Sequence[Option]) -> list[str]:
     for option in options:
         for finding in option.findings:
             by_rule.setdefault((finding.policy, finding.rule.id), []).append(finding)
-    readings = False
+    statuses = set()
     for (policy, rule), found in by_rule.items():
         if any(one.applies is not False for one in found):
-            reading = any(one.rule.status == "interpretation" for one in found)
-            readings |= reading
+            status = found[0].rule.status
+            statuses.add(status)
             if [one_line(policy)] not in rows:
                 rows.append([one_line(policy)])
-            rows.append([f"  {one_line(rule)}{_READING if reading else ''}", *map(_verdict, found)])
+            rows.append([f"  {one_line(rule)}{_MARKS.get(status, '')}", *map(_verdict, found)])
     lines = tables(_alike_once(rows))
-    if readings:
-        lines.append(f"{_READING.strip()} as flopsd reads it: the text does not spell it out")
-    return [*lines, *_reasons(one for found in by_rule.values() for one in found)]
+    lines += [f"{mark.strip()} {beside_source(status)}" for status, mark in _MARKS.items() if status in statuses]
+    every = [one for found in by_rule.values() for one in found]
+    return [*lines, *_reasons(every), *_conditions(every)]
 
 
 def _alike_once(rows: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -147,6 +149,20 @@ def _reasons(findings: Iterable[Finding]) -> list[str]:
     lines = ["", "indeterminate:"] if reasons else []
     for reason in reasons:
         lines += wrapped(reason, "    ", "  ")
+    return lines
+
+
+def _conditions(findings: Iterable[Finding]) -> list[str]:
+    """What the regimes ask beside compute, of the rules that compute alone does not rule out."""
+    rules = dict.fromkeys(
+        (one.policy, words)
+        for one in findings
+        if one.state in (Verdict.ABOVE, Verdict.INDETERMINATE)
+        for words in one.rule.other_conditions
+    )
+    lines = ["", "not decided here:"] if rules else []
+    for policy, words in rules:
+        lines += wrapped(f"{one_line(policy)}: {one_line(words)}", "    ", "  ")
     return lines
 
 

@@ -23,8 +23,8 @@ from flopsd.report.html_parts import (
 )
 from flopsd.report.model import Basis, Comparison, Content, ReportRule, ReportState, Share
 from flopsd.report.numbers import NO_MEASURED
+from flopsd.report.rule_words import beside_source, not_decided
 
-_READING = "as flopsd reads it: the text does not spell it out"
 _LOOKS = {"Agree": "below", "Do not agree": "above"}
 
 
@@ -75,8 +75,10 @@ def _rule(rule: ReportRule, axis: Axis | None, name: str) -> Html:
 
 
 def _reason(rule: ReportRule) -> Html | None:
-    if rule.state is ReportState.ABOVE and rule.consequence:
-        return h("p", h("strong", "What follows."), " ", rule.consequence, cls="reason")
+    if rule.state is ReportState.ABOVE:
+        follows = (h("strong", "What follows."), " ", rule.consequence) if rule.consequence else ()
+        alone = f" {sentence(not_decided(rule.other_conditions))}" if rule.other_conditions else ""
+        return h("p", *follows, alone, cls="reason") if follows or alone else None
     if rule.state is not ReportState.INDETERMINATE:
         return None
     return h("p", " ".join(filter(None, (rule.text, sentence(rule.why)))), cls="reason")
@@ -87,11 +89,13 @@ def sentence(words: str) -> str:
 
 
 def _grounds(rule: ReportRule) -> Iterable[Html]:
-    source = text(rule.citation, *((" ", h("span", _READING, cls="by")) if rule.reading else ()))
+    beside = beside_source(rule.status)
+    source = text(rule.citation, *((" ", h("span", beside, cls="by")) if beside else ()))
     rows = (
         ("Why", rule.why),
         ("What is compared", rule.quantity),
         ("Assumes", rule.assumes),
+        ("Not decided here", "; ".join(rule.other_conditions)),
         ("Source", source if rule.citation else ""),
         ("If it is above", "" if rule.state is ReportState.ABOVE else rule.consequence),
         ("Applies since", rule.since),

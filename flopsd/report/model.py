@@ -60,7 +60,8 @@ class ReportRule:
     """One rule of a policy, and what it comes to."""
 
     title: str
-    name: str
+    policy: str
+    name: str  # with the policy's
     state: ReportState
     applies: bool | None  # None: not known
     word: str
@@ -74,7 +75,8 @@ class ReportRule:
     consequence: str
     since: str
     assumes: str
-    reading: bool  # a reading of the text that the text does not spell out
+    status: str  # text, interpretation or secondary: see `rule_words`
+    other_conditions: tuple[str, ...]  # what is not decided here
     chart: RuleChart | None
     distance: Distance | None  # None: no upper bound is known, or none of the threshold but 0
     only_if: OnlyIf | None

@@ -14,8 +14,8 @@ from flopsd.core.phases import PROCESS
 from flopsd.core.policy.policy_file import FormRules, Policy
 from flopsd.core.rounding import Towards, format_percent, scientific
 from flopsd.core.values import nanoseconds
+from flopsd.report.rule_words import doubt, of_compute_alone
 
-READING = "This is flopsd's reading and not the text's."
 _QUANTITIES = {
     "updates": "compute directly contributing to parameter updates",
     "cumulative": "cumulative training compute",
@@ -85,8 +85,8 @@ def notification(predicate: Mapping[str, Any], policy: Policy, method: str) -> t
         return ()
     parts = ["Information for a notification under Article 52(1) of Regulation (EU) 2024/1689."]
     for found in above:
-        reading = f" {READING}" if found["status"] == "interpretation" else ""
-        parts.append(f"Requirement met: {found['title']} ({found['citation']}).{reading}")
+        met = f"Requirement met: {found['title']} ({found['citation']})."
+        parts.append(" ".join(filter(None, (met, doubt(found["status"]), of_compute_alone(found["otherConditions"])))))
         parts.append(_amount(found, policy.form, without_base(predicate)))
     return (*parts, f"Approach: {method}")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from flopsd.report.model import Basis, Content, Fact, Form, Member, Report, ReportRule, ReportState, Share
 from flopsd.report.numbers import NO_MEASURED, NOTHING_MEASURED, Interval
+from flopsd.report.rule_words import beside_source
 from flopsd.report.terminal import COLUMNS, fact, folded, interval_facts, shown, title, wrapped
 
 MAX_SHOWN = 16  # rows of a table; the HTML report has more of them
@@ -137,7 +138,8 @@ def _rule(rule: ReportRule) -> Iterator[str]:
         ("  why", rule.why),
         ("  assumes", rule.assumes),
         ("  what follows" if rule.state is ReportState.ABOVE else "  if it is above", follows),
-        ("  source", rule.citation + (", as flopsd reads it" if rule.reading else "")),
+        ("  not decided", "; ".join(rule.other_conditions)),
+        ("  source", ", ".join(filter(None, (rule.citation, beside_source(rule.status))))),
     )
     for name, words in named:
         if words:

@@ -9,6 +9,7 @@ from typing import Any
 from flopsd.core.rounding import Towards, format_duration, share_at_most
 from flopsd.report.answer import answer_to
 from flopsd.report.numbers import NO_UPPER_BOUND
+from flopsd.report.rule_words import doubt_note, not_decided
 from flopsd.report.terminal import counted, one_line
 
 Row = tuple[str, str]
@@ -21,7 +22,8 @@ def threshold_facts(findings: Sequence[Mapping[str, Any]]) -> list[Row]:
     rows = [("answer", words) for words in (answer.headline, *answer.only_if)]
     judged = [one for one in findings if one["state"] is not None and one.get("aboveOnlyIfBase") is None]
     unsure = [one for one in judged if one["applies"] is None and one["state"] == "below"]
-    rows += [("threshold", _finding(one)) for one in judged if one not in unsure]
+    several = len({one["policy"] for one in findings}) > 1
+    rows += [("threshold", _finding(one, named=several)) for one in judged if one not in unsure]
     return [*rows, *([("threshold", _all_below(unsure))] if unsure else [])]
 
 
@@ -33,17 +35,21 @@ def _all_below(findings: Sequence[Mapping[str, Any]]) -> str:
     return f"{words} or not{f'; {crossing_text(soonest)}' if known else ''}"
 
 
-def _finding(finding: Mapping[str, Any]) -> str:
+def _finding(finding: Mapping[str, Any], *, named: bool) -> str:
+    """`named`: with its policy."""
     notes = [] if finding["applies"] else ["if it applies"]
-    if finding["state"] == "above" and finding["status"] == "interpretation":
-        notes.append("flopsd's reading, not the text's")
+    if finding["state"] == "above" and (note := doubt_note(finding["status"])):
+        notes.append(note)
     if (held := finding.get("stateIfClaimsHold")) is not None:
         notes.append(f"{held} if what its processes claim is true")
     parts = [_against(finding)]
     if finding["state"] != "above" and finding.get("crossing") is not None:
         parts.append(crossing_text(finding["crossing"]))
+    if finding["state"] != "below" and (conditions := not_decided(map(one_line, finding["otherConditions"]))):
+        parts.append(conditions)
     sure = f" ({', '.join(notes)})" if notes else ""
-    return f"{finding['state'].upper()}: {one_line(finding['title'])}{sure}: {'; '.join(parts)}"
+    policy = f"{one_line(finding['policy'])}: " if named else ""
+    return f"{finding['state'].upper()}: {policy}{one_line(finding['title'])}{sure}: {'; '.join(parts)}"
 
 
 def _against(finding: Mapping[str, Any]) -> str:

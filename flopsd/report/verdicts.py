@@ -5,12 +5,13 @@ from __future__ import annotations
 from fractions import Fraction
 
 from flopsd.core.model import Figures
+from flopsd.core.policy.finding import AT_LEAST, Limit
 from flopsd.core.rounding import FACTOR, Towards, format_share
 from flopsd.report.charts import Axis, RuleChart, anchor_at, axis_of, width_of
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
-from flopsd.report.model_documentation_texts import READING
 from flopsd.report.numbers import NO_MEASURED, NO_UPPER_BOUND, Amount, Distance, Interval, OnlyIf, flop, interval
+from flopsd.report.rule_words import doubt, of_compute_alone
 
 QUANTITIES = {
     "updates": "compute that directly contributes to parameter updates",
@@ -60,16 +61,28 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
     title = title[:1].upper() + title[1:]
     quantities = (finding.maybe_text("quantity") or "").split(" or ")
     shown = None if low is None else _shown(low, high)
-    share, reading = _share(value, low, high), finding.maybe_text("status") == "interpretation"
+    share, status = _share(value, low, high), finding.maybe_text("status") or ""
+    other_conditions = finding.texts("otherConditions")
     return ReportRule(
         title=title,
+        policy=finding.text("policy"),
         name=f"{finding.text('policy')}/{finding.text('rule')}",
         state=state,
         applies=applies,
         word=WORDS[state],
-        text=(_text(state, applies, value, low, high) if only_if is None else f"Above only if {only_if.words}.")
-        + (f" {READING}" if reading and state is ReportState.ABOVE else "")
-        + (f" {WORDS[ReportState(held)]} if what its processes claim is true: {_FOR_SURE}." if held else ""),
+        text=" ".join(
+            filter(
+                None,
+                (
+                    _text(state, applies, value, low, high, _at_least(finding))
+                    if only_if is None
+                    else f"Above only if {only_if.words}.",
+                    doubt(status) if state is ReportState.ABOVE else "",
+                    _unless_below(state, other_conditions),
+                    f"{WORDS[ReportState(held)]} if what its processes claim is true: {_FOR_SURE}." if held else "",
+                ),
+            )
+        ),
         why=finding.maybe_text("reason") or "",
         quantity=", or ".join(QUANTITIES.get(quantity, quantity) for quantity in quantities),
         value=None if value is None else interval(value),
@@ -79,7 +92,8 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
         consequence=finding.maybe_text("consequence") or "",
         since=finding.maybe_text("since") or "",
         assumes=finding.maybe_text("assumes") or "",
-        reading=reading,
+        status=status,
+        other_conditions=other_conditions,
         chart=None
         if axis is None or value is None or not low or state is ReportState.NOT_APPLICABLE
         else chart_of(axis, value, low, high, title, share),
@@ -88,6 +102,17 @@ def _rule(finding: LedgerObject, axis: Axis | None) -> ReportRule:
         else Distance(value.high_flop / low, low, any(quantity.startswith("base+") for quantity in quantities)),
         only_if=only_if,
     )
+
+
+def _unless_below(state: ReportState, other_conditions: tuple[str, ...]) -> str:
+    """What else would have to be so, unless compute alone decides that the rule is not met."""
+    return "" if state in (ReportState.BELOW, ReportState.NOT_APPLICABLE) else of_compute_alone(other_conditions)
+
+
+def _at_least(finding: LedgerObject) -> bool:
+    """Whether as much as the threshold is above it."""
+    threshold = finding.maybe_object("threshold")
+    return threshold is not None and threshold.maybe_text("comparison") == AT_LEAST
 
 
 def _only_if(finding: LedgerObject) -> OnlyIf | None:
@@ -117,35 +142,42 @@ def _state(applies: bool | None, compared: str | None) -> ReportState:
 
 
 def _text(
-    state: ReportState, applies: bool | None, value: Figures | None, low: Fraction | None, high: Fraction | None
+    state: ReportState,
+    applies: bool | None,
+    value: Figures | None,
+    low: Fraction | None,
+    high: Fraction | None,
+    at_least: bool,
 ) -> str:
     """What came of it. The figures of a rule may have no measured one where something was, since the compute of a
     base model may be in them."""
     if state is ReportState.NOT_APPLICABLE:
         return "The rule does not apply."
     if state is ReportState.INDETERMINATE and applies is None:
-        return f"It is not known whether the rule applies. {_stand(value, low, high)}"
+        return f"It is not known whether the rule applies. {_stand(value, low, high, at_least)}"
     if state is ReportState.ABOVE:
-        return "Even the lower bound is above the threshold."
+        return f"Even the lower bound {'reaches' if at_least else 'is above'} the threshold."
     if state is ReportState.BELOW:
-        return "Even the upper bound does not exceed the threshold."
+        return f"Even the upper bound does not {'reach' if at_least else 'exceed'} the threshold."
     if low is None or high is None:
         return "The threshold is not known, and may be as low as the figures." if low else "The threshold is not known."
     if value is not None and value.high_flop is None:
-        return "No upper bound is known, and the lower bound does not exceed the threshold."
+        verb = "reach" if at_least else "exceed"
+        return f"No upper bound is known, and the lower bound does not {verb} the threshold."
     return "The threshold lies between the lower and the upper bound."
 
 
-def _stand(value: Figures | None, low: Fraction | None, high: Fraction | None) -> str:
+def _stand(value: Figures | None, low: Fraction | None, high: Fraction | None, at_least: bool) -> str:
     """How figures and threshold stand to each other, whatever it means."""
     if value is None or low is None:
         return "The threshold is not known either."
-    if high is not None and value.low_flop > high:
-        return "The figures exceed the threshold."
+    limit, verb = Limit(low, high, at_least), "reach" if at_least else "exceed"
+    if limit.is_above(value.low_flop):
+        return f"The figures {verb} the threshold."
     if value.high_flop is None:
         return "The figures have no upper bound."
-    if value.high_flop <= low:
-        return "The figures do not exceed the threshold."
+    if limit.is_below(value.high_flop):
+        return f"The figures do not {verb} the threshold."
     return "The threshold lies between the lower and the upper bound."
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from flopsd.core.peaks import PeakTable
 from flopsd.core.policy.policy_file import Policy
+from flopsd.core.policy.policy_reader import HINT, policy_from
 from flopsd.errors import ConfigError, PeakTableError, PolicyError
-from flopsd.settings.strict_yaml import read_yaml
+from flopsd.settings.strict_yaml import read_yaml, read_yaml_lines
 from flopsd.system.regular_files import read_at_most
 
 MAX_BYTES = 1 << 20  # of a peak table or a policy
+DEFAULT_POLICY = "eu-ai-act"
 
 
 def config_dir() -> Path:
@@ -27,9 +29,12 @@ class Tables:
     """Peak tables and policies by digest: packaged ones, old versions included, and those in the given files."""
 
     def __init__(self, peaks_files: Sequence[str] = (), policy_files: Sequence[str] = ()) -> None:
-        """Raises ConfigError for a given file that does not exist."""
+        """`policy_files`: names of packaged policies among them are as good as not given.
+
+        Raises ConfigError for a given file that does not exist.
+        """
         self._peaks_files = tuple(Path(file) for file in peaks_files)
-        self._policy_files = tuple(Path(file) for file in policy_files)
+        self._policy_files = own_policies(policy_files)
         missing = [str(path) for path in (*self._peaks_files, *self._policy_files) if not path.is_file()]
         if missing:
             raise ConfigError([f"{path}: no such file" for path in missing], hint="give --peaks and --policy files")
@@ -118,37 +123,45 @@ def _packaged_tables() -> list[Path]:
     return [config_dir() / "peaks.yaml", *sorted((config_dir() / "peaks").glob("*.yaml"))]
 
 
-def load_policies(files: Sequence[str] = ()) -> tuple[Policy, ...]:
-    """The packaged policies and those in `files`, in order of their ids.
+def load_policies(chosen: Sequence[str] = ()) -> tuple[Policy, ...]:
+    """The policies that are chosen, by the name of a packaged one or by file; none chosen: that of the EU AI Act.
 
-    A given policy replaces a packaged one with the same id. Raises PolicyError with every problem of every file.
+    In order of their ids. Raises PolicyError with every problem of every file.
     """
     problems: list[str] = []
     found: dict[str, Policy] = {}
-    for paths in (_packaged_policies(), [Path(file) for file in files]):
-        here: dict[str, Policy] = {}
-        for path in paths:
-            try:
-                policy = parse_policy(_read(path), str(path))
-            except PolicyError as fault:
-                problems += fault.problems
-                continue
-            if policy.id in here:
-                problems.append(f"{path}: policy {policy.id} is given twice")
-            here[policy.id] = policy
-        found |= here
+    for name in chosen or (DEFAULT_POLICY,):
+        path = packaged_policies().get(name, Path(name))
+        try:
+            policy = parse_policy(_read_policy(path), str(path))
+        except PolicyError as fault:
+            problems += fault.problems
+            continue
+        if policy.id in found:
+            problems.append(f"{path}: policy {policy.id} is given twice")
+        found[policy.id] = policy
     if problems:
-        raise PolicyError(problems, hint="compare the files with the packaged config/policies/eu-ai-act.yaml")
+        raise PolicyError(problems, hint=f"packaged policies: {', '.join(packaged_policies())}; {HINT}")
     return tuple(found[name] for name in sorted(found))
 
 
+def own_policies(chosen: Sequence[str]) -> tuple[Path, ...]:
+    """The files among the policies that are chosen: all but the packaged ones, which are given by name."""
+    return tuple(Path(name) for name in chosen if name not in packaged_policies())
+
+
+def packaged_policies() -> dict[str, Path]:
+    """The packaged policies by name, which is their id."""
+    return {path.stem: path for path in _packaged_policies()}
+
+
 def parse_policy(data: bytes, name: str) -> Policy:
-    """The policy in `data`. Raises PolicyError; each problem names the file."""
-    document, problems = read_yaml(data, name)
+    """The policy in `data`. Raises PolicyError; each problem names file and line."""
+    document, problems, lines = read_yaml_lines(data, name)
     if problems:
-        raise PolicyError(problems)
+        raise PolicyError(problems, hint=HINT)
     try:
-        return Policy.from_data(document, hashlib.sha256(data).hexdigest())
+        return policy_from(document, hashlib.sha256(data).hexdigest(), lines)
     except PolicyError as fault:
         raise PolicyError([f"{name}: {problem}" for problem in fault.problems], hint=fault.hint) from fault
 
@@ -159,7 +172,7 @@ def find_policy(sha256: str, candidates: Iterable[Path] = ()) -> Policy:
     Raises PolicyError when none has it.
     """
     for path in (*candidates, *_packaged_policies(), *_packaged_policies("policies/old")):
-        if path.exists() and hashlib.sha256(data := _read(path)).hexdigest() == sha256:
+        if path.exists() and hashlib.sha256(data := _read_policy(path)).hexdigest() == sha256:
             return parse_policy(data, str(path))
     raise PolicyError(
         [f"there is no policy with SHA-256 {sha256}"], hint="give --policy the file that the ledger was sealed with"
@@ -170,7 +183,7 @@ def _packaged_policies(folder: str = "policies") -> list[Path]:
     return sorted((config_dir() / folder).glob("*.yaml"))
 
 
-def _read(path: Path) -> bytes:
+def _read_policy(path: Path) -> bytes:
     try:
         return read_at_most(path, MAX_BYTES)
     except OSError as fault:

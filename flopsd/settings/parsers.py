@@ -161,10 +161,10 @@ def flop_or_unknown(value: object) -> int | str | None:
 
 
 def files(value: object) -> tuple[str, ...]:
-    """A list of paths in YAML and on the command line; as text they stand with blanks in between."""
+    """A list of files, or names of packaged ones, in YAML and on the command line; in a text with blanks in between."""
     found = value.split() if isinstance(value, str) else value
     if not isinstance(found, list | tuple) or not all(isinstance(one, str) and one for one in found):
-        raise ValueError("expected a list of files, such as [/etc/flopsd/policy.yaml]")
+        raise ValueError("expected a list of policies, such as [eu-ai-act, /etc/flopsd/policy.yaml]")
     return tuple(found)
 
 

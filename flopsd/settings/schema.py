@@ -272,8 +272,9 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "policies",
-        "FILE",
-        "a policy to compare the run with, beside the packaged EU AI Act, or instead of it where it has the same id",
+        "POLICY",
+        "a policy to compare the run with: the name of a packaged one (eu-ai-act, kr-ai-basic-act, us-ca-sb-53, "
+        "us-ny-raise) or a file (default: eu-ai-act)",
         parsers.files,
         other_flag="--policy",
         repeatable=True,

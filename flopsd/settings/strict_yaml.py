@@ -11,16 +11,41 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def read_yaml(data: bytes, name: str) -> tuple[Any, list[str]]:
     """The document, None if empty, and its problems."""
+    document, problems, _ = read_yaml_lines(data, name)
+    return document, problems
+
+
+def read_yaml_lines(data: bytes, name: str) -> tuple[Any, list[str], dict[str, int]]:
+    """As `read_yaml`, and the line of each field by its path, such as `rules[0].title`."""
+    lines: dict[str, int] = {}
     try:
         loader = _LOADER(data)
         node = loader.get_single_node()
         if node is None:
-            return None, []
+            return None, [], lines
         problems = _duplicate_keys(node, name, set(), set())
-        return loader.construct_document(node), problems
+        _find_lines(node, "", lines, set())
+        return loader.construct_document(node), problems, lines
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as fault:
         # The library raises others than YAMLError for an impossible date, too many digits, `!!bool x`, `!!timestamp x`.
-        return None, [f"{name}: not YAML: {' '.join(str(fault).split())}"]
+        return None, [f"{name}: not YAML: {' '.join(str(fault).split())}"], lines
+
+
+def _find_lines(node: Any, path: str, lines: dict[str, int], known: set[int]) -> None:
+    """Adds the line of every field below a node, each node once, however many aliases refer to it."""
+    if id(node) in known:
+        return
+    known.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            at = f"{path}{'.' if path else ''}{getattr(key, 'value', key)}"
+            lines.setdefault(at, key.start_mark.line + 1)
+            _find_lines(value, at, lines, known)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            at = f"{path}[{number}]"
+            lines[at] = value.start_mark.line + 1
+            _find_lines(value, at, lines, known)
 
 
 def _duplicate_keys(node: Any, name: str, known: set[int], within: set[int]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,9 +98,11 @@ class Run:
         assert self.writer.close(why)
         self.kill()
 
-    def seal(self, ledger: Path, key: str | None = None) -> Sealed:
+    def seal(self, ledger: Path, key: str | None = None, policy_files: Sequence[str] = ()) -> Sealed:
         uri, _ = ensure_key(key, self.state.path)
-        return seal_journal(self.state.journal, uri, ledger, self.clock, code_secrets=self.secrets)
+        return seal_journal(
+            self.state.journal, uri, ledger, self.clock, code_secrets=self.secrets, policy_files=policy_files
+        )
 
 
 def codes_of(secret: bytes | None) -> Callable[[int], CodeKey] | None:

@@ -2,7 +2,8 @@
 
 A verdict is given only where it is certain, whatever is declared later (ADR 27): `below` if even the upper end is not
 above the lowest threshold that the rule can have, whether it applies or not; `above` if it applies and even the lower
-end is above the highest; else `indeterminate` with the reason. "Above" is a strict "greater than" on exact fractions.
+end is above the highest; else `indeterminate` with the reason. "Above" is "greater than" or "at least", as the rule has
+it, on exact fractions.
 """
 
 from __future__ import annotations
@@ -91,11 +92,12 @@ def lowest_and_highest(rule: Rule, base: Base | None, margin_ppm: int) -> Limit:
     Declaring more, or an estimate more exactly, never lowers the low end or lifts the high one.
     """
     assert rule.threshold is not None
-    if rule.threshold.flop is not None:
-        return Limit(rule.threshold.flop, rule.threshold.flop)
-    assert rule.threshold.of_base is not None
+    flop, of_base, at_least = rule.threshold.flop, rule.threshold.of_base, rule.threshold.at_least
+    if flop is not None:
+        return Limit(flop, flop, at_least)
+    assert of_base is not None
     low, high = base_range(rule.when, base, margin_ppm)
-    return Limit(low * rule.threshold.of_base, None if high is None else high * rule.threshold.of_base)
+    return Limit(low * of_base, None if high is None else high * of_base, at_least)
 
 
 def _either_way(policy: Policy, rule: Rule, case: Case) -> bool:
@@ -120,11 +122,14 @@ def _only_if(
     least_flop = int(low) + 1 if low == rule.when.base_above_flop else ceil_of(low)
     most_flop = None if high is None else int(high)
     if rule.threshold.of_base is not None:
-        below = ceil_of(most / rule.threshold.of_base) - 1  # a fraction of more than this is not exceeded
-        most_flop = below if most_flop is None else min(most_flop, below)
+        # The most compute of a base model whose fraction this account is above.
+        whole = most / rule.threshold.of_base
+        crossed = floor(whole) if rule.threshold.at_least else ceil_of(whole) - 1
+        most_flop = crossed if most_flop is None else min(most_flop, crossed)
     elif _WITH_BASE.issuperset(quantities):
         assert rule.threshold.flop is not None
-        least_flop = max(least_flop, floor(rule.threshold.flop - most) + 1)
+        lacking = rule.threshold.flop - most
+        least_flop = max(least_flop, ceil_of(lacking) if rule.threshold.at_least else floor(lacking) + 1)
     else:
         return None
     if most_flop is None or least_flop > most_flop:
@@ -196,9 +201,9 @@ def _hull(values: Sequence[Figures]) -> Figures:
 
 def _state(value: Figures, limit: Limit, case: Case) -> tuple[Verdict, str]:
     """The state, and for an indeterminate one the reason."""
-    if limit.high is not None and value.low_flop > limit.high:
+    if limit.is_above(value.low_flop):
         return Verdict.ABOVE, ""
-    if value.high_flop is not None and value.high_flop <= limit.low:
+    if value.high_flop is not None and limit.is_below(value.high_flop):
         return Verdict.BELOW, ""
     if not case.whole:
         return Verdict.INDETERMINATE, "something is missing from the account, so that no upper bound is known"

@@ -11,6 +11,8 @@ from flopsd.core.model import PPM, Figures
 from flopsd.core.policy.policy_file import Rule
 from flopsd.core.values import ceil_div, text_or_none
 
+GREATER_THAN, AT_LEAST = "greater than", "at least"
+
 
 class Verdict(str, Enum):
     """What is certain of an account and a threshold."""
@@ -23,10 +25,32 @@ class Verdict(str, Enum):
 @dataclass(frozen=True, slots=True)
 class Limit:
     """A threshold in exact FLOP: the lowest and the highest that it can be, whatever is not declared. They differ where
-    the base model's compute is an estimate or not declared; then `high` may be None, for no end."""
+    the base model's compute is an estimate or not declared; then `high` may be None, for no end.
+
+    `at_least`: as much as the threshold is above it. Otherwise only more is.
+    """
 
     low: Fraction
     high: Fraction | None
+    at_least: bool = False
+
+    def is_above(self, flop: int) -> bool:
+        """Whether `flop` is above the threshold, whichever it is."""
+        return self.high is not None and self._crosses(flop, self.high)
+
+    def is_below(self, flop: int) -> bool:
+        """Whether `flop` is not above the threshold, whichever it is."""
+        return not self._crosses(flop, self.low)
+
+    def for_ledger(self) -> dict[str, Any]:
+        return {
+            "low": str(self.low),
+            "high": None if self.high is None else str(self.high),
+            "comparison": AT_LEAST if self.at_least else GREATER_THAN,
+        }
+
+    def _crosses(self, flop: int, end: Fraction) -> bool:
+        return flop >= end if self.at_least else flop > end
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +113,7 @@ class Finding:
             "countsIntegerOperations": self.counts_integers,
             "applies": self.applies,
             "reason": self.why,
-            "threshold": None
-            if self.limit is None
-            else {"low": str(self.limit.low), "high": None if self.limit.high is None else str(self.limit.high)},
+            "threshold": None if self.limit is None else self.limit.for_ledger(),
             "state": None if self.state is None else self.state.value,
             "stateIfClaimsHold": None if self.if_claims_hold is None else self.if_claims_hold.value,
             "aboveOnlyIfBase": None if self.only_if is None else self.only_if.for_ledger(),
@@ -99,10 +121,11 @@ class Finding:
             "sharePpm": {"low": text_or_none(low), "measured": text_or_none(measured), "high": text_or_none(high)},
             "title": self.rule.title,
             "citation": self.rule.citation,
-            "consequence": self.rule.consequence,
+            "consequence": self.rule.consequence or None,
             "assumes": self.rule.assumes or None,
+            "otherConditions": list(self.rule.other_conditions),
             "status": self.rule.status,
-            "since": self.rule.since,
+            "since": self.rule.since or None,
         }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flopsd.core.figures import NS_PER_S
 from flopsd.core.model import Figures
-from flopsd.core.policy.finding import Finding, Limit
+from flopsd.core.policy.finding import Finding, Limit, ceil_of
 from flopsd.core.policy.guidelines import Guidelines
 from flopsd.core.values import ceil_div, text_or_none
 
@@ -42,20 +42,24 @@ def crossing(limit: Limit | None, figures: Figures, rate: Rate) -> Crossing | No
     if limit is None:
         return None
     earliest: int | None = 0
-    if figures.high_flop is not None and figures.high_flop <= limit.low:
+    if figures.high_flop is not None and limit.is_below(figures.high_flop):
         high_rate = rate.high_flop_per_s
-        earliest = 0 if high_rate is None else _until(limit.low, figures.high_flop, high_rate)
-    latest = None if limit.high is None else _until(limit.high, figures.low_flop, rate.low_flop_per_s)
+        earliest = 0 if high_rate is None else _until(limit.low, figures.high_flop, high_rate, limit.at_least)
+    if limit.is_above(figures.low_flop):
+        latest: int | None = 0
+    elif limit.high is None:
+        latest = None
+    else:
+        latest = _until(limit.high, figures.low_flop, rate.low_flop_per_s, limit.at_least)
     return Crossing(earliest, latest)
 
 
-def _until(limit: Fraction, flop: int, flop_per_s: int) -> int | None:
-    """The first whole second at whose end `flop` is greater than `limit`; None for never."""
-    if flop > limit:
-        return 0
+def _until(limit: Fraction, flop: int, flop_per_s: int, at_least: bool) -> int | None:
+    """The first whole second at whose end `flop`, which is below `limit`, is above it; None for never."""
     if flop_per_s <= 0:
         return None
-    return (limit - flop) // flop_per_s + 1
+    lacking = limit - flop
+    return ceil_of(lacking / flop_per_s) if at_least else lacking // flop_per_s + 1
 
 
 Rates = tuple[Rate, Rate]

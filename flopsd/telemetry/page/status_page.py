@@ -16,6 +16,7 @@ from flopsd.report.html_parts import chip, entry, icon, or_none, patterns, rule_
 from flopsd.report.ledger_json import LedgerObject
 from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.numbers import NOTHING_MEASURED, beyond_margin, figures_in, integers_text, interval
+from flopsd.report.rule_words import beside_source
 from flopsd.report.terminal import counted
 from flopsd.report.threshold_text import crossing_text
 from flopsd.report.verdicts import rules_of
@@ -212,7 +213,7 @@ def _rule(rule: ReportRule, name: str, crossing: Mapping[str, str | None] | None
         drawn,
         consequence,
         h("p", why, cls="note"),
-        h("p", rule.citation, cls="note"),
+        h("p", ", ".join(filter(None, (rule.citation, beside_source(rule.status)))), cls="note"),
         cls="rule",
         aria_labelledby=name,
     )

@@ -28,7 +28,7 @@ rules:
   - id: third
     title: a third of the base model
     quantity: updates
-    threshold: {of_base: "1/3"}
+    greater_than: {of_base: "1/3"}
     when: {modification: true, base.kind: [known, estimated]}
     citation: section 2
     consequence: It is registered.
@@ -38,7 +38,7 @@ rules:
   - id: whole
     title: a fixed count
     quantity: cumulative
-    threshold: {flop: "LIMIT"}
+    greater_than: "LIMIT"
     citation: section 3
     consequence: It is registered.
     since: "2026-01-01"
@@ -70,7 +70,7 @@ def job(nodes: Nodes, name: str, later: int, declared: OperatorDeclarations = TR
 
 def lineage_of(nodes: Nodes, jobs: list[Path], rules: Path) -> Path:
     ledger = nodes.folder / "lineage.json"
-    return nodes.merge(*jobs, kind="lineage", lineage="m", ledger=ledger, policy_files=[str(rules)]).ledger
+    return nodes.merge(*jobs, kind="lineage", lineage="m", ledger=ledger, policy_files=["eu-ai-act", str(rules)]).ledger
 
 
 def test_jobs_that_are_all_below_are_a_lineage_above(nodes: Nodes, tmp_path: Path) -> None:
@@ -113,7 +113,8 @@ def test_the_base_model_of_a_lineage_is_the_one_that_its_jobs_declare(nodes: Nod
     assert (sealed["method"], sealed["base"]["flop"], sealed["conflict"]) == ("full", str(3 * 10**18), None)
     exact = {"low": str(10**18), "high": str(10**18)}
     # The truth lies in [0.7 E, 1.3 E], so a third of it does.
-    assert third["threshold"] == (exact if kind == "known" else {"low": str(7 * 10**17), "high": str(13 * 10**17)})
+    ends = exact if kind == "known" else {"low": str(7 * 10**17), "high": str(13 * 10**17)}
+    assert third["threshold"] == {**ends, "comparison": "greater than"}
     assert (third["applies"], third["state"]) == (True, "below")
     other = OperatorDeclarations(Phase.TRAIN, Method.LORA, Recomputation.FULL, Base("n", "known", 10**18, None, False))
     split = lineage_of(nodes, [*jobs, job(nodes, "kto", 200, other)], rules)

@@ -14,12 +14,24 @@ from flopsd.core.declarations import Base, Method
 from flopsd.core.model import Figures
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Finding, Limit, Verdict
-from flopsd.core.policy.guidelines import Guidelines
+from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines
 from flopsd.core.policy.policy_file import Policy
+from flopsd.core.policy.policy_reader import policy_from
 from flopsd.errors import PolicyError
-from flopsd.settings.data_files import config_dir, load_policies
+from flopsd.settings.data_files import config_dir, load_policies, packaged_policies
 
 ACT = next(policy for policy in load_policies() if policy.id == "eu-ai-act")
+# Every packaged policy, and one that differs from the Act's in what is above and in integers alone.
+REACHED = replace(
+    ACT,
+    counts_integers=True,
+    rules=tuple(
+        rule if rule.threshold is None else replace(rule, threshold=replace(rule.threshold, at_least=True))
+        for rule in ACT.rules
+    ),
+)
+POLICIES = (*load_policies(list(packaged_policies())), REACHED)
+GREATER = "greater than"
 BELOW, ABOVE, OPEN = Verdict.BELOW, Verdict.ABOVE, Verdict.INDETERMINATE
 KNOWN = Base("base", "known", 9 * 10**23, None, False)
 SYSTEMIC = Base("base", "known", 3 * 10**25, None, True)
@@ -89,7 +101,7 @@ def test_an_estimate_of_the_base_model_is_an_interval() -> None:
     assert states == {21: BELOW, 22: OPEN, 39: OPEN}
     over = finding("modification-third", fine_tune(figures(39 * 10**22 + 1), base))
     assert over.state is ABOVE
-    assert over.for_ledger()["threshold"] == {"low": str(21 * 10**22), "high": str(39 * 10**22)}
+    assert over.for_ledger()["threshold"] == {"low": str(21 * 10**22), "high": str(39 * 10**22), "comparison": GREATER}
     together = finding("base-and-modification-systemic", fine_tune(Figures(10, 10, 10), base))
     assert together.value == Figures(63 * 10**22 + 10, None, 117 * 10**22 + 10), "an estimate is never a measurement"
     exact = finding("base-and-modification-systemic", fine_tune(Figures(10, 10, 10), KNOWN))
@@ -208,7 +220,7 @@ def test_different_base_models_leave_open_what_applies_and_say_so() -> None:
 def test_an_undeclared_method_leaves_a_fallback_its_own_threshold() -> None:
     found = finding("unknown-base-systemic", fine_tune(figures(1), replace(LOST, systemic=True), None))
     assert (found.applies, found.state) == (None, BELOW)
-    assert found.for_ledger()["threshold"] == {"low": f"{10**25}/3", "high": f"{10**25}/3"}
+    assert found.for_ledger()["threshold"] == {"low": f"{10**25}/3", "high": f"{10**25}/3", "comparison": GREATER}
 
     for base in (KNOWN, replace(KNOWN, kind="estimated")):
         for rule in ("unknown-base-systemic", "unknown-base-other"):
@@ -242,7 +254,8 @@ def test_a_small_tune_of_a_base_above_the_threshold_is_below() -> None:
     assert finding("base-and-modification-systemic", fine_tune(figures(1), at)).state is ABOVE
 
 
-counts = st.one_of(st.integers(0, 10**26), st.sampled_from([10**23, 10**23 // 3, 10**23 // 3 + 1, 10**25, 10**25 // 3]))
+EDGES = [10**23, 10**23 // 3, 10**23 // 3 + 1, 10**25, 10**25 // 3, 10**26 - 1, 10**26, 10**26 + 1]
+counts = st.one_of(st.integers(0, 10**26), st.sampled_from(EDGES))
 
 
 @st.composite
@@ -260,7 +273,13 @@ bases = st.builds(
     st.sampled_from([None, True, False]),
 ) | st.builds(Base, st.just("base"), st.just("unknown"), st.none(), st.none(), st.sampled_from([None, True, False]))
 cases = st.builds(
-    Case, some_figures(), some_figures(), st.sampled_from([None, *Method]), st.none() | bases, st.booleans()
+    Case,
+    some_figures(),
+    some_figures(),
+    st.sampled_from([None, *Method]),
+    st.none() | bases,
+    st.booleans(),
+    integers=st.just(NOTHING_COUNTED) | st.builds(Guidelines, some_figures(), some_figures()),
 )
 
 
@@ -269,10 +288,10 @@ def wider(value: Figures, down: int, up: int | None) -> Figures:
     return Figures(max(0, value.low_flop - down), value.measured_flop, high)
 
 
-@given(cases, counts, st.none() | counts)
-def test_a_wider_interval_never_gives_a_verdict(case: Case, down: int, up: int | None) -> None:
+@given(st.sampled_from(POLICIES), cases, counts, st.none() | counts)
+def test_a_wider_interval_never_gives_a_verdict(policy: Policy, case: Case, down: int, up: int | None) -> None:
     blurred = replace(case, updates=wider(case.updates, down, up), cumulative=wider(case.cumulative, down, up))
-    for sharp, blunt in zip(findings(ACT, case), findings(ACT, blurred), strict=True):
+    for sharp, blunt in zip(findings(policy, case), findings(policy, blurred), strict=True):
         assert sharp.applies is blunt.applies
         if blunt.state in (BELOW, ABOVE):
             assert sharp.state is blunt.state
@@ -283,29 +302,35 @@ def more(value: Figures, flop: int) -> Figures:
     return Figures(value.low_flop + flop, value.measured_flop, high)
 
 
-@given(cases, counts)
-def test_more_compute_never_lifts_a_finding(case: Case, flop: int) -> None:
-    grown = replace(case, updates=more(case.updates, flop), cumulative=more(case.cumulative, flop))
-    for before, after in zip(findings(ACT, case), findings(ACT, grown), strict=True):
+@given(st.sampled_from(POLICIES), cases, counts, st.booleans())
+def test_more_compute_never_lifts_a_finding(policy: Policy, case: Case, flop: int, of_integers: bool) -> None:
+    if of_integers:
+        both = Guidelines(more(case.integers.updates, flop), more(case.integers.cumulative, flop))
+        grown = replace(case, integers=both)
+    else:
+        grown = replace(case, updates=more(case.updates, flop), cumulative=more(case.cumulative, flop))
+    for before, after in zip(findings(policy, case), findings(policy, grown), strict=True):
         if before.state is ABOVE:
             assert after.state is ABOVE
         if after.state is BELOW:
             assert before.state is BELOW
 
 
-@given(cases)
-def test_a_verdict_is_what_every_point_of_the_interval_says(case: Case) -> None:
-    for found in findings(ACT, case):
+@given(st.sampled_from(POLICIES), cases)
+def test_a_verdict_is_what_every_point_of_the_interval_says(policy: Policy, case: Case) -> None:
+    for found in findings(policy, case):
         if found.state not in (BELOW, ABOVE):
             continue
         assert found.limit is not None
         if found.state is ABOVE:
             assert found.limit.high is not None
-            assert found.value.low_flop > found.limit.high
+            at_the_end = found.limit.at_least and found.value.low_flop == found.limit.high
+            assert at_the_end or found.value.low_flop > found.limit.high
         else:
             assert case.whole
             assert found.value.high_flop is not None
             assert found.value.high_flop <= found.limit.low
+            assert not (found.limit.at_least and found.value.high_flop == found.limit.low)
 
 
 @given(cases, st.sampled_from(list(Method)), bases, st.booleans())
@@ -318,7 +343,7 @@ def test_what_is_declared_later_changes_no_verdict(case: Case, method: Method, b
     pretraining = (case.method or method) is Method.PRETRAINING
     contradicts = pretraining and case.base is not None and case.method is None
     later = replace(case, method=case.method or method, base=case.base if pretraining else known)
-    for policy in load_policies():
+    for policy in POLICIES:
         after = {found.rule.id: found for found in findings(policy, later)}
         for before in findings(policy, case):
             now = after[before.rule.id]
@@ -351,10 +376,11 @@ def test_a_ledger_has_each_figure_as_text_and_null_for_what_is_not_known() -> No
     assert found.for_ledger() == {
         "policy": "p", "rule": "gpai-indicative", "quantity": "updates",
         "countsIntegerOperations": False, "applies": True, "reason": "why",
-        "threshold": {"low": "7/3", "high": "8"}, "state": "indeterminate", "stateIfClaimsHold": None,
+        "threshold": {"low": "7/3", "high": "8", "comparison": "greater than"}, "state": "indeterminate", "stateIfClaimsHold": None,
         "aboveOnlyIfBase": None, "value": {"low": "1", "measured": "2", "high": "3"},
         "sharePpm": {"low": "125000", "measured": None, "high": "1285715"},
         "title": rule.title, "citation": rule.citation, "consequence": rule.consequence, "assumes": rule.assumes,
+        "otherConditions": [],
         "status": "text", "since": "2025-08-02",
     }  # fmt: skip
     unknown = replace(found, limit=None, value=Figures(1, None, None), state=None, applies=None).for_ledger()
@@ -375,9 +401,9 @@ def test_integer_operations_count_where_the_policy_says_so_and_nowhere_else() ->
     (open_, *_) = findings(counting, unknown)
     assert (open_.value, open_.state) == (Figures(8 * 10**22, None, None), OPEN), "unknown integers are not none"
     text = yaml.safe_load((config_dir() / "policies" / "eu-ai-act.yaml").read_text())
-    assert Policy.from_data({**text, "integer_operations": "counted"}, "").counts_integers
+    assert policy_from({**text, "integer_operations": "counted"}, "").counts_integers
     with pytest.raises(PolicyError, match="integer_operations"):
-        Policy.from_data({**text, "integer_operations": True}, "")
+        policy_from({**text, "integer_operations": True}, "")
 
 
 def test_an_estimated_base_model_is_named_as_what_leaves_it_open() -> None:

@@ -12,7 +12,9 @@ from flopsd.core.model import Figures
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.report.answer import answer_to
 from flopsd.report.html_kit import typeset
+from flopsd.report.model import ReportState
 from flopsd.report.numbers import beyond_margin
+from flopsd.report.threshold_text import threshold_facts
 from flopsd.settings.data_files import load_policies
 from flopsd.telemetry.page.status_page import Assets, status_page
 from flopsd.telemetry.status import facts_of
@@ -86,3 +88,21 @@ def test_bounds_wider_than_an_estimates_margin_are_named_beside_a_point() -> Non
     assert beyond_margin(Figures(70, 100, 130)) == beyond_margin(Figures(0, None, 10**9)) == ""
     for wide in (Figures(69, 100, 130), Figures(70, 100, 131), Figures(70, 100, None)):
         assert "paragraph 120" in beyond_margin(wide)
+
+
+def test_several_regimes_are_named_each_with_its_answer_and_with_what_no_meter_decides() -> None:
+    figures, chosen = Figures(10**26, None, 10**26), ["eu-ai-act", "kr-ai-basic-act", "us-ca-sb-53"]
+    case = Case(figures, figures, Method.PRETRAINING)
+    found = [one.for_ledger() for policy in load_policies(chosen) for one in findings(policy, case)]
+    answer = answer_to(found)
+    assert answer.state is ReportState.ABOVE
+    assert answer.headline == (
+        "eu-ai-act: Above both thresholds; "
+        "kr-ai-basic-act: Above the threshold that applies (other conditions are not decided here); "
+        "us-ca-sb-53: Below: at most 100 % of the threshold that applies"
+    )
+    korean = next(words for words in answer.sentences if words.startswith("kr-ai-basic-act: "))
+    assert "Even the lower bound reaches the threshold. The official text of this rule was not read." in korean
+    assert "compute alone; not decided here: the most advanced technology is applied; the risk is" in korean
+    rows = dict.fromkeys(words for _, words in threshold_facts([{**one, "crossing": None} for one in found]))
+    assert any("ABOVE: kr-ai-basic-act: high-performance AI" in row and "not decided here: " in row for row in rows)

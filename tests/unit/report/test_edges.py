@@ -22,8 +22,8 @@ from flopsd.report.model import ReportRule, ReportState
 from flopsd.report.report_text import _more
 from tests.support.paths import VECTORS
 
-RULE = ReportRule("a rule", "a/1", ReportState.BELOW, True, "below", "", "why", "compute", None, None, "", "Article 3",
-                  "a duty", "2025", "", False, None, None, None)  # fmt: skip
+RULE = ReportRule("a rule", "a", "a/1", ReportState.BELOW, True, "below", "", "why", "compute", None, None, "", "Article 3",
+                  "a duty", "2025", "", "text", (), None, None, None)  # fmt: skip
 
 
 @pytest.mark.parametrize("citation", ["Article 3", ""])

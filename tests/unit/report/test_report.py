@@ -150,8 +150,8 @@ def test_a_reading_of_the_text_that_is_above_says_that_it_is_one() -> None:
     counted = enriched.with_guidelines(vector("valid/activity-and-gaps"), 10**6, 10**6)
     above = with_policy(counted, Method.FULL, base)
     made = content(above)
-    assert [(rule.name, rule.reading) for rule in made.rules if rule.state is ReportState.ABOVE] == [
-        ("eu-ai-act/base-and-modification-systemic", True)
+    assert [(rule.name, rule.status) for rule in made.rules if rule.state is ReportState.ABOVE] == [
+        ("eu-ai-act/base-and-modification-systemic", "interpretation")
     ]
     assert "flopsd's reading and not the text's" in made.answer.sentences[0]
     assert "(flopsd's reading, not the text's)" in str(threshold_facts(above["predicate"]["findings"]))

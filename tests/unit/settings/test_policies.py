@@ -13,7 +13,7 @@ import yaml
 from flopsd.core.model import Figures
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Verdict
-from flopsd.core.policy.policy_file import Policy
+from flopsd.core.policy.policy_reader import policy_from
 from flopsd.errors import PolicyError
 from flopsd.settings.data_files import config_dir, find_policy, load_policies, parse_policy
 from tests.unit.attestation.test_lineage_base import POLICY
@@ -62,17 +62,18 @@ def test_the_page_on_thresholds_has_every_rule_with_its_threshold() -> None:
     assert [
         name for name in rows if name not in ("below", "above", "indeterminate", "known", "estimated", "unknown")
     ] == [rule.id for rule in policy.rules]
-    written = {rule["id"]: rule.get("threshold", {}) for rule in data()["rules"]}
-    for name, threshold in written.items():
-        for value in threshold.values():
-            assert f"> {value}" in rows[name], name
+    for rule in data()["rules"]:
+        threshold = rule.get("greater_than", "")
+        value = threshold["of_base"] if isinstance(threshold, dict) else threshold
+        assert f"> {value}" in rows[rule["id"]] or not value, rule["id"]
 
 
 def test_another_regime_is_another_file(tmp_path: Path) -> None:
     file = tmp_path / "small.yaml"
     file.write_text(POLICY.replace("LIMIT", "1e21"))
-    policies = load_policies([str(file)])
+    policies = load_policies([str(file), "eu-ai-act"])
     assert [policy.id for policy in policies] == ["eu-ai-act", "small"]
+    assert [policy.id for policy in load_policies([str(file)])] == ["small"], "what is chosen, and nothing beside it"
     (_, found) = findings(policies[1], Case(Figures(0, None, 0), Figures(10**21 + 1, None, None)))
     assert (found.policy, found.applies, found.state) == ("small", True, Verdict.ABOVE)
     assert find_policy(policies[1].sha256, [file]) == policies[1]
@@ -81,9 +82,9 @@ def test_another_regime_is_another_file(tmp_path: Path) -> None:
         find_policy("00" * 32)
 
 
-def test_a_given_policy_takes_the_place_of_the_packaged_one(tmp_path: Path) -> None:
+def test_a_file_may_have_the_id_of_a_packaged_policy(tmp_path: Path) -> None:
     file = tmp_path / "ours.yaml"
-    file.write_text(PACKAGED.read_text().replace('flop: "1e25"}', 'flop: "1e26"}'))
+    file.write_text(PACKAGED.read_text().replace('greater_than: "1e25"', 'greater_than: "1e26"'))
     (policy,) = load_policies([str(file)])
     assert policy.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     with pytest.raises(PolicyError, match="policy eu-ai-act is given twice"):
@@ -108,18 +109,28 @@ def test_an_invalid_policy_is_refused(text: bytes) -> None:
 
 def assert_refused(bad: dict[str, Any], words: str) -> None:
     with pytest.raises(PolicyError) as fault:
-        Policy.from_data(bad, "")
+        policy_from(bad, "")
     assert any(words in problem for problem in fault.value.problems), fault.value.problems
 
 
 FAULTS: list[tuple[dict[str, Any], str]] = [
-    ({"threshold": {"of_base": 0.3333}}, "threshold.of_base: must be a positive whole number or fraction as text"),
-    ({"threshold": {"flop": "1e23/0"}}, "rule modification-third: threshold.flop: must be"),
-    ({"threshold": {"flop": "0.5"}}, "threshold.flop: must be a positive whole number"),
-    ({"threshold": {"flop": "0"}}, "threshold.flop: must be a positive"),
-    ({"threshold": {"flop": "1", "of_base": "1"}}, "threshold: must have one of flop, of_base"),
-    ({"threshold": None}, "threshold: must be a mapping, is missing"),
-    ({"treshold": {}}, "treshold: unknown; known: id"),
+    (
+        {"greater_than": {"of_base": 0.3333}},
+        "greater_than.of_base: must be a positive whole number or fraction as text",
+    ),
+    ({"greater_than": {"of_bass": "1/3"}}, "greater_than.of_bass: unknown; known: of_base"),
+    ({"greater_than": "1e23/0"}, "rule modification-third: greater_than: must be"),
+    ({"greater_than": "0.5"}, "greater_than: must be a positive whole number"),
+    ({"greater_than": 1e23}, "greater_than: must be a positive whole number"),
+    ({"greater_than": "10^26"}, "fraction as text, such as '1e25/3', is '10^26'"),
+    ({"greater_than": 0}, "greater_than: must be a positive"),
+    ({"greater_than": "1e40"}, "greater_than: must be below 1e40"),
+    ({"at_least": "1"}, "at_least: must have one of greater_than, at_least"),
+    ({"greater_than": None}, "at_least: must have one of greater_than, at_least"),
+    ({"at_leest": "1"}, "at_leest: unknown; known: id"),
+    ({"other_conditions": []}, "other_conditions: must be a list of texts"),
+    ({"other_conditions": ["\x1b[2J"]}, "other_conditions: must be a list of texts"),
+    ({"other_conditions": "revenue"}, "other_conditions: must be a list"),
     ({"quantity": "update"}, "quantity: must be one of updates, cumulative"),
     ({"quantity": {"ordinary_base": "updates"}}, "quantity.systemic_base: must be one of"),
     ({"when": {"base.size": 1}}, "when.base.size: unknown"),
@@ -131,8 +142,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"sources": [{"of": "blog", "at": "1", "says": "x"}]}, "of: must be one of act, flopsd"),
     ({"sources": [{"of": "flopsd", "at": "1", "says": "x"}]}, "must be interpretation"),
     ({"since": "August 2025"}, "since: must be a date as text"),
-    ({"status": "law"}, "status: must be one of text, interpretation, is 'law'"),
-    ({"derived": ["gpai-indicative"]}, "either a quantity and a threshold"),
+    ({"status": "law"}, "status: must be one of text, interpretation, secondary, is 'law'"),
+    ({"derived": ["gpai-indicative"]}, "either a threshold, or what it is derived from"),
     ({"title": "\x1b[2J"}, "title: must be text of at most 1200 printable characters"),
     ({"id": "Third!"}, "id: must be small letters"),
     ({"id": "gpai-indicative"}, "two rules have the same id"),
@@ -156,18 +167,18 @@ def test_a_fault_is_named(fields: dict[str, Any], says: str) -> None:
 
 def test_every_fault_at_once() -> None:
     bad = data()
-    bad["rules"][0]["threshold"] = {"flop": 1e23}
+    bad["rules"][0]["greater_than"] = 1e23
     bad["rules"][1]["status"] = "law"
     bad["estimation_margin"]["ppm"] = "30 %"
     bad["form"]["flop_significant_figures"] = 0
     bad["form"]["training_time_bands_months"] = [6, 3]
     bad["rules"][5]["derived"] = ["nowhere"]
-    del bad["notice"]
+    del bad["title"]
     with pytest.raises(PolicyError) as fault:
-        Policy.from_data(bad, "")
+        policy_from(bad, "")
     found = "\n".join(fault.value.problems)
     named = (
-        "rule gpai-indicative", "rule systemic-presumption", "estimation_margin.ppm", "bands", "notice", "'nowhere'",
+        "rule gpai-indicative", "rule systemic-presumption", "estimation_margin.ppm", "bands", "policy: title", "'nowhere'",
     )  # fmt: skip
     assert all(words in found for words in named), found
     assert "flop_significant_figures: must be a whole number from 1 to 12, is 0" in found
@@ -203,7 +214,7 @@ def test_each_rounding_of_the_form_is_its_own() -> None:
     changed = data()
     for figures, name in enumerate(("flop", "notification", "energy", "parameters", "hardware_days"), 1):
         changed["form"][f"{name}_significant_figures"] = figures
-    form = Policy.from_data(changed, "").form
+    form = policy_from(changed, "").form
     assert form is not None
     assert (form.flop_figures, form.notification_figures, form.energy_figures) == (1, 2, 3)
     assert (form.parameters_figures, form.hardware_days_figures, form.bands_months) == (4, 5, (1, 3, 6))
@@ -214,7 +225,7 @@ def test_a_rule_without_a_usable_name_is_named_by_its_place(name: object) -> Non
     bad = data()
     bad["rules"][2]["id"] = name
     with pytest.raises(PolicyError) as fault:
-        Policy.from_data(bad, "")
+        policy_from(bad, "")
     assert any(problem.startswith("rule 3: id: must be") for problem in fault.value.problems), fault.value.problems
 
 
@@ -232,7 +243,7 @@ MODIFIED = {"modification": True, "base.kind": ["unknown"]}
         ("unknown-base-other", {"when": MODIFIED}, "or_else: one rule must be for base.systemic true, one for false"),
         ("modification-systemic", {"derived": ["modification-systemic"]}, "is not a rule with a threshold"),
         ("modification-systemic", {"derived": []}, "derived: must be a list of rules"),
-        ("modification-systemic", {"quantity": "updates"}, "either a quantity and a threshold"),
+        ("modification-systemic", {"quantity": "updates"}, "either a threshold, or what it is derived from"),
     ],
 )
 def test_rules_that_contradict_each_other_are_refused(name: str, fields: dict[str, Any], problem: str) -> None:

@@ -81,7 +81,7 @@ REFUSED: list[tuple[Any, list[object], str]] = [
     (parsers.run_id, ["-a"], "beginning with a letter or digit"),
     (method, ["guessing"], "expected one of pretraining, full"),
     (parsers.flop_or_unknown, [0, 10**40], "positive number of FLOP below 1e40"),
-    (parsers.files, [[7], {}], "expected a list of files"),
+    (parsers.files, [[7], {}], "expected a list of policies"),
     (parsers.output, ["file", True], "expected stdout, stderr or off"),
     (parsers.precision, ["bf16,bf16"], "a format is named twice"),
     (parsers.precision, [7], "expected a format such as bf16"),

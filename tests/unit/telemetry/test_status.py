@@ -200,8 +200,8 @@ def test_each_step_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture
     limit = a_minute * 10
     said = logged(caplog, run_of(tmp_path / "second", limit, H100), 12 * THRESHOLD_SECONDS)
     assert len(said) == len(set(said))
-    assert any("% of the threshold whole" in line for line in said)
-    assert sum("ABOVE THE THRESHOLD of whole (section 3): It is registered." in line for line in said) == 1
+    assert any("% of the threshold small whole" in line for line in said)
+    assert sum("ABOVE THE THRESHOLD of small whole (section 3): It is registered." in line for line in said) == 1
     assert said[-1].startswith("ABOVE")
 
 

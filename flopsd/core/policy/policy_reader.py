@@ -1,0 +1,271 @@
+"""A policy from parsed YAML, read strictly: every problem with its line. Pure.
+
+The head of `config/policies/eu-ai-act.yaml` explains the fields of a policy file, docs/thresholds.md the shortest one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from flopsd.core.declarations import Method
+from flopsd.core.model import PPM
+from flopsd.core.policy.policy_file import (
+    BASE_KINDS,
+    INTERPRETATION,
+    STATUSES,
+    TEXT,
+    Conditions,
+    FormRules,
+    Policy,
+    PolicySource,
+    Presumption,
+    Quantity,
+    Rule,
+    Threshold,
+)
+from flopsd.core.untrusted import FieldReader, Report, shown
+from flopsd.core.values import is_whole
+from flopsd.errors import PolicyError
+
+SCHEMA = "flopsd-policy/1"
+INTEGER_OPERATIONS = ("not counted", "counted")
+COMPARISONS = ("greater_than", "at_least")
+MAX_TEXT = 1200
+MAX_FLOP = 10**40  # as counts in ledgers
+MARGIN_PPM = 300_000  # where a policy has none: an estimate without a margin would be taken for exact
+NOTICE = "A comparison of compute with the thresholds of this policy, and no legal advice."
+HINT = "docs/thresholds.md has the shortest policy; config/policies/eu-ai-act.yaml explains every field"
+OURS = "flopsd"  # the source of what we read into a text
+_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,59}", re.ASCII)
+_DATE = re.compile(r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])", re.ASCII)
+Lines = Mapping[str, int]  # of the file, by the path of a field such as `rules[0].at_least`
+
+
+def policy_from(data: object, sha256: str, lines: Lines | None = None) -> Policy:
+    """A policy from parsed YAML. Raises PolicyError with every problem, by line where `lines` has it."""
+    problems: list[str] = []
+    place = _Place(problems, lines or {})
+    top = FieldReader(data, "", place.report("policy"))
+    top.only(
+        *("schema", "id", "title", "generated", "notice", "sources", "estimation_margin"),
+        *("integer_operations", "base_systemic_presumed", "form", "rules"),
+    )
+    if "schema" in top and top.raw("schema") != SCHEMA:
+        raise PolicyError([f"policy: schema is {shown(top.raw('schema'))}; this flopsd reads {SCHEMA!r}"])
+    sources = {OURS}
+    if "sources" in top:
+        sources |= {*map(str, top.object("sources").mapping)}
+        if sources == {OURS}:
+            top.wrong("sources", "a mapping of names to titles")
+    raw_rules = top.raw("rules")
+    if not isinstance(raw_rules, list) or not raw_rules:
+        top.wrong("rules", "a list of rules")
+        raw_rules = []
+    rules = tuple(_rule(raw, at, sources, place) for at, raw in enumerate(raw_rules))
+    policy = Policy(
+        id=_id(top, "id"),
+        sha256=sha256,
+        title=_text(top, "title"),
+        notice=_text(top, "notice") if "notice" in top else NOTICE,
+        margin_ppm=_margin(top, sources),
+        counts_integers="integer_operations" in top
+        and top.one_of("integer_operations", INTEGER_OPERATIONS) == INTEGER_OPERATIONS[1],
+        rules=rules,
+        form=None if (form := top.maybe_object("form")) is None else _form(form, sources),
+        presumed=None if (base := top.maybe_object("base_systemic_presumed")) is None else _presumption(base),
+    )
+    _check_together(rules, place)
+    if problems:
+        raise PolicyError(problems, hint=HINT)
+    return policy
+
+
+class _Place:
+    """Where in the file a problem is: the line of the field, or of what it is missing from."""
+
+    def __init__(self, problems: list[str], lines: Lines) -> None:
+        self._problems, self._lines = problems, lines
+
+    def report(self, named: str, root: str = "") -> Report:
+        """For the fields below `root`; a problem begins with the path of its field, as FieldReader has it."""
+
+        def add(problem: str) -> None:
+            path = problem.partition(": ")[0]
+            line = self._line(".".join(filter(None, (root, path))))
+            self._problems.append(f"{f'line {line}: ' if line else ''}{named}: {problem}")
+
+        return add
+
+    def _line(self, path: str) -> int | None:
+        while path and path not in self._lines:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self._lines.get(path)
+
+
+def _margin(top: FieldReader, sources: set[str]) -> int:
+    """How far an estimate may be off, both ways, in ppm."""
+    margin = top.maybe_object("estimation_margin")
+    if margin is None:
+        return MARGIN_PPM
+    margin.only("ppm", "citation", "source")
+    if "source" in margin:
+        _source(margin.object("source"), sources)
+    return margin.whole("ppm", 1, PPM - 1)
+
+
+def _id(entry: FieldReader, key: str) -> str:
+    return entry.matching(key, _ID, "small letters, digits and hyphens")
+
+
+def _text(entry: FieldReader, key: str) -> str:
+    return entry.line(key, MAX_TEXT, fold=True)
+
+
+def _presumption(base: FieldReader) -> Presumption:
+    base.only("above", "citation")
+    flop = base.maybe_flop("above")
+    if flop is None:
+        base.wrong("above", "a count of FLOP")
+    return Presumption(flop or 0, _text(base, "citation"))
+
+
+def _rule(raw: object, at: int, sources: set[str], place: _Place) -> Rule:
+    entry = FieldReader(raw, "", place.report(_named(raw, at), f"rules[{at}]"))
+    entry.only(
+        *("id", "title", "quantity", *COMPARISONS, "when", "or_else", "derived", "assumes", "other_conditions"),
+        *("notify", "citation", "consequence", "since", "status", "sources"),
+    )
+    derived = entry.texts("derived")
+    if "derived" in entry and not derived:
+        entry.wrong("derived", "a list of rules")
+    if "derived" in entry and any(name in entry for name in ("quantity", *COMPARISONS)):
+        entry.problem("derived", "a rule has either a threshold, or what it is derived from")
+    when = entry.maybe_object("when")
+    return Rule(
+        id=_id(entry, "id"),
+        title=_text(entry, "title") if "title" in entry else str(entry.raw("id")),
+        citation=_text(entry, "citation"),
+        consequence=_text(entry, "consequence") if "consequence" in entry else "",
+        since=entry.matching("since", _DATE, 'a date as text, such as "2025-08-02"') if "since" in entry else "",
+        status=entry.one_of("status", STATUSES) if "status" in entry else TEXT,
+        sources=_sources(entry, sources) if "sources" in entry else (),
+        when=Conditions() if when is None else _conditions(when),
+        quantities=None if "derived" in entry else _quantities(entry),
+        threshold=None if "derived" in entry else _threshold(entry),
+        or_else=_id(entry, "or_else") if "or_else" in entry else None,
+        derived=derived,
+        assumes=_text(entry, "assumes") if "assumes" in entry else "",
+        other_conditions=_other_conditions(entry),
+        notify=entry.flag("notify") is True,
+    )
+
+
+def _named(raw: object, at: int) -> str:
+    """A rule in a message: by its id, or by its place where it has no usable one."""
+    name = raw.get("id") if isinstance(raw, Mapping) else None
+    return f"rule {name:.60}" if isinstance(name, str) and name.isprintable() and name else f"rule {at + 1}"
+
+
+def _other_conditions(entry: FieldReader) -> tuple[str, ...]:
+    found = tuple(" ".join(text.split()) for text in entry.texts("other_conditions"))
+    if "other_conditions" in entry and not all(
+        text and len(text) <= MAX_TEXT and text.isprintable() for text in (found or ("",))
+    ):
+        entry.wrong("other_conditions", f"a list of texts of at most {MAX_TEXT} printable characters")
+        return ()
+    return found
+
+
+def _conditions(when: FieldReader) -> Conditions:
+    when.only("modification", "method", "base.kind", "base.systemic", "base.flop")
+    flop = when.maybe_object("base.flop")
+    if flop is not None:
+        flop.only("above", "not_above")
+        if ("above" in flop) == ("not_above" in flop):
+            when.problem("base.flop", "must have one of above, not_above")
+    return Conditions(
+        modification=when.flag("modification"),
+        methods=tuple(Method(name) for name in when.some_of("method", [method.value for method in Method])),
+        base_kinds=when.some_of("base.kind", BASE_KINDS),
+        base_systemic=when.flag("base.systemic"),
+        base_above_flop=None if flop is None else flop.maybe_flop("above"),
+        base_not_above_flop=None if flop is None else flop.maybe_flop("not_above"),
+    )
+
+
+def _quantities(entry: FieldReader) -> tuple[Quantity, Quantity]:
+    known = [quantity.value for quantity in Quantity]
+    if isinstance(entry.raw("quantity"), Mapping):
+        choice = entry.object("quantity")
+        choice.only("ordinary_base", "systemic_base")
+        return Quantity(choice.one_of("ordinary_base", known)), Quantity(choice.one_of("systemic_base", known))
+    quantity = Quantity(entry.one_of("quantity", known)) if "quantity" in entry else Quantity.CUMULATIVE
+    return quantity, quantity
+
+
+def _threshold(entry: FieldReader) -> Threshold:
+    given = [name for name in COMPARISONS if name in entry]
+    if len(given) != 1:
+        entry.report(f"{given[-1] if given else entry.at('at_least')}: must have one of {', '.join(COMPARISONS)}")
+        return Threshold(Fraction(1), None)
+    (name,) = given
+    at_least = name == "at_least"
+    if isinstance(entry.raw(name), Mapping):
+        part = entry.object(name)
+        part.only("of_base")
+        return Threshold(None, part.fraction("of_base"), at_least)
+    raw = entry.raw(name)
+    flop = Fraction(raw) if is_whole(raw) and raw > 0 else entry.fraction(name)
+    if flop >= MAX_FLOP:
+        entry.wrong(name, "below 1e40")
+    return Threshold(flop, None, at_least)
+
+
+def _sources(entry: FieldReader, known: set[str]) -> tuple[PolicySource, ...]:
+    found = tuple(_source(source, known) for source in entry.objects("sources"))
+    if not found:
+        entry.problem("sources", "must be a list: every claim names its source")
+    return found
+
+
+def _source(source: FieldReader, known: set[str]) -> PolicySource:
+    source.only("of", "at", "says", "status")
+    of = source.one_of("of", sorted(known))
+    status = source.one_of("status", STATUSES) if "status" in source else TEXT
+    if source.raw("of") == OURS and status != INTERPRETATION:
+        source.problem("status", "must be interpretation, as every reading by flopsd is")
+    return PolicySource(of, _text(source, "at"), _text(source, "says"), status)
+
+
+def _form(form: FieldReader, sources: set[str]) -> FormRules:
+    names = ("flop", "notification", "energy", "parameters", "hardware_days")
+    keys = [f"{name}_significant_figures" for name in names]
+    form.only(*keys, "training_time_bands_months", "sources")
+    bands = form.raw("training_time_bands_months")
+    if not isinstance(bands, list) or not bands or not all(map(is_whole, bands)) or bands != sorted({*bands} - {0}):
+        form.wrong("training_time_bands_months", "a list of whole months in rising order")
+        bands = [1]
+    _sources(form, sources)
+    flop, notification, energy, parameters, hardware_days = (form.whole(key, 1, 12) for key in keys)
+    return FormRules(flop, notification, energy, parameters, hardware_days, tuple(bands))
+
+
+def _check_together(rules: Sequence[Rule], place: _Place) -> None:
+    """Report what is wrong between rules."""
+    by_id = {rule.id: rule for rule in rules}
+    if len(by_id) != len(rules):
+        place.report("policy")("rules: two rules have the same id")
+    for at, rule in enumerate(rules):
+        report = place.report(f"rule {rule.id}", f"rules[{at}]")
+        for other in rule.derived:
+            if other not in by_id or by_id[other].derived:
+                report(f"derived: {other[:60]!r} is not a rule with a threshold of its own")
+        if rule.or_else is None:
+            continue
+        partner = by_id.get(rule.or_else)
+        if partner is None or partner.or_else != rule.id or rule.derived or partner.derived:
+            report("or_else: the two rules must name each other and have thresholds")
+        elif {rule.when.base_systemic, partner.when.base_systemic} != {True, False}:
+            report("or_else: one rule must be for base.systemic true, one for false")
