@@ -66,6 +66,7 @@ class Client:
         self._connection: DaemonConnection | None = None
         self._backoff_seconds = BACKOFF_SECONDS
         self._closing, self._leaving = threading.Event(), False
+        self._others: list[Client] = []
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is reentrant, unlike Event.set
         self._awake = True
         self._thread = threading.Thread(target=self._run, name="flopsd-client", daemon=True)
@@ -146,6 +147,12 @@ class Client:
         self._added.append((Phase(phase).value, added))
         self._add_up()
 
+    def another_session(self) -> Client:
+        """A session of its own for another model of this process, with the same daemon. It ends with this one."""
+        other = Client(self._paths, self._clock)
+        self._others.append(other)
+        return other
+
     def _add_up(self) -> None:
         """Fold in what was counted. A signal handler that counts meanwhile leaves that to the call it interrupted."""
         with self._lock:
@@ -168,6 +175,8 @@ class Client:
             return
         self._leaving = True  # Event.set is not reentrant, and a signal handler may interrupt this call
         atexit.unregister(self.close)
+        for other in self._others:
+            other.close(seconds)
         self._closing.set()
         self._wake.put(None)
         if self._thread.is_alive():

@@ -21,6 +21,7 @@ MAX_CONFIG_ENTRIES = 400
 MAX_CONFIG_DEPTH = 4
 MAX_COUNT = 10**30
 MAX_MODULES = 256
+MAX_LEFT_OUT = 16
 FORMATS = ("bf16", "fp16", "tf32", "fp8", "fp6", "fp4", "fp64", "int8")
 _FLOP = re.compile("0|[1-9][0-9]{0,59}")
 _ATTENTION = re.compile("[a-z0-9_]{1,40}")
@@ -51,6 +52,16 @@ class Recomputation(str, Enum):
     NONE = "none"
     FULL = "full"
     SELECTIVE = "selective"
+
+
+class Role(str, Enum):
+    """What a model beside the trained one is for; the trained one has none."""
+
+    REFERENCE = "reference"  # its outputs are in the loss, or a penalty for leaving them
+    REWARD = "reward"  # scores samples
+    TEACHER = "teacher"  # its outputs are the target, as in distillation
+    CRITIC = "critic"  # estimates values, and is trained beside
+    OTHER = "other"
 
 
 # Counters of a process's work in one phase; they only grow. `tokens` are all positions that passed through the
@@ -232,6 +243,17 @@ def _lora(facts: FieldReader, name: str) -> dict[str, Any]:
     return found
 
 
+def _not_counted(facts: FieldReader, name: str) -> dict[str, list[str]]:
+    """What a process does and cannot count, in words, by phase."""
+    work = facts.object(name)
+    work.only(*(phase.value for phase in Phase))
+    found = {phase: work.texts(phase) for phase in work.mapping}
+    for phase, texts in found.items():
+        if len(texts) > MAX_LEFT_OUT or not all(0 < len(text) <= MAX_TEXT and text.isprintable() for text in texts):
+            work.wrong(phase, f"a list of at most {MAX_LEFT_OUT} texts")
+    return {phase: sorted(set(texts)) for phase, texts in found.items() if texts}
+
+
 def _config(facts: FieldReader, name: str) -> dict[str, Any]:
     """A model's config.json: JSON of bounded size, with floats as text, since no ledger holds floats."""
     try:
@@ -277,6 +299,8 @@ _FACTS: Mapping[str, Callable[[FieldReader, str], Any]] = {
     "attention": lambda facts, name: facts.matching(name, _ATTENTION, "a name such as eager, sdpa, flash_attention_2"),
     "precision": _precision_fact,
     "packing": FieldReader.flag,
+    "role": lambda facts, name: facts.one_of(name, [role.value for role in Role]),
+    "not_counted": _not_counted,
     "window": _count_fact,  # the causal window that window_pairs were counted with
     "rank": _count_fact,
     "local_rank": _count_fact,

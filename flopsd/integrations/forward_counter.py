@@ -14,24 +14,34 @@ import logging
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, Protocol
 
 import torch
 
-from flopsd.client import Client
 from flopsd.integrations.describe_model import sliding_window
 from flopsd.integrations.head_counter import backbone_of, head_work
 
 log = logging.getLogger("flopsd.client")
+AFTER_ERROR = "forward passes after an error in flopsd's counter"
 UNSETTLED = ""  # a phase that becomes known later
 PhaseOf = Callable[[Any, bool], str]
+
+
+class Session(Protocol):
+    """Where work is declared: a `flopsd.client.Client`, or something like it."""
+
+    @property
+    def current_phase(self) -> str | None: ...
+    def count(self, phase: str, **counters: int) -> None: ...
+    def declare(self, **facts: object) -> None: ...
 
 
 class ForwardCounter:
     """Declares the work of one model's forward passes to `client`."""
 
-    def __init__(self, client: Client, phase_of: PhaseOf | None = None) -> None:
+    def __init__(self, client: Session, phase_of: PhaseOf | None = None) -> None:
         """`phase_of` receives the model and whether it generates, and returns a phase or UNSETTLED.
 
         By default a pass with gradients is training, and any other belongs to the client's current phase.
@@ -46,7 +56,7 @@ class ForwardCounter:
         self._unsettled: dict[str, int] = defaultdict(int)
         self._on_device: dict[tuple[str, str, Any], Any] = {}  # by phase, counter, device: a sum on that device
         self._inside = threading.local()
-        self._failed = False
+        self.failed = False  # after an error nothing is counted any more
 
     def attach(self, model: Any, *, compiled: bool = False) -> None:
         """Count the passes of `model` from now on, and of no other. `compiled`: torch.compile will compile it."""
@@ -78,6 +88,11 @@ class ForwardCounter:
     def counts(self, model: Any) -> bool:
         return self._model() is model
 
+    def modules(self) -> Iterable[Any]:
+        """All modules of the counted model; none where it is gone."""
+        model = self._model()
+        return () if model is None else model.modules()
+
     def settle(self, phase: str = "other") -> None:
         """Declare the sums on the device; unsettled work belongs to `phase`. Waits for the device."""
         pending, self._on_device = self._on_device, {}
@@ -97,13 +112,15 @@ class ForwardCounter:
     def _enter(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
         depth = getattr(self._inside, "depth", 0)
         self._inside.depth = depth + 1
-        if depth or self._failed:
+        if depth or self.failed or "read_index" in named:  # continuous batching: rows of many lengths in one
             return
         try:
             self._count(model, arguments, named)
         except Exception:
-            self._failed = True
+            self.failed = True
             log.exception("flopsd stops counting this model's forward passes; the training goes on")
+            with suppress(Exception):
+                self.client.declare(not_counted={"other": [AFTER_ERROR]})
 
     def _leave(self, *_: object) -> None:
         self._inside.depth = max(0, getattr(self._inside, "depth", 1) - 1)

@@ -22,6 +22,8 @@ from transformers import TrainerCallback
 from flopsd.client import Client, connect
 from flopsd.integrations.describe_model import describe
 from flopsd.integrations.forward_counter import UNSETTLED, ForwardCounter
+from flopsd.integrations.other_models import OtherModels
+from flopsd.integrations.work_left_out import left_out
 
 log = logging.getLogger("flopsd.client")
 Event = Callable[..., None]
@@ -56,6 +58,8 @@ class FlopsdCallback(TrainerCallback):
         self.failed: set[str] = set()
         self._facts = {"method": method, "packing": packing, **facts}
         self._counter = ForwardCounter(self.client, self._phase_of)
+        self._others = OtherModels(self.client, self._phase_of_other)
+        self._left_out: dict[str, list[str]] = {}
         self._training = self._in_step = self._predicting = False
         self._flop_declared = 0
         self._method: str | None = None
@@ -73,7 +77,7 @@ class FlopsdCallback(TrainerCallback):
     @_guarded
     def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
         self._declare_model(args, named.get("model"), again=True)
-        self._counter.settle()
+        self._settle()
         self._flop_declared = int(state.total_flos)  # includes the earlier attempt after a resume
         self._training = True
         if self._method is None and getattr(args, "process_index", 0) == 0:
@@ -97,12 +101,13 @@ class FlopsdCallback(TrainerCallback):
     def on_prediction_step(self, args: Any, state: Any, control: Any, **named: Any) -> None:  # noqa: ARG002
         self._predicting = True
         self._counter.settle_phase("evaluate")
+        self._others.settle_phase("evaluate")
         self.client.set_phase("evaluate")
 
     @_guarded
     def on_evaluate(self, args: Any, state: Any, control: Any, *metrics: Any, **named: Any) -> None:  # noqa: ARG002
         self._predicting = False
-        self._counter.settle("evaluate")
+        self._settle("evaluate")
         self.client.set_phase("train" if self._training else "other")
 
     on_predict = on_evaluate
@@ -121,6 +126,8 @@ class FlopsdCallback(TrainerCallback):
 
     def _declare_model(self, arguments: Any, model: Any, *, again: bool = False) -> None:
         """Declare and count the Trainer's model when it is a new one or was prepared for training."""
+        self._others.find(model)
+        self._declare_left_out(arguments)
         if model is None or (self._model_ref() is model and not again):
             return
         self._model_ref = weakref.ref(model)
@@ -142,6 +149,7 @@ class FlopsdCallback(TrainerCallback):
                     "`flopsd.client` if they are needed"
                 )
             self._logged_compiled = True
+            self._declare_left_out(arguments)
             return
         # Ranks of one tensor-parallel group see the same tokens, so the first one counts.
         is_first = int(getattr(arguments, "process_index", 0)) % int(getattr(model, "tp_size", None) or 1) == 0
@@ -157,11 +165,37 @@ class FlopsdCallback(TrainerCallback):
             phase = "generate" if generating else "other"
         elif self._predicting or (self._training and not model.training):
             phase = "evaluate"
-        self.client.set_phase(phase or "other")
+        # Its passes without gradients are part of the step that they are for, and end no phase.
+        self.client.set_phase("train" if phase == "other" else phase or "other")
         return phase
 
+    def _phase_of_other(self, model: Any, generating: bool) -> str:
+        """Of a pass of another model: only the trained one changes the phase of the process."""
+        if torch.is_grad_enabled() and model.training and any(p.requires_grad for p in model.parameters()):
+            return "train"
+        if self._in_step:
+            return "generate" if generating else "other"
+        trained = self._model_ref()
+        evaluates = self._training and trained is not None and not trained.training
+        return "evaluate" if self._predicting or evaluates else UNSETTLED
+
+    def _settle(self, phase: str = "other") -> None:
+        self._counter.settle(phase)
+        self._others.settle(phase)
+
+    def _declare_left_out(self, arguments: Any) -> None:
+        found = left_out(arguments, self._others.not_counted, self._counter.failed)
+        if self._logged_compiled:
+            found.setdefault("train", []).append("the trained model: a hook would break its compiled graph")
+        if found and found != self._left_out:
+            self._left_out = found
+            self.client.declare(not_counted=found)
+            if getattr(arguments, "process_index", 0) == 0:
+                log.warning("flopsd does not count: %s", "; ".join(text for phase in found.values() for text in phase))
+
     def _declare_progress(self, arguments: Any, state: Any) -> None:
-        self._counter.settle()
+        self._settle()
+        self._declare_left_out(arguments)
         if self._counter.saw_documents:
             self.client.declare(packing=False)
         flop = int(state.total_flos)
@@ -173,4 +207,4 @@ class FlopsdCallback(TrainerCallback):
     @_guarded
     def _at_exit(self) -> None:
         if os.getpid() == self._pid:
-            self._counter.settle()
+            self._settle()

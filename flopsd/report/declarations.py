@@ -13,6 +13,7 @@ from flopsd.report.terminal import counted
 
 NOT_DECLARED = "not declared"
 _NAMES = {
+    "role": "Role, beside the trained model",
     "phase": "Phase",
     "method": "Training method",
     "recomputation": "Recomputation of activations",
@@ -25,6 +26,7 @@ _NAMES = {
     "attention": "Attention",
     "precision": "Number format",
     "packing": "Packing",
+    "not_counted": "Not counted",
     "window": "Causal window",
     "rank": "Rank",
     "local_rank": "Local rank",

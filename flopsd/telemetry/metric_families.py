@@ -170,8 +170,9 @@ def _run_flop(found: Bases) -> Metric:
     if found.declarations.architecture is not None:
         required = found.declarations.architecture.counted.required
         run.add_metric(("architecture", "low"), float(required.low))
-        run.add_metric(("architecture", "computed"), float(required.computed))
-        run.add_metric(("architecture", "high"), float(required.high))
+        if required.computed is not None:
+            run.add_metric(("architecture", "computed"), float(required.computed))
+        run.add_metric(("architecture", "high"), float("inf") if required.high is None else float(required.high))
     return run
 
 

@@ -119,8 +119,8 @@ class Llama:
         return True
 
 
-def of_llama(facts: J, work: J) -> tuple[Three, Three, Three, int]:
-    """Required, executed by training, executed by all else, parameters."""
+def of_llama(facts: J, work: J) -> tuple[Three, Three, dict[str, Three], int]:
+    """Required, executed by training, executed in each other phase, parameters."""
     config, method, again = facts["model_config"], facts.get("method"), facts.get("recomputation")
     trainable, eager = facts.get("parameters_trainable"), facts.get("attention") == "eager"
     total = Llama(config, 0, 0).parameters()
@@ -172,7 +172,7 @@ def of_llama(facts: J, work: J) -> tuple[Three, Three, Three, int]:
             + (0 if eager else high.scores)
             + head * (twice + train.get("unlabelled_tokens", 0)),
         )
-    other = (0, 0, 0)
+    passes = {}
     for phase, counters in work.items():
         if phase != "train" and (tokens := counters.get("tokens")):
             square, causal = counters["square_pairs"], (counters["square_pairs"] + tokens) // 2
@@ -180,8 +180,8 @@ def of_llama(facts: J, work: J) -> tuple[Three, Three, Three, int]:
                        .through(pairs, False).forward
                        for level, pairs in enumerate((causal, square if eager else causal, square))]  # fmt: skip
             counted = (forward[0], forward[1], forward[2])
-            other = plus(other, _widened(counted, facts, config))
-    return _widened(required, facts, config), _widened(executed, facts, config), other, total
+            passes[phase] = _widened(counted, facts, config)
+    return _widened(required, facts, config), _widened(executed, facts, config), passes, total
 
 
 def _widened(bounds: Three, facts: J, config: J) -> Three:
@@ -197,7 +197,7 @@ def _widened(bounds: Three, facts: J, config: J) -> Three:
     return bounds[0] * min(ours, theirs) // ours, bounds[1], ceil(bounds[2] * max(ours, theirs), ours)
 
 
-def of_size(facts: J, work: J) -> tuple[Three, Three, Three, int]:
+def of_size(facts: J, work: J) -> tuple[Three, Three, dict[str, Three], int]:
     """Only a size: 6PD with wide bounds."""
     total, method, again = facts["parameters_total"], facts.get("method"), facts.get("recomputation")
     trainable = facts.get("parameters_trainable")
@@ -229,11 +229,10 @@ def of_size(facts: J, work: J) -> tuple[Three, Three, Three, int]:
             required[1] + (f[1] if again == "full" else 0),
             required[2] + (0 if again == "none" else f[2]) + attention(train["square_pairs"]),
         )
-    other = (0, 0, 0)
-    for phase, counters in work.items():
-        if phase != "train" and counters.get("tokens"):
-            other = plus(other, forward(counters))
-    return required, executed, other, total
+    passes = {
+        phase: forward(counters) for phase, counters in work.items() if phase != "train" and counters.get("tokens")
+    }
+    return required, executed, passes, total
 
 
 def agreed(sessions: list[J], fact: str) -> str | None:
@@ -243,6 +242,9 @@ def agreed(sessions: list[J], fact: str) -> str | None:
 
 def declared(settings: J, sessions: list[J]) -> tuple[str | None, str | None, J | None, tuple[Three, Three] | None]:
     """Method and recomputation that count, the architecture basis, and what training required and executed."""
+    beside = [session for session in sessions if session["work"] and "role" in session["facts"]]
+    left_out = {phase for session in sessions for phase in session["facts"].get("not_counted", {})}
+    sessions = [session for session in sessions if "role" not in session["facts"]]
     working = [session for session in sessions if session["work"]]
     method = settings.get("method") or agreed(sessions, "method")
     recomputation = settings.get("recomputation") or agreed(sessions, "recomputation")
@@ -263,17 +265,29 @@ def declared(settings: J, sessions: list[J]) -> tuple[str | None, str | None, J 
     required = trained = executed = (0, 0, 0)
     tokens, largest = 0, 0
     for facts, work in groups.values():
-        needed, training, other, total = (of_llama if "model_config" in facts else of_size)(facts, work)
-        required, trained = plus(required, needed), plus(trained, training)
-        executed = plus(executed, plus(training, other))
+        needed, training, passes, total = (of_llama if "model_config" in facts else of_size)(facts, work)
+        aside = (0, *passes.get("other", (0, 0, 0))[1:])
+        required, trained = plus(plus(required, needed), aside), plus(plus(trained, training), aside)
+        executed = plus(executed, training)
+        for counted in passes.values():
+            executed = plus(executed, counted)
         tokens, largest = tokens + work.get("train", {}).get("tokens", 0), max(largest, total)
+    for session in beside:
+        facts, work = session["facts"], session["work"]
+        needed, training, passes, _ = (of_llama if "model_config" in facts else of_size)(facts, work)
+        aside = (0, passes.get("other", (0, 0, 0))[1], passes.get("other", (0, 0, 0))[2] + needed[2])
+        required, trained, executed = plus(required, aside), plus(trained, aside), plus(executed, training)
+        for counted in passes.values():
+            executed = plus(executed, counted)
+    required_open, executed_open = bool(left_out & {"train", "other"}), bool(left_out)
     alone = next(iter(groups.values()))[0].get("parameters_trainable") if len(groups) == 1 else None
     basis = {
-        **_said(required), "executed": _said(executed), "tokens": str(tokens),
+        **_said(required, required_open), "executed": _said(executed, executed_open), "tokens": str(tokens),
         "parameters": {"total": str(largest), "active": str(largest), "trainable": None if alone is None else str(alone)},
     }  # fmt: skip
-    return method, recomputation, basis, (required, trained)
+    return method, recomputation, basis, None if required_open else (required, trained)
 
 
-def _said(bounds: Three) -> J:
-    return dict(zip(("low", "computed", "high"), map(str, bounds), strict=True))
+def _said(bounds: Three, is_open: bool) -> J:
+    found = dict(zip(("low", "computed", "high"), map(str, bounds), strict=True))
+    return {**found, "computed": None, "high": None} if is_open else found

@@ -339,7 +339,7 @@ def test_each_rank_counts_its_own_batches(tmp_path: Path, path: Path) -> None:
     ranks = {}
     for session in {event.session for event in events}:
         mine = [event for event in events if event.session == session]
-        ranks[Told(mine).facts["rank"]] = work_of(mine)["train"]
+        ranks[Told(mine, session).facts["rank"]] = work_of(mine)["train"]
     assert ranks.keys() == {0, 1}
     assert ranks[0].pop("framework_flop") > 0  # the sum of both, told by one
     assert ranks[0] == ranks[1] == passed(ROWS // 2, 4, steps=4)

@@ -47,7 +47,8 @@ def test_each_example_tells_what_it_did(tmp_path: Path, name: str) -> None:
     server = EventServer(tmp_path / "client.sock")
     done = run(name, FLOPSD_SOCKET=str(server.listener.path))
     assert done.returncode == 0, done.stderr
-    found = Told(server.all())
+    events = server.all()
+    found = Told(events, events[0].session)
     work = found.work
     work["train"].pop("framework_flop", None)
     assert work == WORK[name]

@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.train.trainers import llama, told_to
+from tests.train.trl_cases import options, tokenizer, train
 
 pytestmark = [pytest.mark.training("trl", "datasets"), pytest.mark.filterwarnings("ignore")]
 
 
-def tokenizer() -> Any:
-    """Words w0 to w59, made here: no hub is asked."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+@pytest.mark.parametrize(
+    ("name", "roles"),
+    [
+        ("DPO, reference given", {"reference": "other"}),
+        ("DPO, reference before training", {"reference": "other"}),
+        ("GRPO, reward model, reference", {"reference": "other", "reward": "other"}),
+        ("GKD, teacher", {"teacher": "other"}),
+        ("DPO, LoRA", {}),
+    ],
+)
+def test_all_models_of_a_trainer_are_counted(name: str, roles: dict[str, str]) -> None:
+    """What PyTorch counted of the training and its constructor lies within what the ledger has as executed."""
+    found = train(name)
+    low, computed, high = found.executed
+    assert computed is not None
+    assert high is not None
+    assert low <= found.counted <= high < 1.1 * found.counted
+    assert abs(computed - found.counted) < 0.02 * found.counted
+    others = found.told.others
+    assert others.keys() == roles.keys()
+    assert all(set(others[role].work) == {phase} for role, phase in roles.items())
+    required = {end: int(found.basis[end]) for end in ("low", "computed", "high")}
+    alone = int(found.basis["executed"]["low"])
+    assert required["low"] < required["computed"] <= required["high"] < found.counted
+    assert required["low"] < alone
+    assert sum("passes without gradients" in words for words in found.basis["assumptions"]) == 1
 
-    words = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, **{f"w{number}": number + 4 for number in range(60)}}
-    made = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
 
-
-def options(config: Any, folder: Path, **more: Any) -> Any:
-    usual = {
-        "output_dir": str(folder), "per_device_train_batch_size": 2, "max_steps": 2, "report_to": [], "use_cpu": True,
-        "bf16": False, "save_strategy": "no", "disable_tqdm": True, "logging_strategy": "no",
-    }  # fmt: skip
-    return config(**{**usual, **more})
+def test_reference_passes_of_an_evaluation_are_evaluation() -> None:
+    found = train("DPO, evaluated")
+    low, _, high = found.executed
+    assert high is not None
+    assert low <= found.counted <= high
+    work = found.told.others["reference"].work
+    assert work["evaluate"] == {name: work["evaluate"][name] for name in found.told.work["evaluate"]}
+    assert work["evaluate"]["tokens"] == found.told.work["evaluate"]["tokens"]
 
 
 def test_supervised_fine_tuning_with_adapters(tmp_path: Path) -> None:

@@ -54,9 +54,21 @@ def trainer_of(folder: Path, *callbacks: Any, model: Any = None, **options: Any)
 
 @dataclass
 class Told:
-    """What a session told, when it is over."""
+    """What a session told, when it is over, and the sessions of other models beside it."""
 
-    events: list[Event] = field(default_factory=list)
+    everything: list[Event] = field(default_factory=list)
+    session: str = ""
+
+    @property
+    def events(self) -> list[Event]:
+        return [event for event in self.everything if event.session == self.session]
+
+    @property
+    def others(self) -> dict[str, Told]:
+        """By role."""
+        names = {event.session for event in self.everything} - {self.session}
+        found = [Told(self.everything, name) for name in names]
+        return {one.facts["role"]: one for one in found}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -76,11 +88,12 @@ def told_to(path: Path, **options: Any) -> Iterator[tuple[Any, Told]]:
     """A callback whose daemon listens here; what it told is there when the block is left."""
     from flopsd.integrations.transformers import FlopsdCallback
 
-    server, found = EventServer(path), Told()
+    server = EventServer(path)
     callback = FlopsdCallback(client=connect(path), **options)
+    found = Told(session=callback.client.session)
     try:
         yield callback, found
     finally:
         callback.client.close()
-        found.events += server.all()
+        found.everything += server.all()
     assert callback.failed == set()

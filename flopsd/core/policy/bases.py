@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flopsd.core.architecture import Bounds, bare_model, flop, forward_flop, parameters, read_model, training_from
+from flopsd.core.architecture import bare_model, flop, forward_flop, parameters, read_model, training_from
 from flopsd.core.declarations import NOTHING_DECLARED, Method, OperatorDeclarations, Phase, Recomputation
 from flopsd.core.figures import added_up
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
@@ -21,6 +21,17 @@ from flopsd.core.policy.guidelines import (
     measured_as,
     required_share,
 )
+from flopsd.core.policy.open_bounds import OpenBounds
+from flopsd.core.policy.other_models import (
+    NO_FLOP,
+    NO_MODEL,
+    WITHOUT_GRADIENTS,
+    OtherModels,
+    has_passed,
+    is_trained,
+    other_models,
+    required_without_gradients,
+)
 from flopsd.core.policy.reconcile import ArchitectureFigures
 from flopsd.core.session_protocol import DeclaredSession
 from flopsd.core.values import added
@@ -30,16 +41,16 @@ _MODEL_FACTS = (
     "model_config", "parameters_total", "parameters_trainable", "lora", "method", "recomputation", "attention",
     "packing", "window",
 )  # fmt: skip
-_NO_MODEL = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError)
 NO_PROCESS = "no training process declared its model and its tokens"
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """FLOP counted from model and tokens; `training_executed` is the training's part of what was executed."""
+    """FLOP counted from model and tokens; `training_executed` is the training's part of what was executed, with the
+    passes without gradients that it required."""
 
     counted: ArchitectureFigures
-    training_executed: Bounds
+    training_executed: OpenBounds
     parameters_total: int
     parameters_active: int
     parameters_trainable: int | None
@@ -75,9 +86,10 @@ class Bases:
 
 def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession]) -> Declarations:
     """What settings and training processes declare; settings take precedence."""
-    method = declared.method or _agreed(sessions, "method", Method)
-    recomputation = declared.recomputation or _agreed(sessions, "recomputation", Recomputation)
-    counted_as = method or _all_weights(sessions)
+    trained = [session for session in sessions if is_trained(session)]
+    method = declared.method or _agreed(trained, "method", Method)
+    recomputation = declared.recomputation or _agreed(trained, "recomputation", Recomputation)
+    counted_as = method or _all_weights(trained)
     found, absent = _architecture(sessions, counted_as, recomputation)
     share = required_share(counted_as, recomputation)
     if found is not None:
@@ -142,7 +154,7 @@ def _all_weights(sessions: Sequence[DeclaredSession]) -> Method | None:
 def _architecture(
     sessions: Sequence[DeclaredSession], method: Method | None, recomputation: Recomputation | None
 ) -> tuple[Architecture | None, str]:
-    working = [session for session in sessions if session.work]
+    working = [session for session in sessions if session.work and is_trained(session)]
     if not working:
         return None, NO_PROCESS
     groups: dict[str, tuple[dict[str, Any], dict[str, dict[str, int]]]] = {}
@@ -159,7 +171,7 @@ def _architecture(
         found = [_of_model(facts, work) for facts, work in groups.values()]
     except ArchitectureError as fault:
         return None, str(fault)
-    except _NO_MODEL as fault:  # a process may declare anything, and must not stop the metering with it
+    except NO_MODEL as fault:
         return None, f"what a process declared of its model is not of the types that flopsd knows: {fault!r:.100}"
     whole = found[0]
     for more in found[1:]:
@@ -171,27 +183,45 @@ def _architecture(
             None,
             tuple(dict.fromkeys((*whole.assumptions, *more.assumptions))),
         )
-    return whole, ""
+    return _with_others(whole, other_models(sessions)), ""
+
+
+def _with_others(found: Architecture, others: OtherModels) -> Architecture:
+    counted = found.counted
+    if others.required.high != 0 or WITHOUT_GRADIENTS in found.assumptions:
+        others = replace(others, notes=(*others.notes, WITHOUT_GRADIENTS))
+    return replace(
+        found,
+        counted=replace(
+            counted, required=counted.required + others.required, executed=counted.executed + others.executed
+        ),
+        training_executed=found.training_executed + others.required,
+        assumptions=tuple(dict.fromkeys((*found.assumptions, *others.notes))),
+    )
 
 
 def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> Architecture:
     config = facts.get("model_config")
     model = read_model(config) if config is not None else bare_model(facts.get("parameters_total", 0))
     training = training_from(facts)
-    nothing = Bounds(0, 0, 0)
-    train, required, trained_executed = work.get(Phase.TRAIN.value, {}), nothing, nothing
+    train, required, trained_executed = work.get(Phase.TRAIN.value, {}), NO_FLOP, NO_FLOP
     assumptions: tuple[str, ...] = ()
-    if _passed(train):
+    if has_passed(train):
         trained = flop(model, train, training)
         required, trained_executed, assumptions = trained.required, trained.executed, trained.assumptions
     executed = trained_executed
     for phase, counters in work.items():
-        if phase != Phase.TRAIN.value and _passed(counters):
-            executed += forward_flop(model, counters, training)
+        if phase != Phase.TRAIN.value and has_passed(counters):
+            passes = forward_flop(model, counters, training)
+            executed += passes
+            needed = required_without_gradients(phase, passes)
+            required += needed
+            trained_executed += needed
+            assumptions += (WITHOUT_GRADIENTS,) if needed.high else ()
     sizes = parameters(model)
     return Architecture(
-        ArchitectureFigures(required, executed, train.get("tokens", 0)),
-        trained_executed,
+        ArchitectureFigures(OpenBounds.of(required), OpenBounds.of(executed), train.get("tokens", 0)),
+        OpenBounds.of(trained_executed),
         sizes.total,
         sizes.active,
         facts.get("parameters_trainable"),
@@ -199,17 +229,12 @@ def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -
     )
 
 
-def _passed(counters: Mapping[str, int]) -> bool:
-    """Whether anything was counted that passed a model: of an image encoder that is patches alone."""
-    return bool(counters.get("tokens") or counters.get("patches"))
-
-
 def _share_of(found: Architecture, known: Required) -> Required:
     """The share by the model's own arithmetic, where its training was counted and its recomputation is known."""
     needed, did = found.counted.required, found.training_executed
-    pairs = ((needed.low, did.low), (needed.computed, did.computed), (needed.high, did.high))
-    if known.stated_ppm is None or not all(whole for _, whole in pairs):
+    # Open bounds are no share: what was not counted may be any part.
+    if known.stated_ppm is None or needed.computed is None or not (did.low and did.computed and did.high):
         return known
-    shares = [min(PPM, part * PPM // whole) for part, whole in pairs]
+    stated = min(PPM, needed.computed * PPM // did.computed)
     # What the terms leave out, such as the optimizer, is executed and not recomputed: no upper end below 1 is certain.
-    return replace(known, stated_ppm=shares[1], source=f"{known.source}; by the model's own terms")
+    return replace(known, stated_ppm=stated, source=f"{known.source}; by the model's own terms")

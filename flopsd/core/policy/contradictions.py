@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase
 from flopsd.core.policy.conditions import CONTRADICTION, base_bounds, short
+from flopsd.core.policy.other_models import is_trained
 from flopsd.core.policy.policy_file import Policy
 from flopsd.core.session_protocol import DeclaredSession
 
@@ -32,7 +33,7 @@ def contradictions(
 ) -> tuple[Contradiction, ...]:
     """Each once, in the order of the declarations."""
     found = [*of_base(settings.base, policies), *_of_settings(settings)]
-    for session in sessions:
+    for session in filter(is_trained, sessions):
         found += _of_session(settings, session)
     return tuple(dict.fromkeys(found))
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flopsd.core.architecture import Bounds
 from flopsd.core.declarations import Phase
 from flopsd.core.model import NO_FIGURES, PPM, UNDECLARED_PHASE, Figures
 from flopsd.core.policy.guidelines import MARGIN_PPM
+from flopsd.core.policy.open_bounds import OpenBounds, open_bounds_from
 from flopsd.core.values import ceil_div, text_or_none, whole_number
 
 COUNTED = "Counted from the model's shape and the tokens that its processes declare. No hardware was asked."
@@ -37,8 +37,8 @@ _WORDS = {
 class ArchitectureFigures:
     """The architecture basis in sums: what training required, and what all declared phases executed, in FLOP."""
 
-    required: Bounds
-    executed: Bounds
+    required: OpenBounds
+    executed: OpenBounds
     tokens: int
 
     def __add__(self, other: ArchitectureFigures) -> ArchitectureFigures:
@@ -57,11 +57,8 @@ class ArchitectureFigures:
 
 def figures_of_ledger(entry: Mapping[str, Any]) -> ArchitectureFigures:
     """The inverse of `Counted.for_ledger`. Raises KeyError, TypeError, ValueError on anything else."""
-    return ArchitectureFigures(_bounds(entry), _bounds(entry["executed"]), whole_number(entry["tokens"]))
-
-
-def _bounds(entry: Mapping[str, Any]) -> Bounds:
-    return Bounds(*(whole_number(entry[name]) for name in ("low", "computed", "high")))
+    tokens = whole_number(entry["tokens"])
+    return ArchitectureFigures(open_bounds_from(entry), open_bounds_from(entry["executed"]), tokens)
 
 
 @dataclass(frozen=True, slots=True)

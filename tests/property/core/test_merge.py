@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.architecture import Bounds
 from flopsd.core.ledger.merged_claims import DEVICE, Claim, DeviceClaims, refuse_double
 from flopsd.core.ledger.merged_completeness import NodeCheck
 from flopsd.core.ledger.merged_entry import sort_key
@@ -17,6 +16,7 @@ from flopsd.core.ledger.merged_statement import MergeFacts, Merging
 from flopsd.core.ledger.merged_sums import COVERAGE_TIMES, TIMES, LedgerSums, sums_of_ledger
 from flopsd.core.model import Figures
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Claimed, Guidelines
+from flopsd.core.policy.open_bounds import OpenBounds
 from flopsd.core.policy.reconcile import ArchitectureFigures, figures_of_ledger
 from flopsd.core.values import nanoseconds, seconds, whole_number
 from flopsd.errors import LedgerError
@@ -24,7 +24,7 @@ from flopsd.errors import LedgerError
 flop = st.integers(0, 10**26)
 durations = st.integers(0, 10**18)
 figures = st.builds(Figures, flop, st.none() | flop, st.none() | flop)
-bounds = st.builds(Bounds, flop, flop, flop)
+bounds = st.builds(OpenBounds, flop, st.none() | flop, st.none() | flop)
 names = st.sampled_from(["activity", "cycles", "gap", "utilization"])
 
 claim_keys = st.tuples(
@@ -73,7 +73,7 @@ def test_a_sum_is_told_and_read_back_exactly(a: LedgerSums) -> None:
 
 
 @given(bounds, flop)
-def test_an_architecture_basis_is_never_below_zero(given_bounds: Bounds, amount: int) -> None:
+def test_an_architecture_basis_is_never_below_zero(given_bounds: OpenBounds, amount: int) -> None:
     found = ArchitectureFigures(given_bounds, given_bounds, 1).for_ledger()
     for where in (found, found["executed"]):
         before, where["low"] = where["low"], str(-amount - 1)

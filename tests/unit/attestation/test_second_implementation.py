@@ -227,7 +227,11 @@ def trainings(draw: st.DrawFn) -> tuple[dict[str, object], dict[str, dict[str, i
         facts["parameters_total"] = total
     if "lora" not in facts and draw(st.booleans()):
         facts["parameters_trainable"] = draw(st.one_of(st.just(total), st.integers(1, total)))
-    phases = st.sampled_from(["train", "evaluate", "generate"])
+    if draw(st.sampled_from([False, False, True])):
+        facts["role"] = draw(st.sampled_from(["reference", "critic"]))
+    if draw(st.sampled_from([False, False, True])):
+        facts["not_counted"] = draw(st.sampled_from([{"generate": ["by vLLM"]}, {"other": ["a judge"]}]))
+    phases = st.sampled_from(["train", "evaluate", "generate", "other"])
     return facts, draw(st.dictionaries(phases, counters(), min_size=1, max_size=3))
 
 
@@ -261,4 +265,4 @@ def test_it_computes_what_any_declared_training_required(
     found, said = recompute(journal, PEAKS, statement["predicate"]["method"]["sealedAt"]), stated(statement)
     assert found["architecture"] == said["architecture"]
     assert found["guidelines"] == said["guidelines"]
-    assert found["architecture"] is not None
+    assert (found["architecture"] is None) == all("role" in facts for facts, _ in processes[: 1 if same else None])

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flopsd.core.architecture import Bounds
 from flopsd.core.declarations import Base, Method, Recomputation
 from flopsd.core.model import PPM, UNDECLARED_PHASE, Figures
 from flopsd.core.policy.evaluate import Case, findings
 from flopsd.core.policy.finding import Limit
 from flopsd.core.policy.forecast import Crossing, Rate, crossing, mean_rates, outlook
 from flopsd.core.policy.guidelines import NOTHING_COUNTED, Guidelines, Required, guidelines, required_share
+from flopsd.core.policy.open_bounds import OpenBounds
 from flopsd.core.policy.reconcile import LESS_EXECUTED, ArchitectureFigures, reconcile
 from flopsd.settings.data_files import load_policies
 
@@ -79,7 +79,7 @@ def test_an_upper_bound_that_is_not_known_leaves_none_and_bounds_are_rounded_out
     assert guidelines({"train": Figures(10, 11, 12)}, share).updates == Figures(3, 5, 12)
 
 
-NEEDED = ArchitectureFigures(Bounds(90, 100, 110), Bounds(90, 100, 110), 1)
+NEEDED = ArchitectureFigures(OpenBounds(90, 100, 110), OpenBounds(90, 100, 110), 1)
 
 
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(0, 200))
@@ -103,7 +103,7 @@ def test_undeclared_work_without_a_ceiling_leaves_the_ratio_without_one() -> Non
 
 def test_each_ratio_is_of_opposite_ends_and_rounded_outward() -> None:
     """Executed 70 to 130 against 97 to 113; updates of 50 to 60 against 89 to 107; the framework's 120 against 101."""
-    basis = ArchitectureFigures(Bounds(89, 101, 107), Bounds(97, 103, 113), 1)
+    basis = ArchitectureFigures(OpenBounds(89, 101, 107), OpenBounds(97, 103, 113), 1)
     by_phase = {"train": Figures(40, 50, 60), "evaluate": Figures(30, 35, 70)}
     executed, guidelines, framework = reconcile(by_phase, Figures(50, 55, 60), basis, 120)
     assert (executed.low_ppm, executed.measured_ppm, executed.high_ppm) == (619_469, 825_242, 1_340_207)

@@ -1,0 +1,117 @@
+"""Models that pass tokens beside the trained one, as training processes declare them in sessions with a role. Pure.
+
+What they compute was executed. Of what training required it is in `computed` and `high`, and not in `low`: the
+Guidelines (C(2025) 5045, annex A.1) count what directly contributes to parameter updates, and do not mention these
+passes. The training of an auxiliary model, such as a value function, need not be counted (annex A.1): `high` alone has
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flopsd.core.architecture import Bounds, bare_model, flop, forward_flop, read_model, training_from
+from flopsd.core.architecture.model import Model
+from flopsd.core.declarations import Phase
+from flopsd.core.policy.open_bounds import OpenBounds
+from flopsd.core.session_protocol import DeclaredSession
+from flopsd.errors import ArchitectureError
+
+# A process may declare anything, and must not stop the metering with it.
+NO_MODEL = (TypeError, ValueError, KeyError, AttributeError, IndexError, ArithmeticError, RecursionError)
+NO_FLOP = Bounds(0, 0, 0)
+WITHOUT_GRADIENTS = (
+    "passes without gradients in phase other, of the trained model and of others, are in required but for its low end: "
+    "the Guidelines do not mention them"
+)
+_DIAGNOSTIC_OR_DATA = (Phase.EVALUATE.value, Phase.GENERATE.value)  # never required for an update
+
+
+@dataclass(frozen=True, slots=True)
+class OtherModels:
+    """Their part of what training required and of what all phases executed, and what to say of it."""
+
+    required: OpenBounds
+    executed: OpenBounds
+    notes: tuple[str, ...] = ()
+
+
+def is_trained(session: DeclaredSession) -> bool:
+    """Whether it is of the model that is trained, as all sessions without a role are."""
+    return "role" not in session.facts
+
+
+def other_models(sessions: Sequence[DeclaredSession]) -> OtherModels:
+    """The sum over all sessions with a role; and open ends for all work that any session declares as not counted."""
+    found = OtherModels(OpenBounds.of(NO_FLOP), OpenBounds.of(NO_FLOP))
+    for session in sessions:
+        parts = [_left_out(session.facts.get("not_counted", {}))]
+        if session.work and not is_trained(session):
+            parts.append(_of_model(session.facts, session.work))
+        for part in parts:
+            notes = tuple(dict.fromkeys((*found.notes, *part.notes)))
+            found = OtherModels(found.required + part.required, found.executed + part.executed, notes)
+    return found
+
+
+def required_without_gradients(phase: str, passes: Bounds) -> Bounds:
+    """What of forward passes in `phase` training required."""
+    return NO_FLOP if phase in _DIAGNOSTIC_OR_DATA else Bounds(0, passes.computed, passes.high)
+
+
+def has_passed(counters: Mapping[str, int]) -> bool:
+    """Whether anything was counted that passed a model: of an image encoder that is patches alone."""
+    return bool(counters.get("tokens") or counters.get("patches"))
+
+
+def _left_out(work: Mapping[str, Sequence[str]]) -> OtherModels:
+    matters = any(phase not in _DIAGNOSTIC_OR_DATA for phase in work)
+    return OtherModels(
+        OpenBounds.of(NO_FLOP, is_open=matters),
+        OpenBounds.of(NO_FLOP, is_open=bool(work)),
+        tuple(f"not counted: {text}" for phase in sorted(work) for text in work[phase]),
+    )
+
+
+def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> OtherModels:
+    role, model = facts["role"], _model(facts)
+    uncounted = any(counters.get("forward_passes") and not has_passed(counters) for counters in work.values())
+    if model is None or uncounted:
+        why = "has passes whose tokens were not counted" if model is not None else "is not of a kind that flopsd reads"
+        return _left_out({Phase.OTHER.value: [f"the {role} model, which {why}"]})
+    try:
+        required, executed = _passes(model, facts, work)
+    except (ArchitectureError, *NO_MODEL) as fault:
+        return _left_out({Phase.OTHER.value: [f"the {role} model: {fault!s:.200}"]})
+    return OtherModels(OpenBounds.of(required), OpenBounds.of(executed), (f"executed includes the {role} model",))
+
+
+def _model(facts: Mapping[str, Any]) -> Model | None:
+    """By its configuration, else by its size; None where neither can be read."""
+    try:
+        if "model_config" in facts:
+            return read_model(facts["model_config"])
+    except (ArchitectureError, *NO_MODEL):
+        pass
+    try:
+        return bare_model(facts["parameters_total"])
+    except (ArchitectureError, *NO_MODEL):
+        return None
+
+
+def _passes(model: Model, facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> tuple[Bounds, Bounds]:
+    training, required, executed = training_from(facts), NO_FLOP, NO_FLOP
+    for phase, counters in work.items():
+        if not has_passed(counters):
+            continue
+        if phase == Phase.TRAIN.value:
+            trained = flop(model, counters, training)
+            required += Bounds(0, 0, trained.required.high)
+            executed += trained.executed
+        else:
+            passes = forward_flop(model, counters, training)
+            required += required_without_gradients(phase, passes)
+            executed += passes
+    return required, executed

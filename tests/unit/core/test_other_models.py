@@ -1,0 +1,108 @@
+"""Models beside the trained one, and work that was not counted: what they add to which end of the architecture basis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flopsd.core.architecture import flop, forward_flop, read_model, training_from
+from flopsd.core.declarations import NOTHING_DECLARED, facts_from
+from flopsd.core.policy.bases import Declarations, declarations_of
+from flopsd.core.policy.contradictions import contradictions
+from flopsd.core.policy.other_models import WITHOUT_GRADIENTS
+from flopsd.core.session_protocol import DeclaredSession
+from tests.support.architectures import LLAMA_8B
+
+TRAINED = {"model_config": LLAMA_8B, "method": "lora", "lora": {"r": 8, "target_modules": ["q_proj"]},
+           "recomputation": "full", "attention": "eager"}  # fmt: skip
+BESIDE = {"model_config": LLAMA_8B, "attention": "eager"}
+WORK = {"tokens": 10, "sequences": 1, "square_pairs": 100}
+
+
+def found(*sessions: tuple[dict[str, Any], dict[str, dict[str, int]]]) -> Declarations:
+    declared = [DeclaredSession(str(n), n, 0, "0.1.0", facts_from(f), w) for n, (f, w) in enumerate(sessions)]
+    assert contradictions(NOTHING_DECLARED, declared, ()) == ()
+    return declarations_of(NOTHING_DECLARED, declared)
+
+
+ALONE = found((TRAINED, {"train": WORK}))
+PASS = forward_flop(read_model(LLAMA_8B), WORK, training_from(BESIDE))
+FULL = flop(read_model(LLAMA_8B), WORK, training_from({**BESIDE, "method": "full", "recomputation": "none"}))
+
+
+@pytest.mark.parametrize(
+    ("facts", "work", "required", "executed"),
+    [
+        ({"role": "reference"}, {"other": WORK}, (0, PASS.computed, PASS.high), (PASS.low, PASS.computed, PASS.high)),
+        ({"role": "teacher"}, {"generate": WORK}, (0, 0, 0), (PASS.low, PASS.computed, PASS.high)),
+        ({"role": "reward"}, {"evaluate": WORK}, (0, 0, 0), (PASS.low, PASS.computed, PASS.high)),
+        (
+            {"role": "critic", "method": "full", "recomputation": "none"}, {"train": WORK},
+            (0, 0, FULL.required.high), (FULL.executed.low, FULL.executed.computed, FULL.executed.high),
+        ),
+        ({"role": "other", "model_config": {"model_type": "new"}}, {"other": WORK}, (0, None, None), (0, None, None)),
+        ({"role": "other"}, {"other": {"forward_passes": 1}}, (0, None, None), (0, None, None)),
+        ({"role": "reference", "not_counted": {"generate": ["vLLM"]}}, {}, (0, 0, 0), (0, None, None)),
+        ({"role": "reference", "not_counted": {"other": ["a judge"]}}, {}, (0, None, None), (0, None, None)),
+    ],
+)  # fmt: skip
+def test_what_another_model_adds(
+    facts: dict[str, Any], work: dict[str, Any], required: tuple[Any, ...], executed: tuple[Any, ...]
+) -> None:
+    whole = found((TRAINED, {"train": WORK}), ({**BESIDE, **facts}, work))
+    assert ALONE.architecture is not None
+    assert whole.architecture is not None
+    before, after = ALONE.architecture.counted, whole.architecture.counted
+    assert after.tokens == before.tokens
+    for one, other, added in ((before.required, after.required, required), (before.executed, after.executed, executed)):
+        assert other.low == one.low + added[0]
+        assert other.computed == (None if added[1] is None else (one.computed or 0) + added[1])
+        assert other.high == (None if added[2] is None else (one.high or 0) + added[2])
+    sizes = (whole.architecture.parameters_total, whole.architecture.parameters_trainable)
+    assert sizes == (ALONE.architecture.parameters_total, ALONE.architecture.parameters_trainable)
+    assert (WITHOUT_GRADIENTS in whole.architecture.assumptions) == (required[2] != 0)
+    if None in required:
+        assert whole.required.stated_ppm == 666_667, "no share by terms that are not all known"
+
+
+def test_a_model_that_is_not_read_counts_by_its_size() -> None:
+    sized = {"role": "teacher", "model_config": {"model_type": "new"}, "parameters_total": 10**6}
+    whole = found((TRAINED, {"train": WORK}), (sized, {"other": WORK}))
+    assert whole.architecture is not None
+    assert ALONE.architecture is not None
+    added = (whole.architecture.counted.executed.computed or 0) - (ALONE.architecture.counted.executed.computed or 0)
+    assert added == 2 * 10**6 * 10
+
+
+def test_without_a_trained_model_there_is_no_basis_and_own_passes_count_as_those_of_others() -> None:
+    assert found(({**BESIDE, "role": "reference"}, {"other": WORK})).architecture is None
+    own, other = found((TRAINED, {"train": WORK, "other": WORK})), found((TRAINED, {"train": WORK}))
+    assert own.architecture is not None
+    assert other.architecture is not None
+    adapted = forward_flop(read_model(LLAMA_8B), WORK, training_from(TRAINED))
+    assert own.architecture.counted.required.low == other.architecture.counted.required.low
+    assert own.architecture.counted.required.computed == (
+        (other.architecture.counted.required.computed or 0) + adapted.computed
+    )
+    # A pass that is computed once makes what is computed a second time a smaller share.
+    assert (own.required.stated_ppm or 0) > (other.required.stated_ppm or 0)
+
+
+@pytest.mark.parametrize(
+    ("facts", "problem"),
+    [
+        ({"role": "trained"}, "role"),
+        ({"not_counted": {"sometimes": ["x"]}}, "sometimes"),
+        ({"not_counted": {"other": ["x"] * 17}}, "at most 16 texts"),
+        ({"not_counted": {"other": ["x\n"]}}, "at most 16 texts"),
+        ({"not_counted": {"other": [""]}}, "at most 16 texts"),
+        ({"not_counted": ["x"]}, "not_counted"),
+    ],
+)
+def test_a_role_and_what_is_left_out_are_of_few_words(facts: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        facts_from(facts)
+    assert facts_from({"not_counted": {"other": ["b", "a", "b"], "train": []}}) == {
+        "not_counted": {"other": ["a", "b"]}
+    }
