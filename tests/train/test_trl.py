@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.training("trl", "datasets"), pytest.mark.filterwarning
         ("DPO, reference given", {"reference": "other"}),
         ("DPO, reference before training", {"reference": "other"}),
         ("GRPO, reward model, reference", {"reference": "other", "reward": "other"}),
-        ("GKD, teacher", {"teacher": "other"}),
+        ("KTO", {"reference": "other"}),
         ("DPO, LoRA", {}),
     ],
 )

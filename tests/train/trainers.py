@@ -22,7 +22,7 @@ LLAMA = {
 def llama(attention: str = "eager", **config: Any) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    return LlamaForCausalLM(LlamaConfig(**LLAMA, **config, attn_implementation=attention))
+    return LlamaForCausalLM(LlamaConfig(**{**LLAMA, **config}, attn_implementation=attention))
 
 
 def rows(count: int = ROWS) -> list[dict[str, Any]]:
