@@ -197,7 +197,7 @@ def up(folder: Path, source: str, tools: dict[str, str]) -> int:
 
 def tell(urls: dict[str, str], source: str) -> None:
     if source == "replay":
-        print("A recording is played: this shows the path, it measures nothing. FlopsdReplayInProduction says so too.")
+        print("A recording is played: this shows the path, it measures nothing.")
     print(f"flopsd        {urls['flopsd']}\nPrometheus    {urls['prometheus']}")
     print(f"Alertmanager  {urls['alertmanager']}  (alerts are printed here too)\n\nGraphs, in some seconds:")
     for title, expression in (

@@ -43,7 +43,9 @@ def _seal(arguments: argparse.Namespace) -> int:
         be_nice()  # before importing the signing packages
     from flopsd.attestation.storage.copies import refuse_failed
     from flopsd.daemon.code_secrets import read_secret
+    from flopsd.daemon.rolling_seal import SEALED_NOT_COPIED
     from flopsd.daemon.sealing import copies_made, copy_sealed, seal_ended, seal_file, seal_rolling
+    from flopsd.errors import StorageError
     from flopsd.report.ledger_text import sealed_text
     from flopsd.system.streams import say
 
@@ -65,5 +67,11 @@ def _seal(arguments: argparse.Namespace) -> int:
     used_seconds = (clock.boottime_ns() - begun_ns) / NS_PER_S
     copies = copy_sealed(settings, sealed, clock, used_seconds, rolling=arguments.rolling)
     say(sys.stdout, sealed_text(sealed, copies_made(copies)))
-    refuse_failed(sealed.ledger, copies)
+    try:
+        refuse_failed(sealed.ledger, copies)
+    except StorageError as fault:
+        if not arguments.rolling:
+            raise
+        say(sys.stderr, f"flopsd: {fault}\n")
+        return SEALED_NOT_COPIED
     return OK

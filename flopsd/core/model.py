@@ -102,6 +102,9 @@ class Device:
     evidence_reason: str = ""  # why not a better one
     evidence_fix: str = ""  # what would give a better one
     shared: str | None = None  # who else may use it, as text; None: not known to be shared
+    # Of a MIG slice, as the driver counts and names them now. Not journalled: they change when the GPU is cut anew.
+    gpu_instance: int | None = field(default=None, compare=False)
+    mig_profile: str | None = field(default=None, compare=False)  # such as 1g.10gb
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,8 @@ from flopsd.telemetry.snapshot import Snapshot
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
+    from flopsd.telemetry.http.scrapes import Scrapes
+
 log = logging.getLogger("flopsd")
 REBIND_SECONDS = 10
 PROGRESS_SECONDS = 5
@@ -91,12 +93,18 @@ class BackgroundTasks:
         self._next_bind_ns = self._begin_ns = clock.boottime_ns()
         self._next_progress_ns = self._begin_ns + PROGRESS_SECONDS * NS_PER_S
         self._has_logged = False
+        self._scrapes: Scrapes | None = None
         self._run_due()
 
     def each_tick(self) -> None:
         self._run_due()
         if self._feed is not None:
             self._feed.each_tick()  # not in __init__: what it loads and starts would delay the first reading
+
+    def wait_for_scrape(self, at_most_seconds: float) -> None:
+        """Let the next scrape show that the run has ended, where scrapes come often enough."""
+        if self._scrapes is not None and at_most_seconds > 0:
+            self._scrapes.wait_for_next(at_most_seconds)
 
     def _run_due(self) -> None:
         if self._rolling is not None:
@@ -137,7 +145,7 @@ class BackgroundTasks:
             self._has_logged = True
             return
         server.start()
-        self._bound = True
+        self._bound, self._scrapes = True, server.scrapes
         log.info("metrics at %s/metrics", server.url)
 
     def _snapshot(self) -> Snapshot:

@@ -21,6 +21,7 @@ CHILD_SECONDS = 120.0
 RETRY_SECONDS = 300.0
 HURRY_SECONDS = 10.0
 MAX_STDERR_BYTES = 8192
+SEALED_NOT_COPIED = 5  # how the child ends where the ledger is sealed here and a copy of it could not be made
 
 
 class RollingSeals:
@@ -35,9 +36,11 @@ class RollingSeals:
         *,
         overdue: bool,
         head: Callable[[], object],
+        copies: bool = False,
     ) -> None:
         """`checkpoint_seconds`: the longest time between two checkpoints. `overdue`: seal at once, since an earlier
-        daemon start may never have been sealed. `head` gives what the journal contains now."""
+        daemon start may never have been sealed. `head` gives what the journal contains now. `copies`: whether the child
+        copies the ledger anywhere."""
         self._command, self._clock, self._head = command, clock, head
         self._every_ns, self._slack_ns = round(every_seconds * NS_PER_S), round(checkpoint_seconds * NS_PER_S)
         self._due_ns = clock.boottime_ns() + (0 if overdue else self._every_ns)
@@ -45,12 +48,17 @@ class RollingSeals:
         self._started_ns = 0
         self._fresh = False  # there is a checkpoint since the last child was started
         self._fault = ""
+        self._copies = copies
         self._last_seal_wall_ns: int | None = None
-        self._failures = 0
+        self._last_copy_wall_ns: int | None = None
+        self._failures = self._copy_failures = 0
 
     def state(self) -> JournalState:
         """The state of sealing now. Safe from any thread."""
-        return JournalState(self._clock.wall_ns(), self._every_ns, self._last_seal_wall_ns, self._failures)
+        return JournalState(
+            self._clock.wall_ns(), self._every_ns, self._last_seal_wall_ns, self._failures, self._copies,
+            self._last_copy_wall_ns, self._copy_failures,
+        )  # fmt: skip
 
     def checkpointed(self) -> None:
         """Note that a checkpoint is durable."""
@@ -102,14 +110,20 @@ class RollingSeals:
             return
         output = _stderr_of(child)
         self._child = None
-        if code != 0:
+        if code not in (0, SEALED_NOT_COPIED):
             self._failed(output or f"the sealing process ended with {code}")
             return
+        self._last_seal_wall_ns = self._clock.wall_ns()
+        if code == SEALED_NOT_COPIED:
+            self._not_copied(output)
+            return
+        if self._copies:
+            self._last_copy_wall_ns = self._last_seal_wall_ns
         if output:
             log.warning("%s", output)
         if self._fault:
             log.warning("rolling seals succeed again")
-        self._fault, self._last_seal_wall_ns = "", self._clock.wall_ns()
+        self._fault = ""
 
     def _kill(self, child: subprocess.Popen[bytes]) -> None:
         try:
@@ -122,15 +136,22 @@ class RollingSeals:
         self._child = None
 
     def _failed(self, why: str) -> None:
+        self._failures += 1
+        text = (
+            "NO ROLLING SEAL: %s; metering goes on and the seal is tried again in %d s; if it keeps failing, check "
+            "--key and the disk of --ledger"
+        )
+        self._again_soon(text, why)
+
+    def _not_copied(self, why: str) -> None:
+        self._copy_failures += 1
+        self._again_soon("%s; the ledger is sealed on this machine, and both are tried again in %d s", why)
+
+    def _again_soon(self, text: str, why: str) -> None:
         retry_ns = self._started_ns + min(self._every_ns, round(RETRY_SECONDS * NS_PER_S))
-        self._due_ns, self._failures = min(self._due_ns, retry_ns), self._failures + 1
+        self._due_ns = min(self._due_ns, retry_ns)
         if why != self._fault:
-            log.error(
-                "NO ROLLING SEAL: %s; metering goes on and the seal is tried again in %d s; if it keeps failing, check "
-                "--key and the disk of --ledger",
-                why,
-                max(0, self._due_ns - self._clock.boottime_ns()) // NS_PER_S,
-            )
+            log.error(text, why, max(0, self._due_ns - self._clock.boottime_ns()) // NS_PER_S)
         self._fault = why
 
 

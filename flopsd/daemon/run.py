@@ -41,6 +41,7 @@ from flopsd.telemetry.metric_lines import MetricLines
 from flopsd.telemetry.push.feed import LAST_PUSH_SECONDS, Feed
 
 log = logging.getLogger("flopsd")
+LAST_SCRAPE_SECONDS = 30.0
 
 
 def run_daemon(
@@ -167,10 +168,14 @@ def run_daemon(
             disclosed = [*secrets.kept, *stop_requests.code_secrets]
             sealed, copied = seal_own(settings, folder, run, node, clock, ended_ns, err, environment, head, disclosed)
         if feed is not None:
-            feed.end(_seconds_left(settings, clock, daemon.stopped_ns))
+            feed.end(min(LAST_PUSH_SECONDS, _seconds_left(settings, clock, daemon.stopped_ns)))
     finally:
         journal.close()
         folder.release()
+    wait = settings.last_scrape_seconds
+    if wait is None:
+        wait = LAST_SCRAPE_SECONDS if lifeline is None else 0.0
+    background.wait_for_scrape(min(wait, _seconds_left(settings, clock, daemon.stopped_ns)))
     return durable and sealed and (copied or lifeline is not None)
 
 
@@ -221,7 +226,8 @@ def _rolling(
         return None
     # A reading may come up to an interval after the checkpoint that it was due for.
     between = min(settings.checkpoint_seconds, every) + settings.interval_seconds
-    return RollingSeals(command, every, between, clock, overdue=resumed, head=head)
+    copies = bool(copy_destinations(settings, "run", "node"))
+    return RollingSeals(command, every, between, clock, overdue=resumed, head=head, copies=copies)
 
 
 def _feed(
@@ -241,10 +247,10 @@ def _feed(
 
 
 def _seconds_left(settings: Settings, clock: Clock, stopped_ns: int | None) -> float:
-    """What is left of --stop-seconds for the last push."""
+    """What is left of the time for stopping when all is sealed and copied."""
     now_ns = clock.boottime_ns()
     used_seconds = (now_ns - (stopped_ns or now_ns)) / NS_PER_S
-    return min(LAST_PUSH_SECONDS, max(0.0, settings.stop_seconds - used_seconds - RESERVE_SECONDS))
+    return max(0.0, settings.stop_seconds - used_seconds - RESERVE_SECONDS)
 
 
 def _known_journal(file: int | None) -> KnownJournal | None:

@@ -294,4 +294,5 @@ class Writer:
             journal_records=self._journal.records,
             journal_last_append_wall_ns=self._queue.last_append_wall_ns,
             journal_fault=self._queue.fault,
+            ended=self._closed,
         )

@@ -44,6 +44,7 @@ class Settings:
     peaks: str | None = None
     duration_seconds: float | None = None
     stop_seconds: float = 60.0
+    last_scrape_seconds: float | None = None
     evidence: tuple[str, ...] = KINDS
     timestamp_url: str | None = None
     witness_url: str | None = None
@@ -205,6 +206,13 @@ SETTINGS: tuple[Setting, ...] = (
         "time that final reading, sealing and copying may take (default: 60)",
         parsers.seconds(1, 600),
         other_flag="--stop-within",
+    ),
+    Setting(
+        "last_scrape_seconds",
+        "SECONDS",
+        "how long to wait at the end for a scrape that shows that the run ended (default: 30; under exec: 0)",
+        parsers.seconds(0, 600),
+        other_flag="--wait-for-scrape",
     ),
     Setting(
         "evidence",

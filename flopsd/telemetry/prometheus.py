@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from prometheus_client.core import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from flopsd.telemetry import metric_families
+from flopsd.telemetry import device_metrics, run_metrics
 from flopsd.telemetry.snapshot import Snapshot
 
 # prometheus-client names whatever version is requested, and writes this one.
 _OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+_WEIGHT = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 
 
 def changing_families(snapshot: Snapshot, more: Iterable[Metric] = ()) -> Iterator[Metric]:
     """What changes from reading to reading."""
-    yield from metric_families.flop(snapshot)
-    yield from metric_families.time_and_energy(snapshot)
-    yield from metric_families.gauges(snapshot)
-    yield from metric_families.sources(snapshot)
-    yield from metric_families.journal(snapshot)
+    yield from device_metrics.flop(snapshot)
+    yield from run_metrics.figures(snapshot)
+    yield from device_metrics.time_and_energy(snapshot)
+    yield from device_metrics.gauges(snapshot)
+    yield from device_metrics.up(snapshot)
+    yield from run_metrics.sources(snapshot)
+    yield from run_metrics.journal(snapshot)
+    yield from run_metrics.ended(snapshot)
     if snapshot.journal_state is not None:
-        yield from metric_families.journal_state(snapshot.journal_state)
+        yield from run_metrics.journal_state(snapshot.journal_state)
     yield from more
 
 
 def constant_families(snapshot: Snapshot) -> Iterator[Metric]:
     """What stays the same for a whole daemon start, as long as no device joins."""
-    yield from metric_families.device_facts(snapshot)
-    yield from metric_families.run_facts(snapshot)
+    yield from device_metrics.device_facts(snapshot)
+    yield from run_metrics.run_facts(snapshot)
 
 
 class _Families(Collector):
@@ -58,9 +63,16 @@ class Exposition:
 
 
 def _takes_openmetrics(accept: str) -> bool:
-    """Whether OpenMetrics is accepted; who accepts several is Prometheus, which prefers it."""
+    """Whether OpenMetrics is wanted at least as much as Prometheus's text format, by the weights of RFC 9110."""
+    weights: dict[str, float] = {}
     for part in accept.lower().split(","):
         kind, *options = (piece.strip() for piece in part.split(";"))
-        if kind == "application/openmetrics-text":
-            return not any(option.startswith("q=") and not option[2:].strip("0.") for option in options)
-    return False
+        weights[kind] = max(weights.get(kind, 0.0), _weight(options))
+    plain = next((weights[kind] for kind in ("text/plain", "text/*", "*/*") if kind in weights), 0.0)
+    wanted = weights.get("application/openmetrics-text", 0.0)
+    return wanted > 0 and wanted >= plain
+
+
+def _weight(options: Sequence[str]) -> float:
+    text = next((option[2:] for option in options if option.startswith("q=")), "1")
+    return float(text) if _WEIGHT.fullmatch(text) else 0.0

@@ -33,8 +33,11 @@ class JournalState:
 
     wall_ns: int
     seal_every_ns: int | None = None  # None: there are no rolling seals
-    last_seal_wall_ns: int | None = None  # sealed and copied, by this daemon
+    last_seal_wall_ns: int | None = None  # sealed, by this daemon
     seal_failures: int = 0
+    copies: bool = False  # whether rolling seals are copied anywhere
+    last_copy_wall_ns: int | None = None  # copied to every destination, by this daemon
+    copy_failures: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,14 @@ class DeviceState(DeviceView):
         return replace(self, rated=(*self.rated[:-1], now), before=before)
 
     @property
+    def is_up(self) -> bool | None:
+        """Whether the last reading was no gap; None before the first, and while it is accounted for elsewhere."""
+        now, before = self.tally, self.before.tally
+        if now.watermark_ns <= before.watermark_ns or now.elsewhere_ns > before.elsewhere_ns:
+            return None
+        return now.total_gap_ns <= before.total_gap_ns
+
+    @property
     def rate_flop_per_s(self) -> int | None:
         """Measured FLOP/s over the last reading; None where it measured nothing."""
         now, before = self.tally, self.before.tally
@@ -88,10 +99,17 @@ class Snapshot:
     journal_last_append_wall_ns: int | None
     journal_fault: str
     journal_state: JournalState | None = None
+    ended: bool = False  # by a signal or with its job, and not by a fault
 
     @property
     def ready(self) -> bool:
-        return any(device.observed_ns for device in self.devices)
+        """Whether a device has been read, and not all are lost."""
+        return any(device.observed_ns for device in self.devices) and len(self.lost) < len(self.devices)
+
+    @property
+    def lost(self) -> tuple[DeviceState, ...]:
+        """The devices whose last reading was a gap."""
+        return tuple(device for device in self.devices if device.is_up is False)
 
     @property
     def replay(self) -> bool:

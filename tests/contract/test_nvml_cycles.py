@@ -188,6 +188,12 @@ def test_streaming_is_switched_on_again(open_sim: Open) -> None:
     )
 
 
+def test_counters_that_nobody_has_switched_on_yet_are_no_fault(open_sim: Open) -> None:
+    source, clock = open_sim(h100(BUSY, (Fault(0, 3_600_000, "counters_disabled"),), counters="average"))
+    fold = Fold(source, clock).read(1000, 8)
+    assert set(fold.reasons(HIT)) == {GapReason.STARTING, None}
+
+
 def test_gpm_that_says_supported_and_never_samples_becomes_a_ceiling(open_sim: Open) -> None:
     source, clock = open_sim(h100(BUSY, (Fault(0, 3_600_000, "unsampled"),)))
     fold = Fold(source, clock).read(1000, 8)

@@ -59,9 +59,13 @@ EXPECTED: dict[str, list[tuple[dict[str, str], float]]] = {
     of("device:flopsd_coverage:ratio5m", uuid="G0"): [(G0, 1)],
     of("device:flopsd_hfu:ratio5m", uuid="G0"): [(G0, 0.5)],
     of("device:flopsd_peak_bf16:max", uuid="G0"): [(G0, 2e15)],
+    of("instance:flopsd_run_ended:last", instance="old"): [({"job": "flopsd", "instance": "old"}, 0)],
+    of("instance:flopsd_run:last", instance="old"): [
+        ({"job": "flopsd", "instance": "old", "lineage": "m", "run_id": "r0", "node": "n0", "platform": "host",
+          "replay": "false"}, 50 * 60)],
+    of("instance:flopsd_down:bool"): [({"job": "flopsd", "instance": "old"}, 1)],  # it did not say that it ended
     of("node:flopsd_run_info:max", run_id="r1", node="n1"): [(N1, 1)],
     of("run:flopsd_nodes:count", run_id="r1"): [(R1, 2)],
-    of("run:flopsd_nodes_missing:count1h", run_id="r1"): [(R1, 0)],
     of("node:flopsd_run_flop:max", node="n1", basis="executed", bound="measured"):
         bounds({**N1, "basis": "executed"}, measured=1e15 * SECONDS),
     of("node:flopsd_run_flop:last", node="n1", basis="executed", bound="measured"):
@@ -158,11 +162,9 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
             of("run:flopsd_run_flop:sum", basis="executed"):
                 bounds(only_one, low=0.95e15 * (SECONDS + 60 * 60), measured=1e15 * (SECONDS + 60 * 60)),
             "run:flopsd_threshold_share:ratio": bounds(alone_r1, low=0.02, measured=0.04),
-            "run:flopsd_nodes_missing:count1h": [({"run_id": "r1", "replay": "false"}, 1)],
             "run:flopsd_nodes_gone:count": [({"run_id": "r1", "replay": "false"}, 1)]}),
         Case("long gone: still none", longer(missing, 400), 350, {
             of("run:flopsd_run_flop:sum", basis="executed", bound="high"): [],
-            "run:flopsd_nodes_missing:count1h": [({"run_id": "r1", "replay": "false"}, 0)],
             "run:flopsd_nodes_gone:count": [({"run_id": "r1", "replay": "false"}, 1)]}),
         Case("a node without an upper end: the run has none", no_end, 100, {
             "run:flopsd_threshold_share:ratio": bounds(alone_r1, low=0.02, measured=0.04)}),

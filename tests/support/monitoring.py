@@ -20,12 +20,12 @@ J = dict[str, Any]
 
 
 def hurried(folder: Path, window: str) -> list[str]:
-    """Copies of the rule files whose ranges are all `window` and whose alerts wait for a second only."""
+    """Copies of the rule files whose ranges are all `window` and whose alerts wait, before and after, for a second."""
     found = []
     for path in (RULES, ALERTS):
         text = re.sub(r"\[\d+[mhd]\]", f"[{window}]", path.read_text())
         copy = folder / path.name
-        copy.write_text(re.sub(r"\bfor: \d+[mh]", "for: 1s", text))
+        copy.write_text(re.sub(r"\bfor: \d+[mh]", "for: 1s", re.sub(r"_for: \d+[mh]", "_for: 1s", text)))
         found.append(str(copy))
     return found
 

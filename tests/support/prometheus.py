@@ -14,6 +14,7 @@ import yaml
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "config" / "prometheus"
 RULES, ALERTS = FOLDER / "flopsd.rules.yml", FOLDER / "flopsd.alerts.yml"
+TESTS = FOLDER / "flopsd.tests.yml"
 World = dict[str, str]
 
 
@@ -35,6 +36,7 @@ def healthy(
         f"up{{{at}}}": "1x120",
         f'flopsd_run_info{{{at},run_id="{run}",node="{node}",platform="host",replay="{replay}"}}': "1x120",
         f'flopsd_device_info{{{device},evidence="activity"}}': "1x120",
+        f"flopsd_device_up{{{device}}}": "1x120",
         f'flopsd_source_up{{{at},source="nvml"}}': "1x120",
         f'flopsd_source_errors_total{{{at},source="nvml",reason="stale"}}': "2x120",
         f'flopsd_flop_total{{{device},pipe="tensor_hmma",precision="bf16",evidence="activity"}}': "0+60e15x120",
@@ -55,6 +57,9 @@ def healthy(
         f"flopsd_ledger_seal_interval_seconds{{{at}}}": "900x120",
         f"flopsd_ledger_last_seal_timestamp_seconds{{{at}}}": "0+60x120",
         f"flopsd_ledger_seal_failures_total{{{at}}}": "0x120",
+        f"flopsd_ledger_last_copy_timestamp_seconds{{{at}}}": "0+60x120",
+        f"flopsd_ledger_copy_failures_total{{{at}}}": "0x120",
+        f"flopsd_run_ended{{{at}}}": "0x120",
         f"flopsd_daemon_starts{{{at}}}": "1x120",
     }  # fmt: skip
 

@@ -57,6 +57,7 @@ class GpmMeter:
         self._is_slice = device.parent is not None
         self._since_ns = driver.clock.boottime_ns()
         self._kept = False  # whether there is a sample to compare with
+        self._looked = False  # whether streaming was ever looked at
         self._unread_reason = GapReason.STARTING
         self._clock: list[ClockSample] = []
         self._buffered_clock = True
@@ -168,9 +169,11 @@ class GpmMeter:
     def _require_streaming(self) -> None:
         """Any process that has the device node can switch the counters off, for all; each read looks.
 
-        Raises UnusableError while they are off; the next read finds them switched on again, if that is allowed.
+        Raises UnusableError while they are off; the next read finds them switched on again, if that is allowed. At the
+        first look that is no fault: they are off until somebody switches them on.
         """
         lib = self._driver.lib
+        is_first, self._looked = not self._looked, True
         try:
             streaming = lib.nvmlGpmQueryIfStreamingEnabled(self._handle)
         except lib.NVMLError as fault:
@@ -179,7 +182,7 @@ class GpmMeter:
             raise
         if not streaming:
             self._driver.optional(lib.nvmlGpmSetStreamingEnabled, self._handle, 1)
-            raise UnusableError(GapReason.COUNTERS_DISABLED)
+            raise UnusableError(GapReason.STARTING if is_first else GapReason.COUNTERS_DISABLED)
 
     def _sample(self) -> tuple[int, int | None] | None:
         """Sample the counters and the clock: the moment, and the clock. None: the driver took too long for a moment.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flopsd.core.model import Device
-from flopsd.sources.nvml.driver import NOT_FOUND, NOT_OFFERED, Driver
+from flopsd.sources.nvml.driver import NOT_FOUND, NOT_OFFERED, Driver, text
 
 PERMISSION_FIX = (
     "give the daemon the MIG monitor capability: /proc/driver/nvidia/capabilities/mig/monitor readable, "
@@ -58,7 +58,11 @@ def slices(driver: Driver, parent: Device, handle: Any) -> list[Slice]:
         before, known = found.get(instance), shares.get(instance, (0, 0))
         shares[instance] = (known[0] + compute, whole)
         if before is None:
-            device = replace(parent, uid=str(lib.nvmlDeviceGetUUID(mig)), serial=None, sm_count=sms, parent=parent.uid)
+            _, _, profile = (text(driver.optional(lib.nvmlDeviceGetName, mig)) or "").rpartition(" MIG ")
+            device = replace(
+                parent, uid=str(lib.nvmlDeviceGetUUID(mig)), serial=None, sm_count=sms, parent=parent.uid,
+                gpu_instance=instance, mig_profile=profile or None,
+            )  # fmt: skip
             found[instance] = Slice(device, mig, instance, False)
         else:
             both = None if sms is None or before.device.sm_count is None else before.device.sm_count + sms

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from prometheus_client import ProcessCollector
+
 from flopsd.telemetry.http.request import Request
 from flopsd.telemetry.http.response import TEXT, Response, compressed
 from flopsd.telemetry.prometheus import Exposition
@@ -26,10 +28,16 @@ if TYPE_CHECKING:
 class Routes:
     """/metrics, /-/healthy, /-/ready and the page at /; 404 elsewhere."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], extra: Callable[[], Iterable[Metric]] = tuple) -> None:
-        """`extra`: metrics that are not in the snapshot."""
-        self._snapshot, self._extra, self._exposition = snapshot, extra, Exposition()
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot],
+        extra: Callable[[], Iterable[Metric]] = tuple,
+        scraped: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`extra`: metrics that are not in the snapshot. `scraped` is called after each page for /metrics."""
+        self._snapshot, self._extra, self._scraped, self._exposition = snapshot, extra, scraped, Exposition()
         self._assets: Assets | None = None
+        self._process: ProcessCollector | None = None
         self._at: dict[str, Callable[[Request], Response]] = {
             "/": self._page,
             "/metrics": self._metrics,
@@ -52,15 +60,22 @@ class Routes:
             return Response(HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, words)
 
     def _ready(self, _: Request) -> Response:
-        if self._snapshot().ready:
-            return Response(HTTPStatus.OK, TEXT, b"flopsd is metering\n")
-        late = (("Retry-After", "1"),)
-        return Response(HTTPStatus.SERVICE_UNAVAILABLE, TEXT, b"no device has been read yet\n", late)
+        snapshot = self._snapshot()
+        lost, all_of_them = len(snapshot.lost), len(snapshot.devices)
+        if snapshot.ready:
+            words = f"flopsd is metering {all_of_them - lost} of {all_of_them} devices\n"
+            return Response(HTTPStatus.OK, TEXT, words.encode())
+        words = f"all {lost} devices are lost\n" if lost else "no device has been read yet\n"
+        return Response(HTTPStatus.SERVICE_UNAVAILABLE, TEXT, words.encode(), (("Retry-After", "1"),))
 
     def _metrics(self, request: Request) -> Response:
         accept = request.headers.get("accept", "")
-        body, content_type = self._exposition.render(self._snapshot(), accept, self._extra())
-        return _compressed(request, content_type, body)
+        if self._process is None:
+            self._process = ProcessCollector(registry=None)
+        more = (*self._extra(), *self._process.collect())
+        body, content_type = self._exposition.render(self._snapshot(), accept, more)
+        self._scraped()
+        return _compressed(request, content_type, body, ("Vary", "Accept"))
 
     def _status(self, request: Request) -> Response:
         from flopsd.telemetry.status import facts_of  # loaded at the first request

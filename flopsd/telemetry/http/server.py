@@ -23,6 +23,7 @@ from flopsd.telemetry.http.access import Access
 from flopsd.telemetry.http.exchange import REQUEST_SECONDS, Connection, Exchange, is_loopback, pending
 from flopsd.telemetry.http.request import has_request
 from flopsd.telemetry.http.routes import Routes
+from flopsd.telemetry.http.scrapes import Scrapes
 from flopsd.telemetry.snapshot import Snapshot
 
 log = logging.getLogger("flopsd")
@@ -41,10 +42,11 @@ class WebServer:
     ) -> None:  # fmt: skip
         """Bind; raises OSError if the address is taken or not local. `extra`: metrics that are not in the snapshot."""
         self._access, self._clock = access or Access(None), clock or SystemClock()
+        self.scrapes = Scrapes(self._clock)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family, backlog=128)
         local = is_loopback(self._listener.getsockname()[0]) and not self._access.tls
-        self._exchange = Exchange(self._access, Routes(snapshot, extra), local=local)
+        self._exchange = Exchange(self._access, Routes(snapshot, extra, self.scrapes.note), local=local)
         self._listener.setblocking(False)
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)

@@ -48,6 +48,7 @@ dcgm_interval_seconds: 10
 neuron_monitor: /srv/neuron-monitor
 duration_seconds: 3600
 stop_seconds: 30
+last_scrape_seconds: 20
 evidence: off
 timestamp_url: http://localhost/tsr
 witness_url: http://localhost/witness

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from flopsd.system.clock import NS_PER_S
-from flopsd.telemetry import metric_families
+from flopsd.telemetry import device_metrics
 from flopsd.telemetry.http.request import MAX_HEAD_BYTES, RefusedRequest, Request, take_request
 from flopsd.telemetry.http.response import compressed
 from flopsd.telemetry.http.server import WebServer
@@ -99,7 +99,7 @@ def test_a_fault_in_rendering_is_a_500_and_the_daemon_lives(
     def broken(_: object) -> object:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(metric_families, "flop", broken)
+    monkeypatch.setattr(device_metrics, "flop", broken)
     assert get(f"{url}/metrics")[0] == 500
     assert "internal error while rendering /metrics" in caplog.text
     monkeypatch.undo()
@@ -110,7 +110,9 @@ def test_the_exposition_is_the_golden_one(run: Run, url: str) -> None:
     """Every family, with a fault and a second incarnation in it. Renew with FLOPSD_UPDATE_GOLDEN=1 and read the diff."""
     interrupted(run)
     text = get(f"{url}/metrics")[1]
-    stable = "".join(line for line in text.splitlines(keepends=True) if not line.startswith("flopsd_build_info{"))
+    changing = ("flopsd_build_info{", "process_", "# HELP process_", "# TYPE process_")
+    stable = "".join(line for line in text.splitlines(keepends=True) if not line.startswith(changing))
+    assert "process_resident_memory_bytes" in text
     golden = GOLDEN / "metrics.prom"
     if os.environ.get("FLOPSD_UPDATE_GOLDEN") == "1":
         golden.write_text(stable)

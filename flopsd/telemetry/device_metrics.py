@@ -1,0 +1,192 @@
+"""The metric families of devices, made of a snapshot. None raises for want of data.
+
+Rows under one name are disjoint, so sum() over it is meaningful. Totals are ints until here and exported as the nearest
+float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from flopsd.core.figures import gap_ceiling_flop, precision_label
+from flopsd.core.ledger.devices import lasting_name
+from flopsd.core.model import Evidence, Pipe
+from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.snapshot import DeviceState, Snapshot
+
+_GPU = ("gpu", "uuid")
+
+
+def flop(snapshot: Snapshot) -> Iterator[Metric]:
+    measured = CounterMetricFamily(
+        "flopsd_flop",
+        "Floating-point operations executed, as measured; a count, not a rate. Gaps and intervals that were "
+        "only bounded are not in it: see flopsd_flop_ceiling_total. Of pipes tensor (work that no counter of a kind "
+        "accounts for), fp32, and all without a declared format, some may be integer operations.",
+        labels=(*_GPU, "pipe", "precision", "evidence"),
+    )
+    integers = CounterMetricFamily(
+        "flopsd_integer_operations",
+        "Integer operations of the tensor cores, as measured; they are not in flopsd_flop_total. Absent for a device "
+        "whose counters do not tell integers apart.",
+        labels=(*_GPU, "evidence"),
+    )
+    ceiling = CounterMetricFamily(
+        "flopsd_flop_ceiling",
+        "The most that intervals can hold which were not measured as they passed (gaps, evidence utilization); a "
+        "ceiling, not an estimate. Work recovered for a gap is in flopsd_flop_total and stays in here: a "
+        "counter cannot fall. Absent for a device whose peak is unknown.",
+        labels=_GPU,
+    )
+    for state in snapshot.devices:
+        totals = _zeros(state)
+        bound: int | None = 0
+        for row in state.rows:
+            if row.figures.measured_flop is None:
+                if row.evidence is Evidence.UTILIZATION or (row.evidence is Evidence.GAP and row.pipe is not None):
+                    bound = None if bound is None or row.figures.high_flop is None else bound + row.figures.high_flop
+                continue
+            if row.pipe is Pipe.TENSOR_IMMA:
+                continue
+            key = ("all" if row.pipe is None else row.pipe.value, row.precision, row.evidence.value)
+            totals[key] = totals.get(key, 0) + row.figures.measured_flop
+        for one in state.rated:
+            if gap_ns := one.tally.total_gap_ns - one.tally.elsewhere_ns:
+                most = gap_ceiling_flop(gap_ns, one.rating, one.table)
+                bound = None if bound is None or most is None else bound + most
+        gpu = _gpu(snapshot, state)
+        for key, flop in totals.items():
+            measured.add_metric((*gpu, *key), float(flop))
+        for evidence, operations in _integers(state).items():
+            integers.add_metric((*gpu, evidence.value), float(operations))
+        if bound is not None:
+            ceiling.add_metric(gpu, float(bound))
+    yield from (measured, integers, ceiling)
+
+
+def time_and_energy(snapshot: Snapshot) -> Iterator[Metric]:
+    energy = CounterMetricFamily("flopsd_energy_joules", "Energy by the device's own counter.", labels=_GPU)
+    observed = CounterMetricFamily(
+        "flopsd_observed_seconds",
+        "Device time that was observed, by evidence: cycles, activity and count measure, utilization only bounds.",
+        labels=(*_GPU, "evidence"),
+    )
+    gaps = CounterMetricFamily(
+        "flopsd_gap_seconds",
+        "Device time that was not observed, or is not this job's to count, by reason.",
+        labels=(*_GPU, "reason"),
+    )
+    recovered = CounterMetricFamily(
+        "flopsd_recovered_seconds",
+        "Gap time whose work running counters accounted for afterwards: it is in flopsd_flop_total.",
+        labels=_GPU,
+    )
+    for state in snapshot.devices:
+        gpu = _gpu(snapshot, state)
+        if (energy_mj := state.energy_mj) is not None:
+            energy.add_metric(gpu, energy_mj / 1000)
+        for evidence, ns in state.observed_ns_by_evidence.items():
+            observed.add_metric((*gpu, evidence.value), ns / NS_PER_S)
+        for reason, ns in state.gap_ns_by_reason.items():
+            gaps.add_metric((*gpu, reason.value), ns / NS_PER_S)
+        recovered.add_metric(gpu, state.recovered_ns / NS_PER_S)
+    yield from (energy, observed, gaps, recovered)
+
+
+def gauges(snapshot: Snapshot) -> Iterator[Metric]:
+    activity = GaugeMetricFamily(
+        "flopsd_pipe_activity_ratio",
+        "Share of the last interval's cycles in which the pipe was active.",
+        labels=(*_GPU, "pipe"),
+    )
+    utilization = GaugeMetricFamily(
+        "flopsd_utilization_ratio",
+        "Share of time in which any kernel ran, by the driver; not a measure of how much was computed.",
+        labels=_GPU,
+    )
+    clock = GaugeMetricFamily("flopsd_sm_clock_hertz", "SM clock at the last reading.", labels=_GPU)
+    for state in snapshot.devices:
+        gpu = _gpu(snapshot, state)
+        if state.gauges is not None:
+            for pipe, ratio in state.gauges.pipe_activity_ratio.items():
+                activity.add_metric((*gpu, pipe.value), ratio)
+            if state.gauges.utilization_ratio is not None:
+                utilization.add_metric(gpu, state.gauges.utilization_ratio)
+            if state.gauges.sm_clock_mhz is not None:
+                clock.add_metric(gpu, state.gauges.sm_clock_mhz * 1e6)
+    yield from (activity, utilization, clock)
+
+
+def up(snapshot: Snapshot) -> Iterator[Metric]:
+    found = GaugeMetricFamily(
+        "flopsd_device_up",
+        "1 where the device's last reading counted, 0 where it was a gap. Absent before the first, and while the "
+        "device is accounted for elsewhere, as that of another job.",
+        labels=_GPU,
+    )
+    for state in snapshot.devices:
+        if (is_up := state.is_up) is not None:
+            found.add_metric(_gpu(snapshot, state), float(is_up))
+    yield found
+
+
+def device_facts(snapshot: Snapshot) -> Iterator[Metric]:
+    peak = GaugeMetricFamily(
+        "flopsd_peak_flop_per_second",
+        "Dense datasheet peak by pipe and format: the denominator of HFU and MFU.",
+        labels=(*_GPU, "pipe", "precision"),
+    )
+    info = GaugeMetricFamily(
+        "flopsd_device_info",
+        'The device; always 1. shared="true": it is known to be shared, and its FLOP are not all of this job. A MIG '
+        "slice has gpu_instance_id, profile and its GPU's UUID as parent, which dcgm-exporter names GPU_I_ID, "
+        "GPU_I_PROFILE and UUID.",
+        labels=(
+            *_GPU, "model", "source", "evidence", "peak_row", "pci_bus_id", "driver", "shared", "gpu_instance_id",
+            "profile", "parent",
+        ),
+    )  # fmt: skip
+    for state in snapshot.devices:
+        gpu, device, part = _gpu(snapshot, state), state.device, state.now.rating.part
+        slice_sm_count = device.sm_count if device.parent is not None else None
+        for pipe, name, flop_per_second in part.datasheet_peaks(slice_sm_count) if part is not None else ():
+            peak.add_metric((*gpu, "all" if pipe is None else pipe.value, name), float(flop_per_second))
+        facts = (device.model, state.entry.source, device.evidence.value, state.entry.part_id or "unknown")
+        shared = str(device.shared is not None).lower()
+        instance = "" if device.gpu_instance is None else str(device.gpu_instance)
+        mig = (instance, device.mig_profile or "", device.parent or "")
+        info.add_metric((*gpu, *facts, device.pci_bus_id or "", device.driver or "", shared, *mig), 1)
+    yield from (peak, info)
+
+
+def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
+    """Every pipe that counters have covered, at a measured zero, so that increase() sees the first work.
+
+    A cumulative counter that was read once is at a measured zero already.
+    """
+    return {
+        (pipe.value, precision_label(pipe, one.rating), evidence.value): 0
+        for one in state.rated
+        if one.rating.part is not None
+        for evidence in (*one.tally.observed_ns, *(() if one.tally.totals is None else (Evidence.CYCLES,)))
+        if evidence in (Evidence.CYCLES, Evidence.ACTIVITY)
+        for pipe in Pipe
+        if pipe is not Pipe.TENSOR_IMMA
+    }
+
+
+def _integers(state: DeviceState) -> dict[Evidence, int]:
+    """Measured integer operations by evidence; none where the device's counters never told integers apart."""
+    if state.integers.measured_flop is None:
+        return {}
+    found = dict.fromkeys((Evidence(evidence) for _, _, evidence in _zeros(state)), 0)
+    for row in state.rows:
+        if operations := row.integers.measured_flop:
+            found[row.evidence] = found.get(row.evidence, 0) + operations
+    return found
+
+
+def _gpu(snapshot: Snapshot, state: DeviceState) -> tuple[str, str]:
+    return str(state.device.index), lasting_name(state.device, snapshot.view.node)

@@ -1,0 +1,194 @@
+"""The metric families of a run and of its daemon, made of a snapshot. None raises for want of data.
+
+Rows under one name are disjoint, so sum() over it is meaningful; the exceptions, flopsd_run_flop and
+flopsd_threshold_ratio, say so in their HELP. Totals are ints until here and exported as the nearest float.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from flopsd import __version__
+from flopsd.core.ledger.run_view import RunView
+from flopsd.core.model import PPM
+from flopsd.core.policy.bases import Bases
+from flopsd.core.policy.finding import Verdict
+from flopsd.system.clock import NS_PER_S
+from flopsd.telemetry.snapshot import JournalState, Snapshot
+
+
+def figures(snapshot: Snapshot) -> Iterator[Metric]:
+    yield from (_run_flop(snapshot.view.bases), *_thresholds(snapshot.view))
+
+
+def _run_flop(found: Bases) -> Metric:
+    run = GaugeMetricFamily(
+        "flopsd_run_flop",
+        "Whole run, earlier daemon starts included. low, measured and high are bounds of "
+        "ONE figure: never sum them. measured is absent while nothing was measured, high is +Inf "
+        "while no ceiling is known. guidelines: what contributes to parameter updates; guidelines_cumulative: "
+        "generated data too; architecture: counted from model and tokens, absent while no process declares them.",
+        labels=("basis", "bound"),
+    )
+    counted = found.guidelines
+    bases = {"executed": found.executed, "guidelines": counted.updates, "guidelines_cumulative": counted.cumulative}
+    for basis, figures in bases.items():
+        run.add_metric((basis, "low"), float(figures.low_flop))
+        if figures.measured_flop is not None:
+            run.add_metric((basis, "measured"), float(figures.measured_flop))
+        run.add_metric((basis, "high"), float("inf") if figures.high_flop is None else float(figures.high_flop))
+    if found.declarations.architecture is not None:
+        required = found.declarations.architecture.counted.required
+        run.add_metric(("architecture", "low"), float(required.low))
+        if required.computed is not None:
+            run.add_metric(("architecture", "computed"), float(required.computed))
+        run.add_metric(("architecture", "high"), float("inf") if required.high is None else float(required.high))
+    return run
+
+
+def _thresholds(view: RunView) -> Iterator[Metric]:
+    threshold = GaugeMetricFamily(
+        "flopsd_threshold_flop",
+        "Threshold of a policy's rule that applies to this run; low and high differ where the base model's compute is "
+        "an estimate.",
+        labels=("policy", "rule", "bound"),
+    )
+    verdict = GaugeMetricFamily(
+        "flopsd_verdict",
+        "1 for the state of a rule: below and above are certain, indeterminate is not known. Rules that do not apply "
+        "are absent. Indicative, no legal advice.",
+        labels=("policy", "rule", "state"),
+    )
+    share = GaugeMetricFamily(
+        "flopsd_threshold_ratio",
+        "The run's FLOP as a ratio of a threshold: low is certain, high a ceiling and not an estimate, measured "
+        "absent where either is only bounded. Never sum bounds. quantity: base+ includes the base model's compute.",
+        labels=("policy", "rule", "quantity", "bound"),
+    )
+    rule = GaugeMetricFamily(
+        "flopsd_rule_info",
+        "A policy's rule that applies to this run; always 1. consequence: what follows from being above, and when.",
+        labels=("policy", "rule", "title", "citation", "consequence"),
+    )
+    for finding in view.findings:
+        if finding.state is None:
+            continue
+        name = (finding.policy, finding.rule.id)
+        rule.add_metric((*name, finding.rule.title, finding.rule.citation, finding.rule.consequence), 1)
+        for state in Verdict:
+            verdict.add_metric((*name, state.value), float(finding.state is state))
+        if finding.limit is not None:
+            threshold.add_metric((*name, "low"), float(finding.limit.low))
+            if finding.limit.high is not None:
+                threshold.add_metric((*name, "high"), float(finding.limit.high))
+        for bound, ppm in zip(("low", "measured", "high"), finding.share_ppm, strict=True):
+            if ppm is not None:
+                share.add_metric((*name, finding.quantity, bound), ppm / PPM)
+    yield from (rule, threshold, verdict, share)
+
+
+def run_facts(snapshot: Snapshot) -> Iterator[Metric]:
+    info = GaugeMetricFamily(
+        "flopsd_run_info",
+        'The run; always 1. replay="true": read from a recording, no hardware was metered.',
+        labels=("run_id", "node", "platform", "replay"),
+    )
+    info.add_metric((snapshot.view.run, snapshot.view.node, snapshot.platform, str(snapshot.replay).lower()), 1)
+    yield info
+    build = GaugeMetricFamily(
+        "flopsd_build_info", "This flopsd; always 1.", labels=("version", "python", "peak_table_sha256")
+    )
+    build.add_metric((__version__, platform.python_version(), snapshot.table.sha256), 1)
+    yield build
+    yield GaugeMetricFamily(
+        "flopsd_daemon_starts", "How often the daemon was started for this run.", snapshot.view.start
+    )
+    target = GaugeMetricFamily("target_info", "The OpenTelemetry resource.", labels=("service_name", "host_name"))
+    target.add_metric(("flopsd", snapshot.view.node), 1)
+    yield target
+
+
+def sources(snapshot: Snapshot) -> Iterator[Metric]:
+    up = GaugeMetricFamily("flopsd_source_up", "1 while the source answers.", labels=("source",))
+    errors = CounterMetricFamily(
+        "flopsd_source_errors", "Readings that became gaps, by reason.", labels=("source", "reason")
+    )
+    duration = GaugeMetricFamily(
+        "flopsd_source_read_duration_seconds", "Time that the last read took.", labels=("source",)
+    )
+    last = GaugeMetricFamily(
+        "flopsd_last_reading_timestamp_seconds",
+        "When the source last gave a reading that was not a gap.",
+        labels=("source",),
+    )
+    for name, state in snapshot.sources.items():
+        if state.absent:
+            continue
+        up.add_metric((name,), float(state.up))
+        for reason, count in state.errors.items():
+            errors.add_metric((name, reason), count)
+        if state.read_seconds is not None:
+            duration.add_metric((name,), state.read_seconds)
+        if state.last_reading_wall_ns is not None:
+            last.add_metric((name,), state.last_reading_wall_ns / NS_PER_S)
+    yield from (up, errors, duration, last)
+
+
+def journal(snapshot: Snapshot) -> Iterator[Metric]:
+    yield CounterMetricFamily("flopsd_journal_records", "Records in the journal.", snapshot.journal_records)
+    append = GaugeMetricFamily("flopsd_journal_last_append_timestamp_seconds", "When a record was last made durable.")
+    if snapshot.journal_last_append_wall_ns is not None:
+        append.add_metric((), snapshot.journal_last_append_wall_ns / NS_PER_S)
+    yield append
+    yield GaugeMetricFamily(
+        "flopsd_journal_writable",
+        "0 while the journal cannot be written and totals are only in memory.",
+        float(not snapshot.journal_fault),
+    )
+
+
+def ended(snapshot: Snapshot) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "flopsd_run_ended",
+        "1 once the run has ended as it should, until the daemon exits: what disappears after that is not missing.",
+        float(snapshot.ended),
+    )
+
+
+def journal_state(state: JournalState) -> Iterator[Metric]:
+    yield GaugeMetricFamily("flopsd_time_seconds", "The host's wall clock at the scrape.", state.wall_ns / NS_PER_S)
+    if state.seal_every_ns is None:
+        return
+    yield GaugeMetricFamily(
+        "flopsd_ledger_seal_interval_seconds",
+        "Time between rolling seals; absent without rolling seals.",
+        state.seal_every_ns / NS_PER_S,
+    )
+    yield _moment(
+        "flopsd_ledger_last_seal_timestamp_seconds",
+        "When this daemon last sealed the ledger on this machine; absent before the first time.",
+        state.last_seal_wall_ns,
+    )
+    yield CounterMetricFamily("flopsd_ledger_seal_failures", "Rolling seals that failed.", state.seal_failures)
+    if not state.copies:
+        return
+    yield _moment(
+        "flopsd_ledger_last_copy_timestamp_seconds",
+        "When this daemon last copied a rolling seal to every destination; absent before the first time.",
+        state.last_copy_wall_ns,
+    )
+    yield CounterMetricFamily(
+        "flopsd_ledger_copy_failures",
+        "Rolling seals that could not be copied to every destination; absent without destinations.",
+        state.copy_failures,
+    )
+
+
+def _moment(name: str, text: str, wall_ns: int | None) -> Metric:
+    found = GaugeMetricFamily(name, text)
+    if wall_ns is not None:
+        found.add_metric((), wall_ns / NS_PER_S)
+    return found
