@@ -101,10 +101,10 @@ class BackgroundTasks:
         if self._feed is not None:
             self._feed.each_tick()  # not in __init__: what it loads and starts would delay the first reading
 
-    def wait_for_scrape(self, at_most_seconds: float) -> None:
-        """Let the next scrape show that the run has ended, where scrapes come often enough."""
+    def wait_for_scrape(self, ended_ns: int, at_most_seconds: float) -> None:
+        """Let a scrape show that the run ended at `ended_ns`, where scrapes come often enough."""
         if self._scrapes is not None and at_most_seconds > 0:
-            self._scrapes.wait_for_next(at_most_seconds)
+            self._scrapes.wait_for_one_since(ended_ns, at_most_seconds)
 
     def _run_due(self) -> None:
         if self._rolling is not None:

@@ -41,7 +41,6 @@ from flopsd.telemetry.metric_lines import MetricLines
 from flopsd.telemetry.push.feed import LAST_PUSH_SECONDS, Feed
 
 log = logging.getLogger("flopsd")
-LAST_SCRAPE_SECONDS = 30.0
 
 
 def run_daemon(
@@ -157,6 +156,7 @@ def run_daemon(
             if rolling is not None:
                 rolling.stop()
         durable = writer.close(why, stop_requests.child_exit_code)
+        closed_ns = clock.boottime_ns()
         if lines is not None:
             lines.write(writer.snapshot)
         if feed is not None:
@@ -172,10 +172,9 @@ def run_daemon(
     finally:
         journal.close()
         folder.release()
-    wait = settings.last_scrape_seconds
-    if wait is None:
-        wait = LAST_SCRAPE_SECONDS if lifeline is None else 0.0
-    background.wait_for_scrape(min(wait, _seconds_left(settings, clock, daemon.stopped_ns)))
+    if not stop_requests.is_near:  # else the launcher has no time left
+        left = _seconds_left(settings, clock, daemon.stopped_ns)
+        background.wait_for_scrape(closed_ns, min(settings.last_scrape_seconds, left))
     return durable and sealed and (copied or lifeline is not None)
 
 

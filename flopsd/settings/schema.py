@@ -44,7 +44,7 @@ class Settings:
     peaks: str | None = None
     duration_seconds: float | None = None
     stop_seconds: float = 60.0
-    last_scrape_seconds: float | None = None
+    last_scrape_seconds: float = 30.0
     evidence: tuple[str, ...] = KINDS
     timestamp_url: str | None = None
     witness_url: str | None = None
@@ -210,7 +210,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "last_scrape_seconds",
         "SECONDS",
-        "how long to wait at the end for a scrape that shows that the run ended (default: 30; under exec: 0)",
+        "how long to wait at the end for a scrape that shows that the run ended (default: 30)",
         parsers.seconds(0, 600),
         other_flag="--wait-for-scrape",
     ),

@@ -17,6 +17,7 @@ from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.snapshot import DeviceState, Snapshot
 
 _GPU = ("gpu", "uuid")
+_REFERENCE = "bf16"  # MFU is a share of its peak, whatever ran
 
 
 def flop(snapshot: Snapshot) -> Iterator[Metric]:
@@ -135,7 +136,8 @@ def up(snapshot: Snapshot) -> Iterator[Metric]:
 def device_facts(snapshot: Snapshot) -> Iterator[Metric]:
     peak = GaugeMetricFamily(
         "flopsd_peak_flop_per_second",
-        "Dense datasheet peak by pipe and format: the denominator of HFU and MFU.",
+        "Dense datasheet peak by pipe and format, of BF16 and of the formats that work is counted in: the denominator "
+        "of HFU and MFU.",
         labels=(*_GPU, "pipe", "precision"),
     )
     info = GaugeMetricFamily(
@@ -152,7 +154,8 @@ def device_facts(snapshot: Snapshot) -> Iterator[Metric]:
         gpu, device, part = _gpu(snapshot, state), state.device, state.now.rating.part
         slice_sm_count = device.sm_count if device.parent is not None else None
         for pipe, name, flop_per_second in part.datasheet_peaks(slice_sm_count) if part is not None else ():
-            peak.add_metric((*gpu, "all" if pipe is None else pipe.value, name), float(flop_per_second))
+            if name in (_REFERENCE, precision_label(pipe, state.now.rating)):
+                peak.add_metric((*gpu, "all" if pipe is None else pipe.value, name), float(flop_per_second))
         facts = (device.model, state.entry.source, device.evidence.value, state.entry.part_id or "unknown")
         shared = str(device.shared is not None).lower()
         instance = "" if device.gpu_instance is None else str(device.gpu_instance)
@@ -162,16 +165,22 @@ def device_facts(snapshot: Snapshot) -> Iterator[Metric]:
 
 
 def _zeros(state: DeviceState) -> dict[tuple[str, str, str], int]:
-    """Every pipe that counters have covered, at a measured zero, so that increase() sees the first work.
+    """Every pipe that the counters of now have covered, at a measured zero, so that increase() sees the first work.
 
-    A cumulative counter that was read once is at a measured zero already.
+    A cumulative counter that was read once is at a measured zero already. Zeros of evidence that was given up are left
+    out: they would be a series for each pipe for the rest of the run.
     """
+    one, newest = state.now, state.device.evidence
+    if one.rating.part is None:
+        return {}
+    covered = {evidence for evidence in (Evidence.CYCLES, Evidence.ACTIVITY) if evidence in one.tally.observed_ns}
+    if one.tally.totals is not None:
+        covered.add(Evidence.CYCLES)
+    if Evidence.CYCLES in covered and newest is not Evidence.ACTIVITY:
+        covered.discard(Evidence.ACTIVITY)
     return {
         (pipe.value, precision_label(pipe, one.rating), evidence.value): 0
-        for one in state.rated
-        if one.rating.part is not None
-        for evidence in (*one.tally.observed_ns, *(() if one.tally.totals is None else (Evidence.CYCLES,)))
-        if evidence in (Evidence.CYCLES, Evidence.ACTIVITY)
+        for evidence in sorted(covered)
         for pipe in Pipe
         if pipe is not Pipe.TENSOR_IMMA
     }

@@ -222,3 +222,22 @@ def test_without_the_extra_the_gateway_is_still_pushed_to_and_the_remedy_told(tm
         method, path, _, body = receiver.requests[-1]
     assert (method, path.split("/instance")[0]) == ("PUT", "/base/metrics/job/alone")
     assert b"flopsd_push_successes_total" in body
+
+
+@pytest.mark.tool("prometheus")
+def test_prometheus_sees_that_a_run_ended_in_at_most_350_series_for_eight_gpus(tmp_path: Path, standin: Path) -> None:
+    gpus = tuple(h100(BUSY, counters="average") for _ in range(8))  # whose counters are believed after some seconds
+    env = environment(standin, Scenario(gpus).write(tmp_path / "scenario.txt"))
+    state = tmp_path / "state"
+    with started("run", "--state-dir", str(state), "--source", "nvml", "--listen", "127.0.0.1:0", "--ledger-copy",
+                 str(tmp_path / "copies"), env=env) as program:  # fmt: skip
+        address = program.wait_for(r"metrics at http://(\S+)/metrics")[1]
+        with prometheus(tmp_path / "p", [{"targets": [address]}], every="2s") as url:
+            counted = 'count(flopsd_flop_total{evidence="cycles"} > 0) >= 8'
+            wait_until(lambda: query(url, counted), "the counters of all are believed")
+            assert float(query(url, 'count({job="flopsd"})')[0]["value"][1]) <= 350 + 5  # 5 of Prometheus itself, as up
+            wait_until(lambda: query(url, "count_over_time(flopsd_run_ended[1m]) > 2"), "scrapes come regularly")
+            os.kill(daemon_pid(state), signal.SIGTERM)
+            program.finish()
+            wait_until(lambda: query(url, "up == 0"), "a scrape that fails")
+            assert query(url, "max_over_time(flopsd_run_ended[1m]) == 1")

@@ -14,7 +14,7 @@ import yaml
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "config" / "prometheus"
 RULES, ALERTS = FOLDER / "flopsd.rules.yml", FOLDER / "flopsd.alerts.yml"
-TESTS = FOLDER / "flopsd.tests.yml"
+TESTS = FOLDER / "flopsd-tests.yml"
 World = dict[str, str]
 
 

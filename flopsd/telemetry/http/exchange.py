@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import ssl
+from collections.abc import Callable
 from http import HTTPStatus
 from ipaddress import ip_address
 
@@ -44,8 +45,10 @@ class Exchange:
     as localhost are answered: a web page whose name its owner points at 127.0.0.1 must not read ours (DNS rebinding).
     """
 
-    def __init__(self, access: Access, routes: Routes, *, local: bool = False) -> None:
-        self._access, self._routes, self._local = access, routes, local
+    def __init__(
+        self, access: Access, routes: Routes, *, local: bool = False, scraped: Callable[[], None] = lambda: None
+    ) -> None:
+        self._access, self._routes, self._local, self._scraped = access, routes, local, scraped
 
     def serve(self, connection: Connection) -> bool:
         """Receive, and answer one request if it is complete. Returns whether the connection stays open."""
@@ -67,6 +70,8 @@ class Exchange:
         if not _can_send(connection.sock):
             return False
         connection.sock.sendall(self._answer(request))
+        if request.path == "/metrics":
+            self._scraped()
         connection.served = True
         return request.keeps
 

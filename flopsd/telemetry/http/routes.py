@@ -28,14 +28,9 @@ if TYPE_CHECKING:
 class Routes:
     """/metrics, /-/healthy, /-/ready and the page at /; 404 elsewhere."""
 
-    def __init__(
-        self,
-        snapshot: Callable[[], Snapshot],
-        extra: Callable[[], Iterable[Metric]] = tuple,
-        scraped: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`extra`: metrics that are not in the snapshot. `scraped` is called after each page for /metrics."""
-        self._snapshot, self._extra, self._scraped, self._exposition = snapshot, extra, scraped, Exposition()
+    def __init__(self, snapshot: Callable[[], Snapshot], extra: Callable[[], Iterable[Metric]] = tuple) -> None:
+        """`extra`: metrics that are not in the snapshot."""
+        self._snapshot, self._extra, self._exposition = snapshot, extra, Exposition()
         self._assets: Assets | None = None
         self._process: ProcessCollector | None = None
         self._at: dict[str, Callable[[Request], Response]] = {
@@ -74,7 +69,6 @@ class Routes:
             self._process = ProcessCollector(registry=None)
         more = (*self._extra(), *self._process.collect())
         body, content_type = self._exposition.render(self._snapshot(), accept, more)
-        self._scraped()
         return _compressed(request, content_type, body, ("Vary", "Accept"))
 
     def _status(self, request: Request) -> Response:

@@ -6,6 +6,8 @@ import threading
 
 from flopsd.system.clock import NS_PER_S, Clock
 
+LATE_NS = 5 * NS_PER_S  # a scrape that finds the machine busy with sealing may come so much later
+
 
 class Scrapes:
     """Written by the threads that answer, waited on by the daemon's."""
@@ -17,20 +19,23 @@ class Scrapes:
         self._next = threading.Event()
 
     def note(self) -> None:
-        """A scrape is answered now."""
+        """A scrape was answered, and its answer is with the kernel."""
         now_ns = self._clock.boottime_ns()
         if self._last_ns is not None:
             self._apart_ns = now_ns - self._last_ns
         self._last_ns = now_ns
         self._next.set()
 
-    def wait_for_next(self, at_most_seconds: float) -> bool:
-        """Wait for the next scrape, if two have come and it is due within `at_most_seconds`; whether it came."""
+    def wait_for_one_since(self, ns: int, at_most_seconds: float) -> bool:
+        """Wait for a scrape since a moment, if two have come and the next is due within `at_most_seconds`; whether it
+        came."""
+        self._next.clear()
         last_ns, apart_ns = self._last_ns, self._apart_ns
         if last_ns is None or apart_ns is None:
             return False
-        overdue_ns = self._clock.boottime_ns() - last_ns - apart_ns
-        if overdue_ns > apart_ns or -overdue_ns > at_most_seconds * NS_PER_S:
+        if last_ns - apart_ns // 4 > ns:  # one that is answered at the moment itself may have been rendered before
+            return True
+        due_ns = last_ns + apart_ns - self._clock.boottime_ns()
+        if due_ns < -(apart_ns + LATE_NS) or due_ns > at_most_seconds * NS_PER_S:
             return False  # nobody scrapes any more, or not soon enough
-        self._next.clear()
-        return self._clock.wait(self._next, min(at_most_seconds, 2 * apart_ns / NS_PER_S))
+        return self._clock.wait(self._next, min(at_most_seconds, (2 * apart_ns + LATE_NS) / NS_PER_S))

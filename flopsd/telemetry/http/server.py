@@ -46,7 +46,7 @@ class WebServer:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, port), family=family, backlog=128)
         local = is_loopback(self._listener.getsockname()[0]) and not self._access.tls
-        self._exchange = Exchange(self._access, Routes(snapshot, extra, self.scrapes.note), local=local)
+        self._exchange = Exchange(self._access, Routes(snapshot, extra), local=local, scraped=self.scrapes.note)
         self._listener.setblocking(False)
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)

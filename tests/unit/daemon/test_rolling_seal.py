@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flopsd.daemon.rolling_seal import CHILD_SECONDS, RollingSeals
+from flopsd.daemon.rolling_seal import CHILD_SECONDS, SEALED_NOT_COPIED, RollingSeals
 from flopsd.system.clock import NS_PER_S
 from flopsd.testing import FakeClock
 from tests.support.process import wait_until
@@ -176,6 +176,20 @@ def test_the_end_does_not_wait_for_a_child() -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     rolling.stop()
+
+
+def test_a_seal_that_was_not_copied_is_one_and_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    code = f"import sys; print('NOT COPIED to s3://b/x: denied', file=sys.stderr); sys.exit({SEALED_NOT_COPIED})"
+    rolling = RollingSeals(python(code), 10, 2, clock, overdue=False, head=lambda: "1:" + "0" * 64, copies=True)
+    for failures in (1, 2):
+        due(rolling, clock)
+        sealed_ns = clock.wall_ns()
+        run_out(rolling)
+        found = rolling.state()
+        assert (found.last_seal_wall_ns, found.seal_failures) == (sealed_ns, 0)
+        assert (found.copies, found.last_copy_wall_ns, found.copy_failures) == (True, None, failures)
+    assert caplog.text.count("NOT COPIED to s3://b/x: denied; the ledger is sealed on this machine") == 1
 
 
 def test_the_snapshot_shows_the_state_of_sealing() -> None:

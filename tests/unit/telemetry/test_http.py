@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from flopsd.core.model import GapReason
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry import device_metrics
 from flopsd.telemetry.http.request import MAX_HEAD_BYTES, RefusedRequest, Request, take_request
@@ -79,6 +80,42 @@ def test_head_has_headers_and_no_body(connection: http.client.HTTPConnection) ->
         answer = connection.getresponse()
         assert (answer.status, answer.read()) == (status, b"")
         assert int(answer.headers["Content-Length"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_openmetrics"),
+    [
+        (
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            True,
+        ),  # Prometheus
+        ("application/openmetrics-text;q=0.3, text/plain;q=0.9", False),
+        ("application/openmetrics-text;q=0, */*", False),
+        ("application/openmetrics-text; q=2", False),  # no weight
+        ("text/html,application/xhtml+xml,*/*;q=0.8", False),
+        ("", False),
+    ],
+)
+def test_the_weights_of_accept_decide_and_caches_are_told(
+    connection: http.client.HTTPConnection, accept: str, is_openmetrics: bool
+) -> None:
+    connection.request("GET", "/metrics", headers={"Accept": accept})
+    answer = connection.getresponse()
+    body = answer.read()
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text") == is_openmetrics
+    assert body.endswith(b"# EOF\n") == is_openmetrics
+    assert {value.strip() for value in ",".join(answer.headers.get_all("Vary") or ()).split(",")} == {
+        "Accept",
+        "Accept-Encoding",
+    }
+
+
+def test_a_run_whose_devices_are_all_lost_is_not_ready(run: Run, url: str) -> None:
+    run.meter(2)
+    run.meter(1, GapReason.DEVICE_LOST)
+    assert get(f"{url}/-/ready")[:2] == (503, "all 3 devices are lost\n")
+    run.meter(1)  # the stranger, of which the peak table has no row, stays a gap
+    assert get(f"{url}/-/ready")[:2] == (200, "flopsd is metering 2 of 3 devices\n")
 
 
 def test_openmetrics_is_answered_when_asked_for_and_other_methods_are_refused(
