@@ -77,7 +77,7 @@ def _thresholds(view: RunView) -> Iterator[Metric]:
         if finding.state is None:
             continue
         name = (finding.policy, finding.rule.id)
-        rule.add_metric((*name, finding.rule.title, finding.rule.citation, finding.rule.consequence), 1)
+        rule.add_metric((*name, finding.rule.title, finding.rule.citation, finding.rule.consequence or ""), 1)
         for state in Verdict:
             verdict.add_metric((*name, state.value), float(finding.state is state))
         if finding.limit is not None:
