@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from flopsd.core.model import GapReason, Growth, Pipe
 from flopsd.system.clock import NS_PER_S
 from flopsd.telemetry.prometheus import Exposition
 from tests.support.hour import BF16, OPENMETRICS, SCRAPE, served, stamped, stored
-from tests.support.monitoring import alertmanager, hurried, prometheus, webhook
+from tests.support.monitoring import alertmanager, committed_alertmanager, hurried, prometheus, webhook
 from tests.support.paths import ROOT
-from tests.support.process import daemon_pid, environment, flopsd, free_port, get, query, started, wait_until
+from tests.support.process import daemon_pid, environment, flopsd, free_port, get, post_json, query, started, wait_until
 from tests.support.prometheus import ALERTS, RULES, rules
 from tests.support.scenario import Fault, Scenario, Segment, h100
 from tests.support.story import CYCLES_H100, H100, PEAKS, Plan, Story, active, gap
@@ -67,6 +68,44 @@ def test_a_blinded_gpu_reaches_a_webhook(tmp_path: Path, standin: Path) -> None:
     assert fired["annotations"]["runbook_url"] == "https://docs.example.org/flopsd/runbook/#flopsddevicesblind"
     assert resolved["labels"] == fired["labels"]
     assert "<no value>" not in str(fired["annotations"])
+
+
+AT = {"instance": "a:10188", "run_id": "r", "node": "n"}
+RULE = {"run_id": "r", "policy": "eu-ai-act", "rule": "systemic-presumption"}
+ONE_CAUSE = (
+    ({"alertname": "FlopsdDown", **AT}, [
+        {"alertname": "FlopsdMeterBlind", **AT}, {"alertname": "FlopsdDevicesBlind", **AT},
+        {"alertname": "FlopsdJournalNotAdvancing", **AT}, {"alertname": "FlopsdLedgerNotSealed", **AT},
+        {"alertname": "FlopsdCoverageFalling", "run_id": "r"}]),
+    ({"alertname": "FlopsdMeterBlind", **AT}, [
+        {"alertname": "FlopsdDevicesBlind", **AT}, {"alertname": "FlopsdCountersImplausible", **AT, "source": "nvml"},
+        {"alertname": "FlopsdNoLongerMeasured", **AT}, {"alertname": "FlopsdCoverageFalling", "run_id": "r"}]),
+    ({"alertname": "FlopsdJournalNotWritable", **AT}, [
+        {"alertname": "FlopsdJournalNotAdvancing", **AT}, {"alertname": "FlopsdLedgerNotSealed", **AT},
+        {"alertname": "FlopsdLedgerCopyLate", **AT}]),
+    ({"alertname": "FlopsdThresholdCrossedCertain", **RULE}, [
+        {"alertname": "FlopsdThresholdCrossed", **RULE}, {"alertname": "FlopsdThreshold95", **RULE},
+        {"alertname": "FlopsdThresholdCrossingForecast", **RULE}]),
+)  # fmt: skip
+
+
+@pytest.mark.tool("prometheus-alertmanager")
+def test_one_cause_is_one_notification(tmp_path: Path) -> None:
+    """The committed inhibitions, in the real Alertmanager; the same alerts of another node or run are not inhibited."""
+    for number, (cause, inhibited) in enumerate(ONE_CAUSE):
+        (tmp_path / str(number)).mkdir()
+        with committed_alertmanager(tmp_path / str(number)) as url:
+            elsewhere = {**inhibited[0], "run_id": "s", "instance": "b:10188"}
+            sent = [{"labels": labels} for labels in (cause, *inhibited, elsewhere)]
+            post_json(f"{url}/api/v2/alerts", sent)
+            sorts = sorted(sorted(labels.items()) for labels in inhibited)
+            wait_until(partial(is_suppressed, url, sorts), f"{cause['alertname']} inhibits what follows from it alone")
+
+
+def is_suppressed(alertmanager: str, expected: list[list[tuple[str, str]]]) -> bool:
+    alerts = json.loads(get(f"{alertmanager}/api/v2/alerts")[1])
+    found = [sorted(alert["labels"].items()) for alert in alerts if alert["status"]["state"] == "suppressed"]
+    return sorted(found) == expected
 
 
 OTHERS = [replace(H100, uid=f"GPU-{n}", index=n) for n in (1, 2)]

@@ -66,7 +66,20 @@ def alertmanager(folder: Path, webhook: str) -> Iterator[str]:
     }
     hook = {"name": "hook", "webhook_configs": [{"url": webhook}]}
     (folder / "alertmanager.yml").write_text(yaml.safe_dump({"route": route, "receivers": [hook]}))
-    command = ["prometheus-alertmanager", f"--config.file={folder}/alertmanager.yml", f"--storage.path={folder}/alerts",
+    with _alertmanager(folder, folder / "alertmanager.yml", port) as url:
+        yield url
+
+
+@contextmanager
+def committed_alertmanager(folder: Path) -> Iterator[str]:
+    """With config/prometheus/alertmanager.yml."""
+    with _alertmanager(folder, RULES.parent / "alertmanager.yml", free_port()) as url:
+        yield url
+
+
+@contextmanager
+def _alertmanager(folder: Path, config: Path, port: int) -> Iterator[str]:
+    command = ["prometheus-alertmanager", f"--config.file={config}", f"--storage.path={folder}/alerts",
                f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]  # fmt: skip
     with running(command, f"http://127.0.0.1:{port}") as url:
         yield url

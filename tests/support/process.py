@@ -190,6 +190,13 @@ def get(url: str) -> tuple[int, str, dict[str, str]]:
         return fault.code, fault.read().decode(), dict(fault.headers)
 
 
+def post_json(url: str, document: object) -> None:
+    """Raises HTTPError for anything but success."""
+    request = urllib.request.Request(url, json.dumps(document).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
+        answer.read()
+
+
 def answers(url: str) -> bool:
     try:
         return get(url)[0] == 200
