@@ -12,9 +12,11 @@ from pathlib import Path
 import bcrypt
 import psutil
 import pytest
+import yaml
 
 from tests.support.certificates import Authority
 from tests.support.monitoring import prometheus
+from tests.support.paths import ROOT
 from tests.support.process import daemon_pid, environment, flopsd, get, predicate, query, started, wait_until
 from tests.support.receivers import pushgateway, receiving, victoriametrics
 from tests.support.scenario import Scenario, Segment, a100, h100
@@ -241,3 +243,23 @@ def test_prometheus_sees_that_a_run_ended_in_at_most_350_series_for_eight_gpus(t
             program.finish()
             wait_until(lambda: query(url, "up == 0"), "a scrape that fails")
             assert query(url, "max_over_time(flopsd_run_ended[1m]) == 1")
+
+
+@pytest.mark.tool("prometheus")
+def test_a_collector_keeps_the_series_that_the_documentation_names(tmp_path: Path) -> None:
+    """The scrape configuration of docs/monitoring.md is Prometheus's own, and runs in the real one."""
+    text = (ROOT / "docs" / "monitoring.md").read_text()
+    found = yaml.safe_load(re.findall(r"```yaml\n(receivers:.+?)```", text, re.S)[0])
+    scrape = found["receivers"]["prometheus"]["config"]["scrape_configs"][0]
+    more = {"metric_relabel_configs": scrape["metric_relabel_configs"]}
+    state = tmp_path / "state"
+    with started("run", "--state-dir", str(state), "--source", "replay", "--listen", "127.0.0.1:0", "--no-seal",
+                 "--wait-for-scrape", "0", env=environment(None)) as program:  # fmt: skip
+        address = program.wait_for(r"metrics at http://(\S+)/metrics")[1]
+        with prometheus(tmp_path / "p", [{"targets": [address]}], more=more) as url:
+            wait_until(lambda: query(url, "flopsd_flop_total > 0"), "a scrape with work")
+            names = {row["metric"]["__name__"] for row in query(url, 'count by (__name__) ({__name__=~"flopsd_.+"})')}
+        os.kill(daemon_pid(state), signal.SIGTERM)
+        program.finish()
+    kept = set(re.findall(r"\w+", scrape["metric_relabel_configs"][0]["regex"].partition("(")[2]))
+    assert {name.removeprefix("flopsd_") for name in names} == kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -194,4 +195,31 @@ def test_every_rule_gives_what_it_says_and_nothing_twice(tmp_path: Path) -> None
                 (total, 3600e15 + 60e15 * 45)]}),
     ]  # fmt: skip
     done = promtool_says(tmp_path, [replace(case, expected=rounded(case.expected)) for case in cases])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+MONITORING = RULES.parents[2] / "docs" / "monitoring.md"
+
+
+@pytest.mark.tool("promtool")
+def test_the_joins_of_the_documentation_join(tmp_path: Path) -> None:
+    """By the labels of dcgm-exporter 4 and kube-state-metrics 2."""
+    whole, sliced, owned = re.findall(r"```promql\n(.+?)```", MONITORING.read_text(), re.S)
+    at = 'job="flopsd",instance="a",namespace="ml",pod="train-0"'
+    flop = 'pipe="tensor_hmma",precision="bf16",evidence="activity"'
+    world = {
+        f'flopsd_flop_total{{{at},gpu="0",uuid="GPU-0",{flop}}}': "0+48e15x20",
+        f'flopsd_flop_total{{{at},gpu="1",uuid="MIG-1",{flop}}}': "0+48e14x20",
+        f'flopsd_device_info{{{at},gpu="0",uuid="GPU-0",gpu_instance_id="",profile="",parent=""}}': "1x20",
+        f'flopsd_device_info{{{at},gpu="1",uuid="MIG-1",gpu_instance_id="3",profile="1g.10gb",parent="GPU-1"}}': "1x20",
+        'DCGM_FI_DEV_GPU_UTIL{job="dcgm",gpu="0",UUID="GPU-0",namespace="ml",pod="train-0",container="main"}': "90x20",
+        'DCGM_FI_DEV_FB_USED{job="dcgm",gpu="1",UUID="GPU-1",GPU_I_ID="3",GPU_I_PROFILE="1g.10gb"}': "4096x20",
+        'kube_pod_owner{job="ksm",namespace="ml",pod="train-0",owner_kind="Job",owner_name="train"}': "1x20",
+    }
+    expected: dict[str, list[tuple[dict[str, str], float]]] = {
+        whole: [({"uuid": "GPU-0", "namespace": "ml", "pod": "train-0"}, 8e14)],
+        sliced: [({"parent": "GPU-1", "gpu_instance_id": "3"}, 8e13)],
+        owned: [({"namespace": "ml", "owner_name": "train"}, 8.8e14)],
+    }
+    done = promtool_says(tmp_path, [Case("joins", world, 15, expected)])
     assert done.returncode == 0, done.stdout + done.stderr

@@ -32,15 +32,24 @@ def hurried(folder: Path, window: str) -> list[str]:
 
 @contextmanager
 def prometheus(
-    folder: Path, targets: Sequence[J], *, rules: Sequence[str] = (), alertmanager: str = "", every: str = "1s"
+    folder: Path,
+    targets: Sequence[J],
+    *,
+    rules: Sequence[str] = (),
+    alertmanager: str = "",
+    every: str = "1s",
+    more: J | None = None,
 ) -> Iterator[str]:
-    """Scrapes the static configs `targets`, evaluates rules as often, and takes remote write."""
+    """Scrapes the static configs `targets`, evaluates rules as often, and takes remote write. `more`: of the scrape
+    configuration."""
     folder.mkdir(exist_ok=True)
     port = free_port()
     shown: J = {
         "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every},
         "rule_files": list(rules),
-        "scrape_configs": [{"job_name": "flopsd", "honor_labels": True, "static_configs": list(targets)}],
+        "scrape_configs": [
+            {"job_name": "flopsd", "honor_labels": True, "static_configs": list(targets), **(more or {})}
+        ],
     }
     if alertmanager:
         peers = [{"targets": [alertmanager.removeprefix("http://")]}]
