@@ -181,6 +181,22 @@ PUBLISHED_DECODERS: Mapping[str, tuple[dict[str, Any], int, int]] = {
          "use_qk_norm": False, "vocab_size": 256000, "tie_word_embeddings": True},
         8_028_033_024, 8_028_033_024,
     ),
+    "Seed-OSS 36B": (
+        {**_COMMON, "architectures": ["SeedOssForCausalLM"], "model_type": "seed_oss", "attention_bias": True,
+         "attention_out_bias": False, "attention_dropout": 0.1, "head_dim": 128, "hidden_size": 5120,
+         "intermediate_size": 27648, "max_position_embeddings": 524288, "mlp_bias": False, "num_attention_heads": 80,
+         "num_hidden_layers": 64, "num_key_value_heads": 8, "residual_dropout": 0.1, "vocab_size": 155136},
+        36_151_104_512, 36_151_104_512,
+    ),
+    "StarCoder2 3B": (
+        {"architectures": ["Starcoder2ForCausalLM"], "model_type": "starcoder2", "attention_dropout": 0.1,
+         "embedding_dropout": 0.1, "hidden_act": "gelu_pytorch_tanh", "hidden_size": 3072,
+         "initializer_range": 0.018042, "intermediate_size": 12288, "max_position_embeddings": 16384,
+         "mlp_type": "default", "norm_epsilon": 1e-05, "norm_type": "layer_norm", "num_attention_heads": 24,
+         "num_hidden_layers": 30, "num_key_value_heads": 2, "residual_dropout": 0.1, "rope_theta": 999999.44,
+         "sliding_window": 4096, "use_bias": True, "use_cache": True, "vocab_size": 49152},
+        3_030_371_328, 3_030_371_328,
+    ),
     # DeepSeek's 671 and 37 billion; Hugging Face's 685 have the layer for multi-token prediction.
     "DeepSeek V3": (
         {**_COMMON, **_LATENT, "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3",

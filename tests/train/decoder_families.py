@@ -35,6 +35,9 @@ DECODERS: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     "granite": (_LANGUAGE, {**_BASE, "mlp_bias": True, "attention_bias": True}, _QV),
     "granitemoe": (_LANGUAGE, {**_BASE, **_EXPERTS}, _QV),
     "smollm3": (_LANGUAGE, {**_BASE, "use_sliding_window": True, "sliding_window": 8}, _QV),
+    "seed_oss": (_LANGUAGE, {**_BASE, "head_dim": 24, "attention_dropout": 0.0}, ["q_proj", "down_proj"]),
+    "arcee": (_LANGUAGE, _BASE, ["up_proj"]),
+    "starcoder2": (_LANGUAGE, {**_BASE, "residual_dropout": 0.1}, ["q_proj", "c_fc"]),
     "glm": (_LANGUAGE, {**_BASE, "head_dim": 24}, ["q_proj", "gate_up_proj"]),
     "glm4": (_LANGUAGE, {**_BASE, "head_dim": 24}, ["q_proj", "gate_up_proj"]),
     "glm4_moe": (

@@ -55,8 +55,7 @@ FAMILIES: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     ),
     "gpt2": (
         "AutoModelForCausalLM",
-        {"n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 128, "n_positions": 64, "resid_pdrop": 0.0,
-         "embd_pdrop": 0.0, "attn_pdrop": 0.0},
+        {"n_embd": 64, "n_layer": 3, "n_head": 4, "vocab_size": 128, "n_positions": 64},
         ["c_attn"],
     ),
     "gpt_neox": (
@@ -69,7 +68,7 @@ FAMILIES: Mapping[str, tuple[str, dict[str, Any], list[str]]] = {
     "t5": (
         "AutoModelForSeq2SeqLM",
         {"d_model": 64, "d_kv": 24, "d_ff": 160, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4,
-         "vocab_size": 128, "dropout_rate": 0.0, "feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0},
+         "vocab_size": 128, "feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0},
         ["q", "v"],
     ),
     "bart": (

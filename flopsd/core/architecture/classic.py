@@ -20,7 +20,7 @@ def read_gpt2(config: Mapping[str, Any]) -> Model:
     tied = fields.flag("tie_word_embeddings", True)
     if hidden % heads:
         raise fields.wrong("n_head", heads)
-    blocks = []
+    blocks, spare = [], fields.spare_tail("resid_pdrop", 0.1)
     for index in range(layers):
         path = f"transformer.h.{index}"
         attention = Attention(
@@ -28,7 +28,7 @@ def read_gpt2(config: Mapping[str, Any]) -> Model:
             Linear(f"{path}.attn.c_proj", hidden, hidden, True),
         )  # fmt: skip
         mlp = Mlp((Linear(f"{path}.mlp.c_fc", hidden, size, True),), Linear(f"{path}.mlp.c_proj", size, hidden, True))
-        blocks.append(Block(path, (attention, mlp), others=4 * hidden))
+        blocks.append(Block(path, (attention, mlp), others=4 * hidden, spare_tail=spare))
     head, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "LMHeadModel")
     fields.finish(_GPT2)
     tables = (
@@ -54,7 +54,7 @@ def read_gpt_neox(config: Mapping[str, Any]) -> Model:
     tied = fields.flag("tie_word_embeddings", False)
     if hidden % heads:
         raise fields.wrong("num_attention_heads", heads)
-    blocks = []
+    blocks, spare = [], fields.spare_tail("hidden_dropout")
     for index in range(layers):
         path = f"gpt_neox.layers.{index}"
         attention = Attention(
@@ -66,7 +66,7 @@ def read_gpt_neox(config: Mapping[str, Any]) -> Model:
             (Linear(f"{path}.mlp.dense_h_to_4h", hidden, size, True),),
             Linear(f"{path}.mlp.dense_4h_to_h", size, hidden, True),
         )
-        blocks.append(Block(path, (attention, mlp), others=4 * hidden, parallel=parallel))
+        blocks.append(Block(path, (attention, mlp), others=4 * hidden, parallel=parallel, spare_tail=spare))
     head, others = head_of(fields, causal_heads(fields, hidden, vocabulary, tied), "ForCausalLM")
     maximum = fields.optional("max_position_embeddings")
     fields.finish(("is_decoder",))

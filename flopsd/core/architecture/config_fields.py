@@ -111,6 +111,17 @@ class Fields:
             raise self.wrong(name, value)
         return value
 
+    def spare_tail(self, dropout: str, default: float = 0.0) -> bool | None:
+        """`Block.spare_tail` of layers that end in a dropout of this rate, which this field has."""
+        rate = self.get(dropout, default)
+        try:
+            share = float(rate or 0)  # what a process declares has fractions as text
+        except (TypeError, ValueError):
+            raise self.wrong(dropout, rate) from None
+        if not 0 <= share <= 1:
+            raise self.wrong(dropout, rate)
+        return None if share else True
+
     def sequence(self, name: str) -> Sequence[Any] | None:
         value = self.get(name)
         if value is not None and (not isinstance(value, list | tuple) or len(value) > MAX_LAYERS):

@@ -7,7 +7,7 @@ from functools import partial
 
 from flopsd.core.architecture.decoder_styles import Experts, Style
 
-_Defaults = Mapping[str, int | bool | None]
+_Defaults = Mapping[str, float | None]
 _QWEN_EXPERTS = partial(Experts, "num_experts", step="decoder_sparse_step", dense_layers="mlp_only_layers")
 _biased = partial(Style, qkv_bias="attention_bias", out_bias="attention_bias")  # by the field attention_bias
 _GEMMA: _Defaults = {"tie_word_embeddings": True, "head_dim": 256}
@@ -93,12 +93,12 @@ STYLES: Mapping[str, Style] = {
         irrelevant=("experts_per_token", "initial_context_length"),
     ),
     "phi3": Style(
-        window="always", fused_qkv=True, fused_mlp=True, irrelevant=("interpolate_factor",),
+        window="always", fused_qkv=True, fused_mlp=True, dropout="resid_pdrop", irrelevant=("interpolate_factor",),
         only={"attention_bias": (False,), "mlp_bias": (False,), "lm_head_bias": (False,), "full_attn_mod": (1,)},
     ),
     "ministral": Style(window="always", defaults={"sliding_window": 4096, "num_key_value_heads": 8}),
     "ministral3": Style(window="always", defaults={"head_dim": 128, "num_key_value_heads": 8}),
-    "olmo": _biased(norms=0, final_norm=False, irrelevant=("clip_qkv",)),
+    "olmo": _biased(norms=0, final_norms=0, irrelevant=("clip_qkv",)),
     "olmo2": _biased(qk_norm="width", post_norm=True),
     "olmo3": _biased(
         qk_norm="width", post_norm=True, window="by_layer",
@@ -116,6 +116,17 @@ STYLES: Mapping[str, Style] = {
     "smollm3": _biased(
         mlp_bias="mlp_bias", window="no_rope", irrelevant=("max_window_layers",),
         defaults={"tie_word_embeddings": True, "num_key_value_heads": 4, "no_rope_layer_interval": 4},
+    ),
+    "seed_oss": Style(
+        qkv_bias="attention_bias", out_bias="attention_out_bias", mlp_bias="mlp_bias", dropout="residual_dropout",
+        defaults={"attention_bias": True, "head_dim": 128, "num_key_value_heads": 8, "residual_dropout": 0.1},
+    ),
+    "arcee": _biased(mlp_bias="mlp_bias", plain_mlp=("up_proj", "down_proj")),
+    "starcoder2": Style(
+        qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias", norms=4, final_norms=2, window="always",
+        plain_mlp=("c_fc", "c_proj"), dropout="residual_dropout", irrelevant=("norm_epsilon", "embedding_dropout"),
+        only={"mlp_type": ("default",), "norm_type": ("layer_norm",)},
+        defaults={"use_bias": True, "num_key_value_heads": 2, "tie_word_embeddings": True},
     ),
     "glm": Style(qkv_bias="attention_bias", fused_mlp=True, defaults=_GLM),
     "glm4": Style(qkv_bias="attention_bias", fused_mlp=True, norms=4, post_norm=True, defaults=_GLM),

@@ -16,6 +16,7 @@ class FeedForward:
     def __init__(self, fields: Fields, style: Style, hidden: int, layers: int) -> None:
         self.hidden, self.style = hidden, style
         self.bias = declared_bias(fields, style.mlp_bias)
+        self.dropout = fields.spare_tail(style.dropout) if style.dropout else True
         self.routed_layers: frozenset[int] = frozenset()
         self.notes: tuple[str, ...] = ()
         experts = style.experts
@@ -40,12 +41,14 @@ class FeedForward:
                 f"the routing asks for {self.used}, which low has",
             )
 
-    def spare_tail(self, index: int) -> bool:
+    def spare_tail(self, index: int) -> bool | None:
         """Whether nothing of the backward pass needs the output of the layer's last product: no norm follows it, nor
         the weights of the routing. Shared experts without a gate come last, and are added as they are."""
         experts = self.style.experts
         if self.style.post_norm:
             return False
+        if self.dropout is None:
+            return None
         return index not in self.routed_layers or (
             experts is not None and self.shared_size > 0 and not experts.shared_gate
         )
@@ -79,11 +82,15 @@ class FeedForward:
         return Mlp(inner, expert(down, self.expert_size, self.hidden), router=(router,))
 
     def _mlp(self, path: str, size: int) -> Mlp:
+        down = "down_proj"
         if self.style.fused_mlp:
             inner: tuple[Linear, ...] = (Linear(f"{path}.gate_up_proj", self.hidden, 2 * size, self.bias),)
+        elif self.style.plain_mlp:
+            first, down = self.style.plain_mlp
+            inner = (Linear(f"{path}.{first}", self.hidden, size, self.bias),)
         else:
             inner = tuple(Linear(f"{path}.{name}_proj", self.hidden, size, self.bias) for name in ("gate", "up"))
-        return Mlp(inner, Linear(f"{path}.down_proj", size, self.hidden, self.bias))
+        return Mlp(inner, Linear(f"{path}.{down}", size, self.hidden, self.bias))
 
 
 def _routed_layers(fields: Fields, experts: Experts, layers: int) -> frozenset[int]:

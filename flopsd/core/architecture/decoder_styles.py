@@ -51,17 +51,19 @@ class Style:
     mlp_bias: bool | str = False
     qk_norm: str = ""  # "head": of one head's width; "width": of all heads
     qk_norm_flag: str | None = None
-    norms: int = 2  # with parameters, in a layer
-    final_norm: bool = True
+    norms: int = 2  # vectors of parameters in a layer: one a norm, two where it has biases
+    final_norms: int = 1  # as many, of the norm after the last layer
     post_norm: bool = False  # a norm follows the MLP, so the backward pass needs the output of its last product
     parallel: bool = False
     fused_qkv: bool = False
     fused_mlp: bool = False
+    plain_mlp: tuple[str, str] | None = None  # without a gate: the names of its two matrices
+    dropout: str | None = None  # the field with the rate of the dropout that ends a layer
     latent: bool = False  # multi-head latent attention: keys and values from a common projection of low rank
     window: str = "never"  # never, always, by_layer, qwen, no_rope, chunk
     experts: Experts | None = None
     sinks: bool = False
-    defaults: Mapping[str, int | bool | None] = field(default_factory=dict)
+    defaults: Mapping[str, float | None] = field(default_factory=dict)
     only: Mapping[str, tuple[object, ...]] = field(default_factory=dict)
     irrelevant: tuple[str, ...] = ()
     untrained: str | None = None  # the field that counts layers which transformers' class does not have

@@ -44,7 +44,7 @@ def read_decoder(family: str, config: Mapping[str, Any], *, prefix: str = "model
     maximum = fields.optional("max_position_embeddings")
     notes = (*feed_forward.notes, *_untrained(fields, style))
     fields.finish(style.irrelevant)
-    others += hidden if style.final_norm else 0
+    others += style.final_norms * hidden
     return Model(
         family, (embedding,), blocks=blocks, heads=heads, others=others, max_positions=maximum, notes=notes
     )  # fmt: skip

@@ -57,16 +57,18 @@ def read_t5(config: Mapping[str, Any]) -> Model:
         matrices = tuple(Linear(f"{path}.DenseReluDense.{name}", hidden, size, stream=stream) for name in inner)
         return Mlp(matrices, Linear(f"{path}.DenseReluDense.wo", size, hidden, stream=stream))
 
-    blocks = []
+    blocks, spare = [], fields.spare_tail("dropout_rate", 0.1)
     for index in range(layers):
         path = f"encoder.block.{index}"
         own = attention(f"{path}.layer.0.SelfAttention", Mask.FULL, index == 0, Stream.TOKENS)
-        blocks.append(Block(path, (own, mlp(f"{path}.layer.1", Stream.TOKENS)), others=2 * hidden))
+        both = (own, mlp(f"{path}.layer.1", Stream.TOKENS))
+        blocks.append(Block(path, both, others=2 * hidden, spare_tail=spare))
     for index in range(decoder_layers):
         path = f"decoder.block.{index}"
         own = attention(f"{path}.layer.0.SelfAttention", Mask.CAUSAL, index == 0, _TARGET)
         cross = attention(f"{path}.layer.1.EncDecAttention", Mask.CROSS, False, _TARGET)
-        blocks.append(Block(path, (own, cross, mlp(f"{path}.layer.2", _TARGET)), others=3 * hidden, stream=_TARGET))
+        three = (own, cross, mlp(f"{path}.layer.2", _TARGET))
+        blocks.append(Block(path, three, others=3 * hidden, spare_tail=spare, stream=_TARGET))
     language = Linear("lm_head", hidden, vocabulary, tied=tied, stream=_TARGET)
     heads_known: dict[str, Head] = {"ForConditionalGeneration": lambda: ((language,), 0), "T5Model": lambda: ((), 0)}
     head, others = head_of(fields, heads_known, "ForConditionalGeneration")

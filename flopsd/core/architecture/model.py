@@ -127,7 +127,8 @@ class Block:
     """One layer: what activation checkpointing keeps the input of and computes again.
 
     `parallel`: its parts all read the block's input. `spare_tail`: nothing of the backward pass needs the output
-    of its last product. `source`: the stream whose rows it reads, where that is not its own. `checkpointed`: False
+    of its last product. None: a dropout follows it, whose mask is drawn again, unless the training switches it off.
+    `source`: the stream whose rows it reads, where that is not its own. `checkpointed`: False
     for what stands between layers, such as a projection. `unused`: nothing reads its output, so it has no backward
     pass.
     """
@@ -136,7 +137,7 @@ class Block:
     parts: tuple[Part, ...]
     others: int = 0
     parallel: bool = False
-    spare_tail: bool = True
+    spare_tail: bool | None = True
     stream: Stream = Stream.TOKENS
     source: Stream | None = None
     checkpointed: bool = True

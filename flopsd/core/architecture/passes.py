@@ -57,9 +57,9 @@ def walk(
     """FLOP of all passes of `rows` through the model. `input_gradients`: gradients go down to the embeddings'
     output though they are frozen, as checkpointing with adapters has it.
 
-    LOW: experts that the routing asks for, and rows of text stand beside images in some sequences only, so that they
-    need not pass gradients down to them. COMPUTED: experts that transformers' class computes. HIGH: also values that a
-    flash kernel pads to the width of the keys.
+    LOW: no dropout, experts that the routing asks for, and rows of text stand beside images in some sequences only,
+    so that they need not pass gradients down to them. COMPUTED: experts that transformers' class computes. HIGH: also
+    values that a flash kernel pads to the width of the keys.
     """
     return _Walk(model, rows, pairs, trained, level, input_gradients).sums
 
@@ -111,7 +111,8 @@ class _Walk:
         if graded and block.checkpointed:
             sums.layers += sums.forward - before.forward
             sums.layers_attention += sums.attention - before.attention
-            sums.spare += self._last if block.spare_tail else 0
+            spare = self._level is Level.LOW if block.spare_tail is None else block.spare_tail
+            sums.spare += self._last if spare else 0
 
     def _part(self, part: Part, source: bool) -> bool:
         if isinstance(part, Attention):

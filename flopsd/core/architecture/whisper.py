@@ -20,6 +20,7 @@ def read_whisper(config: Mapping[str, Any]) -> Model:
     source, target = fields.number("max_source_positions", 1500), fields.number("max_target_positions", 448)
     tied = fields.flag("tie_word_embeddings", True)
     blocks: list[Block] = []
+    spare = fields.spare_tail("dropout")
     for side, stream in (("encoder", Stream.TOKENS), ("decoder", Stream.TARGET)):
         layers, heads = fields.layers(f"{side}_layers", 4), fields.number(f"{side}_attention_heads", 6)
         size = fields.number(f"{side}_ffn_dim", 1536)
@@ -27,7 +28,9 @@ def read_whisper(config: Mapping[str, Any]) -> Model:
             raise fields.wrong(f"{side}_attention_heads", heads)
         # Layers dropped at random would make every count a matter of luck.
         fields.only(f"{side}_layerdrop", 0, 0.0, "0.0", None)
-        blocks += [_block(f"model.{side}.layers.{index}", hidden, heads, size, stream) for index in range(layers)]
+        blocks += [
+            _block(f"model.{side}.layers.{index}", hidden, heads, size, stream, spare) for index in range(layers)
+        ]
     language = Linear("proj_out", hidden, vocabulary, tied=tied, stream=Stream.TARGET)
     known: dict[str, Head] = {
         "ForConditionalGeneration": lambda: ((language,), 0),
@@ -49,7 +52,7 @@ def read_whisper(config: Mapping[str, Any]) -> Model:
     )  # fmt: skip
 
 
-def _block(path: str, hidden: int, heads: int, size: int, stream: Stream) -> Block:
+def _block(path: str, hidden: int, heads: int, size: int, stream: Stream, spare_tail: bool | None) -> Block:
     def attention(name: str, mask: Mask) -> Attention:
         read = Stream.TOKENS if mask is Mask.CROSS else stream
         at = f"{path}.{name}"
@@ -66,7 +69,7 @@ def _block(path: str, hidden: int, heads: int, size: int, stream: Stream) -> Blo
     inner = Linear(f"{path}.fc1", hidden, size, True, stream=stream)
     mlp = Mlp((inner,), Linear(f"{path}.fc2", size, hidden, True, stream=stream))
     parts = (own, *cross, mlp)
-    return Block(path, parts, others=2 * hidden * len(parts), stream=stream)
+    return Block(path, parts, others=2 * hidden * len(parts), spare_tail=spare_tail, stream=stream)
 
 
 _IRRELEVANT = (

@@ -67,3 +67,13 @@ def test_experts_that_all_run_are_in_computed_and_low_has_those_that_the_routing
     assert found.required.computed - without.required.computed == 4 * each + router
     assert found.required.low - without.required.low == each + router
     assert found.executed.low - without.executed.low == each + router
+
+
+def test_a_dropout_after_the_last_product_makes_checkpointing_compute_it_again_unless_the_training_has_none() -> None:
+    """Its mask is drawn after the product: 2 x 10 x 6 x 8 FLOP of the MLP's last matrix, in one layer."""
+    config = {"model_type": "phi3", **SMALL}
+    facts = training_from({**FULL, "recomputation": "full"})
+    with_it, without = (flop(read_model({**config, "resid_pdrop": rate}), WORK, facts) for rate in ("0.1", 0.0))
+    assert with_it.executed.computed - without.executed.computed == 2 * 10 * 6 * 8
+    assert with_it.executed.low == without.executed.low
+    assert with_it.executed.high == without.executed.high

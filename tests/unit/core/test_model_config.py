@@ -69,6 +69,8 @@ def test_pairs_are_what_a_mask_leaves(s: int, w: int) -> None:
         ({**LLAMA_8B, "model_type": "qwen2", "use_mrope": True}, "use_mrope is True"),
         ({**LLAMA_8B, "model_type": "phi3", "full_attn_mod": 2}, "full_attn_mod is 2"),
         ({**LLAMA_8B, "model_type": "smollm3", "no_rope_layers": [1]}, r"no_rope_layers is \[1\]"),
+        ({"model_type": "gpt2", "resid_pdrop": "much"}, "resid_pdrop is 'much', which is invalid"),
+        ({"model_type": "gpt2", "resid_pdrop": 1.5}, "resid_pdrop is 1.5, which is invalid"),
         ({"model_type": "bert", "is_decoder": True}, "is_decoder"),
         ({"model_type": "bert", "position_embedding_type": "relative_key"}, "position_embedding_type"),
         ({"model_type": "bart", "encoder_layerdrop": 0.1}, "encoder_layerdrop"),
