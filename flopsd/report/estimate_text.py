@@ -130,9 +130,8 @@ def _alike_once(rows: Sequence[Sequence[str]]) -> list[list[str]]:
 
 def _need_rows(hardware: Hardware, needs: Sequence[Need]) -> list[list[str]]:
     rows = [[f"time on {_name(hardware)}", *(_time(need.hours) for need in needs)]]
-    if hardware.price is not None:
-        rows.append(["  cost, at the assumed price", *(_cost(need.usd) for need in needs)])
-    return rows
+    costs = [_cost(need.usd) for need in needs if need.usd is not None]
+    return [*rows, ["  cost, at the assumed price", *costs]] if costs else rows
 
 
 def _flop_rows(name: str, bounds: Sequence[Bounds]) -> list[list[str]]:
@@ -187,7 +186,5 @@ def _time(hours: tuple[Fraction, Fraction]) -> str:
     return f"{format_duration(low, Towards.DOWN)} to {format_duration(high, Towards.UP)}"
 
 
-def _cost(usd: tuple[Fraction, Fraction] | None) -> str:
-    if usd is None:
-        return "unknown"
+def _cost(usd: tuple[Fraction, Fraction]) -> str:
     return f"{format_usd(usd[0], Towards.DOWN).removesuffix(' USD')} to {format_usd(usd[1], Towards.UP)}"

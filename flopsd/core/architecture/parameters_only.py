@@ -104,7 +104,7 @@ def _assumed(size: Size) -> tuple[str, ...]:
         parts = [f"at least 1/{LEAST_ACTIVE} of the parameters is used for a token"]
     else:
         known = "only the size is known: 6PD of the active parameters, which leaves attention out of computed"
-        parts = []
+        parts = ["a head is computed for every token"]
         if size.embedding is None:
             looked_up = f"at most half of the active parameters, and at most {MOST_ROWS} rows of a table"
             parts.append(f"{looked_up}, are looked up and not multiplied")
