@@ -209,7 +209,7 @@ def of_size(facts: J, work: J) -> tuple[Three, Three, dict[str, Three], int]:
     def forward(counters: J) -> Three:
         tokens = counters["tokens"]
         each, adapters = 2 * total * tokens, 2 * tokens * (trainable or 0) if method in ADAPTED else 0
-        return each // 32, each, each + attention(counters["square_pairs"]) + adapters
+        return each // 64, each, each + attention(counters["square_pairs"]) + adapters
 
     required = executed = (0, 0, 0)
     train = work.get("train", {})
@@ -221,7 +221,7 @@ def of_size(facts: J, work: J) -> tuple[Three, Three, dict[str, Three], int]:
             trained = (total,) * 3
         else:
             trained = (0, 0, total) if method in ADAPTED else (0, total, total)
-        weights = (2 * tokens * trained[0] // 32, 2 * tokens * trained[1], 2 * tokens * trained[2])
+        weights = (2 * tokens * trained[0] // 64, 2 * tokens * trained[1], 2 * tokens * trained[2])
         inputs = (f[0] if trained[0] >= total else 0, f[1], f[2] + attention(train["square_pairs"]))
         required = plus(plus(f, inputs), weights)
         executed = (

@@ -223,7 +223,8 @@ class _Case:
 
     def _with_surplus(self, sums: PassFlop, level: Level) -> PassFlop:
         """Weights that are trained, and of which only the number is known: at most 2 FLOP a token each way."""
-        tokens, trainable = max(self.rows[level].values()), self.training.trainable
+        trainable, streams = self.training.trainable, {linear.stream for linear in self.model.linears()}
+        tokens = max(self.rows[level][stream] for stream in streams)
         if self.method is Method.PARTIAL and trainable is not None and level is not Level.LOW:
             active = trainable if level is Level.HIGH else trainable * self.parameters.active // self.parameters.total
             sums.weight_gradients = min(sums.weight_gradients, 2 * tokens * active)

@@ -21,8 +21,8 @@ from flopsd.core.declarations import Method, Recomputation
 from flopsd.core.values import ceil_div
 from flopsd.errors import ArchitectureError
 
-# Published mixtures of experts use a token on down to about 1/32 of their parameters (Kimi K2: 32 of 1026 billion).
-LEAST_ACTIVE = 32
+# Published mixtures of experts multiply a token by down to 1/32.4 of their parameters (Kimi K2: 31.7 of 1026 billion).
+LEAST_ACTIVE = 64
 # A layer has at least some 12 d^2 parameters, d its width, so P >= 12 layers d^2, and layers x d is at most
 # sqrt(layers x P / 12). The deepest published language models have some 130; where attention is k times as wide as the
 # layer (2 in small models of Qwen3), the bound holds for 200 / k^2 layers.
@@ -105,6 +105,8 @@ def _assumed(size: Size) -> tuple[str, ...]:
     else:
         known = "only the size is known: 6PD of the active parameters, which leaves attention out of computed"
         parts = ["a head is computed for every token"]
+        if size.active < size.total:
+            parts.append("experts compute no tokens but those that are sent to them")
         if size.embedding is None:
             looked_up = f"at most half of the active parameters, and at most {MOST_ROWS} rows of a table"
             parts.append(f"{looked_up}, are looked up and not multiplied")

