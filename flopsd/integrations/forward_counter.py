@@ -110,6 +110,8 @@ class ForwardCounter:
                 self._defer(phase, counter, device, self._on_device.pop((of, counter, device)))
 
     def _enter(self, model: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> None:
+        if arguments and isinstance(arguments[0], torch.nn.Module):
+            return  # no pass: TRL runs a method of its trainer within the wrappers' hooks, which calls the backbone
         depth = getattr(self._inside, "depth", 0)
         self._inside.depth = depth + 1
         if depth or self.failed or "read_index" in named:  # continuous batching: rows of many lengths in one

@@ -40,6 +40,15 @@ def test_all_models_of_a_trainer_are_counted(name: str, roles: dict[str, str]) -
     assert sum("passes without gradients" in words for words in found.basis["assumptions"]) == 1
 
 
+def test_passes_of_a_model_without_its_head_are_within_the_bounds() -> None:
+    found = train("Distillation, teacher")
+    low, _, high = found.executed
+    assert high is not None
+    assert low <= found.counted <= high
+    assert found.told.others.keys() == {"teacher"}
+    assert found.told.work["train"]["unlabelled_tokens"] == found.told.work["train"]["tokens"]
+
+
 def test_reference_passes_of_an_evaluation_are_evaluation() -> None:
     found = train("DPO, evaluated")
     low, _, high = found.executed

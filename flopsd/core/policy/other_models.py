@@ -48,8 +48,10 @@ def other_models(sessions: Sequence[DeclaredSession]) -> OtherModels:
     found = OtherModels(OpenBounds.of(NO_FLOP), OpenBounds.of(NO_FLOP))
     for session in sessions:
         parts = [_left_out(session.facts.get("not_counted", {}))]
-        if session.work and not is_trained(session):
-            parts.append(_of_model(session.facts, session.work))
+        if not is_trained(session):
+            parts += [_of_model(session.facts, session.work)] if session.work else []
+        elif uncounted := [phase for phase, counters in session.work.items() if _uncounted(counters)]:
+            parts.append(_left_out({phase: ["tokens of the trained model's passes"] for phase in uncounted}))
         for part in parts:
             notes = tuple(dict.fromkeys((*found.notes, *part.notes)))
             found = OtherModels(found.required + part.required, found.executed + part.executed, notes)
@@ -66,6 +68,10 @@ def has_passed(counters: Mapping[str, int]) -> bool:
     return bool(counters.get("tokens") or counters.get("patches"))
 
 
+def _uncounted(counters: Mapping[str, int]) -> bool:
+    return bool(counters.get("forward_passes")) and not has_passed(counters)
+
+
 def _left_out(work: Mapping[str, Sequence[str]]) -> OtherModels:
     matters = any(phase not in _DIAGNOSTIC_OR_DATA for phase in work)
     return OtherModels(
@@ -77,8 +83,7 @@ def _left_out(work: Mapping[str, Sequence[str]]) -> OtherModels:
 
 def _of_model(facts: Mapping[str, Any], work: Mapping[str, Mapping[str, int]]) -> OtherModels:
     role, model = facts["role"], _model(facts)
-    uncounted = any(counters.get("forward_passes") and not has_passed(counters) for counters in work.values())
-    if model is None or uncounted:
+    if model is None or any(map(_uncounted, work.values())):
         why = "has passes whose tokens were not counted" if model is not None else "is not of a kind that flopsd reads"
         return _left_out({Phase.OTHER.value: [f"the {role} model, which {why}"]})
     try:

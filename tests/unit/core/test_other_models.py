@@ -66,6 +66,13 @@ def test_what_another_model_adds(
         assert whole.required.stated_ppm == 666_667, "no share by terms that are not all known"
 
 
+def test_passes_of_the_trained_model_without_their_tokens_leave_no_point() -> None:
+    whole = found((TRAINED, {"train": {"forward_passes": 3, "steps": 3}})).architecture
+    assert whole is not None
+    assert (whole.counted.required.low, whole.counted.required.computed, whole.counted.executed.high) == (0, None, None)
+    assert "not counted: tokens of the trained model's passes" in whole.assumptions
+
+
 def test_a_model_that_is_not_read_counts_by_its_size() -> None:
     sized = {"role": "teacher", "model_config": {"model_type": "new"}, "parameters_total": 10**6}
     whole = found((TRAINED, {"train": WORK}), (sized, {"other": WORK}))
