@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from flopsd.core.declarations import Method, Recomputation
+from flopsd.core.declarations import MAX_MODULES, Method, Recomputation
 
 log = logging.getLogger("flopsd.client")
 # Long, and not part of the architecture.
-_LEFT_OUT = ("id2label", "label2id", "task_specific_params", "quantization_config", "transformers_version")
+_LEFT_OUT = ("id2label", "label2id", "task_specific_params", "quantization_config", "transformers_version",
+             "_use_default_values")  # fmt: skip
 
 
 def describe(model: Any, arguments: Any) -> dict[str, Any]:
@@ -30,9 +31,9 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
         "precision": lambda: precision(base, arguments),
         "framework": frameworks,
     }
-    if hasattr(config, "to_dict"):
+    if hasattr(config, "to_dict") or isinstance(config, Mapping):
         finders |= {
-            "model_config": lambda: architecture_of({**config.to_dict(), **_head(base, config)}),
+            "model_config": lambda: architecture_of(_config(base, config)),
             "model_name": lambda: getattr(config, "_name_or_path", None) or None,
             "model_revision": lambda: getattr(config, "_commit_hash", None),
             "window": lambda: sliding_window(config),
@@ -55,7 +56,7 @@ def describe(model: Any, arguments: Any) -> dict[str, Any]:
 
 def frameworks() -> str:
     """The loaded frameworks with their versions."""
-    names = ("transformers", "torch", "accelerate", "peft", "trl", "deepspeed", "bitsandbytes")
+    names = ("transformers", "diffusers", "torch", "accelerate", "peft", "trl", "deepspeed", "bitsandbytes")
     versions = {name: getattr(sys.modules.get(name), "__version__", None) for name in names}
     return ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None)
 
@@ -68,6 +69,12 @@ def attention(config: Any) -> str | None:
 def _counted(model: Any, which: str) -> int | None:
     counted = count_parameters(model)
     return None if counted is None else int(getattr(counted, which))
+
+
+def _config(base: Any, config: Any) -> dict[str, Any]:
+    if isinstance(config, Mapping):  # of diffusers, which names the class when it saves a model
+        return {**config, "_class_name": type(base).__name__}
+    return {**config.to_dict(), **_head(base, config)}
 
 
 def _head(base: Any, config: Any) -> dict[str, Any]:
@@ -102,16 +109,34 @@ def lora(model: Any) -> dict[str, Any] | None:
     """Rank and target modules of the LoRA adapters; None if there are none, or if ranks differ."""
     ranks: set[int] = set()
     targets: set[str] = set()
+    others: set[str] = set()
     saved: set[str] = set()  # what is there: PEFT's configuration also lists heads that other models have
     for name, module in model.named_modules():
         if hasattr(module, "lora_A") and hasattr(module, "r"):
-            targets.add(name.rpartition(".")[2])
+            targets.add(name)
             ranks |= set(module.r.values() if isinstance(module.r, Mapping) else (module.r,))
         elif hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
             saved.add(name.rpartition(".")[2])
+        elif len(getattr(getattr(module, "weight", None), "shape", ())) > 1:
+            others.add(name)
     if len(ranks) != 1:
         return None
-    return {"r": ranks.pop(), "target_modules": sorted(targets), "modules_to_save": sorted(saved) or None}
+    return {"r": ranks.pop(), "target_modules": _names(targets, others), "modules_to_save": sorted(saved) or None}
+
+
+def _names(targets: set[str], others: set[str]) -> list[str]:
+    """The last parts of the targets' paths, as many as no other module ends with; the last one where that is too long
+    a list."""
+    # Within an adapter's own module are its base layer and its matrices.
+    apart = {path for path in others if not any(path.startswith(f"{target}.") for target in targets)}
+    taken = {suffix for path in apart for suffix in _suffixes(path)}
+    found = {next((suffix for suffix in _suffixes(path) if suffix not in taken), path) for path in targets}
+    return sorted(found if len(found) <= MAX_MODULES else {path.rpartition(".")[2] for path in targets})
+
+
+def _suffixes(path: str) -> list[str]:
+    parts = path.split(".")
+    return [".".join(parts[start:]) for start in range(len(parts) - 1, -1, -1)]
 
 
 def recomputation(model: Any, arguments: Any) -> Recomputation | None:

@@ -22,6 +22,7 @@ import torch
 
 from flopsd.integrations.describe_model import sliding_window
 from flopsd.integrations.head_counter import backbone_of, head_work
+from flopsd.integrations.latent_rows import Rows, latent_rows
 
 log = logging.getLogger("flopsd.client")
 AFTER_ERROR = "forward passes after an error in flopsd's counter"
@@ -52,6 +53,7 @@ class ForwardCounter:
         self.saw_documents = False  # the documents within a row were seen, not only its length
         self._window: int | None = None
         self._flash = self._encodes = self._hears = False
+        self._latents: Rows | None = None
         self._handles: list[Any] = []
         self._unsettled: dict[str, int] = defaultdict(int)
         self._on_device: dict[tuple[str, str, Any], Any] = {}  # by phase, counter, device: a sum on that device
@@ -75,6 +77,7 @@ class ForwardCounter:
         backbone = None if compiled or self._encodes else backbone_of(inner)  # some losses have the head outside
         if backbone is not None:
             self._backbone = weakref.ref(backbone)
+        self._latents = latent_rows(inner)
         for one in {id(each): each for each in (model, inner, backbone) if each is not None}.values():
             self._handles.append(one.register_forward_pre_hook(_Hook(enter), with_kwargs=True))
             self._handles.append(one.register_forward_hook(_Hook(leave), with_kwargs=True, always_call=True))
@@ -134,7 +137,9 @@ class ForwardCounter:
         if ids is None and arguments and isinstance(arguments[0], torch.Tensor):
             ids = arguments[0]
         found = {"forward_passes": 1}
-        if self._encodes:
+        if self._latents is not None:
+            found |= self._latents(arguments, named)
+        elif self._encodes:
             found |= self._encoder_decoder(ids, named, past or 0)
         elif ids is not None and ids.dim() >= 2:
             found |= self._decoder(phase, ids.shape[0], ids.shape[1], past or 0, named)

@@ -115,7 +115,7 @@ def _value(name: str, raw: Any) -> tuple[str, str]:
     if isinstance(raw, int):
         return grouped(raw), full
     if name == "model_config" and isinstance(raw, dict):
-        kind = raw.get("model_type")
+        kind = raw.get("model_type", raw.get("_class_name"))
         return f"config.json of {counted(len(raw), 'entry', 'entries')}" + (
             f", model type {line(kind)}" if isinstance(kind, str) else ""
         ), full

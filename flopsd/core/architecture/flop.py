@@ -18,6 +18,7 @@ from flopsd.core.architecture.attention_pairs import Kernel, Level, Pairs, side_
 from flopsd.core.architecture.head_work import HeadWork
 from flopsd.core.architecture.image_work import NOT_COUNTED as IMAGES_NOT_COUNTED
 from flopsd.core.architecture.image_work import ImageWork, image_work
+from flopsd.core.architecture.latent_work import latent_side
 from flopsd.core.architecture.model import ArchitectureFlop, Attention, Bounds, Model, Similarity, Stream
 from flopsd.core.architecture.parameters import adapters, parameters
 from flopsd.core.architecture.parameters_only import bare_flop, bare_forward
@@ -266,6 +267,10 @@ def _resolve(
                 hint="an encoder-decoder counts both sides: tokens are the encoder's",
             )
         sides[Stream.TARGET] = side_from(work, "target_", model.max_positions, cached=cached)
+    latents = 0
+    if model.joins:
+        sides[Stream.LATENTS] = latent_side(model, work, source.tokens)
+        latents = sides[Stream.LATENTS].tokens
     pairs = Pairs(
         sides, work.get("cross_pairs", 0), Kernel.of(training.attention), training.packing,
         work.get("window_pairs"), training.window,
@@ -279,6 +284,9 @@ def _resolve(
             Stream.TARGET: sides[Stream.TARGET].tokens if model.two_sided else 0,
             Stream.SEQUENCES: sequences if sequences is not None else (source.tokens if level is Level.HIGH else 0),
             Stream.FRAMES: 2 * source.tokens,
+            Stream.LATENTS: latents,
+            Stream.TEXT: source.tokens - latents if model.joins else 0,
+            Stream.CONDITIONS: sequences or 0,
             Stream.LOGITS: head.rows(level),
         }
     return pairs, images, rows, head

@@ -20,9 +20,10 @@ class Stream(str, Enum):
     PATCHES = "patches"  # rows of an image tower, class tokens included
     IMAGES = "images"  # one row an image
     SOFT = "soft_tokens"  # that an image becomes
-    FRAMES = (
-        "frames"  # of a spectrogram, two for each row that a convolution makes of them: nothing below has a gradient
-    )
+    FRAMES = "frames"  # of a spectrogram, two for each row that a convolution makes of them
+    LATENTS = "latents"  # rows of an image in a sequence that image and text share
+    TEXT = "text"  # rows of text in such a sequence
+    CONDITIONS = "conditions"  # vectors that become the one that modulates layers, one a sequence
     LOGITS = "logits"  # tokens that pass through the head, where it reads tokens
 
 
@@ -78,7 +79,8 @@ class Attention:
     """Scores and their product with the values. `feeds`: which of q, k and v each projection makes, a letter each;
     other letters are latents, which a later projection `reads`. One that reads nothing reads the layer's input.
 
-    `window`: positions that a query sees, or those of a chunk. `value_dim`: None is `head_dim`.
+    `window`: positions that a query sees, or those of a chunk. `value_dim`: None is `head_dim`. The letter o is what
+    the output reads beside the values. `beside`: outputs of other streams.
     """
 
     mask: Mask
@@ -92,6 +94,7 @@ class Attention:
     value_dim: int | None = None
     others: int = 0  # parameters without a product: norms, sinks, relative positions
     stream: Stream = Stream.TOKENS
+    beside: tuple[Linear, ...] = ()
 
     @property
     def width(self) -> int:
@@ -119,7 +122,15 @@ class Similarity:
     width: int
 
 
-Part = Attention | Mlp | Linear | Similarity
+@dataclass(frozen=True, slots=True)
+class Modulation:
+    """A matrix that reads one vector a sequence and scales, shifts and gates the rows of these streams."""
+
+    linear: Linear
+    modulates: tuple[Stream, ...]
+
+
+Part = Attention | Mlp | Linear | Similarity | Modulation
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +141,7 @@ class Block:
     of its last product. None: a dropout follows it, whose mask is drawn again, unless the training switches it off.
     `source`: the stream whose rows it reads, where that is not its own. `checkpointed`: False
     for what stands between layers, such as a projection. `unused`: nothing reads its output, so it has no backward
-    pass.
+    pass. `joins`: streams that stand one behind the other in TOKENS, and that its parts also read one by one.
     """
 
     path: str
@@ -142,6 +153,7 @@ class Block:
     source: Stream | None = None
     checkpointed: bool = True
     unused: bool = False
+    joins: tuple[Stream, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +225,11 @@ class Model:
         return any(block.stream is Stream.TARGET for block in self.blocks)
 
     @property
+    def joins(self) -> bool:
+        """Whether its sequences are rows of an image and rows of text."""
+        return any(block.joins for block in self.blocks)
+
+    @property
     def embeds_tokens(self) -> bool:
         """Whether what its first layer reads are rows of an embedding."""
         return any(table.stream is Stream.TOKENS for table in self.embeddings)
@@ -239,7 +256,9 @@ class Model:
 def linears_of(part: Part) -> tuple[Linear, ...]:
     """The matrices of one part, in order."""
     if isinstance(part, Attention):
-        return (*part.projections, part.output)
+        return (*part.projections, part.output, *part.beside)
+    if isinstance(part, Modulation):
+        return (part.linear,)
     if isinstance(part, Mlp):
         return (*part.router, *part.inner, part.down)
     return (part,) if isinstance(part, Linear) else ()

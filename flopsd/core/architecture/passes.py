@@ -11,14 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from flopsd.core.architecture.attention_pairs import Level
-from flopsd.core.architecture.model import Attention, Block, Linear, Mlp, Model, Part, Similarity, Stream
+from flopsd.core.architecture.model import Attention, Block, Linear, Mlp, Model, Modulation, Part, Similarity, Stream
 from flopsd.core.architecture.training import Trained
 
 PairsOf = Callable[[Attention | Similarity], int]
 # Streams whose first rows may be made to pass a gradient on: the output of embeddings, patch embeddings included.
 _EMBEDDED = (Stream.TOKENS, Stream.TARGET, Stream.PATCHES)
 # What becomes of the rows of a stem.
-_READ_AS = {Stream.PIXELS: Stream.PATCHES, Stream.FRAMES: Stream.TOKENS}
+_READ_AS = {
+    Stream.PIXELS: Stream.PATCHES, Stream.FRAMES: Stream.TOKENS, Stream.CONDITIONS: Stream.SEQUENCES,
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -99,8 +101,11 @@ class _Walk:
         sums, stream = self.sums, block.stream
         before = replace(sums)
         begin = graded = self._graded[block.source or stream]
-        for part in block.parts:
-            graded = self._part(part, begin if block.parallel else graded) or graded
+        if block.joins:
+            graded = self._joined(block)
+        else:
+            for part in block.parts:
+                graded = self._part(part, begin if block.parallel else graded) or graded
         if block.unused:
             sums.activation_gradients, sums.weight_gradients = before.activation_gradients, before.weight_gradients
             sums.scores = before.scores
@@ -114,9 +119,29 @@ class _Walk:
             spare = self._level is Level.LOW if block.spare_tail is None else block.spare_tail
             sums.spare += self._last if spare else 0
 
+    def _joined(self, block: Block) -> bool:
+        """A layer whose parts read several streams; whether what comes out of it has a gradient."""
+        for part in block.parts:
+            if isinstance(part, Modulation):
+                self._reach(part.modulates, self._part(part, self._graded[Stream.SEQUENCES]))
+        entry = dict(self._graded)  # what each attention reads, however many there are
+        for part in block.parts:
+            if isinstance(part, Attention):
+                streams = block.joins if part.stream is Stream.TOKENS else (part.stream,)
+                self._reach(streams, self._part(part, any(entry[stream] for stream in streams)))
+            elif isinstance(part, Mlp):
+                self._reach((part.down.stream,), self._part(part, self._graded[part.down.stream]))
+        return any(self._graded[stream] for stream in block.joins)
+
+    def _reach(self, streams: tuple[Stream, ...], graded: bool) -> None:
+        for stream in streams:
+            self._graded[stream] = self._graded[stream] or graded
+
     def _part(self, part: Part, source: bool) -> bool:
         if isinstance(part, Attention):
             return self._attention(part, source)
+        if isinstance(part, Modulation):
+            return self._linear(part.linear, source)
         if isinstance(part, Mlp):
             return self._mlp(part, source)
         return self._linear(part, source) if isinstance(part, Linear) else self._similarity(part)
@@ -147,7 +172,9 @@ class _Walk:
         sums.activation_gradients += keys * (graded["q"] + graded["k"]) + values * (scores + graded["v"])
         out = scores or graded["v"]
         sums.scores += keys if out else 0
-        return self._linear(part.output, out)
+        out = out or graded.get("o", False)
+        outputs = [self._linear(linear, out) for linear in (*part.beside, part.output)]
+        return any(outputs)
 
     def _mlp(self, part: Mlp, source: bool) -> bool:
         routed = [self._linear(linear, source) for linear in part.router]

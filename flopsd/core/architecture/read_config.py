@@ -12,6 +12,7 @@ from flopsd.core.architecture.bert import read_bert
 from flopsd.core.architecture.classic import read_gpt2, read_gpt_neox
 from flopsd.core.architecture.decoder_families import STYLES
 from flopsd.core.architecture.decoders import read_decoder
+from flopsd.core.architecture.diffusion import FLUX, SD3, read_flux, read_sd3
 from flopsd.core.architecture.encoder_decoders import read_bart, read_t5
 from flopsd.core.architecture.image_encoders import read_clip_vision, read_siglip_vision, read_vit
 from flopsd.core.architecture.image_text import read_gemma3
@@ -40,6 +41,8 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {
     "siglip": read_siglip,
     "siglip_vision_model": read_siglip_vision,
 }
+# The package diffusers names the class in place of a type of model.
+_DIFFUSERS: Mapping[str, Callable[[Mapping[str, Any]], Model]] = {FLUX: read_flux, SD3: read_sd3}
 FAMILIES = tuple(_READERS)
 
 
@@ -51,14 +54,14 @@ def read_model(config: Mapping[str, Any]) -> Model:
     Raises ArchitectureError naming the family or the field, and what to do: an unknown family is never guessed,
     and an unknown field is never ignored.
     """
-    family = config.get("model_type")
+    family = config.get("model_type", config.get("_class_name"))
     if family is not None and not isinstance(family, str):
         raise ArchitectureError(f"model_type is {family!r:.60}, not a name", hint="give a model's config.json")
     if family is None and config.get("parameters_total") is not None:
         return bare_model(config["parameters_total"])
-    reader = _READERS.get(str(family))
+    reader = _READERS.get(str(family)) or _DIFFUSERS.get(str(family))
     if reader is None:
-        known = f"flopsd knows {', '.join(FAMILIES)}"
+        known = f"flopsd knows {', '.join((*FAMILIES, *_DIFFUSERS))}"
         raise ArchitectureError(f"model_type is {family!r:.60}; {known}", hint=instead(family, config))
     model = reader(config)
     if not config.get("auto_map"):

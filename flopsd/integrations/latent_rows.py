@@ -1,0 +1,37 @@
+"""Counts the rows that pass a diffusion transformer of the package diffusers: see core/architecture/diffusion.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flopsd.core.architecture.diffusion import FLUX, SD3
+
+Rows = Callable[[tuple[Any, ...], Mapping[str, Any]], dict[str, int]]
+
+
+def latent_rows(model: Any) -> Rows | None:
+    """What counts a forward pass of this model, from the arguments of the call; None for a model of another package.
+
+    Of classes that flopsd does not read it counts nothing: what their first argument means is not known.
+    """
+    config = getattr(model, "config", None)
+    if not isinstance(config, Mapping) or not type(model).__module__.startswith("diffusers."):
+        return None
+    name = type(model).__name__
+    if name not in (FLUX, SD3):
+        return lambda _arguments, _named: {}
+    patch = int(config["patch_size"])
+
+    def rows(arguments: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, int]:
+        given = dict(zip(("hidden_states", "encoder_hidden_states"), arguments, strict=False))
+        images, text = ({**given, **named}[one].shape for one in ("hidden_states", "encoder_hidden_states"))
+        # FLUX is given rows that the caller has cut, Stable Diffusion 3 the latents: count, channels, height, width.
+        patches = images[1] if name == FLUX else (images[-2] // patch) * (images[-1] // patch)
+        sequences, length = images[0], patches + text[1]
+        return {
+            "sequences": sequences, "tokens": sequences * length, "square_pairs": sequences * length**2,
+            "patches": sequences * patches, "patch_square_pairs": sequences * patches**2,
+        }  # fmt: skip
+
+    return rows
