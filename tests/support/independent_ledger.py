@@ -73,7 +73,17 @@ def recompute(journal: Path, peaks: Path, sealed_at: str) -> J:
     method, how, basis, trained = architecture.declared(settings, sessions) if _is_known(sessions) else (None,) * 4
     counted, integers = None, None
     if everything and _is_known(sessions):
-        shares = required(settings, method, how, trained)
+        shares = required(
+            settings,
+            method,
+            how,
+            trained,
+            counts_fused=any(
+                counters.get("fused_head_tokens")
+                for session in sessions
+                for counters in session.get("work", {}).values()
+            ),
+        )
         counted, integers = (_guidelines(everything, name, shares) for name in ("figures", "integers"))
         names = ("low", "stated", "high")
         counted["requiredPpm"] = {n: None if ppm is None else str(ppm) for n, ppm in zip(names, shares, strict=True)}
@@ -326,14 +336,16 @@ def _counted(predicate: J) -> J:
     return {name: told[name] for name in ("low", "measured", "high", "cumulative", "requiredPpm", "asClaimed")}
 
 
-def required(settings: J, method: str | None, how: str | None, trained: Any = None) -> Shares:
+def required(
+    settings: J, method: str | None, how: str | None, trained: Any = None, *, counts_fused: bool = False
+) -> Shares:
     """l, s and h. `trained`: what a model's terms say of its training."""
     stated = M if how == "none" else None
     if how == "full":
         stated = {"pretraining": 750_000, "full": 750_000, "lora": 666_667, "qlora": 666_667}.get(str(method))
     if stated is not None and trained is not None and all(trained[1]):
         stated = min(M, trained[0][1] * M // trained[1][1])
-    return 857_142 if settings.get("recomputation") == "none" else 666_666, stated, M
+    return 857_142 if settings.get("recomputation") == "none" and not counts_fused else 666_666, stated, M
 
 
 def guidelines(phases: dict[str, Any], shares: Shares) -> J:

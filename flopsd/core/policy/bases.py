@@ -98,10 +98,21 @@ def declarations_of(declared: OperatorDeclarations, sessions: Sequence[DeclaredS
         # Who says that nothing was recomputed may have recomputed everything.
         source = f"{share.source}; by the training processes' word, which low leaves out"
         share = replace(share, low_ppm=LEAST_PPM, source=source)
+    if recomputes_head(declared, sessions):
+        share = replace(share, low_ppm=LEAST_PPM, source=f"{share.source}; but {FUSED}")
     counts = [counters.get("framework_flop", 0) for session in sessions for counters in session.work.values()]
     processes = {session.pid for session in sessions}
     process = processes.pop() if len(processes) == 1 else None
     return Declarations(declared, share, found, absent, max(counts, default=0) or None, process)
+
+
+FUSED = "a training process counts tokens whose logits a fused loss computed twice"
+
+
+def recomputes_head(declared: OperatorDeclarations, sessions: Sequence[DeclaredSession]) -> bool:
+    """Whether the settings deny all recomputation, and a process counts some: the share is not believed then."""
+    counted = any(counters.get("fused_head_tokens") for session in sessions for counters in session.work.values())
+    return declared.recomputation is Recomputation.NONE and counted
 
 
 NO_DECLARATIONS = Declarations(NOTHING_DECLARED, required_share(None, None), None, NO_PROCESS, None)

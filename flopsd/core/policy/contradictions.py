@@ -1,6 +1,7 @@
 """What is declared of a run that cannot all be so, by name: a finding, so that nobody has to notice. Pure.
 
-None of it changes a figure or a verdict: which of two declarations is wrong is not known.
+None of it narrows a figure: which of two declarations is wrong is not known. LOSS_RECOMPUTES takes back the low end
+that the declaration raised (bases.py).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from flopsd.core.declarations import Base, Method, OperatorDeclarations, Phase
+from flopsd.core.policy.bases import FUSED, recomputes_head
 from flopsd.core.policy.conditions import CONTRADICTION, base_bounds, short
 from flopsd.core.policy.other_models import is_trained
 from flopsd.core.policy.policy_file import Policy
@@ -33,6 +35,9 @@ def contradictions(
 ) -> tuple[Contradiction, ...]:
     """Each once, in the order of the declarations."""
     found = [*of_base(settings.base, policies), *_of_settings(settings)]
+    if recomputes_head(settings, sessions):
+        words = f"the settings declare that nothing is recomputed, and {FUSED}: `selective` is true"
+        found.append(Contradiction("LOSS_RECOMPUTES", words))
     for session in filter(is_trained, sessions):
         found += _of_session(settings, session)
     return tuple(dict.fromkeys(found))

@@ -19,7 +19,8 @@ from flopsd.core.values import ceil_div
 # forward pass makes 8 of it. Frozen weights need no weight gradients: 4 of 6. No lower share is possible while each
 # activation is recomputed at most once: attention needs 3 parts, and executes 4.5 with a recomputing kernel too.
 LEAST_PPM = 666_666
-# A kernel that recomputes attention scores in its backward pass executes 3.5 parts where 3 are required.
+# A kernel that recomputes attention scores in its backward pass executes 3.5 parts where 3 are required. A loss that
+# computes the logits again is checkpointing, and `none` denies it: a model that is all head would execute 3 for 2.
 LEAST_WITHOUT_CHECKPOINTS_PPM = 857_142
 # Para 120: an estimate is good where the truth is within 30 % of it.
 MARGIN_PPM = 300_000

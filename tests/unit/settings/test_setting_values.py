@@ -223,6 +223,8 @@ def test_a_presumption_of_systemic_risk_is_overridden_with_a_reason() -> None:
         ({"method": "full"}, {"parameters_total": 9, "parameters_trainable": 3}, {}, ["TRAINABLE_SHARE_DIFFERS"]),
         ({}, {"method": "lora", "parameters_total": 9, "parameters_trainable": 9}, {}, ["TRAINABLE_SHARE_DIFFERS"]),
         ({"method": "lora"}, {"method": "lora", "parameters_total": 9, "parameters_trainable": 3}, {}, []),
+        ({"recomputation": "none"}, {}, {"train": {"tokens": 5, "fused_head_tokens": 5}}, ["LOSS_RECOMPUTES"]),
+        ({"recomputation": "selective"}, {}, {"train": {"tokens": 5, "fused_head_tokens": 5}}, []),
     ],
 )
 def test_what_contradicts_what_is_named(
