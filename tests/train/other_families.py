@@ -1,4 +1,4 @@
-"""Small real encoders: see families.py."""
+"""Small real encoders, and Whisper: see families.py."""
 
 from __future__ import annotations
 

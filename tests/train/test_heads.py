@@ -7,7 +7,7 @@ import pytest
 from flopsd.core.architecture import flop, read_model, training_from
 from flopsd.core.declarations import facts_from
 from flopsd.integrations.describe_model import describe
-from tests.train.families import BATCH, FAMILIES, LENGTH, RANK
+from tests.train.families import BATCH, FAMILIES, LENGTH, RANK, build
 
 pytestmark = [pytest.mark.training("transformers", "peft"), pytest.mark.filterwarnings("ignore")]
 
@@ -32,3 +32,21 @@ def test_a_classifier_that_is_trained_beside_its_adapters_is_counted(name: str, 
     ours = flop(read_model(facts["model_config"]), work, training_from(facts))
     assert ours.executed.computed == counter.get_total_flops()
     assert not any("the process" in note for note in ours.assumptions)
+
+
+def test_adapters_on_some_layers_are_declared_by_as_much_of_their_path_as_tells_them_apart() -> None:
+    import peft
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    adapters = peft.LoraConfig(r=RANK, target_modules=["q_proj", "v_proj"], layers_to_transform=[2, 3])
+    model = peft.get_peft_model(build("llama"), adapters).train()
+    facts = facts_from({key: value for key, value in describe(model, None).items() if value is not None})
+    names = ["2.self_attn.q_proj", "2.self_attn.v_proj", "3.self_attn.q_proj", "3.self_attn.v_proj"]
+    assert facts["lora"]["target_modules"] == names
+    work = {"tokens": BATCH * LENGTH, "sequences": BATCH, "square_pairs": BATCH * LENGTH**2, "padding_tokens": 0}
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.randint(1, 100, (BATCH, LENGTH))).logits.sum().backward()
+    assert flop(read_model(facts["model_config"]), work, training_from(facts)).executed.computed == (
+        counter.get_total_flops()
+    )

@@ -14,11 +14,11 @@ from flopsd.core.architecture.decoder_families import STYLES
 from flopsd.core.architecture.decoders import read_decoder
 from flopsd.core.architecture.diffusion import FLUX, SD3, read_flux, read_sd3
 from flopsd.core.architecture.encoder_decoders import read_bart, read_t5
+from flopsd.core.architecture.encoders import read_distilbert, read_modernbert
 from flopsd.core.architecture.image_encoders import read_clip_vision, read_siglip_vision, read_vit
 from flopsd.core.architecture.image_text import read_gemma3
 from flopsd.core.architecture.image_text_pairs import read_clip, read_clip_text, read_siglip
 from flopsd.core.architecture.model import Model, Size
-from flopsd.core.architecture.small_encoders import read_distilbert, read_modernbert
 from flopsd.core.architecture.weight_reuse import instead
 from flopsd.core.architecture.whisper import read_whisper
 from flopsd.errors import ArchitectureError
